@@ -116,6 +116,7 @@ EXAMPLES = pa.schema(
     [
         pa.field("source", pa.string(), nullable=False),
         pa.field("level", pa.string(), nullable=False),
+        pa.field("rank", pa.float64(), nullable=False),
         pa.field("id", pa.string(), nullable=False),
         pa.field("url", pa.string()),
         pa.field("quality_score", pa.float32(), nullable=False),
@@ -125,5 +126,16 @@ EXAMPLES = pa.schema(
         pa.field("text", pa.string(), nullable=False),
     ]
 )
-"""``statistics/examples.parquet``: a fair sample of documents (those with the smallest hash of
-their id) at five score levels and around the decision, text clipped."""
+"""``statistics/examples.parquet``: documents of smallest ``rank`` in their kind, text clipped.
+
+``level`` is a fifth of the score range (``0.0-0.2``, …, rank = a hash of the id, so the sample is
+fair), ``decision`` (rank = distance from the decision) or ``dropped: <reason>`` (hash)."""
+
+STATISTICS = {
+    "sources": SOURCES,
+    "score_histogram": SCORE_HISTOGRAM,
+    "keep_curves": KEEP_CURVES,
+    "domains": DOMAINS,
+    "examples": EXAMPLES,
+}
+"""The tables of ``statistics/``, by file stem."""

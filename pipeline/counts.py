@@ -1,0 +1,69 @@
+"""Bytes, characters and words of n documents, straight from Arrow's buffers."""
+
+import numba as nb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+Counts = npt.NDArray[np.int64]
+
+
+def measure(text: pa.Array) -> tuple[Counts, Counts, Counts]:
+    """UTF-8 bytes, characters (code points) and words of each text: three int64 [n].
+
+    Words are what ``str.split()`` finds: runs of anything but Unicode white space.
+
+    Args:
+        text: large_string [n] without nulls; may be a slice.
+    """
+    offsets = np.frombuffer(text.buffers()[1], np.int64)[text.offset : text.offset + len(text) + 1]
+    data = text.buffers()[2]
+    octets = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
+    characters = np.empty(len(text), np.int64)
+    words = np.empty(len(text), np.int64)
+    _measure(octets, offsets, characters, words)
+    return np.diff(offsets), characters, words
+
+
+@nb.njit(nogil=True, cache=True)
+def _measure(
+    octets: npt.NDArray[np.uint8], offsets: Counts, characters: Counts, words: Counts
+) -> None:
+    for i in range(len(offsets) - 1):
+        end = offsets[i + 1]
+        at = offsets[i]
+        n_characters = 0
+        n_words = 0
+        in_word = False
+        while at < end:
+            byte = octets[at]
+            width = 1
+            if byte < 0x80:
+                space = byte == 32 or 9 <= byte <= 13 or 28 <= byte <= 31
+            else:
+                space, width = _wide(octets, at)
+            n_characters += 1
+            n_words += not space and not in_word
+            in_word = not space
+            at += width
+        characters[i] = n_characters
+        words[i] = n_words
+
+
+@nb.njit(nogil=True, cache=True, inline="always")
+def _wide(octets: npt.NDArray[np.uint8], at: int) -> tuple[bool, int]:
+    """Whether the character of two or more bytes at ``at`` is white space, and its width."""
+    first = octets[at]
+    if first < 0xE0:  # U+0085, U+00A0
+        return first == 0xC2 and (octets[at + 1] == 0x85 or octets[at + 1] == 0xA0), 2
+    if first >= 0xF0:
+        return False, 4
+    if first == 0xE1:  # U+1680
+        return octets[at + 1] == 0x9A and octets[at + 2] == 0x80, 3
+    if first == 0xE2:  # U+2000..200A, 2028, 2029, 202F, 205F
+        second, third = octets[at + 1], octets[at + 2]
+        general = second == 0x80 and (
+            0x80 <= third <= 0x8A or third == 0xA8 or third == 0xA9 or third == 0xAF
+        )
+        return general or (second == 0x81 and third == 0x9F), 3
+    return first == 0xE3 and octets[at + 1] == 0x80 and octets[at + 2] == 0x80, 3  # U+3000

@@ -1,0 +1,77 @@
+"""Decides anew which documents to keep, from stored scores and draws. No model, no text scoring.
+
+python pipeline/decide.py --scored scored/ --rule pareto --alpha 3 --output scored_alpha3/
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import apache_beam as beam
+
+from pipeline import engine, manifest, progress, records, shards, storage, transforms
+from pipeline.config import load_decide
+from pipeline.process import Sink
+from pipeline.report import print_table
+from pipeline.run import prepare
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Decide and report; see ``--help``."""
+    config, resume, beam_flags = load_decide(arguments)
+    options = engine.options(beam_flags)
+    scored = manifest.read_manifest(config.scored)
+    if scored["config"]["write"] != "all":
+        raise ValueError(
+            f"{config.scored} was written with --write kept: only a run that left the dropped"
+            " documents in its shards can be decided anew"
+        )
+    sink = Sink(
+        config.output,
+        tuple(scored["config"]["metadata"]),
+        config.write,
+        config.shard_bytes,
+        config.compression,
+    )
+    about = {
+        "config": scored["config"]
+        | {"decision": asdict(config.decision), "write": config.write}
+        | {"scored": {"path": config.scored, "key": scored["key"]}},
+        "classifier": scored["classifier"],
+        "key": records.fingerprint(scored["key"], asdict(config.decision), config.write),
+    }
+    with storage.lock(config.output):
+        if prepare(config.output, about["key"], resume):
+            print(f"{config.output} is complete already: nothing to do")
+        else:
+            tasks = [records.from_json(task) for task in scored["tasks"]]
+            _copy_quarantine(tasks, config.scored, config.output)
+            pipeline = beam.Pipeline(options=options)
+            transforms.build_decide(
+                pipeline,
+                tasks,
+                storage.join(config.scored, "shards"),
+                sink,
+                config.decision,
+                scored["duplicate_ids"],
+                about,
+            )
+            with progress.shown(config.output, 0):
+                engine.run(pipeline)
+    print_table(config.output)
+
+
+def _copy_quarantine(tasks: Sequence[records.Record], scored: str, output: str) -> None:
+    """The records that could not be read belong to this output's accounting too."""
+    for record in tasks:
+        if record.quarantine_checksum is None:
+            continue
+        path = records.quarantine_path(scored, record.task.stem)
+        if shards.checksum(path) != record.quarantine_checksum:
+            raise ValueError(f"{path} has changed since its run: the scored folder is damaged")
+        storage.write_bytes(
+            records.quarantine_path(output, record.task.stem), storage.read_bytes(path)
+        )
+
+
+if __name__ == "__main__":
+    engine.exit_clearly(main)

@@ -1,0 +1,69 @@
+"""Exact duplicates across a whole run, found from hashes alone: no text is ever shuffled.
+
+Each task's keys (:data:`pipeline.records.KEYS`) are dealt into buckets by hash. Equal hashes meet
+in one bucket, where the first document in task order stays and later ones are repeats. Sources
+taken whole come first in that order.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipeline.records import Task
+
+BUCKETS = 32
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The part of one task's hashes that falls into one bucket.
+
+    ``hashes`` is void16 or uint64 [n], ``rows`` int64 [n] ascending: their rows in the task.
+    """
+
+    order: int
+    stem: str
+    filtered: bool
+    hashes: npt.NDArray[np.void]
+    rows: npt.NDArray[np.int64]
+
+
+def content_keys(task: Task, keys: pa.Table) -> Iterator[tuple[int, Keys]]:
+    """Deal the content hashes of the documents that no step dropped into (bucket, keys)."""
+    column = keys["content_hash"].combine_chunks()
+    hashes = np.frombuffer(column.buffers()[1], "V16") if len(column) else np.empty(0, "V16")
+    candidate = keys["candidate"].to_numpy()
+    yield from _deal(task, hashes, np.flatnonzero(candidate))
+
+
+def id_keys(task: Task, keys: pa.Table) -> Iterator[tuple[int, Keys]]:
+    """Deal the hashes of all ids into (bucket, keys)."""
+    hashes = keys["id_hash"].to_numpy()
+    yield from _deal(task, hashes, np.arange(len(hashes)))
+
+
+def repeats(bucket: Iterable[Keys]) -> Iterator[tuple[Keys, npt.NDArray[np.int64]]]:
+    """Per task of one bucket, the rows (int64, ascending) whose hash an earlier document has."""
+    parts = sorted(bucket, key=lambda part: part.order)
+    hashes = np.concatenate([part.hashes for part in parts])
+    _, first = np.unique(hashes, return_index=True)
+    repeated = np.ones(len(hashes), np.bool_)
+    repeated[first] = False
+    ends = np.cumsum([len(part.rows) for part in parts])
+    for part, flags in zip(parts, np.split(repeated, ends[:-1]), strict=True):
+        if flags.any():
+            yield part, part.rows[flags]
+
+
+def _deal(
+    task: Task, hashes: npt.NDArray[np.void], rows: npt.NDArray[np.int64]
+) -> Iterator[tuple[int, Keys]]:
+    chosen = hashes[rows]
+    octets = np.ascontiguousarray(chosen).view(np.uint8).reshape(len(chosen), hashes.itemsize)
+    bucket = octets[:, -1] % BUCKETS
+    for b in np.unique(bucket):
+        mine = bucket == b
+        yield int(b), Keys(task.order, task.stem, task.filtered, chosen[mine], rows[mine])

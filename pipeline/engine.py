@@ -1,0 +1,77 @@
+"""Starting a Beam pipeline: its options, local defaults, clear errors."""
+
+import argparse
+import logging
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+
+_LOCAL_RUNNERS = (None, "DirectRunner", "FnApiRunner")
+
+# How Beam reports an exception of ours that was raised in a worker.
+_WORKER_ERROR = re.compile(
+    r"^(?:[\w.]+\.)?(\w+(?:Error|Exception)): (.*?)(?: \[while running .*\])?$", re.MULTILINE
+)
+
+
+def options(flags: Sequence[str]) -> PipelineOptions:
+    """Beam's options, from the flags that are not ours.
+
+    ``DirectRunner`` (the default) means Beam's embedded ``FnApiRunner``: the one named DirectRunner
+    tries to download another engine first. It uses all cores, unless told otherwise.
+
+    Raises:
+        ValueError: no Beam option has one of these names. Beam itself would only log it.
+    """
+    known = argparse.ArgumentParser(add_help=False, allow_abbrev=False, conflict_handler="resolve")
+    for kind in [PipelineOptions, *PipelineOptions.__subclasses__()]:
+        kind._add_argparse_args(known)
+    parsed, strangers = known.parse_known_args(list(flags))
+    if strangers:
+        raise ValueError(f"neither we nor Beam know {' '.join(strangers)}; see --help")
+    local = {}
+    if parsed.runner in _LOCAL_RUNNERS:
+        workers = parsed.direct_num_workers
+        if not any(flag.startswith("--direct_num_workers") for flag in flags):
+            workers = len(os.sched_getaffinity(0))
+        local = {
+            "runner": "FnApiRunner",
+            "direct_num_workers": workers,
+            "direct_running_mode": parsed.direct_running_mode
+            if any(flag.startswith("--direct_running_mode") for flag in flags)
+            else ("in_memory" if workers == 1 else "multi_threading"),
+        }
+    return PipelineOptions(list(flags), **local)
+
+
+def run(pipeline: beam.Pipeline) -> None:
+    """Run a pipeline to its end.
+
+    Raises:
+        RuntimeError: a worker failed; the message is the worker's own.
+    """
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+    try:
+        pipeline.run().wait_until_finish()
+    except RuntimeError as error:
+        found = _WORKER_ERROR.findall(str(error))
+        if not found:
+            raise
+        raise RuntimeError(f"{found[-1][0]}: {found[-1][1]}") from error
+
+
+def exit_clearly(main: Callable[[Sequence[str]], None]) -> None:
+    """Run a command line: what the user can mend is one line on standard error and exit code 1."""
+    logging.basicConfig(level=logging.WARNING, force=True, format="%(levelname)s %(message)s")
+    try:
+        main(sys.argv[1:])
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    except RuntimeError as error:
+        traceback.print_exception(error.__cause__ or error)
+        sys.exit(f"error: {error}")

@@ -1,0 +1,112 @@
+"""The end of a run: check the accounting, write statistics and page, and the manifest last.
+
+``manifest.json`` is written last, so a folder that has one is complete. It holds no times, host
+names or worker counts: the same input, config and seed give the same bytes.
+"""
+
+import importlib.metadata
+import json
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import records, shards, storage
+from pipeline.records import Record
+from pipeline.summary import Summary, check_accounting
+
+NAME = "manifest.json"
+FORMAT = 1
+
+
+def write_output(
+    output: str,
+    config: Mapping[str, Any],
+    key: str,
+    rule: Mapping[str, Any],
+    classifier: Mapping[str, Any],
+    tasks: Sequence[Record],
+    summary: Summary,
+    duplicate_ids: int,
+) -> None:
+    """Everything beside shards and quarantine, the manifest last; then remove the work folder.
+
+    Raises:
+        RuntimeError: the row accounting of a source does not balance.
+    """
+    from pipeline.report import write_report  # the page reads what this function writes
+
+    check_accounting(summary["sources"])
+    tasks = sorted(tasks, key=lambda record: record.task.stem)
+    _remove_strangers(storage.join(output, "shards"), {s.name for t in tasks for s in t.shards})
+    statistics = {}
+    for name, table in summary.items():
+        path = storage.join(output, "statistics", f"{name}.parquet")
+        with storage.open_output(path) as file:
+            pq.write_table(table, file, compression="zstd")
+        statistics[name] = {"rows": table.num_rows, "checksum": shards.checksum(path)}
+    value = {
+        "format": FORMAT,
+        "key": key,
+        "code": code_version(),
+        "config": config,
+        "rule": rule,
+        "classifier": classifier,
+        "accounting": accounting(summary["sources"]),
+        "duplicate_ids": duplicate_ids,
+        "statistics": statistics,
+        "tasks": [record.to_json() for record in tasks],
+    }
+    write_report(output, value)
+    storage.write_json(storage.join(output, NAME), value)
+    if storage.scheme(output) is None:
+        storage.remove(storage.join(output, records.WORK))
+
+
+def read_manifest(folder: str) -> dict[str, Any]:
+    """The manifest of a finished run.
+
+    Raises:
+        ValueError: there is none, or it has another format.
+    """
+    path = storage.join(folder, NAME)
+    if not storage.exists(path):
+        raise ValueError(
+            f"{folder} has no {NAME}: it is no output of pipeline/run.py, or that run did not"
+            " finish (run it again with --resume)"
+        )
+    value: dict[str, Any] = json.loads(storage.read_bytes(path))
+    if value.get("format") != FORMAT:
+        raise ValueError(f"{path} has format {value.get('format')}, this code reads {FORMAT}")
+    return value
+
+
+def accounting(sources: pa.Table) -> dict[str, dict[str, int]]:
+    """Documents by outcome for each source."""
+    out: dict[str, dict[str, int]] = {}
+    for row in sources.to_pylist():
+        out.setdefault(row["source"], {})[row["outcome"]] = row["documents"]
+    return out
+
+
+def code_version() -> str:
+    """The version of this package, with the git commit where it runs from a checkout."""
+    version = importlib.metadata.version("winnow-lm")
+    here = os.path.dirname(os.path.abspath(__file__))
+    git = subprocess.run(
+        ["git", "-C", here, "describe", "--always", "--dirty", "--abbrev=12"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return f"{version}+{git.stdout.strip()}" if git.returncode == 0 else version
+
+
+def _remove_strangers(folder: str, expected: set[str]) -> None:
+    """Delete shards of an earlier, interrupted run with another config, and temporary files."""
+    for path in storage.listing(folder):
+        if path.rsplit("/", 1)[1] not in expected:
+            storage.remove(path)

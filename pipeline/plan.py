@@ -1,0 +1,47 @@
+"""From patterns to tasks: which files, cut how, in which order."""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from pipeline import storage
+from pipeline.readers import plan_ranges
+from pipeline.records import Task
+
+
+def plan_tasks(
+    sources: Mapping[str, Sequence[str]], filtered: Sequence[str], split_bytes: int
+) -> list[Task]:
+    """The tasks of a run: the same list whatever the order of patterns and sources.
+
+    Raises:
+        ValueError: a pattern matches nothing, one file is in two sources, or a format is unknown.
+        OSError: a file can't be opened.
+    """
+    paths = {
+        source: sorted({path for pattern in patterns for path in storage.find(pattern)})
+        for source, patterns in sources.items()
+    }
+    _check_disjoint(paths)
+    # Sources taken whole come first: among duplicates, theirs are the ones that stay.
+    order = sorted(paths, key=lambda source: (source in filtered, source))
+    tasks: list[Task] = []
+    with ThreadPoolExecutor(32) as pool:
+        for source in order:
+            cuts = pool.map(
+                lambda path: plan_ranges(path, storage.open_input, split_bytes), paths[source]
+            )
+            ranges = [piece for pieces in cuts for piece in pieces]
+            for index, piece in enumerate(ranges):
+                tasks.append(
+                    Task(source, source in filtered, piece, index, len(ranges), len(tasks))
+                )
+    return tasks
+
+
+def _check_disjoint(paths: Mapping[str, Sequence[str]]) -> None:
+    owner: dict[str, str] = {}
+    for source, files in paths.items():
+        for path in files:
+            if path in owner:
+                raise ValueError(f"{path} is in two sources, {owner[path]!r} and {source!r}")
+            owner[path] = source

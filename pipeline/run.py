@@ -1,0 +1,102 @@
+r"""Raw web text in; scored, sampled Arrow shards, statistics and a page out.
+
+python pipeline/run.py --source web='crawl/*.warc.gz' --source wiki='wiki/*.jsonl.gz' \
+        --filter web --classifier classifier/ --rule pareto --alpha 9 --output scored/
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import apache_beam as beam
+from quality_classifier.scoring import load_classifier
+
+from pipeline import engine, manifest, progress, records, storage, transforms
+from pipeline.config import PipelineConfig, field_maps, load
+from pipeline.plan import plan_tasks
+from pipeline.process import Job, Sink
+from pipeline.records import Task
+from pipeline.report import print_table
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Plan, run and report; see ``--help``."""
+    config, resume, beam_flags = load(arguments)
+    options = engine.options(beam_flags)
+    tasks = plan_tasks(config.source, config.filter, config.split_bytes)
+    job, about = describe(config, tasks, resume)
+    with storage.lock(config.output):
+        if prepare(config.output, about["key"], resume):
+            print(f"{config.output} is complete already: nothing to do")
+        else:
+            pipeline = beam.Pipeline(options=options)
+            transforms.build(pipeline, tasks, job, config.decision, about)
+            with progress.shown(config.output, sum(task.input.size for task in tasks)):
+                engine.run(pipeline)
+    print_table(config.output)
+
+
+def describe(
+    config: PipelineConfig, tasks: Sequence[Task], resume: bool
+) -> tuple[Job, dict[str, Any]]:
+    """What tasks share, and what the manifest will say of the run."""
+    classifier = load_classifier(config.classifier, config.label)
+    job = Job(
+        sink=Sink(
+            config.output,
+            tuple(config.metadata),
+            config.write,
+            config.shard_bytes,
+            config.compression,
+        ),
+        classifier=config.classifier,
+        classifier_fingerprint=classifier.fingerprint,
+        label=config.label,
+        seed=config.seed,
+        steps=config.steps,
+        fields=field_maps(config),
+        html_extractor=config.html_extractor,
+        max_document_bytes=config.max_document_bytes,
+        resume=resume,
+    )
+    settings = asdict(config)
+    del settings["output"]
+    about = {
+        "config": settings,
+        "classifier": {
+            "path": config.classifier,
+            "fingerprint": classifier.fingerprint,
+            "card": dict(classifier.card),
+        },
+        "key": records.fingerprint(
+            settings, classifier.fingerprint, [asdict(task) for task in tasks]
+        ),
+    }
+    return job, about
+
+
+def prepare(output: str, key: str, resume: bool) -> bool:
+    """Make the output folder ready; True if it already holds this very run, complete.
+
+    Raises:
+        ValueError: it holds another run, or an unfinished one and ``resume`` is false.
+    """
+    if storage.exists(storage.join(output, manifest.NAME)):
+        if resume and manifest.read_manifest(output)["key"] == key:
+            return True
+        raise ValueError(f"{output} holds a finished run already: choose another --output")
+    work = storage.join(output, records.WORK)
+    found = [path for path in storage.listing(output) if not path.endswith("/.lock")]
+    begun = storage.listing(work)
+    if (found or begun or storage.listing(storage.join(output, "shards"))) and not resume:
+        raise ValueError(
+            f"{output} is not empty, but has no manifest: add --resume to finish the run that was"
+            " cut off there, or choose another --output"
+        )
+    storage.write_json(storage.join(work, "run.json"), {"key": key})
+    storage.remove_temporary(output)
+    return False
+
+
+if __name__ == "__main__":
+    engine.exit_clearly(main)

@@ -1,0 +1,327 @@
+"""The pipeline as Beam sees it: small things flow between steps, text never does.
+
+    Tasks -> ScoreTasks -> [Solve, FindDuplicates -> DecideTasks] -> WriteOutput
+
+With a known rule and no deduplication, tasks are decided while they are scored and the bracket is
+left out. Every element is a task, its record and its statistics: a few kilobytes.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from apache_beam.metrics import Metrics
+
+from pipeline import duplicates, manifest, records, shards, solve, storage
+from pipeline import summary as statistics
+from pipeline.config import Decision
+from pipeline.decision import Rule
+from pipeline.process import Job, Sink, decide_task, run_task
+from pipeline.progress import heartbeat
+from pipeline.records import Record, Task
+from pipeline.summary import Summary
+
+Scored = tuple[Record, Summary]
+
+
+def build(
+    pipeline: beam.Pipeline,
+    tasks: Sequence[Task],
+    job: Job,
+    decision: Decision,
+    about: Mapping[str, Any],
+) -> None:
+    """Add the whole graph to a pipeline. ``about`` is what the manifest says of the run."""
+    rule = None if decision.deduplicate else decision.known_rule()
+    sink = job.sink
+    staged = storage.join(sink.output, "shards") if rule else storage.join(sink.work, "scored")
+    scored = (
+        pipeline
+        | "Tasks" >> beam.Create(sorted(tasks, key=lambda task: -task.input.size))
+        | "SpreadTasks" >> beam.ptransform_fn(_spread)()
+        | "ScoreTasks" >> beam.ParDo(ScoreTask(job, rule, staged))
+    )
+    duplicate_ids = scored | "CountDuplicateIds" >> CountDuplicateIds(sink)
+    if rule:
+        decided = scored
+        used = pipeline | "Rule" >> beam.Create([rule])
+    else:
+        used = scored | "Solve" >> Solve(decision, staged)
+        repeats = scored | "FindDuplicates" >> FindDuplicates(sink, decision.deduplicate)
+        decided = decide(scored, repeats, used, sink, staged)
+    write(decided, used, duplicate_ids, sink.output, about)
+
+
+def build_decide(
+    pipeline: beam.Pipeline,
+    scored: Sequence[Record],
+    scored_folder: str,
+    sink: Sink,
+    decision: Decision,
+    duplicate_ids: int,
+    about: Mapping[str, Any],
+) -> None:
+    """Add the graph that decides anew from the shards of a finished run."""
+    records_in = pipeline | "Scored" >> beam.Create([(record, {}) for record in scored])
+    used = records_in | "Solve" >> Solve(decision, scored_folder)
+    none = pipeline | "NoDuplicates" >> beam.Create([]).with_output_types(tuple[str, Any])
+    decided = decide(records_in, none, used, sink, scored_folder)
+    count = pipeline | "DuplicateIds" >> beam.Create([duplicate_ids])
+    write(decided, used, count, sink.output, about)
+
+
+def _spread(tasks: beam.PCollection) -> beam.PCollection:
+    """A shuffle of the (small) tasks, so that all workers share them."""
+    return (
+        tasks
+        | "ByStem" >> beam.Map(lambda task: (task.stem, task)).with_output_types(tuple[str, Task])
+        | "Spread" >> beam.GroupByKey()
+        | "Tasks" >> beam.FlatMap(lambda pair: pair[1]).with_output_types(Task)
+    )
+
+
+class _Counting(beam.DoFn):
+    """Beam metrics and progress of a step that works through tasks."""
+
+    def __init__(self, stage: str, output: str) -> None:
+        self._stage = stage
+        self._output = output
+        self._documents = Metrics.counter(stage, "documents")
+        self._bytes = Metrics.counter(stage, "bytes")
+        self._kept = Metrics.counter(stage, "kept")
+        self._quarantined = Metrics.counter(stage, "quarantined")
+        self._tasks = Metrics.counter(stage, "tasks")
+        self._batch_documents = Metrics.distribution(stage, "batch_documents")
+        self._batch_bytes = Metrics.distribution(stage, "batch_bytes")
+
+    def _count(self, batch: pa.RecordBatch, input_bytes: int) -> None:
+        documents = len(batch)
+        size = pc.sum(batch["bytes"]).as_py()
+        kept = batch["kept"].true_count
+        self._documents.inc(documents)
+        self._bytes.inc(size)
+        self._kept.inc(kept)
+        self._batch_documents.update(documents)
+        self._batch_bytes.update(size)
+        heartbeat(self._output, self._stage, documents, size, kept, input_bytes)
+
+    def _finished(self, record: Record) -> None:
+        self._tasks.inc()
+        self._quarantined.inc(record.quarantined)
+
+
+class ScoreTask(_Counting):
+    """Task in, (record, statistics) out; :func:`pipeline.process.run_task` does the work."""
+
+    def __init__(self, job: Job, rule: Rule | None, folder: str) -> None:
+        super().__init__("score", job.sink.output)
+        self._job = job
+        self._rule = rule
+        self._folder = folder
+
+    def process(self, task: Task) -> Iterator[Scored]:
+        """Score one task."""
+        record, summary = run_task(task, self._job, self._rule, self._folder, self._count)
+        self._finished(record)
+        yield record, summary
+
+
+class DecideTask(_Counting):
+    """Scored record in, decided (record, statistics) out."""
+
+    def __init__(self, sink: Sink, folder: str) -> None:
+        super().__init__("decide", sink.output)
+        self._sink = sink
+        self._folder = folder
+
+    def process(
+        self,
+        element: tuple[str, tuple[Iterable[Record], Iterable[npt.NDArray[np.int64]]]],
+        rule: Rule,
+    ) -> Iterator[Scored]:
+        """Decide one task."""
+        _, (found, repeats) = element
+        (record,) = found
+        rows = np.sort(np.concatenate([np.empty(0, np.int64), *repeats]))
+        yield decide_task(record, self._folder, self._sink, rule, rows, self._count)
+        self._finished(record)
+
+
+def decide(
+    scored: beam.PCollection,
+    repeats: beam.PCollection,
+    rule: beam.PCollection,
+    sink: Sink,
+    folder: str,
+) -> beam.PCollection:
+    """Decide every scored task under the one rule, dropping the repeats found in it."""
+    by_stem = scored | "ByStem" >> beam.Map(lambda pair: (pair[0].task.stem, pair[0]))
+    return (
+        (by_stem, repeats)
+        | "WithRepeats" >> beam.CoGroupByKey()
+        | "Order" >> beam.Map(lambda pair: (pair[0], (pair[1][0], pair[1][1])))
+        | "DecideTasks" >> beam.ParDo(DecideTask(sink, folder), beam.pvalue.AsSingleton(rule))
+    )
+
+
+class Solve(beam.PTransform):
+    """The one rule of the run: as given, or solved from a sketch of all scores and draws."""
+
+    def __init__(self, decision: Decision, folder: str) -> None:
+        super().__init__()
+        self._decision = decision
+        self._folder = folder
+
+    def expand(self, scored: beam.PCollection) -> beam.PCollection:
+        """(record, statistics) in, one Rule out."""
+        decision = self._decision
+        known = decision.known_rule()
+        if known:
+            return scored.pipeline | beam.Create([known])
+        return (
+            scored
+            | "Sketch" >> beam.Map(sketch_task, self._folder, decision)
+            | "Sum" >> beam.CombineGlobally(_sum_sketches)
+            | "Solve" >> beam.Map(lambda total: decision.solve(total))
+        )
+
+
+def sketch_task(scored: Scored, folder: str, decision: Decision) -> solve.Sketch:
+    """The sketch of one task; nothing is read of sources that are taken whole."""
+    record = scored[0]
+    batches = (
+        batch
+        for shard in (record.shards if record.task.filtered else ())
+        for batch in shards.read_shard(storage.join(folder, shard.name))
+    )
+    return decision.sketch(batches)
+
+
+def _sum_sketches(parts: Iterable[solve.Sketch]) -> solve.Sketch:
+    return np.sum([np.zeros(1, np.int64), *parts], axis=0)
+
+
+class FindDuplicates(beam.PTransform):
+    """(stem, rows) of the exact duplicates of filtered sources; none if ``wanted`` is false."""
+
+    def __init__(self, sink: Sink, wanted: bool) -> None:
+        super().__init__()
+        self._work = sink.work
+        self._wanted = wanted
+
+    def expand(self, scored: beam.PCollection) -> beam.PCollection:
+        """(record, statistics) in, (stem, int64 rows) out."""
+        if not self._wanted:
+            return scored | beam.FlatMap(lambda _: ()).with_output_types(tuple[str, Any])
+        work = self._work
+        return (
+            scored
+            | "Keys"
+            >> beam.FlatMap(
+                lambda pair: duplicates.content_keys(
+                    pair[0].task, records.load_keys(work, pair[0].task)
+                )
+            )
+            | "Meet" >> beam.GroupByKey()
+            | "Repeats"
+            >> beam.FlatMap(
+                lambda bucket: (
+                    (part.stem, rows)
+                    for part, rows in duplicates.repeats(bucket[1])
+                    if part.filtered
+                )
+            )
+        )
+
+
+class CountDuplicateIds(beam.PTransform):
+    """How many documents of the run have the id of an earlier one."""
+
+    def __init__(self, sink: Sink) -> None:
+        super().__init__()
+        self._work = sink.work
+
+    def expand(self, scored: beam.PCollection) -> beam.PCollection:
+        """(record, statistics) in, one int out."""
+        work = self._work
+        return (
+            scored
+            | "Keys"
+            >> beam.FlatMap(
+                lambda pair: duplicates.id_keys(pair[0].task, records.load_keys(work, pair[0].task))
+            )
+            | "Meet" >> beam.GroupByKey()
+            | "Count"
+            >> beam.Map(lambda bucket: sum(len(rows) for _, rows in duplicates.repeats(bucket[1])))
+            | "Sum" >> beam.CombineGlobally(sum)
+        )
+
+
+class MergeStatistics(beam.CombineFn):
+    """All records in a list and all statistics in one."""
+
+    def create_accumulator(self) -> tuple[list[Record], Summary]:
+        """Nothing yet."""
+        return [], statistics.empty()
+
+    def add_input(
+        self, total: tuple[list[Record], Summary], scored: Scored
+    ) -> tuple[list[Record], Summary]:
+        """One more task."""
+        return [*total[0], scored[0]], statistics.merge([total[1], scored[1]])
+
+    def merge_accumulators(
+        self, totals: Iterable[tuple[list[Record], Summary]]
+    ) -> tuple[list[Record], Summary]:
+        """The parts of several workers."""
+        parts = list(totals)
+        return [record for part in parts for record in part[0]], statistics.merge(
+            part[1] for part in parts
+        )
+
+    def extract_output(self, total: tuple[list[Record], Summary]) -> tuple[list[Record], Summary]:
+        """As it is."""
+        return total
+
+
+def write(
+    decided: beam.PCollection,
+    rule: beam.PCollection,
+    duplicate_ids: beam.PCollection,
+    output: str,
+    about: Mapping[str, Any],
+) -> None:
+    """Merge everything and write the rest of the output, the manifest last."""
+    _ = (
+        decided
+        | "Merge" >> beam.CombineGlobally(MergeStatistics())
+        | "WriteOutput"
+        >> beam.Map(
+            _write_output,
+            output,
+            about,
+            beam.pvalue.AsSingleton(rule),
+            beam.pvalue.AsSingleton(duplicate_ids),
+        )
+    )
+
+
+def _write_output(
+    total: tuple[list[Record], Summary],
+    output: str,
+    about: Mapping[str, Any],
+    rule: Rule,
+    duplicate_ids: int,
+) -> None:
+    manifest.write_output(
+        output,
+        rule={"name": rule.name, "parameter": rule.parameter},
+        tasks=total[0],
+        summary=total[1],
+        duplicate_ids=duplicate_ids,
+        **about,
+    )
