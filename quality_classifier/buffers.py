@@ -1,0 +1,76 @@
+"""Arrow's string buffers as numpy arrays, without a copy, and machine reads for the kernels.
+
+Every kernel of this package takes ``data`` (uint8, the bytes of all values) and ``offsets`` (int32
+or int64 [n + 1]): value i is ``data[offsets[i]:offsets[i + 1]]``. The loads read little-endian
+words at an address (``data.ctypes.data + index``) and check no bounds: that is up to the kernel.
+"""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+Octets = npt.NDArray[np.uint8]
+Offsets = npt.NDArray[np.signedinteger]
+
+
+def string_buffers(values: pa.Array) -> tuple[Octets, Offsets]:
+    """The bytes (uint8) and offsets (int32 or int64 [n + 1]) of n values, as views.
+
+    ``values`` is a string, large_string, binary or large_binary array; a slice costs nothing.
+
+    Raises:
+        ValueError: another type, or a null among the values.
+    """
+    if pa.types.is_string(values.type) or pa.types.is_binary(values.type):
+        width: type[np.signedinteger] = np.int32
+    elif pa.types.is_large_string(values.type) or pa.types.is_large_binary(values.type):
+        width = np.int64
+    else:
+        raise ValueError(f"cannot read the text of a {values.type} array: cast it to large_string")
+    if values.null_count:
+        raise ValueError(f"{values.null_count} of {len(values)} values are null: fill or drop them")
+    _, offset_buffer, data_buffer = values.buffers()
+    if len(values) == 0 or offset_buffer is None:
+        return np.empty(0, np.uint8), np.zeros(1, width)
+    offsets: Offsets = np.frombuffer(offset_buffer, width)
+    offsets = offsets[values.offset : values.offset + len(values) + 1]
+    data = np.empty(0, np.uint8) if data_buffer is None else np.frombuffer(data_buffer, np.uint8)
+    return data, offsets
+
+
+def _loader(kind: Any) -> Callable[[int], Any]:
+    """A function for kernels: the value of this integer type at an address of any alignment."""
+
+    def load(typing_context: Any, address: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            pointer = builder.inttoptr(arguments[0], ir.IntType(kind.bitwidth).as_pointer())
+            return builder.load(pointer, align=1)
+
+        return kind(types.int64), generate
+
+    return cast(Callable[[int], Any], intrinsic(load))
+
+
+load_u8: Callable[[int], np.uint8] = _loader(types.uint8)
+load_u32: Callable[[int], np.uint32] = _loader(types.uint32)
+load_u64: Callable[[int], np.uint64] = _loader(types.uint64)
+
+
+def _multiply_high(typing_context: Any, a: Any, b: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        wide = ir.IntType(128)
+        product = builder.mul(*(builder.zext(argument, wide) for argument in arguments))
+        high = builder.lshr(product, ir.Constant(wide, 64))
+        return builder.trunc(high, ir.IntType(64))
+
+    return types.uint64(types.uint64, types.uint64), generate
+
+
+multiply_high = cast(Callable[[np.uint64, np.uint64], np.uint64], intrinsic(_multiply_high))
+"""The upper half of the 128-bit product of two uint64: numba has no 128-bit integer."""
