@@ -5,6 +5,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from quality_classifier.buffers import Offsets, string_buffers
+
 Counts = npt.NDArray[np.int64]
 
 
@@ -14,20 +16,18 @@ def measure(text: pa.Array) -> tuple[Counts, Counts, Counts]:
     Words are what ``str.split()`` finds: runs of anything but Unicode white space.
 
     Args:
-        text: large_string [n] without nulls; may be a slice.
+        text: string or large_string [n] without nulls; may be a slice.
     """
-    offsets = np.frombuffer(text.buffers()[1], np.int64)[text.offset : text.offset + len(text) + 1]
-    data = text.buffers()[2]
-    octets = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
+    octets, offsets = string_buffers(text)
     characters = np.empty(len(text), np.int64)
     words = np.empty(len(text), np.int64)
     _measure(octets, offsets, characters, words)
-    return np.diff(offsets), characters, words
+    return np.diff(offsets).astype(np.int64), characters, words
 
 
 @nb.njit(nogil=True, cache=True)
 def _measure(
-    octets: npt.NDArray[np.uint8], offsets: Counts, characters: Counts, words: Counts
+    octets: npt.NDArray[np.uint8], offsets: Offsets, characters: Counts, words: Counts
 ) -> None:
     for i in range(len(offsets) - 1):
         end = offsets[i + 1]

@@ -175,10 +175,14 @@ def lock(folder: str) -> Iterator[None]:
     with open(path, "a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            # Another run may have finished, and removed this file, since it was opened.
+            held = os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+        except (BlockingIOError, FileNotFoundError):
+            held = False
+        if not held:
             raise ValueError(
                 f"another run is writing to {folder}: wait for it, or choose another --output"
-            ) from None
+            )
         try:
             yield
         finally:

@@ -1,0 +1,148 @@
+"""What goes into a reader and what comes out of it, whatever the format."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import BinaryIO, Literal
+
+Reason = Literal[
+    "bad_html",  # the page cannot be parsed or its text extracted
+    "bad_http",  # the body cannot be dechunked or decompressed as its HTTP headers say
+    "bad_json",  # the line is no JSON value
+    "bad_warc",  # a WARC record whose header or length is wrong
+    "corrupt_arrow",
+    "corrupt_gzip",
+    "corrupt_parquet",
+    "corrupt_zstd",
+    "empty_file",
+    "invalid_utf8",
+    "lone_surrogate",  # half of a \ud83d\ude00 pair: no Unicode text, so no UTF-8 either
+    "missing_text",  # the text field is absent or null
+    "not_an_object",  # the line is JSON, but no object
+    "not_html",  # said to be HTML, but the bytes are binary
+    "too_long",  # a document over max_document_bytes
+    "truncated_gzip",
+    "truncated_zstd",
+    "wrong_type",  # the text field is no string
+]
+"""Why something was quarantined."""
+
+Unit = Literal["byte", "compressed byte", "record"]
+"""What a position counts: bytes of the decompressed stream, bytes of the file as it is stored, or
+records (rows) from the start of the file. All count from 0."""
+
+CONTENT_CHARACTERS = 1000
+"""How much of a quarantined record is kept for a person to look at."""
+
+
+@dataclass(frozen=True)
+class FieldMap:
+    """Which input field holds what.
+
+    JSON keys and columns are named as they are in the file. In a WARC or WET file text, id and URL
+    have their own places, and ``metadata`` names record headers (``WARC-Date``).
+
+    Raises:
+        ValueError: ``metadata`` repeats a name or uses the name of an output column.
+    """
+
+    text: str = "text"
+    id: str = "id"
+    url: str = "url"
+    metadata: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        columns = Counter(["id", "url", "text", *self.metadata])
+        twice = sorted(name for name, count in columns.items() if count > 1)
+        if twice:
+            raise ValueError(
+                f"metadata fields {twice} are there already: a document has id, url and text, "
+                "and each further field once"
+            )
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The input field of each column of ``document_schema(metadata)``, in its order."""
+        return (self.id, self.url, self.text, *self.metadata)
+
+
+@dataclass(frozen=True)
+class InputRange:
+    """A part of a file that one task reads. ``(0, None)`` is the whole file.
+
+    ``start`` and ``end`` count bytes for plain JSONL (a line belongs to the range that holds its
+    first byte), row groups for Parquet and record batches for Arrow files. ``size`` is the bytes
+    of the stored file that fall to this range, for showing progress.
+    """
+
+    path: str
+    start: int
+    end: int | None
+    size: int
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    r"""A record that could not be read, or the damage that hid an unknown number of records.
+
+    ``content`` is clipped; bytes that are no UTF-8 are written as ``\xff``.
+    """
+
+    path: str
+    position: int
+    unit: Unit
+    reason: Reason
+    content: str
+
+
+OpenInput = Callable[[str], BinaryIO]
+"""Opens the raw bytes of a path for reading, seekable."""
+
+OnQuarantine = Callable[[Quarantined], None]
+
+OnSkip = Callable[[str], None]
+"""Told the kind of each record that is no document (``request``, ``not_html``, …)."""
+
+
+def open_local(path: str) -> BinaryIO:
+    """Open a local file.
+
+    Raises:
+        ValueError: it is a directory.
+        OSError: it cannot be opened.
+    """
+    try:
+        return open(path, "rb")
+    except IsADirectoryError:
+        raise ValueError(f"{path} is a directory: name its files, as in {path}/*") from None
+
+
+def refuse(record: Quarantined) -> None:
+    """The default ``on_quarantine``: a bad record is an error.
+
+    Raises:
+        ValueError: always.
+    """
+    raise ValueError(
+        f"{record.path}, {record.unit} {record.position}: {record.reason}: "
+        "mend the file, or pass on_quarantine to go on without this record"
+    )
+
+
+@dataclass(frozen=True)
+class Quarantine:
+    """Reports the bad records of one file."""
+
+    path: str
+    on_quarantine: OnQuarantine
+
+    def add(self, position: int, unit: Unit, reason: Reason, content: bytes | str = b"") -> None:
+        """Report one record with as much of its content as a person wants to see."""
+        if isinstance(content, bytes):
+            head = content[: 4 * CONTENT_CHARACTERS]
+            content = head.decode("utf-8", "backslashreplace")
+        # A lone surrogate cannot be written to any file.
+        text = content[:CONTENT_CHARACTERS].encode("utf-8", "backslashreplace").decode()
+        self.on_quarantine(
+            Quarantined(self.path, position, unit, reason, text[:CONTENT_CHARACTERS])
+        )

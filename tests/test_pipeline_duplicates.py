@@ -1,0 +1,56 @@
+"""Duplicates across tasks against a dictionary of first occurrences."""
+
+from collections import defaultdict
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import duplicates, records
+from pipeline.readers import InputRange
+from pipeline.records import Task
+
+tasks_of_documents = st.lists(
+    st.lists(st.tuples(st.sampled_from("abcdefgh"), st.booleans()), max_size=8), max_size=6
+)
+
+
+def as_keys(documents):
+    return pa.table(
+        {
+            "id_hash": pa.array([ord(text) for text, _ in documents], pa.uint64()),
+            "content_hash": pa.array([text.encode() * 16 for text, _ in documents], pa.binary(16)),
+            "candidate": pa.array([candidate for _, candidate in documents], pa.bool_()),
+        },
+        schema=records.KEYS,
+    )
+
+
+@pytest.mark.parametrize("kind", ["content", "id"])
+@given(tasks_of_documents, st.randoms())
+@settings(deadline=None)
+def test_all_but_the_first_of_equal_documents_are_repeats(kind, corpus, random):
+    deal = duplicates.content_keys if kind == "content" else duplicates.id_keys
+    buckets = defaultdict(list)
+    for order, documents in enumerate(corpus):
+        task = Task("web", True, InputRange("x", 0, None, 1), order, len(corpus), order)
+        for bucket, keys in deal(task, as_keys(documents)):
+            buckets[bucket].append(keys)
+    found = set()
+    for parts in buckets.values():
+        random.shuffle(parts)  # workers finish in any order
+        for part, rows in duplicates.repeats(parts):
+            found |= {(part.order, int(row)) for row in rows}
+            assert (np.diff(rows) > 0).all()
+
+    seen, expected = set(), set()
+    for order, documents in enumerate(corpus):
+        for row, (text, candidate) in enumerate(documents):
+            if kind == "content" and not candidate:
+                continue
+            if text in seen:
+                expected.add((order, row))
+            seen.add(text)
+    assert found == expected

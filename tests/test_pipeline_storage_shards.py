@@ -1,0 +1,101 @@
+"""Atomic files, locks and shards."""
+
+import multiprocessing
+import os
+
+import pyarrow as pa
+import pytest
+import xxhash
+
+from pipeline import storage
+from pipeline.shards import ShardWriter, checksum, read_shard
+
+SCHEMA = pa.schema([("text", pa.large_string())])
+
+
+def batch(*texts: str) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays([pa.array(texts, pa.large_string())], schema=SCHEMA)
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path):
+    path = str(tmp_path / "deep" / "file")
+    with pytest.raises(ZeroDivisionError), storage.open_output(path) as file:
+        file.write(b"half")
+        raise ZeroDivisionError
+    assert os.listdir(tmp_path / "deep") == []
+    with storage.open_output(path) as file:
+        file.write(b"whole")
+        assert not os.path.exists(path)
+    assert storage.read_bytes(path) == b"whole"
+    assert os.listdir(tmp_path / "deep") == ["file"]
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path):
+    def die():
+        with storage.open_output(str(tmp_path / "shards" / "file")) as file:
+            file.write(b"half")
+            file.flush()
+            os._exit(9)
+
+    child = multiprocessing.get_context("fork").Process(target=die)
+    child.start()
+    child.join()
+    assert len(os.listdir(tmp_path / "shards")) == 1
+    storage.remove_temporary(str(tmp_path))
+    assert os.listdir(tmp_path / "shards") == []
+
+
+def test_two_runs_cannot_hold_one_folder(tmp_path):
+    with storage.lock(str(tmp_path)):
+        with pytest.raises(ValueError, match="another run"), storage.lock(str(tmp_path)):
+            pass
+    with storage.lock(str(tmp_path)):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
+def test_patterns_that_find_nothing_or_a_directory_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="nothing matches"):
+        storage.find(str(tmp_path / "*.gz"))
+    with pytest.raises(ValueError, match="is a directory"):
+        storage.find(str(tmp_path))
+
+
+@pytest.mark.parametrize("compression", ["none", "lz4", "zstd"])
+def test_shards_hold_what_was_written_and_state_their_checksum(tmp_path, compression):
+    batches = [batch(f"{i}" * 100, "ü" * i) for i in range(50)]
+    with ShardWriter(str(tmp_path), "data", SCHEMA, 4000, compression) as writer:
+        for one in batches:
+            writer.write(one)
+        writer.write(batch())
+    names = [shard.name for shard in writer.shards]
+    assert names[:2] == ["data.arrow", "data.1.arrow"]
+    assert sorted(names) == sorted(os.listdir(tmp_path))
+    read = [one for name in names for one in read_shard(str(tmp_path / name))]
+    assert pa.Table.from_batches(read).equals(pa.Table.from_batches(batches))
+    for shard in writer.shards:
+        content = (tmp_path / shard.name).read_bytes()
+        assert shard.bytes == len(content)
+        assert shard.checksum == checksum(str(tmp_path / shard.name))
+        assert shard.checksum == xxhash.xxh3_128_hexdigest(content)
+    assert sum(shard.rows for shard in writer.shards) == 100
+
+
+def test_nothing_is_left_of_a_shard_whose_task_failed(tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        with ShardWriter(str(tmp_path), "data", SCHEMA, 1 << 30, "none") as writer:
+            writer.write(batch("a"))
+            raise ZeroDivisionError
+    assert os.listdir(tmp_path) == []
+    with ShardWriter(str(tmp_path), "data", SCHEMA, 1 << 30, "none") as writer:
+        pass
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_damaged_shard_is_refused_by_name(tmp_path):
+    with ShardWriter(str(tmp_path), "data", SCHEMA, 1 << 30, "none") as writer:
+        writer.write(batch("a" * 1000))
+    path = tmp_path / "data.arrow"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"data\.arrow"):
+        list(read_shard(str(path)))
