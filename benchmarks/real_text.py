@@ -50,9 +50,7 @@ GENSIM = Wheel(
     "gensim-4.4.0-cp311-cp311-manylinux_2_24_x86_64.manylinux_2_28_x86_64.whl",
     "91a7fa5e814e7b1bad4b2dffa8d62c1e55410d5cbdf930714c1997ffb4404db8",
 )
-DUMP = (
-    "gensim/test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
-)
+DUMP = "gensim/test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
 
 SHORTEST_SECTION = 200
 """Characters. What is shorter is a heading with a link or two."""
@@ -94,10 +92,10 @@ def fetch(wheel: Wheel, folder: Path) -> Path:
     path = folder / wheel.name
     if not path.exists():
         # The wheel of one platform, whatever this one is: nothing of it is installed or run.
+        options = ["--no-deps", "--only-binary=:all:", "--python-version=3.11"]
+        options += ["--platform=manylinux_2_28_x86_64", f"--dest={folder}"]
         subprocess.run(
-            [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
-            + ["--only-binary=:all:", "--python-version=3.11", "--platform=manylinux_2_28_x86_64"]
-            + [wheel.requirement],
+            [sys.executable, "-m", "pip", "download", "--quiet", *options, wheel.requirement],
             check=True,
         )
     found = hashlib.sha256(path.read_bytes()).hexdigest()

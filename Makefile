@@ -1,0 +1,58 @@
+# make demo    train a classifier and run the pipeline on real text, end at a page to look at
+# make test    style, types and all tests
+# make lock    compute the pinned dependencies anew from pyproject.toml
+
+PYTHON ?= python3.11
+BIN := .venv/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+TORCH := torch==2.13.0
+TEXT := cache/real_text
+
+.PHONY: demo test lint lock clean
+
+demo: .venv/data.stamp $(TEXT)/input/web.warc.gz
+	rm -rf demo
+	$(BIN)/python quality_classifier/train.py \
+	    'positive=[$(TEXT)/train/curated.jsonl.gz]' 'negative=[$(TEXT)/train/web.warc.gz]' \
+	    output=demo/classifier seed=0
+	$(BIN)/python pipeline/run.py \
+	    --source web='$(TEXT)/input/web.warc.gz' --source wiki='$(TEXT)/input/wiki.jsonl.gz' \
+	    --filter web --classifier demo/classifier --rule pareto --alpha 9 --seed 0 \
+	    --output demo/scored
+
+test: lint .venv/dev.stamp
+	$(BIN)/pytest -n 2 --dist worksteal
+
+lint: .venv/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy pipeline quality_classifier model ablations benchmarks
+
+$(TEXT)/input/web.warc.gz: benchmarks/real_text.py | .venv/data.stamp
+	$(BIN)/python benchmarks/real_text.py --output $(TEXT)
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+# What the data side needs, and no more; torch is for those who train models.
+.venv/data.stamp: requirements/data.txt pyproject.toml | .venv/bin/python
+	$(PIP) --require-hashes -r requirements/data.txt
+	$(PIP) --no-deps -e .
+	touch $@
+
+.venv/dev.stamp: requirements/dev.txt pyproject.toml | .venv/bin/python
+	$(PIP) --require-hashes -r requirements/dev.txt
+	$(PIP) $(TORCH)
+	$(PIP) --no-deps -e .
+	touch $@ .venv/data.stamp
+
+# torch itself is left out of the lock: which build of it is right depends on the machine.
+lock: | .venv/bin/python
+	$(PIP) pip-tools
+	$(BIN)/pip-compile $(COMPILE) --extra demo -o requirements/data.txt pyproject.toml
+	$(BIN)/pip-compile $(COMPILE) --all-extras -o requirements/dev.txt pyproject.toml
+COMPILE := --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-header \
+    --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --unsafe-package torch
+
+clean:
+	rm -rf demo outputs
