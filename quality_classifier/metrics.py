@@ -1,0 +1,211 @@
+"""How good held-out scores are: ranking, calibration, and what the keep rule would make of them.
+
+Every figure is a weighted one. Intervals are percentiles of a bootstrap that draws documents anew
+within each source, so they cover the choice of documents, not the choice of sources.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+
+METRICS = ("roc_auc", "average_precision", "brier", "log_loss", "ece")
+
+BINS = 10
+"""Equal bins of the score over [0, 1], for the calibration error and the reliability diagram."""
+
+CONFIDENCE = 0.95
+
+_CLIP = 2.0**-24
+"""Scores are float32 and may be exactly 0 or 1: for the log loss they are held this far off."""
+
+_CHUNK = 1 << 22
+"""Numbers in one matrix of bootstrap weights (float64): bounds memory."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure and the ends of its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def evaluate(
+    score: npt.NDArray[np.float32],
+    positive: Flags,
+    weight: FloatArray,
+    source: Sequence[str],
+    replicates: int,
+    seed: int,
+) -> dict[str, Estimate]:
+    """All of METRICS of n scored documents, both classes among them.
+
+    Args:
+        score: float32 [n] in [0, 1].
+        positive: bool [n].
+        weight: float64 [n], above 0.
+        source: n names; the bootstrap draws within each source of each class.
+        replicates: how many bootstrap samples.
+        seed: of the bootstrap.
+    """
+    order = np.argsort(-score, kind="stable")
+    exact = score[order].astype(np.float64)
+    positive, weight = positive[order], weight[order]
+    names = np.unique(np.asarray(source, np.str_), return_inverse=True)[1]
+    strata = 2 * names[order] + positive
+    point = weighted_metrics(exact, positive, weight[None, :])
+    draws = [
+        weighted_metrics(exact, positive, counts * weight)
+        for counts in _resample(strata, replicates, np.random.default_rng(seed))
+    ]
+    tails = (1 - CONFIDENCE) / 2
+    out = {}
+    for name in METRICS:
+        drawn = np.concatenate([draw[name] for draw in draws])
+        low, high = np.quantile(drawn, [tails, 1 - tails])
+        out[name] = Estimate(float(point[name][0]), float(low), float(high))
+    return out
+
+
+def weighted_metrics(
+    score: FloatArray, positive: Flags, weights: FloatArray
+) -> dict[str, FloatArray]:
+    """Each of METRICS under each of r weightings: float64 [r].
+
+    Args:
+        score: float64 [n], from high to low.
+        positive: bool [n], the class of each.
+        weights: float64 [r, n], at least 0.
+    """
+    mass = weights.sum(axis=1)
+    clipped = np.clip(score, _CLIP, 1 - _CLIP)
+    surprise = -np.log(np.where(positive, clipped, 1 - clipped))
+    gap = np.zeros(len(weights))
+    bins = bin_of(score)
+    for i in range(BINS):
+        inside = bins == i
+        gap += np.abs(weights[:, inside] @ (score[inside] - positive[inside]))
+    roc_auc, average_precision = _ranking(score, positive, weights)
+    return {
+        "roc_auc": roc_auc,
+        "average_precision": average_precision,
+        "brier": weights @ (score - positive) ** 2 / mass,
+        "log_loss": weights @ surprise / mass,
+        "ece": gap / mass,
+    }
+
+
+def bin_of(score: FloatArray) -> npt.NDArray[np.int64]:
+    """The bin of each of n scores: int64 [n] in 0 … BINS - 1; a score of 1 is in the last."""
+    return np.minimum((score * BINS).astype(np.int64), BINS - 1)
+
+
+def reliability(
+    score: npt.NDArray[np.float32], positive: Flags, weight: FloatArray
+) -> list[dict[str, float]]:
+    """The points of a reliability diagram: one row per bin that holds a document.
+
+    ``score`` is the mean score in the bin, ``positive`` the share of positives, and ``weight`` the
+    bin's share of all; the first two agree where the scores are calibrated.
+    """
+    exact = score.astype(np.float64)
+    bins = bin_of(exact)
+    rows = []
+    for i in np.unique(bins):
+        inside = bins == i
+        share = weight[inside] / weight[inside].sum()
+        rows.append(
+            {
+                "low": i / BINS,
+                "high": (i + 1) / BINS,
+                "documents": int(inside.sum()),
+                "weight": float(weight[inside].sum() / weight.sum()),
+                "score": float(share @ exact[inside]),
+                "positive": float(share @ positive[inside]),
+            }
+        )
+    return rows
+
+
+def curves(
+    score: npt.NDArray[np.float32], positive: Flags, weight: FloatArray
+) -> dict[str, FloatArray]:
+    """The points of the ROC and precision-recall curves, from the highest threshold down.
+
+    ``false_positive_rate``, ``recall`` and ``precision``: float64 [distinct scores].
+    """
+    order = np.argsort(-score, kind="stable")
+    true, false = _cumulative(score[order].astype(np.float64), positive[order], weight[None, order])
+    return {
+        "false_positive_rate": false[0] / false[0, -1],
+        "recall": true[0] / true[0, -1],
+        "precision": true[0] / (true[0] + false[0]),
+    }
+
+
+def expected_keep_rate(score: npt.NDArray[np.float32], alpha: float) -> FloatArray:
+    """The chance that the Pareto rule keeps each of n documents: ``(2 - score) ** -alpha``."""
+    return (2.0 - score.astype(np.float64)) ** -alpha
+
+
+def yields(
+    score: npt.NDArray[np.float32], size: npt.NDArray[np.int64], alphas: Sequence[float]
+) -> list[dict[str, float]]:
+    """Expected shares of documents and of bytes that the Pareto rule keeps, a row per alpha.
+
+    ``size`` is the bytes of each of the n documents.
+    """
+    rows = []
+    for alpha in alphas:
+        kept = expected_keep_rate(score, alpha)
+        rows.append(
+            {
+                "alpha": float(alpha),
+                "documents": float(kept.mean()),
+                "bytes": float(kept @ size / size.sum()),
+            }
+        )
+    return rows
+
+
+def _ranking(
+    score: FloatArray, positive: Flags, weights: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """ROC-AUC (ties count half) and average precision under each weighting."""
+    true, false = _cumulative(score, positive, weights)
+    more_true, more_false = (np.diff(a, axis=1, prepend=0.0) for a in (true, false))
+    pairs = (more_false * (true - more_true / 2)).sum(axis=1)
+    # A bootstrap sample may hold nothing above some threshold: no step of recall, no precision.
+    precision = true / np.maximum(true + false, np.finfo(np.float64).tiny)
+    total_true, total_false = true[:, -1], false[:, -1]
+    return pairs / (total_true * total_false), (more_true * precision).sum(axis=1) / total_true
+
+
+def _cumulative(
+    score: FloatArray, positive: Flags, weights: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Weight of positives and of negatives at or above each distinct score: [r, distinct]."""
+    last_of_tie = np.flatnonzero(np.append(np.diff(score) != 0, True))
+    true = np.cumsum(weights * positive, axis=1)[:, last_of_tie]
+    false = np.cumsum(weights * ~positive, axis=1)[:, last_of_tie]
+    return true, false
+
+
+def _resample(
+    strata: npt.NDArray[np.int64], replicates: int, rng: np.random.Generator
+) -> Iterator[FloatArray]:
+    """How often each of n documents is drawn when every stratum is drawn anew: [some, n] each."""
+    rows = max(1, _CHUNK // len(strata))
+    members = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
+    for start in range(0, replicates, rows):
+        counts = np.empty((min(rows, replicates - start), len(strata)))
+        for group in members:
+            even = np.full(len(group), 1 / len(group))
+            counts[:, group] = rng.multinomial(len(group), even, size=len(counts))
+        yield counts
