@@ -1,0 +1,24 @@
+"""datatrove's reader -> fastText filter -> writer, a contender of benchmarks/pipeline.py.
+
+Runs under its own interpreter, which has datatrove: see there.
+"""
+
+import sys
+
+from datatrove.executor import LocalPipelineExecutor
+from datatrove.pipeline.filters import FastTextClassifierFilter
+from datatrove.pipeline.readers import JsonlReader
+from datatrove.pipeline.writers import JsonlWriter
+
+if __name__ == "__main__":
+    corpus, model, output, workers = sys.argv[1:]
+    LocalPipelineExecutor(
+        pipeline=[
+            JsonlReader(corpus, compression="gzip"),
+            FastTextClassifierFilter(model, keep_labels=("positive", 0.5), newline_replacement=" "),
+            JsonlWriter(f"{output}/kept"),
+        ],
+        tasks=16,
+        workers=int(workers),
+        logging_dir=f"{output}/logs",
+    ).run()

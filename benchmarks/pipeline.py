@@ -1,0 +1,271 @@
+"""The pipeline against its peers on the same documents and cores: MB/s, memory, ratios.
+
+    python -m venv cache/peers && cache/peers/bin/pip install 'datatrove[io,processing]==0.10.1'
+    python benchmarks/pipeline.py --megabytes 200 --rounds 3 --workers 1
+
+Real text (benchmarks/real_text.py), repeated with ids and URLs of its own until it is as long as
+asked, is written as JSONL.gz once. Then every contender goes through it, as a process of its own,
+one after the other, round by round:
+
+- winnow     pipeline/run.py: score, decide, write Arrow shards, statistics and the page
+- datatrove  its reader, fastText filter and JSONL writer
+- loop       a plain Python loop: gzip, json, fastText, write JSONL.gz
+- read       Winnow's own reader alone: decompress and parse to Arrow
+- orjson     decompress (ISA-L) and parse with orjson alone
+
+fastText has DCLM's settings (bigrams, dim 100, 2M buckets). MB are of uncompressed text. Times are
+of whole processes, start and imports included. Memory is the peak of the largest process.
+"""
+
+import argparse
+import gzip
+import json
+import multiprocessing
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+FILES = 16
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What all contenders share."""
+
+    corpus: Path
+    classifier: Path
+    fasttext: Path
+    peers: Path
+    workers: int
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One run: wall and CPU seconds, peak resident bytes of the largest process."""
+
+    wall: float
+    cpu: float
+    memory: int
+
+
+def main() -> None:
+    """Make the input, run the rounds, print the table."""
+    if sys.argv[1:2] == ["--contender"]:
+        _run_inside(*sys.argv[2:])
+        return
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--megabytes", type=int, default=200, help="of text (default: 200)")
+    parser.add_argument("--rounds", type=int, default=3, help="(default: 3)")
+    parser.add_argument("--workers", type=int, default=1, help="cores for each (default: 1)")
+    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--work", type=Path, default=ROOT / "cache" / "benchmark")
+    parser.add_argument(
+        "--peers", type=Path, default=ROOT / "cache/peers/bin/python", help="has datatrove"
+    )
+    flags = parser.parse_args()
+    setup = prepare(flags.work, flags.megabytes, flags.peers, flags.workers)
+    text, documents = map(int, (setup.corpus / "size.txt").read_text().split())
+    runs: dict[str, list[Measurement]] = {name: [] for name in flags.only}
+    for round_ in range(flags.rounds):
+        for name in flags.only:
+            output = flags.work / "output"
+            shutil.rmtree(output, ignore_errors=True)
+            runs[name].append(measure(CONTENDERS[name](setup, output), setup.workers))
+            print(f"round {round_ + 1} {name}: {runs[name][-1].wall:.1f} s", file=sys.stderr)
+    print(report(runs, text, documents, setup.workers))
+
+
+def prepare(work: Path, megabytes: int, peers: Path, workers: int) -> Setup:
+    """Corpus, classifier and fastText model, made unless they are there."""
+    text = ROOT / "cache" / "real_text"
+    if not text.exists():
+        subprocess.run([sys.executable, HERE / "real_text.py", "--output", text], check=True)
+    train = [sys.executable, str(ROOT / "quality_classifier" / "train.py")]
+    train += [f"positive=[{text}/train/curated.jsonl.gz]", f"negative=[{text}/train/web.warc.gz]"]
+    for kind, more in (("hashed_linear", []), ("fasttext", FASTTEXT)):
+        if not (work / kind).exists():
+            subprocess.run([*train, f"kind={kind}", f"output={work / kind}", *more], check=True)
+    corpus = work / f"corpus_{megabytes}"
+    if not (corpus / "size.txt").exists():
+        _write_corpus(corpus, sorted((text / "input").iterdir()), megabytes * 10**6)
+    return Setup(corpus, work / "hashed_linear", work / "fasttext" / "model.bin", peers, workers)
+
+
+FASTTEXT = ["fasttext.dim=100", "fasttext.buckets=2000000", "fasttext.word_ngrams=2"]
+"""DCLM's settings (Li et al. 2024)."""
+
+
+def _write_corpus(corpus: Path, files: Sequence[Path], size: int) -> None:
+    """Documents of ``files``, again and again, dealt into gzip files until they hold ``size``."""
+    from pipeline.plan import plan_tasks
+    from pipeline.readers import FieldMap, read_batches
+    from pipeline.storage import open_input
+
+    texts = [
+        text
+        for task in plan_tasks({"all": [str(path) for path in files]}, [], 1 << 40)
+        for batch in read_batches(task.input, FieldMap(), open_input=open_input)
+        for text in batch["text"].to_pylist()
+    ]
+    corpus.mkdir(parents=True)
+    written = documents = 0
+    for file in range(FILES):
+        with gzip.open(corpus / f"{file:02d}.jsonl.gz", "wb", compresslevel=6) as output:
+            while written < size * (file + 1) // FILES:
+                text = texts[documents % len(texts)]
+                line = {"id": f"document-{documents}", "url": f"https://{documents}.example/"}
+                output.write(json.dumps(line | {"text": text}, ensure_ascii=False).encode() + b"\n")
+                written += len(text.encode())
+                documents += 1
+    (corpus / "size.txt").write_text(f"{written} {documents}\n")
+
+
+def winnow(setup: Setup, output: Path) -> list[str]:
+    """Winnow's command line."""
+    command = [sys.executable, str(ROOT / "pipeline" / "run.py"), "--filter", "web"]
+    command += ["--source", f"web={setup.corpus}/*.jsonl.gz", "--output", str(output)]
+    command += ["--classifier", str(setup.classifier)]
+    return [*command, "--direct_num_workers", str(setup.workers)]
+
+
+def datatrove(setup: Setup, output: Path) -> list[str]:
+    """The script and the interpreter that has datatrove."""
+    paths = [setup.corpus, setup.fasttext, output]
+    return [*map(str, [setup.peers, HERE / "peer_datatrove.py", *paths]), str(setup.workers)]
+
+
+def _inside(name: str) -> Callable[[Setup, Path], list[str]]:
+    def command(setup: Setup, output: Path) -> list[str]:
+        paths = [setup.corpus, setup.fasttext, output]
+        command = [sys.executable, __file__, "--contender", name]
+        return [*command, *map(str, paths), str(setup.workers)]
+
+    return command
+
+
+CONTENDERS: dict[str, Callable[[Setup, Path], list[str]]] = {
+    "winnow": winnow,
+    "datatrove": datatrove,
+    "loop": _inside("loop"),
+    "read": _inside("read"),
+    "orjson": _inside("orjson"),
+}
+
+
+def measure(command: Sequence[str], workers: int) -> Measurement:
+    """Run a command on the first ``workers`` cores and wait for it.
+
+    Raises:
+        RuntimeError: it failed; its output is in the message.
+    """
+    cores = set(sorted(os.sched_getaffinity(0))[:workers])
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        preexec_fn=lambda: os.sched_setaffinity(0, cores),
+    )
+    assert process.stdout is not None
+    said = process.stdout.read().decode(errors="replace")
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{said[-4000:]}")
+    wall = time.perf_counter() - start
+    return Measurement(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+
+
+def report(runs: dict[str, list[Measurement]], text: int, documents: int, workers: int) -> str:
+    """The table in Markdown: medians, and how many times slower than Winnow each is."""
+    commit = subprocess.run(
+        ["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True
+    ).stdout.strip()
+    medians = {
+        name: Measurement(
+            statistics.median(run.wall for run in found),
+            statistics.median(run.cpu for run in found),
+            max(run.memory for run in found),
+        )
+        for name, found in runs.items()
+    }
+    base = medians.get("winnow", next(iter(medians.values()))).wall
+    lines = [
+        f"{platform.processor() or platform.machine()}, {workers} of {os.cpu_count()} cores,"
+        f" commit {commit}, {text / 1e6:.0f} MB of text in {documents:,} documents,"
+        f" load {os.getloadavg()[0]:.1f}",
+        f"`{' '.join(['python', *sys.argv])}`",
+        "",
+        "| contender | wall s | CPU s | MB/s | documents/s | peak MB | wall, winnow = 1 |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, one in medians.items():
+        lines.append(
+            f"| {name} | {one.wall:.1f} | {one.cpu:.1f} | {text / 1e6 / one.wall:.1f}"
+            f" | {documents / one.wall:,.0f} | {one.memory / 1e6:.0f} | {one.wall / base:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def _run_inside(name: str, corpus: str, model: str, output: str, workers: str) -> None:
+    """The contenders that are written here, one core per file."""
+    files = sorted(Path(corpus).glob("*.jsonl.gz"))
+    if name == "loop":
+        Path(output).mkdir()
+        with multiprocessing.Pool(int(workers), _load, (model, output)) as pool:
+            pool.map(_loop, files, chunksize=1)
+        return
+    with ThreadPoolExecutor(int(workers)) as threads:
+        list(threads.map({"read": _read, "orjson": _orjson}[name], files))
+
+
+def _load(model: str, output: str) -> None:
+    import fasttext
+
+    global _MODEL, _OUTPUT
+    _MODEL, _OUTPUT = fasttext.load_model(model), Path(output)
+
+
+def _loop(path: Path) -> None:
+    with gzip.open(path) as source, gzip.open(_OUTPUT / path.name, "wb", compresslevel=6) as sink:
+        for line in source:
+            labels, scores = _MODEL.predict(json.loads(line)["text"].replace("\n", " "), k=-1)
+            if dict(zip(labels, scores, strict=True))["__label__positive"] >= 0.5:
+                sink.write(line)
+
+
+def _read(path: Path) -> None:
+    from pipeline.plan import plan_tasks
+    from pipeline.readers import FieldMap, read_batches
+    from pipeline.storage import open_input
+
+    for task in plan_tasks({"web": [str(path)]}, [], 1 << 40):
+        for _ in read_batches(task.input, FieldMap(), open_input=open_input):
+            pass
+
+
+def _orjson(path: Path) -> None:
+    import orjson
+    from isal import igzip
+
+    with igzip.open(path) as source:
+        for line in source:
+            orjson.loads(line)
+
+
+if __name__ == "__main__":
+    main()
