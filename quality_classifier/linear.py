@@ -1,13 +1,17 @@
 """The hashed-linear scorer: one float32 weight per bucket, one pass over Arrow's buffers."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from numba import njit
 
+from quality_classifier.buffers import Octets, Offsets, string_buffers
 from quality_classifier.features import FeatureConfig
+from quality_classifier.words import FACTOR, TABLE, Table, next_word, nfc
 
 
 @dataclass(frozen=True)
@@ -20,12 +24,56 @@ class HashedLinear:
     kind: ClassVar[str] = "hashed_linear"
 
     def margins(self, text: pa.Array) -> npt.NDArray[np.float64]:
-        """Log-odds before calibration of n documents: float64 [n]."""
+        """Log odds before calibration of n documents: float64 [n]."""
         return margins(text, self.weights, self.bias, self.config)
 
 
 def margins(
     text: pa.Array, weights: npt.NDArray[np.float32], bias: float, config: FeatureConfig
 ) -> npt.NDArray[np.float64]:
-    """``hashed_features(text, config) @ weights + bias`` without the matrix: float64 [n]."""
-    raise NotImplementedError("interface only; the kernel follows")
+    """``hashed_features(text, config) @ weights + bias`` without the matrix: float64 [n].
+
+    Raises:
+        ValueError: ``weights`` is not float32 [config.buckets], or ``text`` holds no text.
+    """
+    if weights.shape != (config.buckets,) or weights.dtype != np.float32:
+        raise ValueError(
+            f"{config.buckets} buckets need as many float32 weights,"
+            f" not {weights.dtype} {list(weights.shape)}"
+        )
+    data, offsets = string_buffers(nfc(text))
+    sums: npt.NDArray[np.float64] = _sum_weights(
+        data, offsets, TABLE, weights, np.uint64(64 - config.log2_buckets), config.max_ngram == 2
+    )
+    return sums + bias
+
+
+@njit(nogil=True, cache=True)
+def _sum_weights(
+    data: Octets,
+    offsets: Offsets,
+    table: Table,
+    weights: npt.NDArray[np.float32],
+    shift: np.uint64,
+    bigrams: bool,
+) -> npt.NDArray[np.float64]:
+    base = data.ctypes.data
+    sums = np.empty(len(offsets) - 1, np.float64)
+    for i in range(len(sums)):
+        position = base + np.int64(offsets[i])
+        end = base + np.int64(offsets[i + 1])
+        total = 0.0
+        count = 0
+        before = np.uint64(0)
+        while True:
+            word, position = next_word(position, end, table)
+            if word == 0:
+                break
+            total += weights[word >> shift]
+            count += 1
+            if bigrams and before != 0:
+                total += weights[(before * FACTOR + word) * FACTOR >> shift]
+                count += 1
+            before = word
+        sums[i] = total / math.sqrt(max(count, 1))
+    return sums
