@@ -264,28 +264,35 @@ class CountDuplicateIds(beam.PTransform):
 class MergeStatistics(beam.CombineFn):
     """All records in a list and all statistics in one."""
 
-    def create_accumulator(self) -> tuple[list[Record], Summary]:
-        """Nothing yet."""
-        return [], statistics.empty()
+    _TOGETHER = 64  # merging this many at once costs little more than merging two
+
+    def create_accumulator(self) -> tuple[list[Record], list[Summary]]:
+        """Nothing yet: records, and statistics that are still to be merged."""
+        return [], []
 
     def add_input(
-        self, total: tuple[list[Record], Summary], scored: Scored
-    ) -> tuple[list[Record], Summary]:
+        self, total: tuple[list[Record], list[Summary]], scored: Scored
+    ) -> tuple[list[Record], list[Summary]]:
         """One more task."""
-        return [*total[0], scored[0]], statistics.merge([total[1], scored[1]])
+        return self.merge_accumulators([total, ([scored[0]], [scored[1]])])
 
     def merge_accumulators(
-        self, totals: Iterable[tuple[list[Record], Summary]]
-    ) -> tuple[list[Record], Summary]:
+        self, totals: Iterable[tuple[list[Record], list[Summary]]]
+    ) -> tuple[list[Record], list[Summary]]:
         """The parts of several workers."""
-        parts = list(totals)
-        return [record for part in parts for record in part[0]], statistics.merge(
-            part[1] for part in parts
-        )
+        first, *others = totals
+        for found, summaries in others:
+            first[0].extend(found)
+            first[1].extend(summaries)
+        if len(first[1]) >= self._TOGETHER:
+            first[1][:] = [statistics.merge(first[1])]
+        return first
 
-    def extract_output(self, total: tuple[list[Record], Summary]) -> tuple[list[Record], Summary]:
-        """As it is."""
-        return total
+    def extract_output(
+        self, total: tuple[list[Record], list[Summary]]
+    ) -> tuple[list[Record], Summary]:
+        """Everything in one."""
+        return total[0], statistics.merge([statistics.empty(), *total[1]])
 
 
 def write(

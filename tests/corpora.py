@@ -1,0 +1,68 @@
+"""Small inputs and a classifier for tests of the whole pipeline."""
+
+import gzip
+import hashlib
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+
+from quality_classifier import artifact
+from quality_classifier.calibration import Calibration
+from quality_classifier.features import FeatureConfig
+from quality_classifier.linear import HashedLinear
+
+_WORDS = [
+    "river",
+    "treaty",
+    "engine",
+    "login",
+    "free",
+    "now",
+    "漢字",
+    "naïve",
+    "été",
+    "don't",
+    "42",
+]
+
+
+def documents(n: int, seed: int = 0, source: str = "web") -> list[dict[str, str]]:
+    """``n`` documents of 1 to 80 words each; some without an id, some without a URL."""
+    rng = random.Random(f"{source}-{seed}")
+    out = []
+    for i in range(n):
+        words = rng.choices(_WORDS, k=rng.randrange(1, 80))
+        document = {"text": " ".join(words).replace(" now ", ".\n")}
+        if i % 5:
+            document["id"] = f"{source}-{seed}-{i}"
+        if i % 7:
+            document["url"] = f"https://www.{rng.choice('abc')}.example/{i}"
+        out.append(document)
+    return out
+
+
+def write_jsonl(path: Path, rows: list[dict[str, str]]) -> None:
+    """One JSON object per line; compressed if the name ends in .gz."""
+    content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+
+
+def write_classifier(folder: Path, seed: int = 0) -> HashedLinear:
+    """A hashed-linear classifier with random weights: scores all over (0, 1)."""
+    config = FeatureConfig()
+    weights = np.random.default_rng(seed).normal(0, 2, config.buckets).astype(np.float32)
+    model = HashedLinear(config, weights, -0.5)
+    artifact.save(folder, model, Calibration.identity(), {}, {}, {})
+    return model
+
+
+def fingerprints(folder: Path) -> dict[str, str]:
+    """The SHA-256 of every file under a folder, by relative path."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }

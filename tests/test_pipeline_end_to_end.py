@@ -1,0 +1,344 @@
+"""pipeline/run.py and pipeline/decide.py as users start them, against plain loops."""
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import xxhash
+from corpora import documents, fingerprints, write_classifier, write_jsonl
+from datasets import load_dataset
+
+from pipeline import decide, run, schema
+from quality_classifier.scoring import load_classifier
+
+ROOT = Path(__file__).resolve().parent.parent
+RUN = [sys.executable, str(ROOT / "pipeline" / "run.py")]
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory):
+    """Two sources in several files, a classifier, and an undisturbed run of one worker."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    for i in range(4):
+        write_jsonl(folder / "web" / f"{i}.jsonl.gz", documents(150, i))
+    write_jsonl(folder / "web" / "4.jsonl", documents(100, 4))
+    write_jsonl(folder / "wiki" / "0.jsonl.gz", documents(60, 0, "wiki"))
+    write_classifier(folder / "classifier")
+    run.main([*flags(folder), "--direct_num_workers=1", f"--output={folder}/scored"])
+    return folder
+
+
+def flags(folder, *more, alpha="2"):
+    return [
+        f"--source=web={folder}/web/*.gz",
+        f"--source=web={folder}/web/*.jsonl",
+        f"--source=wiki={folder}/wiki/*",
+        "--filter=web",
+        f"--classifier={folder}/classifier",
+        f"--alpha={alpha}",
+        "--seed=5",
+        *more,
+    ]
+
+
+def shards(output):
+    paths = sorted((output / "shards").iterdir())
+    return pa.concat_tables(pa.ipc.open_file(path).read_all() for path in paths)
+
+
+def manifest(output):
+    return json.loads((output / "manifest.json").read_text())
+
+
+def test_every_document_is_scored_and_decided_as_a_plain_loop_would(here):
+    classifier = load_classifier(str(here / "classifier"))
+    expected = {}
+    for source in ("web", "wiki"):
+        for seed in range(5 if source == "web" else 1):
+            n = 60 if source == "wiki" else 100 if seed == 4 else 150
+            for row in documents(n, seed, source):
+                digest = xxhash.xxh3_128_hexdigest(row["text"].encode())
+                key = f"{source}\n{row.get('url', '')}\n{digest}"
+                name = row.get("id", xxhash.xxh3_128_hexdigest(key.encode()))
+                score = classifier.score(pa.array([row["text"]]))[0]
+                draw = (xxhash.xxh3_64_intdigest(name.encode(), 5) >> 11) / 2**53
+                kept = source == "wiki" or draw < (2 - float(score)) ** -2.0
+                expected[name] = (source, row.get("url"), row["text"], score, draw, kept)
+    table = shards(here / "scored")
+    assert table.schema.equals(schema.shard_schema())
+    found = {
+        row["id"]: tuple(
+            row[name] for name in ("source", "url", "text", "quality_score", "keep_draw", "kept")
+        )
+        for row in table.to_pylist()
+    }
+    assert found == expected
+    assert len(table) == len(expected)
+    reasons = set(zip(table["kept"].to_pylist(), table["drop_reason"].to_pylist(), strict=True))
+    assert reasons == {(True, None), (False, "quality")}
+
+
+def test_accounting_and_statistics_are_those_of_the_shards(here):
+    table = shards(here / "scored").to_pandas()
+    account = manifest(here / "scored")["accounting"]
+    for source, group in table.groupby("source"):
+        assert account[source]["read"] == len(group)
+        assert account[source]["kept"] == group["kept"].sum()
+    curves = pq.read_table(here / "scored" / "statistics" / "keep_curves.parquet").to_pandas()
+    web = table[table["source"] == "web"]
+    for stop in curves[curves["rule"] == "pareto"].itertuples():
+        kept = web[web["keep_draw"] < (2 - web["quality_score"].astype(float)) ** -stop.parameter]
+        assert (stop.documents, stop.bytes) == (len(kept), kept["bytes"].sum())
+
+
+def test_other_tools_read_the_shards(here):
+    pattern = f"{here}/scored/shards/*.arrow"
+    table = shards(here / "scored")
+    by_datasets = load_dataset("arrow", data_files=pattern, split="train", cache_dir=here / "hf")
+    assert by_datasets["id"][:] == table["id"].to_pylist()
+    by_polars = pl.concat(
+        [pl.read_ipc(path, memory_map=False) for path in sorted((here / "scored/shards").iterdir())]
+    )
+    assert by_polars["text"].to_list() == table["text"].to_pylist()
+
+
+def test_same_bytes_whatever_the_workers_and_the_order_of_the_inputs(here):
+    several = [*reversed(flags(here)[:3]), *flags(here)[3:]]
+    run.main([*several, "--direct_num_workers=2", f"--output={here}/again"])
+    assert fingerprints(here / "again") == fingerprints(here / "scored")
+
+
+def test_deciding_anew_is_running_anew(here):
+    run.main([*flags(here, alpha="0.7"), f"--output={here}/direct"])
+    scored, output = f"--scored={here}/scored", f"--output={here}/anew"
+    decide.main([scored, "--rule=pareto", "--alpha=0.7", output])
+    for part in ("shards", "statistics"):
+        assert fingerprints(here / "anew" / part) == fingerprints(here / "direct" / part)
+    assert manifest(here / "anew")["accounting"] == manifest(here / "direct")["accounting"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "unit"),
+    [("pareto", "documents"), ("pareto", "bytes"), ("threshold", "tokens"), ("random", "bytes")],
+)
+def test_a_target_fraction_is_met(here, rule, unit):
+    output = here / f"target_{rule}_{unit}"
+    more = [f"--rule={rule}", "--target-fraction=0.3", f"--target-unit={unit}"]
+    run.main([*[f for f in flags(here) if "alpha" not in f], *more, f"--output={output}"])
+    web = shards(output).to_pandas().query("source == 'web'")
+    weight = {"documents": web["bytes"] ** 0, "bytes": web["bytes"], "tokens": web["words"]}[unit]
+    share = weight[web["kept"]].sum() / weight.sum()
+    # A solved parameter is as near as one document; a random draw is near in expectation only.
+    assert abs(share - 0.3) < (0.06 if rule == "random" else 0.005)
+
+
+def test_top_fraction_keeps_the_best(here):
+    more = ["--rule=top_fraction", "--target-fraction=0.1"]
+    flags_ = [f for f in flags(here) if "alpha" not in f]
+    run.main([*flags_, *more, f"--output={here}/top"])
+    web = shards(here / "top").to_pandas().query("source == 'web'")
+    assert web[web["kept"]]["quality_score"].min() > web[~web["kept"]]["quality_score"].max()
+    assert web["kept"].mean() == pytest.approx(0.1, abs=0.002)
+
+
+def test_kept_documents_alone_can_be_written(here):
+    run.main([*flags(here), "--write=kept", f"--output={here}/kept"])
+    everything = shards(here / "scored")
+    assert shards(here / "kept").to_pylist() == everything.filter(everything["kept"]).to_pylist()
+    account = manifest(here / "scored")["accounting"]
+    assert manifest(here / "kept")["accounting"] == account
+    with pytest.raises(ValueError, match="--write kept"):
+        decide.main([f"--scored={here}/kept", "--alpha=3", f"--output={here}/no"])
+
+
+def test_exact_duplicates_are_dropped_but_for_the_first(tmp_path):
+    rows = documents(40)
+    write_jsonl(tmp_path / "web" / "a.jsonl", [*rows, *rows[:10]])
+    write_jsonl(
+        tmp_path / "web" / "b.jsonl", [{**row, "id": f"b{i}"} for i, row in enumerate(rows)]
+    )
+    write_jsonl(tmp_path / "wiki" / "a.jsonl", [{"id": "w", "text": rows[3]["text"]}])
+    write_classifier(tmp_path / "classifier")
+    more = ["--rule=all", "--deduplicate", "--field=id=none"]
+    flags_ = [f for f in flags(tmp_path, *more) if "alpha" not in f and ".gz" not in f]
+    run.main([*flags_, f"--output={tmp_path}/scored"])
+    table = shards(tmp_path / "scored").to_pandas()
+    assert table[table["kept"]]["text"].is_unique
+    assert set(table[table["kept"]]["text"]) == {row["text"] for row in rows}
+    assert table[table["source"] == "wiki"]["kept"].all()
+    texts = {row["text"] for row in rows}
+    dropped = manifest(tmp_path / "scored")["accounting"]["web"]["duplicate"]
+    assert dropped == 90 - (len(texts) - 1)  # one of them is in the wiki, which is taken whole
+
+
+@pytest.mark.parametrize("moment", range(6))
+def test_killed_at_any_moment_and_resumed_gives_the_same_bytes(here, moment, tmp_path):
+    output = tmp_path / "killed"
+    command = [*RUN, *flags(here), f"--output={output}"]
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # Wait until the run has begun to write, then some more.
+    while child.poll() is None and not (output / "_work").exists():
+        time.sleep(0.005)
+    time.sleep(random.Random(moment).random() * 0.5)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    if not (output / "manifest.json").exists():
+        with pytest.raises(ValueError, match="--resume"):
+            run.main([*flags(here), f"--output={output}"])
+    run.main([*flags(here), "--resume", f"--output={output}"])
+    assert fingerprints(output) == fingerprints(here / "scored")
+
+
+def test_what_is_complete_is_not_done_again_and_what_changed_is(here, tmp_path, monkeypatch):
+    for part in ("web", "wiki"):
+        shutil.copytree(here / part, tmp_path / part)
+    shutil.copytree(here / "classifier", tmp_path / "classifier")
+    output = tmp_path / "scored"
+    monkeypatch.setattr("pipeline.manifest.write_output", _fail)
+    with pytest.raises(RuntimeError, match="cut off"):
+        run.main([*flags(tmp_path), f"--output={output}"])
+    monkeypatch.undo()
+    before = {path.name: path.stat().st_ino for path in (output / "shards").iterdir()}
+    write_jsonl(tmp_path / "web" / "0.jsonl.gz", documents(150, 77))
+    run.main([*flags(tmp_path), "--resume", f"--output={output}"])
+    after = {path.name: path.stat().st_ino for path in (output / "shards").iterdir()}
+    changed = {name for name in after if before[name] != after[name]}
+    assert changed == {"data-web-00000-of-00005.arrow"}
+    run.main([*flags(tmp_path), f"--output={tmp_path}/fresh"])
+    assert fingerprints(output) == fingerprints(tmp_path / "fresh")
+
+
+def _fail(*arguments, **named):
+    raise RuntimeError("cut off")
+
+
+def test_a_full_disk_is_an_error_that_leaves_no_half_file(here, tmp_path):
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    command = [*RUN, *flags(here), f"--output={tmp_path}/scored"]
+    result = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit, check=False)
+    assert result.returncode == 1
+    assert "File too large" in result.stderr
+    assert not (tmp_path / "scored" / "manifest.json").exists()
+    assert not list((tmp_path / "scored").rglob(".tmp-*"))
+    run.main([*flags(here), "--resume", f"--output={tmp_path}/scored"])
+    assert fingerprints(tmp_path / "scored") == fingerprints(here / "scored")
+
+
+def test_damaged_input_is_quarantined_counted_and_named(tmp_path):
+    good = documents(30)
+    lines = [json.dumps(row).encode() for row in good]
+    lines.insert(3, b'{"text": "cut')
+    lines.insert(9, b'{"text": "\xff\xfe"}')
+    lines.insert(12, b'{"text": null}')
+    lines.insert(15, b'{"other": 1}')
+    lines.insert(20, b'{"text": 7}')
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web" / "a.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+    (tmp_path / "web" / "empty.jsonl").write_bytes(b"")
+    write_classifier(tmp_path / "classifier")
+    flags_ = [
+        f"--source=web={tmp_path}/web/*", "--filter=web", f"--classifier={tmp_path}/classifier",
+        f"--output={tmp_path}/scored",
+    ]  # fmt: skip
+    run.main(flags_)
+    account = manifest(tmp_path / "scored")["accounting"]["web"]
+    assert account["read"] == 36
+    assert account["quarantined"] == 6
+    records = [
+        json.loads(line)
+        for path in sorted((tmp_path / "scored" / "quarantine").iterdir())
+        for line in path.read_text().splitlines()
+    ]
+    assert [record["reason"] for record in records] == [
+        "bad_json", "invalid_utf8", "missing_text", "missing_text", "wrong_type", "empty_file",
+    ]  # fmt: skip
+    content = (tmp_path / "web" / "a.jsonl").read_bytes()
+    for record, line in zip(records, [lines[i] for i in (3, 9, 12, 15, 20)], strict=False):
+        assert record["path"].endswith("a.jsonl")
+        assert content[record["position"] :].startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"--source=web": "--source=web={here}/nothing/*"}, "nothing matches"),
+        ({"--source=web": "--source=web={here}/web"}, "is a directory"),
+        ({"--source=web": "--source=we/b={here}/web/*"}, "plain name"),
+        ({"--filter": "--filter=book"}, "--filter names"),
+        ({"--alpha": "--alpha=-1"}, "from 0 to inf"),
+        ({"--alpha": "--alpah=1"}, "neither we nor Beam"),
+        ({"--classifier": "--classifier={here}/web"}, "web"),
+        ({"--seed": "--threshold=0.5"}, "no meaning"),
+        ({"--seed": "--steps=gofer"}, "unknown steps"),
+        ({"--seed": "--config={here}/web/4.jsonl"}, "4.jsonl"),
+    ],
+)
+def test_mistakes_are_refused_before_anything_is_written(here, tmp_path, change, message):
+    ((name, replacement),) = change.items()
+    changed = [f for f in flags(here) if not f.startswith(name)] + [replacement.format(here=here)]
+    with pytest.raises((ValueError, OSError), match=message):
+        run.main([*changed, f"--output={tmp_path}/scored"])
+    assert not (tmp_path / "scored").exists()
+
+
+def test_a_finished_run_is_not_overwritten_and_two_runs_do_not_mix(here, tmp_path):
+    with pytest.raises(ValueError, match="finished run"):
+        run.main([*flags(here), f"--output={here}/scored"])
+    run.main([*flags(here), "--resume", f"--output={here}/scored"])  # complete: nothing to do
+    commands = [[*RUN, *flags(here), f"--output={tmp_path}/scored"]] * 2
+    children = [subprocess.Popen(c, stderr=subprocess.PIPE, text=True) for c in commands]
+    ends = [(child.communicate()[1], child.returncode) for child in children]
+    assert sorted(code for _, code in ends) == [0, 1]
+    assert any("another run is writing" in said or "finished run" in said for said, _ in ends)
+    assert fingerprints(tmp_path / "scored") == fingerprints(here / "scored")
+
+
+def test_yaml_says_the_same_as_flags(here, tmp_path):
+    config = {
+        "source": {"web": [f"{here}/web/*.gz", f"{here}/web/*.jsonl"], "wiki": f"{here}/wiki/*"},
+        "filter": ["web"],
+        "classifier": f"{here}/classifier",
+        "alpha": 9,
+        "seed": 5,
+    }
+    (tmp_path / "config.yaml").write_text(json.dumps(config))
+    output = f"--output={tmp_path}/scored"
+    run.main([f"--config={tmp_path}/config.yaml", "--alpha=2", output])
+    assert fingerprints(tmp_path / "scored" / "shards") == fingerprints(here / "scored" / "shards")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_without_permission_is_an_error_that_names_it(here, tmp_path):
+    secret = tmp_path / "secret.jsonl"
+    write_jsonl(secret, documents(3))
+    secret.chmod(0)
+    flags_ = [f"--source=web={secret}", f"--classifier={here}/classifier", f"--output={tmp_path}/o"]
+    with pytest.raises(OSError, match=r"secret\.jsonl"):
+        run.main(flags_)
+
+
+def test_help_names_every_flag():
+    said = subprocess.run([*RUN, "--help"], capture_output=True, text=True, check=True).stdout
+    for flag in ("--source", "--filter", "--rule", "--alpha", "--target-fraction", "--resume"):
+        assert flag in said
+
+
+def test_draws_are_uniform_over_a_run(here):
+    draws = np.sort(shards(here / "scored")["keep_draw"].to_numpy())
+    assert (
+        np.abs(draws - (np.arange(len(draws)) + 0.5) / len(draws)).max() < 1.63 / len(draws) ** 0.5
+    )
