@@ -1,0 +1,64 @@
+"""A report as one HTML file that opens offline: a shell, a body, styles, scripts, one JSON block.
+
+What a report shows comes from strangers (texts, URLs, host names), so three walls stand between it
+and the reader's browser: the JSON block holds no character that HTML could take for markup, the
+scripts put text on the page as text nodes only, and a Content-Security-Policy allows the page's own
+style and script (by hash) and no request at all.
+"""
+
+import base64
+import hashlib
+import html
+import json
+import re
+from importlib.resources import files
+from typing import Any
+
+_UNSAFE = {
+    "<": "\\u003c",
+    ">": "\\u003e",
+    "&": "\\u0026",
+    "\u2028": "\\u2028",
+    "\u2029": "\\u2029",
+    "\x7f": "\\u007f",
+}
+
+
+def embed_json(value: Any) -> str:
+    """JSON that can stand inside a ``<script>`` element: ``</script>`` and ``<!--`` can't occur."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return re.sub("[<>&\u2028\u2029\x7f]", lambda match: _UNSAFE[match[0]], text)
+
+
+def assemble(title: str, name: str, data: Any) -> str:
+    """The page ``name`` (``<name>.html`` and ``<name>.js`` in this folder) with its data.
+
+    The script finds the data in the element ``#data``, and the helpers of ``charts.js`` before it.
+    ``title`` is escaped; ``data`` is any JSON value.
+    """
+    style = read("style.css")
+    script = f'"use strict";\n{read("charts.js")}\n{read(f"{name}.js")}'
+    parts = {
+        "title": html.escape(title),
+        "policy": (
+            f"default-src 'none'; img-src data:; style-src {_source(style)};"
+            f" script-src {_source(script)}; base-uri 'none'; form-action 'none';"
+            " require-trusted-types-for 'script'"
+        ),
+        "style": style,
+        "body": read(f"{name}.html"),
+        "data": embed_json(data),
+        "script": script,
+    }
+    # One pass over the shell: what is put in is never looked at again.
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], read("shell.html"))
+
+
+def read(name: str) -> str:
+    """The text of a file of this folder."""
+    return files(__name__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _source(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"

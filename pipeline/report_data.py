@@ -1,0 +1,298 @@
+"""What the page of a run shows, as one JSON value of bounded size, from manifest and statistics.
+
+Whatever the run's size, the page stays small: beyond :data:`SOURCES_SHOWN` the smallest sources are
+added up (counts and curves stay exact), each source shows its largest domains and one row for the
+others, example texts share a budget, and long lists are cut, always saying what was left out.
+"""
+
+import json
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.page import embed_json
+from pipeline.summary import COUNTS, KEPT_COUNTS, PARETO_GRID, THRESHOLD_GRID, Summary
+
+SOURCES_SHOWN = 20
+DOMAINS_SHOWN = 100
+EXAMPLES_BYTES = 1_000_000
+FILES_SHOWN = 200
+SETTINGS_BYTES = 100_000
+NAME_CHARACTERS = 300
+
+Json = dict[str, Any]
+
+
+def page_data(manifest: Mapping[str, Any], statistics: Summary) -> Json:
+    """Everything that ``page/report.js`` draws.
+
+    Counts come in threes: documents, bytes, words. ``stops`` are the positions of the control for
+    each rule: the grid of the stored keep curves and, where it lies between, the run's own
+    parameter (the count there is what the run kept).
+    """
+    rule = manifest["rule"]
+    sources = _fold(_sources(statistics))
+    grids = {"pareto": PARETO_GRID.tolist(), "threshold": THRESHOLD_GRID.tolist()}
+    _insert_own_stop(rule, grids, sources)
+    for source in sources:
+        source["name"] = _clip(source["name"])
+        source["domains"], source["other_domains"] = _domains(source["names"], statistics)
+    _give_examples(sources, statistics["examples"])
+    for source in sources:
+        del source["names"]
+    return {
+        "rule": dict(rule),
+        "headline": headline(statistics["sources"]),
+        "account": account(manifest, statistics["sources"]),
+        "stops": grids,
+        "sources": sources,
+        "classifier": {
+            "path": _clip(str(manifest["classifier"]["path"])),
+            "fingerprint": manifest["classifier"]["fingerprint"],
+            "card": _bounded(manifest["classifier"]["card"]),
+        },
+        "provenance": _provenance(manifest),
+    }
+
+
+def headline(sources: pa.Table) -> str:
+    """What was kept of what was read, in one line."""
+    read, kept = total(sources, "read"), total(sources, "kept")
+    return (
+        f"Kept {kept[0]:,} of {read[0]:,} documents ({share(kept[0], read[0])}),"
+        f" {megabytes(kept[1])} of {megabytes(read[1])} MB"
+    )
+
+
+def account(manifest: Mapping[str, Any], sources: pa.Table) -> list[str]:
+    """What was read, under which law it was kept and what was lost: a few sentences."""
+    names = {flag: _named(sources, flag) for flag in (True, False)}
+    parameter = f"{manifest['rule']['parameter']:.12g}"
+    law = {
+        "pareto": (
+            f"a document of score s stays with probability (2 − s)^−{parameter} (Pareto rule,"
+            f" α = {parameter})"
+        ),
+        "threshold": f"a document stays if its score is at least {parameter}",
+        "random": f"a document stays with probability {parameter}, whatever its score",
+        "all": "every document that reaches the keep decision stays",
+    }[manifest["rule"]["name"]]
+    out = []
+    if names[True]:
+        out.append(f"Filtered: {names[True]}. There, {law}.")
+    if names[False]:
+        out.append(f"Taken whole: {names[False]}.")
+    quarantined = total(sources, "quarantined")[0]
+    out.append(
+        f"{quarantined:,} records could not be read; they are in quarantine/ with their reasons."
+        if quarantined
+        else "Every record could be read."
+    )
+    return out
+
+
+def total(sources: pa.Table, outcome: str) -> list[int]:
+    """Documents, bytes and words of one outcome over all sources."""
+    rows = sources.filter(pc.equal(sources["outcome"], outcome))
+    return [pc.sum(rows[name]).as_py() or 0 for name in COUNTS]
+
+
+def megabytes(n_bytes: int) -> str:
+    """Bytes as MB (10⁶ bytes) with two decimals."""
+    return f"{n_bytes / 1e6:,.2f}"
+
+
+def share(part: int, whole: int) -> str:
+    """A percentage with three significant digits, or a dash of nothing."""
+    return f"{100 * part / whole:.3g} %" if whole else "–"
+
+
+def _named(sources: pa.Table, filtered: bool) -> str:
+    rows = sources.filter(pc.equal(sources["filtered"], filtered))
+    names = [_clip(name) for name in sorted(set(rows["source"].to_pylist()))]
+    more = len(names) - 8
+    return ", ".join(names[:8]) + (f" and {more} more" if more > 0 else "")
+
+
+def _sources(statistics: Summary) -> list[Json]:
+    """One entry per source, largest first."""
+    found: dict[str, Json] = {}
+    for row in statistics["sources"].to_pylist():
+        entry = found.setdefault(
+            row["source"],
+            {
+                "name": row["source"],
+                "names": [row["source"]],
+                "filtered": row["filtered"],
+                "outcomes": {},
+            },
+        )
+        entry["outcomes"][row["outcome"]] = [row[name] for name in COUNTS]
+    for name, entry in found.items():
+        bins = _of(statistics["score_histogram"], name).sort_by("score_low")
+        entry["histogram"] = bins["documents"].to_pylist()
+        entry["kept_histogram"] = bins["kept_documents"].to_pylist()
+        if entry["filtered"]:
+            curves = _of(statistics["keep_curves"], name).sort_by("parameter")
+            entry["curves"] = {
+                rule: [
+                    curves.filter(pc.equal(curves["rule"], rule))[unit].to_pylist()
+                    for unit in COUNTS
+                ]
+                for rule in ("pareto", "threshold")
+            }
+    return sorted(found.values(), key=lambda entry: (-entry["outcomes"]["read"][0], entry["name"]))
+
+
+def _of(table: pa.Table, source: str) -> pa.Table:
+    return table.filter(pc.equal(table["source"], source))
+
+
+def _fold(sources: list[Json]) -> list[Json]:
+    """Add up the smallest of too many sources: one entry for filtered ones, one for the others."""
+    if len(sources) <= SOURCES_SHOWN:
+        return sources
+    out = sources[: SOURCES_SHOWN - 2]
+    for filtered in (True, False):
+        rest = [s for s in sources[SOURCES_SHOWN - 2 :] if s["filtered"] == filtered]
+        if rest:
+            kind = "filtered sources" if filtered else "sources taken whole"
+            out.append(
+                {
+                    **{key: _sum([s[key] for s in rest]) for key in rest[0] if key in _SUMMED},
+                    "name": f"({len(rest)} smaller {kind})",
+                    "names": [s["name"] for s in rest],
+                    "filtered": filtered,
+                }
+            )
+    return out
+
+
+_SUMMED = ("outcomes", "histogram", "kept_histogram", "curves")
+
+
+def _sum(values: Sequence[Any]) -> Any:
+    """Add numbers, lists by place and mappings by key."""
+    if isinstance(values[0], list):
+        return [_sum(column) for column in zip(*values, strict=True)]
+    if isinstance(values[0], dict):
+        keys = dict.fromkeys(key for value in values for key in value)
+        return {key: _sum([value[key] for value in values if key in value]) for key in keys}
+    return sum(values)
+
+
+def _insert_own_stop(
+    rule: Mapping[str, Any], grids: dict[str, list[float]], sources: Sequence[Json]
+) -> None:
+    grid = grids.get(rule["name"])
+    if grid is None or rule["parameter"] in grid:
+        return
+    place = bisect_left(grid, rule["parameter"])
+    grid.insert(place, rule["parameter"])
+    for source in sources:
+        if source["filtered"]:
+            kept = source["outcomes"].get("kept", [0, 0, 0])
+            for counts, own in zip(source["curves"][rule["name"]], kept, strict=True):
+                counts.insert(place, own)
+
+
+def _domains(names: Sequence[str], statistics: Summary) -> tuple[list[Any], Json | None]:
+    """The largest domains as ``[name, documents, bytes, kept documents, kept bytes]``."""
+    table = statistics["domains"]
+    table = table.filter(pc.is_in(table["source"], pa.array(names, pa.string())))
+    units = [*COUNTS[:2], *KEPT_COUNTS[:2]]
+    if len(names) > 1:
+        table = table.group_by("domain").aggregate([(unit, "sum") for unit in units])
+        table = table.rename_columns(["domain", *units])
+    table = table.sort_by([("documents", "descending"), ("domain", "ascending")])
+    shown = table.slice(0, DOMAINS_SHOWN).select(["domain", *units]).to_pylist()
+    rows = [[_clip(row["domain"]), *(row[unit] for unit in units)] for row in shown]
+    rest = table.slice(DOMAINS_SHOWN)
+    if not rest.num_rows:
+        return rows, None
+    return rows, {
+        "domains": rest.num_rows,
+        "counts": [pc.sum(rest[unit]).as_py() for unit in units],
+    }
+
+
+def _give_examples(sources: Sequence[Json], examples: pa.Table) -> None:
+    """Put its examples into every source that is shown by itself, texts within the budget."""
+    chosen = [s for s in sources if len(s["names"]) == 1]
+    tables = [_of(examples, source["names"][0]) for source in chosen]
+    limit = EXAMPLES_BYTES // max(1, sum(table.num_rows for table in tables))
+    for source in sources:
+        source["examples"] = []
+    for source, table in zip(chosen, tables, strict=True):
+        for row in table.to_pylist():
+            source["examples"].append(
+                {
+                    "level": _clip(row["level"]),
+                    "id": _clip(row["id"]),
+                    "url": row["url"] and _clip(row["url"]),
+                    "score": row["quality_score"],
+                    "draw": row["keep_draw"],
+                    "probability": row["keep_probability"],
+                    "kept": row["kept"],
+                    "text": _fit(row["text"], limit),
+                }
+            )
+
+
+def _fit(text: str, limit: int) -> str:
+    """The longest simple cut of ``text`` that takes at most ``limit`` bytes as embedded JSON."""
+    while (size := len(embed_json(text).encode())) > max(limit, 2):
+        text = text[: len(text) * limit // size]
+    return text
+
+
+def _clip(text: str) -> str:
+    return text if len(text) <= NAME_CHARACTERS else text[: NAME_CHARACTERS - 1] + "…"
+
+
+def _bounded(value: Any) -> Any:
+    """``value`` itself, or a note in its place if it is too long for the page."""
+    if len(json.dumps(value)) <= SETTINGS_BYTES:
+        return value
+    return "(too long for this page: see manifest.json)"
+
+
+def _provenance(manifest: Mapping[str, Any]) -> Json:
+    tasks = manifest["tasks"]
+    inputs = [
+        [
+            task["task"]["source"],
+            _clip(task["task"]["input"]["path"]),
+            task["task"]["input"]["start"],
+            task["task"]["input"]["end"],
+            task["task"]["input"]["size"],
+            task["input_digest"],
+        ]
+        for task in tasks
+    ]
+    shards = [
+        [_clip(shard["name"]), shard["rows"], shard["bytes"], shard["checksum"]]
+        for task in tasks
+        for shard in task["shards"]
+    ]
+    skipped: dict[str, int] = {}
+    for task in tasks:
+        for reason, count in task["skipped"].items():
+            skipped[reason] = skipped.get(reason, 0) + count
+    return {
+        "code": manifest["code"],
+        "key": manifest["key"],
+        "config": _bounded(manifest["config"]),
+        "duplicate_ids": manifest["duplicate_ids"],
+        "skipped": _bounded(skipped),
+        "inputs": inputs[:FILES_SHOWN],
+        "n_inputs": len(inputs),
+        "input_bytes": sum(row[4] for row in inputs),
+        "shards": shards[:FILES_SHOWN],
+        "n_shards": len(shards),
+        "shard_bytes": sum(row[2] for row in shards),
+        "statistics": manifest["statistics"],
+    }
