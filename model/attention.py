@@ -1,0 +1,112 @@
+"""Causal attention with T5's bucketed relative bias, masked to the document, with a cache.
+
+A logit is q.k + bias[head, bucket(distance)], with no division by the root of the head width:
+the initialisation of the query takes its place (praxis). A token attends to itself and to earlier
+tokens of its own document. Packed rows give each position a document's number, in ``segments_BS``.
+
+Shapes: B rows, S positions, K keys (the cache's and then the S new ones), N heads, D head width,
+U buckets.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def relative_bucket(distance: Tensor, buckets: int, far: int) -> Tensor:
+    """T5's bucket of a distance into the past: int64, of int64 distances >= 0.
+
+    The first half of the buckets hold one distance each; the others are spaced by logarithm up to
+    ``far``; from there on all share the last one.
+    """
+    exact = buckets // 2
+    ratio = torch.log(distance.clamp_min(1).float() / exact) / math.log(far / exact)
+    spaced = exact + (ratio * (buckets - exact)).to(torch.int64)
+    return torch.where(distance < exact, distance, spaced.clamp_max(buckets - 1))
+
+
+def bias_of_distance(table_NU: Tensor, keys: int, far: int) -> Tensor:
+    """The bias of each head at distances 0 .. keys - 1: [N, U] to [N, keys].
+
+    A product with a constant of ones and zeros: exact, and its gradient needs no atomics.
+    """
+    distance = torch.arange(keys, device=table_NU.device)
+    bucket = relative_bucket(distance, table_NU.shape[1], far)
+    one_hot_UK = torch.nn.functional.one_hot(bucket, table_NU.shape[1]).T.to(table_NU.dtype)
+    return table_NU @ one_hot_UK
+
+
+def attend(q_BNSD: Tensor, k_BNKD: Tensor, v_BNKD: Tensor, bias_NK: Tensor, mask: Tensor) -> Tensor:
+    """softmax(q.k + bias) v for the last S of K positions: [B, N, S, D].
+
+    Plain products: on CPU faster than the fused kernels, which take a slow path as soon as the
+    bias is trained, and the reference for CUDA.
+
+    Args:
+        q_BNSD: queries.
+        k_BNKD: keys, of the same dtype.
+        v_BNKD: values, of the same dtype.
+        bias_NK: the bias by distance, from :func:`bias_of_distance`.
+        mask: bool [B, 1, S, K], True where attention must not go; see :func:`attention_mask`.
+    """
+    logits_BNSK = q_BNSD @ k_BNKD.transpose(-1, -2)
+    logits_BNSK += toeplitz(bias_NK, q_BNSD.shape[2]).to(logits_BNSK.dtype)
+    logits_BNSK.masked_fill_(mask, -math.inf)
+    return logits_BNSK.softmax(-1) @ v_BNKD
+
+
+def toeplitz(bias_NK: Tensor, positions: int) -> Tensor:
+    """The bias by distance laid out for the last S of K positions: [N, S, K].
+
+    Entry (s, k) is that of distance K - S + s - k; where k lies in the future it is 0.
+    """
+    N, K = bias_NK.shape
+    # Windows of one line, distance K - 1 first and then zeros for the future.
+    line_NL = torch.cat([bias_NK.flip(-1), bias_NK.new_zeros(N, positions - 1)], -1)
+    return line_NL.unfold(-1, K, 1).flip(1)
+
+
+def attention_mask(segments_BS: Tensor, segments_BK: Tensor) -> Tensor:
+    """Where the last S of K positions must not look: bool [B, 1, S, K], True for the future and
+    for other documents.
+    """
+    S, K = segments_BS.shape[1], segments_BK.shape[1]
+    position_K = torch.arange(K, device=segments_BK.device)
+    future_SK = position_K > position_K[K - S :, None]
+    other_BSK = segments_BS[:, :, None] != segments_BK[:, None, :]
+    return (future_SK | other_BSK)[:, None]
+
+
+@dataclass
+class Cache:
+    """Keys and values of the positions seen so far, for generation, one pair per layer.
+
+    Rows of unlike length are padded on the left, with a segment of its own for the padding: only
+    distances matter, so the padding moves nothing.
+    """
+
+    keys: list[Tensor | None]
+    values: list[Tensor | None]
+    segments_BK: Tensor | None = None
+
+    @classmethod
+    def empty(cls, layers: int) -> "Cache":
+        """A cache that has seen nothing."""
+        return cls([None] * layers, [None] * layers)
+
+    def extend(self, layer: int, k_BNSD: Tensor, v_BNSD: Tensor) -> tuple[Tensor, Tensor]:
+        """Appends a layer's new keys and values and returns all of them, [B, N, K, D] each."""
+        old_k, old_v = self.keys[layer], self.values[layer]
+        if old_k is not None and old_v is not None:
+            k_BNSD, v_BNSD = torch.cat([old_k, k_BNSD], 2), torch.cat([old_v, v_BNSD], 2)
+        self.keys[layer], self.values[layer] = k_BNSD, v_BNSD
+        return k_BNSD, v_BNSD
+
+    def extend_segments(self, segments_BS: Tensor) -> Tensor:
+        """Appends the new positions' segments and returns all of them, [B, K]."""
+        if self.segments_BK is not None:
+            segments_BS = torch.cat([self.segments_BK, segments_BS], 1)
+        self.segments_BK = segments_BS
+        return segments_BS

@@ -1,0 +1,150 @@
+"""GShard's top-2 gating, in float32: which experts a token goes to, and with what weight.
+
+GShard (Lepikhin et al. 2021, algorithm 1) as in lingvo's ``Top2GatingOnLogits`` and praxis's
+``gshard_utils.py``. In a group of tokens: take the two most probable experts, divide both gates by
+their sum *before* any drop, give slots to all first choices in the order of tokens, then to second
+choices. What finds no slot is dropped, and gates are not divided anew. Balance loss, in the form
+of the code: E * sum_e f_e * P_e with f the share of first choices and P the mean probability.
+
+Shapes: T tokens, G groups, M width, E experts, C = 2 choices, R = C * T routed rows. Routed rows
+are numbered choice by choice: row c * T + t is choice c of token t.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+CHOICES = 2
+
+
+class RouterMetrics(NamedTuple):
+    """What one layer's router did, as float32 tensors that need no gradient; none is synchronised.
+
+    ``load_E`` is the share of tokens that name expert e first, ``probability_E`` the mean
+    probability of e, ``entropy`` the mean entropy of a token's distribution in nats, ``dropped``
+    the share of the R choices that reach no expert (those left out at random included).
+    """
+
+    load_E: Tensor
+    probability_E: Tensor
+    entropy: Tensor
+    dropped: Tensor
+
+
+class Routing(NamedTuple):
+    """Where each token goes: the dispatch order, and the weights of the way back.
+
+    ``order_R`` lists routed rows by expert (stable, so by choice and token within one);
+    ``place_CT`` is its inverse: where choice c of token t lies in that order. ``ends_E`` (int32) is
+    where each expert's rows end; rows from ``ends_E[-1]`` on are dropped. ``gates_CT`` is float32,
+    with gradient, 0 where dropped. ``may_drop`` says, without looking, if rows can be dropped.
+    """
+
+    order_R: Tensor
+    place_CT: Tensor
+    ends_E: Tensor
+    gates_CT: Tensor
+    may_drop: bool
+    balance_loss: Tensor
+    z_loss: Tensor
+    metrics: RouterMetrics
+
+
+def route(
+    logits_TE: Tensor,
+    *,
+    groups: int = 1,
+    capacity: int | None = None,
+    uniforms_T: Tensor | None = None,
+) -> Routing:
+    """Top-2 routing of T tokens from float32 logits over E >= 2 experts.
+
+    Args:
+        logits_TE: the router's output.
+        groups: tokens form this many equal runs; capacity and balance hold within each.
+        capacity: slots of an expert in a group; None drops nothing.
+        uniforms_T: draws from [0, 1): a second choice is used iff its draw is below twice its
+            normalised gate (GShard's random dispatch). None uses every second choice.
+    """
+    T, E = logits_TE.shape
+    probability_TE = logits_TE.softmax(-1)
+    # argmax rather than topk: on ties the lowest index comes first, as in the reference.
+    with torch.no_grad():
+        first_T = probability_TE.argmax(-1)
+        second_T = probability_TE.scatter(-1, first_T[:, None], -1.0).argmax(-1)
+        expert_CT = torch.stack([first_T, second_T])
+    gates_CT = probability_TE.gather(-1, expert_CT.T).T
+    gates_CT = gates_CT / gates_CT.sum(0)
+
+    with torch.no_grad():
+        key_CT = expert_CT
+        may_drop = uniforms_T is not None or capacity is not None
+        if uniforms_T is not None:
+            unused_T = uniforms_T >= 2 * gates_CT[1]
+            key_CT = torch.stack([first_T, second_T.masked_fill(unused_T, E)])
+        if capacity is not None:
+            key_CT = key_CT.masked_fill(_slots(key_CT, groups, E) >= capacity, E)
+        order_R = key_CT.flatten().argsort(stable=True)
+        place_R = torch.empty_like(order_R)
+        place_R[order_R] = torch.arange(CHOICES * T, device=order_R.device)
+        # One count more than experts: the last is of dropped rows.
+        ends_E = _count(key_CT.flatten(), E + 1)[:E].cumsum(0).to(torch.int32)
+        load_GE = _count(_grouped(first_T, groups, E), groups * E).view(groups, E) * (groups / T)
+    if may_drop:
+        gates_CT = gates_CT.masked_fill(key_CT == E, 0.0)
+
+    mean_GE = probability_TE.view(groups, T // groups, E).mean(1)
+    with torch.no_grad():
+        metrics = RouterMetrics(
+            load_E=load_GE.mean(0),
+            probability_E=mean_GE.detach().mean(0),
+            entropy=torch.special.entr(probability_TE).sum(-1).mean(),
+            dropped=1 - ends_E[-1] / (CHOICES * T),
+        )
+    return Routing(
+        order_R=order_R,
+        place_CT=place_R.view(CHOICES, T),
+        ends_E=ends_E,
+        gates_CT=gates_CT,
+        may_drop=may_drop,
+        balance_loss=E * (load_GE * mean_GE).sum(-1).mean(),
+        z_loss=logits_TE.logsumexp(-1).square().mean(),
+        metrics=metrics,
+    )
+
+
+def group_capacity(tokens: int, experts: int, factor: float) -> int:
+    """Slots of one expert for a group of tokens: tokens * factor / E, a multiple of 4, at least 4.
+
+    The rounding is lingvo's.
+    """
+    return max(4, math.ceil(int(tokens * factor / experts) / 4) * 4)
+
+
+def _slots(key_CT: Tensor, groups: int, experts: int) -> Tensor:
+    """How many rows of the same group and expert come before each row: int64 [C, T].
+
+    Rows are in the order of slots: all first choices of a group by token, then all second ones.
+    Rows of key E, which go nowhere, come before nothing but themselves.
+    """
+    key_R = torch.stack([_grouped(key_T, groups, experts + 1) for key_T in key_CT]).flatten()
+    order_R = key_R.argsort(stable=True)
+    count = _count(key_R, groups * (experts + 1))
+    start = count.cumsum(0) - count
+    slot_R = torch.empty_like(order_R)
+    slot_R[order_R] = torch.arange(len(order_R), device=order_R.device) - start[key_R[order_R]]
+    return slot_R.view_as(key_CT)
+
+
+def _grouped(key_T: Tensor, groups: int, keys: int) -> Tensor:
+    """The keys of T tokens, those of group g moved up by g * keys."""
+    offset_G1 = torch.arange(groups, device=key_T.device)[:, None] * keys
+    return (key_T.view(groups, -1) + offset_G1).flatten()
+
+
+def _count(key: Tensor, keys: int) -> Tensor:
+    """How often each of 0 .. keys - 1 occurs. Integer sums: the same in any order of addition."""
+    zeros = torch.zeros(keys, dtype=torch.int64, device=key.device)
+    return zeros.scatter_add_(0, key, torch.ones_like(key))
