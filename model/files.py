@@ -1,0 +1,79 @@
+"""Files that appear whole or not at all, their checksums, and fingerprints of JSON values."""
+
+import contextlib
+import glob
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import xxhash
+
+TEMPORARY = ".tmp-"
+"""How the name of an unfinished file starts; a killed writer leaves such files behind."""
+
+
+@contextlib.contextmanager
+def open_output(path: str) -> Iterator[BinaryIO]:
+    """Write a file (and its folder) under a temporary name, sync it, then give it its name.
+
+    If the block raises, nothing is left.
+    """
+    folder, name = os.path.split(path)
+    os.makedirs(folder or ".", exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=TEMPORARY, suffix=f"-{name}", dir=folder or ".")
+    try:
+        with open(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_UMASK)
+        os.replace(temporary, path)
+    except BaseException:
+        os.remove(temporary)
+        raise
+
+
+def write_json(path: str, value: Any) -> None:
+    """Write canonical JSON (sorted keys, indented, newline at the end)."""
+    with open_output(path) as file:
+        file.write(
+            (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+        )
+
+
+def read_json(path: str) -> Any:
+    """The value of a JSON file."""
+    with open(path, "rb") as file:
+        return json.load(file)
+
+
+def remove_temporary(folder: str) -> None:
+    """Delete what killed writers left in a folder and those in it."""
+    for path in glob.glob(os.path.join(glob.escape(folder), "**", f"{TEMPORARY}*"), recursive=True):
+        os.remove(path)
+
+
+def checksum(path: str) -> str:
+    """The xxh3-128 of a file's bytes, as hex."""
+    digest = xxhash.xxh3_128()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 22):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def fingerprint(*parts: Any) -> str:
+    """The xxh3-128 of some JSON values, as hex."""
+    canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return xxhash.xxh3_128_hexdigest(canonical.encode())
+
+
+def _current_umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+_UMASK = _current_umask()

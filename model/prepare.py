@@ -1,0 +1,221 @@
+r"""Scored shards in; a training corpus out: tokenizer, tokens, held-out split and two arms.
+
+python model/prepare.py scored=scored/ output=corpus/ tokenizer.vocabulary=8192
+
+Run again after an interruption, it goes on where it stopped.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import hydra
+import numpy as np
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, OmegaConf
+
+from model import corpus as corpora
+from model import encode, files, scored, tokenizer
+from model.corpus import Corpus
+from model.scored import Scored
+from model.tokenizer import TextCodec
+
+BEGUN = "begun.json"
+
+
+@dataclass
+class TokenizerConfig:
+    """A tokenizer.json to use, or how to train one; ``conf/prepare.yaml`` explains the fields."""
+
+    file: str | None = None
+    vocabulary: int = MISSING
+    sample_bytes: int = MISSING
+    boundary: str = MISSING
+
+
+@dataclass
+class PrepareConfig:
+    """What ``model/prepare.py`` is told; ``conf/prepare.yaml`` holds defaults and explanations."""
+
+    scored: str = MISSING
+    output: str = MISSING
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    held_out: float = MISSING
+    workers: int | None = None
+
+
+def prepare(config: PrepareConfig) -> Corpus:
+    """Make the corpus, or go on with it, and its arms ``filtered`` and ``unfiltered``.
+
+    Raises:
+        ValueError: the scored folder is unfinished or has changed, the output holds something
+            else, or an arm would be empty.
+    """
+    if not 0 <= config.held_out < 1:
+        raise ValueError(f"held_out must lie in [0, 1), not {config.held_out}")
+    source = scored.open_scored(config.scored)
+    key = _key(config, source)
+    manifest = os.path.join(config.output, corpora.MANIFEST)
+    if not os.path.exists(manifest):
+        _begin(config.output, key)
+        codec = _tokenizer(config, source)
+        entries = _encode(config, source, codec)
+        files.write_json(manifest, _manifest(config, key, source, codec, entries))
+        os.remove(os.path.join(config.output, BEGUN))
+    elif files.read_json(manifest)["key"] != key:
+        raise ValueError(
+            f"{config.output} holds a corpus of other scored shards or settings: choose another"
+            " output, or delete that folder"
+        )
+    corpus = corpora.open_corpus(config.output)
+    kept = corpus.column(scored.KEPT)
+    rule = {"rule": "the keep decision of the scored folder", "scored": source.key}
+    corpora.write_arm(corpus, "filtered", kept & corpus.pool, rule)
+    if source.complete:
+        corpora.write_arm(corpus, "unfiltered", corpus.pool, {"rule": "all"})
+    return corpus
+
+
+def _key(config: PrepareConfig, source: Scored) -> str:
+    """The fingerprint of everything the corpus depends on."""
+    made = OmegaConf.to_container(OmegaConf.structured(config.tokenizer))
+    if config.tokenizer.file is not None:
+        if not os.path.isfile(config.tokenizer.file):
+            raise ValueError(f"there is no tokenizer {config.tokenizer.file}")
+        made = {
+            "file": files.checksum(config.tokenizer.file),
+            "boundary": config.tokenizer.boundary,
+        }
+    shards = [[shard.name, shard.checksum] for shard in source.shards]
+    return files.fingerprint(corpora.FORMAT, source.key, shards, made, config.held_out)
+
+
+def _begin(output: str, key: str) -> None:
+    """Note what is being made in the folder.
+
+    Raises:
+        ValueError: something else is there.
+    """
+    path = os.path.join(output, BEGUN)
+    if not os.path.exists(path):
+        if os.path.isdir(output) and os.listdir(output):
+            raise ValueError(f"{output} is not empty and no corpus: choose another output")
+        files.write_json(path, {"key": key})
+    elif files.read_json(path)["key"] != key:
+        raise ValueError(
+            f"{output} holds the beginning of another corpus (the scored folder or the settings"
+            " have changed since): delete it, or choose another output"
+        )
+    files.remove_temporary(output)
+
+
+def _tokenizer(config: PrepareConfig, source: Scored) -> TextCodec:
+    """The corpus's own copy of the tokenizer, made if it is not there yet."""
+    path = os.path.join(config.output, corpora.TOKENIZER)
+    if not os.path.exists(path):
+        if config.tokenizer.file is not None:
+            with open(config.tokenizer.file, "rb") as file:
+                content = file.read()
+        else:
+            print("training the tokenizer", file=sys.stderr)
+            sample = sample_texts(source, config.held_out, config.tokenizer.sample_bytes)
+            trained = tokenizer.train(
+                sample, config.tokenizer.vocabulary, config.tokenizer.boundary
+            )
+            content = trained.encode()
+        with files.open_output(path) as output:
+            output.write(content)
+    return tokenizer.load(path, config.tokenizer.boundary)
+
+
+def sample_texts(source: Scored, held_out: float, sample_bytes: int) -> Iterator[str]:
+    """About ``sample_bytes`` of text of the raw pool, each document by its content hash.
+
+    Every source and both outcomes of the keep decision are there in natural proportion, so the
+    tokenizer favours no arm; held-out documents are left out.
+    """
+    total = sum(
+        int(batch[scored.BYTES].to_numpy()[scored.reached_decision(batch)].sum())
+        for shard in source.shards
+        for batch in shard.batches()
+    )
+    share = min(1.0, sample_bytes / max(1, total))
+    for shard in source.shards:
+        for batch in shard.batches():
+            place = scored.hash_position(batch)
+            chosen = scored.reached_decision(batch) & (place >= held_out)
+            chosen &= place < held_out + (1 - held_out) * share
+            yield from batch[scored.TEXT].take(np.flatnonzero(chosen)).to_pylist()
+
+
+def _encode(config: PrepareConfig, source: Scored, codec: TextCodec) -> list[dict[str, Any]]:
+    """Tokenise all shards, telling how far it is; their entries in order."""
+    entries: dict[int, dict[str, Any]] = {}
+    begun, size = time.monotonic(), 0
+    for index, entry in encode.encode_shards(
+        source.shards,
+        os.path.join(config.output, "shards"),
+        os.path.join(config.output, corpora.TOKENIZER),
+        codec.boundary,
+        config.workers or os.cpu_count() or 1,
+    ):
+        entries[index] = entry
+        size += entry["bytes"]
+        seconds = time.monotonic() - begun
+        left = seconds / len(entries) * (len(source.shards) - len(entries))
+        print(
+            f"tokenised {len(entries)} of {len(source.shards)} shards, {size / 1e6:.1f} MB,"
+            f" {size / 1e6 / seconds:.1f} MB/s, {left:.0f} s left",
+            file=sys.stderr,
+        )
+    return [entries[index] for index in range(len(source.shards))]
+
+
+def _manifest(
+    config: PrepareConfig,
+    key: str,
+    source: Scored,
+    codec: TextCodec,
+    entries: list[dict[str, Any]],
+) -> dict[str, Any]:
+    return {
+        "format": corpora.FORMAT,
+        "key": key,
+        "scored": source.key,
+        "fingerprint": files.fingerprint(
+            codec.fingerprint, config.held_out, [entry["checksum"] for entry in entries]
+        ),
+        "tokenizer": {
+            "file": files.checksum(os.path.join(config.output, corpora.TOKENIZER)),
+            "boundary": codec.boundary,
+            "boundary_id": codec.boundary_id,
+            "vocabulary": codec.vocabulary,
+        },
+        "held_out": config.held_out,
+        "filtered_sources": list(source.filtered_sources),
+        "shards": entries,
+    }
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="prepare")
+def main(config: Any) -> None:
+    """Prepare and say what is there."""
+    try:
+        corpus = prepare(cast(PrepareConfig, OmegaConf.to_object(config)))
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    for name in corpus.arms():
+        for held, counts in corpus.arm(name).about["sources"].items():
+            print(
+                f"{name:<12} {held:<16} {counts['documents']:>12,} documents"
+                f" {counts['targets']:>16,} tokens {counts['bytes']:>16,} bytes"
+            )
+
+
+ConfigStore.instance().store(name="prepare_schema", node=PrepareConfig)
+
+if __name__ == "__main__":
+    main()
