@@ -1,0 +1,21 @@
+"""Readers: files of any known format in, batches of documents out."""
+
+from pipeline.readers.contract import (
+    FieldMap,
+    InputRange,
+    Quarantined,
+    ReadReport,
+    open_local,
+)
+from pipeline.readers.formats import digest_range, plan_ranges, read_batches
+
+__all__ = [
+    "FieldMap",
+    "InputRange",
+    "Quarantined",
+    "ReadReport",
+    "digest_range",
+    "open_local",
+    "plan_ranges",
+    "read_batches",
+]

@@ -2,8 +2,8 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import BinaryIO, Literal
+from dataclasses import dataclass, field
+from typing import BinaryIO, Literal, Protocol
 
 Reason = Literal[
     "bad_html",  # the page cannot be parsed or its text extracted
@@ -100,8 +100,23 @@ OpenInput = Callable[[str], BinaryIO]
 
 OnQuarantine = Callable[[Quarantined], None]
 
-OnSkip = Callable[[str], None]
-"""Told the kind of each record that is no document (``request``, ``not_html``, …)."""
+
+class Digest(Protocol):
+    """Takes the raw bytes of an input, as the hashes of ``hashlib`` and ``xxhash`` do."""
+
+    def update(self, data: bytes, /) -> None:
+        """Add the next bytes."""
+
+
+@dataclass
+class ReadReport:
+    """What a reader met beside documents: ``skipped`` counts records that are none, by kind.
+
+    Kinds are the WARC record types without text (``request``, ``warcinfo``, …), and for responses
+    ``http_status`` (no success), ``not_html`` (of another type) and ``no_text`` (nothing visible).
+    """
+
+    skipped: Counter[str] = field(default_factory=Counter)
 
 
 def open_local(path: str) -> BinaryIO:
@@ -127,6 +142,14 @@ def refuse(record: Quarantined) -> None:
         f"{record.path}, {record.unit} {record.position}: {record.reason}: "
         "mend the file, or pass on_quarantine to go on without this record"
     )
+
+
+class Unreadable(Exception):  # noqa: N818 (it is what happened, not a mistake of ours)
+    """A record should be a document, but is damaged."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason)
+        self.reason: Reason = reason
 
 
 @dataclass(frozen=True)

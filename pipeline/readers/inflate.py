@@ -7,7 +7,7 @@ several files put together) is read on after damage, from the next member that d
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, Literal, NamedTuple, Protocol
+from typing import BinaryIO, Literal, NamedTuple, Protocol, cast
 
 from backports import zstd
 from isal import igzip_lib
@@ -58,7 +58,7 @@ _CODECS: dict[Compression, _Codec] = {
         magic=b"\x1f\x8b\x08",
         starts=(b"\x1f\x8b\x08",),
         new=lambda: igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP),
-        error=igzip_lib.IsalError,
+        error=cast(type[Exception], igzip_lib.IsalError),
         truncated="truncated_gzip",
         corrupt="corrupt_gzip",
     ),

@@ -1,0 +1,231 @@
+"""Arrow IPC: files, by record batches, and streams.
+
+The footer of a file says where its record batches are; pyarrow does not tell, so the few numbers
+are read from its flatbuffer here (format/File.fbs and Message.fbs of Apache Arrow).
+"""
+
+import struct
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple
+
+import pyarrow as pa
+
+from pipeline.readers.columns import documents, wanted_columns
+from pipeline.readers.contract import FieldMap, InputRange, Quarantine
+from pipeline.readers.source import DAMAGE, Source
+
+_MAGIC = b"ARROW1"
+_STREAM_START = 8  # the magic, padded; what follows is a stream
+
+
+class _Block(NamedTuple):
+    """Where a message is: its metadata (with its length prefix), then its body."""
+
+    offset: int
+    metadata: int
+    body: int
+
+    @property
+    def size(self) -> int:
+        return self.metadata + self.body
+
+
+class _Footer(NamedTuple):
+    start: int
+    dictionaries: list[_Block]
+    batches: list[_Block]
+
+
+def read_arrow(
+    stream: BinaryIO, piece: InputRange, fields: FieldMap, quarantine: Quarantine, max_bytes: int
+) -> Iterator[pa.RecordBatch]:
+    """The documents of some record batches of a file, or of a whole stream.
+
+    A damaged batch of a file is one quarantined record, and the next is read. In a stream, and in
+    a file without its footer (its writer was stopped), reading ends at the damage.
+
+    Raises:
+        ValueError: the text column is not there, or is no string.
+        OSError: the file cannot be read.
+    """
+    footer = _footer(stream)
+    source = Source(stream)
+    try:
+        file = pa.ipc.open_file(source.arrow()) if footer else None
+    except DAMAGE:
+        source.check()
+        file = None
+    if footer is None or file is None or file.num_record_batches != len(footer.batches):
+        yield from _read_stream(stream, source, piece.path, fields, quarantine, max_bytes)
+        return
+    columns = wanted_columns(file.schema, piece.path, fields)
+    row = sum(_row_count(stream, block) for block in footer.batches[: piece.start])
+    end = len(footer.batches) if piece.end is None else piece.end
+    for index in range(piece.start, end):
+        block = footer.batches[index]
+        try:
+            table = _sound(file.get_batch(index), columns)
+        except DAMAGE as error:
+            source.check()
+            message = f"record batch {index}: {error}"
+            quarantine.add(block.offset, "byte", "corrupt_arrow", message)
+            row += _row_count(stream, block)
+        else:
+            yield from documents(table, row, fields, quarantine, max_bytes)
+            row += len(table)
+
+
+def _read_stream(
+    stream: BinaryIO,
+    source: Source,
+    path: str,
+    fields: FieldMap,
+    quarantine: Quarantine,
+    max_bytes: int,
+) -> Iterator[pa.RecordBatch]:
+    file = source.arrow()
+    start = _STREAM_START if file.read(len(_MAGIC)) == _MAGIC else 0
+    file.seek(start)
+    row = 0
+    columns = None
+    try:
+        reader = pa.ipc.open_stream(file)
+        columns = reader.schema
+    except DAMAGE as error:
+        source.check()
+        quarantine.add(start, "byte", "corrupt_arrow", f"the schema: {error}")
+        return
+    columns = wanted_columns(reader.schema, path, fields)
+    while True:
+        at = file.tell()
+        try:
+            table = _sound(reader.read_next_batch(), columns)
+        except StopIteration:
+            if start:
+                quarantine.add(at, "byte", "corrupt_arrow", "the footer of the file is not there")
+            return
+        except DAMAGE as error:
+            source.check()
+            message = f"all after row {row}: {error}"
+            quarantine.add(at, "byte", "corrupt_arrow", message)
+            return
+        yield from documents(table, row, fields, quarantine, max_bytes)
+        row += len(table)
+
+
+def batch_sizes(stream: BinaryIO) -> list[int]:
+    """The stored bytes of each record batch of a file; empty if the footer is damaged."""
+    footer = _footer(stream)
+    return [block.size for block in footer.batches] if footer else []
+
+
+def regions(stream: BinaryIO, start: int, end: int) -> list[tuple[int, int]]:
+    """Where the bytes of record batches ``start`` to ``end`` are, dictionaries and the footer."""
+    size = stream.seek(0, 2)
+    footer = _footer(stream)
+    if footer is None or len(footer.batches) < end:
+        return [(0, size)]
+    blocks = footer.dictionaries + footer.batches[start:end]
+    spans = [(max(block.offset, 0), block.offset + block.size) for block in blocks]
+    return [*spans, (footer.start, size)]
+
+
+def _sound(table: pa.RecordBatch, columns: list[str]) -> pa.RecordBatch:
+    """The wanted columns, checked so that no offset points outside its buffer.
+
+    Raises:
+        pa.ArrowInvalid: one does.
+    """
+    checked = []
+    for name in columns:
+        column = table[name]
+        # Whether text is UTF-8 is asked of each row later.
+        if pa.types.is_string(column.type):
+            column = column.view(pa.binary())
+        elif pa.types.is_large_string(column.type):
+            column = column.view(pa.large_binary())
+        column.validate(full=True)
+        checked.append(column)
+    return pa.RecordBatch.from_arrays(checked, names=columns)
+
+
+def _footer(stream: BinaryIO) -> _Footer | None:
+    """The places in the footer of a file; None for a stream and where they make no sense."""
+    end = stream.seek(0, 2) - 4 - len(_MAGIC)
+    if end < _STREAM_START:
+        return None
+    stream.seek(end)
+    length, magic = struct.unpack("<i6s", stream.read(10))
+    if magic != _MAGIC or not 0 < length <= end - _STREAM_START:
+        return None
+    stream.seek(end - length)
+    data = stream.read(length)
+    try:
+        root = _Table.root(data)
+        footer = _Footer(end - length, root.blocks(2), root.blocks(3))
+    except struct.error:
+        return None
+    blocks = footer.dictionaries + footer.batches
+    good = all(
+        b.offset >= _STREAM_START and b.metadata > 0 and b.body >= 0 and b.offset + b.size <= end
+        for b in blocks
+    )
+    return footer if good else None
+
+
+def _row_count(stream: BinaryIO, block: _Block) -> int:
+    """The rows of a record batch, from its metadata; 0 where that is damaged."""
+    stream.seek(block.offset)
+    data = stream.read(block.metadata)
+    try:
+        prefix = 8 if data.startswith(b"\xff\xff\xff\xff") else 4
+        header = _Table.root(data[prefix:]).table(2)
+        return max(header.number(0, "<q"), 0) if header else 0
+    except struct.error:
+        return 0
+
+
+class _Table(NamedTuple):
+    """A flatbuffer table: its fields are found through a table of offsets."""
+
+    data: bytes
+    at: int
+
+    @classmethod
+    def root(cls, data: bytes) -> "_Table":
+        return cls(data, _number(data, 0, "<I"))
+
+    def field(self, index: int) -> int:
+        """Where a field is; 0 if the table does not have it."""
+        offsets = self.at - _number(self.data, self.at, "<i")
+        place = 4 + 2 * index
+        if place >= _number(self.data, offsets, "<H"):
+            return 0
+        inside = _number(self.data, offsets + place, "<H")
+        return self.at + inside if inside else 0
+
+    def number(self, index: int, form: str) -> int:
+        at = self.field(index)
+        return _number(self.data, at, form) if at else 0
+
+    def table(self, index: int) -> "_Table | None":
+        at = self.field(index)
+        return _Table(self.data, at + _number(self.data, at, "<I")) if at else None
+
+    def blocks(self, index: int) -> list[_Block]:
+        at = self.field(index)
+        if not at:
+            return []
+        at += _number(self.data, at, "<I")
+        count = _number(self.data, at, "<I")
+        # struct Block { offset: long; metaDataLength: int; bodyLength: long; }
+        form = struct.Struct("<qi4xq")
+        if count * form.size > len(self.data):
+            raise struct.error("more blocks than the footer has room for")
+        return [_Block(*form.unpack_from(self.data, at + 4 + i * form.size)) for i in range(count)]
+
+
+def _number(data: bytes, at: int, form: str) -> int:
+    if at < 0:
+        raise struct.error("a place before the start")
+    return int(struct.unpack_from(form, data, at)[0])

@@ -1,0 +1,119 @@
+"""From a table's columns to document batches, for Parquet and Arrow files."""
+
+import json
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.readers.contract import FieldMap, Quarantine, Reason
+from pipeline.readers.utf8 import utf8_rows
+from pipeline.schema import document_schema
+
+BATCH_BYTES = 4 << 20
+"""About how much text a batch holds."""
+
+
+def wanted_columns(schema: pa.Schema, path: str, fields: FieldMap) -> list[str]:
+    """The wanted columns that a file has.
+
+    Raises:
+        ValueError: the text column is not there, or is no string.
+    """
+    if fields.text not in schema.names:
+        raise ValueError(
+            f"{path} has no column {fields.text!r}; it has {schema.names}: "
+            "name the one that holds the text with --field text=COLUMN"
+        )
+    kind = schema.field(fields.text).type
+    if not _is_text(kind):
+        raise ValueError(
+            f"{path}: column {fields.text!r} is {kind}, no string: "
+            "name the one that holds the text with --field text=COLUMN"
+        )
+    return [name for name in dict.fromkeys(fields.inputs) if name in schema.names]
+
+
+def documents(
+    table: pa.RecordBatch, first_row: int, fields: FieldMap, quarantine: Quarantine, max_bytes: int
+) -> Iterator[pa.RecordBatch]:
+    """The good rows as batches of about :data:`BATCH_BYTES`; bad rows are reported.
+
+    ``first_row`` is the row number in the file of the first. A row is bad if its text is null, a
+    wanted value is no UTF-8, or the text is longer than ``max_bytes``.
+    """
+    schema = document_schema(fields.metadata)
+    octets = {name: _octets(table, name) for name in dict.fromkeys(fields.inputs)}
+    text = octets[fields.text]
+    # Later reasons win; like a JSON line, a row is first UTF-8 and then anything else.
+    bad: dict[Reason, npt.NDArray[np.bool_]] = {
+        "missing_text": text.is_null().to_numpy(zero_copy_only=False),
+        "invalid_utf8": ~np.logical_and.reduce(
+            [utf8_rows(pc.fill_null(column, b"")) for column in octets.values()]
+        ),
+        "too_long": pc.fill_null(pc.binary_length(text), 0).to_numpy() > max_bytes,
+    }
+    reasons = np.full(len(table), None, object)
+    for reason, rows in bad.items():
+        reasons[rows] = reason
+    for row in np.flatnonzero(reasons != None):  # noqa: E711
+        content = text[row].as_buffer()
+        head = b"" if content is None else content[: 1 << 20].to_pybytes()
+        quarantine.add(first_row + int(row), "record", reasons[row], head)
+    good = pa.array(reasons == None)  # noqa: E711
+    columns = []
+    for name, field in zip(fields.inputs, schema, strict=True):
+        # The bytes were checked above, so this view is sound.
+        column = octets[name].filter(good).view(pa.large_string())
+        columns.append(column.cast(field.type))
+    batch = pa.RecordBatch.from_arrays(columns, schema=schema)
+    for start, end in _by_size(batch["text"]):
+        yield batch.slice(start, end - start)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(
+        pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_string_view(kind)
+        or pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_binary_view(kind)
+    )
+
+
+def _octets(table: pa.RecordBatch, name: str) -> pa.Array:
+    """A column as large_binary: strings as their bytes, other values as their JSON text."""
+    if name not in table.schema.names:
+        return pa.nulls(len(table), pa.large_binary())
+    column = table[name]
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if not _is_text(column.type):
+        try:
+            column = column.cast(pa.string())
+        except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
+            values = column.to_pylist()
+            column = pa.array(
+                [
+                    None if v is None else json.dumps(v, ensure_ascii=False, default=str)
+                    for v in values
+                ],
+                pa.large_string(),
+            )
+    return column.cast(pa.large_binary())
+
+
+def _by_size(text: pa.Array) -> Iterator[tuple[int, int]]:
+    """Cut n rows so that each part has about :data:`BATCH_BYTES` of text, or one row."""
+    ends = np.cumsum(pc.binary_length(text).to_numpy())
+    start = 0
+    while start < len(text):
+        before = ends[start - 1] if start else 0
+        end = max(int(np.searchsorted(ends, before + BATCH_BYTES, "right")), start + 1)
+        yield start, end
+        start = end

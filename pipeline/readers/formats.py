@@ -1,0 +1,255 @@
+"""Tells formats apart by content, cuts files into ranges, and hands each range to its reader."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO, Literal, cast
+
+import pyarrow as pa
+import xxhash
+
+from pipeline.readers import arrow_files, parquet
+from pipeline.readers.contract import (
+    Digest,
+    FieldMap,
+    InputRange,
+    OnQuarantine,
+    OpenInput,
+    Quarantine,
+    ReadReport,
+    open_local,
+    refuse,
+)
+from pipeline.readers.inflate import Compression, Damage, compression_of, inflate
+from pipeline.readers.jsonl import after_first_newline, range_pieces, read_jsonl
+from pipeline.readers.warc import read_warc
+
+Kind = Literal["empty", "jsonl", "warc", "parquet", "arrow", "arrow stream"]
+
+_READ_BYTES = 1 << 20
+_COLUMNAR: dict[bytes, Kind] = {
+    b"PAR1": "parquet",
+    b"ARROW1\0\0": "arrow",
+    b"\xff\xff\xff\xff": "arrow stream",
+}
+_LINES: dict[bytes, Kind] = {b"{": "jsonl", b"WARC/": "warc"}
+_NAMES: dict[str, Kind] = {
+    ".json": "jsonl",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+    ".warc": "warc",
+    ".wet": "warc",
+}
+_PACKED = (".gz", ".zst", ".zstd")
+
+
+@dataclass(frozen=True)
+class _Format:
+    kind: Kind
+    compression: Compression
+    size: int
+
+
+def plan_ranges(
+    path: str, open_input: OpenInput = open_local, split_bytes: int = 256 << 20
+) -> list[InputRange]:
+    """Cut a file into ranges of about ``split_bytes``, if its format lets it be cut.
+
+    Plain JSONL is cut by bytes, Parquet by row groups, an Arrow file by record batches. What is
+    compressed as a whole, WARC and Arrow streams are one range.
+
+    Raises:
+        ValueError: the format is unknown.
+        OSError: the file cannot be read.
+    """
+    with open_input(path) as stream:
+        found = _recognise(stream, path, open_input)
+        match found.kind:
+            case "jsonl" if found.compression == "none":
+                count = -(-found.size // split_bytes)
+                cuts = [found.size * i // count for i in range(count + 1)]
+                sizes = None
+            case "parquet":
+                sizes = parquet.group_sizes(stream)
+            case "arrow":
+                sizes = arrow_files.batch_sizes(stream)
+            case _:
+                sizes = []
+    if sizes is not None:
+        cuts = _cuts(sizes, split_bytes)
+    if len(cuts) <= 2:
+        return [InputRange(path, 0, None, found.size)]
+    return [
+        InputRange(path, start, end, end - start if sizes is None else sum(sizes[start:end]))
+        for start, end in itertools.pairwise(cuts)
+    ]
+
+
+def _cuts(sizes: list[int], split_bytes: int) -> list[int]:
+    """Where to cut a list so that the pieces sum up to ``split_bytes`` or little more."""
+    cuts = [0]
+    gathered = 0
+    for i, size in enumerate(sizes):
+        if gathered >= split_bytes:
+            cuts.append(i)
+            gathered = 0
+        gathered += size
+    return [*cuts, len(sizes)]
+
+
+def read_batches(
+    piece: InputRange,
+    fields: FieldMap,
+    *,
+    on_quarantine: OnQuarantine = refuse,
+    open_input: OpenInput = open_local,
+    max_document_bytes: int = 64 << 20,
+    html_extractor: str = "resiliparse",
+    digest: Digest | None = None,
+    report: ReadReport | None = None,
+) -> Iterator[pa.RecordBatch]:
+    """The documents of a range, in batches of some megabytes (``schema.document_schema``).
+
+    Every record of the file is yielded, or given to ``on_quarantine``, or counted as skipped in
+    ``report``, once. ``digest`` is fed what :func:`digest_range` hashes, if all batches are read.
+
+    Raises:
+        ValueError: the format is unknown, a Parquet or Arrow file has no such text column, or
+            ``html_extractor`` is unknown.
+        OSError: the file cannot be read.
+    """
+    quarantine = Quarantine(piece.path, on_quarantine)
+    digest = digest or xxhash.xxh3_128()
+    report = report or ReadReport()
+    with open_input(piece.path) as stream:
+        found = _recognise(stream, piece.path, open_input)
+        match found.kind:
+            case "jsonl" if found.compression == "none":
+                stored = _fed(_stored(stream, found, piece), digest)
+                offset = max(piece.start - 1, 0)
+                if piece.start:
+                    stored, offset = after_first_newline(stored, offset)
+                yield from read_jsonl(stored, offset, fields, quarantine, max_document_bytes)
+            case "jsonl" | "warc":
+                stream.seek(0)
+                raw = cast(BinaryIO, _Fed(stream, digest))
+                pieces = inflate(raw, found.compression, piece.path, open_input)
+                if found.kind == "jsonl":
+                    yield from read_jsonl(pieces, 0, fields, quarantine, max_document_bytes)
+                else:
+                    yield from read_warc(
+                        pieces, fields, quarantine, max_document_bytes, html_extractor, report
+                    )
+            case "empty":
+                quarantine.add(0, "byte", "empty_file")
+                for _ in _fed(_stored(stream, found, piece), digest):
+                    pass
+            case _:
+                for _ in _fed(_stored(stream, found, piece), digest):
+                    pass
+                read = parquet.read_parquet if found.kind == "parquet" else arrow_files.read_arrow
+                yield from read(stream, piece, fields, quarantine, max_document_bytes)
+
+
+def digest_range(piece: InputRange, open_input: OpenInput = open_local) -> str:
+    """The xxh3-128, as hex, of the stored bytes that decide what a range holds.
+
+    For a whole file these are its bytes; for a range of lines see ``jsonl.range_pieces``; for row
+    groups and record batches they are their own bytes and the file's footer.
+
+    Raises:
+        ValueError: the format is unknown.
+        OSError: the file cannot be read.
+    """
+    digest = xxhash.xxh3_128()
+    with open_input(piece.path) as stream:
+        found = _recognise(stream, piece.path, open_input)
+        for _ in _fed(_stored(stream, found, piece), digest):
+            pass
+    return digest.hexdigest()
+
+
+def _stored(stream: BinaryIO, found: _Format, piece: InputRange) -> Iterator[bytes]:
+    """The stored bytes of a range."""
+    if found.kind == "jsonl" and found.compression == "none":
+        yield from range_pieces(stream, piece.start, piece.end)
+        return
+    regions = [(0, found.size)]
+    if piece.end is not None:
+        module = parquet if found.kind == "parquet" else arrow_files
+        regions = module.regions(stream, piece.start, piece.end)
+    for start, end in regions:
+        stream.seek(start)
+        while start < end and (data := stream.read(min(_READ_BYTES, end - start))):
+            start += len(data)
+            yield data
+
+
+def _fed(pieces: Iterator[bytes], digest: Digest) -> Iterator[bytes]:
+    for piece in pieces:
+        digest.update(piece)
+        yield piece
+
+
+class _Fed:
+    """A stream whose bytes are hashed as they are read."""
+
+    def __init__(self, stream: BinaryIO, digest: Digest) -> None:
+        self._stream = stream
+        self._digest = digest
+
+    def read(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        self._digest.update(data)
+        return data
+
+
+def _recognise(stream: BinaryIO, path: str, open_input: OpenInput) -> _Format:
+    """What a file is, by its first bytes; by its name if these are damaged or no known start.
+
+    Raises:
+        ValueError: neither says what it is.
+    """
+    size = stream.seek(0, 2)
+    stream.seek(0)
+    head = stream.read(_READ_BYTES)
+    stream.seek(0)
+    compression = compression_of(head)
+    damaged = False
+    if compression != "none":
+        head = b""
+        for piece in inflate(stream, compression, path, open_input):
+            if isinstance(piece, Damage):
+                damaged = True
+            elif piece:
+                head += piece
+                if len(head) >= 8:
+                    break
+    for magic, kind in _COLUMNAR.items():
+        if head.startswith(magic):
+            if compression != "none":
+                raise ValueError(
+                    f"{path} is {kind} within {compression}, so it cannot be read in parts: "
+                    f"unpack it, {kind} files have compression of their own"
+                )
+            return _Format(kind, compression, size)
+    if not head and not damaged:
+        return _Format("empty", compression, size)
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    for magic, kind in _LINES.items():
+        if text.startswith(magic):
+            return _Format(kind, compression, size)
+    named = path.lower()
+    for ending in _PACKED:
+        named = named.removesuffix(ending)
+    for ending, kind in _NAMES.items():
+        if named.endswith(ending) and (compression == "none" or kind in _LINES.values()):
+            return _Format(kind, compression, size)
+    raise ValueError(
+        f"{path}: unknown format (it starts with {head[:16]!r}): known are WET, WARC and "
+        "JSON lines (plain, gzip, zstd), Parquet and Arrow; JSON lines that start with no object "
+        "are known by their name, as .jsonl"
+    )

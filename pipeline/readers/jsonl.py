@@ -1,0 +1,232 @@
+"""JSON lines, one document each: plain (whole, or a range of bytes), gzip or zstd.
+
+The bytes are gathered into blocks of whole lines, and a compiled kernel turns a block into Arrow
+buffers. Only bad lines come back to Python.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.readers import jsonl_kernel
+from pipeline.readers.contract import FieldMap, Quarantine, Reason
+from pipeline.readers.inflate import Damage
+from pipeline.readers.vectors import BLOCK as SPARE
+from pipeline.schema import document_schema
+
+_READ_BYTES = 1 << 20
+_BLOCK_BYTES = 4 << 20
+_MAX_ROWS = 1 << 16
+_MAX_BAD = 1 << 10
+_BOM = b"\xef\xbb\xbf"
+
+_REASONS: dict[int, Reason] = {
+    jsonl_kernel.BAD_JSON: "bad_json",
+    jsonl_kernel.NOT_AN_OBJECT: "not_an_object",
+    jsonl_kernel.MISSING_TEXT: "missing_text",
+    jsonl_kernel.WRONG_TYPE: "wrong_type",
+    jsonl_kernel.LONE_SURROGATE: "lone_surrogate",
+    jsonl_kernel.INVALID_UTF8: "invalid_utf8",
+    jsonl_kernel.TOO_LONG: "too_long",
+}
+
+
+def read_jsonl(
+    pieces: Iterable[bytes | Damage],
+    offset: int,
+    fields: FieldMap,
+    quarantine: Quarantine,
+    max_document_bytes: int,
+) -> Iterator[pa.RecordBatch]:
+    """The documents of a stream of lines that starts ``offset`` bytes into the file.
+
+    A line is bad if ``json.loads`` refuses it, if it is no object or no UTF-8, if it has no text
+    or its text is no string, or if it is longer than ``max_document_bytes``. Blank lines are
+    nothing. A value other than a string becomes its JSON text in the columns ``id``, ``url`` and
+    of the metadata; null and absent are null.
+    """
+    parser = _Parser(fields, max_document_bytes)
+    for block in _blocks(pieces, offset, quarantine, max_document_bytes):
+        yield from parser.parse(block, quarantine)
+
+
+def range_pieces(stream: BinaryIO, start: int, end: int | None) -> Iterator[bytes]:
+    r"""The stored bytes that decide what the lines with a first byte in ``[start, end)`` are.
+
+    They start with the byte before ``start`` (is it a newline?) and end with the newline of the
+    last such line. If there is no such line, reading stops at ``end``.
+    """
+    at = max(start - 1, 0)
+    stream.seek(at)
+    owns_line = start == 0
+    piece = b""
+    while end is None or at < end:
+        piece = stream.read(_READ_BYTES if end is None else min(_READ_BYTES, end - at))
+        if not piece:
+            return
+        # The newline at the very end of the range starts no line of this range.
+        owns_line = owns_line or b"\n" in (piece if at + len(piece) != end else piece[:-1])
+        at += len(piece)
+        yield piece
+    if piece.endswith(b"\n") or not owns_line:
+        return
+    while piece := stream.read(_READ_BYTES):
+        newline = piece.find(b"\n")
+        if newline >= 0:
+            yield piece[: newline + 1]
+            return
+        yield piece
+
+
+def after_first_newline(pieces: Iterable[bytes], offset: int) -> tuple[Iterator[bytes], int]:
+    """The rest of a stream after its first newline, and where that rest starts."""
+    pieces = iter(pieces)
+    for piece in pieces:
+        newline = piece.find(b"\n")
+        if newline >= 0:
+            return _put_back(piece[newline + 1 :], pieces), offset + newline + 1
+        offset += len(piece)
+    return iter(()), offset
+
+
+def _put_back(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+    yield first
+    yield from rest
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Whole lines: ``data[start:stop]``, each with its newline; ``data[0]`` is at ``offset``."""
+
+    data: bytearray
+    start: int
+    stop: int
+    offset: int
+
+
+def _blocks(
+    pieces: Iterable[bytes | Damage], offset: int, quarantine: Quarantine, max_bytes: int
+) -> Iterator[_Block]:
+    """Gather pieces into blocks; report damage, and lines too long to be gathered.
+
+    The memory of a block is used again after the next step of the iterator. It grows for a long
+    line, to ``max_bytes`` and a little more.
+    """
+    data = bytearray(_BLOCK_BYTES + _READ_BYTES + SPARE)
+    filled = 0
+    clean = 0  # bytes at the front of data that are known to hold no newline
+    too_long = False  # within a line that was reported already
+    start = 0
+
+    def whole_lines() -> Iterator[_Block]:
+        nonlocal filled, clean, offset
+        stop = data.rfind(b"\n", clean, filled) + 1
+        if stop:
+            yield _Block(data, _bom(data, offset), stop, offset)
+            data[: filled - stop] = data[stop:filled]
+            filled -= stop
+            offset += stop
+        clean = filled
+
+    for piece in pieces:
+        if isinstance(piece, Damage):
+            yield from whole_lines()
+            # What is left is a line that the damage has cut.
+            quarantine.add(piece.offset, "compressed byte", piece.reason, bytes(data[:filled]))
+            offset += filled
+            filled = clean = 0
+            too_long = False
+            continue
+        start = 0
+        if too_long:
+            start = piece.find(b"\n") + 1
+            if start == 0:
+                offset += len(piece)
+                continue
+            offset += start
+            too_long = False
+        needed = filled + len(piece) - start
+        if needed + SPARE > len(data):
+            larger = bytearray(max(needed, 2 * filled) + SPARE)
+            larger[:filled] = data[:filled]
+            data = larger
+        data[filled:needed] = memoryview(piece)[start:]
+        filled = needed
+        if filled < _BLOCK_BYTES:
+            continue
+        yield from whole_lines()
+        if filled > max_bytes:
+            quarantine.add(offset, "byte", "too_long", bytes(data[:_BLOCK_BYTES]))
+            offset += filled
+            filled = clean = 0
+            too_long = True
+    if filled:
+        data[filled] = ord("\n")
+        yield _Block(data, _bom(data, offset), filled + 1, offset)
+
+
+def _bom(data: bytearray, offset: int) -> int:
+    return len(_BOM) if offset == 0 and data.startswith(_BOM) else 0
+
+
+class _Parser:
+    """The buffers that the kernel fills, used again for every block."""
+
+    def __init__(self, fields: FieldMap, max_bytes: int) -> None:
+        self._schema = document_schema(fields.metadata)
+        self._max_bytes = max_bytes
+        # A field may serve several columns; the kernel looks for each key once.
+        keys = list(dict.fromkeys(fields.inputs))
+        self._column_keys = [keys.index(name) for name in fields.inputs]
+        self._text = keys.index(fields.text)
+        encoded = [key.encode() for key in keys]
+        self._names = np.frombuffer(b"".join(encoded) + bytes(SPARE), np.uint8)
+        self._name_ends = np.cumsum([len(key) for key in encoded], dtype=np.int64)
+        self._values = np.empty((len(keys) + 1, 0), np.uint8)
+        self._offsets = np.zeros((len(keys), _MAX_ROWS + 1), np.int64)
+        self._valid = np.empty((len(keys), _MAX_ROWS), np.bool_)
+        self._bad = np.empty((_MAX_BAD, 3), np.int64)
+
+    def parse(self, block: _Block, quarantine: Quarantine) -> Iterator[pa.RecordBatch]:
+        # Unescaped text is never longer than its JSON; a block copy may write SPARE more.
+        if self._values.shape[1] < block.stop + 2 * SPARE:
+            self._values = np.empty((len(self._values), len(block.data) + 2 * SPARE), np.uint8)
+        data = np.frombuffer(block.data, np.uint8)
+        at = block.start
+        while at < block.stop:
+            at, rows, bads = jsonl_kernel.parse_lines(
+                data,
+                at,
+                block.stop,
+                self._names,
+                self._name_ends,
+                self._text,
+                self._max_bytes,
+                self._values,
+                self._offsets,
+                self._valid,
+                self._bad,
+            )
+            for start, end, kind in self._bad[:bads].tolist():
+                content = bytes(block.data[start : min(end, start + _READ_BYTES)])
+                quarantine.add(block.offset + start, "byte", _REASONS[kind], content)
+            if rows:
+                yield self._batch(rows)
+
+    def _batch(self, rows: int) -> pa.RecordBatch:
+        columns = [
+            self._column(key, field.type, rows)
+            for key, field in zip(self._column_keys, self._schema, strict=True)
+        ]
+        return pa.RecordBatch.from_arrays(columns, schema=self._schema)
+
+    def _column(self, key: int, kind: pa.DataType, rows: int) -> pa.Array:
+        ends = self._offsets[key, : rows + 1]
+        width = np.int64 if pa.types.is_large_string(kind) else np.int32
+        validity = np.packbits(self._valid[key, :rows], bitorder="little")
+        # Copies: the kernel's buffers are filled again.
+        buffers = [validity, ends.astype(width), self._values[key, : ends[-1]].copy()]
+        return pa.Array.from_buffers(kind, rows, [pa.py_buffer(buffer) for buffer in buffers])

@@ -1,0 +1,45 @@
+"""A Python stream as pyarrow reads it, so that bad data and a failing disk stay two things."""
+
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+
+DAMAGE = (pa.ArrowException, OSError, MemoryError, ValueError, OverflowError, UnicodeDecodeError)
+"""What pyarrow raises at damaged data. It uses OSError for that too: see :meth:`Source.check`."""
+
+
+class Source:
+    """Lends ``stream`` to pyarrow and remembers the error if reading itself fails."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._error: OSError | None = None
+
+    def arrow(self) -> pa.NativeFile:
+        """The stream as a pyarrow file, from its start."""
+        self._stream.seek(0)
+        return pa.PythonFile(self, mode="r")
+
+    def check(self) -> None:
+        """Raise the error of the stream, if there was one: then the data is not to blame.
+
+        Raises:
+            OSError: reading failed.
+        """
+        if self._error is not None:
+            raise self._error
+
+    def read(self, size: int = -1) -> bytes:
+        """As of a file."""
+        try:
+            return self._stream.read(size)
+        except OSError as error:
+            self._error = error
+            raise
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """As of a file."""
+        return self._stream.seek(offset, whence)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

@@ -1,0 +1,88 @@
+"""Operations on 32 bytes at once, for kernels that look at every byte of a text.
+
+numba has no vector types, so these are written in LLVM's own terms; LLVM turns them into AVX2,
+AVX-512 or NEON instructions, or into scalar ones where there are none. They check no bounds: 32
+bytes must be readable (and writable) at the address.
+"""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+BLOCK = 32
+"""Bytes that each operation reads: buffers need so many to spare at their end."""
+
+_BYTES = ir.VectorType(ir.IntType(8), BLOCK)
+_MASK = ir.IntType(BLOCK)
+
+
+def _load(builder: Any, address: Any) -> Any:
+    return builder.load(builder.inttoptr(address, _BYTES.as_pointer()), align=1)
+
+
+def _all(value: int) -> Any:
+    return ir.Constant(_BYTES, [ir.Constant(ir.IntType(8), value)] * BLOCK)
+
+
+def _string_stops(typing_context: Any, address: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        block = _load(builder, arguments[0])
+        stops = builder.icmp_unsigned("<", block, _all(0x20))
+        for stop in b'"\\':
+            stops = builder.or_(stops, builder.icmp_unsigned("==", block, _all(stop)))
+        return builder.bitcast(stops, _MASK)
+
+    return types.uint32(types.int64), generate
+
+
+def _not_ascii(typing_context: Any, address: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        high = builder.icmp_signed("<", _load(builder, arguments[0]), _all(0))
+        return builder.bitcast(high, _MASK)
+
+    return types.uint32(types.int64), generate
+
+
+def _copy_block(typing_context: Any, target: Any, source: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = builder.inttoptr(arguments[0], _BYTES.as_pointer())
+        builder.store(_load(builder, arguments[1]), pointer, align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), generate
+
+
+def _store_u8(typing_context: Any, target: Any, value: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.store(arguments[1], builder.inttoptr(arguments[0], ir.IntType(8).as_pointer()))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.uint8), generate
+
+
+def _trailing_zeros(typing_context: Any, mask: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        count = builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
+        return builder.zext(count, ir.IntType(64))
+
+    return types.int64(types.uint32), generate
+
+
+string_stops = cast(Callable[[int], int], intrinsic(_string_stops))
+"""Bit i is set where byte i ends or interrupts a JSON string: a quote, backslash or control."""
+
+not_ascii = cast(Callable[[int], int], intrinsic(_not_ascii))
+"""Bit i is set where byte i is 0x80 or above."""
+
+copy_block = cast(Callable[[int, int], None], intrinsic(_copy_block))
+"""Copy 32 bytes to the first address from the second."""
+
+store_u8 = cast(Callable[[int, np.uint8], None], intrinsic(_store_u8))
+"""Write one byte at an address."""
+
+trailing_zeros = cast(Callable[[int], int], intrinsic(_trailing_zeros))
+"""The index of the lowest bit that is set in a 32-bit mask; 32 if none is."""
