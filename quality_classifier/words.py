@@ -66,23 +66,27 @@ def nfc(text: pa.Array) -> pa.Array:
 @njit(nogil=True, cache=True)
 def _suspects(data: Octets, offsets: Offsets, table: Table) -> npt.NDArray[np.bool_]:
     base = data.ctypes.data
-    found = np.zeros(len(offsets) - 1, np.bool_)
+    found = np.empty(len(offsets) - 1, np.bool_)
     for i in range(len(found)):
-        position = base + np.int64(offsets[i])
-        end = base + np.int64(offsets[i + 1])
-        order = np.uint32(0)
-        while position < end:
-            if position + 8 <= end and load_u64(position) & _ASCII_ONLY == 0:
-                position += 8
-                order = np.uint32(0)
-                continue
-            entry, position = next_entry(position, end, table)
-            rank = entry & _CLASS
-            if entry & _UNSTABLE or (rank != 0 and rank < order):
-                found[i] = True
-                break
-            order = rank
+        start = base + np.int64(offsets[i])
+        found[i] = _is_suspect(start, base + np.int64(offsets[i + 1]), table)
     return found
+
+
+@njit(nogil=True, cache=True)
+def _is_suspect(position: int, end: int, table: Table) -> bool:
+    before = np.uint32(0)
+    while position < end:
+        if position + 8 <= end and load_u64(position) & _ASCII_ONLY == 0:
+            position += 8
+            before = np.uint32(0)
+            continue
+        entry, position = next_entry(position, end, table)
+        rank = entry & _CLASS
+        if entry & _UNSTABLE or (rank != 0 and rank < before):
+            return True
+        before = rank
+    return False
 
 
 @njit(nogil=True, inline="always")
@@ -111,6 +115,12 @@ def next_entry(position: int, end: int, table: Table) -> tuple[np.uint32, int]:
     if point >= 0x110000:
         return np.uint32(0), position + length
     return table[point], position + length
+
+
+@njit(nogil=True, inline="always")
+def is_separator(entry: np.uint32) -> bool:
+    """Whether a character with this entry parts words."""
+    return entry & _FOLDED == 0
 
 
 @njit(nogil=True, inline="always")
