@@ -334,8 +334,11 @@ def _map_shard(folder: str, shard: Mapping[str, Any]) -> list[pa.RecordBatch]:
     path = _shard_path(folder, shard["name"])
     if not os.path.exists(path) or os.path.getsize(path) != shard["size"]:
         raise _changed(folder, shard["name"])
-    reader = pa.ipc.open_file(pa.memory_map(path))
-    return [reader.get_batch(i) for i in range(reader.num_record_batches)]
+    try:
+        reader = pa.ipc.open_file(pa.memory_map(path))
+        return [reader.get_batch(i) for i in range(reader.num_record_batches)]
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _changed(folder, shard["name"]) from error
 
 
 def _offsets(batch: pa.RecordBatch) -> IntArray:

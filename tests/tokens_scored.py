@@ -33,7 +33,7 @@ def documents(count, seed=0, sources=("web", "wiki")):
         source = sources[i % len(sources)]
         text = " ".join(random.choice(WORDS, random.integers(0, 40)))
         kept = source != "web" or bool(random.random() < 0.5)
-        reason = None if kept else ("language" if random.random() < 0.1 else "quality")
+        reason = None if kept else ("language" if random.random() < 0.3 else "quality")
         rows.append({"id": f"{source}-{seed}-{i}", "source": source, "text": text})
         rows[-1] |= {"kept": kept, "drop_reason": reason, "quality_score": random.random()}
     return rows

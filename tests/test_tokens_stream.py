@@ -1,0 +1,308 @@
+"""Training streams and held-out batches, against packers written with plain Python lists."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+import torch
+import xxhash
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokens_scored import documents, make_corpus
+
+from model.corpus import open_corpus, write_arm
+from model.heldout import HeldOut
+from model.order import CYCLE, DocumentSequence, Interleaving, order_keys
+from model.stream import TokenStream
+
+MASK = 2**64 - 1
+SHARDS = [documents(70, seed=3, sources=("web", "wiki", "books")), documents(50, seed=4)]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return make_corpus(tmp_path_factory.mktemp("stream"), SHARDS)
+
+
+def key_of(corpus, document, seed, epoch):
+    """SplitMix64's finaliser in Python integers."""
+    row_id = corpus.ids(np.array([document]))[0]
+    x = xxhash.xxh3_64_intdigest(row_id.encode())
+    x ^= xxhash.xxh3_64_intdigest(f"order {seed} {epoch}".encode())
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 & MASK
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EB & MASK
+    return x ^ (x >> 31)
+
+
+def plain_entries(corpus, chosen, seed, count):
+    """The first ``count`` entries of the sequence, each with a name of its document's visit."""
+    out, epoch = [], 0
+    while len(out) < count:
+        order = sorted(chosen.tolist(), key=lambda d: key_of(corpus, d, seed, epoch))
+        for document in order:
+            visit = (epoch, document)
+            out.append((corpus.boundary_id, visit))
+            out += [(token, visit) for token in corpus.tokens(document).tolist()]
+        epoch += 1
+    return out[:count]
+
+
+def plain_rows(entries, length, rows):
+    tokens, targets, segments = [], [], []
+    for row in range(rows):
+        piece = entries[row * length : (row + 1) * length + 1]
+        tokens.append([token for token, _ in piece[:-1]])
+        targets.append([token for token, _ in piece[1:]])
+        names = [name for name, _ in itertools.groupby(piece[:-1], lambda entry: entry[1])]
+        segments.append([names.index(visit) + 1 for _, visit in piece[:-1]])
+    return tokens, targets, segments
+
+
+def joined(stream, steps):
+    batches = [stream.batch(step) for step in range(steps)]
+    return [torch.cat(parts).tolist() for parts in zip(*batches, strict=True)]
+
+
+@given(
+    length=st.integers(1, 70),
+    batch=st.integers(1, 6),
+    seed=st.integers(0, 2**40),
+    arm=st.sampled_from(["filtered", "unfiltered"]),
+)
+@settings(max_examples=40, deadline=None)
+def test_batches_equal_the_plain_packer(corpus, length, batch, seed, arm):
+    stream = TokenStream(corpus, arm, seed, length, batch)
+    steps = 2 * stream.epoch_targets // (length * batch) + 2
+    chosen = np.flatnonzero(corpus.arm(arm).mask)
+    entries = plain_entries(corpus, chosen, seed, steps * batch * length + 1)
+    expected = plain_rows(entries, length, steps * batch)
+    assert joined(stream, min(steps, 400)) == [x[: min(steps, 400) * batch] for x in expected]
+
+
+def test_under_a_mixture_each_source_is_packed_alone_and_dealt_by_weight(corpus):
+    mixture = {"web": 0.5, "wiki": 0.3, "books": 0.2}
+    stream = TokenStream(corpus, "unfiltered", 5, 16, 10, mixture)
+    tokens, targets, segments = joined(stream, 60)
+    next_row, taken = {}, dict.fromkeys(mixture, 0)
+    plain = {}
+    for source in mixture:
+        ours = corpus.source_index == corpus.sources.index(source)
+        chosen = np.flatnonzero(corpus.arm("unfiltered").mask & ours)
+        entries = plain_entries(corpus, chosen, 5, 600 * 16 + 1)
+        plain[source] = list(zip(*plain_rows(entries, 16, 600), strict=True))
+        next_row[source] = 0
+    for done, row in enumerate(zip(tokens, targets, segments, strict=True), 1):
+        source = next(s for s in mixture if plain[s][next_row[s]] == row)
+        next_row[source] += 1
+        taken[source] += 1
+        assert all(abs(taken[s] - mixture[s] * done) <= 1.5 for s in mixture)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("epoch", [0, 3])
+def test_the_filtered_order_is_the_unfiltered_order_with_gaps(corpus, seed, epoch):
+    orders = {}
+    for arm in ("filtered", "unfiltered"):
+        chosen = np.flatnonzero(corpus.arm(arm).mask)
+        orders[arm] = DocumentSequence(corpus, chosen, seed).epoch(epoch).documents.tolist()
+        assert sorted(orders[arm]) == chosen.tolist()
+    kept = set(orders["filtered"])
+    assert 0 < len(kept) < len(orders["unfiltered"])
+    assert [d for d in orders["unfiltered"] if d in kept] == orders["filtered"]
+
+
+def test_orders_are_uniform_and_unrelated_between_seeds_and_epochs():
+    hashes = np.random.default_rng(0).integers(0, 2**64, 20_000, np.uint64)
+    ranks = [
+        np.argsort(np.argsort(order_keys(hashes, seed, epoch)))
+        for seed, epoch in [(0, 0), (0, 1), (1, 0), (1, 1)]
+    ]
+    for a, b in itertools.combinations(ranks, 2):
+        assert abs(np.corrcoef(a, b)[0, 1]) < 4 / np.sqrt(len(hashes))
+    unit = np.sort(order_keys(np.arange(20_000, dtype=np.uint64), 0, 0) / 2.0**64)
+    assert np.abs(unit - (np.arange(20_000) + 0.5) / 20_000).max() < 1.63 / np.sqrt(20_000)
+    assert len(np.unique(order_keys(hashes, 7, 0))) == len(np.unique(hashes))
+
+
+@given(world=st.sampled_from([1, 2, 4]), step=st.integers(0, 300), mixed=st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_any_world_reads_the_same_global_batch_and_any_step_can_be_resumed(
+    corpus, world, step, mixed
+):
+    mixture = {"web": 3, "wiki": 1, "books": 2} if mixed else None
+    whole = TokenStream(corpus, "filtered", 2, 24, 8, mixture)
+    whole.step = step
+    whole.batch(0)  # out of order, so that a cached epoch could mislead
+    state = json.loads(json.dumps(whole.state_dict()))
+    expected = [next(whole), next(whole)]
+    ranks = [
+        TokenStream(corpus, "filtered", 2, 24, 8, mixture, rank, world) for rank in range(world)
+    ]
+    for rank in ranks:
+        rank.load_state_dict(state)
+    for batch in expected:
+        parts = [next(rank) for rank in ranks]
+        assert all(
+            torch.equal(torch.cat(part), global_part)
+            for part, global_part in zip(zip(*parts, strict=True), batch, strict=True)
+        )
+
+
+def test_the_state_of_another_stream_is_refused(corpus):
+    state = TokenStream(corpus, "filtered", 0, 16, 4).state_dict()
+    mixture = {"web": 1, "wiki": 1, "books": 1}
+    for other in [
+        TokenStream(corpus, "unfiltered", 0, 16, 4),
+        TokenStream(corpus, "filtered", 1, 16, 4),
+        TokenStream(corpus, "filtered", 0, 8, 4),
+        TokenStream(corpus, "filtered", 0, 16, 8),
+        TokenStream(corpus, "filtered", 0, 16, 4, mixture),
+    ]:
+        with pytest.raises(ValueError, match="another stream"):
+            other.load_state_dict(state)
+
+
+@pytest.mark.parametrize("mixture", [None, {"web": 1, "wiki": 2, "books": 3}])
+@pytest.mark.parametrize("step", [0, 1, 7, 40, 111])
+def test_what_was_consumed_is_counted(corpus, mixture, step):
+    stream = TokenStream(corpus, "filtered", 9, 20, 4, mixture)
+    groups = [corpus.sources] if mixture is None else [[source] for source in corpus.sources]
+    rows = {None: step * 4} if mixture is None else None
+    expected = {}
+    for group in groups:
+        inside = np.isin(corpus.source_index, [corpus.sources.index(s) for s in group])
+        chosen = np.flatnonzero(corpus.arm("filtered").mask & inside)
+        if rows is None:
+            index = sorted(mixture).index(group[0])
+            count = int(Interleaving([mixture[s] for s in sorted(mixture)]).before(step * 4)[index])
+        else:
+            count = rows[None]
+        entries = plain_entries(corpus, chosen, 9, count * 20)
+        total = int((corpus.lengths[chosen] + 1).sum())
+        for source in group:
+            number = corpus.sources.index(source)
+            visits = [v for _, v in entries if corpus.source_index[v[1]] == number]
+            expected[source] = {
+                "targets": len(visits),
+                "unique_targets": len([v for v in visits if v[0] == 0]),
+                "documents": len(set(visits)),
+                "unique_documents": len({v[1] for v in visits if v[0] == 0}),
+                "epochs": count * 20 / total,
+            }
+    assert stream.consumed(step) == expected
+
+
+@given(st.lists(st.floats(0.001, 1), min_size=1, max_size=7), st.integers(0, 3 * CYCLE))
+@settings(max_examples=25, deadline=None)
+def test_interleaving_counts_its_rows_and_stays_near_the_weights(weights, row):
+    deal = Interleaving(weights)
+    counted = np.bincount(deal.groups(0, row), minlength=len(weights))
+    assert deal.before(row).tolist() == counted.tolist()
+    share = deal.shares / deal.shares.sum()
+    assert np.abs(counted - share * row).max() < len(weights)
+    assert np.abs(share - np.array(weights) / sum(weights)).max() < 1 / CYCLE
+    assert deal.groups(row, 5).tolist() == deal.groups(0, row + 5)[row:].tolist()
+
+
+def test_streams_that_cannot_be_read_are_explained(corpus):
+    with pytest.raises(ValueError, match="fewer than one batch of 1000 x 1000"):
+        TokenStream(corpus, "filtered", 0, 1000, 1000)
+    with pytest.raises(ValueError, match="cannot be shared by 3 ranks"):
+        TokenStream(corpus, "filtered", 0, 8, 4, rank=0, world=3)
+    with pytest.raises(ValueError, match="no arm 'best'"):
+        TokenStream(corpus, "best", 0, 8, 4)
+    for mixture, message in [
+        ({"web": 1, "wiki": 1}, r"does not name \['books'\]"),
+        ({"web": 1, "wiki": 1, "books": 1, "news": 1}, r"gives weight to \['news'\]"),
+        ({"web": -1, "wiki": 1, "books": 1}, "must be 0 or more"),
+        ({"web": 0, "wiki": 0, "books": 0}, "every weight"),
+        ({"web": 1, "wiki": 1, "books": 1e-5}, r"\['books'\] are under"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            TokenStream(corpus, "filtered", 0, 8, 4, mixture)
+
+
+def test_a_token_beyond_the_vocabulary_is_an_error(tmp_path):
+    folder = make_corpus(tmp_path, SHARDS).folder
+    path = tmp_path / "corpus" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["tokenizer"]["vocabulary"] = 100
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match="beyond the vocabulary of 100"):
+        next(TokenStream(open_corpus(folder), "filtered", 0, 8, 4))
+
+
+def test_a_source_smaller_than_a_row_is_repeated(corpus):
+    index = corpus.source_index == corpus.sources.index("books")
+    shortest = np.flatnonzero(corpus.pool & index)
+    shortest = shortest[np.argsort(corpus.lengths[shortest])][:1]
+    mask = corpus.pool & ~index
+    mask[shortest] = True
+    write_arm(corpus, "one_book", mask, {})
+    stream = TokenStream(corpus, "one_book", 0, 64, 2, {"web": 1, "wiki": 1, "books": 8})
+    rows = torch.cat([stream.batch(step).tokens for step in range(10)])
+    total = int(corpus.lengths[shortest[0]]) + 1
+    one = [corpus.boundary_id, *corpus.tokens(int(shortest[0])).tolist()]
+    assert (one * 1000)[:64] in rows.tolist()
+    assert stream.consumed(10)["books"]["epochs"] == 16 * 64 / total
+
+
+def held_out_documents(corpus, source):
+    ours = corpus.source_index == corpus.sources.index(source)
+    chosen = np.flatnonzero(ours & corpus.held_out & corpus.reached).tolist()
+    return sorted(chosen, key=lambda d: key_of(corpus, d, 0, 0))
+
+
+@given(length=st.integers(1, 60), batch=st.integers(1, 5), world=st.sampled_from([1, 2]))
+@settings(max_examples=40, deadline=None)
+def test_held_out_rows_hold_every_target_of_every_document_once(corpus, length, batch, world):
+    ranks = [
+        HeldOut(corpus, "wiki", length, batch * world, rank=r, world=world) for r in range(world)
+    ]
+    order = held_out_documents(corpus, "wiki")
+    assert ranks[0].documents.tolist() == order
+    assert ranks[0].bytes.tolist() == corpus.bytes[order].tolist()
+    read, size = {d: [] for d in range(len(order))}, 0
+    for parts in zip(*ranks, strict=True):
+        for part in parts:
+            size += part.bytes
+            assert part.tokens.shape == (batch, length)
+            for row in zip(*(x.tolist() for x in part[:3]), part.documents.tolist(), strict=True):
+                cells = zip(*row, strict=True)
+                for (segment, document), group in itertools.groupby(cells, lambda c: c[2:]):
+                    window = list(group)
+                    targets = [target for _, target, *_ in window]
+                    if segment == 0:
+                        assert document == -1
+                        assert set(targets) == {-100}
+                        continue
+                    before = read[document][-1] if read[document] else corpus.boundary_id
+                    assert [t for t, *_ in window] == [before, *targets[:-1]]
+                    assert len(read[document]) % length == 0
+                    read[document] += targets
+    assert size == corpus.bytes[order].sum()
+    for number, document in enumerate(order):
+        assert read[number] == [*corpus.tokens(document).tolist(), corpus.boundary_id]
+
+
+def test_held_out_rows_are_full_where_they_can_be(corpus):
+    held = HeldOut(corpus, "wiki", 64, 4)
+    used = sum(int((batch.targets != -100).sum()) for batch in held)
+    assert used == int((corpus.lengths[held.documents] + 1).sum())
+    assert len(held) * 4 * 64 < 2 * used + 4 * 64  # next-fit: two rows in a row hold over one
+
+
+def test_held_out_documents_can_be_limited_and_are_in_no_arm(corpus):
+    whole = HeldOut(corpus, "wiki", 32, 4)
+    limit = int(whole.bytes[:3].sum())
+    few = HeldOut(corpus, "wiki", 32, 4, limit_bytes=limit)
+    assert few.documents.tolist() == whole.documents[:3].tolist()
+    for arm in ("filtered", "unfiltered"):
+        assert not corpus.arm(arm).mask[whole.documents].any()
+    with pytest.raises(ValueError, match="no document of 'wiki' is held out"):
+        HeldOut(corpus, "wiki", 32, 4, limit_bytes=0)
+    with pytest.raises(ValueError, match="no source 'news'"):
+        HeldOut(corpus, "news", 32, 4)
+    with pytest.raises(ValueError, match="cannot be shared"):
+        HeldOut(corpus, "wiki", 32, 3, world=2)
