@@ -1,15 +1,39 @@
-"""The folder of a trained classifier: written at once or not at all, checked when read."""
+"""The folder of a trained classifier: written at once or not at all, checked when read.
 
+    classifier.json      everything but the weights, and a checksum of the file that holds them
+    weights.safetensors  kind hashed_linear: ``weights`` float32 [buckets], ``bias`` float64 [1]
+    model.bin            kind fasttext
+    card.md, figures/    for people; written by the training side, not read here
+
+The fingerprint is a hash of all that changes a score: the weights' checksum, the word rules, the
+label and the calibration. No pickle anywhere.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from quality_classifier import words
 from quality_classifier.calibration import Calibration
 from quality_classifier.fasttext_model import FastTextModel
+from quality_classifier.features import FeatureConfig
 from quality_classifier.linear import HashedLinear
 
 Model = HashedLinear | FastTextModel
+
+FORMAT_VERSION = 1
+DESCRIPTION = "classifier.json"
+WEIGHTS_FILES = {HashedLinear.kind: "weights.safetensors", FastTextModel.kind: "model.bin"}
 
 
 @dataclass(frozen=True)
@@ -23,11 +47,6 @@ class Artifact:
     fingerprint: str
 
 
-def fingerprint(model: Model, calibration: Calibration) -> str:
-    """A hash of everything that changes a score: weights, word rules, label, calibration."""
-    raise NotImplementedError("interface only")
-
-
 def save(
     folder: Path,
     model: Model,
@@ -36,14 +55,141 @@ def save(
     card: Mapping[str, Any],
     files: Mapping[str, bytes],
 ) -> str:
-    """Write the folder under a temporary name, rename it, and return the fingerprint.
+    """Write the folder under a temporary name beside it, rename it, return the fingerprint.
 
-    ``provenance`` says how it was trained and ``card`` sums up the evaluation, both as small JSON
-    values; ``files`` are further files by relative name (``card.md``, ``figures/roc.svg``).
+    An empty folder of that name is replaced. ``provenance`` says how it was trained and ``card``
+    sums up the evaluation, both as small JSON values; ``files`` are further files by relative name
+    (``card.md``, ``figures/roc.svg``).
+
+    Raises:
+        ValueError: ``folder`` is there and not empty.
     """
-    raise NotImplementedError("interface only")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} exists already: remove it or choose another output")
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+        draft = Path(temporary) / folder.name
+        draft.mkdir()
+        weights = draft / WEIGHTS_FILES[model.kind]
+        _write_weights(model, weights)
+        scoring = _scoring_part(model, calibration, _checksum(weights))
+        fingerprint = _fingerprint(scoring)
+        description = {
+            "format": FORMAT_VERSION,
+            **scoring,
+            "fingerprint": fingerprint,
+            "provenance": dict(provenance),
+            "card": dict(card),
+        }
+        text = json.dumps(description, indent=2, allow_nan=False) + "\n"
+        for name, content in {**files, DESCRIPTION: text.encode()}.items():
+            path = draft / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        os.replace(draft, folder)
+    return fingerprint
 
 
 def load(folder: Path) -> Artifact:
-    """Read and check a folder that :func:`save` wrote; a ValueError names what is wrong."""
-    raise NotImplementedError("interface only")
+    """Read a folder that :func:`save` wrote, and check it.
+
+    Raises:
+        ValueError: the folder is damaged or no classifier; the message names file and problem.
+    """
+    path = folder / DESCRIPTION
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+        if description["format"] != FORMAT_VERSION:
+            raise ValueError(
+                f"format {description['format']!r} is not {FORMAT_VERSION}: written by another"
+                " release of this code"
+            )
+        kind = description["kind"]
+        if kind not in WEIGHTS_FILES:
+            raise ValueError(f"unknown kind {kind!r}: it is one of {', '.join(WEIGHTS_FILES)}")
+        weights = folder / WEIGHTS_FILES[kind]
+        if _checksum(weights) != description["weights_sha256"]:
+            raise ValueError(f"the checksum of {weights.name} differs: one of the two was changed")
+        model = _read_model(weights, description)
+        calibration = Calibration.from_json(description["calibration"])
+        scoring = _scoring_part(model, calibration, description["weights_sha256"])
+        if _fingerprint(scoring) != description["fingerprint"]:
+            raise ValueError("the fingerprint does not fit the contents: the file was edited")
+        return Artifact(
+            model=model,
+            calibration=calibration,
+            provenance=dict(description["provenance"]),
+            card=dict(description["card"]),
+            fingerprint=description["fingerprint"],
+        )
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"{folder} is no trained classifier: {error.filename} is missing"
+        ) from error
+    except OSError as error:
+        raise ValueError(f"cannot read {error.filename}: {error.strerror}") from error
+    except KeyError as error:
+        raise ValueError(f"damaged classifier, {path}: {error} is missing") from error
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"damaged classifier, {path}: {error}") from error
+
+
+def user_model(path: Path, label: str | None) -> Artifact:
+    """A user's own fastText ``.bin`` as a classifier, its probabilities taken at their word.
+
+    Raises:
+        ValueError: no label or one that the model lacks (the message lists them), or a bad file.
+    """
+    model = FastTextModel(path, label)
+    calibration = Calibration.identity()
+    checksum = _checksum(path)
+    card = {"kind": model.kind, "label": model.label, "file": path.name, "calibrated": False}
+    fingerprint = _fingerprint(_scoring_part(model, calibration, checksum))
+    return Artifact(model, calibration, {"weights_sha256": checksum}, card, fingerprint)
+
+
+def _scoring_part(model: Model, calibration: Calibration, checksum: str) -> dict[str, Any]:
+    """What changes a score, as JSON values."""
+    if isinstance(model, HashedLinear):
+        rules: dict[str, Any] = {"features": asdict(model.config)}
+    else:
+        rules = {"normaliser": words.VERSION, "label": model.label}
+    return {
+        "kind": model.kind,
+        **rules,
+        "calibration": calibration.to_json(),
+        "weights_sha256": checksum,
+    }
+
+
+def _fingerprint(scoring: Mapping[str, Any]) -> str:
+    text = json.dumps(scoring, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_weights(model: Model, path: Path) -> None:
+    if isinstance(model, FastTextModel):
+        shutil.copyfile(model.path, path)
+        return
+    tensors = {"weights": model.weights, "bias": np.array([model.bias], np.float64)}
+    safetensors.numpy.save_file(tensors, path)
+
+
+def _read_model(path: Path, description: Mapping[str, Any]) -> Model:
+    if description["kind"] == FastTextModel.kind:
+        if description["normaliser"] != words.VERSION:
+            raise ValueError(f"normaliser version {description['normaliser']} is not known here")
+        return FastTextModel(path, description["label"])
+    config = FeatureConfig(**description["features"])
+    try:
+        tensors = safetensors.numpy.load_file(path)
+        bias = tensors["bias"]
+        model = HashedLinear(config, tensors["weights"], float(bias.item()))
+    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+        raise ValueError(f"{path.name}: {error}") from error
+    return model

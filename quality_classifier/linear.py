@@ -16,12 +16,24 @@ from quality_classifier.words import FACTOR, TABLE, Table, next_word, nfc
 
 @dataclass(frozen=True)
 class HashedLinear:
-    """A trained linear model: ``weights`` float32 [config.buckets] and a bias."""
+    """A trained linear model.
+
+    Attributes:
+        weights: float32 [config.buckets].
+
+    Raises:
+        ValueError: weights of another shape or type, or a weight or bias that is not finite.
+    """
 
     config: FeatureConfig
     weights: npt.NDArray[np.float32]
     bias: float
     kind: ClassVar[str] = "hashed_linear"
+
+    def __post_init__(self) -> None:
+        _check(self.weights, self.config)
+        if not (np.isfinite(self.weights).all() and math.isfinite(self.bias)):
+            raise ValueError("the weights or the bias hold NaN or infinity")
 
     def margins(self, text: pa.Array) -> npt.NDArray[np.float64]:
         """Log odds before calibration of n documents: float64 [n]."""
@@ -36,16 +48,20 @@ def margins(
     Raises:
         ValueError: ``weights`` is not float32 [config.buckets], or ``text`` holds no text.
     """
-    if weights.shape != (config.buckets,) or weights.dtype != np.float32:
-        raise ValueError(
-            f"{config.buckets} buckets need as many float32 weights,"
-            f" not {weights.dtype} {list(weights.shape)}"
-        )
+    _check(weights, config)
     data, offsets = string_buffers(nfc(text))
     sums: npt.NDArray[np.float64] = _sum_weights(
         data, offsets, TABLE, weights, np.uint64(64 - config.log2_buckets), config.max_ngram == 2
     )
     return sums + bias
+
+
+def _check(weights: npt.NDArray[np.float32], config: FeatureConfig) -> None:
+    if weights.shape != (config.buckets,) or weights.dtype != np.float32:
+        raise ValueError(
+            f"{config.buckets} buckets need as many float32 weights,"
+            f" not {weights.dtype} {list(weights.shape)}"
+        )
 
 
 @njit(nogil=True, cache=True)

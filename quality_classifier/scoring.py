@@ -1,28 +1,50 @@
 """What the pipeline calls: a classifier by path, and the calibrated score of an Arrow array."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from quality_classifier.artifact import Artifact
+from quality_classifier import artifact
 
 
 class Classifier:
     """Scores text: P(curated) in [0, 1]. Threads may share one."""
 
-    def __init__(self, artifact: Artifact) -> None:
-        self.fingerprint: str = artifact.fingerprint
-        self.card: Mapping[str, Any] = artifact.card
-        self._artifact = artifact
+    def __init__(self, trained: artifact.Artifact) -> None:
+        self.fingerprint: str = trained.fingerprint
+        self.card: Mapping[str, Any] = trained.card
+        self._model = trained.model
+        self._calibration = trained.calibration
 
     def score(self, text: pa.Array) -> npt.NDArray[np.float32]:
         """Calibrated P(curated) of n documents, a string or large_string array: float32 [n]."""
-        return self._artifact.calibration.apply(self._artifact.model.margins(text))
+        return self._calibration.apply(self._model.margins(text))
 
 
 def load_classifier(path: str, label: str | None = None) -> Classifier:
-    """The classifier in a folder, or a fastText ``.bin`` with the name of its good label."""
-    raise NotImplementedError("interface only")
+    """The classifier in a folder that ``train.py`` wrote, or a fastText ``.bin``.
+
+    Args:
+        path: a folder or a fastText file, on this machine.
+        label: for a ``.bin`` the label of good text (DCLM's is ``__label__hq``); a folder has its
+            own, so there it is left out.
+
+    Raises:
+        ValueError: nothing there, damaged, a label that is missing, unknown or out of place.
+    """
+    if "://" in path:
+        raise ValueError(f"a classifier is read from this machine: copy {path} here first")
+    place = Path(path)
+    if not place.exists():
+        raise ValueError(f"there is no classifier at {path}: train one with train.py")
+    if place.is_file():
+        return Classifier(artifact.user_model(place, label))
+    loaded = artifact.load(place)
+    own = getattr(loaded.model, "label", None)
+    if label not in (None, own):
+        raise ValueError(f"{path} is a trained classifier and has its own label: leave out {label}")
+    return Classifier(loaded)
