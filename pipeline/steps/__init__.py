@@ -1,0 +1,74 @@
+"""The optional steps before the keep decision, by the names of ``conf/pipeline/steps.yaml``."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any
+
+from pipeline.steps.c4 import C4
+from pipeline.steps.contract import Step
+from pipeline.steps.decontamination import Decontamination
+from pipeline.steps.fineweb import FineWeb
+from pipeline.steps.gopher import GopherQuality
+from pipeline.steps.language import Language
+from pipeline.steps.repetition import GopherRepetition
+from pipeline.steps.urls import UrlBlocklist
+
+__all__ = ["Step", "build_steps"]
+
+_STEPS: Mapping[str, Callable[..., Step]] = {
+    "url_blocklist": UrlBlocklist,
+    "language": Language,
+    "gopher": GopherQuality,
+    "gopher_repetition": GopherRepetition,
+    "c4": C4,
+    "fineweb": FineWeb,
+    "decontamination": Decontamination,
+}
+
+
+def build_steps(settings: Mapping[str, Mapping[str, Any]]) -> list[Step]:
+    """The steps of a run, in the order given.
+
+    Args:
+        settings: for each step all of its settings, as ``pipeline.config.resolve_steps`` gives.
+
+    Raises:
+        ValueError: a step or setting is unknown, missing or wrong; the message names the step.
+    """
+    return [_build(name, values) for name, values in settings.items()]
+
+
+def _build(name: str, values: Mapping[str, Any]) -> Step:
+    if name not in _STEPS:
+        raise ValueError(f"unknown step {name!r}; known are {list(_STEPS)}")
+    kinds = {field.name: field.type for field in fields(_STEPS[name])}  # type: ignore[arg-type]
+    if values.keys() != kinds.keys():
+        unknown, missing = (
+            sorted(values.keys() - kinds.keys()),
+            sorted(kinds.keys() - values.keys()),
+        )
+        wrong = f"no setting {unknown}" if unknown else f"the settings {missing} are missing"
+        raise ValueError(f"step {name}: {wrong}; its settings are {list(kinds)}")
+    for key, kind in kinds.items():
+        if not _fits(values[key], kind):
+            raise ValueError(f"step {name}: {key} must be {_WORDS[kind]}, not {values[key]!r}")
+    try:
+        return _STEPS[name](**values)
+    except ValueError as error:
+        raise ValueError(f"step {name}: {error}") from error
+
+
+_WORDS: Mapping[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    list[str]: "a list of text",
+    list[float]: "a list of numbers",
+}
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    if kind in (list[str], list[float]):
+        return isinstance(value, list) and all(_fits(part, kind.__args__[0]) for part in value)
+    allowed = (int, float) if kind is float else kind
+    return isinstance(value, allowed) and not isinstance(value, bool)

@@ -1,0 +1,123 @@
+"""What the kernels of the steps share: characters, their classes, hashes and hash sets.
+
+Definitions that hold for every step:
+
+- A *character* is a Unicode code point.
+- A *word* is a run of anything but Unicode white space, as ``str.split()`` finds it, punctuation
+  included. The papers leave word tokenisation open. Text in scripts without spaces (Chinese,
+  Japanese, Thai) has few, long words under it: drop such documents with the ``language`` step, or
+  do not use rules that count words on them.
+- A *line* is what stands between newlines, without the white space at its ends. Blank lines do not
+  count. A *paragraph* is a run of lines with no blank line between them.
+"""
+
+import functools
+from typing import Final
+
+import numba as nb
+import numpy as np
+import numpy.typing as npt
+
+from quality_classifier.buffers import Octets, load_u8, load_u64, multiply_high
+
+SPACE: Final = 1
+LETTER: Final = 2
+ALPHANUMERIC: Final = 4
+
+NEWLINE: Final = 10
+MAXIMUM: Final = 0x110000
+
+_ODD_1 = np.uint64(0x9E3779B97F4A7C15)
+_ODD_2 = np.uint64(0xD6E8FEB86659FD93)
+
+
+@functools.cache
+def classes() -> Octets:
+    """The classes of every code point, as bits: uint8 [0x110000].
+
+    ``SPACE``, ``LETTER`` and ``ALPHANUMERIC`` are ``str.isspace``, ``isalpha`` and ``isalnum``.
+    """
+    every = np.arange(MAXIMUM, dtype=np.uint32).view("U1")
+    bits = SPACE * np.strings.isspace(every)
+    bits |= LETTER * np.strings.isalpha(every)
+    bits |= ALPHANUMERIC * np.strings.isalnum(every)
+    return bits.astype(np.uint8)
+
+
+def character_set(characters: str) -> npt.NDArray[np.bool_]:
+    """Whether each code point is one of ``characters``: bool [0x110000]."""
+    members = np.zeros(MAXIMUM, np.bool_)
+    members[[ord(character) for character in characters]] = True
+    return members
+
+
+@nb.njit(nogil=True, cache=True)
+def decode(octets: Octets, at: int) -> tuple[int, int]:
+    """The code point at byte ``at`` of valid UTF-8, and how many bytes it takes."""
+    first = int(octets[at])
+    if first < 0x80:
+        return first, 1
+    second = int(octets[at + 1]) & 0x3F
+    if first < 0xE0:
+        return (first & 0x1F) << 6 | second, 2
+    third = int(octets[at + 2]) & 0x3F
+    if first < 0xF0:
+        return (first & 0x0F) << 12 | second << 6 | third, 3
+    fourth = int(octets[at + 3]) & 0x3F
+    return (first & 0x07) << 18 | second << 12 | third << 6 | fourth, 4
+
+
+@nb.njit(nogil=True, cache=True)
+def mix(state: np.uint64, value: np.uint64) -> np.uint64:
+    """A 64-bit hash of a state and the next value: both halves of a 128-bit product, folded."""
+    a = state ^ value ^ _ODD_1
+    return (a * _ODD_2) ^ multiply_high(a, _ODD_2) ^ (state << np.uint64(1))
+
+
+@nb.njit(nogil=True, cache=True)
+def hash_bytes(octets: Octets, start: int, end: int) -> np.uint64:
+    """A 64-bit hash of ``octets[start:end]``; never 0, which marks a free slot in a set."""
+    base = octets.ctypes.data
+    state = np.uint64(end - start)
+    at = start
+    while at + 8 <= end:
+        state = mix(state, load_u64(base + at))
+        at += 8
+    tail = np.uint64(0)
+    while at < end:
+        tail = tail << np.uint64(8) | np.uint64(load_u8(base + at))
+        at += 1
+    state = mix(mix(state, tail), np.uint64(0))
+    return state | np.uint64(state == 0)
+
+
+@nb.njit(nogil=True, cache=True)
+def table_size(entries: int) -> int:
+    """The number of slots of a hash table for so many entries: a power of two, at most 3/4 full."""
+    size = 4
+    while 3 * size < 4 * entries:
+        size *= 2
+    return size
+
+
+@nb.njit(nogil=True, cache=True)
+def add(table: npt.NDArray[np.uint64], mask: int, key: np.uint64) -> bool:
+    """Put a key other than 0 into a set of ``mask + 1`` slots. True if it is new."""
+    slot = np.int64(key & np.uint64(mask))
+    while table[slot] != 0:
+        if table[slot] == key:
+            return False
+        slot = (slot + 1) & mask
+    table[slot] = key
+    return True
+
+
+@nb.njit(nogil=True, cache=True)
+def holds(table: npt.NDArray[np.uint64], mask: int, key: np.uint64) -> bool:
+    """Whether a key other than 0 is in a set of ``mask + 1`` slots."""
+    slot = np.int64(key & np.uint64(mask))
+    while table[slot] != 0:
+        if table[slot] == key:
+            return True
+        slot = (slot + 1) & mask
+    return False

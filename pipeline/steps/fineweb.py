@@ -1,0 +1,147 @@
+r"""The custom rules of FineWeb: Penedo et al. 2024, section 3.6, and their code in datatrove.
+
+The paper has three rules; the fourth (many short lines per word: lists) is in the code that made
+FineWeb only. Lines are those of :mod:`pipeline.steps.characters`: datatrove's as well, but that
+white space at the ends of a line is ignored: ``\r\n`` gives the same as ``\n``.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import numba as nb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipeline.steps.characters import (
+    NEWLINE,
+    SPACE,
+    add,
+    character_set,
+    classes,
+    decode,
+    hash_bytes,
+    table_size,
+)
+from pipeline.steps.contract import Codes, Counts, Flags, first_failing, ratio
+from quality_classifier.buffers import Octets, Offsets, string_buffers
+
+
+class Statistics(NamedTuple):
+    """What the rules look at, for n documents: each int64 [n]."""
+
+    words: Counts
+    newlines: Counts
+    lines: Counts
+    punctuated_lines: Counts
+    short_lines: Counts
+    line_characters: Counts
+    repeated_characters: Counts
+    """Characters of lines that an earlier line of the document equals."""
+
+
+def measure(text: pa.Array, line_ends: str, short_line: int) -> Statistics:
+    """Count in each text (string or large_string [n] without nulls) what the rules need.
+
+    Args:
+        text: the documents.
+        line_ends: the characters that count as punctuation at the end of a line.
+        short_line: a line of at most so many characters is short.
+    """
+    octets, offsets = string_buffers(text)
+    counts = np.zeros((len(Statistics._fields), len(text)), np.int64)
+    _measure(octets, offsets, classes(), character_set(line_ends), short_line, counts)
+    return Statistics(*counts)
+
+
+@dataclass(frozen=True)
+class FineWeb:
+    """Drops what breaks one of the rules."""
+
+    line_ends: str
+    min_punctuated_lines: float
+    short_line_characters: int
+    max_short_lines: float
+    max_repeated_characters: float
+    max_newlines_per_word: float
+
+    reasons: ClassVar[tuple[str, ...]] = (
+        "fineweb_line_punctuation",
+        "fineweb_short_lines",
+        "fineweb_repeated_lines",
+        "fineweb_newlines",
+    )
+
+    def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Codes]:
+        """The batch as it came, and the codes."""
+        s = measure(batch["text"], self.line_ends, self.short_line_characters)
+        return batch, first_failing(
+            ratio(s.punctuated_lines, s.lines) <= self.min_punctuated_lines,
+            ratio(s.short_lines, s.lines) >= self.max_short_lines,
+            ratio(s.repeated_characters, s.line_characters) >= self.max_repeated_characters,
+            ratio(s.newlines, s.words) > self.max_newlines_per_word,
+        )
+
+
+@nb.njit(nogil=True, cache=True)
+def _measure(
+    octets: Octets,
+    offsets: Offsets,
+    classes: Octets,
+    line_ends: Flags,
+    short_line: int,
+    counts: npt.NDArray[np.int64],
+) -> None:
+    seen = np.empty(1024, np.uint64)
+    for i in range(len(offsets) - 1):
+        start = int(offsets[i])
+        end = int(offsets[i + 1])
+        newlines = 0
+        for at in range(start, end):
+            newlines += octets[at] == NEWLINE
+        size = table_size(newlines + 1)
+        if size > len(seen):
+            seen = np.empty(size, np.uint64)
+        seen[:size] = 0
+
+        words = lines = punctuated_lines = short_lines = 0
+        line_characters = repeated_characters = 0
+        in_word = False
+        first = start  # of the line that we are in, if length is not 0
+        last = start  # the byte after its last character that is not white space
+        length = position = 0  # characters up to there, and up to here
+        terminal = False
+        at = start
+        while at <= end:
+            code, width = NEWLINE, 1  # the end of the text ends its last line
+            if at < end:
+                code, width = decode(octets, at)
+            if not classes[code] & SPACE:
+                if length == 0:
+                    first = at
+                    position = 0
+                words += not in_word
+                in_word = True
+                position += 1
+                length = position
+                last = at + width
+                terminal = line_ends[code]
+            else:
+                in_word = False
+                position += 1
+                if code == NEWLINE and length:
+                    lines += 1
+                    punctuated_lines += terminal
+                    short_lines += length <= short_line
+                    line_characters += length
+                    if not add(seen, size - 1, hash_bytes(octets, first, last)):
+                        repeated_characters += length
+                    length = 0
+            at += width
+        counts[0, i] = words
+        counts[1, i] = newlines
+        counts[2, i] = lines
+        counts[3, i] = punctuated_lines
+        counts[4, i] = short_lines
+        counts[5, i] = line_characters
+        counts[6, i] = repeated_characters

@@ -1,0 +1,168 @@
+"""The quality rules of MassiveText: Rae et al. 2021 (Gopher), appendix A1.1, "Quality Filtering".
+
+Words and lines are those of :mod:`pipeline.steps.characters`. Where the paper is vague: a bullet
+point is ``•`` or ``-`` (as in datatrove), an ellipsis is ``...`` or ``…``, and a stop word counts
+without the punctuation at its ends and in any case (``The`` and ``“with”,`` count).
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import numba as nb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipeline.steps.characters import ALPHANUMERIC, LETTER, NEWLINE, SPACE, classes, decode
+from pipeline.steps.contract import Codes, Counts, first_failing, ratio
+from quality_classifier.buffers import Octets, Offsets, string_buffers
+
+STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
+
+_STOP_CODES = np.array([int.from_bytes(word.encode(), "big") for word in STOP_WORDS], np.int64)
+_ELLIPSIS = ord("…")
+_BULLET = ord("•")
+
+
+class Statistics(NamedTuple):
+    """What the rules look at, for n documents: each int64 [n]."""
+
+    words: Counts
+    word_characters: Counts
+    alphabetic_words: Counts
+    stop_words: Counts
+    hashes: Counts
+    ellipses: Counts
+    lines: Counts
+    bullet_lines: Counts
+    ellipsis_lines: Counts
+
+
+def measure(text: pa.Array) -> Statistics:
+    """Count in each text (string or large_string [n] without nulls) what the rules need."""
+    octets, offsets = string_buffers(text)
+    counts = np.zeros((len(Statistics._fields), len(text)), np.int64)
+    _measure(octets, offsets, classes(), _STOP_CODES, counts)
+    return Statistics(*counts)
+
+
+@dataclass(frozen=True)
+class GopherQuality:
+    """Drops what breaks one of the rules."""
+
+    min_words: float
+    max_words: float
+    min_mean_word_characters: float
+    max_mean_word_characters: float
+    max_hash_ratio: float
+    max_ellipsis_ratio: float
+    max_bullet_lines: float
+    max_ellipsis_lines: float
+    min_alphabetic_words: float
+    min_stop_words: float
+
+    reasons: ClassVar[tuple[str, ...]] = (
+        "gopher_word_count",
+        "gopher_word_length",
+        "gopher_hashes",
+        "gopher_ellipses",
+        "gopher_bullet_lines",
+        "gopher_ellipsis_lines",
+        "gopher_alphabetic_words",
+        "gopher_stop_words",
+    )
+
+    def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Codes]:
+        """The batch as it came, and the codes."""
+        s = measure(batch["text"])
+        length = ratio(s.word_characters, s.words)
+        return batch, first_failing(
+            (s.words < self.min_words) | (s.words > self.max_words),
+            (length < self.min_mean_word_characters) | (length > self.max_mean_word_characters),
+            ratio(s.hashes, s.words) > self.max_hash_ratio,
+            ratio(s.ellipses, s.words) > self.max_ellipsis_ratio,
+            ratio(s.bullet_lines, s.lines) > self.max_bullet_lines,
+            ratio(s.ellipsis_lines, s.lines) > self.max_ellipsis_lines,
+            ratio(s.alphabetic_words, s.words) < self.min_alphabetic_words,
+            s.stop_words < self.min_stop_words,
+        )
+
+
+@nb.njit(nogil=True, cache=True)
+def _measure(
+    octets: Octets,
+    offsets: Offsets,
+    classes: Octets,
+    stop_codes: npt.NDArray[np.int64],
+    counts: npt.NDArray[np.int64],
+) -> None:
+    for i in range(len(offsets) - 1):
+        words = word_characters = alphabetic_words = 0
+        hashes = ellipses = 0
+        lines = bullet_lines = ellipsis_lines = 0
+        stop_words = 0  # a bit for each one seen
+        in_word = has_letter = in_line = False
+        stem = 0  # the word's bytes from its first to its last letter, while they are at most 4
+        pending = 0  # how many characters that are no letter or digit follow the stem
+        dots = 0  # full stops in a row
+        ends_in_ellipsis = False
+        at = int(offsets[i])
+        end = int(offsets[i + 1])
+        while at <= end:
+            code, width = NEWLINE, 1  # the end of the text ends its last word and line
+            if at < end:
+                code, width = decode(octets, at)
+            kind = classes[code]
+            at += width
+            if kind & SPACE:
+                if in_word:
+                    words += 1
+                    alphabetic_words += has_letter
+                    if stem:
+                        for k in range(len(stop_codes)):
+                            if stop_codes[k] == stem:
+                                stop_words |= 1 << k
+                    in_word = has_letter = False
+                    stem = pending = dots = 0
+                if code == NEWLINE:
+                    lines += in_line
+                    ellipsis_lines += in_line and ends_in_ellipsis
+                    in_line = False
+                continue
+            in_word = True
+            word_characters += 1
+            if not in_line:
+                in_line = True
+                bullet_lines += code == _BULLET or code == 45
+            dots = dots + 1 if code == 46 else 0
+            ends_in_ellipsis = dots >= 3 or code == _ELLIPSIS
+            ellipses += (dots > 0 and dots % 3 == 0) or code == _ELLIPSIS
+            hashes += code == 35
+            if kind & LETTER:
+                has_letter = True
+            # A stop word is ASCII letters; anything else inside a word makes it another word.
+            lower = code | 32
+            if 97 <= lower <= 122:
+                stem = -1 if pending or stem < 0 or stem >= 1 << 24 else stem << 8 | lower
+            elif kind & ALPHANUMERIC:
+                stem = -1
+            elif stem > 0:
+                pending += 1
+        counts[0, i] = words
+        counts[1, i] = word_characters
+        counts[2, i] = alphabetic_words
+        counts[3, i] = _bits(stop_words)
+        counts[4, i] = hashes
+        counts[5, i] = ellipses
+        counts[6, i] = lines
+        counts[7, i] = bullet_lines
+        counts[8, i] = ellipsis_lines
+
+
+@nb.njit(nogil=True, cache=True)
+def _bits(value: int) -> int:
+    n = 0
+    while value:
+        n += value & 1
+        value >>= 1
+    return n

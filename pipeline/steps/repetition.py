@@ -1,0 +1,308 @@
+"""The repetition rules of MassiveText: Rae et al. 2021 (Gopher), appendix A1.1 and table A1.
+
+Lines, paragraphs and words are those of :mod:`pipeline.steps.characters`. Where the paper is vague
+we follow datatrove: of a repeated line, paragraph or n-gram all but the first count; n-grams are
+read from left to right, and after one that repeats an earlier one the reading goes on behind it, so
+no character counts twice. Shares are of all characters of the document. The most frequent n-gram
+counts as often as it occurs, with single spaces between its words; of equally frequent ones the
+first counts, also where all occur once, so very short documents fail these rules.
+
+The n-grams of a document are *named*, not hashed: the name of an n-gram is the place where it first
+occurs, and the n-gram at place p is known by the pair of names of the (n - 1)-grams at p and p + 1.
+An n-gram can only repeat where both of these do, so the places worth looking at get few quickly,
+and all of n = 2 … 10 take about the time of two passes over the words.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import numba as nb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipeline.counts import measure as measure_counts
+from pipeline.steps.characters import (
+    NEWLINE,
+    SPACE,
+    add,
+    classes,
+    decode,
+    hash_bytes,
+    mix,
+    table_size,
+)
+from pipeline.steps.contract import Codes, Counts, first_failing, ratio
+from quality_classifier.buffers import Octets, Offsets, string_buffers
+
+LONGEST_TOP = 4
+"""The most frequent n-gram is looked for from n = 2 to this."""
+LONGEST = 10
+"""Repeated n-grams are looked for from n = LONGEST_TOP + 1 to this."""
+
+_LINE_COUNTS = 6
+Integers = npt.NDArray[np.int32]
+
+
+class Statistics(NamedTuple):
+    """What the rules look at, for n documents: each int64, [n] or for n-grams [*, n]."""
+
+    characters: Counts
+    lines: Counts
+    repeated_lines: Counts
+    repeated_line_characters: Counts
+    paragraphs: Counts
+    repeated_paragraphs: Counts
+    repeated_paragraph_characters: Counts
+    top: Counts
+    """Characters of the most frequent n-gram, times how often it occurs: n = 2, 3, 4."""
+    repeated: Counts
+    """Characters of repeated n-grams: n = 5 … 10."""
+
+
+def measure(text: pa.Array) -> Statistics:
+    """Count in each text (string or large_string [n] without nulls) what the rules need."""
+    octets, offsets = string_buffers(text)
+    _, characters, words = measure_counts(text)
+    counts = np.zeros((_LINE_COUNTS + LONGEST - 1, len(text)), np.int64)
+    _measure(octets, offsets, classes(), words, counts)
+    n_grams = counts[_LINE_COUNTS:]
+    fields = [*counts[:_LINE_COUNTS], n_grams[: LONGEST_TOP - 1], n_grams[LONGEST_TOP - 1 :]]
+    return Statistics(characters, *fields)
+
+
+@dataclass(frozen=True)
+class GopherRepetition:
+    """Drops what breaks one of the rules. Lists hold a value for each n, in order."""
+
+    max_repeated_lines: float
+    max_repeated_paragraphs: float
+    max_repeated_line_characters: float
+    max_repeated_paragraph_characters: float
+    max_top_n_gram: list[float]
+    max_repeated_n_grams: list[float]
+
+    reasons: ClassVar[tuple[str, ...]] = (
+        "gopher_repeated_lines",
+        "gopher_repeated_paragraphs",
+        "gopher_repeated_line_characters",
+        "gopher_repeated_paragraph_characters",
+        *(f"gopher_top_{n}_gram" for n in range(2, 5)),
+        *(f"gopher_repeated_{n}_grams" for n in range(5, 11)),
+    )
+
+    def __post_init__(self) -> None:
+        for name, wanted in (("max_top_n_gram", "2 to 4"), ("max_repeated_n_grams", "5 to 10")):
+            low, high = (int(n) for n in wanted.split(" to "))
+            if len(getattr(self, name)) != high - low + 1:
+                raise ValueError(f"{name} needs {high - low + 1} values, for n from {wanted}")
+
+    def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Codes]:
+        """The batch as it came, and the codes."""
+        s = measure(batch["text"])
+        return batch, first_failing(
+            ratio(s.repeated_lines, s.lines) > self.max_repeated_lines,
+            ratio(s.repeated_paragraphs, s.paragraphs) > self.max_repeated_paragraphs,
+            ratio(s.repeated_line_characters, s.characters) > self.max_repeated_line_characters,
+            ratio(s.repeated_paragraph_characters, s.characters)
+            > self.max_repeated_paragraph_characters,
+            *(
+                ratio(part, s.characters) > limit
+                for part, limit in zip(s.top, self.max_top_n_gram, strict=True)
+            ),
+            *(
+                ratio(part, s.characters) > limit
+                for part, limit in zip(s.repeated, self.max_repeated_n_grams, strict=True)
+            ),
+        )
+
+
+@nb.njit(nogil=True, cache=True)
+def _measure(
+    octets: Octets,
+    offsets: Offsets,
+    classes: Octets,
+    words: npt.NDArray[np.int64],
+    counts: npt.NDArray[np.int64],
+) -> None:
+    longest = 0
+    for i in range(len(words)):
+        longest = max(longest, words[i])
+    hashes = np.empty(longest, np.uint64)  # of each word
+    ends = np.zeros(longest + 1, np.int32)  # characters of all words before each word
+    names = np.empty(longest, np.int32)
+    times = np.empty(longest, np.int32)
+    places = np.empty(longest, np.int32)
+    keys = np.empty(table_size(longest), np.uint64)
+    firsts = np.empty(len(keys), np.int32)
+    seen = np.empty(1024, np.uint64)
+    for i in range(len(offsets) - 1):
+        start = int(offsets[i])
+        end = int(offsets[i + 1])
+        newlines = 0
+        for at in range(start, end):
+            newlines += octets[at] == NEWLINE
+        size = 2 * table_size(newlines + 2)  # lines in one half, paragraphs in the other
+        if size > len(seen):
+            seen = np.empty(size, np.uint64)
+        seen[:size] = 0
+        out = counts[:, i]
+        _scan(octets, start, end, classes, seen[:size], hashes, ends, out)
+        n = words[i]
+        _n_grams(hashes[:n], ends, names, times, places, keys, firsts, out[_LINE_COUNTS:])
+
+
+@nb.njit(nogil=True, cache=True)
+def _scan(
+    octets: Octets,
+    start: int,
+    end: int,
+    classes: Octets,
+    seen: npt.NDArray[np.uint64],
+    hashes: npt.NDArray[np.uint64],
+    ends: Integers,
+    out: npt.NDArray[np.int64],
+) -> None:
+    """Find the repeated lines and paragraphs; store the hash and the length of each word."""
+    half = len(seen) // 2
+    seen_lines = seen[:half]
+    seen_paragraphs = seen[half:]
+    lines = repeated_lines = repeated_line_characters = 0
+    paragraphs = repeated_paragraphs = repeated_paragraph_characters = 0
+    word = 0
+    in_word = False
+    word_start = start
+    characters = 0  # of all words so far
+    first = last = start  # the line's first byte, and the byte after its last
+    length = position = 0  # the line's characters up to ``last``, and up to here
+    paragraph = np.uint64(0)  # hash of the lines of the paragraph
+    paragraph_characters = 0
+    at = start
+    while at <= end + 1:
+        code, width = NEWLINE, 1  # the end of the text ends its last line, then its paragraph
+        if at < end:
+            code, width = decode(octets, at)
+        position += 1
+        if not classes[code] & SPACE:
+            if not in_word:
+                in_word = True
+                word_start = at
+            if length == 0:
+                first = at
+                position = 1
+            length = position
+            last = at + width
+            characters += 1
+        else:
+            if in_word:
+                in_word = False
+                hashes[word] = hash_bytes(octets, word_start, at)
+                word += 1
+                ends[word] = characters
+            if code == NEWLINE:
+                if length:
+                    line = hash_bytes(octets, first, last)
+                    lines += 1
+                    if not add(seen_lines, half - 1, line):
+                        repeated_lines += 1
+                        repeated_line_characters += length
+                    paragraph = mix(paragraph, line)
+                    paragraph_characters += length + (paragraph_characters > 0)
+                    length = 0
+                elif paragraph_characters:
+                    paragraphs += 1
+                    key = paragraph | np.uint64(paragraph == 0)
+                    if not add(seen_paragraphs, half - 1, key):
+                        repeated_paragraphs += 1
+                        repeated_paragraph_characters += paragraph_characters
+                    paragraph = np.uint64(0)
+                    paragraph_characters = 0
+        at += width
+    out[0] = lines
+    out[1] = repeated_lines
+    out[2] = repeated_line_characters
+    out[3] = paragraphs
+    out[4] = repeated_paragraphs
+    out[5] = repeated_paragraph_characters
+
+
+@nb.njit(nogil=True, cache=True)
+def _n_grams(
+    hashes: npt.NDArray[np.uint64],
+    ends: Integers,
+    names: Integers,
+    times: Integers,
+    places: Integers,
+    keys: npt.NDArray[np.uint64],
+    firsts: Integers,
+    out: npt.NDArray[np.int64],
+) -> None:
+    """Fill ``out`` for n = 2 … 10. The rest but the hashes and ends of words is room to work in.
+
+    ``names[p]`` is -1 once the n-gram at p occurs once only; ``places`` are the others, ascending;
+    ``times[name]`` is how often the n-gram of this name occurs.
+    """
+    words = len(hashes)
+    n_places = words
+    for n in range(1, LONGEST + 1):
+        # Name the n-gram of every place.
+        size = table_size(n_places)
+        keys[:size] = 0
+        kept = 0
+        for k in range(n_places):
+            place = k
+            key = np.uint64(0)
+            if n == 1:
+                key = hashes[k]
+            else:
+                place = places[k]
+                if place + 1 >= words or names[place + 1] < 0:
+                    names[place] = -1
+                    continue
+                # Both names are below 2**31: the sum is never 0.
+                key = np.uint64(names[place] + 1) << np.uint64(32) | np.uint64(names[place + 1])
+            slot = _slot(keys, size - 1, key)
+            if keys[slot] == 0:
+                keys[slot] = key
+                firsts[slot] = place
+                times[place] = 0
+            names[place] = firsts[slot]
+            times[firsts[slot]] += 1
+            places[kept] = place
+            kept += 1
+        # Keep the places whose n-gram repeats.
+        n_places = 0
+        most = 1
+        top = 0
+        for k in range(kept):
+            place = places[k]
+            name = names[place]
+            if times[name] == 1:
+                names[place] = -1
+                continue
+            places[n_places] = place
+            n_places += 1
+            if times[name] > most:
+                most = times[name]
+                top = name
+        if 2 <= n <= LONGEST_TOP and words >= n:
+            out[n - 2] = most * np.int64(ends[top + n] - ends[top] + n - 1)
+        elif n > LONGEST_TOP:
+            behind = 0
+            for k in range(n_places):
+                place = places[k]
+                if place < behind:
+                    continue
+                if times[names[place]] == 0:  # seen: its count is of no more use
+                    out[n - 2] += ends[place + n] - ends[place]
+                    behind = place + n
+                times[names[place]] = 0
+
+
+@nb.njit(nogil=True, cache=True)
+def _slot(keys: npt.NDArray[np.uint64], mask: int, key: np.uint64) -> np.int64:
+    """Where ``key`` is in the table, or would be put."""
+    slot = np.int64(mix(np.uint64(0), key) & np.uint64(mask))
+    while keys[slot] != 0 and keys[slot] != key:
+        slot = (slot + 1) & mask
+    return slot
