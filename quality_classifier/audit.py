@@ -6,7 +6,6 @@ reads the shards of a pipeline run. Every default is in ``conf/classifier/audit.
 """
 
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,9 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING, DictConfig
 
-from quality_classifier.metrics import expected_keep_rate
+from quality_classifier import command_line
+from quality_classifier.metrics import expected_keep_rate, wilson
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -56,9 +56,6 @@ LENGTHS = ("under 500 B", "500 B to 2 kB", "2 to 8 kB", "8 to 32 kB", "32 kB and
 _LENGTH_EDGES = np.array([500, 2_000, 8_000, 32_000])
 
 _HOST = r"^[A-Za-z][A-Za-z0-9+.\-]*://(?:[^/?#@]*@)?(?:www\.)?(?P<host>[^/?#:]+)"
-
-_Z = 1.959963984540054
-"""The normal quantile of 97.5 %."""
 
 _SUMS = ("documents", "score", "threshold", "expected", "expected_squared", "run")
 
@@ -144,14 +141,6 @@ def audit(documents: pa.Table, by: Sequence[str], alpha: float, threshold: float
     for batch in documents.to_batches():
         counts.update(batch)
     return counts.table()
-
-
-def wilson(rate: FloatArray, n: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Wilson's score interval of 95 % for each rate observed among ``n`` (may be infinite)."""
-    spread = _Z**2 / n
-    center = (rate + spread / 2) / (1 + spread)
-    half = _Z * np.sqrt(rate * (1 - rate) / n + spread / (4 * n)) / (1 + spread)
-    return np.maximum(center - half, 0), np.minimum(center + half, 1)
 
 
 def effective_number(mean: FloatArray, mean_square: FloatArray, n: FloatArray) -> FloatArray:
@@ -289,17 +278,17 @@ ConfigStore.instance().store(name="audit_schema", node=AuditConfig)
 
 
 @hydra.main(version_base=None, config_path="../conf/classifier", config_name="audit")
-def main(config: Any) -> None:
+def main(config: DictConfig) -> None:
+    """The command line."""
+    command_line.run(print_audit, config)
+
+
+def print_audit(config: AuditConfig) -> None:
     """Print the audit, and write it as Parquet where that is asked for."""
-    try:
-        settings = OmegaConf.to_object(config)
-        assert isinstance(settings, AuditConfig)
-        table = audit_run(settings)
-        print(text_table(table, settings.rows))
-        if settings.output:
-            pq.write_table(table, settings.output)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    table = audit_run(config)
+    print(text_table(table, config.rows))
+    if config.output:
+        pq.write_table(table, config.output)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ BINS = 10
 """Equal bins of the score over [0, 1], for the calibration error and the reliability diagram."""
 
 CONFIDENCE = 0.95
+_Z = 1.959963984540054  # the normal quantile of 97.5 %
 
 _CLIP = 2.0**-24
 """Scores are float32 and may be exactly 0 or 1: for the log loss they are held this far off."""
@@ -40,7 +41,7 @@ def evaluate(
     score: npt.NDArray[np.float32],
     positive: Flags,
     weight: FloatArray,
-    source: Sequence[str],
+    source: npt.NDArray[np.str_],
     replicates: int,
     seed: int,
 ) -> dict[str, Estimate]:
@@ -57,7 +58,7 @@ def evaluate(
     order = np.argsort(-score, kind="stable")
     exact = score[order].astype(np.float64)
     positive, weight = positive[order], weight[order]
-    names = np.unique(np.asarray(source, np.str_), return_inverse=True)[1]
+    names = np.unique(source, return_inverse=True)[1]
     strata = 2 * names[order] + positive
     point = weighted_metrics(exact, positive, weight[None, :])
     draws = [
@@ -111,8 +112,9 @@ def reliability(
 ) -> list[dict[str, float]]:
     """The points of a reliability diagram: one row per bin that holds a document.
 
-    ``score`` is the mean score in the bin, ``positive`` the share of positives, and ``weight`` the
-    bin's share of all; the first two agree where the scores are calibrated.
+    ``score`` is the mean score in the bin, ``positive`` the share of positives with the ends of
+    its interval, and ``weight`` the bin's share of all. The first two agree where the scores are
+    calibrated.
     """
     exact = score.astype(np.float64)
     bins = bin_of(exact)
@@ -120,6 +122,9 @@ def reliability(
     for i in np.unique(bins):
         inside = bins == i
         share = weight[inside] / weight[inside].sum()
+        rate = share @ positive[inside]
+        # Kish's effective number: unequal weights tell less than as many equal ones.
+        low, high = wilson(rate, 1 / (share @ share))
         rows.append(
             {
                 "low": i / BINS,
@@ -127,7 +132,9 @@ def reliability(
                 "documents": int(inside.sum()),
                 "weight": float(weight[inside].sum() / weight.sum()),
                 "score": float(share @ exact[inside]),
-                "positive": float(share @ positive[inside]),
+                "positive": float(rate),
+                "positive_low": float(low),
+                "positive_high": float(high),
             }
         )
     return rows
@@ -147,6 +154,14 @@ def curves(
         "recall": true[0] / true[0, -1],
         "precision": true[0] / (true[0] + false[0]),
     }
+
+
+def wilson(rate: FloatArray, n: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Wilson's score interval of 95 % for each rate observed among ``n`` (may be infinite)."""
+    spread = _Z**2 / n
+    center = (rate + spread / 2) / (1 + spread)
+    half = _Z * np.sqrt(rate * (1 - rate) / n + spread / (4 * n)) / (1 + spread)
+    return np.maximum(center - half, 0), np.minimum(center + half, 1)
 
 
 def expected_keep_rate(score: npt.NDArray[np.float32], alpha: float) -> FloatArray:

@@ -4,7 +4,6 @@ Everything here depends on what documents say, not on the order in which they we
 seed: a document that was held out once stays held out when more text is added or a seed changes.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from quality_classifier.hashing import xxh3_64, xxh3_128
+
+CLASSES = {True: "positive", False: "negative"}
 
 SPLITS = ("train", "calibration", "test")
 
@@ -93,7 +94,7 @@ def assign(text: pa.ChunkedArray, calibration: float, test: float) -> npt.NDArra
     return np.select([draw < test, draw < test + calibration], [2, 1], 0).astype(np.int8)
 
 
-def balanced_weights(positive: Flags, source: Sequence[str], most: float) -> FloatArray:
+def balanced_weights(positive: Flags, source: npt.NDArray[np.str_], most: float) -> FloatArray:
     """Weights under which both classes count the same, and within a class all sources.
 
     A small source stays small: no document weighs more than ``most`` times what it would if its
@@ -108,13 +109,25 @@ def balanced_weights(positive: Flags, source: Sequence[str], most: float) -> Flo
         float64 [n] with mean 1.
     """
     weight = np.empty(len(positive), np.float64)
-    names = np.unique(np.asarray(source, np.str_), return_inverse=True)[1]
+    names = np.unique(source, return_inverse=True)[1]
     for members in (positive, ~positive):
         sizes = np.bincount(names[members])
         fair = members.sum() / (np.count_nonzero(sizes) * np.maximum(sizes, 1))
         weight[members] = np.minimum(fair, most)[names[members]]
         weight[members] *= len(positive) / (2 * weight[members].sum())
     return weight
+
+
+def repeats(weight: FloatArray, seed: int) -> npt.NDArray[np.int64]:
+    """How often to show each of n documents to a trainer that knows no weights: int64 [n].
+
+    In proportion to ``weight`` (float64 [n], mean 1), rounded up or down at random so that it is
+    right on average. Every document is shown at least once, unless that would more than double
+    their number.
+    """
+    scale = min(1 / weight.min(), 2.0)
+    draw = np.random.default_rng(seed).random(len(weight))
+    return np.floor(weight * scale + draw).astype(np.int64)
 
 
 def _hashes(text: pa.ChunkedArray) -> npt.NDArray[np.uint64]:

@@ -1,0 +1,325 @@
+"""Curated and raw text in; a classifier with its held-out card out.
+
+python quality_classifier/train.py 'positive=[curated/*.jsonl.gz]' 'negative=[web/*]' \
+        output=classifier/ kind=hashed_linear seed=0
+
+Every default is in ``conf/classifier/train.yaml``. All text is held in memory, three times over at
+the worst: give a sample of a crawl, not the crawl.
+"""
+
+import dataclasses
+import os
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig
+
+from pipeline import storage
+from pipeline.config import PipelineConfig
+from pipeline.manifest import code_version
+from quality_classifier import artifact, card, command_line, evaluation, splits
+from quality_classifier.artifact import Model
+from quality_classifier.calibration import Calibration
+from quality_classifier.fasttext_model import FastTextSettings, train_fasttext
+from quality_classifier.features import FeatureConfig, hashed_features
+from quality_classifier.fitting import (
+    METHODS,
+    Examples,
+    fit_calibration,
+    fit_linear,
+)
+from quality_classifier.linear import HashedLinear
+from quality_classifier.splits import CLASSES
+from quality_classifier.train_input import Reading, find_sources, read
+
+KINDS = ("hashed_linear", "fasttext")
+
+LEAST = 10
+"""Documents of each class that each split must hold; a useful classifier needs hundreds."""
+
+
+@dataclass
+class HashedLinearConfig:
+    """Settings of ``kind=hashed_linear``."""
+
+    log2_buckets: int = MISSING
+    max_ngram: int = MISSING
+    c: list[float] = MISSING
+
+
+@dataclass
+class FastTextConfig:
+    """Settings of ``kind=fasttext``."""
+
+    dim: int = MISSING
+    word_ngrams: int = MISSING
+    buckets: int = MISSING
+    epochs: int = MISSING
+    learning_rate: float = MISSING
+    min_count: int = MISSING
+    repeatable: bool = MISSING
+
+
+@dataclass
+class GroupsConfig:
+    """What the card's audit compares."""
+
+    by: list[str] = MISSING
+    alpha: float = MISSING
+    threshold: float = MISSING
+
+
+@dataclass
+class TrainConfig:
+    """What the command line is told; defaults and their meaning are in ``train.yaml``.
+
+    How pages are read is the pipeline's to say, since it must be the same when scoring.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    positive: Any = MISSING
+    negative: Any = MISSING
+    output: str = MISSING
+    kind: str = MISSING
+    seed: int = MISSING
+    field: dict[str, str] = MISSING
+    metadata: list[str] = MISSING
+    html_extractor: str = PipelineConfig.html_extractor
+    max_document_bytes: int = PipelineConfig.max_document_bytes
+    calibration_share: float = MISSING
+    test_share: float = MISSING
+    source_weight_limit: float = MISSING
+    calibration: str = MISSING
+    hashed_linear: HashedLinearConfig = dataclasses.field(default_factory=HashedLinearConfig)
+    fasttext: FastTextConfig = dataclasses.field(default_factory=FastTextConfig)
+    alphas: list[float] = MISSING
+    bootstrap: int = MISSING
+    audit: GroupsConfig = dataclasses.field(default_factory=GroupsConfig)
+
+    def __post_init__(self) -> None:
+        for name, known in [("kind", KINDS), ("calibration", METHODS)]:
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(known)}"
+                )
+        shares = self.calibration_share, self.test_share
+        if min(shares) <= 0 or sum(shares) >= 1:
+            raise ValueError("calibration_share and test_share must be above 0, their sum below 1")
+        for name, value, least in [
+            ("seed", self.seed, 0),
+            ("source_weight_limit", self.source_weight_limit, 1),
+            ("bootstrap", self.bootstrap, 1),
+            ("min(alphas)", min(self.alphas, default=-1), 0),
+        ]:
+            if value < least:
+                raise ValueError(f"{name} must be {least} or more, not {value}")
+        if min(self.hashed_linear.c, default=0) <= 0:
+            raise ValueError("hashed_linear.c needs at least one number, all above 0")
+
+
+def train(config: TrainConfig) -> None:
+    """Read, split, fit, calibrate, evaluate, write.
+
+    Raises:
+        ValueError: the input is too little or can't be read as told; the output is there already.
+    """
+    if os.path.exists(config.output):
+        raise ValueError(f"{config.output} is there already: choose another output, or remove it")
+    sources = find_sources(
+        {True: config.positive, False: config.negative}, config.field, storage.find
+    )
+    reading = Reading(config.html_extractor, config.max_document_bytes, tuple(config.metadata))
+    documents, unreadable = read(sources, reading, say)
+    unique = splits.deduplicate(documents)
+    del documents  # it holds all text once more
+    split = splits.assign(unique.documents["text"], config.calibration_share, config.test_share)
+    documents = unique.documents.append_column("split", pa.array(split))
+    counts = evaluation.document_counts(unique.counts, documents)
+    check_enough(counts)
+
+    # fastText knows models as files only.
+    with tempfile.TemporaryDirectory() as folder:
+        model, calibration, fitted = fit(documents, config, Path(folder))
+
+        def score(text: pa.Array) -> npt.NDArray[np.float32]:
+            return calibration.apply(model.margins(text))
+
+        test = part(documents, "test")
+        say(f"evaluating on {len(test):,} held-out documents")
+        test = test.append_column("quality_score", pa.array(score(whole(test["text"]))))
+        figures = {
+            "kind": config.kind,
+            "seed": config.seed,
+            "code": code_version(),
+            "documents": counts,
+            "unreadable": unreadable,
+            "fitted": fitted,
+            "calibration": calibration.to_json(),
+            "source_weight_limit": config.source_weight_limit,
+            "alpha": config.audit.alpha,
+            "threshold": config.audit.threshold,
+            **evaluation.evaluate(test, questions(config)),
+            "shuffled": evaluation.shuffled_words(test, score, config.seed),
+        }
+        provenance = {
+            "code": figures["code"],
+            "settings": settings(config),
+            "sources": {
+                CLASSES[positive]: {
+                    s.name: list(s.paths) for s in sources if s.positive == positive
+                }
+                for positive in CLASSES
+            },
+        }
+        artifact.save(
+            Path(config.output),
+            model,
+            calibration,
+            provenance,
+            card.summary(figures),
+            card.files(figures, test),
+        )
+    print(card.terminal_table(figures))
+    print(f"The classifier and its card.md are in {config.output}")
+
+
+def fit(
+    documents: pa.Table, config: TrainConfig, folder: Path
+) -> tuple[Model, Calibration, dict[str, Any]]:
+    """The model, from the training split, its calibration, from its own, and what the card says.
+
+    ``folder`` is a place for fastText's files.
+    """
+    train_part, calibration_part = part(documents, "train"), part(documents, "calibration")
+    train_weight = balanced(train_part, config)
+    calibration_weight = balanced(calibration_part, config)
+    positive = calibration_part["positive"].to_numpy()
+    model: Model
+    if config.kind == "fasttext":
+        say(f"training fastText on {len(train_part):,} documents")
+        model, fitted = fit_fasttext(train_part, train_weight, config, folder)
+    else:
+        features = FeatureConfig(config.hashed_linear.log2_buckets, config.hashed_linear.max_ngram)
+        say(f"hashing the words of {len(documents):,} documents")
+        train_features = hashed_features(whole(train_part["text"]), features)
+        calibration_features = hashed_features(whole(calibration_part["text"]), features)
+        say(f"fitting {len(train_part):,} documents, c = {list(config.hashed_linear.c)}")
+        weights, bias, trials = fit_linear(
+            Examples(train_features, train_part["positive"].to_numpy(), train_weight),
+            Examples(calibration_features, positive, calibration_weight),
+            config.hashed_linear.c,
+            config.calibration,
+        )
+        model = HashedLinear(features, weights, bias)
+        fitted = {"trials": [asdict(trial) for trial in trials]}
+    margin = model.margins(whole(calibration_part["text"]))
+    calibration = fit_calibration(margin, positive, calibration_weight, config.calibration)
+    return model, calibration, fitted
+
+
+def fit_fasttext(
+    documents: pa.Table, weight: npt.NDArray[np.float64], config: TrainConfig, folder: Path
+) -> tuple[Model, dict[str, Any]]:
+    """A fastText model. It knows no weights, so documents are repeated in their proportion."""
+    repeats = splits.repeats(weight, config.seed)
+    repeated = documents.take(np.repeat(np.arange(len(documents)), repeats))
+    positive = repeated["positive"]
+    options = asdict(config.fasttext)
+    repeatable = options.pop("repeatable")
+    model = train_fasttext(
+        whole(repeated["text"].filter(positive)),
+        whole(repeated["text"].filter(pc.invert(positive))),
+        folder / "model.bin",
+        FastTextSettings(**options),
+        config.seed,
+        repeatable,
+    )
+    return model, {"repeatable": repeatable, "documents_with_repeats": len(repeated)}
+
+
+def check_enough(counts: list[dict[str, Any]]) -> None:
+    """Refuse to train on next to nothing.
+
+    Raises:
+        ValueError: a split holds fewer than LEAST documents of a class.
+    """
+    for name in CLASSES.values():
+        for split in splits.SPLITS:
+            found = sum(row[split] for row in counts if row["class"] == name)
+            if found < LEAST:
+                total = sum(row[s] for row in counts if row["class"] == name for s in splits.SPLITS)
+                raise ValueError(
+                    f"too few {name} documents: {total} without duplicates, of which {found} fall"
+                    f" to the {split} split, which needs {LEAST}. Give some hundreds at least"
+                )
+
+
+def questions(config: TrainConfig) -> evaluation.Questions:
+    """What the card is to answer."""
+    return evaluation.Questions(
+        seed=config.seed,
+        bootstrap=config.bootstrap,
+        source_weight_limit=config.source_weight_limit,
+        alphas=config.alphas,
+        by=[*config.audit.by, *config.metadata],
+        alpha=config.audit.alpha,
+        threshold=config.audit.threshold,
+    )
+
+
+def settings(config: TrainConfig) -> dict[str, Any]:
+    """The settings that made the classifier, without those of the other kind and of this run."""
+    out = asdict(config)
+    for name in ("positive", "negative", "output", *(set(KINDS) - {config.kind})):
+        del out[name]
+    return out
+
+
+def part(documents: pa.Table, split: str) -> pa.Table:
+    """The documents of one split."""
+    return documents.filter(pc.equal(documents["split"], splits.SPLITS.index(split)))
+
+
+def balanced(documents: pa.Table, config: TrainConfig) -> npt.NDArray[np.float64]:
+    """The weight of each of n documents: float64 [n]."""
+    source = np.array(documents["source"].to_pylist(), np.str_)
+    positive = documents["positive"].to_numpy()
+    return splits.balanced_weights(positive, source, config.source_weight_limit)
+
+
+def whole(text: pa.ChunkedArray) -> pa.Array:
+    """A column as one array."""
+    return pa.concat_arrays(text.chunks) if text.num_chunks else pa.array([], text.type)
+
+
+_START = time.monotonic()
+
+
+def say(line: str) -> None:
+    """Tell how far the training is, with the seconds since its start."""
+    print(f"{time.monotonic() - _START:6.1f} s  {line}", file=sys.stderr, flush=True)
+
+
+ConfigStore.instance().store(name="train_schema", node=TrainConfig)
+
+
+@hydra.main(version_base=None, config_path="../conf/classifier", config_name="train")
+def main(config: DictConfig) -> None:
+    """The command line."""
+    command_line.run(train, config)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""The documents that ``train.py`` is given: from globs and field names to one Arrow table.
+
+With ``train.py`` the only place of this package that knows the pipeline, whose readers it uses.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline import schema, storage
+from pipeline.config import PipelineConfig
+from pipeline.readers import FieldMap, InputRange, Quarantined, plan_ranges, read_batches
+from quality_classifier.splits import CLASSES
+
+FIELDS = ("text", "id", "url", "language")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Files of one class under one name, and which of their fields hold what (of FIELDS)."""
+
+    positive: bool
+    name: str
+    paths: tuple[str, ...]
+    field: Mapping[str, str]
+
+    @property
+    def title(self) -> str:
+        """As it is shown to the user."""
+        return f"{CLASSES[self.positive]} {self.name}"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How files are read, whatever the source: as the pipeline does, plus ``metadata`` columns."""
+
+    html_extractor: str
+    max_document_bytes: int
+    metadata: tuple[str, ...]
+
+
+def find_sources(
+    values: Mapping[bool, Any], field: Mapping[str, str], find: Callable[[str], list[str]]
+) -> list[Source]:
+    """The sources of both classes, sorted, whatever the order of globs.
+
+    Args:
+        values: for each class a glob or a list of them (every file is a source, named by its stem),
+            or a mapping from source names to globs or to ``{glob: …, text: …, id: …}``.
+        field: the input fields of FIELDS where a source names none of its own.
+        find: the files that match a glob.
+
+    Raises:
+        ValueError: a glob matches nothing, a file is in two sources, or the description is wrong.
+    """
+    _check_fields(field)
+    found = [
+        source
+        for positive, value in values.items()
+        for source in _sources_of(positive, value, field, find)
+    ]
+    owner: dict[str, Source] = {}
+    for source in found:
+        for path in source.paths:
+            if path in owner:
+                raise ValueError(
+                    f"{path} is in two sources, {owner[path].title} and {source.title}"
+                )
+            owner[path] = source
+    return found
+
+
+def read(
+    sources: Sequence[Source], how: Reading, say: Callable[[str], None]
+) -> tuple[pa.Table, list[dict[str, Any]]]:
+    """All documents, and how many records of which source could not be read and why.
+
+    The table has ``text``, ``positive``, ``source``, ``url``, ``id``, ``language``, ``bytes`` and
+    the metadata columns. ``say`` is told of every source.
+    """
+    tables = []
+    unreadable = []
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        for source in sources:
+            ranges = [
+                piece
+                for path in source.paths
+                for piece in plan_ranges(path, storage.open_input, PipelineConfig.split_bytes)
+            ]
+            parts = list(pool.map(partial(_read_range, source=source, how=how), ranges))
+            table = pa.concat_tables([part for part, _ in parts])
+            reasons = sum((bad for _, bad in parts), Counter[str]())
+            tables.append(table)
+            unreadable += [
+                {
+                    "class": CLASSES[source.positive],
+                    "source": source.name,
+                    "reason": reason,
+                    "records": count,
+                }
+                for reason, count in sorted(reasons.items())
+            ]
+            size = pc.sum(table["bytes"]).as_py() or 0
+            bad = f", {reasons.total():,} unreadable records" if reasons else ""
+            say(f"read {source.title}: {len(table):,} documents, {size / 1e6:,.1f} MB{bad}")
+    return pa.concat_tables(tables), unreadable
+
+
+def _sources_of(
+    positive: bool, value: Any, field: Mapping[str, str], find: Callable[[str], list[str]]
+) -> list[Source]:
+    name = CLASSES[positive]
+    if isinstance(value, str | list):
+        stems: dict[str, list[str]] = {}
+        for path in _find_all(name, value, find):
+            stems.setdefault(path.rsplit("/", 1)[-1].split(".")[0], []).append(path)
+        return [Source(positive, stem, tuple(stems[stem]), field) for stem in sorted(stems)]
+    if not isinstance(value, Mapping) or not value:
+        raise ValueError(f"{name} must be globs, or a mapping from source names to globs")
+    sources = []
+    for source, description in sorted(value.items()):
+        own = dict(description) if isinstance(description, Mapping) else {"glob": description}
+        paths = _find_all(f"{name}.{source}", own.pop("glob", None), find)
+        _check_fields(own)
+        sources.append(Source(positive, str(source), tuple(paths), {**field, **own}))
+    return sources
+
+
+def _find_all(name: str, globs: Any, find: Callable[[str], list[str]]) -> list[str]:
+    patterns = [globs] if isinstance(globs, str) else globs
+    if not isinstance(patterns, list) or not all(isinstance(p, str) for p in patterns):
+        raise ValueError(f"{name} must be a glob or a list of globs, not {globs!r}")
+    if not patterns:
+        raise ValueError(f"{name} is an empty list: name at least one glob")
+    return sorted({path for pattern in patterns for path in find(pattern)})
+
+
+def _check_fields(field: Mapping[str, str]) -> None:
+    if strangers := sorted(set(field) - set(FIELDS)):
+        raise ValueError(f"unknown fields {strangers}: known are {', '.join(FIELDS)}")
+
+
+def _read_range(piece: InputRange, source: Source, how: Reading) -> tuple[pa.Table, Counter[str]]:
+    reasons: Counter[str] = Counter()
+
+    def on_quarantine(record: Quarantined) -> None:
+        reasons[record.reason] += 1
+
+    mapped = {name: name for name in FIELDS} | dict(source.field)
+    language = mapped.pop("language")
+    further = tuple(name for name in how.metadata if name != language)
+    batches = read_batches(
+        piece,
+        FieldMap(**mapped, metadata=(language, *further)),
+        on_quarantine=on_quarantine,
+        open_input=storage.open_input,
+        max_document_bytes=how.max_document_bytes,
+        html_extractor=how.html_extractor,
+    )
+    table = pa.Table.from_batches(batches, schema.document_schema((language, *further)))
+    size = pc.binary_length(table["text"]).cast(pa.int64())
+    columns = {
+        "text": table["text"],
+        "positive": pa.repeat(pa.scalar(source.positive), len(table)),
+        "source": pa.repeat(pa.scalar(source.name), len(table)),
+        "url": table["url"],
+        "id": table["id"],
+        "language": table[language],
+        "bytes": size,
+        **{name: table[name] for name in how.metadata},
+    }
+    return pa.table(columns), reasons
