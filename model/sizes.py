@@ -1,0 +1,330 @@
+"""How big a model is, what a token of training costs, and what a run would take where.
+
+::
+
+    python model/sizes.py
+    python model/sizes.py model=glam_1b7_64e model.vocabulary=50000
+    python model/sizes.py model=glam_64b_64e --accelerator tpu-v4 --devices 1024 --tokens 280e9
+
+Parameters are counted on the meta device from the model that is trained, not from a formula.
+FLOPs, memory, time and energy are estimates; each says below what it leaves out.
+"""
+
+import argparse
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from model.config import GLaMConfig
+from model.glam import Experts, GLaM
+from model.routing import CHOICES
+
+CONFIG_DIR = os.path.realpath(os.path.join(os.path.dirname(__file__), os.pardir, "conf"))
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Parameters of a model: all, those that one token meets, and the embedding's."""
+
+    total: int
+    active: int
+    embedding: int
+
+
+@dataclass(frozen=True)
+class Published:
+    """What the paper's table says of a size, in billions, and what is odd about it."""
+
+    total: float
+    active: float
+    oddity: str = ""
+
+
+_SMALL = "computed 5-6 % higher, unexplained"
+PAPER = {
+    "glam_0b1": Published(0.13, 0.13, _SMALL),
+    "glam_0b1_64e": Published(1.9, 0.145, _SMALL),
+    "glam_1b7": Published(1.7, 1.7),
+    "glam_1b7_32e": Published(20, 1.878, "20B does not follow from its own shape: 14.0B"),
+    "glam_1b7_64e": Published(27, 1.879),
+    "glam_1b7_128e": Published(53, 1.881),
+    "glam_1b7_256e": Published(105, 1.886),
+    "glam_8b": Published(8.7, 8.7),
+    "glam_8b_64e": Published(143, 9.8),
+    "glam_137b": Published(137, 137),
+    "glam_64b_64e": Published(1200, 96.6, "fits a 256K vocabulary, all others 32K"),
+}
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """One device: dense bfloat16 FLOP/s, bytes of memory, watts, and where these come from."""
+
+    flops: float
+    memory: float
+    watts: float
+    source: str
+
+
+ACCELERATORS = {
+    "tpu-v4": Accelerator(275e12, 32 * GIB, 326, "Google's figures; watts as GLaM measured them"),
+    "a100": Accelerator(312e12, 80e9, 400, "NVIDIA's data sheet of the SXM board; its power limit"),
+    "h100": Accelerator(989e12, 80e9, 700, "NVIDIA's data sheet of the SXM board; its power limit"),
+    "h200": Accelerator(989e12, 141e9, 700, "NVIDIA's data sheet of the SXM board; its limit"),
+}
+
+OPTIMIZER_BYTES = {"adafactor": 0, "adamw": 8}
+"""Of state for each parameter. Adafactor's are a row and a column of each matrix: about 0."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one device: :attr:`state` for good, the rest while a step runs."""
+
+    state: float
+    gathered: float
+    activations: float
+
+    @property
+    def total(self) -> float:
+        """All of them together."""
+        return self.state + self.gathered + self.activations
+
+
+def count(config: GLaMConfig) -> Counts:
+    """Counts on the meta device, so that a trillion takes a second."""
+    with torch.device("meta"):
+        model = GLaM(config)
+    total = sum(parameter.numel() for parameter in model.parameters())
+    in_experts = sum(
+        parameter.numel()
+        for module in model.modules()
+        if isinstance(module, Experts)
+        for parameter in module.parameters()
+    )
+    idle = in_experts - in_experts * CHOICES // config.experts if config.sparse else 0
+    return Counts(total, total - idle, model.embedding.weight.numel())
+
+
+def training_flops(config: GLaMConfig, counts: Counts, sequence: int) -> float:
+    """FLOPs of one token forward and backward, recomputation not included.
+
+    6 for each active parameter (the embedding counts once, for the logits), and for attention 6 *
+    heads * head_width * sequence in each layer: a token sees half of its sequence on average.
+    """
+    attention = config.layers * config.heads * config.head_width * sequence
+    return 6.0 * (counts.active + attention)
+
+
+def memory(
+    config: GLaMConfig,
+    counts: Counts,
+    *,
+    devices: int,
+    expert_parallel: int,
+    device_tokens: int,
+    optimizer: str,
+) -> Memory:
+    """What one of ``devices`` holds when everything is sharded over all of them.
+
+    State: float32 weights and gradients, and the optimizer's. Gathered: bfloat16 weights of two
+    layers, one at work and one on its way (experts are gathered within their share of
+    ``expert_parallel`` devices). Activations: bfloat16, each layer's input and the inside of one
+    layer, as when every layer is computed again on the way back. Communication buffers, the
+    vocabulary's chunk and the allocator's slack are left out.
+
+    Raises:
+        ValueError: the devices can't be cut up that way.
+    """
+    if devices % expert_parallel or (config.sparse and config.experts % expert_parallel):
+        raise ValueError(
+            f"--expert-parallel {expert_parallel} must divide both --devices {devices} and the"
+            f" {config.experts} experts"
+        )
+    M, H, inner = config.width, config.hidden, config.heads * config.head_width
+    attention = 4 * M * inner
+    dense_layer = attention + 3 * M * H
+    sparse_layer = attention + 2 * M * H * config.experts // expert_parallel
+    inside = 4 * M + 4 * inner + max(4 * H, CHOICES * (2 * M + 2 * H) if config.sparse else 0)
+    return Memory(
+        state=counts.total * (8 + OPTIMIZER_BYTES[optimizer]) / devices,
+        gathered=2.0 * (dense_layer + (sparse_layer if config.sparse else dense_layer)),
+        activations=2.0 * device_tokens * (config.layers * M + inside),
+    )
+
+
+def load(names: Sequence[str], overrides: Sequence[str] = ()) -> dict[str, GLaMConfig]:
+    """The named configs of ``conf/model`` with Hydra overrides such as ``model.experts=32``.
+
+    Raises:
+        ValueError: a name, a key or a value is not known; the message says which.
+    """
+    configs = {}
+    with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
+        for name in names:
+            try:
+                composed = compose(overrides=[f"+model={name}", *overrides])
+                config = OmegaConf.to_object(composed.model)
+            except (HydraException, OmegaConfBaseException) as error:
+                raise ValueError(f"{name}: {error}") from error
+            assert isinstance(config, GLaMConfig)
+            configs[name] = config
+    return configs
+
+
+def names() -> list[str]:
+    """All configs of ``conf/model``, by active parameters."""
+    found = [f.removesuffix(".yaml") for f in os.listdir(os.path.join(CONFIG_DIR, "model"))]
+    configs = load(found)
+    return sorted(found, key=lambda name: count(configs[name]).active)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    out = argparse.ArgumentParser(
+        prog="model/sizes.py",
+        description="Parameters, active parameters and training FLOPs per token of each size;"
+        " with --devices also memory per device, step time, days and energy.",
+        epilog="accelerators:\n"
+        + "\n".join(
+            f"  {name:7} {a.flops / 1e12:.0f} TFLOP/s, {a.memory / 1e9:.0f} GB,"
+            f" {a.watts:.0f} W ({a.source})"
+            for name, a in ACCELERATORS.items()
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    out.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="model=NAME picks a config of conf/model and may be repeated (default: all);"
+        " model.KEY=VALUE changes a value in each",
+    )
+    out.add_argument("--sequence", type=int, default=1024, help="tokens of a row (default: 1024)")
+    group = out.add_argument_group("a run")
+    group.add_argument("--devices", type=int, help="how many; without it no run is estimated")
+    group.add_argument("--accelerator", choices=ACCELERATORS, default="h100", help="default: h100")
+    group.add_argument("--peak-tflops", type=float, help="instead of the accelerator's")
+    group.add_argument("--memory-gb", type=float, help="instead of the accelerator's")
+    group.add_argument("--watts", type=float, help="mean per device, instead of the accelerator's")
+    group.add_argument(
+        "--mfu",
+        type=float,
+        default=0.28,
+        help="share of the peak that is reached (default: 0.28, which follows from the hours"
+        " reported for GLaM 64B/64E; measure your own)",
+    )
+    group.add_argument("--pue", type=float, default=1.11, help="default: 1.11, as GLaM's")
+    group.add_argument(
+        "--batch-tokens", type=float, default=1e6, help="of one step (default: 1e6, the paper's)"
+    )
+    group.add_argument("--tokens", type=float, default=600e9, help="of the run (default: 600e9)")
+    group.add_argument(
+        "--expert-parallel", type=int, default=1, help="devices that share the experts (default: 1)"
+    )
+    group.add_argument(
+        "--device-tokens",
+        type=int,
+        default=8192,
+        help="tokens on a device at a time, for activations (default: 8192)",
+    )
+    group.add_argument(
+        "--optimizer", choices=OPTIMIZER_BYTES, default="adafactor", help="default: adafactor"
+    )
+    return out
+
+
+def sizes_table(configs: dict[str, GLaMConfig], sequence: int) -> list[list[str]]:
+    """Rows of text, headings first: what each model is."""
+    headings = "model|L|M|H|heads|E|parameters|active|beside embedding|GFLOP/token"
+    rows = [f"{headings}|paper: total|active|".split("|")]
+    for name, config in configs.items():
+        counts = count(config)
+        paper = PAPER.get(name)
+        shape = (config.layers, config.width, config.hidden)
+        rows.append(
+            [name, *map(str, shape), f"{config.heads} x {config.head_width}"]
+            + [str(config.experts) if config.sparse else "-"]
+            + [_short(counts.total), _short(counts.active)]
+            + [_short(counts.active - counts.embedding)]
+            + [f"{training_flops(config, counts, sequence) / 1e9:,.4g}"]
+            + ([_short(paper.total * 1e9), _short(paper.active * 1e9)] if paper else ["", ""])
+            + [paper.oddity if paper else ""]
+        )
+    return rows
+
+
+def run_table(configs: dict[str, GLaMConfig], options: argparse.Namespace) -> list[list[str]]:
+    """Rows of text, headings first: what a run of each model would take."""
+    device = ACCELERATORS[options.accelerator]
+    flops = device.flops if options.peak_tflops is None else options.peak_tflops * 1e12
+    available = device.memory if options.memory_gb is None else options.memory_gb * 1e9
+    watts = device.watts if options.watts is None else options.watts
+    headings = "model|state GiB|gathered|activations|per device|fits|s/step|tokens/s|days|MWh"
+    rows = [headings.split("|")]
+    for name, config in configs.items():
+        counts = count(config)
+        need = memory(
+            config,
+            counts,
+            devices=options.devices,
+            expert_parallel=options.expert_parallel if config.sparse else 1,
+            device_tokens=options.device_tokens,
+            optimizer=options.optimizer,
+        )
+        speed = options.devices * flops * options.mfu
+        speed /= training_flops(config, counts, options.sequence)
+        seconds = options.tokens / speed
+        energy = options.devices * watts * options.pue * seconds / 3.6e9
+        rows.append(
+            [name]
+            + [f"{x / GIB:,.1f}" for x in (need.state, need.gathered, need.activations, need.total)]
+            + ["yes" if need.total < available else "NO"]
+            + [f"{options.batch_tokens / speed:,.3g}", f"{speed:,.0f}"]
+            + [f"{seconds / 86400:,.1f}", f"{energy:,.1f}"]
+        )
+    return rows
+
+
+def _short(number: float) -> str:
+    for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6)):
+        if number >= 0.9995 * size:
+            return f"{number / size:.4g}{unit}"
+    return f"{number:,.0f}"
+
+
+def _print(rows: list[list[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        first, *cells = (
+            text.ljust(width) if i in (0, len(row) - 1) and width > 12 else text.rjust(width)
+            for i, (text, width) in enumerate(zip(row, widths, strict=True))
+        )
+        print("  ".join([first, *cells]).rstrip())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prints the tables."""
+    options = parser().parse_args(arguments)
+    chosen = [text[6:] for text in options.overrides if text.startswith("model=")]
+    overrides = [text for text in options.overrides if not text.startswith("model=")]
+    try:
+        configs = load(chosen or names(), overrides)
+        _print(sizes_table(configs, options.sequence))
+        if options.devices:
+            print()
+            _print(run_table(configs, options))
+    except ValueError as error:
+        raise SystemExit(f"sizes.py: {error}") from error
+
+
+if __name__ == "__main__":
+    main()
