@@ -19,6 +19,9 @@ Compression = Literal["none", "gzip", "zstd"]
 _INPUT_BYTES = 1 << 16
 _OUTPUT_BYTES = 1 << 20
 _TRIAL_BYTES = 1 << 10
+_SWALLOWED = 1 << 18
+"""How much of what follows a member that was cut off can be taken for a part of it before decoding
+fails: a block of zstd is at most 128 KiB, and deflate rarely makes sense of so much noise."""
 
 
 @dataclass(frozen=True)
@@ -79,17 +82,6 @@ def compression_of(head: bytes) -> Compression:
     return next((name for name, codec in _CODECS.items() if head.startswith(codec.starts)), "none")
 
 
-def inflate_head(head: bytes, limit: int) -> bytes:
-    """At most ``limit`` bytes decoded from the first bytes of a file; fewer if they are damaged."""
-    codec = _CODECS.get(compression_of(head))
-    if codec is None:
-        return head[:limit]
-    try:
-        return codec.new().decompress(head, limit)
-    except codec.error:
-        return b""
-
-
 def inflate(
     stream: BinaryIO, compression: Compression, path: str, open_input: OpenInput
 ) -> Iterator[bytes | Damage]:
@@ -118,7 +110,9 @@ def inflate(
             yield Damage(codec.truncated, source.offset, produced)
         except codec.error:
             yield from _until_damage(source, codec, start, produced)
-            source.move_to(_next_member(source, codec, start + 1))
+        else:
+            continue
+        source.move_to(_next_member(source, codec, max(start + 1, source.offset - _SWALLOWED)))
 
 
 class _Input:

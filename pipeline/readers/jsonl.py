@@ -119,7 +119,6 @@ def _blocks(
     filled = 0
     clean = 0  # bytes at the front of data that are known to hold no newline
     too_long = False  # within a line that was reported already
-    start = 0
 
     def whole_lines() -> Iterator[_Block]:
         nonlocal filled, clean, offset
@@ -158,8 +157,10 @@ def _blocks(
         if filled < _BLOCK_BYTES:
             continue
         yield from whole_lines()
-        if filled > max_bytes:
-            quarantine.add(offset, "byte", "too_long", bytes(data[:_BLOCK_BYTES]))
+        start = _bom(data, offset)
+        if filled - start > max_bytes:
+            content = bytes(data[start : start + _READ_BYTES])
+            quarantine.add(offset + start, "byte", "too_long", content)
             offset += filled
             filled = clean = 0
             too_long = True
