@@ -10,10 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import schema, storage
+from pipeline import page, schema, storage
 from pipeline.data_card import data_card
 from pipeline.manifest import read_manifest
-from pipeline.page import assemble
 from pipeline.report_data import headline, megabytes, page_data, share
 from pipeline.summary import COUNTS, Summary
 
@@ -41,7 +40,9 @@ def main(arguments: Sequence[str]) -> None:
 def render(manifest: Mapping[str, Any], statistics: Summary) -> str:
     """The page: HTML that needs no other file. The same arguments give the same text."""
     title = f"Winnow: {headline(statistics['sources'])}"
-    return assemble(title, "report", page_data(manifest, statistics))
+    scripts = [page.read(name) for name in ("explore.js", "report.js")]
+    data = page_data(manifest, statistics)
+    return page.assemble(title, page.read("report.html"), scripts, data)
 
 
 def write_report(output: str, manifest: Mapping[str, Any]) -> None:

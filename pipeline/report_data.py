@@ -54,6 +54,8 @@ def page_data(manifest: Mapping[str, Any], statistics: Summary) -> Json:
             "fingerprint": manifest["classifier"]["fingerprint"],
             "card": _bounded(manifest["classifier"]["card"]),
         },
+        "write": manifest["config"]["write"],
+        "deduplicate": manifest["config"]["decision"]["deduplicate"],
         "provenance": _provenance(manifest),
     }
 
@@ -73,8 +75,8 @@ def account(manifest: Mapping[str, Any], sources: pa.Table) -> list[str]:
     parameter = f"{manifest['rule']['parameter']:.12g}"
     law = {
         "pareto": (
-            f"a document of score s stays with probability (2 − s)^−{parameter} (Pareto rule,"
-            f" α = {parameter})"
+            f"a document of score s stays with probability 1/(2 − s)^{parameter} (Pareto rule,"
+            f" α\u00a0=\u00a0{parameter})"
         ),
         "threshold": f"a document stays if its score is at least {parameter}",
         "random": f"a document stays with probability {parameter}, whatever its score",
@@ -82,7 +84,12 @@ def account(manifest: Mapping[str, Any], sources: pa.Table) -> list[str]:
     }[manifest["rule"]["name"]]
     out = []
     if names[True]:
-        out.append(f"Filtered: {names[True]}. There, {law}.")
+        web = sources.filter(sources["filtered"])
+        read, kept = total(web, "read")[0], total(web, "kept")[0]
+        out.append(
+            f"Filtered: {names[True]}. There, {law}: {kept:,} of {read:,} documents were kept"
+            f" ({share(kept, read)})."
+        )
     if names[False]:
         out.append(f"Taken whole: {names[False]}.")
     quarantined = total(sources, "quarantined")[0]
@@ -285,6 +292,7 @@ def _provenance(manifest: Mapping[str, Any]) -> Json:
     return {
         "code": manifest["code"],
         "key": manifest["key"],
+        "seed": manifest["config"]["seed"],
         "config": _bounded(manifest["config"]),
         "duplicate_ids": manifest["duplicate_ids"],
         "skipped": _bounded(skipped),

@@ -66,6 +66,6 @@ def opened(chromium, path, width=1280, height=900, scheme="light"):
     try:
         page.goto(address)
         yield page
-        assert not misdeeds
+        assert not misdeeds, "\n".join(misdeeds)
     finally:
         context.close()

@@ -53,11 +53,9 @@ def scored(source, texts, urls, scores, seed=0, reasons=None):
 
 def invented(source, n, rng, hosts=40):
     """n documents with skewed scores and host names; a tenth was dropped by a step."""
-    words = np.array(
-        ["the", "of", "and", "buy", "now", "page", "click", "history", "river", "song"]
-    )
+    words = np.array(["the", "of", "and", "buy", "now", "page", "click", "history", "river"])
     texts = [" ".join(rng.choice(words, rng.integers(5, 60))) for _ in range(n)]
-    host = np.minimum(rng.zipf(1.5, n), hosts)
+    host = (hosts * rng.random(n) ** 2).astype(int)
     urls = [f"https://host{h}.example/{i}" for i, h in enumerate(host)]
     step = rng.random(n)
     reasons = [None if r > 0.1 else "language" if r > 0.03 else "gopher_words" for r in step]

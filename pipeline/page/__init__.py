@@ -11,6 +11,7 @@ import hashlib
 import html
 import json
 import re
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -25,19 +26,25 @@ _UNSAFE = {
 
 
 def embed_json(value: Any) -> str:
-    """JSON that can stand inside a ``<script>`` element: ``</script>`` and ``<!--`` can't occur."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    """JSON that can stand inside a ``<script>`` element: ``</script>`` and ``<!--`` can't occur.
+
+    Keys are sorted, so a value and its copy from a file of sorted keys give the same bytes.
+    """
+    text = json.dumps(
+        value, ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False
+    )
     return re.sub("[<>&\u2028\u2029\x7f]", lambda match: _UNSAFE[match[0]], text)
 
 
-def assemble(title: str, name: str, data: Any) -> str:
-    """The page ``name`` (``<name>.html`` and ``<name>.js`` in this folder) with its data.
+def assemble(title: str, body: str, scripts: Sequence[str], data: Any) -> str:
+    """A page whose content is the HTML ``body``, drawn by ``scripts`` from ``data``.
 
-    The script finds the data in the element ``#data``, and the helpers of ``charts.js`` before it.
-    ``title`` is escaped; ``data`` is any JSON value.
+    The scripts follow ``elements.js`` and ``charts.js``, whose helpers they use, and find the data
+    in the element ``#data``. ``title`` is escaped, ``data`` is any JSON value; ``body`` and
+    ``scripts`` must be our own.
     """
     style = read("style.css")
-    script = f'"use strict";\n{read("charts.js")}\n{read(f"{name}.js")}'
+    script = "\n".join(['"use strict";', read("elements.js"), read("charts.js"), *scripts])
     parts = {
         "title": html.escape(title),
         "policy": (
@@ -46,7 +53,7 @@ def assemble(title: str, name: str, data: Any) -> str:
             " require-trusted-types-for 'script'"
         ),
         "style": style,
-        "body": read(f"{name}.html"),
+        "body": body,
         "data": embed_json(data),
         "script": script,
     }

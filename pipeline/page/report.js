@@ -1,280 +1,191 @@
-// The page of a pipeline run. Everything is drawn from the JSON in #data, see report_data.py.
-
-const data = JSON.parse(document.getElementById("data").textContent);
-const NONE = [0, 0, 0];
-const SYMBOLS = { pareto: "α", threshold: "threshold", random: "rate" };
-const NAMES = { pareto: "Pareto", threshold: "Threshold", random: "Random", all: "Keep all" };
-const own = data.rule;
-const state = { source: Math.max(0, data.sources.findIndex((source) => source.filtered)), rule: own.name, stop: ownStop(own.name), log: false };
-
-function ownStop(rule) {
-  return rule === own.name ? (data.stops[rule] ?? [own.parameter]).indexOf(own.parameter) : Math.floor(data.stops[rule].length / 2);
-}
-
-// The setting that the control stands at.
-function setting() {
-  return { name: state.rule, parameter: (data.stops[state.rule] ?? [own.parameter])[state.stop] };
-}
-
-const moved = () => state.rule !== own.name || setting().parameter !== own.parameter;
-const outcome = (source, name) => source.outcomes[name] ?? NONE;
-const add = (rows) => rows.reduce((sum, row) => sum.map((value, i) => value + row[i]), NONE);
-
-function describe({ name, parameter }) {
-  return name === "all" ? "keep all" : `${SYMBOLS[name]} = ${figure(parameter)}`;
-}
-
-// Documents, bytes and words that a source keeps at the chosen setting.
-function yieldOf(source) {
-  if (!source.filtered || !moved()) return outcome(source, "kept");
-  return source.curves[state.rule].map((counts) => counts[state.stop]);
-}
-
-// The chance that a rule gives to a score.
-function law({ name, parameter }, score) {
-  if (name === "pareto") return (2 - score) ** -parameter;
-  if (name === "threshold") return score >= parameter ? 1 : 0;
-  return name === "random" ? parameter : 1;
-}
-
-const documents = (n, name) => ({ text: number(n), value: n, name });
-const bytes = (n, name) => ({ text: size(n), value: n, name, title: `${number(n)} bytes` });
-const mark = (source) => el("span", {}, el("b", {}, source.name), el("span", { class: "faint" }, source.filtered ? " filtered" : " whole"));
+// The other parts of the page of a pipeline run: its account, domains, examples, provenance.
 
 function drawHead() {
   put("headline", data.headline);
-  put("account", data.account.map((sentence) => el("p", {}, sentence)));
+  put(
+    "account",
+    data.account.map((sentence) => el("p", {}, sentence)),
+  );
   const sum = (name) => add(data.sources.map((source) => outcome(source, name)));
   const [read, kept, lost] = [sum("read"), sum("kept"), sum("quarantined")];
-  const tile = (title, big, small) => el("div", { class: "tile" }, el("span", {}, title), el("strong", {}, big), el("span", { class: "faint" }, small));
+  const tile = (title, big, small) =>
+    el(
+      "div",
+      { class: "tile" },
+      el("span", {}, title),
+      el("strong", {}, big),
+      el("span", { class: "faint" }, small),
+    );
   const gone = read[0] - kept[0] - lost[0];
-  put("tiles",
-    tile("Read", short.format(read[0]), `documents, ${size(read[1])} of text`),
-    tile("Kept", short.format(kept[0]), `${percent(kept[0], read[0])} of documents, ${percent(kept[1], read[1])} of bytes`),
-    tile("Dropped", short.format(gone), `${percent(gone, read[0])} of documents`),
-    tile("Quarantined", short.format(lost[0]), "records that could not be read"));
+  put(
+    "tiles",
+    tile("Read", number(read[0]), `documents, ${size(read[1])} of text`),
+    tile(
+      "Kept",
+      number(kept[0]),
+      `${percent(kept[0], read[0])} of documents, ${percent(kept[1], read[1])} of bytes`,
+    ),
+    tile("Dropped", number(gone), `${percent(gone, read[0])} of documents`),
+    tile("Quarantined", number(lost[0]), "records that could not be read"),
+  );
 }
 
-function reasons() {
-  const names = new Set(data.sources.flatMap((source) => Object.keys(source.outcomes)));
-  for (const name of ["read", "kept", "quality", "quarantined"]) names.delete(name);
-  return ["quality", ...[...names].sort()];
+// Drop reasons, most frequent first; the rule's own before those of the steps.
+function dropReasons() {
+  const totals = new Map([["quality", 0]]);
+  for (const source of data.sources) {
+    for (const [name, [n]] of Object.entries(source.outcomes)) {
+      if (!["read", "kept", "quarantined"].includes(name))
+        totals.set(name, (totals.get(name) ?? 0) + n);
+    }
+  }
+  const [[, quality], ...steps] = [...totals];
+  return [
+    ...(quality ? ["quality"] : []),
+    ...steps
+      .filter(([, n]) => n)
+      .sort((a, b) => b[1] - a[1])
+      .map(([name]) => name),
+  ];
 }
+
+// The colour class of a reason: grey for the rule, then four colours, then one for all others.
+const shade = (reason, place) => (reason === "quality" ? "dropped" : `series${Math.min(place, 5)}`);
 
 function drawSources() {
-  const dropped = reasons();
-  const kinds = ["kept", ...dropped, "quarantined"];
-  const shade = (name) => (name === "kept" ? "kept" : name === "quality" ? "dropped" : name === "quarantined" ? "lost" : `series${1 + (dropped.indexOf(name) % 5)}`);
-  const present = kinds.filter((name) => data.sources.some((source) => outcome(source, name)[0]));
-  put("outcomes",
+  const reasons = dropReasons();
+  const steps = reasons.filter((name) => name !== "quality");
+  const color = (reason) => shade(reason, steps.indexOf(reason) + 1);
+  put(
+    "outcomes",
     data.sources.map((source) => {
       const read = outcome(source, "read")[0];
-      const parts = present.filter((name) => outcome(source, name)[0]).map((name) => {
-        const part = el("i", { class: shade(name), title: `${name}: ${number(outcome(source, name)[0])} of ${number(read)} documents` });
-        part.style.flexGrow = outcome(source, name)[0] / read;
+      const parts = [
+        ["kept", "kept"],
+        ...reasons.map((name) => [name, color(name)]),
+        ["quarantined", "lost"],
+      ].map(([name, kind]) => {
+        const n = outcome(source, name)[0];
+        if (!n) return null;
+        const part = el("i", {
+          class: kind,
+          title: `${name}: ${number(n)} of ${number(read)} documents`,
+        });
+        part.style.flexGrow = n / read;
         return part;
       });
-      return el("div", { class: "outcome" }, el("span", { class: "name" }, mark(source)), el("div", { class: "stack" }, parts), el("span", { class: "share" }, percent(outcome(source, "kept")[0], read)));
+      return el(
+        "div",
+        { class: "outcome" },
+        el("span", { class: "name" }, mark(source)),
+        el("div", { class: "stack" }, parts),
+        el("span", { class: "share" }, percent(outcome(source, "kept")[0], read)),
+      );
     }),
-    el("div", { class: "legend" }, present.map((name) => el("span", {}, el("i", { class: `box ${shade(name)}` }), name === "quality" ? "dropped: quality" : name === "kept" || name === "quarantined" ? name : `dropped: ${name}`))));
+  );
+  const key = (kind, text) => el("span", {}, el("i", { class: `box ${kind}` }), text);
+  const lost = data.sources.some((source) => outcome(source, "quarantined")[0]);
+  document.getElementById("outcomes").append(
+    el(
+      "div",
+      { class: "legend" },
+      key("kept", "kept"),
+      reasons
+        .slice(0, reasons.length - steps.length)
+        .map(() => key("dropped", "dropped by the rule")),
+      steps.slice(0, steps.length > 5 ? 4 : 5).map((name) => key(color(name), `dropped: ${name}`)),
+      steps.length > 5 ? key("series5", "dropped: other reasons") : null,
+      lost ? key("lost", "quarantined") : null,
+    ),
+  );
+
   const row = (name, of) => {
-    const [read, kept] = [of("read"), of("kept")];
-    return [name, documents(read[0], "read"), bytes(read[1]), documents(kept[0], "kept"), bytes(kept[1]), percent(kept[0], read[0]), ...dropped.map((reason) => documents(of(reason)[0], reason)), documents(of("quarantined")[0], "quarantined")];
+    const [read, kept, out] = [of("read"), of("kept"), of("quarantined")[0]];
+    return [
+      name,
+      documents(read[0], "read"),
+      bytes(read[1]),
+      documents(kept[0], "kept"),
+      bytes(kept[1]),
+      percent(kept[0], read[0]),
+      documents(read[0] - kept[0] - out, "dropped"),
+      documents(out, "quarantined"),
+    ];
   };
-  put("sources", table(
-    ["Source", "#Read", "#Text", "#Kept", "#Text", "#Share", ...dropped.map((reason) => `#Dropped: ${reason}`), "#Quarantined"],
-    data.sources.map((source) => row(mark(source), (name) => outcome(source, name))),
-    row("All", (name) => add(data.sources.map((source) => outcome(source, name))))));
-}
+  const every = (name) => add(data.sources.map((source) => outcome(source, name)));
+  put(
+    "sources",
+    table(
+      ["Source", "#Read", "#Text", "#Kept", "#Text", "#Share", "#Dropped", "#Quarantined"],
+      data.sources.map((source) => row(mark(source), (name) => outcome(source, name))),
+      row("All", every),
+    ),
+  );
 
-function drawControl() {
-  const rules = Object.keys(data.stops).concat(own.name in data.stops ? [] : [own.name]);
-  segments("rules", rules.map((name) => NAMES[name]), rules.indexOf(state.rule), (i) => {
-    state.rule = rules[i];
-    state.stop = ownStop(state.rule);
-    update();
+  if (!reasons.length) return;
+  const touched = data.sources.filter((source) => reasons.some((name) => outcome(source, name)[0]));
+  const cell = (n, read, name) => ({
+    ...documents(n, name),
+    title: `${percent(n, read)} of ${number(read)} read`,
   });
-  const stops = data.stops[state.rule] ?? [];
-  const [range, value] = [document.getElementById("stop"), document.getElementById("value")];
-  range.max = Math.max(0, stops.length - 1);
-  range.value = state.stop;
-  range.disabled = value.disabled = !stops.length;
-  range.setAttribute("aria-valuetext", describe(setting()));
-  value.min = stops[0] ?? 0;
-  value.max = stops.at(-1) ?? 1;
-  value.step = state.rule === "pareto" ? 0.1 : 0.01;
-  value.value = setting().parameter;
-  put("symbol", SYMBOLS[state.rule] ?? "");
-  put("own", `This run: ${describe(own)}`);
-  document.getElementById("own").disabled = !moved();
-}
-
-function listenToControl() {
-  document.getElementById("stop").addEventListener("input", (event) => {
-    state.stop = Number(event.target.value);
-    update();
-  });
-  document.getElementById("value").addEventListener("change", (event) => {
-    const wanted = Number(event.target.value);
-    const stops = data.stops[state.rule];
-    const distance = (i) => Math.abs(stops[i] - wanted);
-    state.stop = stops.reduce((best, _, i) => (distance(i) < distance(best) ? i : best), 0);
-    update();
-  });
-  document.getElementById("own").addEventListener("click", () => {
-    state.rule = own.name;
-    state.stop = ownStop(own.name);
-    update();
-  });
-  document.getElementById("log").addEventListener("change", (event) => {
-    state.log = event.target.checked;
-    update();
-  });
-}
-
-function drawYield() {
-  const row = (name, read, kept, before) => {
-    const change = kept[0] - before[0];
-    const sign = change > 0 ? "+" : change < 0 ? "−" : "±";
-    return [name, documents(kept[0], "documents"), percent(kept[0], read[0]), bytes(kept[1], "bytes"), { text: number(kept[2]), value: kept[2], name: "words" },
-      el("span", { class: change > 0 ? "more" : change < 0 ? "less" : "faint" }, `${sign}${number(Math.abs(change))}${before[0] && change ? ` (×${figure(Number((kept[0] / before[0]).toPrecision(3)))})` : ""}`)];
-  };
-  const all = (get) => add(data.sources.map(get));
-  put("yield", table(
-    [`At ${describe(setting())}`, "#Documents", "#Share of read", "#Text", "#Words", "#Documents against this run"],
-    data.sources.map((source) => row(mark(source), outcome(source, "read"), yieldOf(source), outcome(source, "kept"))),
-    row("All", all((source) => outcome(source, "read")), all(yieldOf), all((source) => outcome(source, "kept")))));
-  const config = data.provenance.config;
-  const { name, parameter } = setting();
-  const flag = { pareto: ` --alpha ${parameter}`, threshold: ` --threshold ${parameter}`, random: ` --rate ${parameter}`, all: "" }[name];
-  const duplicates = config.decision?.deduplicate ? " --deduplicate" : "";
-  put("command", config.write === "all"
-    ? ["To have it: ", el("code", {}, `python pipeline/decide.py --scored THIS_FOLDER --output NEW_FOLDER --rule ${name}${flag}${duplicates}`)]
-    : "This run wrote the kept documents alone; a run with --write all can be decided anew.");
-}
-
-const curve = chart("curve", (width) => {
-  const rule = state.rule in data.stops ? state.rule : "pareto";
-  const stops = data.stops[rule];
-  const top = stops.at(-1);
-  const filtered = data.sources.filter((source) => source.filtered);
-  const frame = plot(width, 240,
-    { top, ticks: ticks(top, Math.min(10, width / 60)), label: SYMBOLS[rule] },
-    { top: 1, ticks: [0, 0.25, 0.5, 0.75, 1], format: (v) => `${v * 100}%` },
-    `Kept share of each filtered source against ${SYMBOLS[rule]}`);
-  filtered.forEach((source, i) => {
-    const read = outcome(source, "read")[0] || 1;
-    const points = source.curves[rule][0].map((n, k) => [frame.toX(stops[k]), frame.toY(n / read)]);
-    frame.root.append(path(points, { class: `line series${i % 6}` }));
-  });
-  const line = (x, kind) => frame.root.append(svg("line", { class: kind, x1: x, x2: x, y1: frame.top, y2: frame.bottom }));
-  if (own.name === rule) line(frame.toX(own.parameter), "run");
-  if (moved() && state.rule === rule) line(frame.toX(setting().parameter), "chosen");
-  hover(frame, top, (value) => {
-    const k = stops.reduce((best, stop, i) => (Math.abs(stop - value) < Math.abs(stops[best] - value) ? i : best), 0);
-    return [describe({ name: rule, parameter: stops[k] }), ...filtered.slice(0, 12).map((source) => `${source.name}: ${number(source.curves[rule][0][k])} documents, ${percent(source.curves[rule][0][k], outcome(source, "read")[0])}`)];
-  });
-  legend("curve-legend", [...filtered.map((source, i) => [`dash series${i % 6}`, source.name]), ...(own.name === rule ? [["upright run", "this run"]] : []), ["upright chosen", "chosen setting"]]);
-  return frame.root;
-});
-
-const histogram = chart("histogram", (width) => {
-  const source = data.sources[state.source];
-  const counts = source.histogram;
-  const bins = counts.length;
-  const top = Math.max(1, ...counts) * 1.05;
-  const frame = plot(width, 260,
-    { top: 1, ticks: ticks(1, 5), label: "quality score" },
-    state.log
-      ? { log: true, low: 0.5, top, ticks: powers(1, top), format: (v) => short.format(v) }
-      : { top, ticks: ticks(top, 5).filter(Number.isInteger), format: (v) => short.format(v) },
-    `Histogram of the quality scores of ${source.name}`);
-  const bar = (n, i, kind) => {
-    const x = frame.toX(i / bins);
-    return svg("rect", { class: kind, x: x + 0.4, width: Math.max(0.8, frame.toX((i + 1) / bins) - x - 0.8), y: frame.toY(n), height: frame.bottom - frame.toY(n) });
-  };
-  counts.forEach((n, i) => n && frame.root.append(bar(n, i, "dropped")));
-  source.kept_histogram.forEach((n, i) => n && frame.root.append(bar(n, i, "kept")));
-  if (source.filtered && moved()) {
-    const points = counts.flatMap((n, i) => [i, i + 1].map((edge) => [frame.toX(edge / bins), frame.toY(n * law(setting(), (i + 0.5) / bins))]));
-    frame.root.append(path(points, { class: "chosen" }));
-  }
-  hover(frame, 1, (value) => {
-    const i = Math.min(bins - 1, Math.floor(value * bins));
-    return [`score ${(i / bins).toFixed(2)} to ${((i + 1) / bins).toFixed(2)}`, `${number(counts[i])} documents`, `${number(source.kept_histogram[i])} kept (${percent(source.kept_histogram[i], counts[i])})`];
-  });
-  legend("histogram-legend", [["box dropped", "reached the decision"], ["box kept", "kept by this run"], ...(source.filtered && moved() ? [["dash chosen", `expected at ${describe(setting())}`]] : [])]);
-  return frame.root;
-});
-
-// Keep rates in 20 bins: [mean score, kept, documents] of those that are not empty.
-function rateBins(source) {
-  const per = source.histogram.length / 20;
-  return Array.from({ length: 20 }, (_, j) => {
-    let [weighted, kept, n] = NONE;
-    for (let i = j * per; i < (j + 1) * per; i += 1) {
-      weighted += (source.histogram[i] * (i + 0.5)) / source.histogram.length;
-      kept += source.kept_histogram[i];
-      n += source.histogram[i];
-    }
-    return [weighted / n, kept, n];
-  }).filter(([, , n]) => n);
-}
-
-const rates = chart("rates", (width) => {
-  const source = data.sources[state.source];
-  const low = 1e-4;
-  const frame = plot(width, 260,
-    { top: 1, ticks: ticks(1, 5), label: "quality score" },
-    state.log
-      ? { log: true, low, top: 1.1, ticks: powers(low, 1), format: (v) => `${Number((v * 100).toPrecision(1))}%` }
-      : { top: 1.02, ticks: [0, 0.25, 0.5, 0.75, 1], format: (v) => `${v * 100}%` },
-    `Keep rate of ${source.name} by quality score`);
-  const rule = source.filtered ? own : { name: "all", parameter: 0 };
-  const points = (of) => Array.from({ length: 401 }, (_, i) => [frame.toX(i / 400), frame.toY(law(of, i / 400))]);
-  frame.root.append(path(points(rule), { class: "line law" }));
-  if (source.filtered && moved()) frame.root.append(path(points(setting()), { class: "chosen" }));
-  for (const [score, kept, n] of rateBins(source)) {
-    const x = frame.toX(score);
-    const [from, to] = wilson(kept, n);
-    frame.root.append(
-      svg("line", { class: "whisker", x1: x, x2: x, y1: frame.toY(from), y2: frame.toY(to) }),
-      svg("circle", { class: "dot", cx: x, cy: frame.toY(kept / n), r: 3.5 }));
-  }
-  hover(frame, 1, (value) => {
-    const near = rateBins(source).reduce((best, bin) => (!best || Math.abs(bin[0] - value) < Math.abs(best[0] - value) ? bin : best), null);
-    if (!near) return ["no documents"];
-    const [score, kept, n] = near;
-    const [from, to] = wilson(kept, n);
-    return [`score about ${score.toFixed(2)}`, `kept ${number(kept)} of ${number(n)}: ${percent(kept, n)}`, `95 % interval ${percent(from, 1)} to ${percent(to, 1)}`, `law: ${percent(law(rule, score), 1)}`];
-  });
-  legend("rates-legend", [["round dot", "measured, with 95 % Wilson interval"], ["dash law", source.filtered ? `law of this run, ${describe(own)}` : "taken whole"], ...(source.filtered && moved() ? [["dash chosen", describe(setting())]] : [])]);
-  return frame.root;
-});
-
-function drawPicker() {
-  segments("picker", data.sources.map((source) => source.name), state.source, (i) => {
-    state.source = i;
-    sorting = { column: 1, down: true };
-    drawSource();
-  });
+  put(
+    "reasons",
+    el("h3", {}, "Dropped, by reason"),
+    el(
+      "div",
+      { class: "scroll" },
+      table(
+        ["Reason", ...touched.map((source) => `#${source.name}`), "#All", "#Share of read"],
+        reasons.map((name) => [
+          el(
+            "span",
+            {},
+            el("i", { class: `box ${color(name)}` }),
+            name === "quality" ? "quality (the rule)" : name,
+          ),
+          ...touched.map((source) =>
+            cell(outcome(source, name)[0], outcome(source, "read")[0], name),
+          ),
+          documents(every(name)[0]),
+          percent(every(name)[0], every("read")[0]),
+        ]),
+      ),
+    ),
+  );
 }
 
 let sorting = { column: 1, down: true };
 
 function drawDomains() {
   const source = data.sources[state.source];
-  const keys = [(row) => row[0], (row) => row[1], (row) => row[2], (row) => row[3], (row) => row[3] / row[1]];
+  const keys = [
+    (row) => row[0],
+    (row) => row[1],
+    (row) => row[2],
+    (row) => row[3],
+    (row) => row[3] / row[1],
+  ];
   const key = keys[sorting.column];
   const order = (a, b) => (key(a) < key(b) ? -1 : key(a) > key(b) ? 1 : 0);
   const rows = [...source.domains].sort((a, b) => (sorting.down ? order(b, a) : order(a, b)));
   const cells = ([name, n, nBytes, kept]) => {
     const meter = el("span", { class: "meter" }, el("i", {}));
     meter.firstChild.style.width = `${(100 * kept) / n}%`;
-    return [name, documents(n), bytes(nBytes), documents(kept), el("span", {}, meter, percent(kept, n))];
+    return [
+      name,
+      documents(n),
+      bytes(nBytes),
+      documents(kept),
+      el("span", {}, meter, percent(kept, n)),
+    ];
   };
   const heads = ["Domain", "#Documents", "#Text", "#Kept", "#Kept share"].map((text, i) => {
-    const button = el("button", { type: "button", "aria-label": `sort by ${text.replace("#", "")}` }, text.replace("#", ""), el("span", {}, sorting.column !== i ? "" : sorting.down ? " ↓" : " ↑"));
+    const button = el(
+      "button",
+      { type: "button", "aria-label": `sort by ${text.replace("#", "")}` },
+      text.replace("#", ""),
+      el("span", {}, sorting.column !== i ? "" : sorting.down ? " ↓" : " ↑"),
+    );
     button.addEventListener("click", () => {
       sorting = { column: i, down: sorting.column === i ? !sorting.down : i > 0 };
       drawDomains();
@@ -282,8 +193,13 @@ function drawDomains() {
     return button;
   });
   const rest = source.other_domains;
-  const drawn = table(heads, rows.map(cells), rest && cells([`${number(rest.domains)} other domains`, ...rest.counts]));
-  for (const line of drawn.rows) [...line.cells].slice(1).forEach((cell) => cell.classList.add("n"));
+  const drawn = table(
+    heads,
+    rows.map(cells),
+    rest && cells([`${number(rest.domains)} other domains`, ...rest.counts]),
+  );
+  for (const line of drawn.rows)
+    [...line.cells].slice(1).forEach((cell) => cell.classList.add("n"));
   put("domains", drawn);
 }
 
@@ -294,30 +210,63 @@ function drawExamples() {
     if (!levels.has(example.level)) levels.set(example.level, []);
     levels.get(example.level).push(example);
   }
-  const title = (level) => (level === "decision" ? "Nearest to the decision" : level.startsWith("dropped: ") ? `Dropped before the decision: ${level.slice(9)}` : `Score ${level.replace("-", " to ")}`);
-  const rank = (level) => (level === "decision" ? "0" : level.startsWith("dropped") ? `2${level}` : `1${level}`);
+  const title = (level) =>
+    level === "decision"
+      ? "Nearest to the decision"
+      : level.startsWith("dropped: ")
+        ? `Dropped before the decision: ${level.slice(9)}`
+        : `Score ${level.replace("-", " to ")}`;
+  const rank = (level) =>
+    level === "decision" ? "0" : level.startsWith("dropped") ? `2${level}` : `1${level}`;
   const groups = [...levels].sort((a, b) => (rank(a[0]) < rank(b[0]) ? -1 : 1));
-  put("examples", groups.length
-    ? groups.map(([level, examples]) => {
-        const side = (kept) => el("div", { class: "side" }, examples.filter((example) => example.kept === kept).map(exampleCard));
-        return el("div", { class: "level" }, el("h4", {}, title(level)), el("div", { class: "columns two" }, side(true), side(false)));
-      })
-    : el("p", { class: "faint" }, "No examples of this source on this page."));
+  put(
+    "examples",
+    groups.length
+      ? groups.map(([level, examples]) => {
+          const side = (kept) =>
+            el(
+              "div",
+              { class: "side" },
+              examples.filter((example) => example.kept === kept).map(exampleCard),
+            );
+          return el(
+            "details",
+            { class: "fold", open: level === "decision" || !source.filtered ? "" : null },
+            el("summary", {}, title(level)),
+            level.startsWith("dropped")
+              ? side(false)
+              : el("div", { class: "columns two" }, side(true), side(false)),
+          );
+        })
+      : el("p", { class: "faint" }, "No examples of this source on this page."),
+  );
 }
 
 function exampleCard(example) {
   const facts = `${example.kept ? "kept" : "dropped"}`;
-  return el("details", { class: "example" },
-    el("summary", {},
+  return el(
+    "details",
+    { class: "example" },
+    el(
+      "summary",
+      {},
       el("span", { class: `badge ${facts}` }, facts),
       el("span", { class: "num" }, `score ${example.score.toFixed(3)}`),
       el("span", { class: "faint host" }, example.url ?? example.id),
-      el("span", { class: "peek" }, example.text.slice(0, 300))),
-    el("dl", {},
-      el("dt", {}, "url"), el("dd", {}, link(example.url)),
-      el("dt", {}, "id"), el("dd", {}, example.id),
-      el("dt", {}, "decision"), el("dd", {}, `draw ${figure(example.draw)}, keep probability ${figure(example.probability)}`)),
-    el("pre", {}, example.text));
+      el("span", { class: "peek" }, example.text.slice(0, 300)),
+    ),
+    el(
+      "dl",
+      {},
+      el("dt", {}, "url"),
+      el("dd", {}, link(example.url)),
+      el("dt", {}, "id"),
+      el("dd", {}, example.id),
+      el("dt", {}, "decision"),
+      el("dd", {}, `draw ${figure(example.draw)}, keep probability ${figure(example.probability)}`),
+    ),
+    el("pre", {}, example.text),
+  );
 }
 
 // Only web addresses become links; anything else is shown as text.
@@ -339,35 +288,87 @@ function drawClassifier() {
 function drawProvenance() {
   const about = data.provenance;
   const mono = (text) => el("code", {}, text);
-  const more = (shown, all) => (shown < all ? el("p", { class: "hint" }, `${number(all - shown)} more are in manifest.json.`) : null);
-  const range = (start, end) => (start === 0 && end === null ? "whole" : `${number(start)} to ${end === null ? "end" : number(end)}`);
-  put("provenance",
-    view({ code: about.code, run_key: about.key, seed: about.config.seed, repeated_ids: about.duplicate_ids }),
+  const more = (shown, all) =>
+    shown < all
+      ? el("p", { class: "hint" }, `${number(all - shown)} more are in manifest.json.`)
+      : null;
+  const range = (start, end) =>
+    start === 0 && end === null
+      ? "whole"
+      : `${number(start)} to ${end === null ? "end" : number(end)}`;
+  put(
+    "provenance",
+    view({
+      code: about.code,
+      run_key: about.key,
+      seed: about.seed,
+      repeated_ids: about.duplicate_ids,
+    }),
     fold("Configuration", el("pre", {}, JSON.stringify(about.config, null, 2))),
-    fold(`Inputs: ${number(about.n_inputs)} ranges, ${size(about.input_bytes)} stored`,
-      el("div", { class: "scroll" }, table(["Source", "File", "#Range", "#Size", "XXH3-128"], about.inputs.map(([source, file, start, end, n, digest]) => [source, mono(file), range(start, end), bytes(n), mono(digest)]))),
-      more(about.inputs.length, about.n_inputs)),
-    fold(`Shards: ${number(about.n_shards)} files, ${size(about.shard_bytes)}`,
-      el("div", { class: "scroll" }, table(["File", "#Rows", "#Size", "XXH3-128"], about.shards.map(([file, rows, n, checksum]) => [mono(file), documents(rows), bytes(n), mono(checksum)]))),
-      more(about.shards.length, about.n_shards)),
-    fold("Statistics", el("div", { class: "scroll" }, table(["File", "#Rows", "XXH3-128"], Object.entries(about.statistics).map(([name, { rows, checksum }]) => [mono(`statistics/${name}.parquet`), documents(rows), mono(checksum)])))),
-    Object.keys(about.skipped).length ? fold("Records passed over by the readers", view(about.skipped)) : []);
+    fold(
+      `Inputs: ${number(about.n_inputs)} ranges, ${size(about.input_bytes)} stored`,
+      el(
+        "div",
+        { class: "scroll" },
+        table(
+          ["Source", "File", "#Range", "#Size", "XXH3-128"],
+          about.inputs.map(([source, file, start, end, n, digest]) => [
+            source,
+            mono(file),
+            range(start, end),
+            bytes(n),
+            mono(digest),
+          ]),
+        ),
+      ),
+      more(about.inputs.length, about.n_inputs),
+    ),
+    fold(
+      `Shards: ${number(about.n_shards)} files, ${size(about.shard_bytes)}`,
+      el(
+        "div",
+        { class: "scroll" },
+        table(
+          ["File", "#Rows", "#Size", "XXH3-128"],
+          about.shards.map(([file, rows, n, checksum]) => [
+            mono(file),
+            documents(rows),
+            bytes(n),
+            mono(checksum),
+          ]),
+        ),
+      ),
+      more(about.shards.length, about.n_shards),
+    ),
+    fold(
+      "Statistics",
+      el(
+        "div",
+        { class: "scroll" },
+        table(
+          ["File", "#Rows", "XXH3-128"],
+          Object.entries(about.statistics).map(([name, { rows, checksum }]) => [
+            mono(`statistics/${name}.parquet`),
+            documents(rows),
+            mono(checksum),
+          ]),
+        ),
+      ),
+    ),
+    Object.keys(about.skipped).length
+      ? fold("Records passed over by the readers", view(about.skipped))
+      : [],
+  );
 }
 
 function drawSource() {
-  drawPicker();
+  sorting = { column: 1, down: true };
+  for (const node of document.querySelectorAll(".chosen-source"))
+    node.replaceChildren(data.sources[state.source].name);
   histogram();
   rates();
   drawDomains();
   drawExamples();
-}
-
-function update() {
-  drawControl();
-  drawYield();
-  curve();
-  histogram();
-  rates();
 }
 
 drawHead();

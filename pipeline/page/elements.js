@@ -1,0 +1,178 @@
+// Elements, numbers and tables. Text reaches the page as text nodes only.
+
+function el(tag, attributes, ...children) {
+  return fill(document.createElement(tag), attributes, children);
+}
+
+function svg(tag, attributes, ...children) {
+  return fill(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
+}
+
+function fill(node, attributes, children) {
+  for (const [name, value] of Object.entries(attributes ?? {})) {
+    if (value !== undefined && value !== null && value !== false) node.setAttribute(name, value);
+  }
+  node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
+  return node;
+}
+
+function put(id, ...children) {
+  document.getElementById(id).replaceChildren(...children.flat(Infinity));
+}
+
+const whole = new Intl.NumberFormat("en-US");
+const short = new Intl.NumberFormat("en-US", { notation: "compact", maximumSignificantDigits: 3 });
+const number = (value) => whole.format(value);
+
+function size(bytes) {
+  const units = ["bytes", "kB", "MB", "GB", "TB", "PB"];
+  let unit = 0;
+  while (Math.abs(bytes) >= 999.5 && unit < units.length - 1) {
+    bytes /= 1000;
+    unit += 1;
+  }
+  return `${unit ? bytes.toPrecision(3) : bytes} ${units[unit]}`;
+}
+
+// A percentage with three digits; what is not quite 0 or 100 % does not look like it.
+function percent(part, of) {
+  if (!of) return "–";
+  const share = (100 * part) / of;
+  if (share > 99.9 && share < 100) return "> 99.9 %";
+  if (share > 0 && share < 0.001) return "< 0.001 %";
+  return `${Number(share.toPrecision(3))} %`;
+}
+
+// A score, rate or figure: up to four significant digits, whole numbers as they are.
+function figure(value) {
+  if (Number.isInteger(value)) return number(value);
+  const size = Math.abs(value);
+  return size >= 1e-4 && size < 1e6 ? String(Number(value.toPrecision(4))) : value.toExponential(2);
+}
+
+function legend(id, entries) {
+  put(
+    id,
+    entries.map(([kind, text]) => el("span", {}, el("i", { class: kind }), text)),
+  );
+}
+
+// A row of choices of which one is on; `choose(index)` is called when another is clicked.
+function segments(id, names, chosen, choose) {
+  put(
+    id,
+    names.map((name, i) => {
+      const input = el("input", { type: "radio", name: id, value: i });
+      input.checked = i === chosen;
+      input.addEventListener("change", () => choose(i));
+      return el("label", {}, input, el("span", {}, name));
+    }),
+  );
+}
+
+// A table from heads and rows. A cell is text, a node, or {text, value, name, title}; heads
+// starting with "#" are columns of numbers.
+function table(heads, rows, footer) {
+  const numeric = heads.map((head) => typeof head === "string" && head.startsWith("#"));
+  const row = (cells, tag) =>
+    el(
+      "tr",
+      {},
+      cells.map((cell, i) => {
+        const kind = numeric[i] ? "n" : null;
+        if (cell instanceof Node || typeof cell !== "object") return el(tag, { class: kind }, cell);
+        return el(
+          tag,
+          { class: kind, "data-value": cell.value, "data-name": cell.name, title: cell.title },
+          cell.text,
+        );
+      }),
+    );
+  return el(
+    "table",
+    {},
+    el(
+      "thead",
+      {},
+      row(
+        heads.map((head) => (typeof head === "string" ? head.replace(/^#/, "") : head)),
+        "th",
+      ),
+    ),
+    el(
+      "tbody",
+      {},
+      rows.map((cells) => row(cells, "td")),
+    ),
+    footer ? el("tfoot", {}, row(footer, "td")) : null,
+  );
+}
+
+// Any JSON value: mappings as two columns, lists of mappings as tables, text as text.
+function view(value) {
+  if (value === null || value === undefined) return el("span", { class: "faint" }, "–");
+  if (typeof value === "number") return el("span", { class: "num" }, figure(value));
+  if (typeof value !== "object") return el("span", {}, String(value));
+  const plain = (item) => item === null || typeof item !== "object";
+  if (Array.isArray(value)) {
+    if (!value.length) return view(null);
+    if (value.every((item) => !plain(item) && !Array.isArray(item))) {
+      const numeric = (head) => value.every((item) => typeof (item[head] ?? 0) === "number");
+      const heads = [...new Set(value.flatMap(Object.keys))].sort(
+        (a, b) => numeric(a) - numeric(b),
+      );
+      return el(
+        "div",
+        { class: "scroll" },
+        table(
+          heads.map((head) => `${numeric(head) ? "#" : ""}${words(head)}`),
+          value.map((item) => heads.map((head) => view(item[head]))),
+        ),
+      );
+    }
+    if (value.every(plain))
+      return el(
+        "span",
+        { class: "num" },
+        value.map((item) => (typeof item === "number" ? figure(item) : String(item))).join(", "),
+      );
+    return el(
+      "ul",
+      {},
+      value.map((item) => el("li", {}, view(item))),
+    );
+  }
+  const entries = Object.entries(value);
+  if (!entries.length) return view(null);
+  const rows = entries.filter(
+    ([, item]) => plain(item) || (Array.isArray(item) && item.every(plain)),
+  );
+  const deep = entries.filter((entry) => !rows.includes(entry));
+  // Mappings of equal keys read best as one table.
+  const alike =
+    deep.length > 1 &&
+    deep.every(
+      ([, item]) =>
+        !Array.isArray(item) &&
+        Object.values(item).every(plain) &&
+        Object.keys(item).join() === Object.keys(deep[0][1]).join(),
+    );
+  return el(
+    "div",
+    { class: "view" },
+    rows.length
+      ? el(
+          "dl",
+          {},
+          rows.map(([key, item]) => [el("dt", {}, words(key)), el("dd", {}, view(item))]),
+        )
+      : null,
+    alike
+      ? view(deep.map(([key, item]) => ({ " ": key, ...item })))
+      : deep.map(([key, item]) =>
+          el("div", { class: "nested" }, el("h4", {}, words(key)), view(item)),
+        ),
+  );
+}
+
+const words = (key) => key.replaceAll("_", " ");
