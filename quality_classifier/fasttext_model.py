@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 from numba import njit
 
 from quality_classifier.buffers import Octets, Offsets, string_buffers
-from quality_classifier.words import TABLE, Table, is_separator, next_entry
+from quality_classifier.words import FOLDED, SEPARATOR, TABLE, Table, next_entry
 
 CURATED = "__label__curated"
 OTHER = "__label__other"
@@ -174,7 +174,7 @@ def _blank_separators(data: Octets, offsets: Offsets, table: Table) -> Octets:
         end = base + np.int64(offsets[i + 1])
         while position < end:
             entry, following = next_entry(position, end, table)
-            if is_separator(entry):
+            if entry & FOLDED == SEPARATOR:
                 spaced[position - base - first : following - base - first] = 32
             position = following
     return spaced

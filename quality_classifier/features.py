@@ -16,7 +16,8 @@ import scipy.sparse as sp
 from numba import njit
 
 from quality_classifier.buffers import Octets, Offsets, string_buffers
-from quality_classifier.words import FACTOR, TABLE, VERSION, Table, next_word, nfc
+from quality_classifier.ngrams import NO_WORD, bucket, next_word
+from quality_classifier.words import TABLE, VERSION, Table, nfc
 
 _CHUNK_BYTES = 1 << 24
 
@@ -106,15 +107,15 @@ def _list_buckets(
     for i in range(len(offsets) - 1):
         position = base + np.int64(offsets[i])
         end = base + np.int64(offsets[i + 1])
-        before = np.uint64(0)
+        before = NO_WORD
         while True:
             word, position = next_word(position, end, table)
-            if word == 0:
+            if word == NO_WORD:
                 break
-            columns[size] = word >> shift
+            columns[size] = bucket(NO_WORD, word, shift)
             size += 1
-            if bigrams and before != 0:
-                columns[size] = (before * FACTOR + word) * FACTOR >> shift
+            if bigrams and before != NO_WORD:
+                columns[size] = bucket(before, word, shift)
                 size += 1
             before = word
         bounds[i + 1] = size

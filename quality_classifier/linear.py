@@ -11,7 +11,10 @@ from numba import njit
 
 from quality_classifier.buffers import Octets, Offsets, string_buffers
 from quality_classifier.features import FeatureConfig
-from quality_classifier.words import FACTOR, TABLE, Table, next_word, nfc
+from quality_classifier.ngrams import NO_WORD, bucket, next_word, prefetch
+from quality_classifier.words import TABLE, Table, nfc
+
+_WAITING = 64
 
 
 @dataclass(frozen=True)
@@ -74,22 +77,36 @@ def _sum_weights(
     bigrams: bool,
 ) -> npt.NDArray[np.float64]:
     base = data.ctypes.data
+    first_weight = weights.ctypes.data
+    # Weights lie scattered over megabytes. Asked for early and added later, their way from memory
+    # overlaps with the words that follow.
+    waiting = np.empty(_WAITING + 1, np.int64)
     sums = np.empty(len(offsets) - 1, np.float64)
     for i in range(len(sums)):
         position = base + np.int64(offsets[i])
         end = base + np.int64(offsets[i + 1])
+        before = NO_WORD
         total = 0.0
         count = 0
-        before = np.uint64(0)
+        size = 0
         while True:
             word, position = next_word(position, end, table)
-            if word == 0:
+            if word == NO_WORD:
                 break
-            total += weights[word >> shift]
-            count += 1
-            if bigrams and before != 0:
-                total += weights[(before * FACTOR + word) * FACTOR >> shift]
-                count += 1
+            waiting[size] = bucket(NO_WORD, word, shift)
+            prefetch(first_weight + 4 * waiting[size])
+            size += 1
+            if bigrams and before != NO_WORD:
+                waiting[size] = bucket(before, word, shift)
+                prefetch(first_weight + 4 * waiting[size])
+                size += 1
             before = word
-        sums[i] = total / math.sqrt(max(count, 1))
+            if size >= _WAITING:
+                for k in range(size):
+                    total += weights[waiting[k]]
+                count += size
+                size = 0
+        for k in range(size):
+            total += weights[waiting[k]]
+        sums[i] = total / math.sqrt(max(count + size, 1))
     return sums

@@ -1,4 +1,4 @@
-"""The normaliser: what a word is, for every script, and the kernel that walks from word to word.
+"""The normaliser: what a word is, in every script.
 
 Version 1, the same in training and serving:
 
@@ -10,9 +10,6 @@ Version 1, the same in training and serving:
 * Format characters (soft hyphen, zero-width joiners, byte order mark) and variation selectors are
   passed over: they neither part words nor change them.
 * All else parts words: white space, control characters, NUL, unassigned and private code points.
-
-A word's hash starts at 0 and takes each folded code point c as ``h = (h ^ c) * FACTOR`` modulo
-2**64; its upper bits are the well mixed ones. A bigram's is ``(h1 * FACTOR + h2) * FACTOR``.
 """
 
 import base64
@@ -31,14 +28,14 @@ VERSION = 1
 
 # An entry of the table: bits 0-20 the folded code point (0 parts words, 1 is passed over),
 # bits 21-28 the canonical combining class, bit 30 may change under NFC, bit 31 a word by itself.
-_FOLDED = np.uint32(0x1FFFFF)
-_IGNORED = np.uint32(1)
+FOLDED = np.uint32(0x1FFFFF)
+SEPARATOR = np.uint32(0)
+IGNORED = np.uint32(1)
+SOLO = np.uint32(1 << 31)
 _CLASS = np.uint32(0xFF << 21)
 _UNSTABLE = np.uint32(1 << 30)
-_SOLO = np.uint32(1 << 31)
 
-FACTOR = np.uint64(0x9E3779B97F4A7C15)
-_ASCII_ONLY = np.uint64(0x8080808080808080)
+NOT_ASCII = np.uint64(0x8080808080808080)
 
 Table = npt.NDArray[np.uint32]
 
@@ -77,7 +74,7 @@ def _suspects(data: Octets, offsets: Offsets, table: Table) -> npt.NDArray[np.bo
 def _is_suspect(position: int, end: int, table: Table) -> bool:
     before = np.uint32(0)
     while position < end:
-        if position + 8 <= end and load_u64(position) & _ASCII_ONLY == 0:
+        if position + 8 <= end and load_u64(position) & NOT_ASCII == 0:
             position += 8
             before = np.uint32(0)
             continue
@@ -89,7 +86,7 @@ def _is_suspect(position: int, end: int, table: Table) -> bool:
     return False
 
 
-@njit(nogil=True, inline="always")
+@njit(nogil=True, cache=True)
 def next_entry(position: int, end: int, table: Table) -> tuple[np.uint32, int]:
     """The table's entry of the character at an address before ``end``, and where the next starts.
 
@@ -115,27 +112,3 @@ def next_entry(position: int, end: int, table: Table) -> tuple[np.uint32, int]:
     if point >= 0x110000:
         return np.uint32(0), position + length
     return table[point], position + length
-
-
-@njit(nogil=True, inline="always")
-def is_separator(entry: np.uint32) -> bool:
-    """Whether a character with this entry parts words."""
-    return entry & _FOLDED == 0
-
-
-@njit(nogil=True, inline="always")
-def next_word(position: int, end: int, table: Table) -> tuple[np.uint64, int]:
-    """The hash of the first word from an address on (0: none is left), and where to go on."""
-    word = np.uint64(0)
-    while position < end:
-        entry, following = next_entry(position, end, table)
-        value = np.uint64(entry & _FOLDED)
-        if value == 0 or entry & _SOLO:
-            if word != 0:
-                break  # what ended the word is read again
-            if value != 0:
-                return value * FACTOR, following
-        elif value != _IGNORED:
-            word = (word ^ value) * FACTOR
-        position = following
-    return word, position
