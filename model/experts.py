@@ -54,9 +54,7 @@ def loop_experts(
     # unbind, not w[e]: its backward stacks the gradients once instead of adding E full ones.
     weights = zip(w_in_EMH.unbind(0), w_out_EHM.unbind(0), strict=True)
     outputs = [
-        activation(x @ w_in) @ w_out
-        for x, (w_in, w_out) in zip(pieces, weights, strict=True)
-        if len(x)
+        activation(x @ w_in) @ w_out for x, (w_in, w_out) in zip(pieces, weights, strict=True)
     ]
     return torch.cat([*outputs, x_RM.new_zeros(len(x_RM) - ends[-1], x_RM.shape[1])])
 

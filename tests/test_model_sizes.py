@@ -1,4 +1,4 @@
-"""Parameter counts against the paper's table and a closed form; the estimates against GLaM's own."""
+"""Parameter counts against the paper's table and a closed form; estimates against GLaM's own."""
 
 import pytest
 import torch
