@@ -1,0 +1,170 @@
+"""Everything that a study says, assembled from its runs: a verdict, notes and tables. No I/O.
+
+A table is a list of rows; a row maps column names to plain values (None where there is none). All
+of it is a function of the study alone, so the same runs give the same bytes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ablations import endpoints, inference, ladder, learning_rate, tables, verdict
+from ablations.pairing import Contrast, contrast
+from ablations.results import Study
+
+Row = dict[str, Any]
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """``notes`` are sentences that a reader of the verdict must know."""
+
+    study: str
+    verdict: verdict.Verdict
+    primary: Row
+    notes: list[str]
+    tables: Mapping[str, list[Row]]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {"format": FORMAT, **asdict(self)}
+
+
+def compare(study: Study, learning_rates: Study | None = None) -> Comparison:
+    """Compare the arms of a study; ``learning_rates`` is a further study that varied those.
+
+    Raises:
+        ValueError: no seed has both arms of the primary contrast, or the primary endpoint was not
+            measured.
+    """
+    primary = study.declared.primary
+    found = primary_contrast(study)
+    judged = verdict.judge(found.estimate, found.baseline_value, primary)
+    steps = ladder.sizes(study)
+    laws, law_notes = ladder.laws(study, steps)
+    rates = learning_rate.check(study, learning_rate.gather(study, learning_rates), judged.outcome)
+    run = study.seeds(primary.baseline)[found.seeds[0]]
+    return Comparison(
+        study=study.declared.name,
+        verdict=judged,
+        primary={
+            **asdict(primary),
+            "unit": endpoints.unit(primary.endpoint),
+            "baseline_value": found.baseline_value,
+            "relative": found.relative,
+            **asdict(found.estimate),
+        },
+        notes=[*_caveats(study, found), *rates.notes, *law_notes],
+        tables={
+            "seeds": _seeds(found),
+            "secondary": secondary(study, found),
+            "heldout": tables.heldout(study, run),
+            "averages": tables.averages(study, run),
+            "tasks": tables.tasks(study, run),
+            "matched": tables.matched_budgets(study),
+            "sizes": ladder.contrasts(study, steps) if len(steps) > 1 else [],
+            "orders": ladder.orders(study, steps),
+            "scaling": laws,
+            "learning_rates": rates.rows,
+            "arms": tables.arms(study),
+            "jobs": tables.jobs(study),
+        },
+    )
+
+
+def primary_contrast(study: Study) -> Contrast:
+    """The declared contrast at the main variant.
+
+    Raises:
+        ValueError: there is no seed to compare. The message says what became of the jobs.
+    """
+    primary = study.declared.primary
+    arms = (primary.treatment, primary.baseline)
+    found = contrast(study, study.seeds(primary.treatment), study.seeds(primary.baseline))
+    if found is None:
+        states = [
+            f"{row['arm']} seed {row['seed']} {row['state']}"
+            + (f" ({row['error']})" if row["error"] else "")
+            for row in tables.jobs(study)
+            if row["arm"] in arms and row["variant"] == study.declared.main
+        ]
+        raise ValueError(
+            f"no seed has both {' and '.join(arms)}, so there is nothing to compare:"
+            f" {'; '.join(states)}. Run the study again: complete jobs are skipped"
+        )
+    return found
+
+
+def secondary(study: Study, found: Contrast) -> list[Row]:
+    """The family of secondary tests, with Holm's adjustment.
+
+    Its members: every other arm against the baseline on the primary endpoint, and the primary
+    contrast on every secondary endpoint. What was not measured is a row that says so, no test.
+    """
+    declared = study.declared
+    primary = declared.primary
+    baseline = study.seeds(primary.baseline)
+    wanted = declared.secondary
+    if wanted is None:
+        groups = [f"heldout/{group}" for group in declared.heldout]
+        wanted = [*groups, *endpoints.averages_of(baseline[found.seeds[0]])]
+        wanted = [name for name in wanted if name != primary.endpoint]
+    others = [a for a in declared.arms if a not in (primary.baseline, primary.treatment)]
+    family = [(arm, primary.endpoint) for arm in others]
+    family += [(primary.treatment, name) for name in wanted]
+    rows: list[Row] = []
+    measured: list[tuple[Row, inference.Estimate]] = []
+    for arm, name in family:
+        row: Row = {"arm": arm, "baseline": primary.baseline, "endpoint": name, "outcome": None}
+        rows.append(row)
+        try:
+            result = contrast(study, study.seeds(arm), baseline, name)
+        except ValueError as error:
+            row["outcome"] = f"not measured: {error}"
+            continue
+        if result is None:
+            row["outcome"] = "not measured: no seed has both arms"
+            continue
+        of = result.estimate
+        row |= {"unit": endpoints.unit(name), "seeds": of.seeds}
+        row |= {"baseline_value": result.baseline_value, "difference": of.value}
+        row |= {"relative": result.relative, "low": of.low, "high": of.high, "p": of.p}
+        measured.append((row, of))
+    adjusted = inference.holm([of for _, of in measured], primary.alpha)
+    for (row, of), holm in zip(measured, adjusted, strict=True):
+        row |= {"p_holm": holm.p, "family_low": holm.low, "family_high": holm.high}
+        gained = endpoints.gain(row["endpoint"]) * of.value > 0
+        row["outcome"] = ("better" if gained else "worse") if holm.rejected else "not shown"
+    return rows
+
+
+def _seeds(found: Contrast) -> list[Row]:
+    rows = []
+    for seed, ours, theirs in zip(found.seeds, found.treatment, found.baseline, strict=True):
+        treatment, baseline = inference.endpoint(ours), inference.endpoint(theirs)
+        rows.append({"seed": seed, "treatment": treatment, "baseline": baseline})
+        rows[-1]["difference"] = treatment - baseline
+    return rows
+
+
+def _caveats(study: Study, found: Contrast) -> list[str]:
+    notes = []
+    states = [row["state"] for row in tables.jobs(study)]
+    if states:
+        text = ", ".join(f"{states.count(s)} {s}" for s in dict.fromkeys(states))
+        notes.append(f"Not every declared job is complete: {text} (see the table of jobs).")
+    primary = study.declared.primary
+    treatment, baseline = study.seeds(primary.treatment), study.seeds(primary.baseline)
+    for arm, runs in ((primary.treatment, treatment), (primary.baseline, baseline)):
+        if alone := sorted(runs.keys() - set(found.seeds)):
+            notes.append(f"Seeds {alone} of {arm} have no partner and are left out.")
+    if found.estimate.seeds == 2:
+        notes.append("Two seeds know their own spread badly, and the interval is wide for that.")
+    ours, theirs = treatment[found.seeds[0]].result, baseline[found.seeds[0]].result
+    for name in ("model", "tokens", "learning_rate"):
+        a, b = getattr(ours, name), getattr(theirs, name)
+        if a != b:
+            notes.append(f"The arms differ in {name} too: {a} against {b}.")
+    return notes

@@ -1,0 +1,115 @@
+"""What can be compared, by name, and how it is read off a run.
+
+    heldout/GROUP_OR_SOURCE       bits per byte; of a group, the mean over its sources (macro)
+    average/nlg/SHOTS             GLaM's averages (nlg, nlu, all) over the rows there are, in points
+    average/gold/SHOTS            bits per byte of the right answers, mean over tasks
+    task/TASK/METRIC/SHOTS        one task's score, in points (0 to 100), or gold_bits_per_byte
+
+An endpoint of a run is a list of strata, the form that :mod:`ablations.inference` works on.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ablations.averages import AVERAGES, Row, split_rows
+from ablations.inference import Sample, Stratum
+from ablations.results import Run
+
+GOLD = "gold"
+GOLD_BITS = "gold_bits_per_byte"
+BITS = "bits per byte"
+POINTS = "points"
+
+
+def unit(name: str) -> str:
+    """Bits per byte (less is better) or points of 100 (more is better)."""
+    kind, rest = _split(name)
+    if kind == "heldout" or rest[0] == GOLD or GOLD_BITS in rest:
+        return BITS
+    return POINTS
+
+
+def gain(name: str) -> int:
+    """The sign of a difference that is an improvement: -1 for bits per byte, else 1."""
+    return -1 if unit(name) == BITS else 1
+
+
+def sample(name: str, run: Run, groups: Mapping[str, Sequence[str]]) -> Sample:
+    """The strata of an endpoint in one run.
+
+    Raises:
+        ValueError: no such endpoint, or the run was not evaluated on what it needs.
+    """
+    kind, rest = _split(name)
+    if kind == "heldout":
+        return _heldout(run, groups.get(rest[0], [rest[0]]))
+    if kind == "task":
+        task, metric, shots = rest
+        return [_task(run, [(task, metric)], int(shots), 1.0)]
+    average, shots = rest
+    rows, _ = rows_of(average, run, int(shots))
+    if not rows:
+        raise ValueError(f"{name}: no task of this average was run with {shots} shots")
+    # A task that counts twice (SQuADv2) is one stratum of double weight: its rows share items.
+    by_task = {task: [row for row in rows if row[0] == task] for task, _ in rows}
+    return [_task(run, both, int(shots), len(both) / len(rows)) for both in by_task.values()]
+
+
+def rows_of(average: str, run: Run, shots: int) -> tuple[Sequence[Row], Sequence[Row]]:
+    """The rows of an average that the run has with these shots, and those it lacks."""
+    have = [(task, metric) for task, metric, n in run.scores if n == shots]
+    if average == GOLD:
+        return [row for row in have if row[1] == GOLD_BITS], []
+    return split_rows(average, have)
+
+
+def averages_of(run: Run) -> list[str]:
+    """The names of all averages that a run has at least one row of."""
+    shots = sorted({n for _, _, n in run.scores})
+    names = [(average, n) for n in shots for average in (*AVERAGES, GOLD)]
+    return [f"average/{average}/{n}" for average, n in names if rows_of(average, run, n)[0]]
+
+
+def chance(run: Run, task: str, metric: str, shots: int) -> float | None:
+    """The score of guessing, in points; None where guessing has no meaning."""
+    sums = run.scores[task, metric, shots]
+    return None if sums.chance is None else 100 * sums.chance / float(sums.denominator.sum())
+
+
+def _heldout(run: Run, sources: Sequence[str]) -> Sample:
+    for source in sources:
+        if source not in run.documents:
+            known = ", ".join(run.documents)
+            raise ValueError(f"no held-out source or group is named {source!r}; there are: {known}")
+    return [
+        Stratum(source, 1 / len(sources), sums.numerator, sums.denominator)
+        for source in sources
+        for sums in [run.documents[source]]
+    ]
+
+
+def _task(run: Run, rows: Sequence[Row], shots: int, weight: float) -> Stratum:
+    """One task as a stratum; of several metrics on the same items, their mean."""
+    for task, metric in rows:
+        if (task, metric, shots) not in run.scores:
+            raise ValueError(f"task {task!r} was not run with {metric!r} and {shots} shots")
+    sums = [run.scores[task, metric, shots] for task, metric in rows]
+    denominator = sums[0].denominator
+    if any(not np.array_equal(denominator, other.denominator) for other in sums[1:]):
+        raise ValueError(f"the metrics of {rows[0][0]} are over different items: evaluate it again")
+    points = 1 if rows[0][1] == GOLD_BITS else 100
+    numerator = points * np.mean([of.numerator for of in sums], axis=0)
+    return Stratum(rows[0][0], weight, numerator, denominator)
+
+
+def _split(name: str) -> tuple[str, list[str]]:
+    kind, *rest = name.split("/")
+    parts = {"heldout": 1, "average": 2, "task": 3}.get(kind)
+    known = kind != "average" or (rest and rest[0] in (*AVERAGES, GOLD))
+    if parts != len(rest) or not known or (kind != "heldout" and not rest[-1].isdigit()):
+        raise ValueError(
+            f"no endpoint is named {name!r}: write heldout/GROUP, average/nlg/SHOTS (nlg, nlu, all"
+            " or gold) or task/TASK/METRIC/SHOTS"
+        )
+    return kind, rest

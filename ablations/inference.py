@@ -1,0 +1,250 @@
+"""Intervals and tests for a difference between two arms that share seeds and held-out items.
+
+**The endpoint** is a weighted mean over strata (sources, tasks) of sum(numerator) /
+sum(denominator) over the stratum's clusters (documents, passages). Bits per byte, accuracy, F1a and
+GLaM's averages all have this form. Strata are fixed; clusters are a sample of the documents one
+could have held out.
+
+**The model.** The difference that seed s shows on cluster c is
+
+    d[s, c] = delta + seed[s] + cluster[c] + rest[s, c]
+
+so the mean over n seeds and m clusters has three parts of variance, var(seed)/n + var(cluster)/m +
+var(rest)/(nm). The sample variance of the n seed differences, over n, holds the first and the
+third, but not the second: all seeds are measured on the same documents. The spread over clusters of
+the differences averaged over seeds holds the second and the third. Their plain sum would count the
+third twice; so it is estimated from what is left after removing both means, and taken off once:
+
+    seeds    = s²(seed differences) / n                             n - 1 degrees of freedom
+    items    = max(between clusters - rest, 0)                      Cochran's, over strata
+    combined = seeds + items                                        Satterthwaite's
+
+This is the estimator for two crossed random factors (Cameron, Gelbach and Miller 2011, "Robust
+inference with multiway clustering", equation 2.11). A ratio enters by its influence on each cluster
+(Taylor linearisation; Cochran 1977, Sampling Techniques, section 6.3; degrees of freedom 5.4).
+
+**Few seeds.** With two seeds Satterthwaite's degrees of freedom are a guess: where the two happen
+to agree, they come out far too high. So the interval is never narrower than that of the seeds
+alone, and p is never smaller. With one seed only the item error can be known, and nothing of the
+luck of training; the estimate says so by ``seed_error`` being None.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Stratum:
+    """Sums per cluster of one run under one endpoint: float64 [clusters] each.
+
+    ``weight`` is the stratum's part of the endpoint; weights of an endpoint sum to 1.
+    """
+
+    name: str
+    weight: float
+    numerator: FloatArray
+    denominator: FloatArray
+
+    @property
+    def ratio(self) -> float:
+        """The stratum's own value."""
+        return float(self.numerator.sum() / self.denominator.sum())
+
+
+Sample = Sequence[Stratum]
+"""What one run shows under one endpoint."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds with its interval of coverage 1 - alpha. Errors are standard errors.
+
+    ``seed_error`` and ``seed_low``, ``seed_high`` (seeds alone: these documents, other seeds) are
+    None with one seed. ``item_error`` is what other documents would change, clear of seed noise.
+    ``low``, ``high`` and ``p`` (against 0) are of both together: other seeds and other documents.
+    """
+
+    value: float
+    seeds: int
+    seed_error: float | None
+    item_error: float
+    error: float
+    df: float
+    low: float
+    high: float
+    p: float
+    seed_low: float | None
+    seed_high: float | None
+
+    @property
+    def seed_sd(self) -> float | None:
+        """Standard deviation over seeds, what a plan for more seeds starts from."""
+        return None if self.seed_error is None else self.seed_error * math.sqrt(self.seeds)
+
+
+def endpoint(sample: Sample) -> float:
+    """The endpoint's value in one run."""
+    return sum(stratum.weight * stratum.ratio for stratum in sample)
+
+
+def influence(sample: Sample) -> list[FloatArray]:
+    """By how much each cluster moves the endpoint: one array [clusters] per stratum.
+
+    They sum to 0 in each stratum, and are scaled so that the sum of their squares estimates the
+    endpoint's sampling variance over clusters.
+
+    Raises:
+        ValueError: a stratum has a single cluster, so its spread cannot be known.
+    """
+    out = []
+    for stratum in sample:
+        clusters = len(stratum.numerator)
+        if clusters < 2:
+            raise ValueError(
+                f"{stratum.name} holds a single document or passage: its sampling error cannot be"
+                " known; hold out more"
+            )
+        error = stratum.numerator - stratum.ratio * stratum.denominator
+        scale = stratum.weight * math.sqrt(clusters / (clusters - 1)) / stratum.denominator.sum()
+        out.append(scale * error)
+    return out
+
+
+def mean(samples: Sequence[Sample], alpha: float = 0.05) -> Estimate:
+    """One arm's endpoint, averaged over its seeds (``samples``: one per seed)."""
+    values = np.array([endpoint(sample) for sample in samples])
+    moves = [np.stack(seeds) for seeds in zip(*map(influence, samples), strict=True)]
+    return estimate(values, moves, alpha)
+
+
+def difference(
+    treatment: Sequence[Sample], baseline: Sequence[Sample], alpha: float = 0.05
+) -> Estimate:
+    """Treatment minus baseline, paired by seed and by cluster (one sample per seed, same order)."""
+    if len(treatment) != len(baseline) or not treatment:
+        raise ValueError("a paired difference needs the same seeds of both arms, at least one")
+    values = np.array([endpoint(t) - endpoint(b) for t, b in zip(treatment, baseline, strict=True)])
+    moves = [
+        np.stack(t) - np.stack(b)
+        for t, b in zip(
+            zip(*map(influence, treatment), strict=True),
+            zip(*map(influence, baseline), strict=True),
+            strict=True,
+        )
+    ]
+    return estimate(values, moves, alpha)
+
+
+def estimate(values: FloatArray, moves: Sequence[FloatArray], alpha: float = 0.05) -> Estimate:
+    """The mean of ``values`` [seeds], with influences ``moves``: [seeds, clusters] per stratum."""
+    seeds = len(values)
+    between, items_df = _between_clusters([move.mean(axis=0) for move in moves])
+    if seeds == 1:
+        return _interval(float(values[0]), 1, None, between, between, items_df, alpha)
+    of_seeds = float(values.var(ddof=1)) / seeds
+    rest = sum(float(((move - move.mean(axis=0)) ** 2).sum()) for move in moves)
+    of_items = max(between - rest / (seeds * (seeds - 1)), 0.0)
+    df = _satterthwaite([(of_seeds, seeds - 1), (of_items, items_df)])
+    combined = of_seeds + of_items
+    return _interval(float(values.mean()), seeds, of_seeds, of_items, combined, df, alpha)
+
+
+def over_seeds(values: FloatArray, alpha: float = 0.05) -> Estimate:
+    """Student's t over seeds alone, for values of which no items are known (points of a curve)."""
+    if len(values) < 2:
+        raise ValueError("a t interval over seeds needs at least two")
+    return estimate(values, [], alpha)
+
+
+@dataclass(frozen=True)
+class Adjusted:
+    """One member of a family of tests. ``low``, ``high`` hold for the whole family (Bonferroni)."""
+
+    p: float
+    rejected: bool
+    low: float
+    high: float
+
+
+def holm(family: Sequence[Estimate], alpha: float = 0.05) -> list[Adjusted]:
+    """Holm's step-down adjustment: the chance of any false finding in the family is at most alpha.
+
+    Bonferroni's intervals are the simple ones that go with it. They are a little wider than Holm's
+    tests, so one may hold 0 although its p is below alpha.
+    """
+    if not family:
+        return []
+    rejected, adjusted, _, _ = multipletests([e.p for e in family], alpha=alpha, method="holm")
+    level = alpha / len(family)
+    bounds = [(e.value - h, e.value + h) for e in family for h in [_half_width(e, level)]]
+    return [
+        Adjusted(float(p), bool(r), low, high)
+        for p, r, (low, high) in zip(adjusted, rejected, bounds, strict=True)
+    ]
+
+
+def _between_clusters(moves: Sequence[FloatArray]) -> tuple[float, float]:
+    """Sampling variance over clusters and its degrees of freedom."""
+    parts = [(float((move**2).sum()), len(move) - 1.0) for move in moves]
+    return sum(variance for variance, _ in parts), _satterthwaite(parts)
+
+
+def _satterthwaite(parts: Sequence[tuple[float, float]]) -> float:
+    """Degrees of freedom of a sum of independent variance estimates, each with its own."""
+    total = sum(variance for variance, _ in parts)
+    below = sum(variance**2 / df for variance, df in parts)
+    return total**2 / below if below > 0 else math.inf
+
+
+def _interval(
+    value: float,
+    seeds: int,
+    of_seeds: float | None,
+    of_items: float,
+    combined: float,
+    df: float,
+    alpha: float,
+) -> Estimate:
+    seed_error = None if of_seeds is None else math.sqrt(of_seeds)
+    error = math.sqrt(combined)
+    p = _p(value, error, df)
+    seed_half = None
+    if seed_error is not None:
+        p = max(p, _p(value, seed_error, seeds - 1))
+        seed_half = seed_error * float(stats.t.isf(alpha / 2, seeds - 1))
+    half = max(error * float(stats.t.isf(alpha / 2, df)), seed_half or 0.0)
+    return Estimate(
+        value=value,
+        seeds=seeds,
+        seed_error=seed_error,
+        item_error=math.sqrt(of_items),
+        error=error,
+        df=df,
+        low=value - half,
+        high=value + half,
+        p=p,
+        seed_low=None if seed_half is None else value - seed_half,
+        seed_high=None if seed_half is None else value + seed_half,
+    )
+
+
+def _half_width(of: Estimate, alpha: float) -> float:
+    half = of.error * float(stats.t.isf(alpha / 2, of.df))
+    if of.seed_error is None:
+        return half
+    return max(half, of.seed_error * float(stats.t.isf(alpha / 2, of.seeds - 1)))
+
+
+def _p(value: float, error: float, df: float) -> float:
+    """Two-sided p of a t test against 0; arms that are equal to the last bit have p = 1."""
+    if error == 0:
+        return 1.0 if value == 0 else 0.0
+    return 2 * float(stats.t.sf(abs(value) / error, df))

@@ -1,0 +1,311 @@
+"""The contract between a study's runs and everything that reads them, and its writer.
+
+    STUDY/
+      study.yaml                  what was declared before anything ran (:class:`Declaration`)
+      ARM/seed_N/                 one job; ARM@VARIANT/seed_N where a study has variants
+        result.json               one :class:`Result`; written last, so a folder with it is complete
+        heldout.arrow             held-out documents (:data:`HELDOUT`)
+        tasks.arrow               answered task items (:data:`TASKS`); absent where none were asked
+        metrics.jsonl             training curve, one JSON object per line (:class:`Curve`)
+        failure.json              instead of a result: {"error": …, "traceback": …}
+
+A *variant* is whatever a study sweeps besides its arms: model sizes (a ladder) or learning rates.
+Every arm is run at every variant with every seed. Readers take the size and the learning rate from
+the results, never from a folder's name. Anything else in a folder (checkpoints, logs) is ignored.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import yaml
+
+from pipeline import storage
+
+FORMAT = 1
+
+FloatArray = npt.NDArray[np.float64]
+
+HELDOUT = pa.schema(
+    [
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("document", pa.string(), nullable=False),
+        pa.field("bits", pa.float64(), nullable=False),
+        pa.field("bytes", pa.int64(), nullable=False),
+    ]
+)
+"""One held-out document: minus log2 of its probability, and its UTF-8 bytes. (source, document) is
+unique. Every run of a study reads the same documents."""
+
+TASKS = pa.schema(
+    [
+        pa.field("task", pa.string(), nullable=False),
+        pa.field("shots", pa.int32(), nullable=False),
+        pa.field("metric", pa.string(), nullable=False),
+        pa.field("item", pa.string(), nullable=False),
+        pa.field("cluster", pa.string(), nullable=False),
+        pa.field("numerator", pa.float64(), nullable=False),
+        pa.field("denominator", pa.float64(), nullable=False),
+        pa.field("chance", pa.float64()),
+    ]
+)
+"""One item under one metric. A score is the sum of ``numerator`` over that of ``denominator``:
+
+- ``accuracy``, ``exact_match``, ``f1``: the item's score in [0, 1] over 1. ``accuracy`` is under
+  the task's own scoring rule; another rule is another metric (``accuracy_sum``, …).
+- ``f1a`` (MultiRC): 2·TP over 2·TP + FP + FN, so that the ratio of sums is the F1 of all answers.
+- ``gold_bits_per_byte``: bits of the right answer over its bytes (less is better only here).
+- ``gold_probability``: probability of the right choice among the choices over 1.
+
+``cluster`` is the passage that an item shares with others, else the item. ``chance`` is the
+expected numerator under guessing, null where guessing has no meaning. (task, shots, metric, item)
+is unique."""
+
+_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.+=-]*$")
+
+
+@dataclass(frozen=True)
+class Primary:
+    """What the verdict is about, with the error rates that were agreed on beforehand.
+
+    ``smallest_difference`` is the smallest difference that would matter, in the endpoint's unit.
+    """
+
+    endpoint: str
+    baseline: str
+    treatment: str
+    smallest_difference: float
+    alpha: float = 0.05
+    power: float = 0.8
+
+    def __post_init__(self) -> None:
+        if self.baseline == self.treatment:
+            raise ValueError(f"baseline and treatment are both {self.baseline!r}: name two arms")
+        if not (self.smallest_difference > 0 and math.isfinite(self.smallest_difference)):
+            raise ValueError("smallest_difference must be a positive number")
+        if not 0 < self.alpha < 0.5 or not self.alpha < self.power < 1:
+            raise ValueError("alpha must lie in (0, 0.5) and power in (alpha, 1)")
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """``study.yaml``. ``variants`` are [""] where nothing but arms and seeds is swept.
+
+    ``main`` is the variant that the verdict is about. ``heldout`` groups the held-out sources
+    ("curated", "web", "junk"). ``secondary`` lists the endpoints tested beside the primary one;
+    None means every other group and every task average. ``budget`` is carried for people.
+    """
+
+    name: str
+    arms: Sequence[str]
+    seeds: Sequence[int]
+    primary: Primary
+    heldout: Mapping[str, Sequence[str]]
+    variants: Sequence[str] = ("",)
+    main: str = ""
+    secondary: Sequence[str] | None = None
+    budget: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for what, names in (
+            ("arms", self.arms),
+            ("seeds", self.seeds),
+            ("variants", self.variants),
+        ):
+            if not names or len(set(names)) != len(names):
+                raise ValueError(f"{what} must be a list without repeats, not {list(names)}")
+        for name in (*self.arms, *(v for v in self.variants if v)):
+            if not _NAME.match(name):
+                raise ValueError(f"{name!r} cannot name a folder: use letters, digits and ._+=-")
+        for arm in (self.primary.baseline, self.primary.treatment):
+            if arm not in self.arms:
+                raise ValueError(f"the primary contrast names {arm!r}, which is none of the arms")
+        if self.main not in self.variants:
+            raise ValueError(f"main: {self.main!r} is none of the variants {list(self.variants)}")
+
+
+@dataclass(frozen=True)
+class Result:
+    """``result.json``. ``config_hash`` is of the job's config without its seed.
+
+    ``tokens`` counts what was trained on, ``unique_tokens`` each position of the corpus once, so
+    ``epochs`` = tokens / unique_tokens. ``flops`` is everything that was spent to get this model,
+    the arm's share of scoring the raw pool included. ``heldout`` is bits per byte per source, and
+    follows from heldout.arrow. ``provenance`` is carried for people: commit, shards, classifier.
+    """
+
+    arm: str
+    variant: str
+    seed: int
+    config_hash: str
+    model: str
+    parameters_total: int
+    parameters_active: int
+    tokens: int
+    unique_tokens: int
+    epochs: float
+    flops: float
+    learning_rate: float
+    wall_seconds: float
+    kwh: float
+    kwh_basis: str
+    heldout: Mapping[str, float]
+    provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.kwh_basis not in ("measured", "estimated"):
+            raise ValueError(f"kwh_basis is {self.kwh_basis!r}: say 'measured' or 'estimated'")
+        if min(self.tokens, self.unique_tokens, self.flops, self.learning_rate) <= 0:
+            raise ValueError("tokens, unique_tokens, flops and learning_rate must be positive")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The lines of metrics.jsonl that hold a held-out evaluation, in order.
+
+    Such a line has at least ``tokens``, ``unique_tokens``, ``flops`` (all cumulative, as in
+    :class:`Result`) and ``heldout`` = {source: bits per byte}; lines without ``heldout`` are
+    skipped. Arrays are [evaluations].
+    """
+
+    tokens: FloatArray
+    unique_tokens: FloatArray
+    flops: FloatArray
+    heldout: Mapping[str, FloatArray]
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Sums over each cluster of a source or task: float64 [clusters]; ``chance`` over them all."""
+
+    numerator: FloatArray
+    denominator: FloatArray
+    chance: float | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One complete job. Tables are sorted by their keys; ``curve`` is None if none was written."""
+
+    result: Result
+    heldout: pa.Table
+    tasks: pa.Table
+    curve: Curve | None
+
+    @functools.cached_property
+    def documents(self) -> dict[str, Sums]:
+        """Bits and bytes of each document, by source."""
+        return {
+            source: Sums(rows["bits"].to_numpy(), rows["bytes"].to_numpy().astype(np.float64))
+            for (source,), rows in _split(self.heldout, ["source"])
+        }
+
+    @functools.cached_property
+    def scores(self) -> dict[tuple[str, str, int], Sums]:
+        """Numerators and denominators of each cluster, by (task, metric, shots), in order."""
+        keys = ["task", "metric", "shots"]
+        table = self.tasks.append_column("items", pa.array(np.ones(len(self.tasks), np.int64)))
+        sums = table.group_by([*keys, "cluster"]).aggregate(
+            [(name, "sum") for name in ("numerator", "denominator", "chance", "items")]
+            + [("chance", "count")]
+        )
+        sums = sums.sort_by([(key, "ascending") for key in (*keys, "cluster")])
+        out = {}
+        for (task, metric, shots), rows in _split(sums, keys):
+            known = rows["chance_count"].to_numpy().sum() == rows["items_sum"].to_numpy().sum()
+            out[task, metric, shots] = Sums(
+                rows["numerator_sum"].to_numpy(),
+                rows["denominator_sum"].to_numpy(),
+                float(rows["chance_sum"].to_numpy().sum()) if known else None,
+            )
+        return out
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study as it lies on disk: every declared job is in exactly one of the four."""
+
+    declared: Declaration
+    runs: Mapping[tuple[str, str, int], Run]
+    failed: Mapping[tuple[str, str, int], str]
+    unfinished: Sequence[tuple[str, str, int]]
+    missing: Sequence[tuple[str, str, int]]
+
+    def seeds(self, arm: str, variant: str | None = None) -> dict[int, Run]:
+        """Complete runs of an arm by seed; at the study's main variant unless told otherwise."""
+        wanted = (arm, self.declared.main if variant is None else variant)
+        return {key[2]: run for key, run in self.runs.items() if key[:2] == wanted}
+
+
+def job_folder(study: str, arm: str, variant: str, seed: int) -> str:
+    """Where a job's files lie."""
+    return storage.join(study, f"{arm}@{variant}" if variant else arm, f"seed_{seed}")
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """Sixteen hex digits of a job's config; leave the seed out, so that seeds of an arm agree."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def bits_per_byte(heldout: pa.Table) -> dict[str, float]:
+    """Sum of bits over sum of bytes, per source."""
+    sums = heldout.group_by("source").aggregate([("bits", "sum"), ("bytes", "sum")])
+    return {r["source"]: r["bits_sum"] / r["bytes_sum"] for r in sums.to_pylist()}
+
+
+def write_declaration(study: str, declared: Declaration) -> None:
+    """Write ``study.yaml``."""
+    value = {"format": FORMAT, **dataclasses.asdict(declared)}
+    text = yaml.safe_dump(_plain(value), sort_keys=False, allow_unicode=True)
+    storage.write_bytes(storage.join(study, "study.yaml"), text.encode())
+
+
+def write_run(study: str, result: Result, heldout: pa.Table, tasks: pa.Table | None = None) -> None:
+    """Write a job's tables, then its result; a failure record of an earlier try is removed."""
+    folder = job_folder(study, result.arm, result.variant, result.seed)
+    for name, table, schema in (("heldout", heldout, HELDOUT), ("tasks", tasks, TASKS)):
+        if table is not None:
+            with (
+                storage.open_output(storage.join(folder, f"{name}.arrow")) as file,
+                pa.ipc.new_file(file, schema) as writer,
+            ):
+                writer.write_table(table.cast(schema))
+    if storage.exists(storage.join(folder, "failure.json")):
+        storage.remove(storage.join(folder, "failure.json"))
+    storage.write_json(
+        storage.join(folder, "result.json"), {"format": FORMAT, **dataclasses.asdict(result)}
+    )
+
+
+def write_failure(study: str, arm: str, variant: str, seed: int, error: str, trace: str) -> None:
+    """Write a job's failure record."""
+    path = storage.join(job_folder(study, arm, variant, seed), "failure.json")
+    storage.write_json(path, {"format": FORMAT, "error": error, "traceback": trace})
+
+
+def _plain(value: Any) -> Any:
+    """Tuples and other collections as what YAML and JSON have."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _split(table: pa.Table, keys: Sequence[str]) -> list[tuple[tuple[Any, ...], pa.Table]]:
+    """The runs of equal keys in a sorted table, and their keys."""
+    counts = table.group_by(keys, use_threads=False).aggregate([([], "count_all")]).to_pylist()
+    ends = np.cumsum([row["count_all"] for row in counts], dtype=np.int64)
+    return [
+        (tuple(row[key] for key in keys), table.slice(end - row["count_all"], row["count_all"]))
+        for row, end in zip(counts, ends.tolist(), strict=True)
+    ]

@@ -1,0 +1,141 @@
+"""The descriptive tables of a comparison: every arm on everything that was measured.
+
+They hold intervals and no tests: with so many rows some would stand out by chance. What is tested
+was declared (:mod:`ablations.comparison`).
+"""
+
+from typing import Any
+
+import numpy as np
+
+from ablations import endpoints, inference, matched, verdict
+from ablations.pairing import contrast, sample
+from ablations.results import Run, Study
+
+Row = dict[str, Any]
+
+
+def heldout(study: Study, run: Run) -> list[Row]:
+    """Every arm on every held-out group and source; ``run`` is any, all read the same documents."""
+    groups = study.declared.heldout
+    names = [*groups, *(source for source in run.documents if source not in groups)]
+    return [row for name in names for row in _over_arms(study, f"heldout/{name}")]
+
+
+def averages(study: Study, run: Run) -> list[Row]:
+    """GLaM's averages for every arm, in points, with what is missing from them."""
+    rows = []
+    for name in endpoints.averages_of(run):
+        _, average, shots = name.split("/")
+        have, lack = endpoints.rows_of(average, run, int(shots))
+        extra = {
+            "rows": len(have),
+            "partial": bool(lack),
+            "missing": " ".join(f"{task}:{metric}" for task, metric in lack),
+        }
+        rows += [row | extra for row in _over_arms(study, name)]
+    return rows
+
+
+def tasks(study: Study, run: Run) -> list[Row]:
+    """Every arm on every task, metric and number of shots, against the baseline and guessing."""
+    rows = []
+    for task, metric, shots in run.scores:
+        guess = endpoints.chance(run, task, metric, shots)
+        for row in _over_arms(study, f"task/{task}/{metric}/{shots}"):
+            word = verdict.against_chance(row["value"], row["value_low"], row["value_high"], guess)
+            rows.append(row | {"chance": guess, "against_chance": word})
+    return rows
+
+
+def matched_budgets(study: Study) -> list[Row]:
+    """All arms at equal tokens, unique tokens and compute; none where no curves were written.
+
+    Curves hold held-out bits per byte only, so a primary endpoint of another kind has no such
+    table.
+    """
+    primary = study.declared.primary
+    kind, _, group = primary.endpoint.partition("/")
+    curves = {
+        arm: {seed: run.curve for seed, run in study.seeds(arm).items() if run.curve}
+        for arm in study.declared.arms
+    }
+    curves = {arm: by_seed for arm, by_seed in curves.items() if by_seed}
+    if kind != "heldout" or not curves:
+        return []
+    sources = study.declared.heldout.get(group, [group])
+    rows = []
+    for axis, name in matched.AXES.items():
+        points = matched.points(curves, axis, sources)
+        bases = {point.at: point.values for point in points if point.arm == primary.baseline}
+        for point in points:
+            row: Row = {"matched": name, "at": point.at, "arm": point.arm, "status": point.status}
+            row["seeds"] = len(point.values)
+            row["value"] = float(np.mean(list(point.values.values()))) if point.values else None
+            row |= dict.fromkeys(("difference", "low", "high"))
+            base = bases.get(point.at, {})
+            shared = sorted(point.values.keys() & base.keys())
+            if point.arm != primary.baseline and shared:
+                gaps = np.array([point.values[seed] - base[seed] for seed in shared])
+                row["difference"] = float(gaps.mean())
+                if len(shared) > 1:
+                    of = inference.over_seeds(gaps, primary.alpha)
+                    row |= {"low": of.low, "high": of.high}
+            rows.append(row)
+    return rows
+
+
+def arms(study: Study) -> list[Row]:
+    """What each arm was and cost, per variant: means over complete seeds, sums where so named."""
+    rows = []
+    for arm in study.declared.arms:
+        for variant in study.declared.variants:
+            runs = [run.result for run in study.seeds(arm, variant).values()]
+            row: Row = {"arm": arm, "variant": variant, "complete": len(runs)}
+            row["declared"] = len(study.declared.seeds)
+            if runs:
+                for name in ("model", "parameters_total", "parameters_active", "learning_rate"):
+                    row[name] = getattr(runs[0], name)
+                for name in ("tokens", "unique_tokens", "epochs", "flops"):
+                    row[name] = float(np.mean([getattr(run, name) for run in runs]))
+                row["wall_seconds_sum"] = sum(run.wall_seconds for run in runs)
+                row["kwh_sum"] = sum(run.kwh for run in runs)
+                row["kwh_basis"] = " and ".join(sorted({run.kwh_basis for run in runs}))
+                row["config_hash"] = runs[0].config_hash
+            rows.append(row)
+    return rows
+
+
+def jobs(study: Study) -> list[Row]:
+    """Every declared job that is not complete."""
+    states = [
+        *((job, "failed", error) for job, error in study.failed.items()),
+        *((job, "unfinished", None) for job in study.unfinished),
+        *((job, "missing", None) for job in study.missing),
+    ]
+    return [
+        {"arm": arm, "variant": variant, "seed": seed, "state": state, "error": error}
+        for (arm, variant, seed), state, error in states
+    ]
+
+
+def _over_arms(study: Study, name: str) -> list[Row]:
+    """One row per arm: its own mean with an interval, and its difference to the baseline."""
+    primary = study.declared.primary
+    rows = []
+    for arm in study.declared.arms:
+        runs = study.seeds(arm)
+        if not runs:
+            continue
+        own = inference.mean([sample(study, run, name) for run in runs.values()], primary.alpha)
+        row: Row = {"endpoint": name, "arm": arm, "seeds": own.seeds, "unit": endpoints.unit(name)}
+        row |= {"value": own.value, "value_low": own.low, "value_high": own.high}
+        row |= dict.fromkeys(("difference", "relative", "low", "high"))
+        if arm != primary.baseline:
+            found = contrast(study, runs, study.seeds(primary.baseline), name)
+            if found is not None:
+                of = found.estimate
+                row |= {"difference": of.value, "relative": found.relative}
+                row |= {"low": of.low, "high": of.high}
+        rows.append(row)
+    return rows

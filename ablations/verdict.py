@@ -1,0 +1,107 @@
+"""What an interval means, in plain words. Five outcomes, and "the filter hurts" is one of them.
+
+better, worse     the difference is not 0; it may reach the smallest difference of interest
+differs slightly  it is not 0, and it is smaller than the smallest difference of interest
+no difference     none was found, in a study that would have found one of interest
+underpowered      none was found, but one of interest could have been missed
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from ablations import endpoints
+from ablations.inference import Estimate
+from ablations.power import minimum_detectable_effect, seeds_needed
+from ablations.results import Primary
+
+Outcome = Literal["better", "worse", "differs slightly", "no difference", "underpowered"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """An outcome in words.
+
+    ``detectable`` is the true difference that this study finds with the declared power, by the
+    noise it showed; None with one seed.
+    """
+
+    outcome: Outcome
+    sentence: str
+    detectable: float | None
+
+
+def judge(of: Estimate, baseline_value: float, declared: Primary) -> Verdict:
+    """The verdict on a paired difference, treatment minus baseline."""
+    unit = endpoints.unit(declared.endpoint)
+    gain = endpoints.gain(declared.endpoint)
+    percent = f", {abs(of.value / baseline_value):.2%}" if baseline_value else ""
+    size = (
+        f"{number(abs(of.value))} {unit}{percent} {'less' if of.value < 0 else 'more'}"
+        f" ({1 - declared.alpha:.0%} interval of the difference"
+        f" {number(of.low, True)} to {number(of.high, True)})"
+    )
+    arms = f"{declared.treatment} against {declared.baseline} on {declared.endpoint}"
+    if of.seed_error is None:
+        return Verdict(
+            "underpowered",
+            f"Underpowered: {arms} shows {size}, but one seed cannot tell an arm from the luck of"
+            " its training; this interval holds the error of the held-out documents alone.",
+            None,
+        )
+    smallest = declared.smallest_difference
+    interest = f"the smallest difference of interest ({number(smallest)} {unit})"
+    found = minimum_detectable_effect(
+        _seed_sd(of), of.seeds, of.item_error, declared.alpha, declared.power
+    )
+    inside = -smallest < of.low and of.high < smallest
+    if of.p < declared.alpha:
+        word: Outcome = "better" if gain * of.value > 0 else "worse"
+        if inside:
+            sentence = f"Differs slightly: {arms} is {word}, {size}, but by less than {interest}."
+            return Verdict("differs slightly", sentence, found)
+        doubt = (
+            ""
+            if min(abs(of.low), abs(of.high)) >= smallest
+            else (f" It may be smaller than {interest}.")
+        )
+        return Verdict(word, f"{word.capitalize()}: {arms} shows {size}.{doubt}", found)
+    could = (
+        f"a true difference of {number(found)} {unit} would have been found with probability"
+        f" {declared.power:.0%}"
+    )
+    if inside or found <= smallest:
+        what = f"; whatever there is, is below {interest}" if inside else ""
+        return Verdict(
+            "no difference", f"No difference found: {arms} shows {size}; {could}{what}.", found
+        )
+    more = seeds_needed(smallest, _seed_sd(of), of.item_error, declared.alpha, declared.power)
+    need = (
+        f"about {more} seeds would do" if more else "more held-out documents are needed, not seeds"
+    )
+    return Verdict(
+        "underpowered",
+        f"Underpowered: {arms} shows {size}; only {could}, and {interest} is less than that:"
+        f" {need}.",
+        found,
+    )
+
+
+def against_chance(value: float, low: float, high: float, chance: float | None) -> str | None:
+    """How a score lies to guessing: "at chance" where its interval holds the chance level."""
+    if chance is None:
+        return None
+    if low <= chance <= high:
+        return "at chance"
+    return "above chance" if value > chance else "below chance"
+
+
+def number(value: float, signed: bool = False) -> str:
+    """Three significant digits, never in scientific notation."""
+    digits = 0 if value == 0 else max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:{'+' if signed else ''}.{digits}f}"
+
+
+def _seed_sd(of: Estimate) -> float:
+    assert of.seed_sd is not None  # judged apart, above
+    return of.seed_sd

@@ -1,0 +1,397 @@
+"""The contract on disk, and compare.py end to end on studies with a known truth."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from ablations import compare as command
+from ablations import results
+from ablations.comparison import compare
+from ablations.endpoints import sample
+from ablations.inference import endpoint
+from ablations.reading import read_study
+
+SOURCES = {"wiki": 1.0, "books": 1.2, "web": 1.4}
+GROUPS = {"curated": ["wiki", "books"], "web": ["web"]}
+DOCUMENTS = 60
+
+
+def declare(**changes):
+    value = {
+        "name": "synthetic",
+        "arms": ["unfiltered", "filtered"],
+        "seeds": [1, 2, 3, 4, 5],
+        "primary": results.Primary("heldout/curated", "unfiltered", "filtered", 0.01),
+        "heldout": GROUPS,
+    }
+    return results.Declaration(**(value | changes))
+
+
+def heldout_table(shift, seed, seed_sd=0.002):
+    """Documents, the same in all runs, whose bits per byte move by ``shift`` (per source)."""
+    fixed, noise = np.random.default_rng(0), np.random.default_rng([1, seed])
+    tables = []
+    for source, base in SOURCES.items():
+        size = fixed.integers(500, 4000, DOCUMENTS)
+        level = base + 0.1 * fixed.normal(size=DOCUMENTS)
+        level = level + shift.get(source, 0.0) + seed_sd * noise.normal()
+        level = level + 0.01 * noise.normal(size=DOCUMENTS)
+        names = [f"{source}-{i}" for i in range(DOCUMENTS)]
+        columns = [[source] * DOCUMENTS, names, level * size, size]
+        tables.append(pa.table(columns, schema=results.HELDOUT))
+    return pa.concat_tables(tables)
+
+
+def tasks_table(lift, seed):
+    noise = np.random.default_rng([2, seed])
+    rows = []
+    for task, metric, level, guess in (
+        ("boolq", "accuracy", 0.5, 0.5),
+        ("piqa", "accuracy", 0.8 + lift, 0.5),
+        ("squad_v2", "f1", 0.4 + lift, None),
+        ("squad_v2", "exact_match", 0.3 + lift, None),
+        ("piqa", "gold_bits_per_byte", 0.9, None),
+    ):
+        for i in range(200):
+            score = float(noise.random() < level)
+            rows.append((task, 0, metric, f"{i:03d}", f"passage-{i // 2:03d}", score, 1.0, guess))
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    return pa.table(columns, schema=results.TASKS)
+
+
+def write_run(study, arm, seed, shift, variant="", lift=0.0, evaluations=4, tasks=True, **changes):
+    heldout = heldout_table(shift, 10 * seed + len(arm))
+    value = {
+        "arm": arm,
+        "variant": variant,
+        "seed": seed,
+        "config_hash": results.config_hash({"arm": arm, "variant": variant}),
+        "model": "tiny",
+        "parameters_total": 4_000_000,
+        "parameters_active": 1_000_000,
+        "tokens": 8_000_000,
+        "unique_tokens": 4_000_000,
+        "epochs": 2.0,
+        "flops": 5e13,
+        "learning_rate": 0.01,
+        "wall_seconds": 60.0,
+        "kwh": 0.01,
+        "kwh_basis": "estimated",
+        "heldout": results.bits_per_byte(heldout),
+    } | changes
+    result = results.Result(**value)
+    results.write_run(study, result, heldout, tasks_table(lift, seed) if tasks else None)
+    folder = results.job_folder(study, arm, variant, seed)
+    with open(f"{folder}/metrics.jsonl", "w") as file:
+        for k in range(1, evaluations + 1):
+            part = k / evaluations
+            row = {"step": k, "loss": 3 - part, "tokens": result.tokens * part}
+            print(json.dumps(row), file=file)
+            row["unique_tokens"] = min(row["tokens"], result.unique_tokens)
+            row["flops"] = result.flops * part
+            row["heldout"] = {s: v + 1 - part for s, v in result.heldout.items()}
+            print(json.dumps(row), file=file)
+
+
+def write_study(path, effect, declared=None, **changes):
+    declared = declared or declare()
+    results.write_declaration(path, declared)
+    for arm in declared.arms:
+        shift = dict.fromkeys(("wiki", "books"), effect if arm == "filtered" else 0.0)
+        for seed in declared.seeds:
+            write_run(path, arm, seed, shift, **changes)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("effect", "outcome"),
+    [
+        (-0.05, "better"),
+        (+0.05, "worse"),
+        (-0.006, "differs slightly"),
+        (0.0, "no difference"),
+    ],
+)
+def test_the_verdict_is_the_truth(tmp_path, effect, outcome):
+    path = write_study(str(tmp_path / "s"), effect, tasks=False)
+    # Noise of a difference here: about 0.001 to 0.002.
+    result = compare(read_study(path))
+    assert result.verdict.outcome == outcome
+    assert result.primary["low"] < effect < result.primary["high"]
+    assert result.primary["value"] == pytest.approx(effect, abs=0.006)
+
+
+def test_primary_values_follow_from_the_definition(tmp_path):
+    study = read_study(write_study(str(tmp_path / "s"), -0.05))
+    rows = compare(study).tables["seeds"]
+    for row in rows:
+        run = study.runs["filtered", "", row["seed"]]
+        table = run.heldout.to_pandas().groupby("source")[["bits", "bytes"]].sum()
+        ratio = table["bits"] / table["bytes"]
+        assert row["treatment"] == pytest.approx((ratio["wiki"] + ratio["books"]) / 2, rel=1e-12)
+        assert row["difference"] == pytest.approx(row["treatment"] - row["baseline"], abs=1e-12)
+    assert [row["seed"] for row in rows] == [1, 2, 3, 4, 5]
+
+
+def test_one_seed_gives_an_item_error_and_no_verdict(tmp_path):
+    path = write_study(str(tmp_path / "s"), -0.05, declare(seeds=[7]))
+    result = compare(read_study(path))
+    assert result.verdict.outcome == "underpowered"
+    assert "one seed" in result.verdict.sentence
+    assert result.primary["seed_error"] is None
+    assert result.primary["item_error"] > 0
+    assert "unknown" in command.render(result)
+
+
+def test_too_few_noisy_seeds_are_underpowered(tmp_path):
+    primary = results.Primary("heldout/curated", "unfiltered", "filtered", 1e-4)
+    path = write_study(str(tmp_path / "s"), 0.0, declare(primary=primary, seeds=[1, 2, 3]))
+    result = compare(read_study(path))
+    assert result.verdict.outcome == "underpowered"
+    assert result.verdict.detectable > 1e-4
+
+
+def test_unpaired_failed_unfinished_and_missing_are_said(tmp_path):
+    path = write_study(str(tmp_path / "s"), -0.05)
+    shutil.rmtree(results.job_folder(path, "filtered", "", 2))
+    shutil.rmtree(results.job_folder(path, "filtered", "", 3))
+    results.write_failure(path, "filtered", "", 3, "out of memory", "Traceback …")
+    (tmp_path / "s" / "unfiltered" / "seed_4" / "result.json").unlink()
+    result = compare(read_study(path))
+    assert result.primary["seeds"] == 2
+    states = {(r["arm"], r["seed"]): (r["state"], r["error"]) for r in result.tables["jobs"]}
+    assert states == {
+        ("filtered", 2): ("missing", None),
+        ("filtered", 3): ("failed", "out of memory"),
+        ("unfiltered", 4): ("unfinished", None),
+    }
+    notes = " ".join(result.notes)
+    assert "1 failed" in notes
+    assert "Seeds [2, 3] of unfiltered have no partner" in notes
+    assert "Seeds [4] of filtered have no partner" in notes
+
+
+def test_a_rerun_that_succeeds_removes_its_failure(tmp_path):
+    path = write_study(str(tmp_path / "s"), -0.05, declare(seeds=[1, 2]))
+    results.write_failure(path, "filtered", "", 2, "x", "y")
+    write_run(path, "filtered", 2, {})
+    assert not (tmp_path / "s" / "filtered" / "seed_2" / "failure.json").exists()
+
+
+def test_nothing_to_compare_says_what_became_of_the_jobs(tmp_path):
+    path = write_study(str(tmp_path / "s"), 0.0, declare(seeds=[1]))
+    shutil.rmtree(results.job_folder(path, "filtered", "", 1))
+    results.write_failure(path, "filtered", "", 1, "loss is NaN", "")
+    with pytest.raises(ValueError, match=r"filtered seed 1 failed \(loss is NaN\)"):
+        compare(read_study(path))
+
+
+def test_errors_of_the_contract_name_what_is_wrong(tmp_path):
+    with pytest.raises(ValueError, match=r"no study\.yaml"):
+        read_study(str(tmp_path))
+    path = write_study(str(tmp_path / "s"), 0.0, declare(seeds=[1, 2]))
+    write_run(path, "filtered", 2, {}, config_hash="other")
+    with pytest.raises(ValueError, match=r"seeds 1 and 2 of filtered .* different configs"):
+        read_study(path)
+    write_run(path, "filtered", 2, {})
+    file = tmp_path / "s" / "filtered" / "seed_2" / "result.json"
+    good = json.loads(file.read_text())
+    for change, message in (
+        ({"format": 2}, "format 2"),
+        ({"surprise": 1}, "unknown surprise"),
+        ({"kwh_basis": "guessed"}, "measured"),
+        ({"seed": 9}, "seed 9"),
+        ({"heldout": good["heldout"] | {"wiki": 0.5}}, "disagree on bits per byte"),
+    ):
+        file.write_text(json.dumps(good | change))
+        with pytest.raises(ValueError, match=message):
+            read_study(path)
+    file.write_text("{")
+    with pytest.raises(ValueError, match="not JSON"):
+        read_study(path)
+    del good["flops"]
+    file.write_text(json.dumps(good))
+    with pytest.raises(ValueError, match="flops is missing"):
+        read_study(path)
+    yaml = tmp_path / "s" / "study.yaml"
+    yaml.write_text(yaml.read_text().replace("alpha: 0.05", "alhpa: 0.05"))
+    with pytest.raises(ValueError, match="unknown alhpa"):
+        read_study(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"arms": ["unfiltered", "other"]}, "none of the arms"),
+        ({"seeds": [1, 1]}, "without repeats"),
+        ({"main": "big"}, "none of the variants"),
+        ({"arms": ["unfiltered", "filtered", "a/b"]}, "cannot name a folder"),
+    ],
+)
+def test_a_declaration_is_checked(change, message):
+    with pytest.raises(ValueError, match=message):
+        declare(**change)
+
+
+def test_runs_on_other_documents_are_refused(tmp_path):
+    path = write_study(str(tmp_path / "s"), 0.0, declare(seeds=[1, 2]))
+    heldout = heldout_table({}, 5).slice(1)
+    run = read_study(path).runs["filtered", "", 2].result
+    fields = vars(run) | {"heldout": results.bits_per_byte(heldout)}
+    results.write_run(path, results.Result(**fields), heldout, tasks_table(0.0, 2))
+    with pytest.raises(ValueError, match="different documents"):
+        read_study(path)
+
+
+def test_duplicate_or_infinite_rows_are_refused(tmp_path):
+    path = write_study(str(tmp_path / "s"), 0.0, declare(seeds=[1, 2]))
+    run = read_study(path).runs["filtered", "", 2]
+    twice = pa.concat_tables([run.tasks, run.tasks.slice(0, 1)])
+    results.write_run(path, run.result, run.heldout, twice)
+    with pytest.raises(ValueError, match="two rows"):
+        read_study(path)
+    broken = run.tasks.set_column(
+        5, results.TASKS.field(5), pa.array([np.nan] * run.tasks.num_rows)
+    )
+    results.write_run(path, run.result, run.heldout, broken)
+    with pytest.raises(ValueError, match="not finite"):
+        read_study(path)
+
+
+def test_tasks_averages_and_chance(tmp_path):
+    study = read_study(write_study(str(tmp_path / "s"), 0.0, lift=0.0))
+    result = compare(study)
+    run = study.runs["filtered", "", 3]
+    scores = run.tasks.to_pandas().groupby(["task", "metric"])["numerator"].mean() * 100
+    by = {(r["endpoint"], r["arm"]): r for r in result.tables["averages"]}
+    nlg = by["average/nlg/0", "filtered"]
+    assert (nlg["rows"], nlg["partial"]) == (2, True)
+    assert "triviaqa:exact_match" in nlg["missing"].split()
+    # SQuADv2 counts twice, so "all" is a mean of four rows.
+    wanted = scores[[("boolq", "accuracy"), ("piqa", "accuracy"), ("squad_v2", "f1")]].sum()
+    wanted = (wanted + scores["squad_v2", "exact_match"]) / 4
+    assert endpoint(sample("average/all/0", run, GROUPS)) == pytest.approx(wanted)
+    rows = {r["endpoint"]: r for r in result.tables["tasks"] if r["arm"] == "filtered"}
+    assert rows["task/boolq/accuracy/0"]["against_chance"] == "at chance"
+    assert rows["task/piqa/accuracy/0"]["against_chance"] == "above chance"
+    assert rows["task/squad_v2/f1/0"]["chance"] is None
+    assert rows["task/piqa/gold_bits_per_byte/0"]["unit"] == "bits per byte"
+    assert rows["task/boolq/accuracy/0"]["chance"] == 50
+
+
+def test_the_secondary_family_holds_other_arms_groups_and_averages(tmp_path):
+    declared = declare(arms=["unfiltered", "filtered", "random"], seeds=[1, 2, 3])
+    path = write_study(str(tmp_path / "s"), -0.05, declared)
+    rows = compare(read_study(path)).tables["secondary"]
+    assert [(r["arm"], r["endpoint"]) for r in rows] == [
+        ("random", "heldout/curated"),
+        ("filtered", "heldout/web"),
+        *(("filtered", f"average/{name}/0") for name in ("nlg", "nlu", "all", "gold")),
+    ]
+    assert all(r["p_holm"] >= r["p"] for r in rows)
+    assert all(r["family_low"] <= r["low"] <= r["high"] <= r["family_high"] for r in rows)
+    declared = declare(seeds=[1, 2], secondary=["heldout/junk", "heldout/web"])
+    path = write_study(str(tmp_path / "t"), -0.05, declared)
+    rows = compare(read_study(path)).tables["secondary"]
+    assert rows[0]["outcome"].startswith("not measured: no held-out source")
+    assert rows[1]["p_holm"] == rows[1]["p"]  # the family is what was measured
+
+
+def test_matched_budgets_say_where_an_arm_ends(tmp_path):
+    declared = declare(seeds=[1, 2])
+    path = str(tmp_path / "s")
+    results.write_declaration(path, declared)
+    for seed in declared.seeds:
+        write_run(path, "unfiltered", seed, {}, tokens=8_000_000, unique_tokens=8_000_000)
+        write_run(path, "filtered", seed, {}, tokens=8_000_000, unique_tokens=2_000_000)
+    rows = compare(read_study(path)).tables["matched"]
+    status = {(r["matched"], r["at"], r["arm"]): r["status"] for r in rows}
+    assert status["equal tokens", 8e6, "filtered"] == "measured"
+    assert status["equal tokens", 1e6, "filtered"] == "before the first evaluation"
+    assert status["equal unique tokens", 8e6, "filtered"] == "not reached"
+    assert status["equal unique tokens", 2e6, "filtered"] == "measured"
+    row = next(
+        r
+        for r in rows
+        if (r["matched"], r["at"], r["arm"]) == ("equal unique tokens", 2e6, "filtered")
+    )
+    # There the baseline is at a quarter of its run, 0.75 bits above its end; filtered is done.
+    assert row["difference"] == pytest.approx(-0.75, abs=0.02)
+
+
+def sweep(path, variants, write):
+    declared = declare(seeds=[1, 2, 3], variants=list(variants), main=list(variants)[-1])
+    results.write_declaration(path, declared)
+    for variant, value in variants.items():
+        for arm in declared.arms:
+            for seed in declared.seeds:
+                write(path, arm, seed, variant, value)
+    return path
+
+
+def test_sizes_orders_and_the_law_of_scale(tmp_path):
+    def write(path, arm, seed, variant, flops):
+        base = 2 * (flops / 1e12) ** -0.2 + (0.03 if arm == "unfiltered" else 0)
+        shift = dict.fromkeys(("wiki", "books"), base)
+        size = {"model": variant, "flops": flops}
+        write_run(path, arm, seed, shift, variant, tasks=False, **size)
+
+    sizes = {"s1": 1e12, "s2": 4e12, "s3": 16e12, "s4": 64e12}
+    result = compare(read_study(sweep(str(tmp_path / "s"), sizes, write)))
+    assert [r["variant"] for r in result.tables["sizes"]] == ["s1", "s2", "s3", "s4"]
+    assert {r["outcome"] for r in result.tables["sizes"]} == {"better"}
+    assert [r["decision_right"] for r in result.tables["orders"]] == [1, 1, 1]
+    assert all(r["best_arm_found"] for r in result.tables["orders"])
+    laws = [r for r in result.tables["scaling"] if r["arm"] == "filtered"]
+    assert [r["kind"] for r in laws] == ["fitted"] * 4 + ["forecast"]
+    assert laws[-1]["flops"] == pytest.approx(64e13)
+    truth = 1.1 + 2 * 640**-0.2
+    assert laws[-1]["low"] < truth < laws[-1]["high"]
+
+
+def test_the_learning_rate_check_can_overturn_a_verdict(tmp_path):
+    # At 0.01 filtered is better by 0.05; unfiltered alone gains 0.1 from 0.03.
+    path = write_study(str(tmp_path / "s"), -0.05, declare(seeds=[1, 2, 3]), tasks=False)
+    assert "not checked" in " ".join(compare(read_study(path)).notes)
+
+    def write(path, arm, seed, variant, rate):
+        gain = {"unfiltered": {0.03: -0.1}, "filtered": {0.01: -0.05}}[arm].get(rate, 0.0)
+        shift = dict.fromkeys(("wiki", "books"), gain)
+        write_run(path, arm, seed, shift, variant, tasks=False, learning_rate=rate)
+
+    rates = {"lr1": 0.003, "lr2": 0.01, "lr3": 0.03, "lr4": 0.1}
+    further = read_study(sweep(str(tmp_path / "lr"), rates, write))
+    result = compare(read_study(path), further)
+    assert result.verdict.outcome == "better"
+    assert "does NOT hold" in " ".join(result.notes)
+    assert "unfiltered 0.03" in " ".join(result.notes)
+    best = {r["arm"]: r["learning_rate"] for r in result.tables["learning_rates"] if r["best"]}
+    assert best == {"unfiltered": 0.03, "filtered": 0.01}
+
+
+def test_the_command_writes_the_same_bytes_twice(tmp_path, capsys):
+    path = write_study(str(tmp_path / "s"), -0.05, declare(seeds=[1, 2, 3]))
+    command.main([f"study={path}"])
+    shown = capsys.readouterr().out
+    assert shown.splitlines()[2].startswith("Better: filtered against unfiltered")
+    command.main([f"study={path}", f"output={tmp_path / 'again'}"])
+    first, second = tmp_path / "s" / "comparison", tmp_path / "again"
+    names = sorted(f.name for f in first.iterdir())
+    assert names == sorted(f.name for f in second.iterdir())
+    for name in names:
+        assert (first / name).read_bytes() == (second / name).read_bytes()
+    value = json.loads((first / "comparison.json").read_text())
+    assert value["verdict"]["outcome"] == "better"
+    with open(first / "secondary.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(r["p"]) for r in rows] == [r["p"] for r in value["tables"]["secondary"]]
+
+
+@pytest.mark.parametrize("arguments", [[], ["stdy=x"], ["study="], ["study"]])
+def test_wrong_settings_are_refused(arguments):
+    with pytest.raises(ValueError, match="study"):
+        command.main(arguments)
