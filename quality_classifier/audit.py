@@ -46,7 +46,8 @@ AUDIT = pa.schema(
         pa.field("ratio", pa.float64(), nullable=False),
     ]
 )
-"""What an audit says, a row per value and rule; the most frequent values of a column come first.
+"""What an audit says, a row per value and rule; of a column, the most frequent values come first
+(lengths from short to long).
 
 ``rule`` is ``pareto`` (``rate`` is the expected keep rate), ``threshold`` or ``run`` (what was
 really kept). ``low`` and ``high`` are the ends of the interval of 95 %, ``ratio`` is the rate over
@@ -57,7 +58,7 @@ _LENGTH_EDGES = np.array([500, 2_000, 8_000, 32_000])
 
 _HOST = r"^[A-Za-z][A-Za-z0-9+.\-]*://(?:[^/?#@]*@)?(?:www\.)?(?P<host>[^/?#:]+)"
 
-_SUMS = ("documents", "score", "threshold", "expected", "expected_squared", "run")
+_SUMS = ("documents", "score", "threshold", "expected", "run")
 
 
 class Audit:
@@ -85,13 +86,11 @@ class Audit:
         """
         self._has_run = "kept" in batch.schema.names
         score = batch["quality_score"].to_numpy()
-        expected = expected_keep_rate(score, self._alpha)
         numbers = {
             "documents": np.ones(len(batch)),
             "score": score.astype(np.float64),
             "threshold": (score.astype(np.float64) >= self._threshold).astype(np.float64),
-            "expected": expected,
-            "expected_squared": expected**2,
+            "expected": expected_keep_rate(score, self._alpha),
             "run": batch["kept"].cast(pa.float64()) if self._has_run else np.zeros(len(batch)),
         }
         for column in self._by:
@@ -111,10 +110,10 @@ class Audit:
         pieces = []
         for rule in RULES if self._has_run else RULES[:2]:
             rate = total["expected" if rule == "pareto" else rule].to_numpy() / n
-            effective = n
             if rule == "pareto":
-                effective = effective_number(rate, total["expected_squared"].to_numpy() / n, n)
-            low, high = wilson(rate, effective)
+                low, high = expected_rate_interval(rate, n, self._alpha)
+            else:
+                low, high = wilson(rate, n)
             ratio = rate / rate[overall] if rate[overall] > 0 else np.zeros(len(rate))
             columns = {
                 "column": total["column"],
@@ -129,10 +128,17 @@ class Audit:
             }
             pieces.append(pa.table([columns[name] for name in AUDIT.names], schema=AUDIT))
         rows = pa.concat_tables(pieces)
-        rank = pa.array([self._by.index(column) for column in rows["column"].to_pylist()])
-        order = [("rank", "ascending"), ("documents", "descending"), ("value", "ascending")]
+        keys = zip(
+            *(rows[name].to_pylist() for name in ("column", "value", "documents")), strict=True
+        )
+        ranks = [self._rank(*key) for key in keys]
         # Sorting is stable, so the rules of a value keep their order.
-        return rows.append_column("rank", rank).sort_by(order).drop_columns("rank")
+        return rows.take(sorted(range(len(rows)), key=ranks.__getitem__))
+
+    def _rank(self, column: str, value: str, documents: int) -> tuple[int, int, str]:
+        """Columns as they were named, lengths from short to long, other values by frequency."""
+        is_length = column == "length" and value in LENGTHS
+        return self._by.index(column), LENGTHS.index(value) if is_length else -documents, value
 
 
 def audit(documents: pa.Table, by: Sequence[str], alpha: float, threshold: float) -> pa.Table:
@@ -143,17 +149,21 @@ def audit(documents: pa.Table, by: Sequence[str], alpha: float, threshold: float
     return counts.table()
 
 
-def effective_number(mean: FloatArray, mean_square: FloatArray, n: FloatArray) -> FloatArray:
-    """How many yes-or-no documents would tell the mean of n rates as exactly as the n rates do.
+def expected_rate_interval(
+    rate: FloatArray, n: FloatArray, alpha: float
+) -> tuple[FloatArray, FloatArray]:
+    """The interval of each mean of n chances to be kept under the Pareto rule.
 
-    ``mean * (1 - mean) / variance_of_the_mean``: Kish's design effect, as surveys use it to give
-    Wilson's interval to a mean that is no share. One document alone has no variance, and counts as
-    the worst case, one.
+    Chances lie between that of a score of 0 and 1, and vary no more than if each were one of the
+    two. So Wilson's interval for a share, stretched to that range, covers at least as often as it
+    says. Intervals from the variance of the chances are narrower, but often miss: the rare
+    document of high score that makes most of the mean is not in a small sample.
     """
-    variance = np.maximum(mean_square - mean**2, 0) * n / np.maximum(n - 1, 1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        effective = mean * (1 - mean) * n / variance
-    return np.where(n == 1, 1.0, np.where(variance > 0, effective, np.inf))
+    least = 2.0**-alpha
+    if least == 1:
+        return rate, rate
+    low, high = wilson(np.clip((rate - least) / (1 - least), 0, 1), n)
+    return least + (1 - least) * low, least + (1 - least) * high
 
 
 def domain(url: pa.Array) -> pa.Array:

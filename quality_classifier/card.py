@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from quality_classifier import figures, metrics
+from quality_classifier.evaluation import AUDITED_DOCUMENTS, AUDITED_VALUES
 from quality_classifier.splits import SPLITS, balanced_weights
 
 Figures = Mapping[str, Any]
@@ -198,8 +199,9 @@ def _audit(card: Figures) -> str:
     titles += [f"score ≥ {card['threshold']:g}", "ratio"]
     return f"""## Audit: whom it keeps
 
-Keep rates with intervals of 95 % (Wilson's; for the Pareto rule, of the expected rate), and their
-ratio to the rate of all. Of each column, the values with the most documents.
+Keep rates with Wilson's intervals of 95 % (under the Pareto rule of the expected rate), and their
+ratio to the rate of all. Left out are values that fewer than {AUDITED_DOCUMENTS} held-out documents
+have, and of a column with many values all but the {AUDITED_VALUES} most frequent.
 
 ### Held-out negatives
 
@@ -241,7 +243,7 @@ def _limits(card: Figures) -> str:
 - **It does not read.** It sees which words and word pairs a text has, not whether they make sense.
   Of {shuffled["documents"]:,} held-out documents with their words in random order, the mean score
   moved for {change}; a score moved by {shuffled["mean_change"]:.3f} on average, and original and
-  shuffled scores correlate at {shuffled["correlation"]:.2f}. Told apart from their shuffled selves
+  shuffled scores correlate at {shuffled["correlation"]:.3f}. Told apart from their shuffled selves
   by score alone, originals have a ROC-AUC of {shuffled["auc"]:.2f} (0.5: not at all).
 - **It knows sources, not quality.** "Positive" means like the positive sources, in topic and
   register too: text of good quality on other topics, in other languages or dialects may score low.

@@ -24,7 +24,8 @@ SHUFFLED = 1000
 """Documents whose words are shuffled, at most."""
 
 AUDITED_VALUES = 20
-"""How many values of a column the card shows."""
+AUDITED_DOCUMENTS = 10
+"""The card shows so many values of a column at most, and none that fewer documents have."""
 
 
 @dataclass(frozen=True)
@@ -170,9 +171,10 @@ def document_counts(duplicates: pa.Table, documents: pa.Table) -> list[dict[str,
 
 def _most_frequent(table: pa.Table) -> list[dict[str, Any]]:
     """The rows of an audit, but for rare values."""
+    frequent = table.filter(pc.greater_equal(table["documents"], AUDITED_DOCUMENTS))
     seen: dict[str, set[str]] = {}
     rows = []
-    for row in table.to_pylist():
+    for row in frequent.to_pylist():
         values = seen.setdefault(row["column"], set())
         values.add(row["value"])
         if len(values) <= AUDITED_VALUES:

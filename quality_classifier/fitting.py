@@ -52,7 +52,7 @@ def fit_linear(
     """
     best: tuple[float, npt.NDArray[np.float32], float] | None = None
     trials = []
-    model = LogisticRegression(solver="lbfgs", max_iter=1000, warm_start=True)
+    model = LogisticRegression(solver="lbfgs", max_iter=1000)
     with threadpool_limits(1):
         for c in sorted(cs):
             model.set_params(C=c)

@@ -157,7 +157,7 @@ def curves(
 
 
 def wilson(rate: FloatArray, n: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Wilson's score interval of 95 % for each rate observed among ``n`` (may be infinite)."""
+    """Wilson's score interval of 95 % for each rate observed among ``n``."""
     spread = _Z**2 / n
     center = (rate + spread / 2) / (1 + spread)
     half = _Z * np.sqrt(rate * (1 - rate) / n + spread / (4 * n)) / (1 + spread)
