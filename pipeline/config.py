@@ -370,7 +370,7 @@ def _config(settings: Mapping[str, Any]) -> PipelineConfig:
         )
     values = {name: value for name, value in settings.items() if name in names}
     values["source"] = {
-        name: [globs] if isinstance(globs, str) else list(globs)
+        name: [globs] if isinstance(globs, str) else sorted(globs)
         for name, globs in values["source"].items()
     }
     values["steps"] = resolve_steps(values.get("steps", ()))
@@ -449,7 +449,10 @@ def _check_output(write: str, compression: str) -> None:
 
 def _read_yaml(path: str) -> dict[str, Any]:
     with open(path, encoding="utf-8") as file:
-        value = yaml.safe_load(file)
+        try:
+            value = yaml.safe_load(file)
+        except yaml.YAMLError as error:
+            raise ValueError(f"{path} is no YAML: {error}") from error
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds no mapping of keys to values")
     return value

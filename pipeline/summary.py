@@ -277,4 +277,4 @@ def _best(tables: list[pa.Table]) -> pa.Table:
         seen[group] = seen.get(group, 0) + 1
         if seen[group] <= EXAMPLES_PER_KIND:
             rows.append(row)
-    return table.take(rows)
+    return table.take(pa.array(rows, pa.int64()))

@@ -6,6 +6,7 @@ With a known rule and no deduplication, tasks are decided while they are scored 
 left out. Every element is a task, its record and its statistics: a few kilobytes.
 """
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -202,7 +203,7 @@ def sketch_task(scored: Scored, folder: str, decision: Decision) -> solve.Sketch
 
 
 def _sum_sketches(parts: Iterable[solve.Sketch]) -> solve.Sketch:
-    return np.sum([np.zeros(1, np.int64), *parts], axis=0)
+    return functools.reduce(np.add, parts, np.zeros(1, np.int64))
 
 
 class FindDuplicates(beam.PTransform):

@@ -109,7 +109,7 @@ def test_other_tools_read_the_shards(here):
     by_datasets = load_dataset("arrow", data_files=pattern, split="train", cache_dir=here / "hf")
     assert by_datasets["id"][:] == table["id"].to_pylist()
     by_polars = pl.concat(
-        [pl.read_ipc(path, memory_map=False) for path in sorted((here / "scored/shards").iterdir())]
+        [pl.read_ipc(path) for path in sorted((here / "scored/shards").iterdir())]
     )
     assert by_polars["text"].to_list() == table["text"].to_pylist()
 
