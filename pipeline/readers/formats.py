@@ -34,16 +34,16 @@ _COLUMNAR: dict[bytes, Kind] = {
 }
 _LINES: dict[bytes, Kind] = {b"{": "jsonl", b"WARC/": "warc"}
 _NAMES: dict[str, Kind] = {
-    ".json": "jsonl",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".parquet": "parquet",
-    ".arrow": "arrow",
-    ".feather": "arrow",
-    ".warc": "warc",
-    ".wet": "warc",
+    "json": "jsonl",
+    "jsonl": "jsonl",
+    "ndjson": "jsonl",
+    "parquet": "parquet",
+    "arrow": "arrow",
+    "feather": "arrow",
+    "warc": "warc",
+    "wet": "warc",
 }
-_PACKED = (".gz", ".zst", ".zstd")
+_PACKED: dict[str, Compression] = {"gz": "gzip", "zst": "zstd", "zstd": "zstd"}
 
 
 @dataclass(frozen=True)
@@ -242,12 +242,14 @@ def _recognise(stream: BinaryIO, path: str, open_input: OpenInput) -> _Format:
     for magic, kind in _LINES.items():
         if text.startswith(magic):
             return _Format(kind, compression, size)
-    named = path.lower()
-    for ending in _PACKED:
-        named = named.removesuffix(ending)
-    for ending, kind in _NAMES.items():
-        if named.endswith(ending) and (compression == "none" or kind in _LINES.values()):
-            return _Format(kind, compression, size)
+    stem, _, ending = path.lower().rpartition(".")
+    if ending in _PACKED:
+        # Its first bytes may be damaged, and the rest sound.
+        compression = _PACKED[ending]
+        _, _, ending = stem.rpartition(".")
+    kind = _NAMES.get(ending)
+    if kind and (compression == "none" or kind in _LINES.values()):
+        return _Format(kind, compression, size)
     raise ValueError(
         f"{path}: unknown format (it starts with {head[:16]!r}): known are WET, WARC and "
         "JSON lines (plain, gzip, zstd), Parquet and Arrow; JSON lines that start with no object "

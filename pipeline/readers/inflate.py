@@ -195,7 +195,7 @@ def _until_damage(
         stream.seek(start)
         at = start
         try:
-            while data := stream.read(min(_INPUT_BYTES, source.offset - at) or 1):
+            while data := stream.read(min(_INPUT_BYTES, max(source.offset - at, 1))):
                 piece = decoder.decompress(data, _OUTPUT_BYTES)
                 while True:
                     new = piece[old:]

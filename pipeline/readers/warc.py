@@ -26,6 +26,7 @@ _LOOK_AHEAD = 16  # the empty lines after a record, and how the next one starts
 _HEADER = re.compile(rb"WARC/\d{1,2}\.\d{1,2}[ \t]*\r?\n(.*?\n|)\r?\n", re.DOTALL)
 _NEXT_RECORD = re.compile(rb"\n(?=WARC/\d{1,2}\.\d{1,2}[ \t]*\r?\n)")
 _EMPTY_LINES = re.compile(rb"[\r\n]*")
+_RECORD_END = b"\r\n\r\n"
 _START_BYTES = 32  # more than _NEXT_RECORD spans
 _LENGTH = re.compile(r"\d{1,18}", re.ASCII)
 _OTHER_TYPES = ("warcinfo", "request", "metadata", "revisit", "resource", "continuation")
@@ -118,9 +119,10 @@ def records(
 ) -> Iterator[Record]:
     """Every record that can be read; the others, and what lies between records, are reported.
 
-    A record's length is right if another record or the end follows it. If it is not, or the header
-    makes no sense, reading goes on at the next start of a record, be it within the block that the
-    wrong length claims. Records over ``max_bytes`` are reported and passed over in the same way.
+    A record's length is right if two empty lines, another record or the end follow its block. If it
+    is not, or the header makes no sense, reading goes on at the next start of a record, be it
+    within the block that the wrong length claims. Records over ``max_bytes`` are reported and
+    passed over in the same way.
     """
     source = _Source(pieces)
     while True:
@@ -154,7 +156,7 @@ def _headers(lines: bytes) -> dict[str, str]:
     name = ""
     for line in lines.decode("utf-8", "replace").split("\n"):
         if line[:1] in (" ", "\t") and name:
-            headers[name] += " " + line.strip()
+            headers[name] = f"{headers[name]} {line.strip()}".strip()
             continue
         name, _, value = line.partition(":")
         name = name.strip().lower()
@@ -220,10 +222,11 @@ class _Source:
             return False
         if self.damage and self.damage.produced > len(self.data) - end:
             return False
-        rest = bytes(self.data[end : end + _LOOK_AHEAD]).lstrip(b"\r\n")
+        after = bytes(self.data[end : end + _LOOK_AHEAD])
+        rest = after.lstrip(b"\r\n")
         if not rest and self.damage and self.damage.produced > len(self.data) - end:
             return False  # the last record before the damage, as where a checksum is wrong
-        return b"WARC/".startswith(rest[:5])
+        return after.startswith(_RECORD_END) or b"WARC/".startswith(rest[:5])
 
     def give_up(self, quarantine: Quarantine, reason: Reason) -> None:
         """Report the record that ``data`` starts with, and go on at the next start of one.

@@ -1,0 +1,380 @@
+"""WARC and WET: framing, HTTP, character sets, damage."""
+
+import contextlib
+import gzip
+import io
+import itertools
+import random
+import zlib
+from collections import Counter
+
+import brotli
+import pytest
+from backports import zstd
+from fastwarc.warc import ArchiveIterator
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.readers import FieldMap, ReadReport, plan_ranges, read_batches
+from pipeline.readers.contract import Quarantine, Unreadable
+from pipeline.readers.html_text import decode, page_text
+from pipeline.readers.http_response import parse_response
+from pipeline.readers.inflate import inflate
+from pipeline.readers.warc import records
+
+MAX_BYTES = 1 << 20
+
+
+def record(kind, block, number=0, **headers):
+    lines = {
+        "WARC-Type": kind,
+        "WARC-Record-ID": f"<urn:uuid:{number}>",
+        "WARC-Target-URI": f"http://example.org/{number}",
+        "WARC-Date": "2024-01-01T00:00:00Z",
+        "Content-Length": str(len(block)),
+    }
+    lines |= {name.replace("_", "-"): value for name, value in headers.items()}
+    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items() if value is not None)
+    return b"WARC/1.0\r\n" + head.encode() + b"\r\n" + block + b"\r\n\r\n"
+
+
+def wet(text, number=0, **headers):
+    return record("conversion", text.encode(), number, **headers)
+
+
+def http(body, kind="text/html; charset=utf-8", status="200 OK", **headers):
+    lines = {"Content-Type": kind, **{k.replace("_", "-"): v for k, v in headers.items()}}
+    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items() if value is not None)
+    return f"HTTP/1.1 {status}\r\n{head}\r\n".encode() + body
+
+
+PAGE = "<html><head><title>T</title></head><body><p>Größe 中文 &amp; more</p></body></html>"
+
+
+def read(path, data, **kwargs):
+    path.write_bytes(data)
+    bad, report = [], ReadReport()
+    fields = kwargs.pop("fields", FieldMap())
+    rows = []
+    for piece in plan_ranges(str(path)):
+        for batch in read_batches(piece, fields, on_quarantine=bad.append, report=report, **kwargs):
+            batch.validate(full=True)
+            rows += batch.to_pylist()
+    return rows, bad, report.skipped
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "x.warc.gz"
+
+
+def test_every_kind_of_record(path):
+    data = b"".join(
+        [
+            record("warcinfo", b"software: x\r\n"),
+            record("request", b"GET / HTTP/1.1\r\n\r\n"),
+            record("response", http(PAGE.encode()), 1),
+            record("response", http(b"\x89PNG", "image/png"), 2),
+            record("response", http(PAGE.encode(), status="404 Not Found"), 3),
+            record("response", http(b"<html><script>x</script></html>"), 4),
+            record("response", http(PAGE.encode(), None), 5),
+            record("revisit", b""),
+            record("strange", b""),
+            wet("plain text\n", 6),
+        ]
+    )
+    fields = FieldMap(metadata=("WARC-Date", "no-such-header"))
+    for stored in (data, gzip.compress(data), zstd.compress(data)):
+        rows, bad, skipped = read(path, stored, fields=fields)
+        assert not bad
+        assert [row["id"] for row in rows] == [f"<urn:uuid:{i}>" for i in (1, 5, 6)]
+        assert rows[0]["url"] == "http://example.org/1"
+        assert [row["text"] for row in rows] == ["Größe 中文 & more"] * 2 + ["plain text\n"]
+        assert rows[0]["WARC-Date"] == "2024-01-01T00:00:00Z"
+        assert rows[0]["no-such-header"] is None
+        assert skipped == {
+            "warcinfo": 1,
+            "request": 1,
+            "not_html": 1,
+            "http_status": 1,
+            "no_text": 1,
+            "revisit": 1,
+            "other": 1,
+        }
+
+
+def test_lenient_where_files_are(path):
+    unfolded = wet("one", 1).replace(b"\r\n", b"\n")
+    folded = wet("two", 2).replace(b"WARC-Date: ", b"WARC-Date:\r\n  ")
+    tight = wet("three", 3)[:-4]
+    lower = wet("four", 4).replace(b"Content-Length", b"CONTENT-length")
+    rows, bad, _ = read(
+        path, unfolded + folded + tight + lower, fields=FieldMap(metadata=("WARC-Date",))
+    )
+    assert [row["text"] for row in rows] == ["one", "two", "three", "four"]
+    assert {row["WARC-Date"] for row in rows} == {"2024-01-01T00:00:00Z"}
+    assert not bad
+
+
+@pytest.mark.parametrize("length", ["3", "9", "4000", "999999999999", "-1", "x", "", "٣", None])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_wrong_length_costs_one_record(path, length, packed):
+    parts = [wet("first", 1), wet("damaged one", 2, Content_Length=length), wet("third", 3)]
+    data = b"".join(gzip.compress(part) for part in parts) if packed else b"".join(parts)
+    rows, bad, _ = read(path, data, max_document_bytes=5000)
+    assert [row["text"] for row in rows] == ["first", "third"]
+    expected = "too_long" if length == "999999999999" else "bad_warc"
+    assert [(b.reason, b.position, b.unit) for b in bad] == [(expected, len(parts[0]), "byte")]
+    assert bad[0].content.startswith("WARC/1.0\r\n")
+
+
+def test_truncated_without_compression(path):
+    parts = [wet("first", 1), wet("second", 2)]
+    for cut in range(1, len(parts[1]) - 4):
+        rows, bad, _ = read(path, parts[0] + parts[1][:cut])
+        assert [row["text"] for row in rows] == ["first"]
+        assert [(b.reason, b.position) for b in bad] == [("bad_warc", len(parts[0]))]
+
+
+def test_garbage_between_records(path):
+    parts = [wet("first", 1), b"garbage" * 1000 + b"\r\n", wet("second", 2)]
+    rows, bad, _ = read(path, b"".join(parts))
+    assert [row["text"] for row in rows] == ["first", "second"]
+    assert [(b.reason, b.position) for b in bad] == [("bad_warc", len(parts[0]))]
+
+
+def test_a_record_without_payload(path):
+    rows, bad, _ = read(path, wet("", 1) + record("response", b"", 2) + wet("x", 3))
+    assert [row["text"] for row in rows] == ["x"]
+    assert [b.reason for b in bad] == ["missing_text", "bad_http"]
+
+
+def test_text_that_is_no_utf8(path):
+    rows, bad, _ = read(path, record("conversion", b"caf\xe9") + wet("x\0y", 3))
+    assert [row["text"] for row in rows] == ["x\0y"]
+    assert [b.reason for b in bad] == ["invalid_utf8"]
+
+
+def test_too_long_takes_bounded_memory(path):
+    def pieces():
+        yield wet("first", 1)
+        yield record("conversion", b"", 2, Content_Length=str(400 << 20))[:-4]
+        for _ in range(400):
+            yield b"y" * (1 << 20)
+        yield b"\r\n\r\n" + wet("last", 3)
+
+    bad = []
+    largest = 0
+    for found in records(pieces(), Quarantine("x", bad.append), MAX_BYTES):
+        largest = max(largest, len(found.block))
+    assert [b.reason for b in bad] == ["too_long"]
+    assert found.block == b"last"
+    assert largest < 10
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.binary(max_size=400) | st.just(b"\r\n\r\nWARC/1.0\r\n\r\n"), max_size=6),
+    st.sampled_from(["plain", "member each", "one member", "zstd"]),
+    st.lists(st.integers(0, 3000), max_size=5),
+)
+def test_records_are_those_of_fastwarc(blocks, packing, places):
+    parts = [record("resource", block, i) for i, block in enumerate(blocks)]
+    data = b"".join(parts)
+    ends = sorted({0, len(data), *(place for place in places if place < len(data))})
+    pieces = [data[a:b] for a, b in itertools.pairwise(ends)]
+    if packing != "plain":
+        pack = zstd.compress if packing == "zstd" else gzip.compress
+        stored = b"".join(map(pack, [data] if packing == "one member" else parts))
+        codec = "zstd" if packing == "zstd" else "gzip"
+        pieces = inflate(io.BytesIO(stored), codec, "x", lambda p: io.BytesIO(stored))
+    bad = []
+    ours = list(records(iter(pieces), Quarantine("x", bad.append), MAX_BYTES))
+    theirs = [
+        (r.record_id, r.reader.read()) for r in ArchiveIterator(io.BytesIO(data), parse_http=False)
+    ]
+    assert [(r.headers["warc-record-id"], r.block) for r in ours] == theirs
+    assert len(theirs) == len(blocks)
+    assert not bad
+    assert [r.offset for r in ours] == [len(b"".join(parts[:i])) for i in range(len(parts))]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**9), st.integers(1, 255), st.booleans())
+def test_a_damaged_member_is_counted_once(tmp_path_factory, place, flip, cut):
+    """Each of five records is yielded or quarantined; the other four are yielded."""
+    rng = random.Random(place)
+    texts = [" ".join(str(rng.random()) for _ in range(100)) for _ in range(5)]
+    members = [gzip.compress(wet(text, i), mtime=0) for i, text in enumerate(texts)]
+    index = place % 5
+    inside = place // 5 % len(members[index])
+    bad_member = bytearray(members[index])
+    if cut:
+        del bad_member[max(inside, 1) :]
+    else:
+        bad_member[inside] ^= flip
+    stored = b"".join([*members[:index], bytes(bad_member), *members[index + 1 :]])
+    rows, bad, skipped = read(tmp_path_factory.mktemp("m") / "x.warc.gz", stored)
+    found = [row["text"] for row in rows]
+    others = texts[:index] + texts[index + 1 :]
+    assert [text for text in found if text in others] == others
+    if not bad:  # a header bit without meaning
+        assert found == texts
+    else:
+        assert found == others
+        assert all("gzip" in b.reason for b in bad) or cut
+    assert not skipped
+
+
+def chunked(body, size=7, extension=""):
+    chunks = [body[i : i + size] for i in range(0, len(body), size)]
+    return (
+        b"".join(b"%x%s\r\n%s\r\n" % (len(c), extension.encode(), c) for c in chunks) + b"0\r\n\r\n"
+    )
+
+
+def raw_deflate(body):
+    packer = zlib.compressobj(wbits=-15)
+    return packer.compress(body) + packer.flush()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.text(max_size=500),
+    st.lists(st.sampled_from(["gzip", "deflate", "raw", "br", "zstd"]), max_size=2),
+    st.booleans(),
+)
+def test_bodies_are_decoded(text, encodings, in_chunks):
+    body = plain = b"<p>" + text.encode()
+    packers = {
+        "gzip": gzip.compress,
+        "deflate": zlib.compress,
+        "raw": raw_deflate,
+        "br": brotli.compress,
+        "zstd": zstd.compress,
+    }
+    for encoding in encodings:
+        body = packers[encoding](body)
+    names = ", ".join("deflate" if e == "raw" else e for e in encodings)
+    headers = {"Content_Encoding": names}
+    if in_chunks:
+        body = chunked(body, extension=";x=1")
+        headers["Transfer_Encoding"] = "chunked"
+    assert parse_response(http(body, **headers), MAX_BYTES).body == plain
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "identity", "unknown"])
+def test_a_body_decoded_already_is_taken_as_it_is(encoding):
+    message = http(PAGE.encode(), Content_Encoding=encoding, Transfer_Encoding="chunked")
+    assert parse_response(message, MAX_BYTES).body == PAGE.encode()
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zlib.compress, brotli.compress, zstd.compress])
+def test_bombs_and_stumps(pack):
+    name = {"compress": "br"}.get(pack.__name__, "")
+    name = {gzip.compress: "gzip", zlib.compress: "deflate", zstd.compress: "zstd"}.get(pack, "br")
+    with pytest.raises(Unreadable, match="too_long"):
+        parse_response(http(pack(bytes(10 << 20)), Content_Encoding=name), MAX_BYTES)
+    body = pack(random.Random(0).randbytes(999))
+    with pytest.raises(Unreadable, match="bad_http"):
+        parse_response(http(body[:-20], Content_Encoding=name), MAX_BYTES)
+
+
+@pytest.mark.parametrize(
+    "body", [b"5\r\nabc", b"3\r\nabcdef", b"3\r\nabc\r\n", b"3\r\nabc\r\nx\r\n"]
+)
+def test_bad_chunks(body):
+    with pytest.raises(Unreadable, match="bad_http"):
+        parse_response(http(body, Transfer_Encoding="chunked"), MAX_BYTES)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=80), st.sampled_from(["gzip", "deflate", "br", "zstd", "chunked"]))
+def test_any_message_ends(tail, encoding):
+    for message in (tail, b"HTTP/1.1 200" + tail, http(tail, Content_Encoding=encoding)):
+        with contextlib.suppress(Unreadable):
+            page_text(message, "resiliparse", MAX_BYTES)
+
+
+TEXT = "Größe, naïve café: “quoted”"
+
+
+@pytest.mark.parametrize(
+    ("page", "charset"),
+    [
+        (TEXT.encode(), "utf-8"),
+        (TEXT.encode("cp1252"), "iso-8859-1"),
+        (TEXT.encode("cp1252"), "windows-1252"),
+        (b"\xef\xbb\xbf" + TEXT.encode(), "windows-1252"),
+        (TEXT.encode("utf-16"), None),
+        (b"<meta charset=windows-1252>" + TEXT.encode("cp1252"), None),
+        (b"<meta http-equiv=x content='text/html; charset=utf-8'>" + TEXT.encode(), None),
+        (b"<meta charset=windows-1252>" + TEXT.encode(), "utf-8"),
+        (b"<meta charset=utf-16>" + TEXT.encode(), None),
+        (TEXT.encode() * 20, None),
+        (TEXT.encode() * 20, "no-such-charset"),
+    ],
+)
+def test_character_sets(page, charset):
+    assert TEXT in decode(page, charset)
+
+
+def test_one_bad_byte_does_not_change_the_charset():
+    page = (TEXT * 50).encode() + b"\xff" + (TEXT * 50).encode()
+    assert decode(page, "utf-8") == TEXT * 50 + "\ufffd" + TEXT * 50
+
+
+@pytest.mark.parametrize("charset", ["rot13", "zlib", "idna", "unicode_escape", "punycode", "\0"])
+def test_only_charsets_of_the_web(charset):
+    assert decode(TEXT.encode(), charset) == TEXT
+
+
+def test_binary_said_to_be_html(path):
+    data = record("response", http(bytes(range(256)) * 4, "text/html")) + wet("x")
+    rows, bad, _ = read(path, data)
+    assert len(rows) == 1
+    assert [b.reason for b in bad] == ["not_html"]
+
+
+@pytest.mark.parametrize("extractor", ["resiliparse", "trafilatura"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "<div>" * 100_000 + "deep",
+        "<table><tr><td>" * 20_000 + "deep",
+        "<ul><li>" * 20_000 + "deep",
+        "<b>" * 20_000 + "deep",
+        "<" * 100_000,
+        "<!--" * 50_000,
+        "<p " + "a=b " * 50_000 + ">x",
+        "&" * 100_000,
+        "<svg><style>" * 10_000,
+        "\0\ud83d" + "<p>x",
+    ],
+)
+def test_pathological_pages_end(extractor, page):
+    pytest.importorskip(extractor)
+    message = http(page.encode("utf-8", "surrogatepass"))
+    with contextlib.suppress(Unreadable):
+        text, skipped = page_text(message, extractor, 10 << 20)
+        assert (text is None) == (skipped is not None)
+        assert text is None or text.encode()
+
+
+def test_an_unknown_extractor_is_refused(path):
+    with pytest.raises(ValueError, match="resiliparse, trafilatura"):
+        read(path, wet("x"), html_extractor="other")
+
+
+def test_kinds_of_damage_do_not_mix(path):
+    """A cut member in the middle of many records: those before and after are all there."""
+    texts = [f"text {i} " + "x" * i for i in range(60)]
+    half = gzip.compress(b"".join(wet(text, i) for i, text in enumerate(texts[:30])))
+    rest = gzip.compress(b"".join(wet(text, i) for i, text in enumerate(texts[30:], 30)))
+    rows, bad, _ = read(path, half[: len(half) - 100] + rest)
+    found = [row["text"] for row in rows]
+    before = len(found) - 30
+    assert before > 5
+    assert found == texts[:before] + texts[30:]
+    # What is decoded after the cut, before that is noticed, may look like a record too.
+    assert Counter(b.unit for b in bad)["compressed byte"] == 1
