@@ -36,7 +36,7 @@ UNSPACED = (
     (0xAA60, 0xAA7F),
     (0xF900, 0xFAFF),  # Han, for compatibility
     (0xFF66, 0xFF9F),  # Katakana, half width
-    (0x1B000, 0x1B16F),  # Kana supplements
+    (0x1AFF0, 0x1B16F),  # Kana supplements
     (0x20000, 0x3FFFF),  # Han
 )
 VARIATION_SELECTORS = ((0xFE00, 0xFE0F), (0xE0100, 0xE01EF))
