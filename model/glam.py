@@ -201,10 +201,8 @@ class GLaM(nn.Module):
         config: what it is.
         compute_dtype: of activations and products, float32 or bfloat16. The router, sums inside
             norms and the vocabulary's softmax stay float32. Casts are explicit, for autocast does
-            not reach grouped products.
+            not reach grouped products; :func:`model.weight.copies` makes each once a step.
         expert_backend: of :mod:`model.experts`.
-        keep_copies: keep weights' casts from call to call until they change: see
-            :mod:`model.weight`. For gradient accumulation on one device; not under FSDP.
         seed: each tensor is drawn from its own generator, keyed by this and by the tensor's name:
             two models share what they have in common, a dense one and its sparse twin for example.
     """
@@ -215,7 +213,6 @@ class GLaM(nn.Module):
         *,
         compute_dtype: torch.dtype = torch.float32,
         expert_backend: Backend = "grouped",
-        keep_copies: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -224,9 +221,6 @@ class GLaM(nn.Module):
         self.embedding = Weight(config.vocabulary, config.width, std=1.0)
         self.layers = nn.ModuleList(Layer(config, i, expert_backend) for i in range(config.layers))
         self.final_norm = RMSNorm(config.width, config.norm_epsilon)
-        for module in self.modules():
-            if isinstance(module, Weight):
-                module.keep_copy = keep_copies
         self.initialise(seed)
 
     def initialise(self, seed: int) -> None:

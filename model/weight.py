@@ -1,13 +1,22 @@
 """One float32 weight, read in the dtype of the computation, with its initialisation.
 
 Casting a weight costs memory traffic, which at many experts and few tokens is more than bfloat16
-saves. With ``keep_copy`` the cast is kept until the weight changes, which its version counter
-tells: one cast per optimizer step, however many batches are accumulated. The gradient goes to the
-float32 weight, in float32, and adds up there. A write through ``weight.data`` does not move the
-counter; nor does FSDP when it gathers, so leave this off under FSDP and let its mixed precision
-cast (a weight that comes in the wanted dtype is taken as it is).
+saves. Inside ``with copies(model):`` each weight is cast at its first use and not again; its
+gradients still go to the float32 weight, in float32, and add up there. So a step that accumulates
+batches casts once::
+
+    with copies(model):
+        for batch in batches:
+            model.loss(*batch).total.backward()
+    optimizer.step()
+
+The optimizer's step must lie outside. (A weight's version counter can't tell that it has changed:
+torch's fused optimizers do not move it.) Under FSDP leave this alone and let its mixed precision
+cast: a weight that comes in the wanted dtype is taken as it is.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -33,22 +42,19 @@ class Weight(nn.Module):
         self.fan_in = fan_in
         self.constant = constant
         self.keep_copy = False
-        self._copy: Tensor | None = None
-        self._copied: tuple[Any, ...] = ()
+        self.copy: Tensor | None = None
 
     def forward(self, dtype: torch.dtype) -> Tensor:
         """The weight in this dtype."""
-        weight = self.weight
-        if weight.dtype == dtype:
-            return weight
+        if self.weight.dtype == dtype:
+            return self.weight
         if not self.keep_copy:
-            return weight.to(dtype)
-        state = (dtype, weight.device, weight.data_ptr(), weight._version)
-        if self._copy is None or self._copied != state:
+            return self.weight.to(dtype)
+        if self.copy is None or self.copy.dtype != dtype:
+            # A tensor made in inference mode could not serve training later.
             with torch.inference_mode(False), torch.no_grad():
-                self._copy = weight.to(dtype)
-            self._copied = state
-        return _ReadCopy.apply(weight, self._copy)
+                self.copy = self.weight.to(dtype)
+        return _ReadCopy.apply(self.weight, self.copy)
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
@@ -61,6 +67,19 @@ class Weight(nn.Module):
         else:
             assert self.constant is not None
             self.weight.fill_(self.constant)
+
+
+@contextmanager
+def copies(model: nn.Module) -> Iterator[None]:
+    """While it lasts, the model's weights are cast once each and must not change."""
+    weights = [module for module in model.modules() if isinstance(module, Weight)]
+    for weight in weights:
+        weight.keep_copy = True
+    try:
+        yield
+    finally:
+        for weight in weights:
+            weight.keep_copy, weight.copy = False, None
 
 
 class _ReadCopy(torch.autograd.Function):
