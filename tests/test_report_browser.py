@@ -180,6 +180,7 @@ def test_the_charts_draw_the_histogram(chromium, run):
     rows = pq.read_table(run / "statistics" / "score_histogram.parquet").to_pylist()
     web = [r for r in rows if r["source"] == "web"]
     with opened(chromium, run / "report.html") as page:
+        page.uncheck("#histogram-log")
         for kind, column in [("dropped", "documents"), ("kept", "kept_documents")]:
             heights = page.locator(f"#histogram rect.{kind}").evaluate_all(
                 "bars => bars.map(bar => Number(bar.getAttribute('height')))"
@@ -194,8 +195,10 @@ def test_the_charts_draw_the_histogram(chromium, run):
         assert page.locator("#rates path.chosen").count() == 1
         page.locator("#histogram svg").hover(position={"x": 70, "y": 100})
         assert re.search(r"score 0\.0\d to .*\d+ documents.*kept", page.inner_text("#tip"), re.S)
-        page.locator("input.log").first.check()
-        assert page.locator("input.log").last.is_checked()
+        linear = page.locator("#rates .dot").last.get_attribute("cy")
+        page.check("#rates-log")
+        assert page.locator("#rates .dot").last.get_attribute("cy") != linear
+        assert page.locator("#rates .tick", has_text="0.1%").count() == 1
 
 
 @pytest.mark.parametrize(("kept", "n"), [(0, 5), (3, 17), (17, 17), (400, 9000)])

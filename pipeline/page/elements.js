@@ -108,71 +108,69 @@ function table(heads, rows, footer) {
   );
 }
 
-// Any JSON value: mappings as two columns, lists of mappings as tables, text as text.
+// Any JSON value: mappings as two columns, lists of mappings as tables, {value, low, high} as an
+// estimate with its interval.
 function view(value) {
   if (value === null || value === undefined) return el("span", { class: "faint" }, "–");
   if (typeof value === "number") return el("span", { class: "num" }, figure(value));
   if (typeof value !== "object") return el("span", {}, String(value));
-  const plain = (item) => item === null || typeof item !== "object";
-  if (Array.isArray(value)) {
-    if (!value.length) return view(null);
-    if (value.every((item) => !plain(item) && !Array.isArray(item))) {
-      const numeric = (head) => value.every((item) => typeof (item[head] ?? 0) === "number");
-      const heads = [...new Set(value.flatMap(Object.keys))].sort(
-        (a, b) => numeric(a) - numeric(b),
-      );
-      return el(
-        "div",
-        { class: "scroll" },
-        table(
-          heads.map((head) => `${numeric(head) ? "#" : ""}${words(head)}`),
-          value.map((item) => heads.map((head) => view(item[head]))),
-        ),
-      );
-    }
-    if (value.every(plain))
-      return el(
-        "span",
-        { class: "num" },
-        value.map((item) => (typeof item === "number" ? figure(item) : String(item))).join(", "),
-      );
-    return el(
-      "ul",
-      {},
-      value.map((item) => el("li", {}, view(item))),
-    );
+  if (Array.isArray(value)) return viewList(value);
+  if (isEstimate(value)) {
+    const { value: middle, low, high } = value;
+    const range = el("span", { class: "interval" }, ` ${figure(low)} to ${figure(high)}`);
+    return el("span", { class: "num" }, figure(middle), range);
   }
   const entries = Object.entries(value);
   if (!entries.length) return view(null);
-  const rows = entries.filter(
-    ([, item]) => plain(item) || (Array.isArray(item) && item.every(plain)),
-  );
-  const deep = entries.filter((entry) => !rows.includes(entry));
-  // Mappings of equal keys read best as one table.
-  const alike =
-    deep.length > 1 &&
-    deep.every(
-      ([, item]) =>
-        !Array.isArray(item) &&
-        Object.values(item).every(plain) &&
-        Object.keys(item).join() === Object.keys(deep[0][1]).join(),
-    );
+  const [flat, deep] = [
+    entries.filter(([, item]) => isFlat(item)),
+    entries.filter(([, item]) => !isFlat(item)),
+  ];
   return el(
     "div",
     { class: "view" },
-    rows.length
+    flat.length
       ? el(
           "dl",
           {},
-          rows.map(([key, item]) => [el("dt", {}, words(key)), el("dd", {}, view(item))]),
+          flat.map(([key, item]) => [el("dt", {}, words(key)), el("dd", {}, view(item))]),
         )
       : null,
-    alike
-      ? view(deep.map(([key, item]) => ({ " ": key, ...item })))
-      : deep.map(([key, item]) =>
-          el("div", { class: "nested" }, el("h4", {}, words(key)), view(item)),
-        ),
+    deep.map(([key, item]) => [el("h4", {}, words(key)), view(item)]),
   );
 }
 
+function viewList(values) {
+  if (!values.length) return view(null);
+  if (values.every(isPlain))
+    return el(
+      "span",
+      { class: "num" },
+      values.map((item) => (typeof item === "number" ? figure(item) : String(item))).join(", "),
+    );
+  if (values.some((item) => isPlain(item) || Array.isArray(item)))
+    return el(
+      "ul",
+      {},
+      values.map((item) => el("li", {}, view(item))),
+    );
+  const keys = [...new Set(values.flatMap(Object.keys))];
+  const numeric = (key) =>
+    values.every((item) => typeof (item[key] ?? 0) === "number" || isEstimate(item[key]));
+  const columns = [...keys.filter((key) => !numeric(key)), ...keys.filter(numeric)];
+  return el(
+    "div",
+    { class: "scroll" },
+    table(
+      columns.map((key) => `${numeric(key) ? "#" : ""}${words(key)}`),
+      values.map((item) => columns.map((key) => view(item[key]))),
+    ),
+  );
+}
+
+const isPlain = (item) => item === null || typeof item !== "object";
+const isEstimate = (item) =>
+  !isPlain(item) && ["value", "low", "high"].every((key) => typeof item[key] === "number");
+const isFlat = (item) =>
+  isPlain(item) || isEstimate(item) || (Array.isArray(item) && item.every(isPlain));
 const words = (key) => key.replaceAll("_", " ");

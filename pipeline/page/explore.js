@@ -13,7 +13,6 @@ const state = {
   ),
   rule: own.name,
   stop: ownStop(own.name),
-  log: false,
 };
 
 function ownStop(rule) {
@@ -102,13 +101,8 @@ function listenToControl() {
     state.stop = ownStop(own.name);
     update();
   });
-  const logs = [...document.querySelectorAll("input.log")];
-  for (const box of logs) {
-    box.addEventListener("change", () => {
-      state.log = box.checked;
-      for (const other of logs) other.checked = state.log;
-      update();
-    });
+  for (const [id, redraw] of Object.entries({ curve, histogram, rates })) {
+    document.getElementById(`${id}-log`).addEventListener("change", redraw);
   }
   const picker = document.getElementById("source");
   picker.append(...data.sources.map((source, i) => el("option", { value: i }, source.name)));
@@ -182,16 +176,16 @@ function drawYield() {
   );
 }
 
-const shareAxis = (top) =>
-  state.log
-    ? {
-        log: true,
-        low: 1e-4,
-        top: 1.1,
-        ticks: powers(1e-4, 1),
-        format: (v) => `${Number((v * 100).toPrecision(1))}%`,
-      }
-    : { top, ticks: [0, 0.25, 0.5, 0.75, 1], format: (v) => `${v * 100}%` };
+const isLog = (id) => document.getElementById(`${id}-log`).checked;
+
+// The y axis of a chart of shares.
+function shareAxis(id) {
+  if (!isLog(id))
+    return { top: 1.02, ticks: [0, 0.25, 0.5, 0.75, 1], format: (v) => `${v * 100}%` };
+  const low = 1e-4;
+  const format = (v) => `${Number((v * 100).toPrecision(1))}%`;
+  return { log: true, low, top: 1.1, ticks: powers(low, 1), format };
+}
 
 const curve = chart("curve", (width) => {
   const rule = state.rule in data.stops ? state.rule : "pareto";
@@ -202,7 +196,7 @@ const curve = chart("curve", (width) => {
     width,
     240,
     { top, ticks: ticks(top, Math.min(10, width / 60)), label: SYMBOLS[rule] },
-    shareAxis(1),
+    shareAxis("curve"),
     `Kept share of each filtered source against ${SYMBOLS[rule]}`,
   );
   filtered.forEach((source, i) => {
@@ -246,7 +240,7 @@ const histogram = chart("histogram", (width) => {
     width,
     260,
     { top: 1, ticks: ticks(1, 5), label: "quality score" },
-    state.log
+    isLog("histogram")
       ? { log: true, low: 0.5, top, ticks: powers(1, top), format: (v) => short.format(v) }
       : { top, ticks: ticks(top, 5).filter(Number.isInteger), format: (v) => short.format(v) },
     `Histogram of the quality scores of ${source.name}`,
@@ -308,7 +302,7 @@ const rates = chart("rates", (width) => {
     width,
     260,
     { top: 1, ticks: ticks(1, 5), label: "quality score" },
-    shareAxis(1.02),
+    shareAxis("rates"),
     `Keep rate of ${source.name} by quality score`,
   );
   const rule = source.filtered ? own : { name: "all", parameter: 0 };

@@ -282,7 +282,23 @@ function fold(title, ...content) {
 
 function drawClassifier() {
   const { path: place, fingerprint, card } = data.classifier;
-  put("classifier", view({ path: place, fingerprint }), view(card));
+  const about = isPlain(card) ? { card } : card;
+  const entries = Object.entries(about);
+  put(
+    "classifier",
+    view({
+      path: place,
+      fingerprint,
+      ...Object.fromEntries(entries.filter(([, item]) => isFlat(item))),
+    }),
+    entries
+      .filter(([, item]) => !isFlat(item))
+      .map(([name, item]) => {
+        const section = fold(words(name), view(item));
+        section.open = name === "metrics";
+        return section;
+      }),
+  );
 }
 
 function drawProvenance() {
