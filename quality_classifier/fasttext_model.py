@@ -143,7 +143,10 @@ def train_fasttext(
     if trained.returncode:
         reason = trained.stderr.strip().rpartition("\n")[2]
         raise ValueError(f"fastText could not train with {settings}: {reason}")
-    return FastTextModel(output, CURATED)
+    try:
+        return FastTextModel(output, CURATED)
+    except ValueError as error:
+        raise ValueError(f"fastText could not train with {settings}: {error}") from error
 
 
 def one_line(text: pa.Array) -> pa.Array:
