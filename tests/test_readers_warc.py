@@ -378,3 +378,13 @@ def test_kinds_of_damage_do_not_mix(path):
     assert found == texts[:before] + texts[30:]
     # What is decoded after the cut, before that is noticed, may look like a record too.
     assert Counter(b.unit for b in bad)["compressed byte"] == 1
+
+
+def test_deep_pages_are_quarantined_before_they_take_minutes(path):
+    deep = "<div class=x>words and words " * 50_000
+    fine = "<div><p>x</p></div>" * 5_000 + "<article><p>It is a fine day in the town.</p></article>"
+    rows, bad, _ = read(
+        path, record("response", http(deep.encode())) + record("response", http(fine.encode()))
+    )
+    assert [b.reason for b in bad] == ["bad_html"]
+    assert "fine day" in rows[0]["text"]

@@ -247,9 +247,9 @@ def _recognise(stream: BinaryIO, path: str, open_input: OpenInput) -> _Format:
         # Its first bytes may be damaged, and the rest sound.
         compression = _PACKED[ending]
         _, _, ending = stem.rpartition(".")
-    kind = _NAMES.get(ending)
-    if kind and (compression == "none" or kind in _LINES.values()):
-        return _Format(kind, compression, size)
+    known = _NAMES.get(ending)
+    if known and (compression == "none" or known in _LINES.values()):
+        return _Format(known, compression, size)
     raise ValueError(
         f"{path}: unknown format (it starts with {head[:16]!r}): known are WET, WARC and "
         "JSON lines (plain, gzip, zstd), Parquet and Arrow; JSON lines that start with no object "

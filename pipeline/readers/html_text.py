@@ -1,6 +1,8 @@
 """From the bytes of a web page to its text.
 
-Which extractor is the default, and why, is measured in docs/log.md.
+The default is resiliparse's main content. On 501 real pages (docs/log.md) it was 10 to 15 times as
+fast as trafilatura and kept more of the pages' sentences, at about the same share of prose in what
+it returns. All visible text would be as fast to take, but half of it is menus and labels.
 """
 
 import codecs
@@ -23,6 +25,8 @@ _BOMS = {
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
 _META = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([a-zA-Z0-9_:.-]+)", re.IGNORECASE)
+_NESTED = re.compile(r"<(/?)(?:div|article)\b", re.IGNORECASE)
+_MAX_NESTED = 512  # browsers nest no deeper either
 
 
 def page_text(message: bytes, extractor: str, max_bytes: int) -> tuple[str | None, str | None]:
@@ -72,6 +76,8 @@ def extract(page: str, extractor: str) -> str:
     """The text of a page by one of :data:`EXTRACTORS`; empty if there is none."""
     try:
         text = EXTRACTORS[extractor](page)
+    except (Unreadable, ImportError):
+        raise
     except Exception as error:  # a parser's failure on one page must not end the run
         raise Unreadable("bad_html") from error
     # No library promises that its text can be encoded.
@@ -79,14 +85,21 @@ def extract(page: str, extractor: str) -> str:
 
 
 def _resiliparse(page: str) -> str:
-    return extract_plain_text(page, preserve_formatting=True)
+    # Its search for the main content takes time quadratic in the depth of these two.
+    depth = 0
+    for tag in _NESTED.finditer(page):
+        depth = max(depth - 1, 0) if tag.group(1) else depth + 1
+        if depth > _MAX_NESTED:
+            raise Unreadable("bad_html")
+    return extract_plain_text(page, preserve_formatting=True, main_content=True)
 
 
 def _trafilatura(page: str) -> str:
     try:
         import trafilatura
     except ImportError:
-        raise ValueError("install it: pip install 'winnow-lm[trafilatura]'") from None
+        raise ImportError("--html-extractor trafilatura needs: pip install trafilatura") from None
+    # Favouring recall is also faster, as it tries fewer other extractors.
     return trafilatura.extract(page, favor_recall=True) or ""
 
 

@@ -1,6 +1,6 @@
 """Decompression that survives damage: what can be decoded is delivered, what cannot is reported.
 
-gzip goes through ISA-L (2.6 times the speed of zlib, see docs/log.md), zstd through the backport
+gzip goes through ISA-L (3.2 times the speed of zlib, see docs/log.md), zstd through the backport
 of Python 3.14's own module; both release the GIL. A file of many members (one per WARC record, or
 several files put together) is read on after damage, from the next member that decodes.
 """

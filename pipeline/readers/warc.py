@@ -1,8 +1,8 @@
 """WARC and WET files: from a stream of bytes to records, and from records to documents.
 
-Framing is our own, as a length and a header are all there is to it, and the libraries for it hide
-damage: FastWARC skips to the next record that it can read and says nothing (docs/log.md). Here a
-record with a wrong length costs that record alone, and is reported with its place.
+Framing is our own: a header and a length are all there is to it, and FastWARC ends at the first
+damage, hands out a record that is cut off as if it were whole, and lets a wrong length swallow the
+next record (docs/log.md). Here each costs one record, which is reported with its place.
 
 Written from the WARC 1.1 specification (ISO 28500:2017), more lenient where files are: lines may
 end in a bare newline, and the empty lines between records may be missing.

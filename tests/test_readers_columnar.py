@@ -1,0 +1,247 @@
+"""Parquet and Arrow: values of any type, ranges, damage."""
+
+import decimal
+import io
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.readers import FieldMap, digest_range, plan_ranges, read_batches
+from pipeline.schema import document_schema
+
+FORMATS = ("parquet", "arrow", "stream")
+
+
+def write(table, path, form, rows=3, **kwargs):
+    match form:
+        case "parquet":
+            pq.write_table(table, path, row_group_size=rows, **kwargs)
+        case "arrow":
+            with pa.ipc.new_file(path, table.schema) as writer:
+                writer.write_table(table, max_chunksize=rows)
+        case "stream":
+            with pa.ipc.new_stream(path, table.schema) as writer:
+                writer.write_table(table, max_chunksize=rows)
+    return str(path)
+
+
+def read(path, fields=None, split_bytes=1 << 30, **kwargs):
+    fields = fields or FieldMap()
+    rows, bad = [], []
+    for piece in plan_ranges(path, split_bytes=split_bytes):
+        for batch in read_batches(piece, fields, on_quarantine=bad.append, **kwargs):
+            batch.validate(full=True)
+            assert batch.schema == document_schema(fields.metadata)
+            rows += batch.to_pylist()
+    return rows, bad
+
+
+def table(count, seed=0):
+    return pa.table(
+        {
+            "id": [f"{seed}-{i}" for i in range(count)],
+            "url": [None if i % 3 else f"http://x/{i}" for i in range(count)],
+            "other": list(range(count)),
+            "text": [f"text {i} " + "é" * (i * 7 % 50) for i in range(count)],
+        }
+    )
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("split_bytes", [1, 300, 1 << 30])
+def test_ranges_add_up_to_the_file(tmp_path, form, split_bytes):
+    data = table(20)
+    path = write(data, tmp_path / "x", form)
+    rows, bad = read(path, split_bytes=split_bytes)
+    assert rows == data.select(["id", "url", "text"]).to_pylist()
+    assert not bad
+    ranges = plan_ranges(path, split_bytes=split_bytes)
+    assert (len(ranges) > 1) == (form != "stream" and split_bytes < 1 << 30)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_types(tmp_path, form):
+    texts = ["a", None, "", "ü" * 10]
+    columns = {
+        "text": pa.array(texts, pa.large_string()),
+        "id": pa.array([1, 2, None, -(2**60)], pa.int64()),
+        "url": pa.array([b"x", b"y", None, b"z"], pa.binary()),
+        "floats": pa.array([1.5, 2.0, None, 1e300]),
+        "flags": pa.array([True, False, None, True]),
+        "lists": pa.array([[1], [], None, [2, 3]], pa.list_(pa.int64())),
+        "dicts": pa.array(["p", "q", "p", None]).dictionary_encode(),
+        "money": pa.array([decimal.Decimal("1.10"), None, None, None]),
+        "structs": pa.array([{"a": "é"}, None, {"a": None}, {}]),
+        "nothing": pa.nulls(4),
+    }
+    metadata = (*list(columns)[3:], "absent")
+    path = write(pa.table(columns), tmp_path / "x", form)
+    rows, bad = read(path, FieldMap(metadata=metadata))
+    assert [(b.position, b.unit, b.reason) for b in bad] == [(1, "record", "missing_text")]
+    assert [row["text"] for row in rows] == ["a", "", "ü" * 10]
+    assert [row["id"] for row in rows] == ["1", None, str(-(2**60))]
+    assert [row["url"] for row in rows] == ["x", None, "z"]
+    assert float(rows[2]["floats"]) == 1e300
+    assert [row["flags"] for row in rows] == ["true", None, "true"]
+    assert [row["lists"] for row in rows] == ["[1]", None, "[2, 3]"]
+    assert [row["dicts"] for row in rows] == ["p", "p", None]
+    assert [row["money"] for row in rows] == ["1.10", None, None]
+    assert json.loads(rows[0]["structs"]) == {"a": "é"}
+    assert {row["nothing"] for row in rows} | {row["absent"] for row in rows} == {None}
+
+
+@pytest.mark.parametrize("form", ["arrow", "stream"])
+@pytest.mark.parametrize("kind", [pa.string_view(), pa.binary(), pa.large_binary(), pa.string()])
+def test_text_of_every_string_type(tmp_path, form, kind):
+    texts = ["a" * i for i in range(20)]
+    path = write(pa.table({"text": pa.array(texts).cast(kind)}), tmp_path / "x", form)
+    rows, bad = read(path)
+    assert ([row["text"] for row in rows], bad) == (texts, [])
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_rows_that_are_no_documents(tmp_path, form):
+    octets = [b"good", b"\xff", None, b"x" * 101, b"x" * 100, b"\xed\xa0\x80"]
+    text = pa.array(octets, pa.large_binary()).view(pa.large_string())
+    data = pa.table({"text": text, "id": pa.array([b"1", b"2", b"3", b"4", b"5", b"\xff"])})
+    path = write(data, tmp_path / "x", form)
+    for split in (1, 1 << 30):
+        rows, bad = read(path, max_document_bytes=100, split_bytes=split)
+        assert [row["text"] for row in rows] == ["good", "x" * 100]
+        assert [(b.position, b.reason, b.unit) for b in bad] == [
+            (1, "invalid_utf8", "record"),
+            (2, "missing_text", "record"),
+            (3, "too_long", "record"),
+            (5, "invalid_utf8", "record"),
+        ]
+        assert bad[0].content == "\\xff"
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_missing_text_column_is_refused(tmp_path, form):
+    path = write(pa.table({"content": ["a"], "n": [1]}), tmp_path / "x", form)
+    with pytest.raises(ValueError, match=r"\['content', 'n'\].*--field text="):
+        read(path)
+    with pytest.raises(ValueError, match=r"'n' is int64.*--field text="):
+        read(path, FieldMap(text="n"))
+    assert read(path, FieldMap(text="content"))[0][0]["text"] == "a"
+
+
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+def test_batches_are_of_some_megabytes(tmp_path, form):
+    data = pa.table({"text": ["word " * 5000] * 1000})
+    path = write(data, tmp_path / "x", form, rows=1000)
+    batches = list(read_batches(plan_ranges(path)[0], FieldMap()))
+    assert sum(map(len, batches)) == 1000
+    assert max(len(batch) for batch in batches) * 25_000 <= 8 << 20
+
+
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+def test_a_digest_notices_its_own_range(tmp_path, form):
+    first, second = table(12, 1), table(12, 2)
+    options = {"compression": "none", "use_dictionary": False} if form == "parquet" else {}
+    paths = [
+        write(data, tmp_path / name, form, rows=3, **options)
+        for data, name in ((first, "a"), (pa.concat_tables([first[:9], second[9:]]), "b"))
+    ]
+    ranges = [plan_ranges(path, split_bytes=1) for path in paths]
+    assert [len(r) for r in ranges] == [4, 4]
+    digests = [[digest_range(piece) for piece in pieces] for pieces in ranges]
+    assert digests[0][3] != digests[1][3]
+    if form == "arrow":  # a Parquet footer holds statistics of every row group
+        assert digests[0][:3] == digests[1][:3]
+
+
+def damaged(octets, at):
+    out = bytearray(octets)
+    for i in range(at, min(at + 30, len(out))):
+        out[i] ^= 0x5A
+    return bytes(out)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_damage_within_the_data(tmp_path, form):
+    data = table(300)
+    path = tmp_path / "x"
+    write(data, path, form, rows=100)
+    octets = path.read_bytes()
+    # In the second of three parts: of Parquet a page header, of Arrow the offsets.
+    if form == "parquet":
+        at = pq.read_metadata(path).row_group(1).column(3).dictionary_page_offset
+    else:
+        at = octets.index(b"text 100 ") - 200
+    path.write_bytes(damaged(octets, at))
+    rows, bad = read(str(path))
+    assert [b.reason for b in bad] == ["corrupt_parquet" if form == "parquet" else "corrupt_arrow"]
+    texts = [row["text"] for row in rows]
+    expected = data["text"].to_pylist()
+    assert texts[:100] == expected[:100]
+    assert texts[100:] == ([] if form == "stream" else expected[200:])
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_what_cannot_be_opened_is_one_record(tmp_path, form):
+    path = tmp_path / "x"
+    write(table(30), path, form)
+    octets = path.read_bytes()
+    path.write_bytes(octets[:60])
+    rows, bad = read(str(path))
+    assert not rows
+    assert [b.reason for b in bad] == ["corrupt_parquet" if form == "parquet" else "corrupt_arrow"]
+
+
+def test_an_arrow_file_whose_writer_was_stopped(tmp_path):
+    path = tmp_path / "x"
+    data = table(30)
+    write(data, path, "arrow", rows=10)
+    octets = path.read_bytes()
+    path.write_bytes(octets[: octets.index(b"text 25")])
+    rows, bad = read(str(path))
+    assert [row["text"] for row in rows] == data["text"].to_pylist()[:20]
+    assert [b.reason for b in bad] == ["corrupt_arrow"]
+
+
+def test_a_failing_disk_is_no_damage(tmp_path):
+    class Failing(io.BytesIO):
+        def read(self, size=-1):
+            if self.tell() > 100:
+                raise OSError(5, "Input/output error", "x")
+            return super().read(size)
+
+    for form in FORMATS:
+        path = tmp_path / "x"
+        write(table(300), path, form, rows=100)
+        octets = path.read_bytes()
+        (piece,) = plan_ranges(str(path))
+        with pytest.raises(OSError, match="Input/output error"):
+            list(read_batches(piece, FieldMap(), open_input=lambda p, o=octets: Failing(o)))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from(FORMATS),
+    st.lists(st.tuples(st.integers(0, 10**6), st.binary(min_size=1, max_size=3)), max_size=4),
+    st.none() | st.integers(0, 10**6),
+    st.sampled_from([1, 1 << 30]),
+)
+def test_mutations_never_crash(tmp_path_factory, form, patches, cut, split_bytes):
+    """Whatever the bytes: rows come, or quarantined records, or a clear refusal."""
+    path = tmp_path_factory.mktemp("m") / f"x.{'parquet' if form == 'parquet' else 'arrow'}"
+    write(table(9), path, form)
+    octets = bytearray(path.read_bytes())
+    for at, patch in patches:
+        at %= len(octets)
+        octets[at : at + len(patch)] = patch
+    if cut is not None:
+        del octets[cut % len(octets) :]
+    path.write_bytes(octets)
+    try:
+        rows, bad = read(str(path), split_bytes=split_bytes)
+    except ValueError as refusal:
+        assert "--field" in str(refusal) or "unknown format" in str(refusal)  # noqa: PT017
+        return
+    assert len(rows) == 9 or bad or form == "stream"
