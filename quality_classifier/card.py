@@ -1,6 +1,7 @@
 """The card of a classifier: the figures of its evaluation for people (``card.md``) and programs."""
 
 import json
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -148,10 +149,12 @@ def _calibration(card: Figures) -> str:
         "isotonic": "isotonic regression on the margin, which gives ranges of margins one score",
         "identity": "none: the margin is taken as log odds",
     }[method]
+    text = f"""Calibration: {reason}, fitted on its own split. The error (ECE) is the mean distance
+    between score and share of positives over {metrics.BINS} equal bins; chance alone makes it
+    larger than 0. Bars are intervals of 95 %."""
     return f"""## Whether scores mean what they say
 
-Calibration: {reason}, fitted on its own split. The error (ECE) is the mean distance between score
-and share of positives over {metrics.BINS} equal bins; chance alone makes it larger than 0.
+{_fill(text)}
 
 ![Reliability diagram](figures/reliability.png)"""
 
@@ -238,21 +241,24 @@ def _limits(card: Figures) -> str:
         f"{name}s from {row['before']:.3f} to {row['after']:.3f}"
         for name, row in shuffled["mean_score"].items()
     )
-    return f"""## Known limits
-
-- **It does not read.** It sees which words and word pairs a text has, not whether they make sense.
-  Of {shuffled["documents"]:,} held-out documents with their words in random order, the mean score
-  moved for {change}; a score moved by {shuffled["mean_change"]:.3f} on average, and original and
-  shuffled scores correlate at {shuffled["correlation"]:.3f}. Told apart from their shuffled selves
-  by score alone, originals have a ROC-AUC of {shuffled["auc"]:.2f} (0.5: not at all).
-- **It knows sources, not quality.** "Positive" means like the positive sources, in topic and
-  register too: text of good quality on other topics, in other languages or dialects may score low.
-  The audit shows some of this, and only for groups that the input names.
-- **It has met every source.** Documents are held out, sources are not, and pieces of one work may
-  be on both sides. On sources that it has never seen it will do worse.
-- **Its probabilities hold for equal classes** made up of these sources. On raw text as it comes,
-  where curated text is rare, fewer documents of a given score are like the curated ones.
-- Near-duplicates are not removed, and a text can be written to score high."""
+    limits = [
+        f"""**It does not read.** It sees which words and word pairs a text has, not whether they
+        make sense. Of {shuffled["documents"]:,} held-out documents with their words in random order, the
+        mean score moved for {change}; a score moved by {shuffled["mean_change"]:.3f} on average,
+        and original and shuffled scores correlate at {shuffled["correlation"]:.3f}. Told apart from
+        their shuffled selves by score alone, originals have a ROC-AUC of {shuffled["auc"]:.2f}
+        (0.5: not at all).""",
+        """**It knows sources, not quality.** "Positive" means like the positive sources, in topic
+        and register too: text of good quality on other topics, in other languages or dialects may
+        score low. The audit shows some of this, and only for groups that the input names.""",
+        """**It has met every source.** Documents are held out, sources are not, and pieces of one
+        work may be on both sides. On sources that it has never seen it will do worse.""",
+        """**Its probabilities hold for equal classes** made up of these sources. On raw text as it
+        comes, where curated text is rare, fewer documents of a given score are like the curated
+        ones.""",
+        """**Near-duplicates** are not removed, and a text can be written to score high.""",
+    ]
+    return "## Known limits\n\n" + "\n".join(_fill(f"- {limit}", "  ") for limit in limits)
 
 
 def _making(card: Figures) -> str:
@@ -276,12 +282,19 @@ def _making(card: Figures) -> str:
             " model. Set fasttext.repeatable=true for one that can be made again."
         )
     lines.append("All figures of this card are in `card.json`, the settings in `classifier.json`.")
-    return "## How it was made\n\n" + "\n".join(lines)
+    return "## How it was made\n\n" + _fill(" ".join(lines))
 
 
 def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [titles, ["---"] * len(titles), *([_escape(cell) for cell in row] for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _fill(paragraph: str, indent: str = "") -> str:
+    words = " ".join(paragraph.split())
+    return textwrap.fill(
+        words, 100, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _escape(cell: str) -> str:
