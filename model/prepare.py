@@ -140,7 +140,7 @@ def sample_texts(source: Scored, held_out: float, sample_bytes: int) -> Iterator
     total = sum(
         int(batch[scored.BYTES].to_numpy()[scored.reached_decision(batch)].sum())
         for shard in source.shards
-        for batch in shard.batches()
+        for batch in shard.batches((scored.BYTES, scored.DROP_REASON))
     )
     share = min(1.0, sample_bytes / max(1, total))
     for shard in source.shards:

@@ -286,11 +286,26 @@ def test_held_out_rows_hold_every_target_of_every_document_once(corpus, length, 
         assert read[number] == [*corpus.tokens(document).tolist(), corpus.boundary_id]
 
 
-def test_held_out_rows_are_full_where_they_can_be(corpus):
-    held = HeldOut(corpus, "wiki", 64, 4)
-    used = sum(int((batch.targets != -100).sum()) for batch in held)
-    assert used == int((corpus.lengths[held.documents] + 1).sum())
-    assert len(held) * 4 * 64 < 2 * used + 4 * 64  # next-fit: two rows in a row hold over one
+@pytest.mark.parametrize("length", [5, 16, 64])
+def test_held_out_rows_are_filled_in_turn_and_bytes_count_where_documents_end(corpus, length):
+    held = HeldOut(corpus, "wiki", length, 3)
+    windows = []
+    for total in (corpus.lengths[held.documents] + 1).tolist():
+        windows += [length] * (total // length) + [total % length] * (total % length > 0)
+    rows = [[]]
+    for size in windows:
+        if sum(rows[-1]) + size > length:
+            rows.append([])
+        rows[-1].append(size)
+    found, ends = [], []
+    for batch in held:
+        found += [np.bincount(row)[1:].tolist() for row in batch.segments.numpy()]
+        ended = batch.documents[batch.targets == corpus.boundary_id]
+        ends += ended.tolist()
+        assert batch.bytes == held.bytes[ended.numpy()].sum()
+    assert found[: len(rows)] == rows
+    assert not any(found[len(rows) :])
+    assert ends == list(range(len(held.documents)))
 
 
 def test_held_out_documents_can_be_limited_and_are_in_no_arm(corpus):
