@@ -1,0 +1,6 @@
+"""Raw web text in; scored, sampled Arrow shards, statistics and a page out."""
+
+import logging
+
+# When it is imported, Beam tells everybody that it has no client for BigQuery.
+logging.getLogger().addFilter(lambda record: not record.getMessage().startswith("apitools not"))

@@ -6,8 +6,6 @@ python pipeline/decide.py --scored scored/ --rule pareto --alpha 3 --output scor
 from collections.abc import Sequence
 from dataclasses import asdict
 
-import apache_beam as beam
-
 from pipeline import engine, manifest, progress, records, shards, storage, transforms
 from pipeline.config import load_decide
 from pipeline.process import Sink
@@ -45,18 +43,19 @@ def main(arguments: Sequence[str]) -> None:
         else:
             tasks = [records.from_json(task) for task in scored["tasks"]]
             _copy_quarantine(tasks, config.scored, config.output)
-            pipeline = beam.Pipeline(options=options)
-            transforms.build_decide(
-                pipeline,
-                tasks,
-                storage.join(config.scored, "shards"),
-                sink,
-                config.decision,
-                scored["duplicate_ids"],
-                about,
-            )
             with progress.shown(config.output, 0):
-                engine.run(pipeline)
+                engine.run(
+                    options,
+                    lambda pipeline: transforms.build_decide(
+                        pipeline,
+                        tasks,
+                        storage.join(config.scored, "shards"),
+                        sink,
+                        config.decision,
+                        scored["duplicate_ids"],
+                        about,
+                    ),
+                )
     print_table(config.output)
 
 

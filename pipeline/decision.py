@@ -78,7 +78,7 @@ class Rule:
 
 def keep_draw(ids: pa.Array, seed: int) -> FloatArray:
     """The uniform draws of n documents: float64 [n] in [0, 1), from the top 53 bits of a hash."""
-    return (xxh3_64(ids, seed) >> np.uint64(11)) * 2.0**-53
+    return (xxh3_64(ids, seed) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def critical_alpha(score: npt.NDArray[np.float32], draw: FloatArray) -> FloatArray:

@@ -49,13 +49,15 @@ def options(flags: Sequence[str]) -> PipelineOptions:
     return PipelineOptions(list(flags), **local)
 
 
-def run(pipeline: beam.Pipeline) -> None:
-    """Run a pipeline to its end.
+def run(options: PipelineOptions, build: Callable[[beam.Pipeline], None]) -> None:
+    """Run the pipeline that ``build`` fills, to its end.
 
     Raises:
         RuntimeError: a worker failed; the message is the worker's own.
     """
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+    pipeline = beam.Pipeline(options=options)
+    build(pipeline)
     try:
         pipeline.run().wait_until_finish()
     except RuntimeError as error:

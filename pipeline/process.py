@@ -18,7 +18,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
-from quality_classifier.scoring import Classifier, load_classifier
 
 from pipeline import records, schema, shards, storage
 from pipeline.counts import measure
@@ -29,6 +28,7 @@ from pipeline.records import Record, Task
 from pipeline.steps import Step, build_steps
 from pipeline.summary import Summary, TaskSummary
 from quality_classifier.hashing import xxh3_64
+from quality_classifier.scoring import Classifier, load_classifier
 
 SCHEMA_VERSION = 1
 """Raise it when the same input and config would give other bytes: resume then starts anew."""

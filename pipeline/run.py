@@ -8,15 +8,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-import apache_beam as beam
-from quality_classifier.scoring import load_classifier
-
 from pipeline import engine, manifest, progress, records, storage, transforms
 from pipeline.config import PipelineConfig, field_maps, load
 from pipeline.plan import plan_tasks
 from pipeline.process import Job, Sink
 from pipeline.records import Task
 from pipeline.report import print_table
+from quality_classifier.scoring import load_classifier
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -29,10 +27,11 @@ def main(arguments: Sequence[str]) -> None:
         if prepare(config.output, about["key"], resume):
             print(f"{config.output} is complete already: nothing to do")
         else:
-            pipeline = beam.Pipeline(options=options)
-            transforms.build(pipeline, tasks, job, config.decision, about)
             with progress.shown(config.output, sum(task.input.size for task in tasks)):
-                engine.run(pipeline)
+                engine.run(
+                    options,
+                    lambda pipeline: transforms.build(pipeline, tasks, job, config.decision, about),
+                )
     print_table(config.output)
 
 

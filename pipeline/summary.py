@@ -12,8 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import schema
-from pipeline.decision import FloatArray, Rule, critical_alpha
-from quality_classifier.hashing import xxh3_64
+from pipeline.decision import FloatArray, Rule, critical_alpha, keep_draw
 
 Summary = dict[str, pa.Table]
 Counts = npt.NDArray[np.int64]
@@ -224,7 +223,7 @@ def _examples(
     """The candidates of one batch for each level, one small table per level."""
     score = batch["quality_score"].to_numpy()
     kept = batch["kept"].to_numpy(zero_copy_only=False)
-    fair = xxh3_64(batch["id"], _EXAMPLE_SEED) * 2.0**-64
+    fair = keep_draw(batch["id"], _EXAMPLE_SEED)
     fifth = np.minimum((score * 5).astype(np.int64), 4)
     for i in range(5):
         for side in (kept, ~kept):
@@ -234,7 +233,9 @@ def _examples(
         if rule.name == "threshold":
             distance = np.abs(score.astype(np.float64) - rule.parameter)
         else:
-            distance = np.abs(batch["keep_draw"].to_numpy() - rule.probability(score))
+            distance = np.abs(
+                batch["keep_draw"].to_numpy() - rule.probability(score).astype(np.float64)
+            )
         for side in (kept, ~kept):
             yield _example_rows(batch, decided & side, "decision", distance)
     if not decided.all():
