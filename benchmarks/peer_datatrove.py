@@ -1,4 +1,4 @@
-"""datatrove's reader -> fastText filter -> writer, a contender of benchmarks/pipeline.py.
+"""datatrove's reader -> fastText filter -> writer, a contender of benchmarks/throughput.py.
 
 Runs under its own interpreter, which has datatrove: see there.
 """

@@ -59,9 +59,9 @@ def solve(rule_name: str, total: Sketch, fraction: float) -> Rule:
     edge = int(np.argmin(np.abs(kept - goal)))
     if rule_name == "threshold":
         return Rule("threshold", edge / SCORE_BINS)
-    if edge == ALPHA_BINS - 1 and kept[edge] > 1.05 * goal:
+    if kept[-1] > 1.05 * goal:
         raise ValueError(
-            f"even alpha = {ALPHA_MAX} keeps {kept[edge] / kept[0]:.4f} of the filtered sources,"
+            f"even alpha = {ALPHA_MAX} keeps {kept[-1] / kept[0]:.4f} of the filtered sources,"
             f" more than the wanted {fraction}: use --rule threshold or top_fraction"
         )
     return Rule("pareto", edge / ALPHA_BINS_PER_UNIT)

@@ -1,7 +1,7 @@
 """The pipeline against its peers on the same documents and cores: MB/s, memory, ratios.
 
     python -m venv cache/peers && cache/peers/bin/pip install 'datatrove[io,processing]==0.10.1'
-    python benchmarks/pipeline.py --megabytes 200 --rounds 3 --workers 1
+    python benchmarks/throughput.py --megabytes 200 --rounds 3 --workers 1
 
 Real text (benchmarks/real_text.py), repeated with ids and URLs of its own until it is as long as
 asked, is written as JSONL.gz once. Then every contender goes through it, as a process of its own,
@@ -18,6 +18,7 @@ of whole processes, start and imports included. Memory is the peak of the larges
 """
 
 import argparse
+import functools
 import gzip
 import json
 import multiprocessing
@@ -32,6 +33,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -226,24 +228,28 @@ def _run_inside(name: str, corpus: str, model: str, output: str, workers: str) -
     files = sorted(Path(corpus).glob("*.jsonl.gz"))
     if name == "loop":
         Path(output).mkdir()
-        with multiprocessing.Pool(int(workers), _load, (model, output)) as pool:
-            pool.map(_loop, files, chunksize=1)
+        with multiprocessing.Pool(int(workers)) as pool:
+            pool.starmap(_loop, [(path, model, output) for path in files], chunksize=1)
         return
     with ThreadPoolExecutor(int(workers)) as threads:
         list(threads.map({"read": _read, "orjson": _orjson}[name], files))
 
 
-def _load(model: str, output: str) -> None:
+@functools.cache
+def _fasttext(model: str) -> Any:
     import fasttext
 
-    global _MODEL, _OUTPUT
-    _MODEL, _OUTPUT = fasttext.load_model(model), Path(output)
+    return fasttext.load_model(model)
 
 
-def _loop(path: Path) -> None:
-    with gzip.open(path) as source, gzip.open(_OUTPUT / path.name, "wb", compresslevel=6) as sink:
+def _loop(path: Path, model: str, output: str) -> None:
+    predict = _fasttext(model).predict
+    with (
+        gzip.open(path) as source,
+        gzip.open(Path(output) / path.name, "wb", compresslevel=6) as sink,
+    ):
         for line in source:
-            labels, scores = _MODEL.predict(json.loads(line)["text"].replace("\n", " "), k=-1)
+            labels, scores = predict(json.loads(line)["text"].replace("\n", " "), k=-1)
             if dict(zip(labels, scores, strict=True))["__label__positive"] >= 0.5:
                 sink.write(line)
 
