@@ -239,21 +239,23 @@ def audit_run(config: AuditConfig) -> pa.Table:
 def text_table(table: pa.Table, rows: int) -> str:
     """An audit as lines for a terminal, at most ``rows`` values of each column."""
     lines = [
-        f"{'column':10} {'value':28} {'documents':>9} {'score':>6}  rule       "
-        f"{'keep rate':>9}  {'95 % interval':17} {'ratio':>6}"
+        f"{'column':10} {'value':28} {'documents':>9} {'score':>6}  {'rule':10}"
+        f" {'keep rate':>9}  {'95 % interval':17} {'ratio':>6}"
     ]
-    seen: dict[str, set[str]] = {}
+    shown: dict[str, list[str]] = {}
     for row in table.to_pylist():
-        values = seen.setdefault(row["column"], set())
-        if len(values) == rows and row["value"] not in values:
+        values = shown.setdefault(row["column"], [])
+        first = row["value"] not in values[-1:]
+        if first and len(values) == rows:
             continue
-        values.add(row["value"])
+        group = " " * 56  # a group is named on its first line
+        if first:
+            values.append(row["value"])
+            group = f"{row['column']:10.10} {row['value']:28.28} {row['documents']:9,}"
+            group += f" {row['mean_score']:6.3f}"
         interval = f"{row['low']:.2%} to {row['high']:.2%}"
-        lines.append(
-            f"{row['column']:10.10} {row['value']:28.28} {row['documents']:9,}"
-            f" {row['mean_score']:6.3f}  {row['rule']:10} {row['rate']:9.2%}  {interval:17}"
-            f" {row['ratio']:6.2f}"
-        )
+        rates = f"{row['rate']:9.2%}  {interval:17} {row['ratio']:6.2f}"
+        lines.append(f"{group}  {row['rule']:10} {rates}")
     return "\n".join(lines)
 
 
@@ -297,6 +299,10 @@ def print_audit(config: AuditConfig) -> None:
     """Print the audit, and write it as Parquet where that is asked for."""
     table = audit_run(config)
     print(text_table(table, config.rows))
+    print(
+        f"\npareto: expected at alpha = {config.alpha:g}; threshold: score >= {config.threshold:g};"
+        " run: what the run itself has kept"
+    )
     if config.output:
         pq.write_table(table, config.output)
 

@@ -25,7 +25,17 @@ TITLES = {
 
 def summary(card: Figures) -> dict[str, Any]:
     """What ``classifier.json`` repeats of the card, and every run of the pipeline with it."""
-    wanted = ("kind", "seed", "code", "documents", "calibration", "metrics", "yield", "shuffled")
+    wanted = (
+        "kind",
+        "seed",
+        "code",
+        "documents",
+        "calibration",
+        "metrics",
+        "unseen",
+        "yield",
+        "shuffled",
+    )
     return {name: card[name] for name in wanted}
 
 
@@ -72,6 +82,7 @@ def markdown(card: Figures) -> str:
         _introduction(card),
         _data(card),
         _ranking(card),
+        *([_unseen(card)] if card["unseen"] else []),
         _calibration(card),
         _yield(card),
         _scores(),
@@ -140,6 +151,32 @@ Each source is set against the whole opposite class, both sides with equal weigh
 from drawing documents anew within each source; those of a source with few documents are rough.
 
 {_table(titles, rows)}"""
+
+
+def _unseen(card: Figures) -> str:
+    seen = {(row["class"], row["source"]): row for row in card["metrics"]}
+    rows = []
+    for row in card["unseen"]:
+        known = seen.get((row["class"], row["source"]))
+        rows.append(
+            [
+                row["class"],
+                row["source"],
+                _cell(row["documents"]),
+                f"{row['roc_auc']:.3f}",
+                f"{known['roc_auc']['value']:.3f}" if known else "",
+                f"{row['mean_score']:.3f}",
+                f"{known['mean_score']:.3f}" if known else "",
+                f"{row['keep_rate']:.1%}",
+            ]
+        )
+    titles = ["class", "source", "documents", "ROC-AUC unseen", "seen", "mean score unseen", "seen"]
+    return f"""## How it does on sources that it has not met
+
+For each source a classifier was trained and calibrated without it, and scored all of it, against
+the held-out documents of the opposite class. "Seen" repeats the figures of the table above.
+
+{_table([*titles, f"kept unseen, α = {card['alpha']:g}"], rows)}"""
 
 
 def _calibration(card: Figures) -> str:
@@ -243,16 +280,21 @@ def _limits(card: Figures) -> str:
     )
     limits = [
         f"""**It does not read.** It sees which words and word pairs a text has, not whether they
-        make sense. Of {shuffled["documents"]:,} held-out documents with their words in random order, the
-        mean score moved for {change}; a score moved by {shuffled["mean_change"]:.3f} on average,
-        and original and shuffled scores correlate at {shuffled["correlation"]:.3f}. Told apart from
-        their shuffled selves by score alone, originals have a ROC-AUC of {shuffled["auc"]:.2f}
-        (0.5: not at all).""",
+        make sense. Of {shuffled["documents"]:,} held-out documents with their words in random
+        order, the mean score moved for {change}; a score moved by {shuffled["mean_change"]:.3f} on
+        average, and original and shuffled scores correlate at {shuffled["correlation"]:.3f}. Told
+        apart from their shuffled selves by score alone, originals have a ROC-AUC of
+        {shuffled["auc"]:.2f} (0.5: not at all).""",
         """**It knows sources, not quality.** "Positive" means like the positive sources, in topic
         and register too: text of good quality on other topics, in other languages or dialects may
         score low. The audit shows some of this, and only for groups that the input names.""",
         """**It has met every source.** Documents are held out, sources are not, and pieces of one
-        work may be on both sides. On sources that it has never seen it will do worse.""",
+        work may be on both sides. On sources that it has never seen it will do worse; """
+        + (
+            "the table above says how much."
+            if card["unseen"]
+            else "`unseen_sources=true` measures how much."
+        ),
         """**Its probabilities hold for equal classes** made up of these sources. On raw text as it
         comes, where curated text is rare, fewer documents of a given score are like the curated
         ones.""",

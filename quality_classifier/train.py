@@ -41,6 +41,7 @@ from quality_classifier.fitting import (
 from quality_classifier.linear import HashedLinear
 from quality_classifier.splits import CLASSES
 from quality_classifier.train_input import Reading, find_sources, read
+from quality_classifier.unseen import leave_one_source_out
 
 KINDS = ("hashed_linear", "fasttext")
 
@@ -106,6 +107,7 @@ class TrainConfig:
     fasttext: FastTextConfig = dataclasses.field(default_factory=FastTextConfig)
     alphas: list[float] = MISSING
     bootstrap: int = MISSING
+    unseen_sources: bool = MISSING
     audit: GroupsConfig = dataclasses.field(default_factory=GroupsConfig)
 
     def __post_init__(self) -> None:
@@ -127,6 +129,8 @@ class TrainConfig:
                 raise ValueError(f"{name} must be {least} or more, not {value}")
         if min(self.hashed_linear.c, default=0) <= 0:
             raise ValueError("hashed_linear.c needs at least one number, all above 0")
+        if self.unseen_sources and self.kind != "hashed_linear":
+            raise ValueError("unseen_sources=true is for kind=hashed_linear only")
 
 
 def train(config: TrainConfig) -> None:
@@ -171,6 +175,7 @@ def train(config: TrainConfig) -> None:
             "alpha": config.audit.alpha,
             "threshold": config.audit.threshold,
             **evaluation.evaluate(test, questions(config)),
+            "unseen": unseen_sources(documents, fitted, config) if config.unseen_sources else [],
             "shuffled": evaluation.shuffled_words(test, score, config.seed),
         }
         provenance = {
@@ -247,6 +252,24 @@ def fit_fasttext(
         repeatable,
     )
     return model, {"repeatable": repeatable, "documents_with_repeats": len(repeated)}
+
+
+def unseen_sources(
+    documents: pa.Table, fitted: dict[str, Any], config: TrainConfig
+) -> list[dict[str, Any]]:
+    """The card's figures on sources left out of training, with the penalty that was chosen."""
+    features = FeatureConfig(config.hashed_linear.log2_buckets, config.hashed_linear.max_ngram)
+    return leave_one_source_out(
+        hashed_features(whole(documents["text"]), features),
+        documents["positive"].to_numpy(),
+        np.array(documents["source"].to_pylist(), np.str_),
+        documents["split"].to_numpy(),
+        min(fitted["trials"], key=lambda trial: trial["log_loss"])["c"],
+        config.calibration,
+        config.source_weight_limit,
+        config.audit.alpha,
+        say,
+    )
 
 
 def check_enough(counts: list[dict[str, Any]]) -> None:

@@ -159,6 +159,19 @@ def test_the_card_tells_the_truth_about_the_classifier_that_is_served(corpus, tr
     assert "Known limits" in text
 
 
+def test_figures_on_an_unseen_source_are_those_of_a_classifier_that_never_saw_it(corpus, tmp_path):
+    files = run(corpus, tmp_path / "out", "unseen_sources=true", "hashed_linear.c=[1]")
+    rows = {row["source"]: row for row in json.loads(files["card.json"])["unseen"]}
+    assert set(rows) == set(WORDS)
+    run(corpus, tmp_path / "without", "hashed_linear.c=[1]", positive=["wiki"])
+    classifier = load_classifier(str(tmp_path / "without"))
+    score = classifier.score(pa.array(sentences("books", 200))).astype(np.float64)
+    assert rows["books"]["documents"] == 200
+    assert rows["books"]["mean_score"] == pytest.approx(score.mean(), abs=1e-6)
+    assert rows["books"]["keep_rate"] == pytest.approx(((2 - score) ** -9).mean(), abs=1e-6)
+    assert b"sources that it has not met" in files["card.md"]
+
+
 def test_swapped_classes_mirror_the_scores(corpus, trained, tmp_path):
     run(corpus, tmp_path / "swapped", positive=RAW, negative=CURATED)
     text = pa.array([t for source in WORDS for t in sentences(source, 10, seed=1)])
@@ -234,6 +247,7 @@ def test_fasttext_is_repeatable_on_one_thread(corpus, tmp_path):
         (["calibration=none"], "unknown calibration"),
         (["test_share=0.95"], "sum below 1"),
         (["source_weight_limit=0.5"], "source_weight_limit"),
+        (["kind=fasttext", "unseen_sources=true"], "kind=hashed_linear only"),
         (["hashed_linear.c=[]"], "hashed_linear.c"),
         (["positive=[{}/none*.gz]"], "nothing matches"),
         (["positive=[]"], "empty list"),
