@@ -98,7 +98,9 @@ def _trafilatura(page: str) -> str:
     try:
         import trafilatura
     except ImportError:
-        raise ImportError("--html-extractor trafilatura needs: pip install trafilatura") from None
+        raise ImportError(
+            "--html-extractor trafilatura needs: pip install 'winnow-lm[trafilatura]'"
+        ) from None
     # Favouring recall is also faster, as it tries fewer other extractors.
     return trafilatura.extract(page, favor_recall=True) or ""
 

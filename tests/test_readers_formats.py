@@ -1,0 +1,204 @@
+"""Recognition by content, refusals, and every format under random damage."""
+
+import gzip
+import json
+import os
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import xxhash
+from backports import zstd
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.readers import (
+    FieldMap,
+    InputRange,
+    ReadReport,
+    digest_range,
+    plan_ranges,
+    read_batches,
+)
+
+TEXTS = [f"text {i} é " + "x" * (i * 13 % 40) for i in range(12)]
+
+
+def jsonl():
+    return "".join(
+        json.dumps({"text": text, "id": i}) + "\n" for i, text in enumerate(TEXTS)
+    ).encode()
+
+
+def wet():
+    out = b"WARC/1.0\r\nWARC-Type: warcinfo\r\nContent-Length: 3\r\n\r\nx\r\n\r\n\r\n"
+    for i, text in enumerate(TEXTS):
+        block = text.encode()
+        head = f"WARC-Type: conversion\r\nWARC-Record-ID: {i}\r\nContent-Length: {len(block)}"
+        out += b"WARC/1.0\r\n" + head.encode() + b"\r\n\r\n" + block + b"\r\n\r\n"
+    return out
+
+
+def table():
+    return pa.table({"id": [str(i) for i in range(len(TEXTS))], "text": TEXTS})
+
+
+def parquet():
+    sink = pa.BufferOutputStream()
+    pq.write_table(table(), sink, row_group_size=4)
+    return sink.getvalue().to_pybytes()
+
+
+def arrow(new=pa.ipc.new_file):
+    sink = pa.BufferOutputStream()
+    with new(sink, table().schema) as writer:
+        writer.write_table(table(), max_chunksize=4)
+    return sink.getvalue().to_pybytes()
+
+
+CONTENT = {
+    "x.jsonl": jsonl(),
+    "x.jsonl.gz": gzip.compress(jsonl(), mtime=0),
+    "x.jsonl.zst": zstd.compress(jsonl()),
+    "x.warc": wet(),
+    "x.warc.gz": gzip.compress(wet(), mtime=0),
+    "x.warc.zst": zstd.compress(wet()),
+    "x.parquet": parquet(),
+    "x.arrow": arrow(),
+    "x.arrows": arrow(pa.ipc.new_stream),
+}
+
+
+def read(path, split_bytes=1 << 30):
+    """Rows, quarantined records and skipped counts of all ranges of a file."""
+    rows, bad, report = [], [], ReadReport()
+    for piece in plan_ranges(str(path), split_bytes=split_bytes):
+        digest = xxhash.xxh3_128()
+        for batch in read_batches(
+            piece, FieldMap(), on_quarantine=bad.append, report=report, digest=digest
+        ):
+            batch.validate(full=True)
+            rows += batch.to_pylist()
+        assert digest.hexdigest() == digest_range(piece)
+    return rows, bad, report.skipped
+
+
+@pytest.mark.parametrize("content", CONTENT)
+@pytest.mark.parametrize("name", ["x", "x.json.gz", "x.parquet", "x.jsonl", "x.txt.zst"])
+def test_content_wins_over_the_name(tmp_path, content, name):
+    path = tmp_path / name
+    path.write_bytes(CONTENT[content])
+    rows, bad, skipped = read(path)
+    assert [row["text"] for row in rows] == TEXTS
+    assert [row["id"] for row in rows] == [str(i) for i in range(len(TEXTS))]
+    assert not bad
+    assert skipped == ({"warcinfo": 1} if "warc" in content else {})
+
+
+@pytest.mark.parametrize(
+    "content", [b"\x89PNG\r\n", b"some text\n", b"[1, 2]\n", gzip.compress(b"text")]
+)
+def test_an_unknown_format_is_refused(tmp_path, content):
+    path = tmp_path / "x.dat"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"x\.dat: unknown format.*WET, WARC"):
+        plan_ranges(str(path))
+    with pytest.raises(ValueError, match="unknown format"):
+        list(read_batches(InputRange(str(path), 0, None, 0), FieldMap()))
+
+
+def test_packed_parquet_is_refused(tmp_path):
+    path = tmp_path / "x.parquet.gz"
+    path.write_bytes(gzip.compress(parquet()))
+    with pytest.raises(ValueError, match="unpack it"):
+        plan_ranges(str(path))
+
+
+def test_a_name_helps_where_the_start_is_damaged(tmp_path):
+    for name, reason in (("x.jsonl", "bad_json"), ("x.warc", "bad_warc")):
+        path = tmp_path / name
+        path.write_bytes(b"?" + CONTENT[name][1:])
+        rows, bad, _ = read(path)
+        # Of the WARC file it is the warcinfo record that is lost.
+        assert [row["text"] for row in rows] == TEXTS[1 if name == "x.jsonl" else 0 :]
+        assert [b.reason for b in bad] == [reason]
+
+
+def test_a_directory_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="is a directory"):
+        plan_ranges(str(tmp_path))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_no_permission(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(jsonl())
+    path.chmod(0)
+    with pytest.raises(PermissionError, match=r"x\.jsonl"):
+        plan_ranges(str(path))
+
+
+def test_no_such_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"gone\.jsonl"):
+        plan_ranges(str(tmp_path / "gone.jsonl"))
+
+
+@pytest.mark.parametrize("name", CONTENT)
+def test_an_empty_file_of_any_name(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(b"")
+    rows, bad, _ = read(path)
+    assert not rows
+    assert [b.reason for b in bad] == ["empty_file"]
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    st.sampled_from(sorted(CONTENT)),
+    st.lists(
+        st.tuples(
+            st.sampled_from(["flip", "write", "delete", "insert", "repeat", "splice"]),
+            st.integers(0, 10**6),
+            st.integers(0, 10**6),
+            st.binary(min_size=1, max_size=4),
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    st.sampled_from([37, 1 << 30]),
+    st.data(),
+)
+def test_any_damage_is_survived(tmp_path_factory, name, operations, split_bytes, draw):
+    """It ends, says what it could not read, hashes what it read, and reads the same twice."""
+    octets = bytearray(CONTENT[name])
+    for operation, a, b, patch in operations:
+        a %= len(octets) + 1
+        b %= 200
+        match operation:
+            case "flip" if a < len(octets):
+                octets[a] ^= 1 << (b % 8)
+            case "write":
+                octets[a : a + len(patch)] = patch
+            case "delete":
+                del octets[a : a + b]
+            case "insert":
+                octets[a:a] = patch
+            case "repeat":
+                octets[a:a] = octets[a : a + b]
+            case "splice":
+                other = CONTENT[draw.draw(st.sampled_from(sorted(CONTENT)))]
+                octets[a : a + b] = other[b : 2 * b]
+    path = tmp_path_factory.mktemp("m") / name
+    path.write_bytes(octets)
+    try:
+        first = read(path, split_bytes)
+    except ValueError as refusal:
+        assert any(text in str(refusal) for text in ("unknown format", "--field", "unpack it"))  # noqa: PT017
+        return
+    assert read(path, split_bytes) == first
+    rows, bad, skipped = first
+    assert rows or bad or skipped or not octets.strip()
+    if name == "x.jsonl" and octets.startswith(b"{"):
+        assert len(rows) + len(bad) == sum(
+            bool(line.strip(b" \t\r")) for line in octets.split(b"\n")
+        )
