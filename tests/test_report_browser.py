@@ -210,13 +210,14 @@ def test_the_error_bars_are_wilsons(chromium, run, kept, n):
 
 HACK = "<img src=x onerror='window.hacked=1'><script>window.hacked=1</script>"
 HOSTILE = [
-    f"</script>{HACK}", f"--><!--{HACK}", "\u2028window.hacked=1\u2029", "{{data}} {{script}}",
+    f"</script>{HACK}", f"</script {HACK}", "<!-- <script ", f"--><!--{HACK}",
+    "\u2028window.hacked=1\u2029", "{{data}} {{script}}",
     "&lt;b&gt;", "\x00\x07\ufffe\u202e right to left", "</pre></details></body></html>" + HACK,
 ]  # fmt: skip
 URLS = [
     "javascript:window.hacked=1", " javascript:window.hacked=1", "data:text/html," + HACK,
     f"https://{HACK}/", "https://ok.example/\"onmouseover='window.hacked=1'", "JaVaScRiPt://%0aalert(1)",
-    "https://user@evil.example/<script>",
+    "https://user@evil.example/<script>", "vbscript:x", None,
 ]  # fmt: skip
 
 
@@ -299,7 +300,7 @@ CONTRAST = """() => {
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [320, 390, 800, 1440])
+@pytest.mark.parametrize("width", [320, 1280])
 def test_it_fits_and_can_be_read(chromium, run, scheme, width):
     with opened(chromium, run / "report.html", width=width, scheme=scheme) as page:
         assert page.evaluate("document.documentElement.scrollWidth") <= width
