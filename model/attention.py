@@ -14,6 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+BLOCK = 128
+"""Queries of one block, the fastest of 64 to 512 on CPU."""
+
 
 def relative_bucket(distance: Tensor, buckets: int, far: int) -> Tensor:
     """T5's bucket of a distance into the past: int64, of int64 distances >= 0.
@@ -41,20 +44,27 @@ def bias_of_distance(table_NU: Tensor, keys: int, far: int) -> Tensor:
 def attend(q_BNSD: Tensor, k_BNKD: Tensor, v_BNKD: Tensor, bias_NK: Tensor, mask: Tensor) -> Tensor:
     """softmax(q.k + bias) v for the last S of K positions: [B, N, S, D].
 
-    Plain products: on CPU faster than the fused kernels, which take a slow path as soon as the
-    bias is trained, and the reference for CUDA.
+    Plain products, a block of queries at a time against the keys up to its end, which saves the
+    work of the future. Faster on CPU than the fused kernel, which takes a slow path as soon as the
+    bias is trained (512 positions, bfloat16: a quarter of its time), and a reference for CUDA.
 
     Args:
         q_BNSD: queries.
         k_BNKD: keys, of the same dtype.
         v_BNKD: values, of the same dtype.
         bias_NK: the bias by distance, from :func:`bias_of_distance`.
-        mask: bool [B, 1, S, K], True where attention must not go; see :func:`attention_mask`.
+        mask: from :func:`attention_mask`.
     """
-    logits_BNSK = q_BNSD @ k_BNKD.transpose(-1, -2)
-    logits_BNSK += toeplitz(bias_NK, q_BNSD.shape[2]).to(logits_BNSK.dtype)
-    logits_BNSK.masked_fill_(mask, -math.inf)
-    return logits_BNSK.softmax(-1) @ v_BNKD
+    end = k_BNKD.shape[2] - q_BNSD.shape[2]
+    outputs = []
+    for q_BNQD, mask_B1QK in zip(q_BNSD.split(BLOCK, 2), mask.split(BLOCK, 2), strict=True):
+        queries = q_BNQD.shape[2]
+        end += queries
+        logits_BNQK = q_BNQD @ k_BNKD[:, :, :end].transpose(-1, -2)
+        logits_BNQK += toeplitz(bias_NK[:, :end], queries).to(logits_BNQK.dtype)
+        logits_BNQK += mask_B1QK[..., :end]
+        outputs.append(logits_BNQK.softmax(-1) @ v_BNKD[:, :, :end])
+    return torch.cat(outputs, 2)
 
 
 def toeplitz(bias_NK: Tensor, positions: int) -> Tensor:
@@ -68,15 +78,17 @@ def toeplitz(bias_NK: Tensor, positions: int) -> Tensor:
     return line_NL.unfold(-1, K, 1).flip(1)
 
 
-def attention_mask(segments_BS: Tensor, segments_BK: Tensor) -> Tensor:
-    """Where the last S of K positions must not look: bool [B, 1, S, K], True for the future and
-    for other documents.
+def attention_mask(segments_BS: Tensor, segments_BK: Tensor, dtype: torch.dtype) -> Tensor:
+    """What to add to the logits of the last S of K positions: [B, 1, S, K].
+
+    Minus infinity for the future and for other documents, else 0: a masked weight is exactly 0.
     """
     S, K = segments_BS.shape[1], segments_BK.shape[1]
     position_K = torch.arange(K, device=segments_BK.device)
     future_SK = position_K > position_K[K - S :, None]
     other_BSK = segments_BS[:, :, None] != segments_BK[:, None, :]
-    return (future_SK | other_BSK)[:, None]
+    zeros_BSK = torch.zeros(other_BSK.shape, dtype=dtype, device=other_BSK.device)
+    return zeros_BSK.masked_fill_(future_SK | other_BSK, -math.inf)[:, None]
 
 
 @dataclass

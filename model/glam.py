@@ -268,7 +268,7 @@ class GLaM(nn.Module):
         if segments_BS is None:
             segments_BS = torch.zeros_like(tokens_BS, dtype=torch.int32)
         segments_BK = cache.extend_segments(segments_BS) if cache else segments_BS
-        mask = attention_mask(segments_BS, segments_BK)
+        mask = attention_mask(segments_BS, segments_BK, self.compute_dtype)
         x_BSM = F.embedding(tokens_BS, self.embedding(torch.float32)).to(self.compute_dtype)
         # All draws at once, ahead of the layers: a layer that is computed twice (checkpointed)
         # then routes the same way twice.
