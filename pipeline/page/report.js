@@ -176,7 +176,7 @@ function drawDomains() {
       documents(n),
       bytes(nBytes),
       documents(kept),
-      el("span", {}, meter, percent(kept, n)),
+      el("span", {}, meter, el("span", { class: "portion" }, percent(kept, n))),
     ];
   };
   const heads = ["Domain", "#Documents", "#Text", "#Kept", "#Kept share"].map((text, i) => {
