@@ -5,10 +5,12 @@ import re
 from collections import Counter
 
 import pyarrow as pa
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipeline.steps import c4, fineweb, gopher, repetition
+from pipeline.config import resolve_steps
+from pipeline.steps import build_steps, c4, fineweb, gopher, repetition
 
 SPACES = " \t\r\n\n\n\x0b\x1c\x85\xa0\u2028　"
 PIECES = [
@@ -123,8 +125,8 @@ def c4_reference(text, line_ends, min_words, max_characters):
         lorem += "lorem ipsum" in lower
         if "javascript" in lower:
             continue
-        brackets += line.count("{")
-        if any(phrase in lower for phrase in c4.PHRASES[2:]):
+        brackets += "{" in line
+        if any(phrase in lower for phrase in list(c4.PHRASES)[2:]):
             continue
         ends = r"[.!?][\"')\]}”’»」』）]*(?=\s|$)|[。！？｡．]"
         tail = re.split(ends, line)[-1]
@@ -199,3 +201,183 @@ def test_c4_statistics_equal_plain_python(texts):
     for ends, words, characters in (('.!?"', 5, 1000), ("", 0, 12), ("。.", 2, 5)):
         measured = c4.measure(array(texts), ends, words, characters)
         check(measured, [c4_reference(text, ends, words, characters) for text in texts])
+
+
+def configured(name, **changes):
+    """The step with the settings of conf/pipeline/steps.yaml, but for the changes."""
+    (step,) = build_steps(resolve_steps({name: changes}))
+    return step
+
+
+def verdict(name, text, **changes):
+    """The drop reason that the step gives the text, or None."""
+    step = configured(name, **changes)
+    batch = pa.RecordBatch.from_arrays([pa.array([text], pa.large_string())], names=["text"])
+    same, (code,) = step(batch)
+    assert same is batch
+    return None if code == 0 else step.reasons[code - 1]
+
+
+GOOD = (
+    "The old harbour of the town was built with stone that masons cut from a hill to the north. "
+    "Ships have come to it since, and their crews bought bread, salt fish, rope and fresh water. "
+    "In winter a strong wind blows over the quay, so boats must be tied twice by careful hands. "
+    "Children learn early which clouds bring rain, when nets need mending and where crabs hide."
+)
+
+
+@pytest.mark.parametrize("name", ["gopher", "gopher_repetition", "c4", "fineweb"])
+def test_good_prose_passes_and_an_empty_text_gets_a_verdict(name):
+    assert verdict(name, GOOD) is None
+    for text in ("", "\n \n", "\u3000"):
+        expected = {
+            "gopher": "gopher_word_count",
+            "gopher_repetition": None,
+            "c4": "c4_sentences",
+            "fineweb": "fineweb_line_punctuation",
+        }
+        assert verdict(name, text) == expected[name]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("the and " + "word " * 47, "gopher_word_count"),
+        ("the and " + "word " * 48, None),
+        ("the and " + "word " * 99_999, "gopher_word_count"),
+        ("the and " + "a " * 60, "gopher_word_length"),
+        ("the and " + "incomprehensible " * 60, "gopher_word_length"),
+        (GOOD + " #" * 9, "gopher_hashes"),
+        (GOOD + " word..." * 9, "gopher_ellipses"),
+        (GOOD + "…" * 9, "gopher_ellipses"),
+        (
+            "\n".join(["- the and a bulleted line"] * 19 + ["• x", "plain"]),
+            "gopher_bullet_lines",
+        ),
+        ("\n".join(["- the and a bulleted line"] * 18 + ["plain line"] * 2), None),
+        ("\n\n".join(["the and so many words in a line…", *["the lines"] * 3] * 10), None),
+        (
+            "\n\n".join(["the and so many words in a line…", "the whole line here"] * 10),
+            "gopher_ellipsis_lines",
+        ),
+        ("the and " + "word 1234 " * 30, "gopher_alphabetic_words"),
+        ("the the The “the” " + "word " * 60, "gopher_stop_words"),
+        ("(The) “with”, " + "word " * 60, None),
+        ("theme withal " + "word " * 60, "gopher_stop_words"),
+    ],
+)
+def test_gopher_quality_cases(text, reason):
+    assert verdict("gopher", text) == reason
+
+
+FILLER = "\n\n".join(f"{a}{b} {b}{c} {c}{a}{b}" for a, b, c in itertools.permutations("efghij", 3))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (FILLER, None),
+        ("\n\n".join(["same"] * 6 + [f"line{i}" * 9 for i in range(10)]), "gopher_repeated_lines"),
+        (f"{FILLER}\n\n" + f"{'long' * 90} x\n\n" * 3, "gopher_repeated_line_characters"),
+        (
+            f"{FILLER}\n\n" + "\n\n".join(f"{'a' * k}\n{'b' * k}" for k in [2, 3] * 70),
+            "gopher_repeated_lines",
+        ),
+        ("a b\n\na b\n\n" + "c d", "gopher_repeated_lines"),
+        ("a b c " * 3 + " ".join(f"w{i}" for i in range(9)), "gopher_top_2_gram"),
+        (FILLER + " one two three" * 70, "gopher_top_2_gram"),
+        (
+            " ".join(f"one two three four five six {i}" * 2 for i in range(9)),
+            "gopher_top_2_gram",
+        ),
+    ],
+)
+def test_gopher_repetition_cases(text, reason):
+    assert verdict("gopher_repetition", text) == reason
+
+
+def test_each_repetition_rule_drops_by_its_own_threshold():
+    """One switch at a time: a document of one repeated passage breaks every n-gram rule."""
+    text = "\n\n".join(["one two three four five six seven eight nine ten eleven twelve"] * 4)
+    off = {
+        name: [float("inf")] * len(value) if isinstance(value, list) else float("inf")
+        for name, value in resolve_steps(["gopher_repetition"])["gopher_repetition"].items()
+    }
+    assert verdict("gopher_repetition", text, **off) is None
+    seen = set()
+    for name, value in off.items():
+        for k in range(len(value)) if isinstance(value, list) else [None]:
+            one = 0.0 if k is None else [0.0 if i == k else v for i, v in enumerate(value)]
+            seen.add(verdict("gopher_repetition", text, **{**off, name: one}))
+    assert seen == set(repetition.GopherRepetition.reasons)
+
+
+SENTENCE = "This line has five words. "
+
+
+@pytest.mark.parametrize(
+    ("text", "changes", "reason"),
+    [
+        (SENTENCE * 3, {}, None),
+        (SENTENCE * 2, {}, "c4_sentences"),
+        ("\n".join(["No full stop at the end"] * 9), {}, "c4_sentences"),
+        ("\n".join(["No full stop at the end"] * 9), {"line_ends": ""}, None),
+        ("\n".join(["It ends in an ellipsis..."] * 9), {}, "c4_sentences"),
+        ("\n".join(["Four words a line."] * 9), {}, "c4_sentences"),
+        (SENTENCE * 3 + "\nHere is a curly {bracket} too.", {}, "c4_curly_bracket"),
+        (SENTENCE * 3 + "\n{", {}, None),  # the line does not count
+        (SENTENCE * 3 + "\nThe LOREM Ipsum is in here.", {}, "c4_lorem_ipsum"),
+        (SENTENCE * 3 + "\nThe lorem\nipsum is not in here.", {}, None),
+        ("\n".join(["Please enable JavaScript in your browser."] * 9), {}, "c4_sentences"),
+        ("\n".join(["Read our Privacy Policy with great care."] * 9), {}, "c4_sentences"),
+        (SENTENCE * 9 + "x" * 1001, {"line_ends": ""}, "c4_sentences"),
+        ("汉字 很 多 的 行。二。三。", {"line_ends": "。"}, None),
+    ],
+)
+def test_c4_cases(text, changes, reason):
+    assert verdict("c4", text, **changes) == reason
+
+
+def test_c4_bad_words_stand_alone_in_any_case(tmp_path):
+    (tmp_path / "bad.txt").write_text("# a comment\nscunthorpe\nrude phrase\n*star*\nÉtat\n")
+    for text, bad in [
+        ("We saw Scunthorpe, twice.", True),
+        ("scunthorpe", True),
+        ("Scunthorpes", False),
+        ("éscunthorpe", False),
+        ("a rude phrase", True),
+        ("a rude  phrase", False),
+        ("some *star* here", True),
+        ("some xstarx here", False),
+        ("l'état c'est moi", True),
+    ]:
+        found = verdict("c4", f"{text}\n{SENTENCE * 3}", bad_words=[str(tmp_path / "*.txt")])
+        assert (found == "c4_bad_words") is bad, text
+
+
+ENDED = "A line of some length that ends well."
+OPEN = [f"This is line {i}, of those that have no end of that kind" for i in range(9)]
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        ([ENDED, *OPEN[:7]], None),
+        ([ENDED, *OPEN[:8]], "fineweb_line_punctuation"),
+        ([ENDED, "A short line.", "Another short line!"], None),
+        ([ENDED, *(f"Short line {i}." for i in range(7))], "fineweb_short_lines"),
+        (["This line comes twice, and it is rather long."] * 2, "fineweb_repeated_lines"),
+        ([f"This line is number {i}, with its words." for i in range(9)], None),
+        ([f"{'wide' * 10}{i}." for i in range(9)], "fineweb_newlines"),
+        ([f"This line is number {i}, with its words.\r" for i in range(9)], None),
+    ],
+)
+def test_fineweb_cases(lines, reason):
+    assert verdict("fineweb", "\n".join(lines)) == reason
+
+
+def test_time_is_linear_in_the_length_of_a_line_and_in_the_number_of_words_and_lines():
+    """A quadratic kernel would hang here."""
+    for text in ("x" * 50_000_000, "ab " * 3_000_000, "\n" * 5_000_000, "a\n" * 2_000_000):
+        for name in ("gopher", "gopher_repetition", "c4", "fineweb"):
+            verdict(name, text)

@@ -13,6 +13,8 @@ between), at the full-width marks of Chinese and Japanese anywhere, and at the e
 an abbreviation such as ``Mr.`` ends one, where the splitters of C4 and datatrove know better.
 """
 
+import functools
+import itertools
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -21,44 +23,62 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.steps.characters import MAXIMUM, NEWLINE, SPACE, character_set, classes, decode
+from pipeline.steps.characters import (
+    MARK,
+    MAXIMUM,
+    NEWLINE,
+    SPACE,
+    classes,
+    decode,
+    read_word,
+)
 from pipeline.steps.contract import Codes, Counts, Flags, first_failing
 from pipeline.steps.lists import matches, read_lists, word_pattern
 from quality_classifier.buffers import Octets, Offsets, string_buffers
 
-PHRASES = (
-    "lorem ipsum",
-    "javascript",
-    "terms of use",
-    "privacy policy",
-    "cookie policy",
-    "uses cookies",
-    "use of cookies",
-    "use cookies",
-)
+# Each phrase with a pair of its letters that is rare in English: where to look closer.
+PHRASES = {
+    "lorem ipsum": "ps",
+    "javascript": "ja",
+    "terms of use": "ms",
+    "privacy policy": "cy",
+    "cookie policy": "ki",
+    "uses cookies": "ki",
+    "use of cookies": "ki",
+    "use cookies": "ki",
+}
 _LOREM_IPSUM, _JAVASCRIPT, _NOTICES = 0b1, 0b10, 0b11111100  # a bit for each of the phrases
 
-_PHRASE_BYTES = np.frombuffer("".join(PHRASES).encode(), np.uint8)
-_PHRASE_OFFSETS = np.cumsum([0, *map(len, PHRASES)]).astype(np.int64)
-_PHRASES_BY_FIRST = np.zeros(256, np.uint8)  # those that start with this letter
-for _k, _phrase in enumerate(PHRASES):
-    _PHRASES_BY_FIRST[[ord(_phrase[0]), ord(_phrase[0].upper())]] |= 1 << _k
+_STOP = ord(".")
+_TERMINAL, _WIDE_TERMINAL, _CLOSING, _BRACKET = 1, 2, 3, 4
+_MARKS = {
+    _TERMINAL: ".!?",
+    _WIDE_TERMINAL: "。！？｡．",
+    _CLOSING: "\"')]}”’»」』）",
+    _BRACKET: "{",
+}
 
-_TERMINAL, _WIDE_TERMINAL, _CLOSING = 1, 2, 3
-_SENTENCE_MARKS = np.zeros(MAXIMUM, np.uint8)
-for _mark, _characters in (
-    (_TERMINAL, ".!?"),
-    (_WIDE_TERMINAL, "。！？｡．"),
-    (_CLOSING, "\"')]}”’»」』）"),
-):
-    _SENTENCE_MARKS[[ord(_character) for _character in _characters]] = _mark
+
+Integers = npt.NDArray[np.int64]
+
+
+class Phrases(NamedTuple):
+    """The phrases as the kernel reads them."""
+
+    octets: Octets
+    offsets: Integers
+    """Where each phrase starts among the octets (int64 [k + 1])."""
+    pair_at: Integers
+    """Where its rare pair stands in each phrase (int64 [k])."""
+    by_pair: Octets
+    """Bits of the phrases whose pair this is, by first byte + 256 * second (uint8 [65536])."""
 
 
 class Statistics(NamedTuple):
     """What the rules look at, for n documents, in counted lines only: each int64 [n]."""
 
     lorem_ipsum: Counts
-    curly_brackets: Counts
+    bracket_lines: Counts
     sentences: Counts
 
 
@@ -67,22 +87,41 @@ def measure(
 ) -> Statistics:
     """Count in each text (string or large_string [n] without nulls) what the rules need."""
     octets, offsets = string_buffers(text)
-    ends = character_set(line_ends)
     counts = np.zeros((len(Statistics._fields), len(text)), np.int64)
-    phrases = (_PHRASE_BYTES, _PHRASE_OFFSETS, _PHRASES_BY_FIRST)
-    _measure(
-        octets,
-        offsets,
-        classes(),
-        _SENTENCE_MARKS,
-        ends,
-        line_ends == "",
-        min_line_words,
-        max_word_characters,
-        *phrases,
-        counts,
-    )
+    tables = (classes("".join(_MARKS.values())), _marks(), _character_set(line_ends), _phrases())
+    _measure(octets, offsets, *tables, min_line_words, max_word_characters, counts)
     return Statistics(*counts)
+
+
+@functools.cache
+def _phrases() -> Phrases:
+    by_pair = np.zeros((256, 256), np.uint8)
+    for k, pair in enumerate(PHRASES.values()):
+        for first, second in itertools.product(*((letter, letter.upper()) for letter in pair)):
+            by_pair[ord(second), ord(first)] |= 1 << k
+    return Phrases(
+        np.frombuffer("".join(PHRASES).encode(), np.uint8),
+        np.cumsum([0, *map(len, PHRASES)]),
+        np.array([phrase.index(pair) for phrase, pair in PHRASES.items()]),
+        by_pair.reshape(-1),
+    )
+
+
+@functools.cache
+def _marks() -> Octets:
+    """Which of the marks each code point is, or 0 (uint8 [0x110000])."""
+    marks = np.zeros(MAXIMUM, np.uint8)
+    for mark, characters in _MARKS.items():
+        marks[[ord(character) for character in characters]] = mark
+    return marks
+
+
+@functools.cache
+def _character_set(characters: str) -> Flags:
+    """Whether each code point is among the characters, or all True for none (bool [0x110000])."""
+    members = np.full(MAXIMUM, not characters)
+    members[[ord(character) for character in characters]] = True
+    return members
 
 
 @dataclass
@@ -111,7 +150,7 @@ class C4:
         s = measure(text, self.line_ends, self.min_line_words, self.max_word_characters)
         return batch, first_failing(
             s.lorem_ipsum > 0,
-            s.curly_brackets > 0,
+            s.bracket_lines > 0,
             s.sentences < self.min_sentences,
             matches(text, self._bad),
         )
@@ -124,97 +163,127 @@ def _measure(
     classes: Octets,
     marks: Octets,
     line_ends: Flags,
-    any_end: bool,
+    phrases: Phrases,
     min_line_words: int,
     max_word_characters: int,
-    phrases: Octets,
-    phrase_offsets: npt.NDArray[np.int64],
-    by_first: Octets,
     counts: npt.NDArray[np.int64],
 ) -> None:
+    any_end = bool(line_ends.all())
     for i in range(len(offsets) - 1):
         at = int(offsets[i])
         end = int(offsets[i + 1])
-        lorem_ipsum = curly_brackets = sentences = 0
-        words = word = longest_word = 0  # of the line; characters of the word that we are in
-        ended = brackets = dots = 0  # sentences and brackets of the line; full stops in a row
-        ending = False  # behind the end of a sentence, if white space comes next
-        tail = False  # in a sentence without an end
-        ends_well = False
-        found = 0  # a bit for each phrase in the line
+        lorem_ipsum = bracket_lines = sentences = 0
+        first = last = at  # of the line: its first byte and the one behind its last
+        words = longest_word = ended = 0  # of the line; ended: sentences with an end
+        tail = bracket = False  # of the line: is there a sentence without an end, a bracket
         while at <= end:
             code, width = NEWLINE, 1  # the end of the text ends its last line
             if at < end:
                 code, width = decode(octets, at)
-                if by_first[octets[at]]:
-                    candidates = int(by_first[octets[at]])
-                    found |= _phrases_at(octets, at, end, candidates, phrases, phrase_offsets)
-            at += width
             if not classes[code] & SPACE:
-                word += 1
-                words += word == 1
-                longest_word = max(longest_word, word)
-                brackets += code == 123
-                dots = dots + 1 if code == 46 else 0
-                ends_well = line_ends[code] and dots < 3
-                mark = marks[code]
-                if mark == _WIDE_TERMINAL:
-                    ended += 1
-                    ending = tail = False
-                elif mark == _TERMINAL:
-                    ending = True
-                elif mark != _CLOSING:
-                    ending = False
+                if words == 0:
+                    first = at
+                last, characters, kinds, _ = read_word(octets, at, end, classes)
+                words += 1
+                longest_word = max(longest_word, characters)
+                if kinds & MARK:
+                    more, tail, braces = _read_marks(octets, at, last, marks, tail)
+                    ended += more
+                    bracket |= braces
+                else:
                     tail = True
+                at = last
                 continue
-            word = dots = 0
-            if ending:
-                ended += 1
-                ending = tail = False
-            if code != NEWLINE:
+            at += width
+            if code != NEWLINE or words == 0:
                 continue
             if (
-                words >= max(min_line_words, 1)
+                words >= min_line_words
                 and longest_word <= max_word_characters
-                and (ends_well or any_end)
+                and line_ends[_last_character(octets, last)]
+                and (any_end or not _ends_in_dots(octets, first, last))
             ):
+                found = _find(octets, first, last, phrases)
                 lorem_ipsum += (found & _LOREM_IPSUM) != 0
                 if not found & _JAVASCRIPT:
-                    curly_brackets += brackets
+                    bracket_lines += bracket
                     if not found & _NOTICES:
                         sentences += ended + tail
-            words = longest_word = ended = brackets = found = 0
-            ends_well = tail = False
+            words = longest_word = ended = 0
+            tail = bracket = False
         counts[0, i] = lorem_ipsum
-        counts[1, i] = curly_brackets
+        counts[1, i] = bracket_lines
         counts[2, i] = sentences
 
 
 @nb.njit(nogil=True, cache=True)
-def _phrases_at(
-    octets: Octets,
-    at: int,
-    end: int,
-    candidates: int,
-    phrases: Octets,
-    phrase_offsets: npt.NDArray[np.int64],
-) -> int:
-    """Which of the candidate phrases (a bit for each) stand at this byte, in any ASCII case."""
+def _read_marks(
+    octets: Octets, at: int, end: int, marks: Octets, tail: bool
+) -> tuple[int, bool, bool]:
+    """Sentences that end in a word, whether one is open behind it, and whether it has a bracket.
+
+    ``tail`` says whether one is open before it.
+    """
+    ended = 0
+    ending = bracket = False  # ending: the sentence ends if the word does
+    while at < end:
+        code, width = decode(octets, at)
+        at += width
+        mark = marks[code]
+        if mark == _TERMINAL:
+            ending = True
+        elif mark == _WIDE_TERMINAL:
+            ended += 1
+            ending = tail = False
+        elif mark != _CLOSING:
+            ending = False
+            tail = True
+            bracket |= mark == _BRACKET
+    return ended + ending, tail and not ending, bracket
+
+
+@nb.njit(nogil=True, cache=True)
+def _last_character(octets: Octets, end: int) -> int:
+    """The code point before byte ``end``."""
+    at = end - 1
+    while octets[at] & 0xC0 == 0x80:
+        at -= 1
+    return decode(octets, at)[0]
+
+
+@nb.njit(nogil=True, cache=True)
+def _ends_in_dots(octets: Octets, start: int, end: int) -> bool:
+    dots = 0
+    while dots < 3 and end - dots > start and octets[end - dots - 1] == _STOP:
+        dots += 1
+    return dots == 3
+
+
+@nb.njit(nogil=True, cache=True)
+def _find(octets: Octets, start: int, end: int, phrases: Phrases) -> int:
+    """Which phrases (a bit for each) stand in ``octets[start:end]``, in any ASCII case."""
     found = 0
-    for k in range(len(phrase_offsets) - 1):
-        if not candidates >> k & 1:
-            continue
-        start = int(phrase_offsets[k])
-        length = int(phrase_offsets[k + 1]) - start
-        if at + length > end:
-            continue
-        same = 1
-        while same < length:
-            byte = octets[at + same]
-            if 65 <= byte <= 90:
-                byte |= 32
-            if byte != phrases[start + same]:
-                break
-            same += 1
-        found |= int(same == length) << k
+    for at in range(start, end - 1):
+        candidates = int(phrases.by_pair[int(octets[at]) | int(octets[at + 1]) << 8])
+        if candidates:
+            for k in range(len(phrases.pair_at)):
+                if candidates >> k & 1 and _stands_at(
+                    octets, start, end, at - phrases.pair_at[k], k, phrases
+                ):
+                    found |= 1 << k
     return found
+
+
+@nb.njit(nogil=True, cache=True)
+def _stands_at(octets: Octets, start: int, end: int, at: int, k: int, phrases: Phrases) -> bool:
+    first = phrases.offsets[k]
+    length = phrases.offsets[k + 1] - first
+    if at < start or at + length > end:
+        return False
+    for j in range(length):
+        byte = octets[at + j]
+        if 65 <= byte <= 90:
+            byte |= 32
+        if byte != phrases.octets[first + j]:
+            return False
+    return True

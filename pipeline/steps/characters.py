@@ -23,6 +23,8 @@ from quality_classifier.buffers import Octets, load_u8, load_u64, multiply_high
 SPACE: Final = 1
 LETTER: Final = 2
 ALPHANUMERIC: Final = 4
+OTHER: Final = 8
+MARK: Final = 16
 
 NEWLINE: Final = 10
 MAXIMUM: Final = 0x110000
@@ -32,23 +34,19 @@ _ODD_2 = np.uint64(0xD6E8FEB86659FD93)
 
 
 @functools.cache
-def classes() -> Octets:
+def classes(marks: str = "") -> Octets:
     """The classes of every code point, as bits: uint8 [0x110000].
 
-    ``SPACE``, ``LETTER`` and ``ALPHANUMERIC`` are ``str.isspace``, ``isalpha`` and ``isalnum``.
+    ``SPACE``, ``LETTER`` and ``ALPHANUMERIC`` are ``str.isspace``, ``isalpha`` and ``isalnum``;
+    ``OTHER`` is neither space nor alphanumeric; ``MARK`` is one of the characters ``marks``.
     """
     every = np.arange(MAXIMUM, dtype=np.uint32).view("U1")
-    bits = SPACE * np.strings.isspace(every)
-    bits |= LETTER * np.strings.isalpha(every)
-    bits |= ALPHANUMERIC * np.strings.isalnum(every)
+    space = np.strings.isspace(every)
+    alphanumeric = np.strings.isalnum(every)
+    bits = SPACE * space + LETTER * np.strings.isalpha(every) + ALPHANUMERIC * alphanumeric
+    bits += OTHER * ~(space | alphanumeric)
+    bits[[ord(mark) for mark in marks]] |= MARK
     return bits.astype(np.uint8)
-
-
-def character_set(characters: str) -> npt.NDArray[np.bool_]:
-    """Whether each code point is one of ``characters``: bool [0x110000]."""
-    members = np.zeros(MAXIMUM, np.bool_)
-    members[[ord(character) for character in characters]] = True
-    return members
 
 
 @nb.njit(nogil=True, cache=True)
@@ -68,10 +66,31 @@ def decode(octets: Octets, at: int) -> tuple[int, int]:
 
 
 @nb.njit(nogil=True, cache=True)
+def read_word(octets: Octets, at: int, end: int, classes: Octets) -> tuple[int, int, int, int]:
+    """The word that starts at byte ``at``.
+
+    Returns:
+        The byte behind it, its characters, all the classes of its characters, and the last one's.
+    """
+    characters = kinds = last = 0
+    while at < end:
+        code, width = decode(octets, at)
+        kind = int(classes[code])
+        if kind & SPACE:
+            break
+        last = kind
+        kinds |= kind
+        characters += 1
+        at += width
+    return at, characters, kinds, last
+
+
+@nb.njit(nogil=True, cache=True)
 def mix(state: np.uint64, value: np.uint64) -> np.uint64:
     """A 64-bit hash of a state and the next value: both halves of a 128-bit product, folded."""
     a = state ^ value ^ _ODD_1
-    return (a * _ODD_2) ^ multiply_high(a, _ODD_2) ^ (state << np.uint64(1))
+    turned = state << np.uint64(1) | state >> np.uint64(63)
+    return (a * _ODD_2) ^ multiply_high(a, _ODD_2) ^ turned
 
 
 @nb.njit(nogil=True, cache=True)
@@ -84,9 +103,12 @@ def hash_bytes(octets: Octets, start: int, end: int) -> np.uint64:
         state = mix(state, load_u64(base + at))
         at += 8
     tail = np.uint64(0)
-    while at < end:
-        tail = tail << np.uint64(8) | np.uint64(load_u8(base + at))
-        at += 1
+    if at + 8 <= len(octets):
+        # The bytes behind the end are there to be read; they are masked, which is faster.
+        tail = load_u64(base + at) & ((np.uint64(1) << np.uint64(8 * (end - at))) - np.uint64(1))
+    else:
+        for k in range(end - at):
+            tail |= np.uint64(load_u8(base + at + k)) << np.uint64(8 * k)
     state = mix(mix(state, tail), np.uint64(0))
     return state | np.uint64(state == 0)
 

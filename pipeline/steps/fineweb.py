@@ -14,16 +14,17 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.steps.characters import (
+    MARK,
     NEWLINE,
     SPACE,
     add,
-    character_set,
     classes,
     decode,
     hash_bytes,
+    read_word,
     table_size,
 )
-from pipeline.steps.contract import Codes, Counts, Flags, first_failing, ratio
+from pipeline.steps.contract import Codes, Counts, first_failing, ratio
 from quality_classifier.buffers import Octets, Offsets, string_buffers
 
 
@@ -50,7 +51,7 @@ def measure(text: pa.Array, line_ends: str, short_line: int) -> Statistics:
     """
     octets, offsets = string_buffers(text)
     counts = np.zeros((len(Statistics._fields), len(text)), np.int64)
-    _measure(octets, offsets, classes(), character_set(line_ends), short_line, counts)
+    _measure(octets, offsets, classes(line_ends), short_line, counts)
     return Statistics(*counts)
 
 
@@ -88,7 +89,6 @@ def _measure(
     octets: Octets,
     offsets: Offsets,
     classes: Octets,
-    line_ends: Flags,
     short_line: int,
     counts: npt.NDArray[np.int64],
 ) -> None:
@@ -106,11 +106,9 @@ def _measure(
 
         words = lines = punctuated_lines = short_lines = 0
         line_characters = repeated_characters = 0
-        in_word = False
-        first = start  # of the line that we are in, if length is not 0
-        last = start  # the byte after its last character that is not white space
-        length = position = 0  # characters up to there, and up to here
-        terminal = False
+        first = last = start  # of the line: its first byte and the one behind its last
+        length = gap = 0  # of the line: its characters, and those of white space behind them
+        punctuated = False
         at = start
         while at <= end:
             code, width = NEWLINE, 1  # the end of the text ends its last line
@@ -119,24 +117,23 @@ def _measure(
             if not classes[code] & SPACE:
                 if length == 0:
                     first = at
-                    position = 0
-                words += not in_word
-                in_word = True
-                position += 1
-                length = position
-                last = at + width
-                terminal = line_ends[code]
-            else:
-                in_word = False
-                position += 1
-                if code == NEWLINE and length:
-                    lines += 1
-                    punctuated_lines += terminal
-                    short_lines += length <= short_line
-                    line_characters += length
-                    if not add(seen, size - 1, hash_bytes(octets, first, last)):
-                        repeated_characters += length
-                    length = 0
+                    gap = 0
+                at, characters, _, kind = read_word(octets, at, end, classes)
+                words += 1
+                length += gap + characters
+                gap = 0
+                last = at
+                punctuated = (kind & MARK) != 0
+                continue
+            if code == NEWLINE and length:
+                lines += 1
+                punctuated_lines += punctuated
+                short_lines += length <= short_line
+                line_characters += length
+                if not add(seen, size - 1, hash_bytes(octets, first, last)):
+                    repeated_characters += length
+                length = 0
+            gap += 1
             at += width
         counts[0, i] = words
         counts[1, i] = newlines

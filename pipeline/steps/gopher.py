@@ -13,15 +13,24 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.steps.characters import ALPHANUMERIC, LETTER, NEWLINE, SPACE, classes, decode
+from pipeline.steps.characters import (
+    ALPHANUMERIC,
+    LETTER,
+    MARK,
+    NEWLINE,
+    OTHER,
+    SPACE,
+    classes,
+    decode,
+    read_word,
+)
 from pipeline.steps.contract import Codes, Counts, first_failing, ratio
 from quality_classifier.buffers import Octets, Offsets, string_buffers
 
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 
 _STOP_CODES = np.array([int.from_bytes(word.encode(), "big") for word in STOP_WORDS], np.int64)
-_ELLIPSIS = ord("…")
-_BULLET = ord("•")
+_HASH, _HYPHEN, _STOP, _BULLET, _ELLIPSIS = (ord(character) for character in "#-.•…")
 
 
 class Statistics(NamedTuple):
@@ -42,7 +51,7 @@ def measure(text: pa.Array) -> Statistics:
     """Count in each text (string or large_string [n] without nulls) what the rules need."""
     octets, offsets = string_buffers(text)
     counts = np.zeros((len(Statistics._fields), len(text)), np.int64)
-    _measure(octets, offsets, classes(), _STOP_CODES, counts)
+    _measure(octets, offsets, classes("#.…"), _STOP_CODES, counts)
     return Statistics(*counts)
 
 
@@ -97,57 +106,44 @@ def _measure(
     counts: npt.NDArray[np.int64],
 ) -> None:
     for i in range(len(offsets) - 1):
-        words = word_characters = alphabetic_words = 0
-        hashes = ellipses = 0
+        words = word_characters = alphabetic_words = hashes = ellipses = 0
         lines = bullet_lines = ellipsis_lines = 0
         stop_words = 0  # a bit for each one seen
-        in_word = has_letter = in_line = False
-        stem = 0  # the word's bytes from its first to its last letter, while they are at most 4
-        pending = 0  # how many characters that are no letter or digit follow the stem
-        dots = 0  # full stops in a row
-        ends_in_ellipsis = False
+        in_line = ends_in_ellipsis = False
         at = int(offsets[i])
         end = int(offsets[i + 1])
-        while at <= end:
-            code, width = NEWLINE, 1  # the end of the text ends its last word and line
-            if at < end:
-                code, width = decode(octets, at)
-            kind = classes[code]
-            at += width
-            if kind & SPACE:
-                if in_word:
-                    words += 1
-                    alphabetic_words += has_letter
-                    if stem:
-                        for k in range(len(stop_codes)):
-                            if stop_codes[k] == stem:
-                                stop_words |= 1 << k
-                    in_word = has_letter = False
-                    stem = pending = dots = 0
-                if code == NEWLINE:
-                    lines += in_line
-                    ellipsis_lines += in_line and ends_in_ellipsis
+        while at < end:
+            code, width = decode(octets, at)
+            if classes[code] & SPACE:
+                if code == NEWLINE and in_line:
+                    ellipsis_lines += ends_in_ellipsis
                     in_line = False
+                at += width
                 continue
-            in_word = True
-            word_characters += 1
+            start = at
+            at, characters, kinds, _ = read_word(octets, at, end, classes)
+            words += 1
+            word_characters += characters
+            alphabetic_words += (kinds & LETTER) != 0
             if not in_line:
                 in_line = True
-                bullet_lines += code == _BULLET or code == 45
-            dots = dots + 1 if code == 46 else 0
-            ends_in_ellipsis = dots >= 3 or code == _ELLIPSIS
-            ellipses += (dots > 0 and dots % 3 == 0) or code == _ELLIPSIS
-            hashes += code == 35
-            if kind & LETTER:
-                has_letter = True
-            # A stop word is ASCII letters; anything else inside a word makes it another word.
-            lower = code | 32
-            if 97 <= lower <= 122:
-                stem = -1 if pending or stem < 0 or stem >= 1 << 24 else stem << 8 | lower
-            elif kind & ALPHANUMERIC:
-                stem = -1
-            elif stem > 0:
-                pending += 1
+                lines += 1
+                bullet_lines += code in (_BULLET, _HYPHEN)
+            ends_in_ellipsis = False
+            if kinds & MARK:
+                more_hashes, more_ellipses, ends_in_ellipsis = _symbols(octets, start, at)
+                hashes += more_hashes
+                ellipses += more_ellipses
+            stop = at
+            if kinds & OTHER:
+                start, stop = _bare(octets, start, at, classes)
+            if 2 <= stop - start <= 4:
+                stem = 0
+                for k in range(start, stop):
+                    stem = stem << 8 | int(octets[k]) | 32  # ASCII letters in lower case
+                for k in range(len(stop_codes)):
+                    stop_words |= int(stop_codes[k] == stem) << k
+        ellipsis_lines += in_line and ends_in_ellipsis
         counts[0, i] = words
         counts[1, i] = word_characters
         counts[2, i] = alphabetic_words
@@ -157,6 +153,33 @@ def _measure(
         counts[6, i] = lines
         counts[7, i] = bullet_lines
         counts[8, i] = ellipsis_lines
+
+
+@nb.njit(nogil=True, cache=True)
+def _symbols(octets: Octets, at: int, end: int) -> tuple[int, int, bool]:
+    """How many ``#`` and ellipses a word has, and whether it ends in an ellipsis."""
+    hashes = ellipses = dots = code = 0
+    while at < end:
+        code, width = decode(octets, at)
+        at += width
+        hashes += code == _HASH
+        dots = dots + 1 if code == _STOP else 0
+        ellipses += (dots > 0 and dots % 3 == 0) or code == _ELLIPSIS
+    return hashes, ellipses, dots >= 3 or code == _ELLIPSIS
+
+
+@nb.njit(nogil=True, cache=True)
+def _bare(octets: Octets, start: int, end: int, classes: Octets) -> tuple[int, int]:
+    """The word's bytes without what is neither letter nor digit at its ends."""
+    first = last = end
+    at = start
+    while at < end:
+        code, width = decode(octets, at)
+        if classes[code] & ALPHANUMERIC:
+            first = min(first, at)
+            last = at + width
+        at += width
+    return first, last
 
 
 @nb.njit(nogil=True, cache=True)

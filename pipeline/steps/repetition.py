@@ -7,10 +7,10 @@ no character counts twice. Shares are of all characters of the document. The mos
 counts as often as it occurs, with single spaces between its words; of equally frequent ones the
 first counts, also where all occur once, so very short documents fail these rules.
 
-The n-grams of a document are *named*, not hashed: the name of an n-gram is the place where it first
-occurs, and the n-gram at place p is known by the pair of names of the (n - 1)-grams at p and p + 1.
-An n-gram can only repeat where both of these do, so the places worth looking at get few quickly,
-and all of n = 2 … 10 take about the time of two passes over the words.
+N-grams are *named*: the name of one is the place where it first occurs. A pair of words is known by
+the hashes of both, a longer n-gram at place p by the names of the (n - 1)-grams at p and p + 1. It
+can only repeat where both of these do, so the places worth looking at soon get few, and n = 3 … 10
+together take less time than n = 2. Two n-grams are taken for equal if their 64-bit hashes collide.
 """
 
 from dataclasses import dataclass
@@ -30,6 +30,7 @@ from pipeline.steps.characters import (
     decode,
     hash_bytes,
     mix,
+    read_word,
     table_size,
 )
 from pipeline.steps.contract import Codes, Counts, first_failing, ratio
@@ -169,54 +170,46 @@ def _scan(
     seen_paragraphs = seen[half:]
     lines = repeated_lines = repeated_line_characters = 0
     paragraphs = repeated_paragraphs = repeated_paragraph_characters = 0
-    word = 0
-    in_word = False
-    word_start = start
-    characters = 0  # of all words so far
-    first = last = start  # the line's first byte, and the byte after its last
-    length = position = 0  # the line's characters up to ``last``, and up to here
-    paragraph = np.uint64(0)  # hash of the lines of the paragraph
+    word = characters = 0  # of the document so far
+    first = last = start  # of the line: its first byte and the one behind its last
+    length = gap = 0  # of the line: its characters, and those of white space behind them
+    paragraph = np.uint64(0)  # hash of its lines
     paragraph_characters = 0
     at = start
     while at <= end + 1:
         code, width = NEWLINE, 1  # the end of the text ends its last line, then its paragraph
         if at < end:
             code, width = decode(octets, at)
-        position += 1
         if not classes[code] & SPACE:
-            if not in_word:
-                in_word = True
-                word_start = at
             if length == 0:
                 first = at
-                position = 1
-            length = position
-            last = at + width
-            characters += 1
-        else:
-            if in_word:
-                in_word = False
-                hashes[word] = hash_bytes(octets, word_start, at)
-                word += 1
-                ends[word] = characters
-            if code == NEWLINE:
-                if length:
-                    line = hash_bytes(octets, first, last)
-                    lines += 1
-                    if not add(seen_lines, half - 1, line):
-                        repeated_lines += 1
-                        repeated_line_characters += length
-                    paragraph = mix(paragraph, line)
-                    paragraph_characters += length + (paragraph_characters > 0)
-                    length = 0
-                elif paragraph_characters:
-                    paragraphs += 1
-                    key = paragraph | np.uint64(paragraph == 0)
-                    if not add(seen_paragraphs, half - 1, key):
-                        repeated_paragraphs += 1
-                        repeated_paragraph_characters += paragraph_characters
-                    paragraph = np.uint64(0)
-                    paragraph_characters = 0
+                gap = 0
+            last, more, _, _ = read_word(octets, at, end, classes)
+            hashes[word] = hash_bytes(octets, at, last)
+            word += 1
+            characters += more
+            ends[word] = characters
+            length += gap + more
+            gap = 0
+            at = last
+            continue
+        if code == NEWLINE and length:
+            line = hash_bytes(octets, first, last)
+            lines += 1
+            if not add(seen_lines, half - 1, line):
+                repeated_lines += 1
+                repeated_line_characters += length
+            paragraph = mix(paragraph, line)
+            paragraph_characters += length + (paragraph_characters > 0)
+            length = 0
+        elif code == NEWLINE and paragraph_characters:
+            paragraphs += 1
+            if not add(seen_paragraphs, half - 1, paragraph | np.uint64(paragraph == 0)):
+                repeated_paragraphs += 1
+                repeated_paragraph_characters += paragraph_characters
+            paragraph = np.uint64(0)
+            paragraph_characters = 0
+        gap += 1
         at += width
     out[0] = lines
     out[1] = repeated_lines
@@ -244,24 +237,29 @@ def _n_grams(
     """
     words = len(hashes)
     n_places = words
-    for n in range(1, LONGEST + 1):
+    for n in range(2, LONGEST + 1):
         # Name the n-gram of every place.
         size = table_size(n_places)
         keys[:size] = 0
         kept = 0
         for k in range(n_places):
-            place = k
-            key = np.uint64(0)
-            if n == 1:
-                key = hashes[k]
+            if n == 2:
+                place = k
+                second = place + 1 < words
             else:
                 place = places[k]
-                if place + 1 >= words or names[place + 1] < 0:
-                    names[place] = -1
-                    continue
-                # Both names are below 2**31: the sum is never 0.
-                key = np.uint64(names[place] + 1) << np.uint64(32) | np.uint64(names[place + 1])
-            slot = _slot(keys, size - 1, key)
+                second = place + 1 < words and names[place + 1] >= 0
+            if not second:
+                names[place] = -1
+                continue
+            if n == 2:
+                key = mix(hashes[place], hashes[place + 1])
+            else:
+                key = mix(np.uint64(names[place]), np.uint64(names[place + 1]))
+            key |= np.uint64(key == 0)
+            slot = np.int64(key & np.uint64(size - 1))
+            while keys[slot] != 0 and keys[slot] != key:
+                slot = (slot + 1) & (size - 1)
             if keys[slot] == 0:
                 keys[slot] = key
                 firsts[slot] = place
@@ -285,7 +283,7 @@ def _n_grams(
             if times[name] > most:
                 most = times[name]
                 top = name
-        if 2 <= n <= LONGEST_TOP and words >= n:
+        if n <= LONGEST_TOP and words >= n:
             out[n - 2] = most * np.int64(ends[top + n] - ends[top] + n - 1)
         elif n > LONGEST_TOP:
             behind = 0
@@ -297,12 +295,3 @@ def _n_grams(
                     out[n - 2] += ends[place + n] - ends[place]
                     behind = place + n
                 times[names[place]] = 0
-
-
-@nb.njit(nogil=True, cache=True)
-def _slot(keys: npt.NDArray[np.uint64], mask: int, key: np.uint64) -> np.int64:
-    """Where ``key`` is in the table, or would be put."""
-    slot = np.int64(mix(np.uint64(0), key) & np.uint64(mask))
-    while keys[slot] != 0 and keys[slot] != key:
-        slot = (slot + 1) & mask
-    return slot
