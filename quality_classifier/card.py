@@ -24,19 +24,40 @@ TITLES = {
 
 
 def summary(card: Figures) -> dict[str, Any]:
-    """What ``classifier.json`` repeats of the card, and every run of the pipeline with it."""
-    wanted = (
-        "kind",
-        "seed",
-        "code",
-        "documents",
-        "calibration",
-        "metrics",
-        "unseen",
-        "yield",
-        "shuffled",
-    )
-    return {name: card[name] for name in wanted}
+    """What ``classifier.json`` repeats of the card, and every run of the pipeline with it.
+
+    Flat rows, so that a page can show them as tables.
+    """
+    by_alpha: dict[float, dict[str, float]] = {}
+    for row in card["yield"]:
+        shares = by_alpha.setdefault(row["alpha"], {"alpha": row["alpha"]})
+        for unit in ("documents", "bytes"):
+            shares[f"{row['class']}_{unit}"] = round(row[unit], 4)
+    return {
+        "kind": card["kind"],
+        "code": card["code"],
+        "seed": card["seed"],
+        "calibration": card["calibration"]["method"],
+        "metrics": [_flat(row) for row in card["metrics"]],
+        "unseen_sources": [_flat(row) for row in card["unseen"]],
+        "expected_yield": list(by_alpha.values()),
+        "shuffled_words": {
+            name: round(card["shuffled"][name], 4) for name in ("auc", "correlation", "mean_change")
+        },
+        "documents": card["documents"],
+    }
+
+
+def _flat(row: Figures) -> dict[str, Any]:
+    """A row of figures with an interval as text in a column of its own."""
+    out: dict[str, Any] = {}
+    for name, value in row.items():
+        if isinstance(value, Mapping):
+            out[name] = round(value["value"], 4)
+            out[f"{name}_95"] = f"{value['low']:.3f} to {value['high']:.3f}"
+        else:
+            out[name] = round(value, 4) if isinstance(value, float) else value
+    return out
 
 
 def files(card: Figures, test: pa.Table) -> dict[str, bytes]:
