@@ -5,6 +5,7 @@ python model/prepare.py scored=scored/ output=corpus/ tokenizer.vocabulary=8192
 Run again after an interruption, it goes on where it stopped.
 """
 
+import itertools
 import os
 import sys
 import time
@@ -193,6 +194,9 @@ def _manifest(
             "boundary": codec.boundary,
             "boundary_id": codec.boundary_id,
             "vocabulary": codec.vocabulary,
+            "lossless": codec.is_lossless(
+                list(itertools.islice(sample_texts(source, config.held_out, 1 << 20), 256))
+            ),
         },
         "held_out": config.held_out,
         "filtered_sources": list(source.filtered_sources),
@@ -207,6 +211,12 @@ def main(config: Any) -> None:
         corpus = prepare(cast(PrepareConfig, OmegaConf.to_object(config)))
     except ValueError as error:
         sys.exit(f"error: {error}")
+    if not corpus.manifest["tokenizer"]["lossless"]:
+        print(
+            "note: this tokenizer changes some texts (case, spaces, ...), so bits per byte compare"
+            " only with models that use it too",
+            file=sys.stderr,
+        )
     for name in corpus.arms():
         for held, counts in corpus.arm(name).about["sources"].items():
             print(

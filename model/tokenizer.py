@@ -49,6 +49,12 @@ class TextCodec:
         """The text of some tokens; bytes that are no UTF-8 become U+FFFD."""
         return self.tokenizer.decode(list(tokens), skip_special_tokens=False)
 
+    def is_lossless(self, texts: Sequence[str]) -> bool:
+        """Whether decoding gives every one of these texts back."""
+        tokens, offsets = self.encode(texts)
+        pieces = (tokens[a:b].tolist() for a, b in itertools.pairwise(offsets))
+        return [self.decode(piece) for piece in pieces] == list(texts)
+
 
 def train(texts: Iterable[str], vocabulary: int, boundary: str) -> str:
     """Train byte-level BPE (GPT-2's pre-tokenisation) and return its tokenizer.json.

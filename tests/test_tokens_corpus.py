@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import xxhash
+from tokenizers import Tokenizer, normalizers
 from tokens_scored import documents, make_corpus, settings, to_batch, write_scored
 
 from model import encode, scored, tokenizer
@@ -244,6 +245,14 @@ def test_a_given_tokenizer_is_used_as_it_is(made, tmp_path):
     copied = (tmp_path / "given" / "tokenizer.json").read_bytes()
     assert copied == Path(made.tokenizer_path).read_bytes()
     assert corpus.fingerprint == made.fingerprint
+    assert corpus.manifest["tokenizer"]["lossless"]
+    lossy = Tokenizer.from_file(made.tokenizer_path)
+    lossy.normalizer = normalizers.Lowercase()
+    lossy.save(str(tmp_path / "lossy.json"))
+    upper = [row | {"text": row["text"].upper()} for row in documents(30)]
+    source = write_scored(tmp_path / "upper", [upper])
+    corpus = prepare(settings(source, tmp_path / "lossy", file=str(tmp_path / "lossy.json")))
+    assert not corpus.manifest["tokenizer"]["lossless"]
     with pytest.raises(ValueError, match="there is no tokenizer"):
         prepare(settings(source, tmp_path / "other", file=str(tmp_path / "none.json")))
 

@@ -3,6 +3,7 @@
 import itertools
 import json
 
+import hydra
 import numpy as np
 import pytest
 import torch
@@ -147,6 +148,16 @@ def test_any_world_reads_the_same_global_batch_and_any_step_can_be_resumed(
             torch.equal(torch.cat(part), global_part)
             for part, global_part in zip(zip(*parts, strict=True), batch, strict=True)
         )
+
+
+def test_the_mixtures_of_the_configuration_compose():
+    with hydra.initialize(version_base="1.3", config_path="../conf"):
+        chosen = {
+            name: hydra.compose(overrides=[f"+data/mixture={name}"]).data.mixture
+            for name in ("glam", "natural")
+        }
+    assert sum(chosen["glam"].values()) == pytest.approx(1)
+    assert chosen["natural"] == {}
 
 
 def test_the_state_of_another_stream_is_refused(corpus):
