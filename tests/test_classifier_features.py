@@ -112,6 +112,7 @@ def test_features_equal_the_reference(texts: list[str], bigrams: bool) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(texts=st.lists(ANYTHING | MIXED | ASCII, max_size=5), seed=st.integers(0, 1000))
+@example(texts=["one two three " * 30, "a " * 32, "a " * 33, "one é, " * 500], seed=0)
 def test_margins_equal_features_times_weights(texts: list[str], seed: int) -> None:
     weights = np.random.default_rng(seed).standard_normal(SMALL.buckets).astype(np.float32)
     text = pa.array(texts, pa.large_string())
