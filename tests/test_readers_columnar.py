@@ -131,6 +131,23 @@ def test_a_missing_text_column_is_refused(tmp_path, form):
     assert read(path, FieldMap(text="content"))[0][0]["text"] == "a"
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_column_name_that_is_not_unique_is_refused(tmp_path, form):
+    both = pa.table([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
+    path = write(both, tmp_path / "x", form)
+    with pytest.raises(ValueError, match=r"several columns named \['text'\]"):
+        read(path)
+
+
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+def test_a_file_that_shrank_since_it_was_planned_is_refused(tmp_path, form):
+    path = write(table(20), tmp_path / "x", form)
+    last = plan_ranges(path, split_bytes=1)[-1]
+    write(table(5), tmp_path / "x", form)
+    with pytest.raises(ValueError, match="has changed"):
+        list(read_batches(last, FieldMap()))
+
+
 @pytest.mark.parametrize("form", ["parquet", "arrow"])
 def test_batches_are_of_some_megabytes(tmp_path, form):
     data = pa.table({"text": ["word " * 5000] * 1000})

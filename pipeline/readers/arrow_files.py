@@ -10,7 +10,7 @@ from typing import BinaryIO, NamedTuple
 
 import pyarrow as pa
 
-from pipeline.readers.columns import documents, wanted_columns
+from pipeline.readers.columns import check_end, documents, wanted_columns
 from pipeline.readers.contract import FieldMap, InputRange, Quarantine
 from pipeline.readers.source import DAMAGE, Source
 
@@ -52,6 +52,7 @@ def read_arrow(
     source = Source(stream)
     try:
         file = pa.ipc.open_file(source.arrow()) if footer else None
+        _ = file and file.schema.names  # decodes them
     except DAMAGE:
         source.check()
         file = None
@@ -60,7 +61,7 @@ def read_arrow(
         return
     columns = wanted_columns(file.schema, piece.path, fields)
     row = sum(_row_count(stream, block) for block in footer.batches[: piece.start])
-    end = len(footer.batches) if piece.end is None else piece.end
+    end = check_end(piece, len(footer.batches))
     for index in range(piece.start, end):
         block = footer.batches[index]
         try:
@@ -87,10 +88,9 @@ def _read_stream(
     start = _STREAM_START if file.read(len(_MAGIC)) == _MAGIC else 0
     file.seek(start)
     row = 0
-    columns = None
     try:
         reader = pa.ipc.open_stream(file)
-        columns = reader.schema
+        _ = reader.schema.names  # decodes them
     except DAMAGE as error:
         source.check()
         quarantine.add(start, "byte", "corrupt_arrow", f"the schema: {error}")

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.readers.contract import FieldMap, Quarantine, Reason
+from pipeline.readers.contract import FieldMap, InputRange, Quarantine, Reason
 from pipeline.readers.utf8 import utf8_rows
 from pipeline.schema import document_schema
 
@@ -20,20 +20,36 @@ def wanted_columns(schema: pa.Schema, path: str, fields: FieldMap) -> list[str]:
     """The wanted columns that a file has.
 
     Raises:
-        ValueError: the text column is not there, or is no string.
+        ValueError: the text column is not there or is no string, or a wanted name is not unique.
     """
     if fields.text not in schema.names:
         raise ValueError(
             f"{path} has no column {fields.text!r}; it has {schema.names}: "
             "name the one that holds the text with --field text=COLUMN"
         )
+    wanted = [name for name in dict.fromkeys(fields.inputs) if name in schema.names]
+    if twice := [name for name in wanted if schema.names.count(name) > 1]:
+        raise ValueError(f"{path} has several columns named {twice}: rename all but one of each")
     kind = schema.field(fields.text).type
     if not _is_text(kind):
         raise ValueError(
             f"{path}: column {fields.text!r} is {kind}, no string: "
             "name the one that holds the text with --field text=COLUMN"
         )
-    return [name for name in dict.fromkeys(fields.inputs) if name in schema.names]
+    return wanted
+
+
+def check_end(piece: InputRange, count: int) -> int:
+    """The end of a range in a file of ``count`` parts.
+
+    Raises:
+        ValueError: there are fewer parts than when the range was planned.
+    """
+    if piece.end is None:
+        return count
+    if piece.end > count:
+        raise ValueError(f"{piece.path} has changed since the run began: start it anew")
+    return piece.end
 
 
 def documents(

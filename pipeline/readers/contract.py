@@ -113,7 +113,8 @@ class ReadReport:
     """What a reader met beside documents: ``skipped`` counts records that are none, by kind.
 
     Kinds are the WARC record types without text (``request``, ``warcinfo``, …), and for responses
-    ``http_status`` (no success), ``not_html`` (of another type) and ``no_text`` (nothing visible).
+    ``not_http`` (``text/dns``), ``http_status`` (no success), ``not_html`` (of another type) and
+    ``no_text`` (nothing but menus, forms and scripts).
     """
 
     skipped: Counter[str] = field(default_factory=Counter)

@@ -27,6 +27,7 @@ from pipeline.readers.warc import read_warc
 Kind = Literal["empty", "jsonl", "warc", "parquet", "arrow", "arrow stream"]
 
 _READ_BYTES = 1 << 20
+_HEAD_BYTES = 1 << 16
 _COLUMNAR: dict[bytes, Kind] = {
     b"PAR1": "parquet",
     b"ARROW1\0\0": "arrow",
@@ -215,7 +216,7 @@ def _recognise(stream: BinaryIO, path: str, open_input: OpenInput) -> _Format:
     """
     size = stream.seek(0, 2)
     stream.seek(0)
-    head = stream.read(_READ_BYTES)
+    head = stream.read(_HEAD_BYTES)
     stream.seek(0)
     compression = compression_of(head)
     damaged = False

@@ -106,13 +106,13 @@ def inflate(
             for piece in _decode(source, codec.new()):
                 produced += len(piece)
                 yield piece
-        except EOFError:
-            yield Damage(codec.truncated, source.offset, produced)
-        except codec.error:
-            yield from _until_damage(source, codec, start, produced)
-        else:
-            continue
-        source.move_to(_next_member(source, codec, max(start + 1, source.offset - _SWALLOWED)))
+        except (EOFError, codec.error) as error:
+            after = _next_member(source, codec, max(start + 1, source.offset - _SWALLOWED))
+            if isinstance(error, EOFError):
+                yield Damage(codec.truncated, source.offset, produced)
+            else:
+                yield from _until_damage(source, codec, start, produced, after)
+            source.move_to(after)
 
 
 class _Input:
@@ -182,20 +182,22 @@ def _decode(source: _Input, decoder: _Decoder) -> Iterator[bytes]:
 
 
 def _until_damage(
-    source: _Input, codec: _Codec, start: int, produced: int
+    source: _Input, codec: _Codec, start: int, produced: int, end: int
 ) -> Iterator[bytes | Damage]:
     """What the failed call decoded before it failed (decoders throw that away), and the damage.
 
     Decodes the member at ``start`` again, its last input byte by byte, and yields what comes after
-    the ``produced`` bytes that were delivered already.
+    the ``produced`` bytes that were delivered already. If it reaches ``end``, where the next member
+    starts, this one was cut off there, and what it failed on was that next one.
     """
     decoder = codec.new()
     old = produced
+    reason = codec.truncated
     with source.reopen() as stream:
         stream.seek(start)
         at = start
         try:
-            while data := stream.read(min(_INPUT_BYTES, max(source.offset - at, 1))):
+            while data := stream.read(min(_INPUT_BYTES, max(source.offset - at, 1), end - at)):
                 piece = decoder.decompress(data, _OUTPUT_BYTES)
                 while True:
                     new = piece[old:]
@@ -208,7 +210,8 @@ def _until_damage(
                     piece = decoder.decompress(b"", _OUTPUT_BYTES)
                 at += len(data)
         except codec.error:
-            yield Damage(codec.corrupt, at, produced)
+            reason = codec.corrupt
+    yield Damage(reason, at, produced)
 
 
 def _next_member(source: _Input, codec: _Codec, start: int) -> int:

@@ -134,7 +134,8 @@ def _blocks(
         if isinstance(piece, Damage):
             yield from whole_lines()
             # What is left is a line that the damage has cut.
-            quarantine.add(piece.offset, "compressed byte", piece.reason, bytes(data[:filled]))
+            content = bytes(data[: min(filled, _READ_BYTES)])
+            quarantine.add(piece.offset, "compressed byte", piece.reason, content)
             offset += filled
             filled = clean = 0
             too_long = False

@@ -6,9 +6,11 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.readers.columns import BATCH_BYTES, documents, wanted_columns
+from pipeline.readers.columns import BATCH_BYTES, check_end, documents, wanted_columns
 from pipeline.readers.contract import FieldMap, InputRange, Quarantine
 from pipeline.readers.source import DAMAGE, Source
+
+_MAX_ROWS = 1 << 13  # the size of a column is not that of its text: a dictionary holds each once
 
 
 def read_parquet(
@@ -28,13 +30,14 @@ def read_parquet(
         file = pq.ParquetFile(
             source.arrow(), pre_buffer=False, buffer_size=1 << 20, page_checksum_verification=True
         )
+        _ = file.schema_arrow.names  # decodes them
         rows = [_rows(file.metadata, group) for group in range(file.num_row_groups)]
     except DAMAGE as error:
         source.check()
         quarantine.add(0, "record", "corrupt_parquet", f"cannot be opened: {error}")
         return
     columns = wanted_columns(file.schema_arrow, piece.path, fields)
-    end = len(rows) if piece.end is None else piece.end
+    end = check_end(piece, len(rows))
     for group in range(piece.start, end):
         row = sum(rows[:group])
         tables = _tables(file, group, rows[group], columns, fields)
@@ -58,7 +61,7 @@ def _tables(
 ) -> Iterator[pa.RecordBatch]:
     """A row group in pieces of about :data:`BATCH_BYTES` of text."""
     size = max(_text_bytes(file.metadata.row_group(group), fields.text), 1)
-    batch_size = min(max(rows * BATCH_BYTES // size, 1), 1 << 16)
+    batch_size = min(max(rows * BATCH_BYTES // size, 1), _MAX_ROWS)
     yield from file.iter_batches(
         batch_size=batch_size, row_groups=[group], columns=columns, use_threads=False
     )

@@ -29,6 +29,7 @@ _EMPTY_LINES = re.compile(rb"[\r\n]*")
 _RECORD_END = b"\r\n\r\n"
 _START_BYTES = 32  # more than _NEXT_RECORD spans
 _LENGTH = re.compile(r"\d{1,18}", re.ASCII)
+_HTTP = "application/http"
 _OTHER_TYPES = ("warcinfo", "request", "metadata", "revisit", "resource", "continuation")
 
 
@@ -105,6 +106,9 @@ def _text(record: Record, extractor: str, max_bytes: int, report: ReadReport) ->
             except UnicodeDecodeError:
                 raise Unreadable("invalid_utf8") from None
         case "response":
+            if not record.headers.get("content-type", _HTTP).lower().startswith(_HTTP):
+                report.skipped["not_http"] += 1  # crawlers also keep what DNS told them
+                return None
             text, skipped = page_text(record.block, extractor, max_bytes)
             if skipped:
                 report.skipped[skipped] += 1
