@@ -37,7 +37,7 @@ def _measure(
         end = offsets[i + 1]
         at = offsets[i]
         n_characters = 0
-        n_words = 0
+        n_words = np.int64(0)
         after_space = True
         while at < end:
             if end - at >= 8:
