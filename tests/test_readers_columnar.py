@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.readers import FieldMap, digest_range, plan_ranges, read_batches
+from pipeline.readers.parquet_footer import read_footer
 from pipeline.schema import document_schema
 
 FORMATS = ("parquet", "arrow", "stream")
@@ -171,6 +172,48 @@ def test_a_digest_notices_its_own_range(tmp_path, form):
     assert digests[0][3] != digests[1][3]
     if form == "arrow":  # a Parquet footer holds statistics of every row group
         assert digests[0][:3] == digests[1][:3]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 40), st.integers(1, 9), st.booleans(), st.sampled_from(["none", "zstd"]))
+def test_footers_are_read_as_pyarrow_reads_them(rows, size, dictionary, compression):
+    columns = {f"c{i}": [None if i % 3 else "x" * i] * rows for i in range(20)}
+    sink = io.BytesIO()
+    nested = pa.array([{"a": [1]}] * rows, pa.struct([("a", pa.list_(pa.int64()))]))
+    data = pa.table({**columns, "text": pa.array(["é" * 99] * rows, pa.string()), "s": nested})
+    pq.write_table(
+        data, sink, row_group_size=size, use_dictionary=dictionary, compression=compression
+    )
+    theirs = pq.read_metadata(sink)
+    ours = read_footer(sink)
+    assert len(sink.getvalue()) - 8 - ours.start == theirs.serialized_size
+    assert len(ours.groups) == theirs.num_row_groups
+    for i, group in enumerate(ours.groups):
+        chunks = [theirs.row_group(i).column(j) for j in range(theirs.num_columns)]
+        starts = [c.dictionary_page_offset or c.data_page_offset for c in chunks]
+        ends = [a + c.total_compressed_size for a, c in zip(starts, chunks, strict=True)]
+        assert group.rows == theirs.row_group(i).num_rows
+        assert (group.start, group.end) == (min(starts), max(ends))
+        assert group.text_bytes == {c.path_in_schema: c.total_uncompressed_size for c in chunks}
+
+
+def test_a_damaged_footer_does_not_end_the_process(tmp_path):
+    """pyarrow itself aborts at some of these."""
+    path = tmp_path / "x"
+    write(table(9), path, "parquet")
+    octets = path.read_bytes()
+    footer = len(octets) - 8 - int.from_bytes(octets[-8:-4], "little")
+    # A list in a list in a list …
+    path.write_bytes(octets[:footer] + b"\x19" * 5000 + (5000).to_bytes(4, "little") + b"PAR1")
+    assert [b.reason for b in read(str(path))[1]] == ["corrupt_parquet"]
+    for at in range(footer, len(octets), 5):
+        path.write_bytes(octets[:at] + bytes([octets[at] ^ 16]) + octets[at + 1 :])
+        try:
+            rows, bad = read(str(path), split_bytes=1)
+        except ValueError as refusal:
+            assert "--field" in str(refusal)  # noqa: PT017
+        else:
+            assert len(rows) == 9 or bad
 
 
 def damaged(octets, at):
