@@ -109,8 +109,7 @@ def n_gram_set(texts: pa.Array, n: int) -> Hashes:
         ValueError: no text has n words.
     """
     octets, offsets = string_buffers(texts)
-    hashes = np.empty(len(octets), np.uint64)  # a word takes at least a byte
-    hashes = np.unique(hashes[: _collect(octets, offsets, _normal(), n, hashes)])
+    hashes = np.unique(_all_hashes(octets, offsets, _normal(), n))
     if len(hashes) == 0:
         raise ValueError(f"no evaluation text has {n} words: check files and fields, or lower n")
     # At most 3/8 full: nearly every look-up of a strange n-gram ends at its first slot.
@@ -159,51 +158,42 @@ def _next_word(octets: Octets, at: int, end: int, normal: CodePoints) -> tuple[i
 
 
 @nb.njit(nogil=True, cache=True)
-def _power(n: int) -> np.uint64:
-    power = np.uint64(1)
+def _hashes(
+    octets: Octets, at: int, end: int, normal: CodePoints, n: int, words: Hashes, hashes: Hashes
+) -> int:
+    """Hash the n-grams of ``octets[at:end]`` into ``hashes``; how many there are.
+
+    An n-gram's hash is mixed from the sum of word hash * BASE**age. ``words`` is room for n words.
+    """
+    oldest = np.uint64(1)
     for _ in range(n):
-        power *= _BASE
-    return power
+        oldest *= _BASE
+    words[:] = 0
+    rolling = np.uint64(0)
+    count = slot = 0
+    while at < end:
+        at, word = _next_word(octets, at, end, normal)
+        if word == 0:
+            break
+        rolling = rolling * _BASE + word - words[slot] * oldest
+        words[slot] = word
+        slot = slot + 1 if slot + 1 < n else 0
+        count += 1
+        if count >= n:
+            key = mix(np.uint64(0), rolling)
+            hashes[count - n] = key | np.uint64(key == 0)
+    return max(count - n + 1, 0)
 
 
 @nb.njit(nogil=True, cache=True)
-def _roll(
-    rolling: np.uint64, ring: Hashes, count: int, word: np.uint64, power: np.uint64
-) -> np.uint64:
-    """The sum of hash * BASE**age over the last n words, once the next word has come."""
-    slot = count % len(ring)
-    rolling = rolling * _BASE + word - ring[slot] * power
-    ring[slot] = word
-    return rolling
-
-
-@nb.njit(nogil=True, cache=True)
-def _key(rolling: np.uint64) -> np.uint64:
-    key = mix(np.uint64(0), rolling)
-    return key | np.uint64(key == 0)
-
-
-@nb.njit(nogil=True, cache=True)
-def _collect(octets: Octets, offsets: Offsets, normal: CodePoints, n: int, hashes: Hashes) -> int:
+def _all_hashes(octets: Octets, offsets: Offsets, normal: CodePoints, n: int) -> Hashes:
+    hashes = np.empty(offsets[-1] - offsets[0], np.uint64)  # a word takes a byte or more
+    words = np.empty(n, np.uint64)
     found = 0
-    ring = np.empty(n, np.uint64)
-    power = _power(n)
     for i in range(len(offsets) - 1):
-        at = int(offsets[i])
-        end = int(offsets[i + 1])
-        ring[:] = 0
-        rolling = np.uint64(0)
-        count = 0
-        while at < end:
-            at, word = _next_word(octets, at, end, normal)
-            if word == 0:
-                break
-            rolling = _roll(rolling, ring, count, word, power)
-            count += 1
-            if count >= n:
-                hashes[found] = _key(rolling)
-                found += 1
-    return found
+        start, end = int(offsets[i]), int(offsets[i + 1])
+        found += _hashes(octets, start, end, normal, n, words, hashes[found:])
+    return hashes[:found]
 
 
 @nb.njit(nogil=True, cache=True)
@@ -218,21 +208,14 @@ def _overlaps(
     octets: Octets, offsets: Offsets, normal: CodePoints, known: Hashes, n: int
 ) -> npt.NDArray[np.bool_]:
     hit = np.zeros(len(offsets) - 1, np.bool_)
-    mask = len(known) - 1
-    ring = np.empty(n, np.uint64)
-    power = _power(n)
+    words = np.empty(n, np.uint64)
+    hashes = np.empty(1024, np.uint64)
     for i in range(len(hit)):
-        at = int(offsets[i])
-        end = int(offsets[i + 1])
-        ring[:] = 0
-        rolling = np.uint64(0)
-        count = 0
-        while at < end and not hit[i]:
-            at, word = _next_word(octets, at, end, normal)
-            if word == 0:
-                break
-            rolling = _roll(rolling, ring, count, word, power)
-            count += 1
-            if count >= n:
-                hit[i] = holds(known, mask, _key(rolling))
+        start, end = int(offsets[i]), int(offsets[i + 1])
+        if end - start > 2 * len(hashes):  # two bytes for a word and a space, but for the last
+            hashes = np.empty((end - start) // 2 + 1, np.uint64)
+        found = _hashes(octets, start, end, normal, n, words, hashes)
+        # In a loop of its own, the cache misses of many look-ups overlap.
+        for k in range(found):
+            hit[i] |= holds(known, len(known) - 1, hashes[k])
     return hit
