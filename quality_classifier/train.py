@@ -3,16 +3,15 @@
 python quality_classifier/train.py 'positive=[curated/*.jsonl.gz]' 'negative=[web/*]' \
         output=classifier/ kind=hashed_linear seed=0
 
-Every default is in ``conf/classifier/train.yaml``. All text is held in memory, three times over at
-the worst: give a sample of a crawl, not the crawl.
+Every default is in ``conf/classifier/train.yaml``. Text and features are held in memory, about 12
+bytes for a byte of text: give a sample of a crawl, not the crawl.
 """
 
-import dataclasses
 import os
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,116 +20,24 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig
+from omegaconf import DictConfig
 
 from pipeline import storage
-from pipeline.config import PipelineConfig
 from pipeline.manifest import code_version
 from quality_classifier import artifact, card, command_line, evaluation, splits
 from quality_classifier.artifact import Model
 from quality_classifier.calibration import Calibration
 from quality_classifier.fasttext_model import FastTextSettings, train_fasttext
 from quality_classifier.features import FeatureConfig, hashed_features
-from quality_classifier.fitting import (
-    METHODS,
-    Examples,
-    fit_calibration,
-    fit_linear,
-)
+from quality_classifier.fitting import Examples, fit_calibration, fit_linear
 from quality_classifier.linear import HashedLinear
 from quality_classifier.splits import CLASSES
+from quality_classifier.train_config import KINDS, TrainConfig
 from quality_classifier.train_input import Reading, find_sources, read
 from quality_classifier.unseen import leave_one_source_out
 
-KINDS = ("hashed_linear", "fasttext")
-
 LEAST = 10
 """Documents of each class that each split must hold; a useful classifier needs hundreds."""
-
-
-@dataclass
-class HashedLinearConfig:
-    """Settings of ``kind=hashed_linear``."""
-
-    log2_buckets: int = MISSING
-    max_ngram: int = MISSING
-    c: list[float] = MISSING
-
-
-@dataclass
-class FastTextConfig:
-    """Settings of ``kind=fasttext``."""
-
-    dim: int = MISSING
-    word_ngrams: int = MISSING
-    buckets: int = MISSING
-    epochs: int = MISSING
-    learning_rate: float = MISSING
-    min_count: int = MISSING
-    repeatable: bool = MISSING
-
-
-@dataclass
-class GroupsConfig:
-    """What the card's audit compares."""
-
-    by: list[str] = MISSING
-    alpha: float = MISSING
-    threshold: float = MISSING
-
-
-@dataclass
-class TrainConfig:
-    """What the command line is told; defaults and their meaning are in ``train.yaml``.
-
-    How pages are read is the pipeline's to say, since it must be the same when scoring.
-
-    Raises:
-        ValueError: a value is out of range.
-    """
-
-    positive: Any = MISSING
-    negative: Any = MISSING
-    output: str = MISSING
-    kind: str = MISSING
-    seed: int = MISSING
-    field: dict[str, str] = MISSING
-    metadata: list[str] = MISSING
-    html_extractor: str = PipelineConfig.html_extractor
-    max_document_bytes: int = PipelineConfig.max_document_bytes
-    calibration_share: float = MISSING
-    test_share: float = MISSING
-    source_weight_limit: float = MISSING
-    calibration: str = MISSING
-    hashed_linear: HashedLinearConfig = dataclasses.field(default_factory=HashedLinearConfig)
-    fasttext: FastTextConfig = dataclasses.field(default_factory=FastTextConfig)
-    alphas: list[float] = MISSING
-    bootstrap: int = MISSING
-    unseen_sources: bool = MISSING
-    audit: GroupsConfig = dataclasses.field(default_factory=GroupsConfig)
-
-    def __post_init__(self) -> None:
-        for name, known in [("kind", KINDS), ("calibration", METHODS)]:
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(known)}"
-                )
-        shares = self.calibration_share, self.test_share
-        if min(shares) <= 0 or sum(shares) >= 1:
-            raise ValueError("calibration_share and test_share must be above 0, their sum below 1")
-        for name, value, least in [
-            ("seed", self.seed, 0),
-            ("source_weight_limit", self.source_weight_limit, 1),
-            ("bootstrap", self.bootstrap, 1),
-            ("min(alphas)", min(self.alphas, default=-1), 0),
-        ]:
-            if value < least:
-                raise ValueError(f"{name} must be {least} or more, not {value}")
-        if min(self.hashed_linear.c, default=0) <= 0:
-            raise ValueError("hashed_linear.c needs at least one number, all above 0")
-        if self.unseen_sources and self.kind != "hashed_linear":
-            raise ValueError("unseen_sources=true is for kind=hashed_linear only")
 
 
 def train(config: TrainConfig) -> None:
@@ -333,9 +240,6 @@ _START = time.monotonic()
 def say(line: str) -> None:
     """Tell how far the training is, with the seconds since its start."""
     print(f"{time.monotonic() - _START:6.1f} s  {line}", file=sys.stderr, flush=True)
-
-
-ConfigStore.instance().store(name="train_schema", node=TrainConfig)
 
 
 @hydra.main(version_base=None, config_path="../conf/classifier", config_name="train")
