@@ -180,7 +180,7 @@ def digits():
     sys.set_int_max_str_digits(before)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(files(), st.lists(st.integers(0, 10**6), max_size=4), st.sampled_from([1, 40, 1 << 22]))
 @example(b'{"text": "\\ud83d\\ud83d\\ude00"}', [], 1)
 @example(b'{"te\\u0078t": "a", "text": "b\\u0000"}\r\n\r\n \n{"text":"c"}', [], 1)
@@ -199,14 +199,14 @@ def test_reads_what_json_reads_in_a_string(morsels):
     assert read([data]) == reference(data)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(st.sampled_from(list("0123456789.eE+-")), max_size=8))
 def test_reads_numbers_as_json_does(characters):
     data = b'{"text":"a","n":' + "".join(characters).encode() + b"}"
     assert read([data]) == reference(data)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=8), st.integers(0, 70))
 def test_utf8_at_every_place_of_a_vector(octets, before):
     data = b'{"text":"' + b"x" * before + octets.replace(b"\n", b"") + b'"}'
@@ -281,7 +281,7 @@ def test_a_long_line_that_fits_is_read():
     assert read([data], max_bytes=len(data) - 1) == ([], [(0, "too_long")])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(files(), st.integers(1, 60), st.sampled_from([5, 1 << 20]))
 def test_ranges_add_up_to_the_file(tmp_path_factory, data, split_bytes, read_bytes):
     path = tmp_path_factory.mktemp("ranges") / "x.jsonl"
