@@ -30,9 +30,11 @@ def main(arguments: Sequence[str]) -> None:
         config.shard_bytes,
         config.compression,
     )
+    # What the run dropped as a duplicate stays dropped.
+    deduplicated = {"deduplicate": scored["config"]["decision"]["deduplicate"]}
     about = {
         "config": scored["config"]
-        | {"decision": asdict(config.decision), "write": config.write}
+        | {"decision": asdict(config.decision) | deduplicated, "write": config.write}
         | {"scored": {"path": config.scored, "key": scored["key"]}},
         "classifier": scored["classifier"],
         "key": records.fingerprint(scored["key"], asdict(config.decision), config.write),

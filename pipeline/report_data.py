@@ -55,7 +55,6 @@ def page_data(manifest: Mapping[str, Any], statistics: Summary) -> Json:
             "card": _bounded(manifest["classifier"]["card"]),
         },
         "write": manifest["config"]["write"],
-        "deduplicate": manifest["config"]["decision"]["deduplicate"],
         "provenance": _provenance(manifest),
     }
 

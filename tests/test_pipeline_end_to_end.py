@@ -182,6 +182,12 @@ def test_exact_duplicates_are_dropped_but_for_the_first(tmp_path):
     dropped = manifest(tmp_path / "scored")["accounting"]["web"]["duplicate"]
     assert dropped == 90 - (len(texts) - 1)  # one of them is in the wiki, which is taken whole
 
+    decide.main([f"--scored={tmp_path}/scored", "--alpha=1", f"--output={tmp_path}/anew"])
+    more = ["--alpha=1", "--deduplicate", "--field=id=none"]
+    flags_ = [f for f in flags(tmp_path, *more) if "alpha=2" not in f and ".gz" not in f]
+    run.main([*flags_, f"--output={tmp_path}/direct"])
+    assert fingerprints(tmp_path / "anew" / "shards") == fingerprints(tmp_path / "direct/shards")
+
 
 @pytest.mark.parametrize("moment", range(6))
 def test_killed_at_any_moment_and_resumed_gives_the_same_bytes(here, moment, tmp_path):

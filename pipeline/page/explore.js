@@ -160,7 +160,6 @@ function drawYield() {
     random: ` --rate ${parameter}`,
     all: "",
   }[name];
-  const duplicates = data.deduplicate ? " --deduplicate" : "";
   put(
     "command",
     data.write === "all"
@@ -169,7 +168,7 @@ function drawYield() {
           el(
             "code",
             {},
-            `python pipeline/decide.py --scored THIS_FOLDER --output NEW_FOLDER --rule ${name}${flag}${duplicates}`,
+            `python pipeline/decide.py --scored THIS_FOLDER --output NEW_FOLDER --rule ${name}${flag}`,
           ),
         ]
       : "This run wrote the kept documents alone; a run with --write all can be decided anew.",
