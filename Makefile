@@ -50,7 +50,7 @@ $(TEXT)/input/web.warc.gz: benchmarks/real_text.py | .venv/data.stamp
 lock: | .venv/bin/python
 	$(PIP) pip-tools
 	$(BIN)/pip-compile $(COMPILE) --extra demo -o requirements/data.txt pyproject.toml
-	$(BIN)/pip-compile $(COMPILE) --all-extras -o requirements/dev.txt pyproject.toml
+	$(BIN)/pip-compile $(COMPILE) --extra dev -c requirements/data.txt -o requirements/dev.txt pyproject.toml
 COMPILE := --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-header \
     --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --unsafe-package torch
 
