@@ -36,7 +36,7 @@ SHOWN = {
 }
 """Tables that are printed, with their titles; the one per task goes to its file only."""
 
-WIDE = ("unit", "seeds", "family_low", "family_high", "config_hash", "missing", "baseline")
+WIDE = ("unit", "seeds", "family_low", "family_high", "config_hash", "missing", "against")
 """Columns left out of what is printed; files have them all."""
 
 

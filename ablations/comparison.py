@@ -117,7 +117,7 @@ def secondary(study: Study, found: Contrast) -> list[Row]:
     rows: list[Row] = []
     measured: list[tuple[Row, inference.Estimate]] = []
     for arm, name in family:
-        row: Row = {"arm": arm, "baseline": primary.baseline, "endpoint": name, "outcome": None}
+        row: Row = {"arm": arm, "against": primary.baseline, "endpoint": name, "outcome": None}
         rows.append(row)
         try:
             result = contrast(study, study.seeds(arm), baseline, name)
@@ -162,6 +162,16 @@ def _caveats(study: Study, found: Contrast) -> list[str]:
             notes.append(f"Seeds {alone} of {arm} have no partner and are left out.")
     if found.estimate.seeds == 2:
         notes.append("Two seeds know their own spread badly, and the interval is wide for that.")
+    run = baseline[found.seeds[0]]
+    for name in endpoints.averages_of(run):
+        _, average, shots = name.split("/")
+        have, lack = endpoints.rows_of(average, run, int(shots))
+        if lack:
+            notes.append(
+                f"{name} is partial, {len(have)} of {len(have) + len(lack)} rows; not run: "
+                + ", ".join(f"{task} {metric}" for task, metric in lack)
+                + "."
+            )
     ours, theirs = treatment[found.seeds[0]].result, baseline[found.seeds[0]].result
     for name in ("model", "tokens", "learning_rate"):
         a, b = getattr(ours, name), getattr(theirs, name)

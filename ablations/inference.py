@@ -35,7 +35,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special
 from statsmodels.stats.multitest import multipletests
 
 FloatArray = npt.NDArray[np.float64]
@@ -219,8 +219,8 @@ def _interval(
     seed_half = None
     if seed_error is not None:
         p = max(p, _p(value, seed_error, seeds - 1))
-        seed_half = seed_error * float(stats.t.isf(alpha / 2, seeds - 1))
-    half = max(error * float(stats.t.isf(alpha / 2, df)), seed_half or 0.0)
+        seed_half = seed_error * _quantile(alpha, seeds - 1)
+    half = max(error * _quantile(alpha, df), seed_half or 0.0)
     return Estimate(
         value=value,
         seeds=seeds,
@@ -237,14 +237,19 @@ def _interval(
 
 
 def _half_width(of: Estimate, alpha: float) -> float:
-    half = of.error * float(stats.t.isf(alpha / 2, of.df))
+    half = of.error * _quantile(alpha, of.df)
     if of.seed_error is None:
         return half
-    return max(half, of.seed_error * float(stats.t.isf(alpha / 2, of.seeds - 1)))
+    return max(half, of.seed_error * _quantile(alpha, of.seeds - 1))
 
 
 def _p(value: float, error: float, df: float) -> float:
     """Two-sided p of a t test against 0; arms that are equal to the last bit have p = 1."""
     if error == 0:
         return 1.0 if value == 0 else 0.0
-    return 2 * float(stats.t.sf(abs(value) / error, df))
+    return 2 * float(special.stdtr(df, -abs(value) / error))
+
+
+def _quantile(alpha: float, df: float) -> float:
+    """What a t variable exceeds, to either side, with probability alpha."""
+    return float(special.stdtrit(df, 1 - alpha / 2))

@@ -71,12 +71,15 @@ def places(curves: Mapping[str, Mapping[int, Curve]], axis: str) -> list[float]:
 def points(
     curves: Mapping[str, Mapping[int, Curve]], axis: str, sources: Sequence[str]
 ) -> list[Point]:
-    """Every arm at every place of an axis. An arm is measured where each of its seeds is."""
+    """Every arm at every place of an axis where any is measured: where each of its seeds is."""
     out = []
     for at in places(curves, axis):
+        row = []
         for arm, seeds in curves.items():
             read = {seed: read_at(curve, axis, at, sources) for seed, curve in seeds.items()}
             values = {seed: value for seed, value in read.items() if isinstance(value, float)}
             why = [value for value in read.values() if not isinstance(value, float)]
-            out.append(Point(arm, at, why[0], {}) if why else Point(arm, at, "measured", values))
+            row.append(Point(arm, at, why[0], {}) if why else Point(arm, at, "measured", values))
+        if any(point.status == "measured" for point in row):
+            out += row
     return out

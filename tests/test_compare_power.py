@@ -1,0 +1,130 @@
+"""Planned power against statsmodels' own solver and against simulated studies; verdicts."""
+
+import numpy as np
+import pytest
+from scipy import stats
+from statsmodels.stats.power import TTestPower
+
+from ablations.inference import estimate, over_seeds
+from ablations.power import detectable, minimum_detectable_effect, seeds_needed
+from ablations.results import Primary
+from ablations.verdict import against_chance, judge, number
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5, 12])
+def test_without_item_error_it_is_statsmodels_paired_t(seeds):
+    wanted = TTestPower().solve_power(None, seeds, 0.05, 0.8)
+    assert minimum_detectable_effect(0.3, seeds) == pytest.approx(0.3 * wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "seed_sd", "item_error", "power"),
+    [(3, 1.0, 0.0, 0.8), (5, 1.0, 0.3, 0.8), (5, 0.5, 0.5, 0.8), (10, 1.0, 0.2, 0.9)],
+)
+def test_power_is_as_planned(seeds, seed_sd, item_error, power):
+    effect = minimum_detectable_effect(seed_sd, seeds, item_error, power=power)
+    random = np.random.default_rng(seeds)
+    clusters, repetitions = 300, 1500
+    found = 0
+    for _ in range(repetitions):
+        item = item_error * random.normal(size=clusters) / np.sqrt(clusters)
+        seed = seed_sd * random.normal(size=seeds)
+        moves = np.tile(item - item.mean(), (seeds, 1)) * np.sqrt(clusters / (clusters - 1))
+        of = estimate(effect + item.sum() + seed, [moves])
+        found += of.p < 0.05 and of.value > 0
+    assert found / repetitions == pytest.approx(power, abs=0.05)
+
+
+def test_a_known_error_has_the_normal_closed_form():
+    wanted = stats.norm.ppf(0.975) + stats.norm.ppf(0.8)
+    assert detectable(1.0, np.inf, 0.05, 0.8) == pytest.approx(wanted)
+    assert detectable(1.0, 1e5, 0.05, 0.8) == pytest.approx(wanted, rel=1e-3)
+    assert detectable(0.0, 3, 0.05, 0.8) == 0
+
+
+def test_needed_seeds_are_the_fewest():
+    for difference in (0.3, 0.5, 1.0, 3.0):
+        seeds = seeds_needed(difference, 1.0, 0.05)
+        assert minimum_detectable_effect(1.0, seeds, 0.05) <= difference
+        assert seeds == 2 or minimum_detectable_effect(1.0, seeds - 1, 0.05) > difference
+    wanted = TTestPower().solve_power(0.5, None, 0.05, 0.8)
+    assert seeds_needed(0.5, 1.0) == int(np.ceil(wanted))
+
+
+def test_no_number_of_seeds_mends_a_small_held_out_set():
+    assert seeds_needed(0.2, 0.1, item_error=0.1) is None
+
+
+def test_plans_that_make_no_sense_are_refused():
+    with pytest.raises(ValueError, match="at least two"):
+        minimum_detectable_effect(1.0, 1)
+    with pytest.raises(ValueError, match="not negative"):
+        minimum_detectable_effect(-1.0, 3)
+    with pytest.raises(ValueError, match="positive"):
+        seeds_needed(0.0, 1.0)
+
+
+def primary(endpoint="heldout/curated", smallest=0.1):
+    return Primary(endpoint, "unfiltered", "filtered", smallest)
+
+
+def around(value, sd, seeds=5):
+    """Seed differences of exactly this mean and standard deviation."""
+    spread = np.linspace(-1, 1, seeds)
+    return over_seeds(value + sd * spread / spread.std(ddof=1))
+
+
+@pytest.mark.parametrize(
+    ("value", "sd", "outcome", "words"),
+    [
+        (-0.5, 0.1, "better", "less"),
+        (+0.5, 0.1, "worse", "more"),
+        (-0.12, 0.05, "better", "may be smaller than"),
+        (-0.05, 0.01, "differs slightly", "better"),
+        (+0.05, 0.01, "differs slightly", "worse"),
+        (0.01, 0.05, "no difference", "below the smallest difference of interest"),
+        (0.05, 0.055, "no difference", "would have been found with probability 80%"),
+        (0.01, 0.5, "underpowered", "seeds would do"),
+    ],
+)
+def test_every_outcome_in_words(value, sd, outcome, words):
+    verdict = judge(around(value, sd), 1.0, primary())
+    assert verdict.outcome == outcome
+    assert words in verdict.sentence
+    assert verdict.sentence.lower().startswith(outcome)
+    assert verdict.detectable == pytest.approx(minimum_detectable_effect(sd, 5))
+
+
+def test_more_points_are_better_and_more_bits_are_worse():
+    up = around(3.0, 0.1)
+    assert judge(up, 50.0, primary("average/nlg/0")).outcome == "better"
+    assert judge(up, 50.0, primary("average/gold/0")).outcome == "worse"
+    assert judge(up, 50.0, primary("task/piqa/gold_bits_per_byte/5")).outcome == "worse"
+
+
+def test_verdicts_on_equal_arms_seldom_claim_a_difference():
+    random = np.random.default_rng(0)
+    outcomes = [
+        judge(over_seeds(random.normal(size=5)), 10.0, primary(smallest=2.0)).outcome
+        for _ in range(300)
+    ]
+    claims = sum(o in ("better", "worse", "differs slightly") for o in outcomes)
+    assert claims / 300 <= 0.07
+    assert outcomes.count("no difference") / 300 > 0.7
+
+
+def test_chance():
+    assert against_chance(51.0, 48.0, 54.0, 50.0) == "at chance"
+    assert against_chance(60.0, 56.0, 64.0, 50.0) == "above chance"
+    assert against_chance(40.0, 36.0, 44.0, 50.0) == "below chance"
+    assert against_chance(40.0, 36.0, 44.0, None) is None
+
+
+def test_numbers_have_three_digits():
+    assert [number(v) for v in (0.0, 0.00123456, 1.23456, 123456.0)] == [
+        "0",
+        "0.00123",
+        "1.23",
+        "123456",
+    ]
+    assert number(-0.5, signed=True) == "-0.500"

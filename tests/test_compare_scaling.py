@@ -1,0 +1,164 @@
+"""Scaling fits against laws that made the data; matched budgets; orders of arms."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import optimize, stats
+
+from ablations import matched, scaling
+from ablations.ranking import compare_orders, share
+from ablations.results import Curve
+
+START = 1e15
+
+
+def runs(sizes=5, seeds=3):
+    return np.repeat(START * 10 ** (0.5 * np.arange(sizes)), seeds)
+
+
+def law(compute, floor, exponent):
+    return floor + (compute / START) ** -exponent
+
+
+@pytest.mark.parametrize(("floor", "exponent"), [(0.0, 0.12), (0.6, 0.2), (1.5, 0.4)])
+def test_a_law_without_noise_is_found(floor, exponent):
+    compute = runs()
+    fit = scaling.fit(compute, law(compute, floor, exponent))
+    assert float(fit.law.exponent) == pytest.approx(exponent, rel=0.02)
+    assert float(fit.law.floor) == pytest.approx(floor, abs=0.02)
+    for at in (*compute, compute.max() * 10):
+        assert fit.forecast(at).value == pytest.approx(law(at, floor, exponent), abs=1e-3)
+
+
+def test_it_is_the_least_squares_fit_of_a_general_optimiser():
+    compute = runs()
+    loss = law(compute, 0.6, 0.2) + 0.01 * np.random.default_rng(0).normal(size=len(compute))
+    fit = scaling.fit(compute, loss)
+    with_scipy = optimize.least_squares(
+        lambda p: p[0] + p[1] * (compute / START) ** -p[2] - loss,
+        [0.5, 1.0, 0.3],
+        bounds=([0, 0, 0], [9, 9, 2]),
+        xtol=1e-12,
+    )
+    for at in (compute[0], compute[-1], 10 * compute[-1]):
+        wanted = with_scipy.x[0] + with_scipy.x[1] * (at / START) ** -with_scipy.x[2]
+        assert fit.forecast(at).value == pytest.approx(wanted, abs=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("floor", "sizes", "seeds", "noise"),
+    [(0.6, 5, 3, 0.01), (0.6, 4, 3, 0.003), (0.0, 5, 3, 0.02), (0.6, 6, 1, 0.01)],
+)
+def test_the_band_covers_the_law(floor, sizes, seeds, noise, monkeypatch):
+    monkeypatch.setattr(scaling, "RESAMPLES", 300)
+    monkeypatch.setattr(scaling, "EXPONENTS", np.geomspace(0.005, 2.0, 500))
+    compute, random, repetitions = runs(sizes, seeds), np.random.default_rng(1), 250
+    places = [compute[0], compute[-1], 10 * compute[-1]]
+    covered = np.zeros(3)
+    for _ in range(repetitions):
+        fit = scaling.fit(
+            compute, law(compute, floor, 0.15) + noise * random.normal(size=len(compute))
+        )
+        for i, at in enumerate(places):
+            there = fit.forecast(at)
+            covered[i] += there.low <= law(at, floor, 0.15) <= there.high
+    # Standard error 1.4 points.
+    assert (covered / repetitions >= 0.89).all()
+    assert (covered / repetitions <= 0.99).all()
+
+
+def test_no_forecast_beyond_a_decade():
+    compute = runs()
+    fit = scaling.fit(compute, law(compute, 0.6, 0.2))
+    fit.forecast(10 * compute.max())
+    for at in (10.1 * compute.max(), compute.min() / 11):
+        with pytest.raises(ValueError, match="one decade"):
+            fit.forecast(at)
+
+
+def test_what_holds_no_law_is_refused():
+    with pytest.raises(ValueError, match="3 sizes"):
+        scaling.fit(runs(2, 3), np.ones(6))
+    with pytest.raises(ValueError, match="5 runs"):
+        scaling.fit(runs(4, 1), np.array([4.0, 3, 2, 1]))
+    with pytest.raises(ValueError, match="does not fall"):
+        scaling.fit(runs(5, 1), np.array([1.0, 2, 3, 4, 5]))
+
+
+def test_a_floor_is_never_negative():
+    # Falling by the same step each time: a free floor would go far below 0.
+    fit = scaling.fit(runs(5, 1), np.array([3.0, 2.9, 2.8, 2.7, 2.6]))
+    assert fit.law.floor == 0
+    assert not fit.has_floor
+    assert (fit.resampled.floor >= 0).all()
+
+
+def test_a_fit_is_repeatable():
+    compute = runs()
+    loss = law(compute, 0.6, 0.2) + 0.01 * np.random.default_rng(0).normal(size=len(compute))
+    a, b = (scaling.fit(compute, loss).forecast(1e18) for _ in range(2))
+    assert a == b
+
+
+def curve(tokens, unique, values):
+    tokens = np.array(tokens, float)
+    return Curve(tokens, np.array(unique, float), 6e6 * tokens, {"wiki": np.array(values, float)})
+
+
+def test_a_curve_is_read_between_evaluations_and_not_beyond():
+    of = curve([1e6, 4e6, 16e6], [1e6, 4e6, 4e6], [3.0, 2.0, 1.0])
+    assert matched.read_at(of, "tokens", 4e6, ["wiki"]) == pytest.approx(2.0)
+    assert matched.read_at(of, "tokens", 2e6, ["wiki"]) == pytest.approx(2.5)  # half way in log
+    assert matched.read_at(of, "flops", 48e12, ["wiki"]) == pytest.approx(1.5)
+    assert matched.read_at(of, "tokens", 17e6, ["wiki"]) == "not reached"
+    assert matched.read_at(of, "tokens", 0.9e6, ["wiki"]) == "before the first evaluation"
+    # The corpus repeats after 4M: what was made of it in the end counts.
+    assert matched.read_at(of, "unique_tokens", 4e6, ["wiki"]) == pytest.approx(1.0)
+
+
+def test_an_arm_is_not_reached_where_one_of_its_seeds_is_not():
+    long = curve([1, 2, 4, 8], [1, 2, 4, 8], [4, 3, 2, 1])
+    short = curve([1, 2, 4], [1, 2, 4], [4, 3, 2])
+    points = matched.points({"a": {1: long, 2: long}, "b": {1: long, 2: short}}, "tokens", ["wiki"])
+    status = {(p.arm, p.at): p.status for p in points}
+    assert {at for _, at in status} == {1, 2, 4, 8}
+    assert status["a", 8] == "measured"
+    assert status["b", 8] == "not reached"
+    assert status["b", 4] == "measured"
+
+
+def test_places_before_every_first_evaluation_are_left_out():
+    late = curve([6, 8], [6, 8], [2, 1])
+    points = matched.points({"a": {1: late}, "b": {1: late}}, "tokens", ["wiki"])
+    assert {p.at for p in points} == {8}
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=2, max_size=7))
+def test_orders_against_counting(values):
+    arms = [f"arm{i}" for i in range(len(values))]
+    small = {arm: a + i / 100 for i, (arm, (a, _)) in enumerate(zip(arms, values, strict=True))}
+    target = {arm: b - i / 100 for i, (arm, (_, b)) in enumerate(zip(arms, values, strict=True))}
+    found = compare_orders(small, target, gain=-1)
+    right = total = 0
+    for i, a in enumerate(arms):
+        for b in arms[:i]:
+            total += 1
+            right += (small[a] < small[b]) == (target[a] < target[b])
+    assert (found.decision.right, found.decision.trials) == (right, total)
+    # Without ties, Kendall's tau is twice the decision accuracy minus one.
+    assert found.tau == pytest.approx(2 * found.decision.share - 1)
+    places = [sorted(arms, key=of.get) for of in (small, target)]
+    assert found.rank.right == sum(a == b for a, b in zip(*places, strict=True))
+    assert found.best_found == (places[0][0] == places[1][0])
+    upside_down = compare_orders(small, target, gain=1)
+    assert upside_down.best_found == (places[0][-1] == places[1][-1])
+
+
+def test_the_share_has_clopper_and_pearsons_interval():
+    found = share(8, 10)
+    wanted = stats.binomtest(8, 10).proportion_ci(0.95, "exact")
+    assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high))
+    with pytest.raises(ValueError, match="same arms"):
+        compare_orders({"a": 1.0, "b": 2.0}, {"a": 1.0}, -1)
