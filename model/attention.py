@@ -8,11 +8,14 @@ Shapes: B rows, S positions, K keys (the cache's and then the S new ones), N hea
 U buckets.
 """
 
+import functools
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 BLOCK = 128
 """Queries of one block, the fastest of 64 to 512 on CPU."""
@@ -89,6 +92,38 @@ def attention_mask(segments_BS: Tensor, segments_BK: Tensor, dtype: torch.dtype)
     other_BSK = segments_BS[:, :, None] != segments_BK[:, None, :]
     zeros_BSK = torch.zeros(other_BSK.shape, dtype=dtype, device=other_BSK.device)
     return zeros_BSK.masked_fill_(future_SK | other_BSK, -math.inf)[:, None]
+
+
+def flex_mask(segments_BS: Tensor, segments_BK: Tensor) -> BlockMask:
+    """What :func:`attention_mask` says, in FlexAttention's form."""
+    past = segments_BK.shape[1] - segments_BS.shape[1]
+
+    def visible(b: Tensor, n: Tensor, s: Tensor, k: Tensor) -> Tensor:
+        return (k <= s + past) & (segments_BS[b, s] == segments_BK[b, k])
+
+    B, S = segments_BS.shape
+    return create_block_mask(visible, B, None, S, S + past, device=segments_BS.device)
+
+
+def attend_flex(
+    q_BNSD: Tensor, k_BNKD: Tensor, v_BNKD: Tensor, bias_NK: Tensor, mask: BlockMask
+) -> Tensor:
+    """What :func:`attend` computes, by FlexAttention, without the logits ever in memory.
+
+    For CUDA: on CPU torch has no backward for it, and nothing is compiled there.
+    """
+    past = k_BNKD.shape[2] - q_BNSD.shape[2]
+
+    def with_bias(logit: Tensor, b: Tensor, n: Tensor, s: Tensor, k: Tensor) -> Tensor:
+        return logit + bias_NK[n, (s + past - k).clamp_min(0)]
+
+    compute = _compiled_flex() if q_BNSD.is_cuda else flex_attention
+    return compute(q_BNSD, k_BNKD, v_BNKD, score_mod=with_bias, block_mask=mask, scale=1.0)
+
+
+@functools.cache
+def _compiled_flex() -> Any:
+    return torch.compile(flex_attention)
 
 
 @dataclass

@@ -17,13 +17,24 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask
 
-from model.attention import Cache, attend, attention_mask, bias_of_distance
+from model.attention import (
+    Cache,
+    attend,
+    attend_flex,
+    attention_mask,
+    bias_of_distance,
+    flex_mask,
+)
 from model.config import GLaMConfig, SecondExpert
 from model.experts import ACTIVATIONS, BACKENDS, Backend, combine, dispatch
 from model.loss import vocabulary_loss
 from model.routing import RouterMetrics, Routing, group_capacity, route
 from model.weight import Weight
+
+Mask = Tensor | BlockMask
+"""Of :func:`model.attention.attention_mask` or of :func:`model.attention.flex_mask`."""
 
 
 class Losses(NamedTuple):
@@ -72,8 +83,8 @@ class Attention(nn.Module):
         self.heads = N
         self.far = config.bias_distance
 
-    def forward(self, x_BSM: Tensor, mask: Tensor, layer: int, cache: Cache | None) -> Tensor:
-        """[B, S, M] to the same. ``mask`` is that of :func:`model.attention.attention_mask`."""
+    def forward(self, x_BSM: Tensor, mask: Mask, layer: int, cache: Cache | None) -> Tensor:
+        """[B, S, M] to the same. The mask's form chooses how."""
         dtype = x_BSM.dtype
         q, k, v = (
             (x_BSM @ weight(dtype)).unflatten(-1, (self.heads, -1)).transpose(1, 2)
@@ -82,7 +93,10 @@ class Attention(nn.Module):
         if cache is not None:
             k, v = cache.extend(layer, k, v)
         bias_NK = bias_of_distance(self.bias(torch.float32), k.shape[2], self.far)
-        y_BNSD = attend(q, k, v, bias_NK, mask)
+        if isinstance(mask, Tensor):
+            y_BNSD = attend(q, k, v, bias_NK, mask)
+        else:
+            y_BNSD = attend_flex(q, k, v, bias_NK, mask)
         return y_BNSD.transpose(1, 2).flatten(2) @ self.output(dtype)
 
 
@@ -183,7 +197,7 @@ class Layer(nn.Module):
         )
 
     def forward(
-        self, x_BSM: Tensor, mask: Tensor, uniforms_T: Tensor | None, cache: Cache | None
+        self, x_BSM: Tensor, mask: Mask, uniforms_T: Tensor | None, cache: Cache | None
     ) -> tuple[Tensor, Routing | None]:
         """The residual stream after this layer, and its routing if it is sparse."""
         x_BSM = x_BSM + self.attention(self.attention_norm(x_BSM), mask, self.index, cache)
@@ -203,6 +217,8 @@ class GLaM(nn.Module):
             norms and the vocabulary's softmax stay float32. Casts are explicit, for autocast does
             not reach grouped products; :func:`model.weight.copies` makes each once a step.
         expert_backend: of :mod:`model.experts`.
+        flex_attention: attend by FlexAttention, on CUDA only. Off unless asked for: it has been
+            compared with the plain path on CPU, forward, but not yet been run on a GPU.
         seed: each tensor is drawn from its own generator, keyed by this and by the tensor's name:
             two models share what they have in common, a dense one and its sparse twin for example.
     """
@@ -213,11 +229,13 @@ class GLaM(nn.Module):
         *,
         compute_dtype: torch.dtype = torch.float32,
         expert_backend: Backend = "grouped",
+        flex_attention: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.config = config
         self.compute_dtype = compute_dtype
+        self.flex = flex_attention
         self.embedding = Weight(config.vocabulary, config.width, std=1.0)
         self.layers = nn.ModuleList(Layer(config, i, expert_backend) for i in range(config.layers))
         self.final_norm = RMSNorm(config.width, config.norm_epsilon)
@@ -268,7 +286,11 @@ class GLaM(nn.Module):
         if segments_BS is None:
             segments_BS = torch.zeros_like(tokens_BS, dtype=torch.int32)
         segments_BK = cache.extend_segments(segments_BS) if cache else segments_BS
-        mask = attention_mask(segments_BS, segments_BK, self.compute_dtype)
+        mask: Mask = (
+            flex_mask(segments_BS, segments_BK)
+            if self.flex
+            else attention_mask(segments_BS, segments_BK, self.compute_dtype)
+        )
         x_BSM = F.embedding(tokens_BS, self.embedding(torch.float32)).to(self.compute_dtype)
         # All draws at once, ahead of the layers: a layer that is computed twice (checkpointed)
         # then routes the same way twice.

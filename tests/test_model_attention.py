@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from model import attention
 from model.attention import (
     attend,
+    attend_flex,
     attention_mask,
     bias_of_distance,
+    flex_mask,
     relative_bucket,
     toeplitz,
 )
@@ -99,6 +101,39 @@ def test_float32_and_bfloat16_are_near_float64():
         found = ours(q, k, v, inputs[3].float(), segments)
         assert found.dtype == dtype
         torch.testing.assert_close(found.double(), exact, rtol=tolerance, atol=tolerance)
+
+
+def flex(q, k, v, table, segments):
+    bias = bias_of_distance(table, k.shape[2], 20)
+    mask = flex_mask(segments[:, k.shape[2] - q.shape[2] :].contiguous(), segments)
+    return attend_flex(q, k, v, bias, mask)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without")
+@pytest.mark.parametrize("last", [150, 20])
+def test_flex_attention_is_the_plain_one_forward(last):
+    q, k, v, table, segments = problem(150, torch.float32)
+    with torch.no_grad():
+        q = q[:, :, -last:]
+        torch.testing.assert_close(
+            flex(q, k, v, table, segments), ours(q, k, v, table, segments), rtol=1e-5, atol=1e-5
+        )
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="FlexAttention's backward needs a GPU")
+def test_flex_attention_has_the_gradients_of_the_plain_one():
+    generator = torch.Generator("cuda").manual_seed(0)
+    q, k, v = (torch.randn(2, 2, 150, 16, generator=generator, device="cuda") for _ in range(3))
+    table = torch.randn(2, 8, generator=generator, device="cuda")
+    segments = torch.arange(150, device="cuda").div(60, rounding_mode="floor").expand(2, -1).int()
+    inputs = [t.requires_grad_() for t in (q, k, v, table)]
+    direction = torch.randn(q.shape, generator=generator, device="cuda")
+    torch.testing.assert_close(
+        torch.autograd.grad(flex(*inputs, segments.contiguous()), inputs, direction),
+        torch.autograd.grad(ours(*inputs, segments.contiguous()), inputs, direction),
+        rtol=1e-2,
+        atol=1e-2,
+    )
 
 
 def test_the_last_positions_alone_get_what_they_get_among_all():

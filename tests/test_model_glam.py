@@ -149,6 +149,30 @@ def test_rows_padded_on_the_left_generate_as_they_do_alone():
     torch.testing.assert_close(found, model(a)[:, -1:], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without")
+def test_flex_attention_gives_the_same_logits():
+    a, segments = tokens(), documents()
+    with torch.no_grad():
+        found = GLaM(SPARSE, flex_attention=True)(a, segments)
+        torch.testing.assert_close(found, GLaM(SPARSE)(a, segments), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="grouped products on CUDA need a GPU")
+@pytest.mark.parametrize("capacity_factor", [None, 1.25])
+def test_on_cuda_grouped_products_and_loop_agree(capacity_factor):
+    config = dataclasses.replace(SPARSE, capacity_factor=capacity_factor)
+    results = []
+    for backend in ("loop", "grouped"):
+        model = GLaM(config, compute_dtype=torch.bfloat16, expert_backend=backend).cuda()
+        loss = model.loss(tokens().cuda(), tokens(seed=1).cuda(), documents().cuda())
+        loss.total.backward()
+        gradient = torch.cat([p.grad.flatten() for p in model.parameters()])
+        results.append((float(loss.total.detach()), gradient))
+    assert results[0][0] == pytest.approx(results[1][0], rel=1e-2)
+    difference = (results[0][1] - results[1][1]).norm() / results[0][1].norm()
+    assert float(difference) < 0.05
+
+
 def test_the_loss_is_the_sum_of_its_parts_and_of_the_layers():
     config = dataclasses.replace(
         SPARSE, router_z_coefficient=0.001, output_z_coefficient=1e-4, balance_coefficient=0.02
