@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from pipeline.readers import FieldMap, InputRange, digest_range, jsonl, plan_ranges, read_batches
 from pipeline.readers.contract import Quarantine
+from pipeline.readers.inflate import Damage
 from pipeline.readers.jsonl_kernel import MAX_DEPTH
 from pipeline.schema import document_schema
 
@@ -270,6 +271,15 @@ def test_a_long_line_takes_no_more_memory_than_a_document_may():
     assert [row[2] for row in rows] == ["first", "last"]
     assert bad == [(17, "too_long")]
     assert largest <= 3 * (8 << 20)
+
+
+def test_damage_ends_a_line_that_is_too_long(monkeypatch):
+    monkeypatch.setattr(jsonl, "_BLOCK_BYTES", 100)
+    start = b'{"text":"' + b"x" * 1000
+    damage = Damage("corrupt_gzip", 7, 1009)
+    rows, bad = read([start, b"x" * 1000, damage, b'{"text":"next"}\n'])
+    assert [row[2] for row in rows] == ["next"]
+    assert bad == [(0, "too_long"), (7, "corrupt_gzip")]
 
 
 def test_a_long_line_that_fits_is_read():

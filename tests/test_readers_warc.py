@@ -228,6 +228,16 @@ def test_a_damaged_member_is_counted_once(tmp_path_factory, place, flip, cut):
     assert not skipped
 
 
+@pytest.mark.parametrize("index", range(3))
+def test_a_wrong_checksum_is_noticed_before_the_record_is_given_out(path, index):
+    members = [bytearray(gzip.compress(wet(f"text {i}", i))) for i in range(3)]
+    members[index][-6] ^= 1
+    rows, bad, _ = read(path, b"".join(members))
+    assert [row["text"] for row in rows] == [f"text {i}" for i in range(3) if i != index]
+    assert [b.reason for b in bad] == ["corrupt_gzip"]
+    assert f"text {index}" in bad[0].content
+
+
 def chunked(body, size=7, extension=""):
     chunks = [body[i : i + size] for i in range(0, len(body), size)]
     return (

@@ -67,8 +67,7 @@ def range_pieces(stream: BinaryIO, start: int, end: int | None) -> Iterator[byte
         piece = stream.read(_READ_BYTES if end is None else min(_READ_BYTES, end - at))
         if not piece:
             return
-        # The newline at the very end of the range starts no line of this range.
-        owns_line = owns_line or b"\n" in (piece if at + len(piece) != end else piece[:-1])
+        owns_line = owns_line or b"\n" in piece
         at += len(piece)
         yield piece
     if piece.endswith(b"\n") or not owns_line:
