@@ -325,7 +325,7 @@ def test_matched_budgets_say_where_an_arm_ends(tmp_path):
 
 
 def sweep(path, variants, write):
-    declared = declare(seeds=[1, 2, 3], variants=list(variants), main=list(variants)[-1])
+    declared = declare(seeds=[1, 2, 3], variants=list(variants), main=list(variants)[2])
     results.write_declaration(path, declared)
     for variant, value in variants.items():
         for arm in declared.arms:
@@ -341,9 +341,14 @@ def test_sizes_orders_and_the_law_of_scale(tmp_path):
         size = {"model": variant, "flops": flops}
         write_run(path, arm, seed, shift, variant, tasks=False, **size)
 
-    sizes = {"s1": 1e12, "s2": 4e12, "s3": 16e12, "s4": 64e12}
+    sizes = {"tiny": 1e12, "small": 4e12, "large": 64e12, "base": 16e12}
     result = compare(read_study(sweep(str(tmp_path / "s"), sizes, write)))
-    assert [r["variant"] for r in result.tables["sizes"]] == ["s1", "s2", "s3", "s4"]
+    assert [r["variant"] for r in result.tables["sizes"]] == [
+        "tiny",
+        "small",
+        "base",
+        "large",
+    ]
     assert {r["outcome"] for r in result.tables["sizes"]} == {"better"}
     assert [r["decision_right"] for r in result.tables["orders"]] == [1, 1, 1]
     assert all(r["best_arm_found"] for r in result.tables["orders"])
