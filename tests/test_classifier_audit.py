@@ -122,6 +122,17 @@ def test_batches_do_not_matter(documents, size):
         assert one == pytest.approx(other, abs=1e-9)
 
 
+def test_many_batches_are_all_counted():
+    score = pa.array(np.random.default_rng(0).random(300).astype(np.float32))
+    table = pa.table({"quality_score": score, "source": ["a", "b", "c"] * 100})
+    counts = Audit(["source"], 9, 0.5)
+    for batch in table.to_batches(max_chunksize=1):
+        counts.update(batch)
+    whole = audit(table, ["source"], 9, 0.5)
+    for one, other in zip(whole.to_pylist(), counts.table().to_pylist(), strict=True):
+        assert one == pytest.approx(other, abs=1e-9)
+
+
 @given(st.integers(0, 200), st.integers(1, 200))
 @settings(deadline=None)
 def test_wilson_is_statsmodels(kept, further):
