@@ -138,3 +138,17 @@ def test_plain_bytes_pass():
     data = noise(3 << 20)
     assert run(data, "none") == (data, [])
     assert compression_of(b'{"text":') == "none"
+
+
+@pytest.mark.parametrize("codec", sorted(PACK))
+def test_what_comes_before_the_damage_is_delivered(codec):
+    data = noise(600_000)
+    stored = bytearray(PACK[codec](data))
+    place = len(stored) * 3 // 4
+    stored[place : place + 40] = bytes(40)
+    out, damage = run(bytes(stored), codec)
+    same = next((i for i, (a, b) in enumerate(zip(out, data, strict=False)) if a != b), len(out))
+    # zstd decodes by blocks of up to 128 KiB.
+    assert same > len(data) * 0.7 - (1 << 17) * (codec == "zstd")
+    assert damage[0][1].offset >= place - (1 << 17) * (codec == "zstd")
+    assert damage[0][1].produced == damage[0][0]

@@ -19,7 +19,7 @@ from pipeline.readers import FieldMap, ReadReport, plan_ranges, read_batches
 from pipeline.readers.contract import Quarantine, Unreadable
 from pipeline.readers.html_text import decode, page_text
 from pipeline.readers.http_response import parse_response
-from pipeline.readers.inflate import inflate
+from pipeline.readers.inflate import Damage, inflate
 from pipeline.readers.warc import records
 
 MAX_BYTES = 1 << 20
@@ -400,3 +400,17 @@ def test_deep_pages_are_quarantined_before_they_take_minutes(path):
     )
     assert [b.reason for b in bad] == ["bad_html"]
     assert "fine day" in rows[0]["text"]
+
+
+def test_a_record_in_a_member_whose_end_is_damaged_is_not_given_out():
+    bad = []
+    last = wet("last", 2)
+    pieces = [wet("first", 1), last, Damage("corrupt_zstd", 9, len(last)), wet("next", 3)]
+    found = [r.block for r in records(iter(pieces), Quarantine("x", bad.append), MAX_BYTES)]
+    assert found == [b"first", b"next"]
+    assert [(b.reason, b.position) for b in bad] == [("corrupt_zstd", 9)]
+
+
+def test_a_page_that_is_not_in_the_charset_it_names_is_guessed():
+    text = "Съешь же ещё этих мягких французских булок, да выпей чаю. " * 20
+    assert decode(text.encode("cp1251"), "utf-8") == text

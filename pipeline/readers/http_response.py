@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import brotli  # type: ignore[import-untyped]
+import brotli
 from backports import zstd
 
 from pipeline.readers.contract import Unreadable
