@@ -5,7 +5,6 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
-TORCH := torch==2.13.0
 TEXT := cache/real_text
 
 .PHONY: demo test lint lock clean
@@ -40,18 +39,18 @@ $(TEXT)/input/web.warc.gz: benchmarks/real_text.py | .venv/data.stamp
 	$(PIP) --no-deps -e .
 	touch $@
 
-.venv/dev.stamp: requirements/dev.txt pyproject.toml | .venv/bin/python
+.venv/dev.stamp: requirements/dev.txt requirements/torch.txt pyproject.toml | .venv/bin/python
 	$(PIP) --require-hashes -r requirements/dev.txt
-	$(PIP) $(TORCH)
+	$(PIP) -r requirements/torch.txt
 	$(PIP) --no-deps -e .
 	touch $@ .venv/data.stamp
 
-# torch itself is left out of the lock: which build of it is right depends on the machine.
 lock: | .venv/bin/python
 	$(PIP) pip-tools
-	$(BIN)/pip-compile $(COMPILE) --extra demo -o requirements/data.txt pyproject.toml
-	$(BIN)/pip-compile $(COMPILE) --extra dev -c requirements/data.txt -o requirements/dev.txt pyproject.toml
-COMPILE := --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-header \
+	$(COMPILE) --extra demo -o requirements/data.txt pyproject.toml
+	$(COMPILE) --extra dev -c requirements/data.txt -c requirements/torch.txt -o requirements/dev.txt \
+	    pyproject.toml
+COMPILE := $(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-header \
     --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --unsafe-package torch
 
 clean:
