@@ -1,0 +1,113 @@
+"""Bits of each held-out document under a model, and bits per byte of each source.
+
+What is predicted, and from what, is in :mod:`model.heldout`: every token of every document once,
+and its end too. Routing drops nothing here, so a document's bits do not depend on its neighbours.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from model.corpus import Corpus
+from model.glam import GLaM
+from model.heldout import IGNORED, HeldOut
+from model.loss import CHUNK_LOGITS
+from model.weight import copies
+
+SCHEMA = pa.schema(
+    [
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("document", pa.string(), nullable=False),
+        pa.field("bits", pa.float64(), nullable=False),
+        pa.field("bytes", pa.int64(), nullable=False),
+    ]
+)
+"""A row of ``heldout.arrow``: minus log2 of a document's probability, and its UTF-8 bytes."""
+
+
+def held_out_sets(
+    corpus: Corpus, sequence_length: int, rows: int, limit_bytes: int | None
+) -> dict[str, HeldOut]:
+    """The held-out documents of every source that has some.
+
+    Raises:
+        ValueError: none has, or a source's first document is larger than the limit.
+    """
+    there = corpus.source_index[corpus.held_out & corpus.reached]
+    sources = [corpus.sources[i] for i in np.unique(there)]
+    if not sources:
+        raise ValueError(
+            f"the corpus {corpus.folder} holds out no document: make it with a larger held_out"
+        )
+    return {
+        source: HeldOut(corpus, source, sequence_length, rows, limit_bytes) for source in sources
+    }
+
+
+@torch.no_grad()
+def document_bits(model: GLaM, held_out: HeldOut) -> npt.NDArray[np.float64]:
+    """Minus log2 of the probability of each of its documents: float64 [documents]."""
+    device = model.embedding.weight.device
+    bits = torch.zeros(len(held_out.documents), dtype=torch.float64)
+    training = model.training
+    model.eval()
+    with copies(model):
+        for batch in held_out:
+            inputs = (batch.tokens.to(device), batch.segments.to(device))
+            hidden_BSM, _ = model.hidden(*inputs)
+            counted = batch.targets != IGNORED
+            nats = token_nats(
+                model, hidden_BSM[counted.to(device)], batch.targets[counted].to(device)
+            )
+            bits.index_add_(0, batch.documents[counted], nats.cpu().double())
+    model.train(training)
+    return bits.numpy() / math.log(2)
+
+
+def token_nats(model: GLaM, hidden_TM: Tensor, targets_T: Tensor) -> Tensor:
+    """Minus the natural logarithm of each target's probability: float32 [T], a chunk at a time."""
+    embedding_VM = model.embedding(hidden_TM.dtype)
+    size = max(1, CHUNK_LOGITS // len(embedding_VM))
+    parts = []
+    for hidden_CM, target_C in zip(hidden_TM.split(size), targets_T.split(size), strict=True):
+        logits_CV = (hidden_CM @ embedding_VM.T).float() * model.logit_scale
+        parts.append(torch.nn.functional.cross_entropy(logits_CV, target_C, reduction="none"))
+    return torch.cat(parts)
+
+
+def bits_per_byte(model: GLaM, sets: dict[str, HeldOut]) -> dict[str, float]:
+    """Bits of all documents over their bytes, by source."""
+    return {
+        source: float(document_bits(model, held_out).sum() / held_out.bytes.sum())
+        for source, held_out in sets.items()
+    }
+
+
+def held_out_table(model: GLaM, corpus: Corpus, sets: dict[str, HeldOut]) -> pa.Table:
+    """A row for each document, of :data:`SCHEMA`."""
+    tables = [
+        pa.table(
+            [
+                pa.array([source] * len(held_out.documents)),
+                pa.array(corpus.ids(held_out.documents)),
+                pa.array(document_bits(model, held_out)),
+                pa.array(held_out.bytes),
+            ],
+            schema=SCHEMA,
+        )
+        for source, held_out in sets.items()
+    ]
+    return pa.concat_tables(tables)
+
+
+def sums_per_byte(table: pa.Table) -> dict[str, float]:
+    """Bits per byte by source, of a table of :func:`held_out_table`."""
+    rows: Sequence[dict[str, float]] = (
+        table.group_by("source").aggregate([("bits", "sum"), ("bytes", "sum")]).to_pylist()
+    )
+    return {str(row["source"]): row["bits_sum"] / row["bytes_sum"] for row in rows}

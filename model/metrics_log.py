@@ -1,0 +1,133 @@
+"""What a run tells while it goes: ``metrics.jsonl`` always, TensorBoard, a line on the terminal.
+
+After an interruption the files are cut back to the checkpoint that the run goes on from, so every
+step is there once, and the same lines come out as without the interruption (but for the time).
+"""
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO
+
+METRICS = "metrics.jsonl"
+TENSORBOARD = "tensorboard"
+
+REFRESH = 0.2
+"""Seconds between two lines on the terminal."""
+
+
+class MetricsLog:
+    """Writes the numbers of each logged step.
+
+    Args:
+        folder: of the run.
+        step: the last step whose line stays; 0 begins anew.
+        tensorboard: whether to write for TensorBoard too.
+    """
+
+    def __init__(self, folder: str, step: int, tensorboard: bool) -> None:
+        path = os.path.join(folder, METRICS)
+        cut_back(path, step)
+        self._file: BinaryIO = open(path, "ab")  # noqa: SIM115 - close() does
+        self._writer: Any = None
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(
+                os.path.join(folder, TENSORBOARD), purge_step=step + 1 if step else None
+            )
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Append a row, which has a ``step``; lists and mappings may nest in it.
+
+        What is not finite becomes null, since JSON has no such numbers.
+        """
+        row = _finite(row)
+        self._file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
+        self._file.flush()
+        if self._writer is not None:
+            for name, value in _flatten(row):
+                self._writer.add_scalar(name, value, row["step"])
+
+    def close(self) -> None:
+        """Let the files go."""
+        os.fsync(self._file.fileno())
+        self._file.close()
+        if self._writer is not None:
+            self._writer.close()
+
+
+def cut_back(path: str, step: int) -> None:
+    """Keep the rows up to a step, and nothing from the first later or unfinished one on."""
+    if not os.path.exists(path):
+        return
+    with open(path, "rb+") as file:
+        end = 0
+        for line in file:
+            if not line.endswith(b"\n") or json.loads(line)["step"] > step:
+                break
+            end += len(line)
+        file.truncate(end)
+
+
+def _finite(value: Any) -> Any:
+    """The same value with None for numbers that are not finite."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _flatten(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
+    """The numbers in nested lists and mappings, with names such as ``heldout/web``."""
+    if value is None:
+        return
+    if isinstance(value, Mapping):
+        items: Any = value.items()
+    elif isinstance(value, list):
+        items = enumerate(value)
+    else:
+        yield name, float(value)
+        return
+    for key, item in items:
+        yield from _flatten(item, f"{name}/{key}" if name else str(key))
+
+
+class ProgressLine:
+    """One line on standard error that is written over; silent where that is no terminal."""
+
+    def __init__(self, steps: int, step: int) -> None:
+        self._steps, self._first = steps, step
+        self._begun = time.monotonic()
+        self._shown = 0.0
+        self._active = sys.stderr.isatty()
+
+    def update(self, row: Mapping[str, Any]) -> None:
+        """After a step, with its row."""
+        now, step = time.monotonic(), row["step"]
+        if not self._active or (now - self._shown < REFRESH and step < self._steps):
+            return
+        self._shown = now
+        left = (now - self._begun) / (step - self._first) * (self._steps - step)
+        sys.stderr.write(
+            f"\r\x1b[Kstep {step:,} of {self._steps:,}  loss {row['loss']:.3f}"
+            f"  {row['tokens_per_second']:,.0f} tokens/s  {duration(left)} left"
+        )
+        sys.stderr.flush()
+
+    def close(self) -> None:
+        """Wipe it."""
+        if self._active:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+
+def duration(seconds: float) -> str:
+    """Such as ``1:02:03`` or ``2:03``."""
+    minutes, second = divmod(int(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"

@@ -1,0 +1,91 @@
+"""The optimizer and the learning rate over the run.
+
+Adafactor is the paper's choice and torch's implementation of it (Shazeer and Stern 2018, with
+relative step sizes): a step moves a tensor by ``max(1e-3, RMS(tensor)) * learning rate`` times its
+gradient over the root of a factored second moment, clipped to an RMS of 1. Where it differs from
+the lingvo code that trained GLaM:
+
+- lingvo factors only dimensions of 128 or more; torch factors the last two of any size.
+- lingvo adds 1e-30 to squared gradients; torch bounds the second moment below by a square,
+  ``eps[0] ** 2``. The usual 1e-30 would square to 0 in float32, and the first gradient of an expert
+  that got no token would be 0 * infinity. 2e-19 is about the smallest whose square is a normal
+  float32 number.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from model.train_config import OptimizerConfig, OptimizerName, Schedule
+
+EPSILON = (2e-19, 1e-3)
+"""Adafactor's bounds: of the root of the second moment, and of a tensor's RMS."""
+
+
+def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer over all parameters; :func:`set_learning_rate` before each step."""
+    if config.name == OptimizerName.adafactor:
+        return torch.optim.Adafactor(
+            model.parameters(),
+            lr=config.learning_rate,
+            beta2_decay=-0.8,
+            eps=EPSILON,
+            d=1.0,
+            weight_decay=0.0,
+        )
+    # Norms' scales and biases of attention are no matrices of a product: they don't decay.
+    matrices = [p for n, p in model.named_parameters() if p.ndim >= 2 and ".bias." not in n]
+    others = [p for n, p in model.named_parameters() if p.ndim < 2 or ".bias." in n]
+    first, second = config.betas
+    return torch.optim.AdamW(
+        [
+            {"params": matrices, "weight_decay": config.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ],
+        lr=config.learning_rate,
+        betas=(first, second),
+        eps=config.epsilon,
+        fused=True,
+    )
+
+
+def learning_rate(config: OptimizerConfig, update: int, updates: int) -> float:
+    """The learning rate of an update, the first being 1, of ``updates`` in all.
+
+    ``constant``; ``inverse_sqrt``, the paper's min(rate, 1 / sqrt(update)); ``cosine``, which falls
+    to ``final_share`` at the end. All of them rise linearly over ``warmup_steps`` first and are
+    multiplied by ``multiplier``. Adafactor's step in torch never exceeds 1 / sqrt(update), whatever
+    the multiplier: what is returned, and logged, is what is used.
+    """
+    rate = config.learning_rate
+    warmup = config.warmup_steps
+    if config.schedule == Schedule.inverse_sqrt:
+        rate = min(rate, update**-0.5)
+    elif config.schedule == Schedule.cosine and update > warmup:
+        done = min(1.0, (update - warmup) / max(1, updates - warmup))
+        share = 0.5 * (1 + math.cos(math.pi * done))
+        rate *= config.final_share + (1 - config.final_share) * share
+    if update <= warmup:
+        rate *= update / warmup
+    rate *= config.multiplier
+    return min(rate, update**-0.5) if config.name == OptimizerName.adafactor else rate
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """For the step to come."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+@torch.no_grad()
+def gradient_norm(model: nn.Module) -> Tensor:
+    """The Euclidean norm of all gradients together: float32, not synchronised."""
+    return torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+
+
+@torch.no_grad()
+def finite(model: nn.Module) -> bool:
+    """Whether every weight is a finite number."""
+    norm = torch.nn.utils.get_total_norm([p.detach() for p in model.parameters()])
+    return bool(norm.isfinite())

@@ -1,0 +1,427 @@
+"""An arm of a training corpus in; a trained model with its learning curve out.
+
+python model/train.py model=glam_3m_16e data.corpus=corpus/ data.arm=filtered seed=1 \
+        train.tokens=1_000_000 output=run/
+
+Every default is in ``conf/train.yaml``. Stopped at any moment, the same command goes on from the
+last checkpoint; on CPU it comes to the same weights, bit for bit, as if it had not been stopped.
+
+::
+
+    OUTPUT/
+      config.yaml          what was asked for
+      tokenizer.json       the corpus's, so that the folder is enough to generate text
+      metrics.jsonl        a line for each logged step (:func:`step_row`, :func:`held_out_row`)
+      tensorboard/         the same
+      checkpoints/step_…/  see :mod:`model.checkpoint`
+      heldout.arrow        bits of every held-out document under the final model
+      outcome.json         :class:`Outcome`, written last
+"""
+
+import dataclasses
+import math
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, cast
+
+import hydra
+import pyarrow as pa
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from model import checkpoint, evaluation, files, hardware, optim, sizes
+from model import corpus as corpora
+from model.checkpoint import Checkpoint
+from model.corpus import Corpus, open_corpus
+from model.glam import GLaM
+from model.heldout import HeldOut
+from model.metrics_log import TENSORBOARD, MetricsLog, ProgressLine, duration
+from model.stream import Batch, TokenStream
+from model.train_config import TrainConfig
+from model.weight import copies
+
+OUTCOME = "outcome.json"
+HELDOUT = "heldout.arrow"
+
+
+class TrainingFailedError(RuntimeError):
+    """Losses or gradients stayed infinite or undefined."""
+
+
+@dataclass
+class Progress:
+    """How far a run is: all that a checkpoint holds beside tensors and the stream's place.
+
+    ``step`` counts batches that were read, ``updates`` those that made the weights what they are:
+    fewer, where steps were skipped or taken back.
+    """
+
+    step: int = 0
+    updates: int = 0
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    fallbacks: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """``outcome.json``: what was spent and what came out.
+
+    ``tokens`` were trained on, ``unique_tokens`` counts each place of the corpus once and
+    ``epochs`` is their ratio. ``flops`` is of training alone (:func:`model.sizes.training_flops`).
+    ``heldout`` is bits per byte by source. ``wall_seconds`` counts what was resumed from, not what
+    a kill lost. ``peak_flops`` is of the device, configured or measured.
+    """
+
+    steps: int
+    tokens: int
+    unique_tokens: int
+    epochs: float
+    flops: float
+    learning_rate: float
+    wall_seconds: float
+    parameters_total: int
+    parameters_active: int
+    skipped_steps: int
+    fallbacks: int
+    heldout: dict[str, float]
+    device: str
+    precision: str
+    peak_flops: float
+    peak_memory_bytes: int
+    corpus: str
+    stream: str
+
+
+def train(config: TrainConfig) -> Outcome:
+    """Train, or go on training, until ``train.tokens`` are read; evaluate and write the outcome.
+
+    Raises:
+        ValueError: config, corpus and what is in the output folder do not go together.
+        TrainingFailedError: losses or gradients stayed infinite or undefined.
+        OSError: a checkpoint can't be written; those before it are intact.
+    """
+    corpus = open_corpus(config.data.corpus)
+    run = Run(config, corpus)
+    held_out = run.held_out(config.evaluate.bytes) if config.evaluate.every else {}
+    found = checkpoint.newest(run.checkpoints)
+    if found is None:
+        corpus.verify()
+        run.begin()
+    else:
+        run.resume(found)
+    log = MetricsLog(config.output, run.progress.step, config.log.tensorboard)
+    line = ProgressLine(config.steps, run.progress.step)
+    try:
+        while run.progress.step < config.steps:
+            row = run.step()
+            step = run.progress.step
+            if evaluate := held_out and step % config.evaluate.every == 0:
+                row |= run.held_out_row(held_out)
+            if evaluate or step % config.log.every == 0:
+                log.write(row)
+            line.update(row)
+            if step % config.checkpoint.every == 0 and not run.progress.skipped_in_a_row:
+                run.save()
+    finally:
+        line.close()
+        log.close()
+    return run.finish()
+
+
+class Run:
+    """A model in training: what it is made of, and the acts of :func:`train`.
+
+    Raises:
+        ValueError: config and corpus do not go together.
+    """
+
+    def __init__(self, config: TrainConfig, corpus: Corpus) -> None:
+        if config.model.vocabulary < corpus.vocabulary:
+            raise ValueError(
+                f"model.vocabulary={config.model.vocabulary} is smaller than the corpus's,"
+                f" {corpus.vocabulary}: set model.vocabulary={corpus.vocabulary}"
+            )
+        self.config = config
+        self.corpus = corpus
+        self.checkpoints = os.path.join(config.output, checkpoint.FOLDER)
+        self.progress = Progress()
+        data, train = config.data, config.train
+        self.stream = TokenStream(
+            corpus, data.arm, config.seed, data.sequence_length, train.batch_rows, data.mixture
+        )
+        self.device = hardware.find_device(train.device)
+        self.dtype = hardware.compute_dtype(train.precision, self.device)
+        self.model = GLaM(config.model, compute_dtype=self.dtype, seed=config.seed).to(self.device)
+        self.optimizer = optim.build_optimizer(config.optimizer, self.model)
+        self.counts = sizes.count(config.model)
+        self.token_flops = sizes.training_flops(config.model, self.counts, data.sequence_length)
+        self.peak_flops = (
+            hardware.measure_peak(self.device, self.dtype)
+            if config.log.peak_tflops is None
+            else config.log.peak_tflops * 1e12
+        )
+
+    def begin(self) -> None:
+        """Put into the output folder what does not change."""
+        config, folder = self.config, self.config.output
+        # What an earlier try left that did not come to its first checkpoint.
+        shutil.rmtree(os.path.join(folder, TENSORBOARD), ignore_errors=True)
+        with files.open_output(os.path.join(folder, "config.yaml")) as file:
+            file.write(OmegaConf.to_yaml(OmegaConf.structured(config)).encode())
+        shutil.copyfile(self.corpus.tokenizer_path, os.path.join(folder, corpora.TOKENIZER))
+
+    def resume(self, found: Checkpoint) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            ValueError: it is of another run.
+        """
+        old, new = found.state["identity"], self.identity()
+        if different := sorted(key for key in {*old, *new} if old.get(key) != new.get(key)):
+            changes = ", ".join(f"{k}: {old.get(k)} then, {new.get(k)} now" for k in different)
+            raise ValueError(
+                f"{found.path} is of a run with other settings ({changes}): give the same ones to"
+                " resume, or choose another output"
+            )
+        self.stream.load_state_dict(found.state["stream"])
+        self.load(found)
+        self.progress = Progress(**found.state["progress"])
+
+    def load(self, found: Checkpoint) -> None:
+        """Take weights and optimizer from a checkpoint."""
+        if not self.optimizer.state:
+            checkpoint.materialise(self.model, self.optimizer)
+        checkpoint.load(found, checkpoint.tensors(self.model, self.optimizer))
+
+    def identity(self) -> dict[str, Any]:
+        """What a run must have in common with its checkpoints, flat."""
+        identity = {**self.config.identity(), "precision": str(self.dtype).removeprefix("torch.")}
+        return dict(_flatten(identity))
+
+    def step(self) -> dict[str, Any]:
+        """Read one batch and learn from it, unless its gradient is not finite; its row."""
+        begun = time.perf_counter()
+        progress, config = self.progress, self.config
+        metrics = self.gradients(self.stream.batch(progress.step))
+        rate = optim.learning_rate(config.optimizer, progress.updates + 1, config.steps)
+        if math.isfinite(metrics["loss"]) and math.isfinite(metrics["gradient_norm"]):
+            optim.set_learning_rate(self.optimizer, rate)
+            self.optimizer.step()
+            progress.updates += 1
+            progress.skipped_in_a_row = 0
+        else:
+            progress.skipped += 1
+            progress.skipped_in_a_row += 1
+            if progress.skipped_in_a_row == config.train.skips_in_a_row:
+                self.fall_back()
+        self.optimizer.zero_grad(set_to_none=True)
+        progress.step += 1
+        self.stream.step = progress.step
+        seconds = time.perf_counter() - begun
+        progress.seconds += seconds
+        speed = config.step_tokens / seconds
+        return {
+            "step": progress.step,
+            "tokens": progress.step * config.step_tokens,
+            "flops": progress.step * config.step_tokens * self.token_flops,
+            **metrics,
+            "learning_rate": rate,
+            "skipped_steps": progress.skipped,
+            "tokens_per_second": round(speed, 1),
+            "flops_utilisation": round(speed * self.token_flops / self.peak_flops, 4),
+            "seconds": round(progress.seconds, 3),
+        }
+
+    def gradients(self, batch: Batch) -> dict[str, Any]:
+        """Forward and backward, a part of the rows at a time; losses, norm and routers' metrics.
+
+        It is the only place of a step that waits for the device.
+        """
+        rows = self.config.train.micro_rows or self.config.train.batch_rows
+        parts = self.config.train.batch_rows // rows
+        # Keyed by the step, so that there is no state of a generator to keep.
+        key = int(files.fingerprint(self.config.seed, self.progress.step), 16) % (1 << 63)
+        generator = torch.Generator(self.device).manual_seed(key)
+        sums: dict[str, Tensor] = {}
+        with copies(self.model):
+            for piece in zip(*(column.split(rows) for column in batch), strict=True):
+                tokens, targets, segments = (x.to(self.device, non_blocking=True) for x in piece)
+                # Parts are of equal size: the mean of their losses is the loss of the whole.
+                losses = self.model.loss(tokens, targets, segments, generator=generator)
+                (losses.total / parts).backward()
+                values = {
+                    "loss": losses.cross_entropy,
+                    "balance": losses.balance,
+                    "router_z": losses.router_z,
+                }
+                if losses.routers is not None:
+                    values["expert_load"] = losses.routers.load_E
+                    values["router_entropy"] = losses.routers.entropy
+                    values["dropped"] = losses.routers.dropped
+                for name, value in values.items():
+                    sums[name] = sums[name] + value if name in sums else value
+        means = {name: value / parts for name, value in sums.items()}
+        return to_host({**means, "gradient_norm": optim.gradient_norm(self.model)})
+
+    def fall_back(self) -> None:
+        """Take the last checkpoint up again, and go on with the data that follow.
+
+        Raises:
+            TrainingFailedError: there is none, or that was done too often.
+        """
+        train, progress = self.config.train, self.progress
+        what = f"{progress.skipped_in_a_row} steps in a row, up to step {progress.step + 1}, gave a"
+        what += " loss or gradient that is not finite"
+        advice = "lower optimizer.learning_rate, or try train.precision=fp32, in a new output"
+        found = checkpoint.newest(self.checkpoints)
+        if found is None:
+            raise TrainingFailedError(f"{what}, and there is no checkpoint yet: {advice}")
+        if progress.fallbacks == train.fallbacks:
+            raise TrainingFailedError(
+                f"{what}, after {progress.fallbacks} returns to a checkpoint: {advice}"
+            )
+        print(f"{what}: going on from the weights of {found.path}", file=sys.stderr)
+        self.load(found)
+        progress.updates = found.state["progress"]["updates"]
+        progress.skipped_in_a_row = 0
+        progress.fallbacks += 1
+
+    def save(self) -> None:
+        """Write a checkpoint, if the weights are sound; a later fall back finds the one before."""
+        if not optim.finite(self.model):
+            return
+        state = {
+            "identity": self.identity(),
+            "model": OmegaConf.to_container(OmegaConf.structured(self.config.model)),
+            "progress": dataclasses.asdict(self.progress),
+            "stream": self.stream.state_dict(),
+        }
+        content = checkpoint.tensors(self.model, self.optimizer)
+        checkpoint.save(self.checkpoints, self.progress.step, content, state)
+        checkpoint.prune(self.checkpoints, self.config.checkpoint.keep)
+
+    def held_out(self, limit_bytes: int | None) -> dict[str, HeldOut]:
+        """The held-out documents to evaluate on, by source."""
+        rows, length = self.config.evaluate.rows, self.config.data.sequence_length
+        return evaluation.held_out_sets(self.corpus, length, rows, limit_bytes)
+
+    def held_out_row(self, sets: dict[str, HeldOut]) -> dict[str, Any]:
+        """Evaluate; what to add to the step's row."""
+        begun = time.perf_counter()
+        row = {**self.consumed(), "heldout": evaluation.bits_per_byte(self.model, sets)}
+        self.progress.seconds += time.perf_counter() - begun
+        return row
+
+    def consumed(self) -> dict[str, float]:
+        """How many tokens were new and how many read again."""
+        counts = self.stream.consumed(self.progress.step).values()
+        total = sum(int(count["targets"]) for count in counts)
+        unique = sum(int(count["unique_targets"]) for count in counts)
+        return {
+            "unique_tokens": unique,
+            "repeated_tokens": total - unique,
+            "epochs": total / unique,
+        }
+
+    def finish(self) -> Outcome:
+        """Evaluate on all held-out text and write the outcome, unless that was done before.
+
+        Raises:
+            ValueError: the output folder holds a longer run.
+            TrainingFailedError: the weights are not finite.
+        """
+        config, progress = self.config, self.progress
+        path = os.path.join(config.output, OUTCOME)
+        if os.path.exists(path):
+            outcome = Outcome(**files.read_json(path))
+            if outcome.steps == progress.step:
+                return outcome
+        if progress.step > config.steps:
+            raise ValueError(
+                f"{config.output} was trained for {progress.step:,} steps, more than the"
+                f" {config.steps:,} of train.tokens={config.train.tokens}: choose another output"
+            )
+        if not optim.finite(self.model):
+            raise TrainingFailedError("the last updates made the weights infinite or undefined")
+        begun = time.perf_counter()
+        sets = self.held_out(config.evaluate.final_bytes)
+        table = evaluation.held_out_table(self.model, self.corpus, sets)
+        progress.seconds += time.perf_counter() - begun
+        with (
+            files.open_output(os.path.join(config.output, HELDOUT)) as file,
+            pa.ipc.new_file(file, table.schema) as writer,
+        ):
+            writer.write_table(table)
+        self.save()
+        consumed = self.consumed()
+        tokens = progress.step * config.step_tokens
+        outcome = Outcome(
+            steps=progress.step,
+            tokens=tokens,
+            unique_tokens=int(consumed["unique_tokens"]),
+            epochs=consumed["epochs"],
+            flops=tokens * self.token_flops,
+            learning_rate=config.optimizer.learning_rate * config.optimizer.multiplier,
+            wall_seconds=progress.seconds,
+            parameters_total=self.counts.total,
+            parameters_active=self.counts.active,
+            skipped_steps=progress.skipped,
+            fallbacks=progress.fallbacks,
+            heldout=evaluation.sums_per_byte(table),
+            device=hardware.describe(self.device),
+            precision=str(self.dtype).removeprefix("torch."),
+            peak_flops=self.peak_flops,
+            peak_memory_bytes=hardware.peak_memory(self.device),
+            corpus=self.corpus.fingerprint,
+            stream=self.stream.fingerprint,
+        )
+        files.write_json(path, dataclasses.asdict(outcome))
+        return outcome
+
+
+def to_host(values: dict[str, Tensor]) -> dict[str, Any]:
+    """Numbers and nested lists of some float32 tensors on one device, read all at once."""
+    flat = torch.cat([value.reshape(-1) for value in values.values()]).cpu()
+    parts = flat.split([value.numel() for value in values.values()])
+    return {
+        name: part.view(value.shape).tolist()
+        for (name, value), part in zip(values.items(), parts, strict=True)
+    }
+
+
+def _flatten(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested mappings as one, with keys such as ``train.batch_rows``."""
+    for key, item in value.items():
+        if isinstance(item, dict):
+            yield from _flatten(item, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", item
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="train")
+def main(config: DictConfig) -> None:
+    """Train and say how it went."""
+    try:
+        if missing := sorted(OmegaConf.missing_keys(config)):
+            raise ValueError(f"{', '.join(missing)} missing: give it as {missing[0]}=VALUE")
+        outcome = train(cast(TrainConfig, OmegaConf.to_object(config)))
+    except (ValueError, OSError, TrainingFailedError) as error:
+        sys.exit(f"error: {error}")
+    print(
+        f"{outcome.tokens:,} tokens ({outcome.epochs:.2f} epochs) in"
+        f" {duration(outcome.wall_seconds)}, {outcome.skipped_steps} steps skipped"
+    )
+    for source, bits in outcome.heldout.items():
+        print(f"{source:<24} {bits:.4f} bits per byte")
+
+
+if __name__ == "__main__":
+    hardware.tune_allocator()
+    main()

@@ -1,0 +1,191 @@
+"""What ``model/train.py`` is told, checked. Defaults and their reasons: ``conf/train.yaml``."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, OmegaConf
+
+from model.config import GLaMConfig
+
+
+class OptimizerName(StrEnum):
+    """Which optimizer."""
+
+    adafactor = "adafactor"
+    adamw = "adamw"
+
+
+class Schedule(StrEnum):
+    """How the learning rate goes; see :func:`model.optim.learning_rate`."""
+
+    inverse_sqrt = "inverse_sqrt"
+    constant = "constant"
+    cosine = "cosine"
+
+
+class Precision(StrEnum):
+    """Of activations and products."""
+
+    auto = "auto"
+    bf16 = "bf16"
+    fp32 = "fp32"
+
+
+@dataclass
+class DataConfig:
+    """Which tokens. ``mixture`` is a weight for each source; empty means natural proportions."""
+
+    corpus: str = MISSING
+    arm: str = MISSING
+    sequence_length: int = MISSING
+    mixture: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class OptimizerConfig:
+    """Which optimizer, and its learning rate over the run."""
+
+    name: OptimizerName = MISSING
+    learning_rate: float = MISSING
+    multiplier: float = 1.0
+    schedule: Schedule = MISSING
+    warmup_steps: int = 0
+    final_share: float = 0.1
+    """Of the learning rate, where a cosine ends."""
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
+    """Of AdamW, and so are the next two."""
+    weight_decay: float = 0.1
+    epsilon: float = 1e-8
+
+    def __post_init__(self) -> None:
+        _require(self.learning_rate > 0, "optimizer.learning_rate must be above 0")
+        _require(self.multiplier > 0, "optimizer.multiplier must be above 0")
+        _require(self.warmup_steps >= 0, "optimizer.warmup_steps must be 0 or more")
+        _require(0 <= self.final_share <= 1, "optimizer.final_share must lie in [0, 1]")
+        _require(
+            len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
+            "optimizer.betas must be two numbers in [0, 1)",
+        )
+        _require(self.weight_decay >= 0, "optimizer.weight_decay must be 0 or more")
+        _require(self.epsilon > 0, "optimizer.epsilon must be above 0")
+
+
+@dataclass
+class RunConfig:
+    """How long, in what batches, on what."""
+
+    tokens: int = MISSING
+    batch_rows: int = MISSING
+    micro_rows: int | None = None
+    precision: Precision = MISSING
+    device: str = MISSING
+    skips_in_a_row: int = MISSING
+    fallbacks: int = MISSING
+
+    def __post_init__(self) -> None:
+        for name in ("tokens", "batch_rows", "skips_in_a_row"):
+            _require(getattr(self, name) >= 1, f"train.{name} must be at least 1")
+        _require(self.fallbacks >= 0, "train.fallbacks must be 0 or more")
+        _require(
+            self.micro_rows is None
+            or (self.micro_rows >= 1 and self.batch_rows % self.micro_rows == 0),
+            f"train.micro_rows={self.micro_rows} must divide train.batch_rows={self.batch_rows}",
+        )
+
+
+@dataclass
+class EvaluateConfig:
+    """When and on how much held-out text."""
+
+    every: int = MISSING
+    bytes: int | None = MISSING
+    final_bytes: int | None = MISSING
+    rows: int = MISSING
+
+    def __post_init__(self) -> None:
+        _require(self.every >= 0, "evaluate.every must be 0 (at the end only) or more")
+        _require(self.rows >= 1, "evaluate.rows must be at least 1")
+
+
+@dataclass
+class CheckpointConfig:
+    """How often, and how many stay."""
+
+    every: int = MISSING
+    keep: int = MISSING
+
+    def __post_init__(self) -> None:
+        _require(self.every >= 1, "checkpoint.every must be at least 1")
+        _require(
+            self.keep >= 2, "checkpoint.keep must be at least 2, in case the newest is damaged"
+        )
+
+
+@dataclass
+class LogConfig:
+    """What is written down."""
+
+    every: int = MISSING
+    tensorboard: bool = MISSING
+    peak_tflops: float | None = None
+
+    def __post_init__(self) -> None:
+        _require(self.every >= 1, "log.every must be at least 1")
+        _require(
+            self.peak_tflops is None or self.peak_tflops > 0, "log.peak_tflops must be above 0"
+        )
+
+
+@dataclass
+class TrainConfig:
+    """All of it.
+
+    Raises:
+        ValueError: a value is out of range; the message says which and what to do.
+    """
+
+    model: GLaMConfig = MISSING
+    data: DataConfig = MISSING
+    optimizer: OptimizerConfig = MISSING
+    train: RunConfig = MISSING
+    evaluate: EvaluateConfig = MISSING
+    checkpoint: CheckpointConfig = MISSING
+    log: LogConfig = MISSING
+    output: str = MISSING
+    seed: int = MISSING
+
+    @property
+    def step_tokens(self) -> int:
+        """Tokens of one step."""
+        return self.train.batch_rows * self.data.sequence_length
+
+    @property
+    def steps(self) -> int:
+        """Steps of the run: enough for ``train.tokens``."""
+        return -(-self.train.tokens // self.step_tokens)
+
+    def identity(self) -> dict[str, Any]:
+        """What the trained weights depend on, beside the corpus: a run resumes only its own.
+
+        Where the learning rate does not depend on the length of the run, neither do the weights
+        of a step: such a run may be resumed with more tokens.
+        """
+        whole: Any = OmegaConf.to_container(OmegaConf.structured(self), enum_to_str=True)
+        for name in ("output", "evaluate", "checkpoint", "log"):
+            del whole[name]
+        del whole["data"]["corpus"], whole["train"]["device"]
+        if self.optimizer.schedule != Schedule.cosine:
+            del whole["train"]["tokens"]
+        return dict(whole)
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+store = ConfigStore.instance()
+store.store(name="train_schema", node=TrainConfig)
+store.store(group="optimizer", name="base", node=OptimizerConfig)
