@@ -109,9 +109,9 @@ def grouped_experts(
         hidden_RH = activation(F.grouped_mm(x_RM, w_in_EMH, offs=ends_E))
         return _Contiguous.apply(F.grouped_mm(hidden_RH, w_out_EHM, offs=ends_E))
     past_end_R1 = (torch.arange(len(x_RM), device=x_RM.device) >= ends_E[-1])[:, None]
-    # Filled at every step, for on the way back their gradient is uninitialised too.
-    hidden_RH = F.grouped_mm(x_RM.masked_fill(past_end_R1, 0), w_in_EMH, offs=ends_E)
-    hidden_RH = activation(hidden_RH.masked_fill(past_end_R1, 0))
+    # Filled on the way in too, for there the gradient of these rows is uninitialised. In between
+    # they may be anything: grouped_mm reads no row past the last end.
+    hidden_RH = activation(F.grouped_mm(x_RM.masked_fill(past_end_R1, 0), w_in_EMH, offs=ends_E))
     y_RM = F.grouped_mm(hidden_RH, w_out_EHM, offs=ends_E)
     return y_RM.masked_fill(past_end_R1, 0)
 

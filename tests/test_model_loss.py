@@ -79,7 +79,9 @@ def test_bfloat16_value_is_exact_to_its_inputs_where_torchs_linear_cross_entropy
 def test_bfloat16_gradients_are_near():
     hidden, embedding, targets = problem(512, 64, 500, torch.bfloat16)
     hidden.requires_grad_(), embedding.requires_grad_()
-    found = vocabulary_loss(hidden, embedding, targets, scale=0.1, denominator=512).objective
+    found = vocabulary_loss(
+        hidden, embedding, targets, scale=0.1, denominator=512, chunk_logits=100_000
+    ).objective
     expected, _ = plain(hidden, embedding, targets, 0.1, 512)
     for a, b in zip(
         torch.autograd.grad(found, (hidden, embedding)),
