@@ -15,7 +15,7 @@ import yaml
 
 from pipeline import schema, solve
 from pipeline.decision import Rule
-from pipeline.readers import FieldMap
+from pipeline.readers import HTML_EXTRACTOR, MAX_DOCUMENT_BYTES, FieldMap
 from pipeline.shards import COMPRESSIONS
 
 RULES = ("pareto", "threshold", "top_fraction", "random", "all")
@@ -122,8 +122,8 @@ class PipelineConfig:
     filter: Sequence[str] = ()
     field: Mapping[str, str] = dataclasses.field(default_factory=dict)
     metadata: Sequence[str] = ()
-    html_extractor: str = "resiliparse"
-    max_document_bytes: int = 64 << 20
+    html_extractor: str = HTML_EXTRACTOR
+    max_document_bytes: int = MAX_DOCUMENT_BYTES
     split_bytes: int = 256 << 20
     label: str | None = None
     decision: Decision = dataclasses.field(default_factory=Decision)

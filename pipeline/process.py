@@ -64,7 +64,10 @@ class Sink:
 
 @dataclass(frozen=True)
 class Job:
-    """What every task of a run shares, resolved. Paths are such that workers can reach them."""
+    """What every task of a run shares, resolved. Paths are such that workers can reach them.
+
+    ``step_files`` are the checksums of the files that steps read, by path.
+    """
 
     sink: Sink
     classifier: str
@@ -72,6 +75,7 @@ class Job:
     label: str | None
     seed: int
     steps: Mapping[str, Any]
+    step_files: Mapping[str, str]
     fields: Mapping[str, FieldMap]
     html_extractor: str
     max_document_bytes: int

@@ -85,6 +85,13 @@ def table(sources: pa.Table) -> str:
     if reasons:
         head = ["dropped for", "source", "documents", "MB", "share"]
         lines += ["", *_align([head, *reasons], left=2, rules=(1,))]
+    for name, outcomes in counts.items():
+        if outcomes.get("quarantined", [0])[0] == outcomes["read"][0] > 0:
+            lines += [
+                "",
+                f"No record of {name} could be read: quarantine/ says why. If the text is in"
+                f" another field, name it: --field {name}.text=FIELD",
+            ]
     return "\n".join(lines)
 
 

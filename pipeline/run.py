@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from pipeline import engine, manifest, progress, records, storage, transforms
+from pipeline import engine, manifest, progress, records, shards, storage, transforms
 from pipeline.config import PipelineConfig, field_maps, load
 from pipeline.plan import plan_tasks
 from pipeline.process import Job, Sink
 from pipeline.records import Task
 from pipeline.report import print_table
+from pipeline.steps import build_steps, input_files
 from quality_classifier.scoring import load_classifier
 
 
@@ -40,6 +41,7 @@ def describe(
 ) -> tuple[Job, dict[str, Any]]:
     """What tasks share, and what the manifest will say of the run."""
     classifier = load_classifier(config.classifier, config.label)
+    build_steps(config.steps)  # what is wrong with them is said now, not by a worker
     job = Job(
         sink=Sink(
             config.output,
@@ -53,6 +55,7 @@ def describe(
         label=config.label,
         seed=config.seed,
         steps=config.steps,
+        step_files={path: shards.checksum(path) for path in input_files(config.steps)},
         fields=field_maps(config),
         html_extractor=config.html_extractor,
         max_document_bytes=config.max_document_bytes,
@@ -68,7 +71,7 @@ def describe(
             "card": dict(classifier.card),
         },
         "key": records.fingerprint(
-            settings, classifier.fingerprint, [asdict(task) for task in tasks]
+            settings, classifier.fingerprint, job.step_files, [asdict(task) for task in tasks]
         ),
     }
     return job, about

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from pipeline import schema
 from pipeline.decision import FloatArray, Rule, critical_alpha, keep_draw
+from quality_classifier.audit import domain
 
 Summary = dict[str, pa.Table]
 Counts = npt.NDArray[np.int64]
@@ -29,15 +30,6 @@ so ``--alpha 2.3`` decides exactly as the stop 2.3 counts."""
 EXAMPLES_PER_KIND = 3
 EXAMPLE_CHARACTERS = 1500
 _EXAMPLE_SEED = 0x77696E6E6F77
-
-# Host of a URL: after the scheme and any user name, before port, path, query or fragment.
-_HOST = r"^[A-Za-z][A-Za-z0-9+.\-]*://(?:[^/?#@]*@)?(?:www\.)?(?P<host>[^/?#:]+)"
-
-
-def domain(url: pa.Array) -> pa.Array:
-    """Host names of n URLs, lower-cased, without ``www.``; ``(none)`` where there is none."""
-    host = pc.struct_field(pc.extract_regex(pc.utf8_lower(url), _HOST), "host")
-    return pc.fill_null(host, "(none)").cast(pa.string())
 
 
 class TaskSummary:

@@ -36,6 +36,7 @@ def here(tmp_path_factory):
     write_jsonl(folder / "web" / "4.jsonl", documents(100, 4))
     write_jsonl(folder / "wiki" / "0.jsonl.gz", documents(60, 0, "wiki"))
     write_classifier(folder / "classifier")
+    (folder / "steps.yaml").write_text("steps: {gopher: {min_words: many}}")
     run.main([*flags(folder), "--direct_num_workers=1", f"--output={folder}/scored"])
     return folder
 
@@ -226,6 +227,19 @@ def test_what_is_complete_is_not_done_again_and_what_changed_is(here, tmp_path, 
     assert fingerprints(output) == fingerprints(tmp_path / "fresh")
 
 
+def test_another_content_of_a_steps_file_is_another_run(here, tmp_path):
+    words = tmp_path / "words.txt"
+    words.write_text("nowhere\n")
+    steps = {"url_blocklist": {"domains": [str(words)]}}
+    (tmp_path / "config.yaml").write_text(json.dumps({"steps": steps}))
+    command = [*flags(here), f"--config={tmp_path}/config.yaml", f"--output={tmp_path}/scored"]
+    run.main(command)
+    assert "url_domain" not in manifest(tmp_path / "scored")["accounting"]["web"]
+    words.write_text("a.example\n")
+    with pytest.raises(ValueError, match="finished run"):
+        run.main([*command, "--resume"])
+
+
 def _fail(*arguments, **named):
     raise RuntimeError("cut off")
 
@@ -290,6 +304,7 @@ def test_damaged_input_is_quarantined_counted_and_named(tmp_path):
         ({"--classifier": "--classifier={here}/web"}, "web"),
         ({"--seed": "--threshold=0.5"}, "no meaning"),
         ({"--seed": "--steps=gofer"}, "unknown steps"),
+        ({"--seed": "--config={here}/steps.yaml"}, "step gopher: min_words"),
         ({"--seed": "--config={here}/web/4.jsonl"}, "4.jsonl"),
     ],
 )

@@ -17,10 +17,10 @@ from pipeline.summary import (
     THRESHOLD_GRID,
     TaskSummary,
     check_accounting,
-    domain,
     empty,
     merge,
 )
+from quality_classifier.audit import domain
 
 documents = st.lists(
     st.fixed_dictionaries(

@@ -251,6 +251,28 @@ def test_the_table_of_the_terminal(run, capsys):
     assert sum(int(row[2].replace(",", "")) for row in rows) == language
 
 
+def test_a_source_that_could_not_be_read_at_all_is_said_to_be_so():
+    rows = [
+        {
+            "source": name,
+            "filtered": True,
+            "outcome": outcome,
+            "documents": n,
+            "bytes": 0,
+            "words": 0,
+        }
+        for name, outcomes in {
+            "web": {"read": 4, "kept": 1, "quarantined": 3},
+            "odd": {"read": 3, "kept": 0, "quarantined": 3},
+            "none": {"read": 0, "kept": 0},
+        }.items()
+        for outcome, n in outcomes.items()
+    ]
+    said = report.table(pa.Table.from_pylist(rows, schema.SOURCES))
+    assert "No record of odd could be read" in said
+    assert said.count("could be read") == 1
+
+
 def test_thousands_are_separated_and_nothing_is_a_dash():
     names = schema.SOURCES.names
     rows = [

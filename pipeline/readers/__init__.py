@@ -1,6 +1,8 @@
 """Readers: files of any known format in, batches of documents out."""
 
 from pipeline.readers.contract import (
+    HTML_EXTRACTOR,
+    MAX_DOCUMENT_BYTES,
     FieldMap,
     InputRange,
     Quarantined,
@@ -10,6 +12,8 @@ from pipeline.readers.contract import (
 from pipeline.readers.formats import digest_range, plan_ranges, read_batches
 
 __all__ = [
+    "HTML_EXTRACTOR",
+    "MAX_DOCUMENT_BYTES",
     "FieldMap",
     "InputRange",
     "Quarantined",

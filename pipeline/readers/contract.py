@@ -31,6 +31,10 @@ Unit = Literal["byte", "compressed byte", "record"]
 """What a position counts: bytes of the decompressed stream, bytes of the file as it is stored, or
 records (rows) from the start of the file. All count from 0."""
 
+MAX_DOCUMENT_BYTES = 64 << 20
+HTML_EXTRACTOR = "resiliparse"
+"""Defaults: longer records are quarantined; how text is taken from web pages (docs/log.md)."""
+
 CONTENT_CHARACTERS = 1000
 """How much of a quarantined record is kept for a person to look at."""
 

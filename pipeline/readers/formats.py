@@ -10,6 +10,8 @@ import xxhash
 
 from pipeline.readers import arrow_files, parquet
 from pipeline.readers.contract import (
+    HTML_EXTRACTOR,
+    MAX_DOCUMENT_BYTES,
     Digest,
     FieldMap,
     InputRange,
@@ -107,8 +109,8 @@ def read_batches(
     *,
     on_quarantine: OnQuarantine = refuse,
     open_input: OpenInput = open_local,
-    max_document_bytes: int = 64 << 20,
-    html_extractor: str = "resiliparse",
+    max_document_bytes: int = MAX_DOCUMENT_BYTES,
+    html_extractor: str = HTML_EXTRACTOR,
     digest: Digest | None = None,
     report: ReadReport | None = None,
 ) -> Iterator[pa.RecordBatch]:

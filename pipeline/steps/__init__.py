@@ -13,7 +13,7 @@ from pipeline.steps.language import Language
 from pipeline.steps.repetition import GopherRepetition
 from pipeline.steps.urls import UrlBlocklist
 
-__all__ = ["Step", "build_steps"]
+__all__ = ["Step", "build_steps", "input_files"]
 
 _STEPS: Mapping[str, Callable[..., Step]] = {
     "url_blocklist": UrlBlocklist,
@@ -24,6 +24,13 @@ _STEPS: Mapping[str, Callable[..., Step]] = {
     "fineweb": FineWeb,
     "decontamination": Decontamination,
 }
+
+_INPUT_FILES = {
+    "url_blocklist": ("domains", "words", "substrings"),
+    "c4": ("bad_words",),
+    "decontamination": ("files",),
+}
+"""The settings that name files. What a run's output depends on is their content."""
 
 
 def build_steps(settings: Mapping[str, Mapping[str, Any]]) -> list[Step]:
@@ -36,6 +43,16 @@ def build_steps(settings: Mapping[str, Mapping[str, Any]]) -> list[Step]:
         ValueError: a step or setting is unknown, missing or wrong; the message names the step.
     """
     return [_build(name, values) for name, values in settings.items()]
+
+
+def input_files(settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The paths of all files that the steps of a run read, in order."""
+    return [
+        path
+        for step, values in settings.items()
+        for name in _INPUT_FILES.get(step, ())
+        for path in values[name]
+    ]
 
 
 def _build(name: str, values: Mapping[str, Any]) -> Step:

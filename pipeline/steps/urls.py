@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from pipeline.steps.contract import Codes, Flags, first_failing
 from pipeline.steps.lists import any_of, matches, read_lists, word_pattern
-from pipeline.summary import domain
+from quality_classifier.audit import domain
 from quality_classifier.hashing import xxh3_64
 
 Hashes = npt.NDArray[np.uint64]
