@@ -1,0 +1,158 @@
+r"""A trained model in; its answers to evaluation tasks out, and every score that follows from them.
+
+python ablations/evaluate.py run=run/ tasks=[arc_e,piqa,blimp] shots=0 local=DIR
+
+Every default is in ``conf/evaluate.yaml``. Into the run's folder (or ``output``) go:
+
+    logprobs.arrow      every choice's log-probability (:data:`ablations.tasks.answered.LOGPROBS`)
+    generations.arrow   every written answer (:data:`ablations.tasks.answered.GENERATIONS`)
+    tasks.arrow         every item's scores (:data:`ablations.results.TASKS`)
+    evaluation.json     what was asked, where the data were from, scores with intervals, and which
+                        tasks were not run and why; written last
+"""
+
+import dataclasses
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import hydra
+import pyarrow as pa
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from ablations import results
+from ablations.evaluation import Asked, Evaluation, TaskSet, ask, gather
+from ablations.tasks import answered, task, trained
+from ablations.tasks.places import Places
+from ablations.tasks.scores import Score
+from pipeline import storage
+
+FORMAT = 1
+ABOUT = "evaluation.json"
+
+
+@dataclass
+class EvaluateConfig:
+    """What ``ablations/evaluate.py`` is told; ``conf/evaluate.yaml`` explains the fields."""
+
+    run: str = MISSING
+    output: str | None = None
+    tasks: list[str] = field(default_factory=list)
+    shots: Any = MISSING
+    limit: int | None = None
+    seed: int = MISSING
+    places: list[str] = field(default_factory=list)
+    local: str | None = None
+    cache: str = MISSING
+    device: str = MISSING
+    precision: str = MISSING
+    batch_tokens: int = MISSING
+    length: int | None = None
+
+
+def evaluate(config: EvaluateConfig) -> Evaluation:
+    """Ask a run's model what the config says, and write the answers.
+
+    Raises:
+        ValueError: a task, a place of data, or the run is not there or not what it should be.
+    """
+    asked = Asked(select(config.tasks), config.shots, config.limit, config.seed)
+    local = Path(config.local) if config.local is not None else None
+    where = Places(config.places, local, Path(config.cache))
+    model = trained.load(
+        config.run,
+        device=config.device,
+        precision=config.precision,
+        batch_tokens=config.batch_tokens,
+        length=config.length,
+    )
+    evaluation = ask(model, *gather(asked, where), progress=_progress)
+    about = {"asked": dataclasses.asdict(asked), "run": config.run}
+    write(config.output or config.run, evaluation, about)
+    return evaluation
+
+
+def select(names: Sequence[str]) -> list[str]:
+    """Task names, with ``nlg``, ``nlu`` and ``all`` spelt out, each once and in order.
+
+    Raises:
+        ValueError: no such task or group.
+    """
+    everything = {name: task.load(name).group for name in task.names()}
+    out: dict[str, None] = {}
+    for name in names:
+        if name in everything:
+            out[name] = None
+        elif name in ("all", "nlg", "nlu", "extra"):
+            out |= dict.fromkeys(n for n, group in everything.items() if name in ("all", group))
+        else:
+            raise ValueError(
+                f"there is no task {name!r}: choose from all, nlg, nlu, {', '.join(everything)}"
+            )
+    return list(out)
+
+
+def write(folder: str, evaluation: Evaluation, about: dict[str, Any]) -> None:
+    """Write the tables, then what they are."""
+    for name, table, schema in (
+        ("logprobs", evaluation.logprobs, answered.LOGPROBS),
+        ("generations", evaluation.generations, answered.GENERATIONS),
+        ("tasks", evaluation.tasks, results.TASKS),
+    ):
+        with (
+            storage.open_output(storage.join(folder, f"{name}.arrow")) as file,
+            pa.ipc.new_file(file, schema) as writer,
+        ):
+            writer.write_table(table)
+    value = {"format": FORMAT, **about, **evaluation.about}
+    storage.write_json(storage.join(folder, ABOUT), value)
+
+
+def table(scores: Sequence[Score], not_run: dict[str, str]) -> str:
+    """Scores and what was not run, for a terminal."""
+    lines = [f"{'task':18} {'shots':>5} {'metric':22} {'items':>6} {'score':>7}  95 % interval"]
+    for score in scores:
+        line = f"{score.task:18} {score.shots:>5} {score.metric:22} {score.items:>6}"
+        line += f" {score.value:7.4f}"
+        if score.low is not None and score.high is not None:
+            line += f"  {score.low:.4f} to {score.high:.4f}"
+        if score.at_chance:
+            line += f"  at chance ({score.chance:.4f})"
+        lines.append(line)
+    lines += [f"{name:18} not run: {reason}" for name, reason in not_run.items()]
+    return "\n".join(lines)
+
+
+def _progress(sets: Sequence[TaskSet]) -> Iterator[TaskSet]:
+    """Says on a terminal which task is being asked."""
+    for number, each in enumerate(sets, 1):
+        begun = time.perf_counter()
+        if sys.stderr.isatty():
+            print(f"{number}/{len(sets)} {each.task.name}: {len(each.items)} items", end=" ",
+                  file=sys.stderr, flush=True)  # fmt: skip
+        yield each
+        if sys.stderr.isatty():
+            print(f"in {time.perf_counter() - begun:.0f} s", file=sys.stderr)
+
+
+ConfigStore.instance().store(name="evaluate_schema", node=EvaluateConfig)
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="evaluate")
+def main(config: DictConfig) -> None:
+    """Evaluate and print the scores."""
+    try:
+        if missing := sorted(OmegaConf.missing_keys(config)):
+            raise ValueError(f"{', '.join(missing)} missing: give it as {missing[0]}=VALUE")
+        evaluation = evaluate(cast(EvaluateConfig, OmegaConf.to_object(config)))
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    print(table(evaluation.summary, evaluation.about["not_run"]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""Ask a model the items of some tasks: data, demonstrations, answers, scores, and what was not run.
+
+No file of a run is read or written here; :mod:`ablations.evaluate` does that.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import xxhash
+
+from ablations.tasks import answered, places
+from ablations.tasks import task as definitions
+from ablations.tasks.items import Item, items_of, with_demonstrations
+from ablations.tasks.language_model import LanguageModel
+from ablations.tasks.places import Places, Record, UnavailableError
+from ablations.tasks.scores import Score, scores, summarise
+from ablations.tasks.task import Form, Task
+
+FEW = "few"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked: task names, the shots (a number, or ``few`` for GLaM's own), and how many
+    items of each task at most, drawn by their ids. ``seed`` draws demonstrations.
+    """
+
+    tasks: Sequence[str]
+    shots: int | str = 0
+    limit: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not (self.shots == FEW or (isinstance(self.shots, int) and self.shots >= 0)):
+            raise ValueError(f"shots is {self.shots!r}: give a number, or {FEW!r}")
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit is {self.limit}: leave it out, or ask for 1 or more")
+
+    def shots_of(self, task: Task) -> int:
+        """The number of demonstrations of a task."""
+        return task.few if self.shots == FEW else int(self.shots)
+
+
+@dataclass(frozen=True)
+class TaskSet:
+    """The items of one task as they will be asked, and where they and their examples are from."""
+
+    task: Task
+    shots: int
+    items: Sequence[Item]
+    about: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything that was answered. Tables are of the schemas of their names in lower case."""
+
+    logprobs: pa.Table
+    generations: pa.Table
+    tasks: pa.Table
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def summary(self) -> list[Score]:
+        """The table for people."""
+        return summarise(self.tasks)
+
+
+def gather(asked: Asked, where: Places) -> tuple[list[TaskSet], dict[str, str]]:
+    """The items of all tasks that have data, and for the others why they will not run.
+
+    Raises:
+        ValueError: an unknown task, or records that do not fit theirs.
+    """
+    sets, not_run = [], {}
+    for task in [definitions.load(name) for name in asked.tasks]:
+        try:
+            sets.append(_task_set(task, asked, where))
+        except UnavailableError as error:
+            not_run[task.name] = str(error)
+    return sets, not_run
+
+
+def ask(
+    model: LanguageModel,
+    sets: Sequence[TaskSet],
+    not_run: dict[str, str],
+    progress: Callable[[Sequence[TaskSet]], Iterator[TaskSet]] = iter,
+) -> Evaluation:
+    """Put all items to a model.
+
+    Args:
+        model: whom to ask.
+        sets: of :func:`gather`.
+        not_run: of :func:`gather`, to be carried along.
+        progress: wraps the loop over tasks, to show where it is.
+    """
+    likely, written, about = [], [], {}
+    for each in progress(sets):
+        rows = answered.logprobs(each.task, each.items, each.shots, model)
+        likely.append(rows)
+        if each.task.form == Form.answer:
+            written.append(answered.generations(each.task, each.items, each.shots, model))
+        truncated = sum(rows["truncated"].to_pylist())
+        about[each.task.name] = {**each.about, "truncated_contexts": truncated}
+    logprobs = pa.concat_tables([answered.LOGPROBS.empty_table(), *likely])
+    generations = pa.concat_tables([answered.GENERATIONS.empty_table(), *written])
+    table = scores([each.task for each in sets], logprobs, generations)
+    summary = [dataclasses.asdict(score) for score in summarise(table)]
+    return Evaluation(
+        logprobs,
+        generations,
+        table,
+        {"tasks": about, "not_run": dict(not_run), "scores": summary},
+    )
+
+
+def _task_set(task: Task, asked: Asked, where: Places) -> TaskSet:
+    kind = next((k for k in where.kinds if k in task.data and where.has(k, task.data[k])), None)
+    if kind is None:
+        known = {name: place.path for name, place in task.data.items()}
+        raise UnavailableError(f"no data in {list(where.kinds)}; it could be in {known}")
+    place = task.data[kind]
+    shots = asked.shots_of(task)
+    everything = items_of(task, place, places.records(place, kind, where), shots)
+    items = _sample(everything, asked.limit)
+    train = _training(task, kind, where) if shots else None
+    pool = everything if train is None else items_of(task, place, train, shots)
+    about = {
+        "title": task.title,
+        "place": kind,
+        "path": place.path,
+        "items": len(items),
+        "whole": not place.part and len(items) == len(everything),
+        "shots": shots,
+        "demonstrations": None if not shots else ("the set itself" if train is None else "train"),
+        "definition": definitions.describe(task),
+    }
+    asked_items = with_demonstrations(items, pool, shots, asked.seed, same=train is None)
+    return TaskSet(task, shots, asked_items, about)
+
+
+def _training(task: Task, kind: str, where: Places) -> Sequence[Record] | None:
+    return places.training_records(task.data[kind], kind, where)
+
+
+def _sample(items: Sequence[Item], limit: int | None) -> list[Item]:
+    """At most so many items, by the hash of their ids, in their order."""
+    if limit is None or len(items) <= limit:
+        return list(items)
+    chosen = sorted(items, key=lambda item: xxhash.xxh3_64_intdigest(item.id.encode()))[:limit]
+    ids = {item.id for item in chosen}
+    return [item for item in items if item.id in ids]

@@ -1,0 +1,129 @@
+"""Scoring rules over a table of log-probabilities: pure reductions, so any rule can come later.
+
+The model chooses the choice of the largest score, the first one among equals:
+
+- ``sum``: log P(choice | context)
+- ``per_token``: that over the choice's tokens. GPT-3's rule for most sets (Brown et al. 2020,
+  section 2.4), and GLaM's, "normalised by option length"
+- ``per_byte``: that over its UTF-8 bytes, which does not depend on a tokenizer
+- ``unconditional``: log P(choice | context) - log P(choice | "Answer:"), GPT-3's for ARC,
+  OpenBookQA and RACE
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The choices of the items of one task, those of an item in a row.
+
+    ``starts`` int64 [items] is where each item's begin; the rest is [choices]. ``unconditional``
+    is NaN where it was not asked.
+    """
+
+    starts: IntArray
+    logprob: FloatArray
+    tokens: IntArray
+    bytes: IntArray
+    unconditional: FloatArray
+    correct: BoolArray
+    greedy: BoolArray
+
+    @classmethod
+    def of(cls, table: pa.Table) -> "Choices":
+        """From rows of :data:`ablations.tasks.answered.LOGPROBS` of one task and one shots."""
+        first = table["choice"].to_numpy() == 0
+        return cls(
+            starts=np.flatnonzero(first),
+            logprob=table["logprob"].to_numpy(),
+            tokens=table["tokens"].to_numpy(),
+            bytes=table["bytes"].to_numpy(),
+            unconditional=table["unconditional"].to_numpy(),
+            correct=table["correct"].to_numpy(),
+            greedy=table["greedy"].to_numpy(),
+        )
+
+    @property
+    def sizes(self) -> IntArray:
+        """How many choices each item has: int64 [items]."""
+        return np.diff(np.append(self.starts, len(self.logprob)))
+
+    @property
+    def item(self) -> IntArray:
+        """Which item each choice belongs to: int64 [choices]."""
+        return np.repeat(np.arange(len(self.starts)), self.sizes)
+
+
+RULES: Mapping[str, Callable[[Choices], FloatArray]] = {
+    "sum": lambda c: c.logprob,
+    "per_token": lambda c: c.logprob / c.tokens,
+    "per_byte": lambda c: c.logprob / c.bytes,
+    "unconditional": lambda c: c.logprob - c.unconditional,
+}
+"""The score of each choice, float64 [choices]."""
+
+
+def chosen(choices: Choices, rule: str) -> IntArray:
+    """The row of the choice that the rule picks for each item: int64 [items]."""
+    score = RULES[rule](choices)
+    best = np.maximum.reduceat(score, choices.starts)[choices.item]
+    row = np.where(score == best, np.arange(len(score)), len(score))
+    return np.minimum.reduceat(row, choices.starts)
+
+
+def accuracy(choices: Choices, rule: str) -> FloatArray:
+    """Whether a right choice is picked, 0 or 1: float64 [items]."""
+    return choices.correct[chosen(choices, rule)].astype(np.float64)
+
+
+def accuracy_by_chance(choices: Choices) -> FloatArray:
+    """The share of choices that are right: float64 [items]."""
+    return np.add.reduceat(choices.correct.astype(np.float64), choices.starts) / choices.sizes
+
+
+def gold_probability(choices: Choices) -> FloatArray:
+    """The probability of the right choices among all choices of an item: float64 [items].
+
+    Of whole choices (``sum``), which are events of one distribution. Under partial evaluation it
+    is the posterior of the right context under equal priors.
+    """
+    top = np.maximum.reduceat(choices.logprob, choices.starts)[choices.item]
+    weight = np.exp(choices.logprob - top)
+    right = np.add.reduceat(np.where(choices.correct, weight, 0.0), choices.starts)
+    return right / np.add.reduceat(weight, choices.starts)
+
+
+def gold_bits(choices: Choices) -> tuple[FloatArray, FloatArray]:
+    """Bits and UTF-8 bytes of the first right choice of each item: float64 [items] each."""
+    row = np.where(choices.correct, np.arange(len(choices.correct)), len(choices.correct))
+    row = np.minimum.reduceat(row, choices.starts)
+    return -choices.logprob[row] / np.log(2), choices.bytes[row].astype(np.float64)
+
+
+def all_greedy(choices: Choices) -> FloatArray:
+    """Whether each token of the only choice is the model's likeliest: float64 [items]."""
+    return choices.greedy[choices.starts].astype(np.float64)
+
+
+def f1a(choices: Choices, rule: str) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """MultiRC's F1 over all answers, as parts: numerator, denominator, chance, float64 [items].
+
+    Each item is one answer to a question, with the choices no and yes. Its parts are 2 TP and
+    2 TP + FP + FN, of "yes" as the positive. Chance is the F1 of answering by a fair coin, spread
+    over items by their denominators, so that sums of parts have it as their ratio.
+    """
+    said = (chosen(choices, rule) - choices.starts).astype(np.bool_)
+    true = choices.correct[choices.starts + 1]
+    numerator = 2 * (said & true).astype(np.float64)
+    denominator = numerator + (said != true).astype(np.float64)
+    coin = true.astype(np.float64), 0.5 + true
+    return numerator, denominator, denominator * float(coin[0].sum() / coin[1].sum())

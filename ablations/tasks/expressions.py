@@ -1,0 +1,100 @@
+"""Jinja as task files use it: templates for prompts, expressions for what a record's fields mean.
+
+Sandboxed: a task file can compute with a record, and cannot reach anything else. A name that a
+record lacks is an error, never an empty string.
+"""
+
+import functools
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from jinja2 import StrictUndefined, TemplateError, Undefined
+from jinja2.sandbox import SandboxedEnvironment
+
+
+class ExpressionError(ValueError):
+    """A template or expression of a task file that cannot be evaluated on a record."""
+
+
+def render(template: str, values: Mapping[str, Any]) -> str:
+    """The text of a template.
+
+    Raises:
+        ExpressionError: bad syntax, or a name that is missing.
+    """
+    try:
+        return _template(template).render(**values)
+    except (TemplateError, TypeError, KeyError, IndexError, ValueError) as error:
+        raise ExpressionError(f"{template!r}: {error}") from None
+
+
+def evaluate(expression: str, values: Mapping[str, Any]) -> Any:
+    """The value of an expression.
+
+    Raises:
+        ExpressionError: bad syntax, or a name that is missing.
+    """
+    try:
+        value = _expression(expression)(**values)
+    except (TemplateError, TypeError, KeyError, IndexError, ValueError) as error:
+        raise ExpressionError(f"{expression!r}: {error}") from None
+    if isinstance(value, Undefined):
+        raise ExpressionError(f"{expression!r} names a field that the record lacks")
+    return value
+
+
+def _wikihow(text: str) -> str:
+    """HellaSwag's WikiHow markup as prose, as lm-evaluation-harness does it."""
+    text = text.strip().replace(" [title]", ". ")
+    return re.sub(r"\[.*?\]", "", text).replace("  ", " ")
+
+
+def _mark_word(text: str, index: int, words: str) -> str:
+    """``text`` with the word or words at ``index`` (counted by white space) between asterisks."""
+    before = " ".join(text.split()[:index])
+    after = text[len(before) + len(words) + bool(before) :]
+    return f"{before} *{words}*{after}".lstrip()
+
+
+def _in_sentence(option: str, place: int) -> str:
+    """An option without its leading capital if it is an article or pronoun inside a sentence."""
+    first = option.split(" ", 1)[0]
+    small = first in {"The", "A", "An", "My", "Your", "His", "Her", "Its", "Our", "Their"}
+    return option[:1].lower() + option[1:] if small and place > 0 else option
+
+
+_FILTERS: Mapping[str, Callable[..., Any]] = {
+    "wikihow": _wikihow,
+    "mark_word": _mark_word,
+    "in_sentence": _in_sentence,
+    "after": lambda text, head: head + text,
+    "fill": lambda text, frame: frame.replace("@placeholder", text),
+    "uncapitalise": lambda text: text[:1].lower() + text[1:],
+    "capitalise": lambda text: text[:1].upper() + text[1:],
+    "each_alone": lambda texts: [[text] for text in texts],
+    "spans_of": lambda spans, text: [text[s["start"] : s["end"] + 1] for s in spans],
+    "positions_of": lambda texts, wanted: [i for i, text in enumerate(texts) if text in wanted],
+}
+
+
+def _pairs(*columns: Iterable[Any]) -> Sequence[tuple[Any, ...]]:
+    return list(zip(*columns, strict=True))
+
+
+@functools.cache
+def _environment() -> SandboxedEnvironment:
+    environment = SandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+    environment.filters.update(_FILTERS)
+    environment.globals["pairs"] = _pairs
+    return environment
+
+
+@functools.cache
+def _template(source: str) -> Any:
+    return _environment().from_string(source)
+
+
+@functools.cache
+def _expression(source: str) -> Any:
+    return _environment().compile_expression(source, undefined_to_none=False)

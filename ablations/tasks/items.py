@@ -1,0 +1,170 @@
+"""Records of a task as items: what is asked of the model, and which answers are right."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from ablations.tasks.expressions import ExpressionError, evaluate, render
+from ablations.tasks.places import Record
+from ablations.tasks.task import Form, Place, Task
+
+JOINER = "\n\n"
+"""Between demonstrations: remembered of GLaM, printed so for GPT-3."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question of a task.
+
+    ``contexts`` and ``continuations`` are of one length, one pair for each choice; where the model
+    writes, the one choice is the first acceptable answer. ``correct`` says which choices are right.
+    ``answers`` are the acceptable written ones, each a list of spans; none for other forms.
+    ``demonstration`` is the item with its right answer, as another item's example.
+    """
+
+    id: str
+    cluster: str
+    contexts: Sequence[str]
+    continuations: Sequence[str]
+    correct: Sequence[bool]
+    answers: Sequence[Sequence[str]]
+    demonstration: str
+
+    @property
+    def text(self) -> str:
+        """All that a model could have seen before: question, choices and answers, each once."""
+        parts = [*self.contexts, *self.continuations, *(" ".join(a) for a in self.answers)]
+        return "\n".join(dict.fromkeys(parts))
+
+
+def items_of(task: Task, place: Place, records: Sequence[Record], shots: int = 0) -> list[Item]:
+    """The items of some records, in order. Ids are the records' numbers (and their parts').
+
+    Args:
+        task: what to make of a record.
+        place: where the records are from.
+        records: as they lie there.
+        shots: how many demonstrations will stand before the prompt; templates can use it.
+
+    Raises:
+        ValueError: a record does not fit the task; the message names it.
+    """
+    items = []
+    for number, record in enumerate(records):
+        try:
+            parts = [None] if place.each is None else evaluate(place.each, record)
+            for part, row in enumerate(parts):
+                name = str(number) if place.each is None else f"{number}.{part}"
+                values = dict(record) if place.each is None else {**record, "row": row}
+                items.append(_item(task, place, name, str(number), values, shots))
+        except (ExpressionError, TypeError, IndexError, AttributeError) as error:
+            raise ValueError(
+                f"record {number} of {place.path} does not fit task {task.name}: {error}"
+            ) from None
+    return items
+
+
+def with_demonstrations(
+    items: Sequence[Item], pool: Sequence[Item], shots: int, seed: int, same: bool
+) -> list[Item]:
+    """Items with ``shots`` random demonstrations each, drawn by the item's id and the seed.
+
+    So an item has the same ones in every run, whatever else is asked. ``same`` says that the pool
+    is the set itself: then an item is shown none of its own cluster.
+
+    Raises:
+        ValueError: the pool is too small.
+    """
+    if shots == 0:
+        return list(items)
+    clusters = np.array([item.cluster for item in pool])
+    out = []
+    for item in items:
+        allowed = np.flatnonzero(clusters != item.cluster) if same else np.arange(len(pool))
+        if len(allowed) < shots:
+            raise ValueError(f"{shots} shots need as many examples; there are {len(allowed)}")
+        draw = np.random.default_rng([seed, xxhash.xxh3_64_intdigest(item.id.encode())])
+        chosen = draw.choice(allowed, shots, replace=False)
+        before = "".join(pool[i].demonstration + JOINER for i in chosen)
+        contexts = [before + context for context in item.contexts]
+        out.append(
+            Item(
+                item.id,
+                item.cluster,
+                contexts,
+                item.continuations,
+                item.correct,
+                item.answers,
+                item.demonstration,
+            )
+        )
+    return out
+
+
+def _item(
+    task: Task, place: Place, name: str, group: str, record: Mapping[str, Any], shots: int
+) -> Item:
+    fields = {**task.fields, **place.fields}
+    values = {key: evaluate(expression, record) for key, expression in fields.items()}
+    values["shots"] = shots
+    contexts, continuations, correct = _choices(task, values)
+    answers = _answers(task, values) if task.form == Form.answer else []
+    right = correct.index(True)
+    # Items of one record share its passage; "cluster" says so where records share one.
+    cluster = group if task.cluster is None else str(evaluate(task.cluster, record))
+    return Item(
+        id=name,
+        cluster=cluster,
+        contexts=contexts,
+        continuations=continuations,
+        correct=correct,
+        answers=answers,
+        demonstration=contexts[right] + continuations[right],
+    )
+
+
+def _choices(task: Task, values: Mapping[str, Any]) -> tuple[list[str], list[str], list[bool]]:
+    """Contexts, continuations and which are right; a space parts an answer from its prompt."""
+    if task.form == Form.partial:
+        contexts = list(values["contexts"])
+        return (
+            contexts,
+            [values["continuation"]] * len(contexts),
+            _correct(values["gold"], len(contexts)),
+        )
+    prompt = render(task.prompt, values)
+    match task.form:
+        case Form.choice:
+            texts = [str(choice) for choice in values["choices"]]
+            correct = _correct(values["gold"], len(texts))
+        case Form.last_word:
+            texts, correct = [values["answer"]], [True]
+        case _:
+            texts, correct = [written(_answers(task, values)[0])], [True]
+    space = " " if prompt else ""
+    return [prompt] * len(texts), [space + text for text in texts], correct
+
+
+def written(spans: Sequence[str]) -> str:
+    """An answer of several spans as a model writes it."""
+    return ", ".join(spans)
+
+
+def _answers(task: Task, values: Mapping[str, Any]) -> list[list[str]]:
+    """Acceptable answers; none at all means that there is no answer, and saying so is right."""
+    answers = [[str(span) for span in spans] for spans in values["answers"]]
+    if not answers:
+        if task.no_answer is None:
+            raise ExpressionError("it has no acceptable answer")
+        return [[task.no_answer]]
+    return answers
+
+
+def _correct(gold: int | Sequence[int], choices: int) -> list[bool]:
+    right = {gold} if isinstance(gold, int) else set(gold)
+    if not right or not all(0 <= choice < choices for choice in right):
+        raise ExpressionError(f"gold is {gold!r}, which names none of {choices} choices")
+    return [choice in right for choice in range(choices)]

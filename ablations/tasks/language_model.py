@@ -1,0 +1,181 @@
+"""The two questions that an evaluation asks of a model, and our models' answers to them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ablations.tasks.beam import Hypothesis, beam_search
+from model.glam import GLaM
+from model.tokenizer import TextCodec
+from model.weight import copies
+
+
+class LogLikelihoods(NamedTuple):
+    """Of n continuations, each an array [n].
+
+    ``logprob`` float64 is natural, summed over ``tokens`` (int64). ``greedy`` says that each token
+    was the likeliest, ``truncated`` that the start of the context did not fit.
+    """
+
+    logprob: npt.NDArray[np.float64]
+    tokens: npt.NDArray[np.int64]
+    greedy: npt.NDArray[np.bool_]
+    truncated: npt.NDArray[np.bool_]
+
+
+class LanguageModel(Protocol):
+    """What an evaluation needs of a model."""
+
+    def loglikelihood(
+        self, contexts: Sequence[str], continuations: Sequence[str]
+    ) -> LogLikelihoods:
+        """How likely each continuation is after its context."""
+        ...
+
+    def generate(
+        self, contexts: Sequence[str], *, stop: str, max_tokens: int, beams: int
+    ) -> list[str]:
+        """What follows each context, up to ``stop`` or the end of the document."""
+        ...
+
+
+class Pair(NamedTuple):
+    """Tokens of a context, a boundary first, and of its continuation."""
+
+    context: list[int]
+    continuation: list[int]
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class TokenModel:
+    """A GLaM model and its tokenizer as a :class:`LanguageModel`.
+
+    ``max_tokens`` is the longest sequence that it is given, the length it was trained on;
+    ``batch_tokens`` the size of a padded batch.
+    """
+
+    model: GLaM
+    codec: TextCodec
+    max_tokens: int
+    batch_tokens: int = 8192
+
+    def pair(self, context: str, continuation: str) -> Pair:
+        """Tokens of a pair, cut where the tokens of the context end within those of the whole.
+
+        Spaces at the end of the context belong to the continuation, since tokens start with
+        spaces: both as lm-evaluation-harness does it. A context that is too long loses its start.
+
+        Raises:
+            ValueError: the continuation has no tokens, or more than the model takes.
+        """
+        bare = context.rstrip()
+        before, whole = self._encode([bare, context + continuation])
+        after = whole[len(before) :]
+        if not after or len(after) > self.max_tokens:
+            raise ValueError(
+                f"the continuation {continuation!r} has {len(after)} tokens of the whole; the model"
+                f" takes 1 to {self.max_tokens}"
+            )
+        # The last token is only predicted, so max_tokens + 1 of them fit.
+        sequence = [self.codec.boundary_id, *whole]
+        kept = sequence[-(self.max_tokens + 1) :]
+        return Pair(kept[: -len(after)], after, len(kept) < len(sequence))
+
+    @torch.no_grad()
+    def loglikelihood(
+        self, contexts: Sequence[str], continuations: Sequence[str]
+    ) -> LogLikelihoods:
+        """See :class:`LanguageModel`. Equal pairs are asked once, those of like length together."""
+        asked = list(zip(contexts, continuations, strict=True))
+        unique = list(dict.fromkeys(asked))
+        pairs = [self.pair(*pair) for pair in unique]
+        n = len(pairs)
+        logprob, greedy = np.empty(n, np.float64), np.empty(n, np.bool_)
+        with copies(self.model):
+            for batch in self._batches([len(p.context) + len(p.continuation) - 1 for p in pairs]):
+                found = self._score([pairs[i] for i in batch])
+                logprob[batch], greedy[batch] = zip(*found, strict=True)
+        tokens = np.array([len(p.continuation) for p in pairs], np.int64)
+        truncated = np.array([p.truncated for p in pairs], np.bool_)
+        place = {pair: i for i, pair in enumerate(unique)}
+        index = np.array([place[pair] for pair in asked], np.int64)
+        return LogLikelihoods(logprob[index], tokens[index], greedy[index], truncated[index])
+
+    @torch.no_grad()
+    def generate(
+        self, contexts: Sequence[str], *, stop: str, max_tokens: int, beams: int
+    ) -> list[str]:
+        """See :class:`LanguageModel`; beam search with GPT-3's length penalty.
+
+        Contexts keep room for the answer: their start is cut.
+        """
+        room = self.max_tokens - max_tokens
+        if room < 1:
+            raise ValueError(f"no room for {max_tokens} new tokens in {self.max_tokens}")
+        boundary = self.codec.boundary_id
+        prompts = [[boundary, *tokens][-room:] for tokens in self._encode([*contexts])]
+        out = [""] * len(prompts)
+        with copies(self.model):
+            for batch in self._batches([beams * (len(p) + max_tokens) for p in prompts]):
+                found = beam_search(
+                    self.model,
+                    [prompts[i] for i in batch],
+                    beams=beams,
+                    max_tokens=max_tokens,
+                    boundary=boundary,
+                    stops=lambda tokens: stop in self.codec.decode(tokens),
+                )
+                for i, hypothesis in zip(batch, found, strict=True):
+                    out[i] = self._text(hypothesis, stop)
+        return out
+
+    def _text(self, hypothesis: Hypothesis, stop: str) -> str:
+        tokens = [t for t in hypothesis.tokens if t != self.codec.boundary_id]
+        return self.codec.decode(tokens).split(stop)[0].strip()
+
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+        tokens, offsets = self.codec.encode(texts)
+        return [part.tolist() for part in np.split(tokens, offsets[1:-1])]
+
+    def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+        """Places in order of length, longest first, so that what does not fit fails at once."""
+        order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+        while order:
+            rows = max(1, self.batch_tokens // lengths[order[0]])
+            yield order[:rows]
+            order = order[rows:]
+
+    def _score(self, pairs: Sequence[Pair]) -> list[tuple[float, bool]]:
+        """Sum of log-probabilities, and whether all were the largest, of each pair."""
+        device = next(self.model.parameters()).device
+        width = max(len(p.context) + len(p.continuation) - 1 for p in pairs)
+        tokens_BS = torch.full((len(pairs), width), self.codec.boundary_id)
+        rows: list[int] = []
+        places: list[int] = []
+        for row, pair in enumerate(pairs):
+            sequence = [*pair.context, *pair.continuation[:-1]]
+            tokens_BS[row, : len(sequence)] = torch.tensor(sequence)
+            rows += [row] * len(pair.continuation)
+            places += range(len(pair.context) - 1, len(sequence))
+        hidden_BSM, _ = self.model.hidden(tokens_BS.to(device))
+        logprob_TV = _logprobs(self.model, hidden_BSM[rows, places])
+        target_T = torch.tensor([t for p in pairs for t in p.continuation], device=device)
+        chosen_T = logprob_TV.gather(1, target_T[:, None])[:, 0].double().cpu()
+        top_T = (logprob_TV.argmax(1) == target_T).cpu()
+        sizes = [len(p.continuation) for p in pairs]
+        return [
+            (float(chosen.sum()), bool(top.all()))
+            for chosen, top in zip(chosen_T.split(sizes), top_T.split(sizes), strict=True)
+        ]
+
+
+def _logprobs(model: GLaM, hidden_TM: Tensor) -> Tensor:
+    """Float32 log-probabilities over the vocabulary, as :meth:`GLaM.forward` scales its logits."""
+    embedding_VM: Any = model.embedding(hidden_TM.dtype)
+    return ((hidden_TM @ embedding_VM.T).float() * model.logit_scale).log_softmax(-1)

