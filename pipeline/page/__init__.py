@@ -36,14 +36,14 @@ def embed_json(value: Any) -> str:
     return re.sub("[<>&\u2028\u2029\x7f]", lambda match: _UNSAFE[match[0]], text)
 
 
-def assemble(title: str, body: str, scripts: Sequence[str], data: Any) -> str:
+def assemble(title: str, body: str, scripts: Sequence[str], data: Any, style: str = "") -> str:
     """A page whose content is the HTML ``body``, drawn by ``scripts`` from ``data``.
 
     The scripts follow ``elements.js`` and ``charts.js``, whose helpers they use, and find the data
-    in the element ``#data``. ``title`` is escaped, ``data`` is any JSON value; ``body`` and
-    ``scripts`` must be our own.
+    in the element ``#data``. ``style`` follows ``style.css``. ``title`` is escaped, ``data`` is any
+    JSON value; ``body``, ``scripts`` and ``style`` must be our own.
     """
-    style = read("style.css")
+    style = read("style.css") + style
     script = "\n".join(['"use strict";', read("elements.js"), read("charts.js"), *scripts])
     parts = {
         "title": html.escape(title),

@@ -10,12 +10,14 @@ function wilson(successes, trials) {
   return [Math.max(0, (middle - half) / scale), Math.min(1, (middle + half) / scale)];
 }
 
-// Round values that divide [0, top] into about n steps.
-function ticks(top, n) {
-  const raw = top / n;
+// Round values that divide [low, top] into about n steps.
+function ticks(top, n, low = 0) {
+  const raw = (top - low) / n;
   const power = 10 ** Math.floor(Math.log10(raw));
   const step = power * ([1, 2, 5].find((s) => s * power >= raw) ?? 10);
-  return Array.from({ length: Math.floor(top / step + 1e-9) + 1 }, (_, i) => i * step);
+  const first = Math.ceil(low / step - 1e-9);
+  const steps = Math.floor(top / step + 1e-9) - first;
+  return Array.from({ length: steps + 1 }, (_, i) => (first + i) * step);
 }
 
 function powers(low, top) {
@@ -40,16 +42,28 @@ function chart(id, draw) {
   return () => width && redraw();
 }
 
-// Axes and scales of one chart. y is {top, low?, log?, ticks, format}; x is {top, ticks, label}.
+// From the values of an axis {top, low, log?} to [0, 1], and back.
+function scale({ top, low = 0, log }) {
+  return log
+    ? {
+        to: (value) => Math.log(Math.max(value, low) / low) / Math.log(top / low),
+        from: (share) => low * (top / low) ** share,
+      }
+    : { to: (value) => (value - low) / (top - low), from: (share) => low + share * (top - low) };
+}
+
+// Axes and scales of one chart. y is {top, low, log?, ticks, format}, and x {…, label, format?};
+// low is 0 unless given, a logarithmic axis needs it.
 function plot(width, height, x, y, label) {
   const edge = { left: 52, right: 14, top: 10, bottom: 40 };
   const right = width - edge.right;
   const bottom = height - edge.bottom;
-  const toX = (value) => edge.left + (value / x.top) * (right - edge.left);
-  const level = y.log
-    ? (value) => Math.log(Math.max(value, y.low) / y.low) / Math.log(y.top / y.low)
-    : (value) => value / y.top;
-  const toY = (value) => bottom - Math.min(1, level(value)) * (bottom - edge.top);
+  const [across, up] = [scale(x), scale(y)];
+  const toX = (value) => edge.left + across.to(value) * (right - edge.left);
+  const toY = (value) => bottom - Math.min(1, up.to(value)) * (bottom - edge.top);
+  const fromX = (place) =>
+    across.from(Math.min(1, Math.max(0, (place - edge.left) / (right - edge.left))));
+  const format = x.format ?? ((value) => figure(Number(value.toFixed(6))));
   const root = svg("svg", {
     width,
     height,
@@ -72,7 +86,7 @@ function plot(width, height, x, y, label) {
       svg(
         "text",
         { class: "tick", x: toX(tick), y: bottom + 17, "text-anchor": "middle" },
-        figure(Number(tick.toFixed(6))),
+        format(tick),
       ),
     );
   }
@@ -84,7 +98,7 @@ function plot(width, height, x, y, label) {
       x.label,
     ),
   );
-  return { root, toX, toY, left: edge.left, right, top: edge.top, bottom };
+  return { root, toX, toY, fromX, left: edge.left, right, top: edge.top, bottom };
 }
 
 function path(points, attributes) {
@@ -93,7 +107,7 @@ function path(points, attributes) {
 }
 
 // Over a plot: tell what lies at the pointer. `lines(value)` gives strings for an x value.
-function hover(frame, top, lines) {
+function hover(frame, lines) {
   const tip =
     document.getElementById("tip") ??
     document.body.appendChild(el("div", { id: "tip", "aria-hidden": "true" }));
@@ -106,10 +120,8 @@ function hover(frame, top, lines) {
   });
   cover.addEventListener("pointermove", (event) => {
     const box = frame.root.getBoundingClientRect();
-    const value = ((event.clientX - box.left - frame.left) / (frame.right - frame.left)) * top;
-    tip.replaceChildren(
-      ...lines(Math.min(top, Math.max(0, value))).map((line) => el("div", {}, line)),
-    );
+    const value = frame.fromX(event.clientX - box.left);
+    tip.replaceChildren(...lines(value).map((line) => el("div", {}, line)));
     tip.style.display = "block";
     tip.style.left = `${Math.min(event.clientX + 14, innerWidth - tip.offsetWidth - 8)}px`;
     tip.style.top = `${Math.max(8, event.clientY - tip.offsetHeight - 10)}px`;

@@ -207,7 +207,7 @@ const curve = chart("curve", (width) => {
     frame.root.append(svg("line", { class: kind, x1: x, x2: x, y1: frame.top, y2: frame.bottom }));
   if (own.name === rule) line(frame.toX(own.parameter), "run");
   if (moved() && state.rule === rule) line(frame.toX(setting().parameter), "chosen");
-  hover(frame, top, (value) => {
+  hover(frame, (value) => {
     const k = stops.reduce(
       (best, stop, i) => (Math.abs(stop - value) < Math.abs(stops[best] - value) ? i : best),
       0,
@@ -265,7 +265,7 @@ const histogram = chart("histogram", (width) => {
     );
     frame.root.append(path(points, { class: "chosen" }));
   }
-  hover(frame, 1, (value) => {
+  hover(frame, (value) => {
     const i = Math.min(bins - 1, Math.floor(value * bins));
     return [
       `score ${(i / bins).toFixed(2)} to ${((i + 1) / bins).toFixed(2)}`,
@@ -317,7 +317,7 @@ const rates = chart("rates", (width) => {
       svg("circle", { class: "dot", cx: x, cy: frame.toY(kept / n), r: 3.5 }),
     );
   }
-  hover(frame, 1, (value) => {
+  hover(frame, (value) => {
     const near = rateBins(source).reduce(
       (best, bin) => (!best || Math.abs(bin[0] - value) < Math.abs(best[0] - value) ? bin : best),
       null,
