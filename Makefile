@@ -48,8 +48,8 @@ $(TEXT)/input/web.warc.gz: benchmarks/real_text.py | .venv/data.stamp
 lock: | .venv/bin/python
 	$(PIP) pip-tools
 	$(COMPILE) --extra demo -o requirements/data.txt pyproject.toml
-	$(COMPILE) --extra dev -c requirements/data.txt -c requirements/torch.txt -o requirements/dev.txt \
-	    pyproject.toml
+	$(COMPILE) $(addprefix --extra ,dev demo language trafilatura model ablations) \
+	    -c requirements/data.txt -c requirements/torch.txt -o requirements/dev.txt pyproject.toml
 COMPILE := $(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-header \
     --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --unsafe-package torch
 

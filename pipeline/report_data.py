@@ -10,14 +10,18 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.page import embed_json
 from pipeline.summary import COUNTS, KEPT_COUNTS, PARETO_GRID, THRESHOLD_GRID, Summary
+from quality_classifier.audit import LENGTHS
+from quality_classifier.metrics import wilson
 
 SOURCES_SHOWN = 20
 DOMAINS_SHOWN = 100
+GROUPS_SHOWN = 15
 EXAMPLES_BYTES = 1_000_000
 FILES_SHOWN = 200
 SETTINGS_BYTES = 100_000
@@ -40,6 +44,7 @@ def page_data(manifest: Mapping[str, Any], statistics: Summary) -> Json:
     for source in sources:
         source["name"] = _clip(source["name"])
         source["domains"], source["other_domains"] = _domains(source["names"], statistics)
+        source["groups"] = _groups(source["names"], statistics["groups"])
     _give_examples(sources, statistics["examples"])
     for source in sources:
         del source["names"]
@@ -223,6 +228,28 @@ def _domains(names: Sequence[str], statistics: Summary) -> tuple[list[Any], Json
         "domains": rest.num_rows,
         "counts": [pc.sum(rest[unit]).as_py() for unit in units],
     }
+
+
+def _groups(names: Sequence[str], groups: pa.Table) -> Json:
+    """Per column of the audit ``[value, documents, bytes, kept documents, low, high]``.
+
+    ``low`` and ``high`` bound the keep rate (Wilson, 95 %).
+    """
+    groups = groups.filter(pc.is_in(groups["source"], pa.array(names, pa.string())))
+    units = ["documents", "bytes", "kept_documents"]
+    groups = groups.group_by(["column", "value"]).aggregate([(unit, "sum") for unit in units])
+    out: dict[str, list[Any]] = {"language": [], "length": []}
+    rows = [list(row.values()) for row in groups.to_pylist()]
+    rows.sort(key=lambda row: (_length_rank(row[1]), -row[2], row[1]))
+    for column, value, n, size, kept in rows:
+        low, high = wilson(np.array([kept / n]), np.array([float(n)]))
+        if len(out[column]) < GROUPS_SHOWN:
+            out[column].append([_clip(value), n, size, kept, float(low[0]), float(high[0])])
+    return out
+
+
+def _length_rank(value: str) -> int:
+    return LENGTHS.index(value) if value in LENGTHS else -1
 
 
 def _give_examples(sources: Sequence[Json], examples: pa.Table) -> None:

@@ -112,6 +112,18 @@ DOMAINS = pa.schema(
 )
 """``statistics/domains.parquet``: per source and host name of the URL."""
 
+GROUPS = pa.schema(
+    [
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("column", pa.string(), nullable=False),
+        pa.field("value", pa.string(), nullable=False),
+        *_COUNTS,
+        *(pa.field(f"kept_{field.name}", pa.int64(), nullable=False) for field in _COUNTS),
+    ]
+)
+"""``statistics/groups.parquet``: the audit of a run, per source by ``language`` and ``length``
+(the bins of ``quality_classifier.audit.LENGTHS``)."""
+
 EXAMPLES = pa.schema(
     [
         pa.field("source", pa.string(), nullable=False),
@@ -136,6 +148,7 @@ STATISTICS = {
     "score_histogram": SCORE_HISTOGRAM,
     "keep_curves": KEEP_CURVES,
     "domains": DOMAINS,
+    "groups": GROUPS,
     "examples": EXAMPLES,
 }
 """The tables of ``statistics/``, by file stem."""

@@ -1,10 +1,11 @@
 """Per-source statistics: gathered while a task runs, merged exactly in any order.
 
-A summary is five tables (:data:`pipeline.schema.STATISTICS`). All sums are integers, so merging is
+A summary is six tables (:data:`pipeline.schema.STATISTICS`). All sums are integers, so merging is
 associative to the bit and the result does not depend on workers, order or retries.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ import pyarrow.compute as pc
 
 from pipeline import schema
 from pipeline.decision import FloatArray, Rule, critical_alpha, keep_draw
-from quality_classifier.audit import domain
+from quality_classifier.audit import NONE, domain, length
 
 Summary = dict[str, pa.Table]
 Counts = npt.NDArray[np.int64]
@@ -44,6 +45,7 @@ class TaskSummary:
         self._pareto = np.zeros((len(PARETO_GRID) + 1, 3), np.int64)
         self._threshold = np.zeros((len(THRESHOLD_GRID) + 1, 3), np.int64)
         self._domains: list[pa.Table] = []
+        self._groups: list[pa.Table] = []
         self._examples: list[pa.Table] = []
 
     def quarantine(self, records: int = 1) -> None:
@@ -67,15 +69,21 @@ class TaskSummary:
             zero_copy_only=False
         )
         self._count_scores(batch, weights, kept, decided)
-        self._domains.append(_count_domains(self._source, batch, weights, kept))
+        counts = [*weights, *weights * kept]
+        hosts = {"domain": domain(batch["url"])}
+        self._domains.append(_count_by(schema.DOMAINS, self._source, hosts, counts))
+        for column, value in (("language", batch["language"]), ("length", length(batch["bytes"]))):
+            keys = {"column": column, "value": value.fill_null(NONE)}
+            self._groups.append(_count_by(schema.GROUPS, self._source, keys, counts))
         if len(self._domains) >= 64:
-            self._domains = [_sum([*self._domains], schema.DOMAINS)]
+            self._domains = [_sum(self._domains, schema.DOMAINS)]
+            self._groups = [_sum(self._groups, schema.GROUPS)]
         self._examples = [
             _best([*self._examples, *_examples(batch, decided, self._rule, self._filtered)])
         ]
 
     def tables(self) -> Summary:
-        """The five tables of what was counted so far."""
+        """The six tables of what was counted so far."""
         source, filtered = self._source, self._filtered
         outcomes = [
             {"source": source, "filtered": filtered, "outcome": name, **_named(COUNTS, counts)}
@@ -110,6 +118,7 @@ class TaskSummary:
                     "score_histogram": pa.Table.from_pylist(histogram, schema.SCORE_HISTOGRAM),
                     "keep_curves": pa.Table.from_pylist(curves, schema.KEEP_CURVES),
                     "domains": pa.concat_tables([schema.DOMAINS.empty_table(), *self._domains]),
+                    "groups": pa.concat_tables([schema.GROUPS.empty_table(), *self._groups]),
                     "examples": pa.concat_tables([schema.EXAMPLES.empty_table(), *self._examples]),
                 }
             ]
@@ -197,16 +206,16 @@ def _sum(tables: list[pa.Table], table_schema: pa.Schema) -> pa.Table:
     )
 
 
-def _count_domains(
-    source: str, batch: pa.RecordBatch, weights: Counts, kept: npt.NDArray[np.bool_]
+def _count_by(
+    table_schema: pa.Schema, source: str, keys: Mapping[str, Any], counts: Sequence[Counts]
 ) -> pa.Table:
+    """Counts (each int64 [n]) summed by keys; a key is an array [n] or the one value of all."""
+    n = len(counts[0])
     columns = [
-        pa.array(np.full(len(batch), source)),
-        domain(batch["url"]),
-        *weights,
-        *weights * kept,
+        value if isinstance(value, pa.Array) else pa.array(np.full(n, value))
+        for value in (source, *keys.values())
     ]
-    return _sum([pa.table(columns, schema=schema.DOMAINS)], schema.DOMAINS)
+    return _sum([pa.table([*columns, *counts], schema=table_schema)], table_schema)
 
 
 def _examples(

@@ -30,10 +30,13 @@ documents = st.lists(
             "reason": st.sampled_from([None, None, None, "gopher_words", "language"]),
             "host": st.sampled_from(["a.example", "www.a.example", "b.example", ""]),
             "text": st.text("ab ü", max_size=20),
+            "language": st.sampled_from([None, "en"]),
         }
     ),
     max_size=30,
 )
+groups_columns = schema.GROUPS.names
+
 rules = st.one_of(
     st.floats(0, 12).map(lambda a: Rule("pareto", a)),
     st.floats(0, 1).map(lambda t: Rule("threshold", t)),
@@ -52,7 +55,7 @@ def as_batch(rows, first=0):
         "characters": [len(r["text"]) for r in rows],
         "words": [len(r["text"].split()) for r in rows],
         "content_hash": [b"x" * 16] * n,
-        "language": [None] * n,
+        "language": [r["language"] for r in rows],
         "language_score": [None] * n,
         "quality_score": [r["score"] for r in rows],
         "keep_draw": [r["draw"] for r in rows],
@@ -122,6 +125,17 @@ def test_tables_are_what_plain_loops_count(rows, rule, quarantined, cut):
         members = [r for r in rows if r["host"].removeprefix("www.") == host]
         assert {k: row[k] for k in total([])} == total(members)
 
+    groups = {(row["column"], row["value"]): row for row in tables["groups"].to_pylist()}
+    assert sum(row["documents"] for row in groups.values()) == 2 * len(rows)
+    for code in ("(none)", "en"):
+        members = [r for r in rows if (r["language"] or "(none)") == code]
+        counted = groups.get(("language", code), dict.fromkeys(groups_columns, 0))
+        assert {k: counted[k] for k in total([])} == total(members)
+        there = total([r for r in kept if (r["language"] or "(none)") == code])
+        assert {k: counted[f"kept_{k}"] for k in total([])} == there
+    short = groups.get(("length", "under 500 B"), dict.fromkeys(groups_columns, 0))
+    assert {k: short[k] for k in total([])} == total(rows)
+
 
 @given(st.lists(st.tuples(documents, st.integers(0, 5)), max_size=4), rules, st.randoms())
 @settings(deadline=None, max_examples=30)
@@ -151,6 +165,7 @@ def test_examples_are_few_of_each_kind_and_nearest_the_decision_first():
     rng = np.random.default_rng(0)
     rows = [
         {"score": float(np.float32(s)), "draw": float(u), "reason": None, "host": "", "text": "a"}
+        | {"language": None}
         for s, u in rng.random((500, 2))
     ]
     examples = summarise([as_batch(rows)], Rule("pareto", 2.0))["examples"].to_pylist()

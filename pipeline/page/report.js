@@ -203,6 +203,29 @@ function drawDomains() {
   put("domains", drawn);
 }
 
+function drawGroups() {
+  const source = data.sources[state.source];
+  const [read] = source.outcomes.read;
+  const [keptOfAll] = source.outcomes.kept ?? [0];
+  const row = ([value, n, , kept, low, high]) => [
+    value,
+    documents(n),
+    percent(kept, n),
+    `${Number((100 * low).toPrecision(3))} to ${Number((100 * high).toPrecision(3))} %`,
+    keptOfAll ? (kept / n / (keptOfAll / read)).toFixed(2) : "–",
+  ];
+  put(
+    "groups",
+    Object.entries(source.groups).map(([column, rows]) =>
+      el(
+        "div",
+        { class: "scroll" },
+        table([column, "#documents", "#kept", "#interval", "#ratio"], rows.map(row)),
+      ),
+    ),
+  );
+}
+
 function drawExamples() {
   const source = data.sources[state.source];
   const levels = new Map();
@@ -384,6 +407,7 @@ function drawSource() {
   histogram();
   rates();
   drawDomains();
+  drawGroups();
   drawExamples();
 }
 
