@@ -323,9 +323,8 @@ class GLaM(nn.Module):
             generator: as in :meth:`hidden`.
             targets_BS: int64, the token that follows, or :data:`model.loss.IGNORE`.
             denominator: of the sums over tokens. None: B * S, the fixed number of Google's code,
-                padding or not. Under gradient accumulation the tokens of the whole step, and
-                the losses of its parts then add up; give the losses of the router, which are means,
-                their share by the number of parts.
+                padding or not. A step that is made in n parts of equal size takes the mean of
+                their totals.
         """
         hidden_BSM, routings = self.hidden(tokens_BS, segments_BS, None, generator)
         vocabulary = vocabulary_loss(
