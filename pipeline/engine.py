@@ -26,7 +26,8 @@ def options(flags: Sequence[str]) -> PipelineOptions:
     tries to download another engine first. It uses all cores, unless told otherwise.
 
     Raises:
-        ValueError: no Beam option has one of these names. Beam itself would only log it.
+        ValueError: no Beam option has one of these names (Beam itself would only log it), or the
+            runner is known to give wrong results or to fail later.
     """
     known = argparse.ArgumentParser(add_help=False, allow_abbrev=False, conflict_handler="resolve")
     for kind in [PipelineOptions, *PipelineOptions.__subclasses__()]:
@@ -34,6 +35,14 @@ def options(flags: Sequence[str]) -> PipelineOptions:
     parsed, strangers = known.parse_known_args(list(flags))
     if strangers:
         raise ValueError(f"neither we nor Beam know {' '.join(strangers)}; see --help")
+    runner = (parsed.runner or "").rpartition(".")[2]
+    if runner == "DaskRunner":
+        raise ValueError("--runner DaskRunner loses and doubles records, silently: choose another")
+    if runner == "DataflowRunner" and not (parsed.setup_file or parsed.sdk_container_image):
+        raise ValueError(
+            "workers of Dataflow do not have this package: give --setup_file or"
+            " --sdk_container_image, else the job is accepted and then fails"
+        )
     local = {}
     if parsed.runner in _LOCAL_RUNNERS:
         workers = parsed.direct_num_workers

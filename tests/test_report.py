@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from report_run import CARD, invented, write_run
+from statsmodels.stats.proportion import proportion_confint
 
 from pipeline import report, schema
 from pipeline.data_card import data_card
@@ -124,6 +125,17 @@ def test_the_largest_domains_and_the_sum_of_the_others_make_the_whole(run):
     assert all(expected[name] == counts for name, *counts in web["domains"])
     shown = [counts[0] for _, *counts in web["domains"]]
     assert shown == sorted((e[0] for e in expected.values()), reverse=True)[: len(shown)]
+
+
+def test_groups_are_those_of_the_statistics_with_wilsons_interval(run):
+    output, _, manifest = run
+    shown = page_data(manifest, statistics_of(output))["sources"]
+    for row in statistics_of(output)["groups"].to_pylist():
+        (source,) = [s for s in shown if s["name"] == row["source"]]
+        (found,) = [g for g in source["groups"][row["column"]] if g[0] == row["value"]]
+        assert found[1:4] == [row["documents"], row["bytes"], row["kept_documents"]]
+        interval = proportion_confint(row["kept_documents"], row["documents"], method="wilson")
+        assert found[4:] == pytest.approx(interval)
 
 
 def crowd(n_sources, n_domains):
