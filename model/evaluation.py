@@ -6,6 +6,7 @@ and its end too. Routing drops nothing here, so a document's bits do not depend 
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -49,24 +50,48 @@ def held_out_sets(
     }
 
 
+@dataclass(frozen=True)
+class Measured:
+    """A model on the held-out documents of one source.
+
+    ``bits`` is minus log2 of the probability of each document, ``bytes`` its size, [documents].
+    ``expert_load`` is the share of tokens that name an expert first, [MoE layers, E].
+    """
+
+    bits: npt.NDArray[np.float64]
+    bytes: npt.NDArray[np.int64]
+    expert_load: npt.NDArray[np.float64]
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Of all documents together."""
+        return float(self.bits.sum() / self.bytes.sum())
+
+
 @torch.no_grad()
-def document_bits(model: GLaM, held_out: HeldOut) -> npt.NDArray[np.float64]:
-    """Minus log2 of the probability of each of its documents: float64 [documents]."""
+def evaluate(model: GLaM, held_out: HeldOut) -> Measured:
+    """Predict every token of every document."""
     device = model.embedding.weight.device
     bits = torch.zeros(len(held_out.documents), dtype=torch.float64)
+    layers, experts = len(model.config.moe_layers), model.config.experts
+    chosen_LE = torch.zeros(layers, experts, dtype=torch.float64)
     training = model.training
     model.eval()
     with copies(model):
         for batch in held_out:
-            inputs = (batch.tokens.to(device), batch.segments.to(device))
-            hidden_BSM, _ = model.hidden(*inputs)
             counted = batch.targets != IGNORED
-            nats = token_nats(
-                model, hidden_BSM[counted.to(device)], batch.targets[counted].to(device)
-            )
-            bits.index_add_(0, batch.documents[counted], nats.cpu().double())
+            place = counted.to(device)
+            hidden_BSM, routings = model.hidden(batch.tokens.to(device), batch.segments.to(device))
+            nats_T = token_nats(model, hidden_BSM[place], batch.targets[counted].to(device))
+            bits.index_add_(0, batch.documents[counted], nats_T.cpu().double())
+            for load_E, routing in zip(chosen_LE, routings, strict=True):
+                # Nothing is dropped, so a token's place in the order tells its expert.
+                first_T = routing.place_CT[0][place.flatten()]
+                expert_T = torch.searchsorted(routing.ends_E, first_T.int(), right=True)
+                load_E += expert_T.bincount(minlength=experts).cpu()
     model.train(training)
-    return bits.numpy() / math.log(2)
+    tokens = max(1.0, float(chosen_LE.sum()) / max(1, layers))
+    return Measured(bits.numpy() / math.log(2), held_out.bytes, (chosen_LE / tokens).numpy())
 
 
 def token_nats(model: GLaM, hidden_TM: Tensor, targets_T: Tensor) -> Tensor:
@@ -80,14 +105,6 @@ def token_nats(model: GLaM, hidden_TM: Tensor, targets_T: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def bits_per_byte(model: GLaM, sets: dict[str, HeldOut]) -> dict[str, float]:
-    """Bits of all documents over their bytes, by source."""
-    return {
-        source: float(document_bits(model, held_out).sum() / held_out.bytes.sum())
-        for source, held_out in sets.items()
-    }
-
-
 def held_out_table(model: GLaM, corpus: Corpus, sets: dict[str, HeldOut]) -> pa.Table:
     """A row for each document, of :data:`SCHEMA`."""
     tables = [
@@ -95,7 +112,7 @@ def held_out_table(model: GLaM, corpus: Corpus, sets: dict[str, HeldOut]) -> pa.
             [
                 pa.array([source] * len(held_out.documents)),
                 pa.array(corpus.ids(held_out.documents)),
-                pa.array(document_bits(model, held_out)),
+                pa.array(evaluate(model, held_out).bits),
                 pa.array(held_out.bytes),
             ],
             schema=SCHEMA,

@@ -299,6 +299,7 @@ class Run:
             return
         state = {
             "identity": self.identity(),
+            "boundary": self.corpus.manifest["tokenizer"]["boundary"],
             "model": OmegaConf.to_container(OmegaConf.structured(self.config.model)),
             "progress": dataclasses.asdict(self.progress),
             "stream": self.stream.state_dict(),
@@ -313,9 +314,16 @@ class Run:
         return evaluation.held_out_sets(self.corpus, length, rows, limit_bytes)
 
     def held_out_row(self, sets: dict[str, HeldOut]) -> dict[str, Any]:
-        """Evaluate; what to add to the step's row."""
+        """Evaluate; what to add to the step's row, with an [L, E] of expert loads by source."""
         begun = time.perf_counter()
-        row = {**self.consumed(), "heldout": evaluation.bits_per_byte(self.model, sets)}
+        measured = {s: evaluation.evaluate(self.model, held_out) for s, held_out in sets.items()}
+        row: dict[str, Any] = {
+            **self.consumed(),
+            "heldout": {source: m.bits_per_byte for source, m in measured.items()},
+        }
+        if self.config.model.sparse:
+            loads = {source: m.expert_load.tolist() for source, m in measured.items()}
+            row["heldout_expert_load"] = loads
         self.progress.seconds += time.perf_counter() - begun
         return row
 
