@@ -242,12 +242,11 @@ class GLaM(nn.Module):
         self.initialise(seed)
 
     def initialise(self, seed: int) -> None:
-        """Draws all weights anew, on whatever device they are; does nothing on ``meta``."""
+        """Draws all weights anew, the same on whatever devices they are; not those on ``meta``."""
         for name, module in self.named_modules():
             if isinstance(module, Weight) and not module.weight.is_meta:
                 key = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=7).digest()
-                generator = torch.Generator(module.weight.device)
-                module.initialise(generator.manual_seed(int.from_bytes(key, "big")))
+                module.initialise(torch.Generator().manual_seed(int.from_bytes(key, "big")))
 
     def forward(
         self, tokens_BS: Tensor, segments_BS: Tensor | None = None, cache: Cache | None = None

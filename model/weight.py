@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 class Weight(nn.Module):
@@ -58,15 +59,23 @@ class Weight(nn.Module):
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
-        """Draws the weight anew."""
+        """Draws the weight anew, on the generator's device, wherever it or its shards are."""
+        whole = torch.empty(self.weight.shape, device=generator.device)
         if self.std is not None:
-            self.weight.normal_(0.0, self.std, generator=generator)
+            whole.normal_(0.0, self.std, generator=generator)
         elif self.fan_in is not None:
             bound = (3 / self.fan_in) ** 0.5
-            self.weight.uniform_(-bound, bound, generator=generator)
+            whole.uniform_(-bound, bound, generator=generator)
         else:
             assert self.constant is not None
-            self.weight.fill_(self.constant)
+            whole.fill_(self.constant)
+        if isinstance(self.weight, DTensor):
+            mesh, placements = self.weight.device_mesh, self.weight.placements
+            # Every process draws the whole, so nothing need be sent.
+            shards = distribute_tensor(whole, mesh, placements, src_data_rank=None)
+            self.weight.to_local().copy_(shards.to_local())
+        else:
+            self.weight.copy_(whole)
 
 
 @contextmanager

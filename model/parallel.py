@@ -1,0 +1,253 @@
+"""Training by many processes, one for each device: FSDP2 for what all tokens meet, experts apart.
+
+Processes form a grid, ``experts_fsdp`` x ``experts``. A row of it holds all experts, each process
+E / columns of them; tokens travel to their experts and back by all-to-all within the row. Down a
+column processes hold the same experts, each a slice of every matrix, gathered by FSDP when they are
+needed. All other weights are sharded by FSDP over all processes. The same code runs with NCCL on
+GPUs and with gloo on CPUs, under ``torchrun``; one process alone does none of this.
+
+What torch 2.13 gets wrong here, each with a test: a divisor of gradients of one's own is refused by
+gloo, unless only sums are asked for, and then a group of one process divides twice; norms of
+gradients on different meshes can't be combined by ``torch.nn.utils``.
+
+Shapes as in :mod:`model.experts`, and P processes of a row, F = E / P experts of one process.
+"""
+
+import math
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import (
+    FSDPModule,
+    MixedPrecisionPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+
+from model.config import GLaMConfig
+from model.experts import Activation, dispatch
+from model.experts import Experts as Compute
+from model.glam import Attention, DenseFeedForward, Experts, GLaM
+
+
+def join(device: torch.device) -> torch.device:
+    """Join the processes that ``torchrun`` started, if it did; the device of this one."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        if device.type == "cuda":  # needs GPUs: not run where this was written
+            device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+            torch.cuda.set_device(device)
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return device
+
+
+def processes() -> int:
+    """How many there are."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Which one this is, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def build(
+    config: GLaMConfig,
+    device: torch.device,
+    *,
+    compute_dtype: torch.dtype,
+    seed: int,
+    expert_parallel: int | None = None,
+) -> GLaM:
+    """The model with its initial weights, which do not depend on how many processes share it.
+
+    Args:
+        config: what it is.
+        device: of this process.
+        compute_dtype: as of :class:`model.glam.GLaM`.
+        seed: as of :class:`model.glam.GLaM`.
+        expert_parallel: processes that share the experts; None for as many as can.
+
+    Raises:
+        ValueError: the processes can't share the model that way.
+    """
+    if processes() == 1:
+        return GLaM(config, compute_dtype=compute_dtype, seed=seed).to(device)
+    with torch.device("meta"):
+        model = GLaM(config, compute_dtype=compute_dtype)
+    shard(model, make_grid(config, device.type, expert_parallel))
+    model.to_empty(device=device)
+    model.initialise(seed)
+    return model
+
+
+def make_grid(
+    config: GLaMConfig, device_type: str, expert_parallel: int | None = None
+) -> DeviceMesh:
+    """All processes as a grid of ``experts_fsdp`` x ``experts``.
+
+    Raises:
+        ValueError: it can't be cut that way.
+    """
+    world = processes()
+    columns = expert_parallel or (math.gcd(world, config.experts) if config.sparse else 1)
+    if world % columns:
+        raise ValueError(
+            f"train.expert_parallel={columns} must divide the {world} processes: change one of them"
+        )
+    rows = world // columns
+    if config.sparse and config.experts % columns:
+        raise ValueError(
+            f"model.experts={config.experts} can't be shared by {columns} processes: choose a"
+            " train.expert_parallel that divides it"
+        )
+    if config.sparse and (config.width % rows or config.hidden % rows):
+        raise ValueError(
+            f"model.width={config.width} and model.hidden={config.hidden} must be multiples of"
+            f" {rows}, the processes that share one expert: raise train.expert_parallel"
+        )
+    return init_device_mesh(
+        device_type, (rows, columns), mesh_dim_names=("experts_fsdp", "experts")
+    )
+
+
+def shard(model: GLaM, grid: DeviceMesh) -> None:
+    """Cut the model's weights up; to be called while they are on the meta device.
+
+    Products' matrices travel in the dtype of the computation. Norms, routers and the embedding are
+    gathered in float32, once a step, with the model itself. Gradients travel in float32.
+    """
+    everyone = init_device_mesh(grid.device_type, (grid.size(),), mesh_dim_names=("fsdp",))
+    policy = MixedPrecisionPolicy(param_dtype=model.compute_dtype, reduce_dtype=torch.float32)
+    for module in model.modules():
+        if isinstance(module, Experts):
+            _shard_experts(module, grid, policy)
+        elif isinstance(module, Attention | DenseFeedForward):
+            fully_shard(module, mesh=everyone, mp_policy=policy)
+    fully_shard(model, mesh=everyone)
+    # Both GLaM.loss and evaluation go through it; only ``forward`` is hooked by default.
+    register_fsdp_forward_method(model, "hidden")
+
+
+def _shard_experts(experts: Experts, grid: DeviceMesh, policy: MixedPrecisionPolicy) -> None:
+    row = grid["experts"]
+    for weight in (experts.w_in, experts.w_out):
+        weight.weight = nn.Parameter(distribute_tensor(weight.weight, row, [Shard(0)]))
+    experts.compute = AllToAll(experts.compute, row.get_group())
+    column = grid["experts_fsdp"]
+    fully_shard(experts, mesh=column, shard_placement_fn=lambda _: Shard(1), mp_policy=policy)
+    assert isinstance(experts, FSDPModule)
+    # An expert's gradient is the sum over all processes, for tokens come from all of them, and
+    # each process's loss is a mean over its own tokens.
+    experts.set_gradient_divide_factor(grid.size())
+    if grid.device_type == "cpu" and column.size() > 1:
+        # gloo can't multiply while it reduces. Not for a group of one, which would divide twice.
+        experts.set_force_sum_reduction_for_comms(True)
+
+
+class AllToAll:
+    """Experts of which each process has F: rows go to their expert's process and come back.
+
+    It is called as :data:`model.experts.Experts` is, and calls one with the rows that are here.
+    """
+
+    def __init__(self, compute: Compute, group: dist.ProcessGroup) -> None:
+        self.compute = compute
+        self.group = group
+
+    def __call__(
+        self,
+        x_RM: Tensor,
+        ends_E: Tensor,
+        w_in_EMH: Tensor,
+        w_out_EHM: Tensor,
+        activation: Activation,
+        may_drop: bool = True,
+    ) -> Tensor:
+        """As :data:`model.experts.Experts`, of weights that are sharded over ``group``."""
+        assert isinstance(w_in_EMH, DTensor)
+        assert isinstance(w_out_EHM, DTensor)
+        w_in_FMH, w_out_FHM = w_in_EMH.to_local(), w_out_EHM.to_local()
+        counts_PF = ends_E.diff(prepend=ends_E.new_zeros(1)).view(self.group.size(), -1)
+        there_PF, sent, received = self.exchange_counts(counts_PF)
+
+        x_XM = _Exchange.apply(x_RM[: sum(sent)], sent, received, self.group)
+        # Rows come by sender and then by expert: sort them by expert.
+        expert_PF = torch.arange(there_PF.shape[1], device=x_RM.device).expand_as(there_PF)
+        expert_X = expert_PF.flatten().repeat_interleave(
+            there_PF.flatten(), output_size=sum(received)
+        )
+        order_X = expert_X.argsort(stable=True)
+        place_X = torch.empty_like(order_X)
+        place_X[order_X] = torch.arange(len(order_X), device=order_X.device)
+        ends_F = there_PF.sum(0).cumsum(0).to(torch.int32)
+        y_XM = self.compute(
+            dispatch(x_XM, order_X, place_X[None]), ends_F, w_in_FMH, w_out_FHM, activation, False
+        )
+        y_RM = _Exchange.apply(dispatch(y_XM, place_X, order_X[None]), received, sent, self.group)
+        return F.pad(y_RM, (0, 0, 0, len(x_RM) - sum(sent))) if may_drop else y_RM
+
+    def exchange_counts(self, counts_PF: Tensor) -> tuple[Tensor, list[int], list[int]]:
+        """Tell the others how many rows come for each expert, and hear it: the only host sync.
+
+        Returns:
+            Rows for each expert here, by sender [P, F]; rows that go to, and come from, each
+            process.
+        """
+        there_PF = torch.empty_like(counts_PF)
+        dist.all_to_all_single(there_PF, counts_PF.contiguous(), group=self.group)
+        sent, received = torch.stack([counts_PF.sum(1), there_PF.sum(1)]).tolist()
+        return there_PF, sent, received
+
+
+class _Exchange(torch.autograd.Function):
+    """Rows to and from the other processes; gradients go the way back."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, sent: list[int], received: list[int], group: dist.ProcessGroup
+    ) -> Tensor:
+        ctx.sent, ctx.received, ctx.group = sent, received, group
+        out = x.new_empty(sum(received), x.shape[1])
+        dist.all_to_all_single(out, x.contiguous(), received, sent, group=group)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        grad = _Exchange.apply(grads[0], ctx.received, ctx.sent, ctx.group)
+        return grad, None, None, None
+
+
+def total_norm(tensors: Iterable[Tensor]) -> Tensor:
+    """The Euclidean norm of all of them together: float32, not synchronised with the host.
+
+    A sharded tensor must be cut over all processes, by one mesh or another: then every number is
+    on one process, and the sum of all squares needs one reduction, whatever the meshes.
+    """
+    tensors = list(tensors)
+    sharded = [tensor for tensor in tensors if isinstance(tensor, DTensor)]
+    if not sharded:
+        return torch.nn.utils.get_total_norm(tensors)
+    assert len(sharded) == len(tensors)
+    for tensor in sharded:
+        assert math.prod(tensor.device_mesh.shape) == processes()
+        assert all(placement.is_shard() for placement in tensor.placements)
+    square = torch.nn.utils.get_total_norm([tensor.to_local() for tensor in sharded]).square()
+    dist.all_reduce(square)
+    return square.sqrt()
+
+
+def mean(values: Sequence[Tensor]) -> list[Tensor]:
+    """The mean of each of these float32 tensors over all processes, by one reduction."""
+    if processes() == 1:
+        return list(values)
+    flat = torch.cat([value.reshape(-1) for value in values])
+    dist.all_reduce(flat)
+    parts = (flat / processes()).split([value.numel() for value in values])
+    return [part.view_as(value) for part, value in zip(parts, values, strict=True)]

@@ -1,0 +1,179 @@
+"""Two and four processes learn what one does; each known trap has a control that falls into it."""
+
+import dataclasses
+
+import distributed
+import pytest
+import torch
+from distributed import CONFIG, learn, make_model, make_optimizer
+
+from model import parallel
+from model.glam import Experts
+
+STEPS = range(4)
+DROPPING = dataclasses.replace(CONFIG, capacity_factor=1.0)
+DENSE = dataclasses.replace(CONFIG, experts=0)
+
+
+def train(config, expert_parallel=None, dtype=torch.float32):
+    model = make_model(config, expert_parallel, dtype)
+    return learn(model, make_optimizer(model), STEPS)
+
+
+def dropless():
+    world = parallel.processes()
+    return {columns: train(CONFIG, columns) for columns in (1, 2, 4) if columns <= world}
+
+
+def dropping():
+    return train(DROPPING)
+
+
+def dense():
+    return train(DENSE)
+
+
+def bfloat16():
+    return train(CONFIG, dtype=torch.bfloat16)
+
+
+def all_to_first():
+    """Every token to experts 0 and 1, which the first process holds: the others get no row."""
+    model = make_model(CONFIG, None, torch.float32)
+    for name, parameter in model.named_parameters():
+        if "router" in name:
+            torch.nn.init.zeros_(parameter.to_local() if parallel.processes() > 1 else parameter)
+    return learn(model, make_optimizer(model), range(2))
+
+
+def first_weights():
+    return {
+        name: p.full_tensor() if parallel.processes() > 1 else p.detach()
+        for name, p in make_model(CONFIG, 2, torch.float32).named_parameters()
+    }
+
+
+def first_norm(expert_parallel, change):
+    """Of the gradients of the first step, after a change to how experts are sharded."""
+    model = make_model(CONFIG, expert_parallel, torch.float32)
+    for module in model.modules():
+        if isinstance(module, Experts):
+            change(module)
+    return learn(model, make_optimizer(model), range(1))[0][2]
+
+
+def default_divisor():
+    return first_norm(2, lambda experts: experts.set_gradient_divide_factor(1))
+
+
+def divided_twice():
+    return first_norm(2, lambda experts: experts.set_force_sum_reduction_for_comms(True))
+
+
+def own_divisor():
+    return message(
+        RuntimeError,
+        lambda: first_norm(2, lambda e: e.set_force_sum_reduction_for_comms(False)),
+    )
+
+
+def norm_by_torch():
+    model = make_model(CONFIG, 2, torch.float32)
+    model.loss(*distributed.batch(0)).total.backward()
+    return message(RuntimeError, lambda: torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0))
+
+
+def impossible_grids():
+    six = dataclasses.replace(CONFIG, experts=6)
+    return [
+        message(ValueError, lambda: parallel.make_grid(CONFIG, "cpu", 3)),
+        message(ValueError, lambda: parallel.make_grid(six, "cpu", 4)),
+    ]
+
+
+def message(kind, function):
+    try:
+        function()
+    except kind as error:
+        return str(error)
+    raise AssertionError("nothing was raised")
+
+
+SAME = (dropless, dropping, dense, bfloat16, all_to_first, first_weights)
+
+
+@pytest.fixture(scope="module")
+def one():
+    torch.set_num_threads(1)
+    return {function.__name__: function() for function in SAME}
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    return distributed.run(
+        2, tmp_path_factory.mktemp("two"), *SAME, default_divisor, divided_twice, norm_by_torch
+    )
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("four")
+    # The last one leaves a collective half done.
+    return distributed.run(4, folder, *SAME, impossible_grids, own_divisor)
+
+
+@pytest.fixture(params=["two", "four"])
+def several(request):
+    return request.getfixturevalue(request.param)
+
+
+def assert_same(history, expected, tolerance=2e-6):
+    torch.testing.assert_close(
+        torch.tensor(history), torch.tensor(expected), rtol=tolerance, atol=tolerance
+    )
+
+
+def test_same_weights_to_start_with(one, several):
+    assert several["first_weights"].keys() == one["first_weights"].keys()
+    for name, expected in one["first_weights"].items():
+        assert torch.equal(several["first_weights"][name], expected)
+
+
+def test_same_losses_and_gradients(one, several):
+    for history in several["dropless"].values():
+        assert_same(history, one["dropless"][1])
+    assert_same(several["dropping"], one["dropping"])
+    assert_same(several["dense"], one["dense"])
+    # The cases differ from one another, so that agreement says something.
+    assert abs(one["dropless"][1][-1][2] - one["dropping"][-1][2]) > 1e-3
+
+
+def test_a_process_without_rows(one, several):
+    assert_same(several["all_to_first"], one["all_to_first"])
+
+
+def test_bfloat16(one, several):
+    """What is gathered is what one process casts: the first loss is the same to float32's last
+    digits, and gradients differ as their sums are rounded in other places.
+    """
+    assert several["bfloat16"][0][0] == pytest.approx(one["bfloat16"][0][0], rel=1e-5)
+    assert several["bfloat16"][0][0] != pytest.approx(one["dropless"][1][0][0], rel=1e-5)
+    assert_same(several["bfloat16"], one["bfloat16"], 2e-2)
+
+
+def test_scale_of_experts_gradients(one, two, four):
+    expected = one["dropless"][1][0][2]
+    assert two["default_divisor"] > expected * 1.01
+    # Faults of torch 2.13: where one of these fails it is mended, and what steps around it can go.
+    assert two["divided_twice"] < expected * 0.99
+    assert "PREMUL_SUM" in four["own_divisor"]
+
+
+def test_torch_cannot_combine_norms_over_meshes(two):
+    assert "mesh" in two["norm_by_torch"]
+
+
+def test_impossible_grids(four):
+    by_processes, by_experts = four["impossible_grids"]
+    assert "expert_parallel=3 must divide the 4 processes" in by_processes
+    assert "experts=6 can't be shared by 4" in by_experts
