@@ -26,9 +26,12 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from ablations import results
 from ablations.evaluation import Asked, Evaluation, TaskSet, ask, gather
-from ablations.tasks import answered, task, trained
+from ablations.tasks import answered, task
+from ablations.tasks.language_model import TokenModel
 from ablations.tasks.places import Places
 from ablations.tasks.scores import Score
+from model import hardware, trained
+from model.train_config import Precision
 from pipeline import storage
 
 FORMAT = 1
@@ -63,17 +66,31 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     asked = Asked(select(config.tasks), config.shots, config.limit, config.seed)
     local = Path(config.local) if config.local is not None else None
     where = Places(config.places, local, Path(config.cache))
-    model = trained.load(
-        config.run,
-        device=config.device,
-        precision=config.precision,
-        batch_tokens=config.batch_tokens,
-        length=config.length,
+    model = load_model(
+        config.run, config.device, config.precision, config.batch_tokens, config.length
     )
     evaluation = ask(model, *gather(asked, where), progress=_progress)
     about = {"asked": dataclasses.asdict(asked), "run": config.run}
     write(config.output or config.run, evaluation, about)
     return evaluation
+
+
+def load_model(
+    run: str,
+    device: str = "auto",
+    precision: str = "auto",
+    batch_tokens: int = 8192,
+    length: int | None = None,
+) -> TokenModel:
+    """A trained model as one that can be asked; see ``conf/evaluate.yaml`` for the arguments.
+
+    Raises:
+        ValueError: there is no whole checkpoint, or no such device or precision.
+    """
+    place = hardware.find_device(device)
+    dtype = hardware.compute_dtype(Precision(precision), place)
+    found = trained.load(run, place, dtype)
+    return TokenModel(found.model, found.codec, length or found.sequence_length, batch_tokens)
 
 
 def select(names: Sequence[str]) -> list[str]:

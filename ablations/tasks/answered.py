@@ -83,14 +83,14 @@ def logprobs(task: Task, items: Sequence[Item], shots: int, model: LanguageModel
 def generations(task: Task, items: Sequence[Item], shots: int, model: LanguageModel) -> pa.Table:
     """Let the model write its answers: :data:`GENERATIONS`."""
     texts = model.generate(
-        [item.contexts[0] for item in items], stop=STOP, max_tokens=task.max_tokens, beams=BEAMS
+        [item.contexts[0] for item in items], stop=[STOP], max_tokens=task.max_tokens, beams=BEAMS
     )
     columns = {
         "task": [task.name] * len(items),
         "shots": pa.array(np.full(len(items), shots, np.int32)),
         "item": [item.id for item in items],
         "cluster": [item.cluster for item in items],
-        "text": texts,
+        "text": [text.strip() for text in texts],
         "answers": [[list(spans) for spans in item.answers] for item in items],
     }
     return pa.table(columns, schema=GENERATIONS)

@@ -38,9 +38,9 @@ class LanguageModel(Protocol):
         ...
 
     def generate(
-        self, contexts: Sequence[str], *, stop: str, max_tokens: int, beams: int
+        self, contexts: Sequence[str], *, stop: Sequence[str], max_tokens: int, beams: int
     ) -> list[str]:
-        """What follows each context, up to ``stop`` or the end of the document."""
+        """What follows each context, up to the first of ``stop`` or the document's end."""
         ...
 
 
@@ -95,12 +95,7 @@ class TokenModel:
         asked = list(zip(contexts, continuations, strict=True))
         unique = list(dict.fromkeys(asked))
         pairs = [self.pair(*pair) for pair in unique]
-        n = len(pairs)
-        logprob, greedy = np.empty(n, np.float64), np.empty(n, np.bool_)
-        with copies(self.model):
-            for batch in self._batches([len(p.context) + len(p.continuation) - 1 for p in pairs]):
-                found = self._score([pairs[i] for i in batch])
-                logprob[batch], greedy[batch] = zip(*found, strict=True)
+        logprob, greedy = self._score_all(pairs)
         tokens = np.array([len(p.continuation) for p in pairs], np.int64)
         truncated = np.array([p.truncated for p in pairs], np.bool_)
         place = {pair: i for i, pair in enumerate(unique)}
@@ -108,8 +103,26 @@ class TokenModel:
         return LogLikelihoods(logprob[index], tokens[index], greedy[index], truncated[index])
 
     @torch.no_grad()
+    def document_loglikelihood(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
+        """Natural log-probability of each whole text from its start: float64 [n].
+
+        Cut into windows of ``max_tokens``, of which each sees one token before it and no more, as
+        :mod:`model.heldout` does; the document's end is not predicted.
+        """
+        pairs: list[Pair] = []
+        owner: list[int] = []
+        for number, tokens in enumerate(self._encode(texts)):
+            sequence = [self.codec.boundary_id, *tokens]
+            for start in range(0, len(tokens), self.max_tokens):
+                window = sequence[start : start + self.max_tokens + 1]
+                pairs.append(Pair(window[:1], window[1:], False))
+                owner.append(number)
+        logprob, _ = self._score_all(pairs)
+        return np.bincount(owner, logprob, minlength=len(texts)).astype(np.float64)
+
+    @torch.no_grad()
     def generate(
-        self, contexts: Sequence[str], *, stop: str, max_tokens: int, beams: int
+        self, contexts: Sequence[str], *, stop: Sequence[str], max_tokens: int, beams: int
     ) -> list[str]:
         """See :class:`LanguageModel`; beam search with GPT-3's length penalty.
 
@@ -129,15 +142,19 @@ class TokenModel:
                     beams=beams,
                     max_tokens=max_tokens,
                     boundary=boundary,
-                    stops=lambda tokens: stop in self.codec.decode(tokens),
+                    stops=lambda tokens: self._ends(tokens, stop),
                 )
                 for i, hypothesis in zip(batch, found, strict=True):
                     out[i] = self._text(hypothesis, stop)
         return out
 
-    def _text(self, hypothesis: Hypothesis, stop: str) -> str:
-        tokens = [t for t in hypothesis.tokens if t != self.codec.boundary_id]
-        return self.codec.decode(tokens).split(stop)[0].strip()
+    def _ends(self, tokens: Sequence[int], stop: Sequence[str]) -> bool:
+        text = self.codec.decode(tokens)
+        return any(end in text for end in stop)
+
+    def _text(self, hypothesis: Hypothesis, stop: Sequence[str]) -> str:
+        text = self.codec.decode([t for t in hypothesis.tokens if t != self.codec.boundary_id])
+        return text[: min((text.index(end) for end in stop if end in text), default=len(text))]
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         tokens, offsets = self.codec.encode(texts)
@@ -150,6 +167,17 @@ class TokenModel:
             rows = max(1, self.batch_tokens // lengths[order[0]])
             yield order[:rows]
             order = order[rows:]
+
+    def _score_all(
+        self, pairs: Sequence[Pair]
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+        """Log-probability and greediness of each pair, in batches: [n] each."""
+        logprob, greedy = np.empty(len(pairs), np.float64), np.empty(len(pairs), np.bool_)
+        with copies(self.model):
+            for batch in self._batches([len(p.context) + len(p.continuation) - 1 for p in pairs]):
+                found = self._score([pairs[i] for i in batch])
+                logprob[batch], greedy[batch] = zip(*found, strict=True)
+        return logprob, greedy
 
     def _score(self, pairs: Sequence[Pair]) -> list[tuple[float, bool]]:
         """Sum of log-probabilities, and whether all were the largest, of each pair."""

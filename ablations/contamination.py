@@ -1,0 +1,239 @@
+r"""Evaluation items whose words stand in training text, arm by arm, and scores with and without.
+
+python ablations/contamination.py corpus=corpus/ output=contamination/ runs.filtered=run/
+
+As GPT-3 (and FLAN, whose method GLaM's is said to be): an item is dirty if any of its 13-grams of
+words (lower case, letters and digits alone) stands in the arm's documents. It is reported; nothing
+is removed. Items of fewer words than that can't be told. Into ``output`` go
+
+- ``contamination.arrow``: what became of each item (:data:`SCHEMA`)
+- ``contamination.json``: counts of each task and arm, and the scores of all, clean and dirty items
+
+Documents are read back from the corpus's tokens, so a lossless tokenizer is needed. The n-grams are
+those of the pipeline's decontamination step, which can drop such documents beforehand.
+"""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import hydra
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from ablations.evaluate import select
+from ablations.evaluation import Asked, TaskSet, gather
+from ablations.tasks.places import Places
+from ablations.tasks.scores import summarise
+from model import tokenizer
+from model.corpus import BoolArray, Corpus, open_corpus
+from pipeline import storage
+from pipeline.steps.decontamination import n_gram_set, overlaps
+
+BATCH_BYTES = 8 << 20
+
+SCHEMA = pa.schema(
+    [
+        pa.field("task", pa.string(), nullable=False),
+        pa.field("item", pa.string(), nullable=False),
+        pa.field("arm", pa.string(), nullable=False),
+        pa.field("dirty", pa.bool_()),
+    ]
+)
+"""``dirty`` is null where the item is shorter than an n-gram."""
+
+
+def measure(
+    corpus: Corpus, arms: Mapping[str, BoolArray], sets: Sequence[TaskSet], n: int
+) -> pa.Table:
+    """What each item has in common with each arm: :data:`SCHEMA`.
+
+    The pool is read once, for documents that hold any n-gram of any item. Those are few: each arm's
+    share of them then says which items it has.
+
+    Raises:
+        ValueError: the corpus's tokenizer changes text, or no item has n words.
+    """
+    texts = [pa.array([item.text for item in each.items], pa.large_string()) for each in sets]
+    known = n_gram_set(pa.concat_arrays(texts), n)
+    hits: list[int] = []
+    words: list[str] = []
+    anywhere = np.flatnonzero(np.any(list(arms.values()), axis=0))
+    for documents, batch in _texts(corpus, anywhere):
+        there = np.flatnonzero(overlaps(batch, known, n))
+        hits += documents[there].tolist()
+        words += batch.take(pa.array(there)).to_pylist()
+    parts = []
+    for arm, mask in arms.items():
+        held = [text for document, text in zip(hits, words, strict=True) if mask[document]]
+        seen = n_gram_set(pa.array(held, pa.large_string()), n) if held else None
+        for each, text in zip(sets, texts, strict=True):
+            dirty = np.zeros(len(text), np.bool_) if seen is None else overlaps(text, seen, n)
+            columns = {
+                "task": [each.task.name] * len(text),
+                "item": [item.id for item in each.items],
+                "arm": [arm] * len(text),
+                "dirty": pa.array(dirty, mask=~overlaps(text, known, n)),
+            }
+            parts.append(pa.table(columns, schema=SCHEMA))
+    return pa.concat_tables(parts)
+
+
+def counts(contamination: pa.Table) -> list[dict[str, Any]]:
+    """Items, dirty ones and those that can't be told, of each task and arm."""
+    table = contamination.append_column("short", pc.is_null(contamination["dirty"]))
+    sums = table.group_by(["task", "arm"], use_threads=False).aggregate(
+        [("item", "count"), ("dirty", "sum"), ("short", "sum")]
+    )
+    return [
+        {
+            "task": row["task"],
+            "arm": row["arm"],
+            "items": row["item_count"],
+            "dirty": row["dirty_sum"] or 0,
+            "too_short": row["short_sum"],
+        }
+        for row in sums.to_pylist()
+    ]
+
+
+def split_scores(tasks: pa.Table, contamination: pa.Table, arm: str) -> list[dict[str, Any]]:
+    """Scores of an arm's run over all items, over those that are clean, and over the dirty ones.
+
+    Items that are too short count as clean. A metric without items of a kind has None there.
+
+    Args:
+        tasks: the run's :data:`ablations.results.TASKS`.
+        contamination: :data:`SCHEMA`.
+        arm: whose.
+    """
+    dirty = contamination.filter((pc.field("arm") == arm) & pc.field("dirty"))
+    keys = pc.binary_join_element_wise(dirty["task"], dirty["item"], "\0")
+    is_dirty = pc.is_in(
+        pc.binary_join_element_wise(tasks["task"], tasks["item"], "\0"), value_set=keys
+    )
+    kinds = {
+        "all": tasks,
+        "clean": tasks.filter(pc.invert(is_dirty)),
+        "dirty": tasks.filter(is_dirty),
+    }
+    found = {
+        kind: {(s.task, s.shots, s.metric): s for s in summarise(rows)}
+        for kind, rows in kinds.items()
+    }
+    out = []
+    for key, whole in found["all"].items():
+        row: dict[str, Any] = {"task": whole.task, "shots": whole.shots, "metric": whole.metric}
+        for kind, of_kind in found.items():
+            score = of_kind.get(key)
+            row[kind] = None if score is None else score.value
+            row[f"{kind}_items"] = 0 if score is None else score.items
+        out.append(row)
+    return out
+
+
+def _texts(
+    corpus: Corpus, documents: npt.NDArray[np.int64]
+) -> Iterator[tuple[npt.NDArray[np.int64], pa.Array]]:
+    """Documents in batches of some MB: their numbers, and their texts as large_string."""
+    codec = tokenizer.load(corpus.tokenizer_path, corpus.manifest["tokenizer"]["boundary"])
+    batch = np.cumsum(corpus.bytes[documents]) // BATCH_BYTES
+    for part in np.split(documents, np.flatnonzero(np.diff(batch)) + 1):
+        tokens = [corpus.tokens(document).tolist() for document in part.tolist()]
+        texts = codec.tokenizer.decode_batch(tokens, skip_special_tokens=False)
+        sizes = np.array([len(text.encode()) for text in texts], np.int64)
+        if (sizes != corpus.bytes[part]).any():
+            raise ValueError(
+                f"the tokenizer of {corpus.folder} does not give documents back as they were: use"
+                " one without normalisation to measure contamination"
+            )
+        yield part, pa.array(texts, pa.large_string())
+
+
+@dataclass
+class ContaminationConfig:
+    """What the command is told; ``conf/contamination.yaml`` explains the fields."""
+
+    corpus: str = MISSING
+    output: str = MISSING
+    arms: list[str] | None = None
+    tasks: list[str] = field(default_factory=list)
+    places: list[str] = field(default_factory=list)
+    local: str | None = None
+    cache: str = MISSING
+    n: int = MISSING
+    runs: dict[str, str] = field(default_factory=dict)
+
+
+def report(config: ContaminationConfig) -> dict[str, Any]:
+    """Measure, write both files, and return what ``contamination.json`` says.
+
+    Raises:
+        ValueError: something that is named is not there, or does not fit.
+    """
+    corpus = open_corpus(config.corpus)
+    names = corpus.arms() if config.arms is None else config.arms
+    if strangers := sorted(config.runs.keys() - set(names)):
+        raise ValueError(f"runs names the arms {strangers}, which are not among {names}")
+    local = Path(config.local) if config.local is not None else None
+    where = Places(config.places, local, Path(config.cache))
+    sets, not_run = gather(Asked(select(config.tasks)), where)
+    if not sets:
+        raise ValueError(f"none of the tasks has data: {not_run}")
+    found = measure(corpus, {name: corpus.arm(name).mask for name in names}, sets, config.n)
+    about = {
+        "n": config.n,
+        "corpus": corpus.fingerprint,
+        "counts": counts(found),
+        "not_run": not_run,
+        "scores": {
+            arm: split_scores(_read(storage.join(run, "tasks.arrow")), found, arm)
+            for arm, run in config.runs.items()
+        },
+    }
+    with (
+        storage.open_output(storage.join(config.output, "contamination.arrow")) as file,
+        pa.ipc.new_file(file, SCHEMA) as writer,
+    ):
+        writer.write_table(found)
+    storage.write_json(storage.join(config.output, "contamination.json"), about)
+    return about
+
+
+def _read(path: str) -> pa.Table:
+    if not storage.exists(path):
+        raise ValueError(f"{path} is missing: run ablations/evaluate.py first")
+    with storage.open_input(path) as file:
+        return pa.ipc.open_file(file).read_all()
+
+
+ConfigStore.instance().store(name="contamination_schema", node=ContaminationConfig)
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="contamination")
+def main(config: DictConfig) -> None:
+    """Report and print the counts."""
+    try:
+        if missing := sorted(OmegaConf.missing_keys(config)):
+            raise ValueError(f"{', '.join(missing)} missing: give it as {missing[0]}=VALUE")
+        about = report(cast(ContaminationConfig, OmegaConf.to_object(config)))
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    print(f"{'task':18} {'arm':16} {'items':>6} {'dirty':>6} too short for {about['n']} words")
+    for row in about["counts"]:
+        print(
+            f"{row['task']:18} {row['arm']:16} {row['items']:6} {row['dirty']:6}"
+            f" {row['too_short']:6}"
+        )
+    for name, reason in about["not_run"].items():
+        print(f"{name:18} not run: {reason}")
+
+
+if __name__ == "__main__":
+    main()

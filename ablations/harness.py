@@ -1,0 +1,82 @@
+r"""Our checkpoints for lm-evaluation-harness: its command, with one more kind of model.
+
+python ablations/harness.py run --model winnow --model_args run=run/ --tasks arc_easy,piqa
+
+Everything else is lm-evaluation-harness's own (``pip install 'winnow-lm[harness]'``): tasks, data from the
+hub, rules. Requests go through the same code as those of ``ablations/evaluate.py``.
+"""
+
+from typing import Any
+
+import lm_eval.__main__
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import LM
+from lm_eval.api.registry import register_model
+
+from ablations.evaluate import load_model
+from ablations.tasks.language_model import TokenModel
+
+MAX_TOKENS = 256
+"""Of a written answer, where a task does not say."""
+
+
+@register_model("winnow")
+class HarnessModel(LM):
+    """A trained model as the harness asks it.
+
+    Args:
+        run: a folder of ``model/train.py``, or one of its checkpoints.
+        model: instead of it, a model in memory.
+        device: as in ``conf/evaluate.yaml``, and so are the next two.
+        precision: of activations.
+        length: tokens of a sequence at most.
+        **_: what the harness tells every model (batch size and the like) and ours has no use for.
+    """
+
+    def __init__(
+        self,
+        run: str | None = None,
+        model: TokenModel | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+        length: int | None = None,
+        **_: Any,
+    ) -> None:
+        super().__init__()
+        if (run is None) == (model is None):
+            raise ValueError("give --model_args run=FOLDER, where model/train.py left a model")
+        self.model = model or load_model(str(run), device or "auto", precision, length=length)
+
+    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+        """Log-probability of each continuation, and whether it is greedy decoding's."""
+        contexts, continuations = zip(*(request.args for request in requests), strict=True)
+        found = self.model.loglikelihood(contexts, continuations)
+        return list(zip(found.logprob.tolist(), found.greedy.tolist(), strict=True))
+
+    def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
+        """Log-probability of each whole text."""
+        texts = [request.args[0] for request in requests]
+        return list(self.model.document_loglikelihood(texts).tolist())
+
+    def generate_until(self, requests: list[Instance]) -> list[str]:
+        """Greedy text, or beam search's where a task asks for ``num_beams``.
+
+        Raises:
+            ValueError: a task wants samples.
+        """
+        out = []
+        for context, settings in (request.args for request in requests):
+            if settings.get("do_sample"):
+                raise ValueError("this model does not sample: choose tasks with do_sample=false")
+            until = settings.get("until") or []
+            out += self.model.generate(
+                [context],
+                stop=[until] if isinstance(until, str) else until,
+                max_tokens=int(settings.get("max_gen_toks", MAX_TOKENS)),
+                beams=int(settings.get("num_beams", 1)),
+            )
+        return out
+
+
+if __name__ == "__main__":
+    lm_eval.__main__.cli_evaluate()
