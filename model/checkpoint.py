@@ -122,10 +122,13 @@ def load(checkpoint: Checkpoint, content: dict[str, Tensor]) -> None:
     """Fill these tensors from a checkpoint that :func:`newest` or :func:`verify` returned.
 
     Raises:
-        ValueError: the index holds what no checkpoint of ours holds.
+        ValueError: it does not hold these tensors, or its index holds other things than tensors.
     """
-    with _no_warning_of_one_process():
-        load_tensors(content, storage_reader=_Reader(checkpoint.path))
+    try:
+        with _no_warning_of_one_process():
+            load_tensors(content, storage_reader=_Reader(checkpoint.path))
+    except CheckpointException as error:
+        raise ValueError(f"{checkpoint.path} can't be loaded: {_cause(error)}") from error
 
 
 def verify(path: str) -> Checkpoint:
@@ -180,6 +183,7 @@ def resolve(path: str) -> Checkpoint:
     Raises:
         ValueError: there is none.
     """
+    path = os.path.normpath(path)
     if os.path.exists(os.path.join(path, MANIFEST)) and _NAME.match(os.path.basename(path)):
         return verify(path)
     for folder in (os.path.join(path, FOLDER), path):

@@ -346,16 +346,16 @@ class Run:
             TrainingFailedError: the weights are not finite.
         """
         config, progress = self.config, self.progress
-        path = os.path.join(config.output, OUTCOME)
-        if os.path.exists(path):
-            outcome = Outcome(**files.read_json(path))
-            if outcome.steps == progress.step:
-                return outcome
         if progress.step > config.steps:
             raise ValueError(
                 f"{config.output} was trained for {progress.step:,} steps, more than the"
                 f" {config.steps:,} of train.tokens={config.train.tokens}: choose another output"
             )
+        path = os.path.join(config.output, OUTCOME)
+        if os.path.exists(path):
+            outcome = Outcome(**files.read_json(path))
+            if outcome.steps == progress.step:
+                return outcome
         if not optim.finite(self.model):
             raise TrainingFailedError("the last updates made the weights infinite or undefined")
         begun = time.perf_counter()

@@ -1,0 +1,164 @@
+"""Checkpoints: what goes in comes out; damage, bad pickles and full disks."""
+
+import os
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from model import checkpoint, files
+from model.checkpoint import MANIFEST
+
+
+def content(seed=0):
+    random = torch.Generator().manual_seed(seed)
+    return {
+        "model.a": torch.randn(40, 50, generator=random),
+        "model.b": torch.randn(7, generator=random).bfloat16(),
+        "optimizer.a.step": torch.tensor(float(seed)),
+        "count": torch.arange(5) + seed,
+    }
+
+
+def empty():
+    return {name: torch.zeros_like(value) for name, value in content().items()}
+
+
+def saved(folder, steps=(10, 20)):
+    for step in steps:
+        checkpoint.save(str(folder), step, content(step), {"step": step, "names": ["é"]})
+    return folder
+
+
+def test_what_goes_in_comes_out(tmp_path):
+    saved(tmp_path)
+    found = checkpoint.newest(str(tmp_path))
+    assert found.state == {"step": 20, "names": ["é"]}
+    out = empty()
+    checkpoint.load(found, out)
+    for name, value in content(20).items():
+        assert torch.equal(out[name], value)
+
+
+def test_nothing_is_there_at_first(tmp_path):
+    assert checkpoint.newest(str(tmp_path / "no")) is None
+    with pytest.raises(ValueError, match="holds no checkpoint"):
+        checkpoint.resolve(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", [MANIFEST, ".metadata", "__0_0.distcp"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "empty"])
+def test_a_damaged_checkpoint_is_refused_and_the_one_before_it_used(tmp_path, capsys, name, damage):
+    saved(tmp_path)
+    file = tmp_path / "step_000000020" / name
+    data = bytearray(file.read_bytes())
+    if damage == "remove":
+        file.unlink()
+    else:
+        place = len(data) // 2
+        data[place] ^= 0x10
+        file.write_bytes({"flip": data, "truncate": data[:place], "empty": b""}[damage])
+    with pytest.raises(checkpoint.DamagedError, match="step_000000020"):
+        checkpoint.verify(str(tmp_path / "step_000000020"))
+    assert checkpoint.newest(str(tmp_path)).state["step"] == 10
+    assert "step_000000020" in capsys.readouterr().err
+    (tmp_path / "step_000000010" / "__0_0.distcp").write_bytes(b"")
+    with pytest.raises(ValueError, match="every checkpoint in"):
+        checkpoint.newest(str(tmp_path))
+
+
+def test_a_damaged_checkpoint_is_written_anew(tmp_path):
+    saved(tmp_path)
+    (tmp_path / "step_000000020" / ".metadata").write_bytes(b"")
+    saved(tmp_path, [20])
+    assert checkpoint.newest(str(tmp_path)).state["step"] == 20
+
+
+def test_other_tensors_than_were_saved_are_refused(tmp_path):
+    found = checkpoint.newest(str(saved(tmp_path)))
+    with pytest.raises(ValueError, match=r"model\.c"):
+        checkpoint.load(found, {**empty(), "model.c": torch.zeros(3)})
+    with pytest.raises(ValueError, match=r"can't be loaded.*model\.a"):
+        checkpoint.load(found, {**empty(), "model.a": torch.zeros(3)})
+
+
+def test_only_the_newest_stay_and_litter_goes(tmp_path):
+    saved(tmp_path, [1, 2, 3, 4])
+    litter = tmp_path / f"{files.TEMPORARY}step_000000009"
+    litter.mkdir()
+    (litter / "half").write_bytes(b"x")
+    (tmp_path / "notes").write_text("mine")
+    checkpoint.prune(str(tmp_path), 2)
+    assert sorted(os.listdir(tmp_path)) == ["notes", "step_000000003", "step_000000004"]
+
+
+class Evil:
+    def __reduce__(self):
+        return (os.mkdir, ("evil",))
+
+
+def forge(folder, index):
+    """Give a checkpoint this index, with a manifest that fits it."""
+    path = folder / "step_000000020"
+    (path / ".metadata").write_bytes(index)
+    manifest = files.read_json(path / MANIFEST)
+    manifest["files"][".metadata"] = files.checksum(path / ".metadata")
+    files.write_json(str(path / MANIFEST), manifest)
+    return checkpoint.newest(str(folder))
+
+
+def test_an_index_that_would_run_code_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    saved(tmp_path)
+    found = forge(tmp_path, pickle.dumps(Evil()))
+    with pytest.raises(ValueError, match=r"names posix\.mkdir: refused"):
+        checkpoint.load(found, empty())
+    assert not os.path.exists("evil")
+
+
+def test_an_index_with_objects_beside_tensors_is_refused(tmp_path):
+    """torch.distributed.checkpoint would unpickle what such an entry points to."""
+    from torch.distributed.checkpoint.metadata import BytesStorageMetadata
+
+    saved(tmp_path)
+    metadata = pickle.loads((tmp_path / "step_000000020" / ".metadata").read_bytes())
+    metadata.state_dict_metadata["model.a"] = BytesStorageMetadata()
+    found = forge(tmp_path, pickle.dumps(metadata))
+    with pytest.raises(ValueError, match="BytesStorageMetadata: refused"):
+        checkpoint.load(found, empty())
+
+
+FULL = """
+import resource, signal, sys, torch
+from model import checkpoint
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+folder = sys.argv[1]
+checkpoint.save(folder, 1, {"a": torch.zeros(1000)}, {})
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+try:
+    checkpoint.save(folder, 2, {"a": torch.zeros(1_000_000)}, {})
+except OSError as error:
+    print(error)
+"""
+
+
+def test_no_room_leaves_older_checkpoints_and_nothing_half_written(tmp_path):
+    """A limit on the size of files, since a full disk takes a file system of one's own."""
+    run = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert "step 2 can't be written" in run.stdout
+    assert "older checkpoints are intact" in run.stdout
+    assert os.listdir(tmp_path) == ["step_000000001"]
+    checkpoint.verify(str(tmp_path / "step_000000001"))
+
+
+def test_one_can_be_named_or_found_in_a_run(tmp_path):
+    saved(tmp_path / "checkpoints")
+    assert checkpoint.resolve(str(tmp_path)).state["step"] == 20
+    assert checkpoint.resolve(str(tmp_path / "checkpoints")).state["step"] == 20
+    named = str(tmp_path / "checkpoints" / "step_000000010")
+    assert checkpoint.resolve(named).state["step"] == 10
+    assert checkpoint.resolve(named + "/").state["step"] == 10

@@ -1,0 +1,193 @@
+"""Adafactor against the paper's algorithms in numpy, schedules, and what steps leave alone."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from model.optim import build_optimizer, finite, gradient_norm, learning_rate, set_learning_rate
+from model.train_config import OptimizerConfig, OptimizerName, Schedule
+
+PAPER = OptimizerConfig(OptimizerName.adafactor, 0.01, schedule=Schedule.inverse_sqrt)
+STEPS = 100
+
+
+class Weights(nn.Module):
+    def __init__(self, *shapes, seed=0):
+        super().__init__()
+        random = torch.Generator().manual_seed(seed)
+        self.all = nn.ParameterList(torch.randn(s, generator=random) for s in shapes)
+
+
+def rms(x):
+    return math.sqrt(float(np.mean(np.square(x))))
+
+
+class PlainAdafactor:
+    """Shazeer and Stern 2018, algorithms 4 and 5, hyperparameters of their section 9."""
+
+    def __init__(self, value):
+        self.value, self.t = value.astype(np.float64), 0
+        self.row = self.column = self.full = 0.0
+
+    def step(self, gradient):
+        self.t += 1
+        g = gradient.astype(np.float64)
+        beta = 1 - self.t**-0.8
+        square = g**2 + 1e-30
+        if g.ndim >= 2:
+            self.row = beta * self.row + (1 - beta) * square.mean(-1)
+            self.column = beta * self.column + (1 - beta) * square.mean(-2)
+            mean = self.row.mean(-1)[..., None, None]
+            second = self.row[..., :, None] * self.column[..., None, :] / mean
+        else:
+            self.full = second = beta * self.full + (1 - beta) * square
+        update = g / np.sqrt(second)
+        update /= max(1.0, rms(update) / 1.0)
+        alpha = max(1e-3, rms(self.value)) * min(1e-2, 1 / math.sqrt(self.t))
+        self.value = self.value - alpha * update
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    shapes=st.lists(
+        st.sampled_from([(5,), (3, 4), (7, 2), (1, 6), (4, 3, 5)]), min_size=1, max_size=3
+    ),
+    seed=st.integers(0, 99),
+    size=st.sampled_from([1e-4, 1.0, 1e3]),
+)
+def test_adafactor_is_the_paper_s(shapes, seed, size):
+    weights = Weights(*shapes, seed=seed)
+    plain = [PlainAdafactor(p.detach().numpy()) for p in weights.all]
+    optimizer = build_optimizer(PAPER, weights)
+    random = np.random.default_rng(seed)
+    for t in range(1, 6):
+        for parameter, reference in zip(weights.all, plain, strict=True):
+            gradient = (random.normal(size=parameter.shape) * size).astype(np.float32)
+            parameter.grad = torch.from_numpy(gradient)
+            reference.step(gradient)
+        set_learning_rate(optimizer, learning_rate(PAPER, t, STEPS))
+        optimizer.step()
+    for parameter, reference in zip(weights.all, plain, strict=True):
+        np.testing.assert_allclose(parameter.detach(), reference.value, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [[2], [0, 1, 2, 3]])
+def test_an_expert_without_tokens_stays_as_it_was(rows):
+    weights = Weights((4, 6, 5))
+    before = weights.all[0].detach().clone()
+    optimizer = build_optimizer(PAPER, weights)
+    for _ in range(3):
+        gradient = torch.randn(4, 6, 5)
+        gradient[rows] = 0
+        weights.all[0].grad = gradient
+        optimizer.step()
+    after = weights.all[0].detach()
+    assert torch.equal(after[rows], before[rows])
+    others = [e for e in range(4) if e not in rows]
+    assert torch.isfinite(after).all()
+    assert all(not torch.equal(after[e], before[e]) for e in others)
+
+
+def test_the_usual_epsilon_would_not_do():
+    """Negative control of the test above: 1e-30 squares to 0 in float32."""
+    weights = Weights((4, 6, 5))
+    optimizer = torch.optim.Adafactor(weights.parameters(), lr=0.01, eps=(1e-30, 1e-3))
+    weights.all[0].grad = torch.randn(4, 6, 5) * torch.tensor([1.0, 0, 1, 1])[:, None, None]
+    optimizer.step()
+    assert weights.all[0].isnan().any()
+
+
+def test_the_paper_s_schedule_is_flat_for_ten_thousand_steps():
+    rates = [learning_rate(PAPER, t, 600_000) for t in (1, 5_000, 10_000, 40_000, 600_000)]
+    np.testing.assert_allclose(rates, [0.01, 0.01, 0.01, 0.005, 600_000**-0.5])
+
+
+def test_warm_up_then_cosine():
+    config = OptimizerConfig(
+        OptimizerName.adamw, 1.0, schedule=Schedule.cosine, warmup_steps=10, final_share=0.2
+    )
+    rates = [learning_rate(config, t, 110) for t in range(1, 111)]
+    np.testing.assert_allclose(rates[:10], np.arange(1, 11) / 10)
+    expected = 0.2 + 0.8 * (1 + np.cos(np.pi * np.arange(1, 101) / 100)) / 2
+    np.testing.assert_allclose(rates[10:], expected)
+
+
+@given(multiplier=st.sampled_from([0.25, 0.5, 1.0, 4.0]), update=st.integers(1, 10**6))
+def test_a_multiplier_scales_the_schedule_as_far_as_adafactor_goes(multiplier, update):
+    config = OptimizerConfig(
+        OptimizerName.adafactor, 0.01, multiplier, schedule=Schedule.inverse_sqrt
+    )
+    wanted = multiplier * learning_rate(PAPER, update, STEPS)
+    assert learning_rate(config, update, STEPS) == pytest.approx(min(wanted, update**-0.5))
+
+
+def test_the_rate_that_is_logged_is_the_one_that_is_used():
+    """At a rate that torch's Adafactor would cap, the step is that of the capped rate."""
+    moved = []
+    for multiplier in (4.0, 1.0):
+        weights = Weights((6, 5))
+        before = weights.all[0].detach().clone()
+        optimizer = build_optimizer(PAPER, weights)
+        weights.all[0].grad = torch.ones(6, 5)
+        config = OptimizerConfig(
+            OptimizerName.adafactor, 0.01, multiplier, schedule=Schedule.constant
+        )
+        set_learning_rate(optimizer, learning_rate(config, 1, STEPS))
+        optimizer.step()
+        moved.append(weights.all[0].detach() - before)
+    torch.testing.assert_close(moved[0], 4 * moved[1], rtol=1e-4, atol=1e-7)
+
+
+def test_adamw_is_loshchilov_and_hutter_s():
+    config = OptimizerConfig(
+        OptimizerName.adamw, 0.1, schedule=Schedule.constant, betas=[0.8, 0.9], weight_decay=0.5
+    )
+    weights = Weights((3, 2), (4,))
+    optimizer = build_optimizer(config, weights)
+    values = [p.detach().double().numpy().copy() for p in weights.all]
+    first, second = [np.zeros_like(v) for v in values], [np.zeros_like(v) for v in values]
+    random = np.random.default_rng(0)
+    for t in range(1, 5):
+        set_learning_rate(optimizer, learning_rate(config, t, STEPS))
+        for i, parameter in enumerate(weights.all):
+            g = random.normal(size=parameter.shape)
+            parameter.grad = torch.tensor(g, dtype=torch.float32)
+            first[i] = 0.8 * first[i] + 0.2 * g
+            second[i] = 0.9 * second[i] + 0.1 * g**2
+            step = first[i] / (1 - 0.8**t) / (np.sqrt(second[i] / (1 - 0.9**t)) + 1e-8)
+            decay = 0.5 if values[i].ndim == 2 else 0.0  # norms' scales don't decay
+            values[i] = values[i] - 0.1 * (step + decay * values[i])
+        optimizer.step()
+    for parameter, value in zip(weights.all, values, strict=True):
+        np.testing.assert_allclose(parameter.detach(), value, rtol=1e-4, atol=1e-5)
+
+
+def test_norms_and_finiteness():
+    weights = Weights((3, 4), (5,))
+    for i, parameter in enumerate(weights.all):
+        parameter.grad = torch.full_like(parameter, i + 1.0)
+    assert float(gradient_norm(weights)) == pytest.approx(math.sqrt(12 * 1 + 5 * 4))
+    assert finite(weights)
+    weights.all[1].data[2] = math.inf
+    assert not finite(weights)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"learning_rate": 0.0}, "learning_rate"),
+        ({"multiplier": -1.0}, "multiplier"),
+        ({"betas": [0.9]}, "betas"),
+    ],
+)
+def test_impossible_settings_are_refused(change, said):
+    with pytest.raises(ValueError, match=said):
+        OptimizerConfig(
+            **{"name": OptimizerName.adamw, "learning_rate": 0.1, "schedule": Schedule.constant}
+            | change
+        )

@@ -1,0 +1,369 @@
+"""Training runs: resumed bit for bit, refused when they should be, and measured right."""
+
+import contextlib
+import json
+import math
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import hydra.errors
+import numpy as np
+import omegaconf.errors
+import pyarrow as pa
+import pytest
+import torch
+from tokens_scored import documents, make_corpus
+from training_runs import TINY, composed, config, corpus_folder, rows, train
+
+from model import checkpoint, trained
+from model.corpus import open_corpus
+from model.glam import GLaM
+from model.train import Run, TrainingFailedError
+from model.weight import Weight
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return corpus_folder(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(corpus, tmp_path_factory):
+    output = tmp_path_factory.mktemp("undisturbed")
+    outcome = train(corpus, output)
+    return output, outcome
+
+
+def weights(output):
+    return trained.load(str(output), torch.device("cpu"), torch.float32).model.state_dict()
+
+
+def assert_same_run(output, other):
+    assert rows(output) == rows(other)
+    assert (output / "heldout.arrow").read_bytes() == (other / "heldout.arrow").read_bytes()
+    for (name, a), (_, b) in zip(weights(output).items(), weights(other).items(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_what_a_run_leaves(undisturbed, corpus):
+    output, outcome = undisturbed
+    log = rows(output)
+    assert [row["step"] for row in log] == list(range(1, 9))
+    assert [row["tokens"] for row in log] == [64 * step for step in range(1, 9)]
+    assert [row["step"] for row in log if "heldout" in row] == [4, 8]
+    assert all(0 < row["gradient_norm"] < math.inf for row in log)
+    assert np.sum(log[-1]["expert_load"], -1) == pytest.approx([1.0])
+    assert log[-1]["unique_tokens"] + log[-1]["repeated_tokens"] == outcome.tokens == 512
+    assert outcome.steps == 8
+    assert outcome.epochs == outcome.tokens / outcome.unique_tokens
+    assert json.loads((output / "outcome.json").read_text())["heldout"] == outcome.heldout
+    table = pa.ipc.open_file(output / "heldout.arrow").read_all()
+    for source, value in outcome.heldout.items():
+        chosen = table.filter(pa.compute.field("source") == source)
+        assert sum(chosen["bits"].to_pylist()) / sum(chosen["bytes"].to_pylist()) == value
+    assert len(os.listdir(output / "checkpoints")) == 2
+
+
+def test_the_bits_of_a_document_are_those_of_the_model_reading_it_alone(undisturbed, corpus):
+    output, _ = undisturbed
+    model = trained.load(str(output), torch.device("cpu"), torch.float32).model
+    opened = open_corpus(str(corpus))
+    table = pa.ipc.open_file(output / "heldout.arrow").read_all().to_pylist()
+    held_out = np.flatnonzero(opened.held_out & opened.reached)
+    bits = dict(zip(opened.ids(held_out), held_out.tolist(), strict=True))
+    assert len(table) == len(bits)
+    for row in table:
+        boundary = [opened.boundary_id]
+        entries = boundary + opened.tokens(bits[row["document"]]).tolist() + boundary
+        total = 0.0
+        for start in range(0, len(entries) - 1, 16):  # windows of the sequence length
+            window = torch.tensor([entries[start : start + 17]])
+            with torch.no_grad():
+                logits = model(window[:, :-1])[0].double().log_softmax(-1)
+            total -= float(logits.gather(1, window[0, 1:, None]).sum())
+        assert row["bits"] == pytest.approx(total / math.log(2), rel=1e-4)
+
+
+def test_training_learns(corpus, tmp_path):
+    train(corpus, tmp_path, "train.tokens=8000", "evaluate.every=0", "checkpoint.every=1000")
+    losses = [row["loss"] for row in rows(tmp_path)]
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+
+
+def test_parts_of_a_batch_add_up_to_the_whole(corpus, tmp_path):
+    train(corpus, tmp_path / "whole", "train.tokens=128")
+    options = ["train.tokens=128", "train.micro_rows=1"]
+    # The balance loss is of a group of rows: one row in both, to be the same.
+    for name, extra in {"a": options, "b": ["train.tokens=128"]}.items():
+        train(corpus, tmp_path / name, "model.group_rows=1", *extra)
+    for whole, parts in zip(rows(tmp_path / "b"), rows(tmp_path / "a"), strict=True):
+        for name in ("loss", "balance", "router_z", "gradient_norm"):
+            assert parts[name] == pytest.approx(whole[name], rel=1e-4)
+        np.testing.assert_allclose(parts["expert_load"], whole["expert_load"], atol=1e-6)
+
+
+def test_a_finished_run_is_not_run_again(undisturbed, corpus, monkeypatch):
+    output, outcome = undisturbed
+    monkeypatch.setattr(Run, "step", None)
+    monkeypatch.setattr(Run, "save", None)
+    assert train(corpus, output) == outcome
+
+
+def test_more_tokens_go_on_from_the_end(undisturbed, corpus, tmp_path):
+    output, _ = undisturbed
+    shutil.copytree(output, tmp_path / "run")
+    outcome = train(corpus, tmp_path / "run", "train.tokens=768")
+    train(corpus, tmp_path / "whole", "train.tokens=768")
+    assert outcome.steps == 12
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    with pytest.raises(ValueError, match="was trained for 12 steps"):
+        train(corpus, tmp_path / "run")
+
+
+@pytest.mark.parametrize("policy", ["all", "random"])
+@pytest.mark.parametrize("step", [1, 4, 5])
+def test_an_exception_at_any_step_leaves_no_trace(corpus, tmp_path, monkeypatch, step, policy):
+    """Steps without a checkpoint are done again, from the draws of routing to the log."""
+    options = [f"model.second_expert={policy}", "model.capacity_factor=1.0"]
+    train(corpus, tmp_path / "whole", *options)
+    whole = Run.step
+
+    def breaks(self):
+        if self.progress.step == step:
+            raise KeyboardInterrupt
+        return whole(self)
+
+    with monkeypatch.context() as context:
+        context.setattr(Run, "step", breaks)
+        with pytest.raises(KeyboardInterrupt):
+            train(corpus, tmp_path / "run", *options)
+    train(corpus, tmp_path / "run", *options)
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_killed_at_random_moments_it_comes_to_the_same_end(corpus, tmp_path):
+    """A real process and a real SIGKILL, until the run is through."""
+    options = ["train.tokens=3072", "checkpoint.every=3"]
+    train(corpus, tmp_path / "whole", *options)
+    output = tmp_path / "run"
+    command = [sys.executable, "model/train.py", *TINY, *options, f"data.corpus={corpus}"]
+    command += ["data.arm=unfiltered", f"output={output}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLIBC_TUNABLES": ""}
+    draw = random.Random(0)
+    kills = 0
+    while not (output / "outcome.json").exists():
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+        if kills < 3:
+            # The clock starts when something is written, for starting takes seconds.
+            seen = lines(output)
+            while process.poll() is None and lines(output) == seen:
+                time.sleep(0.001)
+            time.sleep(draw.random() * 0.1)
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGKILL)
+            kills += process.wait() == -signal.SIGKILL
+        else:
+            assert process.wait() == 0
+    assert kills >= 2
+    assert_same_run(output, tmp_path / "whole")
+
+
+def lines(output):
+    path = output / "metrics.jsonl"
+    return path.stat().st_size if path.exists() else 0
+
+
+def test_a_damaged_checkpoint_costs_its_steps_and_no_more(undisturbed, corpus, tmp_path, capsys):
+    output, _ = undisturbed
+    shutil.copytree(output, tmp_path / "run")
+    (tmp_path / "run" / "outcome.json").unlink()
+    file = tmp_path / "run" / "checkpoints" / "step_000000008" / "__0_0.distcp"
+    file.write_bytes(file.read_bytes()[:-10])
+    train(corpus, tmp_path / "run")
+    assert "step_000000008 is damaged" in capsys.readouterr().err
+    assert_same_run(tmp_path / "run", output)
+
+
+def poison(monkeypatch, steps):
+    """Make the gradients of these steps (from 0, each once) undefined."""
+    left, whole = list(steps), GLaM.loss
+
+    def loss(self, *arguments, **options):
+        out = whole(self, *arguments, **options)
+        poison.calls += 1
+        if poison.calls - 1 in left:
+            return out._replace(total=out.total * math.nan)
+        return out
+
+    poison.calls = 0
+    monkeypatch.setattr(GLaM, "loss", loss)
+
+
+def test_a_step_with_undefined_gradients_changes_nothing(corpus, tmp_path, monkeypatch):
+    """Weights after steps 0, 1, 2 with 1 skipped are those of a run that never saw batch 1."""
+    poison(monkeypatch, [1])
+    outcome = train(corpus, tmp_path, "train.tokens=192", "checkpoint.every=1")
+    assert outcome.skipped_steps == 1
+    log = rows(tmp_path)
+    assert [row["skipped_steps"] for row in log] == [0, 1, 1]
+    assert log[1]["gradient_norm"] is None
+    monkeypatch.undo()
+    reference = Run(
+        config(corpus, tmp_path / "other", "train.tokens=192"), open_corpus(str(corpus))
+    )
+    reference.step()
+    reference.progress.step = 2
+    reference.step()
+    for name, value in weights(tmp_path).items():
+        assert torch.equal(value, reference.model.state_dict()[name]), name
+
+
+def test_many_in_a_row_fall_back_to_the_last_checkpoint(corpus, tmp_path, monkeypatch, capsys):
+    """After step 2's checkpoint: 3 spoils the weights, and so 4 and 5 are skipped."""
+    options = ["train.tokens=512", "train.skips_in_a_row=2", "checkpoint.every=2"]
+    whole = Run.step
+
+    def spoils(self):
+        row = whole(self)
+        if row["step"] == 3:
+            self.model.layers[0].attention.key.weight.data[0, 0] = math.nan
+        return row
+
+    monkeypatch.setattr(Run, "step", spoils)
+    outcome = train(corpus, tmp_path, *options)
+    assert (outcome.fallbacks, outcome.skipped_steps, outcome.steps) == (1, 2, 8)
+    assert "step_000000002" in capsys.readouterr().err
+    log = rows(tmp_path)
+    assert [row["step"] for row in log] == list(range(1, 9))
+    assert [row["gradient_norm"] is None for row in log] == [s in (4, 5) for s in range(1, 9)]
+    # Batches 0, 1 and then 5, 6, 7.
+    monkeypatch.undo()
+    reference = Run(config(corpus, tmp_path / "other", *options), open_corpus(str(corpus)))
+    for step in (0, 1, 5, 6, 7):
+        reference.progress.step = step
+        reference.step()
+    for name, value in weights(tmp_path).items():
+        assert torch.equal(value, reference.model.state_dict()[name]), name
+
+
+def test_it_gives_up_after_so_many_returns(corpus, tmp_path, monkeypatch):
+    options = ["train.skips_in_a_row=1", "train.fallbacks=1", "checkpoint.every=1"]
+    with monkeypatch.context() as context:
+        poison(context, [0])
+        with pytest.raises(TrainingFailedError, match="there is no checkpoint yet"):
+            train(corpus, tmp_path / "first", *options)
+    poison(monkeypatch, [1, 2])
+    with pytest.raises(TrainingFailedError, match="after 1 returns"):
+        train(corpus, tmp_path / "later", *options)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("seed=4", "seed: 3 then, 4 now"),
+        ("model.layers=4", "model.layers: 2 then, 4 now"),
+        ("train.precision=bf16", "precision: float32 then, bfloat16 now"),
+        ("optimizer.learning_rate=0.02", "optimizer.learning_rate"),
+        ("data.arm=filtered", "data.arm"),
+    ],
+)
+def test_another_run_s_checkpoint_is_refused(undisturbed, corpus, change, said):
+    with pytest.raises(ValueError, match=said):
+        train(corpus, undisturbed[0], change)
+
+
+def test_another_corpus_is_refused_on_resume(undisturbed, tmp_path):
+    make_corpus(tmp_path, [documents(80, seed=9)])
+    with pytest.raises(ValueError, match="another stream"):
+        train(tmp_path / "corpus", undisturbed[0])
+
+
+def test_a_corpus_that_changed_is_refused(corpus, tmp_path):
+    shutil.copytree(corpus, tmp_path / "corpus")
+    shard = next((tmp_path / "corpus" / "shards").glob("*.arrow"))
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    with pytest.raises(ValueError, match="has changed since it was made"):
+        train(tmp_path / "corpus", tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (["model.vocabulary=200"], "set model.vocabulary="),
+        (["data.arm=nonsense"], "no arm 'nonsense'"),
+        (["train.batch_rows=4000"], "fewer than one batch"),
+        (["train.micro_rows=3"], "must divide"),
+        (["model.heads=3"], "must be the width"),
+        (["train.device=cuda"], "no CUDA device"),
+        (["train.device=gpu"], "train.device=gpu"),
+        (["train.tokens=0"], "train.tokens must be at least 1"),
+        (["checkpoint.keep=1"], "checkpoint.keep"),
+        (["+data.mixture={web:1}"], "does not name"),
+        (["evaluate.bytes=1"], "allow more bytes"),
+    ],
+)
+def test_what_can_t_work_is_refused(corpus, tmp_path, changes, said):
+    if "train.device=cuda" in changes and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device here")
+    with pytest.raises(ValueError, match=said):
+        train(corpus, tmp_path, *changes)
+
+
+@pytest.mark.parametrize(
+    "change", ["train.batch_row=2", "train.batch_rows=two", "optimizer=sgd", "model=glam_2m"]
+)
+def test_hydra_refuses_wrong_keys_and_types(change):
+    with pytest.raises((hydra.errors.HydraException, omegaconf.errors.OmegaConfBaseException)):
+        composed(change)
+
+
+def test_the_command_says_what_is_missing_and_leaves_no_litter(tmp_path):
+    command = [sys.executable, ROOT / "model" / "train.py"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert run.stderr.startswith("error: data.arm, data.corpus, output, train.tokens missing")
+    assert os.listdir(tmp_path) == []
+
+
+def test_weights_are_drawn_from_the_seed(corpus, tmp_path):
+    runs = [Run(config(corpus, tmp_path, f"seed={s}"), open_corpus(str(corpus))) for s in (3, 3, 4)]
+    first, again, other = (
+        [m.weight for m in run.model.modules() if isinstance(m, Weight)] for run in runs
+    )
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+def test_tensorboard_shows_the_same_numbers(corpus, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(corpus, tmp_path, "log.tensorboard=true", "train.tokens=256")
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    shown = [event.value for event in events.Scalars("loss")]
+    assert shown == pytest.approx([row["loss"] for row in rows(tmp_path)])
+    assert "heldout/web" in events.Tags()["scalars"]
+
+
+def test_the_checkpoint_names_what_it_needs(undisturbed):
+    state = checkpoint.resolve(str(undisturbed[0])).state
+    assert state["identity"]["data.sequence_length"] == 16
+    assert state["boundary"] == "<eos>"
