@@ -1,0 +1,38 @@
+"""What comes after the last job of a study: failures, verdict, page."""
+
+import sys
+
+from ablations import compare
+from ablations.comparison import compare as compare_study
+from ablations.jobs import name_of
+from ablations.reading import read_study
+from ablations.results import job_folder
+from pipeline import storage
+
+
+def close_study(folder: str) -> bool:
+    """Print what failed and what the study shows; write comparison and page.
+
+    Returns:
+        Whether every job is complete and could be compared.
+    """
+    study = read_study(folder)
+    for key, error in study.failed.items():
+        record = storage.join(job_folder(folder, *key), "failure.json")
+        print(f"FAILED {name_of(*key)}: {error} (traceback in {record})", file=sys.stderr)
+    for key in [*study.unfinished, *study.missing]:
+        print(f"NOT RUN {name_of(*key)}", file=sys.stderr)
+    if not study.runs:
+        print("no job is complete: there is nothing to compare", file=sys.stderr)
+        return False
+    try:
+        result = compare_study(study)
+    except ValueError as error:
+        print(f"not compared: {error}", file=sys.stderr)
+        return False
+    output = storage.join(folder, "comparison")
+    compare.write(result, output)
+    print(f"\n{compare.render(result)}\n\nFiles: {output}")
+    return len(study.runs) == len(study.declared.arms) * len(study.declared.variants) * len(
+        study.declared.seeds
+    )

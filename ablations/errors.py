@@ -1,0 +1,21 @@
+"""How the entry points of a study end at an error."""
+
+import contextlib
+import sys
+import traceback
+from collections.abc import Iterator
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+
+@contextlib.contextmanager
+def exit_on_error() -> Iterator[None]:
+    """End the process at an error; Hydra would make a warning of one in a callback, and go on."""
+    try:
+        yield
+    except (ValueError, OSError, HydraException, OmegaConfBaseException) as error:
+        sys.exit(f"error: {error}")
+    except Exception:
+        traceback.print_exc()
+        sys.exit(1)

@@ -1,0 +1,323 @@
+"""Carries out one job: training and evaluation, each in a process of its own; then its results.
+
+::
+
+    STUDY/ARM/seed_N/
+      training.yaml   every setting of model/train.py for this job
+      training/       what model/train.py writes; a job that was cut goes on from its checkpoints
+      tasks/          what ablations/evaluate.py writes, by shots; absent where no task was asked
+      *.log           what the two said
+      result.json …   the contract of :mod:`ablations.results`
+
+Since no job trains in the process that started it, no state goes from one to the next.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import yaml
+
+from ablations import arms, results
+from ablations.jobs import Job, hash_of, identity, training_config, uses_scores
+from ablations.results import HELDOUT, Result
+from model import corpus as corpora
+from model import files
+from model.corpus import Corpus, open_corpus
+from model.sizes import CONFIG_DIR
+from pipeline import storage
+
+ROOT = os.path.dirname(CONFIG_DIR)
+
+SCORING_FLOPS = 10.0
+"""For each byte of text that the classifier scored: hashing and looking up two n-grams a word,
+rounded up. A filtered arm pays for the whole pool, whatever it kept."""
+
+JUNK_SHARE = 0.2
+"""Of the held-out documents of a filtered source, those of lowest score that are called junk."""
+
+IDENTITY = "identity.json"
+
+TAIL = 4000
+"""Characters of a failed process's log that go into the failure record."""
+
+
+class JobFailedError(RuntimeError):
+    """A process of a job ended with an error; ``log`` is the end of what it said."""
+
+    def __init__(self, message: str, log: str) -> None:
+        super().__init__(message)
+        self.log = log
+
+
+def execute(job: Job, threads: int) -> None:
+    """Do what of a job is not done yet. What goes wrong is written to its failure record.
+
+    Args:
+        job: which one.
+        threads: of each of its processes.
+    """
+    corpus = open_corpus(job.config.corpus)
+    training = training_config(job, arms.pool_shares(corpus))
+    about = identity(job, training, corpus)
+    if state(job, about) == "complete":
+        return
+    begun = time.monotonic()
+    first = join_processes()
+    try:
+        if first:
+            begin(job, training, about)
+        train(job.folder, threads)
+        if first:
+            tasks = ask_tasks(job, threads)
+            result = finish(job, corpus, hash_of(about), tasks)
+            report = ", ".join(f"{name} {bits:.4f}" for name, bits in result.heldout.items())
+            print(f"{job.name}: {report} bits per byte, {time.monotonic() - begun:.0f} s")
+    except Exception as error:
+        log = error.log if isinstance(error, JobFailedError) else traceback.format_exc()
+        results.write_failure(job.config.output, *job.key, str(error), log)
+        print(f"{job.name} FAILED: {error}", file=sys.stderr)
+
+
+def state(job: Job, about: Mapping[str, Any]) -> str:
+    """``complete`` or ``to do``.
+
+    Raises:
+        ValueError: the folder holds a job that was trained with other settings.
+    """
+    path = storage.join(job.folder, IDENTITY)
+    if not storage.exists(path):
+        return "to do"
+    old = json.loads(storage.read_bytes(path))
+    new = json.loads(json.dumps(about))
+    if different := sorted(k for k in {*old, *new} if old.get(k) != new.get(k)):
+        changes = "; ".join(f"{k}: {old.get(k)} then, {new.get(k)} now" for k in different)
+        raise ValueError(
+            f"{job.folder} holds a run with other settings ({changes}): choose another output=DIR,"
+            " or delete that folder"
+        )
+    complete = storage.exists(storage.join(job.folder, "result.json"))
+    return "complete" if complete else "to do"
+
+
+def join_processes() -> bool:
+    """Under Slurm with several tasks, tell torch of the others. Whether this is the first one."""
+    if os.environ.get("SLURM_NTASKS", "1") == "1":
+        return True
+    from submitit.helpers import TorchDistributedEnvironment
+
+    return TorchDistributedEnvironment().export(set_cuda_visible_devices=False).rank == 0
+
+
+def begin(job: Job, training: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    """Write what is going to be done, and forget an earlier failure."""
+    failure = storage.join(job.folder, "failure.json")
+    if storage.exists(failure):
+        storage.remove(failure)
+    write_training_file(job.folder, training)
+    storage.write_json(storage.join(job.folder, IDENTITY), about)
+
+
+def write_training_file(folder: str, training: Mapping[str, Any]) -> None:
+    """Write ``training.yaml``, a config file for ``model/train.py``."""
+    hydra = {"run": {"dir": "."}, "output_subdir": None}
+    quiet = [{f"override hydra/{name}_logging": "disabled"} for name in ("job", "hydra")]
+    config = {"defaults": ["train_schema", "_self_", *quiet], **training, "hydra": hydra}
+    content = yaml.safe_dump(config, sort_keys=False).encode()
+    storage.write_bytes(storage.join(folder, "training.yaml"), content)
+
+
+def train(folder: str, threads: int) -> None:
+    """Train by the folder's ``training.yaml``, or go on training."""
+    config = ["--config-dir", os.path.abspath(folder), "--config-name", "training"]
+    run_python("model/train.py", config, os.path.join(folder, "training.log"), threads)
+
+
+def ask_tasks(job: Job, threads: int) -> pa.Table | None:
+    """Put the tasks to the trained model; None where there are none."""
+    asked = job.config.tasks
+    if not asked.names:
+        return None
+    tables = []
+    for shots in asked.shots:
+        output = os.path.join(job.folder, "tasks", f"shots_{shots}")
+        settings = {
+            "run": os.path.join(job.folder, "training"),
+            "output": output,
+            "tasks": asked.names,
+            "shots": shots,
+            "limit": asked.limit,
+            "local": asked.local,
+            "places": asked.places,
+            "device": job.config.train.device,
+        }
+        overrides = [f"{name}={_quote(value)}" for name, value in settings.items()]
+        log = os.path.join(job.folder, "evaluation.log")
+        run_python("ablations/evaluate.py", overrides, log, threads)
+        with storage.open_input(os.path.join(output, "tasks.arrow")) as file:
+            tables.append(pa.ipc.open_file(file).read_all())
+    return pa.concat_tables(tables)
+
+
+def finish(job: Job, corpus: Corpus, config_hash: str, tasks: pa.Table | None) -> Result:
+    """Write the results of a trained job by the contract."""
+    folder = os.path.join(job.folder, "training")
+    outcome = files.read_json(os.path.join(folder, "outcome.json"))
+    with storage.open_input(os.path.join(folder, "heldout.arrow")) as file:
+        heldout = with_junk(pa.ipc.open_file(file).read_all().cast(HELDOUT), corpus)
+    scoring = scoring_flops(job, corpus)
+    copy_metrics(folder, job.folder, scoring)
+    hardware = job.config.hardware
+    result = Result(
+        *job.key,
+        config_hash=config_hash,
+        model=job.model,
+        flops=outcome["flops"] + scoring,
+        kwh=outcome["wall_seconds"] * hardware.watts * hardware.pue / 3.6e6,
+        kwh_basis="estimated",
+        heldout=results.bits_per_byte(heldout),
+        provenance=provenance(job, corpus, outcome),
+        **{
+            name: outcome[name]
+            for name in (
+                *("parameters_total", "parameters_active", "tokens", "unique_tokens", "epochs"),
+                *("learning_rate", "wall_seconds"),
+            )
+        },
+    )
+    results.write_run(job.config.output, result, heldout, tasks)
+    return result
+
+
+def with_junk(heldout: pa.Table, corpus: Corpus) -> pa.Table:
+    """Held-out documents, those of low score a second time as a source ``junk_of_…``."""
+    tables = [heldout]
+    for source in filtered_sources(corpus):
+        ours = corpus.source_index == corpus.sources.index(source)
+        held = ours & corpus.held_out & corpus.reached
+        if held.any():
+            junk = corpus.ids(np.flatnonzero(arms.lowest(corpus, held, JUNK_SHARE)))
+            rows = heldout.filter(
+                pa.compute.and_(
+                    pa.compute.equal(heldout["source"], source),
+                    pa.compute.is_in(heldout["document"], pa.array(junk)),
+                )
+            )
+            names = pa.array([junk_name(source)] * len(rows), pa.string())
+            tables.append(rows.set_column(0, HELDOUT.field("source"), names))
+    return pa.concat_tables(tables)
+
+
+def heldout_groups(corpus: Corpus) -> dict[str, list[str]]:
+    """The held-out sources by group: curated, web, junk; groups without documents are left out."""
+    there = np.unique(corpus.source_index[corpus.held_out & corpus.reached])
+    sources = [corpus.sources[index] for index in there]
+    filtered = filtered_sources(corpus)
+    groups = {
+        "curated": [name for name in sources if name not in filtered],
+        "web": [name for name in sources if name in filtered],
+        "junk": [junk_name(name) for name in sources if name in filtered],
+    }
+    return {group: names for group, names in groups.items() if names}
+
+
+def filtered_sources(corpus: Corpus) -> list[str]:
+    """The sources that the pipeline's rule could drop from."""
+    return [name for name in corpus.manifest["filtered_sources"] if name in corpus.sources]
+
+
+def junk_name(source: str) -> str:
+    """What a source's junk is called."""
+    return f"junk_of_{source}"
+
+
+def scoring_flops(job: Job, corpus: Corpus) -> float:
+    """What scoring the pool cost, for an arm that needed it."""
+    if not uses_scores(job):
+        return 0.0
+    return SCORING_FLOPS * float(corpus.bytes[corpus.pool & corpus.filterable].sum())
+
+
+def copy_metrics(training: str, folder: str, scoring: float) -> None:
+    """The training curve, with the scoring of the pool in its FLOPs."""
+    with open(os.path.join(training, "metrics.jsonl"), "rb") as file:
+        rows = [json.loads(line) for line in file]
+    lines = [json.dumps(row | {"flops": row["flops"] + scoring}) + "\n" for row in rows]
+    storage.write_bytes(storage.join(folder, "metrics.jsonl"), "".join(lines).encode())
+
+
+def provenance(job: Job, corpus: Corpus, outcome: Mapping[str, Any]) -> dict[str, Any]:
+    """Where a result came from, for people."""
+    manifest = corpus.manifest
+    return {
+        "commit": commit(),
+        "corpus": {
+            "fingerprint": corpus.fingerprint,
+            "scored": manifest["scored"],
+            "shards": {shard["name"]: shard["checksum"] for shard in manifest["shards"]},
+            "pool": corpora.tally(corpus, corpus.pool),
+        },
+        "arm": dict(corpus.arm(job.config.data.arm).about),
+        "training": {
+            name: outcome[name]
+            for name in ("device", "precision", "peak_memory_bytes", "skipped_steps", "fallbacks")
+        },
+        "watts": job.config.hardware.watts,
+    }
+
+
+def commit() -> str | None:
+    """The commit of this code, with ``+changes`` where it was changed; None outside of git."""
+    git = ["git", "-C", ROOT]
+    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    if head.returncode:
+        return None
+    status = subprocess.run(
+        [*git, "status", "--porcelain", "--untracked-files=no"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return head.stdout.strip() + ("+changes" if status.stdout else "")
+
+
+def run_python(script: str, arguments: Sequence[str], log: str, threads: int) -> None:
+    """Run one of our entry points to its end, appending what it says to a file.
+
+    Raises:
+        JobFailedError: it ended with an error.
+    """
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    os.makedirs(os.path.dirname(log), exist_ok=True)
+    with open(log, "ab") as file:
+        ended = subprocess.run(
+            [sys.executable, os.path.join(ROOT, script), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            check=False,
+        )
+    if ended.returncode:
+        with open(log, "rb") as written:
+            said = written.read().decode(errors="replace")
+        lines = said.strip().splitlines() or [""]
+        end = f"signal {-ended.returncode}" if ended.returncode < 0 else lines[-1]
+        raise JobFailedError(f"{script} failed: {end.removeprefix('error: ')}", said[-TAIL:])
+
+
+def _quote(value: Any) -> str:
+    """A value as Hydra's command line reads it."""
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+        return f"'{escaped}'"
+    if isinstance(value, Sequence):
+        return f"[{','.join(map(_quote, value))}]"
+    return "null" if value is None else str(value)

@@ -1,0 +1,181 @@
+"""The jobs of a sweep: one checked config each, and what makes one job the same as another.
+
+Hydra multiplies out the swept values and launches the jobs. This module does the former beforehand,
+by Hydra's own code, so that all configs are checked, planned and declared before anything runs.
+"""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from hydra import compose
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf, flag_override
+
+from ablations.results import Declaration, Primary, config_hash, job_folder
+from ablations.study_config import AblationConfig, DataRule
+from model.corpus import Corpus
+
+TRAINING = ("model", "data", "optimizer", "train", "evaluate", "checkpoint", "log", "seed")
+"""The keys of a job's config that are ``model/train.py``'s, beside ``output``."""
+
+OF_CORPUS = ("corpus", "arm", "sequence_length", "mixture")
+"""The keys of ``data`` that are ``model/train.py``'s."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run with its evaluation. ``model`` is its size in words."""
+
+    config: AblationConfig
+    model: str
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """Arm, variant and seed."""
+        return self.config.arm, self.config.variant, self.config.seed
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return name_of(*self.key)
+
+    @property
+    def folder(self) -> str:
+        """Where its files go."""
+        return job_folder(self.config.output, *self.key)
+
+
+def name_of(arm: str, variant: str, seed: int) -> str:
+    """What people call a job."""
+    return f"{arm}@{variant} seed {seed}" if variant else f"{arm} seed {seed}"
+
+
+def job_of(config: DictConfig) -> Job:
+    """The job of a composed config, whose Hydra settings are the current ones.
+
+    Raises:
+        ValueError: a value is missing or out of range.
+    """
+    hydra = HydraConfig.get()
+    if missing := sorted(OmegaConf.missing_keys(config)):
+        raise ValueError(f"{', '.join(missing)} missing: give it as {missing[0]}=VALUE")
+    changes = [o for o in hydra.overrides.task if o.startswith("model.")]
+    words = [hydra.runtime.choices["model"], *(o.removeprefix("model.") for o in changes)]
+    return Job(cast(AblationConfig, OmegaConf.to_object(config)), " ".join(words))
+
+
+def expand(config: DictConfig, name: str) -> list[Job]:
+    """All jobs of a sweep, in the order in which they are launched. Hydra must be initialised.
+
+    Args:
+        config: of the sweep, with its ``hydra`` node.
+        name: of the config file.
+
+    Raises:
+        ValueError: two jobs would share a folder.
+        hydra.errors.HydraException: a key or a value is refused.
+    """
+    swept = [f"{key}={value}" for key, value in config.hydra.sweeper.params.items()]
+    overrides = [*swept, *config.hydra.overrides.task]
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    current = HydraConfig.instance().cfg
+    jobs = []
+    try:
+        for of_job in BasicSweeper.split_arguments(parsed, None)[0]:
+            composed = compose(name, overrides=of_job, return_hydra_config=True)
+            HydraConfig.instance().set_config(composed)
+            with flag_override(composed, ["struct", "readonly"], False):
+                del composed["hydra"]
+            jobs.append(job_of(composed))
+    finally:
+        HydraConfig.instance().cfg = current
+    _refuse_namesakes(jobs)
+    return jobs
+
+
+def declaration(jobs: Sequence[Job], heldout: Mapping[str, Sequence[str]]) -> Declaration:
+    """What ``study.yaml`` will say.
+
+    Raises:
+        ValueError: the arms of the contrast are not among the jobs, jobs are missing from the
+            grid of arms, variants and seeds, or they disagree on what is to be compared.
+    """
+    first = jobs[0].config
+    for job in jobs:
+        if (job.config.primary, job.config.output) != (first.primary, first.output):
+            raise ValueError("primary, study and output can't be swept: they are the study's own")
+    axes = [list(dict.fromkeys(values)) for values in zip(*(j.key for j in jobs), strict=True)]
+    arms, variants, seeds = axes
+    if len(jobs) < len(arms) * len(variants) * len(seeds):
+        raise ValueError(
+            f"{len(jobs)} jobs don't fill the grid of arms {arms}, variants {variants} and seeds"
+            f" {seeds}: what is swept must show in both arm=… and variant=…"
+        )
+    main = first.main if len(variants) > 1 else variants[0]
+    return Declaration(
+        name=first.study,
+        arms=arms,
+        seeds=seeds,
+        primary=Primary(**vars(first.primary)),
+        heldout={group: list(sources) for group, sources in heldout.items()},
+        variants=variants,
+        main=main,
+        secondary=first.secondary,
+        budget={"tokens": first.train.tokens, "model": jobs[0].model},
+    )
+
+
+def training_config(job: Job, mixture: Mapping[str, float]) -> dict[str, Any]:
+    """The config of ``model/train.py``, every value spelt out; ``mixture`` where none is given."""
+    whole: Any = OmegaConf.to_container(OmegaConf.structured(job.config), enum_to_str=True)
+    config = {key: whole[key] for key in TRAINING}
+    config["data"] = {key: whole["data"][key] for key in OF_CORPUS}
+    if not config["data"]["mixture"] and job.config.data.pool_shares:
+        config["data"]["mixture"] = dict(mixture)
+    config["output"] = os.path.join(job.folder, "training")
+    return config
+
+
+def identity(job: Job, training: Mapping[str, Any], corpus: Corpus) -> dict[str, Any]:
+    """What the result of a job depends on beside its seed, flat: wherever files lie, however often
+    they are written.
+    """
+    kept = {k: v for k, v in training.items() if k not in ("seed", "output", "checkpoint", "log")}
+    kept["data"] = {**training["data"], "corpus": corpus.fingerprint}
+    kept["train"] = {k: v for k, v in training["train"].items() if k != "device"}
+    kept["arm_fingerprint"] = corpus.arm(job.config.data.arm).fingerprint
+    kept["tasks"] = OmegaConf.to_container(OmegaConf.structured(job.config.tasks))
+    return dict(_flatten(kept))
+
+
+def hash_of(identity: Mapping[str, Any]) -> str:
+    """The config hash of the results contract."""
+    return config_hash(identity)
+
+
+def uses_scores(job: Job) -> bool:
+    """Whether the arm needed the pool to be scored."""
+    return job.config.data.rule in (DataRule.stored, DataRule.pareto, DataRule.threshold)
+
+
+def _flatten(value: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, item in value.items():
+        if isinstance(item, Mapping):
+            yield from _flatten(item, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", item
+
+
+def _refuse_namesakes(jobs: Sequence[Job]) -> None:
+    seen: set[tuple[str, str, int]] = set()
+    for job in jobs:
+        if job.key in seen:
+            raise ValueError(
+                f"the sweep has two jobs called {job.name}: name what else is swept, as in"
+                " 'variant=experts-${model.experts}'"
+            )
+        seen.add(job.key)

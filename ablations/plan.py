@@ -1,0 +1,280 @@
+"""Says what a study will take and what it can find, before anything runs.
+
+python ablations/plan.py experiment=data_quality corpus=DIR
+python ablations/plan.py experiment=data_quality scale=paper
+
+Takes the arguments of ``ablations/run.py``. Without a corpus, what depends on it is left out. Time
+is measured on this machine by a few steps of each model, or for ``hardware.accelerator`` estimated
+from its published speed. Exit code 1: the study would be refused.
+"""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import hydra
+import joblib  # type: ignore[import-untyped]
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from ablations import arms, opening, speed
+from ablations.errors import exit_on_error
+from ablations.execute import heldout_groups
+from ablations.jobs import Job, declaration, expand, training_config
+from ablations.results import Declaration
+from ablations.study_config import AblationConfig
+from model import sizes
+from model.corpus import Corpus, open_corpus
+from model.stream import TokenStream
+
+REPEATS = 4.0
+"""Passes over the same text after which more of them are worth much less than new text: four are
+nearly as good (Muennighoff et al. 2023, arXiv 2305.16264)."""
+
+HEADINGS = [
+    *("arm", "variant", "model", "seeds", "parameters", "active", "tokens", "unique", "epochs"),
+    *("FLOPs", "each", "memory"),
+]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One arm at one variant: what each of its jobs takes. None is not known without a corpus.
+
+    ``repeats`` has the sources that are read more than :data:`REPEATS` times. ``memory`` is of one
+    device, in bytes, ``available`` what it has (None for this machine).
+    """
+
+    arm: str
+    variant: str
+    model: str
+    seeds: int
+    parameters_total: int
+    parameters_active: int
+    tokens: int
+    unique_tokens: int | None
+    epochs: float | None
+    repeats: Mapping[str, float]
+    flops: float
+    seconds: float | None
+    kwh: float | None
+    memory: float | None
+    available: float | None
+
+    @property
+    def fits(self) -> bool:
+        """Whether the memory is enough, as far as is known."""
+        return self.memory is None or self.available is None or self.memory < self.available
+
+
+def threads_of(config: AblationConfig) -> int:
+    """Threads of each job, when so many run at once."""
+    return max(1, _cores() // slots_of(config))
+
+
+def slots_of(config: AblationConfig) -> int:
+    """Jobs that run at once on this machine."""
+    return int(joblib.effective_n_jobs(config.jobs_at_once))
+
+
+def costs(jobs: Sequence[Job], corpus: Corpus | None) -> list[Cost]:
+    """What the jobs of each arm and variant take."""
+    groups: dict[tuple[str, str], list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(job.key[:2], []).append(job)
+    mixture = arms.pool_shares(corpus) if corpus else {}
+    speeds: dict[str, speed.Speed] = {}
+    return [_cost(of_arm, corpus, mixture, speeds) for of_arm in groups.values()]
+
+
+def _cost(
+    jobs: Sequence[Job],
+    corpus: Corpus | None,
+    mixture: Mapping[str, float],
+    speeds: dict[str, speed.Speed],
+) -> Cost:
+    job, config = jobs[0], jobs[0].config
+    training = training_config(job, mixture)
+    counts = sizes.count(config.model)
+    tokens = config.steps * config.step_tokens
+    flops = tokens * sizes.training_flops(config.model, counts, config.data.sequence_length)
+    unique, repeats = None, {}
+    if corpus is not None:
+        arms.ensure(corpus, config.data)
+        read = _read(training, corpus, config.steps)
+        unique = sum(int(source["unique_targets"]) for source in read.values())
+        repeats = {name: s["epochs"] for name, s in read.items() if s["epochs"] > REPEATS}
+    seconds, memory, available = _seconds_and_memory(job, training, corpus, flops, speeds)
+    hardware = config.hardware
+    return Cost(
+        *job.key[:2],
+        model=job.model,
+        seeds=len(jobs),
+        parameters_total=counts.total,
+        parameters_active=counts.active,
+        tokens=tokens,
+        unique_tokens=unique,
+        epochs=None if unique is None else tokens / unique,
+        repeats=repeats,
+        flops=flops,
+        seconds=seconds,
+        kwh=None if seconds is None else seconds * hardware.watts * hardware.pue / 3.6e6,
+        memory=memory,
+        available=available,
+    )
+
+
+def _read(training: Mapping[str, Any], corpus: Corpus, steps: int) -> dict[str, dict[str, float]]:
+    """What a job reads of each source."""
+    data = training["data"]
+    stream = TokenStream(
+        corpus,
+        data["arm"],
+        training["seed"],
+        data["sequence_length"],
+        training["train"]["batch_rows"],
+        data["mixture"],
+    )
+    return stream.consumed(steps)
+
+
+def _seconds_and_memory(
+    job: Job,
+    training: Mapping[str, Any],
+    corpus: Corpus | None,
+    flops: float,
+    speeds: dict[str, speed.Speed],
+) -> tuple[float | None, float | None, float | None]:
+    """Of one job: seconds, bytes on a device, bytes that it has."""
+    config = job.config
+    hardware = config.hardware
+    if hardware.accelerator is not None:
+        device = sizes.ACCELERATORS[hardware.accelerator]
+        counts = sizes.count(config.model)
+        need = sizes.memory(
+            config.model,
+            counts,
+            devices=hardware.devices,
+            expert_parallel=hardware.expert_parallel if config.model.sparse else 1,
+            device_tokens=min(8192, config.step_tokens // hardware.devices),
+            optimizer=config.optimizer.name.value,
+        )
+        return flops / (hardware.devices * device.flops * hardware.mfu), need.total, device.memory
+    if corpus is None:
+        return None, None, None
+    if job.model not in speeds:
+        print(f"measuring {job.model} …", file=sys.stderr)
+        slots, threads = slots_of(config), threads_of(config)
+        speeds[job.model] = speed.measure(training, corpus, slots, threads)
+    found = speeds[job.model]
+    evaluated = speed.evaluated_bytes(corpus, training["evaluate"], config.steps)
+    return found.seconds(config.steps, evaluated), found.memory, None
+
+
+def render(jobs: Sequence[Job], declared: Declaration, table: Sequence[Cost]) -> str:
+    """The plan as plain text."""
+    config, primary = jobs[0].config, declared.primary
+    seed_sd, item_error, source = opening.expected_noise(config)
+    found = opening.detectable(config, declared)
+    estimated = config.hardware.accelerator is not None
+    slots = 1 if estimated else slots_of(config)
+    lines = [
+        f"Study {declared.name}: {len(jobs)} jobs, {len(declared.arms)} arms x"
+        f" {len(declared.variants)} variants x {len(declared.seeds)} seeds",
+        f"Primary: {primary.treatment} against {primary.baseline} on {primary.endpoint}",
+        "",
+        *_grid(table),
+        "",
+    ]
+    if all(cost.seconds is not None for cost in table):
+        seconds = sum(cost.seeds * (cost.seconds or 0) for cost in table)
+        kwh = sum(cost.seeds * (cost.kwh or 0) for cost in table)
+        how = "estimated from published speed" if estimated else "measured here"
+        side = "" if slots == 1 else f", {slots} jobs at once"
+        lines.append(f"Time: {duration(seconds / slots)} ({how}{side})")
+        watts = f"{config.hardware.watts:,g} W a job, stated"
+        lines.append(f"Energy: {kwh:,.3g} kWh ({watts}; PUE {config.hardware.pue:g})")
+    else:
+        lines.append("Time and energy: give corpus=DIR to have them measured")
+    lines.append(f"Compute: {sum(c.seeds * c.flops for c in table):.3g} FLOPs")
+    lines.append(
+        f"Minimum detectable effect: {found:.4g} at power {primary.power:.0%} with"
+        f" {len(declared.seeds)} seeds (seed SD {seed_sd:g}, item error {item_error:g}, {source});"
+        f" smallest difference of interest: {primary.smallest_difference:g}"
+    )
+    for cost in table:
+        name = f"{cost.arm}@{cost.variant}" if cost.variant else cost.arm
+        for text, times in cost.repeats.items():
+            lines.append(
+                f"WARNING: {name} reads its {text} {times:.1f} times; beyond {REPEATS:g} a repeat"
+                " is worth much less than new text: train on fewer tokens, or get more text"
+            )
+        if not cost.fits:
+            lines.append(
+                f"WARNING: {name} needs {_gigabytes(cost.memory)} a device, and there are"
+                f" {_gigabytes(cost.available)}: take more hardware.devices"
+            )
+    return "\n".join(lines)
+
+
+def _grid(table: Sequence[Cost]) -> list[str]:
+    rows = [HEADINGS]
+    rows += [
+        [
+            *(cost.arm, cost.variant or "-", cost.model, str(cost.seeds)),
+            *(f"{n:,}" for n in (cost.parameters_total, cost.parameters_active, cost.tokens)),
+            "-" if cost.unique_tokens is None else f"{cost.unique_tokens:,}",
+            "-" if cost.epochs is None else f"{cost.epochs:.2f}",
+            f"{cost.flops:.3g}",
+            "-" if cost.seconds is None else duration(cost.seconds),
+            _gigabytes(cost.memory),
+        ]
+        for cost in table
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
+def duration(seconds: float) -> str:
+    """In the unit that suits."""
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _gigabytes(size: float | None) -> str:
+    return "-" if size is None else f"{size / 1e9:.1f} GB"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+class PlanCallback(Callback):
+    """Prints the plan in the place of a sweep, and ends the process."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Plan; then there is nothing more to do."""
+        with exit_on_error():
+            jobs = expand(config, kwargs["config_name"])
+            first = jobs[0].config
+            corpus = open_corpus(first.corpus) if first.corpus else None
+            groups = first.heldout or (heldout_groups(corpus) if corpus else {})
+            declared = declaration(jobs, groups)
+            print(render(jobs, declared, costs(jobs, corpus)))
+            if refusal := opening.underpowered(first, declared):
+                raise ValueError(refusal)
+            sys.exit(0)
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="plan")
+def main(config: DictConfig) -> None:
+    """Never called: the callback ends the process before the first job."""
+    raise AssertionError
+
+
+if __name__ == "__main__":
+    main()

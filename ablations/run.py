@@ -1,0 +1,61 @@
+r"""Trains every arm of a study with every seed, evaluates, compares; goes on where it stopped.
+
+python ablations/run.py experiment=data_quality corpus=DIR
+python ablations/run.py -m data=filtered,unfiltered seed=1,2,3 corpus=DIR
+python ablations/run.py experiment=data_quality corpus=DIR scale=paper hydra.launcher.partition=…
+
+Studies are ``conf/experiment/*.yaml``; ``conf/ablation.yaml`` explains the settings;
+``ablations/plan.py`` with the same arguments says beforehand what it will take. Everything goes to
+``runs/STUDY`` (``output=DIR``), see :mod:`ablations.results`. The same command again runs what is
+missing, was cut or failed. Exit code 1: a job failed, or nothing could be compared.
+"""
+
+import contextlib
+import sys
+from typing import Any
+
+import hydra
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from ablations.closing import close_study
+from ablations.errors import exit_on_error
+from ablations.execute import execute
+from ablations.jobs import expand, job_of
+from ablations.opening import open_study
+from ablations.plan import threads_of
+from pipeline import storage
+
+_held = contextlib.ExitStack()
+"""The lock of the study's folder. Not a field of the callback, which Hydra pickles."""
+
+
+class StudyCallback(Callback):
+    """What is done once for a sweep, around its jobs."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Check and declare the study."""
+        with exit_on_error():
+            jobs = expand(config, kwargs["config_name"])
+            _held.enter_context(storage.lock(jobs[0].config.output))
+            open_study(jobs)
+            print(f"{len(jobs)} jobs of study {jobs[0].config.study}: {jobs[0].config.output}")
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Say what came of it."""
+        with exit_on_error():
+            whole = close_study(config.output)
+            _held.close()
+            if not whole:
+                sys.exit(1)
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="ablation")
+def main(config: DictConfig) -> None:
+    """Do one job of the sweep."""
+    job = job_of(config)
+    execute(job, threads_of(job.config))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""How fast this machine trains: a few real steps of ``model/train.py``, in all slots at once."""
+
+import itertools
+import json
+import os
+import tempfile
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from statistics import mean, median
+from typing import Any
+
+from ablations import execute
+from model import files
+from model.corpus import Corpus
+
+STEPS = 6
+"""Measured; the first one, which warms up, does not count."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds of a job's parts, and its peak memory in bytes.
+
+    ``start`` is what comes before the first step. An evaluation's cost is for each held-out byte.
+    """
+
+    start: float
+    step: float
+    evaluated_byte: float
+    memory: float
+
+    def seconds(self, steps: int, evaluated_bytes: float) -> float:
+        """Of a whole job."""
+        return self.start + steps * self.step + evaluated_bytes * self.evaluated_byte
+
+
+def measure(training: Mapping[str, Any], corpus: Corpus, slots: int, threads: int) -> Speed:
+    """Train some steps by a job's config in each slot at the same time, and take the mean."""
+    tokens = STEPS * training["train"]["batch_rows"] * training["data"]["sequence_length"]
+    short = {
+        **training,
+        "train": {**training["train"], "tokens": tokens},
+        "evaluate": {**training["evaluate"], "every": 0},
+        "log": {**training["log"], "every": 1, "tensorboard": False, "peak_tflops": 1.0},
+    }
+    with tempfile.TemporaryDirectory() as parent:
+        folders = [os.path.join(parent, str(slot)) for slot in range(slots)]
+        with ThreadPoolExecutor(slots) as pool:
+            found = list(pool.map(lambda folder: _measure_one(short, folder, threads), folders))
+    final = heldout_bytes(corpus, training["evaluate"]["final_bytes"])
+    return Speed(
+        start=mean(each["start"] for each in found),
+        step=mean(each["step"] for each in found),
+        evaluated_byte=mean(each["evaluation"] for each in found) / final,
+        memory=max(each["memory"] for each in found),
+    )
+
+
+def heldout_bytes(corpus: Corpus, limit: int | None) -> float:
+    """Bytes of one evaluation, with at most so many of each source."""
+    held = corpus.held_out & corpus.reached
+    total = 0.0
+    for index in range(len(corpus.sources)):
+        of_source = float(corpus.bytes[held & (corpus.source_index == index)].sum())
+        total += of_source if limit is None else min(of_source, limit)
+    return total
+
+
+def evaluated_bytes(corpus: Corpus, evaluate: Mapping[str, Any], steps: int) -> float:
+    """Bytes of all evaluations of a job."""
+    between = steps // evaluate["every"] if evaluate["every"] else 0
+    once = heldout_bytes(corpus, evaluate["bytes"])
+    return between * once + heldout_bytes(corpus, evaluate["final_bytes"])
+
+
+def _measure_one(training: Mapping[str, Any], folder: str, threads: int) -> dict[str, float]:
+    output = os.path.join(folder, "training")
+    execute.write_training_file(folder, {**training, "output": output})
+    begun = time.perf_counter()
+    execute.train(folder, threads)
+    seconds = time.perf_counter() - begun
+    outcome = files.read_json(os.path.join(output, "outcome.json"))
+    with open(os.path.join(output, "metrics.jsonl"), "rb") as file:
+        clock = [json.loads(line)["seconds"] for line in file]
+    return {
+        "start": seconds - outcome["wall_seconds"],
+        "step": median(b - a for a, b in itertools.pairwise(clock)),
+        "evaluation": outcome["wall_seconds"] - clock[-1],
+        "memory": outcome["peak_memory_bytes"],
+    }

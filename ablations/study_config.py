@@ -1,0 +1,128 @@
+"""What ``ablations/run.py`` and ``ablations/plan.py`` are told about one job, checked.
+
+A job's config is that of ``model/train.py`` (:class:`model.train_config.TrainConfig`), whose keys
+mean here what they mean there, and beside them what a study needs to know. A sweep makes one such
+config for each job. Defaults and their reasons: ``conf/ablation.yaml``.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+from model.sizes import ACCELERATORS
+from model.train_config import DataConfig, TrainConfig
+
+
+class DataRule(StrEnum):
+    """How an arm chooses among the documents of filtered sources; see :mod:`ablations.arms`."""
+
+    stored = "stored"
+    all = "all"
+    pareto = "pareto"
+    threshold = "threshold"
+    random = "random"
+
+
+@dataclass
+class DataChoice(DataConfig):
+    """An arm's text. ``name`` is what tables call it; ``arm`` is its name in the corpus.
+
+    ``threshold`` and ``rate`` left null are solved for the yield of ``pareto`` at ``alpha``.
+    """
+
+    name: str = MISSING
+    rule: DataRule = MISSING
+    alpha: float | None = None
+    threshold: float | None = None
+    rate: float | None = None
+    pool_shares: bool = True
+
+
+@dataclass
+class PrimaryConfig:
+    """What the verdict will be about; see :class:`ablations.results.Primary`."""
+
+    endpoint: str = MISSING
+    baseline: str = MISSING
+    treatment: str = MISSING
+    smallest_difference: float = MISSING
+    alpha: float = MISSING
+    power: float = MISSING
+
+
+@dataclass
+class NoiseConfig:
+    """The noise that a contrast is expected to have: stated, or read off a pilot study."""
+
+    seed_sd: float = MISSING
+    item_error: float = MISSING
+    pilot: str | None = None
+
+
+@dataclass
+class TasksConfig:
+    """Evaluation tasks, asked with each of ``shots``; see ``conf/evaluate.yaml``."""
+
+    names: list[str] = field(default_factory=list)
+    shots: list[Any] = field(default_factory=lambda: [0])
+    limit: int | None = None
+    local: str | None = None
+    places: list[str] = field(default_factory=list)
+
+
+@dataclass
+class HardwareConfig:
+    """What one job runs on. ``accelerator`` null: this machine, measured before it is planned."""
+
+    accelerator: str | None = None
+    devices: int = 1
+    expert_parallel: int = 1
+    mfu: float = 0.28
+    watts: float = MISSING
+    pue: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.accelerator is not None and self.accelerator not in ACCELERATORS:
+            known = ", ".join(ACCELERATORS)
+            raise ValueError(f"hardware.accelerator={self.accelerator}: choose one of {known}")
+        if self.devices < 1 or self.watts <= 0 or self.pue < 1 or not 0 < self.mfu <= 1:
+            raise ValueError("hardware: devices >= 1, watts > 0, pue >= 1, mfu in (0, 1]")
+
+
+@dataclass
+class LadderConfig:
+    """What the size dial means for studies that vary the model: see ``conf/scale``."""
+
+    dense: str = MISSING
+    sparse: str = MISSING
+    base: str = MISSING
+    experts: str = MISSING
+    sizes: str = MISSING
+    hidden: str = MISSING
+
+
+@dataclass
+class AblationConfig(TrainConfig):
+    """One job of a study. ``output`` is the study's folder."""
+
+    data: DataChoice = MISSING
+    study: str = MISSING
+    arm: str = MISSING
+    variant: str = MISSING
+    main: str = MISSING
+    corpus: str = MISSING
+    primary: PrimaryConfig = MISSING
+    noise: NoiseConfig = MISSING
+    secondary: list[str] | None = None
+    heldout: dict[str, list[str]] = field(default_factory=dict)
+    tasks: TasksConfig = MISSING
+    hardware: HardwareConfig = MISSING
+    ladder: LadderConfig = MISSING
+    jobs_at_once: int = MISSING
+    allow_underpowered: bool = False
+
+
+ConfigStore.instance().store(name="ablation_schema", node=AblationConfig)
