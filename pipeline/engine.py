@@ -79,10 +79,20 @@ def run(options: PipelineOptions, build: Callable[[beam.Pipeline], None]) -> Non
 def exit_clearly(main: Callable[[Sequence[str]], None]) -> None:
     """Run a command line: what the user can mend is one line on standard error and exit code 1."""
     logging.basicConfig(level=logging.WARNING, force=True, format="%(levelname)s %(message)s")
+    code = 1
     try:
         main(sys.argv[1:])
+        code = 0
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
     except RuntimeError as error:
         traceback.print_exception(error.__cause__ or error)
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("interrupted: add --resume to finish the run", file=sys.stderr)
+        code = 130
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Beam leaves threads behind that are in and out of C++ code. The interpreter, on its way out,
+    # would unwind them there, which now and then aborts the process after all work is done.
+    os._exit(code)
