@@ -87,7 +87,6 @@ class TokenModel:
         kept = sequence[-(self.max_tokens + 1) :]
         return Pair(kept[: -len(after)], after, len(kept) < len(sequence))
 
-    @torch.no_grad()
     def loglikelihood(
         self, contexts: Sequence[str], continuations: Sequence[str]
     ) -> LogLikelihoods:
@@ -102,7 +101,6 @@ class TokenModel:
         index = np.array([place[pair] for pair in asked], np.int64)
         return LogLikelihoods(logprob[index], tokens[index], greedy[index], truncated[index])
 
-    @torch.no_grad()
     def document_loglikelihood(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
         """Natural log-probability of each whole text from its start: float64 [n].
 
@@ -168,6 +166,7 @@ class TokenModel:
             yield order[:rows]
             order = order[rows:]
 
+    @torch.no_grad()
     def _score_all(
         self, pairs: Sequence[Pair]
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
