@@ -1,0 +1,272 @@
+// The other sections: tasks, experts, yields, costs, learning rates, jobs, provenance.
+
+const AVERAGE_NAMES = { nlg: "NLG", nlu: "NLU", all: "all" };
+
+function scoreMarks(rows) {
+  return declared.arms
+    .map((arm) => rows.find((row) => row.arm === arm))
+    .filter(Boolean)
+    .map((row) => ({
+      arm: row.arm,
+      value: row.value,
+      low: row.value_low,
+      high: row.value_high,
+      hollow: row.chance !== null && row.value_low <= row.chance && row.chance <= row.value_high,
+      title: `${row.arm}: ${digits(row.value)} (${digits(row.value_low)} to ${digits(row.value_high)})${row.against_chance ? `, ${row.against_chance}` : ""}`,
+    }));
+}
+
+function scoreRow(name, rows) {
+  const marks = scoreMarks(rows);
+  const values = marks.map((of) => digits(of.value)).join(" · ");
+  return { name, marks, guess: rows[0].chance, text: values };
+}
+
+const scoreAxis = (rows, limits) =>
+  around(
+    rows.flatMap(({ marks, guess }) => [guess, ...marks.flatMap((of) => [of.value, of.low, of.high])]),
+    { limits },
+  );
+
+// Bars stand on 0.
+const fromNought = (rows) => {
+  const { top } = scoreAxis(rows, [0, 100]);
+  return { low: 0, top, ticks: ticks(top, 5) };
+};
+
+function drawTasks() {
+  const averages = rowsOf("averages");
+  const tasks = rowsOf("tasks").map((row) => {
+    const [, task, metric, shots] = row.endpoint.split("/");
+    return { ...row, task, metric, shots: Number(shots) };
+  });
+  const shots = unique([...averages, ...tasks].map((row) => row.shots)).sort((a, b) => a - b);
+  const metrics = unique(tasks.map((row) => row.metric)).sort();
+  const now = { shots: shots[0], metric: metrics.includes("accuracy") ? "accuracy" : metrics[0] };
+  const redraw = [];
+  const again = () => {
+    drawPartial();
+    redraw.forEach((draw) => draw());
+  };
+  const scored = averages.filter((row) => row.average in AVERAGE_NAMES);
+  const drawPartial = () => {
+    const here = averages.filter((row) => row.shots === now.shots);
+    const partial = here.filter((row) => row.partial && row.arm === here[0].arm);
+    const gold = here.filter((row) => row.average === "gold");
+    put(
+      "partial",
+      partial.map((row) => el("span", {}, `${AVERAGE_NAMES[row.average]} is over ${row.rows} of its rows alone, so it is no number of GLaM’s kind. `)),
+      gold.length ? el("span", {}, `Bits per byte of the right answers: ${gold.map((row) => `${row.arm} ${digits(row.value)}`).join(", ")}.`) : [],
+    );
+  };
+  if (!saysWhy("averages") | !saysWhy("tasks")) {
+    segments("pick-shots", shots.map((n) => (n === 1 ? "1 shot" : `${n} shots`)), 0, (i) => ((now.shots = shots[i]), again()));
+    armLegend("tasks-legend", declared.arms);
+  }
+  selection("pick-metric", metrics, (name) => ((now.metric = name), again()), words);
+  if (metrics.length) document.getElementById("pick-metric").value = metrics.indexOf(now.metric);
+  const drawRows = (rows, axis, label, bars) => (width) =>
+    rows().length
+      ? forest(width, { rows: rows(), axis: axis(rows()), label, bars })
+      : el("p", { class: "empty" }, "Nothing of this kind was answered with so many shots.");
+  const inPoints = () => !now.metric.endsWith("bits_per_byte");
+  if (!isEmpty("averages")) {
+    const rows = () =>
+      Object.keys(AVERAGE_NAMES)
+        .map((average) => [average, scored.filter((row) => row.average === average && row.shots === now.shots)])
+        .filter(([, own]) => own.length)
+        .map(([average, own]) => scoreRow(`${AVERAGE_NAMES[average]} (${own[0].rows} rows)`, own));
+    redraw.push(chart("averages", drawRows(rows, fromNought, "points of 100", true)));
+    drawPartial();
+  }
+  if (!isEmpty("tasks")) {
+    const rows = () => {
+      const here = tasks.filter((row) => row.shots === now.shots && row.metric === now.metric);
+      return unique(here.map((row) => row.task)).map((task) => scoreRow(task, here.filter((row) => row.task === task)));
+    };
+    redraw.push(chart("tasks", (width) =>
+        drawRows(
+          rows,
+          (found) => scoreAxis(found, inPoints() ? [0, 100] : undefined),
+          inPoints() ? "points of 100" : "bits per byte (less is better)",
+        )(width),
+      ));
+  }
+  if (!saysWhy("not_run"))
+    put(
+      "not_run",
+      table(
+        ["Task", "Metric", "Average", "#Shots", "Reason"],
+        rowsOf("not_run").map((row) => [row.task, words(row.metric ?? "–"), AVERAGE_NAMES[row.average] ?? "–", row.shots ?? "–", row.reason]),
+      ),
+    );
+}
+
+function drawExperts() {
+  const cells = rowsOf("expert_load").map((cell) => ({ ...cell, name: armName(cell) }));
+  const names = unique(cells.map((cell) => cell.name));
+  const texts = unique(cells.map((cell) => cell.source));
+  const now = { name: names[0], text: texts[0] };
+  let again = () => {};
+  selection("pick-load", names, (name) => ((now.name = name), again()));
+  selection("pick-text", texts, (text) => ((now.text = text), again()));
+  if (!saysWhy("expert_load")) {
+    again = chart("expert_load", (width) => {
+      const here = cells.filter((cell) => cell.name === now.name && cell.source === now.text);
+      return here.length ? heatMap(width, here, `Expert load of ${now.name}`) : nothingHere();
+    });
+    put(
+      "heat-legend",
+      [0.25, 0.5, 1, 2, 4].map((ratio) => {
+        const box = el("i", { class: "heat-scale" });
+        box.style.background = heat(ratio);
+        const edge = ratio === 0.25 ? " or less" : ratio === 4 ? " or more" : "";
+        return el("span", {}, box, `${ratio}×${edge}`);
+      }),
+    );
+  }
+  const titles = { entropy: "Routers’ entropy, 1 is even", dropped: "Dropped choices of experts" };
+  const title = () => put("router-title", titles[state.router]);
+  title();
+  if (!saysWhy("routers")) {
+    const kinds = Object.keys(titles);
+    const lines = () => runLines(rowsOf("routers").filter((row) => row.variant === state.variant), "tokens", state.router);
+    const tell = (found, value) =>
+      unique(found.map((line) => line.arm)).map((arm) => {
+        const values = found.filter((line) => line.arm === arm).map((line) => nearest(line.points, value)[1]);
+        return `${arm} at ${amount(value)}: ${unique(range(values).map((v) => digits(v))).join(" to ")}`;
+      });
+    const redraw = chart("routers", lineChart(lines, () => ({ label: "tokens" }), {}, "Routers along the training", tell));
+    segments("pick-router", kinds, 0, (i) => {
+      state.router = kinds[i];
+      title();
+      redraw();
+    });
+  }
+  if (!saysWhy("router_layers"))
+    put(
+      "router_layers",
+      table(
+        ["Arm", "#Layer", "#Entropy", "#Dropped", "#Busiest expert", "#Idlest", "#Unused"],
+        rowsOf("router_layers").map((row) => [
+          armName(row),
+          row.layer,
+          digits(row.entropy),
+          percent(row.dropped, 1),
+          `${digits(row.busiest)}×`,
+          `${digits(row.idlest)}×`,
+          `${row.unused} of ${row.experts}`,
+        ]),
+      ),
+    );
+}
+
+function drawYields() {
+  if (saysWhy("yields")) return;
+  const rate = (part, all) => {
+    const meter = el("span", { class: "meter" }, el("i", {}));
+    meter.firstChild.style.width = `${all ? (100 * part) / all : 0}%`;
+    return el("span", {}, meter, el("span", { class: "portion" }, percent(part, all)));
+  };
+  put(
+    "yields",
+    table(
+      ["Arm", "Rule", "Source", "#Documents", "#Keep rate", "#Text", "#Of bytes", "#Tokens", "#Of tokens"],
+      rowsOf("yields").map((row) => [
+        row.arm,
+        row.rule,
+        row.source,
+        number(row.kept_documents),
+        rate(row.kept_documents, row.pool_documents),
+        size(row.kept_bytes),
+        percent(row.kept_bytes, row.pool_bytes),
+        short.format(row.kept_targets),
+        percent(row.kept_targets, row.pool_targets),
+      ]),
+    ),
+  );
+}
+
+function drawCosts() {
+  put(
+    "cost-hint",
+    `FLOPs follow from the model’s shape, the arm’s share of scoring the raw pool included. CO2e follows from the kWh at ${digits(data.co2e.kg_per_kwh)} kg per kWh, ${data.co2e.source}. What is not summed over seeds is their mean.`,
+  );
+  const rows = rowsOf("costs");
+  const time = (seconds) => (seconds >= 3600 ? `${digits(seconds / 3600)} h` : `${digits(seconds / 60)} min`);
+  const mass = (kg) => (kg < 0.1 ? `${digits(1000 * kg)} g` : `${digits(kg)} kg`);
+  const quantities = [
+    ["Model", "", (row) => row.model],
+    ["Parameters", "counted", (row) => amount(row.parameters_total)],
+    ["Active parameters", "counted", (row) => amount(row.parameters_active)],
+    ["Learning rate", "", (row) => figure(row.learning_rate)],
+    ["Tokens", "counted", (row) => amount(row.tokens)],
+    ["Unique tokens", "counted", (row) => amount(row.unique_tokens)],
+    ["Epochs", "counted", (row) => digits(row.epochs)],
+    ["FLOPs", "estimated", (row) => amount(row.flops)],
+    ["Time, all seeds", "measured", (row) => time(row.wall_seconds_sum)],
+    ["Electricity, all seeds", unique(rows.map((row) => row.kwh_basis)).filter(Boolean).join(" and "), (row) => `${digits(row.kwh_sum)} kWh`],
+    ["CO2e, all seeds", "estimated", (row) => mass(row.co2e_kg_sum)],
+  ];
+  put(
+    "costs",
+    table(
+      ["", "", ...rows.map((row) => `#${armName(row)}`)],
+      [
+        ["Complete jobs", "counted", ...rows.map((row) => `${row.complete} of ${row.declared}`)],
+        ...quantities.map(([name, basis, of]) => [name, el("span", { class: "faint" }, basis), ...rows.map((row) => (row.complete ? of(row) : "–"))]),
+      ],
+    ),
+  );
+}
+
+function drawLearningRates() {
+  if (saysWhy("learning_rates")) return;
+  put(
+    "learning_rates",
+    table(
+      ["Arm", "#Learning rate", "#Seeds", `#${declared.endpoint}`, ""],
+      rowsOf("learning_rates").map((row) => [row.arm, row.learning_rate, row.seeds, digits(row.value), row.best ? "best" : ""]),
+    ),
+  );
+}
+
+function drawJobs() {
+  const { complete, declared: all } = data.jobs;
+  put("jobs-title", `${number(complete)} of ${number(all)} jobs are complete`);
+  if (saysWhy("jobs")) return;
+  put(
+    "jobs",
+    table(
+      ["Arm", "#Seed", "State", "Error"],
+      rowsOf("jobs").map((row) => [armName(row), row.seed, row.state, row.error ?? "–"]),
+    ),
+  );
+}
+
+function fold(title, ...content) {
+  return el("details", { class: "fold" }, el("summary", {}, title), content);
+}
+
+function drawProvenance() {
+  const { shared, by_arm, by_run, budget, configs } = data.provenance;
+  const parts = [
+    ["By arm", by_arm],
+    ["By run", by_run],
+    ["Budget as declared", budget],
+  ].filter(([, value]) => Object.keys(value).length);
+  put(
+    "provenance",
+    Object.keys(shared).length ? view(shared) : el("p", { class: "empty" }, "The results agree on no provenance, or carry none."),
+    parts.map(([title, value]) => fold(title, view(value))),
+    configs.length ? fold("Configurations", view(configs)) : [],
+  );
+}
+
+drawTasks();
+drawExperts();
+drawYields();
+drawCosts();
+drawLearningRates();
+drawJobs();
+drawProvenance();

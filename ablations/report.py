@@ -1,0 +1,116 @@
+"""The page of a study: one HTML file that opens offline, verdict first, and a CSV per figure.
+
+python ablations/report.py study=runs/data_quality
+
+Writes ``report.html`` and ``figures/*.csv`` into the study, which may be unfinished.
+``learning_rate=DIR`` names a study of the same arms at several learning rates, as for
+``ablations/compare.py``.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from ablations.compare import to_csv
+from ablations.comparison import Comparison, compare
+from ablations.reading import read_study
+from ablations.report_data import Json, page_data
+from ablations.results import Study, job_folder
+from ablations.training_log import read_log
+from pipeline import page, storage
+
+PAGE = "report.html"
+FIGURES = "figures"
+EVALUATIONS = "tasks/*/evaluation.json"
+"""What ``ablations/evaluate.py`` says of its work, in a job's folder."""
+
+SETTINGS = ("study", "learning_rate")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Write the page and say where it is."""
+    settings = parse(arguments)
+    print(write_report(settings["study"], settings.get("learning_rate")))
+
+
+def parse(arguments: Sequence[str]) -> dict[str, str]:
+    """The settings given as ``name=value``.
+
+    Raises:
+        ValueError: an unknown setting, or no study.
+    """
+    parser = argparse.ArgumentParser(
+        prog="report.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("settings", nargs="*", metavar="study=DIR [learning_rate=DIR]")
+    settings = {}
+    for setting in parser.parse_args(list(arguments)).settings:
+        name, _, value = setting.partition("=")
+        if name not in SETTINGS or not value:
+            raise ValueError(f"unknown setting {setting!r}: give {'=…, '.join(SETTINGS)}=…")
+        settings[name] = value
+    if "study" not in settings:
+        raise ValueError("give study=DIR, the folder that ablations/run.py wrote")
+    return settings
+
+
+def write_report(path: str, learning_rate: str | None = None) -> str:
+    """Write a study's page and its figures' CSV files; returns the page's path.
+
+    Raises:
+        ValueError: a file of the study breaks the contract (:mod:`ablations.results`). A study of
+            which nothing can be compared yet is no error: its page says so.
+    """
+    study = read_study(path)
+    further = read_study(learning_rate) if learning_rate else None
+    data = gather(path, study, further)
+    for old in storage.listing(storage.join(path, FIGURES)):
+        storage.remove(old)
+    for name, figure in data["figures"].items():
+        rows = [dict(zip(figure["columns"], row, strict=True)) for row in figure["rows"]]
+        if rows:
+            storage.write_bytes(storage.join(path, FIGURES, f"{name}.csv"), to_csv(rows).encode())
+    target = storage.join(path, PAGE)
+    storage.write_bytes(target, render(data).encode())
+    return target
+
+
+def gather(path: str, study: Study, further: Study | None) -> Json:
+    """What the page shows, of a study that lies at ``path``."""
+    found: Comparison | ValueError
+    try:
+        found = compare(study, further)
+    except ValueError as error:
+        found = error
+    logs = {job: log for job in study.runs if (log := read_log(path, job)) is not None}
+    return page_data(study, found, logs, not_run(path, study))
+
+
+def not_run(path: str, study: Study) -> dict[str, str]:
+    """Tasks that an evaluation was asked for and could not run, and why."""
+    found: dict[str, str] = {}
+    for job in study.runs:
+        for about in sorted(Path(job_folder(path, *job)).glob(EVALUATIONS)):
+            found |= json.loads(about.read_bytes())["not_run"]
+    return found
+
+
+def render(data: Json) -> str:
+    """The page: HTML that needs no other file. The same data give the same text."""
+    scripts = [_read(name) for name in ("marks.js", "plots.js", "report.js", "details.js")]
+    title = f"Winnow: {data['headline']} ({data['study']})"
+    return page.assemble(title, _read("report.html"), scripts, data, _read("report.css"))
+
+
+def _read(name: str) -> str:
+    return files("ablations.page").joinpath(name).read_text(encoding="utf-8")
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except (ValueError, OSError) as problem:
+        sys.exit(f"error: {problem}")

@@ -1,0 +1,225 @@
+"""The curves of a study's page as rows: every run, and what its seeds say together.
+
+Bands are pointwise t intervals over seeds, at places that all seeds have in common. They hold no
+error of documents, since curves hold no documents.
+"""
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ablations import inference, ladder, matched
+from ablations.results import Curve, FloatArray, Run, Study
+from ablations.training_log import TrainingLog, smooth, thin
+
+Row = dict[str, Any]
+Job = tuple[str, str, int]
+
+POINTS = 60
+LOSS_POINTS = 150
+"""What is shown of a run, so that a page stays small; a loss point is a mean of its neighbours."""
+
+
+def heldout_names(study: Study) -> list[str]:
+    """Held-out groups, then the sources that are no group."""
+    groups = study.declared.heldout
+    found = [source for run in study.runs.values() for source in run.documents]
+    return [*groups, *(source for source in dict.fromkeys(found) if source not in groups)]
+
+
+def heldout_curves(study: Study) -> list[Row]:
+    """Held-out bits per byte of every run at its evaluations."""
+    rows = []
+    for (arm, variant, seed), run in study.runs.items():
+        if run.curve is None:
+            continue
+        curve = run.curve
+        for name in heldout_names(study):
+            if (values := _values(study, curve, name)) is None:
+                continue
+            rows += [
+                {"arm": arm, "variant": variant, "seed": seed, "endpoint": name}
+                | {axis: getattr(curve, axis)[i] for axis in matched.AXES}
+                | {"value": values[i]}
+                for i in thin(values, POINTS)
+            ]
+    return rows
+
+
+def heldout_bands(study: Study) -> list[Row]:
+    """Mean over seeds and its interval; the other axes are means over seeds."""
+    rows = []
+    for arm, variant, runs in _by_arm(study):
+        curves = [run.curve for run in runs.values() if run.curve is not None]
+        for name in heldout_names(study):
+            found = [_values(study, curve, name) for curve in curves]
+            values = [each for each in found if each is not None]
+            if not values or len(values) < len(curves):
+                continue
+            for at, places in _shared([curve.tokens for curve in curves]):
+                row: Row = {"arm": arm, "variant": variant, "endpoint": name}
+                for axis in matched.AXES:
+                    on_axis = [getattr(c, axis)[i] for c, i in zip(curves, places, strict=True)]
+                    row[axis] = at if axis == "tokens" else float(np.mean(on_axis))
+                here = [of[i] for of, i in zip(values, places, strict=True)]
+                rows.append(row | _interval(here, study.declared.primary.alpha))
+    return rows
+
+
+def heldout_gaps(study: Study) -> list[Row]:
+    """Every arm's difference to the baseline at equal tokens, paired by seed."""
+    rows = []
+    for arm, variant, pairs in _pairs(study):
+        for name in heldout_names(study):
+            values = [[_values(study, curve, name) for curve in pair] for pair in pairs]
+            flat = [each for pair in values for each in pair if each is not None]
+            if len(flat) < 2 * len(pairs):
+                continue
+            for at, places in _shared([curve.tokens for pair in pairs for curve in pair]):
+                here = [of[i] for of, i in zip(flat, places, strict=True)]
+                gaps = [ours - theirs for ours, theirs in zip(here[::2], here[1::2], strict=True)]
+                row: Row = {"arm": arm, "variant": variant, "endpoint": name, "tokens": at}
+                rows.append(row | _interval(gaps, study.declared.primary.alpha))
+    return rows
+
+
+def efficiency(study: Study) -> list[Row]:
+    """Tokens that an arm needs to be as good as the baseline was after some, as a share of those.
+
+    Paired by seed, at the baseline's evaluations, where every seed of the arm gets that far. Read
+    off the best value so far, linear in the logarithm of tokens; the mean is the geometric one, its
+    interval that of the logarithms.
+    """
+    rows = []
+    for arm, variant, pairs in _pairs(study):
+        for name in heldout_names(study):
+            levels = [[_best(study, curve, name) for curve in pair] for pair in pairs]
+            found = [pair for pair in levels if pair[0] is not None and pair[1] is not None]
+            if len(found) < len(levels):
+                continue
+            for at, places in _shared([theirs.tokens for _, theirs in pairs]):
+                logs = [
+                    _log_tokens_to(ours.tokens, own, base[i]) - np.log(at)
+                    for (ours, _), (own, base), i in zip(pairs, found, places, strict=True)
+                    if own is not None and base is not None
+                ]
+                if not all(np.isfinite(logs)):
+                    continue
+                row: Row = {"arm": arm, "variant": variant, "endpoint": name, "tokens": at}
+                of = _interval(logs, study.declared.primary.alpha)
+                for key in ("value", "low", "high"):
+                    of[key] = None if of[key] is None else float(np.exp(of[key]))
+                rows.append(row | of)
+    return rows
+
+
+def training_loss(study: Study, logs: Mapping[Job, TrainingLog]) -> list[Row]:
+    """Training loss of every run, in nats per token of its own arm's text."""
+    rows = []
+    for (arm, variant, seed), log in logs.items():
+        tokens, loss = smooth(log.tokens, log.loss, LOSS_POINTS)
+        rows += [
+            {"arm": arm, "variant": variant, "seed": seed, "tokens": at, "loss": value}
+            for at, value in zip(tokens, loss, strict=True)
+        ]
+    return rows
+
+
+def iso_flop(study: Study) -> list[Row]:
+    """Each size at equal total compute: the value on the primary endpoint there, mean over seeds.
+
+    Budgets are what each size spent in the end; one is shown where two sizes or more got to it. The
+    size whose run ended there had its learning rate down, which flatters it against the others.
+    """
+    kind, _, name = study.declared.primary.endpoint.partition("/")
+    sizes = ladder.sizes(study)
+    if kind != "heldout" or len(sizes) < 2:
+        return []
+    sources = study.declared.heldout.get(name, [name])
+    rows: list[Row] = []
+    for arm in study.declared.arms:
+        by_size = {variant: study.seeds(arm, variant) for variant in sizes}
+        by_size = {
+            variant: runs
+            for variant, runs in by_size.items()
+            if runs and all(run.curve is not None for run in runs.values())
+        }
+        ends = [min(run.curve.flops[-1] for run in runs.values() if run.curve)
+                for runs in by_size.values()]  # fmt: skip
+        for budget in sorted(set(ends)):
+            here = []
+            for variant, runs in by_size.items():
+                values = [matched.read_at(run.curve, "flops", budget, sources)
+                          for run in runs.values() if run.curve]  # fmt: skip
+                numbers = [value for value in values if isinstance(value, float)]
+                if len(numbers) == len(values):
+                    of = next(iter(runs.values())).result
+                    row: Row = {"arm": arm, "flops": budget, "variant": variant}
+                    row |= {"model": of.model, "parameters_active": of.parameters_active}
+                    here.append(row | _interval(numbers, study.declared.primary.alpha))
+            rows += here if len(here) > 1 else []
+    return rows
+
+
+def _by_arm(study: Study) -> Iterator[tuple[str, str, Mapping[int, Run]]]:
+    for arm in study.declared.arms:
+        for variant in study.declared.variants:
+            if runs := study.seeds(arm, variant):
+                yield arm, variant, runs
+
+
+def _pairs(study: Study) -> Iterator[tuple[str, str, list[tuple[Curve, Curve]]]]:
+    """Curves of each arm and of the baseline, for the seeds that have both."""
+    baseline = study.declared.primary.baseline
+    for arm, variant, runs in _by_arm(study):
+        bases = study.seeds(baseline, variant)
+        pairs = [
+            (ours, theirs)
+            for seed in sorted(runs.keys() & bases.keys())
+            if (ours := runs[seed].curve) is not None and (theirs := bases[seed].curve) is not None
+        ]
+        if arm != baseline and pairs:
+            yield arm, variant, pairs
+
+
+def _best(study: Study, curve: Curve, name: str) -> FloatArray | None:
+    """The best value so far along a curve."""
+    values = _values(study, curve, name)
+    return None if values is None else np.minimum.accumulate(values)
+
+
+def _log_tokens_to(tokens: FloatArray, best: FloatArray, level: float) -> float:
+    """Log of the tokens at which a falling curve first reaches a level; nan if it never does."""
+    if not best[-1] <= level <= best[0]:
+        return np.nan
+    after = int(np.argmax(best <= level))
+    if after == 0:
+        return float(np.log(tokens[0]))
+    ends = slice(after - 1, after + 1)
+    # From high to low: np.interp wants them to rise.
+    return float(np.interp(-level, -best[ends], np.log(tokens[ends])))
+
+
+def _values(study: Study, curve: Curve, name: str) -> FloatArray | None:
+    """A held-out group or source along a curve; None if the curve does not hold all of it."""
+    sources = study.declared.heldout.get(name, [name])
+    if any(source not in curve.heldout for source in sources):
+        return None
+    return np.mean([curve.heldout[source] for source in sources], axis=0)
+
+
+def _shared(tokens: Sequence[FloatArray]) -> Iterator[tuple[float, list[int]]]:
+    """The token counts that all have, thinned, and where each has them."""
+    common = functools.reduce(np.intersect1d, tokens)
+    for at in common[thin(common, POINTS)] if len(common) else ():
+        yield float(at), [int(np.searchsorted(each, at)) for each in tokens]
+
+
+def _interval(values: Sequence[float], alpha: float) -> Row:
+    row: Row = {"seeds": len(values), "value": float(np.mean(values)), "low": None, "high": None}
+    if len(values) > 1:
+        of = inference.over_seeds(np.array(values), alpha)
+        row |= {"low": of.low, "high": of.high}
+    return row

@@ -1,0 +1,267 @@
+"""What the page of a study shows, as one JSON value: verdict, figures, and why one is empty.
+
+A figure is ``{"columns": [name], "rows": [[value]]}``: what its chart or table is drawn from, and
+what its CSV file holds.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ablations import (
+    endpoints,
+    inference,
+    ladder,
+    report_curves,
+    report_origin,
+    report_routers,
+    tables,
+)
+from ablations.compare import columns
+from ablations.comparison import Comparison
+from ablations.pairing import sample
+from ablations.results import Study
+from ablations.training_log import TrainingLog
+
+Json = dict[str, Any]
+Row = dict[str, Any]
+Job = tuple[str, str, int]
+Logs = Mapping[Job, TrainingLog]
+
+HEADLINES = {
+    "better": "{treatment} is better than {baseline}",
+    "worse": "{treatment} is worse than {baseline}",
+    "differs slightly": "{treatment} differs from {baseline}, by less than what matters",
+    "no difference": "No difference between {treatment} and {baseline} was found",
+    "underpowered": "This study cannot tell {treatment} from {baseline}",
+}
+
+
+def page_data(
+    study: Study, found: Comparison | ValueError, logs: Logs, not_run: Mapping[str, str]
+) -> Json:
+    """Everything that ``page/report.js`` draws.
+
+    Args:
+        study: as read.
+        found: its comparison, or why there is none.
+        logs: of the complete jobs that have one.
+        not_run: tasks that were asked for and not answered, and why.
+    """
+    declared = study.declared
+    shown = figures(study, found, logs, not_run)
+    return {
+        "study": declared.name,
+        **verdict(study, found),
+        "declared": {
+            "arms": list(declared.arms),
+            "seeds": list(declared.seeds),
+            "variants": list(declared.variants),
+            "main": declared.main,
+            "baseline": declared.primary.baseline,
+            "treatment": declared.primary.treatment,
+            "endpoint": declared.primary.endpoint,
+            "unit": endpoints.unit(declared.primary.endpoint),
+            "gain": endpoints.gain(declared.primary.endpoint),
+            "smallest_difference": declared.primary.smallest_difference,
+            "coverage": 1 - declared.primary.alpha,
+            "power": declared.primary.power,
+            "heldout": report_curves.heldout_names(study),
+            "groups": {name: list(sources) for name, sources in declared.heldout.items()},
+        },
+        "jobs": {"complete": len(study.runs), "declared": len(_declared_jobs(study))},
+        "co2e": report_origin.carbon(study),
+        "figures": {name: figure(rows) for name, rows in shown.items()},
+        "empty": reasons(study, found, shown),
+        "provenance": report_origin.provenance(study),
+    }
+
+
+def headline(study: Study, found: Comparison | ValueError) -> str:
+    """The verdict in a line."""
+    if isinstance(found, ValueError):
+        return "Nothing can be compared yet"
+    primary = study.declared.primary
+    words = HEADLINES[found.verdict.outcome]
+    return words.format(treatment=primary.treatment, baseline=primary.baseline)
+
+
+def verdict(study: Study, found: Comparison | ValueError) -> Json:
+    """Headline, outcome, sentence, what a reader must know beside it, and the primary estimate."""
+    if isinstance(found, ValueError):
+        outcome, sentence, detectable, notes, primary = None, f"{found}.", None, [], None
+    else:
+        outcome, sentence = found.verdict.outcome, found.verdict.sentence
+        detectable, notes, primary = found.verdict.detectable, found.notes, found.primary
+    return {
+        "headline": headline(study, found),
+        "outcome": outcome,
+        "sentence": sentence,
+        "detectable": _number(detectable),
+        "notes": notes,
+        "primary": None if primary is None else {k: _number(v) for k, v in primary.items()},
+    }
+
+
+def figures(
+    study: Study, found: Comparison | ValueError, logs: Logs, not_run: Mapping[str, str]
+) -> dict[str, list[Row]]:
+    """The rows of every figure and table, by name; without a comparison those that need none."""
+    shown: dict[str, list[Row]] = {}
+    if isinstance(found, ValueError):
+        names = ("seeds", "secondary", "sizes", "orders", "scaling", "learning_rates")
+        shown = {name: [] for name in names}
+        run = next((run for arm in study.declared.arms for run in study.seeds(arm).values()), None)
+        for name, make in (
+            ("heldout", tables.heldout),
+            ("averages", tables.averages),
+            ("tasks", tables.tasks),
+        ):
+            shown[name] = make(study, run) if run else []
+        shown |= {"matched": tables.matched_budgets(study), "jobs": tables.jobs(study)}
+        arms = tables.arms(study)
+    else:
+        shown = {name: [dict(row) for row in rows] for name, rows in found.tables.items()}
+        arms = shown.pop("arms")
+    return {
+        **shown,
+        "averages": with_chance(study, shown["averages"]),
+        "training_loss": report_curves.training_loss(study, logs),
+        "curves": report_curves.heldout_curves(study),
+        "bands": report_curves.heldout_bands(study),
+        "gaps": report_curves.heldout_gaps(study),
+        "efficiency": report_curves.efficiency(study),
+        "iso_flop": report_curves.iso_flop(study),
+        "size_runs": size_runs(study),
+        "yields": report_origin.yields(study),
+        "expert_load": report_routers.expert_load(logs),
+        "routers": report_routers.routers(logs),
+        "router_layers": report_routers.router_layers(logs),
+        "costs": report_origin.costs(study, arms),
+        "not_run": tasks_not_run(study, not_run),
+    }
+
+
+def reasons(
+    study: Study, found: Comparison | ValueError, shown: Mapping[str, Sequence[Row]]
+) -> dict[str, str]:
+    """Why a figure that has no rows has none."""
+    nothing = "No job is complete yet." if not study.runs else None
+    apart = f"There is no comparison: {found}." if isinstance(found, ValueError) else None
+    one_size = (
+        "All complete jobs are of one size: declare variants of other sizes to see how the"
+        " difference goes with it."
+    )
+    why = {
+        "seeds": apart or "",
+        "secondary": apart or "The study declares no secondary endpoint and no third arm.",
+        "heldout": "No job of the main variant is complete.",
+        "training_loss": "No complete job has a metrics.jsonl with training losses.",
+        "curves": "No complete job evaluated on held-out text along its training"
+        " (evaluate.every), so there are no curves.",
+        "bands": "There are no curves of which all seeds have the same evaluations.",
+        "gaps": "No seed has curves of both an arm and the baseline.",
+        "efficiency": "No arm has, with each seed, curves that reach a level of the baseline's.",
+        "matched": "Arms can be compared at equal budgets where jobs evaluate along their training"
+        " and the primary endpoint is of held-out text.",
+        "sizes": one_size,
+        "size_runs": one_size,
+        "orders": one_size,
+        "scaling": "A law needs three sizes and five runs per arm.",
+        "iso_flop": "No two sizes of an arm reached the same total compute with held-out"
+        " evaluations along their training.",
+        "averages": "No job answered any of the 29 tasks.",
+        "tasks": "No job answered any task.",
+        "yields": "No result says what its arm kept (arm and corpus in its provenance).",
+        "expert_load": "No complete job has experts, or none logged their load.",
+        "routers": "No complete job logged what its routers did.",
+        "router_layers": "No complete job logged what its routers did.",
+        "learning_rates": "Learning rates were not checked: each arm was run at one only.",
+        "jobs": "Every declared job is complete.",
+        "not_run": "No task was left out.",
+    }
+    needs_no_run = ("jobs", "costs")
+    return {
+        name: (nothing if nothing and name not in needs_no_run else why[name])
+        for name, rows in shown.items()
+        if not rows and name in why
+    }
+
+
+def figure(rows: Sequence[Row]) -> Json:
+    """Rows as columns' names and lists of plain values; what is not finite becomes None."""
+    names = columns(rows)
+    return {
+        "columns": names,
+        "rows": [[_number(row.get(name)) for name in names] for row in rows],
+    }
+
+
+def with_chance(study: Study, averages: Sequence[Row]) -> list[Row]:
+    """GLaM's averages with the score of guessing, where guessing has a meaning in every row."""
+    run = next((run for arm in study.declared.arms for run in study.seeds(arm).values()), None)
+    out = []
+    for row in averages:
+        assert run is not None  # its rows were made from it
+        _, average, shots = row["endpoint"].split("/")
+        have, _ = endpoints.rows_of(average, run, int(shots))
+        levels = [endpoints.chance(run, task, metric, int(shots)) for task, metric in have]
+        known = [level for level in levels if level is not None]
+        whole = len(known) == len(levels)
+        out.append(
+            row
+            | {"average": average, "shots": int(shots)}
+            | {"chance": float(np.mean(known)) if whole else None}
+        )
+    return out
+
+
+def size_runs(study: Study) -> list[Row]:
+    """Every run of every size: total compute, parameters and the primary endpoint."""
+    sizes = ladder.sizes(study)
+    return [
+        {
+            "arm": arm,
+            "variant": variant,
+            "seed": seed,
+            "model": run.result.model,
+            "parameters_total": run.result.parameters_total,
+            "parameters_active": run.result.parameters_active,
+            "flops": run.result.flops,
+            "value": inference.endpoint(sample(study, run)),
+        }
+        for (arm, variant, seed), run in study.runs.items()
+        if variant in sizes and len(sizes) > 1
+    ]
+
+
+def tasks_not_run(study: Study, why: Mapping[str, str]) -> list[Row]:
+    """Rows of GLaM's averages that a number of shots lacks, and tasks that had no data."""
+    run = next((run for arm in study.declared.arms for run in study.seeds(arm).values()), None)
+    rows: list[Row] = []
+    named = set()
+    for name in endpoints.averages_of(run) if run else ():
+        _, average, shots = name.split("/")
+        if average == "all":
+            continue
+        for task, metric in endpoints.rows_of(average, run, int(shots))[1] if run else ():
+            named.add(task)
+            reason = why.get(task, "not asked for")
+            rows.append(
+                {"task": task, "metric": metric, "average": average, "shots": int(shots)}
+                | {"reason": reason}
+            )
+    rest = [task for task in why if task not in named]
+    blank = {"metric": None, "average": None, "shots": None}
+    return rows + [{"task": task, **blank, "reason": why[task]} for task in rest]
+
+
+def _declared_jobs(study: Study) -> list[Job]:
+    return [*study.runs, *study.failed, *study.unfinished, *study.missing]
+
+
+def _number(value: Any) -> Any:
+    """None for a float that JSON has no word for."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

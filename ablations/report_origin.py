@@ -1,0 +1,136 @@
+"""What the page of a study shows of where its runs come from: yields, costs, provenance.
+
+Results carry provenance "for people" (:class:`ablations.results.Result`): what is not there is left
+out here.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ablations.results import Run, Study
+
+Json = dict[str, Any]
+Row = dict[str, Any]
+Job = tuple[str, str, int]
+
+CO2E_KG_PER_KWH = 0.445
+"""World average of 2024: IEA, Electricity 2025, "Emissions". ``budget: {co2e_kg_per_kwh: …}`` in a
+study.yaml says what a study's own electricity had; GLaM's had 0.088."""
+
+UNITS = ("documents", "bytes", "targets")
+
+LIST_SHOWN = 200
+TEXT_SHOWN = 2000
+
+
+def yields(study: Study) -> list[Row]:
+    """What each arm's rule kept of each source, from the results' provenance.
+
+    ``provenance["arm"]`` is a corpus's ``arms/NAME.json``; ``sources`` there and ``pool`` in
+    ``provenance["corpus"]`` are {source: {documents, targets, bytes}}, of the arm and of all that
+    it could have read. A target is a token or a boundary.
+    """
+    rows = []
+    for arm in study.declared.arms:
+        about = _first_provenance(study, arm)
+        if "arm" not in about or "corpus" not in about:
+            continue
+        kept, pool = about["arm"]["sources"], about["corpus"]["pool"]
+        total = {
+            name: {kind: sum(of[kind] for of in counts.values()) for kind in UNITS}
+            for name, counts in (("kept", kept), ("pool", pool))
+        }
+        places = [
+            (source, kept.get(source, dict.fromkeys(UNITS, 0)), of) for source, of in pool.items()
+        ]
+        for source, ours, of in [*places, ("all", total["kept"], total["pool"])]:
+            row: Row = {"arm": arm, "rule": _rule(about["arm"]), "source": source}
+            for kind in UNITS:
+                row |= {f"pool_{kind}": of[kind], f"kept_{kind}": ours[kind]}
+                row[f"rate_{kind}"] = ours[kind] / of[kind] if of[kind] else None
+            rows.append(row)
+    return rows
+
+
+def costs(study: Study, arms: Sequence[Row]) -> list[Row]:
+    """What each arm cost, CO2e included: what was measured, what was estimated."""
+    factor = carbon(study)["kg_per_kwh"]
+    return [
+        row | ({"co2e_kg_sum": row["kwh_sum"] * factor} if "kwh_sum" in row else {}) for row in arms
+    ]
+
+
+def provenance(study: Study) -> Json:
+    """What all results say of where they come from, what differs by arm, and what by run.
+
+    Long lists are cut, saying so.
+    """
+    runs = study.runs
+    keys = dict.fromkeys(key for run in runs.values() for key in run.result.provenance)
+    shared: Json = {}
+    by_arm: dict[str, Json] = {}
+    by_run: dict[str, Json] = {}
+    for key in keys:
+        values = {job: run.result.provenance.get(key) for job, run in runs.items()}
+        texts = {job: json.dumps(value, sort_keys=True) for job, value in values.items()}
+        per_arm = {
+            job[:2]: {texts[other] for other in runs if other[:2] == job[:2]} for job in runs
+        }
+        if len(set(texts.values())) == 1:
+            shared[key] = _clip(next(iter(values.values())))
+        elif all(len(found) == 1 for found in per_arm.values()):
+            for job, value in values.items():
+                by_arm.setdefault(_arm_name(job), {})[key] = _clip(value)
+        else:
+            for job, value in values.items():
+                by_run.setdefault(f"{_arm_name(job)}, seed {job[2]}", {})[key] = _clip(value)
+    return {
+        "shared": shared,
+        "by_arm": by_arm,
+        "by_run": by_run,
+        "budget": _clip(dict(study.declared.budget)),
+        "configs": [
+            {"arm": arm, "variant": variant, "seed": seed, "config_hash": run.result.config_hash}
+            for (arm, variant, seed), run in runs.items()
+        ],
+    }
+
+
+def carbon(study: Study) -> Json:
+    """Kilograms of CO2e per kWh of the study's electricity, and who says so."""
+    own = study.declared.budget.get("co2e_kg_per_kwh")
+    return {
+        "kg_per_kwh": CO2E_KG_PER_KWH if own is None else float(own),
+        "source": (
+            "the world average of 2024 (IEA, Electricity 2025)" if own is None else "study.yaml"
+        ),
+    }
+
+
+def _first_provenance(study: Study, arm: str) -> Mapping[str, Any]:
+    run: Run | None = next(iter(study.seeds(arm).values()), None)
+    return run.result.provenance if run else {}
+
+
+def _rule(about: Mapping[str, Any]) -> str:
+    definition = about.get("definition", {})
+    rest = [f"{key} {value}" for key, value in definition.items() if key != "rule"]
+    return ", ".join([str(definition.get("rule", about["name"])), *rest])
+
+
+def _arm_name(job: Job) -> str:
+    return f"{job[0]}@{job[1]}" if job[1] else job[0]
+
+
+def _clip(value: Any) -> Any:
+    """The same value with long lists and texts cut."""
+    if isinstance(value, Mapping):
+        return {str(key): _clip(item) for key, item in value.items()}
+    if isinstance(value, str):
+        return value if len(value) <= TEXT_SHOWN else f"{value[:TEXT_SHOWN]}… (cut)"
+    if isinstance(value, Sequence):
+        cut = [_clip(item) for item in value[:LIST_SHOWN]]
+        more = len(value) - LIST_SHOWN
+        return [*cut, f"and {more:,} more, see result.json"] if more > 0 else cut
+    return value

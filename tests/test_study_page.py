@@ -1,0 +1,379 @@
+"""What the page of a study says, against numbers that follow from how the study was made."""
+
+import csv
+import io
+import json
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from study_run import ARMS, EXPERTS, LAYERS, POOL, declare, write_study
+
+from ablations import report, report_curves, report_data, results, training_log
+from ablations.compare import main as run_compare
+from ablations.reading import read_study
+
+
+def records(data, name):
+    found = data["figures"][name]
+    return [dict(zip(found["columns"], row, strict=True)) for row in found["rows"]]
+
+
+def page_of(path):
+    return report.gather(path, read_study(path), None)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    path = tmp_path_factory.mktemp("study") / "made_up"
+    skip = [("random", "", 3), ("threshold", "", 2)]
+    write_study(path, skip=skip)
+    results.write_failure(str(path), "threshold", "", 2, "TrainingFailedError: nan", "trace")
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def data(study):
+    return page_of(study)
+
+
+def test_the_verdict_is_that_of_compare(study, data, tmp_path):
+    run_compare([f"study={study}", f"output={tmp_path}"])
+    told = json.loads((tmp_path / "comparison.json").read_text())
+    assert data["sentence"] == told["verdict"]["sentence"]
+    assert data["outcome"] == told["verdict"]["outcome"] == "better"
+    assert data["headline"] == "filtered is better than unfiltered"
+    assert data["notes"] == told["notes"]
+    assert data["primary"] == told["primary"]
+    for name in ("seeds", "secondary", "heldout", "matched", "jobs"):
+        rows = [{k: v for k, v in row.items() if v is not None} for row in records(data, name)]
+        wanted = [{k: v for k, v in r.items() if v is not None} for r in told["tables"][name]]
+        assert rows == wanted
+
+
+@pytest.mark.parametrize(
+    ("effect", "words"),
+    [
+        (0.05, "is worse than"),
+        (-0.05, "is better than"),
+        (0.0, "No difference between"),
+        (-0.006, "by less than what matters"),
+    ],
+)
+def test_the_headline_can_say_that_a_filter_hurts(tmp_path, monkeypatch, effect, words):
+    monkeypatch.setitem(__import__("study_run").EFFECTS, "filtered", effect)
+    declared = declare(arms=ARMS[:2], seeds=[1, 2, 3, 4, 5])
+    path = write_study(tmp_path / "s", declared, tasks=False, routers=False)
+    assert words in page_of(path)["headline"]
+
+
+def test_one_seed_cannot_tell(tmp_path):
+    path = write_study(tmp_path / "s", declare(arms=ARMS[:2], seeds=[1]), tasks=False)
+    found = page_of(path)
+    assert found["headline"] == "This study cannot tell filtered from unfiltered"
+    assert found["primary"]["seed_low"] is None
+    assert all(row["low"] is None for row in records(found, "bands"))
+
+
+def test_bands_are_t_intervals_over_seeds(study, data):
+    runs = read_study(study).seeds("filtered")
+    found = [r for r in records(data, "bands") if (r["arm"], r["endpoint"]) == ("filtered", "wiki")]
+    assert len(found) == 8
+    for i, row in enumerate(found):
+        values = [run.curve.heldout["wiki"][i] for run in runs.values()]
+        low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
+        assert (row["low"], row["value"], row["high"]) == pytest.approx(
+            (low, np.mean(values), high)
+        )
+        assert row["tokens"] == next(iter(runs.values())).curve.tokens[i]
+
+
+def test_gaps_are_paired(study, data):
+    read = read_study(study)
+    ours, theirs = read.seeds("random"), read.seeds("unfiltered")
+    found = [r for r in records(data, "gaps") if (r["arm"], r["endpoint"]) == ("random", "curated")]
+    for i, row in enumerate(found):
+        curve = {
+            name: [
+                np.mean([runs[s].curve.heldout[x][i] for x in ("wiki", "books")]) for s in (1, 2)
+            ]
+            for name, runs in (("ours", ours), ("theirs", theirs))
+        }
+        test = stats.ttest_rel(curve["ours"], curve["theirs"])
+        interval = test.confidence_interval(0.95)
+        assert row["seeds"] == 2  # the third has no partner
+        assert (row["low"], row["high"]) == pytest.approx((interval.low, interval.high), rel=1e-6)
+
+
+def curve(tokens, values):
+    tokens = np.array(tokens, float)
+    return results.Curve(tokens, tokens, tokens, {"web": np.array(values, float)})
+
+
+def test_an_arm_that_learns_twice_as_fast_needs_half_the_tokens(tmp_path):
+    # bits per byte = 5 - log2(tokens): exactly linear in the logarithm, in which it is read off.
+    path = write_study(
+        tmp_path / "s", declare(arms=ARMS[:2], seeds=[1, 2]), evaluations=0, tasks=False
+    )
+    read = read_study(path)
+    tokens = np.array([1.0, 2, 4, 8, 16])
+    for (arm, _, seed), run in read.runs.items():
+        faster = {"unfiltered": 1, "filtered": {1: 2, 2: 4}[seed]}[arm]
+        object.__setattr__(run, "curve", curve(tokens, 5 - np.log2(faster * tokens)))
+    rows = [r for r in report_curves.efficiency(read) if r["endpoint"] == "web"]
+    # At 1 and 2 tokens the faster seed was better than that from its first evaluation on.
+    assert [row["tokens"] for row in rows] == [4, 8, 16]
+    for row in rows:
+        assert row["value"] == pytest.approx(2**-1.5)  # the geometric mean of 1/2 and 1/4
+        low, high = stats.t.interval(0.95, 1, -1.5, 0.5)
+        assert (row["low"], row["high"]) == pytest.approx((2.0**low, 2.0**high))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(0.5, 3), min_size=1, max_size=300), st.integers(1, 50))
+def test_smoothing_keeps_the_mean_and_the_end(loss, points):
+    tokens, means = training_log.smooth(np.arange(1.0, len(loss) + 1), np.array(loss), points)
+    assert len(tokens) == min(points, len(loss))
+    assert tokens[-1] == len(loss)
+    widths = np.diff([0, *tokens])
+    assert np.isclose((means * widths).sum(), sum(loss))
+    assert means.min() >= min(loss) - 1e-9
+    assert means.max() <= max(loss) + 1e-9
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 500), st.integers(2, 80))
+def test_thinning_keeps_both_ends(n, points):
+    kept = training_log.thin(np.zeros(n), points)
+    assert (kept[0], kept[-1]) == (0, n - 1)
+    assert len(kept) == min(n, points)
+    assert (np.diff(kept) > 0).all()
+
+
+def test_loads_are_means_over_seeds_and_the_last_quarter(study, data):
+    rows = [r for r in records(data, "expert_load") if r["arm"] == "filtered"]
+    assert len(rows) == LAYERS * EXPERTS
+    shares = np.array([r["share"] for r in rows]).reshape(LAYERS, EXPERTS)
+    assert np.allclose(shares.sum(axis=1), 1, atol=1e-4)
+    assert np.allclose([r["of_even"] for r in rows], shares.ravel() * EXPERTS, atol=1e-4)
+    logged = []
+    for seed in (1, 2, 3):
+        with open(f"{study}/filtered/seed_{seed}/metrics.jsonl") as file:
+            lines = [json.loads(line) for line in file]
+        logged.append(np.mean([line["expert_load"] for line in lines[30:]], axis=0))
+    assert np.allclose(shares, np.mean(logged, axis=0), atol=1e-5)
+    layers = [r for r in records(data, "router_layers") if r["arm"] == "filtered"]
+    assert [r["layer"] for r in layers] == [0, 1, 2]
+    assert layers[1]["busiest"] == pytest.approx(shares[1].max() * EXPERTS, rel=1e-4)
+    # Entropy falls from ln E by a tenth, drops rise to 5 %; the last quarter is lines 31 to 40.
+    assert layers[0]["entropy"] == pytest.approx(1 - 0.1 * 35.5 / 40)
+    assert layers[0]["dropped"] == pytest.approx(0.05 * 35.5 / 40)
+
+
+def test_loads_on_held_out_text_of_each_source(tmp_path):
+    path = write_study(tmp_path / "s", declare(arms=ARMS[:2], seeds=[1]), tasks=False)
+    log = f"{path}/filtered/seed_1/metrics.jsonl"
+    with open(log) as file:
+        lines = [json.loads(line) for line in file]
+    lines[-1]["heldout_expert_load"] = {"wiki": [[1.0] + [0.0] * 15] * 3}
+    with open(log, "w") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
+    rows = [r for r in records(page_of(path), "expert_load") if r["source"] == "wiki"]
+    assert len(rows) == LAYERS * EXPERTS
+    assert {(r["arm"], r["expert"]) for r in rows if r["share"] == 1} == {("filtered", 0)}
+
+
+def test_yields_follow_from_provenance(data):
+    rows = {(r["arm"], r["source"]): r for r in records(data, "yields")}
+    assert len(rows) == 4 * 3
+    web = rows["filtered", "web"]
+    assert web["kept_documents"] == 231
+    assert web["rate_documents"] == 0.231
+    assert rows["filtered", "all"]["kept_documents"] == 431
+    assert rows["filtered", "all"]["rate_bytes"] == pytest.approx((0.231 * 3 + 0.9) / 3.9)
+    assert rows["unfiltered", "all"]["rate_targets"] == 1
+    assert web["rule"] == "pareto, alpha 9"
+    assert {r["pool_bytes"] for r in rows.values() if r["source"] == "web"} == {
+        POOL["web"]["bytes"]
+    }
+
+
+def test_cost_and_carbon(study, data, tmp_path):
+    costs = {row["arm"]: row for row in records(data, "costs")}
+    assert costs["filtered"]["kwh_sum"] == pytest.approx(0.03)
+    assert costs["filtered"]["co2e_kg_sum"] == pytest.approx(0.03 * 0.445)
+    assert costs["random"]["complete"] == 2
+    declared = declare(arms=ARMS[:2], seeds=[1], budget={"co2e_kg_per_kwh": 0.1})
+    own = page_of(write_study(tmp_path / "s", declared, tasks=False))
+    assert records(own, "costs")[0]["co2e_kg_sum"] == pytest.approx(0.001)
+    assert own["co2e"]["source"] == "study.yaml"
+
+
+def test_averages_have_a_chance_where_guessing_has_a_meaning(data):
+    rows = {r["average"]: r for r in records(data, "averages") if r["arm"] == "filtered"}
+    assert rows["nlu"]["chance"] == 50  # boolq and piqa
+    assert rows["nlg"]["chance"] is None
+    assert rows["all"]["chance"] is None
+
+
+def test_what_was_not_run_is_listed_with_its_reason(tmp_path):
+    path = write_study(tmp_path / "s", declare(arms=ARMS[:2], seeds=[1]))
+    folder = tmp_path / "s" / "filtered" / "seed_1" / "tasks" / "shots_0"
+    folder.mkdir(parents=True)
+    why = {"triviaqa": "no data in ['wheel']", "blimp": "no data at all"}
+    (folder / "evaluation.json").write_text(json.dumps({"not_run": why}))
+    rows = records(page_of(path), "not_run")
+    # 9 + 21 rows, less squad_v2 twice, boolq and piqa; and blimp, which is in no average.
+    assert len(rows) == 30 - 4 + 1
+    reasons = {row["task"]: row["reason"] for row in rows}
+    assert reasons["triviaqa"] == "no data in ['wheel']"
+    assert reasons["blimp"] == "no data at all"
+    assert reasons["hellaswag"] == "not asked for"
+
+
+def test_incomplete_jobs_are_listed(data):
+    assert data["jobs"] == {"complete": 10, "declared": 12}
+    states = {(r["arm"], r["seed"]): (r["state"], r["error"]) for r in records(data, "jobs")}
+    assert states == {
+        ("threshold", 2): ("failed", "TrainingFailedError: nan"),
+        ("random", 3): ("missing", None),
+    }
+
+
+def test_provenance_says_once_what_is_shared(data):
+    origin = data["provenance"]
+    assert origin["shared"]["commit"] == "0123456789abcdef"
+    assert origin["shared"]["classifier"]["fingerprint"] == "c1a551f1e2"
+    assert "5a4d5a4d" in origin["shared"]["corpus"]["shards"].values()
+    assert set(origin["by_arm"]) == set(ARMS)
+    assert origin["by_arm"]["filtered"]["arm"]["fingerprint"] == "arm-filtered"
+    assert origin["by_run"]["random, seed 2"] == {"stream": "stream-random-2"}
+    assert len(origin["by_run"]) == 10
+
+
+def test_long_lists_of_provenance_are_cut_and_say_so(tmp_path):
+    declared = declare(arms=ARMS[:2], seeds=[1])
+    path = write_study(tmp_path / "s", declared, provenance={"shards": list(range(1000))})
+    shards = page_of(path)["provenance"]["shared"]["shards"]
+    assert len(shards) == 201
+    assert shards[-1] == "and 800 more, see result.json"
+
+
+def test_sizes_have_laws_and_equal_budgets(tmp_path):
+    declared = declare(arms=ARMS[:2], variants=["small", "medium", "large"], main="large")
+    found = page_of(write_study(tmp_path / "s", declared, tasks=False, routers=False))
+    assert len(records(found, "size_runs")) == 2 * 3 * 3
+    assert {r["kind"] for r in records(found, "scaling")} == {"fitted", "forecast"}
+    rows = [r for r in records(found, "iso_flop") if r["arm"] == "filtered"]
+    # What the small size spent all three have reached, if not before their first evaluation:
+    # a sixteenth of the large one's budget, and half of the first eighth.
+    assert {(r["variant"], r["flops"]) for r in rows} == {
+        ("small", 5e13 / 16), ("medium", 5e13 / 16), ("medium", 5e13 / 4), ("large", 5e13 / 4),
+    }  # fmt: skip
+    read = read_study(str(tmp_path / "s"))
+    own = [np.mean([run.result.heldout[s] for s in ("wiki", "books")])
+           for run in read.seeds("filtered", "small").values()]  # fmt: skip
+    assert rows[0]["value"] == pytest.approx(np.mean(own))
+
+
+def test_every_empty_figure_says_why(tmp_path):
+    path = str(tmp_path / "s")
+    results.write_declaration(path, declare())
+    found = page_of(path)
+    assert found["headline"] == "Nothing can be compared yet"
+    assert "missing" in found["sentence"]
+    assert found["outcome"] is None
+    empty = {name for name, of in found["figures"].items() if not of["rows"]}
+    assert empty == set(found["figures"]) - {"jobs", "costs"}
+    assert empty == set(found["empty"])
+    assert all(found["empty"].values())
+    # A study of one dense model, without logs and tasks.
+    path = write_study(
+        tmp_path / "t", declare(arms=ARMS[:2]), routers=False, tasks=False, evaluations=0,
+        provenance={},
+    )  # fmt: skip
+    found = page_of(path)
+    empty = {name for name, of in found["figures"].items() if not of["rows"]}
+    assert {"curves", "expert_load", "tasks", "yields", "jobs", "iso_flop"} <= empty
+    assert empty == set(found["empty"])
+
+
+def test_without_a_pair_what_there_is_is_still_shown(tmp_path):
+    path = write_study(tmp_path / "s", skip=[("filtered", "", s) for s in (1, 2, 3)], tasks=False)
+    found = page_of(path)
+    assert found["primary"] is None
+    assert found["empty"]["seeds"].startswith("There is no comparison")
+    assert {row["arm"] for row in records(found, "heldout")} == {
+        "unfiltered",
+        "threshold",
+        "random",
+    }
+    assert records(found, "curves")
+
+
+def test_a_csv_beside_each_figure(study):
+    report.write_report(study)
+    found = page_of(study)
+    for name, figure in found["figures"].items():
+        file = f"{study}/figures/{name}.csv"
+        if not figure["rows"]:
+            assert not Path(file).exists()
+            continue
+        with open(file, newline="") as text:
+            head, *rows = csv.reader(io.StringIO(text.read()))
+        assert head == figure["columns"]
+        assert len(rows) == len(figure["rows"])
+        for got, wanted in zip(rows, figure["rows"], strict=True):
+            for text, value in zip(got, wanted, strict=True):
+                if isinstance(value, float):
+                    assert float(text) == value
+                else:
+                    assert text == ("" if value is None else str(value))
+
+
+def test_the_same_study_gives_the_same_bytes(study):
+    report.write_report(study)
+    first = Path(f"{study}/report.html").read_bytes()
+    report.write_report(study)
+    assert Path(f"{study}/report.html").read_bytes() == first
+    html = first.decode()
+    assert study not in html
+    assert not re.search(r"(src|href)=[\"']?(http|//|/)", html)
+    assert html.count("<script") == 2
+
+
+def test_what_json_has_no_word_for_becomes_null():
+    rows = [{"a": math.inf, "b": math.nan, "c": 1.5}, {"d": "x"}]
+    found = report_data.figure(rows)
+    assert found == {"columns": ["a", "b", "c", "d"],
+                     "rows": [[None, None, 1.5, None], [None, None, None, "x"]]}  # fmt: skip
+
+
+def test_a_loss_that_was_not_finite_is_passed_over(tmp_path):
+    path = write_study(tmp_path / "s", declare(arms=ARMS[:2], seeds=[1]), tasks=False)
+    log = Path(f"{path}/filtered/seed_1/metrics.jsonl")
+    lines = log.read_text().splitlines()
+    lines[5] = json.dumps(json.loads(lines[5]) | {"loss": None})
+    log.write_text("\n".join(lines) + "\n")
+    assert len(training_log.read_log(path, ("filtered", "", 1)).loss) == 39
+
+
+def test_settings(tmp_path, capsys):
+    with pytest.raises(ValueError, match="give study=DIR"):
+        report.main([])
+    with pytest.raises(ValueError, match="unknown setting"):
+        report.main(["studies=x"])
+    with pytest.raises(ValueError, match=r"no study\.yaml"):
+        report.main([f"study={tmp_path}"])
+    write_study(tmp_path / "s", declare(arms=ARMS[:2], seeds=[1, 2]), tasks=False)
+    rates = tmp_path / "rates"
+    write_study(rates, declare(arms=ARMS[:2], seeds=[1, 2]), tasks=False, learning_rate=0.02)
+    report.main([f"study={tmp_path / 's'}", f"learning_rate={rates}"])
+    page = capsys.readouterr().out.strip()
+    assert page == f"{tmp_path / 's'}/report.html"
+    assert "Learning rates were not checked" not in Path(page).read_text()
