@@ -1,16 +1,21 @@
-"""A model out of the folder in which ``model/train.py`` left it, with its tokenizer."""
+"""A trained model, out of the folder of ``model/train.py`` or of ``model/export.py``."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from omegaconf import OmegaConf
+from safetensors.torch import load_file
 
-from model import checkpoint, corpus, tokenizer
+from model import checkpoint, corpus, files, tokenizer
 from model.config import GLaMConfig
 from model.glam import GLaM
 from model.tokenizer import TextCodec
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
 
 
 @dataclass(frozen=True)
@@ -20,25 +25,42 @@ class Trained:
     model: GLaM
     codec: TextCodec
     sequence_length: int
+    tokenizer_path: str
 
 
 def load(path: str, device: torch.device, dtype: torch.dtype) -> Trained:
-    """The newest checkpoint of a training run, or the one that is named.
+    """The newest checkpoint of a training run, the one that is named, or an exported model.
 
     Args:
-        path: the output folder of ``model/train.py``, or one of its ``checkpoints/step_…``.
+        path: the output folder of ``model/train.py``, one of its ``checkpoints/step_…``, or the
+            output folder of ``model/export.py``.
         device: where the model goes.
         dtype: of activations and products.
 
     Raises:
-        ValueError: there is no checkpoint, it is damaged, or its tokenizer is missing.
+        ValueError: there is no model, it is damaged, or its tokenizer is missing.
     """
-    found = checkpoint.resolve(path)
+    if os.path.exists(os.path.join(path, WEIGHTS)):
+        if not os.path.exists(os.path.join(path, CONFIG)):
+            raise ValueError(f"{path} is no finished export: it has no {CONFIG}")
+        about = files.read_json(os.path.join(path, CONFIG))
+        model = _build(about["glam"], dtype)
+        weights = load_file(os.path.join(path, WEIGHTS))
+        model.load_state_dict({n.removeprefix("glam."): w for n, w in weights.items()})
+        folder, boundary, length = path, about["boundary"], about["sequence_length"]
+    else:
+        found = checkpoint.resolve(path)
+        model = _build(found.state["model"], dtype)
+        checkpoint.load(found, checkpoint.tensors(model))
+        folder = os.path.dirname(os.path.dirname(os.path.abspath(found.path)))
+        boundary = found.state["boundary"]
+        length = found.state["identity"]["data.sequence_length"]
+    tokenizer_path = os.path.join(folder, corpus.TOKENIZER)
+    codec = tokenizer.load(tokenizer_path, boundary)
+    return Trained(model.to(device).eval(), codec, length, tokenizer_path)
+
+
+def _build(config: Mapping[str, Any], dtype: torch.dtype) -> GLaM:
     schema = OmegaConf.structured(GLaMConfig)
-    config = cast(GLaMConfig, OmegaConf.to_object(OmegaConf.merge(schema, found.state["model"])))
-    model = GLaM(config, compute_dtype=dtype)
-    checkpoint.load(found, checkpoint.tensors(model))
-    run = os.path.dirname(os.path.dirname(os.path.abspath(found.path)))
-    codec = tokenizer.load(os.path.join(run, corpus.TOKENIZER), found.state["boundary"])
-    length = found.state["identity"]["data.sequence_length"]
-    return Trained(model.to(device).eval(), codec, length)
+    checked = cast(GLaMConfig, OmegaConf.to_object(OmegaConf.merge(schema, config)))
+    return GLaM(checked, compute_dtype=dtype)

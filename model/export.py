@@ -1,0 +1,106 @@
+"""A trained model out, as safetensors with a config and a tokenizer, for transformers and others.
+
+python model/export.py checkpoint=run/ output=exported/
+
+::
+
+    OUTPUT/
+      model.safetensors       float32 weights, named as in model.glam.GLaM after "glam."
+      config.json             the architecture, under "glam" as in conf/model/
+      tokenizer.json          with tokenizer_config.json, which names the boundary
+      modeling_glam.py        transformers' AutoModelForCausalLM, where winnow-lm is installed
+
+``AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)`` then gives the same logits.
+:func:`model.trained.load` reads the folder too.
+"""
+
+import dataclasses
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from typing import Any, cast
+
+import hydra
+import torch
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+from safetensors.torch import save
+
+from model import corpus, files, trained
+from model.trained import Trained
+
+WRAPPER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "modeling_glam.py")
+
+
+@dataclass
+class ExportConfig:
+    """What ``model/export.py`` is told; ``conf/export.yaml`` explains the fields."""
+
+    checkpoint: str = MISSING
+    output: str = MISSING
+
+
+def export(config: ExportConfig) -> None:
+    """Write the folder; ``config.json`` comes last.
+
+    Raises:
+        ValueError: there is no such model, or the output is not empty.
+    """
+    if os.path.isdir(config.output) and os.listdir(config.output):
+        raise ValueError(f"{config.output} is not empty: choose another output")
+    loaded = trained.load(config.checkpoint, torch.device("cpu"), torch.float32)
+    weights = {f"glam.{name}": p.detach() for name, p in loaded.model.named_parameters()}
+    with files.open_output(os.path.join(config.output, trained.WEIGHTS)) as file:
+        file.write(save(weights, metadata={"format": "pt"}))
+    shutil.copyfile(WRAPPER, os.path.join(config.output, os.path.basename(WRAPPER)))
+    shutil.copyfile(loaded.tokenizer_path, os.path.join(config.output, corpus.TOKENIZER))
+    boundary = loaded.codec.boundary
+    files.write_json(
+        os.path.join(config.output, "tokenizer_config.json"),
+        {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": boundary,
+            "eos_token": boundary,
+            "model_max_length": loaded.sequence_length,
+            "clean_up_tokenization_spaces": False,
+        },
+    )
+    files.write_json(os.path.join(config.output, trained.CONFIG), description(loaded))
+
+
+def description(loaded: Trained) -> dict[str, Any]:
+    """The content of ``config.json``."""
+    return {
+        "model_type": "winnow_glam",
+        "architectures": ["GLaMForCausalLM"],
+        "auto_map": {
+            "AutoConfig": "modeling_glam.GLaMHubConfig",
+            "AutoModelForCausalLM": "modeling_glam.GLaMForCausalLM",
+        },
+        "dtype": "float32",
+        "vocab_size": loaded.model.config.vocabulary,
+        "bos_token_id": loaded.codec.boundary_id,
+        "eos_token_id": loaded.codec.boundary_id,
+        "tie_word_embeddings": False,  # there is one matrix only, so nothing to tie
+        "boundary": loaded.codec.boundary,
+        "sequence_length": loaded.sequence_length,
+        "glam": dataclasses.asdict(loaded.model.config),
+    }
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="export")
+def main(config: DictConfig) -> None:
+    """Export."""
+    try:
+        if missing := sorted(OmegaConf.missing_keys(config)):
+            raise ValueError(f"{', '.join(missing)} missing: give it as {missing[0]}=FOLDER")
+        export(cast(ExportConfig, OmegaConf.to_object(config)))
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+ConfigStore.instance().store(name="export_schema", node=ExportConfig)
+
+if __name__ == "__main__":
+    main()
