@@ -11,7 +11,7 @@ and they are read from the mapped corpus as they lie there.
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import hydra
 import numpy as np
@@ -122,20 +122,17 @@ def _n_grams(corpus: Corpus, documents: IntArray, n: int) -> Iterator[tuple[Hash
 
 @dataclass
 class NearDuplicatesConfig:
-    """What the command is told; the module's docstring explains it."""
+    """What the command is told; ``conf/near_duplicates.yaml`` explains the fields."""
 
     corpus: str = MISSING
-    n: int = 13
-    threshold: float = 0.5
-    hydra: dict[str, object] = field(
-        default_factory=lambda: {"run": {"dir": "."}, "output_subdir": None}
-    )
+    n: int = MISSING
+    threshold: float = MISSING
 
 
-ConfigStore.instance().store(name="near_duplicates", node=NearDuplicatesConfig)
+ConfigStore.instance().store(name="near_duplicates_schema", node=NearDuplicatesConfig)
 
 
-@hydra.main(version_base="1.3", config_path=None, config_name="near_duplicates")
+@hydra.main(version_base="1.3", config_path="../conf", config_name="near_duplicates")
 def main(config: DictConfig) -> None:
     """Print how many near-duplicates each source has."""
     try:

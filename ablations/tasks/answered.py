@@ -35,10 +35,11 @@ LOGPROBS = pa.schema(
         pa.field("truncated", pa.bool_(), nullable=False),
     ]
 )
-"""A continuation: the natural log of its probability after its context, its tokens and UTF-8 bytes
-(the space before it included), the same log after the task's neutral context (null where no rule
-needs it), whether it is a right answer, whether each of its tokens was the likeliest, and whether
-its context lost its start to the model's length. Choices of an item lie together, in order."""
+"""A continuation: the natural log of its probability after its context; its tokens; its UTF-8 bytes
+(without the space before it, as lm-evaluation-harness counts); the same log after the task's
+neutral context (null where no rule needs it); whether it is a right answer, whether each of its
+tokens was the likeliest, and whether its context lost its start to the model's length. Choices of
+an item lie together, in order."""
 
 GENERATIONS = pa.schema(
     [
@@ -71,7 +72,7 @@ def logprobs(task: Task, items: Sequence[Item], shots: int, model: LanguageModel
         "choice": np.concatenate([np.arange(size, dtype=np.int32) for size in sizes]),
         "logprob": conditional.logprob,
         "tokens": conditional.tokens,
-        "bytes": [len(text.encode()) for text in continuations],
+        "bytes": [len(text.removeprefix(" ").encode()) for text in continuations],
         "unconditional": unconditional,
         "correct": [right for item in items for right in item.correct],
         "greedy": conditional.greedy,

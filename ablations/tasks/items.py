@@ -144,6 +144,8 @@ def _choices(task: Task, values: Mapping[str, Any]) -> tuple[list[str], list[str
             texts, correct = [values["answer"]], [True]
         case _:
             texts, correct = [written(_answers(task, values)[0])], [True]
+    if not all(texts):
+        raise ExpressionError("an answer is empty")
     space = " " if prompt else ""
     return [prompt] * len(texts), [space + text for text in texts], correct
 
