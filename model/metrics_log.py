@@ -28,7 +28,10 @@ class MetricsLog:
         tensorboard: whether to write for TensorBoard too.
     """
 
-    def __init__(self, folder: str, step: int, tensorboard: bool) -> None:
+    def __init__(self, folder: str, step: int, tensorboard: bool, active: bool = True) -> None:
+        self._active = active
+        if not active:
+            return
         path = os.path.join(folder, METRICS)
         cut_back(path, step)
         self._file: BinaryIO = open(path, "ab")  # noqa: SIM115 - close() does
@@ -45,6 +48,8 @@ class MetricsLog:
 
         What is not finite becomes null, since JSON has no such numbers.
         """
+        if not self._active:
+            return
         row = _finite(row)
         self._file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
         self._file.flush()
@@ -54,6 +59,8 @@ class MetricsLog:
 
     def close(self) -> None:
         """Let the files go."""
+        if not self._active:
+            return
         os.fsync(self._file.fileno())
         self._file.close()
         if self._writer is not None:
@@ -100,11 +107,11 @@ def _flatten(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
 class ProgressLine:
     """One line on standard error that is written over; silent where that is no terminal."""
 
-    def __init__(self, steps: int, step: int) -> None:
+    def __init__(self, steps: int, step: int, active: bool = True) -> None:
         self._steps, self._first = steps, step
         self._begun = time.monotonic()
         self._shown = 0.0
-        self._active = sys.stderr.isatty()
+        self._active = active and sys.stderr.isatty()
 
     def update(self, row: Mapping[str, Any]) -> None:
         """After a step, with its row."""

@@ -16,7 +16,10 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
+from model import parallel
+from model.sharded_adafactor import ShardedAdafactor
 from model.train_config import OptimizerConfig, OptimizerName, Schedule
 
 EPSILON = (2e-19, 1e-3)
@@ -26,7 +29,8 @@ EPSILON = (2e-19, 1e-3)
 def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
     """The optimizer over all parameters; :func:`set_learning_rate` before each step."""
     if config.name == OptimizerName.adafactor:
-        return torch.optim.Adafactor(
+        sharded = any(isinstance(parameter, DTensor) for parameter in model.parameters())
+        return (ShardedAdafactor if sharded else torch.optim.Adafactor)(
             model.parameters(),
             lr=config.learning_rate,
             beta2_decay=-0.8,
@@ -81,11 +85,11 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 @torch.no_grad()
 def gradient_norm(model: nn.Module) -> Tensor:
     """The Euclidean norm of all gradients together: float32, not synchronised."""
-    return torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+    return parallel.total_norm(p.grad for p in model.parameters() if p.grad is not None)
 
 
 @torch.no_grad()
 def finite(model: nn.Module) -> bool:
     """Whether every weight is a finite number."""
-    norm = torch.nn.utils.get_total_norm([p.detach() for p in model.parameters()])
+    norm = parallel.total_norm(p.detach() for p in model.parameters())
     return bool(norm.isfinite())

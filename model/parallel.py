@@ -15,7 +15,7 @@ Shapes as in :mod:`model.experts`, and P processes of a row, F = E / P experts o
 
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -47,6 +47,12 @@ def join(device: torch.device) -> torch.device:
     return device
 
 
+def leave() -> None:
+    """Part from the other processes; each of them was in step until now."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def processes() -> int:
     """How many there are."""
     return dist.get_world_size() if dist.is_initialized() else 1
@@ -55,6 +61,11 @@ def processes() -> int:
 def rank() -> int:
     """Which one this is, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
+
+
+def is_first() -> bool:
+    """Whether this is the one that writes what need be written once."""
+    return rank() == 0
 
 
 def build(
@@ -243,11 +254,22 @@ def total_norm(tensors: Iterable[Tensor]) -> Tensor:
     return square.sqrt()
 
 
-def mean(values: Sequence[Tensor]) -> list[Tensor]:
+def mean(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The mean of each of these float32 tensors over all processes, by one reduction."""
     if processes() == 1:
-        return list(values)
-    flat = torch.cat([value.reshape(-1) for value in values])
+        return dict(values)
+    flat = torch.cat([value.reshape(-1) for value in values.values()])
     dist.all_reduce(flat)
-    parts = (flat / processes()).split([value.numel() for value in values])
-    return [part.view_as(value) for part, value in zip(parts, values, strict=True)]
+    parts = (flat / processes()).split([value.numel() for value in values.values()])
+    return {
+        name: part.view_as(value) for (name, value), part in zip(values.items(), parts, strict=True)
+    }
+
+
+def reshard(model: GLaM) -> None:
+    """Let go of what a pass without gradients has gathered and left so.
+
+    Until then the parameters of the model are whole tensors, not those that the optimizer knows.
+    """
+    if isinstance(model, FSDPModule):
+        model.reshard()

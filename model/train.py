@@ -5,6 +5,9 @@ python model/train.py model=glam_3m_16e data.corpus=corpus/ data.arm=filtered se
 
 Every default is in ``conf/train.yaml``. Stopped at any moment, the same command goes on from the
 last checkpoint; on CPU it comes to the same weights, bit for bit, as if it had not been stopped.
+Over several devices (see :mod:`model.parallel`), the number of which may change on the way:
+
+torchrun --nproc-per-node 8 model/train.py model=glam_1b7_64e … train.expert_parallel=8
 
 ::
 
@@ -15,7 +18,7 @@ last checkpoint; on CPU it comes to the same weights, bit for bit, as if it had 
       tensorboard/         the same
       checkpoints/step_…/  see :mod:`model.checkpoint`
       heldout.arrow        bits of every held-out document under the final model
-      outcome.json         :class:`Outcome`, written last
+      outcome.json         :class:`model.outcome.Outcome`, written last
 """
 
 import dataclasses
@@ -34,13 +37,13 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from model import checkpoint, evaluation, files, hardware, optim, sizes
+from model import checkpoint, evaluation, files, hardware, optim, parallel, sizes
 from model import corpus as corpora
 from model.checkpoint import Checkpoint
 from model.corpus import Corpus, open_corpus
-from model.glam import GLaM
 from model.heldout import HeldOut
 from model.metrics_log import TENSORBOARD, MetricsLog, ProgressLine, duration
+from model.outcome import Outcome
 from model.stream import Batch, TokenStream
 from model.train_config import TrainConfig
 from model.weight import copies
@@ -69,36 +72,6 @@ class Progress:
     seconds: float = 0.0
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """``outcome.json``: what was spent and what came out.
-
-    ``tokens`` were trained on, ``unique_tokens`` counts each place of the corpus once and
-    ``epochs`` is their ratio. ``flops`` is of training alone (:func:`model.sizes.training_flops`).
-    ``heldout`` is bits per byte by source. ``wall_seconds`` counts what was resumed from, not what
-    a kill lost. ``peak_flops`` is of the device, configured or measured.
-    """
-
-    steps: int
-    tokens: int
-    unique_tokens: int
-    epochs: float
-    flops: float
-    learning_rate: float
-    wall_seconds: float
-    parameters_total: int
-    parameters_active: int
-    skipped_steps: int
-    fallbacks: int
-    heldout: dict[str, float]
-    device: str
-    precision: str
-    peak_flops: float
-    peak_memory_bytes: int
-    corpus: str
-    stream: str
-
-
 def train(config: TrainConfig) -> Outcome:
     """Train, or go on training, until ``train.tokens`` are read; evaluate and write the outcome.
 
@@ -116,15 +89,16 @@ def train(config: TrainConfig) -> Outcome:
         run.begin()
     else:
         run.resume(found)
-    log = MetricsLog(config.output, run.progress.step, config.log.tensorboard)
-    line = ProgressLine(config.steps, run.progress.step)
+    log = MetricsLog(config.output, run.progress.step, config.log.tensorboard, parallel.is_first())
+    line = ProgressLine(config.steps, run.progress.step, parallel.is_first())
     try:
         while run.progress.step < config.steps:
             row = run.step()
             step = run.progress.step
-            if evaluate := held_out and step % config.evaluate.every == 0:
+            evaluated = bool(held_out) and step % config.evaluate.every == 0
+            if evaluated:
                 row |= run.held_out_row(held_out)
-            if evaluate or step % config.log.every == 0:
+            if evaluated or step % config.log.every == 0:
                 log.write(row)
             line.update(row)
             if step % config.checkpoint.every == 0 and not run.progress.skipped_in_a_row:
@@ -153,16 +127,36 @@ class Run:
         self.checkpoints = os.path.join(config.output, checkpoint.FOLDER)
         self.progress = Progress()
         data, train = config.data, config.train
+        self.device = parallel.join(hardware.find_device(train.device))
         self.stream = TokenStream(
-            corpus, data.arm, config.seed, data.sequence_length, train.batch_rows, data.mixture
+            corpus,
+            data.arm,
+            config.seed,
+            data.sequence_length,
+            train.batch_rows,
+            data.mixture,
+            parallel.rank(),
+            parallel.processes(),
         )
-        self.device = hardware.find_device(train.device)
+        self.rows = train.batch_rows // parallel.processes()
+        self.micro_rows = train.micro_rows or self.rows
+        if self.rows % self.micro_rows:
+            raise ValueError(
+                f"train.micro_rows={self.micro_rows} must divide the {self.rows} rows of one of"
+                f" {parallel.processes()} processes"
+            )
         self.dtype = hardware.compute_dtype(train.precision, self.device)
-        self.model = GLaM(config.model, compute_dtype=self.dtype, seed=config.seed).to(self.device)
+        self.model = parallel.build(
+            config.model,
+            self.device,
+            compute_dtype=self.dtype,
+            seed=config.seed,
+            expert_parallel=train.expert_parallel,
+        )
         self.optimizer = optim.build_optimizer(config.optimizer, self.model)
         self.counts = sizes.count(config.model)
         self.token_flops = sizes.training_flops(config.model, self.counts, data.sequence_length)
-        self.peak_flops = (
+        self.peak_flops = parallel.processes() * (
             hardware.measure_peak(self.device, self.dtype)
             if config.log.peak_tflops is None
             else config.log.peak_tflops * 1e12
@@ -170,6 +164,8 @@ class Run:
 
     def begin(self) -> None:
         """Put into the output folder what does not change."""
+        if not parallel.is_first():
+            return
         config, folder = self.config, self.config.output
         # What an earlier try left that did not come to its first checkpoint.
         shutil.rmtree(os.path.join(folder, TENSORBOARD), ignore_errors=True)
@@ -244,14 +240,13 @@ class Run:
 
         It is the only place of a step that waits for the device.
         """
-        rows = self.config.train.micro_rows or self.config.train.batch_rows
-        parts = self.config.train.batch_rows // rows
+        parts = self.rows // self.micro_rows
         # Keyed by the step, so that there is no state of a generator to keep.
-        key = int(files.fingerprint(self.config.seed, self.progress.step), 16) % (1 << 63)
-        generator = torch.Generator(self.device).manual_seed(key)
+        key = files.fingerprint(self.config.seed, self.progress.step, parallel.rank())
+        generator = torch.Generator(self.device).manual_seed(int(key, 16) % (1 << 63))
         sums: dict[str, Tensor] = {}
         with copies(self.model):
-            for piece in zip(*(column.split(rows) for column in batch), strict=True):
+            for piece in zip(*(column.split(self.micro_rows) for column in batch), strict=True):
                 tokens, targets, segments = (x.to(self.device, non_blocking=True) for x in piece)
                 # Parts are of equal size: the mean of their losses is the loss of the whole.
                 losses = self.model.loss(tokens, targets, segments, generator=generator)
@@ -267,7 +262,7 @@ class Run:
                     values["dropped"] = losses.routers.dropped
                 for name, value in values.items():
                     sums[name] = sums[name] + value if name in sums else value
-        means = {name: value / parts for name, value in sums.items()}
+        means = parallel.mean({name: value / parts for name, value in sums.items()})
         return to_host({**means, "gradient_norm": optim.gradient_norm(self.model)})
 
     def fall_back(self) -> None:
@@ -324,6 +319,7 @@ class Run:
         if self.config.model.sparse:
             loads = {source: m.expert_load.tolist() for source, m in measured.items()}
             row["heldout_expert_load"] = loads
+        parallel.reshard(self.model)
         self.progress.seconds += time.perf_counter() - begun
         return row
 
@@ -361,12 +357,14 @@ class Run:
         begun = time.perf_counter()
         sets = self.held_out(config.evaluate.final_bytes)
         table = evaluation.held_out_table(self.model, self.corpus, sets)
+        parallel.reshard(self.model)
         progress.seconds += time.perf_counter() - begun
-        with (
-            files.open_output(os.path.join(config.output, HELDOUT)) as file,
-            pa.ipc.new_file(file, table.schema) as writer,
-        ):
-            writer.write_table(table)
+        if parallel.is_first():
+            with (
+                files.open_output(os.path.join(config.output, HELDOUT)) as file,
+                pa.ipc.new_file(file, table.schema) as writer,
+            ):
+                writer.write_table(table)
         self.save()
         consumed = self.consumed()
         tokens = progress.step * config.step_tokens
@@ -384,13 +382,15 @@ class Run:
             fallbacks=progress.fallbacks,
             heldout=evaluation.sums_per_byte(table),
             device=hardware.describe(self.device),
+            processes=parallel.processes(),
             precision=str(self.dtype).removeprefix("torch."),
             peak_flops=self.peak_flops,
             peak_memory_bytes=hardware.peak_memory(self.device),
             corpus=self.corpus.fingerprint,
             stream=self.stream.fingerprint,
         )
-        files.write_json(path, dataclasses.asdict(outcome))
+        if parallel.is_first():
+            files.write_json(path, dataclasses.asdict(outcome))
         return outcome
 
 
@@ -420,8 +420,12 @@ def main(config: DictConfig) -> None:
         if missing := sorted(OmegaConf.missing_keys(config)):
             raise ValueError(f"{', '.join(missing)} missing: give it as {missing[0]}=VALUE")
         outcome = train(cast(TrainConfig, OmegaConf.to_object(config)))
+        first = parallel.is_first()
+        parallel.leave()
     except (ValueError, OSError, TrainingFailedError) as error:
         sys.exit(f"error: {error}")
+    if not first:
+        return
     print(
         f"{outcome.tokens:,} tokens ({outcome.epochs:.2f} epochs) in"
         f" {duration(outcome.wall_seconds)}, {outcome.skipped_steps} steps skipped"

@@ -79,6 +79,7 @@ class RunConfig:
     tokens: int = MISSING
     batch_rows: int = MISSING
     micro_rows: int | None = None
+    expert_parallel: int | None = None
     precision: Precision = MISSING
     device: str = MISSING
     skips_in_a_row: int = MISSING
@@ -175,7 +176,7 @@ class TrainConfig:
         whole: Any = OmegaConf.to_container(OmegaConf.structured(self), enum_to_str=True)
         for name in ("output", "evaluate", "checkpoint", "log"):
             del whole[name]
-        del whole["data"]["corpus"], whole["train"]["device"]
+        del whole["data"]["corpus"], whole["train"]["device"], whole["train"]["expert_parallel"]
         if self.optimizer.schedule != Schedule.cosine:
             del whole["train"]["tokens"]
         return dict(whole)

@@ -2,7 +2,7 @@
 
 import multiprocessing
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,10 @@ CONFIG = GLaMConfig(
 ROWS, LENGTH = 8, 12
 
 
-def run(world: int, folder: Path, *functions: Callable[[], Any]) -> dict[str, Any]:
-    """One function after the other in each of ``world`` processes; results by name."""
+def run(world: int, folder: Path, calls: dict[str, Callable[[], Any]]) -> dict[str, Any]:
+    """One call after the other in each of ``world`` processes; the results, by name."""
     processes = [
-        CONTEXT.Process(target=_process, args=(rank, world, folder, functions))
-        for rank in range(world)
+        CONTEXT.Process(target=_process, args=(rank, world, folder, calls)) for rank in range(world)
     ]
     for process in processes:
         process.start()
@@ -40,13 +39,13 @@ def run(world: int, folder: Path, *functions: Callable[[], Any]) -> dict[str, An
     return torch.load(folder / "results.pt", weights_only=True)
 
 
-def _process(rank: int, world: int, folder: Path, functions: Sequence[Callable[[], Any]]) -> None:
+def _process(rank: int, world: int, folder: Path, calls: dict[str, Callable[[], Any]]) -> None:
     torch.set_num_threads(1)
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world
     )
-    results = {function.__name__: function() for function in functions}
+    results = {name: call() for name, call in calls.items()}
     if rank == 0:
         torch.save(results, folder / "results.pt")
     dist.destroy_process_group()
@@ -85,8 +84,8 @@ def learn(model: GLaM, optimizer: torch.optim.Optimizer, steps: range) -> list[l
         losses = model.loss(tokens, targets, segments)
         losses.total.backward()
         norm = parallel.total_norm(p.grad for p in model.parameters() if p.grad is not None)
-        means = parallel.mean([losses.cross_entropy.detach(), losses.balance])
-        history.append([*(float(value) for value in means), float(norm)])
+        means = parallel.mean({"loss": losses.cross_entropy.detach(), "balance": losses.balance})
+        history.append([*(float(value) for value in means.values()), float(norm)])
         optimizer.step()
         optimizer.zero_grad()
     return history

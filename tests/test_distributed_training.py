@@ -99,27 +99,30 @@ def message(kind, function):
     raise AssertionError("nothing was raised")
 
 
-SAME = (dropless, dropping, dense, bfloat16, all_to_first, first_weights)
+def by_name(*functions):
+    return {function.__name__: function for function in functions}
+
+
+SAME = by_name(dropless, dropping, dense, bfloat16, all_to_first, first_weights)
 
 
 @pytest.fixture(scope="module")
 def one():
     torch.set_num_threads(1)
-    return {function.__name__: function() for function in SAME}
+    return {name: function() for name, function in SAME.items()}
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    return distributed.run(
-        2, tmp_path_factory.mktemp("two"), *SAME, default_divisor, divided_twice, norm_by_torch
-    )
+    traps = by_name(default_divisor, divided_twice, norm_by_torch)
+    return distributed.run(2, tmp_path_factory.mktemp("two"), SAME | traps)
 
 
 @pytest.fixture(scope="module")
 def four(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("four")
     # The last one leaves a collective half done.
-    return distributed.run(4, folder, *SAME, impossible_grids, own_divisor)
+    traps = by_name(impossible_grids, own_divisor)
+    return distributed.run(4, tmp_path_factory.mktemp("four"), SAME | traps)
 
 
 @pytest.fixture(params=["two", "four"])

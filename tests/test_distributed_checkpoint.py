@@ -1,0 +1,90 @@
+"""What some processes have written any other number goes on from."""
+
+import functools
+
+import distributed
+import pytest
+import torch
+from distributed import CONFIG, learn, make_model, make_optimizer
+
+from model import checkpoint, optim, parallel
+from model.train_config import OptimizerConfig, OptimizerName, Schedule
+
+OPTIMIZERS = {
+    "sgd": make_optimizer,
+    **{
+        name.value: functools.partial(
+            optim.build_optimizer, OptimizerConfig(name, 0.01, schedule=Schedule.constant)
+        )
+        for name in OptimizerName
+    },
+}
+
+
+def fresh(name, columns):
+    model = make_model(CONFIG, columns, torch.float32)
+    return model, OPTIMIZERS[name](model)
+
+
+def weights(model):
+    alone = parallel.processes() == 1
+    return {n: p.detach() if alone else p.full_tensor() for n, p in model.named_parameters()}
+
+
+def all_steps(columns=None):
+    """Of each optimizer, the history of the steps after the checkpoint, and the last weights."""
+    out = {}
+    for name in OPTIMIZERS:
+        model, optimizer = fresh(name, columns)
+        out[name] = learn(model, optimizer, range(6))[3:], weights(model)
+    return out
+
+
+def write(folder, columns=None):
+    for name in OPTIMIZERS:
+        model, optimizer = fresh(name, columns)
+        learn(model, optimizer, range(3))
+        checkpoint.save(f"{folder}/{name}", 3, checkpoint.tensors(model, optimizer), {})
+
+
+def read(folder, columns=None):
+    """As :func:`all_steps`, but the first steps were another's."""
+    out = {}
+    for name in OPTIMIZERS:
+        model, optimizer = fresh(name, columns)
+        checkpoint.materialise(model, optimizer)
+        content = checkpoint.tensors(model, optimizer)
+        checkpoint.load(checkpoint.resolve(f"{folder}/{name}"), content)
+        out[name] = learn(model, optimizer, range(3, 6)), weights(model)
+    return out
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """The undisturbed runs of one and of two processes, and what each read of another's."""
+    torch.set_num_threads(1)
+    one, two, four = (tmp_path_factory.mktemp(name) for name in ("one", "two", "four"))
+    out = {"1": all_steps()}
+    write(one)
+    call = functools.partial
+    out |= distributed.run(
+        2, two, {"2": all_steps, "writes": call(write, two), "2-2": call(read, two)}
+    )
+    out |= distributed.run(
+        4, four, {"writes": call(write, four, 2), "2-4": call(read, two, 2), "1-4": call(read, one)}
+    )
+    return out | {"2-1": read(two), "4-1": read(four)}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("way", ["2", "2-2", "2-4", "1-4", "2-1", "4-1"])
+def test_any_number_reads_what_any_number_wrote(results, way, name):
+    (history, _), (expected, _) = results[way][name], results["1"][name]
+    torch.testing.assert_close(torch.tensor(history), torch.tensor(expected), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_same_number_goes_on_bit_for_bit(results, name):
+    (history, last), (expected, expected_last) = results["2-2"][name], results["2"][name]
+    assert history == expected
+    assert all(torch.equal(last[key], expected_last[key]) for key in expected_last)
