@@ -169,6 +169,9 @@ def main(config: DictConfig) -> None:
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     print(table(evaluation.summary, evaluation.about["not_run"]))
+    for name, about in evaluation.about["tasks"].items():
+        if about["truncated_contexts"]:
+            print(f"{name:18} {about['truncated_contexts']} contexts lost their start: too long")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ablations.tasks.beam import ALPHA, beam_search, length_penalty
+from ablations.tasks.beam import ALPHA, Hypothesis, _Search, beam_search, length_penalty
 from ablations.tasks.language_model import TokenModel
 from model import tokenizer
 from model.config import GLaMConfig
@@ -185,6 +185,16 @@ def test_a_beam_as_wide_as_the_tree_finds_the_best_of_all(codec):
     score, tokens = max(candidates)
     assert found.tokens == tokens
     assert found.score == pytest.approx(score, abs=1e-4)
+
+
+def test_the_search_goes_on_while_a_longer_hypothesis_can_still_win():
+    search = _Search(1, boundary=0, stops=lambda tokens: False)
+    search.live = [(-2.0, [5, 5])]
+    search.finished = [Hypothesis([0], -1.5)]
+    assert not search.done(max_tokens=20)  # -2 over 25/6 to the 0.6 is -0.85
+    assert search.done(max_tokens=3)  # over 8/6 to the 0.6 it is -1.68
+    search.live = []
+    assert search.done(max_tokens=20)
 
 
 def test_length_penalty_is_gnmts():

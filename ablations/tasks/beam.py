@@ -137,6 +137,11 @@ class _Search:
 
 
 def _reorder(cache: Cache, rows_B: Tensor) -> None:
+    """Let the cache's rows be these of its rows, in place."""
+    if cache.segments_BK is not None and torch.equal(
+        rows_B, torch.arange(len(cache.segments_BK), device=rows_B.device)
+    ):
+        return
     for layers in (cache.keys, cache.values):
         layers[:] = [None if part is None else part[rows_B] for part in layers]
     if cache.segments_BK is not None:

@@ -21,6 +21,7 @@ class Item:
 
     ``contexts`` and ``continuations`` are of one length, one pair for each choice; where the model
     writes, the one choice is the first acceptable answer. ``correct`` says which choices are right.
+    ``cluster`` is the number of the record, or the hash of the passage, that it shares with others.
     ``answers`` are the acceptable written ones, each a list of spans; none for other forms.
     ``demonstration`` is the item with its right answer, as another item's example.
     """
@@ -113,8 +114,10 @@ def _item(
     contexts, continuations, correct = _choices(task, values)
     answers = _answers(task, values) if task.form == Form.answer else []
     right = correct.index(True)
-    # Items of one record share its passage; "cluster" says so where records share one.
-    cluster = group if task.cluster is None else str(evaluate(task.cluster, record))
+    cluster = group
+    if task.cluster is not None:
+        shared = str(evaluate(task.cluster, record))  # a whole passage, so its hash is kept
+        cluster = xxhash.xxh3_64_hexdigest(shared.encode())
     return Item(
         id=name,
         cluster=cluster,
