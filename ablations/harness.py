@@ -1,9 +1,10 @@
 r"""Our checkpoints for lm-evaluation-harness: its command, with one more kind of model.
 
-python ablations/harness.py run --model winnow --model_args run=run/ --tasks arc_easy,piqa
+python ablations/harness.py run --model winnow --model_args run=run/ --device cpu --tasks piqa
 
-Everything else is lm-evaluation-harness's own (``pip install 'winnow-lm[harness]'``): tasks, data from the
-hub, rules. Requests go through the same code as those of ``ablations/evaluate.py``.
+Everything else is lm-evaluation-harness's own (``pip install 'winnow-lm[harness]'``): tasks, data
+from the hub, rules, and the device that it takes if it is told none, cuda:0. Requests go through
+the same code as those of ``ablations/evaluate.py``.
 """
 
 from typing import Any
