@@ -100,7 +100,9 @@ def not_run(path: str, study: Study) -> dict[str, str]:
 
 def render(data: Json) -> str:
     """The page: HTML that needs no other file. The same data give the same text."""
-    scripts = [_read(name) for name in ("marks.js", "plots.js", "report.js", "details.js")]
+    scripts = [
+        _read(name) for name in ("marks.js", "plots.js", "report.js", "curves.js", "details.js")
+    ]
     title = f"Winnow: {data['headline']} ({data['study']})"
     return page.assemble(title, _read("report.html"), scripts, data, _read("report.css"))
 

@@ -127,6 +127,21 @@ def training_loss(study: Study, logs: Mapping[Job, TrainingLog]) -> list[Row]:
     return rows
 
 
+def loss_bands(study: Study, logs: Mapping[Job, TrainingLog]) -> list[Row]:
+    """Mean training loss over seeds and its interval."""
+    rows = []
+    for arm, variant, runs in _by_arm(study):
+        found = [logs[arm, variant, seed] for seed in runs if (arm, variant, seed) in logs]
+        smoothed = [smooth(log.tokens, log.loss, LOSS_POINTS) for log in found]
+        if not smoothed:
+            continue
+        for at, places in _shared([tokens for tokens, _ in smoothed], LOSS_POINTS):
+            here = [loss[i] for (_, loss), i in zip(smoothed, places, strict=True)]
+            row: Row = {"arm": arm, "variant": variant, "tokens": at}
+            rows.append(row | _interval(here, study.declared.primary.alpha))
+    return rows
+
+
 def iso_flop(study: Study) -> list[Row]:
     """Each size at equal total compute: the value on the primary endpoint there, mean over seeds.
 
@@ -210,10 +225,12 @@ def _values(study: Study, curve: Curve, name: str) -> FloatArray | None:
     return np.mean([curve.heldout[source] for source in sources], axis=0)
 
 
-def _shared(tokens: Sequence[FloatArray]) -> Iterator[tuple[float, list[int]]]:
+def _shared(
+    tokens: Sequence[FloatArray], points: int = POINTS
+) -> Iterator[tuple[float, list[int]]]:
     """The token counts that all have, thinned, and where each has them."""
     common = functools.reduce(np.intersect1d, tokens)
-    for at in common[thin(common, POINTS)] if len(common) else ():
+    for at in common[thin(common, points)] if len(common) else ():
         yield float(at), [int(np.searchsorted(each, at)) for each in tokens]
 
 

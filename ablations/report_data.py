@@ -129,6 +129,7 @@ def figures(
         **shown,
         "averages": with_chance(study, shown["averages"]),
         "training_loss": report_curves.training_loss(study, logs),
+        "loss_bands": report_curves.loss_bands(study, logs),
         "curves": report_curves.heldout_curves(study),
         "bands": report_curves.heldout_bands(study),
         "gaps": report_curves.heldout_gaps(study),
@@ -159,6 +160,7 @@ def reasons(
         "secondary": apart or "The study declares no secondary endpoint and no third arm.",
         "heldout": "No job of the main variant is complete.",
         "training_loss": "No complete job has a metrics.jsonl with training losses.",
+        "loss_bands": "No complete job has a metrics.jsonl with training losses.",
         "curves": "No complete job evaluated on held-out text along its training"
         " (evaluate.every), so there are no curves.",
         "bands": "There are no curves of which all seeds have the same evaluations.",

@@ -62,39 +62,45 @@ def costs(study: Study, arms: Sequence[Row]) -> list[Row]:
 
 
 def provenance(study: Study) -> Json:
-    """What all results say of where they come from, what differs by arm, and what by run.
+    """What all results say of where they come from, what differs by arm, and a row for each run.
 
     Long lists are cut, saying so.
     """
-    runs = study.runs
-    keys = dict.fromkeys(key for run in runs.values() for key in run.result.provenance)
+    told = {job: flat(run.result.provenance) for job, run in study.runs.items()}
     shared: Json = {}
     by_arm: dict[str, Json] = {}
-    by_run: dict[str, Json] = {}
-    for key in keys:
-        values = {job: run.result.provenance.get(key) for job, run in runs.items()}
-        texts = {job: json.dumps(value, sort_keys=True) for job, value in values.items()}
-        per_arm = {
-            job[:2]: {texts[other] for other in runs if other[:2] == job[:2]} for job in runs
-        }
-        if len(set(texts.values())) == 1:
+    runs = {
+        job: {"arm": arm_name(job), "seed": job[2], "config_hash": run.result.config_hash}
+        for job, run in study.runs.items()
+    }
+    for key in dict.fromkeys(key for about in told.values() for key in about):
+        values = {job: about.get(key) for job, about in told.items()}
+        arms: dict[str, set[str]] = {}
+        for job, value in values.items():
+            arms.setdefault(arm_name(job), set()).add(json.dumps(value, sort_keys=True))
+        if len(set.union(*arms.values())) == 1:
             shared[key] = _clip(next(iter(values.values())))
-        elif all(len(found) == 1 for found in per_arm.values()):
+        elif all(len(found) == 1 for found in arms.values()):
             for job, value in values.items():
-                by_arm.setdefault(_arm_name(job), {})[key] = _clip(value)
+                by_arm.setdefault(arm_name(job), {})[key] = _clip(value)
         else:
             for job, value in values.items():
-                by_run.setdefault(f"{_arm_name(job)}, seed {job[2]}", {})[key] = _clip(value)
+                runs[job][key] = _clip(value)
     return {
         "shared": shared,
         "by_arm": by_arm,
-        "by_run": by_run,
+        "runs": list(runs.values()),
         "budget": _clip(dict(study.declared.budget)),
-        "configs": [
-            {"arm": arm, "variant": variant, "seed": seed, "config_hash": run.result.config_hash}
-            for (arm, variant, seed), run in runs.items()
-        ],
     }
+
+
+def flat(value: Mapping[str, Any]) -> Json:
+    """One level of nested mappings taken out: {"a": {"b": 1}} as {"a b": 1}."""
+    out: Json = {}
+    for key, item in value.items():
+        inner = item if isinstance(item, Mapping) else {}
+        out |= {f"{key} {name}": of for name, of in inner.items()} if inner else {str(key): item}
+    return out
 
 
 def carbon(study: Study) -> Json:
@@ -119,7 +125,8 @@ def _rule(about: Mapping[str, Any]) -> str:
     return ", ".join([str(definition.get("rule", about["name"])), *rest])
 
 
-def _arm_name(job: Job) -> str:
+def arm_name(job: Job) -> str:
+    """An arm and its variant, as its folder is called."""
     return f"{job[0]}@{job[1]}" if job[1] else job[0]
 
 

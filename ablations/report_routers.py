@@ -7,26 +7,28 @@ from typing import Any
 import numpy as np
 
 from ablations.report_curves import POINTS
-from ablations.training_log import Routers, TrainingLog, smooth
+from ablations.results import FloatArray
+from ablations.training_log import Routers, TrainingLog, last_lines, smooth
 
 Row = dict[str, Any]
 Logs = Mapping[tuple[str, str, int], TrainingLog]
 
 
 def expert_load(logs: Logs) -> list[Row]:
-    """Share of tokens that name an expert first, by layer and expert; mean over seeds.
+    """Share of tokens that name an expert first, by layer and expert, in each arm's first seed.
 
-    ``source`` is "training" for the batches of the end of training.
+    Expert 3 of one seed has nothing to do with expert 3 of another, so there is no mean over seeds.
+    ``source`` is "training" for the batches of the end of training, else held-out text.
     """
     rows = []
     for (arm, variant), group in _by_arm(logs).items():
-        loads = [{"training": log.load, **log.load_by_source} for log in group]
-        for source in loads[0]:
-            mean = np.mean([load[source] for load in loads if source in load], axis=0)
+        seed, of = next(iter(group.items()))
+        for source, load in {"training": of.load, **of.load_by_source}.items():
             rows += [
-                {"arm": arm, "variant": variant, "source": source, "layer": layer, "expert": expert}
-                | {"share": _short(share), "of_even": _short(share * mean.shape[1])}
-                for layer, shares in enumerate(mean)
+                {"arm": arm, "variant": variant, "seed": seed, "source": source}
+                | {"layer": layer, "expert": expert}
+                | {"share": _short(share), "of_even": _short(share * len(shares))}
+                for layer, shares in enumerate(load)
                 for expert, share in enumerate(shares)
             ]
     return rows
@@ -53,33 +55,49 @@ def routers(logs: Logs) -> list[Row]:
 
 
 def router_layers(logs: Logs) -> list[Row]:
-    """The last quarter of training, by layer: mean over seeds."""
+    """What each layer's router did in the last quarter of training: means over seeds.
+
+    ``busiest`` and ``idlest`` are those experts' shares against an even one, ``unused`` the number
+    of experts that no token named first.
+    """
     rows = []
     for (arm, variant), group in _by_arm(logs).items():
-        for layer in range(group[0].load.shape[0]):
-            load = np.mean([log.load[layer] for log in group], axis=0)
-            ends = [slice(-max(1, len(log.tokens) // 4), None) for log in group]
-            entropy = [log.entropy[end, layer].mean() for log, end in zip(group, ends, strict=True)]
-            dropped = [log.dropped[end, layer].mean() for log, end in zip(group, ends, strict=True)]
-            rows.append(
-                {"arm": arm, "variant": variant, "layer": layer, "experts": len(load)}
-                | {"entropy": float(np.mean(entropy)) / math.log(len(load))}
-                | {"dropped": float(np.mean(dropped))}
-                | {
-                    "busiest": float(load.max() * len(load)),
-                    "idlest": float(load.min() * len(load)),
-                }
-                | {"unused": int((load == 0).sum())}
-            )
+        layers, experts = next(iter(group.values())).load.shape
+        found = [_layers(log) for log in group.values()]
+        means = {name: np.mean([of[name] for of in found], axis=0) for name in found[0]}
+        rows += [
+            {"arm": arm, "variant": variant, "seeds": len(group), "layer": layer}
+            | {"experts": experts}
+            | {name: _short(values[layer]) for name, values in means.items()}
+            for layer in range(layers)
+        ]
     return rows
 
 
-def _by_arm(logs: Logs) -> dict[tuple[str, str], list[Routers]]:
-    """Routers of the seeds of an arm."""
-    out: dict[tuple[str, str], list[Routers]] = {}
-    for (arm, variant, _), log in logs.items():
+def _layers(log: Routers) -> dict[str, FloatArray]:
+    """One run's numbers of each layer: [L] each."""
+    experts = log.load.shape[1]
+    return {
+        "entropy": _end(log.entropy) / math.log(experts),
+        "dropped": _end(log.dropped),
+        "busiest": log.load.max(axis=1) * experts,
+        "idlest": log.load.min(axis=1) * experts,
+        "unused": (log.load == 0).sum(axis=1).astype(np.float64),
+    }
+
+
+def _end(values: FloatArray) -> FloatArray:
+    """The mean over the last lines: [lines, L] to [L]."""
+    mean: FloatArray = values[-last_lines(len(values)) :].mean(axis=0)
+    return mean
+
+
+def _by_arm(logs: Logs) -> dict[tuple[str, str], dict[int, Routers]]:
+    """Routers of an arm by seed."""
+    out: dict[tuple[str, str], dict[int, Routers]] = {}
+    for (arm, variant, seed), log in logs.items():
         if log.routers is not None:
-            out.setdefault((arm, variant), []).append(log.routers)
+            out.setdefault((arm, variant), {})[seed] = log.routers
     return out
 
 

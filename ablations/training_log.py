@@ -55,6 +55,11 @@ def read_log(study: str, job: tuple[str, str, int]) -> TrainingLog | None:
     return TrainingLog(_column(lines, "tokens"), _column(lines, "loss"), _routers(rows))
 
 
+def last_lines(lines: int) -> int:
+    """How many lines the end of a run is."""
+    return max(1, round(LAST * lines))
+
+
 def thin(values: FloatArray, points: int) -> npt.NDArray[np.int64]:
     """Where to look at a long array: at most ``points`` indices, evenly spread, both ends too."""
     return np.unique(np.linspace(0, len(values) - 1, min(points, len(values))).round().astype(int))
@@ -73,7 +78,7 @@ def _routers(rows: Sequence[Mapping[str, Any]]) -> Routers | None:
     rows = [row for row in rows if "expert_load" in row]
     if not rows:
         return None
-    last = rows[-max(1, round(LAST * len(rows))) :]
+    last = rows[-last_lines(len(rows)) :]
     by_source = [row["heldout_expert_load"] for row in last if "heldout_expert_load" in row]
     return Routers(
         _column(rows, "tokens"),

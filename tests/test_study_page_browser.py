@@ -91,6 +91,7 @@ def test_curves_follow_the_choices(chromium, study):
         assert page.locator("#gaps .mean-line").count() == 3
         assert page.locator("#efficiency .mean-line").count() == 3
         assert page.locator("#training_loss .run-line").count() == 11
+        assert page.locator("#training_loss .band").count() == 4
         first = page.locator("#curves .mean-line").first.get_attribute("d")
         page.select_option("#pick-endpoint", label="web")
         second = page.locator("#curves .mean-line").first.get_attribute("d")
@@ -126,6 +127,7 @@ def test_chance_is_shown_and_said(chromium, study):
         assert page.locator("#tasks .mark.hollow").count() == len(at_chance) > 0
         assert page.locator("#averages .guess").count() == 1
         assert page.locator("#averages .bar").count() == 3 * len(ARMS)
+        assert page.inner_text("#load-title").endswith("seed 1")
         assert "NLG is over 2 of its rows alone" in page.inner_text("#partial")
         page.select_option("#pick-metric", label="f1")
         assert page.locator("#tasks .row-name").all_text_contents()[0].startswith("squad_v2")
@@ -160,7 +162,7 @@ def test_costs_say_what_was_measured(chromium, study):
         assert table["Electricity, all seeds"][0] == "estimated"
         assert table["CO2e, all seeds"][0] == "estimated"
         assert table["Complete jobs"][1:] == ["3 of 3", "3 of 3", "2 of 3", "3 of 3"]
-        assert table["Electricity, all seeds"][3] == "0.0200 kWh"
+        assert table["Electricity, all seeds"][3] == "20.0 Wh"
         assert table["CO2e, all seeds"][3] == "8.90 g"
         assert "IEA" in page.inner_text("#cost-hint")
         assert "TrainingFailedError: no number" in page.inner_text("#jobs")
@@ -178,8 +180,8 @@ def test_the_csv_on_the_page_is_that_beside_it(chromium, study):
         assert {"seeds", "heldout", "curves", "expert_load", "yields", "costs", "jobs"} <= set(
             names
         )
-        # Bands are drawn with the curves.
-        assert files - set(names) <= {"bands"}
+        # Bands are drawn with the curves that they are of.
+        assert files - set(names) <= {"bands", "loss_bands"}
         page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
         for name in ("heldout", "jobs", "not_run"):
             with page.expect_download() as info:

@@ -24,7 +24,10 @@ function scoreRow(name, rows) {
 
 const scoreAxis = (rows, limits) =>
   around(
-    rows.flatMap(({ marks, guess }) => [guess, ...marks.flatMap((of) => [of.value, of.low, of.high])]),
+    rows.flatMap(({ marks, guess }) => [
+      guess,
+      ...marks.flatMap((of) => [of.value, of.low, of.high]),
+    ]),
     { limits },
   );
 
@@ -55,12 +58,29 @@ function drawTasks() {
     const gold = here.filter((row) => row.average === "gold");
     put(
       "partial",
-      partial.map((row) => el("span", {}, `${AVERAGE_NAMES[row.average]} is over ${row.rows} of its rows alone, so it is no number of GLaM’s kind. `)),
-      gold.length ? el("span", {}, `Bits per byte of the right answers: ${gold.map((row) => `${row.arm} ${digits(row.value)}`).join(", ")}.`) : [],
+      partial.map((row) =>
+        el(
+          "span",
+          {},
+          `${AVERAGE_NAMES[row.average]} is over ${row.rows} of its rows alone, so it is no number of GLaM’s kind. `,
+        ),
+      ),
+      gold.length
+        ? el(
+            "span",
+            {},
+            `Bits per byte of the right answers: ${gold.map((row) => `${row.arm} ${digits(row.value)}`).join(", ")}.`,
+          )
+        : [],
     );
   };
   if (!saysWhy("averages") | !saysWhy("tasks")) {
-    segments("pick-shots", shots.map((n) => (n === 1 ? "1 shot" : `${n} shots`)), 0, (i) => ((now.shots = shots[i]), again()));
+    segments(
+      "pick-shots",
+      shots.map((n) => (n === 1 ? "1 shot" : `${n} shots`)),
+      0,
+      (i) => ((now.shots = shots[i]), again()),
+    );
     armLegend("tasks-legend", declared.arms);
   }
   selection("pick-metric", metrics, (name) => ((now.metric = name), again()), words);
@@ -73,7 +93,10 @@ function drawTasks() {
   if (!isEmpty("averages")) {
     const rows = () =>
       Object.keys(AVERAGE_NAMES)
-        .map((average) => [average, scored.filter((row) => row.average === average && row.shots === now.shots)])
+        .map((average) => [
+          average,
+          scored.filter((row) => row.average === average && row.shots === now.shots),
+        ])
         .filter(([, own]) => own.length)
         .map(([average, own]) => scoreRow(`${AVERAGE_NAMES[average]} (${own[0].rows} rows)`, own));
     redraw.push(chart("averages", drawRows(rows, fromNought, "points of 100", true)));
@@ -82,22 +105,35 @@ function drawTasks() {
   if (!isEmpty("tasks")) {
     const rows = () => {
       const here = tasks.filter((row) => row.shots === now.shots && row.metric === now.metric);
-      return unique(here.map((row) => row.task)).map((task) => scoreRow(task, here.filter((row) => row.task === task)));
+      return unique(here.map((row) => row.task)).map((task) =>
+        scoreRow(
+          task,
+          here.filter((row) => row.task === task),
+        ),
+      );
     };
-    redraw.push(chart("tasks", (width) =>
+    redraw.push(
+      chart("tasks", (width) =>
         drawRows(
           rows,
           (found) => scoreAxis(found, inPoints() ? [0, 100] : undefined),
           inPoints() ? "points of 100" : "bits per byte (less is better)",
         )(width),
-      ));
+      ),
+    );
   }
   if (!saysWhy("not_run"))
     put(
       "not_run",
       table(
         ["Task", "Metric", "Average", "#Shots", "Reason"],
-        rowsOf("not_run").map((row) => [row.task, words(row.metric ?? "–"), AVERAGE_NAMES[row.average] ?? "–", row.shots ?? "–", row.reason]),
+        rowsOf("not_run").map((row) => [
+          row.task,
+          words(row.metric ?? "–"),
+          AVERAGE_NAMES[row.average] ?? "–",
+          row.shots ?? "–",
+          row.reason,
+        ]),
       ),
     );
 }
@@ -113,6 +149,7 @@ function drawExperts() {
   if (!saysWhy("expert_load")) {
     again = chart("expert_load", (width) => {
       const here = cells.filter((cell) => cell.name === now.name && cell.source === now.text);
+      put("load-title", `Load by layer and expert, seed ${here[0]?.seed ?? "–"}`);
       return here.length ? heatMap(width, here, `Expert load of ${now.name}`) : nothingHere();
     });
     put(
@@ -130,13 +167,23 @@ function drawExperts() {
   title();
   if (!saysWhy("routers")) {
     const kinds = Object.keys(titles);
-    const lines = () => runLines(rowsOf("routers").filter((row) => row.variant === state.variant), "tokens", state.router);
+    const lines = () =>
+      runLines(
+        rowsOf("routers").filter((row) => row.variant === state.variant),
+        "tokens",
+        state.router,
+      );
     const tell = (found, value) =>
       unique(found.map((line) => line.arm)).map((arm) => {
-        const values = found.filter((line) => line.arm === arm).map((line) => nearest(line.points, value)[1]);
+        const values = found
+          .filter((line) => line.arm === arm)
+          .map((line) => nearest(line.points, value)[1]);
         return `${arm} at ${amount(value)}: ${unique(range(values).map((v) => digits(v))).join(" to ")}`;
       });
-    const redraw = chart("routers", lineChart(lines, () => ({ label: "tokens" }), {}, "Routers along the training", tell));
+    const redraw = chart(
+      "routers",
+      lineChart(lines, () => ({ label: "tokens" }), "Routers along the training", tell),
+    );
     segments("pick-router", kinds, 0, (i) => {
       state.router = kinds[i];
       title();
@@ -147,7 +194,7 @@ function drawExperts() {
     put(
       "router_layers",
       table(
-        ["Arm", "#Layer", "#Entropy", "#Dropped", "#Busiest expert", "#Idlest", "#Unused"],
+        ["Arm", "#Layer", "#Entropy", "#Dropped", "#Busiest", "#Idlest", "#Unused"],
         rowsOf("router_layers").map((row) => [
           armName(row),
           row.layer,
@@ -155,7 +202,7 @@ function drawExperts() {
           percent(row.dropped, 1),
           `${digits(row.busiest)}×`,
           `${digits(row.idlest)}×`,
-          `${row.unused} of ${row.experts}`,
+          `${figure(row.unused)} of ${row.experts}`,
         ]),
       ),
     );
@@ -171,10 +218,20 @@ function drawYields() {
   put(
     "yields",
     table(
-      ["Arm", "Rule", "Source", "#Documents", "#Keep rate", "#Text", "#Of bytes", "#Tokens", "#Of tokens"],
-      rowsOf("yields").map((row) => [
-        row.arm,
-        row.rule,
+      [
+        "Arm",
+        "Rule",
+        "Source",
+        "#Documents",
+        "#Keep rate",
+        "#Text",
+        "#Of bytes",
+        "#Tokens",
+        "#Of tokens",
+      ],
+      rowsOf("yields").map((row, i, all) => [
+        row.arm === all[i - 1]?.arm ? "" : row.arm,
+        row.arm === all[i - 1]?.arm ? "" : el("div", { class: "rule" }, row.rule),
         row.source,
         number(row.kept_documents),
         rate(row.kept_documents, row.pool_documents),
@@ -193,7 +250,12 @@ function drawCosts() {
     `FLOPs follow from the model’s shape, the arm’s share of scoring the raw pool included. CO2e follows from the kWh at ${digits(data.co2e.kg_per_kwh)} kg per kWh, ${data.co2e.source}. What is not summed over seeds is their mean.`,
   );
   const rows = rowsOf("costs");
-  const time = (seconds) => (seconds >= 3600 ? `${digits(seconds / 3600)} h` : `${digits(seconds / 60)} min`);
+  const time = (seconds) =>
+    seconds >= 3600
+      ? `${digits(seconds / 3600)} h`
+      : seconds >= 120
+        ? `${digits(seconds / 60)} min`
+        : `${digits(seconds)} s`;
   const mass = (kg) => (kg < 0.1 ? `${digits(1000 * kg)} g` : `${digits(kg)} kg`);
   const quantities = [
     ["Model", "", (row) => row.model],
@@ -205,7 +267,13 @@ function drawCosts() {
     ["Epochs", "counted", (row) => digits(row.epochs)],
     ["FLOPs", "estimated", (row) => amount(row.flops)],
     ["Time, all seeds", "measured", (row) => time(row.wall_seconds_sum)],
-    ["Electricity, all seeds", unique(rows.map((row) => row.kwh_basis)).filter(Boolean).join(" and "), (row) => `${digits(row.kwh_sum)} kWh`],
+    [
+      "Electricity, all seeds",
+      unique(rows.map((row) => row.kwh_basis))
+        .filter(Boolean)
+        .join(" and "),
+      (row) => electricity(row.kwh_sum),
+    ],
     ["CO2e, all seeds", "estimated", (row) => mass(row.co2e_kg_sum)],
   ];
   put(
@@ -213,8 +281,16 @@ function drawCosts() {
     table(
       ["", "", ...rows.map((row) => `#${armName(row)}`)],
       [
-        ["Complete jobs", "counted", ...rows.map((row) => `${row.complete} of ${row.declared}`)],
-        ...quantities.map(([name, basis, of]) => [name, el("span", { class: "faint" }, basis), ...rows.map((row) => (row.complete ? of(row) : "–"))]),
+        [
+          "Complete jobs",
+          el("span", { class: "faint" }, "counted"),
+          ...rows.map((row) => `${row.complete} of ${row.declared}`),
+        ],
+        ...quantities.map(([name, basis, of]) => [
+          name,
+          el("span", { class: "faint" }, basis),
+          ...rows.map((row) => (row.complete ? of(row) : "–")),
+        ]),
       ],
     ),
   );
@@ -226,7 +302,13 @@ function drawLearningRates() {
     "learning_rates",
     table(
       ["Arm", "#Learning rate", "#Seeds", `#${declared.endpoint}`, ""],
-      rowsOf("learning_rates").map((row) => [row.arm, row.learning_rate, row.seeds, digits(row.value), row.best ? "best" : ""]),
+      rowsOf("learning_rates").map((row) => [
+        row.arm,
+        row.learning_rate,
+        row.seeds,
+        digits(row.value),
+        row.best ? "best" : "",
+      ]),
     ),
   );
 }
@@ -249,17 +331,18 @@ function fold(title, ...content) {
 }
 
 function drawProvenance() {
-  const { shared, by_arm, by_run, budget, configs } = data.provenance;
+  const { shared, by_arm, runs, budget } = data.provenance;
   const parts = [
-    ["By arm", by_arm],
-    ["By run", by_run],
+    ["What differs by arm", by_arm],
+    ["Runs", runs],
     ["Budget as declared", budget],
   ].filter(([, value]) => Object.keys(value).length);
   put(
     "provenance",
-    Object.keys(shared).length ? view(shared) : el("p", { class: "empty" }, "The results agree on no provenance, or carry none."),
+    Object.keys(shared).length
+      ? view(shared)
+      : el("p", { class: "empty" }, "The results agree on no provenance, or carry none."),
     parts.map(([title, value]) => fold(title, view(value))),
-    configs.length ? fold("Configurations", view(configs)) : [],
   );
 }
 

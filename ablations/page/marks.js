@@ -81,7 +81,13 @@ function digits(value, signed = false) {
 }
 
 const between = ({ low, high }, signed = true) =>
-  low === null || low === undefined ? "unknown" : `${digits(low, signed)} to ${digits(high, signed)}`;
+  low === null || low === undefined
+    ? "unknown"
+    : `${digits(low, signed)} to ${digits(high, signed)}`;
+
+const chanceOf = (p) => (p === null || p === undefined ? "–" : String(Number(p.toPrecision(2))));
+
+const electricity = (kwh) => (kwh < 0.1 ? `${digits(1000 * kwh)} Wh` : `${digits(kwh)} kWh`);
 
 // A large amount: 8.2M, 51T, 5.1e13.
 const amount = (value) =>
@@ -102,7 +108,11 @@ function csvText({ columns, rows }) {
 }
 
 function csvButton(name) {
-  const button = el("button", { type: "button", class: "csv", title: `figures/${name}.csv` }, "CSV");
+  const button = el(
+    "button",
+    { type: "button", class: "csv", title: `figures/${name}.csv` },
+    "CSV",
+  );
   button.addEventListener("click", () => {
     const address = URL.createObjectURL(new Blob([csvText(data.figures[name])]));
     el("a", { href: address, download: `${name}.csv` }).click();

@@ -33,10 +33,17 @@ function logTicks(low, top, n) {
 // Lines over an axis: `lines` are {arm, points: [[x, y]], band: [[x, low, high]], thin, dots}.
 function linePlot(width, { lines, x, y, label, tell, level }) {
   const frame = plot(width, 270, x, y, label);
-  const at = ([a, b]) => [frame.toX(a), frame.toY(b)];
+  const inside = (b) => Math.max(y.low, Math.min(y.top, b));
+  const at = ([a, b]) => [frame.toX(a), frame.toY(inside(b))];
   if (level !== null)
     frame.root.append(
-      svg("line", { class: "nought", x1: frame.left, x2: frame.right, y1: frame.toY(level), y2: frame.toY(level) }),
+      svg("line", {
+        class: "nought",
+        x1: frame.left,
+        x2: frame.right,
+        y1: frame.toY(level),
+        y2: frame.toY(level),
+      }),
     );
   for (const { arm, band } of lines)
     if (band?.length > 1) {
@@ -116,7 +123,12 @@ function forest(width, { rows, axis, zero, matters, bars, label }) {
       "text",
       narrow
         ? { class: "label", x: width, y: bottom + 35, "text-anchor": "end" }
-        : { class: "label", x: (edge.left + width - edge.right) / 2, y: bottom + 35, "text-anchor": "middle" },
+        : {
+            class: "label",
+            x: (edge.left + width - edge.right) / 2,
+            y: bottom + 35,
+            "text-anchor": "middle",
+          },
       label,
     ),
   );
@@ -127,7 +139,12 @@ function forest(width, { rows, axis, zero, matters, bars, label }) {
     const room = Math.floor((edge.left - 10) / 7);
     const name = row.name.length > room ? `${row.name.slice(0, room - 1)}…` : row.name;
     root.append(
-      svg("text", { class: kind, x: 0, y: y + heights[i] / 2 + 4 }, name, svg("title", {}, row.name)),
+      svg(
+        "text",
+        { class: kind, x: 0, y: y + heights[i] / 2 + 4 },
+        name,
+        svg("title", {}, row.name),
+      ),
     );
     if (row.guess !== null && row.guess !== undefined)
       root.append(upright("guess", row.guess, y + 2, y + heights[i] - 2));
@@ -135,11 +152,23 @@ function forest(width, { rows, axis, zero, matters, bars, label }) {
       const at = y + line / 2 + k * 11;
       if (bars)
         root.append(
-          svg("rect", { class: `bar ${ink(of.arm)}`, x: edge.left, width: toX(of.value) - edge.left, y: at - 5, height: 10 }),
+          svg("rect", {
+            class: `bar ${ink(of.arm)}`,
+            x: edge.left,
+            width: toX(of.value) - edge.left,
+            y: at - 5,
+            height: 10,
+          }),
         );
       if (of.low !== null && of.low !== undefined)
         root.append(
-          svg("line", { class: `reach ${of.arm === null ? "plain" : ink(of.arm)}`, x1: toX(of.low), x2: toX(of.high), y1: at, y2: at }),
+          svg("line", {
+            class: `reach ${of.arm === null ? "plain" : ink(of.arm)}`,
+            x1: toX(of.low),
+            x2: toX(of.high),
+            y1: at,
+            y2: at,
+          }),
         );
       const point = mark(of.arm, toX(of.value), at, of.hollow);
       point.append(svg("title", {}, of.title ?? ""));
@@ -147,7 +176,11 @@ function forest(width, { rows, axis, zero, matters, bars, label }) {
     });
     if (row.text && !narrow)
       root.append(
-        svg("text", { class: "row-value", x: width - edge.right + 14, y: y + heights[i] / 2 + 4 }, row.text),
+        svg(
+          "text",
+          { class: "row-value", x: width - edge.right + 14, y: y + heights[i] / 2 + 4 },
+          row.text,
+        ),
       );
     y += heights[i];
   });
@@ -169,7 +202,12 @@ function heatMap(width, cells, label) {
   const side = Math.max(5, Math.min(34, (width - left - 4) / experts));
   const high = Math.max(12, Math.min(28, side));
   const size = { width: left + side * experts, height: top + high * layers + 4 };
-  const root = svg("svg", { ...size, viewBox: `0 0 ${size.width} ${size.height}`, role: "img", "aria-label": label });
+  const root = svg("svg", {
+    ...size,
+    viewBox: `0 0 ${size.width} ${size.height}`,
+    role: "img",
+    "aria-label": label,
+  });
   const every = Math.ceil(24 / side);
   for (let e = 0; e < experts; e += every)
     root.append(
@@ -177,13 +215,21 @@ function heatMap(width, cells, label) {
     );
   for (let l = 0; l < layers; l += 1)
     root.append(
-      svg("text", { class: "tick", x: left - 8, y: top + (l + 0.5) * high + 4, "text-anchor": "end" }, `layer ${l}`),
+      svg(
+        "text",
+        { class: "tick", x: left - 8, y: top + (l + 0.5) * high + 4, "text-anchor": "end" },
+        `layer ${l}`,
+      ),
     );
   for (const { layer, expert, share, of_even } of cells) {
     const cell = svg(
       "rect",
       { x: left + expert * side, y: top + layer * high, width: side - 1, height: high - 1 },
-      svg("title", {}, `layer ${layer}, expert ${expert}: ${percent(share, 1)}, ${figure(of_even)}× even`),
+      svg(
+        "title",
+        {},
+        `layer ${layer}, expert ${expert}: ${percent(share, 1)}, ${figure(of_even)}× even`,
+      ),
     );
     cell.style.fill = heat(of_even);
     root.append(cell);

@@ -1,0 +1,282 @@
+// What is drawn along the training, by size and at equal budgets.
+
+const AXES = { tokens: "tokens", unique_tokens: "unique tokens", flops: "total FLOPs" };
+const chosen = (row) =>
+  row.variant === state.variant && (row.endpoint ?? state.endpoint) === state.endpoint;
+
+// Lines of single runs and of means for a chart of rows with arm and seed.
+function runLines(rows, x, y) {
+  const groups = new Map();
+  for (const row of rows) {
+    const key = `${row.arm}\n${row.seed}`;
+    if (!groups.has(key)) groups.set(key, { arm: row.arm, thin: true, points: [] });
+    groups.get(key).points.push([row[x], row[y]]);
+  }
+  return [...groups.values()];
+}
+
+function meanLines(rows, x) {
+  return declared.arms
+    .map((arm) => rows.filter((row) => row.arm === arm))
+    .filter((own) => own.length)
+    .map((own) => ({
+      arm: own[0].arm,
+      points: own.map((row) => [row[x], row.value]),
+      dots: own.length < 3,
+      band: own.filter((row) => row.low !== null).map((row) => [row[x], row.low, row.high]),
+      of: own,
+    }));
+}
+
+function nothingHere() {
+  return el("p", { class: "empty" }, "No complete job of this variant has it.");
+}
+
+// `lines()` are drawn over `x()`. A band may reach beyond the chart: the lines set its height, and
+// at most as much again is added for bands.
+function lineChart(lines, x, label, tell, level = null) {
+  return (width) => {
+    const found = lines();
+    if (!found.length) return nothingHere();
+    const across = found.flatMap((line) => line.points.map(([a]) => a));
+    const values = found.flatMap((line) => line.points.map(([, b]) => b));
+    if (level !== null) values.push(level);
+    const [low, top] = range(values);
+    const limits = top > low ? [low - (top - low) / 2, top + (top - low) / 2] : undefined;
+    const bands = found.flatMap((line) => (line.band ?? []).flatMap(([, ...edges]) => edges));
+    return linePlot(width, {
+      lines: found,
+      x: { ...around(across, { n: Math.min(7, width / 70), format: amount, ...x() }), ...x() },
+      y: around([...values, ...bands], {
+        limits,
+        format: (value) => figure(Number(value.toPrecision(5))),
+      }),
+      label,
+      tell: (value) => tell(found, value),
+      level,
+    });
+  };
+}
+
+function drawCurves() {
+  const redraw = [];
+  const again = () => redraw.forEach((draw) => draw());
+  selection("pick-endpoint", declared.heldout, (name) => ((state.endpoint = name), again()));
+  document.getElementById("pick-endpoint").value = Math.max(
+    0,
+    declared.heldout.indexOf(state.endpoint),
+  );
+  selection(
+    "pick-variant",
+    declared.variants,
+    (name) => ((state.variant = name), again()),
+    (name) => name || "main",
+  );
+  document.getElementById("pick-variant").value = declared.variants.indexOf(state.variant);
+  armLegend("arms-legend", declared.arms);
+  const means = (signed) => (lines, value) => [
+    ...lines
+      .filter((line) => line.of)
+      .map((line) => {
+        const point = nearest(line.points, value);
+        const row = line.of[line.points.indexOf(point)];
+        return `${line.arm} at ${amount(point[0])}: ${digits(row.value, signed)} (${between(row, signed)})`;
+      }),
+  ];
+  if (!saysWhy("curves")) {
+    segments(
+      "pick-axis",
+      Object.values(AXES),
+      0,
+      (i) => ((state.axis = Object.keys(AXES)[i]), again()),
+    );
+    const lines = () => [
+      ...runLines(rowsOf("curves").filter(chosen), state.axis, "value"),
+      ...meanLines(rowsOf("bands").filter(chosen), state.axis),
+    ];
+    const x = () => ({ label: AXES[state.axis] });
+    redraw.push(
+      chart(
+        "curves",
+        lineChart(lines, x, "Held-out bits per byte along the training", means(false)),
+      ),
+    );
+  }
+  put("gaps-title", `Difference to ${declared.baseline} at equal tokens`);
+  if (!saysWhy("gaps")) {
+    const lines = () => meanLines(rowsOf("gaps").filter(chosen), "tokens");
+    redraw.push(
+      chart(
+        "gaps",
+        lineChart(
+          lines,
+          () => ({ label: "tokens" }),
+          "Difference along the training",
+          means(true),
+          0,
+        ),
+      ),
+    );
+  }
+  if (!saysWhy("training_loss")) {
+    const here = (name) => rowsOf(name).filter((row) => row.variant === state.variant);
+    const lines = () => [
+      ...runLines(here("training_loss"), "tokens", "loss"),
+      ...meanLines(here("loss_bands"), "tokens"),
+    ];
+    const x = () => ({ label: "tokens" });
+    redraw.push(chart("training_loss", lineChart(lines, x, "Training loss", means(false))));
+  }
+  put("efficiency-title", `Tokens an arm needs, in parts of those of ${declared.baseline}`);
+  if (!saysWhy("efficiency")) {
+    const lines = () => meanLines(rowsOf("efficiency").filter(chosen), "tokens");
+    redraw.push(
+      chart(
+        "efficiency",
+        lineChart(
+          lines,
+          () => ({ label: `tokens of ${declared.baseline}` }),
+          "Data efficiency",
+          means(false),
+          1,
+        ),
+      ),
+    );
+  }
+  drawMatched();
+}
+
+// A row for each budget, a column for each arm.
+function drawMatched() {
+  put(
+    "matched-title",
+    `${declared.endpoint} at equal budgets, and the difference to ${declared.baseline}`,
+  );
+  if (saysWhy("matched")) return;
+  const rows = rowsOf("matched");
+  const arms = declared.arms.filter((arm) => rows.some((row) => row.arm === arm));
+  const cell = (row) => {
+    if (row === undefined || row.value === null)
+      return el("span", { class: "faint" }, row?.status ?? "–");
+    const detail =
+      row.difference === null ? "" : `${digits(row.difference, true)} (${between(row)})`;
+    return el("span", {}, digits(row.value), el("span", { class: "interval" }, detail));
+  };
+  put(
+    "matched",
+    table(
+      ["Equal", "#At", ...arms.map((arm) => `#${arm}`)],
+      unique(rows.map((row) => `${row.matched}\n${row.at}`)).map((key) => {
+        const here = rows.filter((row) => `${row.matched}\n${row.at}` === key);
+        const at = [here[0].matched.replace("equal ", ""), amount(here[0].at)];
+        return [...at, ...arms.map((arm) => cell(here.find((row) => row.arm === arm)))];
+      }),
+    ),
+  );
+}
+
+function drawSizes() {
+  put("sizes-title", `${declared.endpoint} by total compute`);
+  const told = (lines, value) =>
+    lines
+      .filter((line) => line.dots || line.of)
+      .map((line) => {
+        const [x, y] = nearest(line.points, value);
+        return `${line.name ?? line.arm} at ${amount(x)}: ${digits(y)}`;
+      });
+  if (!saysWhy("size_runs")) {
+    const runs = rowsOf("size_runs");
+    const laws = rowsOf("scaling");
+    const lines = () =>
+      declared.arms.flatMap((arm) => {
+        const own = runs.filter((row) => row.arm === arm);
+        const law = laws.filter((row) => row.arm === arm);
+        const points = own.map((row) => [row.flops, row.value]).sort((a, b) => a[0] - b[0]);
+        return [
+          { arm, thin: true, dots: true, points },
+          ...(law.length
+            ? [
+                {
+                  arm,
+                  of: law,
+                  name: `law of ${arm}`,
+                  points: law.map((row) => [row.flops, row.value]),
+                  band: law.map((row) => [row.flops, row.low, row.high]),
+                },
+              ]
+            : []),
+        ].filter((line) => line.points.length);
+      });
+    chart(
+      "size_runs",
+      lineChart(
+        lines,
+        () => ({ log: true, label: "total FLOPs of a run" }),
+        "Primary endpoint by compute",
+        told,
+      ),
+    );
+  }
+  if (!saysWhy("iso_flop")) {
+    const rows = rowsOf("iso_flop");
+    const lines = () =>
+      declared.arms.flatMap((arm) =>
+        unique(rows.filter((row) => row.arm === arm).map((row) => row.flops)).map((flops) => {
+          const own = rows.filter((row) => row.arm === arm && row.flops === flops);
+          const points = own
+            .map((row) => [row.parameters_active, row.value])
+            .sort((a, b) => a[0] - b[0]);
+          return { arm, name: `${arm}, ${amount(flops)} FLOPs`, thin: true, dots: true, points };
+        }),
+      );
+    chart(
+      "iso_flop",
+      lineChart(
+        lines,
+        () => ({ log: true, label: "active parameters; a line is one budget" }),
+        "Primary endpoint by size at equal compute",
+        told,
+      ),
+    );
+    armLegend("iso_flop-legend", declared.arms);
+  }
+  put(
+    "size-tables",
+    [
+      [
+        "sizes",
+        "The contrast at each size",
+        ["model", "flops", "seeds", "difference", "low", "high", "p", "outcome"],
+      ],
+      [
+        "orders",
+        "Does a smaller size order the arms as the largest does?",
+        [
+          "variant",
+          "target",
+          "arms",
+          "decision_accuracy",
+          "decision_low",
+          "decision_high",
+          "kendall_tau",
+          "best_arm_found",
+        ],
+      ],
+      [
+        "scaling",
+        "Scaling law per arm; a forecast goes one decade beyond what was run",
+        ["arm", "flops", "kind", "value", "low", "high", "floor", "exponent"],
+      ],
+    ]
+      .filter(([name]) => !isEmpty(name))
+      .map(([name, title, columns]) => {
+        const rows = rowsOf(name).map((row) =>
+          Object.fromEntries(columns.map((key) => [key, row[key]])),
+        );
+        return el("figure", {}, el("figcaption", {}, title, csvButton(name)), viewList(rows));
+      }),
+  );
+}
+
+drawCurves();
+drawSizes();
