@@ -111,11 +111,21 @@ def test_a_long_context_loses_its_start_and_says_so(model, codec):
     assert found.logprob[0] == pytest.approx(total, abs=1e-4)
 
 
+def test_a_long_continuation_is_scored_whole_after_one_token(model, codec):
+    context, continuation = "far", " the wind and the grain"
+    asked = token_model(model, codec, max_tokens=2)
+    found = asked.loglikelihood([context], [continuation])
+    before, whole = (codec.encode([t])[0].tolist() for t in (context, context + continuation))
+    after = whole[len(before) :]
+    assert len(after) > 2
+    total, _ = plain_logprob(model, whole[len(before) - 1 : len(before)], after)
+    assert found.logprob[0] == pytest.approx(total, abs=1e-4)
+    assert found.truncated[0]
+
+
 def test_what_cannot_be_asked_is_refused(model, codec):
     with pytest.raises(ValueError, match="continuation"):
         token_model(model, codec).loglikelihood(["the"], [""])
-    with pytest.raises(ValueError, match="continuation"):
-        token_model(model, codec, max_tokens=2).loglikelihood(["a"], [" the wind and the grain"])
     with pytest.raises(ValueError, match="no room"):
         token_model(model, codec, max_tokens=8).generate(["a"], stop=[], max_tokens=8, beams=1)
 

@@ -56,7 +56,7 @@ class Pair(NamedTuple):
 class TokenModel:
     """A GLaM model and its tokenizer as a :class:`LanguageModel`.
 
-    ``max_tokens`` is the longest sequence that it is given, the length it was trained on;
+    ``max_tokens`` is how long a sequence it is given at most, the length it was trained on;
     ``batch_tokens`` the size of a padded batch.
     """
 
@@ -70,21 +70,20 @@ class TokenModel:
 
         Spaces at the end of the context belong to the continuation, since tokens start with
         spaces: both as lm-evaluation-harness does it. A context that is too long loses its start.
+        A continuation longer than ``max_tokens`` is kept whole, after one token of context: the
+        model's relative bias takes any length, though it was not trained on it.
 
         Raises:
-            ValueError: the continuation has no tokens, or more than the model takes.
+            ValueError: the continuation has no tokens.
         """
         bare = context.rstrip()
         before, whole = self._encode([bare, context + continuation])
         after = whole[len(before) :]
-        if not after or len(after) > self.max_tokens:
-            raise ValueError(
-                f"the continuation {continuation!r} has {len(after)} tokens of the whole; the model"
-                f" takes 1 to {self.max_tokens}"
-            )
+        if not after:
+            raise ValueError(f"the continuation {continuation!r} adds no token to its context")
         # The last token is only predicted, so max_tokens + 1 of them fit.
         sequence = [self.codec.boundary_id, *whole]
-        kept = sequence[-(self.max_tokens + 1) :]
+        kept = sequence[-(max(self.max_tokens, len(after)) + 1) :]
         return Pair(kept[: -len(after)], after, len(kept) < len(sequence))
 
     def loglikelihood(
