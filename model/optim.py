@@ -9,7 +9,8 @@ the lingvo code that trained GLaM:
 - lingvo adds 1e-30 to squared gradients; torch bounds the second moment below by a square,
   ``eps[0] ** 2``. The usual 1e-30 would square to 0 in float32, and the first gradient of an expert
   that got no token would be 0 * infinity. 2e-19 is about the smallest whose square is a normal
-  float32 number.
+  float32 number. A matrix whose gradients have stayed below an RMS of about 4e-10 since the start
+  is therefore normalised less exactly than lingvo's would be.
 """
 
 import math
