@@ -61,14 +61,16 @@ def write_report(path: str, learning_rate: str | None = None) -> str:
     """Write a study's page and its figures' CSV files; returns the page's path.
 
     Raises:
-        ValueError: a file of the study breaks the contract (:mod:`ablations.results`). A study of
-            which nothing can be compared yet is no error: its page says so.
+        ValueError: a file of the study breaks the contract (:mod:`ablations.results`), or the
+            study of learning rates does not go with it. A study of which nothing can be compared
+            yet is no error: its page says so.
     """
     study = read_study(path)
     further = read_study(learning_rate) if learning_rate else None
     data = gather(path, study, further)
     for old in storage.listing(storage.join(path, FIGURES)):
-        storage.remove(old)
+        if old.endswith(".csv"):
+            storage.remove(old)
     for name, figure in data["figures"].items():
         rows = [dict(zip(figure["columns"], row, strict=True)) for row in figure["rows"]]
         if rows:
@@ -82,9 +84,11 @@ def gather(path: str, study: Study, further: Study | None) -> Json:
     """What the page shows, of a study that lies at ``path``."""
     found: Comparison | ValueError
     try:
-        found = compare(study, further)
+        found = compare(study)
     except ValueError as error:
-        found = error
+        found = error  # for the page to say
+    if further is not None:
+        found = compare(study, further)
     logs = {job: log for job in study.runs if (log := read_log(path, job)) is not None}
     return page_data(study, found, logs, not_run(path, study))
 

@@ -135,7 +135,7 @@ def figures(
         "gaps": report_curves.heldout_gaps(study),
         "efficiency": report_curves.efficiency(study),
         "iso_flop": report_curves.iso_flop(study),
-        "size_runs": size_runs(study),
+        "size_runs": [] if isinstance(found, ValueError) else size_runs(study),
         "yields": report_origin.yields(study),
         "expert_load": report_routers.expert_load(logs),
         "routers": report_routers.routers(logs),
@@ -169,7 +169,7 @@ def reasons(
         "matched": "Arms can be compared at equal budgets where jobs evaluate along their training"
         " and the primary endpoint is of held-out text.",
         "sizes": one_size,
-        "size_runs": one_size,
+        "size_runs": apart or one_size,
         "orders": one_size,
         "scaling": "A law needs three sizes and five runs per arm.",
         "iso_flop": "No two sizes of an arm reached the same total compute with held-out"

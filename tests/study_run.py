@@ -51,7 +51,7 @@ def write_run(
     heldout = heldout_table(shift, 10 * seed + len(arm))
     scale = {"": scale, "small": 0.25, "medium": 0.5, "large": 1.0}[variant]
     # Less is left to learn for a larger model.
-    bits = pa_scaled(heldout, 1 + 0.05 * np.log2(1 / scale))
+    bits = scaled(heldout, 1 + 0.05 * np.log2(1 / scale))
     tokens = int(8_000_000 * scale)
     value = {
         "arm": arm,
@@ -81,7 +81,7 @@ def write_run(
             print(json.dumps(row), file=file)
 
 
-def pa_scaled(heldout, factor):
+def scaled(heldout, factor):
     index = heldout.schema.get_field_index("bits")
     bits = np.asarray(heldout["bits"]) * factor
     return heldout.set_column(index, heldout.schema.field("bits"), [bits])

@@ -319,6 +319,8 @@ def test_without_a_pair_what_there_is_is_still_shown(tmp_path):
 
 def test_a_csv_beside_each_figure(study):
     report.write_report(study)
+    Path(f"{study}/figures/iso_flop.csv").write_text("of an earlier page")
+    report.write_report(study)
     found = page_of(study)
     for name, figure in found["figures"].items():
         file = f"{study}/figures/{name}.csv"
@@ -362,6 +364,23 @@ def test_a_loss_that_was_not_finite_is_passed_over(tmp_path):
     lines[5] = json.dumps(json.loads(lines[5]) | {"loss": None})
     log.write_text("\n".join(lines) + "\n")
     assert len(training_log.read_log(path, ("filtered", "", 1)).loss) == 39
+
+
+def test_learning_rates_of_another_study_are_refused(tmp_path, monkeypatch):
+    path = write_study(tmp_path / "s", declare(arms=ARMS[:2], seeds=[1, 2]), tasks=False)
+    monkeypatch.setattr("test_compare_study.DOCUMENTS", 30)
+    other = write_study(tmp_path / "o", declare(arms=ARMS[:2], seeds=[1, 2]), tasks=False)
+    with pytest.raises(ValueError, match="evaluated on other held-out documents"):
+        report.write_report(path, other)
+
+
+def test_an_endpoint_that_was_not_measured_is_told(tmp_path):
+    primary = results.Primary("average/nlu/0", "unfiltered", "filtered", 1.0)
+    declared = declare(arms=ARMS[:2], variants=["small", "large"], main="large", primary=primary)
+    found = page_of(write_study(tmp_path / "s", declared, tasks=False))
+    assert "no task of this average was run" in found["sentence"]
+    assert "no task of this average was run" in found["empty"]["size_runs"]
+    assert records(found, "curves")
 
 
 def test_settings(tmp_path, capsys):
