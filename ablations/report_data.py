@@ -91,7 +91,8 @@ def headline(study: Study, found: Comparison | ValueError) -> str:
 def verdict(study: Study, found: Comparison | ValueError) -> Json:
     """Headline, outcome, sentence, what a reader must know beside it, and the primary estimate."""
     if isinstance(found, ValueError):
-        outcome, sentence, detectable, notes, primary = None, f"{found}.", None, [], None
+        outcome, detectable, notes, primary = None, None, [], None
+        sentence = f"There is no verdict: {found}."
     else:
         outcome, sentence = found.verdict.outcome, found.verdict.sentence
         detectable, notes, primary = found.verdict.detectable, found.notes, found.primary
