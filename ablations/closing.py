@@ -6,6 +6,7 @@ from ablations import compare
 from ablations.comparison import compare as compare_study
 from ablations.jobs import name_of
 from ablations.reading import read_study
+from ablations.report import write_report
 from ablations.results import job_folder
 from pipeline import storage
 
@@ -17,11 +18,13 @@ def close_study(folder: str) -> bool:
         Whether every job is complete and could be compared.
     """
     study = read_study(folder)
+    declared = study.declared
     for key, error in study.failed.items():
         record = storage.join(job_folder(folder, *key), "failure.json")
         print(f"FAILED {name_of(*key)}: {error} (traceback in {record})", file=sys.stderr)
     for key in [*study.unfinished, *study.missing]:
         print(f"NOT RUN {name_of(*key)}", file=sys.stderr)
+    print(f"\nPage: {write_report(folder)}")
     if not study.runs:
         print("no job is complete: there is nothing to compare", file=sys.stderr)
         return False
@@ -32,7 +35,5 @@ def close_study(folder: str) -> bool:
         return False
     output = storage.join(folder, "comparison")
     compare.write(result, output)
-    print(f"\n{compare.render(result)}\n\nFiles: {output}")
-    return len(study.runs) == len(study.declared.arms) * len(study.declared.variants) * len(
-        study.declared.seeds
-    )
+    print(f"Tables: {output}\n\n{compare.render(result)}")
+    return len(study.runs) == len(declared.arms) * len(declared.variants) * len(declared.seeds)

@@ -12,6 +12,7 @@
 Since no job trains in the process that started it, no state goes from one to the next.
 """
 
+import fcntl
 import json
 import os
 import subprocess
@@ -70,12 +71,11 @@ def execute(job: Job, threads: int) -> None:
     if state(job, about) == "complete":
         return
     begun = time.monotonic()
-    first = join_processes()
+    rank = join_processes()
     try:
-        if first:
-            begin(job, training, about)
-        train(job.folder, threads)
-        if first:
+        begin(job, training, about)
+        train(job.folder, threads, rank)
+        if rank == 0:
             tasks = ask_tasks(job, threads)
             result = finish(job, corpus, hash_of(about), tasks)
             report = ", ".join(f"{name} {bits:.4f}" for name, bits in result.heldout.items())
@@ -107,13 +107,16 @@ def state(job: Job, about: Mapping[str, Any]) -> str:
     return "complete" if complete else "to do"
 
 
-def join_processes() -> bool:
-    """Under Slurm with several tasks, tell torch of the others. Whether this is the first one."""
+def join_processes() -> int:
+    """Under Slurm with several tasks, tell torch of them as ``torchrun`` would; which one this is.
+
+    Each task carries out the job, for its part of the training; the first does what is done once.
+    """
     if os.environ.get("SLURM_NTASKS", "1") == "1":
-        return True
+        return 0
     from submitit.helpers import TorchDistributedEnvironment
 
-    return TorchDistributedEnvironment().export(set_cuda_visible_devices=False).rank == 0
+    return int(TorchDistributedEnvironment().export(set_cuda_visible_devices=False).rank)
 
 
 def begin(job: Job, training: Mapping[str, Any], about: Mapping[str, Any]) -> None:
@@ -134,10 +137,11 @@ def write_training_file(folder: str, training: Mapping[str, Any]) -> None:
     storage.write_bytes(storage.join(folder, "training.yaml"), content)
 
 
-def train(folder: str, threads: int) -> None:
-    """Train by the folder's ``training.yaml``, or go on training."""
+def train(folder: str, threads: int, rank: int = 0) -> None:
+    """Train by the folder's ``training.yaml``, or go on training; as one of several processes."""
     config = ["--config-dir", os.path.abspath(folder), "--config-name", "training"]
-    run_python("model/train.py", config, os.path.join(folder, "training.log"), threads)
+    log = f"training_{rank}.log" if rank else "training.log"
+    run_python("model/train.py", config, os.path.join(folder, log), threads)
 
 
 def ask_tasks(job: Job, threads: int) -> pa.Table | None:
@@ -291,12 +295,22 @@ def commit() -> str | None:
 def run_python(script: str, arguments: Sequence[str], log: str, threads: int) -> None:
     """Run one of our entry points to its end, appending what it says to a file.
 
+    The process holds a lock on that file as long as it lives, which may be longer than ours.
+
     Raises:
+        ValueError: one that was started earlier still runs.
         JobFailedError: it ended with an error.
     """
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     os.makedirs(os.path.dirname(log), exist_ok=True)
     with open(log, "ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"the {script} of an earlier run that was killed still writes to {log}: wait until"
+                " it has ended, or end it, and run the same command again"
+            ) from None
         ended = subprocess.run(
             [sys.executable, os.path.join(ROOT, script), *arguments],
             stdin=subprocess.DEVNULL,

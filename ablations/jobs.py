@@ -4,6 +4,7 @@ Hydra multiplies out the swept values and launches the jobs. This module does th
 by Hydra's own code, so that all configs are checked, planned and declared before anything runs.
 """
 
+import dataclasses
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +19,12 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 from ablations.results import Declaration, Primary, config_hash, job_folder
 from ablations.study_config import AblationConfig, DataRule
 from model.corpus import Corpus
+from model.stream import TokenStream
 
 TRAINING = ("model", "data", "optimizer", "train", "evaluate", "checkpoint", "log", "seed")
 """The keys of a job's config that are ``model/train.py``'s, beside ``output``."""
+
+SEED = "seed="
 
 OF_CORPUS = ("corpus", "arm", "sequence_length", "mixture")
 """The keys of ``data`` that are ``model/train.py``'s."""
@@ -63,7 +67,7 @@ def job_of(config: DictConfig) -> Job:
     hydra = HydraConfig.get()
     if missing := sorted(OmegaConf.missing_keys(config)):
         raise ValueError(f"{', '.join(missing)} missing: give it as {missing[0]}=VALUE")
-    changes = [o for o in hydra.overrides.task if o.startswith("model.")]
+    changes = [o for o in _as_given(hydra) if o.startswith("model.")]
     words = [hydra.runtime.choices["model"], *(o.removeprefix("model.") for o in changes)]
     return Job(cast(AblationConfig, OmegaConf.to_object(config)), " ".join(words))
 
@@ -79,22 +83,39 @@ def expand(config: DictConfig, name: str) -> list[Job]:
         ValueError: two jobs would share a folder.
         hydra.errors.HydraException: a key or a value is refused.
     """
-    swept = [f"{key}={value}" for key, value in config.hydra.sweeper.params.items()]
-    overrides = [*swept, *config.hydra.overrides.task]
+    swept = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    overrides = [*swept, *_as_given(config.hydra)]
     parsed = OverridesParser.create().parse_overrides(overrides)
     current = HydraConfig.instance().cfg
     jobs = []
+    composed: dict[tuple[str, ...], Job] = {}  # composing takes long, and seeds change nothing else
     try:
         for of_job in BasicSweeper.split_arguments(parsed, None)[0]:
-            composed = compose(name, overrides=of_job, return_hydra_config=True)
-            HydraConfig.instance().set_config(composed)
-            with flag_override(composed, ["struct", "readonly"], False):
-                del composed["hydra"]
-            jobs.append(job_of(composed))
+            key = tuple(override for override in of_job if not override.startswith(SEED))
+            if key not in composed:
+                composed[key] = _compose(name, of_job)
+            job = composed[key]
+            seeds = [int(o.removeprefix(SEED)) for o in of_job if o.startswith(SEED)]
+            seeded = dataclasses.replace(job.config, seed=seeds[0]) if seeds else job.config
+            jobs.append(dataclasses.replace(job, config=seeded))
     finally:
         HydraConfig.instance().cfg = current
     _refuse_namesakes(jobs)
     return jobs
+
+
+def _as_given(hydra: Any) -> list[str]:
+    """The overrides of a sweep or of a job, interpolations in them left for the job to resolve."""
+    given: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)
+    return list(given)
+
+
+def _compose(name: str, overrides: list[str]) -> Job:
+    config = compose(name, overrides=overrides, return_hydra_config=True)
+    HydraConfig.instance().set_config(config)
+    with flag_override(config, ["struct", "readonly"], False):
+        del config["hydra"]
+    return job_of(config)
 
 
 def declaration(jobs: Sequence[Job], heldout: Mapping[str, Sequence[str]]) -> Declaration:
@@ -108,6 +129,12 @@ def declaration(jobs: Sequence[Job], heldout: Mapping[str, Sequence[str]]) -> De
     for job in jobs:
         if (job.config.primary, job.config.output) != (first.primary, first.output):
             raise ValueError("primary, study and output can't be swept: they are the study's own")
+    for arm in (first.primary.baseline, first.primary.treatment):
+        if arm not in {job.config.arm for job in jobs}:
+            raise ValueError(
+                f"no job is of the arm {arm!r}: sweep it too, or name the arms to compare with"
+                " primary.baseline=… primary.treatment=…"
+            )
     axes = [list(dict.fromkeys(values)) for values in zip(*(j.key for j in jobs), strict=True)]
     arms, variants, seeds = axes
     if len(jobs) < len(arms) * len(variants) * len(seeds):
@@ -138,6 +165,23 @@ def training_config(job: Job, mixture: Mapping[str, float]) -> dict[str, Any]:
         config["data"]["mixture"] = dict(mixture)
     config["output"] = os.path.join(job.folder, "training")
     return config
+
+
+def stream_of(training: Mapping[str, Any], corpus: Corpus) -> TokenStream:
+    """What a job reads.
+
+    Raises:
+        ValueError: its arm, mixture and batch do not go together.
+    """
+    data = training["data"]
+    return TokenStream(
+        corpus,
+        data["arm"],
+        training["seed"],
+        data["sequence_length"],
+        training["train"]["batch_rows"],
+        data["mixture"],
+    )
 
 
 def identity(job: Job, training: Mapping[str, Any], corpus: Corpus) -> dict[str, Any]:

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from ablations import arms, power, results
 from ablations.execute import heldout_groups, state
-from ablations.jobs import Job, declaration, identity, training_config
+from ablations.jobs import Job, declaration, identity, stream_of, training_config
 from ablations.pairing import contrast
 from ablations.reading import read_declaration, read_study
 from ablations.results import Declaration
 from ablations.study_config import AblationConfig
-from model.corpus import open_corpus
+from model.corpus import Corpus, open_corpus
 from pipeline import storage
 
 
@@ -28,12 +28,32 @@ def open_study(jobs: Sequence[Job]) -> Declaration:
     check_declared_before(config.output, declared)
     if refusal := underpowered(config, declared):
         raise ValueError(refusal)
+    check_endpoint(declared, corpus)
     mixture = arms.pool_shares(corpus)
     for job in jobs:
         arms.ensure(corpus, job.config.data)
-        state(job, identity(job, training_config(job, mixture), corpus))
+        training = training_config(job, mixture)
+        stream_of(training, corpus)
+        state(job, identity(job, training, corpus))
     results.write_declaration(config.output, declared)
     return declared
+
+
+def check_endpoint(declared: Declaration, corpus: Corpus) -> None:
+    """Whether the held-out text of the primary endpoint is there.
+
+    Raises:
+        ValueError: it is not.
+    """
+    kind, _, name = declared.primary.endpoint.partition("/")
+    groups = heldout_groups(corpus)
+    sources = [source for of_group in groups.values() for source in of_group]
+    if kind == "heldout" and name not in [*declared.heldout, *sources]:
+        known = ", ".join([*declared.heldout, *sources]) or "nothing"
+        raise ValueError(
+            f"primary.endpoint={declared.primary.endpoint} is not among what the corpus"
+            f" {corpus.folder} holds out: {known}"
+        )
 
 
 def check_declared_before(output: str, declared: Declaration) -> None:

@@ -22,12 +22,11 @@ from omegaconf import DictConfig
 from ablations import arms, opening, speed
 from ablations.errors import exit_on_error
 from ablations.execute import heldout_groups
-from ablations.jobs import Job, declaration, expand, training_config
+from ablations.jobs import Job, declaration, expand, stream_of, training_config
 from ablations.results import Declaration
 from ablations.study_config import AblationConfig
 from model import sizes
 from model.corpus import Corpus, open_corpus
-from model.stream import TokenStream
 
 REPEATS = 4.0
 """Passes over the same text after which more of them are worth much less than new text: four are
@@ -103,7 +102,7 @@ def _cost(
     unique, repeats = None, {}
     if corpus is not None:
         arms.ensure(corpus, config.data)
-        read = _read(training, corpus, config.steps)
+        read = stream_of(training, corpus).consumed(config.steps)
         unique = sum(int(source["unique_targets"]) for source in read.values())
         repeats = {name: s["epochs"] for name, s in read.items() if s["epochs"] > REPEATS}
     seconds, memory, available = _seconds_and_memory(job, training, corpus, flops, speeds)
@@ -126,20 +125,6 @@ def _cost(
     )
 
 
-def _read(training: Mapping[str, Any], corpus: Corpus, steps: int) -> dict[str, dict[str, float]]:
-    """What a job reads of each source."""
-    data = training["data"]
-    stream = TokenStream(
-        corpus,
-        data["arm"],
-        training["seed"],
-        data["sequence_length"],
-        training["train"]["batch_rows"],
-        data["mixture"],
-    )
-    return stream.consumed(steps)
-
-
 def _seconds_and_memory(
     job: Job,
     training: Mapping[str, Any],
@@ -157,7 +142,7 @@ def _seconds_and_memory(
             config.model,
             counts,
             devices=hardware.devices,
-            expert_parallel=hardware.expert_parallel if config.model.sparse else 1,
+            expert_parallel=(config.train.expert_parallel or 1) if config.model.sparse else 1,
             device_tokens=min(8192, config.step_tokens // hardware.devices),
             optimizer=config.optimizer.name.value,
         )
@@ -192,8 +177,8 @@ def render(jobs: Sequence[Job], declared: Declaration, table: Sequence[Cost]) ->
         seconds = sum(cost.seeds * (cost.seconds or 0) for cost in table)
         kwh = sum(cost.seeds * (cost.kwh or 0) for cost in table)
         how = "estimated from published speed" if estimated else "measured here"
-        side = "" if slots == 1 else f", {slots} jobs at once"
-        lines.append(f"Time: {duration(seconds / slots)} ({how}{side})")
+        side = "one job after the other" if slots == 1 else f"{slots} jobs at once"
+        lines.append(f"Time: {duration(seconds / slots)} ({how}, {side})")
         watts = f"{config.hardware.watts:,g} W a job, stated"
         lines.append(f"Energy: {kwh:,.3g} kWh ({watts}; PUE {config.hardware.pue:g})")
     else:

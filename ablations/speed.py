@@ -43,7 +43,7 @@ def measure(training: Mapping[str, Any], corpus: Corpus, slots: int, threads: in
         **training,
         "train": {**training["train"], "tokens": tokens},
         "evaluate": {**training["evaluate"], "every": 0},
-        "log": {**training["log"], "every": 1, "tensorboard": False, "peak_tflops": 1.0},
+        "log": {**training["log"], "every": 1, "tensorboard": False},
     }
     with tempfile.TemporaryDirectory() as parent:
         folders = [os.path.join(parent, str(slot)) for slot in range(slots)]

@@ -79,7 +79,6 @@ class HardwareConfig:
 
     accelerator: str | None = None
     devices: int = 1
-    expert_parallel: int = 1
     mfu: float = 0.28
     watts: float = MISSING
     pue: float = 1.0

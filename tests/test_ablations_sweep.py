@@ -1,0 +1,237 @@
+"""Sweeps before they run: what jobs they make, what they are refused for, what they will take."""
+
+import dataclasses
+import os
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from tokens_scored import documents, make_corpus
+
+from ablations import arms, opening, plan
+from ablations.jobs import declaration, expand, hash_of, identity, training_config
+from ablations.power import minimum_detectable_effect
+from ablations.results import write_declaration
+from model import sizes
+from model.sizes import CONFIG_DIR
+
+HELDOUT = {"curated": ["wiki"], "web": ["web"]}
+STUDIES = sorted(
+    name.removesuffix(".yaml") for name in os.listdir(os.path.join(CONFIG_DIR, "experiment"))
+)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return make_corpus(tmp_path_factory.mktemp("sweep"), [documents(300, seed=0)])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def hydra():
+    with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
+        yield
+
+
+def sweep(*overrides):
+    return compose("ablation", overrides=list(overrides), return_hydra_config=True)
+
+
+def jobs_of(*overrides):
+    return expand(with_sweeps(overrides), "ablation")
+
+
+def with_sweeps(overrides):
+    """The config of a sweep as Hydra's own command line makes it: without the swept values."""
+    config = sweep(*(o for o in overrides if "," not in o))
+    OmegaConf.set_readonly(config.hydra, False)
+    config.hydra.overrides.task = list(overrides)
+    return config
+
+
+def test_data_quality_is_every_arm_with_every_seed_and_seeds_come_first():
+    jobs = jobs_of("experiment=data_quality", "seed=7,8")
+    names = ["unfiltered", "pareto", "threshold", "random"]
+    assert [job.key for job in jobs] == [(name, "", seed) for seed in (7, 8) for name in names]
+    assert [job.config.data.rule.value for job in jobs[:4]] == ["all", *names[1:]]
+    assert {job.model for job in jobs} == {"glam_1m_16e"}
+    assert jobs[1].folder == "runs/data_quality/pareto/seed_7"
+
+
+def test_any_setting_of_training_can_be_swept():
+    jobs = jobs_of("data=filtered,unfiltered", "model.experts=4,8", "variant=e${model.experts}")
+    assert {job.key for job in jobs} == {
+        (arm, variant, 0) for arm in ("filtered", "unfiltered") for variant in ("e4", "e8")
+    }
+    assert {job.model for job in jobs} == {"glam_1m_16e experts=4", "glam_1m_16e experts=8"}
+
+
+@pytest.mark.parametrize("scale", ["gpu", "paper"])
+@pytest.mark.parametrize("study", STUDIES)
+def test_every_study_composes_and_declares_itself_at_larger_scales(study, scale):
+    jobs = jobs_of(f"experiment={study}", f"scale={scale}", "seed=1")
+    declared = declaration(jobs, HELDOUT)
+    assert declared.name == study
+    assert declared.primary.treatment in declared.arms
+    assert len(jobs) == len(declared.arms) * len(declared.variants)
+
+
+@pytest.mark.parametrize("study", [name for name in STUDIES if name != "smoke"])
+def test_no_named_study_of_the_cpu_scale_is_underpowered_by_its_own_numbers(study):
+    jobs = jobs_of(f"experiment={study}")
+    assert opening.underpowered(jobs[0].config, declaration(jobs, HELDOUT)) is None
+
+
+def test_the_papers_scale_is_launched_by_slurm_with_a_process_for_each_gpu_and_fits():
+    config = sweep("experiment=data_quality", "scale=paper", "hydra.launcher.partition=gpus")
+    launcher = config.hydra.launcher
+    assert launcher._target_.endswith(".SlurmLauncher")
+    assert launcher.partition == "gpus"
+    assert launcher.nodes * launcher.gpus_per_node == config.hardware.devices
+    assert launcher.tasks_per_node == launcher.gpus_per_node
+    jobs = jobs_of("experiment=data_quality", "scale=paper", "seed=1")
+    (cost, *_) = plan.costs(jobs, None)
+    assert cost.parameters_total == pytest.approx(27e9, rel=0.02)
+    assert cost.fits
+    assert cost.memory < sizes.ACCELERATORS["h100"].memory
+    # 6 FLOPs a token for each active parameter, and a little for attention.
+    assert 1 < cost.flops / (6 * 1.879e9 * cost.tokens) < 1.1
+    assert cost.seconds == pytest.approx(cost.flops / (64 * 989e12 * 0.28))
+    assert cost.kwh == pytest.approx(cost.seconds * 64 * 700 * 1.11 / 3.6e6)
+
+
+def test_a_model_too_large_for_its_devices_is_said_not_to_fit():
+    overrides = ["scale=paper", "model=glam_64b_64e", "hardware.devices=8"]
+    jobs = jobs_of("experiment=data_quality", "seed=1", *overrides)
+    table = plan.costs(jobs, None)
+    assert not any(cost.fits for cost in table)
+    assert "take more hardware.devices" in plan.render(jobs, declaration(jobs, HELDOUT), table)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *("data.alfa=3", "train.token=5", "primary.smalest_difference=1", "model.experts=many"),
+        *("hardware.watts=much", "data.rule=best", "experiment=none"),
+    ],
+)
+def test_a_wrong_key_or_type_is_refused_when_the_config_is_composed(override):
+    with pytest.raises(HydraException):
+        sweep(override)
+
+
+def test_a_value_out_of_range_is_refused_before_anything_runs():
+    with pytest.raises(Exception, match=r"train\.tokens must be at least 1"):
+        jobs_of("data=filtered,unfiltered", "train.tokens=0")
+    with pytest.raises(Exception, match=r"hardware\.accelerator=abacus"):
+        jobs_of("data=filtered,unfiltered", "hardware.accelerator=abacus")
+
+
+def test_jobs_that_would_share_a_folder_are_refused():
+    with pytest.raises(ValueError, match="two jobs called filtered seed 0"):
+        jobs_of("data=filtered,unfiltered", "optimizer.multiplier=1,2")
+
+
+def test_arms_that_are_not_there_and_grids_with_holes_are_refused():
+    with pytest.raises(ValueError, match="no job is of the arm 'filtered'"):
+        declaration(jobs_of("data=pareto,unfiltered"), HELDOUT)
+    jobs = jobs_of("data=filtered,unfiltered", "seed=1,2")
+    with pytest.raises(ValueError, match="don't fill the grid"):
+        declaration(jobs[:-1], HELDOUT)
+
+
+def test_a_study_is_refused_when_it_can_not_find_what_it_looks_for(tmp_path):
+    overrides = ["data=filtered,unfiltered", "noise.seed_sd=0.02", "noise.item_error=0.001"]
+    config = jobs_of(*overrides, "seed=1,2,3")[0].config
+    declared = declaration(jobs_of(*overrides, "seed=1,2,3"), HELDOUT)
+    wanted = minimum_detectable_effect(0.02, 3, 0.001, 0.05, 0.8)
+    assert opening.detectable(config, declared) == wanted
+    assert f"{wanted:.4g}" in opening.underpowered(config, declared)
+    allowed = dataclasses.replace(config, allow_underpowered=True)
+    assert opening.underpowered(allowed, declared) is None
+    one = declaration(jobs_of(*overrides, "seed=1"), HELDOUT)
+    assert "1 seeds" in opening.underpowered(config, one)
+
+
+def test_what_a_study_is_about_can_not_change_but_it_can_grow(tmp_path):
+    declared = declaration(jobs_of("data=filtered,unfiltered", "seed=1,2"), HELDOUT)
+    write_declaration(str(tmp_path), declared)
+    grown = declaration(jobs_of("data=filtered,unfiltered,random", "seed=1,2,3"), HELDOUT)
+    opening.check_declared_before(str(tmp_path), grown)
+    smaller = declaration(jobs_of("data=filtered,unfiltered", "seed=2,3"), HELDOUT)
+    with pytest.raises(ValueError, match=r"seeds \[1\] too"):
+        opening.check_declared_before(str(tmp_path), smaller)
+    overrides = ["data=filtered,unfiltered", "seed=1,2", "primary.endpoint=heldout/web"]
+    with pytest.raises(ValueError, match="can't change once it has begun"):
+        opening.check_declared_before(str(tmp_path), declaration(jobs_of(*overrides), HELDOUT))
+
+
+def test_seeds_of_an_arm_are_of_one_config_and_arms_are_not(corpus):
+    jobs = jobs_of("experiment=data_quality", "seed=1,2", f"corpus={corpus.folder}")
+    mixture = arms.pool_shares(corpus)
+    hashes = {}
+    for job in jobs:
+        arms.ensure(corpus, job.config.data)
+        training = training_config(job, mixture)
+        assert training["seed"] == job.config.seed
+        assert training["data"]["mixture"] == mixture
+        hashes[job.key] = hash_of(identity(job, training, corpus))
+    for arm in ("unfiltered", "pareto", "threshold", "random"):
+        assert hashes[arm, "", 1] == hashes[arm, "", 2]
+    assert len(set(hashes.values())) == 4
+
+
+def test_what_changes_no_weight_and_no_figure_leaves_the_hash_alone(corpus):
+    mixture = arms.pool_shares(corpus)
+
+    def of(*overrides):
+        (job, *_) = jobs_of("data=filtered,unfiltered", f"corpus={corpus.folder}", *overrides)
+        return hash_of(identity(job, training_config(job, mixture), corpus))
+
+    same = of()
+    assert of("checkpoint.every=7", "log.every=3", "output=elsewhere", "hardware.watts=3") == same
+    for change in ("train.tokens=5", "model.experts=4", "evaluate.final_bytes=9", "tasks.limit=3"):
+        assert of(change) != same
+
+
+def test_the_plan_counts_what_is_read_and_warns_of_repeats(corpus, monkeypatch):
+    monkeypatch.setattr(plan.speed, "measure", lambda *_: plan.speed.Speed(2.0, 0.5, 0.001, 1e9))
+    sizes_of = ["data.sequence_length=16", "train.batch_rows=2", "evaluate.every=0"]
+    overrides = ["data=filtered,unfiltered", "seed=1,2", f"corpus={corpus.folder}", *sizes_of]
+    jobs = jobs_of(*overrides, "train.tokens=64000", "jobs_at_once=1")
+    table = plan.costs(jobs, corpus)
+    filtered, unfiltered = table
+    pool = int((corpus.lengths[corpus.pool] + 1).sum())
+    assert unfiltered.unique_tokens <= pool  # rows of sources are dealt out in whole shares
+    assert unfiltered.unique_tokens == pytest.approx(pool, rel=0.02)
+    assert filtered.unique_tokens < unfiltered.unique_tokens
+    assert unfiltered.epochs == pytest.approx(64000 / unfiltered.unique_tokens)
+    held = corpus.held_out & corpus.reached
+    assert unfiltered.seconds == pytest.approx(2 + 2000 * 0.5 + 0.001 * corpus.bytes[held].sum())
+    text = plan.render(jobs, declaration(jobs, HELDOUT), table)
+    assert "WARNING: filtered reads its web" in text
+    assert f"Time: {plan.duration(2 * (filtered.seconds + unfiltered.seconds))}" in text
+    short = jobs_of(*overrides, "train.tokens=64", "jobs_at_once=1")
+    assert "WARNING" not in plan.render(
+        short, declaration(short, HELDOUT), plan.costs(short, corpus)
+    )
+
+
+def test_the_plan_command_says_what_it_takes_or_why_not(capsys):
+    from hydra.core.hydra_config import HydraConfig
+
+    config = with_sweeps(["experiment=data_quality", "scale=paper", "seed=1,2"])
+    HydraConfig.instance().set_config(config)
+    with pytest.raises(SystemExit, match="underpowered: 2 seeds"):
+        plan.PlanCallback().on_multirun_start(config, config_name="ablation")
+    assert "8 jobs, 4 arms" in capsys.readouterr().out
+
+
+def test_a_declaration_is_what_the_reader_reads(tmp_path):
+    declared = declaration(jobs_of("experiment=learning_rate", "seed=1,2"), HELDOUT)
+    write_declaration(str(tmp_path), declared)
+    assert opening.read_declaration(str(tmp_path)) == declared
+    assert declared.variants == ["rate=0.25", "rate=0.5", "rate=1.0", "rate=2.0"]
+    assert declared.main == "rate=1.0"
+    assert yaml.safe_load((tmp_path / "study.yaml").read_text())["primary"]["treatment"] == "pareto"
