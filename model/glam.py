@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
+from torch.utils.checkpoint import checkpoint
 
 from model.attention import (
     Cache,
@@ -219,6 +220,8 @@ class GLaM(nn.Module):
         expert_backend: of :mod:`model.experts`.
         flex_attention: attend by FlexAttention, on CUDA only. Off unless asked for: it has been
             compared with the plain path on CPU, forward, but not yet been run on a GPU.
+        recompute: keep of each layer its input alone and compute the rest again on the way back:
+            less memory, a third more work.
         seed: each tensor is drawn from its own generator, keyed by this and by the tensor's name:
             two models share what they have in common, a dense one and its sparse twin for example.
     """
@@ -230,12 +233,14 @@ class GLaM(nn.Module):
         compute_dtype: torch.dtype = torch.float32,
         expert_backend: Backend = "grouped",
         flex_attention: bool = False,
+        recompute: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.config = config
         self.compute_dtype = compute_dtype
         self.flex = flex_attention
+        self.recompute = recompute
         self.embedding = Weight(config.vocabulary, config.width, std=1.0)
         self.layers = nn.ModuleList(Layer(config, i, expert_backend) for i in range(config.layers))
         self.final_norm = RMSNorm(config.width, config.norm_epsilon)
@@ -300,7 +305,12 @@ class GLaM(nn.Module):
             )
         routings = []
         for layer, uniforms_T in zip(self.layers, uniforms_LT, strict=True):
-            x_BSM, routing = layer(x_BSM, mask, uniforms_T, cache)
+            if self.recompute and torch.is_grad_enabled():
+                x_BSM, routing = checkpoint(
+                    layer, x_BSM, mask, uniforms_T, cache, use_reentrant=False
+                )
+            else:
+                x_BSM, routing = layer(x_BSM, mask, uniforms_T, cache)
             if routing is not None:
                 routings.append(routing)
         return self.final_norm(x_BSM), routings

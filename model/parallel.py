@@ -75,6 +75,7 @@ def build(
     compute_dtype: torch.dtype,
     seed: int,
     expert_parallel: int | None = None,
+    recompute: bool = False,
 ) -> GLaM:
     """The model with its initial weights, which do not depend on how many processes share it.
 
@@ -84,14 +85,16 @@ def build(
         compute_dtype: as of :class:`model.glam.GLaM`.
         seed: as of :class:`model.glam.GLaM`.
         expert_parallel: processes that share the experts; None for as many as can.
+        recompute: as of :class:`model.glam.GLaM`.
 
     Raises:
         ValueError: the processes can't share the model that way.
     """
     if processes() == 1:
-        return GLaM(config, compute_dtype=compute_dtype, seed=seed).to(device)
+        model = GLaM(config, compute_dtype=compute_dtype, recompute=recompute, seed=seed)
+        return model.to(device)
     with torch.device("meta"):
-        model = GLaM(config, compute_dtype=compute_dtype)
+        model = GLaM(config, compute_dtype=compute_dtype, recompute=recompute)
     shard(model, make_grid(config, device.type, expert_parallel))
     model.to_empty(device=device)
     model.initialise(seed)

@@ -152,6 +152,7 @@ class Run:
             compute_dtype=self.dtype,
             seed=config.seed,
             expert_parallel=train.expert_parallel,
+            recompute=train.recompute,
         )
         self.optimizer = optim.build_optimizer(config.optimizer, self.model)
         self.counts = sizes.count(config.model)

@@ -80,6 +80,7 @@ class RunConfig:
     batch_rows: int = MISSING
     micro_rows: int | None = None
     expert_parallel: int | None = None
+    recompute: bool = False
     precision: Precision = MISSING
     device: str = MISSING
     skips_in_a_row: int = MISSING
@@ -176,7 +177,9 @@ class TrainConfig:
         whole: Any = OmegaConf.to_container(OmegaConf.structured(self), enum_to_str=True)
         for name in ("output", "evaluate", "checkpoint", "log"):
             del whole[name]
-        del whole["data"]["corpus"], whole["train"]["device"], whole["train"]["expert_parallel"]
+        del whole["data"]["corpus"]
+        for name in ("device", "expert_parallel", "recompute"):
+            del whole["train"][name]
         if self.optimizer.schedule != Schedule.cosine:
             del whole["train"]["tokens"]
         return dict(whole)

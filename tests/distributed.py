@@ -51,13 +51,16 @@ def _process(rank: int, world: int, folder: Path, calls: dict[str, Callable[[], 
     dist.destroy_process_group()
 
 
-def make_model(config: GLaMConfig, expert_parallel: int | None, dtype: torch.dtype) -> GLaM:
+def make_model(
+    config: GLaMConfig, expert_parallel: int | None, dtype: torch.dtype, recompute: bool = False
+) -> GLaM:
     return parallel.build(
         config,
         torch.device("cpu"),
         compute_dtype=dtype,
         seed=3,
         expert_parallel=expert_parallel,
+        recompute=recompute,
     )
 
 

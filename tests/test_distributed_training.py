@@ -37,6 +37,11 @@ def bfloat16():
     return train(CONFIG, dtype=torch.bfloat16)
 
 
+def recompute():
+    model = make_model(CONFIG, None, torch.float32, recompute=True)
+    return learn(model, make_optimizer(model), STEPS)
+
+
 def all_to_first():
     """Every token to experts 0 and 1, which the first process holds: the others get no row."""
     model = make_model(CONFIG, None, torch.float32)
@@ -103,7 +108,7 @@ def by_name(*functions):
     return {function.__name__: function for function in functions}
 
 
-SAME = by_name(dropless, dropping, dense, bfloat16, all_to_first, first_weights)
+SAME = by_name(dropless, dropping, dense, bfloat16, recompute, all_to_first, first_weights)
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +152,8 @@ def test_same_losses_and_gradients(one, several):
         assert_same(history, one["dropless"][1])
     assert_same(several["dropping"], one["dropping"])
     assert_same(several["dense"], one["dense"])
+    assert_same(several["recompute"], one["dropless"][1])
+    assert one["recompute"] == one["dropless"][1]
     # The cases differ from one another, so that agreement says something.
     assert abs(one["dropless"][1][-1][2] - one["dropping"][-1][2]) > 1e-3
 
