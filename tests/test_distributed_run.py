@@ -59,6 +59,17 @@ def test_two_and_then_one(corpus, tmp_path):
     assert_alike(found.heldout, expected.heldout)
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_two_gpus(corpus, tmp_path):
+    """With NCCL, in bfloat16, the losses of one CPU."""
+    expected = train(corpus, tmp_path / "alone", INDEPENDENT)
+    done = torchrun(corpus, tmp_path / "several", "train.device=cuda", "train.precision=bf16")
+    assert done.returncode == 0, done.stderr
+    losses = [[row["loss"] for row in rows(tmp_path / name)] for name in ("several", "alone")]
+    assert losses[0] == pytest.approx(losses[1], rel=0.03)
+    assert len(losses[0]) == expected.steps
+
+
 def test_what_cannot_be_shared_is_said(corpus, tmp_path):
     done = torchrun(corpus, tmp_path / "out", "train.batch_rows=3")
     assert done.returncode != 0
