@@ -15,6 +15,7 @@ Since no job trains in the process that started it, no state goes from one to th
 import fcntl
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -330,7 +331,8 @@ def run_python(script: str, arguments: Sequence[str], log: str, threads: int) ->
 def _quote(value: Any) -> str:
     """A value as Hydra's command line reads it."""
     if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+        # A backslash stands for itself, but before a quote it must be doubled.
+        escaped = re.sub(r"(\\+)(?='|$)", r"\1\1", value).replace("'", "\\'")
         return f"'{escaped}'"
     if isinstance(value, Sequence):
         return f"[{','.join(map(_quote, value))}]"

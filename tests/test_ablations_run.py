@@ -1,0 +1,171 @@
+"""Whole sweeps of toy models: skipped when complete, run again when failed, each on its own."""
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from tokens_scored import documents, make_corpus
+
+from ablations import execute
+from ablations.reading import read_study
+from pipeline import storage
+
+ROOT = Path(execute.ROOT)
+
+
+def run(corpus, output, *overrides):
+    """The command as people give it, in an empty folder."""
+    output.parent.mkdir(exist_ok=True, parents=True)
+    toy = ["train.tokens=512", "train.batch_rows=4", "data.sequence_length=32", "evaluate.every=2"]
+    fixed = ["experiment=smoke", f"corpus={corpus.folder}", f"output={output}", *toy]
+    return subprocess.run(
+        [sys.executable, str(ROOT / "ablations" / "run.py"), *fixed, *overrides],
+        capture_output=True,
+        text=True,
+        cwd=output.parent,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+
+
+def bits(study):
+    return {key: run.heldout["bits"].to_pylist() for key, run in study.runs.items()}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return make_corpus(tmp_path_factory.mktemp("run"), [documents(400, seed=0)])
+
+
+@pytest.fixture(scope="module")
+def whole(corpus, tmp_path_factory):
+    """A finished sweep of two arms and two seeds."""
+    output = tmp_path_factory.mktemp("whole") / "study"
+    ended = run(corpus, output)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return output, ended
+
+
+def test_a_sweep_ends_with_a_verdict_and_a_page(whole):
+    output, ended = whole
+    study = read_study(str(output))
+    assert len(study.runs) == 4
+    assert not study.failed
+    assert "Underpowered: filtered against unfiltered" in ended.stdout
+    assert (output / "report.html").stat().st_size > 10_000
+    assert json.loads((output / "comparison" / "comparison.json").read_bytes())["verdict"]
+    assert sorted(p.name for p in output.parent.iterdir()) == ["study"]  # no litter
+    assert not (output / ".lock").exists()
+
+
+def test_results_say_what_was_spent_scoring_included(whole, corpus):
+    runs = read_study(str(whole[0])).runs
+    filtered, unfiltered = (runs[arm, "", 1].result for arm in ("filtered", "unfiltered"))
+    scored = corpus.bytes[corpus.pool & corpus.filterable].sum()
+    assert filtered.flops - unfiltered.flops == pytest.approx(execute.SCORING_FLOPS * scored)
+    assert runs["filtered", "", 1].curve.flops[-1] == pytest.approx(filtered.flops)
+    assert filtered.tokens == 512
+    assert filtered.kwh == pytest.approx(filtered.wall_seconds * 15 / 3.6e6)
+    assert filtered.config_hash == runs["filtered", "", 2].result.config_hash
+    assert filtered.config_hash != unfiltered.config_hash
+
+
+def test_junk_are_held_out_documents_of_low_score(whole, corpus):
+    heldout = read_study(str(whole[0])).runs["filtered", "", 1].heldout.to_pydict()
+    keys = zip(heldout["source"], heldout["document"], strict=True)
+    bits_of = dict(zip(keys, heldout["bits"], strict=True))
+    junk = {d: b for (source, d), b in bits_of.items() if source == "junk_of_web"}
+    web = {d: b for (source, d), b in bits_of.items() if source == "web"}
+    assert 0 < len(junk) < len(web) / 2
+    assert all(web[document] == value for document, value in junk.items())
+    everything = corpus.ids(np.arange(len(corpus)))
+    score = dict(zip(everything, corpus.column("quality_score").tolist(), strict=True))
+    assert max(score[d] for d in junk) < min(score[d] for d in web.keys() - junk.keys())
+
+
+def test_again_nothing_is_run_what_failed_is_and_a_failure_is_recorded(whole, corpus):
+    output, _ = whole
+    before = bits(read_study(str(output)))
+    failing, kept = output / "filtered" / "seed_2", output / "unfiltered" / "seed_1" / "result.json"
+    (failing / "result.json").unlink()
+    checkpoints = failing / "training" / "checkpoints"
+    for manifest in checkpoints.glob("*/manifest.json"):
+        manifest.write_text("{}")
+    stamp = kept.stat().st_mtime_ns
+    broken = run(corpus, output)
+    assert broken.returncode == 1
+    assert "FAILED filtered seed 2: model/train.py failed: every checkpoint in" in broken.stderr
+    record = json.loads((failing / "failure.json").read_bytes())
+    assert "every checkpoint in" in record["traceback"]
+    assert read_study(str(output)).failed.keys() == {("filtered", "", 2)}
+
+    for path in checkpoints.glob("*"):
+        for file in [*path.iterdir()]:
+            file.unlink()
+        path.rmdir()
+    (failing / "training" / "outcome.json").unlink()
+    mended = run(corpus, output)
+    assert mended.returncode == 0, mended.stdout + mended.stderr
+    assert not (failing / "failure.json").exists()
+    assert kept.stat().st_mtime_ns == stamp
+    # Trained alone, a job comes to the same bits as in company.
+    assert bits(read_study(str(output))) == before
+
+
+def test_other_settings_are_refused_before_anything_runs(whole, corpus):
+    output, _ = whole
+    refused = run(corpus, output, "model.experts=8")
+    assert refused.returncode == 1
+    assert "model.experts: 4 then, 8 now" in refused.stderr
+    assert "choose another output" in refused.stderr
+    assert len(read_study(str(output)).runs) == 4
+
+
+def test_two_runs_of_a_study_at_once_are_refused(whole, corpus):
+    with storage.lock(str(whole[0])):
+        refused = run(corpus, whole[0])
+    assert refused.returncode == 1
+    assert "another run is writing" in refused.stderr
+
+
+def test_a_process_that_outlived_its_run_is_not_disturbed(tmp_path):
+    log = tmp_path / "training.log"
+    script = "import time; print('up', flush=True); time.sleep(60)"
+    with open(log, "ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        orphan = subprocess.Popen([sys.executable, "-c", script], stdout=file)
+    try:
+        with pytest.raises(ValueError, match="of an earlier run that was killed"):
+            execute.run_python("model/train.py", ["--help"], str(log), 1)
+    finally:
+        orphan.kill()
+        orphan.wait()
+
+
+def test_a_failed_process_is_quoted(tmp_path):
+    with pytest.raises(
+        execute.JobFailedError, match=r"model/train\.py failed: data\.arm"
+    ) as failed:
+        execute.run_python("model/train.py", [], str(tmp_path / "a.log"), 1)
+    assert "missing" in failed.value.log
+
+
+def test_paths_survive_hydras_command_line():
+    parser = OverridesParser.create()
+    for value in [
+        "runs/a=b@c/seed_1",
+        "it's",
+        "back\\slash",
+        "end\\",
+        "a,b",
+        ["x", "y z"],
+        None,
+        3,
+    ]:
+        assert parser.parse_override(f"key={execute._quote(value)}").value() == value
