@@ -1,4 +1,5 @@
 # make demo    train a classifier and run the pipeline on real text, end at a page to look at
+# make ablation-demo    then train on filtered and unfiltered text, compare, end at a page
 # make test    style, types and all tests
 # make lock    compute the pinned dependencies anew from pyproject.toml
 
@@ -7,7 +8,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 TEXT := cache/real_text
 
-.PHONY: demo test lint lock clean
+.PHONY: demo ablation-demo test lint lock clean
 
 demo: .venv/data.stamp $(TEXT)/input/web.warc.gz
 	rm -rf demo
@@ -18,6 +19,11 @@ demo: .venv/data.stamp $(TEXT)/input/web.warc.gz
 	    --source web='$(TEXT)/input/web.warc.gz' --source wiki='$(TEXT)/input/wiki.jsonl.gz' \
 	    --filter web --classifier demo/classifier --rule pareto --alpha 9 --seed 0 \
 	    --output demo/scored
+
+ablation-demo: .venv/dev.stamp demo
+	$(BIN)/python model/prepare.py scored=demo/scored output=demo/corpus \
+	    tokenizer.vocabulary=4096 held_out=0.05
+	$(BIN)/python ablations/run.py experiment=demo corpus=demo/corpus output=demo/study
 
 test: lint .venv/dev.stamp
 	$(BIN)/pytest -n 2 --dist worksteal

@@ -1,6 +1,7 @@
 """The pipeline against its peers on the same documents and cores: MB/s, memory, ratios.
 
     python -m venv cache/peers && cache/peers/bin/pip install 'datatrove[io,processing]==0.10.1'
+    pip install orjson
     python benchmarks/throughput.py --megabytes 200 --rounds 3 --workers 1
 
 Real text (benchmarks/real_text.py), repeated with ids and URLs of its own until it is as long as
