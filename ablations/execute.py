@@ -266,6 +266,7 @@ def provenance(job: Job, corpus: Corpus, outcome: Mapping[str, Any]) -> dict[str
         "corpus": {
             "fingerprint": corpus.fingerprint,
             "scored": manifest["scored"],
+            "classifier": manifest["classifier"],
             "shards": {shard["name"]: shard["checksum"] for shard in manifest["shards"]},
             "pool": corpora.tally(corpus, corpus.pool),
         },

@@ -186,6 +186,7 @@ def _manifest(
         "format": corpora.FORMAT,
         "key": key,
         "scored": source.key,
+        "classifier": source.classifier,
         "fingerprint": files.fingerprint(
             codec.fingerprint, config.held_out, [entry["checksum"] for entry in entries]
         ),

@@ -72,12 +72,14 @@ class ScoredShard:
 class Scored:
     """A finished output folder of ``pipeline/run.py`` or ``pipeline/decide.py``.
 
-    ``filtered_sources`` are those whose documents the keep rule could drop; ``complete`` says
-    whether the dropped documents are there too.
+    ``classifier`` is the fingerprint of what scored it; ``filtered_sources`` are those whose
+    documents the keep rule could drop; ``complete`` says whether the dropped documents are there
+    too.
     """
 
     folder: str
     key: str
+    classifier: str
     filtered_sources: tuple[str, ...]
     complete: bool
     shards: tuple[ScoredShard, ...]
@@ -107,6 +109,7 @@ def open_scored(folder: str) -> Scored:
     return Scored(
         folder=folder,
         key=manifest["key"],
+        classifier=manifest["classifier"]["fingerprint"],
         filtered_sources=tuple(sorted({t["source"] for t in tasks if t["filtered"]})),
         complete=manifest["config"]["write"] == "all",
         shards=shards,

@@ -84,6 +84,7 @@ def write_scored(folder, shards, write="all", key="key"):
             tasks.append({"task": task, "shards": [shard] if source == rows[0]["source"] else []})
     tasks.sort(key=lambda task: [shard["name"] for shard in task["shards"]])
     manifest = {"format": 1, "key": key, "config": {"write": write}, "tasks": tasks}
+    manifest["classifier"] = {"fingerprint": "a classifier"}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
 
