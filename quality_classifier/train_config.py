@@ -97,4 +97,4 @@ class TrainConfig:
             raise ValueError("unseen_sources=true is for kind=hashed_linear only")
 
 
-ConfigStore.instance().store(name="train_schema", node=TrainConfig)
+ConfigStore.instance().store(name="classifier_schema", node=TrainConfig)
