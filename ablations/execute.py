@@ -27,7 +27,7 @@ import numpy as np
 import pyarrow as pa
 import yaml
 
-from ablations import arms, results
+from ablations import arms, near_duplicates, results
 from ablations.jobs import Job, hash_of, identity, training_config, uses_scores
 from ablations.results import HELDOUT, Result
 from model import corpus as corpora
@@ -175,8 +175,10 @@ def finish(job: Job, corpus: Corpus, config_hash: str, tasks: pa.Table | None) -
     """Write the results of a trained job by the contract."""
     folder = os.path.join(job.folder, "training")
     outcome = files.read_json(os.path.join(folder, "outcome.json"))
+    near = near_duplicates.of_study(corpus, job.config.output)
     with storage.open_input(os.path.join(folder, "heldout.arrow")) as file:
-        heldout = with_junk(pa.ipc.open_file(file).read_all().cast(HELDOUT), corpus)
+        evaluated = pa.ipc.open_file(file).read_all().cast(HELDOUT)
+    heldout = with_junk(near_duplicates.remove(evaluated, corpus, near), corpus)
     scoring = scoring_flops(job, corpus)
     copy_metrics(folder, job.folder, scoring)
     hardware = job.config.hardware
@@ -188,7 +190,8 @@ def finish(job: Job, corpus: Corpus, config_hash: str, tasks: pa.Table | None) -
         kwh=outcome["wall_seconds"] * hardware.watts * hardware.pue / 3.6e6,
         kwh_basis="estimated",
         heldout=results.bits_per_byte(heldout),
-        provenance=provenance(job, corpus, outcome),
+        provenance=provenance(job, corpus, outcome)
+        | {"near_duplicates_left_out": near_duplicates.by_source(corpus, near)},
         **{
             name: outcome[name]
             for name in (

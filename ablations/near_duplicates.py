@@ -22,9 +22,14 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from model.corpus import Corpus, open_corpus
+from pipeline import storage
 
 IntArray = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
+
+N = 13
+THRESHOLD = 0.5
+"""Of a study: the length of its n-grams (GPT-3's), and what share of them is too much (ours)."""
 
 BATCH_TOKENS = 1 << 20
 
@@ -50,7 +55,34 @@ class NearDuplicates:
         return self.documents[self.share >= self.threshold]
 
 
-def find(corpus: Corpus, n: int = 13, threshold: float = 0.5) -> NearDuplicates:
+def of_study(corpus: Corpus, folder: str) -> NearDuplicates:
+    """What :func:`find` finds, looked for once for a study: it is kept in the study's folder.
+
+    Raises:
+        ValueError: nothing is left of what some source holds out.
+    """
+    path = storage.join(folder, f"near_duplicates-{corpus.fingerprint[:16]}.arrow")
+    if not storage.exists(path):
+        near = find(corpus)
+        table = pa.table({"document": near.documents, "share": near.share})
+        with (
+            storage.open_output(path) as file,
+            pa.ipc.new_file(file, table.schema) as writer,
+        ):
+            writer.write_table(table)
+    with storage.open_input(path) as file:
+        table = pa.ipc.open_file(file).read_all()
+    near = NearDuplicates(table["document"].to_numpy(), table["share"].to_numpy(), THRESHOLD)
+    for source, counts in by_source(corpus, near).items():
+        if counts["held_out"] and counts["held_out"] == counts["near_duplicates"]:
+            raise ValueError(
+                f"every held-out document of {source!r} is a near-duplicate of training text:"
+                " deduplicate the input (pipeline/run.py --deduplicate), or hold out more"
+            )
+    return near
+
+
+def find(corpus: Corpus, n: int = N, threshold: float = THRESHOLD) -> NearDuplicates:
     """Compare every held-out document with the whole raw pool.
 
     Two passes over tokens. What is remembered is the held-out documents' n-grams, 8 bytes each;
@@ -125,8 +157,8 @@ class NearDuplicatesConfig:
     """What the command is told; ``conf/near_duplicates.yaml`` explains the fields."""
 
     corpus: str = MISSING
-    n: int = MISSING
-    threshold: float = MISSING
+    n: int = N
+    threshold: float = THRESHOLD
 
 
 ConfigStore.instance().store(name="near_duplicates_schema", node=NearDuplicatesConfig)

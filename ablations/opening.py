@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ablations import arms, power, results
+from ablations import arms, near_duplicates, power, results
 from ablations.execute import heldout_groups, state
 from ablations.jobs import Job, declaration, identity, stream_of, training_config
 from ablations.pairing import contrast
@@ -35,6 +35,7 @@ def open_study(jobs: Sequence[Job]) -> Declaration:
         training = training_config(job, mixture)
         stream_of(training, corpus)
         state(job, identity(job, training, corpus))
+    near_duplicates.of_study(corpus, config.output)  # once, before jobs run side by side
     results.write_declaration(config.output, declared)
     return declared
 

@@ -28,7 +28,7 @@ import xxhash
 
 from model import files, scored
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 
