@@ -55,7 +55,9 @@ def _row_group(group: Value) -> RowGroup:
     starts, ends, text_bytes = [], [], {}
     for chunk in _list(group, 1):
         column = _struct(chunk)[3]
-        start = min(_int(column, 9), _int(column, 11, _int(column, 9)))
+        # The dictionary's page comes first; 0 stands for a page that is not there.
+        pages = [at for at in (_int(column, 9), _int(column, 11, 0)) if at > 0]
+        start = min(pages, default=0)
         starts.append(start)
         ends.append(start + _int(column, 7))
         name = b".".join(part for part in _list(column, 3) if isinstance(part, bytes))
