@@ -100,7 +100,6 @@ class LadderConfig:
     base: str = MISSING
     experts: str = MISSING
     sizes: str = MISSING
-    hidden: str = MISSING
 
 
 @dataclass
