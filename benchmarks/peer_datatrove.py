@@ -14,8 +14,8 @@ if __name__ == "__main__":
     corpus, model, output, workers = sys.argv[1:]
     LocalPipelineExecutor(
         pipeline=[
-            JsonlReader(corpus, compression="gzip"),
-            FastTextClassifierFilter(model, keep_labels=("positive", 0.5), newline_replacement=" "),
+            JsonlReader(corpus, compression="gzip", glob_pattern="*.jsonl.gz"),
+            FastTextClassifierFilter(model, keep_labels=("curated", 0.5), newline_replacement=" "),
             JsonlWriter(f"{output}/kept"),
         ],
         tasks=16,

@@ -251,7 +251,7 @@ def _loop(path: Path, model: str, output: str) -> None:
     ):
         for line in source:
             labels, scores = predict(json.loads(line)["text"].replace("\n", " "), k=-1)
-            if dict(zip(labels, scores, strict=True))["__label__positive"] >= 0.5:
+            if dict(zip(labels, scores, strict=True))["__label__curated"] >= 0.5:
                 sink.write(line)
 
 
