@@ -12,11 +12,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from pipeline import records, shards, storage
+from pipeline import records, shards, storage, summary_files
 from pipeline.records import Record
-from pipeline.summary import Summary, check_accounting
+from pipeline.summary import check_accounting
 
 NAME = "manifest.json"
 FORMAT = 1
@@ -29,25 +28,23 @@ def write_output(
     rule: Mapping[str, Any],
     classifier: Mapping[str, Any],
     tasks: Sequence[Record],
-    summary: Summary,
+    summaries: Sequence[str],
     duplicate_ids: int,
 ) -> None:
     """Everything beside shards and quarantine, the manifest last; then remove the work folder.
+
+    ``summaries`` are the files that together hold the run's statistics.
 
     Raises:
         RuntimeError: the row accounting of a source does not balance.
     """
     from pipeline.report import write_report  # the page reads what this function writes
 
-    check_accounting(summary["sources"])
     tasks = sorted(tasks, key=lambda record: record.task.stem)
     _remove_strangers(storage.join(output, "shards"), {s.name for t in tasks for s in t.shards})
-    statistics = {}
-    for name, table in summary.items():
-        path = storage.join(output, "statistics", f"{name}.parquet")
-        with storage.open_output(path) as file:
-            pq.write_table(table, file, compression="zstd")
-        statistics[name] = {"rows": table.num_rows, "checksum": shards.checksum(path)}
+    folder = storage.join(output, "statistics")
+    small, rows = summary_files.write_parquet(summaries, folder)
+    check_accounting(small["sources"])
     value = {
         "format": FORMAT,
         "key": key,
@@ -55,9 +52,15 @@ def write_output(
         "config": config,
         "rule": rule,
         "classifier": classifier,
-        "accounting": accounting(summary["sources"]),
+        "accounting": accounting(small["sources"]),
         "duplicate_ids": duplicate_ids,
-        "statistics": statistics,
+        "statistics": {
+            name: {
+                "rows": rows[name],
+                "checksum": shards.checksum(storage.join(folder, f"{name}.parquet")),
+            }
+            for name in rows
+        },
         "tasks": [record.to_json() for record in tasks],
     }
     write_report(output, value)

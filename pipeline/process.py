@@ -19,14 +19,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from pipeline import records, schema, shards, storage
+from pipeline import records, schema, shards, storage, summary_files
 from pipeline.counts import measure
 from pipeline.decision import Rule, keep_draw
 from pipeline.identity import content_hashes, identify
 from pipeline.readers import FieldMap, Quarantined, ReadReport, digest_range, read_batches
 from pipeline.records import Record, Task
 from pipeline.steps import Step, build_steps
-from pipeline.summary import Summary, TaskSummary
+from pipeline.summary import TaskSummary
 from quality_classifier.hashing import xxh3_64
 from quality_classifier.scoring import Classifier, load_classifier
 
@@ -61,6 +61,10 @@ class Sink:
         """The rows of a decided batch that are to be written."""
         return decided.filter(decided["kept"]) if self.write == "kept" else decided
 
+    def save(self, summary: TaskSummary, task: Task) -> None:
+        """Write the statistics of a decided task."""
+        summary_files.write(records.summary_path(self.work, task.stem), summary.tables())
+
 
 @dataclass(frozen=True)
 class Job:
@@ -92,12 +96,13 @@ class Job:
 
 def run_task(
     task: Task, job: Job, rule: Rule | None, folder: str, progress: Progress | None = None
-) -> tuple[Record, Summary]:
+) -> Record:
     """Read, score and (given a ``rule``) decide one input range; write its shards to ``folder``.
 
-    Without a rule every document that no step dropped stands as kept, to be decided later by
-    :func:`decide_task`. With ``job.resume`` a task that is complete is skipped: same key, same
-    content hash of the input, and its outputs still whole.
+    The statistics of a decided task go to its summary file. Without a rule every document that no
+    step dropped stands as kept, to be decided later by :func:`decide_task`. With ``job.resume`` a
+    task that is complete is skipped: same key, same content hash of the input, and its outputs
+    still whole.
     """
     key = job.key(task, None if rule is None else asdict(rule))
     if job.resume:
@@ -108,7 +113,7 @@ def run_task(
             and done.input_digest == digest_range(task.input, storage.open_input)
             and records.intact(done, folder, job.sink.output)
         ):
-            return done, records.load_summary(job.sink.work, task)
+            return done
 
     digest = InputDigest()
     seen = 0
@@ -138,7 +143,8 @@ def run_task(
             batch = score_batch(batch, task, job)
             keys.append(_keys(batch))
             batch = decide_batch(batch, rule or Rule("all"), task.filtered)
-            summary.update(batch)
+            if rule:
+                summary.update(batch)
             writer.write(job.sink.chosen(batch) if rule else batch)
             if progress:
                 progress(batch, digest.size - seen)
@@ -152,9 +158,10 @@ def run_task(
         quarantine.checksum,
         report.skipped,
     )
-    tables = summary.tables()
-    records.save(job.sink.work, record, tables, keys)
-    return record, tables
+    if rule:
+        job.sink.save(summary, task)
+    records.save(job.sink.work, record, keys)
+    return record
 
 
 def decide_task(
@@ -164,9 +171,10 @@ def decide_task(
     rule: Rule,
     duplicates: npt.NDArray[np.int64],
     progress: Progress | None = None,
-) -> tuple[Record, Summary]:
+) -> Record:
     """Decide one task anew from its scored shards; write the decided ones to ``output/shards``.
 
+    The task's statistics go to its summary file.
     ``duplicates`` are the rows of the task (int64, sorted) to drop as exact duplicates.
     """
     task = scored.task
@@ -185,7 +193,8 @@ def decide_task(
                 writer.write(sink.chosen(batch))
                 if progress:
                     progress(batch, 0)
-    return replace(scored, shards=tuple(writer.shards)), summary.tables()
+    sink.save(summary, task)
+    return replace(scored, shards=tuple(writer.shards))
 
 
 def score_batch(batch: pa.RecordBatch, task: Task, job: Job) -> pa.RecordBatch:

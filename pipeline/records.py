@@ -1,8 +1,8 @@
 """What a finished task leaves behind, so that a resumed run can skip it and the end can add it up.
 
 Beside ``manifest.json`` in the making, the folder ``_work`` holds three small files per task:
-``<stem>.summary.arrow`` (its statistics), ``<stem>.keys.arrow`` (its ids and content hashes) and,
-written last, ``<stem>.json``. A task is finished when the last one is there.
+``<stem>.summary.arrow`` (its statistics, once it is decided), ``<stem>.keys.arrow`` (its ids and
+content hashes) and, written last, ``<stem>.json``. A task is finished when the last one is there.
 """
 
 import json
@@ -13,10 +13,9 @@ from typing import Any
 import pyarrow as pa
 import xxhash
 
-from pipeline import schema, shards, storage
+from pipeline import shards, storage
 from pipeline.readers import InputRange
 from pipeline.shards import Shard
-from pipeline.summary import Summary
 
 WORK = "_work"
 
@@ -93,13 +92,14 @@ def quarantine_path(output: str, stem: str) -> str:
     return storage.join(output, "quarantine", f"{stem}.jsonl")
 
 
-def save(work: str, record: Record, summary: Summary, keys: Sequence[pa.RecordBatch]) -> None:
-    """Write a finished task's three files, the JSON last."""
+def summary_path(work: str, stem: str) -> str:
+    """Where the statistics of a decided task are (:mod:`pipeline.summary_files`)."""
+    return storage.join(work, f"{stem}.summary.arrow")
+
+
+def save(work: str, record: Record, keys: Sequence[pa.RecordBatch]) -> None:
+    """Write a finished task's keys and, last, its record."""
     stem = record.task.stem
-    with storage.open_output(storage.join(work, f"{stem}.summary.arrow")) as file:
-        for table in summary.values():
-            with pa.ipc.new_stream(file, table.schema) as writer:
-                writer.write_table(table)
     with (
         storage.open_output(storage.join(work, f"{stem}.keys.arrow")) as file,
         pa.ipc.new_stream(file, KEYS) as writer,
@@ -113,13 +113,6 @@ def load(work: str, task: Task) -> Record | None:
     """The record of a task, or None if it has not finished."""
     path = storage.join(work, f"{task.stem}.json")
     return from_json(json.loads(storage.read_bytes(path))) if storage.exists(path) else None
-
-
-def load_summary(work: str, task: Task) -> Summary:
-    """The statistics of a finished task."""
-    data = pa.py_buffer(storage.read_bytes(storage.join(work, f"{task.stem}.summary.arrow")))
-    source = pa.BufferReader(data)
-    return {name: pa.ipc.open_stream(source).read_all() for name in schema.STATISTICS}
 
 
 def load_keys(work: str, task: Task) -> pa.Table:

@@ -3,14 +3,15 @@
 python pipeline/report.py scored/
 """
 
+import contextlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import page, schema, storage
+from pipeline import page, schema, shards, storage
 from pipeline.data_card import data_card
 from pipeline.manifest import read_manifest
 from pipeline.report_data import headline, megabytes, page_data, share
@@ -37,18 +38,23 @@ def main(arguments: Sequence[str]) -> None:
     print_table(output)
 
 
-def render(manifest: Mapping[str, Any], statistics: Summary) -> str:
+def render(manifest: Mapping[str, Any], statistics: Summary, domains: Iterable[pa.Table]) -> str:
     """The page: HTML that needs no other file. The same arguments give the same text."""
     title = f"Winnow: {headline(statistics['sources'])}"
     scripts = [page.read(name) for name in ("explore.js", "report.js")]
-    data = page_data(manifest, statistics)
+    data = page_data(manifest, statistics, domains)
     return page.assemble(title, page.read("report.html"), scripts, data)
 
 
 def write_report(output: str, manifest: Mapping[str, Any]) -> None:
     """Write ``report.html`` and ``README.md`` of a run whose statistics are in ``output``."""
-    statistics = {name: _read_statistics(output, name) for name in schema.STATISTICS}
-    storage.write_bytes(storage.join(output, PAGE), render(manifest, statistics).encode())
+    statistics = {
+        name: _read_statistics(output, name) for name in schema.STATISTICS if name != "domains"
+    }
+    with _statistics(output, "domains") as file:
+        domains = (file.read_row_group(i) for i in range(file.num_row_groups))
+        html = render(manifest, statistics, domains)
+    storage.write_bytes(storage.join(output, PAGE), html.encode())
     card = data_card(manifest, statistics["sources"])
     storage.write_bytes(storage.join(output, CARD), card.encode())
 
@@ -129,10 +135,17 @@ def _align(rows: Sequence[Sequence[str]], left: int, rules: Sequence[int]) -> li
 
 
 def _read_statistics(output: str, name: str) -> pa.Table:
+    with _statistics(output, name) as file:
+        return file.read()
+
+
+@contextlib.contextmanager
+def _statistics(output: str, name: str) -> Iterator[pq.ParquetFile]:
     path = storage.join(output, "statistics", f"{name}.parquet")
     if not storage.exists(path):
         raise ValueError(f"{path} is missing: {output} is no output of a finished pipeline/run.py")
-    return pq.read_table(pa.BufferReader(storage.read_bytes(path)))
+    with shards.open_mapped(path) as source, pq.ParquetFile(source) as file:
+        yield file
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ others, example texts share a budget, and long lists are cut, always saying what
 
 import json
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,9 +30,12 @@ NAME_CHARACTERS = 300
 Json = dict[str, Any]
 
 
-def page_data(manifest: Mapping[str, Any], statistics: Summary) -> Json:
+def page_data(
+    manifest: Mapping[str, Any], statistics: Summary, domains: Iterable[pa.Table]
+) -> Json:
     """Everything that ``page/report.js`` draws.
 
+    ``domains`` may be many, so they come in parts (:data:`pipeline.schema.DOMAINS`).
     Counts come in threes: documents, bytes, words. ``stops`` are the positions of the control for
     each rule: the grid of the stored keep curves and, where it lies between, the run's own
     parameter (the count there is what the run kept).
@@ -41,9 +44,10 @@ def page_data(manifest: Mapping[str, Any], statistics: Summary) -> Json:
     sources = _fold(_sources(statistics))
     grids = {"pareto": PARETO_GRID.tolist(), "threshold": THRESHOLD_GRID.tolist()}
     _insert_own_stop(rule, grids, sources)
+    largest = _largest_domains([s["name"] for s in sources if len(s["names"]) == 1], domains)
     for source in sources:
+        source["domains"], source["other_domains"] = largest.get(source["name"], ([], None))
         source["name"] = _clip(source["name"])
-        source["domains"], source["other_domains"] = _domains(source["names"], statistics)
         source["groups"] = _groups(source["names"], statistics["groups"])
     _give_examples(sources, statistics["examples"])
     for source in sources:
@@ -210,24 +214,30 @@ def _insert_own_stop(
                 counts.insert(place, own)
 
 
-def _domains(names: Sequence[str], statistics: Summary) -> tuple[list[Any], Json | None]:
-    """The largest domains as ``[name, documents, bytes, kept documents, kept bytes]``."""
-    table = statistics["domains"]
-    table = table.filter(pc.is_in(table["source"], pa.array(names, pa.string())))
+def _largest_domains(
+    sources: Sequence[str], domains: Iterable[pa.Table]
+) -> dict[str, tuple[list[Any], Json | None]]:
+    """Of each source the largest domains, and the sum of its others.
+
+    A domain is ``[name, documents, bytes, kept documents, kept bytes]``.
+    """
     units = [*COUNTS[:2], *KEPT_COUNTS[:2]]
-    if len(names) > 1:
-        table = table.group_by("domain").aggregate([(unit, "sum") for unit in units])
-        table = table.rename_columns(["domain", *units])
-    table = table.sort_by([("documents", "descending"), ("domain", "ascending")])
-    shown = table.slice(0, DOMAINS_SHOWN).select(["domain", *units]).to_pylist()
-    rows = [[_clip(row["domain"]), *(row[unit] for unit in units)] for row in shown]
-    rest = table.slice(DOMAINS_SHOWN)
-    if not rest.num_rows:
-        return rows, None
-    return rows, {
-        "domains": rest.num_rows,
-        "counts": [pc.sum(rest[unit]).as_py() for unit in units],
-    }
+    order = [("documents", "descending"), ("domain", "ascending")]
+    top: dict[str, pa.Table] = {}
+    whole = {source: np.zeros(1 + len(units), np.int64) for source in sources}
+    for part in domains:
+        for source in set(part["source"].unique().to_pylist()) & set(sources):
+            table = _of(part, source).select(["domain", *units])
+            whole[source] += [len(table), *(pc.sum(table[unit]).as_py() for unit in units)]
+            table = pa.concat_tables([table, *([top[source]] if source in top else [])])
+            top[source] = table.take(pc.select_k_unstable(table, DOMAINS_SHOWN, order))
+    found: dict[str, tuple[list[Any], Json | None]] = {}
+    for source, table in top.items():
+        rows = [[_clip(row["domain"]), *(row[u] for u in units)] for row in table.to_pylist()]
+        others, *counts = whole[source] - [len(rows), *np.sum([row[1:] for row in rows], axis=0)]
+        rest = {"domains": int(others), "counts": [int(n) for n in counts]}
+        found[source] = rows, rest if others else None
+    return found
 
 
 def _groups(names: Sequence[str], groups: pa.Table) -> Json:

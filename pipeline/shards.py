@@ -95,14 +95,19 @@ def read_shard(path: str) -> Iterator[pa.RecordBatch]:
     Raises:
         ValueError: the file is no Arrow IPC file or is damaged.
     """
-    local = storage.scheme(path) is None
-    with pa.memory_map(path) if local else storage.open_input(path) as source:
+    with open_mapped(path) as source:
         try:
             reader = pa.ipc.open_file(source)
             for i in range(reader.num_record_batches):
                 yield reader.get_batch(i)
         except pa.ArrowInvalid as error:
             raise ValueError(f"{path} is not a complete Arrow IPC file: {error}") from error
+
+
+def open_mapped(path: str) -> pa.NativeFile:
+    """A file to read with pyarrow, memory-mapped if it is local."""
+    local = storage.scheme(path) is None
+    return pa.memory_map(path) if local else pa.PythonFile(storage.open_input(path), mode="r")
 
 
 def checksum(path: str) -> str:

@@ -4,7 +4,7 @@ A summary is six tables (:data:`pipeline.schema.STATISTICS`). All sums are integ
 associative to the bit and the result does not depend on workers, order or retries.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,8 +44,8 @@ class TaskSummary:
         self._histogram = np.zeros((HISTOGRAM_BINS, 6), np.int64)
         self._pareto = np.zeros((len(PARETO_GRID) + 1, 3), np.int64)
         self._threshold = np.zeros((len(THRESHOLD_GRID) + 1, 3), np.int64)
-        self._domains: list[pa.Table] = []
-        self._groups: list[pa.Table] = []
+        self._domains = _Tally(schema.DOMAINS)
+        self._groups = _Tally(schema.GROUPS)
         self._examples: list[pa.Table] = []
 
     def quarantine(self, records: int = 1) -> None:
@@ -69,15 +69,12 @@ class TaskSummary:
             zero_copy_only=False
         )
         self._count_scores(batch, weights, kept, decided)
+        source = pa.repeat(self._source, len(batch))
         counts = [*weights, *weights * kept]
-        hosts = {"domain": domain(batch["url"])}
-        self._domains.append(_count_by(schema.DOMAINS, self._source, hosts, counts))
+        self._domains.add([source, domain(batch["url"]), *counts])
         for column, value in (("language", batch["language"]), ("length", length(batch["bytes"]))):
-            keys = {"column": column, "value": value.fill_null(NONE)}
-            self._groups.append(_count_by(schema.GROUPS, self._source, keys, counts))
-        if len(self._domains) >= 64:
-            self._domains = [_sum(self._domains, schema.DOMAINS)]
-            self._groups = [_sum(self._groups, schema.GROUPS)]
+            name = pa.repeat(column, len(batch))
+            self._groups.add([source, name, value.fill_null(NONE), *counts])
         self._examples = [
             _best([*self._examples, *_examples(batch, decided, self._rule, self._filtered)])
         ]
@@ -117,8 +114,8 @@ class TaskSummary:
                     "sources": pa.Table.from_pylist(outcomes, schema.SOURCES),
                     "score_histogram": pa.Table.from_pylist(histogram, schema.SCORE_HISTOGRAM),
                     "keep_curves": pa.Table.from_pylist(curves, schema.KEEP_CURVES),
-                    "domains": pa.concat_tables([schema.DOMAINS.empty_table(), *self._domains]),
-                    "groups": pa.concat_tables([schema.GROUPS.empty_table(), *self._groups]),
+                    "domains": self._domains.total(),
+                    "groups": self._groups.total(),
                     "examples": pa.concat_tables([schema.EXAMPLES.empty_table(), *self._examples]),
                 }
             ]
@@ -156,19 +153,33 @@ class TaskSummary:
             self._threshold += _bincount(stops, weights, len(self._threshold))
 
 
-def merge(summaries: Iterable[Summary]) -> Summary:
+def merge(summaries: Sequence[Summary]) -> Summary:
     """One summary of all, canonically sorted: the same whatever the order or grouping."""
-    parts = list(summaries)
     merged = {}
-    for name, table_schema in schema.STATISTICS.items():
-        tables = [part[name] for part in parts]
-        merged[name] = _best(tables) if name == "examples" else _sum(tables, table_schema)
+    for name in summaries[0]:
+        tables = [summary[name] for summary in summaries]
+        if name == "examples":
+            merged[name] = _best(tables)
+        else:
+            merged[name] = add_up(tables, schema.STATISTICS[name])
     return merged
 
 
-def empty() -> Summary:
-    """The summary of nothing: the identity of :func:`merge`."""
-    return {name: table_schema.empty_table() for name, table_schema in schema.STATISTICS.items()}
+def add_up(tables: Sequence[pa.Table], table_schema: pa.Schema) -> pa.Table:
+    """Add up the int64 columns of rows with equal keys (all other columns); sorted by key."""
+    keys = keys_of(table_schema)
+    sums = [name for name in table_schema.names if name not in keys]
+    grouped = pa.concat_tables(tables).group_by(keys).aggregate([(name, "sum") for name in sums])
+    ordered = grouped.sort_by([(key, "ascending") for key in keys])
+    return pa.table(
+        [ordered[key] for key in keys] + [ordered[f"{name}_sum"] for name in sums],
+        schema=table_schema,
+    )
+
+
+def keys_of(table_schema: pa.Schema) -> list[str]:
+    """The columns that say what a row counts; all others are int64 sums."""
+    return [field.name for field in table_schema if not pa.types.is_int64(field.type)]
 
 
 def check_accounting(sources: pa.Table) -> None:
@@ -184,6 +195,29 @@ def check_accounting(sources: pa.Table) -> None:
                 )
 
 
+class _Tally:
+    """Rows of a table, added up now and then: memory grows with its keys, not with its rows."""
+
+    def __init__(self, table_schema: pa.Schema) -> None:
+        self._schema = table_schema
+        self._tables = [table_schema.empty_table()]
+        self._rows = 0
+        self._limit = 1 << 16
+
+    def add(self, columns: Sequence[Any]) -> None:
+        """Append n rows, given as one array [n] per column."""
+        self._tables.append(pa.table(columns, schema=self._schema))
+        self._rows += self._tables[-1].num_rows
+        if self._rows > self._limit:
+            self._tables = [self.total()]
+            self._rows = self._tables[0].num_rows
+            self._limit = 2 * self._rows + (1 << 16)
+
+    def total(self) -> pa.Table:
+        """One row per key, sorted."""
+        return add_up(self._tables, self._schema)
+
+
 def _named(names: list[str], values: Counts) -> dict[str, int]:
     return {name: int(value) for name, value in zip(names, values, strict=True)}
 
@@ -192,30 +226,6 @@ def _bincount(bins: npt.NDArray[np.int64], weights: Counts, length: int) -> Coun
     # float64 sums of integers are exact below 2^53.
     columns = [np.bincount(bins, row, minlength=length) for row in weights]
     return np.stack(columns, axis=1).astype(np.int64)
-
-
-def _sum(tables: list[pa.Table], table_schema: pa.Schema) -> pa.Table:
-    """Add up the int64 columns of rows with equal keys (all other columns); sorted by key."""
-    sums = [field.name for field in table_schema if pa.types.is_int64(field.type)]
-    keys = [name for name in table_schema.names if name not in sums]
-    grouped = pa.concat_tables(tables).group_by(keys).aggregate([(name, "sum") for name in sums])
-    ordered = grouped.sort_by([(key, "ascending") for key in keys])
-    return pa.table(
-        [ordered[key] for key in keys] + [ordered[f"{name}_sum"] for name in sums],
-        schema=table_schema,
-    )
-
-
-def _count_by(
-    table_schema: pa.Schema, source: str, keys: Mapping[str, Any], counts: Sequence[Counts]
-) -> pa.Table:
-    """Counts (each int64 [n]) summed by keys; a key is an array [n] or the one value of all."""
-    n = len(counts[0])
-    columns = [
-        value if isinstance(value, pa.Array) else pa.array(np.full(n, value))
-        for value in (source, *keys.values())
-    ]
-    return _sum([pa.table([*columns, *counts], schema=table_schema)], table_schema)
 
 
 def _examples(

@@ -1,12 +1,13 @@
 """The pipeline as Beam sees it: small things flow between steps, text never does.
 
-    Tasks -> ScoreTasks -> [Solve, FindDuplicates -> DecideTasks] -> WriteOutput
+    Tasks -> ScoreTasks -> [Solve, FindDuplicates -> DecideTasks] -> MergeStatistics -> WriteOutput
 
 With a known rule and no deduplication, tasks are decided while they are scored and the bracket is
-left out. Every element is a task, its record and its statistics: a few kilobytes.
+left out. Every element is a task or its record: a kilobyte. Statistics stay in files.
 """
 
 import functools
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,16 +18,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.metrics import Metrics
 
-from pipeline import duplicates, manifest, records, shards, solve, storage
-from pipeline import summary as statistics
+from pipeline import duplicates, manifest, records, shards, solve, storage, summary_files
 from pipeline.config import Decision
 from pipeline.decision import Rule
 from pipeline.process import Job, Sink, decide_task, run_task
 from pipeline.progress import heartbeat
 from pipeline.records import Record, Task
-from pipeline.summary import Summary
-
-Scored = tuple[Record, Summary]
 
 
 def build(
@@ -54,7 +51,7 @@ def build(
         used = scored | "Solve" >> Solve(decision, staged)
         repeats = scored | "FindDuplicates" >> FindDuplicates(sink, decision.deduplicate)
         decided = decide(scored, repeats, used, sink, staged)
-    write(decided, used, duplicate_ids, sink.output, about)
+    write(decided, used, duplicate_ids, sink, len(tasks), about)
 
 
 def build_decide(
@@ -67,12 +64,12 @@ def build_decide(
     about: Mapping[str, Any],
 ) -> None:
     """Add the graph that decides anew from the shards of a finished run."""
-    records_in = pipeline | "Scored" >> beam.Create([(record, {}) for record in scored])
+    records_in = pipeline | "Scored" >> beam.Create(scored)
     used = records_in | "Solve" >> Solve(decision, scored_folder)
     none = pipeline | "NoDuplicates" >> beam.Create([]).with_output_types(tuple[str, Any])
     decided = decide(records_in, none, used, sink, scored_folder)
     count = pipeline | "DuplicateIds" >> beam.Create([duplicate_ids])
-    write(decided, used, count, sink.output, about)
+    write(decided, used, count, sink, len(scored), about)
 
 
 def _spread(tasks: beam.PCollection) -> beam.PCollection:
@@ -116,7 +113,7 @@ class _Counting(beam.DoFn):
 
 
 class ScoreTask(_Counting):
-    """Task in, (record, statistics) out; :func:`pipeline.process.run_task` does the work."""
+    """Task in, record out; :func:`pipeline.process.run_task` does the work."""
 
     def __init__(self, job: Job, rule: Rule | None, folder: str) -> None:
         super().__init__("score", job.sink.output)
@@ -124,15 +121,15 @@ class ScoreTask(_Counting):
         self._rule = rule
         self._folder = folder
 
-    def process(self, task: Task) -> Iterator[Scored]:
+    def process(self, task: Task) -> Iterator[Record]:
         """Score one task."""
-        record, summary = run_task(task, self._job, self._rule, self._folder, self._count)
+        record = run_task(task, self._job, self._rule, self._folder, self._count)
         self._finished(record)
-        yield record, summary
+        yield record
 
 
 class DecideTask(_Counting):
-    """Scored record in, decided (record, statistics) out."""
+    """Scored record in, decided record out."""
 
     def __init__(self, sink: Sink, folder: str) -> None:
         super().__init__("decide", sink.output)
@@ -143,7 +140,7 @@ class DecideTask(_Counting):
         self,
         element: tuple[str, tuple[Iterable[Record], Iterable[npt.NDArray[np.int64]]]],
         rule: Rule,
-    ) -> Iterator[Scored]:
+    ) -> Iterator[Record]:
         """Decide one task."""
         _, (found, repeats) = element
         (record,) = found
@@ -160,7 +157,7 @@ def decide(
     folder: str,
 ) -> beam.PCollection:
     """Decide every scored task under the one rule, dropping the repeats found in it."""
-    by_stem = scored | "ByStem" >> beam.Map(lambda pair: (pair[0].task.stem, pair[0]))
+    by_stem = scored | "ByStem" >> beam.Map(lambda record: (record.task.stem, record))
     return (
         (by_stem, repeats)
         | "WithRepeats" >> beam.CoGroupByKey()
@@ -178,7 +175,7 @@ class Solve(beam.PTransform):
         self._folder = folder
 
     def expand(self, scored: beam.PCollection) -> beam.PCollection:
-        """(record, statistics) in, one Rule out."""
+        """Records in, one Rule out."""
         decision = self._decision
         known = decision.known_rule()
         if known:
@@ -191,9 +188,8 @@ class Solve(beam.PTransform):
         )
 
 
-def sketch_task(scored: Scored, folder: str, decision: Decision) -> solve.Sketch:
+def sketch_task(record: Record, folder: str, decision: Decision) -> solve.Sketch:
     """The sketch of one task; nothing is read of sources that are taken whole."""
-    record = scored[0]
     batches = (
         batch
         for shard in (record.shards if record.task.filtered else ())
@@ -215,7 +211,7 @@ class FindDuplicates(beam.PTransform):
         self._wanted = wanted
 
     def expand(self, scored: beam.PCollection) -> beam.PCollection:
-        """(record, statistics) in, (stem, int64 rows) out."""
+        """Records in, (stem, int64 rows) out."""
         if not self._wanted:
             return scored | beam.FlatMap(lambda _: ()).with_output_types(tuple[str, Any])
         work = self._work
@@ -223,8 +219,8 @@ class FindDuplicates(beam.PTransform):
             scored
             | "Keys"
             >> beam.FlatMap(
-                lambda pair: duplicates.content_keys(
-                    pair[0].task, records.load_keys(work, pair[0].task)
+                lambda record: duplicates.content_keys(
+                    record.task, records.load_keys(work, record.task)
                 )
             )
             | "Meet" >> beam.GroupByKey()
@@ -247,13 +243,13 @@ class CountDuplicateIds(beam.PTransform):
         self._work = sink.work
 
     def expand(self, scored: beam.PCollection) -> beam.PCollection:
-        """(record, statistics) in, one int out."""
+        """Records in, one int out."""
         work = self._work
         return (
             scored
             | "Keys"
             >> beam.FlatMap(
-                lambda pair: duplicates.id_keys(pair[0].task, records.load_keys(work, pair[0].task))
+                lambda record: duplicates.id_keys(record.task, records.load_keys(work, record.task))
             )
             | "Meet" >> beam.GroupByKey()
             | "Count"
@@ -262,55 +258,30 @@ class CountDuplicateIds(beam.PTransform):
         )
 
 
-class MergeStatistics(beam.CombineFn):
-    """All records in a list and all statistics in one."""
-
-    _TOGETHER = 64  # merging this many at once costs little more than merging two
-
-    def create_accumulator(self) -> tuple[list[Record], list[Summary]]:
-        """Nothing yet: records, and statistics that are still to be merged."""
-        return [], []
-
-    def add_input(
-        self, total: tuple[list[Record], list[Summary]], scored: Scored
-    ) -> tuple[list[Record], list[Summary]]:
-        """One more task."""
-        return self.merge_accumulators([total, ([scored[0]], [scored[1]])])
-
-    def merge_accumulators(
-        self, totals: Iterable[tuple[list[Record], list[Summary]]]
-    ) -> tuple[list[Record], list[Summary]]:
-        """The parts of several workers."""
-        first, *others = totals
-        for found, summaries in others:
-            first[0].extend(found)
-            first[1].extend(summaries)
-        if len(first[1]) >= self._TOGETHER:
-            first[1][:] = [statistics.merge(first[1])]
-        return first
-
-    def extract_output(
-        self, total: tuple[list[Record], list[Summary]]
-    ) -> tuple[list[Record], Summary]:
-        """Everything in one."""
-        return total[0], statistics.merge([statistics.empty(), *total[1]])
+MERGED_TOGETHER = 64
+"""Summary files that one worker merges. Beyond 64² tasks it is their number's square root."""
 
 
 def write(
     decided: beam.PCollection,
     rule: beam.PCollection,
     duplicate_ids: beam.PCollection,
-    output: str,
+    sink: Sink,
+    n_tasks: int,
     about: Mapping[str, Any],
 ) -> None:
-    """Merge everything and write the rest of the output, the manifest last."""
+    """Merge the statistics, group by group and then all, and write the rest, the manifest last."""
+    together = max(MERGED_TOGETHER, math.isqrt(n_tasks) + 1)
     _ = (
         decided
-        | "Merge" >> beam.CombineGlobally(MergeStatistics())
+        | "Group" >> beam.Map(lambda record: (record.task.order // together, record))
+        | "Groups" >> beam.GroupByKey()
+        | "MergeStatistics" >> beam.Map(merge_statistics, sink.work)
+        | "AllGroups" >> beam.combiners.ToList()
         | "WriteOutput"
         >> beam.Map(
             _write_output,
-            output,
+            sink.output,
             about,
             beam.pvalue.AsSingleton(rule),
             beam.pvalue.AsSingleton(duplicate_ids),
@@ -318,8 +289,17 @@ def write(
     )
 
 
+def merge_statistics(group: tuple[int, Iterable[Record]], work: str) -> tuple[str, list[Record]]:
+    """Merge the summary files of some tasks into one; returns its path, and the records."""
+    number, found = group
+    tasks = sorted(found, key=lambda record: record.task.order)
+    path = records.summary_path(work, f"group-{number:05d}")
+    summary_files.merge_files([records.summary_path(work, t.task.stem) for t in tasks], path)
+    return path, tasks
+
+
 def _write_output(
-    total: tuple[list[Record], Summary],
+    groups: Sequence[tuple[str, list[Record]]],
     output: str,
     about: Mapping[str, Any],
     rule: Rule,
@@ -328,8 +308,8 @@ def _write_output(
     manifest.write_output(
         output,
         rule={"name": rule.name, "parameter": rule.parameter},
-        tasks=total[0],
-        summary=total[1],
+        tasks=[record for _, tasks in groups for record in tasks],
+        summaries=sorted(path for path, _ in groups),
         duplicate_ids=duplicate_ids,
         **about,
     )

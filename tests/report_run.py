@@ -5,14 +5,14 @@ from dataclasses import asdict
 import numpy as np
 import pyarrow as pa
 
-from pipeline import manifest, schema, shards, storage
+from pipeline import manifest, schema, shards, storage, summary_files
 from pipeline.counts import measure
 from pipeline.decision import keep_draw
 from pipeline.identity import content_hashes
 from pipeline.process import decide_batch
 from pipeline.readers import InputRange
 from pipeline.records import Record, Task
-from pipeline.summary import TaskSummary, merge
+from pipeline.summary import TaskSummary
 
 CARD = {
     "kind": "hashed_linear",
@@ -70,12 +70,13 @@ def write_run(output, batches, rule, filtered, quarantined=0, card=CARD, write="
         summary = TaskSummary(source, source in filtered, rule)
         summary.update(decided)
         summary.quarantine(quarantined)
-        summaries.append(summary.tables())
         place = InputRange(f"input/{source}.jsonl.gz", 0, None, 1000 + order)
         task = Task(source, source in filtered, place, 0, 1, order)
         folder = storage.join(str(output), "shards")
         with shards.ShardWriter(folder, task.stem, batch.schema, 1 << 30, "lz4") as writer:
             writer.write(decided if write == "all" else decided.filter(decided["kept"]))
+        summaries.append(storage.join(str(output), "_work", f"{task.stem}.summary.arrow"))
+        summary_files.write(summaries[-1], summary.tables())
         tasks.append(Record(task, "key", "0" * 32, tuple(writer.shards), quarantined, None))
     storage.write_json(storage.join(str(output), "_work", "run.json"), {})
     manifest.write_output(
@@ -93,7 +94,7 @@ def write_run(output, batches, rule, filtered, quarantined=0, card=CARD, write="
         rule=asdict(rule),
         classifier={"path": "classifier/", "fingerprint": "f00d", "card": card},
         tasks=tasks,
-        summary=merge(summaries),
+        summaries=summaries,
         duplicate_ids=0,
     )
     return manifest.read_manifest(str(output))

@@ -1,14 +1,17 @@
 """Statistics against plain Python loops over the documents."""
 
+import tempfile
+from unittest import mock
 from urllib.parse import urlsplit
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import schema
+from pipeline import schema, summary_files
 from pipeline.decision import Rule
 from pipeline.process import decide_batch
 from pipeline.summary import (
@@ -17,7 +20,6 @@ from pipeline.summary import (
     THRESHOLD_GRID,
     TaskSummary,
     check_accounting,
-    empty,
     merge,
 )
 from quality_classifier.audit import domain
@@ -137,17 +139,19 @@ def test_tables_are_what_plain_loops_count(rows, rule, quarantined, cut):
     assert {k: short[k] for k in total([])} == total(rows)
 
 
-@given(st.lists(st.tuples(documents, st.integers(0, 5)), max_size=4), rules, st.randoms())
+@given(
+    st.lists(st.tuples(documents, st.integers(0, 5)), min_size=1, max_size=4), rules, st.randoms()
+)
 @settings(deadline=None, max_examples=30)
 def test_merging_is_exact_in_any_order_and_grouping(parts, rule, random):
     summaries, first = [], 0
     for rows, quarantined in parts:
         summaries.append(summarise([as_batch(rows, first)], rule, quarantined))
         first += len(rows)
-    once = merge(summaries) if summaries else empty()
+    once = merge(summaries)
     random.shuffle(summaries)
-    stepwise = empty()
-    for summary in summaries:
+    stepwise = summaries[0]
+    for summary in summaries[1:]:
         stepwise = merge([stepwise, summary])
     assert all(once[name].equals(stepwise[name]) for name in once)
     together, first = TaskSummary("web", True, rule), 0
@@ -155,10 +159,38 @@ def test_merging_is_exact_in_any_order_and_grouping(parts, rule, random):
         together.update(decide_batch(as_batch(rows, first), rule, True))
         together.quarantine(quarantined)
         first += len(rows)
-    if parts:
-        # An outcome that nothing had is no row in a part, but may be a zero in the whole.
-        assert merge([empty(), together.tables()])["keep_curves"].equals(once["keep_curves"])
-        assert together.tables()["examples"].equals(once["examples"])
+    # An outcome that nothing had is no row in a part, but may be a zero in the whole.
+    for name in ("keep_curves", "domains", "groups", "examples"):
+        assert together.tables()[name].equals(once[name])
+
+
+@given(st.lists(documents, min_size=1, max_size=5), st.integers(1, 4), st.integers(1, 5))
+@settings(deadline=None, max_examples=30)
+def test_merging_files_as_streams_is_merging_in_memory(parts, batch_rows, together):
+    rule, first = Rule("pareto", 2.0), 0
+    summaries = []
+    for rows in parts:
+        rows = [row | {"host": f"{row['host']}{i % 7}"} for i, row in enumerate(rows)]
+        summaries.append(summarise([as_batch(rows, first)], rule))
+        first += len(rows)
+    expected = merge(summaries)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.object(summary_files, "BATCH_ROWS", batch_rows),
+        mock.patch.object(summary_files, "ROW_GROUP_ROWS", batch_rows + 1),
+    ):
+        paths = [f"{folder}/{i}.arrow" for i in range(len(summaries))]
+        for path, summary in zip(paths, summaries, strict=True):
+            summary_files.write(path, summary)
+        groups = [paths[i : i + together] for i in range(0, len(paths), together)]
+        for i, group in enumerate(groups):
+            summary_files.merge_files(group, f"{folder}/group-{i}.arrow")
+        merged = [f"{folder}/group-{i}.arrow" for i in range(len(groups))]
+        small, rows = summary_files.write_parquet(merged, folder)
+        found = {name: pq.read_table(f"{folder}/{name}.parquet") for name in expected}
+    assert found == expected
+    assert rows == {name: table.num_rows for name, table in expected.items()}
+    assert small == {name: table for name, table in expected.items() if name != "domains"}
 
 
 def test_examples_are_few_of_each_kind_and_nearest_the_decision_first():

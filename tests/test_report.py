@@ -127,9 +127,20 @@ def test_the_largest_domains_and_the_sum_of_the_others_make_the_whole(run):
     assert shown == sorted((e[0] for e in expected.values()), reverse=True)[: len(shown)]
 
 
+def test_the_largest_domains_do_not_depend_on_how_the_table_is_cut(run):
+    output, _, manifest = run
+    statistics = statistics_of(output)
+    domains = statistics["domains"]
+    whole = page_data(manifest, statistics, [domains])
+    for rows in (1, 7, 100):
+        parts = [domains.slice(i, rows) for i in range(0, len(domains), rows)]
+        assert page_data(manifest, statistics, parts) == whole
+
+
 def test_groups_are_those_of_the_statistics_with_wilsons_interval(run):
     output, _, manifest = run
-    shown = page_data(manifest, statistics_of(output))["sources"]
+    statistics = statistics_of(output)
+    shown = page_data(manifest, statistics, [statistics["domains"]])["sources"]
     for row in statistics_of(output)["groups"].to_pylist():
         (source,) = [s for s in shown if s["name"] == row["source"]]
         (found,) = [g for g in source["groups"][row["column"]] if g[0] == row["value"]]
@@ -167,7 +178,7 @@ def test_the_page_of_a_huge_run_stays_small_and_its_sums_exact(run):
     value["rule"] = {"name": "pareto", "parameter": 1.05}
     value["tasks"] *= 3000
     value["classifier"]["card"] = {"rows": ["x" * 100] * 10_000}
-    html = report.render(value, statistics)
+    html = report.render(value, statistics, [statistics["domains"]])
     assert len(html.encode()) < 3_000_000
     data = embedded(html)
     assert len(data["sources"]) == SOURCES_SHOWN
@@ -230,7 +241,9 @@ def test_the_same_run_gives_the_same_bytes(run):
     assert {name: (output / name).read_bytes() for name in before} == before
     # The value is told before it is written; the file has its keys sorted.
     shuffled = dict(reversed(list(value.items())))
-    assert report.render(shuffled, statistics_of(output)).encode() == before[report.PAGE]
+    statistics = statistics_of(output)
+    html = report.render(shuffled, statistics, [statistics["domains"]])
+    assert html.encode() == before[report.PAGE]
 
 
 def test_the_table_of_the_terminal(run, capsys):
@@ -362,5 +375,5 @@ def test_the_command_refuses_what_is_no_run(tmp_path):
 
 def test_a_card_that_is_too_long_is_named_not_dropped(run):
     value = {**run[2], "classifier": {**run[2]["classifier"], "card": {"x": "y" * 200_000}}}
-    data = page_data(value, statistics_of(run[0]))
+    data = page_data(value, statistics_of(run[0]), [])
     assert "see manifest.json" in data["classifier"]["card"]

@@ -343,7 +343,7 @@ def test_a_run_in_which_nothing_could_be_read(chromium, run, tmp_path):
         schema.KEEP_CURVES,
     )
     path = tmp_path / "report.html"
-    path.write_text(report.render(value, statistics))
+    path.write_text(report.render(value, statistics, [statistics["domains"]]))
     with opened(chromium, path) as page:
         assert shown_yield(page) == {"web": [0, 0, 0]}
         turn_to(page, "threshold", 0.5)
