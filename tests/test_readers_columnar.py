@@ -255,6 +255,26 @@ def test_what_cannot_be_opened_is_one_record(tmp_path, form):
     assert [b.reason for b in bad] == ["corrupt_parquet" if form == "parquet" else "corrupt_arrow"]
 
 
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+def test_a_file_that_cannot_be_read_in_parts_is_not_read_once_for_every_part(tmp_path, form):
+    """The footer tells where the parts are, but pyarrow cannot decode the schema in it."""
+    path = write(table(30), tmp_path / "x", form)
+    pieces = plan_ranges(path, split_bytes=1)
+    assert len(pieces) > 5
+    octets = bytearray((tmp_path / "x").read_bytes())
+    if form == "parquet":
+        octets[octets.rindex(b"ARROW:schema") + 20] = ord("!")  # no base64
+    else:
+        octets[octets.rindex(b"other")] = 0xFF  # no UTF-8
+    (tmp_path / "x").write_bytes(octets)
+    rows, bad = read(path, split_bytes=1)
+    assert [row["id"] for row in rows] == ([f"0-{i}" for i in range(30)] if form == "arrow" else [])
+    assert len(bad) == 1
+    for piece in pieces:
+        with pytest.raises(ValueError, match="changed since the run began"):
+            list(read_batches(piece, FieldMap(), on_quarantine=bad.append))
+
+
 def test_an_arrow_file_whose_writer_was_stopped(tmp_path):
     path = tmp_path / "x"
     data = table(30)

@@ -10,7 +10,7 @@ from typing import BinaryIO, NamedTuple
 
 import pyarrow as pa
 
-from pipeline.readers.columns import check_end, documents, wanted_columns
+from pipeline.readers.columns import check_end, check_whole, documents, wanted_columns
 from pipeline.readers.contract import FieldMap, InputRange, Quarantine
 from pipeline.readers.source import DAMAGE, Source
 
@@ -48,17 +48,13 @@ def read_arrow(
         ValueError: the text column is not there, or is no string.
         OSError: the file cannot be read.
     """
-    footer = _footer(stream)
     source = Source(stream)
-    try:
-        file = pa.ipc.open_file(source.arrow()) if footer else None
-        _ = file and file.schema.names  # decodes them
-    except DAMAGE:
-        source.check()
-        file = None
-    if footer is None or file is None or file.num_record_batches != len(footer.batches):
+    opened = _open(stream, source)
+    if opened is None:
+        check_whole(piece)
         yield from _read_stream(stream, source, piece.path, fields, quarantine, max_bytes)
         return
+    footer, file = opened
     columns = wanted_columns(file.schema, piece.path, fields)
     row = sum(_row_count(stream, block) for block in footer.batches[: piece.start])
     end = check_end(piece, len(footer.batches))
@@ -74,6 +70,20 @@ def read_arrow(
         else:
             yield from documents(table, row, fields, quarantine, max_bytes)
             row += len(table)
+
+
+def _open(stream: BinaryIO, source: Source) -> tuple[_Footer, pa.ipc.RecordBatchFileReader] | None:
+    """A file that can be read by record batches; None for any other, and for a stream."""
+    footer = _footer(stream)
+    if footer is None:
+        return None
+    try:
+        file = pa.ipc.open_file(source.arrow())
+        _ = file.schema.names  # decodes them
+    except DAMAGE:
+        source.check()
+        return None
+    return (footer, file) if file.num_record_batches == len(footer.batches) else None
 
 
 def _read_stream(
@@ -114,9 +124,9 @@ def _read_stream(
 
 
 def batch_sizes(stream: BinaryIO) -> list[int]:
-    """The stored bytes of each record batch of a file; empty if the footer is damaged."""
-    footer = _footer(stream)
-    return [block.size for block in footer.batches] if footer else []
+    """The stored bytes of each record batch; empty if it can only be read from start to end."""
+    opened = _open(stream, Source(stream))
+    return [block.size for block in opened[0].batches] if opened else []
 
 
 def regions(stream: BinaryIO, start: int, end: int) -> list[tuple[int, int]]:

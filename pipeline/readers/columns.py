@@ -48,8 +48,22 @@ def check_end(piece: InputRange, count: int) -> int:
     if piece.end is None:
         return count
     if piece.end > count:
-        raise ValueError(f"{piece.path} has changed since the run began: start it anew")
+        raise _changed(piece)
     return piece.end
+
+
+def check_whole(piece: InputRange) -> None:
+    """Refuse a part of a file that can only be read as a whole: it was sound when it was planned.
+
+    Raises:
+        ValueError: the range is not the whole file.
+    """
+    if piece.end is not None:
+        raise _changed(piece)
+
+
+def _changed(piece: InputRange) -> ValueError:
+    return ValueError(f"{piece.path} has changed since the run began: start it anew")
 
 
 def documents(

@@ -6,9 +6,9 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.readers.columns import BATCH_BYTES, check_end, documents, wanted_columns
+from pipeline.readers.columns import BATCH_BYTES, check_end, check_whole, documents, wanted_columns
 from pipeline.readers.contract import FieldMap, InputRange, Quarantine
-from pipeline.readers.parquet_footer import RowGroup, read_footer
+from pipeline.readers.parquet_footer import Footer, RowGroup, read_footer
 from pipeline.readers.source import DAMAGE, Source
 
 _MAX_ROWS = 1 << 13  # the size of a column is not that of its text: a dictionary holds each once
@@ -27,21 +27,15 @@ def read_parquet(
         OSError: the file cannot be read.
     """
     footer = read_footer(stream)
-    if footer is None:
-        quarantine.add(0, "record", "corrupt_parquet", "the footer is damaged or not there")
-        return
     source = Source(stream)
     try:
-        file = pq.ParquetFile(
-            source.arrow(), pre_buffer=False, buffer_size=1 << 20, page_checksum_verification=True
-        )
-        _ = file.schema_arrow.names  # decodes them
+        groups, file = _open(footer, source)
     except DAMAGE as error:
         source.check()
+        check_whole(piece)
         quarantine.add(0, "record", "corrupt_parquet", f"cannot be opened: {error}")
         return
     columns = wanted_columns(file.schema_arrow, piece.path, fields)
-    groups = footer.groups
     for index in range(piece.start, check_end(piece, len(groups))):
         row = sum(group.rows for group in groups[:index])
         last = row + groups[index].rows - 1
@@ -60,6 +54,21 @@ def read_parquet(
             row += len(table)
 
 
+def _open(footer: Footer | None, source: Source) -> tuple[list[RowGroup], pq.ParquetFile]:
+    """The row groups of a file, and the file.
+
+    Raises:
+        Exception: one of :data:`DAMAGE`; the file cannot be opened.
+    """
+    if footer is None:
+        raise ValueError("the footer is damaged or not there")
+    file = pq.ParquetFile(
+        source.arrow(), pre_buffer=False, buffer_size=1 << 20, page_checksum_verification=True
+    )
+    _ = file.schema_arrow.names  # decodes them
+    return footer.groups, file
+
+
 def _tables(
     file: pq.ParquetFile, index: int, group: RowGroup, columns: list[str], fields: FieldMap
 ) -> Iterator[pa.RecordBatch]:
@@ -74,9 +83,15 @@ def _tables(
 
 
 def group_sizes(stream: BinaryIO) -> list[int]:
-    """The stored bytes of each row group; empty if the footer is damaged."""
+    """The stored bytes of each row group; empty if the file cannot be opened."""
     footer = read_footer(stream)
-    return [group.end - group.start for group in footer.groups] if footer else []
+    source = Source(stream)
+    try:
+        groups, _ = _open(footer, source)
+    except DAMAGE:
+        source.check()
+        return []
+    return [group.end - group.start for group in groups]
 
 
 def regions(stream: BinaryIO, start: int, end: int) -> list[tuple[int, int]]:
