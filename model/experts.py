@@ -3,13 +3,15 @@
 ``experts(x_RM, ends_E, w_in_EMH, w_out_EHM, activation, may_drop) -> y_RM``: row r of expert e
 becomes ``activation(x_r @ w_in[e]) @ w_out[e]``. Rows come sorted by expert; ``ends_E`` (int32) is
 where each expert's rows end. Rows from ``ends_E[-1]`` on belong to nobody: their result and their
-gradient are zero. ``may_drop=False`` promises that there are none. Three backends give the same
-result to rounding:
+gradient are zero. ``may_drop=False`` promises that there are none. Products are made in the rows'
+dtype, in which weights come, or in float32. The backends give the same result to rounding:
 
 ============  ==========================================================================
 ``loop``      one product per expert; the reference, for any dtype and any alignment
 ``padded``    every expert filled up to the fullest one, then batched products
 ``grouped``   ``torch.nn.functional.grouped_mm``: no padding, no loop, no host sync on CUDA
+``cpu``       :mod:`model.cpu_experts`: a loop that keeps to the cache
+``fastest``   ``cpu`` on a CPU, else ``grouped``
 ============  ==========================================================================
 
 Traps that these paths step around, each with a test: a stacked weight indexed in a loop makes a
@@ -28,8 +30,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.config import ExpertActivation
+from model.cpu_experts import cpu_experts
 
-Backend = Literal["loop", "padded", "grouped"]
+Backend = Literal["loop", "padded", "grouped", "cpu", "fastest"]
 Activation = Callable[[Tensor], Tensor]
 Experts = Callable[[Tensor, Tensor, Tensor, Tensor, Activation, bool], Tensor]
 
@@ -52,7 +55,7 @@ def loop_experts(
     counts = [end - start for start, end in zip([0, *ends], ends, strict=False)]
     pieces = x_RM[: ends[-1]].split(counts)
     # unbind, not w[e]: its backward stacks the gradients once instead of adding E full ones.
-    weights = zip(w_in_EMH.unbind(0), w_out_EHM.unbind(0), strict=True)
+    weights = zip(*(w.to(x_RM.dtype).unbind(0) for w in (w_in_EMH, w_out_EHM)), strict=True)
     outputs = [
         activation(x @ w_in) @ w_out for x, (w_in, w_out) in zip(pieces, weights, strict=True)
     ]
@@ -77,7 +80,8 @@ def padded_experts(
     # Places that no row fills read one more row, of zeros.
     row_EP = row_EP.where(place_P < counts_E[:, None], rows)
     x_EPM = _pad_row(x_RM)[row_EP]
-    y_EPM = torch.bmm(activation(torch.bmm(x_EPM, w_in_EMH)), w_out_EHM)
+    hidden_EPH = activation(torch.bmm(x_EPM, w_in_EMH.to(x_EPM.dtype)))
+    y_EPM = torch.bmm(hidden_EPH, w_out_EHM.to(x_EPM.dtype))
     place_of_row_R = torch.full((rows + 1,), row_EP.numel(), device=x_RM.device)
     place_of_row_R[row_EP.flatten()] = torch.arange(row_EP.numel(), device=x_RM.device)
     place_of_row_R = place_of_row_R[:rows].where(
@@ -94,7 +98,7 @@ def grouped_experts(
     activation: Activation,
     may_drop: bool = True,
 ) -> Tensor:
-    """Grouped products. All three operands must have the same dtype, on CUDA bfloat16.
+    """Grouped products, on CUDA of bfloat16.
 
     Raises:
         ValueError: a width that is no multiple of 16 bytes; ``loop`` takes it.
@@ -105,6 +109,7 @@ def grouped_experts(
                 f"grouped products need rows of a multiple of 16 bytes, not {width} values of"
                 f" {x_RM.dtype}: use a multiple of 8, or the loop backend"
             )
+    w_in_EMH, w_out_EHM = w_in_EMH.to(x_RM.dtype), w_out_EHM.to(x_RM.dtype)
     if not may_drop:
         hidden_RH = activation(F.grouped_mm(x_RM, w_in_EMH, offs=ends_E))
         return _Contiguous.apply(F.grouped_mm(hidden_RH, w_out_EHM, offs=ends_E))
@@ -116,10 +121,25 @@ def grouped_experts(
     return y_RM.masked_fill(past_end_R1, 0)
 
 
+def fastest_experts(
+    x_RM: Tensor,
+    ends_E: Tensor,
+    w_in_EMH: Tensor,
+    w_out_EHM: Tensor,
+    activation: Activation,
+    may_drop: bool = True,
+) -> Tensor:
+    """By the device of the rows."""
+    compute = cpu_experts if x_RM.is_cpu else grouped_experts
+    return compute(x_RM, ends_E, w_in_EMH, w_out_EHM, activation, may_drop)
+
+
 BACKENDS: dict[Backend, Experts] = {
     "loop": loop_experts,
     "padded": padded_experts,
     "grouped": grouped_experts,
+    "cpu": cpu_experts,
+    "fastest": fastest_experts,
 }
 
 

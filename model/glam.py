@@ -161,8 +161,11 @@ class Experts(nn.Module):
 
     def forward(self, x_RM: Tensor, ends_E: Tensor, may_drop: bool) -> Tensor:
         """Rows sorted by expert to the same; see :mod:`model.experts`."""
-        weights = self.w_in(x_RM.dtype), self.w_out(x_RM.dtype)
-        return self.compute(x_RM, ends_E, *weights, self.activation, may_drop)
+        # On a CPU the backend casts them, an expert at a time.
+        w_in_EMH, w_out_EHM = (
+            w.weight if x_RM.is_cpu else w(x_RM.dtype) for w in (self.w_in, self.w_out)
+        )
+        return self.compute(x_RM, ends_E, w_in_EMH, w_out_EHM, self.activation, may_drop)
 
 
 class MoEFeedForward(nn.Module):
@@ -231,7 +234,7 @@ class GLaM(nn.Module):
         config: GLaMConfig,
         *,
         compute_dtype: torch.dtype = torch.float32,
-        expert_backend: Backend = "grouped",
+        expert_backend: Backend = "fastest",
         flex_attention: bool = False,
         recompute: bool = False,
         seed: int = 0,

@@ -90,7 +90,13 @@ def plan(
     """
     with _fake_processes(devices):
         with torch.device("meta"):
-            model = GLaM(config, compute_dtype=torch.bfloat16, recompute=recompute)
+            # What GPUs would do, traced on a device that is called cpu.
+            model = GLaM(
+                config,
+                compute_dtype=torch.bfloat16,
+                recompute=recompute,
+                expert_backend="grouped",
+            )
         parallel.shard(model, parallel.make_grid(config, "cpu", expert_parallel))
         for module in model.modules():
             if isinstance(module, Experts):
