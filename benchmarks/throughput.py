@@ -92,17 +92,13 @@ def main() -> None:
 
 def prepare(work: Path, megabytes: int, peers: Path, workers: int) -> Setup:
     """Corpus, classifier and fastText model, made unless they are there."""
-    text = ROOT / "cache" / "real_text"
-    if not text.exists():
-        subprocess.run([sys.executable, HERE / "real_text.py", "--output", text], check=True)
+    text = real_text()
     train = [sys.executable, str(ROOT / "quality_classifier" / "train.py")]
     train += [f"positive=[{text}/train/curated.jsonl.gz]", f"negative=[{text}/train/web.warc.gz]"]
     for kind, more in (("hashed_linear", []), ("fasttext", FASTTEXT)):
         if not (work / kind).exists():
             subprocess.run([*train, f"kind={kind}", f"output={work / kind}", *more], check=True)
-    corpus = work / f"corpus_{megabytes}"
-    if not (corpus / "size.txt").exists():
-        _write_corpus(corpus, sorted((text / "input").iterdir()), megabytes * 10**6)
+    corpus = write_corpus(work / f"corpus_{megabytes}", megabytes * 10**6, FILES)
     return Setup(corpus, work / "hashed_linear", work / "fasttext" / "model.bin", peers, workers)
 
 
@@ -110,29 +106,60 @@ FASTTEXT = ["fasttext.dim=100", "fasttext.buckets=2000000", "fasttext.word_ngram
 """DCLM's settings (Li et al. 2024)."""
 
 
-def _write_corpus(corpus: Path, files: Sequence[Path], size: int) -> None:
-    """Documents of ``files``, again and again, dealt into gzip files until they hold ``size``."""
+def real_text() -> Path:
+    """The folder that benchmarks/real_text.py makes, made unless it is there."""
+    text = ROOT / "cache" / "real_text"
+    if not text.exists():
+        subprocess.run([sys.executable, HERE / "real_text.py", "--output", text], check=True)
+    return text
+
+
+def write_corpus(corpus: Path, size: int, files: int) -> Path:
+    """Real documents, again and again, each with its own id and host, until they hold ``size``.
+
+    They lie in ``files`` JSONL.gz files of about the same size, and ``size.txt`` holds their bytes
+    of text and their number. Nothing is done if that is there already.
+    """
     from pipeline.plan import plan_tasks
     from pipeline.readers import FieldMap, read_batches
     from pipeline.storage import open_input
 
+    if (corpus / "size.txt").exists():
+        return corpus
     texts = [
         text
-        for task in plan_tasks({"all": [str(path) for path in files]}, [], 1 << 40)
+        for task in plan_tasks({"all": [f"{real_text()}/input/*"]}, [], 1 << 40)
         for batch in read_batches(task.input, FieldMap(), open_input=open_input)
         for text in batch["text"].to_pylist()
     ]
-    corpus.mkdir(parents=True)
+    corpus.mkdir(parents=True, exist_ok=True)
+    with multiprocessing.Pool(os.cpu_count(), _share, [texts]) as pool:
+        jobs = [(corpus, file, size // files) for file in range(files)]
+        written = pool.starmap(_write_file, jobs, chunksize=1)
+    text, documents = map(sum, zip(*written, strict=True))
+    (corpus / "size.txt").write_text(f"{text} {documents}\n")
+    return corpus
+
+
+_texts: list[str] = []
+
+
+def _share(texts: list[str]) -> None:
+    _texts[:] = texts
+
+
+def _write_file(corpus: Path, file: int, size: int) -> tuple[int, int]:
+    """Bytes of text and documents that one file got. Each file starts at another document."""
     written = documents = 0
-    for file in range(FILES):
-        with gzip.open(corpus / f"{file:02d}.jsonl.gz", "wb", compresslevel=6) as output:
-            while written < size * (file + 1) // FILES:
-                text = texts[documents % len(texts)]
-                line = {"id": f"document-{documents}", "url": f"https://{documents}.example/"}
-                output.write(json.dumps(line | {"text": text}, ensure_ascii=False).encode() + b"\n")
-                written += len(text.encode())
-                documents += 1
-    (corpus / "size.txt").write_text(f"{written} {documents}\n")
+    with gzip.open(corpus / f"{file:04d}.jsonl.gz", "wb", compresslevel=6) as output:
+        while written < size:
+            text = _texts[(documents + 997 * file) % len(_texts)]
+            name = f"{file}-{documents}"
+            line = {"id": name, "url": f"https://{name}.example/", "text": text}
+            output.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+            written += len(text.encode())
+            documents += 1
+    return written, documents
 
 
 def winnow(setup: Setup, output: Path) -> list[str]:

@@ -1,0 +1,66 @@
+"""How the pipeline grows with its input: time, memory, files, manifest.
+
+    python benchmarks/scale.py --megabytes 10 100 1000 10000 --workers 1 2
+
+Real text (benchmarks/real_text.py), repeated with ids and hosts of its own, is cut into JSONL.gz
+files of 50 MB of text, a third of what a Common Crawl WET file holds. Every document has a host
+that no other has, which is the worst case for the statistics. Each size is run as a process of its
+own with each number of workers, on as many cores, start and imports included. Memory is the peak of
+the largest process. MB are of uncompressed text.
+"""
+
+import argparse
+import dataclasses
+import os
+import platform
+import shutil
+import sys
+from pathlib import Path
+
+from throughput import ROOT, measure, prepare, winnow, write_corpus
+
+FILE_BYTES = 50_000_000
+
+
+def main() -> None:
+    """Make the inputs, run every size, print the table as it grows."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--megabytes", type=int, nargs="+", default=[10, 100, 1000, 10000])
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--work", type=Path, default=ROOT / "cache" / "benchmark")
+    flags = parser.parse_args()
+    setup = prepare(flags.work, min(flags.megabytes), Path("not needed"), 1)
+    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores")
+    print(f"`{' '.join(['python', *sys.argv])}`\n")
+    print(
+        "| text MB | documents | input files | workers | wall s | CPU s | MB/s | documents/s"
+        " | peak MB | shards | output MB | statistics MB | manifest kB |"
+    )
+    print("|" + "---|" * 13)
+    output = flags.work / "scale_output"
+    for megabytes in flags.megabytes:
+        size = megabytes * 10**6
+        files = max(1, size // FILE_BYTES)
+        corpus = write_corpus(flags.work / f"scale_{megabytes}", size, files)
+        text, documents = map(int, (corpus / "size.txt").read_text().split())
+        for workers in flags.workers:
+            shutil.rmtree(output, ignore_errors=True)
+            run = dataclasses.replace(setup, corpus=corpus, workers=workers)
+            one = measure(winnow(run, output), workers)
+            shards = [path.stat().st_size for path in (output / "shards").iterdir()]
+            statistics = sum(path.stat().st_size for path in (output / "statistics").iterdir())
+            print(
+                f"| {text / 1e6:.0f} | {documents:,} | {files} | {workers} | {one.wall:.1f}"
+                f" | {one.cpu:.1f} | {text / 1e6 / one.wall:.1f} | {documents / one.wall:,.0f}"
+                f" | {one.memory / 1e6:.0f} | {len(shards)} | {sum(shards) / 1e6:.0f}"
+                f" | {statistics / 1e6:.1f}"
+                f" | {(output / 'manifest.json').stat().st_size / 1e3:.0f} |",
+                flush=True,
+            )
+    shutil.rmtree(output, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
