@@ -127,7 +127,7 @@ def keep_curve(rows: Sequence[Mapping[str, Any]]) -> bytes:
 
 def score_histograms(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """The scores of each source, as shares of its documents: one small panel a source."""
-    columns = 4
+    columns = min(4, len(rows))
     lines = -(-len(rows) // columns)
 
     def draw(figure: Figure) -> None:
@@ -144,7 +144,7 @@ def score_histograms(rows: Sequence[Mapping[str, Any]]) -> bytes:
         figure.supxlabel("score", fontsize=9)
         figure.supylabel("share of the source's documents", fontsize=9)
 
-    return png(10, 0.5 + 1.9 * lines, draw)
+    return png(0.5 + 2.4 * columns, 0.5 + 1.9 * lines, draw)
 
 
 def audit(rows: Sequence[Mapping[str, Any]], title: str) -> bytes:
