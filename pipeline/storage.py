@@ -1,8 +1,8 @@
-"""Files, wherever they are: local paths, what Beam's filesystems reach (gs://, s3://, …), hf://.
+"""Files, wherever they are: local paths, s3:// and gs://, and, to read from, hf://.
 
 Local writes appear atomically (temporary name, fsync, rename). Object stores need no rename: an
-object appears when its upload is complete. Temporary names start with ``.tmp-``, so what a killed
-run left behind can be recognised and removed.
+object appears when its upload is complete (:mod:`pipeline.object_store`). Temporary names start
+with ``.tmp-``, so what a killed run left behind can be recognised and removed.
 """
 
 import contextlib
@@ -15,11 +15,17 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any, BinaryIO, cast
 
 TEMPORARY = ".tmp-"
 
 _SCHEME = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]+)://")
+
+
+def configure(options: Any) -> None:
+    """Reach object stores with these Beam options from here on (``--s3_endpoint_url``, …)."""
+    _objects().configure(options)
 
 
 def scheme(path: str) -> str | None:
@@ -47,7 +53,7 @@ def find(pattern: str) -> list[str]:
         case "hf":
             paths = [f"hf://{path}" for path in _hub().glob(pattern)]
         case _:
-            paths = [file.path for file in _beam().match([pattern])[0].metadata_list]
+            paths = _objects().find(pattern)
     if not paths:
         raise ValueError(f"nothing matches {pattern!r}: check the path and quote the pattern")
     return sorted(paths)
@@ -61,27 +67,19 @@ def open_input(path: str) -> BinaryIO:
         case "hf":
             return cast(BinaryIO, _hub().open(path, "rb"))
         case _:
-            from apache_beam.io.filesystem import CompressionTypes
-
-            return cast(
-                BinaryIO, _beam().open(path, compression_type=CompressionTypes.UNCOMPRESSED)
-            )
+            return _objects().open_input(path)
 
 
 @contextlib.contextmanager
 def open_output(path: str) -> Iterator[BinaryIO]:
-    """Write a file that appears whole or not at all.
+    """Write a file that appears whole when the block ends, or not at all if it raises.
 
     A local file is written under a temporary name in the same folder (which is made), synced, and
     renamed. If the block raises, the temporary file is removed.
     """
     if scheme(path) is not None:
-        from apache_beam.io.filesystem import CompressionTypes
-
-        # An aborted upload must not become an object, so a failed block never reaches close().
-        stream = _beam().create(path, compression_type=CompressionTypes.UNCOMPRESSED)
-        yield cast(BinaryIO, stream)
-        stream.close()
+        with _objects().open_output(path) as stream:
+            yield stream
         return
     folder, name = os.path.split(path)
     os.makedirs(folder or ".", exist_ok=True)
@@ -120,7 +118,7 @@ def write_json(path: str, value: Any) -> None:
 
 def exists(path: str) -> bool:
     """Whether a file is there."""
-    return os.path.exists(path) if scheme(path) is None else bool(_beam().exists(path))
+    return os.path.exists(path) if scheme(path) is None else _objects().exists(path)
 
 
 def listing(folder: str) -> list[str]:
@@ -129,13 +127,13 @@ def listing(folder: str) -> list[str]:
         if not os.path.isdir(folder):
             return []
         return sorted(join(folder, entry.name) for entry in os.scandir(folder) if entry.is_file())
-    return sorted(file.path for file in _beam().match([join(folder, "*")])[0].metadata_list)
+    return sorted(_objects().listing(folder))
 
 
 def remove(path: str) -> None:
     """Delete one file or, with everything in it, one folder."""
     if scheme(path) is not None:
-        _beam().delete([path])
+        _objects().remove(path)
     elif os.path.isdir(path):
         shutil.rmtree(path)
     else:
@@ -143,10 +141,23 @@ def remove(path: str) -> None:
 
 
 def remove_temporary(folder: str) -> None:
-    """Delete what killed writers left in a local folder; object stores show no unfinished files."""
-    if scheme(folder) is None:
-        for path in glob.glob(os.path.join(folder, "**", f"{TEMPORARY}*"), recursive=True):
-            os.remove(path)
+    """Delete what killed writers left in a folder: unfinished files or uploads."""
+    if scheme(folder) is not None:
+        _objects().remove_unfinished(folder)
+        return
+    for path in glob.glob(os.path.join(folder, "**", f"{TEMPORARY}*"), recursive=True):
+        os.remove(path)
+
+
+@contextlib.contextmanager
+def local_copy(path: str) -> Iterator[str]:
+    """A local path to a file or folder of an object store, while the block runs.
+
+    Raises:
+        ValueError: nothing is there.
+    """
+    with tempfile.TemporaryDirectory(prefix="winnow-") as folder:
+        yield _objects().download(path, folder)
 
 
 def size(path: str) -> int:
@@ -159,19 +170,23 @@ def size(path: str) -> int:
 
 @contextlib.contextmanager
 def lock(folder: str) -> Iterator[None]:
-    """Hold the output folder for one run; the kernel lets go of it when the process dies.
+    """Hold the output folder for one run.
 
-    Object stores have no locks: there, two runs into one output write the same bytes if they have
-    the same config, and the manifest of the last one wins.
+    The kernel lets go of a local one when the process dies; in an object store the lock has to be
+    renewed (:mod:`pipeline.lease`), and whoever comes after a killed run waits for a minute.
 
     Raises:
         ValueError: another run holds it.
     """
+    path = join(folder, ".lock")
     if scheme(folder) is not None:
-        yield
+        from pipeline import lease
+
+        bucket, key = _objects().locate(path)
+        with lease.held(bucket, key, folder):
+            yield
         return
     os.makedirs(folder, exist_ok=True)
-    path = os.path.join(folder, ".lock")
     with open(path, "a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -198,10 +213,10 @@ def _current_umask() -> int:
 _UMASK = _current_umask()
 
 
-def _beam() -> Any:
-    from apache_beam.io.filesystems import FileSystems
+def _objects() -> ModuleType:
+    from pipeline import object_store  # imports Beam, which local files do without
 
-    return FileSystems
+    return object_store
 
 
 def _hub() -> Any:

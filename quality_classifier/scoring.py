@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pipeline import storage
 from quality_classifier import artifact
 
 
@@ -29,15 +30,16 @@ def load_classifier(path: str, label: str | None = None) -> Classifier:
     """The classifier in a folder that ``train.py`` wrote, or a fastText ``.bin``.
 
     Args:
-        path: a folder or a fastText file, on this machine.
+        path: a folder or a fastText file, on this machine or in an object store (s3://, gs://).
         label: for a ``.bin`` the label of good text (DCLM's is ``__label__hq``); a folder has its
             own, so there it is left out.
 
     Raises:
         ValueError: nothing there, damaged, a label that is missing, unknown or out of place.
     """
-    if "://" in path:
-        raise ValueError(f"a classifier is read from this machine: copy {path} here first")
+    if storage.scheme(path) is not None:
+        with storage.local_copy(path) as copy:
+            return load_classifier(copy, label)
     place = Path(path)
     if not place.exists():
         raise ValueError(f"there is no classifier at {path}: train one with train.py")

@@ -228,7 +228,7 @@ def test_paths_and_labels_that_lead_nowhere(
     model = str(fast.path)
     for path, label, message in [
         (str(tmp_path / "none"), None, "no classifier"),
-        ("gs://bucket/classifier", None, "copy"),
+        ("ftp://bucket/classifier", None, "not known"),
         (str(tmp_path), None, "missing"),
         (str(tmp_path / "c"), "__label__hq", "leave out"),
         (model, None, "__label__curated, __label__other|__label__other, __label__curated"),

@@ -1,0 +1,118 @@
+"""A lock for one run, held in an object: stores have no locks, but they write under conditions.
+
+The holder rewrites the object every few seconds, if it is still as he left it. Somebody else who
+finds it watches for longer than that: if it changes, its holder is alive; if it does not, he takes
+it over by a rewrite under the same condition. No clock is compared with another's.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+
+from pipeline.object_store import Bucket
+
+BEAT = 10.0
+"""Seconds between two signs of life."""
+
+PATIENCE = 60.0
+"""Seconds without one after which a holder counts as dead."""
+
+
+@contextlib.contextmanager
+def held(bucket: Bucket, key: str, path: str) -> Iterator[None]:
+    """Hold the lock at ``key`` while the block runs. ``path`` is what it locks, for messages.
+
+    Raises:
+        ValueError: somebody else holds it.
+        RuntimeError: somebody else has taken it over, as this process gave no sign of life.
+    """
+    lease = _Lease(bucket, key)
+    if not lease.taken(path):
+        raise ValueError(
+            f"another run is writing to {path}: wait for it, or choose another --output"
+        )
+    done = threading.Event()
+    beating = threading.Thread(target=lease.keep, args=(done,), daemon=True)
+    beating.start()
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not lease.lost:
+            raise
+    finally:
+        done.set()
+        beating.join()
+        if not lease.lost:
+            bucket.delete([key])
+    if lease.lost:
+        raise RuntimeError(
+            f"another run has taken over {path}, as this one was cut off from it for"
+            f" {PATIENCE:.0f} seconds"
+        )
+
+
+class _Lease:
+    """The object as its holder left it."""
+
+    def __init__(self, bucket: Bucket, key: str) -> None:
+        self.lost = False
+        self._bucket = bucket
+        self._key = key
+        self._name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}"
+        self._beats = 0
+        self._version: str | None = None
+
+    def taken(self, path: str) -> bool:
+        """Take it, if nobody else shows a sign of life."""
+        if self._rewrite(None):
+            return True
+        seen = self._bucket.stat(self._key)
+        if seen is not None:
+            print(
+                f"{path} is locked: waiting up to {PATIENCE:.0f} seconds for a sign of life of the"
+                " run that has locked it",
+                file=sys.stderr,
+            )
+        end = time.monotonic() + PATIENCE
+        while seen is not None and time.monotonic() < end:
+            time.sleep(min(1.0, PATIENCE / 10))
+            now = self._bucket.stat(self._key)
+            if now is not None and now.version != seen.version:
+                return False
+            seen = now
+        return self._rewrite(None if seen is None else seen.version)
+
+    def keep(self, done: threading.Event) -> None:
+        """Give signs of life until ``done``; stop the process's main thread if the lock is lost."""
+        while not done.wait(BEAT):
+            try:
+                self.lost = not self._rewrite(self._version)
+            except OSError as error:
+                print(f"the lock could not be renewed, trying again: {error}", file=sys.stderr)
+            if self.lost:
+                main = threading.main_thread().ident
+                assert main is not None
+                signal.pthread_kill(main, signal.SIGINT)
+                return
+
+    def _rewrite(self, version: str | None) -> bool:
+        self._beats += 1
+        content = json.dumps({"holder": self._name, "beat": self._beats}).encode()
+        new = self._bucket.replace(self._key, content, version)
+        if new is None:
+            # An earlier write of ours may have got through although its answer did not.
+            found = self._bucket.stat(self._key)
+            if found is None or self._name.encode() not in self._bucket.read(
+                self._key, 0, found.size, found.version
+            ):
+                return False
+            new = self._bucket.replace(self._key, content, found.version)
+        self._version = new
+        return new is not None

@@ -1,0 +1,260 @@
+"""Objects in a bucket as files: what s3:// and gs:// have in common.
+
+Object stores have no rename, and need none: an object is there when its upload is complete. So a
+file to be written is first written to an unnamed local one (in ``$TMPDIR``), and uploaded when its
+writer is done: after an error, or a kill, there is no object.
+
+The stores are reached by their makers' own clients, with the options and credentials that Beam's
+filesystems take. Those filesystems themselves make a client for every call, and complete the upload
+of a file whose writer has failed, when its stream is collected as garbage.
+"""
+
+import contextlib
+import fnmatch
+import functools
+import io
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Protocol, cast
+
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions
+
+FIRST_READ = 64 << 10
+LARGEST_READ = 8 << 20
+"""Bytes asked for at once: few at first, as formats are recognised by a file's first bytes, then
+twice as many each time, as long as reading goes straight on."""
+
+
+@dataclass(frozen=True)
+class Stat:
+    """Size of an object in bytes, and a name for this very content (etag, generation)."""
+
+    size: int
+    version: str
+
+
+class Bucket(Protocol):
+    """What is asked of a store. Transient faults are retried here; what remains is an OSError."""
+
+    def stat(self, key: str) -> Stat | None:
+        """Size and version of an object; None if there is none."""
+
+    def read(self, key: str, start: int, end: int, version: str) -> bytes:
+        """Bytes ``[start, end)`` of one version of an object; an OSError if it has changed."""
+
+    def upload(self, key: str, file: BinaryIO) -> None:
+        """Make an object of a whole local file, in parts if it is large."""
+
+    def replace(self, key: str, content: bytes, version: str | None) -> str | None:
+        """Write an object if its version is still this one (None: if there is none yet).
+
+        Returns the new version, or None if somebody else was first.
+        """
+
+    def keys(self, prefix: str, direct: bool = False) -> Iterator[str]:
+        """All keys with a prefix, in any order; ``direct``: only those with no further ``/``."""
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Delete objects; those that are not there are no error."""
+
+    def abort_uploads(self, prefix: str) -> None:
+        """Drop the parts of uploads that were never completed."""
+
+
+def configure(options: PipelineOptions) -> None:
+    """Use these options (``--s3_endpoint_url``, …) in this process. Beam does so in its workers."""
+    FileSystems.set_options(options)
+    _bucket.cache_clear()
+
+
+def locate(path: str) -> tuple[Bucket, str]:
+    """Bucket and key of ``s3://bucket/key`` or ``gs://bucket/key``.
+
+    Raises:
+        ValueError: no such scheme, no bucket's name, or a client that is not installed.
+    """
+    match = re.fullmatch(r"(\w+)://([^/]+)/?(.*)", path, re.DOTALL)
+    if not match:
+        raise ValueError(f"{path!r} has no bucket: write s3://bucket/name or gs://bucket/name")
+    scheme, name, key = match.groups()
+    return _bucket(scheme, name), key
+
+
+@functools.cache
+def _bucket(scheme: str, name: str) -> Bucket:
+    # The only place where Beam keeps the options that it was started with, in workers too.
+    options = FileSystems._pipeline_options or PipelineOptions([])
+    try:
+        match scheme:
+            case "s3":
+                from pipeline.store_s3 import S3Bucket
+
+                return S3Bucket(options, name)
+            case "gs":
+                from pipeline.store_gcs import GcsBucket
+
+                return GcsBucket(options, name)
+    except ImportError as error:
+        extra = {"s3": "aws", "gs": "gcp"}[scheme]
+        raise ValueError(
+            f"{scheme}:// needs the extra: pip install 'winnow-lm[{extra}]'"
+        ) from error
+    raise ValueError(f"{scheme}:// is not known: use s3://, gs:// or a local path")
+
+
+def open_input(path: str) -> BinaryIO:
+    """An object as a seekable file that is read in ranges, never whole."""
+    bucket, key = locate(path)
+    stat = bucket.stat(key)
+    if stat is None:
+        raise FileNotFoundError(f"{path} is not there")
+    return cast(BinaryIO, io.BufferedReader(_Ranges(bucket, key, stat), LARGEST_READ))
+
+
+@contextlib.contextmanager
+def open_output(path: str) -> Iterator[BinaryIO]:
+    """Write an object that appears whole when the block ends, or not at all if it raises."""
+    bucket, key = locate(path)
+    with tempfile.TemporaryFile() as file:
+        yield cast(BinaryIO, file)
+        file.flush()
+        file.seek(0)
+        bucket.upload(key, cast(BinaryIO, file))
+
+
+def exists(path: str) -> bool:
+    """Whether there is such an object."""
+    bucket, key = locate(path)
+    return bucket.stat(key) is not None
+
+
+def find(pattern: str) -> list[str]:
+    """The objects that match a glob, by the rules of :func:`glob.glob` with ``recursive``."""
+    bucket, wanted = locate(pattern)
+    root = pattern[: len(pattern) - len(wanted)]
+    fixed = re.match(r"[^*?\[]*", wanted)
+    assert fixed is not None
+    parts = wanted.split("/")
+    return [
+        root + key
+        for key in bucket.keys(fixed[0])
+        if not key.endswith("/") and matches(key.split("/"), parts)
+    ]
+
+
+def matches(names: Sequence[str], patterns: Sequence[str]) -> bool:
+    """Whether the parts of a path match the parts of a glob; ``**`` stands for any folders."""
+    if not patterns:
+        return not names
+    first, rest = patterns[0], patterns[1:]
+    if first == "**":
+        if not rest:
+            return not any(name.startswith(".") for name in names)
+        visible = next((i for i, name in enumerate(names) if name.startswith(".")), len(names))
+        return any(matches(names[i:], rest) for i in range(visible + 1))
+    if not names or (names[0].startswith(".") and not first.startswith(".")):
+        return False
+    return fnmatch.fnmatchcase(names[0], first) and matches(names[1:], rest)
+
+
+def listing(folder: str) -> list[str]:
+    """Every object directly in a folder."""
+    bucket, prefix = _folder(folder)
+    root = folder.rstrip("/") + "/"
+    return [root + key[len(prefix) :] for key in bucket.keys(prefix, direct=True) if key != prefix]
+
+
+def remove(path: str) -> None:
+    """Delete one object, and all that is in a folder of this name."""
+    bucket, key = locate(path)
+    bucket.delete([key, *bucket.keys(_folder(path)[1])])
+
+
+def remove_unfinished(folder: str) -> None:
+    """Drop what killed writers have uploaded for files in a folder. It is not to be seen there."""
+    bucket, prefix = _folder(folder)
+    bucket.abort_uploads(prefix)
+
+
+def download(path: str, folder: str) -> str:
+    """Copy one object, or all that is in a folder, below a local folder; its path there.
+
+    Raises:
+        ValueError: there is neither, or a name that would lead out of the local folder.
+    """
+    bucket, key = locate(path)
+    top = os.path.join(folder, os.path.basename(path.rstrip("/")))
+    if bucket.stat(key):
+        wanted = {path: top}
+    else:
+        _, prefix = _folder(path)
+        names = [found[len(prefix) :] for found in bucket.keys(prefix) if not found.endswith("/")]
+        if any(part in ("", "..") for name in names for part in name.split("/")):
+            raise ValueError(f"{path} holds names that are no paths")
+        wanted = {f"{path.rstrip('/')}/{name}": os.path.join(top, name) for name in names}
+    if not wanted:
+        raise ValueError(f"there is nothing at {path}")
+    for source, target in wanted.items():
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        with open_input(source) as file, open(target, "wb") as copy:
+            shutil.copyfileobj(file, copy)
+    return top
+
+
+def _folder(path: str) -> tuple[Bucket, str]:
+    bucket, key = locate(path)
+    return bucket, key.rstrip("/") + "/" if key.rstrip("/") else ""
+
+
+class _Ranges(io.RawIOBase):
+    """One version of an object, read in ranges."""
+
+    def __init__(self, bucket: Bucket, key: str, stat: Stat) -> None:
+        self._bucket = bucket
+        self._key = key
+        self._stat = stat
+        self._position = 0
+        self._ahead = FIRST_READ
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the buffer, or its beginning."""
+        start = self._position
+        end = min(start + min(len(buffer), self._ahead), self._stat.size)
+        if start >= end:
+            return 0
+        buffer[: end - start] = self._bucket.read(self._key, start, end, self._stat.version)
+        self._position = end
+        self._ahead = min(2 * self._ahead, LARGEST_READ)
+        return end - start
+
+    def readall(self) -> bytes:
+        """The rest; Python's own reads it by 8 KiB."""
+        return b"".join(iter(lambda: self.read(LARGEST_READ), b""))
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a position; past the end nothing is read."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._stat.size}[whence]
+        position = base + offset
+        if position < 0:
+            raise ValueError(f"negative position {position}")
+        if position != self._position:
+            self._ahead = FIRST_READ
+        self._position = position
+        return position
+
+    def tell(self) -> int:
+        """The position."""
+        return self._position
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def seekable(self) -> bool:
+        """True."""
+        return True
