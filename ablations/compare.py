@@ -7,7 +7,6 @@ elsewhere). ``learning_rate=DIR`` names a study of the same arms at several lear
 the verdict is checked at each arm's best one. Exit code 1 means that nothing could be compared.
 """
 
-import argparse
 import csv
 import io
 import sys
@@ -16,10 +15,8 @@ from typing import Any
 
 from ablations import verdict
 from ablations.comparison import Comparison, compare
-from ablations.reading import read_study
+from ablations.settings import parse, read
 from pipeline import storage
-
-SETTINGS = ("study", "learning_rate", "output")
 
 SHOWN = {
     "seeds": "Primary endpoint by seed",
@@ -42,35 +39,12 @@ WIDE = ("unit", "seeds", "family_low", "family_high", "config_hash", "missing", 
 
 def main(arguments: Sequence[str]) -> None:
     """Read, compare, print, write; see ``--help``."""
-    settings = parse(arguments)
-    study = read_study(settings["study"])
-    further = read_study(settings["learning_rate"]) if "learning_rate" in settings else None
-    result = compare(study, further)
+    settings = parse(arguments, __doc__, ["learning_rate", "output"])
+    result = compare(*read(settings["study"], settings.get("learning_rate")))
     output = settings.get("output", storage.join(settings["study"], "comparison"))
     write(result, output)
     print(render(result))
     print(f"\nFiles: {output}/comparison.json and a CSV per table")
-
-
-def parse(arguments: Sequence[str]) -> dict[str, str]:
-    """The settings given as ``name=value``.
-
-    Raises:
-        ValueError: an unknown setting, or no study.
-    """
-    parser = argparse.ArgumentParser(
-        prog="compare.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("settings", nargs="*", metavar="study=DIR [learning_rate=DIR] [output=DIR]")
-    settings = {}
-    for setting in parser.parse_args(list(arguments)).settings:
-        name, _, value = setting.partition("=")
-        if name not in SETTINGS or not value:
-            raise ValueError(f"unknown setting {setting!r}: give {'=…, '.join(SETTINGS)}=…")
-        settings[name] = value
-    if "study" not in settings:
-        raise ValueError("give study=DIR, the folder that ablations/run.py wrote")
-    return settings
 
 
 def write(result: Comparison, output: str) -> None:

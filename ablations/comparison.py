@@ -63,6 +63,7 @@ def compare(study: Study, learning_rates: Study | None = None) -> Comparison:
             "heldout": tables.heldout(study, run),
             "averages": tables.averages(study, run),
             "tasks": tables.tasks(study, run),
+            "contamination": tables.contamination(study),
             "matched": tables.matched_budgets(study),
             "sizes": ladder.contrasts(study, steps) if len(steps) > 1 else [],
             "orders": ladder.orders(study, steps),
@@ -109,7 +110,7 @@ def secondary(study: Study, found: Contrast) -> list[Row]:
     wanted = declared.secondary
     if wanted is None:
         groups = [f"heldout/{group}" for group in declared.heldout]
-        wanted = [*groups, *endpoints.averages_of(baseline[found.seeds[0]])]
+        wanted = [*groups, *endpoints.averages_of(baseline[found.seeds[0]], declared.shots)]
         wanted = [name for name in wanted if name != primary.endpoint]
     others = [a for a in declared.arms if a not in (primary.baseline, primary.treatment)]
     family = [(arm, primary.endpoint) for arm in others]
@@ -163,9 +164,9 @@ def _caveats(study: Study, found: Contrast) -> list[str]:
     if found.estimate.seeds == 2:
         notes.append("Two seeds know their own spread badly, and the interval is wide for that.")
     run = baseline[found.seeds[0]]
-    for name in endpoints.averages_of(run):
+    for name in endpoints.averages_of(run, study.declared.shots):
         _, average, shots = name.split("/")
-        have, lack = endpoints.rows_of(average, run, int(shots))
+        have, lack = endpoints.rows_of(average, run, shots)
         if lack:
             notes.append(
                 f"{name} is partial, {len(have)} of {len(have) + len(lack)} rows; not run: "

@@ -6,13 +6,16 @@ As GPT-3 (and FLAN, whose method GLaM's is said to be): an item is dirty if any 
 words (lower case, letters and digits alone) stands in the arm's documents. It is reported; nothing
 is removed. Items of fewer words than that can't be told. Into ``output`` go
 
-- ``contamination.arrow``: what became of each item (:data:`SCHEMA`)
+- ``contamination.arrow``: what became of each item (:data:`ablations.results.CONTAMINATION`)
 - ``contamination.json``: counts of each task and arm, and the scores of all, clean and dirty items
+
+A study does this by itself for the tasks that it asks (:func:`of_study`).
 
 Documents are read back from the corpus's tokens, so a lossless tokenizer is needed. The n-grams are
 those of the pipeline's decontamination step, which can drop such documents beforehand.
 """
 
+import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,45 +26,41 @@ import hydra
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from ablations import contaminated
 from ablations.evaluate import select
 from ablations.evaluation import Asked, TaskSet, gather
-from ablations.tasks.places import Places
-from ablations.tasks.scores import summarise
+from ablations.results import CONTAMINATION
+from ablations.tasks.places import CACHE, Places
 from model import tokenizer
 from model.corpus import BoolArray, Corpus, open_corpus
 from pipeline import storage
 from pipeline.steps.decontamination import n_gram_set, overlaps
 
-BATCH_BYTES = 8 << 20
+N = 13
+"""Words of an n-gram: GPT-3's convention."""
 
-SCHEMA = pa.schema(
-    [
-        pa.field("task", pa.string(), nullable=False),
-        pa.field("item", pa.string(), nullable=False),
-        pa.field("arm", pa.string(), nullable=False),
-        pa.field("dirty", pa.bool_()),
-    ]
-)
-"""``dirty`` is null where the item is shorter than an n-gram."""
+BATCH_BYTES = 8 << 20
 
 
 def measure(
     corpus: Corpus, arms: Mapping[str, BoolArray], sets: Sequence[TaskSet], n: int
 ) -> pa.Table:
-    """What each item has in common with each arm: :data:`SCHEMA`.
+    """What each item has in common with each arm: :data:`ablations.results.CONTAMINATION`.
 
     The pool is read once, for documents that hold any n-gram of any item. Those are few: each arm's
     share of them then says which items it has.
 
     Raises:
-        ValueError: the corpus's tokenizer changes text, or no item has n words.
+        ValueError: the corpus's tokenizer changes text.
     """
     texts = [pa.array([item.text for item in each.items], pa.large_string()) for each in sets]
-    known = n_gram_set(pa.concat_arrays(texts), n)
+    try:
+        known = n_gram_set(pa.concat_arrays(texts), n)
+    except ValueError:  # no item has n words, so none can be told
+        return pa.concat_tables(_rows(each, arm, None) for arm in arms for each in sets)
     hits: list[int] = []
     words: list[str] = []
     anywhere = np.flatnonzero(np.any(list(arms.values()), axis=0))
@@ -75,67 +74,44 @@ def measure(
         seen = n_gram_set(pa.array(held, pa.large_string()), n) if held else None
         for each, text in zip(sets, texts, strict=True):
             dirty = np.zeros(len(text), np.bool_) if seen is None else overlaps(text, seen, n)
-            columns = {
-                "task": [each.task.name] * len(text),
-                "item": [item.id for item in each.items],
-                "arm": [arm] * len(text),
-                "dirty": pa.array(dirty, mask=~overlaps(text, known, n)),
-            }
-            parts.append(pa.table(columns, schema=SCHEMA))
+            parts.append(_rows(each, arm, pa.array(dirty, mask=~overlaps(text, known, n))))
     return pa.concat_tables(parts)
 
 
-def counts(contamination: pa.Table) -> list[dict[str, Any]]:
-    """Items, dirty ones and those that can't be told, of each task and arm."""
-    table = contamination.append_column("short", pc.is_null(contamination["dirty"]))
-    sums = table.group_by(["task", "arm"], use_threads=False).aggregate(
-        [("item", "count"), ("dirty", "sum"), ("short", "sum")]
-    )
-    return [
-        {
-            "task": row["task"],
-            "arm": row["arm"],
-            "items": row["item_count"],
-            "dirty": row["dirty_sum"] or 0,
-            "too_short": row["short_sum"],
-        }
-        for row in sums.to_pylist()
-    ]
-
-
-def split_scores(tasks: pa.Table, contamination: pa.Table, arm: str) -> list[dict[str, Any]]:
-    """Scores of an arm's run over all items, over those that are clean, and over the dirty ones.
-
-    Items that are too short count as clean. A metric without items of a kind has None there.
+def of_study(
+    corpus: Corpus, arms: Mapping[str, str], sets: Sequence[TaskSet], folder: str
+) -> pa.Table:
+    """What :func:`measure` finds, looked for once for a study and kept in its folder.
 
     Args:
-        tasks: the run's :data:`ablations.results.TASKS`.
-        contamination: :data:`SCHEMA`.
-        arm: whose.
+        corpus: of the study.
+        arms: the study's arms, and what each is called in the corpus.
+        sets: the items that its jobs are asked, without demonstrations.
+        folder: of the study.
     """
-    dirty = contamination.filter((pc.field("arm") == arm) & pc.field("dirty"))
-    keys = pc.binary_join_element_wise(dirty["task"], dirty["item"], "\0")
-    is_dirty = pc.is_in(
-        pc.binary_join_element_wise(tasks["task"], tasks["item"], "\0"), value_set=keys
-    )
-    kinds = {
-        "all": tasks,
-        "clean": tasks.filter(pc.invert(is_dirty)),
-        "dirty": tasks.filter(is_dirty),
+    about = {
+        "n": N,
+        "corpus": corpus.fingerprint,
+        "arms": {name: corpus.arm(arm).fingerprint for name, arm in arms.items()},
+        "tasks": {each.task.name: each.about["items"] for each in sets},
     }
-    found = {
-        kind: {(s.task, s.shots, s.metric): s for s in summarise(rows)}
-        for kind, rows in kinds.items()
+    table, said = (storage.join(folder, f"contamination.{kind}") for kind in ("arrow", "json"))
+    if not storage.exists(said) or json.loads(storage.read_bytes(said)) != about:
+        masks = {name: corpus.arm(arm).mask for name, arm in arms.items()}
+        _write(table, measure(corpus, masks, sets, N))
+        storage.write_json(said, about)
+    return _read(table)
+
+
+def _rows(each: TaskSet, arm: str, dirty: pa.Array | None) -> pa.Table:
+    n = len(each.items)
+    columns = {
+        "task": [each.task.name] * n,
+        "item": [item.id for item in each.items],
+        "arm": [arm] * n,
+        "dirty": pa.nulls(n, pa.bool_()) if dirty is None else dirty,
     }
-    out = []
-    for key, whole in found["all"].items():
-        row: dict[str, Any] = {"task": whole.task, "shots": whole.shots, "metric": whole.metric}
-        for kind, of_kind in found.items():
-            score = of_kind.get(key)
-            row[kind] = None if score is None else score.value
-            row[f"{kind}_items"] = 0 if score is None else score.items
-        out.append(row)
-    return out
+    return pa.table(columns, schema=CONTAMINATION)
 
 
 def _texts(
@@ -166,8 +142,8 @@ class ContaminationConfig:
     tasks: list[str] = field(default_factory=list)
     places: list[str] = field(default_factory=list)
     local: str | None = None
-    cache: str = MISSING
-    n: int = MISSING
+    cache: str = CACHE
+    n: int = N
     runs: dict[str, str] = field(default_factory=dict)
 
 
@@ -190,20 +166,24 @@ def report(config: ContaminationConfig) -> dict[str, Any]:
     about = {
         "n": config.n,
         "corpus": corpus.fingerprint,
-        "counts": counts(found),
+        "counts": contaminated.counts(found),
         "not_run": not_run,
         "scores": {
-            arm: split_scores(_read(storage.join(run, "tasks.arrow")), found, arm)
+            arm: contaminated.split_scores(_read(storage.join(run, "tasks.arrow")), found, arm)
             for arm, run in config.runs.items()
         },
     }
-    with (
-        storage.open_output(storage.join(config.output, "contamination.arrow")) as file,
-        pa.ipc.new_file(file, SCHEMA) as writer,
-    ):
-        writer.write_table(found)
+    _write(storage.join(config.output, "contamination.arrow"), found)
     storage.write_json(storage.join(config.output, "contamination.json"), about)
     return about
+
+
+def _write(path: str, found: pa.Table) -> None:
+    with (
+        storage.open_output(path) as file,
+        pa.ipc.new_file(file, CONTAMINATION) as writer,
+    ):
+        writer.write_table(found)
 
 
 def _read(path: str) -> pa.Table:

@@ -5,6 +5,9 @@
     average/gold/SHOTS            bits per byte of the right answers, mean over tasks
     task/TASK/METRIC/SHOTS        one task's score, in points (0 to 100), or gold_bits_per_byte
 
+SHOTS is a number, or ``few`` for as many as GLaM had, task by task: its three columns are 0, 1 and
+few.
+
 An endpoint of a run is a list of strata, the form that :mod:`ablations.inference` works on.
 """
 
@@ -15,6 +18,7 @@ import numpy as np
 from ablations.averages import AVERAGES, Row, split_rows
 from ablations.inference import Sample, Stratum
 from ablations.results import Run
+from ablations.tasks.task import FEW, shots_of
 
 GOLD = "gold"
 GOLD_BITS = "gold_bits_per_byte"
@@ -46,35 +50,40 @@ def sample(name: str, run: Run, groups: Mapping[str, Sequence[str]]) -> Sample:
         return _heldout(run, groups.get(rest[0], [rest[0]]))
     if kind == "task":
         task, metric, shots = rest
-        return [_task(run, [(task, metric)], int(shots), 1.0)]
+        return [_task(run, [(task, metric)], shots, 1.0)]
     average, shots = rest
-    rows, _ = rows_of(average, run, int(shots))
+    rows, _ = rows_of(average, run, shots)
     if not rows:
         raise ValueError(f"{name}: no task of this average was run with {shots} shots")
     # A task that counts twice (SQuADv2) is one stratum of double weight: its rows share items.
     by_task = {task: [row for row in rows if row[0] == task] for task, _ in rows}
-    return [_task(run, both, int(shots), len(both) / len(rows)) for both in by_task.values()]
+    return [_task(run, both, shots, len(both) / len(rows)) for both in by_task.values()]
 
 
-def rows_of(average: str, run: Run, shots: int) -> tuple[Sequence[Row], Sequence[Row]]:
+def rows_with(run: Run, shots: str) -> list[Row]:
+    """Every task and metric that a run has with these shots."""
+    return [(task, metric) for task, metric, n in run.scores if n == shots_of(task, shots)]
+
+
+def rows_of(average: str, run: Run, shots: str) -> tuple[Sequence[Row], Sequence[Row]]:
     """The rows of an average that the run has with these shots, and those it lacks."""
-    have = [(task, metric) for task, metric, n in run.scores if n == shots]
+    have = rows_with(run, shots)
     if average == GOLD:
         return [row for row in have if row[1] == GOLD_BITS], []
     return split_rows(average, have)
 
 
-def averages_of(run: Run) -> list[str]:
+def averages_of(run: Run, shots: Sequence[str]) -> list[str]:
     """The names of all averages that a run has at least one row of."""
-    shots = sorted({n for _, _, n in run.scores})
     names = [(average, n) for n in shots for average in (*AVERAGES, GOLD)]
     return [f"average/{average}/{n}" for average, n in names if rows_of(average, run, n)[0]]
 
 
-def chance(run: Run, task: str, metric: str, shots: int) -> float | None:
+def chance(run: Run, task: str, metric: str, shots: str) -> float | None:
     """The score of guessing, in points; None where guessing has no meaning."""
-    sums = run.scores[task, metric, shots]
-    return None if sums.chance is None else 100 * sums.chance / float(sums.denominator.sum())
+    sums = run.scores[task, metric, shots_of(task, shots)]
+    whole = float(sums.denominator.sum())
+    return None if sums.chance is None or whole == 0 else 100 * sums.chance / whole
 
 
 def _heldout(run: Run, sources: Sequence[str]) -> Sample:
@@ -89,12 +98,12 @@ def _heldout(run: Run, sources: Sequence[str]) -> Sample:
     ]
 
 
-def _task(run: Run, rows: Sequence[Row], shots: int, weight: float) -> Stratum:
+def _task(run: Run, rows: Sequence[Row], shots: str, weight: float) -> Stratum:
     """One task as a stratum; of several metrics on the same items, their mean."""
     for task, metric in rows:
-        if (task, metric, shots) not in run.scores:
+        if (task, metric, shots_of(task, shots)) not in run.scores:
             raise ValueError(f"task {task!r} was not run with {metric!r} and {shots} shots")
-    sums = [run.scores[task, metric, shots] for task, metric in rows]
+    sums = [run.scores[task, metric, shots_of(task, shots)] for task, metric in rows]
     denominator = sums[0].denominator
     if any(not np.array_equal(denominator, other.denominator) for other in sums[1:]):
         raise ValueError(f"the metrics of {rows[0][0]} are over different items: evaluate it again")
@@ -107,7 +116,8 @@ def _split(name: str) -> tuple[str, list[str]]:
     kind, *rest = name.split("/")
     parts = {"heldout": 1, "average": 2, "task": 3}.get(kind)
     known = kind != "average" or (rest and rest[0] in (*AVERAGES, GOLD))
-    if parts != len(rest) or not known or (kind != "heldout" and not rest[-1].isdigit()):
+    shots_known = kind == "heldout" or rest[-1:] == [FEW] or rest[-1].isdigit()
+    if parts != len(rest) or not known or not shots_known:
         raise ValueError(
             f"no endpoint is named {name!r}: write heldout/GROUP, average/nlg/SHOTS (nlg, nlu, all"
             " or gold) or task/TASK/METRIC/SHOTS"

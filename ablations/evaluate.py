@@ -28,7 +28,7 @@ from ablations import results
 from ablations.evaluation import Asked, Evaluation, TaskSet, ask, gather
 from ablations.tasks import answered, task
 from ablations.tasks.language_model import TokenModel
-from ablations.tasks.places import Places
+from ablations.tasks.places import CACHE, Places
 from ablations.tasks.scores import Score
 from model import hardware, trained
 from model.train_config import Precision
@@ -50,7 +50,7 @@ class EvaluateConfig:
     seed: int = MISSING
     places: list[str] = field(default_factory=list)
     local: str | None = None
-    cache: str = MISSING
+    cache: str = CACHE
     device: str = MISSING
     precision: str = MISSING
     batch_tokens: int = MISSING

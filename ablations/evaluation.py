@@ -17,9 +17,7 @@ from ablations.tasks.items import Item, items_of, with_demonstrations
 from ablations.tasks.language_model import LanguageModel
 from ablations.tasks.places import Places, Record, UnavailableError
 from ablations.tasks.scores import Score, scores, summarise
-from ablations.tasks.task import Form, Task
-
-FEW = "few"
+from ablations.tasks.task import FEW, Form, Task
 
 
 @dataclass(frozen=True)

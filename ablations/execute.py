@@ -23,11 +23,10 @@ import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import yaml
 
-from ablations import arms, near_duplicates, results
+from ablations import arms, heldout_text, near_duplicates, results, study_tasks
 from ablations.jobs import Job, hash_of, identity, training_config, uses_scores
 from ablations.results import HELDOUT, Result
 from model import corpus as corpora
@@ -41,9 +40,6 @@ ROOT = os.path.dirname(CONFIG_DIR)
 SCORING_FLOPS = 10.0
 """For each byte of text that the classifier scored: hashing and looking up two n-grams a word,
 rounded up. A filtered arm pays for the whole pool, whatever it kept."""
-
-JUNK_SHARE = 0.2
-"""Of the held-out documents of a filtered source, those of lowest score that are called junk."""
 
 IDENTITY = "identity.json"
 
@@ -147,20 +143,21 @@ def train(folder: str, threads: int, rank: int = 0) -> None:
 
 def ask_tasks(job: Job, threads: int) -> pa.Table | None:
     """Put the tasks to the trained model; None where there are none."""
-    asked = job.config.tasks
-    if not asked.names:
-        return None
+    tasks = job.config.tasks
     tables = []
-    for shots in asked.shots:
+    for shots, names in study_tasks.asked(tasks).items():
+        if not names:
+            continue
         output = os.path.join(job.folder, "tasks", f"shots_{shots}")
         settings = {
             "run": os.path.join(job.folder, "training"),
             "output": output,
-            "tasks": asked.names,
+            "tasks": names,
             "shots": shots,
-            "limit": asked.limit,
-            "local": asked.local,
-            "places": asked.places,
+            "limit": tasks.limit,
+            "local": tasks.local,
+            "places": tasks.places,
+            "cache": tasks.cache,
             "device": job.config.train.device,
         }
         overrides = [f"{name}={_quote(value)}" for name, value in settings.items()]
@@ -168,7 +165,7 @@ def ask_tasks(job: Job, threads: int) -> pa.Table | None:
         run_python("ablations/evaluate.py", overrides, log, threads)
         with storage.open_input(os.path.join(output, "tasks.arrow")) as file:
             tables.append(pa.ipc.open_file(file).read_all())
-    return pa.concat_tables(tables)
+    return pa.concat_tables(tables) if tables else None
 
 
 def finish(job: Job, corpus: Corpus, config_hash: str, tasks: pa.Table | None) -> Result:
@@ -178,7 +175,7 @@ def finish(job: Job, corpus: Corpus, config_hash: str, tasks: pa.Table | None) -
     near = near_duplicates.of_study(corpus, job.config.output)
     with storage.open_input(os.path.join(folder, "heldout.arrow")) as file:
         evaluated = pa.ipc.open_file(file).read_all().cast(HELDOUT)
-    heldout = with_junk(near_duplicates.remove(evaluated, corpus, near), corpus)
+    heldout = heldout_text.with_junk(near_duplicates.remove(evaluated, corpus, near), corpus)
     scoring = scoring_flops(job, corpus)
     copy_metrics(folder, job.folder, scoring)
     hardware = job.config.hardware
@@ -202,48 +199,6 @@ def finish(job: Job, corpus: Corpus, config_hash: str, tasks: pa.Table | None) -
     )
     results.write_run(job.config.output, result, heldout, tasks)
     return result
-
-
-def with_junk(heldout: pa.Table, corpus: Corpus) -> pa.Table:
-    """Held-out documents, those of low score a second time as a source ``junk_of_…``."""
-    tables = [heldout]
-    for source in filtered_sources(corpus):
-        ours = corpus.source_index == corpus.sources.index(source)
-        held = ours & corpus.held_out & corpus.reached
-        if held.any():
-            junk = corpus.ids(np.flatnonzero(arms.lowest(corpus, held, JUNK_SHARE)))
-            rows = heldout.filter(
-                pa.compute.and_(
-                    pa.compute.equal(heldout["source"], source),
-                    pa.compute.is_in(heldout["document"], pa.array(junk)),
-                )
-            )
-            names = pa.array([junk_name(source)] * len(rows), pa.string())
-            tables.append(rows.set_column(0, HELDOUT.field("source"), names))
-    return pa.concat_tables(tables)
-
-
-def heldout_groups(corpus: Corpus) -> dict[str, list[str]]:
-    """The held-out sources by group: curated, web, junk; groups without documents are left out."""
-    there = np.unique(corpus.source_index[corpus.held_out & corpus.reached])
-    sources = [corpus.sources[index] for index in there]
-    filtered = filtered_sources(corpus)
-    groups = {
-        "curated": [name for name in sources if name not in filtered],
-        "web": [name for name in sources if name in filtered],
-        "junk": [junk_name(name) for name in sources if name in filtered],
-    }
-    return {group: names for group, names in groups.items() if names}
-
-
-def filtered_sources(corpus: Corpus) -> list[str]:
-    """The sources that the pipeline's rule could drop from."""
-    return [name for name in corpus.manifest["filtered_sources"] if name in corpus.sources]
-
-
-def junk_name(source: str) -> str:
-    """What a source's junk is called."""
-    return f"junk_of_{source}"
 
 
 def scoring_flops(job: Job, corpus: Corpus) -> float:

@@ -152,6 +152,7 @@ def declaration(jobs: Sequence[Job], heldout: Mapping[str, Sequence[str]]) -> De
         variants=variants,
         main=main,
         secondary=first.secondary,
+        shots=[str(shots) for shots in first.tasks.shots],
         budget={"tokens": first.train.tokens, "model": jobs[0].model},
     )
 
@@ -192,7 +193,8 @@ def identity(job: Job, training: Mapping[str, Any], corpus: Corpus) -> dict[str,
     kept["data"] = {**training["data"], "corpus": corpus.fingerprint}
     kept["train"] = {k: v for k, v in training["train"].items() if k != "device"}
     kept["arm_fingerprint"] = corpus.arm(job.config.data.arm).fingerprint
-    kept["tasks"] = OmegaConf.to_container(OmegaConf.structured(job.config.tasks))
+    tasks: Any = OmegaConf.to_container(OmegaConf.structured(job.config.tasks))
+    kept["tasks"] = {k: v for k, v in tasks.items() if k not in ("local", "cache")}
     return dict(_flatten(kept))
 
 

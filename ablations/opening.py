@@ -1,9 +1,19 @@
 """What comes before the first job of a study: its arms, its power, its declaration."""
 
 from collections.abc import Sequence
+from typing import Any
 
-from ablations import arms, near_duplicates, power, results
-from ablations.execute import heldout_groups, state
+from ablations import (
+    arms,
+    contamination,
+    heldout_text,
+    near_duplicates,
+    power,
+    results,
+    study_tasks,
+)
+from ablations.execute import state
+from ablations.heldout_text import heldout_groups
 from ablations.jobs import Job, declaration, identity, stream_of, training_config
 from ablations.pairing import contrast
 from ablations.reading import read_declaration, read_study
@@ -30,12 +40,21 @@ def open_study(jobs: Sequence[Job]) -> Declaration:
         raise ValueError(refusal)
     check_endpoint(declared, corpus)
     mixture = arms.pool_shares(corpus)
+    near = near_duplicates.of_study(corpus, config.output)  # once, before jobs run side by side
+    checked: list[Any] = []
     for job in jobs:
         arms.ensure(corpus, job.config.data)
         training = training_config(job, mixture)
         stream_of(training, corpus)
         state(job, identity(job, training, corpus))
-    near_duplicates.of_study(corpus, config.output)  # once, before jobs run side by side
+        held = [training["data"]["sequence_length"], training["evaluate"]]
+        if held not in checked:
+            heldout_text.check(corpus, training, near)
+            checked.append(held)
+    if sets := study_tasks.gather_all(config.tasks):
+        main = [job.config for job in jobs if job.config.variant == declared.main]
+        of_corpus = {config.arm: config.data.arm for config in main}
+        contamination.of_study(corpus, of_corpus, sets, config.output)
     results.write_declaration(config.output, declared)
     return declared
 
@@ -66,7 +85,7 @@ def check_declared_before(output: str, declared: Declaration) -> None:
     if not storage.exists(storage.join(output, "study.yaml")):
         return
     old = read_declaration(output)
-    for name in ("primary", "main", "secondary", "heldout"):
+    for name in ("primary", "main", "secondary", "heldout", "shots"):
         before, now = getattr(old, name), getattr(declared, name)
         if before != now:
             raise ValueError(

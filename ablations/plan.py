@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 
 from ablations import arms, opening, speed
 from ablations.errors import exit_on_error
-from ablations.execute import heldout_groups
+from ablations.heldout_text import heldout_groups
 from ablations.jobs import Job, declaration, expand, stream_of, training_config
 from ablations.results import Declaration
 from ablations.study_config import AblationConfig

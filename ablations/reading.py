@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import yaml
 
 from ablations.results import (
+    CONTAMINATION,
     FORMAT,
     HELDOUT,
     TASKS,
@@ -29,6 +30,7 @@ from ablations.results import (
     bits_per_byte,
     job_folder,
 )
+from ablations.tasks.task import FEW, shots_of
 from pipeline import storage
 
 
@@ -58,7 +60,12 @@ def read_study(path: str) -> Study:
                     missing.append(job)
     _check_configs(runs)
     _check_same_items(path, runs)
-    return Study(declared, runs, failed, unfinished, missing)
+    _check_shots(path, declared, runs)
+    contamination = CONTAMINATION.empty_table()
+    file = storage.join(path, "contamination.arrow")
+    if storage.exists(file):
+        contamination = _read_table(file, CONTAMINATION, ["task", "item", "arm"])
+    return Study(declared, runs, failed, unfinished, missing, contamination)
 
 
 def read_declaration(path: str) -> Declaration:
@@ -207,4 +214,20 @@ def _check_same_items(path: str, runs: Mapping[tuple[str, str, int], Run]) -> No
                 raise ValueError(
                     f"{folder} and {reference[0]} were evaluated on different {name}:"
                     " evaluate both again on the same"
+                )
+
+
+def _check_shots(
+    path: str, declared: Declaration, runs: Mapping[tuple[str, str, int], Run]
+) -> None:
+    """Whether each answer falls into a declared column, so that none is left out of a page."""
+    for job, run in runs.items():
+        for task, _, shots in run.scores:
+            numbers = [int(column) for column in declared.shots if column != FEW]
+            if shots not in numbers and not (
+                FEW in declared.shots and shots_of(task, FEW) == shots
+            ):
+                raise ValueError(
+                    f"{job_folder(path, *job)} has answers of {task} with {shots} shots, which is"
+                    f" none of the columns {list(declared.shots)} in study.yaml: add it to shots"
                 )

@@ -7,7 +7,6 @@ Writes ``report.html`` and ``figures/*.csv`` into the study, which may be unfini
 ``ablations/compare.py``.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -16,9 +15,9 @@ from pathlib import Path
 
 from ablations.compare import to_csv
 from ablations.comparison import Comparison, compare
-from ablations.reading import read_study
 from ablations.report_data import Json, page_data
 from ablations.results import Study, job_folder
+from ablations.settings import parse, read
 from ablations.training_log import read_log
 from pipeline import page, storage
 
@@ -27,34 +26,11 @@ FIGURES = "figures"
 EVALUATIONS = "tasks/*/evaluation.json"
 """What ``ablations/evaluate.py`` says of its work, in a job's folder."""
 
-SETTINGS = ("study", "learning_rate")
-
 
 def main(arguments: Sequence[str]) -> None:
     """Write the page and say where it is."""
-    settings = parse(arguments)
+    settings = parse(arguments, __doc__, ["learning_rate"])
     print(write_report(settings["study"], settings.get("learning_rate")))
-
-
-def parse(arguments: Sequence[str]) -> dict[str, str]:
-    """The settings given as ``name=value``.
-
-    Raises:
-        ValueError: an unknown setting, or no study.
-    """
-    parser = argparse.ArgumentParser(
-        prog="report.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("settings", nargs="*", metavar="study=DIR [learning_rate=DIR]")
-    settings = {}
-    for setting in parser.parse_args(list(arguments)).settings:
-        name, _, value = setting.partition("=")
-        if name not in SETTINGS or not value:
-            raise ValueError(f"unknown setting {setting!r}: give {'=…, '.join(SETTINGS)}=…")
-        settings[name] = value
-    if "study" not in settings:
-        raise ValueError("give study=DIR, the folder that ablations/run.py wrote")
-    return settings
 
 
 def write_report(path: str, learning_rate: str | None = None) -> str:
@@ -65,9 +41,7 @@ def write_report(path: str, learning_rate: str | None = None) -> str:
             study of learning rates does not go with it. A study of which nothing can be compared
             yet is no error: its page says so.
     """
-    study = read_study(path)
-    further = read_study(learning_rate) if learning_rate else None
-    data = gather(path, study, further)
+    data = gather(path, *read(path, learning_rate))
     for old in storage.listing(storage.join(path, FIGURES)):
         if old.endswith(".csv"):
             storage.remove(old)

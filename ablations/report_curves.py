@@ -64,7 +64,7 @@ def heldout_bands(study: Study) -> list[Row]:
                     on_axis = [getattr(c, axis)[i] for c, i in zip(curves, places, strict=True)]
                     row[axis] = at if axis == "tokens" else float(np.mean(on_axis))
                 here = [of[i] for of, i in zip(values, places, strict=True)]
-                rows.append(row | _interval(here, study.declared.primary.alpha))
+                rows.append(row | interval(here, study.declared.primary.alpha))
     return rows
 
 
@@ -81,7 +81,7 @@ def heldout_gaps(study: Study) -> list[Row]:
                 here = [of[i] for of, i in zip(flat, places, strict=True)]
                 gaps = [ours - theirs for ours, theirs in zip(here[::2], here[1::2], strict=True)]
                 row: Row = {"arm": arm, "variant": variant, "endpoint": name, "tokens": at}
-                rows.append(row | _interval(gaps, study.declared.primary.alpha))
+                rows.append(row | interval(gaps, study.declared.primary.alpha))
     return rows
 
 
@@ -108,7 +108,7 @@ def efficiency(study: Study) -> list[Row]:
                 if not all(np.isfinite(logs)):
                     continue
                 row: Row = {"arm": arm, "variant": variant, "endpoint": name, "tokens": at}
-                of = _interval(logs, study.declared.primary.alpha)
+                of = interval(logs, study.declared.primary.alpha)
                 for key in ("value", "low", "high"):
                     of[key] = None if of[key] is None else float(np.exp(of[key]))
                 rows.append(row | of)
@@ -138,7 +138,7 @@ def loss_bands(study: Study, logs: Mapping[Job, TrainingLog]) -> list[Row]:
         for at, places in _shared([tokens for tokens, _ in smoothed], LOSS_POINTS):
             here = [loss[i] for (_, loss), i in zip(smoothed, places, strict=True)]
             row: Row = {"arm": arm, "variant": variant, "tokens": at}
-            rows.append(row | _interval(here, study.declared.primary.alpha))
+            rows.append(row | interval(here, study.declared.primary.alpha))
     return rows
 
 
@@ -173,7 +173,7 @@ def iso_flop(study: Study) -> list[Row]:
                     of = next(iter(runs.values())).result
                     row: Row = {"arm": arm, "flops": budget, "variant": variant}
                     row |= {"model": of.model, "parameters_active": of.parameters_active}
-                    here.append(row | _interval(numbers, study.declared.primary.alpha))
+                    here.append(row | interval(numbers, study.declared.primary.alpha))
             rows += here if len(here) > 1 else []
     return rows
 
@@ -234,7 +234,8 @@ def _shared(
         yield float(at), [int(np.searchsorted(each, at)) for each in tokens]
 
 
-def _interval(values: Sequence[float], alpha: float) -> Row:
+def interval(values: Sequence[float], alpha: float) -> Row:
+    """Mean over seeds, and its interval where there are two or more."""
     row: Row = {"seeds": len(values), "value": float(np.mean(values)), "low": None, "high": None}
     if len(values) > 1:
         of = inference.over_seeds(np.array(values), alpha)

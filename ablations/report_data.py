@@ -17,6 +17,7 @@ from ablations import (
     report_curves,
     report_origin,
     report_routers,
+    report_swept,
     tables,
 )
 from ablations.compare import columns
@@ -68,6 +69,7 @@ def page_data(
             "smallest_difference": declared.primary.smallest_difference,
             "coverage": 1 - declared.primary.alpha,
             "power": declared.primary.power,
+            "shots": list(declared.shots),
             "heldout": report_curves.heldout_names(study),
             "groups": {name: list(sources) for name, sources in declared.heldout.items()},
         },
@@ -121,6 +123,7 @@ def figures(
             ("tasks", tables.tasks),
         ):
             shown[name] = make(study, run) if run else []
+        shown["contamination"] = tables.contamination(study)
         shown |= {"matched": tables.matched_budgets(study), "jobs": tables.jobs(study)}
         arms = tables.arms(study)
     else:
@@ -137,6 +140,7 @@ def figures(
         "efficiency": report_curves.efficiency(study),
         "iso_flop": report_curves.iso_flop(study),
         "size_runs": [] if isinstance(found, ValueError) else size_runs(study),
+        "swept": report_swept.swept(study),
         "yields": report_origin.yields(study),
         "expert_load": report_routers.expert_load(logs),
         "routers": report_routers.routers(logs),
@@ -177,6 +181,8 @@ def reasons(
         " evaluations along their training.",
         "averages": "No job answered any of the 29 tasks.",
         "tasks": "No job answered any task.",
+        "swept": "Neither arms nor variants of this study are points of an axis (name=number).",
+        "contamination": "No task was asked, or its items were not held against training text.",
         "yields": "No result says what its arm kept (arm and corpus in its provenance).",
         "expert_load": "No complete job has experts, or none logged their load.",
         "routers": "No complete job logged what its routers did.",
@@ -203,20 +209,23 @@ def figure(rows: Sequence[Row]) -> Json:
 
 
 def with_chance(study: Study, averages: Sequence[Row]) -> list[Row]:
-    """GLaM's averages with the score of guessing, where guessing has a meaning in every row."""
+    """GLaM's averages; NLU, whose tasks are choices, with the score of guessing.
+
+    It is a mean over the rows where guessing has a meaning; ``chance_rows`` says how many these
+    are.
+    """
     run = next((run for arm in study.declared.arms for run in study.seeds(arm).values()), None)
     out = []
     for row in averages:
         assert run is not None  # its rows were made from it
         _, average, shots = row["endpoint"].split("/")
-        have, _ = endpoints.rows_of(average, run, int(shots))
-        levels = [endpoints.chance(run, task, metric, int(shots)) for task, metric in have]
-        known = [level for level in levels if level is not None]
-        whole = len(known) == len(levels)
+        have, _ = endpoints.rows_of(average, run, shots)
+        levels = [endpoints.chance(run, task, metric, shots) for task, metric in have]
+        known = [level for level in levels if level is not None and average == "nlu"]
         out.append(
             row
-            | {"average": average, "shots": int(shots)}
-            | {"chance": float(np.mean(known)) if whole else None}
+            | {"average": average, "shots": shots}
+            | {"chance": float(np.mean(known)) if known else None, "chance_rows": len(known)}
         )
     return out
 
@@ -245,15 +254,15 @@ def tasks_not_run(study: Study, why: Mapping[str, str]) -> list[Row]:
     run = next((run for arm in study.declared.arms for run in study.seeds(arm).values()), None)
     rows: list[Row] = []
     named = set()
-    for name in endpoints.averages_of(run) if run else ():
+    for name in endpoints.averages_of(run, study.declared.shots) if run else ():
         _, average, shots = name.split("/")
         if average == "all":
             continue
-        for task, metric in endpoints.rows_of(average, run, int(shots))[1] if run else ():
+        for task, metric in endpoints.rows_of(average, run, shots)[1] if run else ():
             named.add(task)
             reason = why.get(task, "not asked for")
             rows.append(
-                {"task": task, "metric": metric, "average": average, "shots": int(shots)}
+                {"task": task, "metric": metric, "average": average, "shots": shots}
                 | {"reason": reason}
             )
     rest = [task for task in why if task not in named]

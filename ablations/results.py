@@ -2,6 +2,8 @@
 
     STUDY/
       study.yaml                  what was declared before anything ran (:class:`Declaration`)
+      contamination.arrow         task items in training text (:data:`CONTAMINATION`); absent where
+                                  no task was asked
       ARM/seed_N/                 one job; ARM@VARIANT/seed_N where a study has variants
         result.json               one :class:`Result`; written last, so a folder with it is complete
         heldout.arrow             held-out documents (:data:`HELDOUT`)
@@ -70,6 +72,17 @@ TASKS = pa.schema(
 expected numerator under guessing, null where guessing has no meaning. (task, shots, metric, item)
 is unique."""
 
+CONTAMINATION = pa.schema(
+    [
+        pa.field("task", pa.string(), nullable=False),
+        pa.field("item", pa.string(), nullable=False),
+        pa.field("arm", pa.string(), nullable=False),
+        pa.field("dirty", pa.bool_()),
+    ]
+)
+"""Whether a task's item stands in the text that an arm could read. ``dirty`` is null where the item
+is too short to tell."""
+
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.+=-]*$")
 
 
@@ -102,7 +115,8 @@ class Declaration:
 
     ``main`` is the variant that the verdict is about. ``heldout`` groups the held-out sources
     ("curated", "web", "junk"). ``secondary`` lists the endpoints tested beside the primary one;
-    None means every other group and every task average. ``budget`` is carried for people.
+    None means every other group and every task average. ``shots`` are the columns of task results,
+    numbers or ``few`` (GLaM's own number, task by task). ``budget`` is carried for people.
     """
 
     name: str
@@ -113,6 +127,7 @@ class Declaration:
     variants: Sequence[str] = ("",)
     main: str = ""
     secondary: Sequence[str] | None = None
+    shots: Sequence[str] = ("0",)
     budget: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -239,6 +254,7 @@ class Study:
     failed: Mapping[tuple[str, str, int], str]
     unfinished: Sequence[tuple[str, str, int]]
     missing: Sequence[tuple[str, str, int]]
+    contamination: pa.Table = dataclasses.field(default_factory=CONTAMINATION.empty_table)
 
     def seeds(self, arm: str, variant: str | None = None) -> dict[int, Run]:
         """Complete runs of an arm by seed; at the study's main variant unless told otherwise."""

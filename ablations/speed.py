@@ -38,18 +38,19 @@ class Speed:
 
 def measure(training: Mapping[str, Any], corpus: Corpus, slots: int, threads: int) -> Speed:
     """Train some steps by a job's config in each slot at the same time, and take the mean."""
+    evaluate = training["evaluate"]
     tokens = STEPS * training["train"]["batch_rows"] * training["data"]["sequence_length"]
     short = {
         **training,
         "train": {**training["train"], "tokens": tokens},
-        "evaluate": {**training["evaluate"], "every": 0},
+        "evaluate": {**evaluate, "every": 0, "final_bytes": evaluate["bytes"]},
         "log": {**training["log"], "every": 1, "tensorboard": False},
     }
     with tempfile.TemporaryDirectory() as parent:
         folders = [os.path.join(parent, str(slot)) for slot in range(slots)]
         with ThreadPoolExecutor(slots) as pool:
             found = list(pool.map(lambda folder: _measure_one(short, folder, threads), folders))
-    final = heldout_bytes(corpus, training["evaluate"]["final_bytes"])
+    final = heldout_bytes(corpus, evaluate["bytes"])
     return Speed(
         start=mean(each["start"] for each in found),
         step=mean(each["step"] for each in found),

@@ -12,6 +12,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from ablations.tasks.places import CACHE
 from model.sizes import ACCELERATORS
 from model.train_config import DataConfig, TrainConfig
 
@@ -71,6 +72,7 @@ class TasksConfig:
     limit: int | None = None
     local: str | None = None
     places: list[str] = field(default_factory=list)
+    cache: str = CACHE
 
 
 @dataclass

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ablations import endpoints, inference, matched, verdict
+from ablations import contaminated, endpoints, inference, matched, verdict
 from ablations.pairing import contrast, sample
 from ablations.results import Run, Study
+from ablations.tasks.task import shots_of
 
 Row = dict[str, Any]
 
@@ -25,11 +26,12 @@ def heldout(study: Study, run: Run) -> list[Row]:
 def averages(study: Study, run: Run) -> list[Row]:
     """GLaM's averages for every arm, in points, with what is missing from them."""
     rows = []
-    for name in endpoints.averages_of(run):
+    for name in endpoints.averages_of(run, study.declared.shots):
         _, average, shots = name.split("/")
-        have, lack = endpoints.rows_of(average, run, int(shots))
+        have, lack = endpoints.rows_of(average, run, shots)
         extra = {
             "rows": len(have),
+            "of": len(have) + len(lack),
             "partial": bool(lack),
             "missing": " ".join(f"{task}:{metric}" for task, metric in lack),
         }
@@ -38,13 +40,46 @@ def averages(study: Study, run: Run) -> list[Row]:
 
 
 def tasks(study: Study, run: Run) -> list[Row]:
-    """Every arm on every task, metric and number of shots, against the baseline and guessing."""
+    """Every arm on every task, metric and column of shots, against the baseline and guessing."""
     rows = []
-    for task, metric, shots in run.scores:
-        guess = endpoints.chance(run, task, metric, shots)
-        for row in _over_arms(study, f"task/{task}/{metric}/{shots}"):
-            word = verdict.against_chance(row["value"], row["value_low"], row["value_high"], guess)
-            rows.append(row | {"chance": guess, "against_chance": word})
+    for column in study.declared.shots:
+        for task, metric in endpoints.rows_with(run, column):
+            guess = endpoints.chance(run, task, metric, column)
+            for row in _over_arms(study, f"task/{task}/{metric}/{column}"):
+                low, high = row["value_low"], row["value_high"]
+                word = verdict.against_chance(row["value"], low, high, guess)
+                own = {"shots": shots_of(task, column), "chance": guess, "against_chance": word}
+                rows.append(row | own)
+    return rows
+
+
+def contamination(study: Study) -> list[Row]:
+    """What of each task stands in each arm's text, and its scores without and with that.
+
+    Of the main variant, means over seeds; scores in points, or bits per byte.
+    """
+    rows = []
+    found = study.contamination
+    for arm in study.declared.arms if len(found) else ():
+        counts = {row["task"]: row for row in contaminated.counts(found) if row["arm"] == arm}
+        runs = list(study.seeds(arm).values())
+        seeds = [
+            {
+                (row["task"], row["metric"], row["shots"]): row
+                for row in contaminated.split_scores(run.tasks, found, arm)
+            }
+            for run in runs
+        ]
+        for column in study.declared.shots if runs else ():
+            for task, metric in endpoints.rows_with(runs[0], column):
+                own = [of[task, metric, shots_of(task, column)] for of in seeds]
+                row: Row = {"task": task, "metric": metric, "shots": column, "arm": arm}
+                row |= {name: counts[task][name] for name in ("items", "dirty", "too_short")}
+                points = 1 if metric == endpoints.GOLD_BITS else 100
+                for kind in ("all", "clean", "dirty"):
+                    values = [of[kind] for of in own if of[kind] is not None]
+                    row[f"score_{kind}"] = points * float(np.mean(values)) if values else None
+                rows.append(row)
     return rows
 
 

@@ -284,6 +284,80 @@ def test_tasks_averages_and_chance(tmp_path):
     assert rows["task/boolq/accuracy/0"]["chance"] == 50
 
 
+def few_shot_table():
+    """BoolQ and PIQA with 0 and 1 shots and their own, TriviaQA whose own number is 1."""
+    own = {"boolq": 8, "piqa": 32, "triviaqa": 1}
+    rows = []
+    for task, metric in (("boolq", "accuracy"), ("piqa", "accuracy"), ("triviaqa", "exact_match")):
+        for shots in sorted({0, 1, own[task]}):
+            # The score tells the shots: 0.1 with none, 0.2 with one, 0.3 with more.
+            right = {0: 20, 1: 40}.get(shots, 60)
+            rows += [
+                (task, shots, metric, f"{i:03d}", f"{i:03d}", float(i < right), 1.0, None)
+                for i in range(200)
+            ]
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    return pa.table(columns, schema=results.TASKS)
+
+
+def test_few_shots_are_one_column_of_each_tasks_own_number(tmp_path):
+    declared = declare(seeds=[1, 2], shots=["0", "1", "few"])
+    path = write_study(str(tmp_path / "s"), -0.05, declared, tasks=False)
+    for run in read_study(path).runs.values():
+        results.write_run(path, run.result, run.heldout, few_shot_table())
+    tables = compare(read_study(path)).tables
+    values = {r["endpoint"]: r["value"] for r in tables["averages"] if r["arm"] == "filtered"}
+    assert values["average/nlu/0"] == pytest.approx(10)
+    assert values["average/nlu/1"] == pytest.approx(20)
+    assert values["average/nlu/few"] == pytest.approx(30)
+    assert values["average/nlg/few"] == pytest.approx(20)  # TriviaQA with 1 shot, asked once
+    assert values["average/all/few"] == pytest.approx((30 + 30 + 20) / 3)
+    assert not {name for name in values if name.endswith(("/8", "/32"))}
+    tasks = {r["endpoint"]: r["shots"] for r in tables["tasks"]}
+    assert tasks["task/piqa/accuracy/few"] == 32
+    assert tasks["task/triviaqa/exact_match/few"] == tasks["task/triviaqa/exact_match/1"] == 1
+    (row, _) = (r for r in tables["averages"] if r["endpoint"] == "average/nlu/few")
+    assert (row["rows"], row["of"], row["partial"]) == (2, 21, True)
+    assert "hellaswag:accuracy" in row["missing"]
+
+
+def test_answers_of_no_declared_column_are_refused(tmp_path):
+    declared = declare(seeds=[1, 2], shots=["few"])
+    path = write_study(str(tmp_path / "s"), -0.05, declared)
+    with pytest.raises(ValueError, match="with 0 shots, which is none of the columns"):
+        read_study(path)
+
+
+def test_contamination_stands_beside_the_scores_of_each_arm(tmp_path):
+    path = write_study(str(tmp_path / "s"), -0.05, declare(seeds=[1, 2]))
+    items = [f"{i:03d}" for i in range(200)]
+    parts = [
+        (task, arm, [None if i < 20 else i < known for i in range(200)])
+        for task in ("boolq", "piqa", "squad_v2")
+        for arm, known in (("unfiltered", 100), ("filtered", 60))
+    ]
+    flags = pa.concat_tables(
+        pa.table([[task] * 200, items, [arm] * 200, dirty], schema=results.CONTAMINATION)
+        for task, arm, dirty in parts
+    )
+    with pa.ipc.new_file(f"{path}/contamination.arrow", results.CONTAMINATION) as writer:
+        writer.write_table(flags)
+    study = read_study(path)
+    rows = {(r["task"], r["metric"], r["arm"]): r for r in compare(study).tables["contamination"]}
+    row = rows["piqa", "accuracy", "filtered"]
+    assert (row["items"], row["dirty"], row["too_short"]) == (200, 40, 20)
+    assert rows["piqa", "accuracy", "unfiltered"]["dirty"] == 80
+    tables = [study.runs["filtered", "", seed].tasks.to_pandas() for seed in (1, 2)]
+    of = [t[(t.task == "piqa") & (t.metric == "accuracy")].set_index("item") for t in tables]
+    dirty = items[20:60]
+    clean = [item for item in items if item not in dirty]
+    for kind, wanted in (("all", items), ("clean", clean), ("dirty", dirty)):
+        expected = 100 * np.mean([t.loc[wanted].numerator.mean() for t in of])
+        assert row[f"score_{kind}"] == pytest.approx(expected)
+    bits = rows["piqa", "gold_bits_per_byte", "filtered"]
+    assert 0 < bits["score_all"] < 1  # bits per byte, not points
+
+
 def test_the_secondary_family_holds_other_arms_groups_and_averages(tmp_path):
     declared = declare(arms=["unfiltered", "filtered", "random"], seeds=[1, 2, 3])
     path = write_study(str(tmp_path / "s"), -0.05, declared)

@@ -18,10 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokens_scored import documents, make_corpus
 
-from ablations import contamination, near_duplicates
+from ablations import contaminated, contamination, near_duplicates
 from ablations.evaluate import EvaluateConfig, evaluate, select, table
 from ablations.evaluation import Asked, gather
-from ablations.results import TASKS
+from ablations.results import CONTAMINATION, TASKS
 from ablations.tasks import answered, places
 from ablations.tasks.places import Places
 from ablations.tasks.scores import scores
@@ -276,7 +276,7 @@ def test_items_shorter_than_an_n_gram_cannot_be_told(tmp_path, data):
     short = [len(item.text.split()) < n for item in sets[0].items]
     assert any(short)
     assert [value is None for value in found["dirty"].to_pylist()] == short
-    (row,) = contamination.counts(found)
+    (row,) = contaminated.counts(found)
     assert (row["items"], row["too_short"]) == (4, sum(short))
 
 
@@ -288,12 +288,12 @@ def test_dirty_and_clean_scores():
     tasks = pa.table([list(column) for column in zip(*table, strict=True)], schema=TASKS)
     flags = pa.table(
         [["t"] * 5, ["a", "b", "c", "d", "b"], ["x"] * 4 + ["y"], [False, True, True, None, False]],
-        schema=contamination.SCHEMA,
+        schema=CONTAMINATION,
     )
-    (row,) = contamination.split_scores(tasks, flags, "x")
+    (row,) = contaminated.split_scores(tasks, flags, "x")
     assert (row["all"], row["clean"], row["dirty"]) == (0.75, 1.0, 0.5)
     assert (row["all_items"], row["clean_items"], row["dirty_items"]) == (4, 2, 2)
-    (row,) = contamination.split_scores(tasks, flags, "y")
+    (row,) = contaminated.split_scores(tasks, flags, "y")
     assert row["dirty"] is None
     assert row["dirty_items"] == 0
 

@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,6 +19,7 @@ from study_run import ARMS, EXPERTS, LAYERS, POOL, declare, write_study
 from ablations import report, report_curves, report_data, results, training_log
 from ablations.compare import main as run_compare
 from ablations.reading import read_study
+from ablations.report_swept import axis_of
 
 
 def records(data, name):
@@ -218,6 +221,51 @@ def test_averages_have_a_chance_where_guessing_has_a_meaning(data):
     assert rows["nlu"]["chance"] == 50  # boolq and piqa
     assert rows["nlg"]["chance"] is None
     assert rows["all"]["chance"] is None
+
+
+def test_the_line_of_guessing_is_over_the_rows_that_have_one(tmp_path):
+    declared = declare(arms=ARMS[:2], seeds=[1, 2])
+    path = write_study(tmp_path / "s", declared)
+    for run in read_study(path).runs.values():
+        table = run.tasks.to_pandas()
+        extra = table[(table.task == "boolq")].assign(task="multirc", metric="f1a", chance=None)
+        tasks = pa.Table.from_pandas(
+            pandas.concat([table, extra]), results.TASKS, preserve_index=False
+        )
+        results.write_run(path, run.result, run.heldout, tasks)
+    rows = {r["average"]: r for r in records(page_of(path), "averages")}
+    assert rows["nlu"]["rows"] == 3
+    assert (rows["nlu"]["chance"], rows["nlu"]["chance_rows"]) == (50, 2)
+    assert rows["nlg"]["chance"] is rows["all"]["chance"] is None
+
+
+def test_arms_that_are_numbers_are_points_of_an_axis(tmp_path):
+    arms = ["alpha=0.0", "alpha=3.0", "alpha=12.0"]
+    primary = results.Primary("heldout/curated", arms[0], arms[2], 0.01)
+    declared = declare(arms=arms, seeds=[1, 2], primary=primary)
+    path = write_study(tmp_path / "s", declared, tasks=False)
+    rows = records(page_of(path), "swept")
+    assert {row["axis"] for row in rows} == {"alpha"}
+    curated = [row for row in rows if row["endpoint"] == "heldout/curated"]
+    assert [row["at"] for row in curated] == [0, 3, 12]
+    runs = read_study(path).runs
+    per_seed = [
+        [np.mean([runs[arm, "", s].result.heldout[name] for name in ("wiki", "books")])
+         for s in (1, 2)] for arm in arms
+    ]  # fmt: skip
+    assert [row["value"] for row in curated] == pytest.approx(np.mean(per_seed, axis=1))
+    gaps = np.subtract(per_seed[2], per_seed[0])
+    assert curated[2]["difference"] == pytest.approx(gaps.mean())
+    half = stats.t.isf(0.025, 1) * gaps.std(ddof=1) / np.sqrt(2)
+    assert curated[2]["difference_high"] - gaps.mean() == pytest.approx(half)
+    assert curated[0]["difference"] is None
+
+
+def test_variants_that_are_numbers_are_an_axis_with_a_line_for_each_arm(tmp_path):
+    assert axis_of(["rate=0.5", "rate=1.0"]) == ("rate", {"rate=0.5": 0.5, "rate=1.0": 1.0})
+    assert axis_of(["a=1e-3", "a=2"]) == ("a", {"a=1e-3": 1e-3, "a=2": 2.0})
+    for names in (["rate=1", "size=2"], ["rate=1"], ["rate=1", "off"], ["", "x"]):
+        assert axis_of(names) is None
 
 
 def test_what_was_not_run_is_listed_with_its_reason(tmp_path):

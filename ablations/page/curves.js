@@ -175,6 +175,72 @@ function drawMatched() {
   );
 }
 
+// Arms or variants that are points of an axis: a line for each variant or arm.
+function drawSwept() {
+  if (saysWhy("swept")) return;
+  const rows = rowsOf("swept");
+  const { axis } = rows[0];
+  const ofArms = rows[0].points === "arms";
+  const inkOf = (line) => (ofArms ? declared.arms[declared.variants.indexOf(line)] : line);
+  const now = { endpoint: declared.endpoint, value: "value" };
+  const endpoints = unique(rows.map((row) => row.endpoint));
+  const kinds = { value: "Values", difference: `Minus ${declared.baseline}` };
+  const places = unique(rows.map((row) => row.at));
+  const log = Math.min(...places) > 0 && Math.max(...places) >= 8 * Math.min(...places);
+  const edges = { value: ["low", "high"], difference: ["difference_low", "difference_high"] };
+  const lines = () =>
+    unique(rows.map((row) => row.line))
+      .map((line) => {
+        const own = rows.filter(
+          (row) => row.line === line && row.endpoint === now.endpoint && row[now.value] !== null,
+        );
+        const [from, to] = edges[now.value];
+        return {
+          arm: inkOf(line),
+          name: line,
+          dots: true,
+          points: own.map((row) => [row.at, row[now.value]]),
+          band: own
+            .filter((row) => row[from] !== null)
+            .map((row) => [row.at, row[from], row[to]]),
+          of: own,
+        };
+      })
+      .filter((line) => line.points.length);
+  const told = (found, value) =>
+    found.map((line) => {
+      const point = nearest(line.points, value);
+      const row = line.of[line.points.indexOf(point)];
+      const [from, to] = edges[now.value];
+      const signed = now.value === "difference";
+      const name = line.name ? `${line.name} at ` : "";
+      return `${name}${axis} ${figure(point[0])}: ${digits(point[1], signed)} (${between({ low: row[from], high: row[to] }, signed)})`;
+    });
+  const draw = (width) =>
+    lineChart(
+      lines,
+      () => ({ log, label: axis, format: figure }),
+      `${now.endpoint} by ${axis}`,
+      told,
+      now.value === "difference" ? 0 : null,
+    )(width);
+  const title = () =>
+    put("swept-title", `${now.endpoint.replace("heldout/", "")} by ${axis}`);
+  const redraw = chart("swept", draw);
+  const again = () => (title(), redraw());
+  selection("pick-swept", endpoints, (name) => ((now.endpoint = name), again()), (name) =>
+    name.replace("heldout/", ""),
+  );
+  document.getElementById("pick-swept").value = endpoints.indexOf(now.endpoint);
+  segments("pick-swept-what", Object.values(kinds), 0, (i) => {
+    now.value = Object.keys(kinds)[i];
+    again();
+  });
+  if (!ofArms) armLegend("swept-legend", declared.arms);
+  title();
+  put("swept-hint", "Means over seeds, with pointwise intervals over seeds alone.");
+}
+
 function drawSizes() {
   put("sizes-title", `${declared.endpoint} by total compute`);
   const told = (lines, value) =>
@@ -278,5 +344,6 @@ function drawSizes() {
   );
 }
 
+drawSwept();
 drawCurves();
 drawSizes();

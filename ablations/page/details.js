@@ -2,6 +2,13 @@
 
 const AVERAGE_NAMES = { nlg: "NLG", nlu: "NLU", all: "all" };
 
+// An average is held against guessing where guessing has a meaning in each of its rows.
+const atChance = (row) =>
+  row.chance !== null &&
+  (row.chance_rows ?? row.rows) === row.rows &&
+  row.value_low <= row.chance &&
+  row.chance <= row.value_high;
+
 function scoreMarks(rows) {
   return declared.arms
     .map((arm) => rows.find((row) => row.arm === arm))
@@ -11,7 +18,7 @@ function scoreMarks(rows) {
       value: row.value,
       low: row.value_low,
       high: row.value_high,
-      hollow: row.chance !== null && row.value_low <= row.chance && row.chance <= row.value_high,
+      hollow: atChance(row),
       title: `${row.arm}: ${digits(row.value)} (${digits(row.value_low)} to ${digits(row.value_high)})${row.against_chance ? `, ${row.against_chance}` : ""}`,
     }));
 }
@@ -41,9 +48,9 @@ function drawTasks() {
   const averages = rowsOf("averages");
   const tasks = rowsOf("tasks").map((row) => {
     const [, task, metric, shots] = row.endpoint.split("/");
-    return { ...row, task, metric, shots: Number(shots) };
+    return { ...row, task, metric, own: row.shots, shots };
   });
-  const shots = unique([...averages, ...tasks].map((row) => row.shots)).sort((a, b) => a - b);
+  const shots = declared.shots.filter((n) => [...averages, ...tasks].some((row) => row.shots === n));
   const metrics = unique(tasks.map((row) => row.metric)).sort();
   const now = { shots: shots[0], metric: metrics.includes("accuracy") ? "accuracy" : metrics[0] };
   const redraw = [];
@@ -62,9 +69,18 @@ function drawTasks() {
         el(
           "span",
           {},
-          `${AVERAGE_NAMES[row.average]} is over ${row.rows} of its rows alone, so it is no number of GLaM’s kind. `,
+          `${AVERAGE_NAMES[row.average]} is partial, over ${row.rows} of its ${row.of} rows, so it is no number of GLaM’s kind: those not run are listed below. `,
         ),
       ),
+      here
+        .filter((row) => row.arm === here[0].arm && 0 < row.chance_rows && row.chance_rows < row.rows)
+        .map((row) =>
+          el(
+            "span",
+            {},
+            `The line of guessing of ${AVERAGE_NAMES[row.average]} is a mean over the ${row.chance_rows} of its ${row.rows} rows where guessing has a meaning. `,
+          ),
+        ),
       gold.length
         ? el(
             "span",
@@ -77,7 +93,7 @@ function drawTasks() {
   if (!saysWhy("averages") | !saysWhy("tasks")) {
     segments(
       "pick-shots",
-      shots.map((n) => (n === 1 ? "1 shot" : `${n} shots`)),
+      shots.map((n) => (n === "1" ? "1 shot" : `${n} shots`)),
       0,
       (i) => ((now.shots = shots[i]), again()),
     );
@@ -98,19 +114,22 @@ function drawTasks() {
           scored.filter((row) => row.average === average && row.shots === now.shots),
         ])
         .filter(([, own]) => own.length)
-        .map(([average, own]) => scoreRow(`${AVERAGE_NAMES[average]} (${own[0].rows} rows)`, own));
+        .map(([average, own]) =>
+          scoreRow(
+            `${AVERAGE_NAMES[average]} (${own[0].partial ? `${own[0].rows} of ${own[0].of}` : own[0].rows} rows)`,
+            own,
+          ),
+        );
     redraw.push(chart("averages", drawRows(rows, fromNought, "points of 100", true)));
     drawPartial();
   }
   if (!isEmpty("tasks")) {
     const rows = () => {
       const here = tasks.filter((row) => row.shots === now.shots && row.metric === now.metric);
-      return unique(here.map((row) => row.task)).map((task) =>
-        scoreRow(
-          task,
-          here.filter((row) => row.task === task),
-        ),
-      );
+      return unique(here.map((row) => row.task)).map((task) => {
+        const own = here.filter((row) => row.task === task);
+        return scoreRow(now.shots === "few" ? `${task} (${own[0].own})` : task, own);
+      });
     };
     redraw.push(
       chart("tasks", (width) =>
@@ -121,6 +140,28 @@ function drawTasks() {
         )(width),
       ),
     );
+  }
+  if (!saysWhy("contamination")) {
+    const fields = ["score_all", "score_clean", "score_dirty"];
+    redraw.push(() =>
+      put(
+        "contamination",
+        table(
+          ["Task", "Arm", "#Items", "#Dirty", "#Too short to tell", "#All", "#Clean", "#Dirty"],
+          rowsOf("contamination")
+            .filter((row) => row.shots === now.shots && row.metric === now.metric)
+            .map((row) => [
+              row.task,
+              row.arm,
+              number(row.items),
+              percent(row.dirty, row.items),
+              percent(row.too_short, row.items),
+              ...fields.map((name) => (row[name] === null ? "–" : digits(row[name]))),
+            ]),
+        ),
+      ),
+    );
+    redraw.at(-1)();
   }
   if (!saysWhy("not_run"))
     put(

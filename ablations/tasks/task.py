@@ -11,6 +11,7 @@ A file has these keys (:class:`Task`); names inside ``prompt`` are the ``fields`
 
 import dataclasses
 import enum
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,9 @@ from typing import Any
 import yaml
 
 FOLDER = Path(__file__).parents[2] / "conf" / "task"
+
+FEW = "few"
+"""Names GLaM's third column: with as many shots as GLaM had, task by task."""
 
 
 class Form(enum.Enum):
@@ -126,6 +130,12 @@ def load(name: str, folder: Path = FOLDER) -> Task:
         return Task(name=name, **value)
     except (TypeError, KeyError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+@functools.cache
+def shots_of(name: str, column: str) -> int:
+    """The shots of a task in a column of results, which is named by a number or :data:`FEW`."""
+    return load(name).few if column == FEW else int(column)
 
 
 def names(folder: Path = FOLDER) -> list[str]:

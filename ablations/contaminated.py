@@ -1,0 +1,61 @@
+"""What contamination did to a run's scores: reductions of tables, no I/O and no model."""
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ablations.tasks.scores import summarise
+
+
+def counts(contamination: pa.Table) -> list[dict[str, Any]]:
+    """Items, dirty ones and those that can't be told, of each task and arm."""
+    table = contamination.append_column("short", pc.is_null(contamination["dirty"]))
+    sums = table.group_by(["task", "arm"], use_threads=False).aggregate(
+        [("item", "count"), ("dirty", "sum"), ("short", "sum")]
+    )
+    return [
+        {
+            "task": row["task"],
+            "arm": row["arm"],
+            "items": row["item_count"],
+            "dirty": row["dirty_sum"] or 0,
+            "too_short": row["short_sum"],
+        }
+        for row in sums.to_pylist()
+    ]
+
+
+def split_scores(tasks: pa.Table, contamination: pa.Table, arm: str) -> list[dict[str, Any]]:
+    """Scores of an arm's run over all items, over those that are clean, and over the dirty ones.
+
+    Items that are too short count as clean. A metric without items of a kind has None there.
+
+    Args:
+        tasks: the run's :data:`ablations.results.TASKS`.
+        contamination: :data:`ablations.results.CONTAMINATION`.
+        arm: whose.
+    """
+    dirty = contamination.filter((pc.field("arm") == arm) & pc.field("dirty"))
+    keys = pc.binary_join_element_wise(dirty["task"], dirty["item"], "\0")
+    is_dirty = pc.is_in(
+        pc.binary_join_element_wise(tasks["task"], tasks["item"], "\0"), value_set=keys
+    )
+    kinds = {
+        "all": tasks,
+        "clean": tasks.filter(pc.invert(is_dirty)),
+        "dirty": tasks.filter(is_dirty),
+    }
+    found = {
+        kind: {(s.task, s.shots, s.metric): s for s in summarise(rows)}
+        for kind, rows in kinds.items()
+    }
+    out = []
+    for key, whole in found["all"].items():
+        row: dict[str, Any] = {"task": whole.task, "shots": whole.shots, "metric": whole.metric}
+        for kind, of_kind in found.items():
+            score = of_kind.get(key)
+            row[kind] = None if score is None else score.value
+            row[f"{kind}_items"] = 0 if score is None else score.items
+        out.append(row)
+    return out

@@ -1,0 +1,60 @@
+"""What a study says along a number that it sweeps: alpha, experts, a learning rate.
+
+Arms or variants called ``name=number`` are points of an axis: of arms (``alpha=3.0``) each variant
+is a line, of variants (``rate=0.5``) each arm.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from ablations import inference
+from ablations.pairing import contrast, sample
+from ablations.report_curves import interval
+from ablations.results import Study
+
+Row = dict[str, Any]
+
+_POINT = re.compile(r"^(.+)=(-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)$")
+
+
+def axis_of(names: Sequence[str]) -> tuple[str, dict[str, float]] | None:
+    """What names of the form ``name=number`` have in common and their numbers; else None."""
+    found = {name: match.groups() for name in names if (match := _POINT.match(name))}
+    words = {word for word, _ in found.values()}
+    if len(found) < 2 or len(found) < len(names) or len(words) > 1:
+        return None
+    return words.pop(), {name: float(number) for name, (_, number) in found.items()}
+
+
+def swept(study: Study) -> list[Row]:
+    """The primary endpoint and every held-out group at each point: a value, and the difference to
+    the baseline, with intervals over seeds.
+    """
+    declared = study.declared
+    of_arms, of_variants = axis_of(declared.arms), axis_of(declared.variants)
+    if (axis := of_arms or of_variants) is None:
+        return []
+    name, numbers = axis
+    groups = [f"heldout/{group}" for group in declared.heldout]
+    rows: list[Row] = []
+    for endpoint in dict.fromkeys([declared.primary.endpoint, *groups]):
+        for variant in declared.variants:
+            baseline = study.seeds(declared.primary.baseline, variant)
+            for arm in declared.arms:
+                if not (runs := study.seeds(arm, variant)):
+                    continue
+                place, line = (arm, variant) if of_arms else (variant, arm)
+                values = [inference.endpoint(sample(study, run, endpoint)) for run in runs.values()]
+                row: Row = {"endpoint": endpoint, "axis": name, "at": numbers[place]}
+                row["points"] = "arms" if of_arms else "variants"
+                row |= {"line": line, "arm": arm, "variant": variant}
+                row |= interval(values, declared.primary.alpha)
+                row |= dict.fromkeys(("difference", "difference_low", "difference_high"))
+                found = contrast(study, runs, baseline, endpoint)
+                if arm != declared.primary.baseline and found:
+                    of = found.estimate
+                    row |= {"difference": of.value, "difference_low": of.seed_low}
+                    row |= {"difference_high": of.seed_high}
+                rows.append(row)
+    return sorted(rows, key=lambda row: (row["endpoint"], row["line"], row["at"]))
