@@ -2,30 +2,36 @@
 
     OMP_NUM_THREADS=1 python benchmarks/training_step.py
 
-Contenders take turns, round by round, on the same random tokens; times are CPU seconds of the
-process, so that what else the machine does counts little. A ratio is the median of those within a
-round. Forward and backward are timed apart from the optimizer, which at many experts and few tokens
-costs more the more weights there are. Random tokens route nearly evenly. Those
-that are compared are in memory at once, a group at a time: up to 6 GB with 64 experts.
+Each contender is a process of its own, made as it is used: ours as ``model/train.py`` starts, with
+its settings of the allocator, transformers' with none. They take turns, a step each, round by
+round and on the same random tokens, a group of those that are compared at a time (up to 12 GB with
+64 experts). A ratio is the median of those within a round, of CPU seconds of the process, so that
+what else the machine does counts little; that of wall time stands beside it and is the one to read
+where the machine is quiet, or where more than one thread works. Learning, forward and backward, is
+timed apart from the update of the optimizer, which is the same one for all. Random tokens route
+nearly evenly, but not twice alike, for the weights do change.
 
 The dense twin has hidden layers as wide as makes its active parameters, and so its FLOPs, those of
 the MoE models. Mixtral and OLMoE have the shape of ours with an MoE in every layer; their experts
 have three matrices, ours two, so their hidden layers are two thirds as wide: equal parameters and
 FLOPs. They attend with rotary embeddings through their default (fused) path, ours has its trained
 bias. In bfloat16 they run under autocast, their weights being float32 like ours.
+
+``of product`` is how near a step comes to the speed of a plain product of matrices, by its FLOPs.
+One over it is how much faster than this contender any code could be that makes the same products.
 """
 
 import argparse
 import contextlib
 import dataclasses
+import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -43,14 +49,24 @@ from model.weight import copies
 
 PARTS = {
     "products of weights": ("aten::mm", "aten::addmm", "aten::_grouped_mm"),
-    "attention": ("aten::bmm", "aten::baddbmm", "aten::_softmax", "aten::_softmax_backward_data"),
+    "attention": (
+        "aten::bmm", "aten::baddbmm", "aten::_softmax", "aten::_softmax_backward_data",
+        "aten::_scaled_dot_product_flash_attention_for_cpu",
+        "aten::_scaled_dot_product_flash_attention_for_cpu_backward",
+    ),
     "dispatch, routing, embedding": (
         "aten::index_select", "aten::gather", "aten::sort", "aten::scatter_add_", "aten::scatter_",
-        "aten::embedding_dense_backward", "aten::argmax", "aten::cumsum",
+        "aten::embedding_dense_backward", "aten::argmax", "aten::cumsum", "aten::index",
+        "aten::_index_put_impl_", "aten::topk",
     ),
     "casts and copies": ("aten::copy_", "aten::cat"),
     "filling with zeros": ("aten::fill_", "aten::zero_"),
 }  # fmt: skip
+
+DEFAULT_ALLOCATOR = "default allocator"
+OUR_ALLOCATOR = "our allocator"
+WARM_UP = 3
+"""Steps before the first that counts."""
 
 
 @dataclass
@@ -62,7 +78,7 @@ class Contender:
     optimizer: torch.optim.Optimizer
     parameters: int
     flops: float
-    """Of a token, forward and backward; 0 if not known."""
+    """Of a token, forward and backward."""
 
 
 def ours(config: GLaMConfig, dtype: torch.dtype, length: int, backend: Backend) -> Contender:
@@ -78,7 +94,9 @@ def ours(config: GLaMConfig, dtype: torch.dtype, length: int, backend: Backend) 
     return Contender(model, learn, adafactor(model), counts.total, flops)
 
 
-def theirs(name: str, experts: str, config: GLaMConfig, dtype: torch.dtype) -> Contender:
+def theirs(
+    name: str, experts: str, config: GLaMConfig, dtype: torch.dtype, length: int
+) -> Contender:
     """Mixtral or OLMoE of the shape of a GLaM whose every layer is MoE."""
     import transformers
 
@@ -92,6 +110,9 @@ def theirs(name: str, experts: str, config: GLaMConfig, dtype: torch.dtype) -> C
         "num_experts_per_tok": 2,
         "output_router_logits": True,
         "tie_word_embeddings": True,
+        "bos_token_id": None,
+        "eos_token_id": None,
+        "pad_token_id": None,
     }
     kind, settings = {
         "Mixtral": (
@@ -113,7 +134,8 @@ def theirs(name: str, experts: str, config: GLaMConfig, dtype: torch.dtype) -> C
         loss.backward()
 
     numbers = sum(parameter.numel() for parameter in model.parameters())
-    return Contender(model, learn, adafactor(model), numbers, 0.0)
+    flops = sizes.training_flops(config, sizes.count(config), length)
+    return Contender(model, learn, adafactor(model), numbers, flops)
 
 
 def adafactor(model: nn.Module) -> torch.optim.Optimizer:
@@ -143,43 +165,44 @@ def contenders(options: argparse.Namespace) -> dict[str, Callable[[], Contender]
         head_width=32,
     )
 
-    def glam(backend: Backend = "grouped", **changes: Any) -> Callable[[], Contender]:
+    def glam(backend: Backend = "fastest", **changes: Any) -> Callable[[], Contender]:
         config = dataclasses.replace(base, **changes)
         return lambda: ours(config, dtype, options.length, backend)
 
     twin = dense_twin(dataclasses.replace(base, experts=16))
-    out = {"dense twin": lambda: ours(twin, dtype, options.length, "grouped")}
+    out = {"dense twin": lambda: ours(twin, dtype, options.length, "fastest")}
     for experts in options.experts:
         out[f"ours {experts}e"] = glam(experts=experts)
+        if options.growth:
+            continue
         out[f"ours {experts}e, loop"] = glam("loop", experts=experts)
+        out[f"ours {experts}e, grouped_mm"] = glam("grouped", experts=experts)
+        sparse = dataclasses.replace(base, experts=experts, moe_period=1)
         out[f"ours {experts}e, all layers MoE"] = glam(experts=experts, moe_period=1)
-        config = dataclasses.replace(base, experts=experts)
+        out[f"ours {experts}e, all layers MoE, {DEFAULT_ALLOCATOR}"] = glam(
+            experts=experts, moe_period=1
+        )
         for name in ("Mixtral", "OLMoE"):
-            for way in ("eager", "grouped_mm"):
-                out[f"{name} {experts}e, {way}"] = partial(theirs, name, way, config, dtype)
+            for way in ("eager", "grouped_mm", f"grouped_mm, {OUR_ALLOCATOR}"):
+                made = partial(theirs, name, way.split(",")[0], sparse, dtype, options.length)
+                out[f"{name} {experts}e, {way}"] = made
+        del out[f"OLMoE {experts}e, grouped_mm, {OUR_ALLOCATOR}"]
     if options.growth:
-        out["ours 4e"], out["ours 32e"] = glam(experts=4), glam(experts=32)
+        for experts in (4, 32):
+            out[f"ours {experts}e"] = glam(experts=experts)
         wide: Any = {"width": 2 * base.width, "hidden": 2 * base.hidden, "heads": 2 * base.heads}
         out["ours 16e, twice as wide"] = glam(experts=16, **wide)
-    return {name: make for name, make in out.items() if options.only in (None, name)}
+        out["ours 16e, twice the tokens"] = glam(experts=16)
+    return out
 
 
-def batch(options: argparse.Namespace, rows: int) -> tuple[Tensor, Tensor]:
+def batch(options: argparse.Namespace, name: str) -> tuple[Tensor, Tensor]:
     """Random tokens, and what follows them: int64 [rows, length]."""
+    rows = options.rows * (2 if name.endswith("twice the tokens") else 1)
     generator = torch.Generator().manual_seed(0)
     shape = (rows, options.length + 1)
     stream = torch.randint(0, options.vocabulary, shape, generator=generator)
     return stream[:, :-1].contiguous(), stream[:, 1:].contiguous()
-
-
-def step(contender: Contender, tokens: Tensor, targets: Tensor) -> tuple[float, float]:
-    """CPU seconds of forward and backward, and of the optimizer."""
-    begun = time.process_time()
-    contender.learn(tokens, targets)
-    learnt = time.process_time()
-    contender.optimizer.step()
-    contender.optimizer.zero_grad(set_to_none=True)
-    return learnt - begun, time.process_time() - learnt
 
 
 def product_speed(dtype: torch.dtype) -> float:
@@ -209,11 +232,79 @@ def shares(contender: Contender, tokens: Tensor, targets: Tensor) -> dict[str, f
     return out | {"elementwise and all else": 1 - sum(out.values())}
 
 
-def peak_memory(name: str) -> float:
-    """MiB of a process that makes two steps of one contender, less those before the first."""
-    command = [sys.executable, *sys.argv, "--only", name, "--steps-only"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(done.stdout)
+def work(name: str, options: argparse.Namespace) -> None:
+    """The process of a contender: answer each line of input by one of JSON."""
+    # What libraries print goes where errors go.
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    contender = contenders(options)[name]()
+    tokens, targets = batch(options, name)
+
+    def step() -> dict[str, float]:
+        begun, wall = time.process_time(), time.perf_counter()
+        contender.learn(tokens, targets)
+        learnt, wall = time.process_time(), time.perf_counter() - wall
+        contender.optimizer.step()
+        contender.optimizer.zero_grad(set_to_none=True)
+        update = time.process_time() - learnt
+        return {"learn": learnt - begun, "wall": wall, "update": update}
+
+    commands: dict[str, Callable[[], dict[str, float]]] = {
+        "step": step,
+        "product": lambda: {"speed": product_speed(getattr(torch, options.dtype))},
+        "shares": lambda: shares(contender, tokens, targets),
+        "about": lambda: {
+            "parameters": contender.parameters,
+            "flops": contender.flops * tokens.numel(),
+            "peak": hardware.peak_memory(torch.device("cpu")),
+        },
+    }
+    for command in sys.stdin:
+        answers.write(json.dumps(commands[command.strip()]()) + "\n")
+
+
+class Process:
+    """A contender at work."""
+
+    def __init__(self, name: str) -> None:
+        environment = dict(os.environ)
+        tuned = OUR_ALLOCATOR in name or ("ours" in name and DEFAULT_ALLOCATOR not in name)
+        tuned = tuned or name == "dense twin"
+        environment["GLIBC_TUNABLES"] = hardware.GLIBC_TUNABLES if tuned else ""
+        self.process = subprocess.Popen(
+            [sys.executable, *sys.argv, "--work", name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+
+    def ask(self, command: str) -> dict[str, float]:
+        """Its answer, when it has one."""
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.write(command + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError("a contender failed; its error is above")
+        answer: dict[str, float] = json.loads(line)
+        return answer
+
+
+@contextlib.contextmanager
+def at_work(names: list[str]) -> Iterator[dict[str, Process]]:
+    """Contenders in their processes, warm."""
+    processes = {name: Process(name) for name in names}
+    try:
+        for process in processes.values():
+            for _ in range(WARM_UP):
+                process.ask("step")
+        yield processes
+    finally:
+        for process in processes.values():
+            process.process.kill()
+            process.process.communicate()
 
 
 def report(options: argparse.Namespace) -> None:
@@ -222,66 +313,57 @@ def report(options: argparse.Namespace) -> None:
     machine = hardware.describe(torch.device("cpu"))
     print(f"{machine}, {os.cpu_count()} CPUs, torch {torch.__version__}")
     print(f"{platform.system()}, load {os.getloadavg()[0]:.1f}, commit {commit.stdout.strip()}")
-    print("GLIBC_TUNABLES", os.environ.get("GLIBC_TUNABLES") or "unset")
     print("command: " + " ".join(["python", *sys.argv]))
     print(
-        f"{options.rows * options.length} tokens a step, {options.dtype}, {options.rounds} rounds"
+        f"{options.rows * options.length} tokens a step, {options.dtype}, {options.rounds} rounds;"
+        " CPU seconds; ratios of learning"
     )
-    columns = f"{'weights':>9}{'learn':>8}{'update':>8}{'ratio':>8}{'of product':>12}"
-    print(f"\n{'':<28}{columns}{'MiB':>8}")
-    makers = contenders(options)
     groups: dict[str, list[str]] = {}
-    for name in makers:
+    for name in contenders(options):
         groups.setdefault(reference(name), []).append(name)
     for base, names in groups.items():
-        compare({name: makers[name]() for name in dict.fromkeys([base, *names])}, base, options)
-    print("\nratio: of learning; ours to the dense twin, transformers' to ours with all layers MoE")
-    for name in ("dense twin", "ours 16e"):
-        if name in makers:
-            found = shares(makers[name](), *batch(options, options.rows))
-            print(f"{name}: " + ", ".join(f"{part} {share:.0%}" for part, share in found.items()))
+        compare([base, *(name for name in names if name != base)], base, options)
 
 
-def compare(made: dict[str, Contender], base: str, options: argparse.Namespace) -> None:
+def compare(names: list[str], base: str, options: argparse.Namespace) -> None:
     """Take turns and print a row for each contender."""
-    tokens, targets = batch(options, options.rows)
-    for contender in made.values():
-        step(contender, tokens, targets)
-    learn: dict[str, list[float]] = {name: [] for name in made}
-    update: dict[str, list[float]] = {name: [] for name in made}
-    double, speeds = [], []
-    for _ in range(options.rounds):
-        speeds.append(product_speed(getattr(torch, options.dtype)))
-        for name, contender in made.items():
-            seconds, optimizer_seconds = step(contender, tokens, targets)
-            learn[name].append(seconds)
-            update[name].append(optimizer_seconds)
-        if "ours 16e" in made and options.growth:
-            double.append(step(made["ours 16e"], *batch(options, 2 * options.rows))[0])
+    rounds: list[dict[str, dict[str, float]]] = []
+    with at_work(names) as processes:
+        speeds = []
+        for number in range(options.rounds):
+            speeds.append(processes[base].ask("product")["speed"])
+            # Not always after the same one, which leaves its traces in the cache.
+            turn = number % len(names)
+            rounds.append(
+                {name: processes[name].ask("step") for name in names[turn:] + names[:turn]}
+            )
+        about = {name: process.ask("about") for name, process in processes.items()}
+        profiled = [name for name in names if name == base or name.startswith("Mixtral")]
+        parts = {name: processes[name].ask("shares") for name in profiled}
     speed = statistics.median(speeds)
-    print(f"a plain product: {speed / 1e9:.0f} GFLOP for a CPU second")
-    for name, contender in made.items():
-        seconds = statistics.median(learn[name])
-        use = contender.flops * tokens.numel() / seconds / speed
-        print(
-            f"{name:<28}{contender.parameters / 1e6:>8.1f}M{seconds:>8.2f}"
-            f"{statistics.median(update[name]):>8.2f}{median_ratio(learn[name], learn[base]):>8.2f}"
-            + (f"{use:>12.2f}" if contender.flops else f"{'':>12}")
-            + (f"{peak_memory(name):>8.0f}" if options.memory else "")
+    print(f"\nto {base}; a plain product: {speed / 1e9:.0f} GFLOP for a CPU second")
+    columns = f"{'weights':>9}{'learn':>8}{'update':>8}{'ratio':>8}{'wall':>8}{'of product':>12}"
+    print(f"{'':<44}{columns}{'MiB':>8}")
+    for name in names:
+        learn, update = (
+            statistics.median(one[name][what] for one in rounds) for what in ("learn", "update")
         )
-    if double:
-        ratio = median_ratio(double, learn["ours 16e"])
-        print(f"ours 16e, twice the tokens: {ratio:.2f} times the time")
-
-
-def median_ratio(seconds: list[float], others: list[float]) -> float:
-    """Of what was measured in the same round."""
-    return statistics.median(a / b for a, b in zip(seconds, others, strict=True))
+        ratio, wall = (
+            statistics.median(one[name][what] / one[base][what] for one in rounds)
+            for what in ("learn", "wall")
+        )
+        print(
+            f"{name:<44}{about[name]['parameters'] / 1e6:>8.1f}M{learn:>8.2f}{update:>8.2f}"
+            f"{ratio:>8.2f}{wall:>8.2f}{about[name]['flops'] / learn / speed:>12.2f}"
+            f"{about[name]['peak'] / 2**20:>8.0f}"
+        )
+    for name, found in parts.items():
+        print(f"{name}: " + ", ".join(f"{part} {share:.0%}" for part, share in found.items()))
 
 
 def reference(name: str) -> str:
     """What a contender is compared with."""
-    if name.startswith(("ours", "dense")):
+    if name == "dense twin" or ("ours" in name and "all layers MoE" not in name):
         return "dense twin"
     return f"ours {name.split()[1].rstrip(',')}, all layers MoE"
 
@@ -293,26 +375,18 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--vocabulary", type=int, default=8192)
     parser.add_argument("--length", type=int, default=512)
-    parser.add_argument("--rows", type=int, default=8)
+    parser.add_argument("--rows", type=int, default=4)
     parser.add_argument("--experts", type=int, nargs="*", default=[16, 64])
     parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--growth", action="store_true", help="with E, tokens and width too")
-    parser.add_argument("--memory", action="store_true", help="peaks too, each in a process")
-    parser.add_argument("--only", help=argparse.SUPPRESS)
-    parser.add_argument("--steps-only", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--growth", action="store_true", help="with E, tokens and width instead")
+    parser.add_argument("--work", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if not options.steps_only:
+    if options.work:
+        work(options.work, options)
+    else:
         report(options)
-        return
-    (make,) = contenders(options).values()
-    contender = make()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for _ in range(2):
-        step(contender, *batch(options, options.rows))
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 
 
 if __name__ == "__main__":
-    hardware.tune_allocator()
     main()

@@ -63,10 +63,11 @@ def attend(q_BNSD: Tensor, k_BNKD: Tensor, v_BNKD: Tensor, bias_NK: Tensor, mask
     for q_BNQD, mask_B1QK in zip(q_BNSD.split(BLOCK, 2), mask.split(BLOCK, 2), strict=True):
         queries = q_BNQD.shape[2]
         end += queries
-        logits_BNQK = q_BNQD @ k_BNKD[:, :, :end].transpose(-1, -2)
-        logits_BNQK += toeplitz(bias_NK[:, :end], queries).to(logits_BNQK.dtype)
-        logits_BNQK += mask_B1QK[..., :end]
-        outputs.append(logits_BNQK.softmax(-1) @ v_BNKD[:, :, :end])
+        added_BNQK = toeplitz(bias_NK[:, :end], queries).to(q_BNQD.dtype) + mask_B1QK[..., :end]
+        # [B, N, ...] as one dimension: a product that adds takes no more.
+        q, k, v = (x.flatten(0, 1) for x in (q_BNQD, k_BNKD[:, :, :end], v_BNKD[:, :, :end]))
+        logits = torch.baddbmm(added_BNQK.flatten(0, 1), q, k.transpose(-1, -2))
+        outputs.append((logits.softmax(-1) @ v).view_as(q_BNQD))
     return torch.cat(outputs, 2)
 
 
