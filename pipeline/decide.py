@@ -6,7 +6,7 @@ python pipeline/decide.py --scored scored/ --rule pareto --alpha 3 --output scor
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from pipeline import engine, manifest, progress, records, shards, storage, transforms
+from pipeline import engine, manifest, progress, records, shards, staging, storage, transforms
 from pipeline.config import load_decide
 from pipeline.process import Sink
 from pipeline.report import print_table
@@ -17,6 +17,8 @@ def main(arguments: Sequence[str]) -> None:
     """Decide and report; see ``--help``."""
     config, resume, beam_flags = load_decide(arguments)
     options = engine.options(beam_flags)
+    storage.configure(options)
+    staging.check_paths(options, [config.scored, config.output])
     scored = manifest.read_manifest(config.scored)
     if scored["config"]["write"] != "all":
         raise ValueError(
@@ -33,6 +35,7 @@ def main(arguments: Sequence[str]) -> None:
     # What the run dropped as a duplicate stays dropped.
     deduplicated = {"deduplicate": scored["config"]["decision"]["deduplicate"]}
     about = {
+        "code": manifest.code_version(),
         "config": scored["config"]
         | {"decision": asdict(config.decision) | deduplicated, "write": config.write}
         | {"scored": {"path": config.scored, "key": scored["key"]}},

@@ -1,17 +1,22 @@
 """Starting a Beam pipeline: its options, local defaults, clear errors."""
 
 import argparse
+import importlib
 import logging
 import os
 import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+from apache_beam.runners.dataflow.dataflow_runner import DataflowRuntimeException
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import EmbeddedPythonGrpcEnvironment
+
+from pipeline import staging
 
 _LOCAL_RUNNERS = (None, "DirectRunner", "FnApiRunner")
 
@@ -25,11 +30,12 @@ def options(flags: Sequence[str]) -> PipelineOptions:
     """Beam's options, from the flags that are not ours.
 
     ``DirectRunner`` (the default) means Beam's embedded ``FnApiRunner``: the one named DirectRunner
-    tries to download another engine first. It uses all cores, unless told otherwise.
+    tries to download another engine first. It uses all cores, unless told otherwise. Dataflow
+    starts a process per core; each is given one task at a time, which bounds its memory.
 
     Raises:
         ValueError: no Beam option has one of these names (Beam itself would only log it), or the
-            runner is known to give wrong results or to fail later.
+            runner is known to give wrong results, or is not installed.
     """
     known = argparse.ArgumentParser(add_help=False, allow_abbrev=False, conflict_handler="resolve")
     for kind in [PipelineOptions, *PipelineOptions.__subclasses__()]:
@@ -39,25 +45,30 @@ def options(flags: Sequence[str]) -> PipelineOptions:
         raise ValueError(f"neither we nor Beam know {' '.join(strangers)}; see --help")
     runner = (parsed.runner or "").rpartition(".")[2]
     if runner == "DaskRunner":
-        raise ValueError("--runner DaskRunner loses and doubles records, silently: choose another")
-    if runner == "DataflowRunner" and not (parsed.setup_file or parsed.sdk_container_image):
         raise ValueError(
-            "workers of Dataflow do not have this package: give --setup_file or"
-            " --sdk_container_image, else the job is accepted and then fails"
+            "--runner DaskRunner loses and doubles records, silently (docs/engines.md): choose"
+            " another"
         )
-    local = {}
+    defaults: dict[str, Any] = {}
+    if runner == "DataflowRunner":
+        try:
+            importlib.import_module("apache_beam.runners.dataflow.internal.apiclient")
+        except ImportError:
+            raise ValueError("Dataflow needs the extra: pip install 'winnow-lm[gcp]'") from None
+        threads = parsed.number_of_worker_harness_threads or 1
+        defaults = {"number_of_worker_harness_threads": threads}
     if parsed.runner in _LOCAL_RUNNERS:
         workers = parsed.direct_num_workers
         if not any(flag.startswith("--direct_num_workers") for flag in flags):
             workers = len(os.sched_getaffinity(0))
-        local = {
+        defaults = {
             "runner": "FnApiRunner",
             "direct_num_workers": workers,
             "direct_running_mode": parsed.direct_running_mode
             if any(flag.startswith("--direct_running_mode") for flag in flags)
             else ("in_memory" if workers == 1 else "multi_threading"),
         }
-    return PipelineOptions(list(flags), **local)
+    return PipelineOptions(list(flags), **defaults)
 
 
 def run(options: PipelineOptions, build: Callable[[beam.Pipeline], None]) -> None:
@@ -67,14 +78,15 @@ def run(options: PipelineOptions, build: Callable[[beam.Pipeline], None]) -> Non
         RuntimeError: a worker failed; the message is the worker's own.
     """
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
-    pipeline = beam.Pipeline(_thread_runner(options), options)
-    build(pipeline)
     try:
-        pipeline.run().wait_until_finish()
-    except RuntimeError as error:
+        with staging.packages(options):  # before the pipeline takes a copy of the options
+            pipeline = beam.Pipeline(_thread_runner(options), options)
+            build(pipeline)
+            pipeline.run().wait_until_finish()
+    except (RuntimeError, DataflowRuntimeException) as error:
         found = _WORKER_ERROR.findall(str(error))
         if not found:
-            raise
+            raise RuntimeError(str(error)) from error
         raise RuntimeError(f"{found[-1][0]}: {found[-1][1]}") from error
 
 

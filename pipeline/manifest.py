@@ -23,6 +23,7 @@ FORMAT = 1
 
 def write_output(
     output: str,
+    code: str,
     config: Mapping[str, Any],
     key: str,
     rule: Mapping[str, Any],
@@ -33,7 +34,8 @@ def write_output(
 ) -> None:
     """Everything beside shards and quarantine, the manifest last; then remove the work folder.
 
-    ``summaries`` are the files that together hold the run's statistics.
+    ``code`` is the version of the code where the run was started, which workers on other machines
+    cannot tell; ``summaries`` are the files that together hold the run's statistics.
 
     Raises:
         RuntimeError: the row accounting of a source does not balance.
@@ -48,7 +50,7 @@ def write_output(
     value = {
         "format": FORMAT,
         "key": key,
-        "code": code_version(),
+        "code": code,
         "config": config,
         "rule": rule,
         "classifier": classifier,
@@ -65,8 +67,7 @@ def write_output(
     }
     write_report(output, value)
     storage.write_json(storage.join(output, NAME), value)
-    if storage.scheme(output) is None:
-        storage.remove(storage.join(output, records.WORK))
+    storage.remove(storage.join(output, records.WORK))
 
 
 def read_manifest(folder: str) -> dict[str, Any]:

@@ -5,10 +5,10 @@ python pipeline/run.py --source web='crawl/*.warc.gz' --source wiki='wiki/*.json
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
-from pipeline import engine, manifest, progress, records, shards, storage, transforms
+from pipeline import engine, manifest, progress, records, shards, staging, storage, transforms
 from pipeline.config import PipelineConfig, field_maps, load
 from pipeline.plan import plan_tasks
 from pipeline.process import Job, Sink
@@ -22,12 +22,19 @@ def main(arguments: Sequence[str]) -> None:
     """Plan, run and report; see ``--help``."""
     config, resume, beam_flags = load(arguments)
     options = engine.options(beam_flags)
+    storage.configure(options)
     tasks = plan_tasks(config.source, config.filter, config.split_bytes)
     job, about = describe(config, tasks, resume)
+    patterns = (pattern for patterns in config.source.values() for pattern in patterns)
+    staging.check_paths(options, [*patterns, config.output, *job.step_files])
     with storage.lock(config.output):
         if prepare(config.output, about["key"], resume):
             print(f"{config.output} is complete already: nothing to do")
         else:
+            place = staging.reachable_classifier(
+                options, config.classifier, job.classifier_fingerprint
+            )
+            job = replace(job, classifier=place)
             with progress.shown(config.output, sum(task.input.size for task in tasks)):
                 engine.run(
                     options,
@@ -64,6 +71,7 @@ def describe(
     settings = asdict(config)
     del settings["output"]
     about = {
+        "code": manifest.code_version(),
         "config": settings,
         "classifier": {
             "path": config.classifier,

@@ -305,6 +305,8 @@ def _write_output(
     rule: Rule,
     duplicate_ids: int,
 ) -> None:
+    if storage.exists(storage.join(output, manifest.NAME)):
+        return  # engines may do again what is done, and what it was made of is gone
     manifest.write_output(
         output,
         rule={"name": rule.name, "parameter": rule.parameter},

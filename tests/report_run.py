@@ -81,6 +81,7 @@ def write_run(output, batches, rule, filtered, quarantined=0, card=CARD, write="
     storage.write_json(storage.join(str(output), "_work", "run.json"), {})
     manifest.write_output(
         str(output),
+        code="0.1.0",
         config={
             "source": {source: [f"input/{source}*"] for source in batches},
             "filter": sorted(filtered),

@@ -305,7 +305,7 @@ def test_damaged_input_is_quarantined_counted_and_named(tmp_path):
         ({"--seed": "--threshold=0.5"}, "no meaning"),
         ({"--seed": "--steps=gofer"}, "unknown steps"),
         ({"--seed": "--runner=apache_beam.runners.dask.dask_runner.DaskRunner"}, "silently"),
-        ({"--seed": "--runner=DataflowRunner"}, "--setup_file"),
+        ({"--seed": "--runner=DataflowRunner"}, "on this machine|the extra"),
         ({"--seed": "--config={here}/steps.yaml"}, "step gopher: min_words"),
         ({"--seed": "--config={here}/web/4.jsonl"}, "4.jsonl"),
     ],
