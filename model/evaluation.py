@@ -16,8 +16,8 @@ from torch import Tensor
 
 from model.corpus import Corpus
 from model.glam import GLaM
-from model.heldout import IGNORED, HeldOut
-from model.loss import CHUNK_LOGITS
+from model.heldout import HeldOut
+from model.loss import CHUNK_LOGITS, IGNORE
 from model.weight import copies
 
 SCHEMA = pa.schema(
@@ -79,7 +79,7 @@ def evaluate(model: GLaM, held_out: HeldOut) -> Measured:
     model.eval()
     with copies(model):
         for batch in held_out:
-            counted = batch.targets != IGNORED
+            counted = batch.targets != IGNORE
             place = counted.to(device)
             hidden_BSM, routings = model.hidden(batch.tokens.to(device), batch.segments.to(device))
             nats_T = token_nats(model, hidden_BSM[place], batch.targets[counted].to(device))

@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, their checksums, and fingerprints of JSON values."""
 
 import contextlib
+import fcntl
 import glob
 import json
 import os
@@ -12,6 +13,9 @@ import xxhash
 
 TEMPORARY = ".tmp-"
 """How the name of an unfinished file starts; a killed writer leaves such files behind."""
+
+LOCK = ".lock"
+"""A file of this name is in a folder that is being written to."""
 
 
 @contextlib.contextmanager
@@ -53,6 +57,32 @@ def remove_temporary(folder: str) -> None:
     """Delete what killed writers left in a folder and those in it."""
     for path in glob.glob(os.path.join(glob.escape(folder), "**", f"{TEMPORARY}*"), recursive=True):
         os.remove(path)
+
+
+@contextlib.contextmanager
+def lock(folder: str) -> Iterator[None]:
+    """Hold an output folder (which is made) for one process; a killed one lets go of it as well.
+
+    Raises:
+        ValueError: another process holds it.
+    """
+    os.makedirs(folder, exist_ok=True)
+    path = os.path.join(folder, LOCK)
+    with open(path, "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The other may have finished, and removed this file, since it was opened.
+            held = os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+        except (BlockingIOError, FileNotFoundError):
+            held = False
+        if not held:
+            raise ValueError(
+                f"another process is writing to {folder}: wait for it, or choose another output"
+            )
+        try:
+            yield
+        finally:
+            os.remove(path)
 
 
 def checksum(path: str) -> str:

@@ -15,18 +15,17 @@ import numpy as np
 import torch
 
 from model.corpus import Corpus, IntArray
+from model.loss import IGNORE
 from model.order import order_keys
-
-IGNORED = -100
-"""Target of a padded position; what torch's cross entropy ignores."""
 
 
 class HeldOutBatch(NamedTuple):
     """Rows to evaluate.
 
-    ``tokens`` and ``targets`` are int64 [B, S], ``segments`` int32 [B, S], 0 where padded.
-    ``bytes`` is the size of the documents that end in these rows. ``documents`` (int64 [B, S]) is
-    each position's place in :attr:`HeldOut.documents`, -1 where padded.
+    ``tokens`` and ``targets`` are int64 [B, S], ``segments`` int32 [B, S]; where padded, a target
+    is :data:`model.loss.IGNORE` and a segment 0. ``bytes`` is the size of the documents that end in
+    these rows. ``documents`` (int64 [B, S]) is each position's place in :attr:`HeldOut.documents`,
+    -1 where padded.
     """
 
     tokens: torch.Tensor
@@ -102,7 +101,7 @@ class HeldOut:
     def _batch(self, first_row: int) -> HeldOutBatch:
         shape, plan = (self._rank_rows, self._length), self._plan
         tokens = np.full(shape, self._corpus.boundary_id, np.int64)
-        targets = np.full(shape, IGNORED, np.int64)
+        targets = np.full(shape, IGNORE, np.int64)
         segments = np.zeros(shape, np.int32)
         documents = np.full(shape, -1, np.int64)
         size = 0

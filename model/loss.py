@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-IGNORE = -1
-"""A target that counts for nothing: padding."""
+IGNORE = -100
+"""A target that counts for nothing, padding: the number that torch and transformers take."""
 
 CHUNK_LOGITS = 1 << 22
 """Logits of one chunk, 16 MiB in float32: of 2^19 to 2^24 the fastest, or near, on CPU."""

@@ -53,12 +53,17 @@ def prepare(config: PrepareConfig) -> Corpus:
 
     Raises:
         ValueError: the scored folder is unfinished or has changed, the output holds something
-            else, or an arm would be empty.
+            else or is being written by another process, or an arm would be empty.
     """
     if not 0 <= config.held_out < 1:
         raise ValueError(f"held_out must lie in [0, 1), not {config.held_out}")
     source = scored.open_scored(config.scored)
     key = _key(config, source)
+    with files.lock(config.output):
+        return _prepare(config, source, key)
+
+
+def _prepare(config: PrepareConfig, source: Scored, key: str) -> Corpus:
     manifest = os.path.join(config.output, corpora.MANIFEST)
     if not os.path.exists(manifest):
         _begin(config.output, key)
@@ -102,7 +107,7 @@ def _begin(output: str, key: str) -> None:
     """
     path = os.path.join(output, BEGUN)
     if not os.path.exists(path):
-        if os.path.isdir(output) and os.listdir(output):
+        if set(os.listdir(output)) != {files.LOCK}:
             raise ValueError(f"{output} is not empty and no corpus: choose another output")
         files.write_json(path, {"key": key})
     elif files.read_json(path)["key"] != key:

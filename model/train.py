@@ -21,6 +21,7 @@ torchrun --nproc-per-node 8 model/train.py model=glam_1b7_64e … train.expert_p
       outcome.json         :class:`model.outcome.Outcome`, written last
 """
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -76,12 +77,19 @@ def train(config: TrainConfig) -> Outcome:
     """Train, or go on training, until ``train.tokens`` are read; evaluate and write the outcome.
 
     Raises:
-        ValueError: config, corpus and what is in the output folder do not go together.
+        ValueError: config, corpus and what is in the output folder do not go together, or another
+            run is writing to it.
         TrainingFailedError: losses or gradients stayed infinite or undefined.
         OSError: a checkpoint can't be written; those before it are intact.
     """
     corpus = open_corpus(config.data.corpus)
     run = Run(config, corpus)
+    # One process writes for all.
+    with files.lock(config.output) if parallel.is_first() else contextlib.nullcontext():
+        return _train(config, corpus, run)
+
+
+def _train(config: TrainConfig, corpus: Corpus, run: "Run") -> Outcome:
     held_out = run.held_out(config.evaluate.bytes) if config.evaluate.every else {}
     found = checkpoint.newest(run.checkpoints)
     if found is None:

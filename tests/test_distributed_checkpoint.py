@@ -73,11 +73,13 @@ def results(tmp_path_factory):
     out |= distributed.run(
         4, four, {"writes": call(write, four, 2), "2-4": call(read, two, 2), "1-4": call(read, one)}
     )
+    again = tmp_path_factory.mktemp("two-again")
+    out |= distributed.run(2, again, {"4-2": call(read, four)})
     return out | {"2-1": read(two), "4-1": read(four)}
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-@pytest.mark.parametrize("way", ["2", "2-2", "2-4", "1-4", "2-1", "4-1"])
+@pytest.mark.parametrize("way", ["2", "2-2", "2-4", "1-4", "4-2", "2-1", "4-1"])
 def test_any_number_reads_what_any_number_wrote(results, way, name):
     (history, _), (expected, _) = results[way][name], results["1"][name]
     torch.testing.assert_close(torch.tensor(history), torch.tensor(expected), rtol=1e-5, atol=1e-5)

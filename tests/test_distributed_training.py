@@ -5,9 +5,12 @@ import dataclasses
 import distributed
 import pytest
 import torch
+import torch.distributed as dist
+import torch.distributed._functional_collectives as functional_collectives
 from distributed import CONFIG, learn, make_model, make_optimizer
 
 from model import parallel
+from model.cpu_experts import cpu_experts
 from model.glam import Experts
 
 STEPS = range(4)
@@ -88,6 +91,21 @@ def norm_by_torch():
     return message(RuntimeError, lambda: torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0))
 
 
+def exchanged_counts():
+    """What process r has for expert f of process p is 100 r + 10 p + f."""
+    world = parallel.processes()
+    counts = 100 * parallel.rank() + 10 * torch.arange(world)[:, None] + torch.arange(3)
+    found = parallel.AllToAll(cpu_experts, dist.group.WORLD).exchange_counts(counts)
+    return type(found[0]).__name__, *found
+
+
+def functional_counts():
+    counts = torch.arange(2 * parallel.processes())
+    found = functional_collectives.all_to_all_single(counts, None, None, dist.group.WORLD)
+    pointer = found.data_ptr()
+    return type(found).__name__, pointer, found.wait().tolist()
+
+
 def impossible_grids():
     six = dataclasses.replace(CONFIG, experts=6)
     return [
@@ -108,6 +126,7 @@ def by_name(*functions):
     return {function.__name__: function for function in functions}
 
 
+OWN = (exchanged_counts, functional_counts)
 SAME = by_name(dropless, dropping, dense, bfloat16, recompute, all_to_first, first_weights)
 
 
@@ -119,14 +138,14 @@ def one():
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    traps = by_name(default_divisor, divided_twice, norm_by_torch)
+    traps = by_name(default_divisor, divided_twice, norm_by_torch, *OWN)
     return distributed.run(2, tmp_path_factory.mktemp("two"), SAME | traps)
 
 
 @pytest.fixture(scope="module")
 def four(tmp_path_factory):
     # The last one leaves a collective half done.
-    traps = by_name(impossible_grids, own_divisor)
+    traps = by_name(*OWN, impossible_grids, own_divisor)
     return distributed.run(4, tmp_path_factory.mktemp("four"), SAME | traps)
 
 
@@ -177,6 +196,20 @@ def test_scale_of_experts_gradients(one, two, four):
     # Faults of torch 2.13: where one of these fails it is mended, and what steps around it can go.
     assert two["divided_twice"] < expected * 0.99
     assert "PREMUL_SUM" in four["own_divisor"]
+
+
+def test_counts_are_there_when_they_are_read(several):
+    kind, there, sent, received = several["exchanged_counts"]
+    world = len(there)
+    assert kind == "Tensor"
+    assert there.tolist() == [[100 * r + f for f in range(3)] for r in range(world)]
+    assert sent == [30 * p + 3 for p in range(world)]
+    assert received == [300 * r + 3 for r in range(world)]
+    # Where this fails, functional collectives have come to give plain tensors.
+    kind, pointer, counts = several["functional_counts"]
+    assert kind == "AsyncCollectiveTensor"
+    assert pointer == 0
+    assert counts == [0, 1] * world
 
 
 def test_torch_cannot_combine_norms_over_meshes(two):

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from model.config import ExpertActivation
 from model.experts import ACTIVATIONS, BACKENDS, combine, dispatch
@@ -89,6 +90,41 @@ def test_all_backends_agree_forward_and_backward(dtype, problem, name):
             assert a.dtype == dtype
             error = float((a.double() - b).abs().max() / scale)
             assert error < TOLERANCE[dtype], f"{backend} {what}: {error}"
+
+
+@given(row_counts(), st.sampled_from(list(ExpertActivation)))
+@settings(max_examples=20, deadline=None)
+def test_float32_weights_of_bfloat16_rows_are_cast_and_get_float32_gradients(problem, name):
+    counts, tail, seed = problem
+    x, ends, *weights, direction = tensors(counts, tail, seed, torch.float32)
+    x, direction = x.bfloat16(), direction.bfloat16()
+    rounded = [w.bfloat16().double() for w in weights]
+    activation = ACTIVATIONS[name]
+    expected = with_gradients(reference, ends, x.double(), *rounded, activation, direction.double())
+    for backend, compute in BACKENDS.items():
+        found = with_gradients(compute, ends, x, *weights, activation, direction)
+        assert [t.dtype for t in found] == [torch.bfloat16] * 2 + [torch.float32] * 2
+        for what, a, b in zip(("y", "x", "w_in", "w_out"), found, expected, strict=True):
+            error = float((a.double() - b).abs().max() / b.abs().max().clamp_min(1.0))
+            assert error < TOLERANCE[torch.bfloat16], f"{backend} {what}: {error}"
+
+
+def test_bfloat16_products_of_the_cpu_come_in_few_sizes():
+    # oneDNN compiles each size that it meets; see model/cpu_experts.py.
+    class Sizes(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func.overloadpacket is torch.ops.aten.mm:
+                found.update(size for matrix in args[:2] for size in matrix.shape)
+            return func(*args, **(kwargs or {}))
+
+    # The last expert has no neighbour whose rows it could take: 32.
+    counts = np.array([1, 15, 17, 30, 0, 33, 47, 32])
+    x, ends, w_in, w_out, direction = tensors(counts, 0, 0, torch.bfloat16)
+    for backend, few in (("cpu", True), ("loop", False)):
+        found = set()
+        with Sizes():
+            with_gradients(BACKENDS[backend], ends, x, w_in, w_out, F.relu, direction)
+        assert (found <= {M, H, 16, 32, 48}) == few
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -14,7 +14,7 @@ import xxhash
 from tokenizers import Tokenizer, normalizers
 from tokens_scored import documents, make_corpus, settings, to_batch, write_scored
 
-from model import encode, scored, tokenizer
+from model import encode, files, scored, tokenizer
 from model.corpus import open_corpus, write_arm
 from model.prepare import prepare, sample_texts
 
@@ -42,6 +42,25 @@ def place(row):
 def digests(folder):
     paths = sorted(p for p in Path(folder).rglob("*") if p.is_file())
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in paths}
+
+
+def test_two_at_once_into_one_folder_are_refused_and_a_killed_one_blocks_nothing(made, tmp_path):
+    scored_folder = Path(made.folder).parent / "scored"
+    output = tmp_path / "corpus"
+    other = (
+        "import sys, time; from model import files\n"
+        "with files.lock(sys.argv[1]):\n    print(flush=True)\n    time.sleep(600)"
+    )
+    command = [sys.executable, "-c", other, str(output)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline()
+        with pytest.raises(ValueError, match="another process is writing to"):
+            prepare(settings(scored_folder, output))
+        assert sorted(p.name for p in output.iterdir()) == [files.LOCK]
+        process.kill()
+    corpus = prepare(settings(scored_folder, output))
+    assert corpus.fingerprint == made.fingerprint
+    assert not (output / files.LOCK).exists()
 
 
 def test_every_document_is_there_in_order_and_reads_back(made):

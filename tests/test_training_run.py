@@ -21,7 +21,7 @@ import torch
 from tokens_scored import documents, make_corpus
 from training_runs import TINY, composed, config, corpus_folder, rows, train
 
-from model import checkpoint, trained
+from model import checkpoint, files, trained
 from model.corpus import open_corpus
 from model.glam import GLaM
 from model.train import Run, TrainingFailedError
@@ -123,6 +123,12 @@ def test_a_finished_run_is_not_run_again(undisturbed, corpus, monkeypatch):
     monkeypatch.setattr(Run, "step", None)
     monkeypatch.setattr(Run, "save", None)
     assert train(corpus, output) == outcome
+
+
+def test_two_runs_into_one_folder_at_once_are_refused(corpus, tmp_path):
+    with files.lock(tmp_path), pytest.raises(ValueError, match="another process is writing to"):
+        train(corpus, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_more_tokens_go_on_from_the_end(undisturbed, corpus, tmp_path):
