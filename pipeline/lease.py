@@ -103,16 +103,20 @@ class _Lease:
                 return
 
     def _rewrite(self, version: str | None) -> bool:
+        """Write the object if it still is this version of it, or one that we wrote ourselves."""
         self._beats += 1
         content = json.dumps({"holder": self._name, "beat": self._beats}).encode()
-        new = self._bucket.replace(self._key, content, version)
-        if new is None:
+        while (new := self._bucket.replace(self._key, content, version)) is None:
             # An earlier write of ours may have got through although its answer did not.
-            found = self._bucket.stat(self._key)
-            if found is None or self._name.encode() not in self._bucket.read(
-                self._key, 0, found.size, found.version
-            ):
+            try:
+                found = self._bucket.stat(self._key)
+                if found is None:
+                    return False
+                there = self._bucket.read(self._key, 0, found.size, found.version)
+            except (FileExistsError, FileNotFoundError):  # its holder has just been at it
                 return False
-            new = self._bucket.replace(self._key, content, found.version)
+            if self._name.encode() not in there:
+                return False
+            version = found.version
         self._version = new
-        return new is not None
+        return True

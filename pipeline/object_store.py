@@ -154,7 +154,7 @@ def matches(names: Sequence[str], patterns: Sequence[str]) -> bool:
     first, rest = patterns[0], patterns[1:]
     if first == "**":
         if not rest:
-            return not any(name.startswith(".") for name in names)
+            return bool(names) and not any(name.startswith(".") for name in names)
         visible = next((i for i, name in enumerate(names) if name.startswith(".")), len(names))
         return any(matches(names[i:], rest) for i in range(visible + 1))
     if not names or (names[0].startswith(".") and not first.startswith(".")):

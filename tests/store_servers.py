@@ -1,6 +1,6 @@
 """S3 and Google Cloud Storage on this machine, each a process, and a proxy that makes them faulty.
 
-python tests/store_servers.py s3     serves an empty store; the port is printed, then nothing more
+python tests/store_servers.py s3 0     serves an empty store; the port is printed, then nothing more
 """
 
 import contextlib
@@ -18,10 +18,28 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 
+def flags(scheme: str, port: int, setenv: Callable[[str, str], None]) -> list[str]:
+    """Beam's options for a store on this machine; what Beam has none for is set as a variable."""
+    url = f"http://localhost:{port}"
+    if scheme == "gs":
+        setenv("STORAGE_EMULATOR_HOST", url)
+        setenv("GOOGLE_CLOUD_PROJECT", "project")
+        return []
+    return [
+        f"--s3_endpoint_url={url}",
+        "--s3_region_name=us-east-1",
+        "--s3_access_key_id=AKIDFORTESTS",
+        "--s3_secret_access_key=notasecret",
+    ]
+
+
 @contextlib.contextmanager
-def serving(scheme: str) -> Iterator[int]:
-    """A store in a process of its own; gives its port."""
-    command = [sys.executable, __file__, scheme]
+def serving(scheme: str, many: int = 0) -> Iterator[int]:
+    """A store in a process of its own, with a bucket named bucket; gives its port.
+
+    The bucket named many holds that many objects in one folder, and some in another.
+    """
+    command = [sys.executable, __file__, scheme, str(many)]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         yield int(child.stdout.readline())
@@ -30,22 +48,34 @@ def serving(scheme: str) -> Iterator[int]:
         child.wait()
 
 
-def serve_s3() -> None:
+def names(many: int) -> Iterator[str]:
+    """What is in the bucket named many."""
+    for folder, n in (("in", many), ("out", many // 9)):
+        yield from (f"{folder}/part-{i:05d}.jsonl" for i in range(n))
+
+
+def serve_s3(many: int) -> None:
+    from moto.s3.models import s3_backends
     from moto.server import ThreadedMotoServer
 
+    backend = s3_backends["123456789012"]["aws"]
+    for name in ("bucket", "many"):
+        backend.create_bucket(name, "us-east-1")
+    for name in names(many):
+        backend.put_object("many", name, b"")
     server = ThreadedMotoServer("localhost", 0, verbose=False)
     server.start()
     print(server.get_host_and_port()[1], flush=True)
     signal.pause()
 
 
-def serve_gcs() -> None:
+def serve_gcs(many: int) -> None:
     """The emulator, with what it lacks: conditions on generations, pages of listings, and an answer
     to those who send the end of an upload again.
     """
     from gcp_storage_emulator import server
     from gcp_storage_emulator.exceptions import NotFound
-    from gcp_storage_emulator.handlers import objects
+    from gcp_storage_emulator.handlers import buckets, objects
 
     def met(request, storage, name: str) -> bool:
         if "ifGenerationMatch" not in request.query:
@@ -101,6 +131,12 @@ def serve_gcs() -> None:
         for regex, handlers in server.HANDLERS
     )
     emulator = server.create_server("localhost", 0, in_memory=True)
+    emulator._storage._write_config_to_file = lambda: None  # all of it, at every change
+    for name in ("bucket", "many"):
+        buckets.create_bucket(name, emulator._storage)
+    for name in names(many):
+        about = objects._make_object_resource("", "many", name, "text/plain", "0")
+        emulator._storage.create_file("many", name, b"", objects._checksums(b"", about))
     emulator.start()
     print(emulator._api._httpd.server_port, flush=True)
     signal.pause()
@@ -119,7 +155,8 @@ class Faulty:
 
     def __init__(self, upstream: int, fault: Callable[[int, str, str], str | None]) -> None:
         self.done: Counter[str | None] = Counter()
-        self.requests: list[tuple[str, str]] = []
+        self.sent = 0
+        self.largest = 0
         number = itertools.count()
         proxy = self
 
@@ -129,7 +166,6 @@ class Faulty:
             def relay(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 kind = fault(next(number), self.command, self.path)
-                proxy.requests.append((self.command, self.path))
                 proxy.done[kind] += 1
                 if kind == "refused":
                     self.close_connection = True
@@ -161,6 +197,8 @@ class Faulty:
                         self.send_header(name, value)
                 self.send_header("Content-Length", length)
                 self.end_headers()
+                proxy.sent += len(content)
+                proxy.largest = max(proxy.largest, len(content))
                 self.wfile.write(content[: len(content) // 2] if cut else content)
                 if cut:
                     self.close_connection = True
@@ -190,4 +228,4 @@ def at_random(seed: int, rate: float, faults=FAULTS) -> Callable[[int, str, str]
 
 
 if __name__ == "__main__":
-    {"s3": serve_s3, "gs": serve_gcs}[sys.argv[1]]()
+    {"s3": serve_s3, "gs": serve_gcs}[sys.argv[1]](int(sys.argv[2]))
