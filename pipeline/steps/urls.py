@@ -21,6 +21,8 @@ from quality_classifier.hashing import xxh3_64
 
 Hashes = npt.NDArray[np.uint64]
 
+_MAX_HOST = 253  # characters of a host name (RFC 1035); a hostile URL may have millions of labels
+
 
 @dataclass
 class UrlBlocklist:
@@ -58,7 +60,7 @@ def on_hosts(url: pa.Array, hosts: Hashes) -> Flags:
     flags = np.zeros(len(url), np.bool_)
     if len(hosts) == 0:
         return flags
-    name = pc.utf8_rtrim(domain(url), ".")
+    name = _end(pc.utf8_rtrim(domain(url), "."))
     rows = np.arange(len(url))
     while len(rows):
         hashes = xxh3_64(name)
@@ -68,3 +70,10 @@ def on_hosts(url: pa.Array, hosts: Hashes) -> Flags:
         rows = rows[below]
         name = pc.replace_substring_regex(name.filter(pa.array(below)), r"^[^.]*\.", "")
     return flags
+
+
+def _end(name: pa.Array) -> pa.Array:
+    """Host names (string [n], nulls allowed); of one that is too long the last labels that fit."""
+    end = pc.utf8_slice_codeunits(name, -_MAX_HOST - 1, None)
+    whole = pc.replace_substring_regex(end, r"^[^.]*\.?", "")
+    return pc.if_else(pc.greater(pc.utf8_length(name), _MAX_HOST), whole, name)
