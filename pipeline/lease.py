@@ -50,7 +50,7 @@ def held(bucket: Bucket, key: str, path: str) -> Iterator[None]:
         done.set()
         beating.join()
         if not lease.lost:
-            bucket.delete([key])
+            lease.release()
     if lease.lost:
         raise RuntimeError(
             f"another run has taken over {path}, as this one was cut off from it for"
@@ -101,6 +101,13 @@ class _Lease:
                 assert main is not None
                 signal.pthread_kill(main, signal.SIGINT)
                 return
+
+    def release(self) -> None:
+        """Let go. If that fails, whoever comes next has to be patient; it is no reason to fail."""
+        try:
+            self._bucket.delete([self._key])
+        except OSError as error:
+            print(f"the lock could not be removed: {error}", file=sys.stderr)
 
     def _rewrite(self, version: str | None) -> bool:
         """Write the object if it still is this version of it, or one that we wrote ourselves."""

@@ -13,6 +13,7 @@ import contextlib
 import fnmatch
 import functools
 import io
+import json
 import os
 import re
 import shutil
@@ -28,6 +29,8 @@ FIRST_READ = 64 << 10
 LARGEST_READ = 8 << 20
 """Bytes asked for at once: few at first, as formats are recognised by a file's first bytes, then
 twice as many each time, as long as reading goes straight on."""
+
+_OPTIONS = "WINNOW_BEAM_OPTIONS"
 
 
 @dataclass(frozen=True)
@@ -67,8 +70,11 @@ class Bucket(Protocol):
 
 
 def configure(options: PipelineOptions) -> None:
-    """Use these options (``--s3_endpoint_url``, …) in this process. Beam does so in its workers."""
-    FileSystems.set_options(options)
+    """Use these options (``--s3_endpoint_url``, …) in this process and those that it starts.
+
+    Beam gives them to workers in containers, but not to the local processes of its own runner.
+    """
+    os.environ[_OPTIONS] = json.dumps(options.get_all_options(drop_default=True))
     _bucket.cache_clear()
 
 
@@ -87,8 +93,10 @@ def locate(path: str) -> tuple[Bucket, str]:
 
 @functools.cache
 def _bucket(scheme: str, name: str) -> Bucket:
-    # The only place where Beam keeps the options that it was started with, in workers too.
-    options = FileSystems._pipeline_options or PipelineOptions([])
+    if _OPTIONS in os.environ:
+        options = PipelineOptions.from_dictionary(json.loads(os.environ[_OPTIONS]))
+    else:  # the only place where Beam keeps what a worker was started with
+        options = FileSystems._pipeline_options or PipelineOptions([])
     try:
         match scheme:
             case "s3":

@@ -112,9 +112,10 @@ class S3Bucket:
 
     def _call(self, name: str, key: str | None, **arguments: Any) -> Any:
         where = {"Bucket": self._name} | ({} if key is None else {"Key": key})
-        return self._tried(key, lambda: getattr(self._client, name)(**where, **arguments))
+        place = arguments.get("Prefix", "") if key is None else key
+        return self._tried(place, lambda: getattr(self._client, name)(**where, **arguments))
 
-    def _tried(self, key: str | None, call: Callable[[], T]) -> T:
+    def _tried(self, key: str, call: Callable[[], T]) -> T:
         """What ``call`` returns, tried again after a transient fault; other faults as OSError."""
         for wait in (*WAITS, None):
             try:
@@ -124,7 +125,7 @@ class S3Bucket:
                 passing = isinstance(error, _TRANSIENT) or status in (408, 429) or status >= 500
                 if not passing or wait is None:
                     kind = _ERRORS.get(status, OSError)
-                    raise kind(f"s3://{self._name}/{key or ''}: {error}") from error
+                    raise kind(f"s3://{self._name}/{key}: {error}") from error
             time.sleep(wait * random.uniform(0.5, 1))
         raise AssertionError("the last try returns or raises")
 

@@ -1,0 +1,237 @@
+"""Whole runs on S3 and Google Cloud Storage: as on a local disk, through kills and faults."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import uuid
+from pathlib import Path
+
+import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
+from corpora import documents, fingerprints, write_classifier, write_jsonl
+from store_servers import Faulty, at_random, flags, serving
+
+from pipeline import decide, lease, object_store, report, run, storage, store_gcs, store_s3
+
+ROOT = Path(__file__).resolve().parent.parent
+RUN = [sys.executable, str(ROOT / "pipeline" / "run.py")]
+RULE = ["--filter=web", "--alpha=2", "--seed=5", "--direct_num_workers=2"]
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory):
+    """Inputs, one of them damaged, and undisturbed runs on the local disk."""
+    folder = tmp_path_factory.mktemp("stores")
+    for i in range(3):
+        write_jsonl(folder / "in" / "web" / f"{i}.jsonl.gz", documents(120, i))
+    (folder / "in" / "web" / "3.jsonl").write_bytes(b'{"text": "whole"}\n{"text": "bro')
+    write_jsonl(folder / "in" / "wiki" / "0.jsonl", documents(60, 0, "wiki"))
+    write_classifier(folder / "in" / "classifier")
+    run.main([*inputs(f"{folder}/in"), *RULE, f"--output={folder}/scored"])
+    decide.main([f"--scored={folder}/scored", "--alpha=1", f"--output={folder}/anew"])
+    return folder
+
+
+def inputs(folder):
+    return [
+        f"--source=web={folder}/**/*.gz",
+        f"--source=web={folder}/web/[0-9].jsonl",
+        f"--source=wiki={folder}/wiki/*",
+        f"--classifier={folder}/classifier",
+    ]
+
+
+@pytest.fixture(scope="module", params=["s3", "gs"])
+def store(request, here):
+    """A store with the inputs in it: its scheme and port."""
+    with serving(request.param) as port, pytest.MonkeyPatch.context() as patch:
+        storage.configure(PipelineOptions(flags(request.param, port, patch.setenv)))
+        for path in (here / "in").rglob("*"):
+            if path.is_file():
+                name = path.relative_to(here)
+                storage.write_bytes(f"{request.param}://bucket/{name}", path.read_bytes())
+        yield request.param, port
+
+
+@pytest.fixture
+def command(store, monkeypatch):
+    """Gives a run's flags, by way of a proxy's port if there is one; and where it writes to."""
+    scheme, port = store
+    output = f"{scheme}://bucket/{uuid.uuid4().hex}"
+
+    def command(port=port):
+        beam = flags(scheme, port, monkeypatch.setenv)
+        return [*inputs(f"{scheme}://bucket/in"), *RULE, *beam, f"--output={output}"]
+
+    monkeypatch.setattr(store_s3, "WAITS", (0.05, 0.1, 0.2, 0.2, 0.2, 0.2))
+    quick = store_gcs.RETRY.with_delay(initial=0.05, maximum=0.2).with_timeout(5)
+    monkeypatch.setattr(store_gcs, "RETRY", quick)
+    monkeypatch.setattr(lease, "PATIENCE", 2.0)
+    command()
+    return command, output
+
+
+def everything(folder, target):
+    """All files of a folder in a store, copied to a local one; by relative path, their digests."""
+    with storage.local_copy(folder) as copy:
+        os.rename(copy, target)
+    return fingerprints(target)
+
+
+def same(output, expected, target):
+    """Shards and statistics to the byte; the rest too, but for the names of the inputs."""
+    found, wanted = everything(output, target), fingerprints(expected)
+    assert found.keys() == wanted.keys()
+    exact = [n for n in wanted if n.startswith(("shards/", "statistics/"))]
+    assert len(exact) > 5
+    assert {name: found[name] for name in exact} == {name: wanted[name] for name in exact}
+    here, there = (json.loads((f / "manifest.json").read_text()) for f in (expected, target))
+    assert there["accounting"] == here["accounting"]
+    assert there["statistics"] == here["statistics"]
+    assert there["rule"] == here["rule"]
+    for quarantined in (expected / "quarantine").iterdir():
+        lines = (target / "quarantine" / quarantined.name).read_text()
+        bucket = output[: output.rindex("/")]
+        assert lines.replace(f"{bucket}/in/", f"{expected.parent}/in/") == quarantined.read_text()
+
+
+def test_a_run_in_a_store_is_the_run_on_a_disk(here, store, command, tmp_path, capsys):
+    scheme, _ = store
+    command, output = command
+    run.main(command())
+    same(output, here / "scored", tmp_path / "scored")
+    beam = [flag for flag in command() if flag.startswith("--s3")]
+    anew = f"{scheme}://bucket/{uuid.uuid4().hex}"
+    decide.main([f"--scored={output}", "--alpha=1", *beam, f"--output={anew}"])
+    same(anew, here / "anew", tmp_path / "anew")
+    page = storage.read_bytes(f"{output}/report.html")
+    storage.remove(f"{output}/report.html")
+    report.main([output])
+    assert storage.read_bytes(f"{output}/report.html") == page
+    run.main([*command(), "--resume"])
+    assert "is complete already" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="finished run"):
+        run.main(command())
+
+
+@pytest.mark.parametrize("store", ["s3"], indirect=True)
+def test_options_reach_workers_and_secrets_reach_nobody_else(here, store, command, tmp_path):
+    """Two worker processes, which know the store by the options alone."""
+    command, output = command
+    secrets = ["AKIDFORTESTS", "notasecret", "tokenfortests"]
+    more = ["--direct_running_mode=multi_processing", "--s3_session_token=tokenfortests"]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("AWS")}
+    done = subprocess.run(
+        [*RUN, *command(), *more],
+        capture_output=True,
+        text=True,
+        env=environment | {"AWS_EC2_METADATA_DISABLED": "true"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    same(output, here / "scored", tmp_path / "scored")
+    written = [path.read_bytes() for path in (tmp_path / "scored").rglob("*") if path.is_file()]
+    for secret in secrets:
+        assert secret not in done.stdout + done.stderr
+        assert not any(secret.encode() in content for content in written)
+
+
+@pytest.mark.parametrize("store", ["s3"], indirect=True)
+def test_what_is_refused_is_said_without_secrets(store, command):
+    command, _ = command
+
+    def forbidden(number, method, path):
+        return "403"
+
+    with Faulty(store[1], forbidden) as proxy:
+        done = subprocess.run([*RUN, *command(proxy.port)], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "error: s3://bucket/in" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "notasecret" not in done.stdout + done.stderr
+    assert "AKID" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_faulty_store_gives_the_same_bytes_or_an_error_and_a_resume(
+    here, store, command, tmp_path, seed
+):
+    command, output = command
+    with Faulty(store[1], at_random(seed, 0.15)) as proxy:
+        resume, said = [], "://bucket/"
+        while True:
+            try:
+                run.main([*command(proxy.port), *resume])
+                break
+            except (OSError, RuntimeError) as error:
+                said = str(error)
+                resume = ["--resume"]
+            assert "://bucket/" in said
+        assert sum(n for kind, n in proxy.done.items() if kind) > 10
+    storage.configure(PipelineOptions([f for f in command() if f.startswith("--s3")]))
+    same(output, here / "scored", tmp_path / "scored")
+
+
+@pytest.mark.parametrize("moment", [2, 8, 14])
+def test_killed_in_the_middle_of_a_write_and_resumed(here, store, command, tmp_path, moment):
+    command, output = command
+    writes = iter(range(1000))
+    child = None
+
+    def fault(number, method, path):
+        if method in ("PUT", "POST") and ".lock" not in path and next(writes) == moment:
+            os.kill(child.pid, signal.SIGKILL)
+            return "refused"
+        return None
+
+    with Faulty(store[1], fault) as proxy:
+        child = subprocess.Popen([*RUN, *command(proxy.port)], stderr=subprocess.DEVNULL)
+        assert child.wait() == -signal.SIGKILL
+    command()
+    run.main([*command(), "--resume"])
+    same(output, here / "scored", tmp_path / "scored")
+
+
+def test_a_store_that_goes_away_ends_the_run_and_a_resume_completes_it(
+    here, store, command, tmp_path
+):
+    command, output = command
+    with Faulty(store[1], lambda number, *request: "503" if number > 60 else None) as proxy:
+        with pytest.raises((OSError, RuntimeError), match="://bucket/"):
+            run.main(command(proxy.port))
+    storage.configure(PipelineOptions([f for f in command() if f.startswith("--s3")]))
+    storage.remove(f"{output}/.lock")  # which could not be done then
+    with pytest.raises(ValueError, match="--resume"):
+        run.main(command())
+    run.main([*command(), "--resume"])
+    same(output, here / "scored", tmp_path / "scored")
+
+
+def test_two_runs_into_one_output(here, store, command, tmp_path, monkeypatch):
+    monkeypatch.setattr(lease, "BEAT", 0.2)
+    command, output = command
+    ends = []
+
+    def start():
+        try:
+            run.main([*command(), "--resume"])
+            ends.append("done")
+        except ValueError as error:
+            ends.append(str(error))
+
+    threads = [threading.Thread(target=start) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    refused = [end for end in ends if end != "done"]
+    assert len(refused) < 2
+    assert all("another run is writing" in end for end in refused)
+    with contextlib.suppress(ValueError):
+        bucket, key = object_store.locate(f"{output}/.lock")
+        assert bucket.stat(key) is None
+    same(output, here / "scored", tmp_path / "scored")
