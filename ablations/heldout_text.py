@@ -13,6 +13,8 @@ from ablations.results import HELDOUT
 from model.corpus import Corpus
 from model.heldout import HeldOut
 
+KEYS = pa.schema([HELDOUT.field("source"), HELDOUT.field("document")])
+
 JUNK_SHARE = 0.2
 """Of the held-out documents of a filtered source, those of lowest score that are called junk."""
 
@@ -101,8 +103,8 @@ def documents_of(
     tables = []
     for source in heldout_sources(corpus):
         documents = HeldOut(corpus, source, length, 1, limit).documents
-        ids = pa.array(corpus.ids(documents), pa.string())
-        tables.append(pa.table([pa.array([source] * len(ids)), ids], names=["source", "document"]))
+        columns = [[source] * len(documents), corpus.ids(documents)]
+        tables.append(pa.table(columns, schema=KEYS))
     left = with_junk(near_duplicates.remove(pa.concat_tables(tables), corpus, near), corpus)
     found = dict(zip(*np.unique(left["source"].to_numpy(), return_counts=True), strict=True))
     names = [name for group in heldout_groups(corpus).values() for name in group]

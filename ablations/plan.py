@@ -179,6 +179,9 @@ def render(jobs: Sequence[Job], declared: Declaration, table: Sequence[Cost]) ->
         how = "estimated from published speed" if estimated else "measured here"
         side = "one job after the other" if slots == 1 else f"{slots} jobs at once"
         lines.append(f"Time: {duration(seconds / slots)} ({how}, {side})")
+        if estimated:
+            hours, of = seconds / 3600 * config.hardware.devices, config.hardware.accelerator
+            lines.append(f"Devices: {config.hardware.devices} x {of}, {hours:,.0f} device hours")
         watts = f"{config.hardware.watts:,g} W a job, stated"
         lines.append(f"Energy: {kwh:,.3g} kWh ({watts}; PUE {config.hardware.pue:g})")
     else:

@@ -10,8 +10,8 @@ from ablations.tasks.places import Places
 from ablations.tasks.task import FEW, shots_of
 
 
-def asked(tasks: TasksConfig) -> dict[str, list[str]]:
-    """The task names that are asked in each column of shots.
+def asked(tasks: TasksConfig) -> dict[int | str, list[str]]:
+    """The task names that are asked in each column of shots: a number, or ``few``.
 
     A task whose own number is another column's anyway is not asked for it twice.
 
@@ -19,11 +19,10 @@ def asked(tasks: TasksConfig) -> dict[str, list[str]]:
         ValueError: no such task.
     """
     names = select(tasks.names)
-    columns = [str(shots) for shots in tasks.shots]
-    numbers = {int(column) for column in columns if column != FEW}
+    numbers = {shots for shots in tasks.shots if shots != FEW}
     return {
-        column: [n for n in names if column != FEW or shots_of(n, FEW) not in numbers]
-        for column in columns
+        shots: [n for n in names if shots != FEW or shots_of(n, FEW) not in numbers]
+        for shots in tasks.shots
     }
 
 
@@ -36,8 +35,8 @@ def gather_all(tasks: TasksConfig) -> Sequence[TaskSet]:
     """
     local = Path(tasks.local) if tasks.local is not None else None
     where = Places(tasks.places, local, Path(tasks.cache))
-    for column, names in asked(tasks).items():
-        gather(Asked(names, FEW if column == FEW else int(column), tasks.limit), where)
+    for shots, names in asked(tasks).items():
+        gather(Asked(names, shots, tasks.limit), where)
     sets, not_run = gather(Asked(select(tasks.names), 0, tasks.limit), where)
     if tasks.names and not sets:
         raise ValueError(f"none of the tasks has data: {not_run}")

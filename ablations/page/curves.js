@@ -219,7 +219,7 @@ function drawSwept() {
   const draw = (width) =>
     lineChart(
       lines,
-      () => ({ log, label: axis, format: figure }),
+      () => ({ log, label: axis, format: figure, ticks: places }),
       `${now.endpoint} by ${axis}`,
       told,
       now.value === "difference" ? 0 : null,
