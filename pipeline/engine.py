@@ -46,8 +46,8 @@ def options(flags: Sequence[str]) -> PipelineOptions:
     runner = (parsed.runner or "").rpartition(".")[2]
     if runner == "DaskRunner":
         raise ValueError(
-            "--runner DaskRunner loses and doubles records, silently (docs/engines.md): choose"
-            " another"
+            "--runner DaskRunner drops and mixes the branches of a graph, silently, and spreads no"
+            " work (docs/engines.md): choose another"
         )
     defaults: dict[str, Any] = {}
     if runner == "DataflowRunner":

@@ -1,7 +1,11 @@
 """``--runner=DataflowRunner`` against stand-ins for Dataflow and its storage on this machine.
 
 The job that would be submitted is checked, and run from what was staged alone: what is not shown is
-in docs/engines.md.
+in docs/engines.md. The workers' environment borrows others' packages from this one; with
+
+    WINNOW_EMPTY_ENVIRONMENT=1 pytest tests/test_engines_dataflow.py
+
+they are installed as a container of Beam's does it, by hash from the package index (minutes).
 """
 
 import os
@@ -48,7 +52,8 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def dataflow(inputs, folder):
     """The stand-in, with the inputs in its bucket; ``flags`` are those of a run over them."""
-    with store("gs") as port, serving(folder, port) as service:
+    empty = bool(os.environ.get("WINNOW_EMPTY_ENVIRONMENT"))
+    with store("gs") as port, serving(folder, port, dependencies=empty) as service:
         client = create_storage_client(PipelineOptions([]))
         client.create_bucket(BUCKET.removeprefix("gs://"))
         service.flags = []
