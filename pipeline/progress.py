@@ -6,6 +6,7 @@ Files rather than memory, because Beam's workers may be threads or processes.
 import contextlib
 import json
 import os
+import shutil
 import sys
 import threading
 import time
@@ -58,8 +59,6 @@ def heartbeat(
 def shown(output: str, input_bytes: int) -> Iterator[None]:
     """Show a line of progress on standard error while the block runs; nothing if it is no terminal.
 
-    The folder of counts must not be there yet.
-
     Args:
         output: the run's output folder; remote ones are not watched.
         input_bytes: raw size of all inputs, from which the time left is estimated.
@@ -67,7 +66,9 @@ def shown(output: str, input_bytes: int) -> Iterator[None]:
     if not sys.stderr.isatty() or storage.scheme(output) is not None:
         yield
         return
-    os.makedirs(os.path.join(output, records.WORK, FOLDER))
+    folder = os.path.join(output, records.WORK, FOLDER)
+    shutil.rmtree(folder, ignore_errors=True)  # the counts of a run that was killed
+    os.makedirs(folder)
     done = threading.Event()
     watcher = threading.Thread(target=_watch, args=(output, input_bytes, done), daemon=True)
     watcher.start()

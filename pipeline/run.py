@@ -4,6 +4,7 @@ python pipeline/run.py --source web='crawl/*.warc.gz' --source wiki='wiki/*.json
         --filter web --classifier classifier/ --rule pareto --alpha 9 --output scored/
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -91,11 +92,13 @@ def prepare(output: str, key: str, resume: bool) -> bool:
     Raises:
         ValueError: it holds another run, or an unfinished one and ``resume`` is false.
     """
+    work = storage.join(output, records.WORK)
     if storage.exists(storage.join(output, manifest.NAME)):
         if resume and manifest.read_manifest(output)["key"] == key:
+            if storage.scheme(work) is not None or os.path.exists(work):
+                storage.remove(work)  # the run was killed while it did that
             return True
         raise ValueError(f"{output} holds a finished run already: choose another --output")
-    work = storage.join(output, records.WORK)
     found = [path for path in storage.listing(output) if not path.endswith("/.lock")]
     begun = storage.listing(work)
     if (found or begun or storage.listing(storage.join(output, "shards"))) and not resume:

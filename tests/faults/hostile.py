@@ -1,0 +1,177 @@
+"""Small files that are large within, pages and lines that are long or deep, and what reads them."""
+
+import gzip
+import io
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from backports import zstd
+
+from pipeline import schema
+from pipeline.config import resolve_steps
+from pipeline.readers import FieldMap, plan_ranges, read_batches
+from pipeline.steps import build_steps
+
+
+def read(path: str, data: bytes) -> tuple[int, list[str], int]:
+    """Documents, reasons of quarantine, and the bytes of the longest text of what is in memory."""
+    documents, longest = 0, 0
+    bad: list[str] = []
+
+    def open_input(_):
+        return io.BytesIO(data)
+
+    for piece in plan_ranges(path, open_input):
+        for batch in read_batches(
+            piece,
+            FieldMap(),
+            on_quarantine=lambda record: bad.append(record.reason),
+            open_input=open_input,
+        ):
+            documents += len(batch)
+            longest = max(longest, batch.nbytes)
+    return documents, bad, longest
+
+
+def bomb(name: str) -> bytes:
+    """A small file of which something takes a gibibyte once it is unpacked."""
+    good = b'{"text": "x"}\n'
+    head = b"WARC/1.0\r\nWARC-Type: conversion\r\nContent-Length: %d\r\n\r\n"
+    record = head % 1 + b"x\r\n\r\n"
+    match name:
+        case "line.jsonl.gz":
+            return _packed(gzip.compress, b'{"text": "', b"a", b'"}\n' + good)
+        case "line.jsonl.zst":
+            return _packed(zstd.compress, b'{"text": "', b"a", b'"}\n' + good)
+        case "newlines.jsonl.gz":
+            return _packed(gzip.compress, good, b"\n", b"")
+        case "window.jsonl.zst":  # wants that much memory, and twice, for what it looks back to
+            packer = zstd.ZstdCompressor(options={zstd.CompressionParameter.window_log: 31})
+            return packer.compress(good) + packer.flush() + zstd.compress(good)
+        case "record.warc.gz":
+            return _packed(gzip.compress, head % (1 << 30), b"a", b"\r\n\r\n" + record)
+        case "header.warc.gz":
+            return _packed(gzip.compress, b"WARC/1.0\r\n", b"a", b"\r\n\r\n" + record)
+    raise AssertionError(name)
+
+
+def _packed(pack, head: bytes, unit: bytes, tail: bytes) -> bytes:
+    """Members one after the other are one stream."""
+    return pack(head) + 16 * pack(unit * (64 << 20)) + pack(tail)
+
+
+def columnar_bomb(name: str) -> bytes:
+    """A small file whose columns, decoded at once, would take tens of gigabytes."""
+    sink = pa.BufferOutputStream()
+    text = pa.array(["a" * (10 << 20), "b"])
+    rows = pa.DictionaryArray.from_arrays(pa.array(np.zeros(8192, np.int32)), text)
+    plain = pa.array(["x"] * 8192)
+    match name:
+        case "dictionary.parquet":
+            table = pa.table({"text": rows, "id": plain})
+            pq.write_table(table, sink, compression="zstd", dictionary_pagesize_limit=1 << 30)
+        case "id.parquet":
+            table = pa.table({"text": plain, "id": rows})
+            pq.write_table(table, sink, compression="zstd", dictionary_pagesize_limit=1 << 30)
+        case "delta.parquet":
+            table = pa.table({"text": pa.array(["a" * (1 << 20)] * 8192, pa.large_string())})
+            pq.write_table(
+                table, sink, compression="zstd", use_dictionary=False,
+                column_encoding={"text": "DELTA_BYTE_ARRAY"},
+            )  # fmt: skip
+        case "dictionary.arrow" | "id.arrow":
+            columns = {"text": rows, "id": plain}
+            if name == "id.arrow":
+                columns = {"text": plain, "id": rows}
+            table = pa.table(columns)
+            options = pa.ipc.IpcWriteOptions(compression="zstd")
+            with pa.ipc.new_file(sink, table.schema, options=options) as writer:
+                writer.write_table(table)
+        case "views.arrow":
+            one = pa.array(["a" * (10 << 20)], pa.string_view())
+            table = pa.table({"text": one.take(pa.array(np.zeros(8192, np.int64)))})
+            with pa.ipc.new_file(sink, table.schema) as writer:
+                writer.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+def packed_batch(form: str, compression: str) -> bytes:
+    """Three Arrow record batches, the middle one a bomb."""
+    sink = pa.BufferOutputStream()
+    new = pa.ipc.new_file if form == "file" else pa.ipc.new_stream
+    huge = pa.record_batch({"text": pa.array(["a" * (1600 << 20)], pa.large_string())})
+    tiny = pa.record_batch({"text": pa.array(["x"], pa.large_string())})
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with new(sink, huge.schema, options=options) as writer:
+        for batch in (tiny, huge, tiny):
+            writer.write_batch(batch)
+    return sink.getvalue().to_pybytes()
+
+
+def read_page(name: str) -> tuple[int, list[str], int]:
+    """As :func:`read`, of a web page."""
+    page = PAGES[name]()
+    message = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n" + page
+    head = b"WARC/1.0\r\nWARC-Type: response\r\nContent-Length: %d\r\n\r\n" % len(message)
+    return read("x.warc", head + message + b"\r\n\r\n")
+
+
+PAGES: dict[str, Callable[[], bytes]] = {
+    "text": lambda: b"<p>" + b"words and words " * (50 << 16),
+    "paragraphs": lambda: b"<p>words</p>" * (1 << 20),
+    "attributes": lambda: b"<p " + b"a=b " * (4 << 20) + b">x</p>",
+    "attribute": lambda: b"<p class='" + b"x " * (8 << 20) + b"'>x</p>",
+    "entities": lambda: b"<p>" + b"&amp;" * (4 << 20),
+    "comment": lambda: b"<!--" + b"-" * (16 << 20),
+    "open tag": lambda: b"<p " * (4 << 20),
+    "less than": lambda: b"<" * (16 << 20),
+    "charset": lambda: b"<meta " * (2 << 20),
+    **{
+        f"nested {tag}": (lambda tag=tag: f"<{tag}>".encode() * 1_000_000 + b"deep")
+        for tag in ("div", "b", "span", "font", "table", "ul", "a", "blockquote", "section",
+                    "article", "svg", "i", "p", "form", "template", "select")
+    },
+}  # fmt: skip
+
+
+UNITS = {
+    "one word": "x",
+    "letters": "a b ",
+    "newlines": "\n",
+    "blanks": " ",
+    "lines": "a\n",
+    "bullets": "- ",
+    "dots": "...",
+    "ellipses": "…\n",
+    "braces": "{ ",
+    "javascript": "javascript ",
+    "repeats": "the same words again and again. ",
+    "marks": "!?.;:,",
+    "combining": "e\u0301\u0301\u0301",
+    "wide": "漢字",
+    "astral": "😀",
+    "nul": "\0",
+    "almost a bad word": "badwor ",
+    "dotted hosts": "a.",
+}
+
+
+def apply_step(name: str, folder: str, size: int) -> int:
+    """Apply a step to texts, and URLs, of one unit again and again; how many were tried."""
+    settings = {
+        "url_blocklist": {key: [f"{folder}/list"] for key in ("domains", "words", "substrings")},
+        "c4": {"bad_words": [f"{folder}/list"]},
+        "decontamination": {"files": [f"{folder}/evaluation.jsonl"]},
+    }
+    (step,) = build_steps(resolve_steps({name: settings.get(name, {})}))
+    for unit in UNITS:
+        text = unit * (size // len(unit.encode()))
+        known = {"text": [text], "url": [f"http://{text}/{text}"]}
+        batch = pa.RecordBatch.from_arrays(
+            [pa.array(known.get(f.name, [None]), f.type) for f in schema.shard_schema()],
+            names=schema.shard_schema().names,
+        )
+        assert len(step(batch)[1]) == 1
+    return len(UNITS)

@@ -1,0 +1,91 @@
+"""A short form of tests/faults/run.py: killed, short of room, fed with damaged files."""
+
+import json
+import os
+import pty
+import shutil
+import subprocess
+import sys
+
+import pytest
+from corpora import documents, fingerprints, write_classifier, write_jsonl
+from faults import crashes, mutations, trials
+from faults.scene import MODES, ROOT, Scene
+
+from pipeline import run
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    return Scene.build(tmp_path_factory.mktemp("faults") / "scene", n=24)
+
+
+def good(trial):
+    return trial.recovered and not trial.wrong
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_killed_and_resumed_gives_the_same_bytes(scene, tmp_path, seed):
+    trial = trials.kill(scene, tmp_path / "output", seed)
+    assert good(trial), trial
+
+
+@pytest.mark.parametrize("seed", [30, 51])
+def test_killed_before_a_change_and_resumed_gives_the_same_bytes(scene, tmp_path, seed):
+    trial = crashes.crash(scene, tmp_path / "output", seed)
+    assert good(trial), trial
+
+
+def test_a_full_disk_is_an_error_and_then_there_is_room(scene, tmp_path):
+    try:
+        trial = trials.full_disk(scene, tmp_path / "output", 0)
+    except PermissionError as error:
+        pytest.skip(f"no file system can be mounted here: {error}")
+    assert good(trial), trial
+
+
+def test_the_modes_of_a_scene_are_the_two_graphs(scene):
+    assert len({json.dumps(scene.expected[mode]) for mode in MODES}) == 2
+
+
+@pytest.mark.parametrize("start", [0, 10**9])
+def test_damaged_files_of_every_format_are_survived(start):
+    report = mutations.run(range(start, start + 750))
+    assert report.failures == []
+    assert report.outcomes.total() == 750
+    assert len(report.outcomes) == 4  # some are read, refused, quarantined, and in part
+
+
+# What the long form found
+
+
+@pytest.fixture
+def small(tmp_path):
+    write_jsonl(tmp_path / "web.jsonl", documents(20))
+    write_classifier(tmp_path / "classifier")
+    return [f"--source=web={tmp_path}/web.jsonl", f"--classifier={tmp_path}/classifier"]
+
+
+def test_what_a_run_left_that_was_killed_while_it_cleaned_up_is_removed(small, tmp_path):
+    output = tmp_path / "scored"
+    run.main([*small, f"--output={output}"])
+    expected = fingerprints(output)
+    for left in ("_work/run.json", "_work/scored/data-web-00000-of-00001.arrow"):
+        (output / left).parent.mkdir(parents=True, exist_ok=True)
+        (output / left).write_text("{}")
+    run.main([*small, f"--output={output}", "--resume"])
+    assert fingerprints(output) == expected
+    assert not (output / "_work").exists()
+
+
+def test_a_run_that_was_killed_on_a_terminal_is_resumed_on_one(small, tmp_path):
+    output = tmp_path / "scored"
+    (output / "_work" / "progress").mkdir(parents=True)
+    (output / "_work" / "progress" / "7.json").write_text('{"score": {"documents": 1}}')
+    reading, writing = pty.openpty()
+    command = [sys.executable, str(ROOT / "pipeline" / "run.py"), *small, f"--output={output}"]
+    done = subprocess.run([*command, "--resume"], stderr=writing, stdout=subprocess.PIPE)
+    os.close(writing)
+    os.close(reading)
+    assert done.returncode == 0
+    shutil.rmtree(tmp_path / "scored")
