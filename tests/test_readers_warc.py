@@ -7,6 +7,7 @@ import itertools
 import random
 import zlib
 from collections import Counter
+from dataclasses import replace
 
 import brotli
 import pytest
@@ -20,7 +21,7 @@ from pipeline.readers.contract import Quarantine, Unreadable
 from pipeline.readers.html_text import decode, page_text
 from pipeline.readers.http_response import parse_response
 from pipeline.readers.inflate import Damage, inflate
-from pipeline.readers.warc import records
+from pipeline.readers.warc import read_warc, records
 
 MAX_BYTES = 1 << 20
 
@@ -414,3 +415,77 @@ def test_a_record_in_a_member_whose_end_is_damaged_is_not_given_out():
 def test_a_page_that_is_not_in_the_charset_it_names_is_guessed():
     text = "Съешь же ещё этих мягких французских булок, да выпей чаю. " * 20
     assert decode(text.encode("cp1251"), "utf-8") == text
+
+
+ODD_HEADERS = [
+    {},
+    {"WARC_Type": "Conversion"},
+    {"WARC_Type": "request"},
+    {"warc_target_uri": "http://later.example/"},
+    {"WARC_Target_URI": None},
+    {"WARC_Target_URI": "http://exämple.org/"},
+    {"WARC_Target_URI": "http://x.example/ \t"},
+    {"WARC_Target_URI": ""},
+    {"WARC_Date": "2024\r\n continued"},
+    {"Content_Length": "0x5"},
+    {"Content_Length": " 7 "},
+    {"Content_Length": "9" * 19},
+    {"Content_Length": "3"},
+    {"Content_Length": None},
+    {"X Y": "a name with a space"},
+    {"": "no name"},
+]
+
+
+@given(
+    st.lists(
+        st.tuples(st.text(max_size=40), st.sampled_from(ODD_HEADERS), st.integers(0, 5)),
+        min_size=1,
+        max_size=12,
+    ),
+    st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.binary(max_size=3)), max_size=3),
+    st.integers(1, 200),
+)
+@settings(deadline=None, max_examples=300)
+def test_the_kernel_and_the_plain_reader_agree(documents, changes, piece):
+    """Whatever the headers, line ends and damage: the same documents, the same reports."""
+    data = bytearray()
+    for number, (text, headers, ending) in enumerate(documents):
+        one = record("conversion", text.encode(), number, **headers)
+        one = one.replace(b"\r\n", b"\n", 1) if ending == 1 else one
+        one = one.replace(b"WARC/1.0", b"warc/1.0") if ending == 2 else one
+        one = one.removesuffix(b"\r\n") if ending == 3 else one
+        data += one
+    for place, new in changes:
+        at = int(place * len(data))
+        data[at : at + len(new)] = new
+    pieces = [bytes(data[i : i + piece]) for i in range(0, len(data), piece)]
+    fields = FieldMap(metadata=("WARC-Date",))
+
+    bad, report = [], ReadReport()
+    quarantine = Quarantine("x", bad.append)
+    batches = list(read_warc(iter(pieces), fields, quarantine, MAX_BYTES, "resiliparse", report))
+    found = [tuple(row.values()) for batch in batches for row in batch.to_pylist()]
+    for batch in batches:
+        batch.validate(full=True)
+
+    expected_bad, expected, skipped = [], [], Counter()
+    quarantine = Quarantine("x", expected_bad.append)
+    for one in records(iter(pieces), quarantine, MAX_BYTES):
+        kind = one.headers.get("warc-type", "").lower()
+        names = ("warc-record-id", "warc-target-uri", "text", "warc-date")
+        if kind != "conversion":
+            skipped["request" if kind == "request" else "other"] += 1
+        elif not one.block:
+            quarantine.add(one.offset, "byte", "missing_text", one.block)
+        else:
+            try:
+                values = {**one.headers, "text": one.block.decode()}
+            except UnicodeDecodeError:
+                quarantine.add(one.offset, "byte", "invalid_utf8", one.block)
+                continue
+            expected.append(tuple(values.get(name) for name in names))
+    assert found == expected
+    # How much of a record is shown depends on how far was read.
+    assert [replace(b, content="") for b in bad] == [replace(b, content="") for b in expected_bad]
+    assert report.skipped == skipped

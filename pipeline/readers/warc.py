@@ -5,22 +5,26 @@ damage, hands out a record that is cut off as if it were whole, and lets a wrong
 next record (docs/log.md). Here each costs one record, which is reported with its place.
 
 Written from the WARC 1.1 specification (ISO 28500:2017), more lenient where files are: lines may
-end in a bare newline, and the empty lines between records may be missing.
+end in a bare newline, and the empty lines between records may be missing. Runs of plain text
+records, which is nearly all of a WET file, go through a compiled kernel.
 """
 
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
+from pipeline.readers import warc_kernel
 from pipeline.readers.columns import BATCH_BYTES
 from pipeline.readers.contract import FieldMap, Quarantine, ReadReport, Reason, Unreadable
 from pipeline.readers.html_text import EXTRACTORS, page_text
 from pipeline.readers.inflate import Damage
 from pipeline.schema import document_schema
+from quality_classifier.buffers import Octets
 
-_MAX_HEADER = 1 << 16
 _MAX_ROWS = 1 << 12
 _LOOK_AHEAD = 16  # the empty lines after a record, and how the next one starts
 _HEADER = re.compile(rb"WARC/\d{1,2}\.\d{1,2}[ \t]*\r?\n(.*?\n|)\r?\n", re.DOTALL)
@@ -65,9 +69,21 @@ def read_warc(
         )
     schema = document_schema(fields.metadata)
     headers = ["warc-record-id", "warc-target-uri", *(name.lower() for name in fields.metadata)]
+    source = _Source(pieces)
+    plain = _PlainRecords(headers, schema, max_document_bytes)
     rows: list[tuple[str | None, ...]] = []
     size = 0
-    for record in records(pieces, quarantine, max_document_bytes):
+    while source.at_record(quarantine):
+        batch = plain.read(source)
+        if batch:
+            if rows:
+                yield _batch(rows, schema)
+                rows, size = [], 0
+            yield batch
+            continue
+        record = _next_record(source, quarantine, max_document_bytes)
+        if record is None:
+            continue
         try:
             text = _text(record, html_extractor, max_document_bytes, report)
         except Unreadable as error:
@@ -118,41 +134,96 @@ def _text(record: Record, extractor: str, max_bytes: int, report: ReadReport) ->
             return None
 
 
+class _PlainRecords:
+    """Reads runs of plain text records; its buffer is used again for every batch."""
+
+    def __init__(self, headers: list[str], schema: pa.Schema, max_bytes: int) -> None:
+        self._schema = schema
+        self._max_bytes = max_bytes
+        # A header may serve several columns, so their order is the schema's: text comes third.
+        encoded = [name.encode() for name in headers]
+        self._names = np.frombuffer(b"".join(encoded), np.uint8)
+        self._name_ends = np.cumsum([len(name) for name in encoded], dtype=np.int64)
+        self._spans = np.empty((len(headers) + 1, _MAX_ROWS, 2), np.int64)
+        # Compiles the kernels. On that occasion numba holds on to the arguments for a while, and a
+        # bytearray that somebody holds cannot be changed.
+        nothing = np.empty(0, np.uint8)
+        self._find(nothing)
+        self._batch(nothing, 0)
+
+    def read(self, source: "_Source") -> pa.RecordBatch | None:
+        """The plain records that come next, about a batch of them; None if the next one is not."""
+        source.read_ahead(BATCH_BYTES)
+        if source.damage:
+            return None
+        data = np.frombuffer(source.data, np.uint8)
+        end, rows = self._find(data)
+        batch = self._batch(data, rows) if rows else None
+        del data  # it would keep the bytearray from being changed
+        source.use(end)
+        return batch
+
+    def _find(self, data: Octets) -> tuple[int, int]:
+        return warc_kernel.plain_records(
+            data, 0, len(data), self._names, self._name_ends, self._max_bytes, self._spans
+        )
+
+    def _batch(self, data: Octets, rows: int) -> pa.RecordBatch:
+        identifier, url, *metadata, text = self._spans[:, :rows]
+        columns = [
+            _column(data, spans, field.type)
+            for spans, field in zip([identifier, url, text, *metadata], self._schema, strict=True)
+        ]
+        return pa.RecordBatch.from_arrays(columns, schema=self._schema)
+
+
+def _column(data: Octets, spans: npt.NDArray[np.int64], kind: pa.DataType) -> pa.Array:
+    offsets, values = warc_kernel.gather(data, spans)
+    width = np.int64 if pa.types.is_large_string(kind) else np.int32
+    present = np.packbits(spans[:, 0] != warc_kernel.ABSENT, bitorder="little")
+    buffers = [pa.py_buffer(buffer) for buffer in (present, offsets.astype(width), values)]
+    return pa.Array.from_buffers(kind, len(spans), buffers)
+
+
 def records(
     pieces: Iterator[bytes | Damage], quarantine: Quarantine, max_bytes: int
 ) -> Iterator[Record]:
-    """Every record that can be read; the others, and what lies between records, are reported.
+    """Every record that can be read; the others, and what lies between records, are reported."""
+    source = _Source(pieces)
+    while source.at_record(quarantine):
+        record = _next_record(source, quarantine, max_bytes)
+        if record:
+            yield record
+
+
+def _next_record(source: "_Source", quarantine: Quarantine, max_bytes: int) -> Record | None:
+    """The record that comes next; None if it had to be reported.
 
     A record's length is right if two empty lines, another record or the end follow its block. If it
     is not, or the header makes no sense, reading goes on at the next start of a record, be it
     within the block that the wrong length claims. Records over ``max_bytes`` are reported and
     passed over in the same way.
     """
-    source = _Source(pieces)
-    while True:
-        if not source.at_data():
-            if source.damage is None:
-                return
-            source.report(quarantine)
-            continue
-        match = source.header()
-        if match is None:
-            source.give_up(quarantine, "bad_warc")
-            continue
-        headers = _headers(match.group(1))
-        length = headers.get("content-length", "")
-        if not _LENGTH.fullmatch(length):
-            source.give_up(quarantine, "bad_warc")
-        elif int(length) > max_bytes:
-            source.give_up(quarantine, "too_long")
-        elif not source.holds(match.end(), match.end() + int(length)):
-            source.give_up(quarantine, "bad_warc")
-        else:
-            end = match.end() + int(length)
-            block = bytes(memoryview(source.data)[match.end() : end])
-            record = Record(source.offset, headers, block)
-            source.use(end)
-            yield record
+    match = source.header()
+    if match is None:
+        source.give_up(quarantine, "bad_warc")
+        return None
+    headers = _headers(match.group(1))
+    length = headers.get("content-length", "")
+    if not _LENGTH.fullmatch(length):
+        source.give_up(quarantine, "bad_warc")
+        return None
+    if int(length) > max_bytes:
+        source.give_up(quarantine, "too_long")
+        return None
+    end = match.end() + int(length)
+    if not source.holds(match.end(), end):
+        source.give_up(quarantine, "bad_warc")
+        return None
+    block = bytes(memoryview(source.data)[match.end() : end])
+    record = Record(source.offset, headers, block)
+    source.use(end)
+    return record
 
 
 def _headers(lines: bytes) -> dict[str, str]:
@@ -179,34 +250,42 @@ class _Source:
         self.data = bytearray()
         self.offset = 0
         self.damage: Damage | None = None
+        self._ahead: Damage | None = None
         self._ended = False
 
     def fill(self, enough: int) -> bool:
         """Make ``enough`` bytes ready; False if damage or the end comes before."""
-        while len(self.data) < enough:
-            if self._ended or self.damage:
-                return False
+        self.read_ahead(enough)
+        if len(self.data) < enough and self._ahead:
+            self.damage, self._ahead = self._ahead, None
+        return len(self.data) >= enough
+
+    def read_ahead(self, enough: int) -> None:
+        """Make ``enough`` bytes ready, or what there is before damage, which stays unnoticed."""
+        while len(self.data) < enough and not (self._ended or self.damage or self._ahead):
             piece = next(self._pieces, None)
             if piece is None:
                 self._ended = True
             elif isinstance(piece, Damage):
-                self.damage = piece
+                self._ahead = piece
             else:
                 self.data += piece
-        return True
 
     def use(self, count: int) -> None:
         """Step over ``count`` bytes."""
         del self.data[:count]
         self.offset += count
 
-    def at_data(self) -> bool:
-        """Whether anything but empty lines is left before the next damage or the end."""
-        while self.fill(1):
-            self.use(_EMPTY_LINES.match(self.data).end())  # type: ignore[union-attr]
-            if self.data:
-                return True
-        return False
+    def at_record(self, quarantine: Quarantine) -> bool:
+        """Whether anything but empty lines is left; reports the damage before it."""
+        while True:
+            while self.fill(1):
+                self.use(_EMPTY_LINES.match(self.data).end())  # type: ignore[union-attr]
+                if self.data:
+                    return True
+            if self.damage is None:
+                return False
+            self.report(quarantine)
 
     def header(self) -> re.Match[bytes] | None:
         """The header that ``data`` starts with."""
@@ -215,7 +294,7 @@ class _Source:
             more = self.fill(size)
             # A copy, as a match would keep the bytearray from being changed.
             match = _HEADER.match(bytes(self.data[:size]))
-            if match or not more or size >= _MAX_HEADER:
+            if match or not more or size >= warc_kernel.MAX_HEADER:
                 return match
             size *= 4
 
@@ -237,7 +316,7 @@ class _Source:
 
         If damage comes first, it is the reason, and the record needs no report of its own.
         """
-        at, content = self.offset, bytes(self.data[:_MAX_HEADER])
+        at, content = self.offset, bytes(self.data[: warc_kernel.MAX_HEADER])
         while True:
             match = _NEXT_RECORD.search(self.data)
             place = match.end() if match else 0
