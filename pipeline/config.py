@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
-from pipeline import schema, solve
+from pipeline import schema, solve, storage
 from pipeline.decision import Rule
 from pipeline.readers import HTML_EXTRACTOR, MAX_DOCUMENT_BYTES, FieldMap
 from pipeline.shards import COMPRESSIONS
@@ -448,11 +448,10 @@ def _check_output(write: str, compression: str) -> None:
 
 
 def _read_yaml(path: str) -> dict[str, Any]:
-    with open(path, encoding="utf-8") as file:
-        try:
-            value = yaml.safe_load(file)
-        except yaml.YAMLError as error:
-            raise ValueError(f"{path} is no YAML: {error}") from error
+    try:
+        value = yaml.safe_load(storage.read_bytes(path))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no YAML: {error}") from error
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds no mapping of keys to values")
     return value

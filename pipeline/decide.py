@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> None:
             tasks = [records.from_json(task) for task in scored["tasks"]]
             _copy_quarantine(tasks, config.scored, config.output)
             with progress.shown(config.output, 0):
-                engine.run(
+                finished = engine.run(
                     options,
                     lambda pipeline: transforms.build_decide(
                         pipeline,
@@ -61,6 +61,9 @@ def main(arguments: Sequence[str]) -> None:
                         about,
                     ),
                 )
+            if not finished:
+                print(f"the job is made; {config.output} is complete once it has a {manifest.NAME}")
+                return
     print_table(config.output)
 
 

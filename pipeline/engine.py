@@ -11,7 +11,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import (
+    DirectOptions,
+    GoogleCloudOptions,
+    PipelineOptions,
+    StandardOptions,
+)
 from apache_beam.runners.dataflow.dataflow_runner import DataflowRuntimeException
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import EmbeddedPythonGrpcEnvironment
@@ -71,8 +76,10 @@ def options(flags: Sequence[str]) -> PipelineOptions:
     return PipelineOptions(list(flags), **defaults)
 
 
-def run(options: PipelineOptions, build: Callable[[beam.Pipeline], None]) -> None:
-    """Run the pipeline that ``build`` fills, to its end.
+def run(options: PipelineOptions, build: Callable[[beam.Pipeline], None]) -> bool:
+    """Run the pipeline that ``build`` fills, to its end; false if it is only made, as a template.
+
+    A Flex Template is started with ``--template_location``, where Dataflow then finds the job.
 
     Raises:
         RuntimeError: a worker failed; the message is the worker's own.
@@ -82,7 +89,11 @@ def run(options: PipelineOptions, build: Callable[[beam.Pipeline], None]) -> Non
         with staging.packages(options):  # before the pipeline takes a copy of the options
             pipeline = beam.Pipeline(_thread_runner(options), options)
             build(pipeline)
-            pipeline.run().wait_until_finish()
+            result = pipeline.run()
+            if options.view_as(GoogleCloudOptions).template_location:
+                return False
+            result.wait_until_finish()
+            return True
     except (RuntimeError, DataflowRuntimeException) as error:
         found = _WORKER_ERROR.findall(str(error))
         if not found:

@@ -37,10 +37,13 @@ def main(arguments: Sequence[str]) -> None:
             )
             job = replace(job, classifier=place)
             with progress.shown(config.output, sum(task.input.size for task in tasks)):
-                engine.run(
+                finished = engine.run(
                     options,
                     lambda pipeline: transforms.build(pipeline, tasks, job, config.decision, about),
                 )
+            if not finished:
+                print(f"the job is made; {config.output} is complete once it has a {manifest.NAME}")
+                return
     print_table(config.output)
 
 

@@ -8,6 +8,7 @@ in docs/engines.md. The workers' environment borrows others' packages from this 
 they are installed as a container of Beam's does it, by hash from the package index (minutes).
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -23,10 +24,8 @@ from engines_dataflow import fetch_staged, pipeline_of, serving
 from engines_services import ROOT, started, write_inputs
 from store_servers import serving as store
 
-from pipeline import engine, run, staging, storage
+from pipeline import config, engine, run, staging, storage
 from quality_classifier.scoring import load_classifier
-
-pytest.importorskip("google.cloud.dataflow", reason="needs the extra [gcp]")
 
 BUCKET = "gs://dataflow-test"
 
@@ -150,6 +149,33 @@ def test_our_wheel_the_pinned_versions_and_the_classifier_are_staged(inputs, sub
     fingerprint = load_classifier(str(local)).fingerprint
     with storage.local_copy(f"{BUCKET}/temp/classifiers/{fingerprint}") as copy:
         assert fingerprints(Path(copy)) == fingerprints(local)
+
+
+def test_a_template_is_made_and_not_waited_for(dataflow):
+    before = dict(dataflow.jobs)
+    storage.write_bytes(f"{BUCKET}/run.yaml", b"alpha: 2\n")
+    place = f"{BUCKET}/template/job_object"
+    done = submit(
+        dataflow,
+        f"--config={BUCKET}/run.yaml",
+        f"--output={BUCKET}/made",
+        f"--template_location={place}",
+        "--sdk_container_image=image",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "gs://dataflow-test/made is complete once it has a manifest.json" in done.stdout
+    assert dataflow.jobs == before
+    graph = pipeline_of(json.loads(storage.read_bytes(place)))
+    names = {transform.unique_name for transform in graph.components.transforms.values()}
+    assert "ScoreTasks" in names
+
+
+def test_the_parameters_of_the_flex_template_are_flags_that_take_a_value():
+    specification = json.loads((ROOT / "deploy" / "flex_template.json").read_text())
+    names = [parameter["name"] for parameter in specification["parameters"]]
+    known = config.parser().parse_known_args([f"--{name}=1" for name in names])
+    beams = PipelineOptions(known[1]).get_all_options(drop_default=True)
+    assert {*vars(known[0]), *beams} == set(names)
 
 
 def test_an_image_has_it_all_and_a_failed_job_says_why(dataflow, monkeypatch, tmp_path):
