@@ -121,17 +121,9 @@ def grouped_experts(
     return y_RM.masked_fill(past_end_R1, 0)
 
 
-def fastest_experts(
-    x_RM: Tensor,
-    ends_E: Tensor,
-    w_in_EMH: Tensor,
-    w_out_EHM: Tensor,
-    activation: Activation,
-    may_drop: bool = True,
-) -> Tensor:
-    """By the device of the rows."""
-    compute = cpu_experts if x_RM.is_cpu else grouped_experts
-    return compute(x_RM, ends_E, w_in_EMH, w_out_EHM, activation, may_drop)
+def fastest_experts(x_RM: Tensor, *rest: Any) -> Tensor:
+    """By the device of the rows; arguments as of the others."""
+    return (cpu_experts if x_RM.is_cpu else grouped_experts)(x_RM, *rest)
 
 
 BACKENDS: dict[Backend, Experts] = {
@@ -187,7 +179,7 @@ class _Combine(torch.autograd.Function):
         y_RM, gates_CT, order_R, place_CT = ctx.saved_tensors
         grad_TM = grads[0]
         grad_RM = grad_TM.index_select(0, order_R % place_CT.shape[1])
-        grad_gates_R = torch.einsum("rm,rm->r", grad_RM, y_RM).float()
+        grad_gates_R = (grad_RM.float() * y_RM).sum(-1)
         grad_RM *= gates_CT.flatten()[order_R, None].to(grad_RM.dtype)
         return grad_RM, grad_gates_R[place_CT], None, None
 

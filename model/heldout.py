@@ -78,8 +78,10 @@ class HeldOut:
             documents = documents[np.cumsum(corpus.bytes[documents]) <= limit_bytes]
         if not len(documents):
             raise ValueError(
-                f"no document of {source!r} is held out: make the corpus with a larger held_out"
-                " share, or allow more bytes"
+                f"no document of {source!r} is held out"
+                + (f" that has no more than {limit_bytes:,} bytes" if limit_bytes else "")
+                + ": make the corpus with a larger held_out share, or allow more bytes"
+                " (evaluate.bytes, evaluate.final_bytes)"
             )
         self.documents = documents
         self.bytes = corpus.bytes[documents]
