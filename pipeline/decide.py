@@ -46,15 +46,15 @@ def main(arguments: Sequence[str]) -> None:
         if prepare(config.output, about["key"], resume):
             print(f"{config.output} is complete already: nothing to do")
         else:
-            tasks = [records.from_json(task) for task in scored["tasks"]]
+            tasks = manifest.read_records(config.scored)
             _copy_quarantine(tasks, config.scored, config.output)
             with progress.shown(config.output, 0):
                 finished = engine.run(
                     options,
                     lambda pipeline: transforms.build_decide(
                         pipeline,
-                        tasks,
-                        storage.join(config.scored, "shards"),
+                        config.scored,
+                        len(tasks),
                         sink,
                         config.decision,
                         scored["duplicate_ids"],

@@ -88,6 +88,11 @@ def read_manifest(folder: str) -> dict[str, Any]:
     return value
 
 
+def read_records(folder: str) -> list[Record]:
+    """What the tasks of a finished run left behind."""
+    return [records.from_json(task) for task in read_manifest(folder)["tasks"]]
+
+
 def accounting(sources: pa.Table) -> dict[str, dict[str, int]]:
     """Documents by outcome for each source."""
     out: dict[str, dict[str, int]] = {}

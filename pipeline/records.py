@@ -18,6 +18,7 @@ from pipeline.readers import InputRange
 from pipeline.shards import Shard
 
 WORK = "_work"
+TASKS = "tasks.json"
 
 KEYS = pa.schema(
     [
@@ -70,15 +71,17 @@ class Record:
 
 def from_json(value: Mapping[str, Any]) -> Record:
     """The record that :meth:`Record.to_json` wrote."""
-    task = dict(value["task"])
-    task["input"] = InputRange(**task["input"])
     return Record(
         **{
             **value,
-            "task": Task(**task),
+            "task": _task(value["task"]),
             "shards": tuple(Shard(**shard) for shard in value["shards"]),
         }
     )
+
+
+def _task(value: Mapping[str, Any]) -> Task:
+    return Task(**{**value, "input": InputRange(**value["input"])})
 
 
 def fingerprint(*parts: Any) -> str:
@@ -90,6 +93,16 @@ def fingerprint(*parts: Any) -> str:
 def quarantine_path(output: str, stem: str) -> str:
     """Where a task's quarantined records go."""
     return storage.join(output, "quarantine", f"{stem}.jsonl")
+
+
+def save_tasks(work: str, tasks: Sequence[Task]) -> None:
+    """Write the tasks of a run, for :func:`load_tasks`."""
+    storage.write_json(storage.join(work, TASKS), [asdict(task) for task in tasks])
+
+
+def load_tasks(work: str) -> list[Task]:
+    """The tasks that :func:`save_tasks` wrote."""
+    return [_task(value) for value in json.loads(storage.read_bytes(storage.join(work, TASKS)))]
 
 
 def summary_path(work: str, stem: str) -> str:

@@ -8,7 +8,7 @@ left out. Every element is a task or its record: a kilobyte. Statistics stay in 
 
 import functools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -33,43 +33,55 @@ def build(
     decision: Decision,
     about: Mapping[str, Any],
 ) -> None:
-    """Add the whole graph to a pipeline. ``about`` is what the manifest says of the run."""
+    """Add the whole graph to a pipeline. ``about`` is what the manifest says of the run.
+
+    The tasks go through a file: in the graph they would be too much for engines to take (Dataflow
+    takes 10 MB) once there are some ten thousand.
+    """
     rule = None if decision.deduplicate else decision.known_rule()
     sink = job.sink
+    buckets = duplicates.buckets(len(tasks))
     staged = storage.join(sink.output, "shards") if rule else storage.join(sink.work, "scored")
+    records.save_tasks(sink.work, sorted(tasks, key=lambda task: -task.input.size))
     scored = (
         pipeline
-        | "Tasks" >> beam.Create(sorted(tasks, key=lambda task: -task.input.size))
+        | "Work" >> beam.Create([sink.work])
+        | "Tasks" >> beam.FlatMap(records.load_tasks).with_output_types(Task)
         | "SpreadTasks" >> beam.ptransform_fn(_spread)()
         | "ScoreTasks" >> beam.ParDo(ScoreTask(job, rule, staged))
     )
-    duplicate_ids = scored | "CountDuplicateIds" >> CountDuplicateIds(sink)
+    duplicate_ids = scored | "CountDuplicateIds" >> CountDuplicateIds(sink, buckets)
     if rule:
         decided = scored
         used = pipeline | "Rule" >> beam.Create([rule])
     else:
         used = scored | "Solve" >> Solve(decision, staged)
-        repeats = scored | "FindDuplicates" >> FindDuplicates(sink, decision.deduplicate)
+        repeats = scored | "FindDuplicates" >> FindDuplicates(sink, decision.deduplicate, buckets)
         decided = decide(scored, repeats, used, sink, staged)
     write(decided, used, duplicate_ids, sink, len(tasks), about)
 
 
 def build_decide(
     pipeline: beam.Pipeline,
-    scored: Sequence[Record],
-    scored_folder: str,
+    folder: str,
+    n_tasks: int,
     sink: Sink,
     decision: Decision,
     duplicate_ids: int,
     about: Mapping[str, Any],
 ) -> None:
-    """Add the graph that decides anew from the shards of a finished run."""
-    records_in = pipeline | "Scored" >> beam.Create(scored)
-    used = records_in | "Solve" >> Solve(decision, scored_folder)
+    """Add the graph that decides anew from the finished run in ``folder``."""
+    shards_in = storage.join(folder, "shards")
+    scored = (
+        pipeline
+        | "Folder" >> beam.Create([folder])
+        | "Records" >> beam.FlatMap(manifest.read_records).with_output_types(Record)
+    )
+    used = scored | "Solve" >> Solve(decision, shards_in)
     none = pipeline | "NoDuplicates" >> beam.Create([]).with_output_types(tuple[str, Any])
-    decided = decide(records_in, none, used, sink, scored_folder)
+    decided = decide(scored, none, used, sink, shards_in)
     count = pipeline | "DuplicateIds" >> beam.Create([duplicate_ids])
-    write(decided, used, count, sink, len(scored), about)
+    write(decided, used, count, sink, n_tasks, about)
 
 
 def _spread(tasks: beam.PCollection) -> beam.PCollection:
@@ -205,32 +217,21 @@ def _sum_sketches(parts: Iterable[solve.Sketch]) -> solve.Sketch:
 class FindDuplicates(beam.PTransform):
     """(stem, rows) of the exact duplicates of filtered sources; none if ``wanted`` is false."""
 
-    def __init__(self, sink: Sink, wanted: bool) -> None:
+    def __init__(self, sink: Sink, wanted: bool, buckets: int) -> None:
         super().__init__()
         self._work = sink.work
+        self._buckets = buckets
         self._wanted = wanted
 
     def expand(self, scored: beam.PCollection) -> beam.PCollection:
         """Records in, (stem, int64 rows) out."""
         if not self._wanted:
             return scored | beam.FlatMap(lambda _: ()).with_output_types(tuple[str, Any])
-        work = self._work
-        return (
-            scored
-            | "Keys"
-            >> beam.FlatMap(
-                lambda record: duplicates.content_keys(
-                    record.task, records.load_keys(work, record.task)
-                )
-            )
-            | "Meet" >> beam.GroupByKey()
-            | "Repeats"
-            >> beam.FlatMap(
-                lambda bucket: (
-                    (part.stem, rows)
-                    for part, rows in duplicates.repeats(bucket[1])
-                    if part.filtered
-                )
+        return _meet(
+            scored, duplicates.content_keys, self._work, self._buckets
+        ) | "Repeats" >> beam.FlatMap(
+            lambda bucket: (
+                (part.stem, rows) for part, rows in duplicates.repeats(bucket[1]) if part.filtered
             )
         )
 
@@ -238,24 +239,36 @@ class FindDuplicates(beam.PTransform):
 class CountDuplicateIds(beam.PTransform):
     """How many documents of the run have the id of an earlier one."""
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Sink, buckets: int) -> None:
         super().__init__()
         self._work = sink.work
+        self._buckets = buckets
 
     def expand(self, scored: beam.PCollection) -> beam.PCollection:
         """Records in, one int out."""
-        work = self._work
         return (
-            scored
-            | "Keys"
-            >> beam.FlatMap(
-                lambda record: duplicates.id_keys(record.task, records.load_keys(work, record.task))
-            )
-            | "Meet" >> beam.GroupByKey()
+            _meet(scored, duplicates.id_keys, self._work, self._buckets)
             | "Count"
             >> beam.Map(lambda bucket: sum(len(rows) for _, rows in duplicates.repeats(bucket[1])))
             | "Sum" >> beam.CombineGlobally(sum)
         )
+
+
+def _meet(
+    scored: beam.PCollection,
+    deal: Callable[[Task, pa.Table, int], Iterator[tuple[int, duplicates.Keys]]],
+    work: str,
+    buckets: int,
+) -> beam.PCollection:
+    """The hashes of all tasks, equal ones in one bucket."""
+    return (
+        scored
+        | "Keys"
+        >> beam.FlatMap(
+            lambda record: deal(record.task, records.load_keys(work, record.task), buckets)
+        )
+        | "Meet" >> beam.GroupByKey()
+    )
 
 
 MERGED_TOGETHER = 64

@@ -29,14 +29,14 @@ def as_keys(documents):
 
 
 @pytest.mark.parametrize("kind", ["content", "id"])
-@given(tasks_of_documents, st.randoms())
+@given(tasks_of_documents, st.randoms(), st.integers(1, 1024))
 @settings(deadline=None)
-def test_all_but_the_first_of_equal_documents_are_repeats(kind, corpus, random):
+def test_all_but_the_first_of_equal_documents_are_repeats(kind, corpus, random, n_buckets):
     deal = duplicates.content_keys if kind == "content" else duplicates.id_keys
     buckets = defaultdict(list)
     for order, documents in enumerate(corpus):
         task = Task("web", True, InputRange("x", 0, None, 1), order, len(corpus), order)
-        for bucket, keys in deal(task, as_keys(documents)):
+        for bucket, keys in deal(task, as_keys(documents), n_buckets):
             buckets[bucket].append(keys)
     found = set()
     for parts in buckets.values():
