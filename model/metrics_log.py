@@ -105,30 +105,33 @@ def _flatten(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
 
 
 class ProgressLine:
-    """One line on standard error that is written over; silent where that is no terminal."""
+    """One line on standard error, written over; where that is no terminal, a line a minute."""
 
     def __init__(self, steps: int, step: int, active: bool = True) -> None:
         self._steps, self._first = steps, step
         self._begun = time.monotonic()
-        self._shown = 0.0
-        self._active = active and sys.stderr.isatty()
+        self._active = active
+        self._terminal = sys.stderr.isatty()
+        self._every = REFRESH if self._terminal else 60.0
+        self._shown = -math.inf if self._terminal else self._begun
 
     def update(self, row: Mapping[str, Any]) -> None:
         """After a step, with its row."""
         now, step = time.monotonic(), row["step"]
-        if not self._active or (now - self._shown < REFRESH and step < self._steps):
+        if not self._active or now - self._shown < self._every:
             return
         self._shown = now
         left = (now - self._begun) / (step - self._first) * (self._steps - step)
-        sys.stderr.write(
-            f"\r\x1b[Kstep {step:,} of {self._steps:,}  loss {row['loss']:.3f}"
+        said = (
+            f"step {step:,} of {self._steps:,}  loss {row['loss']:.3f}"
             f"  {row['tokens_per_second']:,.0f} tokens/s  {duration(left)} left"
         )
+        sys.stderr.write(f"\r\x1b[K{said}" if self._terminal else f"{said}\n")
         sys.stderr.flush()
 
     def close(self) -> None:
         """Wipe it."""
-        if self._active:
+        if self._active and self._terminal:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
 

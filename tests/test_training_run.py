@@ -21,7 +21,7 @@ import torch
 from tokens_scored import documents, make_corpus
 from training_runs import TINY, composed, config, corpus_folder, rows, train
 
-from model import checkpoint, files, trained
+from model import checkpoint, files, metrics_log, trained
 from model.corpus import open_corpus
 from model.glam import GLaM
 from model.train import Run, TrainingFailedError
@@ -357,6 +357,20 @@ def test_weights_are_drawn_from_the_seed(corpus, tmp_path):
     )
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+def test_a_log_file_gets_a_line_a_minute(monkeypatch, capsys):
+    now = 0.0
+    monkeypatch.setattr(metrics_log.time, "monotonic", lambda: now)
+    line = metrics_log.ProgressLine(steps=20, step=0)
+    for step in range(1, 11):
+        now += 25.0
+        line.update({"step": step, "loss": 1.0, "tokens_per_second": 1234.0})
+    line.close()
+    assert capsys.readouterr().err.splitlines() == [
+        f"step {step} of 20  loss 1.000  1,234 tokens/s  {left} left"
+        for step, left in ((3, "7:05"), (6, "5:50"), (9, "4:35"))
+    ]
 
 
 def test_tensorboard_shows_the_same_numbers(corpus, tmp_path):
