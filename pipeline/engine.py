@@ -47,7 +47,9 @@ def options(flags: Sequence[str]) -> PipelineOptions:
         kind._add_argparse_args(known)
     parsed, strangers = known.parse_known_args(list(flags))
     if strangers:
-        raise ValueError(f"neither we nor Beam know {' '.join(strangers)}; see --help")
+        # Their values may be secrets.
+        names = [s.partition("=")[0] for s in strangers if s.startswith("-")] or strangers
+        raise ValueError(f"neither we nor Beam know {' '.join(names)}; see --help")
     runner = (parsed.runner or "").rpartition(".")[2]
     if runner == "DaskRunner":
         raise ValueError(

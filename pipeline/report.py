@@ -28,12 +28,16 @@ _USAGE = "usage: python pipeline/report.py DIR   (the output folder of a finishe
 
 def main(arguments: Sequence[str]) -> None:
     """Write page and card of a finished run anew, and print its table."""
-    if len(arguments) != 1 or arguments[0].startswith("-"):
+    if not arguments or arguments[0].startswith("-"):
         if arguments in (["-h"], ["--help"]):
             print(f"{__doc__}\n{_USAGE}")
             return
         raise ValueError(_USAGE)
-    output = arguments[0]
+    output, *beam_flags = arguments
+    if beam_flags:
+        from pipeline import engine  # imports Beam, which local folders do without
+
+        storage.configure(engine.options(beam_flags))
     write_report(output, read_manifest(output))
     print_table(output)
 

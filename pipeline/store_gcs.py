@@ -27,6 +27,7 @@ RETRY = DEFAULT_RETRY.with_delay(initial=0.5, multiplier=2, maximum=15).with_tim
 """The client's own rule: 408, 429, 5xx and broken connections are tried again, for two minutes."""
 
 _CONNECTIONS = 64
+_PART = 16 << 20  # the client would hold parts of 100 MB
 
 
 class GcsBucket:
@@ -67,7 +68,8 @@ class GcsBucket:
         """One request, or a resumable upload; a broken one is never seen, and goes after a week."""
         with self._errors(key):
             size = os.fstat(file.fileno()).st_size
-            self._bucket.blob(key).upload_from_file(file, rewind=True, size=size, retry=RETRY)
+            blob = self._bucket.blob(key, chunk_size=_PART)
+            blob.upload_from_file(file, rewind=True, size=size, retry=RETRY)
 
     def replace(self, key: str, content: bytes, version: str | None) -> str | None:
         """A write under a condition; the new generation."""
