@@ -16,6 +16,11 @@ from pipeline.readers.source import DAMAGE, Source
 
 _MAGIC = b"ARROW1"
 _STREAM_START = 8  # the magic, padded; what follows is a stream
+_FREE_BYTES = 1 << 30
+_MAX_RATIO = 64
+"""A record batch that unpacks to more than both is damaged, or a bomb; text packs 2 to 4 times."""
+
+_DICTIONARY = 2  # Message.fbs: of the union MessageHeader
 
 
 class _Block(NamedTuple):
@@ -61,11 +66,13 @@ def read_arrow(
     for index in range(piece.start, end):
         block = footer.batches[index]
         try:
+            for message in (*footer.dictionaries, block):
+                _check_ratio(stream, message.offset)
             table = _sound(file.get_batch(index), columns)
         except DAMAGE as error:
             source.check()
-            message = f"record batch {index}: {error}"
-            quarantine.add(block.offset, "byte", "corrupt_arrow", message)
+            content = f"record batch {index}: {error}"
+            quarantine.add(block.offset, "byte", "corrupt_arrow", content)
             row += _row_count(stream, block)
         else:
             yield from documents(table, row, fields, quarantine, max_bytes)
@@ -109,6 +116,8 @@ def _read_stream(
     while True:
         at = file.tell()
         try:
+            _check_ratio(stream, at)
+            file.seek(at)
             table = _sound(reader.read_next_batch(), columns)
         except StopIteration:
             if start:
@@ -185,14 +194,62 @@ def _footer(stream: BinaryIO) -> _Footer | None:
 
 def _row_count(stream: BinaryIO, block: _Block) -> int:
     """The rows of a record batch, from its metadata; 0 where that is damaged."""
-    stream.seek(block.offset)
-    data = stream.read(block.metadata)
     try:
-        prefix = 8 if data.startswith(b"\xff\xff\xff\xff") else 4
-        header = _Table.root(data[prefix:]).table(2)
+        header = _message(stream, block.offset)[0].table(2)
         return max(header.number(0, "<q"), 0) if header else 0
     except struct.error:
         return 0
+
+
+def _check_ratio(stream: BinaryIO, at: int) -> None:
+    """Refuse a bomb: the record batch at ``at``, or the dictionaries that come before it.
+
+    Raises:
+        ValueError: it unpacks to more than :data:`_FREE_BYTES` and :data:`_MAX_RATIO` allow.
+    """
+    kind = _DICTIONARY
+    while kind == _DICTIONARY:
+        try:
+            message, body = _message(stream, at)
+            kind = message.number(1, "<B")
+            header = message.table(2)
+            if kind == _DICTIONARY and header:
+                header = header.table(1)  # its values are a record batch of one column
+            size = max(message.number(3, "<q"), 0)
+            unpacked = _unpacked(stream, header, body) if header and header.field(3) else 0
+        except struct.error:
+            return  # damaged: pyarrow says how
+        if unpacked > max(_FREE_BYTES, _MAX_RATIO * size):
+            raise ValueError(f"{size:,} bytes unpack to {unpacked:,}")
+        at = body + size
+
+
+def _message(stream: BinaryIO, at: int) -> tuple["_Table", int]:
+    """The metadata of the message at ``at``, and where its body starts.
+
+    Raises:
+        struct.error: there is none.
+    """
+    stream.seek(at)
+    prefix = stream.read(8)
+    size = _number(prefix, 0, "<i")
+    start = at + 4
+    if size == -1:  # since Arrow 0.15
+        size = _number(prefix, 4, "<i")
+        start = at + 8
+    stream.seek(start)
+    size = max(size, 0)
+    return _Table.root(stream.read(size)), start + size
+
+
+def _unpacked(stream: BinaryIO, batch: "_Table", body: int) -> int:
+    """The bytes of a compressed record batch once it is unpacked, as each of its buffers says."""
+    total = 0
+    for offset, length in batch.pairs(2):
+        if length >= 8:
+            stream.seek(body + max(offset, 0))
+            total += max(_number(stream.read(8), 0, "<q"), 0)
+    return total
 
 
 class _Table(NamedTuple):
@@ -223,16 +280,23 @@ class _Table(NamedTuple):
         return _Table(self.data, at + _number(self.data, at, "<I")) if at else None
 
     def blocks(self, index: int) -> list[_Block]:
+        # struct Block { offset: long; metaDataLength: int; bodyLength: long; }
+        return [_Block(*values) for values in self._structs(index, "<qi4xq")]
+
+    def pairs(self, index: int) -> list[tuple[int, ...]]:
+        # struct Buffer { offset: long; length: long; }
+        return self._structs(index, "<qq")
+
+    def _structs(self, index: int, form: str) -> list[tuple[int, ...]]:
         at = self.field(index)
         if not at:
             return []
         at += _number(self.data, at, "<I")
         count = _number(self.data, at, "<I")
-        # struct Block { offset: long; metaDataLength: int; bodyLength: long; }
-        form = struct.Struct("<qi4xq")
-        if count * form.size > len(self.data):
-            raise struct.error("more blocks than the footer has room for")
-        return [_Block(*form.unpack_from(self.data, at + 4 + i * form.size)) for i in range(count)]
+        size = struct.calcsize(form)
+        if count * size > len(self.data):
+            raise struct.error("more than the table has room for")
+        return [struct.unpack_from(form, self.data, at + 4 + i * size) for i in range(count)]
 
 
 def _number(data: bytes, at: int, form: str) -> int:

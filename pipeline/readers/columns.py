@@ -72,8 +72,19 @@ def documents(
     """The good rows as batches of about :data:`BATCH_BYTES`; bad rows are reported.
 
     ``first_row`` is the row number in the file of the first. A row is bad if its text is null, a
-    wanted value is no UTF-8, or the text is longer than ``max_bytes``.
+    wanted value is no UTF-8, or one is longer than ``max_bytes``.
     """
+    for start, end in _by_size(table):
+        # Few bytes may stand for many rows, so they are decoded a part at a time.
+        part = table.slice(start, end - start)
+        batch = _documents(part, first_row + start, fields, quarantine, max_bytes)
+        if len(batch):
+            yield batch
+
+
+def _documents(
+    table: pa.RecordBatch, first_row: int, fields: FieldMap, quarantine: Quarantine, max_bytes: int
+) -> pa.RecordBatch:
     schema = document_schema(fields.metadata)
     octets = {name: _octets(table, name) for name in dict.fromkeys(fields.inputs)}
     text = octets[fields.text]
@@ -83,7 +94,9 @@ def documents(
         "invalid_utf8": ~np.logical_and.reduce(
             [utf8_rows(pc.fill_null(column, b"")) for column in octets.values()]
         ),
-        "too_long": pc.fill_null(pc.binary_length(text), 0).to_numpy() > max_bytes,
+        "too_long": np.logical_or.reduce(
+            [pc.fill_null(pc.binary_length(c), 0).to_numpy() > max_bytes for c in octets.values()]
+        ),
     }
     reasons = np.full(len(table), None, object)
     for reason, rows in bad.items():
@@ -98,9 +111,7 @@ def documents(
         # The bytes were checked above, so this view is sound.
         column = octets[name].filter(good).view(pa.large_string())
         columns.append(column.cast(field.type))
-    batch = pa.RecordBatch.from_arrays(columns, schema=schema)
-    for start, end in _by_size(batch["text"]):
-        yield batch.slice(start, end - start)
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -138,12 +149,28 @@ def _octets(table: pa.RecordBatch, name: str) -> pa.Array:
     return column.cast(pa.large_binary())
 
 
-def _by_size(text: pa.Array) -> Iterator[tuple[int, int]]:
-    """Cut n rows so that each part has about :data:`BATCH_BYTES` of text, or one row."""
-    ends = np.cumsum(pc.binary_length(text).to_numpy())
+def _by_size(table: pa.RecordBatch) -> Iterator[tuple[int, int]]:
+    """Cut n rows so that each part has about :data:`BATCH_BYTES`, or one row."""
+    ends = np.cumsum(sum(_sizes(column) for column in table.columns))
     start = 0
-    while start < len(text):
+    while start < len(table):
         before = ends[start - 1] if start else 0
         end = max(int(np.searchsorted(ends, before + BATCH_BYTES, "right")), start + 1)
         yield start, end
         start = end
+
+
+def _sizes(column: pa.Array) -> npt.NDArray[np.int64]:
+    """The bytes of each of n strings once decoded (int64 [n]); 0 for what is none."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        sizes = np.append(_sizes(column.dictionary), 0)
+        return sizes[pc.fill_null(column.indices.cast(pa.int64()), len(sizes) - 1).to_numpy()]
+    if pa.types.is_string_view(kind) or pa.types.is_binary_view(kind):
+        # Each view is 16 bytes, the first four its length. pyarrow 25 does not tell.
+        views = np.frombuffer(column.buffers()[1], "<i4")[::4]
+        lengths = views[column.offset : column.offset + len(column)].astype(np.int64)
+        return np.where(column.is_null().to_numpy(zero_copy_only=False), 0, lengths)
+    if not _is_text(kind):
+        return np.zeros(len(column), np.int64)
+    return pc.fill_null(pc.binary_length(column), 0).to_numpy().astype(np.int64)

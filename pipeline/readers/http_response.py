@@ -16,6 +16,7 @@ from pipeline.readers.contract import Unreadable
 
 _HEAD = re.compile(rb"HTTP/\d(?:\.\d)? +(\d{3})[^\n]*\n(.*?\n|)\r?\n", re.DOTALL)
 _MAX_HEAD = 1 << 18
+_MAX_ENCODINGS = 8  # a body can be made that unpacks to itself, again and again
 _CHUNK_SIZE = re.compile(rb"[ \t]*([0-9a-fA-F]{1,15})[ \t]*(?:;[^\r\n]*)?\r?\n")
 _LINE_END = re.compile(rb"\r?\n")
 
@@ -56,6 +57,8 @@ def parse_response(message: bytes, max_bytes: int) -> Response:
     body = message[match.end() :]
     if 200 <= status < 300:
         encodings = _tokens(headers, "content-encoding") + _tokens(headers, "transfer-encoding")
+        if len(encodings) > _MAX_ENCODINGS:
+            raise Unreadable("bad_http")
         for encoding in reversed(encodings):
             body = _decode(body, encoding, max_bytes)
     return Response(status, headers, body)

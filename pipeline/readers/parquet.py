@@ -8,10 +8,12 @@ import pyarrow.parquet as pq
 
 from pipeline.readers.columns import BATCH_BYTES, check_end, check_whole, documents, wanted_columns
 from pipeline.readers.contract import FieldMap, InputRange, Quarantine
-from pipeline.readers.parquet_footer import Footer, RowGroup, read_footer
+from pipeline.readers.parquet_footer import Footer, RowGroup, largest_value, read_footer
 from pipeline.readers.source import DAMAGE, Source
 
 _MAX_ROWS = 1 << 13  # the size of a column is not that of its text: a dictionary holds each once
+_SHARED_BYTES = 1 << 30
+"""What a piece may take, should every row of it hold the largest value that rows can share."""
 
 
 def read_parquet(
@@ -39,7 +41,7 @@ def read_parquet(
     for index in range(piece.start, check_end(piece, len(groups))):
         row = sum(group.rows for group in groups[:index])
         last = row + groups[index].rows - 1
-        tables = _tables(file, index, groups[index], columns, fields)
+        tables = _tables(stream, file, index, groups[index], columns, fields)
         while True:
             try:
                 table = next(tables, None)
@@ -70,15 +72,26 @@ def _open(footer: Footer | None, source: Source) -> tuple[list[RowGroup], pq.Par
 
 
 def _tables(
-    file: pq.ParquetFile, index: int, group: RowGroup, columns: list[str], fields: FieldMap
+    stream: BinaryIO,
+    file: pq.ParquetFile,
+    index: int,
+    group: RowGroup,
+    names: list[str],
+    fields: FieldMap,
 ) -> Iterator[pa.RecordBatch]:
     """A row group in pieces of about :data:`BATCH_BYTES` of text."""
-    size = max(group.text_bytes.get(fields.text, 1), 1)
+    rows = _MAX_ROWS
+    if fields.text in group.columns:
+        rows = min(rows, group.rows * BATCH_BYTES // max(group.columns[fields.text].size, 1))
+    shared = sum(
+        largest_value(stream, column)
+        for path, column in group.columns.items()
+        if any(path == name or path.startswith(f"{name}.") for name in names)
+    )
+    if shared:
+        rows = min(rows, _SHARED_BYTES // shared)
     yield from file.iter_batches(
-        batch_size=min(max(group.rows * BATCH_BYTES // size, 1), _MAX_ROWS),
-        row_groups=[index],
-        columns=columns,
-        use_threads=False,
+        batch_size=max(rows, 1), row_groups=[index], columns=names, use_threads=False
     )
 
 

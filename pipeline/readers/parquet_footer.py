@@ -11,17 +11,30 @@ from typing import BinaryIO, NamedTuple
 MAGIC = b"PAR1"
 
 _MAX_DEPTH = 16  # FileMetaData needs 6
+_PAGE_HEADER = 1 << 10  # bytes; statistics of a dictionary's page are rare and short
+_DICTIONARY_PAGE = 2  # parquet.thrift: PageType
+_DELTA_BYTE_ARRAY = 7  # parquet.thrift: Encoding
 
 Value = int | bytes | list["Value"] | dict[int, "Value"]
 
 
+class Column(NamedTuple):
+    """A column of a row group: where its first page is, its size before rows share values, and
+    whether it stores values by what they have in common with the one before.
+    """
+
+    start: int
+    size: int
+    delta: bool
+
+
 class RowGroup(NamedTuple):
-    """``[start, end)`` are its stored bytes; ``text_bytes`` the decoded size of each column."""
+    """``[start, end)`` are its stored bytes."""
 
     rows: int
     start: int
     end: int
-    text_bytes: dict[str, int]
+    columns: dict[str, Column]
 
 
 class Footer(NamedTuple):
@@ -52,7 +65,7 @@ def read_footer(stream: BinaryIO) -> Footer | None:
 
 
 def _row_group(group: Value) -> RowGroup:
-    starts, ends, text_bytes = [], [], {}
+    starts, ends, columns = [], [], {}
     for chunk in _list(group, 1):
         column = _struct(chunk)[3]
         # The dictionary's page comes first; 0 stands for a page that is not there.
@@ -61,8 +74,21 @@ def _row_group(group: Value) -> RowGroup:
         starts.append(start)
         ends.append(start + _int(column, 7))
         name = b".".join(part for part in _list(column, 3) if isinstance(part, bytes))
-        text_bytes[name.decode()] = _int(column, 6)
-    return RowGroup(_int(group, 3), min(starts, default=0), max(ends, default=0), text_bytes)
+        delta = _DELTA_BYTE_ARRAY in _list(column, 2)
+        columns[name.decode()] = Column(start, _int(column, 6), delta)
+    return RowGroup(_int(group, 3), min(starts, default=0), max(ends, default=0), columns)
+
+
+def largest_value(stream: BinaryIO, column: Column) -> int:
+    """How many bytes a value that many rows share may have, at most; 0 if they share none."""
+    if column.delta:
+        return column.size
+    stream.seek(column.start)
+    try:
+        page = _Compact(stream.read(_PAGE_HEADER)).struct(0)
+        return _int(page, 2) if page[1] == _DICTIONARY_PAGE else 0
+    except (ValueError, IndexError, KeyError, TypeError):
+        return 0  # damaged: pyarrow says how
 
 
 def _struct(value: Value) -> dict[int, Value]:
