@@ -303,7 +303,7 @@ def _step_flags(group: argparse._ArgumentGroup) -> None:
 
 def _output_flags(group: argparse._ArgumentGroup) -> None:
     default = _defaults(PipelineConfig)
-    _flag(group, "output", metavar="DIR", help="a new folder, local or on any Beam filesystem")
+    _flag(group, "output", metavar="DIR", help="a new folder, local or in s3:// or gs://")
     _flag(
         group,
         "write",
