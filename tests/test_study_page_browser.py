@@ -7,9 +7,11 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from browser import browser, needs_browser, opened
 from study_run import ARMS, EXPERTS, LAYERS, declare, write_study
+from test_compare_study import few_shot_table
 from test_report_browser import CONTRAST, HACK
 
 from ablations import report, results
@@ -130,7 +132,7 @@ def test_chance_is_shown_and_said(chromium, study):
         assert page.locator("#averages .guess").count() == 1
         assert page.locator("#averages .bar").count() == 3 * len(ARMS)
         assert page.inner_text("#load-title").endswith("seed 1")
-        assert "NLG is over 2 of its rows alone" in page.inner_text("#partial")
+        assert "NLG is partial, over 2 of its 9 rows" in page.inner_text("#partial")
         page.select_option("#pick-metric", label="f1")
         assert page.locator("#tasks .row-name").all_text_contents()[0].startswith("squad_v2")
         assert page.locator("#not_run tbody tr").count() == 26
@@ -210,6 +212,67 @@ def test_sizes(chromium, ladder):
         assert page.locator("#size-tables tbody tr").count() == 3 + 2 + 8
         page.select_option("#pick-variant", label="small")
         assert page.locator("#curves .run-line").count() == 6
+
+
+def test_a_number_that_is_swept_is_the_axis_of_a_chart(chromium, study, tmp_path):
+    arms = ["alpha=0.0", "alpha=3.0", "alpha=12.0"]
+    primary = results.Primary("heldout/curated", arms[0], arms[2], 0.01)
+    declared = declare(arms=arms, seeds=[1, 2], primary=primary)
+    path = write_study(tmp_path / "s", declared, tasks=False)
+    report.write_report(path)
+    with opened(chromium, tmp_path / "s" / "report.html") as page:
+        ready(page)
+        page.wait_for_selector("#swept svg")
+        assert page.locator("#swept .mark").count() == 3
+        texts = page.locator("#swept text").all_text_contents()
+        assert {"0", "3", "12", "alpha"} <= set(texts)
+        places = page.locator("#swept .mark").evaluate_all(
+            "all => all.map(m => Number(m.getAttribute('transform').match(/[\\d.]+/)[0]))"
+        )
+        near, far = places[1] - places[0], places[2] - places[0]
+        assert far == pytest.approx(4 * near, rel=0.01)
+        page.click("#pick-swept-what label:nth-child(2)")
+        assert page.locator("#swept .mark").count() == 2  # the baseline is 0
+        page.select_option("#pick-swept", label="web")
+        assert page.inner_text("#swept-title") == "web by alpha"
+    with opened(chromium, study / "report.html") as page:
+        ready(page)
+        assert not page.is_visible("#swept")
+
+
+def test_columns_of_shots_and_contamination(chromium, tmp_path):
+    declared = declare(arms=ARMS[:2], seeds=[1, 2], shots=["0", "1", "few"])
+    path = write_study(tmp_path / "s", declared, tasks=False)
+    for run in read_study(path).runs.values():
+        results.write_run(path, run.result, run.heldout, few_shot_table())
+    items = [f"{i:03d}" for i in range(200)]
+    flags = pa.concat_tables(
+        pa.table([[task] * 200, items, [arm] * 200, dirty], schema=results.CONTAMINATION)
+        for task in ("boolq", "piqa", "triviaqa")
+        for arm, dirty in zip(ARMS, ([i < 50 for i in range(200)], [False] * 200), strict=False)
+    )
+    with pa.ipc.new_file(f"{path}/contamination.arrow", results.CONTAMINATION) as writer:
+        writer.write_table(flags)
+    report.write_report(path)
+    with opened(chromium, tmp_path / "s" / "report.html") as page:
+        ready(page)
+        labels = page.locator("#pick-shots label").all_text_contents()
+        assert labels == ["0 shots", "1 shot", "few shots"]
+        page.click("#pick-shots label:nth-child(3)")
+        names = page.locator("#tasks .row-name > title").all_text_contents()
+        assert names == ["boolq (8)", "piqa (32)"]
+        assert "NLU (2 of 21 rows)" in page.inner_text("#averages")
+        cells = page.locator("#contamination tbody tr").all_inner_texts()
+        assert len(cells) == 4  # two tasks with an accuracy, two arms
+        # 60 of 200 right with these shots, the first 50 of which are dirty in one arm.
+        of = dict.fromkeys(ARMS[:2])
+        for cell in cells[2:]:
+            task, arm, *numbers = cell.split("\t")
+            of[arm] = numbers
+            assert task == "piqa"
+        assert of["unfiltered"] == ["200", "25 %", "0 %", "30.0", "6.67", "100"]
+        assert of["filtered"] == ["200", "0 %", "0 %", "30.0", "30.0", "–"]
+    assert (tmp_path / "s" / "figures" / "contamination.csv").exists()
 
 
 def test_a_study_without_anything_says_why(chromium, tmp_path):

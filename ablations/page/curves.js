@@ -177,7 +177,8 @@ function drawMatched() {
 
 // Arms or variants that are points of an axis: a line for each variant or arm.
 function drawSwept() {
-  if (saysWhy("swept")) return;
+  document.getElementById("swept").closest("section").hidden = isEmpty("swept");
+  if (isEmpty("swept")) return;
   const rows = rowsOf("swept");
   const { axis } = rows[0];
   const ofArms = rows[0].points === "arms";
