@@ -21,7 +21,7 @@ from pipeline.shards import COMPRESSIONS
 RULES = ("pareto", "threshold", "top_fraction", "random", "all")
 STEPS_FILE = os.path.join(os.path.dirname(__file__), os.pardir, "conf", "pipeline", "steps.yaml")
 
-_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class PipelineConfig:
         if not self.source:
             raise ValueError("no input: give at least one --source name=GLOB")
         for name in self.source:
-            if not _NAME.match(name):
+            if not _NAME.fullmatch(name):
                 raise ValueError(
                     f"source name {name!r} is no plain name: it becomes part of file names, so use"
                     " letters, digits, '_', '-' and '.'"

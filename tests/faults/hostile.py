@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import struct
 from collections.abc import Callable
 
 import numpy as np
@@ -36,7 +37,7 @@ def read(path: str, data: bytes) -> tuple[int, list[str], int]:
 
 
 def bomb(name: str) -> bytes:
-    """A small file of which something takes a gibibyte once it is unpacked."""
+    """A small file of which something takes 512 MiB once it is unpacked."""
     good = b'{"text": "x"}\n'
     head = b"WARC/1.0\r\nWARC-Type: conversion\r\nContent-Length: %d\r\n\r\n"
     record = head % 1 + b"x\r\n\r\n"
@@ -46,12 +47,12 @@ def bomb(name: str) -> bytes:
         case "line.jsonl.zst":
             return _packed(zstd.compress, b'{"text": "', b"a", b'"}\n' + good)
         case "newlines.jsonl.gz":
-            return _packed(gzip.compress, good, b"\n", b"")
+            return gzip.compress(good + b"\n" * (64 << 20))
         case "window.jsonl.zst":  # wants that much memory, and twice, for what it looks back to
             packer = zstd.ZstdCompressor(options={zstd.CompressionParameter.window_log: 31})
             return packer.compress(good) + packer.flush() + zstd.compress(good)
         case "record.warc.gz":
-            return _packed(gzip.compress, head % (1 << 30), b"a", b"\r\n\r\n" + record)
+            return _packed(gzip.compress, head % (512 << 20), b"a", b"\r\n\r\n" + record)
         case "header.warc.gz":
             return _packed(gzip.compress, b"WARC/1.0\r\n", b"a", b"\r\n\r\n" + record)
     raise AssertionError(name)
@@ -59,15 +60,15 @@ def bomb(name: str) -> bytes:
 
 def _packed(pack, head: bytes, unit: bytes, tail: bytes) -> bytes:
     """Members one after the other are one stream."""
-    return pack(head) + 16 * pack(unit * (64 << 20)) + pack(tail)
+    return pack(head) + 8 * pack(unit * (64 << 20)) + pack(tail)
 
 
 def columnar_bomb(name: str) -> bytes:
-    """A small file whose columns, decoded at once, would take tens of gigabytes."""
+    """A small file whose columns, decoded at once, would take four gigabytes."""
     sink = pa.BufferOutputStream()
     text = pa.array(["a" * (10 << 20), "b"])
-    rows = pa.DictionaryArray.from_arrays(pa.array(np.zeros(8192, np.int32)), text)
-    plain = pa.array(["x"] * 8192)
+    rows = pa.DictionaryArray.from_arrays(pa.array(np.zeros(400, np.int32)), text)
+    plain = pa.array(["x"] * 400)
     match name:
         case "dictionary.parquet":
             table = pa.table({"text": rows, "id": plain})
@@ -75,12 +76,6 @@ def columnar_bomb(name: str) -> bytes:
         case "id.parquet":
             table = pa.table({"text": plain, "id": rows})
             pq.write_table(table, sink, compression="zstd", dictionary_pagesize_limit=1 << 30)
-        case "delta.parquet":
-            table = pa.table({"text": pa.array(["a" * (1 << 20)] * 8192, pa.large_string())})
-            pq.write_table(
-                table, sink, compression="zstd", use_dictionary=False,
-                column_encoding={"text": "DELTA_BYTE_ARRAY"},
-            )  # fmt: skip
         case "dictionary.arrow" | "id.arrow":
             columns = {"text": rows, "id": plain}
             if name == "id.arrow":
@@ -90,19 +85,23 @@ def columnar_bomb(name: str) -> bytes:
             with pa.ipc.new_file(sink, table.schema, options=options) as writer:
                 writer.write_table(table)
         case "views.arrow":
-            one = pa.array(["a" * (10 << 20)], pa.string_view())
-            table = pa.table({"text": one.take(pa.array(np.zeros(8192, np.int64)))})
+            # Each view is its length, the first four bytes, and where all of them are.
+            views = struct.pack("<i4sii", 10 << 20, b"aaaa", 0, 0) * 400
+            buffers = [None, pa.py_buffer(views), pa.py_buffer(b"a" * (10 << 20))]
+            table = pa.table({"text": pa.Array.from_buffers(pa.string_view(), 400, buffers)})
             with pa.ipc.new_file(sink, table.schema) as writer:
                 writer.write_table(table)
     return sink.getvalue().to_pybytes()
 
 
 def packed_batch(form: str, compression: str) -> bytes:
-    """Three Arrow record batches, the middle one a bomb."""
+    """Three Arrow record batches; the text of the middle one takes more than a gibibyte."""
     sink = pa.BufferOutputStream()
+    size = 1100 << 20
+    buffers = [None, pa.py_buffer(np.array([0, size])), pa.py_buffer(np.zeros(size, np.uint8))]
+    huge = pa.record_batch({"text": pa.Array.from_buffers(pa.large_binary(), 1, buffers)})
+    tiny = pa.record_batch({"text": pa.array([b"x"], pa.large_binary())})
     new = pa.ipc.new_file if form == "file" else pa.ipc.new_stream
-    huge = pa.record_batch({"text": pa.array(["a" * (1600 << 20)], pa.large_string())})
-    tiny = pa.record_batch({"text": pa.array(["x"], pa.large_string())})
     options = pa.ipc.IpcWriteOptions(compression=compression)
     with new(sink, huge.schema, options=options) as writer:
         for batch in (tiny, huge, tiny):

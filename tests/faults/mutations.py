@@ -1,8 +1,8 @@
 """Damaged files of every format, and what a reader must still do with them.
 
 A seed names one file: which sound file it starts from, and what happens to its bytes. Files are
-read in processes of their own, whose address space is limited and which an alarm ends when one file
-takes too long, so that a crash, a hang or a bomb costs that process and names its seed.
+read in processes of their own, which may take only so much address space, and computing time for
+each file, so that a crash, a hang or a bomb costs that process and names its seed.
 """
 
 import gzip
@@ -27,7 +27,7 @@ from pipeline.readers import FieldMap, ReadReport, digest_range, plan_ranges, re
 from pipeline.schema import document_schema
 
 SECONDS = 20
-"""How long one file, of some kilobytes, may take. It should take milliseconds."""
+"""How long one file, of some kilobytes, may compute. It should take milliseconds."""
 
 SPARE_BYTES = 1 << 30
 """How much more address space a process may take than it has when it starts."""
@@ -225,5 +225,4 @@ def _check_all(seeds: range, sender: Connection) -> None:
             sender.send((check(name, data), ""))
         except Exception:
             sender.send(("failed", traceback.format_exc(limit=-4)))
-    limit_time(0)
     sender.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10)
