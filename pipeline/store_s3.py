@@ -1,5 +1,6 @@
 """S3, and what speaks its language, by boto3."""
 
+import logging
 import os
 import random
 import time
@@ -9,19 +10,13 @@ from typing import Any, BinaryIO, TypeVar
 import boto3
 from apache_beam.options.pipeline_options import PipelineOptions, S3Options
 from boto3.s3.transfer import TransferConfig
+from botocore import exceptions as faults
 from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    HTTPClientError,
-    IncompleteReadError,
-    ResponseStreamingError,
-)
 from urllib3.exceptions import HTTPError
 
 from pipeline.object_store import Stat
 
-WAITS = (0.5, 1, 2, 4, 8)
+WAITS = (1, 2, 4, 8, 16, 30)
 """Seconds before each further try, shortened at random. boto3 has tried a few times itself by then,
 but knows neither bodies that break off nor status 429."""
 
@@ -29,7 +24,13 @@ _BATCH = 1000  # the most that S3 deletes or lists at once
 _PARTS = TransferConfig(
     multipart_threshold=16 << 20, multipart_chunksize=16 << 20, use_threads=False
 )
-_TRANSIENT = (HTTPClientError, HTTPError, IncompleteReadError, ResponseStreamingError)
+_TRANSIENT = (
+    HTTPError,
+    faults.ConnectionError,
+    faults.HTTPClientError,
+    faults.IncompleteReadError,
+    faults.ResponseStreamingError,
+)
 _ERRORS: dict[int, type[OSError]] = {
     401: PermissionError,
     403: PermissionError,
@@ -37,6 +38,8 @@ _ERRORS: dict[int, type[OSError]] = {
     409: FileExistsError,
     412: FileExistsError,
 }
+
+_LOG = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -120,12 +123,13 @@ class S3Bucket:
         for wait in (*WAITS, None):
             try:
                 return call()
-            except (BotoCoreError, ClientError, HTTPError) as error:
+            except (faults.BotoCoreError, faults.ClientError, HTTPError) as error:
                 status = _status(error)
                 passing = isinstance(error, _TRANSIENT) or status in (408, 429) or status >= 500
                 if not passing or wait is None:
                     kind = _ERRORS.get(status, OSError)
                     raise kind(f"s3://{self._name}/{key}: {error}") from error
+                _LOG.warning("s3://%s/%s: %s; trying again", self._name, key, error)
             time.sleep(wait * random.uniform(0.5, 1))
         raise AssertionError("the last try returns or raises")
 
