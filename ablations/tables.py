@@ -80,7 +80,7 @@ def contamination(study: Study) -> list[Row]:
                     values = [of[kind] for of in own if of[kind] is not None]
                     row[f"score_{kind}"] = points * float(np.mean(values)) if values else None
                 rows.append(row)
-    return rows
+    return sorted(rows, key=lambda row: (row["shots"], row["task"], row["metric"]))
 
 
 def matched_budgets(study: Study) -> list[Row]:
