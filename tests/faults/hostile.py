@@ -37,7 +37,7 @@ def read(path: str, data: bytes) -> tuple[int, list[str], int]:
 
 
 def bomb(name: str) -> bytes:
-    """A small file of which something takes 512 MiB once it is unpacked."""
+    """A small file of which something takes a gibibyte once it is unpacked."""
     good = b'{"text": "x"}\n'
     head = b"WARC/1.0\r\nWARC-Type: conversion\r\nContent-Length: %d\r\n\r\n"
     record = head % 1 + b"x\r\n\r\n"
@@ -52,7 +52,7 @@ def bomb(name: str) -> bytes:
             packer = zstd.ZstdCompressor(options={zstd.CompressionParameter.window_log: 31})
             return packer.compress(good) + packer.flush() + zstd.compress(good)
         case "record.warc.gz":
-            return _packed(gzip.compress, head % (512 << 20), b"a", b"\r\n\r\n" + record)
+            return _packed(gzip.compress, head % (1 << 30), b"a", b"\r\n\r\n" + record)
         case "header.warc.gz":
             return _packed(gzip.compress, b"WARC/1.0\r\n", b"a", b"\r\n\r\n" + record)
     raise AssertionError(name)
@@ -60,7 +60,7 @@ def bomb(name: str) -> bytes:
 
 def _packed(pack, head: bytes, unit: bytes, tail: bytes) -> bytes:
     """Members one after the other are one stream."""
-    return pack(head) + 8 * pack(unit * (64 << 20)) + pack(tail)
+    return pack(head) + 16 * pack(unit * (64 << 20)) + pack(tail)
 
 
 def columnar_bomb(name: str) -> bytes:
