@@ -5,11 +5,11 @@
 Each contender is a process of its own, made as it is used: ours as ``model/train.py`` starts, with
 its settings of the allocator, transformers' with none. They take turns, a step each, round by
 round and on the same random tokens, at most four of those that are compared at a time (up to 8 GB
-with 64 experts). A ratio is the median of those within a round, of CPU seconds of the process, so that
-what else the machine does counts little; that of wall time stands beside it and is the one to read
-where the machine is quiet, or where more than one thread works. Learning, forward and backward, is
-timed apart from the update of the optimizer, which is the same one for all. Random tokens route
-nearly evenly, but not twice alike, for the weights do change.
+with 64 experts). A ratio is the median of those within a round, of CPU seconds of the process, so
+that what else the machine does counts little; that of wall time stands beside it and is the one to
+read where the machine is quiet, or where more than one thread works. Learning, forward and
+backward, is timed apart from the update of the optimizer, which is the same one for all. Random
+tokens route nearly evenly at first, and never twice alike, for the weights do change.
 
 The dense twin has hidden layers as wide as makes its active parameters, and so its FLOPs, those of
 the MoE models. Mixtral and OLMoE have the shape of ours with an MoE in every layer; their experts
