@@ -18,7 +18,7 @@ from pipeline.object_store import Stat
 
 WAITS = (1, 2, 4, 8, 16, 30)
 """Seconds before each further try, shortened at random. boto3 has tried a few times itself by then,
-but knows neither bodies that break off nor status 429."""
+but gives up after seconds, and does not read again a body that breaks off."""
 
 _BATCH = 1000  # the most that S3 deletes or lists at once
 _PARTS = TransferConfig(
