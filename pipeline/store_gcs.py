@@ -19,6 +19,7 @@ from google.api_core.exceptions import (
     Unauthorized,
 )
 from google.auth.exceptions import GoogleAuthError
+from google.cloud.storage.exceptions import DataCorruption
 from google.cloud.storage.retry import DEFAULT_RETRY
 
 from pipeline.object_store import Stat
@@ -108,6 +109,7 @@ class GcsBucket:
         try:
             yield
         except (
+            DataCorruption,
             GoogleAPICallError,
             GoogleAuthError,
             RetryError,

@@ -6,6 +6,7 @@ import glob
 import io
 import os
 import random
+import sys
 import threading
 import time
 import uuid
@@ -200,6 +201,15 @@ def test_what_is_not_there(reach, scheme):
             storage.exists(wrong)
     with pytest.raises(ValueError, match="hdfs:// is not known"):
         storage.exists("hdfs://name/file")
+
+
+@pytest.mark.parametrize(("module", "extra"), [("store_s3", "aws"), ("store_gcs", "gcp")])
+def test_an_extra_that_is_missing_is_named(monkeypatch, module, extra):
+    object_store._bucket.cache_clear()
+    monkeypatch.setitem(sys.modules, f"pipeline.{module}", None)
+    scheme = {"aws": "s3", "gcp": "gs"}[extra]
+    with pytest.raises(ValueError, match=rf"winnow-lm\[{extra}\]"):
+        storage.exists(f"{scheme}://bucket/file")
 
 
 NAMES = st.sampled_from(["a", "b", "ab", ".a", "a.b", "b.b"])
