@@ -65,19 +65,22 @@ def test_two_launchers_that_meet_over_tcp_train_as_one_process(tmp_path):
     assert expected.steps == rows(output)[-1]["step"]
 
 
-@pytest.mark.parametrize("scale", ["cpu", "gpu", "paper"])
-def test_a_sweep_of_any_scale_can_be_given_to_slurm_or_to_the_cores(scale):
+@pytest.mark.parametrize(
+    ("scale", "launcher", "kind"),
+    [
+        ("cpu", "cores", "JoblibLauncher"),
+        ("gpu", "cores", "JoblibLauncher"),
+        ("cpu", "submitit_slurm", "SlurmLauncher"),
+        ("gpu", "submitit_slurm", "SlurmLauncher"),
+        ("paper", "submitit_slurm", "SlurmLauncher"),
+    ],
+)
+def test_a_sweep_of_any_scale_can_be_given_to_slurm(scale, launcher, kind):
+    overrides = [f"scale={scale}", f"hydra/launcher={launcher}", "jobs_at_once=3"]
     with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
-        for launcher, kind in {
-            "submitit_slurm": "SlurmLauncher",
-            "cores": "JoblibLauncher",
-        }.items():
-            overrides = [f"scale={scale}", f"hydra/launcher={launcher}", "jobs_at_once=3"]
-            if scale == "paper" and launcher == "cores":
-                continue  # its settings are those of a cluster
-            found = compose("ablation", overrides, return_hydra_config=True).hydra.launcher
-            assert found._target_.endswith(f".{kind}")
-            assert found.get("n_jobs", 3) == 3
+        found = compose("ablation", overrides, return_hydra_config=True).hydra.launcher
+    assert found._target_.endswith(f".{kind}")
+    assert found.get("n_jobs") == (3 if launcher == "cores" else None)
 
 
 def test_the_script_for_slurm_asks_for_the_machines_of_the_paper(tmp_path, monkeypatch):

@@ -1,0 +1,135 @@
+"""A sweep through Slurm's commands, which here are a few lines that start processes.
+
+python tests/engines/slurm_run.py
+
+``sbatch`` runs the script that it is given once for each job of the array, ``srun`` starts two
+tasks, as on a node with two devices. Everything else, from Hydra's launcher to the process group of
+the two, is the real thing; compared is each job's loss with that of a sweep without Slurm.
+"""
+
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parent.parent))
+from tokens_scored import documents, make_corpus
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+TASKS = 2
+
+
+def sbatch(folder: Path, script: str) -> None:
+    """Run every job of the array, one after the other; leave what ``sacct`` says of them."""
+    first, last = map(int, re.search(r"--array=(\d+)-(\d+)", Path(script).read_text()).groups())
+    states = folder / "states"
+    states.write_text("".join(f"1_{i}|RUNNING|localhost\n" for i in range(first, last + 1)))
+    print("Submitted batch job 1", flush=True)
+    if os.fork():
+        return
+    os.setsid()
+    null = os.open(os.devnull, os.O_RDWR)
+    for stream in range(3):
+        os.dup2(null, stream)
+    for i in range(first, last + 1):
+        env = os.environ | {
+            "SLURM_JOB_ID": str(100 + i),
+            "SLURM_ARRAY_JOB_ID": "1",
+            "SLURM_ARRAY_TASK_ID": str(i),
+            "SLURM_NTASKS": str(TASKS),
+            "SLURM_JOB_NUM_NODES": "1",
+            "SLURM_JOB_NODELIST": "localhost",
+            "SLURM_NODEID": "0",
+        }
+        code = subprocess.run(["bash", script], env=env, check=False).returncode
+        state = "FAILED" if code else "COMPLETED"
+        states.write_text(states.read_text().replace(f"1_{i}|RUNNING", f"1_{i}|{state}"))
+    os._exit(0)
+
+
+def srun(*arguments: str) -> int:
+    """Start the tasks of a job; the worst of their exit codes."""
+    command = list(arguments)
+    names = {}
+    while command[0].startswith("--"):
+        flag = command.pop(0)
+        if flag in ("--output", "--error"):
+            names[flag] = command.pop(0)
+    tasks = []
+    for i in range(TASKS):
+        array = os.environ["SLURM_ARRAY_TASK_ID"]
+        paths = [
+            name.replace("%A", "1").replace("%a", array).replace("%t", str(i))
+            for name in names.values()
+        ]
+        Path(paths[0]).parent.mkdir(exist_ok=True)  # else made a moment after sbatch has ended
+        out, err = (open(path, "a") for path in paths)  # noqa: SIM115
+        env = os.environ | {"SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)}
+        tasks.append(subprocess.Popen(command, env=env, stdout=out, stderr=err))
+    return max(task.wait() for task in tasks)
+
+
+def losses(study: Path) -> dict[str, list[float]]:
+    """The training loss of every job, step by step."""
+    return {
+        str(path.parent.relative_to(study)): [
+            json.loads(line)["loss"] for line in path.read_text().splitlines()
+        ]
+        for path in sorted(study.glob("*/seed_*/metrics.jsonl"))
+    }
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for command in ("sbatch", "srun", "sacct", "scontrol"):
+            path = folder / "bin" / command
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(
+                f'#!/bin/sh\nexec {sys.executable} {__file__} {folder} {command} "$@"\n'
+            )
+            path.chmod(path.stat().st_mode | stat.S_IXUSR)
+        corpus = make_corpus(folder / "corpus", [documents(400, seed=0)])
+        common = ["experiment=smoke", f"corpus={corpus.folder}", "train.tokens=512"]
+        common += ["train.batch_rows=4", "data.sequence_length=32", "model.group_rows=1", "seed=1"]
+        slurm = ["hydra/launcher=submitit_slurm", f"hydra.launcher.tasks_per_node={TASKS}"]
+        env = os.environ | {
+            "PATH": f"{folder}/bin{os.pathsep}{os.environ['PATH']}",
+            "OMP_NUM_THREADS": "1",
+            "GLOO_SOCKET_IFNAME": "lo",
+        }
+        for study, more in {"slurm": slurm, "alone": []}.items():
+            done = subprocess.run(
+                [sys.executable, "ablations/run.py", *common, f"output={folder}/{study}", *more],
+                cwd=ROOT,
+                env=env,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            print(f"{study}: exit code {done.returncode}")
+            print(done.stdout[-600:], done.stderr[-3000:])
+        found, alone = losses(folder / "slurm"), losses(folder / "alone")
+        assert found.keys() == alone.keys()
+        assert len(alone) == 2
+        worst = max(
+            abs(a / b - 1) for job in alone for a, b in zip(found[job], alone[job], strict=True)
+        )
+        print(f"{len(alone)} jobs of {TASKS} tasks each; losses differ by at most {worst:.1e}")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 1:
+        main()
+    elif sys.argv[2] == "sbatch":
+        sbatch(Path(sys.argv[1]), sys.argv[3])
+    elif sys.argv[2] == "srun":
+        sys.exit(srun(*sys.argv[3:]))
+    elif sys.argv[2] == "sacct":
+        print("JobID|State|NodeList\n" + (Path(sys.argv[1]) / "states").read_text(), end="")
+    elif sys.argv[2] == "scontrol":
+        print("localhost")
