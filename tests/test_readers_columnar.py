@@ -3,6 +3,7 @@
 import decimal
 import io
 import json
+import struct
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -292,6 +293,41 @@ def test_a_file_that_cannot_be_read_in_parts_is_not_read_once_for_every_part(tmp
     for piece in pieces:
         with pytest.raises(ValueError, match="changed since the run began"):
             list(read_batches(piece, FieldMap(), on_quarantine=bad.append))
+
+
+def test_a_footer_that_lists_too_few_batches_loses_none(tmp_path):
+    """The count of a vector in a flatbuffer is one number, and zero is as good as another."""
+    path = write(table(30), tmp_path / "x", "arrow", rows=10)
+    octets = bytearray((tmp_path / "x").read_bytes())
+    blocks = struct.pack("<i", 3)  # before three blocks of 24 bytes; the first starts after 0
+    start = len(octets) - 10 - int.from_bytes(octets[-10:-6], "little")
+    at = next(
+        i
+        for i in range(start, len(octets) - 76, 4)
+        if octets[i : i + 4] == blocks
+        and 0 < int.from_bytes(octets[i + 4 : i + 12], "little") < start
+    )
+    for count in (0, 1):
+        octets[at : at + 4] = struct.pack("<i", count)
+        (tmp_path / "x").write_bytes(octets)
+        rows, bad = read(path)
+        assert [row["id"] for row in rows] == [f"0-{i}" for i in range(30)]
+        assert [record.reason for record in bad] in ([], ["corrupt_arrow"])
+
+
+@pytest.mark.parametrize("at", range(0, 4))
+def test_a_parquet_index_beyond_the_dictionary_is_damage(tmp_path, at):
+    """pyarrow 25 hands it out where the file says that the column was a dictionary."""
+    text = pa.array([f"text {i % 5}" for i in range(64)]).dictionary_encode()
+    path = write(pa.table({"text": text}), tmp_path / "x", "parquet", rows=64, compression="none")
+    octets = bytearray((tmp_path / "x").read_bytes())
+    # The data page ends where the footer starts: 3 bits an index, here some of them are 7.
+    end = len(octets) - 8 - int.from_bytes(octets[-8:-4], "little")
+    octets[end - 8 + at] = 0xFF
+    (tmp_path / "x").write_bytes(octets)
+    rows, bad = read(path)
+    assert [record.reason for record in bad] == ["corrupt_parquet"]
+    assert not rows
 
 
 def test_an_arrow_file_whose_writer_was_stopped(tmp_path):

@@ -20,7 +20,7 @@ _FREE_BYTES = 1 << 30
 _MAX_RATIO = 64
 """A record batch that unpacks to more than both is damaged, or a bomb; text packs 2 to 4 times."""
 
-_DICTIONARY = 2  # Message.fbs: of the union MessageHeader
+_DICTIONARY, _RECORD_BATCH = 2, 3  # Message.fbs: of the union MessageHeader
 
 
 class _Block(NamedTuple):
@@ -189,7 +189,22 @@ def _footer(stream: BinaryIO) -> _Footer | None:
         b.offset >= _STREAM_START and b.metadata > 0 and b.body >= 0 and b.offset + b.size <= end
         for b in blocks
     )
-    return footer if good else None
+    return footer if good and not _more_follows(stream, footer) else None
+
+
+def _more_follows(stream: BinaryIO, footer: _Footer) -> bool:
+    """Whether a batch comes after the last that the footer has: then its count is damaged."""
+    blocks = footer.dictionaries + footer.batches
+    try:
+        end = max((block.offset + block.size for block in blocks), default=0)
+        if not end:
+            schema, body = _message(stream, _STREAM_START)
+            end = body + max(schema.number(3, "<q"), 0)
+        if end >= footer.start:
+            return False
+        return _message(stream, end)[0].number(1, "<B") in (_DICTIONARY, _RECORD_BATCH)
+    except struct.error:
+        return False
 
 
 def _row_count(stream: BinaryIO, block: _Block) -> int:

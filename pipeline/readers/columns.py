@@ -15,6 +15,8 @@ from pipeline.schema import document_schema
 BATCH_BYTES = 4 << 20
 """About how much text a batch holds."""
 
+_MAX_BYTES = 2 * BATCH_BYTES  # of all columns: what is of about the right size is not cut in two
+
 
 def wanted_columns(schema: pa.Schema, path: str, fields: FieldMap) -> list[str]:
     """The wanted columns that a file has.
@@ -150,12 +152,12 @@ def _octets(table: pa.RecordBatch, name: str) -> pa.Array:
 
 
 def _by_size(table: pa.RecordBatch) -> Iterator[tuple[int, int]]:
-    """Cut n rows so that each part has about :data:`BATCH_BYTES`, or one row."""
+    """Cut n rows so that each part has up to :data:`_MAX_BYTES`, or one row."""
     ends = np.cumsum(sum(_sizes(column) for column in table.columns))
     start = 0
     while start < len(table):
         before = ends[start - 1] if start else 0
-        end = max(int(np.searchsorted(ends, before + BATCH_BYTES, "right")), start + 1)
+        end = max(int(np.searchsorted(ends, before + _MAX_BYTES, "right")), start + 1)
         yield start, end
         start = end
 

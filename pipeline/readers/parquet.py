@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.readers.columns import BATCH_BYTES, check_end, check_whole, documents, wanted_columns
@@ -13,7 +14,7 @@ from pipeline.readers.source import DAMAGE, Source
 
 _MAX_ROWS = 1 << 13  # the size of a column is not that of its text: a dictionary holds each once
 _SHARED_BYTES = 1 << 30
-"""What a piece may take, should every row of it hold the largest value that rows can share."""
+"""What a column of a piece may take, should each row hold the largest value that rows can share."""
 
 
 def read_parquet(
@@ -41,7 +42,7 @@ def read_parquet(
     for index in range(piece.start, check_end(piece, len(groups))):
         row = sum(group.rows for group in groups[:index])
         last = row + groups[index].rows - 1
-        tables = _tables(stream, file, index, groups[index], columns, fields)
+        tables = _tables(stream, source, file, index, groups[index], columns, fields)
         while True:
             try:
                 table = next(tables, None)
@@ -73,6 +74,7 @@ def _open(footer: Footer | None, source: Source) -> tuple[list[RowGroup], pq.Par
 
 def _tables(
     stream: BinaryIO,
+    source: Source,
     file: pq.ParquetFile,
     index: int,
     group: RowGroup,
@@ -83,16 +85,48 @@ def _tables(
     rows = _MAX_ROWS
     if fields.text in group.columns:
         rows = min(rows, group.rows * BATCH_BYTES // max(group.columns[fields.text].size, 1))
-    shared = sum(
-        largest_value(stream, column)
+    columns = [
+        column
         for path, column in group.columns.items()
         if any(path == name or path.startswith(f"{name}.") for name in names)
-    )
-    if shared:
-        rows = min(rows, _SHARED_BYTES // shared)
-    yield from file.iter_batches(
+    ]
+    shared = max((largest_value(stream, column) for column in columns), default=0)
+    if rows * shared > _SHARED_BYTES:
+        if not any(column.delta for column in columns):
+            shared = _longest(source, file, index, names)  # dearer to find, and exact
+        rows = min(rows, _SHARED_BYTES // max(shared, 1))
+    for batch in file.iter_batches(
         batch_size=max(rows, 1), row_groups=[index], columns=names, use_threads=False
+    ):
+        _check_indices(batch)
+        yield batch
+
+
+def _check_indices(batch: pa.RecordBatch) -> None:
+    """Refuse damage that pyarrow does not notice.
+
+    Raises:
+        ValueError: an index points beyond its dictionary.
+    """
+    for column in batch.columns:
+        if pa.types.is_dictionary(column.type):
+            ends = pc.min_max(column.indices)
+            if (ends["max"].as_py() or 0) >= max(len(column.dictionary), 1):
+                raise ValueError("an index beyond the dictionary")
+
+
+def _longest(source: Source, file: pq.ParquetFile, index: int, names: list[str]) -> int:
+    """The bytes of the longest string in the dictionaries of a row group."""
+    packed = pq.ParquetFile(
+        source.arrow(), metadata=file.metadata, read_dictionary=names, pre_buffer=False
     )
+    first = next(packed.iter_batches(1, row_groups=[index], columns=names, use_threads=False))
+    sizes = [
+        pc.max(pc.binary_length(column.dictionary)).as_py() or 0
+        for column in first.columns
+        if pa.types.is_dictionary(column.type)
+    ]
+    return max(sizes, default=0)
 
 
 def group_sizes(stream: BinaryIO) -> list[int]:

@@ -117,7 +117,9 @@ class Run:
                 [sys.executable, *program, *flags],
                 stdout=file,
                 stderr=stderr,
-                env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+                env=os.environ
+                | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+                | {"GIT_DIR": os.devnull},  # a commit meanwhile would be another version
                 start_new_session=True,  # its workers can be found, and ended, with it
             )
 
