@@ -288,7 +288,7 @@ def test_what_is_forbidden_is_found(tmp_path):
 def _requirements(path: Path) -> list[str]:
     """The logical lines of a lock file, without comments."""
     text = re.sub(r"^\s*#.*\n", "", path.read_text(), flags=re.MULTILINE)
-    return [line for line in re.sub(r"\\\n\s*", " ", text).splitlines() if line.strip()]
+    return [line for line in re.sub(r"\s*\\\n\s*", " ", text).splitlines() if line.strip()]
 
 
 @pytest.mark.parametrize("name", ["data.txt", "dev.txt"])
