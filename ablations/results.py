@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import yaml
 
 from pipeline import storage
@@ -318,10 +319,25 @@ def _plain(value: Any) -> Any:
 
 
 def _split(table: pa.Table, keys: Sequence[str]) -> list[tuple[tuple[Any, ...], pa.Table]]:
-    """The runs of equal keys in a sorted table, and their keys."""
-    counts = table.group_by(keys, use_threads=False).aggregate([([], "count_all")]).to_pylist()
-    ends = np.cumsum([row["count_all"] for row in counts], dtype=np.int64)
+    """The runs of equal keys in a sorted table, and their keys.
+
+    By where keys change: a group_by of several keys may give its groups in another order.
+    """
+    if not len(table):
+        return []
+    first = np.zeros(len(table), np.bool_)
+    first[0] = True
+    for key in keys:
+        column = table[key].combine_chunks()
+        first[1:] |= np.asarray(pc.not_equal(column[1:], column[:-1]))
+    starts = np.flatnonzero(first)
+    sizes = np.diff(np.append(starts, len(table)))
     return [
-        (tuple(row[key] for key in keys), table.slice(end - row["count_all"], row["count_all"]))
-        for row, end in zip(counts, ends.tolist(), strict=True)
+        (tuple(row.values()), table.slice(start, size))
+        for row, start, size in zip(
+            table.select(keys).take(starts).to_pylist(),
+            starts.tolist(),
+            sizes.tolist(),
+            strict=True,
+        )
     ]

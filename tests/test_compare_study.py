@@ -321,6 +321,30 @@ def test_few_shots_are_one_column_of_each_tasks_own_number(tmp_path):
     assert "hellaswag:accuracy" in row["missing"]
 
 
+def test_sums_are_of_their_own_task_metric_and_shots(tmp_path):
+    run = read_study(write_study(str(tmp_path / "s"), -0.05)).runs["filtered", "", 1]
+    random = np.random.default_rng(0)
+    metrics = [f"accuracy_{i}" for i in range(6)]
+    rows = [
+        (task, shots, metric, f"{i}", f"{i // 2}", random.random(), 1.0 + random.random(), None)
+        for task, own in (("piqa", 32), ("boolq", 8), ("record", 2), ("triviaqa", 1))
+        for shots in sorted({0, 1, own})
+        for metric in metrics
+        for i in range(10)
+    ]
+    table = pa.table([list(column) for column in zip(*rows, strict=True)], schema=results.TASKS)
+    scores = results.Run(run.result, run.heldout, table, None).scores
+    sums = (
+        table.to_pandas()
+        .groupby(["task", "metric", "shots", "cluster"])[["numerator", "denominator"]]
+        .sum()
+    )
+    assert len(scores) == (3 * 3 + 2) * 6
+    for key, found in scores.items():
+        assert found.numerator == pytest.approx(sums.loc[key].numerator.to_numpy())
+        assert found.denominator == pytest.approx(sums.loc[key].denominator.to_numpy())
+
+
 def test_answers_of_no_declared_column_are_refused(tmp_path):
     declared = declare(seeds=[1, 2], shots=["few"])
     path = write_study(str(tmp_path / "s"), -0.05, declared)
