@@ -118,7 +118,11 @@ def _check_indices(batch: pa.RecordBatch) -> None:
 def _longest(source: Source, file: pq.ParquetFile, index: int, names: list[str]) -> int:
     """The bytes of the longest string in the dictionaries of a row group."""
     packed = pq.ParquetFile(
-        source.arrow(), metadata=file.metadata, read_dictionary=names, pre_buffer=False
+        source.arrow(),
+        metadata=file.metadata,
+        read_dictionary=names,
+        pre_buffer=False,
+        buffer_size=1 << 16,  # the dictionary and one page, not the whole column
     )
     first = next(packed.iter_batches(1, row_groups=[index], columns=names, use_threads=False))
     sizes = [
