@@ -276,8 +276,10 @@ def clock(scene: Scene, output: Path, seed: int) -> Trial:
         os.utime(path, (0, 0) if (at + seed) % 2 else (2**33, 2**33))
     run = Run(scene, mode, output, prelude=_JUMPS.format(seed=seed))
     if run.finish() == 0:
-        return Trial("a whole run", None, True, problems(scene, mode, output))
-    return Trial("a whole run", None, False, [run.said()[-2000:]])
+        return Trial("nobody noticed", None, True, problems(scene, mode, output))
+    said = run.error()
+    recovered, wrong = resumed(scene, mode, output)
+    return Trial("it ended the run", bool(said), recovered, wrong, said)
 
 
 def two_runs(scene: Scene, output: Path, seed: int) -> Trial:
