@@ -25,6 +25,8 @@ from pipeline import staging
 
 _LOCAL_RUNNERS = (None, "DirectRunner", "FnApiRunner")
 
+_WORKER_DIED = "Channel closed prematurely."  # all that Beam says of it
+
 # How Beam reports an exception of ours that was raised in a worker.
 _WORKER_ERROR = re.compile(
     r"^(?:[\w.]+\.)?(\w+(?:Error|Exception)): (.*?)(?: \[while running .*\])?$", re.MULTILINE
@@ -98,6 +100,10 @@ def run(options: PipelineOptions, build: Callable[[beam.Pipeline], None]) -> boo
             return True
     except (RuntimeError, DataflowRuntimeException) as error:
         found = _WORKER_ERROR.findall(str(error))
+        if str(error) == _WORKER_DIED:
+            raise RuntimeError(
+                "a worker process died (for want of memory?): start the run again with --resume"
+            ) from error
         if not found:
             raise RuntimeError(str(error)) from error
         raise RuntimeError(f"{found[-1][0]}: {found[-1][1]}") from error

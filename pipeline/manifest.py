@@ -44,6 +44,8 @@ def write_output(
 
     tasks = sorted(tasks, key=lambda record: record.task.stem)
     _remove_strangers(storage.join(output, "shards"), {s.name for t in tasks for s in t.shards})
+    quarantined = {f"{t.task.stem}.jsonl" for t in tasks if t.quarantined}
+    _remove_strangers(storage.join(output, "quarantine"), quarantined)
     folder = storage.join(output, "statistics")
     small, rows = summary_files.write_parquet(summaries, folder)
     check_accounting(small["sources"])
@@ -115,7 +117,7 @@ def code_version() -> str:
 
 
 def _remove_strangers(folder: str, expected: set[str]) -> None:
-    """Delete shards of an earlier, interrupted run with another config, and temporary files."""
+    """Delete what an earlier, interrupted run wrote of other inputs or with another config."""
     for path in storage.listing(folder):
         if path.rsplit("/", 1)[1] not in expected:
             storage.remove(path)

@@ -1,5 +1,6 @@
 """A short form of tests/faults/run.py: killed, short of room, fed with damaged files."""
 
+import errno
 import json
 import os
 import pty
@@ -12,7 +13,7 @@ from corpora import documents, fingerprints, write_classifier, write_jsonl
 from faults import crashes, mutations, trials
 from faults.scene import MODES, ROOT, Scene
 
-from pipeline import run
+from pipeline import run, storage
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +43,7 @@ def test_a_full_disk_is_an_error_and_then_there_is_room(scene, tmp_path):
     except PermissionError as error:
         pytest.skip(f"no file system can be mounted here: {error}")
     assert good(trial), trial
+    assert trial.told, trial.said
 
 
 def test_the_modes_of_a_scene_are_the_two_graphs(scene):
@@ -89,3 +91,19 @@ def test_a_run_that_was_killed_on_a_terminal_is_resumed_on_one(small, tmp_path):
     os.close(reading)
     assert done.returncode == 0
     shutil.rmtree(tmp_path / "scored")
+
+
+def test_quarantine_of_what_is_no_input_any_more_is_removed(small, tmp_path):
+    """As after a kill, when a damaged file was taken away, or mended, before the resume."""
+    stale = tmp_path / "scored" / "quarantine" / "data-web-00000-of-00002.jsonl"
+    stale.parent.mkdir(parents=True)
+    stale.write_text("{}")
+    run.main([*small, f"--output={tmp_path}/scored", "--resume"])
+    assert not stale.exists()
+
+
+def test_a_write_without_room_names_its_file(tmp_path):
+    with pytest.raises(OSError, match=r"No space left.*shard") as caught:
+        with storage.open_output(str(tmp_path / "shard")):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert caught.value.filename == str(tmp_path / "shard")
