@@ -7,6 +7,7 @@ taken whole come first in that order.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +28,7 @@ def buckets(n_tasks: int) -> int:
 class Keys:
     """The part of one task's hashes that falls into one bucket.
 
-    ``hashes`` is void16 or uint64 [n], ``rows`` int64 [n] ascending: their rows in the task.
+    ``hashes`` is void16 [n], ``rows`` int64 [n] ascending: their rows in the task.
     """
 
     order: int
@@ -41,14 +42,22 @@ def content_keys(task: Task, keys: pa.Table, buckets: int) -> Iterator[tuple[int
     """Deal the content hashes of the documents that no step dropped into (bucket, keys)."""
     column = keys["content_hash"].combine_chunks()
     hashes = np.frombuffer(column.buffers()[1], "V16") if len(column) else np.empty(0, "V16")
-    candidate = keys["candidate"].to_numpy()
-    yield from _deal(task, hashes, np.flatnonzero(candidate), buckets)
+    rows = np.flatnonzero(keys["candidate"].to_numpy())
+    for bucket, mine in _parts(hashes[rows], buckets):
+        yield bucket, Keys(task.order, task.stem, task.filtered, hashes[rows[mine]], rows[mine])
 
 
-def id_keys(task: Task, keys: pa.Table, buckets: int) -> Iterator[tuple[int, Keys]]:
-    """Deal the hashes of all ids into (bucket, keys)."""
+def id_hashes(keys: pa.Table, buckets: int) -> Iterator[tuple[int, bytes]]:
+    """Deal the hashes of all ids into (bucket, uint64 hashes as bytes)."""
     hashes = keys["id_hash"].to_numpy()
-    yield from _deal(task, hashes, np.arange(len(hashes)), buckets)
+    for bucket, mine in _parts(hashes, buckets):
+        yield bucket, hashes[mine].tobytes()
+
+
+def count_repeats(bucket: Iterable[bytes]) -> int:
+    """How many of the hashes in one bucket were there before."""
+    hashes = np.frombuffer(b"".join(bucket), np.uint64)
+    return len(hashes) - len(np.unique(hashes))
 
 
 def repeats(bucket: Iterable[Keys]) -> Iterator[tuple[Keys, npt.NDArray[np.int64]]]:
@@ -64,12 +73,11 @@ def repeats(bucket: Iterable[Keys]) -> Iterator[tuple[Keys, npt.NDArray[np.int64
             yield part, part.rows[flags]
 
 
-def _deal(
-    task: Task, hashes: npt.NDArray[np.void], rows: npt.NDArray[np.int64], buckets: int
-) -> Iterator[tuple[int, Keys]]:
-    chosen = hashes[rows]
-    octets = np.ascontiguousarray(chosen).view(np.uint8).reshape(len(chosen), hashes.itemsize)
+def _parts(hashes: npt.NDArray[Any], buckets: int) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
+    """For each bucket that any of n hashes falls into, the places of those that do."""
+    octets = np.ascontiguousarray(hashes).view(np.uint8).reshape(len(hashes), hashes.itemsize)
     bucket = (octets[:, -1].astype(np.int64) * 256 + octets[:, -2]) % buckets
-    for b in np.unique(bucket):
-        mine = bucket == b
-        yield int(b), Keys(task.order, task.stem, task.filtered, chosen[mine], rows[mine])
+    order = np.argsort(bucket, kind="stable")
+    found, first = np.unique(bucket[order], return_index=True)
+    for number, mine in zip(found, np.split(order, first)[1:], strict=True):
+        yield int(number), mine

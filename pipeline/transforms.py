@@ -8,7 +8,7 @@ left out. Every element is a task or its record: a kilobyte. Statistics stay in 
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -227,11 +227,23 @@ class FindDuplicates(beam.PTransform):
         """Records in, (stem, int64 rows) out."""
         if not self._wanted:
             return scored | beam.FlatMap(lambda _: ()).with_output_types(tuple[str, Any])
-        return _meet(
-            scored, duplicates.content_keys, self._work, self._buckets
-        ) | "Repeats" >> beam.FlatMap(
-            lambda bucket: (
-                (part.stem, rows) for part, rows in duplicates.repeats(bucket[1]) if part.filtered
+        work, buckets = self._work, self._buckets
+        return (
+            scored
+            | "Keys"
+            >> beam.FlatMap(
+                lambda record: duplicates.content_keys(
+                    record.task, records.load_keys(work, record.task), buckets
+                )
+            )
+            | "Meet" >> beam.GroupByKey()
+            | "Repeats"
+            >> beam.FlatMap(
+                lambda bucket: (
+                    (part.stem, rows)
+                    for part, rows in duplicates.repeats(bucket[1])
+                    if part.filtered
+                )
             )
         )
 
@@ -246,29 +258,17 @@ class CountDuplicateIds(beam.PTransform):
 
     def expand(self, scored: beam.PCollection) -> beam.PCollection:
         """Records in, one int out."""
+        work, buckets = self._work, self._buckets
         return (
-            _meet(scored, duplicates.id_keys, self._work, self._buckets)
-            | "Count"
-            >> beam.Map(lambda bucket: sum(len(rows) for _, rows in duplicates.repeats(bucket[1])))
+            scored
+            | "Hashes"
+            >> beam.FlatMap(
+                lambda record: duplicates.id_hashes(records.load_keys(work, record.task), buckets)
+            ).with_output_types(tuple[int, bytes])
+            | "Meet" >> beam.GroupByKey()
+            | "Count" >> beam.Map(lambda bucket: duplicates.count_repeats(bucket[1]))
             | "Sum" >> beam.CombineGlobally(sum)
         )
-
-
-def _meet(
-    scored: beam.PCollection,
-    deal: Callable[[Task, pa.Table, int], Iterator[tuple[int, duplicates.Keys]]],
-    work: str,
-    buckets: int,
-) -> beam.PCollection:
-    """The hashes of all tasks, equal ones in one bucket."""
-    return (
-        scored
-        | "Keys"
-        >> beam.FlatMap(
-            lambda record: deal(record.task, records.load_keys(work, record.task), buckets)
-        )
-        | "Meet" >> beam.GroupByKey()
-    )
 
 
 MERGED_TOGETHER = 64

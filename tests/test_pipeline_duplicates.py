@@ -4,7 +4,6 @@ from collections import defaultdict
 
 import numpy as np
 import pyarrow as pa
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,15 +27,13 @@ def as_keys(documents):
     )
 
 
-@pytest.mark.parametrize("kind", ["content", "id"])
 @given(tasks_of_documents, st.randoms(), st.integers(1, 1024))
 @settings(deadline=None)
-def test_all_but_the_first_of_equal_documents_are_repeats(kind, corpus, random, n_buckets):
-    deal = duplicates.content_keys if kind == "content" else duplicates.id_keys
+def test_all_but_the_first_of_equal_documents_are_repeats(corpus, random, n_buckets):
     buckets = defaultdict(list)
     for order, documents in enumerate(corpus):
         task = Task("web", True, InputRange("x", 0, None, 1), order, len(corpus), order)
-        for bucket, keys in deal(task, as_keys(documents), n_buckets):
+        for bucket, keys in duplicates.content_keys(task, as_keys(documents), n_buckets):
             buckets[bucket].append(keys)
     found = set()
     for parts in buckets.values():
@@ -48,9 +45,20 @@ def test_all_but_the_first_of_equal_documents_are_repeats(kind, corpus, random, 
     seen, expected = set(), set()
     for order, documents in enumerate(corpus):
         for row, (text, candidate) in enumerate(documents):
-            if kind == "content" and not candidate:
+            if not candidate:
                 continue
             if text in seen:
                 expected.add((order, row))
             seen.add(text)
     assert found == expected
+
+
+@given(tasks_of_documents, st.integers(1, 1024))
+@settings(deadline=None)
+def test_ids_that_were_there_before_are_counted(corpus, n_buckets):
+    buckets = defaultdict(list)
+    for documents in corpus:
+        for bucket, hashes in duplicates.id_hashes(as_keys(documents), n_buckets):
+            buckets[bucket].append(hashes)
+    ids = [text for documents in corpus for text, _ in documents]
+    assert sum(map(duplicates.count_repeats, buckets.values())) == len(ids) - len(set(ids))
