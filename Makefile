@@ -45,8 +45,9 @@ $(TEXT)/input/web.warc.gz: benchmarks/real_text.py | .venv/data.stamp
 	$(PIP) --no-deps -e .
 	touch $@
 
+# As constraints too: an older pip does not see that google-auth[pyopenssl] is pinned by google-auth.
 .venv/dev.stamp: requirements/dev.txt requirements/torch.txt pyproject.toml | .venv/bin/python
-	$(PIP) --require-hashes -r requirements/dev.txt
+	$(PIP) --require-hashes -r requirements/dev.txt -c requirements/dev.txt
 	$(PIP) -r requirements/torch.txt
 	$(PIP) --no-deps -e .
 	touch $@ .venv/data.stamp
