@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> None:
         if prepare(config.output, about["key"], resume):
             print(f"{config.output} is complete already: nothing to do")
         else:
-            tasks = manifest.read_records(config.scored)
+            tasks = [records.from_json(task) for task in scored["tasks"]]
             _copy_quarantine(tasks, config.scored, config.output)
             with progress.shown(config.output, 0):
                 finished = engine.run(

@@ -165,7 +165,7 @@ class _PlainRecords:
 
     def _find(self, data: Octets) -> tuple[int, int]:
         return warc_kernel.plain_records(
-            data, 0, len(data), self._names, self._name_ends, self._max_bytes, self._spans
+            data, self._names, self._name_ends, self._max_bytes, self._spans
         )
 
     def _batch(self, data: Octets, rows: int) -> pa.RecordBatch:

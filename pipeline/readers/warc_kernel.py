@@ -27,20 +27,12 @@ _CR, _LF, _SPACE, _COLON, _DASH, _ZERO, _NINE = (ord(c) for c in "\r\n :-09")
 
 @njit(nogil=True, cache=True)
 def plain_records(
-    data: Octets,
-    start: int,
-    stop: int,
-    names: Octets,
-    name_ends: Integers,
-    max_bytes: int,
-    spans: Integers,
+    data: Octets, names: Octets, name_ends: Integers, max_bytes: int, spans: Integers
 ) -> tuple[int, int]:
-    """The plain ``conversion`` records that ``data[start:stop]`` begins with.
+    """The plain ``conversion`` records that ``data`` begins with.
 
     Args:
-        data: uint8.
-        start: where to begin; empty lines there are passed over.
-        stop: the end of what was read.
+        data: uint8; empty lines before a record are passed over.
         names: uint8, the wanted headers in lower case, one after another.
         name_ends: int64 [headers], where each ends in ``names``.
         max_bytes: longer records are not plain.
@@ -53,11 +45,12 @@ def plain_records(
         records come before it.
     """
     base = data.ctypes.data
-    row = 0
+    stop = len(data)
+    start = row = 0
     while row < spans.shape[1]:
         while start < stop and (data[start] == _CR or data[start] == _LF):
             start += 1
-        text, length = _header(data, start, stop, names, name_ends, spans[:, row])
+        text, length = _header(data, start, names, name_ends, spans[:, row])
         end = text + length
         if text < 0 or not 0 < length <= max_bytes or end + BLOCK > stop:
             break
@@ -88,10 +81,10 @@ def gather(data: Octets, spans: Integers) -> tuple[Integers, Octets]:
 
 @njit(nogil=True, cache=True)
 def _header(
-    data: Octets, at: int, stop: int, names: Octets, name_ends: Integers, spans: Integers
+    data: Octets, at: int, names: Octets, name_ends: Integers, spans: Integers
 ) -> tuple[int, int]:
     """Where the block of a plain conversion record starts, and its length; (-1, 0) of others."""
-    stop = min(stop, at + MAX_HEADER)
+    stop = min(len(data), at + MAX_HEADER)
     spans[:] = ABSENT
     if at + len(_VERSION) + 3 > stop or not (data[at : at + len(_VERSION)] == _VERSION).all():
         return -1, 0
