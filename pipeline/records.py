@@ -96,12 +96,13 @@ def quarantine_path(output: str, stem: str) -> str:
 
 
 def save_tasks(work: str, tasks: Sequence[Task]) -> None:
-    """Write the tasks of a run, for :func:`load_tasks`."""
-    storage.write_json(storage.join(work, TASKS), [asdict(task) for task in tasks])
+    """Write the tasks of a run, for :func:`load_tasks`: the largest first, to be begun first."""
+    largest_first = sorted(tasks, key=lambda task: -task.input.size)
+    storage.write_json(storage.join(work, TASKS), [asdict(task) for task in largest_first])
 
 
 def load_tasks(work: str) -> list[Task]:
-    """The tasks that :func:`save_tasks` wrote."""
+    """The tasks that :func:`save_tasks` wrote, in its order."""
     return [_task(value) for value in json.loads(storage.read_bytes(storage.join(work, TASKS)))]
 
 

@@ -36,10 +36,13 @@ def main(arguments: Sequence[str]) -> None:
                 options, config.classifier, job.classifier_fingerprint
             )
             job = replace(job, classifier=place)
+            records.save_tasks(job.sink.work, tasks)
             with progress.shown(config.output, sum(task.input.size for task in tasks)):
                 finished = engine.run(
                     options,
-                    lambda pipeline: transforms.build(pipeline, tasks, job, config.decision, about),
+                    lambda pipeline: transforms.build(
+                        pipeline, len(tasks), job, config.decision, about
+                    ),
                 )
             if not finished:
                 print(f"the job is made; {config.output} is complete once it has a {manifest.NAME}")

@@ -28,21 +28,21 @@ from pipeline.records import Record, Task
 
 def build(
     pipeline: beam.Pipeline,
-    tasks: Sequence[Task],
+    n_tasks: int,
     job: Job,
     decision: Decision,
     about: Mapping[str, Any],
 ) -> None:
     """Add the whole graph to a pipeline. ``about`` is what the manifest says of the run.
 
-    The tasks go through a file: in the graph they would be too much for engines to take (Dataflow
-    takes 10 MB) once there are some ten thousand.
+    The tasks are in the work folder already (:func:`pipeline.records.save_tasks`): in the graph
+    they would be too much for engines to take (Dataflow takes 10 MB) once there are some ten
+    thousand.
     """
     rule = None if decision.deduplicate else decision.known_rule()
     sink = job.sink
-    buckets = duplicates.buckets(len(tasks))
+    buckets = duplicates.buckets(n_tasks)
     staged = storage.join(sink.output, "shards") if rule else storage.join(sink.work, "scored")
-    records.save_tasks(sink.work, sorted(tasks, key=lambda task: -task.input.size))
     scored = (
         pipeline
         | "Work" >> beam.Create([sink.work])
@@ -58,7 +58,7 @@ def build(
         used = scored | "Solve" >> Solve(decision, staged)
         repeats = scored | "FindDuplicates" >> FindDuplicates(sink, decision.deduplicate, buckets)
         decided = decide(scored, repeats, used, sink, staged)
-    write(decided, used, duplicate_ids, sink, len(tasks), about)
+    write(decided, used, duplicate_ids, sink, n_tasks, about)
 
 
 def build_decide(

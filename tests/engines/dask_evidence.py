@@ -22,7 +22,7 @@ sys.path.append(str(Path(__file__).parent.parent))  # last, for it too holds a "
 from corpora import fingerprints
 from engines_services import process, write_inputs
 
-from pipeline import run, transforms
+from pipeline import records, run, transforms
 from pipeline.config import load
 from pipeline.plan import plan_tasks
 
@@ -140,9 +140,10 @@ def compare(flags: list[str], folder: Path, address: str) -> None:
     tasks = plan_tasks(config.source, config.filter, config.split_bytes)
     job, about = run.describe(config, tasks, resume)
     run.prepare(config.output, about["key"], resume)
+    records.save_tasks(job.sink.work, tasks)
 
     def build(pipeline: beam.Pipeline) -> None:
-        transforms.build(pipeline, tasks, job, config.decision, about)
+        transforms.build(pipeline, len(tasks), job, config.decision, about)
 
     attempt(f"our graph, {folder.name}", address, build)
     direct, dask = fingerprints(folder / "direct"), fingerprints(folder / "dask")
