@@ -132,6 +132,7 @@ class PipelineConfig:
     write: str = "all"
     shard_bytes: int = 512 << 20
     compression: str = "lz4"
+    stall_minutes: float = 10.0
 
     def __post_init__(self) -> None:
         if not self.source:
@@ -147,7 +148,7 @@ class PipelineConfig:
             raise ValueError(
                 f"--filter names {sorted(strangers)}, but the sources are {sorted(self.source)}"
             )
-        _check_output(self.write, self.compression)
+        _check_output(self.write, self.compression, self.stall_minutes)
         taken = set(schema.shard_schema().names) & set(self.metadata)
         if taken:
             raise ValueError(f"--metadata {sorted(taken)} would clash with columns of the shards")
@@ -324,6 +325,14 @@ def _output_flags(group: argparse._ArgumentGroup) -> None:
         metavar="NAME",
         help=f"of the shards: {', '.join(COMPRESSIONS)} (default: {default['compression']})",
     )
+    _flag(
+        group,
+        "stall_minutes",
+        type=float,
+        metavar="N",
+        help="end a run on this machine when nothing has moved for so long: no batch, no block of a"
+        f" file (default: {default['stall_minutes']:g})",
+    )
     group.add_argument(
         "--resume",
         action="store_true",
@@ -422,9 +431,10 @@ class DecideConfig:
     write: str = PipelineConfig.write
     shard_bytes: int = PipelineConfig.shard_bytes
     compression: str = PipelineConfig.compression
+    stall_minutes: float = PipelineConfig.stall_minutes
 
     def __post_init__(self) -> None:
-        _check_output(self.write, self.compression)
+        _check_output(self.write, self.compression, self.stall_minutes)
 
 
 def load_decide(arguments: Sequence[str]) -> tuple[DecideConfig, bool, list[str]]:
@@ -440,11 +450,13 @@ def load_decide(arguments: Sequence[str]) -> tuple[DecideConfig, bool, list[str]
     return DecideConfig(decision=decision, **flags), resume, rest
 
 
-def _check_output(write: str, compression: str) -> None:
+def _check_output(write: str, compression: str, stall_minutes: float) -> None:
     if write not in ("all", "kept"):
         raise ValueError(f"--write is 'all' or 'kept', not {write!r}")
     if compression not in COMPRESSIONS:
         raise ValueError(f"--compression is one of {', '.join(COMPRESSIONS)}, not {compression!r}")
+    if not stall_minutes > 0:
+        raise ValueError(f"--stall-minutes must be more than 0, not {stall_minutes:g}")
 
 
 def _read_yaml(path: str) -> dict[str, Any]:

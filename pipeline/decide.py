@@ -48,19 +48,19 @@ def main(arguments: Sequence[str]) -> None:
         else:
             tasks = [records.from_json(task) for task in scored["tasks"]]
             _copy_quarantine(tasks, config.scored, config.output)
-            with progress.shown(config.output, 0):
-                finished = engine.run(
-                    options,
-                    lambda pipeline: transforms.build_decide(
-                        pipeline,
-                        config.scored,
-                        len(tasks),
-                        sink,
-                        config.decision,
-                        scored["duplicate_ids"],
-                        about,
-                    ),
-                )
+            finished = engine.run(
+                options,
+                lambda pipeline: transforms.build_decide(
+                    pipeline,
+                    config.scored,
+                    len(tasks),
+                    sink,
+                    config.decision,
+                    scored["duplicate_ids"],
+                    about,
+                ),
+                progress.Watch(progress.folder(sink.work), 0, config.stall_minutes),
+            )
             if not finished:
                 print(f"the job is made; {config.output} is complete once it has a {manifest.NAME}")
                 return

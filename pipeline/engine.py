@@ -1,16 +1,19 @@
 """Starting a Beam pipeline: its options, local defaults, clear errors."""
 
 import argparse
+import concurrent.futures
 import importlib
 import logging
 import os
 import re
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import apache_beam as beam
+import grpc  # type: ignore[import-untyped]
 from apache_beam.options.pipeline_options import (
     DirectOptions,
     GoogleCloudOptions,
@@ -19,11 +22,15 @@ from apache_beam.options.pipeline_options import (
 )
 from apache_beam.runners.dataflow.dataflow_runner import DataflowRuntimeException
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-from apache_beam.transforms.environments import EmbeddedPythonGrpcEnvironment
+from apache_beam.transforms.environments import (
+    EmbeddedPythonGrpcEnvironment,
+    SubprocessSDKEnvironment,
+)
 
-from pipeline import staging
+from pipeline import progress, staging, worker
 
-_LOCAL_RUNNERS = (None, "DirectRunner", "FnApiRunner")
+_LOCAL = "FnApiRunner"
+_LOCAL_RUNNERS = (None, "DirectRunner", _LOCAL)
 
 _WORKER_DIED = "Channel closed prematurely."  # all that Beam says of it
 
@@ -71,7 +78,7 @@ def options(flags: Sequence[str]) -> PipelineOptions:
         if not any(flag.startswith("--direct_num_workers") for flag in flags):
             workers = len(os.sched_getaffinity(0))
         defaults = {
-            "runner": "FnApiRunner",
+            "runner": _LOCAL,
             "direct_num_workers": workers,
             "direct_running_mode": parsed.direct_running_mode
             if any(flag.startswith("--direct_running_mode") for flag in flags)
@@ -80,24 +87,36 @@ def options(flags: Sequence[str]) -> PipelineOptions:
     return PipelineOptions(list(flags), **defaults)
 
 
-def run(options: PipelineOptions, build: Callable[[beam.Pipeline], None]) -> bool:
+def run(
+    options: PipelineOptions, build: Callable[[beam.Pipeline], None], watch: progress.Watch
+) -> bool:
     """Run the pipeline that ``build`` fills, to its end; false if it is only made, as a template.
 
     A Flex Template is started with ``--template_location``, where Dataflow then finds the job.
+    ``watch`` looks at workers on this machine; engines on clusters have limits of their own.
 
     Raises:
         RuntimeError: a worker failed; the message is the worker's own.
+        TimeoutError: the workers stand still, or have not started in time.
     """
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     try:
+        if options.view_as(StandardOptions).runner == _LOCAL:
+            _run_here(options, build, watch)
+            return True
         with staging.packages(options):  # before the pipeline takes a copy of the options
-            pipeline = beam.Pipeline(_thread_runner(options), options)
+            pipeline = beam.Pipeline(options=options)
             build(pipeline)
             result = pipeline.run()
             if options.view_as(GoogleCloudOptions).template_location:
                 return False
             result.wait_until_finish()
             return True
+    except grpc.FutureTimeoutError as error:
+        raise TimeoutError(
+            "Beam's workers did not start within a minute of the clock, which may have jumped:"
+            " start the run again with --resume"
+        ) from error
     except (RuntimeError, DataflowRuntimeException) as error:
         found = _WORKER_ERROR.findall(str(error))
         if str(error) == _WORKER_DIED:
@@ -109,19 +128,47 @@ def run(options: PipelineOptions, build: Callable[[beam.Pipeline], None]) -> boo
         raise RuntimeError(f"{found[-1][0]}: {found[-1][1]}") from error
 
 
-def _thread_runner(options: PipelineOptions) -> FnApiRunner | None:
-    """Beam's embedded runner with threads as workers; None if something else was asked for.
+def _run_here(
+    options: PipelineOptions, build: Callable[[beam.Pipeline], None], watch: progress.Watch
+) -> None:
+    """Run with Beam's embedded runner in a thread, while this one looks whether it goes on.
 
-    Its workers send what they have every second, even half of an element that is just being
-    encoded, which the receiver then decodes as garbage (Beam 2.77, TimeBasedBufferingClosable-
-    OutputStream). So they are told to wait for the end of the bundle.
+    A thread that hangs can not be ended. It ends with the process, and so do its workers.
+    """
+    outcome: concurrent.futures.Future[None] = concurrent.futures.Future()
+
+    def work(folder: str) -> None:
+        try:
+            pipeline = beam.Pipeline(_embedded_runner(options, folder), options)
+            build(pipeline)
+            pipeline.run().wait_until_finish()
+        except BaseException as error:
+            outcome.set_exception(error)
+        else:
+            outcome.set_result(None)
+
+    with watch.opened() as folder:
+        threading.Thread(target=work, args=(folder,), daemon=True, name="beam").start()
+        while not concurrent.futures.wait([outcome], timeout=progress.INTERVAL).done:
+            watch.look()
+    outcome.result()
+
+
+def _embedded_runner(options: PipelineOptions, folder: str) -> FnApiRunner:
+    """Beam's embedded runner, with workers of the kind that was asked for.
+
+    Threads send what they have every second, even half of an element that is just being encoded,
+    which the receiver then decodes as garbage (Beam 2.77, TimeBasedBufferingClosableOutputStream).
+    So they are told to wait for the end of the bundle. Processes leave their signs in ``folder``.
     """
     direct = options.view_as(DirectOptions)
-    runner = options.view_as(StandardOptions).runner
-    if (runner, direct.direct_running_mode) != ("FnApiRunner", "multi_threading"):
-        return None
+    environment = None
+    if direct.direct_running_mode == "multi_threading":
+        environment = EmbeddedPythonGrpcEnvironment(data_buffer_time_limit_ms=10**9)
+    elif direct.direct_running_mode == "multi_processing":
+        environment = SubprocessSDKEnvironment.from_command_string(worker.command(folder))
     direct.direct_running_mode = "in_memory"  # the other modes replace the environment
-    return FnApiRunner(EmbeddedPythonGrpcEnvironment(data_buffer_time_limit_ms=10**9))
+    return FnApiRunner(environment)
 
 
 def exit_clearly(main: Callable[[Sequence[str]], None]) -> None:

@@ -23,6 +23,7 @@ from pipeline import records, schema, shards, storage, summary_files
 from pipeline.counts import measure
 from pipeline.decision import Rule, keep_draw
 from pipeline.identity import content_hashes, identify
+from pipeline.progress import beat
 from pipeline.readers import FieldMap, Quarantined, ReadReport, digest_range, read_batches
 from pipeline.records import Record, Task
 from pipeline.steps import Step, build_steps
@@ -110,7 +111,7 @@ def run_task(
         if (
             done is not None
             and done.key == key
-            and done.input_digest == digest_range(task.input, storage.open_input)
+            and done.input_digest == digest_range(task.input, storage.open_input, InputDigest())
             and records.intact(done, folder, job.sink.output)
         ):
             return done
@@ -293,7 +294,7 @@ class Quarantine:
 
 
 class InputDigest:
-    """The xxh3-128 of an input's raw bytes, and how many there were."""
+    """The xxh3-128 of an input's raw bytes, and how many there were: a sign of life for each."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -303,6 +304,7 @@ class InputDigest:
         """Add the next bytes."""
         self.size += len(data)
         self._hash.update(data)
+        beat()
 
     def hexdigest(self) -> str:
         """The digest so far."""

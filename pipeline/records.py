@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import xxhash
 
-from pipeline import shards, storage
+from pipeline import progress, shards, storage
 from pipeline.readers import InputRange
 from pipeline.shards import Shard
 
@@ -132,6 +132,7 @@ def load(work: str, task: Task) -> Record | None:
 def load_keys(work: str, task: Task) -> pa.Table:
     """Ids and content hashes of a finished task's documents (:data:`KEYS`)."""
     data = storage.read_bytes(storage.join(work, f"{task.stem}.keys.arrow"))
+    progress.beat()
     return pa.ipc.open_stream(pa.py_buffer(data)).read_all()
 
 

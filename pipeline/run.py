@@ -9,7 +9,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from pipeline import engine, manifest, progress, records, shards, staging, storage, transforms
+from pipeline import (
+    engine,
+    manifest,
+    progress,
+    records,
+    shards,
+    staging,
+    storage,
+    transforms,
+    worker,
+)
 from pipeline.config import PipelineConfig, field_maps, load
 from pipeline.plan import plan_tasks
 from pipeline.process import Job, Sink
@@ -37,13 +47,14 @@ def main(arguments: Sequence[str]) -> None:
             )
             job = replace(job, classifier=place)
             records.save_tasks(job.sink.work, tasks)
-            with progress.shown(config.output, sum(task.input.size for task in tasks)):
-                finished = engine.run(
-                    options,
-                    lambda pipeline: transforms.build(
-                        pipeline, len(tasks), job, config.decision, about
-                    ),
-                )
+            size = sum(task.input.size for task in tasks)
+            finished = engine.run(
+                options,
+                lambda pipeline: transforms.build(
+                    pipeline, len(tasks), job, config.decision, about
+                ),
+                progress.Watch(progress.folder(job.sink.work), size, config.stall_minutes),
+            )
             if not finished:
                 print(f"the job is made; {config.output} is complete once it has a {manifest.NAME}")
                 return
@@ -76,7 +87,8 @@ def describe(
         resume=resume,
     )
     settings = asdict(config)
-    del settings["output"]
+    for name in ("output", "stall_minutes"):  # nothing that is written depends on them
+        del settings[name]
     about = {
         "code": manifest.code_version(),
         "config": settings,
@@ -96,9 +108,13 @@ def prepare(output: str, key: str, resume: bool) -> bool:
     """Make the output folder ready; True if it already holds this very run, complete.
 
     Raises:
-        ValueError: it holds another run, or an unfinished one and ``resume`` is false.
+        ValueError: it holds another run, or an unfinished one and ``resume`` is false, or workers
+            of a run that was killed are still at it.
     """
     work = storage.join(output, records.WORK)
+    signs = progress.folder(work)
+    if signs is not None:
+        worker.wait_for_others(signs)
     if storage.exists(storage.join(output, manifest.NAME)):
         if resume and manifest.read_manifest(output)["key"] == key:
             if storage.scheme(work) is not None or os.path.exists(work):

@@ -8,7 +8,7 @@ from typing import BinaryIO
 import pyarrow as pa
 import xxhash
 
-from pipeline import storage
+from pipeline import progress, storage
 
 COMPRESSIONS = ("none", "lz4", "zstd")
 
@@ -100,6 +100,7 @@ def read_shard(path: str) -> Iterator[pa.RecordBatch]:
             reader = pa.ipc.open_file(source)
             for i in range(reader.num_record_batches):
                 yield reader.get_batch(i)
+                progress.beat()
         except pa.ArrowInvalid as error:
             raise ValueError(f"{path} is not a complete Arrow IPC file: {error}") from error
 
@@ -116,6 +117,7 @@ def checksum(path: str) -> str:
     with storage.open_input(path) as file:
         while chunk := file.read(1 << 22):
             digest.update(chunk)
+            progress.beat()
     return digest.hexdigest()
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import schema, shards, storage
+from pipeline import progress, schema, shards, storage
 from pipeline.summary import Summary, add_up, keys_of, merge
 
 BATCH_ROWS = 1 << 14
@@ -84,6 +84,7 @@ def merge_sorted(
             rest = [table.slice(n)] if n < table.num_rows else _next(stream)
             left += [(table, stream) for table in rest]
         yield add_up(taken, table_schema)
+        progress.beat()
         heads = left
 
 

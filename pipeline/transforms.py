@@ -18,11 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.metrics import Metrics
 
-from pipeline import duplicates, manifest, records, shards, solve, storage, summary_files
+from pipeline import duplicates, manifest, progress, records, shards, solve, storage, summary_files
 from pipeline.config import Decision
 from pipeline.decision import Rule
 from pipeline.process import Job, Sink, decide_task, run_task
-from pipeline.progress import heartbeat
 from pipeline.records import Record, Task
 
 
@@ -97,9 +96,8 @@ def _spread(tasks: beam.PCollection) -> beam.PCollection:
 class _Counting(beam.DoFn):
     """Beam metrics and progress of a step that works through tasks."""
 
-    def __init__(self, stage: str, output: str) -> None:
+    def __init__(self, stage: str) -> None:
         self._stage = stage
-        self._output = output
         self._documents = Metrics.counter(stage, "documents")
         self._bytes = Metrics.counter(stage, "bytes")
         self._kept = Metrics.counter(stage, "kept")
@@ -117,7 +115,7 @@ class _Counting(beam.DoFn):
         self._kept.inc(kept)
         self._batch_documents.update(documents)
         self._batch_bytes.update(size)
-        heartbeat(self._output, self._stage, documents, size, kept, input_bytes)
+        progress.count(self._stage, documents, size, kept, input_bytes)
 
     def _finished(self, record: Record) -> None:
         self._tasks.inc()
@@ -128,14 +126,15 @@ class ScoreTask(_Counting):
     """Task in, record out; :func:`pipeline.process.run_task` does the work."""
 
     def __init__(self, job: Job, rule: Rule | None, folder: str) -> None:
-        super().__init__("score", job.sink.output)
+        super().__init__("score")
         self._job = job
         self._rule = rule
         self._folder = folder
 
     def process(self, task: Task) -> Iterator[Record]:
         """Score one task."""
-        record = run_task(task, self._job, self._rule, self._folder, self._count)
+        with progress.working_on(task.input.path):
+            record = run_task(task, self._job, self._rule, self._folder, self._count)
         self._finished(record)
         yield record
 
@@ -144,7 +143,7 @@ class DecideTask(_Counting):
     """Scored record in, decided record out."""
 
     def __init__(self, sink: Sink, folder: str) -> None:
-        super().__init__("decide", sink.output)
+        super().__init__("decide")
         self._sink = sink
         self._folder = folder
 
@@ -157,8 +156,10 @@ class DecideTask(_Counting):
         _, (found, repeats) = element
         (record,) = found
         rows = np.sort(np.concatenate([np.empty(0, np.int64), *repeats]))
-        yield decide_task(record, self._folder, self._sink, rule, rows, self._count)
-        self._finished(record)
+        with progress.working_on(record.task.input.path):
+            decided = decide_task(record, self._folder, self._sink, rule, rows, self._count)
+        self._finished(decided)
+        yield decided
 
 
 def decide(
@@ -307,7 +308,8 @@ def merge_statistics(group: tuple[int, Iterable[Record]], work: str) -> tuple[st
     number, found = group
     tasks = sorted(found, key=lambda record: record.task.order)
     path = records.summary_path(work, f"group-{number:05d}")
-    summary_files.merge_files([records.summary_path(work, t.task.stem) for t in tasks], path)
+    with progress.working_on("the statistics"):
+        summary_files.merge_files([records.summary_path(work, t.task.stem) for t in tasks], path)
     return path, tasks
 
 
@@ -320,11 +322,12 @@ def _write_output(
 ) -> None:
     if storage.exists(storage.join(output, manifest.NAME)):
         return  # engines may do again what is done, and what it was made of is gone
-    manifest.write_output(
-        output,
-        rule={"name": rule.name, "parameter": rule.parameter},
-        tasks=[record for _, tasks in groups for record in tasks],
-        summaries=sorted(path for path, _ in groups),
-        duplicate_ids=duplicate_ids,
-        **about,
-    )
+    with progress.working_on("the manifest"):
+        manifest.write_output(
+            output,
+            rule={"name": rule.name, "parameter": rule.parameter},
+            tasks=[record for _, tasks in groups for record in tasks],
+            summaries=sorted(path for path, _ in groups),
+            duplicate_ids=duplicate_ids,
+            **about,
+        )

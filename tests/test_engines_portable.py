@@ -8,6 +8,7 @@ from corpora import fingerprints
 from engines_services import job_service, started, worker_pool, write_inputs
 
 from pipeline import engine, run
+from pipeline.progress import Watch
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,7 @@ def test_a_large_element_that_is_slow_to_encode_arrives_whole(portable, tmp_path
             )
         )
 
-    engine.run(engine.options(portable), build)
+    engine.run(engine.options(portable), build, Watch(None, 0, 10))
     for i in range(2):
         assert (tmp_path / str(i)).read_bytes() == bytes([i]) * (12 << 20)
 
@@ -77,4 +78,4 @@ def test_the_message_of_a_failing_worker_arrives(portable):
         _ = pipeline | beam.Create([0]) | beam.Map(lambda i: 1 // i)
 
     with pytest.raises(RuntimeError, match="ZeroDivisionError: integer division"):
-        engine.run(engine.options(portable), build)
+        engine.run(engine.options(portable), build, Watch(None, 0, 10))

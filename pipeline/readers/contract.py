@@ -111,6 +111,9 @@ class Digest(Protocol):
     def update(self, data: bytes, /) -> None:
         """Add the next bytes."""
 
+    def hexdigest(self) -> str:
+        """The hash of all bytes so far."""
+
 
 @dataclass
 class ReadReport:

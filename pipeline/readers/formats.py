@@ -157,7 +157,9 @@ def read_batches(
                 yield from read(stream, piece, fields, quarantine, max_document_bytes)
 
 
-def digest_range(piece: InputRange, open_input: OpenInput = open_local) -> str:
+def digest_range(
+    piece: InputRange, open_input: OpenInput = open_local, digest: Digest | None = None
+) -> str:
     """The xxh3-128, as hex, of the stored bytes that decide what a range holds.
 
     For a whole file these are its bytes; for a range of lines see ``jsonl.range_pieces``; for row
@@ -167,7 +169,7 @@ def digest_range(piece: InputRange, open_input: OpenInput = open_local) -> str:
         ValueError: the format is unknown.
         OSError: the file cannot be read.
     """
-    digest = xxhash.xxh3_128()
+    digest = digest or xxhash.xxh3_128()
     with open_input(piece.path) as stream:
         found = _recognise(stream, piece.path, open_input)
         for _ in _fed(_stored(stream, found, piece), digest):
