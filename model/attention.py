@@ -5,17 +5,20 @@ the initialisation of the query takes its place (praxis). A token attends to its
 tokens of its own document. Packed rows give each position a document's number, in ``segments_BS``.
 
 Shapes: B rows, S positions, K keys (the cache's and then the S new ones), N heads, D head width,
-U buckets.
+P = B * N, Q queries of a block, U buckets.
 """
 
 import functools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+
+from model import cpu_kernels
 
 BLOCK = 128
 """Queries of one block, the fastest of 64 to 512 on CPU."""
@@ -44,30 +47,135 @@ def bias_of_distance(table_NU: Tensor, keys: int, far: int) -> Tensor:
     return table_NU @ one_hot_UK
 
 
-def attend(q_BNSD: Tensor, k_BNKD: Tensor, v_BNKD: Tensor, bias_NK: Tensor, mask: Tensor) -> Tensor:
-    """softmax(q.k + bias) v for the last S of K positions: [B, N, S, D].
+class Segments(NamedTuple):
+    """The document of each of the last S positions and of all K keys: int32, [B, S] and [B, K]."""
 
-    Plain products, a block of queries at a time against the keys up to its end, which saves the
-    work of the future. Faster on CPU than the fused kernel, which takes a slow path as soon as the
-    bias is trained (512 positions, bfloat16: a quarter of its time), and a reference for CUDA.
+    of_queries: Tensor
+    of_keys: Tensor
+
+
+Mask = Segments | Tensor | BlockMask
+"""Who sees whom. Its form says what computes the attention."""
+
+
+def attention_mask(
+    segments_BS: Tensor, segments_BK: Tensor, dtype: torch.dtype, flex: bool = False
+) -> Mask:
+    """The mask for activations of a dtype, in the form that is the fastest on their device.
+
+    Args:
+        segments_BS: int32; the document of each of the last S positions.
+        segments_BK: int32; that of all K.
+        dtype: of queries, keys and values.
+        flex: by FlexAttention.
+    """
+    if flex:
+        return flex_mask(segments_BS, segments_BK)
+    if cpu_kernels.fit(segments_BK):
+        return Segments(segments_BS, segments_BK)
+    return additive_mask(segments_BS, segments_BK, dtype)
+
+
+def attend(q_BNSD: Tensor, k_BNKD: Tensor, v_BNKD: Tensor, bias_NK: Tensor, mask: Mask) -> Tensor:
+    """softmax(q.k + bias) v for the last S of K positions: [B, N, S, D].
 
     Args:
         q_BNSD: queries.
         k_BNKD: keys, of the same dtype.
         v_BNKD: values, of the same dtype.
-        bias_NK: the bias by distance, from :func:`bias_of_distance`.
+        bias_NK: float32; the bias by distance, from :func:`bias_of_distance`.
         mask: from :func:`attention_mask`.
     """
-    end = k_BNKD.shape[2] - q_BNSD.shape[2]
+    if isinstance(mask, Segments):
+        return attend_cpu(q_BNSD, k_BNKD, v_BNKD, bias_NK, mask)
+    if isinstance(mask, Tensor):
+        return attend_plainly(q_BNSD, k_BNKD, v_BNKD, bias_NK, mask)
+    return attend_flex(q_BNSD, k_BNKD, v_BNKD, bias_NK, mask)
+
+
+def attend_cpu(
+    q_BNSD: Tensor, k_BNKD: Tensor, v_BNKD: Tensor, bias_NK: Tensor, segments: Segments
+) -> Tensor:
+    """What :func:`attend` says, on a CPU: products, and between them a compiled softmax.
+
+    A block of queries at a time against the keys up to its end, which saves the work of the future.
+    torch's fused kernel takes a slow path there as soon as the bias is trained.
+    """
+    y_PSD = _AttendCPU.apply(
+        *(x.flatten(0, 1).contiguous() for x in (q_BNSD, k_BNKD, v_BNKD)),
+        bias_NK.flip(-1),
+        *segments,
+    )
+    return y_PSD.view_as(q_BNSD)
+
+
+class _AttendCPU(torch.autograd.Function):
+    """Of P = B * N heads; the bias comes with its farthest distance first."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        q_PSD: Tensor,
+        k_PKD: Tensor,
+        v_PKD: Tensor,
+        line_NK: Tensor,
+        of_queries_BS: Tensor,
+        of_keys_BK: Tensor,
+    ) -> Tensor:
+        y_PSD = torch.empty_like(q_PSD)
+        kept = []
+        for start, stop, end in _blocks(q_PSD, k_PKD):
+            weights_PQK = torch.bmm(q_PSD[:, start:stop], k_PKD[:, :end].transpose(1, 2))
+            cpu_kernels.biased_softmax_(
+                weights_PQK,
+                line_NK[:, -end:].contiguous(),
+                of_queries_BS[:, start:stop].contiguous(),
+                of_keys_BK[:, :end].contiguous(),
+            )
+            y_PSD[:, start:stop] = torch.bmm(weights_PQK, v_PKD[:, :end])
+            kept += [weights_PQK] if any(ctx.needs_input_grad) else []
+        ctx.save_for_backward(q_PSD, k_PKD, v_PKD, *kept)
+        ctx.rows = len(of_keys_BK)
+        return y_PSD
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        q_PSD, k_PKD, v_PKD, *kept = ctx.saved_tensors
+        grad_y_PSD = grads[0].contiguous()
+        grad_q_PSD = torch.empty_like(q_PSD)
+        grad_k_PKD, grad_v_PKD = torch.zeros_like(k_PKD), torch.zeros_like(v_PKD)
+        grad_line_PK = torch.zeros(k_PKD.shape[:2])
+        for (start, stop, end), weights_PQK in zip(_blocks(q_PSD, k_PKD), kept, strict=True):
+            grad_y_PQD = grad_y_PSD[:, start:stop]
+            grad_v_PKD[:, :end] += torch.bmm(weights_PQK.transpose(1, 2), grad_y_PQD)
+            grad_PQK = torch.bmm(grad_y_PQD, v_PKD[:, :end].transpose(1, 2))
+            cpu_kernels.biased_softmax_backward_(weights_PQK, grad_PQK, grad_line_PK)
+            grad_q_PSD[:, start:stop] = torch.bmm(grad_PQK, k_PKD[:, :end])
+            grad_k_PKD[:, :end] += torch.bmm(grad_PQK.transpose(1, 2), q_PSD[:, start:stop])
+        grad_line_NK = grad_line_PK.unflatten(0, (ctx.rows, -1)).sum(0)
+        return grad_q_PSD, grad_k_PKD, grad_v_PKD, grad_line_NK, None, None
+
+
+def _blocks(q_SD: Tensor, k_KD: Tensor) -> Iterator[tuple[int, int, int]]:
+    """Where each block of queries starts and stops, and where the keys end that it may see."""
+    queries = q_SD.shape[-2]
+    past = k_KD.shape[-2] - queries
+    for start in range(0, queries, BLOCK):
+        stop = min(start + BLOCK, queries)
+        yield start, stop, past + stop
+
+
+def attend_plainly(
+    q_BNSD: Tensor, k_BNKD: Tensor, v_BNKD: Tensor, bias_NK: Tensor, mask: Tensor
+) -> Tensor:
+    """What :func:`attend` says, in torch's operations alone; mask of :func:`additive_mask`."""
     outputs = []
-    for q_BNQD, mask_B1QK in zip(q_BNSD.split(BLOCK, 2), mask.split(BLOCK, 2), strict=True):
-        queries = q_BNQD.shape[2]
-        end += queries
-        added_BNQK = toeplitz(bias_NK[:, :end], queries).to(q_BNQD.dtype) + mask_B1QK[..., :end]
-        # [B, N, ...] as one dimension: a product that adds takes no more.
-        q, k, v = (x.flatten(0, 1) for x in (q_BNQD, k_BNKD[:, :, :end], v_BNKD[:, :, :end]))
-        logits = torch.baddbmm(added_BNQK.flatten(0, 1), q, k.transpose(-1, -2))
-        outputs.append((logits.softmax(-1) @ v).view_as(q_BNQD))
+    for start, stop, end in _blocks(q_BNSD, k_BNKD):
+        added_BNQK = toeplitz(bias_NK[:, :end], stop - start).to(q_BNSD.dtype)
+        added_BNQK = added_BNQK + mask[:, :, start:stop, :end]
+        logits_BNQK = q_BNSD[:, :, start:stop] @ k_BNKD[:, :, :end].transpose(-1, -2) + added_BNQK
+        outputs.append(logits_BNQK.softmax(-1) @ v_BNKD[:, :, :end])
     return torch.cat(outputs, 2)
 
 
@@ -82,7 +190,7 @@ def toeplitz(bias_NK: Tensor, positions: int) -> Tensor:
     return line_NL.unfold(-1, K, 1).flip(1)
 
 
-def attention_mask(segments_BS: Tensor, segments_BK: Tensor, dtype: torch.dtype) -> Tensor:
+def additive_mask(segments_BS: Tensor, segments_BK: Tensor, dtype: torch.dtype) -> Tensor:
     """What to add to the logits of the last S of K positions: [B, 1, S, K].
 
     Minus infinity for the future and for other documents, else 0: a masked weight is exactly 0.
@@ -96,7 +204,7 @@ def attention_mask(segments_BS: Tensor, segments_BK: Tensor, dtype: torch.dtype)
 
 
 def flex_mask(segments_BS: Tensor, segments_BK: Tensor) -> BlockMask:
-    """What :func:`attention_mask` says, in FlexAttention's form."""
+    """What :func:`additive_mask` says, in FlexAttention's form."""
     past = segments_BK.shape[1] - segments_BS.shape[1]
 
     def visible(b: Tensor, n: Tensor, s: Tensor, k: Tensor) -> Tensor:

@@ -17,25 +17,15 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.attention.flex_attention import BlockMask
 from torch.utils.checkpoint import checkpoint
 
-from model.attention import (
-    Cache,
-    attend,
-    attend_flex,
-    attention_mask,
-    bias_of_distance,
-    flex_mask,
-)
+from model.attention import Cache, Mask, attend, attention_mask, bias_of_distance
 from model.config import GLaMConfig, SecondExpert
 from model.experts import ACTIVATIONS, BACKENDS, Backend, combine, dispatch
 from model.loss import vocabulary_loss
+from model.norm import RMSNorm
 from model.routing import RouterMetrics, Routing, group_capacity, route
 from model.weight import Weight
-
-Mask = Tensor | BlockMask
-"""Of :func:`model.attention.attention_mask` or of :func:`model.attention.flex_mask`."""
 
 
 class Losses(NamedTuple):
@@ -53,20 +43,6 @@ class Losses(NamedTuple):
     balance: Tensor
     router_z: Tensor
     routers: RouterMetrics | None
-
-
-class RMSNorm(nn.Module):
-    """x / sqrt(mean(x^2) + epsilon) * scale, summed in float32, in and out in one dtype."""
-
-    def __init__(self, width: int, epsilon: float) -> None:
-        super().__init__()
-        self.scale = Weight(width, constant=1.0)
-        self.epsilon = epsilon
-
-    def forward(self, x_BSM: Tensor) -> Tensor:
-        """Of any shape with M last."""
-        scale_M = self.scale(torch.float32)
-        return F.rms_norm(x_BSM.float(), scale_M.shape, scale_M, self.epsilon).to(x_BSM.dtype)
 
 
 class Attention(nn.Module):
@@ -94,10 +70,7 @@ class Attention(nn.Module):
         if cache is not None:
             k, v = cache.extend(layer, k, v)
         bias_NK = bias_of_distance(self.bias(torch.float32), k.shape[2], self.far)
-        if isinstance(mask, Tensor):
-            y_BNSD = attend(q, k, v, bias_NK, mask)
-        else:
-            y_BNSD = attend_flex(q, k, v, bias_NK, mask)
+        y_BNSD = attend(q, k, v, bias_NK, mask)
         return y_BNSD.transpose(1, 2).flatten(2) @ self.output(dtype)
 
 
@@ -293,11 +266,7 @@ class GLaM(nn.Module):
         if segments_BS is None:
             segments_BS = torch.zeros_like(tokens_BS, dtype=torch.int32)
         segments_BK = cache.extend_segments(segments_BS) if cache else segments_BS
-        mask: Mask = (
-            flex_mask(segments_BS, segments_BK)
-            if self.flex
-            else attention_mask(segments_BS, segments_BK, self.compute_dtype)
-        )
+        mask = attention_mask(segments_BS, segments_BK, self.compute_dtype, self.flex)
         x_BSM = F.embedding(tokens_BS, self.embedding(torch.float32)).to(self.compute_dtype)
         # All draws at once, ahead of the layers: a layer that is computed twice (checkpointed)
         # then routes the same way twice.

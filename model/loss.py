@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from model import cpu_kernels
+
 IGNORE = -100
 """A target that counts for nothing, padding: the number that torch and transformers take."""
 
@@ -59,6 +61,29 @@ def vocabulary_loss(
     return VocabularyLoss(*(total / denominator for total in sums))
 
 
+def cross_entropy_(
+    logits_TV: Tensor, targets_T: Tensor, scale: float, z_coefficient: float, with_gradient: bool
+) -> tuple[Tensor, Tensor]:
+    """As :func:`model.cpu_kernels.cross_entropy_`, in torch's operations."""
+    counts_T1 = (targets_T != IGNORE)[:, None].float()
+    target_T1 = targets_T.clamp_min(0)[:, None]
+    # One array of float32: the logits, then less their maximum, then their exponentials.
+    work_TV = logits_TV.float().mul_(scale)
+    top_T1 = work_TV.amax(-1, keepdim=True)
+    picked_T1 = work_TV.sub_(top_T1).gather(-1, target_T1)
+    total_T1 = work_TV.exp_().sum(-1, keepdim=True)
+    log_total_T1 = total_T1.log()
+    logsumexp_T1 = top_T1 + log_total_T1
+    if with_gradient:
+        # d objective / d logit is softmax * (1 + 2 * coefficient * logsumexp) - [target].
+        weight_T1 = counts_T1 * scale
+        work_TV *= weight_T1 * (1 + 2 * z_coefficient * logsumexp_T1) / total_T1
+        work_TV.scatter_add_(-1, target_T1, -weight_T1)
+        logits_TV.copy_(work_TV)
+    loss_T1 = log_total_T1 - picked_T1
+    return (loss_T1 * counts_T1)[:, 0], (logsumexp_T1 * counts_T1)[:, 0]
+
+
 class _VocabularyLoss(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -75,34 +100,22 @@ class _VocabularyLoss(torch.autograd.Function):
         with_gradient = any(ctx.needs_input_grad)
         grad_hidden_TM = torch.empty_like(hidden_TM) if with_gradient else None
         grad_weight_VM = torch.zeros_like(embedding_VM, dtype=torch.float32)
+        # The same memory for every chunk, which is then in the cache.
+        room_CV = hidden_TM.new_empty(min(chunk, len(hidden_TM)), len(weight_VM))
+        room_VM = torch.empty_like(weight_VM)
         for start in range(0, len(hidden_TM), chunk):
             piece = slice(start, start + chunk)
-            hidden_CM, target_C1 = hidden_TM[piece], targets_T[piece, None]
-            counts_C1 = (target_C1 != IGNORE).float()
-            target_C1 = target_C1.clamp_min(0)
-
-            # One array of float32: the logits, then less their maximum, then their exponentials.
-            work_CV = (hidden_CM @ weight_VM.T).float().mul_(scale)
-            top_C1 = work_CV.amax(-1, keepdim=True)
-            picked_C1 = work_CV.sub_(top_C1).gather(-1, target_C1)
-            total_C1 = work_CV.exp_().sum(-1, keepdim=True)
-            log_total_C1 = total_C1.log()
-            logsumexp_C1 = top_C1 + log_total_C1
-            loss_sum += ((log_total_C1 - picked_C1) * counts_C1).sum()
-            z_sum += (logsumexp_C1.square() * counts_C1).sum()
-            if grad_hidden_TM is None:
-                continue
-
-            # d objective / d logit is softmax * (1 + 2 * coefficient * logsumexp) - [target].
-            weight_C1 = counts_C1 * scale
-            work_CV *= weight_C1 * (1 + 2 * z_coefficient * logsumexp_C1) / total_C1
-            work_CV.scatter_add_(-1, target_C1, -weight_C1)
-            grad_CV = work_CV.to(weight_VM.dtype)
-            torch.mm(grad_CV, weight_VM, out=grad_hidden_TM[piece])
-            if grad_CV.dtype == torch.float32:
-                grad_weight_VM.addmm_(grad_CV.T, hidden_CM)
-            else:
-                grad_weight_VM += grad_CV.T @ hidden_CM
+            hidden_CM, target_C = hidden_TM[piece], targets_T[piece]
+            logits_CV = torch.mm(hidden_CM, weight_VM.T, out=room_CV[: len(hidden_CM)])
+            reduce = cpu_kernels.cross_entropy_ if cpu_kernels.fit(logits_CV) else cross_entropy_
+            loss_C, logsumexp_C = reduce(
+                logits_CV, target_C, scale, z_coefficient, grad_hidden_TM is not None
+            )
+            loss_sum += loss_C.sum()
+            z_sum += logsumexp_C.square().sum()
+            if grad_hidden_TM is not None:
+                torch.mm(logits_CV, weight_VM, out=grad_hidden_TM[piece])
+                grad_weight_VM += torch.mm(logits_CV.T, hidden_CM, out=room_VM)
         if grad_hidden_TM is not None:
             ctx.save_for_backward(grad_hidden_TM, grad_weight_VM)
         objective = loss_sum + z_coefficient * z_sum

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from model import attention
 from model.attention import (
+    additive_mask,
     attend,
     attend_flex,
     attention_mask,
@@ -65,7 +66,7 @@ def problem(S, dtype=torch.float64, seed=0):
 def ours(q, k, v, table, segments, far=20):
     bias = bias_of_distance(table, k.shape[2], far)
     queries = segments[:, k.shape[2] - q.shape[2] :]
-    return attend(q, k, v, bias, attention_mask(queries, segments, q.dtype))
+    return attend(q, k, v, bias, additive_mask(queries, segments, q.dtype))
 
 
 @given(st.sampled_from([1, 2, 9, 30]), st.integers(0, 2**31))
@@ -93,14 +94,36 @@ def check_against_the_reference(S, seed):
     )
 
 
-def test_float32_and_bfloat16_are_near_float64():
-    *inputs, segments = problem(40)
+def on_cpu(q, k, v, table, segments):
+    """As the model attends on a CPU."""
+    mask = attention_mask(segments[:, k.shape[2] - q.shape[2] :], segments, q.dtype)
+    return attend(q, k, v, bias_of_distance(table, k.shape[2], 20), mask)
+
+
+@pytest.mark.parametrize("way", [ours, on_cpu])
+@pytest.mark.parametrize("last", [300, 200, 1])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance", "norm"), [(torch.float32, 1e-4, 1e-5), (torch.bfloat16, 8e-2, 2e-2)]
+)
+def test_float32_and_bfloat16_are_near_float64_and_so_are_their_gradients(
+    way, last, dtype, tolerance, norm
+):
+    q, k, v, table, segments = problem(300)
+    q = q[:, :, 300 - last :]
+    inputs = [t.requires_grad_() for t in (q, k, v, table)]
     exact = ours(*inputs, segments)
-    for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 6e-2)):
-        q, k, v = (t.to(dtype) for t in inputs[:3])
-        found = ours(q, k, v, inputs[3].float(), segments)
-        assert found.dtype == dtype
-        torch.testing.assert_close(found.double(), exact, rtol=tolerance, atol=tolerance)
+    lower = [t.detach().to(dtype).requires_grad_() for t in (q, k, v)]
+    lower.append(table.detach().float().requires_grad_())
+    found = way(*lower, segments)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.double(), exact, rtol=tolerance, atol=tolerance)
+    direction = torch.randn(exact.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+    for a, b in zip(
+        torch.autograd.grad(found, lower, direction),
+        torch.autograd.grad(exact, inputs, direction.double()),
+        strict=True,
+    ):
+        assert float((a.double() - b).norm() / b.norm()) < norm
 
 
 def flex(q, k, v, table, segments):

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from model import cpu_kernels
 from model.loss import IGNORE, vocabulary_loss
 
 torch.set_num_threads(1)
@@ -33,10 +34,18 @@ def plain(hidden, embedding, targets, scale, denominator):
     st.sampled_from([2, 33, 200]),
     st.sampled_from([0.0, 0.1]),
     st.sampled_from([1, 100, 3000, 1 << 23]),
+    st.booleans(),
     st.integers(0, 2**31),
 )
-@settings(max_examples=40, deadline=None)
-def test_value_and_gradients_whatever_the_chunks(T, V, z_coefficient, chunk_logits, seed):
+@settings(max_examples=60, deadline=None)
+def test_value_and_gradients_whatever_the_chunks(T, V, z_coefficient, chunk_logits, plainly, seed):
+    with pytest.MonkeyPatch.context() as patch:
+        if plainly:  # as on other devices than a CPU
+            patch.setattr(cpu_kernels, "fit", lambda x: False)
+        check_value_and_gradients(T, V, z_coefficient, chunk_logits, seed)
+
+
+def check_value_and_gradients(T, V, z_coefficient, chunk_logits, seed):
     hidden, embedding, targets = problem(T, 8, V, torch.float32, seed)
     hidden.requires_grad_(), embedding.requires_grad_()
     found = vocabulary_loss(

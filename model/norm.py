@@ -1,0 +1,48 @@
+"""RMSNorm (Zhang & Sennrich 2019), its sums in float32 whatever the activations are.
+
+Shapes: [..., W] with W values to be normalised; T rows of them.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model import cpu_kernels
+from model.weight import Weight
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x^2) + epsilon) * scale, in and out in one dtype."""
+
+    def __init__(self, width: int, epsilon: float) -> None:
+        super().__init__()
+        self.scale = Weight(width, constant=1.0)
+        self.epsilon = epsilon
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Of any shape with the width last."""
+        scale_W = self.scale(torch.float32)
+        if cpu_kernels.fit(x):
+            y: Tensor = _RMSNormCPU.apply(x, scale_W, self.epsilon)
+            return y
+        return F.rms_norm(x.float(), scale_W.shape, scale_W, self.epsilon).to(x.dtype)
+
+
+class _RMSNormCPU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale_W: Tensor, epsilon: float) -> Tensor:
+        x_TW = x.reshape(-1, x.shape[-1]).contiguous()
+        scale_W = scale_W.clone()  # FSDP could not free one that numpy has looked at
+        y_TW, inverse_T = cpu_kernels.rms_norm(x_TW, scale_W, epsilon)
+        ctx.save_for_backward(x_TW, inverse_T, scale_W)
+        return y_TW.view_as(x)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+        x_TW, inverse_T, scale_W = ctx.saved_tensors
+        grad_TW = grads[0].reshape(x_TW.shape).contiguous()
+        grad_x_TW, grad_scale_W = cpu_kernels.rms_norm_backward(grad_TW, x_TW, inverse_T, scale_W)
+        return grad_x_TW.view_as(grads[0]), grad_scale_W, None
