@@ -6,9 +6,11 @@ for a worker that hangs.
 """
 
 import contextlib
+import faulthandler
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -132,6 +134,9 @@ class Watch:
                 os.makedirs(self._folder)
             leave_in(self._folder)
             stack.callback(leave_in, None)
+            stack.callback(signal.signal, signal.SIGTSTP, signal.signal(signal.SIGTSTP, _suspend))
+            stack.callback(faulthandler.cancel_dump_traceback_later)
+            self._set_alarm()
             if sys.stderr.isatty():
                 stack.callback(sys.stderr.write, "\r\x1b[K")
             yield self._folder
@@ -150,12 +155,20 @@ class Watch:
         self._seen = seen
         if sys.stderr.isatty():
             self._show()
+        self._set_alarm()
         if self._still * INTERVAL >= 60 * self._stall_minutes:
             raise TimeoutError(
                 f"nothing has moved for {self._stall_minutes:g} minutes"
                 f" {self._where()}: start the run again with --resume (and a longer"
                 " --stall-minutes if it was only slow)"
             )
+
+    def _set_alarm(self) -> None:
+        """End the process, and show where each thread is, unless this is called again in time.
+
+        For there is no further look when something in C holds Python's lock for good.
+        """
+        faulthandler.dump_traceback_later(2 * 60 * self._stall_minutes, exit=True, file=2)
 
     def _read(self) -> dict[str, Any]:
         """The signs of each process."""
@@ -192,6 +205,12 @@ class Watch:
             seconds = time.monotonic() - self._start
             sys.stderr.write("\r\x1b[K" + line(stage, total, seconds, self._input_bytes))
             sys.stderr.flush()
+
+
+def _suspend(*_: object) -> None:
+    """Stop, as Ctrl-Z asks for, without a clock that goes on."""
+    faulthandler.cancel_dump_traceback_later()
+    os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def line(stage: str, counts: dict[str, int], seconds: float, input_bytes: int) -> str:

@@ -47,6 +47,7 @@ def main(driver: int, folder: str) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     threading.Thread(target=_end_with, args=(driver,), daemon=True).start()
     progress.leave_in(folder)
+    progress.beat()
     sdk_worker_main.main([])
 
 
@@ -75,7 +76,7 @@ def wait_for_others(folder: str) -> None:
                 if time.monotonic() > end:
                     raise ValueError(
                         f"workers of a run that was killed still hold {folder}: end them"
-                        f" (ps -ef | grep pipeline.worker), then go on with --resume"
+                        " (ps -ef | grep pipeline.worker), then go on with --resume"
                     ) from None
             time.sleep(0.1)
     finally:

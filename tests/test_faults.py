@@ -7,13 +7,14 @@ import pty
 import shutil
 import subprocess
 import sys
+import threading
 
 import pytest
 from corpora import documents, fingerprints, write_classifier, write_jsonl
 from faults import crashes, mutations, trials
 from faults.scene import MODES, ROOT, Scene
 
-from pipeline import run, storage
+from pipeline import run, storage, worker
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +43,24 @@ def test_a_full_disk_is_an_error_and_then_there_is_room(scene, tmp_path):
         trial = trials.full_disk(scene, tmp_path / "output", 0)
     except PermissionError as error:
         pytest.skip(f"no file system can be mounted here: {error}")
+    assert good(trial), trial
+    assert trial.told, trial.said
+
+
+def test_a_worker_process_that_hangs_ends_the_run(scene, tmp_path):
+    trial = trials.hang(scene, tmp_path / "output", 1)
+    assert good(trial), trial
+    assert trial.told, trial.said
+
+
+def test_workers_end_with_their_driver_and_another_config_is_not_disturbed(scene, tmp_path):
+    trial = trials.kill_among_workers(scene, tmp_path / "output", 0)
+    assert good(trial), trial
+    assert "another config, one was stopped" in trial.hit
+
+
+def test_a_clock_that_jumps_while_beam_starts_is_an_error_that_says_so(scene, tmp_path):
+    trial = trials.clock(scene, tmp_path / "output", 3)
     assert good(trial), trial
     assert trial.told, trial.said
 
@@ -107,3 +126,29 @@ def test_a_write_without_room_names_its_file(tmp_path):
         with storage.open_output(str(tmp_path / "shard")):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert caught.value.filename == str(tmp_path / "shard")
+
+
+def test_a_run_waits_for_the_workers_of_one_that_was_killed(small, tmp_path, monkeypatch):
+    """One that the kernel did not end, as there may be on other systems."""
+    folder = tmp_path / "scored" / "_work" / "progress"
+    folder.mkdir(parents=True)
+    hold = "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.flock(file, fcntl.LOCK_SH)"
+    hold += "; print(flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", hold, str(folder / worker.LOCK)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        monkeypatch.setattr(worker, "PATIENCE", 0.2)
+        flags = [*small, f"--output={tmp_path}/scored", "--resume"]
+        with pytest.raises(ValueError, match="workers of a run that was killed"):
+            run.main(flags)
+        assert list(folder.iterdir()) == [folder / worker.LOCK]
+        monkeypatch.setattr(worker, "PATIENCE", 600)
+        threading.Timer(1, process.stdin.close).start()
+        run.main(flags)
+        assert process.wait() == 0
+    assert (tmp_path / "scored" / "manifest.json").exists()
+
+
+def test_a_worker_whose_driver_is_gone_leaves_before_it_works(tmp_path):
+    command = [sys.executable, "-m", "pipeline.worker", "1", str(tmp_path)]
+    assert subprocess.run(command, cwd=ROOT, stderr=subprocess.DEVNULL).returncode == 1

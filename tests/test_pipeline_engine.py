@@ -1,11 +1,13 @@
 """How the pipeline uses Beam: its embedded runner with threads, around its faults."""
 
+import subprocess
+import sys
 import time
 
 import apache_beam as beam
 import pytest
 
-from pipeline import engine
+from pipeline import engine, progress
 from pipeline.progress import Watch
 
 
@@ -43,3 +45,65 @@ def test_all_cores_are_used_unless_told_otherwise(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(7)))
     assert engine.options([]).get_all_options()["direct_num_workers"] == 7
     assert engine.options(["--direct_num_workers=3"]).get_all_options()["direct_num_workers"] == 3
+
+
+HANGS = """
+import ctypes, sys
+import apache_beam as beam
+from pipeline import engine, progress
+
+def hang(_):
+    with progress.working_on("web/7.jsonl"):
+        ctypes.{library}(None).pause()
+
+def main(flags):
+    build = lambda pipeline: pipeline | beam.Create([0]) | beam.Map(hang)
+    engine.run(engine.options(flags), build, progress.Watch(None, 0, 0.1))
+
+engine.exit_clearly(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("library", "message"),
+    [
+        ("CDLL", "error: nothing has moved for 0.1 minutes while working on web/7.jsonl"),
+        ("PyDLL", "line 8 in hang"),  # it holds Python's lock: nobody is left to say more
+    ],
+)
+def test_a_thread_that_hangs_ends_the_run(library, message):
+    done = subprocess.run(
+        [sys.executable, "-c", HANGS.format(library=library), "--direct_num_workers=2"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 1
+    assert message in done.stderr
+
+
+def test_a_run_that_is_slow_but_moves_goes_on():
+    """Its work takes several times as long as nothing may move."""
+
+    def slow(_):
+        for _ in range(40):
+            time.sleep(0.2)
+            progress.beat()
+
+    def build(pipeline):
+        _ = pipeline | beam.Create([0]) | beam.Map(slow)
+
+    engine.run(engine.options(["--direct_num_workers=1"]), build, Watch(None, 0, 0.05))
+
+
+def test_looks_are_counted_until_one_sees_something_new(tmp_path):
+    watch = Watch(str(tmp_path / "signs"), 0, stall_minutes=10 * progress.INTERVAL / 60)
+    with watch.opened():
+        for _ in range(9):
+            watch.look()
+        with progress.working_on("web/7.jsonl"):
+            for _ in range(10):  # the first sees something new
+                watch.look()
+            with pytest.raises(TimeoutError, match=r"working on web/7.jsonl .*--resume"):
+                watch.look()
+        watch.look()

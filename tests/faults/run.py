@@ -28,7 +28,7 @@ FAULTS: dict[str, trials.Fault] = {
     "crash": crashes.crash,
     "worker": trials.kill_worker,
     "orphans": trials.kill_among_workers,
-    "hang": trials.hang_worker,
+    "hang": trials.hang,
     "disk": trials.full_disk,
     "change": trials.change,
     "clock": trials.clock,

@@ -172,6 +172,13 @@ class Run:
                 found.append(int(entry.name))
         return sorted(found)
 
+    def workers_end(self, seconds: float = 60) -> bool:
+        """Whether its workers are gone, now or in so many seconds."""
+        deadline = time.monotonic() + seconds
+        while self.workers() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return not self.workers()
+
     def finish(self, seconds: float = SECONDS) -> int | None:
         """The exit code; None, and everything ended, if it hangs."""
         try:

@@ -90,45 +90,119 @@ def kill_worker(scene: Scene, output: Path, seed: int) -> Trial:
 
 
 def kill_among_workers(scene: Scene, output: Path, seed: int) -> Trial:
-    """Kill -9 of a driver whose two worker processes do not notice at once; resume at once."""
-    mode = list(MODES)[seed % 2]
-    run = Run(scene, mode, output, *PROCESSES)
-    _a_worker(run, output, mode, random.Random(seed))
-    run.kill()
-    hit = f"{phase(output, mode)}, {len(run.workers())} processes left"
-    recovered, wrong = resumed(scene, mode, output)
-    deadline = time.monotonic() + 60
-    while run.workers() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    if run.workers():
-        wrong.append("workers go on for a minute and more")
-        run.kill_all()
-    elif recovered:
-        wrong = problems(scene, mode, output)  # the last of the workers may have written since
-    return Trial(hit, None, recovered, wrong)
+    """Kill -9 of the driver alone; its workers go with it. Most resumes are with another config.
 
-
-def hang_worker(scene: Scene, output: Path, seed: int) -> Trial:
-    """A worker process stops; later it goes on, or the user gives up and ends everything."""
+    In every other trial a worker is stopped before, and goes on, if it still can, after the resume.
+    """
     mode = list(MODES)[seed % 2]
     run = Run(scene, mode, output, *PROCESSES)
     victim = _a_worker(run, output, mode, random.Random(seed))
+    stopped = victim is not None and seed % 4 < 2
+    if stopped:
+        os.kill(victim, signal.SIGSTOP)
+    run.kill()
+    other = ["--write=kept", "--shard-bytes=3000"] if seed % 8 < 6 else []
+    hit = f"{phase(output, mode)}, {'another config' if other else 'same config'}"
+    hit += ", one was stopped" * stopped
+    recovered, wrong = _resumed_as(scene, mode, output, other)
+    left = run.workers()
+    if stopped:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGCONT)
+    if recovered and left:
+        run.workers_end()
+        # The last of the workers may have written since.
+        wrong = [f"{len(left)} workers were left", *_differences(scene, mode, output, other)]
+    return Trial(hit, None, recovered, wrong)
+
+
+def _resumed_as(scene: Scene, mode: str, output: Path, other: list[str]) -> tuple[bool, list[str]]:
+    """Resume with these flags too; whether that succeeds, and how it differs from a fresh run."""
+    run = Run(scene, mode, output, "--resume", *other)
+    if run.finish() == 0:
+        return True, _differences(scene, mode, output, other)
+    if "finished run" in run.error():
+        return True, problems(scene, mode, output)  # it had finished before the kill
+    return False, [f"resume failed: {run.error() or run.said()[-500:]}"]
+
+
+def _differences(scene: Scene, mode: str, output: Path, other: list[str]) -> list[str]:
+    """How an output differs from that of a fresh run with these flags too."""
+    if not other:
+        return problems(scene, mode, output)
+    fresh = scene.folder / "fresh" / " ".join([mode, *other]).replace(" ", "_")
+    if not (fresh / "manifest.json").exists():
+        run = Run(scene, mode, fresh, *other)
+        assert run.finish() == 0, run.said()
+    expected, found = fingerprints(fresh), fingerprints(output)
+    names = sorted(set(expected) | set(found))
+    return [f"{name} differs" for name in names if expected.get(name) != found.get(name)]
+
+
+STALL = "--stall-minutes=0.5"
+
+_HANGS = """
+import ctypes, random
+from pipeline import process
+calls, at, real = iter(range(10**9)), {at}, process.decide_batch
+def hang(*arguments):
+    if next(calls) == at:
+        {library}(None).pause()
+    return real(*arguments)
+process.decide_batch = hang
+"""
+
+
+def hang(scene: Scene, output: Path, seed: int) -> Trial:
+    """A worker hangs for good: a process that is stopped, or a thread that waits in C code.
+
+    Every fourth trial each: a process that goes on later; one that does not; a thread; a thread
+    that holds Python's lock, too.
+    """
+    mode = list(MODES)[seed // 4 % 2]
+    rng = random.Random(seed)
+    if seed % 4 < 2:
+        return _hanging_process(scene, mode, output, rng, for_good=seed % 4 == 1)
+    library = ("ctypes.CDLL", "ctypes.PyDLL")[seed % 2]
+    run = Run(
+        scene, mode, output, STALL, prelude=_HANGS.format(at=rng.randrange(50), library=library)
+    )
+    code = run.finish()
+    hit = f"{phase(output, mode)}, a thread" + ", holding Python's lock" * (seed % 2)
+    if code != 1:
+        return Trial(hit, False, False, [f"it ended with {code}: {run.said()[-500:]}"])
+    said = run.error()
+    told = ("--resume" in said and "scene/" in said) or "line 6 in hang" in run.said()
+    recovered, wrong = resumed(scene, mode, output)
+    return Trial(hit, told, recovered, wrong)
+
+
+def _hanging_process(
+    scene: Scene, mode: str, output: Path, rng: random.Random, for_good: bool
+) -> Trial:
+    run = Run(scene, mode, output, *PROCESSES, *[STALL] * for_good)
+    victim = _a_worker(run, output, mode, rng)
     hit = phase(output, mode)
     if victim is None:
         return Trial(hit, None, run.finish() == 0, problems(scene, mode, output))
     os.kill(victim, signal.SIGSTOP)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        run.process.wait(PATIENCE)
-        hit += ", noticed"
-    told = bool(run.said())
-    if seed % 4 < 2:
+    if not for_good:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            run.process.wait(PATIENCE)
         with contextlib.suppress(ProcessLookupError):
             os.kill(victim, signal.SIGCONT)
-        if run.finish() == 0:
-            return Trial(f"{hit}, went on", told, True, problems(scene, mode, output))
-    run.kill_all()
+        recovered = run.finish() == 0
+        wrong = problems(scene, mode, output) if recovered else [run.said()[-500:]]
+        return Trial(f"{hit}, a process that went on", None, recovered, wrong)
+    code = run.finish()
+    hit += ", a process"
+    if code == 0:
+        return Trial(f"{hit}, not needed any more", None, True, problems(scene, mode, output))
+    said = run.error()
+    left = [] if run.workers_end(5) else ["workers are left"]
     recovered, wrong = resumed(scene, mode, output)
-    return Trial(hit, told, recovered, wrong)
+    wrong += left + ([f"it ended with {code}"] if code != 1 else [])
+    return Trial(hit, "--resume" in said, recovered, wrong)
 
 
 def _a_worker(run: Run, output: Path, mode: str, rng: random.Random) -> int | None:
@@ -136,7 +210,7 @@ def _a_worker(run: Run, output: Path, mode: str, rng: random.Random) -> int | No
     run.wait_for(lambda: phase(output, mode) == "scoring" and len(run.workers()) > 1)
     target = rng.choice(("scoring", "scoring", "deciding"))
     run.wait_for(lambda: phase(output, mode) == target and _shards(output) > rng.randrange(30))
-    return rng.choice([None, *run.workers(b"sdk_worker_main")][1:] or [None])
+    return rng.choice([None, *run.workers(b"pipeline.worker")][1:] or [None])
 
 
 def _shards(output: Path) -> int:
@@ -268,18 +342,37 @@ time.time = lambda: real() + (jump if time.monotonic() > moment else 0)
 time.time_ns = lambda: int(time.time() * 1e9)
 """
 
+_JUMP_AT_START = """
+import grpc, time
+real, ready = time.time, grpc.channel_ready_future
+def jumping(channel):
+    future = ready(channel)
+    wait = future.result
+    def result(timeout):
+        readings = iter([real()])
+        time.time = lambda: next(readings, real() + 1e9)
+        return wait(timeout)
+    future.result = result
+    return future
+grpc.channel_ready_future = jumping
+"""
+
 
 def clock(scene: Scene, output: Path, seed: int) -> Trial:
-    """A clock that jumps by years at some moment, and inputs from 1970 and 2242."""
+    """A clock that jumps by years at some moment, and inputs from 1970 and 2242.
+
+    In every fourth trial that moment is when Beam waits for its worker to start.
+    """
     mode = list(MODES)[seed % 2]
     for at, path in enumerate(sorted((scene.folder / "web").iterdir())):
         os.utime(path, (0, 0) if (at + seed) % 2 else (2**33, 2**33))
-    run = Run(scene, mode, output, prelude=_JUMPS.format(seed=seed))
+    jumps = _JUMP_AT_START if seed % 4 == 3 else _JUMPS.format(seed=seed)
+    run = Run(scene, mode, output, prelude=jumps)
     if run.finish() == 0:
         return Trial("nobody noticed", None, True, problems(scene, mode, output))
     said = run.error()
     recovered, wrong = resumed(scene, mode, output)
-    return Trial("it ended the run", bool(said), recovered, wrong, said)
+    return Trial("it ended the run", "--resume" in said, recovered, wrong, said)
 
 
 def two_runs(scene: Scene, output: Path, seed: int) -> Trial:
