@@ -1,4 +1,4 @@
-"""Rows that torch would pass over many times on a CPU, once: softmax, cross-entropy, RMSNorm.
+"""Rows that torch would pass over many times on a CPU, once: softmax, loss, RMSNorm, GEGLU.
 
 Between a small model's products lies elementwise work, each operation of which goes through memory
 and, in bfloat16, casts on the way in and out. Compiled here into one loop over a row, which stays
@@ -37,6 +37,7 @@ _LN2_HIGH = np.float32(0.693359375)  # 9 bits: its product with a small integer 
 _LN2_LOW = np.float32(np.log(2) - 0.693359375)
 _HALF, _ONE = np.float32(0.5), np.float32(1.0)
 _C2, _C3, _C4, _C5, _C6 = (np.float32(1 / x) for x in (2, 6, 24, 120, 720))
+_GELU_SLOPE, _GELU_CUBE = np.float32(2 * np.sqrt(2 / np.pi)), np.float32(0.044715)
 _SHIFT, _ROUND = np.uint32(16), np.uint32(0x7FFF)
 _SIGN, _MANTISSA, _BIAS = np.int32(31), np.int32(23), np.int32(127)
 _REST = np.int32(0x7FFFFFFF)
@@ -290,6 +291,66 @@ def _rms_norm_backward(
                 grad_x[w] = _store((g * scale[w] - v * inner) * inverse, grad_x[w])
 
 
+def geglu(gate_TW: Tensor, up_TW: Tensor) -> Tensor:
+    """The approximate GELU of the gate, times ``up``, like them.
+
+    Args:
+        gate_TW: contiguous.
+        up_TW: contiguous, of the same dtype.
+    """
+    y_TW = torch.empty_like(gate_TW)
+    _in_threads(
+        _geglu, len(gate_TW), _numbers(gate_TW), _numbers(up_TW), _numbers(y_TW)
+    )  # fmt: skip
+    return y_TW
+
+
+@_compiled
+def _geglu(start: int, stop: int, gates: Array, ups: Array, ys: Array) -> None:
+    for t in range(start, stop):
+        gate, up, y = gates[t], ups[t], ys[t]
+        for w in range(len(gate)):
+            x = _load(gate[w])
+            y[w] = _store(x * _gelu_share(x) * _load(up[w]), y[w])
+
+
+def geglu_backward(grad_TW: Tensor, gate_TW: Tensor, up_TW: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradients of the gate and of ``up``, like them.
+
+    Args:
+        grad_TW: contiguous, like them.
+        gate_TW: as it was given.
+        up_TW: as it was given.
+    """
+    grad_gate_TW, grad_up_TW = torch.empty_like(gate_TW), torch.empty_like(up_TW)
+    _in_threads(
+        _geglu_backward, len(gate_TW), _numbers(grad_TW), _numbers(gate_TW), _numbers(up_TW),
+        _numbers(grad_gate_TW), _numbers(grad_up_TW),
+    )  # fmt: skip
+    return grad_gate_TW, grad_up_TW
+
+
+@_compiled
+def _geglu_backward(
+    start: int,
+    stop: int,
+    grads: Array,
+    gates: Array,
+    ups: Array,
+    grad_gates: Array,
+    grad_ups: Array,
+) -> None:
+    for t in range(start, stop):
+        grad, gate, up, grad_gate, grad_up = grads[t], gates[t], ups[t], grad_gates[t], grad_ups[t]
+        for w in range(len(gate)):
+            x, g = _load(gate[w]), _load(grad[w])
+            share = _gelu_share(x)
+            inner = _GELU_SLOPE * (_ONE + np.float32(3) * _GELU_CUBE * x * x)
+            slope = share + x * share * (_ONE - share) * inner
+            grad_up[w] = _store(g * x * share, grad_up[w])
+            grad_gate[w] = _store(g * _load(up[w]) * slope, grad_gate[w])
+
+
 def fit(x: Tensor) -> bool:
     """Whether the kernels can read the tensor: it lies in a CPU's memory, and is no fake."""
     return x.is_cpu and not isinstance(x, FakeTensor)
@@ -366,3 +427,11 @@ def _exp(x: np.float32) -> np.float32:
     y = _ONE + x * (_ONE + x * (_C2 + x * (_C3 + x * (_C4 + x * (_C5 + x * _C6)))))
     y = y * np.int32((np.int32(power) + _BIAS) << _MANTISSA).view(np.float32)
     return _ZERO if power < np.float32(-126) else y  # NaN stays
+
+
+@_exact
+def _gelu_share(x: np.float32) -> np.float32:
+    """What the approximate GELU keeps of x: (1 + tanh(u)) / 2 = 1 / (1 + exp(-2 u))."""
+    u = _GELU_SLOPE * (x + _GELU_CUBE * x * x * x)
+    small = _exp(-np.abs(u))
+    return (_ONE if u > _ZERO else small) / (_ONE + small)

@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from model.attention import Cache, Mask, attend, attention_mask, bias_of_distance
 from model.config import GLaMConfig, SecondExpert
+from model.dense import DenseFeedForward
 from model.experts import ACTIVATIONS, BACKENDS, Backend, combine, dispatch
 from model.loss import vocabulary_loss
 from model.norm import RMSNorm
@@ -72,23 +73,6 @@ class Attention(nn.Module):
         bias_NK = bias_of_distance(self.bias(torch.float32), k.shape[2], self.far)
         y_BNSD = attend(q, k, v, bias_NK, mask)
         return y_BNSD.transpose(1, 2).flatten(2) @ self.output(dtype)
-
-
-class DenseFeedForward(nn.Module):
-    """GEGLU (Shazeer 2020) with the approximate GELU: three matrices."""
-
-    def __init__(self, config: GLaMConfig) -> None:
-        super().__init__()
-        M, H = config.width, config.hidden
-        self.gate = Weight(M, H, fan_in=M)
-        self.up = Weight(M, H, fan_in=M)
-        self.down = Weight(H, M, fan_in=H)
-
-    def forward(self, x_BSM: Tensor) -> Tensor:
-        """[B, S, M] to the same."""
-        dtype = x_BSM.dtype
-        gate_BSH = F.gelu(x_BSM @ self.gate(dtype), approximate="tanh")
-        return (gate_BSH * (x_BSM @ self.up(dtype))) @ self.down(dtype)
 
 
 class Router(nn.Module):

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model import cpu_kernels
+from model.dense import geglu
 from model.norm import RMSNorm
 
 DTYPES = [torch.float32, torch.bfloat16]
@@ -132,6 +133,25 @@ def test_rms_norm_and_its_gradients(dtype, tokens, width, seed):
     near_in_all(norm.scale.weight.grad, scale.grad, torch.float32, scale=tokens**0.5)
 
 
+@given(st.sampled_from(DTYPES), st.integers(1, 20), st.integers(1, 70), seeds)
+@settings(max_examples=40, deadline=None)
+def test_geglu_and_its_gradients(dtype, tokens, width, seed):
+    generator = torch.Generator().manual_seed(seed)
+    gate, up, direction = (
+        (scale * torch.randn(tokens, width, generator=generator)).to(dtype).requires_grad_()
+        for scale in (5, 1, 1)
+    )
+    exact = [x.detach().double().requires_grad_() for x in (gate, up)]
+    expected = F.gelu(exact[0], approximate="tanh") * exact[1]
+    found = geglu(gate, up)
+    assert found.dtype == dtype
+    near(found, expected, dtype)
+    found.backward(direction)
+    expected.backward(direction.double())
+    near(gate.grad, exact[0].grad, dtype)
+    near(up.grad, exact[1].grad, dtype)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_threads_change_no_bit(dtype):
     def everything(threads):
@@ -146,7 +166,9 @@ def test_threads_change_no_bit(dtype):
         scale = torch.rand(33, generator=torch.Generator().manual_seed(1))
         normed, inverse = cpu_kernels.rms_norm(flat, scale, 1e-6)
         grads = cpu_kernels.rms_norm_backward(direction.view(180, 33), flat, inverse, scale)
-        return [logits, direction, of_line, loss, logsumexp, normed, inverse, *grads]
+        gated = cpu_kernels.geglu(flat, normed)
+        grads += cpu_kernels.geglu_backward(flat, normed, gated)
+        return [logits, direction, of_line, loss, logsumexp, normed, inverse, gated, *grads]
 
     for one, several in zip(everything(1), everything(4), strict=True):
         assert torch.equal(one, several)
@@ -174,6 +196,9 @@ def test_what_is_no_number_stays_none(dtype, wrong):
     y, _ = cpu_kernels.rms_norm(x, torch.ones(40), 1e-6)
     assert not y[0].isnan().any()
     assert y[1].isnan().any()
+
+    y = cpu_kernels.geglu(x, torch.ones_like(x))
+    assert torch.equal(y.isfinite(), x.isfinite())
 
 
 def test_bfloat16_is_rounded_to_the_nearest():

@@ -1,0 +1,54 @@
+"""The dense feed-forward part: GEGLU (Shazeer 2020) with the approximate GELU, three matrices.
+
+Suffixes as in :mod:`model.glam`.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model import cpu_kernels
+from model.config import GLaMConfig
+from model.weight import Weight
+
+
+class DenseFeedForward(nn.Module):
+    """down(gelu(gate(x)) * up(x))."""
+
+    def __init__(self, config: GLaMConfig) -> None:
+        super().__init__()
+        M, H = config.width, config.hidden
+        self.gate = Weight(M, H, fan_in=M)
+        self.up = Weight(M, H, fan_in=M)
+        self.down = Weight(H, M, fan_in=H)
+
+    def forward(self, x_BSM: Tensor) -> Tensor:
+        """[B, S, M] to the same."""
+        dtype = x_BSM.dtype
+        return geglu(x_BSM @ self.gate(dtype), x_BSM @ self.up(dtype)) @ self.down(dtype)
+
+
+def geglu(gate: Tensor, up: Tensor) -> Tensor:
+    """gelu(gate) * up, of any shape."""
+    if cpu_kernels.fit(gate):
+        y: Tensor = _GEGLUCPU.apply(gate, up)
+        return y
+    return F.gelu(gate, approximate="tanh") * up
+
+
+class _GEGLUCPU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        gate_TW, up_TW = (x.reshape(-1, x.shape[-1]).contiguous() for x in (gate, up))
+        ctx.save_for_backward(gate_TW, up_TW)
+        return cpu_kernels.geglu(gate_TW, up_TW).view(gate.shape)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
+        gate_TW, up_TW = ctx.saved_tensors
+        grad_TW = grads[0].reshape(gate_TW.shape).contiguous()
+        gradients = cpu_kernels.geglu_backward(grad_TW, gate_TW, up_TW)
+        return tuple(gradient.view(grads[0].shape) for gradient in gradients)
