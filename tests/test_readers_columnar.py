@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.readers import FieldMap, digest_range, plan_ranges, read_batches
-from pipeline.readers.parquet_footer import largest_value, read_footer
+from pipeline.readers.parquet_footer import read_footer
 from pipeline.schema import document_schema
 
 FORMATS = ("parquet", "arrow", "stream")
@@ -198,24 +198,8 @@ def test_footers_are_read_as_pyarrow_reads_them(rows, size, dictionary, compress
         assert (group.start, group.end) == (min(starts), max(ends))
         sizes = {name: column.size for name, column in group.columns.items()}
         assert sizes == {c.path_in_schema: c.total_uncompressed_size for c in chunks}
-
-
-@pytest.mark.parametrize("kind", ["dictionary", "delta", "plain"])
-def test_the_largest_value_that_rows_share_is_known_before_they_are_decoded(tmp_path, kind):
-    """Else some kilobytes could stand for as many gigabytes, all in one piece."""
-    data = pa.table({"text": ["a" * 5000 + "b", "a" * 5000 + "c"] * 50})
-    encoding = {"column_encoding": {"text": "DELTA_BYTE_ARRAY" if kind == "delta" else "PLAIN"}}
-    write(
-        data, tmp_path / "x", "parquet", rows=100,
-        **({} if kind == "dictionary" else encoding | {"use_dictionary": False}),
-    )  # fmt: skip
-    with open(tmp_path / "x", "rb") as stream:
-        (group,) = read_footer(stream).groups
-        found = largest_value(stream, group.columns["text"])
-    if kind == "plain":
-        assert found == 0
-    else:  # both values and their lengths, or one, what differs and the lengths of what does not
-        assert 5001 <= found <= (2 * 5001 + 8 if kind == "dictionary" else 8000)
+        stored = {name: column.stored for name, column in group.columns.items()}
+        assert stored == {c.path_in_schema: c.total_compressed_size for c in chunks}
 
 
 def test_a_damaged_footer_does_not_end_the_process(tmp_path):

@@ -9,12 +9,15 @@ import pyarrow.parquet as pq
 
 from pipeline.readers.columns import BATCH_BYTES, check_end, check_whole, documents, wanted_columns
 from pipeline.readers.contract import FieldMap, InputRange, Quarantine
-from pipeline.readers.parquet_footer import Footer, RowGroup, largest_value, read_footer
+from pipeline.readers.parquet_footer import Column, Footer, RowGroup, read_footer
+from pipeline.readers.parquet_pages import PIECE_BYTES, Leaf, Pages, TooMuchError
 from pipeline.readers.source import DAMAGE, Source
 
 _MAX_ROWS = 1 << 13  # the size of a column is not that of its text: a dictionary holds each once
-_SHARED_BYTES = 1 << 30
-"""What a column of a piece may take, should each row hold the largest value that rows can share."""
+_READ_BYTES = 1 << 20
+_FEW_BYTES = 1 << 14  # pyarrow looks for a page header in that many
+
+_WIDTHS = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "INT64": 8, "DOUBLE": 8, "INT96": 12}
 
 
 def read_parquet(
@@ -42,7 +45,7 @@ def read_parquet(
     for index in range(piece.start, check_end(piece, len(groups))):
         row = sum(group.rows for group in groups[:index])
         last = row + groups[index].rows - 1
-        tables = _tables(stream, source, file, index, groups[index], columns, fields)
+        tables = _tables(source, file, index, groups[index], columns, fields)
         while True:
             try:
                 table = next(tables, None)
@@ -65,15 +68,24 @@ def _open(footer: Footer | None, source: Source) -> tuple[list[RowGroup], pq.Par
     """
     if footer is None:
         raise ValueError("the footer is damaged or not there")
-    file = pq.ParquetFile(
-        source.arrow(), pre_buffer=False, buffer_size=1 << 20, page_checksum_verification=True
-    )
+    file = _file(source, _READ_BYTES)
     _ = file.schema_arrow.names  # decodes them
     return footer.groups, file
 
 
+def _file(
+    source: Source, read_bytes: int, metadata: pq.FileMetaData | None = None
+) -> pq.ParquetFile:
+    return pq.ParquetFile(
+        source.arrow(),
+        metadata=metadata,
+        pre_buffer=False,
+        buffer_size=read_bytes,
+        page_checksum_verification=True,
+    )
+
+
 def _tables(
-    stream: BinaryIO,
     source: Source,
     file: pq.ParquetFile,
     index: int,
@@ -81,25 +93,61 @@ def _tables(
     names: list[str],
     fields: FieldMap,
 ) -> Iterator[pa.RecordBatch]:
-    """A row group in pieces of about :data:`BATCH_BYTES` of text."""
+    """A row group in pieces of about :data:`BATCH_BYTES` of text.
+
+    Where that turns out to be too much for one of them (rows may share values, and some may be far
+    longer than others), the row group is read again from its start, by fewer rows.
+    """
+    columns = list(_columns(file, group, names))
     rows = _MAX_ROWS
     if fields.text in group.columns:
         rows = min(rows, group.rows * BATCH_BYTES // max(group.columns[fields.text].size, 1))
-    columns = [
-        column
-        for path, column in group.columns.items()
-        if any(path == name or path.startswith(f"{name}.") for name in names)
-    ]
-    shared = max((largest_value(stream, column) for column in columns), default=0)
-    if rows * shared > _SHARED_BYTES:
-        if not any(column.delta for column in columns):
-            shared = _longest(source, file, index, names)  # dearer to find, and exact
-        rows = min(rows, _SHARED_BYTES // max(shared, 1))
-    for batch in file.iter_batches(
-        batch_size=max(rows, 1), row_groups=[index], columns=names, use_threads=False
-    ):
-        _check_indices(batch)
-        yield batch
+    widest = max((leaf.width or 1 for _, leaf in columns), default=1)
+    rows = min(max(rows, 1), PIECE_BYTES // widest)
+    done = 0
+    pages = Pages(columns, rows)
+    while True:
+        source.watch = pages.see
+        end = 0
+        try:
+            for batch in file.iter_batches(
+                batch_size=rows, row_groups=[index], columns=names, use_threads=False
+            ):
+                pages.next_piece()
+                _check_indices(batch)
+                end += len(batch)
+                if end > done:
+                    yield batch.slice(max(len(batch) - (end - done), 0))
+                    done = end
+            if end < group.rows:  # pyarrow says nothing where a column ends before the others
+                raise ValueError(f"only {end} of {group.rows} rows are there")
+            return
+        except TooMuchError as error:
+            rows = error.rows
+            pages = Pages(columns, rows, error.careful)
+            if error.careful:
+                source.watch = None
+                file = _file(source, _FEW_BYTES, file.metadata)
+
+
+def _columns(
+    file: pq.ParquetFile, group: RowGroup, names: list[str]
+) -> Iterator[tuple[Column, Leaf]]:
+    """The stored columns of some columns of the schema, whose values may be structs and lists.
+
+    Raises:
+        ValueError: the schema has no such column, or one whose values are all huge.
+    """
+    leaves = {leaf.path: leaf for leaf in (file.schema.column(i) for i in range(len(file.schema)))}
+    for path, column in group.columns.items():
+        if any(path == name or path.startswith(f"{name}.") for name in names):
+            if path not in leaves:
+                raise ValueError(f"a column {path!r} that the schema does not have")
+            leaf = leaves[path]
+            width = _WIDTHS.get(leaf.physical_type, leaf.length or None)
+            if width and width > PIECE_BYTES:
+                raise ValueError(f"column {path!r} is of values of {width:,} bytes")
+            yield column, Leaf(leaf.max_definition_level, leaf.max_repetition_level, width)
 
 
 def _check_indices(batch: pa.RecordBatch) -> None:
@@ -113,24 +161,6 @@ def _check_indices(batch: pa.RecordBatch) -> None:
             ends = pc.min_max(column.indices)
             if (ends["max"].as_py() or 0) >= max(len(column.dictionary), 1):
                 raise ValueError("an index beyond the dictionary")
-
-
-def _longest(source: Source, file: pq.ParquetFile, index: int, names: list[str]) -> int:
-    """The bytes of the longest string in the dictionaries of a row group."""
-    packed = pq.ParquetFile(
-        source.arrow(),
-        metadata=file.metadata,
-        read_dictionary=names,
-        pre_buffer=False,
-        buffer_size=1 << 16,  # the dictionary and one page, not the whole column
-    )
-    first = next(packed.iter_batches(1, row_groups=[index], columns=names, use_threads=False))
-    sizes = [
-        pc.max(pc.binary_length(column.dictionary)).as_py() or 0
-        for column in first.columns
-        if pa.types.is_dictionary(column.type)
-    ]
-    return max(sizes, default=0)
 
 
 def group_sizes(stream: BinaryIO) -> list[int]:

@@ -11,21 +11,19 @@ from typing import BinaryIO, NamedTuple
 MAGIC = b"PAR1"
 
 _MAX_DEPTH = 16  # FileMetaData needs 6
-_PAGE_HEADER = 1 << 10  # bytes; statistics of a dictionary's page are rare and short
-_DICTIONARY_PAGE = 2  # parquet.thrift: PageType
-_DELTA_BYTE_ARRAY = 7  # parquet.thrift: Encoding
 
 Value = int | bytes | list["Value"] | dict[int, "Value"]
 
 
 class Column(NamedTuple):
-    """A column of a row group: where its first page is, its size before rows share values, and
-    whether it stores values by what they have in common with the one before.
+    """A column of a row group: where its first page is, the bytes of all its pages as they are
+    stored and as they are unpacked, and the number of the codec that does that.
     """
 
     start: int
+    stored: int
     size: int
-    delta: bool
+    codec: int
 
 
 class RowGroup(NamedTuple):
@@ -56,7 +54,7 @@ def read_footer(stream: BinaryIO) -> Footer | None:
         return None
     stream.seek(start)
     try:
-        metadata = _Compact(stream.read(size - 8 - start)).struct(0)
+        metadata = Compact(stream.read(size - 8 - start)).struct()
         groups = [_row_group(group) for group in _list(metadata, 4)]
     except (ValueError, IndexError, KeyError, TypeError):
         return None
@@ -65,67 +63,76 @@ def read_footer(stream: BinaryIO) -> Footer | None:
 
 
 def _row_group(group: Value) -> RowGroup:
-    starts, ends, columns = [], [], {}
+    columns = {}
     for chunk in _list(group, 1):
-        column = _struct(chunk)[3]
+        column = structure(chunk)[3]
         # The dictionary's page comes first; 0 stands for a page that is not there.
-        pages = [at for at in (_int(column, 9), _int(column, 11, 0)) if at > 0]
-        start = min(pages, default=0)
-        starts.append(start)
-        ends.append(start + _int(column, 7))
+        pages = [at for at in (integer(column, 9), integer(column, 11, 0)) if at > 0]
         name = b".".join(part for part in _list(column, 3) if isinstance(part, bytes))
-        delta = _DELTA_BYTE_ARRAY in _list(column, 2)
-        columns[name.decode()] = Column(start, _int(column, 6), delta)
-    return RowGroup(_int(group, 3), min(starts, default=0), max(ends, default=0), columns)
+        columns[name.decode()] = Column(
+            min(pages, default=0), integer(column, 7), integer(column, 6), integer(column, 4)
+        )
+    start = min((column.start for column in columns.values()), default=0)
+    end = max((column.start + column.stored for column in columns.values()), default=0)
+    return RowGroup(integer(group, 3), start, end, columns)
 
 
-def largest_value(stream: BinaryIO, column: Column) -> int:
-    """How many bytes a value that many rows share may have, at most; 0 if they share none."""
-    if column.delta:
-        return column.size
-    stream.seek(column.start)
-    try:
-        page = _Compact(stream.read(_PAGE_HEADER)).struct(0)
-        return _int(page, 2) if page[1] == _DICTIONARY_PAGE else 0
-    except (ValueError, IndexError, KeyError, TypeError):
-        return 0  # damaged: pyarrow says how
+def structure(value: Value) -> dict[int, Value]:
+    """A struct's fields.
 
-
-def _struct(value: Value) -> dict[int, Value]:
+    Raises:
+        TypeError: it is none.
+    """
     if not isinstance(value, dict):
         raise TypeError("no struct")
     return value
 
 
-def _list(value: Value, field: int) -> list[Value]:
-    inner = _struct(value)[field]
-    if not isinstance(inner, list):
-        raise TypeError("no list")
-    return inner
+def integer(value: Value, field: int, default: int | None = None) -> int:
+    """A number in a struct.
 
-
-def _int(value: Value, field: int, default: int | None = None) -> int:
-    inner = _struct(value).get(field, default)
+    Raises:
+        TypeError: there is none.
+    """
+    inner = structure(value).get(field, default)
     if not isinstance(inner, int):
         raise TypeError("no number")
     return inner
 
 
-class _Compact:
-    """Decodes any Thrift struct: field numbers to values."""
+def _list(value: Value, field: int) -> list[Value]:
+    inner = structure(value)[field]
+    if not isinstance(inner, list):
+        raise TypeError("no list")
+    return inner
 
-    def __init__(self, data: bytes) -> None:
+
+class Compact:
+    """Decodes any Thrift struct, from ``at`` on: field numbers to values.
+
+    Other decoders pass over a field of a type they do not expect, and take the last of several. To
+    see what they see, this one refuses a field that comes twice.
+
+    Raises:
+        IndexError: by any method: the data ends too soon.
+        ValueError: by any method: it is no such struct.
+    """
+
+    def __init__(self, data: bytes, at: int = 0) -> None:
         self._data = data
-        self._at = 0
+        self.at = at
 
-    def struct(self, depth: int) -> dict[int, Value]:
+    def struct(self, depth: int = 0) -> dict[int, Value]:
+        """The struct that comes next."""
         out: dict[int, Value] = {}
         field = 0
         while head := self._byte():
-            field = field + (head >> 4) if head >> 4 else self._signed()
+            field = field + (head >> 4) if head >> 4 else self.signed()
+            if field in out or not 0 <= field < 1 << 15:
+                raise ValueError(f"field {field}")
             kind = head & 15
             # The value of a boolean field is its type.
-            out[field] = int(kind == 1) if kind in (1, 2) else self._value(kind, depth)
+            out[field] = kind == 1 if kind in (1, 2) else self._value(kind, depth)
         return out
 
     def _value(self, kind: int, depth: int) -> Value:
@@ -135,14 +142,14 @@ class _Compact:
             case 1 | 2 | 3:
                 return self._byte()
             case 4 | 5 | 6:
-                return self._signed()
+                return self.signed()
             case 7:
-                return self._bytes(8)
+                return self.octets(8)
             case 8:
-                return self._bytes(self._unsigned())
+                return self.octets(self.unsigned())
             case 9 | 10:
                 head = self._byte()
-                count = head >> 4 if head >> 4 < 15 else self._unsigned()
+                count = head >> 4 if head >> 4 < 15 else self.unsigned()
                 return [self._value(head & 15, depth + 1) for _ in range(count)]
             case 12:
                 return self.struct(depth + 1)
@@ -150,16 +157,18 @@ class _Compact:
                 raise ValueError(f"type {kind}")
 
     def _byte(self) -> int:
-        self._at += 1
-        return self._data[self._at - 1]
+        self.at += 1
+        return self._data[self.at - 1]
 
-    def _bytes(self, count: int) -> bytes:
-        self._at += count
-        if self._at > len(self._data):
+    def octets(self, count: int) -> bytes:
+        """So many bytes."""
+        self.at += count
+        if self.at > len(self._data):
             raise IndexError("bytes beyond the end")
-        return self._data[self._at - count : self._at]
+        return self._data[self.at - count : self.at]
 
-    def _unsigned(self) -> int:
+    def unsigned(self) -> int:
+        """The number that comes next."""
         value = shift = 0
         while (byte := self._byte()) & 0x80:
             value |= (byte & 0x7F) << shift
@@ -168,6 +177,7 @@ class _Compact:
                 raise ValueError("a number of more than 64 bits")
         return value | byte << shift
 
-    def _signed(self) -> int:
-        value = self._unsigned()
+    def signed(self) -> int:
+        """The number that comes next, which may be negative."""
+        value = self.unsigned()
         return value >> 1 ^ -(value & 1)

@@ -1,5 +1,6 @@
 """A Python stream as pyarrow reads it, so that bad data and a failing disk stay two things."""
 
+from collections.abc import Callable
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -9,9 +10,13 @@ DAMAGE = (pa.ArrowException, OSError, MemoryError, ValueError, OverflowError, Un
 
 
 class Source:
-    """Lends ``stream`` to pyarrow and remembers the error if reading itself fails."""
+    """Lends ``stream`` to pyarrow and remembers the error if reading itself fails.
+
+    ``watch`` is shown all that is read, with its position, and may refuse it.
+    """
 
     def __init__(self, stream: BinaryIO) -> None:
+        self.watch: Callable[[int, bytes], None] | None = None
         self._stream = stream
         self._error: OSError | None = None
 
@@ -32,10 +37,14 @@ class Source:
     def read(self, size: int = -1) -> bytes:
         """As of a file."""
         try:
-            return self._stream.read(size)
+            position = self._stream.tell()
+            data = self._stream.read(size)
         except OSError as error:
             self._error = error
             raise
+        if self.watch:
+            self.watch(position, data)
+        return data
 
     def seek(self, offset: int, whence: int = 0) -> int:
         """As of a file."""
