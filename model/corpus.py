@@ -183,13 +183,13 @@ class Corpus:
             if take > skip:
                 out[place + skip : place + take] = values[chunk][start + skip : start + take]
 
-    def verify(self) -> None:
-        """Read every file and compare checksums.
+    def verify(self, rank: int = 0, world: int = 1) -> None:
+        """Read every file and compare checksums; each of ``world`` processes a share of them.
 
         Raises:
             ValueError: one has changed since ``model/prepare.py`` wrote it.
         """
-        for shard in self.manifest["shards"]:
+        for shard in self.manifest["shards"][rank::world]:
             if files.checksum(_shard_path(self.folder, shard["name"])) != shard["checksum"]:
                 raise _changed(self.folder, shard["name"])
 
@@ -206,11 +206,16 @@ class Corpus:
                 " model.corpus.write_arm"
             )
         about = files.read_json(about_path)
-        mask = np.load(mask_path, allow_pickle=False)
-        if about["fingerprint"] != _arm_fingerprint(self, mask):
+        try:
+            mask = np.load(mask_path, allow_pickle=False)
+            ours = about["fingerprint"] == _arm_fingerprint(self, mask)
+        except (FileNotFoundError, EOFError, ValueError):
+            ours = False
+        if not ours:
             raise ValueError(
-                f"arm {name!r} does not belong to the corpus {self.folder} as it is now: delete"
-                f" {about_path} and write the arm again"
+                f"arm {name!r} is damaged, or does not belong to the corpus {self.folder} as it is"
+                f" now: delete {about_path} and write the arm again (model/prepare.py does it for"
+                " filtered and unfiltered)"
             )
         return Arm(name, mask, about)
 
@@ -255,8 +260,11 @@ def open_corpus(folder: str) -> Corpus:
             " was cut off: it goes on where it stopped)"
         )
     manifest = files.read_json(path)
-    if manifest["format"] != FORMAT:
-        raise ValueError(f"{path} has format {manifest['format']}, this code reads {FORMAT}")
+    if (form := manifest.get("format")) != FORMAT:
+        raise ValueError(
+            f"{path} has format {form}, this code reads {FORMAT}: make the corpus anew with"
+            " model/prepare.py"
+        )
     tokenizer = os.path.join(folder, TOKENIZER)
     if not os.path.exists(tokenizer) or files.checksum(tokenizer) != manifest["tokenizer"]["file"]:
         raise _changed(folder, TOKENIZER)

@@ -7,6 +7,7 @@ shard that is there with the right metadata is complete, because files appear wh
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import Any
@@ -36,7 +37,7 @@ def encode_shards(
     pool = ProcessPoolExecutor(
         processes,
         mp_context=multiprocessing.get_context("spawn"),
-        initializer=_set_threads,
+        initializer=_begin_worker,
         initargs=(max(1, workers // processes),),
     )
     with pool:
@@ -101,7 +102,16 @@ def _is_complete(path: str, origin: dict[str, str]) -> bool:
     return all(metadata.get(key.encode()) == value.encode() for key, value in origin.items())
 
 
-def _set_threads(threads: int) -> None:
+def _begin_worker(threads: int) -> None:
+    # A process whose parent was killed would wait for ever for something to do.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     # Read by the tokenizers library when it first encodes a batch.
     os.environ["RAYON_NUM_THREADS"] = str(threads)
     os.environ["TOKENIZERS_PARALLELISM"] = "true" if threads > 1 else "false"
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

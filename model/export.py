@@ -17,17 +17,16 @@ python model/export.py checkpoint=run/ output=exported/
 import dataclasses
 import os
 import shutil
-import sys
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import hydra
 import torch
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig
 from safetensors.torch import save
 
-from model import corpus, files, trained
+from model import command_line, corpus, files, trained
 from model.trained import Trained
 
 WRAPPER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "modeling_glam.py")
@@ -92,12 +91,7 @@ def description(loaded: Trained) -> dict[str, Any]:
 @hydra.main(version_base="1.3", config_path="../conf", config_name="export")
 def main(config: DictConfig) -> None:
     """Export."""
-    try:
-        if missing := sorted(OmegaConf.missing_keys(config)):
-            raise ValueError(f"{', '.join(missing)} missing: give it as {missing[0]}=FOLDER")
-        export(cast(ExportConfig, OmegaConf.to_object(config)))
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    command_line.run(export, config)
 
 
 ConfigStore.instance().store(name="export_schema", node=ExportConfig)

@@ -28,7 +28,7 @@ def open_output(path: str) -> Iterator[BinaryIO]:
     os.makedirs(folder or ".", exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=TEMPORARY, suffix=f"-{name}", dir=folder or ".")
     try:
-        with open(handle, "wb") as file:
+        with naming(path), open(handle, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -36,6 +36,17 @@ def open_output(path: str) -> Iterator[BinaryIO]:
         os.replace(temporary, path)
     except BaseException:
         os.remove(temporary)
+        raise
+
+
+@contextlib.contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Give an OSError that does not say which file it is about this one's name."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = path  # a full disk does not say what had no room
         raise
 
 
@@ -48,9 +59,16 @@ def write_json(path: str, value: Any) -> None:
 
 
 def read_json(path: str) -> Any:
-    """The value of a JSON file."""
+    """The value of a JSON file.
+
+    Raises:
+        ValueError: it is damaged.
+    """
     with open(path, "rb") as file:
-        return json.load(file)
+        try:
+            return json.load(file)
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged: it is no JSON ({error})") from error
 
 
 def remove_temporary(folder: str) -> None:

@@ -3,21 +3,22 @@
 python model/generate.py checkpoint=run/ prompt="The harvest" temperature=0.8 top_k=40
 """
 
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import hydra
 import torch
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig
 from torch import Tensor
 
-from model import hardware, trained
+from model import command_line, hardware, trained
 from model.attention import Cache
 from model.glam import GLaM
 from model.train_config import Precision
+from model.trained import Trained
 from model.weight import copies
 
 
@@ -93,7 +94,7 @@ def generate(
 
 
 def generate_text(config: GenerateConfig) -> Iterator[str]:
-    """The continuation, in pieces that are whole characters.
+    """The continuation, in pieces that are whole characters; the model is loaded before the first.
 
     Raises:
         ValueError: there is no such model.
@@ -101,6 +102,10 @@ def generate_text(config: GenerateConfig) -> Iterator[str]:
     device = hardware.find_device(config.device)
     dtype = hardware.compute_dtype(config.precision, device)
     loaded = trained.load(config.checkpoint, device, dtype)
+    return _pieces(loaded, config)
+
+
+def _pieces(loaded: Trained, config: GenerateConfig) -> Iterator[str]:
     codec = loaded.codec
     tokens, _ = codec.encode([config.prompt])
     prompt = [codec.boundary_id, *tokens.tolist()]
@@ -127,20 +132,34 @@ def generate_text(config: GenerateConfig) -> Iterator[str]:
 @hydra.main(version_base="1.3", config_path="../conf", config_name="generate")
 def main(config: DictConfig) -> None:
     """Print the prompt and what follows, as it comes."""
-    try:
-        if OmegaConf.is_missing(config, "checkpoint"):
-            raise ValueError("say which model: checkpoint=FOLDER, an output of model/train.py")
-        told = cast(GenerateConfig, OmegaConf.to_object(config))
-        sys.stdout.write(told.prompt)
-        for piece in generate_text(told):
-            sys.stdout.write(piece)
-            sys.stdout.flush()
-        print()
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    command_line.run(_generate_and_print, config)
+
+
+def _generate_and_print(config: GenerateConfig) -> None:
+    pieces = generate_text(config)
+    sys.stdout.write(config.prompt)
+    for piece in pieces:
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+    print()
+
+
+def literal(argument: str) -> str:
+    """An argument of the command line such that Hydra takes a prompt as it stands.
+
+    To Hydra ``Hello, world`` is a list and ``it's`` an error.
+    """
+    name, _, text = argument.partition("=")
+    if name != "prompt":
+        return argument
+    # Backslashes escape where a quote follows, and before an interpolation.
+    text = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + found[2].replace("'", "\\'"), text)
+    text = re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + "\\${", text)
+    return f"prompt='{text}'"
 
 
 ConfigStore.instance().store(name="generate_schema", node=GenerateConfig)
 
 if __name__ == "__main__":
+    sys.argv[1:] = map(literal, sys.argv[1:])
     main()

@@ -42,9 +42,9 @@ def find_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ValueError(f"train.device={name}: {error}") from error
+        raise ValueError(f"device={name}: {error}") from error
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"train.device={name}, but torch sees no CUDA device: use cpu or auto")
+        raise ValueError(f"device={name}, but torch sees no CUDA device: use cpu or auto")
     return device
 
 

@@ -7,10 +7,13 @@ step is there once, and the same lines come out as without the interruption (but
 import json
 import math
 import os
+import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
+
+from model import files
 
 METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
@@ -35,13 +38,7 @@ class MetricsLog:
         path = os.path.join(folder, METRICS)
         cut_back(path, step)
         self._file: BinaryIO = open(path, "ab")  # noqa: SIM115 - close() does
-        self._writer: Any = None
-        if tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(
-                os.path.join(folder, TENSORBOARD), purge_step=step + 1 if step else None
-            )
+        self._events = EventFile(os.path.join(folder, TENSORBOARD), step) if tensorboard else None
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Append a row, which has a ``step``; lists and mappings may nest in it.
@@ -51,20 +48,59 @@ class MetricsLog:
         if not self._active:
             return
         row = _finite(row)
-        self._file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
-        self._file.flush()
-        if self._writer is not None:
-            for name, value in _flatten(row):
-                self._writer.add_scalar(name, value, row["step"])
+        with files.naming(self._file.name):
+            self._file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
+            self._file.flush()
+        if self._events is not None:
+            self._events.write(row["step"], dict(_flatten(row)))
 
     def close(self) -> None:
         """Let the files go."""
         if not self._active:
             return
-        os.fsync(self._file.fileno())
-        self._file.close()
-        if self._writer is not None:
-            self._writer.close()
+        with files.naming(self._file.name), self._file:
+            os.fsync(self._file.fileno())
+        if self._events is not None:
+            self._events.close()
+
+
+class EventFile:
+    """A file of scalars for TensorBoard, written at once: an error comes where it can be told.
+
+    (torch's ``SummaryWriter`` writes from a thread, whose errors are tracebacks.)
+
+    Args:
+        folder: of the files of this run, one for each start.
+        step: what TensorBoard has of later steps, from a start before, is forgotten.
+    """
+
+    def __init__(self, folder: str, step: int) -> None:
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        os.makedirs(folder, exist_ok=True)
+        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
+        self._file: BinaryIO = open(os.path.join(folder, name), "wb")  # noqa: SIM115 - close() does
+        self._records = RecordWriter(self._file)
+        self._append(file_version="brain.Event:2")
+        if step:
+            self._append(step=step + 1, session_log={"status": "START"})
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Append the scalars of a step."""
+        values = [{"tag": name, "simple_value": value} for name, value in scalars.items()]
+        self._append(step=step, summary={"value": values})
+
+    def close(self) -> None:
+        """Let the file go."""
+        with files.naming(self._file.name):
+            self._file.close()
+
+    def _append(self, **event: Any) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+
+        with files.naming(self._file.name):
+            self._records.write(Event(wall_time=time.time(), **event).SerializeToString())
+            self._records.flush()
 
 
 def cut_back(path: str, step: int) -> None:

@@ -5,21 +5,22 @@ python model/prepare.py scored=scored/ output=corpus/ tokenizer.vocabulary=8192
 Run again after an interruption, it goes on where it stopped.
 """
 
+import contextlib
 import itertools
 import os
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import hydra
 import numpy as np
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 
+from model import command_line, encode, files, scored, tokenizer
 from model import corpus as corpora
-from model import encode, files, scored, tokenizer
 from model.corpus import Corpus
 from model.scored import Scored
 from model.tokenizer import TextCodec
@@ -65,17 +66,19 @@ def prepare(config: PrepareConfig) -> Corpus:
 
 def _prepare(config: PrepareConfig, source: Scored, key: str) -> Corpus:
     manifest = os.path.join(config.output, corpora.MANIFEST)
+    files.remove_temporary(config.output)
     if not os.path.exists(manifest):
         _begin(config.output, key)
         codec = _tokenizer(config, source)
         entries = _encode(config, source, codec)
         files.write_json(manifest, _manifest(config, key, source, codec, entries))
-        os.remove(os.path.join(config.output, BEGUN))
     elif files.read_json(manifest)["key"] != key:
         raise ValueError(
             f"{config.output} holds a corpus of other scored shards or settings: choose another"
             " output, or delete that folder"
         )
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(os.path.join(config.output, BEGUN))
     corpus = corpora.open_corpus(config.output)
     kept = corpus.column(scored.KEPT)
     rule = {"rule": "the keep decision of the scored folder", "scored": source.key}
@@ -115,7 +118,6 @@ def _begin(output: str, key: str) -> None:
             f"{output} holds the beginning of another corpus (the scored folder or the settings"
             " have changed since): delete it, or choose another output"
         )
-    files.remove_temporary(output)
 
 
 def _tokenizer(config: PrepareConfig, source: Scored) -> TextCodec:
@@ -211,12 +213,13 @@ def _manifest(
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="prepare")
-def main(config: Any) -> None:
+def main(config: DictConfig) -> None:
     """Prepare and say what is there."""
-    try:
-        corpus = prepare(cast(PrepareConfig, OmegaConf.to_object(config)))
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    command_line.run(_prepare_and_tell, config)
+
+
+def _prepare_and_tell(config: PrepareConfig) -> None:
+    corpus = prepare(config)
     if not corpus.manifest["tokenizer"]["lossless"]:
         print(
             "note: this tokenizer changes some texts (case, spaces, ...), so bits per byte compare"

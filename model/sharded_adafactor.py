@@ -47,7 +47,8 @@ class ShardedAdafactor(torch.optim.Adafactor):
         update = variance.clamp_min(low * low).rsqrt() * grad
         assert isinstance(parameter, DTensor)
         assert isinstance(update, DTensor)
-        assert update.placements == parameter.placements
+        # Torch takes a cut dimension of size 1 for one to broadcast, and then cuts nothing.
+        update = update.redistribute(placements=parameter.placements)
 
         rate = min(group["lr"], step**-0.5)
         scale = _root_mean_square(parameter).clamp_min(least_scale)

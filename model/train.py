@@ -30,7 +30,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import hydra
 import pyarrow as pa
@@ -38,7 +38,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from model import checkpoint, evaluation, files, hardware, optim, parallel, sizes
+from model import checkpoint, command_line, evaluation, files, hardware, optim, parallel, sizes
 from model import corpus as corpora
 from model.checkpoint import Checkpoint
 from model.corpus import Corpus, open_corpus
@@ -90,10 +90,10 @@ def train(config: TrainConfig) -> Outcome:
 
 
 def _train(config: TrainConfig, corpus: Corpus, run: "Run") -> Outcome:
+    corpus.verify(parallel.rank(), parallel.processes())
     held_out = run.held_out(config.evaluate.bytes) if config.evaluate.every else {}
     found = checkpoint.newest(run.checkpoints)
     if found is None:
-        corpus.verify()
         run.begin()
     else:
         run.resume(found)
@@ -425,14 +425,13 @@ def _flatten(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
 def main(config: DictConfig) -> None:
     """Train and say how it went."""
-    try:
-        if missing := sorted(OmegaConf.missing_keys(config)):
-            raise ValueError(f"{', '.join(missing)} missing: give it as {missing[0]}=VALUE")
-        outcome = train(cast(TrainConfig, OmegaConf.to_object(config)))
-        first = parallel.is_first()
-        parallel.leave()
-    except (ValueError, OSError, TrainingFailedError) as error:
-        sys.exit(f"error: {error}")
+    command_line.run(_train_and_tell, config, TrainingFailedError)
+
+
+def _train_and_tell(config: TrainConfig) -> None:
+    outcome = train(config)
+    first = parallel.is_first()
+    parallel.leave()
     if not first:
         return
     print(

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import torch
 from omegaconf import OmegaConf
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from model import checkpoint, corpus, files, tokenizer
@@ -44,10 +45,15 @@ def load(path: str, device: torch.device, dtype: torch.dtype) -> Trained:
         if not os.path.exists(os.path.join(path, CONFIG)):
             raise ValueError(f"{path} is no finished export: it has no {CONFIG}")
         about = files.read_json(os.path.join(path, CONFIG))
-        model = _build(about["glam"], dtype)
-        weights = load_file(os.path.join(path, WEIGHTS))
-        model.load_state_dict({n.removeprefix("glam."): w for n, w in weights.items()})
-        folder, boundary, length = path, about["boundary"], about["sequence_length"]
+        try:
+            model = _build(about["glam"], dtype)
+            weights = load_file(os.path.join(path, WEIGHTS))
+            model.load_state_dict({n.removeprefix("glam."): w for n, w in weights.items()})
+            folder, boundary, length = path, about["boundary"], about["sequence_length"]
+        except (KeyError, RuntimeError, SafetensorError) as error:
+            raise ValueError(
+                f"the model in {path} is damaged ({error}): export it again"
+            ) from error
     else:
         found = checkpoint.resolve(path)
         model = _build(found.state["model"], dtype)
@@ -56,6 +62,8 @@ def load(path: str, device: torch.device, dtype: torch.dtype) -> Trained:
         boundary = found.state["boundary"]
         length = found.state["identity"]["data.sequence_length"]
     tokenizer_path = os.path.join(folder, corpus.TOKENIZER)
+    if not os.path.exists(tokenizer_path):
+        raise ValueError(f"{folder} has no {corpus.TOKENIZER}: copy that of the corpus there")
     codec = tokenizer.load(tokenizer_path, boundary)
     return Trained(model.to(device).eval(), codec, length, tokenizer_path)
 

@@ -9,9 +9,10 @@ import torch.distributed as dist
 import torch.distributed._functional_collectives as functional_collectives
 from distributed import CONFIG, learn, make_model, make_optimizer
 
-from model import parallel
+from model import optim, parallel
 from model.cpu_experts import cpu_experts
 from model.glam import Experts
+from model.train_config import OptimizerConfig, OptimizerName, Schedule
 
 STEPS = range(4)
 DROPPING = dataclasses.replace(CONFIG, capacity_factor=1.0)
@@ -43,6 +44,13 @@ def bfloat16():
 def recompute():
     model = make_model(CONFIG, None, torch.float32, recompute=True)
     return learn(model, make_optimizer(model), STEPS)
+
+
+def one_head():
+    """Adafactor on a table of biases that is [1, buckets]: all but one have none of it."""
+    model = make_model(dataclasses.replace(CONFIG, heads=1, head_width=16), None, torch.float32)
+    config = OptimizerConfig(OptimizerName.adafactor, 0.01, schedule=Schedule.constant)
+    return learn(model, optim.build_optimizer(config, model), STEPS)
 
 
 def all_to_first():
@@ -127,7 +135,9 @@ def by_name(*functions):
 
 
 OWN = (exchanged_counts, functional_counts)
-SAME = by_name(dropless, dropping, dense, bfloat16, recompute, all_to_first, first_weights)
+SAME = by_name(
+    dropless, dropping, dense, bfloat16, recompute, one_head, all_to_first, first_weights
+)
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +185,10 @@ def test_same_losses_and_gradients(one, several):
     assert one["recompute"] == one["dropless"][1]
     # The cases differ from one another, so that agreement says something.
     assert abs(one["dropless"][1][-1][2] - one["dropping"][-1][2]) > 1e-3
+
+
+def test_a_weight_with_one_row(one, several):
+    assert_same(several["one_head"], one["one_head"], 1e-5)
 
 
 def test_a_process_without_rows(one, several):

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -199,6 +200,63 @@ def test_arms_are_written_once_and_checked(folders):
     np.save(folders[1] / "arms" / "filtered.npy", corpus.pool)
     with pytest.raises(ValueError, match="does not belong to the corpus"):
         corpus.arm("filtered")
+
+
+def test_damaged_arms_and_manifests_are_named(folders):
+    corpus = open_corpus(str(folders[1]))
+    mask, about = (folders[1] / "arms" / f"filtered.{kind}" for kind in ("npy", "json"))
+    whole = mask.read_bytes()
+    for damaged in (whole[:50], whole[:-3], b""):
+        mask.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"arm 'filtered' is damaged.*write the arm again"):
+            corpus.arm("filtered")
+    mask.unlink()
+    with pytest.raises(ValueError, match="arm 'filtered' is damaged"):
+        corpus.arm("filtered")
+    mask.write_bytes(whole)
+    about.write_text("{")
+    with pytest.raises(ValueError, match=r"arms/filtered\.json is damaged"):
+        corpus.arm("filtered")
+    (folders[1] / "manifest.json").write_text("{}")
+    with pytest.raises(ValueError, match="has format None, this code reads"):
+        open_corpus(str(folders[1]))
+
+
+def test_processes_share_the_check_of_a_corpus(folders):
+    corpus = open_corpus(str(folders[1]))
+    shard = folders[1] / "shards" / corpus.manifest["shards"][1]["name"]
+    shard.write_bytes(shard.read_bytes()[::-1])
+    corpus.verify(0, 2)
+    with pytest.raises(ValueError, match="has changed since it was made"):
+        corpus.verify(1, 2)
+
+
+WORKERS = """
+import os, sys, time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from model import encode
+
+if __name__ == "__main__":
+    pool = ProcessPoolExecutor(
+        1, mp_context=get_context("spawn"), initializer=encode._begin_worker, initargs=(1,)
+    )
+    print(pool.submit(os.getpid).result(), flush=True)
+    time.sleep(600)
+"""
+
+
+def test_workers_end_when_their_parent_is_killed(tmp_path):
+    (tmp_path / "main.py").write_text(WORKERS)
+    command = [sys.executable, str(tmp_path / "main.py")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        worker = Path("/proc") / process.stdout.readline().strip()
+        assert worker.exists()
+        process.kill()
+    patience = time.monotonic() + 30
+    while worker.exists() and "State:\tZ" not in (worker / "status").read_text():
+        assert time.monotonic() < patience, "it waits for work that nobody will give"
+        time.sleep(0.05)
 
 
 def test_a_filter_that_keeps_nothing_is_an_error(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import pytest
 import torch
@@ -105,3 +106,20 @@ def test_a_full_folder_and_an_unfinished_export_are_refused(folders, tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"")
     with pytest.raises(ValueError, match="no finished export"):
         trained.load(str(tmp_path), CPU, torch.float32)
+
+
+def test_a_damaged_export_is_refused(folders, tmp_path):
+    def refused(said):
+        with pytest.raises(ValueError, match=said):
+            trained.load(str(tmp_path / "exported"), CPU, torch.float32)
+
+    shutil.copytree(folders[1], tmp_path / "exported")
+    weights = tmp_path / "exported" / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1000])
+    refused("is damaged .* export it again")
+    weights.write_bytes(whole)
+    (tmp_path / "exported" / "tokenizer.json").unlink()
+    refused("has no tokenizer.json: copy")
+    (tmp_path / "exported" / "config.json").write_text("{")
+    refused("config.json is damaged")

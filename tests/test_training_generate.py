@@ -5,15 +5,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hydra
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from training_runs import corpus_folder, train
 
 from model import trained
 from model.config import GLaMConfig
-from model.generate import GenerateConfig, choose, generate, generate_text
+from model.generate import GenerateConfig, choose, generate, generate_text, literal
 from model.glam import GLaM
 from model.train_config import Precision
 
@@ -112,14 +115,32 @@ def test_text_is_what_the_tokens_decode_to(run):
 
 def test_the_command(run, tmp_path):
     command = [sys.executable, ROOT / "model" / "generate.py", f"checkpoint={run}"]
-    command += ["prompt='winnow'", "tokens=5", "device=cpu"]
+    prompt = "winnow, it's ${grain}"
+    command += [f"prompt={prompt}", "tokens=5", "device=cpu"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     out = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
-    config = told(run, prompt="winnow", tokens=5, temperature=0.0)
-    assert out.stdout == "winnow" + "".join(generate_text(config)) + "\n"
+    config = told(run, prompt=prompt, tokens=5, temperature=0.0)
+    assert out.stdout == prompt + "".join(generate_text(config)) + "\n"
     assert os.listdir(tmp_path) == []
+
+
+GRAMMAR = st.sampled_from("\\'\"${}, =()[]:%#\n\tab")
+
+
+@given(st.text(GRAMMAR | st.characters(exclude_categories=["Cs"]), max_size=12))
+@settings(max_examples=200, deadline=None)
+def test_a_prompt_is_taken_as_it_stands(text):
+    with hydra.initialize("../conf", version_base="1.3"):
+        config = hydra.compose("generate", [literal(f"prompt={text}"), "checkpoint=x"])
+    assert OmegaConf.to_object(config).prompt == text
+
+
+def test_nothing_is_printed_of_a_model_that_is_not_there(tmp_path):
+    """It is loaded when the text is asked for, not when the first piece of it is."""
+    with pytest.raises(ValueError, match="holds no checkpoint"):
+        generate_text(told(tmp_path))
 
 
 @pytest.mark.parametrize(

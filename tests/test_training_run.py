@@ -5,6 +5,7 @@ import json
 import math
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -309,6 +310,10 @@ def test_a_corpus_that_changed_is_refused(corpus, tmp_path):
     shard.write_bytes(data)
     with pytest.raises(ValueError, match="has changed since it was made"):
         train(tmp_path / "corpus", tmp_path / "run")
+    # Nor does a run that has begun go on with it.
+    train(corpus, tmp_path / "run", "train.tokens=128")
+    with pytest.raises(ValueError, match="has changed since it was made"):
+        train(tmp_path / "corpus", tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -320,7 +325,7 @@ def test_a_corpus_that_changed_is_refused(corpus, tmp_path):
         (["train.micro_rows=3"], "must divide"),
         (["model.heads=3"], "must be the width"),
         (["train.device=cuda"], "no CUDA device"),
-        (["train.device=gpu"], "train.device=gpu"),
+        (["train.device=gpu"], "device=gpu"),
         (["train.tokens=0"], "train.tokens must be at least 1"),
         (["checkpoint.keep=1"], "checkpoint.keep"),
         (["+data.mixture={web:1}"], "does not name"),
@@ -382,6 +387,43 @@ def test_tensorboard_shows_the_same_numbers(corpus, tmp_path):
     shown = [event.value for event in events.Scalars("loss")]
     assert shown == pytest.approx([row["loss"] for row in rows(tmp_path)])
     assert "heldout/web" in events.Tags()["scalars"]
+
+
+def test_tensorboard_shows_each_step_once_after_a_kill(tmp_path, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder = tmp_path / "tensorboard"
+    first = metrics_log.EventFile(str(folder), 0)
+    for step in range(1, 8):
+        first.write(step, {"loss": float(step)})
+    first.close()
+    (path,) = folder.iterdir()
+    path.write_bytes(path.read_bytes()[:-3])
+    monkeypatch.setattr(metrics_log.time, "time", lambda: 4e9)  # another second: another name
+    second = metrics_log.EventFile(str(folder), 4)
+    for step in range(5, 9):
+        second.write(step, {"loss": -float(step)})
+    second.close()
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    shown = [(event.step, event.value) for event in events.Scalars("loss")]
+    assert shown == [(step, step if step < 5 else -step) for step in range(1, 9)]
+
+
+@pytest.mark.parametrize(("tensorboard", "name"), [(True, "events.out.tfev"), (False, "metrics")])
+def test_a_full_disk_is_named_with_the_file(tmp_path, tensorboard, name):
+    """A limit on the size of files, since a full disk takes a file system of one's own."""
+    log = metrics_log.MetricsLog(str(tmp_path), 0, tensorboard)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    size = 5000  # the file for TensorBoard is the first to be larger
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limit[1]))
+    try:
+        with pytest.raises(OSError, match=name):
+            for step in range(1, 1000):
+                log.write({"step": step, "loss": 1.0})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        log.close()
 
 
 def test_the_checkpoint_names_what_it_needs(undisturbed):

@@ -1,0 +1,107 @@
+"""Command lines: settings that are not there, errors and interruptions end without a traceback."""
+
+import errno
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from training_runs import composed
+
+from model import command_line
+
+ROOT = Path(__file__).parent.parent
+GIVEN = ("data.corpus=corpus", "data.arm=filtered", "output=run")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("+train.batch_row=2", "no setting train.batch_row: did you mean train.batch_rows?"),
+        ("+model.capacity=2", "did you mean model.capacity_factor?"),
+        ("+qqq=1", "no setting qqq: there are model, data, "),
+        ("train.tokens=???", "train.tokens missing: give it as train.tokens=VALUE"),
+        ("model.capacity_factor=0.5", "capacity_factor=0.5 leaves fewer slots than tokens"),
+    ],
+)
+def test_settings_that_are_unknown_missing_or_impossible(change, said):
+    """Hydra itself advises to write an unknown one with ``+``, and then says no more of it."""
+    with pytest.raises(ValueError, match=re.escape(said)):
+        command_line.checked(composed(*GIVEN, change))
+
+
+def test_a_mixture_names_its_own_keys():
+    checked = command_line.checked(composed(*GIVEN, "+data.mixture={web: 1, any: 2}"))
+    assert checked.data.mixture == {"web": 1.0, "any": 2.0}
+
+
+class ExpectedError(Exception):
+    pass
+
+
+def ends(error, capsys):
+    """What a command that meets this error leaves: its exit code and last words."""
+
+    def act(_):
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        command_line.run(act, composed(*GIVEN), ExpectedError)
+    return end.value.code, capsys.readouterr().err
+
+
+def test_what_a_user_can_mend_is_one_line(capsys, monkeypatch):
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    assert ends(ValueError("no"), capsys) == (1, "error: no\n")
+    assert ends(ExpectedError("never"), capsys) == (1, "error: never\n")
+    full = OSError(errno.ENOSPC, "No space left on device", "run/file")
+    code, said = ends(full, capsys)
+    assert code == 1
+    assert said.endswith("'run/file': make room and run the same command again\n")
+    with pytest.raises(AssertionError):
+        ends(AssertionError("a defect"), capsys)
+
+
+def test_torchrun_is_told(capsys, monkeypatch, tmp_path):
+    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    ends(ValueError("no"), capsys)
+    failure = ProcessFailure(0, os.getpid(), 1, str(tmp_path / "error.json"))
+    assert failure.message == "error: no"
+    assert abs(failure.timestamp - time.time()) < 60
+    assert json.loads((tmp_path / "error.json").read_text())["message"] == "error: no"
+
+
+WAITS = """
+import time
+from omegaconf import OmegaConf
+from model import command_line
+
+def act(_):
+    try:
+        print("begun", flush=True)
+        time.sleep(60)
+    finally:
+        print("tidied", flush=True)
+
+command_line.run(act, OmegaConf.create())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_interruption_tidies_up_and_is_no_traceback(number):
+    command = [sys.executable, "-c", WAITS]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=ROOT, **pipes) as process:
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    assert (out, err) == ("tidied\n", "interrupted\n")
+    assert process.returncode == 128 + number
