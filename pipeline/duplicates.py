@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pipeline import progress
 from pipeline.records import Task
 
 
@@ -56,12 +57,14 @@ def id_hashes(keys: pa.Table, buckets: int) -> Iterator[tuple[int, bytes]]:
 
 def count_repeats(bucket: Iterable[bytes]) -> int:
     """How many of the hashes in one bucket were there before."""
+    progress.beat()
     hashes = np.frombuffer(b"".join(bucket), np.uint64)
     return len(hashes) - len(np.unique(hashes))
 
 
 def repeats(bucket: Iterable[Keys]) -> Iterator[tuple[Keys, npt.NDArray[np.int64]]]:
     """Per task of one bucket, the rows (int64, ascending) whose hash an earlier document has."""
+    progress.beat()
     parts = sorted(bucket, key=lambda part: part.order)
     hashes = np.concatenate([part.hashes for part in parts])
     _, first = np.unique(hashes, return_index=True)

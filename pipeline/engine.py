@@ -6,6 +6,7 @@ import importlib
 import logging
 import os
 import re
+import signal
 import sys
 import threading
 import traceback
@@ -174,6 +175,7 @@ def _embedded_runner(options: PipelineOptions, folder: str) -> FnApiRunner:
 def exit_clearly(main: Callable[[Sequence[str]], None]) -> None:
     """Run a command line: what the user can mend is one line on standard error and exit code 1."""
     logging.basicConfig(level=logging.WARNING, force=True, format="%(levelname)s %(message)s")
+    signal.signal(signal.SIGTSTP, progress.suspend)
     code = 1
     try:
         main(sys.argv[1:])

@@ -126,6 +126,8 @@ class Watch:
         It is part of the work folder, and gone with that, or a temporary one.
         """
         with contextlib.ExitStack() as stack:
+            stack.callback(faulthandler.cancel_dump_traceback_later)
+            self._set_alarm()
             if self._folder is None:
                 temporary = tempfile.TemporaryDirectory(prefix="winnow-")
                 self._folder = stack.enter_context(temporary)
@@ -134,9 +136,6 @@ class Watch:
                 os.makedirs(self._folder)
             leave_in(self._folder)
             stack.callback(leave_in, None)
-            stack.callback(signal.signal, signal.SIGTSTP, signal.signal(signal.SIGTSTP, _suspend))
-            stack.callback(faulthandler.cancel_dump_traceback_later)
-            self._set_alarm()
             if sys.stderr.isatty():
                 stack.callback(sys.stderr.write, "\r\x1b[K")
             yield self._folder
@@ -166,7 +165,8 @@ class Watch:
     def _set_alarm(self) -> None:
         """End the process, and show where each thread is, unless this is called again in time.
 
-        For there is no further look when something in C holds Python's lock for good.
+        For there is no further look when something in C holds Python's lock for good, or the disk
+        that is looked at does not answer.
         """
         faulthandler.dump_traceback_later(2 * 60 * self._stall_minutes, exit=True, file=2)
 
@@ -207,8 +207,8 @@ class Watch:
             sys.stderr.flush()
 
 
-def _suspend(*_: object) -> None:
-    """Stop, as Ctrl-Z asks for, without a clock that goes on."""
+def suspend(*_: object) -> None:
+    """Stop this process, as Ctrl-Z asks for, without the alarm of a watch going on meanwhile."""
     faulthandler.cancel_dump_traceback_later()
     os.kill(os.getpid(), signal.SIGSTOP)
 

@@ -1,5 +1,7 @@
 """How the pipeline uses Beam: its embedded runner with threads, around its faults."""
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -47,21 +49,31 @@ def test_all_cores_are_used_unless_told_otherwise(monkeypatch):
     assert engine.options(["--direct_num_workers=3"]).get_all_options()["direct_num_workers"] == 3
 
 
-HANGS = """
-import ctypes, sys
+COMMAND = """
+import ctypes, time
 import apache_beam as beam
 from pipeline import engine, progress
 
-def hang(_):
+def hang(library):
     with progress.working_on("web/7.jsonl"):
-        ctypes.{library}(None).pause()
+        library(None).pause()
+
+def slow():
+    for _ in range(20):
+        time.sleep(0.2)
+        progress.beat()
 
 def main(flags):
-    build = lambda pipeline: pipeline | beam.Create([0]) | beam.Map(hang)
+    build = lambda pipeline: pipeline | beam.Create([0]) | beam.Map(lambda _: {work})
     engine.run(engine.options(flags), build, progress.Watch(None, 0, 0.1))
 
 engine.exit_clearly(main)
 """
+
+
+def start(work):
+    command = [sys.executable, "-c", COMMAND.format(work=work), "--direct_num_workers=2"]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.parametrize(
@@ -72,14 +84,21 @@ engine.exit_clearly(main)
     ],
 )
 def test_a_thread_that_hangs_ends_the_run(library, message):
-    done = subprocess.run(
-        [sys.executable, "-c", HANGS.format(library=library), "--direct_num_workers=2"],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 1
-    assert message in done.stderr
+    with start(f"hang(ctypes.{library})") as process:
+        _, said = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert message in said
+
+
+def test_a_run_that_is_suspended_goes_on_however_long_it_was():
+    with start("slow()") as process:
+        time.sleep(3)
+        process.send_signal(signal.SIGTSTP)
+        time.sleep(14)  # more than twice as long as nothing may move
+        assert os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOHANG)
+        process.send_signal(signal.SIGCONT)
+        _, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
 
 
 def test_a_run_that_is_slow_but_moves_goes_on():
