@@ -19,10 +19,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from numba import njit, types
-from numba.extending import overload
+from numba import njit
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
+
+from model.cpu_numbers import (
+    GELU_CUBE,
+    GELU_SLOPE,
+    LEAST,
+    MINUS_INFINITY,
+    ONE,
+    ZERO,
+    exp,
+    gelu_share,
+    load,
+    ordered,
+    store,
+    unordered,
+)
 
 Array = npt.NDArray[Any]
 
@@ -30,19 +44,6 @@ Array = npt.NDArray[Any]
 _compiled = njit(
     nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"}
 )
-_exact = njit(nogil=True, cache=True, fastmath={"contract"})
-
-_LOG2_E = np.float32(1 / np.log(2))
-_LN2_HIGH = np.float32(0.693359375)  # 9 bits: its product with a small integer is exact
-_LN2_LOW = np.float32(np.log(2) - 0.693359375)
-_HALF, _ONE = np.float32(0.5), np.float32(1.0)
-_C2, _C3, _C4, _C5, _C6 = (np.float32(1 / x) for x in (2, 6, 24, 120, 720))
-_GELU_SLOPE, _GELU_CUBE = np.float32(2 * np.sqrt(2 / np.pi)), np.float32(0.044715)
-_SHIFT, _ROUND = np.uint32(16), np.uint32(0x7FFF)
-_SIGN, _MANTISSA, _BIAS = np.int32(31), np.int32(23), np.int32(127)
-_REST = np.int32(0x7FFFFFFF)
-_LEAST = np.int32(-0x80000000)
-_MINUS_INFINITY, _ZERO = np.float32(-np.inf), np.float32(0.0)
 
 
 def biased_softmax_(
@@ -83,21 +84,21 @@ def _biased_softmax(
             row = logits[pair, query]
             bias = line[pair % heads, keys - end :]
             own = segments_q[pair // heads, query]
-            top = _LEAST
+            top = LEAST
             for k in range(end):
-                x = _load(row[k]) + bias[k]
-                x = x if segments[k] == own else _MINUS_INFINITY
+                x = load(row[k]) + bias[k]
+                x = x if segments[k] == own else MINUS_INFINITY
                 work[k] = x
-                top = np.int32(max(top, _ordered(x)))
-            highest = _unordered(top)
-            total = _ZERO
+                top = np.int32(max(top, ordered(x)))
+            highest = unordered(top)
+            total = ZERO
             for k in range(end):
-                x = _exp(work[k] - highest)
+                x = exp(work[k] - highest)
                 work[k] = x
                 total += x
-            scale = _ONE / total
+            scale = ONE / total
             for k in range(end):
-                row[k] = _store(work[k] * scale, row[k])
+                row[k] = store(work[k] * scale, row[k])
             for k in range(end, keys):
                 row[k] = 0
 
@@ -126,13 +127,13 @@ def _biased_softmax_backward(
             end = keys - queries + query + 1
             weight, grad = weights[pair, query], grads[pair, query]
             of_line = grad_line[pair, keys - end :]
-            inner = _ZERO
+            inner = ZERO
             for k in range(end):
-                inner += _load(weight[k]) * _load(grad[k])
+                inner += load(weight[k]) * load(grad[k])
             for k in range(end):
-                x = _load(weight[k]) * (_load(grad[k]) - inner)
+                x = load(weight[k]) * (load(grad[k]) - inner)
                 of_line[k] += x
-                grad[k] = _store(x, grad[k])
+                grad[k] = store(x, grad[k])
             for k in range(end, keys):
                 grad[k] = 0
 
@@ -179,16 +180,16 @@ def _cross_entropy(
             if with_gradient:
                 row[:] = 0
             continue
-        top = _LEAST
+        top = LEAST
         for v in range(size):
-            x = _load(row[v]) * scale
+            x = load(row[v]) * scale
             work[v] = x
-            top = np.int32(max(top, _ordered(x)))
-        highest = _unordered(top)
+            top = np.int32(max(top, ordered(x)))
+        highest = unordered(top)
         picked = work[target] - highest
-        total = _ZERO
+        total = ZERO
         for v in range(size):
-            x = _exp(work[v] - highest)
+            x = exp(work[v] - highest)
             work[v] = x
             total += x
         log_total = np.float32(np.log(total))
@@ -196,11 +197,11 @@ def _cross_entropy(
         logsumexps[t] = highest + log_total
         if with_gradient:
             # softmax * (1 + 2 * coefficient * logsumexp) - [target], times the scale.
-            more = _ONE + np.float32(2) * z_coefficient * logsumexps[t]
+            more = ONE + np.float32(2) * z_coefficient * logsumexps[t]
             factor = scale * more / total
             work[target] -= total / more
             for v in range(size):
-                row[v] = _store(work[v] * factor, row[v])
+                row[v] = store(work[v] * factor, row[v])
 
 
 def rms_norm(x_TW: Tensor, scale_W: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
@@ -232,13 +233,13 @@ def _rms_norm(
     width = xs.shape[1]
     for t in range(start, stop):
         x, y = xs[t], ys[t]
-        total = _ZERO
+        total = ZERO
         for w in range(width):
-            total += _load(x[w]) * _load(x[w])
-        inverse = _ONE / np.sqrt(total / np.float32(width) + epsilon)
+            total += load(x[w]) * load(x[w])
+        inverse = ONE / np.sqrt(total / np.float32(width) + epsilon)
         inverses[t] = inverse
         for w in range(width):
-            y[w] = _store(_load(x[w]) * inverse * scale[w], y[w])
+            y[w] = store(load(x[w]) * inverse * scale[w], y[w])
 
 
 PART = 64
@@ -281,14 +282,14 @@ def _rms_norm_backward(
         of_scale = grad_scales[part]
         for t in range(part * PART, min((part + 1) * PART, len(xs))):
             x, grad, grad_x, inverse = xs[t], grads[t], grad_xs[t], inverses[t]
-            inner = _ZERO
+            inner = ZERO
             for w in range(width):
-                inner += _load(grad[w]) * scale[w] * _load(x[w])
+                inner += load(grad[w]) * scale[w] * load(x[w])
             inner *= inverse * inverse / np.float32(width)
             for w in range(width):
-                g, v = _load(grad[w]), _load(x[w])
+                g, v = load(grad[w]), load(x[w])
                 of_scale[w] += g * v * inverse
-                grad_x[w] = _store((g * scale[w] - v * inner) * inverse, grad_x[w])
+                grad_x[w] = store((g * scale[w] - v * inner) * inverse, grad_x[w])
 
 
 def geglu(gate_TW: Tensor, up_TW: Tensor) -> Tensor:
@@ -310,8 +311,8 @@ def _geglu(start: int, stop: int, gates: Array, ups: Array, ys: Array) -> None:
     for t in range(start, stop):
         gate, up, y = gates[t], ups[t], ys[t]
         for w in range(len(gate)):
-            x = _load(gate[w])
-            y[w] = _store(x * _gelu_share(x) * _load(up[w]), y[w])
+            x = load(gate[w])
+            y[w] = store(x * gelu_share(x) * load(up[w]), y[w])
 
 
 def geglu_backward(grad_TW: Tensor, gate_TW: Tensor, up_TW: Tensor) -> tuple[Tensor, Tensor]:
@@ -343,12 +344,12 @@ def _geglu_backward(
     for t in range(start, stop):
         grad, gate, up, grad_gate, grad_up = grads[t], gates[t], ups[t], grad_gates[t], grad_ups[t]
         for w in range(len(gate)):
-            x, g = _load(gate[w]), _load(grad[w])
-            share = _gelu_share(x)
-            inner = _GELU_SLOPE * (_ONE + np.float32(3) * _GELU_CUBE * x * x)
-            slope = share + x * share * (_ONE - share) * inner
-            grad_up[w] = _store(g * x * share, grad_up[w])
-            grad_gate[w] = _store(g * _load(up[w]) * slope, grad_gate[w])
+            x, g = load(gate[w]), load(grad[w])
+            share = gelu_share(x)
+            inner = GELU_SLOPE * (ONE + np.float32(3) * GELU_CUBE * x * x)
+            slope = share + x * share * (ONE - share) * inner
+            grad_up[w] = store(g * x * share, grad_up[w])
+            grad_gate[w] = store(g * load(up[w]) * slope, grad_gate[w])
 
 
 def fit(x: Tensor) -> bool:
@@ -377,61 +378,3 @@ def _in_threads(kernel: Callable[..., None], count: int, *arguments: Any) -> Non
 def _pool(threads: int, process: int) -> ThreadPoolExecutor:
     """Kept, for threads take long to start; but a fork has none."""
     return ThreadPoolExecutor(threads)
-
-
-def _load(number: Any) -> Any:
-    """A float32 from what an array holds."""
-
-
-def _store(x: Any, like: Any) -> Any:
-    """What an array of such numbers holds of a float32; bfloat16 is rounded to the nearest."""
-
-
-@overload(_load, inline="always")
-def _load_typed(number):  # type: ignore[no-untyped-def]
-    if number == types.uint16:
-        return lambda number: np.uint32(np.uint32(number) << _SHIFT).view(np.float32)
-    return lambda number: number
-
-
-@overload(_store, inline="always")
-def _store_typed(x, like):  # type: ignore[no-untyped-def]
-    if like == types.uint16:
-        return lambda x, like: _rounded(x)
-    return lambda x, like: x
-
-
-@_exact
-def _rounded(x: np.float32) -> np.uint16:
-    bits = np.float32(x).view(np.uint32)
-    return np.uint16((bits + _ROUND + ((bits >> _SHIFT) & np.uint32(1))) >> _SHIFT)
-
-
-@_exact
-def _ordered(x: np.float32) -> np.int32:
-    """An int32 that is ordered as float32 are, NaN above all: compilers make vectors of its max."""
-    bits = np.float32(x).view(np.int32)
-    return np.int32(bits ^ np.int32((bits >> _SIGN) & _REST))
-
-
-@_exact
-def _unordered(bits: np.int32) -> np.float32:
-    return np.int32(bits ^ np.int32((bits >> _SIGN) & _REST)).view(np.float32)
-
-
-@_exact
-def _exp(x: np.float32) -> np.float32:
-    """The exponential of x <= 0 to some units in the last place; 0 where it is no normal number."""
-    power = np.float32(np.floor(x * _LOG2_E + _HALF))
-    x = (x - power * _LN2_HIGH) - power * _LN2_LOW
-    y = _ONE + x * (_ONE + x * (_C2 + x * (_C3 + x * (_C4 + x * (_C5 + x * _C6)))))
-    y = y * np.int32((np.int32(power) + _BIAS) << _MANTISSA).view(np.float32)
-    return _ZERO if power < np.float32(-126) else y  # NaN stays
-
-
-@_exact
-def _gelu_share(x: np.float32) -> np.float32:
-    """What the approximate GELU keeps of x: (1 + tanh(u)) / 2 = 1 / (1 + exp(-2 u))."""
-    u = _GELU_SLOPE * (x + _GELU_CUBE * x * x * x)
-    small = _exp(-np.abs(u))
-    return (_ONE if u > _ZERO else small) / (_ONE + small)
