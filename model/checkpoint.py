@@ -169,7 +169,8 @@ def newest(folder: str) -> Checkpoint | None:
         try:
             return verify(path)
         except DamagedError as error:
-            print(f"{error}; trying the one before it", file=sys.stderr)
+            if _is_first():
+                print(f"{error}; trying the one before it", file=sys.stderr)
     if paths:
         raise ValueError(
             f"every checkpoint in {folder} is damaged: delete the folder to train from the start"

@@ -41,7 +41,7 @@ class ExportConfig:
 
 
 def export(config: ExportConfig) -> None:
-    """Write the folder; ``config.json`` comes last.
+    """Write the folder; ``config.json`` comes last. Nothing is left if that fails.
 
     Raises:
         ValueError: there is no such model, or the output is not empty.
@@ -49,6 +49,14 @@ def export(config: ExportConfig) -> None:
     if os.path.isdir(config.output) and os.listdir(config.output):
         raise ValueError(f"{config.output} is not empty: choose another output")
     loaded = trained.load(config.checkpoint, torch.device("cpu"), torch.float32)
+    try:
+        _write(config, loaded)
+    except BaseException:
+        shutil.rmtree(config.output, ignore_errors=True)
+        raise
+
+
+def _write(config: ExportConfig, loaded: Trained) -> None:
     weights = {f"glam.{name}": p.detach() for name, p in loaded.model.named_parameters()}
     with files.open_output(os.path.join(config.output, trained.WEIGHTS)) as file:
         file.write(save(weights, metadata={"format": "pt"}))

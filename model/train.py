@@ -134,6 +134,7 @@ class Run:
         self.corpus = corpus
         self.checkpoints = os.path.join(config.output, checkpoint.FOLDER)
         self.progress = Progress()
+        self.saved_step = 0
         data, train = config.data, config.train
         self.device = parallel.join(hardware.find_device(train.device))
         self.stream = TokenStream(
@@ -198,6 +199,7 @@ class Run:
         self.stream.load_state_dict(found.state["stream"])
         self.load(found)
         self.progress = Progress(**found.state["progress"])
+        self.saved_step = self.progress.step
 
     def load(self, found: Checkpoint) -> None:
         """Take weights and optimizer from a checkpoint."""
@@ -311,6 +313,7 @@ class Run:
         content = checkpoint.tensors(self.model, self.optimizer)
         checkpoint.save(self.checkpoints, self.progress.step, content, state)
         checkpoint.prune(self.checkpoints, self.config.checkpoint.keep)
+        self.saved_step = self.progress.step
 
     def held_out(self, limit_bytes: int | None) -> dict[str, HeldOut]:
         """The held-out documents to evaluate on, by source."""
@@ -363,6 +366,8 @@ class Run:
                 return outcome
         if not optim.finite(self.model):
             raise TrainingFailedError("the last updates made the weights infinite or undefined")
+        if self.saved_step < progress.step:
+            self.save()  # before the evaluation, so that only that is lost if it can't be written
         begun = time.perf_counter()
         sets = self.held_out(config.evaluate.final_bytes)
         table = evaluation.held_out_table(self.model, self.corpus, sets)
@@ -374,7 +379,6 @@ class Run:
                 pa.ipc.new_file(file, table.schema) as writer,
             ):
                 writer.write_table(table)
-        self.save()
         consumed = self.consumed()
         tokens = progress.step * config.step_tokens
         outcome = Outcome(

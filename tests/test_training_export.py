@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from training_runs import corpus_folder, train
 
-from model import trained
+from model import files, trained
 from model.export import ExportConfig, export
 from model.generate import generate
 
@@ -106,6 +106,18 @@ def test_a_full_folder_and_an_unfinished_export_are_refused(folders, tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"")
     with pytest.raises(ValueError, match="no finished export"):
         trained.load(str(tmp_path), CPU, torch.float32)
+
+
+def test_a_failed_export_leaves_nothing(folders, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as context:
+        context.setattr(files, "write_json", full)
+        with pytest.raises(OSError, match="No space left"):
+            export(ExportConfig(str(folders[0]), str(tmp_path / "new")))
+    assert not (tmp_path / "new").exists()
+    export(ExportConfig(str(folders[0]), str(tmp_path / "new")))
 
 
 def test_a_damaged_export_is_refused(folders, tmp_path):

@@ -126,6 +126,23 @@ def test_a_finished_run_is_not_run_again(undisturbed, corpus, monkeypatch):
     assert train(corpus, output) == outcome
 
 
+def test_an_evaluation_that_cannot_be_written_costs_no_step(
+    undisturbed, corpus, tmp_path, monkeypatch
+):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as context:
+        context.setattr(pa.ipc, "new_file", full)
+        with pytest.raises(OSError, match=r"No space left on device: .*heldout\.arrow"):
+            train(corpus, tmp_path / "run", "checkpoint.every=1000")
+        assert os.listdir(tmp_path / "run" / "checkpoints") == ["step_000000008"]
+        assert not list((tmp_path / "run").glob(f"{files.TEMPORARY}*"))
+    monkeypatch.setattr(Run, "step", None)
+    train(corpus, tmp_path / "run")
+    assert_same_run(tmp_path / "run", undisturbed[0])
+
+
 def test_two_runs_into_one_folder_at_once_are_refused(corpus, tmp_path):
     with files.lock(tmp_path), pytest.raises(ValueError, match="another process is writing to"):
         train(corpus, tmp_path)
