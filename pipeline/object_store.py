@@ -32,6 +32,19 @@ twice as many each time, as long as reading goes straight on."""
 
 _OPTIONS = "WINNOW_BEAM_OPTIONS"
 
+_NO_SECRETS = (
+    "s3_endpoint_url",
+    "s3_region_name",
+    "s3_api_version",
+    "s3_verify",
+    "s3_disable_ssl",
+    "project",
+    "no_auth",
+    "impersonate_service_account",
+    "gcp_oauth_scopes",
+)
+"""The options that travel with a pipeline's steps. Keys and tokens do not."""
+
 
 @dataclass(frozen=True)
 class Stat:
@@ -78,6 +91,34 @@ def configure(options: PipelineOptions) -> None:
     _bucket.cache_clear()
 
 
+def shared_options() -> dict[str, Any]:
+    """How this process reaches stores, without secrets, for :func:`reach` on other machines."""
+    options = _options().get_all_options(drop_default=True)
+    return {name: options[name] for name in _NO_SECRETS if name in options}
+
+
+def reach(shared: dict[str, Any]) -> None:
+    """Use another process's options, unless this one has some itself.
+
+    Workers that somebody has started by hand (``worker_pool_main``) have none: Beam gives them the
+    steps of the pipeline and nothing else. Their credentials are their machine's.
+    """
+    global _shared
+    if shared != _shared:
+        _shared = shared
+        _bucket.cache_clear()
+
+
+_shared: dict[str, Any] = {}
+
+
+def _options() -> PipelineOptions:
+    if _OPTIONS in os.environ:
+        return PipelineOptions.from_dictionary(json.loads(os.environ[_OPTIONS]))
+    # The only place where Beam keeps what a worker was started with.
+    return FileSystems._pipeline_options or PipelineOptions.from_dictionary(_shared)
+
+
 def locate(path: str) -> tuple[Bucket, str]:
     """Bucket and key of ``s3://bucket/key`` or ``gs://bucket/key``.
 
@@ -93,10 +134,7 @@ def locate(path: str) -> tuple[Bucket, str]:
 
 @functools.cache
 def _bucket(scheme: str, name: str) -> Bucket:
-    if _OPTIONS in os.environ:
-        options = PipelineOptions.from_dictionary(json.loads(os.environ[_OPTIONS]))
-    else:  # the only place where Beam keeps what a worker was started with
-        options = FileSystems._pipeline_options or PipelineOptions([])
+    options = _options()
     try:
         match scheme:
             case "s3":

@@ -28,6 +28,16 @@ def configure(options: Any) -> None:
     _objects().configure(options)
 
 
+def shared_options() -> dict[str, Any]:
+    """How this process reaches object stores, but for secrets."""
+    return cast(dict[str, Any], _objects().shared_options())
+
+
+def reach(shared: dict[str, Any]) -> None:
+    """Reach object stores as the process that these options are from, unless told otherwise."""
+    _objects().reach(shared)
+
+
 def scheme(path: str) -> str | None:
     """The scheme of ``path`` (``gs``, ``s3``, ``hf``, …), or None for a local path."""
     match = _SCHEME.match(path)

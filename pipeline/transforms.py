@@ -8,8 +8,8 @@ left out. Every element is a task or its record: a kilobyte. Statistics stay in 
 
 import functools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, ParamSpec, TypeVar
 
 import apache_beam as beam
 import numpy as np
@@ -23,6 +23,9 @@ from pipeline.config import Decision
 from pipeline.decision import Rule
 from pipeline.process import Job, Sink, decide_task, run_task
 from pipeline.records import Record, Task
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def build(
@@ -45,7 +48,7 @@ def build(
     scored = (
         pipeline
         | "Work" >> beam.Create([sink.work])
-        | "Tasks" >> beam.FlatMap(records.load_tasks).with_output_types(Task)
+        | "Tasks" >> beam.FlatMap(_reaching(records.load_tasks)).with_output_types(Task)
         | "SpreadTasks" >> beam.ptransform_fn(_spread)()
         | "ScoreTasks" >> beam.ParDo(ScoreTask(job, rule, staged))
     )
@@ -74,13 +77,25 @@ def build_decide(
     scored = (
         pipeline
         | "Folder" >> beam.Create([folder])
-        | "Records" >> beam.FlatMap(manifest.read_records).with_output_types(Record)
+        | "Records" >> beam.FlatMap(_reaching(manifest.read_records)).with_output_types(Record)
     )
     used = scored | "Solve" >> Solve(decision, shards_in)
     none = pipeline | "NoDuplicates" >> beam.Create([]).with_output_types(tuple[str, Any])
     decided = decide(scored, none, used, sink, shards_in)
     count = pipeline | "DuplicateIds" >> beam.Create([duplicate_ids])
     write(decided, used, count, sink, n_tasks, about)
+
+
+def _reaching(function: Callable[P, R]) -> Callable[P, R]:
+    """The same function; a worker that calls it reaches object stores as this process does."""
+    stores = storage.shared_options()
+
+    @functools.wraps(function)
+    def call(*arguments: P.args, **named: P.kwargs) -> R:
+        storage.reach(stores)
+        return function(*arguments, **named)
+
+    return call
 
 
 def _spread(tasks: beam.PCollection) -> beam.PCollection:
@@ -98,6 +113,7 @@ class _Counting(beam.DoFn):
 
     def __init__(self, stage: str) -> None:
         self._stage = stage
+        self._stores = storage.shared_options()
         self._documents = Metrics.counter(stage, "documents")
         self._bytes = Metrics.counter(stage, "bytes")
         self._kept = Metrics.counter(stage, "kept")
@@ -105,6 +121,10 @@ class _Counting(beam.DoFn):
         self._tasks = Metrics.counter(stage, "tasks")
         self._batch_documents = Metrics.distribution(stage, "batch_documents")
         self._batch_bytes = Metrics.distribution(stage, "batch_bytes")
+
+    def setup(self) -> None:
+        """Reach stores as the driver does."""
+        storage.reach(self._stores)
 
     def _count(self, batch: pa.RecordBatch, input_bytes: int) -> None:
         documents = len(batch)
@@ -195,7 +215,7 @@ class Solve(beam.PTransform):
             return scored.pipeline | beam.Create([known])
         return (
             scored
-            | "Sketch" >> beam.Map(sketch_task, self._folder, decision)
+            | "Sketch" >> beam.Map(_reaching(sketch_task), self._folder, decision)
             | "Sum" >> beam.CombineGlobally(_sum_sketches)
             | "Solve" >> beam.Map(lambda total: decision.solve(total))
         )
@@ -233,8 +253,10 @@ class FindDuplicates(beam.PTransform):
             scored
             | "Keys"
             >> beam.FlatMap(
-                lambda record: duplicates.content_keys(
-                    record.task, records.load_keys(work, record.task), buckets
+                _reaching(
+                    lambda record: duplicates.content_keys(
+                        record.task, records.load_keys(work, record.task), buckets
+                    )
                 )
             )
             | "Meet" >> beam.GroupByKey()
@@ -264,7 +286,11 @@ class CountDuplicateIds(beam.PTransform):
             scored
             | "Hashes"
             >> beam.FlatMap(
-                lambda record: duplicates.id_hashes(records.load_keys(work, record.task), buckets)
+                _reaching(
+                    lambda record: duplicates.id_hashes(
+                        records.load_keys(work, record.task), buckets
+                    )
+                )
             ).with_output_types(tuple[int, bytes])
             | "Meet" >> beam.GroupByKey()
             | "Count" >> beam.Map(lambda bucket: duplicates.count_repeats(bucket[1]))
@@ -290,11 +316,11 @@ def write(
         decided
         | "Group" >> beam.Map(lambda record: (record.task.order // together, record))
         | "Groups" >> beam.GroupByKey()
-        | "MergeStatistics" >> beam.Map(merge_statistics, sink.work)
+        | "MergeStatistics" >> beam.Map(_reaching(merge_statistics), sink.work)
         | "AllGroups" >> beam.combiners.ToList()
         | "WriteOutput"
         >> beam.Map(
-            _write_output,
+            _reaching(_write_output),
             sink.output,
             about,
             beam.pvalue.AsSingleton(rule),

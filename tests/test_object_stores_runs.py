@@ -1,9 +1,12 @@
 """Whole runs on S3 and Google Cloud Storage: as on a local disk, through kills and faults."""
 
+import base64
+import bz2
 import contextlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -12,11 +15,24 @@ import uuid
 from pathlib import Path
 
 import pytest
+from apache_beam import Pipeline
 from apache_beam.options.pipeline_options import PipelineOptions
 from corpora import documents, fingerprints, write_classifier, write_jsonl
+from engines_services import job_service, started, worker_pool
 from store_servers import Faulty, at_random, flags, serving
 
-from pipeline import decide, lease, object_store, report, run, storage, store_gcs, store_s3
+from pipeline import (
+    decide,
+    lease,
+    object_store,
+    report,
+    run,
+    storage,
+    store_gcs,
+    store_s3,
+    transforms,
+)
+from pipeline.config import load
 
 TRIALS = int(os.environ.get("STORE_TRIALS", "1"))
 """How often a run is killed or served by a faulty store: STORE_TRIALS=50 pytest tests/… tries all
@@ -247,3 +263,56 @@ def test_two_runs_into_one_output(here, store, command, tmp_path, monkeypatch):
         bucket, key = object_store.locate(f"{output}/.lock")
         assert bucket.stat(key) is None
     same(output, here / "scored", tmp_path / "scored")
+
+
+def secretive(scheme, port, setenv):
+    """As :func:`flags`, with what is secret in variables."""
+    secrets = ("--s3_access_key_id", "--s3_secret_access_key")
+    return [flag for flag in flags(scheme, port, setenv) if not flag.startswith(secrets)]
+
+
+@pytest.mark.parametrize("store", ["s3"], indirect=True)
+def test_workers_started_by_hand_learn_from_the_steps_where_the_store_is(
+    here, store, tmp_path, monkeypatch
+):
+    """All that they have themselves is the key, as they would from their machine's role."""
+    monkeypatch.delenv("WINNOW_BEAM_OPTIONS")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("AWS")}
+    keys = {"AWS_ACCESS_KEY_ID": "AKIDFORTESTS", "AWS_SECRET_ACCESS_KEY": "notasecret"}
+    for name, value in keys.items():
+        monkeypatch.setenv(name, value)
+    beam = secretive(*store, monkeypatch.setenv)
+    output = f"s3://bucket/{uuid.uuid4().hex}"
+    log = tmp_path / "pool" / "log.txt"
+    log.parent.mkdir()
+    with job_service() as jobs, worker_pool(log, env=environment | keys) as pool:
+        external = [
+            "--runner=PortableRunner",
+            f"--job_endpoint={jobs}",
+            "--environment_type=EXTERNAL",
+            f"--environment_config={pool}",
+        ]
+        run.main([*inputs("s3://bucket/in"), *RULE, *beam, *external, f"--output={output}"])
+        assert started(log) == 2
+    same(output, here / "scored", tmp_path / "scored")
+
+
+def _unpack(code):
+    """Beam's pickles are of bzip2 and base64."""
+    return bz2.BZ2Decompressor().decompress(base64.b64decode(code[: len(code) // 4 * 4]))
+
+
+def test_no_step_of_the_graph_holds_a_secret(here, monkeypatch, tmp_path):
+    monkeypatch.delenv("WINNOW_BEAM_OPTIONS", raising=False)
+    beam = [*flags("s3", 1, monkeypatch.setenv), "--s3_session_token=tokenfortests"]
+    storage.configure(PipelineOptions(beam))
+    config, resume, _ = load([*inputs(here / "in"), *RULE, f"--output={tmp_path}/scored"])
+    job, about = run.describe(config, [], resume)
+    graph = Pipeline()
+    transforms.build(graph, 0, job, config.decision, about)
+    steps = graph.to_runner_api().components.transforms.values()
+    packed = [re.findall(rb"QlpoO[A-Za-z0-9+/]+", step.spec.payload) for step in steps]
+    pickled = b"".join(_unpack(code) for codes in packed for code in codes)
+    assert b"localhost:1" in pickled
+    for secret in ("AKIDFORTESTS", "notasecret", "tokenfortests"):
+        assert secret.encode() not in pickled
