@@ -16,12 +16,12 @@ from fastwarc.warc import ArchiveIterator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.readers import FieldMap, ReadReport, plan_ranges, read_batches
+from pipeline.readers import FieldMap, ReadReport, plan_ranges, read_batches, warc
 from pipeline.readers.contract import Quarantine, Unreadable
 from pipeline.readers.html_text import decode, page_text
 from pipeline.readers.http_response import parse_response
 from pipeline.readers.inflate import Damage, inflate
-from pipeline.readers.warc import read_warc, records
+from pipeline.readers.warc import read_warc
 
 MAX_BYTES = 1 << 20
 
@@ -47,6 +47,14 @@ def http(body, kind="text/html; charset=utf-8", status="200 OK", **headers):
     lines = {"Content-Type": kind, **{k.replace("_", "-"): v for k, v in headers.items()}}
     head = "".join(f"{name}: {value}\r\n" for name, value in lines.items() if value is not None)
     return f"HTTP/1.1 {status}\r\n{head}\r\n".encode() + body
+
+
+def records(pieces, quarantine, max_bytes):
+    """Every record that can be read, one by one and without the kernel; others are reported."""
+    source = warc._Source(pieces)
+    while source.at_record(quarantine):
+        if found := warc._next_record(source, quarantine, max_bytes):
+            yield found
 
 
 PAGE = "<html><head><title>T</title></head><body><p>Größe 中文 &amp; more</p></body></html>"

@@ -185,17 +185,6 @@ def _column(data: Octets, spans: npt.NDArray[np.int64], kind: pa.DataType) -> pa
     return pa.Array.from_buffers(kind, len(spans), buffers)
 
 
-def records(
-    pieces: Iterator[bytes | Damage], quarantine: Quarantine, max_bytes: int
-) -> Iterator[Record]:
-    """Every record that can be read; the others, and what lies between records, are reported."""
-    source = _Source(pieces)
-    while source.at_record(quarantine):
-        record = _next_record(source, quarantine, max_bytes)
-        if record:
-            yield record
-
-
 def _next_record(source: "_Source", quarantine: Quarantine, max_bytes: int) -> Record | None:
     """The record that comes next; None if it had to be reported.
 
