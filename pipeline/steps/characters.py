@@ -20,6 +20,9 @@ import numpy.typing as npt
 
 from quality_classifier.buffers import Octets, load_u8, load_u64, multiply_high
 
+Hashes = npt.NDArray[np.uint64]
+Integers = npt.NDArray[np.int32]
+
 SPACE: Final = 1
 LETTER: Final = 2
 ALPHANUMERIC: Final = 4
@@ -83,6 +86,43 @@ def read_word(octets: Octets, at: int, end: int, classes: Octets) -> tuple[int, 
         characters += 1
         at += width
     return at, characters, kinds, last
+
+
+@nb.njit(nogil=True, cache=True)
+def read_line(
+    octets: Octets, at: int, end: int, classes: Octets, hashes: Hashes, ends: Integers
+) -> tuple[int, int, int, int, int, int]:
+    """The line that starts at byte ``at``, without white space before and behind it.
+
+    If there is room in ``hashes``, each word's hash goes there, and to ``ends``, behind the first
+    of them, how many characters there are up to its end, white space aside.
+
+    Returns:
+        Its first byte and the one behind its last, its characters (0 if it is empty), its words,
+        the classes of its last character, and the byte behind its end.
+    """
+    first = last = at
+    characters = words = gap = kind = 0  # gap: the white space behind the last word
+    while at < end:
+        code, width = decode(octets, at)
+        if classes[code] & SPACE:
+            at += width
+            if code == NEWLINE:
+                return first, last, characters, words, kind, at
+            gap += 1
+            continue
+        if words == 0:
+            first = at
+            gap = 0
+        last, more, _, kind = read_word(octets, at, end, classes)
+        if len(hashes):
+            hashes[words] = hash_bytes(octets, at, last)
+            ends[words + 1] = ends[words] + more
+        characters += gap + more
+        words += 1
+        gap = 0
+        at = last
+    return first, last, characters, words, kind, at + 1
 
 
 @nb.njit(nogil=True, cache=True)

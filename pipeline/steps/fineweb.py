@@ -16,12 +16,10 @@ import pyarrow as pa
 from pipeline.steps.characters import (
     MARK,
     NEWLINE,
-    SPACE,
     add,
     classes,
-    decode,
     hash_bytes,
-    read_word,
+    read_line,
     table_size,
 )
 from pipeline.steps.contract import Codes, Counts, first_failing, ratio
@@ -92,6 +90,8 @@ def _measure(
     short_line: int,
     counts: npt.NDArray[np.int64],
 ) -> None:
+    no_hashes = np.empty(0, np.uint64)
+    no_ends = np.empty(0, np.int32)
     seen = np.empty(1024, np.uint64)
     for i in range(len(offsets) - 1):
         start = int(offsets[i])
@@ -106,35 +106,20 @@ def _measure(
 
         words = lines = punctuated_lines = short_lines = 0
         line_characters = repeated_characters = 0
-        first = last = start  # of the line: its first byte and the one behind its last
-        length = gap = 0  # of the line: its characters, and those of white space behind them
-        punctuated = False
         at = start
-        while at <= end:
-            code, width = NEWLINE, 1  # the end of the text ends its last line
-            if at < end:
-                code, width = decode(octets, at)
-            if not classes[code] & SPACE:
-                if length == 0:
-                    first = at
-                    gap = 0
-                at, characters, _, kind = read_word(octets, at, end, classes)
-                words += 1
-                length += gap + characters
-                gap = 0
-                last = at
-                punctuated = (kind & MARK) != 0
+        while at <= end:  # the end of the text ends its last line
+            first, last, length, more, kind, at = read_line(
+                octets, at, end, classes, no_hashes, no_ends
+            )
+            words += more
+            if length == 0:
                 continue
-            if code == NEWLINE and length:
-                lines += 1
-                punctuated_lines += punctuated
-                short_lines += length <= short_line
-                line_characters += length
-                if not add(seen, size - 1, hash_bytes(octets, first, last)):
-                    repeated_characters += length
-                length = 0
-            gap += 1
-            at += width
+            lines += 1
+            punctuated_lines += (kind & MARK) != 0
+            short_lines += length <= short_line
+            line_characters += length
+            if not add(seen, size - 1, hash_bytes(octets, first, last)):
+                repeated_characters += length
         counts[0, i] = words
         counts[1, i] = newlines
         counts[2, i] = lines

@@ -24,13 +24,13 @@ import pyarrow as pa
 from pipeline.counts import measure as measure_counts
 from pipeline.steps.characters import (
     NEWLINE,
-    SPACE,
+    Hashes,
+    Integers,
     add,
     classes,
-    decode,
     hash_bytes,
     mix,
-    read_word,
+    read_line,
     table_size,
 )
 from pipeline.steps.contract import Codes, Counts, first_failing, ratio
@@ -42,7 +42,6 @@ LONGEST = 10
 """Repeated n-grams are looked for from n = LONGEST_TOP + 1 to this."""
 
 _LINE_COUNTS = 6
-Integers = npt.NDArray[np.int32]
 
 
 class Statistics(NamedTuple):
@@ -159,8 +158,8 @@ def _scan(
     start: int,
     end: int,
     classes: Octets,
-    seen: npt.NDArray[np.uint64],
-    hashes: npt.NDArray[np.uint64],
+    seen: Hashes,
+    hashes: Hashes,
     ends: Integers,
     out: npt.NDArray[np.int64],
 ) -> None:
@@ -170,30 +169,16 @@ def _scan(
     seen_paragraphs = seen[half:]
     lines = repeated_lines = repeated_line_characters = 0
     paragraphs = repeated_paragraphs = repeated_paragraph_characters = 0
-    word = characters = 0  # of the document so far
-    first = last = start  # of the line: its first byte and the one behind its last
-    length = gap = 0  # of the line: its characters, and those of white space behind them
+    word = 0
     paragraph = np.uint64(0)  # hash of its lines
     paragraph_characters = 0
     at = start
-    while at <= end + 1:
-        code, width = NEWLINE, 1  # the end of the text ends its last line, then its paragraph
-        if at < end:
-            code, width = decode(octets, at)
-        if not classes[code] & SPACE:
-            if length == 0:
-                first = at
-                gap = 0
-            last, more, _, _ = read_word(octets, at, end, classes)
-            hashes[word] = hash_bytes(octets, at, last)
-            word += 1
-            characters += more
-            ends[word] = characters
-            length += gap + more
-            gap = 0
-            at = last
-            continue
-        if code == NEWLINE and length:
+    while at <= end + 1:  # the end of the text ends its last line, then its paragraph
+        first, last, length, more, _, at = read_line(
+            octets, at, end, classes, hashes[word:], ends[word:]
+        )
+        word += more
+        if length:
             line = hash_bytes(octets, first, last)
             lines += 1
             if not add(seen_lines, half - 1, line):
@@ -201,16 +186,13 @@ def _scan(
                 repeated_line_characters += length
             paragraph = mix(paragraph, line)
             paragraph_characters += length + (paragraph_characters > 0)
-            length = 0
-        elif code == NEWLINE and paragraph_characters:
+        elif paragraph_characters:
             paragraphs += 1
             if not add(seen_paragraphs, half - 1, paragraph | np.uint64(paragraph == 0)):
                 repeated_paragraphs += 1
                 repeated_paragraph_characters += paragraph_characters
             paragraph = np.uint64(0)
             paragraph_characters = 0
-        gap += 1
-        at += width
     out[0] = lines
     out[1] = repeated_lines
     out[2] = repeated_line_characters
@@ -221,12 +203,12 @@ def _scan(
 
 @nb.njit(nogil=True, cache=True)
 def _n_grams(
-    hashes: npt.NDArray[np.uint64],
+    hashes: Hashes,
     ends: Integers,
     names: Integers,
     times: Integers,
     places: Integers,
-    keys: npt.NDArray[np.uint64],
+    keys: Hashes,
     firsts: Integers,
     out: npt.NDArray[np.int64],
 ) -> None:
