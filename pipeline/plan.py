@@ -1,20 +1,25 @@
 """From patterns to tasks: which files, cut how, in which order."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from pipeline import storage
-from pipeline.readers import plan_ranges
+from pipeline.readers import FieldMap, plan_ranges
 from pipeline.records import Task
 
 
 def plan_tasks(
-    sources: Mapping[str, Sequence[str]], filtered: Sequence[str], split_bytes: int
+    sources: Mapping[str, Sequence[str]],
+    filtered: Sequence[str],
+    split_bytes: int,
+    fields: Mapping[str, FieldMap] | None = None,
 ) -> list[Task]:
     """The tasks of a run: the same list whatever the order of patterns and sources.
 
     Raises:
-        ValueError: a pattern matches nothing, one file is in two sources, or a format is unknown.
+        ValueError: a pattern matches nothing, one file is in two sources, a format is unknown, or
+            a file lacks the text column that the source's ``fields`` name.
         OSError: a file can't be opened.
     """
     paths = {
@@ -27,9 +32,14 @@ def plan_tasks(
     tasks: list[Task] = []
     with ThreadPoolExecutor(32) as pool:
         for source in order:
-            cuts = pool.map(
-                lambda path: plan_ranges(path, storage.open_input, split_bytes), paths[source]
+            wanted = fields[source] if fields else None
+            plan = functools.partial(
+                plan_ranges,
+                open_input=storage.open_input,
+                split_bytes=split_bytes,
+                fields=wanted,
             )
+            cuts = pool.map(plan, paths[source])
             ranges = [piece for pieces in cuts for piece in pieces]
             for index, piece in enumerate(ranges):
                 tasks.append(

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> None:
     config, resume, beam_flags = load(arguments)
     options = engine.options(beam_flags)
     storage.configure(options)
-    tasks = plan_tasks(config.source, config.filter, config.split_bytes)
+    tasks = plan_tasks(config.source, config.filter, config.split_bytes, field_maps(config))
     job, about = describe(config, tasks, resume)
     patterns = (pattern for patterns in config.source.values() for pattern in patterns)
     staging.check_paths(options, [*patterns, config.output, *job.step_files])

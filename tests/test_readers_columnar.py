@@ -134,6 +134,17 @@ def test_a_missing_text_column_is_refused(tmp_path, form):
 
 
 @pytest.mark.parametrize("form", FORMATS)
+def test_a_missing_text_column_is_refused_before_anything_is_read(tmp_path, form):
+    path = write(pa.table({"content": ["a"]}), tmp_path / "x", form)
+    with pytest.raises(ValueError, match=r"\['content'\].*--field text="):
+        plan_ranges(path, fields=FieldMap())
+    assert len(plan_ranges(path, fields=FieldMap(text="content"))) == 1
+    octets = (tmp_path / "x").read_bytes()
+    (tmp_path / "x").write_bytes(octets[:60])  # no schema any more: nothing to refuse
+    assert len(plan_ranges(path, fields=FieldMap())) == 1
+
+
+@pytest.mark.parametrize("form", FORMATS)
 def test_a_column_name_that_is_not_unique_is_refused(tmp_path, form):
     both = pa.table([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
     path = write(both, tmp_path / "x", form)

@@ -101,13 +101,10 @@ def _read_stream(
     quarantine: Quarantine,
     max_bytes: int,
 ) -> Iterator[pa.RecordBatch]:
-    file = source.arrow()
-    start = _STREAM_START if file.read(len(_MAGIC)) == _MAGIC else 0
-    file.seek(start)
+    file, start = _stream_start(source)
     row = 0
     try:
-        reader = pa.ipc.open_stream(file)
-        _ = reader.schema.names  # decodes them
+        reader = _open_stream(file)
     except DAMAGE as error:
         source.check()
         quarantine.add(start, "byte", "corrupt_arrow", f"the schema: {error}")
@@ -132,9 +129,35 @@ def _read_stream(
         row += len(table)
 
 
-def batch_sizes(stream: BinaryIO) -> list[int]:
-    """The stored bytes of each record batch; empty if it can only be read from start to end."""
-    opened = _open(stream, Source(stream))
+def _stream_start(source: Source) -> tuple[pa.NativeFile, int]:
+    """The file, where a stream starts in it, and that place."""
+    file = source.arrow()
+    start = _STREAM_START if file.read(len(_MAGIC)) == _MAGIC else 0
+    file.seek(start)
+    return file, start
+
+
+def _open_stream(file: pa.NativeFile) -> pa.ipc.RecordBatchStreamReader:
+    reader = pa.ipc.open_stream(file)
+    _ = reader.schema.names  # decodes them
+    return reader
+
+
+def batch_sizes(stream: BinaryIO, path: str, fields: FieldMap | None) -> list[int]:
+    """The stored bytes of each record batch; empty if it can only be read from start to end.
+
+    Raises:
+        ValueError: the file lacks the text column of ``fields``.
+    """
+    source = Source(stream)
+    opened = _open(stream, source)
+    if fields:
+        try:
+            schema = opened[1].schema if opened else _open_stream(_stream_start(source)[0]).schema
+        except DAMAGE:
+            source.check()
+            return []
+        wanted_columns(schema, path, fields)
     return [block.size for block in opened[0].batches] if opened else []
 
 

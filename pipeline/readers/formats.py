@@ -57,7 +57,10 @@ class _Format:
 
 
 def plan_ranges(
-    path: str, open_input: OpenInput = open_local, split_bytes: int = 256 << 20
+    path: str,
+    open_input: OpenInput = open_local,
+    split_bytes: int = 256 << 20,
+    fields: FieldMap | None = None,
 ) -> list[InputRange]:
     """Cut a file into ranges of about ``split_bytes``, if its format lets it be cut.
 
@@ -65,7 +68,8 @@ def plan_ranges(
     compressed as a whole, WARC and Arrow streams are one range.
 
     Raises:
-        ValueError: the format is unknown.
+        ValueError: the format is unknown, or a Parquet or Arrow file lacks the text column that
+            ``fields`` names.
         OSError: the file cannot be read.
     """
     with open_input(path) as stream:
@@ -76,9 +80,9 @@ def plan_ranges(
                 cuts = [found.size * i // count for i in range(count + 1)]
                 sizes = None
             case "parquet":
-                sizes = parquet.group_sizes(stream)
-            case "arrow":
-                sizes = arrow_files.batch_sizes(stream)
+                sizes = parquet.group_sizes(stream, path, fields)
+            case "arrow" | "arrow stream":
+                sizes = arrow_files.batch_sizes(stream, path, fields)
             case _:
                 sizes = []
     if sizes is not None:

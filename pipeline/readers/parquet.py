@@ -163,15 +163,21 @@ def _check_indices(batch: pa.RecordBatch) -> None:
                 raise ValueError("an index beyond the dictionary")
 
 
-def group_sizes(stream: BinaryIO) -> list[int]:
-    """The stored bytes of each row group; empty if the file cannot be opened."""
+def group_sizes(stream: BinaryIO, path: str, fields: FieldMap | None) -> list[int]:
+    """The stored bytes of each row group; empty if the file cannot be opened.
+
+    Raises:
+        ValueError: the file lacks the text column of ``fields``.
+    """
     footer = read_footer(stream)
     source = Source(stream)
     try:
-        groups, _ = _open(footer, source)
+        groups, file = _open(footer, source)
     except DAMAGE:
         source.check()
         return []
+    if fields:
+        wanted_columns(file.schema_arrow, path, fields)
     return [group.end - group.start for group in groups]
 
 
