@@ -172,7 +172,7 @@ def hang(scene: Scene, output: Path, seed: int) -> Trial:
     if code != 1:
         return Trial(hit, False, False, [f"it ended with {code}: {run.said()[-500:]}"])
     said = run.error()
-    told = ("--resume" in said and "scene/" in said) or "line 6 in hang" in run.said()
+    told = ("--resume" in said and "scene/" in said) or " in hang\n" in run.said()
     recovered, wrong = resumed(scene, mode, output)
     return Trial(hit, told, recovered, wrong)
 
