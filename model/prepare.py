@@ -59,6 +59,11 @@ def prepare(config: PrepareConfig) -> Corpus:
     if not 0 <= config.held_out < 1:
         raise ValueError(f"held_out must lie in [0, 1), not {config.held_out}")
     source = scored.open_scored(config.scored)
+    # Before anything is written that another try would find in its way.
+    if config.tokenizer.file is not None:
+        tokenizer.load(config.tokenizer.file, config.tokenizer.boundary)
+    else:
+        tokenizer.check_vocabulary(config.tokenizer.vocabulary)
     key = _key(config, source)
     with files.lock(config.output):
         return _prepare(config, source, key)
@@ -92,8 +97,6 @@ def _key(config: PrepareConfig, source: Scored) -> str:
     """The fingerprint of everything the corpus depends on."""
     made = OmegaConf.to_container(OmegaConf.structured(config.tokenizer))
     if config.tokenizer.file is not None:
-        if not os.path.isfile(config.tokenizer.file):
-            raise ValueError(f"there is no tokenizer {config.tokenizer.file}")
         made = {
             "file": files.checksum(config.tokenizer.file),
             "boundary": config.tokenizer.boundary,

@@ -65,8 +65,7 @@ def train(texts: Iterable[str], vocabulary: int, boundary: str) -> str:
     Raises:
         ValueError: the vocabulary has no room for all bytes and the boundary.
     """
-    if vocabulary < SMALLEST:
-        raise ValueError(f"tokenizer.vocabulary must be {SMALLEST} or more, not {vocabulary}")
+    check_vocabulary(vocabulary)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -78,6 +77,12 @@ def train(texts: Iterable[str], vocabulary: int, boundary: str) -> str:
     )
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer.to_str(pretty=True)
+
+
+def check_vocabulary(vocabulary: int) -> None:
+    """Refuse one that :func:`train` can't make."""
+    if vocabulary < SMALLEST:
+        raise ValueError(f"tokenizer.vocabulary must be {SMALLEST} or more, not {vocabulary}")
 
 
 def load(path: str, boundary: str) -> TextCodec:
@@ -99,8 +104,8 @@ def load(path: str, boundary: str) -> TextCodec:
     if boundary_id is None:
         special = [str(token) for token in tokenizer.get_added_tokens_decoder().values()]
         raise ValueError(
-            f"{path} has no token {boundary!r} to separate documents: set tokenizer.boundary to one"
-            f" of its special tokens, {special}"
+            f"{path} has no token {boundary!r} to separate documents: name one of its special"
+            f" tokens {special}, in both kinds of quotes: \"tokenizer.boundary='{(special or '…')[-1]}'\""
         )
     return TextCodec(
         tokenizer=tokenizer,

@@ -92,6 +92,7 @@ def train(config: TrainConfig) -> Outcome:
 def _train(config: TrainConfig, corpus: Corpus, run: "Run") -> Outcome:
     corpus.verify(parallel.rank(), parallel.processes())
     held_out = run.held_out(config.evaluate.bytes) if config.evaluate.every else {}
+    final_held_out = run.held_out(config.evaluate.final_bytes)  # now, not after days of training
     found = checkpoint.newest(run.checkpoints)
     if found is None:
         run.begin()
@@ -114,7 +115,7 @@ def _train(config: TrainConfig, corpus: Corpus, run: "Run") -> Outcome:
     finally:
         line.close()
         log.close()
-    return run.finish()
+    return run.finish(final_held_out)
 
 
 class Run:
@@ -346,8 +347,8 @@ class Run:
             "epochs": total / unique,
         }
 
-    def finish(self) -> Outcome:
-        """Evaluate on all held-out text and write the outcome, unless that was done before.
+    def finish(self, sets: dict[str, HeldOut]) -> Outcome:
+        """Evaluate on these held-out documents and write the outcome, unless that was done before.
 
         Raises:
             ValueError: the output folder holds a longer run.
@@ -369,7 +370,6 @@ class Run:
         if self.saved_step < progress.step:
             self.save()  # before the evaluation, so that only that is lost if it can't be written
         begun = time.perf_counter()
-        sets = self.held_out(config.evaluate.final_bytes)
         table = evaluation.held_out_table(self.model, self.corpus, sets)
         parallel.reshard(self.model)
         progress.seconds += time.perf_counter() - begun

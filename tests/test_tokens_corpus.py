@@ -330,8 +330,15 @@ def test_a_given_tokenizer_is_used_as_it_is(made, tmp_path):
     source = write_scored(tmp_path / "upper", [upper])
     corpus = prepare(settings(source, tmp_path / "lossy", file=str(tmp_path / "lossy.json")))
     assert not corpus.manifest["tokenizer"]["lossless"]
+    # What is wrong with it is said before anything is written.
+    other = tmp_path / "other"
     with pytest.raises(ValueError, match="there is no tokenizer"):
-        prepare(settings(source, tmp_path / "other", file=str(tmp_path / "none.json")))
+        prepare(settings(source, other, file=str(tmp_path / "none.json")))
+    with pytest.raises(ValueError, match=r"has no token '<s>' .* \"tokenizer\.boundary='<eos>'\""):
+        prepare(settings(source, other, file=made.tokenizer_path, boundary="<s>"))
+    with pytest.raises(ValueError, match="must be 257 or more"):
+        prepare(settings(source, other, vocabulary=100))
+    assert not other.exists()
 
 
 def test_a_failed_shard_leaves_nothing_behind(made, folders, tmp_path, monkeypatch):

@@ -347,6 +347,7 @@ def test_a_corpus_that_changed_is_refused(corpus, tmp_path):
         (["checkpoint.keep=1"], "checkpoint.keep"),
         (["+data.mixture={web:1}"], "does not name"),
         (["evaluate.bytes=1"], "allow more bytes"),
+        (["evaluate.every=0", "evaluate.final_bytes=1"], "allow more bytes"),
     ],
 )
 def test_what_can_t_work_is_refused(corpus, tmp_path, changes, said):
@@ -354,6 +355,7 @@ def test_what_can_t_work_is_refused(corpus, tmp_path, changes, said):
         pytest.skip("there is a CUDA device here")
     with pytest.raises(ValueError, match=said):
         train(corpus, tmp_path, *changes)
+    assert not (tmp_path / metrics_log.METRICS).exists()  # it is said before the first step
 
 
 @pytest.mark.parametrize(
