@@ -103,9 +103,10 @@ def load(path: str, boundary: str) -> TextCodec:
     boundary_id = tokenizer.token_to_id(boundary)
     if boundary_id is None:
         special = [str(token) for token in tokenizer.get_added_tokens_decoder().values()]
+        example = f"\"tokenizer.boundary='{(special or '…')[-1]}'\""
         raise ValueError(
             f"{path} has no token {boundary!r} to separate documents: name one of its special"
-            f" tokens {special}, in both kinds of quotes: \"tokenizer.boundary='{(special or '…')[-1]}'\""
+            f" tokens {special}, in both kinds of quotes: {example}"
         )
     return TextCodec(
         tokenizer=tokenizer,
