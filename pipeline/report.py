@@ -102,6 +102,12 @@ def table(sources: pa.Table) -> str:
                 f"No record of {name} could be read: quarantine/ says why. If the text is in"
                 f" another field, name it: --field {name}.text=FIELD",
             ]
+    if "yes" not in filtered.values():
+        lines += [
+            "",
+            "No source is filtered, so every document that can be read stays: name those that the"
+            " rule is for, as --filter web",
+        ]
     return "\n".join(lines)
 
 

@@ -6,6 +6,7 @@ with ``.tmp-``, so what a killed run left behind can be recognised and removed.
 """
 
 import contextlib
+import errno
 import fcntl
 import glob
 import io
@@ -54,11 +55,13 @@ def find(pattern: str) -> list[str]:
 
     Raises:
         ValueError: nothing matches, or the pattern names a directory.
+        PermissionError: there may be more in a folder that cannot be read.
     """
     match scheme(pattern):
         case None:
             if os.path.isdir(pattern):
                 raise ValueError(f"{pattern} is a directory: name its files, as in {pattern}/*")
+            _check_readable(pattern)
             paths = [p for p in glob.glob(pattern, recursive=True) if not os.path.isdir(p)]
         case "hf":
             paths = [f"hf://{path}" for path in _hub().glob(pattern)]
@@ -67,6 +70,16 @@ def find(pattern: str) -> list[str]:
     if not paths:
         raise ValueError(f"nothing matches {pattern!r}: check the path and quote the pattern")
     return sorted(paths)
+
+
+def _check_readable(pattern: str) -> None:
+    """Look for folders that a glob would pass over, since it may not read them."""
+    parts = pattern.split("/")
+    for i in range(1, len(parts)):
+        needed = os.R_OK | os.X_OK if glob.has_magic(parts[i]) else os.X_OK
+        for folder in glob.iglob("/".join([*parts[:i], ""]), recursive=True):
+            if not os.access(folder, needed):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
 
 
 def open_input(path: str) -> BinaryIO:

@@ -1,7 +1,10 @@
 """Atomic files, locks and shards."""
 
+import ctypes
 import multiprocessing
 import os
+import subprocess
+import sys
 
 import pyarrow as pa
 import pytest
@@ -59,6 +62,38 @@ def test_patterns_that_find_nothing_or_a_directory_are_refused(tmp_path):
         storage.find(str(tmp_path / "*.gz"))
     with pytest.raises(ValueError, match="is a directory"):
         storage.find(str(tmp_path))
+
+
+def _without_privileges():
+    """Root may read everything; not what is started by it without these capabilities."""
+    for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+        ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="capabilities are Linux's")
+@pytest.mark.parametrize(
+    "pattern", ["locked/*", "locked/a.gz", "*/*.gz", "**/*.gz", "*/locked/a.gz", "open/**/a.gz"]
+)
+def test_a_folder_that_cannot_be_read_is_not_passed_over(tmp_path, pattern):
+    for folder in ("open/locked", "locked"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "a.gz").touch()
+        (tmp_path / folder).chmod(0)
+    (tmp_path / "open" / "a.gz").touch()
+    code = "import sys; from pipeline import storage; print(storage.find(sys.argv[1]))"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code, f"{tmp_path}/{pattern}"],
+            capture_output=True,
+            text=True,
+            preexec_fn=_without_privileges,
+            check=False,
+        )
+    finally:
+        for folder in ("open/locked", "locked"):
+            (tmp_path / folder).chmod(0o755)
+    assert "PermissionError: [Errno 13] Permission denied" in done.stderr
+    assert len(storage.find(str(tmp_path / pattern))) > 0
 
 
 @pytest.mark.parametrize("compression", ["none", "lz4", "zstd"])

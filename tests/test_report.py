@@ -296,6 +296,15 @@ def test_a_source_that_could_not_be_read_at_all_is_said_to_be_so():
     said = report.table(pa.Table.from_pylist(rows, schema.SOURCES))
     assert "No record of odd could be read" in said
     assert said.count("could be read") == 1
+    assert "--filter" not in said
+
+
+def test_a_run_that_filters_nothing_says_so():
+    row = {"source": "web", "filtered": False, "documents": 1, "bytes": 1, "words": 1}
+    rows = [row | {"outcome": outcome} for outcome in ("read", "kept")]
+    said = report.table(pa.Table.from_pylist(rows, schema.SOURCES))
+    assert "No source is filtered" in said
+    assert "--filter web" in said
 
 
 def test_thousands_are_separated_and_nothing_is_a_dash():
