@@ -32,9 +32,10 @@ from torch.distributed.fsdp import (
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from model.config import GLaMConfig
+from model.dense import DenseFeedForward
 from model.experts import Activation, dispatch
 from model.experts import Experts as Compute
-from model.glam import Attention, DenseFeedForward, Experts, GLaM
+from model.glam import Attention, Experts, GLaM
 
 
 def join(device: torch.device) -> torch.device:
