@@ -286,7 +286,9 @@ class Run:
         train, progress = self.config.train, self.progress
         what = f"{progress.skipped_in_a_row} steps in a row, up to step {progress.step + 1}, gave a"
         what += " loss or gradient that is not finite"
-        advice = "lower optimizer.learning_rate, or try train.precision=fp32, in a new output"
+        advice = "lower optimizer.learning_rate, in a new output"
+        if self.dtype != torch.float32:
+            advice += ", or try train.precision=fp32 there"
         found = checkpoint.newest(self.checkpoints)
         if found is None:
             raise TrainingFailedError(f"{what}, and there is no checkpoint yet: {advice}")

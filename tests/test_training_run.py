@@ -181,6 +181,51 @@ def test_an_exception_at_any_step_leaves_no_trace(corpus, tmp_path, monkeypatch,
     assert_same_run(tmp_path / "run", tmp_path / "whole")
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["train.precision=bf16"],
+        ["optimizer=adamw", "optimizer.schedule=cosine", "optimizer.warmup_steps=3"],
+        ["train.micro_rows=2", "train.recompute=true"],
+        ["+data.mixture={web: 1, wiki: 2}"],
+    ],
+)
+def test_whatever_the_settings_it_goes_on_bit_for_bit(corpus, tmp_path, monkeypatch, options):
+    train(corpus, tmp_path / "whole", *options)
+    whole = Run.step
+
+    def breaks(self):
+        if self.progress.step == 5:
+            raise KeyboardInterrupt
+        return whole(self)
+
+    with monkeypatch.context() as context:
+        context.setattr(Run, "step", breaks)
+        with pytest.raises(KeyboardInterrupt):
+            train(corpus, tmp_path / "run", *options)
+    train(corpus, tmp_path / "run", *options)
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_utilisation_is_of_the_stated_peak(corpus, tmp_path):
+    """Counted by hand: 6 FLOPs for each weight that a token meets, and attention's two products.
+
+    A token sees half of its row on average.
+    """
+    train(corpus, tmp_path, "log.peak_tflops=0.25", "train.tokens=128")
+    V, M, H, E, S = 300, 16, 32, 4, 16
+    attention = 4 * M * M
+    moe, dense = M * E + 2 * (2 * M * H), 3 * M * H
+    tables_and_norms = 2 * 2 * 32 + 5 * M
+    weights = 2 * attention + moe + dense + V * M + tables_and_norms
+    flops = 6 * weights + 3 * 2 * (2 * 2 * M * S / 2)
+    for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        assert row["flops"] / row["tokens"] == pytest.approx(flops)
+        used = row["tokens_per_second"] * flops / 0.25e12
+        assert row["flops_utilisation"] == pytest.approx(used, abs=1e-4)
+
+
 def test_killed_at_random_moments_it_comes_to_the_same_end(corpus, tmp_path):
     """A real process and a real SIGKILL, until the run is through."""
     options = ["train.tokens=3072", "checkpoint.every=3"]
@@ -395,6 +440,20 @@ def test_a_log_file_gets_a_line_a_minute(monkeypatch, capsys):
         f"step {step} of 20  loss 1.000  1,234 tokens/s  {left} left"
         for step, left in ((3, "7:05"), (6, "5:50"), (9, "4:35"))
     ]
+
+
+def test_a_terminal_gets_one_line_written_over(monkeypatch, capsys):
+    now = 0.0
+    monkeypatch.setattr(metrics_log.time, "monotonic", lambda: now)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    line = metrics_log.ProgressLine(steps=20, step=4)  # resumed
+    for step in (5, 6, 7):
+        now += 0.15
+        line.update({"step": step, "loss": 1.0, "tokens_per_second": 1234.0})
+    line.close()
+    said = capsys.readouterr().err.split("\r\x1b[K")
+    assert [text[:12] for text in said[1:]] == ["step 5 of 20", "step 7 of 20", ""]
+    assert said[2].endswith("0:01 left")  # 13 steps of 0.15 s
 
 
 def test_tensorboard_shows_the_same_numbers(corpus, tmp_path):
