@@ -6,16 +6,16 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
-from pipeline import schema, solve, storage
+from pipeline import schema, settings_file, solve
 from pipeline.decision import Rule
-from pipeline.readers import HTML_EXTRACTOR, MAX_DOCUMENT_BYTES, FieldMap
+from pipeline.readers import HTML_EXTRACTOR, MAX_DOCUMENT_BYTES, FieldMap, check_extractor
 from pipeline.shards import COMPRESSIONS
 
 RULES = ("pareto", "threshold", "top_fraction", "random", "all")
@@ -148,7 +148,10 @@ class PipelineConfig:
             raise ValueError(
                 f"--filter names {sorted(strangers)}, but the sources are {sorted(self.source)}"
             )
-        _check_output(self.write, self.compression, self.stall_minutes)
+        check_extractor(self.html_extractor)
+        _check_positive("max_document_bytes", self.max_document_bytes)
+        _check_positive("split_bytes", self.split_bytes)
+        _check_output(self.write, self.compression, self.shard_bytes, self.stall_minutes)
         taken = set(schema.shard_schema().names) & set(self.metadata)
         if taken:
             raise ValueError(f"--metadata {sorted(taken)} would clash with columns of the shards")
@@ -358,7 +361,9 @@ def load(arguments: Sequence[str]) -> tuple[PipelineConfig, bool, list[str]]:
     known, rest = parser().parse_known_args(arguments)
     flags = vars(known)
     resume = flags.pop("resume", False)
-    settings = _read_yaml(flags.pop("config")) if "config" in flags else {}
+    settings = (
+        settings_file.read(flags.pop("config"), _settings_types()) if "config" in flags else {}
+    )
     for name in ("source", "field"):
         if name in flags:
             flags[name] = _pairs(name, flags[name])
@@ -367,6 +372,16 @@ def load(arguments: Sequence[str]) -> tuple[PipelineConfig, bool, list[str]]:
         if name not in settings:
             raise ValueError(f"--{name} is missing; see --help")
     return _config(settings), resume, rest
+
+
+def _settings_types() -> dict[str, Any]:
+    """The types of the keys in a file of settings; some may be shorter there than in the config."""
+    types = get_type_hints(PipelineConfig) | get_type_hints(Decision)
+    del types["decision"]  # its keys stand among the others
+    return types | {
+        "source": Mapping[str, str | Sequence[str]],
+        "steps": Sequence[str] | Mapping[str, Mapping[str, Any] | None],
+    }
 
 
 def _config(settings: Mapping[str, Any]) -> PipelineConfig:
@@ -434,7 +449,7 @@ class DecideConfig:
     stall_minutes: float = PipelineConfig.stall_minutes
 
     def __post_init__(self) -> None:
-        _check_output(self.write, self.compression, self.stall_minutes)
+        _check_output(self.write, self.compression, self.shard_bytes, self.stall_minutes)
 
 
 def load_decide(arguments: Sequence[str]) -> tuple[DecideConfig, bool, list[str]]:
@@ -450,23 +465,18 @@ def load_decide(arguments: Sequence[str]) -> tuple[DecideConfig, bool, list[str]
     return DecideConfig(decision=decision, **flags), resume, rest
 
 
-def _check_output(write: str, compression: str, stall_minutes: float) -> None:
+def _check_output(write: str, compression: str, shard_bytes: int, stall_minutes: float) -> None:
     if write not in ("all", "kept"):
         raise ValueError(f"--write is 'all' or 'kept', not {write!r}")
     if compression not in COMPRESSIONS:
         raise ValueError(f"--compression is one of {', '.join(COMPRESSIONS)}, not {compression!r}")
-    if not stall_minutes > 0:
-        raise ValueError(f"--stall-minutes must be more than 0, not {stall_minutes:g}")
+    _check_positive("shard_bytes", shard_bytes)
+    _check_positive("stall_minutes", stall_minutes)
 
 
-def _read_yaml(path: str) -> dict[str, Any]:
-    try:
-        value = yaml.safe_load(storage.read_bytes(path))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is no YAML: {error}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} holds no mapping of keys to values")
-    return value
+def _check_positive(name: str, value: float) -> None:
+    if not value > 0:
+        raise ValueError(f"--{name.replace('_', '-')} must be more than 0, not {value:g}")
 
 
 def _pairs(flag: str, values: Sequence[str]) -> dict[str, Any]:

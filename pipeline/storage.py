@@ -64,7 +64,8 @@ def find(pattern: str) -> list[str]:
             _check_readable(pattern)
             paths = [p for p in glob.glob(pattern, recursive=True) if not os.path.isdir(p)]
         case "hf":
-            paths = [f"hf://{path}" for path in _hub().glob(pattern)]
+            with _hub_errors(pattern):
+                paths = [f"hf://{path}" for path in _hub().glob(pattern)]
         case _:
             paths = _objects().find(pattern)
     if not paths:
@@ -88,7 +89,8 @@ def open_input(path: str) -> BinaryIO:
         case None:
             return open(path, "rb")
         case "hf":
-            return cast(BinaryIO, _hub().open(path, "rb"))
+            with _hub_errors(path):
+                return cast(BinaryIO, _hub().open(path, "rb"))
         case _:
             return _objects().open_input(path)
 
@@ -250,3 +252,14 @@ def _hub() -> Any:
     except ImportError:
         raise ValueError("hf:// inputs need the extra: pip install 'winnow-lm[hf]'") from None
     return HfFileSystem()
+
+
+@contextlib.contextmanager
+def _hub_errors(path: str) -> Iterator[None]:
+    """What the hub's client and its HTTP library raise, which depends on their versions."""
+    try:
+        yield
+    except (OSError, ValueError):
+        raise
+    except Exception as error:
+        raise OSError(f"{path}: {error}") from error

@@ -308,6 +308,10 @@ def test_damaged_input_is_quarantined_counted_and_named(tmp_path):
         ({"--seed": "--runner=DataflowRunner"}, "on this machine|the extra"),
         ({"--seed": "--config={here}/steps.yaml"}, "step gopher: min_words"),
         ({"--seed": "--config={here}/web/4.jsonl"}, "4.jsonl"),
+        ({"--seed": "--split-bytes=0"}, "--split-bytes must be more than 0"),
+        ({"--seed": "--max-document-bytes=-1"}, "--max-document-bytes must be more than 0"),
+        ({"--seed": "--shard-bytes=0"}, "--shard-bytes must be more than 0"),
+        ({"--seed": "--html-extractor=foo"}, "is one of resiliparse"),
     ],
 )
 def test_mistakes_are_refused_before_anything_is_written(here, tmp_path, change, message):

@@ -10,6 +10,7 @@ from pipeline.readers.contract import (
     open_local,
 )
 from pipeline.readers.formats import digest_range, plan_ranges, read_batches
+from pipeline.readers.html_text import check_extractor
 
 __all__ = [
     "HTML_EXTRACTOR",
@@ -18,6 +19,7 @@ __all__ = [
     "InputRange",
     "Quarantined",
     "ReadReport",
+    "check_extractor",
     "digest_range",
     "open_local",
     "plan_ranges",

@@ -109,3 +109,13 @@ EXTRACTORS: dict[str, Callable[[str], str]] = {
     "resiliparse": _resiliparse,
     "trafilatura": _trafilatura,
 }
+
+
+def check_extractor(name: str) -> None:
+    """Refuse what is none of :data:`EXTRACTORS`.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if name not in EXTRACTORS:
+        raise ValueError(f"--html-extractor is one of {', '.join(EXTRACTORS)}, not {name!r}")

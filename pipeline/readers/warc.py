@@ -20,7 +20,7 @@ import pyarrow as pa
 from pipeline.readers import warc_kernel
 from pipeline.readers.columns import BATCH_BYTES
 from pipeline.readers.contract import FieldMap, Quarantine, ReadReport, Reason, Unreadable
-from pipeline.readers.html_text import EXTRACTORS, page_text
+from pipeline.readers.html_text import check_extractor, page_text
 from pipeline.readers.inflate import Damage
 from pipeline.schema import document_schema
 from quality_classifier.buffers import Octets
@@ -63,10 +63,7 @@ def read_warc(
     Raises:
         ValueError: there is no such ``html_extractor``.
     """
-    if html_extractor not in EXTRACTORS:
-        raise ValueError(
-            f"--html-extractor is one of {', '.join(EXTRACTORS)}, not {html_extractor!r}"
-        )
+    check_extractor(html_extractor)
     schema = document_schema(fields.metadata)
     headers = ["warc-record-id", "warc-target-uri", *(name.lower() for name in fields.metadata)]
     source = _Source(pieces)

@@ -1,0 +1,64 @@
+"""A YAML file of settings, checked against the types that code expects of them."""
+
+from collections.abc import Mapping, Sequence
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin
+
+import yaml
+
+from pipeline import storage
+
+_WORDS = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    NoneType: "nothing",
+    Sequence: "a list",
+    Mapping: "names with values",
+}
+
+
+def read(path: str, types: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys and values of a file. Keys that ``types`` does not have are left to the caller.
+
+    Raises:
+        ValueError: it is no YAML, holds no keys and values, or a value is of another type.
+        OSError: it cannot be read.
+    """
+    try:
+        settings = yaml.safe_load(storage.read_bytes(path))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no YAML: {error}") from error
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path} holds no mapping of keys to values")
+    for name, value in settings.items():
+        if name in types and not fits(value, types[name]):
+            raise ValueError(f"{path}: {name} should be {_words(types[name])}, not {value!r}")
+    return settings
+
+
+def fits(value: Any, kind: Any) -> bool:
+    """Whether a value from YAML is of a type: a plain one, a list, a mapping, or one of several."""
+    inner = get_args(kind)
+    origin = get_origin(kind)
+    if origin is UnionType:
+        return any(fits(value, part) for part in inner)
+    if origin is Sequence:
+        return isinstance(value, list) and all(fits(item, inner[0]) for item in value)
+    if origin is Mapping:
+        return isinstance(value, dict) and all(
+            fits(key, inner[0]) and fits(item, inner[1]) for key, item in value.items()
+        )
+    if kind is Any:
+        return True
+    if isinstance(value, bool):  # which Python takes for a number
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
+
+
+def _words(kind: Any) -> str:
+    origin = get_origin(kind)
+    if origin is UnionType:
+        return " or ".join(_words(part) for part in get_args(kind))
+    return _WORDS[origin or kind]
