@@ -135,11 +135,16 @@ def make_grid(
 def shard(model: GLaM, grid: DeviceMesh) -> None:
     """Cut the model's weights up; to be called while they are on the meta device.
 
-    Products' matrices travel in the dtype of the computation. Norms, routers and the embedding are
-    gathered in float32, once a step, with the model itself. Gradients travel in float32.
+    Products' matrices travel in the dtype of the computation. Norms, routers, the embedding
+    and attention's biases are gathered in float32, once a step. Gradients travel in float32.
     """
     everyone = init_device_mesh(grid.device_type, (grid.size(),), mesh_dim_names=("fsdp",))
     policy = MixedPrecisionPolicy(param_dtype=model.compute_dtype, reduce_dtype=torch.float32)
+    # Ahead of the modules that hold them, which would gather them in the computation's dtype.
+    biases: list[nn.Module] = [
+        module.bias for module in model.modules() if isinstance(module, Attention)
+    ]
+    fully_shard(biases, mesh=everyone, reshard_after_forward=False)
     for module in model.modules():
         if isinstance(module, Experts):
             _shard_experts(module, grid, policy)
@@ -275,5 +280,6 @@ def reshard(model: GLaM) -> None:
 
     Until then the parameters of the model are whole tensors, not those that the optimizer knows.
     """
-    if isinstance(model, FSDPModule):
-        model.reshard()
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from model import command_line
 from model.config import GLaMConfig
 from model.glam import Experts, GLaM
 from model.routing import CHOICES
@@ -172,7 +172,7 @@ def load(names: Sequence[str], overrides: Sequence[str] = ()) -> dict[str, GLaMC
         for name in names:
             try:
                 composed = compose(overrides=[f"+model={name}", *overrides])
-                config = OmegaConf.to_object(composed.model)
+                config = command_line.checked(composed.model)
             except (HydraException, OmegaConfBaseException) as error:
                 raise ValueError(f"{name}: {error}") from error
             assert isinstance(config, GLaMConfig)
