@@ -296,7 +296,7 @@ def test_pages_of_one_piece_add_up_and_those_of_the_next_start_anew(monkeypatch)
     monkeypatch.setattr(pages_module, "PIECE_BYTES", 1000)
     page = data_page(1, PLAIN, plain(b"x" * 400))
     start = 4
-    pages = Pages([(Column(start, 10 * len(page), 0, 6), Leaf(0, 0, None))], rows=8)
+    pages = Pages([(Column(start, 10 * len(page), 0, 6), Leaf(0, 0, None))], rows=2)
     for _ in range(4):
         pages.see(start, page)
         pages.see(start + len(page), page)
@@ -318,3 +318,14 @@ def test_rows_that_pyarrow_leaves_out_are_quarantined(tmp_path):
     assert list(read_batches(piece, fields, on_quarantine=bad.append)) == []
     assert [record.position for record in bad] == [0, 1]
     assert "only 0 of 1 rows" in bad[0].content
+
+
+def test_rows_are_as_many_as_the_pages_say_not_the_footer(monkeypatch):
+    """One page of honest size may hold far more than a piece."""
+    monkeypatch.setattr(pages_module, "PIECE_BYTES", 1000)
+    page = data_page(10, PLAIN, plain(*[random.Random(i).randbytes(300) for i in range(10)]))
+    column = Column(4, len(page), 0, 6)
+    with pytest.raises(TooMuchError) as caught:
+        Pages([(column, Leaf(0, 0, None))], rows=8).see(4, page)
+    assert (caught.value.rows, caught.value.careful) == (3, False)
+    Pages([(column, Leaf(0, 0, None))], rows=3).see(4, page)

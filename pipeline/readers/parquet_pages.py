@@ -137,10 +137,11 @@ class Pages:
         if page.indices and chunk.leaf.repetition:  # all may be of one row
             cost += chunk.shared * page.values
         _check_ratio(page, cost)
-        longest = chunk.shared
         if page.kind == _DICTIONARY:
             longest = chunk.learn(page, body, self._rows)
-        elif page.delta:
+        else:
+            longest = max(chunk.shared, page.unpacked // max(page.values, 1))
+        if page.delta:
             lengths = _lengths(page, chunk.unpack(page, body), chunk.leaf)
             longest = max(longest, int(lengths.max(initial=0)))
             if chunk.leaf.repetition:
