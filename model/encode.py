@@ -7,9 +7,11 @@ shard that is there with the right metadata is complete, because files appear wh
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,10 @@ def encode_shards(
         path: the tokenizer.json.
         boundary: the name of its boundary token.
         workers: threads in total: one process for each shard, with several threads if fewer.
+
+    Raises:
+        ValueError: a scored shard has changed since the pipeline wrote it.
+        OSError: there is no room, or a process died.
     """
     processes = max(1, min(workers, len(shards)))
     pool = ProcessPoolExecutor(
@@ -41,13 +47,18 @@ def encode_shards(
         initargs=(max(1, workers // processes),),
     )
     with pool:
-        futures = {
-            pool.submit(encode_shard, shard, folder, path, boundary): index
-            for index, shard in enumerate(shards)
-        }
         try:
+            futures = {
+                pool.submit(encode_shard, shard, folder, path, boundary): index
+                for index, shard in enumerate(shards)
+            }
             for future in as_completed(futures):
                 yield futures[future], future.result()
+        except BrokenProcessPool as error:
+            raise ChildProcessError(
+                "a worker process died (for want of memory?): run the same command again, with"
+                " fewer workers"
+            ) from error
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -103,6 +114,8 @@ def _is_complete(path: str, origin: dict[str, str]) -> bool:
 
 
 def _begin_worker(threads: int) -> None:
+    # Whoever interrupts a command from a terminal interrupts all its processes: one will say so.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     # A process whose parent was killed would wait for ever for something to do.
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # Read by the tokenizers library when it first encodes a batch.

@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import multiprocessing
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -244,6 +246,22 @@ if __name__ == "__main__":
     print(pool.submit(os.getpid).result(), flush=True)
     time.sleep(600)
 """
+
+
+def test_a_worker_that_dies_is_no_riddle(folders, tmp_path):
+    source, _ = folders
+
+    def kill():
+        while not (workers := multiprocessing.active_children()):
+            time.sleep(0.001)
+        workers[0].kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(ChildProcessError, match="run the same command again"):
+        prepare(settings(source, tmp_path / "other"))
+    killer.join()
+    assert prepare(settings(source, tmp_path / "other")).fingerprint
 
 
 def test_workers_end_when_their_parent_is_killed(tmp_path):
