@@ -98,6 +98,7 @@ def _train(config: TrainConfig, corpus: Corpus, run: "Run") -> Outcome:
         run.begin()
     else:
         run.resume(found)
+    run.describe()
     log = MetricsLog(config.output, run.progress.step, config.log.tensorboard, parallel.is_first())
     line = ProgressLine(config.steps, run.progress.step, parallel.is_first())
     try:
@@ -177,12 +178,16 @@ class Run:
         """Put into the output folder what does not change."""
         if not parallel.is_first():
             return
-        config, folder = self.config, self.config.output
+        folder = self.config.output
         # What an earlier try left that did not come to its first checkpoint.
         shutil.rmtree(os.path.join(folder, TENSORBOARD), ignore_errors=True)
-        with files.open_output(os.path.join(folder, "config.yaml")) as file:
-            file.write(OmegaConf.to_yaml(OmegaConf.structured(config)).encode())
         shutil.copyfile(self.corpus.tokenizer_path, os.path.join(folder, corpora.TOKENIZER))
+
+    def describe(self) -> None:
+        """Note what is asked for now: more tokens, perhaps, than when the run began."""
+        if parallel.is_first():
+            with files.open_output(os.path.join(self.config.output, "config.yaml")) as file:
+                file.write(OmegaConf.to_yaml(OmegaConf.structured(self.config)).encode())
 
     def resume(self, found: Checkpoint) -> None:
         """Go on from a checkpoint.

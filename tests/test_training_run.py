@@ -15,6 +15,7 @@ from pathlib import Path
 
 import hydra.errors
 import numpy as np
+import omegaconf
 import omegaconf.errors
 import pyarrow as pa
 import pytest
@@ -156,6 +157,8 @@ def test_more_tokens_go_on_from_the_end(undisturbed, corpus, tmp_path):
     train(corpus, tmp_path / "whole", "train.tokens=768")
     assert outcome.steps == 12
     assert_same_run(tmp_path / "run", tmp_path / "whole")
+    asked = omegaconf.OmegaConf.load(tmp_path / "run" / "config.yaml")
+    assert asked.train.tokens == 768
     with pytest.raises(ValueError, match="was trained for 12 steps"):
         train(corpus, tmp_path / "run")
 
