@@ -143,10 +143,12 @@ class Pages:
             longest = max(chunk.shared, page.unpacked // max(page.values, 1))
         if page.delta:
             lengths = _lengths(page, chunk.unpack(page, body), chunk.leaf)
-            longest = max(longest, int(lengths.max(initial=0)))
+            total = int(lengths.sum())
+            cost += total
             if chunk.leaf.repetition:
-                cost += int(lengths.sum())
                 _check_ratio(page, cost)
+            if total > PIECE_BYTES:
+                longest = max(longest, int(lengths.max()))
         if self._rows > 1 and self._rows * longest > PIECE_BYTES:
             raise TooMuchError(PIECE_BYTES // longest, self._careful)
         chunk.entered += 1
