@@ -204,20 +204,20 @@ def _cross_entropy(
                 row[v] = store(work[v] * factor, row[v])
 
 
-def rms_norm(x_TW: Tensor, scale_W: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+def rms_norm(x: Tensor, scale_W: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
     """RMSNorm: x / sqrt(mean(x^2) + epsilon) * scale, like x, and the inverse root, float32 [T].
 
     Args:
-        x_TW: contiguous.
+        x: contiguous, T rows of W.
         scale_W: float32.
         epsilon: added to the mean.
     """
-    y_TW, inverse_T = torch.empty_like(x_TW), torch.empty(len(x_TW))
+    y, inverse_T = torch.empty_like(x), torch.empty(_count(x))
     _in_threads(
-        _rms_norm, len(x_TW), _numbers(x_TW), scale_W.numpy(), np.float32(epsilon), _numbers(y_TW),
+        _rms_norm, len(inverse_T), _rows(x), scale_W.numpy(), np.float32(epsilon), _rows(y),
         inverse_T.numpy(),
     )  # fmt: skip
-    return y_TW, inverse_T
+    return y, inverse_T
 
 
 @_compiled
@@ -247,23 +247,23 @@ PART = 64
 
 
 def rms_norm_backward(
-    grad_TW: Tensor, x_TW: Tensor, inverse_T: Tensor, scale_W: Tensor
+    grad: Tensor, x: Tensor, inverse_T: Tensor, scale_W: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The gradients of x, like x, and of the scale, float32 [W].
 
     Args:
-        grad_TW: contiguous, like x.
-        x_TW: as it was given.
+        grad: contiguous, like x.
+        x: as it was given.
         inverse_T: what :func:`rms_norm` returned.
         scale_W: as it was given.
     """
-    parts = -(-len(x_TW) // PART)
-    grad_x_TW, grad_scale = torch.empty_like(x_TW), torch.zeros(parts, x_TW.shape[1])
+    parts = -(-len(inverse_T) // PART)
+    grad_x, grad_scale = torch.empty_like(x), torch.zeros(parts, len(scale_W))
     _in_threads(
-        _rms_norm_backward, parts, _numbers(grad_TW), _numbers(x_TW), inverse_T.numpy(),
-        scale_W.numpy(), _numbers(grad_x_TW), grad_scale.numpy(),
+        _rms_norm_backward, parts, _rows(grad), _rows(x), inverse_T.numpy(), scale_W.numpy(),
+        _rows(grad_x), grad_scale.numpy(),
     )  # fmt: skip
-    return grad_x_TW, grad_scale.sum(0)
+    return grad_x, grad_scale.sum(0)
 
 
 @_compiled
@@ -292,18 +292,16 @@ def _rms_norm_backward(
                 grad_x[w] = store((g * scale[w] - v * inner) * inverse, grad_x[w])
 
 
-def geglu(gate_TW: Tensor, up_TW: Tensor) -> Tensor:
+def geglu(gate: Tensor, up: Tensor) -> Tensor:
     """The approximate GELU of the gate, times ``up``, like them.
 
     Args:
-        gate_TW: contiguous.
-        up_TW: contiguous, of the same dtype.
+        gate: contiguous, rows of W.
+        up: contiguous, of the same shape and dtype.
     """
-    y_TW = torch.empty_like(gate_TW)
-    _in_threads(
-        _geglu, len(gate_TW), _numbers(gate_TW), _numbers(up_TW), _numbers(y_TW)
-    )  # fmt: skip
-    return y_TW
+    y = torch.empty_like(gate)
+    _in_threads(_geglu, _count(gate), _rows(gate), _rows(up), _rows(y))
+    return y
 
 
 @_compiled
@@ -315,20 +313,20 @@ def _geglu(start: int, stop: int, gates: Array, ups: Array, ys: Array) -> None:
             y[w] = store(x * gelu_share(x) * load(up[w]), y[w])
 
 
-def geglu_backward(grad_TW: Tensor, gate_TW: Tensor, up_TW: Tensor) -> tuple[Tensor, Tensor]:
+def geglu_backward(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
     """The gradients of the gate and of ``up``, like them.
 
     Args:
-        grad_TW: contiguous, like them.
-        gate_TW: as it was given.
-        up_TW: as it was given.
+        grad: contiguous, like them.
+        gate: as it was given.
+        up: as it was given.
     """
-    grad_gate_TW, grad_up_TW = torch.empty_like(gate_TW), torch.empty_like(up_TW)
+    grad_gate, grad_up = torch.empty_like(gate), torch.empty_like(up)
     _in_threads(
-        _geglu_backward, len(gate_TW), _numbers(grad_TW), _numbers(gate_TW), _numbers(up_TW),
-        _numbers(grad_gate_TW), _numbers(grad_up_TW),
+        _geglu_backward, _count(gate), _rows(grad), _rows(gate), _rows(up), _rows(grad_gate),
+        _rows(grad_up),
     )  # fmt: skip
-    return grad_gate_TW, grad_up_TW
+    return grad_gate, grad_up
 
 
 @_compiled
@@ -361,6 +359,15 @@ def _numbers(x: Tensor) -> Array:
     """The tensor's memory as numpy's float32, or as uint16 where it is bfloat16."""
     x = x.detach()
     return x.view(torch.uint16).numpy() if x.dtype == torch.bfloat16 else x.numpy()
+
+
+def _rows(x: Tensor) -> Array:
+    """Its numbers, [T, W]."""
+    return _numbers(x).reshape(-1, x.shape[-1])
+
+
+def _count(x: Tensor) -> int:
+    return x.numel() // x.shape[-1]
 
 
 def _in_threads(kernel: Callable[..., None], count: int, *arguments: Any) -> None:

@@ -41,14 +41,11 @@ def geglu(gate: Tensor, up: Tensor) -> Tensor:
 class _GEGLUCPU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
-        gate_TW, up_TW = (x.reshape(-1, x.shape[-1]).contiguous() for x in (gate, up))
-        ctx.save_for_backward(gate_TW, up_TW)
-        return cpu_kernels.geglu(gate_TW, up_TW).view(gate.shape)
+        gate, up = gate.contiguous(), up.contiguous()
+        ctx.save_for_backward(gate, up)
+        return cpu_kernels.geglu(gate, up)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
-        gate_TW, up_TW = ctx.saved_tensors
-        grad_TW = grads[0].reshape(gate_TW.shape).contiguous()
-        gradients = cpu_kernels.geglu_backward(grad_TW, gate_TW, up_TW)
-        return tuple(gradient.view(grads[0].shape) for gradient in gradients)
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        return cpu_kernels.geglu_backward(grads[0].contiguous(), *ctx.saved_tensors)

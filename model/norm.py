@@ -1,6 +1,6 @@
 """RMSNorm (Zhang & Sennrich 2019), its sums in float32 whatever the activations are.
 
-Shapes: [..., W] with W values to be normalised; T rows of them.
+Shapes: [..., W] with W values to be normalised, T rows of them in all.
 """
 
 from typing import Any
@@ -33,16 +33,15 @@ class RMSNorm(nn.Module):
 class _RMSNormCPU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale_W: Tensor, epsilon: float) -> Tensor:
-        x_TW = x.reshape(-1, x.shape[-1]).contiguous()
+        x = x.contiguous()
         scale_W = scale_W.clone()  # FSDP could not free one that numpy has looked at
-        y_TW, inverse_T = cpu_kernels.rms_norm(x_TW, scale_W, epsilon)
-        ctx.save_for_backward(x_TW, inverse_T, scale_W)
-        return y_TW.view_as(x)
+        y, inverse_T = cpu_kernels.rms_norm(x, scale_W, epsilon)
+        ctx.save_for_backward(x, inverse_T, scale_W)
+        return y
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
-        x_TW, inverse_T, scale_W = ctx.saved_tensors
-        grad_TW = grads[0].reshape(x_TW.shape).contiguous()
-        grad_x_TW, grad_scale_W = cpu_kernels.rms_norm_backward(grad_TW, x_TW, inverse_T, scale_W)
-        return grad_x_TW.view_as(grads[0]), grad_scale_W, None
+        x, inverse_T, scale_W = ctx.saved_tensors
+        gradients = cpu_kernels.rms_norm_backward(grads[0].contiguous(), x, inverse_T, scale_W)
+        return *gradients, None
