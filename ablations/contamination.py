@@ -20,21 +20,21 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import hydra
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig
 
 from ablations import contaminated
 from ablations.evaluate import select
 from ablations.evaluation import Asked, TaskSet, gather
 from ablations.results import CONTAMINATION
 from ablations.tasks.places import CACHE, Places
-from model import tokenizer
+from model import command_line, tokenizer
 from model.corpus import BoolArray, Corpus, open_corpus
 from pipeline import storage
 from pipeline.steps.decontamination import n_gram_set, overlaps
@@ -200,9 +200,7 @@ ConfigStore.instance().store(name="contamination_schema", node=ContaminationConf
 def main(config: DictConfig) -> None:
     """Report and print the counts."""
     try:
-        if missing := sorted(OmegaConf.missing_keys(config)):
-            raise ValueError(f"{', '.join(missing)} missing: give it as {missing[0]}=VALUE")
-        about = report(cast(ContaminationConfig, OmegaConf.to_object(config)))
+        about = report(command_line.checked(config))
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     print(f"{'task':18} {'arm':16} {'items':>6} {'dirty':>6} too short for {about['n']} words")

@@ -17,12 +17,12 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import hydra
 import pyarrow as pa
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig
 
 from ablations import results
 from ablations.evaluation import Asked, Evaluation, TaskSet, ask, gather
@@ -30,7 +30,7 @@ from ablations.tasks import answered, task
 from ablations.tasks.language_model import TokenModel
 from ablations.tasks.places import CACHE, Places
 from ablations.tasks.scores import Score
-from model import hardware, trained
+from model import command_line, hardware, trained
 from model.train_config import Precision
 from pipeline import storage
 
@@ -163,9 +163,7 @@ ConfigStore.instance().store(name="evaluate_schema", node=EvaluateConfig)
 def main(config: DictConfig) -> None:
     """Evaluate and print the scores."""
     try:
-        if missing := sorted(OmegaConf.missing_keys(config)):
-            raise ValueError(f"{', '.join(missing)} missing: give it as {missing[0]}=VALUE")
-        evaluation = evaluate(cast(EvaluateConfig, OmegaConf.to_object(config)))
+        evaluation = evaluate(command_line.checked(config))
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     print(table(evaluation.summary, evaluation.about["not_run"]))

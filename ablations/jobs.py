@@ -8,7 +8,7 @@ import dataclasses
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from hydra import compose
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 
 from ablations.results import Declaration, Primary, config_hash, job_folder
 from ablations.study_config import AblationConfig, DataRule
+from model import command_line
 from model.corpus import Corpus
 from model.stream import TokenStream
 
@@ -62,14 +63,13 @@ def job_of(config: DictConfig) -> Job:
     """The job of a composed config, whose Hydra settings are the current ones.
 
     Raises:
-        ValueError: a value is missing or out of range.
+        ValueError: a setting is missing, unknown or out of range.
     """
     hydra = HydraConfig.get()
-    if missing := sorted(OmegaConf.missing_keys(config)):
-        raise ValueError(f"{', '.join(missing)} missing: give it as {missing[0]}=VALUE")
+    settings: AblationConfig = command_line.checked(config)
     changes = [o for o in _as_given(hydra) if o.startswith("model.")]
     words = [hydra.runtime.choices["model"], *(o.removeprefix("model.") for o in changes)]
-    return Job(cast(AblationConfig, OmegaConf.to_object(config)), " ".join(words))
+    return Job(settings, " ".join(words))
 
 
 def expand(config: DictConfig, name: str) -> list[Job]:

@@ -1,6 +1,6 @@
 """What this package's command lines share: typed settings from Hydra, errors without a traceback.
 
-Hydra has refused unknown keys and wrong types before this is called.
+Hydra has refused wrong types and unknown keys before this is called, but for keys added with ``+``.
 """
 
 import sys
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError
 
 
 def run(act: Callable[[Any], None], config: DictConfig) -> None:
@@ -18,6 +19,9 @@ def run(act: Callable[[Any], None], config: DictConfig) -> None:
     try:
         if missing := sorted(OmegaConf.missing_keys(config)):
             raise ValueError(f"{', '.join(missing)} missing: give it as {missing[0]}=VALUE")
-        act(OmegaConf.to_object(config))
+        schema = OmegaConf.structured(OmegaConf.get_type(config))
+        act(OmegaConf.to_object(OmegaConf.merge(schema, OmegaConf.to_container(config))))
+    except ConfigKeyError as error:
+        sys.exit(f"error: {str(error).splitlines()[0]}: see --help")
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")

@@ -245,6 +245,7 @@ def test_command_line(tmp_path):
         (["scored={}/none"], "manifest.json"),
         ([], "scored missing"),
         (["scored={}", "alfa=3"], "alfa"),
+        (["scored={}", "+alfa=3"], "alfa"),
         (["scored={}", "alpha=three"], "alpha"),
     ],
 )
