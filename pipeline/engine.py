@@ -1,6 +1,7 @@
 """Starting a Beam pipeline: its options, local defaults, clear errors."""
 
 import argparse
+import builtins
 import concurrent.futures
 import importlib
 import logging
@@ -39,6 +40,9 @@ _WORKER_DIED = "Channel closed prematurely."  # all that Beam says of it
 _WORKER_ERROR = re.compile(
     r"^(?:[\w.]+\.)?(\w+(?:Error|Exception)): (.*?)(?: \[while running .*\])?$", re.MULTILINE
 )
+
+_WHERE = re.compile(r" \[while running .*\]$")
+_NESTED = re.compile(r"(\w+(?:Error|Exception)): (.*)")
 
 
 def options(flags: Sequence[str]) -> PipelineOptions:
@@ -97,7 +101,8 @@ def run(
     ``watch`` looks at workers on this machine; engines on clusters have limits of their own.
 
     Raises:
-        RuntimeError: a worker failed; the message is the worker's own.
+        ValueError, OSError: a worker raised it.
+        RuntimeError: a worker failed otherwise; the message is the worker's own.
         TimeoutError: the workers stand still, or have not started in time.
     """
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
@@ -113,6 +118,8 @@ def run(
                 return False
             result.wait_until_finish()
             return True
+    except ValueError as error:  # of a worker in this process
+        raise ValueError(_WHERE.sub("", str(error))) from error
     except grpc.FutureTimeoutError as error:
         raise TimeoutError(
             "Beam's workers did not start within a minute of the clock, which may have jumped:"
@@ -124,9 +131,18 @@ def run(
             raise RuntimeError(
                 "a worker process died (for want of memory?): start the run again with --resume"
             ) from error
-        if not found:
-            raise RuntimeError(str(error)) from error
-        raise RuntimeError(f"{found[-1][0]}: {found[-1][1]}") from error
+        raise _raised(*found[-1]) if found else RuntimeError(str(error)) from error
+
+
+def _raised(kind: str, message: str) -> Exception:
+    """What a worker raised, of which Beam tells as ``RuntimeError: OSError: …``."""
+    while nested := _NESTED.fullmatch(message):
+        kind, message = nested.groups()
+    raised = getattr(builtins, kind, RuntimeError)
+    for mendable in (ValueError, OSError):
+        if issubclass(raised, mendable):
+            return mendable(message)
+    return RuntimeError(f"{kind}: {message}")
 
 
 def _run_here(

@@ -43,6 +43,25 @@ def test_the_message_of_a_failing_worker_is_its_own():
         engine.run(engine.options(["--direct_num_workers=2"]), build, Watch(None, 0, 10))
 
 
+@pytest.mark.parametrize(
+    ("raised", "kind", "said"),
+    [
+        (OSError(28, "No space left on device", "a/b"), OSError, r"^\[Errno 28\] No space.*'a/b'$"),
+        (UnicodeError("no such: thing"), ValueError, "^no such: thing$"),
+    ],
+)
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_what_a_user_can_mend_is_raised_as_that(raised, kind, said, workers):
+    def fail(_):
+        raise raised
+
+    def build(pipeline):
+        _ = pipeline | beam.Create([0]) | beam.Map(fail)
+
+    with pytest.raises(kind, match=said):
+        engine.run(engine.options([f"--direct_num_workers={workers}"]), build, Watch(None, 0, 10))
+
+
 def test_all_cores_are_used_unless_told_otherwise(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(7)))
     assert engine.options([]).get_all_options()["direct_num_workers"] == 7
