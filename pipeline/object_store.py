@@ -25,6 +25,8 @@ from typing import Any, BinaryIO, Protocol, cast
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from pipeline import progress
+
 FIRST_READ = 64 << 10
 LARGEST_READ = 8 << 20
 """Bytes asked for at once: few at first, as formats are recognised by a file's first bytes, then
@@ -169,7 +171,6 @@ def open_output(path: str) -> Iterator[BinaryIO]:
     with tempfile.TemporaryFile() as file:
         yield cast(BinaryIO, file)
         file.flush()
-        file.seek(0)
         bucket.upload(key, cast(BinaryIO, file))
 
 
@@ -257,6 +258,23 @@ def _folder(path: str) -> tuple[Bucket, str]:
     return bucket, key.rstrip("/") + "/" if key.rstrip("/") else ""
 
 
+class Upload(io.BufferedReader):
+    """A local file from its beginning, for a client that may close it. Reading is a sign of life.
+
+    Args:
+        file: stays open; to be read by one client at a time.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(io.FileIO(os.dup(file.fileno())))
+        self.seek(0)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """As any file."""
+        progress.beat()
+        return super().read(size)
+
+
 class _Ranges(io.RawIOBase):
     """One version of an object, read in ranges."""
 
@@ -274,6 +292,7 @@ class _Ranges(io.RawIOBase):
         if start >= end:
             return 0
         buffer[: end - start] = self._bucket.read(self._key, start, end, self._stat.version)
+        progress.beat()
         self._position = end
         self._ahead = min(2 * self._ahead, LARGEST_READ)
         return end - start

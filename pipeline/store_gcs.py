@@ -22,7 +22,7 @@ from google.auth.exceptions import GoogleAuthError
 from google.cloud.storage.exceptions import DataCorruption
 from google.cloud.storage.retry import DEFAULT_RETRY
 
-from pipeline.object_store import Stat
+from pipeline.object_store import Stat, Upload
 
 RETRY = DEFAULT_RETRY.with_delay(initial=0.5, multiplier=2, maximum=15).with_timeout(120)
 """The client's own rule: 408, 429, 5xx and broken connections are tried again, for two minutes."""
@@ -67,10 +67,10 @@ class GcsBucket:
 
     def upload(self, key: str, file: BinaryIO) -> None:
         """One request, or a resumable upload; a broken one is never seen, and goes after a week."""
-        with self._errors(key):
+        with self._errors(key), Upload(file) as again:
             size = os.fstat(file.fileno()).st_size
             blob = self._bucket.blob(key, chunk_size=_PART)
-            blob.upload_from_file(file, rewind=True, size=size, retry=RETRY)
+            blob.upload_from_file(again, size=size, retry=RETRY)
 
     def replace(self, key: str, content: bytes, version: str | None) -> str | None:
         """A write under a condition; the new generation."""

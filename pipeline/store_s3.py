@@ -1,7 +1,6 @@
 """S3, and what speaks its language, by boto3."""
 
 import logging
-import os
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +13,7 @@ from botocore import exceptions as faults
 from botocore.config import Config
 from urllib3.exceptions import HTTPError
 
-from pipeline.object_store import Stat
+from pipeline.object_store import Stat, Upload
 
 WAITS = (1, 2, 4, 8, 16, 30)
 """Seconds before each further try, shortened at random. boto3 has tried a few times itself by then,
@@ -75,8 +74,7 @@ class S3Bucket:
         """One request, or parts of 16 MiB; they are dropped if one fails for good."""
 
         def upload() -> None:
-            with open(os.dup(file.fileno()), "rb") as again:  # boto3 closes what it is given
-                again.seek(0)
+            with Upload(file) as again:
                 self._client.upload_fileobj(again, self._name, key, Config=_PARTS)
 
         self._tried(key, upload)

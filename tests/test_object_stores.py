@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from store_servers import Faulty, at_random, flags, serving
 
-from pipeline import lease, object_store, storage, store_gcs, store_s3
+from pipeline import lease, object_store, progress, storage, store_gcs, store_s3
 
 LISTED = 10_000
 
@@ -60,6 +60,21 @@ def test_what_is_written_is_what_is_read(reach, size):
     assert storage.exists(path)
     assert storage.size(path) == size
     assert storage.read_bytes(path) == content
+
+
+def test_a_long_transfer_gives_signs_of_life(reach, monkeypatch):
+    signs = []
+    monkeypatch.setattr(progress, "beat", lambda: signs.append(time.monotonic()))
+    path = f"{reach()}/file"
+    with storage.open_output(path) as file:
+        file.write(bytes(50 << 20))
+        assert not signs
+    assert len(signs) >= 4  # 16 MiB each
+    signs.clear()
+    with storage.open_input(path) as file:
+        while file.read(1 << 20):
+            pass
+    assert len(signs) >= 7  # 8 MiB each
 
 
 def test_seeking_and_reading_is_that_of_a_file_in_memory(reach, monkeypatch):
