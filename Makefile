@@ -26,7 +26,7 @@ ablation-demo: .venv/dev.stamp demo
 	$(BIN)/python ablations/run.py experiment=demo corpus=demo/corpus output=demo/study
 
 test: lint .venv/dev.stamp
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal  # a thread per process
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist worksteal  # a thread per process; many tests wait
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .

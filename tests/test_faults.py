@@ -26,15 +26,13 @@ def good(trial):
     return trial.recovered and not trial.wrong
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_killed_and_resumed_gives_the_same_bytes(scene, tmp_path, seed):
-    trial = trials.kill(scene, tmp_path / "output", seed)
+def test_killed_and_resumed_gives_the_same_bytes(scene, tmp_path):
+    trial = trials.kill(scene, tmp_path / "output", 1)
     assert good(trial), trial
 
 
-@pytest.mark.parametrize("seed", [30, 51])
-def test_killed_before_a_change_and_resumed_gives_the_same_bytes(scene, tmp_path, seed):
-    trial = crashes.crash(scene, tmp_path / "output", seed)
+def test_killed_before_a_change_and_resumed_gives_the_same_bytes(scene, tmp_path):
+    trial = crashes.crash(scene, tmp_path / "output", 30)
     assert good(trial), trial
 
 
