@@ -41,7 +41,7 @@ from model.cpu_numbers import (
 Array = npt.NDArray[Any]
 
 # Sums may be made in any order: that of the vectors, which is the same for the same length.
-_compiled = njit(
+compiled = njit(
     nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"}
 )
 
@@ -59,13 +59,13 @@ def biased_softmax_(
         segments_BK: int32, of the keys.
     """
     heads = len(line_NK)
-    _in_threads(
+    in_threads(
         _biased_softmax, len(logits_PQK), _numbers(logits_PQK), line_NK.numpy(),
         segments_BQ.numpy(), segments_BK.numpy(), heads,
     )  # fmt: skip
 
 
-@_compiled
+@compiled
 def _biased_softmax(
     start: int,
     stop: int,
@@ -111,13 +111,13 @@ def biased_softmax_backward_(weights_PQK: Tensor, grad_PQK: Tensor, grad_line_PK
         grad_PQK: contiguous, of the same dtype.
         grad_line_PK: float32; the gradient of the bias is added to its last columns.
     """
-    _in_threads(
+    in_threads(
         _biased_softmax_backward, len(grad_PQK), _numbers(weights_PQK), _numbers(grad_PQK),
         grad_line_PK[:, -weights_PQK.shape[2] :].numpy(),
     )  # fmt: skip
 
 
-@_compiled
+@compiled
 def _biased_softmax_backward(
     start: int, stop: int, weights: Array, grads: Array, grad_line: Array
 ) -> None:
@@ -152,14 +152,14 @@ def cross_entropy_(
         with_gradient: whether it is wanted; else the logits stay.
     """
     loss_T, logsumexp_T = torch.zeros(2, len(logits_TV))
-    _in_threads(
+    in_threads(
         _cross_entropy, len(logits_TV), _numbers(logits_TV), targets_T.numpy(), np.float32(scale),
         np.float32(z_coefficient), with_gradient, loss_T.numpy(), logsumexp_T.numpy(),
     )  # fmt: skip
     return loss_T, logsumexp_T
 
 
-@_compiled
+@compiled
 def _cross_entropy(
     start: int,
     stop: int,
@@ -213,14 +213,14 @@ def rms_norm(x: Tensor, scale_W: Tensor, epsilon: float) -> tuple[Tensor, Tensor
         epsilon: added to the mean.
     """
     y, inverse_T = torch.empty_like(x), torch.empty(_count(x))
-    _in_threads(
+    in_threads(
         _rms_norm, len(inverse_T), _rows(x), scale_W.numpy(), np.float32(epsilon), _rows(y),
         inverse_T.numpy(),
     )  # fmt: skip
     return y, inverse_T
 
 
-@_compiled
+@compiled
 def _rms_norm(
     start: int,
     stop: int,
@@ -259,14 +259,14 @@ def rms_norm_backward(
     """
     parts = -(-len(inverse_T) // PART)
     grad_x, grad_scale = torch.empty_like(x), torch.zeros(parts, len(scale_W))
-    _in_threads(
+    in_threads(
         _rms_norm_backward, parts, _rows(grad), _rows(x), inverse_T.numpy(), scale_W.numpy(),
         _rows(grad_x), grad_scale.numpy(),
     )  # fmt: skip
     return grad_x, grad_scale.sum(0)
 
 
-@_compiled
+@compiled
 def _rms_norm_backward(
     start: int,
     stop: int,
@@ -300,11 +300,11 @@ def geglu(gate: Tensor, up: Tensor) -> Tensor:
         up: contiguous, of the same shape and dtype.
     """
     y = torch.empty_like(gate)
-    _in_threads(_geglu, _count(gate), _rows(gate), _rows(up), _rows(y))
+    in_threads(_geglu, _count(gate), _rows(gate), _rows(up), _rows(y))
     return y
 
 
-@_compiled
+@compiled
 def _geglu(start: int, stop: int, gates: Array, ups: Array, ys: Array) -> None:
     for t in range(start, stop):
         gate, up, y = gates[t], ups[t], ys[t]
@@ -322,14 +322,14 @@ def geglu_backward(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tens
         up: as it was given.
     """
     grad_gate, grad_up = torch.empty_like(gate), torch.empty_like(up)
-    _in_threads(
+    in_threads(
         _geglu_backward, _count(gate), _rows(grad), _rows(gate), _rows(up), _rows(grad_gate),
         _rows(grad_up),
     )  # fmt: skip
     return grad_gate, grad_up
 
 
-@_compiled
+@compiled
 def _geglu_backward(
     start: int,
     stop: int,
@@ -370,7 +370,7 @@ def _count(x: Tensor) -> int:
     return x.numel() // x.shape[-1]
 
 
-def _in_threads(kernel: Callable[..., None], count: int, *arguments: Any) -> None:
+def in_threads(kernel: Callable[..., None], count: int, *arguments: Any) -> None:
     """Call ``kernel(start, stop, *arguments)`` for runs that together are 0 .. count."""
     threads = min(torch.get_num_threads(), count)
     if threads < 2:

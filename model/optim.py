@@ -1,44 +1,19 @@
-"""The optimizer and the learning rate over the run.
-
-Adafactor is the paper's choice and torch's implementation of it (Shazeer and Stern 2018, with
-relative step sizes): a step moves a tensor by ``max(1e-3, RMS(tensor)) * learning rate`` times its
-gradient over the root of a factored second moment, clipped to an RMS of 1. Where it differs from
-the lingvo code that trained GLaM:
-
-- lingvo factors only dimensions of 128 or more; torch factors the last two of any size.
-- lingvo adds 1e-30 to squared gradients; torch bounds the second moment below by a square,
-  ``eps[0] ** 2``. The usual 1e-30 would square to 0 in float32, and the first gradient of an expert
-  that got no token would be 0 * infinity. 2e-19 is about the smallest whose square is a normal
-  float32 number. A matrix whose gradients have stayed below an RMS of about 4e-10 since the start
-  is therefore normalised less exactly than lingvo's would be.
-"""
+"""The optimizer and the learning rate over the run."""
 
 import math
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from model import parallel
-from model.sharded_adafactor import ShardedAdafactor
+from model.adafactor import Adafactor
 from model.train_config import OptimizerConfig, OptimizerName, Schedule
-
-EPSILON = (2e-19, 1e-3)
-"""Adafactor's bounds: of the root of the second moment, and of a tensor's RMS."""
 
 
 def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
     """The optimizer over all parameters; :func:`set_learning_rate` before each step."""
     if config.name == OptimizerName.adafactor:
-        sharded = any(isinstance(parameter, DTensor) for parameter in model.parameters())
-        return (ShardedAdafactor if sharded else torch.optim.Adafactor)(
-            model.parameters(),
-            lr=config.learning_rate,
-            beta2_decay=-0.8,
-            eps=EPSILON,
-            d=1.0,
-            weight_decay=0.0,
-        )
+        return Adafactor(model.parameters(), config.learning_rate)
     # Norms' scales and biases of attention are no matrices of a product: they don't decay.
     matrices = [p for n, p in model.named_parameters() if p.ndim >= 2 and ".bias." not in n]
     others = [p for n, p in model.named_parameters() if p.ndim < 2 or ".bias." in n]
@@ -60,8 +35,8 @@ def learning_rate(config: OptimizerConfig, update: int, updates: int) -> float:
 
     ``constant``; ``inverse_sqrt``, the paper's min(rate, 1 / sqrt(update)); ``cosine``, which falls
     to ``final_share`` at the end. All of them rise linearly over ``warmup_steps`` first and are
-    multiplied by ``multiplier``. Adafactor's step in torch never exceeds 1 / sqrt(update), whatever
-    the multiplier: what is returned, and logged, is what is used.
+    multiplied by ``multiplier``. Adafactor's step never exceeds 1 / sqrt(update), whatever the
+    multiplier: what is returned, and logged, is what is used.
     """
     rate = config.learning_rate
     warmup = config.warmup_steps

@@ -5,10 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from model import adafactor
 from model.optim import build_optimizer, finite, gradient_norm, learning_rate, set_learning_rate
 from model.train_config import OptimizerConfig, OptimizerName, Schedule
 
@@ -52,15 +53,25 @@ class PlainAdafactor:
         self.value = self.value - alpha * update
 
 
-@settings(max_examples=20, deadline=None)
-@given(
-    shapes=st.lists(
-        st.sampled_from([(5,), (3, 4), (7, 2), (1, 6), (4, 3, 5)]), min_size=1, max_size=3
-    ),
-    seed=st.integers(0, 99),
-    size=st.sampled_from([1e-4, 1.0, 1e3]),
+SHAPES = st.lists(
+    st.sampled_from([(5,), (3, 4), (7, 2), (1, 6), (70, 3), (4, 3, 5), (2, 65, 4)]),
+    min_size=1,
+    max_size=3,
 )
-def test_adafactor_is_the_paper_s(shapes, seed, size):
+
+
+@pytest.fixture(params=["compiled", "of torch's operations"])
+def way(request, monkeypatch):
+    if request.param != "compiled":
+        monkeypatch.setattr(adafactor.cpu_kernels, "fit", lambda x: False)
+
+
+# The fixture is the same for all examples.
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(shapes=SHAPES, seed=st.integers(0, 99), size=st.sampled_from([1e-4, 1.0, 1e3]))
+def test_adafactor_is_the_paper_s(way, shapes, seed, size):
     weights = Weights(*shapes, seed=seed)
     plain = [PlainAdafactor(p.detach().numpy()) for p in weights.all]
     optimizer = build_optimizer(PAPER, weights)
@@ -77,7 +88,7 @@ def test_adafactor_is_the_paper_s(shapes, seed, size):
 
 
 @pytest.mark.parametrize("rows", [[2], [0, 1, 2, 3]])
-def test_an_expert_without_tokens_stays_as_it_was(rows):
+def test_an_expert_without_tokens_stays_as_it_was(way, rows):
     weights = Weights((4, 6, 5))
     before = weights.all[0].detach().clone()
     optimizer = build_optimizer(PAPER, weights)
@@ -93,13 +104,57 @@ def test_an_expert_without_tokens_stays_as_it_was(rows):
     assert all(not torch.equal(after[e], before[e]) for e in others)
 
 
-def test_the_usual_epsilon_would_not_do():
+def test_the_usual_epsilon_would_not_do(monkeypatch):
     """Negative control of the test above: 1e-30 squares to 0 in float32."""
+    monkeypatch.setattr(adafactor, "LEAST", 1e-30)
+    monkeypatch.setattr(adafactor.cpu_kernels, "fit", lambda x: False)
     weights = Weights((4, 6, 5))
-    optimizer = torch.optim.Adafactor(weights.parameters(), lr=0.01, eps=(1e-30, 1e-3))
+    optimizer = build_optimizer(PAPER, weights)
     weights.all[0].grad = torch.randn(4, 6, 5) * torch.tensor([1.0, 0, 1, 1])[:, None, None]
     optimizer.step()
     assert weights.all[0].isnan().any()
+
+
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(shapes=SHAPES, seed=st.integers(0, 99), size=st.sampled_from([0.0, 1e-21, 1e-19, 1e-4, 1e3]))
+def test_adafactor_is_torch_s(way, shapes, seed, size):
+    """Below the bounds too, and its state: a checkpoint of one can be loaded into the other."""
+    ours, theirs = Weights(*shapes, seed=seed), Weights(*shapes, seed=seed)
+    optimizers = [
+        build_optimizer(PAPER, ours),
+        torch.optim.Adafactor(theirs.parameters(), lr=0.01, eps=(2e-19, 1e-3)),
+    ]
+    random = torch.Generator().manual_seed(seed)
+    for _ in range(3):
+        for one, other in zip(ours.all, theirs.all, strict=True):
+            one.grad = torch.randn(one.shape, generator=random) * size
+            other.grad = one.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    for one, other in zip(ours.all, theirs.all, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+        states = [o.state[p] for o, p in zip(optimizers, (one, other), strict=True)]
+        torch.testing.assert_close(*map(dict, states), rtol=1e-4, atol=1e-30)
+
+
+@pytest.mark.parametrize("shape", [(130, 300), (3, 70, 5)])
+def test_a_step_has_the_same_bits_for_any_number_of_threads(shape):
+    results = []
+    threads = torch.get_num_threads()
+    try:
+        for number in (1, 2, 3):
+            torch.set_num_threads(number)
+            weights = Weights(shape)
+            optimizer = build_optimizer(PAPER, weights)
+            weights.all[0].grad = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+            optimizer.step()
+            results.append(weights.all[0].detach())
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
 
 
 def test_the_paper_s_schedule_is_flat_for_ten_thousand_steps():
