@@ -2,9 +2,13 @@
 
 import itertools
 import json
+import re
+import sys
+from pathlib import Path
 
 import hydra
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 import xxhash
@@ -12,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokens_scored import documents, make_corpus
 
-from model.corpus import open_corpus, write_arm
+from model import files
+from model.corpus import open_corpus, shard_schema, write_arm
 from model.heldout import HeldOut
 from model.order import CYCLE, DocumentSequence, Interleaving, order_keys
 from model.stream import TokenStream
@@ -257,6 +262,54 @@ def test_a_source_smaller_than_a_row_is_repeated(corpus):
     one = [corpus.boundary_id, *corpus.tokens(int(shortest[0])).tolist()]
     assert (one * 1000)[:64] in rows.tolist()
     assert stream.consumed(10)["books"]["epochs"] == 16 * 64 / total
+
+
+def write_long_documents(folder, documents, length):
+    """In place of a corpus's shards one whose documents have ``length`` tokens each; its size."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    schema = shard_schema(pa.uint16())
+    tokens = np.random.default_rng(0).integers(1, manifest["tokenizer"]["vocabulary"], length)
+    row = {"source": "web", "bytes": length, "quality_score": 0.5, "keep_draw": 0.5, "kept": True}
+    path = folder / "shards" / "long.arrow"
+    with pa.ipc.new_file(str(path), schema) as writer:
+        for document in range(documents):
+            name = f"long-{document}"
+            row |= {"id": name, "id_hash": document, "content_hash": document.to_bytes(16)}
+            row |= {"tokens": tokens.astype(np.uint16)}
+            writer.write_batch(pa.RecordBatch.from_pylist([row], schema=schema))
+    size = path.stat().st_size
+    shard = {"name": path.name, "size": size, "checksum": files.checksum(str(path))}
+    shard |= {"rows": documents, "tokens": documents * length, "sources": ["web"]}
+    changes = {"shards": [shard], "held_out": 0.0}
+    (folder / "manifest.json").write_text(json.dumps(manifest | changes))
+    return size
+
+
+def memory_of_its_own():
+    """Bytes of this process that no file stands behind, and those of them that Arrow holds."""
+    status = Path("/proc/self/status").read_text()
+    anonymous = re.search(r"^RssAnon:\s+(\d+) kB$", status, re.MULTILINE)
+    return 1024 * int(anonymous[1]), pa.total_allocated_bytes()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc/self/status is Linux's")
+def test_tokens_are_read_where_they_lie_in_the_file(tmp_path):
+    """All of a corpus is checked and read, and next to nothing of it becomes memory of ours."""
+    folder = Path(make_corpus(tmp_path, [documents(10)]).folder)
+    size = write_long_documents(folder, documents=48, length=500_000)
+    assert size > 48_000_000
+    resident, allocated = memory_of_its_own()
+
+    corpus = open_corpus(str(folder))
+    corpus.verify()
+    write_arm(corpus, "long", corpus.pool, {})
+    stream = TokenStream(corpus, "long", 0, 1024, 128)
+    total = sum(int(next(stream).tokens.sum()) for _ in range(stream.epoch_targets // (1024 * 128)))
+
+    assert total > 10 * stream.epoch_targets  # they were read
+    now_resident, now_allocated = memory_of_its_own()
+    assert now_allocated - allocated < size / 100
+    assert now_resident - resident < size / 4
 
 
 def held_out_documents(corpus, source):
