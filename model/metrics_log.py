@@ -1,4 +1,5 @@
-"""What a run tells while it goes: ``metrics.jsonl`` always, TensorBoard, a line on the terminal.
+"""What a run tells while it goes: ``metrics.jsonl`` always, TensorBoard, Weights & Biases, and a
+line on the terminal.
 
 After an interruption the files are cut back to the checkpoint that the run goes on from, so every
 step is there once, and the same lines come out as without the interruption (but for the time).
@@ -10,16 +11,31 @@ import os
 import socket
 import sys
 import time
+import uuid
 from collections.abc import Iterator, Mapping
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 from model import files
 
 METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
+WANDB = "wandb"
+
+WANDB_PATIENCE = 300.0
+"""Seconds that the end of a run waits for Weights & Biases to take the rest, without a network."""
 
 REFRESH = 0.2
 """Seconds between two lines on the terminal."""
+
+
+class Board(Protocol):
+    """Where the numbers of a step are shown, beside their line in ``metrics.jsonl``."""
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Show the scalars of a step."""
+
+    def close(self) -> None:
+        """Let it go."""
 
 
 class MetricsLog:
@@ -29,16 +45,33 @@ class MetricsLog:
         folder: of the run.
         step: the last step whose line stays; 0 begins anew.
         tensorboard: whether to write for TensorBoard too.
+        wandb: a project of Weights & Biases to write for too.
+        settings: of the run, for that project.
+
+    Raises:
+        ValueError: Weights & Biases refuses.
     """
 
-    def __init__(self, folder: str, step: int, tensorboard: bool, active: bool = True) -> None:
+    def __init__(
+        self,
+        folder: str,
+        step: int,
+        tensorboard: bool,
+        wandb: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        active: bool = True,
+    ) -> None:
         self._active = active
         if not active:
             return
+        self._boards: list[Board] = []
+        if wandb is not None:  # the first, for it may refuse
+            self._boards.append(WandbRun(folder, wandb, settings or {}))
+        if tensorboard:
+            self._boards.append(EventFile(os.path.join(folder, TENSORBOARD), step))
         path = os.path.join(folder, METRICS)
         cut_back(path, step)
         self._file: BinaryIO = open(path, "ab")  # noqa: SIM115 - close() does
-        self._events = EventFile(os.path.join(folder, TENSORBOARD), step) if tensorboard else None
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Append a row, which has a ``step``; lists and mappings may nest in it.
@@ -51,8 +84,10 @@ class MetricsLog:
         with files.naming(self._file.name):
             self._file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
             self._file.flush()
-        if self._events is not None:
-            self._events.write(row["step"], dict(_flatten(row)))
+        if self._boards:
+            scalars = dict(_flatten(row))
+            for board in self._boards:
+                board.write(row["step"], scalars)
 
     def close(self) -> None:
         """Let the files go."""
@@ -60,8 +95,8 @@ class MetricsLog:
             return
         with files.naming(self._file.name), self._file:
             os.fsync(self._file.fileno())
-        if self._events is not None:
-            self._events.close()
+        for board in self._boards:
+            board.close()
 
 
 class EventFile:
@@ -101,6 +136,61 @@ class EventFile:
         with files.naming(self._file.name):
             self._records.write(Event(wall_time=time.time(), **event).SerializeToString())
             self._records.flush()
+
+
+class WandbRun:
+    """A run in Weights & Biases, which goes on with ours: its id is kept in the output folder.
+
+    wandb sends from a process of its own, again and again while there is no network, and writes to
+    the output folder first, from where ``wandb sync`` sends what was left. With
+    ``WANDB_MODE=offline`` it only writes there.
+
+    Args:
+        folder: of the run.
+        project: its name there.
+        settings: of the run, shown with it.
+
+    Raises:
+        ValueError: it can't begin.
+    """
+
+    def __init__(self, folder: str, project: str, settings: Mapping[str, Any]) -> None:
+        import wandb  # optional
+
+        try:
+            self._run = wandb.init(
+                project=project,
+                dir=folder,
+                id=_kept_id(os.path.join(folder, WANDB, "id")),
+                name=folder,
+                resume="allow",
+                config=dict(settings),
+                # Not what we print, which is for a terminal.
+                settings=wandb.Settings(console="off", quiet=True, finish_timeout=WANDB_PATIENCE),
+            )
+        except wandb.Error as error:
+            raise ValueError(
+                f"Weights & Biases: {error}\nSet WANDB_MODE=offline to write to {folder} alone, for"
+                " `wandb sync` later, or log.wandb=null to do without"
+            ) from error
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Send the scalars of a step, unless those of a start before are there: they stay."""
+        if step >= self._run.starting_step:
+            self._run.log(dict(scalars), step=step, commit=True)
+
+    def close(self) -> None:
+        """End the run there, as failed if that is why it ends."""
+        self._run.finish(exit_code=0 if sys.exception() is None else 1)
+
+
+def _kept_id(path: str) -> str:
+    """The id in a file, made if there is none."""
+    if not os.path.exists(path):
+        with files.open_output(path) as file:
+            file.write(uuid.uuid4().hex.encode())
+    with open(path) as file:
+        return file.read()
 
 
 def cut_back(path: str, step: int) -> None:

@@ -15,7 +15,7 @@ torchrun --nproc-per-node 8 model/train.py model=glam_1b7_64e … train.expert_p
       config.yaml          what was asked for
       tokenizer.json       the corpus's, so that the folder is enough to generate text
       metrics.jsonl        a line for each logged step (:func:`step_row`, :func:`held_out_row`)
-      tensorboard/         the same
+      tensorboard/         the same; so is wandb/, where log.wandb asks for it
       checkpoints/step_…/  see :mod:`model.checkpoint`
       heldout.arrow        bits of every held-out document under the final model
       outcome.json         :class:`model.outcome.Outcome`, written last
@@ -43,7 +43,7 @@ from model import corpus as corpora
 from model.checkpoint import Checkpoint
 from model.corpus import Corpus, open_corpus
 from model.heldout import HeldOut
-from model.metrics_log import TENSORBOARD, MetricsLog, ProgressLine, duration
+from model.metrics_log import TENSORBOARD, WANDB, MetricsLog, ProgressLine, duration
 from model.outcome import Outcome
 from model.stream import Batch, TokenStream
 from model.train_config import TrainConfig
@@ -99,7 +99,15 @@ def _train(config: TrainConfig, corpus: Corpus, run: "Run") -> Outcome:
     else:
         run.resume(found)
     run.describe()
-    log = MetricsLog(config.output, run.progress.step, config.log.tensorboard, parallel.is_first())
+    settings: Any = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
+    log = MetricsLog(
+        config.output,
+        run.progress.step,
+        config.log.tensorboard,
+        config.log.wandb,
+        settings,
+        parallel.is_first(),
+    )
     line = ProgressLine(config.steps, run.progress.step, parallel.is_first())
     try:
         while run.progress.step < config.steps:
@@ -180,7 +188,8 @@ class Run:
             return
         folder = self.config.output
         # What an earlier try left that did not come to its first checkpoint.
-        shutil.rmtree(os.path.join(folder, TENSORBOARD), ignore_errors=True)
+        for name in (TENSORBOARD, WANDB):
+            shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
         shutil.copyfile(self.corpus.tokenizer_path, os.path.join(folder, corpora.TOKENIZER))
 
     def describe(self) -> None:

@@ -1,5 +1,6 @@
 """What ``model/train.py`` is told, checked. Defaults and their reasons: ``conf/train.yaml``."""
 
+import importlib.util
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -131,10 +132,15 @@ class LogConfig:
 
     every: int = MISSING
     tensorboard: bool = MISSING
+    wandb: str | None = None
     peak_tflops: float | None = None
 
     def __post_init__(self) -> None:
         _require(self.every >= 1, "log.every must be at least 1")
+        _require(
+            self.wandb is None or importlib.util.find_spec("wandb") is not None,
+            f"log.wandb={self.wandb} needs the extra: pip install 'winnow-lm[wandb]'",
+        )
         _require(
             self.peak_tflops is None or self.peak_tflops > 0, "log.peak_tflops must be above 0"
         )
