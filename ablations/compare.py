@@ -13,9 +13,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ablations import verdict
-from ablations.comparison import Comparison, compare
 from ablations.settings import parse, read
+from ablations.stats import verdict
+from ablations.stats.comparison import Comparison, compare
 from pipeline import storage
 
 SHOWN = {

@@ -29,10 +29,10 @@ import pyarrow as pa
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig
 
-from ablations import contaminated
 from ablations.evaluate import select
-from ablations.evaluation import Asked, TaskSet, gather
 from ablations.results import CONTAMINATION
+from ablations.stats import contaminated
+from ablations.tasks.evaluation import Asked, TaskSet, gather
 from ablations.tasks.places import CACHE, Places
 from model import command_line, tokenizer
 from model.corpus import BoolArray, Corpus, open_corpus

@@ -25,8 +25,8 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig
 
 from ablations import results
-from ablations.evaluation import Asked, Evaluation, TaskSet, ask, gather
 from ablations.tasks import answered, task
+from ablations.tasks.evaluation import Asked, Evaluation, TaskSet, ask, gather
 from ablations.tasks.language_model import TokenModel
 from ablations.tasks.places import CACHE, Places
 from ablations.tasks.scores import Score

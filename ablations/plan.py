@@ -19,12 +19,12 @@ import joblib  # type: ignore[import-untyped]
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from ablations import arms, opening, speed
 from ablations.errors import exit_on_error
-from ablations.heldout_text import heldout_groups
-from ablations.jobs import Job, declaration, expand, stream_of, training_config
 from ablations.results import Declaration
-from ablations.study_config import AblationConfig
+from ablations.study import arms, opening, speed
+from ablations.study.config import AblationConfig
+from ablations.study.heldout_text import heldout_groups
+from ablations.study.jobs import Job, declaration, expand, stream_of, training_config
 from model import sizes
 from model.corpus import Corpus, open_corpus
 

@@ -14,11 +14,11 @@ from importlib.resources import files
 from pathlib import Path
 
 from ablations.compare import to_csv
-from ablations.comparison import Comparison, compare
-from ablations.report_data import Json, page_data
+from ablations.page.data import Json, page_data
 from ablations.results import Study, job_folder
 from ablations.settings import parse, read
-from ablations.training_log import read_log
+from ablations.stats.comparison import Comparison, compare
+from ablations.study.training_log import read_log
 from pipeline import page, storage
 
 PAGE = "report.html"

@@ -18,12 +18,12 @@ import hydra
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from ablations.closing import close_study
 from ablations.errors import exit_on_error
-from ablations.execute import execute
-from ablations.jobs import expand, job_of
-from ablations.opening import open_study
 from ablations.plan import threads_of
+from ablations.study.closing import close_study
+from ablations.study.execute import execute
+from ablations.study.jobs import expand, job_of
+from ablations.study.opening import open_study
 from pipeline import storage
 
 _held = contextlib.ExitStack()

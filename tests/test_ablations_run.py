@@ -12,8 +12,8 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from tokens_scored import documents, make_corpus
 
-from ablations import execute
-from ablations.reading import read_study
+from ablations.study import execute
+from ablations.study.reading import read_study
 from pipeline import storage
 
 ROOT = Path(execute.ROOT)

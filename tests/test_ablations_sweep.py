@@ -10,10 +10,11 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from tokens_scored import documents, make_corpus
 
-from ablations import arms, opening, plan
-from ablations.jobs import declaration, expand, hash_of, identity, training_config
-from ablations.power import minimum_detectable_effect
+from ablations import plan
 from ablations.results import write_declaration
+from ablations.stats.power import minimum_detectable_effect
+from ablations.study import arms, opening
+from ablations.study.jobs import declaration, expand, hash_of, identity, training_config
 from model import sizes
 from model.sizes import CONFIG_DIR
 

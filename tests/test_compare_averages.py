@@ -2,7 +2,7 @@
 
 import pytest
 
-from ablations.averages import AVERAGES, NLG, NLU, average
+from ablations.stats.averages import AVERAGES, NLG, NLU, average
 
 # Row: GPT-3 0, GLaM 0, GPT-3 1, GLaM 1, GPT-3 few, GLaM few (GLaM's paper and PaLM's Table 4).
 PUBLISHED = """

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from ablations.inference import (
+from ablations.stats.inference import (
     Stratum,
     difference,
     endpoint,

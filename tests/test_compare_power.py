@@ -5,10 +5,10 @@ import pytest
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 
-from ablations.inference import estimate, over_seeds
-from ablations.power import detectable, minimum_detectable_effect, seeds_needed
 from ablations.results import Primary
-from ablations.verdict import against_chance, judge, number
+from ablations.stats.inference import estimate, over_seeds
+from ablations.stats.power import detectable, minimum_detectable_effect, seeds_needed
+from ablations.stats.verdict import against_chance, judge, number
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5, 12])

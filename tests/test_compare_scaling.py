@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from ablations import matched, scaling
-from ablations.ranking import compare_orders, share
 from ablations.results import Curve
+from ablations.stats import matched, scaling
+from ablations.stats.ranking import compare_orders, share
 
 START = 1e15
 

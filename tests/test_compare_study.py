@@ -10,10 +10,10 @@ import pytest
 
 from ablations import compare as command
 from ablations import results
-from ablations.comparison import compare
-from ablations.endpoints import sample
-from ablations.inference import endpoint
-from ablations.reading import read_study
+from ablations.stats.comparison import compare
+from ablations.stats.endpoints import sample
+from ablations.stats.inference import endpoint
+from ablations.study.reading import read_study
 
 SOURCES = {"wiki": 1.0, "books": 1.2, "web": 1.4}
 GROUPS = {"curated": ["wiki", "books"], "web": ["web"]}

@@ -7,7 +7,7 @@ own JSON lines).
 import numpy as np
 import pytest
 
-from ablations.averages import NLG, NLU
+from ablations.stats.averages import NLG, NLU
 from ablations.tasks import task as tasks
 from ablations.tasks.expressions import ExpressionError, evaluate, render
 from ablations.tasks.items import Item, items_of, with_demonstrations

@@ -18,11 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokens_scored import documents, make_corpus
 
-from ablations import contaminated, contamination, near_duplicates
+from ablations import contamination, near_duplicates
 from ablations.evaluate import EvaluateConfig, evaluate, select, table
-from ablations.evaluation import Asked, gather
 from ablations.results import CONTAMINATION, TASKS
+from ablations.stats import contaminated
 from ablations.tasks import answered, places
+from ablations.tasks.evaluation import Asked, gather
 from ablations.tasks.places import Places
 from ablations.tasks.scores import scores
 from ablations.tasks.task import load

@@ -16,10 +16,13 @@ from hypothesis import strategies as st
 from scipy import stats
 from study_run import ARMS, EXPERTS, LAYERS, POOL, declare, write_study
 
-from ablations import report, report_curves, report_data, results, training_log
+from ablations import report, results
 from ablations.compare import main as run_compare
-from ablations.reading import read_study
-from ablations.report_swept import axis_of
+from ablations.page import curves
+from ablations.page import data as page_data
+from ablations.page.swept import axis_of
+from ablations.study import training_log
+from ablations.study.reading import read_study
 
 
 def records(data, name):
@@ -128,7 +131,7 @@ def test_an_arm_that_learns_twice_as_fast_needs_half_the_tokens(tmp_path):
     for (arm, _, seed), run in read.runs.items():
         faster = {"unfiltered": 1, "filtered": {1: 2, 2: 4}[seed]}[arm]
         object.__setattr__(run, "curve", curve(tokens, 5 - np.log2(faster * tokens)))
-    rows = [r for r in report_curves.efficiency(read) if r["endpoint"] == "web"]
+    rows = [r for r in curves.efficiency(read) if r["endpoint"] == "web"]
     # At 1 and 2 tokens the faster seed was better than that from its first evaluation on.
     assert [row["tokens"] for row in rows] == [4, 8, 16]
     for row in rows:
@@ -400,7 +403,7 @@ def test_the_same_study_gives_the_same_bytes(study):
 
 def test_what_json_has_no_word_for_becomes_null():
     rows = [{"a": math.inf, "b": math.nan, "c": 1.5}, {"d": "x"}]
-    found = report_data.figure(rows)
+    found = page_data.figure(rows)
     assert found == {"columns": ["a", "b", "c", "d"],
                      "rows": [[None, None, 1.5, None], [None, None, None, "x"]]}  # fmt: skip
 

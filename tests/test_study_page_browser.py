@@ -15,7 +15,7 @@ from test_compare_study import few_shot_table
 from test_report_browser import CONTRAST, HACK
 
 from ablations import report, results
-from ablations.reading import read_study
+from ablations.study.reading import read_study
 from pipeline import page as shell
 
 pytestmark = needs_browser

@@ -10,9 +10,10 @@ from hydra import initialize_config_dir
 from test_ablations_sweep import jobs_of
 from tokens_scored import documents, make_corpus
 
-from ablations import execute, heldout_text, near_duplicates, opening, study_tasks
+from ablations import near_duplicates
 from ablations.results import CONTAMINATION, HELDOUT, TASKS
-from ablations.study_config import TasksConfig
+from ablations.study import execute, heldout_text, opening, study_tasks
+from ablations.study.config import TasksConfig
 from ablations.tasks.task import load
 from model.sizes import CONFIG_DIR
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from statistics import mean, median
 from typing import Any
 
-from ablations import execute
+from ablations.study import execute
 from model import files
 from model.corpus import Corpus
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ablations import inference, ladder, matched
 from ablations.results import Curve, FloatArray, Run, Study
-from ablations.training_log import TrainingLog, smooth, thin
+from ablations.stats import inference, ladder, matched
+from ablations.study.training_log import TrainingLog, smooth, thin
 
 Row = dict[str, Any]
 Job = tuple[str, str, int]

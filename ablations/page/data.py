@@ -10,21 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from ablations import (
-    endpoints,
-    inference,
-    ladder,
-    report_curves,
-    report_origin,
-    report_routers,
-    report_swept,
-    tables,
-)
 from ablations.compare import columns
-from ablations.comparison import Comparison
-from ablations.pairing import sample
+from ablations.page import curves, origin, routers, swept
 from ablations.results import Study
-from ablations.training_log import TrainingLog
+from ablations.stats import endpoints, inference, ladder, tables
+from ablations.stats.comparison import Comparison
+from ablations.stats.pairing import sample
+from ablations.study.training_log import TrainingLog
 
 Json = dict[str, Any]
 Row = dict[str, Any]
@@ -70,14 +62,14 @@ def page_data(
             "coverage": 1 - declared.primary.alpha,
             "power": declared.primary.power,
             "shots": list(declared.shots),
-            "heldout": report_curves.heldout_names(study),
+            "heldout": curves.heldout_names(study),
             "groups": {name: list(sources) for name, sources in declared.heldout.items()},
         },
         "jobs": {"complete": len(study.runs), "declared": len(_declared_jobs(study))},
-        "co2e": report_origin.carbon(study),
+        "co2e": origin.carbon(study),
         "figures": {name: figure(rows) for name, rows in shown.items()},
         "empty": reasons(study, found, shown),
-        "provenance": report_origin.provenance(study),
+        "provenance": origin.provenance(study),
     }
 
 
@@ -132,20 +124,20 @@ def figures(
     return {
         **shown,
         "averages": with_chance(study, shown["averages"]),
-        "training_loss": report_curves.training_loss(study, logs),
-        "loss_bands": report_curves.loss_bands(study, logs),
-        "curves": report_curves.heldout_curves(study),
-        "bands": report_curves.heldout_bands(study),
-        "gaps": report_curves.heldout_gaps(study),
-        "efficiency": report_curves.efficiency(study),
-        "iso_flop": report_curves.iso_flop(study),
+        "training_loss": curves.training_loss(study, logs),
+        "loss_bands": curves.loss_bands(study, logs),
+        "curves": curves.heldout_curves(study),
+        "bands": curves.heldout_bands(study),
+        "gaps": curves.heldout_gaps(study),
+        "efficiency": curves.efficiency(study),
+        "iso_flop": curves.iso_flop(study),
         "size_runs": [] if isinstance(found, ValueError) else size_runs(study),
-        "swept": report_swept.swept(study),
-        "yields": report_origin.yields(study),
-        "expert_load": report_routers.expert_load(logs),
-        "routers": report_routers.routers(logs),
-        "router_layers": report_routers.router_layers(logs),
-        "costs": report_origin.costs(study, arms),
+        "swept": swept.swept(study),
+        "yields": origin.yields(study),
+        "expert_load": routers.expert_load(logs),
+        "routers": routers.routers(logs),
+        "router_layers": routers.router_layers(logs),
+        "costs": origin.costs(study, arms),
         "not_run": tasks_not_run(study, not_run),
     }
 

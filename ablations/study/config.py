@@ -18,7 +18,7 @@ from model.train_config import DataConfig, TrainConfig
 
 
 class DataRule(StrEnum):
-    """How an arm chooses among the documents of filtered sources; see :mod:`ablations.arms`."""
+    """How an arm chooses among documents of filtered sources; see :mod:`ablations.study.arms`."""
 
     stored = "stored"
     all = "all"

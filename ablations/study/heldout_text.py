@@ -7,9 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ablations import arms, near_duplicates
+from ablations import near_duplicates
 from ablations.near_duplicates import NearDuplicates
 from ablations.results import HELDOUT
+from ablations.study import arms
 from model.corpus import Corpus
 from model.heldout import HeldOut
 

@@ -3,22 +3,16 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ablations import (
-    arms,
-    contamination,
-    heldout_text,
-    near_duplicates,
-    power,
-    results,
-    study_tasks,
-)
-from ablations.execute import state
-from ablations.heldout_text import heldout_groups
-from ablations.jobs import Job, declaration, identity, stream_of, training_config
-from ablations.pairing import contrast
-from ablations.reading import read_declaration, read_study
+from ablations import contamination, near_duplicates, results
 from ablations.results import Declaration
-from ablations.study_config import AblationConfig
+from ablations.stats import power
+from ablations.stats.pairing import contrast
+from ablations.study import arms, heldout_text, study_tasks
+from ablations.study.config import AblationConfig
+from ablations.study.execute import state
+from ablations.study.heldout_text import heldout_groups
+from ablations.study.jobs import Job, declaration, identity, stream_of, training_config
+from ablations.study.reading import read_declaration, read_study
 from model.corpus import Corpus, open_corpus
 from pipeline import storage
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ablations import endpoints, inference, ladder, learning_rate, tables, verdict
-from ablations.pairing import Contrast, contrast
 from ablations.results import Study
+from ablations.stats import endpoints, inference, ladder, learning_rate, tables, verdict
+from ablations.stats.pairing import Contrast, contrast
 
 Row = dict[str, Any]
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from ablations import endpoints, inference, verdict
-from ablations.pairing import contrast, sample
 from ablations.results import Run, Study
+from ablations.stats import endpoints, inference, verdict
+from ablations.stats.pairing import contrast, sample
 
 Rates = Mapping[str, Mapping[float, Mapping[int, Run]]]
 """Runs by arm, learning rate and seed."""

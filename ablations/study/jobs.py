@@ -17,7 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, flag_override
 
 from ablations.results import Declaration, Primary, config_hash, job_folder
-from ablations.study_config import AblationConfig, DataRule
+from ablations.study.config import AblationConfig, DataRule
 from model import command_line
 from model.corpus import Corpus
 from model.stream import TokenStream

@@ -26,9 +26,10 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
-from ablations import arms, heldout_text, near_duplicates, results, study_tasks
-from ablations.jobs import Job, hash_of, identity, training_config, uses_scores
+from ablations import near_duplicates, results
 from ablations.results import HELDOUT, Result
+from ablations.study import arms, heldout_text, study_tasks
+from ablations.study.jobs import Job, hash_of, identity, training_config, uses_scores
 from model import corpus as corpora
 from model import files
 from model.corpus import Corpus, open_corpus

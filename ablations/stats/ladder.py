@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ablations import endpoints, inference, ranking, scaling, verdict
-from ablations.pairing import contrast, sample
 from ablations.results import Study
+from ablations.stats import endpoints, inference, ranking, scaling, verdict
+from ablations.stats.pairing import contrast, sample
 
 Row = dict[str, Any]
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ablations.evaluate import select
-from ablations.evaluation import Asked, TaskSet, gather
-from ablations.study_config import TasksConfig
+from ablations.study.config import TasksConfig
+from ablations.tasks.evaluation import Asked, TaskSet, gather
 from ablations.tasks.places import Places
 from ablations.tasks.task import FEW, shots_of
 

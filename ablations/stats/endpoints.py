@@ -8,16 +8,16 @@
 SHOTS is a number, or ``few`` for as many as GLaM had, task by task: its three columns are 0, 1 and
 few.
 
-An endpoint of a run is a list of strata, the form that :mod:`ablations.inference` works on.
+An endpoint of a run is a list of strata, the form that :mod:`ablations.stats.inference` works on.
 """
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ablations.averages import AVERAGES, Row, split_rows
-from ablations.inference import Sample, Stratum
 from ablations.results import Run
+from ablations.stats.averages import AVERAGES, Row, split_rows
+from ablations.stats.inference import Sample, Stratum
 from ablations.tasks.task import FEW, shots_of
 
 GOLD = "gold"

@@ -45,7 +45,7 @@ class TrainingLog:
 
 
 def read_log(study: str, job: tuple[str, str, int]) -> TrainingLog | None:
-    """The log of a complete job of a study that :mod:`ablations.reading` took; None without one."""
+    """The log of a complete job that :mod:`ablations.study.reading` took; None without one."""
     path = storage.join(job_folder(study, *job), "metrics.jsonl")
     if not storage.exists(path):
         return None

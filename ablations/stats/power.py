@@ -1,6 +1,6 @@
 """What a study of a given size can find, before it runs: noncentral t, by statsmodels.
 
-The noise of a paired contrast has two parts (see :mod:`ablations.inference`). ``seed_sd`` is the
+The noise of a paired contrast has two parts (:mod:`ablations.stats.inference`). ``seed_sd`` is the
 standard deviation over seeds of the difference between the arms; it shrinks with more seeds.
 ``item_error`` is the standard error that comes from having these held-out documents and no others;
 more seeds do not shrink it.

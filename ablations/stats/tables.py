@@ -1,16 +1,16 @@
 """The descriptive tables of a comparison: every arm on everything that was measured.
 
 They hold intervals and no tests: with so many rows some would stand out by chance. What is tested
-was declared (:mod:`ablations.comparison`).
+was declared (:mod:`ablations.stats.comparison`).
 """
 
 from typing import Any
 
 import numpy as np
 
-from ablations import contaminated, endpoints, inference, matched, verdict
-from ablations.pairing import contrast, sample
 from ablations.results import Run, Study
+from ablations.stats import contaminated, endpoints, inference, matched, verdict
+from ablations.stats.pairing import contrast, sample
 from ablations.tasks.task import shots_of
 
 Row = dict[str, Any]

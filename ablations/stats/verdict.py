@@ -10,10 +10,10 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from ablations import endpoints
-from ablations.inference import Estimate
-from ablations.power import minimum_detectable_effect, seeds_needed
 from ablations.results import Primary
+from ablations.stats import endpoints
+from ablations.stats.inference import Estimate
+from ablations.stats.power import minimum_detectable_effect, seeds_needed
 
 Outcome = Literal["better", "worse", "differs slightly", "no difference", "underpowered"]
 

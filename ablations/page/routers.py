@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from ablations.report_curves import POINTS
+from ablations.page.curves import POINTS
 from ablations.results import FloatArray
-from ablations.training_log import Routers, TrainingLog, last_lines, smooth
+from ablations.study.training_log import Routers, TrainingLog, last_lines, smooth
 
 Row = dict[str, Any]
 Logs = Mapping[tuple[str, str, int], TrainingLog]

@@ -8,10 +8,10 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from ablations import inference
-from ablations.pairing import contrast, sample
-from ablations.report_curves import interval
+from ablations.page.curves import interval
 from ablations.results import Study
+from ablations.stats import inference
+from ablations.stats.pairing import contrast, sample
 
 Row = dict[str, Any]
 

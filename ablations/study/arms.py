@@ -11,7 +11,7 @@ A threshold or a rate that is not given is the one that keeps as many tokens as 
 import numpy as np
 import numpy.typing as npt
 
-from ablations.study_config import DataChoice, DataRule
+from ablations.study.config import DataChoice, DataRule
 from model import scored
 from model.corpus import Arm, BoolArray, Corpus, IntArray, tally, write_arm
 from pipeline.decision import FloatArray, Rule

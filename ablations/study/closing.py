@@ -3,11 +3,11 @@
 import sys
 
 from ablations import compare
-from ablations.comparison import compare as compare_study
-from ablations.jobs import name_of
-from ablations.reading import read_study
 from ablations.report import write_report
 from ablations.results import job_folder
+from ablations.stats.comparison import compare as compare_study
+from ablations.study.jobs import name_of
+from ablations.study.reading import read_study
 from pipeline import storage
 
 

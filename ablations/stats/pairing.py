@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ablations import endpoints, inference
-from ablations.inference import Estimate, Sample
 from ablations.results import Run, Study
+from ablations.stats import endpoints, inference
+from ablations.stats.inference import Estimate, Sample
 
 
 @dataclass(frozen=True)
