@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Replicate
 
-from model import cpu_adafactor, cpu_kernels, parallel
+from model import cpu_adafactor, cpu_kernels, processes
 
 LEAST = 2e-19
 """Bound of the root of the second moment."""
@@ -121,7 +121,7 @@ def _row_mean(row: Tensor) -> Tensor:
 
 def _root_mean_square(x: Tensor) -> Tensor:
     """Of all numbers, on every process."""
-    return parallel.total_norm([x]) / math.sqrt(x.numel())
+    return processes.total_norm([x]) / math.sqrt(x.numel())
 
 
 def _reduced(x: Tensor) -> Tensor:

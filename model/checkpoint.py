@@ -33,7 +33,7 @@ from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 from torch.distributed.checkpoint.state_dict_loader import load as load_tensors
 from torch.distributed.checkpoint.state_dict_saver import save as save_tensors
 
-from model import files
+from model import files, processes
 
 FORMAT = 1
 FOLDER = "checkpoints"
@@ -92,14 +92,14 @@ def save(folder: str, step: int, content: dict[str, Tensor], state: Mapping[str,
     """
     path = os.path.join(folder, f"step_{step:09d}")
     temporary = os.path.join(folder, f"{files.TEMPORARY}step_{step:09d}")
-    if _is_first():
+    if processes.is_first():
         shutil.rmtree(temporary, ignore_errors=True)
         os.makedirs(temporary)
     _barrier()
     try:
         with _no_warning_of_one_process():
             save_tensors(content, storage_writer=FileSystemWriter(temporary))
-        if _is_first():
+        if processes.is_first():
             names = os.listdir(temporary)
             sums = {name: files.checksum(os.path.join(temporary, name)) for name in names}
             manifest = {"format": FORMAT, "step": step, "files": sums, "state": dict(state)}
@@ -109,7 +109,7 @@ def save(folder: str, step: int, content: dict[str, Tensor], state: Mapping[str,
             os.rename(temporary, path)
             _sync(folder)
     except (OSError, CheckpointException) as error:
-        if _is_first():
+        if processes.is_first():
             shutil.rmtree(temporary, ignore_errors=True)
         raise OSError(
             f"the checkpoint of step {step} can't be written to {folder} ({_cause(error)}): older"
@@ -169,7 +169,7 @@ def newest(folder: str) -> Checkpoint | None:
         try:
             return verify(path)
         except DamagedError as error:
-            if _is_first():
+            if processes.is_first():
                 print(f"{error}; trying the one before it", file=sys.stderr)
     if paths:
         raise ValueError(
@@ -199,7 +199,7 @@ def resolve(path: str) -> Checkpoint:
 
 def prune(folder: str, keep: int) -> None:
     """Delete all but the newest checkpoints, and what killed writers left."""
-    if not _is_first():
+    if not processes.is_first():
         return
     for path in _paths(folder)[:-keep]:
         # A checkpoint without its manifest is none: so it is never half there.
@@ -258,10 +258,6 @@ class _IndexUnpickler(pickle.Unpickler):
 def _paths(folder: str) -> list[str]:
     names = os.listdir(folder) if os.path.isdir(folder) else []
     return [os.path.join(folder, name) for name in sorted(names) if _NAME.match(name)]
-
-
-def _is_first() -> bool:
-    return not dist.is_initialized() or dist.get_rank() == 0
 
 
 def _barrier() -> None:

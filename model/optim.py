@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from model import parallel
+from model import processes
 from model.adafactor import Adafactor
 from model.train_config import OptimizerConfig, OptimizerName, Schedule
 
@@ -61,11 +61,11 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 @torch.no_grad()
 def gradient_norm(model: nn.Module) -> Tensor:
     """The Euclidean norm of all gradients together: float32, not synchronised."""
-    return parallel.total_norm(p.grad for p in model.parameters() if p.grad is not None)
+    return processes.total_norm(p.grad for p in model.parameters() if p.grad is not None)
 
 
 @torch.no_grad()
 def finite(model: nn.Module) -> bool:
     """Whether every weight is a finite number."""
-    norm = parallel.total_norm(p.detach() for p in model.parameters())
+    norm = processes.total_norm(p.detach() for p in model.parameters())
     return bool(norm.isfinite())

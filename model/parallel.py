@@ -1,4 +1,4 @@
-"""Training by many processes, one for each device: FSDP2 for what all tokens meet, experts apart.
+"""One model on many processes, one for each device: FSDP2 for what all tokens meet, experts apart.
 
 Processes form a grid, ``experts_fsdp`` x ``experts``. A row of it holds all experts, each process
 E / columns of them; tokens travel to their experts and back by all-to-all within the row. Down a
@@ -14,8 +14,6 @@ Shapes as in :mod:`model.experts`, and P processes of a row, F = E / P experts o
 """
 
 import math
-import os
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -31,42 +29,12 @@ from torch.distributed.fsdp import (
 )
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
+from model import processes
 from model.config import GLaMConfig
 from model.dense import DenseFeedForward
 from model.experts import Activation, dispatch
 from model.experts import Experts as Compute
 from model.glam import Attention, Experts, GLaM
-
-
-def join(device: torch.device) -> torch.device:
-    """Join the processes that ``torchrun`` started, if it did; the device of this one."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-        if device.type == "cuda":  # needs GPUs: not run where this was written
-            device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-            torch.cuda.set_device(device)
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return device
-
-
-def leave() -> None:
-    """Part from the other processes; each of them was in step until now."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
-
-
-def processes() -> int:
-    """How many there are."""
-    return dist.get_world_size() if dist.is_initialized() else 1
-
-
-def rank() -> int:
-    """Which one this is, from 0."""
-    return dist.get_rank() if dist.is_initialized() else 0
-
-
-def is_first() -> bool:
-    """Whether this is the one that writes what need be written once."""
-    return rank() == 0
 
 
 def build(
@@ -91,7 +59,8 @@ def build(
     Raises:
         ValueError: the processes can't share the model that way.
     """
-    if processes() == 1:
+    if processes.count() == 1:
+        _columns(config, expert_parallel)
         model = GLaM(config, compute_dtype=compute_dtype, recompute=recompute, seed=seed)
         return model.to(device)
     with torch.device("meta"):
@@ -110,12 +79,7 @@ def make_grid(
     Raises:
         ValueError: it can't be cut that way.
     """
-    world = processes()
-    columns = expert_parallel or (math.gcd(world, config.experts) if config.sparse else 1)
-    if world % columns:
-        raise ValueError(
-            f"train.expert_parallel={columns} must divide the {world} processes: change one of them"
-        )
+    world, columns = processes.count(), _columns(config, expert_parallel)
     rows = world // columns
     if config.sparse and config.experts % columns:
         raise ValueError(
@@ -130,6 +94,17 @@ def make_grid(
     return init_device_mesh(
         device_type, (rows, columns), mesh_dim_names=("experts_fsdp", "experts")
     )
+
+
+def _columns(config: GLaMConfig, expert_parallel: int | None) -> int:
+    """How many processes share the experts: as asked, or as many as can."""
+    world = processes.count()
+    columns = expert_parallel or (math.gcd(world, config.experts) if config.sparse else 1)
+    if world % columns:
+        raise ValueError(
+            f"train.expert_parallel={columns} must divide the {world} processes: change one of them"
+        )
+    return columns
 
 
 def shard(model: GLaM, grid: DeviceMesh) -> None:
@@ -242,37 +217,6 @@ class _Exchange(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         grad = _Exchange.apply(grads[0], ctx.received, ctx.sent, ctx.group)
         return grad, None, None, None
-
-
-def total_norm(tensors: Iterable[Tensor]) -> Tensor:
-    """The Euclidean norm of all of them together: float32, not synchronised with the host.
-
-    A sharded tensor must be cut over all processes, by one mesh or another: then every number is
-    on one process, and the sum of all squares needs one reduction, whatever the meshes.
-    """
-    tensors = list(tensors)
-    sharded = [tensor for tensor in tensors if isinstance(tensor, DTensor)]
-    if not sharded:
-        return torch.nn.utils.get_total_norm(tensors)
-    assert len(sharded) == len(tensors)
-    for tensor in sharded:
-        assert math.prod(tensor.device_mesh.shape) == processes()
-        assert all(placement.is_shard() for placement in tensor.placements)
-    square = torch.nn.utils.get_total_norm([tensor.to_local() for tensor in sharded]).square()
-    dist.all_reduce(square)
-    return square.sqrt()
-
-
-def mean(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The mean of each of these float32 tensors over all processes, by one reduction."""
-    if processes() == 1:
-        return dict(values)
-    flat = torch.cat([value.reshape(-1) for value in values.values()])
-    dist.all_reduce(flat)
-    parts = (flat / processes()).split([value.numel() for value in values.values()])
-    return {
-        name: part.view_as(value) for (name, value), part in zip(values.items(), parts, strict=True)
-    }
 
 
 def reshard(model: GLaM) -> None:

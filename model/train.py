@@ -38,7 +38,17 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from model import checkpoint, command_line, evaluation, files, hardware, optim, parallel, sizes
+from model import (
+    checkpoint,
+    command_line,
+    evaluation,
+    files,
+    hardware,
+    optim,
+    parallel,
+    processes,
+    sizes,
+)
 from model import corpus as corpora
 from model.checkpoint import Checkpoint
 from model.corpus import Corpus, open_corpus
@@ -85,12 +95,12 @@ def train(config: TrainConfig) -> Outcome:
     corpus = open_corpus(config.data.corpus)
     run = Run(config, corpus)
     # One process writes for all.
-    with files.lock(config.output) if parallel.is_first() else contextlib.nullcontext():
+    with files.lock(config.output) if processes.is_first() else contextlib.nullcontext():
         return _train(config, corpus, run)
 
 
 def _train(config: TrainConfig, corpus: Corpus, run: "Run") -> Outcome:
-    corpus.verify(parallel.rank(), parallel.processes())
+    corpus.verify(processes.rank(), processes.count())
     held_out = run.held_out(config.evaluate.bytes) if config.evaluate.every else {}
     final_held_out = run.held_out(config.evaluate.final_bytes)  # now, not after days of training
     found = checkpoint.newest(run.checkpoints)
@@ -106,9 +116,9 @@ def _train(config: TrainConfig, corpus: Corpus, run: "Run") -> Outcome:
         config.log.tensorboard,
         config.log.wandb,
         settings,
-        parallel.is_first(),
+        processes.is_first(),
     )
-    line = ProgressLine(config.steps, run.progress.step, parallel.is_first())
+    line = ProgressLine(config.steps, run.progress.step, processes.is_first())
     try:
         while run.progress.step < config.steps:
             row = run.step()
@@ -146,7 +156,7 @@ class Run:
         self.progress = Progress()
         self.saved_step = 0
         data, train = config.data, config.train
-        self.device = parallel.join(hardware.find_device(train.device))
+        self.device = processes.join(hardware.find_device(train.device))
         self.stream = TokenStream(
             corpus,
             data.arm,
@@ -154,15 +164,15 @@ class Run:
             data.sequence_length,
             train.batch_rows,
             data.mixture,
-            parallel.rank(),
-            parallel.processes(),
+            processes.rank(),
+            processes.count(),
         )
-        self.rows = train.batch_rows // parallel.processes()
+        self.rows = train.batch_rows // processes.count()
         self.micro_rows = train.micro_rows or self.rows
         if self.rows % self.micro_rows:
             raise ValueError(
                 f"train.micro_rows={self.micro_rows} must divide the {self.rows} rows of one of"
-                f" {parallel.processes()} processes"
+                f" {processes.count()} processes"
             )
         self.dtype = hardware.compute_dtype(train.precision, self.device)
         self.model = parallel.build(
@@ -176,7 +186,7 @@ class Run:
         self.optimizer = optim.build_optimizer(config.optimizer, self.model)
         self.counts = sizes.count(config.model)
         self.token_flops = sizes.training_flops(config.model, self.counts, data.sequence_length)
-        self.peak_flops = parallel.processes() * (
+        self.peak_flops = processes.count() * (
             hardware.measure_peak(self.device, self.dtype)
             if config.log.peak_tflops is None
             else config.log.peak_tflops * 1e12
@@ -184,7 +194,7 @@ class Run:
 
     def begin(self) -> None:
         """Put into the output folder what does not change."""
-        if not parallel.is_first():
+        if not processes.is_first():
             return
         folder = self.config.output
         # What an earlier try left that did not come to its first checkpoint.
@@ -194,7 +204,7 @@ class Run:
 
     def describe(self) -> None:
         """Note what is asked for now: more tokens, perhaps, than when the run began."""
-        if parallel.is_first():
+        if processes.is_first():
             with files.open_output(os.path.join(self.config.output, "config.yaml")) as file:
                 file.write(OmegaConf.to_yaml(OmegaConf.structured(self.config)).encode())
 
@@ -268,7 +278,7 @@ class Run:
         """
         parts = self.rows // self.micro_rows
         # Keyed by the step, so that there is no state of a generator to keep.
-        key = files.fingerprint(self.config.seed, self.progress.step, parallel.rank())
+        key = files.fingerprint(self.config.seed, self.progress.step, processes.rank())
         generator = torch.Generator(self.device).manual_seed(int(key, 16) % (1 << 63))
         sums: dict[str, Tensor] = {}
         with copies(self.model):
@@ -288,7 +298,7 @@ class Run:
                     values["dropped"] = losses.routers.dropped
                 for name, value in values.items():
                     sums[name] = sums[name] + value if name in sums else value
-        means = parallel.mean({name: value / parts for name, value in sums.items()})
+        means = processes.mean({name: value / parts for name, value in sums.items()})
         return to_host({**means, "gradient_norm": optim.gradient_norm(self.model)})
 
     def fall_back(self) -> None:
@@ -389,7 +399,7 @@ class Run:
         table = evaluation.held_out_table(self.model, self.corpus, sets)
         parallel.reshard(self.model)
         progress.seconds += time.perf_counter() - begun
-        if parallel.is_first():
+        if processes.is_first():
             with (
                 files.open_output(os.path.join(config.output, HELDOUT)) as file,
                 pa.ipc.new_file(file, table.schema) as writer,
@@ -411,14 +421,14 @@ class Run:
             fallbacks=progress.fallbacks,
             heldout=evaluation.sums_per_byte(table),
             device=hardware.describe(self.device),
-            processes=parallel.processes(),
+            processes=processes.count(),
             precision=str(self.dtype).removeprefix("torch."),
             peak_flops=self.peak_flops,
             peak_memory_bytes=hardware.peak_memory(self.device),
             corpus=self.corpus.fingerprint,
             stream=self.stream.fingerprint,
         )
-        if parallel.is_first():
+        if processes.is_first():
             files.write_json(path, dataclasses.asdict(outcome))
         return outcome
 
@@ -450,8 +460,8 @@ def main(config: DictConfig) -> None:
 
 def _train_and_tell(config: TrainConfig) -> None:
     outcome = train(config)
-    first = parallel.is_first()
-    parallel.leave()
+    first = processes.is_first()
+    processes.leave()
     if not first:
         return
     print(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from model import parallel
+from model import parallel, processes
 from model.config import GLaMConfig
 from model.glam import GLaM
 
@@ -74,8 +74,8 @@ def batch(step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(step)
     stream = torch.randint(0, CONFIG.vocabulary, (ROWS, LENGTH + 1), generator=generator)
     segments = torch.randint(0, 2, (ROWS, LENGTH), generator=generator).cumsum(1).int()
-    share = ROWS // parallel.processes()
-    mine = slice(parallel.rank() * share, (parallel.rank() + 1) * share)
+    share = ROWS // processes.count()
+    mine = slice(processes.rank() * share, (processes.rank() + 1) * share)
     return stream[mine, :-1], stream[mine, 1:], segments[mine]
 
 
@@ -86,8 +86,8 @@ def learn(model: GLaM, optimizer: torch.optim.Optimizer, steps: range) -> list[l
         tokens, targets, segments = batch(step)
         losses = model.loss(tokens, targets, segments)
         losses.total.backward()
-        norm = parallel.total_norm(p.grad for p in model.parameters() if p.grad is not None)
-        means = parallel.mean({"loss": losses.cross_entropy.detach(), "balance": losses.balance})
+        norm = processes.total_norm(p.grad for p in model.parameters() if p.grad is not None)
+        means = processes.mean({"loss": losses.cross_entropy.detach(), "balance": losses.balance})
         history.append([*(float(value) for value in means.values()), float(norm)])
         optimizer.step()
         optimizer.zero_grad()

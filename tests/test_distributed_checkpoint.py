@@ -7,7 +7,7 @@ import pytest
 import torch
 from distributed import CONFIG, learn, make_model, make_optimizer
 
-from model import checkpoint, optim, parallel
+from model import checkpoint, optim, processes
 from model.train_config import OptimizerConfig, OptimizerName, Schedule
 
 OPTIMIZERS = {
@@ -27,7 +27,7 @@ def fresh(name, columns):
 
 
 def weights(model):
-    alone = parallel.processes() == 1
+    alone = processes.count() == 1
     return {n: p.detach() if alone else p.full_tensor() for n, p in model.named_parameters()}
 
 

@@ -9,7 +9,7 @@ import torch.distributed as dist
 import torch.distributed._functional_collectives as functional_collectives
 from distributed import CONFIG, learn, make_model, make_optimizer
 
-from model import optim, parallel
+from model import optim, parallel, processes
 from model.cpu_experts import cpu_experts
 from model.glam import Experts
 from model.train_config import OptimizerConfig, OptimizerName, Schedule
@@ -25,7 +25,7 @@ def train(config, expert_parallel=None, dtype=torch.float32):
 
 
 def dropless():
-    world = parallel.processes()
+    world = processes.count()
     return {columns: train(CONFIG, columns) for columns in (1, 2, 4) if columns <= world}
 
 
@@ -58,13 +58,13 @@ def all_to_first():
     model = make_model(CONFIG, None, torch.float32)
     for name, parameter in model.named_parameters():
         if "router" in name:
-            torch.nn.init.zeros_(parameter.to_local() if parallel.processes() > 1 else parameter)
+            torch.nn.init.zeros_(parameter.to_local() if processes.count() > 1 else parameter)
     return learn(model, make_optimizer(model), range(2))
 
 
 def first_weights():
     return {
-        name: p.full_tensor() if parallel.processes() > 1 else p.detach()
+        name: p.full_tensor() if processes.count() > 1 else p.detach()
         for name, p in make_model(CONFIG, 2, torch.float32).named_parameters()
     }
 
@@ -101,14 +101,14 @@ def norm_by_torch():
 
 def exchanged_counts():
     """What process r has for expert f of process p is 100 r + 10 p + f."""
-    world = parallel.processes()
-    counts = 100 * parallel.rank() + 10 * torch.arange(world)[:, None] + torch.arange(3)
+    world = processes.count()
+    counts = 100 * processes.rank() + 10 * torch.arange(world)[:, None] + torch.arange(3)
     found = parallel.AllToAll(cpu_experts, dist.group.WORLD).exchange_counts(counts)
     return type(found[0]).__name__, *found
 
 
 def functional_counts():
-    counts = torch.arange(2 * parallel.processes())
+    counts = torch.arange(2 * processes.count())
     found = functional_collectives.all_to_all_single(counts, None, None, dist.group.WORLD)
     pointer = found.data_ptr()
     return type(found).__name__, pointer, found.wait().tolist()
