@@ -58,7 +58,7 @@ class Adafactor(torch.optim.Optimizer):
         state["step"] += 1
         step = float(state["step"])
         rate = min(rate, step**-0.5)
-        if grad.ndim > 1 and cpu_kernels.fit(grad) and not isinstance(grad, DTensor):
+        if grad.ndim > 1 and cpu_kernels.can_read(grad) and not isinstance(grad, DTensor):
             _update_compiled(parameter, grad, state, step**DECAY, rate)
         else:
             _update(parameter, grad, state, step**DECAY, rate)

@@ -71,7 +71,7 @@ def attention_mask(
     """
     if flex:
         return flex_mask(segments_BS, segments_BK)
-    if cpu_kernels.fit(segments_BK):
+    if cpu_kernels.can_read(segments_BK):
         return Segments(segments_BS, segments_BK)
     return additive_mask(segments_BS, segments_BK, dtype)
 

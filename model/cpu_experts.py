@@ -32,7 +32,7 @@ def cpu_experts(
     activation: Callable[[Tensor], Tensor],
     may_drop: bool = True,
 ) -> Tensor:
-    """As :data:`model.experts.Experts`; weights are of the rows' dtype, or float32."""
+    """As :data:`model.experts.ExpertBackend`; weights are of the rows' dtype, or float32."""
     return _CPUExperts.apply(x_RM, ends_E, w_in_EMH, w_out_EHM, activation)
 
 

@@ -350,7 +350,7 @@ def _geglu_backward(
             grad_gate[w] = store(g * load(up[w]) * slope, grad_gate[w])
 
 
-def fit(x: Tensor) -> bool:
+def can_read(x: Tensor) -> bool:
     """Whether the kernels can read the tensor: it lies in a CPU's memory, and is no fake."""
     return x.is_cpu and not isinstance(x, FakeTensor)
 

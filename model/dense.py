@@ -32,7 +32,7 @@ class DenseFeedForward(nn.Module):
 
 def geglu(gate: Tensor, up: Tensor) -> Tensor:
     """gelu(gate) * up, of any shape."""
-    if cpu_kernels.fit(gate):
+    if cpu_kernels.can_read(gate):
         y: Tensor = _GEGLUCPU.apply(gate, up)
         return y
     return F.gelu(gate, approximate="tanh") * up

@@ -34,7 +34,7 @@ from model.cpu_experts import cpu_experts
 
 Backend = Literal["loop", "padded", "grouped", "cpu", "fastest"]
 Activation = Callable[[Tensor], Tensor]
-Experts = Callable[[Tensor, Tensor, Tensor, Tensor, Activation, bool], Tensor]
+ExpertBackend = Callable[[Tensor, Tensor, Tensor, Tensor, Activation, bool], Tensor]
 
 ACTIVATIONS: dict[ExpertActivation, Activation] = {
     ExpertActivation.relu: F.relu,
@@ -126,7 +126,7 @@ def fastest_experts(x_RM: Tensor, *rest: Any) -> Tensor:
     return (cpu_experts if x_RM.is_cpu else grouped_experts)(x_RM, *rest)
 
 
-BACKENDS: dict[Backend, Experts] = {
+BACKENDS: dict[Backend, ExpertBackend] = {
     "loop": loop_experts,
     "padded": padded_experts,
     "grouped": grouped_experts,

@@ -11,7 +11,6 @@ Suffixes of tensors name their shape:
     V vocabulary   L MoE layers
 """
 
-import hashlib
 from typing import NamedTuple
 
 import torch
@@ -97,12 +96,11 @@ class Router(nn.Module):
         return route(
             logits_TE,
             groups=B // rows,
-            capacity=None if factor is None else group_capacity(rows * S, len(self), factor),
+            capacity=None
+            if factor is None
+            else group_capacity(rows * S, self.config.experts, factor),
             uniforms_T=uniforms_T if self.training else None,
         )
-
-    def __len__(self) -> int:
-        return self.config.experts
 
 
 class Experts(nn.Module):
@@ -210,8 +208,7 @@ class GLaM(nn.Module):
         """Draws all weights anew, the same on whatever devices they are; not those on ``meta``."""
         for name, module in self.named_modules():
             if isinstance(module, Weight) and not module.weight.is_meta:
-                key = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=7).digest()
-                module.initialise(torch.Generator().manual_seed(int.from_bytes(key, "big")))
+                module.initialise(seed, name)
 
     def forward(
         self, tokens_BS: Tensor, segments_BS: Tensor | None = None, cache: Cache | None = None

@@ -107,7 +107,9 @@ class _VocabularyLoss(torch.autograd.Function):
             piece = slice(start, start + chunk)
             hidden_CM, target_C = hidden_TM[piece], targets_T[piece]
             logits_CV = torch.mm(hidden_CM, weight_VM.T, out=room_CV[: len(hidden_CM)])
-            reduce = cpu_kernels.cross_entropy_ if cpu_kernels.fit(logits_CV) else cross_entropy_
+            reduce = (
+                cpu_kernels.cross_entropy_ if cpu_kernels.can_read(logits_CV) else cross_entropy_
+            )
             loss_C, logsumexp_C = reduce(
                 logits_CV, target_C, scale, z_coefficient, grad_hidden_TM is not None
             )

@@ -32,8 +32,7 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from model import processes
 from model.config import GLaMConfig
 from model.dense import DenseFeedForward
-from model.experts import Activation, dispatch
-from model.experts import Experts as Compute
+from model.experts import Activation, ExpertBackend, dispatch
 from model.glam import Attention, Experts, GLaM
 
 
@@ -149,10 +148,10 @@ def _shard_experts(experts: Experts, grid: DeviceMesh, policy: MixedPrecisionPol
 class AllToAll:
     """Experts of which each process has F: rows go to their expert's process and come back.
 
-    It is called as :data:`model.experts.Experts` is, and calls one with the rows that are here.
+    It is called as :data:`model.experts.ExpertBackend` is, and calls one with the rows that are here.
     """
 
-    def __init__(self, compute: Compute, group: dist.ProcessGroup) -> None:
+    def __init__(self, compute: ExpertBackend, group: dist.ProcessGroup) -> None:
         self.compute = compute
         self.group = group
 
@@ -165,7 +164,7 @@ class AllToAll:
         activation: Activation,
         may_drop: bool = True,
     ) -> Tensor:
-        """As :data:`model.experts.Experts`, of weights that are sharded over ``group``."""
+        """As :data:`model.experts.ExpertBackend`, of weights that are sharded over ``group``."""
         assert isinstance(w_in_EMH, DTensor)
         assert isinstance(w_out_EHM, DTensor)
         w_in_FMH, w_out_FHM = w_in_EMH.to_local(), w_out_EHM.to_local()
