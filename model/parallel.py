@@ -148,7 +148,7 @@ def _shard_experts(experts: Experts, grid: DeviceMesh, policy: MixedPrecisionPol
 class AllToAll:
     """Experts of which each process has F: rows go to their expert's process and come back.
 
-    It is called as :data:`model.experts.ExpertBackend` is, and calls one with the rows that are here.
+    It is called as :data:`model.experts.ExpertBackend` is, and calls one with the rows here.
     """
 
     def __init__(self, compute: ExpertBackend, group: dist.ProcessGroup) -> None:

@@ -36,12 +36,14 @@ class RouterMetrics(NamedTuple):
 class Routing(NamedTuple):
     """Where each token goes: the dispatch order, and the weights of the way back.
 
-    ``order_R`` lists routed rows by expert (stable, so by choice and token within one);
-    ``place_CT`` is its inverse: where choice c of token t lies in that order. ``ends_E`` (int32) is
-    where each expert's rows end; rows from ``ends_E[-1]`` on are dropped. ``gates_CT`` is float32,
-    with gradient, 0 where dropped. ``may_drop`` says, without looking, if rows can be dropped.
+    ``expert_CT`` (int64) is what each token chose, also where it is dropped. ``order_R`` lists
+    routed rows by expert (stable, so by choice and token within one); ``place_CT`` is its inverse:
+    where choice c of token t lies in that order. ``ends_E`` (int32) is where each expert's rows
+    end; rows from ``ends_E[-1]`` on are dropped. ``gates_CT`` is float32, with gradient, 0 where
+    dropped. ``may_drop`` says, without looking, if rows can be dropped.
     """
 
+    expert_CT: Tensor
     order_R: Tensor
     place_CT: Tensor
     ends_E: Tensor
@@ -104,6 +106,7 @@ def route(
             dropped=1 - ends_E[-1] / (CHOICES * T),
         )
     return Routing(
+        expert_CT=expert_CT,
         order_R=order_R,
         place_CT=place_R.view(CHOICES, T),
         ends_E=ends_E,

@@ -85,6 +85,7 @@ def test_experts_gates_drops_and_loss_are_those_of_gshard(problem):
         logits.astype(np.float64), groups, np.inf if capacity is None else capacity, uniforms
     )
     routing = run(*problem)
+    np.testing.assert_array_equal(routing.expert_CT, chosen)
     np.testing.assert_allclose(routing.gates_CT, gates, atol=2e-6)
     np.testing.assert_allclose(float(routing.balance_loss), loss, rtol=1e-5)
     lse = np.log(np.exp(logits.astype(np.float64)).sum(1))
