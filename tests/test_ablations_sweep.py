@@ -11,10 +11,10 @@ from omegaconf import OmegaConf
 from tokens_scored import documents, make_corpus
 
 from ablations import plan
-from ablations.results import write_declaration
+from ablations.results import config_hash, write_declaration
 from ablations.stats.power import minimum_detectable_effect
-from ablations.study import arms, opening
-from ablations.study.jobs import declaration, expand, hash_of, identity, training_config
+from ablations.study import arms, execute, opening
+from ablations.study.jobs import declaration, expand, identity, training_config
 from model import sizes
 from model.sizes import CONFIG_DIR
 
@@ -177,7 +177,7 @@ def test_seeds_of_an_arm_are_of_one_config_and_arms_are_not(corpus):
         training = training_config(job, mixture)
         assert training["seed"] == job.config.seed
         assert training["data"]["mixture"] == mixture
-        hashes[job.key] = hash_of(identity(job, training, corpus))
+        hashes[job.key] = config_hash(identity(job, training, corpus))
     for arm in ("unfiltered", "pareto", "threshold", "random"):
         assert hashes[arm, "", 1] == hashes[arm, "", 2]
     assert len(set(hashes.values())) == 4
@@ -188,12 +188,35 @@ def test_what_changes_no_weight_and_no_figure_leaves_the_hash_alone(corpus):
 
     def of(*overrides):
         (job, *_) = jobs_of("data=filtered,unfiltered", f"corpus={corpus.folder}", *overrides)
-        return hash_of(identity(job, training_config(job, mixture), corpus))
+        return config_hash(identity(job, training_config(job, mixture), corpus))
 
     same = of()
     assert of("checkpoint.every=7", "log.every=3", "output=elsewhere", "hardware.watts=3") == same
     for change in ("train.tokens=5", "model.experts=4", "evaluate.final_bytes=9", "tasks.limit=3"):
         assert of(change) != same
+
+
+def test_a_study_resumes_what_training_would_resume_and_nothing_else(corpus, tmp_path):
+    mixture = arms.pool_shares(corpus)
+
+    def job_and_identity(*overrides):
+        common = ["data=filtered,unfiltered", f"corpus={corpus.folder}", f"output={tmp_path}"]
+        (job, *_) = jobs_of(*common, *overrides)
+        return job, identity(job, training_config(job, mixture), corpus)
+
+    job, about = job_and_identity()
+    execute.begin(job, training_config(job, mixture), about)
+    for override in ("train.recompute=true", "train.device=cuda", "train.expert_parallel=1"):
+        execute.check_identity(*job_and_identity(override))
+    for override, said in (
+        ("optimizer.multiplier=2", r"optimizer\.multiplier: 1\.0 then, 2\.0 now"),
+        ("optimizer.learning_rate=0.5", r"optimizer\.learning_rate: .* then, 0\.5 now"),
+        # Training would go on to more tokens; a result is of as many as it was of.
+        ("train.tokens=2000000", r"train\.tokens: 1000000 then, 2000000 now"),
+        ("evaluate.final_bytes=9", r"evaluate\.final_bytes: None then, 9 now"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            execute.check_identity(*job_and_identity(override))
 
 
 def test_the_plan_counts_what_is_read_and_warns_of_repeats(corpus, monkeypatch):

@@ -29,7 +29,7 @@ import yaml
 from ablations import near_duplicates, results
 from ablations.results import HELDOUT, Result
 from ablations.study import arms, heldout_text, study_tasks
-from ablations.study.jobs import Job, hash_of, identity, training_config, uses_scores
+from ablations.study.jobs import Job, identity, training_config, uses_scores
 from model import corpus as corpora
 from model import files
 from model.corpus import Corpus, open_corpus
@@ -66,7 +66,8 @@ def execute(job: Job, threads: int) -> None:
     corpus = open_corpus(job.config.corpus)
     training = training_config(job, arms.pool_shares(corpus))
     about = identity(job, training, corpus)
-    if state(job, about) == "complete":
+    check_identity(job, about)
+    if is_complete(job):
         return
     begun = time.monotonic()
     rank = join_processes()
@@ -75,7 +76,7 @@ def execute(job: Job, threads: int) -> None:
         train(job.folder, threads, rank)
         if rank == 0:
             tasks = ask_tasks(job, threads)
-            result = finish(job, corpus, hash_of(about), tasks)
+            result = finish(job, corpus, results.config_hash(about), tasks)
             report = ", ".join(f"{name} {bits:.4f}" for name, bits in result.heldout.items())
             print(f"{job.name}: {report} bits per byte, {time.monotonic() - begun:.0f} s")
     except Exception as error:
@@ -84,15 +85,15 @@ def execute(job: Job, threads: int) -> None:
         print(f"{job.name} FAILED: {error}", file=sys.stderr)
 
 
-def state(job: Job, about: Mapping[str, Any]) -> str:
-    """``complete`` or ``to do``.
+def check_identity(job: Job, about: Mapping[str, Any]) -> None:
+    """Whether the folder of a job is its own, or new.
 
     Raises:
-        ValueError: the folder holds a job that was trained with other settings.
+        ValueError: it holds a job that was trained with other settings.
     """
     path = storage.join(job.folder, IDENTITY)
     if not storage.exists(path):
-        return "to do"
+        return
     old = json.loads(storage.read_bytes(path))
     new = json.loads(json.dumps(about))
     if different := sorted(k for k in {*old, *new} if old.get(k) != new.get(k)):
@@ -101,8 +102,13 @@ def state(job: Job, about: Mapping[str, Any]) -> str:
             f"{job.folder} holds a run with other settings ({changes}): choose another output=DIR,"
             " or delete that folder"
         )
-    complete = storage.exists(storage.join(job.folder, "result.json"))
-    return "complete" if complete else "to do"
+
+
+def is_complete(job: Job) -> bool:
+    """Whether there is nothing left to do."""
+    return storage.exists(storage.join(job.folder, IDENTITY)) and storage.exists(
+        storage.join(job.folder, "result.json")
+    )
 
 
 def join_processes() -> int:

@@ -16,19 +16,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, flag_override
 
-from ablations.results import Declaration, Primary, config_hash, job_folder
+from ablations.results import Declaration, Primary, job_folder
 from ablations.study.config import AblationConfig, DataRule
 from model import command_line
 from model.corpus import Corpus
 from model.stream import TokenStream
-
-TRAINING = ("model", "data", "optimizer", "train", "evaluate", "checkpoint", "log", "seed")
-"""The keys of a job's config that are ``model/train.py``'s, beside ``output``."""
+from model.train_config import DataConfig, TrainConfig
 
 SEED = "seed="
-
-OF_CORPUS = ("corpus", "arm", "sequence_length", "mixture")
-"""The keys of ``data`` that are ``model/train.py``'s."""
 
 
 @dataclass(frozen=True)
@@ -160,8 +155,10 @@ def declaration(jobs: Sequence[Job], heldout: Mapping[str, Sequence[str]]) -> De
 def training_config(job: Job, mixture: Mapping[str, float]) -> dict[str, Any]:
     """The config of ``model/train.py``, every value spelt out; ``mixture`` where none is given."""
     whole: Any = OmegaConf.to_container(OmegaConf.structured(job.config), enum_to_str=True)
-    config = {key: whole[key] for key in TRAINING}
-    config["data"] = {key: whole["data"][key] for key in OF_CORPUS}
+    config = {field.name: whole[field.name] for field in dataclasses.fields(TrainConfig)}
+    config["data"] = {
+        field.name: whole["data"][field.name] for field in dataclasses.fields(DataConfig)
+    }
     if not config["data"]["mixture"] and job.config.data.pool_shares:
         config["data"]["mixture"] = dict(mixture)
     config["output"] = os.path.join(job.folder, "training")
@@ -188,19 +185,21 @@ def stream_of(training: Mapping[str, Any], corpus: Corpus) -> TokenStream:
 def identity(job: Job, training: Mapping[str, Any], corpus: Corpus) -> dict[str, Any]:
     """What the result of a job depends on beside its seed, flat: wherever files lie, however often
     they are written.
+
+    Of training it is what ``model/train.py`` itself asks of a run that it goes on with, and for
+    how long: that may be resumed with more tokens, a result may not.
     """
-    kept = {k: v for k, v in training.items() if k not in ("seed", "output", "checkpoint", "log")}
-    kept["data"] = {**training["data"], "corpus": corpus.fingerprint}
-    kept["train"] = {k: v for k, v in training["train"].items() if k != "device"}
+    schema = OmegaConf.structured(TrainConfig)
+    config: TrainConfig = OmegaConf.to_object(OmegaConf.merge(schema, training))  # type: ignore[assignment]
+    kept = config.identity()
+    del kept["seed"]
+    kept["train"] = {**kept["train"], "tokens": training["train"]["tokens"]}
+    kept["data"] = {**kept["data"], "corpus": corpus.fingerprint}
     kept["arm_fingerprint"] = corpus.arm(job.config.data.arm).fingerprint
+    kept["evaluate"] = training["evaluate"]
     tasks: Any = OmegaConf.to_container(OmegaConf.structured(job.config.tasks))
     kept["tasks"] = {k: v for k, v in tasks.items() if k not in ("local", "cache")}
     return dict(_flatten(kept))
-
-
-def hash_of(identity: Mapping[str, Any]) -> str:
-    """The config hash of the results contract."""
-    return config_hash(identity)
 
 
 def uses_scores(job: Job) -> bool:

@@ -9,7 +9,7 @@ from ablations.stats import power
 from ablations.stats.pairing import contrast
 from ablations.study import arms, heldout_text, study_tasks
 from ablations.study.config import AblationConfig
-from ablations.study.execute import state
+from ablations.study.execute import check_identity
 from ablations.study.heldout_text import heldout_groups
 from ablations.study.jobs import Job, declaration, identity, stream_of, training_config
 from ablations.study.reading import read_declaration, read_study
@@ -40,7 +40,7 @@ def open_study(jobs: Sequence[Job]) -> Declaration:
         arms.ensure(corpus, job.config.data)
         training = training_config(job, mixture)
         stream_of(training, corpus)
-        state(job, identity(job, training, corpus))
+        check_identity(job, identity(job, training, corpus))
         held = [training["data"]["sequence_length"], training["evaluate"]]
         if held not in checked:
             heldout_text.check(corpus, training, near)
