@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from model.corpus import Corpus
 from model.glam import GLaM
 from model.heldout import HeldOut
-from model.loss import CHUNK_LOGITS, IGNORE
+from model.loss import IGNORE, chunk_tokens
 from model.weight import copies
 
 SCHEMA = pa.schema(
@@ -96,12 +97,11 @@ def evaluate(model: GLaM, held_out: HeldOut) -> Measured:
 
 def token_nats(model: GLaM, hidden_TM: Tensor, targets_T: Tensor) -> Tensor:
     """Minus the natural logarithm of each target's probability: float32 [T], a chunk at a time."""
-    embedding_VM = model.embedding(hidden_TM.dtype)
-    size = max(1, CHUNK_LOGITS // len(embedding_VM))
-    parts = []
-    for hidden_CM, target_C in zip(hidden_TM.split(size), targets_T.split(size), strict=True):
-        logits_CV = (hidden_CM @ embedding_VM.T).float() * model.logit_scale
-        parts.append(torch.nn.functional.cross_entropy(logits_CV, target_C, reduction="none"))
+    size = chunk_tokens(model.embedding.weight)
+    parts = [
+        F.cross_entropy(model.logits(hidden_CM), target_C, reduction="none")
+        for hidden_CM, target_C in zip(hidden_TM.split(size), targets_T.split(size), strict=True)
+    ]
     return torch.cat(parts)
 
 

@@ -11,7 +11,8 @@ dtype, in which weights come, or in float32. The backends give the same result t
 ``padded``    every expert filled up to the fullest one, then batched products
 ``grouped``   ``torch.nn.functional.grouped_mm``: no padding, no loop, no host sync on CUDA
 ``cpu``       :mod:`model.cpu_experts`: a loop that keeps to the cache
-``fastest``   ``cpu`` on a CPU, else ``grouped``
+``fastest``   ``cpu`` on a CPU, elsewhere ``grouped`` in bfloat16 and ``loop`` in float32, which
+              torch documents no grouped product for
 ============  ==========================================================================
 
 Traps that these paths step around, each with a test: a stacked weight indexed in a loop makes a
@@ -122,8 +123,10 @@ def grouped_experts(
 
 
 def fastest_experts(x_RM: Tensor, *rest: Any) -> Tensor:
-    """By the device of the rows; arguments as of the others."""
-    return (cpu_experts if x_RM.is_cpu else grouped_experts)(x_RM, *rest)
+    """The fastest for the rows' device and dtype; arguments as of the others."""
+    if x_RM.is_cpu:
+        return cpu_experts(x_RM, *rest)
+    return (grouped_experts if x_RM.dtype == torch.bfloat16 else loop_experts)(x_RM, *rest)
 
 
 BACKENDS: dict[Backend, ExpertBackend] = {

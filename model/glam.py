@@ -56,7 +56,8 @@ class Attention(nn.Module):
         self.key = Weight(M, N * D, std=M**-0.5)
         self.value = Weight(M, N * D, std=M**-0.5)
         self.output = Weight(N * D, M, std=(N * D) ** -0.5)
-        self.bias = Weight(N, config.bias_buckets, std=(N * config.bias_buckets) ** -0.5)
+        U = config.bias_buckets
+        self.bias = Weight(N, U, std=(N * U) ** -0.5, decay=False)
         self.heads = N
         self.far = config.bias_distance
 
@@ -215,8 +216,11 @@ class GLaM(nn.Module):
     ) -> Tensor:
         """Float32 logits [B, S, V] of what follows each token. See :meth:`hidden`."""
         hidden_BSM, _ = self.hidden(tokens_BS, segments_BS, cache)
-        embedding_VM = self.embedding(hidden_BSM.dtype)
-        return (hidden_BSM @ embedding_VM.T).float() * self.logit_scale
+        return self.logits(hidden_BSM)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Float32 logits [..., V] of what follows tokens with these hidden states, [..., M]."""
+        return (hidden @ self.embedding(hidden.dtype).T).float() * self.logit_scale
 
     def hidden(
         self,

@@ -43,6 +43,8 @@ def find_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ValueError(f"device={name}: {error}") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device={name}: only cpu and cuda are supported")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device={name}, but torch sees no CUDA device: use cpu or auto")
     return device

@@ -21,8 +21,9 @@ from model import cpu_kernels
 IGNORE = -100
 """A target that counts for nothing, padding: the number that torch and transformers take."""
 
-CHUNK_LOGITS = 1 << 22
-"""Logits of one chunk, 16 MiB in float32: of 2^19 to 2^24 the fastest, or near, on CPU."""
+CHUNK_LOGITS, CHUNK_LOGITS_CUDA = 1 << 22, 1 << 26
+"""Logits of one chunk. In float32 16 MiB on a CPU, of 2^19 to 2^24 the fastest, or near; 256 MiB on
+CUDA, chosen and not measured: each chunk adds to a gradient as large as the embedding."""
 
 
 class VocabularyLoss(NamedTuple):
@@ -41,7 +42,7 @@ def vocabulary_loss(
     scale: float,
     denominator: float | Tensor,
     z_coefficient: float = 0.0,
-    chunk_logits: int = CHUNK_LOGITS,
+    chunk_logits: int | None = None,
 ) -> VocabularyLoss:
     """Cross-entropy of ``scale * hidden @ embedding.T``, and the z-loss, mean logsumexp squared.
 
@@ -54,11 +55,18 @@ def vocabulary_loss(
         scale: of the logits.
         denominator: a number, or a tensor of one, which is not synchronised.
         z_coefficient: of the z-loss in the objective.
-        chunk_logits: how many logits exist at a time.
+        chunk_logits: how many logits exist at a time; None for what suits the device.
     """
-    tokens = max(1, chunk_logits // len(embedding_VM))
+    tokens = chunk_tokens(embedding_VM, chunk_logits)
     sums = _VocabularyLoss.apply(hidden_TM, embedding_VM, targets_T, scale, z_coefficient, tokens)
     return VocabularyLoss(*(total / denominator for total in sums))
+
+
+def chunk_tokens(embedding_VM: Tensor, chunk_logits: int | None = None) -> int:
+    """How many tokens to make logits for at a time; arguments as of :func:`vocabulary_loss`."""
+    if chunk_logits is None:
+        chunk_logits = CHUNK_LOGITS_CUDA if embedding_VM.is_cuda else CHUNK_LOGITS
+    return max(1, chunk_logits // len(embedding_VM))
 
 
 def cross_entropy_(

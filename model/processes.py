@@ -10,16 +10,45 @@ from collections.abc import Iterable, Mapping
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor
+
+FROM_TORCHRUN = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 def join(device: torch.device) -> torch.device:
-    """Join the processes that ``torchrun`` started, if it did; the device of this one."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-        if device.type == "cuda":  # needs GPUs: not run where this was written
-            device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-            torch.cuda.set_device(device)
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    """Join the processes that ``torchrun`` started, if it did; the device of this one.
+
+    Raises:
+        ValueError: the environment is not one that ``torchrun`` makes, or has too few GPUs.
+    """
+    environment = os.environ
+    if environment.get("WORLD_SIZE", "1") == "1" or dist.is_initialized():
+        return device
+    if absent := [name for name in FROM_TORCHRUN if not environment.get(name)]:
+        raise ValueError(
+            f"WORLD_SIZE={environment['WORLD_SIZE']} is set, but not {', '.join(absent)}: start"
+            " several processes with torchrun, or unset WORLD_SIZE for one"
+        )
+    if device.type == "cuda":  # needs GPUs: not run where this was written
+        device = torch.device("cuda", int(environment["LOCAL_RANK"]))
+        if device.index >= torch.cuda.device_count():
+            raise ValueError(
+                f"process {device.index} of this machine sees {torch.cuda.device_count()} GPUs:"
+                " start no more processes than GPUs, and show all GPUs to each"
+            )
+        torch.cuda.set_device(device)
+    store, rank, world = next(rendezvous("env://"))
+    # Processes that torchrun starts again would find the addresses of those that are gone.
+    store = PrefixStore(environment.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        store=store,
+        rank=rank,
+        world_size=world,
+        device_id=device if device.type == "cuda" else None,
+    )
     return device
 
 

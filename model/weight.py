@@ -21,13 +21,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+
+from model import files
 
 
 class Weight(nn.Module):
     """A weight and how it starts: Gaussian (std), uniform (fan_in) or constant; give one of them.
 
     ``fan_in`` means uniform within sqrt(3 / fan_in), of standard deviation fan_in ** -0.5.
+    ``decay`` is for the optimizer: whether weight decay, where there is any, reaches this weight.
     """
 
     def __init__(
@@ -36,12 +39,14 @@ class Weight(nn.Module):
         std: float | None = None,
         fan_in: int | None = None,
         constant: float | None = None,
+        decay: bool = True,
     ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(shape))
         self.std = std
         self.fan_in = fan_in
         self.constant = constant
+        self.decay = decay
         self.keep_copy = False
         self.copy: Tensor | None = None
 
@@ -58,24 +63,50 @@ class Weight(nn.Module):
         return _ReadCopy.apply(self.weight, self.copy)
 
     @torch.no_grad()
-    def initialise(self, generator: torch.Generator) -> None:
-        """Draws the weight anew, on the generator's device, wherever it or its shards are."""
-        whole = torch.empty(self.weight.shape, device=generator.device)
+    def initialise(self, *key: object) -> None:
+        """Draws the weight anew, from a key: the same numbers however it is sharded.
+
+        Stacked matrices, which may be too many for one memory, are drawn one at a time, and only
+        those of which there is a part here.
+        """
+        local = self.weight.to_local() if isinstance(self.weight, DTensor) else self.weight
+        first, *others = (_indices_here(self.weight, dim) for dim in range(local.ndim))
+        if local.ndim < 3:
+            local.copy_(_part(self._draw(self.weight.shape, *key), first, *others))
+            return
+        for here, index in enumerate(first.tolist()):
+            local[here] = _part(self._draw(self.weight.shape[1:], *key, index), *others)
+
+    def _draw(self, shape: torch.Size, *key: object) -> Tensor:
+        """On the CPU, whose generator gives the same numbers everywhere."""
+        generator = torch.Generator().manual_seed(int(files.fingerprint(*key), 16) % (1 << 63))
+        drawn = torch.empty(shape)
         if self.std is not None:
-            whole.normal_(0.0, self.std, generator=generator)
-        elif self.fan_in is not None:
+            return drawn.normal_(0.0, self.std, generator=generator)
+        if self.fan_in is not None:
             bound = (3 / self.fan_in) ** 0.5
-            whole.uniform_(-bound, bound, generator=generator)
-        else:
-            assert self.constant is not None
-            whole.fill_(self.constant)
-        if isinstance(self.weight, DTensor):
-            mesh, placements = self.weight.device_mesh, self.weight.placements
-            # Every process draws the whole, so nothing need be sent.
-            shards = distribute_tensor(whole, mesh, placements, src_data_rank=None)
-            self.weight.to_local().copy_(shards.to_local())
-        else:
-            self.weight.copy_(whole)
+            return drawn.uniform_(-bound, bound, generator=generator)
+        assert self.constant is not None
+        return drawn.fill_(self.constant)
+
+
+def _indices_here(weight: Tensor, dim: int) -> Tensor:
+    """Which indices along a dimension this process has: int64."""
+    indices = torch.arange(weight.shape[dim])
+    if not isinstance(weight, DTensor):
+        return indices
+    cuts = [Shard(0) if p == Shard(dim) else Replicate() for p in weight.placements]
+    mesh = weight.device_mesh
+    mine = distribute_tensor(indices.to(mesh.device_type), mesh, cuts, src_data_rank=None)
+    return mine.to_local().cpu()
+
+
+def _part(whole: Tensor, *indices: Tensor) -> Tensor:
+    """Some of the indices of each dimension."""
+    for dim, index in enumerate(indices):
+        if len(index) < whole.shape[dim]:
+            whole = whole.index_select(dim, index)
+    return whole
 
 
 @contextmanager

@@ -59,7 +59,7 @@ def make_model(
         torch.device("cpu"),
         compute_dtype=dtype,
         seed=3,
-        expert_parallel=expert_parallel,
+        expert_parallel=expert_parallel if processes.count() > 1 else None,
         recompute=recompute,
     )
 
