@@ -18,11 +18,11 @@ class RMSNorm(nn.Module):
 
     def __init__(self, width: int, epsilon: float) -> None:
         super().__init__()
-        self.scale = Weight(width, constant=1.0)
+        self.scale = Weight(width, constant=1.0, decay=False)
         self.epsilon = epsilon
 
     def forward(self, x: Tensor) -> Tensor:
-        """Of any shape with the width last."""
+        """Normalises a tensor of any shape, the width last."""
         scale_W = self.scale(torch.float32)
         if cpu_kernels.can_read(x):
             y: Tensor = _RMSNormCPU.apply(x, scale_W, self.epsilon)

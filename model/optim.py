@@ -8,19 +8,20 @@ from torch import Tensor, nn
 from model import processes
 from model.adafactor import Adafactor
 from model.train_config import OptimizerConfig, OptimizerName, Schedule
+from model.weight import Weight
 
 
 def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
     """The optimizer over all parameters; :func:`set_learning_rate` before each step."""
     if config.name == OptimizerName.adafactor:
         return Adafactor(model.parameters(), config.learning_rate)
-    # Norms' scales and biases of attention are no matrices of a product: they don't decay.
-    matrices = [p for n, p in model.named_parameters() if p.ndim >= 2 and ".bias." not in n]
-    others = [p for n, p in model.named_parameters() if p.ndim < 2 or ".bias." in n]
+    spared = {id(m.weight) for m in model.modules() if isinstance(m, Weight) and not m.decay}
+    decaying = [p for p in model.parameters() if id(p) not in spared]
+    others = [p for p in model.parameters() if id(p) in spared]
     first, second = config.betas
     return torch.optim.AdamW(
         [
-            {"params": matrices, "weight_decay": config.weight_decay},
+            {"params": decaying, "weight_decay": config.weight_decay},
             {"params": others, "weight_decay": 0.0},
         ],
         lr=config.learning_rate,
@@ -53,7 +54,7 @@ def learning_rate(config: OptimizerConfig, update: int, updates: int) -> float:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """For the step to come."""
+    """Sets the learning rate of the step to come."""
     for group in optimizer.param_groups:
         group["lr"] = rate
 

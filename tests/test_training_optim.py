@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from model import adafactor
+from model.config import GLaMConfig
+from model.glam import GLaM
 from model.optim import build_optimizer, finite, gradient_norm, learning_rate, set_learning_rate
 from model.train_config import OptimizerConfig, OptimizerName, Schedule
+from model.weight import Weight
 
 PAPER = OptimizerConfig(OptimizerName.adafactor, 0.01, schedule=Schedule.inverse_sqrt)
 STEPS = 100
@@ -202,24 +205,62 @@ def test_adamw_is_loshchilov_and_hutter_s():
     config = OptimizerConfig(
         OptimizerName.adamw, 0.1, schedule=Schedule.constant, betas=[0.8, 0.9], weight_decay=0.5
     )
-    weights = Weights((3, 2), (4,))
+    weights = nn.ModuleList([Weight(3, 2, std=1.0), Weight(4, 2, std=1.0, decay=False)])
+    for i, weight in enumerate(weights):
+        nn.init.normal_(weight.weight, generator=torch.Generator().manual_seed(i))
+    parameters = list(weights.parameters())
     optimizer = build_optimizer(config, weights)
-    values = [p.detach().double().numpy().copy() for p in weights.all]
+    values = [p.detach().double().numpy().copy() for p in parameters]
     first, second = [np.zeros_like(v) for v in values], [np.zeros_like(v) for v in values]
     random = np.random.default_rng(0)
     for t in range(1, 5):
         set_learning_rate(optimizer, learning_rate(config, t, STEPS))
-        for i, parameter in enumerate(weights.all):
+        for i, parameter in enumerate(parameters):
             g = random.normal(size=parameter.shape)
             parameter.grad = torch.tensor(g, dtype=torch.float32)
             first[i] = 0.8 * first[i] + 0.2 * g
             second[i] = 0.9 * second[i] + 0.1 * g**2
             step = first[i] / (1 - 0.8**t) / (np.sqrt(second[i] / (1 - 0.9**t)) + 1e-8)
-            decay = 0.5 if values[i].ndim == 2 else 0.0  # norms' scales don't decay
+            decay = 0.5 if i == 0 else 0.0
             values[i] = values[i] - 0.1 * (step + decay * values[i])
         optimizer.step()
-    for parameter, value in zip(weights.all, values, strict=True):
+    for parameter, value in zip(parameters, values, strict=True):
         np.testing.assert_allclose(parameter.detach(), value, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_adamw_decays_all_of_a_model_but_norms_and_attention_s_biases(layers):
+    model = GLaM(
+        GLaMConfig(
+            vocabulary=50, layers=layers, width=16, hidden=32, heads=2, head_width=8, experts=4
+        )
+    )
+    config = OptimizerConfig(OptimizerName.adamw, 0.1, schedule=Schedule.constant, weight_decay=0.5)
+    decay_of = {
+        id(parameter): group["weight_decay"]
+        for group in build_optimizer(config, model).param_groups
+        for parameter in group["params"]
+    }
+    decays = {
+        "attention_norm.scale": 0.0,
+        "attention.query": 0.5,
+        "attention.key": 0.5,
+        "attention.value": 0.5,
+        "attention.output": 0.5,
+        "attention.bias": 0.0,
+        "feed_forward_norm.scale": 0.0,
+    }
+    sparse = {
+        "feed_forward.router.linear": 0.5,
+        "feed_forward.experts.w_in": 0.5,
+        "feed_forward.experts.w_out": 0.5,
+    }
+    dense = {"feed_forward.gate": 0.5, "feed_forward.up": 0.5, "feed_forward.down": 0.5}
+    expected = {"embedding": 0.5, "final_norm.scale": 0.0}
+    for i, feed_forward in enumerate([sparse, dense][:layers]):
+        expected |= {f"layers.{i}.{name}": decay for name, decay in (decays | feed_forward).items()}
+    found = {name: decay_of[id(p)] for name, p in model.named_parameters()}
+    assert found == {f"{name}.weight": decay for name, decay in expected.items()}
 
 
 def test_norms_and_finiteness():
