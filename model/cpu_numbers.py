@@ -1,6 +1,8 @@
 """Numbers inside compiled loops: as arrays hold them, and functions of them.
 
 Values are float32. Arrays hold float32, or bfloat16 as uint16, of which numba knows nothing.
+:func:`load` and :func:`store` exist in compiled code alone: what they do depends on the type of
+their arguments, so numba compiles one of the bodies given by ``overload`` in place of their own.
 """
 
 from typing import Any
@@ -14,7 +16,7 @@ LEAST = np.int32(-0x80000000)
 """Below :func:`ordered` of any number."""
 
 GELU_SLOPE, GELU_CUBE = np.float32(2 * np.sqrt(2 / np.pi)), np.float32(0.044715)
-"""Of the approximate GELU, x * (1 + tanh(u)) / 2 with 2 u = SLOPE * (x + CUBE * x^3)."""
+"""Constants of the approximate GELU, x * (1 + tanh(u)) / 2 with 2 u = SLOPE * (x + CUBE * x^3)."""
 
 _LOG2_E = np.float32(1 / np.log(2))
 _LN2_HIGH = np.float32(0.693359375)  # 9 bits: its product with a small integer is exact
@@ -29,11 +31,16 @@ _exact = njit(nogil=True, cache=True, fastmath={"contract"})
 
 
 def load(number: Any) -> Any:
-    """A float32 from what an array holds."""
+    """A float32 from what an array holds. In compiled code only."""
+    raise NotImplementedError("load is for compiled code")
 
 
 def store(x: Any, like: Any) -> Any:
-    """What an array of such numbers holds of a float32; bfloat16 is rounded to the nearest."""
+    """What an array of such numbers holds of a float32; bfloat16 is rounded to the nearest.
+
+    In compiled code only.
+    """
+    raise NotImplementedError("store is for compiled code")
 
 
 @overload(load, inline="always")

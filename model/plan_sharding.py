@@ -42,7 +42,7 @@ COLLECTIVES = {
 
 @dataclass
 class Traffic:
-    """Of one kind of collective, for one device and one forward and backward pass."""
+    """What one kind of collective carries for one device in one forward and backward pass."""
 
     calls: int = 0
     received: float = 0.0
@@ -243,18 +243,22 @@ def parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="model=NAME picks a config of conf/model; model.KEY=VALUE changes a value in it",
     )
-    out.add_argument("--devices", type=int, required=True)
+    out.add_argument("--devices", type=sizes.whole, required=True)
     out.add_argument(
-        "--expert-parallel", type=int, help="default: as many as can share the experts"
+        "--expert-parallel", type=sizes.whole, help="default: as many as can share the experts"
     )
-    out.add_argument("--rows", type=int, default=8, help="of a device at a time (default: 8)")
-    out.add_argument("--sequence", type=int, default=1024, help="tokens of a row (default: 1024)")
+    out.add_argument(
+        "--rows", type=sizes.whole, default=8, help="of a device at a time (default: 8)"
+    )
+    out.add_argument(
+        "--sequence", type=sizes.whole, default=1024, help="tokens of a row (default: 1024)"
+    )
     out.add_argument("--optimizer", choices=OPTIMIZER_BYTES, default="adafactor")
     out.add_argument("--recompute", action="store_true", help="as train.recompute=true")
     out.add_argument("--accelerator", choices=ACCELERATORS, default="h100", help="default: h100")
     out.add_argument(
         "--link-gb",
-        type=float,
+        type=sizes.positive,
         default=50.0,
         help="GB/s that a device receives (default: 50, a 400 Gbit/s port for each)",
     )
@@ -293,8 +297,7 @@ def describe(found: Plan, config: GLaMConfig, options: argparse.Namespace) -> It
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the plan; exit status 1 if it does not fit."""
     options = parser().parse_args(arguments)
-    chosen = [text[6:] for text in options.overrides if text.startswith("model=")]
-    overrides = [text for text in options.overrides if not text.startswith("model=")]
+    chosen, overrides = sizes.split(options.overrides)
     try:
         if len(chosen) != 1:
             raise ValueError("give one model, as in model=glam_1b7_64e")

@@ -11,8 +11,9 @@ FLOPs, memory, time and energy are estimates; each says below what it leaves out
 """
 
 import argparse
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -82,7 +83,7 @@ ACCELERATORS = {
 }
 
 OPTIMIZER_BYTES = {"adafactor": 0, "adamw": 8}
-"""Of state for each parameter. Adafactor's are a row and a column of each matrix: about 0."""
+"""State for each parameter. Adafactor's is a row and a column of each matrix: about 0."""
 
 
 @dataclass(frozen=True)
@@ -187,6 +188,51 @@ def names() -> list[str]:
     return sorted(found, key=lambda name: count(configs[name]).active)
 
 
+def split(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The names in a command line's ``model=NAME``, and its other overrides: for :func:`load`."""
+    start = "model="
+    chosen = [text.removeprefix(start) for text in overrides if text.startswith(start)]
+    return chosen, [text for text in overrides if not text.startswith(start)]
+
+
+def whole(text: str) -> int:
+    """A command line's count of something.
+
+    Raises:
+        argparse.ArgumentTypeError: it is no whole number of at least 1.
+    """
+    return int(_number(int, text, lambda x: x >= 1, "a whole number, 1 or more"))
+
+
+def positive(text: str) -> float:
+    """A command line's measure of something.
+
+    Raises:
+        argparse.ArgumentTypeError: it is no finite number above 0.
+    """
+    return _number(float, text, lambda x: 0 < x < math.inf, "a number above 0")
+
+
+def _share(text: str) -> float:
+    return _number(float, text, lambda x: 0 < x <= 1, "a number above 0, at most 1")
+
+
+def _factor(text: str) -> float:
+    return _number(float, text, lambda x: 1 <= x < math.inf, "a number, 1 or more")
+
+
+def _number(
+    kind: Callable[[str], float], text: str, allowed: Callable[[float], bool], wanted: str
+) -> float:
+    try:
+        number = kind(text)
+    except ValueError:
+        number = math.nan
+    if not allowed(number):
+        raise argparse.ArgumentTypeError(f"must be {wanted}, not {text}")
+    return number
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     out = argparse.ArgumentParser(
@@ -208,31 +254,36 @@ def parser() -> argparse.ArgumentParser:
         help="model=NAME picks a config of conf/model and may be repeated (default: all);"
         " model.KEY=VALUE changes a value in each",
     )
-    out.add_argument("--sequence", type=int, default=1024, help="tokens of a row (default: 1024)")
+    out.add_argument("--sequence", type=whole, default=1024, help="tokens of a row (default: 1024)")
     group = out.add_argument_group("a run")
-    group.add_argument("--devices", type=int, help="how many; without it no run is estimated")
+    group.add_argument("--devices", type=whole, help="how many; without it no run is estimated")
     group.add_argument("--accelerator", choices=ACCELERATORS, default="h100", help="default: h100")
-    group.add_argument("--peak-tflops", type=float, help="instead of the accelerator's")
-    group.add_argument("--memory-gb", type=float, help="instead of the accelerator's")
-    group.add_argument("--watts", type=float, help="mean per device, instead of the accelerator's")
+    group.add_argument("--peak-tflops", type=positive, help="instead of the accelerator's")
+    group.add_argument("--memory-gb", type=positive, help="instead of the accelerator's")
+    group.add_argument(
+        "--watts", type=positive, help="mean per device, instead of the accelerator's"
+    )
     group.add_argument(
         "--mfu",
-        type=float,
+        type=_share,
         default=0.28,
         help="share of the peak that is reached (default: 0.28, which follows from the hours"
         " reported for GLaM 64B/64E; measure your own)",
     )
-    group.add_argument("--pue", type=float, default=1.11, help="default: 1.11, as GLaM's")
+    group.add_argument("--pue", type=_factor, default=1.11, help="default: 1.11, as GLaM's")
     group.add_argument(
-        "--batch-tokens", type=float, default=1e6, help="of one step (default: 1e6, the paper's)"
+        "--batch-tokens", type=positive, default=1e6, help="of one step (default: 1e6, the paper's)"
     )
-    group.add_argument("--tokens", type=float, default=600e9, help="of the run (default: 600e9)")
+    group.add_argument("--tokens", type=positive, default=600e9, help="of the run (default: 600e9)")
     group.add_argument(
-        "--expert-parallel", type=int, default=1, help="devices that share the experts (default: 1)"
+        "--expert-parallel",
+        type=whole,
+        default=1,
+        help="devices that share the experts (default: 1)",
     )
     group.add_argument(
         "--device-tokens",
-        type=int,
+        type=whole,
         default=8192,
         help="tokens on a device at a time, for activations (default: 8192)",
     )
@@ -314,12 +365,11 @@ def _print(rows: list[list[str]]) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the tables."""
     options = parser().parse_args(arguments)
-    chosen = [text[6:] for text in options.overrides if text.startswith("model=")]
-    overrides = [text for text in options.overrides if not text.startswith("model=")]
+    chosen, overrides = split(options.overrides)
     try:
         configs = load(chosen or names(), overrides)
         _print(sizes_table(configs, options.sequence))
-        if options.devices:
+        if options.devices is not None:
             print()
             _print(run_table(configs, options))
     except ValueError as error:

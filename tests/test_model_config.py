@@ -1,10 +1,15 @@
-"""What a model's config refuses, and what it says."""
+"""What configs refuse, and that their defaults are GLaM's, number by number."""
 
 import dataclasses
 
+import hydra
 import pytest
+from omegaconf import OmegaConf
 
-from model.config import ExpertActivation, GLaMConfig
+import model.train_config  # noqa: F401 registers its configs
+from model import sizes
+from model.config import GLaMConfig
+from model.optim import learning_rate
 
 GOOD = GLaMConfig()
 
@@ -42,5 +47,92 @@ def test_attention_may_be_twice_as_wide_as_the_model():
     assert dataclasses.replace(GOOD, heads=24).heads == 24
 
 
-def test_enumerations_read_as_their_names():
-    assert ExpertActivation("gelu") == "gelu"
+def test_defaults_are_the_smallest_published_size_and_google_s_public_code():
+    # Sizes are the paper's row 0.1B. Losses of z, which its text does not have, are off.
+    assert dataclasses.asdict(GLaMConfig()) == {
+        "vocabulary": 32_000,
+        "layers": 12,
+        "width": 768,
+        "hidden": 3072,
+        "heads": 12,
+        "head_width": 64,
+        "experts": 0,
+        "moe_period": 2,
+        "expert_activation": "relu",
+        "second_expert": "all",
+        "capacity_factor": None,
+        "group_rows": None,
+        "balance_coefficient": 0.01,
+        "router_z_coefficient": 0.0,
+        "output_z_coefficient": 0.0,
+        "bias_buckets": 32,
+        "bias_distance": 128,
+        "norm_epsilon": 1e-6,
+    }
+
+
+# layers, width, hidden, heads, head width, experts, vocabulary: the paper's table, and what its
+# counts give for heads of 64B/64E and for vocabularies.
+PAPER = {
+    "glam_0b1": (12, 768, 3072, 12, 64, 0, 32_000),
+    "glam_0b1_64e": (12, 768, 3072, 12, 64, 64, 32_000),
+    "glam_1b7": (24, 2048, 8192, 16, 128, 0, 32_000),
+    "glam_1b7_32e": (24, 2048, 8192, 16, 128, 32, 32_000),
+    "glam_1b7_64e": (24, 2048, 8192, 16, 128, 64, 32_000),
+    "glam_1b7_128e": (24, 2048, 8192, 16, 128, 128, 32_000),
+    "glam_1b7_256e": (24, 2048, 8192, 16, 128, 256, 32_000),
+    "glam_8b": (32, 4096, 16_384, 32, 128, 0, 32_000),
+    "glam_8b_64e": (32, 4096, 16_384, 32, 128, 64, 32_000),
+    "glam_137b": (64, 8192, 65_536, 128, 128, 0, 32_000),
+    "glam_64b_64e": (64, 8192, 32_768, 128, 128, 64, 256_000),
+}
+
+
+def test_every_size_is_a_shape_alone():
+    """The choices of architecture and of losses are those of the defaults, in every file."""
+    shape = ("layers", "width", "hidden", "heads", "head_width", "experts", "vocabulary")
+    for name, config in sizes.load(sizes.names()).items():
+        found = dataclasses.asdict(config)
+        given = tuple(found.pop(key) for key in shape)
+        assert name not in PAPER or given == PAPER[name], name
+        assert found.items() <= dataclasses.asdict(GLaMConfig()).items(), name
+    assert PAPER.keys() <= set(sizes.names())
+
+
+def composed(*overrides):
+    with hydra.initialize("../conf", version_base="1.3"):
+        return hydra.compose("train", overrides=list(overrides))
+
+
+def test_glam_s_mixture_is_the_paper_s_table_1():
+    mixture = composed("data/mixture=glam").data.mixture
+    assert list(mixture.items()) == [
+        ("web", 0.42),
+        ("wikipedia", 0.06),
+        ("conversations", 0.28),
+        ("forums", 0.02),
+        ("books", 0.20),
+        ("news", 0.02),
+    ]
+    assert sum(mixture.values()) == pytest.approx(1)
+
+
+def test_sources_come_in_natural_proportions_unless_a_mixture_is_named():
+    assert composed().data.mixture == {}
+
+
+def test_the_optimizer_is_the_paper_s_unless_another_is_named():
+    config = OmegaConf.to_object(composed().optimizer)
+    assert config.name == "adafactor"
+    # 0.01 for 10,000 steps, then the inverse square root: at 40,000 half of it.
+    rates = {t: learning_rate(config, t, 600_000) for t in (1, 100, 10_000, 40_000, 250_000)}
+    assert rates == pytest.approx({1: 0.01, 100: 0.01, 10_000: 0.01, 40_000: 0.005, 250_000: 0.002})
+
+
+def test_adamw_warms_up_and_falls_by_a_cosine_to_a_tenth():
+    config = OmegaConf.to_object(composed("optimizer=adamw").optimizer)
+    assert (config.name, config.betas, config.epsilon) == ("adamw", [0.9, 0.95], 1e-8)
+    assert config.weight_decay == 0.1
+    # 100 steps of 1,100 up to 0.001, then half a cosine: in the middle 0.55 of it.
+    rates = {t: learning_rate(config, t, 1100) for t in (1, 50, 100, 600, 1100)}
+    assert rates == pytest.approx({1: 1e-5, 50: 5e-4, 100: 1e-3, 600: 5.5e-4, 1100: 1e-4})

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from model import sizes
+from model import plan_sharding, sizes
 from model.config import GLaMConfig
 from model.glam import GLaM
 
@@ -153,3 +153,58 @@ def test_a_wrong_key_or_value_is_refused_by_name(override, said):
 def test_an_unknown_size_is_refused():
     with pytest.raises(SystemExit, match="glam_2m"):
         sizes.main(["model=glam_2m"])
+
+
+@pytest.mark.parametrize("command", [sizes.main, plan_sharding.main])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--devices", "-4"),
+        ("--devices", "0"),
+        ("--devices", "2.5"),
+        ("--expert-parallel", "0"),
+        ("--sequence", "-1"),
+    ],
+)
+def test_a_count_that_is_none_is_refused_by_name(command, option, value, capsys):
+    with pytest.raises(SystemExit) as ended:
+        command(["model=glam_1m_8e", "--devices", "4", option, value])
+    assert ended.value.code == 2
+    said = capsys.readouterr()
+    assert said.err.splitlines()[-1].endswith(
+        f"argument {option}: must be a whole number, 1 or more, not {value}"
+    )
+    assert said.out == ""
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "value", "wanted"),
+    [
+        (sizes.main, "--device-tokens", "0", "a whole number, 1 or more"),
+        (sizes.main, "--tokens", "-5", "a number above 0"),
+        (sizes.main, "--tokens", "nan", "a number above 0"),
+        (sizes.main, "--batch-tokens", "0", "a number above 0"),
+        (sizes.main, "--peak-tflops", "0", "a number above 0"),
+        (sizes.main, "--memory-gb", "inf", "a number above 0"),
+        (sizes.main, "--watts", "-1", "a number above 0"),
+        (sizes.main, "--mfu", "0", "a number above 0, at most 1"),
+        (sizes.main, "--mfu", "28", "a number above 0, at most 1"),
+        (sizes.main, "--pue", "0.9", "a number, 1 or more"),
+        (plan_sharding.main, "--rows", "0", "a whole number, 1 or more"),
+        (plan_sharding.main, "--link-gb", "0", "a number above 0"),
+    ],
+)
+def test_a_measure_that_is_none_is_refused_by_name(command, option, value, wanted, capsys):
+    with pytest.raises(SystemExit) as ended:
+        command(["model=glam_1m_8e", "--devices", "4", option, value])
+    assert ended.value.code == 2
+    said = capsys.readouterr()
+    assert said.err.splitlines()[-1].endswith(f"argument {option}: must be {wanted}, not {value}")
+    assert said.out == ""
+
+
+def test_a_run_is_estimated_where_devices_are_given(capsys):
+    sizes.main(["model=glam_1m"])
+    assert "days" not in capsys.readouterr().out
+    sizes.main(["model=glam_1m", "--devices", "1"])
+    assert "days" in capsys.readouterr().out
