@@ -1,6 +1,13 @@
-"""What a training run reports at its end, in the file ``outcome.json`` of its folder."""
+"""What a training run leaves at its end: ``outcome.json``, and bits of each held-out document."""
 
+import dataclasses
+import os
 from dataclasses import dataclass
+
+from model import files
+
+OUTCOME = "outcome.json"
+HELDOUT = "heldout.arrow"
 
 
 @dataclass(frozen=True)
@@ -32,3 +39,34 @@ class Outcome:
     peak_memory_bytes: int
     corpus: str
     stream: str
+
+
+def read(folder: str) -> Outcome | None:
+    """The outcome of a run's folder; None if it has not come to one."""
+    path = os.path.join(folder, OUTCOME)
+    return Outcome(**files.read_json(path)) if os.path.exists(path) else None
+
+
+def write(folder: str, outcome: Outcome) -> None:
+    """Put it into a run's folder."""
+    files.write_json(os.path.join(folder, OUTCOME), dataclasses.asdict(outcome))
+
+
+def read(folder: str) -> Outcome:
+    """The outcome of a finished run.
+
+    Raises:
+        ValueError: the file is damaged, or of another version.
+        OSError: there is none.
+    """
+    path = os.path.join(folder, OUTCOME)
+    try:
+        return Outcome(**files.read_json(path))
+    except TypeError as error:
+        raise ValueError(f"{path} was written by another version: {error}") from None
+
+
+def bits_per_byte(heldout: pa.Table) -> dict[str, float]:
+    """Sum of bits over sum of bytes by source, of a table of :data:`HELDOUT_SCHEMA`."""
+    sums = heldout.group_by("source").aggregate([("bits", "sum"), ("bytes", "sum")])
+    return {row["source"]: row["bits_sum"] / row["bytes_sum"] for row in sums.to_pylist()}
