@@ -4,10 +4,22 @@ import dataclasses
 import os
 from dataclasses import dataclass
 
+import pyarrow as pa
+
 from model import files
 
 OUTCOME = "outcome.json"
 HELDOUT = "heldout.arrow"
+
+HELDOUT_SCHEMA = pa.schema(
+    [
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("document", pa.string(), nullable=False),
+        pa.field("bits", pa.float64(), nullable=False),
+        pa.field("bytes", pa.int64(), nullable=False),
+    ]
+)
+"""A row of ``heldout.arrow``: minus log2 of a document's probability, and its UTF-8 bytes."""
 
 
 @dataclass(frozen=True)
@@ -50,20 +62,6 @@ def read(folder: str) -> Outcome | None:
 def write(folder: str, outcome: Outcome) -> None:
     """Put it into a run's folder."""
     files.write_json(os.path.join(folder, OUTCOME), dataclasses.asdict(outcome))
-
-
-def read(folder: str) -> Outcome:
-    """The outcome of a finished run.
-
-    Raises:
-        ValueError: the file is damaged, or of another version.
-        OSError: there is none.
-    """
-    path = os.path.join(folder, OUTCOME)
-    try:
-        return Outcome(**files.read_json(path))
-    except TypeError as error:
-        raise ValueError(f"{path} was written by another version: {error}") from None
 
 
 def bits_per_byte(heldout: pa.Table) -> dict[str, float]:
