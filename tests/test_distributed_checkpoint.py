@@ -62,7 +62,6 @@ def read(folder, columns=None):
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     """The undisturbed runs of one and of two processes, and what each read of another's."""
-    torch.set_num_threads(1)
     one, two, four = (tmp_path_factory.mktemp(name) for name in ("one", "two", "four"))
     out = {"1": all_steps()}
     write(one)

@@ -28,7 +28,6 @@ def torchrun(corpus, output, *overrides):
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    torch.set_num_threads(1)
     return corpus_folder(tmp_path_factory.mktemp("corpus"))
 
 

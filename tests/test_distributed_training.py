@@ -142,7 +142,6 @@ SAME = by_name(
 
 @pytest.fixture(scope="module")
 def one():
-    torch.set_num_threads(1)
     return {name: function() for name, function in SAME.items()}
 
 

@@ -8,7 +8,6 @@ import sys
 
 import pyarrow as pa
 import pytest
-import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from submitit.core.utils import FailedJobError
@@ -39,7 +38,6 @@ def launch(node: int, port: int, *overrides: str) -> subprocess.Popen:
 
 
 def test_two_launchers_that_meet_over_tcp_train_as_one_process(tmp_path):
-    torch.set_num_threads(1)
     corpus = corpus_folder(tmp_path)
     independent = "model.group_rows=1"  # of how rows are spread
     expected = train(corpus, tmp_path / "alone", independent)

@@ -19,8 +19,6 @@ from model.attention import (
     toeplitz,
 )
 
-torch.set_num_threads(1)
-
 
 @pytest.mark.parametrize(("buckets", "far"), [(32, 128), (8, 20), (2, 5)])
 def test_buckets_are_those_of_t5(buckets, far):

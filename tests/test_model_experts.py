@@ -12,8 +12,6 @@ from model.config import ExpertActivation
 from model.experts import ACTIVATIONS, BACKENDS, combine, dispatch
 from model.routing import route
 
-torch.set_num_threads(1)
-
 M, H = 16, 24
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 4e-2}
 

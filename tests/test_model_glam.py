@@ -14,8 +14,6 @@ from model.glam import GLaM
 from model.loss import IGNORE
 from model.weight import copies
 
-torch.set_num_threads(1)
-
 DENSE = GLaMConfig(vocabulary=50, layers=4, width=32, hidden=64, heads=4, head_width=8)
 SPARSE = dataclasses.replace(DENSE, experts=8)
 
@@ -315,33 +313,43 @@ def test_trap_fused_optimizers_do_not_move_a_weights_version():
 
 
 def test_initialisation_has_the_stated_spreads():
-    c = dataclasses.replace(SPARSE, vocabulary=500, width=128, hidden=256, heads=4, head_width=32)
-    model = GLaM(c)
-    std = {
-        "embedding": 1.0,
+    c = dataclasses.replace(
+        SPARSE, layers=2, vocabulary=500, width=128, hidden=256, heads=4, head_width=32
+    )
+    attention = {
+        "attention_norm.scale": None,  # all 1
         "attention.query": (128 * 32) ** -0.5,
         "attention.key": 128**-0.5,
         "attention.value": 128**-0.5,
         "attention.output": 128**-0.5,
         "attention.bias": (4 * 32) ** -0.5,
-        "feed_forward.gate": 128**-0.5,
-        "feed_forward.down": 256**-0.5,
-        "router.linear": 128**-0.5,
-        "experts.w_in": 128**-0.5,
-        "experts.w_out": 256**-0.5,
+        "feed_forward_norm.scale": None,
     }
-    for name, parameter in model.named_parameters():
-        for ending, expected in std.items():
-            if name.endswith(f"{ending}.weight"):
-                parameter = parameter.detach()
-                assert float(parameter.std()) == pytest.approx(
-                    expected, rel=8 / parameter.numel() ** 0.5
-                )
-                reach = float(parameter.abs().max()) / expected
-                uniform = "feed_forward" in name
-                assert (1.7 < reach <= 3**0.5 + 1e-6) if uniform else (reach > 2)
-        if "norm" in name:
-            assert (parameter == 1).all()
+    sparse = {
+        "feed_forward.router.linear": 128**-0.5,
+        "feed_forward.experts.w_in": 128**-0.5,
+        "feed_forward.experts.w_out": 256**-0.5,
+    }
+    dense = {
+        "feed_forward.gate": 128**-0.5,
+        "feed_forward.up": 128**-0.5,
+        "feed_forward.down": 256**-0.5,
+    }
+    spreads = {"embedding": 1.0, "final_norm.scale": None}
+    for i, feed_forward in enumerate((sparse, dense)):
+        spreads |= {f"layers.{i}.{name}": s for name, s in (attention | feed_forward).items()}
+    found = {name: p.detach() for name, p in GLaM(c).named_parameters()}
+    assert found.keys() == {f"{name}.weight" for name in spreads}
+    for name, spread in spreads.items():
+        parameter = found[f"{name}.weight"]
+        if spread is None:
+            assert (parameter == 1).all(), name
+            continue
+        tolerance = 8 / parameter.numel() ** 0.5
+        assert float(parameter.std()) == pytest.approx(spread, rel=tolerance), name
+        reach = float(parameter.abs().max()) / spread
+        uniform = "feed_forward" in name
+        assert (1.7 < reach <= 3**0.5 + 1e-6) if uniform else (reach > 2), name
 
 
 def test_seeds_repeat_and_twins_share_what_they_have_in_common():
@@ -354,6 +362,36 @@ def test_seeds_repeat_and_twins_share_what_they_have_in_common():
         assert "norm" in name or not torch.equal(p, r)
         if name in dense:
             assert torch.equal(p, dense[name])
+
+
+@pytest.mark.parametrize("config", [DENSE, SPARSE], ids=["dense", "sparse"])
+def test_recompute_keeps_less_for_the_way_back_and_gives_the_same_gradients(config):
+    config = dataclasses.replace(config, second_expert="random")
+    a, targets = tokens(), tokens(seed=1)
+
+    def step(recompute):
+        """Bytes of activations kept between forward and backward, then the gradients."""
+        model = GLaM(config, recompute=recompute)
+        of_weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+        kept = {}
+
+        def keep(tensor):
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in of_weights:
+                kept[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = model.loss(a, targets, generator=torch.Generator().manual_seed(5))
+        loss.total.backward()
+        return sum(kept.values()), {name: p.grad for name, p in model.named_parameters()}
+
+    (plain_bytes, plain), (again_bytes, again) = step(False), step(True)
+    # A layer's input and the mask stay, not its queries, keys, values, weights or hidden values.
+    assert again_bytes < plain_bytes / 3
+    assert plain.keys() == again.keys()
+    for name, gradient in plain.items():
+        assert torch.equal(gradient, again[name]), name
 
 
 def test_a_token_beyond_the_vocabulary_is_refused_by_its_number():

@@ -10,8 +10,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from model import cpu_kernels
 from model.loss import IGNORE, vocabulary_loss
 
-torch.set_num_threads(1)
-
 
 def problem(T, M, V, dtype, seed=0, ignored=0.3):
     generator = torch.Generator().manual_seed(seed)

@@ -8,8 +8,6 @@ from hypothesis import strategies as st
 
 from model.routing import CHOICES, group_capacity, route
 
-torch.set_num_threads(1)
-
 
 def gshard(logits, groups, capacity, uniforms):
     """Algorithm 1 of GShard, group by group. Gates 0 where dropped; slots -1 where dropped.

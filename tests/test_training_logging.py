@@ -6,19 +6,10 @@ import sys
 import types
 
 import pytest
-import torch
 from training_runs import config, corpus_folder, train
 
 from model.metrics_log import METRICS, MetricsLog
 from model.train import Run
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
