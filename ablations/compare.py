@@ -7,12 +7,11 @@ elsewhere). ``learning_rate=DIR`` names a study of the same arms at several lear
 the verdict is checked at each arm's best one. Exit code 1 means that nothing could be compared.
 """
 
-import csv
-import io
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ablations.rows import columns, to_csv
 from ablations.settings import parse, read
 from ablations.stats import verdict
 from ablations.stats.comparison import Comparison, compare
@@ -52,20 +51,6 @@ def write(result: Comparison, output: str) -> None:
     for name, rows in result.tables.items():
         storage.write_bytes(storage.join(output, f"{name}.csv"), to_csv(rows).encode())
     storage.write_json(storage.join(output, "comparison.json"), result.to_json())
-
-
-def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as CSV: the columns of all rows in order of appearance, floats at full precision."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns(rows), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Every column of some rows, in order of appearance."""
-    return list(dict.fromkeys(name for row in rows for name in row))
 
 
 def render(result: Comparison) -> str:

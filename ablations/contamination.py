@@ -16,7 +16,6 @@ those of the pipeline's decontamination step, which can drop such documents befo
 """
 
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,11 +28,11 @@ import pyarrow as pa
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig
 
-from ablations.evaluate import select
 from ablations.results import CONTAMINATION
 from ablations.stats import contaminated
 from ablations.tasks.evaluation import Asked, TaskSet, gather
 from ablations.tasks.places import CACHE, Places
+from ablations.tasks.task import select
 from model import command_line, tokenizer
 from model.corpus import BoolArray, Corpus, open_corpus
 from pipeline import storage
@@ -199,10 +198,11 @@ ConfigStore.instance().store(name="contamination_schema", node=ContaminationConf
 @hydra.main(version_base="1.3", config_path="../conf", config_name="contamination")
 def main(config: DictConfig) -> None:
     """Report and print the counts."""
-    try:
-        about = report(command_line.checked(config))
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    command_line.run(_report_and_print, config)
+
+
+def _report_and_print(config: ContaminationConfig) -> None:
+    about = report(config)
     print(f"{'task':18} {'arm':16} {'items':>6} {'dirty':>6} too short for {about['n']} words")
     for row in about["counts"]:
         print(

@@ -25,13 +25,13 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig
 
 from ablations import results
-from ablations.tasks import answered, task
+from ablations.tasks import answered
 from ablations.tasks.evaluation import Asked, Evaluation, TaskSet, ask, gather
-from ablations.tasks.language_model import TokenModel
+from ablations.tasks.language_model import load_model
 from ablations.tasks.places import CACHE, Places
 from ablations.tasks.scores import Score
-from model import command_line, hardware, trained
-from model.train_config import Precision
+from ablations.tasks.task import select
+from model import command_line
 from pipeline import storage
 
 FORMAT = 1
@@ -73,44 +73,6 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     about = {"asked": dataclasses.asdict(asked), "run": config.run}
     write(config.output or config.run, evaluation, about)
     return evaluation
-
-
-def load_model(
-    run: str,
-    device: str = "auto",
-    precision: str = "auto",
-    batch_tokens: int = 8192,
-    length: int | None = None,
-) -> TokenModel:
-    """A trained model as one that can be asked; see ``conf/evaluate.yaml`` for the arguments.
-
-    Raises:
-        ValueError: there is no whole checkpoint, or no such device or precision.
-    """
-    place = hardware.find_device(device)
-    dtype = hardware.compute_dtype(Precision(precision), place)
-    found = trained.load(run, place, dtype)
-    return TokenModel(found.model, found.codec, length or found.sequence_length, batch_tokens)
-
-
-def select(names: Sequence[str]) -> list[str]:
-    """Task names, with ``nlg``, ``nlu`` and ``all`` spelt out, each once and in order.
-
-    Raises:
-        ValueError: no such task or group.
-    """
-    everything = {name: task.load(name).group for name in task.names()}
-    out: dict[str, None] = {}
-    for name in names:
-        if name in everything:
-            out[name] = None
-        elif name in ("all", "nlg", "nlu", "extra"):
-            out |= dict.fromkeys(n for n, group in everything.items() if name in ("all", group))
-        else:
-            raise ValueError(
-                f"there is no task {name!r}: choose from all, nlg, nlu, {', '.join(everything)}"
-            )
-    return list(out)
 
 
 def write(folder: str, evaluation: Evaluation, about: dict[str, Any]) -> None:
@@ -162,10 +124,11 @@ ConfigStore.instance().store(name="evaluate_schema", node=EvaluateConfig)
 @hydra.main(version_base="1.3", config_path="../conf", config_name="evaluate")
 def main(config: DictConfig) -> None:
     """Evaluate and print the scores."""
-    try:
-        evaluation = evaluate(command_line.checked(config))
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    command_line.run(_evaluate_and_print, config)
+
+
+def _evaluate_and_print(config: EvaluateConfig) -> None:
+    evaluation = evaluate(config)
     print(table(evaluation.summary, evaluation.about["not_run"]))
     for name, about in evaluation.about["tasks"].items():
         if about["truncated_contexts"]:

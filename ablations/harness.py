@@ -14,8 +14,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 
-from ablations.evaluate import load_model
-from ablations.tasks.language_model import TokenModel
+from ablations.tasks.language_model import TokenModel, load_model
 
 MAX_TOKENS = 256
 """Of a written answer, where a task does not say."""

@@ -9,7 +9,6 @@ same documents. The same words give the same tokens, so token n-grams find what 
 and they are read from the mapped corpus as they lie there.
 """
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -19,8 +18,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig
 
+from model import command_line
 from model.corpus import Corpus, open_corpus
 from pipeline import storage
 
@@ -167,14 +167,12 @@ ConfigStore.instance().store(name="near_duplicates_schema", node=NearDuplicatesC
 @hydra.main(version_base="1.3", config_path="../conf", config_name="near_duplicates")
 def main(config: DictConfig) -> None:
     """Print how many near-duplicates each source has."""
-    try:
-        if missing := sorted(OmegaConf.missing_keys(config)):
-            raise ValueError(f"{', '.join(missing)} missing: give it as {missing[0]}=VALUE")
-        corpus = open_corpus(config.corpus)
-        near = find(corpus, config.n, config.threshold)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
-    for source, counts in by_source(corpus, near).items():
+    command_line.run(_count, config)
+
+
+def _count(config: NearDuplicatesConfig) -> None:
+    corpus = open_corpus(config.corpus)
+    for source, counts in by_source(corpus, find(corpus, config.n, config.threshold)).items():
         print(f"{source}: {counts['near_duplicates']} of {counts['held_out']} held-out documents")
 
 

@@ -8,23 +8,28 @@ is measured on this machine by a few steps of each model, or for ``hardware.acce
 from its published speed. Exit code 1: the study would be refused.
 """
 
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import hydra
-import joblib  # type: ignore[import-untyped]
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from ablations.errors import exit_on_error
 from ablations.results import Declaration
 from ablations.study import arms, opening, speed
-from ablations.study.config import AblationConfig
 from ablations.study.heldout_text import heldout_groups
-from ablations.study.jobs import Job, declaration, expand, stream_of, training_config
+from ablations.study.jobs import (
+    Job,
+    declaration,
+    expand,
+    slots_of,
+    stream_of,
+    threads_of,
+    training_config,
+)
 from model import sizes
 from model.corpus import Corpus, open_corpus
 
@@ -68,16 +73,6 @@ class Cost:
         return self.memory is None or self.available is None or self.memory < self.available
 
 
-def threads_of(config: AblationConfig) -> int:
-    """Threads of each job, when so many run at once."""
-    return max(1, _cores() // slots_of(config))
-
-
-def slots_of(config: AblationConfig) -> int:
-    """Jobs that run at once on this machine."""
-    return int(joblib.effective_n_jobs(config.jobs_at_once))
-
-
 def costs(jobs: Sequence[Job], corpus: Corpus | None) -> list[Cost]:
     """What the jobs of each arm and variant take."""
     groups: dict[tuple[str, str], list[Job]] = {}
@@ -106,7 +101,6 @@ def _cost(
         unique = sum(int(source["unique_targets"]) for source in read.values())
         repeats = {name: s["epochs"] for name, s in read.items() if s["epochs"] > REPEATS}
     seconds, memory, available = _seconds_and_memory(job, training, corpus, flops, speeds)
-    hardware = config.hardware
     return Cost(
         *job.key[:2],
         model=job.model,
@@ -119,7 +113,7 @@ def _cost(
         repeats=repeats,
         flops=flops,
         seconds=seconds,
-        kwh=None if seconds is None else seconds * hardware.watts * hardware.pue / 3.6e6,
+        kwh=None if seconds is None else config.hardware.kwh(seconds),
         memory=memory,
         available=available,
     )
@@ -235,10 +229,6 @@ def duration(seconds: float) -> str:
 
 def _gigabytes(size: float | None) -> str:
     return "-" if size is None else f"{size / 1e9:.1f} GB"
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 class PlanCallback(Callback):

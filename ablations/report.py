@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from ablations.compare import to_csv
 from ablations.page.data import Json, page_data
 from ablations.results import Study, job_folder
+from ablations.rows import to_csv
 from ablations.settings import parse, read
 from ablations.stats.comparison import Comparison, compare
 from ablations.study.training_log import read_log

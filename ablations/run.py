@@ -19,10 +19,9 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from ablations.errors import exit_on_error
-from ablations.plan import threads_of
 from ablations.study.closing import close_study
 from ablations.study.execute import execute
-from ablations.study.jobs import expand, job_of
+from ablations.study.jobs import expand, job_of, threads_of
 from ablations.study.opening import open_study
 from pipeline import storage
 

@@ -1,8 +1,11 @@
 """Whole sweeps of toy models: skipped when complete, run again when failed, each on its own."""
 
+import csv
 import fcntl
+import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -127,6 +130,26 @@ def test_other_settings_are_refused_before_anything_runs(whole, corpus):
     assert len(read_study(str(output)).runs) == 4
 
 
+def test_what_a_job_says_of_its_electricity_reaches_the_page_and_survives_a_second_run(
+    whole, corpus
+):
+    output, _ = whole
+    shutil.rmtree(output / "filtered" / "seed_1")
+    stamp = (output / "unfiltered" / "seed_1" / "result.json").stat().st_mtime_ns
+    # Recomputing changes no weight, so that the other jobs stay complete.
+    first = run(corpus, output, "hardware.co2e_kg_per_kwh=0.1", "train.recompute=true")
+    assert first.returncode == 0, first.stdout + first.stderr
+    figure = (output / "figures" / "costs.csv").read_bytes()
+    result = read_study(str(output)).runs["filtered", "", 1].result
+    other = read_study(str(output)).runs["filtered", "", 2].result
+    costs = list(csv.DictReader(io.StringIO(figure.decode())))
+    (carbon,) = [float(row["co2e_kg_sum"]) for row in costs if row["arm"] == "filtered"]
+    assert carbon == pytest.approx(0.1 * result.kwh + 0.445 * other.kwh)
+    assert run(corpus, output).returncode == 0
+    assert (output / "figures" / "costs.csv").read_bytes() == figure
+    assert (output / "unfiltered" / "seed_1" / "result.json").stat().st_mtime_ns == stamp
+
+
 def test_two_runs_of_a_study_at_once_are_refused(whole, corpus):
     with storage.lock(str(whole[0])):
         refused = run(corpus, whole[0])
@@ -154,6 +177,20 @@ def test_a_failed_process_is_quoted(tmp_path):
     ) as failed:
         execute.run_python("model/train.py", [], str(tmp_path / "a.log"), 1)
     assert "missing" in failed.value.log
+
+
+def test_a_setting_that_is_not_there_is_refused_by_the_commands_beside_a_study(corpus):
+    for script, wrong in (
+        ("near_duplicates.py", "+treshold=0.9"),
+        ("contamination.py", "+runz.filtered=a"),
+        ("evaluate.py", "+shotz=1"),
+    ):
+        needed = {"near_duplicates.py": [], "contamination.py": ["output=a"], "evaluate.py": []}
+        folder = f"run={corpus.folder}" if script == "evaluate.py" else f"corpus={corpus.folder}"
+        command = [sys.executable, str(ROOT / "ablations" / script), folder, *needed[script], wrong]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert ended.returncode == 1
+        assert ended.stderr.startswith("error: there is no setting"), ended.stderr
 
 
 def test_paths_survive_hydras_command_line():

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from study_run import ARMS, EXPERTS, LAYERS, POOL, declare, write_study
+from study_run import ARMS, EXPERTS, LAYERS, POOL, declare, write_run, write_study
 
 from ablations import report, results
 from ablations.compare import main as run_compare
@@ -213,10 +213,21 @@ def test_cost_and_carbon(study, data, tmp_path):
     assert costs["filtered"]["kwh_sum"] == pytest.approx(0.03)
     assert costs["filtered"]["co2e_kg_sum"] == pytest.approx(0.03 * 0.445)
     assert costs["random"]["complete"] == 2
-    declared = declare(arms=ARMS[:2], seeds=[1], budget={"co2e_kg_per_kwh": 0.1})
-    own = page_of(write_study(tmp_path / "s", declared, tasks=False))
-    assert records(own, "costs")[0]["co2e_kg_sum"] == pytest.approx(0.001)
-    assert own["co2e"]["source"] == "study.yaml"
+    assert data["co2e"]["kg_per_kwh"] == 0.445
+
+
+def test_carbon_is_by_what_each_run_says_of_its_electricity(tmp_path):
+    declared = declare(arms=ARMS[:2], seeds=[1, 2])
+    path = write_study(tmp_path / "s", declared, tasks=False, provenance={"co2e_kg_per_kwh": 0.1})
+    own = page_of(path)
+    assert [row["co2e_kg_sum"] for row in records(own, "costs")] == pytest.approx([0.002, 0.002])
+    assert own["co2e"] == {"kg_per_kwh": 0.1, "source": "as was stated for it"}
+    write_run(path, ARMS[0], "", 2, tasks=False)
+    mixed = page_of(path)
+    first, second = records(mixed, "costs")
+    assert first["co2e_kg_sum"] == pytest.approx(0.001 + 0.00445)
+    assert second["co2e_kg_sum"] == pytest.approx(0.002)
+    assert mixed["co2e"]["kg_per_kwh"] == pytest.approx((0.001 * 3 + 0.00445) / 0.04)
 
 
 def test_averages_have_a_chance_where_guessing_has_a_meaning(data):

@@ -6,15 +6,14 @@ error of documents, since curves hold no documents.
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from ablations.results import Curve, FloatArray, Run, Study
+from ablations.rows import Row
 from ablations.stats import inference, ladder, matched
 from ablations.study.training_log import TrainingLog, smooth, thin
 
-Row = dict[str, Any]
 Job = tuple[str, str, int]
 
 POINTS = 60

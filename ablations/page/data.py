@@ -10,16 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from ablations.compare import columns
 from ablations.page import curves, origin, routers, swept
 from ablations.results import Study
+from ablations.rows import Row, columns
 from ablations.stats import endpoints, inference, ladder, tables
 from ablations.stats.comparison import Comparison
 from ablations.stats.pairing import sample
 from ablations.study.training_log import TrainingLog
 
 Json = dict[str, Any]
-Row = dict[str, Any]
 Job = tuple[str, str, int]
 Logs = Mapping[Job, TrainingLog]
 

@@ -9,14 +9,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ablations.results import Run, Study
+from ablations.rows import Row
 
 Json = dict[str, Any]
-Row = dict[str, Any]
 Job = tuple[str, str, int]
 
 CO2E_KG_PER_KWH = 0.445
-"""World average of 2024: IEA, Electricity 2025, "Emissions". ``budget: {co2e_kg_per_kwh: …}`` in a
-study.yaml says what a study's own electricity had; GLaM's had 0.088."""
+"""World average of 2024: IEA, Electricity 2025, "Emissions", for runs whose provenance does not say
+what their own electricity had (``hardware.co2e_kg_per_kwh``); GLaM's had 0.088."""
 
 UNITS = ("documents", "bytes", "targets")
 
@@ -55,10 +55,11 @@ def yields(study: Study) -> list[Row]:
 
 def costs(study: Study, arms: Sequence[Row]) -> list[Row]:
     """What each arm cost, CO2e included: what was measured, what was estimated."""
-    factor = carbon(study)["kg_per_kwh"]
-    return [
-        row | ({"co2e_kg_sum": row["kwh_sum"] * factor} if "kwh_sum" in row else {}) for row in arms
-    ]
+    rows = []
+    for row in arms:
+        runs = study.seeds(row["arm"], row["variant"]).values()
+        rows.append(row | ({"co2e_kg_sum": sum(map(_co2e, runs))} if runs else {}))
+    return rows
 
 
 def provenance(study: Study) -> Json:
@@ -105,13 +106,22 @@ def flat(value: Mapping[str, Any]) -> Json:
 
 def carbon(study: Study) -> Json:
     """Kilograms of CO2e per kWh of the study's electricity, and who says so."""
-    own = study.declared.budget.get("co2e_kg_per_kwh")
-    return {
-        "kg_per_kwh": CO2E_KG_PER_KWH if own is None else float(own),
-        "source": (
-            "the world average of 2024 (IEA, Electricity 2025)" if own is None else "study.yaml"
-        ),
-    }
+    runs = study.runs.values()
+    stated = {run.result.provenance.get("co2e_kg_per_kwh") for run in runs} or {None}
+    average = "the world average of 2024 (IEA, Electricity 2025)"
+    if stated == {None}:
+        return {"kg_per_kwh": CO2E_KG_PER_KWH, "source": average}
+    if len(stated) == 1:
+        return {"kg_per_kwh": stated.pop(), "source": "as was stated for it"}
+    mixed = f"the mean of what was stated for each job, or is {average}"
+    kwh = sum(run.result.kwh for run in runs)
+    return {"kg_per_kwh": sum(map(_co2e, runs)) / kwh, "source": mixed}
+
+
+def _co2e(run: Run) -> float:
+    """Kilograms that a run's electricity made."""
+    stated = run.result.provenance.get("co2e_kg_per_kwh")
+    return run.result.kwh * (CO2E_KG_PER_KWH if stated is None else float(stated))
 
 
 def _first_provenance(study: Study, arm: str) -> Mapping[str, Any]:

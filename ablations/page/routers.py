@@ -2,15 +2,14 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from ablations.page.curves import POINTS
 from ablations.results import FloatArray
+from ablations.rows import Row
 from ablations.study.training_log import Routers, TrainingLog, last_lines, smooth
 
-Row = dict[str, Any]
 Logs = Mapping[tuple[str, str, int], TrainingLog]
 
 

@@ -6,14 +6,12 @@ is a line, of variants (``rate=0.5``) each arm.
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from ablations.page.curves import interval
 from ablations.results import Study
+from ablations.rows import Row
 from ablations.stats import inference
 from ablations.stats.pairing import contrast, sample
-
-Row = dict[str, Any]
 
 _POINT = re.compile(r"^(.+)=(-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)$")
 

@@ -4,15 +4,12 @@ Sizes are the variants of a study whose arms are different models; of several va
 (learning rates) the main one counts, else the first declared.
 """
 
-from typing import Any
-
 import numpy as np
 
 from ablations.results import Study
+from ablations.rows import Row
 from ablations.stats import endpoints, inference, ranking, scaling, verdict
 from ablations.stats.pairing import contrast, sample
-
-Row = dict[str, Any]
 
 
 def sizes(study: Study) -> list[str]:

@@ -4,16 +4,13 @@ They hold intervals and no tests: with so many rows some would stand out by chan
 was declared (:mod:`ablations.stats.comparison`).
 """
 
-from typing import Any
-
 import numpy as np
 
 from ablations.results import Run, Study
+from ablations.rows import Row
 from ablations.stats import contaminated, endpoints, inference, matched, verdict
 from ablations.stats.pairing import contrast, sample
 from ablations.tasks.task import shots_of
-
-Row = dict[str, Any]
 
 
 def heldout(study: Study, run: Run) -> list[Row]:

@@ -79,11 +79,12 @@ class TasksConfig:
 class HardwareConfig:
     """What one job runs on. ``accelerator`` null: this machine, measured before it is planned."""
 
-    accelerator: str | None = None
-    devices: int = 1
-    mfu: float = 0.28
+    accelerator: str | None = MISSING
+    devices: int = MISSING
+    mfu: float = MISSING
     watts: float = MISSING
-    pue: float = 1.0
+    pue: float = MISSING
+    co2e_kg_per_kwh: float | None = MISSING
 
     def __post_init__(self) -> None:
         if self.accelerator is not None and self.accelerator not in ACCELERATORS:
@@ -91,6 +92,12 @@ class HardwareConfig:
             raise ValueError(f"hardware.accelerator={self.accelerator}: choose one of {known}")
         if self.devices < 1 or self.watts <= 0 or self.pue < 1 or not 0 < self.mfu <= 1:
             raise ValueError("hardware: devices >= 1, watts > 0, pue >= 1, mfu in (0, 1]")
+        if self.co2e_kg_per_kwh is not None and self.co2e_kg_per_kwh < 0:
+            raise ValueError("hardware.co2e_kg_per_kwh must be 0 or more")
+
+    def kwh(self, seconds: float) -> float:
+        """Kilowatt hours that a job takes in so many seconds, those of the building included."""
+        return seconds * self.watts * self.pue / 3.6e6
 
 
 @dataclass

@@ -185,13 +185,12 @@ def finish(job: Job, corpus: Corpus, config_hash: str, tasks: pa.Table | None) -
     heldout = heldout_text.with_junk(near_duplicates.remove(evaluated, corpus, near), corpus)
     scoring = scoring_flops(job, corpus)
     copy_metrics(folder, job.folder, scoring)
-    hardware = job.config.hardware
     result = Result(
         *job.key,
         config_hash=config_hash,
         model=job.model,
         flops=outcome["flops"] + scoring,
-        kwh=outcome["wall_seconds"] * hardware.watts * hardware.pue / 3.6e6,
+        kwh=job.config.hardware.kwh(outcome["wall_seconds"]),
         kwh_basis="estimated",
         heldout=results.bits_per_byte(heldout),
         provenance=provenance(job, corpus, outcome)
@@ -241,6 +240,7 @@ def provenance(job: Job, corpus: Corpus, outcome: Mapping[str, Any]) -> dict[str
             for name in ("device", "precision", "peak_memory_bytes", "skipped_steps", "fallbacks")
         },
         "watts": job.config.hardware.watts,
+        "co2e_kg_per_kwh": job.config.hardware.co2e_kg_per_kwh,
     }
 
 

@@ -6,10 +6,12 @@ by Hydra's own code, so that all configs are checked, planned and declared befor
 
 import dataclasses
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import joblib  # type: ignore[import-untyped]
 from hydra import compose
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
@@ -205,6 +207,20 @@ def identity(job: Job, training: Mapping[str, Any], corpus: Corpus) -> dict[str,
 def uses_scores(job: Job) -> bool:
     """Whether the arm needed the pool to be scored."""
     return job.config.data.rule in (DataRule.stored, DataRule.pareto, DataRule.threshold)
+
+
+def threads_of(config: AblationConfig) -> int:
+    """Threads of each job, when so many run at once."""
+    return max(1, _cores() // slots_of(config))
+
+
+def slots_of(config: AblationConfig) -> int:
+    """Jobs that run at once on this machine."""
+    return int(joblib.effective_n_jobs(config.jobs_at_once))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def _flatten(value: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ablations.evaluate import select
 from ablations.study.config import TasksConfig
 from ablations.tasks.evaluation import Asked, TaskSet, gather
 from ablations.tasks.places import Places
-from ablations.tasks.task import FEW, shots_of
+from ablations.tasks.task import FEW, select, shots_of
 
 
 def asked(tasks: TasksConfig) -> dict[int | str, list[str]]:

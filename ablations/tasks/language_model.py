@@ -10,9 +10,14 @@ import torch
 from torch import Tensor
 
 from ablations.tasks.beam import Hypothesis, beam_search
+from model import hardware, trained
 from model.glam import GLaM
 from model.tokenizer import TextCodec
+from model.train_config import Precision
 from model.weight import copies
+
+BATCH_TOKENS = 8192
+"""Of a padded batch."""
 
 
 class LogLikelihoods(NamedTuple):
@@ -63,7 +68,7 @@ class TokenModel:
     model: GLaM
     codec: TextCodec
     max_tokens: int
-    batch_tokens: int = 8192
+    batch_tokens: int = BATCH_TOKENS
 
     def pair(self, context: str, continuation: str) -> Pair:
         """Tokens of a pair, cut where the tokens of the context end within those of the whole.
@@ -199,6 +204,24 @@ class TokenModel:
             (float(chosen.sum()), bool(top.all()))
             for chosen, top in zip(chosen_T.split(sizes), top_T.split(sizes), strict=True)
         ]
+
+
+def load_model(
+    run: str,
+    device: str = "auto",
+    precision: str = "auto",
+    batch_tokens: int = BATCH_TOKENS,
+    length: int | None = None,
+) -> TokenModel:
+    """A trained model as one that can be asked; see ``conf/evaluate.yaml`` for the arguments.
+
+    Raises:
+        ValueError: there is no whole checkpoint, or no such device or precision.
+    """
+    place = hardware.find_device(device)
+    dtype = hardware.compute_dtype(Precision(precision), place)
+    found = trained.load(run, place, dtype)
+    return TokenModel(found.model, found.codec, length or found.sequence_length, batch_tokens)
 
 
 def _logprobs(model: GLaM, hidden_TM: Tensor) -> Tensor:

@@ -143,6 +143,26 @@ def names(folder: Path = FOLDER) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
+def select(wanted: Sequence[str]) -> list[str]:
+    """Task names, with ``nlg``, ``nlu`` and ``all`` spelt out, each once and in order.
+
+    Raises:
+        ValueError: no such task or group.
+    """
+    everything = {name: load(name).group for name in names()}
+    out: dict[str, None] = {}
+    for name in wanted:
+        if name in everything:
+            out[name] = None
+        elif name in ("all", "nlg", "nlu", "extra"):
+            out |= dict.fromkeys(n for n, group in everything.items() if name in ("all", group))
+        else:
+            raise ValueError(
+                f"there is no task {name!r}: choose from all, nlg, nlu, {', '.join(everything)}"
+            )
+    return list(out)
+
+
 def describe(task: Task) -> dict[str, Any]:
     """A task as JSON, for records of what was asked."""
     value = dataclasses.asdict(task)

@@ -1,0 +1,23 @@
+"""Tables as lists of rows, each a mapping of column names to plain values; and as CSV."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Row = dict[str, Any]
+"""A row; None where there is no value."""
+
+
+def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as CSV: the columns of all rows in order of appearance, floats at full precision."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns(rows), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Every column of some rows, in order of appearance."""
+    return list(dict.fromkeys(name for row in rows for name in row))
