@@ -14,11 +14,12 @@ import tempfile
 import time
 
 import hydra
+import torch
 
 from model import command_line
 from model.corpus import open_corpus
 from model.stream import Batch, TokenStream
-from model.train import Run
+from model.trainer import Trainer
 
 SETTINGS = ["train.tokens=1", "log.peak_tflops=1"]  # neither matters here
 
@@ -33,7 +34,7 @@ def main(corpus_folder: str, model: str, rounds: int) -> None:
         paths = [f"data.corpus={corpus_folder}", "data.arm=unfiltered", f"output={output}"]
         sizes = [f"model={model}", f"model.vocabulary={corpus.vocabulary}"]
         config = command_line.checked(hydra.compose("train", [*paths, *sizes, *SETTINGS]))
-        run = Run(config, corpus)
+        run = Trainer(config, corpus, torch.device("cpu"))
     stream = run.stream
     steps = -(-stream.epoch_targets // config.step_tokens)
     ready = stream.batch(0)

@@ -35,7 +35,7 @@ from torch.distributed.checkpoint.state_dict_saver import save as save_tensors
 
 from model import files, processes
 
-FORMAT = 1
+FORMAT = 2
 FOLDER = "checkpoints"
 MANIFEST = "manifest.json"
 
@@ -202,12 +202,23 @@ def prune(folder: str, keep: int) -> None:
     if not processes.is_first():
         return
     for path in _paths(folder)[:-keep]:
-        # A checkpoint without its manifest is none: so it is never half there.
-        os.remove(os.path.join(path, MANIFEST))
-        shutil.rmtree(path)
+        _remove(path)
     for name in os.listdir(folder):
         if name.startswith(files.TEMPORARY):
             shutil.rmtree(os.path.join(folder, name))
+
+
+def remove(found: Checkpoint) -> None:
+    """Delete one."""
+    if processes.is_first():
+        _remove(found.path)
+    _barrier()
+
+
+def _remove(path: str) -> None:
+    # A checkpoint without its manifest is none: so it is never half there.
+    os.remove(os.path.join(path, MANIFEST))
+    shutil.rmtree(path)
 
 
 class _Reader(FileSystemReader):

@@ -159,6 +159,11 @@ class Corpus:
         return np.concatenate([scored.reached_decision(batch) for batch in self._batches])
 
     @property
+    def evaluated(self) -> BoolArray:
+        """Documents for evaluation alone, reached and held out: bool [documents]."""
+        return self.reached & self.held_out
+
+    @property
     def pool(self) -> BoolArray:
         """The raw pool that arms choose from, reached and not held out: bool [documents]."""
         return self.reached & ~self.held_out

@@ -5,7 +5,6 @@ and its end too. Routing drops nothing here, so a document's bits do not depend 
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,39 +14,34 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model import processes
 from model.corpus import Corpus
 from model.glam import GLaM
 from model.heldout import HeldOut
 from model.loss import IGNORE, chunk_tokens
+from model.outcome import HELDOUT_SCHEMA
 from model.weight import copies
-
-SCHEMA = pa.schema(
-    [
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("document", pa.string(), nullable=False),
-        pa.field("bits", pa.float64(), nullable=False),
-        pa.field("bytes", pa.int64(), nullable=False),
-    ]
-)
-"""A row of ``heldout.arrow``: minus log2 of a document's probability, and its UTF-8 bytes."""
 
 
 def held_out_sets(
     corpus: Corpus, sequence_length: int, rows: int, limit_bytes: int | None
 ) -> dict[str, HeldOut]:
-    """The held-out documents of every source that has some.
+    """The held-out documents of every source that has some: this process's share of their rows.
+
+    ``rows`` is how many a process takes at a time.
 
     Raises:
         ValueError: none has, or a source's first document is larger than the limit.
     """
-    there = corpus.source_index[corpus.held_out & corpus.reached]
-    sources = [corpus.sources[i] for i in np.unique(there)]
+    sources = [corpus.sources[i] for i in np.unique(corpus.source_index[corpus.evaluated])]
     if not sources:
         raise ValueError(
             f"the corpus {corpus.folder} holds out no document: make it with a larger held_out"
         )
+    rank, world = processes.rank(), processes.count()
     return {
-        source: HeldOut(corpus, source, sequence_length, rows, limit_bytes) for source in sources
+        source: HeldOut(corpus, source, sequence_length, rows * world, limit_bytes, rank, world)
+        for source in sources
     }
 
 
@@ -71,7 +65,7 @@ class Measured:
 
 @torch.no_grad()
 def evaluate(model: GLaM, held_out: HeldOut) -> Measured:
-    """Predict every token of every document."""
+    """Predict every token of every document, each process those of its rows."""
     device = model.embedding.weight.device
     bits = torch.zeros(len(held_out.documents), dtype=torch.float64)
     layers, experts = len(model.config.moe_layers), model.config.experts
@@ -86,11 +80,10 @@ def evaluate(model: GLaM, held_out: HeldOut) -> Measured:
             nats_T = token_nats(model, hidden_BSM[place], batch.targets[counted].to(device))
             bits.index_add_(0, batch.documents[counted], nats_T.cpu().double())
             for load_E, routing in zip(chosen_LE, routings, strict=True):
-                # Nothing is dropped, so a token's place in the order tells its expert.
-                first_T = routing.place_CT[0][place.flatten()]
-                expert_T = torch.searchsorted(routing.ends_E, first_T.int(), right=True)
-                load_E += expert_T.bincount(minlength=experts).cpu()
+                first_T = routing.expert_CT[0][place.flatten()]
+                load_E += first_T.bincount(minlength=experts).cpu()
     model.train(training)
+    bits, chosen_LE = (processes.total(x.to(device)).cpu() for x in (bits, chosen_LE))
     tokens = max(1.0, float(chosen_LE.sum()) / max(1, layers))
     return Measured(bits.numpy() / math.log(2), held_out.bytes, (chosen_LE / tokens).numpy())
 
@@ -106,7 +99,7 @@ def token_nats(model: GLaM, hidden_TM: Tensor, targets_T: Tensor) -> Tensor:
 
 
 def held_out_table(model: GLaM, corpus: Corpus, sets: dict[str, HeldOut]) -> pa.Table:
-    """A row for each document, of :data:`SCHEMA`."""
+    """A row for each document, of :data:`model.outcome.HELDOUT_SCHEMA`."""
     tables = [
         pa.table(
             [
@@ -115,16 +108,8 @@ def held_out_table(model: GLaM, corpus: Corpus, sets: dict[str, HeldOut]) -> pa.
                 pa.array(evaluate(model, held_out).bits),
                 pa.array(held_out.bytes),
             ],
-            schema=SCHEMA,
+            schema=HELDOUT_SCHEMA,
         )
         for source, held_out in sets.items()
     ]
     return pa.concat_tables(tables)
-
-
-def sums_per_byte(table: pa.Table) -> dict[str, float]:
-    """Bits per byte by source, of a table of :func:`held_out_table`."""
-    rows: Sequence[dict[str, float]] = (
-        table.group_by("source").aggregate([("bits", "sum"), ("bytes", "sum")]).to_pylist()
-    )
-    return {str(row["source"]): row["bits_sum"] / row["bytes_sum"] for row in rows}

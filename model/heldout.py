@@ -70,7 +70,7 @@ class HeldOut:
         if source not in corpus.sources:
             raise ValueError(f"the corpus has no source {source!r}: it has {corpus.sources}")
         ours = corpus.source_index == corpus.sources.index(source)
-        documents = np.flatnonzero(ours & corpus.held_out & corpus.reached)
+        documents = np.flatnonzero(ours & corpus.evaluated)
         documents = documents[
             np.argsort(order_keys(corpus.id_hash[documents], 0, 0), kind="stable")
         ]
@@ -108,9 +108,11 @@ class HeldOut:
         documents = np.full(shape, -1, np.int64)
         size = 0
         first, last = np.searchsorted(plan.row, [first_row, first_row + self._rank_rows])
+        before = -1
         for window in range(first, last):
             document, start = int(plan.document[window]), int(plan.start[window])
-            entries = self._entries(int(self.documents[document]))
+            if document != before:
+                entries, before = self._entries(int(self.documents[document])), document
             end = start + int(plan.length[window])
             column = int(plan.column[window])
             place = (int(plan.row[window]) - first_row, slice(column, column + end - start))

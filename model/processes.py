@@ -92,6 +92,13 @@ def total_norm(tensors: Iterable[Tensor]) -> Tensor:
     return square.sqrt()
 
 
+def total(x: Tensor) -> Tensor:
+    """The sum over all processes of a tensor on their device, in place."""
+    if count() > 1:
+        dist.all_reduce(x)
+    return x
+
+
 def mean(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The mean of each of these float32 tensors over all processes, by one reduction."""
     if count() == 1:

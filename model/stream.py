@@ -7,7 +7,7 @@ any step can be asked for, whatever came before and however many ranks share the
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ class Batch(NamedTuple):
 
 
 class TokenStream:
-    """Endless batches of one arm of a corpus; ``step`` is the number of the next one.
+    """Endless batches of one arm of a corpus, by their number.
 
     Args:
         corpus: an opened corpus.
@@ -70,7 +70,6 @@ class TokenStream:
         self._rank = rank
         self.sequence_length = sequence_length
         self.batch_size = batch_size
-        self.step = 0
         self.epoch_targets = sum(sequence.length for sequence in self._sequences)
         if self.epoch_targets < batch_size * sequence_length:
             raise ValueError(
@@ -112,38 +111,25 @@ class TokenStream:
             segments[rows] = documents - documents[:, :1] + 1
         return Batch(*map(torch.from_numpy, (tokens, targets, segments)))
 
-    def __iter__(self) -> "TokenStream":
-        return self
-
-    def __next__(self) -> Batch:
-        batch = self.batch(self.step)
-        self.step += 1
-        return batch
-
-    def state_dict(self) -> dict[str, Any]:
-        """Where the stream is, as JSON."""
-        return {"step": self.step, "stream": self.fingerprint}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where another stream of the same kind was; the number of ranks may differ.
+    def check(self, fingerprint: str) -> None:
+        """See that a checkpoint's stream, by its fingerprint, is this one; ranks may differ.
 
         Raises:
-            ValueError: the state is of another corpus, arm, seed, mixture or batch shape.
+            ValueError: it is of another corpus, arm, seed, mixture or batch shape.
         """
-        if state["stream"] != self.fingerprint:
+        if fingerprint != self.fingerprint:
             raise ValueError(
                 "the checkpoint was trained on another stream (corpus, arm, seed, mixture or batch"
                 " shape): give the same ones to resume, or start a new run"
             )
-        self.step = int(state["step"])
 
-    def consumed(self, step: int | None = None) -> dict[str, dict[str, float]]:
-        """What the batches before ``step`` (default: the current one) held, by source.
+    def consumed(self, step: int) -> dict[str, dict[str, float]]:
+        """What the batches before ``step`` held, by source.
 
         ``targets`` and ``documents`` in all, ``unique_targets`` and ``unique_documents`` of those,
         and ``epochs``, passes over what the arm has of the source.
         """
-        rows = (self.step if step is None else step) * self.batch_size
+        rows = step * self.batch_size
         counts: dict[str, dict[str, float]] = {}
         pairs = zip(self._sequences, self._interleaving.before(rows).tolist(), strict=True)
         for sequence, group_rows in pairs:

@@ -138,17 +138,13 @@ def test_any_world_reads_the_same_global_batch_and_any_step_can_be_resumed(
 ):
     mixture = {"web": 3, "wiki": 1, "books": 2} if mixed else None
     whole = TokenStream(corpus, "filtered", 2, 24, 8, mixture)
-    whole.step = step
     whole.batch(0)  # out of order, so that a cached epoch could mislead
-    state = json.loads(json.dumps(whole.state_dict()))
-    expected = [next(whole), next(whole)]
+    expected = [whole.batch(step), whole.batch(step + 1)]
     ranks = [
         TokenStream(corpus, "filtered", 2, 24, 8, mixture, rank, world) for rank in range(world)
     ]
-    for rank in ranks:
-        rank.load_state_dict(state)
-    for batch in expected:
-        parts = [next(rank) for rank in ranks]
+    for number, batch in enumerate(expected, step):
+        parts = [rank.batch(number) for rank in ranks]
         assert all(
             torch.equal(torch.cat(part), global_part)
             for part, global_part in zip(zip(*parts, strict=True), batch, strict=True)
@@ -165,8 +161,8 @@ def test_the_mixtures_of_the_configuration_compose():
     assert chosen["natural"] == {}
 
 
-def test_the_state_of_another_stream_is_refused(corpus):
-    state = TokenStream(corpus, "filtered", 0, 16, 4).state_dict()
+def test_another_stream_is_refused(corpus):
+    fingerprint = TokenStream(corpus, "filtered", 0, 16, 4).fingerprint
     mixture = {"web": 1, "wiki": 1, "books": 1}
     for other in [
         TokenStream(corpus, "unfiltered", 0, 16, 4),
@@ -176,7 +172,7 @@ def test_the_state_of_another_stream_is_refused(corpus):
         TokenStream(corpus, "filtered", 0, 16, 4, mixture),
     ]:
         with pytest.raises(ValueError, match="another stream"):
-            other.load_state_dict(state)
+            other.check(fingerprint)
 
 
 @pytest.mark.parametrize("mixture", [None, {"web": 1, "wiki": 2, "books": 3}])
@@ -246,7 +242,7 @@ def test_a_token_beyond_the_vocabulary_is_an_error(tmp_path):
     manifest["tokenizer"]["vocabulary"] = 100
     path.write_text(json.dumps(manifest))
     with pytest.raises(ValueError, match="beyond the vocabulary of 100"):
-        next(TokenStream(open_corpus(folder), "filtered", 0, 8, 4))
+        TokenStream(open_corpus(folder), "filtered", 0, 8, 4).batch(0)
 
 
 def test_a_source_smaller_than_a_row_is_repeated(corpus):
@@ -304,7 +300,8 @@ def test_tokens_are_read_where_they_lie_in_the_file(tmp_path):
     corpus.verify()
     write_arm(corpus, "long", corpus.pool, {})
     stream = TokenStream(corpus, "long", 0, 1024, 128)
-    total = sum(int(next(stream).tokens.sum()) for _ in range(stream.epoch_targets // (1024 * 128)))
+    steps = range(stream.epoch_targets // (1024 * 128))
+    total = sum(int(stream.batch(step).tokens.sum()) for step in steps)
 
     assert total > 10 * stream.epoch_targets  # they were read
     now_resident, now_allocated = memory_of_its_own()

@@ -9,7 +9,7 @@ import pytest
 from training_runs import config, corpus_folder, train
 
 from model.metrics_log import METRICS, MetricsLog
-from model.train import Run
+from model.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def numbers(output):
 
 def breaks_off(monkeypatch, corpus, output, step, *options):
     """Train up to where this step would be taken, and there it ends."""
-    whole = Run.step
+    whole = Trainer.step
 
     def breaks(self):
         if self.progress.step == step - 1:
@@ -83,7 +83,7 @@ def breaks_off(monkeypatch, corpus, output, step, *options):
         return whole(self)
 
     with monkeypatch.context() as context:
-        context.setattr(Run, "step", breaks)
+        context.setattr(Trainer, "step", breaks)
         with pytest.raises(KeyboardInterrupt):
             train(corpus, output, *options)
 

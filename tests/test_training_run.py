@@ -5,6 +5,7 @@ import json
 import math
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -26,7 +27,7 @@ from training_runs import TINY, composed, config, corpus_folder, rows, train
 from model import checkpoint, files, metrics_log, trained
 from model.corpus import open_corpus
 from model.glam import GLaM
-from model.train import Run, TrainingFailedError
+from model.trainer import Trainer, TrainingFailedError
 from model.weight import Weight
 
 ROOT = Path(__file__).parent.parent
@@ -114,8 +115,8 @@ def test_parts_of_a_batch_add_up_to_the_whole(corpus, tmp_path):
 
 def test_a_finished_run_is_not_run_again(undisturbed, corpus, monkeypatch):
     output, outcome = undisturbed
-    monkeypatch.setattr(Run, "step", None)
-    monkeypatch.setattr(Run, "save", None)
+    monkeypatch.setattr(Trainer, "step", None)
+    monkeypatch.setattr(Trainer, "save", None)
     assert train(corpus, output) == outcome
 
 
@@ -131,7 +132,7 @@ def test_an_evaluation_that_cannot_be_written_costs_no_step(
             train(corpus, tmp_path / "run", "checkpoint.every=1000")
         assert os.listdir(tmp_path / "run" / "checkpoints") == ["step_000000008"]
         assert not list((tmp_path / "run").glob(f"{files.TEMPORARY}*"))
-    monkeypatch.setattr(Run, "step", None)
+    monkeypatch.setattr(Trainer, "step", None)
     train(corpus, tmp_path / "run")
     assert_same_run(tmp_path / "run", undisturbed[0])
 
@@ -158,7 +159,7 @@ def test_more_tokens_go_on_from_the_end(undisturbed, corpus, tmp_path):
 def check_broken_off_at(corpus, tmp_path, monkeypatch, step, options):
     """A run that breaks off before a step and goes on comes to the same end as a whole one."""
     train(corpus, tmp_path / "whole", *options)
-    whole = Run.step
+    whole = Trainer.step
 
     def breaks(self):
         if self.progress.step == step:
@@ -166,7 +167,7 @@ def check_broken_off_at(corpus, tmp_path, monkeypatch, step, options):
         return whole(self)
 
     with monkeypatch.context() as context:
-        context.setattr(Run, "step", breaks)
+        context.setattr(Trainer, "step", breaks)
         with pytest.raises(KeyboardInterrupt):
             train(corpus, tmp_path / "run", *options)
     train(corpus, tmp_path / "run", *options)
@@ -256,6 +257,10 @@ def test_a_damaged_checkpoint_costs_its_steps_and_no_more(undisturbed, corpus, t
     assert_same_run(tmp_path / "run", output)
 
 
+def trainer_of(corpus, settings):
+    return Trainer(settings, open_corpus(str(corpus)), torch.device("cpu"))
+
+
 def poison(monkeypatch, steps):
     """Make the gradients of these steps (from 0, each once) undefined."""
     left, whole = list(steps), GLaM.loss
@@ -280,12 +285,44 @@ def test_a_step_with_undefined_gradients_changes_nothing(corpus, tmp_path, monke
     assert [row["skipped_steps"] for row in log] == [0, 1, 1]
     assert log[1]["gradient_norm"] is None
     monkeypatch.undo()
-    reference = Run(
-        config(corpus, tmp_path / "other", "train.tokens=192"), open_corpus(str(corpus))
-    )
+    reference = trainer_of(corpus, config(corpus, tmp_path / "other", "train.tokens=192"))
     reference.step()
     reference.progress.step = 2
     reference.step()
+    for name, value in weights(tmp_path).items():
+        assert torch.equal(value, reference.model.state_dict()[name]), name
+
+
+def test_a_checkpoint_that_nothing_goes_on_from_is_left_for_the_one_before(
+    corpus, tmp_path, monkeypatch, capsys
+):
+    """From step 4 on weights are finite and too large, and so is its checkpoint."""
+    options = ["train.tokens=768", "train.skips_in_a_row=2", "checkpoint.every=2"]
+    whole = Trainer.step
+
+    def spoils(self):
+        row = whole(self)
+        if row["step"] == 4:
+            with torch.no_grad():
+                for parameter in self.model.parameters():
+                    parameter.fill_(1e12)
+        return row
+
+    monkeypatch.setattr(Trainer, "step", spoils)
+    outcome = train(corpus, tmp_path, *options)
+    # Steps 5 and 6 are skipped, then 7 and 8, from step 4's checkpoint; 9 goes on from step 2's.
+    assert (outcome.fallbacks, outcome.skipped_steps, outcome.steps) == (2, 4, 12)
+    returns = re.findall(r"the weights of .*step_0+(\d+)", capsys.readouterr().err)
+    assert returns == ["4", "2"]
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [
+        "step_000000010",
+        "step_000000012",
+    ]
+    monkeypatch.undo()
+    reference = trainer_of(corpus, config(corpus, tmp_path / "other", *options))
+    for step in (0, 1, 8, 9, 10, 11):
+        reference.progress.step = step
+        reference.step()
     for name, value in weights(tmp_path).items():
         assert torch.equal(value, reference.model.state_dict()[name]), name
 
@@ -294,7 +331,7 @@ def test_many_in_a_row_fall_back_to_the_last_checkpoint(corpus, tmp_path, monkey
     """After step 2's checkpoint: 3 spoils the weights, and so 4 and 5 are skipped."""
     options = ["train.tokens=512", "train.skips_in_a_row=2", "checkpoint.every=2"]
     options += ["optimizer.warmup_steps=8"]  # so that an update's number matters
-    whole = Run.step
+    whole = Trainer.step
 
     def spoils(self):
         row = whole(self)
@@ -302,7 +339,7 @@ def test_many_in_a_row_fall_back_to_the_last_checkpoint(corpus, tmp_path, monkey
             self.model.layers[0].attention.key.weight.data[0, 0] = math.nan
         return row
 
-    monkeypatch.setattr(Run, "step", spoils)
+    monkeypatch.setattr(Trainer, "step", spoils)
     outcome = train(corpus, tmp_path, *options)
     assert (outcome.fallbacks, outcome.skipped_steps, outcome.steps) == (1, 2, 8)
     assert "step_000000002" in capsys.readouterr().err
@@ -311,7 +348,7 @@ def test_many_in_a_row_fall_back_to_the_last_checkpoint(corpus, tmp_path, monkey
     assert [row["gradient_norm"] is None for row in log] == [s in (4, 5) for s in range(1, 9)]
     # Batches 0, 1 and then 5, 6, 7.
     monkeypatch.undo()
-    reference = Run(config(corpus, tmp_path / "other", *options), open_corpus(str(corpus)))
+    reference = trainer_of(corpus, config(corpus, tmp_path / "other", *options))
     for step in (0, 1, 5, 6, 7):
         reference.progress.step = step
         reference.step()
@@ -323,7 +360,7 @@ def test_it_gives_up_after_so_many_returns(corpus, tmp_path, monkeypatch):
     options = ["train.skips_in_a_row=1", "train.fallbacks=1", "checkpoint.every=1"]
     with monkeypatch.context() as context:
         poison(context, [0])
-        with pytest.raises(TrainingFailedError, match="there is no checkpoint yet"):
+        with pytest.raises(TrainingFailedError, match="there is no healthy checkpoint"):
             train(corpus, tmp_path / "first", *options)
     poison(monkeypatch, [1, 2])
     with pytest.raises(TrainingFailedError, match="after 1 returns"):
@@ -407,7 +444,7 @@ def test_the_command_says_what_is_missing_and_leaves_no_litter(tmp_path):
 
 
 def test_weights_are_drawn_from_the_seed(corpus, tmp_path):
-    runs = [Run(config(corpus, tmp_path, f"seed={s}"), open_corpus(str(corpus))) for s in (3, 3, 4)]
+    runs = [trainer_of(corpus, config(corpus, tmp_path, f"seed={s}")) for s in (3, 3, 4)]
     first, again, other = (
         [m.weight for m in run.model.modules() if isinstance(m, Weight)] for run in runs
     )
