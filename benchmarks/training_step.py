@@ -40,11 +40,11 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from model import hardware, optim, sizes
+from model import hardware, sizes
+from model.adafactor import Adafactor
 from model.config import GLaMConfig
 from model.experts import Backend
 from model.glam import GLaM
-from model.train_config import OptimizerConfig, OptimizerName, Schedule
 from model.weight import copies
 
 PARTS = {
@@ -91,9 +91,7 @@ def ours(config: GLaMConfig, dtype: torch.dtype, length: int, backend: Backend) 
 
     counts = sizes.count(config)
     flops = sizes.training_flops(config, counts, length)
-    adafactor = OptimizerConfig(OptimizerName.adafactor, 0.01, schedule=Schedule.inverse_sqrt)
-    optimizer = optim.build_optimizer(adafactor, model)
-    return Contender(model, learn, optimizer, counts.total, flops)
+    return Contender(model, learn, Adafactor(model.parameters(), 0.01), counts.total, flops)
 
 
 def theirs(

@@ -92,41 +92,43 @@ class GLaMConfig:
 
     def __post_init__(self) -> None:
         for name in ("vocabulary", "layers", "width", "hidden", "heads", "head_width"):
-            _require(getattr(self, name) >= 1, f"{name} must be at least 1")
-        _require(self.experts >= 0, "experts must be 0 (dense) or more")
-        _require(self.moe_period >= 1, "moe_period must be at least 1 (every layer is MoE)")
+            require(getattr(self, name) >= 1, f"model.{name} must be at least 1")
+        require(self.experts >= 0, "model.experts must be 0 (dense) or more")
+        require(self.moe_period >= 1, "model.moe_period must be at least 1 (every layer is MoE)")
         for name in ("width", "hidden"):
             # A grouped product refuses rows that are no multiple of 16 bytes, in bfloat16 8 values.
-            _require(
+            require(
                 getattr(self, name) % 8 == 0,
-                f"{name}={getattr(self, name)} must be a multiple of 8 for grouped products in"
-                " bfloat16; multiples of 64 are fastest",
+                f"model.{name}={getattr(self, name)} must be a multiple of 8 for grouped products"
+                " in bfloat16; multiples of 64 are fastest",
             )
-        _require(
+        require(
             self.heads * self.head_width in (self.width, 2 * self.width),
-            f"heads * head_width = {self.heads} * {self.head_width} = "
+            f"model.heads * model.head_width = {self.heads} * {self.head_width} = "
             f"{self.heads * self.head_width} must be the width, {self.width}, or twice it as in"
             " 64B/64E: change one of the three",
         )
-        _require(
+        require(
             self.capacity_factor is None or self.capacity_factor >= 1,
-            f"capacity_factor={self.capacity_factor} leaves fewer slots than tokens: use at least"
-            " 1 (2 is the mean load of two experts a token), or null to drop nothing",
+            f"model.capacity_factor={self.capacity_factor} leaves fewer slots than tokens: use at"
+            " least 1 (2 is the mean load of two experts a token), or null to drop nothing",
         )
-        _require(
-            self.group_rows is None or self.group_rows >= 1, "group_rows must be at least 1 or null"
+        require(
+            self.group_rows is None or self.group_rows >= 1,
+            "model.group_rows must be at least 1 or null",
         )
         for name in ("balance_coefficient", "router_z_coefficient", "output_z_coefficient"):
-            _require(getattr(self, name) >= 0, f"{name} must not be negative")
-        _require(
-            self.bias_buckets >= 2 and self.bias_buckets % 2 == 0, "bias_buckets must be even, >= 2"
+            require(getattr(self, name) >= 0, f"model.{name} must not be negative")
+        require(
+            self.bias_buckets >= 2 and self.bias_buckets % 2 == 0,
+            "model.bias_buckets must be even, >= 2",
         )
-        _require(
+        require(
             self.bias_distance > self.bias_buckets // 2,
-            f"bias_distance={self.bias_distance} must exceed half the buckets, "
+            f"model.bias_distance={self.bias_distance} must exceed half the buckets, "
             f"{self.bias_buckets // 2}: nearer distances have a bucket each",
         )
-        _require(self.norm_epsilon > 0, "norm_epsilon must be positive")
+        require(self.norm_epsilon > 0, "model.norm_epsilon must be positive")
 
     @property
     def sparse(self) -> bool:
@@ -139,9 +141,14 @@ class GLaMConfig:
         return list(range(0, self.layers, self.moe_period)) if self.sparse else []
 
 
-def _require(condition: bool, message: str) -> None:
+def require(condition: bool, message: str) -> None:
+    """Refuses a setting.
+
+    Raises:
+        ValueError: the condition does not hold.
+    """
     if not condition:
-        raise ValueError(f"model: {message}")
+        raise ValueError(message)
 
 
 ConfigStore.instance().store(group="model", name="base", node=GLaMConfig)

@@ -1,14 +1,18 @@
-"""What ``model/train.py`` is told, checked. Defaults and their reasons: ``conf/train.yaml``."""
+"""What ``model/train.py`` is told, checked.
+
+Defaults and their reasons are in ``conf/train.yaml``, where ``conf/optimizer`` does not say
+otherwise; those of the model are in :mod:`model.config`.
+"""
 
 import importlib.util
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
-from model.config import GLaMConfig
+from model.config import GLaMConfig, require
 
 
 class OptimizerName(StrEnum):
@@ -27,7 +31,7 @@ class Schedule(StrEnum):
 
 
 class Precision(StrEnum):
-    """Of activations and products."""
+    """The dtype of activations and products."""
 
     auto = "auto"
     bf16 = "bf16"
@@ -41,7 +45,7 @@ class DataConfig:
     corpus: str = MISSING
     arm: str = MISSING
     sequence_length: int = MISSING
-    mixture: dict[str, float] = field(default_factory=dict)
+    mixture: dict[str, float] = MISSING
 
 
 @dataclass
@@ -50,27 +54,25 @@ class OptimizerConfig:
 
     name: OptimizerName = MISSING
     learning_rate: float = MISSING
-    multiplier: float = 1.0
+    multiplier: float = MISSING
     schedule: Schedule = MISSING
-    warmup_steps: int = 0
-    final_share: float = 0.1
-    """Of the learning rate, where a cosine ends."""
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
-    """Of AdamW, and so are the next two."""
-    weight_decay: float = 0.1
-    epsilon: float = 1e-8
+    warmup_steps: int = MISSING
+    final_share: float = MISSING
+    betas: list[float] = MISSING
+    weight_decay: float = MISSING
+    epsilon: float = MISSING
 
     def __post_init__(self) -> None:
-        _require(self.learning_rate > 0, "optimizer.learning_rate must be above 0")
-        _require(self.multiplier > 0, "optimizer.multiplier must be above 0")
-        _require(self.warmup_steps >= 0, "optimizer.warmup_steps must be 0 or more")
-        _require(0 <= self.final_share <= 1, "optimizer.final_share must lie in [0, 1]")
-        _require(
+        require(self.learning_rate > 0, "optimizer.learning_rate must be above 0")
+        require(self.multiplier > 0, "optimizer.multiplier must be above 0")
+        require(self.warmup_steps >= 0, "optimizer.warmup_steps must be 0 or more")
+        require(0 <= self.final_share <= 1, "optimizer.final_share must lie in [0, 1]")
+        require(
             len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
             "optimizer.betas must be two numbers in [0, 1)",
         )
-        _require(self.weight_decay >= 0, "optimizer.weight_decay must be 0 or more")
-        _require(self.epsilon > 0, "optimizer.epsilon must be above 0")
+        require(self.weight_decay >= 0, "optimizer.weight_decay must be 0 or more")
+        require(self.epsilon > 0, "optimizer.epsilon must be above 0")
 
 
 @dataclass
@@ -79,9 +81,9 @@ class RunConfig:
 
     tokens: int = MISSING
     batch_rows: int = MISSING
-    micro_rows: int | None = None
-    expert_parallel: int | None = None
-    recompute: bool = False
+    micro_rows: int | None = MISSING
+    expert_parallel: int | None = MISSING
+    recompute: bool = MISSING
     precision: Precision = MISSING
     device: str = MISSING
     skips_in_a_row: int = MISSING
@@ -89,9 +91,9 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         for name in ("tokens", "batch_rows", "skips_in_a_row"):
-            _require(getattr(self, name) >= 1, f"train.{name} must be at least 1")
-        _require(self.fallbacks >= 0, "train.fallbacks must be 0 or more")
-        _require(
+            require(getattr(self, name) >= 1, f"train.{name} must be at least 1")
+        require(self.fallbacks >= 0, "train.fallbacks must be 0 or more")
+        require(
             self.micro_rows is None
             or (self.micro_rows >= 1 and self.batch_rows % self.micro_rows == 0),
             f"train.micro_rows={self.micro_rows} must divide train.batch_rows={self.batch_rows}",
@@ -108,8 +110,8 @@ class EvaluateConfig:
     rows: int = MISSING
 
     def __post_init__(self) -> None:
-        _require(self.every >= 0, "evaluate.every must be 0 (at the end only) or more")
-        _require(self.rows >= 1, "evaluate.rows must be at least 1")
+        require(self.every >= 0, "evaluate.every must be 0 (at the end only) or more")
+        require(self.rows >= 1, "evaluate.rows must be at least 1")
 
 
 @dataclass
@@ -120,10 +122,8 @@ class CheckpointConfig:
     keep: int = MISSING
 
     def __post_init__(self) -> None:
-        _require(self.every >= 1, "checkpoint.every must be at least 1")
-        _require(
-            self.keep >= 2, "checkpoint.keep must be at least 2, in case the newest is damaged"
-        )
+        require(self.every >= 1, "checkpoint.every must be at least 1")
+        require(self.keep >= 2, "checkpoint.keep must be at least 2, in case the newest is damaged")
 
 
 @dataclass
@@ -132,18 +132,16 @@ class LogConfig:
 
     every: int = MISSING
     tensorboard: bool = MISSING
-    wandb: str | None = None
-    peak_tflops: float | None = None
+    wandb: str | None = MISSING
+    peak_tflops: float | None = MISSING
 
     def __post_init__(self) -> None:
-        _require(self.every >= 1, "log.every must be at least 1")
-        _require(
+        require(self.every >= 1, "log.every must be at least 1")
+        require(
             self.wandb is None or importlib.util.find_spec("wandb") is not None,
             f"log.wandb={self.wandb} needs the extra: pip install 'winnow-lm[wandb]'",
         )
-        _require(
-            self.peak_tflops is None or self.peak_tflops > 0, "log.peak_tflops must be above 0"
-        )
+        require(self.peak_tflops is None or self.peak_tflops > 0, "log.peak_tflops must be above 0")
 
 
 @dataclass
@@ -189,11 +187,6 @@ class TrainConfig:
         if self.optimizer.schedule != Schedule.cosine:
             del whole["train"]["tokens"]
         return dict(whole)
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
 
 
 store = ConfigStore.instance()

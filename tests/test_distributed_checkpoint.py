@@ -6,15 +6,17 @@ import distributed
 import pytest
 import torch
 from distributed import CONFIG, learn, make_model, make_optimizer
+from training_runs import optimizer_settings
 
 from model import checkpoint, optim, processes
-from model.train_config import OptimizerConfig, OptimizerName, Schedule
+from model.train_config import OptimizerName, Schedule
 
 OPTIMIZERS = {
     "sgd": make_optimizer,
     **{
         name.value: functools.partial(
-            optim.build_optimizer, OptimizerConfig(name, 0.01, schedule=Schedule.constant)
+            optim.build_optimizer,
+            optimizer_settings(name, learning_rate=0.01, schedule=Schedule.constant),
         )
         for name in OptimizerName
     },

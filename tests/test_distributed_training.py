@@ -8,11 +8,12 @@ import torch
 import torch.distributed as dist
 import torch.distributed._functional_collectives as functional_collectives
 from distributed import CONFIG, learn, make_model, make_optimizer
+from training_runs import optimizer_settings
 
 from model import optim, parallel, processes
 from model.cpu_experts import cpu_experts
 from model.glam import Experts
-from model.train_config import OptimizerConfig, OptimizerName, Schedule
+from model.train_config import Schedule
 
 STEPS = range(4)
 DROPPING = dataclasses.replace(CONFIG, capacity_factor=1.0)
@@ -49,7 +50,7 @@ def recompute():
 def one_head():
     """Adafactor on a table of biases that is [1, buckets]: all but one have none of it."""
     model = make_model(dataclasses.replace(CONFIG, heads=1, head_width=16), None, torch.float32)
-    config = OptimizerConfig(OptimizerName.adafactor, 0.01, schedule=Schedule.constant)
+    config = optimizer_settings("adafactor", schedule=Schedule.constant)
     return learn(model, optim.build_optimizer(config, model), STEPS)
 
 

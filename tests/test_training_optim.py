@@ -1,5 +1,6 @@
 """Adafactor against the paper's algorithms in numpy, schedules, and what steps leave alone."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -8,15 +9,17 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
+from training_runs import optimizer_settings
 
 from model import adafactor
 from model.config import GLaMConfig
 from model.glam import GLaM
 from model.optim import build_optimizer, finite, gradient_norm, learning_rate, set_learning_rate
-from model.train_config import OptimizerConfig, OptimizerName, Schedule
+from model.train_config import Schedule
 from model.weight import Weight
 
-PAPER = OptimizerConfig(OptimizerName.adafactor, 0.01, schedule=Schedule.inverse_sqrt)
+PAPER = optimizer_settings("adafactor")
+ADAMW = optimizer_settings("adamw", learning_rate=0.1, schedule=Schedule.constant, warmup_steps=0)
 STEPS = 100
 
 
@@ -166,8 +169,8 @@ def test_the_paper_s_schedule_is_flat_for_ten_thousand_steps():
 
 
 def test_warm_up_then_cosine():
-    config = OptimizerConfig(
-        OptimizerName.adamw, 1.0, schedule=Schedule.cosine, warmup_steps=10, final_share=0.2
+    config = dataclasses.replace(
+        ADAMW, learning_rate=1.0, schedule=Schedule.cosine, warmup_steps=10, final_share=0.2
     )
     rates = [learning_rate(config, t, 110) for t in range(1, 111)]
     np.testing.assert_allclose(rates[:10], np.arange(1, 11) / 10)
@@ -177,9 +180,7 @@ def test_warm_up_then_cosine():
 
 @given(multiplier=st.sampled_from([0.25, 0.5, 1.0, 4.0]), update=st.integers(1, 10**6))
 def test_a_multiplier_scales_the_schedule_as_far_as_adafactor_goes(multiplier, update):
-    config = OptimizerConfig(
-        OptimizerName.adafactor, 0.01, multiplier, schedule=Schedule.inverse_sqrt
-    )
+    config = dataclasses.replace(PAPER, multiplier=multiplier)
     wanted = multiplier * learning_rate(PAPER, update, STEPS)
     assert learning_rate(config, update, STEPS) == pytest.approx(min(wanted, update**-0.5))
 
@@ -192,9 +193,7 @@ def test_the_rate_that_is_logged_is_the_one_that_is_used():
         before = weights.all[0].detach().clone()
         optimizer = build_optimizer(PAPER, weights)
         weights.all[0].grad = torch.ones(6, 5)
-        config = OptimizerConfig(
-            OptimizerName.adafactor, 0.01, multiplier, schedule=Schedule.constant
-        )
+        config = dataclasses.replace(PAPER, multiplier=multiplier, schedule=Schedule.constant)
         set_learning_rate(optimizer, learning_rate(config, 1, STEPS))
         optimizer.step()
         moved.append(weights.all[0].detach() - before)
@@ -202,9 +201,7 @@ def test_the_rate_that_is_logged_is_the_one_that_is_used():
 
 
 def test_adamw_is_loshchilov_and_hutter_s():
-    config = OptimizerConfig(
-        OptimizerName.adamw, 0.1, schedule=Schedule.constant, betas=[0.8, 0.9], weight_decay=0.5
-    )
+    config = dataclasses.replace(ADAMW, betas=[0.8, 0.9], weight_decay=0.5)
     weights = nn.ModuleList([Weight(3, 2, std=1.0), Weight(4, 2, std=1.0, decay=False)])
     for i, weight in enumerate(weights):
         nn.init.normal_(weight.weight, generator=torch.Generator().manual_seed(i))
@@ -235,7 +232,7 @@ def test_adamw_decays_all_of_a_model_but_norms_and_attention_s_biases(layers):
             vocabulary=50, layers=layers, width=16, hidden=32, heads=2, head_width=8, experts=4
         )
     )
-    config = OptimizerConfig(OptimizerName.adamw, 0.1, schedule=Schedule.constant, weight_decay=0.5)
+    config = dataclasses.replace(ADAMW, weight_decay=0.5)
     decay_of = {
         id(parameter): group["weight_decay"]
         for group in build_optimizer(config, model).param_groups
@@ -283,7 +280,4 @@ def test_norms_and_finiteness():
 )
 def test_impossible_settings_are_refused(change, said):
     with pytest.raises(ValueError, match=said):
-        OptimizerConfig(
-            **{"name": OptimizerName.adamw, "learning_rate": 0.1, "schedule": Schedule.constant}
-            | change
-        )
+        dataclasses.replace(ADAMW, **change)

@@ -1,5 +1,6 @@
 """A small corpus and small training configs for the tests of training."""
 
+import dataclasses
 import json
 
 import hydra
@@ -42,6 +43,13 @@ def composed(*overrides):
     """The config as Hydra makes it, not yet checked by its dataclass."""
     with hydra.initialize("../conf", version_base="1.3"):
         return hydra.compose("train", overrides=[*TINY, *overrides])
+
+
+def optimizer_settings(name, **changes):
+    """Settings of an optimizer as ``conf`` has them, with changes."""
+    with hydra.initialize("../conf", version_base="1.3"):
+        settings = hydra.compose("train", overrides=[f"optimizer={name}"]).optimizer
+    return dataclasses.replace(OmegaConf.to_object(settings), **changes)
 
 
 def config(corpus, output, *overrides):
