@@ -56,6 +56,10 @@ def assert_same_run(output, other):
         assert torch.equal(a, b), name
 
 
+def trainer_of(corpus, settings):
+    return Trainer(settings, open_corpus(str(corpus)), torch.device("cpu"))
+
+
 def test_what_a_run_leaves(undisturbed, corpus):
     output, outcome = undisturbed
     log = rows(output)
@@ -257,8 +261,92 @@ def test_a_damaged_checkpoint_costs_its_steps_and_no_more(undisturbed, corpus, t
     assert_same_run(tmp_path / "run", output)
 
 
-def trainer_of(corpus, settings):
-    return Trainer(settings, open_corpus(str(corpus)), torch.device("cpu"))
+def test_a_row_is_what_the_model_says_of_the_batch(corpus, tmp_path):
+    """Each number from the router's weights and tokens of step 1, worked out here in float64."""
+    options = ["model.capacity_factor=1.0", "model.group_rows=1", "train.tokens=64"]
+    outcome = train(corpus, tmp_path, *options)
+    (row,) = rows(tmp_path)
+    trainer = trainer_of(corpus, config(corpus, tmp_path / "other", *options))
+    batch, model = trainer.stream.batch(0), trainer.model
+    model.train()
+    entered = []
+    router = model.layers[0].feed_forward.router
+    router.register_forward_pre_hook(lambda module, inputs: entered.append(inputs[0].detach()))
+    losses = model.loss(*batch)
+    losses.total.backward()
+
+    logits = entered[0].double() @ router.linear.weight.detach().double()  # [B, S, E]
+    probability = logits.softmax(-1)
+    first = probability.argmax(-1)
+    shares = torch.nn.functional.one_hot(first, 4).double().mean(1)  # of each row, its group
+    balance = 4 * (shares * probability.mean(1)).sum(-1).mean()
+    assert row["balance"] == pytest.approx(float(balance), rel=1e-5)
+    assert row["expert_load"] == [pytest.approx(shares.mean(0).tolist())]
+    entropy = -(probability * probability.log()).sum(-1).mean()
+    assert row["router_entropy"] == [pytest.approx(float(entropy), rel=1e-5)]
+    assert row["router_z"] == pytest.approx(float(logits.logsumexp(-1).square().mean()), rel=1e-5)
+    # Slots of an expert in a row of 16 tokens: 16 / 4. The first choices take them first.
+    second = probability.scatter(-1, first[..., None], -1).argmax(-1)
+    taken = sum(
+        min(4, int((one == expert).sum()) + int((other == expert).sum()))
+        for one, other in zip(first, second, strict=True)
+        for expert in range(4)
+    )
+    assert row["dropped"] == [pytest.approx(1 - taken / (2 * 64))]
+    assert row["dropped"][0] > 0
+
+    with torch.no_grad():
+        out = model(batch.tokens, batch.segments).double()
+    nats = torch.nn.functional.cross_entropy(out.flatten(0, 1), batch.targets.flatten())
+    assert row["loss"] == pytest.approx(float(nats), rel=1e-5)
+    assert row["output_z"] == pytest.approx(float(out.logsumexp(-1).square().mean()), rel=1e-5)
+    square = sum(float(p.grad.double().square().sum()) for p in model.parameters())
+    assert row["gradient_norm"] == pytest.approx(math.sqrt(square), rel=1e-5)
+    assert (row["tokens"], row["flops"]) == (64, outcome.flops)
+    assert outcome.flops == pytest.approx(64 * trainer.token_flops)
+
+
+def test_held_out_load_is_of_first_choices_of_tokens_that_count(corpus, tmp_path):
+    trainer = trainer_of(corpus, config(corpus, tmp_path))
+    (source, held_out), *_ = trainer.held_out(None).items()
+    router = trainer.model.layers[0].feed_forward.router
+    entered = []
+    hook = router.register_forward_pre_hook(lambda module, inputs: entered.append(inputs[0]))
+    found = trainer.held_out_row({source: held_out})["heldout_expert_load"][source]
+    hook.remove()
+    counts = torch.zeros(4)
+    for x_BSM, batch in zip(entered, held_out, strict=True):
+        first_BS = (x_BSM @ router.linear.weight).argmax(-1)
+        counts += first_BS[batch.targets >= 0].bincount(minlength=4)
+    assert (batch.targets < 0).any()
+    assert found == [pytest.approx((counts / counts.sum()).tolist())]
+
+
+def test_the_rate_follows_updates_not_steps(corpus, tmp_path, monkeypatch):
+    poison(monkeypatch, [1])
+    train(corpus, tmp_path, "train.tokens=256", "optimizer.warmup_steps=8", "evaluate.every=0")
+    rates = [row["learning_rate"] for row in rows(tmp_path)]
+    # Step 2 is skipped: step 3 takes the rate that it would have had.
+    assert rates == pytest.approx([0.01 * update / 8 for update in (1, 2, 2, 3)])
+
+
+def test_no_checkpoint_is_made_where_weights_are_in_doubt(corpus, tmp_path, monkeypatch):
+    """Steps 2 and 4 are skipped, and after 6 the weights are not finite."""
+    poison(monkeypatch, [1, 3])
+    whole = Trainer.step
+
+    def spoils(self):
+        row = whole(self)
+        if row["step"] == 6:
+            self.model.final_norm.scale.weight.data[0] = math.inf
+        return row
+
+    monkeypatch.setattr(Trainer, "step", spoils)
+    options = ["train.tokens=384", "checkpoint.keep=9", "checkpoint.every=1", "evaluate.every=0"]
+    with pytest.raises(TrainingFailedError, match="infinite or undefined"):
+        train(corpus, tmp_path, *options)
+    saved = sorted(int(path.name[5:]) for path in (tmp_path / "checkpoints").iterdir())
+    assert saved == [1, 3, 5]
 
 
 def poison(monkeypatch, steps):
