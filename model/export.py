@@ -7,11 +7,12 @@ python model/export.py checkpoint=run/ output=exported/
     OUTPUT/
       model.safetensors       float32 weights, named as in model.glam.GLaM after "glam."
       config.json             the architecture, under "glam" as in conf/model/
-      tokenizer.json          with tokenizer_config.json, which names the boundary
+      tokenizer.json          puts the boundary before a text; with tokenizer_config.json
       modeling_glam.py        transformers' AutoModelForCausalLM, where winnow-lm is installed
 
-``AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)`` then gives the same logits.
-:func:`model.trained.load` reads the folder too.
+``AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)`` then gives the same logits,
+``generate`` the same text as ``model/generate.py``, and batches may be padded on either side. The
+tokenizer needs no code of ours. :func:`model.trained.load` reads the folder too.
 """
 
 import dataclasses
@@ -25,8 +26,10 @@ import torch
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig
 from safetensors.torch import save
+from tokenizers import Tokenizer, processors
 
 from model import command_line, corpus, files, trained
+from model.tokenizer import TextCodec
 from model.trained import Trained
 
 WRAPPER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "modeling_glam.py")
@@ -61,7 +64,8 @@ def _write(config: ExportConfig, loaded: Trained) -> None:
     with files.open_output(os.path.join(config.output, trained.WEIGHTS)) as file:
         file.write(save(weights, metadata={"format": "pt"}))
     shutil.copyfile(WRAPPER, os.path.join(config.output, os.path.basename(WRAPPER)))
-    shutil.copyfile(loaded.tokenizer_path, os.path.join(config.output, corpus.TOKENIZER))
+    with files.open_output(os.path.join(config.output, corpus.TOKENIZER)) as file:
+        file.write(tokenizer_json(loaded.codec).encode())
     boundary = loaded.codec.boundary
     files.write_json(
         os.path.join(config.output, "tokenizer_config.json"),
@@ -69,6 +73,9 @@ def _write(config: ExportConfig, loaded: Trained) -> None:
             "tokenizer_class": "PreTrainedTokenizerFast",
             "bos_token": boundary,
             "eos_token": boundary,
+            "pad_token": boundary,  # masked, so any token would do
+            "padding_side": "left",  # for generation
+            "split_special_tokens": True,  # a text that spells the boundary is text
             "model_max_length": loaded.sequence_length,
             "clean_up_tokenization_spaces": False,
         },
@@ -76,10 +83,26 @@ def _write(config: ExportConfig, loaded: Trained) -> None:
     files.write_json(os.path.join(config.output, trained.CONFIG), description(loaded))
 
 
+def tokenizer_json(codec: TextCodec) -> str:
+    """The tokenizer, such that each text begins with the boundary, as in training.
+
+    A given tokenizer's own additions, truncation and padding go: nothing was trained with them.
+    """
+    tokenizer = Tokenizer.from_str(codec.tokenizer.to_str())
+    token = {"id": "boundary", "ids": [codec.boundary_id], "tokens": [codec.boundary]}
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="boundary $A", pair="boundary $A boundary:1 $B:1", special_tokens=[token]
+    )
+    return tokenizer.to_str(pretty=True)
+
+
 def description(loaded: Trained) -> dict[str, Any]:
-    """The content of ``config.json``."""
+    """The content of ``config.json``.
+
+    It names no ``model_type``: modeling_glam.py does. AutoTokenizer, which may not run that, would
+    warn of one that it does not know.
+    """
     return {
-        "model_type": "winnow_glam",
         "architectures": ["GLaMForCausalLM"],
         "auto_map": {
             "AutoConfig": "modeling_glam.GLaMHubConfig",
@@ -89,6 +112,7 @@ def description(loaded: Trained) -> dict[str, Any]:
         "vocab_size": loaded.model.config.vocabulary,
         "bos_token_id": loaded.codec.boundary_id,
         "eos_token_id": loaded.codec.boundary_id,
+        "pad_token_id": loaded.codec.boundary_id,
         "tie_word_embeddings": False,  # there is one matrix only, so nothing to tie
         "boundary": loaded.codec.boundary,
         "sequence_length": loaded.sequence_length,

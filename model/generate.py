@@ -107,13 +107,12 @@ def generate_text(config: GenerateConfig) -> Iterator[str]:
 
 def _pieces(loaded: Trained, config: GenerateConfig) -> Iterator[str]:
     codec = loaded.codec
-    tokens, _ = codec.encode([config.prompt])
-    prompt = [codec.boundary_id, *tokens.tolist()]
-    out: list[int] = []
-    shown = ""
+    seen = codec.encode([config.prompt])[0].tolist()
+    # The prompt is decoded too: some decoders drop the space before the first of their tokens.
+    shown = codec.decode(seen)
     for token in generate(
         loaded.model,
-        prompt,
+        [codec.boundary_id, *seen],
         config.tokens,
         temperature=config.temperature,
         top_k=config.top_k,
@@ -121,12 +120,12 @@ def _pieces(loaded: Trained, config: GenerateConfig) -> Iterator[str]:
     ):
         if token == codec.boundary_id:
             break
-        out.append(token)
-        text = codec.decode(out)
+        seen.append(token)
+        text = codec.decode(seen)
         if not text.endswith("\ufffd"):  # the beginning of a character, perhaps
             yield text[len(shown) :]
             shown = text
-    yield codec.decode(out)[len(shown) :]
+    yield codec.decode(seen)[len(shown) :]
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="generate")

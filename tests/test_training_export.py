@@ -1,17 +1,24 @@
-"""An exported model gives the same logits, to us and to transformers, and the same tokens."""
+"""An exported model gives the same logits, tokens and text, to us and to transformers."""
 
+import copy
+import functools
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
+from foreign_tokenizers import FORMS, byte_level
 from safetensors import safe_open
+from tokenizers import Tokenizer, processors
 from training_runs import corpus_folder, train
 
 from model import files, trained
 from model.export import ExportConfig, export
-from model.generate import generate
+from model.generate import GenerateConfig, generate, generate_text
+from model.train_config import Precision
 
 transformers = pytest.importorskip("transformers")
 
@@ -50,13 +57,42 @@ def test_transformers_gives_the_same_logits(ours, theirs):
         assert torch.equal(theirs(tokens(2, 12)).logits, ours.model(tokens(2, 12)))
 
 
-def test_padding_moves_nothing(theirs):
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_moves_nothing(theirs, side):
+    prompts = [tokens(1, length) for length in (8, 3, 5)]
+    ids, mask = torch.full((3, 8), 7), torch.zeros(3, 8, dtype=torch.int64)
+    places = [slice(8 - p.shape[1], 8) if side == "left" else slice(p.shape[1]) for p in prompts]
+    for row, (prompt, place) in enumerate(zip(prompts, places, strict=True)):
+        ids[row, place], mask[row, place] = prompt[0], 1
     with torch.no_grad():
-        alone = theirs(tokens(1, 8)).logits
-        padded = torch.cat([torch.zeros(1, 3, dtype=torch.int64), tokens(1, 8)], 1)
-        mask = torch.tensor([[0] * 3 + [1] * 8])
-        both = theirs(padded, attention_mask=mask).logits[:, 3:]
-    torch.testing.assert_close(both, alone, rtol=1e-5, atol=1e-5)
+        together = theirs(ids, attention_mask=mask).logits
+        for row, (prompt, place) in enumerate(zip(prompts, places, strict=True)):
+            alone = theirs(prompt).logits[0]
+            torch.testing.assert_close(together[row, place], alone, rtol=1e-5, atol=1e-5)
+
+
+def test_the_cache_moves_nothing(theirs):
+    """Step by step, in rows padded on the left, and begun with no cache given."""
+    ids, mask = tokens(2, 9), torch.ones(2, 9, dtype=torch.int64)
+    mask[1, :3] = 0
+    past, steps = None, []
+    with torch.no_grad():
+        whole = theirs(ids, attention_mask=mask)
+        for a, b in [(0, 4), (4, 5), (5, 9)]:
+            out = theirs(
+                ids[:, a:b], attention_mask=mask[:, :b], past_key_values=past, use_cache=True
+            )
+            past, steps = out.past_key_values, [*steps, out.logits]
+    assert whole.past_key_values is None
+    assert past.get_seq_length() == 9
+    torch.testing.assert_close(torch.cat(steps, 1), whole.logits, rtol=1e-5, atol=1e-5)
+
+
+def test_a_mask_of_another_shape_is_refused(theirs):
+    with pytest.raises(ValueError, match=r"must be \(2, 5\)"):
+        theirs(tokens(2, 5), attention_mask=torch.ones(2, 4))
+    with pytest.raises(ValueError, match="only dynamic ones"):
+        theirs.generate(tokens(1, 4), max_new_tokens=3, cache_implementation="static")
 
 
 def test_the_loss_is_the_cross_entropy_of_the_next_token(theirs):
@@ -70,17 +106,125 @@ def test_the_loss_is_the_cross_entropy_of_the_next_token(theirs):
 def test_transformers_generates_the_same_tokens(ours, theirs):
     prompt = tokens(1, 5)
     expected = list(generate(ours.model, prompt[0].tolist(), 10))
-    out = theirs.generate(prompt, max_new_tokens=10, do_sample=False, eos_token_id=-1)
-    assert out[0, 5:].tolist() == expected
+    for use_cache in (True, False):
+        out = theirs.generate(
+            prompt, max_new_tokens=10, do_sample=False, eos_token_id=-1, use_cache=use_cache
+        )
+        assert out[0, 5:].tolist() == expected
 
 
-def test_transformers_reads_the_tokenizer(ours, folders):
-    theirs = transformers.AutoTokenizer.from_pretrained(folders[1], local_files_only=True)
-    text = "winnow über 漢字 <eos> "
-    assert theirs.eos_token_id == ours.codec.boundary_id
-    plain = "winnow über 漢字 "
-    assert theirs(plain)["input_ids"] == ours.codec.encode([plain])[0].tolist()
-    assert ours.codec.decode(ours.codec.encode([text])[0].tolist()) == text
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_padded_batch_generates_what_each_prompt_does(folders, theirs, beams):
+    tokenizer = their_tokenizer(folders[1])
+    prompts = ["winnow grain", "über", "of the wind fell, far"]
+    how = {"max_new_tokens": 8, "do_sample": False, "num_beams": beams}
+    together = theirs.generate(**tokenizer(prompts, return_tensors="pt", padding=True), **how)
+    for row, prompt in zip(together, prompts, strict=True):
+        alone = theirs.generate(**tokenizer(prompt, return_tensors="pt"), use_cache=False, **how)
+        texts = tokenizer.batch_decode([row, alone[0]], skip_special_tokens=True)
+        assert texts[0] == texts[1]
+        assert texts[0].startswith(prompt)
+
+
+FRESH = """
+import sys
+from transformers import AutoTokenizer, pipeline
+folder, prompt = sys.argv[1:]
+tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+write = pipeline("text-generation", model=folder, tokenizer=tokenizer, trust_remote_code=True)
+print(write(prompt, max_new_tokens=12, do_sample=False)[0]["generated_text"])
+"""
+
+
+def test_a_fresh_process_writes_the_same_text(folders, tmp_path):
+    """As users do it, with nothing to say about it."""
+    environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    out = subprocess.run(
+        [sys.executable, "-c", FRESH, folders[1], "winnow grain"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert out.stdout == our_text(folders[0], "winnow grain") + "\n"
+    assert "[transformers]" not in out.stderr
+
+
+def our_text(run, prompt):
+    """What ``model/generate.py`` prints."""
+    told = GenerateConfig(str(run), prompt, 12, 0.0, None, 0, "cpu", Precision.fp32)
+    return prompt + "".join(generate_text(told))
+
+
+def their_tokenizer(folder):
+    return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+
+
+PREFIXING = functools.partial(byte_level, add_prefix_space=True)
+
+
+@pytest.mark.parametrize("form", [*FORMS, PREFIXING])
+def test_text_is_ours_with_any_tokenizer(folders, theirs, tmp_path, form):
+    """The export of a run with a tokenizer that adds, pads and truncates in a way of its own."""
+    shutil.copytree(folders[0], tmp_path / "run")
+    foreign = form()
+    foreign.enable_truncation(3)
+    foreign.enable_padding(length=4, pad_token="<eos>")
+    foreign.post_processor = processors.TemplateProcessing(
+        single="$A <eos> <eos>", special_tokens=[("<eos>", foreign.token_to_id("<eos>"))]
+    )
+    foreign.save(str(tmp_path / "run" / "tokenizer.json"))
+    export(ExportConfig(str(tmp_path / "run"), str(tmp_path / "exported")))
+    codec = trained.load(str(tmp_path / "exported"), CPU, torch.float32).codec
+    tokenizer = their_tokenizer(tmp_path / "exported")
+    for text in ("winnow grain", "of <eos> über", "", " two  spaces "):
+        expected = [codec.boundary_id, *codec.encode([text])[0].tolist()]
+        assert tokenizer(text)["input_ids"] == expected
+    ids = tokenizer("winnow grain", return_tensors="pt")
+    out = theirs.generate(**ids, max_new_tokens=12, do_sample=False)
+    text = tokenizer.decode(out[0], skip_special_tokens=True)
+    assert text.lstrip() == our_text(tmp_path / "run", "winnow grain")
+
+
+def test_the_tokenizer_names_the_boundary(ours, folders):
+    theirs = their_tokenizer(folders[1])
+    ids = {theirs.bos_token_id, theirs.eos_token_id, theirs.pad_token_id}
+    assert ids == {ours.codec.boundary_id}
+    plain = Tokenizer.from_file(str(folders[1] / "tokenizer.json"))
+    text = "winnow über 漢字 "
+    expected = [ours.codec.boundary_id, *ours.codec.encode([text])[0].tolist()]
+    assert plain.encode(text).ids == theirs(text)["input_ids"] == expected
+
+
+def test_the_embeddings_are_the_one_matrix(ours, theirs):
+    ids = tokens(1, 6)
+    matrix = ours.model.embedding.weight
+    with torch.no_grad():
+        assert torch.equal(theirs.get_input_embeddings()(ids), matrix[ids])
+        hidden = ours.model.hidden(ids)[0]
+        logits = theirs.get_output_embeddings()(hidden) * theirs.config.hidden_size**-0.5
+        torch.testing.assert_close(logits, theirs(ids).logits)
+    assert theirs.get_input_embeddings().weight is theirs.get_output_embeddings().weight
+
+
+def test_the_embeddings_can_be_replaced_but_not_resized(theirs):
+    other = copy.deepcopy(theirs)
+    table = torch.nn.Embedding(300, 16)
+    other.set_input_embeddings(table)
+    assert other.get_input_embeddings().weight is table.weight
+    assert not torch.equal(other(tokens(1, 3)).logits, theirs(tokens(1, 3)).logits)
+    with pytest.raises(ValueError, match="shape"):
+        other.set_input_embeddings(torch.nn.Embedding(301, 16))
+    with pytest.raises(ValueError, match="300 tokens"):
+        other.resize_token_embeddings(301)
+    assert other.resize_token_embeddings(300).weight is table.weight
+
+
+def test_transformers_saves_and_reads_it_again(theirs, tmp_path):
+    theirs.save_pretrained(tmp_path)
+    again = type(theirs).from_pretrained(tmp_path).eval()
+    with torch.no_grad():
+        assert torch.equal(again(tokens(2, 7)).logits, theirs(tokens(2, 7)).logits)
 
 
 def test_we_read_it_back(ours, folders):

@@ -1,6 +1,7 @@
 """Generation: the cache changes nothing, draws follow the probabilities, text comes out whole."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import hydra
 import numpy as np
 import pytest
 import torch
+from foreign_tokenizers import FORMS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -111,6 +113,24 @@ def test_text_is_what_the_tokens_decode_to(run):
                 break
             tokens.append(token)
         assert "".join(generate_text(config)) == codec.decode(tokens)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("prompt", ["", "winnow", "winnow grain"])
+def test_text_goes_on_where_the_prompt_ends(run, tmp_path, monkeypatch, form, prompt):
+    """With the space between: of a model that says this text, whatever the decoder does."""
+    whole = "winnow grain fell, naïve wind 漢字 of"
+    tokenizer = form()
+    ids = tokenizer.encode(whole, add_special_tokens=False).ids
+    begun = tokenizer.encode(prompt, add_special_tokens=False).ids
+    assert ids[: len(begun)] == begun
+    shutil.copytree(run, tmp_path / "run")
+    tokenizer.save(str(tmp_path / "run" / "tokenizer.json"))
+    monkeypatch.setattr("model.generate.generate", lambda *_, **__: iter(ids[len(begun) :]))
+    pieces = list(generate_text(told(tmp_path / "run", prompt=prompt)))
+    assert prompt + "".join(pieces) == whole
+    assert not any("\ufffd" in piece for piece in pieces)
+    assert len(pieces) > 5
 
 
 def test_the_command(run, tmp_path):
