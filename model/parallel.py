@@ -13,6 +13,7 @@ gradients on different meshes can't be combined by ``torch.nn.utils``.
 Shapes as in :mod:`model.experts`, and P processes of a row, F = E / P experts of one process.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -44,6 +45,7 @@ def build(
     seed: int,
     expert_parallel: int | None = None,
     recompute: bool = False,
+    flex_attention: bool = False,
 ) -> GLaM:
     """The model with its initial weights, which do not depend on how many processes share it.
 
@@ -54,16 +56,23 @@ def build(
         seed: as of :class:`model.glam.GLaM`.
         expert_parallel: processes that share the experts; None for as many as can.
         recompute: as of :class:`model.glam.GLaM`.
+        flex_attention: as of :class:`model.glam.GLaM`.
 
     Raises:
         ValueError: the processes can't share the model that way.
     """
+    make = functools.partial(
+        GLaM,
+        config,
+        compute_dtype=compute_dtype,
+        recompute=recompute,
+        flex_attention=flex_attention,
+    )
     if processes.count() == 1:
         _columns(config, expert_parallel)
-        model = GLaM(config, compute_dtype=compute_dtype, recompute=recompute, seed=seed)
-        return model.to(device)
+        return make(seed=seed).to(device)
     with torch.device("meta"):
-        model = GLaM(config, compute_dtype=compute_dtype, recompute=recompute)
+        model = make()
     shard(model, make_grid(config, device.type, expert_parallel))
     model.to_empty(device=device)
     model.initialise(seed)

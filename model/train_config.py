@@ -47,6 +47,9 @@ class DataConfig:
     sequence_length: int = MISSING
     mixture: dict[str, float] = MISSING
 
+    def __post_init__(self) -> None:
+        require(self.sequence_length >= 1, "data.sequence_length must be at least 1")
+
 
 @dataclass
 class OptimizerConfig:
@@ -84,6 +87,7 @@ class RunConfig:
     micro_rows: int | None = MISSING
     expert_parallel: int | None = MISSING
     recompute: bool = MISSING
+    flex_attention: bool = MISSING
     precision: Precision = MISSING
     device: str = MISSING
     skips_in_a_row: int = MISSING
@@ -92,6 +96,10 @@ class RunConfig:
     def __post_init__(self) -> None:
         for name in ("tokens", "batch_rows", "skips_in_a_row"):
             require(getattr(self, name) >= 1, f"train.{name} must be at least 1")
+        require(
+            self.expert_parallel is None or self.expert_parallel >= 1,
+            "train.expert_parallel must be at least 1, or null for as many processes as can",
+        )
         require(self.fallbacks >= 0, "train.fallbacks must be 0 or more")
         require(
             self.micro_rows is None
