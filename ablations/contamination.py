@@ -28,7 +28,7 @@ import pyarrow as pa
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig
 
-from ablations.results import CONTAMINATION
+from ablations.results import CONTAMINATION, CONTAMINATION_FILE, TASKS_FILE
 from ablations.stats import contaminated
 from ablations.tasks.evaluation import Asked, TaskSet, gather
 from ablations.tasks.places import CACHE, Places
@@ -42,6 +42,8 @@ N = 13
 """Words of an n-gram: GPT-3's convention."""
 
 BATCH_BYTES = 8 << 20
+
+ABOUT = "contamination.json"
 
 
 def measure(
@@ -94,7 +96,7 @@ def of_study(
         "arms": {name: corpus.arm(arm).fingerprint for name, arm in arms.items()},
         "tasks": {each.task.name: each.about["items"] for each in sets},
     }
-    table, said = (storage.join(folder, f"contamination.{kind}") for kind in ("arrow", "json"))
+    table, said = (storage.join(folder, name) for name in (CONTAMINATION_FILE, ABOUT))
     if not storage.exists(said) or json.loads(storage.read_bytes(said)) != about:
         masks = {name: corpus.arm(arm).mask for name, arm in arms.items()}
         _write(table, measure(corpus, masks, sets, N))
@@ -168,12 +170,12 @@ def report(config: ContaminationConfig) -> dict[str, Any]:
         "counts": contaminated.counts(found),
         "not_run": not_run,
         "scores": {
-            arm: contaminated.split_scores(_read(storage.join(run, "tasks.arrow")), found, arm)
+            arm: contaminated.split_scores(_read(storage.join(run, TASKS_FILE)), found, arm)
             for arm, run in config.runs.items()
         },
     }
-    _write(storage.join(config.output, "contamination.arrow"), found)
-    storage.write_json(storage.join(config.output, "contamination.json"), about)
+    _write(storage.join(config.output, CONTAMINATION_FILE), found)
+    storage.write_json(storage.join(config.output, ABOUT), about)
     return about
 
 

@@ -109,7 +109,7 @@ def find(corpus: Corpus, n: int = N, threshold: float = THRESHOLD) -> NearDuplic
 
 
 def remove(heldout: pa.Table, corpus: Corpus, near: NearDuplicates) -> pa.Table:
-    """A table of held-out documents (:data:`ablations.results.HELDOUT`) without what was found."""
+    """Held-out documents (:data:`model.outcome.HELDOUT_SCHEMA`) without what was found."""
     ids = pa.array(corpus.ids(near.found), pa.string())
     index = pa.array(corpus.source_index[near.found])
     sources = pa.array(corpus.sources, pa.string()).take(index)

@@ -6,7 +6,8 @@
                                   no task was asked
       ARM/seed_N/                 one job; ARM@VARIANT/seed_N where a study has variants
         result.json               one :class:`Result`; written last, so a folder with it is complete
-        heldout.arrow             held-out documents (:data:`HELDOUT`)
+        heldout.arrow             held-out documents (:data:`model.outcome.HELDOUT_SCHEMA`), the
+                                  same ones in every run; (source, document) is unique
         tasks.arrow               answered task items (:data:`TASKS`); absent where none were asked
         metrics.jsonl             training curve, one JSON object per line (:class:`Curve`)
         failure.json              instead of a result: {"error": …, "traceback": …}
@@ -32,22 +33,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
+from model.outcome import HELDOUT, HELDOUT_SCHEMA
 from pipeline import storage
 
 FORMAT = 1
 
-FloatArray = npt.NDArray[np.float64]
+DECLARATION = "study.yaml"
+RESULT = "result.json"
+FAILURE = "failure.json"
+CURVE = "metrics.jsonl"
+TASKS_FILE = "tasks.arrow"
+CONTAMINATION_FILE = "contamination.arrow"
 
-HELDOUT = pa.schema(
-    [
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("document", pa.string(), nullable=False),
-        pa.field("bits", pa.float64(), nullable=False),
-        pa.field("bytes", pa.int64(), nullable=False),
-    ]
-)
-"""One held-out document: minus log2 of its probability, and its UTF-8 bytes. (source, document) is
-unique. Every run of a study reads the same documents."""
+FloatArray = npt.NDArray[np.float64]
 
 TASKS = pa.schema(
     [
@@ -273,39 +271,33 @@ def config_hash(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def bits_per_byte(heldout: pa.Table) -> dict[str, float]:
-    """Sum of bits over sum of bytes, per source."""
-    sums = heldout.group_by("source").aggregate([("bits", "sum"), ("bytes", "sum")])
-    return {r["source"]: r["bits_sum"] / r["bytes_sum"] for r in sums.to_pylist()}
-
-
 def write_declaration(study: str, declared: Declaration) -> None:
     """Write ``study.yaml``."""
     value = {"format": FORMAT, **dataclasses.asdict(declared)}
     text = yaml.safe_dump(_plain(value), sort_keys=False, allow_unicode=True)
-    storage.write_bytes(storage.join(study, "study.yaml"), text.encode())
+    storage.write_bytes(storage.join(study, DECLARATION), text.encode())
 
 
 def write_run(study: str, result: Result, heldout: pa.Table, tasks: pa.Table | None = None) -> None:
     """Write a job's tables, then its result; a failure record of an earlier try is removed."""
     folder = job_folder(study, result.arm, result.variant, result.seed)
-    for name, table, schema in (("heldout", heldout, HELDOUT), ("tasks", tasks, TASKS)):
+    for name, table, schema in ((HELDOUT, heldout, HELDOUT_SCHEMA), (TASKS_FILE, tasks, TASKS)):
         if table is not None:
             with (
-                storage.open_output(storage.join(folder, f"{name}.arrow")) as file,
+                storage.open_output(storage.join(folder, name)) as file,
                 pa.ipc.new_file(file, schema) as writer,
             ):
                 writer.write_table(table.cast(schema))
-    if storage.exists(storage.join(folder, "failure.json")):
-        storage.remove(storage.join(folder, "failure.json"))
+    if storage.exists(storage.join(folder, FAILURE)):
+        storage.remove(storage.join(folder, FAILURE))
     storage.write_json(
-        storage.join(folder, "result.json"), {"format": FORMAT, **dataclasses.asdict(result)}
+        storage.join(folder, RESULT), {"format": FORMAT, **dataclasses.asdict(result)}
     )
 
 
 def write_failure(study: str, arm: str, variant: str, seed: int, error: str, trace: str) -> None:
     """Write a job's failure record."""
-    path = storage.join(job_folder(study, arm, variant, seed), "failure.json")
+    path = storage.join(job_folder(study, arm, variant, seed), FAILURE)
     storage.write_json(path, {"format": FORMAT, "error": error, "traceback": trace})
 
 

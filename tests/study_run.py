@@ -9,6 +9,7 @@ import numpy as np
 from test_compare_study import GROUPS, heldout_table, tasks_table
 
 from ablations import results
+from model.outcome import bits_per_byte
 
 ARMS = ["unfiltered", "filtered", "threshold", "random"]
 EFFECTS = {"unfiltered": 0.0, "filtered": -0.03, "threshold": -0.02, "random": 0.004}
@@ -69,7 +70,7 @@ def write_run(
         "wall_seconds": 90.0,
         "kwh": 0.01,
         "kwh_basis": "estimated",
-        "heldout": results.bits_per_byte(bits),
+        "heldout": bits_per_byte(bits),
         "provenance": provenance(arm, seed),
     } | changes
     result = results.Result(**value)

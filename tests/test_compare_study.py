@@ -14,6 +14,7 @@ from ablations.stats.comparison import compare
 from ablations.stats.endpoints import sample
 from ablations.stats.inference import endpoint
 from ablations.study.reading import read_study
+from model.outcome import HELDOUT_SCHEMA, bits_per_byte
 
 SOURCES = {"wiki": 1.0, "books": 1.2, "web": 1.4}
 GROUPS = {"curated": ["wiki", "books"], "web": ["web"]}
@@ -42,7 +43,7 @@ def heldout_table(shift, seed, seed_sd=0.002):
         level = level + 0.01 * noise.normal(size=DOCUMENTS)
         names = [f"{source}-{i}" for i in range(DOCUMENTS)]
         columns = [[source] * DOCUMENTS, names, level * size, size]
-        tables.append(pa.table(columns, schema=results.HELDOUT))
+        tables.append(pa.table(columns, schema=HELDOUT_SCHEMA))
     return pa.concat_tables(tables)
 
 
@@ -81,7 +82,7 @@ def write_run(study, arm, seed, shift, variant="", lift=0.0, evaluations=4, task
         "wall_seconds": 60.0,
         "kwh": 0.01,
         "kwh_basis": "estimated",
-        "heldout": results.bits_per_byte(heldout),
+        "heldout": bits_per_byte(heldout),
     } | changes
     result = results.Result(**value)
     results.write_run(study, result, heldout, tasks_table(lift, seed) if tasks else None)
@@ -241,7 +242,7 @@ def test_runs_on_other_documents_are_refused(tmp_path):
     path = write_study(str(tmp_path / "s"), 0.0, declare(seeds=[1, 2]))
     heldout = heldout_table({}, 5).slice(1)
     run = read_study(path).runs["filtered", "", 2].result
-    fields = vars(run) | {"heldout": results.bits_per_byte(heldout)}
+    fields = vars(run) | {"heldout": bits_per_byte(heldout)}
     results.write_run(path, results.Result(**fields), heldout, tasks_table(0.0, 2))
     with pytest.raises(ValueError, match="different documents"):
         read_study(path)

@@ -11,10 +11,11 @@ from test_ablations_sweep import jobs_of
 from tokens_scored import documents, make_corpus
 
 from ablations import near_duplicates
-from ablations.results import CONTAMINATION, HELDOUT, TASKS
+from ablations.results import CONTAMINATION, TASKS
 from ablations.study import execute, heldout_text, opening, study_tasks
 from ablations.study.config import TasksConfig
 from ablations.tasks.task import load
+from model.outcome import HELDOUT_SCHEMA
 from model.sizes import CONFIG_DIR
 
 ROWS = documents(300, seed=0)
@@ -130,5 +131,5 @@ def test_the_documents_to_be_evaluated_are_counted_as_they_will_be(corpus):
     near = near_duplicates.NearDuplicates(held, (np.arange(len(held)) % 3 == 0) * 1.0, 0.5)
     fewer = heldout_text.documents_of(corpus, 16, None, near)
     assert fewer["web"] + fewer["wiki"] == len(held) - len(near.found)
-    table = pa.table([["web"], ["?"], [1.0], [1]], schema=HELDOUT)
+    table = pa.table([["web"], ["?"], [1.0], [1]], schema=HELDOUT_SCHEMA)
     assert len(heldout_text.with_junk(table, corpus)) == 1

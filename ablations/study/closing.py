@@ -4,7 +4,7 @@ import sys
 
 from ablations import compare
 from ablations.report import write_report
-from ablations.results import job_folder
+from ablations.results import FAILURE, job_folder
 from ablations.stats.comparison import compare as compare_study
 from ablations.study.jobs import name_of
 from ablations.study.reading import read_study
@@ -20,7 +20,7 @@ def close_study(folder: str) -> bool:
     study = read_study(folder)
     declared = study.declared
     for key, error in study.failed.items():
-        record = storage.join(job_folder(folder, *key), "failure.json")
+        record = storage.join(job_folder(folder, *key), FAILURE)
         print(f"FAILED {name_of(*key)}: {error} (traceback in {record})", file=sys.stderr)
     for key in [*study.unfinished, *study.missing]:
         print(f"NOT RUN {name_of(*key)}", file=sys.stderr)

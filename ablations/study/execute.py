@@ -27,12 +27,14 @@ import pyarrow as pa
 import yaml
 
 from ablations import near_duplicates, results
-from ablations.results import HELDOUT, Result
+from ablations.results import Result
 from ablations.study import arms, heldout_text, study_tasks
 from ablations.study.jobs import Job, identity, training_config, uses_scores
 from model import corpus as corpora
-from model import files
+from model import outcome as outcomes
 from model.corpus import Corpus, open_corpus
+from model.metrics_log import METRICS
+from model.outcome import HELDOUT, HELDOUT_SCHEMA, Outcome, bits_per_byte
 from model.sizes import CONFIG_DIR
 from pipeline import storage
 
@@ -107,7 +109,7 @@ def check_identity(job: Job, about: Mapping[str, Any]) -> None:
 def is_complete(job: Job) -> bool:
     """Whether there is nothing left to do."""
     return storage.exists(storage.join(job.folder, IDENTITY)) and storage.exists(
-        storage.join(job.folder, "result.json")
+        storage.join(job.folder, results.RESULT)
     )
 
 
@@ -125,7 +127,7 @@ def join_processes() -> int:
 
 def begin(job: Job, training: Mapping[str, Any], about: Mapping[str, Any]) -> None:
     """Write what is going to be done, and forget an earlier failure."""
-    failure = storage.join(job.folder, "failure.json")
+    failure = storage.join(job.folder, results.FAILURE)
     if storage.exists(failure):
         storage.remove(failure)
     write_training_file(job.folder, training)
@@ -170,7 +172,7 @@ def ask_tasks(job: Job, threads: int) -> pa.Table | None:
         overrides = [f"{name}={_quote(value)}" for name, value in settings.items()]
         log = os.path.join(job.folder, "evaluation.log")
         run_python("ablations/evaluate.py", overrides, log, threads)
-        with storage.open_input(os.path.join(output, "tasks.arrow")) as file:
+        with storage.open_input(os.path.join(output, results.TASKS_FILE)) as file:
             tables.append(pa.ipc.open_file(file).read_all())
     return pa.concat_tables(tables) if tables else None
 
@@ -178,10 +180,10 @@ def ask_tasks(job: Job, threads: int) -> pa.Table | None:
 def finish(job: Job, corpus: Corpus, config_hash: str, tasks: pa.Table | None) -> Result:
     """Write the results of a trained job by the contract."""
     folder = os.path.join(job.folder, "training")
-    outcome = files.read_json(os.path.join(folder, "outcome.json"))
+    outcome = finished(folder)
     near = near_duplicates.of_study(corpus, job.config.output)
-    with storage.open_input(os.path.join(folder, "heldout.arrow")) as file:
-        evaluated = pa.ipc.open_file(file).read_all().cast(HELDOUT)
+    with storage.open_input(os.path.join(folder, HELDOUT)) as file:
+        evaluated = pa.ipc.open_file(file).read_all().cast(HELDOUT_SCHEMA)
     heldout = heldout_text.with_junk(near_duplicates.remove(evaluated, corpus, near), corpus)
     scoring = scoring_flops(job, corpus)
     copy_metrics(folder, job.folder, scoring)
@@ -189,14 +191,14 @@ def finish(job: Job, corpus: Corpus, config_hash: str, tasks: pa.Table | None) -
         *job.key,
         config_hash=config_hash,
         model=job.model,
-        flops=outcome["flops"] + scoring,
-        kwh=job.config.hardware.kwh(outcome["wall_seconds"]),
+        flops=outcome.flops + scoring,
+        kwh=job.config.hardware.kwh(outcome.wall_seconds),
         kwh_basis="estimated",
-        heldout=results.bits_per_byte(heldout),
+        heldout=bits_per_byte(heldout),
         provenance=provenance(job, corpus, outcome)
         | {"near_duplicates_left_out": near_duplicates.by_source(corpus, near)},
         **{
-            name: outcome[name]
+            name: getattr(outcome, name)
             for name in (
                 *("parameters_total", "parameters_active", "tokens", "unique_tokens", "epochs"),
                 *("learning_rate", "wall_seconds"),
@@ -205,6 +207,18 @@ def finish(job: Job, corpus: Corpus, config_hash: str, tasks: pa.Table | None) -
     )
     results.write_run(job.config.output, result, heldout, tasks)
     return result
+
+
+def finished(folder: str) -> Outcome:
+    """What a training that has ended well reports.
+
+    Raises:
+        ValueError: it did not end, though its process said so.
+    """
+    outcome = outcomes.read(folder)
+    if outcome is None:
+        raise ValueError(f"{folder} has no outcome: run the same command again")
+    return outcome
 
 
 def scoring_flops(job: Job, corpus: Corpus) -> float:
@@ -216,13 +230,13 @@ def scoring_flops(job: Job, corpus: Corpus) -> float:
 
 def copy_metrics(training: str, folder: str, scoring: float) -> None:
     """The training curve, with the scoring of the pool in its FLOPs."""
-    with open(os.path.join(training, "metrics.jsonl"), "rb") as file:
+    with open(os.path.join(training, METRICS), "rb") as file:
         rows = [json.loads(line) for line in file]
     lines = [json.dumps(row | {"flops": row["flops"] + scoring}) + "\n" for row in rows]
-    storage.write_bytes(storage.join(folder, "metrics.jsonl"), "".join(lines).encode())
+    storage.write_bytes(storage.join(folder, results.CURVE), "".join(lines).encode())
 
 
-def provenance(job: Job, corpus: Corpus, outcome: Mapping[str, Any]) -> dict[str, Any]:
+def provenance(job: Job, corpus: Corpus, outcome: Outcome) -> dict[str, Any]:
     """Where a result came from, for people."""
     manifest = corpus.manifest
     return {
@@ -236,7 +250,7 @@ def provenance(job: Job, corpus: Corpus, outcome: Mapping[str, Any]) -> dict[str
         },
         "arm": dict(corpus.arm(job.config.data.arm).about),
         "training": {
-            name: outcome[name]
+            name: getattr(outcome, name)
             for name in ("device", "precision", "peak_memory_bytes", "skipped_steps", "fallbacks")
         },
         "watts": job.config.hardware.watts,

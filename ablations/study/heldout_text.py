@@ -9,12 +9,12 @@ import pyarrow.compute as pc
 
 from ablations import near_duplicates
 from ablations.near_duplicates import NearDuplicates
-from ablations.results import HELDOUT
 from ablations.study import arms
 from model.corpus import Corpus
 from model.heldout import HeldOut
+from model.outcome import HELDOUT_SCHEMA
 
-KEYS = pa.schema([HELDOUT.field("source"), HELDOUT.field("document")])
+KEYS = pa.schema([HELDOUT_SCHEMA.field("source"), HELDOUT_SCHEMA.field("document")])
 
 JUNK_SHARE = 0.2
 """Of the held-out documents of a filtered source, those of lowest score that are called junk."""
@@ -50,7 +50,8 @@ def junk_name(source: str) -> str:
 def with_junk(heldout: pa.Table, corpus: Corpus) -> pa.Table:
     """Held-out documents, those of low score a second time as a source ``junk_of_…``.
 
-    ``heldout`` begins with the columns ``source`` and ``document`` of :data:`HELDOUT`.
+    ``heldout`` begins with the columns ``source`` and ``document`` of held-out documents
+    (:data:`model.outcome.HELDOUT_SCHEMA`).
     """
     tables = [heldout]
     for source in filtered_sources(corpus):
@@ -65,7 +66,7 @@ def with_junk(heldout: pa.Table, corpus: Corpus) -> pa.Table:
                 )
             )
             names = pa.array([junk_name(source)] * len(rows), pa.string())
-            tables.append(rows.set_column(0, HELDOUT.field("source"), names))
+            tables.append(rows.set_column(0, HELDOUT_SCHEMA.field("source"), names))
     return pa.concat_tables(tables)
 
 

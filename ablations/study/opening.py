@@ -76,7 +76,7 @@ def check_declared_before(output: str, declared: Declaration) -> None:
     Raises:
         ValueError: the folder holds a study of something else.
     """
-    if not storage.exists(storage.join(output, "study.yaml")):
+    if not storage.exists(storage.join(output, results.DECLARATION)):
         return
     old = read_declaration(output)
     for name in ("primary", "main", "secondary", "heldout", "shots"):

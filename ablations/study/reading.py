@@ -18,19 +18,24 @@ import yaml
 
 from ablations.results import (
     CONTAMINATION,
+    CONTAMINATION_FILE,
+    CURVE,
+    DECLARATION,
+    FAILURE,
     FORMAT,
-    HELDOUT,
+    RESULT,
     TASKS,
+    TASKS_FILE,
     Curve,
     Declaration,
     Primary,
     Result,
     Run,
     Study,
-    bits_per_byte,
     job_folder,
 )
 from ablations.tasks.task import FEW, shots_of
+from model.outcome import HELDOUT, HELDOUT_SCHEMA, bits_per_byte
 from pipeline import storage
 
 
@@ -50,10 +55,10 @@ def read_study(path: str) -> Study:
             for seed in declared.seeds:
                 job = (arm, variant, seed)
                 folder = job_folder(path, *job)
-                if storage.exists(storage.join(folder, "result.json")):
+                if storage.exists(storage.join(folder, RESULT)):
                     runs[job] = _read_run(folder, job)
-                elif storage.exists(storage.join(folder, "failure.json")):
-                    failed[job] = str(_read_json(storage.join(folder, "failure.json"))["error"])
+                elif storage.exists(storage.join(folder, FAILURE)):
+                    failed[job] = str(_read_json(storage.join(folder, FAILURE))["error"])
                 elif os.path.isdir(folder):
                     unfinished.append(job)
                 else:
@@ -62,7 +67,7 @@ def read_study(path: str) -> Study:
     _check_same_items(path, runs)
     _check_shots(path, declared, runs)
     contamination = CONTAMINATION.empty_table()
-    file = storage.join(path, "contamination.arrow")
+    file = storage.join(path, CONTAMINATION_FILE)
     if storage.exists(file):
         contamination = _read_table(file, CONTAMINATION, ["task", "item", "arm"])
     return Study(declared, runs, failed, unfinished, missing, contamination)
@@ -74,7 +79,7 @@ def read_declaration(path: str) -> Declaration:
     Raises:
         ValueError: it is missing, of another format, or has wrong or missing keys.
     """
-    file = storage.join(path, "study.yaml")
+    file = storage.join(path, DECLARATION)
     if not storage.exists(file):
         raise ValueError(f"{path} has no study.yaml: give the folder that ablations/run.py wrote")
     value = yaml.safe_load(storage.read_bytes(file))
@@ -88,22 +93,22 @@ def read_declaration(path: str) -> Declaration:
 
 
 def _read_run(folder: str, job: tuple[str, str, int]) -> Run:
-    path = storage.join(folder, "result.json")
+    path = storage.join(folder, RESULT)
     result: Result = _build(Result, _read_json(path), path, versioned=True)
     if (result.arm, result.variant, result.seed) != job:
         raise ValueError(f"{path} is of {result.arm}@{result.variant} seed {result.seed}: moved?")
-    heldout = _read_table(storage.join(folder, "heldout.arrow"), HELDOUT, ["source", "document"])
+    heldout = _read_table(storage.join(folder, HELDOUT), HELDOUT_SCHEMA, ["source", "document"])
     measured = bits_per_byte(heldout)
     if measured.keys() != result.heldout.keys() or any(
         not math.isclose(measured[s], result.heldout[s], rel_tol=1e-9) for s in measured
     ):
         raise ValueError(f"{path} and heldout.arrow disagree on bits per byte: run the job again")
     tasks = TASKS.empty_table()
-    if storage.exists(storage.join(folder, "tasks.arrow")):
+    if storage.exists(storage.join(folder, TASKS_FILE)):
         tasks = _read_table(
-            storage.join(folder, "tasks.arrow"), TASKS, ["task", "shots", "metric", "item"]
+            storage.join(folder, TASKS_FILE), TASKS, ["task", "shots", "metric", "item"]
         )
-    return Run(result, heldout, tasks, _read_curve(storage.join(folder, "metrics.jsonl")))
+    return Run(result, heldout, tasks, _read_curve(storage.join(folder, CURVE)))
 
 
 def _read_curve(path: str) -> Curve | None:

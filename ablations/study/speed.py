@@ -12,8 +12,8 @@ from statistics import mean, median
 from typing import Any
 
 from ablations.study import execute
-from model import files
 from model.corpus import Corpus
+from model.metrics_log import METRICS
 
 STEPS = 6
 """Measured; the first one, which warms up, does not count."""
@@ -82,12 +82,12 @@ def _measure_one(training: Mapping[str, Any], folder: str, threads: int) -> dict
     begun = time.perf_counter()
     execute.train(folder, threads)
     seconds = time.perf_counter() - begun
-    outcome = files.read_json(os.path.join(output, "outcome.json"))
-    with open(os.path.join(output, "metrics.jsonl"), "rb") as file:
+    outcome = execute.finished(output)
+    with open(os.path.join(output, METRICS), "rb") as file:
         clock = [json.loads(line)["seconds"] for line in file]
     return {
-        "start": seconds - outcome["wall_seconds"],
+        "start": seconds - outcome.wall_seconds,
         "step": median(b - a for a, b in itertools.pairwise(clock)),
-        "evaluation": outcome["wall_seconds"] - clock[-1],
-        "memory": outcome["peak_memory_bytes"],
+        "evaluation": outcome.wall_seconds - clock[-1],
+        "memory": outcome.peak_memory_bytes,
     }

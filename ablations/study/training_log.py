@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ablations.results import FloatArray, job_folder
+from ablations.results import CURVE, FloatArray, job_folder
 from pipeline import storage
 
 LAST = 0.25
@@ -46,7 +46,7 @@ class TrainingLog:
 
 def read_log(study: str, job: tuple[str, str, int]) -> TrainingLog | None:
     """The log of a complete job that :mod:`ablations.study.reading` took; None without one."""
-    path = storage.join(job_folder(study, *job), "metrics.jsonl")
+    path = storage.join(job_folder(study, *job), CURVE)
     if not storage.exists(path):
         return None
     rows = [json.loads(line) for line in storage.read_bytes(path).splitlines()]
