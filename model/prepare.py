@@ -192,6 +192,8 @@ def _manifest(
     codec: TextCodec,
     entries: list[dict[str, Any]],
 ) -> dict[str, Any]:
+    sample = list(itertools.islice(sample_texts(source, config.held_out, 1 << 20), 256))
+    change = codec.first_change(sample)
     return {
         "format": corpora.FORMAT,
         "key": key,
@@ -205,9 +207,8 @@ def _manifest(
             "boundary": codec.boundary,
             "boundary_id": codec.boundary_id,
             "vocabulary": codec.vocabulary,
-            "lossless": codec.is_lossless(
-                list(itertools.islice(sample_texts(source, config.held_out, 1 << 20), 256))
-            ),
+            "lossless": change is None,
+            "change": change,
         },
         "held_out": config.held_out,
         "filtered_sources": list(source.filtered_sources),
@@ -223,10 +224,13 @@ def main(config: DictConfig) -> None:
 
 def _prepare_and_tell(config: PrepareConfig) -> None:
     corpus = prepare(config)
-    if not corpus.manifest["tokenizer"]["lossless"]:
+    about = corpus.manifest["tokenizer"]
+    if not about["lossless"]:
+        # Corpora made before the example was kept don't have one.
+        example = " ({!r} becomes {!r})".format(*about["change"]) if "change" in about else ""
         print(
-            "note: this tokenizer changes some texts (case, spaces, ...), so bits per byte compare"
-            " only with models that use it too",
+            f"note: this tokenizer changes some texts{example}, so bits per byte compare only with"
+            " models that use it too",
             file=sys.stderr,
         )
     for name in corpus.arms():

@@ -49,11 +49,20 @@ class TextCodec:
         """The text of some tokens; bytes that are no UTF-8 become U+FFFD."""
         return self.tokenizer.decode(list(tokens), skip_special_tokens=False)
 
-    def is_lossless(self, texts: Sequence[str]) -> bool:
-        """Whether decoding gives every one of these texts back."""
+    def first_change(self, texts: Sequence[str]) -> tuple[str, str] | None:
+        """A text that decoding does not give back and what it gives; None if there is none.
+
+        Both from shortly before they differ to shortly after.
+        """
         tokens, offsets = self.encode(texts)
-        pieces = (tokens[a:b].tolist() for a, b in itertools.pairwise(offsets))
-        return [self.decode(piece) for piece in pieces] == list(texts)
+        for text, (start, stop) in zip(texts, itertools.pairwise(offsets), strict=True):
+            decoded = self.decode(tokens[start:stop].tolist())
+            if decoded != text:
+                pairs = enumerate(zip(text, decoded, strict=False))
+                common = next((i for i, (a, b) in pairs if a != b), min(len(text), len(decoded)))
+                around = slice(max(0, common - 16), common + 16)
+                return text[around], decoded[around]
+        return None
 
 
 def train(texts: Iterable[str], vocabulary: int, boundary: str) -> str:

@@ -19,6 +19,7 @@ from tokens_scored import documents, make_corpus, settings, to_batch, write_scor
 
 from model import encode, files, scored, tokenizer
 from model.corpus import open_corpus, write_arm
+from model.prepare import _prepare_and_tell as prepare_and_tell
 from model.prepare import prepare, sample_texts
 
 SHARDS = [documents(45, seed=0), documents(30, seed=1), documents(1, seed=2)]
@@ -334,7 +335,7 @@ def test_other_readers_can_open_a_token_shard(made):
         assert table["id"].to_pylist() == [row["id"] for row in SHARDS[0]]
 
 
-def test_a_given_tokenizer_is_used_as_it_is(made, tmp_path):
+def test_a_given_tokenizer_is_used_as_it_is(made, tmp_path, capsys):
     source = Path(made.folder).parent / "scored"
     corpus = prepare(settings(source, tmp_path / "given", file=made.tokenizer_path))
     copied = (tmp_path / "given" / "tokenizer.json").read_bytes()
@@ -346,8 +347,14 @@ def test_a_given_tokenizer_is_used_as_it_is(made, tmp_path):
     lossy.save(str(tmp_path / "lossy.json"))
     upper = [row | {"text": row["text"].upper()} for row in documents(30)]
     source = write_scored(tmp_path / "upper", [upper])
-    corpus = prepare(settings(source, tmp_path / "lossy", file=str(tmp_path / "lossy.json")))
+    told = settings(source, tmp_path / "lossy", file=str(tmp_path / "lossy.json"))
+    corpus = prepare(told)
     assert not corpus.manifest["tokenizer"]["lossless"]
+    before, after = corpus.manifest["tokenizer"]["change"]
+    assert before.lower() == after != before
+    capsys.readouterr()
+    prepare_and_tell(told)
+    assert f"({before!r} becomes {after!r})" in capsys.readouterr().err
     # What is wrong with it is said before anything is written.
     other = tmp_path / "other"
     with pytest.raises(ValueError, match="there is no tokenizer"):

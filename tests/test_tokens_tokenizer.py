@@ -7,7 +7,7 @@ import sys
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from model import tokenizer
 
@@ -29,6 +29,24 @@ def test_any_unicode_text_survives(codec, texts):
     assert [codec.decode(piece) for piece in pieces] == texts
     assert codec.boundary_id not in tokens
     assert (tokens < codec.vocabulary).all()
+
+
+def test_an_example_of_what_a_tokenizer_changes_is_named(codec, tmp_path):
+    assert codec.first_change(TEXTS) is None
+    foreign = Tokenizer.from_str(codec.tokenizer.to_str())
+    foreign.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    foreign.save(str(tmp_path / "prefix.json"))
+    prefixing = tokenizer.load(str(tmp_path / "prefix.json"), "<eos>")
+    assert prefixing.first_change([" grain", "grain and chaff"]) == (
+        "grain and chaff",
+        " grain and chaff"[:16],
+    )
+    foreign.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    foreign.normalizer = normalizers.Lowercase()
+    foreign.save(str(tmp_path / "lower.json"))
+    lowering = tokenizer.load(str(tmp_path / "lower.json"), "<eos>")
+    text = "a" * 50 + "B" + "c" * 50
+    assert lowering.first_change(["a", text]) == (text[34:66], text.lower()[34:66])
 
 
 @given(st.text("<eos> \n", max_size=30))
