@@ -38,7 +38,7 @@ DECAY = -0.8
 
 
 class Adafactor(torch.optim.Optimizer):
-    """Over float32 parameters, sharded or not, on any device."""
+    """The optimizer of float32 parameters, sharded or not, on any device."""
 
     def __init__(self, parameters: Iterable[Tensor], lr: float) -> None:
         super().__init__(parameters, {"lr": lr})
@@ -67,7 +67,7 @@ class Adafactor(torch.optim.Optimizer):
 def _update(
     parameter: Tensor, grad: Tensor, state: dict[str, Any], share: float, rate: float
 ) -> None:
-    """In torch's operations."""
+    """Makes one parameter's step in torch's operations."""
     if grad.ndim > 1:
         row = _average(state, "row_var", _mean_square(grad, -1), share)
         column = _average(state, "col_var", _mean_square(grad, -2), share)
@@ -109,7 +109,7 @@ def _average(state: dict[str, Any], name: str, value: Tensor, share: float) -> T
 
 
 def _mean_square(x: Tensor, dim: int) -> Tensor:
-    """Over one dimension, which is kept."""
+    """The mean square over one dimension, which is kept."""
     norm = _reduced(torch.linalg.vector_norm(x, dim=dim, keepdim=True))
     return norm.square() / x.shape[dim]
 
@@ -120,12 +120,12 @@ def _row_mean(row: Tensor) -> Tensor:
 
 
 def _root_mean_square(x: Tensor) -> Tensor:
-    """Of all numbers, on every process."""
+    """The root mean square of all numbers, wherever they are, known to every process."""
     return processes.total_norm([x]) / math.sqrt(x.numel())
 
 
 def _reduced(x: Tensor) -> Tensor:
-    """Reduced wherever that is still to be done."""
+    """The tensor, reduced wherever that is still to be done."""
     if not isinstance(x, DTensor):
         return x
     placements = [Replicate() if p.is_partial() else p for p in x.placements]
@@ -133,5 +133,5 @@ def _reduced(x: Tensor) -> Tensor:
 
 
 def _local(x: Tensor) -> Tensor:
-    """The part of it that this process has."""
+    """The part of a tensor that this process has."""
     return x.to_local() if isinstance(x, DTensor) else x

@@ -110,7 +110,7 @@ def attend_cpu(
 
 
 class _AttendCPU(torch.autograd.Function):
-    """Of P = B * N heads; the bias comes with its farthest distance first."""
+    """Attention of P = B * N heads; the bias comes with its farthest distance first."""
 
     @staticmethod
     def forward(

@@ -88,7 +88,7 @@ class GLaMConfig:
     """All distances from here on share the last bucket [code]."""
 
     norm_epsilon: float = 1e-6
-    """Of RMSNorm, whose scale starts at 1 and which has no bias [code]."""
+    """Epsilon of RMSNorm, whose scale starts at 1 and which has no bias [code]."""
 
     def __post_init__(self) -> None:
         for name in ("vocabulary", "layers", "width", "hidden", "heads", "head_width"):

@@ -32,12 +32,12 @@ def cpu_experts(
     activation: Callable[[Tensor], Tensor],
     may_drop: bool = True,
 ) -> Tensor:
-    """As :data:`model.experts.ExpertBackend`; weights are of the rows' dtype, or float32."""
+    """An :data:`model.experts.ExpertBackend`; weights are of the rows' dtype, or float32."""
     return _CPUExperts.apply(x_RM, ends_E, w_in_EMH, w_out_EHM, activation)
 
 
 class _Rows(NamedTuple):
-    """Of one expert: its own end at ``end``, those of its products at ``stop``."""
+    """One expert's rows: its own end at ``end``, those of its products at ``stop``."""
 
     expert: int
     start: int
@@ -46,7 +46,7 @@ class _Rows(NamedTuple):
 
 
 def _rows(ends_E: Tensor, dtype: torch.dtype) -> Iterator[_Rows]:
-    """Of each expert that has some."""
+    """The rows of each expert that has some."""
     step = STEP if dtype == torch.bfloat16 else 1
     ends = ends_E.tolist()
     for expert, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):

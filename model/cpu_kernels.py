@@ -362,7 +362,7 @@ def _numbers(x: Tensor) -> Array:
 
 
 def _rows(x: Tensor) -> Array:
-    """Its numbers, [T, W]."""
+    """The tensor's numbers, as :func:`_numbers` has them, in rows: [T, W]."""
     return _numbers(x).reshape(-1, x.shape[-1])
 
 
@@ -383,5 +383,5 @@ def in_threads(kernel: Callable[..., None], count: int, *arguments: Any) -> None
 
 @functools.cache
 def _pool(threads: int, process: int) -> ThreadPoolExecutor:
-    """Kept, for threads take long to start; but a fork has none."""
+    """Threads, kept because they take long to start; a fork has none and starts its own."""
     return ThreadPoolExecutor(threads)

@@ -13,7 +13,7 @@ from numba.extending import overload
 
 ZERO, ONE, MINUS_INFINITY = np.float32(0), np.float32(1), np.float32(-np.inf)
 LEAST = np.int32(-0x80000000)
-"""Below :func:`ordered` of any number."""
+"""Less than :func:`ordered` of any number."""
 
 GELU_SLOPE, GELU_CUBE = np.float32(2 * np.sqrt(2 / np.pi)), np.float32(0.044715)
 """Constants of the approximate GELU, x * (1 + tanh(u)) / 2 with 2 u = SLOPE * (x + CUBE * x^3)."""

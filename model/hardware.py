@@ -51,7 +51,7 @@ def find_device(name: str) -> torch.device:
 
 
 def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """Of activations and products."""
+    """The dtype of activations and products."""
     if precision == Precision.auto:
         precision = Precision.bf16 if multiplies_bfloat16(device) else Precision.fp32
     return torch.bfloat16 if precision == Precision.bf16 else torch.float32

@@ -72,7 +72,7 @@ def chunk_tokens(embedding_VM: Tensor, chunk_logits: int | None = None) -> int:
 def cross_entropy_(
     logits_TV: Tensor, targets_T: Tensor, scale: float, z_coefficient: float, with_gradient: bool
 ) -> tuple[Tensor, Tensor]:
-    """As :func:`model.cpu_kernels.cross_entropy_`, in torch's operations."""
+    """What :func:`model.cpu_kernels.cross_entropy_` does, in torch's operations."""
     counts_T1 = (targets_T != IGNORE)[:, None].float()
     target_T1 = targets_T.clamp_min(0)[:, None]
     # One array of float32: the logits, then less their maximum, then their exponentials.

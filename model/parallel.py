@@ -173,7 +173,7 @@ class AllToAll:
         activation: Activation,
         may_drop: bool = True,
     ) -> Tensor:
-        """As :data:`model.experts.ExpertBackend`, of weights that are sharded over ``group``."""
+        """An :data:`model.experts.ExpertBackend` of weights that are sharded over ``group``."""
         assert isinstance(w_in_EMH, DTensor)
         assert isinstance(w_out_EHM, DTensor)
         w_in_FMH, w_out_FHM = w_in_EMH.to_local(), w_out_EHM.to_local()

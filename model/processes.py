@@ -59,7 +59,7 @@ def leave() -> None:
 
 
 def count() -> int:
-    """How many there are."""
+    """How many processes there are."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 

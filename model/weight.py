@@ -78,7 +78,7 @@ class Weight(nn.Module):
             local[here] = _part(self._draw(self.weight.shape[1:], *key, index), *others)
 
     def _draw(self, shape: torch.Size, *key: object) -> Tensor:
-        """On the CPU, whose generator gives the same numbers everywhere."""
+        """Draws on the CPU, whose generator gives the same numbers everywhere."""
         generator = torch.Generator().manual_seed(int(files.fingerprint(*key), 16) % (1 << 63))
         drawn = torch.empty(shape)
         if self.std is not None:
