@@ -22,7 +22,7 @@ def run(act: Callable[[Any], None], config: DictConfig, *expected: type[Exceptio
     What the user can mend (a ValueError, an OSError, or what else is ``expected``) is one line on
     standard error and exit code 1. So is an interruption, with the code that shells give it.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if os.environ.get("WORLD_SIZE", "1") == "1":
         # Not for one of several: it may be waiting for the others, where Python hears no signal.
         signal.signal(signal.SIGTERM, _interrupt)
     mendable: tuple[type[Exception], ...] = (ValueError, OSError, *expected)

@@ -33,8 +33,8 @@ class Losses(NamedTuple):
 
     ``total`` is the objective, the only one to call ``backward`` on. ``balance`` and ``router_z``
     are sums over MoE layers, before their coefficients. ``routers`` holds the metrics of the MoE
-    layers, stacked: ``load_E`` and ``probability_E`` are [L, E], ``entropy`` and ``dropped`` [L].
-    It is None in a dense model.
+    layers, stacked: ``load_E`` is [L, E], ``entropy`` and ``dropped`` [L]. It is None in a dense
+    model.
     """
 
     total: Tensor

@@ -23,15 +23,13 @@ class HeldOutBatch(NamedTuple):
     """Rows to evaluate.
 
     ``tokens`` and ``targets`` are int64 [B, S], ``segments`` int32 [B, S]; where padded, a target
-    is :data:`model.loss.IGNORE` and a segment 0. ``bytes`` is the size of the documents that end in
-    these rows. ``documents`` (int64 [B, S]) is each position's place in :attr:`HeldOut.documents`,
-    -1 where padded.
+    is :data:`model.loss.IGNORE` and a segment 0. ``documents`` (int64 [B, S]) is each position's
+    place in :attr:`HeldOut.documents`, -1 where padded.
     """
 
     tokens: torch.Tensor
     targets: torch.Tensor
     segments: torch.Tensor
-    bytes: int
     documents: torch.Tensor
 
 
@@ -106,7 +104,6 @@ class HeldOut:
         targets = np.full(shape, IGNORE, np.int64)
         segments = np.zeros(shape, np.int32)
         documents = np.full(shape, -1, np.int64)
-        size = 0
         first, last = np.searchsorted(plan.row, [first_row, first_row + self._rank_rows])
         before = -1
         for window in range(first, last):
@@ -120,11 +117,7 @@ class HeldOut:
             targets[place] = entries[start + 1 : end + 1]
             segments[place] = segments[place[0]].max() + 1
             documents[place] = document
-            if end == len(entries) - 1:
-                size += int(self.bytes[document])
-        arrays = map(torch.from_numpy, (tokens, targets, segments, documents))
-        tokens_t, targets_t, segments_t, documents_t = arrays
-        return HeldOutBatch(tokens_t, targets_t, segments_t, size, documents_t)
+        return HeldOutBatch(*map(torch.from_numpy, (tokens, targets, segments, documents)))
 
     def _entries(self, document: int) -> IntArray:
         boundary = np.array([self._corpus.boundary_id])

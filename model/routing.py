@@ -22,13 +22,12 @@ CHOICES = 2
 class RouterMetrics(NamedTuple):
     """What one layer's router did, as float32 tensors that need no gradient; none is synchronised.
 
-    ``load_E`` is the share of tokens that name expert e first, ``probability_E`` the mean
-    probability of e, ``entropy`` the mean entropy of a token's distribution in nats, ``dropped``
-    the share of the R choices that reach no expert (those left out at random included).
+    ``load_E`` is the share of tokens that name expert e first, ``entropy`` the mean entropy of a
+    token's distribution in nats, ``dropped`` the share of the R choices that reach no expert
+    (those left out at random included).
     """
 
     load_E: Tensor
-    probability_E: Tensor
     entropy: Tensor
     dropped: Tensor
 
@@ -101,7 +100,6 @@ def route(
     with torch.no_grad():
         metrics = RouterMetrics(
             load_E=load_GE.mean(0),
-            probability_E=mean_GE.detach().mean(0),
             entropy=torch.special.entr(probability_TE).sum(-1).mean(),
             dropped=1 - ends_E[-1] / (CHOICES * T),
         )

@@ -110,7 +110,6 @@ def test_experts_gates_drops_and_loss_are_those_of_gshard(problem):
     np.testing.assert_allclose(metrics.load_E, np.bincount(chosen[0], minlength=E) / T, rtol=1e-5)
     np.testing.assert_allclose(float(metrics.dropped), 1 - kept.mean(), atol=1e-6)
     p = np.exp(logits.astype(np.float64) - lse[:, None])
-    np.testing.assert_allclose(metrics.probability_E, p.mean(0), atol=1e-6)
     np.testing.assert_allclose(
         float(metrics.entropy), -(p * np.log(p)).sum(1).mean(), rtol=1e-4, atol=1e-6
     )
