@@ -27,7 +27,7 @@ from omegaconf import MISSING, DictConfig
 from ablations import results
 from ablations.tasks import answered
 from ablations.tasks.evaluation import Asked, Evaluation, TaskSet, ask, gather
-from ablations.tasks.language_model import load_model
+from ablations.tasks.language_model import BATCH_TOKENS, load_model
 from ablations.tasks.places import CACHE, Places
 from ablations.tasks.scores import Score
 from ablations.tasks.task import select
@@ -53,7 +53,7 @@ class EvaluateConfig:
     cache: str = CACHE
     device: str = MISSING
     precision: str = MISSING
-    batch_tokens: int = MISSING
+    batch_tokens: int = BATCH_TOKENS
     length: int | None = None
 
 
