@@ -18,7 +18,8 @@ def corpus(tmp_path_factory):
 
 
 def choice(rule, name=None, **parameters):
-    return DataChoice(name=rule, arm=name or rule, rule=DataRule(rule), **parameters)
+    about = {"name": rule, "arm": name or rule, "rule": DataRule(rule), "sequence_length": 16}
+    return DataChoice(**about, **parameters)
 
 
 def web_tokens(corpus, arm):

@@ -5,8 +5,7 @@ the plain mean of 9 rows, NLU of 21, "All" of the 30. With these rules GPT-3's a
 averages come out of their per-task tables (the test holds them against it).
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 Row = tuple[str, str]
 """Task and metric, as in ``tasks.arrow``."""
@@ -56,29 +55,8 @@ AVERAGES: dict[str, tuple[Row, ...]] = {"nlg": NLG, "nlu": NLU, "all": NLG + NLU
 """Rows of each average, by its name."""
 
 
-@dataclass(frozen=True)
-class Average:
-    """The mean over the rows there are; ``value`` is None if there are none."""
-
-    value: float | None
-    present: tuple[Row, ...]
-    missing: tuple[Row, ...]
-
-    @property
-    def partial(self) -> bool:
-        """Whether rows are missing, so that it is no number of GLaM's kind."""
-        return bool(self.missing)
-
-
 def split_rows(name: str, have: Iterable[Row]) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
     """The rows of an average that are there, and those that are missing."""
     known = set(have)
     rows = AVERAGES[name]
     return tuple(r for r in rows if r in known), tuple(r for r in rows if r not in known)
-
-
-def average(name: str, scores: Mapping[Row, float]) -> Average:
-    """The plain mean of an average's rows."""
-    present, missing = split_rows(name, scores)
-    value = sum(scores[row] for row in present) / len(present) if present else None
-    return Average(value, present, missing)

@@ -27,7 +27,7 @@ class Comparison:
     tables: Mapping[str, list[Row]]
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
+        """The same as plain JSON values."""
         return {"format": FORMAT, **asdict(self)}
 
 

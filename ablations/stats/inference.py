@@ -96,7 +96,7 @@ def endpoint(sample: Sample) -> float:
 
 
 def influence(sample: Sample) -> list[FloatArray]:
-    """By how much each cluster moves the endpoint: one array [clusters] per stratum.
+    """How much each cluster moves the endpoint: one array [clusters] per stratum.
 
     They sum to 0 in each stratum, and are scaled so that the sum of their squares estimates the
     endpoint's sampling variance over clusters.

@@ -21,10 +21,9 @@ Rates = Mapping[str, Mapping[float, Mapping[int, Run]]]
 
 @dataclass(frozen=True)
 class Check:
-    """``verdict`` is the one at each arm's best rate; None where it could not be checked."""
+    """Every rate of every arm, and what a reader of the verdict must know of them."""
 
     rows: list[dict[str, Any]]
-    verdict: verdict.Verdict | None
     notes: list[str]
 
 
@@ -54,12 +53,12 @@ def gather(study: Study, further: Study | None) -> Rates:
     return rates
 
 
-def check(study: Study, rates: Rates, outcome: verdict.Outcome) -> Check:
+def check(study: Study, rates: Rates, outcome: verdict.Finding) -> Check:
     """Compare the arms at their best rates, and say whether the study's ``outcome`` holds there."""
     primary = study.declared.primary
     gain = endpoints.gain(primary.endpoint)
     if any(len(by_rate) < 2 for by_rate in rates.values()):
-        return Check([], None, ["Learning rates were not checked: each arm was run at one only."])
+        return Check([], ["Learning rates were not checked: each arm was run at one only."])
     rows, notes, best = [], [], {}
     for arm, by_rate in rates.items():
         values = {
@@ -85,11 +84,11 @@ def check(study: Study, rates: Rates, outcome: verdict.Outcome) -> Check:
     treatment, baseline = (rates[arm][best[arm]] for arm in (primary.treatment, primary.baseline))
     found = contrast(study, treatment, baseline)
     if found is None:
-        return Check(rows, None, [*notes, "No seed has both arms at their best learning rates."])
+        return Check(rows, [*notes, "No seed has both arms at their best learning rates."])
     judged = verdict.judge(found.estimate, found.baseline_value, primary)
     at = ", ".join(f"{arm} {rate:g}" for arm, rate in best.items())
     holds = "holds" if judged.outcome == outcome else "does NOT hold"
     notes.insert(
         0, f"The verdict {holds} at each arm's best learning rate ({at}): {judged.outcome}."
     )
-    return Check(rows, judged, notes)
+    return Check(rows, notes)

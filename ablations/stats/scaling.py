@@ -55,13 +55,7 @@ class Fit:
     reference: float
     smallest: float
     largest: float
-    residual: float
     alpha: float
-
-    @property
-    def has_floor(self) -> bool:
-        """Whether the data asked for a floor."""
-        return bool(self.law.floor > 0)
 
     def forecast(self, compute: float) -> Forecast:
         """The expected loss at ``compute``, in the unit of the data.
@@ -111,7 +105,6 @@ def fit(compute: FloatArray, loss: FloatArray, alpha: float = 0.05, seed: int = 
         reference=reference,
         smallest=float(compute.min()),
         largest=float(compute.max()),
-        residual=math.sqrt(float(((loss - fitted) ** 2).sum()) / left),
         alpha=alpha,
     )
 

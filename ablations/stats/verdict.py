@@ -15,7 +15,9 @@ from ablations.stats import endpoints
 from ablations.stats.inference import Estimate
 from ablations.stats.power import minimum_detectable_effect, seeds_needed
 
-Outcome = Literal["better", "worse", "differs slightly", "no difference", "underpowered"]
+Finding = Literal["better", "worse", "differs slightly", "no difference", "underpowered"]
+
+AT_CHANCE = "at chance"
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Verdict:
     noise it showed; None with one seed.
     """
 
-    outcome: Outcome
+    outcome: Finding
     sentence: str
     detectable: float | None
 
@@ -56,7 +58,7 @@ def judge(of: Estimate, baseline_value: float, declared: Primary) -> Verdict:
     )
     inside = -smallest < of.low and of.high < smallest
     if of.p < declared.alpha:
-        word: Outcome = "better" if gain * of.value > 0 else "worse"
+        word: Finding = "better" if gain * of.value > 0 else "worse"
         if inside:
             sentence = f"Differs slightly: {arms} is {word}, {size}, but by less than {interest}."
             return Verdict("differs slightly", sentence, found)
@@ -92,7 +94,7 @@ def against_chance(value: float, low: float, high: float, chance: float | None) 
     if chance is None:
         return None
     if low <= chance <= high:
-        return "at chance"
+        return AT_CHANCE
     return "above chance" if value > chance else "below chance"
 
 

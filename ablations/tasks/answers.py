@@ -88,7 +88,7 @@ def drop(prediction: str, answers: Sequence[Answer]) -> Scores:
 
 
 def _drop_normalise(text: str) -> str:
-    """As SQuAD's, but words also part at hyphens, and numbers have one form."""
+    """SQuAD's rule, but words also part at hyphens, and numbers have one form."""
     words = []
     for word in re.split(" |-", text.lower()):
         bare = word if _number(word) is not None else word.translate(_PUNCTUATION)

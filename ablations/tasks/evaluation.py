@@ -146,7 +146,7 @@ def _training(task: Task, kind: str, where: Places) -> Sequence[Record] | None:
 
 
 def _sample(items: Sequence[Item], limit: int | None) -> list[Item]:
-    """At most so many items, by the hash of their ids, in their order."""
+    """The first items, at most so many, by the hash of their ids, in their order."""
     if limit is None or len(items) <= limit:
         return list(items)
     chosen = sorted(items, key=lambda item: xxhash.xxh3_64_intdigest(item.id.encode()))[:limit]

@@ -12,7 +12,7 @@ from ablations.tasks.places import Record
 from ablations.tasks.task import Form, Place, Task
 
 JOINER = "\n\n"
-"""Between demonstrations: remembered of GLaM, printed so for GPT-3."""
+"""What stands between demonstrations: remembered of GLaM, printed so for GPT-3."""
 
 
 @dataclass(frozen=True)

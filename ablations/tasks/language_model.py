@@ -2,12 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from ablations.tasks.beam import Hypothesis, beam_search
 from model import hardware, trained
@@ -17,11 +16,11 @@ from model.train_config import Precision
 from model.weight import copies
 
 BATCH_TOKENS = 8192
-"""Of a padded batch."""
+"""How many tokens a padded batch holds."""
 
 
 class LogLikelihoods(NamedTuple):
-    """Of n continuations, each an array [n].
+    """What was found of n continuations, each an array [n].
 
     ``logprob`` float64 is natural, summed over ``tokens`` (int64). ``greedy`` says that each token
     was the likeliest, ``truncated`` that the start of the context did not fit.
@@ -195,7 +194,7 @@ class TokenModel:
             rows += [row] * len(pair.continuation)
             places += range(len(pair.context) - 1, len(sequence))
         hidden_BSM, _ = self.model.hidden(tokens_BS.to(device))
-        logprob_TV = _logprobs(self.model, hidden_BSM[rows, places])
+        logprob_TV = self.model.logits(hidden_BSM[rows, places]).log_softmax(-1)
         target_T = torch.tensor([t for p in pairs for t in p.continuation], device=device)
         chosen_T = logprob_TV.gather(1, target_T[:, None])[:, 0].double().cpu()
         top_T = (logprob_TV.argmax(1) == target_T).cpu()
@@ -222,9 +221,3 @@ def load_model(
     dtype = hardware.compute_dtype(Precision(precision), place)
     found = trained.load(run, place, dtype)
     return TokenModel(found.model, found.codec, length or found.sequence_length, batch_tokens)
-
-
-def _logprobs(model: GLaM, hidden_TM: Tensor) -> Tensor:
-    """Float32 log-probabilities over the vocabulary, as :meth:`GLaM.forward` scales its logits."""
-    embedding_VM: Any = model.embedding(hidden_TM.dtype)
-    return ((hidden_TM @ embedding_VM.T).float() * model.logit_scale).log_softmax(-1)

@@ -1,4 +1,4 @@
-"""From what a model answered to ``tasks.arrow``, and from that to a table for people.
+"""Makes ``tasks.arrow`` of what a model answered, and of that a table for people.
 
 Every score is the ratio of two sums over items (:data:`ablations.results.TASKS`).
 """
@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from statsmodels.stats.proportion import proportion_confint
 
 from ablations.results import TASKS
+from ablations.stats.verdict import AT_CHANCE, against_chance
 from ablations.tasks import answers, choices
 from ablations.tasks.choices import Choices, FloatArray
 from ablations.tasks.task import Form, Task
@@ -76,7 +77,8 @@ def summarise(tasks: pa.Table) -> list[Score]:
         low = high = at_chance = None
         if row["metric"].startswith(BINARY):
             low, high = wilson(row["numerator_sum"], row["item_count"])
-            at_chance = None if chance is None else bool(low <= chance <= high)
+            word = against_chance(value, low, high, chance)
+            at_chance = None if word is None else word == AT_CHANCE
         out.append(
             Score(
                 row["task"],
