@@ -17,7 +17,7 @@ from lm_eval.api.registry import register_model
 from ablations.tasks.language_model import TokenModel, load_model
 
 MAX_TOKENS = 256
-"""Of a written answer, where a task does not say."""
+"""The longest written answer, where a task does not say."""
 
 
 @register_model("winnow")

@@ -29,7 +29,7 @@ Hashes = npt.NDArray[np.uint64]
 
 N = 13
 THRESHOLD = 0.5
-"""Of a study: the length of its n-grams (GPT-3's), and what share of them is too much (ours)."""
+"""What studies take: the length of n-grams (GPT-3's), and what share of them is too much (ours)."""
 
 BATCH_TOKENS = 1 << 20
 
@@ -93,7 +93,7 @@ def find(corpus: Corpus, n: int = N, threshold: float = THRESHOLD) -> NearDuplic
     """
     if n < 1 or not 0 < threshold <= 1:
         raise ValueError(f"n={n} must be at least 1 and threshold={threshold} in (0, 1]")
-    documents = np.flatnonzero(corpus.held_out & corpus.reached)
+    documents = np.flatnonzero(corpus.evaluated)
     parts = [(hashes, owner) for hashes, owner in _n_grams(corpus, documents, n)]
     hashes = np.concatenate([np.empty(0, np.uint64), *(part for part, _ in parts)])
     owner = np.concatenate([np.empty(0, np.int64), *(part for _, part in parts)])

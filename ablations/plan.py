@@ -126,7 +126,7 @@ def _seconds_and_memory(
     flops: float,
     speeds: dict[str, speed.Speed],
 ) -> tuple[float | None, float | None, float | None]:
-    """Of one job: seconds, bytes on a device, bytes that it has."""
+    """What one job takes: seconds, bytes on a device; and the bytes that it has."""
     config = job.config
     hardware = config.hardware
     if hardware.accelerator is not None:
@@ -220,7 +220,7 @@ def _grid(table: Sequence[Cost]) -> list[str]:
 
 
 def duration(seconds: float) -> str:
-    """In the unit that suits."""
+    """A time in the unit that suits."""
     for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:,.1f} {unit}"

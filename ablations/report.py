@@ -14,7 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from ablations.page.data import Json, page_data
-from ablations.results import Study, job_folder
+from ablations.results import Study
 from ablations.rows import to_csv
 from ablations.settings import parse, read
 from ablations.stats.comparison import Comparison, compare
@@ -71,7 +71,7 @@ def not_run(path: str, study: Study) -> dict[str, str]:
     """Tasks that an evaluation was asked for and could not run, and why."""
     found: dict[str, str] = {}
     for job in study.runs:
-        for about in sorted(Path(job_folder(path, *job)).glob(EVALUATIONS)):
+        for about in sorted(Path(job.folder(path)).glob(EVALUATIONS)):
             found |= json.loads(about.read_bytes())["not_run"]
     return found
 

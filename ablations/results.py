@@ -25,7 +25,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -83,6 +83,28 @@ CONTAMINATION = pa.schema(
 is too short to tell."""
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.+=-]*$")
+
+
+class JobKey(NamedTuple):
+    """Which job of a study: ``variant`` is empty where nothing but arms and seeds is swept."""
+
+    arm: str
+    variant: str
+    seed: int
+
+    @property
+    def arm_name(self) -> str:
+        """The arm and its variant, as their folder is called."""
+        return f"{self.arm}@{self.variant}" if self.variant else self.arm
+
+    @property
+    def name(self) -> str:
+        """What people call the job."""
+        return f"{self.arm_name} seed {self.seed}"
+
+    def folder(self, study: str) -> str:
+        """Where its files lie."""
+        return storage.join(study, self.arm_name, f"seed_{self.seed}")
 
 
 @dataclass(frozen=True)
@@ -181,6 +203,11 @@ class Result:
         if min(self.tokens, self.unique_tokens, self.flops, self.learning_rate) <= 0:
             raise ValueError("tokens, unique_tokens, flops and learning_rate must be positive")
 
+    @property
+    def key(self) -> JobKey:
+        """Which job it is of."""
+        return JobKey(self.arm, self.variant, self.seed)
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -249,21 +276,16 @@ class Study:
     """A study as it lies on disk: every declared job is in exactly one of the four."""
 
     declared: Declaration
-    runs: Mapping[tuple[str, str, int], Run]
-    failed: Mapping[tuple[str, str, int], str]
-    unfinished: Sequence[tuple[str, str, int]]
-    missing: Sequence[tuple[str, str, int]]
+    runs: Mapping[JobKey, Run]
+    failed: Mapping[JobKey, str]
+    unfinished: Sequence[JobKey]
+    missing: Sequence[JobKey]
     contamination: pa.Table = dataclasses.field(default_factory=CONTAMINATION.empty_table)
 
     def seeds(self, arm: str, variant: str | None = None) -> dict[int, Run]:
         """Complete runs of an arm by seed; at the study's main variant unless told otherwise."""
         wanted = (arm, self.declared.main if variant is None else variant)
-        return {key[2]: run for key, run in self.runs.items() if key[:2] == wanted}
-
-
-def job_folder(study: str, arm: str, variant: str, seed: int) -> str:
-    """Where a job's files lie."""
-    return storage.join(study, f"{arm}@{variant}" if variant else arm, f"seed_{seed}")
+        return {key.seed: run for key, run in self.runs.items() if key[:2] == wanted}
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
@@ -280,7 +302,7 @@ def write_declaration(study: str, declared: Declaration) -> None:
 
 def write_run(study: str, result: Result, heldout: pa.Table, tasks: pa.Table | None = None) -> None:
     """Write a job's tables, then its result; a failure record of an earlier try is removed."""
-    folder = job_folder(study, result.arm, result.variant, result.seed)
+    folder = result.key.folder(study)
     for name, table, schema in ((HELDOUT, heldout, HELDOUT_SCHEMA), (TASKS_FILE, tasks, TASKS)):
         if table is not None:
             with (
@@ -295,9 +317,9 @@ def write_run(study: str, result: Result, heldout: pa.Table, tasks: pa.Table | N
     )
 
 
-def write_failure(study: str, arm: str, variant: str, seed: int, error: str, trace: str) -> None:
+def write_failure(study: str, job: JobKey, error: str, trace: str) -> None:
     """Write a job's failure record."""
-    path = storage.join(job_folder(study, arm, variant, seed), FAILURE)
+    path = storage.join(job.folder(study), FAILURE)
     storage.write_json(path, {"format": FORMAT, "error": error, "traceback": trace})
 
 

@@ -76,7 +76,7 @@ def write_run(
     result = results.Result(**value)
     table = tasks_table({"filtered": 0.05}.get(arm, 0.0), seed) if tasks else None
     results.write_run(path, result, bits, table)
-    folder = results.job_folder(path, arm, variant, seed)
+    folder = results.JobKey(arm, variant, seed).folder(path)
     with open(f"{folder}/metrics.jsonl", "w") as file:
         for row in metrics(result, evaluations, routers):
             print(json.dumps(row), file=file)

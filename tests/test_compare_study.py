@@ -86,7 +86,7 @@ def write_run(study, arm, seed, shift, variant="", lift=0.0, evaluations=4, task
     } | changes
     result = results.Result(**value)
     results.write_run(study, result, heldout, tasks_table(lift, seed) if tasks else None)
-    folder = results.job_folder(study, arm, variant, seed)
+    folder = results.JobKey(arm, variant, seed).folder(study)
     with open(f"{folder}/metrics.jsonl", "w") as file:
         for k in range(1, evaluations + 1):
             part = k / evaluations
@@ -158,9 +158,9 @@ def test_too_few_noisy_seeds_are_underpowered(tmp_path):
 
 def test_unpaired_failed_unfinished_and_missing_are_said(tmp_path):
     path = write_study(str(tmp_path / "s"), -0.05)
-    shutil.rmtree(results.job_folder(path, "filtered", "", 2))
-    shutil.rmtree(results.job_folder(path, "filtered", "", 3))
-    results.write_failure(path, "filtered", "", 3, "out of memory", "Traceback …")
+    shutil.rmtree(results.JobKey("filtered", "", 2).folder(path))
+    shutil.rmtree(results.JobKey("filtered", "", 3).folder(path))
+    results.write_failure(path, results.JobKey("filtered", "", 3), "out of memory", "Traceback …")
     (tmp_path / "s" / "unfiltered" / "seed_4" / "result.json").unlink()
     result = compare(read_study(path))
     assert result.primary["seeds"] == 2
@@ -178,15 +178,15 @@ def test_unpaired_failed_unfinished_and_missing_are_said(tmp_path):
 
 def test_a_rerun_that_succeeds_removes_its_failure(tmp_path):
     path = write_study(str(tmp_path / "s"), -0.05, declare(seeds=[1, 2]))
-    results.write_failure(path, "filtered", "", 2, "x", "y")
+    results.write_failure(path, results.JobKey("filtered", "", 2), "x", "y")
     write_run(path, "filtered", 2, {})
     assert not (tmp_path / "s" / "filtered" / "seed_2" / "failure.json").exists()
 
 
 def test_nothing_to_compare_says_what_became_of_the_jobs(tmp_path):
     path = write_study(str(tmp_path / "s"), 0.0, declare(seeds=[1]))
-    shutil.rmtree(results.job_folder(path, "filtered", "", 1))
-    results.write_failure(path, "filtered", "", 1, "loss is NaN", "")
+    shutil.rmtree(results.JobKey("filtered", "", 1).folder(path))
+    results.write_failure(path, results.JobKey("filtered", "", 1), "loss is NaN", "")
     with pytest.raises(ValueError, match=r"filtered seed 1 failed \(loss is NaN\)"):
         compare(read_study(path))
 

@@ -39,7 +39,9 @@ def study(tmp_path_factory):
     path = tmp_path_factory.mktemp("study") / "made_up"
     skip = [("random", "", 3), ("threshold", "", 2)]
     write_study(path, skip=skip)
-    results.write_failure(str(path), "threshold", "", 2, "TrainingFailedError: nan", "trace")
+    results.write_failure(
+        str(path), results.JobKey("threshold", "", 2), "TrainingFailedError: nan", "trace"
+    )
     return str(path)
 
 
@@ -425,7 +427,7 @@ def test_a_loss_that_was_not_finite_is_passed_over(tmp_path):
     lines = log.read_text().splitlines()
     lines[5] = json.dumps(json.loads(lines[5]) | {"loss": None})
     log.write_text("\n".join(lines) + "\n")
-    assert len(training_log.read_log(path, ("filtered", "", 1)).loss) == 39
+    assert len(training_log.read_log(path, results.JobKey("filtered", "", 1)).loss) == 39
 
 
 def test_learning_rates_of_another_study_are_refused(tmp_path, monkeypatch):

@@ -30,7 +30,9 @@ def chromium():
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     path = write_study(tmp_path_factory.mktemp("study") / "s", skip=[("threshold", "", 2)])
-    results.write_failure(path, "threshold", "", 2, "TrainingFailedError: no number", "trace")
+    results.write_failure(
+        path, results.JobKey("threshold", "", 2), "TrainingFailedError: no number", "trace"
+    )
     report.write_report(path)
     return Path(path)
 
@@ -313,7 +315,7 @@ def test_hostile_words_are_shown_and_never_run(chromium, tmp_path):
         tmp_path / "s", declared, skip=[("filtered", "", 3)], model=HACK, kwh=0.5,
         provenance={HACK: HACK, "__proto__": {"a": [HACK]}, "constructor": HACK},
     )  # fmt: skip
-    results.write_failure(path, "filtered", "", 3, f"</script>{HACK}", HACK)
+    results.write_failure(path, results.JobKey("filtered", "", 3), f"</script>{HACK}", HACK)
     report.write_report(path)
     with opened(chromium, tmp_path / "s" / "report.html") as page:
         ready(page)

@@ -9,12 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from ablations.results import Curve, FloatArray, Run, Study
+from ablations.results import Curve, FloatArray, JobKey, Run, Study
 from ablations.rows import Row
 from ablations.stats import inference, ladder, matched
 from ablations.study.training_log import TrainingLog, smooth, thin
-
-Job = tuple[str, str, int]
 
 POINTS = 60
 LOSS_POINTS = 150
@@ -114,7 +112,7 @@ def efficiency(study: Study) -> list[Row]:
     return rows
 
 
-def training_loss(study: Study, logs: Mapping[Job, TrainingLog]) -> list[Row]:
+def training_loss(study: Study, logs: Mapping[JobKey, TrainingLog]) -> list[Row]:
     """Training loss of every run, in nats per token of its own arm's text."""
     rows = []
     for (arm, variant, seed), log in logs.items():
@@ -126,11 +124,12 @@ def training_loss(study: Study, logs: Mapping[Job, TrainingLog]) -> list[Row]:
     return rows
 
 
-def loss_bands(study: Study, logs: Mapping[Job, TrainingLog]) -> list[Row]:
+def loss_bands(study: Study, logs: Mapping[JobKey, TrainingLog]) -> list[Row]:
     """Mean training loss over seeds and its interval."""
     rows = []
     for arm, variant, runs in _by_arm(study):
-        found = [logs[arm, variant, seed] for seed in runs if (arm, variant, seed) in logs]
+        jobs = [JobKey(arm, variant, seed) for seed in runs]
+        found = [logs[job] for job in jobs if job in logs]
         smoothed = [smooth(log.tokens, log.loss, LOSS_POINTS) for log in found]
         if not smoothed:
             continue

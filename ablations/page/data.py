@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ablations.page import curves, origin, routers, swept
-from ablations.results import Study
+from ablations.results import JobKey, Study
 from ablations.rows import Row, columns
 from ablations.stats import endpoints, inference, ladder, tables
 from ablations.stats.comparison import Comparison
@@ -19,8 +19,7 @@ from ablations.stats.pairing import sample
 from ablations.study.training_log import TrainingLog
 
 Json = dict[str, Any]
-Job = tuple[str, str, int]
-Logs = Mapping[Job, TrainingLog]
+Logs = Mapping[JobKey, TrainingLog]
 
 HEADLINES = {
     "better": "{treatment} is better than {baseline}",
@@ -261,7 +260,7 @@ def tasks_not_run(study: Study, why: Mapping[str, str]) -> list[Row]:
     return rows + [{"task": task, **blank, "reason": why[task]} for task in rest]
 
 
-def _declared_jobs(study: Study) -> list[Job]:
+def _declared_jobs(study: Study) -> list[JobKey]:
     return [*study.runs, *study.failed, *study.unfinished, *study.missing]
 
 

@@ -12,7 +12,6 @@ from ablations.results import Run, Study
 from ablations.rows import Row
 
 Json = dict[str, Any]
-Job = tuple[str, str, int]
 
 CO2E_KG_PER_KWH = 0.445
 """World average of 2024: IEA, Electricity 2025, "Emissions", for runs whose provenance does not say
@@ -71,19 +70,19 @@ def provenance(study: Study) -> Json:
     shared: Json = {}
     by_arm: dict[str, Json] = {}
     runs = {
-        job: {"arm": arm_name(job), "seed": job[2], "config_hash": run.result.config_hash}
+        job: {"arm": job.arm_name, "seed": job.seed, "config_hash": run.result.config_hash}
         for job, run in study.runs.items()
     }
     for key in dict.fromkeys(key for about in told.values() for key in about):
         values = {job: about.get(key) for job, about in told.items()}
         arms: dict[str, set[str]] = {}
         for job, value in values.items():
-            arms.setdefault(arm_name(job), set()).add(json.dumps(value, sort_keys=True))
+            arms.setdefault(job.arm_name, set()).add(json.dumps(value, sort_keys=True))
         if len(set.union(*arms.values())) == 1:
             shared[key] = _clip(next(iter(values.values())))
         elif all(len(found) == 1 for found in arms.values()):
             for job, value in values.items():
-                by_arm.setdefault(arm_name(job), {})[key] = _clip(value)
+                by_arm.setdefault(job.arm_name, {})[key] = _clip(value)
         else:
             for job, value in values.items():
                 runs[job][key] = _clip(value)
@@ -133,11 +132,6 @@ def _rule(about: Mapping[str, Any]) -> str:
     definition = about.get("definition", {})
     rest = [f"{key} {value}" for key, value in definition.items() if key != "rule"]
     return ", ".join([str(definition.get("rule", about["name"])), *rest])
-
-
-def arm_name(job: Job) -> str:
-    """An arm and its variant, as its folder is called."""
-    return f"{job[0]}@{job[1]}" if job[1] else job[0]
 
 
 def _clip(value: Any) -> Any:

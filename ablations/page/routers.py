@@ -6,11 +6,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from ablations.page.curves import POINTS
-from ablations.results import FloatArray
+from ablations.results import FloatArray, JobKey
 from ablations.rows import Row
 from ablations.study.training_log import Routers, TrainingLog, last_lines, smooth
 
-Logs = Mapping[tuple[str, str, int], TrainingLog]
+Logs = Mapping[JobKey, TrainingLog]
 
 
 def expert_load(logs: Logs) -> list[Row]:

@@ -4,9 +4,8 @@ import sys
 
 from ablations import compare
 from ablations.report import write_report
-from ablations.results import FAILURE, job_folder
+from ablations.results import FAILURE
 from ablations.stats.comparison import compare as compare_study
-from ablations.study.jobs import name_of
 from ablations.study.reading import read_study
 from pipeline import storage
 
@@ -20,10 +19,10 @@ def close_study(folder: str) -> bool:
     study = read_study(folder)
     declared = study.declared
     for key, error in study.failed.items():
-        record = storage.join(job_folder(folder, *key), FAILURE)
-        print(f"FAILED {name_of(*key)}: {error} (traceback in {record})", file=sys.stderr)
+        record = storage.join(key.folder(folder), FAILURE)
+        print(f"FAILED {key.name}: {error} (traceback in {record})", file=sys.stderr)
     for key in [*study.unfinished, *study.missing]:
-        print(f"NOT RUN {name_of(*key)}", file=sys.stderr)
+        print(f"NOT RUN {key.name}", file=sys.stderr)
     print(f"\nPage: {write_report(folder)}")
     if not study.runs:
         print("no job is complete: there is nothing to compare", file=sys.stderr)

@@ -41,8 +41,8 @@ from pipeline import storage
 ROOT = os.path.dirname(CONFIG_DIR)
 
 SCORING_FLOPS = 10.0
-"""For each byte of text that the classifier scored: hashing and looking up two n-grams a word,
-rounded up. A filtered arm pays for the whole pool, whatever it kept."""
+"""The cost of each byte of text that the classifier scored: hashing and looking up two n-grams a
+word, rounded up. A filtered arm pays for the whole pool, whatever it kept."""
 
 IDENTITY = "identity.json"
 
@@ -83,7 +83,7 @@ def execute(job: Job, threads: int) -> None:
             print(f"{job.name}: {report} bits per byte, {time.monotonic() - begun:.0f} s")
     except Exception as error:
         log = error.log if isinstance(error, JobFailedError) else traceback.format_exc()
-        results.write_failure(job.config.output, *job.key, str(error), log)
+        results.write_failure(job.config.output, job.key, str(error), log)
         print(f"{job.name} FAILED: {error}", file=sys.stderr)
 
 

@@ -17,7 +17,7 @@ from model.outcome import HELDOUT_SCHEMA
 KEYS = pa.schema([HELDOUT_SCHEMA.field("source"), HELDOUT_SCHEMA.field("document")])
 
 JUNK_SHARE = 0.2
-"""Of the held-out documents of a filtered source, those of lowest score that are called junk."""
+"""The part of a filtered source's held-out documents, of lowest score, that is called junk."""
 
 
 def heldout_groups(corpus: Corpus) -> dict[str, list[str]]:
@@ -33,7 +33,7 @@ def heldout_groups(corpus: Corpus) -> dict[str, list[str]]:
 
 def heldout_sources(corpus: Corpus) -> list[str]:
     """The sources of which something is held out."""
-    there = np.unique(corpus.source_index[corpus.held_out & corpus.reached])
+    there = np.unique(corpus.source_index[corpus.evaluated])
     return [corpus.sources[index] for index in there]
 
 
@@ -56,7 +56,7 @@ def with_junk(heldout: pa.Table, corpus: Corpus) -> pa.Table:
     tables = [heldout]
     for source in filtered_sources(corpus):
         ours = corpus.source_index == corpus.sources.index(source)
-        held = ours & corpus.held_out & corpus.reached
+        held = ours & corpus.evaluated
         if held.any():
             junk = corpus.ids(np.flatnonzero(arms.lowest(corpus, held, JUNK_SHARE)))
             rows = heldout.filter(

@@ -18,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, flag_override
 
-from ablations.results import Declaration, Primary, job_folder
+from ablations.results import Declaration, JobKey, Primary
 from ablations.study.config import AblationConfig, DataRule
 from model import command_line
 from model.corpus import Corpus
@@ -36,24 +36,19 @@ class Job:
     model: str
 
     @property
-    def key(self) -> tuple[str, str, int]:
+    def key(self) -> JobKey:
         """Arm, variant and seed."""
-        return self.config.arm, self.config.variant, self.config.seed
+        return JobKey(self.config.arm, self.config.variant, self.config.seed)
 
     @property
     def name(self) -> str:
-        """For people."""
-        return name_of(*self.key)
+        """What people call it."""
+        return self.key.name
 
     @property
     def folder(self) -> str:
         """Where its files go."""
-        return job_folder(self.config.output, *self.key)
-
-
-def name_of(arm: str, variant: str, seed: int) -> str:
-    """What people call a job."""
-    return f"{arm}@{variant} seed {seed}" if variant else f"{arm} seed {seed}"
+        return self.key.folder(self.config.output)
 
 
 def job_of(config: DictConfig) -> Job:
@@ -232,7 +227,7 @@ def _flatten(value: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, 
 
 
 def _refuse_namesakes(jobs: Sequence[Job]) -> None:
-    seen: set[tuple[str, str, int]] = set()
+    seen: set[JobKey] = set()
     for job in jobs:
         if job.key in seen:
             raise ValueError(

@@ -28,11 +28,11 @@ from ablations.results import (
     TASKS_FILE,
     Curve,
     Declaration,
+    JobKey,
     Primary,
     Result,
     Run,
     Study,
-    job_folder,
 )
 from ablations.tasks.task import FEW, shots_of
 from model.outcome import HELDOUT, HELDOUT_SCHEMA, bits_per_byte
@@ -47,14 +47,14 @@ def read_study(path: str) -> Study:
             evaluated on different documents or items. The message names the file or job.
     """
     declared = read_declaration(path)
-    runs: dict[tuple[str, str, int], Run] = {}
-    failed: dict[tuple[str, str, int], str] = {}
+    runs: dict[JobKey, Run] = {}
+    failed: dict[JobKey, str] = {}
     unfinished, missing = [], []
     for arm in declared.arms:
         for variant in declared.variants:
             for seed in declared.seeds:
-                job = (arm, variant, seed)
-                folder = job_folder(path, *job)
+                job = JobKey(arm, variant, seed)
+                folder = job.folder(path)
                 if storage.exists(storage.join(folder, RESULT)):
                     runs[job] = _read_run(folder, job)
                 elif storage.exists(storage.join(folder, FAILURE)):
@@ -92,11 +92,11 @@ def read_declaration(path: str) -> Declaration:
     return declared
 
 
-def _read_run(folder: str, job: tuple[str, str, int]) -> Run:
+def _read_run(folder: str, job: JobKey) -> Run:
     path = storage.join(folder, RESULT)
     result: Result = _build(Result, _read_json(path), path, versioned=True)
-    if (result.arm, result.variant, result.seed) != job:
-        raise ValueError(f"{path} is of {result.arm}@{result.variant} seed {result.seed}: moved?")
+    if result.key != job:
+        raise ValueError(f"{path} is of {result.key.name}: moved?")
     heldout = _read_table(storage.join(folder, HELDOUT), HELDOUT_SCHEMA, ["source", "document"])
     measured = bits_per_byte(heldout)
     if measured.keys() != result.heldout.keys() or any(
@@ -189,21 +189,21 @@ def _build(kind: Any, value: Mapping[str, Any], where: str, versioned: bool = Fa
         raise ValueError(f"{where}: {error}") from None
 
 
-def _check_configs(runs: Mapping[tuple[str, str, int], Run]) -> None:
-    first: dict[tuple[str, str], tuple[int, str]] = {}
-    for (arm, variant, seed), run in runs.items():
-        other, wanted = first.setdefault((arm, variant), (seed, run.result.config_hash))
+def _check_configs(runs: Mapping[JobKey, Run]) -> None:
+    first: dict[str, tuple[int, str]] = {}
+    for job, run in runs.items():
+        other, wanted = first.setdefault(job.arm_name, (job.seed, run.result.config_hash))
         if run.result.config_hash != wanted:
             raise ValueError(
-                f"seeds {other} and {seed} of {arm}{'@' * bool(variant)}{variant} were run with"
+                f"seeds {other} and {job.seed} of {job.arm_name} were run with"
                 " different configs: run the arm again, or move the old seeds away"
             )
 
 
-def _check_same_items(path: str, runs: Mapping[tuple[str, str, int], Run]) -> None:
+def _check_same_items(path: str, runs: Mapping[JobKey, Run]) -> None:
     reference: tuple[str, Run] | None = None
     for job, run in runs.items():
-        folder = job_folder(path, *job)
+        folder = job.folder(path)
         if reference is None:
             reference = folder, run
         for name, table, other, keys in (
@@ -222,9 +222,7 @@ def _check_same_items(path: str, runs: Mapping[tuple[str, str, int], Run]) -> No
                 )
 
 
-def _check_shots(
-    path: str, declared: Declaration, runs: Mapping[tuple[str, str, int], Run]
-) -> None:
+def _check_shots(path: str, declared: Declaration, runs: Mapping[JobKey, Run]) -> None:
     """Whether each answer falls into a declared column, so that none is left out of a page."""
     for job, run in runs.items():
         for task, _, shots in run.scores:
@@ -233,6 +231,6 @@ def _check_shots(
                 FEW in declared.shots and shots_of(task, FEW) == shots
             ):
                 raise ValueError(
-                    f"{job_folder(path, *job)} has answers of {task} with {shots} shots, which is"
+                    f"{job.folder(path)} has answers of {task} with {shots} shots, which is"
                     f" none of the columns {list(declared.shots)} in study.yaml: add it to shots"
                 )

@@ -32,7 +32,7 @@ class Speed:
     memory: float
 
     def seconds(self, steps: int, evaluated_bytes: float) -> float:
-        """Of a whole job."""
+        """What a whole job takes."""
         return self.start + steps * self.step + evaluated_bytes * self.evaluated_byte
 
 
@@ -61,7 +61,7 @@ def measure(training: Mapping[str, Any], corpus: Corpus, slots: int, threads: in
 
 def heldout_bytes(corpus: Corpus, limit: int | None) -> float:
     """Bytes of one evaluation, with at most so many of each source."""
-    held = corpus.held_out & corpus.reached
+    held = corpus.evaluated
     total = 0.0
     for index in range(len(corpus.sources)):
         of_source = float(corpus.bytes[held & (corpus.source_index == index)].sum())

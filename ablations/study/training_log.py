@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ablations.results import CURVE, FloatArray, job_folder
+from ablations.results import CURVE, FloatArray, JobKey
 from pipeline import storage
 
 LAST = 0.25
@@ -44,9 +44,9 @@ class TrainingLog:
     routers: Routers | None
 
 
-def read_log(study: str, job: tuple[str, str, int]) -> TrainingLog | None:
+def read_log(study: str, job: JobKey) -> TrainingLog | None:
     """The log of a complete job that :mod:`ablations.study.reading` took; None without one."""
-    path = storage.join(job_folder(study, *job), CURVE)
+    path = storage.join(job.folder(study), CURVE)
     if not storage.exists(path):
         return None
     rows = [json.loads(line) for line in storage.read_bytes(path).splitlines()]
@@ -66,7 +66,7 @@ def thin(values: FloatArray, points: int) -> npt.NDArray[np.int64]:
 
 
 def smooth(tokens: FloatArray, loss: FloatArray, points: int) -> tuple[FloatArray, FloatArray]:
-    """At most ``points`` means of neighbours, each at the last of its tokens."""
+    """Means of neighbours, at most ``points`` of them, each at the last of its tokens."""
     if not len(tokens):
         return tokens, loss
     edges = np.linspace(0, len(tokens), min(points, len(tokens)) + 1).round().astype(int)
