@@ -10,14 +10,13 @@ the largest process. MB are of uncompressed text.
 """
 
 import argparse
-import dataclasses
 import os
 import platform
 import shutil
 import sys
 from pathlib import Path
 
-from throughput import ROOT, measure, prepare, winnow, write_corpus
+from throughput import ROOT, classifier, measure, pipeline, write_corpus
 
 FILE_BYTES = 50_000_000
 
@@ -31,7 +30,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--work", type=Path, default=ROOT / "cache" / "benchmark")
     flags = parser.parse_args()
-    setup = prepare(flags.work, min(flags.megabytes), Path("not needed"), 1)
+    scorer = classifier(flags.work, "hashed_linear")
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores")
     print(f"`{' '.join(['python', *sys.argv])}`\n")
     print(
@@ -47,8 +46,7 @@ def main() -> None:
         text, documents = map(int, (corpus / "size.txt").read_text().split())
         for workers in flags.workers:
             shutil.rmtree(output, ignore_errors=True)
-            run = dataclasses.replace(setup, corpus=corpus, workers=workers)
-            one = measure(winnow(run, output), workers)
+            one = measure(pipeline(corpus, scorer, workers, output), workers)
             shards = [path.stat().st_size for path in (output / "shards").iterdir()]
             statistics = sum(path.stat().st_size for path in (output / "statistics").iterdir())
             print(

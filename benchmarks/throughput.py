@@ -92,14 +92,23 @@ def main() -> None:
 
 def prepare(work: Path, megabytes: int, peers: Path, workers: int) -> Setup:
     """Corpus, classifier and fastText model, made unless they are there."""
-    text = real_text()
-    train = [sys.executable, str(ROOT / "quality_classifier" / "train.py")]
-    train += [f"positive=[{text}/train/curated.jsonl.gz]", f"negative=[{text}/train/web.warc.gz]"]
-    for kind, more in (("hashed_linear", []), ("fasttext", FASTTEXT)):
-        if not (work / kind).exists():
-            subprocess.run([*train, f"kind={kind}", f"output={work / kind}", *more], check=True)
+    hashed_linear, fasttext = (
+        classifier(work, "hashed_linear"),
+        classifier(work, "fasttext", *FASTTEXT),
+    )
     corpus = write_corpus(work / f"corpus_{megabytes}", megabytes * 10**6, FILES)
-    return Setup(corpus, work / "hashed_linear", work / "fasttext" / "model.bin", peers, workers)
+    return Setup(corpus, hashed_linear, fasttext / "model.bin", peers, workers)
+
+
+def classifier(work: Path, kind: str, *settings: str) -> Path:
+    """A classifier of real text, trained unless it is there."""
+    text, output = real_text(), work / kind
+    if not output.exists():
+        train = [sys.executable, str(ROOT / "quality_classifier" / "train.py"), f"kind={kind}"]
+        train += [f"positive=[{text}/train/curated.jsonl.gz]"]
+        train += [f"negative=[{text}/train/web.warc.gz]", f"output={output}", *settings]
+        subprocess.run(train, check=True)
+    return output
 
 
 FASTTEXT = ["fasttext.dim=100", "fasttext.buckets=2000000", "fasttext.word_ngrams=2"]
@@ -164,10 +173,14 @@ def _write_file(corpus: Path, file: int, size: int) -> tuple[int, int]:
 
 def winnow(setup: Setup, output: Path) -> list[str]:
     """Winnow's command line."""
+    return pipeline(setup.corpus, setup.classifier, setup.workers, output)
+
+
+def pipeline(corpus: Path, classifier: Path, workers: int, output: Path) -> list[str]:
+    """The command line of ``pipeline/run.py``."""
     command = [sys.executable, str(ROOT / "pipeline" / "run.py"), "--filter", "web"]
-    command += ["--source", f"web={setup.corpus}/*.jsonl.gz", "--output", str(output)]
-    command += ["--classifier", str(setup.classifier)]
-    return [*command, "--direct_num_workers", str(setup.workers)]
+    command += ["--source", f"web={corpus}/*.jsonl.gz", "--output", str(output)]
+    return [*command, "--classifier", str(classifier), "--direct_num_workers", str(workers)]
 
 
 def datatrove(setup: Setup, output: Path) -> list[str]:
