@@ -26,7 +26,6 @@ class Trained:
     model: GLaM
     codec: TextCodec
     sequence_length: int
-    tokenizer_path: str
 
 
 def load(path: str, device: torch.device, dtype: torch.dtype) -> Trained:
@@ -65,7 +64,7 @@ def load(path: str, device: torch.device, dtype: torch.dtype) -> Trained:
     if not os.path.exists(tokenizer_path):
         raise ValueError(f"{folder} has no {corpus.TOKENIZER}: copy that of the corpus there")
     codec = tokenizer.load(tokenizer_path, boundary)
-    return Trained(model.to(device).eval(), codec, length, tokenizer_path)
+    return Trained(model.to(device).eval(), codec, length)
 
 
 def _build(config: Mapping[str, Any], dtype: torch.dtype) -> GLaM:
