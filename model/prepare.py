@@ -159,7 +159,11 @@ def sample_texts(source: Scored, held_out: float, sample_bytes: int) -> Iterator
             place = scored.hash_position(batch)
             chosen = scored.reached_decision(batch) & (place >= held_out)
             chosen &= place < held_out + (1 - held_out) * share
-            yield from batch[scored.TEXT].take(np.flatnonzero(chosen)).to_pylist()
+            try:
+                yield from batch[scored.TEXT].take(np.flatnonzero(chosen)).to_pylist()
+            except UnicodeDecodeError:
+                shard.check()
+                raise
 
 
 def _encode(config: PrepareConfig, source: Scored, codec: TextCodec) -> list[dict[str, Any]]:

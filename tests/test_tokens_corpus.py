@@ -143,6 +143,20 @@ def test_other_settings_are_refused(folders, change):
         prepare(settings(*folders, **change))
 
 
+def test_a_shard_whose_text_is_no_text_is_named(folders, tmp_path):
+    """Where the tokenizer is trained, before shards are held against their checksums."""
+    source, _ = folders
+    shard = sorted((source / "shards").iterdir())[0]
+    content = bytearray(shard.read_bytes())
+    position = content.find(b"winnow")
+    while position >= 0:
+        content[position] = 0xBC
+        position = content.find(b"winnow")
+    shard.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{shard} is missing or has changed since"):
+        prepare(settings(source, tmp_path / "new"))
+
+
 def test_a_changed_scored_folder_is_refused(folders, tmp_path):
     source, output = folders
     shard = next((source / "shards").iterdir())
