@@ -129,6 +129,14 @@ def test_the_optimizer_is_the_paper_s_unless_another_is_named():
     assert rates == pytest.approx({1: 0.01, 100: 0.01, 10_000: 0.01, 40_000: 0.005, 250_000: 0.002})
 
 
+def test_a_multiplier_scales_the_paper_s_schedule_at_every_step():
+    # A constant rate would pass the test above, for Adafactor's own bound is 1 / sqrt(step).
+    config = OmegaConf.to_object(composed("optimizer.multiplier=0.5").optimizer)
+    assert config.schedule == "inverse_sqrt"
+    rates = {t: learning_rate(config, t, 600_000) for t in (100, 10_000, 40_000)}
+    assert rates == pytest.approx({100: 0.005, 10_000: 0.005, 40_000: 0.0025})
+
+
 def test_adamw_warms_up_and_falls_by_a_cosine_to_a_tenth():
     config = OmegaConf.to_object(composed("optimizer=adamw").optimizer)
     assert (config.name, config.betas, config.epsilon) == ("adamw", [0.9, 0.95], 1e-8)
