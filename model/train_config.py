@@ -5,6 +5,7 @@ otherwise; those of the model are in :mod:`model.config`.
 """
 
 import importlib.util
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -195,6 +196,15 @@ class TrainConfig:
         if self.optimizer.schedule != Schedule.cosine:
             del whole["train"]["tokens"]
         return dict(whole)
+
+
+def flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested mappings as one, with keys such as ``train.batch_rows``."""
+    for key, item in value.items():
+        if isinstance(item, Mapping):
+            yield from flatten(item, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", item
 
 
 store = ConfigStore.instance()

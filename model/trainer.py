@@ -9,7 +9,6 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +35,7 @@ from model.heldout import HeldOut
 from model.metrics_log import TENSORBOARD, WANDB
 from model.outcome import Outcome
 from model.stream import Batch, TokenStream
-from model.train_config import TrainConfig
+from model.train_config import TrainConfig, flatten
 from model.weight import copies
 
 
@@ -162,7 +161,7 @@ class Trainer:
     def identity(self) -> dict[str, Any]:
         """What a run must have in common with its checkpoints, flat."""
         identity = {**self.config.identity(), "precision": str(self.dtype).removeprefix("torch.")}
-        return dict(_flatten(identity))
+        return dict(flatten(identity))
 
     def step(self) -> dict[str, Any]:
         """Read one batch and learn from it, unless its gradient is not finite; its row."""
@@ -382,12 +381,3 @@ def to_host(values: dict[str, Tensor]) -> dict[str, Any]:
         name: part.view(value.shape).tolist()
         for (name, value), part in zip(values.items(), parts, strict=True)
     }
-
-
-def _flatten(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested mappings as one, with keys such as ``train.batch_rows``."""
-    for key, item in value.items():
-        if isinstance(item, dict):
-            yield from _flatten(item, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", item

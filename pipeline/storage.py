@@ -172,7 +172,7 @@ def remove_temporary(folder: str) -> None:
     if scheme(folder) is not None:
         _objects().remove_unfinished(folder)
         return
-    for path in glob.glob(os.path.join(folder, "**", f"{TEMPORARY}*"), recursive=True):
+    for path in glob.glob(os.path.join(glob.escape(folder), "**", f"{TEMPORARY}*"), recursive=True):
         os.remove(path)
 
 

@@ -34,8 +34,10 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
 
 
 def test_what_a_killed_writer_left_is_removed(tmp_path):
+    folder = tmp_path / "a [run]"
+
     def die():
-        with storage.open_output(str(tmp_path / "shards" / "file")) as file:
+        with storage.open_output(str(folder / "shards" / "file")) as file:
             file.write(b"half")
             file.flush()
             os._exit(9)
@@ -43,9 +45,9 @@ def test_what_a_killed_writer_left_is_removed(tmp_path):
     child = multiprocessing.get_context("fork").Process(target=die)
     child.start()
     child.join()
-    assert len(os.listdir(tmp_path / "shards")) == 1
-    storage.remove_temporary(str(tmp_path))
-    assert os.listdir(tmp_path / "shards") == []
+    assert len(os.listdir(folder / "shards")) == 1
+    storage.remove_temporary(str(folder))
+    assert os.listdir(folder / "shards") == []
 
 
 def test_two_runs_cannot_hold_one_folder(tmp_path):

@@ -7,7 +7,7 @@ by Hydra's own code, so that all configs are checked, planned and declared befor
 import dataclasses
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from ablations.study.config import AblationConfig, DataRule
 from model import command_line
 from model.corpus import Corpus
 from model.stream import TokenStream
-from model.train_config import DataConfig, TrainConfig
+from model.train_config import DataConfig, TrainConfig, flatten
 
 SEED = "seed="
 
@@ -196,7 +196,7 @@ def identity(job: Job, training: Mapping[str, Any], corpus: Corpus) -> dict[str,
     kept["evaluate"] = training["evaluate"]
     tasks: Any = OmegaConf.to_container(OmegaConf.structured(job.config.tasks))
     kept["tasks"] = {k: v for k, v in tasks.items() if k not in ("local", "cache")}
-    return dict(_flatten(kept))
+    return dict(flatten(kept))
 
 
 def uses_scores(job: Job) -> bool:
@@ -216,14 +216,6 @@ def slots_of(config: AblationConfig) -> int:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-
-
-def _flatten(value: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, item in value.items():
-        if isinstance(item, Mapping):
-            yield from _flatten(item, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", item
 
 
 def _refuse_namesakes(jobs: Sequence[Job]) -> None:
