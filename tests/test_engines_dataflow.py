@@ -90,9 +90,10 @@ def submit(dataflow, *flags):
 def submitted(dataflow):
     """A run from the command line to its end: what it printed, its job and its graph."""
     machines = ["--machine_type=n2-standard-8", "--max_num_workers=40"]
+    before = set(dataflow.jobs)  # of other tests
     done = submit(dataflow, f"--output={BUCKET}/scored", "--alpha=2", *machines)
     assert done.returncode == 0, done.stderr
-    (job,) = dataflow.jobs.values()
+    (job,) = (job for name, job in dataflow.jobs.items() if name not in before)
     return done.stdout, job, pipeline_of(job)
 
 
