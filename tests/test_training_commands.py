@@ -35,6 +35,25 @@ def test_settings_that_are_unknown_missing_or_impossible(change, said):
         command_line.checked(composed(*GIVEN, change))
 
 
+@pytest.mark.parametrize(
+    ("command", "settings"),
+    [
+        ("model/train.py", "train.yaml"),
+        ("model/generate.py", "generate.yaml"),
+        ("ablations/run.py", "ablation.yaml"),
+    ],
+)
+def test_help_says_what_the_command_does_and_where_settings_are_explained(command, settings):
+    said = subprocess.run(
+        [sys.executable, command, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert said.startswith(f"python {command} SETTING=VALUE")
+    (path,) = re.findall(r"conf/\w+\.yaml(?= say)", said)
+    assert path == f"conf/{settings}"
+    assert (ROOT / path).exists()
+    assert "classifier" not in said  # the groups of other commands
+
+
 def test_a_mixture_names_its_own_keys():
     checked = command_line.checked(composed(*GIVEN, "+data.mixture={web: 1, any: 2}"))
     assert checked.data.mixture == {"web": 1.0, "any": 2.0}
