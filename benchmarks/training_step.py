@@ -65,8 +65,8 @@ PARTS = {
 
 DEFAULT_ALLOCATOR = "default allocator"
 OUR_ALLOCATOR = "our allocator"
-WARM_UP = 2
-"""Steps before the first that counts."""
+WARM_UP = 10
+"""Steps before the first that counts: oneDNN compiles a kernel for each new size of a product."""
 
 
 @dataclass

@@ -73,7 +73,7 @@ class Arm:
 
     @property
     def fingerprint(self) -> str:
-        """Of the corpus and the chosen documents."""
+        """What names the corpus and the chosen documents."""
         return self.about["fingerprint"]
 
 
@@ -245,7 +245,7 @@ class Corpus:
         return np.concatenate([_offsets(batch)[:-1] for batch in self._batches])
 
     def _spans(self, documents: Any) -> list[tuple[int, int, int]]:
-        """For each document its batch, and the start and end of its tokens there."""
+        """The batch of each document, and the start and end of its tokens there."""
         chunk = np.searchsorted(self._first_row, documents, side="right") - 1
         start = self._starts[documents]
         end = start + self.lengths[documents]

@@ -59,7 +59,7 @@ class Measured:
 
     @property
     def bits_per_byte(self) -> float:
-        """Of all documents together."""
+        """The bits per byte of all documents together."""
         return float(self.bits.sum() / self.bytes.sum())
 
 

@@ -77,7 +77,7 @@ def repeats(bucket: Iterable[Keys]) -> Iterator[tuple[Keys, npt.NDArray[np.int64
 
 
 def _parts(hashes: npt.NDArray[Any], buckets: int) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
-    """For each bucket that any of n hashes falls into, the places of those that do."""
+    """The places of those of n hashes that fall into a bucket, for each bucket that has some."""
     octets = np.ascontiguousarray(hashes).view(np.uint8).reshape(len(hashes), hashes.itemsize)
     bucket = (octets[:, -1].astype(np.int64) * 256 + octets[:, -2]) % buckets
     order = np.argsort(bucket, kind="stable")

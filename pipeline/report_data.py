@@ -217,7 +217,7 @@ def _insert_own_stop(
 def _largest_domains(
     sources: Sequence[str], domains: Iterable[pa.Table]
 ) -> dict[str, tuple[list[Any], Json | None]]:
-    """Of each source the largest domains, and the sum of its others.
+    """The largest domains of each source, and the sum of its others.
 
     A domain is ``[name, documents, bytes, kept documents, kept bytes]``.
     """

@@ -65,7 +65,7 @@ def parse_response(message: bytes, max_bytes: int) -> Response:
 
 
 def _headers(lines: bytes) -> dict[str, str]:
-    """Of a repeated header the last; latin-1 leaves no byte undecodable."""
+    """The headers, the last of a repeated one; latin-1 leaves no byte undecodable."""
     pairs = (line.partition(":") for line in lines.decode("latin-1").split("\n"))
     return {name.strip().lower(): value.strip() for name, _, value in pairs}
 
