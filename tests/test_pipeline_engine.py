@@ -83,6 +83,7 @@ def slow():
         progress.beat()
 
 def main(flags):
+    print("begun", flush=True)
     build = lambda pipeline: pipeline | beam.Create([0]) | beam.Map(lambda _: {work})
     engine.run(engine.options(flags), build, progress.Watch(None, 0, 0.1))
 
@@ -92,7 +93,7 @@ engine.exit_clearly(main)
 
 def start(work):
     command = [sys.executable, "-c", COMMAND.format(work=work), "--direct_num_workers=2"]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +112,8 @@ def test_a_thread_that_hangs_ends_the_run(library, message):
 
 def test_a_run_that_is_suspended_goes_on_however_long_it_was():
     with start("slow()") as process:
-        time.sleep(3)
+        assert process.stdout.readline() == "begun\n"
+        time.sleep(1)
         process.send_signal(signal.SIGTSTP)
         time.sleep(14)  # more than twice as long as nothing may move
         assert os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOHANG)
