@@ -101,7 +101,7 @@ MIXED = st.text(
 ASCII = st.text(st.characters(max_codepoint=127), max_size=80)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(texts=st.lists(ANYTHING | MIXED | ASCII, max_size=5), bigrams=st.booleans())
 @example(texts=["", "\0", " ", "a", "abcdefgh", "abcdefghi", "abcdefg é", "ABCDEFG"], bigrams=True)
 @example(texts=["a" * 64, "\u00ad" * 9, "a\u00adb", "é" * 9, "don’t stop", "x\u0301"], bigrams=True)
@@ -110,7 +110,7 @@ def test_features_equal_the_reference(texts: list[str], bigrams: bool) -> None:
     assert_same(hashed_features(pa.array(texts, pa.string()), config), reference(texts, config))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(texts=st.lists(ANYTHING | MIXED | ASCII, max_size=5), seed=st.integers(0, 1000))
 @example(texts=["one two three " * 30, "a " * 32, "a " * 33, "one é, " * 500], seed=0)
 def test_margins_equal_features_times_weights(texts: list[str], seed: int) -> None:
@@ -189,7 +189,7 @@ def test_slices_and_chunks(kind: pa.DataType, monkeypatch: pytest.MonkeyPatch) -
     assert hashed_features(pa.array([], kind), SMALL).shape == (0, SMALL.buckets)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(octets=st.binary(max_size=40))
 def test_a_document_that_is_not_utf8_is_read_within_its_bounds(octets: bytes) -> None:
     """Such an array breaks Arrow's contract; the neighbour's bytes must not matter even so."""

@@ -158,7 +158,7 @@ def plain_squad(answer, prediction):
     return exact, 2 * precision * recall / (precision + recall)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(WORDS, st.lists(WORDS, min_size=1, max_size=3))
 def test_squad_against_its_own_script(prediction, accepted):
     found = answers.squad(prediction, [[text] for text in accepted])
@@ -204,7 +204,7 @@ DROP_WORDS = st.lists(
 ).map(" ".join)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(DROP_WORDS, st.lists(DROP_WORDS.filter(bool), min_size=1, max_size=1))
 def test_drop_against_the_harness(prediction, accepted):
     spec = importlib.util.find_spec("lm_eval")

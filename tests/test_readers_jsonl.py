@@ -181,7 +181,7 @@ def digits():
     sys.set_int_max_str_digits(before)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(files(), st.lists(st.integers(0, 10**6), max_size=4), st.sampled_from([1, 40, 1 << 22]))
 @example(b'{"text": "\\ud83d\\ud83d\\ude00"}', [], 1)
 @example(b'{"te\\u0078t": "a", "text": "b\\u0000"}\r\n\r\n \n{"text":"c"}', [], 1)
@@ -193,21 +193,21 @@ def test_reads_what_json_reads(data, places, block_bytes):
         assert read(cut(data, places)) == reference(data)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.lists(st.sampled_from(MORSELS) | st.binary(max_size=3), max_size=30))
 def test_reads_what_json_reads_in_a_string(morsels):
     data = b'{"text":"' + b"".join(morsels) + b'"}'
     assert read([data]) == reference(data)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.lists(st.sampled_from(list("0123456789.eE+-")), max_size=8))
 def test_reads_numbers_as_json_does(characters):
     data = b'{"text":"a","n":' + "".join(characters).encode() + b"}"
     assert read([data]) == reference(data)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.binary(max_size=8), st.integers(0, 70))
 def test_utf8_at_every_place_of_a_vector(octets, before):
     data = b'{"text":"' + b"x" * before + octets.replace(b"\n", b"") + b'"}'

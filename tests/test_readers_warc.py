@@ -309,7 +309,7 @@ def test_bad_chunks(body):
         parse_response(http(body, Transfer_Encoding="chunked"), MAX_BYTES)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.binary(max_size=80), st.sampled_from(["gzip", "deflate", "br", "zstd", "chunked"]))
 def test_any_message_ends(tail, encoding):
     for message in (tail, b"HTTP/1.1 200" + tail, http(tail, Content_Encoding=encoding)):
@@ -454,7 +454,7 @@ ODD_HEADERS = [
     st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.binary(max_size=3)), max_size=3),
     st.integers(1, 200),
 )
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=120)
 def test_the_kernel_and_the_plain_reader_agree(documents, changes, piece):
     """Whatever the headers, line ends and damage: the same documents, the same reports."""
     data = bytearray()

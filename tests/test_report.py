@@ -209,7 +209,7 @@ json_values = st.recursive(
 
 
 @given(json_values)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_embedded_json_is_the_value_and_no_markup(value):
     text = embed_json(value)
     assert json.loads(text) == value

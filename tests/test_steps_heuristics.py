@@ -58,7 +58,7 @@ def every(texts):
 
     def decorate(test):
         strategy = st.lists(odd_texts, max_size=4) | documents
-        return settings(max_examples=250, deadline=None)(example(EDGES)(given(strategy)(test)))
+        return settings(max_examples=120, deadline=None)(example(EDGES)(given(strategy)(test)))
 
     return decorate(texts)
 

@@ -111,7 +111,7 @@ urls = st.one_of(
 
 
 @given(st.lists(urls, max_size=8), st.lists(st.sampled_from(HOSTS), max_size=3))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_hosts_are_blocked_with_everything_below_them(values, domains):
     names = {domain.lower().strip(".").removeprefix("www.") for domain in domains}
 
@@ -161,7 +161,7 @@ spaced = st.lists(
 
 
 @given(st.lists(spaced, min_size=1, max_size=4), st.lists(spaced | st.text(), max_size=5))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_every_shared_n_gram_is_found_and_no_other(evaluation, texts):
     for n in (1, 2, 4):
         known = set().union(*(n_grams(text, n) for text in evaluation))

@@ -39,7 +39,6 @@ def test_settings_that_are_unknown_missing_or_impossible(change, said):
     ("command", "settings"),
     [
         ("model/train.py", "train.yaml"),
-        ("model/generate.py", "generate.yaml"),
         ("ablations/run.py", "ablation.yaml"),
     ],
 )
