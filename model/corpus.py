@@ -164,6 +164,11 @@ class Corpus:
         return self.reached & self.held_out
 
     @property
+    def evaluated_sources(self) -> list[str]:
+        """The sources of which there is something to evaluate on."""
+        return [self.sources[i] for i in np.unique(self.source_index[self.evaluated])]
+
+    @property
     def pool(self) -> BoolArray:
         """The raw pool that arms choose from, reached and not held out: bool [documents]."""
         return self.reached & ~self.held_out

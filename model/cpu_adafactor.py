@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model import cpu_kernels
 from model.cpu_kernels import Array, compiled, in_threads
 from model.cpu_numbers import ZERO
 
@@ -24,7 +25,7 @@ def squares(parameter: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, float]:
     of_rows, of_parameter = torch.empty(2, matrices * rows)
     of_columns = torch.zeros(matrices, parts, columns)
     in_threads(
-        _squares, matrices * parts, _matrix(parameter), _matrix(grad), rows,
+        _squares, matrices * parts, cpu_kernels.rows(parameter), cpu_kernels.rows(grad), rows,
         of_rows.numpy(), of_columns.view(-1, columns).numpy(), of_parameter.numpy(),
     )  # fmt: skip
     return (
@@ -73,8 +74,8 @@ def update_square(grad: Tensor, row: Tensor, column: Tensor, most: float) -> flo
     """
     of_rows = torch.empty(row.numel())
     in_threads(
-        _update_square, len(of_rows), _matrix(grad), row.view(-1).numpy(),
-        _matrix(column), np.float32(most), of_rows.numpy(),
+        _update_square, len(of_rows), cpu_kernels.rows(grad), row.view(-1).numpy(),
+        cpu_kernels.rows(column), np.float32(most), of_rows.numpy(),
     )  # fmt: skip
     return float(of_rows.sum(dtype=torch.float64))
 
@@ -99,8 +100,8 @@ def update_(
 ) -> None:
     """Takes from the weight ``rate`` times the update; arguments as of :func:`update_square`."""
     in_threads(
-        _update, row.numel(), _matrix(parameter), _matrix(grad), row.view(-1).numpy(),
-        _matrix(column), np.float32(most), np.float32(rate),
+        _update, row.numel(), cpu_kernels.rows(parameter), cpu_kernels.rows(grad),
+        row.view(-1).numpy(), cpu_kernels.rows(column), np.float32(most), np.float32(rate),
     )  # fmt: skip
 
 
@@ -121,9 +122,3 @@ def _update(
         for c in range(len(grad)):
             inverse = row * column[c]
             parameter[c] -= rate * grad[c] * (most if inverse > most else inverse)
-
-
-def _matrix(x: Tensor) -> Array:
-    """All its rows, [.., C]."""
-    out: Array = x.detach().view(-1, x.shape[-1]).numpy()
-    return out

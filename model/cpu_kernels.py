@@ -214,7 +214,7 @@ def rms_norm(x: Tensor, scale_W: Tensor, epsilon: float) -> tuple[Tensor, Tensor
     """
     y, inverse_T = torch.empty_like(x), torch.empty(_count(x))
     in_threads(
-        _rms_norm, len(inverse_T), _rows(x), scale_W.numpy(), np.float32(epsilon), _rows(y),
+        _rms_norm, len(inverse_T), rows(x), scale_W.numpy(), np.float32(epsilon), rows(y),
         inverse_T.numpy(),
     )  # fmt: skip
     return y, inverse_T
@@ -260,8 +260,8 @@ def rms_norm_backward(
     parts = -(-len(inverse_T) // PART)
     grad_x, grad_scale = torch.empty_like(x), torch.zeros(parts, len(scale_W))
     in_threads(
-        _rms_norm_backward, parts, _rows(grad), _rows(x), inverse_T.numpy(), scale_W.numpy(),
-        _rows(grad_x), grad_scale.numpy(),
+        _rms_norm_backward, parts, rows(grad), rows(x), inverse_T.numpy(), scale_W.numpy(),
+        rows(grad_x), grad_scale.numpy(),
     )  # fmt: skip
     return grad_x, grad_scale.sum(0)
 
@@ -300,7 +300,7 @@ def geglu(gate: Tensor, up: Tensor) -> Tensor:
         up: contiguous, of the same shape and dtype.
     """
     y = torch.empty_like(gate)
-    in_threads(_geglu, _count(gate), _rows(gate), _rows(up), _rows(y))
+    in_threads(_geglu, _count(gate), rows(gate), rows(up), rows(y))
     return y
 
 
@@ -323,8 +323,8 @@ def geglu_backward(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tens
     """
     grad_gate, grad_up = torch.empty_like(gate), torch.empty_like(up)
     in_threads(
-        _geglu_backward, _count(gate), _rows(grad), _rows(gate), _rows(up), _rows(grad_gate),
-        _rows(grad_up),
+        _geglu_backward, _count(gate), rows(grad), rows(gate), rows(up), rows(grad_gate),
+        rows(grad_up),
     )  # fmt: skip
     return grad_gate, grad_up
 
@@ -361,7 +361,7 @@ def _numbers(x: Tensor) -> Array:
     return x.view(torch.uint16).numpy() if x.dtype == torch.bfloat16 else x.numpy()
 
 
-def _rows(x: Tensor) -> Array:
+def rows(x: Tensor) -> Array:
     """The tensor's numbers, as :func:`_numbers` has them, in rows: [T, W]."""
     return _numbers(x).reshape(-1, x.shape[-1])
 

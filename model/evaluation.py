@@ -33,7 +33,7 @@ def held_out_sets(
     Raises:
         ValueError: none has, or a source's first document is larger than the limit.
     """
-    sources = [corpus.sources[i] for i in np.unique(corpus.source_index[corpus.evaluated])]
+    sources = corpus.evaluated_sources
     if not sources:
         raise ValueError(
             f"the corpus {corpus.folder} holds out no document: make it with a larger held_out"

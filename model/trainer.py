@@ -36,7 +36,7 @@ from model.metrics_log import TENSORBOARD, WANDB
 from model.outcome import Outcome
 from model.stream import Batch, TokenStream
 from model.train_config import TrainConfig, flatten
-from model.weight import copies
+from model.weight import copies, keyed_generator
 
 
 class TrainingFailedError(RuntimeError):
@@ -203,9 +203,8 @@ class Trainer:
         It is the only place of a step that waits for the device.
         """
         parts = self.rows // self.micro_rows
-        # Keyed by the step, so that there is no state of a generator to keep.
-        key = files.fingerprint(self.config.seed, self.progress.step, processes.rank())
-        generator = torch.Generator(self.device).manual_seed(int(key, 16) % (1 << 63))
+        key = self.config.seed, self.progress.step, processes.rank()
+        generator = keyed_generator(self.device, *key)
         sums: dict[str, Tensor] = {}
         with copies(self.model):
             for piece in zip(*(column.split(self.micro_rows) for column in batch), strict=True):

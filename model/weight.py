@@ -79,7 +79,7 @@ class Weight(nn.Module):
 
     def _draw(self, shape: torch.Size, *key: object) -> Tensor:
         """Draws on the CPU, whose generator gives the same numbers everywhere."""
-        generator = torch.Generator().manual_seed(int(files.fingerprint(*key), 16) % (1 << 63))
+        generator = keyed_generator(torch.device("cpu"), *key)
         drawn = torch.empty(shape)
         if self.std is not None:
             return drawn.normal_(0.0, self.std, generator=generator)
@@ -88,6 +88,11 @@ class Weight(nn.Module):
             return drawn.uniform_(-bound, bound, generator=generator)
         assert self.constant is not None
         return drawn.fill_(self.constant)
+
+
+def keyed_generator(device: torch.device, *key: object) -> torch.Generator:
+    """A generator whose numbers follow from a key of JSON values: there is no state to keep."""
+    return torch.Generator(device).manual_seed(int(files.fingerprint(*key), 16) % (1 << 63))
 
 
 def _indices_here(weight: Tensor, dim: int) -> Tensor:

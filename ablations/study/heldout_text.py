@@ -22,19 +22,13 @@ JUNK_SHARE = 0.2
 
 def heldout_groups(corpus: Corpus) -> dict[str, list[str]]:
     """The held-out sources by group: curated, web, junk; groups without documents are left out."""
-    sources, filtered = heldout_sources(corpus), filtered_sources(corpus)
+    sources, filtered = corpus.evaluated_sources, filtered_sources(corpus)
     groups = {
         "curated": [name for name in sources if name not in filtered],
         "web": [name for name in sources if name in filtered],
         "junk": [junk_name(name) for name in sources if name in filtered],
     }
     return {group: names for group, names in groups.items() if names}
-
-
-def heldout_sources(corpus: Corpus) -> list[str]:
-    """The sources of which something is held out."""
-    there = np.unique(corpus.source_index[corpus.evaluated])
-    return [corpus.sources[index] for index in there]
 
 
 def filtered_sources(corpus: Corpus) -> list[str]:
@@ -85,7 +79,7 @@ def check(corpus: Corpus, training: Mapping[str, Any], near: NearDuplicates) -> 
     settings = training["evaluate"]
     length = training["data"]["sequence_length"]
     if settings["every"]:
-        for source in heldout_sources(corpus):
+        for source in corpus.evaluated_sources:
             HeldOut(corpus, source, length, 1, settings["bytes"])
     for source, documents in documents_of(corpus, length, settings["final_bytes"], near).items():
         if documents < 2:
@@ -103,7 +97,7 @@ def documents_of(
 ) -> dict[str, int]:
     """How many documents of each source, junk among them, a job is evaluated on in the end."""
     tables = []
-    for source in heldout_sources(corpus):
+    for source in corpus.evaluated_sources:
         documents = HeldOut(corpus, source, length, 1, limit).documents
         columns = [[source] * len(documents), corpus.ids(documents)]
         tables.append(pa.table(columns, schema=KEYS))
