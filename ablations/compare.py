@@ -15,7 +15,8 @@ from ablations.rows import columns, to_csv
 from ablations.settings import parse, read
 from ablations.stats import verdict
 from ablations.stats.comparison import Comparison, compare
-from pipeline import storage
+from winnow import storage
+from winnow.arguments import check_utf8
 
 SHOWN = {
     "seeds": "Primary endpoint by seed",
@@ -112,6 +113,7 @@ def _cell(value: Any) -> str:
 
 if __name__ == "__main__":
     try:
+        check_utf8(sys.argv[1:])
         main(sys.argv[1:])
     except (ValueError, OSError) as problem:
         sys.exit(f"error: {problem}")

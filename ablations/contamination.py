@@ -33,10 +33,10 @@ from ablations.stats import contaminated
 from ablations.tasks.evaluation import Asked, TaskSet, gather
 from ablations.tasks.places import CACHE, Places
 from ablations.tasks.task import select
-from model import command_line, tokenizer
-from model.corpus import BoolArray, Corpus, open_corpus
-from pipeline import storage
+from model.data import tokenizer
+from model.data.corpus import BoolArray, Corpus, open_corpus
 from pipeline.steps.decontamination import n_gram_set, overlaps
+from winnow import command_line, overrides, storage
 
 N = 13
 """Words of an n-gram: GPT-3's convention."""
@@ -216,4 +216,4 @@ def _report_and_print(config: ContaminationConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    overrides.run(main)

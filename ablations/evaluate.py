@@ -31,8 +31,7 @@ from ablations.tasks.language_model import BATCH_TOKENS, load_model
 from ablations.tasks.places import CACHE, Places
 from ablations.tasks.scores import Score
 from ablations.tasks.task import select
-from model import command_line
-from pipeline import storage
+from winnow import command_line, overrides, storage
 
 FORMAT = 1
 ABOUT = "evaluation.json"
@@ -136,4 +135,4 @@ def _evaluate_and_print(config: EvaluateConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    overrides.run(main)

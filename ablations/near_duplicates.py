@@ -20,9 +20,8 @@ import pyarrow.compute as pc
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig
 
-from model import command_line
-from model.corpus import Corpus, open_corpus
-from pipeline import storage
+from model.data.corpus import Corpus, open_corpus
+from winnow import command_line, overrides, storage
 
 IntArray = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
@@ -109,7 +108,7 @@ def find(corpus: Corpus, n: int = N, threshold: float = THRESHOLD) -> NearDuplic
 
 
 def remove(heldout: pa.Table, corpus: Corpus, near: NearDuplicates) -> pa.Table:
-    """Held-out documents (:data:`model.outcome.HELDOUT_SCHEMA`) without what was found."""
+    """Held-out documents (:data:`model.training.outcome.HELDOUT_SCHEMA`) without what was found."""
     ids = pa.array(corpus.ids(near.found), pa.string())
     index = pa.array(corpus.source_index[near.found])
     sources = pa.array(corpus.sources, pa.string()).take(index)
@@ -177,4 +176,4 @@ def _count(config: NearDuplicatesConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    overrides.run(main)

@@ -31,7 +31,8 @@ from ablations.study.jobs import (
     training_config,
 )
 from model import sizes
-from model.corpus import Corpus, open_corpus
+from model.data.corpus import Corpus, open_corpus
+from winnow import overrides
 
 REPEATS = 4.0
 """Passes over the same text after which more of them are worth much less than new text: four are
@@ -255,4 +256,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    overrides.run(main, sweeps=True)

@@ -18,8 +18,10 @@ from ablations.results import Study
 from ablations.rows import to_csv
 from ablations.settings import parse, read
 from ablations.stats.comparison import Comparison, compare
-from ablations.study.training_log import read_log
-from pipeline import page, storage
+from ablations.training_log import read_log
+from pipeline import page
+from winnow import storage
+from winnow.arguments import check_utf8
 
 PAGE = "report.html"
 FIGURES = "figures"
@@ -91,6 +93,7 @@ def _read(name: str) -> str:
 
 if __name__ == "__main__":
     try:
+        check_utf8(sys.argv[1:])
         main(sys.argv[1:])
     except (ValueError, OSError) as problem:
         sys.exit(f"error: {problem}")

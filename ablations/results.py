@@ -6,8 +6,8 @@
                                   no task was asked
       ARM/seed_N/                 one job; ARM@VARIANT/seed_N where a study has variants
         result.json               one :class:`Result`; written last, so a folder with it is complete
-        heldout.arrow             held-out documents (:data:`model.outcome.HELDOUT_SCHEMA`), the
-                                  same ones in every run; (source, document) is unique
+        heldout.arrow             held-out documents (HELDOUT_SCHEMA in model.training.outcome),
+                                  the same ones in every run; (source, document) is unique
         tasks.arrow               answered task items (:data:`TASKS`); absent where none were asked
         metrics.jsonl             training curve, one JSON object per line (:class:`Curve`)
         failure.json              instead of a result: {"error": …, "traceback": …}
@@ -33,8 +33,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
-from model.outcome import HELDOUT, HELDOUT_SCHEMA
-from pipeline import storage
+from model.training.outcome import HELDOUT, HELDOUT_SCHEMA
+from winnow import storage
 
 FORMAT = 1
 

@@ -23,7 +23,7 @@ from ablations.study.closing import close_study
 from ablations.study.execute import execute
 from ablations.study.jobs import expand, job_of, threads_of
 from ablations.study.opening import open_study
-from pipeline import storage
+from winnow import overrides, storage
 
 _held = contextlib.ExitStack()
 """The lock of the study's folder. Not a field of the callback, which Hydra pickles."""
@@ -57,4 +57,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    overrides.run(main, sweeps=True)

@@ -3,8 +3,8 @@
 import argparse
 from collections.abc import Sequence
 
+from ablations.reading import read_study
 from ablations.results import Study
-from ablations.study.reading import read_study
 
 
 def parse(

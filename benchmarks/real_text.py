@@ -7,8 +7,9 @@ Two wheels are downloaded as archives, checked by hash and read as data; none of
 - formasaurus: 954 real web pages (log-in, search, sign-up and contact pages of many sites)
 - gensim: an excerpt of a real dump of the English Wikipedia
 
-A third of the pages and two thirds of the articles are for training a classifier, the others are
-what a pipeline filters, so that it scores no document that the classifier was trained on:
+A third of the pages and two thirds of the articles train a classifier; a pipeline filters the
+others, so that it scores no document that the classifier was trained on. Half of these sections
+are pages of the crawl, since every crawl holds articles among its sign-up forms:
 
     train/curated.jsonl.gz  train/web.warc.gz      input/wiki.jsonl.gz  input/web.warc.gz
 """
@@ -17,6 +18,7 @@ import argparse
 import bz2
 import gzip
 import hashlib
+import html
 import json
 import re
 import subprocess
@@ -68,13 +70,14 @@ def main() -> None:
     pages = list(web_pages(fetch(FORMASAURUS, output)))
     sections = list(wikipedia_sections(fetch(GENSIM, output)))
     for part, for_training in (("train", True), ("input", False)):
-        _write_warc(
-            output / part / "web.warc.gz",
-            [page for page in pages if (_third(page[0]) == 0) == for_training],
-        )
+        crawl = [page for page in pages if (_third(page[0]) == 0) == for_training]
+        articles = [doc for doc in sections if (_third(doc["url"]) != 0) == for_training]
+        if not for_training:
+            crawl += [as_page(document) for document in articles[::2]]
+            articles = articles[1::2]
+        _write_warc(output / part / "web.warc.gz", crawl)
         _write_jsonl(
-            output / part / ("curated.jsonl.gz" if for_training else "wiki.jsonl.gz"),
-            [document for document in sections if (_third(document["url"]) != 0) == for_training],
+            output / part / ("curated.jsonl.gz" if for_training else "wiki.jsonl.gz"), articles
         )
     print(f"{len(pages)} web pages and {len(sections)} sections of Wikipedia in {output}")
 
@@ -128,6 +131,15 @@ def wikipedia_sections(wheel: Path) -> Iterator[dict[str, str]]:
                 yield {"id": f"{title}#{number}", "url": url, "text": text}
 
 
+def as_page(document: dict[str, str]) -> tuple[str, bytes]:
+    """URL and HTML of a section, as a page of its own."""
+    url = document["url"] + "?section=" + document["id"].rpartition("#")[2]
+    lines = "".join(f"<p>{html.escape(line)}</p>\n" for line in document["text"].split("\n"))
+    title = html.escape(document["id"])
+    page = f"<!doctype html>\n<title>{title}</title>\n<article>\n{lines}</article>\n"
+    return url, page.encode()
+
+
 def plain_text(markup: str) -> str:
     """The prose of a piece of wiki markup."""
     code = mwparserfromhell.parse(markup)
@@ -158,8 +170,9 @@ def _write_warc(path: Path, pages: Iterable[tuple[str, bytes]]) -> None:
     _write(path, b"".join(gzip.compress(_record(*page), mtime=0) for page in pages))
 
 
-def _record(url: str, html: bytes) -> bytes:
-    body = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n" + html
+def _record(url: str, page: bytes) -> bytes:
+    # formasaurus keeps every page as UTF-8, whatever its own <meta> still says.
+    body = b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n\r\n" + page
     header = (
         "WARC/1.0\r\n"
         "WARC-Type: response\r\n"

@@ -13,7 +13,6 @@ The last lines tell how far word order counts: documents with their words shuffl
 """
 
 import argparse
-import glob
 import os
 import platform
 import random
@@ -34,10 +33,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from pipeline.config import PipelineConfig
-from quality_classifier import splits, train_input
-from quality_classifier.fasttext_model import FastTextSettings, one_line, train_fasttext
-from quality_classifier.features import FeatureConfig, hashed_features
-from quality_classifier.linear import margins
+from quality_classifier import train_input
+from quality_classifier.evaluation import splits
+from quality_classifier.features.hashed_features import FeatureConfig, hashed_features
+from quality_classifier.kinds.fasttext_model import FastTextSettings, one_line, train_fasttext
+from quality_classifier.kinds.linear import margins
+from winnow import storage
 
 Margins = npt.NDArray[np.float64]
 
@@ -100,7 +101,8 @@ def read(positive: list[str], negative: list[str]) -> Documents:
     sources = train_input.find_sources(
         {True: positive, False: negative},
         {"text": "text"},
-        lambda pattern: sorted(glob.glob(pattern)),
+        storage.find,
+        print,
     )
     how = train_input.Reading(
         PipelineConfig.html_extractor, PipelineConfig.max_document_bytes, metadata=()

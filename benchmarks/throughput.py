@@ -129,9 +129,9 @@ def write_corpus(corpus: Path, size: int, files: int) -> Path:
     They lie in ``files`` JSONL.gz files of about the same size, and ``size.txt`` holds their bytes
     of text and their number. Nothing is done if that is there already.
     """
-    from pipeline.plan import plan_tasks
+    from pipeline.core.plan import plan_tasks
     from pipeline.readers import FieldMap, read_batches
-    from pipeline.storage import open_input
+    from winnow.storage import open_input
 
     if (corpus / "size.txt").exists():
         return corpus
@@ -296,9 +296,9 @@ def _loop(path: Path, model: str, output: str) -> None:
 
 
 def _read(path: Path) -> None:
-    from pipeline.plan import plan_tasks
+    from pipeline.core.plan import plan_tasks
     from pipeline.readers import FieldMap, read_batches
-    from pipeline.storage import open_input
+    from winnow.storage import open_input
 
     for task in plan_tasks({"web": [str(path)]}, [], 1 << 40):
         for _ in read_batches(task.input, FieldMap(), open_input=open_input):

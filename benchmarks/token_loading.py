@@ -16,10 +16,10 @@ import time
 import hydra
 import torch
 
-from model import command_line
-from model.corpus import open_corpus
-from model.stream import Batch, TokenStream
-from model.trainer import Trainer
+from model.data.corpus import open_corpus
+from model.data.stream import Batch, TokenStream
+from model.training.trainer import Trainer
+from winnow import command_line
 
 SETTINGS = ["train.tokens=1", "log.peak_tflops=1"]  # neither matters here
 

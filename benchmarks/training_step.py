@@ -40,12 +40,13 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from model import hardware, sizes
-from model.adafactor import Adafactor
-from model.config import GLaMConfig
-from model.experts import Backend
-from model.glam import GLaM
-from model.weight import copies
+from model import sizes
+from model.glam.config import GLaMConfig
+from model.glam.experts import Backend
+from model.glam.transformer import GLaM
+from model.glam.weight import copies
+from model.training import hardware
+from model.training.adafactor import Adafactor
 
 PARTS = {
     "products of weights": ("aten::mm", "aten::addmm", "aten::_grouped_mm"),

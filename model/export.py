@@ -12,7 +12,7 @@ python model/export.py checkpoint=run/ output=exported/
 
 ``AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)`` then gives the same logits,
 ``generate`` the same text as ``model/generate.py``, and batches may be padded on either side. The
-tokenizer needs no code of ours. :func:`model.trained.load` reads the folder too.
+tokenizer needs no code of ours. :func:`model.training.trained.load` reads the folder too.
 """
 
 import dataclasses
@@ -28,11 +28,13 @@ from omegaconf import MISSING, DictConfig
 from safetensors.torch import save
 from tokenizers import Tokenizer, processors
 
-from model import command_line, corpus, files, trained
-from model.tokenizer import TextCodec
-from model.trained import Trained
+from model.data import corpus
+from model.data.tokenizer import TextCodec
+from model.training import trained
+from model.training.trained import Trained
+from winnow import command_line, files, overrides
 
-WRAPPER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "modeling_glam.py")
+WRAPPER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "glam", "modeling_glam.py")
 
 
 @dataclass
@@ -129,4 +131,4 @@ def main(config: DictConfig) -> None:
 ConfigStore.instance().store(name="export_schema", node=ExportConfig)
 
 if __name__ == "__main__":
-    main()
+    overrides.run(main)

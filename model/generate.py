@@ -3,7 +3,6 @@
 python model/generate.py checkpoint=run/ prompt="The harvest" temperature=0.8 top_k=40
 """
 
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,12 +13,13 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig
 from torch import Tensor
 
-from model import command_line, hardware, trained
-from model.attention import Cache
-from model.glam import GLaM
-from model.train_config import Precision
-from model.trained import Trained
-from model.weight import copies
+from model.glam.attention import Cache
+from model.glam.transformer import GLaM
+from model.glam.weight import copies
+from model.training import hardware, trained
+from model.training.train_config import Precision
+from model.training.trained import Trained
+from winnow import command_line, overrides
 
 
 @dataclass
@@ -151,14 +151,11 @@ def literal(argument: str) -> str:
     name, _, text = argument.partition("=")
     if name != "prompt":
         return argument
-    # Backslashes escape where a quote follows, and before an interpolation.
-    text = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + found[2].replace("'", "\\'"), text)
-    text = re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + "\\${", text)
-    return f"prompt='{text}'"
+    return f"prompt={overrides.literal(text)}"
 
 
 ConfigStore.instance().store(name="generate_schema", node=GenerateConfig)
 
 if __name__ == "__main__":
     sys.argv[1:] = map(literal, sys.argv[1:])
-    main()
+    overrides.run(main)

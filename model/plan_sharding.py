@@ -2,12 +2,12 @@
 
 python model/plan_sharding.py model=glam_64b_64e --devices 1024 --expert-parallel 64 --rows 4
 
-The step is traced, not estimated: the real model is sharded by :mod:`model.parallel` over a fake
-process group of the real size, and the code that trains it runs forward and backward, twice as when
-gradients add up, with tensors that have shapes but no numbers. What is live at the worst moment and
-what collectives carry is counted on the first process, whose shares are the largest. Taken for
-granted: tokens spread evenly over experts, the plain attention (FlexAttention needs less), and a
-perfect allocator (leave a tenth for a real one).
+The step is traced, not estimated: the real model is sharded by :mod:`model.training.parallel` over
+a fake process group of the real size, and the code that trains it runs forward and backward, twice
+as when gradients add up, with tensors that have shapes but no numbers. What is live at the worst
+moment and what collectives carry is counted on the first process, whose shares are the largest.
+Taken for granted: tokens spread evenly over experts, the plain attention (FlexAttention needs
+less), and a perfect allocator (leave a tenth for a real one).
 """
 
 import argparse
@@ -26,11 +26,12 @@ from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from model import parallel, sizes
-from model.config import GLaMConfig
-from model.glam import Experts, GLaM
-from model.parallel import AllToAll
+from model import sizes
+from model.glam.config import GLaMConfig
+from model.glam.transformer import Experts, GLaM
 from model.sizes import ACCELERATORS, GIB, OPTIMIZER_BYTES
+from model.training import parallel
+from model.training.parallel import AllToAll
 
 COLLECTIVES = {
     "_allgather_base_": "all-gather",

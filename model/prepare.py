@@ -19,11 +19,12 @@ import numpy as np
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from model import command_line, encode, files, scored, tokenizer
-from model import corpus as corpora
-from model.corpus import Corpus
-from model.scored import Scored
-from model.tokenizer import TextCodec
+from model.data import corpus as corpora
+from model.data import encode, scored, tokenizer
+from model.data.corpus import Corpus
+from model.data.scored import Scored
+from model.data.tokenizer import TextCodec
+from winnow import command_line, files, overrides
 
 BEGUN = "begun.json"
 
@@ -248,4 +249,4 @@ def _prepare_and_tell(config: PrepareConfig) -> None:
 ConfigStore.instance().store(name="prepare_schema", node=PrepareConfig)
 
 if __name__ == "__main__":
-    main()
+    overrides.run(main)

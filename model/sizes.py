@@ -21,10 +21,10 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from model import command_line
-from model.config import GLaMConfig
-from model.glam import Experts, GLaM
-from model.routing import CHOICES
+from model.glam.config import GLaMConfig
+from model.glam.routing import CHOICES
+from model.glam.transformer import Experts, GLaM
+from winnow import command_line
 
 CONFIG_DIR = os.path.realpath(os.path.join(os.path.dirname(__file__), os.pardir, "conf"))
 

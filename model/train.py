@@ -5,7 +5,8 @@ python model/train.py model=glam_3m_16e data.corpus=corpus/ data.arm=filtered se
 
 Every default is in ``conf/train.yaml``. Stopped at any moment, the same command goes on from the
 last checkpoint; on CPU it comes to the same weights, bit for bit, as if it had not been stopped.
-Over several devices (see :mod:`model.parallel`), the number of which may change on the way:
+Over several devices (see :mod:`model.training.parallel`), the number of which may change on the
+way:
 
 torchrun --nproc-per-node 8 model/train.py model=glam_1b7_64e … train.expert_parallel=8
 
@@ -16,9 +17,9 @@ torchrun --nproc-per-node 8 model/train.py model=glam_1b7_64e … train.expert_p
       tokenizer.json       the corpus's, so that the folder is enough to generate text
       metrics.jsonl        a line for each logged step (:func:`step_row`, :func:`held_out_row`)
       tensorboard/         the same; so is wandb/, where log.wandb asks for it
-      checkpoints/step_…/  see :mod:`model.checkpoint`
+      checkpoints/step_…/  see :mod:`model.training.checkpoint`
       heldout.arrow        bits of every held-out document under the final model
-      outcome.json         :class:`model.outcome.Outcome`, written last
+      outcome.json         :class:`model.training.outcome.Outcome`, written last
 """
 
 import contextlib
@@ -27,12 +28,13 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from model import checkpoint, command_line, files, hardware, processes
-from model.corpus import open_corpus
-from model.metrics_log import MetricsLog, ProgressLine, duration
-from model.outcome import Outcome
-from model.train_config import TrainConfig
-from model.trainer import Trainer, TrainingFailedError
+from model.data.corpus import open_corpus
+from model.training import checkpoint, hardware, processes
+from model.training.metrics_log import MetricsLog, ProgressLine, duration
+from model.training.outcome import Outcome
+from model.training.train_config import TrainConfig
+from model.training.trainer import Trainer, TrainingFailedError
+from winnow import command_line, files, overrides
 
 
 def train(config: TrainConfig) -> Outcome:
@@ -111,4 +113,4 @@ def _train_and_tell(config: TrainConfig) -> None:
 
 if __name__ == "__main__":
     hardware.tune_allocator()
-    main()
+    overrides.run(main)

@@ -1,27 +1,34 @@
-"""What a run is told: command-line flags and YAML, checked, every default written once, here."""
+"""What a run is told, checked: flags (:mod:`pipeline.flags`) and YAML."""
 
-import argparse
 import dataclasses
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
-from pipeline import schema, settings_file, solve
-from pipeline.decision import Rule
-from pipeline.readers import HTML_EXTRACTOR, MAX_DOCUMENT_BYTES, FieldMap, check_extractor
-from pipeline.shards import COMPRESSIONS
+from pipeline import flags, settings_file
+from pipeline.output import schema
+from pipeline.readers import FieldMap, check_extractor
+from pipeline.rules import solve
+from pipeline.rules.decision import FloatArray, Rule
+from pipeline.rules.solve import Band, Places, Sketch
+from winnow import defaults
 
-RULES = ("pareto", "threshold", "top_fraction", "random", "all")
+TOP = "top_fraction"
 STEPS_FILE = os.path.join(os.path.dirname(__file__), os.pardir, "conf", "pipeline", "steps.yaml")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+LARGEST = (1 << 63) - 1
+A_YEAR = 365 * 24 * 60  # minutes
 
 
 @dataclass(frozen=True)
@@ -32,17 +39,19 @@ class Decision:
         ValueError: the rule and its parameters do not go together.
     """
 
-    rule: str = "pareto"
+    rule: str = flags.DEFAULT_RULE
     alpha: float | None = None
     threshold: float | None = None
     rate: float | None = None
     target_fraction: float | None = None
-    target_unit: str = "documents"
+    target_unit: str = flags.DEFAULT_TARGET_UNIT
     deduplicate: bool = False
 
     def __post_init__(self) -> None:
-        if self.rule not in RULES:
-            raise ValueError(f"unknown --rule {self.rule!r}: choose one of {', '.join(RULES)}")
+        if self.rule not in flags.RULES:
+            raise ValueError(
+                f"unknown --rule {self.rule!r}: choose one of {', '.join(flags.RULES)}"
+            )
         solve.check_unit(self.target_unit)
         takes = {"pareto": "alpha", "threshold": "threshold", "random": "rate"}.get(self.rule)
         for name in ("alpha", "threshold", "rate"):
@@ -56,7 +65,7 @@ class Decision:
                 raise ValueError(f"give either --{takes} or --target-fraction, not both")
             if not 0 < self.target_fraction <= 1:
                 raise ValueError("--target-fraction must lie in (0, 1]")
-        elif self.rule == "top_fraction":
+        elif self.rule == TOP:
             raise ValueError("--rule top_fraction needs --target-fraction")
         elif takes in ("threshold", "rate") and not given:
             raise ValueError(f"--rule {self.rule} needs --{takes} or --target-fraction")
@@ -75,13 +84,46 @@ class Decision:
             case "threshold" if self.threshold is not None:
                 return Rule("threshold", self.threshold)
             case "pareto" if self.target_fraction is None:
-                return Rule("pareto", DEFAULT_ALPHA if self.alpha is None else self.alpha)
+                return Rule("pareto", flags.DEFAULT_ALPHA if self.alpha is None else self.alpha)
             case _:
                 return None
 
-    def sketch(self, batches: Iterable[pa.RecordBatch]) -> solve.Sketch:
-        """What :meth:`solve` needs of scored documents; those that a step dropped do not count."""
+    def sketch(self, batches: Iterable[pa.RecordBatch]) -> Sketch:
+        """What :meth:`solve`, or :meth:`band`, needs of scored documents."""
         total = np.zeros(1, np.int64)
+        for score, draw, weight in self._reaching(batches):
+            if self.rule == TOP:
+                total = total + solve.bands(score, weight)
+            else:
+                total = total + solve.sketch(self.rule, score, draw, weight)
+        return total
+
+    def solve(self, total: Sketch) -> Rule:
+        """The rule whose yield is nearest to the target."""
+        assert self.target_fraction is not None
+        return solve.solve(self.rule, total, self.target_fraction)
+
+    def band(self, total: Sketch) -> Band:
+        """For ``top_fraction``: the scores among which the fraction ends."""
+        assert self.target_fraction is not None
+        return solve.find_band(total, self.target_fraction)
+
+    def places(self, batches: Iterable[pa.RecordBatch], band: Band) -> Places:
+        """What :func:`pipeline.rules.solve.cut` needs of scored documents."""
+        return solve.merge_places(
+            solve.places(band, *columns) for columns in self._reaching(batches)
+        )
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns of scored documents that the rule is solved from."""
+        unit = solve.COLUMN.get(self.target_unit)
+        return ["drop_reason", "quality_score", "keep_draw", *([unit] if unit else [])]
+
+    def _reaching(
+        self, batches: Iterable[pa.RecordBatch]
+    ) -> Iterator[tuple[npt.NDArray[np.float32], FloatArray, Sketch]]:
+        """Scores, draws and weights of the documents that no step has dropped."""
         for batch in batches:
             reaches = pc.fill_null(pc.equal(batch["drop_reason"], schema.QUALITY), True)
             reaches = reaches.to_numpy(zero_copy_only=False)
@@ -90,26 +132,8 @@ class Decision:
                 if self.target_unit == "documents"
                 else batch[solve.COLUMN[self.target_unit]].to_numpy()
             )
-            total = total + solve.sketch(
-                self._solved_rule,
-                batch["quality_score"].to_numpy()[reaches],
-                batch["keep_draw"].to_numpy()[reaches],
-                weight[reaches],
-            )
-        return total
-
-    def solve(self, total: solve.Sketch) -> Rule:
-        """The rule whose yield is nearest to the target."""
-        assert self.target_fraction is not None
-        return solve.solve(self._solved_rule, total, self.target_fraction)
-
-    @property
-    def _solved_rule(self) -> str:
-        return "pareto" if self.rule == "pareto" else "threshold"
-
-
-DEFAULT_ALPHA = 9.0
-"""GPT-3's alpha. GLaM's is not published."""
+            score, draw = batch["quality_score"].to_numpy(), batch["keep_draw"].to_numpy()
+            yield score[reaches], draw[reaches], weight[reaches]
 
 
 @dataclass(frozen=True)
@@ -122,17 +146,17 @@ class PipelineConfig:
     filter: Sequence[str] = ()
     field: Mapping[str, str] = dataclasses.field(default_factory=dict)
     metadata: Sequence[str] = ()
-    html_extractor: str = HTML_EXTRACTOR
-    max_document_bytes: int = MAX_DOCUMENT_BYTES
-    split_bytes: int = 256 << 20
+    html_extractor: str = defaults.HTML_EXTRACTOR
+    max_document_bytes: int = defaults.MAX_DOCUMENT_BYTES
+    split_bytes: int = defaults.SPLIT_BYTES
     label: str | None = None
     decision: Decision = dataclasses.field(default_factory=Decision)
-    seed: int = 0
+    seed: int = flags.DEFAULT_SEED
     steps: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    write: str = "all"
-    shard_bytes: int = 512 << 20
-    compression: str = "lz4"
-    stall_minutes: float = 10.0
+    write: str = flags.DEFAULT_WRITE
+    shard_bytes: int = flags.DEFAULT_SHARD_BYTES
+    compression: str = flags.DEFAULT_COMPRESSION
+    stall_minutes: float = flags.DEFAULT_STALL_MINUTES
 
     def __post_init__(self) -> None:
         if not self.source:
@@ -149,207 +173,14 @@ class PipelineConfig:
                 f"--filter names {sorted(strangers)}, but the sources are {sorted(self.source)}"
             )
         check_extractor(self.html_extractor)
-        _check_positive("max_document_bytes", self.max_document_bytes)
-        _check_positive("split_bytes", self.split_bytes)
+        _check_positive("max_document_bytes", self.max_document_bytes, LARGEST)
+        _check_positive("split_bytes", self.split_bytes, LARGEST)
+        if not 0 <= self.seed < 1 << 64:
+            raise ValueError(f"--seed is from 0 to 2**64 - 1, not {self.seed}")
         _check_output(self.write, self.compression, self.shard_bytes, self.stall_minutes)
         taken = set(schema.shard_schema().names) & set(self.metadata)
         if taken:
             raise ValueError(f"--metadata {sorted(taken)} would clash with columns of the shards")
-
-
-def parser() -> argparse.ArgumentParser:
-    """The flags of ``pipeline/run.py``, grouped. Each is also a key of the YAML."""
-    out = argparse.ArgumentParser(
-        prog="pipeline/run.py",
-        description="Raw web text in; scored, sampled Arrow shards, statistics and a page out.",
-        epilog="Every other flag goes to Beam, among them --runner, --direct_num_workers,"
-        " --direct_running_mode, --project, --region, --temp_location and --staging_location;"
-        " see the Beam documentation of your runner. Flags may be spelled with - or _.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        argument_default=argparse.SUPPRESS,
-    )
-    out.add_argument("--config", metavar="YAML", help="a file with any of these flags; flags win")
-    _input_flags(out.add_argument_group("input"))
-    group = out.add_argument_group("classifier")
-    group.add_argument("--classifier", help="a trained folder, or a fastText .bin")
-    group.add_argument("--label", help="for a fastText .bin: the good label, as __label__hq")
-    group = out.add_argument_group("keep decision (filtered sources only)")
-    _decision_flags(group)
-    _flag(
-        group,
-        "seed",
-        type=int,
-        metavar="N",
-        help=f"keys the draws (default: {_defaults(PipelineConfig)['seed']})",
-    )
-    _step_flags(out.add_argument_group("steps before the decision (filtered sources only)"))
-    _output_flags(out.add_argument_group("output"))
-    return out
-
-
-def decide_parser() -> argparse.ArgumentParser:
-    """The flags of ``pipeline/decide.py``."""
-    out = argparse.ArgumentParser(
-        prog="pipeline/decide.py",
-        description="Decides anew from the scores and draws that a run has stored.",
-        epilog="Every other flag goes to Beam. Flags may be spelled with - or _.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        argument_default=argparse.SUPPRESS,
-    )
-    out.add_argument("--scored", metavar="DIR", help="the output folder of a run with --write all")
-    _decision_flags(out.add_argument_group("keep decision (filtered sources only)"))
-    _output_flags(out.add_argument_group("output"))
-    return out
-
-
-def _input_flags(group: argparse._ArgumentGroup) -> None:
-    default = _defaults(PipelineConfig)
-    _flag(
-        group,
-        "source",
-        action="append",
-        metavar="NAME=GLOB",
-        help="an input; may be repeated,"
-        " also for one name. WET, WARC, JSONL (plain, gz, zst), Parquet, Arrow, by content",
-    )
-    _flag(
-        group,
-        "filter",
-        action="append",
-        metavar="NAME",
-        help="a source whose documents the"
-        " steps and the keep rule may drop; the others are taken whole",
-    )
-    _flag(
-        group,
-        "field",
-        action="append",
-        metavar="[SOURCE.]COLUMN=FIELD",
-        help="the input field that holds text, id or url, as text=content or web.id=uid",
-    )
-    _flag(
-        group,
-        "metadata",
-        action="append",
-        metavar="FIELD",
-        help="a further input field to carry along as a string column",
-    )
-    _flag(
-        group,
-        "html_extractor",
-        metavar="NAME",
-        help=f"how text is taken from WARC pages (default: {default['html_extractor']})",
-    )
-    _flag(
-        group,
-        "max_document_bytes",
-        type=int,
-        metavar="N",
-        help=f"longer records are quarantined (default: {default['max_document_bytes']})",
-    )
-    _flag(
-        group,
-        "split_bytes",
-        type=int,
-        metavar="N",
-        help="splittable files are cut into ranges of"
-        f" about this size (default: {default['split_bytes']})",
-    )
-
-
-def _decision_flags(group: argparse._ArgumentGroup) -> None:
-    default = _defaults(Decision)
-    _flag(group, "rule", metavar="RULE", help=f"{', '.join(RULES)} (default: {default['rule']})")
-    _flag(
-        group,
-        "alpha",
-        type=float,
-        metavar="A",
-        help=f"pareto: keep if draw < (2 - score)^-alpha (default: {DEFAULT_ALPHA:g}, GPT-3's)",
-    )
-    _flag(group, "threshold", type=float, metavar="T", help="threshold: keep if score >= T")
-    _flag(
-        group, "rate", type=float, metavar="R", help="random: keep this share, whatever the score"
-    )
-    _flag(
-        group,
-        "target_fraction",
-        type=float,
-        metavar="F",
-        help="solve for alpha or the threshold"
-        " so that this share of what reaches the decision is kept",
-    )
-    _flag(
-        group,
-        "target_unit",
-        metavar="UNIT",
-        help="the share is of documents, bytes or tokens"
-        f" (white-space words stand for tokens; default: {default['target_unit']})",
-    )
-
-
-def _step_flags(group: argparse._ArgumentGroup) -> None:
-    _flag(
-        group,
-        "steps",
-        action="append",
-        metavar="NAME",
-        help="a step of conf/pipeline/steps.yaml to apply, in the order given",
-    )
-    group.add_argument(
-        "--deduplicate",
-        action=argparse.BooleanOptionalAction,
-        help="drop exact duplicates of a text within the run (default: no)",
-    )
-
-
-def _output_flags(group: argparse._ArgumentGroup) -> None:
-    default = _defaults(PipelineConfig)
-    _flag(group, "output", metavar="DIR", help="a new folder, local or in s3:// or gs://")
-    _flag(
-        group,
-        "write",
-        metavar="WHAT",
-        help="all: dropped documents stay in the shards, flagged;"
-        f" kept: only kept ones are written (default: {default['write']})",
-    )
-    _flag(
-        group,
-        "shard_bytes",
-        type=int,
-        metavar="N",
-        help=f"start another shard beyond this size (default: {default['shard_bytes']})",
-    )
-    _flag(
-        group,
-        "compression",
-        metavar="NAME",
-        help=f"of the shards: {', '.join(COMPRESSIONS)} (default: {default['compression']})",
-    )
-    _flag(
-        group,
-        "stall_minutes",
-        type=float,
-        metavar="N",
-        help="end a run on this machine when nothing has moved for so long: no batch, no block of a"
-        f" file (default: {default['stall_minutes']:g})",
-    )
-    group.add_argument(
-        "--resume",
-        action="store_true",
-        help="finish an interrupted run: skip what is complete, do the rest",
-    )
-
-
-def _flag(group: argparse._ArgumentGroup, name: str, **kwargs: Any) -> None:
-    spellings = dict.fromkeys([f"--{name.replace('_', '-')}", f"--{name}"])
-    group.add_argument(*spellings, dest=name, **kwargs)
-
-
-def _defaults(kind: type) -> dict[str, Any]:
-    return {f.name: f.default for f in dataclasses.fields(kind)}
 
 
 def load(arguments: Sequence[str]) -> tuple[PipelineConfig, bool, list[str]]:
@@ -358,19 +189,17 @@ def load(arguments: Sequence[str]) -> tuple[PipelineConfig, bool, list[str]]:
     Raises:
         ValueError: a key is unknown or a value wrong; the message names it.
     """
-    known, rest = parser().parse_known_args(arguments)
-    flags = vars(known)
-    resume = flags.pop("resume", False)
+    known, rest = flags.parser().parse_known_args(arguments)
+    given = vars(known)
+    resume = given.pop("resume", False)
     settings = (
-        settings_file.read(flags.pop("config"), _settings_types()) if "config" in flags else {}
+        settings_file.read(given.pop("config"), _settings_types()) if "config" in given else {}
     )
     for name in ("source", "field"):
-        if name in flags:
-            flags[name] = _pairs(name, flags[name])
-    settings |= flags
-    for name in ("source", "classifier", "output"):
-        if name not in settings:
-            raise ValueError(f"--{name} is missing; see --help")
+        if name in given:
+            given[name] = _pairs(name, given[name])
+    settings |= given
+    flags.check_given(("source", "classifier", "output"), settings, rest)
     return _config(settings), resume, rest
 
 
@@ -454,29 +283,30 @@ class DecideConfig:
 
 def load_decide(arguments: Sequence[str]) -> tuple[DecideConfig, bool, list[str]]:
     """The config of ``pipeline/decide.py``, whether to resume, and the flags that are for Beam."""
-    known, rest = decide_parser().parse_known_args(arguments)
-    flags = vars(known)
-    resume = flags.pop("resume", False)
-    for name in ("scored", "output"):
-        if name not in flags:
-            raise ValueError(f"--{name} is missing; see --help")
+    known, rest = flags.decide_parser().parse_known_args(arguments)
+    given = vars(known)
+    resume = given.pop("resume", False)
+    flags.check_given(("scored", "output"), given, rest)
     names = {f.name for f in dataclasses.fields(Decision)}
-    decision = Decision(**{name: flags.pop(name) for name in list(flags) if name in names})
-    return DecideConfig(decision=decision, **flags), resume, rest
+    decision = Decision(**{name: given.pop(name) for name in list(given) if name in names})
+    return DecideConfig(decision=decision, **given), resume, rest
 
 
 def _check_output(write: str, compression: str, shard_bytes: int, stall_minutes: float) -> None:
     if write not in ("all", "kept"):
         raise ValueError(f"--write is 'all' or 'kept', not {write!r}")
-    if compression not in COMPRESSIONS:
-        raise ValueError(f"--compression is one of {', '.join(COMPRESSIONS)}, not {compression!r}")
-    _check_positive("shard_bytes", shard_bytes)
-    _check_positive("stall_minutes", stall_minutes)
+    if compression not in flags.COMPRESSIONS:
+        raise ValueError(
+            f"--compression is one of {', '.join(flags.COMPRESSIONS)}, not {compression!r}"
+        )
+    _check_positive("shard_bytes", shard_bytes, LARGEST)
+    _check_positive("stall_minutes", stall_minutes, A_YEAR)
 
 
-def _check_positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise ValueError(f"--{name.replace('_', '-')} must be more than 0, not {value:g}")
+def _check_positive(name: str, value: float, most: float) -> None:
+    if not 0 < value <= most:
+        span = "must be more than 0" if value <= 0 else f"must be at most {most}"
+        raise ValueError(f"--{name.replace('_', '-')} {span}, not {value}")
 
 
 def _pairs(flag: str, values: Sequence[str]) -> dict[str, Any]:

@@ -3,82 +3,22 @@
 python pipeline/decide.py --scored scored/ --rule pareto --alpha 3 --output scored_alpha3/
 """
 
+import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 
-from pipeline import engine, manifest, progress, records, shards, staging, storage, transforms
-from pipeline.config import load_decide
-from pipeline.process import Sink
-from pipeline.report import print_table
-from pipeline.run import prepare
+from pipeline import flags
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Decide and report; see ``--help``."""
-    config, resume, beam_flags = load_decide(arguments)
-    options = engine.options(beam_flags)
-    storage.configure(options)
-    staging.check_paths(options, [config.scored, config.output])
-    scored = manifest.read_manifest(config.scored)
-    if scored["config"]["write"] != "all":
-        raise ValueError(
-            f"{config.scored} was written with --write kept: only a run that left the dropped"
-            " documents in its shards can be decided anew"
-        )
-    sink = Sink(
-        config.output,
-        tuple(scored["config"]["metadata"]),
-        config.write,
-        config.shard_bytes,
-        config.compression,
-    )
-    # What the run dropped as a duplicate stays dropped.
-    deduplicated = {"deduplicate": scored["config"]["decision"]["deduplicate"]}
-    about = {
-        "code": manifest.code_version(),
-        "config": scored["config"]
-        | {"decision": asdict(config.decision) | deduplicated, "write": config.write}
-        | {"scored": {"path": config.scored, "key": scored["key"]}},
-        "classifier": scored["classifier"],
-        "key": records.fingerprint(scored["key"], asdict(config.decision), config.write),
-    }
-    with storage.lock(config.output):
-        if prepare(config.output, about["key"], resume):
-            print(f"{config.output} is complete already: nothing to do")
-        else:
-            tasks = [records.from_json(task) for task in scored["tasks"]]
-            _copy_quarantine(tasks, config.scored, config.output)
-            finished = engine.run(
-                options,
-                lambda pipeline: transforms.build_decide(
-                    pipeline,
-                    config.scored,
-                    len(tasks),
-                    sink,
-                    config.decision,
-                    scored["duplicate_ids"],
-                    about,
-                ),
-                progress.Watch(progress.folder(sink.work), 0, config.stall_minutes),
-            )
-            if not finished:
-                print(f"the job is made; {config.output} is complete once it has a {manifest.NAME}")
-                return
-    print_table(config.output)
+    """Decide as the flags say. ``--help`` ends here, before Beam is imported."""
+    flags.decide_parser().parse_known_args(arguments)
+    from pipeline import decision_run
 
-
-def _copy_quarantine(tasks: Sequence[records.Record], scored: str, output: str) -> None:
-    """The records that could not be read belong to this output's accounting too."""
-    for record in tasks:
-        if record.quarantine_checksum is None:
-            continue
-        path = records.quarantine_path(scored, record.task.stem)
-        if shards.checksum(path) != record.quarantine_checksum:
-            raise ValueError(f"{path} has changed since its run: the scored folder is damaged")
-        storage.write_bytes(
-            records.quarantine_path(output, record.task.stem), storage.read_bytes(path)
-        )
+    decision_run.main(arguments)
 
 
 if __name__ == "__main__":
+    flags.decide_parser().parse_known_args(sys.argv[1:])
+    from pipeline.beam import engine
+
     engine.exit_clearly(main)

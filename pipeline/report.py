@@ -3,25 +3,13 @@
 python pipeline/report.py scored/
 """
 
-import contextlib
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from pipeline import page, schema, shards, storage
-from pipeline.data_card import data_card
-from pipeline.manifest import read_manifest
-from pipeline.report_data import headline, megabytes, page_data, share
-from pipeline.summary import COUNTS, Summary
-
-PAGE = "report.html"
-CARD = "README.md"
-
-NOT_DROPPED = ("read", "kept", "quarantined")
-"""Outcomes that are no drop reason."""
+from pipeline.output.manifest import read_manifest
+from pipeline.page.render import print_table, write_report
+from winnow import storage
+from winnow.arguments import check_utf8
 
 _USAGE = "usage: python pipeline/report.py DIR   (the output folder of a finished run)"
 
@@ -35,131 +23,16 @@ def main(arguments: Sequence[str]) -> None:
         raise ValueError(_USAGE)
     output, *beam_flags = arguments
     if beam_flags:
-        from pipeline import engine  # imports Beam, which local folders do without
+        from pipeline.beam import engine  # imports Beam, which local folders do without
 
         storage.configure(engine.options(beam_flags))
     write_report(output, read_manifest(output))
     print_table(output)
 
 
-def render(manifest: Mapping[str, Any], statistics: Summary, domains: Iterable[pa.Table]) -> str:
-    """The page: HTML that needs no other file. The same arguments give the same text."""
-    title = f"Winnow: {headline(statistics['sources'])}"
-    scripts = [page.read(name) for name in ("explore.js", "report.js")]
-    data = page_data(manifest, statistics, domains)
-    return page.assemble(title, page.read("report.html"), scripts, data)
-
-
-def write_report(output: str, manifest: Mapping[str, Any]) -> None:
-    """Write ``report.html`` and ``README.md`` of a run whose statistics are in ``output``."""
-    statistics = {
-        name: _read_statistics(output, name) for name in schema.STATISTICS if name != "domains"
-    }
-    with _statistics(output, "domains") as file:
-        domains = (file.read_row_group(i) for i in range(file.num_row_groups))
-        html = render(manifest, statistics, domains)
-    storage.write_bytes(storage.join(output, PAGE), html.encode())
-    card = data_card(manifest, statistics["sources"])
-    storage.write_bytes(storage.join(output, CARD), card.encode())
-
-
-def print_table(output: str) -> None:
-    """Print a run's row accounting, and where its page is."""
-    print(table(_read_statistics(output, "sources")))
-    print(f"\nreport: {storage.join(output, PAGE)}")
-
-
-def table(sources: pa.Table) -> str:
-    """The row accounting for a terminal: a line per source, then what was dropped for which reason.
-
-    ``sources`` is :data:`pipeline.schema.SOURCES`. Sizes are MB (10⁶ bytes) of text; quarantined
-    records have none.
-    """
-    counts: dict[str, dict[str, list[int]]] = {}
-    filtered = {}
-    for row in sources.to_pylist():
-        filtered[row["source"]] = "yes" if row["filtered"] else "no"
-        counts.setdefault(row["source"], {})[row["outcome"]] = [row[name] for name in COUNTS]
-    counts = dict(sorted(counts.items()))
-    body = [_row(name, filtered[name], outcomes) for name, outcomes in counts.items()]
-    body.append(_row("total", "", _add(counts.values())))
-    head = ["source", "filtered", "read", "MB", "kept", "MB", "share", "dropped", "quarantined"]
-    lines = _align([head, *body], left=2, rules=(1, len(body)))
-
-    reasons = [
-        [reason, name, f"{n[0]:,}", megabytes(n[1]), share(n[0], outcomes["read"][0])]
-        for name, outcomes in counts.items()
-        for reason, n in sorted(outcomes.items(), key=lambda item: (-item[1][0], item[0]))
-        if reason not in NOT_DROPPED and n[0]
-    ]
-    if reasons:
-        head = ["dropped for", "source", "documents", "MB", "share"]
-        lines += ["", *_align([head, *reasons], left=2, rules=(1,))]
-    for name, outcomes in counts.items():
-        if outcomes.get("quarantined", [0])[0] == outcomes["read"][0] > 0:
-            lines += [
-                "",
-                f"No record of {name} could be read: quarantine/ says why. If the text is in"
-                f" another field, name it: --field {name}.text=FIELD",
-            ]
-    if "yes" not in filtered.values():
-        lines += [
-            "",
-            "No source is filtered, so every document that can be read stays: name those that the"
-            " rule is for, as --filter web",
-        ]
-    return "\n".join(lines)
-
-
-def _row(name: str, filtered: str, outcomes: Mapping[str, Sequence[int]]) -> list[str]:
-    nothing = [0, 0, 0]
-    read, kept = outcomes.get("read", nothing), outcomes.get("kept", nothing)
-    dropped = sum(n[0] for reason, n in outcomes.items() if reason not in NOT_DROPPED)
-    return [
-        *(name, filtered, f"{read[0]:,}", megabytes(read[1]), f"{kept[0]:,}", megabytes(kept[1])),
-        *(share(kept[0], read[0]), f"{dropped:,}", f"{outcomes.get('quarantined', nothing)[0]:,}"),
-    ]
-
-
-def _add(sources: Any) -> dict[str, list[int]]:
-    out: dict[str, list[int]] = {}
-    for outcomes in sources:
-        for outcome, n in outcomes.items():
-            out[outcome] = [a + b for a, b in zip(out.get(outcome, [0, 0, 0]), n, strict=True)]
-    return out
-
-
-def _align(rows: Sequence[Sequence[str]], left: int, rules: Sequence[int]) -> list[str]:
-    """Rows as lines: the first ``left`` columns left-aligned, a rule before the rows ``rules``."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for i, row in enumerate(rows):
-        if i in rules:
-            lines.append("─" * (sum(widths) + 2 * (len(widths) - 1)))
-        cells = [
-            cell.ljust(width) if place < left else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return lines
-
-
-def _read_statistics(output: str, name: str) -> pa.Table:
-    with _statistics(output, name) as file:
-        return file.read()
-
-
-@contextlib.contextmanager
-def _statistics(output: str, name: str) -> Iterator[pq.ParquetFile]:
-    path = storage.join(output, "statistics", f"{name}.parquet")
-    if not storage.exists(path):
-        raise ValueError(f"{path} is missing: {output} is no output of a finished pipeline/run.py")
-    with shards.open_mapped(path) as source, pq.ParquetFile(source) as file:
-        yield file
-
-
 if __name__ == "__main__":
     try:
+        check_utf8(sys.argv[1:])
         main(sys.argv[1:])
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")

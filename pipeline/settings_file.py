@@ -1,12 +1,13 @@
 """A YAML file of settings, checked against the types that code expects of them."""
 
+import math
 from collections.abc import Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin
 
 import yaml
 
-from pipeline import storage
+from winnow import storage
 
 _WORDS = {
     str: "text",
@@ -29,13 +30,35 @@ def read(path: str, types: Mapping[str, Any]) -> dict[str, Any]:
     try:
         settings = yaml.safe_load(storage.read_bytes(path))
     except yaml.YAMLError as error:
-        raise ValueError(f"{path} is no YAML: {error}") from error
+        raise ValueError(f"{path} is no YAML: {_place(error)}") from error
     if not isinstance(settings, dict):
         raise ValueError(f"{path} holds no mapping of keys to values")
     for name, value in settings.items():
         if name in types and not fits(value, types[name]):
             raise ValueError(f"{path}: {name} should be {_words(types[name])}, not {value!r}")
     return settings
+
+
+def _place(error: yaml.YAMLError) -> str:
+    """What is wrong with a YAML file, and where, in one line."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return str(error).splitlines()[0]
+    what = getattr(error, "problem", None) or "it cannot be read"
+    return f"line {mark.line + 1}, column {mark.column + 1}: {what}"
+
+
+def as_json(value: Any) -> Any:
+    """Settings as JSON has them: an infinite number, of which it has none, as YAML spells it."""
+    match value:
+        case dict():
+            return {key: as_json(item) for key, item in value.items()}
+        case list() | tuple():
+            return [as_json(item) for item in value]
+        case float() if math.isinf(value):
+            return ".inf" if value > 0 else "-.inf"
+        case _:
+            return value
 
 
 def fits(value: Any, kind: Any) -> bool:

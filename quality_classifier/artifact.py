@@ -23,11 +23,11 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from quality_classifier import words
-from quality_classifier.calibration import Calibration
-from quality_classifier.fasttext_model import FastTextModel
-from quality_classifier.features import FeatureConfig
-from quality_classifier.linear import HashedLinear
+from quality_classifier.features.hashed_features import FeatureConfig
+from quality_classifier.kinds.calibration import Calibration
+from quality_classifier.kinds.fasttext_model import FastTextModel
+from quality_classifier.kinds.linear import HashedLinear
+from winnow.text import words
 
 Model = HashedLinear | FastTextModel
 

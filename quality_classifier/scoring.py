@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline import storage
 from quality_classifier import artifact
+from winnow import storage
 
 
 class Classifier:
@@ -42,8 +42,11 @@ def load_classifier(path: str, label: str | None = None) -> Classifier:
             return load_classifier(copy, label)
     place = Path(path)
     if not place.exists():
-        raise ValueError(f"there is no classifier at {path}: train one with train.py")
-    if place.is_file():
+        raise ValueError(
+            f"there is no classifier at {path}: train one with winnow classifier train"
+            " (quality_classifier/train.py)"
+        )
+    if not place.is_dir():
         return Classifier(artifact.user_model(place, label))
     loaded = artifact.load(place)
     own = getattr(loaded.model, "label", None)

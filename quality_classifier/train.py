@@ -22,19 +22,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from omegaconf import DictConfig
 
-from pipeline import storage
-from pipeline.manifest import code_version
-from quality_classifier import artifact, card, command_line, evaluation, splits
+from quality_classifier import artifact
 from quality_classifier.artifact import Model
-from quality_classifier.calibration import Calibration
-from quality_classifier.fasttext_model import FastTextSettings, train_fasttext
-from quality_classifier.features import FeatureConfig, hashed_features
-from quality_classifier.fitting import Examples, fit_calibration, fit_linear
-from quality_classifier.linear import HashedLinear
-from quality_classifier.splits import CLASSES
+from quality_classifier.evaluation import card, held_out, splits
+from quality_classifier.evaluation.splits import CLASSES
+from quality_classifier.evaluation.unseen_sources import leave_one_source_out
+from quality_classifier.features.hashed_features import FeatureConfig, hashed_features
+from quality_classifier.kinds.calibration import Calibration
+from quality_classifier.kinds.fasttext_model import FastTextSettings, train_fasttext
+from quality_classifier.kinds.fitting import Examples, fit_calibration, fit_linear
+from quality_classifier.kinds.linear import HashedLinear
 from quality_classifier.train_config import KINDS, TrainConfig
 from quality_classifier.train_input import Reading, find_sources, read
-from quality_classifier.unseen import leave_one_source_out
+from winnow import command_line, overrides, storage
+from winnow.version import code_version
 
 LEAST = 10
 """Documents of each class that each split must hold; a useful classifier needs hundreds."""
@@ -49,7 +50,7 @@ def train(config: TrainConfig) -> None:
     if os.path.exists(config.output):
         raise ValueError(f"{config.output} is there already: choose another output, or remove it")
     sources = find_sources(
-        {True: config.positive, False: config.negative}, config.field, storage.find
+        {True: config.positive, False: config.negative}, config.field, storage.find, say
     )
     reading = Reading(config.html_extractor, config.max_document_bytes, tuple(config.metadata))
     documents, unreadable = read(sources, reading, say)
@@ -57,7 +58,7 @@ def train(config: TrainConfig) -> None:
     del documents  # it holds all text once more
     split = splits.assign(unique.documents["text"], config.calibration_share, config.test_share)
     documents = unique.documents.append_column("split", pa.array(split))
-    counts = evaluation.document_counts(unique.counts, documents)
+    counts = held_out.document_counts(unique.counts, documents)
     check_enough(counts)
 
     # fastText knows models as files only.
@@ -81,9 +82,9 @@ def train(config: TrainConfig) -> None:
             "source_weight_limit": config.source_weight_limit,
             "alpha": config.audit.alpha,
             "threshold": config.audit.threshold,
-            **evaluation.evaluate(test, questions(config)),
+            **held_out.evaluate(test, questions(config)),
             "unseen": unseen_sources(documents, fitted, config) if config.unseen_sources else [],
-            "shuffled": evaluation.shuffled_words(test, score, config.seed),
+            "shuffled": held_out.shuffled_words(test, score, config.seed),
         }
         provenance = {
             "code": figures["code"],
@@ -196,9 +197,9 @@ def check_enough(counts: list[dict[str, Any]]) -> None:
                 )
 
 
-def questions(config: TrainConfig) -> evaluation.Questions:
+def questions(config: TrainConfig) -> held_out.Questions:
     """What the card is to answer."""
-    return evaluation.Questions(
+    return held_out.Questions(
         seed=config.seed,
         bootstrap=config.bootstrap,
         source_weight_limit=config.source_weight_limit,
@@ -249,4 +250,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    overrides.run(main)

@@ -7,8 +7,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from pipeline.config import PipelineConfig
-from quality_classifier.fitting import METHODS
+from quality_classifier.kinds.fitting import METHODS
+from winnow.defaults import HTML_EXTRACTOR, MAX_DOCUMENT_BYTES
 
 KINDS = ("hashed_linear", "fasttext")
 
@@ -61,8 +61,8 @@ class TrainConfig:
     seed: int = MISSING
     field: dict[str, str] = MISSING
     metadata: list[str] = MISSING
-    html_extractor: str = PipelineConfig.html_extractor
-    max_document_bytes: int = PipelineConfig.max_document_bytes
+    html_extractor: str = HTML_EXTRACTOR
+    max_document_bytes: int = MAX_DOCUMENT_BYTES
     calibration_share: float = MISSING
     test_share: float = MISSING
     source_weight_limit: float = MISSING

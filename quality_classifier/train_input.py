@@ -14,10 +14,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import schema, storage
-from pipeline.config import PipelineConfig
 from pipeline.readers import FieldMap, InputRange, Quarantined, plan_ranges, read_batches
-from quality_classifier.splits import CLASSES
+from pipeline.readers.documents import document_schema
+from quality_classifier.evaluation.splits import CLASSES
+from winnow import inputs, storage
+from winnow.defaults import SPLIT_BYTES
 
 FIELDS = ("text", "id", "url", "language")
 
@@ -47,7 +48,10 @@ class Reading:
 
 
 def find_sources(
-    values: Mapping[bool, Any], field: Mapping[str, str], find: Callable[[str], list[str]]
+    values: Mapping[bool, Any],
+    field: Mapping[str, str],
+    find: Callable[[str], list[str]],
+    say: Callable[[str], None],
 ) -> list[Source]:
     """The sources of both classes, sorted, whatever the order of globs.
 
@@ -56,6 +60,7 @@ def find_sources(
             or a mapping from source names to globs or to ``{glob: …, text: …, id: …}``.
         field: the input fields of FIELDS where a source names none of its own.
         find: the files that match a glob.
+        say: is told of files that the globs of a source lead to by several paths.
 
     Raises:
         ValueError: a glob matches nothing, a file is in two sources, or the description is wrong.
@@ -64,16 +69,9 @@ def find_sources(
     found = [
         source
         for positive, value in values.items()
-        for source in _sources_of(positive, value, field, find)
+        for source in _sources_of(positive, value, field, partial(_find_all, find=find, say=say))
     ]
-    owner: dict[str, Source] = {}
-    for source in found:
-        for path in source.paths:
-            if path in owner:
-                raise ValueError(
-                    f"{path} is in two sources, {owner[path].title} and {source.title}"
-                )
-            owner[path] = source
+    inputs.check_disjoint((path, source.title) for source in found for path in source.paths)
     return found
 
 
@@ -84,6 +82,9 @@ def read(
 
     The table has ``text``, ``positive``, ``source``, ``url``, ``id``, ``language``, ``bytes`` and
     the metadata columns. ``say`` is told of every source.
+
+    Raises:
+        ValueError: no document has anything in a field that was asked for.
     """
     tables = []
     unreadable = []
@@ -92,7 +93,7 @@ def read(
             ranges = [
                 piece
                 for path in source.paths
-                for piece in plan_ranges(path, storage.open_input, PipelineConfig.split_bytes)
+                for piece in plan_ranges(path, storage.open_input, SPLIT_BYTES)
             ]
             parts = list(pool.map(partial(_read_range, source=source, how=how), ranges))
             table = pa.concat_tables([part for part, _ in parts])
@@ -110,16 +111,43 @@ def read(
             size = pc.sum(table["bytes"]).as_py() or 0
             bad = f", {reasons.total():,} unreadable records" if reasons else ""
             say(f"read {source.title}: {len(table):,} documents, {size / 1e6:,.1f} MB{bad}")
+    _check_fields_there(sources, tables, how.metadata, say)
     return pa.concat_tables(tables), unreadable
 
 
+def _check_fields_there(
+    sources: Sequence[Source],
+    tables: Sequence[pa.Table],
+    metadata: Sequence[str],
+    say: Callable[[str], None],
+) -> None:
+    """Say what documents lack of the fields that are asked for: metadata, and FIELDS by new names.
+
+    Raises:
+        ValueError: no document of the sources that one is asked of has it.
+    """
+    asked: dict[tuple[str, str], list[tuple[str, int, int]]] = {}
+    for source, table in zip(sources, tables, strict=True):
+        renamed = [(c, name) for c, name in source.field.items() if c not in ("text", name)]
+        for column, name in [*renamed, *((name, name) for name in metadata)]:
+            counts = (source.title, table[column].null_count, len(table))
+            asked.setdefault((column, name), []).append(counts)
+    for (_, name), found in asked.items():
+        if 0 < sum(lacking for _, lacking, _ in found) == sum(n for _, _, n in found):
+            titles = " and ".join(title for title, _, _ in found)
+            raise ValueError(f"no record of {titles} has anything in {name!r}: correct the name")
+        for title, lacking, n in found:
+            if lacking:
+                say(f"warning: {lacking:,} of {n:,} documents of {title} have nothing in {name!r}")
+
+
 def _sources_of(
-    positive: bool, value: Any, field: Mapping[str, str], find: Callable[[str], list[str]]
+    positive: bool, value: Any, field: Mapping[str, str], find: Callable[[str, Any], list[str]]
 ) -> list[Source]:
     name = CLASSES[positive]
     if isinstance(value, str | list):
         stems: dict[str, list[str]] = {}
-        for path in _find_all(name, value, find):
+        for path in find(name, value):
             stems.setdefault(path.rsplit("/", 1)[-1].split(".")[0], []).append(path)
         return [Source(positive, stem, tuple(stems[stem]), field) for stem in sorted(stems)]
     if not isinstance(value, Mapping) or not value:
@@ -127,19 +155,21 @@ def _sources_of(
     sources = []
     for source, description in sorted(value.items()):
         own = dict(description) if isinstance(description, Mapping) else {"glob": description}
-        paths = _find_all(f"{name}.{source}", own.pop("glob", None), find)
+        paths = find(f"{name}.{source}", own.pop("glob", None))
         _check_fields(own)
         sources.append(Source(positive, str(source), tuple(paths), {**field, **own}))
     return sources
 
 
-def _find_all(name: str, globs: Any, find: Callable[[str], list[str]]) -> list[str]:
+def _find_all(
+    name: str, globs: Any, find: Callable[[str], list[str]], say: Callable[[str], None]
+) -> list[str]:
     patterns = [globs] if isinstance(globs, str) else globs
     if not isinstance(patterns, list) or not all(isinstance(p, str) for p in patterns):
         raise ValueError(f"{name} must be a glob or a list of globs, not {globs!r}")
     if not patterns:
         raise ValueError(f"{name} is an empty list: name at least one glob")
-    return sorted({path for pattern in patterns for path in find(pattern)})
+    return inputs.each_once(name, (path for pattern in patterns for path in find(pattern)), say)
 
 
 def _check_fields(field: Mapping[str, str]) -> None:
@@ -164,7 +194,7 @@ def _read_range(piece: InputRange, source: Source, how: Reading) -> tuple[pa.Tab
         max_document_bytes=how.max_document_bytes,
         html_extractor=how.html_extractor,
     )
-    table = pa.Table.from_batches(batches, schema.document_schema((language, *further)))
+    table = pa.Table.from_batches(batches, document_schema((language, *further)))
     size = pc.binary_length(table["text"]).cast(pa.int64())
     columns = {
         "text": table["text"],

@@ -24,3 +24,8 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest test, which would otherwise be waited for at the end."""
+    items.sort(key=lambda item: item.name != "test_every_command_of_the_guides_runs")

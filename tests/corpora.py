@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from quality_classifier import artifact
-from quality_classifier.calibration import Calibration
-from quality_classifier.features import FeatureConfig
-from quality_classifier.linear import HashedLinear
+from quality_classifier.features.hashed_features import FeatureConfig
+from quality_classifier.kinds.calibration import Calibration
+from quality_classifier.kinds.linear import HashedLinear
 
 _WORDS = [
     "river",

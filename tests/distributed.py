@@ -9,13 +9,15 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from model import parallel, processes
-from model.config import GLaMConfig
-from model.glam import GLaM
+from model.glam.config import GLaMConfig
+from model.glam.transformer import GLaM
+from model.training import parallel, processes
 
 # One interpreter imports torch, the processes are forked from it before it has any thread.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["model.parallel", "model.checkpoint", "model.optim"])
+CONTEXT.set_forkserver_preload(
+    ["model.training.parallel", "model.training.checkpoint", "model.training.optim"]
+)
 
 CONFIG = GLaMConfig(
     vocabulary=97, layers=4, width=16, hidden=32, heads=2, head_width=8, experts=8, group_rows=1

@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from engines_services import job_service, worker_pool
 
-from pipeline import storage
+from winnow import storage
 
 
 class Dataflow:
@@ -166,7 +166,8 @@ def install(staged: Path, folder: Path, dependencies: bool) -> str:
         # Not a site folder there, so what is installed as editable here cannot be imported.
         (site / "others.pth").write_text(sysconfig.get_paths()["purelib"])
     for name in (staged / "extra_packages.txt").read_text().split():
-        subprocess.run([*pip, "--no-deps", str(staged / name)], check=True)
+        # pip may take what is in the other environment for installed.
+        subprocess.run([*pip, "--no-deps", "--ignore-installed", str(staged / name)], check=True)
     return python
 
 

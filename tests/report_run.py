@@ -5,14 +5,16 @@ from dataclasses import asdict
 import numpy as np
 import pyarrow as pa
 
-from pipeline import manifest, schema, shards, storage, summary_files
-from pipeline.counts import measure
-from pipeline.decision import keep_draw
-from pipeline.identity import content_hashes
-from pipeline.process import decide_batch
+from pipeline.core import finish
+from pipeline.core.identity import content_hashes
+from pipeline.core.task import decide_batch
+from pipeline.output import manifest, output_folder, schema, shards, summary_files
+from pipeline.output.records import Record, Task
+from pipeline.output.summary import TaskSummary
 from pipeline.readers import InputRange
-from pipeline.records import Record, Task
-from pipeline.summary import TaskSummary
+from pipeline.rules.decision import keep_draw
+from winnow import storage
+from winnow.text.counts import measure
 
 CARD = {
     "kind": "hashed_linear",
@@ -78,8 +80,8 @@ def write_run(output, batches, rule, filtered, quarantined=0, card=CARD, write="
         summaries.append(storage.join(str(output), "_work", f"{task.stem}.summary.arrow"))
         summary_files.write(summaries[-1], summary.tables())
         tasks.append(Record(task, "key", "0" * 32, tuple(writer.shards), quarantined, None))
-    storage.write_json(storage.join(str(output), "_work", "run.json"), {})
-    manifest.write_output(
+    output_folder.begin(str(output), "cafe", frozenset((source, 1) for source in batches))
+    finish.write_output(
         str(output),
         code="0.1.0",
         config={

@@ -9,7 +9,7 @@ import numpy as np
 from test_compare_study import GROUPS, heldout_table, tasks_table
 
 from ablations import results
-from model.outcome import bits_per_byte
+from model.training.outcome import bits_per_byte
 
 ARMS = ["unfiltered", "filtered", "threshold", "random"]
 EFFECTS = {"unfiltered": 0.0, "filtered": -0.03, "threshold": -0.02, "random": 0.004}

@@ -15,11 +15,14 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from tokens_scored import documents, make_corpus
 
+from ablations.reading import read_study
 from ablations.study import execute
-from ablations.study.reading import read_study
-from pipeline import storage
+from winnow import storage
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(execute.ROOT)
+NOTHING_FOUND = ("no difference", "underpowered")
 
 
 def run(corpus, output, *overrides):
@@ -60,9 +63,20 @@ def test_a_sweep_ends_with_a_verdict_and_a_page(whole):
     study = read_study(str(output))
     assert len(study.runs) == 4
     assert not study.failed
-    assert "Underpowered: filtered against unfiltered" in ended.stdout
+    found = json.loads((output / "comparison" / "comparison.json").read_bytes())
+    primary = found["primary"]
+    curated = {
+        arm: [study.runs[arm, "", seed].result.heldout["wiki"] for seed in (1, 2)]
+        for arm in ("filtered", "unfiltered")
+    }
+    differences = np.subtract(curated["filtered"], curated["unfiltered"])
+    assert primary["value"] == pytest.approx(differences.mean(), abs=1e-12)
+    assert primary["seed_error"] == pytest.approx(differences.std(ddof=1) / np.sqrt(2), abs=1e-12)
+    # Which verdict it is depends on the processor; that it follows from the interval does not.
+    outcome = found["verdict"]["outcome"]
+    assert (primary["low"] <= 0 <= primary["high"]) == (outcome in NOTHING_FOUND)
+    assert found["verdict"]["sentence"] in ended.stdout
     assert (output / "report.html").stat().st_size > 10_000
-    assert json.loads((output / "comparison" / "comparison.json").read_bytes())["verdict"]
     assert sorted(p.name for p in output.parent.iterdir()) == ["study"]  # no litter
     assert not (output / ".lock").exists()
 

@@ -18,6 +18,8 @@ from ablations.study.jobs import declaration, expand, identity, training_config
 from model import sizes
 from model.sizes import CONFIG_DIR
 
+pytestmark = pytest.mark.slow
+
 HELDOUT = {"curated": ["wiki"], "web": ["web"]}
 STUDIES = sorted(
     name.removesuffix(".yaml") for name in os.listdir(os.path.join(CONFIG_DIR, "experiment"))

@@ -14,9 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats.proportion import proportion_confint
 
-from pipeline import schema, shards
-from quality_classifier.audit import AUDIT, LENGTHS, Audit, audit, expected_rate_interval
-from quality_classifier.metrics import wilson
+from pipeline.output import schema, shards
+from quality_classifier.evaluation.group_rates import (
+    AUDIT,
+    Audit,
+    audit,
+    expected_rate_interval,
+)
+from quality_classifier.evaluation.metrics import wilson
+from winnow.text.groups import LENGTHS
 
 ROOT = Path(__file__).parents[1]
 
@@ -54,7 +60,8 @@ HOSTS = {
     "http://www.a.org/x": "a.org",
     "https://A.org:80/": "a.org",
     "ftp://u@b.com": "b.com",
-    "c.com": "(none)",
+    "c.com": "c.com",
+    "c/d.html": "(none)",
 }
 
 

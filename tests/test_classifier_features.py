@@ -11,11 +11,10 @@ import scipy.sparse as sp
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from quality_classifier import features
-from quality_classifier.buffers import string_buffers
-from quality_classifier.features import FeatureConfig, _chunk, hashed_features
-from quality_classifier.linear import margins
-from quality_classifier.words import nfc
+from quality_classifier.features.hashed_features import FeatureConfig, _chunk, hashed_features
+from quality_classifier.kinds.linear import margins
+from winnow.text.buffers import string_buffers
+from winnow.text.words import nfc
 
 SMALL = FeatureConfig(log2_buckets=18)
 FACTOR = 0x9E3779B97F4A7C15
@@ -120,6 +119,7 @@ def test_margins_equal_features_times_weights(texts: list[str], seed: int) -> No
     np.testing.assert_allclose(margins(text, weights, 0.25, SMALL), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_every_code_point_as_in_unicodedata() -> None:
     if unicodedata.unidata_version != "14.0.0":
         pytest.skip("the table is Unicode 14")
@@ -183,7 +183,7 @@ def test_text_in_nfc_is_not_copied() -> None:
 def test_slices_and_chunks(kind: pa.DataType, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [f"Document {i}: " + "word é " * (i % 7) for i in range(100)]
     whole = hashed_features(pa.array(texts, kind), SMALL)
-    monkeypatch.setattr(features, "_CHUNK_BYTES", 64)
+    monkeypatch.setattr("quality_classifier.features.hashed_features._CHUNK_BYTES", 64)
     part = hashed_features(pa.array(texts, kind).slice(30, 50), SMALL)
     assert_same(part, whole[30:80])
     assert hashed_features(pa.array([], kind), SMALL).shape == (0, SMALL.buckets)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 
-from quality_classifier import metrics
+from quality_classifier.evaluation import metrics
 
 documents = st.lists(
     st.tuples(

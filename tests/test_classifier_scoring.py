@@ -12,17 +12,18 @@ import safetensors.numpy
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from quality_classifier import artifact, fasttext_model
-from quality_classifier.calibration import Calibration
-from quality_classifier.fasttext_model import (
+from quality_classifier import artifact
+from quality_classifier.features.hashed_features import FeatureConfig, hashed_features
+from quality_classifier.kinds import fasttext_model
+from quality_classifier.kinds.calibration import Calibration
+from quality_classifier.kinds.fasttext_model import (
     CURATED,
     FastTextModel,
     FastTextSettings,
     one_line,
     train_fasttext,
 )
-from quality_classifier.features import FeatureConfig, hashed_features
-from quality_classifier.linear import HashedLinear
+from quality_classifier.kinds.linear import HashedLinear
 from quality_classifier.scoring import load_classifier
 
 CONFIG = FeatureConfig(log2_buckets=18)

@@ -15,9 +15,9 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 
-from quality_classifier import splits
-from quality_classifier.calibration import Calibration
-from quality_classifier.fitting import Examples, calibrated_loss, fit_calibration, fit_linear
+from quality_classifier.evaluation import splits
+from quality_classifier.kinds.calibration import Calibration
+from quality_classifier.kinds.fitting import Examples, calibrated_loss, fit_calibration, fit_linear
 
 texts = st.sampled_from(["", "a", "b", "the same", "Ünïcode", "x" * 300]) | st.text(max_size=8)
 rows = st.lists(st.tuples(texts, st.booleans(), st.sampled_from(["s", "t", "u"])), max_size=40)

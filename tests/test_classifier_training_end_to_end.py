@@ -18,6 +18,8 @@ from sklearn.metrics import roc_auc_score
 from quality_classifier import artifact, train
 from quality_classifier.scoring import load_classifier
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 
 COMMON = "the a of and to in it was for on with as by at from this that which"
@@ -212,7 +214,7 @@ def test_duplicates_are_counted_and_have_no_part(corpus, trained, tmp_path):
         train.train(settings_of(*overrides, f"output={tmp_path / 'two'}"))
 
 
-def test_fields_of_each_source_can_be_named(corpus, trained, tmp_path):
+def test_fields_of_each_source_can_be_named(corpus, trained, tmp_path, capsys):
     parquet = {"body": [*sentences("books", 200)], "lang": ["xx"] * 200, "topic": ["a", "b"] * 100}
     pq.write_table(pa.table(parquet), tmp_path / "other.parquet")
     overrides = [
@@ -225,6 +227,8 @@ def test_fields_of_each_source_can_be_named(corpus, trained, tmp_path):
         "bootstrap=20",
     ]
     train.train(settings_of(*overrides, f"output={tmp_path / 'out'}"))
+    said = capsys.readouterr().err
+    assert "warning: 200 of 200 documents of positive wiki have nothing in 'topic'" in said
     assert (tmp_path / "out" / "weights.safetensors").read_bytes() == (
         trained / "weights.safetensors"
     ).read_bytes()
@@ -260,6 +264,12 @@ def test_fasttext_is_repeatable_on_one_thread(corpus, tmp_path):
         (["+field.body=text"], "unknown fields ['body']"),
         (["hashed_linear.log2_buckets=30"], "log2_buckets"),
         (["field.text=body"], "too few positive documents: 0"),
+        (["field.id=uid"], "no record of positive books and negative spam has anything in 'uid'"),
+        (["metadata=[author]"], "has anything in 'author'"),
+        (
+            ["negative={{spam: {{glob: '{}/spam.jsonl.gz', url: link}}}}"],
+            "no record of negative spam has anything in 'link'",
+        ),
     ],
 )
 def test_what_is_wrong_is_said(corpus, tmp_path, overrides, message):
@@ -307,7 +317,7 @@ def test_unreadable_records_are_counted(corpus, tmp_path):
     ("arguments", "message"),
     [
         (["seed=one"], "could not be converted to Integer"),
-        (["sede=1"], "Key 'sede'"),
+        (["sede=1"], "error: there is no setting sede: did you mean seed?"),
         ([], "negative, output, positive missing"),
         (["positive=[x.gz]", "negative=[y.gz]", "output=o"], "error: nothing matches 'x.gz'"),
     ],

@@ -8,7 +8,8 @@ from statsmodels.stats.power import TTestPower
 from ablations.results import Primary
 from ablations.stats.inference import estimate, over_seeds
 from ablations.stats.power import detectable, minimum_detectable_effect, seeds_needed
-from ablations.stats.verdict import against_chance, judge, number
+from ablations.stats.verdict import judge, number
+from ablations.tasks.scores import against_chance
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5, 12])

@@ -10,11 +10,11 @@ import pytest
 
 from ablations import compare as command
 from ablations import results
+from ablations.reading import read_study
 from ablations.stats.comparison import compare
 from ablations.stats.endpoints import sample
 from ablations.stats.inference import endpoint
-from ablations.study.reading import read_study
-from model.outcome import HELDOUT_SCHEMA, bits_per_byte
+from model.training.outcome import HELDOUT_SCHEMA, bits_per_byte
 
 SOURCES = {"wiki": 1.0, "books": 1.2, "web": 1.4}
 GROUPS = {"curated": ["wiki", "books"], "web": ["web"]}

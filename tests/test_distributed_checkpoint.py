@@ -8,8 +8,10 @@ import torch
 from distributed import CONFIG, learn, make_model, make_optimizer
 from training_runs import optimizer_settings
 
-from model import checkpoint, optim, processes
-from model.train_config import OptimizerName, Schedule
+from model.training import checkpoint, optim, processes
+from model.training.train_config import OptimizerName, Schedule
+
+pytestmark = pytest.mark.slow
 
 OPTIMIZERS = {
     "sgd": make_optimizer,

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from model import sizes
-from model.config import GLaMConfig
+from model.glam.config import GLaMConfig
 from model.plan_sharding import main, plan
+
+pytestmark = pytest.mark.slow
 
 CONFIG = GLaMConfig(
     vocabulary=512, layers=4, width=64, hidden=128, heads=4, head_width=16, experts=8

@@ -10,6 +10,8 @@ import pytest
 import torch
 from training_runs import TINY, corpus_folder, rows, train
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 INDEPENDENT = "model.group_rows=1"  # of how rows are spread
 

@@ -10,10 +10,12 @@ import torch.distributed._functional_collectives as functional_collectives
 from distributed import CONFIG, learn, make_model, make_optimizer
 from training_runs import optimizer_settings
 
-from model import optim, parallel, processes
-from model.cpu_experts import cpu_experts
-from model.glam import Experts
-from model.train_config import Schedule
+from model.glam.transformer import Experts
+from model.ops.cpu_experts import cpu_experts
+from model.training import optim, parallel, processes
+from model.training.train_config import Schedule
+
+pytestmark = pytest.mark.slow
 
 STEPS = range(4)
 DROPPING = dataclasses.replace(CONFIG, capacity_factor=1.0)

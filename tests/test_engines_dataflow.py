@@ -24,8 +24,13 @@ from engines_dataflow import fetch_staged, pipeline_of, serving
 from engines_services import ROOT, started, write_inputs
 from store_servers import serving as store
 
-from pipeline import config, engine, run, staging, storage
+from pipeline import run
+from pipeline.beam import engine, staging
+from pipeline.flags import parser
 from quality_classifier.scoring import load_classifier
+from winnow import storage
+
+pytestmark = pytest.mark.slow
 
 BUCKET = "gs://dataflow-test"
 
@@ -137,7 +142,7 @@ def test_our_wheel_the_pinned_versions_and_the_classifier_are_staged(inputs, sub
     in_wheel = {
         name for name in zipfile.ZipFile(tmp_path / wheel).namelist() if ".dist-info/" not in name
     }
-    ours = ("ablations", "model", "pipeline", "quality_classifier")
+    ours = ("ablations", "conf", "model", "pipeline", "quality_classifier", "winnow")
     tracked = subprocess.run(
         ["find", *ours, "-type", "f", "-not", "-path", "*/__pycache__/*"],
         cwd=ROOT,
@@ -174,7 +179,7 @@ def test_a_template_is_made_and_not_waited_for(dataflow):
 def test_the_parameters_of_the_flex_template_are_flags_that_take_a_value():
     specification = json.loads((ROOT / "deploy" / "flex_template.json").read_text())
     names = [parameter["name"] for parameter in specification["parameters"]]
-    known = config.parser().parse_known_args([f"--{name}=1" for name in names])
+    known = parser().parse_known_args([f"--{name}=1" for name in names])
     beams = PipelineOptions(known[1]).get_all_options(drop_default=True)
     assert {*vars(known[0]), *beams} == set(names)
 

@@ -16,6 +16,8 @@ from training_runs import TINY, corpus_folder, rows, train
 from ablations import run
 from model.sizes import CONFIG_DIR
 
+pytestmark = pytest.mark.slow
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 

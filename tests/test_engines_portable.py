@@ -7,8 +7,11 @@ import pytest
 from corpora import fingerprints
 from engines_services import job_service, started, worker_pool, write_inputs
 
-from pipeline import engine, run
-from pipeline.progress import Watch
+from pipeline import run
+from pipeline.beam import engine
+from pipeline.beam.progress import Watch
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ from ablations.tasks import task as tasks
 from ablations.tasks.items import items_of
 from ablations.tasks.language_model import TokenModel
 from ablations.tasks.scores import scores, summarise
-from model import tokenizer
-from model.config import GLaMConfig
-from model.glam import GLaM
+from model.data import tokenizer
+from model.glam.config import GLaMConfig
+from model.glam.transformer import GLaM
 
 if importlib.util.find_spec("lm_eval") is None:
     pytest.skip("lm-eval is not installed", allow_module_level=True)
@@ -24,6 +24,8 @@ from lm_eval.evaluator import simple_evaluate
 from lm_eval.tasks import TaskManager
 
 from ablations.harness import HarnessModel
+
+pytestmark = pytest.mark.slow
 
 HARNESS = {
     "piqa": {

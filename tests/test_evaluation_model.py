@@ -9,9 +9,9 @@ import torch
 
 from ablations.tasks.beam import ALPHA, Hypothesis, _Search, beam_search, length_penalty
 from ablations.tasks.language_model import TokenModel
-from model import tokenizer
-from model.config import GLaMConfig
-from model.glam import GLaM
+from model.data import tokenizer
+from model.glam.config import GLaMConfig
+from model.glam.transformer import GLaM
 
 TEXTS = ["the wind and the grain", "a grain of wind\nfell far", "über naïve grain, the winnow fell"]
 

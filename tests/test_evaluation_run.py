@@ -27,8 +27,10 @@ from ablations.tasks.evaluation import Asked, gather
 from ablations.tasks.places import Places
 from ablations.tasks.scores import scores
 from ablations.tasks.task import load
-from model import files
-from model.corpus import open_corpus
+from model.data.corpus import open_corpus
+from winnow import files
+
+pytestmark = pytest.mark.slow
 
 SENTENCES = ["the wind fell far", "a grain of wind", "winnow the grain", "42 grain fell, far"]
 
@@ -190,8 +192,18 @@ def test_a_line_that_is_no_json_is_named(tmp_path):
     local_data(tmp_path)
     with open(tmp_path / "piqa.jsonl", "a") as file:
         file.write("{\n")
-    with pytest.raises(ValueError, match=r"piqa\.jsonl, line 5"):
+    with pytest.raises(ValueError, match=r"line 5 of .*piqa\.jsonl is no JSON"):
         gather(Asked(["piqa"]), Places(["local"], tmp_path, tmp_path))
+
+
+def test_local_records_may_be_json_of_any_layout(tmp_path):
+    local_data(tmp_path)
+    wanted = gather(Asked(["piqa"]), Places(["local"], tmp_path, tmp_path))[0][0].items
+    rows = [json.loads(line) for line in (tmp_path / "piqa.jsonl").read_text().splitlines()]
+    for content in (json.dumps(rows), "\ufeff" + json.dumps(rows, indent=1)):
+        (tmp_path / "piqa.jsonl").write_bytes(gzip.compress(content.encode()))
+        sets, _ = gather(Asked(["piqa"]), Places(["local"], tmp_path, tmp_path))
+        assert sets[0].items == wanted
 
 
 def test_a_wheel_of_another_hash_is_refused(tmp_path):

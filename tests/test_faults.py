@@ -14,7 +14,12 @@ from corpora import documents, fingerprints, write_classifier, write_jsonl
 from faults import crashes, mutations, trials
 from faults.scene import MODES, ROOT, Scene
 
-from pipeline import run, storage, worker
+from pipeline import run
+from pipeline.beam import worker
+from pipeline.output import output_folder
+from winnow import storage
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +104,8 @@ def test_what_a_run_left_that_was_killed_while_it_cleaned_up_is_removed(small, t
 
 def test_a_run_that_was_killed_on_a_terminal_is_resumed_on_one(small, tmp_path):
     output = tmp_path / "scored"
-    (output / "_work" / "progress").mkdir(parents=True)
+    output_folder.begin(str(output), "key", frozenset())
+    (output / "_work" / "progress").mkdir()
     (output / "_work" / "progress" / "7.json").write_text('{"score": {"documents": 1}}')
     reading, writing = pty.openpty()
     command = [sys.executable, str(ROOT / "pipeline" / "run.py"), *small, f"--output={output}"]
@@ -112,6 +118,7 @@ def test_a_run_that_was_killed_on_a_terminal_is_resumed_on_one(small, tmp_path):
 
 def test_quarantine_of_what_is_no_input_any_more_is_removed(small, tmp_path):
     """As after a kill, when a damaged file was taken away, or mended, before the resume."""
+    output_folder.begin(str(tmp_path / "scored"), "key", frozenset({("web", 2)}))
     stale = tmp_path / "scored" / "quarantine" / "data-web-00000-of-00002.jsonl"
     stale.parent.mkdir(parents=True)
     stale.write_text("{}")
@@ -128,8 +135,9 @@ def test_a_write_without_room_names_its_file(tmp_path):
 
 def test_a_run_waits_for_the_workers_of_one_that_was_killed(small, tmp_path, monkeypatch):
     """One that the kernel did not end, as there may be on other systems."""
+    output_folder.begin(str(tmp_path / "scored"), "key", frozenset())
     folder = tmp_path / "scored" / "_work" / "progress"
-    folder.mkdir(parents=True)
+    folder.mkdir()
     hold = "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.flock(file, fcntl.LOCK_SH)"
     hold += "; print(flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", hold, str(folder / worker.LOCK)]
@@ -149,7 +157,7 @@ def test_a_run_waits_for_the_workers_of_one_that_was_killed(small, tmp_path, mon
 
 def test_a_worker_whose_driver_is_gone_leaves_before_it_works(tmp_path):
     """Beam itself would try for a minute to connect."""
-    command = [sys.executable, "-m", "pipeline.worker", "1", str(tmp_path)]
+    command = [sys.executable, "-m", "pipeline.beam.worker", "1", str(tmp_path)]
     nobody = {"CONTROL_API_SERVICE_DESCRIPTOR": 'url: "localhost:9"', "PIPELINE_OPTIONS": "{}"}
     done = subprocess.run(command, cwd=ROOT, env=os.environ | nobody, timeout=45)
     assert done.returncode == 1

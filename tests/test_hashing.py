@@ -9,7 +9,7 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quality_classifier.hashing import xxh3_64, xxh3_128
+from winnow.text.hashing import xxh3_64, xxh3_128
 
 SEEDS = (0, 1, 0x9E3779B1, 2**63, 2**64 - 1)
 EVERY_LENGTH = [random.Random(n).randbytes(n) for n in range(1101)]

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model import attention
-from model.attention import (
+from model.glam import attention
+from model.glam.attention import (
     additive_mask,
     attend,
     attend_flex,

@@ -6,10 +6,10 @@ import hydra
 import pytest
 from omegaconf import OmegaConf
 
-import model.train_config  # noqa: F401 registers its configs
+import model.training.train_config  # noqa: F401 registers its configs
 from model import sizes
-from model.config import GLaMConfig
-from model.optim import learning_rate
+from model.glam.config import GLaMConfig
+from model.training.optim import learning_rate
 
 GOOD = GLaMConfig()
 

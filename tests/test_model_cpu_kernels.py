@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model import cpu_kernels
-from model.dense import geglu
-from model.norm import RMSNorm
+from model.glam.dense import geglu
+from model.glam.norm import RMSNorm
+from model.ops import cpu_kernels
 
 DTYPES = [torch.float32, torch.bfloat16]
 seeds = st.integers(0, 2**31)

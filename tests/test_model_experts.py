@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from model.config import ExpertActivation
-from model.experts import ACTIVATIONS, BACKENDS, combine, dispatch
-from model.routing import route
+from model.glam.config import ExpertActivation
+from model.glam.experts import ACTIVATIONS, BACKENDS, combine, dispatch
+from model.glam.routing import route
 
 M, H = 16, 24
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 4e-2}
@@ -108,7 +108,7 @@ def test_float32_weights_of_bfloat16_rows_are_cast_and_get_float32_gradients(pro
 
 
 def test_bfloat16_products_of_the_cpu_come_in_few_sizes():
-    # oneDNN compiles each size that it meets; see model/cpu_experts.py.
+    # oneDNN compiles each size that it meets; see model/ops/cpu_experts.py.
     class Sizes(TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             if func.overloadpacket is torch.ops.aten.mm:

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from model import cpu_kernels
-from model.loss import IGNORE, vocabulary_loss
+from model.glam.loss import IGNORE, vocabulary_loss
+from model.ops import cpu_kernels
 
 
 def problem(T, M, V, dtype, seed=0, ignored=0.3):

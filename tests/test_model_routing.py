@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.routing import CHOICES, group_capacity, route
+from model.glam.routing import CHOICES, group_capacity, route
 
 
 def gshard(logits, groups, capacity, uniforms):

@@ -5,8 +5,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from model import plan_sharding, sizes
-from model.config import GLaMConfig
-from model.glam import GLaM
+from model.glam.config import GLaMConfig
+from model.glam.transformer import GLaM
 
 NAMES = sizes.names()
 CONFIGS = sizes.load(NAMES)

@@ -6,6 +6,7 @@ import glob
 import io
 import os
 import random
+import signal
 import sys
 import threading
 import time
@@ -17,7 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from store_servers import Faulty, at_random, flags, serving
 
-from pipeline import lease, object_store, progress, storage, store_gcs, store_s3
+from winnow import heartbeat, storage
+from winnow.object_stores import lease, object_store, store_gcs, store_s3
+
+pytestmark = pytest.mark.slow
 
 LISTED = 10_000
 
@@ -64,7 +68,7 @@ def test_what_is_written_is_what_is_read(reach, size):
 
 def test_a_long_transfer_gives_signs_of_life(reach, monkeypatch):
     signs = []
-    monkeypatch.setattr(progress, "beat", lambda: signs.append(time.monotonic()))
+    monkeypatch.setattr(heartbeat, "beat", lambda: signs.append(time.monotonic()))
     path = f"{reach()}/file"
     with storage.open_output(path) as file:
         file.write(bytes(50 << 20))
@@ -160,9 +164,10 @@ def test_parts_of_killed_writers_are_dropped(reach):
     client.create_multipart_upload(Bucket="bucket", Key=f"{key}-another/c")
     assert storage.listing(folder) == []
     assert not storage.exists(f"{folder}/a")
-    storage.remove_temporary(folder)
+    client.create_multipart_upload(Bucket="bucket", Key=f"{key}/mine")
+    storage.remove_unfinished(folder, lambda name: name in ("a", "b"))
     left = client.list_multipart_uploads(Bucket="bucket", Prefix=key)["Uploads"]
-    assert [upload["Key"] for upload in left] == [f"{key}-another/c"]
+    assert [upload["Key"] for upload in left] == [f"{key}-another/c", f"{key}/mine"]
 
 
 def test_an_object_that_changes_while_it_is_read_is_an_error(reach):
@@ -221,7 +226,7 @@ def test_what_is_not_there(reach, scheme):
 @pytest.mark.parametrize(("module", "extra"), [("store_s3", "aws"), ("store_gcs", "gcp")])
 def test_an_extra_that_is_missing_is_named(monkeypatch, module, extra):
     object_store._bucket.cache_clear()
-    monkeypatch.setitem(sys.modules, f"pipeline.{module}", None)
+    monkeypatch.setitem(sys.modules, f"winnow.object_stores.{module}", None)
     scheme = {"aws": "s3", "gcp": "gs"}[extra]
     with pytest.raises(ValueError, match=rf"winnow-lm\[{extra}\]"):
         storage.exists(f"{scheme}://bucket/file")
@@ -247,6 +252,20 @@ def test_globs_mean_what_they_mean_on_a_local_disk(tmp_path_factory, paths, data
     expected = {path for path in local if (folder / path).is_file() and path[-1] != "/"}
     found = {path for path in files if object_store.matches(path.split("/"), pattern.split("/"))}
     assert found == expected
+
+
+def test_names_with_brackets_are_found_as_they_are_written(reach):
+    folder = reach()
+    for name in ("br[1].x", "br1.x", "d[ab]/q.x", "da/q.x", "a/br[1].x"):
+        storage.write_bytes(f"{folder}/{name}", b"")
+    for pattern, names in {
+        "br[1].x": ["br[1].x"],
+        "d[ab]/*.x": ["d[ab]/q.x"],
+        "d[a]/*.x": ["da/q.x"],
+        "**/br[1].x": ["a/br[1].x", "br[1].x"],
+        "br[12].x": ["br1.x"],
+    }.items():
+        assert storage.find(f"{folder}/{pattern}") == [f"{folder}/{name}" for name in names]
 
 
 def test_a_classifier_is_copied_with_all_that_is_in_its_folder(reach, tmp_path):
@@ -360,14 +379,21 @@ def test_the_lock_of_a_killed_run_is_taken_over_by_one(reach, impatient, capsys)
     assert storage.listing(folder) == []
 
 
-def test_a_run_that_was_cut_off_too_long_stops(reach, impatient):
+@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN])
+def test_a_run_that_was_cut_off_too_long_stops(reach, impatient, handler):
+    """At once, also where SIGINT is ignored, as by what a script starts with ``&``."""
     folder = reach()
     bucket, key = object_store.locate(f"{folder}/.lock")
     with pytest.raises(RuntimeError, match="has taken over"):
         with storage.lock(folder):
-            bucket.delete([key])
-            assert bucket.replace(key, b"somebody else", None)
-            time.sleep(30)
+            before = signal.signal(signal.SIGINT, handler)
+            try:
+                bucket.delete([key])
+                assert bucket.replace(key, b"somebody else", None)
+                time.sleep(30)
+                raise AssertionError("it went on")
+            finally:
+                signal.signal(signal.SIGINT, before)
     found = bucket.stat(key)
     assert bucket.read(key, 0, found.size, found.version) == b"somebody else"
 

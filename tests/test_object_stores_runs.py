@@ -21,18 +21,13 @@ from corpora import documents, fingerprints, write_classifier, write_jsonl
 from engines_services import job_service, started, worker_pool
 from store_servers import Faulty, at_random, flags, serving
 
-from pipeline import (
-    decide,
-    lease,
-    object_store,
-    report,
-    run,
-    storage,
-    store_gcs,
-    store_s3,
-    transforms,
-)
+from pipeline import decide, report, run, scoring_run
+from pipeline.beam import graph
 from pipeline.config import load
+from winnow import storage
+from winnow.object_stores import lease, object_store, store_gcs, store_s3
+
+pytestmark = pytest.mark.slow
 
 TRIALS = int(os.environ.get("STORE_TRIALS", "1"))
 """How often a run is killed or served by a faulty store: STORE_TRIALS=50 pytest tests/… tries all
@@ -307,10 +302,10 @@ def test_no_step_of_the_graph_holds_a_secret(here, monkeypatch, tmp_path):
     beam = [*flags("s3", 1, monkeypatch.setenv), "--s3_session_token=tokenfortests"]
     storage.configure(PipelineOptions(beam))
     config, resume, _ = load([*inputs(here / "in"), *RULE, f"--output={tmp_path}/scored"])
-    job, about = run.describe(config, [], resume)
-    graph = Pipeline()
-    transforms.build(graph, 0, job, config.decision, about)
-    steps = graph.to_runner_api().components.transforms.values()
+    job, about = scoring_run.describe(config, [], resume)
+    made = Pipeline()
+    graph.build(made, 0, job, config.decision, about)
+    steps = made.to_runner_api().components.transforms.values()
     packed = [re.findall(rb"QlpoO[A-Za-z0-9+/]+", step.spec.payload) for step in steps]
     pickled = b"".join(_unpack(code) for codes in packed for code in codes)
     assert b"localhost:1" in pickled

@@ -5,8 +5,8 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.counts import measure
-from pipeline.identity import content_hashes, hexadecimal, identify
+from pipeline.core.identity import content_hashes, hexadecimal, identify
+from winnow.text.counts import measure
 
 texts = st.lists(
     st.text(st.one_of(st.characters(codec="utf-8"), st.sampled_from(" \t\n\x1c\x85\xa0   　a"))),

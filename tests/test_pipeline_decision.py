@@ -7,9 +7,9 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import solve
 from pipeline.config import Decision
-from pipeline.decision import Rule, critical_alpha, keep_draw
+from pipeline.rules import solve
+from pipeline.rules.decision import Rule, critical_alpha, keep_draw
 
 scores = st.lists(st.floats(0, 1, width=32), min_size=1, max_size=50)
 
@@ -112,6 +112,56 @@ def _solve(total, fraction):
         return solve.solve("pareto", total, fraction)
     except ValueError:
         return None
+
+
+tied = st.lists(
+    st.tuples(st.sampled_from([0.0, -0.0, 1e-30, 0.3, 0.5, 0.50001, 1.0]), st.integers(0, 9)),
+    min_size=1,
+    max_size=200,
+).filter(lambda documents: any(weight for _, weight in documents))
+
+
+def cut(score, draw, weight, fraction, parts=1):
+    """A top fraction, sketched in some parts of the documents."""
+    places = [range(i, len(score), parts) for i in range(parts)]
+    total = sum(solve.bands(score[at], weight[at]) for at in places)
+    band = solve.find_band(total, fraction)
+    return solve.cut(
+        band,
+        solve.merge_places(solve.places(band, score[at], draw[at], weight[at]) for at in places),
+    )
+
+
+@given(tied, st.floats(0.001, 1), st.floats(0.001, 1))
+@settings(deadline=None)
+def test_a_top_fraction_is_the_best_and_of_equals_those_of_the_lowest_draws(documents, low, high):
+    score = np.array([s for s, _ in documents], np.float32)
+    weight = np.array([w for _, w in documents])
+    draw = keep_draw(ids(len(score)), 3)
+    order = np.lexsort([draw, -score])
+    sums = np.concatenate([[0], weight[order].cumsum()])
+    found = []
+    for fraction in sorted([low, high]):
+        rule = cut(score, draw, weight, fraction)
+        assert rule == cut(score, draw, weight, fraction, parts=3)
+        kept = rule.keep(score, draw)
+        assert sorted(order[: kept.sum()]) == np.flatnonzero(kept).tolist()
+        goal = fraction * weight.sum()
+        assert abs(weight[kept].sum() - goal) == np.abs(sums - goal).min()
+        probability = rule.probability(score)
+        assert ((probability == 0) <= ~kept).all()
+        assert ((probability == 1) <= kept).all()
+        found.append(kept)
+    assert (found[0] <= found[1]).all()
+
+
+def test_a_top_fraction_of_very_many_equals_is_met(monkeypatch):
+    monkeypatch.setattr(solve, "MOST_PLACES", 256)
+    score, draw, weight = np.full(20_000, 0.7, np.float32), uniform(20_000), np.ones(20_000, int)
+    for fraction in (0.001, 0.1, 0.5, 0.999, 1):
+        rule = cut(score, draw, weight, fraction)
+        assert rule == cut(score, draw, weight, fraction, parts=7)
+        assert rule.keep(score, draw).mean() == pytest.approx(fraction, abs=1 / 256)
 
 
 def test_sketches_add_up():

@@ -7,9 +7,10 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import duplicates, records
+from pipeline.core import duplicates
+from pipeline.output import records
+from pipeline.output.records import Task
 from pipeline.readers import InputRange
-from pipeline.records import Task
 
 tasks_of_documents = st.lists(
     st.lists(st.tuples(st.sampled_from("abcdefgh"), st.booleans()), max_size=8), max_size=6

@@ -14,14 +14,20 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import xxhash
+import yaml
 from corpora import documents, fingerprints, write_classifier, write_jsonl
 from datasets import load_dataset
 
-from pipeline import decide, run, schema
+from pipeline import decide, run
+from pipeline.config import resolve_steps
+from pipeline.output import schema
 from quality_classifier.scoring import load_classifier
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN = [sys.executable, str(ROOT / "pipeline" / "run.py")]
@@ -154,6 +160,25 @@ def test_top_fraction_keeps_the_best(here):
     assert web["kept"].mean() == pytest.approx(0.1, abs=0.002)
 
 
+def test_a_top_fraction_is_met_where_all_scores_are_equal(here, tmp_path):
+    write_jsonl(tmp_path / "a.jsonl", [{"id": str(i), "text": "The same."} for i in range(600)])
+    write_jsonl(
+        tmp_path / "b.jsonl", [{"id": str(i), "text": "The same."} for i in range(600, 1000)]
+    )
+    inputs = [f"--source=web={tmp_path}/*.jsonl", "--filter=web", f"--classifier={here}/classifier"]
+    before = set()
+    for fraction in (0.1, 0.5):
+        more = ["--rule=top_fraction", f"--target-fraction={fraction}"]
+        run.main([*inputs, *more, f"--output={tmp_path}/{fraction}"])
+        kept = shards(tmp_path / str(fraction)).filter(pc.field("kept"))["id"].to_pylist()
+        assert len(kept) == fraction * 1000
+        assert before <= set(kept)
+        before = set(kept)
+    decide.main([f"--scored={tmp_path}/0.1", *more, f"--output={tmp_path}/anew"])
+    assert fingerprints(tmp_path / "anew" / "shards") == fingerprints(tmp_path / "0.5" / "shards")
+    assert manifest(tmp_path / "anew")["rule"] == manifest(tmp_path / "0.5")["rule"]
+
+
 def test_kept_documents_alone_can_be_written(here):
     run.main([*flags(here), "--write=kept", f"--output={here}/kept"])
     everything = shards(here / "scored")
@@ -165,14 +190,12 @@ def test_kept_documents_alone_can_be_written(here):
 
 
 def test_exact_duplicates_are_dropped_but_for_the_first(tmp_path):
-    rows = documents(40)
+    rows = [{"url": row.get("url"), "text": row["text"]} for row in documents(40)]
     write_jsonl(tmp_path / "web" / "a.jsonl", [*rows, *rows[:10]])
-    write_jsonl(
-        tmp_path / "web" / "b.jsonl", [{**row, "id": f"b{i}"} for i, row in enumerate(rows)]
-    )
-    write_jsonl(tmp_path / "wiki" / "a.jsonl", [{"id": "w", "text": rows[3]["text"]}])
+    write_jsonl(tmp_path / "web" / "b.jsonl", rows)
+    write_jsonl(tmp_path / "wiki" / "a.jsonl", [{"text": rows[3]["text"]}])
     write_classifier(tmp_path / "classifier")
-    more = ["--rule=all", "--deduplicate", "--field=id=none"]
+    more = ["--rule=all", "--deduplicate"]
     flags_ = [f for f in flags(tmp_path, *more) if "alpha" not in f and ".gz" not in f]
     run.main([*flags_, f"--output={tmp_path}/scored"])
     table = shards(tmp_path / "scored").to_pandas()
@@ -184,7 +207,7 @@ def test_exact_duplicates_are_dropped_but_for_the_first(tmp_path):
     assert dropped == 90 - (len(texts) - 1)  # one of them is in the wiki, which is taken whole
 
     decide.main([f"--scored={tmp_path}/scored", "--alpha=1", f"--output={tmp_path}/anew"])
-    more = ["--alpha=1", "--deduplicate", "--field=id=none"]
+    more = ["--alpha=1", "--deduplicate"]
     flags_ = [f for f in flags(tmp_path, *more) if "alpha=2" not in f and ".gz" not in f]
     run.main([*flags_, f"--output={tmp_path}/direct"])
     assert fingerprints(tmp_path / "anew" / "shards") == fingerprints(tmp_path / "direct/shards")
@@ -213,7 +236,7 @@ def test_what_is_complete_is_not_done_again_and_what_changed_is(here, tmp_path, 
         shutil.copytree(here / part, tmp_path / part)
     shutil.copytree(here / "classifier", tmp_path / "classifier")
     output = tmp_path / "scored"
-    monkeypatch.setattr("pipeline.manifest.write_output", _fail)
+    monkeypatch.setattr("pipeline.core.finish.write_output", _fail)
     with pytest.raises(RuntimeError, match="cut off"):
         run.main([*flags(tmp_path), f"--output={output}"])
     monkeypatch.undo()
@@ -225,6 +248,188 @@ def test_what_is_complete_is_not_done_again_and_what_changed_is(here, tmp_path, 
     assert changed == {"data-web-00000-of-00005.arrow"}
     run.main([*flags(tmp_path), f"--output={tmp_path}/fresh"])
     assert fingerprints(output) == fingerprints(tmp_path / "fresh")
+
+
+STRANGERS = {
+    "notes.txt": "",
+    "shards/mine.arrow": "",
+    "shards/data-web-00000-of-00005.arrow": "",
+    "shards/.tmp-abcdefgh-data-web-00000-of-00005.arrow": "",
+    "quarantine/data-web-00000-of-00005.jsonl": "",
+    "statistics/sources.parquet": "",
+    "report.html": "",
+    "_work/notes.txt": "",
+    "_work/run.json": '{"run": 1}',
+    "_work/progress/lock": "",
+    "a/deep/.hidden": "",
+    "manifest.json": '{"name": "my extension"}',
+    ".lock": "mine",
+}
+
+
+@pytest.mark.parametrize("name", STRANGERS)
+@pytest.mark.parametrize("command", ["run", "decide"])
+def test_a_folder_with_other_peoples_files_is_never_written_to(here, tmp_path, name, command):
+    output = tmp_path / "mine"
+    (output / name).parent.mkdir(parents=True)
+    (output / name).write_text(STRANGERS[name])
+    before = fingerprints(output)
+    main, arguments = {
+        "run": (run.main, flags(here)),
+        "decide": (decide.main, [f"--scored={here}/scored", "--alpha=1"]),
+    }[command]
+    for more in ([], ["--resume"]):
+        with pytest.raises(ValueError, match=r"choose another (--)?output") as caught:
+            main([*arguments, f"--output={output}", *more])
+        assert "--resume" not in str(caught.value)
+        assert fingerprints(output) == before
+
+
+def test_what_was_put_into_an_unfinished_run_stays(here, tmp_path, monkeypatch):
+    output = tmp_path / "scored"
+    monkeypatch.setattr("pipeline.core.finish.write_output", _fail)
+    solved = [*flags(here)[:-2], "--target-fraction=0.5", f"--output={output}"]
+    with pytest.raises(RuntimeError, match="cut off"):
+        run.main(solved)
+    monkeypatch.undo()
+    mine = ["notes.txt", "shards/x.arrow", "quarantine/x.jsonl", "statistics/x", "a/.tmp-x"]
+    mine += ["shards/data-web-00000-of-00004.arrow", "shards/data-books-00000-of-00005.arrow"]
+    mine += ["_work/notes.txt", "_work/scored/x.arrow"]
+    for name in mine:
+        (output / name).parent.mkdir(exist_ok=True)
+        (output / name).write_text("mine")
+    # Of a killed writer, and of this run when it still had another input.
+    for name in (
+        ".tmp-a2b4c6d8-README.md",
+        "_work/scored/.tmp-a2b4c6d8-data-web-00000-of-00005.arrow",
+    ):
+        (output / name).write_text("")
+    run.main([*solved, "--resume"])
+    run.main([*solved[:-1], f"--output={tmp_path}/fresh"])
+    fresh = fingerprints(tmp_path / "fresh")
+    found = fingerprints(output)
+    assert found.keys() == fresh.keys() | set(mine)
+    assert {name: found[name] for name in fresh} == fresh
+    assert all((output / name).read_text() == "mine" for name in mine)
+
+
+ROWS = [{"text": f"text {i}", "uid": f"u{i}", "link": f"http://a.example/{i}"} for i in range(9)]
+
+
+def in_form(folder, form, rows):
+    path = folder / f"{rows[0]['uid']}.{form}"
+    if form == "jsonl":
+        write_jsonl(path, rows)
+    elif form == "warc":
+        path.write_bytes(b"".join(_conversion(row) for row in rows))
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+def _conversion(row):
+    body = row["text"].encode()
+    return (
+        (
+            f"WARC/1.0\r\nWARC-Type: conversion\r\nWARC-Target-URI: {row['link']}\r\n"
+            f"WARC-Record-ID: <{row['uid']}>\r\nContent-Length: {len(body)}\r\n\r\n"
+        ).encode()
+        + body
+        + b"\r\n\r\n"
+    )
+
+
+BLOCK = "steps: {url_blocklist: {domains: [LIST]}}"
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet", "warc"])
+@pytest.mark.parametrize(
+    ("wrong", "steps"),
+    [
+        (["--field=id=TYPO"], ""),
+        (["--field=id=uid", "--field=text=TYPO"], ""),
+        (["--field=web.url=TYPO"], ""),
+        (["--metadata=TYPO"], ""),
+        (["--metadata=uid", "--metadata=TYPO"], ""),
+        ([], BLOCK),
+    ],
+)
+def test_a_field_that_no_input_has_is_an_error(here, tmp_path, form, wrong, steps):
+    path = in_form(tmp_path, form, ROWS)
+    (tmp_path / "list").write_text("*.b.example")
+    config = tmp_path / "steps.yaml"
+    config.write_text(steps.replace("LIST", str(tmp_path / "list")) or "{}")
+    command = [
+        *(f"--source=web={path}", "--filter=web", f"--classifier={here}/classifier"),
+        *("--rule=all", f"--output={tmp_path}/scored", f"--config={config}"),
+    ]
+    if form == "warc":  # records have URLs; which headers they have is seen as they are read
+        if steps:
+            run.main(command)
+            return
+        wrong = [flag.replace("=uid", "=WARC-Record-ID") for flag in wrong]
+    with pytest.raises(
+        ValueError, match=r"no record of web has anything in '(TYPO|url)'|column 'TYPO'"
+    ):
+        run.main([*command, *wrong])
+    assert (tmp_path / "scored").exists() == (form == "warc" and "metadata" in wrong[0])
+
+
+def test_a_field_for_all_sources_that_each_has_its_own_of_is_an_error(here):
+    more = ["--field=web.url=url", "--field=wiki.url=url", "--field=url=link"]
+    with pytest.raises(ValueError, match="--field url=link is never used"):
+        run.main([*flags(here, *more), f"--output={here}/never"])
+
+
+def test_fields_that_some_documents_lack_are_counted(here, tmp_path, capsys):
+    typed = [{**row, "uid": f"v{i}", "kind": "a"} for i, row in enumerate(ROWS)]
+    for form, rows in (("jsonl", ROWS), ("parquet", typed)):
+        in_form(tmp_path, form, rows)
+    plain = tmp_path / "plain.jsonl"
+    write_jsonl(plain, [{"text": "without"}])
+    command = [
+        *(f"--source=web={tmp_path}/u0.jsonl", f"--source=web={tmp_path}/v0.parquet"),
+        *(f"--source=plain={plain}", f"--classifier={here}/classifier", "--rule=all"),
+        *("--field=web.id=uid", "--field=url=link", "--metadata=kind"),
+        f"--output={tmp_path}/scored",
+    ]
+    run.main(command)
+    warnings = [
+        "warning: --field url=link: 1 of 1 documents of plain have nothing in 'link'",
+        "warning: --metadata kind: 1 of 1 documents of plain have nothing in 'kind'",
+        "warning: --metadata kind: 9 of 18 documents of web have nothing in 'kind'",
+    ]
+    assert sorted(capsys.readouterr().err.splitlines()) == warnings
+    run.main([*command, "--resume"])
+    assert sorted(capsys.readouterr().err.splitlines()) == warnings
+
+
+def test_that_no_document_was_cut_short_is_no_error(here, tmp_path, capsys):
+    block = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<p>whole</p>"
+    head = f"WARC/1.0\r\nWARC-Type: response\r\nContent-Length: {len(block)}\r\n\r\n"
+    (tmp_path / "x.warc").write_bytes(head.encode() + block + b"\r\n\r\n")
+    command = [
+        *(f"--source=web={tmp_path}/x.warc", f"--classifier={here}/classifier", "--rule=all"),
+        *("--metadata=WARC-Truncated", f"--output={tmp_path}/scored"),
+    ]
+    run.main(command)
+    assert "WARC-Truncated" not in capsys.readouterr().err
+
+
+def test_a_field_that_only_the_last_of_many_documents_has_is_found(here, tmp_path):
+    many = tmp_path / "many.jsonl"
+    filler = [{"text": "word " * 1000}] * 2000
+    for last, refused in (({"text": "x", "uid": "1"}, False), ({"text": "x"}, True)):
+        write_jsonl(many, [*filler, last])
+        command = [
+            *(f"--source=web={many}", f"--classifier={here}/classifier", "--rule=all"),
+            *("--metadata=uid", f"--output={tmp_path}/{refused}"),
+        ]
+        if refused:
+            with pytest.raises(ValueError, match=r"--metadata uid: .* is complete without it"):
+                run.main(command)
+        else:
+            run.main(command)
 
 
 def test_another_content_of_a_steps_file_is_another_run(here, tmp_path):
@@ -292,6 +497,44 @@ def test_damaged_input_is_quarantined_counted_and_named(tmp_path):
         assert content[record["position"] :].startswith(line)
 
 
+def test_a_source_of_which_nothing_can_be_read_is_an_error_at_the_end(tmp_path):
+    """The output is whole, and says why; a second try says so again."""
+    write_jsonl(tmp_path / "good.jsonl", documents(30))
+    (tmp_path / "odd0.jsonl").write_bytes(b"")
+    (tmp_path / "odd1.jsonl").write_text('{"content": "a"}\n{"content": "b"}\n{"text": \n')
+    write_classifier(tmp_path / "classifier")
+    flags_ = [
+        f"--source=web={tmp_path}/good.jsonl", f"--source=odd={tmp_path}/odd*", "--filter=web",
+        f"--classifier={tmp_path}/classifier", f"--output={tmp_path}/scored",
+    ]  # fmt: skip
+    for more in ([], ["--resume"]):
+        with pytest.raises(ValueError, match="nothing of source odd could be read") as raised:
+            run.main([*flags_, *more])
+        said = str(raised.value)
+        assert "missing_text (2), empty_file (1), bad_json (1)" in said
+        assert f"the first is {tmp_path}/odd0.jsonl, byte 0: empty_file" in said
+        assert "--field odd.text=FIELD" in said
+        assert f"{tmp_path}/scored/quarantine" in said
+        account = manifest(tmp_path / "scored")["accounting"]
+        assert account["odd"] == {"read": 4, "quarantined": 4}
+        assert account["web"]["read"] == 30
+    assert len(list((tmp_path / "scored" / "quarantine").iterdir())) == 2
+
+
+def test_a_source_without_documents_is_no_error_but_said(tmp_path, capsys):
+    write_jsonl(tmp_path / "good.jsonl", documents(30))
+    record = "WARC/1.0\r\nWARC-Type: request\r\nContent-Length: 1\r\n\r\nx\r\n\r\n"
+    (tmp_path / "none.warc").write_text(3 * record)
+    write_classifier(tmp_path / "classifier")
+    run.main(
+        [
+            f"--source=web={tmp_path}/good.jsonl", f"--source=none={tmp_path}/none.warc",
+            "--filter=web", f"--classifier={tmp_path}/classifier", f"--output={tmp_path}/scored",
+        ]
+    )  # fmt: skip
+    assert "warning: source none has no documents (skipped: request 3)" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -299,7 +542,14 @@ def test_damaged_input_is_quarantined_counted_and_named(tmp_path):
         ({"--source=web": "--source=web={here}/web"}, "is a directory"),
         ({"--source=web": "--source=we/b={here}/web/*"}, "plain name"),
         ({"--filter": "--filter=book"}, "--filter names"),
-        ({"--alpha": "--alpha=-1"}, "from 0 to inf"),
+        ({"--alpha": "--alpha=-1"}, "finite parameter of 0 or more"),
+        ({"--alpha": "--alpha=inf"}, "finite parameter of 0 or more"),
+        ({"--alpha": "--alpha=nan"}, "finite parameter of 0 or more"),
+        ({"--alpha": "--target-fraction=nan"}, "must lie in"),
+        ({"--seed": "--seed=-1"}, "--seed is from 0"),
+        ({"--seed": "--stall-minutes=inf"}, "--stall-minutes must be at most"),
+        ({"--seed": "--stall-minutes=nan"}, "--stall-minutes must be at most"),
+        ({"--seed": "--split-bytes=99999999999999999999"}, "--split-bytes must be at most"),
         ({"--alpha": "--alpah=1"}, "neither we nor Beam"),
         ({"--classifier": "--classifier={here}/web"}, "web"),
         ({"--seed": "--threshold=0.5"}, "no meaning"),
@@ -332,6 +582,28 @@ def test_a_finished_run_is_not_overwritten_and_two_runs_do_not_mix(here, tmp_pat
     assert sorted(code for _, code in ends) == [0, 1]
     assert any("another run is writing" in said or "finished run" in said for said, _ in ends)
     assert fingerprints(tmp_path / "scored") == fingerprints(here / "scored")
+
+
+def test_every_rule_can_be_switched_off(here, tmp_path):
+    """As steps.yaml says: by .inf for a max and -.inf for a min, of which JSON has neither."""
+    off = {}
+    for step in ("gopher", "gopher_repetition", "c4", "fineweb"):
+        for name, value in resolve_steps([step])[step].items():
+            infinite = {"max": float("inf"), "min": float("-inf")}.get(name[:3])
+            if infinite is not None:
+                several = [infinite] * len(value) if isinstance(value, list) else infinite
+                off.setdefault(step, {})[name] = several
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"steps": off}))
+    command = [f"--source=web={here}/web/4.jsonl", "--filter=web", "--rule=all"]
+    command += [f"--classifier={here}/classifier", f"--config={tmp_path}/config.yaml"]
+    run.main([*command, f"--output={tmp_path}/scored"])
+    run.main([*command, f"--output={tmp_path}/scored", "--resume"])
+    found = json.loads((tmp_path / "scored" / "manifest.json").read_text(), parse_constant=_fail)
+    assert found["config"]["steps"]["gopher"]["max_words"] == ".inf"
+    assert found["config"]["steps"]["gopher"]["min_words"] == "-.inf"
+    assert found["config"]["steps"]["gopher_repetition"]["max_top_n_gram"] == [".inf"] * 3
+    reasons = found["accounting"]["web"].keys() - {"read", "kept"}
+    assert reasons <= {"c4_lorem_ipsum", "c4_curly_bracket"}  # these have no threshold
 
 
 def test_yaml_says_the_same_as_flags(here, tmp_path):

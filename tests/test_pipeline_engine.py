@@ -9,8 +9,11 @@ import time
 import apache_beam as beam
 import pytest
 
-from pipeline import engine, progress
-from pipeline.progress import Watch
+from pipeline.beam import engine
+from pipeline.beam.progress import Watch
+from winnow import heartbeat
+
+pytestmark = pytest.mark.slow
 
 
 class Slow:
@@ -71,16 +74,17 @@ def test_all_cores_are_used_unless_told_otherwise(monkeypatch):
 COMMAND = """
 import ctypes, time
 import apache_beam as beam
-from pipeline import engine, progress
+from pipeline.beam import engine, progress
+from winnow import heartbeat
 
 def hang(library):
-    with progress.working_on("web/7.jsonl"):
+    with heartbeat.working_on("web/7.jsonl"):
         library(None).pause()
 
 def slow():
     for _ in range(20):
         time.sleep(0.2)
-        progress.beat()
+        heartbeat.beat()
 
 def main(flags):
     print("begun", flush=True)
@@ -100,7 +104,7 @@ def start(work):
     ("library", "message"),
     [
         ("CDLL", "error: nothing has moved for 0.1 minutes while working on web/7.jsonl"),
-        ("PyDLL", "line 8 in hang"),  # it holds Python's lock: nobody is left to say more
+        ("PyDLL", "line 9 in hang"),  # it holds Python's lock: nobody is left to say more
     ],
 )
 def test_a_thread_that_hangs_ends_the_run(library, message):
@@ -128,7 +132,7 @@ def test_a_run_that_is_slow_but_moves_goes_on():
     def slow(_):
         for _ in range(40):
             time.sleep(0.2)
-            progress.beat()
+            heartbeat.beat()
 
     def build(pipeline):
         _ = pipeline | beam.Create([0]) | beam.Map(slow)
@@ -137,11 +141,11 @@ def test_a_run_that_is_slow_but_moves_goes_on():
 
 
 def test_looks_are_counted_until_one_sees_something_new(tmp_path):
-    watch = Watch(str(tmp_path / "signs"), 0, stall_minutes=10 * progress.INTERVAL / 60)
+    watch = Watch(str(tmp_path / "signs"), 0, stall_minutes=10 * heartbeat.INTERVAL / 60)
     with watch.opened():
         for _ in range(9):
             watch.look()
-        with progress.working_on("web/7.jsonl"):
+        with heartbeat.working_on("web/7.jsonl"):
             for _ in range(10):  # the first sees something new
                 watch.look()
             with pytest.raises(TimeoutError, match=r"working on web/7.jsonl .*--resume"):

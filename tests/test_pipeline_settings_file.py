@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import config, settings_file
+from pipeline.beam import engine
 
 
 @pytest.mark.parametrize(
@@ -28,7 +29,7 @@ from pipeline import config, settings_file
         ("write:", "write should be text, not None"),
         ("alpa: 3", r"unknown keys \['alpa'\]"),
         ("decision: {alpha: 3}", r"unknown keys \['decision'\]"),
-        ("a: [", "is no YAML"),
+        ("a: [", r"is no YAML: line 1, column 5: expected .*[^\n]$"),
         ("- a", "holds no mapping"),
     ],
 )
@@ -81,3 +82,31 @@ def test_a_value_fits_its_own_type_and_no_other(data):
     assert settings_file.fits([], Sequence[other])
     assert not settings_file.fits(value, Sequence[other])
     assert not settings_file.fits({1: value}, Mapping[str, other])
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--sorce=web=x", "--classifier=x", "--output=x"], "--source is missing: is --sorce"),
+        (["--source=web=x", "--classifer=x", "--output=x"], "--classifier is missing: is --class"),
+        (["--classifier=x", "--output=x"], "--source is missing: see --help"),
+    ],
+)
+def test_a_mistyped_flag_is_named(given, said):
+    with pytest.raises(ValueError, match=said):
+        config.load(given)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("--aplha=3", "neither we nor Beam know --aplha: did you mean --alpha[?]"),
+        ("--runer=DirectRunner", "neither we nor Beam know --runer: did you mean --runner[?]"),
+        ("--zzzzzzzz=1", "neither we nor Beam know --zzzzzzzz: see --help"),
+        ("--runner=FlinkRunner", "--runner FlinkRunner needs --flink_master"),
+        ("--runner=SparkRunner", "--runner SparkRunner needs --spark_master_url"),
+    ],
+)
+def test_a_flag_that_nobody_knows_is_told_from_one_that_is_meant(given, said):
+    with pytest.raises(ValueError, match=said):
+        engine.options([given])

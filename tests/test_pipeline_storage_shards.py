@@ -10,8 +10,9 @@ import pyarrow as pa
 import pytest
 import xxhash
 
-from pipeline import storage
-from pipeline.shards import ShardWriter, checksum, read_shard
+from pipeline.output import output_folder
+from pipeline.output.shards import ShardWriter, checksum, read_shard
+from winnow import storage
 
 SCHEMA = pa.schema([("text", pa.large_string())])
 
@@ -35,9 +36,10 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
 
 def test_what_a_killed_writer_left_is_removed(tmp_path):
     folder = tmp_path / "a [run]"
+    name = "data-web-00000-of-00001.arrow"
 
     def die():
-        with storage.open_output(str(folder / "shards" / "file")) as file:
+        with storage.open_output(str(folder / "shards" / name)) as file:
             file.write(b"half")
             file.flush()
             os._exit(9)
@@ -46,8 +48,9 @@ def test_what_a_killed_writer_left_is_removed(tmp_path):
     child.start()
     child.join()
     assert len(os.listdir(folder / "shards")) == 1
-    storage.remove_temporary(str(folder))
-    assert os.listdir(folder / "shards") == []
+    (folder / "shards" / f".tmp-abcdefgh-{name}.txt").touch()
+    output_folder.begin(str(folder), "key", frozenset({("web", 1)}))
+    assert os.listdir(folder / "shards") == [f".tmp-abcdefgh-{name}.txt"]
 
 
 def test_two_runs_cannot_hold_one_folder(tmp_path):
@@ -57,6 +60,14 @@ def test_two_runs_cannot_hold_one_folder(tmp_path):
     with storage.lock(str(tmp_path)):
         pass
     assert os.listdir(tmp_path) == []
+
+
+def test_a_file_of_the_locks_name_that_is_no_lock_stays(tmp_path):
+    (tmp_path / ".lock").write_text("mine")
+    with pytest.raises(ValueError, match="no lock of a run: choose another output"):
+        with storage.lock(str(tmp_path)):
+            pass
+    assert (tmp_path / ".lock").read_text() == "mine"
 
 
 def test_patterns_that_find_nothing_or_a_directory_are_refused(tmp_path):
@@ -82,7 +93,7 @@ def test_a_folder_that_cannot_be_read_is_not_passed_over(tmp_path, pattern):
         (tmp_path / folder / "a.gz").touch()
         (tmp_path / folder).chmod(0)
     (tmp_path / "open" / "a.gz").touch()
-    code = "import sys; from pipeline import storage; print(storage.find(sys.argv[1]))"
+    code = "import sys; from winnow import storage; print(storage.find(sys.argv[1]))"
     try:
         done = subprocess.run(
             [sys.executable, "-c", code, f"{tmp_path}/{pattern}"],

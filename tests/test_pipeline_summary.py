@@ -11,10 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import schema, summary_files
-from pipeline.decision import Rule
-from pipeline.process import decide_batch
-from pipeline.summary import (
+from pipeline.core.task import decide_batch
+from pipeline.output import schema, summary_files
+from pipeline.output.summary import (
     EXAMPLES_PER_KIND,
     PARETO_GRID,
     THRESHOLD_GRID,
@@ -22,7 +21,8 @@ from pipeline.summary import (
     check_accounting,
     merge,
 )
-from quality_classifier.audit import domain
+from pipeline.rules.decision import Rule
+from winnow.text.groups import domain
 
 documents = st.lists(
     st.fixed_dictionaries(
@@ -128,7 +128,7 @@ def test_tables_are_what_plain_loops_count(rows, rule, quarantined, cut):
         assert {k: row[k] for k in total([])} == total(members)
 
     groups = {(row["column"], row["value"]): row for row in tables["groups"].to_pylist()}
-    assert sum(row["documents"] for row in groups.values()) == 2 * len(rows)
+    assert sum(row["documents"] for row in groups.values()) == 3 * len(rows)
     for code in ("(none)", "en"):
         members = [r for r in rows if (r["language"] or "(none)") == code]
         counted = groups.get(("language", code), dict.fromkeys(groups_columns, 0))
@@ -164,6 +164,7 @@ def test_merging_is_exact_in_any_order_and_grouping(parts, rule, random):
         assert together.tables()[name].equals(once[name])
 
 
+@pytest.mark.slow
 @given(st.lists(documents, min_size=1, max_size=5), st.integers(1, 4), st.integers(1, 5))
 @settings(deadline=None, max_examples=30)
 def test_merging_files_as_streams_is_merging_in_memory(parts, batch_rows, together):

@@ -1,5 +1,6 @@
 """Parquet and Arrow: values of any type, ranges, damage."""
 
+import base64
 import decimal
 import io
 import json
@@ -7,13 +8,14 @@ import struct
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pyarrow.parquet.encryption as encryption
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.readers import FieldMap, digest_range, plan_ranges, read_batches
-from pipeline.readers.parquet_footer import read_footer
-from pipeline.schema import document_schema
+from pipeline.readers.columnar.parquet_footer import read_footer
+from pipeline.readers.documents import document_schema
 
 FORMATS = ("parquet", "arrow", "stream")
 
@@ -63,6 +65,97 @@ def test_ranges_add_up_to_the_file(tmp_path, form, split_bytes):
     assert not bad
     ranges = plan_ranges(path, split_bytes=split_bytes)
     assert (len(ranges) > 1) == (form != "stream" and split_bytes < 1 << 30)
+
+
+def octets_of(data, form, **kwargs):
+    sink = io.BytesIO()
+    write(data, sink, form, **kwargs)
+    return sink.getvalue()
+
+
+PAGE_INDEX = {"write_page_index": True, "bloom_filter_options": {"text": {"ndv": 9}}}
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from([["parquet"], ["arrow"], ["stream"], ["arrow", "stream"]]),
+    st.lists(st.integers(0, 9), min_size=1, max_size=4),
+    st.sampled_from([1, 1 << 30]),
+    st.data(),
+)
+def test_files_put_together(tmp_path_factory, forms, counts, split_bytes, draw):
+    """As by ``cat``: each row of each is read once, in order, whatever they are next to."""
+    path = tmp_path_factory.mktemp("m") / "x"
+    parts = [table(count, seed) for seed, count in enumerate(counts)]
+    octets = b""
+    for part in parts:
+        form = draw.draw(st.sampled_from(forms))
+        options = PAGE_INDEX if form == "parquet" and draw.draw(st.booleans()) else {}
+        octets += octets_of(part, form, **options)
+        if form == "stream" and draw.draw(st.booleans()):
+            octets = octets[:-8]  # the end mark is optional
+        if form != "parquet":
+            octets += bytes(draw.draw(st.integers(0, 70)))
+    path.write_bytes(octets)
+    rows, bad = read(str(path), split_bytes=split_bytes)
+    columns = ["id", "url", "text"]
+    assert rows == [row for part in parts for row in part.select(columns).to_pylist()]
+    assert not bad
+    for piece in plan_ranges(str(path), split_bytes=split_bytes):
+        digest_range(piece)
+
+
+@pytest.mark.parametrize("options", [{}, PAGE_INDEX])
+def test_text_that_looks_like_the_border_of_two_parquet_files(tmp_path, options):
+    data = pa.table({"text": ["PAR1PAR1" * 9, "PAR1"] * 20, "id": [str(i) for i in range(40)]})
+    options = options | {"compression": "none"}
+    one = octets_of(data, "parquet", **options)
+    for count in (1, 2):
+        (tmp_path / "x").write_bytes(one * count)
+        rows, bad = read(str(tmp_path / "x"), split_bytes=1)
+        assert [row["text"] for row in rows] == data["text"].to_pylist() * count
+        assert not bad
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_what_follows_is_no_such_file(tmp_path, form):
+    one = octets_of(table(9), form)
+    (tmp_path / "x").write_bytes(one + b"garbage" * 5)
+    rows, bad = read(str(tmp_path / "x"))
+    assert len(rows) == (0 if form == "parquet" else 9)
+    place = (0, "record") if form == "parquet" else (len(one), "byte")
+    assert [(record.position, record.unit) for record in bad] == [place]
+    assert bad[0].reason == ("corrupt_parquet" if form == "parquet" else "corrupt_arrow")
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_what_follows_is_cut_off_or_damaged(tmp_path, form):
+    first, second = octets_of(table(9), form), octets_of(table(6, 2), form)
+    (tmp_path / "x").write_bytes(first + second[: len(second) // 2])
+    rows, bad = read(str(tmp_path / "x"))
+    assert form == "parquet" or [row["id"] for row in rows][:9] == [f"0-{i}" for i in range(9)]
+    assert len(bad) == 1
+    at = len(first) // 2 if form == "parquet" else first.index(b"0-4") - 200
+    (tmp_path / "x").write_bytes(first[:at] + bytes(30) + first[at + 30 :] + second)
+    rows, bad = read(str(tmp_path / "x"))
+    assert bad
+    if form == "parquet":
+        assert [row["id"] for row in rows][-6:] == [f"2-{i}" for i in range(6)]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_later_part_without_the_text_column(tmp_path, form):
+    """Of a stream that is only found out when it is read; of Parquet it is refused before."""
+    other = pa.table({"content": ["a"]})
+    (tmp_path / "x").write_bytes(octets_of(table(9), form) + octets_of(other, form))
+    if form == "parquet":
+        with pytest.raises(ValueError, match=r"\['content'\].*--field text="):
+            plan_ranges(str(tmp_path / "x"), fields=FieldMap())
+        return
+    rows, bad = read(str(tmp_path / "x"))
+    assert len(rows) == 9
+    assert [record.reason for record in bad] == ["missing_text"]
+    assert "'content'" in bad[0].content
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -121,6 +214,57 @@ def test_rows_that_are_no_documents(tmp_path, form):
             (5, "invalid_utf8", "record"),
         ]
         assert bad[0].content == "\\xff"
+
+
+class Keys(encryption.KmsClient):
+    """Keeps keys by writing them down."""
+
+    def __init__(self, *_):
+        super().__init__()
+
+    def wrap_key(self, key, _):
+        return base64.b64encode(key)
+
+    def unwrap_key(self, key, _):
+        return base64.b64decode(key)
+
+
+def encrypted(path, columns, plaintext_footer):
+    config = encryption.EncryptionConfiguration(
+        footer_key="a", column_keys={"b": columns}, plaintext_footer=plaintext_footer
+    )
+    factory = encryption.CryptoFactory(Keys)
+    keys = factory.file_encryption_properties(encryption.KmsConnectionConfig(), config)
+    data = table(9)
+    with pq.ParquetWriter(path, data.schema, encryption_properties=keys) as writer:
+        writer.write_table(data, row_group_size=5)
+    return str(path)
+
+
+def test_encrypted_parquet_is_named(tmp_path):
+    whole = encrypted(tmp_path / "x.parquet", ["text"], plaintext_footer=False)
+    assert plan_ranges(whole, split_bytes=1, fields=FieldMap())[0].end is None
+    rows, bad = read(whole)
+    assert ([(b.reason, b.position) for b in bad], rows) == ([("encrypted_parquet", 0)], [])
+    octets = (tmp_path / "x.parquet").read_bytes()
+    (tmp_path / "x").write_bytes(octets[:-20])  # cut off, and without its name
+    assert [b.reason for b in read(str(tmp_path / "x"))[1]] == ["encrypted_parquet"]
+    for columns, reasons in ((["text"], ["encrypted_parquet"] * 2), (["other"], [])):
+        path = encrypted(tmp_path / "x", columns, plaintext_footer=True)
+        rows, bad = read(path)
+        assert [b.reason for b in bad] == reasons
+        assert len(rows) == (0 if reasons else 9)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("count", [0, 3])
+def test_a_column_of_nothing_has_no_type(tmp_path, form, count):
+    """As one shard of many may have none, and pandas then says null."""
+    path = write(pa.table({"text": pa.nulls(count), "id": pa.nulls(count)}), tmp_path / "x", form)
+    assert len(plan_ranges(path, fields=FieldMap())) == 1
+    rows, bad = read(path)
+    assert not rows
+    assert [(b.position, b.reason) for b in bad] == [(i, "missing_text") for i in range(count)]
 
 
 @pytest.mark.parametrize("form", FORMATS)

@@ -1,14 +1,15 @@
 """Recognition by content, refusals, and every format under random damage."""
 
+import bz2
 import gzip
 import json
+import lzma
 import os
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import xxhash
-from backports import zstd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,6 +21,7 @@ from pipeline.readers import (
     plan_ranges,
     read_batches,
 )
+from pipeline.readers.inflate import zstd
 
 TEXTS = [f"text {i} é " + "x" * (i * 13 % 40) for i in range(12)]
 
@@ -27,6 +29,12 @@ TEXTS = [f"text {i} é " + "x" * (i * 13 % 40) for i in range(12)]
 def jsonl():
     return "".join(
         json.dumps({"text": text, "id": i}) + "\n" for i, text in enumerate(TEXTS)
+    ).encode()
+
+
+def json_array(indent=1):
+    return json.dumps(
+        [{"text": text, "id": i} for i, text in enumerate(TEXTS)], indent=indent
     ).encode()
 
 
@@ -56,13 +64,25 @@ def arrow(new=pa.ipc.new_file):
     return sink.getvalue().to_pybytes()
 
 
+def warc_with_dictionary():
+    """A frame a record, and before them their dictionary (IIPC's .warc.zst)."""
+    records = [b"WARC/1.0" + record for record in wet().split(b"WARC/1.0")[1:]]
+    dictionary = zstd.train_dict(records * 20, 1000)
+    content = dictionary.dict_content
+    first = b"\x5d\x2a\x4d\x18" + len(content).to_bytes(4, "little") + content
+    return first + b"".join(zstd.compress(record, zstd_dict=dictionary) for record in records)
+
+
 CONTENT = {
     "x.jsonl": jsonl(),
     "x.jsonl.gz": gzip.compress(jsonl(), mtime=0),
     "x.jsonl.zst": zstd.compress(jsonl()),
+    "x.json": json_array(),
+    "x.json.gz": gzip.compress(json_array(None), mtime=0),
     "x.warc": wet(),
     "x.warc.gz": gzip.compress(wet(), mtime=0),
     "x.warc.zst": zstd.compress(wet()),
+    "dictionary.warc.zst": warc_with_dictionary(),
     "x.parquet": parquet(),
     "x.arrow": arrow(),
     "x.arrows": arrow(pa.ipc.new_stream),
@@ -105,6 +125,40 @@ def test_an_unknown_format_is_refused(tmp_path, content):
         plan_ranges(str(path))
     with pytest.raises(ValueError, match="unknown format"):
         list(read_batches(InputRange(str(path), 0, None, 0), FieldMap()))
+
+
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [
+        (bz2.compress(jsonl()), "bzip2: unpack it"),
+        (lzma.compress(jsonl()), "xz: unpack it"),
+        (gzip.compress(bytes(257) + b"ustar", mtime=0), "tar: unpack it"),
+        (b"PK\x03\x04", "zip: unpack it"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a Git LFS pointer: fetch"),
+        (b"\n<!doctype html><title>404</title>", "HTML or XML, maybe of a failed download: fetch"),
+        (b"<?xml version='1.0'?><Error>AccessDenied", "HTML or XML, maybe of a failed download"),
+        (b"ORC\x08", "ORC: convert it to Parquet"),
+        (b"Obj\x01\x04", "Avro: convert it to Parquet"),
+        (gzip.compress(gzip.compress(jsonl())), "gzip within gzip: unpack it once"),
+        (zstd.compress(gzip.compress(jsonl())), "gzip within zstd: unpack it once"),
+        (jsonl().decode().encode("utf-16"), "UTF-16: convert it to UTF-8"),
+        (jsonl().decode().encode("utf-16-le"), "UTF-16: convert it to UTF-8"),
+        (b"\xfe\xff" + jsonl().decode().encode("utf-16-be"), "UTF-16: convert it to UTF-8"),
+        (gzip.compress(jsonl().decode().encode("utf-16")), "UTF-16: convert it to UTF-8"),
+    ],
+)
+@pytest.mark.parametrize("name", ["x.jsonl", "x.dat", "x.parquet", "x.warc.gz"])
+def test_known_formats_that_are_not_read_are_named(tmp_path, start, said, name):
+    (tmp_path / name).write_bytes(start)
+    with pytest.raises(ValueError, match=f"{name} is {said}"):
+        plan_ranges(str(tmp_path / name))
+
+
+def test_feather_version_1_is_named(tmp_path):
+    for name in ("x.feather", "x"):
+        (tmp_path / name).write_bytes(b"FEA1" + bytes(100) + b"FEA1")
+        rows, bad, _ = read(tmp_path / name)
+        assert ([record.reason for record in bad], rows) == (["feather_v1"], [])
 
 
 def test_packed_parquet_is_refused(tmp_path):

@@ -6,11 +6,10 @@ import random
 import zlib
 
 import pytest
-from backports import zstd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.readers.inflate import Damage, compression_of, inflate
+from pipeline.readers.inflate import Damage, compression_of, inflate, zstd
 
 
 def gzip_(data):
@@ -104,7 +103,9 @@ def test_a_flipped_bit_never_hides_the_other_members(place, flip, codec):
     start = sum(map(len, packed[:index]))
     for _, found in damage:
         assert start <= found.offset <= start + len(bad) + len(b"".join(packed[index + 1 :]))
-        assert found.reason in (f"corrupt_{codec}", f"truncated_{codec}")
+        # A flipped bit may also make a frame name a dictionary, or a huge window.
+        reasons = (f"corrupt_{codec}", f"truncated_{codec}", "zstd_dictionary", "zstd_window")
+        assert found.reason in reasons[: 2 if codec == "gzip" else 4]
         assert found.produced <= len(middle)
 
 
@@ -152,3 +153,117 @@ def test_what_comes_before_the_damage_is_delivered(codec):
     assert same > len(data) * 0.7 - (1 << 17) * (codec == "zstd")
     assert damage[0][1].offset >= place - (1 << 17) * (codec == "zstd")
     assert damage[0][1].produced == damage[0][0]
+
+
+# Dictionaries, as of the IIPC's "Zstandard Compression for WARC Files 1.0"
+
+
+RECORDS = [f"WARC/1.0 record {i}: {i * 7919 % 1000} and the rest".encode() for i in range(500)]
+DICTIONARY, OTHER = (zstd.train_dict(records, 2000) for records in (RECORDS, RECORDS[::3]))
+
+
+def skippable(content, low=0x5D):
+    return bytes([low]) + b"\x2a\x4d\x18" + len(content).to_bytes(4, "little") + content
+
+
+def frame(data, dictionary=None, named=True):
+    options = {
+        zstd.CompressionParameter.checksum_flag: 1,
+        zstd.CompressionParameter.dict_id_flag: int(named),
+    }
+    return zstd.compress(data, options=options, zstd_dict=dictionary)
+
+
+def with_dictionary(records, dictionary=DICTIONARY, packed=False):
+    content = dictionary.dict_content
+    first = skippable(frame(content) if packed else content)
+    return first + b"".join(frame(record, dictionary) for record in records)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.sampled_from(RECORDS) | st.binary(max_size=300)), st.booleans(), st.booleans())
+def test_a_dictionary_in_the_first_frame(records, packed, extended):
+    stored = with_dictionary(records, packed=packed)
+    if extended:
+        stored += skippable(b"an extension", 0x5E) + frame(b"the last", DICTIONARY)
+    assert compression_of(stored) == "zstd"
+    assert run(stored, "zstd") == (b"".join(records) + b"the last" * extended, [])
+
+
+def test_each_dictionary_is_for_the_frames_after_it():
+    """Files put together, also such as name no dictionary, and such as have none."""
+    stored = [
+        frame(RECORDS[0]),
+        with_dictionary(RECORDS[1:3]),
+        frame(RECORDS[3], DICTIONARY, named=False),
+        # Were it started with the dictionary's offsets, it would be another text.
+        frame(b"abcabc" * 9 + b"abcd" * 9),
+        with_dictionary(RECORDS[4:6], OTHER, packed=True),
+    ]
+    text = b"".join(RECORDS[:4]) + b"abcabc" * 9 + b"abcd" * 9 + b"".join(RECORDS[4:6])
+    assert run(b"".join(stored), "zstd") == (text, [])
+
+
+def test_a_large_dictionary():
+    content = DICTIONARY.dict_content + noise(300_000)
+    dictionary = zstd.ZstdDict(content)
+    data = noise(200_000)
+    assert run(with_dictionary([data], dictionary), "zstd") == (data, [])
+
+
+def reasons(stored):
+    out, damage = run(stored, "zstd")
+    return out, [(found.reason, found.offset) for _, found in damage]
+
+
+def test_a_dictionary_that_is_not_there_or_another():
+    packed = [frame(record, DICTIONARY) for record in RECORDS[:2]]
+    assert reasons(b"".join(packed)) == (b"", [("zstd_dictionary", 0)])
+    first = skippable(OTHER.dict_content)
+    assert reasons(first + packed[0] + frame(b"x")) == (b"x", [("zstd_dictionary", len(first))])
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_damaged_dictionary(packed):
+    whole = with_dictionary(RECORDS[:3], packed=packed)
+    size = len(whole) - sum(len(frame(record, DICTIONARY)) for record in RECORDS[:3])
+    cut = whole[: size - 9]
+    assert reasons(cut) == (b"", [("zstd_dictionary", 0)])
+    out, found = reasons(cut + frame(b"next"))
+    assert (out, len(found)) == (b"next" * packed, 1)
+    bad = bytearray(whole)
+    bad[20:40] = bytes(20)
+    out, found = reasons(bytes(bad) + whole)
+    assert out == b"".join(RECORDS[:3])
+    assert found[0] == ("zstd_dictionary", 0)
+    huge = skippable(b"\x37\xa4\x30\xec")[:4] + b"\xff\xff\xff\xff\x37\xa4\x30\xec"
+    assert reasons(huge + frame(b"next")) == (b"next", [("zstd_dictionary", 0)])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6))
+def test_damage_to_one_of_many_frames_with_a_dictionary(place):
+    data = noise(50_000)
+    packed = [frame(record, DICTIONARY) for record in (RECORDS[0], data, RECORDS[1])]
+    cut = packed[1][: place % len(packed[1])]
+    out, damage = run(skippable(DICTIONARY.dict_content) + packed[0] + cut + packed[2], "zstd")
+    assert out.startswith(RECORDS[0])
+    assert out.endswith(RECORDS[1])
+    assert data.startswith(out[len(RECORDS[0]) : len(out) - len(RECORDS[1])])
+    assert bool(damage) == bool(cut)
+
+
+@pytest.mark.parametrize("log", [27, 28, 31])
+def test_windows_of_any_size(log):
+    """As of ``zstd --long=31``, which writes the size of the window and not of the content."""
+    packer = zstd.ZstdCompressor(options={zstd.CompressionParameter.window_log: log})
+    stored = packer.compress(b"some text " * 9) + packer.flush()
+    assert stored[5] >> 3 == log - 10  # Window_Descriptor
+    assert run(stored + frame(b"next"), "zstd") == (b"some text " * 9 + b"next", [])
+
+
+def test_a_window_that_nothing_can_decode():
+    packer = zstd.ZstdCompressor(options={zstd.CompressionParameter.window_log: 31})
+    stored = bytearray(packer.compress(b"some text") + packer.flush())
+    stored[5] = 0xFF  # 3.75 TiB
+    assert reasons(bytes(stored) + frame(b"next")) == (b"next", [("zstd_window", 0)])

@@ -29,9 +29,9 @@ from parquet_by_hand import (
 )
 
 from pipeline.readers import FieldMap, plan_ranges, read_batches
-from pipeline.readers import parquet_pages as pages_module
-from pipeline.readers.parquet_footer import Column, Compact, read_footer
-from pipeline.readers.parquet_pages import Leaf, Pages, TooMuchError, read_header
+from pipeline.readers.columnar import parquet_pages as pages_module
+from pipeline.readers.columnar.parquet_footer import Column, Compact, read_footer
+from pipeline.readers.columnar.parquet_pages import Leaf, Pages, TooMuchError, read_header
 
 SPARE_BYTES = 1400 << 20
 SECONDS = 120
@@ -61,6 +61,7 @@ def lie(name: str) -> bytes:
     raise AssertionError(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["encoding", "size", "size of many pages", "where the dictionary is"]
 )
@@ -120,6 +121,7 @@ BOMBS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BOMBS)
 def test_what_is_out_of_all_proportion_is_refused_before_it_is_decoded(name):
     make, said = BOMBS[name]
@@ -202,7 +204,7 @@ def test_every_packing_is_read_whole_however_small_the_pieces(kind, texts, optio
         rows, bad = [], []
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(pages_module, "PIECE_BYTES", limit)
-            patch.setattr("pipeline.readers.parquet.PIECE_BYTES", limit)
+            patch.setattr("pipeline.readers.columnar.parquet.PIECE_BYTES", limit)
             for piece in plan_ranges("x", lambda _: io.BytesIO(data)):
                 for batch in read_batches(
                     piece,

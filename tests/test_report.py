@@ -14,16 +14,17 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from report_run import CARD, invented, write_run
+from report_run import CARD, invented, scored, write_run
 from statsmodels.stats.proportion import proportion_confint
 
-from pipeline import report, schema
-from pipeline.data_card import data_card
-from pipeline.decision import Rule
-from pipeline.page import embed_json
-from pipeline.process import decide_batch
-from pipeline.report_data import DOMAINS_SHOWN, SOURCES_SHOWN, page_data
-from pipeline.summary import COUNTS, TaskSummary, merge
+from pipeline import report
+from pipeline.core.task import decide_batch
+from pipeline.output import schema
+from pipeline.output.summary import COUNTS, TaskSummary, merge
+from pipeline.page import embed_json, render
+from pipeline.page.data_card import data_card
+from pipeline.page.report_data import DOMAINS_SHOWN, SOURCES_SHOWN, page_data, share
+from pipeline.rules.decision import Rule
 
 FILTERED = {"web", "mail"}
 
@@ -46,7 +47,7 @@ def run(tmp_path_factory):
 
 
 def statistics_of(output):
-    return {name: report._read_statistics(str(output), name) for name in schema.STATISTICS}
+    return {name: render._read_statistics(str(output), name) for name in schema.STATISTICS}
 
 
 def embedded(html):
@@ -76,7 +77,14 @@ def kept_at(batch, rule):
 
 
 @pytest.mark.parametrize(
-    "rule", [Rule("pareto", 2.345), Rule("threshold", 0.5), Rule("random", 0.2)]
+    "rule",
+    [
+        Rule("pareto", 2.345),
+        Rule("threshold", 0.5),
+        Rule("threshold", 0.5, 0.25),
+        Rule("threshold", 0.123, 0.25),
+        Rule("random", 0.2),
+    ],
 )
 def test_every_stop_of_the_control_is_what_deciding_anew_keeps(tmp_path, rule):
     batches = documents(150)
@@ -89,7 +97,9 @@ def test_every_stop_of_the_control_is_what_deciding_anew_keeps(tmp_path, rule):
         for name, counts in source.get("curves", {}).items():
             assert {len(unit) for unit in counts} == {len(data["stops"][name])}
             for i in [*range(0, len(data["stops"][name]), 12), 23, 24, 25]:
-                expected = kept_at(batches[source["name"]], Rule(name, data["stops"][name][i]))
+                stop = Rule(name, data["stops"][name][i])
+                own = (stop.name, stop.parameter) == (rule.name, rule.parameter)
+                expected = kept_at(batches[source["name"]], rule if own else stop)
                 assert [unit[i] for unit in counts] == expected
 
 
@@ -178,7 +188,7 @@ def test_the_page_of_a_huge_run_stays_small_and_its_sums_exact(run):
     value["rule"] = {"name": "pareto", "parameter": 1.05}
     value["tasks"] *= 3000
     value["classifier"]["card"] = {"rows": ["x" * 100] * 10_000}
-    html = report.render(value, statistics, [statistics["domains"]])
+    html = render.render(value, statistics, [statistics["domains"]])
     assert len(html.encode()) < 3_000_000
     data = embedded(html)
     assert len(data["sources"]) == SOURCES_SHOWN
@@ -234,21 +244,21 @@ def test_only_the_pages_own_script_and_style_may_run(run):
 
 def test_the_same_run_gives_the_same_bytes(run):
     output, _, value = run
-    before = {name: (output / name).read_bytes() for name in (report.PAGE, report.CARD)}
+    before = {name: (output / name).read_bytes() for name in (render.PAGE, render.CARD)}
     for name in before:
         (output / name).unlink()
-    report.write_report(str(output), value)
+    render.write_report(str(output), value)
     assert {name: (output / name).read_bytes() for name in before} == before
     # The value is told before it is written; the file has its keys sorted.
     shuffled = dict(reversed(list(value.items())))
     statistics = statistics_of(output)
-    html = report.render(shuffled, statistics, [statistics["domains"]])
-    assert html.encode() == before[report.PAGE]
+    html = render.render(shuffled, statistics, [statistics["domains"]])
+    assert html.encode() == before[render.PAGE]
 
 
 def test_the_table_of_the_terminal(run, capsys):
     output, batches, _ = run
-    report.print_table(str(output))
+    render.print_table(str(output))
     lines = capsys.readouterr().out.splitlines()
     end = lines.index("")
     cells = {line.split()[0]: line.split() for line in lines[:end]}
@@ -293,7 +303,7 @@ def test_a_source_that_could_not_be_read_at_all_is_said_to_be_so():
         }.items()
         for outcome, n in outcomes.items()
     ]
-    said = report.table(pa.Table.from_pylist(rows, schema.SOURCES))
+    said = render.table(pa.Table.from_pylist(rows, schema.SOURCES))
     assert "No record of odd could be read" in said
     assert said.count("could be read") == 1
     assert "--filter" not in said
@@ -302,7 +312,7 @@ def test_a_source_that_could_not_be_read_at_all_is_said_to_be_so():
 def test_a_run_that_filters_nothing_says_so():
     row = {"source": "web", "filtered": False, "documents": 1, "bytes": 1, "words": 1}
     rows = [row | {"outcome": outcome} for outcome in ("read", "kept")]
-    said = report.table(pa.Table.from_pylist(rows, schema.SOURCES))
+    said = render.table(pa.Table.from_pylist(rows, schema.SOURCES))
     assert "No source is filtered" in said
     assert "--filter web" in said
 
@@ -315,7 +325,7 @@ def test_thousands_are_separated_and_nothing_is_a_dash():
         ("b", False, "kept", 1234567, 10**10, 1),
     ]
     rows = [dict(zip(names, row, strict=True)) for row in rows]
-    text = report.table(pa.Table.from_pylist(rows, schema.SOURCES))
+    text = render.table(pa.Table.from_pylist(rows, schema.SOURCES))
     assert "1,234,567  10,000.00" in text
     assert "100 %" in text
     assert re.search(r"^a +yes +0 +0.00 +0 +0.00 +– +0 +0$", text, re.MULTILINE)
@@ -336,13 +346,35 @@ def test_the_data_card_loads_each_source_by_name(run, tmp_path, monkeypatch):
             assert set(loaded["source"]) == {name}
 
 
+def test_damaged_text_is_counted_by_source_on_page_and_card(run):
+    statistics, value = statistics_of(run[0]), json.loads(json.dumps(run[2]))
+    texts = ["cafÃ©", "itâ€™s \ufffd", "\ufffd", "fine", "fine too"]
+    batch = decide_batch(scored("web", texts, [None] * 5, [0.5] * 5), Rule("all"), True)
+    summary = TaskSummary("web", True, Rule("all"))
+    summary.update(batch)
+    statistics["groups"] = summary.tables()["groups"]
+    for task in value["tasks"]:
+        task["truncated"] = 2 if task["task"]["source"] == "mail" else 0
+    mails = 2 * sum(task["task"]["source"] == "mail" for task in value["tasks"])
+    shown = page_data(value, statistics, [statistics["domains"]])["sources"]
+    found = {source["name"]: source["damage"] for source in shown}
+    assert found["web"] == [2, 2, 0]
+    assert found["mail"] == [0, 0, mails]
+    read = {s["name"]: s["outcomes"]["read"][0] for s in shown}
+    card = data_card(value, statistics["sources"], statistics["groups"])
+    two = f"2 ({share(2, read['web'])})"
+    assert f"| web | {two} | {two} | 0 (0 %) |" in card
+    assert f"| mail | 0 (0 %) | 0 (0 %) | {mails} (" in card
+
+
 def test_a_source_without_rows_is_no_config_of_the_card(run):
     # The hub refuses a pattern that matches no file.
     value = json.loads(json.dumps(run[2]))
     for task in value["tasks"]:
         if task["task"]["source"] == "mail":
             task["shards"] = []
-    card = data_card(value, statistics_of(run[0])["sources"])
+    statistics = statistics_of(run[0])
+    card = data_card(value, statistics["sources"], statistics["groups"])
     assert "config_name: web\n" in card
     assert "config_name: mail\n" not in card
     assert "| mail | quarantined | 3 |" in card
@@ -372,6 +404,7 @@ def test_the_command_rebuilds_and_prints(run):
     assert (output / "report.html").read_bytes() == page
 
 
+@pytest.mark.slow
 def test_the_command_refuses_what_is_no_run(tmp_path):
     for arguments in ([], [str(tmp_path)], ["--alpha", "3"]):
         done = command(*arguments)

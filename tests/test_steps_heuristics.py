@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import unicodedata
 from collections import Counter
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.config import resolve_steps
 from pipeline.steps import build_steps, c4, fineweb, gopher, repetition
+from pipeline.steps.lexicon import contains, lexicon
 
 SPACES = " \t\r\n\n\n\x0b\x1c\x85\xa0\u2028　"
 PIECES = [
@@ -355,6 +357,73 @@ def test_c4_bad_words_stand_alone_in_any_case(tmp_path):
         assert (found == "c4_bad_words") is bad, text
 
 
+WORDS = ["色情", "ポルノ", "セックス", "ばか", "ไอ้สัตว์", "re", "café", "ПОРНО", "शब्द", "porn", "σεξ"]
+
+
+@pytest.mark.parametrize(
+    ("text", "bad"),
+    [
+        ("这个网站有色情内容", True),
+        ("这个网站有色 情内容", False),
+        ("それはポルノです", True),
+        ("そのポルノグラフィー", False),  # Katakana go on: another word
+        ("無料セックスの動画", True),
+        ("このばかが", True),
+        ("เขาพูดว่าไอ้สัตว์แล้ว", True),
+        ("我的porn视频", True),
+        ("this is a re\u0301sume\u0301", False),
+        ("cafe\u0301 society", True),
+        ("cafe society", False),
+        ("Cafe\u0301s", False),
+        ("ｐｏｒｎ here", True),
+        ("порно.", True),
+        ("порнография", False),
+        ("यह शब्द है", True),
+        ("यह शब्दों है", False),  # a vowel sign goes on
+        ("ΣΕΞ και ΣΕΞ", True),
+        ("por\u00adn", False),
+        ("porn\u200b", True),
+        ("a porn", True),
+        ("snake_porn", False),
+        ("porn2", False),
+        ("", False),
+    ],
+)
+@pytest.mark.parametrize("form", ["NFC", "NFD", "NFKD"])
+def test_words_of_every_script_are_found_as_words(text, bad, form):
+    wanted = lexicon([unicodedata.normalize(form, word) for word in WORDS])
+    for found in ("NFC", "NFD"):
+        value = pa.array(["x", unicodedata.normalize(found, text), None], pa.large_string())
+        assert contains(value[1:], wanted, words=True).tolist() == [bad, False]
+
+
+pieces = st.lists(
+    st.sampled_from(["a", "B", "b", " ", "-", "_", "1", "é", "字", "か", "\n"]), max_size=9
+)
+pieces = pieces.map("".join)
+
+
+@given(st.lists(pieces, max_size=5), st.lists(pieces.map(str.strip).filter(bool), max_size=5))
+@settings(deadline=None)
+def test_strings_are_found_as_a_plain_search_finds_them(texts, strings):
+    def plain(text):
+        return re.sub(r"\s", " ", text.lower())
+
+    column = pa.array([*texts, None], pa.string())
+    anywhere = [any(plain(s) in plain(t) for s in strings) for t in texts]
+    assert contains(column, lexicon(strings), words=False).tolist() == [*anywhere, False]
+    # Where scripts put spaces between words, a boundary is what is beside letters and digits.
+    spaced = [s for s in strings if re.fullmatch(r"[^\W字か](.*[^\W字か])?", s)]
+    words = [
+        any(
+            re.search(rf"(?<![^\W字か]){re.escape(plain(s))}(?![^\W字か])", plain(t))
+            for s in spaced
+        )
+        for t in texts
+    ]
+    assert contains(column, lexicon(spaced), words=True).tolist() == [*words, False]
+
+
 ENDED = "A line of some length that ends well."
 OPEN = [f"This is line {i}, of those that have no end of that kind" for i in range(9)]
 
@@ -376,6 +445,7 @@ def test_fineweb_cases(lines, reason):
     assert verdict("fineweb", "\n".join(lines)) == reason
 
 
+@pytest.mark.slow
 def test_time_is_linear_in_the_length_of_a_line_and_in_the_number_of_words_and_lines():
     """A quadratic kernel would hang here."""
     for text in ("x" * 50_000_000, "ab " * 3_000_000, "\n" * 5_000_000, "a\n" * 2_000_000):

@@ -15,10 +15,10 @@ from test_compare_study import few_shot_table
 from test_report_browser import CONTRAST, HACK
 
 from ablations import report, results
-from ablations.study.reading import read_study
+from ablations.reading import read_study
 from pipeline import page as shell
 
-pytestmark = needs_browser
+pytestmark = [needs_browser, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

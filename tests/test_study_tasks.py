@@ -15,8 +15,8 @@ from ablations.results import CONTAMINATION, TASKS
 from ablations.study import execute, heldout_text, opening, study_tasks
 from ablations.study.config import TasksConfig
 from ablations.tasks.task import load
-from model.outcome import HELDOUT_SCHEMA
 from model.sizes import CONFIG_DIR
+from model.training.outcome import HELDOUT_SCHEMA
 
 ROWS = documents(300, seed=0)
 # Two of the training documents as questions, and two that nobody wrote.

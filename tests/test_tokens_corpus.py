@@ -17,10 +17,11 @@ import xxhash
 from tokenizers import Tokenizer, normalizers
 from tokens_scored import documents, make_corpus, settings, to_batch, write_scored
 
-from model import encode, files, scored, tokenizer
-from model.corpus import open_corpus, write_arm
+from model.data import encode, scored, tokenizer
+from model.data.corpus import open_corpus, write_arm
 from model.prepare import _prepare_and_tell as prepare_and_tell
 from model.prepare import prepare, sample_texts
+from winnow import files
 
 SHARDS = [documents(45, seed=0), documents(30, seed=1), documents(1, seed=2)]
 ROWS = [row for shard in SHARDS for row in shard]
@@ -52,13 +53,13 @@ def test_two_at_once_into_one_folder_are_refused_and_a_killed_one_blocks_nothing
     scored_folder = Path(made.folder).parent / "scored"
     output = tmp_path / "corpus"
     other = (
-        "import sys, time; from model import files\n"
+        "import sys, time; from winnow import files\n"
         "with files.lock(sys.argv[1]):\n    print(flush=True)\n    time.sleep(600)"
     )
     command = [sys.executable, "-c", other, str(output)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout.readline()
-        with pytest.raises(ValueError, match="another process is writing to"):
+        with pytest.raises(ValueError, match="another run is writing to"):
             prepare(settings(scored_folder, output))
         assert sorted(p.name for p in output.iterdir()) == [files.LOCK]
         process.kill()
@@ -252,7 +253,7 @@ WORKERS = """
 import os, sys, time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from model import encode
+from model.data import encode
 
 if __name__ == "__main__":
     pool = ProcessPoolExecutor(

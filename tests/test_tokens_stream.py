@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokens_scored import documents, make_corpus
 
-from model import files
-from model.corpus import open_corpus, shard_schema, write_arm
-from model.heldout import HeldOut
-from model.order import CYCLE, DocumentSequence, Interleaving, order_keys
-from model.stream import TokenStream
+from model.data.corpus import open_corpus, shard_schema, write_arm
+from model.data.heldout import HeldOut
+from model.data.order import CYCLE, DocumentSequence, Interleaving, order_keys
+from model.data.stream import TokenStream
+from winnow import files
 
 MASK = 2**64 - 1
 SHARDS = [documents(70, seed=3, sources=("web", "wiki", "books")), documents(50, seed=4)]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-from model import tokenizer
+from model.data import tokenizer
 
 TEXTS = [f"grain {i} and chaff, wind over the field {i % 7}\n漢字 über" for i in range(200)]
 
@@ -65,7 +65,7 @@ def test_a_batch_is_encoded_like_its_documents(codec):
 
 def test_the_same_texts_train_the_same_file_in_another_process():
     code = (
-        f"from model import tokenizer; TEXTS = {TEXTS!r};"
+        f"from model.data import tokenizer; TEXTS = {TEXTS!r};"
         "import sys; sys.stdout.write(tokenizer.train(TEXTS, 400, '<eos>'))"
     )
     run = [sys.executable, "-c", code]

@@ -1,5 +1,6 @@
 """Checkpoints: what goes in comes out; damage, bad pickles and full disks."""
 
+import io
 import os
 import pickle
 import subprocess
@@ -8,8 +9,11 @@ import sys
 import pytest
 import torch
 
-from model import checkpoint, files
-from model.checkpoint import MANIFEST
+from model.training import checkpoint
+from model.training.checkpoint import MANIFEST
+from winnow import files
+
+pytestmark = pytest.mark.slow
 
 
 def content(seed=0):
@@ -130,9 +134,41 @@ def test_an_index_with_objects_beside_tensors_is_refused(tmp_path):
         checkpoint.load(found, empty())
 
 
+class Attribute:
+    """Pickled as ``getattr(owner, name)``, the way of Python before 3.11.4 with enumerations."""
+
+    def __init__(self, owner, name):
+        self.owner, self.name = owner, name
+
+    def __reduce__(self):
+        return (getattr, (self.owner, self.name))
+
+
+def read_index(value):
+    return checkpoint._IndexUnpickler(io.BytesIO(pickle.dumps(value))).load()
+
+
+def test_an_index_of_any_python_is_read():
+    from torch.distributed.checkpoint.metadata import _MEM_FORMAT_ENCODING as FORMATS
+
+    for member in FORMATS:
+        assert read_index(member) is member
+        assert read_index(Attribute(FORMATS, member.name)) is member
+
+
+@pytest.mark.parametrize("name", ["__class__", "__init_subclass__", "mro"])
+def test_an_index_that_takes_other_attributes_is_refused(name):
+    from torch.distributed.checkpoint.metadata import _MEM_FORMAT_ENCODING, Metadata
+
+    with pytest.raises(ValueError, match="refused"):
+        read_index(Attribute(Metadata, name))
+    with pytest.raises((ValueError, KeyError)):
+        read_index(Attribute(_MEM_FORMAT_ENCODING, name))
+
+
 FULL = """
 import resource, signal, sys, torch
-from model import checkpoint
+from model.training import checkpoint
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 folder = sys.argv[1]
 checkpoint.save(folder, 1, {"a": torch.zeros(1000)}, {})

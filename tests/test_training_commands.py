@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 from training_runs import composed
 
-from model import command_line
+from winnow import command_line
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
 GIVEN = ("data.corpus=corpus", "data.arm=filtered", "output=run")
@@ -100,7 +102,7 @@ def test_torchrun_is_told(capsys, monkeypatch, tmp_path):
 WAITS = """
 import time
 from omegaconf import OmegaConf
-from model import command_line
+from winnow import command_line
 
 def act(_):
     try:

@@ -15,10 +15,13 @@ from safetensors import safe_open
 from tokenizers import Tokenizer, processors
 from training_runs import corpus_folder, train
 
-from model import files, trained
 from model.export import ExportConfig, export
 from model.generate import GenerateConfig, generate, generate_text
-from model.train_config import Precision
+from model.training import trained
+from model.training.train_config import Precision
+from winnow import files
+
+pytestmark = pytest.mark.slow
 
 transformers = pytest.importorskip("transformers")
 

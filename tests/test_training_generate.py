@@ -16,11 +16,13 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from training_runs import corpus_folder, train
 
-from model import trained
-from model.config import GLaMConfig
 from model.generate import GenerateConfig, choose, generate, generate_text, literal
-from model.glam import GLaM
-from model.train_config import Precision
+from model.glam.config import GLaMConfig
+from model.glam.transformer import GLaM
+from model.training import trained
+from model.training.train_config import Precision
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")

@@ -8,8 +8,8 @@ import types
 import pytest
 from training_runs import config, corpus_folder, train
 
-from model.metrics_log import METRICS, MetricsLog
-from model.trainer import Trainer
+from model.training.metrics_log import METRICS, MetricsLog
+from model.training.trainer import Trainer
 
 
 @pytest.fixture(scope="module")

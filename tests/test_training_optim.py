@@ -11,12 +11,18 @@ from hypothesis import strategies as st
 from torch import nn
 from training_runs import optimizer_settings
 
-from model import adafactor
-from model.config import GLaMConfig
-from model.glam import GLaM
-from model.optim import build_optimizer, finite, gradient_norm, learning_rate, set_learning_rate
-from model.train_config import Schedule
-from model.weight import Weight
+from model.glam.config import GLaMConfig
+from model.glam.transformer import GLaM
+from model.glam.weight import Weight
+from model.training import adafactor
+from model.training.optim import (
+    build_optimizer,
+    finite,
+    gradient_norm,
+    learning_rate,
+    set_learning_rate,
+)
+from model.training.train_config import Schedule
 
 PAPER = optimizer_settings("adafactor")
 ADAMW = optimizer_settings("adamw", learning_rate=0.1, schedule=Schedule.constant, warmup_steps=0)

@@ -24,11 +24,14 @@ import torch
 from tokens_scored import documents, make_corpus
 from training_runs import TINY, composed, config, corpus_folder, rows, train
 
-from model import checkpoint, files, metrics_log, trained
-from model.corpus import open_corpus
-from model.glam import GLaM
-from model.trainer import Trainer, TrainingFailedError
-from model.weight import Weight
+from model.data.corpus import open_corpus
+from model.glam.transformer import GLaM
+from model.glam.weight import Weight
+from model.training import checkpoint, metrics_log, trained
+from model.training.trainer import Trainer, TrainingFailedError
+from winnow import files
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
 
@@ -142,7 +145,7 @@ def test_an_evaluation_that_cannot_be_written_costs_no_step(
 
 
 def test_two_runs_into_one_folder_at_once_are_refused(corpus, tmp_path):
-    with files.lock(tmp_path), pytest.raises(ValueError, match="another process is writing to"):
+    with files.lock(tmp_path), pytest.raises(ValueError, match="another run is writing to"):
         train(corpus, tmp_path)
     assert not list(tmp_path.iterdir())
 

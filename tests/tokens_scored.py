@@ -7,7 +7,7 @@ import pyarrow as pa
 import xxhash
 
 from model.prepare import PrepareConfig, TokenizerConfig, prepare
-from pipeline.schema import shard_schema
+from pipeline.output.schema import shard_schema
 
 WORDS = [
     "the",

@@ -12,7 +12,7 @@ import numpy as np
 from ablations.results import Curve, FloatArray, JobKey, Run, Study
 from ablations.rows import Row
 from ablations.stats import inference, ladder, matched
-from ablations.study.training_log import TrainingLog, smooth, thin
+from ablations.training_log import TrainingLog, smooth, thin
 
 POINTS = 60
 LOSS_POINTS = 150

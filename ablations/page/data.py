@@ -16,7 +16,7 @@ from ablations.rows import Row, columns
 from ablations.stats import endpoints, inference, ladder, tables
 from ablations.stats.comparison import Comparison
 from ablations.stats.pairing import sample
-from ablations.study.training_log import TrainingLog
+from ablations.training_log import TrainingLog
 
 Json = dict[str, Any]
 Logs = Mapping[JobKey, TrainingLog]

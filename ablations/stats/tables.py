@@ -8,8 +8,9 @@ import numpy as np
 
 from ablations.results import Run, Study
 from ablations.rows import Row
-from ablations.stats import contaminated, endpoints, inference, matched, verdict
+from ablations.stats import contaminated, endpoints, inference, matched
 from ablations.stats.pairing import contrast, sample
+from ablations.tasks import scores
 from ablations.tasks.task import shots_of
 
 
@@ -44,7 +45,7 @@ def tasks(study: Study, run: Run) -> list[Row]:
             guess = endpoints.chance(run, task, metric, column)
             for row in _over_arms(study, f"task/{task}/{metric}/{column}"):
                 low, high = row["value_low"], row["value_high"]
-                word = verdict.against_chance(row["value"], low, high, guess)
+                word = scores.against_chance(row["value"], low, high, guess)
                 own = {"shots": shots_of(task, column), "chance": guess, "against_chance": word}
                 rows.append(row | own)
     return rows

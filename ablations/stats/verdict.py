@@ -17,8 +17,6 @@ from ablations.stats.power import minimum_detectable_effect, seeds_needed
 
 Finding = Literal["better", "worse", "differs slightly", "no difference", "underpowered"]
 
-AT_CHANCE = "at chance"
-
 
 @dataclass(frozen=True)
 class Verdict:
@@ -87,15 +85,6 @@ def judge(of: Estimate, baseline_value: float, declared: Primary) -> Verdict:
         f" {need}.",
         found,
     )
-
-
-def against_chance(value: float, low: float, high: float, chance: float | None) -> str | None:
-    """How a score lies to guessing: "at chance" where its interval holds the chance level."""
-    if chance is None:
-        return None
-    if low <= chance <= high:
-        return AT_CHANCE
-    return "above chance" if value > chance else "below chance"
 
 
 def number(value: float, signed: bool = False) -> str:

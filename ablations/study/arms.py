@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ablations.study.config import DataChoice, DataRule
-from model import scored
-from model.corpus import Arm, BoolArray, Corpus, IntArray, tally, write_arm
-from pipeline.decision import FloatArray, Rule
-from pipeline.solve import sketch, solve
+from model.data import scored
+from model.data.corpus import Arm, BoolArray, Corpus, IntArray, tally, write_arm
+from pipeline.rules.decision import FloatArray, Rule
+from pipeline.rules.solve import sketch, solve
 
 
 def ensure(corpus: Corpus, choice: DataChoice) -> Arm:

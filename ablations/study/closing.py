@@ -3,11 +3,11 @@
 import sys
 
 from ablations import compare
+from ablations.reading import read_study
 from ablations.report import write_report
 from ablations.results import FAILURE
 from ablations.stats.comparison import compare as compare_study
-from ablations.study.reading import read_study
-from pipeline import storage
+from winnow import storage
 
 
 def close_study(folder: str) -> bool:

@@ -1,8 +1,8 @@
 """What ``ablations/run.py`` and ``ablations/plan.py`` are told about one job, checked.
 
-A job's config is that of ``model/train.py`` (:class:`model.train_config.TrainConfig`), whose keys
-mean here what they mean there, and beside them what a study needs to know. A sweep makes one such
-config for each job. Defaults and their reasons: ``conf/ablation.yaml``.
+A job's config is that of ``model/train.py`` (:class:`model.training.train_config.TrainConfig`),
+whose keys mean here what they mean there, and beside them what a study needs to know. A sweep makes
+one such config for each job. Defaults and their reasons: ``conf/ablation.yaml``.
 """
 
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from omegaconf import MISSING
 
 from ablations.tasks.places import CACHE
 from model.sizes import ACCELERATORS
-from model.train_config import DataConfig, TrainConfig
+from model.training.train_config import DataConfig, TrainConfig
 
 
 class DataRule(StrEnum):

@@ -15,7 +15,6 @@ Since no job trains in the process that started it, no state goes from one to th
 import fcntl
 import json
 import os
-import re
 import subprocess
 import sys
 import time
@@ -30,13 +29,13 @@ from ablations import near_duplicates, results
 from ablations.results import Result
 from ablations.study import arms, heldout_text, study_tasks
 from ablations.study.jobs import Job, identity, training_config, uses_scores
-from model import corpus as corpora
-from model import outcome as outcomes
-from model.corpus import Corpus, open_corpus
-from model.metrics_log import METRICS
-from model.outcome import HELDOUT, HELDOUT_SCHEMA, Outcome, bits_per_byte
+from model.data import corpus as corpora
+from model.data.corpus import Corpus, open_corpus
 from model.sizes import CONFIG_DIR
-from pipeline import storage
+from model.training import outcome as outcomes
+from model.training.metrics_log import METRICS
+from model.training.outcome import HELDOUT, HELDOUT_SCHEMA, Outcome, bits_per_byte
+from winnow import overrides, storage
 
 ROOT = os.path.dirname(CONFIG_DIR)
 
@@ -169,9 +168,9 @@ def ask_tasks(job: Job, threads: int) -> pa.Table | None:
             "cache": tasks.cache,
             "device": job.config.train.device,
         }
-        overrides = [f"{name}={_quote(value)}" for name, value in settings.items()]
+        arguments = [f"{name}={_quote(value)}" for name, value in settings.items()]
         log = os.path.join(job.folder, "evaluation.log")
-        run_python("ablations/evaluate.py", overrides, log, threads)
+        run_python("ablations/evaluate.py", arguments, log, threads)
         with storage.open_input(os.path.join(output, results.TASKS_FILE)) as file:
             tables.append(pa.ipc.open_file(file).read_all())
     return pa.concat_tables(tables) if tables else None
@@ -311,9 +310,7 @@ def run_python(script: str, arguments: Sequence[str], log: str, threads: int) ->
 def _quote(value: Any) -> str:
     """A value as Hydra's command line reads it."""
     if isinstance(value, str):
-        # A backslash stands for itself, but before a quote it must be doubled.
-        escaped = re.sub(r"(\\+)(?='|$)", r"\1\1", value).replace("'", "\\'")
-        return f"'{escaped}'"
+        return overrides.quote(value)
     if isinstance(value, Sequence):
         return f"[{','.join(map(_quote, value))}]"
     return "null" if value is None else str(value)

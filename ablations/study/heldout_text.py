@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 from ablations import near_duplicates
 from ablations.near_duplicates import NearDuplicates
 from ablations.study import arms
-from model.corpus import Corpus
-from model.heldout import HeldOut
-from model.outcome import HELDOUT_SCHEMA
+from model.data.corpus import Corpus
+from model.data.heldout import HeldOut
+from model.training.outcome import HELDOUT_SCHEMA
 
 KEYS = pa.schema([HELDOUT_SCHEMA.field("source"), HELDOUT_SCHEMA.field("document")])
 
@@ -45,7 +45,7 @@ def with_junk(heldout: pa.Table, corpus: Corpus) -> pa.Table:
     """Held-out documents, those of low score a second time as a source ``junk_of_…``.
 
     ``heldout`` begins with the columns ``source`` and ``document`` of held-out documents
-    (:data:`model.outcome.HELDOUT_SCHEMA`).
+    (:data:`model.training.outcome.HELDOUT_SCHEMA`).
     """
     tables = [heldout]
     for source in filtered_sources(corpus):

@@ -20,10 +20,10 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 
 from ablations.results import Declaration, JobKey, Primary
 from ablations.study.config import AblationConfig, DataRule
-from model import command_line
-from model.corpus import Corpus
-from model.stream import TokenStream
-from model.train_config import DataConfig, TrainConfig, flatten
+from model.data.corpus import Corpus
+from model.data.stream import TokenStream
+from model.training.train_config import DataConfig, TrainConfig, flatten
+from winnow import command_line
 
 SEED = "seed="
 

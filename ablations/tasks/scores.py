@@ -12,10 +12,11 @@ import pyarrow.compute as pc
 from statsmodels.stats.proportion import proportion_confint
 
 from ablations.results import TASKS
-from ablations.stats.verdict import AT_CHANCE, against_chance
 from ablations.tasks import answers, choices
 from ablations.tasks.choices import Choices, FloatArray
 from ablations.tasks.task import Form, Task
+
+AT_CHANCE = "at chance"
 
 BINARY = ("accuracy", "exact_match")
 """Metrics whose items score 0 or 1, so that Wilson's interval holds for them."""
@@ -174,3 +175,12 @@ class _Rows:
 def _by_shots(task: Task, table: pa.Table) -> Sequence[pa.Table]:
     rows = table.filter(pc.field("task") == task.name)
     return [rows.filter(pc.field("shots") == shots) for shots in rows["shots"].unique().to_pylist()]
+
+
+def against_chance(value: float, low: float, high: float, chance: float | None) -> str | None:
+    """How a score lies to guessing: "at chance" where its interval holds the chance level."""
+    if chance is None:
+        return None
+    if low <= chance <= high:
+        return AT_CHANCE
+    return "above chance" if value > chance else "below chance"

@@ -41,9 +41,9 @@ function yieldOf(source) {
 }
 
 // The chance that a rule gives to a score.
-function law({ name, parameter }, score) {
+function law({ name, parameter, ties = 1 }, score) {
   if (name === "pareto") return (2 - score) ** -parameter;
-  if (name === "threshold") return score >= parameter ? 1 : 0;
+  if (name === "threshold") return score === parameter ? ties : Number(score > parameter);
   return name === "random" ? parameter : 1;
 }
 

@@ -122,6 +122,34 @@ function drawSources() {
     ),
   );
 
+  const damaged = data.sources.filter((source) => source.damage.some((n) => n));
+  if (damaged.length) {
+    const kinds = ["mojibake", "U+FFFD", "cut short"];
+    put(
+      "damage",
+      el("h3", {}, "Damaged text"),
+      el(
+        "p",
+        { class: "hint" },
+        "Documents that show a charset that was once taken for another one, bytes without meaning, or that were cut short when they were crawled or stored.",
+      ),
+      el(
+        "div",
+        { class: "scroll" },
+        table(
+          ["Source", ...kinds.flatMap((kind) => [`#${kind}`, "#Share of read"])],
+          damaged.map((source) => [
+            mark(source),
+            ...source.damage.flatMap((n) => [
+              documents(n),
+              percent(n, outcome(source, "read")[0]),
+            ]),
+          ]),
+        ),
+      ),
+    );
+  }
+
   if (!reasons.length) return;
   const touched = data.sources.filter((source) => reasons.some((name) => outcome(source, name)[0]));
   const cell = (n, read, name) => ({

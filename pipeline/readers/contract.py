@@ -15,6 +15,8 @@ Reason = Literal[
     "corrupt_parquet",
     "corrupt_zstd",
     "empty_file",
+    "encrypted_parquet",  # of a file, or of a column of a row group
+    "feather_v1",  # the old format, which is no Arrow
     "invalid_utf8",
     "lone_surrogate",  # half of a \ud83d\ude00 pair: no Unicode text, so no UTF-8 either
     "missing_text",  # the text field is absent or null
@@ -23,17 +25,28 @@ Reason = Literal[
     "too_long",  # a document over max_document_bytes
     "truncated_gzip",
     "truncated_zstd",
+    "unknown_charset",  # the page is in a charset that nobody reads
     "wrong_type",  # the text field is no string
+    "zstd_dictionary",  # of a frame: it is not in the file, or damaged
+    "zstd_window",  # a frame looks back further than memory, or any decoder, allows
 ]
 """Why something was quarantined."""
+
+ADVICE: dict[Reason, str] = {
+    "bad_json": "JSON lines hold one value a line, as `jq -c . FILE` writes them",
+    "encrypted_parquet": "encrypted Parquet: decrypt it first, keys can't be given here",
+    "feather_v1": "Feather version 1: pyarrow.feather reads it, and writes Arrow",
+    "missing_text": "if the text is in another field, name it: --field {source}.text=FIELD",
+    "not_an_object": 'a JSON line must be an object, as {{"text": "…"}}',
+    "wrong_type": "if the text is in another field, name it: --field {source}.text=FIELD",
+    "zstd_dictionary": "zstd with a dictionary that is not in the file: unpack it with zstd -D",
+    "zstd_window": "zstd of a window that memory is too small for: pack it with --long=27 or less",
+}
+"""What a user can do about some reasons, where ``{source}`` is the source's name."""
 
 Unit = Literal["byte", "compressed byte", "record"]
 """What a position counts: bytes of the decompressed stream, bytes of the file as it is stored, or
 records (rows) from the start of the file. All count from 0."""
-
-MAX_DOCUMENT_BYTES = 64 << 20
-HTML_EXTRACTOR = "resiliparse"
-"""Defaults: longer records are quarantined; how text is taken from web pages (docs/log.md)."""
 
 CONTENT_CHARACTERS = 1000
 """How much of a quarantined record is kept for a person to look at."""
@@ -117,14 +130,16 @@ class Digest(Protocol):
 
 @dataclass
 class ReadReport:
-    """What a reader met beside documents: ``skipped`` counts records that are none, by kind.
+    """What a reader met beside whole documents: ``skipped`` counts records that are none, by kind.
 
     Kinds are the WARC record types without text (``request``, ``warcinfo``, …), and for responses
     ``not_http`` (``text/dns``), ``http_status`` (no success), ``not_html`` (of another type) and
-    ``no_text`` (nothing but menus, forms and scripts).
+    ``no_text`` (nothing but menus, forms and scripts). ``truncated`` counts the documents that were
+    cut short when they were crawled or stored: theirs is the text that is there.
     """
 
     skipped: Counter[str] = field(default_factory=Counter)
+    truncated: int = 0
 
 
 def open_local(path: str) -> BinaryIO:

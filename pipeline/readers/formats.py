@@ -1,6 +1,7 @@
 """Tells formats apart by content, cuts files into ranges, and hands each range to its reader."""
 
 import itertools
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Literal, cast
@@ -8,10 +9,9 @@ from typing import BinaryIO, Literal, cast
 import pyarrow as pa
 import xxhash
 
-from pipeline.readers import arrow_files, parquet
+from pipeline.readers.columnar import arrow_files, parquet
+from pipeline.readers.columnar.parquet_footer import ENCRYPTED
 from pipeline.readers.contract import (
-    HTML_EXTRACTOR,
-    MAX_DOCUMENT_BYTES,
     Digest,
     FieldMap,
     InputRange,
@@ -23,19 +23,42 @@ from pipeline.readers.contract import (
     refuse,
 )
 from pipeline.readers.inflate import Compression, Damage, compression_of, inflate
+from pipeline.readers.json_array import array_lines
 from pipeline.readers.jsonl import after_first_newline, range_pieces, read_jsonl
-from pipeline.readers.warc import read_warc
+from pipeline.readers.web.warc import read_warc
+from winnow.defaults import HTML_EXTRACTOR, MAX_DOCUMENT_BYTES, SPLIT_BYTES
 
-Kind = Literal["empty", "jsonl", "warc", "parquet", "arrow", "arrow stream"]
+Kind = Literal["empty", "jsonl", "json array", "warc", "parquet", "arrow", "arrow stream"]
 
 _READ_BYTES = 1 << 20
 _HEAD_BYTES = 1 << 16
+_ENOUGH = 1 << 10  # to know what a file is
 _COLUMNAR: dict[bytes, Kind] = {
     b"PAR1": "parquet",
+    ENCRYPTED: "parquet",
     b"ARROW1\0\0": "arrow",
+    arrow_files.FEATHER_V1: "arrow",
     b"\xff\xff\xff\xff": "arrow stream",
 }
 _LINES: dict[bytes, Kind] = {b"{": "jsonl", b"WARC/": "warc"}
+_ARRAY = re.compile(rb"\[\s*[{\]]")  # of objects; a line may be another array
+_FOREIGN: dict[bytes, str] = {
+    rb"BZh[1-9]": "bzip2: unpack it, or pack it with gzip or zstd",
+    rb"\xfd7zXZ\0": "xz: unpack it, or pack it with gzip or zstd",
+    rb"\x04\x22\x4d\x18": "lz4: unpack it, or pack it with gzip or zstd",
+    rb"PK\x03\x04": "zip: unpack it",
+    rb"7z\xbc\xaf\x27\x1c": "7-Zip: unpack it",
+    rb"(?s:.{257})ustar": "tar: unpack it",
+    rb"ORC": "ORC: convert it to Parquet",
+    rb"Obj\x01": "Avro: convert it to Parquet",
+    rb"SQLite format 3\0": "SQLite: export its table to JSON lines",
+    rb"\x89HDF\r\n": "HDF5: convert it to Parquet",
+    rb"version https://git-lfs": "a Git LFS pointer: fetch the file with git lfs pull",
+    rb"(?i)\s*<(?:!doctype|html|\?xml)": "HTML or XML, maybe of a failed download: fetch it again",
+    rb"(?:\xff\xfe)?[{\[]\0[\"\s{]\0|\xfe\xff\0[{\[]\0": "UTF-16: convert it to UTF-8",
+}
+"""How files start that we do not read, and what to do with them."""
+
 _NAMES: dict[str, Kind] = {
     "json": "jsonl",
     "jsonl": "jsonl",
@@ -59,13 +82,13 @@ class _Format:
 def plan_ranges(
     path: str,
     open_input: OpenInput = open_local,
-    split_bytes: int = 256 << 20,
+    split_bytes: int = SPLIT_BYTES,
     fields: FieldMap | None = None,
 ) -> list[InputRange]:
     """Cut a file into ranges of about ``split_bytes``, if its format lets it be cut.
 
     Plain JSONL is cut by bytes, Parquet by row groups, an Arrow file by record batches. What is
-    compressed as a whole, WARC and Arrow streams are one range.
+    compressed as a whole, JSON arrays, WARC and Arrow streams are one range.
 
     Raises:
         ValueError: the format is unknown, or a Parquet or Arrow file lacks the text column that
@@ -95,6 +118,29 @@ def plan_ranges(
     ]
 
 
+def kind_of(path: str, open_input: OpenInput = open_local) -> Kind:
+    """What a file is.
+
+    Raises:
+        ValueError: neither its content nor its name says that.
+        OSError: the file cannot be read.
+    """
+    with open_input(path) as stream:
+        return _recognise(stream, path, open_input).kind
+
+
+def column_names(path: str, open_input: OpenInput = open_local) -> list[str] | None:
+    """The columns of a Parquet or Arrow file; None if it is damaged.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with open_input(path) as stream:
+        found = _recognise(stream, path, open_input)
+        module = parquet if found.kind == "parquet" else arrow_files
+        return module.column_names(stream)
+
+
 def _cuts(sizes: list[int], split_bytes: int) -> list[int]:
     """Where to cut a list so that the pieces sum up to ``split_bytes`` or little more."""
     cuts = [0]
@@ -118,7 +164,7 @@ def read_batches(
     digest: Digest | None = None,
     report: ReadReport | None = None,
 ) -> Iterator[pa.RecordBatch]:
-    """The documents of a range, in batches of some megabytes (``schema.document_schema``).
+    """The documents of a range, in batches of some megabytes (``document_schema``).
 
     Every record of the file is yielded, or given to ``on_quarantine``, or counted as skipped in
     ``report``, once. ``digest`` is fed what :func:`digest_range` hashes, if all batches are read.
@@ -140,11 +186,13 @@ def read_batches(
                 if piece.start:
                     stored, offset = after_first_newline(stored, offset)
                 yield from read_jsonl(stored, offset, fields, quarantine, max_document_bytes)
-            case "jsonl" | "warc":
+            case "jsonl" | "json array" | "warc":
                 stream.seek(0)
                 raw = cast(BinaryIO, _Fed(stream, digest))
                 pieces = inflate(raw, found.compression, piece.path, open_input)
-                if found.kind == "jsonl":
+                if found.kind == "json array":
+                    pieces = array_lines(pieces, quarantine)
+                if found.kind != "warc":
                     yield from read_jsonl(pieces, 0, fields, quarantine, max_document_bytes)
                 else:
                     yield from read_warc(
@@ -235,7 +283,7 @@ def _recognise(stream: BinaryIO, path: str, open_input: OpenInput) -> _Format:
                 damaged = True
             elif piece:
                 head += piece
-                if len(head) >= 8:
+                if len(head) >= _ENOUGH:
                     break
     for magic, kind in _COLUMNAR.items():
         if head.startswith(magic):
@@ -247,10 +295,17 @@ def _recognise(stream: BinaryIO, path: str, open_input: OpenInput) -> _Format:
             return _Format(kind, compression, size)
     if not head and not damaged:
         return _Format("empty", compression, size)
+    if compression != "none" and (inner := compression_of(head)) != "none":
+        raise ValueError(f"{path} is {inner} within {compression}: unpack it once")
+    for start, advice in _FOREIGN.items():
+        if re.match(start, head):
+            raise ValueError(f"{path} is {advice}")
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     for magic, kind in _LINES.items():
         if text.startswith(magic):
             return _Format(kind, compression, size)
+    if _ARRAY.match(text):
+        return _Format("json array", compression, size)
     stem, _, ending = path.lower().rpartition(".")
     if ending in _PACKED:
         # Its first bytes may be damaged, and the rest sound.
@@ -260,7 +315,7 @@ def _recognise(stream: BinaryIO, path: str, open_input: OpenInput) -> _Format:
     if known and (compression == "none" or known in _LINES.values()):
         return _Format(known, compression, size)
     raise ValueError(
-        f"{path}: unknown format (it starts with {head[:16]!r}): known are WET, WARC and "
-        "JSON lines (plain, gzip, zstd), Parquet and Arrow; JSON lines that start with no object "
-        "are known by their name, as .jsonl"
+        f"{path}: unknown format (it starts with {head[:16]!r}): known are WET, WARC, JSON lines "
+        "and JSON arrays (plain, gzip, zstd), Parquet and Arrow; JSON lines that start with no "
+        "object are known by their name, as .jsonl"
     )

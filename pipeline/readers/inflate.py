@@ -3,16 +3,26 @@
 gzip goes through ISA-L (3.2 times the speed of zlib, see docs/log.md), zstd through the backport
 of Python 3.14's own module; both release the GIL. A file of many members (one per WARC record, or
 several files put together) is read on after damage, from the next member that decodes.
+
+A zstd file may carry the dictionary of its frames in a skippable frame before them, as the Internet
+Archive's .warc.zst do (IIPC, "Zstandard Compression for WARC Files 1.0").
 """
 
+import functools
+import re
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Literal, NamedTuple, Protocol, cast
 
-from backports import zstd
 from isal import igzip_lib
 
 from pipeline.readers.contract import OpenInput, Reason
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 Compression = Literal["none", "gzip", "zstd"]
 
@@ -22,6 +32,18 @@ _TRIAL_BYTES = 1 << 10
 _SWALLOWED = 1 << 18
 """How much of what follows a member that was cut off can be taken for a part of it before decoding
 fails: a block of zstd is at most 128 KiB, and deflate rarely makes sense of so much noise."""
+
+_HEADER_BYTES = 18  # the longest header of a zstd frame
+_FRAME = b"\x28\xb5\x2f\xfd"
+_SKIPPABLE = tuple(bytes([low]) + b"\x2a\x4d\x18" for low in range(0x50, 0x60))
+_DICTIONARY_FRAME = re.compile(
+    rb"\x5d\x2a\x4d\x18(.{4})(?:\x37\xa4\x30\xec|\x28\xb5\x2f\xfd)", re.S
+)
+"""The start of a skippable frame that holds a dictionary, which may be a frame of its own: after
+the magic number comes the size."""
+
+_MAX_DICTIONARY = 128 << 20  # decoders must take 8 MiB
+_WINDOW_LOG = zstd.DecompressionParameter.window_log_max.bounds()[1]  # 2 GiB, of `zstd --long=31`
 
 
 @dataclass(frozen=True)
@@ -48,28 +70,35 @@ class _Decoder(Protocol):
 
 
 class _Codec(NamedTuple):
-    magic: bytes
+    """``starts`` are how a member may start, ``member`` finds one in the midst of noise."""
+
     starts: tuple[bytes, ...]
+    member: re.Pattern[bytes]
     new: Callable[[], _Decoder]
     error: type[Exception]
     truncated: Reason
     corrupt: Reason
 
 
+def _zstd_decoder(dictionary: zstd.ZstdDict | None = None) -> _Decoder:
+    options = {int(zstd.DecompressionParameter.window_log_max): _WINDOW_LOG}
+    return cast(_Decoder, zstd.ZstdDecompressor(dictionary, options))
+
+
 _CODECS: dict[Compression, _Codec] = {
     "gzip": _Codec(
-        magic=b"\x1f\x8b\x08",
         starts=(b"\x1f\x8b\x08",),
+        member=re.compile(rb"\x1f\x8b\x08"),
         new=lambda: igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP),
         error=cast(type[Exception], igzip_lib.IsalError),
         truncated="truncated_gzip",
         corrupt="corrupt_gzip",
     ),
     "zstd": _Codec(
-        magic=b"\x28\xb5\x2f\xfd",
         # A frame may also be a skippable one, as pzstd and seekable zstd files have.
-        starts=(b"\x28\xb5\x2f\xfd", *(bytes([low]) + b"\x2a\x4d\x18" for low in range(80, 96))),
-        new=zstd.ZstdDecompressor,
+        starts=(_FRAME, *_SKIPPABLE),
+        member=re.compile(re.escape(_FRAME) + b"|" + _DICTIONARY_FRAME.pattern, re.S),
+        new=_zstd_decoder,
         error=zstd.ZstdError,
         truncated="truncated_zstd",
         corrupt="corrupt_zstd",
@@ -93,26 +122,90 @@ def inflate(
         while piece := stream.read(_OUTPUT_BYTES):
             yield piece
         return
-    codec = _CODECS[compression]
+    plain = codec = _CODECS[compression]
     source = _Input(stream, lambda: open_input(path))
-    while source.at_data(len(codec.magic)):
+    while source.at_data(_HEADER_BYTES):
         start = source.offset
         if not source.data.startswith(codec.starts):
             yield Damage(codec.corrupt, start, 0)
             source.move_to(_next_member(source, codec, start + 1))
             continue
+        if _DICTIONARY_FRAME.match(source.data):
+            try:
+                codec = codec._replace(new=functools.partial(_zstd_decoder, _dictionary(source)))
+            except (ValueError, zstd.ZstdError):
+                yield Damage("zstd_dictionary", start, 0)
+                codec = plain
+                # Past the frame that the dictionary may be: it is no text.
+                source.move_to(_next_member(source, codec, start + 9))
+            continue
+        used = codec
+        if codec is not plain and _stands_alone(source.data, plain):
+            used = plain
         produced = 0
+        failure: Reason | None = None
         try:
-            for piece in _decode(source, codec.new()):
+            for piece in _decode(source, used.new()):
                 produced += len(piece)
                 yield piece
-        except (EOFError, codec.error) as error:
-            after = _next_member(source, codec, max(start + 1, source.offset - _SWALLOWED))
-            if isinstance(error, EOFError):
-                yield Damage(codec.truncated, source.offset, produced)
-            else:
-                yield from _until_damage(source, codec, start, produced, after)
-            source.move_to(after)
+        except EOFError:
+            failure = codec.truncated
+        except codec.error as error:
+            failure = _reason(error, codec)
+        if failure is None:
+            continue
+        # Only here is the first decoder gone, whose window may be 2 GiB.
+        after = _next_member(source, codec, max(start + 1, source.offset - _SWALLOWED))
+        if failure == codec.corrupt:
+            yield from _until_damage(source, used, start, produced, after)
+        else:
+            yield Damage(failure, source.offset, produced)
+        source.move_to(after)
+
+
+def _reason(error: Exception, codec: _Codec) -> Reason:
+    """What libzstd says, which has no other codes."""
+    message = str(error)
+    if "Dictionary mismatch" in message:
+        return "zstd_dictionary"
+    if "memory" in message:
+        return "zstd_window"
+    return codec.corrupt
+
+
+def _dictionary(source: "_Input") -> zstd.ZstdDict:
+    """Read the dictionary's frame that comes next, and step over it.
+
+    Raises:
+        ValueError: it is cut off, too large, or no dictionary.
+        zstd.ZstdError: it is damaged.
+    """
+    size = int.from_bytes(source.data[4:8], "little")
+    if size > _MAX_DICTIONARY:
+        raise ValueError(f"a dictionary of {size:,} bytes")
+    content = source.ahead(8 + size)[8:]
+    if len(content) < size:
+        raise ValueError("cut off")
+    if content.startswith(_FRAME):
+        decoder = _zstd_decoder()
+        content = decoder.decompress(content, _MAX_DICTIONARY)
+        if not decoder.eof:
+            raise ValueError("cut off, or too large")
+    dictionary = zstd.ZstdDict(content)
+    _zstd_decoder(dictionary)  # looks into it
+    source.use(8 + size)
+    return dictionary
+
+
+def _stands_alone(head: bytes, plain: _Codec) -> bool:
+    """Whether a frame was made without the file's dictionary: it names none, and can be decoded.
+
+    A dictionary changes what a frame means that does not need it.
+    """
+    try:
+        return not zstd.get_frame_info(head).dictionary_id and _decodes(plain, head)
+    except zstd.ZstdError:
+        return False
 
 
 class _Input:
@@ -134,6 +227,12 @@ class _Input:
             self.data += more
             if not more:
                 return bool(self.data)
+
+    def ahead(self, count: int) -> bytes:
+        """The next ``count`` bytes, or what is left, without a step."""
+        while len(self.data) < count and (more := self._stream.read(count - len(self.data))):
+            self.data += more
+        return self.data[:count]
 
     def use(self, count: int) -> None:
         """Step over the first ``count`` bytes of ``data``."""
@@ -223,11 +322,12 @@ def _next_member(source: _Input, codec: _Codec, start: int) -> int:
             more = stream.read(_INPUT_BYTES)
             window += more
             last = len(window) - _TRIAL_BYTES if more else len(window)
-            found = window.find(codec.magic)
-            while 0 <= found <= last:
+            for match in codec.member.finditer(window):
+                found = match.start()
+                if found > last:
+                    break
                 if _decodes(codec, window[found : found + _TRIAL_BYTES]):
                     return at + found
-                found = window.find(codec.magic, found + 1)
             tried = max(last + 1, 0) if more else len(window)
             at += tried
             window = window[tried:]

@@ -13,9 +13,9 @@ import pyarrow as pa
 
 from pipeline.readers import jsonl_kernel
 from pipeline.readers.contract import FieldMap, Quarantine, Reason
+from pipeline.readers.documents import document_schema
 from pipeline.readers.inflate import Damage
 from pipeline.readers.vectors import BLOCK as SPARE
-from pipeline.schema import document_schema
 
 _READ_BYTES = 1 << 20
 _BLOCK_BYTES = 4 << 20

@@ -12,7 +12,7 @@ from numba import njit
 
 from pipeline.readers.utf8 import is_utf8
 from pipeline.readers.vectors import BLOCK, copy_block, store_u8, string_stops, trailing_zeros
-from quality_classifier.buffers import Octets, load_u8, load_u32
+from winnow.text.buffers import Octets, load_u8, load_u32
 
 Integers = npt.NDArray[np.int64]
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 from numba import njit
 
 from pipeline.readers.vectors import BLOCK, not_ascii, trailing_zeros
-from quality_classifier.buffers import Octets, Offsets, load_u8, string_buffers
+from winnow.text.buffers import Octets, Offsets, load_u8, string_buffers
 
 
 def utf8_rows(values: pa.Array) -> npt.NDArray[np.bool_]:

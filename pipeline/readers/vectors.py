@@ -39,6 +39,18 @@ def _string_stops(typing_context: Any, address: Any) -> Any:
     return types.uint32(types.int64), generate
 
 
+def _equal(typing_context: Any, address: Any, byte: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        lanes = ir.Constant(ir.VectorType(ir.IntType(32), BLOCK), [0] * BLOCK)
+        nothing = ir.Constant(_BYTES, ir.Undefined)
+        first = builder.insert_element(nothing, arguments[1], ir.Constant(ir.IntType(32), 0))
+        wanted = builder.shuffle_vector(first, nothing, lanes)
+        equal = builder.icmp_unsigned("==", _load(builder, arguments[0]), wanted)
+        return builder.bitcast(equal, _MASK)
+
+    return types.uint32(types.int64, types.uint8), generate
+
+
 def _not_ascii(typing_context: Any, address: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         high = builder.icmp_signed("<", _load(builder, arguments[0]), _all(0))
@@ -74,6 +86,9 @@ def _trailing_zeros(typing_context: Any, mask: Any) -> Any:
 
 string_stops = cast(Callable[[int], int], intrinsic(_string_stops))
 """Bit i is set where byte i ends or interrupts a JSON string: a quote, backslash or control."""
+
+equal = cast(Callable[[int, int], int], intrinsic(_equal))
+"""Bit i is set where byte i is the one given."""
 
 not_ascii = cast(Callable[[int], int], intrinsic(_not_ascii))
 """Bit i is set where byte i is 0x80 or above."""

@@ -1,6 +1,7 @@
 """The optional steps before the keep decision, by the names of ``conf/pipeline/steps.yaml``."""
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -12,8 +13,9 @@ from pipeline.steps.gopher import GopherQuality
 from pipeline.steps.language import Language
 from pipeline.steps.repetition import GopherRepetition
 from pipeline.steps.urls import UrlBlocklist
+from winnow import storage
 
-__all__ = ["Step", "build_steps", "input_files"]
+__all__ = ["Step", "build_steps", "input_files", "notes"]
 
 _STEPS: Mapping[str, Callable[..., Step]] = {
     "url_blocklist": UrlBlocklist,
@@ -26,6 +28,7 @@ _STEPS: Mapping[str, Callable[..., Step]] = {
 }
 
 _INPUT_FILES = {
+    "language": ("model",),
     "url_blocklist": ("domains", "words", "substrings"),
     "c4": ("bad_words",),
     "decontamination": ("files",),
@@ -46,19 +49,31 @@ def build_steps(settings: Mapping[str, Mapping[str, Any]]) -> list[Step]:
 
 
 def input_files(settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The paths of all files that the steps of a run read, in order."""
+    """The paths of all files that the steps of a run read, in order; globs are resolved.
+
+    Raises:
+        ValueError: a glob matches nothing.
+    """
     return [
         path
         for step, values in settings.items()
         for name in _INPUT_FILES.get(step, ())
-        for path in values[name]
+        for glob in ([values[name]] if isinstance(values[name], str) else values[name])
+        if glob
+        for path in storage.find(glob)
     ]
+
+
+def notes(steps: Iterable[Step]) -> list[str]:
+    """What a user should be told of the files that the steps have read, a line each."""
+    return [note for step in steps if isinstance(step, Decontamination) for note in step.notes]
 
 
 def _build(name: str, values: Mapping[str, Any]) -> Step:
     if name not in _STEPS:
         raise ValueError(f"unknown step {name!r}; known are {list(_STEPS)}")
     kinds = {field.name: field.type for field in fields(_STEPS[name])}  # type: ignore[arg-type]
+    values = {key: _off(value) if kinds.get(key) is int else value for key, value in values.items()}
     if values.keys() != kinds.keys():
         unknown, missing = (
             sorted(values.keys() - kinds.keys()),
@@ -75,8 +90,10 @@ def _build(name: str, values: Mapping[str, Any]) -> Step:
         raise ValueError(f"step {name}: {error}") from error
 
 
+_LARGEST = (1 << 63) - 1
+
 _WORDS: Mapping[Any, str] = {
-    int: "a whole number",
+    int: "a whole number of 64 bits",
     float: "a number",
     str: "text",
     list[str]: "a list of text",
@@ -84,8 +101,18 @@ _WORDS: Mapping[Any, str] = {
 }
 
 
+def _off(value: Any) -> Any:
+    """The whole number that stands for an infinite one, which switches a rule off."""
+    if isinstance(value, float) and math.isinf(value):
+        return _LARGEST if value > 0 else -_LARGEST
+    return value
+
+
 def _fits(value: Any, kind: Any) -> bool:
     if kind in (list[str], list[float]):
         return isinstance(value, list) and all(_fits(part, kind.__args__[0]) for part in value)
-    allowed = (int, float) if kind is float else kind
-    return isinstance(value, allowed) and not isinstance(value, bool)
+    if kind is str or isinstance(value, bool):
+        return isinstance(value, kind)
+    if kind is float and isinstance(value, float):
+        return not math.isnan(value)
+    return isinstance(value, int) and abs(value) <= _LARGEST

@@ -33,8 +33,9 @@ from pipeline.steps.characters import (
     read_word,
 )
 from pipeline.steps.contract import Codes, Counts, Flags, first_failing
-from pipeline.steps.lists import matches, read_lists, word_pattern
-from quality_classifier.buffers import Octets, Offsets, string_buffers
+from pipeline.steps.lexicon import contains, lexicon
+from pipeline.steps.lists import read_lists
+from winnow.text.buffers import Octets, Offsets, string_buffers
 
 # Each phrase with a pair of its letters that is rare in English: where to look closer.
 PHRASES = {
@@ -142,7 +143,7 @@ class C4:
     )
 
     def __post_init__(self) -> None:
-        self._bad = word_pattern(read_lists(self.bad_words))
+        self._bad = lexicon(read_lists(self.bad_words))
 
     def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Codes]:
         """The batch as it came, and the codes."""
@@ -152,7 +153,7 @@ class C4:
             s.lorem_ipsum > 0,
             s.bracket_lines > 0,
             s.sentences < self.min_sentences,
-            matches(text, self._bad),
+            contains(text, self._bad, words=True),
         )
 
 

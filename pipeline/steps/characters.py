@@ -18,7 +18,7 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
-from quality_classifier.buffers import Octets, load_u8, load_u64, multiply_high
+from winnow.text.buffers import Octets, load_u8, load_u64, multiply_high
 
 Hashes = npt.NDArray[np.uint64]
 Integers = npt.NDArray[np.int32]

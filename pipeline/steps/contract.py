@@ -15,8 +15,8 @@ class Step(Protocol):
     """One optional filter before the keep decision. It may fill columns and drop documents.
 
     ``reasons`` are the drop reasons it can give, in the order of its rules. A call takes a batch of
-    :func:`pipeline.schema.shard_schema` and returns it (with columns filled in, for language) and
-    a code for each of the n documents: 0 passes, i is dropped for ``reasons[i - 1]``.
+    :func:`pipeline.output.schema.shard_schema` and returns it (with columns filled in, for
+    language) and a code for each of the n documents: 0 passes, i is dropped for ``reasons[i - 1]``.
     """
 
     @property

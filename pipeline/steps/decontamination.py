@@ -6,22 +6,21 @@ many pieces; we never change a text, so one hit drops the document. An evaluatio
 n words has no n-gram and protects nothing.
 
 A word is normalised by taking its letters and digits only, each in lower case by Unicode's simple
-mapping; words without any vanish. Unicode is not normalised (NFC or NFD). Every shared n-gram is
-found; a false hit needs two n-grams whose 64-bit hashes collide.
+mapping and without its accents, Hangul as its jamo, so that composed and decomposed texts (NFC and
+NFD) agree; words without any vanish. Every shared n-gram is found; a false hit needs two n-grams
+whose 64-bit hashes collide.
 """
 
 import functools
-import json
-from collections.abc import Iterator, Sequence
+import unicodedata
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numba as nb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline import storage
 from pipeline.steps.characters import (
     ALPHANUMERIC,
     MAXIMUM,
@@ -34,20 +33,27 @@ from pipeline.steps.characters import (
     table_size,
 )
 from pipeline.steps.contract import Codes
-from quality_classifier.buffers import Octets, Offsets, string_buffers
+from pipeline.steps.evaluation_files import EvaluationFile, read_evaluation_file
+from winnow import inputs, storage
+from winnow.text.buffers import Octets, Offsets, string_buffers
 
 Hashes = npt.NDArray[np.uint64]
+Counts = npt.NDArray[np.int64]
 CodePoints = npt.NDArray[np.uint32]
 
+LONGEST = 1000
+"""Words of the longest n-gram."""
+
 _BASE = np.uint64(0x9E3779B97F4A7C15)
+_HANGUL, _HANGUL_END = 0xAC00, 0xD7A4
 
 
 @dataclass
 class Decontamination:
     """Drops documents with an n-gram of the evaluation files.
 
-    ``files`` are globs: ``.jsonl`` files, where ``fields`` names the fields to take (none: all
-    strings of a record, at any depth), and anything else as plain text, one text a file.
+    ``files`` are globs of any files that :mod:`pipeline.steps.evaluation_files` reads; ``fields``
+    names the fields to take of their records (none: all strings of a record, at any depth).
     """
 
     files: list[str]
@@ -57,49 +63,42 @@ class Decontamination:
     reasons: ClassVar[tuple[str, ...]] = ("contaminated",)
 
     def __post_init__(self) -> None:
-        if self.n < 1:
-            raise ValueError(f"n is at least 1, not {self.n}")
-        texts = pa.array(evaluation_texts(self.files, self.fields), pa.large_string())
-        self._known = n_gram_set(texts, self.n)
+        if not 1 <= self.n <= LONGEST:
+            raise ValueError(f"n is from 1 to {LONGEST}, not {self.n}")
+        if not self.files:
+            raise ValueError("no evaluation files are given: name some under files")
+        self.notes: list[str] = []
+        found = inputs.spellings(path for glob in self.files for path in storage.find(glob))
+        parts = [self._n_grams(read_evaluation_file(path, self.fields)) for path, *_ in found]
+        self._known = _hash_set(np.concatenate(parts))
+
+    def _n_grams(self, file: EvaluationFile) -> Hashes:
+        """The distinct hashes of a file's n-grams, and notes on what it gives."""
+        hashes, counts = n_gram_hashes(pa.array(file.texts, pa.large_string()), self.n)
+        if len(hashes) == 0:
+            raise ValueError(
+                f"no text of {file.path} has {self.n} words, so it protects nothing: check its"
+                " fields, lower n or leave it out"
+            )
+        hashes = np.unique(hashes)
+        self.notes.append(
+            f"decontamination: {file.path}: {len(hashes):,} {self.n}-grams of {file.records:,}"
+            f" record{'s' * (file.records != 1)}"
+        )
+        short = int((np.bincount(file.owners, counts, file.records) == 0).sum())
+        lacking = {f"no field {name!r}": count for name, count in file.lacking.items()}
+        lacking[f"no text of {self.n} words"] = short
+        self.notes += [
+            f"warning: decontamination: {file.path}: {count:,} of {file.records:,} records have"
+            f" {what}"
+            for what, count in lacking.items()
+            if count
+        ]
+        return hashes
 
     def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Codes]:
         """The batch as it came, and the codes."""
         return batch, overlaps(batch["text"], self._known, self.n).astype(np.int8)
-
-
-def evaluation_texts(files: Sequence[str], fields: Sequence[str]) -> Iterator[str]:
-    """The texts of evaluation files, as :class:`Decontamination` reads them.
-
-    Raises:
-        ValueError: no files are named, a pattern matches nothing, a file is no UTF-8 or no JSONL,
-            or a field is missing from a whole file.
-    """
-    if not files:
-        raise ValueError("no evaluation files are given: name some under files")
-    for path in (path for pattern in files for path in storage.find(pattern)):
-        try:
-            content = storage.read_bytes(path).decode()
-        except UnicodeDecodeError as error:
-            raise ValueError(f"the evaluation file {path} is not UTF-8: convert it") from error
-        if not path.endswith(".jsonl"):
-            yield content
-            continue
-        missing = set(fields)
-        for number, line in enumerate(content.split("\n"), 1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except ValueError as error:
-                raise ValueError(f"line {number} of {path} is no JSON: mend or drop it") from error
-            if fields:
-                if not isinstance(record, dict):
-                    raise ValueError(f"line {number} of {path} has no fields: set fields to []")
-                missing -= record.keys()
-                record = [record[field] for field in fields if field in record]
-            yield from _strings(record)
-        if missing:
-            raise ValueError(f"no record of {path} has the fields {sorted(missing)}: name others")
 
 
 def n_gram_set(texts: pa.Array, n: int) -> Hashes:
@@ -108,10 +107,23 @@ def n_gram_set(texts: pa.Array, n: int) -> Hashes:
     Raises:
         ValueError: no text has n words.
     """
-    octets, offsets = string_buffers(texts)
-    hashes = np.unique(_all_hashes(octets, offsets, _normal(), n))
+    hashes, _ = n_gram_hashes(texts, n)
     if len(hashes) == 0:
         raise ValueError(f"no evaluation text has {n} words: check files and fields, or lower n")
+    return _hash_set(hashes)
+
+
+def n_gram_hashes(texts: pa.Array, n: int) -> tuple[Hashes, Counts]:
+    """The hashes of the word n-grams of m texts, one after the other, and the number of each text.
+
+    Two arrays: uint64, and int64 [m], whose sum is the length of the first.
+    """
+    octets, offsets = string_buffers(texts)
+    return _all_hashes(octets, offsets, _normal(), n)
+
+
+def _hash_set(hashes: Hashes) -> Hashes:
+    hashes = np.unique(hashes)
     # At most 3/8 full: nearly every look-up of a strange n-gram ends at its first slot.
     return _fill(np.zeros(table_size(2 * len(hashes)), np.uint64), hashes)
 
@@ -122,22 +134,32 @@ def overlaps(text: pa.Array, known: Hashes, n: int) -> npt.NDArray[np.bool_]:
     return _overlaps(octets, offsets, _normal(), known, n)
 
 
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, list | dict):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _strings(part)
-
-
 @functools.cache
 def _normal() -> CodePoints:
     """What becomes of every code point: lower case, a space, or 0 for nothing (uint32)."""
     every = np.arange(MAXIMUM, dtype=np.uint32)
-    lower = np.strings.lower(every.view("U1")).view(np.uint32)
     kinds = classes()
+    for code in np.flatnonzero(kinds & ALPHANUMERIC).tolist():
+        base, *more = list(unicodedata.normalize("NFD", chr(code)))
+        if all(unicodedata.category(mark).startswith("M") for mark in more):
+            every[code] = ord(base)  # without its accents
+    lower = np.strings.lower(every.view("U1")).view(np.uint32)
     normal = np.where(kinds & ALPHANUMERIC, lower, 0)
     return np.where(kinds & SPACE, ord(" "), normal).astype(np.uint32)
+
+
+@nb.njit(nogil=True, cache=True)
+def _add(state: np.uint64, letter: int) -> np.uint64:
+    state = mix(state, np.uint64(letter))
+    return state | np.uint64(state == 0)
+
+
+@nb.njit(nogil=True, cache=True)
+def _add_syllable(state: np.uint64, syllable: int) -> np.uint64:
+    """Add the jamo of a Hangul syllable: initial, vowel, and final or none (Unicode 3.12)."""
+    state = _add(state, 0x1100 + syllable // 588)
+    state = _add(state, 0x1161 + syllable % 588 // 28)
+    return _add(state, 0x11A7 + syllable % 28) if syllable % 28 else state
 
 
 @nb.njit(nogil=True, cache=True)
@@ -151,9 +173,11 @@ def _next_word(octets: Octets, at: int, end: int, normal: CodePoints) -> tuple[i
         if letter == 32:
             if state:
                 break
-        elif letter:
-            state = mix(state, np.uint64(letter))
-            state |= np.uint64(state == 0)
+        elif letter < _HANGUL or letter >= _HANGUL_END:
+            if letter:
+                state = _add(state, letter)
+        else:
+            state = _add_syllable(state, letter - _HANGUL)
     return at, state
 
 
@@ -186,14 +210,18 @@ def _hashes(
 
 
 @nb.njit(nogil=True, cache=True)
-def _all_hashes(octets: Octets, offsets: Offsets, normal: CodePoints, n: int) -> Hashes:
+def _all_hashes(
+    octets: Octets, offsets: Offsets, normal: CodePoints, n: int
+) -> tuple[Hashes, Counts]:
     hashes = np.empty(offsets[-1] - offsets[0], np.uint64)  # a word takes a byte or more
+    counts = np.empty(len(offsets) - 1, np.int64)
     words = np.empty(n, np.uint64)
     found = 0
-    for i in range(len(offsets) - 1):
+    for i in range(len(counts)):
         start, end = int(offsets[i]), int(offsets[i + 1])
-        found += _hashes(octets, start, end, normal, n, words, hashes[found:])
-    return hashes[:found]
+        counts[i] = _hashes(octets, start, end, normal, n, words, hashes[found:])
+        found += counts[i]
+    return hashes[:found], counts
 
 
 @nb.njit(nogil=True, cache=True)

@@ -23,7 +23,7 @@ from pipeline.steps.characters import (
     table_size,
 )
 from pipeline.steps.contract import Codes, Counts, first_failing, ratio
-from quality_classifier.buffers import Octets, Offsets, string_buffers
+from winnow.text.buffers import Octets, Offsets, string_buffers
 
 
 class Statistics(NamedTuple):

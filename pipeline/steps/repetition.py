@@ -21,7 +21,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.counts import measure as measure_counts
 from pipeline.steps.characters import (
     NEWLINE,
     Hashes,
@@ -34,7 +33,8 @@ from pipeline.steps.characters import (
     table_size,
 )
 from pipeline.steps.contract import Codes, Counts, first_failing, ratio
-from quality_classifier.buffers import Octets, Offsets, string_buffers
+from winnow.text.buffers import Octets, Offsets, string_buffers
+from winnow.text.counts import measure as measure_counts
 
 LONGEST_TOP = 4
 """The most frequent n-gram is looked for from n = 2 to this."""

@@ -2,8 +2,9 @@
 
 As FineWeb does (Penedo et al. 2024, section 3.1; datatrove's ``URLFilter``), but no list is
 bundled. A domain blocks its subdomains too: ``example.com`` blocks ``blog.example.com`` but not
-``badexample.com``; a leading ``www.`` is ignored on both sides. Everything is compared in lower
-case. A document without a URL passes.
+``badexample.com``; a leading ``www.`` is ignored on both sides. Hosts are compared in the normal
+form of :mod:`winnow.text.hosts`, words and substrings in that of
+:mod:`pipeline.steps.lexicon`. A document without a URL passes.
 """
 
 from dataclasses import dataclass
@@ -15,9 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.steps.contract import Codes, Flags, first_failing
-from pipeline.steps.lists import any_of, matches, read_lists, word_pattern
-from quality_classifier.audit import domain
-from quality_classifier.hashing import xxh3_64
+from pipeline.steps.lexicon import contains, lexicon
+from pipeline.steps.lists import read_domains, read_lists
+from winnow.text.groups import domain
+from winnow.text.hashing import xxh3_64
 
 Hashes = npt.NDArray[np.uint64]
 
@@ -37,22 +39,39 @@ class UrlBlocklist:
     def __post_init__(self) -> None:
         if not (self.domains or self.words or self.substrings):
             raise ValueError("no list is given: name files under domains, words or substrings")
-        self._hosts = host_hashes(read_lists(self.domains))
-        self._words = word_pattern(read_lists(self.words))
-        self._substrings = any_of(read_lists(self.substrings))
+        self._hosts = host_hashes(read_domains(self.domains))
+        self._words = lexicon(_literals(self.words))
+        self._substrings = lexicon(_literals(self.substrings))
 
     def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Codes]:
         """The batch as it came, and the codes."""
         url = batch["url"]
         return batch, first_failing(
-            on_hosts(url, self._hosts), matches(url, self._words), matches(url, self._substrings)
+            on_hosts(url, self._hosts),
+            contains(url, self._words, words=True),
+            contains(url, self._substrings, words=False),
         )
 
 
+def _literals(files: list[str]) -> list[str]:
+    """The entries of lists of words or substrings.
+
+    Raises:
+        ValueError: as for :func:`read_lists`, or an entry has a wildcard, which matches no URL.
+    """
+    entries = read_lists(files)
+    for entry in entries:
+        if entry.startswith("*") or entry.endswith("*"):
+            raise ValueError(
+                f"'*' is no wildcard in words and substrings: write {entry.strip('*.')!r} for"
+                f" {entry!r}, or list hosts under domains"
+            )
+    return entries
+
+
 def host_hashes(domains: list[str]) -> Hashes:
-    """The hashes of domains, sorted: what :func:`on_hosts` takes. Two collide once in 2**64."""
-    names = [name.lower().strip(".").removeprefix("www.") for name in domains]
-    return np.unique(xxh3_64(pa.array(names, pa.string())))
+    """The hashes of domains in normal form, sorted: what :func:`on_hosts` takes."""
+    return np.unique(xxh3_64(pa.array(domains, pa.string())))
 
 
 def on_hosts(url: pa.Array, hosts: Hashes) -> Flags:
@@ -60,7 +79,7 @@ def on_hosts(url: pa.Array, hosts: Hashes) -> Flags:
     flags = np.zeros(len(url), np.bool_)
     if len(hosts) == 0:
         return flags
-    name = _end(pc.utf8_rtrim(domain(url), "."))
+    name = _end(domain(url))
     rows = np.arange(len(url))
     while len(rows):
         hashes = xxh3_64(name)

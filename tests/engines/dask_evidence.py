@@ -22,9 +22,11 @@ sys.path.append(str(Path(__file__).parent.parent))  # last, for it too holds a "
 from corpora import fingerprints
 from engines_services import process, write_inputs
 
-from pipeline import records, run, transforms
+from pipeline import scoring_run
+from pipeline.beam import graph
 from pipeline.config import load
-from pipeline.plan import plan_tasks
+from pipeline.core.plan import plan_tasks
+from pipeline.output import records
 
 
 @contextlib.contextmanager
@@ -135,15 +137,15 @@ def main() -> None:
 def compare(flags: list[str], folder: Path, address: str) -> None:
     """Run our graph by DirectRunner and by Dask, and say which files differ."""
     with contextlib.redirect_stdout(io.StringIO()):
-        run.main([*flags, f"--output={folder}/direct"])
+        scoring_run.main([*flags, f"--output={folder}/direct"])
     config, resume, _ = load([*flags, f"--output={folder}/dask"])
     tasks = plan_tasks(config.source, config.filter, config.split_bytes)
-    job, about = run.describe(config, tasks, resume)
-    run.prepare(config.output, about["key"], resume)
+    job, about = scoring_run.describe(config, tasks, resume)
+    scoring_run.prepare(config.output, about["key"], tasks, resume)
     records.save_tasks(job.sink.work, tasks)
 
     def build(pipeline: beam.Pipeline) -> None:
-        transforms.build(pipeline, len(tasks), job, config.decision, about)
+        graph.build(pipeline, len(tasks), job, config.decision, about)
 
     attempt(f"our graph, {folder.name}", address, build)
     direct, dask = fingerprints(folder / "direct"), fingerprints(folder / "dask")

@@ -8,8 +8,9 @@ from typing import Any
 import brotli
 import pyarrow as pa
 import pyarrow.parquet as pq
-from backports import zstd
 from corpora import documents
+
+from pipeline.readers.inflate import zstd
 
 
 def _jsonl(n: int) -> bytes:

@@ -8,11 +8,11 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from backports import zstd
 
-from pipeline import schema
 from pipeline.config import resolve_steps
+from pipeline.output import schema
 from pipeline.readers import FieldMap, plan_ranges, read_batches
+from pipeline.readers.inflate import zstd
 from pipeline.steps import build_steps
 
 

@@ -1,19 +1,18 @@
 """Functions that run in a process of their own, which may take only so much memory and time."""
 
+import contextlib
 import multiprocessing
 import os
 import resource
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["faults.hostile"])  # imported once, not by every process
-# The process that preloads knows nothing of this one's search path.
-os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(path for path in sys.path if path))
 
 
 def limit_memory(spare_bytes: int) -> None:
@@ -39,7 +38,8 @@ def call(function: Callable[..., Any], *arguments: Any, spare_bytes: int, second
     process = CONTEXT.Process(
         target=_call, args=(sender, function, arguments, spare_bytes, seconds)
     )
-    process.start()
+    with _search_path():
+        process.start()
     sender.close()
     try:
         good, value = receiver.recv()
@@ -48,6 +48,19 @@ def call(function: Callable[..., Any], *arguments: Any, spare_bytes: int, second
     process.join()
     assert good, value or f"{function.__name__}: the process ended with {process.exitcode}"
     return value
+
+
+@contextlib.contextmanager
+def _search_path() -> Iterator[None]:
+    """Give this process's search path to the one that preloads, which knows nothing of it."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(path for path in sys.path if path))
+    try:
+        yield
+    finally:
+        del os.environ["PYTHONPATH"]
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
 
 
 def _call(

@@ -19,12 +19,12 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import xxhash
-from backports import zstd
 from faults.files import every_format
 from faults.limits import CONTEXT, limit_memory, limit_time
 
 from pipeline.readers import FieldMap, ReadReport, digest_range, plan_ranges, read_batches
-from pipeline.schema import document_schema
+from pipeline.readers.documents import document_schema
+from pipeline.readers.inflate import zstd
 
 SECONDS = 20
 """How long one file, of some kilobytes, may compute. It should take milliseconds."""
@@ -33,7 +33,14 @@ SPARE_BYTES = 1 << 30
 """How much more address space a process may take than it has when it starts."""
 
 FIELDS = FieldMap(metadata=("WARC-Date",))
-REFUSALS = ("unknown format", "--field text=COLUMN", "unpack it", "several columns named")
+REFUSALS = (
+    "unknown format",
+    "--field text=COLUMN",
+    "unpack it",
+    "convert it",
+    "fetch it again",
+    "several columns named",
+)
 """Parts of the messages that refuse a file as a whole: the user named the wrong file."""
 
 _BATCH = 500  # files per process

@@ -18,7 +18,7 @@ import pyarrow as pa
 from corpora import documents, fingerprints, write_classifier, write_jsonl
 from faults.files import every_format
 
-from pipeline.manifest import read_manifest
+from pipeline.output.manifest import read_manifest
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 300

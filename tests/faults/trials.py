@@ -143,13 +143,13 @@ STALL = "--stall-minutes=0.5"
 
 _HANGS = """
 import ctypes, random
-from pipeline import process
-calls, at, real = iter(range(10**9)), {at}, process.decide_batch
+from pipeline.core import task
+calls, at, real = iter(range(10**9)), {at}, task.decide_batch
 def hang(*arguments):
     if next(calls) == at:
         {library}(None).pause()
     return real(*arguments)
-process.decide_batch = hang
+task.decide_batch = hang
 """
 
 
@@ -210,7 +210,7 @@ def _a_worker(run: Run, output: Path, mode: str, rng: random.Random) -> int | No
     run.wait_for(lambda: phase(output, mode) == "scoring" and len(run.workers()) > 1)
     target = rng.choice(("scoring", "scoring", "deciding"))
     run.wait_for(lambda: phase(output, mode) == target and _shards(output) > rng.randrange(30))
-    return rng.choice([None, *run.workers(b"pipeline.worker")][1:] or [None])
+    return rng.choice([None, *run.workers(b"pipeline.beam.worker")][1:] or [None])
 
 
 def _shards(output: Path) -> int:

@@ -1,0 +1,96 @@
+"""What a page shows of a run's ``metrics.jsonl`` beside its held-out curve: loss and routers.
+
+Lines are those of ``model/train.py``: ``tokens`` and ``loss`` in each; of a model with experts also
+``expert_load`` [L, E], ``router_entropy`` [L] and ``dropped`` [L]. A line with an evaluation may
+hold ``heldout_expert_load`` = {source: [L, E]} too. L counts MoE layers, E experts.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ablations.results import CURVE, FloatArray, JobKey
+from winnow import storage
+
+LAST = 0.25
+"""The part at the end of a run whose lines the loads are means of."""
+
+
+@dataclass(frozen=True)
+class Routers:
+    """``tokens`` [lines], ``entropy`` (nats) and ``dropped`` (share of choices) [lines, L].
+
+    ``load`` [L, E] is the share of tokens that name an expert first, a mean over the last quarter
+    of the run; ``load_by_source`` the same on held-out text of each source, where it was logged.
+    """
+
+    tokens: FloatArray
+    entropy: FloatArray
+    dropped: FloatArray
+    load: FloatArray
+    load_by_source: Mapping[str, FloatArray]
+
+
+@dataclass(frozen=True)
+class TrainingLog:
+    """Training loss in nats per token over tokens, both [lines]; no routers in a dense model."""
+
+    tokens: FloatArray
+    loss: FloatArray
+    routers: Routers | None
+
+
+def read_log(study: str, job: JobKey) -> TrainingLog | None:
+    """The log of a complete job that :mod:`ablations.reading` took; None without one."""
+    path = storage.join(job.folder(study), CURVE)
+    if not storage.exists(path):
+        return None
+    rows = [json.loads(line) for line in storage.read_bytes(path).splitlines()]
+    # A loss that was not finite is null: its step was skipped.
+    lines = [row for row in rows if row.get("loss") is not None]
+    return TrainingLog(_column(lines, "tokens"), _column(lines, "loss"), _routers(rows))
+
+
+def last_lines(lines: int) -> int:
+    """How many lines the end of a run is."""
+    return max(1, round(LAST * lines))
+
+
+def thin(values: FloatArray, points: int) -> npt.NDArray[np.int64]:
+    """Where to look at a long array: at most ``points`` indices, evenly spread, both ends too."""
+    return np.unique(np.linspace(0, len(values) - 1, min(points, len(values))).round().astype(int))
+
+
+def smooth(tokens: FloatArray, loss: FloatArray, points: int) -> tuple[FloatArray, FloatArray]:
+    """Means of neighbours, at most ``points`` of them, each at the last of its tokens."""
+    if not len(tokens):
+        return tokens, loss
+    edges = np.linspace(0, len(tokens), min(points, len(tokens)) + 1).round().astype(int)
+    means = np.add.reduceat(loss, edges[:-1]) / np.diff(edges)
+    return tokens[edges[1:] - 1], means
+
+
+def _routers(rows: Sequence[Mapping[str, Any]]) -> Routers | None:
+    rows = [row for row in rows if "expert_load" in row]
+    if not rows:
+        return None
+    last = rows[-last_lines(len(rows)) :]
+    by_source = [row["heldout_expert_load"] for row in last if "heldout_expert_load" in row]
+    return Routers(
+        _column(rows, "tokens"),
+        _column(rows, "router_entropy"),
+        _column(rows, "dropped"),
+        _column(last, "expert_load").mean(axis=0),
+        {
+            source: _column(by_source, source).mean(axis=0)
+            for source in (by_source[0] if by_source else ())
+        },
+    )
+
+
+def _column(rows: Sequence[Mapping[str, Any]], name: str) -> FloatArray:
+    return np.array([row[name] for row in rows], np.float64)

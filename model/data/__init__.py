@@ -1,0 +1,1 @@
+"""From scored shards to batches of tokens."""

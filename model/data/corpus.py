@@ -1,0 +1,386 @@
+"""A training corpus: a scored folder as tokens, and the arms that choose among its documents.
+
+::
+
+    CORPUS/
+      manifest.json      written last: fingerprints, held-out share, shards with rows and checksums
+      tokenizer.json
+      shards/*.arrow     SHARD_SCHEMA, uncompressed Arrow IPC, row for row the scored shards
+      arms/<name>.npy    bool, one for each document in corpus order
+      arms/<name>.json   what the arm is and holds, written last
+
+Documents are numbered from 0 in corpus order: shards as the manifest lists them, rows in order.
+An arm only chooses documents. Held-out ones are chosen by their content hash and belong to no arm,
+so neither a document nor an exact copy of it is both trained on and evaluated.
+"""
+
+import functools
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import xxhash
+
+from model.data import scored
+from winnow import files
+
+FORMAT = 2
+MANIFEST = "manifest.json"
+TOKENIZER = "tokenizer.json"
+
+ID_HASH = "id_hash"
+TOKENS = "tokens"
+
+BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
+
+_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.=-]*$")
+
+
+def shard_schema(token_type: pa.DataType) -> pa.Schema:
+    """A row of ``shards/*.arrow``: one document, its tokens without boundary, and its scores.
+
+    ``token_type`` is uint16 or uint32. ``id_hash`` is the XXH3-64 of the id: it keys the order of
+    every stream. ``bytes`` counts the UTF-8 bytes of the text.
+    """
+    return pa.schema(
+        [
+            pa.field(scored.ID, pa.string(), nullable=False),
+            pa.field(ID_HASH, pa.uint64(), nullable=False),
+            pa.field(scored.CONTENT_HASH, pa.binary(16), nullable=False),
+            pa.field(scored.SOURCE, pa.string(), nullable=False),
+            pa.field(scored.BYTES, pa.int64(), nullable=False),
+            pa.field(TOKENS, pa.large_list(token_type), nullable=False),
+            pa.field(scored.QUALITY_SCORE, pa.float32(), nullable=False),
+            pa.field(scored.KEEP_DRAW, pa.float64(), nullable=False),
+            pa.field(scored.KEPT, pa.bool_(), nullable=False),
+            pa.field(scored.DROP_REASON, pa.string()),
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A named choice of documents: bool [documents], and what ``arms/<name>.json`` says."""
+
+    name: str
+    mask: BoolArray
+    about: Mapping[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """What names the corpus and the chosen documents."""
+        return self.about["fingerprint"]
+
+
+class Corpus:
+    """An opened corpus: per-document columns as arrays in corpus order, tokens memory-mapped.
+
+    Columns are read when first asked for. ``fingerprint`` covers tokens, split and tokenizer.
+    """
+
+    def __init__(self, folder: str, manifest: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.fingerprint: str = manifest["fingerprint"]
+        self.vocabulary: int = manifest["tokenizer"]["vocabulary"]
+        self.boundary_id: int = manifest["tokenizer"]["boundary_id"]
+        self.sources: list[str] = sorted({n for s in manifest["shards"] for n in s["sources"]})
+        self._batches = [
+            batch for shard in manifest["shards"] for batch in _map_shard(folder, shard)
+        ]
+
+    @property
+    def tokenizer_path(self) -> str:
+        """The tokenizer.json that made the tokens."""
+        return os.path.join(self.folder, TOKENIZER)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """A fixed-width column over all documents: [documents]."""
+        parts = [batch[name].to_numpy(zero_copy_only=False) for batch in self._batches]
+        return np.concatenate(parts)
+
+    def ids(self, documents: IntArray) -> list[str]:
+        """The ids of some documents."""
+        place = np.searchsorted(self._first_row, documents, side="right") - 1
+        rows = documents - self._first_row[place]
+        pairs = zip(place.tolist(), rows.tolist(), strict=True)
+        return [self._batches[p][scored.ID][r].as_py() for p, r in pairs]
+
+    @functools.cached_property
+    def lengths(self) -> IntArray:
+        """Tokens of each document, without boundary: int64 [documents]."""
+        return np.concatenate([np.diff(_offsets(batch)) for batch in self._batches])
+
+    @functools.cached_property
+    def bytes(self) -> IntArray:
+        """UTF-8 bytes of each document's text: int64 [documents]."""
+        return self.column(scored.BYTES)
+
+    @functools.cached_property
+    def id_hash(self) -> npt.NDArray[np.uint64]:
+        """XXH3-64 of each document's id: uint64 [documents]."""
+        return self.column(ID_HASH)
+
+    @functools.cached_property
+    def source_index(self) -> npt.NDArray[np.int16]:
+        """Which of :attr:`sources` each document belongs to: int16 [documents]."""
+        parts = []
+        for batch in self._batches:
+            encoded = batch[scored.SOURCE].dictionary_encode()
+            names = np.array([self.sources.index(n) for n in encoded.dictionary.to_pylist()])
+            parts.append(names.astype(np.int16)[encoded.indices.to_numpy()])
+        return np.concatenate(parts)
+
+    @functools.cached_property
+    def filterable(self) -> BoolArray:
+        """Documents whose source the keep rule may drop from: bool [documents]."""
+        names = self.manifest["filtered_sources"]
+        return np.isin(
+            self.source_index, [self.sources.index(n) for n in names if n in self.sources]
+        )
+
+    @functools.cached_property
+    def held_out(self) -> BoolArray:
+        """Documents that no arm may hold: bool [documents]."""
+        share = self.manifest["held_out"]
+        return np.concatenate([scored.hash_position(batch) < share for batch in self._batches])
+
+    @functools.cached_property
+    def reached(self) -> BoolArray:
+        """Documents that no step dropped before the keep decision: bool [documents]."""
+        return np.concatenate([scored.reached_decision(batch) for batch in self._batches])
+
+    @property
+    def evaluated(self) -> BoolArray:
+        """Documents for evaluation alone, reached and held out: bool [documents]."""
+        return self.reached & self.held_out
+
+    @property
+    def evaluated_sources(self) -> list[str]:
+        """The sources of which there is something to evaluate on."""
+        return [self.sources[i] for i in np.unique(self.source_index[self.evaluated])]
+
+    @property
+    def pool(self) -> BoolArray:
+        """The raw pool that arms choose from, reached and not held out: bool [documents]."""
+        return self.reached & ~self.held_out
+
+    def tokens(self, document: int) -> npt.NDArray[Any]:
+        """One document's tokens, a view of the mapped file."""
+        chunk, start, end = self._spans([document])[0]
+        return self._values[chunk][start:end]
+
+    def copy_tokens(self, documents: IntArray, places: IntArray, out: IntArray) -> None:
+        """Copy each document's tokens to ``out`` from its place on, clipped to what fits.
+
+        Args:
+            documents: int64 [n].
+            places: int64 [n], where the first token goes; negative to leave out leading tokens.
+            out: int64 [size].
+        """
+        values, size = self._values, len(out)
+        for (chunk, start, end), place in zip(self._spans(documents), places.tolist(), strict=True):
+            skip = -place if place < 0 else 0
+            take = min(end - start, size - place)
+            if take > skip:
+                out[place + skip : place + take] = values[chunk][start + skip : start + take]
+
+    def verify(self, rank: int = 0, world: int = 1) -> None:
+        """Read every file and compare checksums; each of ``world`` processes a share of them.
+
+        Raises:
+            ValueError: one has changed since ``model/prepare.py`` wrote it.
+        """
+        for shard in self.manifest["shards"][rank::world]:
+            if files.checksum(_shard_path(self.folder, shard["name"])) != shard["checksum"]:
+                raise _changed(self.folder, shard["name"])
+
+    def arm(self, name: str) -> Arm:
+        """Load an arm.
+
+        Raises:
+            ValueError: there is none of that name, or its files do not fit this corpus.
+        """
+        mask_path, about_path = _arm_paths(self.folder, name)
+        if not os.path.exists(about_path):
+            raise ValueError(
+                f"{self.folder} has no arm {name!r}: choose one of {self.arms()}, or write it with"
+                " model.data.corpus.write_arm"
+            )
+        about = files.read_json(about_path)
+        try:
+            mask = np.load(mask_path, allow_pickle=False)
+            ours = about["fingerprint"] == _arm_fingerprint(self, mask)
+        except (FileNotFoundError, EOFError, ValueError):
+            ours = False
+        if not ours:
+            raise ValueError(
+                f"arm {name!r} is damaged, or does not belong to the corpus {self.folder} as it is"
+                f" now: delete {about_path} and write the arm again (model/prepare.py does it for"
+                " filtered and unfiltered)"
+            )
+        return Arm(name, mask, about)
+
+    def arms(self) -> list[str]:
+        """The names of the arms there are."""
+        folder = os.path.join(self.folder, "arms")
+        found = os.listdir(folder) if os.path.isdir(folder) else []
+        return sorted(name.removesuffix(".json") for name in found if name.endswith(".json"))
+
+    @functools.cached_property
+    def _values(self) -> list[npt.NDArray[Any]]:
+        return [batch[TOKENS].values.to_numpy() for batch in self._batches]
+
+    @functools.cached_property
+    def _first_row(self) -> IntArray:
+        """The first document of each batch: int64 [batches]."""
+        return np.cumsum([0, *(len(batch) for batch in self._batches[:-1])])
+
+    @functools.cached_property
+    def _starts(self) -> IntArray:
+        """Where each document's tokens start among its batch's values: int64 [documents]."""
+        return np.concatenate([_offsets(batch)[:-1] for batch in self._batches])
+
+    def _spans(self, documents: Any) -> list[tuple[int, int, int]]:
+        """The batch of each document, and the start and end of its tokens there."""
+        chunk = np.searchsorted(self._first_row, documents, side="right") - 1
+        start = self._starts[documents]
+        end = start + self.lengths[documents]
+        return list(zip(chunk.tolist(), start.tolist(), end.tolist(), strict=True))
+
+
+def open_corpus(folder: str) -> Corpus:
+    """Open a finished corpus, comparing the sizes of its files (:meth:`Corpus.verify`: all bytes).
+
+    Raises:
+        ValueError: it is unfinished, of another format, or a file has changed.
+    """
+    path = os.path.join(folder, MANIFEST)
+    if not os.path.exists(path):
+        raise ValueError(
+            f"{folder} has no {MANIFEST}: make the corpus with model/prepare.py (run it again if it"
+            " was cut off: it goes on where it stopped)"
+        )
+    manifest = files.read_json(path)
+    if (form := manifest.get("format")) != FORMAT:
+        raise ValueError(
+            f"{path} has format {form}, this code reads {FORMAT}: make the corpus anew with"
+            " model/prepare.py"
+        )
+    tokenizer = os.path.join(folder, TOKENIZER)
+    if not os.path.exists(tokenizer) or files.checksum(tokenizer) != manifest["tokenizer"]["file"]:
+        raise _changed(folder, TOKENIZER)
+    return Corpus(folder, manifest)
+
+
+def write_arm(corpus: Corpus, name: str, mask: BoolArray, definition: Mapping[str, Any]) -> Arm:
+    """Add an arm to a corpus, or do nothing if that very arm is there.
+
+    Args:
+        corpus: where it goes.
+        name: part of file names.
+        mask: bool [documents], a part of ``corpus.pool``. For a rule on filtered sources alone:
+            ``corpus.pool & (rule.keep(score, draw) | ~corpus.filterable)``.
+        definition: JSON that says how the mask was made, as ``{"rule": "pareto", "alpha": 9}``.
+
+    Raises:
+        ValueError: a bad name, an empty arm, held-out documents, or another arm of that name.
+    """
+    if not _NAME.match(name):
+        raise ValueError(f"arm name {name!r}: use letters, digits, '_', '-', '=' and '.'")
+    if mask.shape != (len(corpus),) or mask.dtype != np.bool_:
+        raise ValueError(
+            f"the mask of arm {name!r} is {mask.dtype}{list(mask.shape)}, expected one bool for"
+            f" each of the corpus's {len(corpus)} documents"
+        )
+    if not mask.any():
+        raise ValueError(f"arm {name!r} would hold no documents: its rule is too strict")
+    if (mask & ~corpus.pool).any():
+        raise ValueError(
+            f"arm {name!r} would hold documents that are held out or were dropped before the keep"
+            " decision: take `mask & corpus.pool`"
+        )
+    mask_path, about_path = _arm_paths(corpus.folder, name)
+    about = {
+        "name": name,
+        "definition": dict(definition),
+        "fingerprint": _arm_fingerprint(corpus, mask),
+        "sources": tally(corpus, mask),
+    }
+    if os.path.exists(about_path):
+        if files.read_json(about_path) != about:
+            raise ValueError(
+                f"{corpus.folder} has another arm {name!r}: choose a new name, or delete"
+                f" {about_path}"
+            )
+    else:
+        with files.open_output(mask_path) as file:
+            np.save(file, mask, allow_pickle=False)
+        files.write_json(about_path, about)
+    return Arm(name, mask, about)
+
+
+def tally(corpus: Corpus, mask: BoolArray) -> dict[str, dict[str, int]]:
+    """Documents, targets (tokens and one boundary each) and bytes of a choice, by source."""
+    index, n = corpus.source_index[mask], len(corpus.sources)
+    columns = {
+        "documents": np.bincount(index, minlength=n),
+        "targets": _sum_by(index, corpus.lengths[mask] + 1, n),
+        "bytes": _sum_by(index, corpus.bytes[mask], n),
+    }
+    return {
+        source: {name: int(values[i]) for name, values in columns.items()}
+        for i, source in enumerate(corpus.sources)
+    }
+
+
+def _sum_by(index: npt.NDArray[np.int16], values: IntArray, groups: int) -> IntArray:
+    out = np.zeros(groups, np.int64)
+    np.add.at(out, index, values)  # bincount's weights are float64
+    return out
+
+
+def _map_shard(folder: str, shard: Mapping[str, Any]) -> list[pa.RecordBatch]:
+    path = _shard_path(folder, shard["name"])
+    if not os.path.exists(path) or os.path.getsize(path) != shard["size"]:
+        raise _changed(folder, shard["name"])
+    try:
+        reader = pa.ipc.open_file(pa.memory_map(path))
+        return [reader.get_batch(i) for i in range(reader.num_record_batches)]
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _changed(folder, shard["name"]) from error
+
+
+def _offsets(batch: pa.RecordBatch) -> IntArray:
+    return batch[TOKENS].offsets.to_numpy()
+
+
+def _shard_path(folder: str, name: str) -> str:
+    return os.path.join(folder, "shards", name)
+
+
+def _arm_paths(folder: str, name: str) -> tuple[str, str]:
+    stem = os.path.join(folder, "arms", name)
+    return f"{stem}.npy", f"{stem}.json"
+
+
+def _arm_fingerprint(corpus: Corpus, mask: BoolArray) -> str:
+    return files.fingerprint(
+        corpus.fingerprint, xxhash.xxh3_128_hexdigest(np.packbits(mask).tobytes())
+    )
+
+
+def _changed(folder: str, name: str) -> ValueError:
+    return ValueError(
+        f"{name} of the corpus {folder} is missing or has changed since it was made: delete the"
+        " folder and run model/prepare.py again"
+    )

@@ -1,0 +1,131 @@
+"""Scored shards to token shards, one at a time in each of some processes.
+
+A token shard is encoded document by document, so neither the number of workers nor resuming
+changes a byte. Its Arrow metadata names the scored shard and the tokenizer that it comes from; a
+shard that is there with the right metadata is complete, because files appear whole.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import xxhash
+
+from model.data import corpus, scored, tokenizer
+from model.data.scored import ScoredShard
+from model.data.tokenizer import TextCodec
+from winnow import files
+
+
+def encode_shards(
+    shards: Sequence[ScoredShard], folder: str, path: str, boundary: str, workers: int
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Encode shards into ``folder``; yield each one's index and manifest entry when it is done.
+
+    Args:
+        shards: what to encode.
+        folder: where the token shards go, under the same names.
+        path: the tokenizer.json.
+        boundary: the name of its boundary token.
+        workers: threads in total: one process for each shard, with several threads if fewer.
+
+    Raises:
+        ValueError: a scored shard has changed since the pipeline wrote it.
+        OSError: there is no room, or a process died.
+    """
+    processes = max(1, min(workers, len(shards)))
+    pool = ProcessPoolExecutor(
+        processes,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_begin_worker,
+        initargs=(max(1, workers // processes),),
+    )
+    with pool:
+        try:
+            futures = {
+                pool.submit(encode_shard, shard, folder, path, boundary): index
+                for index, shard in enumerate(shards)
+            }
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BrokenProcessPool as error:
+            raise ChildProcessError(
+                "a worker process died (for want of memory?): run the same command again, with"
+                " fewer workers"
+            ) from error
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def encode_shard(shard: ScoredShard, folder: str, path: str, boundary: str) -> dict[str, Any]:
+    """Write one token shard, unless it is there, and return its entry in the manifest.
+
+    Raises:
+        ValueError: the scored shard has changed since the pipeline wrote it.
+    """
+    codec = tokenizer.load(path, boundary)
+    output = os.path.join(folder, shard.name)
+    origin = {"scored": shard.checksum, "tokenizer": codec.fingerprint}
+    if not _is_complete(output, origin):
+        shard.check()
+        schema = corpus.shard_schema(pa.from_numpy_dtype(codec.dtype)).with_metadata(origin)
+        with files.open_output(output) as file, pa.ipc.new_file(file, schema) as writer:
+            for batch in shard.batches():
+                writer.write_batch(encode_batch(batch, codec, schema))
+    with pa.memory_map(output) as source:
+        reader = pa.ipc.open_file(source)
+        batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+        return {
+            "name": shard.name,
+            "rows": sum(len(batch) for batch in batches),
+            "tokens": sum(len(batch[corpus.TOKENS].values) for batch in batches),
+            "bytes": sum(int(batch[scored.BYTES].to_numpy().sum()) for batch in batches),
+            "sources": sorted({n for b in batches for n in b[scored.SOURCE].unique().to_pylist()}),
+            "size": os.path.getsize(output),
+            "checksum": files.checksum(output),
+        }
+
+
+def encode_batch(batch: pa.RecordBatch, codec: TextCodec, schema: pa.Schema) -> pa.RecordBatch:
+    """The token rows of a scored batch."""
+    tokens, offsets = codec.encode(batch[scored.TEXT].to_pylist())
+    hashes = [xxhash.xxh3_64_intdigest(value.encode()) for value in batch[scored.ID].to_pylist()]
+    made = {
+        corpus.ID_HASH: pa.array(np.array(hashes, np.uint64)),
+        corpus.TOKENS: pa.LargeListArray.from_arrays(offsets, tokens),
+    }
+    columns = [made[name] if name in made else batch[name] for name in schema.names]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _is_complete(path: str, origin: dict[str, str]) -> bool:
+    if not os.path.exists(path):
+        return False
+    with pa.memory_map(path) as source:
+        metadata = pa.ipc.open_file(source).schema.metadata or {}
+    return all(metadata.get(key.encode()) == value.encode() for key, value in origin.items())
+
+
+def _begin_worker(threads: int) -> None:
+    # Whoever interrupts a command from a terminal interrupts all its processes: one will say so.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # A process whose parent was killed would wait for ever for something to do.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    # Read by the tokenizers library when it first encodes a batch.
+    os.environ["RAYON_NUM_THREADS"] = str(threads)
+    os.environ["TOKENIZERS_PARALLELISM"] = "true" if threads > 1 else "false"
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

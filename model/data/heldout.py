@@ -1,0 +1,147 @@
+"""Held-out documents of one source, for bits per byte.
+
+Every token of every document is predicted once, and its end too. A document of more than S targets
+is cut into windows of S, the last one shorter: a window's first entry is the token before it, and
+nothing further back is seen. Windows are packed in order into rows, each a segment of its own, so
+neither packing nor batch size changes a prediction. Bits per byte of a set of documents are
+
+    sum over targets of -log2 p(target) / sum of UTF-8 bytes
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from model.data.corpus import Corpus, IntArray
+from model.data.order import order_keys
+from model.glam.loss import IGNORE
+
+
+class HeldOutBatch(NamedTuple):
+    """Rows to evaluate.
+
+    ``tokens`` and ``targets`` are int64 [B, S], ``segments`` int32 [B, S]; where padded, a target
+    is :data:`model.glam.loss.IGNORE` and a segment 0. ``documents`` (int64 [B, S]) is each
+    position's place in :attr:`HeldOut.documents`, -1 where padded.
+    """
+
+    tokens: torch.Tensor
+    targets: torch.Tensor
+    segments: torch.Tensor
+    documents: torch.Tensor
+
+
+class HeldOut:
+    """Batches of a source's held-out documents, always the same ones in the same order.
+
+    Attributes:
+        documents: their numbers in the corpus, int64 [n].
+        bytes: the size of each one's text, int64 [n].
+
+    Args:
+        corpus: an opened corpus.
+        source: the name of a source.
+        sequence_length: S.
+        batch_size: rows of a global batch; the last one is filled with padding.
+        limit_bytes: stop before the documents, in the order of their hashes, pass this size.
+        rank: which share of each batch to read.
+        world: into how many equal shares each batch is cut.
+
+    Raises:
+        ValueError: nothing of the source is held out.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        source: str,
+        sequence_length: int,
+        batch_size: int,
+        limit_bytes: int | None = None,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        if batch_size % world:
+            raise ValueError(f"a batch of {batch_size} rows cannot be shared by {world} ranks")
+        if source not in corpus.sources:
+            raise ValueError(f"the corpus has no source {source!r}: it has {corpus.sources}")
+        ours = corpus.source_index == corpus.sources.index(source)
+        documents = np.flatnonzero(ours & corpus.evaluated)
+        documents = documents[
+            np.argsort(order_keys(corpus.id_hash[documents], 0, 0), kind="stable")
+        ]
+        if limit_bytes is not None:
+            documents = documents[np.cumsum(corpus.bytes[documents]) <= limit_bytes]
+        if not len(documents):
+            raise ValueError(
+                f"no document of {source!r} is held out"
+                + (f" that has no more than {limit_bytes:,} bytes" if limit_bytes else "")
+                + ": make the corpus with a larger held_out share, or allow more bytes"
+                " (evaluate.bytes, evaluate.final_bytes)"
+            )
+        self.documents = documents
+        self.bytes = corpus.bytes[documents]
+        self._corpus = corpus
+        self._length = sequence_length
+        self._rank_rows = batch_size // world
+        self._rank = rank
+        self._batch_size = batch_size
+        self._plan = _plan(corpus.lengths[documents] + 1, sequence_length)
+
+    def __len__(self) -> int:
+        """Global batches."""
+        return -(-(int(self._plan.row[-1]) + 1) // self._batch_size)
+
+    def __iter__(self) -> Iterator[HeldOutBatch]:
+        for number in range(len(self)):
+            yield self._batch(number * self._batch_size + self._rank * self._rank_rows)
+
+    def _batch(self, first_row: int) -> HeldOutBatch:
+        shape, plan = (self._rank_rows, self._length), self._plan
+        tokens = np.full(shape, self._corpus.boundary_id, np.int64)
+        targets = np.full(shape, IGNORE, np.int64)
+        segments = np.zeros(shape, np.int32)
+        documents = np.full(shape, -1, np.int64)
+        first, last = np.searchsorted(plan.row, [first_row, first_row + self._rank_rows])
+        before = -1
+        for window in range(first, last):
+            document, start = int(plan.document[window]), int(plan.start[window])
+            if document != before:
+                entries, before = self._entries(int(self.documents[document])), document
+            end = start + int(plan.length[window])
+            column = int(plan.column[window])
+            place = (int(plan.row[window]) - first_row, slice(column, column + end - start))
+            tokens[place] = entries[start:end]
+            targets[place] = entries[start + 1 : end + 1]
+            segments[place] = segments[place[0]].max() + 1
+            documents[place] = document
+        return HeldOutBatch(*map(torch.from_numpy, (tokens, targets, segments, documents)))
+
+    def _entries(self, document: int) -> IntArray:
+        boundary = np.array([self._corpus.boundary_id])
+        return np.concatenate([boundary, self._corpus.tokens(document), boundary]).astype(np.int64)
+
+
+class _Plan(NamedTuple):
+    """Windows in order, each column int64 [windows]: what is predicted, and where it stands."""
+
+    document: IntArray
+    start: IntArray
+    length: IntArray
+    row: IntArray
+    column: IntArray
+
+
+def _plan(targets: IntArray, length: int) -> _Plan:
+    """Cut documents into windows; each goes into the current row, or the next if it is too long."""
+    windows, row, used = [], 0, 0
+    for document, total in enumerate(targets.tolist()):
+        for start in range(0, total, length):
+            size = min(length, total - start)
+            if used + size > length:
+                row, used = row + 1, 0
+            windows.append((document, start, size, row, used))
+            used += size
+    return _Plan(*np.array(windows, np.int64).T)

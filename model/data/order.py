@@ -1,0 +1,200 @@
+"""In which order documents are read: keyed by their ids, so that arms read nested streams.
+
+For a seed and an epoch every document of the raw pool has a key, a mixed hash of its id. An arm
+reads its documents in the order of their keys. So the order of any arm is the order of the whole
+pool with what the arm lacks left out: two arms differ by their documents and by nothing else. Each
+epoch has other keys. Under a mixture this holds source by source, and which row comes from which
+source depends on the weights alone.
+
+Documents stand in one endless sequence, a boundary before each:
+
+    B a a a B b b B c c c c B …
+
+A position's target is the next entry, so every token is predicted once, the first of a document
+from its boundary and the boundary from its last token. A document of n tokens has n + 1 targets.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from model.data.corpus import Corpus, IntArray
+
+CYCLE = 10_000
+"""Rows after which the interleaving of sources repeats; mixture weights are rounded to 1/CYCLE."""
+
+
+def order_keys(id_hash: npt.NDArray[np.uint64], seed: int, epoch: int) -> npt.NDArray[np.uint64]:
+    """The sort keys of n documents: uint64 [n], a different bijection for each seed and epoch.
+
+    SplitMix64's finaliser (Steele, Lea and Flood 2014) over the hash and a key of seed and epoch.
+    """
+    key = np.uint64(xxhash.xxh3_64_intdigest(f"order {seed} {epoch}".encode()))
+    x = id_hash ^ key
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One pass: the documents in reading order, and where each one's boundary stands [n + 1]."""
+
+    documents: IntArray
+    starts: IntArray
+
+
+class DocumentSequence:
+    """The endless sequence of some documents of a corpus, epoch after epoch, for one seed."""
+
+    def __init__(self, corpus: Corpus, documents: IntArray, seed: int) -> None:
+        assert len(documents)
+        self._corpus = corpus
+        self._documents = documents
+        self._seed = seed
+        self._epochs: dict[int, Epoch] = {}
+        self.length = int((corpus.lengths[documents] + 1).sum())
+
+    def epoch(self, number: int) -> Epoch:
+        """A pass over all documents; the last two asked for are kept."""
+        if number not in self._epochs:
+            keys = order_keys(self._corpus.id_hash[self._documents], self._seed, number)
+            documents = self._documents[np.argsort(keys, kind="stable")]
+            starts = np.zeros(len(documents) + 1, np.int64)
+            np.cumsum(self._corpus.lengths[documents] + 1, out=starts[1:])
+            self._epochs = {n: e for n, e in self._epochs.items() if abs(n - number) == 1}
+            self._epochs[number] = Epoch(documents, starts)
+        return self._epochs[number]
+
+    def read(self, start: int, count: int) -> tuple[IntArray, IntArray]:
+        """A stretch of the sequence.
+
+        Returns:
+            The entries ``start`` to ``start + count`` (int64 [count]), and for each the number
+            of its document in the sequence, counted over all epochs (int64 [count]).
+        """
+        entries, ordinals = np.empty(count, np.int64), np.empty(count, np.int64)
+        done = 0
+        while done < count:
+            number, offset = divmod(start + done, self.length)
+            size = min(count - done, self.length - offset)
+            piece = slice(done, done + size)
+            first_ordinal = number * len(self._documents)
+            self._read_epoch(self.epoch(number), offset, entries[piece], ordinals[piece])
+            ordinals[piece] += first_ordinal
+            done += size
+        return entries, ordinals
+
+    def _read_epoch(self, epoch: Epoch, offset: int, entries: IntArray, ordinals: IntArray) -> None:
+        end = offset + len(entries)
+        first = int(np.searchsorted(epoch.starts, offset, side="right")) - 1
+        last = int(np.searchsorted(epoch.starts, end, side="left"))
+        places = epoch.starts[first:last] - offset
+        entries[places[places >= 0]] = self._corpus.boundary_id
+        self._corpus.copy_tokens(epoch.documents[first:last], places + 1, entries)
+        edges = np.clip(epoch.starts[first : last + 1], offset, end)
+        ordinals[:] = np.repeat(np.arange(first, last), np.diff(edges))
+
+    def consumed(self, position: int) -> dict[str, dict[str, int]]:
+        """What the first ``position`` targets were, by source.
+
+        ``targets`` and ``documents`` (begun) in all; ``unique_…`` in the first pass; the rest
+        are repetitions.
+        """
+        epochs, offset = divmod(position, self.length)
+        whole = self._count(self._documents, self._corpus.lengths[self._documents] + 1)
+        epoch = self.epoch(epochs)
+        begun = int(np.searchsorted(epoch.starts, offset, side="left"))
+        read = np.diff(np.minimum(epoch.starts[: begun + 1], offset))
+        part = self._count(epoch.documents[:begun], read)
+        out = {}
+        for index, source in enumerate(self._corpus.sources):
+            counts = {}
+            for unit in ("targets", "documents"):
+                counts[unit] = int(epochs * whole[unit][index] + part[unit][index])
+                counts[f"unique_{unit}"] = int((whole if epochs else part)[unit][index])
+            if whole["documents"][index]:
+                out[source] = counts
+        return out
+
+    def _count(self, documents: IntArray, targets: IntArray) -> dict[str, IntArray]:
+        index = self._corpus.source_index[documents]
+        total = np.zeros(len(self._corpus.sources), np.int64)
+        np.add.at(total, index, targets)
+        return {"targets": total, "documents": np.bincount(index, minlength=len(total))}
+
+
+class Interleaving:
+    """Which of some groups each row comes from, at all times as near to the weights as can be.
+
+    In each cycle of rows a group has its share, spread evenly: every group gains its share per
+    row and the one that is owed most comes next. With one group the cycle is one row.
+    """
+
+    def __init__(self, weights: Sequence[float]) -> None:
+        self.shares = _largest_remainders(weights, CYCLE if len(weights) > 1 else 1)
+        cycle, owed = int(self.shares.sum()), np.zeros(len(weights), np.int64)
+        self._groups = np.empty(cycle, np.int64)
+        for row in range(cycle):
+            owed += self.shares
+            self._groups[row] = owed.argmax()
+            owed[self._groups[row]] -= cycle
+        self._before = np.zeros((cycle + 1, len(weights)), np.int64)
+        self._before[np.arange(1, cycle + 1), self._groups] = 1
+        np.cumsum(self._before, axis=0, out=self._before)
+
+    def groups(self, start: int, count: int) -> IntArray:
+        """The group of rows ``start`` to ``start + count``: int64 [count]."""
+        return self._groups[np.arange(start, start + count) % len(self._groups)]
+
+    def before(self, row: int) -> IntArray:
+        """How many rows of each group come before ``row``: int64 [groups]."""
+        cycles, rest = divmod(row, len(self._groups))
+        return cycles * self.shares + self._before[rest]
+
+
+def _largest_remainders(weights: Sequence[float], total: int) -> IntArray:
+    """Whole numbers in proportion to the weights that add up to ``total``."""
+    exact = np.asarray(weights, np.float64) / np.sum(weights) * total
+    shares = np.floor(exact).astype(np.int64)
+    missing = total - int(shares.sum())
+    shares[np.argsort(shares - exact, kind="stable")[:missing]] += 1
+    return shares
+
+
+def mixture_groups(
+    corpus: Corpus, documents: IntArray, mixture: Mapping[str, float] | None
+) -> dict[str, tuple[float, IntArray]]:
+    """The groups of documents that are read at fixed weights: name → (weight, documents).
+
+    Without a mixture there is one group, ``all``: sources come in their natural proportion.
+
+    Raises:
+        ValueError: the mixture does not fit the sources of these documents.
+    """
+    if not mixture:
+        return {"all": (1.0, documents)}
+    index = corpus.source_index[documents]
+    of_source = {name: documents[index == i] for i, name in enumerate(corpus.sources)}
+    held = {name for name, chosen in of_source.items() if len(chosen)}
+    if unnamed := sorted(held - set(mixture)):
+        raise ValueError(f"the mixture does not name {unnamed}: weight 0 leaves a source out")
+    if bad := {name: w for name, w in mixture.items() if not 0 <= w < float("inf")}:
+        raise ValueError(f"mixture weights must be 0 or more: {bad}")
+    weights = {name: weight for name, weight in mixture.items() if weight > 0}
+    if missing := sorted(set(weights) - held):
+        raise ValueError(
+            f"the mixture gives weight to {missing}, of which this arm has no documents; it has"
+            f" {sorted(held)}"
+        )
+    if not weights:
+        raise ValueError("every weight of the mixture is 0")
+    small = [n for n, w in weights.items() if w / sum(weights.values()) * CYCLE < 1]
+    if small:
+        raise ValueError(
+            f"mixture weights of {small} are under 1/{CYCLE} of the sum: set them to 0"
+        )
+    return {name: (weights[name], of_source[name]) for name in sorted(weights)}

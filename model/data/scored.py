@@ -1,0 +1,133 @@
+"""What the model needs of a pipeline's output: the one place that knows that folder's layout.
+
+The columns are those of ``shards/*.arrow``; only the names below are read, so the model imports
+nothing from the pipeline.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from winnow import files
+
+ID = "id"
+SOURCE = "source"
+TEXT = "text"
+BYTES = "bytes"
+CONTENT_HASH = "content_hash"
+QUALITY_SCORE = "quality_score"
+KEEP_DRAW = "keep_draw"
+KEPT = "kept"
+DROP_REASON = "drop_reason"
+
+COLUMNS = (ID, SOURCE, TEXT, BYTES, CONTENT_HASH, QUALITY_SCORE, KEEP_DRAW, KEPT, DROP_REASON)
+
+QUALITY = "quality"
+"""Drop reason of a document that reached the keep decision and lost it."""
+
+
+@dataclass(frozen=True)
+class ScoredShard:
+    """One Arrow file of a scored folder, with the xxh3-128 that the pipeline noted."""
+
+    path: str
+    checksum: str
+
+    @property
+    def name(self) -> str:
+        """The file's name without its folder."""
+        return os.path.basename(self.path)
+
+    def check(self) -> None:
+        """Read the file and compare.
+
+        Raises:
+            ValueError: it is not the file that the pipeline wrote.
+        """
+        if not os.path.exists(self.path) or files.checksum(self.path) != self.checksum:
+            raise ValueError(
+                f"{self.path} is missing or has changed since the pipeline wrote it: run"
+                " pipeline/run.py again into a new folder"
+            )
+
+    def batches(self, columns: Sequence[str] = COLUMNS) -> Iterator[pa.RecordBatch]:
+        """The shard's batches, memory-mapped; other columns are not even decompressed."""
+        with pa.memory_map(self.path) as source:
+            names = pa.ipc.open_file(source).schema.names
+            if missing := sorted(set(columns) - set(names)):
+                raise ValueError(f"{self.path} has no column {missing}: it is no scored shard")
+            fields = [names.index(name) for name in columns]
+            options = pa.ipc.IpcReadOptions(included_fields=fields)
+            reader = pa.ipc.open_file(source, options=options)
+            for i in range(reader.num_record_batches):
+                yield reader.get_batch(i)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A finished output folder of ``pipeline/run.py`` or ``pipeline/decide.py``.
+
+    ``classifier`` is the fingerprint of what scored it; ``filtered_sources`` are those whose
+    documents the keep rule could drop; ``complete`` says whether the dropped documents are there
+    too.
+    """
+
+    folder: str
+    key: str
+    classifier: str
+    filtered_sources: tuple[str, ...]
+    complete: bool
+    shards: tuple[ScoredShard, ...]
+
+
+def open_scored(folder: str) -> Scored:
+    """Read the manifest of a scored folder.
+
+    Raises:
+        ValueError: there is none, or it names no documents.
+    """
+    path = os.path.join(folder, "manifest.json")
+    if not os.path.exists(path):
+        raise ValueError(
+            f"{folder} has no manifest.json: it is no output of pipeline/run.py, or that run did"
+            " not finish (run it again with --resume)"
+        )
+    manifest = files.read_json(path)
+    shards = tuple(
+        ScoredShard(os.path.join(folder, "shards", shard["name"]), shard["checksum"])
+        for task in manifest["tasks"]
+        for shard in task["shards"]
+    )
+    if not shards:
+        raise ValueError(f"{folder} holds no documents: check the inputs of that pipeline run")
+    tasks = [task["task"] for task in manifest["tasks"]]
+    return Scored(
+        folder=folder,
+        key=manifest["key"],
+        classifier=manifest["classifier"]["fingerprint"],
+        filtered_sources=tuple(sorted({t["source"] for t in tasks if t["filtered"]})),
+        complete=manifest["config"]["write"] == "all",
+        shards=shards,
+    )
+
+
+def reached_decision(batch: pa.RecordBatch) -> npt.NDArray[np.bool_]:
+    """Which of n documents no step dropped before the keep decision: bool [n]."""
+    reached = pc.fill_null(pc.equal(batch[DROP_REASON], QUALITY), True)
+    return reached.to_numpy(zero_copy_only=False)
+
+
+def hash_position(batch: pa.RecordBatch) -> npt.NDArray[np.float64]:
+    """Where each of n documents' content hash lies in [0, 1): float64 [n], top 53 bits.
+
+    Equal texts lie at the same place, whatever their id or source.
+    """
+    hashes = batch[CONTENT_HASH]
+    words = np.frombuffer(hashes.buffers()[1], ">u8", count=2 * (hashes.offset + len(hashes)))
+    high = words[2 * hashes.offset :: 2].astype(np.uint64)
+    return (high >> np.uint64(11)).astype(np.float64) * 2.0**-53

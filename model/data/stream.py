@@ -1,0 +1,139 @@
+"""Training batches of an arm: packed rows that depend on seed and step alone.
+
+Row r of the global stream is a stretch of a document sequence (``model/data/order.py``): S entries
+and, shifted by one, their targets. A document that does not fit goes on in the next row as a
+segment of its own. Every position has a target, so training rows hold no padding. Nothing is drawn:
+any step can be asked for, whatever came before and however many ranks share the batch.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from model.data.corpus import Corpus
+from model.data.order import DocumentSequence, Interleaving, mixture_groups
+from winnow import files
+
+
+class Batch(NamedTuple):
+    """Rows of one rank.
+
+    ``tokens`` and ``targets`` are int64 [B, S]. ``segments`` is int32 [B, S]: pieces of documents,
+    numbered from 1 in each row; attention must stay within a segment.
+    """
+
+    tokens: torch.Tensor
+    targets: torch.Tensor
+    segments: torch.Tensor
+
+
+class TokenStream:
+    """Endless batches of one arm of a corpus, by their number.
+
+    Args:
+        corpus: an opened corpus.
+        arm: the name of one of its arms.
+        seed: keys the order of documents.
+        sequence_length: S, entries of a row.
+        batch_size: rows of a global batch, all ranks together.
+        mixture: weight of each source, or None (or empty) for natural proportions. Rows are then
+            of one source each, dealt out evenly.
+        rank: which share of each batch to read.
+        world: into how many equal shares each batch is cut.
+
+    Raises:
+        ValueError: arm, mixture and sizes do not go together.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        arm: str,
+        seed: int,
+        sequence_length: int,
+        batch_size: int,
+        mixture: Mapping[str, float] | None = None,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        if batch_size % world:
+            raise ValueError(f"a batch of {batch_size} rows cannot be shared by {world} ranks")
+        assert 0 <= rank < world
+        chosen = corpus.arm(arm)
+        groups = mixture_groups(corpus, np.flatnonzero(chosen.mask), mixture)
+        self._sequences = [DocumentSequence(corpus, docs, seed) for _, docs in groups.values()]
+        self._interleaving = Interleaving([weight for weight, _ in groups.values()])
+        self._corpus = corpus
+        self._rank_rows = batch_size // world
+        self._rank = rank
+        self.sequence_length = sequence_length
+        self.batch_size = batch_size
+        self.epoch_targets = sum(sequence.length for sequence in self._sequences)
+        if self.epoch_targets < batch_size * sequence_length:
+            raise ValueError(
+                f"arm {arm!r} has {self.epoch_targets:,} tokens, fewer than one batch of"
+                f" {batch_size} x {sequence_length}: take a smaller batch or a larger corpus"
+            )
+        shares = list(zip(groups, self._interleaving.shares.tolist(), strict=True))
+        self.fingerprint = files.fingerprint(
+            chosen.fingerprint, seed, sequence_length, batch_size, shares
+        )
+
+    def batch(self, step: int) -> Batch:
+        """The rows of one global batch that are this rank's.
+
+        Raises:
+            ValueError: a token lies beyond the vocabulary.
+        """
+        size, length = self._rank_rows, self.sequence_length
+        first_row = step * self.batch_size + self._rank * size
+        groups, before = (
+            self._interleaving.groups(first_row, size),
+            self._interleaving.before(first_row),
+        )
+        tokens, targets = (np.empty((size, length), np.int64) for _ in range(2))
+        segments = np.empty((size, length), np.int32)
+        for group in np.unique(groups).tolist():
+            rows = np.flatnonzero(groups == group)
+            count = len(rows) * length
+            entries, ordinals = self._sequences[group].read(int(before[group]) * length, count + 1)
+            if entries.max() >= self._corpus.vocabulary:
+                raise ValueError(
+                    f"token {entries.max()} lies beyond the vocabulary of"
+                    f" {self._corpus.vocabulary}: the corpus {self._corpus.folder} is damaged,"
+                    " make it again"
+                )
+            tokens[rows] = entries[:-1].reshape(-1, length)
+            targets[rows] = entries[1:].reshape(-1, length)
+            documents = ordinals[:-1].reshape(-1, length)
+            segments[rows] = documents - documents[:, :1] + 1
+        return Batch(*map(torch.from_numpy, (tokens, targets, segments)))
+
+    def check(self, fingerprint: str) -> None:
+        """See that a checkpoint's stream, by its fingerprint, is this one; ranks may differ.
+
+        Raises:
+            ValueError: it is of another corpus, arm, seed, mixture or batch shape.
+        """
+        if fingerprint != self.fingerprint:
+            raise ValueError(
+                "the checkpoint was trained on another stream (corpus, arm, seed, mixture or batch"
+                " shape): give the same ones to resume, or start a new run"
+            )
+
+    def consumed(self, step: int) -> dict[str, dict[str, float]]:
+        """What the batches before ``step`` held, by source.
+
+        ``targets`` and ``documents`` in all, ``unique_targets`` and ``unique_documents`` of those,
+        and ``epochs``, passes over what the arm has of the source.
+        """
+        rows = step * self.batch_size
+        counts: dict[str, dict[str, float]] = {}
+        pairs = zip(self._sequences, self._interleaving.before(rows).tolist(), strict=True)
+        for sequence, group_rows in pairs:
+            position = group_rows * self.sequence_length
+            for source, value in sequence.consumed(position).items():
+                counts[source] = {**value, "epochs": position / sequence.length}
+        return counts

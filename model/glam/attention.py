@@ -1,0 +1,268 @@
+"""Causal attention with T5's bucketed relative bias, masked to the document, with a cache.
+
+A logit is q.k + bias[head, bucket(distance)], with no division by the root of the head width:
+the initialisation of the query takes its place (praxis). A token attends to itself and to earlier
+tokens of its own document. Packed rows give each position a document's number, in ``segments_BS``.
+
+Shapes: B rows, S positions, K keys (the cache's and then the S new ones), N heads, D head width,
+P = B * N, Q queries of a block, U buckets.
+"""
+
+import functools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+
+from model.ops import cpu_kernels
+
+BLOCK = 128
+"""Queries of one block, the fastest of 64 to 512 on CPU."""
+
+
+def relative_bucket(distance: Tensor, buckets: int, far: int) -> Tensor:
+    """T5's bucket of a distance into the past: int64, of int64 distances >= 0.
+
+    The first half of the buckets hold one distance each; the others are spaced by logarithm up to
+    ``far``; from there on all share the last one.
+    """
+    exact = buckets // 2
+    ratio = torch.log(distance.clamp_min(1).float() / exact) / math.log(far / exact)
+    spaced = exact + (ratio * (buckets - exact)).to(torch.int64)
+    return torch.where(distance < exact, distance, spaced.clamp_max(buckets - 1))
+
+
+def bias_of_distance(table_NU: Tensor, keys: int, far: int) -> Tensor:
+    """The bias of each head at distances 0 .. keys - 1: [N, U] to [N, keys].
+
+    A product with a constant of ones and zeros: exact, and its gradient needs no atomics.
+    """
+    distance = torch.arange(keys, device=table_NU.device)
+    bucket = relative_bucket(distance, table_NU.shape[1], far)
+    one_hot_UK = torch.nn.functional.one_hot(bucket, table_NU.shape[1]).T.to(table_NU.dtype)
+    return table_NU @ one_hot_UK
+
+
+class Segments(NamedTuple):
+    """The document of each of the last S positions and of all K keys: int32, [B, S] and [B, K]."""
+
+    of_queries: Tensor
+    of_keys: Tensor
+
+
+Mask = Segments | Tensor | BlockMask
+"""Who sees whom. Its form says what computes the attention."""
+
+
+def attention_mask(
+    segments_BS: Tensor, segments_BK: Tensor, dtype: torch.dtype, flex: bool = False
+) -> Mask:
+    """The mask for activations of a dtype, in the form that is the fastest on their device.
+
+    Args:
+        segments_BS: int32; the document of each of the last S positions.
+        segments_BK: int32; that of all K.
+        dtype: of queries, keys and values.
+        flex: by FlexAttention.
+    """
+    if flex:
+        return flex_mask(segments_BS, segments_BK)
+    if cpu_kernels.can_read(segments_BK):
+        return Segments(segments_BS, segments_BK)
+    return additive_mask(segments_BS, segments_BK, dtype)
+
+
+def attend(q_BNSD: Tensor, k_BNKD: Tensor, v_BNKD: Tensor, bias_NK: Tensor, mask: Mask) -> Tensor:
+    """softmax(q.k + bias) v for the last S of K positions: [B, N, S, D].
+
+    Args:
+        q_BNSD: queries.
+        k_BNKD: keys, of the same dtype.
+        v_BNKD: values, of the same dtype.
+        bias_NK: float32; the bias by distance, from :func:`bias_of_distance`.
+        mask: from :func:`attention_mask`.
+    """
+    if isinstance(mask, Segments):
+        return attend_cpu(q_BNSD, k_BNKD, v_BNKD, bias_NK, mask)
+    if isinstance(mask, Tensor):
+        return attend_plainly(q_BNSD, k_BNKD, v_BNKD, bias_NK, mask)
+    return attend_flex(q_BNSD, k_BNKD, v_BNKD, bias_NK, mask)
+
+
+def attend_cpu(
+    q_BNSD: Tensor, k_BNKD: Tensor, v_BNKD: Tensor, bias_NK: Tensor, segments: Segments
+) -> Tensor:
+    """What :func:`attend` says, on a CPU: products, and between them a compiled softmax.
+
+    A block of queries at a time against the keys up to its end, which saves the work of the future.
+    torch's fused kernel takes a slow path there as soon as the bias is trained.
+    """
+    y_PSD = _AttendCPU.apply(
+        *(x.flatten(0, 1).contiguous() for x in (q_BNSD, k_BNKD, v_BNKD)),
+        bias_NK.flip(-1),
+        *segments,
+    )
+    return y_PSD.view_as(q_BNSD)
+
+
+class _AttendCPU(torch.autograd.Function):
+    """Attention of P = B * N heads; the bias comes with its farthest distance first."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        q_PSD: Tensor,
+        k_PKD: Tensor,
+        v_PKD: Tensor,
+        line_NK: Tensor,
+        of_queries_BS: Tensor,
+        of_keys_BK: Tensor,
+    ) -> Tensor:
+        y_PSD = torch.empty_like(q_PSD)
+        kept = []
+        for start, stop, end in _blocks(q_PSD, k_PKD):
+            weights_PQK = torch.bmm(q_PSD[:, start:stop], k_PKD[:, :end].transpose(1, 2))
+            cpu_kernels.biased_softmax_(
+                weights_PQK,
+                line_NK[:, -end:].contiguous(),
+                of_queries_BS[:, start:stop].contiguous(),
+                of_keys_BK[:, :end].contiguous(),
+            )
+            y_PSD[:, start:stop] = torch.bmm(weights_PQK, v_PKD[:, :end])
+            kept += [weights_PQK] if any(ctx.needs_input_grad) else []
+        ctx.save_for_backward(q_PSD, k_PKD, v_PKD, *kept)
+        ctx.rows = len(of_keys_BK)
+        return y_PSD
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        q_PSD, k_PKD, v_PKD, *kept = ctx.saved_tensors
+        grad_y_PSD = grads[0].contiguous()
+        grad_q_PSD = torch.empty_like(q_PSD)
+        grad_k_PKD, grad_v_PKD = torch.zeros_like(k_PKD), torch.zeros_like(v_PKD)
+        grad_line_PK = torch.zeros(k_PKD.shape[:2])
+        for (start, stop, end), weights_PQK in zip(_blocks(q_PSD, k_PKD), kept, strict=True):
+            grad_y_PQD = grad_y_PSD[:, start:stop]
+            grad_v_PKD[:, :end] += torch.bmm(weights_PQK.transpose(1, 2), grad_y_PQD)
+            grad_PQK = torch.bmm(grad_y_PQD, v_PKD[:, :end].transpose(1, 2))
+            cpu_kernels.biased_softmax_backward_(weights_PQK, grad_PQK, grad_line_PK)
+            grad_q_PSD[:, start:stop] = torch.bmm(grad_PQK, k_PKD[:, :end])
+            grad_k_PKD[:, :end] += torch.bmm(grad_PQK.transpose(1, 2), q_PSD[:, start:stop])
+        grad_line_NK = grad_line_PK.unflatten(0, (ctx.rows, -1)).sum(0)
+        return grad_q_PSD, grad_k_PKD, grad_v_PKD, grad_line_NK, None, None
+
+
+def _blocks(q_SD: Tensor, k_KD: Tensor) -> Iterator[tuple[int, int, int]]:
+    """Where each block of queries starts and stops, and where the keys end that it may see."""
+    queries = q_SD.shape[-2]
+    past = k_KD.shape[-2] - queries
+    for start in range(0, queries, BLOCK):
+        stop = min(start + BLOCK, queries)
+        yield start, stop, past + stop
+
+
+def attend_plainly(
+    q_BNSD: Tensor, k_BNKD: Tensor, v_BNKD: Tensor, bias_NK: Tensor, mask: Tensor
+) -> Tensor:
+    """What :func:`attend` says, in torch's operations alone; mask of :func:`additive_mask`."""
+    outputs = []
+    for start, stop, end in _blocks(q_BNSD, k_BNKD):
+        added_BNQK = toeplitz(bias_NK[:, :end], stop - start).to(q_BNSD.dtype)
+        added_BNQK = added_BNQK + mask[:, :, start:stop, :end]
+        logits_BNQK = q_BNSD[:, :, start:stop] @ k_BNKD[:, :, :end].transpose(-1, -2) + added_BNQK
+        outputs.append(logits_BNQK.softmax(-1) @ v_BNKD[:, :, :end])
+    return torch.cat(outputs, 2)
+
+
+def toeplitz(bias_NK: Tensor, positions: int) -> Tensor:
+    """The bias by distance laid out for the last S of K positions: [N, S, K].
+
+    Entry (s, k) is that of distance K - S + s - k; where k lies in the future it is 0.
+    """
+    N, K = bias_NK.shape
+    # Windows of one line, distance K - 1 first and then zeros for the future.
+    line_NL = torch.cat([bias_NK.flip(-1), bias_NK.new_zeros(N, positions - 1)], -1)
+    return line_NL.unfold(-1, K, 1).flip(1)
+
+
+def additive_mask(segments_BS: Tensor, segments_BK: Tensor, dtype: torch.dtype) -> Tensor:
+    """What to add to the logits of the last S of K positions: [B, 1, S, K].
+
+    Minus infinity for the future and for other documents, else 0: a masked weight is exactly 0.
+    """
+    S, K = segments_BS.shape[1], segments_BK.shape[1]
+    position_K = torch.arange(K, device=segments_BK.device)
+    future_SK = position_K > position_K[K - S :, None]
+    other_BSK = segments_BS[:, :, None] != segments_BK[:, None, :]
+    zeros_BSK = torch.zeros(other_BSK.shape, dtype=dtype, device=other_BSK.device)
+    return zeros_BSK.masked_fill_(future_SK | other_BSK, -math.inf)[:, None]
+
+
+def flex_mask(segments_BS: Tensor, segments_BK: Tensor) -> BlockMask:
+    """What :func:`additive_mask` says, in FlexAttention's form."""
+    past = segments_BK.shape[1] - segments_BS.shape[1]
+
+    def visible(b: Tensor, n: Tensor, s: Tensor, k: Tensor) -> Tensor:
+        return (k <= s + past) & (segments_BS[b, s] == segments_BK[b, k])
+
+    B, S = segments_BS.shape
+    return create_block_mask(visible, B, None, S, S + past, device=segments_BS.device)
+
+
+def attend_flex(
+    q_BNSD: Tensor, k_BNKD: Tensor, v_BNKD: Tensor, bias_NK: Tensor, mask: BlockMask
+) -> Tensor:
+    """What :func:`attend` computes, by FlexAttention, without the logits ever in memory.
+
+    For CUDA: on CPU torch has no backward for it, and nothing is compiled there.
+    """
+    past = k_BNKD.shape[2] - q_BNSD.shape[2]
+
+    def with_bias(logit: Tensor, b: Tensor, n: Tensor, s: Tensor, k: Tensor) -> Tensor:
+        return logit + bias_NK[n, (s + past - k).clamp_min(0)]
+
+    compute = _compiled_flex() if q_BNSD.is_cuda else flex_attention
+    return compute(q_BNSD, k_BNKD, v_BNKD, score_mod=with_bias, block_mask=mask, scale=1.0)
+
+
+@functools.cache
+def _compiled_flex() -> Any:
+    return torch.compile(flex_attention)
+
+
+@dataclass
+class Cache:
+    """Keys and values of the positions seen so far, for generation, one pair per layer.
+
+    Rows of unlike length are padded on the left, with a segment of its own for the padding: only
+    distances matter, so the padding moves nothing.
+    """
+
+    keys: list[Tensor | None]
+    values: list[Tensor | None]
+    segments_BK: Tensor | None = None
+
+    @classmethod
+    def empty(cls, layers: int) -> "Cache":
+        """A cache that has seen nothing."""
+        return cls([None] * layers, [None] * layers)
+
+    def extend(self, layer: int, k_BNSD: Tensor, v_BNSD: Tensor) -> tuple[Tensor, Tensor]:
+        """Appends a layer's new keys and values and returns all of them, [B, N, K, D] each."""
+        old_k, old_v = self.keys[layer], self.values[layer]
+        if old_k is not None and old_v is not None:
+            k_BNSD, v_BNSD = torch.cat([old_k, k_BNSD], 2), torch.cat([old_v, v_BNSD], 2)
+        self.keys[layer], self.values[layer] = k_BNSD, v_BNSD
+        return k_BNSD, v_BNSD
+
+    def extend_segments(self, segments_BS: Tensor) -> Tensor:
+        """Appends the new positions' segments and returns all of them, [B, K]."""
+        if self.segments_BK is not None:
+            segments_BS = torch.cat([self.segments_BK, segments_BS], 1)
+        self.segments_BK = segments_BS
+        return segments_BS

@@ -1,0 +1,203 @@
+"""What experts compute, behind one interface, and the way of tokens to them and back.
+
+``experts(x_RM, ends_E, w_in_EMH, w_out_EHM, activation, may_drop) -> y_RM``: row r of expert e
+becomes ``activation(x_r @ w_in[e]) @ w_out[e]``. Rows come sorted by expert; ``ends_E`` (int32) is
+where each expert's rows end. Rows from ``ends_E[-1]`` on belong to nobody: their result and their
+gradient are zero. ``may_drop=False`` promises that there are none. Products are made in the rows'
+dtype, in which weights come, or in float32. The backends give the same result to rounding:
+
+============  ==========================================================================
+``loop``      one product per expert; the reference, for any dtype and any alignment
+``padded``    every expert filled up to the fullest one, then batched products
+``grouped``   ``torch.nn.functional.grouped_mm``: no padding, no loop, no host sync on CUDA
+``cpu``       :mod:`model.ops.cpu_experts`: a loop that keeps to the cache
+``fastest``   ``cpu`` on a CPU, elsewhere ``grouped`` in bfloat16 and ``loop`` in float32, which
+              torch documents no grouped product for
+============  ==========================================================================
+
+Traps that these paths step around, each with a test: a stacked weight indexed in a loop makes a
+gradient of full size per expert; ``grouped_mm`` leaves rows past the last end uninitialised, takes
+rows of a multiple of 16 bytes only, refuses an expanded gradient, and is not cast by autocast.
+
+Shapes: T tokens, C choices, R = C * T routed rows, M width, H hidden, E experts, P padded rows.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from model.glam.config import ExpertActivation
+from model.ops.cpu_experts import cpu_experts
+
+Backend = Literal["loop", "padded", "grouped", "cpu", "fastest"]
+Activation = Callable[[Tensor], Tensor]
+ExpertBackend = Callable[[Tensor, Tensor, Tensor, Tensor, Activation, bool], Tensor]
+
+ACTIVATIONS: dict[ExpertActivation, Activation] = {
+    ExpertActivation.relu: F.relu,
+    ExpertActivation.gelu: partial(F.gelu, approximate="tanh"),
+}
+
+
+def loop_experts(
+    x_RM: Tensor,
+    ends_E: Tensor,
+    w_in_EMH: Tensor,
+    w_out_EHM: Tensor,
+    activation: Activation,
+    may_drop: bool = True,
+) -> Tensor:
+    """One expert after the other. Synchronises with the host to read ``ends_E``."""
+    ends = ends_E.tolist()
+    counts = [end - start for start, end in zip([0, *ends], ends, strict=False)]
+    pieces = x_RM[: ends[-1]].split(counts)
+    # unbind, not w[e]: its backward stacks the gradients once instead of adding E full ones.
+    weights = zip(*(w.to(x_RM.dtype).unbind(0) for w in (w_in_EMH, w_out_EHM)), strict=True)
+    outputs = [
+        activation(x @ w_in) @ w_out for x, (w_in, w_out) in zip(pieces, weights, strict=True)
+    ]
+    return torch.cat([*outputs, x_RM.new_zeros(len(x_RM) - ends[-1], x_RM.shape[1])])
+
+
+def padded_experts(
+    x_RM: Tensor,
+    ends_E: Tensor,
+    w_in_EMH: Tensor,
+    w_out_EHM: Tensor,
+    activation: Activation,
+    may_drop: bool = True,
+) -> Tensor:
+    """Batched products over experts padded to the fullest. Synchronises to learn how full."""
+    rows, width = x_RM.shape
+    ends = ends_E.to(torch.int64)
+    counts_E = ends.diff(prepend=ends.new_zeros(1))
+    places = max(int(counts_E.max()), 1)
+    place_P = torch.arange(places, device=x_RM.device)
+    row_EP = (ends - counts_E)[:, None] + place_P
+    # Places that no row fills read one more row, of zeros.
+    row_EP = row_EP.where(place_P < counts_E[:, None], rows)
+    x_EPM = _pad_row(x_RM)[row_EP]
+    hidden_EPH = activation(torch.bmm(x_EPM, w_in_EMH.to(x_EPM.dtype)))
+    y_EPM = torch.bmm(hidden_EPH, w_out_EHM.to(x_EPM.dtype))
+    place_of_row_R = torch.full((rows + 1,), row_EP.numel(), device=x_RM.device)
+    place_of_row_R[row_EP.flatten()] = torch.arange(row_EP.numel(), device=x_RM.device)
+    place_of_row_R = place_of_row_R[:rows].where(
+        torch.arange(rows, device=x_RM.device) < ends[-1], row_EP.numel()
+    )
+    return _pad_row(y_EPM.reshape(-1, width))[place_of_row_R]
+
+
+def grouped_experts(
+    x_RM: Tensor,
+    ends_E: Tensor,
+    w_in_EMH: Tensor,
+    w_out_EHM: Tensor,
+    activation: Activation,
+    may_drop: bool = True,
+) -> Tensor:
+    """Grouped products, on CUDA of bfloat16.
+
+    Raises:
+        ValueError: a width that is no multiple of 16 bytes; ``loop`` takes it.
+    """
+    for width in w_in_EMH.shape[1:]:
+        if width * x_RM.element_size() % 16:
+            raise ValueError(
+                f"grouped products need rows of a multiple of 16 bytes, not {width} values of"
+                f" {x_RM.dtype}: use a multiple of 8, or the loop backend"
+            )
+    w_in_EMH, w_out_EHM = w_in_EMH.to(x_RM.dtype), w_out_EHM.to(x_RM.dtype)
+    if not may_drop:
+        hidden_RH = activation(F.grouped_mm(x_RM, w_in_EMH, offs=ends_E))
+        return _Contiguous.apply(F.grouped_mm(hidden_RH, w_out_EHM, offs=ends_E))
+    past_end_R1 = (torch.arange(len(x_RM), device=x_RM.device) >= ends_E[-1])[:, None]
+    # Filled on the way in too, for there the gradient of these rows is uninitialised. In between
+    # they may be anything: grouped_mm reads no row past the last end.
+    hidden_RH = activation(F.grouped_mm(x_RM.masked_fill(past_end_R1, 0), w_in_EMH, offs=ends_E))
+    y_RM = F.grouped_mm(hidden_RH, w_out_EHM, offs=ends_E)
+    return y_RM.masked_fill(past_end_R1, 0)
+
+
+def fastest_experts(x_RM: Tensor, *rest: Any) -> Tensor:
+    """The fastest for the rows' device and dtype; arguments as of the others."""
+    if x_RM.is_cpu:
+        return cpu_experts(x_RM, *rest)
+    return (grouped_experts if x_RM.dtype == torch.bfloat16 else loop_experts)(x_RM, *rest)
+
+
+BACKENDS: dict[Backend, ExpertBackend] = {
+    "loop": loop_experts,
+    "padded": padded_experts,
+    "grouped": grouped_experts,
+    "cpu": cpu_experts,
+    "fastest": fastest_experts,
+}
+
+
+def dispatch(x_TM: Tensor, order_R: Tensor, place_CT: Tensor) -> Tensor:
+    """The rows of T tokens in dispatch order: [T, M] to [R, M]. Its gradient is gathered as well.
+
+    Autograd would scatter-add, with atomics of no fixed order on CUDA.
+    """
+    return _Dispatch.apply(x_TM, order_R, place_CT)
+
+
+def combine(y_RM: Tensor, gates_CT: Tensor, order_R: Tensor, place_CT: Tensor) -> Tensor:
+    """The gate-weighted sum of each token's rows, in float32 then rounded: [R, M] to [T, M]."""
+    return _Combine.apply(y_RM, gates_CT, order_R, place_CT)
+
+
+class _Dispatch(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_TM: Tensor, order_R: Tensor, place_CT: Tensor) -> Tensor:
+        ctx.save_for_backward(place_CT)
+        return x_TM.index_select(0, order_R % len(x_TM))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (place_CT,) = ctx.saved_tensors
+        grad_TM = grads[0].index_select(0, place_CT[0])
+        for place_T in place_CT[1:]:
+            grad_TM += grads[0].index_select(0, place_T)
+        return grad_TM, None, None
+
+
+class _Combine(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, y_RM: Tensor, gates_CT: Tensor, order_R: Tensor, place_CT: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(y_RM, gates_CT, order_R, place_CT)
+        total_TM = torch.zeros(place_CT.shape[1], y_RM.shape[1], device=y_RM.device)
+        for gate_T, place_T in zip(gates_CT, place_CT, strict=True):
+            total_TM.addcmul_(y_RM.index_select(0, place_T).float(), gate_T[:, None])
+        return total_TM.to(y_RM.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        y_RM, gates_CT, order_R, place_CT = ctx.saved_tensors
+        grad_TM = grads[0]
+        grad_RM = grad_TM.index_select(0, order_R % place_CT.shape[1])
+        grad_gates_R = (grad_RM.float() * y_RM).sum(-1)
+        grad_RM *= gates_CT.flatten()[order_R, None].to(grad_RM.dtype)
+        return grad_RM, grad_gates_R[place_CT], None, None
+
+
+class _Contiguous(torch.autograd.Function):
+    """Identity whose gradient is contiguous: ``grouped_mm`` refuses one of stride 0."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return grads[0].contiguous()
+
+
+def _pad_row(x_RM: Tensor) -> Tensor:
+    return F.pad(x_RM, (0, 0, 0, 1))

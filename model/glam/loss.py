@@ -1,0 +1,140 @@
+"""The vocabulary's cross-entropy, a chunk of tokens at a time.
+
+Tokens times vocabulary is the largest array of a small model's step. Here it never exists: the
+logits of one chunk are made, turned to float32, reduced to the loss and, where a gradient is
+wanted, at once to the gradients of hidden states and embedding. So one chunk lives at a time, and
+none is computed twice as it would be under activation checkpointing.
+
+``torch.nn.functional.linear_cross_entropy`` was no choice: in bfloat16 its value is off by some
+percent (torch 2.13; a test shows it).
+
+Shapes: T tokens, M width, V vocabulary.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from model.ops import cpu_kernels
+
+IGNORE = -100
+"""A target that counts for nothing, padding: the number that torch and transformers take."""
+
+CHUNK_LOGITS, CHUNK_LOGITS_CUDA = 1 << 22, 1 << 26
+"""Logits of one chunk. In float32 16 MiB on a CPU, of 2^19 to 2^24 the fastest, or near; 256 MiB on
+CUDA, chosen and not measured: each chunk adds to a gradient as large as the embedding."""
+
+
+class VocabularyLoss(NamedTuple):
+    """Float32 scalars. Only ``objective``, cross-entropy + coefficient * z, has a gradient."""
+
+    objective: Tensor
+    cross_entropy: Tensor
+    z_loss: Tensor
+
+
+def vocabulary_loss(
+    hidden_TM: Tensor,
+    embedding_VM: Tensor,
+    targets_T: Tensor,
+    *,
+    scale: float,
+    denominator: float | Tensor,
+    z_coefficient: float = 0.0,
+    chunk_logits: int | None = None,
+) -> VocabularyLoss:
+    """Cross-entropy of ``scale * hidden @ embedding.T``, and the z-loss, mean logsumexp squared.
+
+    Both are sums over the tokens whose target is not :data:`IGNORE`, divided by ``denominator``.
+
+    Args:
+        hidden_TM: float32 or bfloat16; the products are made in this dtype, all else in float32.
+        embedding_VM: float32, or as ``hidden_TM``.
+        targets_T: int64, in 0 .. V - 1 or :data:`IGNORE`.
+        scale: of the logits.
+        denominator: a number, or a tensor of one, which is not synchronised.
+        z_coefficient: of the z-loss in the objective.
+        chunk_logits: how many logits exist at a time; None for what suits the device.
+    """
+    tokens = chunk_tokens(embedding_VM, chunk_logits)
+    sums = _VocabularyLoss.apply(hidden_TM, embedding_VM, targets_T, scale, z_coefficient, tokens)
+    return VocabularyLoss(*(total / denominator for total in sums))
+
+
+def chunk_tokens(embedding_VM: Tensor, chunk_logits: int | None = None) -> int:
+    """How many tokens to make logits for at a time; arguments as of :func:`vocabulary_loss`."""
+    if chunk_logits is None:
+        chunk_logits = CHUNK_LOGITS_CUDA if embedding_VM.is_cuda else CHUNK_LOGITS
+    return max(1, chunk_logits // len(embedding_VM))
+
+
+def cross_entropy_(
+    logits_TV: Tensor, targets_T: Tensor, scale: float, z_coefficient: float, with_gradient: bool
+) -> tuple[Tensor, Tensor]:
+    """What :func:`model.ops.cpu_kernels.cross_entropy_` does, in torch's operations."""
+    counts_T1 = (targets_T != IGNORE)[:, None].float()
+    target_T1 = targets_T.clamp_min(0)[:, None]
+    # One array of float32: the logits, then less their maximum, then their exponentials.
+    work_TV = logits_TV.float().mul_(scale)
+    top_T1 = work_TV.amax(-1, keepdim=True)
+    picked_T1 = work_TV.sub_(top_T1).gather(-1, target_T1)
+    total_T1 = work_TV.exp_().sum(-1, keepdim=True)
+    log_total_T1 = total_T1.log()
+    logsumexp_T1 = top_T1 + log_total_T1
+    if with_gradient:
+        # d objective / d logit is softmax * (1 + 2 * coefficient * logsumexp) - [target].
+        weight_T1 = counts_T1 * scale
+        work_TV *= weight_T1 * (1 + 2 * z_coefficient * logsumexp_T1) / total_T1
+        work_TV.scatter_add_(-1, target_T1, -weight_T1)
+        logits_TV.copy_(work_TV)
+    loss_T1 = log_total_T1 - picked_T1
+    return (loss_T1 * counts_T1)[:, 0], (logsumexp_T1 * counts_T1)[:, 0]
+
+
+class _VocabularyLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_TM: Tensor,
+        embedding_VM: Tensor,
+        targets_T: Tensor,
+        scale: float,
+        z_coefficient: float,
+        chunk: int,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        weight_VM = embedding_VM.to(hidden_TM.dtype)
+        loss_sum, z_sum = hidden_TM.new_zeros(2, dtype=torch.float32)
+        with_gradient = any(ctx.needs_input_grad)
+        grad_hidden_TM = torch.empty_like(hidden_TM) if with_gradient else None
+        grad_weight_VM = torch.zeros_like(embedding_VM, dtype=torch.float32)
+        # The same memory for every chunk, which is then in the cache.
+        room_CV = hidden_TM.new_empty(min(chunk, len(hidden_TM)), len(weight_VM))
+        room_VM = torch.empty_like(weight_VM)
+        for start in range(0, len(hidden_TM), chunk):
+            piece = slice(start, start + chunk)
+            hidden_CM, target_C = hidden_TM[piece], targets_T[piece]
+            logits_CV = torch.mm(hidden_CM, weight_VM.T, out=room_CV[: len(hidden_CM)])
+            reduce = (
+                cpu_kernels.cross_entropy_ if cpu_kernels.can_read(logits_CV) else cross_entropy_
+            )
+            loss_C, logsumexp_C = reduce(
+                logits_CV, target_C, scale, z_coefficient, grad_hidden_TM is not None
+            )
+            loss_sum += loss_C.sum()
+            z_sum += logsumexp_C.square().sum()
+            if grad_hidden_TM is not None:
+                torch.mm(logits_CV, weight_VM, out=grad_hidden_TM[piece])
+                grad_weight_VM += torch.mm(logits_CV.T, hidden_CM, out=room_VM)
+        if grad_hidden_TM is not None:
+            ctx.save_for_backward(grad_hidden_TM, grad_weight_VM)
+        objective = loss_sum + z_coefficient * z_sum
+        ctx.mark_non_differentiable(loss_sum, z_sum)
+        return objective, loss_sum, z_sum
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        grad_hidden_TM, grad_weight_VM = ctx.saved_tensors
+        scale = grads[0]
+        return grad_hidden_TM * scale, grad_weight_VM * scale, None, None, None, None

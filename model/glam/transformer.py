@@ -1,0 +1,328 @@
+"""GLaM (Du et al. 2022): a decoder-only language model whose every other layer is sparse.
+
+A layer adds attention and then a feed-forward part to the residual stream, each reading it through
+RMSNorm. In the first layer of every pair that part is a mixture of experts, in the second a dense
+GEGLU. No biases. The embedding is tied: logits are ``M ** -0.5 * hidden @ embedding.T``. What each
+choice rests on is in :mod:`model.glam.config`.
+
+Suffixes of tensors name their shape:
+    B rows    S positions    K keys (cached and new)    T = B * S tokens    M width    H hidden
+    N heads   D head width   U bias buckets   E experts   C choices (2)   R = C * T routed rows
+    V vocabulary   L MoE layers
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from model.glam.attention import Cache, Mask, attend, attention_mask, bias_of_distance
+from model.glam.config import GLaMConfig, SecondExpert
+from model.glam.dense import DenseFeedForward
+from model.glam.experts import ACTIVATIONS, BACKENDS, Backend, combine, dispatch
+from model.glam.loss import vocabulary_loss
+from model.glam.norm import RMSNorm
+from model.glam.routing import RouterMetrics, Routing, group_capacity, route
+from model.glam.weight import Weight
+
+
+class Losses(NamedTuple):
+    """What :meth:`GLaM.loss` returns: float32 tensors, none of them synchronised with the host.
+
+    ``total`` is the objective, the only one to call ``backward`` on. ``balance`` and ``router_z``
+    are sums over MoE layers, before their coefficients. ``routers`` holds the metrics of the MoE
+    layers, stacked: ``load_E`` is [L, E], ``entropy`` and ``dropped`` [L]. It is None in a dense
+    model.
+    """
+
+    total: Tensor
+    cross_entropy: Tensor
+    output_z: Tensor
+    balance: Tensor
+    router_z: Tensor
+    routers: RouterMetrics | None
+
+
+class Attention(nn.Module):
+    """Causal self-attention with a relative bias of this layer."""
+
+    def __init__(self, config: GLaMConfig) -> None:
+        super().__init__()
+        M, N, D = config.width, config.heads, config.head_width
+        # The query's own D ** -0.5 stands for the division of logits that is not done.
+        self.query = Weight(M, N * D, std=(M * D) ** -0.5)
+        self.key = Weight(M, N * D, std=M**-0.5)
+        self.value = Weight(M, N * D, std=M**-0.5)
+        self.output = Weight(N * D, M, std=(N * D) ** -0.5)
+        U = config.bias_buckets
+        self.bias = Weight(N, U, std=(N * U) ** -0.5, decay=False)
+        self.heads = N
+        self.far = config.bias_distance
+
+    def forward(self, x_BSM: Tensor, mask: Mask, layer: int, cache: Cache | None) -> Tensor:
+        """[B, S, M] to the same. The mask's form chooses how."""
+        dtype = x_BSM.dtype
+        q, k, v = (
+            (x_BSM @ weight(dtype)).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for weight in (self.query, self.key, self.value)
+        )
+        if cache is not None:
+            k, v = cache.extend(layer, k, v)
+        bias_NK = bias_of_distance(self.bias(torch.float32), k.shape[2], self.far)
+        y_BNSD = attend(q, k, v, bias_NK, mask)
+        return y_BNSD.transpose(1, 2).flatten(2) @ self.output(dtype)
+
+
+class Router(nn.Module):
+    """From hidden states to top-2 routing. All of it is float32, whatever the activations are."""
+
+    def __init__(self, config: GLaMConfig) -> None:
+        super().__init__()
+        self.linear = Weight(config.width, config.experts, fan_in=config.width)
+        self.config = config
+
+    def forward(self, x_BSM: Tensor, uniforms_T: Tensor | None) -> Routing:
+        """Routes T = B * S tokens. Nothing is dropped in evaluation."""
+        B, S, M = x_BSM.shape
+        logits_TE = x_BSM.reshape(-1, M).float() @ self.linear(torch.float32)
+        rows = self.config.group_rows or B
+        if B % rows:
+            raise ValueError(
+                f"a batch of {B} rows can't be cut into groups of model.group_rows={rows}: make one"
+                " a multiple of the other"
+            )
+        factor = self.config.capacity_factor if self.training else None
+        return route(
+            logits_TE,
+            groups=B // rows,
+            capacity=None
+            if factor is None
+            else group_capacity(rows * S, self.config.experts, factor),
+            uniforms_T=uniforms_T if self.training else None,
+        )
+
+
+class Experts(nn.Module):
+    """The experts' weights, stacked, and the backend that multiplies with them."""
+
+    def __init__(self, config: GLaMConfig, backend: Backend) -> None:
+        super().__init__()
+        E, M, H = config.experts, config.width, config.hidden
+        self.w_in = Weight(E, M, H, fan_in=M)
+        self.w_out = Weight(E, H, M, fan_in=H)
+        self.activation = ACTIVATIONS[config.expert_activation]
+        self.compute = BACKENDS[backend]
+
+    def forward(self, x_RM: Tensor, ends_E: Tensor, may_drop: bool) -> Tensor:
+        """Rows sorted by expert to the same; see :mod:`model.glam.experts`."""
+        # On a CPU the backend casts them, an expert at a time.
+        w_in_EMH, w_out_EHM = (
+            w.weight if x_RM.is_cpu else w(x_RM.dtype) for w in (self.w_in, self.w_out)
+        )
+        return self.compute(x_RM, ends_E, w_in_EMH, w_out_EHM, self.activation, may_drop)
+
+
+class MoEFeedForward(nn.Module):
+    """A router, and experts of which each token sees two."""
+
+    def __init__(self, config: GLaMConfig, backend: Backend) -> None:
+        super().__init__()
+        self.router = Router(config)
+        self.experts = Experts(config, backend)
+
+    def forward(self, x_BSM: Tensor, uniforms_T: Tensor | None) -> tuple[Tensor, Routing]:
+        """[B, S, M] to the same. A token that is dropped gets zeros: the residual carries it."""
+        routing = self.router(x_BSM, uniforms_T)
+        x_RM = dispatch(x_BSM.flatten(0, 1), routing.order_R, routing.place_CT)
+        y_RM = self.experts(x_RM, routing.ends_E, routing.may_drop)
+        y_TM = combine(y_RM, routing.gates_CT, routing.order_R, routing.place_CT)
+        return y_TM.view_as(x_BSM), routing
+
+
+class Layer(nn.Module):
+    """One attention and one feed-forward part, each added to the residual stream."""
+
+    def __init__(self, config: GLaMConfig, index: int, backend: Backend) -> None:
+        super().__init__()
+        self.index = index
+        self.attention_norm = RMSNorm(config.width, config.norm_epsilon)
+        self.attention = Attention(config)
+        self.feed_forward_norm = RMSNorm(config.width, config.norm_epsilon)
+        self.feed_forward: MoEFeedForward | DenseFeedForward = (
+            MoEFeedForward(config, backend)
+            if index in config.moe_layers
+            else DenseFeedForward(config)
+        )
+
+    def forward(
+        self, x_BSM: Tensor, mask: Mask, uniforms_T: Tensor | None, cache: Cache | None
+    ) -> tuple[Tensor, Routing | None]:
+        """The residual stream after this layer, and its routing if it is sparse."""
+        x_BSM = x_BSM + self.attention(self.attention_norm(x_BSM), mask, self.index, cache)
+        normed_BSM = self.feed_forward_norm(x_BSM)
+        if isinstance(self.feed_forward, MoEFeedForward):
+            y_BSM, routing = self.feed_forward(normed_BSM, uniforms_T)
+            return x_BSM + y_BSM, routing
+        return x_BSM + self.feed_forward(normed_BSM), None
+
+
+class GLaM(nn.Module):
+    """The model. Weights are float32 and initialised from ``seed``, unless made on ``meta``.
+
+    Args:
+        config: what it is.
+        compute_dtype: of activations and products, float32 or bfloat16. The router, sums inside
+            norms and the vocabulary's softmax stay float32. Casts are explicit, for autocast does
+            not reach grouped products; :func:`model.glam.weight.copies` makes each once a step.
+        expert_backend: of :mod:`model.glam.experts`.
+        flex_attention: attend by FlexAttention, on CUDA only. Off unless asked for: it has been
+            compared with the plain path on CPU, forward, but not yet been run on a GPU.
+        recompute: keep of each layer its input alone and compute the rest again on the way back:
+            less memory, a third more work.
+        seed: each tensor is drawn from its own generator, keyed by this and by the tensor's name:
+            two models share what they have in common, a dense one and its sparse twin for example.
+    """
+
+    def __init__(
+        self,
+        config: GLaMConfig,
+        *,
+        compute_dtype: torch.dtype = torch.float32,
+        expert_backend: Backend = "fastest",
+        flex_attention: bool = False,
+        recompute: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.compute_dtype = compute_dtype
+        self.flex = flex_attention
+        self.recompute = recompute
+        self.embedding = Weight(config.vocabulary, config.width, std=1.0)
+        self.layers = nn.ModuleList(Layer(config, i, expert_backend) for i in range(config.layers))
+        self.final_norm = RMSNorm(config.width, config.norm_epsilon)
+        self.initialise(seed)
+
+    def initialise(self, seed: int) -> None:
+        """Draws all weights anew, the same on whatever devices they are; not those on ``meta``."""
+        for name, module in self.named_modules():
+            if isinstance(module, Weight) and not module.weight.is_meta:
+                module.initialise(seed, name)
+
+    def forward(
+        self, tokens_BS: Tensor, segments_BS: Tensor | None = None, cache: Cache | None = None
+    ) -> Tensor:
+        """Float32 logits [B, S, V] of what follows each token. See :meth:`hidden`."""
+        hidden_BSM, _ = self.hidden(tokens_BS, segments_BS, cache)
+        return self.logits(hidden_BSM)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Float32 logits [..., V] of what follows tokens with these hidden states, [..., M]."""
+        return (hidden @ self.embedding(hidden.dtype).T).float() * self.logit_scale
+
+    def hidden(
+        self,
+        tokens_BS: Tensor,
+        segments_BS: Tensor | None = None,
+        cache: Cache | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, list[Routing]]:
+        """The residual stream after the last norm, [B, S, M], and the routing of each MoE layer.
+
+        Args:
+            tokens_BS: int64.
+            segments_BS: int32, the document of each position in its row: a token sees only its
+                own. None: each row is one document.
+            cache: positions seen before, to which these are appended.
+            generator: for the second expert's draws, in training with the ``random`` policy.
+
+        Raises:
+            ValueError: a token is beyond the vocabulary (checked on CPU, where it costs nothing).
+        """
+        if tokens_BS.device.type == "cpu" and tokens_BS.numel():
+            low, high = (int(x) for x in tokens_BS.aminmax())
+            if low < 0 or high >= self.config.vocabulary:
+                raise ValueError(
+                    f"token {low if low < 0 else high} is outside the model's vocabulary of"
+                    f" {self.config.vocabulary}: set model.vocabulary to the tokenizer's size"
+                )
+        if segments_BS is None:
+            segments_BS = torch.zeros_like(tokens_BS, dtype=torch.int32)
+        segments_BK = cache.extend_segments(segments_BS) if cache else segments_BS
+        mask = attention_mask(segments_BS, segments_BK, self.compute_dtype, self.flex)
+        x_BSM = F.embedding(tokens_BS, self.embedding(torch.float32)).to(self.compute_dtype)
+        # All draws at once, ahead of the layers: a layer that is computed twice (checkpointed)
+        # then routes the same way twice.
+        uniforms_LT: Tensor | list[None] = [None] * self.config.layers
+        if self.training and self.config.second_expert == SecondExpert.random:
+            uniforms_LT = torch.rand(
+                self.config.layers, tokens_BS.numel(), generator=generator, device=x_BSM.device
+            )
+        routings = []
+        for layer, uniforms_T in zip(self.layers, uniforms_LT, strict=True):
+            if self.recompute and torch.is_grad_enabled():
+                x_BSM, routing = checkpoint(
+                    layer, x_BSM, mask, uniforms_T, cache, use_reentrant=False
+                )
+            else:
+                x_BSM, routing = layer(x_BSM, mask, uniforms_T, cache)
+            if routing is not None:
+                routings.append(routing)
+        return self.final_norm(x_BSM), routings
+
+    def loss(
+        self,
+        tokens_BS: Tensor,
+        targets_BS: Tensor,
+        segments_BS: Tensor | None = None,
+        *,
+        denominator: float | Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Losses:
+        """The training objective and its parts.
+
+        Args:
+            tokens_BS: as in :meth:`hidden`.
+            segments_BS: as in :meth:`hidden`.
+            generator: as in :meth:`hidden`.
+            targets_BS: int64, the token that follows, or :data:`model.glam.loss.IGNORE`.
+            denominator: of the sums over tokens. None: B * S, the fixed number of Google's code,
+                padding or not. A step that is made in n parts of equal size takes the mean of
+                their totals.
+        """
+        hidden_BSM, routings = self.hidden(tokens_BS, segments_BS, None, generator)
+        vocabulary = vocabulary_loss(
+            hidden_BSM.flatten(0, 1),
+            self.embedding(torch.float32),
+            targets_BS.flatten(),
+            scale=self.logit_scale,
+            denominator=tokens_BS.numel() if denominator is None else denominator,
+            z_coefficient=self.config.output_z_coefficient,
+        )
+        zero = hidden_BSM.new_zeros((), dtype=torch.float32)
+        balance = sum((routing.balance_loss for routing in routings), zero)
+        router_z = sum((routing.z_loss for routing in routings), zero)
+        total = (
+            vocabulary.objective
+            + self.config.balance_coefficient * balance
+            + self.config.router_z_coefficient * router_z
+        )
+        return Losses(
+            total=total,
+            cross_entropy=vocabulary.cross_entropy,
+            output_z=vocabulary.z_loss,
+            balance=balance.detach(),
+            router_z=router_z.detach(),
+            routers=_stack([routing.metrics for routing in routings]) if routings else None,
+        )
+
+    @property
+    def logit_scale(self) -> float:
+        """M ** -0.5, since the embedding has a standard deviation of 1."""
+        return self.config.width**-0.5
+
+
+def _stack(metrics: list[RouterMetrics]) -> RouterMetrics:
+    return RouterMetrics(*(torch.stack(values) for values in zip(*metrics, strict=True)))

@@ -1,0 +1,137 @@
+"""One float32 weight, read in the dtype of the computation, with its initialisation.
+
+Casting a weight costs memory traffic, which at many experts and few tokens is more than bfloat16
+saves. Inside ``with copies(model):`` each weight is cast at its first use and not again; its
+gradients still go to the float32 weight, in float32, and add up there. So a step that accumulates
+batches casts once::
+
+    with copies(model):
+        for batch in batches:
+            model.loss(*batch).total.backward()
+    optimizer.step()
+
+The optimizer's step must lie outside. (A weight's version counter can't tell that it has changed:
+torch's fused optimizers do not move it.) Under FSDP leave this alone and let its mixed precision
+cast: a weight that comes in the wanted dtype is taken as it is.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+
+from winnow import files
+
+
+class Weight(nn.Module):
+    """A weight and how it starts: Gaussian (std), uniform (fan_in) or constant; give one of them.
+
+    ``fan_in`` means uniform within sqrt(3 / fan_in), of standard deviation fan_in ** -0.5.
+    ``decay`` is for the optimizer: whether weight decay, where there is any, reaches this weight.
+    """
+
+    def __init__(
+        self,
+        *shape: int,
+        std: float | None = None,
+        fan_in: int | None = None,
+        constant: float | None = None,
+        decay: bool = True,
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(shape))
+        self.std = std
+        self.fan_in = fan_in
+        self.constant = constant
+        self.decay = decay
+        self.keep_copy = False
+        self.copy: Tensor | None = None
+
+    def forward(self, dtype: torch.dtype) -> Tensor:
+        """The weight in this dtype."""
+        if self.weight.dtype == dtype:
+            return self.weight
+        if not self.keep_copy:
+            return self.weight.to(dtype)
+        if self.copy is None or self.copy.dtype != dtype:
+            # A tensor made in inference mode could not serve training later.
+            with torch.inference_mode(False), torch.no_grad():
+                self.copy = self.weight.to(dtype)
+        return _ReadCopy.apply(self.weight, self.copy)
+
+    @torch.no_grad()
+    def initialise(self, *key: object) -> None:
+        """Draws the weight anew, from a key: the same numbers however it is sharded.
+
+        Stacked matrices, which may be too many for one memory, are drawn one at a time, and only
+        those of which there is a part here.
+        """
+        local = self.weight.to_local() if isinstance(self.weight, DTensor) else self.weight
+        first, *others = (_indices_here(self.weight, dim) for dim in range(local.ndim))
+        if local.ndim < 3:
+            local.copy_(_part(self._draw(self.weight.shape, *key), first, *others))
+            return
+        for here, index in enumerate(first.tolist()):
+            local[here] = _part(self._draw(self.weight.shape[1:], *key, index), *others)
+
+    def _draw(self, shape: torch.Size, *key: object) -> Tensor:
+        """Draws on the CPU, whose generator gives the same numbers everywhere."""
+        generator = keyed_generator(torch.device("cpu"), *key)
+        drawn = torch.empty(shape)
+        if self.std is not None:
+            return drawn.normal_(0.0, self.std, generator=generator)
+        if self.fan_in is not None:
+            bound = (3 / self.fan_in) ** 0.5
+            return drawn.uniform_(-bound, bound, generator=generator)
+        assert self.constant is not None
+        return drawn.fill_(self.constant)
+
+
+def keyed_generator(device: torch.device, *key: object) -> torch.Generator:
+    """A generator whose numbers follow from a key of JSON values: there is no state to keep."""
+    return torch.Generator(device).manual_seed(int(files.fingerprint(*key), 16) % (1 << 63))
+
+
+def _indices_here(weight: Tensor, dim: int) -> Tensor:
+    """Which indices along a dimension this process has: int64."""
+    indices = torch.arange(weight.shape[dim])
+    if not isinstance(weight, DTensor):
+        return indices
+    cuts = [Shard(0) if p == Shard(dim) else Replicate() for p in weight.placements]
+    mesh = weight.device_mesh
+    mine = distribute_tensor(indices.to(mesh.device_type), mesh, cuts, src_data_rank=None)
+    return mine.to_local().cpu()
+
+
+def _part(whole: Tensor, *indices: Tensor) -> Tensor:
+    """Some of the indices of each dimension."""
+    for dim, index in enumerate(indices):
+        if len(index) < whole.shape[dim]:
+            whole = whole.index_select(dim, index)
+    return whole
+
+
+@contextmanager
+def copies(model: nn.Module) -> Iterator[None]:
+    """While it lasts, the model's weights are cast once each and must not change."""
+    weights = [module for module in model.modules() if isinstance(module, Weight)]
+    for weight in weights:
+        weight.keep_copy = True
+    try:
+        yield
+    finally:
+        for weight in weights:
+            weight.keep_copy, weight.copy = False, None
+
+
+class _ReadCopy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, copy: Tensor) -> Tensor:
+        return copy.detach()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0].float(), None

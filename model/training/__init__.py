@@ -1,0 +1,1 @@
+"""The trainer, its optimisers, checkpoints, parallelism and metrics."""

@@ -1,0 +1,311 @@
+"""Checkpoints: whole or absent, checked before they are read, never unpickled.
+
+::
+
+    CHECKPOINTS/step_000001200/
+      manifest.json     written last: checksums of the other files, and the state that is no tensor
+      .metadata         torch.distributed.checkpoint's own index
+      __0_0.distcp      tensors, one file or more for each process
+
+A checkpoint is written under a temporary name, synced and renamed. Tensors go through
+``torch.distributed.checkpoint``, so what N processes wrote M can read. Its index is a pickle:
+it is read by an unpickler that knows the handful of classes such an index is made of and refuses
+everything else. Values that are no tensors are JSON, in the manifest.
+"""
+
+import contextlib
+import enum
+import os
+import pickle
+import re
+import shutil
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
+from torch.distributed.checkpoint.state_dict_loader import load as load_tensors
+from torch.distributed.checkpoint.state_dict_saver import save as save_tensors
+
+from model.training import processes
+from winnow import files
+
+FORMAT = 2
+FOLDER = "checkpoints"
+MANIFEST = "manifest.json"
+
+_NAME = re.compile(r"^step_\d{9}$")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint whose files are as they were written. ``state`` is what is no tensor."""
+
+    path: str
+    state: Mapping[str, Any]
+
+
+class DamagedError(ValueError):
+    """A checkpoint's files are missing or not what was written."""
+
+
+def tensors(model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> dict[str, Tensor]:
+    """The tensors themselves, to save or to load into: ``model.NAME`` and ``optimizer.NAME.KEY``.
+
+    An optimizer that has not stepped has no state yet: see :func:`materialise`.
+    """
+    out = {f"model.{name}": p.detach() for name, p in model.named_parameters()}
+    if optimizer is not None:
+        for name, parameter in model.named_parameters():
+            for key, value in optimizer.state[parameter].items():
+                assert isinstance(value, Tensor)
+                out[f"optimizer.{name}.{key}"] = value
+    return out
+
+
+def materialise(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Give a new optimizer the state that its first step makes, to be loaded into.
+
+    The step's gradients are zero and the parameters are put back as they were.
+    """
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    with torch.no_grad():
+        for parameter, value in zip(model.parameters(), before, strict=True):
+            parameter.copy_(value)
+
+
+def save(folder: str, step: int, content: dict[str, Tensor], state: Mapping[str, Any]) -> None:
+    """Write a checkpoint; every process of a group calls it.
+
+    Raises:
+        OSError: it can't be written, for want of space perhaps. Nothing of it is left then, and
+            older checkpoints are as they were.
+    """
+    path = os.path.join(folder, f"step_{step:09d}")
+    temporary = os.path.join(folder, f"{files.TEMPORARY}step_{step:09d}")
+    if processes.is_first():
+        shutil.rmtree(temporary, ignore_errors=True)
+        os.makedirs(temporary)
+    _barrier()
+    try:
+        with _no_warning_of_one_process():
+            save_tensors(content, storage_writer=FileSystemWriter(temporary))
+        if processes.is_first():
+            names = os.listdir(temporary)
+            sums = {name: files.checksum(os.path.join(temporary, name)) for name in names}
+            manifest = {"format": FORMAT, "step": step, "files": sums, "state": dict(state)}
+            files.write_json(os.path.join(temporary, MANIFEST), manifest)
+            if os.path.exists(path):  # a damaged one
+                shutil.rmtree(path)
+            os.rename(temporary, path)
+            _sync(folder)
+    except (OSError, CheckpointException) as error:
+        if processes.is_first():
+            shutil.rmtree(temporary, ignore_errors=True)
+        raise OSError(
+            f"the checkpoint of step {step} can't be written to {folder} ({_cause(error)}): older"
+            " checkpoints are intact; make room and run the same command again"
+        ) from error
+    _barrier()
+
+
+def load(checkpoint: Checkpoint, content: dict[str, Tensor]) -> None:
+    """Fill these tensors from a checkpoint that :func:`newest` or :func:`verify` returned.
+
+    Raises:
+        ValueError: it does not hold these tensors, or its index holds other things than tensors.
+    """
+    try:
+        with _no_warning_of_one_process():
+            load_tensors(content, storage_reader=_Reader(checkpoint.path))
+    except CheckpointException as error:
+        raise ValueError(f"{checkpoint.path} can't be loaded: {_cause(error)}") from error
+
+
+def verify(path: str) -> Checkpoint:
+    """Compare a checkpoint's files with their checksums.
+
+    Raises:
+        DamagedError: a file is missing or has changed.
+        ValueError: there is no checkpoint, or one of another format.
+    """
+    manifest_path = os.path.join(path, MANIFEST)
+    try:
+        manifest = files.read_json(manifest_path)
+        sums: dict[str, str] = manifest["files"]
+        form, state = manifest["format"], manifest["state"]
+    except FileNotFoundError as error:
+        raise DamagedError(f"{path} is no checkpoint: it has no {MANIFEST}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedError(
+            f"checkpoint {path} is damaged: {MANIFEST} is not what was written"
+        ) from error
+    if form != FORMAT:
+        raise ValueError(f"{manifest_path} has format {form}, this code reads {FORMAT}")
+    for name, expected in sums.items():
+        file = os.path.join(path, os.path.basename(name))
+        if not os.path.exists(file) or files.checksum(file) != expected:
+            raise DamagedError(f"checkpoint {path} is damaged: {name} is not what was written")
+    return Checkpoint(path, state)
+
+
+def newest(folder: str) -> Checkpoint | None:
+    """The newest checkpoint that is whole, saying which ones are not; None if there are none.
+
+    Raises:
+        ValueError: there are some, and every one is damaged.
+    """
+    paths = _paths(folder)
+    for path in reversed(paths):
+        try:
+            return verify(path)
+        except DamagedError as error:
+            if processes.is_first():
+                print(f"{error}; trying the one before it", file=sys.stderr)
+    if paths:
+        raise ValueError(
+            f"every checkpoint in {folder} is damaged: delete the folder to train from the start"
+        )
+    return None
+
+
+def resolve(path: str) -> Checkpoint:
+    """A checkpoint given as its own folder or as the output of a training run (its newest one).
+
+    Raises:
+        ValueError: there is none.
+    """
+    path = os.path.normpath(path)
+    if os.path.exists(os.path.join(path, MANIFEST)) and _NAME.match(os.path.basename(path)):
+        return verify(path)
+    for folder in (os.path.join(path, FOLDER), path):
+        found = newest(folder)
+        if found is not None:
+            return found
+    raise ValueError(
+        f"{path} holds no checkpoint: give the output folder of model/train.py, or one of its"
+        f" {FOLDER}/step_…"
+    )
+
+
+def prune(folder: str, keep: int) -> None:
+    """Delete all but the newest checkpoints, and what killed writers left."""
+    if not processes.is_first():
+        return
+    for path in _paths(folder)[:-keep]:
+        _remove(path)
+    for name in os.listdir(folder):
+        if name.startswith(files.TEMPORARY):
+            shutil.rmtree(os.path.join(folder, name))
+
+
+def remove(found: Checkpoint) -> None:
+    """Delete one."""
+    if processes.is_first():
+        _remove(found.path)
+    _barrier()
+
+
+def _remove(path: str) -> None:
+    # A checkpoint without its manifest is none: so it is never half there.
+    os.remove(os.path.join(path, MANIFEST))
+    shutil.rmtree(path)
+
+
+class _Reader(FileSystemReader):
+    """Reads the index without unpickling what could run code."""
+
+    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+        with open(os.path.join(self.path, ".metadata"), "rb") as file:
+            metadata: Metadata = _IndexUnpickler(file).load()
+        metadata.storage_meta = StorageMeta(load_id=self.load_id)
+        return metadata
+
+
+class _IndexUnpickler(pickle.Unpickler):
+    """Knows the classes of an index of tensors. Entries of other objects, which
+    torch.distributed.checkpoint would unpickle freely, are not among them.
+    """
+
+    KNOWN = frozenset(
+        [
+            ("pathlib", "PosixPath"),
+            ("torch", "Size"),
+            ("torch", "float32"),
+            ("torch", "bfloat16"),
+            ("torch", "int64"),
+            ("torch.serialization", "_get_layout"),
+            *(
+                ("torch.distributed.checkpoint.metadata", name)
+                for name in (
+                    "ChunkStorageMetadata",
+                    "Metadata",
+                    "MetadataIndex",
+                    "StorageMeta",
+                    "TensorProperties",
+                    "TensorStorageMetadata",
+                    "_MEM_FORMAT_ENCODING",
+                )
+            ),
+            ("torch.distributed.checkpoint.filesystem", "_StorageInfo"),
+        ]
+    )
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("builtins", "getattr"):
+            return _member
+        if (module, name) not in self.KNOWN:
+            raise ValueError(f"the checkpoint's index names {module}.{name}: refused")
+        return super().find_class(module, name)
+
+
+def _member(owner: Any, name: str) -> Any:
+    """A member of an enumeration, which Python before 3.11.4 pickles as an attribute."""
+    if not (isinstance(owner, type) and issubclass(owner, enum.Enum)):
+        raise ValueError(f"the checkpoint's index names an attribute of {owner!r}: refused")
+    return owner[name]
+
+
+def _paths(folder: str) -> list[str]:
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    return [os.path.join(folder, name) for name in sorted(names) if _NAME.match(name)]
+
+
+def _barrier() -> None:
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def _cause(error: BaseException) -> str:
+    """What went wrong in the first of the processes for which something did."""
+    if isinstance(error, CheckpointException):
+        return str(next(iter(error.failures.values()))[0])
+    return str(error)
+
+
+@contextlib.contextmanager
+def _no_warning_of_one_process() -> Iterator[None]:
+    """It says that there is no process group, which is so on one device."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield
+
+
+def _sync(folder: str) -> None:
+    """Make a rename in the folder last."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

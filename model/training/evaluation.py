@@ -1,0 +1,116 @@
+"""Bits of each held-out document under a model, and bits per byte of each source.
+
+What is predicted, and from what, is in :mod:`model.data.heldout`: every token of every document
+once, and its end too. Routing drops nothing here, so a document's bits do not depend on its
+neighbours.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from model.data.corpus import Corpus
+from model.data.heldout import HeldOut
+from model.glam.loss import IGNORE, chunk_tokens
+from model.glam.transformer import GLaM
+from model.glam.weight import copies
+from model.training import processes
+from model.training.outcome import HELDOUT_SCHEMA
+
+
+def held_out_sets(
+    corpus: Corpus, sequence_length: int, rows: int, limit_bytes: int | None
+) -> dict[str, HeldOut]:
+    """The held-out documents of every source that has some: this process's share of their rows.
+
+    ``rows`` is how many a process takes at a time.
+
+    Raises:
+        ValueError: none has, or a source's first document is larger than the limit.
+    """
+    sources = corpus.evaluated_sources
+    if not sources:
+        raise ValueError(
+            f"the corpus {corpus.folder} holds out no document: make it with a larger held_out"
+        )
+    rank, world = processes.rank(), processes.count()
+    return {
+        source: HeldOut(corpus, source, sequence_length, rows * world, limit_bytes, rank, world)
+        for source in sources
+    }
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A model on the held-out documents of one source.
+
+    ``bits`` is minus log2 of the probability of each document, ``bytes`` its size, [documents].
+    ``expert_load`` is the share of tokens that name an expert first, [MoE layers, E].
+    """
+
+    bits: npt.NDArray[np.float64]
+    bytes: npt.NDArray[np.int64]
+    expert_load: npt.NDArray[np.float64]
+
+    @property
+    def bits_per_byte(self) -> float:
+        """The bits per byte of all documents together."""
+        return float(self.bits.sum() / self.bytes.sum())
+
+
+@torch.no_grad()
+def evaluate(model: GLaM, held_out: HeldOut) -> Measured:
+    """Predict every token of every document, each process those of its rows."""
+    device = model.embedding.weight.device
+    bits = torch.zeros(len(held_out.documents), dtype=torch.float64)
+    layers, experts = len(model.config.moe_layers), model.config.experts
+    chosen_LE = torch.zeros(layers, experts, dtype=torch.float64)
+    training = model.training
+    model.eval()
+    with copies(model):
+        for batch in held_out:
+            counted = batch.targets != IGNORE
+            place = counted.to(device)
+            hidden_BSM, routings = model.hidden(batch.tokens.to(device), batch.segments.to(device))
+            nats_T = token_nats(model, hidden_BSM[place], batch.targets[counted].to(device))
+            bits.index_add_(0, batch.documents[counted], nats_T.cpu().double())
+            for load_E, routing in zip(chosen_LE, routings, strict=True):
+                first_T = routing.expert_CT[0][place.flatten()]
+                load_E += first_T.bincount(minlength=experts).cpu()
+    model.train(training)
+    bits, chosen_LE = (processes.total(x.to(device)).cpu() for x in (bits, chosen_LE))
+    tokens = max(1.0, float(chosen_LE.sum()) / max(1, layers))
+    return Measured(bits.numpy() / math.log(2), held_out.bytes, (chosen_LE / tokens).numpy())
+
+
+def token_nats(model: GLaM, hidden_TM: Tensor, targets_T: Tensor) -> Tensor:
+    """Minus the natural logarithm of each target's probability: float32 [T], a chunk at a time."""
+    size = chunk_tokens(model.embedding.weight)
+    parts = [
+        F.cross_entropy(model.logits(hidden_CM), target_C, reduction="none")
+        for hidden_CM, target_C in zip(hidden_TM.split(size), targets_T.split(size), strict=True)
+    ]
+    return torch.cat(parts)
+
+
+def held_out_table(model: GLaM, corpus: Corpus, sets: dict[str, HeldOut]) -> pa.Table:
+    """A row for each document, of :data:`model.training.outcome.HELDOUT_SCHEMA`."""
+    tables = [
+        pa.table(
+            [
+                pa.array([source] * len(held_out.documents)),
+                pa.array(corpus.ids(held_out.documents)),
+                pa.array(evaluate(model, held_out).bits),
+                pa.array(held_out.bytes),
+            ],
+            schema=HELDOUT_SCHEMA,
+        )
+        for source, held_out in sets.items()
+    ]
+    return pa.concat_tables(tables)

@@ -1,0 +1,96 @@
+"""What the machine is asked for before training: allocator, device, precision, peak speed."""
+
+import os
+import platform
+import resource
+import sys
+import time
+
+import torch
+
+from model.training.train_config import Precision
+
+GLIBC_TUNABLES = ":".join(
+    [
+        "glibc.malloc.hugetlb=1",
+        "glibc.malloc.mmap_threshold=34359738368",
+        "glibc.malloc.trim_threshold=34359738368",
+    ]
+)
+"""Keep freed memory, in huge pages: without it each step maps and clears its activations anew."""
+
+
+def tune_allocator() -> None:
+    """Start this process again with :data:`GLIBC_TUNABLES`, which glibc reads at the start alone.
+
+    Does nothing where that variable is set already (to leave the allocator alone, set it to
+    nothing), or on another system than Linux. To be called before anything else is done.
+    """
+    if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
+        environment = {**os.environ, "GLIBC_TUNABLES": GLIBC_TUNABLES}
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+
+
+def find_device(name: str) -> torch.device:
+    """``auto``, or a device as torch names it.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device={name}: {error}") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device={name}: only cpu and cuda are supported")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device={name}, but torch sees no CUDA device: use cpu or auto")
+    return device
+
+
+def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """The dtype of activations and products."""
+    if precision == Precision.auto:
+        precision = Precision.bf16 if multiplies_bfloat16(device) else Precision.fp32
+    return torch.bfloat16 if precision == Precision.bf16 else torch.float32
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether the processor has instructions for it, without which it is slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    can = torch.cpu.get_capabilities()
+    return bool(can.get("avx512_bf16") or can.get("amx_bf16"))
+
+
+def measure_peak(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP/s of a plain matrix product, the best of some: what this machine can reach."""
+    size = 8192 if device.type == "cuda" else 1024
+    a, b = (torch.rand(size, size, device=device).to(dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(10):
+        begun = time.perf_counter()
+        a @ b
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, time.perf_counter() - begun)
+    return 2.0 * size**3 / best
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes that were held at the worst: of the device, or of the process if it is the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    # Kilobytes, but bytes on a Mac.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def describe(device: torch.device) -> str:
+    """The processor's name, for the record."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = torch.cpu.get_capabilities().get("cpu_name") or platform.processor()
+    return f"{name}, {torch.get_num_threads()} threads"

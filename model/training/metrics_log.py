@@ -1,0 +1,269 @@
+"""What a run tells while it goes: ``metrics.jsonl`` always, TensorBoard, Weights & Biases, and a
+line on the terminal.
+
+After an interruption the files are cut back to the checkpoint that the run goes on from, so every
+step is there once, and the same lines come out as without the interruption (but for the time).
+"""
+
+import json
+import math
+import os
+import socket
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO, Protocol
+
+from winnow import files
+
+METRICS = "metrics.jsonl"
+TENSORBOARD = "tensorboard"
+WANDB = "wandb"
+
+WANDB_PATIENCE = 300.0
+"""Seconds that the end of a run waits for Weights & Biases to take the rest, without a network."""
+
+REFRESH = 0.2
+"""Seconds between two lines on the terminal."""
+
+
+class Board(Protocol):
+    """Where the numbers of a step are shown, beside their line in ``metrics.jsonl``."""
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Show the scalars of a step."""
+
+    def close(self) -> None:
+        """Let it go."""
+
+
+class MetricsLog:
+    """Writes the numbers of each logged step.
+
+    Args:
+        folder: of the run.
+        step: the last step whose line stays; 0 begins anew.
+        tensorboard: whether to write for TensorBoard too.
+        wandb: a project of Weights & Biases to write for too.
+        settings: of the run, for that project.
+
+    Raises:
+        ValueError: Weights & Biases refuses.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        step: int,
+        tensorboard: bool,
+        wandb: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        active: bool = True,
+    ) -> None:
+        self._active = active
+        if not active:
+            return
+        self._boards: list[Board] = []
+        if wandb is not None:  # the first, for it may refuse
+            self._boards.append(WandbRun(folder, wandb, settings or {}))
+        if tensorboard:
+            self._boards.append(EventFile(os.path.join(folder, TENSORBOARD), step))
+        path = os.path.join(folder, METRICS)
+        cut_back(path, step)
+        self._file: BinaryIO = open(path, "ab")  # noqa: SIM115 - close() does
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Append a row, which has a ``step``; lists and mappings may nest in it.
+
+        What is not finite becomes null, since JSON has no such numbers.
+        """
+        if not self._active:
+            return
+        row = _finite(row)
+        with files.naming(self._file.name):
+            self._file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
+            self._file.flush()
+        if self._boards:
+            scalars = dict(_flatten(row))
+            for board in self._boards:
+                board.write(row["step"], scalars)
+
+    def close(self) -> None:
+        """Let the files go."""
+        if not self._active:
+            return
+        with files.naming(self._file.name), self._file:
+            os.fsync(self._file.fileno())
+        for board in self._boards:
+            board.close()
+
+
+class EventFile:
+    """A file of scalars for TensorBoard, written at once: an error comes where it can be told.
+
+    (torch's ``SummaryWriter`` writes from a thread, whose errors are tracebacks.)
+
+    Args:
+        folder: of the files of this run, one for each start.
+        step: what TensorBoard has of later steps, from a start before, is forgotten.
+    """
+
+    def __init__(self, folder: str, step: int) -> None:
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        os.makedirs(folder, exist_ok=True)
+        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
+        self._file: BinaryIO = open(os.path.join(folder, name), "wb")  # noqa: SIM115 - close() does
+        self._records = RecordWriter(self._file)
+        self._append(file_version="brain.Event:2")
+        if step:
+            self._append(step=step + 1, session_log={"status": "START"})
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Append the scalars of a step."""
+        values = [{"tag": name, "simple_value": value} for name, value in scalars.items()]
+        self._append(step=step, summary={"value": values})
+
+    def close(self) -> None:
+        """Let the file go."""
+        with files.naming(self._file.name):
+            self._file.close()
+
+    def _append(self, **event: Any) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+
+        with files.naming(self._file.name):
+            self._records.write(Event(wall_time=time.time(), **event).SerializeToString())
+            self._records.flush()
+
+
+class WandbRun:
+    """A run in Weights & Biases, which goes on with ours: its id is kept in the output folder.
+
+    wandb sends from a process of its own, again and again while there is no network, and writes to
+    the output folder first, from where ``wandb sync`` sends what was left. With
+    ``WANDB_MODE=offline`` it only writes there.
+
+    Args:
+        folder: of the run.
+        project: its name there.
+        settings: of the run, shown with it.
+
+    Raises:
+        ValueError: it can't begin.
+    """
+
+    def __init__(self, folder: str, project: str, settings: Mapping[str, Any]) -> None:
+        import wandb  # optional
+
+        try:
+            self._run = wandb.init(
+                project=project,
+                dir=folder,
+                id=_kept_id(os.path.join(folder, WANDB, "id")),
+                name=folder,
+                resume="allow",
+                config=dict(settings),
+                # Not what we print, which is for a terminal.
+                settings=wandb.Settings(console="off", quiet=True, finish_timeout=WANDB_PATIENCE),
+            )
+        except wandb.Error as error:
+            raise ValueError(
+                f"Weights & Biases: {error}\nSet WANDB_MODE=offline to write to {folder} alone, for"
+                " `wandb sync` later, or log.wandb=null to do without"
+            ) from error
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Send the scalars of a step, unless those of a start before are there: they stay."""
+        if step >= self._run.starting_step:
+            self._run.log(dict(scalars), step=step, commit=True)
+
+    def close(self) -> None:
+        """End the run there, as failed if that is why it ends."""
+        self._run.finish(exit_code=0 if sys.exception() is None else 1)
+
+
+def _kept_id(path: str) -> str:
+    """The id in a file, made if there is none."""
+    if not os.path.exists(path):
+        with files.open_output(path) as file:
+            file.write(uuid.uuid4().hex.encode())
+    with open(path) as file:
+        return file.read()
+
+
+def cut_back(path: str, step: int) -> None:
+    """Keep the rows up to a step, and nothing from the first later or unfinished one on."""
+    if not os.path.exists(path):
+        return
+    with open(path, "rb+") as file:
+        end = 0
+        for line in file:
+            if not line.endswith(b"\n") or json.loads(line)["step"] > step:
+                break
+            end += len(line)
+        file.truncate(end)
+
+
+def _finite(value: Any) -> Any:
+    """The same value with None for numbers that are not finite."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _flatten(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
+    """The numbers in nested lists and mappings, with names such as ``heldout/web``."""
+    if value is None:
+        return
+    if isinstance(value, Mapping):
+        items: Any = value.items()
+    elif isinstance(value, list):
+        items = enumerate(value)
+    else:
+        yield name, float(value)
+        return
+    for key, item in items:
+        yield from _flatten(item, f"{name}/{key}" if name else str(key))
+
+
+class ProgressLine:
+    """One line on standard error, written over; where that is no terminal, a line a minute."""
+
+    def __init__(self, steps: int, step: int, active: bool = True) -> None:
+        self._steps, self._first = steps, step
+        self._begun = time.monotonic()
+        self._active = active
+        self._terminal = sys.stderr.isatty()
+        self._every = REFRESH if self._terminal else 60.0
+        self._shown = -math.inf if self._terminal else self._begun
+
+    def update(self, row: Mapping[str, Any]) -> None:
+        """After a step, with its row."""
+        now, step = time.monotonic(), row["step"]
+        if not self._active or now - self._shown < self._every:
+            return
+        self._shown = now
+        left = (now - self._begun) / (step - self._first) * (self._steps - step)
+        said = (
+            f"step {step:,} of {self._steps:,}  loss {row['loss']:.3f}"
+            f"  {row['tokens_per_second']:,.0f} tokens/s  {duration(left)} left"
+        )
+        sys.stderr.write(f"\r\x1b[K{said}" if self._terminal else f"{said}\n")
+        sys.stderr.flush()
+
+    def close(self) -> None:
+        """Wipe it."""
+        if self._active and self._terminal:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+
+def duration(seconds: float) -> str:
+    """Such as ``1:02:03`` or ``2:03``."""
+    minutes, second = divmod(int(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"

@@ -1,0 +1,72 @@
+"""The optimizer and the learning rate over the run."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from model.glam.weight import Weight
+from model.training import processes
+from model.training.adafactor import Adafactor
+from model.training.train_config import OptimizerConfig, OptimizerName, Schedule
+
+
+def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer over all parameters; :func:`set_learning_rate` before each step."""
+    if config.name == OptimizerName.adafactor:
+        return Adafactor(model.parameters(), config.learning_rate)
+    spared = {id(m.weight) for m in model.modules() if isinstance(m, Weight) and not m.decay}
+    decaying = [p for p in model.parameters() if id(p) not in spared]
+    others = [p for p in model.parameters() if id(p) in spared]
+    first, second = config.betas
+    return torch.optim.AdamW(
+        [
+            {"params": decaying, "weight_decay": config.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ],
+        lr=config.learning_rate,
+        betas=(first, second),
+        eps=config.epsilon,
+        fused=True,
+    )
+
+
+def learning_rate(config: OptimizerConfig, update: int, updates: int) -> float:
+    """The learning rate of an update, the first being 1, of ``updates`` in all.
+
+    ``constant``; ``inverse_sqrt``, the paper's min(rate, 1 / sqrt(update)); ``cosine``, which falls
+    to ``final_share`` at the end. All of them rise linearly over ``warmup_steps`` first and are
+    multiplied by ``multiplier``. Adafactor's step never exceeds 1 / sqrt(update), whatever the
+    multiplier: what is returned, and logged, is what is used.
+    """
+    rate = config.learning_rate
+    warmup = config.warmup_steps
+    if config.schedule == Schedule.inverse_sqrt:
+        rate = min(rate, update**-0.5)
+    elif config.schedule == Schedule.cosine and update > warmup:
+        done = min(1.0, (update - warmup) / max(1, updates - warmup))
+        share = 0.5 * (1 + math.cos(math.pi * done))
+        rate *= config.final_share + (1 - config.final_share) * share
+    if update <= warmup:
+        rate *= update / warmup
+    rate *= config.multiplier
+    return min(rate, update**-0.5) if config.name == OptimizerName.adafactor else rate
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Sets the learning rate of the step to come."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+@torch.no_grad()
+def gradient_norm(model: nn.Module) -> Tensor:
+    """The Euclidean norm of all gradients together: float32, not synchronised."""
+    return processes.total_norm(p.grad for p in model.parameters() if p.grad is not None)
+
+
+@torch.no_grad()
+def finite(model: nn.Module) -> bool:
+    """Whether every weight is a finite number."""
+    norm = processes.total_norm(p.detach() for p in model.parameters())
+    return bool(norm.isfinite())

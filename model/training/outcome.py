@@ -1,0 +1,70 @@
+"""What a training run leaves at its end: ``outcome.json``, and bits of each held-out document."""
+
+import dataclasses
+import os
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from winnow import files
+
+OUTCOME = "outcome.json"
+HELDOUT = "heldout.arrow"
+
+HELDOUT_SCHEMA = pa.schema(
+    [
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("document", pa.string(), nullable=False),
+        pa.field("bits", pa.float64(), nullable=False),
+        pa.field("bytes", pa.int64(), nullable=False),
+    ]
+)
+"""A row of ``heldout.arrow``: minus log2 of a document's probability, and its UTF-8 bytes."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """``outcome.json``: what was spent and what came out.
+
+    ``tokens`` were trained on, ``unique_tokens`` counts each place of the corpus once and
+    ``epochs`` is their ratio. ``flops`` is of training alone (:func:`model.sizes.training_flops`).
+    ``heldout`` is bits per byte by source. ``wall_seconds`` counts what was resumed from, not what
+    a kill lost. ``peak_flops`` is of all devices, configured or measured.
+    """
+
+    steps: int
+    tokens: int
+    unique_tokens: int
+    epochs: float
+    flops: float
+    learning_rate: float
+    wall_seconds: float
+    parameters_total: int
+    parameters_active: int
+    skipped_steps: int
+    fallbacks: int
+    heldout: dict[str, float]
+    device: str
+    processes: int
+    precision: str
+    peak_flops: float
+    peak_memory_bytes: int
+    corpus: str
+    stream: str
+
+
+def read(folder: str) -> Outcome | None:
+    """The outcome of a run's folder; None if it has not come to one."""
+    path = os.path.join(folder, OUTCOME)
+    return Outcome(**files.read_json(path)) if os.path.exists(path) else None
+
+
+def write(folder: str, outcome: Outcome) -> None:
+    """Put it into a run's folder."""
+    files.write_json(os.path.join(folder, OUTCOME), dataclasses.asdict(outcome))
+
+
+def bits_per_byte(heldout: pa.Table) -> dict[str, float]:
+    """Sum of bits over sum of bytes by source, of a table of :data:`HELDOUT_SCHEMA`."""
+    sums = heldout.group_by("source").aggregate([("bits", "sum"), ("bytes", "sum")])
+    return {row["source"]: row["bits_sum"] / row["bytes_sum"] for row in sums.to_pylist()}

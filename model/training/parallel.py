@@ -1,0 +1,237 @@
+"""One model on many processes, one for each device: FSDP2 for what all tokens meet, experts apart.
+
+Processes form a grid, ``experts_fsdp`` x ``experts``. A row of it holds all experts, each process
+E / columns of them; tokens travel to their experts and back by all-to-all within the row. Down a
+column processes hold the same experts, each a slice of every matrix, gathered by FSDP when they are
+needed. All other weights are sharded by FSDP over all processes. The same code runs with NCCL on
+GPUs and with gloo on CPUs, under ``torchrun``; one process alone does none of this.
+
+What torch 2.13 gets wrong here, each with a test: a divisor of gradients of one's own is refused by
+gloo, unless only sums are asked for, and then a group of one process divides twice; norms of
+gradients on different meshes can't be combined by ``torch.nn.utils``.
+
+Shapes as in :mod:`model.glam.experts`, and P processes of a row, F = E / P experts of one process.
+"""
+
+import functools
+import math
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import (
+    FSDPModule,
+    MixedPrecisionPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+
+from model.glam.config import GLaMConfig
+from model.glam.dense import DenseFeedForward
+from model.glam.experts import Activation, ExpertBackend, dispatch
+from model.glam.transformer import Attention, Experts, GLaM
+from model.training import processes
+
+
+def build(
+    config: GLaMConfig,
+    device: torch.device,
+    *,
+    compute_dtype: torch.dtype,
+    seed: int,
+    expert_parallel: int | None = None,
+    recompute: bool = False,
+    flex_attention: bool = False,
+) -> GLaM:
+    """The model with its initial weights, which do not depend on how many processes share it.
+
+    Args:
+        config: what it is.
+        device: of this process.
+        compute_dtype: as of :class:`model.glam.transformer.GLaM`.
+        seed: as of :class:`model.glam.transformer.GLaM`.
+        expert_parallel: processes that share the experts; None for as many as can.
+        recompute: as of :class:`model.glam.transformer.GLaM`.
+        flex_attention: as of :class:`model.glam.transformer.GLaM`.
+
+    Raises:
+        ValueError: the processes can't share the model that way.
+    """
+    make = functools.partial(
+        GLaM,
+        config,
+        compute_dtype=compute_dtype,
+        recompute=recompute,
+        flex_attention=flex_attention,
+    )
+    if processes.count() == 1:
+        _columns(config, expert_parallel)
+        return make(seed=seed).to(device)
+    with torch.device("meta"):
+        model = make()
+    shard(model, make_grid(config, device.type, expert_parallel))
+    model.to_empty(device=device)
+    model.initialise(seed)
+    return model
+
+
+def make_grid(
+    config: GLaMConfig, device_type: str, expert_parallel: int | None = None
+) -> DeviceMesh:
+    """All processes as a grid of ``experts_fsdp`` x ``experts``.
+
+    Raises:
+        ValueError: it can't be cut that way.
+    """
+    world, columns = processes.count(), _columns(config, expert_parallel)
+    rows = world // columns
+    if config.sparse and config.experts % columns:
+        raise ValueError(
+            f"model.experts={config.experts} can't be shared by {columns} processes: choose a"
+            " train.expert_parallel that divides it"
+        )
+    if config.sparse and (config.width % rows or config.hidden % rows):
+        raise ValueError(
+            f"model.width={config.width} and model.hidden={config.hidden} must be multiples of"
+            f" {rows}, the processes that share one expert: raise train.expert_parallel"
+        )
+    return init_device_mesh(
+        device_type, (rows, columns), mesh_dim_names=("experts_fsdp", "experts")
+    )
+
+
+def _columns(config: GLaMConfig, expert_parallel: int | None) -> int:
+    """How many processes share the experts: as asked, or as many as can."""
+    world = processes.count()
+    columns = expert_parallel or (math.gcd(world, config.experts) if config.sparse else 1)
+    if world % columns:
+        raise ValueError(
+            f"train.expert_parallel={columns} must divide the {world} processes: change one of them"
+        )
+    return columns
+
+
+def shard(model: GLaM, grid: DeviceMesh) -> None:
+    """Cut the model's weights up; to be called while they are on the meta device.
+
+    Products' matrices travel in the dtype of the computation. Norms, routers, the embedding
+    and attention's biases are gathered in float32, once a step. Gradients travel in float32.
+    """
+    everyone = init_device_mesh(grid.device_type, (grid.size(),), mesh_dim_names=("fsdp",))
+    policy = MixedPrecisionPolicy(param_dtype=model.compute_dtype, reduce_dtype=torch.float32)
+    # Ahead of the modules that hold them, which would gather them in the computation's dtype.
+    biases: list[nn.Module] = [
+        module.bias for module in model.modules() if isinstance(module, Attention)
+    ]
+    fully_shard(biases, mesh=everyone, reshard_after_forward=False)
+    for module in model.modules():
+        if isinstance(module, Experts):
+            _shard_experts(module, grid, policy)
+        elif isinstance(module, Attention | DenseFeedForward):
+            fully_shard(module, mesh=everyone, mp_policy=policy)
+    fully_shard(model, mesh=everyone)
+    # Both GLaM.loss and evaluation go through it; only ``forward`` is hooked by default.
+    register_fsdp_forward_method(model, "hidden")
+
+
+def _shard_experts(experts: Experts, grid: DeviceMesh, policy: MixedPrecisionPolicy) -> None:
+    row = grid["experts"]
+    for weight in (experts.w_in, experts.w_out):
+        weight.weight = nn.Parameter(distribute_tensor(weight.weight, row, [Shard(0)]))
+    experts.compute = AllToAll(experts.compute, row.get_group())
+    column = grid["experts_fsdp"]
+    fully_shard(experts, mesh=column, shard_placement_fn=lambda _: Shard(1), mp_policy=policy)
+    assert isinstance(experts, FSDPModule)
+    # An expert's gradient is the sum over all processes, for tokens come from all of them, and
+    # each process's loss is a mean over its own tokens.
+    experts.set_gradient_divide_factor(grid.size())
+    if grid.device_type == "cpu" and column.size() > 1:
+        # gloo can't multiply while it reduces. Not for a group of one, which would divide twice.
+        experts.set_force_sum_reduction_for_comms(True)
+
+
+class AllToAll:
+    """Experts of which each process has F: rows go to their expert's process and come back.
+
+    It is called as :data:`model.glam.experts.ExpertBackend` is, and calls one with the rows here.
+    """
+
+    def __init__(self, compute: ExpertBackend, group: dist.ProcessGroup) -> None:
+        self.compute = compute
+        self.group = group
+
+    def __call__(
+        self,
+        x_RM: Tensor,
+        ends_E: Tensor,
+        w_in_EMH: Tensor,
+        w_out_EHM: Tensor,
+        activation: Activation,
+        may_drop: bool = True,
+    ) -> Tensor:
+        """An :data:`model.glam.experts.ExpertBackend` of weights sharded over ``group``."""
+        assert isinstance(w_in_EMH, DTensor)
+        assert isinstance(w_out_EHM, DTensor)
+        w_in_FMH, w_out_FHM = w_in_EMH.to_local(), w_out_EHM.to_local()
+        counts_PF = ends_E.diff(prepend=ends_E.new_zeros(1)).view(self.group.size(), -1)
+        there_PF, sent, received = self.exchange_counts(counts_PF)
+
+        x_XM = _Exchange.apply(x_RM[: sum(sent)], sent, received, self.group)
+        # Rows come by sender and then by expert: sort them by expert.
+        expert_PF = torch.arange(there_PF.shape[1], device=x_RM.device).expand_as(there_PF)
+        expert_X = expert_PF.flatten().repeat_interleave(
+            there_PF.flatten(), output_size=sum(received)
+        )
+        order_X = expert_X.argsort(stable=True)
+        place_X = torch.empty_like(order_X)
+        place_X[order_X] = torch.arange(len(order_X), device=order_X.device)
+        ends_F = there_PF.sum(0).cumsum(0).to(torch.int32)
+        y_XM = self.compute(
+            dispatch(x_XM, order_X, place_X[None]), ends_F, w_in_FMH, w_out_FHM, activation, False
+        )
+        y_RM = _Exchange.apply(dispatch(y_XM, place_X, order_X[None]), received, sent, self.group)
+        return F.pad(y_RM, (0, 0, 0, len(x_RM) - sum(sent))) if may_drop else y_RM
+
+    def exchange_counts(self, counts_PF: Tensor) -> tuple[Tensor, list[int], list[int]]:
+        """Tell the others how many rows come for each expert, and hear it: the only host sync.
+
+        Returns:
+            Rows for each expert here, by sender [P, F]; rows that go to, and come from, each
+            process.
+        """
+        there_PF = torch.empty_like(counts_PF)
+        dist.all_to_all_single(there_PF, counts_PF.contiguous(), group=self.group)
+        sent, received = torch.stack([counts_PF.sum(1), there_PF.sum(1)]).tolist()
+        return there_PF, sent, received
+
+
+class _Exchange(torch.autograd.Function):
+    """Rows to and from the other processes; gradients go the way back."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, sent: list[int], received: list[int], group: dist.ProcessGroup
+    ) -> Tensor:
+        ctx.sent, ctx.received, ctx.group = sent, received, group
+        out = x.new_empty(sum(received), x.shape[1])
+        dist.all_to_all_single(out, x.contiguous(), received, sent, group=group)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        grad = _Exchange.apply(grads[0], ctx.received, ctx.sent, ctx.group)
+        return grad, None, None, None
+
+
+def reshard(model: GLaM) -> None:
+    """Let go of what a pass without gradients has gathered and left so.
+
+    Until then the parameters of the model are whole tensors, not those that the optimizer knows.
+    """
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()

@@ -1,0 +1,212 @@
+"""What ``model/train.py`` is told, checked.
+
+Defaults and their reasons are in ``conf/train.yaml``, where ``conf/optimizer`` does not say
+otherwise; those of the model are in :mod:`model.glam.config`.
+"""
+
+import importlib.util
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, OmegaConf
+
+from model.glam.config import GLaMConfig, require
+
+
+class OptimizerName(StrEnum):
+    """Which optimizer."""
+
+    adafactor = "adafactor"
+    adamw = "adamw"
+
+
+class Schedule(StrEnum):
+    """How the learning rate goes; see :func:`model.training.optim.learning_rate`."""
+
+    inverse_sqrt = "inverse_sqrt"
+    constant = "constant"
+    cosine = "cosine"
+
+
+class Precision(StrEnum):
+    """The dtype of activations and products."""
+
+    auto = "auto"
+    bf16 = "bf16"
+    fp32 = "fp32"
+
+
+@dataclass
+class DataConfig:
+    """Which tokens. ``mixture`` is a weight for each source; empty means natural proportions."""
+
+    corpus: str = MISSING
+    arm: str = MISSING
+    sequence_length: int = MISSING
+    mixture: dict[str, float] = MISSING
+
+    def __post_init__(self) -> None:
+        require(self.sequence_length >= 1, "data.sequence_length must be at least 1")
+
+
+@dataclass
+class OptimizerConfig:
+    """Which optimizer, and its learning rate over the run."""
+
+    name: OptimizerName = MISSING
+    learning_rate: float = MISSING
+    multiplier: float = MISSING
+    schedule: Schedule = MISSING
+    warmup_steps: int = MISSING
+    final_share: float = MISSING
+    betas: list[float] = MISSING
+    weight_decay: float = MISSING
+    epsilon: float = MISSING
+
+    def __post_init__(self) -> None:
+        require(self.learning_rate > 0, "optimizer.learning_rate must be above 0")
+        require(self.multiplier > 0, "optimizer.multiplier must be above 0")
+        require(self.warmup_steps >= 0, "optimizer.warmup_steps must be 0 or more")
+        require(0 <= self.final_share <= 1, "optimizer.final_share must lie in [0, 1]")
+        require(
+            len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
+            "optimizer.betas must be two numbers in [0, 1)",
+        )
+        require(self.weight_decay >= 0, "optimizer.weight_decay must be 0 or more")
+        require(self.epsilon > 0, "optimizer.epsilon must be above 0")
+
+
+@dataclass
+class RunConfig:
+    """How long, in what batches, on what."""
+
+    tokens: int = MISSING
+    batch_rows: int = MISSING
+    micro_rows: int | None = MISSING
+    expert_parallel: int | None = MISSING
+    recompute: bool = MISSING
+    flex_attention: bool = MISSING
+    precision: Precision = MISSING
+    device: str = MISSING
+    skips_in_a_row: int = MISSING
+    fallbacks: int = MISSING
+
+    def __post_init__(self) -> None:
+        for name in ("tokens", "batch_rows", "skips_in_a_row"):
+            require(getattr(self, name) >= 1, f"train.{name} must be at least 1")
+        require(
+            self.expert_parallel is None or self.expert_parallel >= 1,
+            "train.expert_parallel must be at least 1, or null for as many processes as can",
+        )
+        require(self.fallbacks >= 0, "train.fallbacks must be 0 or more")
+        require(
+            self.micro_rows is None
+            or (self.micro_rows >= 1 and self.batch_rows % self.micro_rows == 0),
+            f"train.micro_rows={self.micro_rows} must divide train.batch_rows={self.batch_rows}",
+        )
+
+
+@dataclass
+class EvaluateConfig:
+    """When and on how much held-out text."""
+
+    every: int = MISSING
+    bytes: int | None = MISSING
+    final_bytes: int | None = MISSING
+    rows: int = MISSING
+
+    def __post_init__(self) -> None:
+        require(self.every >= 0, "evaluate.every must be 0 (at the end only) or more")
+        require(self.rows >= 1, "evaluate.rows must be at least 1")
+
+
+@dataclass
+class CheckpointConfig:
+    """How often, and how many stay."""
+
+    every: int = MISSING
+    keep: int = MISSING
+
+    def __post_init__(self) -> None:
+        require(self.every >= 1, "checkpoint.every must be at least 1")
+        require(self.keep >= 2, "checkpoint.keep must be at least 2, in case the newest is damaged")
+
+
+@dataclass
+class LogConfig:
+    """What is written down."""
+
+    every: int = MISSING
+    tensorboard: bool = MISSING
+    wandb: str | None = MISSING
+    peak_tflops: float | None = MISSING
+
+    def __post_init__(self) -> None:
+        require(self.every >= 1, "log.every must be at least 1")
+        require(
+            self.wandb is None or importlib.util.find_spec("wandb") is not None,
+            f"log.wandb={self.wandb} needs the extra: pip install 'winnow-lm[wandb]'",
+        )
+        require(self.peak_tflops is None or self.peak_tflops > 0, "log.peak_tflops must be above 0")
+
+
+@dataclass
+class TrainConfig:
+    """All of it.
+
+    Raises:
+        ValueError: a value is out of range; the message says which and what to do.
+    """
+
+    model: GLaMConfig = MISSING
+    data: DataConfig = MISSING
+    optimizer: OptimizerConfig = MISSING
+    train: RunConfig = MISSING
+    evaluate: EvaluateConfig = MISSING
+    checkpoint: CheckpointConfig = MISSING
+    log: LogConfig = MISSING
+    output: str = MISSING
+    seed: int = MISSING
+
+    @property
+    def step_tokens(self) -> int:
+        """Tokens of one step."""
+        return self.train.batch_rows * self.data.sequence_length
+
+    @property
+    def steps(self) -> int:
+        """Steps of the run: enough for ``train.tokens``."""
+        return -(-self.train.tokens // self.step_tokens)
+
+    def identity(self) -> dict[str, Any]:
+        """What the trained weights depend on, beside the corpus: a run resumes only its own.
+
+        Where the learning rate does not depend on the length of the run, neither do the weights
+        of a step: such a run may be resumed with more tokens.
+        """
+        whole: Any = OmegaConf.to_container(OmegaConf.structured(self), enum_to_str=True)
+        for name in ("output", "evaluate", "checkpoint", "log"):
+            del whole[name]
+        del whole["data"]["corpus"]
+        for name in ("device", "expert_parallel", "recompute"):
+            del whole["train"][name]
+        if self.optimizer.schedule != Schedule.cosine:
+            del whole["train"]["tokens"]
+        return dict(whole)
+
+
+def flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested mappings as one, with keys such as ``train.batch_rows``."""
+    for key, item in value.items():
+        if isinstance(item, Mapping):
+            yield from flatten(item, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", item
+
+
+store = ConfigStore.instance()
+store.store(name="train_schema", node=TrainConfig)
+store.store(group="optimizer", name="base", node=OptimizerConfig)

@@ -1,0 +1,374 @@
+"""A model in training: batches in, updates of its weights out; checkpoints, evaluation, outcome.
+
+:mod:`model.train` says in which order.
+"""
+
+import dataclasses
+import math
+import os
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from model import sizes
+from model.data import corpus as corpora
+from model.data.corpus import Corpus
+from model.data.heldout import HeldOut
+from model.data.stream import Batch, TokenStream
+from model.glam.weight import copies, keyed_generator
+from model.training import checkpoint, evaluation, hardware, optim, outcome, parallel, processes
+from model.training.checkpoint import Checkpoint
+from model.training.metrics_log import TENSORBOARD, WANDB
+from model.training.outcome import Outcome
+from model.training.train_config import TrainConfig, flatten
+from winnow import files
+
+
+class TrainingFailedError(RuntimeError):
+    """Losses or gradients stayed infinite or undefined."""
+
+
+@dataclass
+class Progress:
+    """How far a run is: all that a checkpoint holds beside tensors and the stream's place.
+
+    ``step`` counts batches that were read, ``updates`` those that made the weights what they are:
+    fewer, where steps were skipped or taken back.
+    """
+
+    step: int = 0
+    updates: int = 0
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    fallbacks: int = 0
+    seconds: float = 0.0
+
+
+class Trainer:
+    """A model in training: what it is made of, and what is done with it, step by step.
+
+    Raises:
+        ValueError: config and corpus do not go together.
+    """
+
+    def __init__(self, config: TrainConfig, corpus: Corpus, device: torch.device) -> None:
+        if config.model.vocabulary < corpus.vocabulary:
+            raise ValueError(
+                f"model.vocabulary={config.model.vocabulary} is smaller than the corpus's,"
+                f" {corpus.vocabulary}: set model.vocabulary={corpus.vocabulary}"
+            )
+        self.config = config
+        self.corpus = corpus
+        self.checkpoints = os.path.join(config.output, checkpoint.FOLDER)
+        self.progress = Progress()
+        self.saved_step = 0
+        self.returned_to: Checkpoint | None = None  # until an update succeeds from there
+        data, train = config.data, config.train
+        self.device = device
+        self.stream = TokenStream(
+            corpus,
+            data.arm,
+            config.seed,
+            data.sequence_length,
+            train.batch_rows,
+            data.mixture,
+            processes.rank(),
+            processes.count(),
+        )
+        self.rows = train.batch_rows // processes.count()
+        self.micro_rows = train.micro_rows or self.rows
+        if self.rows % self.micro_rows:
+            raise ValueError(
+                f"train.micro_rows={self.micro_rows} must divide the {self.rows} rows of one of"
+                f" {processes.count()} processes"
+            )
+        if train.flex_attention and self.device.type != "cuda":
+            raise ValueError("train.flex_attention=true: torch trains with it on CUDA only")
+        self.dtype = hardware.compute_dtype(train.precision, self.device)
+        self.model = parallel.build(
+            config.model,
+            self.device,
+            compute_dtype=self.dtype,
+            seed=config.seed,
+            expert_parallel=train.expert_parallel,
+            recompute=train.recompute,
+            flex_attention=train.flex_attention,
+        )
+        self.optimizer = optim.build_optimizer(config.optimizer, self.model)
+        self.counts = sizes.count(config.model)
+        self.token_flops = sizes.training_flops(config.model, self.counts, data.sequence_length)
+        self.peak_flops = processes.count() * (
+            hardware.measure_peak(self.device, self.dtype)
+            if config.log.peak_tflops is None
+            else config.log.peak_tflops * 1e12
+        )
+
+    def begin(self) -> None:
+        """Put into the output folder what does not change."""
+        if not processes.is_first():
+            return
+        folder = self.config.output
+        # What an earlier try left that did not come to its first checkpoint.
+        for name in (TENSORBOARD, WANDB):
+            shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
+        shutil.copyfile(self.corpus.tokenizer_path, os.path.join(folder, corpora.TOKENIZER))
+
+    def write_config(self) -> None:
+        """Note what is asked for now: more tokens, perhaps, than when the run began."""
+        if processes.is_first():
+            with files.open_output(os.path.join(self.config.output, "config.yaml")) as file:
+                file.write(OmegaConf.to_yaml(OmegaConf.structured(self.config)).encode())
+
+    def resume(self, found: Checkpoint) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            ValueError: it is of another run.
+        """
+        old, new = found.state["identity"], self.identity()
+        if different := sorted(key for key in {*old, *new} if old.get(key) != new.get(key)):
+            changes = ", ".join(f"{k}: {old.get(k)} then, {new.get(k)} now" for k in different)
+            raise ValueError(
+                f"{found.path} is of a run with other settings ({changes}): give the same ones to"
+                " resume, or choose another output"
+            )
+        self.stream.check(found.state["stream"])
+        self.load(found)
+        self.progress = Progress(**found.state["progress"])
+        self.saved_step = self.progress.step
+
+    def load(self, found: Checkpoint) -> None:
+        """Take weights and optimizer from a checkpoint."""
+        if not self.optimizer.state:
+            checkpoint.materialise(self.model, self.optimizer)
+        checkpoint.load(found, checkpoint.tensors(self.model, self.optimizer))
+
+    def identity(self) -> dict[str, Any]:
+        """What a run must have in common with its checkpoints, flat."""
+        identity = {**self.config.identity(), "precision": str(self.dtype).removeprefix("torch.")}
+        return dict(flatten(identity))
+
+    def step(self) -> dict[str, Any]:
+        """Read one batch and learn from it, unless its gradient is not finite; its row."""
+        begun = time.perf_counter()
+        progress, config = self.progress, self.config
+        metrics = self.accumulate_gradients(self.stream.batch(progress.step))
+        rate = optim.learning_rate(config.optimizer, progress.updates + 1, config.steps)
+        if math.isfinite(metrics["loss"]) and math.isfinite(metrics["gradient_norm"]):
+            optim.set_learning_rate(self.optimizer, rate)
+            self.optimizer.step()
+            progress.updates += 1
+            progress.skipped_in_a_row = 0
+            self.returned_to = None
+        else:
+            progress.skipped += 1
+            progress.skipped_in_a_row += 1
+            if progress.skipped_in_a_row == config.train.skips_in_a_row:
+                self.roll_back()
+        self.optimizer.zero_grad(set_to_none=True)
+        progress.step += 1
+        seconds = time.perf_counter() - begun
+        progress.seconds += seconds
+        speed = config.step_tokens / seconds
+        return {
+            "step": progress.step,
+            "tokens": progress.step * config.step_tokens,
+            "flops": progress.step * config.step_tokens * self.token_flops,
+            **metrics,
+            "learning_rate": rate,
+            "skipped_steps": progress.skipped,
+            "tokens_per_second": round(speed, 1),
+            "flops_utilisation": round(speed * self.token_flops / self.peak_flops, 4),
+            "seconds": round(progress.seconds, 3),
+        }
+
+    def accumulate_gradients(self, batch: Batch) -> dict[str, Any]:
+        """Forward and backward, a part of the rows at a time; losses, norm and routers' metrics.
+
+        It is the only place of a step that waits for the device.
+        """
+        parts = self.rows // self.micro_rows
+        key = self.config.seed, self.progress.step, processes.rank()
+        generator = keyed_generator(self.device, *key)
+        sums: dict[str, Tensor] = {}
+        with copies(self.model):
+            for piece in zip(*(column.split(self.micro_rows) for column in batch), strict=True):
+                tokens, targets, segments = (x.to(self.device, non_blocking=True) for x in piece)
+                # Parts are of equal size: the mean of their losses is the loss of the whole.
+                losses = self.model.loss(tokens, targets, segments, generator=generator)
+                (losses.total / parts).backward()
+                values = {
+                    "loss": losses.cross_entropy,
+                    "balance": losses.balance,
+                    "router_z": losses.router_z,
+                    "output_z": losses.output_z,
+                }
+                if losses.routers is not None:
+                    values["expert_load"] = losses.routers.load_E
+                    values["router_entropy"] = losses.routers.entropy
+                    values["dropped"] = losses.routers.dropped
+                for name, value in values.items():
+                    sums[name] = sums[name] + value if name in sums else value
+        means = processes.mean({name: value / parts for name, value in sums.items()})
+        return to_host({**means, "gradient_norm": optim.gradient_norm(self.model)})
+
+    def roll_back(self) -> None:
+        """Take the last healthy checkpoint up again, and go on with the data that follow.
+
+        One from which no update succeeded is not healthy: it is removed for the one before it.
+
+        Raises:
+            TrainingFailedError: there is none, or that was done too often.
+        """
+        train, progress = self.config.train, self.progress
+        what = f"{progress.skipped_in_a_row} steps in a row, up to step {progress.step + 1}, gave a"
+        what += " loss or gradient that is not finite"
+        advice = "lower optimizer.learning_rate, in a new output"
+        if self.dtype != torch.float32:
+            advice += ", or try train.precision=fp32 there"
+        if progress.fallbacks == train.fallbacks:
+            raise TrainingFailedError(
+                f"{what}, after {progress.fallbacks} returns to a checkpoint: {advice}"
+            )
+        if self.returned_to is not None:
+            checkpoint.remove(self.returned_to)
+        found = checkpoint.newest(self.checkpoints)
+        if found is None:
+            raise TrainingFailedError(f"{what}, and there is no healthy checkpoint: {advice}")
+        print(f"{what}: going on from the weights of {found.path}", file=sys.stderr)
+        self.load(found)
+        self.returned_to = found
+        progress.updates = found.state["progress"]["updates"]
+        progress.skipped_in_a_row = 0
+        progress.fallbacks += 1
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the last step was an update, so that there is no reason to doubt the weights."""
+        return self.progress.skipped_in_a_row == 0 and self.returned_to is None
+
+    def save(self) -> None:
+        """Write a checkpoint, if the weights are sound; a later roll back finds the one before."""
+        if not optim.finite(self.model):
+            return
+        state = {
+            "identity": self.identity(),
+            "boundary": self.corpus.manifest["tokenizer"]["boundary"],
+            "model": OmegaConf.to_container(OmegaConf.structured(self.config.model)),
+            "progress": dataclasses.asdict(self.progress),
+            "stream": self.stream.fingerprint,
+        }
+        content = checkpoint.tensors(self.model, self.optimizer)
+        checkpoint.save(self.checkpoints, self.progress.step, content, state)
+        checkpoint.prune(self.checkpoints, self.config.checkpoint.keep)
+        self.saved_step = self.progress.step
+
+    def held_out(self, limit_bytes: int | None) -> dict[str, HeldOut]:
+        """The held-out documents to evaluate on, by source."""
+        rows, length = self.config.evaluate.rows, self.config.data.sequence_length
+        return evaluation.held_out_sets(self.corpus, length, rows, limit_bytes)
+
+    def held_out_row(self, sets: dict[str, HeldOut]) -> dict[str, Any]:
+        """Evaluate; what to add to the step's row, with an [L, E] of expert loads by source."""
+        begun = time.perf_counter()
+        measured = {s: evaluation.evaluate(self.model, held_out) for s, held_out in sets.items()}
+        row: dict[str, Any] = {
+            **self.consumed(),
+            "heldout": {source: m.bits_per_byte for source, m in measured.items()},
+        }
+        if self.config.model.sparse:
+            loads = {source: m.expert_load.tolist() for source, m in measured.items()}
+            row["heldout_expert_load"] = loads
+        parallel.reshard(self.model)
+        self.progress.seconds += time.perf_counter() - begun
+        return row
+
+    def consumed(self) -> dict[str, float]:
+        """How many tokens were new and how many read again."""
+        counts = self.stream.consumed(self.progress.step).values()
+        total = sum(int(count["targets"]) for count in counts)
+        unique = sum(int(count["unique_targets"]) for count in counts)
+        return {
+            "unique_tokens": unique,
+            "repeated_tokens": total - unique,
+            "epochs": total / unique,
+        }
+
+    def finish(self, sets: dict[str, HeldOut]) -> Outcome:
+        """Evaluate on these held-out documents and write the outcome, unless that was done before.
+
+        Raises:
+            ValueError: the output folder holds a longer run.
+            TrainingFailedError: the weights are not finite.
+        """
+        config, progress = self.config, self.progress
+        if progress.step > config.steps:
+            raise ValueError(
+                f"{config.output} was trained for {progress.step:,} steps, more than the"
+                f" {config.steps:,} of train.tokens={config.train.tokens}: choose another output"
+            )
+        written = outcome.read(config.output)
+        if written is not None and written.steps == progress.step:
+            return written
+        if not optim.finite(self.model):
+            raise TrainingFailedError("the last updates made the weights infinite or undefined")
+        if self.saved_step < progress.step:
+            self.save()  # before the evaluation, so that only that is lost if it can't be written
+        begun = time.perf_counter()
+        table = evaluation.held_out_table(self.model, self.corpus, sets)
+        parallel.reshard(self.model)
+        progress.seconds += time.perf_counter() - begun
+        if processes.is_first():
+            with (
+                files.open_output(os.path.join(config.output, outcome.HELDOUT)) as file,
+                pa.ipc.new_file(file, table.schema) as writer,
+            ):
+                writer.write_table(table)
+        made = self.outcome(outcome.bits_per_byte(table))
+        if processes.is_first():
+            outcome.write(config.output, made)
+        return made
+
+    def outcome(self, heldout: dict[str, float]) -> Outcome:
+        """What to report, with these bits per byte by source."""
+        config, progress = self.config, self.progress
+        consumed = self.consumed()
+        tokens = progress.step * config.step_tokens
+        return Outcome(
+            steps=progress.step,
+            tokens=tokens,
+            unique_tokens=int(consumed["unique_tokens"]),
+            epochs=consumed["epochs"],
+            flops=tokens * self.token_flops,
+            learning_rate=config.optimizer.learning_rate * config.optimizer.multiplier,
+            wall_seconds=progress.seconds,
+            parameters_total=self.counts.total,
+            parameters_active=self.counts.active,
+            skipped_steps=progress.skipped,
+            fallbacks=progress.fallbacks,
+            heldout=heldout,
+            device=hardware.describe(self.device),
+            processes=processes.count(),
+            precision=str(self.dtype).removeprefix("torch."),
+            peak_flops=self.peak_flops,
+            peak_memory_bytes=hardware.peak_memory(self.device),
+            corpus=self.corpus.fingerprint,
+            stream=self.stream.fingerprint,
+        )
+
+
+def to_host(values: dict[str, Tensor]) -> dict[str, Any]:
+    """Numbers and nested lists of some float32 tensors on one device, read all at once."""
+    flat = torch.cat([value.reshape(-1) for value in values.values()]).cpu()
+    parts = flat.split([value.numel() for value in values.values()])
+    return {
+        name: part.view(value.shape).tolist()
+        for (name, value), part in zip(values.items(), parts, strict=True)
+    }

@@ -1,0 +1,224 @@
+"""Starting a Beam pipeline: its options, local defaults, clear errors."""
+
+import argparse
+import builtins
+import concurrent.futures
+import importlib
+import logging
+import os
+import re
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import apache_beam as beam
+import grpc  # type: ignore[import-untyped]
+from apache_beam.options.pipeline_options import (
+    DirectOptions,
+    GoogleCloudOptions,
+    PipelineOptions,
+    StandardOptions,
+)
+from apache_beam.runners.dataflow.dataflow_runner import DataflowRuntimeException
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.transforms.environments import (
+    EmbeddedPythonGrpcEnvironment,
+    SubprocessSDKEnvironment,
+)
+
+from pipeline import flags as ours
+from pipeline.beam import progress, staging, worker
+from winnow import heartbeat
+from winnow.arguments import check_utf8
+
+_LOCAL = "FnApiRunner"
+_LOCAL_RUNNERS = (None, "DirectRunner", _LOCAL)
+
+_MASTERS = {"FlinkRunner": "flink_master", "SparkRunner": "spark_master_url"}
+"""The flags that say where a cluster is; without them Beam downloads one of its own."""
+
+_WORKER_DIED = "Channel closed prematurely."  # all that Beam says of it
+
+# How Beam reports an exception of ours that was raised in a worker.
+_WORKER_ERROR = re.compile(
+    r"^(?:[\w.]+\.)?(\w+(?:Error|Exception)): (.*?)(?: \[while running .*\])?$", re.MULTILINE
+)
+
+_WHERE = re.compile(r" \[while running .*\]$")
+_NESTED = re.compile(r"(\w+(?:Error|Exception)): (.*)")
+
+
+def options(flags: Sequence[str]) -> PipelineOptions:
+    """Beam's options, from the flags that are not ours.
+
+    ``DirectRunner`` (the default) means Beam's embedded ``FnApiRunner``: the one named DirectRunner
+    tries to download another engine first. It uses all cores, unless told otherwise. Dataflow
+    starts a process per core; each is given one task at a time, which bounds its memory.
+
+    Raises:
+        ValueError: no Beam option has one of these names (Beam itself would only log it), or the
+            runner is known to give wrong results, or is not installed.
+    """
+    known = argparse.ArgumentParser(add_help=False, allow_abbrev=False, conflict_handler="resolve")
+    for kind in [PipelineOptions, *PipelineOptions.__subclasses__()]:
+        kind._add_argparse_args(known)
+    parsed, strangers = known.parse_known_args(list(flags))
+    if strangers:
+        # Their values may be secrets.
+        names = ours.names_of(strangers) or strangers
+        options = [name for action in known._actions for name in action.option_strings]
+        near = ours.nearest(names[0], [*ours.names(), *options])
+        advice = f"did you mean {near}?" if near else "see --help"
+        raise ValueError(f"neither we nor Beam know {' '.join(names)}: {advice}")
+    runner = (parsed.runner or "").rpartition(".")[2]
+    if runner == "DaskRunner":
+        raise ValueError(
+            "--runner DaskRunner drops and mixes the branches of a graph, silently, and spreads no"
+            " work (docs/engines.md): choose another"
+        )
+    for name, master in _MASTERS.items():
+        if runner == name and not {f"--{master}", "--job_endpoint"} & set(ours.names_of(flags)):
+            raise ValueError(f"--runner {name} needs --{master} (docs/engines.md)")
+    defaults: dict[str, Any] = {}
+    if runner == "DataflowRunner":
+        try:
+            importlib.import_module("apache_beam.runners.dataflow.internal.apiclient")
+        except ImportError:
+            raise ValueError("Dataflow needs the extra: pip install 'winnow-lm[gcp]'") from None
+        threads = parsed.number_of_worker_harness_threads or 1
+        defaults = {"number_of_worker_harness_threads": threads}
+    if parsed.runner in _LOCAL_RUNNERS:
+        workers = parsed.direct_num_workers
+        if not any(flag.startswith("--direct_num_workers") for flag in flags):
+            workers = len(os.sched_getaffinity(0))
+        defaults = {
+            "runner": _LOCAL,
+            "direct_num_workers": workers,
+            "direct_running_mode": parsed.direct_running_mode
+            if any(flag.startswith("--direct_running_mode") for flag in flags)
+            else ("in_memory" if workers == 1 else "multi_threading"),
+        }
+    return PipelineOptions(list(flags), **defaults)
+
+
+def run(
+    options: PipelineOptions, build: Callable[[beam.Pipeline], None], watch: progress.Watch
+) -> bool:
+    """Run the pipeline that ``build`` fills, to its end; false if it is only made, as a template.
+
+    A Flex Template is started with ``--template_location``, where Dataflow then finds the job.
+    ``watch`` looks at workers on this machine; engines on clusters have limits of their own.
+
+    Raises:
+        ValueError, OSError: a worker raised it.
+        RuntimeError: a worker failed otherwise; the message is the worker's own.
+        TimeoutError: the workers stand still, or have not started in time.
+    """
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+    try:
+        if options.view_as(StandardOptions).runner == _LOCAL:
+            _run_here(options, build, watch)
+            return True
+        with staging.packages(options):  # before the pipeline takes a copy of the options
+            pipeline = beam.Pipeline(options=options)
+            build(pipeline)
+            result = pipeline.run()
+            if options.view_as(GoogleCloudOptions).template_location:
+                return False
+            result.wait_until_finish()
+            return True
+    except ValueError as error:  # of a worker in this process
+        raise ValueError(_WHERE.sub("", str(error))) from error
+    except grpc.FutureTimeoutError as error:
+        raise TimeoutError(
+            "Beam's workers did not start within a minute of the clock, which may have jumped:"
+            " start the run again with --resume"
+        ) from error
+    except (RuntimeError, DataflowRuntimeException) as error:
+        found = _WORKER_ERROR.findall(str(error))
+        if str(error) == _WORKER_DIED:
+            raise RuntimeError(
+                "a worker process died (for want of memory?): start the run again with --resume"
+            ) from error
+        raise _raised(*found[-1]) if found else RuntimeError(str(error)) from error
+
+
+def _raised(kind: str, message: str) -> Exception:
+    """What a worker raised, of which Beam tells as ``RuntimeError: OSError: …``."""
+    while nested := _NESTED.fullmatch(message):
+        kind, message = nested.groups()
+    raised = getattr(builtins, kind, RuntimeError)
+    for mendable in (ValueError, OSError):
+        if issubclass(raised, mendable):
+            return mendable(message)
+    return RuntimeError(f"{kind}: {message}")
+
+
+def _run_here(
+    options: PipelineOptions, build: Callable[[beam.Pipeline], None], watch: progress.Watch
+) -> None:
+    """Run with Beam's embedded runner in a thread, while this one looks whether it goes on.
+
+    A thread that hangs can not be ended. It ends with the process, and so do its workers.
+    """
+    outcome: concurrent.futures.Future[None] = concurrent.futures.Future()
+
+    def work(folder: str) -> None:
+        try:
+            pipeline = beam.Pipeline(_embedded_runner(options, folder), options)
+            build(pipeline)
+            pipeline.run().wait_until_finish()
+        except BaseException as error:
+            outcome.set_exception(error)
+        else:
+            outcome.set_result(None)
+
+    with watch.opened() as folder:
+        threading.Thread(target=work, args=(folder,), daemon=True, name="beam").start()
+        while not concurrent.futures.wait([outcome], timeout=heartbeat.INTERVAL).done:
+            watch.look()
+    outcome.result()
+
+
+def _embedded_runner(options: PipelineOptions, folder: str) -> FnApiRunner:
+    """Beam's embedded runner, with workers of the kind that was asked for.
+
+    Threads send what they have every second, even half of an element that is just being encoded,
+    which the receiver then decodes as garbage (Beam 2.77, TimeBasedBufferingClosableOutputStream).
+    So they are told to wait for the end of the bundle. Processes leave their signs in ``folder``.
+    """
+    direct = options.view_as(DirectOptions)
+    environment = None
+    if direct.direct_running_mode == "multi_threading":
+        environment = EmbeddedPythonGrpcEnvironment(data_buffer_time_limit_ms=10**9)
+    elif direct.direct_running_mode == "multi_processing":
+        environment = SubprocessSDKEnvironment.from_command_string(worker.command(folder))
+    direct.direct_running_mode = "in_memory"  # the other modes replace the environment
+    return FnApiRunner(environment)
+
+
+def exit_clearly(main: Callable[[Sequence[str]], None]) -> None:
+    """Run a command line: what the user can mend is one line on standard error and exit code 1."""
+    logging.basicConfig(level=logging.WARNING, force=True, format="%(levelname)s %(message)s")
+    signal.signal(signal.SIGTSTP, progress.suspend)
+    code = 1
+    try:
+        check_utf8(sys.argv[1:])
+        main(sys.argv[1:])
+        code = 0
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+    except RuntimeError as error:
+        traceback.print_exception(error.__cause__ or error)
+        print(f"error: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("interrupted: add --resume to finish the run", file=sys.stderr)
+        code = 130
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Beam leaves threads behind that are in and out of C++ code. The interpreter, on its way out,
+    # would unwind them there, which now and then aborts the process after all work is done.
+    os._exit(code)

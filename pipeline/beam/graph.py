@@ -1,0 +1,381 @@
+"""The pipeline as Beam sees it: small things flow between steps, text never does.
+
+    Tasks -> ScoreTasks -> [Solve, FindDuplicates -> DecideTasks] -> MergeStatistics -> WriteOutput
+
+With a known rule and no deduplication, tasks are decided while they are scored and the bracket is
+left out. Every element is a task or its record: a kilobyte. Statistics stay in files.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, ParamSpec, TypeVar
+
+import apache_beam as beam
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from apache_beam.metrics import Metrics
+
+from pipeline.config import TOP, Decision
+from pipeline.core import duplicates, finish
+from pipeline.core.task import Job, Sink, decide_task, run_task
+from pipeline.output import manifest, records, shards, summary_files
+from pipeline.output.records import Record, Task
+from pipeline.rules import solve
+from pipeline.rules.decision import Rule
+from winnow import heartbeat, storage
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def build(
+    pipeline: beam.Pipeline,
+    n_tasks: int,
+    job: Job,
+    decision: Decision,
+    about: Mapping[str, Any],
+) -> None:
+    """Add the whole graph to a pipeline. ``about`` is what the manifest says of the run.
+
+    The tasks are in the work folder already (:func:`pipeline.output.records.save_tasks`): in the
+    graph they would be too much for engines to take (Dataflow takes 10 MB) once there are some ten
+    thousand.
+    """
+    rule = None if decision.deduplicate else decision.known_rule()
+    sink = job.sink
+    buckets = duplicates.buckets(n_tasks)
+    staged = (
+        storage.join(sink.output, "shards") if rule else storage.join(sink.output, records.SCORED)
+    )
+    scored = (
+        pipeline
+        | "Work" >> beam.Create([sink.work])
+        | "Tasks" >> beam.FlatMap(_reaching(records.load_tasks)).with_output_types(Task)
+        | "SpreadTasks" >> beam.ptransform_fn(_spread)()
+        | "ScoreTasks" >> beam.ParDo(ScoreTask(job, rule, staged))
+    )
+    duplicate_ids = scored | "CountDuplicateIds" >> CountDuplicateIds(sink, buckets)
+    if rule:
+        decided = scored
+        used = pipeline | "Rule" >> beam.Create([rule])
+    else:
+        used = scored | "Solve" >> Solve(decision, staged)
+        repeats = scored | "FindDuplicates" >> FindDuplicates(sink, decision.deduplicate, buckets)
+        decided = decide(scored, repeats, used, sink, staged)
+    write(decided, used, duplicate_ids, sink, n_tasks, about)
+
+
+def build_decide(
+    pipeline: beam.Pipeline,
+    folder: str,
+    n_tasks: int,
+    sink: Sink,
+    decision: Decision,
+    duplicate_ids: int,
+    about: Mapping[str, Any],
+) -> None:
+    """Add the graph that decides anew from the finished run in ``folder``."""
+    shards_in = storage.join(folder, "shards")
+    scored = (
+        pipeline
+        | "Folder" >> beam.Create([folder])
+        | "Records" >> beam.FlatMap(_reaching(manifest.read_records)).with_output_types(Record)
+    )
+    used = scored | "Solve" >> Solve(decision, shards_in)
+    none = pipeline | "NoDuplicates" >> beam.Create([]).with_output_types(tuple[str, Any])
+    decided = decide(scored, none, used, sink, shards_in)
+    count = pipeline | "DuplicateIds" >> beam.Create([duplicate_ids])
+    write(decided, used, count, sink, n_tasks, about)
+
+
+def _reaching(function: Callable[P, R]) -> Callable[P, R]:
+    """The same function; a worker that calls it reaches object stores as this process does."""
+    stores = storage.shared_options()
+
+    @functools.wraps(function)
+    def call(*arguments: P.args, **named: P.kwargs) -> R:
+        storage.reach(stores)
+        return function(*arguments, **named)
+
+    return call
+
+
+def _spread(tasks: beam.PCollection) -> beam.PCollection:
+    """A shuffle of the (small) tasks, so that all workers share them."""
+    return (
+        tasks
+        | "ByStem" >> beam.Map(lambda task: (task.stem, task)).with_output_types(tuple[str, Task])
+        | "Spread" >> beam.GroupByKey()
+        | "Tasks" >> beam.FlatMap(lambda pair: pair[1]).with_output_types(Task)
+    )
+
+
+class _Counting(beam.DoFn):
+    """Beam metrics and progress of a step that works through tasks."""
+
+    def __init__(self, stage: str) -> None:
+        self._stage = stage
+        self._stores = storage.shared_options()
+        self._documents = Metrics.counter(stage, "documents")
+        self._bytes = Metrics.counter(stage, "bytes")
+        self._kept = Metrics.counter(stage, "kept")
+        self._quarantined = Metrics.counter(stage, "quarantined")
+        self._tasks = Metrics.counter(stage, "tasks")
+        self._batch_documents = Metrics.distribution(stage, "batch_documents")
+        self._batch_bytes = Metrics.distribution(stage, "batch_bytes")
+
+    def setup(self) -> None:
+        """Reach stores as the driver does."""
+        storage.reach(self._stores)
+
+    def _count(self, batch: pa.RecordBatch, input_bytes: int) -> None:
+        documents = len(batch)
+        size = pc.sum(batch["bytes"]).as_py()
+        kept = batch["kept"].true_count
+        self._documents.inc(documents)
+        self._bytes.inc(size)
+        self._kept.inc(kept)
+        self._batch_documents.update(documents)
+        self._batch_bytes.update(size)
+        heartbeat.count(self._stage, documents, size, kept, input_bytes)
+
+    def _finished(self, record: Record) -> None:
+        self._tasks.inc()
+        self._quarantined.inc(record.quarantined)
+
+
+class ScoreTask(_Counting):
+    """Task in, record out; :func:`pipeline.core.task.run_task` does the work."""
+
+    def __init__(self, job: Job, rule: Rule | None, folder: str) -> None:
+        super().__init__("score")
+        self._job = job
+        self._rule = rule
+        self._folder = folder
+
+    def process(self, task: Task) -> Iterator[Record]:
+        """Score one task."""
+        with heartbeat.working_on(task.input.path):
+            record = run_task(task, self._job, self._rule, self._folder, self._count)
+        self._finished(record)
+        yield record
+
+
+class DecideTask(_Counting):
+    """Scored record in, decided record out."""
+
+    def __init__(self, sink: Sink, folder: str) -> None:
+        super().__init__("decide")
+        self._sink = sink
+        self._folder = folder
+
+    def process(
+        self,
+        element: tuple[str, tuple[Iterable[Record], Iterable[npt.NDArray[np.int64]]]],
+        rule: Rule,
+    ) -> Iterator[Record]:
+        """Decide one task."""
+        _, (found, repeats) = element
+        (record,) = found
+        rows = np.sort(np.concatenate([np.empty(0, np.int64), *repeats]))
+        with heartbeat.working_on(record.task.input.path):
+            decided = decide_task(record, self._folder, self._sink, rule, rows, self._count)
+        self._finished(decided)
+        yield decided
+
+
+def decide(
+    scored: beam.PCollection,
+    repeats: beam.PCollection,
+    rule: beam.PCollection,
+    sink: Sink,
+    folder: str,
+) -> beam.PCollection:
+    """Decide every scored task under the one rule, dropping the repeats found in it."""
+    by_stem = scored | "ByStem" >> beam.Map(lambda record: (record.task.stem, record))
+    return (
+        (by_stem, repeats)
+        | "WithRepeats" >> beam.CoGroupByKey()
+        | "Order" >> beam.Map(lambda pair: (pair[0], (pair[1][0], pair[1][1])))
+        | "DecideTasks" >> beam.ParDo(DecideTask(sink, folder), beam.pvalue.AsSingleton(rule))
+    )
+
+
+class Solve(beam.PTransform):
+    """The one rule of the run: as given, or solved from a sketch of all scores and draws."""
+
+    def __init__(self, decision: Decision, folder: str) -> None:
+        super().__init__()
+        self._decision = decision
+        self._folder = folder
+
+    def expand(self, scored: beam.PCollection) -> beam.PCollection:
+        """Records in, one Rule out."""
+        decision = self._decision
+        known = decision.known_rule()
+        if known:
+            return scored.pipeline | beam.Create([known])
+        total = (
+            scored
+            | "Sketch" >> beam.Map(_reaching(sketch_task), self._folder, decision)
+            | "Sum" >> beam.CombineGlobally(_sum_sketches)
+        )
+        if decision.rule != TOP:
+            return total | "Solve" >> beam.Map(lambda total: decision.solve(total))
+        band = beam.pvalue.AsSingleton(total | "Band" >> beam.Map(decision.band))
+        return (
+            scored
+            | "Places" >> beam.Map(_reaching(places_of_task), self._folder, decision, band)
+            | "SumPlaces" >> beam.CombineGlobally(solve.merge_places)
+            | "Solve" >> beam.Map(lambda found, band: solve.cut(band, found), band)
+        )
+
+
+def sketch_task(record: Record, folder: str, decision: Decision) -> solve.Sketch:
+    """The sketch of one task."""
+    return decision.sketch(_scored(record, folder, decision))
+
+
+def places_of_task(
+    record: Record, folder: str, decision: Decision, band: solve.Band
+) -> solve.Places:
+    """The places in the band of one task's documents."""
+    return decision.places(_scored(record, folder, decision), band)
+
+
+def _scored(record: Record, folder: str, decision: Decision) -> Iterator[pa.RecordBatch]:
+    """What a rule is solved from; nothing is read of sources that are taken whole."""
+    for shard in record.shards if record.task.filtered else ():
+        yield from shards.read_shard(storage.join(folder, shard.name), decision.columns)
+
+
+def _sum_sketches(parts: Iterable[solve.Sketch]) -> solve.Sketch:
+    return functools.reduce(np.add, parts, np.zeros(1, np.int64))
+
+
+class FindDuplicates(beam.PTransform):
+    """(stem, rows) of the exact duplicates of filtered sources; none if ``wanted`` is false."""
+
+    def __init__(self, sink: Sink, wanted: bool, buckets: int) -> None:
+        super().__init__()
+        self._work = sink.work
+        self._buckets = buckets
+        self._wanted = wanted
+
+    def expand(self, scored: beam.PCollection) -> beam.PCollection:
+        """Records in, (stem, int64 rows) out."""
+        if not self._wanted:
+            return scored | beam.FlatMap(lambda _: ()).with_output_types(tuple[str, Any])
+        work, buckets = self._work, self._buckets
+        return (
+            scored
+            | "Keys"
+            >> beam.FlatMap(
+                _reaching(
+                    lambda record: duplicates.content_keys(
+                        record.task, records.load_keys(work, record.task), buckets
+                    )
+                )
+            )
+            | "Meet" >> beam.GroupByKey()
+            | "Repeats"
+            >> beam.FlatMap(
+                lambda bucket: (
+                    (part.stem, rows)
+                    for part, rows in duplicates.repeats(bucket[1])
+                    if part.filtered
+                )
+            )
+        )
+
+
+class CountDuplicateIds(beam.PTransform):
+    """How many documents of the run have the id of an earlier one."""
+
+    def __init__(self, sink: Sink, buckets: int) -> None:
+        super().__init__()
+        self._work = sink.work
+        self._buckets = buckets
+
+    def expand(self, scored: beam.PCollection) -> beam.PCollection:
+        """Records in, one int out."""
+        work, buckets = self._work, self._buckets
+        return (
+            scored
+            | "Hashes"
+            >> beam.FlatMap(
+                _reaching(
+                    lambda record: duplicates.id_hashes(
+                        records.load_keys(work, record.task), buckets
+                    )
+                )
+            ).with_output_types(tuple[int, bytes])
+            | "Meet" >> beam.GroupByKey()
+            | "Count" >> beam.Map(lambda bucket: duplicates.count_repeats(bucket[1]))
+            | "Sum" >> beam.CombineGlobally(sum)
+        )
+
+
+MERGED_TOGETHER = 64
+"""Summary files that one worker merges. Beyond 64² tasks it is their number's square root."""
+
+
+def write(
+    decided: beam.PCollection,
+    rule: beam.PCollection,
+    duplicate_ids: beam.PCollection,
+    sink: Sink,
+    n_tasks: int,
+    about: Mapping[str, Any],
+) -> None:
+    """Merge the statistics, group by group and then all, and write the rest, the manifest last."""
+    together = max(MERGED_TOGETHER, math.isqrt(n_tasks) + 1)
+    _ = (
+        decided
+        | "Group" >> beam.Map(lambda record: (record.task.order // together, record))
+        | "Groups" >> beam.GroupByKey()
+        | "MergeStatistics" >> beam.Map(_reaching(merge_statistics), sink.work)
+        | "AllGroups" >> beam.combiners.ToList()
+        | "WriteOutput"
+        >> beam.Map(
+            _reaching(_write_output),
+            sink.output,
+            about,
+            beam.pvalue.AsSingleton(rule),
+            beam.pvalue.AsSingleton(duplicate_ids),
+        )
+    )
+
+
+def merge_statistics(group: tuple[int, Iterable[Record]], work: str) -> tuple[str, list[Record]]:
+    """Merge the summary files of some tasks into one; returns its path, and the records."""
+    number, found = group
+    tasks = sorted(found, key=lambda record: record.task.order)
+    path = records.summary_path(work, f"group-{number:05d}")
+    with heartbeat.working_on("the statistics"):
+        summary_files.merge_files([records.summary_path(work, t.task.stem) for t in tasks], path)
+    return path, tasks
+
+
+def _write_output(
+    groups: Sequence[tuple[str, list[Record]]],
+    output: str,
+    about: Mapping[str, Any],
+    rule: Rule,
+    duplicate_ids: int,
+) -> None:
+    if storage.exists(storage.join(output, manifest.NAME)):
+        return  # engines may do again what is done, and what it was made of is gone
+    with heartbeat.working_on("the manifest"):
+        finish.write_output(
+            output,
+            rule=asdict(rule),
+            tasks=[record for _, tasks in groups for record in tasks],
+            summaries=sorted(path for path, _ in groups),
+            duplicate_ids=duplicate_ids,
+            **about,
+        )

@@ -1,0 +1,161 @@
+"""How far a local run is, and whether it goes on, from what :mod:`winnow.heartbeat` leaves.
+
+It shows a line on the terminal, and ends a run that stands still: Beam itself would wait for ever
+for a worker that hangs.
+"""
+
+import contextlib
+import faulthandler
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from winnow import heartbeat, storage
+
+
+def folder(work: str) -> str | None:
+    """Where the workers of a run leave their signs; None: in a temporary folder.
+
+    Args:
+        work: the run's work folder, which may be in an object store.
+    """
+    return storage.join(work, heartbeat.FOLDER) if storage.scheme(work) is None else None
+
+
+class Watch:
+    """Looks at the signs of a run's workers.
+
+    Args:
+        folder: from :func:`folder`.
+        input_bytes: raw size of all inputs, from which the time left is estimated.
+        stall_minutes: how long nothing may move.
+    """
+
+    def __init__(self, folder: str | None, input_bytes: int, stall_minutes: float) -> None:
+        self._folder = folder
+        self._input_bytes = input_bytes
+        self._stall_minutes = stall_minutes
+        self._seen: dict[str, Any] = {}
+        self._still = 0
+        self._start = time.monotonic()
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[str]:
+        """A folder for the signs of workers, while the block runs. Threads of this process use it.
+
+        It is part of the work folder, and gone with that, or a temporary one.
+        """
+        with contextlib.ExitStack() as stack:
+            stack.callback(faulthandler.cancel_dump_traceback_later)
+            self._set_alarm()
+            if self._folder is None:
+                temporary = tempfile.TemporaryDirectory(prefix="winnow-")
+                self._folder = stack.enter_context(temporary)
+            else:
+                os.makedirs(self._folder, exist_ok=True)
+                for name in os.listdir(self._folder):  # of a run that was killed
+                    if heartbeat.SIGN.fullmatch(name):
+                        os.remove(os.path.join(self._folder, name))
+            heartbeat.leave_in(self._folder)
+            stack.callback(heartbeat.leave_in, None)
+            if sys.stderr.isatty():
+                stack.callback(sys.stderr.write, "\r\x1b[K")
+            yield self._folder
+
+    def look(self) -> None:
+        """Look at all signs, which is to be done every :data:`winnow.heartbeat.INTERVAL` seconds.
+
+        Looks are counted, not seconds, so that a computer that sleeps or a run that is suspended
+        is not taken for one that stands still.
+
+        Raises:
+            TimeoutError: nothing has moved for ``stall_minutes``.
+        """
+        seen = self._read()
+        self._still = self._still + 1 if seen == self._seen else 0
+        self._seen = seen
+        if sys.stderr.isatty():
+            self._show()
+        self._set_alarm()
+        if self._still * heartbeat.INTERVAL >= 60 * self._stall_minutes:
+            raise TimeoutError(
+                f"nothing has moved for {self._stall_minutes:g} minutes"
+                f" {self._where()}: start the run again with --resume (and a longer"
+                " --stall-minutes if it was only slow)"
+            )
+
+    def _set_alarm(self) -> None:
+        """End the process, and show where each thread is, unless this is called again in time.
+
+        For there is no further look when something in C holds Python's lock for good, or the disk
+        that is looked at does not answer.
+        """
+        faulthandler.dump_traceback_later(2 * 60 * self._stall_minutes, exit=True, file=2)
+
+    def _read(self) -> dict[str, Any]:
+        """The signs of each process."""
+        assert self._folder is not None
+        found = {}
+        for path in storage.listing(self._folder):
+            process, _, ending = os.path.basename(path).partition(".")
+            if process.isdecimal() and ending == "json":
+                with contextlib.suppress(FileNotFoundError):  # the run has just ended
+                    found[process] = json.loads(storage.read_bytes(path))
+        return found
+
+    def _where(self) -> str:
+        if not self._seen:
+            return "(no worker has begun)"
+        found = [
+            f"{what} (process {process})"
+            for process, signs in self._seen.items()
+            for what in signs["working_on"]
+        ]
+        if not found:
+            return "(between two tasks)"
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        return f"while working on {', '.join(found[:3])}{more}"
+
+    def _show(self) -> None:
+        totals: dict[str, dict[str, int]] = {}
+        for signs in self._seen.values():
+            for stage, counts in signs["counts"].items():
+                total = totals.setdefault(stage, dict.fromkeys(heartbeat.COUNTS, 0))
+                for name in heartbeat.COUNTS:
+                    total[name] += counts[name]
+        for stage, total in totals.items():
+            seconds = time.monotonic() - self._start
+            sys.stderr.write("\r\x1b[K" + line(stage, total, seconds, self._input_bytes))
+            sys.stderr.flush()
+
+
+def suspend(*_: object) -> None:
+    """Stop this process, as Ctrl-Z asks for, without the alarm of a watch going on meanwhile."""
+    faulthandler.cancel_dump_traceback_later()
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def line(stage: str, counts: dict[str, int], seconds: float, input_bytes: int) -> str:
+    """One line of progress.
+
+    For example:
+
+    ``score  12,345 documents  24.7 MB  9,876 documents/s  18.2 % kept  0:12 left``
+    """
+    documents = counts["documents"]
+    parts = [
+        stage,
+        f"{documents:,} documents",
+        f"{counts['bytes'] / 1e6:,.1f} MB",
+        f"{documents / max(seconds, 1e-9):,.0f} documents/s",
+        f"{100 * counts['kept'] / max(documents, 1):.1f} % kept",
+    ]
+    if counts["input_bytes"] and stage == "score":
+        left = seconds * max(input_bytes / counts["input_bytes"] - 1, 0)
+        parts.append(f"{int(left) // 60}:{int(left) % 60:02d} left")
+    return "  ".join(parts)

@@ -1,0 +1,87 @@
+"""A worker process of a local run: Beam's own, but it ends when its driver does.
+
+python -m pipeline.beam.worker DRIVER FOLDER
+
+Left to themselves, the workers of a driver that was killed finish what they were given, and what
+they write could meet with what the next run writes into the same folder. The kernel (of Linux), or
+a look every half second, ends them; and to be sure, each holds a lock that the next run waits for.
+"""
+
+import ctypes
+import fcntl
+import os
+import shlex
+import signal
+import sys
+import threading
+import time
+
+from apache_beam.runners.worker import sdk_worker_main
+
+from winnow import heartbeat
+
+LOCK = "lock"
+
+PATIENCE = 30.0
+"""Seconds that a run waits for the workers of one that was killed."""
+
+_PR_SET_PDEATHSIG = 1
+
+
+def command(folder: str) -> str:
+    """The shell command that starts a worker of this process.
+
+    Args:
+        folder: local; for its signs of life (:class:`pipeline.beam.progress.Watch`) and its lock.
+    """
+    words = [sys.executable, "-m", "pipeline.beam.worker", str(os.getpid()), folder]
+    return f"exec {shlex.join(words)}"  # in the place of the shell, so that we are its parent
+
+
+def main(driver: int, folder: str) -> None:
+    """Work for the process ``driver`` until it has no more to do, or is gone."""
+    # First the lock, then the look: whoever finds its driver alive holds it already.
+    lock = os.open(os.path.join(folder, LOCK), os.O_RDWR | os.O_CREAT, 0o666)
+    fcntl.flock(lock, fcntl.LOCK_SH)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    threading.Thread(target=_end_with, args=(driver,), daemon=True).start()
+    heartbeat.leave_in(folder)
+    heartbeat.beat()
+    sdk_worker_main.main([])
+
+
+def _end_with(driver: int) -> None:
+    while os.getppid() == driver:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def wait_for_others(folder: str) -> None:
+    """Wait until the workers of an earlier run, whose driver is gone, are gone too.
+
+    Raises:
+        ValueError: they are not, after half a minute.
+    """
+    try:
+        lock = os.open(os.path.join(folder, LOCK), os.O_RDWR)
+    except FileNotFoundError:
+        return
+    end = time.monotonic() + PATIENCE
+    try:
+        while True:
+            try:
+                return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise ValueError(
+                        f"workers of a run that was killed still hold {folder}: end them"
+                        " (ps -ef | grep beam.worker), then go on with --resume"
+                    ) from None
+            time.sleep(0.1)
+    finally:
+        os.close(lock)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2])

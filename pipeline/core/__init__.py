@@ -1,0 +1,1 @@
+"""What happens to a document, without Beam: task, keep rule, duplicates, records of tasks."""

@@ -1,0 +1,60 @@
+"""The end of a run: check the accounting, write statistics and page, and the manifest last."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.output import output_folder, shards, summary_files
+from pipeline.output.manifest import FORMAT, NAME, accounting
+from pipeline.output.records import Record
+from pipeline.output.summary import check_accounting
+from pipeline.page.render import write_report
+from winnow import storage
+
+
+def write_output(
+    output: str,
+    code: str,
+    config: Mapping[str, Any],
+    key: str,
+    rule: Mapping[str, Any],
+    classifier: Mapping[str, Any],
+    tasks: Sequence[Record],
+    summaries: Sequence[str],
+    duplicate_ids: int,
+) -> None:
+    """Everything beside shards and quarantine, the manifest last; then remove the work folder.
+
+    ``code`` is the version of the code where the run was started, which workers on other machines
+    cannot tell; ``summaries`` are the files that together hold the run's statistics.
+
+    Raises:
+        RuntimeError: the row accounting of a source does not balance.
+    """
+    tasks = sorted(tasks, key=lambda record: record.task.stem)
+    written = {f"shards/{shard.name}" for t in tasks for shard in t.shards}
+    written |= {f"quarantine/{t.task.stem}.jsonl" for t in tasks if t.quarantined}
+    output_folder.remove_leftovers(output, written)
+    folder = storage.join(output, "statistics")
+    small, rows = summary_files.write_parquet(summaries, folder)
+    check_accounting(small["sources"])
+    value = {
+        "format": FORMAT,
+        "key": key,
+        "code": code,
+        "config": config,
+        "rule": rule,
+        "classifier": classifier,
+        "accounting": accounting(small["sources"]),
+        "duplicate_ids": duplicate_ids,
+        "statistics": {
+            name: {
+                "rows": rows[name],
+                "checksum": shards.checksum(storage.join(folder, f"{name}.parquet")),
+            }
+            for name in rows
+        },
+        "tasks": [record.to_json() for record in tasks],
+    }
+    write_report(output, value)
+    storage.write_json(storage.join(output, NAME), value)
+    output_folder.remove_work(output)

@@ -1,0 +1,43 @@
+"""Who a document is: its id and the hash of its text, the same on every machine."""
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from winnow.text.hashing import xxh3_128
+
+_DIGITS = np.frombuffer(b"0123456789abcdef", np.uint8)
+
+
+def content_hashes(text: pa.Array) -> pa.Array:
+    """The xxh3-128 of each of n texts: fixed_size_binary(16) [n], canonical (big-endian) bytes."""
+    halves = xxh3_128(text).astype(">u8")
+    return pa.Array.from_buffers(pa.binary(16), len(text), [None, pa.py_buffer(halves.tobytes())])
+
+
+def identify(ids: pa.Array, source: str, urls: pa.Array, hashes: pa.Array) -> pa.Array:
+    """The id of each of n documents: its record's own, else a hash of source, url and text.
+
+    Args:
+        ids: string [n], null or empty where the record has none.
+        source: the name of the source that all n belong to.
+        urls: string [n], null where there is none.
+        hashes: the texts' :func:`content_hashes`.
+    """
+    missing = pc.or_kleene(pc.is_null(ids), pc.equal(ids, ""))
+    if not pc.any(missing).as_py():
+        return ids
+    keys = pc.binary_join_element_wise(
+        pa.scalar(source), pc.fill_null(urls, ""), hexadecimal(hashes), "\n"
+    )
+    return pc.if_else(missing, hexadecimal(content_hashes(keys)), ids)
+
+
+def hexadecimal(hashes: pa.Array) -> pa.Array:
+    """The lower-case hex digits of fixed_size_binary(16) [n], as string [n]."""
+    octets: npt.NDArray[np.uint8] = np.frombuffer(hashes.buffers()[1], np.uint8)
+    octets = octets[hashes.offset * 16 : (hashes.offset + len(hashes)) * 16]
+    digits = _DIGITS[np.stack([octets >> 4, octets & 15], axis=1)]
+    offsets = np.arange(len(hashes) + 1, dtype=np.int32) * 32
+    return pa.StringArray.from_buffers(len(hashes), pa.py_buffer(offsets), pa.py_buffer(digits))

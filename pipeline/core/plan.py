@@ -1,0 +1,53 @@
+"""From patterns to tasks: which files, cut how, in which order."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from pipeline.output.records import Task
+from pipeline.readers import FieldMap, plan_ranges
+from winnow import inputs, storage
+
+
+def plan_tasks(
+    sources: Mapping[str, Sequence[str]],
+    filtered: Sequence[str],
+    split_bytes: int,
+    fields: Mapping[str, FieldMap] | None = None,
+    say: Callable[[str], None] = inputs.warn,
+) -> list[Task]:
+    """The tasks of a run: the same list whatever the order of patterns and sources.
+
+    ``say`` is told of files that a source's patterns lead to by several paths.
+
+    Raises:
+        ValueError: a pattern matches nothing, one file is in two sources, a format is unknown, or
+            a file lacks the text column that the source's ``fields`` name.
+        OSError: a file can't be opened.
+    """
+    paths = {
+        source: inputs.each_once(
+            f"source {source!r}", (path for p in patterns for path in storage.find(p)), say
+        )
+        for source, patterns in sources.items()
+    }
+    inputs.check_disjoint((path, repr(source)) for source in paths for path in paths[source])
+    # Sources taken whole come first: among duplicates, theirs are the ones that stay.
+    order = sorted(paths, key=lambda source: (source in filtered, source))
+    tasks: list[Task] = []
+    with ThreadPoolExecutor(32) as pool:
+        for source in order:
+            wanted = fields[source] if fields else None
+            plan = functools.partial(
+                plan_ranges,
+                open_input=storage.open_input,
+                split_bytes=split_bytes,
+                fields=wanted,
+            )
+            cuts = pool.map(plan, paths[source])
+            ranges = [piece for pieces in cuts for piece in pieces]
+            for index, piece in enumerate(ranges):
+                tasks.append(
+                    Task(source, source in filtered, piece, index, len(ranges), len(tasks))
+                )
+    return tasks

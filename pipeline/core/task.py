@@ -1,0 +1,358 @@
+"""One task, from raw file to decided shard, on Arrow batches. No Beam here: this is the plain core.
+
+    read -> identify -> steps -> score -> decide -> summarise -> write
+
+Two functions are the whole of it. :func:`run_task` reads and scores, and decides too if the rule is
+known. :func:`decide_task` decides (again) from stored scores, touching neither model nor text.
+"""
+
+import contextlib
+import functools
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import xxhash
+
+from pipeline.core.identity import content_hashes, identify
+from pipeline.output import records, schema, shards, summary_files
+from pipeline.output.records import Record, Task
+from pipeline.output.summary import TaskSummary
+from pipeline.readers import FieldMap, Quarantined, ReadReport, digest_range, read_batches
+from pipeline.rules.decision import Rule, keep_draw
+from pipeline.steps import Step, build_steps
+from quality_classifier.scoring import Classifier, load_classifier
+from winnow import storage
+from winnow.heartbeat import beat
+from winnow.text.counts import measure
+from winnow.text.hashing import xxh3_64
+
+SCHEMA_VERSION = 3
+"""Raise it when the same input and config would give other bytes: resume then starts anew."""
+
+Progress = Callable[[pa.RecordBatch, int], None]
+"""Told after every batch: the decided batch, and how many raw bytes were read for it."""
+
+
+@dataclass(frozen=True)
+class Sink:
+    """Where and how shards are written. Picklable, as :class:`Job` is."""
+
+    output: str
+    metadata: tuple[str, ...]
+    write: str
+    shard_bytes: int
+    compression: str
+
+    @property
+    def work(self) -> str:
+        """The folder of unfinished business; it is gone when the run is complete."""
+        return storage.join(self.output, records.WORK)
+
+    def writer(self, folder: str, task: Task) -> shards.ShardWriter:
+        """A writer of a task's shards into ``folder``."""
+        columns = schema.shard_schema(self.metadata)
+        return shards.ShardWriter(folder, task.stem, columns, self.shard_bytes, self.compression)
+
+    def chosen(self, decided: pa.RecordBatch) -> pa.RecordBatch:
+        """The rows of a decided batch that are to be written."""
+        return decided.filter(decided["kept"]) if self.write == "kept" else decided
+
+    def save(self, summary: TaskSummary, task: Task) -> None:
+        """Write the statistics of a decided task."""
+        summary_files.write(records.summary_path(self.work, task.stem), summary.tables())
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every task of a run shares, resolved. Paths are such that workers can reach them.
+
+    ``step_files`` are the checksums of the files that steps read, by path.
+    """
+
+    sink: Sink
+    classifier: str
+    classifier_fingerprint: str
+    label: str | None
+    seed: int
+    steps: Mapping[str, Any]
+    step_files: Mapping[str, str]
+    fields: Mapping[str, FieldMap]
+    html_extractor: str
+    max_document_bytes: int
+    resume: bool
+
+    def key(self, task: Task, *parts: Any) -> str:
+        """The fingerprint of what a task's output depends on, its input's bytes aside."""
+        shared = asdict(self)
+        for name in ("classifier", "resume"):
+            del shared[name]
+        del shared["sink"]["output"]
+        return records.fingerprint(SCHEMA_VERSION, shared, asdict(task), *parts)
+
+
+def run_task(
+    task: Task, job: Job, rule: Rule | None, folder: str, progress: Progress | None = None
+) -> Record:
+    """Read, score and (given a ``rule``) decide one input range; write its shards to ``folder``.
+
+    The statistics of a decided task go to its summary file. Without a rule every document that no
+    step dropped stands as kept, to be decided later by :func:`decide_task`. With ``job.resume`` a
+    task that is complete is skipped: same key, same content hash of the input, and its outputs
+    still whole.
+    """
+    key = job.key(task, None if rule is None else asdict(rule))
+    if job.resume:
+        done = records.load(job.sink.work, task)
+        if (
+            done is not None
+            and done.key == key
+            and done.input_digest == digest_range(task.input, storage.open_input, InputDigest())
+            and records.intact(done, folder, job.sink.output)
+        ):
+            return done
+
+    digest = InputDigest()
+    seen = 0
+    report = ReadReport()
+    lacking: Counter[str] = Counter()
+    summary = TaskSummary(task.source, task.filtered, rule or Rule("all"))
+    keys: list[pa.RecordBatch] = []
+    with (
+        Quarantine(job.sink.output, task) as quarantine,
+        job.sink.writer(folder, task) as writer,
+    ):
+
+        def on_quarantine(record: Quarantined) -> None:
+            quarantine.add(record)
+            summary.quarantine()
+
+        batches = read_batches(
+            task.input,
+            job.fields[task.source],
+            on_quarantine=on_quarantine,
+            open_input=storage.open_input,
+            max_document_bytes=job.max_document_bytes,
+            html_extractor=job.html_extractor,
+            digest=digest,
+            report=report,
+        )
+        for batch in batches:
+            lacking.update({c: batch[c].null_count for c in batch.schema.names})
+            batch = score_batch(batch, task, job)
+            keys.append(_keys(batch))
+            batch = decide_batch(batch, rule or Rule("all"), task.filtered)
+            if rule:
+                summary.update(batch)
+            writer.write(job.sink.chosen(batch) if rule else batch)
+            if progress:
+                progress(batch, digest.size - seen)
+                seen = digest.size
+    record = Record(
+        task,
+        key,
+        digest.hexdigest(),
+        tuple(writer.shards),
+        quarantine.count,
+        quarantine.checksum,
+        report.skipped,
+        {column: count for column, count in lacking.items() if count},
+        report.truncated,
+    )
+    if rule:
+        job.sink.save(summary, task)
+    records.save(job.sink.work, record, keys)
+    return record
+
+
+def decide_task(
+    scored: Record,
+    scored_folder: str,
+    sink: Sink,
+    rule: Rule,
+    duplicates: npt.NDArray[np.int64],
+    progress: Progress | None = None,
+) -> Record:
+    """Decide one task anew from its scored shards; write the decided ones to ``output/shards``.
+
+    The task's statistics go to its summary file.
+    ``duplicates`` are the rows of the task (int64, sorted) to drop as exact duplicates.
+    """
+    task = scored.task
+    summary = TaskSummary(task.source, task.filtered, rule)
+    summary.quarantine(scored.quarantined)
+    repeated = np.zeros(sum(shard.rows for shard in scored.shards), np.bool_)
+    repeated[duplicates] = True
+    first = 0
+    with sink.writer(storage.join(sink.output, "shards"), task) as writer:
+        for shard in scored.shards:
+            for batch in shards.read_shard(storage.join(scored_folder, shard.name)):
+                repeats = repeated[first : first + len(batch)]
+                first += len(batch)
+                batch = decide_batch(batch, rule, task.filtered, repeats)
+                summary.update(batch)
+                writer.write(sink.chosen(batch))
+                if progress:
+                    progress(batch, 0)
+    sink.save(summary, task)
+    return replace(scored, shards=tuple(writer.shards))
+
+
+def score_batch(batch: pa.RecordBatch, task: Task, job: Job) -> pa.RecordBatch:
+    """Everything about a batch that no keep rule changes.
+
+    From :func:`pipeline.readers.documents.document_schema` to
+    :func:`pipeline.output.schema.shard_schema`, where ``drop_reason`` names the step that dropped a
+    document and the decision is yet to come. Sources taken whole pass no steps, as in GLaM.
+    """
+    n = len(batch)
+    text = batch["text"]
+    n_bytes, n_characters, n_words = measure(text)
+    hashes = content_hashes(text)
+    ids = identify(batch["id"], task.source, batch["url"], hashes)
+    columns = {
+        **{name: batch[name] for name in batch.schema.names},
+        "id": ids,
+        "source": pa.array(np.full(n, task.source), pa.string()),
+        "bytes": n_bytes,
+        "characters": n_characters,
+        "words": n_words,
+        "content_hash": hashes,
+        "language": pa.nulls(n, pa.string()),
+        "language_score": pa.nulls(n, pa.float32()),
+        "quality_score": _classifier(job.classifier, job.label).score(text),
+        "keep_draw": keep_draw(ids, job.seed),
+        "keep_probability": np.zeros(n, np.float32),
+        "kept": np.zeros(n, np.bool_),
+        "drop_reason": pa.nulls(n, pa.string()),
+    }
+    shard_schema = schema.shard_schema(job.sink.metadata)
+    scored = pa.RecordBatch.from_arrays(
+        [pa.array(columns[name]) for name in shard_schema.names], schema=shard_schema
+    )
+    for step in _steps(json.dumps(job.steps)) if task.filtered else ():
+        scored = _apply(step, scored)
+    return scored
+
+
+def decide_batch(
+    batch: pa.RecordBatch,
+    rule: Rule,
+    filtered: bool,
+    repeated: npt.NDArray[np.bool_] | None = None,
+) -> pa.RecordBatch:
+    """Fill ``keep_probability``, ``kept`` and ``drop_reason``; forget any earlier keep decision.
+
+    What a step dropped stays dropped. ``repeated`` (bool [n]) marks exact duplicates to drop.
+    """
+    rule = rule if filtered else Rule("all")
+    score = batch["quality_score"].to_numpy()
+    draw = batch["keep_draw"].to_numpy()
+    reason = batch["drop_reason"]
+    reason = pc.if_else(pc.equal(reason, schema.QUALITY), pa.scalar(None, pa.string()), reason)
+    if repeated is not None and repeated.any():
+        reason = pc.if_else(pc.and_(repeated, pc.is_null(reason)), schema.DUPLICATE, reason)
+    reaches = pc.is_null(reason).to_numpy(zero_copy_only=False)
+    kept = reaches & rule.keep(score, draw)
+    reason = pc.if_else(pa.array(reaches & ~kept), schema.QUALITY, reason)
+    probability = np.where(reaches, rule.probability(score), np.float32(0))
+    return (
+        batch.set_column(_at(batch, "keep_probability"), _field("keep_probability"), probability)
+        .set_column(_at(batch, "kept"), _field("kept"), pa.array(kept))
+        .set_column(_at(batch, "drop_reason"), _field("drop_reason"), reason)
+    )
+
+
+class Quarantine:
+    """Writes a task's unreadable records to ``quarantine/<stem>.jsonl``, if there are any."""
+
+    def __init__(self, output: str, task: Task) -> None:
+        self.count = 0
+        self._task = task
+        self._path = records.quarantine_path(output, task.stem)
+        self._stack = contextlib.ExitStack()
+        self._file: BinaryIO | None = None
+
+    def __enter__(self) -> "Quarantine":
+        return self
+
+    def add(self, record: Quarantined) -> None:
+        """Append one record as a JSON line."""
+        if self._file is None:
+            self._file = self._stack.enter_context(storage.open_output(self._path))
+        line = {"source": self._task.source, **asdict(record)}
+        self._file.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
+        self.count += 1
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.__exit__(*error)  # type: ignore[arg-type]
+
+    @property
+    def checksum(self) -> str | None:
+        """The xxh3-128 of the file once it is closed; None if nothing was quarantined."""
+        return shards.checksum(self._path) if self.count else None
+
+
+class InputDigest:
+    """The xxh3-128 of an input's raw bytes, and how many there were: a sign of life for each."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._hash = xxhash.xxh3_128()
+
+    def update(self, data: bytes) -> None:
+        """Add the next bytes."""
+        self.size += len(data)
+        self._hash.update(data)
+        beat()
+
+    def hexdigest(self) -> str:
+        """The digest so far."""
+        return self._hash.hexdigest()
+
+
+def _apply(step: Step, batch: pa.RecordBatch) -> pa.RecordBatch:
+    batch, codes = step(batch)
+    if not codes.any():
+        return batch
+    reasons = pa.array([None, *step.reasons], pa.string()).take(pa.array(codes))
+    first = pc.coalesce(batch["drop_reason"], reasons)
+    return batch.set_column(_at(batch, "drop_reason"), _field("drop_reason"), first)
+
+
+def _keys(scored: pa.RecordBatch) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays(
+        [
+            pa.array(xxh3_64(scored["id"])),
+            scored["content_hash"],
+            pc.is_null(scored["drop_reason"]),
+        ],
+        schema=records.KEYS,
+    )
+
+
+def _at(batch: pa.RecordBatch, name: str) -> int:
+    return int(batch.schema.get_field_index(name))
+
+
+def _field(name: str) -> pa.Field:
+    return schema.shard_schema().field(name)
+
+
+# One classifier and one set of steps per process, shared by its threads.
+
+
+@functools.lru_cache(maxsize=2)
+def _classifier(path: str, label: str | None) -> Classifier:
+    return load_classifier(path, label)
+
+
+@functools.lru_cache(maxsize=2)
+def _steps(config: str) -> list[Step]:
+    return build_steps(json.loads(config))

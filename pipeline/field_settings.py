@@ -1,0 +1,171 @@
+"""Settings that name a field of the inputs: one that no document has is an error.
+
+Fields are looked for before a run, as far as that is quick: in the columns of Parquet and Arrow
+files, and in the first documents of JSON lines. After the run, when every document was seen, the
+rest is known, and so is how many documents lack a field.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.config import PipelineConfig, field_maps
+from pipeline.output.records import Task
+from pipeline.readers import FieldMap, InputRange, column_names, kind_of, read_batches
+from pipeline.readers.documents import document_schema
+from pipeline.readers.web import warc
+from winnow import storage
+
+_FILES = 32
+"""How many files of a source are looked into before a run."""
+
+
+@dataclass(frozen=True)
+class FieldSetting:
+    """A setting by which ``column`` of some sources' documents comes from ``field``.
+
+    ``title`` is how a user gives it. Records of WARC files may have it, unless it is ``mapped``:
+    they have places of their own for what ``--field`` names.
+    """
+
+    title: str
+    column: str
+    field: str
+    sources: tuple[str, ...]
+    mapped: bool = False
+    advice: str = "correct the name, or leave the setting out"
+
+
+def field_settings(config: PipelineConfig) -> list[FieldSetting]:
+    """The settings of a run that name a field, and what needs one, the text's first.
+
+    Raises:
+        ValueError: one applies to no source.
+    """
+    found = []
+    for key, field in sorted(config.field.items()):
+        owner, _, column = key.rpartition(".")
+        title = f"--field {key}={field}"
+        sources = [s for s in config.source if f"{s}.{column}" not in config.field]
+        if owner:
+            sources = [owner]
+        if not sources:
+            raise ValueError(f"{title} is never used, each source has its own: leave it out")
+        found.append(FieldSetting(title, column, field, tuple(sources), mapped=True))
+    found.sort(key=lambda setting: setting.column != "text")  # without it nothing is read
+    every = tuple(config.source)
+    found += [
+        FieldSetting(f"--metadata {name}", name, name, every)
+        for name in config.metadata
+        if name.lower() != warc.TRUNCATED  # that nothing has this is good news
+    ]
+    if "url_blocklist" in config.steps:
+        maps = field_maps(config)
+        for url in sorted({maps[source].url for source in config.filter}):
+            sources = [source for source in config.filter if maps[source].url == url]
+            advice = "name the one that holds URLs with --field url=FIELD, or leave the step out"
+            found.append(
+                FieldSetting("step url_blocklist", "url", url, tuple(sources), advice=advice)
+            )
+    return found
+
+
+def check_before(
+    settings: Sequence[FieldSetting], tasks: Iterable[Task], maps: Mapping[str, FieldMap]
+) -> None:
+    """Refuse a field that no input can have.
+
+    Raises:
+        ValueError: no record of a setting's sources has its field.
+        OSError: an input can't be read.
+    """
+    paths: dict[str, dict[str, None]] = {}
+    for task in tasks:
+        paths.setdefault(task.source, {})[task.input.path] = None
+    possible: dict[str, set[tuple[str, bool]]] = {}
+    for setting in settings:
+        for source in setting.sources:
+            if source not in possible:
+                wanted = {(s.column, s.mapped) for s in settings if source in s.sources}
+                possible[source] = _possible(list(paths[source]), maps[source], wanted)
+        if not any((setting.column, setting.mapped) in possible[s] for s in setting.sources):
+            raise ValueError(_nowhere(setting))
+
+
+def check_after(settings: Sequence[FieldSetting], manifest: Mapping[str, Any]) -> list[str]:
+    """A line for each field that some documents of a source lack in a finished run.
+
+    Raises:
+        ValueError: no document of a setting's sources has its field.
+    """
+    documents = {
+        source: counts["read"] - counts.get("quarantined", 0)
+        for source, counts in manifest["accounting"].items()
+    }
+    lacking: dict[tuple[str, str], int] = {}
+    for record in manifest["tasks"]:
+        for column, count in record.get("lacking", {}).items():
+            key = (record["task"]["source"], column)
+            lacking[key] = lacking.get(key, 0) + count
+    lines = []
+    for setting in settings:
+        counts = {source: lacking.get((source, setting.column), 0) for source in setting.sources}
+        if 0 < sum(counts.values()) == sum(documents.get(s, 0) for s in setting.sources):
+            raise ValueError(f"{_nowhere(setting)} (the output is complete without it)")
+        lines += [
+            f"{setting.title}: {count:,} of {documents[source]:,} documents of {source} have"
+            f" nothing in {setting.field!r}"
+            for source, count in counts.items()
+            if count
+        ]
+    return lines
+
+
+def _possible(
+    paths: Sequence[str], fields: FieldMap, wanted: set[tuple[str, bool]]
+) -> set[tuple[str, bool]]:
+    """Which of the wanted columns, with their ``mapped``, files have or may have."""
+    found: set[tuple[str, bool]] = set()
+    names = dict(zip(document_schema(fields.metadata).names, fields.inputs, strict=True))
+    documents = False
+    reasons = set()
+    for number, path in enumerate(paths):
+        if number == _FILES:
+            return wanted
+        match kind_of(path, storage.open_input):
+            case "warc":
+                documents = True
+                found |= {(column, mapped) for column, mapped in wanted if not mapped}
+            case "parquet" | "arrow" | "arrow stream":
+                there = column_names(path, storage.open_input)
+                if there is None:
+                    return wanted
+                documents = True
+                found |= {pair for pair in wanted if names[pair[0]] in there}
+            case _:
+                batches = read_batches(
+                    InputRange(path, 0, None, 0),
+                    fields,
+                    on_quarantine=lambda record: reasons.add(record.reason),
+                    open_input=storage.open_input,
+                )
+                for batch in batches:
+                    documents = True
+                    found |= {p for p in wanted if batch[p[0]].null_count < len(batch)}
+                    break
+                if found != wanted and next(batches, None) is not None:
+                    return wanted
+        if found == wanted:
+            break
+    if documents:
+        return found
+    # Nothing can be said of the other fields of records that can't be read.
+    return wanted - {("text", True)} if "missing_text" in reasons else wanted
+
+
+def _nowhere(setting: FieldSetting) -> str:
+    sources = " and ".join(sorted(setting.sources))
+    return (
+        f"{setting.title}: no record of {sources} has anything in {setting.field!r}:"
+        f" {setting.advice}"
+    )

@@ -1,0 +1,244 @@
+"""The command lines of ``pipeline/run.py`` and ``pipeline/decide.py``, and their defaults.
+
+Nothing but argparse is imported, so that ``--help`` answers at once.
+"""
+
+import argparse
+from collections.abc import Container, Iterable, Sequence
+from typing import Any
+
+from winnow import defaults
+from winnow.cli import program
+
+RULES = ("pareto", "threshold", "top_fraction", "random", "all")
+COMPRESSIONS = ("none", "lz4", "zstd")
+
+DEFAULT_ALPHA = 9.0
+"""GPT-3's alpha. GLaM's is not published."""
+
+DEFAULT_RULE = "pareto"
+DEFAULT_TARGET_UNIT = "documents"
+DEFAULT_SEED = 0
+DEFAULT_WRITE = "all"
+DEFAULT_SHARD_BYTES = 512 << 20
+DEFAULT_COMPRESSION = "lz4"
+DEFAULT_STALL_MINUTES = 10.0
+
+
+def check_given(needed: Iterable[str], given: Container[str], others: Sequence[str]) -> None:
+    """Refuse a command line that lacks a flag; ``others`` are the flags that are not ours.
+
+    Raises:
+        ValueError: a needed flag was not given; the message names one that may have been meant.
+    """
+    for name in needed:
+        if name not in given:
+            near = nearest(f"--{name}", names_of(others))
+            advice = f"is {near} meant to be it?" if near else "see --help"
+            raise ValueError(f"--{name} is missing: {advice}")
+
+
+def names_of(arguments: Iterable[str]) -> list[str]:
+    """The names of flags on a command line, without their values, which may be secrets."""
+    return [text.partition("=")[0] for text in arguments if text.startswith("--")]
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that is spelled most like one, if any is."""
+    import difflib
+
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.75)
+    return found[0] if found else None
+
+
+def names() -> list[str]:
+    """Every flag of ``pipeline/run.py``."""
+    return [name for action in parser()._actions for name in action.option_strings]
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags of ``pipeline/run.py``, grouped. Each is also a key of the YAML."""
+    out = argparse.ArgumentParser(
+        prog=program("pipeline/run.py"),
+        description="Raw web text in; scored, sampled Arrow shards, statistics and a page out.",
+        epilog="Every other flag goes to Beam, among them --runner, --direct_num_workers,"
+        " --direct_running_mode, --project, --region, --temp_location and --staging_location;"
+        " see the Beam documentation of your runner. Flags may be spelled with - or _.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    out.add_argument("--config", metavar="YAML", help="a file with any of these flags; flags win")
+    _input_flags(out.add_argument_group("input"))
+    group = out.add_argument_group("classifier")
+    group.add_argument("--classifier", help="a trained folder, or a fastText .bin")
+    group.add_argument("--label", help="for a fastText .bin: the good label, as __label__hq")
+    group = out.add_argument_group("keep decision (filtered sources only)")
+    _decision_flags(group)
+    _flag(
+        group,
+        "seed",
+        type=int,
+        metavar="N",
+        help=f"keys the draws (default: {DEFAULT_SEED})",
+    )
+    _step_flags(out.add_argument_group("steps before the decision (filtered sources only)"))
+    _output_flags(out.add_argument_group("output"))
+    return out
+
+
+def decide_parser() -> argparse.ArgumentParser:
+    """The flags of ``pipeline/decide.py``."""
+    out = argparse.ArgumentParser(
+        prog=program("pipeline/decide.py"),
+        description="Decides anew from the scores and draws that a run has stored.",
+        epilog="Every other flag goes to Beam. Flags may be spelled with - or _.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    out.add_argument("--scored", metavar="DIR", help="the output folder of a run with --write all")
+    _decision_flags(out.add_argument_group("keep decision (filtered sources only)"))
+    _output_flags(out.add_argument_group("output"))
+    return out
+
+
+def _input_flags(group: argparse._ArgumentGroup) -> None:
+    _flag(
+        group,
+        "source",
+        action="append",
+        metavar="NAME=GLOB",
+        help="an input; may be repeated,"
+        " also for one name. WET, WARC, JSON (plain, gz, zst), Parquet, Arrow, by content",
+    )
+    _flag(
+        group,
+        "filter",
+        action="append",
+        metavar="NAME",
+        help="a source whose documents the"
+        " steps and the keep rule may drop; the others are taken whole",
+    )
+    _flag(
+        group,
+        "field",
+        action="append",
+        metavar="[SOURCE.]COLUMN=FIELD",
+        help="the input field that holds text, id or url, as text=content or web.id=uid",
+    )
+    _flag(
+        group,
+        "metadata",
+        action="append",
+        metavar="FIELD",
+        help="a further input field to carry along as a string column",
+    )
+    _flag(
+        group,
+        "html_extractor",
+        metavar="NAME",
+        help=f"how text is taken from WARC pages (default: {defaults.HTML_EXTRACTOR})",
+    )
+    _flag(
+        group,
+        "max_document_bytes",
+        type=int,
+        metavar="N",
+        help=f"longer records are quarantined (default: {defaults.MAX_DOCUMENT_BYTES})",
+    )
+    _flag(
+        group,
+        "split_bytes",
+        type=int,
+        metavar="N",
+        help="splittable files are cut into ranges of"
+        f" about this size (default: {defaults.SPLIT_BYTES})",
+    )
+
+
+def _decision_flags(group: argparse._ArgumentGroup) -> None:
+    _flag(group, "rule", metavar="RULE", help=f"{', '.join(RULES)} (default: {DEFAULT_RULE})")
+    _flag(
+        group,
+        "alpha",
+        type=float,
+        metavar="A",
+        help=f"pareto: keep if draw < (2 - score)^-alpha (default: {DEFAULT_ALPHA:g}, GPT-3's)",
+    )
+    _flag(group, "threshold", type=float, metavar="T", help="threshold: keep if score >= T")
+    _flag(
+        group, "rate", type=float, metavar="R", help="random: keep this share, whatever the score"
+    )
+    _flag(
+        group,
+        "target_fraction",
+        type=float,
+        metavar="F",
+        help="solve for alpha or the threshold"
+        " so that this share of what reaches the decision is kept",
+    )
+    _flag(
+        group,
+        "target_unit",
+        metavar="UNIT",
+        help="the share is of documents, bytes or tokens"
+        f" (white-space words stand for tokens; default: {DEFAULT_TARGET_UNIT})",
+    )
+
+
+def _step_flags(group: argparse._ArgumentGroup) -> None:
+    _flag(
+        group,
+        "steps",
+        action="append",
+        metavar="NAME",
+        help="a step of conf/pipeline/steps.yaml to apply, in the order given",
+    )
+    group.add_argument(
+        "--deduplicate",
+        action=argparse.BooleanOptionalAction,
+        help="drop exact duplicates of a text within the run (default: no)",
+    )
+
+
+def _output_flags(group: argparse._ArgumentGroup) -> None:
+    _flag(group, "output", metavar="DIR", help="a new folder, local or in s3:// or gs://")
+    _flag(
+        group,
+        "write",
+        metavar="WHAT",
+        help="all: dropped documents stay in the shards, flagged;"
+        f" kept: only kept ones are written (default: {DEFAULT_WRITE})",
+    )
+    _flag(
+        group,
+        "shard_bytes",
+        type=int,
+        metavar="N",
+        help=f"start another shard beyond this size (default: {DEFAULT_SHARD_BYTES})",
+    )
+    _flag(
+        group,
+        "compression",
+        metavar="NAME",
+        help=f"of the shards: {', '.join(COMPRESSIONS)} (default: {DEFAULT_COMPRESSION})",
+    )
+    _flag(
+        group,
+        "stall_minutes",
+        type=float,
+        metavar="N",
+        help="end a run on this machine when nothing has moved for so long: no batch, no block of a"
+        f" file (default: {DEFAULT_STALL_MINUTES:g})",
+    )
+    group.add_argument(
+        "--resume",
+        action="store_true",
+        help="finish an interrupted run: skip what is complete, do the rest",
+    )
+
+
+def _flag(group: argparse._ArgumentGroup, name: str, **kwargs: Any) -> None:
+    spellings = dict.fromkeys([f"--{name.replace('_', '-')}", f"--{name}"])
+    group.add_argument(*spellings, dest=name, **kwargs)

@@ -1,0 +1,1 @@
+"""What a run leaves: schemas, shards, statistics, manifest."""

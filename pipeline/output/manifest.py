@@ -1,0 +1,48 @@
+"""``manifest.json``: what a finished run read, decided and wrote.
+
+It is written last, so a folder that has one is complete. It holds no times, host names or worker
+counts: the same input, config and seed give the same bytes.
+"""
+
+import json
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.output import output_folder, records
+from pipeline.output.records import Record
+from winnow import storage
+
+NAME = output_folder.MANIFEST
+FORMAT = 1
+
+
+def read_manifest(folder: str) -> dict[str, Any]:
+    """The manifest of a finished run.
+
+    Raises:
+        ValueError: there is none, or it has another format.
+    """
+    path = storage.join(folder, NAME)
+    if not storage.exists(path):
+        raise ValueError(
+            f"{folder} has no {NAME}: it is no output of pipeline/run.py, or that run did not"
+            " finish (run it again with --resume)"
+        )
+    value: dict[str, Any] = json.loads(storage.read_bytes(path))
+    if value.get("format") != FORMAT:
+        raise ValueError(f"{path} has format {value.get('format')}, this code reads {FORMAT}")
+    return value
+
+
+def read_records(folder: str) -> list[Record]:
+    """What the tasks of a finished run left behind."""
+    return [records.from_json(task) for task in read_manifest(folder)["tasks"]]
+
+
+def accounting(sources: pa.Table) -> dict[str, dict[str, int]]:
+    """Documents by outcome for each source."""
+    out: dict[str, dict[str, int]] = {}
+    for row in sources.to_pylist():
+        out.setdefault(row["source"], {})[row["outcome"]] = row["documents"]
+    return out

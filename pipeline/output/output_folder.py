@@ -1,0 +1,140 @@
+"""Whose an output folder is, and which files in it a run may remove: none but a run's own.
+
+``_work/run.json``, the run record, is written before anything else, and nothing but it shows that a
+folder holds an unfinished run; ``manifest.json`` shows that it holds a finished one. Either says
+which sources were read in how many parts, and from that follow the names of all files of a run.
+Files of any other name are never touched.
+"""
+
+import json
+import re
+from collections.abc import Callable, Container, Iterable, Mapping
+from typing import Any
+
+from pipeline.output import records, schema
+from winnow import files, heartbeat, storage
+
+MANIFEST = "manifest.json"
+RECORD = f"{records.WORK}/run.json"
+
+Parts = frozenset[tuple[str, int]]
+"""Sources and how many tasks each was cut into: more than once if its input has changed since."""
+
+_FOLDERS = ("", "shards", "quarantine", "statistics", *records.FOLDERS)
+_TEMPORARY = rf"(?:{re.escape(files.TEMPORARY)}\w{{8}}-)"
+_NO_FILE_YET = re.compile(rf"\.lock|{records.WORK}/{_TEMPORARY}run\.json")
+
+
+def stranger(output: str) -> str | None:
+    """Some file in a folder that has no run record, or None if there is nothing to be lost in it.
+
+    A lock is nothing, and neither is a run record that a killed run was just about to write.
+    """
+    names = storage.tree(output)
+    return next((name for name in names if not _NO_FILE_YET.fullmatch(name)), None)
+
+
+def begun(output: str) -> Parts | None:
+    """What the run record of a folder names; None if there is none that we could have written."""
+    record = _json(storage.join(output, RECORD))
+    match record:
+        case {"key": str(), "sources": list(pairs)}:
+            if all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+                return frozenset((str(source), int(of)) for source, of in pairs)
+    return None
+
+
+def finished(output: str) -> Mapping[str, Any] | None:
+    """The manifest of a finished run, of any version; None if there is none, or none of ours."""
+    match _json(storage.join(output, MANIFEST)):
+        case {"format": int(), "key": str(), "tasks": list()} as value:
+            return value
+    return None
+
+
+def parts_of(tasks: Iterable[Mapping[str, Any]]) -> Parts:
+    """What the tasks of a manifest name."""
+    return frozenset((task["task"]["source"], task["task"]["of"]) for task in tasks)
+
+
+def begin(output: str, key: str, parts: Parts) -> None:
+    """Write the run record, and remove what killed writers of these parts left half-written."""
+    value = {"key": key, "sources": sorted([source, of] for source, of in parts)}
+    storage.write_json(storage.join(output, RECORD), value)
+    _remove(output, parts, lambda name: _basename(name).startswith(files.TEMPORARY))
+    ours = _names(parts)
+    storage.remove_unfinished(output, lambda name: ours.fullmatch(name) is not None)
+
+
+def remove_leftovers(output: str, written: Container[str]) -> None:
+    """Remove what a run that was cut off wrote of inputs that have changed since.
+
+    ``written`` are the ``shards/…`` and ``quarantine/…`` of this run.
+    """
+    data = ("shards/", "quarantine/")
+    parts = begun(output) or frozenset()
+    _remove(output, parts, lambda name: name.startswith(data) and name not in written)
+
+
+def remove_work(output: str, parts: Parts = frozenset()) -> None:
+    """Remove the work folder of a finished run, the run record last.
+
+    ``parts`` are those that its manifest names, if there may be no run record any more.
+    """
+    parts |= begun(output) or frozenset()
+    for _ in range(10):  # a worker may just leave a sign of life
+        _remove(output, parts, lambda name: name.startswith(f"{records.WORK}/") and name != RECORD)
+        if storage.remove_if_empty(storage.join(output, records.PROGRESS)):
+            break
+    _remove(output, parts, lambda name: name == RECORD)
+    for folder in (records.SCORED, records.WORK):
+        storage.remove_if_empty(storage.join(output, folder))
+
+
+def _remove(output: str, parts: Parts, chosen: Callable[[str], bool]) -> None:
+    """Remove the files of these parts that are chosen, by their paths within the folder."""
+    ours = _names(parts)
+    for folder in _FOLDERS:
+        found = storage.listing(storage.join(output, folder) if folder else output)
+        prefix = f"{folder}/" if folder else ""
+        names = [prefix + _basename(path) for path in found]
+        storage.remove_files(
+            [storage.join(output, name) for name in names if ours.fullmatch(name) and chosen(name)]
+        )
+
+
+def _names(parts: Parts) -> re.Pattern[str]:
+    """The paths of all files of a run, half-written ones too."""
+    each = (rf"{re.escape(source)}-\d{{5,}}-of-{of:05d}" for source, of in sorted(parts))
+    stem = f"data-(?:{'|'.join(each) or '(?!)'})"
+    shard = rf"{stem}(?:\.\d+)?\.arrow"
+    paths = {
+        "": rf"{re.escape(MANIFEST)}|report\.html|README\.md",
+        "shards": shard,
+        "quarantine": rf"{stem}\.jsonl",
+        "statistics": rf"(?:{'|'.join(schema.STATISTICS)})\.parquet",
+        records.WORK: rf"run\.json|{re.escape(records.TASKS)}|{stem}\.(?:json|keys\.arrow)"
+        rf"|(?:{stem}|group-\d{{5,}})\.summary\.arrow",
+        records.SCORED: shard,
+        records.PROGRESS: heartbeat.SIGN.pattern,
+    }
+    return re.compile(
+        "|".join(
+            rf"{re.escape(folder)}{'/' if folder else ''}{_TEMPORARY}?(?:{names})"
+            for folder, names in paths.items()
+        )
+    )
+
+
+def _basename(path: str) -> str:
+    return path.rsplit("/", 1)[-1]
+
+
+def _json(path: str) -> Any:
+    """The value in a JSON file, or None if there is no such file, or something else in it."""
+    if not storage.exists(path):
+        return None
+    try:
+        return json.loads(storage.read_bytes(path))
+    except ValueError:
+        return None

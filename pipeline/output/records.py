@@ -1,0 +1,156 @@
+"""What a finished task leaves behind, so that a resumed run can skip it and the end can add it up.
+
+Beside ``manifest.json`` in the making, the folder ``_work`` holds three small files per task:
+``<stem>.summary.arrow`` (its statistics, once it is decided), ``<stem>.keys.arrow`` (its ids and
+content hashes) and, written last, ``<stem>.json``. A task is finished when the last one is there.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import xxhash
+
+from pipeline.output import shards
+from pipeline.output.shards import Shard
+from pipeline.readers import InputRange
+from winnow import heartbeat, storage
+
+WORK = "_work"
+SCORED = f"{WORK}/scored"
+PROGRESS = f"{WORK}/{heartbeat.FOLDER}"
+FOLDERS = (WORK, SCORED, PROGRESS)
+"""The folders of unfinished business; they are gone when the run is complete."""
+
+TASKS = "tasks.json"
+
+KEYS = pa.schema(
+    [
+        pa.field("id_hash", pa.uint64(), nullable=False),
+        pa.field("content_hash", pa.binary(16), nullable=False),
+        pa.field("candidate", pa.bool_(), nullable=False),
+    ]
+)
+"""One row per document of a task, in order. Candidates are those that no step dropped."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One input range of one source: the unit of work, of resume and of shard names.
+
+    ``order`` ranks tasks for ties between duplicates: sources taken whole come first.
+    """
+
+    source: str
+    filtered: bool
+    input: InputRange
+    index: int
+    of: int
+    order: int
+
+    @property
+    def stem(self) -> str:
+        """``data-<source>-<index>-of-<count>``, the name of everything the task writes."""
+        return f"data-{self.source}-{self.index:05d}-of-{self.of:05d}"
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finished task. ``key`` is the fingerprint of everything its output depends on but the
+    input's bytes, whose xxh3-128 is ``input_digest``. ``lacking`` counts the documents that have
+    nothing for a column of theirs: ``id``, ``url`` and metadata; ``truncated`` those whose text was
+    cut short before it came here.
+    """
+
+    task: Task
+    key: str
+    input_digest: str
+    shards: tuple[Shard, ...]
+    quarantined: int
+    quarantine_checksum: str | None
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    lacking: Mapping[str, int] = field(default_factory=dict)
+    truncated: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values; :func:`from_json` is the inverse."""
+        return asdict(self) | {"skipped": dict(self.skipped), "lacking": dict(self.lacking)}
+
+
+def from_json(value: Mapping[str, Any]) -> Record:
+    """The record that :meth:`Record.to_json` wrote."""
+    return Record(
+        **{
+            **value,
+            "task": _task(value["task"]),
+            "shards": tuple(Shard(**shard) for shard in value["shards"]),
+        }
+    )
+
+
+def _task(value: Mapping[str, Any]) -> Task:
+    return Task(**{**value, "input": InputRange(**value["input"])})
+
+
+def fingerprint(*parts: Any) -> str:
+    """The xxh3-128 of some JSON values, as hex."""
+    canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return xxhash.xxh3_128_hexdigest(canonical.encode())
+
+
+def quarantine_path(output: str, stem: str) -> str:
+    """Where a task's quarantined records go."""
+    return storage.join(output, "quarantine", f"{stem}.jsonl")
+
+
+def save_tasks(work: str, tasks: Sequence[Task]) -> None:
+    """Write the tasks of a run, for :func:`load_tasks`: the largest first, to be begun first."""
+    largest_first = sorted(tasks, key=lambda task: -task.input.size)
+    storage.write_json(storage.join(work, TASKS), [asdict(task) for task in largest_first])
+
+
+def load_tasks(work: str) -> list[Task]:
+    """The tasks that :func:`save_tasks` wrote, in its order."""
+    return [_task(value) for value in json.loads(storage.read_bytes(storage.join(work, TASKS)))]
+
+
+def summary_path(work: str, stem: str) -> str:
+    """Where the statistics of a decided task are (:mod:`pipeline.output.summary_files`)."""
+    return storage.join(work, f"{stem}.summary.arrow")
+
+
+def save(work: str, record: Record, keys: Sequence[pa.RecordBatch]) -> None:
+    """Write a finished task's keys and, last, its record."""
+    stem = record.task.stem
+    with (
+        storage.open_output(storage.join(work, f"{stem}.keys.arrow")) as file,
+        pa.ipc.new_stream(file, KEYS) as writer,
+    ):
+        for batch in keys:
+            writer.write_batch(batch)
+    storage.write_json(storage.join(work, f"{stem}.json"), record.to_json())
+
+
+def load(work: str, task: Task) -> Record | None:
+    """The record of a task, or None if it has not finished."""
+    path = storage.join(work, f"{task.stem}.json")
+    return from_json(json.loads(storage.read_bytes(path))) if storage.exists(path) else None
+
+
+def load_keys(work: str, task: Task) -> pa.Table:
+    """Ids and content hashes of a finished task's documents (:data:`KEYS`)."""
+    data = storage.read_bytes(storage.join(work, f"{task.stem}.keys.arrow"))
+    heartbeat.beat()
+    return pa.ipc.open_stream(pa.py_buffer(data)).read_all()
+
+
+def intact(record: Record, folder: str, output: str) -> bool:
+    """Whether everything that a record names is still there, byte for byte."""
+    named = [(storage.join(folder, shard.name), shard.checksum) for shard in record.shards]
+    if record.quarantine_checksum is not None:
+        named.append((quarantine_path(output, record.task.stem), record.quarantine_checksum))
+    return all(
+        storage.exists(path) and shards.checksum(path) == checksum for path, checksum in named
+    )

@@ -1,0 +1,138 @@
+"""Every Arrow schema that crosses a boundary of the pipeline, declared once.
+
+What flows between steps is a ``pyarrow.RecordBatch``. It starts as what a reader yields
+(:func:`pipeline.readers.documents.document_schema`), and each step appends its columns until it is
+a row of a shard (:func:`shard_schema`). Nothing takes a schema from its first document.
+"""
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+QUALITY = "quality"
+"""Drop reason of a document that reached the keep decision and was not drawn."""
+
+DUPLICATE = "duplicate"
+"""Drop reason of a document whose text another kept document of the run has."""
+
+
+def shard_schema(metadata: Sequence[str] = ()) -> pa.Schema:
+    """A row of ``shards/*.arrow``: one document, its features, its score and its decision.
+
+    ``drop_reason`` is null where ``kept`` is true. ``keep_draw`` is uniform in [0, 1) and keyed by
+    id and seed; ``keep_probability`` is the chance that the rule gave this document before the
+    draw (0 where another step dropped it), so both stay valid for any later decision.
+    """
+    return pa.schema(
+        [
+            pa.field("id", pa.string(), nullable=False),
+            pa.field("source", pa.string(), nullable=False),
+            pa.field("url", pa.string()),
+            pa.field("text", pa.large_string(), nullable=False),
+            pa.field("bytes", pa.int64(), nullable=False),
+            pa.field("characters", pa.int64(), nullable=False),
+            pa.field("words", pa.int64(), nullable=False),
+            pa.field("content_hash", pa.binary(16), nullable=False),
+            pa.field("language", pa.string()),
+            pa.field("language_score", pa.float32()),
+            pa.field("quality_score", pa.float32(), nullable=False),
+            pa.field("keep_draw", pa.float64(), nullable=False),
+            pa.field("keep_probability", pa.float32(), nullable=False),
+            pa.field("kept", pa.bool_(), nullable=False),
+            pa.field("drop_reason", pa.string()),
+            *(pa.field(name, pa.string()) for name in metadata),
+        ]
+    )
+
+
+_COUNTS = [
+    pa.field("documents", pa.int64(), nullable=False),
+    pa.field("bytes", pa.int64(), nullable=False),
+    pa.field("words", pa.int64(), nullable=False),
+]
+
+SOURCES = pa.schema(
+    [
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("filtered", pa.bool_(), nullable=False),
+        pa.field("outcome", pa.string(), nullable=False),
+        *_COUNTS,
+    ]
+)
+"""``statistics/sources.parquet``: the row accounting. ``outcome`` is ``read``, ``kept``,
+``quarantined`` or a drop reason; per source read = kept + every drop reason + quarantined."""
+
+SCORE_HISTOGRAM = pa.schema(
+    [
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("score_low", pa.float64(), nullable=False),
+        pa.field("score_high", pa.float64(), nullable=False),
+        *_COUNTS,
+        *(pa.field(f"kept_{field.name}", pa.int64(), nullable=False) for field in _COUNTS),
+    ]
+)
+"""``statistics/score_histogram.parquet``: documents that reached the keep decision, in equal bins
+of their score over [0, 1]."""
+
+KEEP_CURVES = pa.schema(
+    [
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("rule", pa.string(), nullable=False),
+        pa.field("parameter", pa.float64(), nullable=False),
+        *_COUNTS,
+    ]
+)
+"""``statistics/keep_curves.parquet``: what each source would keep under ``rule`` (``pareto``,
+``threshold``) at every stop of a grid of its parameter. Counted from each document's own score and
+draw, so a rerun at that parameter keeps exactly these."""
+
+DOMAINS = pa.schema(
+    [
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("domain", pa.string(), nullable=False),
+        *_COUNTS,
+        *(pa.field(f"kept_{field.name}", pa.int64(), nullable=False) for field in _COUNTS),
+    ]
+)
+"""``statistics/domains.parquet``: per source and host name of the URL."""
+
+GROUPS = pa.schema(
+    [
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("column", pa.string(), nullable=False),
+        pa.field("value", pa.string(), nullable=False),
+        *_COUNTS,
+        *(pa.field(f"kept_{field.name}", pa.int64(), nullable=False) for field in _COUNTS),
+    ]
+)
+"""``statistics/groups.parquet``: the audit of a run, per source by ``language``, ``length`` (the
+bins of ``winnow.text.groups.LENGTHS``) and ``decoding`` (the kinds of ``mojibake.KINDS``)."""
+
+EXAMPLES = pa.schema(
+    [
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("level", pa.string(), nullable=False),
+        pa.field("rank", pa.float64(), nullable=False),
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("url", pa.string()),
+        pa.field("quality_score", pa.float32(), nullable=False),
+        pa.field("keep_draw", pa.float64(), nullable=False),
+        pa.field("keep_probability", pa.float32(), nullable=False),
+        pa.field("kept", pa.bool_(), nullable=False),
+        pa.field("text", pa.string(), nullable=False),
+    ]
+)
+"""``statistics/examples.parquet``: documents of smallest ``rank`` in their kind, text clipped.
+
+``level`` is a fifth of the score range (``0.0-0.2``, …, rank = a hash of the id, so the sample is
+fair), ``decision`` (rank = distance from the decision) or ``dropped: <reason>`` (hash)."""
+
+STATISTICS = {
+    "sources": SOURCES,
+    "score_histogram": SCORE_HISTOGRAM,
+    "keep_curves": KEEP_CURVES,
+    "domains": DOMAINS,
+    "groups": GROUPS,
+    "examples": EXAMPLES,
+}
+"""The tables of ``statistics/``, by file stem."""

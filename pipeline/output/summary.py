@@ -1,0 +1,298 @@
+"""Per-source statistics: gathered while a task runs, merged exactly in any order.
+
+A summary is six tables (:data:`pipeline.output.schema.STATISTICS`). All sums are integers, so
+merging is associative to the bit and the result does not depend on workers, order or retries.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.output import schema
+from pipeline.rules.decision import FloatArray, Rule, critical_alpha, keep_draw
+from winnow.text.groups import NONE, domain, length
+from winnow.text.mojibake import faults
+
+Summary = dict[str, pa.Table]
+Counts = npt.NDArray[np.int64]
+
+COUNTS = ["documents", "bytes", "words"]
+KEPT_COUNTS = [f"kept_{name}" for name in COUNTS]
+
+HISTOGRAM_BINS = 100
+PARETO_GRID: FloatArray = np.arange(0, 161) / 10
+THRESHOLD_GRID: FloatArray = np.arange(0, 101) / 100
+"""Stops of the report's controls. k / 10 and k / 100 are the doubles that the decimals parse to,
+so ``--alpha 2.3`` decides exactly as the stop 2.3 counts."""
+
+EXAMPLES_PER_KIND = 3
+EXAMPLE_CHARACTERS = 1500
+_EXAMPLE_SEED = 0x77696E6E6F77
+
+
+class TaskSummary:
+    """Statistics of one task, which reads one source. Memory grows with its domains only."""
+
+    def __init__(self, source: str, filtered: bool, rule: Rule) -> None:
+        self._source = source
+        self._filtered = filtered
+        self._rule = rule
+        self._outcomes: dict[str, Counts] = {"read": np.zeros(3, np.int64)}
+        self._histogram = np.zeros((HISTOGRAM_BINS, 6), np.int64)
+        self._pareto = np.zeros((len(PARETO_GRID) + 1, 3), np.int64)
+        self._threshold = np.zeros((len(THRESHOLD_GRID) + 1, 3), np.int64)
+        self._domains = _Tally(schema.DOMAINS)
+        self._groups = _Tally(schema.GROUPS)
+        self._examples: list[pa.Table] = []
+
+    def quarantine(self, records: int = 1) -> None:
+        """Count records that could not be read."""
+        for outcome in ("read", "quarantined") if records else ():
+            self._count(outcome, np.array([records, 0, 0]))
+
+    def update(self, batch: pa.RecordBatch) -> None:
+        """Count a batch of decided documents (:func:`pipeline.output.schema.shard_schema`)."""
+        weights = np.stack(
+            [
+                np.ones(len(batch), np.int64),
+                batch["bytes"].to_numpy(),
+                batch["words"].to_numpy(),
+            ]
+        )
+        kept = batch["kept"].to_numpy(zero_copy_only=False)
+        reason = batch["drop_reason"].dictionary_encode()
+        self._count_outcomes(weights, kept, reason)
+        decided = kept | pc.equal(batch["drop_reason"], schema.QUALITY).fill_null(False).to_numpy(
+            zero_copy_only=False
+        )
+        self._count_scores(batch, weights, kept, decided)
+        source = pa.repeat(self._source, len(batch))
+        counts = [*weights, *weights * kept]
+        self._domains.add([source, domain(batch["url"]), *counts])
+        groups = {
+            "language": batch["language"],
+            "length": length(batch["bytes"]),
+            "decoding": faults(batch["text"]),
+        }
+        for column, value in groups.items():
+            name = pa.repeat(column, len(batch))
+            self._groups.add([source, name, value.fill_null(NONE), *counts])
+        self._examples = [
+            _best([*self._examples, *_examples(batch, decided, self._rule, self._filtered)])
+        ]
+
+    def tables(self) -> Summary:
+        """The six tables of what was counted so far."""
+        source, filtered = self._source, self._filtered
+        outcomes = [
+            {"source": source, "filtered": filtered, "outcome": name, **_named(COUNTS, counts)}
+            for name, counts in self._outcomes.items()
+        ]
+        edges = np.arange(HISTOGRAM_BINS + 1) / HISTOGRAM_BINS
+        histogram = [
+            {
+                "source": source,
+                "score_low": edges[i],
+                "score_high": edges[i + 1],
+                **_named(COUNTS + KEPT_COUNTS, row),
+            }
+            for i, row in enumerate(self._histogram)
+        ]
+        curves = []
+        if filtered:
+            for rule, grid, counts in [
+                ("pareto", PARETO_GRID, self._pareto),
+                ("threshold", THRESHOLD_GRID, self._threshold),
+            ]:
+                # Row i counts what is kept at exactly the first i stops: sum from the end.
+                totals = counts[::-1].cumsum(axis=0)[::-1][1:]
+                curves += [
+                    {"source": source, "rule": rule, "parameter": stop, **_named(COUNTS, row)}
+                    for stop, row in zip(grid, totals, strict=True)
+                ]
+        return merge(
+            [
+                {
+                    "sources": pa.Table.from_pylist(outcomes, schema.SOURCES),
+                    "score_histogram": pa.Table.from_pylist(histogram, schema.SCORE_HISTOGRAM),
+                    "keep_curves": pa.Table.from_pylist(curves, schema.KEEP_CURVES),
+                    "domains": self._domains.total(),
+                    "groups": self._groups.total(),
+                    "examples": pa.concat_tables([schema.EXAMPLES.empty_table(), *self._examples]),
+                }
+            ]
+        )
+
+    def _count(self, outcome: str, counts: Counts) -> None:
+        self._outcomes[outcome] = self._outcomes.get(outcome, np.zeros(3, np.int64)) + counts
+
+    def _count_outcomes(
+        self, weights: Counts, kept: npt.NDArray[np.bool_], reason: pa.DictionaryArray
+    ) -> None:
+        self._count("read", weights.sum(axis=1))
+        self._count("kept", weights[:, kept].sum(axis=1))
+        codes = reason.indices.fill_null(-1).to_numpy()
+        for code, name in enumerate(reason.dictionary.to_pylist()):
+            self._count(name, weights[:, codes == code].sum(axis=1))
+
+    def _count_scores(
+        self,
+        batch: pa.RecordBatch,
+        weights: Counts,
+        kept: npt.NDArray[np.bool_],
+        decided: npt.NDArray[np.bool_],
+    ) -> None:
+        score = batch["quality_score"].to_numpy()[decided]
+        draw = batch["keep_draw"].to_numpy()[decided]
+        weights = weights[:, decided]
+        bins = np.minimum((score.astype(np.float64) * HISTOGRAM_BINS).astype(np.int64), 99)
+        self._histogram[:, :3] += _bincount(bins, weights, HISTOGRAM_BINS)
+        self._histogram[:, 3:] += _bincount(bins, weights * kept[decided], HISTOGRAM_BINS)
+        if self._filtered:
+            stops = np.searchsorted(PARETO_GRID, critical_alpha(score, draw), side="left")
+            self._pareto += _bincount(stops, weights, len(self._pareto))
+            stops = np.searchsorted(THRESHOLD_GRID, score.astype(np.float64), side="right")
+            self._threshold += _bincount(stops, weights, len(self._threshold))
+
+
+def merge(summaries: Sequence[Summary]) -> Summary:
+    """One summary of all, canonically sorted: the same whatever the order or grouping."""
+    merged = {}
+    for name in summaries[0]:
+        tables = [summary[name] for summary in summaries]
+        if name == "examples":
+            merged[name] = _best(tables)
+        else:
+            merged[name] = add_up(tables, schema.STATISTICS[name])
+    return merged
+
+
+def add_up(tables: Sequence[pa.Table], table_schema: pa.Schema) -> pa.Table:
+    """Add up the int64 columns of rows with equal keys (all other columns); sorted by key."""
+    keys = keys_of(table_schema)
+    sums = [name for name in table_schema.names if name not in keys]
+    grouped = pa.concat_tables(tables).group_by(keys).aggregate([(name, "sum") for name in sums])
+    ordered = grouped.sort_by([(key, "ascending") for key in keys])
+    return pa.table(
+        [ordered[key] for key in keys] + [ordered[f"{name}_sum"] for name in sums],
+        schema=table_schema,
+    )
+
+
+def keys_of(table_schema: pa.Schema) -> list[str]:
+    """The columns that say what a row counts; all others are int64 sums."""
+    return [field.name for field in table_schema if not pa.types.is_int64(field.type)]
+
+
+def check_accounting(sources: pa.Table) -> None:
+    """Raise RuntimeError unless per source read = kept + dropped by each reason + quarantined."""
+    for name in COUNTS:
+        signed = pc.multiply(sources[name], pc.if_else(pc.equal(sources["outcome"], "read"), 1, -1))
+        balance = pa.table({"source": sources["source"], "n": signed}).group_by("source")
+        for row in balance.aggregate([("n", "sum")]).to_pylist():
+            if row["n_sum"] != 0:
+                raise RuntimeError(
+                    f"row accounting of source {row['source']!r} is off by {row['n_sum']} {name}:"
+                    " read is not kept + dropped + quarantined. The output is not to be trusted"
+                )
+
+
+class _Tally:
+    """Rows of a table, added up now and then: memory grows with its keys, not with its rows."""
+
+    def __init__(self, table_schema: pa.Schema) -> None:
+        self._schema = table_schema
+        self._tables = [table_schema.empty_table()]
+        self._rows = 0
+        self._limit = 1 << 16
+
+    def add(self, columns: Sequence[Any]) -> None:
+        """Append n rows, given as one array [n] per column."""
+        self._tables.append(pa.table(columns, schema=self._schema))
+        self._rows += self._tables[-1].num_rows
+        if self._rows > self._limit:
+            self._tables = [self.total()]
+            self._rows = self._tables[0].num_rows
+            self._limit = 2 * self._rows + (1 << 16)
+
+    def total(self) -> pa.Table:
+        """One row per key, sorted."""
+        return add_up(self._tables, self._schema)
+
+
+def _named(names: list[str], values: Counts) -> dict[str, int]:
+    return {name: int(value) for name, value in zip(names, values, strict=True)}
+
+
+def _bincount(bins: npt.NDArray[np.int64], weights: Counts, length: int) -> Counts:
+    # float64 sums of integers are exact below 2^53.
+    columns = [np.bincount(bins, row, minlength=length) for row in weights]
+    return np.stack(columns, axis=1).astype(np.int64)
+
+
+def _examples(
+    batch: pa.RecordBatch, decided: npt.NDArray[np.bool_], rule: Rule, filtered: bool
+) -> Iterable[pa.Table]:
+    """The candidates of one batch for each level, one small table per level."""
+    score = batch["quality_score"].to_numpy()
+    kept = batch["kept"].to_numpy(zero_copy_only=False)
+    fair = keep_draw(batch["id"], _EXAMPLE_SEED)
+    fifth = np.minimum((score * 5).astype(np.int64), 4)
+    for i in range(5):
+        for side in (kept, ~kept):
+            level = f"{i / 5:.1f}-{(i + 1) / 5:.1f}"
+            yield _example_rows(batch, decided & side & (fifth == i), level, fair)
+    if filtered and rule.name != "all":
+        if rule.name == "threshold":
+            distance = np.abs(score.astype(np.float64) - rule.parameter)
+        else:
+            distance = np.abs(
+                batch["keep_draw"].to_numpy() - rule.probability(score).astype(np.float64)
+            )
+        for side in (kept, ~kept):
+            yield _example_rows(batch, decided & side, "decision", distance)
+    if not decided.all():
+        reason = batch["drop_reason"].dictionary_encode()
+        codes = reason.indices.fill_null(-1).to_numpy()
+        for code, name in enumerate(reason.dictionary.to_pylist()):
+            if name != schema.QUALITY:
+                yield _example_rows(batch, codes == code, f"dropped: {name}", fair)
+
+
+def _example_rows(
+    batch: pa.RecordBatch, candidates: npt.NDArray[np.bool_], level: str, rank: FloatArray
+) -> pa.Table:
+    rows = np.flatnonzero(candidates)
+    rows = rows[np.argsort(rank[rows], kind="stable")[:EXAMPLES_PER_KIND]]
+    chosen = batch.take(rows)
+    text = pc.utf8_slice_codeunits(chosen["text"], 0, EXAMPLE_CHARACTERS).cast(pa.string())
+    columns = {
+        **{name: chosen[name] for name in schema.EXAMPLES.names if name in batch.schema.names},
+        "level": pa.array([level] * len(rows), pa.string()),
+        "rank": rank[rows],
+        "text": text,
+    }
+    return pa.table([columns[name] for name in schema.EXAMPLES.names], schema=schema.EXAMPLES)
+
+
+def _best(tables: list[pa.Table]) -> pa.Table:
+    """The rows of smallest rank within each (source, level, kept), in that order."""
+    order = [(key, "ascending") for key in ("source", "level", "kept", "rank", "id", "text")]
+    table = pa.concat_tables([schema.EXAMPLES.empty_table(), *tables]).sort_by(order)
+    groups = zip(
+        table["source"].to_pylist(),
+        table["level"].to_pylist(),
+        table["kept"].to_pylist(),
+        strict=True,
+    )
+    seen: dict[tuple[str, str, bool], int] = {}
+    rows = []
+    for row, group in enumerate(groups):
+        seen[group] = seen.get(group, 0) + 1
+        if seen[group] <= EXAMPLES_PER_KIND:
+            rows.append(row)
+    return table.take(pa.array(rows, pa.int64()))

@@ -1,0 +1,192 @@
+"""The ``README.md`` of an output folder: a data card in the form that the Hugging Face hub reads.
+
+Its front matter names the shards, so ``datasets.load_dataset(DIR)`` works on the folder as it is,
+locally or uploaded.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import yaml
+
+from pipeline.output import schema
+from pipeline.output.summary import COUNTS
+from pipeline.page.report_data import DAMAGE, account, damage, headline, megabytes, share, ties
+
+_COLUMNS = {
+    "id": "the record's own id, or a hash of source, URL and text",
+    "source": "which input it came from",
+    "url": "where the text was found",
+    "text": "the document",
+    "bytes": "length of the text in UTF-8 bytes",
+    "characters": "length in code points",
+    "words": "runs of characters between white space",
+    "content_hash": "XXH3-128 of the text",
+    "language": "language code, where a language step ran",
+    "language_score": "that step's confidence",
+    "quality_score": "calibrated probability of being curated text",
+    "keep_draw": "uniform in [0, 1), from id and seed alone",
+    "keep_probability": "the chance the rule gave this document; 0 if a step dropped it before",
+    "kept": "the decision",
+    "drop_reason": "why not kept: `quality` (the rule), or the step's reason",
+}
+
+
+def data_card(manifest: Mapping[str, Any], sources: pa.Table, groups: pa.Table) -> str:
+    """The card of a run: ``sources`` and ``groups`` are its statistics."""
+    config, classifier = manifest["config"], manifest["classifier"]
+    everything = config["write"] == "all"
+    return "\n".join(
+        [
+            "---",
+            yaml.safe_dump(_front_matter(manifest), sort_keys=False, allow_unicode=True).rstrip(),
+            "---",
+            "",
+            "# Scored and filtered web text",
+            "",
+            f"{headline(sources)}. {' '.join(account(manifest, sources))}",
+            "",
+            (
+                "The shards hold every document that was read, kept or not, with its score and the"
+                " decision: filter on `kept`, or decide anew from `quality_score` and `keep_draw`."
+                if everything
+                else "The shards hold the kept documents alone."
+            ),
+            "",
+            "```python",
+            "from datasets import load_dataset",
+            "",
+            'documents = load_dataset("arrow", data_files="shards/*.arrow", split="train")',
+            *(['kept = documents.filter(lambda row: row["kept"])'] if everything else []),
+            "```",
+            "",
+            "## Accounting",
+            "",
+            "Per source, read = kept + dropped for each reason + quarantined.",
+            "",
+            *_markdown(
+                ["source", "outcome", "documents", "MB of text", "words", "share of read"],
+                _accounting(sources),
+            ),
+            "",
+            "## Damaged text",
+            "",
+            "Documents, of all that were read, with mojibake (UTF-8 that was once decoded as"
+            " windows-1252 or -1251), with U+FFFD (bytes without meaning), and cut short when they"
+            " were crawled or stored.",
+            "",
+            *_markdown(["source", *DAMAGE], _damage(manifest, sources, groups)),
+            "",
+            "## Keep rule",
+            "",
+            f"Rule `{manifest['rule']['name']}`, parameter {manifest['rule']['parameter']:.12g},"
+            f" ties {ties(manifest['rule']):.12g}, seed {config['seed']}."
+            " With s = `quality_score` and u = `keep_draw`:",
+            "",
+            "- `pareto`: kept if u < (2 − s)^−α (GPT-3, GLaM);",
+            "- `threshold`: kept if s > the threshold, or s = the threshold and u < ties;",
+            "- `random`: kept if u < the rate;",
+            "- `all`: always kept.",
+            "",
+            "Sources that are not filtered are kept whole.",
+            "",
+            "## Classifier",
+            "",
+            f"`quality_score` is by the classifier with fingerprint `{classifier['fingerprint']}`."
+            " Its own card and figures are in `manifest.json` and `report.html`.",
+            "",
+            "## Columns",
+            "",
+            *_markdown(["column", "type", "meaning"], _columns(config["metadata"])),
+            "",
+            "## Provenance",
+            "",
+            f"Made by Winnow {manifest['code']}; run key `{manifest['key']}`. Inputs, shards and"
+            " their checksums are in `manifest.json`. The configuration:",
+            "",
+            "```json",
+            json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False),
+            "```",
+            "",
+        ]
+    )
+
+
+def _front_matter(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """One dataset config of all shards, and one per source. The hub refuses empty patterns."""
+    rows: dict[str, int] = {}
+    for task in manifest["tasks"]:
+        n_rows = sum(shard["rows"] for shard in task["shards"])
+        if n_rows:
+            source = task["task"]["source"]
+            rows[source] = rows.get(source, 0) + n_rows
+    digits = "[0-9]" * 5
+    configs = [("default", "shards/*.arrow")] if rows else []
+    configs += [
+        (source, f"shards/data-{source}-{digits}-of-{digits}*.arrow") for source in sorted(rows)
+    ]
+    return {
+        "pretty_name": "Scored and filtered web text",
+        "task_categories": ["text-generation"],
+        "size_categories": [_size_category(sum(rows.values()))],
+        "tags": ["winnow", "quality-filter"],
+        "configs": [
+            {
+                "config_name": name,
+                "data_files": [{"split": "train", "path": path}],
+            }
+            for name, path in configs
+        ],
+    }
+
+
+def _size_category(rows: int) -> str:
+    """The hub's name for this many rows."""
+    names = ["1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T"]
+    for power, name in enumerate(names):
+        if rows < 10 ** (power + 3):
+            return f"n<{name}" if power == 0 else f"{names[power - 1]}<n<{name}"
+    return "n>1T"
+
+
+def _accounting(sources: pa.Table) -> list[list[str]]:
+    rows = sources.to_pylist()
+    read = {row["source"]: row["documents"] for row in rows if row["outcome"] == "read"}
+    first = {"read": 0, "kept": 1, "quarantined": 3}
+    rows.sort(key=lambda row: (row["source"], first.get(row["outcome"], 2), -row["documents"]))
+    return [
+        [
+            row["source"],
+            row["outcome"],
+            f"{row[COUNTS[0]]:,}",
+            megabytes(row[COUNTS[1]]),
+            f"{row[COUNTS[2]]:,}",
+            share(row["documents"], read[row["source"]]),
+        ]
+        for row in rows
+    ]
+
+
+def _damage(manifest: Mapping[str, Any], sources: pa.Table, groups: pa.Table) -> list[list[str]]:
+    damaged = damage(manifest, groups)
+    read = sources.filter(pc.equal(sources["outcome"], "read")).sort_by("source")
+    return [
+        [row["source"], *(f"{n:,} ({share(n, row['documents'])})" for n in damaged[row["source"]])]
+        for row in read.to_pylist()
+    ]
+
+
+def _columns(metadata: list[str]) -> list[list[str]]:
+    return [
+        [f"`{field.name}`", str(field.type), _COLUMNS.get(field.name, "carried from the input")]
+        for field in schema.shard_schema(metadata)
+    ]
+
+
+def _markdown(head: list[str], rows: list[list[str]]) -> list[str]:
+    escaped = [[cell.replace("|", "\\|") for cell in row] for row in [head, *rows]]
+    lines = [f"| {' | '.join(row)} |" for row in escaped]
+    return [lines[0], "|" + "---|" * len(head), *lines[1:]]

@@ -1,0 +1,372 @@
+"""What the page of a run shows, as one JSON value of bounded size, from manifest and statistics.
+
+Whatever the run's size, the page stays small: beyond :data:`SOURCES_SHOWN` the smallest sources are
+added up (counts and curves stay exact), each source shows its largest domains and one row for the
+others, example texts share a budget, and long lists are cut, always saying what was left out.
+"""
+
+import json
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.output.summary import COUNTS, KEPT_COUNTS, PARETO_GRID, THRESHOLD_GRID, Summary
+from pipeline.page import embed_json
+from quality_classifier.evaluation.metrics import wilson
+from winnow.text.groups import LENGTHS
+
+SOURCES_SHOWN = 20
+DOMAINS_SHOWN = 100
+GROUPS_SHOWN = 15
+EXAMPLES_BYTES = 1_000_000
+FILES_SHOWN = 200
+SETTINGS_BYTES = 100_000
+NAME_CHARACTERS = 300
+
+Json = dict[str, Any]
+
+
+def page_data(
+    manifest: Mapping[str, Any], statistics: Summary, domains: Iterable[pa.Table]
+) -> Json:
+    """Everything that ``page/report.js`` draws.
+
+    ``domains`` may be many, so they come in parts (:data:`pipeline.output.schema.DOMAINS`).
+    Counts come in threes: documents, bytes, words. ``stops`` are the positions of the control for
+    each rule: the grid of the stored keep curves and, where it lies between, the run's own
+    parameter (the count there is what the run kept).
+    """
+    rule = manifest["rule"]
+    sources = _fold(_sources(statistics))
+    grids = {"pareto": PARETO_GRID.tolist(), "threshold": THRESHOLD_GRID.tolist()}
+    _insert_own_stop(rule, grids, sources)
+    largest = _largest_domains([s["name"] for s in sources if len(s["names"]) == 1], domains)
+    for source in sources:
+        source["domains"], source["other_domains"] = largest.get(source["name"], ([], None))
+        source["name"] = _clip(source["name"])
+        source["groups"] = _groups(source["names"], statistics["groups"])
+    _give_examples(sources, statistics["examples"])
+    damaged = damage(manifest, statistics["groups"])
+    for source in sources:
+        source["damage"] = _sum([damaged[name] for name in source.pop("names")])
+    return {
+        "rule": dict(rule),
+        "headline": headline(statistics["sources"]),
+        "account": account(manifest, statistics["sources"]),
+        "stops": grids,
+        "sources": sources,
+        "classifier": {
+            "path": _clip(str(manifest["classifier"]["path"])),
+            "fingerprint": manifest["classifier"]["fingerprint"],
+            "card": _bounded(manifest["classifier"]["card"]),
+        },
+        "write": manifest["config"]["write"],
+        "provenance": _provenance(manifest),
+    }
+
+
+def ties(rule: Mapping[str, Any]) -> float:
+    """The share of its ties that a rule keeps; a run of an older version keeps them all."""
+    return float(rule.get("ties", 1))
+
+
+def headline(sources: pa.Table) -> str:
+    """What was kept of what was read, in one line."""
+    read, kept = total(sources, "read"), total(sources, "kept")
+    return (
+        f"Kept {kept[0]:,} of {read[0]:,} documents ({share(kept[0], read[0])}),"
+        f" {megabytes(kept[1])} of {megabytes(read[1])} MB"
+    )
+
+
+def account(manifest: Mapping[str, Any], sources: pa.Table) -> list[str]:
+    """What was read, under which law it was kept and what was lost: a few sentences."""
+    names = {flag: _named(sources, flag) for flag in (True, False)}
+    parameter = f"{manifest['rule']['parameter']:.12g}"
+    law = {
+        "pareto": (
+            f"a document of score s stays with probability 1/(2 − s)^{parameter} (Pareto rule,"
+            f" α\u00a0=\u00a0{parameter})"
+        ),
+        "threshold": (
+            f"a document stays if its score is at least {parameter}"
+            if ties(manifest["rule"]) == 1
+            else f"a document stays if its score is over {parameter}, or is that and its draw below"
+            f" {ties(manifest['rule']):.12g}"
+        ),
+        "random": f"a document stays with probability {parameter}, whatever its score",
+        "all": "every document that reaches the keep decision stays",
+    }[manifest["rule"]["name"]]
+    out = []
+    if names[True]:
+        web = sources.filter(sources["filtered"])
+        read, kept = total(web, "read")[0], total(web, "kept")[0]
+        out.append(
+            f"Filtered: {names[True]}. There, {law}: {kept:,} of {read:,} documents were kept"
+            f" ({share(kept, read)})."
+        )
+    if names[False]:
+        out.append(f"Taken whole: {names[False]}.")
+    quarantined = total(sources, "quarantined")[0]
+    out.append(
+        f"{quarantined:,} records could not be read; they are in quarantine/ with their reasons."
+        if quarantined
+        else "Every record could be read."
+    )
+    return out
+
+
+DAMAGE = ("mojibake", "U+FFFD", "cut short")
+"""Texts that a wrong charset went through, that bytes are missing from, or that lack their end."""
+
+
+def damage(manifest: Mapping[str, Any], groups: pa.Table) -> defaultdict[str, list[int]]:
+    """Of each source, how many of its documents have each kind of :data:`DAMAGE`."""
+    found: defaultdict[str, list[int]] = defaultdict(lambda: [0] * len(DAMAGE))
+    decoding = groups.filter(pc.equal(groups["column"], "decoding"))
+    for row in decoding.to_pylist():
+        for place, kind in enumerate(DAMAGE):
+            if kind in row["value"]:
+                found[row["source"]][place] += row["documents"]
+    for task in manifest["tasks"]:
+        found[task["task"]["source"]][-1] += task.get("truncated", 0)
+    return found
+
+
+def total(sources: pa.Table, outcome: str) -> list[int]:
+    """Documents, bytes and words of one outcome over all sources."""
+    rows = sources.filter(pc.equal(sources["outcome"], outcome))
+    return [pc.sum(rows[name]).as_py() or 0 for name in COUNTS]
+
+
+def megabytes(n_bytes: int) -> str:
+    """Bytes as MB (10⁶ bytes) with two decimals."""
+    return f"{n_bytes / 1e6:,.2f}"
+
+
+def share(part: int, whole: int) -> str:
+    """A percentage with three significant digits, or a dash of nothing."""
+    return f"{100 * part / whole:.3g} %" if whole else "–"
+
+
+def _named(sources: pa.Table, filtered: bool) -> str:
+    rows = sources.filter(pc.equal(sources["filtered"], filtered))
+    names = [_clip(name) for name in sorted(set(rows["source"].to_pylist()))]
+    more = len(names) - 8
+    return ", ".join(names[:8]) + (f" and {more} more" if more > 0 else "")
+
+
+def _sources(statistics: Summary) -> list[Json]:
+    """One entry per source, largest first."""
+    found: dict[str, Json] = {}
+    for row in statistics["sources"].to_pylist():
+        entry = found.setdefault(
+            row["source"],
+            {
+                "name": row["source"],
+                "names": [row["source"]],
+                "filtered": row["filtered"],
+                "outcomes": {},
+            },
+        )
+        entry["outcomes"][row["outcome"]] = [row[name] for name in COUNTS]
+    for name, entry in found.items():
+        bins = _of(statistics["score_histogram"], name).sort_by("score_low")
+        entry["histogram"] = bins["documents"].to_pylist()
+        entry["kept_histogram"] = bins["kept_documents"].to_pylist()
+        if entry["filtered"]:
+            curves = _of(statistics["keep_curves"], name).sort_by("parameter")
+            entry["curves"] = {
+                rule: [
+                    curves.filter(pc.equal(curves["rule"], rule))[unit].to_pylist()
+                    for unit in COUNTS
+                ]
+                for rule in ("pareto", "threshold")
+            }
+    return sorted(found.values(), key=lambda entry: (-entry["outcomes"]["read"][0], entry["name"]))
+
+
+def _of(table: pa.Table, source: str) -> pa.Table:
+    return table.filter(pc.equal(table["source"], source))
+
+
+def _fold(sources: list[Json]) -> list[Json]:
+    """Add up the smallest of too many sources: one entry for filtered ones, one for the others."""
+    if len(sources) <= SOURCES_SHOWN:
+        return sources
+    out = sources[: SOURCES_SHOWN - 2]
+    for filtered in (True, False):
+        rest = [s for s in sources[SOURCES_SHOWN - 2 :] if s["filtered"] == filtered]
+        if rest:
+            kind = "filtered sources" if filtered else "sources taken whole"
+            out.append(
+                {
+                    **{key: _sum([s[key] for s in rest]) for key in rest[0] if key in _SUMMED},
+                    "name": f"({len(rest)} smaller {kind})",
+                    "names": [s["name"] for s in rest],
+                    "filtered": filtered,
+                }
+            )
+    return out
+
+
+_SUMMED = ("outcomes", "histogram", "kept_histogram", "curves")
+
+
+def _sum(values: Sequence[Any]) -> Any:
+    """Add numbers, lists by place and mappings by key."""
+    if isinstance(values[0], list):
+        return [_sum(column) for column in zip(*values, strict=True)]
+    if isinstance(values[0], dict):
+        keys = dict.fromkeys(key for value in values for key in value)
+        return {key: _sum([value[key] for value in values if key in value]) for key in keys}
+    return sum(values)
+
+
+def _insert_own_stop(
+    rule: Mapping[str, Any], grids: dict[str, list[float]], sources: Sequence[Json]
+) -> None:
+    grid = grids.get(rule["name"])
+    if grid is None or (rule["parameter"] in grid and ties(rule) == 1):
+        return
+    place = bisect_left(grid, rule["parameter"])
+    taken = rule["parameter"] in grid  # by a stop that keeps all ties, and gives way
+    grid[place : place + taken] = [rule["parameter"]]
+    for source in sources:
+        if source["filtered"]:
+            kept = source["outcomes"].get("kept", [0, 0, 0])
+            for counts, own in zip(source["curves"][rule["name"]], kept, strict=True):
+                counts[place : place + taken] = [own]
+
+
+def _largest_domains(
+    sources: Sequence[str], domains: Iterable[pa.Table]
+) -> dict[str, tuple[list[Any], Json | None]]:
+    """The largest domains of each source, and the sum of its others.
+
+    A domain is ``[name, documents, bytes, kept documents, kept bytes]``.
+    """
+    units = [*COUNTS[:2], *KEPT_COUNTS[:2]]
+    order = [("documents", "descending"), ("domain", "ascending")]
+    top: dict[str, pa.Table] = {}
+    whole = {source: np.zeros(1 + len(units), np.int64) for source in sources}
+    for part in domains:
+        for source in set(part["source"].unique().to_pylist()) & set(sources):
+            table = _of(part, source).select(["domain", *units])
+            whole[source] += [len(table), *(pc.sum(table[unit]).as_py() for unit in units)]
+            table = pa.concat_tables([table, *([top[source]] if source in top else [])])
+            top[source] = table.take(pc.select_k_unstable(table, DOMAINS_SHOWN, order))
+    found: dict[str, tuple[list[Any], Json | None]] = {}
+    for source, table in top.items():
+        rows = [[_clip(row["domain"]), *(row[u] for u in units)] for row in table.to_pylist()]
+        others, *counts = whole[source] - [len(rows), *np.sum([row[1:] for row in rows], axis=0)]
+        rest = {"domains": int(others), "counts": [int(n) for n in counts]}
+        found[source] = rows, rest if others else None
+    return found
+
+
+def _groups(names: Sequence[str], groups: pa.Table) -> Json:
+    """Per column of the audit ``[value, documents, bytes, kept documents, low, high]``.
+
+    ``low`` and ``high`` bound the keep rate (Wilson, 95 %).
+    """
+    groups = groups.filter(pc.is_in(groups["source"], pa.array(names, pa.string())))
+    units = ["documents", "bytes", "kept_documents"]
+    groups = groups.group_by(["column", "value"]).aggregate([(unit, "sum") for unit in units])
+    out: dict[str, list[Any]] = {"language": [], "length": [], "decoding": []}
+    rows = [list(row.values()) for row in groups.to_pylist()]
+    rows.sort(key=lambda row: (_length_rank(row[1]), -row[2], row[1]))
+    for column, value, n, size, kept in rows:
+        low, high = wilson(np.array([kept / n]), np.array([float(n)]))
+        if len(out[column]) < GROUPS_SHOWN:
+            out[column].append([_clip(value), n, size, kept, float(low[0]), float(high[0])])
+    return out
+
+
+def _length_rank(value: str) -> int:
+    return LENGTHS.index(value) if value in LENGTHS else -1
+
+
+def _give_examples(sources: Sequence[Json], examples: pa.Table) -> None:
+    """Put its examples into every source that is shown by itself, texts within the budget."""
+    chosen = [s for s in sources if len(s["names"]) == 1]
+    tables = [_of(examples, source["names"][0]) for source in chosen]
+    limit = EXAMPLES_BYTES // max(1, sum(table.num_rows for table in tables))
+    for source in sources:
+        source["examples"] = []
+    for source, table in zip(chosen, tables, strict=True):
+        for row in table.to_pylist():
+            source["examples"].append(
+                {
+                    "level": _clip(row["level"]),
+                    "id": _clip(row["id"]),
+                    "url": row["url"] and _clip(row["url"]),
+                    "score": row["quality_score"],
+                    "draw": row["keep_draw"],
+                    "probability": row["keep_probability"],
+                    "kept": row["kept"],
+                    "text": _fit(row["text"], limit),
+                }
+            )
+
+
+def _fit(text: str, limit: int) -> str:
+    """The longest simple cut of ``text`` that takes at most ``limit`` bytes as embedded JSON."""
+    while (size := len(embed_json(text).encode())) > max(limit, 2):
+        text = text[: len(text) * limit // size]
+    return text
+
+
+def _clip(text: str) -> str:
+    return text if len(text) <= NAME_CHARACTERS else text[: NAME_CHARACTERS - 1] + "…"
+
+
+def _bounded(value: Any) -> Any:
+    """``value`` itself, or a note in its place if it is too long for the page."""
+    if len(json.dumps(value)) <= SETTINGS_BYTES:
+        return value
+    return "(too long for this page: see manifest.json)"
+
+
+def _provenance(manifest: Mapping[str, Any]) -> Json:
+    tasks = manifest["tasks"]
+    inputs = [
+        [
+            task["task"]["source"],
+            _clip(task["task"]["input"]["path"]),
+            task["task"]["input"]["start"],
+            task["task"]["input"]["end"],
+            task["task"]["input"]["size"],
+            task["input_digest"],
+        ]
+        for task in tasks
+    ]
+    shards = [
+        [_clip(shard["name"]), shard["rows"], shard["bytes"], shard["checksum"]]
+        for task in tasks
+        for shard in task["shards"]
+    ]
+    skipped: dict[str, int] = {}
+    for task in tasks:
+        for reason, count in task["skipped"].items():
+            skipped[reason] = skipped.get(reason, 0) + count
+    return {
+        "code": manifest["code"],
+        "key": manifest["key"],
+        "seed": manifest["config"]["seed"],
+        "config": _bounded(manifest["config"]),
+        "duplicate_ids": manifest["duplicate_ids"],
+        "skipped": _bounded(skipped),
+        "inputs": inputs[:FILES_SHOWN],
+        "n_inputs": len(inputs),
+        "input_bytes": sum(row[4] for row in inputs),
+        "shards": shards[:FILES_SHOWN],
+        "n_shards": len(shards),
+        "shard_bytes": sum(row[2] for row in shards),
+        "statistics": manifest["statistics"],
+    }

@@ -1,0 +1,134 @@
+"""From a table's columns to document batches, for Parquet and Arrow files."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.readers.columnar.value_text import is_text, text_octets, text_sizes
+from pipeline.readers.contract import FieldMap, InputRange, Quarantine, Reason
+from pipeline.readers.documents import document_schema
+from pipeline.readers.utf8 import utf8_rows
+
+BATCH_BYTES = 4 << 20
+"""About how much text a batch holds."""
+
+_MAX_BYTES = 2 * BATCH_BYTES  # of all columns: what is of about the right size is not cut in two
+
+
+def wanted_columns(schema: pa.Schema, path: str, fields: FieldMap) -> list[str]:
+    """The wanted columns that a file has.
+
+    Raises:
+        ValueError: the text column is not there or is no string, or a wanted name is not unique.
+    """
+    if fields.text not in schema.names:
+        raise ValueError(
+            f"{path} has no column {fields.text!r}; it has {schema.names}: "
+            "name the one that holds the text with --field text=COLUMN"
+        )
+    wanted = [name for name in dict.fromkeys(fields.inputs) if name in schema.names]
+    if twice := [name for name in wanted if schema.names.count(name) > 1]:
+        raise ValueError(f"{path} has several columns named {twice}: rename all but one of each")
+    kind = schema.field(fields.text).type
+    # What writes a table without rows, or without a text in any, often knows no type.
+    if not (is_text(kind) or pa.types.is_null(kind)):
+        raise ValueError(
+            f"{path}: column {fields.text!r} is {kind}, no string: "
+            "name the one that holds the text with --field text=COLUMN"
+        )
+    return wanted
+
+
+def check_end(piece: InputRange, count: int) -> int:
+    """The end of a range in a file of ``count`` parts.
+
+    Raises:
+        ValueError: there are fewer parts than when the range was planned.
+    """
+    if piece.end is None:
+        return count
+    if piece.end > count:
+        raise _changed(piece)
+    return piece.end
+
+
+def check_whole(piece: InputRange) -> None:
+    """Refuse a part of a file that can only be read as a whole: it was sound when it was planned.
+
+    Raises:
+        ValueError: the range is not the whole file.
+    """
+    if piece.end is not None:
+        raise _changed(piece)
+
+
+def _changed(piece: InputRange) -> ValueError:
+    return ValueError(f"{piece.path} has changed since the run began: start it anew")
+
+
+def documents(
+    table: pa.RecordBatch, first_row: int, fields: FieldMap, quarantine: Quarantine, max_bytes: int
+) -> Iterator[pa.RecordBatch]:
+    """The good rows as batches of about :data:`BATCH_BYTES`; bad rows are reported.
+
+    ``first_row`` is the row number in the file of the first. A row is bad if its text is null, a
+    wanted value is no UTF-8, or one is longer than ``max_bytes``.
+    """
+    for start, end in _by_size(table):
+        # Few bytes may stand for many rows, so they are decoded a part at a time.
+        part = table.slice(start, end - start)
+        batch = _documents(part, first_row + start, fields, quarantine, max_bytes)
+        if len(batch):
+            yield batch
+
+
+def _documents(
+    table: pa.RecordBatch, first_row: int, fields: FieldMap, quarantine: Quarantine, max_bytes: int
+) -> pa.RecordBatch:
+    schema = document_schema(fields.metadata)
+    nothing = pa.nulls(len(table), pa.large_binary())
+    octets = {
+        name: text_octets(table[name], hexadecimal=name not in (fields.text, fields.url))
+        if name in table.schema.names
+        else nothing
+        for name in dict.fromkeys(fields.inputs)
+    }
+    text = octets[fields.text]
+    # Later reasons win; like a JSON line, a row is first UTF-8 and then anything else.
+    bad: dict[Reason, npt.NDArray[np.bool_]] = {
+        "missing_text": text.is_null().to_numpy(zero_copy_only=False),
+        "invalid_utf8": ~np.logical_and.reduce(
+            [utf8_rows(pc.fill_null(column, b"")) for column in octets.values()]
+        ),
+        "too_long": np.logical_or.reduce(
+            [pc.fill_null(pc.binary_length(c), 0).to_numpy() > max_bytes for c in octets.values()]
+        ),
+    }
+    reasons = np.full(len(table), None, object)
+    for reason, rows in bad.items():
+        reasons[rows] = reason
+    for row in np.flatnonzero(reasons != None):  # noqa: E711
+        content = text[row].as_buffer()
+        head = b"" if content is None else content[: 1 << 20].to_pybytes()
+        quarantine.add(first_row + int(row), "record", reasons[row], head)
+    good = pa.array(reasons == None)  # noqa: E711
+    columns = []
+    for name, field in zip(fields.inputs, schema, strict=True):
+        # The bytes were checked above, so this view is sound.
+        column = octets[name].filter(good).view(pa.large_string())
+        columns.append(column.cast(field.type))
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _by_size(table: pa.RecordBatch) -> Iterator[tuple[int, int]]:
+    """Cut n rows so that each part has up to :data:`_MAX_BYTES`, or one row."""
+    ends = np.cumsum(sum(text_sizes(column) for column in table.columns))
+    start = 0
+    while start < len(table):
+        before = ends[start - 1] if start else 0
+        end = max(int(np.searchsorted(ends, before + _MAX_BYTES, "right")), start + 1)
+        yield start, end
+        start = end

@@ -1,0 +1,259 @@
+"""Parquet, by row groups. Several files in one are read to the last."""
+
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple, cast
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.readers.columnar.columns import (
+    BATCH_BYTES,
+    check_end,
+    check_whole,
+    documents,
+    wanted_columns,
+)
+from pipeline.readers.columnar.parquet_footer import ENCRYPTED, Column, RowGroup, read_parts
+from pipeline.readers.columnar.parquet_pages import PIECE_BYTES, Leaf, Pages, TooMuchError
+from pipeline.readers.columnar.source import DAMAGE, Section, Source
+from pipeline.readers.contract import FieldMap, InputRange, Quarantine, Reason
+
+_MAX_ROWS = 1 << 13  # the size of a column is not that of its text: a dictionary holds each once
+_READ_BYTES = 1 << 20
+_FEW_BYTES = 1 << 14  # pyarrow looks for a page header in that many
+
+_WIDTHS = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "INT64": 8, "DOUBLE": 8, "INT96": 12}
+
+
+def read_parquet(
+    stream: BinaryIO, piece: InputRange, fields: FieldMap, quarantine: Quarantine, max_bytes: int
+) -> Iterator[pa.RecordBatch]:
+    """The documents of some row groups.
+
+    Where a row group is damaged the rest of it is one quarantined record, and the next is read. A
+    file whose footer is damaged is quarantined as a whole: without it nothing can be found.
+
+    Raises:
+        ValueError: the text column is not there, or is no string.
+        OSError: the file cannot be read.
+    """
+    parts = _parts(stream)
+    if any(part.error for part in parts):
+        check_whole(piece)
+    end = check_end(piece, sum(len(part.groups) for part in parts))
+    row = number = 0
+    for part in parts:
+        if part.file is None:
+            quarantine.add(row, "record", _reason(part.error), f"cannot be opened: {part.error}")
+            continue
+        columns = wanted_columns(part.file.schema_arrow, piece.path, fields)
+        for index, group in enumerate(part.groups):
+            if piece.start <= number < end:
+                tables = _tables(part.source, part.file, index, group, columns, fields)
+                about = (row, row + group.rows - 1, number)
+                for first, table in _sound(tables, part.source, about, quarantine):
+                    yield from documents(table, first, fields, quarantine, max_bytes)
+            row += group.rows
+            number += 1
+
+
+def _sound(
+    tables: Iterator[pa.RecordBatch],
+    source: Source,
+    about: tuple[int, int, int],
+    quarantine: Quarantine,
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """The tables of a row group, each with its first row, up to the damage, which is reported.
+
+    ``about`` are its first and last row in the file, and its own number.
+    """
+    row, last, number = about
+    while True:
+        try:
+            table = next(tables, None)
+        except DAMAGE as error:
+            source.check()
+            message = f"rows {row} to {last} (row group {number}): {error}"
+            quarantine.add(row, "record", _reason(error), message)
+            return
+        if table is None:
+            return
+        yield row, table
+        row += len(table)
+
+
+class _EncryptedError(ValueError):
+    """What is wanted of a file is encrypted."""
+
+
+def _reason(error: Exception | None) -> Reason:
+    return "encrypted_parquet" if isinstance(error, _EncryptedError) else "corrupt_parquet"
+
+
+class _Part(NamedTuple):
+    """A Parquet file within one, or (``file`` is None) what is wrong with it."""
+
+    source: Source
+    groups: list[RowGroup]
+    file: pq.ParquetFile | None
+    error: Exception | None = None
+
+
+def _parts(stream: BinaryIO) -> list[_Part]:
+    """The Parquet files that were put together to one; nearly always it is one itself."""
+    found = read_parts(stream)
+    parts = []
+    for start, end, footer in found:
+        section = stream if len(found) == 1 else cast(BinaryIO, Section(stream, start, end))
+        source = Source(section)
+        try:
+            if _is_encrypted(section):
+                raise _EncryptedError("it is encrypted")
+            if footer is None:
+                raise ValueError("the footer is damaged or not there")
+            file = _file(source, _READ_BYTES)
+            _ = file.schema_arrow.names  # decodes them
+            parts.append(_Part(source, footer.groups, file))
+        except DAMAGE as error:
+            source.check()
+            parts.append(_Part(source, [], None, error))
+    return parts
+
+
+def _is_encrypted(stream: BinaryIO) -> bool:
+    """Whether a file is encrypted as a whole; else some of its columns may be."""
+    stream.seek(0)
+    head = stream.read(len(ENCRYPTED))
+    stream.seek(max(stream.seek(0, 2) - len(ENCRYPTED), 0))
+    return ENCRYPTED in (head, stream.read())
+
+
+def _file(
+    source: Source, read_bytes: int, metadata: pq.FileMetaData | None = None
+) -> pq.ParquetFile:
+    return pq.ParquetFile(
+        source.arrow(),
+        metadata=metadata,
+        pre_buffer=False,
+        buffer_size=read_bytes,
+        page_checksum_verification=True,
+    )
+
+
+def _tables(
+    source: Source,
+    file: pq.ParquetFile,
+    index: int,
+    group: RowGroup,
+    names: list[str],
+    fields: FieldMap,
+) -> Iterator[pa.RecordBatch]:
+    """A row group in pieces of about :data:`BATCH_BYTES` of text.
+
+    Where that turns out to be too much for one of them (rows may share values, and some may be far
+    longer than others), the row group is read again from its start, by fewer rows.
+    """
+    columns = list(_columns(file, group, names))
+    rows = _MAX_ROWS
+    if fields.text in group.columns:
+        rows = min(rows, group.rows * BATCH_BYTES // max(group.columns[fields.text].size, 1))
+    widest = max((leaf.width or 1 for _, leaf in columns), default=1)
+    rows = min(max(rows, 1), PIECE_BYTES // widest)
+    done = 0
+    pages = Pages(columns, rows)
+    while True:
+        source.watch = pages.see
+        end = 0
+        try:
+            for batch in file.iter_batches(
+                batch_size=rows, row_groups=[index], columns=names, use_threads=False
+            ):
+                pages.next_piece()
+                _check_indices(batch)
+                end += len(batch)
+                if end > done:
+                    yield batch.slice(max(len(batch) - (end - done), 0))
+                    done = end
+            if end < group.rows:  # pyarrow says nothing where a column ends before the others
+                raise ValueError(f"only {end} of {group.rows} rows are there")
+            return
+        except TooMuchError as error:
+            rows = error.rows
+            pages = Pages(columns, rows, error.careful)
+            if error.careful:
+                source.watch = None
+                file = _file(source, _FEW_BYTES, file.metadata)
+
+
+def _columns(
+    file: pq.ParquetFile, group: RowGroup, names: list[str]
+) -> Iterator[tuple[Column, Leaf]]:
+    """The stored columns of some columns of the schema, whose values may be structs and lists.
+
+    Raises:
+        ValueError: the schema has no such column, or one whose values are all huge.
+    """
+    leaves = {leaf.path: leaf for leaf in (file.schema.column(i) for i in range(len(file.schema)))}
+    for path, column in group.columns.items():
+        if any(path == name or path.startswith(f"{name}.") for name in names):
+            if path not in leaves:
+                raise ValueError(f"a column {path!r} that the schema does not have")
+            if column.encrypted:
+                raise _EncryptedError(f"column {path!r} is encrypted")
+            leaf = leaves[path]
+            width = _WIDTHS.get(leaf.physical_type, leaf.length or None)
+            if width and width > PIECE_BYTES:
+                raise ValueError(f"column {path!r} is of values of {width:,} bytes")
+            yield column, Leaf(leaf.max_definition_level, leaf.max_repetition_level, width)
+
+
+def _check_indices(batch: pa.RecordBatch) -> None:
+    """Refuse damage that pyarrow does not notice.
+
+    Raises:
+        ValueError: an index points beyond its dictionary.
+    """
+    for column in batch.columns:
+        if pa.types.is_dictionary(column.type):
+            ends = pc.min_max(column.indices)
+            if (ends["max"].as_py() or 0) >= max(len(column.dictionary), 1):
+                raise ValueError("an index beyond the dictionary")
+
+
+def group_sizes(stream: BinaryIO, path: str, fields: FieldMap | None) -> list[int]:
+    """The stored bytes of each row group; empty if the file cannot be opened.
+
+    Raises:
+        ValueError: the file lacks the text column of ``fields``.
+    """
+    parts = _parts(stream)
+    for part in parts:
+        if fields and part.file:
+            wanted_columns(part.file.schema_arrow, path, fields)
+    if any(part.error for part in parts):
+        return []
+    return [group.end - group.start for part in parts for group in part.groups]
+
+
+def column_names(stream: BinaryIO) -> list[str] | None:
+    """The columns of a file; None if it cannot be opened."""
+    parts = _parts(stream)
+    if any(part.error for part in parts):
+        return None
+    names = (name for part in parts if part.file for name in part.file.schema_arrow.names)
+    return list(dict.fromkeys(names))
+
+
+def regions(stream: BinaryIO, start: int, end: int) -> list[tuple[int, int]]:
+    """Where the bytes of row groups ``start`` to ``end`` are, and the footer."""
+    parts = read_parts(stream)
+    groups = [
+        (part.start + group.start, part.start + group.end)
+        for part in parts
+        for group in (part.footer.groups if part.footer else [])
+    ]
+    if len(groups) < end or not all(part.footer for part in parts):
+        return [(0, parts[-1].end)]
+    footers = [(part.start + part.footer.start, part.end) for part in parts if part.footer]
+    return [*groups[start:end], *footers]

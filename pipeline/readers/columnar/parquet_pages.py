@@ -1,0 +1,353 @@
+"""What Parquet's pages say of themselves, seen before pyarrow decodes them.
+
+A footer may say anything. How much memory a piece of a row group takes is known from its pages: how
+much they unpack to, and how long a value is that many rows share. So each page is looked at on its
+way to pyarrow, which reads the pages of a column one after the other.
+"""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipeline.readers.columnar.parquet_footer import Column, Compact, Value, integer, structure
+from winnow.text.buffers import Octets
+
+Integers = npt.NDArray[np.int64]
+
+PIECE_BYTES = 128 << 20
+"""What a column's pages of a piece may unpack to, and its values take, if it is not one row."""
+
+_MAX_RATIO = 64
+"""A page that unpacks to more than both is damaged, or a bomb; text packs 2 to 4 times."""
+
+_FEW_BYTES = 1 << 9  # nearly all headers are shorter
+_MAX_HEADER = 1 << 20
+_MAX_NUMBER = (1 << 31) - 1
+_ITEM_BYTES = 16
+"""What an entry of a dictionary or a list takes at least, or a length that is decoded ahead."""
+
+_AT_ONCE = 1 << 12
+_MAX_WIDTH = 32  # bits of a length
+
+# parquet.thrift: PageType, Encoding, CompressionCodec
+_DICTIONARY = 2
+_OLD_INDICES, _RLE, _DELTA_LENGTH, _DELTA, _INDICES = 2, 3, 6, 7, 8
+_ENCODINGS = range(10)
+_CODECS = {1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"}
+
+_AHEAD = 4
+"""How much more may be read ahead where that is 16 KiB: at 28,000 to 1 they hold 460 MB."""
+
+
+class Leaf(NamedTuple):
+    """What the schema says of a column: how deep its values are in optional fields (or lists) and
+    in lists, and how many bytes each takes; None for strings.
+    """
+
+    definition: int
+    repetition: int
+    width: int | None
+
+
+class Page(NamedTuple):
+    """A page's header: ``unpacked`` bytes once decompressed, ``stored`` bytes in the file.
+
+    ``levels`` are, of lists and of optional fields, the encoding and the bytes that come before
+    the values, never compressed; None for bytes that are told within the page.
+    """
+
+    kind: int
+    unpacked: int
+    stored: int
+    values: int
+    encoding: int
+    levels: tuple[tuple[int, int | None], ...] = ()
+    compressed: bool = True
+
+    @property
+    def delta(self) -> bool:
+        """Whether pyarrow decodes all lengths of the page at once."""
+        return self.kind != _DICTIONARY and self.encoding in (_DELTA_LENGTH, _DELTA)
+
+    @property
+    def indices(self) -> bool:
+        """Whether the values are places in the dictionary."""
+        return self.kind != _DICTIONARY and self.encoding in (_OLD_INDICES, _INDICES)
+
+
+class TooMuchError(ValueError):
+    """A piece of a row group may take too much memory; one of ``rows``, read with care, may not."""
+
+    def __init__(self, rows: int, careful: bool) -> None:
+        super().__init__(f"one piece takes more than {PIECE_BYTES:,} bytes")
+        self.rows = max(rows, 1)
+        self.careful = careful
+
+
+class Pages:
+    """Watches the pages of some columns of a row group, which is decoded ``rows`` at a time.
+
+    Pages that are read ahead, for a later piece, count for this one: where they are many
+    megabytes in little space, too much. ``careful`` says that little is read ahead.
+
+    Raises:
+        ValueError: two columns overlap.
+    """
+
+    def __init__(
+        self, columns: Iterable[tuple[Column, Leaf]], rows: int, careful: bool = False
+    ) -> None:
+        self._rows = rows
+        self._most = _AHEAD * PIECE_BYTES if careful else PIECE_BYTES
+        self._careful = careful
+        self._chunks = sorted(
+            (_Chunk(column, leaf) for column, leaf in columns), key=lambda chunk: chunk.at
+        )
+        for before, after in itertools.pairwise(self._chunks):
+            if before.at + before.column.stored > after.at:
+                raise ValueError("two columns in one place")
+
+    def next_piece(self) -> None:
+        """What is read from here on is for another piece."""
+        for chunk in self._chunks:
+            chunk.entered = chunk.cost = 0
+
+    def see(self, position: int, data: bytes) -> None:
+        """Look at the pages that start in ``data``, which comes from a position in the file.
+
+        Raises:
+            TooMuchError: the piece may take too much memory.
+            ValueError: a header makes no sense, or what it says is out of all proportion.
+        """
+        # Where one ends, the next starts: it is the next that is read there.
+        chunk = next((chunk for chunk in reversed(self._chunks) if chunk.at == position), None)
+        if chunk is None:
+            raise ValueError(f"no page of a column is to be read at {position}")
+        for page, body in chunk.pages(data):
+            self._enter(chunk, page, body)
+
+    def _enter(self, chunk: "_Chunk", page: Page, body: bytes) -> None:
+        cost = max(page.unpacked, page.stored)
+        if page.kind == _DICTIONARY or page.delta or chunk.leaf.repetition:
+            cost += _ITEM_BYTES * page.values
+        if page.indices and chunk.leaf.repetition:  # all may be of one row
+            cost += chunk.shared * page.values
+        _check_ratio(page, cost)
+        if page.kind == _DICTIONARY:
+            longest = chunk.learn(page, body, self._rows)
+        else:
+            longest = max(chunk.shared, page.unpacked // max(page.values, 1))
+        if page.delta:
+            lengths = _lengths(page, chunk.unpack(page, body), chunk.leaf)
+            total = int(lengths.sum())
+            cost += total
+            if chunk.leaf.repetition:
+                _check_ratio(page, cost)
+            if total > PIECE_BYTES:
+                longest = max(longest, int(lengths.max()))
+        if self._rows > 1 and self._rows * longest > PIECE_BYTES:
+            raise TooMuchError(PIECE_BYTES // longest, self._careful)
+        chunk.entered += 1
+        chunk.cost += cost
+        # One page, be it large, may be of many pieces.
+        if chunk.entered > 1 and chunk.cost > self._most:
+            if self._rows > 1 or not self._careful:
+                raise TooMuchError(self._rows // 8, careful=True)
+            if chunk.leaf.repetition:
+                raise ValueError(f"a row of more than {self._most:,} bytes")
+
+
+def _check_ratio(page: Page, cost: int) -> None:
+    if cost > max(PIECE_BYTES, _MAX_RATIO * page.stored):
+        raise ValueError(f"a page of {page.stored:,} bytes takes {cost:,}")
+
+
+class _Chunk:
+    """The pages of a column in a row group, as far as they have been seen.
+
+    ``at`` is where the next bytes will come from, ``entered`` the pages of this piece, ``cost``
+    what they take, and ``shared`` the longest value that indices into the dictionary stand for.
+    """
+
+    def __init__(self, column: Column, leaf: Leaf) -> None:
+        self.column = column
+        self.leaf = leaf
+        self.at = column.start
+        self.entered = self.cost = 0
+        self.shared = leaf.width or 0
+        self._data = bytearray()  # from the start of a header, or of a body that is wanted
+        self._page: Page | None = None
+        self._skip = 0
+
+    def pages(self, data: bytes) -> Iterator[tuple[Page, bytes]]:
+        """The pages whose header, or wanted body, is complete with ``data``; else it is empty."""
+        self.at += len(data)
+        skipped = min(self._skip, len(data))
+        self._skip -= skipped
+        self._data += memoryview(data)[skipped:]
+        while self._data:
+            if self._page is None:
+                found = read_header(bytes(self._data[:_FEW_BYTES])) or read_header(
+                    bytes(self._data[:_MAX_HEADER])
+                )
+                if found is None:
+                    return
+                self._page, size = found
+                del self._data[:size]
+            page = self._page
+            wanted = page.kind == _DICTIONARY or page.delta
+            if wanted and len(self._data) < page.stored:
+                return
+            body = bytes(self._data[: page.stored]) if wanted else b""
+            self._skip = max(page.stored - len(self._data), 0)
+            del self._data[: page.stored]
+            self._page = None
+            yield page, body
+
+    def learn(self, page: Page, body: bytes, rows: int) -> int:
+        """What ``shared`` is from here on, where ``page`` is the dictionary.
+
+        Raises:
+            Exception: it is damaged.
+        """
+        if self.leaf.width is None:
+            self.shared = max(page.unpacked, page.stored)
+            # What it really is takes a while to find.
+            if self.leaf.repetition or rows * self.shared > PIECE_BYTES:
+                self.shared = _longest(self.unpack(page, body))
+        return self.shared
+
+    def unpack(self, page: Page, body: bytes) -> bytes:
+        """What comes after the levels that are not compressed.
+
+        Raises:
+            Exception: it is damaged, or compressed in a rare way.
+        """
+        start = sum(size or 0 for _, size in page.levels)
+        if self.column.codec == 0 or not page.compressed:
+            return body[start:]
+        if self.column.codec not in _CODECS:
+            raise ValueError(f"compressed by codec {self.column.codec}")
+        size = page.unpacked - start
+        return pa.decompress(body[start:], size, _CODECS[self.column.codec], asbytes=True)
+
+
+def read_header(data: bytes) -> tuple[Page, int] | None:
+    """The page header that ``data`` starts with, and its size; None if there is more of it.
+
+    Raises:
+        ValueError: it makes no sense.
+    """
+    reader = Compact(data)
+    try:
+        page = _page(reader.struct())
+    except IndexError:
+        if len(data) >= _MAX_HEADER:
+            raise ValueError("a page header that does not end") from None
+        return None
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"a page header that makes no sense: {error}") from error
+    sizes = [page.unpacked, page.stored, page.values, *(size or 0 for _, size in page.levels)]
+    if not all(0 <= size <= _MAX_NUMBER for size in sizes) or page.encoding not in _ENCODINGS:
+        raise ValueError(f"a page header that makes no sense: {page}")
+    return page, reader.at
+
+
+def _page(header: dict[int, Value]) -> Page:
+    kind, unpacked, stored = (integer(header, field) for field in (1, 2, 3))
+    match kind:
+        case 0:  # DataPageHeader
+            about = structure(header[5])
+            told = tuple((integer(about, field), None) for field in (4, 3))
+            return Page(kind, unpacked, stored, integer(about, 1), integer(about, 2), told)
+        case 2:  # DictionaryPageHeader
+            about = structure(header[7])
+            return Page(kind, unpacked, stored, integer(about, 1), integer(about, 2))
+        case 3:  # DataPageHeaderV2
+            about = structure(header[8])
+            levels = tuple((_RLE, integer(about, field)) for field in (6, 5))
+            compressed = about.get(7) is not False
+            values, encoding = integer(about, 1), integer(about, 4)
+            return Page(kind, unpacked, stored, values, encoding, levels, compressed)
+    raise ValueError(f"a page of kind {kind}")
+
+
+def _longest(dictionary: bytes) -> int:
+    """The bytes of the longest string of a dictionary: each comes after its length."""
+    at = longest = 0
+    while at < len(dictionary):
+        length = int.from_bytes(dictionary[at : at + 4], "little")
+        longest = max(longest, length)
+        at += 4 + length
+    return longest
+
+
+def _lengths(page: Page, content: bytes, leaf: Leaf) -> Integers:
+    """The lengths of the values of a page in which they share their beginnings; else nothing.
+
+    Lengths are in the encoding DELTA_BINARY_PACKED (Encodings.md of Apache Parquet): those of the
+    shared beginnings, in DELTA_BYTE_ARRAY alone, and those of what follows them.
+
+    Raises:
+        ValueError: there are more lengths than values, which pyarrow would decode all at once, or
+            the page is damaged.
+    """
+    at = 0
+    for (encoding, size), deep in zip(page.levels, (leaf.repetition, leaf.definition), strict=True):
+        if deep and size is None:
+            if encoding != _RLE:
+                raise ValueError(f"levels in encoding {encoding}")
+            at += 4 + int.from_bytes(content[at : at + 4], "little")
+    reader = Compact(content, at)
+    try:
+        if page.encoding == _DELTA_LENGTH:
+            _count(reader, page)
+            return np.empty(0, np.int64)
+        beginnings, rests = (_numbers(reader, *_count(reader, page)) for _ in range(2))
+    except IndexError:
+        raise ValueError("lengths that do not end") from None
+    if len(beginnings) != len(rests) or min(beginnings.min(initial=0), rests.min(initial=0)) < 0:
+        raise ValueError("lengths that make no sense")
+    return beginnings + rests
+
+
+def _count(reader: Compact, page: Page) -> tuple[int, int, int]:
+    """How many numbers follow, preceded by the size of their blocks, and of the parts of one."""
+    block, parts, count = (reader.unsigned() for _ in range(3))
+    size = block // max(parts, 1)
+    if count > page.values:
+        raise ValueError(f"{count} lengths of {page.values} values")
+    if not size:
+        raise ValueError(f"blocks of {block} in {parts} parts")
+    return count, parts, size
+
+
+def _numbers(reader: Compact, count: int, parts: int, size: int) -> Integers:
+    """So many numbers (int64), of which the first and the differences are stored."""
+    found = [np.array([reader.signed()], np.int64)]
+    left = count - 1
+    while left > 0:
+        smallest = reader.signed()
+        for width in reader.octets(parts):
+            if left > 0:
+                part = np.frombuffer(reader.octets(size * width // 8), np.uint8)
+                found += (smallest + more for more in _unpacked(part, width, min(size, left)))
+                left -= size
+    # pyarrow counts in 32 bits, from their end on to their start.
+    return np.cumsum(np.concatenate(found)[:count]).astype(np.int32).astype(np.int64)
+
+
+def _unpacked(part: Octets, width: int, count: int) -> Iterator[Integers]:
+    """So many numbers (int64) of ``width`` bits each, the lowest first, some of them at once."""
+    if width > _MAX_WIDTH:
+        raise ValueError(f"lengths of {width} bits")
+    powers = np.int64(1) << np.arange(width)
+    for start in range(0, count, _AT_ONCE):
+        rows = min(count - start, _AT_ONCE)
+        first = start * width // 8
+        bits = np.unpackbits(part[first:][: rows * width], count=rows * width, bitorder="little")
+        yield bits.reshape(rows, width) @ powers

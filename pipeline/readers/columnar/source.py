@@ -1,0 +1,84 @@
+"""A Python stream as pyarrow reads it, so that bad data and a failing disk stay two things."""
+
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+
+DAMAGE = (pa.ArrowException, OSError, MemoryError, ValueError, OverflowError, UnicodeDecodeError)
+"""What pyarrow raises at damaged data. It uses OSError for that too: see :meth:`Source.check`."""
+
+
+class Section:
+    """The bytes ``[start, end)`` of a stream, as a stream of their own."""
+
+    def __init__(self, stream: BinaryIO, start: int, end: int) -> None:
+        self._stream = stream
+        self._start = start
+        self._size = end - start
+        self._at = 0
+
+    def read(self, size: int = -1) -> bytes:
+        """As of a file."""
+        left = max(self._size - self._at, 0)
+        self._stream.seek(self._start + self._at)
+        data = self._stream.read(left if size < 0 else min(size, left))
+        self._at += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """As of a file."""
+        self._at = max((0, self._at, self._size)[whence] + offset, 0)
+        return self._at
+
+    def tell(self) -> int:
+        """As of a file."""
+        return self._at
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+class Source:
+    """Lends ``stream`` to pyarrow and remembers the error if reading itself fails.
+
+    ``watch`` is shown all that is read, with its position, and may refuse it.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.watch: Callable[[int, bytes], None] | None = None
+        self._stream = stream
+        self._error: OSError | None = None
+
+    def arrow(self) -> pa.NativeFile:
+        """The stream as a pyarrow file, from its start."""
+        self._stream.seek(0)
+        return pa.PythonFile(self, mode="r")
+
+    def check(self) -> None:
+        """Raise the error of the stream, if there was one: then the data is not to blame.
+
+        Raises:
+            OSError: reading failed.
+        """
+        if self._error is not None:
+            raise self._error
+
+    def read(self, size: int = -1) -> bytes:
+        """As of a file."""
+        try:
+            position = self._stream.tell()
+            data = self._stream.read(size)
+        except OSError as error:
+            self._error = error
+            raise
+        if self.watch:
+            self.watch(position, data)
+        return data
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """As of a file."""
+        return self._stream.seek(offset, whence)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

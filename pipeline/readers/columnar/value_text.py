@@ -1,0 +1,242 @@
+"""The one text of a value, whatever Arrow type holds it: an id has one draw, from any format.
+
+| type | text |
+|---|---|
+| strings, JSON | as they are |
+| binary | as it is if it is UTF-8; in ids and metadata, else in lower-case hex digits |
+| fixed-size binary | lower-case hex digits |
+| UUID | 8-4-4-4-12 lower-case hex digits |
+| Boolean, integers, floats | as Python's ``json`` writes them |
+| decimals, dates, times, durations | as Arrow casts them; with a zone: UTC and a Z |
+| lists, structs, maps | as Python's ``json`` writes them (maps as lists of pairs) |
+
+Dictionaries, run-end encoding and extension types are looked through.
+"""
+
+import binascii
+import json
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.readers.utf8 import utf8_rows
+
+_NO_TEXT = b"\xff"  # stands for a value whose strings are no UTF-8, which is none either
+_UUID_DASHES = (8, 13, 18, 23)
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether values of a type are strings, or bytes that may be."""
+    kind = _plain_type(kind)
+    return _is_string(kind) or _is_binary(kind)
+
+
+def text_octets(column: pa.Array, hexadecimal: bool) -> pa.Array:
+    """The text of each of n values, as large_binary [n]: strings may turn out to be no UTF-8.
+
+    With ``hexadecimal``, binary values that are no UTF-8 become hex digits.
+    """
+    column = _plain(column)
+    kind = column.type
+    if _is_string(kind):
+        return column.cast(pa.large_binary())
+    if _is_binary(kind):
+        column = column.cast(pa.large_binary())
+        return _readable(column) if hexadecimal else column
+    if pa.types.is_fixed_size_binary(kind):
+        return _hexadecimal(column)
+    if pa.types.is_floating(kind):
+        return _floats(column)
+    if pa.types.is_nested(kind) or pa.types.is_interval(kind):
+        return _json(column)
+    if pa.types.is_timestamp(kind) and kind.tz is not None:
+        column = column.cast(pa.timestamp(kind.unit, "UTC"))
+    return column.cast(pa.large_string()).cast(pa.large_binary())
+
+
+def text_sizes(column: pa.Array) -> npt.NDArray[np.int64]:
+    """The bytes of each of n values once decoded (int64 [n]); 0 for what is small."""
+    kind = column.type
+    if isinstance(kind, pa.BaseExtensionType):
+        return text_sizes(column.storage)
+    if pa.types.is_run_end_encoded(kind):
+        return text_sizes(column.values)[_runs(column)]
+    if pa.types.is_dictionary(kind):
+        sizes = np.append(text_sizes(column.dictionary), 0)
+        return sizes[pc.fill_null(column.indices.cast(pa.int64()), len(sizes) - 1).to_numpy()]
+    if pa.types.is_string_view(kind) or pa.types.is_binary_view(kind):
+        # Each view is 16 bytes, the first four its length. pyarrow 25 does not tell.
+        views = np.frombuffer(column.buffers()[1], "<i4")[::4]
+        lengths = views[column.offset : column.offset + len(column)].astype(np.int64)
+        return np.where(column.is_null().to_numpy(zero_copy_only=False), 0, lengths)
+    if pa.types.is_fixed_size_binary(kind):
+        return np.full(len(column), 2 * kind.byte_width, np.int64)
+    if not is_text(kind):
+        return np.zeros(len(column), np.int64)
+    return pc.fill_null(pc.binary_length(column), 0).to_numpy().astype(np.int64)
+
+
+def _is_string(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    )
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+    )
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    if isinstance(kind, pa.BaseExtensionType):
+        return _plain_type(kind.storage_type)
+    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+        return _plain_type(kind.value_type)
+    return kind
+
+
+def _plain(column: pa.Array) -> pa.Array:
+    """The same values without dictionaries, runs and extension types around them."""
+    kind = column.type
+    if isinstance(kind, pa.UuidType):
+        return _uuids(column.storage)
+    if isinstance(kind, pa.Bool8Type):
+        return column.storage.cast(pa.bool_())
+    if isinstance(kind, pa.BaseExtensionType):
+        return _plain(column.storage)
+    if pa.types.is_run_end_encoded(kind):
+        return _plain(_movable(column.values).take(pa.array(_runs(column))))
+    if pa.types.is_dictionary(kind):
+        return _plain(_movable(column.dictionary).take(column.indices))
+    return column
+
+
+def _movable(column: pa.Array) -> pa.Array:
+    """The same values, of a type that pyarrow 25 can take some of."""
+    if pa.types.is_string_view(column.type):
+        return column.cast(pa.large_string())
+    if pa.types.is_binary_view(column.type):
+        return column.cast(pa.large_binary())
+    return column
+
+
+def _runs(column: pa.RunEndEncodedArray) -> npt.NDArray[np.int64]:
+    """Which of its values each of n rows has: int64 [n]."""
+    first, count = column.find_physical_offset(), column.find_physical_length()
+    ends = column.run_ends.to_numpy()[first : first + count].astype(np.int64) - column.offset
+    lengths = np.diff(np.minimum(ends, len(column)), prepend=0)
+    return np.repeat(np.arange(first, first + count), lengths)
+
+
+def _digits(column: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """The hex digits of n values without nulls in one piece, and the n + 1 ends between them."""
+    # A copy, so that the buffers hold these values and no others.
+    column = column.cast(pa.large_binary()).take(pa.array(np.arange(len(column))))
+    _, offsets, data = column.buffers()
+    ends = np.frombuffer(offsets, np.int64)[: len(column) + 1]
+    digits = binascii.hexlify(data or b"")[: 2 * int(ends[-1])]
+    return np.frombuffer(digits, np.uint8), 2 * ends
+
+
+def _hexadecimal(column: pa.Array) -> pa.Array:
+    present = column.is_valid()
+    digits, ends = _digits(column.drop_null())
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(digits)]
+    texts = pa.Array.from_buffers(pa.large_binary(), len(ends) - 1, buffers)
+    return pc.replace_with_mask(pa.nulls(len(column), texts.type), present, texts)
+
+
+def _readable(column: pa.Array) -> pa.Array:
+    """large_binary values as they are where they are UTF-8, else as hex digits."""
+    unreadable = pa.array(~utf8_rows(pc.fill_null(column, b"")))
+    if not unreadable.true_count:
+        return column
+    return pc.replace_with_mask(column, unreadable, _hexadecimal(column.filter(unreadable)))
+
+
+def _uuids(column: pa.Array) -> pa.Array:
+    present = column.is_valid()
+    digits = _digits(column.drop_null())[0].reshape(-1, 32)
+    texts = np.insert(digits, [place - i for i, place in enumerate(_UUID_DASHES)], ord("-"), axis=1)
+    buffers = [None, pa.py_buffer(np.ascontiguousarray(texts))]
+    fixed = pa.Array.from_buffers(pa.binary(36), len(texts), buffers)
+    strings = fixed.cast(pa.large_binary()).cast(pa.large_string())
+    return pc.replace_with_mask(pa.nulls(len(column), strings.type), present, strings)
+
+
+def _floats(column: pa.Array) -> pa.Array:
+    present = column.is_valid()
+    values = column.drop_null().to_numpy()
+    texts = values.astype("U32")
+    for value, text in ((np.inf, "Infinity"), (-np.inf, "-Infinity")):
+        texts[values == value] = text
+    texts[np.isnan(values)] = "NaN"
+    octets = pa.array(texts, pa.large_string()).cast(pa.large_binary())
+    return pc.replace_with_mask(pa.nulls(len(column), octets.type), present, octets)
+
+
+def _json(column: pa.Array) -> pa.Array:
+    column = _json_values(column)
+    try:
+        values = column.to_pylist()
+    except UnicodeDecodeError:
+        values = [_python(value) for value in column]
+    texts = [_dump(value) for value in values]
+    return pa.array(texts, pa.large_binary())
+
+
+def _python(value: pa.Scalar) -> Any:
+    try:
+        return value.as_py()
+    except UnicodeDecodeError:
+        return _NO_TEXT
+
+
+def _dump(value: Any) -> bytes | None:
+    if value is None or value is _NO_TEXT:
+        return value
+    return json.dumps(value, ensure_ascii=False, default=str).encode()
+
+
+def _json_values(column: pa.Array) -> pa.Array:
+    """The same values, where those that JSON does not know are their text."""
+    column = _plain(column)
+    kind = column.type
+    if _is_known(kind) or pa.types.is_union(kind) or pa.types.is_interval(kind):
+        return column
+    if pa.types.is_struct(kind):
+        fields = [_json_values(part) for part in column.flatten()]
+        names = [kind.field(i).name for i in range(kind.num_fields)]
+        return pa.StructArray.from_arrays(fields, names, mask=column.is_null())
+    mask = column.is_null()
+    if pa.types.is_map(kind):
+        ends = column.offsets.to_numpy()
+        first, count = int(ends[0]), int(ends[-1] - ends[0])
+        keys, items = (
+            _json_values(part.slice(first, count)) for part in (column.keys, column.items)
+        )
+        return pa.MapArray.from_arrays(pa.array(ends - first), keys, items, mask=mask)
+    if kind.num_fields:  # a list of any kind; casts of list views go wrong in pyarrow 25
+        lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
+        ends = pa.array(np.append(0, np.cumsum(lengths)), pa.int64())
+        return pa.LargeListArray.from_arrays(ends, _json_values(column.flatten()), mask=mask)
+    return text_octets(column, hexadecimal=True).cast(pa.large_string())
+
+
+def _is_known(kind: pa.DataType) -> bool:
+    """Whether all that values of a type hold is JSON."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return False
+    if kind.num_fields and not pa.types.is_run_end_encoded(kind):
+        return all(_is_known(kind.field(i).type) for i in range(kind.num_fields))
+    return bool(
+        pa.types.is_null(kind)
+        or pa.types.is_boolean(kind)
+        or pa.types.is_integer(kind)
+        or pa.types.is_floating(kind)
+        or _is_string(kind)
+    )

@@ -1,0 +1,85 @@
+r"""JSON arrays as JSON lines: ``[{"text": "a"}, {"text": "b"}]`` is what many tools call JSON.
+
+The bytes keep their number and place, so that positions in the file stay right. Brackets around
+the array become blanks, commas between its values newlines, and newlines within them blanks.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from pipeline.readers.contract import Quarantine
+from pipeline.readers.inflate import Damage
+from winnow.text.buffers import Octets
+
+State = npt.NDArray[np.int64]
+
+_DEPTH, _STRING, _ESCAPE, _MIDDLE = range(4)
+"""How many brackets are open, the array's own included; whether a string is, and a backslash was
+before; whether, outside an array, the line has begun."""
+
+_QUOTE, _BACKSLASH, _NEWLINE, _BLANK, _COMMA = (ord(c) for c in '"\\\n ,')
+_OPEN, _CLOSE, _LIST, _END_LIST = (ord(c) for c in "{}[]")
+_BOM = 0xEF, 0xBB, 0xBF
+
+
+def array_lines(
+    pieces: Iterator[bytes | Damage], quarantine: Quarantine
+) -> Iterator[bytes | Damage]:
+    """The bytes of a stream with the values of its arrays on lines of their own.
+
+    What is outside an array stays as it is: other lines, and arrays one after the other. After
+    damage nothing is known of where a value starts, so all that follows is lost with it.
+    """
+    state = np.zeros(4, np.int64)
+    size = 0
+    for piece in pieces:
+        if isinstance(piece, Damage):
+            yield piece
+            for _ in pieces:  # all of a file is hashed
+                pass
+            return
+        data = np.frombuffer(bytearray(piece), np.uint8)
+        _unwrap(data, state)
+        size += len(piece)
+        yield data.tobytes()
+    if state[_DEPTH]:
+        quarantine.add(size, "byte", "bad_json", "the file ends within an array")
+
+
+@njit(nogil=True, cache=True)
+def _unwrap(data: Octets, state: State) -> None:
+    depth, string, escape, middle = state[0], state[1], state[2], state[3]
+    for i in range(len(data)):
+        octet = data[i]
+        if string:
+            if escape:
+                escape = 0
+            elif octet == _BACKSLASH:
+                escape = 1
+            elif octet == _QUOTE:
+                string = 0
+        elif depth == 0:
+            if octet == _NEWLINE:
+                middle = 0
+            elif octet == _LIST and not middle:
+                data[i] = _BLANK
+                depth = 1
+            elif octet > _BLANK and octet not in _BOM:
+                middle = 1
+        elif octet == _QUOTE:
+            string = 1
+        elif octet == _NEWLINE:
+            data[i] = _BLANK
+        elif octet in (_OPEN, _LIST):
+            depth += 1
+        elif octet == _COMMA and depth == 1:
+            data[i] = _NEWLINE
+        elif octet in (_CLOSE, _END_LIST):
+            depth -= 1
+            if depth == 0:
+                data[i] = _NEWLINE
+                middle = 0
+    state[0], state[1], state[2], state[3] = depth, string, escape, middle

@@ -1,0 +1,1 @@
+"""Web archives: WARC records, HTTP responses, charsets, HTML."""

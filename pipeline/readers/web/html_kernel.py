@@ -1,0 +1,423 @@
+"""Finds what resiliparse reads wrongly in a web page. Compiled, without a Python object per tag.
+
+The page is cut into tags and texts by the rules of the HTML standard ("Tokenization"), but no tree
+is made. :mod:`pipeline.readers.web.html_rewrite` says what is done about it.
+"""
+
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from pipeline.readers.vectors import BLOCK, equal, trailing_zeros
+from winnow.text.buffers import Octets
+
+Integers = npt.NDArray[np.int64]
+
+
+class Mark(IntEnum):
+    """What is marked in a page."""
+
+    TEXT = 0
+    """A text that may be of three bytes, some of them beyond ASCII."""
+    CDATA = 1
+    """Such a text where references are none: in a CDATA section, in ``<xmp>``."""
+    SPACE = 2
+    """Where a text starts that may touch the one before, of another element."""
+    NEWLINE = 3
+    """Where a text starts that should stand in a line after that of the one before."""
+    BARE_SPACE = 4
+    """As SPACE, where no HTML element can stand: in SVG, MathML, plain text or an attribute."""
+    BARE_NEWLINE = 5
+
+
+_TEXT, _CDATA, _SPACE, _NEWLINE, _BARE_SPACE, _BARE_NEWLINE = (int(mark) for mark in Mark)
+
+# What tags do to the texts around them.
+_SEPARATOR, _BLOCK, _DROPPED, _UNLISTED, _BOX, _IMAGE, _FOREIGN, _PART, _LEAVING = range(1, 10)
+_RAW, _RAW_BOX, _RAW_UNLISTED = range(10, 13)
+_HTML = {
+    _SEPARATOR: "br hr td th",
+    # Blocks at which resiliparse ends a line, unless it leaves them out for their attributes,
+    _BLOCK: "address blockquote center dd details dl dt fieldset figcaption figure form h1 h2 h3 h4"
+    " h5 h6 header hgroup li main ol p pre section table tr",
+    # or as they are.
+    _DROPPED: "article aside div footer nav ul",
+    # Other blocks of the HTML standard ("Rendering").
+    _UNLISTED: "caption dialog dir legend listing menu optgroup search summary",
+    # Boxes in a line. Most are left out.
+    _BOX: "audio button canvas input label meter noscript object option progress select time video",
+    _IMAGE: "area img",
+    _FOREIGN: "math svg",
+    # Tags in these are text, which is left out or not.
+    _RAW: "script style title",
+    _RAW_BOX: "iframe textarea",
+    _RAW_UNLISTED: "noembed noframes plaintext xmp",
+}
+_IN_FOREIGN = {
+    # Parts of SVG and MathML that stand apart.
+    _PART: "annotation annotation-xml desc foreignobject mlabeledtr mtd mtr text title",
+    # HTML that ends them (the standard's "Parsing", foreign content).
+    _LEAVING: "b big blockquote body br center code dd div dl dt em embed h1 h2 h3 h4 h5 h6 head hr"
+    " i img li listing menu meta nobr ol p pre ruby s small span strong strike sub sup table tt u"
+    " ul var",
+}
+
+_LESS, _GREATER, _AND, _SLASH, _EXCLAMATION, _QUESTION, _EQUALS = (ord(c) for c in "<>&/!?=")
+_QUOTE, _APOSTROPHE, _SEMICOLON, _HASH, _DASH, _ZERO, _NINE, _A, _Z = (ord(c) for c in "\"';#-09az")
+_COMMENT, _COMMENT_END, _SECTION, _SECTION_END = (
+    np.frombuffer(part, np.uint8) for part in (b"<!--", b"-->", b"<![CDATA[", b"]]>")
+)
+_ALT = np.frombuffer(b"alt", np.uint8)
+_MAX_OPEN = 256  # blocks; more, as of unclosed paragraphs, are forgotten
+_SLOTS = 256
+_MAX_SHORT = 64  # bytes of a short text as it is written: two long character references
+
+
+def _hash(name: str) -> int:
+    value = 0
+    for byte in name.encode():
+        value = value * 131 + byte
+    return (value + 2**63) % 2**64 - 2**63  # as int64 overflows
+
+
+def _table(names: dict[int, str]) -> Integers:
+    """A hash table, int64 [_SLOTS, 2]: hashes of names and their kinds, 0 where there is none."""
+    table = np.zeros((_SLOTS, 2), np.int64)
+    for kind, line in names.items():
+        for name in line.split():
+            key = _hash(name)
+            slot = key % _SLOTS
+            while table[slot, 1]:
+                slot = (slot + 1) % _SLOTS
+            table[slot] = key, kind
+    return table
+
+
+_HTML_TABLE = _table(_HTML)
+_PART_TABLE = _table(_IN_FOREIGN)
+_DIV, _ARTICLE = _hash("div"), _hash("article")
+
+
+def scan(page: bytes) -> tuple[Integers, int]:
+    """What is marked in a page, and how deep its ``div`` and ``article`` elements are nested.
+
+    Parsers drop end tags of what is not open, so a short text that follows one byte and end tags is
+    marked a second time, together with them.
+
+    Returns:
+        int64 [n, 3], start, end and :class:`Mark` of each, and the depth.
+    """
+    padded = np.frombuffer(page + bytes(BLOCK), np.uint8)
+    return _scan(padded[: len(page)])
+
+
+@njit(nogil=True, cache=True)
+def _scan(page: Octets) -> tuple[Integers, int]:
+    marks = np.empty((64, 3), np.int64)
+    count = deepest = depth = 0
+    stop = len(page)
+    at = name = 0
+    raw = hidden = section = False  # what kind of text comes next
+    blocks = np.zeros((_MAX_OPEN, 2), np.int64)  # what is open: names and whether a text touches it
+    opened = 0
+    foreign = 0  # how many of these are open
+    seen = False  # whether there is a text in this line
+    touching = False  # whether the next text touches one, but for the tags in between, which make
+    gap = 0  # nothing, _SPACE or _NEWLINE
+    byte_before = -1  # the last text, if it is of one byte and only end tags followed
+    while at < stop:
+        start = at
+        if raw:
+            at = _end_of_raw(page, at, name)
+        elif section:
+            at = _find(page, at, _SECTION_END)
+        else:
+            at = _skip_to(page, at, _LESS)
+            while not _starts_tag(page, at + 1):
+                at = _skip_to(page, at + 1, _LESS)
+        first, end = _trim(page, start, at)
+        if first < end and not hidden:
+            bare = raw or foreign > 0
+            if gap == _NEWLINE and seen:
+                mark = _BARE_NEWLINE if bare else _NEWLINE
+                marks, count = _add(marks, count, first, first, mark)
+            elif gap and touching and first == start:
+                mark = _BARE_SPACE if bare else _SPACE
+                marks, count = _add(marks, count, first, first, mark)
+            if _may_be_three_bytes(page, first, end):
+                marks, count = _add(marks, count, first, end, _CDATA if raw or section else _TEXT)
+                if byte_before >= 0:
+                    marks, count = _add(marks, count, byte_before, end, _TEXT)
+            byte_before = first if end - first == 1 else -1
+            gap = 0
+            seen = True
+            touching = end == at
+        elif at > start and not hidden:
+            touching = False
+        if section:
+            at += len(_SECTION_END)
+        raw = hidden = section = False
+        if at >= stop or page[at] != _LESS:
+            continue
+
+        closes = at + 1 < stop and page[at + 1] == _SLASH
+        if not closes:
+            byte_before = -1
+        name = at + 1 + closes
+        if name >= stop or not _is_letter(page[name]):
+            if foreign and _starts_with(page, at, _SECTION):
+                section = True
+                at += len(_SECTION)
+            elif _starts_with(page, at, _COMMENT):
+                at = _find(page, at + 2, _COMMENT_END) + len(_COMMENT_END)
+            else:
+                at = _skip_to(page, at, _GREATER) + 1
+            continue
+        at, key = _name(page, name)
+        attributes = at
+        at = _end_of_tag(page, at)
+        kind = _kind(_PART_TABLE, key) if foreign else 0
+        if kind == _LEAVING and not closes:
+            foreign = 0
+        if kind in (0, _LEAVING):
+            kind = _kind(_HTML_TABLE, key)
+        if foreign and kind not in (_PART, _FOREIGN) and not closes:
+            kind = 0
+
+        if key in (_DIV, _ARTICLE):
+            depth = max(depth - 1, 0) if closes else depth + 1
+            deepest = max(deepest, depth)
+        if kind == _SEPARATOR:
+            seen = touching = False
+        elif kind in (_BLOCK, _DROPPED) and closes:
+            opened, touching = _close(blocks, opened, key)
+            gap = _SPACE
+            seen = False
+        elif kind in (_BLOCK, _DROPPED):
+            # If it is left out, the text after it touches the one before.
+            touching &= kind == _DROPPED or _has_attributes(page, attributes, at)
+            opened = (opened + 1) % len(blocks)
+            blocks[opened, 0], blocks[opened, 1] = key, touching
+            seen = touching = False
+        elif kind in (_BOX, _PART, _RAW_BOX):
+            gap = max(gap, _SPACE)
+            touching |= closes  # if it is left out, then with the white space at its end
+        elif kind in (_UNLISTED, _RAW_UNLISTED):
+            gap = _NEWLINE
+            touching |= closes
+        elif kind == _FOREIGN:
+            if closes:
+                foreign = max(foreign - 1, 0)
+            elif page[at - 2] != _SLASH:
+                foreign += 1
+        elif kind == _IMAGE:
+            start, end = _alt(page, attributes, at)
+            if start < end:
+                is_word = not _is_character(page, start, end)  # others are initials and emojis
+                if gap == _NEWLINE and seen:
+                    marks, count = _add(marks, count, start, start, _BARE_NEWLINE)
+                elif touching and (gap or is_word):
+                    marks, count = _add(marks, count, start, start, _BARE_SPACE)
+                gap = _SPACE if is_word else 0
+                seen = touching = True
+        if kind in (_RAW, _RAW_BOX, _RAW_UNLISTED) and not closes:
+            raw = True
+            hidden = kind != _RAW_UNLISTED
+    return marks[:count], deepest
+
+
+@njit(nogil=True, cache=True)
+def _add(marks: Integers, count: int, start: int, end: int, mark: int) -> tuple[Integers, int]:
+    if count == len(marks):
+        more = np.empty((2 * count, 3), np.int64)
+        for i in range(count):
+            more[i, 0], more[i, 1], more[i, 2] = marks[i, 0], marks[i, 1], marks[i, 2]
+        marks = more
+    marks[count, 0], marks[count, 1], marks[count, 2] = start, end, mark
+    return marks, count + 1
+
+
+@njit(nogil=True, cache=True)
+def _close(blocks: Integers, opened: int, key: np.int64) -> tuple[int, bool]:
+    """How many blocks are open after the last one of this name, and whether a text touches it."""
+    for place in range(opened, 0, -1):
+        if blocks[place, 0] == key:
+            return place - 1, blocks[place, 1] != 0
+    return opened, False
+
+
+@njit(nogil=True, cache=True)
+def _kind(table: Integers, key: np.int64) -> int:
+    slot = key & (_SLOTS - 1)
+    while table[slot, 1] and table[slot, 0] != key:
+        slot = (slot + 1) & (_SLOTS - 1)
+    return table[slot, 1]
+
+
+@njit(nogil=True, cache=True)
+def _is_white(byte: int) -> bool:
+    """White space, and NUL, which is no text."""
+    return byte == 32 or 9 <= byte <= 13 or byte == 0
+
+
+@njit(nogil=True, cache=True)
+def _is_letter(byte: int) -> bool:
+    return _A <= byte | 0x20 <= _Z
+
+
+@njit(nogil=True, cache=True)
+def _starts_tag(page: Octets, at: int) -> bool:
+    """Whether ``<`` before ``at`` opens a tag or a comment, or the page ends here."""
+    if at >= len(page):
+        return True
+    return _is_letter(page[at]) or page[at] in (_SLASH, _EXCLAMATION, _QUESTION)
+
+
+@njit(nogil=True, cache=True)
+def _starts_with(page: Octets, at: int, part: Octets) -> bool:
+    same = 0
+    while same < len(part) and at + same < len(page) and page[at + same] == part[same]:
+        same += 1
+    return same == len(part)
+
+
+@njit(nogil=True, cache=True)
+def _find(page: Octets, at: int, part: Octets) -> int:
+    """Where ``part`` starts next; the end of the page if nowhere."""
+    at = _skip_to(page, at, part[0])
+    while at < len(page) and not _starts_with(page, at, part):
+        at = _skip_to(page, at + 1, part[0])
+    return at
+
+
+@njit(nogil=True, cache=True)
+def _skip_to(page: Octets, at: int, byte: int) -> int:
+    """Where ``byte`` comes next; the end of the page if nowhere. Reads a block beyond that end."""
+    base = page.ctypes.data
+    stop = len(page)
+    while at < stop:
+        found = equal(base + at, byte)
+        if found:
+            return min(at + trailing_zeros(found), stop)
+        at += BLOCK
+    return stop
+
+
+@njit(nogil=True, cache=True)
+def _trim(page: Octets, start: int, end: int) -> tuple[int, int]:
+    while start < end and _is_white(page[start]):
+        start += 1
+    while end > start and _is_white(page[end - 1]):
+        end -= 1
+    return start, end
+
+
+@njit(nogil=True, cache=True)
+def _name(page: Octets, at: int) -> tuple[int, np.int64]:
+    """Where a tag's name ends, and its hash in lower case."""
+    value = np.int64(0)
+    while at < len(page) and not (_is_white(page[at]) or page[at] in (_SLASH, _GREATER)):
+        value = value * 131 + np.int64(page[at] | 0x20)
+        at += 1
+    return at, value
+
+
+@njit(nogil=True, cache=True)
+def _end_of_tag(page: Octets, at: int) -> int:
+    """Behind the ``>`` of the tag whose name ends at ``at``; one in quotes is none."""
+    while at < len(page) and page[at] != _GREATER:
+        at = _value(page, at)[2] if page[at] == _EQUALS else at + 1
+    return min(at + 1, len(page))
+
+
+@njit(nogil=True, cache=True)
+def _has_attributes(page: Octets, at: int, end: int) -> bool:
+    while at < end and (_is_white(page[at]) or page[at] == _SLASH):
+        at += 1
+    return at < end - 1
+
+
+@njit(nogil=True, cache=True)
+def _value(page: Octets, at: int) -> tuple[int, int, int]:
+    """Start and end of the attribute's value after ``=`` at ``at``, and where the tag goes on."""
+    start = at + 1
+    while start < len(page) and _is_white(page[start]):
+        start += 1
+    if start < len(page) and page[start] in (_QUOTE, _APOSTROPHE):
+        end = _skip_to(page, start + 1, page[start])
+        return start + 1, end, min(end + 1, len(page))
+    end = start
+    while end < len(page) and not (_is_white(page[end]) or page[end] == _GREATER):
+        end += 1
+    return start, end, end
+
+
+@njit(nogil=True, cache=True)
+def _alt(page: Octets, at: int, end: int) -> tuple[int, int]:
+    """Start and end of the value of ``alt`` in the tag whose name ends at ``at``, or the same."""
+    while at < end:
+        if page[at] != _EQUALS:
+            at += 1
+            continue
+        name_end = at
+        while _is_white(page[name_end - 1]):
+            name_end -= 1
+        start, stop, at = _value(page, at)
+        name = name_end - len(_ALT)
+        is_alt = not _is_letter(page[name - 1]) and page[name - 1] != _DASH
+        for i in range(len(_ALT)):
+            is_alt &= page[name + i] | 0x20 == _ALT[i]
+        if is_alt:
+            return _trim(page, start, stop)
+    return end, end
+
+
+@njit(nogil=True, cache=True)
+def _is_character(page: Octets, start: int, end: int) -> bool:
+    """Whether what starts at ``start``, which is before ``end``, is one character in UTF-8."""
+    start += 1
+    while start < end and page[start] & 0xC0 == 0x80:
+        start += 1
+    return start == end
+
+
+@njit(nogil=True, cache=True)
+def _end_of_raw(page: Octets, at: int, name: int) -> int:
+    """Where the end tag of the element whose name is at ``name`` starts."""
+    stop = len(page)
+    size = _name(page, name)[0] - name
+    while at < stop:
+        at = _skip_to(page, at, _LESS)
+        end = at + 2 + size
+        if end < stop and page[at + 1] == _SLASH:
+            same = 0
+            while same < size and page[at + 2 + same] | 0x20 == page[name + same] | 0x20:
+                same += 1
+            if same == size and (_is_white(page[end]) or page[end] in (_SLASH, _GREATER)):
+                return at
+        at += 1
+    return stop
+
+
+@njit(nogil=True, cache=True)
+def _may_be_three_bytes(page: Octets, start: int, end: int) -> bool:
+    """Whether a text may be one of three bytes, or of one character, some beyond ASCII."""
+    if end - start > _MAX_SHORT:
+        return False
+    written = 0  # bytes that are not in references
+    beyond = in_reference = False
+    for i in range(start, end):
+        byte = page[i]
+        beyond |= byte >= 0x80 or byte == _AND
+        if byte == _AND:
+            in_reference = True
+        elif in_reference and (_is_letter(byte) or _ZERO <= byte <= _NINE or byte == _HASH):
+            continue
+        else:
+            written += not _is_white(byte) and not (in_reference and byte == _SEMICOLON)
+            in_reference = False
+            if written > 3:
+                return False
+    return beyond

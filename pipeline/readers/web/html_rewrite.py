@@ -1,0 +1,199 @@
+"""Web pages in a form that resiliparse 2.0.1 reads in full.
+
+It would read two things wrongly (docs/upstream has the reports):
+
+- It means to delete private-use characters, which are icons, but takes their bytes in the wrong
+  order, and so deletes nearly every text of three bytes that stands alone between two tags: the
+  dash of ``<b>pip</b>—<i>the</i>``, ``m²``, most Chinese characters. It gets a lone character as a
+  token of ASCII, and ``m²`` as two texts with a comment in between. Private-use characters and the
+  pilcrows of links are still deleted.
+- It glues texts to each other: at the alternative text of an image, where what stands between them
+  is left out, and at blocks that are not on its list. It gets a token there, which becomes a space
+  or a newline if there is none.
+
+None of these makes a text longer, for what is main content is also a matter of lengths.
+"""
+
+import re
+import string
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import islice, product
+from typing import NamedTuple
+
+from resiliparse.parse.html import HTMLTree
+
+from pipeline.readers.contract import Unreadable
+from pipeline.readers.web.html_kernel import Integers, Mark
+from pipeline.readers.web.html_words import stand_apart
+
+_DIGITS = string.ascii_letters + string.digits
+# Those that are no white space, neither of HTML nor of Python.
+_CONTROLS = [code for code in range(1, 128) if not 8 < code < 14 and not 27 < code < 127]
+_WHITE = " \t\n\v\f\r"
+_WHITE_END = re.compile(
+    rb"(?:&(?:#(?:0*(?:9|1[0-3]|32)|x0*(?:[9a-d]|20))(?![0-9a-f]);?|Tab;|NewLine;)|[\0\t-\r ])*\Z",
+    re.IGNORECASE,
+)
+_REFERENCE = re.compile(rb"&#(?:0*(\d{1,3})(?!\d)|[xX]0*([0-9a-fA-F]{1,2})(?![0-9a-fA-F]))")
+_LAST_CHARACTER = re.compile(rb"(?:&#?\w+;?|[\xc2-\xf4][\x80-\xbf]+)\Z")
+_LINK_STARTS = (b"<a ", b"<a\t", b"<a\n", b"<a>")
+_LINK_BYTES = 1 << 10  # that the tag of a link may stand before its text
+_PILCROW = "¶"
+_TEXT, _CDATA = int(Mark.TEXT), int(Mark.CDATA)
+_NAMES = {int(mark): mark.name for mark in Mark}
+
+
+class Rewritten(NamedTuple):
+    """A page that resiliparse reads in full, and what the tokens in it are for."""
+
+    page: str
+    characters: dict[str, str]
+    character: str
+    space: str
+    newline: str
+
+    def restore(self, text: str) -> str:
+        """The text of the page as it was, from the text of :attr:`page`."""
+        if not self.characters:
+            return text
+        text = re.sub(self.character, lambda token: self.characters[token[0]], text)
+        if self.newline in text:  # else the pattern costs much time
+            text = re.sub(f"( *){self.newline}+( *)", _restored_newline, text)
+        return re.sub(f"(\n?){self.space}+( *)", _restored_space, text)
+
+
+class _Edit(NamedTuple):
+    """Write ``new``, a character or what :func:`_written` names, instead of ``[start, end)``."""
+
+    start: int
+    end: int
+    new: str
+
+
+def rewrite(page: str, data: bytes, marks: Integers) -> Rewritten:
+    """``page`` in a form that is read in full.
+
+    Args:
+        page: the page.
+        data: the page in UTF-8.
+        marks: of the page, from :func:`pipeline.readers.web.html_kernel.scan`.
+
+    Raises:
+        Unreadable: the page leaves no three control characters for tokens.
+    """
+    edits = sorted(set(_edits(data, marks)))
+    if not edits:
+        return Rewritten(page, {}, "", "", "")
+    control, space, newline = _unused_controls(data)
+    split = f"<!--{control}-->"  # is text where tags are, as in <xmp>
+    written = {
+        "SPLIT": split,
+        "SPACE": f'<img alt="{space}">',
+        "BARE_SPACE": space * 2,  # one and é would be three bytes
+        "NEWLINE": f'<img alt="{newline}">',
+        "BARE_NEWLINE": newline * 2,
+    }
+    characters = sorted({edit.new for edit in edits} - written.keys())
+    width = 2 if len(characters) <= len(_DIGITS) ** 2 else 3
+    numbers = map("".join, product(_DIGITS, repeat=width))
+    tokens = {control + next(numbers): character for character in characters}
+    written |= {character: token for token, character in tokens.items()}
+    encoded = {new: form.encode() for new, form in written.items()}
+    pieces = []
+    at = 0
+    for start, end, new in edits:
+        pieces += [data[at:start], encoded[new]]
+        at = end
+    page = b"".join([*pieces, data[at:]]).decode()
+    pattern = f"{split}|{control}.{{{width}}}"
+    return Rewritten(page, {split: "", **tokens}, pattern, space, newline)
+
+
+def _unused_controls(page: bytes) -> list[str]:
+    """Three control characters that neither the page nor a reference in it holds."""
+    references = _REFERENCE.findall(page)
+    used = {int(decimal or code, 10 if decimal else 16) for decimal, code in references}
+    unused = (code for code in _CONTROLS if code not in used and bytes([code]) not in page)
+    controls = [chr(code) for code in islice(unused, 3)]
+    if len(controls) < 3:
+        raise Unreadable("bad_html")
+    return controls
+
+
+def _edits(page: bytes, marks: Integers) -> Iterator[_Edit]:
+    for start, end, mark in marks.tolist():
+        if mark == _TEXT:
+            text = page[start:end]
+            edit = _edit(text)
+            if edit and not (_parse(text) == _PILCROW and _is_in_link(page, start)):
+                yield _Edit(start + edit.start, start + edit.end, edit.new)
+        elif mark == _CDATA:
+            character = page[start:end].decode()[-1]
+            if _is_deleted(page[start:end].decode()):
+                yield _Edit(end - len(character.encode()), end, character)
+        else:
+            yield _Edit(end, end, _NAMES[mark])
+
+
+@lru_cache(1 << 14)
+def _edit(text: bytes) -> _Edit | None:
+    """What to write otherwise in a text, if resiliparse would delete it."""
+    parsed = _parse(text)
+    if not _is_deleted(parsed):
+        return None
+    white = _WHITE_END.search(text)
+    assert white
+    last = _LAST_CHARACTER.search(text, 0, white.start())
+    assert last
+    if len(parsed) == 1 or parsed[-1] == _PILCROW:
+        return _Edit(*last.span(), parsed[-1])
+    return _Edit(last.start(), last.start(), "SPLIT")
+
+
+@lru_cache(1 << 14)
+def _parse(text: bytes) -> str:
+    """What the parser makes of a text as it is written, without the white space around it."""
+    parsed = text.decode()
+    if b"&" in text or b"<" in text:
+        body = HTMLTree.parse(f"<body>{parsed}").body
+        parsed = (body and body.text) or ""
+    return parsed.replace("\0", "").strip(_WHITE)
+
+
+def _is_deleted(text: str) -> bool:
+    """Whether resiliparse deletes a text, other than an icon."""
+    if text == _PILCROW:
+        return True
+    data = text.encode()
+    misread = len(data) == 3 and 0x8080EE <= int.from_bytes(data, "little") <= 0xBFA3EF
+    return misread and not "\ue000" <= text <= "\uf8ff"
+
+
+def _is_in_link(page: bytes, at: int) -> bool:
+    before = page[max(at - _LINK_BYTES, 0) : at].lower()
+    return max(map(before.rfind, _LINK_STARTS)) > before.rfind(b"</a")
+
+
+def _restored_newline(token: re.Match[str]) -> str:
+    start, end = token.span()
+    if {_around(token.string, start - 1), _around(token.string, end)} & {"", "\n"}:
+        return token[1] + token[2]
+    return "\n"
+
+
+def _restored_space(token: re.Match[str]) -> str:
+    start, end = token.span()
+    newline, white = token.groups()
+    before, after = newline or _around(token.string, start - 1), _around(token.string, end)
+    if before in ("", "\n"):
+        # Without the token, white space would have gone, and the line where there is nothing else.
+        return newline if after not in ("", "\n") else ""
+    if white or not after:
+        return white
+    return " " if stand_apart(before, after) else ""
+
+
+def _around(text: str, at: int) -> str:
+    """The character at ``at``; empty outside of the text."""
+    return text[at] if 0 <= at < len(text) else ""

@@ -1,0 +1,1 @@
+"""The keep rules: decide, and solve for a target."""

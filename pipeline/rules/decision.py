@@ -1,0 +1,97 @@
+"""The keep decision: which documents of a filtered source stay, and with what probability.
+
+GPT-3 (Brown et al. 2020, appendix A) and GLaM keep a document when
+``numpy.random.pareto(alpha) > 1 - score``. That draw is Lomax, so the event is
+``u < (2 - score) ** -alpha`` for u uniform in [0, 1). Here u is no generator's next number but a
+hash of the document's id, keyed by the run's seed. Solved for alpha, the event reads
+
+    alpha < critical_alpha = -ln(u) / ln(2 - score)
+
+so every document carries the largest alpha that keeps it. Decisions are nested in alpha, the same
+on every worker and after every retry, and can be made again from the two stored columns alone.
+"""
+
+import sys
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from winnow.text.hashing import xxh3_64
+
+RuleName = Literal["pareto", "threshold", "random", "all"]
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One keep rule and its parameter.
+
+    ============  =======================  =====================================
+    name          parameter                a document is kept when
+    ============  =======================  =====================================
+    pareto        alpha >= 0               draw < (2 - score) ** -alpha
+    threshold     score in [0, 1]          score > threshold, or score = threshold
+                                           and draw < ties (1 unless it is solved
+                                           for a top fraction)
+    random        rate in [0, 1]           draw < rate (the control arm)
+    all           ignored                  always
+    ============  =======================  =====================================
+    """
+
+    name: RuleName
+    parameter: float = 0.0
+    ties: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.name not in get_args(RuleName):
+            raise ValueError(f"unknown rule {self.name!r}: choose one of {get_args(RuleName)}")
+        pareto = self.name == "pareto"
+        if not 0.0 <= self.parameter <= (sys.float_info.max if pareto else 1.0):
+            span = "a finite parameter of 0 or more" if pareto else "a parameter from 0 to 1"
+            raise ValueError(f"rule {self.name} takes {span}, not {self.parameter}")
+
+    def keep(self, score: npt.NDArray[np.float32], draw: FloatArray) -> npt.NDArray[np.bool_]:
+        """Which of n documents are kept: bool [n] from float32 [n] scores and float64 [n] draws."""
+        match self.name:
+            case "pareto":
+                return critical_alpha(score, draw) > self.parameter
+            case "threshold":
+                exact = score.astype(np.float64)
+                tied = exact == self.parameter
+                return (exact > self.parameter) | (tied & (draw < self.ties))
+            case "random":
+                return draw < self.parameter
+            case "all":
+                return np.ones(len(score), np.bool_)
+
+    def probability(self, score: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """The chance of each of n documents before its draw: float32 [n]."""
+        match self.name:
+            case "pareto":
+                return ((2.0 - score.astype(np.float64)) ** -self.parameter).astype(np.float32)
+            case "threshold":
+                exact = score.astype(np.float64)
+                chance = np.where(exact == self.parameter, self.ties, exact > self.parameter)
+                return chance.astype(np.float32)
+            case "random":
+                return np.full(len(score), self.parameter, np.float32)
+            case "all":
+                return np.ones(len(score), np.float32)
+
+
+def keep_draw(ids: pa.Array, seed: int) -> FloatArray:
+    """The uniform draws of n documents: float64 [n] in [0, 1), from the top 53 bits of a hash."""
+    return (xxh3_64(ids, seed) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def critical_alpha(score: npt.NDArray[np.float32], draw: FloatArray) -> FloatArray:
+    """The alpha below which the Pareto rule keeps a document: float64 [n], inf = always kept.
+
+    ``-ln(draw) / ln(2 - score)``; a score of 1 or a draw of 0 is kept under every alpha.
+    """
+    with np.errstate(divide="ignore"):
+        return -np.log(draw) / np.log(2.0 - score.astype(np.float64))

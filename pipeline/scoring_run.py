@@ -1,0 +1,144 @@
+"""A scoring run: plan the tasks, run the graph, report. See :mod:`pipeline.run`."""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from pipeline import field_settings
+from pipeline.beam import engine, graph, progress, staging, worker
+from pipeline.config import PipelineConfig, field_maps, load
+from pipeline.core.plan import plan_tasks
+from pipeline.core.task import Job, Sink
+from pipeline.core.unread import check_read, empty_sources
+from pipeline.output import manifest, output_folder, records, shards
+from pipeline.output.records import Task
+from pipeline.page.render import print_table
+from pipeline.settings_file import as_json
+from pipeline.steps import build_steps, input_files, notes
+from quality_classifier.scoring import load_classifier
+from winnow import storage, version
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Plan, run and report; see ``--help``."""
+    config, resume, beam_flags = load(arguments)
+    options = engine.options(beam_flags)
+    storage.configure(options)
+    wanted = field_settings.field_settings(config)
+    maps = field_maps(config)
+    tasks = plan_tasks(config.source, config.filter, config.split_bytes, maps)
+    field_settings.check_before(wanted, tasks, maps)
+    job, about = describe(config, tasks, resume)
+    patterns = (pattern for patterns in config.source.values() for pattern in patterns)
+    staging.check_paths(options, [*patterns, config.output, *job.step_files])
+    with storage.lock(config.output):
+        if prepare(config.output, about["key"], tasks, resume):
+            print(f"{config.output} is complete already: nothing to do")
+        else:
+            place = staging.reachable_classifier(
+                options, config.classifier, job.classifier_fingerprint
+            )
+            job = replace(job, classifier=place)
+            records.save_tasks(job.sink.work, tasks)
+            size = sum(task.input.size for task in tasks)
+            finished = engine.run(
+                options,
+                lambda pipeline: graph.build(pipeline, len(tasks), job, config.decision, about),
+                progress.Watch(progress.folder(job.sink.work), size, config.stall_minutes),
+            )
+            if not finished:
+                print(f"the job is made; {config.output} is complete once it has a {manifest.NAME}")
+                return
+    print_table(config.output)
+    written = manifest.read_manifest(config.output)
+    for note in [*empty_sources(written), *field_settings.check_after(wanted, written)]:
+        print(f"warning: {note}", file=sys.stderr)
+    check_read(config.output, written)
+
+
+def describe(
+    config: PipelineConfig, tasks: Sequence[Task], resume: bool
+) -> tuple[Job, dict[str, Any]]:
+    """What tasks share, and what the manifest will say of the run."""
+    classifier = load_classifier(config.classifier, config.label)
+    # What is wrong with the steps is said now, not by a worker.
+    for note in notes(build_steps(config.steps)):
+        print(note, file=sys.stderr)
+    job = Job(
+        sink=Sink(
+            config.output,
+            tuple(config.metadata),
+            config.write,
+            config.shard_bytes,
+            config.compression,
+        ),
+        classifier=config.classifier,
+        classifier_fingerprint=classifier.fingerprint,
+        label=config.label,
+        seed=config.seed,
+        steps=config.steps,
+        step_files={path: shards.checksum(path) for path in input_files(config.steps)},
+        fields=field_maps(config),
+        html_extractor=config.html_extractor,
+        max_document_bytes=config.max_document_bytes,
+        resume=resume,
+    )
+    settings = as_json(asdict(config))
+    for name in ("output", "stall_minutes"):  # nothing that is written depends on them
+        del settings[name]
+    about = {
+        "code": version.code_version(),
+        "config": settings,
+        "classifier": {
+            "path": config.classifier,
+            "fingerprint": classifier.fingerprint,
+            "card": dict(classifier.card),
+        },
+        "key": records.fingerprint(
+            settings, classifier.fingerprint, job.step_files, [asdict(task) for task in tasks]
+        ),
+    }
+    try:  # what the manifest can't hold is said now, not when all is done
+        json.dumps(about, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the settings, or the classifier's card, are no JSON: {error}") from error
+    return job, about
+
+
+def prepare(output: str, key: str, tasks: Iterable[Task], resume: bool) -> bool:
+    """Make the output folder ready; True if it already holds this very run, complete.
+
+    Raises:
+        ValueError: it holds anything but an unfinished run, or such a one and ``resume`` is false,
+            or workers of a run that was killed are still at it.
+    """
+    begun = output_folder.begun(output)
+    finished = output_folder.finished(output)
+    signs = progress.folder(storage.join(output, records.WORK))
+    if signs is not None and (begun is not None or finished is not None):
+        worker.wait_for_others(signs)
+    if finished is not None:
+        if resume and finished["key"] == key:
+            # It may have been killed while it did that.
+            output_folder.remove_work(output, output_folder.parts_of(finished["tasks"]))
+            return True
+        raise ValueError(f"{output} holds a finished run already: choose another --output")
+    if storage.exists(storage.join(output, manifest.NAME)):
+        raise ValueError(
+            f"{output} holds another program's {manifest.NAME}: choose another --output"
+        )
+    if begun is None and (stranger := output_folder.stranger(output)) is not None:
+        raise ValueError(
+            f"{output} is no unfinished run, and not empty (it holds {stranger}): choose another"
+            " --output"
+        )
+    if begun is not None and not resume:
+        raise ValueError(
+            f"{output} holds an unfinished run: add --resume to finish it, or choose another"
+            " --output"
+        )
+    parts = frozenset((task.source, task.of) for task in tasks)
+    output_folder.begin(output, key, parts | (begun or frozenset()))
+    return False

@@ -1,0 +1,270 @@
+"""Evaluation sets as their makers ship them: files of records, told apart by what is in them.
+
+JSON (an array, an object, or one value after the other, as JSON lines are), Parquet, Arrow and
+separated values (CSV, TSV), each also gzipped or as zstd; all else is plain text. Where content
+leaves a doubt, the file's name decides.
+"""
+
+import codecs
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.readers.columnar.source import DAMAGE
+from pipeline.readers.inflate import Damage, compression_of, inflate
+from winnow import storage
+
+_BOMS = (  # UTF-32 first: its mark begins with that of UTF-16
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_PARQUET = b"PAR1"
+_ARROW_FILE = b"ARROW1"
+_ARROW_STREAM = b"\xff\xff\xff\xff"
+
+_NAME = re.compile(r"\.(?P<kind>\w+)(?:\.(?:gz|gzip|zst|zstd))?$")
+_JSON_NAMES = ("json", "jsonl", "jsonlines", "ndjson")
+_SEPARATED_NAMES = ("csv", "tsv", "tab")
+_DELIMITERS = "\t;,|"
+_COLUMN_NAME = re.compile(r"\w[\w.-]*")
+_ARRAY = re.compile(r'\[\s*\{\s*"')
+_BLANK = re.compile(r"[\s\ufeff]*")
+
+
+@dataclass
+class EvaluationFile:
+    """The texts of a file, and how many of its records lack each of the fields.
+
+    ``owners`` are the records of the ``texts``, by number.
+    """
+
+    path: str
+    texts: list[str] = field(default_factory=list)
+    owners: list[int] = field(default_factory=list)
+    records: int = 0
+    lacking: dict[str, int] = field(default_factory=dict)
+
+
+def read_evaluation_file(path: str, fields: Sequence[str]) -> EvaluationFile:
+    """The texts of the ``fields`` of each record; of no fields, all its strings at any depth.
+
+    A field that a record has not itself is looked for in what it holds.
+
+    Raises:
+        ValueError: the file is damaged, no text, no JSON or CSV though it starts or is named like
+            it, or no record of it has one of the fields.
+        OSError: it cannot be read.
+    """
+    found = EvaluationFile(path, lacking=dict.fromkeys(fields, 0))
+    try:
+        for record in _records(path, fields):
+            found.records += 1
+            if fields:
+                if not isinstance(record, dict):
+                    raise ValueError(
+                        f"record {found.records} of {path} has no fields: set fields to []"
+                    )
+                values = {name: list(_named(record, name)) for name in fields}
+                for name in fields:
+                    found.lacking[name] += not values[name]
+                record = values
+            found.texts.extend(_strings(record))
+            found.owners += [found.records - 1] * (len(found.texts) - len(found.owners))
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deeply: flatten it") from error
+    missing = [name for name, count in found.lacking.items() if count == found.records]
+    if missing:
+        raise ValueError(f"no record of {path} has the fields {missing}: name others")
+    return found
+
+
+def read_json_records(path: str) -> list[Any]:
+    """The records of a file of JSON, whatever its layout and compression.
+
+    Raises:
+        ValueError: the file is damaged, or no JSON.
+        OSError: it cannot be read.
+    """
+    return list(_json(path, _decoded(path, _inflated(path))))
+
+
+def _records(path: str, fields: Sequence[str]) -> Iterator[Any]:
+    content = _inflated(path)
+    if content.startswith((_PARQUET, _ARROW_FILE, _ARROW_STREAM)):
+        yield from _rows(path, content)
+        return
+    text = _decoded(path, content)
+    name = _NAME.search(path.lower())
+    kind = name["kind"] if name else ""
+    if kind in _JSON_NAMES or _is_json(text):
+        yield from _json(path, text)
+        return
+    if kind not in _SEPARATED_NAMES and text.startswith(("[", '"')):
+        try:
+            yield from list(_json(path, text))
+        except ValueError:  # a text may well start like that
+            pass
+        else:
+            return
+    if kind in _SEPARATED_NAMES or _is_separated(text, fields):
+        yield from _separated(path, text, fields)
+        return
+    if fields:
+        raise ValueError(f"{path} is plain text, which has no fields: set fields to []")
+    yield text
+
+
+def _inflated(path: str) -> bytes:
+    with storage.open_input(path) as stream:
+        head = stream.read(1 << 16)
+        stream.seek(0)
+        pieces = []
+        for piece in inflate(stream, compression_of(head), path, storage.open_input):
+            if isinstance(piece, Damage):
+                raise ValueError(
+                    f"the evaluation file {path} is damaged at byte {piece.offset}: get it again"
+                )
+            pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _decoded(path: str, content: bytes) -> str:
+    """The text of a file without the blanks and byte order marks around it."""
+    encoding = next((name for mark, name in _BOMS if content.startswith(mark)), "utf-8")
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"the evaluation file {path} is not UTF-8: convert it") from error
+    if "\0" in text:
+        raise ValueError(f"the evaluation file {path} is no text: unpack or convert it")
+    return text.strip(" \t\r\n\ufeff")
+
+
+def _is_json(text: str) -> bool:
+    """Whether a text starts with an array of JSON objects, or with one on lines of its own."""
+    if _ARRAY.match(text):
+        return True
+    if not text.startswith("{"):
+        return False
+    try:
+        _, end = json.JSONDecoder().raw_decode(text)
+    except ValueError:
+        return False
+    return not text[end : end + 1000].partition("\n")[0].strip()
+
+
+def _json(path: str, text: str) -> Iterator[Any]:
+    """JSON values, one after the other, of which arrays hold records."""
+    decoder = json.JSONDecoder()
+    at = 0
+    while at < len(text):
+        try:
+            value, end = decoder.raw_decode(text, at)
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"line {error.lineno} of {path} is no JSON: mend or drop it"
+            ) from error
+        yield from value if isinstance(value, list) else [value]
+        blank = _BLANK.match(text, end)
+        at = blank.end() if blank else end
+
+
+def _is_separated(text: str, fields: Sequence[str]) -> bool:
+    """Whether rows of equal width follow a line of names, or one that has the fields."""
+    try:
+        rows = _cells(text)
+        header = next(rows, [])
+        if fields and set(fields) <= set(header):
+            return True
+        return (
+            len(header) > 1 and _are_names(header) and all(len(row) == len(header) for row in rows)
+        )
+    except csv.Error:
+        return False
+
+
+def _are_names(header: Sequence[str]) -> bool:
+    return all(_COLUMN_NAME.fullmatch(name) for name in header)
+
+
+def _separated(path: str, text: str, fields: Sequence[str]) -> Iterator[Any]:
+    """The rows of separated values by the names in the first one, which may be text too."""
+    try:
+        rows = _cells(text)
+        header = next(rows, [])
+        if not fields and not _are_names(header):
+            yield header
+        for number, row in enumerate(rows, 2):
+            if any(row[len(header) :]):
+                raise ValueError(
+                    f"row {number} of {path} has {len(row)} cells, not {len(header)} as the first:"
+                    " quote those with a delimiter in them"
+                )
+            yield dict(zip(header, row, strict=False)) if fields else row
+    except csv.Error as error:
+        raise ValueError(f"{path} can't be read as CSV ({error}): mend or convert it") from error
+
+
+def _cells(text: str) -> Iterator[list[str]]:
+    """The rows of separated values that are not empty."""
+    first = text.partition("\n")[0]
+    delimiter = max(_DELIMITERS, key=first.count)
+    csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    return (row for row in rows if row)
+
+
+def _rows(path: str, content: bytes) -> Iterator[Any]:
+    """The rows of Parquet, of an Arrow file, or of one Arrow stream after the other."""
+    for magic, padding in ((_PARQUET, b""), (_ARROW_FILE, b"\0\0")):
+        if content.startswith(magic) and magic + magic + padding in content:
+            raise ValueError(f"the evaluation file {path} is several files in one: split it")
+    source = pa.BufferReader(content)
+    try:
+        if content.startswith(_PARQUET):
+            for batch in pq.ParquetFile(source).iter_batches():
+                yield from batch.to_pylist()
+        elif content.startswith(_ARROW_FILE):
+            file = pa.ipc.open_file(source)
+            for i in range(file.num_record_batches):
+                yield from file.get_batch(i).to_pylist()
+        else:
+            while source.tell() < len(content):
+                for batch in pa.ipc.open_stream(source):
+                    yield from batch.to_pylist()
+    except DAMAGE as error:
+        raise ValueError(f"the evaluation file {path} can't be read: {error}") from error
+
+
+def _named(value: Any, name: str) -> Iterator[Any]:
+    """The outermost values of that name, but for nulls."""
+    if isinstance(value, dict):
+        if value.get(name) is not None:
+            yield value[name]
+            return
+        value = list(value.values())
+    if isinstance(value, list):
+        for part in value:
+            yield from _named(part, name)
+
+
+def _strings(value: Any) -> Iterator[str]:
+    match value:
+        case str():
+            yield value.encode("utf-8", "replace").decode()  # an escape may be half a character
+        case bytes():  # as some writers of Parquet leave it
+            yield value.decode("utf-8", "replace")
+        case dict():
+            yield from _strings(list(value.values()))
+        case list() | tuple():
+            for part in value:
+                yield from _strings(part)

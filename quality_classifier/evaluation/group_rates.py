@@ -1,0 +1,169 @@
+"""Keep rates of groups of documents, with intervals."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from quality_classifier.evaluation.metrics import expected_keep_rate, wilson
+from winnow.text.groups import LENGTHS, NONE, domain, length
+
+FloatArray = npt.NDArray[np.float64]
+
+ALL = "(all)"
+"""The column and value of the rows about all documents."""
+
+RULES = ("pareto", "threshold", "run")
+
+AUDIT = pa.schema(
+    [
+        pa.field("column", pa.string(), nullable=False),
+        pa.field("value", pa.string(), nullable=False),
+        pa.field("documents", pa.int64(), nullable=False),
+        pa.field("mean_score", pa.float64(), nullable=False),
+        pa.field("rule", pa.string(), nullable=False),
+        pa.field("rate", pa.float64(), nullable=False),
+        pa.field("low", pa.float64(), nullable=False),
+        pa.field("high", pa.float64(), nullable=False),
+        pa.field("ratio", pa.float64(), nullable=False),
+    ]
+)
+"""What an audit says, a row per value and rule; of a column, the most frequent values come first
+(lengths from short to long).
+
+``rule`` is ``pareto`` (``rate`` is the expected keep rate), ``threshold`` or ``run`` (what was
+really kept). ``low`` and ``high`` are the ends of the interval of 95 %, ``ratio`` is the rate over
+that of all documents (0 where nothing at all is kept)."""
+
+_SUMS = ("documents", "score", "threshold", "expected", "run")
+
+
+class Audit:
+    """Adds up scored documents, a batch at a time; memory grows with the distinct values alone.
+
+    Args:
+        by: columns to group by. ``domain`` (of ``url``) and ``length`` (of ``bytes``) are derived
+            where the documents have no such column.
+        alpha: of the Pareto rule.
+        threshold: of the threshold rule.
+    """
+
+    def __init__(self, by: Sequence[str], alpha: float, threshold: float) -> None:
+        self._by = [ALL, *by]
+        self._alpha = alpha
+        self._threshold = threshold
+        self._parts: list[pa.Table] = []
+        self._has_run = False
+
+    def update(self, batch: pa.RecordBatch) -> None:
+        """Count documents: ``quality_score``, the columns to group by, ``kept`` if there is one.
+
+        Raises:
+            ValueError: a column to group by is missing.
+        """
+        self._has_run = "kept" in batch.schema.names
+        score = batch["quality_score"].to_numpy()
+        numbers = {
+            "documents": np.ones(len(batch)),
+            "score": score.astype(np.float64),
+            "threshold": (score.astype(np.float64) >= self._threshold).astype(np.float64),
+            "expected": expected_keep_rate(score, self._alpha),
+            "run": batch["kept"].cast(pa.float64()) if self._has_run else np.zeros(len(batch)),
+        }
+        for column in self._by:
+            value = _values(batch, column)
+            keys = {"column": pa.array([column] * len(batch), pa.string()), "value": value}
+            self._parts.append(_add_up([pa.table(keys | numbers)]))
+        if len(self._parts) > 64 * len(self._by):
+            self._parts = [_add_up(self._parts)]
+
+    def table(self) -> pa.Table:
+        """The rates of everything counted so far (:data:`AUDIT`)."""
+        if not self._parts:
+            return AUDIT.empty_table()
+        total = _add_up(self._parts)
+        n = total["documents"].to_numpy()
+        overall = total["column"].to_pylist().index(ALL)
+        pieces = []
+        for rule in RULES if self._has_run else RULES[:2]:
+            rate = total["expected" if rule == "pareto" else rule].to_numpy() / n
+            if rule == "pareto":
+                low, high = expected_rate_interval(rate, n, self._alpha)
+            else:
+                low, high = wilson(rate, n)
+            ratio = rate / rate[overall] if rate[overall] > 0 else np.zeros(len(rate))
+            columns = {
+                "column": total["column"],
+                "value": total["value"],
+                "documents": n.astype(np.int64),
+                "mean_score": total["score"].to_numpy() / n,
+                "rule": pa.array([rule] * len(n), pa.string()),
+                "rate": rate,
+                "low": low,
+                "high": high,
+                "ratio": ratio,
+            }
+            pieces.append(pa.table([columns[name] for name in AUDIT.names], schema=AUDIT))
+        rows = pa.concat_tables(pieces)
+        keys = zip(
+            *(rows[name].to_pylist() for name in ("column", "value", "documents")), strict=True
+        )
+        ranks = [self._rank(*key) for key in keys]
+        # Sorting is stable, so the rules of a value keep their order.
+        return rows.take(sorted(range(len(rows)), key=ranks.__getitem__))
+
+    def _rank(self, column: str, value: str, documents: int) -> tuple[int, int, str]:
+        """Columns as they were named, lengths from short to long, other values by frequency."""
+        is_length = column == "length" and value in LENGTHS
+        return self._by.index(column), LENGTHS.index(value) if is_length else -documents, value
+
+
+def audit(documents: pa.Table, by: Sequence[str], alpha: float, threshold: float) -> pa.Table:
+    """The audit of a table of scored documents; see :class:`Audit` for what it takes."""
+    counts = Audit(by, alpha, threshold)
+    for batch in documents.to_batches():
+        counts.update(batch)
+    return counts.table()
+
+
+def expected_rate_interval(
+    rate: FloatArray, n: FloatArray, alpha: float
+) -> tuple[FloatArray, FloatArray]:
+    """The interval of each mean of n chances to be kept under the Pareto rule.
+
+    Chances lie between that of a score of 0 and 1, and vary no more than if each were one of the
+    two. So Wilson's interval for a share, stretched to that range, covers at least as often as it
+    says. Intervals from the variance of the chances are narrower, but often miss: the rare
+    document of high score that makes most of the mean is not in a small sample.
+    """
+    least = 2.0**-alpha
+    if least == 1:
+        return rate, rate
+    low, high = wilson(np.clip((rate - least) / (1 - least), 0, 1), n)
+    return least + (1 - least) * low, least + (1 - least) * high
+
+
+def _values(batch: pa.RecordBatch, column: str) -> pa.Array:
+    """What to group a batch by, as strings."""
+    names = batch.schema.names
+    if column == ALL:
+        return pa.array([ALL] * len(batch), pa.string())
+    if column in names:
+        return pc.fill_null(batch[column].cast(pa.string()), NONE)
+    if column == "domain" and "url" in names:
+        return domain(batch["url"])
+    if column == "length" and "bytes" in names:
+        return length(batch["bytes"])
+    raise ValueError(
+        f"no column {column!r} to audit by: there are {sorted({*names, 'domain', 'length'})}"
+    )
+
+
+def _add_up(parts: Sequence[pa.Table]) -> pa.Table:
+    """One row per column and value, in a fixed order of addition."""
+    groups = pa.concat_tables(parts).group_by(["column", "value"], use_threads=False)
+    summed = groups.aggregate([(name, "sum") for name in _SUMS])
+    summed = summed.select(["column", "value", *(f"{name}_sum" for name in _SUMS)])
+    return summed.rename_columns(["column", "value", *_SUMS])

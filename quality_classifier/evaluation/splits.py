@@ -1,0 +1,134 @@
+"""Which documents train, calibrate and test a classifier, and how much each counts.
+
+Everything here depends on what documents say, not on the order in which they were read or on a
+seed: a document that was held out once stays held out when more text is added or a seed changes.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from winnow.text.hashing import xxh3_64, xxh3_128
+
+CLASSES = {True: "positive", False: "negative"}
+
+SPLITS = ("train", "calibration", "test")
+
+_SPLIT_KEY = 0x73706C6974  # "split": other uses of content hashes must not depend on the split
+
+_DUPLICATE_COUNTS = ("read", "repeated", "in_both_classes")
+
+Flags = npt.NDArray[np.bool_]
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Deduplicated:
+    """What is left of the documents, in an order that depends on their content alone.
+
+    ``counts`` has a row per class and source: documents ``read``, ``repeated`` (the text was there
+    before in its class) and ``in_both_classes`` (removed from both, since its class is unclear).
+    """
+
+    documents: pa.Table
+    counts: pa.Table
+
+
+def deduplicate(documents: pa.Table) -> Deduplicated:
+    """Remove exact duplicates of a text, within a class and across the two.
+
+    Args:
+        documents: a row per document with ``text`` (large_string), ``positive`` (bool), ``source``
+            (string) and any further columns that can be sorted. Of equal texts in one class, the
+            first row by source and the further columns stays.
+    """
+    documents = documents.combine_chunks()
+    content = _hashes(documents["text"])
+    further = [name for name in documents.schema.names if name not in ("text", "positive")]
+    columns = {"high": content[:, 0], "low": content[:, 1]}
+    keys = pa.table(columns | {name: documents[name] for name in ("positive", *further)})
+    order = pc.sort_indices(keys, [(name, "ascending") for name in keys.schema.names]).to_numpy()
+
+    content = content[order]
+    positive = documents["positive"].to_numpy()[order]
+    same_text = np.zeros(len(order), np.bool_)
+    same_text[1:] = (content[1:] == content[:-1]).all(axis=1)
+    group = np.cumsum(~same_text) - 1
+    size = np.bincount(group)
+    positives = np.bincount(group, positive)
+    in_both = ((positives > 0) & (positives < size))[group]
+    repeated = same_text & ~in_both
+
+    counted = pa.table(
+        {
+            "positive": positive,
+            "source": documents["source"].take(order),
+            "read": np.ones(len(order), np.int64),
+            "repeated": repeated.astype(np.int64),
+            "in_both_classes": in_both.astype(np.int64),
+        }
+    )
+    groups = counted.group_by(["positive", "source"])
+    counts = groups.aggregate([(name, "sum") for name in _DUPLICATE_COUNTS])
+    counts = counts.select(["positive", "source", *(f"{name}_sum" for name in _DUPLICATE_COUNTS)])
+    counts = counts.rename_columns(["positive", "source", *_DUPLICATE_COUNTS])
+    return Deduplicated(
+        documents.take(order[~(repeated | in_both)]),
+        counts.sort_by([("positive", "descending"), ("source", "ascending")]),
+    )
+
+
+def assign(text: pa.ChunkedArray, calibration: float, test: float) -> npt.NDArray[np.int8]:
+    """The split of each of n texts, by a hash of its content: int8 [n], indices into SPLITS.
+
+    Args:
+        text: string or large_string [n].
+        calibration: the share of documents that calibrate, in (0, 1).
+        test: the share that tests; what is left trains.
+    """
+    chunks = [xxh3_64(chunk, _SPLIT_KEY) for chunk in text.chunks]
+    draw = np.concatenate([np.empty(0, np.uint64), *chunks]) * 2.0**-64
+    return np.select([draw < test, draw < test + calibration], [2, 1], 0).astype(np.int8)
+
+
+def balanced_weights(positive: Flags, source: npt.NDArray[np.str_], most: float) -> FloatArray:
+    """Weights under which both classes count the same, and within a class all sources.
+
+    A small source stays small: no document weighs more than ``most`` times what it would if its
+    class were not balanced, lest a handful of documents speak for a tenth of the class.
+
+    Args:
+        positive: the class of n documents.
+        source: their source names.
+        most: the bound, at least 1; 1 balances the classes alone.
+
+    Returns:
+        float64 [n] with mean 1.
+    """
+    weight = np.empty(len(positive), np.float64)
+    names = np.unique(source, return_inverse=True)[1]
+    for members in (positive, ~positive):
+        sizes = np.bincount(names[members])
+        fair = members.sum() / (np.count_nonzero(sizes) * np.maximum(sizes, 1))
+        weight[members] = np.minimum(fair, most)[names[members]]
+        weight[members] *= len(positive) / (2 * weight[members].sum())
+    return weight
+
+
+def repeats(weight: FloatArray, seed: int) -> npt.NDArray[np.int64]:
+    """How often to show each of n documents to a trainer that knows no weights: int64 [n].
+
+    In proportion to ``weight`` (float64 [n], mean 1), rounded up or down at random so that it is
+    right on average. Every document is shown at least once, unless that would more than double
+    their number.
+    """
+    scale = min(1 / weight.min(), 2.0)
+    draw = np.random.default_rng(seed).random(len(weight))
+    return np.floor(weight * scale + draw).astype(np.int64)
+
+
+def _hashes(text: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
+    return np.concatenate([np.empty((0, 2), np.uint64), *(xxh3_128(c) for c in text.chunks)])

@@ -1,0 +1,1 @@
+"""From text to hashed n-grams."""

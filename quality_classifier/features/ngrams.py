@@ -1,0 +1,130 @@
+"""The kernel: from word to word through UTF-8 text, and the bucket of a word or a pair of words.
+
+A word is the sequence of its folded characters (``words.py``), each written as one byte if ASCII
+and else as three, the code point with its low byte first. Its hash h starts at 0 and takes these
+bytes 8 at a time, the last ones filled up with zeros, as a little-endian number c (all arithmetic
+modulo 2**64)::
+
+    h = (h ^ c) * FACTOR
+    h = h ^ (h >> 32)
+
+The bucket of a word after another (``before``, which is 0 for the word alone) is the upper
+``log2_buckets`` bits of ``(before * FACTOR + h) * FACTOR``.
+
+Words of ASCII letters and digits, which is most of them, are read 8 bytes at a time without a
+branch per byte; any other goes through the table, character by character, to the same hash.
+"""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+from winnow.text.buffers import load_u8, load_u64
+from winnow.text.words import FOLDED, IGNORED, NOT_ASCII, SEPARATOR, SOLO, Table, next_entry
+
+FACTOR = np.uint64(0x9E3779B97F4A7C15)
+NO_WORD = np.uint64(0)
+
+_ONES = np.uint64(0x0101010101010101)  # times n: the byte n, eight times
+_LOW_BITS = np.uint64(0x7F) * _ONES
+_LOWER_CASE = np.uint64(0x20) * _ONES  # set in all of a-z and 0-9; makes A-Z lower case
+# Added to a byte below 128, these set its top bit where it is at least the character.
+_FROM_A = np.uint64(128 - ord("a")) * _ONES
+_AFTER_Z = np.uint64(128 - ord("z") - 1) * _ONES
+_FROM_0 = np.uint64(128 - ord("0")) * _ONES
+_AFTER_9 = np.uint64(128 - ord("9") - 1) * _ONES
+_SPACE = 32
+
+
+@njit(nogil=True, cache=True)
+def bucket(before: np.uint64, word: np.uint64, shift: np.uint64) -> np.int64:
+    """The bucket of a word after another or after ``NO_WORD``; shift is 64 - log2_buckets."""
+    return np.int64((before * FACTOR + word) * FACTOR >> shift)
+
+
+@njit(nogil=True, cache=True)
+def next_word(position: int, end: int, table: Table) -> tuple[np.uint64, int]:
+    """The hash of the first word from an address on, or ``NO_WORD``, and where to go on."""
+    while position < end:
+        start = position
+        word = NO_WORD
+        while position + 8 <= end:
+            octets = load_u64(position)
+            low = octets & _LOW_BITS
+            lower = low | _LOWER_CASE
+            letters = (lower + _FROM_A) & ~(lower + _AFTER_Z)
+            digits = (low + _FROM_0) & ~(low + _AFTER_9)
+            others = (~(letters | digits) | octets) & NOT_ASCII
+            if others == 0:
+                word = _absorb(word, lower)
+                position += 8
+                continue
+            first_other = others & (~others + np.uint64(1))
+            inside = (first_other >> np.uint64(7)) - np.uint64(1)  # all bits of the bytes before
+            position += int((inside & _ONES) * _ONES >> np.uint64(56))  # how many they are
+            following = load_u8(position)
+            if following >= 0x80 or position == start:
+                break
+            if inside != 0:
+                word = _absorb(word, lower & inside)
+            return word, position + (following == _SPACE)
+        entry, position = next_entry(start, end, table)
+        value = entry & FOLDED
+        if value != SEPARATOR and value != IGNORED:
+            if entry & SOLO:
+                return _absorb(NO_WORD, np.uint64(value)), position
+            return _any_word(start, end, table)
+    return NO_WORD, position
+
+
+@njit(nogil=True, cache=True)
+def _any_word(position: int, end: int, table: Table) -> tuple[np.uint64, int]:
+    """The same for the word that starts here, in whatever script."""
+    word = NO_WORD
+    octets = np.uint64(0)
+    filled = np.uint64(0)  # bits of octets
+    while position < end:
+        entry, following = next_entry(position, end, table)
+        value = np.uint64(entry & FOLDED)
+        if value == SEPARATOR or entry & SOLO:
+            break
+        position = following
+        if value == IGNORED:
+            continue
+        octets |= value << filled
+        size = np.uint64(8) if value < 0x80 else np.uint64(24)
+        filled += size
+        if filled >= 64:
+            word = _absorb(word, octets)
+            filled -= np.uint64(64)
+            octets = value >> (size - filled)
+    if filled > 0:
+        word = _absorb(word, octets)
+    return word, position
+
+
+@njit(nogil=True, cache=True)
+def _absorb(word: np.uint64, octets: np.uint64) -> np.uint64:
+    mixed = (word ^ octets) * FACTOR
+    return mixed ^ mixed >> np.uint64(32)
+
+
+def _prefetch(typing_context: Any, address: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
+        number = ir.IntType(32)
+        shape = ir.FunctionType(ir.VoidType(), [pointer.type, number, number, number])
+        instruction = builder.module.declare_intrinsic("llvm.prefetch.p0", (), shape)
+        read, keep, not_code = (ir.Constant(number, value) for value in (0, 3, 1))
+        builder.call(instruction, [pointer, read, keep, not_code])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), generate
+
+
+prefetch = cast(Callable[[int], None], intrinsic(_prefetch))
+"""Ask for the cache line at an address, which need not be valid, without waiting for it."""

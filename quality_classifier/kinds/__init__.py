@@ -1,0 +1,1 @@
+"""The kinds of classifiers, their fitting and calibration."""

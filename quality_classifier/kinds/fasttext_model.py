@@ -1,0 +1,241 @@
+"""fastText as the second kind of classifier: training and prediction behind the same interface.
+
+Made for the ``fasttext-numpy2`` wheel; any build of the ``fasttext`` module that passes the probe
+at load time will do. fastText's traps that are dealt with here: it scores the first line of a text
+only, a word ``</s>`` ends a text, ``__label__`` inside a text is read as its label, probabilities
+can pass 1, training leaves most of its matrix as it finds the memory (the cause of "Encountered
+NaN"), and several builds give wrong or no numbers under numpy 2. The binding holds the GIL: use
+processes, not threads.
+"""
+
+import json
+import os
+import struct
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from numba import njit
+
+from quality_classifier.kinds.fasttext_binding import fasttext_module
+from winnow.text.buffers import Octets, Offsets, string_buffers
+from winnow.text.words import FOLDED, SEPARATOR, TABLE, Table, next_entry
+
+CURATED = "__label__curated"
+OTHER = "__label__other"
+
+# fastText adds 1e-5 to every probability before it takes the logarithm, so it knows no smaller one.
+_SMALLEST = 1e-5
+
+
+# Of the file: magic number, version (4 bytes each), dim, 6 settings, model kind, 4 settings and a
+# double, counts of entries and words, count of labels; the output matrix comes last.
+_HEAD = struct.Struct("<4s4xi24xi24x8xi")
+_MAGIC = struct.pack("<i", 793712314)
+_SUPERVISED = 3
+
+_TRAIN = """
+import fasttext, json, sys
+fasttext.train_supervised(**json.load(sys.stdin)).save_model(sys.argv[1])
+"""
+
+
+@dataclass(frozen=True)
+class FastTextSettings:
+    """fastText's own settings; the defaults are DCLM's (bigrams, dim 100, 2M buckets)."""
+
+    dim: int = 100
+    word_ngrams: int = 2
+    buckets: int = 2_000_000
+    epochs: int = 5
+    learning_rate: float = 0.1
+    min_count: int = 1
+
+
+class FastTextModel:
+    """A fastText ``.bin`` and the label whose probability is the score.
+
+    Raises:
+        ValueError: the file is no supervised fastText model, the label is missing or unknown, or
+            the installed build of fastText predicts wrongly.
+    """
+
+    kind: ClassVar[str] = "fasttext"
+
+    def __init__(self, path: Path, label: str | None) -> None:
+        self.path = path
+        check_file(path)
+        self._model: Any = fasttext_module().load_model(str(path))
+        labels = self._model.get_labels()
+        if label is None or label not in labels:
+            wanted = "name the label of good text" if label is None else f"no label {label!r}"
+            raise ValueError(f"{path}: {wanted}; the model's labels are {', '.join(labels)}")
+        self.label: str = label
+        _probe(self._model, labels, path)
+
+    def margins(self, text: pa.Array) -> npt.NDArray[np.float64]:
+        """Log odds of the label's probability, within +-11.5, of n documents: float64 [n].
+
+        Raises:
+            ValueError: ``text`` is no string or large_string array, or has a null.
+        """
+        if len(text) == 0:
+            return np.empty(0)
+        named, probabilities = self._model.predict(one_line(text).to_pylist(), k=-1)
+        found = np.zeros(len(text))
+        for row, names in enumerate(named):
+            if self.label in names:  # a hierarchical softmax leaves out what is near 0
+                found[row] = probabilities[row][names.index(self.label)]
+        clipped = found.clip(_SMALLEST, 1 - _SMALLEST)
+        return np.log(clipped) - np.log1p(-clipped)
+
+
+def train_fasttext(
+    positive: pa.Array,
+    negative: pa.Array,
+    output: Path,
+    settings: FastTextSettings,
+    seed: int,
+    repeatable: bool,
+) -> FastTextModel:
+    """Train on two string arrays and write the model file ``output``; its label is ``CURATED``.
+
+    ``repeatable`` trains on one thread, which gives the same bytes for the same seed; otherwise
+    all cores are used and the bytes differ from run to run.
+
+    Raises:
+        ValueError: fastText cannot train on these texts with these settings.
+    """
+    fasttext_module()  # what is wrong with it is said here, not by the process below
+    lines = [f"{CURATED} {line}\n" for line in one_line(positive).to_pylist()]
+    lines += [f"{OTHER} {line}\n" for line in one_line(negative).to_pylist()]
+    order = np.random.default_rng(seed).permutation(len(lines))
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".txt", newline="\n") as file:
+        file.writelines(lines[i] for i in order)
+        file.flush()
+        options = {
+            "input": file.name,
+            "dim": settings.dim,
+            "wordNgrams": settings.word_ngrams,
+            "bucket": settings.buckets if settings.word_ngrams > 1 else 0,
+            "epoch": settings.epochs,
+            "lr": settings.learning_rate,
+            "minCount": settings.min_count,
+            "seed": seed,
+            "thread": 1 if repeatable else os.cpu_count(),
+            "verbose": 0,
+        }
+        # A process of its own, whose memory starts as zeros: fastText relies on that without
+        # seeing to it. 255 makes glibc fill what it allocates with 255 ^ 255.
+        trained = subprocess.run(
+            [sys.executable, "-c", _TRAIN, str(output)],
+            input=json.dumps(options),
+            env=os.environ | {"MALLOC_PERTURB_": "255"},
+            capture_output=True,
+            text=True,
+        )
+    if trained.returncode:
+        reason = trained.stderr.strip().rpartition("\n")[2]
+        raise ValueError(f"fastText could not train with {settings}: {reason}")
+    try:
+        return FastTextModel(output, CURATED)
+    except ValueError as error:
+        raise ValueError(f"fastText could not train with {settings}: {error}") from error
+
+
+def one_line(text: pa.Array) -> pa.Array:
+    """Text as fastText may see it, in training and serving alike: large_string [n].
+
+    Whatever parts words (``words.py``: white space of any script, line ends, NUL, control
+    characters) becomes spaces, and fastText's own marks lose their meaning. Case and punctuation
+    stay, since a model that others trained expects them.
+    """
+    data, offsets = string_buffers(text)
+    spaced = _blank_separators(data, offsets, TABLE)
+    lines = pa.LargeStringArray.from_buffers(
+        len(text),
+        pa.py_buffer(np.ascontiguousarray(offsets, np.int64) - offsets[0]),
+        pa.py_buffer(spaced),
+    )
+    unended = pc.replace_substring(lines, "</s>", "< /s>")
+    return pc.replace_substring(unended, "__label__", "_label_")
+
+
+@njit(nogil=True, cache=True)
+def _blank_separators(data: Octets, offsets: Offsets, table: Table) -> Octets:
+    base = data.ctypes.data
+    first = np.int64(offsets[0])
+    spaced = data[first : np.int64(offsets[-1])].copy()
+    for i in range(len(offsets) - 1):
+        position = base + np.int64(offsets[i])
+        end = base + np.int64(offsets[i + 1])
+        while position < end:
+            entry, following = next_entry(position, end, table)
+            if entry & FOLDED == SEPARATOR:
+                spaced[position - base - first : following - base - first] = 32
+            position = following
+    return spaced
+
+
+def check_file(path: Path) -> None:
+    """Refuse what fastText would load as garbage, or never finish loading: it reads past the end.
+
+    The head gives dimension and number of labels, and so what comes before the matrix at the end.
+
+    Raises:
+        ValueError: the file can't be read, or is no whole fastText model with labels.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is no file: a fastText model is read more than once, from one")
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD.size)
+            if len(head) < _HEAD.size or head[:4] != _MAGIC:
+                raise ValueError(f"{path} is no fastText model")
+            _, dimension, model, label_count = _HEAD.unpack(head)
+            if model != _SUPERVISED:
+                raise ValueError(f"{path} holds word vectors, not a classifier")
+            shape = struct.pack("<qq", label_count, dimension)
+            size = len(shape) + 4 * label_count * dimension
+            file.seek(max(0, path.stat().st_size - size))
+            if file.read(len(shape)) != shape:
+                raise ValueError(f"{path} is cut off or damaged (or its output is quantised)")
+    except OSError as error:
+        raise ValueError(f"cannot read the fastText model {path}: {error.strerror}") from error
+
+
+def _probe(model: Any, labels: list[str], path: Path) -> None:
+    """Refuse a build of fastText that answers for some list lengths, or in part, wrongly.
+
+    Each of one, two and three texts must name every label once, with probabilities that do not
+    depend on the list and, under the usual softmax, sum to 1.
+    """
+    texts = ["the first known text", "", "another , longer text of the probe ."]
+    try:
+        single = [_by_label(model, [text])[0] for text in texts]
+        sound = all(_by_label(model, texts[:size]) == single[:size] for size in (2, 3))
+        if model.f.getArgs().loss.name == "softmax":
+            sound &= all(sorted(row) == sorted(labels) for row in single)
+            sound &= all(abs(sum(row.values()) - 1) < 1e-3 + 1e-5 * len(labels) for row in single)
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"fastText cannot predict with {path}: {error}") from error
+    if not sound:
+        raise ValueError(
+            f"{path} is damaged, or the installed fastText ({fasttext_module().__file__}) predicts"
+            " wrongly: see that it is fasttext-numpy2"
+        )
+
+
+def _by_label(model: Any, texts: list[str]) -> list[dict[str, float]]:
+    named, probabilities = model.predict(texts, k=-1)
+    return [
+        {name: float(p) for name, p in zip(names, row, strict=True)}
+        for names, row in zip(named, probabilities, strict=True)
+    ]

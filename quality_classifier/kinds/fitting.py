@@ -1,0 +1,113 @@
+"""Fitting: the weights of the hashed-linear kind, and the calibration of any kind."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from quality_classifier.kinds.calibration import Calibration
+
+Flags = npt.NDArray[np.bool_]
+FloatArray = npt.NDArray[np.float64]
+
+METHODS = ("sigmoid", "isotonic")
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The n documents of one split: hashed features float32 [n, buckets], class and weight [n]."""
+
+    features: sp.csr_array
+    positive: Flags
+    weight: FloatArray
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One inverse strength ``c`` of the L2 penalty, and what came of it.
+
+    ``log_loss`` is that of the calibration split, after calibration.
+    """
+
+    c: float
+    log_loss: float
+    iterations: int
+
+
+def fit_linear(
+    train: Examples, calibration: Examples, cs: Sequence[float], method: str
+) -> tuple[npt.NDArray[np.float32], float, list[Trial]]:
+    """Logistic regression, its penalty chosen by the calibrated log loss of the calibration split.
+
+    L-BFGS from zero is deterministic, and one BLAS thread makes it so to the bit.
+
+    Returns:
+        The weights float32 [buckets], the bias, and a trial for each of ``cs``, ascending.
+    """
+    best: tuple[float, npt.NDArray[np.float32], float] | None = None
+    trials = []
+    model = LogisticRegression(solver="lbfgs", max_iter=1000)
+    with threadpool_limits(1):
+        for c in sorted(cs):
+            model.set_params(C=c)
+            model.fit(train.features, train.positive, sample_weight=train.weight)
+            weights = model.coef_[0].astype(np.float32)
+            bias = float(model.intercept_[0])
+            margin = calibration.features @ weights.astype(np.float64) + bias
+            fitted = fit_calibration(margin, calibration.positive, calibration.weight, method)
+            loss = calibrated_loss(fitted, margin, calibration.positive, calibration.weight)
+            trials.append(Trial(c, loss, int(model.n_iter_[0])))
+            if best is None or loss < best[0]:
+                best = loss, weights, bias
+    assert best is not None
+    return best[1], best[2], trials
+
+
+def fit_calibration(
+    margin: FloatArray, positive: Flags, weight: FloatArray, method: str
+) -> Calibration:
+    """The calibration of a frozen model, from the margins of documents it was not trained on.
+
+    ``sigmoid`` (Platt 1999) has two parameters and keeps the order of documents, so thresholds
+    cut where they should and small calibration splits suffice. ``isotonic`` follows any rising
+    curve, but maps whole ranges of margins to one score. It is held off 0 and 1 by what a
+    document more of the other class would do (Laplace), because a score of 1 is kept always.
+
+    Args:
+        margin: float64 [n].
+        positive: bool [n], both classes among them.
+        weight: float64 [n] with mean 1; under it the classes are balanced.
+        method: one of METHODS.
+    """
+    assert method in METHODS
+    if method == "isotonic":
+        margin_of_rest = 1 / (len(margin) + 2)
+        curve = IsotonicRegression(y_min=margin_of_rest, y_max=1 - margin_of_rest)
+        curve.fit(margin, positive, sample_weight=weight)
+        knots = zip(curve.X_thresholds_.tolist(), curve.y_thresholds_.tolist(), strict=True)
+        return Calibration(knots=tuple(knots))
+    # Platt's targets, (n + 1) / (n + 2) and 1 / (n + 2) in place of 1 and 0, keep the slope finite
+    # where the classes can be told apart. A document of target t is t of one class, 1 - t of the
+    # other. ``CalibratedClassifierCV`` fits the same, but refuses weights for a frozen model.
+    n_positive, n_negative = weight[positive].sum(), weight[~positive].sum()
+    target = np.where(positive, (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2))
+    model = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-10)
+    model.fit(
+        np.concatenate([margin, margin])[:, None],
+        np.repeat([True, False], len(margin)),
+        sample_weight=np.concatenate([weight * target, weight * (1 - target)]),
+    )
+    return Calibration(float(model.coef_[0, 0]), float(model.intercept_[0]))
+
+
+def calibrated_loss(
+    calibration: Calibration, margin: FloatArray, positive: Flags, weight: FloatArray
+) -> float:
+    """The weighted log loss of n margins under a calibration."""
+    return float(log_loss(positive, calibration.apply(margin), sample_weight=weight))

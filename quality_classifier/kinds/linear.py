@@ -1,0 +1,112 @@
+"""The hashed-linear scorer: one float32 weight per bucket, one pass over Arrow's buffers."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from numba import njit
+
+from quality_classifier.features.hashed_features import FeatureConfig
+from quality_classifier.features.ngrams import NO_WORD, bucket, next_word, prefetch
+from winnow.text.buffers import Octets, Offsets, string_buffers
+from winnow.text.words import TABLE, Table, nfc
+
+_WAITING = 64
+
+
+@dataclass(frozen=True)
+class HashedLinear:
+    """A trained linear model.
+
+    Attributes:
+        weights: float32 [config.buckets].
+
+    Raises:
+        ValueError: weights of another shape or type, or a weight or bias that is not finite.
+    """
+
+    config: FeatureConfig
+    weights: npt.NDArray[np.float32]
+    bias: float
+    kind: ClassVar[str] = "hashed_linear"
+
+    def __post_init__(self) -> None:
+        _check(self.weights, self.config)
+        if not (np.isfinite(self.weights).all() and math.isfinite(self.bias)):
+            raise ValueError("the weights or the bias hold NaN or infinity")
+
+    def margins(self, text: pa.Array) -> npt.NDArray[np.float64]:
+        """Log odds before calibration of n documents: float64 [n]."""
+        return margins(text, self.weights, self.bias, self.config)
+
+
+def margins(
+    text: pa.Array, weights: npt.NDArray[np.float32], bias: float, config: FeatureConfig
+) -> npt.NDArray[np.float64]:
+    """``hashed_features(text, config) @ weights + bias`` without the matrix: float64 [n].
+
+    Raises:
+        ValueError: ``weights`` is not float32 [config.buckets], or ``text`` holds no text.
+    """
+    _check(weights, config)
+    data, offsets = string_buffers(nfc(text))
+    sums: npt.NDArray[np.float64] = _sum_weights(
+        data, offsets, TABLE, weights, np.uint64(64 - config.log2_buckets), config.max_ngram == 2
+    )
+    return sums + bias
+
+
+def _check(weights: npt.NDArray[np.float32], config: FeatureConfig) -> None:
+    if weights.shape != (config.buckets,) or weights.dtype != np.float32:
+        raise ValueError(
+            f"{config.buckets} buckets need as many float32 weights,"
+            f" not {weights.dtype} {list(weights.shape)}"
+        )
+
+
+@njit(nogil=True, cache=True)
+def _sum_weights(
+    data: Octets,
+    offsets: Offsets,
+    table: Table,
+    weights: npt.NDArray[np.float32],
+    shift: np.uint64,
+    bigrams: bool,
+) -> npt.NDArray[np.float64]:
+    base = data.ctypes.data
+    first_weight = weights.ctypes.data
+    # Weights lie scattered over megabytes. Asked for early and added later, their way from memory
+    # overlaps with the words that follow.
+    waiting = np.empty(_WAITING + 1, np.int64)
+    sums = np.empty(len(offsets) - 1, np.float64)
+    for i in range(len(sums)):
+        position = base + np.int64(offsets[i])
+        end = base + np.int64(offsets[i + 1])
+        before = NO_WORD
+        total = 0.0
+        count = 0
+        size = 0
+        while True:
+            word, position = next_word(position, end, table)
+            if word == NO_WORD:
+                break
+            waiting[size] = bucket(NO_WORD, word, shift)
+            prefetch(first_weight + 4 * waiting[size])
+            size += 1
+            if bigrams and before != NO_WORD:
+                waiting[size] = bucket(before, word, shift)
+                prefetch(first_weight + 4 * waiting[size])
+                size += 1
+            before = word
+            if size >= _WAITING:
+                for k in range(size):
+                    total += weights[waiting[k]]
+                count += size
+                size = 0
+        for k in range(size):
+            total += weights[waiting[k]]
+        sums[i] = total / math.sqrt(max(count + size, 1))
+    return sums

@@ -1,0 +1,1 @@
+"""Winnow's one command; see :mod:`winnow.cli`."""

@@ -1,0 +1,96 @@
+"""The command ``winnow``: one name for every command of the packages below it.
+
+A command is a module that is run as ``python -m`` would run it. Nothing else is imported here, so
+``winnow --help`` costs what Python's own start costs.
+"""
+
+import os
+import runpy
+import sys
+
+PROGRAM = "WINNOW_PROGRAM"
+"""The environment variable in which a command finds the name that it was started by."""
+
+# From raw text to a verdict: (command, module, what it does), by stage.
+COMMANDS = {
+    "filter text": [
+        ("classifier train", "quality_classifier.train", "a quality classifier, with its card"),
+        ("run", "pipeline.run", "score, filter and measure raw text"),
+        ("report", "pipeline.report", "the table and the page of a run"),
+        ("decide", "pipeline.decide", "another keep rule, without model or text"),
+        ("audit", "quality_classifier.audit", "whom does the filter keep?"),
+    ],
+    "train on it": [
+        ("prepare", "model.prepare", "scored shards to a corpus of tokens"),
+        ("train", "model.train", "a model on one arm of a corpus"),
+        ("generate", "model.generate", "continue a prompt"),
+        ("export", "model.export", "files for transformers"),
+        ("sizes", "model.sizes", "parameters, FLOPs, memory and time of models"),
+        ("plan-sharding", "model.plan_sharding", "trace a sharded model without the hardware"),
+    ],
+    "compare": [
+        ("study plan", "ablations.plan", "what a study costs and what it could detect"),
+        ("study run", "ablations.run", "train, evaluate and compare every arm and seed"),
+        ("study report", "ablations.report", "the page of a study"),
+        ("compare", "ablations.compare", "the verdict and its tables"),
+        ("evaluate", "ablations.evaluate", "a model on evaluation tasks"),
+        ("contamination", "ablations.contamination", "which task items stand in training text"),
+        ("near-duplicates", "ablations.near_duplicates", "held-out text that training text holds"),
+    ],
+}
+
+
+def main() -> None:
+    """Run the command that the command line names; exit code 2 if there is none such."""
+    modules = {name: module for stage in COMMANDS.values() for name, module, _ in stage}
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(overview())
+        sys.exit(0 if arguments else 2)
+    if arguments[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"winnow {version('winnow-lm')}")
+        return
+    for words in (2, 1):
+        name = " ".join(arguments[:words])
+        if name in modules:
+            sys.argv = [f"winnow {name}", *arguments[words:]]
+            os.environ[PROGRAM] = sys.argv[0]
+            runpy.run_module(modules[name], run_name="__main__", alter_sys=True)
+            return
+    print(unknown(arguments, list(modules)), file=sys.stderr)
+    sys.exit(2)
+
+
+def overview() -> str:
+    """What ``winnow --help`` prints: every command, in the order in which one needs them."""
+    lines = ["usage: winnow COMMAND ...        winnow COMMAND --help explains one", ""]
+    for stage, commands in COMMANDS.items():
+        lines.append(f"{stage}:")
+        lines += [f"  {name:<18}{about}" for name, _, about in commands]
+    lines += [
+        "",
+        "From raw text to a verdict: classifier train, run, prepare, study plan, study run.",
+    ]
+    return "\n".join(lines)
+
+
+def unknown(arguments: list[str], names: list[str]) -> str:
+    """The error for a command that there is none of: the commands of its group, or the nearest."""
+    import difflib
+
+    group = [name for name in names if name.startswith(f"{arguments[0]} ")]
+    if group:
+        return f"winnow {arguments[0]} needs one of: {', '.join(n.split()[1] for n in group)}"
+    asked = " ".join(arguments[:2] if arguments[1:] and arguments[1].isalpha() else arguments[:1])
+    near = difflib.get_close_matches(asked, names, 1) or difflib.get_close_matches(
+        arguments[0], names, 1
+    )
+    advice = f"did you mean winnow {near[0]}?" if near else "see winnow --help"
+    return f"winnow: there is no command {arguments[0]!r}: {advice}"
+
+
+def program(script: str) -> str:
+    """The name that a command has in its own help: ``winnow NAME``, or that of its script."""
+    return os.environ.get(PROGRAM, script)

@@ -1,0 +1,10 @@
+"""How documents are read unless told otherwise, by the pipeline and by classifier training."""
+
+HTML_EXTRACTOR = "resiliparse"
+"""Why this one: docs/log.md."""
+
+MAX_DOCUMENT_BYTES = 64 << 20
+"""Longer records are quarantined."""
+
+SPLIT_BYTES = 256 << 20
+"""Large files are read in ranges of about this size."""

@@ -1,0 +1,111 @@
+"""Globs of local files, by the rules of :func:`glob.glob` with ``recursive``, but for three.
+
+A folder that may not be read is an error, not an empty one. ``**`` enters every folder once,
+whatever links lead there, so that a loop of links ends. And a name that is there as it is written
+is meant, though its brackets could be read as a class: ``part[1].jsonl``.
+"""
+
+import errno
+import fnmatch
+import glob
+import os
+import stat
+from collections import deque
+from collections.abc import Iterator, Sequence
+
+_NOTHING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+
+
+def find(pattern: str) -> Iterator[str]:
+    """The files and folders that match, in any order; some may come twice.
+
+    Raises:
+        OSError: there may be more in a folder that cannot be read.
+    """
+    magic = next((i for i, letter in enumerate(pattern) if letter in "*?["), None)
+    if magic is None:
+        if _is_there(pattern):
+            yield pattern
+        return
+    start = pattern.rfind("/", 0, magic) + 1
+    head, parts = pattern[:start], pattern[start:].split("/")
+    yield from _below(head.rstrip("/") or head, [part for part in parts[:-1] if part] + parts[-1:])
+
+
+def is_literal(part: str, there: bool) -> bool:
+    """Whether a part of a glob stands for the name that it is; ``there``: if there is such a name.
+
+    ``*`` and ``?`` match themselves as well, so for them there is nothing to choose.
+    """
+    return not glob.has_magic(part) or ("[" in part and there)
+
+
+def _below(folder: str, parts: Sequence[str]) -> Iterator[str]:
+    """What matches the parts of a glob below a folder; ``""`` is the working directory."""
+    first, rest = parts[0], parts[1:]
+    if first == "**":
+        for below in _tree(folder):
+            yield from _below(below, rest or ["*"])
+        return
+    path = os.path.join(folder, first)
+    if is_literal(first, _is_there(path)):
+        found = [path] if _is_there(path) else []
+    else:
+        hidden = first.startswith(".")
+        names = [e.name for e in _entries(folder) if hidden or not e.name.startswith(".")]
+        found = [os.path.join(folder, name) for name in fnmatch.filter(names, first)]
+    for path in found:
+        if not rest:
+            yield path
+        elif _is_folder(path):
+            yield from _below(path, rest)
+
+
+def _tree(top: str) -> Iterator[str]:
+    """A folder and those below it that are not hidden, each once.
+
+    Links are followed last, so that what a plain path leads to goes by that one.
+    """
+    seen: set[tuple[int, int]] = set()
+    folders, links = [top] if _is_folder(top or ".") else [], deque[str]()
+    while folders or links:
+        folder = folders.pop() if folders else links.popleft()
+        about = os.stat(folder or ".")
+        if (about.st_dev, about.st_ino) in seen:
+            continue
+        seen.add((about.st_dev, about.st_ino))
+        yield folder
+        for entry in sorted(_entries(folder), key=lambda entry: entry.name):
+            if entry.name.startswith("."):
+                continue
+            path = os.path.join(folder, entry.name)
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(path)
+            elif entry.is_symlink() and _is_folder(path):
+                links.append(path)
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    if not _is_folder(folder or "."):
+        return []
+    with os.scandir(folder or ".") as entries:
+        return list(entries)
+
+
+def _is_there(path: str) -> bool:
+    try:
+        os.lstat(path)
+    except OSError as error:
+        if error.errno not in _NOTHING:
+            raise
+        return False
+    return True
+
+
+def _is_folder(path: str) -> bool:
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except OSError as error:
+        if error.errno not in _NOTHING:
+            raise
+        return False

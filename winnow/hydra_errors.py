@@ -1,0 +1,49 @@
+"""What Hydra refuses, in one line that says what to do."""
+
+import difflib
+from collections.abc import Iterator, Sequence
+
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+
+def one_line(error: HydraException) -> str:
+    """The message for an override or a config that Hydra does not take."""
+    for cause in _causes(error):
+        if isinstance(cause, MissingConfigException) and cause.options:
+            group, _, choice = str(cause.missing_cfg_file).rpartition("/")
+            return f"there is no {group}={choice}: {advice(choice, sorted(cause.options))}"
+        if isinstance(cause, OverrideParseException):
+            return f"{cause.override!r} is no setting: write NAME=VALUE"
+        if isinstance(cause, OmegaConfBaseException):
+            key = cause.full_key or str(cause.key)
+            if isinstance(cause, ConfigAttributeError | ConfigKeyError):
+                prefix = key.rpartition(".")[0]
+                known = [f"{prefix}.{name}".lstrip(".") for name in _names(cause.parent_node)]
+                return f"there is no setting {key}: {advice(key, sorted(known))}"
+            return f"{key}: {_first_line(cause)}"
+    return _first_line(error)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _names(node: object) -> list[str]:
+    """The settings that a node of a config has."""
+    names = [str(name) for name in node] if isinstance(node, DictConfig) else []
+    return [name for name in names if name != "hydra"]
+
+
+def advice(asked: str, known: Sequence[str]) -> str:
+    """The known name that is spelled most like one, or all of them where none is near."""
+    near = difflib.get_close_matches(asked, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines()]
+    return next(filter(None, lines), type(error).__name__)

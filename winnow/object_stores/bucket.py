@@ -1,0 +1,62 @@
+"""What is asked of an object store, and what its clients share."""
+
+import io
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO, Protocol
+
+from winnow import heartbeat
+
+
+@dataclass(frozen=True)
+class Stat:
+    """Size of an object in bytes, and a name for this very content (etag, generation)."""
+
+    size: int
+    version: str
+
+
+class Bucket(Protocol):
+    """What is asked of a store. Transient faults are retried here; what remains is an OSError."""
+
+    def stat(self, key: str) -> Stat | None:
+        """Size and version of an object; None if there is none."""
+
+    def read(self, key: str, start: int, end: int, version: str) -> bytes:
+        """Bytes ``[start, end)`` of one version of an object; an OSError if it has changed."""
+
+    def upload(self, key: str, file: BinaryIO) -> None:
+        """Make an object of a whole local file, in parts if it is large."""
+
+    def replace(self, key: str, content: bytes, version: str | None) -> str | None:
+        """Write an object if its version is still this one (None: if there is none yet).
+
+        Returns the new version, or None if somebody else was first.
+        """
+
+    def keys(self, prefix: str, direct: bool = False) -> Iterator[str]:
+        """All keys with a prefix, in any order; ``direct``: only those with no further ``/``."""
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Delete objects; those that are not there are no error."""
+
+    def abort_uploads(self, prefix: str, chosen: Callable[[str], bool]) -> None:
+        """Drop the parts of uploads that were never completed, if their key is chosen."""
+
+
+class Upload(io.BufferedReader):
+    """A local file from its beginning, for a client that may close it. Reading is a sign of life.
+
+    Args:
+        file: stays open; to be read by one client at a time.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(io.FileIO(os.dup(file.fileno())))
+        self.seek(0)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """As any file."""
+        heartbeat.beat()
+        return super().read(size)

@@ -1,0 +1,306 @@
+"""Objects in a bucket as files: what s3:// and gs:// have in common.
+
+Object stores have no rename, and need none: an object is there when its upload is complete. So a
+file to be written is first written to an unnamed local one (in ``$TMPDIR``), and uploaded when its
+writer is done: after an error, or a kill, there is no object.
+
+The stores are reached by their makers' own clients, with the options and credentials that Beam's
+filesystems take. Those filesystems themselves make a client for every call, and complete the upload
+of a file whose writer has failed, when its stream is collected as garbage.
+"""
+
+import contextlib
+import fnmatch
+import functools
+import io
+import itertools
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from typing import Any, BinaryIO, cast
+
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from winnow import globs, heartbeat
+from winnow.object_stores.bucket import Bucket, Stat
+
+FIRST_READ = 64 << 10
+LARGEST_READ = 8 << 20
+"""Bytes asked for at once: few at first, as formats are recognised by a file's first bytes, then
+twice as many each time, as long as reading goes straight on."""
+
+_OPTIONS = "WINNOW_BEAM_OPTIONS"
+
+_NO_SECRETS = (
+    "s3_endpoint_url",
+    "s3_region_name",
+    "s3_api_version",
+    "s3_verify",
+    "s3_disable_ssl",
+    "project",
+    "no_auth",
+    "impersonate_service_account",
+    "gcp_oauth_scopes",
+)
+"""The options that travel with a pipeline's steps. Keys and tokens do not."""
+
+
+def configure(options: PipelineOptions) -> None:
+    """Use these options (``--s3_endpoint_url``, …) in this process and those that it starts.
+
+    Beam gives them to workers in containers, but not to the local processes of its own runner.
+    """
+    os.environ[_OPTIONS] = json.dumps(options.get_all_options(drop_default=True))
+    _bucket.cache_clear()
+
+
+def shared_options() -> dict[str, Any]:
+    """How this process reaches stores, without secrets, for :func:`reach` on other machines."""
+    options = _options().get_all_options(drop_default=True)
+    return {name: options[name] for name in _NO_SECRETS if name in options}
+
+
+def reach(shared: dict[str, Any]) -> None:
+    """Use another process's options, unless this one has some itself.
+
+    Workers that somebody has started by hand (``worker_pool_main``) have none: Beam gives them the
+    steps of the pipeline and nothing else. Their credentials are their machine's.
+    """
+    global _shared
+    if shared != _shared:
+        _shared = shared
+        _bucket.cache_clear()
+
+
+_shared: dict[str, Any] = {}
+
+
+def _options() -> PipelineOptions:
+    if _OPTIONS in os.environ:
+        return PipelineOptions.from_dictionary(json.loads(os.environ[_OPTIONS]))
+    # The only place where Beam keeps what a worker was started with.
+    return FileSystems._pipeline_options or PipelineOptions.from_dictionary(_shared)
+
+
+def locate(path: str) -> tuple[Bucket, str]:
+    """Bucket and key of ``s3://bucket/key`` or ``gs://bucket/key``.
+
+    Raises:
+        ValueError: no such scheme, no bucket's name, or a client that is not installed.
+    """
+    match = re.fullmatch(r"(\w+)://([^/]+)/?(.*)", path, re.DOTALL)
+    if not match:
+        raise ValueError(f"{path!r} has no bucket: write s3://bucket/name or gs://bucket/name")
+    scheme, name, key = match.groups()
+    return _bucket(scheme, name), key
+
+
+@functools.cache
+def _bucket(scheme: str, name: str) -> Bucket:
+    options = _options()
+    try:
+        match scheme:
+            case "s3":
+                from winnow.object_stores.store_s3 import S3Bucket
+
+                return S3Bucket(options, name)
+            case "gs":
+                from winnow.object_stores.store_gcs import GcsBucket
+
+                return GcsBucket(options, name)
+    except ImportError as error:
+        extra = {"s3": "aws", "gs": "gcp"}[scheme]
+        raise ValueError(
+            f"{scheme}:// needs the extra: pip install 'winnow-lm[{extra}]'"
+        ) from error
+    raise ValueError(f"{scheme}:// is not known: use s3://, gs:// or a local path")
+
+
+def open_input(path: str) -> BinaryIO:
+    """An object as a seekable file that is read in ranges, never whole."""
+    bucket, key = locate(path)
+    stat = bucket.stat(key)
+    if stat is None:
+        raise FileNotFoundError(f"{path} is not there")
+    return cast(BinaryIO, io.BufferedReader(_Ranges(bucket, key, stat), LARGEST_READ))
+
+
+@contextlib.contextmanager
+def open_output(path: str) -> Iterator[BinaryIO]:
+    """Write an object that appears whole when the block ends, or not at all if it raises."""
+    bucket, key = locate(path)
+    with tempfile.TemporaryFile() as file:
+        yield cast(BinaryIO, file)
+        file.flush()
+        bucket.upload(key, cast(BinaryIO, file))
+
+
+def exists(path: str) -> bool:
+    """Whether there is such an object."""
+    bucket, key = locate(path)
+    return bucket.stat(key) is not None
+
+
+def find(pattern: str) -> list[str]:
+    """The objects that match a glob, by the rules of :func:`glob.glob` with ``recursive``."""
+    bucket, wanted = locate(pattern)
+    root = pattern[: len(pattern) - len(wanted)]
+    fixed = re.match(r"[^*?\[]*", wanted)
+    assert fixed is not None
+    keys: Iterable[str] = bucket.keys(fixed[0])
+    there: set[str] = set()
+    if "[" in wanted:
+        keys = list(keys)
+        there = {key[: slash.start()] for key in keys for slash in re.finditer("/|$", key)}
+    parts = wanted.split("/")
+    return [
+        root + key
+        for key in keys
+        if not key.endswith("/") and matches(key.split("/"), parts, there)
+    ]
+
+
+def matches(
+    names: Sequence[str], patterns: Sequence[str], there: Container[str] = (), above: str = ""
+) -> bool:
+    """Whether the parts of a path match the parts of a glob; ``**`` stands for any folders.
+
+    Args:
+        names: of the path.
+        patterns: of the glob.
+        there: objects and folders whose names are meant where the glob is written like them.
+        above: the folder, with its slash, that the names are in.
+    """
+    if not patterns:
+        return not names
+    first, rest = patterns[0], patterns[1:]
+    if first == "**":
+        if not rest:
+            return bool(names) and not any(name.startswith(".") for name in names)
+        visible = next((i for i, name in enumerate(names) if name.startswith(".")), len(names))
+        starts = itertools.accumulate((f"{name}/" for name in names[:visible]), initial=above)
+        return any(matches(names[i:], rest, there, start) for i, start in enumerate(starts))
+    if not names:
+        return False
+    name = names[0]
+    if globs.is_literal(first, above + first in there):
+        fits = name == first
+    else:
+        hidden = name.startswith(".") and not first.startswith(".")
+        fits = not hidden and fnmatch.fnmatchcase(name, first)
+    return fits and matches(names[1:], rest, there, f"{above}{name}/")
+
+
+def listing(folder: str) -> list[str]:
+    """Every object directly in a folder."""
+    bucket, prefix = _folder(folder)
+    root = folder.rstrip("/") + "/"
+    return [root + key[len(prefix) :] for key in bucket.keys(prefix, direct=True) if key != prefix]
+
+
+def remove(path: str) -> None:
+    """Delete one object, and all that is in a folder of this name."""
+    bucket, key = locate(path)
+    bucket.delete([key, *bucket.keys(_folder(path)[1])])
+
+
+def tree(folder: str) -> Iterator[str]:
+    """Every object below a folder, by its path within it."""
+    bucket, prefix = _folder(folder)
+    return (key[len(prefix) :] for key in bucket.keys(prefix) if not key.endswith("/"))
+
+
+def remove_files(paths: Sequence[str]) -> None:
+    """Delete objects of one bucket; those that are not there are no error."""
+    found = [locate(path) for path in paths]
+    found[0][0].delete([key for _, key in found])
+
+
+def remove_unfinished(folder: str, chosen: Callable[[str], bool]) -> None:
+    """Drop what killed writers have uploaded of chosen files. It is not to be seen there."""
+    bucket, prefix = _folder(folder)
+    bucket.abort_uploads(prefix, lambda key: chosen(key[len(prefix) :]))
+
+
+def download(path: str, folder: str) -> str:
+    """Copy one object, or all that is in a folder, below a local folder; its path there.
+
+    Raises:
+        ValueError: there is neither, or a name that would lead out of the local folder.
+    """
+    bucket, key = locate(path)
+    top = os.path.join(folder, os.path.basename(path.rstrip("/")))
+    if bucket.stat(key):
+        wanted = {path: top}
+    else:
+        _, prefix = _folder(path)
+        names = [found[len(prefix) :] for found in bucket.keys(prefix) if not found.endswith("/")]
+        if any(part in ("", "..") for name in names for part in name.split("/")):
+            raise ValueError(f"{path} holds names that are no paths")
+        wanted = {f"{path.rstrip('/')}/{name}": os.path.join(top, name) for name in names}
+    if not wanted:
+        raise ValueError(f"there is nothing at {path}")
+    for source, target in wanted.items():
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        with open_input(source) as file, open(target, "wb") as copy:
+            shutil.copyfileobj(file, copy)
+    return top
+
+
+def _folder(path: str) -> tuple[Bucket, str]:
+    bucket, key = locate(path)
+    return bucket, key.rstrip("/") + "/" if key.rstrip("/") else ""
+
+
+class _Ranges(io.RawIOBase):
+    """One version of an object, read in ranges."""
+
+    def __init__(self, bucket: Bucket, key: str, stat: Stat) -> None:
+        self._bucket = bucket
+        self._key = key
+        self._stat = stat
+        self._position = 0
+        self._ahead = FIRST_READ
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the buffer, or its beginning."""
+        start = self._position
+        end = min(start + min(len(buffer), self._ahead), self._stat.size)
+        if start >= end:
+            return 0
+        buffer[: end - start] = self._bucket.read(self._key, start, end, self._stat.version)
+        heartbeat.beat()
+        self._position = end
+        self._ahead = min(2 * self._ahead, LARGEST_READ)
+        return end - start
+
+    def readall(self) -> bytes:
+        """The rest; Python's own reads it by 8 KiB."""
+        return b"".join(iter(lambda: self.read(LARGEST_READ), b""))
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a position; past the end nothing is read."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._stat.size}[whence]
+        position = base + offset
+        if position < 0:
+            raise ValueError(f"negative position {position}")
+        if position != self._position:
+            self._ahead = FIRST_READ
+        self._position = position
+        return position
+
+    def tell(self) -> int:
+        """The position."""
+        return self._position
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def seekable(self) -> bool:
+        """True."""
+        return True

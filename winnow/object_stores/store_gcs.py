@@ -1,0 +1,126 @@
+"""Google Cloud Storage, by its own client, with Beam's credentials."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import BinaryIO
+
+import requests.adapters
+import requests.exceptions
+from apache_beam.io.gcp.gcsio import create_storage_client
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
+from google.api_core.exceptions import (
+    Forbidden,
+    GoogleAPICallError,
+    NotFound,
+    PreconditionFailed,
+    RetryError,
+    Unauthorized,
+)
+from google.auth.exceptions import GoogleAuthError
+from google.cloud.storage.exceptions import DataCorruption
+from google.cloud.storage.retry import DEFAULT_RETRY
+
+from winnow.object_stores.bucket import Stat, Upload
+
+RETRY = DEFAULT_RETRY.with_delay(initial=0.5, multiplier=2, maximum=15).with_timeout(120)
+"""The client's own rule: 408, 429, 5xx and broken connections are tried again, for two minutes."""
+
+_CONNECTIONS = 64
+_PART = 16 << 20  # the client would hold parts of 100 MB
+
+
+class GcsBucket:
+    """A :class:`winnow.object_stores.bucket.Bucket`; threads may share one."""
+
+    def __init__(self, options: PipelineOptions, name: str) -> None:
+        self._name = name
+        # Beam would look for credentials for half a minute; an emulator needs none.
+        anonymous = (
+            "STORAGE_EMULATOR_HOST" in os.environ or options.view_as(GoogleCloudOptions).no_auth
+        )
+        self._client = create_storage_client(options, use_credentials=not anonymous)
+        # More threads than the ten connections that are kept by default.
+        adapter = requests.adapters.HTTPAdapter(pool_maxsize=_CONNECTIONS)
+        self._client._http.mount("https://", adapter)
+        self._client._http.mount("http://", adapter)
+        self._bucket = self._client.bucket(name)
+
+    def stat(self, key: str) -> Stat | None:
+        """Size and generation."""
+        with self._errors(key):
+            blob = self._bucket.get_blob(key, retry=RETRY)
+        return None if blob is None else Stat(blob.size, str(blob.generation))
+
+    def read(self, key: str, start: int, end: int, version: str) -> bytes:
+        """A range, under the condition that the generation is still this."""
+        with self._errors(key):
+            return self._bucket.blob(key).download_as_bytes(
+                start=start,
+                end=end - 1,
+                raw_download=True,
+                if_generation_match=int(version),
+                checksum=None,
+                retry=RETRY,
+            )
+
+    def upload(self, key: str, file: BinaryIO) -> None:
+        """One request, or a resumable upload; a broken one is never seen, and goes after a week."""
+        with self._errors(key), Upload(file) as again:
+            size = os.fstat(file.fileno()).st_size
+            blob = self._bucket.blob(key, chunk_size=_PART)
+            blob.upload_from_file(again, size=size, retry=RETRY)
+
+    def replace(self, key: str, content: bytes, version: str | None) -> str | None:
+        """A write under a condition; the new generation."""
+        blob = self._bucket.blob(key)
+        try:
+            with self._errors(key):
+                blob.upload_from_string(content, if_generation_match=int(version or 0), retry=RETRY)
+        except FileExistsError:
+            return None
+        return str(blob.generation)
+
+    def keys(self, prefix: str, direct: bool = False) -> Iterator[str]:
+        """Page by page, sorted."""
+        with self._errors(prefix):
+            for blob in self._client.list_blobs(
+                self._bucket, prefix=prefix, delimiter="/" if direct else None, retry=RETRY
+            ):
+                yield blob.name
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """One by one, many at a time."""
+
+        def delete(key: str) -> None:
+            with contextlib.suppress(FileNotFoundError), self._errors(key):
+                self._bucket.delete_blob(key, retry=RETRY)
+
+        with ThreadPoolExecutor(32) as pool:
+            list(pool.map(delete, keys))
+
+    def abort_uploads(self, prefix: str, chosen: Callable[[str], bool]) -> None:
+        """Nothing to do: unfinished uploads can be neither listed nor read."""
+
+    @contextlib.contextmanager
+    def _errors(self, key: str) -> Iterator[None]:
+        """What the client raises for good, as OSError."""
+        try:
+            yield
+        except (
+            DataCorruption,
+            GoogleAPICallError,
+            GoogleAuthError,
+            RetryError,
+            requests.exceptions.RequestException,
+        ) as error:
+            kind: type[OSError] = OSError
+            match error:
+                case NotFound():
+                    kind = FileNotFoundError
+                case Forbidden() | Unauthorized():
+                    kind = PermissionError
+                case PreconditionFailed():
+                    kind = FileExistsError
+            raise kind(f"gs://{self._name}/{key}: {error}") from error

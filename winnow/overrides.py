@@ -1,0 +1,229 @@
+"""Hydra's command line with paths as they are: ``corpus=/data/año (1)/a&b`` needs no inner quotes.
+
+Hydra's grammar knows few characters outside of quotes. A value that it cannot parse is quoted here,
+or in a list, a mapping and a sweep each part that it cannot parse. What it can parse stays what it
+is, but for a value that is the path of something that is there: ``corpus=a,b`` is no sweep then.
+"""
+
+import argparse
+import glob
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from hydra._internal import utils as hydra_utils
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from winnow.arguments import check_utf8
+from winnow.hydra_errors import one_line
+
+FULL_ERROR = "HYDRA_FULL_ERROR"
+"""The environment variable by which a user asks Hydra for tracebacks."""
+
+_OVERRIDE = re.compile(r"(?P<key>(?:\+\+?|~)?[A-Za-z_][\w./@:$-]*=)(?P<value>.*)", re.DOTALL)
+_ENTRY = re.compile(r"\s*[\w.-]+\s*:")
+_CALL = re.compile(r"(?P<name>\w+)\(")
+_CLOSING = {")": "(", "]": "[", "}": "{"}
+_INTERPOLATION = re.compile(r"(\\*)\$\{")  # backslashes before one escape it
+_BEFORE_QUOTE = re.compile(r"(\\*)('|\Z)")
+
+
+def run(main: Callable[[], Any], sweeps: bool = False) -> None:
+    """Call a ``hydra.main`` function with the command line as it is meant.
+
+    Args:
+        main: reads ``sys.argv``.
+        sweeps: whether it is a sweep even without ``--multirun``.
+    """
+    try:
+        check_utf8(sys.argv[1:])
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    sys.argv[1:] = quoted(sys.argv[1:], sweeps)
+    _accept_lazy_help()
+    if FULL_ERROR not in os.environ:
+        setattr(hydra_utils, "run_and_report", _call)  # noqa: B010 Hydra's prints several lines
+    try:
+        main()
+    except HydraException as error:
+        if FULL_ERROR in os.environ:
+            raise
+        sys.exit(f"error: {one_line(error)}")
+
+
+def _call(function: Callable[[], Any]) -> Any:
+    return function()
+
+
+def _accept_lazy_help() -> None:
+    """Let Hydra 1.3 start on Python 3.14, whose argparse checks every help text beforehand.
+
+    One of Hydra's is an object that becomes text when it is shown (facebookresearch/hydra#3121).
+    """
+    if hasattr(argparse.ArgumentParser, "_check_help"):
+        setattr(argparse.ArgumentParser, "_check_help", lambda parser, action: None)  # noqa: B010
+
+
+def quoted(arguments: Sequence[str], sweeps: bool = False) -> list[str]:
+    """Arguments that Hydra takes as they are meant."""
+    sweeps = sweeps or any(a in ("-m", "--multirun", "hydra.mode=MULTIRUN") for a in arguments)
+    return [_quoted(argument, sweeps) for argument in arguments]
+
+
+def quote(text: str) -> str:
+    """A text as a value of Hydra's grammar; interpolations in it stay such."""
+    return "'" + _BEFORE_QUOTE.sub(lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text) + "'"
+
+
+def literal(text: str) -> str:
+    """A text as a value of Hydra's grammar that means nothing but itself."""
+    return quote(_INTERPOLATION.sub(lambda m: m[1] * 2 + "\\${", text))
+
+
+def _quoted(argument: str, sweeps: bool) -> str:
+    found = _OVERRIDE.fullmatch(argument)
+    if not found:
+        return argument
+    key, value = found["key"], found["value"]
+    parsed = _parse(argument)
+    if parsed is not None and _is_meant_as_path(parsed, value, sweeps):
+        return key + literal(value)
+    if parsed is None or isinstance(parsed.value(), list | dict):
+        mended = key + _mended(value, sweeps)
+        return argument if parsed and parsed.value() == _value(mended) else mended
+    return argument
+
+
+def _parse(argument: str) -> Override | None:
+    try:
+        return OverridesParser.create().parse_override(argument)
+    except HydraException:
+        return None
+
+
+def _value(argument: str) -> Any:
+    parsed = _parse(argument)
+    return parsed.value() if parsed else None
+
+
+def _is_meant_as_path(parsed: Override, value: str, sweeps: bool) -> bool:
+    """Whether a value that Hydra takes for something else is the path that it looks like."""
+    meaning = parsed.value()
+    if meaning is None or isinstance(meaning, bool):
+        return False
+    if str(meaning) == value and "${" not in value:
+        return False
+    if parsed.is_sweep_override() and not sweeps and "/" in value and not _CALL.match(value):
+        # An error otherwise, which is right if it is a list whose brackets were forgotten.
+        return not all(map(glob.glob, _split(value)))
+    return _is_path(value)
+
+
+def _mended(value: str, sweeps: bool) -> str:
+    """A value with quotes around what Hydra cannot parse, or would take for something else."""
+    if _is_path(value):
+        return literal(value)
+    bare = value.strip()
+    end = len(bare) - 1
+    pairs = _pairs(bare)
+    if pairs.get(0) == end and bare[0] == "[":
+        return f"[{_mended_parts(bare[1:-1])}]"
+    if pairs.get(0) == end and bare[0] == "{":
+        return "{" + ",".join(map(_mended_entry, _entries(bare[1:-1]))) + "}"
+    if _parse(f"x={value}") is not None:
+        return value
+    call = _CALL.match(bare)
+    if call and call["name"] in _functions() and pairs.get(call.end() - 1) == end:
+        return f"{call[0]}{_mended_parts(bare[call.end() : -1])})"
+    if sweeps and len(_split(bare)) > 1:
+        return _mended_parts(bare)
+    # A home folder (~) that the shell has not put in would become a folder of that name.
+    if bare.startswith("~"):
+        return value
+    return quote(value) if re.search(r"\$\{.*\}", value) else literal(value)
+
+
+def _mended_entry(entry: str) -> str:
+    key, colon, value = entry.partition(":")
+    return f"{key}{colon}{_mended(value.strip(), False)}" if colon else entry
+
+
+def _entries(text: str) -> list[str]:
+    """The entries of a mapping; a comma may be in a value."""
+    entries: list[str] = []
+    for part in _split(text):
+        if entries and not _ENTRY.match(part):
+            entries[-1] += f",{part}"
+        else:
+            entries.append(part)
+    return entries
+
+
+def _mended_parts(text: str) -> str:
+    """Parts with commas between them; a path with commas is one part."""
+    parts = _split(text)
+    mended = []
+    at = 0
+    while at < len(parts):
+        for end in range(len(parts), at, -1):
+            whole = ",".join(parts[at:end]).strip()
+            if end == at + 1 or os.path.lexists(whole) or glob.glob(whole):
+                break
+        mended.append(_mended(whole, False))
+        at = end
+    return ",".join(mended)
+
+
+def _split(text: str) -> list[str]:
+    """The parts of a text between the commas that stand in no brackets and no quotes."""
+    pairs = _pairs(text)
+    parts = [""]
+    at = 0
+    while at < len(text):
+        end = pairs.get(at, at)
+        if text[at] == "\\":
+            end = at + 1
+        if text[at] == ",":
+            parts.append("")
+        else:
+            parts[-1] += text[at : end + 1]
+        at = end + 1
+    return parts
+
+
+def _pairs(text: str) -> dict[int, int]:
+    """Where brackets and quotes that open close; those that do not are plain characters."""
+    pairs: dict[int, int] = {}
+    opened: list[int] = []
+    at = 0
+    while at < len(text):
+        letter = text[at]
+        if letter == "\\":
+            at += 1
+        elif letter in "'\"" and re.search(r"(?:^|[,:\[{(])\s*$", text[:at]):
+            closed = re.compile(rf"(?:\\.|[^\\{letter}])*{letter}(?=\s*(?:[,:\]}})]|$))", re.DOTALL)
+            if found := closed.match(text, at + 1):
+                pairs[at] = at = found.end() - 1
+        elif letter in "([{":
+            opened.append(at)
+        elif letter in _CLOSING:
+            matching = [i for i in opened if text[i] == _CLOSING[letter]]
+            if matching:
+                pairs[matching[-1]] = at
+                del opened[opened.index(matching[-1]) :]
+        at += 1
+    return pairs
+
+
+def _is_path(text: str) -> bool:
+    """Whether there is something by this path, or a folder with a comma for it to be in."""
+    folder = os.path.dirname(re.split(r"[*?]", text)[0])
+    return os.path.lexists(text) or ("," in folder and os.path.lexists(folder))
+
+
+def _functions() -> Sequence[str]:
+    return list(OverridesParser.create().functions.functions)

@@ -1,0 +1,1 @@
+"""Kernels over Arrow text: hashing, counting, words, hosts."""

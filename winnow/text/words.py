@@ -1,0 +1,117 @@
+"""The normaliser: what a word is, in every script.
+
+Version 1, the same in training and serving:
+
+* Text counts as NFC: documents that NFC would change are normalised first (:func:`nfc`).
+* Letters, marks and numbers form words; case is folded character by character, in every script.
+* A character of a script written without spaces (Han, kana, Thai, Khmer, ...) is a word of its own,
+  and so is each punctuation mark and symbol (held-out ROC-AUC is 0.006 to 0.016 higher than
+  without them).
+* Format characters (soft hyphen, zero-width joiners, byte order mark) and variation selectors are
+  passed over: they neither part words nor change them.
+* All else parts words: white space, control characters, NUL, unassigned and private code points.
+"""
+
+import base64
+import lzma
+import unicodedata
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from numba import njit
+
+from winnow.text.buffers import Octets, Offsets, load_u8, load_u64, string_buffers
+from winnow.text.unicode_data import PACKED
+
+VERSION = 1
+
+# An entry of the table: bits 0-20 the folded code point (0 parts words, 1 is passed over),
+# bits 21-28 the canonical combining class, bit 30 may change under NFC, bit 31 a word by itself.
+FOLDED = np.uint32(0x1FFFFF)
+SEPARATOR = np.uint32(0)
+IGNORED = np.uint32(1)
+SOLO = np.uint32(1 << 31)
+_CLASS = np.uint32(0xFF << 21)
+_UNSTABLE = np.uint32(1 << 30)
+
+NOT_ASCII = np.uint64(0x8080808080808080)
+
+Table = npt.NDArray[np.uint32]
+
+
+def _unpack() -> Table:
+    steps = lzma.decompress(base64.b85decode("".join(PACKED.split())))
+    return np.frombuffer(steps, "<u4").cumsum(dtype=np.uint32)
+
+
+TABLE: Table = _unpack()
+
+
+def nfc(text: pa.Array) -> pa.Array:
+    """The text in Unicode's normal form C: the array itself where nothing can change.
+
+    Only documents with a code point that NFC may touch, or with marks out of order, become Python
+    strings and are normalised; finding them costs little beside scoring. (Arrow's own
+    ``utf8_normalize`` does not compose in version 25: its NFC is NFD.)
+    """
+    suspects = pa.array(_suspects(*string_buffers(text), TABLE))
+    if suspects.true_count == 0:
+        return text
+    normal = [unicodedata.normalize("NFC", value) for value in text.filter(suspects).to_pylist()]
+    return pc.replace_with_mask(text, suspects, pa.array(normal, text.type))
+
+
+@njit(nogil=True, cache=True)
+def _suspects(data: Octets, offsets: Offsets, table: Table) -> npt.NDArray[np.bool_]:
+    base = data.ctypes.data
+    found = np.empty(len(offsets) - 1, np.bool_)
+    for i in range(len(found)):
+        start = base + np.int64(offsets[i])
+        found[i] = _is_suspect(start, base + np.int64(offsets[i + 1]), table)
+    return found
+
+
+@njit(nogil=True, cache=True)
+def _is_suspect(position: int, end: int, table: Table) -> bool:
+    before = np.uint32(0)
+    while position < end:
+        if position + 8 <= end and load_u64(position) & NOT_ASCII == 0:
+            position += 8
+            before = np.uint32(0)
+            continue
+        entry, position = next_entry(position, end, table)
+        rank = entry & _CLASS
+        if entry & _UNSTABLE or (rank != 0 and rank < before):
+            return True
+        before = rank
+    return False
+
+
+@njit(nogil=True, cache=True)
+def next_entry(position: int, end: int, table: Table) -> tuple[np.uint32, int]:
+    """The table's entry of the character at an address before ``end``, and where the next starts.
+
+    Text is taken to be UTF-8; a byte sequence that is not gives some entry, and never a read
+    beyond ``end``.
+    """
+    point = np.uint32(load_u8(position))
+    if point < 0x80:
+        return table[point], position + 1
+    if point < 0xE0:
+        length = 2
+        point &= np.uint32(0x1F)
+    elif point < 0xF0:
+        length = 3
+        point &= np.uint32(0x0F)
+    else:
+        length = 4
+        point &= np.uint32(0x07)
+    if position + length > end:
+        return np.uint32(0), end
+    for k in range(1, length):
+        point = point << np.uint32(6) | np.uint32(load_u8(position + k)) & np.uint32(0x3F)
+    if point >= 0x110000:
+        return np.uint32(0), position + length
+    return table[point], position + length
