@@ -54,8 +54,15 @@ def test_the_verdict_is_that_of_compare(study, data, tmp_path):
     told = json.loads((tmp_path / "comparison.json").read_text())
     assert data["sentence"] == told["verdict"]["sentence"]
     assert data["outcome"] == told["verdict"]["outcome"] == "better"
-    assert data["headline"] == "filtered is better than unfiltered"
-    assert data["notes"] == told["notes"]
+    much = 100 * abs(told["primary"]["relative"])
+    assert data["headline"] == (
+        f"filtered is better than unfiltered: {much:.2f}\u00a0% fewer bits per byte on curated text"
+    )
+    assert "learning_rate" in data["next"]
+    shown = [r for r in told["tables"]["secondary"] if r["outcome"] in ("better", "worse")]
+    assert [row["endpoint"] for row in shown] == ["average/all/0"]
+    assert data["notes"][0].startswith("Better on the average of NLG and NLU, 0 shots: +")
+    assert data["notes"][1:] == told["notes"]
     assert data["primary"] == told["primary"]
     for name in ("seeds", "secondary", "heldout", "matched", "jobs"):
         rows = [{k: v for k, v in row.items() if v is not None} for row in records(data, name)]
@@ -64,25 +71,31 @@ def test_the_verdict_is_that_of_compare(study, data, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("effect", "words"),
+    ("effect", "words", "then"),
     [
-        (0.05, "is worse than"),
-        (-0.05, "is better than"),
-        (0.0, "No difference between"),
-        (-0.006, "by less than what matters"),
+        (0.05, "worse than unfiltered: 3.[0-9]+ % more bits per byte", "learning"),
+        (-0.05, "better than unfiltered: 3.[0-9]+ % fewer bits per byte", "learning"),
+        (0.0, "No difference of 0.01 bits per byte or more found between", "cost"),
+        (-0.006, "slightly better than unfiltered: 0", "cost"),
     ],
 )
-def test_the_headline_can_say_that_a_filter_hurts(tmp_path, monkeypatch, effect, words):
+def test_the_headline_can_say_that_a_filter_hurts(tmp_path, monkeypatch, effect, words, then):
     monkeypatch.setitem(__import__("study_run").EFFECTS, "filtered", effect)
     declared = declare(arms=ARMS[:2], seeds=[1, 2, 3, 4, 5])
     path = write_study(tmp_path / "s", declared, tasks=False, routers=False)
-    assert words in page_of(path)["headline"]
+    found = page_of(path)
+    assert re.search(words, found["headline"].replace("\u00a0", " "))
+    assert found["headline"].endswith("on curated text")
+    assert then in found["next"]
 
 
 def test_one_seed_cannot_tell(tmp_path):
     path = write_study(tmp_path / "s", declare(arms=ARMS[:2], seeds=[1]), tasks=False)
     found = page_of(path)
-    assert found["headline"] == "This study cannot tell filtered from unfiltered"
+    assert found["headline"] == (
+        "Not known yet: this study cannot tell filtered from unfiltered on curated text"
+    )
+    assert "three seeds" in found["next"]
     assert found["primary"]["seed_low"] is None
     assert all(row["low"] is None for row in records(found, "bands"))
 

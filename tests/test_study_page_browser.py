@@ -47,7 +47,7 @@ def ladder(tmp_path_factory):
 
 def ready(page):
     """Charts are drawn when the browser has told their widths."""
-    page.wait_for_selector("#curves svg, #curves .empty")
+    page.wait_for_selector("#training_loss svg")
 
 
 def rows(study, name):
@@ -57,14 +57,17 @@ def rows(study, name):
 
 def test_the_verdict_comes_first(chromium, study):
     with opened(chromium, study / "report.html") as page:
-        assert page.inner_text("h1") == "filtered is better than unfiltered"
-        assert page.inner_text("#sentence").startswith("Better: filtered against unfiltered on")
+        assert page.inner_text("h1").startswith("filtered is better than unfiltered: 2.42")
+        assert "Better: filtered against unfiltered on" in page.inner_text("#primary-hint")
         assert "Not every declared job is complete: 1 failed" in page.inner_text("#notes")
         tiles = page.inner_text("#tiles")
         assert "11 of 12" in tiles
         seeds = [float(row["difference"]) for row in rows(study, "seeds")]
         assert f"−{abs(np.mean(seeds)):.4f}" in tiles
-        assert page.locator("#seeds svg .mark").count() == 2 + len(seeds)
+        assert page.locator("#seeds svg .mark").count() == 1 + len(seeds)
+        shown = [page.locator(f"#{box}").bounding_box() for box in ("next", "tiles", "heldout svg")]
+        assert all(box["y"] + box["height"] < 900 for box in shown)  # on the first screen
+        assert not re.search(r"kwh|electricity|\bWh\b", page.inner_text("#tiles"), re.I)
 
 
 def test_marks_stand_where_the_numbers_say(chromium, study):
@@ -77,15 +80,19 @@ def test_marks_stand_where_the_numbers_say(chromium, study):
             "all => all.map(m => [m.getAttribute('transform'), m.textContent])"
         )
         places = [float(re.match(r"translate\(([\d.]+)", place)[1]) for place, _ in found]
-        # Rows are groups with their sources: curated, wiki, books, web.
-        values = [wanted[name] for name in ("curated", "wiki", "books", "web")]
+        values = [wanted[name] for name in ("curated", "web")]
         ticks = page.locator("#heldout svg .tick").evaluate_all(
-            "all => all.map(t => [Number(t.textContent), Number(t.getAttribute('x'))])"
+            "all => all.map(t => [t.textContent.replace('−', '-'), t.getAttribute('x')])"
+            ".map(pair => pair.map(Number))"
         )
         scale = np.polyfit(*zip(*ticks, strict=True), 1)
         assert np.allclose(np.polyval(scale, values), places, atol=0.2)
         nought = float(page.locator("#heldout svg .nought").get_attribute("x1"))
         assert nought == pytest.approx(scale[1], abs=0.3)
+        page.click("#heldout-sources-title")
+        page.wait_for_selector("#heldout-sources svg")
+        names = page.locator("#heldout-sources .row-name > title").all_text_contents()
+        assert names == ["wiki", "books"]  # the sources of curated; web is a group of itself
 
 
 def test_curves_follow_the_choices(chromium, study):
@@ -172,6 +179,8 @@ def test_costs_say_what_was_measured(chromium, study):
         assert table["CO2e, all seeds"][3] == "8.90 g"
         assert "IEA" in page.inner_text("#cost-hint")
         assert "TrainingFailedError: no number" in page.inner_text("#jobs")
+        assert not page.is_visible("#provenance")
+        page.click("text=Provenance")
         assert "c1a551f1e2" in page.inner_text("#provenance")
         assert "5a4d5a4d" in page.inner_text("#provenance")
 
@@ -239,7 +248,7 @@ def test_a_number_that_is_swept_is_the_axis_of_a_chart(chromium, study, tmp_path
         assert page.inner_text("#swept-title") == "web by alpha"
     with opened(chromium, study / "report.html") as page:
         ready(page)
-        assert not page.is_visible("#swept")
+        assert not page.is_visible("text=Along the sweep")
 
 
 def test_columns_of_shots_and_contamination(chromium, tmp_path):
@@ -283,11 +292,36 @@ def test_a_study_without_anything_says_why(chromium, tmp_path):
     report.write_report(path)
     with opened(chromium, tmp_path / "s" / "report.html", width=500) as page:
         assert page.inner_text("h1") == "Nothing can be compared yet"
+        shown = page.locator("h2:visible").all_inner_texts()
+        assert shown == ["Cost", "Unfinished runs", "Provenance", "What is not on this page"]
+        page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
         text = page.inner_text("body")
-        assert text.count("No job is complete yet.") > 12
+        assert text.count("No job is complete yet.") == 1
         assert "NaN" not in text
         assert "undefined" not in text
         assert page.locator("#jobs tbody tr").count() == 12
+
+
+def test_an_arm_has_one_colour_in_every_study(chromium, study, tmp_path):
+    def colors(path):
+        with opened(chromium, path / "report.html") as page:
+            ready(page)
+            legend = page.locator("#arms-legend .arm")
+            inks = legend.locator(".mark").evaluate_all(
+                "all => all.map(m => getComputedStyle(m).fill)"
+            )
+            return dict(zip(legend.all_inner_texts(), inks, strict=True))
+
+    arms = ["alpha=9.0", "random", "filtered", "alpha=3.0", "alpha=12.0"]
+    primary = results.Primary("heldout/curated", arms[0], arms[2], 0.01)
+    declared = declare(arms=arms, seeds=[1, 2], primary=primary)
+    report.write_report(write_study(tmp_path / "s", declared, tasks=False, routers=False))
+    here, there = colors(study), colors(tmp_path / "s")
+    assert {arm: here[arm] for arm in ("random", "filtered")} == {
+        arm: there[arm] for arm in ("random", "filtered")
+    }
+    assert len(set(there.values())) == len(arms)
+    assert len(set(here.values())) == len(ARMS)
 
 
 @pytest.mark.parametrize("count", [2, 9])

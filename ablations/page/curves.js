@@ -83,7 +83,7 @@ function drawCurves() {
         return `${line.arm} at ${amount(point[0])}: ${digits(row.value, signed)} (${between(row, signed)})`;
       }),
   ];
-  if (!saysWhy("curves")) {
+  if (!isEmpty("curves")) {
     segments(
       "pick-axis",
       Object.values(AXES),
@@ -103,7 +103,7 @@ function drawCurves() {
     );
   }
   put("gaps-title", `Difference to ${declared.baseline} at equal tokens`);
-  if (!saysWhy("gaps")) {
+  if (!isEmpty("gaps")) {
     const lines = () => meanLines(rowsOf("gaps").filter(chosen), "tokens");
     redraw.push(
       chart(
@@ -118,7 +118,7 @@ function drawCurves() {
       ),
     );
   }
-  if (!saysWhy("training_loss")) {
+  if (!isEmpty("training_loss")) {
     const here = (name) => rowsOf(name).filter((row) => row.variant === state.variant);
     const lines = () => [
       ...runLines(here("training_loss"), "tokens", "loss"),
@@ -128,7 +128,7 @@ function drawCurves() {
     redraw.push(chart("training_loss", lineChart(lines, x, "Training loss", means(false))));
   }
   put("efficiency-title", `Tokens an arm needs, in parts of those of ${declared.baseline}`);
-  if (!saysWhy("efficiency")) {
+  if (!isEmpty("efficiency")) {
     const lines = () => meanLines(rowsOf("efficiency").filter(chosen), "tokens");
     redraw.push(
       chart(
@@ -150,9 +150,9 @@ function drawCurves() {
 function drawMatched() {
   put(
     "matched-title",
-    `${declared.endpoint} at equal budgets, and the difference to ${declared.baseline}`,
+    `${primaryName} at equal budgets, and the difference to ${declared.baseline}`,
   );
-  if (saysWhy("matched")) return;
+  if (isEmpty("matched")) return;
   const rows = rowsOf("matched");
   const arms = declared.arms.filter((arm) => rows.some((row) => row.arm === arm));
   const cell = (row) => {
@@ -177,7 +177,6 @@ function drawMatched() {
 
 // Arms or variants that are points of an axis: a line for each variant or arm.
 function drawSwept() {
-  document.getElementById("swept").closest("section").hidden = isEmpty("swept");
   if (isEmpty("swept")) return;
   const rows = rowsOf("swept");
   const { axis } = rows[0];
@@ -221,17 +220,15 @@ function drawSwept() {
     lineChart(
       lines,
       () => ({ log, label: axis, format: figure, ticks: places }),
-      `${now.endpoint} by ${axis}`,
+      `${labelOf(now.endpoint)} by ${axis}`,
       told,
       now.value === "difference" ? 0 : null,
     )(width);
   const title = () =>
-    put("swept-title", `${now.endpoint.replace("heldout/", "")} by ${axis}`);
+    put("swept-title", `${labelOf(now.endpoint)} by ${axis}`);
   const redraw = chart("swept", draw);
   const again = () => (title(), redraw());
-  selection("pick-swept", endpoints, (name) => ((now.endpoint = name), again()), (name) =>
-    name.replace("heldout/", ""),
-  );
+  selection("pick-swept", endpoints, (name) => ((now.endpoint = name), again()), labelOf);
   document.getElementById("pick-swept").value = endpoints.indexOf(now.endpoint);
   segments("pick-swept-what", Object.values(kinds), 0, (i) => {
     now.value = Object.keys(kinds)[i];
@@ -243,7 +240,7 @@ function drawSwept() {
 }
 
 function drawSizes() {
-  put("sizes-title", `${declared.endpoint} by total compute`);
+  put("sizes-title", `${primaryName} by total compute`);
   const told = (lines, value) =>
     lines
       .filter((line) => line.dots || line.of)
@@ -251,7 +248,7 @@ function drawSizes() {
         const [x, y] = nearest(line.points, value);
         return `${line.name ?? line.arm} at ${amount(x)}: ${digits(y)}`;
       });
-  if (!saysWhy("size_runs")) {
+  if (!isEmpty("size_runs")) {
     const runs = rowsOf("size_runs");
     const laws = rowsOf("scaling");
     const lines = () =>
@@ -284,7 +281,7 @@ function drawSizes() {
       ),
     );
   }
-  if (!saysWhy("iso_flop")) {
+  if (!isEmpty("iso_flop")) {
     const rows = rowsOf("iso_flop");
     const lines = () =>
       declared.arms.flatMap((arm) =>

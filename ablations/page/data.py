@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ablations.page import curves, origin, routers, swept
+from ablations.page.headline import beside, headline, next_step
 from ablations.results import JobKey, Study
 from ablations.rows import Row, columns
 from ablations.stats import endpoints, inference, ladder, tables
@@ -20,14 +21,6 @@ from ablations.training_log import TrainingLog
 
 Json = dict[str, Any]
 Logs = Mapping[JobKey, TrainingLog]
-
-HEADLINES = {
-    "better": "{treatment} is better than {baseline}",
-    "worse": "{treatment} is worse than {baseline}",
-    "differs slightly": "{treatment} differs from {baseline}, by less than what matters",
-    "no difference": "No difference between {treatment} and {baseline} was found",
-    "underpowered": "This study cannot tell {treatment} from {baseline}",
-}
 
 
 def page_data(
@@ -66,22 +59,14 @@ def page_data(
         "jobs": {"complete": len(study.runs), "declared": len(_declared_jobs(study))},
         "co2e": origin.carbon(study),
         "figures": {name: figure(rows) for name, rows in shown.items()},
+        "labels": labels(study, shown),
         "empty": reasons(study, found, shown),
         "provenance": origin.provenance(study),
     }
 
 
-def headline(study: Study, found: Comparison | ValueError) -> str:
-    """The verdict in a line."""
-    if isinstance(found, ValueError):
-        return "Nothing can be compared yet"
-    primary = study.declared.primary
-    words = HEADLINES[found.verdict.outcome]
-    return words.format(treatment=primary.treatment, baseline=primary.baseline)
-
-
 def verdict(study: Study, found: Comparison | ValueError) -> Json:
-    """Headline, outcome, sentence, what a reader must know beside it, and the primary estimate."""
+    """What is said first, the verdict, what a reader must know beside it, the primary estimate."""
     if isinstance(found, ValueError):
         outcome, detectable, notes, primary = None, None, [], None
         sentence = f"There is no verdict: {found}."
@@ -90,12 +75,23 @@ def verdict(study: Study, found: Comparison | ValueError) -> Json:
         detectable, notes, primary = found.verdict.detectable, found.notes, found.primary
     return {
         "headline": headline(study, found),
+        "next": next_step(study, found),
         "outcome": outcome,
         "sentence": sentence,
         "detectable": _number(detectable),
-        "notes": notes,
+        "notes": [*beside(found), *notes],
         "primary": None if primary is None else {k: _number(v) for k, v in primary.items()},
     }
+
+
+def labels(study: Study, shown: Mapping[str, Sequence[Row]]) -> dict[str, str]:
+    """The endpoints of all figures, in words."""
+    found = [row["endpoint"] for name in ENDPOINTS_OF for row in shown[name]]
+    return {name: endpoints.label(name) for name in [study.declared.primary.endpoint, *found]}
+
+
+ENDPOINTS_OF = ("secondary", "heldout", "averages", "tasks", "swept")
+"""Figures whose rows name an endpoint in full."""
 
 
 def figures(
@@ -124,9 +120,9 @@ def figures(
         "averages": with_chance(study, shown["averages"]),
         "training_loss": curves.training_loss(study, logs),
         "loss_bands": curves.loss_bands(study, logs),
-        "curves": curves.heldout_curves(study),
-        "bands": curves.heldout_bands(study),
-        "gaps": curves.heldout_gaps(study),
+        "curves": _along(curves.heldout_curves(study)),
+        "bands": _along(curves.heldout_bands(study)),
+        "gaps": _along(curves.heldout_gaps(study)),
         "efficiency": curves.efficiency(study),
         "iso_flop": curves.iso_flop(study),
         "size_runs": [] if isinstance(found, ValueError) else size_runs(study),
@@ -156,8 +152,8 @@ def reasons(
         "heldout": "No job of the main variant is complete.",
         "training_loss": "No complete job has a metrics.jsonl with training losses.",
         "loss_bands": "No complete job has a metrics.jsonl with training losses.",
-        "curves": "No complete job evaluated on held-out text along its training"
-        " (evaluate.every), so there are no curves.",
+        "curves": "No complete job evaluated twice or more along its training (evaluate.every), so"
+        " there are no curves on held-out text.",
         "bands": "There are no curves of which all seeds have the same evaluations.",
         "gaps": "No seed has curves of both an arm and the baseline.",
         "efficiency": "No arm has, with each seed, curves that reach a level of the baseline's.",
@@ -258,6 +254,11 @@ def tasks_not_run(study: Study, why: Mapping[str, str]) -> list[Row]:
     rest = [task for task in why if task not in named]
     blank = {"metric": None, "average": None, "shots": None}
     return rows + [{"task": task, **blank, "reason": why[task]} for task in rest]
+
+
+def _along(rows: list[Row]) -> list[Row]:
+    """The rows if they are of two evaluations or more: one point is no curve."""
+    return rows if len({row["tokens"] for row in rows}) > 1 else []
 
 
 def _declared_jobs(study: Study) -> list[JobKey]:

@@ -90,7 +90,7 @@ function drawTasks() {
         : [],
     );
   };
-  if (!saysWhy("averages") | !saysWhy("tasks")) {
+  if (!isEmpty("averages") || !isEmpty("tasks")) {
     segments(
       "pick-shots",
       shots.map((n) => (n === "1" ? "1 shot" : `${n} shots`)),
@@ -141,7 +141,7 @@ function drawTasks() {
       ),
     );
   }
-  if (!saysWhy("contamination")) {
+  if (!isEmpty("contamination")) {
     const fields = ["score_all", "score_clean", "score_dirty"];
     redraw.push(() =>
       put(
@@ -163,7 +163,7 @@ function drawTasks() {
     );
     redraw.at(-1)();
   }
-  if (!saysWhy("not_run"))
+  if (!isEmpty("not_run"))
     put(
       "not_run",
       table(
@@ -187,7 +187,7 @@ function drawExperts() {
   let again = () => {};
   selection("pick-load", names, (name) => ((now.name = name), again()));
   selection("pick-text", texts, (text) => ((now.text = text), again()));
-  if (!saysWhy("expert_load")) {
+  if (!isEmpty("expert_load")) {
     again = chart("expert_load", (width) => {
       const here = cells.filter((cell) => cell.name === now.name && cell.source === now.text);
       put("load-title", `Load by layer and expert, seed ${here[0]?.seed ?? "–"}`);
@@ -206,7 +206,7 @@ function drawExperts() {
   const titles = { entropy: "Routers’ entropy, 1 is even", dropped: "Dropped choices of experts" };
   const title = () => put("router-title", titles[state.router]);
   title();
-  if (!saysWhy("routers")) {
+  if (!isEmpty("routers")) {
     const kinds = Object.keys(titles);
     const lines = () =>
       runLines(
@@ -231,7 +231,7 @@ function drawExperts() {
       redraw();
     });
   }
-  if (!saysWhy("router_layers"))
+  if (!isEmpty("router_layers"))
     put(
       "router_layers",
       table(
@@ -250,7 +250,7 @@ function drawExperts() {
 }
 
 function drawYields() {
-  if (saysWhy("yields")) return;
+  if (isEmpty("yields")) return;
   const rate = (part, all) => {
     const meter = el("span", { class: "meter" }, el("i", {}));
     meter.firstChild.style.width = `${all ? (100 * part) / all : 0}%`;
@@ -338,11 +338,11 @@ function drawCosts() {
 }
 
 function drawLearningRates() {
-  if (saysWhy("learning_rates")) return;
+  if (isEmpty("learning_rates")) return;
   put(
     "learning_rates",
     table(
-      ["Arm", "#Learning rate", "#Seeds", `#${declared.endpoint}`, ""],
+      ["Arm", "#Learning rate", "#Seeds", `#${primaryName}`, ""],
       rowsOf("learning_rates").map((row) => [
         row.arm,
         row.learning_rate,
@@ -357,7 +357,7 @@ function drawLearningRates() {
 function drawJobs() {
   const { complete, declared: all } = data.jobs;
   put("jobs-title", `${number(complete)} of ${number(all)} jobs are complete`);
-  if (saysWhy("jobs")) return;
+  if (isEmpty("jobs")) return;
   put(
     "jobs",
     table(
@@ -387,6 +387,23 @@ function drawProvenance() {
   );
 }
 
+// What has nothing to show is not there; why, is said once, at the end.
+function hideEmpty() {
+  for (const box of document.querySelectorAll("figure[data-csv]"))
+    box.hidden = isEmpty(box.dataset.csv);
+  for (const block of document.querySelectorAll("section, details.fold")) {
+    const figures = [...block.querySelectorAll("figure[data-csv]")];
+    if (figures.length) block.hidden = figures.every((box) => box.hidden);
+  }
+  const { jobs, not_run, ...rest } = data.empty;
+  const why = unique(Object.values(rest));
+  put(
+    "reasons",
+    why.map((reason) => el("li", {}, reason)),
+  );
+  document.getElementById("left-out").hidden = !why.length;
+}
+
 drawTasks();
 drawExperts();
 drawYields();
@@ -394,3 +411,4 @@ drawCosts();
 drawLearningRates();
 drawJobs();
 drawProvenance();
+hideEmpty();

@@ -12,13 +12,6 @@ function rowsOf(name) {
 
 const isEmpty = (name) => name in data.empty;
 
-// Say why a figure is empty; returns whether it is.
-function saysWhy(name, id = name) {
-  if (isEmpty(name)) put(id, el("p", { class: "empty" }, data.empty[name]));
-  return isEmpty(name);
-}
-
-const LOOKS = 6;
 const DASHES = [null, "7 3", "2 3", "9 3 2 3", "4 2", "12 4"];
 const SHAPES = [
   "M-4.5 0A4.5 4.5 0 1 0 4.5 0A4.5 4.5 0 1 0 -4.5 0Z",
@@ -28,12 +21,36 @@ const SHAPES = [
   "M0 5L5 -4H-5Z",
   "M-5 -1.5H-1.5V-5H1.5V-1.5H5V1.5H1.5V5H-1.5V1.5H-5Z",
 ];
+// The arms of conf/data; any other name has the hue that its hash says.
+const COLORS = new Map([
+  ["unfiltered", "var(--c5)"],
+  ["filtered", "var(--c0)"],
+  ["pareto", "var(--c1)"],
+  ["threshold", "var(--c2)"],
+  ["random", "var(--c3)"],
+]);
 
 const armIndex = (arm) => declared.arms.indexOf(arm);
-const ink = (arm) => `ink${armIndex(arm) % LOOKS}`;
-// Each further round of colours meets other dashes and marks.
-const form = (arm) => (armIndex(arm) + Math.floor(armIndex(arm) / LOOKS)) % LOOKS;
+const ink = (arm) => `ink${armIndex(arm)}`;
+const form = (arm) => armIndex(arm) % SHAPES.length;
 const dash = (arm) => DASHES[form(arm)];
+
+// FNV-1a and a step of Murmur's finalizer: by name alone, so that an arm has its colour in every
+// study, and names that differ in one digit are far apart.
+function hue(name) {
+  const hash = [...name].reduce(
+    (sum, letter) => Math.imul(sum ^ letter.codePointAt(0), 0x01000193) >>> 0,
+    0x811c9dc5,
+  );
+  return ((Math.imul(hash ^ (hash >>> 15), 0x85ebca6b) >>> 0) * 360) / 2 ** 32;
+}
+
+const inks = new CSSStyleSheet();
+for (const arm of declared.arms)
+  inks.insertRule(
+    `.${ink(arm)} { color: ${COLORS.get(arm) ?? `oklch(var(--arm) ${hue(arm).toFixed(1)})`}; }`,
+  );
+document.adoptedStyleSheets = [inks];
 
 function mark(arm, x, y, hollow = false) {
   return svg("path", {

@@ -2,7 +2,8 @@
 
 const percentage = `${Math.round(declared.coverage * 100)} %`;
 const better = declared.gain > 0 ? "more is better" : "less is better";
-const primaryName = declared.endpoint.split("/").slice(1).join(" ");
+const labelOf = (endpoint) => data.labels[endpoint];
+const primaryName = labelOf(declared.endpoint);
 const state = {
   endpoint: declared.heldout.includes(primaryName) ? primaryName : declared.heldout[0],
   variant: declared.main,
@@ -11,21 +12,18 @@ const state = {
 };
 
 function drawHead() {
-  put("study", `ablation study ${data.study}`);
+  put("study", `study ${data.study}`);
   put("headline", data.headline);
-  put("sentence", data.sentence);
-  put(
-    "notes",
-    data.notes.map((note) => {
-      const [head, ...rest] = note.split("; ");
-      const long = rest.length && note.length > 150;
-      return el(
-        "li",
-        {},
-        long ? el("details", {}, el("summary", {}, `${head} …`), rest.join("; ")) : note,
-      );
-    }),
-  );
+  put("next", el("b", {}, "Next: "), data.next);
+  const note = (text) => {
+    const [head, ...rest] = text.split("; ");
+    const long = rest.length && text.length > 150;
+    return long ? el("details", {}, el("summary", {}, `${head} …`), rest.join("; ")) : text;
+  };
+  const items = data.notes.map((text) => el("li", {}, note(text)));
+  const rest = items.splice(3);
+  const more = el("details", {}, el("summary", {}, `${number(rest.length)} more`), el("ul", {}, rest));
+  put("notes", items, rest.length ? el("li", {}, more) : []);
   const { primary, jobs } = data;
   const tile = (title, value, detail) =>
     el(
@@ -35,8 +33,6 @@ function drawHead() {
       el("strong", {}, value),
       el("span", { class: "interval" }, detail),
     );
-  const energy = rowsOf("costs").reduce((sum, row) => sum + (row.kwh_sum ?? 0), 0);
-  const bases = unique(rowsOf("costs").map((row) => row.kwh_basis)).filter(Boolean);
   put(
     "tiles",
     primary
@@ -44,26 +40,25 @@ function drawHead() {
           tile(
             "Difference",
             digits(primary.value, true),
-            `${primary.unit}, ${percentage} interval ${between(primary)}`,
+            `${primary.unit}, ${better}; ${percentage} interval ${between(primary)}`,
           ),
           tile(
-            "In parts of the baseline",
+            "Relative difference",
             primary.relative === null ? "–" : `${digits(100 * primary.relative, true)} %`,
-            `of ${digits(primary.baseline_value)} ${primary.unit}; ${better}`,
+            `of ${digits(primary.baseline_value)} ${primary.unit} (${declared.baseline})`,
           ),
           tile(
-            "Could have been found",
+            "Smallest effect this study could detect",
             digits(data.detectable),
-            `${primary.unit}, with probability ${Math.round(declared.power * 100)} %; of interest: ${digits(declared.smallest_difference)}`,
+            `with ${Math.round(declared.power * 100)} % power; smallest of interest: ${digits(declared.smallest_difference)}`,
           ),
         ]
       : [],
     tile(
-      "Jobs",
+      "Runs",
       `${number(jobs.complete)} of ${number(jobs.declared)}`,
-      `complete, over ${declared.seeds.length} seeds`,
+      `${number(declared.arms.length)} arms, ${number(declared.seeds.length)} seeds`,
     ),
-    tile("Electricity", electricity(energy), bases.join(" and ") || "nothing ran"),
   );
 }
 
@@ -81,25 +76,18 @@ const differenceAxis = (values, smallest = 0) => around([...values, 0, smallest,
 
 function drawPrimary() {
   const { primary } = data;
-  put("primary-title", `${declared.treatment} minus ${declared.baseline} on ${declared.endpoint}`);
-  if (primary) {
+  put("primary-title", `${declared.treatment} minus ${declared.baseline} on ${primaryName}`);
+  if (!isEmpty("seeds")) {
+    const errors = [
+      [primary.seed_error, "between seeds"],
+      [primary.item_error, "between held-out items"],
+    ].map(([error, of]) => `${digits(error)} ${of}`);
     put(
       "primary-hint",
-      `Paired by seed, in ${primary.unit} (${better}). Shaded: less than the smallest difference of interest, ${digits(declared.smallest_difference)}. Error of seeds ${digits(primary.seed_error)}, of held-out items ${digits(primary.item_error)}, together ${digits(primary.error)} with ${figure(Number((primary.df ?? 0).toFixed(1)))} degrees of freedom; p = ${chanceOf(primary.p)}.`,
+      `${data.sentence} Paired by seed. Shaded: less than the smallest difference of interest. Standard error ${digits(primary.error)} (${errors.join(", ")}), ${figure(Number((primary.df ?? 0).toFixed(1)))} degrees of freedom, p = ${chanceOf(primary.p)}.`,
     );
-  }
-  if (!saysWhy("seeds")) {
     const rows = [
-      estimateRow("seeds and items together", null, primary),
-      ...(primary.seed_low === null
-        ? []
-        : [
-            estimateRow("seeds alone", null, {
-              value: primary.value,
-              low: primary.seed_low,
-              high: primary.seed_high,
-            }),
-          ]),
+      estimateRow("mean", null, primary),
       ...rowsOf("seeds").map((row) => ({
         name: `seed ${row.seed}`,
         marks: [
@@ -124,17 +112,16 @@ function drawPrimary() {
       }),
     );
   }
-  if (!saysWhy("secondary"))
+  if (!isEmpty("secondary"))
     put(
       "secondary",
       table(
-        ["Arm", "Endpoint", "#Difference", "#Interval of the family", "#p", "#p, Holm", "Outcome"],
+        ["Arm", "Measured on", "#Difference", `#${percentage} interval`, "#p, Holm", "Outcome"],
         rowsOf("secondary").map((row) => [
           `${row.arm} − ${row.against}`,
-          row.endpoint,
+          labelOf(row.endpoint),
           row.difference === null ? "–" : `${digits(row.difference, true)} ${row.unit}`,
           between({ low: row.family_low, high: row.family_high }),
-          chanceOf(row.p),
           chanceOf(row.p_holm),
           row.outcome,
         ]),
@@ -142,23 +129,21 @@ function drawPrimary() {
     );
 }
 
+// Groups first; the sources that they hold are folded, since there may be many.
 function drawHeldout() {
-  put("heldout-title", `Difference to ${declared.baseline}, bits per byte (less is better)`);
+  if (isEmpty("heldout")) return;
+  put("heldout-title", `Bits per byte minus those of ${declared.baseline} (less is better)`);
   put(
     "heldout-hint",
-    `Groups and the sources in them, with ${percentage} intervals over seeds and documents. These are not tested: with many rows some stand out by chance. A filter can help on curated text and hurt on raw web text.`,
+    `Intervals of ${percentage}, over seeds and documents; they are not tests. A filter can help on curated text and hurt on raw web text.`,
   );
-  if (saysWhy("heldout")) return;
-  const rows = rowsOf("heldout").map((row) => ({
-    ...row,
-    name: row.endpoint.replace(/^heldout\//, ""),
-  }));
+  const rows = rowsOf("heldout");
   const arms = declared.arms.filter((arm) => arm !== declared.baseline);
-  const row = (name, indent = "") => {
-    const here = rows.filter((each) => each.name === name && each.difference !== null);
-    const own = rows.find((each) => each.name === name && each.arm === declared.baseline);
+  const row = (name) => {
+    const here = rows.filter((each) => labelOf(each.endpoint) === name);
+    const own = here.find((each) => each.arm === declared.baseline);
     const marks = arms
-      .map((arm) => here.find((each) => each.arm === arm))
+      .map((arm) => here.find((each) => each.arm === arm && each.difference !== null))
       .filter(Boolean)
       .map((each) => ({
         arm: each.arm,
@@ -167,31 +152,31 @@ function drawHeldout() {
         high: each.high,
         title: `${each.arm}: ${digits(each.difference, true)} (${between(each)})`,
       }));
-    return {
-      name: indent + name,
-      marks,
-      text: own ? `${declared.baseline}: ${digits(own.value)}` : "",
-    };
+    return { name, marks, text: own ? `${declared.baseline}: ${digits(own.value)}` : "" };
   };
-  const grouped = Object.entries(declared.groups).flatMap(([group, sources]) =>
-    sources.length === 1
-      ? [{ ...row(group), name: group === sources[0] ? group : `${group}: ${sources[0]}` }]
-      : [row(group), ...sources.map((source) => row(source, "\u00a0\u00a0\u00a0"))],
+  const groups = Object.keys(declared.groups);
+  const grouped = Object.values(declared.groups).flatMap((sources) =>
+    sources.length > 1 ? sources : [],
   );
-  const inGroups = new Set(Object.values(declared.groups).flat());
-  const rest = unique(rows.map(({ name }) => name)).filter(
-    (name) => !(name in declared.groups) && !inGroups.has(name),
+  const alone = new Set(Object.values(declared.groups).flat());
+  const rest = unique(rows.map((each) => labelOf(each.endpoint))).filter(
+    (name) => !groups.includes(name) && !alone.has(name),
   );
-  const all = [...grouped, ...rest.map((name) => row(name))].filter(({ marks }) => marks.length);
-  const axis = differenceAxis(
-    all.flatMap(({ marks }) => marks.flatMap((of) => [of.value, of.low, of.high])),
-  );
-  const box = document.getElementById("heldout");
-  box.before(el("div", { id: "heldout-legend", class: "legend" }));
+  const drawn = (names) => names.map(row).filter(({ marks }) => marks.length);
+  const [of, sources] = [drawn([...groups, ...rest]), drawn(unique(grouped))];
+  const draw = (id, shown) => {
+    const axis = differenceAxis(
+      shown.flatMap(({ marks }) => marks.flatMap((each) => [each.value, each.low, each.high])),
+    );
+    chart(id, (width) =>
+      forest(width, { rows: shown, axis, zero: true, label: "difference in bits per byte" }),
+    );
+  };
   armLegend("heldout-legend", arms);
-  chart("heldout", (width) =>
-    forest(width, { rows: all, axis, zero: true, label: "difference in bits per byte" }),
-  );
+  draw("heldout", of);
+  draw("heldout-sources", sources);
+  put("heldout-sources-title", `The ${number(sources.length)} sources of these groups`);
+  document.getElementById("heldout-fold").hidden = !sources.length;
 }
 
 drawHead();

@@ -34,6 +34,26 @@ def unit(name: str) -> str:
     return POINTS
 
 
+def label(name: str) -> str:
+    """An endpoint in words: ``curated``, ``NLU average, few shots``, ``piqa accuracy, 1 shot``."""
+    kind, rest = _split(name)
+    if kind == "heldout":
+        return rest[0]
+    *words, shots = rest
+    number = "1 shot" if shots == "1" else f"{shots} shots"
+    if kind == "task":
+        return f"{' '.join(words).replace('_', ' ')}, {number}"
+    return f"{_AVERAGE_LABELS[words[0]]}, {number}"
+
+
+_AVERAGE_LABELS = {
+    "nlg": "NLG average",
+    "nlu": "NLU average",
+    "all": "average of NLG and NLU",
+    GOLD: "bits per byte of the right answers",
+}
+
+
 def gain(name: str) -> int:
     """The sign of a difference that is an improvement: -1 for bits per byte, else 1."""
     return -1 if unit(name) == BITS else 1

@@ -45,9 +45,11 @@ function percent(part, of) {
 
 // A score, rate or figure: up to four significant digits, whole numbers as they are.
 function figure(value) {
+  if (value < 0) return `−${figure(-value)}`;
   if (Number.isInteger(value)) return number(value);
-  const size = Math.abs(value);
-  return size >= 1e-4 && size < 1e6 ? String(Number(value.toPrecision(4))) : value.toExponential(2);
+  return value >= 1e-4 && value < 1e6
+    ? String(Number(value.toPrecision(4)))
+    : value.toExponential(2);
 }
 
 function legend(id, entries) {

@@ -1,0 +1,85 @@
+"""What the page of a study says first: the finding in a line, what stands beside it, what next."""
+
+import math
+
+from ablations.results import Study
+from ablations.stats import endpoints
+from ablations.stats.comparison import Comparison
+from ablations.stats.power import seeds_needed
+from ablations.stats.verdict import number
+
+
+def headline(study: Study, found: Comparison | ValueError) -> str:
+    """The finding: better, worse or not known, and by how much."""
+    if isinstance(found, ValueError):
+        return "Nothing can be compared yet"
+    primary = study.declared.primary
+    ours, theirs = primary.treatment, primary.baseline
+    on = _on(primary.endpoint)
+    size = _size(found)
+    match found.verdict.outcome:
+        case "underpowered":
+            return f"Not known yet: this study cannot tell {ours} from {theirs} {on}"
+        case "no difference":
+            unit = found.primary["unit"]
+            least = f"{primary.smallest_difference:g} {unit}"
+            return f"No difference of {least} or more found between {ours} and {theirs} {on}"
+        case "differs slightly":
+            gained = endpoints.gain(primary.endpoint) * found.primary["value"] > 0
+            word = "slightly better" if gained else "slightly worse"
+            return f"{ours} is {word} than {theirs}: {size} {on}"
+        case word:
+            return f"{ours} is {word} than {theirs}: {size} {on}"
+
+
+def beside(found: Comparison | ValueError) -> list[str]:
+    """Declared secondary endpoints on which the treatment is shown to be better or worse."""
+    if isinstance(found, ValueError):
+        return []
+    treatment = found.primary["treatment"]
+    return [
+        f"{row['outcome'].capitalize()} {_on(row['endpoint'])}: {number(row['difference'], True)}"
+        f" {row['unit']} ({number(row['family_low'], True)} to {number(row['family_high'], True)})."
+        for row in found.tables["secondary"]
+        if row["arm"] == treatment and row["outcome"] in ("better", "worse")
+    ]
+
+
+def next_step(study: Study, found: Comparison | ValueError) -> str:
+    """What to do with the finding."""
+    if isinstance(found, ValueError):
+        return "Run the study again: complete jobs are skipped."
+    of, primary = found.primary, study.declared.primary
+    outcome = found.verdict.outcome
+    if outcome == "underpowered":
+        if of["seed_error"] is None:
+            return "Run it with three seeds or more (seed=1,2,3)."
+        seed_sd = of["seed_error"] * math.sqrt(of["seeds"])
+        seeds = seeds_needed(
+            primary.smallest_difference, seed_sd, of["item_error"], primary.alpha, primary.power
+        )
+        if seeds is None:
+            return "Evaluate on more held-out text: more seeds would not do."
+        return f"Run it with about {seeds} seeds; complete jobs are skipped."
+    if outcome in ("better", "worse"):
+        if not found.tables["learning_rates"]:
+            return "Check it at each arm’s best learning rate (experiment=learning_rate)."
+        return "Repeat it with a larger model and more tokens (scale=gpu)."
+    return "Choose the arm by its cost, or look for a smaller difference with more seeds."
+
+
+def _size(found: Comparison) -> str:
+    """The size of the primary difference: ``2.96 % fewer bits per byte``, ``1.20 points more``."""
+    value, relative = found.primary["value"], found.primary["relative"]
+    if found.primary["unit"] == endpoints.BITS:
+        much = (
+            f"{number(abs(value))}" if relative is None else f"{number(100 * abs(relative))}\u00a0%"
+        )
+        return f"{much} {'fewer' if value < 0 else 'more'} bits per byte"
+    return f"{number(abs(value))} points {'less' if value < 0 else 'more'}"
+
+
+def _on(endpoint: str) -> str:
+    kind = endpoint.partition("/")[0]
+    label = endpoints.label(endpoint)
+    return f"on {label} text" if kind == "heldout" else f"on the {label}"
