@@ -146,6 +146,7 @@ class PipelineConfig:
     filter: Sequence[str] = ()
     field: Mapping[str, str] = dataclasses.field(default_factory=dict)
     metadata: Sequence[str] = ()
+    list_separator: str | None = None
     html_extractor: str = defaults.HTML_EXTRACTOR
     max_document_bytes: int = defaults.MAX_DOCUMENT_BYTES
     split_bytes: int = defaults.SPLIT_BYTES
@@ -261,7 +262,9 @@ def field_maps(config: PipelineConfig) -> dict[str, FieldMap]:
             # A field given for one source wins over one given for all.
             if (dot and owner == source) or (not dot and bare not in names):
                 names[bare] = input_field
-        maps[source] = FieldMap(**names, metadata=tuple(config.metadata))
+        maps[source] = FieldMap(
+            **names, metadata=tuple(config.metadata), list_separator=config.list_separator
+        )
     return maps
 
 

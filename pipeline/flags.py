@@ -125,7 +125,8 @@ def _input_flags(group: argparse._ArgumentGroup) -> None:
         "field",
         action="append",
         metavar="[SOURCE.]COLUMN=FIELD",
-        help="the input field that holds text, id or url, as text=content or web.id=uid",
+        help="the input field that holds text, id or url, as text=content, web.id=uid or"
+        " url=metadata.url",
     )
     _flag(
         group,
@@ -133,6 +134,13 @@ def _input_flags(group: argparse._ArgumentGroup) -> None:
         action="append",
         metavar="FIELD",
         help="a further input field to carry along as a string column",
+    )
+    _flag(
+        group,
+        "list_separator",
+        type=lambda text: text.replace("\\n", "\n").replace("\\t", "\t"),
+        metavar="SEP",
+        help=r"what to put between the strings of a text that is a list, as \n",
     )
     _flag(
         group,

@@ -52,7 +52,12 @@ def train(config: TrainConfig) -> None:
     sources = find_sources(
         {True: config.positive, False: config.negative}, config.field, storage.find, say
     )
-    reading = Reading(config.html_extractor, config.max_document_bytes, tuple(config.metadata))
+    reading = Reading(
+        config.html_extractor,
+        config.max_document_bytes,
+        tuple(config.metadata),
+        config.list_separator,
+    )
     documents, unreadable = read(sources, reading, say)
     unique = splits.deduplicate(documents)
     del documents  # it holds all text once more

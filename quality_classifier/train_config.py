@@ -61,6 +61,7 @@ class TrainConfig:
     seed: int = MISSING
     field: dict[str, str] = MISSING
     metadata: list[str] = MISSING
+    list_separator: str | None = MISSING
     html_extractor: str = HTML_EXTRACTOR
     max_document_bytes: int = MAX_DOCUMENT_BYTES
     calibration_share: float = MISSING

@@ -45,6 +45,7 @@ class Reading:
     html_extractor: str
     max_document_bytes: int
     metadata: tuple[str, ...]
+    list_separator: str | None = None
 
 
 def find_sources(
@@ -188,7 +189,7 @@ def _read_range(piece: InputRange, source: Source, how: Reading) -> tuple[pa.Tab
     further = tuple(name for name in how.metadata if name != language)
     batches = read_batches(
         piece,
-        FieldMap(**mapped, metadata=(language, *further)),
+        FieldMap(**mapped, metadata=(language, *further), list_separator=how.list_separator),
         on_quarantine=on_quarantine,
         open_input=storage.open_input,
         max_document_bytes=how.max_document_bytes,

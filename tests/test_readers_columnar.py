@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipeline.readers import FieldMap, digest_range, plan_ranges, read_batches
+from pipeline.readers import FieldMap, column_names, digest_range, plan_ranges, read_batches
 from pipeline.readers.columnar.parquet_footer import read_footer
 from pipeline.readers.documents import document_schema
 
@@ -187,6 +187,60 @@ def test_types(tmp_path, form):
     assert [row["money"] for row in rows] == ["1.10", None, None]
     assert json.loads(rows[0]["structs"]) == {"a": "é"}
     assert {row["nothing"] for row in rows} | {row["absent"] for row in rows} == {None}
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_fields_of_structs(tmp_path, form):
+    """As dolma and datatrove keep the URL; a column whose name has dots comes first."""
+    rows = [
+        {"doc": {"body": f"t{i}", "n": i}, "meta": {"url": {"raw": f"u{i}"}}, "meta.id": str(i)}
+        for i in range(9)
+    ]
+    rows[4]["meta"] = None
+    rows[5]["doc"] = None
+    path = write(pa.Table.from_pylist(rows), tmp_path / "x", form)
+    assert {"doc.body", "meta.url.raw", "meta.id"} <= set(column_names(path))
+    fields = FieldMap(
+        text="doc.body", url="meta.url.raw", id="meta.id", metadata=("doc.n", "doc.z")
+    )
+    found, bad = read(path, fields, split_bytes=1)
+    assert [(b.position, b.reason) for b in bad] == [(5, "missing_text")]
+    assert found == [
+        {
+            "id": row["meta.id"],
+            "url": row["meta"] and row["meta"]["url"]["raw"],
+            "text": row["doc"]["body"],
+            "doc.n": str(row["doc"]["n"]),
+            "doc.z": None,
+        }
+        for row in rows
+        if row["doc"]
+    ]
+    with pytest.raises(ValueError, match=r"no column 'doc\.text'"):
+        read(path, FieldMap(text="doc.text"))
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("kind", [pa.list_(pa.string()), pa.large_list(pa.large_binary())])
+def test_a_list_of_strings_is_a_text_on_request(tmp_path, form, kind):
+    texts = [["a", "é"], [], None, ["b", None], ["c"] * 500]
+    path = write(pa.table({"text": pa.array(texts, kind)}), tmp_path / "x", form)
+    rows, bad = read(path, FieldMap(list_separator="\n"))
+    assert [row["text"] for row in rows] == ["a\né", "", "\n".join(["c"] * 500)]
+    assert [(b.position, b.reason) for b in bad] == [(2, "missing_text"), (3, "missing_text")]
+    with pytest.raises(ValueError, match=r"--list-separator"):
+        read(path)
+
+
+@pytest.mark.parametrize("form", ["arrow", "stream"])
+def test_a_bad_value_within_a_struct_costs_its_row(tmp_path, form):
+    values = pa.array([b"a", b"\xff", b"c"], pa.binary()).view(pa.string())
+    path = write(
+        pa.table({"doc": pa.StructArray.from_arrays([values], ["text"])}), tmp_path / "x", form
+    )
+    rows, bad = read(path, FieldMap(text="doc.text"))
+    assert [row["text"] for row in rows] == ["a", "c"]
+    assert [(b.position, b.reason) for b in bad] == [(1, "invalid_utf8")]
 
 
 @pytest.mark.parametrize("form", ["arrow", "stream"])

@@ -256,6 +256,61 @@ def test_one_field_for_several_columns():
     assert read([b'{"body":"a","u":7}'], fields) == ([("7", "7", "a", "a")], [])
 
 
+NAMES = st.sampled_from(["a", "b", "c", "a.b", "b.c", "a.b.c"])
+NESTED = st.recursive(
+    st.sampled_from(['"x"', '"y"', "null", "1", "[{}]", "{ }"]),
+    lambda values: st.lists(st.tuples(NAMES, values), min_size=1, max_size=4).map(
+        lambda pairs: "{" + ",".join(f'"{name}" :{value}' for name, value in pairs) + "}"
+    ),
+    max_leaves=12,
+)
+
+
+def lookup(line, name):
+    """The value of a field: of that very name, or of the way through objects."""
+    found = dict(members(line))
+    if name in found:
+        return found[name]
+    for part in name.split("."):
+        found = dict(members(line)) if line.startswith("{") else {}
+        value = found.get(part)
+        line = value if isinstance(value, Raw) else ""
+    return value
+
+
+@given(
+    st.lists(NESTED.filter(lambda line: line.startswith("{")), max_size=8),
+    st.permutations(["a", "b", "a.b", "b.c", "a.b.c"]),
+)
+@example(['{"a":{"b":"x"},"a":{}}', '{"a":{"b":"x"},"a.b":null}'], ["a.b", "a", "b", "c", "b.c"])
+def test_fields_of_objects(lines, names):
+    fields = FieldMap(text="text", id=names[0], url=names[1], metadata=tuple(names[2:]))
+    lines = ['{"text":"t",' + line[1:] if line != "{ }" else '{"text":"t"}' for line in lines]
+    rows, bad = read(["\n".join(lines).encode()], fields)
+    wanted = [tuple(lookup(line, name) for name in fields.inputs) for line in lines]
+    assert (rows, bad) == (wanted, [])
+
+
+@pytest.mark.parametrize("separator", ["\n", "", "a longer one, é"])
+@pytest.mark.parametrize("field", ["text", "a.b"])
+def test_a_list_of_strings_is_a_text_on_request(separator, field):
+    values = [["a", 'b\n"é'], [], "one", ["a", 1], ["a", None], {"a": 1}, ["x"] * 999, [["a"]]]
+    lines = [{"text": value} if field == "text" else {"a": {"b": value}} for value in values]
+    data = "\n".join(map(json.dumps, lines)).encode()
+    rows, bad = read([data], FieldMap(text=field, list_separator=separator), 1 << 20)
+    texts = [separator.join(value) for value in (["a", 'b\n"é'], [], ["one"], ["x"] * 999)]
+    assert [text for _, _, text in rows] == texts
+    assert [reason for _, reason in bad] == [
+        "wrong_type",
+        "missing_text",
+        "wrong_type",
+        "wrong_type",
+    ]
+    assert [reason for _, reason in read([data], FieldMap(text=field), 1 << 20)[1]] == [
+        "wrong_type"
+    ] * 7
+
+
 def test_a_long_line_takes_no_more_memory_than_a_document_may():
     """Not measured by the process, whose peak other tests set: by what is gathered."""
     largest = 0

@@ -38,7 +38,8 @@ ADVICE: dict[Reason, str] = {
     "feather_v1": "Feather version 1: pyarrow.feather reads it, and writes Arrow",
     "missing_text": "if the text is in another field, name it: --field {source}.text=FIELD",
     "not_an_object": 'a JSON line must be an object, as {{"text": "…"}}',
-    "wrong_type": "if the text is in another field, name it: --field {source}.text=FIELD",
+    "wrong_type": "if the text is in another field, name it: --field {source}.text=FIELD; if it is"
+    r" a list of strings, say what to put between them: --list-separator '\n'",
     "zstd_dictionary": "zstd with a dictionary that is not in the file: unpack it with zstd -D",
     "zstd_window": "zstd of a window that memory is too small for: pack it with --long=27 or less",
 }
@@ -56,8 +57,10 @@ CONTENT_CHARACTERS = 1000
 class FieldMap:
     """Which input field holds what.
 
-    JSON keys and columns are named as they are in the file. In a WARC or WET file text, id and URL
-    have their own places, and ``metadata`` names record headers (``WARC-Date``).
+    JSON keys and columns are named as they are in the file. ``metadata.url`` is the field ``url``
+    of the object or struct ``metadata``, unless a field has that very name. A text that is a list
+    of strings is joined by ``list_separator``. In a WARC or WET file text, id and URL have their
+    own places, and ``metadata`` names record headers (``WARC-Date``).
 
     Raises:
         ValueError: ``metadata`` repeats a name or uses the name of an output column.
@@ -67,6 +70,7 @@ class FieldMap:
     id: str = "id"
     url: str = "url"
     metadata: tuple[str, ...] = ()
+    list_separator: str | None = None
 
     def __post_init__(self) -> None:
         columns = Counter(["id", "url", "text", *self.metadata])

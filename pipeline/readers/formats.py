@@ -130,7 +130,7 @@ def kind_of(path: str, open_input: OpenInput = open_local) -> Kind:
 
 
 def column_names(path: str, open_input: OpenInput = open_local) -> list[str] | None:
-    """The columns of a Parquet or Arrow file; None if it is damaged.
+    """The columns of a Parquet or Arrow file, and the fields of structs; None if it is damaged.
 
     Raises:
         OSError: the file cannot be read.

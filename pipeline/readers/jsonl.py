@@ -4,11 +4,13 @@ The bytes are gathered into blocks of whole lines, and a compiled kernel turns a
 buffers. Only bad lines come back to Python.
 """
 
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.readers import jsonl_kernel
@@ -46,7 +48,8 @@ def read_jsonl(
     A line is bad if ``json.loads`` refuses it, if it is no object or no UTF-8, if it has no text
     or its text is no string, or if it is longer than ``max_document_bytes``. Blank lines are
     nothing. A value other than a string becomes its JSON text in the columns ``id``, ``url`` and
-    of the metadata; null and absent are null.
+    of the metadata; null and absent are null. ``a.b`` is the key ``a.b``, or else the key ``b`` of
+    the object at ``a``.
     """
     parser = _Parser(fields, max_document_bytes)
     for block in _blocks(pieces, offset, quarantine, max_document_bytes):
@@ -183,9 +186,12 @@ class _Parser:
         keys = list(dict.fromkeys(fields.inputs))
         self._column_keys = [keys.index(name) for name in fields.inputs]
         self._text = keys.index(fields.text)
-        encoded = [key.encode() for key in keys]
-        self._names = np.frombuffer(b"".join(encoded) + bytes(SPARE), np.uint8)
-        self._name_ends = np.cumsum([len(key) for key in encoded], dtype=np.int64)
+        self._names, self._nodes = _tree(keys)
+        joins = fields.list_separator is not None
+        separator = (fields.list_separator or "").encode()
+        self._separator = np.frombuffer(bytes([joins]) + separator, np.uint8)
+        # Between two strings of a list are three bytes of JSON or more.
+        self._growth = max(1, -(-len(separator) // 3))
         self._values = np.empty((len(keys) + 1, 0), np.uint8)
         self._offsets = np.zeros((len(keys), _MAX_ROWS + 1), np.int64)
         self._valid = np.empty((len(keys), _MAX_ROWS), np.bool_)
@@ -193,8 +199,9 @@ class _Parser:
 
     def parse(self, block: _Block, quarantine: Quarantine) -> Iterator[pa.RecordBatch]:
         # Unescaped text is never longer than its JSON; a block copy may write SPARE more.
-        if self._values.shape[1] < block.stop + 2 * SPARE:
-            self._values = np.empty((len(self._values), len(block.data) + 2 * SPARE), np.uint8)
+        if self._values.shape[1] < block.stop * self._growth + 2 * SPARE:
+            room = len(block.data) * self._growth + 2 * SPARE
+            self._values = np.empty((len(self._values), room), np.uint8)
         data = np.frombuffer(block.data, np.uint8)
         at = block.start
         while at < block.stop:
@@ -203,8 +210,9 @@ class _Parser:
                 at,
                 block.stop,
                 self._names,
-                self._name_ends,
+                self._nodes,
                 self._text,
+                self._separator,
                 self._max_bytes,
                 self._values,
                 self._offsets,
@@ -231,3 +239,23 @@ class _Parser:
         # Copies: the kernel's buffers are filled again.
         buffers = [validity, ends.astype(width), self._values[key, : ends[-1]].copy()]
         return pa.Array.from_buffers(kind, rows, [pa.py_buffer(buffer) for buffer in buffers])
+
+
+def _tree(keys: list[str]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """The names and nodes that the kernel looks for: each key, and its parts at the dots."""
+    nodes = {(0, key): [field, 0] for field, key in enumerate(keys)}
+    scopes = itertools.count(1)
+    for field, key in enumerate(keys):
+        *outer, last = key.split(".")
+        scope = 0
+        for part in outer:
+            node = nodes.setdefault((scope, part), [-1, 0])
+            node[1] = scope = node[1] or next(scopes)
+        if outer:
+            nodes[scope, last] = [field, nodes.get((scope, last), [-1, 0])[1]]
+    names = [name.encode() for _, name in nodes]
+    ends = np.cumsum([len(name) for name in names])
+    rows = [
+        [scope, end, *node] for ((scope, _), node), end in zip(nodes.items(), ends, strict=True)
+    ]
+    return np.frombuffer(b"".join(names) + bytes(SPARE), np.uint8), np.array(rows, np.int64)

@@ -1,9 +1,14 @@
-r"""Validates JSON lines and copies the wanted top-level values into Arrow's buffers.
+r"""Validates JSON lines and copies the wanted values into Arrow's buffers.
 
 Compiled, without a Python object per line or value. Every line must end in a newline: as strict
 JSON allows no control character in a string, that newline stops every scan, and nothing else has
 to look for the end. What is accepted is what Python's ``json.loads`` accepts: RFC 8259, and the
 ``NaN`` and ``Infinity`` that ``json.dumps`` writes. Of repeated keys the last wins, as there.
+
+Wanted keys are the nodes of a tree, int64 [nodes, 4], parents first: the object that the key stands
+in (0 is the line itself), where its name ends, the field that its value fills (or -1), and the
+object that its value opens (or 0). So ``metadata.url`` is two nodes; and it is one more at the top,
+since a key may have dots: that one wins.
 """
 
 import numpy as np
@@ -22,6 +27,9 @@ MAX_DEPTH = 1024
 # What a line can turn out to be; all but the first two are reasons for quarantine.
 GOOD, BLANK, BAD_JSON, NOT_AN_OBJECT, MISSING_TEXT, WRONG_TYPE, LONE_SURROGATE = range(7)
 INVALID_UTF8, TOO_LONG = 7, 8
+
+# The columns of a node.
+SCOPE, NAME_END, FIELD, OPENS = range(4)
 
 # What was found for a wanted field of the current line.
 _ABSENT, _NULL, _STRING, _OTHER, _LONE = range(5)
@@ -51,8 +59,9 @@ def parse_lines(
     start: int,
     stop: int,
     names: Octets,
-    name_ends: Integers,
+    nodes: Integers,
     text_field: int,
+    separator: Octets,
     max_bytes: int,
     values: Octets,
     offsets: Integers,
@@ -65,12 +74,15 @@ def parse_lines(
         data: uint8, with 32 bytes to spare after ``stop``; ``data[stop - 1]`` is a newline.
         start: the first byte of a line.
         stop: the end of the last line.
-        names: uint8, the wanted keys one after another, and 32 bytes to spare.
-        name_ends: int64 [fields], where each key ends in ``names``.
-        text_field: which of them is the text: it must be a string.
+        names: uint8, the names of the nodes one after another, and 32 bytes to spare.
+        nodes: int64 [nodes, 4], the wanted keys.
+        text_field: which field is the text: it must be a string, or a list of strings if there is
+            a separator.
+        separator: uint8, what goes between the strings of such a list; its first byte is 1, or 0 if
+            there is none.
         max_bytes: longer lines are bad.
-        values: uint8 [fields + 1, at least stop - start + 64]: filled with the values' bytes; the
-            last row is scratch.
+        values: uint8 [fields + 1, at least stop - start + 64, and more if a separator has over
+            three bytes]: filled with the values' bytes; the last row is scratch.
         offsets: int64 [fields, rows + 1]: filled; the first column must be 0.
         valid: bool [fields, rows]: filled.
         bad: int64 [n, 3]: filled with start, end and kind of each bad line.
@@ -79,9 +91,11 @@ def parse_lines(
         Where the next line starts, the number of rows, the number of bad lines.
     """
     base = data.ctypes.data
-    fields = len(name_ends)
+    fields = len(offsets)
     found = np.empty(fields, np.int64)
     lengths = np.empty(fields, np.int64)
+    at_top = np.empty(fields, np.bool_)
+    scopes = np.empty(len(nodes), np.int64)
     stack = np.empty(MAX_DEPTH, np.uint8)
     row = 0
     bads = 0
@@ -89,7 +103,19 @@ def parse_lines(
     end = base + stop
     while line < end and row < valid.shape[1] and bads < len(bad):
         kind, after = _line(
-            line, names, name_ends, text_field, values, offsets, row, found, lengths, stack
+            line,
+            names,
+            nodes,
+            text_field,
+            separator,
+            values,
+            offsets,
+            row,
+            found,
+            lengths,
+            at_top,
+            scopes,
+            stack,
         )
         if kind in (BAD_JSON, NOT_AN_OBJECT):
             after = _find_newline(line)
@@ -117,13 +143,16 @@ def parse_lines(
 def _line(
     at: int,
     names: Octets,
-    name_ends: Integers,
+    nodes: Integers,
     text_field: int,
+    separator: Octets,
     values: Octets,
     offsets: Integers,
     row: int,
     found: Integers,
     lengths: Integers,
+    at_top: npt.NDArray[np.bool_],
+    scopes: Integers,
     stack: Octets,
 ) -> tuple[int, int]:
     """What the line at an address is, and the address of its newline (good and blank lines)."""
@@ -136,38 +165,61 @@ def _line(
         whole = at != 0 and load_u8(_space(at)) == _NEWLINE
         return NOT_AN_OBJECT if whole else BAD_JSON, 0
     found[:] = _ABSENT
+    at_top[:] = False
+    depth = scope = 0
     at = _space(at + 1)
-    if load_u8(at) == _CLOSE:
+    within = load_u8(at) != _CLOSE
+    if not within:
         at += 1
-    else:
-        while True:
-            if load_u8(at) != _QUOTE:
-                return BAD_JSON, 0
-            key = at + 1
-            at = _string(key)
-            if at == 0:
-                return BAD_JSON, 0
-            field = _field(key, at - 1, names, name_ends, values)
-            at = _space(at)
-            if load_u8(at) != _COLON:
-                return BAD_JSON, 0
-            at = _space(at + 1)
-            if field < 0:
-                at = _value(at, stack)
+    while within:
+        if load_u8(at) != _QUOTE:
+            return BAD_JSON, 0
+        key = at + 1
+        at = _string(key)
+        if at == 0:
+            return BAD_JSON, 0
+        node = _node(key, at - 1, scope, names, nodes, values)
+        at = _space(at)
+        if load_u8(at) != _COLON:
+            return BAD_JSON, 0
+        value = at = _space(at + 1)
+        field = nodes[node, FIELD] if node >= 0 else -1
+        opens = nodes[node, OPENS] if node >= 0 else 0
+        if opens != 0:
+            _forget(opens, nodes, found, at_top)
+        if field >= 0 and not (scope != 0 and at_top[field]):
+            target = values.ctypes.data + field * values.shape[1] + offsets[field, row]
+            if field == text_field and separator[0] and load_u8(at) == _LIST:
+                at, found[field], lengths[field] = _joined(at, target, separator, stack)
             else:
-                target = values.ctypes.data + field * values.shape[1] + offsets[field, row]
                 at, found[field], lengths[field] = _wanted(at, target, stack)
-            if at == 0:
-                return BAD_JSON, 0
+            at_top[field] = scope == 0
+        elif opens == 0 or load_u8(at) != _OPEN:
+            at = _value(at, stack)
+        if at == 0:
+            return BAD_JSON, 0
+        if opens != 0 and load_u8(value) == _OPEN:
+            at = _space(value + 1)
+            if load_u8(at) != _CLOSE:
+                scopes[depth] = scope
+                depth += 1
+                scope = opens
+                continue
+            at += 1
+        while True:
             at = _space(at)
             after = load_u8(at)
+            at += 1
             if after == _COMMA:
-                at = _space(at + 1)
-            elif after == _CLOSE:
-                at += 1
+                at = _space(at)
                 break
-            else:
+            if after != _CLOSE:
                 return BAD_JSON, 0
+            if depth == 0:
+                within = False
+                break
+            depth -= 1
+            scope = scopes[depth]
     at = _space(at)
     if load_u8(at) != _NEWLINE:
         return BAD_JSON, 0
@@ -178,6 +230,19 @@ def _line(
     if (found == _LONE).any():
         return LONE_SURROGATE, at
     return GOOD, at
+
+
+@njit(nogil=True, cache=True)
+def _forget(opens: int, nodes: Integers, found: Integers, at_top: npt.NDArray[np.bool_]) -> None:
+    """Drop what an earlier object of the same key has filled: a repeated key's last value wins."""
+    within = np.zeros(len(nodes) + 1, np.bool_)
+    within[opens] = True
+    for node in range(len(nodes)):
+        if within[nodes[node, SCOPE]]:
+            within[nodes[node, OPENS]] = nodes[node, OPENS] != 0
+            field = nodes[node, FIELD]
+            if field >= 0 and not at_top[field]:
+                found[field] = _ABSENT
 
 
 @njit(nogil=True, cache=True)
@@ -200,8 +265,39 @@ def _wanted(at: int, target: int, stack: Octets) -> tuple[int, int, int]:
 
 
 @njit(nogil=True, cache=True)
-def _field(key: int, end: int, names: Octets, name_ends: Integers, values: Octets) -> int:
-    """Which wanted key stands in ``[key, end)``, escapes and all; -1 if none."""
+def _joined(at: int, target: int, separator: Octets, stack: Octets) -> tuple[int, int, int]:
+    """As :func:`_wanted`, of a list: its strings with the separator between them."""
+    out = target
+    kind = _STRING
+    at = _space(at + 1)
+    if load_u8(at) == _END_LIST:
+        return at + 1, _STRING, 0
+    while True:
+        if load_u8(at) == _QUOTE:
+            at, length, lone = _unescape(at + 1, out)
+            out += length
+            if lone and kind == _STRING:
+                kind = _LONE
+        else:
+            kind = _NULL if load_u8(at) == ord("n") and kind != _OTHER else _OTHER
+            at = _value(at, stack)
+        if at == 0:
+            return 0, kind, 0
+        at = _space(at)
+        after = load_u8(at)
+        if after == _END_LIST:
+            return at + 1, kind, out - target
+        if after != _COMMA:
+            return 0, kind, 0
+        at = _space(at + 1)
+        for i in range(1, len(separator)):
+            store_u8(out, separator[i])
+            out += 1
+
+
+@njit(nogil=True, cache=True)
+def _node(key: int, end: int, scope: int, names: Octets, nodes: Integers, values: Octets) -> int:
+    """Which wanted key of an object stands in ``[key, end)``, escapes and all; -1 if none."""
     length = end - key
     for at in range(key, end):
         if load_u8(at) == _BACKSLASH:
@@ -212,14 +308,14 @@ def _field(key: int, end: int, names: Octets, name_ends: Integers, values: Octet
             key = scratch
             break
     start = 0
-    for field in range(len(name_ends)):
-        name_end = name_ends[field]
-        if name_end - start == length:
+    for node in range(len(nodes)):
+        name_end = nodes[node, NAME_END]
+        if name_end - start == length and nodes[node, SCOPE] == scope:
             i = 0
             while i < length and names[start + i] == load_u8(key + i):
                 i += 1
             if i == length:
-                return field
+                return node
         start = name_end
     return -1
 

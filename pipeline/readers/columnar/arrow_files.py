@@ -11,7 +11,14 @@ from typing import BinaryIO, NamedTuple
 
 import pyarrow as pa
 
-from pipeline.readers.columnar.columns import check_end, check_whole, documents, wanted_columns
+from pipeline.readers.columnar.columns import (
+    all_names,
+    check_end,
+    check_whole,
+    documents,
+    pick,
+    wanted_columns,
+)
 from pipeline.readers.columnar.source import DAMAGE, Source
 from pipeline.readers.contract import FieldMap, InputRange, Quarantine
 
@@ -236,12 +243,12 @@ def batch_sizes(stream: BinaryIO, path: str, fields: FieldMap | None) -> list[in
 
 
 def column_names(stream: BinaryIO) -> list[str] | None:
-    """The columns of a file or stream; None if it cannot be opened."""
+    """The columns of a file or stream and the fields of its structs; None if it can't be opened."""
     source = Source(stream)
     try:
         opened = _open(stream, source)
         reader = opened[1] if opened else _open_stream(_stream_start(source)[0])
-        return list(reader.schema.names)
+        return all_names(reader.schema)
     except DAMAGE:
         source.check()
         return None
@@ -264,9 +271,9 @@ def _sound(table: pa.RecordBatch, columns: list[str]) -> pa.RecordBatch:
     Raises:
         pa.ArrowInvalid: one does.
     """
+    table = pick(table, columns)
     checked = []
-    for name in columns:
-        column = table[name]
+    for column in table.columns:
         # Whether text is UTF-8 is asked of each row later.
         if pa.types.is_string(column.type):
             column = column.view(pa.binary())

@@ -1,13 +1,19 @@
 """From a table's columns to document batches, for Parquet and Arrow files."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.readers.columnar.value_text import is_text, text_octets, text_sizes
+from pipeline.readers.columnar.value_text import (
+    is_text,
+    is_text_list,
+    joined_octets,
+    text_octets,
+    text_sizes,
+)
 from pipeline.readers.contract import FieldMap, InputRange, Quarantine, Reason
 from pipeline.readers.documents import document_schema
 from pipeline.readers.utf8 import utf8_rows
@@ -19,27 +25,82 @@ _MAX_BYTES = 2 * BATCH_BYTES  # of all columns: what is of about the right size 
 
 
 def wanted_columns(schema: pa.Schema, path: str, fields: FieldMap) -> list[str]:
-    """The wanted columns that a file has.
+    """The wanted fields that a file has: columns, or fields of structs (``metadata.url``).
 
     Raises:
-        ValueError: the text column is not there or is no string, or a wanted name is not unique.
+        ValueError: the text is not there or is no string, or a wanted name is not unique.
     """
-    if fields.text not in schema.names:
+    text = _path(schema, fields.text)
+    if text is None:
         raise ValueError(
             f"{path} has no column {fields.text!r}; it has {schema.names}: "
             "name the one that holds the text with --field text=COLUMN"
         )
-    wanted = [name for name in dict.fromkeys(fields.inputs) if name in schema.names]
-    if twice := [name for name in wanted if schema.names.count(name) > 1]:
+    paths = {name: _path(schema, name) for name in dict.fromkeys(fields.inputs)}
+    wanted = [name for name, found in paths.items() if found]
+    heads = dict.fromkeys(found[0] for found in paths.values() if found)
+    if twice := [head for head in heads if schema.names.count(head) > 1]:
         raise ValueError(f"{path} has several columns named {twice}: rename all but one of each")
-    kind = schema.field(fields.text).type
+    kind = schema.field(text[0]).type
+    for part in text[1:]:
+        kind = kind.field(part).type
     # What writes a table without rows, or without a text in any, often knows no type.
-    if not (is_text(kind) or pa.types.is_null(kind)):
+    if is_text(kind) or pa.types.is_null(kind):
+        return wanted
+    if not is_text_list(kind):
         raise ValueError(
             f"{path}: column {fields.text!r} is {kind}, no string: "
             "name the one that holds the text with --field text=COLUMN"
         )
+    if fields.list_separator is None:
+        raise ValueError(
+            f"{path}: column {fields.text!r} is {kind}, no string: "
+            r"say what to put between its strings, as in --list-separator '\n'"
+        )
     return wanted
+
+
+def pick(table: pa.RecordBatch, names: Sequence[str]) -> pa.RecordBatch:
+    """The wanted fields of n rows as columns of their own; null where a struct is.
+
+    Raises:
+        pa.ArrowInvalid: a buffer is too small.
+    """
+    columns = []
+    for name in names:
+        path = _path(table.schema, name)
+        assert path
+        column = table[path[0]]
+        for part in path[1:]:
+            column.validate()
+            column = pc.struct_field(column, part)
+        columns.append(column)
+    return pa.RecordBatch.from_arrays(columns, names=list(names))
+
+
+def all_names(schema: pa.Schema) -> list[str]:
+    """The names of all columns, and of all fields of structs."""
+    names = []
+    for field in schema:
+        names.append(field.name)
+        if pa.types.is_struct(field.type):
+            names += [f"{field.name}.{name}" for name in all_names(pa.schema(list(field.type)))]
+    return names
+
+
+def _path(schema: pa.Schema, name: str) -> list[str] | None:
+    """Where a field is: the column of that very name, or the way through structs."""
+    if name in schema.names:
+        return [name]
+    head, *rest = path = name.split(".")
+    if not rest or head not in schema.names:
+        return None
+    kind = schema.field(schema.names.index(head)).type
+    for part in rest:
+        if not pa.types.is_struct(kind) or kind.get_field_index(part) < 0:
+            return None
+        kind = kind.field(part).type
+    return path
 
 
 def check_end(piece: InputRange, count: int) -> int:
@@ -90,12 +151,16 @@ def _documents(
 ) -> pa.RecordBatch:
     schema = document_schema(fields.metadata)
     nothing = pa.nulls(len(table), pa.large_binary())
+    there = set(table.schema.names)
     octets = {
         name: text_octets(table[name], hexadecimal=name not in (fields.text, fields.url))
-        if name in table.schema.names
+        if name in there
         else nothing
         for name in dict.fromkeys(fields.inputs)
     }
+    separator = fields.list_separator
+    if separator is not None and is_text_list(table[fields.text].type):
+        octets[fields.text] = joined_octets(table[fields.text], separator.encode())
     text = octets[fields.text]
     # Later reasons win; like a JSON line, a row is first UTF-8 and then anything else.
     bad: dict[Reason, npt.NDArray[np.bool_]] = {

@@ -9,9 +9,11 @@ import pyarrow.parquet as pq
 
 from pipeline.readers.columnar.columns import (
     BATCH_BYTES,
+    all_names,
     check_end,
     check_whole,
     documents,
+    pick,
     wanted_columns,
 )
 from pipeline.readers.columnar.parquet_footer import ENCRYPTED, Column, RowGroup, read_parts
@@ -156,8 +158,9 @@ def _tables(
     """
     columns = list(_columns(file, group, names))
     rows = _MAX_ROWS
-    if fields.text in group.columns:
-        rows = min(rows, group.rows * BATCH_BYTES // max(group.columns[fields.text].size, 1))
+    for path, column in group.columns.items():
+        if _is_part(path, fields.text):
+            rows = min(rows, group.rows * BATCH_BYTES // max(column.size, 1))
     widest = max((leaf.width or 1 for _, leaf in columns), default=1)
     rows = min(max(rows, 1), PIECE_BYTES // widest)
     done = 0
@@ -170,6 +173,7 @@ def _tables(
                 batch_size=rows, row_groups=[index], columns=names, use_threads=False
             ):
                 pages.next_piece()
+                batch = pick(batch, names)
                 _check_indices(batch)
                 end += len(batch)
                 if end > done:
@@ -196,7 +200,7 @@ def _columns(
     """
     leaves = {leaf.path: leaf for leaf in (file.schema.column(i) for i in range(len(file.schema)))}
     for path, column in group.columns.items():
-        if any(path == name or path.startswith(f"{name}.") for name in names):
+        if any(_is_part(path, name) for name in names):
             if path not in leaves:
                 raise ValueError(f"a column {path!r} that the schema does not have")
             if column.encrypted:
@@ -206,6 +210,11 @@ def _columns(
             if width and width > PIECE_BYTES:
                 raise ValueError(f"column {path!r} is of values of {width:,} bytes")
             yield column, Leaf(leaf.max_definition_level, leaf.max_repetition_level, width)
+
+
+def _is_part(path: str, name: str) -> bool:
+    """Whether a stored column is, or is within, a column of the schema."""
+    return path == name or path.startswith(f"{name}.")
 
 
 def _check_indices(batch: pa.RecordBatch) -> None:
@@ -237,11 +246,11 @@ def group_sizes(stream: BinaryIO, path: str, fields: FieldMap | None) -> list[in
 
 
 def column_names(stream: BinaryIO) -> list[str] | None:
-    """The columns of a file; None if it cannot be opened."""
+    """The columns of a file and the fields of its structs; None if it cannot be opened."""
     parts = _parts(stream)
     if any(part.error for part in parts):
         return None
-    names = (name for part in parts if part.file for name in part.file.schema_arrow.names)
+    names = (name for part in parts if part.file for name in all_names(part.file.schema_arrow))
     return list(dict.fromkeys(names))
 
 

@@ -34,6 +34,21 @@ def is_text(kind: pa.DataType) -> bool:
     return _is_string(kind) or _is_binary(kind)
 
 
+def is_text_list(kind: pa.DataType) -> bool:
+    """Whether values of a type are lists of strings."""
+    kind = _plain_type(kind)
+    return _is_list(kind) and is_text(kind.value_type)
+
+
+def joined_octets(column: pa.Array, separator: bytes) -> pa.Array:
+    """The strings of each of n lists with ``separator`` between them: large_binary [n].
+
+    A list with a null in it is null.
+    """
+    lists = _plain(column).cast(pa.large_list(pa.large_binary()))
+    return pc.binary_join(lists, pa.scalar(separator, pa.large_binary()))
+
+
 def text_octets(column: pa.Array, hexadecimal: bool) -> pa.Array:
     """The text of each of n values, as large_binary [n]: strings may turn out to be no UTF-8.
 
@@ -74,6 +89,10 @@ def text_sizes(column: pa.Array) -> npt.NDArray[np.int64]:
         return np.where(column.is_null().to_numpy(zero_copy_only=False), 0, lengths)
     if pa.types.is_fixed_size_binary(kind):
         return np.full(len(column), 2 * kind.byte_width, np.int64)
+    if is_text_list(kind):
+        lists = column.cast(pa.large_list(kind.value_type))
+        ends = np.append(0, np.cumsum(text_sizes(lists.values)))
+        return np.diff(ends[lists.offsets.to_numpy()])
     if not is_text(kind):
         return np.zeros(len(column), np.int64)
     return pc.fill_null(pc.binary_length(column), 0).to_numpy().astype(np.int64)
@@ -88,6 +107,16 @@ def _is_string(kind: pa.DataType) -> bool:
 def _is_binary(kind: pa.DataType) -> bool:
     return bool(
         pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+    )
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_list(kind)
+        or pa.types.is_large_list(kind)
+        or pa.types.is_fixed_size_list(kind)
+        or pa.types.is_list_view(kind)
+        or pa.types.is_large_list_view(kind)
     )
 
 
