@@ -148,6 +148,7 @@ class PipelineConfig:
     metadata: Sequence[str] = ()
     list_separator: str | None = None
     html_extractor: str = defaults.HTML_EXTRACTOR
+    plain_text: bool = defaults.PLAIN_TEXT
     max_document_bytes: int = defaults.MAX_DOCUMENT_BYTES
     split_bytes: int = defaults.SPLIT_BYTES
     label: str | None = None

@@ -150,6 +150,12 @@ def _input_flags(group: argparse._ArgumentGroup) -> None:
     )
     _flag(
         group,
+        "plain_text",
+        action=argparse.BooleanOptionalAction,
+        help="read the plain text in WARC files, beside pages (default: yes)",
+    )
+    _flag(
+        group,
         "max_document_bytes",
         type=int,
         metavar="N",

@@ -82,6 +82,7 @@ def describe(
         step_files={path: shards.checksum(path) for path in input_files(config.steps)},
         fields=field_maps(config),
         html_extractor=config.html_extractor,
+        plain_text=config.plain_text,
         max_document_bytes=config.max_document_bytes,
         resume=resume,
     )

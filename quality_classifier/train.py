@@ -57,6 +57,7 @@ def train(config: TrainConfig) -> None:
         config.max_document_bytes,
         tuple(config.metadata),
         config.list_separator,
+        config.plain_text,
     )
     documents, unreadable = read(sources, reading, say)
     unique = splits.deduplicate(documents)

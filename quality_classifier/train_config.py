@@ -8,7 +8,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from quality_classifier.kinds.fitting import METHODS
-from winnow.defaults import HTML_EXTRACTOR, MAX_DOCUMENT_BYTES
+from winnow.defaults import HTML_EXTRACTOR, MAX_DOCUMENT_BYTES, PLAIN_TEXT
 
 KINDS = ("hashed_linear", "fasttext")
 
@@ -63,6 +63,7 @@ class TrainConfig:
     metadata: list[str] = MISSING
     list_separator: str | None = MISSING
     html_extractor: str = HTML_EXTRACTOR
+    plain_text: bool = PLAIN_TEXT
     max_document_bytes: int = MAX_DOCUMENT_BYTES
     calibration_share: float = MISSING
     test_share: float = MISSING

@@ -18,7 +18,7 @@ from pipeline.readers import FieldMap, InputRange, Quarantined, plan_ranges, rea
 from pipeline.readers.documents import document_schema
 from quality_classifier.evaluation.splits import CLASSES
 from winnow import inputs, storage
-from winnow.defaults import SPLIT_BYTES
+from winnow.defaults import PLAIN_TEXT, SPLIT_BYTES
 
 FIELDS = ("text", "id", "url", "language")
 
@@ -46,6 +46,7 @@ class Reading:
     max_document_bytes: int
     metadata: tuple[str, ...]
     list_separator: str | None = None
+    plain_text: bool = PLAIN_TEXT
 
 
 def find_sources(
@@ -194,6 +195,7 @@ def _read_range(piece: InputRange, source: Source, how: Reading) -> tuple[pa.Tab
         open_input=storage.open_input,
         max_document_bytes=how.max_document_bytes,
         html_extractor=how.html_extractor,
+        plain_text=how.plain_text,
     )
     table = pa.Table.from_batches(batches, document_schema((language, *further)))
     size = pc.binary_length(table["text"]).cast(pa.int64())

@@ -95,7 +95,7 @@ def chromium():
 )
 def test_the_charset_of_the_header(lines):
     page = message(f"<p>{RUSSIAN}</p>".encode("cp1251"), *lines)
-    assert page_text(page) == (RUSSIAN, None)
+    assert page_text(page) == (RUSSIAN, "html")
 
 
 LONG = "<script>" + "var x = 1; " * 500 + "</script>"
@@ -330,7 +330,7 @@ def test_damage_is_no_other_charset(charset):
     ],
 )
 def test_heads_as_servers_write_them(page):
-    assert page_text(page) == ("Words", None)
+    assert page_text(page) == ("Words", "html")
 
 
 def test_an_empty_line_in_the_body_ends_no_header():

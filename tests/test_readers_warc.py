@@ -114,6 +114,44 @@ def test_every_kind_of_record(path):
         }
 
 
+PLAIN = "Größe & <b> 中文\r\nzwei\n"
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_plain_text_and_resources(path, wanted):
+    """Text is what it is, whatever kind of record brings it; pages and binaries may say text."""
+    plain, latin = "text/plain; charset=utf-8", "text/plain; charset=ISO-8859-1"
+    data = b"".join(
+        [
+            record("response", http(PLAIN.encode(), plain), 1),
+            record("response", http("Größe\n".encode("latin-1"), latin), 2),
+            record("response", http(gzip.compress(b"packed"), plain, Content_Encoding="gzip"), 3),
+            record("response", http(b"\n <!doctype html>" + PAGE.encode(), plain), 4),
+            record("response", http(b"\x7fELF\x02\x01\x01\0\0\0", "text/plain"), 5),
+            record("response", http(b" \n", "text/plain"), 6),
+            record("response", http(PLAIN.encode(), plain, "404 Not Found"), 7),
+            record("resource", PAGE.encode(), 8, Content_Type="text/html"),
+            record("resource", "Größe".encode("latin-1"), 9, Content_Type=latin),
+            record("resource", b"\xff\xd8\xff", 10, Content_Type="image/jpeg"),
+            record("resource", b"no type at all", 11),
+        ]
+    )
+    path.write_bytes(data)
+    report = ReadReport()
+    batches = read_batches(plan_ranges(str(path))[0], FieldMap(), plain_text=wanted, report=report)
+    found = {row["id"][10:-1]: row["text"] for batch in batches for row in batch.to_pylist()}
+    page, text = "Größe 中文 & more", PLAIN.replace("\r\n", "\n").strip()
+    plain_texts = {"1": text, "2": "Größe", "3": "packed", "9": "Größe"}
+    assert found == {"4": page, "8": page} | (plain_texts if wanted else {})
+    skipped = {"http_status": 1, "not_html": 2}
+    if wanted:
+        assert report.kinds == {"html": 2, "plain_text": 4}
+        assert report.skipped == skipped | {"binary": 1, "no_text": 1}
+    else:
+        assert report.kinds == {"html": 2}
+        assert report.skipped == skipped | {"plain_text": 6}
+
+
 def test_lenient_where_files_are(path):
     unfolded = wet("one", 1).replace(b"\r\n", b"\n")
     folded = wet("two", 2).replace(b"WARC-Date: ", b"WARC-Date:\r\n  ")
@@ -378,8 +416,8 @@ def test_pathological_pages_end(extractor, page):
     pytest.importorskip(extractor)
     message = http(page.encode("utf-8", "surrogatepass"))
     with contextlib.suppress(Unreadable):
-        text, skipped = page_text(parse_response(message, 10 << 20), extractor)
-        assert (text is None) == (skipped is not None)
+        text, kind = page_text(parse_response(message, 10 << 20), extractor)
+        assert (text is None) == (kind != "html")
         assert text is None or text.encode()
 
 

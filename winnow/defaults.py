@@ -3,6 +3,9 @@
 HTML_EXTRACTOR = "resiliparse"
 """Why this one: docs/log.md."""
 
+PLAIN_TEXT = True
+"""Whether plain text in WARC files is read, beside pages."""
+
 MAX_DOCUMENT_BYTES = 64 << 20
 """Longer records are quarantined."""
 

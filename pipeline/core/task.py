@@ -85,6 +85,7 @@ class Job:
     step_files: Mapping[str, str]
     fields: Mapping[str, FieldMap]
     html_extractor: str
+    plain_text: bool
     max_document_bytes: int
     resume: bool
 
@@ -140,6 +141,7 @@ def run_task(
             open_input=storage.open_input,
             max_document_bytes=job.max_document_bytes,
             html_extractor=job.html_extractor,
+            plain_text=job.plain_text,
             digest=digest,
             report=report,
         )
@@ -164,6 +166,7 @@ def run_task(
         report.skipped,
         {column: count for column, count in lacking.items() if count},
         report.truncated,
+        report.kinds,
     )
     if rule:
         job.sink.save(summary, task)

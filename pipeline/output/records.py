@@ -59,7 +59,8 @@ class Task:
 @dataclass(frozen=True)
 class Record:
     """A finished task. ``key`` is the fingerprint of everything its output depends on but the
-    input's bytes, whose xxh3-128 is ``input_digest``. ``lacking`` counts the documents that have
+    input's bytes, whose xxh3-128 is ``input_digest``. ``kinds`` counts the documents of WARC
+    files by what they were, ``lacking`` counts the documents that have
     nothing for a column of theirs: ``id``, ``url`` and metadata; ``truncated`` those whose text was
     cut short before it came here.
     """
@@ -73,10 +74,12 @@ class Record:
     skipped: Mapping[str, int] = field(default_factory=dict)
     lacking: Mapping[str, int] = field(default_factory=dict)
     truncated: int = 0
+    kinds: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values; :func:`from_json` is the inverse."""
-        return asdict(self) | {"skipped": dict(self.skipped), "lacking": dict(self.lacking)}
+        counts = {name: dict(getattr(self, name)) for name in ("skipped", "lacking", "kinds")}
+        return asdict(self) | counts
 
 
 def from_json(value: Mapping[str, Any]) -> Record:

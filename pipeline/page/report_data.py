@@ -7,7 +7,7 @@ others, example texts share a budget, and long lists are cut, always saying what
 
 import json
 from bisect import bisect_left
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -351,10 +351,11 @@ def _provenance(manifest: Mapping[str, Any]) -> Json:
         for task in tasks
         for shard in task["shards"]
     ]
-    skipped: dict[str, int] = {}
+    skipped: Counter[str] = Counter()
+    kinds: Counter[str] = Counter()
     for task in tasks:
-        for reason, count in task["skipped"].items():
-            skipped[reason] = skipped.get(reason, 0) + count
+        skipped.update(task["skipped"])
+        kinds.update(task["kinds"])
     return {
         "code": manifest["code"],
         "key": manifest["key"],
@@ -362,6 +363,7 @@ def _provenance(manifest: Mapping[str, Any]) -> Json:
         "config": _bounded(manifest["config"]),
         "duplicate_ids": manifest["duplicate_ids"],
         "skipped": _bounded(skipped),
+        "kinds": kinds,
         "inputs": inputs[:FILES_SHOWN],
         "n_inputs": len(inputs),
         "input_bytes": sum(row[4] for row in inputs),

@@ -137,12 +137,15 @@ class ReadReport:
     """What a reader met beside whole documents: ``skipped`` counts records that are none, by kind.
 
     Kinds are the WARC record types without text (``request``, ``warcinfo``, …), and for responses
-    ``not_http`` (``text/dns``), ``http_status`` (no success), ``not_html`` (of another type) and
-    ``no_text`` (nothing but menus, forms and scripts). ``truncated`` counts the documents that were
-    cut short when they were crawled or stored: theirs is the text that is there.
+    and resources ``not_http`` (``text/dns``), ``http_status`` (no success), ``not_html`` (of
+    another type), ``binary`` (said to be plain text), ``plain_text`` (if that is not wanted) and
+    ``no_text`` (nothing but menus, forms and scripts). ``kinds`` counts the documents of WARC files
+    by what they were: ``html``, ``plain_text`` or ``conversion``. ``truncated`` counts the
+    documents that were cut short when they were crawled or stored: theirs is the text that is there.
     """
 
     skipped: Counter[str] = field(default_factory=Counter)
+    kinds: Counter[str] = field(default_factory=Counter)
     truncated: int = 0
 
 

@@ -26,7 +26,7 @@ from pipeline.readers.inflate import Compression, Damage, compression_of, inflat
 from pipeline.readers.json_array import array_lines
 from pipeline.readers.jsonl import after_first_newline, range_pieces, read_jsonl
 from pipeline.readers.web.warc import read_warc
-from winnow.defaults import HTML_EXTRACTOR, MAX_DOCUMENT_BYTES, SPLIT_BYTES
+from winnow.defaults import HTML_EXTRACTOR, MAX_DOCUMENT_BYTES, PLAIN_TEXT, SPLIT_BYTES
 
 Kind = Literal["empty", "jsonl", "json array", "warc", "parquet", "arrow", "arrow stream"]
 
@@ -161,6 +161,7 @@ def read_batches(
     open_input: OpenInput = open_local,
     max_document_bytes: int = MAX_DOCUMENT_BYTES,
     html_extractor: str = HTML_EXTRACTOR,
+    plain_text: bool = PLAIN_TEXT,
     digest: Digest | None = None,
     report: ReadReport | None = None,
 ) -> Iterator[pa.RecordBatch]:
@@ -196,7 +197,13 @@ def read_batches(
                     yield from read_jsonl(pieces, 0, fields, quarantine, max_document_bytes)
                 else:
                     yield from read_warc(
-                        pieces, fields, quarantine, max_document_bytes, html_extractor, report
+                        pieces,
+                        fields,
+                        quarantine,
+                        max_document_bytes,
+                        html_extractor,
+                        report,
+                        plain_text,
                     )
             case "empty":
                 quarantine.add(0, "byte", "empty_file")

@@ -1,4 +1,4 @@
-"""From the bytes of a web page to its text.
+"""From the bytes of a web page, or of plain text, to its text.
 
 The default is resiliparse's main content. On 501 real pages (docs/log.md) it was 10 to 15 times as
 fast as trafilatura and kept more of the pages' sentences, at about the same share of prose in what
@@ -16,18 +16,25 @@ from pipeline.readers.web.html_kernel import scan
 from pipeline.readers.web.html_rewrite import rewrite
 from pipeline.readers.web.html_words import take_apart
 from pipeline.readers.web.http_response import Response
+from winnow.defaults import PLAIN_TEXT
 
+_PLAIN_TYPE = "text/plain"
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
 _TAGS = r"<(?:!doctype\s+html|html|head|body|title|meta)\b"
 _LOOKS_LIKE_HTML = re.compile(_TAGS.encode(), re.IGNORECASE)
+_IS_A_PAGE = re.compile(rb"\s*<(?:!doctype\s+html|html|head)\b", re.IGNORECASE)
 _HTML_TAG = re.compile(_TAGS, re.IGNORECASE)
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")  # none is ever text (MIME Sniffing)
 _HEAD_BYTES = 1 << 10
 _MAX_NESTED = 512  # browsers nest no deeper either
 
 
-def page_text(response: Response, extractor: str) -> tuple[str | None, str | None]:
-    """The text of the page in an HTTP response, or None and what the response is instead.
+def page_text(
+    response: Response, extractor: str, plain_text: bool = PLAIN_TEXT
+) -> tuple[str | None, str]:
+    """The text in an HTTP response and what it was (``html`` or ``plain_text``), or None and why.
+
+    ``plain_text`` says whether that is wanted. A page that is said to be plain text is a page.
 
     Raises:
         Unreadable: the page is binary, or its text cannot be extracted.
@@ -35,14 +42,31 @@ def page_text(response: Response, extractor: str) -> tuple[str | None, str | Non
     if not 200 <= response.status < 300:
         return None, "http_status"
     head = response.body[:_HEAD_BYTES]
-    is_html = any(kind in _HTML_TYPES for kind in response.content_types)
-    if not is_html and (response.content_types or not _LOOKS_LIKE_HTML.search(head)):
-        return None, "not_html"
+    types = response.content_types
+    is_plain = _PLAIN_TYPE in types
+    if is_plain:
+        is_html = bool(_IS_A_PAGE.match(head))
+    else:
+        is_html = any(kind in _HTML_TYPES for kind in types)
+        is_html |= not types and bool(_LOOKS_LIKE_HTML.search(head))
+    if not is_html:
+        if not is_plain:
+            return None, "not_html"
+        return _plain_text(response) if plain_text else (None, "plain_text")
     page = decode(response.body, response.charset)
     if _is_binary(page[:_HEAD_BYTES]):
         raise Unreadable("not_html")
     text = extract(page, extractor)
-    return (text, None) if text else (None, "no_text")
+    return (text, "html") if text else (None, "no_text")
+
+
+def _plain_text(response: Response) -> tuple[str | None, str]:
+    """Servers send as plain text what they have no other type for; so do browsers look twice."""
+    text = decode(response.body, response.charset)
+    if _CONTROLS.search(text[:_HEAD_BYTES]):
+        return None, "binary"
+    text = text.replace("\r\n", "\n").strip()
+    return (text, "plain_text") if text else (None, "no_text")
 
 
 def _is_binary(head: str) -> bool:

@@ -23,7 +23,8 @@ from pipeline.readers.documents import document_schema
 from pipeline.readers.inflate import Damage
 from pipeline.readers.web import warc_kernel
 from pipeline.readers.web.html_text import check_extractor, page_text
-from pipeline.readers.web.http_response import parse_response
+from pipeline.readers.web.http_response import Response, parse_response
+from winnow.defaults import PLAIN_TEXT
 from winnow.text.buffers import Octets
 
 _MAX_ROWS = 1 << 12
@@ -37,7 +38,7 @@ _LENGTH = re.compile(r"\d{1,18}", re.ASCII)
 _HTTP = "application/http"
 TRUNCATED = "warc-truncated"
 """The header, in lower case, of a record that lacks its end."""
-_OTHER_TYPES = ("warcinfo", "request", "metadata", "revisit", "resource", "continuation")
+_OTHER_TYPES = ("warcinfo", "request", "metadata", "revisit", "continuation")
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,13 @@ def read_warc(
     max_document_bytes: int,
     html_extractor: str,
     report: ReadReport,
+    plain_text: bool = PLAIN_TEXT,
 ) -> Iterator[pa.RecordBatch]:
     """The documents of a WARC or WET file.
 
-    ``conversion`` records are text as they are; ``response`` records that carry a successful HTML
-    page become its text; all others are counted in ``report`` by kind. The id is WARC-Record-ID,
+    ``conversion`` records are text as they are; ``response`` records of success, and ``resource``
+    records, become the text of their page or plain text; all others are counted in ``report`` by
+    kind. The id is WARC-Record-ID,
     the URL WARC-Target-URI, and ``fields.metadata`` names further record headers. Among these
     WARC-Truncated is ``unspecified`` where the record does not say that its body was cut short.
 
@@ -68,6 +71,7 @@ def read_warc(
         ValueError: there is no such ``html_extractor``.
     """
     check_extractor(html_extractor)
+    how = _Reading(html_extractor, plain_text, max_document_bytes)
     schema = document_schema(fields.metadata)
     headers = ["warc-record-id", "warc-target-uri", *(name.lower() for name in fields.metadata)]
     source = _Source(pieces)
@@ -86,7 +90,7 @@ def read_warc(
         if record is None:
             continue
         try:
-            text, truncated = _text(record, html_extractor, max_document_bytes, report)
+            text, truncated = _text(record, how, report)
         except Unreadable as error:
             quarantine.add(record.offset, "byte", error.reason, record.block)
             continue
@@ -111,9 +115,16 @@ def _batch(rows: list[tuple[str | None, ...]], schema: pa.Schema) -> pa.RecordBa
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def _text(
-    record: Record, extractor: str, max_bytes: int, report: ReadReport
-) -> tuple[str | None, str | None]:
+@dataclass(frozen=True)
+class _Reading:
+    """How the text is taken from a record."""
+
+    extractor: str
+    plain_text: bool
+    max_bytes: int
+
+
+def _text(record: Record, how: _Reading, report: ReadReport) -> tuple[str | None, str | None]:
     """The text of a record, None (and counted) if it is no document; and why it was cut short.
 
     Raises:
@@ -125,23 +136,27 @@ def _text(
             if not record.block:
                 raise Unreadable("missing_text")
             try:
-                return record.block.decode(), truncated
+                text = record.block.decode()
             except UnicodeDecodeError:
                 raise Unreadable("invalid_utf8") from None
+            report.kinds["conversion"] += 1
+            return text, truncated
         case "response":
             if not record.headers.get("content-type", _HTTP).lower().startswith(_HTTP):
                 report.skipped["not_http"] += 1  # crawlers also keep what DNS told them
                 return None, None
-            response = parse_response(record.block, max_bytes)
-            text, skipped = page_text(response, extractor)
-            if skipped:
-                report.skipped[skipped] += 1
-            if truncated is None and response.truncated:
-                truncated = "unspecified"  # the standard's word
-            return text, truncated
+            response = parse_response(record.block, how.max_bytes)
+        case "resource":
+            kind = record.headers.get("content-type", "")
+            response = Response(200, {"content-type": [kind]}, record.block, truncated=False)
         case kind:
             report.skipped[kind if kind in _OTHER_TYPES else "other"] += 1
             return None, None
+    text, kind = page_text(response, how.extractor, how.plain_text)
+    (report.skipped if text is None else report.kinds)[kind] += 1
+    if truncated is None and response.truncated:
+        truncated = "unspecified"  # the standard's word
+    return text, truncated
 
 
 class _PlainRecords:
@@ -171,7 +186,10 @@ class _PlainRecords:
             return None
         data = np.frombuffer(source.data, np.uint8)
         end, rows = self._find(data)
-        batch = self._batch(data, rows) if rows else None
+        batch = None
+        if rows:
+            batch = self._batch(data, rows)
+            self._report.kinds["conversion"] += rows
         del data  # it would keep the bytearray from being changed
         source.use(end)
         return batch
