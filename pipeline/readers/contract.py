@@ -141,7 +141,7 @@ class ReadReport:
     another type), ``binary`` (said to be plain text), ``plain_text`` (if that is not wanted) and
     ``no_text`` (nothing but menus, forms and scripts). ``kinds`` counts the documents of WARC files
     by what they were: ``html``, ``plain_text`` or ``conversion``. ``truncated`` counts the
-    documents that were cut short when they were crawled or stored: theirs is the text that is there.
+    documents that were cut short when they were crawled or stored: theirs is what is left of it.
     """
 
     skipped: Counter[str] = field(default_factory=Counter)

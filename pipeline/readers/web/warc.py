@@ -136,11 +136,11 @@ def _text(record: Record, how: _Reading, report: ReadReport) -> tuple[str | None
             if not record.block:
                 raise Unreadable("missing_text")
             try:
-                text = record.block.decode()
+                converted = record.block.decode()
             except UnicodeDecodeError:
                 raise Unreadable("invalid_utf8") from None
             report.kinds["conversion"] += 1
-            return text, truncated
+            return converted, truncated
         case "response":
             if not record.headers.get("content-type", _HTTP).lower().startswith(_HTTP):
                 report.skipped["not_http"] += 1  # crawlers also keep what DNS told them
