@@ -128,7 +128,7 @@ def fasttext(train: Documents, settings: FastTextSettings, folder: Path) -> Scor
     """FastText's own batched predict."""
     positive, negative = (train.text.filter(pa.array(train.positive == v)) for v in (True, False))
     output = folder / f"{settings.dim}.bin"
-    trained = train_fasttext(positive, negative, output, settings, seed=0, repeatable=True)
+    trained = train_fasttext(positive, negative, output, settings, seed=0)
     model, label = trained._model, trained.label
 
     def score(documents: Documents) -> Margins:

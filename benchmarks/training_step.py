@@ -42,7 +42,6 @@ from torch.profiler import ProfilerActivity, profile
 
 from model import sizes
 from model.glam.config import GLaMConfig
-from model.glam.experts import Backend
 from model.glam.transformer import GLaM
 from model.glam.weight import copies
 from model.training import hardware
@@ -82,7 +81,7 @@ class Contender:
     """Of a token, forward and backward."""
 
 
-def ours(config: GLaMConfig, dtype: torch.dtype, length: int, backend: Backend) -> Contender:
+def ours(config: GLaMConfig, dtype: torch.dtype, length: int, backend: str) -> Contender:
     """A GLaM."""
     model = GLaM(config, compute_dtype=dtype, expert_backend=backend)
 
@@ -161,7 +160,7 @@ def contenders(options: argparse.Namespace) -> dict[str, Callable[[], Contender]
         head_width=32,
     )
 
-    def glam(backend: Backend = "fastest", **changes: Any) -> Callable[[], Contender]:
+    def glam(backend: str = "fastest", **changes: Any) -> Callable[[], Contender]:
         config = dataclasses.replace(base, **changes)
         return lambda: ours(config, dtype, options.length, backend)
 

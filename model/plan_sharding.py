@@ -28,6 +28,7 @@ from torch.utils._pytree import tree_leaves
 
 from model import sizes
 from model.glam.config import GLaMConfig
+from model.glam.experts import ExpertInputs
 from model.glam.transformer import Experts, GLaM
 from model.sizes import ACCELERATORS, GIB, OPTIMIZER_BYTES
 from model.training import parallel
@@ -143,9 +144,9 @@ class _Balanced(AllToAll):
         super().__init__(real.compute, real.group)
         self.rows = 0
 
-    def __call__(self, x_RM: Tensor, *arguments: Any) -> Tensor:
-        self.rows = len(x_RM)
-        return super().__call__(x_RM, *arguments)
+    def __call__(self, of: ExpertInputs) -> Tensor:
+        self.rows = len(of.x_RM)
+        return super().__call__(of)
 
     def exchange_counts(self, counts_PF: Tensor) -> tuple[Tensor, list[int], list[int]]:
         processes = self.group.size()

@@ -22,7 +22,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from model.glam.config import GLaMConfig
-from model.glam.routing import CHOICES
+from model.glam.routing import ROUTERS
 from model.glam.transformer import Experts, GLaM
 from winnow import command_line
 
@@ -111,7 +111,8 @@ def count(config: GLaMConfig) -> Counts:
         if isinstance(module, Experts)
         for parameter in module.parameters()
     )
-    idle = in_experts - in_experts * CHOICES // config.experts if config.sparse else 0
+    choices = ROUTERS[config.router].choices
+    idle = in_experts - in_experts * choices // config.experts if config.sparse else 0
     return Counts(total, total - idle, model.embedding.weight.numel())
 
 
@@ -154,7 +155,8 @@ def memory(
     attention = 4 * M * inner
     dense_layer = attention + 3 * M * H
     sparse_layer = attention + 2 * M * H * config.experts // expert_parallel
-    inside = 4 * M + 4 * inner + max(4 * H, CHOICES * (2 * M + 2 * H) if config.sparse else 0)
+    choices = ROUTERS[config.router].choices
+    inside = 4 * M + 4 * inner + max(4 * H, choices * (2 * M + 2 * H) if config.sparse else 0)
     return Memory(
         state=counts.total * (8 + OPTIMIZER_BYTES[optimizer]) / devices,
         gathered=2.0 * (dense_layer + (sparse_layer if config.sparse else dense_layer)),

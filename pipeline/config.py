@@ -19,6 +19,7 @@ from pipeline.readers import FieldMap, check_extractor
 from pipeline.rules import solve
 from pipeline.rules.decision import FloatArray, Rule
 from pipeline.rules.solve import Band, Places, Sketch
+from pipeline.steps import defaults as step_defaults
 from winnow import defaults
 
 TOP = "top_fraction"
@@ -236,17 +237,21 @@ def _config(settings: Mapping[str, Any]) -> PipelineConfig:
 def resolve_steps(wanted: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
     """The settings of each wanted step, in order, from ``conf/pipeline/steps.yaml``.
 
-    ``wanted`` is a list of names, or a mapping from names to settings that override the file's.
+    ``wanted`` is a list of names, or a mapping from names to settings that override the file's. A
+    step that is named by its class has the defaults of its fields.
     """
     if not wanted:
         return {}
     with open(STEPS_FILE, encoding="utf-8") as file:
         known: dict[str, Any] = yaml.safe_load(file)
     chosen = wanted if isinstance(wanted, Mapping) else dict.fromkeys(wanted)
-    strangers = [name for name in chosen if name not in known]
+    strangers = [name for name in chosen if name not in known and "." not in name]
     if strangers:
-        raise ValueError(f"unknown steps {strangers}; known are {list(known)}")
-    return {name: {**known[name], **(settings or {})} for name, settings in chosen.items()}
+        raise ValueError(f"unknown steps {strangers}; known are {list(known)}, or MODULE.CLASS")
+    return {
+        name: {**(known.get(name) or step_defaults(name)), **(settings or {})}
+        for name, settings in chosen.items()
+    }
 
 
 def field_maps(config: PipelineConfig) -> dict[str, FieldMap]:

@@ -11,9 +11,17 @@ from typing import Any
 
 from pipeline.config import PipelineConfig, field_maps
 from pipeline.output.records import Task
-from pipeline.readers import FieldMap, InputRange, column_names, kind_of, read_batches
+from pipeline.readers import (
+    FieldMap,
+    InputRange,
+    StreamFormat,
+    TableFormat,
+    format_of,
+    read_batches,
+)
 from pipeline.readers.documents import document_schema
 from pipeline.readers.web import warc
+from pipeline.steps import step_class
 from winnow import storage
 
 _FILES = 32
@@ -59,14 +67,12 @@ def field_settings(config: PipelineConfig) -> list[FieldSetting]:
         for name in config.metadata
         if name.lower() != warc.TRUNCATED  # that nothing has this is good news
     ]
-    if "url_blocklist" in config.steps:
+    for step in (name for name in config.steps if step_class(name).needs_url):
         maps = field_maps(config)
         for url in sorted({maps[source].url for source in config.filter}):
             sources = [source for source in config.filter if maps[source].url == url]
             advice = "name the one that holds URLs with --field url=FIELD, or leave the step out"
-            found.append(
-                FieldSetting("step url_blocklist", "url", url, tuple(sources), advice=advice)
-            )
+            found.append(FieldSetting(f"step {step}", "url", url, tuple(sources), advice=advice))
     return found
 
 
@@ -132,12 +138,13 @@ def _possible(
     for number, path in enumerate(paths):
         if number == _FILES:
             return wanted
-        match kind_of(path, storage.open_input):
-            case "warc":
+        match format_of(path, storage.open_input):
+            case StreamFormat(own_places=True):
                 documents = True
                 found |= {(column, mapped) for column, mapped in wanted if not mapped}
-            case "parquet" | "arrow" | "arrow stream":
-                there = column_names(path, storage.open_input)
+            case TableFormat(column_names=column_names):
+                with storage.open_input(path) as stream:
+                    there = column_names(stream)
                 if there is None:
                     return wanted
                 documents = True

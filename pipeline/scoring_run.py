@@ -16,7 +16,7 @@ from pipeline.output import manifest, output_folder, records, shards
 from pipeline.output.records import Task
 from pipeline.page.render import print_table
 from pipeline.settings_file import as_json
-from pipeline.steps import build_steps, input_files, notes
+from pipeline.steps import build_steps, input_files, own_modules
 from quality_classifier.scoring import load_classifier
 from winnow import storage, version
 
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str]) -> None:
     field_settings.check_before(wanted, tasks, maps)
     job, about = describe(config, tasks, resume)
     patterns = (pattern for patterns in config.source.values() for pattern in patterns)
-    staging.check_paths(options, [*patterns, config.output, *job.step_files])
+    staging.check_paths(options, [*patterns, config.output, *input_files(config.steps)])
     with storage.lock(config.output):
         if prepare(config.output, about["key"], tasks, resume):
             print(f"{config.output} is complete already: nothing to do")
@@ -64,8 +64,10 @@ def describe(
     """What tasks share, and what the manifest will say of the run."""
     classifier = load_classifier(config.classifier, config.label)
     # What is wrong with the steps is said now, not by a worker.
-    for note in notes(build_steps(config.steps)):
-        print(note, file=sys.stderr)
+    for step in build_steps(config.steps):
+        for note in step.notes:
+            print(note, file=sys.stderr)
+    read = {path: path for path in input_files(config.steps)} | own_modules(config.steps)
     job = Job(
         sink=Sink(
             config.output,
@@ -79,7 +81,7 @@ def describe(
         label=config.label,
         seed=config.seed,
         steps=config.steps,
-        step_files={path: shards.checksum(path) for path in input_files(config.steps)},
+        step_files={name: shards.checksum(path) for name, path in read.items()},
         fields=field_maps(config),
         html_extractor=config.html_extractor,
         plain_text=config.plain_text,

@@ -1,8 +1,7 @@
 """The folder of a trained classifier: written at once or not at all, checked when read.
 
     classifier.json      everything but the weights, and a checksum of the file that holds them
-    weights.safetensors  kind hashed_linear: ``weights`` float32 [buckets], ``bias`` float64 [1]
-    model.bin            kind fasttext
+    weights.safetensors  the weights, or whatever file the kind has (quality_classifier/kinds)
     card.md, figures/    for people; written by the training side, not read here
 
 The fingerprint is a hash of all that changes a score: the weights' checksum, the word rules, the
@@ -12,28 +11,19 @@ label and the calibration. No pickle anywhere.
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import safetensors
-import safetensors.numpy
-
-from quality_classifier.features.hashed_features import FeatureConfig
+from quality_classifier.kinds import KINDS
 from quality_classifier.kinds.calibration import Calibration
+from quality_classifier.kinds.contract import Model
 from quality_classifier.kinds.fasttext_model import FastTextModel
-from quality_classifier.kinds.linear import HashedLinear
-from winnow.text import words
-
-Model = HashedLinear | FastTextModel
 
 FORMAT_VERSION = 1
 DESCRIPTION = "classifier.json"
-WEIGHTS_FILES = {HashedLinear.kind: "weights.safetensors", FastTextModel.kind: "model.bin"}
 
 
 @dataclass(frozen=True)
@@ -70,8 +60,8 @@ def save(
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
         draft = Path(temporary) / folder.name
         draft.mkdir()
-        weights = draft / WEIGHTS_FILES[model.kind]
-        _write_weights(model, weights)
+        weights = draft / model.weights_file
+        model.save(weights)
         scoring = _scoring_part(model, calibration, _checksum(weights))
         fingerprint = _fingerprint(scoring)
         description = {
@@ -105,12 +95,12 @@ def load(folder: Path) -> Artifact:
                 " release of this code"
             )
         kind = description["kind"]
-        if kind not in WEIGHTS_FILES:
-            raise ValueError(f"unknown kind {kind!r}: it is one of {', '.join(WEIGHTS_FILES)}")
-        weights = folder / WEIGHTS_FILES[kind]
+        if kind not in KINDS:
+            raise ValueError(f"unknown kind {kind!r}: it is one of {', '.join(KINDS)}")
+        weights = folder / KINDS[kind].weights_file
         if _checksum(weights) != description["weights_sha256"]:
             raise ValueError(f"the checksum of {weights.name} differs: one of the two was changed")
-        model = _read_model(weights, description)
+        model = KINDS[kind].load(weights, description)
         calibration = Calibration.from_json(description["calibration"])
         scoring = _scoring_part(model, calibration, description["weights_sha256"])
         if _fingerprint(scoring) != description["fingerprint"]:
@@ -150,13 +140,9 @@ def user_model(path: Path, label: str | None) -> Artifact:
 
 def _scoring_part(model: Model, calibration: Calibration, checksum: str) -> dict[str, Any]:
     """What changes a score, as JSON values."""
-    if isinstance(model, HashedLinear):
-        rules: dict[str, Any] = {"features": asdict(model.config)}
-    else:
-        rules = {"normaliser": words.VERSION, "label": model.label}
     return {
         "kind": model.kind,
-        **rules,
+        **model.rules(),
         "calibration": calibration.to_json(),
         "weights_sha256": checksum,
     }
@@ -170,26 +156,3 @@ def _fingerprint(scoring: Mapping[str, Any]) -> str:
 def _checksum(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write_weights(model: Model, path: Path) -> None:
-    if isinstance(model, FastTextModel):
-        shutil.copyfile(model.path, path)
-        return
-    tensors = {"weights": model.weights, "bias": np.array([model.bias], np.float64)}
-    safetensors.numpy.save_file(tensors, path)
-
-
-def _read_model(path: Path, description: Mapping[str, Any]) -> Model:
-    if description["kind"] == FastTextModel.kind:
-        if description["normaliser"] != words.VERSION:
-            raise ValueError(f"normaliser version {description['normaliser']} is not known here")
-        return FastTextModel(path, description["label"])
-    config = FeatureConfig(**description["features"])
-    try:
-        tensors = safetensors.numpy.load_file(path)
-        bias = tensors["bias"]
-        model = HashedLinear(config, tensors["weights"], float(bias.item()))
-    except (safetensors.SafetensorError, KeyError, ValueError) as error:
-        raise ValueError(f"{path.name}: {error}") from error
-    return model

@@ -23,16 +23,15 @@ import pyarrow.compute as pc
 from omegaconf import DictConfig
 
 from quality_classifier import artifact
-from quality_classifier.artifact import Model
 from quality_classifier.evaluation import card, held_out, splits
 from quality_classifier.evaluation.splits import CLASSES
 from quality_classifier.evaluation.unseen_sources import leave_one_source_out
 from quality_classifier.features.hashed_features import FeatureConfig, hashed_features
+from quality_classifier.kinds import KINDS
 from quality_classifier.kinds.calibration import Calibration
-from quality_classifier.kinds.fasttext_model import FastTextSettings, train_fasttext
-from quality_classifier.kinds.fitting import Examples, fit_calibration, fit_linear
-from quality_classifier.kinds.linear import HashedLinear
-from quality_classifier.train_config import KINDS, TrainConfig
+from quality_classifier.kinds.contract import Labelled, Model
+from quality_classifier.kinds.fitting import fit_calibration
+from quality_classifier.train_config import TrainConfig
 from quality_classifier.train_input import Reading, find_sources, read
 from winnow import command_line, overrides, storage
 from winnow.version import code_version
@@ -119,53 +118,27 @@ def fit(
 ) -> tuple[Model, Calibration, dict[str, Any]]:
     """The model, from the training split, its calibration, from its own, and what the card says.
 
-    ``folder`` is a place for fastText's files.
+    ``folder`` is a place for the kind's files.
     """
-    train_part, calibration_part = part(documents, "train"), part(documents, "calibration")
-    train_weight = balanced(train_part, config)
-    calibration_weight = balanced(calibration_part, config)
-    positive = calibration_part["positive"].to_numpy()
-    model: Model
-    if config.kind == "fasttext":
-        say(f"training fastText on {len(train_part):,} documents")
-        model, fitted = fit_fasttext(train_part, train_weight, config, folder)
-    else:
-        features = FeatureConfig(config.hashed_linear.log2_buckets, config.hashed_linear.max_ngram)
-        say(f"hashing the words of {len(documents):,} documents")
-        train_features = hashed_features(whole(train_part["text"]), features)
-        calibration_features = hashed_features(whole(calibration_part["text"]), features)
-        say(f"fitting {len(train_part):,} documents, c = {list(config.hashed_linear.c)}")
-        weights, bias, trials = fit_linear(
-            Examples(train_features, train_part["positive"].to_numpy(), train_weight),
-            Examples(calibration_features, positive, calibration_weight),
-            config.hashed_linear.c,
-            config.calibration,
-        )
-        model = HashedLinear(features, weights, bias)
-        fitted = {"trials": [asdict(trial) for trial in trials]}
-    margin = model.margins(whole(calibration_part["text"]))
-    calibration = fit_calibration(margin, positive, calibration_weight, config.calibration)
-    return model, calibration, fitted
-
-
-def fit_fasttext(
-    documents: pa.Table, weight: npt.NDArray[np.float64], config: TrainConfig, folder: Path
-) -> tuple[Model, dict[str, Any]]:
-    """A fastText model. It knows no weights, so documents are repeated in their proportion."""
-    repeats = splits.repeats(weight, config.seed)
-    repeated = documents.take(np.repeat(np.arange(len(documents)), repeats))
-    positive = repeated["positive"]
-    options = asdict(config.fasttext)
-    repeatable = options.pop("repeatable")
-    model = train_fasttext(
-        whole(repeated["text"].filter(positive)),
-        whole(repeated["text"].filter(pc.invert(positive))),
-        folder / "model.bin",
-        FastTextSettings(**options),
-        config.seed,
-        repeatable,
+    train, calibration = (
+        Labelled(whole(rows["text"]), rows["positive"].to_numpy(), balanced(rows, config))
+        for rows in (part(documents, "train"), part(documents, "calibration"))
     )
-    return model, {"repeatable": repeatable, "documents_with_repeats": len(repeated)}
+    model, fitted = KINDS[config.kind].fit(
+        train,
+        calibration,
+        getattr(config, config.kind),
+        method=config.calibration,
+        seed=config.seed,
+        folder=folder,
+        say=say,
+    )
+    margin = model.margins(calibration.text)
+    return (
+        model,
+        fit_calibration(margin, calibration.positive, calibration.weight, config.calibration),
+        fitted,
+    )
 
 
 def unseen_sources(

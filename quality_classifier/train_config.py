@@ -7,10 +7,10 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from quality_classifier.kinds import KINDS
+from quality_classifier.kinds.fasttext_model import FastTextSettings
 from quality_classifier.kinds.fitting import METHODS
 from winnow.defaults import HTML_EXTRACTOR, MAX_DOCUMENT_BYTES, PLAIN_TEXT
-
-KINDS = ("hashed_linear", "fasttext")
 
 
 @dataclass
@@ -20,19 +20,6 @@ class HashedLinearConfig:
     log2_buckets: int = MISSING
     max_ngram: int = MISSING
     c: list[float] = MISSING
-
-
-@dataclass
-class FastTextConfig:
-    """Settings of ``kind=fasttext``."""
-
-    dim: int = MISSING
-    word_ngrams: int = MISSING
-    buckets: int = MISSING
-    epochs: int = MISSING
-    learning_rate: float = MISSING
-    min_count: int = MISSING
-    repeatable: bool = MISSING
 
 
 @dataclass
@@ -70,7 +57,7 @@ class TrainConfig:
     source_weight_limit: float = MISSING
     calibration: str = MISSING
     hashed_linear: HashedLinearConfig = dataclasses.field(default_factory=HashedLinearConfig)
-    fasttext: FastTextConfig = dataclasses.field(default_factory=FastTextConfig)
+    fasttext: FastTextSettings = dataclasses.field(default_factory=FastTextSettings)
     alphas: list[float] = MISSING
     bootstrap: int = MISSING
     unseen_sources: bool = MISSING

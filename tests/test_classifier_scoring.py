@@ -3,6 +3,7 @@
 import json
 import random
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,7 @@ def linear() -> HashedLinear:
 @pytest.fixture(scope="module")
 def fast(tmp_path_factory: pytest.TempPathFactory) -> FastTextModel:
     output = tmp_path_factory.mktemp("fasttext") / "model.bin"
-    return train_fasttext(documents(GOOD, 200, 0), documents(BAD, 200, 1), output, TINY, 0, True)
+    return train_fasttext(documents(GOOD, 200, 0), documents(BAD, 200, 1), output, TINY, 0)
 
 
 def save(folder: Path, model: artifact.Model) -> str:
@@ -261,7 +262,7 @@ def softmax_of(fast: FastTextModel, line: str) -> float:
 def test_probabilities_equal_the_forward_pass(tmp_path: Path) -> None:
     settings = FastTextSettings(dim=8, word_ngrams=1, epochs=10)
     arrays = documents(GOOD, 100, 0), documents(BAD, 100, 1)
-    fast = train_fasttext(*arrays, tmp_path / "m.bin", settings, 0, True)
+    fast = train_fasttext(*arrays, tmp_path / "m.bin", settings, 0)
     lines = ["evidence of the river", "cheap pills", "the casino described history", "winner"]
     for batch in (lines, lines[:1], lines[:2], lines[1:]):
         scores = load_classifier(str(fast.path), CURATED).score(pa.array(batch))
@@ -300,24 +301,24 @@ def test_what_follows_fasttexts_own_marks_counts(fast: FastTextModel) -> None:
 
 def test_training_is_repeatable(tmp_path: Path, fast: FastTextModel) -> None:
     arrays = documents(GOOD, 200, 0), documents(BAD, 200, 1)
-    same = train_fasttext(*arrays, tmp_path / "same.bin", TINY, 0, True)
-    other = train_fasttext(*arrays, tmp_path / "other.bin", TINY, 1, True)
+    same = train_fasttext(*arrays, tmp_path / "same.bin", TINY, 0)
+    other = train_fasttext(*arrays, tmp_path / "other.bin", TINY, 1)
     assert same.path.read_bytes() == fast.path.read_bytes()
     assert other.path.read_bytes() != fast.path.read_bytes()
-    free = train_fasttext(*arrays, tmp_path / "free.bin", TINY, 0, False)
+    free = train_fasttext(*arrays, tmp_path / "free.bin", replace(TINY, repeatable=False), 0)
     assert free.margins(documents(GOOD, 1, 9))[0] > 0
 
 
 def test_labels_inside_training_text_are_text(tmp_path: Path) -> None:
     text = pa.array(["__label__spam x y", "__label__other z"])
-    model = train_fasttext(text, documents(BAD, 20, 0), tmp_path / "m.bin", TINY, 0, True)
+    model = train_fasttext(text, documents(BAD, 20, 0), tmp_path / "m.bin", TINY, 0)
     assert sorted(model._model.get_labels()) == [CURATED, fasttext_model.OTHER]
 
 
 def test_training_that_cannot_work_says_why(tmp_path: Path) -> None:
     settings = FastTextSettings(dim=8, buckets=5000, min_count=1000)
     with pytest.raises(ValueError, match="could not train"):
-        train_fasttext(pa.array([""]), pa.array([""]), tmp_path / "m.bin", settings, 0, True)
+        train_fasttext(pa.array([""]), pa.array([""]), tmp_path / "m.bin", settings, 0)
 
 
 @pytest.mark.parametrize("keep", [0, 50, 90, 1000, -1, -400])

@@ -17,6 +17,7 @@ from sklearn.linear_model import LogisticRegression
 
 from quality_classifier.evaluation import splits
 from quality_classifier.kinds.calibration import Calibration
+from quality_classifier.kinds.fasttext_model import repeats
 from quality_classifier.kinds.fitting import Examples, calibrated_loss, fit_calibration, fit_linear
 
 texts = st.sampled_from(["", "a", "b", "the same", "Ünïcode", "x" * 300]) | st.text(max_size=8)
@@ -141,13 +142,13 @@ def test_repeats_are_right_on_average_and_bounded():
     weight = splits.balanced_weights(
         np.arange(3000) < 1500, np.where(np.arange(3000) % 7, "a", "b"), 10
     )
-    times = splits.repeats(weight, 0)
+    times = repeats(weight, 0)
     assert (times >= 1).all()
     assert times.sum() <= 2.1 * len(weight)
     for of in (weight == weight.min(), weight == weight.max()):
         assert times[of].mean() == pytest.approx(weight[of][0] / weight.min(), rel=0.05)
-    assert (splits.repeats(weight, 0) == times).all()
-    assert (splits.repeats(weight, 1) != times).any()
+    assert (repeats(weight, 0) == times).all()
+    assert (repeats(weight, 1) != times).any()
 
 
 margins = st.lists(st.floats(-50, 50), min_size=1, max_size=30)

@@ -85,7 +85,9 @@ def write_run(study, arm, seed, shift, variant="", lift=0.0, evaluations=4, task
         "heldout": bits_per_byte(heldout),
     } | changes
     result = results.Result(**value)
-    results.write_run(study, result, heldout, tasks_table(lift, seed) if tasks else None)
+    if isinstance(tasks, bool):
+        tasks = tasks_table(lift, seed) if tasks else None
+    results.write_run(study, result, heldout, tasks)
     folder = results.JobKey(arm, variant, seed).folder(study)
     with open(f"{folder}/metrics.jsonl", "w") as file:
         for k in range(1, evaluations + 1):

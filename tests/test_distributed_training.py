@@ -10,8 +10,8 @@ import torch.distributed._functional_collectives as functional_collectives
 from distributed import CONFIG, learn, make_model, make_optimizer
 from training_runs import optimizer_settings
 
+from model.glam.experts import BACKENDS
 from model.glam.transformer import Experts
-from model.ops.cpu_experts import cpu_experts
 from model.training import optim, parallel, processes
 from model.training.train_config import Schedule
 
@@ -106,7 +106,7 @@ def exchanged_counts():
     """What process r has for expert f of process p is 100 r + 10 p + f."""
     world = processes.count()
     counts = 100 * processes.rank() + 10 * torch.arange(world)[:, None] + torch.arange(3)
-    found = parallel.AllToAll(cpu_experts, dist.group.WORLD).exchange_counts(counts)
+    found = parallel.AllToAll(BACKENDS["cpu"], dist.group.WORLD).exchange_counts(counts)
     return type(found[0]).__name__, *found
 
 

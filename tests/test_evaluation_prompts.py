@@ -466,11 +466,12 @@ def test_expressions_reach_nothing_but_the_record():
         render("{{ missing }}", {})
 
 
-def test_a_task_file_with_a_wrong_key_or_rule_is_refused(tmp_path):
-    good = (tasks.FOLDER / "piqa.yaml").read_text()
+def test_a_task_file_with_a_wrong_key_or_rule_is_refused(tmp_path, monkeypatch):
+    good = (tasks.FOLDERS[0] / "piqa.yaml").read_text()
+    monkeypatch.setattr(tasks, "FOLDERS", [tmp_path])
     (tmp_path / "a.yaml").write_text(good + "colour: red\n")
     (tmp_path / "b.yaml").write_text(good.replace("rule: per_token", "rule: drop"))
     (tmp_path / "c.yaml").write_text(good.replace("  gold: label\n", ""))
     for name, message in (("a", "colour"), ("b", "rule"), ("c", "gold"), ("d", "no task 'd'")):
         with pytest.raises(ValueError, match=message):
-            tasks.load(name, tmp_path)
+            tasks.load(name)

@@ -59,6 +59,7 @@ def test_defaults_are_the_smallest_published_size_and_google_s_public_code():
         "experts": 0,
         "moe_period": 2,
         "expert_activation": "relu",
+        "router": "top2",
         "second_expert": "all",
         "capacity_factor": None,
         "group_rows": None,

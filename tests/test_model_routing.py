@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.glam.routing import CHOICES, group_capacity, route
+from model.glam.routing import CHOICES, group_capacity, route_top2
 
 
 def gshard(logits, groups, capacity, uniforms):
@@ -66,7 +66,7 @@ def problems(draw):
 
 
 def run(logits, groups, capacity, uniforms):
-    return route(
+    return route_top2(
         torch.from_numpy(logits),
         groups=groups,
         capacity=capacity,
@@ -145,16 +145,16 @@ def test_gradients_of_gates_and_losses_are_numerical_ones(groups):
     uniforms = torch.from_numpy(rng.random(12))
 
     def parts(x):
-        routing = route(x, groups=groups, capacity=3, uniforms_T=uniforms)
+        routing = route_top2(x, groups=groups, capacity=3, uniforms_T=uniforms)
         return routing.gates_CT, routing.balance_loss, routing.z_loss
 
-    assert 0 < float(route(logits, capacity=3, uniforms_T=uniforms).metrics.dropped) < 1
+    assert 0 < float(route_top2(logits, capacity=3, uniforms_T=uniforms).metrics.dropped) < 1
     assert torch.autograd.gradcheck(parts, logits, eps=1e-5, atol=1e-6)
 
 
 def test_the_balance_gradient_reaches_the_router_only_through_the_mean_probability():
     logits = torch.randn(16, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    routing = route(logits)
+    routing = route_top2(logits)
     (found,) = torch.autograd.grad(routing.balance_loss, logits)
     f = torch.bincount(logits.argmax(1), minlength=4) / 16
     p = logits.softmax(1).detach()
@@ -166,7 +166,7 @@ def test_random_second_experts_are_used_twice_their_gate():
     tokens = 40_000
     logits = torch.tensor([0.0, -1.0, -9.0]).expand(tokens, 3)
     uniforms = torch.rand(tokens, generator=torch.Generator().manual_seed(1))
-    routing = route(logits, uniforms_T=uniforms)
+    routing = route_top2(logits, uniforms_T=uniforms)
     gate = float(torch.tensor([0.0, -1.0]).softmax(0)[1])
     used = float((routing.gates_CT[1] > 0).float().mean())
     assert used == pytest.approx(2 * gate, abs=5 * (0.25 / tokens) ** 0.5)

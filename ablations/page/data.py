@@ -18,6 +18,7 @@ from ablations.stats import endpoints, inference, ladder, tables
 from ablations.stats.comparison import Comparison
 from ablations.stats.pairing import sample
 from ablations.training_log import TrainingLog
+from pipeline.page import Panel, panel_data
 
 Json = dict[str, Any]
 Logs = Mapping[JobKey, TrainingLog]
@@ -61,8 +62,20 @@ def page_data(
         "figures": {name: figure(rows) for name, rows in shown.items()},
         "labels": labels(study, shown),
         "empty": reasons(study, found, shown),
+        "panels": panel_data(PANELS, study, found),
         "provenance": origin.provenance(study),
     }
+
+
+def learning_rates(study: Study, found: Comparison | ValueError) -> Sequence[Row]:
+    """Each arm at the rates that were tried."""
+    return [] if isinstance(found, ValueError) else found.tables["learning_rates"]
+
+
+PANELS: dict[str, Panel] = {
+    "learning_rates": Panel("Learning rates", learning_rates, "Each arm at the rates tried.")
+}
+"""Further tables of the page, from the study and its comparison."""
 
 
 def verdict(study: Study, found: Comparison | ValueError) -> Json:

@@ -337,23 +337,6 @@ function drawCosts() {
   );
 }
 
-function drawLearningRates() {
-  if (isEmpty("learning_rates")) return;
-  put(
-    "learning_rates",
-    table(
-      ["Arm", "#Learning rate", "#Seeds", `#${primaryName}`, ""],
-      rowsOf("learning_rates").map((row) => [
-        row.arm,
-        row.learning_rate,
-        row.seeds,
-        digits(row.value),
-        row.best ? "best" : "",
-      ]),
-    ),
-  );
-}
-
 function drawJobs() {
   const { complete, declared: all } = data.jobs;
   put("jobs-title", `${number(complete)} of ${number(all)} jobs are complete`);
@@ -408,7 +391,6 @@ drawTasks();
 drawExperts();
 drawYields();
 drawCosts();
-drawLearningRates();
 drawJobs();
 drawProvenance();
 hideEmpty();

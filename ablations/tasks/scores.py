@@ -3,8 +3,10 @@
 Every score is the ratio of two sums over items (:data:`ablations.results.TASKS`).
 """
 
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +22,65 @@ AT_CHANCE = "at chance"
 
 BINARY = ("accuracy", "exact_match")
 """Metrics whose items score 0 or 1, so that Wilson's interval holds for them."""
+
+
+class Parts(NamedTuple):
+    """A metric of n items, each array float64 [n]: their score is the ratio of the sums.
+
+    ``denominator`` is 1 where None. ``chance`` is the numerator to expect of guessing, or None.
+    """
+
+    numerator: FloatArray
+    denominator: FloatArray | None = None
+    chance: FloatArray | None = None
+
+
+Metric = Callable[[Task, Choices], Parts | None]
+"""Scores the items of a task; None where it has no meaning for such a task."""
+
+
+def _gold_bits(task: Task, found: Choices) -> Parts:
+    return Parts(*choices.gold_bits(found))
+
+
+def _gold_probability(task: Task, found: Choices) -> Parts | None:
+    if task.form not in (Form.choice, Form.partial):
+        return None
+    return Parts(choices.gold_probability(found), chance=choices.accuracy_by_chance(found))
+
+
+def _accuracy(task: Task, found: Choices) -> Parts | None:
+    if task.form == Form.last_word:
+        return Parts(choices.all_greedy(found))
+    if task.form not in (Form.choice, Form.partial):
+        return None
+    chance = choices.accuracy_by_chance(found)
+    return Parts(choices.accuracy(found, _main_rule(task)), chance=chance)
+
+
+def _f1a(task: Task, found: Choices) -> Parts | None:
+    return Parts(*choices.f1a(found, _main_rule(task))) if task.rule == "f1a" else None
+
+
+def _accuracy_under(rule: str, task: Task, found: Choices) -> Parts | None:
+    asked = rule != "unconditional" or task.unconditional
+    if task.form != Form.choice or rule == _main_rule(task) or not asked:
+        return None
+    return Parts(choices.accuracy(found, rule), chance=choices.accuracy_by_chance(found))
+
+
+def _main_rule(task: Task) -> str:
+    return "sum" if task.rule == "f1a" else task.rule
+
+
+METRICS: dict[str, Metric] = {
+    "gold_bits_per_byte": _gold_bits,
+    "gold_probability": _gold_probability,
+    "accuracy": _accuracy,
+    "f1a": _f1a,
+    **{f"accuracy_{rule}": functools.partial(_accuracy_under, rule) for rule in choices.RULES},
+}
+"""Every metric of choices, by its name in ``tasks.arrow`` and in the tables of a comparison."""
 
 
 def scores(
@@ -105,26 +166,8 @@ def wilson(right: float, items: int) -> tuple[float, float]:
 def _from_logprobs(task: Task, rows: pa.Table) -> list[pa.Table]:
     found = Choices.of(rows)
     table = _Rows(rows.take(pa.array(found.starts)))
-    bits, size = choices.gold_bits(found)
-    out = [table.metric("gold_bits_per_byte", bits, size)]
-    if task.form == Form.last_word:
-        out.append(table.metric("accuracy", choices.all_greedy(found)))
-    if task.form not in (Form.choice, Form.partial):
-        return out
-    chance = choices.accuracy_by_chance(found)
-    out.append(table.metric("gold_probability", choices.gold_probability(found), chance=chance))
-    main = "sum" if task.rule == "f1a" else task.rule
-    out.append(table.metric("accuracy", choices.accuracy(found, main), chance=chance))
-    if task.rule == "f1a":
-        numerator, denominator, guess = choices.f1a(found, main)
-        out.append(table.metric("f1a", numerator, denominator, guess))
-    if task.form == Form.choice:
-        out += [
-            table.metric(f"accuracy_{rule}", choices.accuracy(found, rule), chance=chance)
-            for rule in choices.RULES
-            if rule != main and not (rule == "unconditional" and not task.unconditional)
-        ]
-    return out
+    parts = {name: metric(task, found) for name, metric in METRICS.items()}
+    return [table.metric(name, of) for name, of in parts.items() if of is not None]
 
 
 def _from_generations(task: Task, rows: pa.Table) -> list[pa.Table]:
@@ -138,7 +181,10 @@ def _from_generations(task: Task, rows: pa.Table) -> list[pa.Table]:
     kept = np.flatnonzero([score is not None for score in found])
     pairs = np.array([score for score in found if score is not None], np.float64).reshape(-1, 2)
     table = _Rows(rows.take(pa.array(kept)))
-    return [table.metric("exact_match", pairs[:, 0]), table.metric("f1", pairs[:, 1])]
+    return [
+        table.metric("exact_match", Parts(pairs[:, 0])),
+        table.metric("f1", Parts(pairs[:, 1])),
+    ]
 
 
 def _unanswered(task: Task, text: str) -> str:
@@ -154,20 +200,14 @@ class _Rows:
     def __init__(self, items: pa.Table) -> None:
         self.items = items
 
-    def metric(
-        self,
-        name: str,
-        numerator: FloatArray,
-        denominator: FloatArray | None = None,
-        chance: FloatArray | None = None,
-    ) -> pa.Table:
+    def metric(self, name: str, of: Parts) -> pa.Table:
         n = len(self.items)
         columns = {
             **{key: self.items[key] for key in ("task", "shots", "item", "cluster")},
             "metric": pa.array([name] * n, pa.string()),
-            "numerator": numerator,
-            "denominator": np.ones(n) if denominator is None else denominator,
-            "chance": pa.nulls(n, pa.float64()) if chance is None else chance,
+            "numerator": of.numerator,
+            "denominator": np.ones(n) if of.denominator is None else of.denominator,
+            "chance": pa.nulls(n, pa.float64()) if of.chance is None else of.chance,
         }
         return pa.table([columns[field.name] for field in TASKS], schema=TASKS)
 

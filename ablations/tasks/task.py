@@ -12,14 +12,17 @@ A file has these keys (:class:`Task`); names inside ``prompt`` are the ``fields`
 import dataclasses
 import enum
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-FOLDER = Path(__file__).parents[2] / "conf" / "task"
+from ablations.tasks import answers, choices
+
+FOLDERS = [Path(__file__).parents[2] / "conf" / "task"]
+"""Where task files lie."""
 
 FEW = "few"
 """Names GLaM's third column: with as many shots as GLaM had, task by task."""
@@ -49,14 +52,13 @@ NEEDED: Mapping[Form, frozenset[str]] = {
     Form.answer: frozenset({"answers"}),
 }
 
-RULES: Mapping[Form, Sequence[str]] = {
-    Form.choice: ("per_token", "sum", "per_byte", "unconditional", "f1a"),
+RULES: Mapping[Form, Collection[str]] = {
+    Form.choice: {**choices.RULES, "f1a": choices.f1a},
     Form.partial: ("sum",),
     Form.last_word: ("greedy",),
-    Form.answer: ("squad", "leave_one_out", "quac", "drop"),
+    Form.answer: answers.RULES,
 }
-"""The scoring rules of each form: for choices those of :mod:`ablations.tasks.choices`, for written
-answers those of :mod:`ablations.tasks.answers`."""
+"""The scoring rules of each form, by name."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +107,9 @@ class Task:
     no_answer: str | None = None
 
     def __post_init__(self) -> None:
-        if self.rule not in RULES[self.form]:
-            raise ValueError(f"task {self.name}: rule is {self.rule!r}, not of {RULES[self.form]}")
+        rules = list(RULES[self.form])
+        if self.rule not in rules:
+            raise ValueError(f"task {self.name}: rule is {self.rule!r}, not of {rules}")
         if self.group not in ("nlg", "nlu", "extra"):
             raise ValueError(f"task {self.name}: group is {self.group!r}, not nlg, nlu or extra")
         for kind, place in self.data.items():
@@ -114,22 +117,27 @@ class Task:
                 raise ValueError(f"task {self.name}: no fields {sorted(lack)} for {kind} data")
 
 
-def load(name: str, folder: Path = FOLDER) -> Task:
-    """Read ``conf/task/<name>.yaml``.
+def load(name: str) -> Task:
+    """Read ``NAME.yaml`` of :data:`FOLDERS`.
 
     Raises:
         ValueError: there is none, or it has unknown keys, lacks some, or contradicts itself.
     """
-    path = folder / f"{name}.yaml"
-    if not path.exists():
-        raise ValueError(f"there is no task {name!r}: choose from {', '.join(names(folder))}")
-    value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    files = _files()
+    if name not in files:
+        raise ValueError(f"there is no task {name!r}: choose from {', '.join(files)}")
+    value = yaml.safe_load(files[name].read_text(encoding="utf-8"))
     try:
         value["form"] = Form(value["form"])
         value["data"] = {kind: Place(**place) for kind, place in value["data"].items()}
         return Task(name=name, **value)
     except (TypeError, KeyError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{files[name]}: {error}") from None
+
+
+def _files() -> dict[str, Path]:
+    found = {path.stem: path for folder in FOLDERS for path in folder.glob("*.yaml")}
+    return dict(sorted(found.items()))
 
 
 @functools.cache
@@ -138,9 +146,9 @@ def shots_of(name: str, column: str) -> int:
     return load(name).few if column == FEW else int(column)
 
 
-def names(folder: Path = FOLDER) -> list[str]:
+def names() -> list[str]:
     """All tasks, by name."""
-    return sorted(path.stem for path in folder.glob("*.yaml"))
+    return list(_files())
 
 
 def select(wanted: Sequence[str]) -> list[str]:

@@ -57,6 +57,8 @@ class GLaMConfig:
     expert_activation: ExpertActivation = ExpertActivation.relu
     """Experts are two plain matrices [derived: gated ones miss the published counts by 18 to 22 %]
     with ReLU between them [code default; the paper names no activation for its experts]."""
+    router: str = "top2"
+    """Of :data:`model.glam.routing.ROUTERS`: GShard's top-2 gating [paper]."""
     second_expert: SecondExpert = SecondExpert.all
     """``all``: always used [code]. ``random``: with probability twice its normalised gate [GShard
     paper]. Which of the two the paper's runs used is not known."""

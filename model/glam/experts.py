@@ -1,10 +1,10 @@
 """What experts compute, behind one interface, and the way of tokens to them and back.
 
-``experts(x_RM, ends_E, w_in_EMH, w_out_EHM, activation, may_drop) -> y_RM``: row r of expert e
-becomes ``activation(x_r @ w_in[e]) @ w_out[e]``. Rows come sorted by expert; ``ends_E`` (int32) is
-where each expert's rows end. Rows from ``ends_E[-1]`` on belong to nobody: their result and their
+A backend turns :class:`ExpertInputs` into ``y_RM``: row r of expert e becomes
+``activation(x_r @ w_in[e]) @ w_out[e]``. Rows come sorted by expert; ``ends_E`` (int32) is where
+each expert's rows end. Rows from ``ends_E[-1]`` on belong to nobody: their result and their
 gradient are zero. ``may_drop=False`` promises that there are none. Products are made in the rows'
-dtype, in which weights come, or in float32. The backends give the same result to rounding:
+dtype; weights come in that dtype or in float32. :data:`BACKENDS` give the same result to rounding:
 
 ============  ==========================================================================
 ``loop``      one product per expert; the reference, for any dtype and any alignment
@@ -24,18 +24,34 @@ Shapes: T tokens, C choices, R = C * T routed rows, M width, H hidden, E experts
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from model.glam.config import ExpertActivation
-from model.ops.cpu_experts import cpu_experts
+from model.ops.cpu_experts import expert_products
 
-Backend = Literal["loop", "padded", "grouped", "cpu", "fastest"]
 Activation = Callable[[Tensor], Tensor]
-ExpertBackend = Callable[[Tensor, Tensor, Tensor, Tensor, Activation, bool], Tensor]
+
+
+class ExpertInputs(NamedTuple):
+    """Rows sorted by expert, where each expert's rows end, the weights, and what lies between them.
+
+    ``may_drop`` says that there may be rows from ``ends_E[-1]`` on.
+    """
+
+    x_RM: Tensor
+    ends_E: Tensor
+    w_in_EMH: Tensor
+    w_out_EHM: Tensor
+    activation: Activation
+    may_drop: bool = True
+
+
+ExpertBackend = Callable[[ExpertInputs], Tensor]
+"""Gives ``y_RM``."""
 
 ACTIVATIONS: dict[ExpertActivation, Activation] = {
     ExpertActivation.relu: F.relu,
@@ -43,15 +59,9 @@ ACTIVATIONS: dict[ExpertActivation, Activation] = {
 }
 
 
-def loop_experts(
-    x_RM: Tensor,
-    ends_E: Tensor,
-    w_in_EMH: Tensor,
-    w_out_EHM: Tensor,
-    activation: Activation,
-    may_drop: bool = True,
-) -> Tensor:
+def loop_experts(of: ExpertInputs) -> Tensor:
     """One expert after the other. Synchronises with the host to read ``ends_E``."""
+    x_RM, ends_E, w_in_EMH, w_out_EHM, activation, _ = of
     ends = ends_E.tolist()
     counts = [end - start for start, end in zip([0, *ends], ends, strict=False)]
     pieces = x_RM[: ends[-1]].split(counts)
@@ -63,15 +73,9 @@ def loop_experts(
     return torch.cat([*outputs, x_RM.new_zeros(len(x_RM) - ends[-1], x_RM.shape[1])])
 
 
-def padded_experts(
-    x_RM: Tensor,
-    ends_E: Tensor,
-    w_in_EMH: Tensor,
-    w_out_EHM: Tensor,
-    activation: Activation,
-    may_drop: bool = True,
-) -> Tensor:
+def padded_experts(of: ExpertInputs) -> Tensor:
     """Batched products over experts padded to the fullest. Synchronises to learn how full."""
+    x_RM, ends_E, w_in_EMH, w_out_EHM, activation, _ = of
     rows, width = x_RM.shape
     ends = ends_E.to(torch.int64)
     counts_E = ends.diff(prepend=ends.new_zeros(1))
@@ -91,19 +95,13 @@ def padded_experts(
     return _pad_row(y_EPM.reshape(-1, width))[place_of_row_R]
 
 
-def grouped_experts(
-    x_RM: Tensor,
-    ends_E: Tensor,
-    w_in_EMH: Tensor,
-    w_out_EHM: Tensor,
-    activation: Activation,
-    may_drop: bool = True,
-) -> Tensor:
+def grouped_experts(of: ExpertInputs) -> Tensor:
     """Grouped products, on CUDA of bfloat16.
 
     Raises:
         ValueError: a width that is no multiple of 16 bytes; ``loop`` takes it.
     """
+    x_RM, ends_E, w_in_EMH, w_out_EHM, activation, may_drop = of
     for width in w_in_EMH.shape[1:]:
         if width * x_RM.element_size() % 16:
             raise ValueError(
@@ -122,20 +120,26 @@ def grouped_experts(
     return y_RM.masked_fill(past_end_R1, 0)
 
 
-def fastest_experts(x_RM: Tensor, *rest: Any) -> Tensor:
-    """The fastest for the rows' device and dtype; arguments as of the others."""
-    if x_RM.is_cpu:
-        return cpu_experts(x_RM, *rest)
-    return (grouped_experts if x_RM.dtype == torch.bfloat16 else loop_experts)(x_RM, *rest)
+def cpu_experts(of: ExpertInputs) -> Tensor:
+    """The kernel for CPUs, which drops nothing and leaves zeros past the last end."""
+    return expert_products(of.x_RM, of.ends_E, of.w_in_EMH, of.w_out_EHM, of.activation)
 
 
-BACKENDS: dict[Backend, ExpertBackend] = {
+def fastest_experts(of: ExpertInputs) -> Tensor:
+    """The fastest for the rows' device and dtype."""
+    if of.x_RM.is_cpu:
+        return cpu_experts(of)
+    return (grouped_experts if of.x_RM.dtype == torch.bfloat16 else loop_experts)(of)
+
+
+BACKENDS: dict[str, ExpertBackend] = {
     "loop": loop_experts,
     "padded": padded_experts,
     "grouped": grouped_experts,
     "cpu": cpu_experts,
     "fastest": fastest_experts,
 }
+"""What :class:`model.glam.transformer.GLaM` may be told to compute its experts by."""
 
 
 def dispatch(x_TM: Tensor, order_R: Tensor, place_CT: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ are numbered choice by choice: row c * T + t is choice c of token t.
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -53,7 +54,7 @@ class Routing(NamedTuple):
     metrics: RouterMetrics
 
 
-def route(
+def route_top2(
     logits_TE: Tensor,
     *,
     groups: int = 1,
@@ -114,6 +115,17 @@ def route(
         z_loss=logits_TE.logsumexp(-1).square().mean(),
         metrics=metrics,
     )
+
+
+class Router(NamedTuple):
+    """A way to route: what :func:`route_top2` takes and gives, and how many experts it names."""
+
+    route: Callable[..., Routing]
+    choices: int
+
+
+ROUTERS: dict[str, Router] = {"top2": Router(route_top2, CHOICES)}
+"""What ``model.router`` may be."""
 
 
 def group_capacity(tokens: int, experts: int, factor: float) -> int:

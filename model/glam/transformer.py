@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from model.glam.attention import Cache, Mask, attend, attention_mask, bias_of_distance
-from model.glam.config import GLaMConfig, SecondExpert
+from model.glam.config import GLaMConfig, SecondExpert, require
 from model.glam.dense import DenseFeedForward
-from model.glam.experts import ACTIVATIONS, BACKENDS, Backend, combine, dispatch
+from model.glam.experts import ACTIVATIONS, BACKENDS, ExpertInputs, combine, dispatch
 from model.glam.loss import vocabulary_loss
 from model.glam.norm import RMSNorm
-from model.glam.routing import RouterMetrics, Routing, group_capacity, route
+from model.glam.routing import ROUTERS, RouterMetrics, Routing, group_capacity
 from model.glam.weight import Weight
 
 
@@ -76,12 +76,17 @@ class Attention(nn.Module):
 
 
 class Router(nn.Module):
-    """From hidden states to top-2 routing. All of it is float32, whatever the activations are."""
+    """From hidden states to a routing. All of it is float32, whatever the activations are."""
 
     def __init__(self, config: GLaMConfig) -> None:
         super().__init__()
         self.linear = Weight(config.width, config.experts, fan_in=config.width)
         self.config = config
+        require(
+            config.router in ROUTERS,
+            f"there is no model.router={config.router}: choose one of {', '.join(ROUTERS)}",
+        )
+        self.route = ROUTERS[config.router].route
 
     def forward(self, x_BSM: Tensor, uniforms_T: Tensor | None) -> Routing:
         """Routes T = B * S tokens. Nothing is dropped in evaluation."""
@@ -94,7 +99,7 @@ class Router(nn.Module):
                 " a multiple of the other"
             )
         factor = self.config.capacity_factor if self.training else None
-        return route(
+        return self.route(
             logits_TE,
             groups=B // rows,
             capacity=None
@@ -107,7 +112,7 @@ class Router(nn.Module):
 class Experts(nn.Module):
     """The experts' weights, stacked, and the backend that multiplies with them."""
 
-    def __init__(self, config: GLaMConfig, backend: Backend) -> None:
+    def __init__(self, config: GLaMConfig, backend: str) -> None:
         super().__init__()
         E, M, H = config.experts, config.width, config.hidden
         self.w_in = Weight(E, M, H, fan_in=M)
@@ -121,13 +126,15 @@ class Experts(nn.Module):
         w_in_EMH, w_out_EHM = (
             w.weight if x_RM.is_cpu else w(x_RM.dtype) for w in (self.w_in, self.w_out)
         )
-        return self.compute(x_RM, ends_E, w_in_EMH, w_out_EHM, self.activation, may_drop)
+        return self.compute(
+            ExpertInputs(x_RM, ends_E, w_in_EMH, w_out_EHM, self.activation, may_drop)
+        )
 
 
 class MoEFeedForward(nn.Module):
     """A router, and experts of which each token sees two."""
 
-    def __init__(self, config: GLaMConfig, backend: Backend) -> None:
+    def __init__(self, config: GLaMConfig, backend: str) -> None:
         super().__init__()
         self.router = Router(config)
         self.experts = Experts(config, backend)
@@ -144,7 +151,7 @@ class MoEFeedForward(nn.Module):
 class Layer(nn.Module):
     """One attention and one feed-forward part, each added to the residual stream."""
 
-    def __init__(self, config: GLaMConfig, index: int, backend: Backend) -> None:
+    def __init__(self, config: GLaMConfig, index: int, backend: str) -> None:
         super().__init__()
         self.index = index
         self.attention_norm = RMSNorm(config.width, config.norm_epsilon)
@@ -176,7 +183,7 @@ class GLaM(nn.Module):
         compute_dtype: of activations and products, float32 or bfloat16. The router, sums inside
             norms and the vocabulary's softmax stay float32. Casts are explicit, for autocast does
             not reach grouped products; :func:`model.glam.weight.copies` makes each once a step.
-        expert_backend: of :mod:`model.glam.experts`.
+        expert_backend: of :data:`model.glam.experts.BACKENDS`.
         flex_attention: attend by FlexAttention, on CUDA only. Off unless asked for: it has been
             compared with the plain path on CPU, forward, but not yet been run on a GPU.
         recompute: keep of each layer its input alone and compute the rest again on the way back:
@@ -190,7 +197,7 @@ class GLaM(nn.Module):
         config: GLaMConfig,
         *,
         compute_dtype: torch.dtype = torch.float32,
-        expert_backend: Backend = "fastest",
+        expert_backend: str = "fastest",
         flex_attention: bool = False,
         recompute: bool = False,
         seed: int = 0,

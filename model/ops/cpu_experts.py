@@ -24,15 +24,17 @@ STEP = 16
 """Rows of a bfloat16 product come in multiples of it."""
 
 
-def cpu_experts(
+def expert_products(
     x_RM: Tensor,
     ends_E: Tensor,
     w_in_EMH: Tensor,
     w_out_EHM: Tensor,
     activation: Callable[[Tensor], Tensor],
-    may_drop: bool = True,
 ) -> Tensor:
-    """An :data:`model.glam.experts.ExpertBackend`; weights are of the rows' dtype, or float32."""
+    """``activation(x_r @ w_in[e]) @ w_out[e]`` of each row r of expert e: [R, M] to the same.
+
+    Weights are of the rows' dtype, or float32.
+    """
     return _CPUExperts.apply(x_RM, ends_E, w_in_EMH, w_out_EHM, activation)
 
 

@@ -32,7 +32,7 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from model.glam.config import GLaMConfig
 from model.glam.dense import DenseFeedForward
-from model.glam.experts import Activation, ExpertBackend, dispatch
+from model.glam.experts import ExpertBackend, ExpertInputs, dispatch
 from model.glam.transformer import Attention, Experts, GLaM
 from model.training import processes
 
@@ -164,16 +164,9 @@ class AllToAll:
         self.compute = compute
         self.group = group
 
-    def __call__(
-        self,
-        x_RM: Tensor,
-        ends_E: Tensor,
-        w_in_EMH: Tensor,
-        w_out_EHM: Tensor,
-        activation: Activation,
-        may_drop: bool = True,
-    ) -> Tensor:
+    def __call__(self, of: ExpertInputs) -> Tensor:
         """An :data:`model.glam.experts.ExpertBackend` of weights sharded over ``group``."""
+        x_RM, ends_E, w_in_EMH, w_out_EHM, activation, may_drop = of
         assert isinstance(w_in_EMH, DTensor)
         assert isinstance(w_out_EHM, DTensor)
         w_in_FMH, w_out_FHM = w_in_EMH.to_local(), w_out_EHM.to_local()
@@ -190,8 +183,9 @@ class AllToAll:
         place_X = torch.empty_like(order_X)
         place_X[order_X] = torch.arange(len(order_X), device=order_X.device)
         ends_F = there_PF.sum(0).cumsum(0).to(torch.int32)
+        rows_XM = dispatch(x_XM, order_X, place_X[None])
         y_XM = self.compute(
-            dispatch(x_XM, order_X, place_X[None]), ends_F, w_in_FMH, w_out_FHM, activation, False
+            ExpertInputs(rows_XM, ends_F, w_in_FMH, w_out_FHM, activation, may_drop=False)
         )
         y_RM = _Exchange.apply(dispatch(y_XM, place_X, order_X[None]), received, sent, self.group)
         return F.pad(y_RM, (0, 0, 0, len(x_RM) - sum(sent))) if may_drop else y_RM

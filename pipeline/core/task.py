@@ -73,7 +73,8 @@ class Sink:
 class Job:
     """What every task of a run shares, resolved. Paths are such that workers can reach them.
 
-    ``step_files`` are the checksums of the files that steps read, by path.
+    ``step_files`` are the checksums of the files that steps read, by path, and of the source of
+    steps that are not ours, by name.
     """
 
     sink: Sink

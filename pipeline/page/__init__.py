@@ -11,7 +11,8 @@ import hashlib
 import html
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
@@ -23,6 +24,31 @@ _UNSAFE = {
     "\u2029": "\\u2029",
     "\x7f": "\\u007f",
 }
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A table of a page: ``rows`` makes it from what the page is made from.
+
+    A row maps columns to text, numbers, truth values or None; ``hint`` stands above the table. A
+    panel without rows is not shown.
+    """
+
+    title: str
+    rows: Callable[..., Sequence[Mapping[str, Any]]]
+    hint: str = ""
+
+
+def panel_data(panels: Mapping[str, Panel], *about: Any) -> list[dict[str, Any]]:
+    """What ``panels.js`` draws of the panels that have rows, as JSON values."""
+    shown = []
+    for name, panel in panels.items():
+        rows = panel.rows(*about)
+        columns = list(dict.fromkeys(column for row in rows for column in row))
+        values = [[row.get(column) for column in columns] for row in rows]
+        about_it = {"name": name, "title": panel.title, "hint": panel.hint}
+        shown.append({**about_it, "columns": columns, "rows": values})
+    return [panel for panel in shown if panel["rows"]]
 
 
 def embed_json(value: Any) -> str:
@@ -40,11 +66,13 @@ def assemble(title: str, body: str, scripts: Sequence[str], data: Any, style: st
     """A page whose content is the HTML ``body``, drawn by ``scripts`` from ``data``.
 
     The scripts follow ``elements.js`` and ``charts.js``, whose helpers they use, and find the data
-    in the element ``#data``. ``style`` follows ``style.css``. ``title`` is escaped, ``data`` is any
-    JSON value; ``body``, ``scripts`` and ``style`` must be our own.
+    in the element ``#data``; ``panels.js`` comes last, and draws ``data["panels"]``. ``style``
+    follows ``style.css``. ``title`` is escaped, ``data`` is a mapping of JSON values; ``body``,
+    ``scripts`` and ``style`` must be our own.
     """
     style = read("style.css") + style
-    script = "\n".join(['"use strict";', read("elements.js"), read("charts.js"), *scripts])
+    ours = read("elements.js"), read("charts.js"), *scripts, read("panels.js")
+    script = "\n".join(['"use strict";', *ours])
     parts = {
         "title": html.escape(title),
         "policy": (

@@ -422,12 +422,6 @@ function drawProvenance() {
         ),
       ),
     ),
-    Object.keys(about.kinds).length
-      ? fold("Documents of WARC files, by kind", view(about.kinds))
-      : [],
-    Object.keys(about.skipped).length
-      ? fold("Records passed over by the readers", view(about.skipped))
-      : [],
   );
 }
 

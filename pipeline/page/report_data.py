@@ -7,7 +7,7 @@ others, example texts share a budget, and long lists are cut, always saying what
 
 import json
 from bisect import bisect_left
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.output.summary import COUNTS, KEPT_COUNTS, PARETO_GRID, THRESHOLD_GRID, Summary
-from pipeline.page import embed_json
+from pipeline.page import Panel, embed_json, panel_data
 from quality_classifier.evaluation.metrics import wilson
 from winnow.text.groups import LENGTHS
 
@@ -66,8 +66,31 @@ def page_data(
             "card": _bounded(manifest["classifier"]["card"]),
         },
         "write": manifest["config"]["write"],
+        "panels": panel_data(PANELS, manifest, statistics),
         "provenance": _provenance(manifest),
     }
+
+
+def _records(column: str, manifest: Mapping[str, Any]) -> list[Json]:
+    """What tasks count by kind under ``column``, added up by source, the most frequent first."""
+    found: dict[tuple[str, str], int] = defaultdict(int)
+    for task in manifest["tasks"]:
+        for kind, count in task[column].items():
+            found[_clip(task["task"]["source"]), _clip(kind)] += count
+    most = sorted(found.items(), key=lambda item: (-item[1], item[0]))[:FILES_SHOWN]
+    return [{"source": s, "kind": kind, "records": count} for (s, kind), count in most]
+
+
+PANELS: dict[str, Panel] = {
+    "kinds": Panel("Documents of WARC files, by kind", lambda run, _: _records("kinds", run)),
+    "skipped": Panel(
+        "Records without text",
+        lambda run, _: _records("skipped", run),
+        "Records of WARC files that are no pages, failed requests, other media types, and pages of"
+        " nothing but menus and scripts. They count as neither read nor dropped.",
+    ),
+}
+"""Further tables of the page, from manifest and statistics."""
 
 
 def ties(rule: Mapping[str, Any]) -> float:
@@ -351,19 +374,12 @@ def _provenance(manifest: Mapping[str, Any]) -> Json:
         for task in tasks
         for shard in task["shards"]
     ]
-    skipped: Counter[str] = Counter()
-    kinds: Counter[str] = Counter()
-    for task in tasks:
-        skipped.update(task["skipped"])
-        kinds.update(task["kinds"])
     return {
         "code": manifest["code"],
         "key": manifest["key"],
         "seed": manifest["config"]["seed"],
         "config": _bounded(manifest["config"]),
         "duplicate_ids": manifest["duplicate_ids"],
-        "skipped": _bounded(skipped),
-        "kinds": kinds,
         "inputs": inputs[:FILES_SHOWN],
         "n_inputs": len(inputs),
         "input_bytes": sum(row[4] for row in inputs),

@@ -5,9 +5,11 @@ from pipeline.readers.contract import (
     InputRange,
     Quarantined,
     ReadReport,
+    StreamFormat,
+    TableFormat,
     open_local,
 )
-from pipeline.readers.formats import column_names, digest_range, kind_of, plan_ranges, read_batches
+from pipeline.readers.formats import digest_range, format_of, plan_ranges, read_batches
 from pipeline.readers.web.html_text import check_extractor
 
 __all__ = [
@@ -15,10 +17,11 @@ __all__ = [
     "InputRange",
     "Quarantined",
     "ReadReport",
+    "StreamFormat",
+    "TableFormat",
     "check_extractor",
-    "column_names",
     "digest_range",
-    "kind_of",
+    "format_of",
     "open_local",
     "plan_ranges",
     "read_batches",

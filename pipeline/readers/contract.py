@@ -1,9 +1,11 @@
 """What goes into a reader and what comes out of it, whatever the format."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import BinaryIO, Literal, Protocol
+from typing import Any, BinaryIO, Literal, Protocol
+
+import pyarrow as pa
 
 Reason = Literal[
     "bad_html",  # the page cannot be parsed or its text extracted
@@ -199,3 +201,66 @@ class Quarantine:
         self.on_quarantine(
             Quarantined(self.path, position, unit, reason, text[:CONTENT_CHARACTERS])
         )
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a reader is told beside the bytes."""
+
+    fields: FieldMap
+    quarantine: Quarantine
+    max_document_bytes: int
+    html_extractor: str
+    plain_text: bool
+    report: ReadReport
+
+
+@dataclass(frozen=True)
+class StreamFormat:
+    """A format that is read from front to back, plain, gzip or zstd.
+
+    Attributes:
+        name: in messages.
+        starts: what a text of this format starts with, past a byte order mark and white space.
+        read: documents (:func:`pipeline.readers.documents.document_schema`) from the pieces of
+            decompressed bytes, between which :class:`pipeline.readers.inflate.Damage` may stand,
+            and the offset of the first.
+        endings: of names, for files whose first bytes do not tell.
+        lines: whether records are lines, so that a plain file can be cut after any of them.
+        own_places: whether id, url and metadata have places of their own, which ``--field`` can't
+            change.
+    """
+
+    name: str
+    starts: bytes
+    read: Callable[[Iterator[Any], int, Reading], Iterator[pa.RecordBatch]]
+    endings: tuple[str, ...] = ()
+    lines: bool = False
+    own_places: bool = False
+
+
+@dataclass(frozen=True)
+class TableFormat:
+    """A format of parts that are found by an index in the file, and so are read in any order.
+
+    Attributes:
+        name: in messages.
+        magic: the first bytes of a file, any of these.
+        read: documents of the parts of a range.
+        part_sizes: stored bytes of each part; empty if the file is one. Refuses a file without the
+            text column.
+        regions: from where to where the bytes of parts ``[start, end)`` and of the index lie.
+        column_names: of the file, or None if it is damaged.
+        endings: of names, for files whose first bytes are damaged.
+    """
+
+    name: str
+    magic: tuple[bytes, ...]
+    read: Callable[[BinaryIO, InputRange, Reading], Iterator[pa.RecordBatch]]
+    part_sizes: Callable[[BinaryIO, str, FieldMap | None], list[int]]
+    regions: Callable[[BinaryIO, int, int], list[tuple[int, int]]]
+    column_names: Callable[[BinaryIO], list[str] | None]
+    endings: tuple[str, ...] = ()
+
+
+Format = StreamFormat | TableFormat

@@ -3,8 +3,8 @@
 import itertools
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import BinaryIO, Literal, cast
+from dataclasses import dataclass, replace
+from typing import BinaryIO, cast
 
 import pyarrow as pa
 import xxhash
@@ -14,11 +14,15 @@ from pipeline.readers.columnar.parquet_footer import ENCRYPTED
 from pipeline.readers.contract import (
     Digest,
     FieldMap,
+    Format,
     InputRange,
     OnQuarantine,
     OpenInput,
     Quarantine,
+    Reading,
     ReadReport,
+    StreamFormat,
+    TableFormat,
     open_local,
     refuse,
 )
@@ -28,20 +32,62 @@ from pipeline.readers.jsonl import after_first_newline, range_pieces, read_jsonl
 from pipeline.readers.web.warc import read_warc
 from winnow.defaults import HTML_EXTRACTOR, MAX_DOCUMENT_BYTES, PLAIN_TEXT, SPLIT_BYTES
 
-Kind = Literal["empty", "jsonl", "json array", "warc", "parquet", "arrow", "arrow stream"]
+Batches = Iterator[pa.RecordBatch]
 
 _READ_BYTES = 1 << 20
 _HEAD_BYTES = 1 << 16
 _ENOUGH = 1 << 10  # to know what a file is
-_COLUMNAR: dict[bytes, Kind] = {
-    b"PAR1": "parquet",
-    ENCRYPTED: "parquet",
-    b"ARROW1\0\0": "arrow",
-    arrow_files.FEATHER_V1: "arrow",
-    b"\xff\xff\xff\xff": "arrow stream",
-}
-_LINES: dict[bytes, Kind] = {b"{": "jsonl", b"WARC/": "warc"}
-_ARRAY = re.compile(rb"\[\s*[{\]]")  # of objects; a line may be another array
+
+
+def _json_lines(pieces: Iterator[bytes | Damage], offset: int, to: Reading) -> Batches:
+    return read_jsonl(pieces, offset, to.fields, to.quarantine, to.max_document_bytes)
+
+
+def _json_array(pieces: Iterator[bytes | Damage], offset: int, to: Reading) -> Batches:
+    return _json_lines(array_lines(pieces, to.quarantine), offset, to)
+
+
+def _warc(pieces: Iterator[bytes | Damage], offset: int, to: Reading) -> Batches:
+    return read_warc(
+        pieces,
+        to.fields,
+        to.quarantine,
+        to.max_document_bytes,
+        to.html_extractor,
+        to.report,
+        to.plain_text,
+    )
+
+
+_ARROW = TableFormat(
+    "arrow",
+    (b"ARROW1\0\0", arrow_files.FEATHER_V1),
+    arrow_files.read_arrow,
+    arrow_files.batch_sizes,
+    arrow_files.regions,
+    arrow_files.column_names,
+    ("arrow", "feather"),
+)
+
+FORMATS: list[Format] = [
+    TableFormat(
+        "parquet",
+        (b"PAR1", ENCRYPTED),
+        parquet.read_parquet,
+        parquet.group_sizes,
+        parquet.regions,
+        parquet.column_names,
+        ("parquet",),
+    ),
+    _ARROW,
+    replace(_ARROW, name="arrow stream", magic=(b"\xff\xff\xff\xff",), endings=()),
+    StreamFormat("jsonl", rb"\{", _json_lines, ("json", "jsonl", "ndjson"), lines=True),
+    StreamFormat("warc", rb"WARC/", _warc, ("warc", "wet"), own_places=True),
+    # An array of objects; a line of JSON may be another array.
+    StreamFormat("json array", rb"\[\s*[{\]]", _json_array),
+]
+"""Every format that is read; what a file starts with is looked for in this order."""
+
 _FOREIGN: dict[bytes, str] = {
     rb"BZh[1-9]": "bzip2: unpack it, or pack it with gzip or zstd",
     rb"\xfd7zXZ\0": "xz: unpack it, or pack it with gzip or zstd",
@@ -59,24 +105,22 @@ _FOREIGN: dict[bytes, str] = {
 }
 """How files start that we do not read, and what to do with them."""
 
-_NAMES: dict[str, Kind] = {
-    "json": "jsonl",
-    "jsonl": "jsonl",
-    "ndjson": "jsonl",
-    "parquet": "parquet",
-    "arrow": "arrow",
-    "feather": "arrow",
-    "warc": "warc",
-    "wet": "warc",
-}
 _PACKED: dict[str, Compression] = {"gz": "gzip", "zst": "zstd", "zstd": "zstd"}
 
 
 @dataclass(frozen=True)
-class _Format:
-    kind: Kind
+class _File:
+    """``format`` is None of an empty file."""
+
+    format: Format | None
     compression: Compression
     size: int
+
+    @property
+    def cut_by_lines(self) -> bool:
+        """Whether ranges of it are ranges of bytes."""
+        lines = isinstance(self.format, StreamFormat) and self.format.lines
+        return lines and self.compression == "none"
 
 
 def plan_ranges(
@@ -97,17 +141,13 @@ def plan_ranges(
     """
     with open_input(path) as stream:
         found = _recognise(stream, path, open_input)
-        match found.kind:
-            case "jsonl" if found.compression == "none":
-                count = -(-found.size // split_bytes)
-                cuts = [found.size * i // count for i in range(count + 1)]
-                sizes = None
-            case "parquet":
-                sizes = parquet.group_sizes(stream, path, fields)
-            case "arrow" | "arrow stream":
-                sizes = arrow_files.batch_sizes(stream, path, fields)
-            case _:
-                sizes = []
+        sizes: list[int] | None = []
+        if found.cut_by_lines:
+            count = -(-found.size // split_bytes)
+            cuts = [found.size * i // count for i in range(count + 1)]
+            sizes = None
+        elif isinstance(found.format, TableFormat):
+            sizes = found.format.part_sizes(stream, path, fields)
     if sizes is not None:
         cuts = _cuts(sizes, split_bytes)
     if len(cuts) <= 2:
@@ -118,27 +158,15 @@ def plan_ranges(
     ]
 
 
-def kind_of(path: str, open_input: OpenInput = open_local) -> Kind:
-    """What a file is.
+def format_of(path: str, open_input: OpenInput = open_local) -> Format | None:
+    """What a file is; None if it is empty.
 
     Raises:
         ValueError: neither its content nor its name says that.
         OSError: the file cannot be read.
     """
     with open_input(path) as stream:
-        return _recognise(stream, path, open_input).kind
-
-
-def column_names(path: str, open_input: OpenInput = open_local) -> list[str] | None:
-    """The columns of a Parquet or Arrow file, and the fields of structs; None if it is damaged.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
-    with open_input(path) as stream:
-        found = _recognise(stream, path, open_input)
-        module = parquet if found.kind == "parquet" else arrow_files
-        return module.column_names(stream)
+        return _recognise(stream, path, open_input).format
 
 
 def _cuts(sizes: list[int], split_bytes: int) -> list[int]:
@@ -177,43 +205,36 @@ def read_batches(
     """
     quarantine = Quarantine(piece.path, on_quarantine)
     digest = digest or xxhash.xxh3_128()
-    report = report or ReadReport()
+    to = Reading(
+        fields,
+        quarantine,
+        max_document_bytes,
+        html_extractor,
+        plain_text,
+        report or ReadReport(),
+    )
     with open_input(piece.path) as stream:
         found = _recognise(stream, piece.path, open_input)
-        match found.kind:
-            case "jsonl" if found.compression == "none":
-                stored = _fed(_stored(stream, found, piece), digest)
-                offset = max(piece.start - 1, 0)
-                if piece.start:
-                    stored, offset = after_first_newline(stored, offset)
-                yield from read_jsonl(stored, offset, fields, quarantine, max_document_bytes)
-            case "jsonl" | "json array" | "warc":
-                stream.seek(0)
-                raw = cast(BinaryIO, _Fed(stream, digest))
-                pieces = inflate(raw, found.compression, piece.path, open_input)
-                if found.kind == "json array":
-                    pieces = array_lines(pieces, quarantine)
-                if found.kind != "warc":
-                    yield from read_jsonl(pieces, 0, fields, quarantine, max_document_bytes)
-                else:
-                    yield from read_warc(
-                        pieces,
-                        fields,
-                        quarantine,
-                        max_document_bytes,
-                        html_extractor,
-                        report,
-                        plain_text,
-                    )
-            case "empty":
-                quarantine.add(0, "byte", "empty_file")
-                for _ in _fed(_stored(stream, found, piece), digest):
-                    pass
-            case _:
-                for _ in _fed(_stored(stream, found, piece), digest):
-                    pass
-                read = parquet.read_parquet if found.kind == "parquet" else arrow_files.read_arrow
-                yield from read(stream, piece, fields, quarantine, max_document_bytes)
+        if isinstance(found.format, StreamFormat) and not found.cut_by_lines:
+            stream.seek(0)
+            raw = cast(BinaryIO, _Fed(stream, digest))
+            yield from found.format.read(
+                inflate(raw, found.compression, piece.path, open_input), 0, to
+            )
+            return
+        stored = _fed(_stored(stream, found, piece), digest)
+        if isinstance(found.format, StreamFormat):
+            offset = max(piece.start - 1, 0)
+            if piece.start:
+                stored, offset = after_first_newline(stored, offset)
+            yield from found.format.read(stored, offset, to)
+            return
+        for _ in stored:
+            pass
+        if found.format is None:
+            quarantine.add(0, "byte", "empty_file")
+        else:
+            yield from found.format.read(stream, piece, to)
 
 
 def digest_range(
@@ -236,15 +257,14 @@ def digest_range(
     return digest.hexdigest()
 
 
-def _stored(stream: BinaryIO, found: _Format, piece: InputRange) -> Iterator[bytes]:
+def _stored(stream: BinaryIO, found: _File, piece: InputRange) -> Iterator[bytes]:
     """The stored bytes of a range."""
-    if found.kind == "jsonl" and found.compression == "none":
+    if found.cut_by_lines:
         yield from range_pieces(stream, piece.start, piece.end)
         return
     regions = [(0, found.size)]
-    if piece.end is not None:
-        module = parquet if found.kind == "parquet" else arrow_files
-        regions = module.regions(stream, piece.start, piece.end)
+    if piece.end is not None and isinstance(found.format, TableFormat):
+        regions = found.format.regions(stream, piece.start, piece.end)
     for start, end in regions:
         stream.seek(start)
         while start < end and (data := stream.read(min(_READ_BYTES, end - start))):
@@ -271,7 +291,7 @@ class _Fed:
         return data
 
 
-def _recognise(stream: BinaryIO, path: str, open_input: OpenInput) -> _Format:
+def _recognise(stream: BinaryIO, path: str, open_input: OpenInput) -> _File:
     """What a file is, by its first bytes; by its name if these are damaged or no known start.
 
     Raises:
@@ -292,35 +312,33 @@ def _recognise(stream: BinaryIO, path: str, open_input: OpenInput) -> _Format:
                 head += piece
                 if len(head) >= _ENOUGH:
                     break
-    for magic, kind in _COLUMNAR.items():
-        if head.startswith(magic):
+    for known in FORMATS:
+        if isinstance(known, TableFormat) and head.startswith(known.magic):
             if compression != "none":
                 raise ValueError(
-                    f"{path} is {kind} within {compression}, so it cannot be read in parts: "
-                    f"unpack it, {kind} files have compression of their own"
+                    f"{path} is {known.name} within {compression}, so it cannot be read in parts: "
+                    f"unpack it, {known.name} files have compression of their own"
                 )
-            return _Format(kind, compression, size)
+            return _File(known, compression, size)
     if not head and not damaged:
-        return _Format("empty", compression, size)
+        return _File(None, compression, size)
     if compression != "none" and (inner := compression_of(head)) != "none":
         raise ValueError(f"{path} is {inner} within {compression}: unpack it once")
     for start, advice in _FOREIGN.items():
         if re.match(start, head):
             raise ValueError(f"{path} is {advice}")
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    for magic, kind in _LINES.items():
-        if text.startswith(magic):
-            return _Format(kind, compression, size)
-    if _ARRAY.match(text):
-        return _Format("json array", compression, size)
+    for known in FORMATS:
+        if isinstance(known, StreamFormat) and re.match(known.starts, text):
+            return _File(known, compression, size)
     stem, _, ending = path.lower().rpartition(".")
     if ending in _PACKED:
         # Its first bytes may be damaged, and the rest sound.
         compression = _PACKED[ending]
         _, _, ending = stem.rpartition(".")
-    known = _NAMES.get(ending)
-    if known and (compression == "none" or known in _LINES.values()):
-        return _Format(known, compression, size)
+    for known in FORMATS:
+        if ending in known.endings and (compression == "none" or isinstance(known, StreamFormat)):
+            return _File(known, compression, size)
     raise ValueError(
         f"{path}: unknown format (it starts with {head[:16]!r}): known are WET, WARC, JSON lines "
         "and JSON arrays (plain, gzip, zstd), Parquet and Arrow; JSON lines that start with no "

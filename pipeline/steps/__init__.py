@@ -1,9 +1,15 @@
-"""The optional steps before the keep decision, by the names of ``conf/pipeline/steps.yaml``."""
+"""The optional steps before the keep decision: :data:`STEPS`, and classes of the user's own.
 
+A step is named as in ``conf/pipeline/steps.yaml``, which has its defaults, or, if it is not one of
+ours, by its class: ``my_package.my_module.MyStep``. That one has the defaults of its fields.
+"""
+
+import dataclasses
+import importlib
+import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, get_type_hints
 
 from pipeline.steps.c4 import C4
 from pipeline.steps.contract import Step
@@ -15,9 +21,9 @@ from pipeline.steps.repetition import GopherRepetition
 from pipeline.steps.urls import UrlBlocklist
 from winnow import storage
 
-__all__ = ["Step", "build_steps", "input_files", "notes"]
+__all__ = ["STEPS", "Step", "build_steps", "defaults", "input_files", "own_modules", "step_class"]
 
-_STEPS: Mapping[str, Callable[..., Step]] = {
+STEPS: dict[str, type[Step]] = {
     "url_blocklist": UrlBlocklist,
     "language": Language,
     "gopher": GopherQuality,
@@ -27,13 +33,40 @@ _STEPS: Mapping[str, Callable[..., Step]] = {
     "decontamination": Decontamination,
 }
 
-_INPUT_FILES = {
-    "language": ("model",),
-    "url_blocklist": ("domains", "words", "substrings"),
-    "c4": ("bad_words",),
-    "decontamination": ("files",),
-}
-"""The settings that name files. What a run's output depends on is their content."""
+
+def step_class(name: str) -> type[Step]:
+    """The class of a step, by its name or its dotted path, which is imported.
+
+    Raises:
+        ValueError: there is none, or it is no step.
+    """
+    if name in STEPS:
+        return STEPS[name]
+    module, _, attribute = name.rpartition(".")
+    if not module:
+        raise ValueError(f"unknown step {name!r}; known are {list(STEPS)}, or MODULE.CLASS")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"step {name}: {error}; install its package where the run and its workers find it, or"
+            " put its folder on PYTHONPATH"
+        ) from error
+    is_step = isinstance(found, type) and issubclass(found, Step)
+    if not (is_step and hasattr(found, "__dataclass_fields__")):
+        raise ValueError(f"step {name}: it is no dataclass derived from pipeline.steps.Step")
+    return found
+
+
+def defaults(name: str) -> dict[str, Any]:
+    """What the fields of a step's class are unless set."""
+    out = {}
+    for field in dataclasses.fields(step_class(name)):  # type: ignore[arg-type]
+        if field.default is not dataclasses.MISSING:
+            out[field.name] = field.default
+        elif field.default_factory is not dataclasses.MISSING:
+            out[field.name] = field.default_factory()
+    return out
 
 
 def build_steps(settings: Mapping[str, Mapping[str, Any]]) -> list[Step]:
@@ -57,22 +90,22 @@ def input_files(settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return [
         path
         for step, values in settings.items()
-        for name in _INPUT_FILES.get(step, ())
+        for name in step_class(step).input_files
         for glob in ([values[name]] if isinstance(values[name], str) else values[name])
         if glob
         for path in storage.find(glob)
     ]
 
 
-def notes(steps: Iterable[Step]) -> list[str]:
-    """What a user should be told of the files that the steps have read, a line each."""
-    return [note for step in steps if isinstance(step, Decontamination) for note in step.notes]
+def own_modules(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The source files of steps that are not ours, by the steps' names."""
+    return {name: inspect.getfile(step_class(name)) for name in settings if name not in STEPS}
 
 
 def _build(name: str, values: Mapping[str, Any]) -> Step:
-    if name not in _STEPS:
-        raise ValueError(f"unknown step {name!r}; known are {list(_STEPS)}")
-    kinds = {field.name: field.type for field in fields(_STEPS[name])}  # type: ignore[arg-type]
+    kind_of_step = step_class(name)
+    hints = get_type_hints(kind_of_step)
+    kinds = {f.name: hints[f.name] for f in dataclasses.fields(kind_of_step)}  # type: ignore[arg-type]
     values = {key: _off(value) if kinds.get(key) is int else value for key, value in values.items()}
     if values.keys() != kinds.keys():
         unknown, missing = (
@@ -82,10 +115,12 @@ def _build(name: str, values: Mapping[str, Any]) -> Step:
         wrong = f"no setting {unknown}" if unknown else f"the settings {missing} are missing"
         raise ValueError(f"step {name}: {wrong}; its settings are {list(kinds)}")
     for key, kind in kinds.items():
+        if kind not in _WORDS:
+            raise ValueError(f"step {name}: {key} is declared as {kind}, which YAML can't give")
         if not _fits(values[key], kind):
             raise ValueError(f"step {name}: {key} must be {_WORDS[kind]}, not {values[key]!r}")
     try:
-        return _STEPS[name](**values)
+        return kind_of_step(**values)
     except ValueError as error:
         raise ValueError(f"step {name}: {error}") from error
 
@@ -93,6 +128,7 @@ def _build(name: str, values: Mapping[str, Any]) -> Step:
 _LARGEST = (1 << 63) - 1
 
 _WORDS: Mapping[Any, str] = {
+    bool: "true or false",
     int: "a whole number of 64 bits",
     float: "a number",
     str: "text",
@@ -111,7 +147,7 @@ def _off(value: Any) -> Any:
 def _fits(value: Any, kind: Any) -> bool:
     if kind in (list[str], list[float]):
         return isinstance(value, list) and all(_fits(part, kind.__args__[0]) for part in value)
-    if kind is str or isinstance(value, bool):
+    if kind in (bool, str) or isinstance(value, bool):
         return isinstance(value, kind)
     if kind is float and isinstance(value, float):
         return not math.isnan(value)

@@ -32,7 +32,7 @@ from pipeline.steps.characters import (
     decode,
     read_word,
 )
-from pipeline.steps.contract import Codes, Counts, Flags, first_failing
+from pipeline.steps.contract import Codes, Counts, Flags, Step, first_failing
 from pipeline.steps.lexicon import contains, lexicon
 from pipeline.steps.lists import read_lists
 from winnow.text.buffers import Octets, Offsets, string_buffers
@@ -126,7 +126,7 @@ def _character_set(characters: str) -> Flags:
 
 
 @dataclass
-class C4:
+class C4(Step):
     """Drops what breaks one of the rules, or holds one of the user's bad words."""
 
     line_ends: str
@@ -141,6 +141,7 @@ class C4:
         "c4_sentences",
         "c4_bad_words",
     )
+    input_files: ClassVar[tuple[str, ...]] = ("bad_words",)
 
     def __post_init__(self) -> None:
         self._bad = lexicon(read_lists(self.bad_words))

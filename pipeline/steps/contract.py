@@ -1,6 +1,7 @@
 """What a step is, and the few helpers that turn statistics of n documents into drop codes."""
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,18 +12,28 @@ Flags = npt.NDArray[np.bool_]
 Counts = npt.NDArray[np.int64]
 
 
-class Step(Protocol):
+class Step:
     """One optional filter before the keep decision. It may fill columns and drop documents.
 
-    ``reasons`` are the drop reasons it can give, in the order of its rules. A call takes a batch of
+    A subclass is a dataclass whose fields are its settings. A call takes a batch of
     :func:`pipeline.output.schema.shard_schema` and returns it (with columns filled in, for
     language) and a code for each of the n documents: 0 passes, i is dropped for ``reasons[i - 1]``.
+
+    Attributes:
+        reasons: every drop reason it can give, in the order of its rules.
+        input_files: the settings that name files. A run's output depends on their content.
+        needs_url: whether it is of no use to a source whose documents have no URL.
+        notes: what a user should be told of the files that it has read, a line each.
     """
 
-    @property
-    def reasons(self) -> tuple[str, ...]: ...
+    reasons: ClassVar[tuple[str, ...]]
+    input_files: ClassVar[tuple[str, ...]] = ()
+    needs_url: ClassVar[bool] = False
+    notes: Sequence[str] = ()
 
-    def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Codes]: ...
+    def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Codes]:
+        """The batch, and the code of each document (integers [n])."""
+        raise NotImplementedError
 
 
 def first_failing(*failing: Flags) -> Codes:

@@ -32,7 +32,7 @@ from pipeline.steps.characters import (
     mix,
     table_size,
 )
-from pipeline.steps.contract import Codes
+from pipeline.steps.contract import Codes, Step
 from pipeline.steps.evaluation_files import EvaluationFile, read_evaluation_file
 from winnow import inputs, storage
 from winnow.text.buffers import Octets, Offsets, string_buffers
@@ -49,7 +49,7 @@ _HANGUL, _HANGUL_END = 0xAC00, 0xD7A4
 
 
 @dataclass
-class Decontamination:
+class Decontamination(Step):
     """Drops documents with an n-gram of the evaluation files.
 
     ``files`` are globs of any files that :mod:`pipeline.steps.evaluation_files` reads; ``fields``
@@ -61,6 +61,7 @@ class Decontamination:
     n: int
 
     reasons: ClassVar[tuple[str, ...]] = ("contaminated",)
+    input_files: ClassVar[tuple[str, ...]] = ("files",)
 
     def __post_init__(self) -> None:
         if not 1 <= self.n <= LONGEST:

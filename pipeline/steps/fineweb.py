@@ -22,7 +22,7 @@ from pipeline.steps.characters import (
     read_line,
     table_size,
 )
-from pipeline.steps.contract import Codes, Counts, first_failing, ratio
+from pipeline.steps.contract import Codes, Counts, Step, first_failing, ratio
 from winnow.text.buffers import Octets, Offsets, string_buffers
 
 
@@ -54,7 +54,7 @@ def measure(text: pa.Array, line_ends: str, short_line: int) -> Statistics:
 
 
 @dataclass(frozen=True)
-class FineWeb:
+class FineWeb(Step):
     """Drops what breaks one of the rules."""
 
     line_ends: str

@@ -26,7 +26,7 @@ from pipeline.steps.characters import (
     decode,
     read_word,
 )
-from pipeline.steps.contract import Codes, Counts, first_failing, ratio
+from pipeline.steps.contract import Codes, Counts, Step, first_failing, ratio
 from winnow.text.buffers import Octets, Offsets, string_buffers
 
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
@@ -58,7 +58,7 @@ def measure(text: pa.Array) -> Statistics:
 
 
 @dataclass(frozen=True)
-class GopherQuality:
+class GopherQuality(Step):
     """Drops what breaks one of the rules."""
 
     min_words: float

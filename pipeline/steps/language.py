@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.output import schema
-from pipeline.steps.contract import Codes, first_failing
+from pipeline.steps.contract import Codes, Step, first_failing
 from quality_classifier.kinds.fasttext_binding import fasttext_module
 from quality_classifier.kinds.fasttext_model import check_file
 from winnow import storage
@@ -32,7 +32,7 @@ _PREFIX = "__label__"
 
 
 @dataclass(frozen=True)
-class Language:
+class Language(Step):
     """Labels every document; drops those whose language is not wanted or not certain.
 
     An empty ``languages`` labels without dropping. Only the first ``max_characters`` are looked at.
@@ -45,6 +45,7 @@ class Language:
     model: str
 
     reasons: ClassVar[tuple[str, ...]] = ("language", "language_score")
+    input_files: ClassVar[tuple[str, ...]] = ("model",)
 
     def __post_init__(self) -> None:
         known = known_languages(self.model)

@@ -32,7 +32,7 @@ from pipeline.steps.characters import (
     read_line,
     table_size,
 )
-from pipeline.steps.contract import Codes, Counts, first_failing, ratio
+from pipeline.steps.contract import Codes, Counts, Step, first_failing, ratio
 from winnow.text.buffers import Octets, Offsets, string_buffers
 from winnow.text.counts import measure as measure_counts
 
@@ -72,7 +72,7 @@ def measure(text: pa.Array) -> Statistics:
 
 
 @dataclass(frozen=True)
-class GopherRepetition:
+class GopherRepetition(Step):
     """Drops what breaks one of the rules. Lists hold a value for each n, in order."""
 
     max_repeated_lines: float

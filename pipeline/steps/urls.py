@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.steps.contract import Codes, Flags, first_failing
+from pipeline.steps.contract import Codes, Flags, Step, first_failing
 from pipeline.steps.lexicon import contains, lexicon
 from pipeline.steps.lists import read_domains, read_lists
 from winnow.text.groups import domain
@@ -27,7 +27,7 @@ _MAX_HOST = 253  # characters of a host name (RFC 1035); a hostile URL may have 
 
 
 @dataclass
-class UrlBlocklist:
+class UrlBlocklist(Step):
     """Drops documents by their URL. Each setting names list files: see ``read_lists``."""
 
     domains: list[str]
@@ -35,6 +35,8 @@ class UrlBlocklist:
     substrings: list[str]
 
     reasons: ClassVar[tuple[str, ...]] = ("url_domain", "url_word", "url_substring")
+    input_files: ClassVar[tuple[str, ...]] = ("domains", "words", "substrings")
+    needs_url: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not (self.domains or self.words or self.substrings):

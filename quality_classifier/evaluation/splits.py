@@ -118,17 +118,5 @@ def balanced_weights(positive: Flags, source: npt.NDArray[np.str_], most: float)
     return weight
 
 
-def repeats(weight: FloatArray, seed: int) -> npt.NDArray[np.int64]:
-    """How often to show each of n documents to a trainer that knows no weights: int64 [n].
-
-    In proportion to ``weight`` (float64 [n], mean 1), rounded up or down at random so that it is
-    right on average. Every document is shown at least once, unless that would more than double
-    their number.
-    """
-    scale = min(1 / weight.min(), 2.0)
-    draw = np.random.default_rng(seed).random(len(weight))
-    return np.floor(weight * scale + draw).astype(np.int64)
-
-
 def _hashes(text: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
     return np.concatenate([np.empty((0, 2), np.uint64), *(xxh3_128(c) for c in text.chunks)])

@@ -10,10 +10,12 @@ processes, not threads.
 
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,9 +26,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numba import njit
 
+from quality_classifier.kinds.contract import Labelled, Model
 from quality_classifier.kinds.fasttext_binding import fasttext_module
 from winnow.text.buffers import Octets, Offsets, string_buffers
-from winnow.text.words import FOLDED, SEPARATOR, TABLE, Table, next_entry
+from winnow.text.words import FOLDED, SEPARATOR, TABLE, VERSION, Table, next_entry
 
 CURATED = "__label__curated"
 OTHER = "__label__other"
@@ -47,9 +50,13 @@ fasttext.train_supervised(**json.load(sys.stdin)).save_model(sys.argv[1])
 """
 
 
-@dataclass(frozen=True)
+@dataclass
 class FastTextSettings:
-    """fastText's own settings; the defaults are DCLM's (bigrams, dim 100, 2M buckets)."""
+    """fastText's own settings; the defaults are DCLM's (bigrams, dim 100, 2M buckets).
+
+    ``repeatable`` trains on one thread, which gives the same bytes for the same seed; otherwise
+    all cores are used and the bytes differ from run to run.
+    """
 
     dim: int = 100
     word_ngrams: int = 2
@@ -57,9 +64,10 @@ class FastTextSettings:
     epochs: int = 5
     learning_rate: float = 0.1
     min_count: int = 1
+    repeatable: bool = True
 
 
-class FastTextModel:
+class FastTextModel(Model):
     """A fastText ``.bin`` and the label whose probability is the score.
 
     Raises:
@@ -68,6 +76,7 @@ class FastTextModel:
     """
 
     kind: ClassVar[str] = "fasttext"
+    weights_file: ClassVar[str] = "model.bin"
 
     def __init__(self, path: Path, label: str | None) -> None:
         self.path = path
@@ -96,6 +105,54 @@ class FastTextModel:
         clipped = found.clip(_SMALLEST, 1 - _SMALLEST)
         return np.log(clipped) - np.log1p(-clipped)
 
+    def rules(self) -> dict[str, Any]:
+        """The normaliser of text and the label."""
+        return {"normaliser": VERSION, "label": self.label}
+
+    def save(self, path: Path) -> None:
+        """Copy the ``.bin``."""
+        shutil.copyfile(self.path, path)
+
+    @classmethod
+    def load(cls, path: Path, rules: Mapping[str, Any]) -> "FastTextModel":
+        """See :meth:`quality_classifier.kinds.contract.Model.load`."""
+        if rules["normaliser"] != VERSION:
+            raise ValueError(f"normaliser version {rules['normaliser']} is not known here")
+        return cls(path, rules["label"])
+
+    @classmethod
+    def fit(
+        cls,
+        train: Labelled,
+        calibration: Labelled,
+        settings: Any,
+        *,
+        method: str,
+        seed: int,
+        folder: Path,
+        say: Callable[[str], None],
+    ) -> tuple["FastTextModel", dict[str, Any]]:
+        """FastText knows no weights, so documents are repeated in their proportion."""
+        say(f"training fastText on {len(train.text):,} documents")
+        rows = np.repeat(np.arange(len(train.text)), repeats(train.weight, seed))
+        text, positive = train.text.take(rows), train.positive[rows]
+        model = train_fasttext(
+            text.filter(positive), text.filter(~positive), folder / cls.weights_file, settings, seed
+        )
+        return model, {"repeatable": settings.repeatable, "documents_with_repeats": len(rows)}
+
+
+def repeats(weight: npt.NDArray[np.float64], seed: int) -> npt.NDArray[np.int64]:
+    """How often to show each of n documents to a trainer that knows no weights: int64 [n].
+
+    In proportion to ``weight`` (float64 [n], mean 1), rounded up or down at random so that it is
+    right on average. Every document is shown at least once, unless that would more than double
+    their number.
+    """
+    scale = min(1 / weight.min(), 2.0)
+    draw = np.random.default_rng(seed).random(len(weight))
+    return np.floor(weight * scale + draw).astype(np.int64)
+
 
 def train_fasttext(
     positive: pa.Array,
@@ -103,12 +160,8 @@ def train_fasttext(
     output: Path,
     settings: FastTextSettings,
     seed: int,
-    repeatable: bool,
 ) -> FastTextModel:
     """Train on two string arrays and write the model file ``output``; its label is ``CURATED``.
-
-    ``repeatable`` trains on one thread, which gives the same bytes for the same seed; otherwise
-    all cores are used and the bytes differ from run to run.
 
     Raises:
         ValueError: fastText cannot train on these texts with these settings.
@@ -129,7 +182,7 @@ def train_fasttext(
             "lr": settings.learning_rate,
             "minCount": settings.min_count,
             "seed": seed,
-            "thread": 1 if repeatable else os.cpu_count(),
+            "thread": 1 if settings.repeatable else os.cpu_count(),
             "verbose": 0,
         }
         # A process of its own, whose memory starts as zeros: fastText relies on that without

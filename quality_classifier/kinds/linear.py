@@ -1,16 +1,21 @@
 """The hashed-linear scorer: one float32 weight per bucket, one pass over Arrow's buffers."""
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import safetensors
+import safetensors.numpy
 from numba import njit
 
-from quality_classifier.features.hashed_features import FeatureConfig
+from quality_classifier.features.hashed_features import FeatureConfig, hashed_features
 from quality_classifier.features.ngrams import NO_WORD, bucket, next_word, prefetch
+from quality_classifier.kinds.contract import Labelled, Model
 from winnow.text.buffers import Octets, Offsets, string_buffers
 from winnow.text.words import TABLE, Table, nfc
 
@@ -18,7 +23,7 @@ _WAITING = 64
 
 
 @dataclass(frozen=True)
-class HashedLinear:
+class HashedLinear(Model):
     """A trained linear model.
 
     Attributes:
@@ -32,6 +37,7 @@ class HashedLinear:
     weights: npt.NDArray[np.float32]
     bias: float
     kind: ClassVar[str] = "hashed_linear"
+    weights_file: ClassVar[str] = "weights.safetensors"
 
     def __post_init__(self) -> None:
         _check(self.weights, self.config)
@@ -41,6 +47,51 @@ class HashedLinear:
     def margins(self, text: pa.Array) -> npt.NDArray[np.float64]:
         """Log odds before calibration of n documents: float64 [n]."""
         return margins(text, self.weights, self.bias, self.config)
+
+    def rules(self) -> dict[str, Any]:
+        """How words become buckets."""
+        return {"features": asdict(self.config)}
+
+    def save(self, path: Path) -> None:
+        """Write ``weights`` float32 [buckets] and ``bias`` float64 [1] as safetensors."""
+        tensors = {"weights": self.weights, "bias": np.array([self.bias], np.float64)}
+        safetensors.numpy.save_file(tensors, path)
+
+    @classmethod
+    def load(cls, path: Path, rules: Mapping[str, Any]) -> "HashedLinear":
+        """See :meth:`quality_classifier.kinds.contract.Model.load`."""
+        config = FeatureConfig(**rules["features"])
+        try:
+            tensors = safetensors.numpy.load_file(path)
+            return cls(config, tensors["weights"], float(tensors["bias"].item()))
+        except (safetensors.SafetensorError, KeyError, ValueError) as error:
+            raise ValueError(f"{path.name}: {error}") from error
+
+    @classmethod
+    def fit(
+        cls,
+        train: Labelled,
+        calibration: Labelled,
+        settings: Any,
+        *,
+        method: str,
+        seed: int,
+        folder: Path,
+        say: Callable[[str], None],
+    ) -> tuple["HashedLinear", dict[str, Any]]:
+        """Logistic regression; the calibration split chooses its penalty from ``settings.c``."""
+        # Scoring does without scikit-learn.
+        from quality_classifier.kinds.fitting import Examples, fit_linear
+
+        features = FeatureConfig(settings.log2_buckets, settings.max_ngram)
+        say(f"hashing the words of {len(train.text) + len(calibration.text):,} documents")
+        learnt, chosen = (
+            Examples(hashed_features(split.text, features), split.positive, split.weight)
+            for split in (train, calibration)
+        )
+        say(f"fitting {len(train.text):,} documents, c = {list(settings.c)}")
+        weights, bias, trials = fit_linear(learnt, chosen, settings.c, method)
+        return cls(features, weights, bias), {"trials": [asdict(trial) for trial in trials]}
 
 
 def margins(

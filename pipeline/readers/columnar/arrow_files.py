@@ -20,7 +20,7 @@ from pipeline.readers.columnar.columns import (
     wanted_columns,
 )
 from pipeline.readers.columnar.source import DAMAGE, Source
-from pipeline.readers.contract import FieldMap, InputRange, Quarantine
+from pipeline.readers.contract import FieldMap, InputRange, Reading
 
 FEATHER_V1 = b"FEA1"
 _MAGIC = b"ARROW1"
@@ -55,9 +55,7 @@ class _Footer(NamedTuple):
     batches: list[_Block]
 
 
-def read_arrow(
-    stream: BinaryIO, piece: InputRange, fields: FieldMap, quarantine: Quarantine, max_bytes: int
-) -> Iterator[pa.RecordBatch]:
+def read_arrow(stream: BinaryIO, piece: InputRange, reading: Reading) -> Iterator[pa.RecordBatch]:
     """The documents of some record batches of a file, or of a whole stream.
 
     A damaged batch of a file is one quarantined record, and the next is read. In a stream, in a
@@ -68,6 +66,7 @@ def read_arrow(
         ValueError: the text column is not there, or is no string.
         OSError: the file cannot be read.
     """
+    quarantine = reading.quarantine
     source = Source(stream)
     opened = _open(stream, source)
     stream.seek(0)
@@ -77,10 +76,10 @@ def read_arrow(
         return
     if opened is None:
         check_whole(piece)
-        yield from _read_parts(stream, source, piece.path, fields, quarantine, max_bytes)
+        yield from _read_parts(stream, source, piece.path, reading)
         return
     footer, file = opened
-    columns = wanted_columns(file.schema, piece.path, fields)
+    columns = wanted_columns(file.schema, piece.path, reading.fields)
     row = sum(_row_count(stream, block) for block in footer.batches[: piece.start])
     end = check_end(piece, len(footer.batches))
     for index in range(piece.start, end):
@@ -95,7 +94,7 @@ def read_arrow(
             quarantine.add(block.offset, "byte", "corrupt_arrow", content)
             row += _row_count(stream, block)
         else:
-            yield from documents(table, row, fields, quarantine, max_bytes)
+            yield from documents(table, row, reading)
             row += len(table)
 
 
@@ -114,25 +113,21 @@ def _open(stream: BinaryIO, source: Source) -> tuple[_Footer, pa.ipc.RecordBatch
 
 
 def _read_parts(
-    stream: BinaryIO,
-    source: Source,
-    path: str,
-    fields: FieldMap,
-    quarantine: Quarantine,
-    max_bytes: int,
+    stream: BinaryIO, source: Source, path: str, reading: Reading
 ) -> Iterator[pa.RecordBatch]:
     """The documents of streams and files, one after another, from start to end."""
+    quarantine = reading.quarantine
     row = part = 0
     while True:
         file, start = _stream_start(source, part)
         try:
-            reader = _open_stream(file)
+            batches = _open_stream(file)
         except DAMAGE as error:
             source.check()
             quarantine.add(start, "byte", "corrupt_arrow", f"the schema: {error}")
             return
         try:
-            columns = wanted_columns(reader.schema, path, fields)
+            columns = wanted_columns(batches.schema, path, reading.fields)
         except ValueError as error:
             if not part:
                 raise
@@ -143,7 +138,7 @@ def _read_parts(
             try:
                 _check_ratio(stream, at)
                 file.seek(at)
-                table = _sound(reader.read_next_batch(), columns)
+                table = _sound(batches.read_next_batch(), columns)
             except StopIteration:
                 end = file.tell()
                 break
@@ -155,7 +150,7 @@ def _read_parts(
                 message = f"all after row {row}: {error}"
                 quarantine.add(at, "byte", "corrupt_arrow", message)
                 return
-            yield from documents(table, row, fields, quarantine, max_bytes)
+            yield from documents(table, row, reading)
             row += len(table)
         sound = True
         if start > part:

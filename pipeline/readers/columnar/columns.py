@@ -14,7 +14,7 @@ from pipeline.readers.columnar.value_text import (
     text_octets,
     text_sizes,
 )
-from pipeline.readers.contract import FieldMap, InputRange, Quarantine, Reason
+from pipeline.readers.contract import FieldMap, InputRange, Reading, Reason
 from pipeline.readers.documents import document_schema
 from pipeline.readers.utf8 import utf8_rows
 
@@ -130,25 +130,22 @@ def _changed(piece: InputRange) -> ValueError:
     return ValueError(f"{piece.path} has changed since the run began: start it anew")
 
 
-def documents(
-    table: pa.RecordBatch, first_row: int, fields: FieldMap, quarantine: Quarantine, max_bytes: int
-) -> Iterator[pa.RecordBatch]:
+def documents(table: pa.RecordBatch, first_row: int, reading: Reading) -> Iterator[pa.RecordBatch]:
     """The good rows as batches of about :data:`BATCH_BYTES`; bad rows are reported.
 
     ``first_row`` is the row number in the file of the first. A row is bad if its text is null, a
-    wanted value is no UTF-8, or one is longer than ``max_bytes``.
+    wanted value is no UTF-8, or one is longer than ``reading.max_document_bytes``.
     """
     for start, end in _by_size(table):
         # Few bytes may stand for many rows, so they are decoded a part at a time.
         part = table.slice(start, end - start)
-        batch = _documents(part, first_row + start, fields, quarantine, max_bytes)
+        batch = _documents(part, first_row + start, reading)
         if len(batch):
             yield batch
 
 
-def _documents(
-    table: pa.RecordBatch, first_row: int, fields: FieldMap, quarantine: Quarantine, max_bytes: int
-) -> pa.RecordBatch:
+def _documents(table: pa.RecordBatch, first_row: int, reading: Reading) -> pa.RecordBatch:
+    fields, max_bytes = reading.fields, reading.max_document_bytes
     schema = document_schema(fields.metadata)
     nothing = pa.nulls(len(table), pa.large_binary())
     there = set(table.schema.names)
@@ -178,7 +175,7 @@ def _documents(
     for row in np.flatnonzero(reasons != None):  # noqa: E711
         content = text[row].as_buffer()
         head = b"" if content is None else content[: 1 << 20].to_pybytes()
-        quarantine.add(first_row + int(row), "record", reasons[row], head)
+        reading.quarantine.add(first_row + int(row), "record", reasons[row], head)
     good = pa.array(reasons == None)  # noqa: E711
     columns = []
     for name, field in zip(fields.inputs, schema, strict=True):

@@ -19,7 +19,7 @@ from pipeline.readers.columnar.columns import (
 from pipeline.readers.columnar.parquet_footer import ENCRYPTED, Column, RowGroup, read_parts
 from pipeline.readers.columnar.parquet_pages import PIECE_BYTES, Leaf, Pages, TooMuchError
 from pipeline.readers.columnar.source import DAMAGE, Section, Source
-from pipeline.readers.contract import FieldMap, InputRange, Quarantine, Reason
+from pipeline.readers.contract import FieldMap, InputRange, Quarantine, Reading, Reason
 
 _MAX_ROWS = 1 << 13  # the size of a column is not that of its text: a dictionary holds each once
 _READ_BYTES = 1 << 20
@@ -28,9 +28,7 @@ _FEW_BYTES = 1 << 14  # pyarrow looks for a page header in that many
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "INT64": 8, "DOUBLE": 8, "INT96": 12}
 
 
-def read_parquet(
-    stream: BinaryIO, piece: InputRange, fields: FieldMap, quarantine: Quarantine, max_bytes: int
-) -> Iterator[pa.RecordBatch]:
+def read_parquet(stream: BinaryIO, piece: InputRange, reading: Reading) -> Iterator[pa.RecordBatch]:
     """The documents of some row groups.
 
     Where a row group is damaged the rest of it is one quarantined record, and the next is read. A
@@ -40,6 +38,7 @@ def read_parquet(
         ValueError: the text column is not there, or is no string.
         OSError: the file cannot be read.
     """
+    fields, quarantine = reading.fields, reading.quarantine
     parts = _parts(stream)
     if any(part.error for part in parts):
         check_whole(piece)
@@ -55,7 +54,7 @@ def read_parquet(
                 tables = _tables(part.source, part.file, index, group, columns, fields)
                 about = (row, row + group.rows - 1, number)
                 for first, table in _sound(tables, part.source, about, quarantine):
-                    yield from documents(table, first, fields, quarantine, max_bytes)
+                    yield from documents(table, first, reading)
             row += group.rows
             number += 1
 

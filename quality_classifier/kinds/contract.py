@@ -1,0 +1,80 @@
+"""What a kind of classifier is: a model that scores text, is fitted, written and read."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """n documents to learn from: text (string or large_string [n]), class (bool [n]) and weight
+    (float64 [n], mean 1; under it classes and sources are balanced).
+    """
+
+    text: pa.Array
+    positive: npt.NDArray[np.bool_]
+    weight: npt.NDArray[np.float64]
+
+
+class Model(ABC):
+    """A trained model. Threads may share one.
+
+    Attributes:
+        kind: its name in :data:`quality_classifier.kinds.KINDS`, in settings and in files.
+        weights_file: the name of the file that :meth:`save` writes.
+    """
+
+    kind: ClassVar[str]
+    weights_file: ClassVar[str]
+
+    @abstractmethod
+    def margins(self, text: pa.Array) -> npt.NDArray[np.float64]:
+        """Log odds before calibration of n documents, a string or large_string array: [n]."""
+
+    @abstractmethod
+    def rules(self) -> dict[str, Any]:
+        """What changes a score beside the weights, as JSON values."""
+
+    @abstractmethod
+    def save(self, path: Path) -> None:
+        """Write the weights, without pickle."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, path: Path, rules: Mapping[str, Any]) -> Self:
+        """The model that :meth:`save` wrote. ``rules`` holds what :meth:`rules` gave, and more.
+
+        Raises:
+            ValueError: the file or the rules are damaged.
+        """
+
+    @classmethod
+    @abstractmethod
+    def fit(
+        cls,
+        train: Labelled,
+        calibration: Labelled,
+        settings: Any,
+        *,
+        method: str,
+        seed: int,
+        folder: Path,
+        say: Callable[[str], None],
+    ) -> tuple[Self, dict[str, Any]]:
+        """A model of the training split, and what its card says of the fitting (JSON values).
+
+        Args:
+            train: the split to learn from.
+            calibration: the split by which settings are chosen.
+            settings: the kind's own, of :class:`quality_classifier.train_config.TrainConfig`.
+            method: of calibration.
+            seed: of what is random.
+            folder: a place for files, which outlives the model.
+            say: is told what is being done.
+        """
