@@ -13,8 +13,11 @@ Reason = Literal[
     "bad_json",  # the line is no JSON value
     "bad_warc",  # a WARC record whose header or length is wrong
     "corrupt_arrow",
+    "corrupt_bzip2",
     "corrupt_gzip",
+    "corrupt_lz4",
     "corrupt_parquet",
+    "corrupt_xz",
     "corrupt_zstd",
     "empty_file",
     "encrypted_parquet",  # of a file, or of a column of a row group
@@ -25,7 +28,10 @@ Reason = Literal[
     "not_an_object",  # the line is JSON, but no object
     "not_html",  # said to be HTML, but the bytes are binary
     "too_long",  # a document over max_document_bytes
+    "truncated_bzip2",
     "truncated_gzip",
+    "truncated_lz4",
+    "truncated_xz",
     "truncated_zstd",
     "unknown_charset",  # the page is in a charset that nobody reads
     "wrong_type",  # the text field is no string
@@ -217,7 +223,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class StreamFormat:
-    """A format that is read from front to back, plain, gzip or zstd.
+    """A format that is read from front to back, plain or compressed.
 
     Attributes:
         name: in messages.

@@ -89,9 +89,6 @@ FORMATS: list[Format] = [
 """Every format that is read; what a file starts with is looked for in this order."""
 
 _FOREIGN: dict[bytes, str] = {
-    rb"BZh[1-9]": "bzip2: unpack it, or pack it with gzip or zstd",
-    rb"\xfd7zXZ\0": "xz: unpack it, or pack it with gzip or zstd",
-    rb"\x04\x22\x4d\x18": "lz4: unpack it, or pack it with gzip or zstd",
     rb"PK\x03\x04": "zip: unpack it",
     rb"7z\xbc\xaf\x27\x1c": "7-Zip: unpack it",
     rb"(?s:.{257})ustar": "tar: unpack it",
@@ -105,7 +102,14 @@ _FOREIGN: dict[bytes, str] = {
 }
 """How files start that we do not read, and what to do with them."""
 
-_PACKED: dict[str, Compression] = {"gz": "gzip", "zst": "zstd", "zstd": "zstd"}
+_PACKED: dict[str, Compression] = {
+    "gz": "gzip",
+    "zst": "zstd",
+    "zstd": "zstd",
+    "bz2": "bzip2",
+    "xz": "xz",
+    "lz4": "lz4",
+}
 
 
 @dataclass(frozen=True)
@@ -341,6 +345,6 @@ def _recognise(stream: BinaryIO, path: str, open_input: OpenInput) -> _File:
             return _File(known, compression, size)
     raise ValueError(
         f"{path}: unknown format (it starts with {head[:16]!r}): known are WET, WARC, JSON lines "
-        "and JSON arrays (plain, gzip, zstd), Parquet and Arrow; JSON lines that start with no "
+        "and JSON arrays (plain or compressed), Parquet and Arrow; JSON lines that start with no "
         "object are known by their name, as .jsonl"
     )

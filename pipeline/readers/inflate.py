@@ -1,20 +1,24 @@
 """Decompression that survives damage: what can be decoded is delivered, what cannot is reported.
 
 gzip goes through ISA-L (3.2 times the speed of zlib, see docs/log.md), zstd through the backport
-of Python 3.14's own module; both release the GIL. A file of many members (one per WARC record, or
-several files put together) is read on after damage, from the next member that decodes.
+of Python 3.14's own module, bzip2, xz and lz4 through the usual ones; all release the GIL. A file
+of many members (one per WARC record, or several files put together) is read on after damage, from
+the next member that decodes.
 
 A zstd file may carry the dictionary of its frames in a skippable frame before them, as the Internet
 Archive's .warc.zst do (IIPC, "Zstandard Compression for WARC Files 1.0").
 """
 
+import bz2
 import functools
+import lzma
 import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Literal, NamedTuple, Protocol, cast
 
+import lz4.frame
 from isal import igzip_lib
 
 from pipeline.readers.contract import OpenInput, Reason
@@ -24,14 +28,16 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-Compression = Literal["none", "gzip", "zstd"]
+Compression = Literal["none", "gzip", "zstd", "bzip2", "xz", "lz4"]
 
 _INPUT_BYTES = 1 << 16
 _OUTPUT_BYTES = 1 << 20
 _TRIAL_BYTES = 1 << 10
 _SWALLOWED = 1 << 18
+_LARGE_BLOCK = 4 << 20
 """How much of what follows a member that was cut off can be taken for a part of it before decoding
-fails: a block of zstd is at most 128 KiB, and deflate rarely makes sense of so much noise."""
+fails: a block of zstd is at most 128 KiB, and deflate rarely makes sense of so much noise. Blocks
+of bzip2 and lz4 are larger."""
 
 _HEADER_BYTES = 18  # the longest header of a zstd frame
 _FRAME = b"\x28\xb5\x2f\xfd"
@@ -43,6 +49,7 @@ _DICTIONARY_FRAME = re.compile(
 the magic number comes the size."""
 
 _MAX_DICTIONARY = 128 << 20  # decoders must take 8 MiB
+_XZ_MEMORY = 2 << 30
 _WINDOW_LOG = zstd.DecompressionParameter.window_log_max.bounds()[1]  # 2 GiB, of `zstd --long=31`
 
 
@@ -65,7 +72,7 @@ class _Decoder(Protocol):
     @property
     def needs_input(self) -> bool: ...
     @property
-    def unused_data(self) -> bytes: ...
+    def unused_data(self) -> bytes | None: ...
     def decompress(self, data: bytes, max_length: int) -> bytes: ...
 
 
@@ -78,6 +85,34 @@ class _Codec(NamedTuple):
     error: type[Exception]
     truncated: Reason
     corrupt: Reason
+    swallowed: int = _SWALLOWED
+
+
+class _Bzip2Error(ValueError):
+    """The data is no bzip2. The library raises an OSError, which a failing disk does too."""
+
+
+class _Bzip2:
+    def __init__(self) -> None:
+        self._decoder = bz2.BZ2Decompressor()
+
+    @property
+    def eof(self) -> bool:
+        return self._decoder.eof
+
+    @property
+    def needs_input(self) -> bool:
+        return self._decoder.needs_input
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._decoder.unused_data
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        try:
+            return self._decoder.decompress(data, max_length)
+        except OSError as error:
+            raise _Bzip2Error(str(error)) from None
 
 
 def _zstd_decoder(dictionary: zstd.ZstdDict | None = None) -> _Decoder:
@@ -102,6 +137,32 @@ _CODECS: dict[Compression, _Codec] = {
         error=zstd.ZstdError,
         truncated="truncated_zstd",
         corrupt="corrupt_zstd",
+    ),
+    "bzip2": _Codec(
+        starts=tuple(b"BZh%d" % level for level in range(1, 10)),
+        member=re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)"),
+        new=_Bzip2,
+        error=_Bzip2Error,
+        truncated="truncated_bzip2",
+        corrupt="corrupt_bzip2",
+        swallowed=_LARGE_BLOCK,
+    ),
+    "xz": _Codec(
+        starts=(b"\xfd7zXZ\0",),
+        member=re.compile(rb"\xfd7zXZ\0"),
+        new=lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, _XZ_MEMORY),
+        error=lzma.LZMAError,
+        truncated="truncated_xz",
+        corrupt="corrupt_xz",
+    ),
+    "lz4": _Codec(
+        starts=(b"\x04\x22\x4d\x18",),
+        member=re.compile(rb"\x04\x22\x4d\x18"),
+        new=lambda: cast(_Decoder, lz4.frame.LZ4FrameDecompressor()),
+        error=RuntimeError,
+        truncated="truncated_lz4",
+        corrupt="corrupt_lz4",
+        swallowed=_LARGE_BLOCK,
     ),
 }
 
@@ -155,7 +216,7 @@ def inflate(
         if failure is None:
             continue
         # Only here is the first decoder gone, whose window may be 2 GiB.
-        after = _next_member(source, codec, max(start + 1, source.offset - _SWALLOWED))
+        after = _next_member(source, codec, max(start + 1, source.offset - codec.swallowed))
         if failure == codec.corrupt:
             yield from _until_damage(source, used, start, produced, after)
         else:
@@ -269,7 +330,7 @@ def _decode(source: _Input, decoder: _Decoder) -> Iterator[bytes]:
         if piece:
             yield piece
         if decoder.eof:
-            source.use(len(source.data) - len(decoder.unused_data))
+            source.use(len(source.data) - len(decoder.unused_data or b""))
             return
         if decoder.needs_input:
             source.refill()

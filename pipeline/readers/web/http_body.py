@@ -97,7 +97,7 @@ def _unpack(body: bytes, max_bytes: int) -> Body:
     truncated = False
     for piece in inflate(io.BytesIO(body), compression, "", lambda _: io.BytesIO(body)):
         if isinstance(piece, Damage):
-            truncated = piece.reason in ("truncated_gzip", "truncated_zstd")
+            truncated = piece.reason.startswith("truncated_")
             if not truncated and (piece.produced or not pieces):
                 raise Unreadable("bad_http")
             break
