@@ -110,7 +110,7 @@ def _input_flags(group: argparse._ArgumentGroup) -> None:
         action="append",
         metavar="NAME=GLOB",
         help="an input; may be repeated,"
-        " also for one name. WET, WARC, JSON (plain, gz, zst), Parquet, Arrow, by content",
+        " also for one name. WET, WARC, JSON (plain or compressed), Parquet, Arrow, by content",
     )
     _flag(
         group,
