@@ -33,6 +33,8 @@ from model.glam.transformer import Experts, GLaM
 from model.sizes import ACCELERATORS, GIB, OPTIMIZER_BYTES
 from model.training import parallel
 from model.training.parallel import AllToAll
+from winnow.arguments import Parser
+from winnow.cli import program
 
 COLLECTIVES = {
     "_allgather_base_": "all-gather",
@@ -236,9 +238,9 @@ def _fake_processes(count: int) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
-    out = argparse.ArgumentParser(prog="model/plan_sharding.py", description=__doc__.split("\n")[0])
+    out = Parser(prog=program(), description=__doc__.split("\n")[0])
     out.add_argument(
         "overrides",
         nargs="+",
@@ -298,7 +300,8 @@ def describe(found: Plan, config: GLaMConfig, options: argparse.Namespace) -> It
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the plan; exit status 1 if it does not fit."""
-    options = parser().parse_args(arguments)
+    command = parser()
+    options = command.parse(arguments)
     chosen, overrides = sizes.split(options.overrides)
     try:
         if len(chosen) != 1:
@@ -314,7 +317,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             recompute=options.recompute,
         )
     except ValueError as error:
-        raise SystemExit(f"plan_sharding.py: {error}") from error
+        command.error(str(error))
     print("\n".join(describe(found, config, options)))
     sys.exit(found.peak > 0.9 * ACCELERATORS[options.accelerator].memory)
 

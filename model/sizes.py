@@ -24,7 +24,9 @@ from omegaconf.errors import OmegaConfBaseException
 from model.glam.config import GLaMConfig
 from model.glam.routing import ROUTERS
 from model.glam.transformer import Experts, GLaM
-from winnow import command_line
+from winnow import command_line, hydra_errors
+from winnow.arguments import Parser
+from winnow.cli import program
 
 CONFIG_DIR = os.path.realpath(os.path.join(os.path.dirname(__file__), os.pardir, "conf"))
 
@@ -177,7 +179,7 @@ def load(names: Sequence[str], overrides: Sequence[str] = ()) -> dict[str, GLaMC
                 composed = compose(overrides=[f"+model={name}", *overrides])
                 config = command_line.checked(composed.model)
             except (HydraException, OmegaConfBaseException) as error:
-                raise ValueError(f"{name}: {error}") from error
+                raise ValueError(hydra_errors.one_line(error)) from error
             assert isinstance(config, GLaMConfig)
             configs[name] = config
     return configs
@@ -235,10 +237,10 @@ def _number(
     return number
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
-    out = argparse.ArgumentParser(
-        prog="model/sizes.py",
+    out = Parser(
+        prog=program(),
         description="Parameters, active parameters and training FLOPs per token of each size;"
         " with --devices also memory per device, step time, days and energy.",
         epilog="accelerators:\n"
@@ -366,7 +368,8 @@ def _print(rows: list[list[str]]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the tables."""
-    options = parser().parse_args(arguments)
+    command = parser()
+    options = command.parse(arguments)
     chosen, overrides = split(options.overrides)
     try:
         configs = load(chosen or names(), overrides)
@@ -375,7 +378,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print()
             _print(run_table(configs, options))
     except ValueError as error:
-        raise SystemExit(f"sizes.py: {error}") from error
+        command.error(str(error))
 
 
 if __name__ == "__main__":

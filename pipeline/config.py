@@ -17,7 +17,7 @@ from pipeline import flags, settings_file
 from pipeline.output import schema
 from pipeline.readers import FieldMap, check_extractor
 from pipeline.rules import solve
-from pipeline.rules.decision import FloatArray, Rule
+from pipeline.rules.decision import PARAMETERS, FloatArray, Rule
 from pipeline.rules.solve import Band, Places, Sketch
 from pipeline.steps import defaults as step_defaults
 from winnow import defaults
@@ -54,10 +54,13 @@ class Decision:
                 f"unknown --rule {self.rule!r}: choose one of {', '.join(flags.RULES)}"
             )
         solve.check_unit(self.target_unit)
-        takes = {"pareto": "alpha", "threshold": "threshold", "random": "rate"}.get(self.rule)
-        for name in ("alpha", "threshold", "rate"):
+        takes = PARAMETERS.get(self.rule)
+        for rule, name in PARAMETERS.items():
             if getattr(self, name) is not None and name != takes:
-                raise ValueError(f"--{name} has no meaning under --rule {self.rule}: leave it out")
+                raise ValueError(
+                    f"--{name} has no meaning under --rule {self.rule}: leave it out, or give"
+                    f" --rule {rule}"
+                )
         given = takes is not None and getattr(self, takes) is not None
         if self.target_fraction is not None:
             if self.rule == "all":

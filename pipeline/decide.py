@@ -3,22 +3,24 @@
 python pipeline/decide.py --scored scored/ --rule pareto --alpha 3 --output scored_alpha3/
 """
 
-import sys
 from collections.abc import Sequence
 
 from pipeline import flags
+from winnow import endings, telling
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Decide as the flags say. ``--help`` ends here, before Beam is imported."""
+    """Decide as the flags say; ``--help`` and wrong values end without Beam."""
     flags.decide_parser().parse_known_args(arguments)
-    from pipeline import decision_run
+    with telling.doing("starting"):
+        from pipeline import decision_run
 
     decision_run.main(arguments)
 
 
 if __name__ == "__main__":
-    flags.decide_parser().parse_known_args(sys.argv[1:])
-    from pipeline.beam import engine
+    flags.decide_parser().parse_known_args()
+    with endings.interruptible(flags.AGAIN), telling.doing("starting"):
+        from pipeline.beam import engine
 
     engine.exit_clearly(main)

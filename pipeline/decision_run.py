@@ -1,5 +1,6 @@
 """A run that decides anew from stored scores. See :mod:`pipeline.decide`."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -7,15 +8,16 @@ from pipeline.beam import engine, graph, progress, staging
 from pipeline.config import load_decide
 from pipeline.core.task import Sink
 from pipeline.output import manifest, records, shards
-from pipeline.page.render import print_table
+from pipeline.page.render import print_summary
 from pipeline.scoring_run import prepare
-from winnow import storage, version
+from winnow import endings, storage, version
 
 
 def main(arguments: Sequence[str]) -> None:
     """Decide and report; see ``--help``."""
-    config, resume, beam_flags = load_decide(arguments)
-    options = engine.options(beam_flags)
+    with endings.usage():
+        config, resume, beam_flags = load_decide(arguments)
+        options = engine.options(beam_flags)
     storage.configure(options)
     staging.check_paths(options, [config.scored, config.output])
     scored = manifest.read_manifest(config.scored)
@@ -41,12 +43,14 @@ def main(arguments: Sequence[str]) -> None:
         "classifier": scored["classifier"],
         "key": records.fingerprint(scored["key"], asdict(config.decision), config.write),
     }
+    seconds = None
     with storage.lock(config.output):
         tasks = [records.from_json(task) for task in scored["tasks"]]
         if prepare(config.output, about["key"], [record.task for record in tasks], resume):
             print(f"{config.output} is complete already: nothing to do")
         else:
             _copy_quarantine(tasks, config.scored, config.output)
+            begun = time.monotonic()
             finished = engine.run(
                 options,
                 lambda pipeline: graph.build_decide(
@@ -60,10 +64,11 @@ def main(arguments: Sequence[str]) -> None:
                 ),
                 progress.Watch(progress.folder(sink.work), 0, config.stall_minutes),
             )
+            seconds = None if resume else time.monotonic() - begun
             if not finished:
                 print(f"the job is made; {config.output} is complete once it has a {manifest.NAME}")
                 return
-    print_table(config.output)
+    print_summary(config.output, manifest.read_manifest(config.output), seconds)
 
 
 def _copy_quarantine(tasks: Sequence[records.Record], scored: str, output: str) -> None:

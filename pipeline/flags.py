@@ -8,6 +8,7 @@ from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
 from winnow import defaults
+from winnow.arguments import Parser, nearest
 from winnow.cli import program
 
 RULES = ("pareto", "threshold", "top_fraction", "random", "all")
@@ -24,6 +25,12 @@ DEFAULT_SHARD_BYTES = 512 << 20
 DEFAULT_COMPRESSION = "lz4"
 DEFAULT_STALL_MINUTES = 10.0
 
+AGAIN = "add --resume to finish the run"
+"""How to go on after an interruption."""
+
+LIKENESS = 0.75
+"""How alike a flag must be to one of ours, or of Beam's hundreds, to be what was meant."""
+
 
 def check_given(needed: Iterable[str], given: Container[str], others: Sequence[str]) -> None:
     """Refuse a command line that lacks a flag; ``others`` are the flags that are not ours.
@@ -33,7 +40,7 @@ def check_given(needed: Iterable[str], given: Container[str], others: Sequence[s
     """
     for name in needed:
         if name not in given:
-            near = nearest(f"--{name}", names_of(others))
+            near = nearest(f"--{name}", names_of(others), LIKENESS)
             advice = f"is {near} meant to be it?" if near else "see --help"
             raise ValueError(f"--{name} is missing: {advice}")
 
@@ -43,23 +50,15 @@ def names_of(arguments: Iterable[str]) -> list[str]:
     return [text.partition("=")[0] for text in arguments if text.startswith("--")]
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that is spelled most like one, if any is."""
-    import difflib
-
-    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.75)
-    return found[0] if found else None
-
-
 def names() -> list[str]:
     """Every flag of ``pipeline/run.py``."""
-    return [name for action in parser()._actions for name in action.option_strings]
+    return parser().flags()
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The flags of ``pipeline/run.py``, grouped. Each is also a key of the YAML."""
-    out = argparse.ArgumentParser(
-        prog=program("pipeline/run.py"),
+    out = Parser(
+        prog=program(),
         description="Raw web text in; scored, sampled Arrow shards, statistics and a page out.",
         epilog="Every other flag goes to Beam, among them --runner, --direct_num_workers,"
         " --direct_running_mode, --project, --region, --temp_location and --staging_location;"
@@ -87,10 +86,10 @@ def parser() -> argparse.ArgumentParser:
     return out
 
 
-def decide_parser() -> argparse.ArgumentParser:
+def decide_parser() -> Parser:
     """The flags of ``pipeline/decide.py``."""
-    out = argparse.ArgumentParser(
-        prog=program("pipeline/decide.py"),
+    out = Parser(
+        prog=program(),
         description="Decides anew from the scores and draws that a run has stored.",
         epilog="Every other flag goes to Beam. Flags may be spelled with - or _.",
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -3,36 +3,43 @@
 python pipeline/report.py scored/
 """
 
-import sys
-from collections.abc import Sequence
-
-from pipeline.output.manifest import read_manifest
-from pipeline.page.render import print_table, write_report
-from winnow import storage
-from winnow.arguments import check_utf8
-
-_USAGE = "usage: python pipeline/report.py DIR   (the output folder of a finished run)"
+from winnow import endings, telling
+from winnow.arguments import Parser, check_utf8
+from winnow.cli import program
 
 
-def main(arguments: Sequence[str]) -> None:
+def parser() -> Parser:
+    """The command line."""
+    out = Parser(
+        prog=program(),
+        description="The table, the page and the data card of a finished run.",
+        epilog="Every other flag goes to Beam, for folders in object stores.",
+        allow_abbrev=False,
+    )
+    out.add_argument("output", metavar="DIR", help="the output folder of a finished run")
+    return out
+
+
+def main() -> None:
     """Write page and card of a finished run anew, and print its table."""
-    if not arguments or arguments[0].startswith("-"):
-        if arguments in (["-h"], ["--help"]):
-            print(f"{__doc__}\n{_USAGE}")
-            return
-        raise ValueError(_USAGE)
-    output, *beam_flags = arguments
-    if beam_flags:
-        from pipeline.beam import engine  # imports Beam, which local folders do without
+    options, beam_flags = parser().parse_known_args()
+    with endings.clear():
+        with endings.usage():
+            check_utf8([options.output])
+        with telling.doing(f"reading {options.output}"):
+            from pipeline.output.manifest import read_manifest
+            from pipeline.page.render import print_summary, write_report
+            from winnow import storage
 
-        storage.configure(engine.options(beam_flags))
-    write_report(output, read_manifest(output))
-    print_table(output)
+            if beam_flags:
+                from pipeline.beam import engine  # imports Beam, which local folders do without
+
+                with endings.usage():
+                    storage.configure(engine.options(beam_flags))
+            written = read_manifest(options.output)
+            write_report(options.output, written)
+        print_summary(options.output, written)
 
 
 if __name__ == "__main__":
-    try:
-        check_utf8(sys.argv[1:])
-        main(sys.argv[1:])
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    main()

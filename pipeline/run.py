@@ -4,22 +4,24 @@ python pipeline/run.py --source web='crawl/*.warc.gz' --source wiki='wiki/*.json
         --filter web --classifier classifier/ --rule pareto --alpha 9 --output scored/
 """
 
-import sys
 from collections.abc import Sequence
 
 from pipeline import flags
+from winnow import endings, telling
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Score and filter as the flags say. ``--help`` ends here, before Beam is imported."""
+    """Score and filter as the flags say; ``--help`` and wrong values end without Beam."""
     flags.parser().parse_known_args(arguments)
-    from pipeline import scoring_run
+    with telling.doing("starting"):
+        from pipeline import scoring_run
 
     scoring_run.main(arguments)
 
 
 if __name__ == "__main__":
-    flags.parser().parse_known_args(sys.argv[1:])
-    from pipeline.beam import engine
+    flags.parser().parse_known_args()
+    with endings.interruptible(flags.AGAIN), telling.doing("starting"):
+        from pipeline.beam import engine
 
     engine.exit_clearly(main)

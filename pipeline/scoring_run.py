@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -14,25 +15,28 @@ from pipeline.core.task import Job, Sink
 from pipeline.core.unread import check_read, empty_sources
 from pipeline.output import manifest, output_folder, records, shards
 from pipeline.output.records import Task
-from pipeline.page.render import print_table
+from pipeline.page.render import print_summary
 from pipeline.settings_file import as_json
 from pipeline.steps import build_steps, input_files, own_modules
 from quality_classifier.scoring import load_classifier
-from winnow import storage, version
+from winnow import endings, storage, telling, version
 
 
 def main(arguments: Sequence[str]) -> None:
     """Plan, run and report; see ``--help``."""
-    config, resume, beam_flags = load(arguments)
-    options = engine.options(beam_flags)
+    with endings.usage():
+        config, resume, beam_flags = load(arguments)
+        options = engine.options(beam_flags)
+        wanted = field_settings.field_settings(config)
+        maps = field_maps(config)
     storage.configure(options)
-    wanted = field_settings.field_settings(config)
-    maps = field_maps(config)
-    tasks = plan_tasks(config.source, config.filter, config.split_bytes, maps)
-    field_settings.check_before(wanted, tasks, maps)
+    with telling.doing("looking at the inputs"):
+        tasks = plan_tasks(config.source, config.filter, config.split_bytes, maps)
+        field_settings.check_before(wanted, tasks, maps)
     job, about = describe(config, tasks, resume)
     patterns = (pattern for patterns in config.source.values() for pattern in patterns)
     staging.check_paths(options, [*patterns, config.output, *input_files(config.steps)])
+    seconds = None
     with storage.lock(config.output):
         if prepare(config.output, about["key"], tasks, resume):
             print(f"{config.output} is complete already: nothing to do")
@@ -43,16 +47,18 @@ def main(arguments: Sequence[str]) -> None:
             job = replace(job, classifier=place)
             records.save_tasks(job.sink.work, tasks)
             size = sum(task.input.size for task in tasks)
+            begun = time.monotonic()
             finished = engine.run(
                 options,
                 lambda pipeline: graph.build(pipeline, len(tasks), job, config.decision, about),
                 progress.Watch(progress.folder(job.sink.work), size, config.stall_minutes),
             )
+            seconds = None if resume else time.monotonic() - begun
             if not finished:
                 print(f"the job is made; {config.output} is complete once it has a {manifest.NAME}")
                 return
-    print_table(config.output)
     written = manifest.read_manifest(config.output)
+    print_summary(config.output, written, seconds)
     for note in [*empty_sources(written), *field_settings.check_after(wanted, written)]:
         print(f"warning: {note}", file=sys.stderr)
     check_read(config.output, written)

@@ -88,7 +88,7 @@ def write_run(output, batches, rule, filtered, quarantined=0, card=CARD, write="
             "source": {source: [f"input/{source}*"] for source in batches},
             "filter": sorted(filtered),
             "classifier": "classifier/",
-            "decision": {"rule": rule.name, "deduplicate": False},
+            "decision": {"rule": rule.name, "target_fraction": None, "deduplicate": False},
             "metadata": [],
             "seed": 0,
             "write": write,

@@ -245,21 +245,21 @@ def test_command_line(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "code", "message"),
     [
-        (["scored={}", "sources=[books]"], "no source ['books']"),
-        (["scored={}", "by=[colour]"], "no column 'colour'"),
-        (["scored={}/none"], "manifest.json"),
-        ([], "scored missing"),
-        (["scored={}", "alfa=3"], "alfa"),
-        (["scored={}", "+alfa=3"], "alfa"),
-        (["scored={}", "alpha=three"], "alpha"),
+        (["scored={}", "sources=[books]"], 1, "no source ['books']"),
+        (["scored={}", "by=[colour]"], 1, "no column 'colour'"),
+        (["scored={}/none"], 1, "manifest.json"),
+        ([], 2, "scored missing"),
+        (["scored={}", "alfa=3"], 2, "alfa"),
+        (["scored={}", "+alfa=3"], 2, "alfa"),
+        (["scored={}", "alpha=three"], 2, "alpha"),
     ],
 )
-def test_command_line_errors_are_clear(tmp_path, arguments, message):
+def test_command_line_errors_are_clear(tmp_path, arguments, code, message):
     run_folder(tmp_path)
     done = command(*(argument.format(tmp_path) for argument in arguments))
-    assert done.returncode == 1
+    assert done.returncode == code
     assert message in done.stderr
     assert "Traceback" not in done.stderr
 

@@ -314,15 +314,17 @@ def test_unreadable_records_are_counted(corpus, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "code", "message"),
     [
-        (["seed=one"], "could not be converted to Integer"),
-        (["sede=1"], "error: there is no setting sede: did you mean seed?"),
-        ([], "negative, output, positive missing"),
-        (["positive=[x.gz]", "negative=[y.gz]", "output=o"], "error: nothing matches 'x.gz'"),
+        (["seed=one"], 2, "could not be converted to Integer"),
+        (["sede=1"], 2, "error: there is no setting sede: did you mean seed?"),
+        ([], 2, "negative, output, positive missing"),
+        (["positive=[x.gz]", "negative=[y.gz]", "output=o"], 1, "error: nothing matches 'x.gz'"),
     ],
 )
-def test_the_command_line_says_what_is_wrong_without_a_traceback(tmp_path, arguments, message):
+def test_the_command_line_says_what_is_wrong_without_a_traceback(
+    tmp_path, arguments, code, message
+):
     script = ROOT / "quality_classifier" / "train.py"
     done = subprocess.run(
         [sys.executable, script, *arguments],
@@ -331,7 +333,7 @@ def test_the_command_line_says_what_is_wrong_without_a_traceback(tmp_path, argum
         check=False,
         cwd=tmp_path,
     )
-    assert done.returncode == 1
+    assert done.returncode == code
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())  # Hydra leaves no folder of its own

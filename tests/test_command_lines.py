@@ -180,8 +180,8 @@ def test_an_argument_that_is_not_utf8_is_named(tmp_path):
         check=False,
         cwd=tmp_path,
     )
-    assert done.returncode == 1
-    assert done.stderr == "error: the argument scored=caf\\xe9 is not UTF-8: rename what it names\n"
+    said = "error: the argument scored=caf\\xe9 is not UTF-8: rename what it names\n"
+    assert (done.returncode, done.stderr) == (2, f"model/prepare.py: {said}")
 
 
 def test_hydra_starts_on_python_3_14(monkeypatch):
@@ -233,5 +233,5 @@ def test_what_hydra_refuses_is_one_line_that_helps(argument, said):
 def test_a_wrong_setting_ends_a_command_with_one_line():
     command = [sys.executable, "model/train.py", "train.token=3"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    line = "error: there is no setting train.token: did you mean train.tokens?\n"
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", line)
+    line = "model/train.py: error: there is no setting train.token: did you mean train.tokens?\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", line)

@@ -145,14 +145,26 @@ def test_memory_is_shared_by_all_devices_and_the_experts_by_their_part():
         ("model.expert_activation=silu", "silu"),
     ],
 )
-def test_a_wrong_key_or_value_is_refused_by_name(override, said):
-    with pytest.raises(SystemExit, match=said):
+def test_a_wrong_key_or_value_is_refused_by_name(override, said, capsys):
+    with pytest.raises(SystemExit) as ended:
         sizes.main(["model=glam_1m_8e", override])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 2
+    assert said in line
 
 
-def test_an_unknown_size_is_refused():
-    with pytest.raises(SystemExit, match="glam_2m"):
-        sizes.main(["model=glam_2m"])
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["model=glam_10"], "there is no model=glam_10: did you mean glam_10m?"),
+        (["--devies", "3"], "there is no --devies: did you mean --devices?"),
+    ],
+)
+def test_what_is_unknown_is_refused_with_the_nearest_name(arguments, said, capsys):
+    with pytest.raises(SystemExit) as ended:
+        sizes.main(arguments)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.endswith(f": error: {said}\n")
 
 
 @pytest.mark.parametrize("command", [sizes.main, plan_sharding.main])

@@ -77,10 +77,16 @@ def test_limits_of_the_law():
 
 
 @pytest.mark.parametrize(
-    ("name", "parameter"), [("pareto", -1), ("threshold", 1.1), ("random", -0.1), ("best", 0.5)]
+    ("name", "parameter", "said"),
+    [
+        ("pareto", -1, "alpha must be a finite number of 0 or more, not -1"),
+        ("threshold", 5, "threshold must be from 0 to 1, not 5"),
+        ("random", -0.1, "rate must be from 0 to 1, not -0.1"),
+        ("best", 0.5, "best"),
+    ],
 )
-def test_impossible_rules_are_refused(name, parameter):
-    with pytest.raises(ValueError, match=name):
+def test_impossible_rules_are_refused(name, parameter, said):
+    with pytest.raises(ValueError, match=said):
         Rule(name, parameter)
 
 

@@ -253,5 +253,5 @@ def test_the_command_line_names_it(tmp_path):
         check=False,
     )
     assert done.returncode == 1
-    assert done.stderr.startswith("error: ")
+    assert done.stderr.startswith("pipeline/run.py: error: ")
     assert "caf\\xe9" in done.stderr

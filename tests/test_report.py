@@ -258,7 +258,7 @@ def test_the_same_run_gives_the_same_bytes(run):
 
 def test_the_table_of_the_terminal(run, capsys):
     output, batches, _ = run
-    render.print_table(str(output))
+    render.print_summary(str(output), run[2])
     lines = capsys.readouterr().out.splitlines()
     end = lines.index("")
     cells = {line.split()[0]: line.split() for line in lines[:end]}
@@ -280,10 +280,29 @@ def test_the_table_of_the_terminal(run, capsys):
         assert cells[name][1 if name == "total" else 2 :] == expected
     widths = {len(line) for line in lines[:end] if "─" not in line}
     assert widths == {len(next(line for line in lines if "─" in line))}
-    assert str(output / "report.html") in lines[-1]
-    language = sum(b["drop_reason"].to_pylist().count("language") for b in batches.values())
-    rows = [line.split() for line in lines[end:] if line.startswith("language")]
-    assert sum(int(row[2].replace(",", "")) for row in rows) == language
+    assert lines[-2:] == [
+        f"report: {output}/report.html",
+        f"next: python model/prepare.py scored={output} output=corpus",
+    ]
+    assert "rule:   pareto, alpha = 2.345" in lines
+    dropped = [b["drop_reason"].to_pylist() for b in batches.values()]
+    read = sum(len(batches[source]) + 3 for source in FILTERED)
+    rows = {line.split()[0]: line.split() for line in lines[end:] if line}
+    language = sum(reasons.count("language") for reasons in dropped)
+    assert rows["language"][1] == f"{language:,}"
+    assert rows["language"][3] == f"{100 * language / read:.3g}"
+
+
+def test_what_each_step_dropped_is_added_up_over_sources_and_reasons():
+    rows = [
+        {"source": source, "filtered": True, "outcome": outcome, "documents": n, "bytes": 10**6 * n}
+        | {"words": 1}
+        for source, n_words in (("a", 3), ("b", 4))
+        for outcome, n in (("read", 20), ("gopher_word_count", n_words), ("gopher_hashes", 2))
+    ]
+    lines = render.table(pa.Table.from_pylist(rows, schema.SOURCES)).splitlines()
+    row = lines[-1].split()
+    assert row == ["gopher", "11", "11.00", "27.5", "%", "gopher_word_count"]
 
 
 def test_a_source_that_could_not_be_read_at_all_is_said_to_be_so():
@@ -408,8 +427,9 @@ def test_the_command_rebuilds_and_prints(run):
 def test_the_command_refuses_what_is_no_run(tmp_path):
     for arguments in ([], [str(tmp_path)], ["--alpha", "3"]):
         done = command(*arguments)
-        assert done.returncode == 1
-        assert done.stderr.startswith(("error:", "usage"))
+        assert done.returncode == (1 if arguments == [str(tmp_path)] else 2)
+        assert done.stderr.startswith("pipeline/report.py: error: ")
+        assert len(done.stderr.splitlines()) == 1
         assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
     assert command("--help").returncode == 0

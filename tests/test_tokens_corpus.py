@@ -409,6 +409,6 @@ def test_the_command_line(made, tmp_path):
     assert open_corpus(str(tmp_path / "corpus")).manifest["held_out"] == 0.2
     again = run(output)
     assert again.returncode == 1
-    assert again.stderr.startswith("error: ")
+    assert again.stderr.startswith("model/prepare.py: error: ")
     assert "choose another" in again.stderr
-    assert run(output, "vocabulary=3").returncode == 1
+    assert run(output, "vocabulary=3").returncode == 2

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from training_runs import composed
 
-from winnow import command_line
+from winnow import command_line, endings
 
 pytestmark = pytest.mark.slow
 
@@ -77,8 +77,12 @@ def ends(error, capsys):
 
 def test_what_a_user_can_mend_is_one_line(capsys, monkeypatch):
     monkeypatch.setattr(signal, "signal", lambda *_: None)
-    assert ends(ValueError("no"), capsys) == (1, "error: no\n")
-    assert ends(ExpectedError("never"), capsys) == (1, "error: never\n")
+    monkeypatch.setattr(sys, "argv", ["/at/home/model/train.py"])
+    assert ends(ValueError("no"), capsys) == (1, "model/train.py: error: no\n")
+    assert ends(ExpectedError("never"), capsys) == (1, "model/train.py: error: never\n")
+    assert ends(endings.UsageError("no"), capsys) == (2, "model/train.py: error: no\n")
+    monkeypatch.setenv("WINNOW_PROGRAM", "winnow train")
+    assert ends(ValueError("no"), capsys) == (1, "winnow train: error: no\n")
     full = OSError(errno.ENOSPC, "No space left on device", "run/file")
     code, said = ends(full, capsys)
     assert code == 1
@@ -92,11 +96,12 @@ def test_torchrun_is_told(capsys, monkeypatch, tmp_path):
 
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("WINNOW_PROGRAM", "winnow train")
     ends(ValueError("no"), capsys)
     failure = ProcessFailure(0, os.getpid(), 1, str(tmp_path / "error.json"))
-    assert failure.message == "error: no"
+    assert failure.message == "winnow train: error: no"
     assert abs(failure.timestamp - time.time()) < 60
-    assert json.loads((tmp_path / "error.json").read_text())["message"] == "error: no"
+    assert json.loads((tmp_path / "error.json").read_text())["message"] == failure.message
 
 
 WAITS = """
@@ -123,5 +128,5 @@ def test_an_interruption_tidies_up_and_is_no_traceback(number):
         assert process.stdout.readline() == "begun\n"
         process.send_signal(number)
         out, err = process.communicate(timeout=60)
-    assert (out, err) == ("tidied\n", "interrupted\n")
+    assert (out, err) == ("tidied\n", "-c: interrupted: run the same command again\n")
     assert process.returncode == 128 + number

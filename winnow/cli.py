@@ -42,7 +42,7 @@ COMMANDS = {
 
 def main() -> None:
     """Run the command that the command line names; exit code 2 if there is none such."""
-    modules = {name: module for stage in COMMANDS.values() for name, module, _ in stage}
+    modules = _modules()
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(overview())
@@ -72,6 +72,7 @@ def overview() -> str:
     lines += [
         "",
         "From raw text to a verdict: classifier train, run, prepare, study plan, study run.",
+        "Exit codes: 0 done, 1 it could not be done, 2 wrong usage, 130 interrupted.",
     ]
     return "\n".join(lines)
 
@@ -82,15 +83,35 @@ def unknown(arguments: list[str], names: list[str]) -> str:
 
     group = [name for name in names if name.startswith(f"{arguments[0]} ")]
     if group:
-        return f"winnow {arguments[0]} needs one of: {', '.join(n.split()[1] for n in group)}"
+        parts = ", ".join(name.split()[1] for name in group)
+        return f"winnow: error: {arguments[0]} needs one of: {parts}"
     asked = " ".join(arguments[:2] if arguments[1:] and arguments[1].isalpha() else arguments[:1])
     near = difflib.get_close_matches(asked, names, 1) or difflib.get_close_matches(
         arguments[0], names, 1
     )
     advice = f"did you mean winnow {near[0]}?" if near else "see winnow --help"
-    return f"winnow: there is no command {arguments[0]!r}: {advice}"
+    return f"winnow: error: there is no command {arguments[0]!r}: {advice}"
 
 
-def program(script: str) -> str:
-    """The name that a command has in its own help: ``winnow NAME``, or that of its script."""
-    return os.environ.get(PROGRAM, script)
+def program() -> str:
+    """The name of the command that runs, in its own words: ``winnow NAME``, or its script."""
+    return os.environ.get(PROGRAM) or "/".join(sys.argv[0].split(os.sep)[-2:])
+
+
+def command(name: str, *arguments: str) -> str:
+    """How to start a command of ours, in the form in which this one was started."""
+    start = f"winnow {name}"
+    if PROGRAM not in os.environ:
+        start = f"python {_modules()[name].replace('.', '/')}.py"
+    return " ".join([start, *map(_quoted, arguments)])
+
+
+def _modules() -> dict[str, str]:
+    return {name: module for stage in COMMANDS.values() for name, module, _ in stage}
+
+
+def _quoted(argument: str) -> str:
+    import shlex
+
+    name, equals, value = argument.partition("=")
+    return f"{name}={shlex.quote(value)}" if equals else shlex.quote(argument)

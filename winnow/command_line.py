@@ -1,42 +1,34 @@
 """What Hydra's command lines share: typed settings, and ends without a traceback."""
 
 import dataclasses
-import errno
-import json
 import os
 import signal
-import sys
-import time
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from omegaconf import DictConfig, OmegaConf
 
-from winnow.hydra_errors import advice
+from winnow import endings
+from winnow.arguments import advice
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
-
-def run(act: Callable[[Any], None], config: DictConfig, *expected: type[Exception]) -> None:
+def run(
+    act: Callable[[Any], None],
+    config: DictConfig,
+    *expected: type[Exception],
+    again: str = "run the same command again",
+) -> None:
     """Call ``act`` with the config as an instance of its dataclass.
 
-    What the user can mend (a ValueError, an OSError, or what else is ``expected``) is one line on
-    standard error and exit code 1. So is an interruption, with the code that shells give it.
+    See :func:`winnow.endings.clear` for the ends that it may come to, and for the arguments.
     """
     if os.environ.get("WORLD_SIZE", "1") == "1":
         # Not for one of several: it may be waiting for the others, where Python hears no signal.
         signal.signal(signal.SIGTERM, _interrupt)
-    mendable: tuple[type[Exception], ...] = (ValueError, OSError, *expected)
-    try:
-        act(checked(config))
-    except mendable as error:
-        advice = ""
-        if isinstance(error, OSError) and error.errno in NO_ROOM:
-            advice = ": make room and run the same command again"
-        _fail(f"error: {error}{advice}")
-    except KeyboardInterrupt as interrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(128 + (interrupt.args[0] if interrupt.args else signal.SIGINT))
+    with endings.clear(*expected, again=again):
+        with endings.usage():
+            settings = checked(config)
+        act(settings)
 
 
 def checked(config: DictConfig) -> Any:
@@ -69,12 +61,3 @@ def _unknown(config: DictConfig, prefix: str = "") -> Iterator[tuple[str, list[s
 
 def _interrupt(number: int, _: Any) -> NoReturn:
     raise KeyboardInterrupt(number)
-
-
-def _fail(message: str) -> NoReturn:
-    """End with a message, which ``torchrun`` shows again at the end of what it has to say."""
-    print(message, file=sys.stderr)
-    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
-        with open(path, "w") as file:
-            json.dump({"message": message, "timestamp": int(time.time())}, file)
-    sys.exit(1)

@@ -1,14 +1,15 @@
 """What Hydra refuses, in one line that says what to do."""
 
-import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from winnow.arguments import advice
 
-def one_line(error: HydraException) -> str:
+
+def one_line(error: HydraException | OmegaConfBaseException) -> str:
     """The message for an override or a config that Hydra does not take."""
     for cause in _causes(error):
         if isinstance(cause, MissingConfigException) and cause.options:
@@ -36,12 +37,6 @@ def _names(node: object) -> list[str]:
     """The settings that a node of a config has."""
     names = [str(name) for name in node] if isinstance(node, DictConfig) else []
     return [name for name in names if name != "hydra"]
-
-
-def advice(asked: str, known: Sequence[str]) -> str:
-    """The known name that is spelled most like one, or all of them where none is near."""
-    near = difflib.get_close_matches(asked, known, n=1)
-    return f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
 
 
 def _first_line(error: BaseException) -> str:

@@ -18,6 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
+from winnow import endings
 from winnow.arguments import check_utf8
 from winnow.hydra_errors import one_line
 
@@ -42,17 +43,18 @@ def run(main: Callable[[], Any], sweeps: bool = False) -> None:
     try:
         check_utf8(sys.argv[1:])
     except ValueError as error:
-        sys.exit(f"error: {error}")
+        endings.fail(endings.UsageError(str(error)))
     sys.argv[1:] = quoted(sys.argv[1:], sweeps)
     _accept_lazy_help()
     if FULL_ERROR not in os.environ:
         setattr(hydra_utils, "run_and_report", _call)  # noqa: B010 Hydra's prints several lines
     try:
-        main()
+        with endings.interruptible("run the same command again"):
+            main()
     except HydraException as error:
         if FULL_ERROR in os.environ:
             raise
-        sys.exit(f"error: {one_line(error)}")
+        endings.fail(endings.UsageError(one_line(error)))
 
 
 def _call(function: Callable[[], Any]) -> Any:

@@ -31,8 +31,8 @@ from apache_beam.transforms.environments import (
 
 from pipeline import flags as ours
 from pipeline.beam import progress, staging, worker
-from winnow import heartbeat
-from winnow.arguments import check_utf8
+from winnow import endings, heartbeat
+from winnow.arguments import check_utf8, nearest
 
 _LOCAL = "FnApiRunner"
 _LOCAL_RUNNERS = (None, "DirectRunner", _LOCAL)
@@ -70,7 +70,8 @@ def options(flags: Sequence[str]) -> PipelineOptions:
         # Their values may be secrets.
         names = ours.names_of(strangers) or strangers
         options = [name for action in known._actions for name in action.option_strings]
-        near = ours.nearest(names[0], [*ours.names(), *options])
+        known = {*ours.names(), *options} - {names[0]}  # it may be one of another command of ours
+        near = nearest(names[0], sorted(known), ours.LIKENESS)
         advice = f"did you mean {near}?" if near else "see --help"
         raise ValueError(f"neither we nor Beam know {' '.join(names)}: {advice}")
     runner = (parsed.runner or "").rpartition(".")[2]
@@ -201,22 +202,24 @@ def _embedded_runner(options: PipelineOptions, folder: str) -> FnApiRunner:
 
 
 def exit_clearly(main: Callable[[Sequence[str]], None]) -> None:
-    """Run a command line: what the user can mend is one line on standard error and exit code 1."""
+    """Run a command line to one of the ends of :mod:`winnow.endings`."""
     logging.basicConfig(level=logging.WARNING, force=True, format="%(levelname)s %(message)s")
     signal.signal(signal.SIGTSTP, progress.suspend)
-    code = 1
+    code = 0
     try:
-        check_utf8(sys.argv[1:])
+        with endings.usage():
+            check_utf8(sys.argv[1:])
         main(sys.argv[1:])
-        code = 0
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        code = endings.code(error)
+        print(endings.line(error), file=sys.stderr)
     except RuntimeError as error:
+        code = endings.FAILED
         traceback.print_exception(error.__cause__ or error)
-        print(f"error: {error}", file=sys.stderr)
+        print(endings.line(error), file=sys.stderr)
     except KeyboardInterrupt:
-        print("interrupted: add --resume to finish the run", file=sys.stderr)
-        code = 130
+        code = 128 + signal.SIGINT
+        print(endings.interruption(ours.AGAIN), file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
     # Beam leaves threads behind that are in and out of C++ code. The interpreter, on its way out,

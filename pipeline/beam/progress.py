@@ -9,13 +9,12 @@ import faulthandler
 import json
 import os
 import signal
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from typing import Any
 
-from winnow import heartbeat, storage
+from winnow import heartbeat, storage, telling
 
 
 def folder(work: str) -> str | None:
@@ -43,6 +42,7 @@ class Watch:
         self._seen: dict[str, Any] = {}
         self._still = 0
         self._start = time.monotonic()
+        self._line = telling.StatusLine()
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[str]:
@@ -63,8 +63,7 @@ class Watch:
                         os.remove(os.path.join(self._folder, name))
             heartbeat.leave_in(self._folder)
             stack.callback(heartbeat.leave_in, None)
-            if sys.stderr.isatty():
-                stack.callback(sys.stderr.write, "\r\x1b[K")
+            stack.callback(self._line.close)
             yield self._folder
 
     def look(self) -> None:
@@ -79,7 +78,7 @@ class Watch:
         seen = self._read()
         self._still = self._still + 1 if seen == self._seen else 0
         self._seen = seen
-        if sys.stderr.isatty():
+        if self._line.due:
             self._show()
         self._set_alarm()
         if self._still * heartbeat.INTERVAL >= 60 * self._stall_minutes:
@@ -128,10 +127,12 @@ class Watch:
                 total = totals.setdefault(stage, dict.fromkeys(heartbeat.COUNTS, 0))
                 for name in heartbeat.COUNTS:
                     total[name] += counts[name]
-        for stage, total in totals.items():
-            seconds = time.monotonic() - self._start
-            sys.stderr.write("\r\x1b[K" + line(stage, total, seconds, self._input_bytes))
-            sys.stderr.flush()
+        seconds = time.monotonic() - self._start
+        if totals:
+            stage, total = list(totals.items())[-1]
+            self._line.show(line(stage, total, seconds, self._input_bytes))
+        else:
+            self._line.show(f"starting the workers ({telling.duration(seconds)})")
 
 
 def suspend(*_: object) -> None:
@@ -157,5 +158,5 @@ def line(stage: str, counts: dict[str, int], seconds: float, input_bytes: int) -
     ]
     if counts["input_bytes"] and stage == "score":
         left = seconds * max(input_bytes / counts["input_bytes"] - 1, 0)
-        parts.append(f"{int(left) // 60}:{int(left) % 60:02d} left")
+        parts.append(f"{telling.duration(left)} left")
     return "  ".join(parts)

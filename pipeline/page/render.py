@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import page
@@ -12,7 +13,9 @@ from pipeline.output import schema, shards
 from pipeline.output.summary import COUNTS, Summary
 from pipeline.page.data_card import data_card
 from pipeline.page.report_data import headline, megabytes, page_data, share
-from winnow import storage
+from pipeline.rules.decision import PARAMETERS
+from pipeline.steps import STEP_OF
+from winnow import storage, telling
 
 PAGE = "report.html"
 CARD = "README.md"
@@ -42,14 +45,34 @@ def write_report(output: str, manifest: Mapping[str, Any]) -> None:
     storage.write_bytes(storage.join(output, CARD), card.encode())
 
 
-def print_table(output: str) -> None:
-    """Print a run's row accounting, and where its page is."""
-    print(table(_read_statistics(output, "sources")))
-    print(f"\nreport: {storage.join(output, PAGE)}")
+def print_summary(output: str, manifest: Mapping[str, Any], seconds: float | None = None) -> None:
+    """Print a finished run's row accounting, its rule, its speed, its page and what comes next.
+
+    ``seconds`` is how long its engine took for all of it, if that is known.
+    """
+    sources = _read_statistics(output, "sources")
+    print(table(sources))
+    print(f"\nrule:   {rule_line(manifest)}")
+    if seconds is not None:
+        read = sources.filter(pc.equal(sources["outcome"], "read"))
+        documents, size = (pc.sum(read[name]).as_py() for name in ("documents", "bytes"))
+        print(f"time:   {telling.spent(documents, size, seconds)}")
+    print(f"report: {storage.join(output, PAGE)}")
+    print(telling.next_command("prepare", f"scored={output}", "output=corpus"))
+
+
+def rule_line(manifest: Mapping[str, Any]) -> str:
+    """The keep rule of a finished run, and what its parameter was solved for."""
+    rule, decision = manifest["rule"], manifest["config"]["decision"]
+    name = PARAMETERS.get(rule["name"])
+    text = rule["name"] if name is None else f"{rule['name']}, {name} = {rule['parameter']:.6g}"
+    if decision["target_fraction"] is not None and rule["name"] != "random":
+        text += f" (solved for {decision['target_fraction']:g} of the {decision['target_unit']})"
+    return text
 
 
 def table(sources: pa.Table) -> str:
-    """The row accounting for a terminal: a line per source, then what was dropped for which reason.
+    """The row accounting for a terminal: a line per source, then what each step dropped in all.
 
     ``sources`` is :data:`pipeline.output.schema.SOURCES`. Sizes are MB (10⁶ bytes) of text;
     quarantined records have none.
@@ -65,15 +88,15 @@ def table(sources: pa.Table) -> str:
     head = ["source", "filtered", "read", "MB", "kept", "MB", "share", "dropped", "quarantined"]
     lines = _align([head, *body], left=2, rules=(1, len(body)))
 
-    reasons = [
-        [reason, name, f"{n[0]:,}", megabytes(n[1]), share(n[0], outcomes["read"][0])]
-        for name, outcomes in counts.items()
-        for reason, n in sorted(outcomes.items(), key=lambda item: (-item[1][0], item[0]))
-        if reason not in NOT_DROPPED and n[0]
-    ]
-    if reasons:
-        head = ["dropped for", "source", "documents", "MB", "share"]
-        lines += ["", *_align([head, *reasons], left=2, rules=(1,))]
+    dropped = _by_step(counts.values())
+    if dropped:
+        read = sum(outcomes["read"][0] for n, outcomes in counts.items() if filtered[n] == "yes")
+        steps = [
+            [step, f"{n[0]:,}", megabytes(n[1]), share(n[0], read), often if often != step else ""]
+            for step, (n, often) in dropped.items()
+        ]
+        head = ["dropped by", "documents", "MB", "of filtered", "most often for"]
+        lines += ["", *_align([head, *steps], left=1, rules=(1,))]
     for name, outcomes in counts.items():
         if outcomes.get("quarantined", [0])[0] == outcomes["read"][0] > 0:
             lines += [
@@ -99,11 +122,26 @@ def _row(name: str, filtered: str, outcomes: Mapping[str, Sequence[int]]) -> lis
     ]
 
 
+def _by_step(sources: Iterable[Mapping[str, list[int]]]) -> dict[str, tuple[list[int], str]]:
+    """What each step dropped in all sources, and its most frequent reason; the most first."""
+    reasons: dict[str, dict[str, list[int]]] = {}
+    for reason, n in _add(sources).items():
+        if reason not in NOT_DROPPED and n[0]:
+            reasons.setdefault(STEP_OF.get(reason, reason), {})[reason] = n
+    found = [(step, _sum(of.values()), max(of, key=of.__getitem__)) for step, of in reasons.items()]
+    found.sort(key=lambda row: (-row[1][0], row[0]))
+    return {step: (n, often) for step, n, often in found}
+
+
+def _sum(counts: Iterable[list[int]]) -> list[int]:
+    return [sum(column) for column in zip(*counts, strict=True)]
+
+
 def _add(sources: Any) -> dict[str, list[int]]:
     out: dict[str, list[int]] = {}
     for outcomes in sources:
         for outcome, n in outcomes.items():
-            out[outcome] = [a + b for a, b in zip(out.get(outcome, [0, 0, 0]), n, strict=True)]
+            out[outcome] = _sum([out.get(outcome, [0, 0, 0]), n])
     return out
 
 

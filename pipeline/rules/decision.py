@@ -25,6 +25,9 @@ RuleName = Literal["pareto", "threshold", "random", "all"]
 
 FloatArray = npt.NDArray[np.float64]
 
+PARAMETERS = {"pareto": "alpha", "threshold": "threshold", "random": "rate"}
+"""What users call the parameter of a rule."""
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -51,8 +54,8 @@ class Rule:
             raise ValueError(f"unknown rule {self.name!r}: choose one of {get_args(RuleName)}")
         pareto = self.name == "pareto"
         if not 0.0 <= self.parameter <= (sys.float_info.max if pareto else 1.0):
-            span = "a finite parameter of 0 or more" if pareto else "a parameter from 0 to 1"
-            raise ValueError(f"rule {self.name} takes {span}, not {self.parameter}")
+            span = "a finite number of 0 or more" if pareto else "from 0 to 1"
+            raise ValueError(f"{PARAMETERS[self.name]} must be {span}, not {self.parameter:g}")
 
     def keep(self, score: npt.NDArray[np.float32], draw: FloatArray) -> npt.NDArray[np.bool_]:
         """Which of n documents are kept: bool [n] from float32 [n] scores and float64 [n] draws."""

@@ -21,7 +21,16 @@ from pipeline.steps.repetition import GopherRepetition
 from pipeline.steps.urls import UrlBlocklist
 from winnow import storage
 
-__all__ = ["STEPS", "Step", "build_steps", "defaults", "input_files", "own_modules", "step_class"]
+__all__ = [
+    "STEPS",
+    "STEP_OF",
+    "Step",
+    "build_steps",
+    "defaults",
+    "input_files",
+    "own_modules",
+    "step_class",
+]
 
 STEPS: dict[str, type[Step]] = {
     "url_blocklist": UrlBlocklist,
@@ -32,6 +41,9 @@ STEPS: dict[str, type[Step]] = {
     "fineweb": FineWeb,
     "decontamination": Decontamination,
 }
+
+STEP_OF = {reason: name for name, step in STEPS.items() for reason in getattr(step, "reasons", ())}
+"""The name of the step of ours that gives a drop reason."""
 
 
 def step_class(name: str) -> type[Step]:

@@ -130,7 +130,7 @@ class Run:
     def error(self) -> str:
         """Its last word, if that is an error as users see it; empty if it is not."""
         lines = self.said().splitlines()
-        return next((line for line in reversed(lines) if line.startswith("error: ")), "")
+        return next((line for line in reversed(lines) if ": error: " in line), "")
 
     def wait_for(self, condition: Callable[[], bool]) -> bool:
         """Whether the condition came true while the process ran."""

@@ -1,11 +1,13 @@
 """Google Cloud Storage, by its own client, with Beam's credentials."""
 
 import contextlib
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO
 
+import google.auth
 import requests.adapters
 import requests.exceptions
 from apache_beam.io.gcp.gcsio import create_storage_client
@@ -18,7 +20,7 @@ from google.api_core.exceptions import (
     RetryError,
     Unauthorized,
 )
-from google.auth.exceptions import GoogleAuthError
+from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
 from google.cloud.storage.exceptions import DataCorruption
 from google.cloud.storage.retry import DEFAULT_RETRY
 
@@ -36,10 +38,10 @@ class GcsBucket:
 
     def __init__(self, options: PipelineOptions, name: str) -> None:
         self._name = name
-        # Beam would look for credentials for half a minute; an emulator needs none.
-        anonymous = (
-            "STORAGE_EMULATOR_HOST" in os.environ or options.view_as(GoogleCloudOptions).no_auth
-        )
+        cloud = options.view_as(GoogleCloudOptions)
+        anonymous = "STORAGE_EMULATOR_HOST" in os.environ or cloud.no_auth
+        if not anonymous:
+            _check_credentials(name, cloud.gcp_oauth_scopes)
         self._client = create_storage_client(options, use_credentials=not anonymous)
         # More threads than the ten connections that are kept by default.
         adapter = requests.adapters.HTTPAdapter(pool_maxsize=_CONNECTIONS)
@@ -124,3 +126,20 @@ class GcsBucket:
                 case PreconditionFailed():
                     kind = FileExistsError
             raise kind(f"gs://{self._name}/{key}: {error}") from error
+
+
+def _check_credentials(bucket: str, scopes: Sequence[str]) -> None:
+    """Refuse to go on without credentials: Beam looks for them five times, then does without.
+
+    Raises:
+        PermissionError: there are none.
+    """
+    logging.getLogger("google.auth").setLevel(logging.ERROR)  # it tells of each place it looks at
+    try:
+        google.auth.default(scopes=scopes)
+    except DefaultCredentialsError as error:
+        raise PermissionError(
+            f"gs://{bucket}: this machine has no Google credentials: run `gcloud auth"
+            " application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS; for a public"
+            " bucket, say so with --no_auth (docs/engines.md)"
+        ) from error

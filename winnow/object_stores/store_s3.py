@@ -38,6 +38,10 @@ _ERRORS: dict[int, type[OSError]] = {
     412: FileExistsError,
 }
 
+_NO_CREDENTIALS = (
+    ": run `aws configure`, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (docs/engines.md)"
+)
+
 _LOG = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -135,7 +139,8 @@ class S3Bucket:
                 passing = isinstance(error, _TRANSIENT) or status in (408, 429) or status >= 500
                 if not passing or wait is None:
                     kind = _ERRORS.get(status, OSError)
-                    raise kind(f"s3://{self._name}/{key}: {error}") from error
+                    advice = _NO_CREDENTIALS if isinstance(error, faults.NoCredentialsError) else ""
+                    raise kind(f"s3://{self._name}/{key}: {error}{advice}") from error
                 _LOG.warning("s3://%s/%s: %s; trying again", self._name, key, error)
             time.sleep(wait * random.uniform(0.5, 1))
         raise AssertionError("the last try returns or raises")
