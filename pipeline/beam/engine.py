@@ -70,8 +70,8 @@ def options(flags: Sequence[str]) -> PipelineOptions:
         # Their values may be secrets.
         names = ours.names_of(strangers) or strangers
         options = [name for action in known._actions for name in action.option_strings]
-        known = {*ours.names(), *options} - {names[0]}  # it may be one of another command of ours
-        near = nearest(names[0], sorted(known), ours.LIKENESS)
+        others = {*ours.names(), *options} - {names[0]}  # that may be one of another command
+        near = nearest(names[0], sorted(others), ours.LIKENESS)
         advice = f"did you mean {near}?" if near else "see --help"
         raise ValueError(f"neither we nor Beam know {' '.join(names)}: {advice}")
     runner = (parsed.runner or "").rpartition(".")[2]
