@@ -24,6 +24,7 @@ from datasets import load_dataset
 
 from pipeline import decide, run
 from pipeline.config import resolve_steps
+from pipeline.core.unread import check_read
 from pipeline.output import schema
 from quality_classifier.scoring import load_classifier
 
@@ -533,6 +534,10 @@ def test_a_source_without_documents_is_no_error_but_said(tmp_path, capsys):
         ]
     )  # fmt: skip
     assert "warning: source none has no documents (skipped: request 3)" in capsys.readouterr().err
+    written = manifest(tmp_path / "scored")
+    written["accounting"] = {"none": written["accounting"]["none"]}
+    with pytest.raises(ValueError, match="no document was read: source none has no documents"):
+        check_read("scored", written)
 
 
 @pytest.mark.parametrize(
@@ -542,9 +547,9 @@ def test_a_source_without_documents_is_no_error_but_said(tmp_path, capsys):
         ({"--source=web": "--source=web={here}/web"}, "is a directory"),
         ({"--source=web": "--source=we/b={here}/web/*"}, "plain name"),
         ({"--filter": "--filter=book"}, "--filter names"),
-        ({"--alpha": "--alpha=-1"}, "finite parameter of 0 or more"),
-        ({"--alpha": "--alpha=inf"}, "finite parameter of 0 or more"),
-        ({"--alpha": "--alpha=nan"}, "finite parameter of 0 or more"),
+        ({"--alpha": "--alpha=-1"}, "finite number of 0 or more"),
+        ({"--alpha": "--alpha=inf"}, "finite number of 0 or more"),
+        ({"--alpha": "--alpha=nan"}, "finite number of 0 or more"),
         ({"--alpha": "--target-fraction=nan"}, "must lie in"),
         ({"--seed": "--seed=-1"}, "--seed is from 0"),
         ({"--seed": "--stall-minutes=inf"}, "--stall-minutes must be at most"),

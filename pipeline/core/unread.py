@@ -15,11 +15,15 @@ _SHOWN = 160  # characters of one
 
 
 def check_read(output: str, manifest: Mapping[str, Any]) -> None:
-    """Refuse to call a finished run good if all records of one of its sources are in quarantine.
+    """Refuse to call a finished run good if it read nothing, or nothing of one of its sources.
+
+    A source that has no records at all is nothing to refuse, as long as there are others.
 
     Raises:
         ValueError: it is so; the message has the reasons, and what to do.
     """
+    if not any(counts["read"] for counts in manifest["accounting"].values()):
+        raise ValueError(f"no document was read: {'; '.join(empty_sources(manifest))}")
     lines = []
     for source, counts in manifest["accounting"].items():
         if 0 < counts["read"] == counts.get("quarantined", 0):
