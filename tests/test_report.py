@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -116,9 +117,33 @@ def test_the_page_says_what_the_statistics_say(run):
         source = by_name[row["source"]]
         found = source["histogram"][place], source["kept_histogram"][place]
         assert found == (row["documents"], row["kept_documents"])
+    for name, batch in run[1].items():
+        reached = batch.filter(pc.is_null(batch["drop_reason"]))
+        scores = np.floor(reached["quality_score"].to_numpy() * 100) / 100 + 0.005
+        found = by_name[name]["mean_score"]
+        assert found["value"] == pytest.approx(scores.mean(), abs=1e-6)
+        error = scores.std() / np.sqrt(len(scores))
+        assert found["high"] - found["low"] == pytest.approx(2 * 1.96 * error, rel=1e-3)
     examples = {(s["name"], e["level"], e["id"]) for s in data["sources"] for e in s["examples"]}
     assert examples == {(r["source"], r["level"], r["id"]) for r in tables["examples"].to_pylist()}
-    assert data["classifier"]["card"] == CARD
+    assert data["classifier"]["card"] == {
+        "kind": CARD["kind"],
+        "held_out": CARD["held_out"],
+        "per_source": [
+            {
+                "source": "web",
+                "documents": 1200,
+                "ROC-AUC": 0.96,
+                "Calibration error (ECE)": 0.0213,
+            },
+            {
+                "source": "wiki",
+                "documents": 300,
+                "ROC-AUC": 0.98,
+                "Calibration error (ECE)": 0.0107,
+            },
+        ],
+    }
     shards = [shard for task in run[2]["tasks"] for shard in task["shards"]]
     assert data["provenance"]["shards"] == [
         [s["name"], s["rows"], s["bytes"], s["checksum"]] for s in shards
@@ -127,7 +152,7 @@ def test_the_page_says_what_the_statistics_say(run):
 
 def test_the_largest_domains_and_the_sum_of_the_others_make_the_whole(run):
     output, _, _ = run
-    web = embedded((output / "report.html").read_text())["sources"][0]
+    web = embedded((output / "report.html").read_text())["sources"][0]  # the largest
     rows = [r for r in statistics_of(output)["domains"].to_pylist() if r["source"] == "web"]
     columns = ["documents", "bytes", "kept_documents", "kept_bytes"]
     expected = {r["domain"]: [r[c] for c in columns] for r in rows}

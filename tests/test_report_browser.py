@@ -50,17 +50,17 @@ def cells(page, table, name):
         "cells => cells.map(cell => [cell.dataset.value, cell.textContent])"
     )
     for value, text in found:
-        assert name == "bytes" or text == f"{int(value):,}"
+        assert name == "bytes" or re.match(f"{int(value):,}(of |$)", text)
     return [int(value) for value, _ in found]
 
 
-def order_of(page):
-    return [text.split()[0] for text in page.locator("#yield tbody tr").all_inner_texts()]
+def order_of(page, table="sources"):
+    return [text.split()[0] for text in page.locator(f"#{table} tbody tr").all_inner_texts()]
 
 
 def shown_yield(page):
     """What the page says every source would keep: {source: [documents, bytes, words]}."""
-    columns = [cells(page, "yield", unit) for unit in UNITS]
+    columns = [cells(page, "sources", unit) for unit in UNITS]
     rows = [list(row) for row in zip(*columns, strict=True)]
     assert rows[-1] == [sum(column[:-1]) for column in columns]
     return dict(zip(order_of(page), rows, strict=False))
@@ -144,15 +144,54 @@ def test_every_rule_starts_at_its_own_run(chromium, tmp_path, rule):
 def test_the_account_is_that_of_the_parquet(chromium, run):
     rows = pq.read_table(run / "statistics" / "sources.parquet").to_pylist()
     with opened(chromium, run / "report.html") as page:
-        order = [text.split()[0] for text in page.locator("#sources tbody tr").all_inner_texts()]
+        page.click("text=Every source: read, kept")
+        order = order_of(page, "accounting")
         for outcome in ("read", "kept", "quarantined"):
             counts = {r["source"]: r["documents"] for r in rows if r["outcome"] == outcome}
-            shown = cells(page, "sources", outcome)
+            shown = cells(page, "accounting", outcome)
             assert dict(zip(order, shown, strict=False)) == counts
             assert shown[-1] == sum(counts.values())
         for reason in ("quality", "language", "gopher_words"):
-            counts = [r["documents"] for r in rows if r["outcome"] == reason and r["documents"]]
-            assert sorted(n for n in cells(page, "reasons", reason) if n) == sorted(counts)
+            counts = {r["source"]: r["documents"] for r in rows if r["outcome"] == reason}
+            assert cells(page, "reasons", reason) == [sum(counts.values())]
+        all_counts = page.locator("#reasons td[data-value]").evaluate_all(
+            "cells => cells.map(cell => Number(cell.dataset.value))"
+        )
+        assert all_counts == sorted(all_counts, reverse=True)
+        for reason in ("quality", "language", "gopher_words"):
+            counts = {r["source"]: r["documents"] for r in rows if r["outcome"] == reason}
+            assert cells(page, "source-reasons", reason) == [counts["web"]]
+
+
+def test_documents_stand_kept_beside_dropped_with_what_decided_them(chromium, run):
+    rows = pq.read_table(run / "statistics" / "examples.parquet").to_pylist()
+    web = {r["id"]: r for r in rows if r["source"] == "web"}
+    rule = Rule("pareto", 16.0)
+    with opened(chromium, run / "report.html") as page:
+        assert page.locator("#examples").bounding_box()["y"] < 900
+        panes = page.locator("#examples .pane")
+        for k, kept in enumerate((True, False)):
+            texts = panes.nth(k).locator("details").all_text_contents()
+            texts = {re.search(r"id(web-\d+)", text)[1]: text for text in texts}
+            assert texts.keys() == {i for i, r in web.items() if r["kept"] == kept}
+            for i, text in texts.items():
+                draw, chance = web[i]["keep_draw"], web[i]["keep_probability"]
+                sign = "<" if draw < chance else "≥"
+                assert f"score {web[i]['quality_score']:.3f}" in text
+                assert f"draw {draw:.3f} {sign} keep probability {chance:.3f}" in text
+                assert text.endswith(web[i]["text"])
+        kept = [r["quality_score"] for r in web.values() if r["kept"]]
+        first = panes.first.locator("details").first
+        assert f"score {max(kept):.3f}" in first.inner_text()
+        page.click("text=Closest cases first")
+        assert f"score {min(kept):.3f}" in first.inner_text()
+        assert page.locator("#examples .badge.chosen").count() == 0
+        turn_to(page, rule.name, rule.parameter)
+        scores = np.array([r["quality_score"] for r in web.values()], np.float32)
+        draws = np.array([r["keep_draw"] for r in web.values()])
+        lost = [r["kept"] for r in web.values()] & (draws >= rule.probability(scores))
+        told = page.locator("#examples .badge.chosen").all_inner_texts()
+        assert told == ["dropped at α = 16"] * lost.sum() != []
 
 
 def test_domains_can_be_sorted_and_follow_the_source(chromium, run):
@@ -199,7 +238,9 @@ def test_the_charts_draw_the_histogram(chromium, run):
         linear = page.locator("#rates .dot").last.get_attribute("cy")
         page.check("#rates-log")
         assert page.locator("#rates .dot").last.get_attribute("cy") != linear
-        assert page.locator("#rates .tick", has_text="0.1%").count() == 1
+        # (2 - 0) ** -2.345 is 0.2: the axis begins at a tenth.
+        assert page.locator("#rates .tick", has_text="10 %").count() == 1
+        assert page.locator("#rates .tick", has_text="1 %").count() == 0
 
 
 @pytest.mark.parametrize(("kept", "n"), [(0, 5), (3, 17), (17, 17), (400, 9000)])
@@ -240,8 +281,7 @@ def test_hostile_text_is_shown_and_never_runs(chromium, tmp_path):
     with opened(chromium, tmp_path / "run" / "report.html") as page:
         for source in ("0", "1"):
             page.select_option("#source", source)
-            for fold in page.locator("details").all():
-                fold.evaluate("fold => { fold.open = true; }")
+            page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
             shown = page.locator(".example pre").all_text_contents()
             assert {text for text in HOSTILE if text in shown} == set(HOSTILE)
             links = page.locator("main a").evaluate_all("all => all.map(a => [a.href, a.rel])")
@@ -308,6 +348,8 @@ def test_it_fits_and_can_be_read(chromium, run, scheme, width):
         assert page.evaluate(CONTRAST) == []
         ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (sum(map(int, re.findall(r"\d+", ground))) < 300) == (scheme == "dark")
+        page.evaluate("document.getElementById('domains').scrollIntoView()")
+        assert 0 <= page.locator("#control").bounding_box()["y"] < 20
         for chart in ("curve", "histogram", "rates"):
             box = page.locator(f"#{chart} svg").bounding_box()
             assert 200 < box["width"] <= width

@@ -154,7 +154,8 @@ function drawHeldout() {
       }));
     return { name, marks, text: own ? `${declared.baseline}: ${digits(own.value)}` : "" };
   };
-  const groups = Object.keys(declared.groups);
+  const groups = declared.heldout.filter((name) => name in declared.groups);
+  groups.sort((a, b) => (b === primaryName) - (a === primaryName));
   const grouped = Object.values(declared.groups).flatMap((sources) =>
     sources.length > 1 ? sources : [],
   );

@@ -30,7 +30,7 @@ THRESHOLD_GRID: FloatArray = np.arange(0, 101) / 100
 so ``--alpha 2.3`` decides exactly as the stop 2.3 counts."""
 
 EXAMPLES_PER_KIND = 3
-EXAMPLE_CHARACTERS = 1500
+EXAMPLE_CHARACTERS = 6000
 _EXAMPLE_SEED = 0x77696E6E6F77
 
 

@@ -91,7 +91,7 @@ def data_card(manifest: Mapping[str, Any], sources: pa.Table, groups: pa.Table) 
             "- `random`: kept if u < the rate;",
             "- `all`: always kept.",
             "",
-            "Sources that are not filtered are kept whole.",
+            "Sources that are not filtered pass through: all of their documents are kept.",
             "",
             "## Classifier",
             "",

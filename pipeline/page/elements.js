@@ -110,6 +110,28 @@ function table(heads, rows, footer) {
   );
 }
 
+// A sorted copy of some items.
+function sorted(items, key, down) {
+  const order = (a, b) => (key(a) < key(b) ? -1 : key(a) > key(b) ? 1 : 0);
+  return [...items].sort((a, b) => (down ? order(b, a) : order(a, b)));
+}
+
+// Heads of a table that sort it; `choose` is called with the sorting {column, down} that is wanted.
+function sortHeads(names, { column, down }, choose) {
+  return names.map((name, i) => {
+    const button = el(
+      "button",
+      { type: "button", "aria-label": `sort by ${name}` },
+      name,
+      el("span", {}, column !== i ? "" : down ? " ↓" : " ↑"),
+    );
+    button.addEventListener("click", () =>
+      choose({ column: i, down: column === i ? !down : i > 0 }),
+    );
+    return button;
+  });
+}
+
 // Any JSON value: mappings as two columns, lists of mappings as tables, {value, low, high} as an
 // estimate with its interval.
 function view(value) {

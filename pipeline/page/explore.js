@@ -13,6 +13,8 @@ const state = {
   ),
   rule: own.name,
   stop: ownStop(own.name),
+  clearest: true,
+  sort: { column: 2, down: true }, // of the table of sources: best first
 };
 
 function ownStop(rule) {
@@ -54,7 +56,7 @@ const mark = (source) =>
     "span",
     {},
     el("b", {}, source.name),
-    el("span", { class: "faint" }, source.filtered ? " filtered" : " whole"),
+    el("span", { class: "faint" }, source.filtered ? " filtered" : " pass-through"),
   );
 
 function drawControl() {
@@ -74,13 +76,14 @@ function drawControl() {
   range.max = Math.max(0, stops.length - 1);
   range.value = state.stop;
   range.disabled = value.disabled = !stops.length;
+  document.getElementById("source").value = state.source;
   range.setAttribute("aria-valuetext", describe(setting()));
   value.min = stops[0] ?? 0;
   value.max = stops.at(-1) ?? 1;
   value.step = state.rule === "pareto" ? 0.1 : 0.01;
   value.value = setting().parameter;
   put("symbol", SYMBOLS[state.rule] ?? "");
-  put("own", `This run: ${describe(own)}`);
+  put("own", "Reset");
   document.getElementById("own").disabled = !moved();
 }
 
@@ -106,53 +109,149 @@ function listenToControl() {
   }
   const picker = document.getElementById("source");
   picker.append(...data.sources.map((source, i) => el("option", { value: i }, source.name)));
-  picker.value = state.source;
-  picker.addEventListener("change", () => {
-    state.source = Number(picker.value);
-    drawSource();
-  });
+  picker.addEventListener("change", () => choose(Number(picker.value)));
 }
 
-function drawYield() {
-  const row = (name, read, kept, before) => {
+function choose(source) {
+  state.source = source;
+  drawSource();
+  update();
+}
+
+// Two lines of a cell: a number, and what it is to be held against.
+const over = (text, below) => el("span", {}, text, el("span", { class: "interval" }, below));
+
+// A source's scores in half as many bins, as bars of a height of its own: all, kept by this run, and
+// expected at the chosen setting. Square roots, so that rare scores are seen too.
+function spread(source) {
+  const pairs = (counts) =>
+    counts.filter((_, i) => i % 2 === 0).map((n, i) => n + counts[2 * i + 1]);
+  const all = pairs(source.histogram);
+  const step = 100 / all.length;
+  const top = Math.max(1, ...all);
+  const y = (n) => 40 - 38 * Math.sqrt(n / top);
+  const bars = (counts, kind) =>
+    svg("path", {
+      class: kind,
+      d: counts
+        .map((n, i) => (n ? `M${i * step} 40V${y(n)}h${0.86 * step}V40Z` : ""))
+        .join(""),
+    });
+  const root = svg(
+    "svg",
+    { class: "spread", viewBox: "0 0 100 40", preserveAspectRatio: "none", role: "img" },
+    svg("title", {}, `Quality scores of ${source.name}, 0 to 1`),
+    bars(all, "dropped"),
+    bars(pairs(source.kept_histogram), "kept"),
+  );
+  if (source.filtered && moved()) {
+    const expected = all.map((n, i) => n * law(setting(), (i + 0.5) / all.length));
+    const points = expected.flatMap((n, i) => [
+      [i * step, y(n)],
+      [(i + 1) * step, y(n)],
+    ]);
+    root.append(path(points, { class: "chosen" }));
+  }
+  if (source.mean_score) {
+    const x = 100 * source.mean_score.value;
+    root.append(svg("line", { class: "mean", x1: x, x2: x, y1: 0, y2: 40 }));
+  }
+  return root;
+}
+
+// Every source: its scores, and what it keeps at the chosen setting.
+function drawSources() {
+  const score = ({ mean_score: of }) =>
+    of === null ? "–" : over(of.value.toFixed(2), `${of.low.toFixed(2)} to ${of.high.toFixed(2)}`);
+  const row = (name, scores, average, read, kept, before) => {
+    const [low, high] = read[0] ? wilson(kept[0], read[0]) : [0, 0];
+    const meter = el("span", { class: "meter" }, el("i", {}));
+    meter.firstChild.style.width = `${read[0] ? (100 * kept[0]) / read[0] : 0}%`;
     const change = kept[0] - before[0];
-    const sign = change > 0 ? "+" : change < 0 ? "−" : "±";
+    const [kind, sign] = change > 0 ? ["more", "+"] : ["less", "−"];
+    const times = before[0] ? ` (×${figure(Number((kept[0] / before[0]).toPrecision(3)))})` : "";
     return [
       name,
-      documents(kept[0], "documents"),
-      percent(kept[0], read[0]),
-      bytes(kept[1], "bytes"),
-      { text: number(kept[2]), value: kept[2], name: "words" },
+      scores,
+      average,
       el(
         "span",
-        { class: change > 0 ? "more" : change < 0 ? "less" : "faint" },
-        `${sign}${number(Math.abs(change))}${before[0] && change ? ` (×${figure(Number((kept[0] / before[0]).toPrecision(3)))})` : ""}`,
+        {},
+        meter,
+        el("span", { class: "portion" }, percent(kept[0], read[0])),
+        el("span", { class: "interval" }, read[0] ? `${percent(low, 1).replace(" %", "")} to ${percent(high, 1)}` : ""),
       ),
+      { ...documents(kept[0], "documents"), text: over(number(kept[0]), `of ${number(read[0])}`) },
+      { ...bytes(kept[1], "bytes"), text: over(size(kept[1]), `of ${size(read[1])}`) },
+      { ...documents(kept[2], "words"), text: over(number(kept[2]), `of ${number(read[2])}`) },
+      ...(moved()
+        ? [
+            change
+              ? over(
+                  el("span", { class: kind }, `${sign}${number(Math.abs(change))}`),
+                  times.trim(),
+                )
+              : el("span", { class: "faint" }, "±0"),
+          ]
+        : []),
     ];
   };
   const all = (get) => add(data.sources.map(get));
-  put(
-    "yield",
-    table(
-      [
-        `At ${describe(setting())}`,
-        "#Documents",
-        "#Share of read",
-        "#Text",
-        "#Words",
-        "#Documents against this run",
-      ],
-      data.sources.map((source) =>
-        row(mark(source), outcome(source, "read"), yieldOf(source), outcome(source, "kept")),
-      ),
-      row(
-        "All",
-        all((source) => outcome(source, "read")),
-        all(yieldOf),
-        all((source) => outcome(source, "kept")),
-      ),
-    ),
+  const read = (source) => outcome(source, "read");
+  const kept = (source) => outcome(source, "kept");
+  const scale = el(
+    "span",
+    { class: "scale" },
+    ...["0", "quality score", "1"].map((text) => el("span", {}, text)),
   );
+  const share = (source) => yieldOf(source)[0] / (read(source)[0] || 1);
+  const keys = [
+    (source) => source.name,
+    null,
+    (source) => source.mean_score?.value ?? -1,
+    share,
+    (source) => yieldOf(source)[0],
+    (source) => yieldOf(source)[1],
+    (source) => yieldOf(source)[2],
+  ];
+  const ranked = sorted(
+    data.sources.map((_, i) => i),
+    (i) => keys[state.sort.column](data.sources[i]),
+    state.sort.down,
+  );
+  const names = ["Source", "", "Mean score", "Kept", "Documents", "Text", "Words"];
+  const heads = sortHeads(names, state.sort, (sort) => ((state.sort = sort), drawSources()));
+  heads[1] = scale;
+  const drawn = table(
+    [...heads, ...(moved() ? ["#Against this run"] : [])],
+    ranked.map((i) => {
+      const source = data.sources[i];
+      return row(mark(source), spread(source), score(source), read(source), yieldOf(source), kept(source));
+    }),
+    data.sources.length > 1 ? row("All", "", "", all(read), all(yieldOf), all(kept)) : null,
+  );
+  for (const line of drawn.rows)
+    for (const [i, cell] of [...line.cells].entries())
+      if (i > 1) {
+        cell.classList.add("n");
+        cell.dataset.label = names[i] ?? "Against this run";
+      }
+  for (const [place, line] of [...drawn.tBodies[0].rows].entries()) {
+    line.classList.toggle("chosen-row", ranked[place] === state.source);
+    line.addEventListener("click", () => choose(ranked[place]));
+  }
+  const box = document.getElementById("sources");
+  box.classList.toggle("tall", data.sources.length > 10);
+  const place = box.scrollTop;
+  box.replaceChildren(drawn);
+  box.scrollTop = place;
+  put("at", moved() ? `at ${describe(setting())}` : `this run, ${describe(own)}`);
+  legend("sources-legend", [
+    ["box dropped", "dropped"],
+    ["box kept", "kept by this run"],
+    ...(moved() ? [["dash chosen", `expected at ${describe(setting())}`]] : []),
+    ["upright mean", "mean"],
+  ]);
   const { name, parameter } = setting();
   const flag = {
     pareto: ` --alpha ${parameter}`,
@@ -162,28 +261,31 @@ function drawYield() {
   }[name];
   put(
     "command",
-    data.write === "all"
-      ? [
-          "To have it: ",
-          el(
-            "code",
-            {},
-            `python pipeline/decide.py --scored THIS_FOLDER --output NEW_FOLDER --rule ${name}${flag}`,
-          ),
-        ]
-      : "This run wrote the kept documents alone; a run with --write all can be decided anew.",
+    data.write !== "all"
+      ? "This run wrote the kept documents alone; a run with --write all can be decided again."
+      : moved()
+        ? [
+            "Decide so: ",
+            el(
+              "code",
+              {},
+              `winnow decide --scored THIS_FOLDER --output NEW_FOLDER --rule ${name}${flag}`,
+            ),
+          ]
+        : "Move the slider to see what another setting keeps. Counts come from each document’s own score and draw, so they are exact.",
   );
 }
 
 const isLog = (id) => document.getElementById(`${id}-log`).checked;
 
 // The y axis of a chart of shares.
-function shareAxis(id) {
-  if (!isLog(id))
-    return { top: 1.02, ticks: [0, 0.25, 0.5, 0.75, 1], format: (v) => `${v * 100}%` };
-  const low = 1e-4;
-  const format = (v) => `${Number((v * 100).toPrecision(1))}%`;
-  return { log: true, low, top: 1.1, ticks: powers(low, 1), format };
+function shareAxis(id, shares) {
+  const format = (v) => `${Number((v * 100).toPrecision(1))} %`;
+  if (!isLog(id)) return { top: 1.02, ticks: [0, 0.2, 0.4, 0.6, 0.8, 1], format };
+  const least = Math.max(1e-6, Math.min(0.1, ...shares.filter((v) => v > 0)));
+  const low = 10 ** Math.floor(Math.log10(least) + 1e-9);
+  const marks = powers(low, 1).flatMap((v) => (low < 0.01 ? v : [v, 2 * v, 5 * v]));
+  return { log: true, low, top: 1.1, ticks: marks.filter((v) => v <= 1), format };
 }
 
 const curve = chart("curve", (width) => {
@@ -191,18 +293,28 @@ const curve = chart("curve", (width) => {
   const stops = data.stops[rule];
   const top = stops.at(-1);
   const filtered = data.sources.filter((source) => source.filtered);
+  const read = (source) => outcome(source, "read")[0] || 1;
   const frame = plot(
     width,
     240,
     { top, ticks: ticks(top, Math.min(10, width / 60)), label: SYMBOLS[rule] },
-    shareAxis("curve"),
+    shareAxis(
+      "curve",
+      filtered.flatMap((source) => source.curves[rule][0].map((n) => n / read(source))),
+    ),
     `Kept share of each filtered source against ${SYMBOLS[rule]}`,
   );
-  filtered.forEach((source, i) => {
-    const read = outcome(source, "read")[0] || 1;
-    const points = source.curves[rule][0].map((n, k) => [frame.toX(stops[k]), frame.toY(n / read)]);
-    frame.root.append(path(points, { class: `line series${i % 6}` }));
-  });
+  // Beyond six colours the chosen source stands out of the others.
+  const many = filtered.length > 6;
+  const chosen = (source) => source === data.sources[state.source];
+  const kind = (source, i) => (!many ? `series${i}` : chosen(source) ? "series0" : "other");
+  for (const [i, source] of [...filtered.entries()].sort(([, a], [, b]) => chosen(a) - chosen(b))) {
+    const points = source.curves[rule][0].map((n, k) => [
+      frame.toX(stops[k]),
+      frame.toY(n / read(source)),
+    ]);
+    frame.root.append(path(points, { class: `line ${kind(source, i)}` }));
+  }
   const line = (x, kind) =>
     frame.root.append(svg("line", { class: kind, x1: x, x2: x, y1: frame.top, y2: frame.bottom }));
   if (own.name === rule) line(frame.toX(own.parameter), "run");
@@ -215,7 +327,7 @@ const curve = chart("curve", (width) => {
     return [
       describe({ name: rule, parameter: stops[k] }),
       ...filtered
-        .slice(0, 12)
+        .filter((source) => !many || chosen(source))
         .map(
           (source) =>
             `${source.name}: ${number(source.curves[rule][0][k])} documents, ${percent(source.curves[rule][0][k], outcome(source, "read")[0])}`,
@@ -223,9 +335,12 @@ const curve = chart("curve", (width) => {
     ];
   });
   legend("curve-legend", [
-    ...filtered.map((source, i) => [`dash series${i % 6}`, source.name]),
+    ...[...filtered.entries()]
+      .filter(([, source]) => !many || chosen(source))
+      .map(([i, source]) => [`dash ${kind(source, i)}`, source.name]),
+    ...(many ? [["dash other", "the other filtered sources"]] : []),
     ...(own.name === rule ? [["upright run", "this run"]] : []),
-    ["upright chosen", "chosen setting"],
+    ...(moved() && state.rule === rule ? [["upright chosen", "chosen setting"]] : []),
   ]);
   return frame.root;
 });
@@ -301,7 +416,10 @@ const rates = chart("rates", (width) => {
     width,
     260,
     { top: 1, ticks: ticks(1, 5), label: "quality score" },
-    shareAxis("rates"),
+    shareAxis("rates", [
+      law(source.filtered ? own : { name: "all" }, 0),
+      ...rateBins(source).map(([, kept, n]) => kept / n),
+    ]),
     `Keep rate of ${source.name} by quality score`,
   );
   const rule = source.filtered ? own : { name: "all", parameter: 0 };
@@ -329,12 +447,12 @@ const rates = chart("rates", (width) => {
       `score about ${score.toFixed(2)}`,
       `kept ${number(kept)} of ${number(n)}: ${percent(kept, n)}`,
       `95 % interval ${percent(from, 1)} to ${percent(to, 1)}`,
-      `law: ${percent(law(rule, score), 1)}`,
+      `by the rule: ${percent(law(rule, score), 1)}`,
     ];
   });
   legend("rates-legend", [
-    ["round dot", "measured, with 95 % Wilson interval"],
-    ["dash law", source.filtered ? `law of this run, ${describe(own)}` : "taken whole"],
+    ["round dot", "measured, with 95 % interval"],
+    ["dash law", source.filtered ? `the rule, ${describe(own)}` : "pass-through"],
     ...(source.filtered && moved() ? [["dash chosen", describe(setting())]] : []),
   ]);
   return frame.root;
@@ -342,7 +460,8 @@ const rates = chart("rates", (width) => {
 
 function update() {
   drawControl();
-  drawYield();
+  drawSources();
+  tellExamples();
   curve();
   histogram();
   rates();

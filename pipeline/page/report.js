@@ -1,133 +1,64 @@
-// The other parts of the page of a pipeline run: its account, domains, examples, provenance.
+// The other parts of the page of a pipeline run: its account, documents, domains, provenance.
 
 function drawHead() {
   put("headline", data.headline);
+  put("account", data.account.join(" "));
+}
+
+const LAST = ["read", "kept", "quarantined"];
+
+// Drop reasons as bars, most frequent first, in parts of what was read.
+function reasonBars(id, sources) {
+  const totals = new Map();
+  for (const source of sources)
+    for (const [name, [n]] of Object.entries(source.outcomes))
+      if (!LAST.includes(name) && n) totals.set(name, (totals.get(name) ?? 0) + n);
+  const [read] = add(sources.map((source) => outcome(source, "read")));
+  const most = Math.max(...totals.values());
   put(
-    "account",
-    data.account.map((sentence) => el("p", {}, sentence)),
-  );
-  const sum = (name) => add(data.sources.map((source) => outcome(source, name)));
-  const [read, kept, lost] = [sum("read"), sum("kept"), sum("quarantined")];
-  const tile = (title, big, small) =>
-    el(
-      "div",
-      { class: "tile" },
-      el("span", {}, title),
-      el("strong", {}, big),
-      el("span", { class: "faint" }, small),
-    );
-  const gone = read[0] - kept[0] - lost[0];
-  put(
-    "tiles",
-    tile("Read", number(read[0]), `documents, ${size(read[1])} of text`),
-    tile(
-      "Kept",
-      number(kept[0]),
-      `${percent(kept[0], read[0])} of documents, ${percent(kept[1], read[1])} of bytes`,
-    ),
-    tile("Dropped", number(gone), `${percent(gone, read[0])} of documents`),
-    tile("Quarantined", number(lost[0]), "records that could not be read"),
+    id,
+    totals.size
+      ? table(
+          ["Reason", "", "#Documents", "#Of read"],
+          [...totals]
+            .sort((a, b) => b[1] - a[1])
+            .map(([name, n]) => {
+              const bar = el("span", { class: "meter wide" }, el("i", { class: "reason" }));
+              bar.firstChild.style.width = `${(100 * n) / most}%`;
+              const shown = name === "quality" ? "quality (the keep rule)" : name;
+              return [shown, bar, documents(n, name), percent(n, read)];
+            }),
+        )
+      : el("p", { class: "faint" }, "Nothing was dropped."),
   );
 }
 
-// Drop reasons, most frequent first; the rule's own before those of the steps.
-function dropReasons() {
-  const totals = new Map([["quality", 0]]);
-  for (const source of data.sources) {
-    for (const [name, [n]] of Object.entries(source.outcomes)) {
-      if (!["read", "kept", "quarantined"].includes(name))
-        totals.set(name, (totals.get(name) ?? 0) + n);
-    }
-  }
-  const [[, quality], ...steps] = [...totals];
-  return [
-    ...(quality ? ["quality"] : []),
-    ...steps
-      .filter(([, n]) => n)
-      .sort((a, b) => b[1] - a[1])
-      .map(([name]) => name),
-  ];
-}
-
-// The colour class of a reason: grey for the rule, then four colours, then one for all others.
-const shade = (reason, place) => (reason === "quality" ? "dropped" : `series${Math.min(place, 5)}`);
-
-function drawSources() {
-  const reasons = dropReasons();
-  const steps = reasons.filter((name) => name !== "quality");
-  const color = (reason) => shade(reason, steps.indexOf(reason) + 1);
-  put(
-    "outcomes",
-    data.sources.map((source) => {
-      const read = outcome(source, "read")[0];
-      const parts = [
-        ["kept", "kept"],
-        ...reasons.map((name) => [name, color(name)]),
-        ["quarantined", "lost"],
-      ].map(([name, kind]) => {
-        const n = outcome(source, name)[0];
-        if (!n) return null;
-        const part = el("i", {
-          class: kind,
-          title: `${name}: ${number(n)} of ${number(read)} documents`,
-        });
-        part.style.flexGrow = n / read;
-        return part;
-      });
-      return el(
-        "div",
-        { class: "outcome" },
-        el("span", { class: "name" }, mark(source)),
-        el("div", { class: "stack" }, parts),
-        el("span", { class: "share" }, percent(outcome(source, "kept")[0], read)),
-      );
-    }),
-  );
-  const key = (kind, text) => el("span", {}, el("i", { class: `box ${kind}` }), text);
-  const lost = data.sources.some((source) => outcome(source, "quarantined")[0]);
-  document.getElementById("outcomes").append(
-    el(
-      "div",
-      { class: "legend" },
-      key("kept", "kept"),
-      reasons
-        .slice(0, reasons.length - steps.length)
-        .map(() => key("dropped", "dropped by the rule")),
-      steps.slice(0, steps.length > 5 ? 4 : 5).map((name) => key(color(name), `dropped: ${name}`)),
-      steps.length > 5 ? key("series5", "dropped: other reasons") : null,
-      lost ? key("lost", "quarantined") : null,
-    ),
-  );
-
+function drawAccounting() {
   const row = (name, of) => {
     const [read, kept, out] = [of("read"), of("kept"), of("quarantined")[0]];
     return [
       name,
       documents(read[0], "read"),
-      bytes(read[1]),
       documents(kept[0], "kept"),
-      bytes(kept[1]),
-      percent(kept[0], read[0]),
       documents(read[0] - kept[0] - out, "dropped"),
       documents(out, "quarantined"),
     ];
   };
-  const every = (name) => add(data.sources.map((source) => outcome(source, name)));
   put(
-    "sources",
+    "accounting",
     table(
-      ["Source", "#Read", "#Text", "#Kept", "#Text", "#Share", "#Dropped", "#Quarantined"],
+      ["Source", "#Read", "#Kept", "#Dropped", "#Quarantined"],
       data.sources.map((source) => row(mark(source), (name) => outcome(source, name))),
-      row("All", every),
+      row("All", (name) => add(data.sources.map((source) => outcome(source, name)))),
     ),
   );
-
   const damaged = data.sources.filter((source) => source.damage.some((n) => n));
-  if (damaged.length) {
-    const kinds = ["mojibake", "U+FFFD", "cut short"];
-    put(
-      "damage",
-      el("h3", {}, "Damaged text"),
+  if (!damaged.length) return;
+  const kinds = ["mojibake", "U+FFFD", "cut short"];
+  put(
+    "damage",
+    fold(
+      "Damaged text",
       el(
         "p",
         { class: "hint" },
@@ -137,46 +68,12 @@ function drawSources() {
         "div",
         { class: "scroll" },
         table(
-          ["Source", ...kinds.flatMap((kind) => [`#${kind}`, "#Share of read"])],
+          ["Source", ...kinds.flatMap((kind) => [`#${kind}`, "#Of read"])],
           damaged.map((source) => [
             mark(source),
-            ...source.damage.flatMap((n) => [
-              documents(n),
-              percent(n, outcome(source, "read")[0]),
-            ]),
+            ...source.damage.flatMap((n) => [documents(n), percent(n, outcome(source, "read")[0])]),
           ]),
         ),
-      ),
-    );
-  }
-
-  if (!reasons.length) return;
-  const touched = data.sources.filter((source) => reasons.some((name) => outcome(source, name)[0]));
-  const cell = (n, read, name) => ({
-    ...documents(n, name),
-    title: `${percent(n, read)} of ${number(read)} read`,
-  });
-  put(
-    "reasons",
-    el("h3", {}, "Dropped, by reason"),
-    el(
-      "div",
-      { class: "scroll" },
-      table(
-        ["Reason", ...touched.map((source) => `#${source.name}`), "#All", "#Share of read"],
-        reasons.map((name) => [
-          el(
-            "span",
-            {},
-            el("i", { class: `box ${color(name)}` }),
-            name === "quality" ? "quality (the rule)" : name,
-          ),
-          ...touched.map((source) =>
-            cell(outcome(source, name)[0], outcome(source, "read")[0], name),
-          ),
-          documents(every(name)[0]),
-          percent(every(name)[0], every("read")[0]),
-        ]),
       ),
     ),
   );
@@ -193,9 +90,7 @@ function drawDomains() {
     (row) => row[3],
     (row) => row[3] / row[1],
   ];
-  const key = keys[sorting.column];
-  const order = (a, b) => (key(a) < key(b) ? -1 : key(a) > key(b) ? 1 : 0);
-  const rows = [...source.domains].sort((a, b) => (sorting.down ? order(b, a) : order(a, b)));
+  const rows = sorted(source.domains, keys[sorting.column], sorting.down);
   const cells = ([name, n, nBytes, kept]) => {
     const meter = el("span", { class: "meter" }, el("i", {}));
     meter.firstChild.style.width = `${(100 * kept) / n}%`;
@@ -207,19 +102,8 @@ function drawDomains() {
       el("span", {}, meter, el("span", { class: "portion" }, percent(kept, n))),
     ];
   };
-  const heads = ["Domain", "#Documents", "#Text", "#Kept", "#Kept share"].map((text, i) => {
-    const button = el(
-      "button",
-      { type: "button", "aria-label": `sort by ${text.replace("#", "")}` },
-      text.replace("#", ""),
-      el("span", {}, sorting.column !== i ? "" : sorting.down ? " ↓" : " ↑"),
-    );
-    button.addEventListener("click", () => {
-      sorting = { column: i, down: sorting.column === i ? !sorting.down : i > 0 };
-      drawDomains();
-    });
-    return button;
-  });
+  const names = ["Domain", "Documents", "Text", "Kept", "Kept share"];
+  const heads = sortHeads(names, sorting, (sort) => ((sorting = sort), drawDomains()));
   const rest = source.other_domains;
   const drawn = table(
     heads,
@@ -254,57 +138,63 @@ function drawGroups() {
   );
 }
 
+const STEP = "dropped: ";
+let cards = []; // of the chosen source: [example, where its decision at the chosen setting stands]
+
+// Kept beside dropped. The clearest cases are kept ones of high score and dropped ones of low score.
 function drawExamples() {
   const source = data.sources[state.source];
-  const levels = new Map();
-  for (const example of source.examples) {
-    if (!levels.has(example.level)) levels.set(example.level, []);
-    levels.get(example.level).push(example);
-  }
-  const title = (level) =>
-    level === "decision"
-      ? "Nearest to the decision"
-      : level.startsWith("dropped: ")
-        ? `Dropped before the decision: ${level.slice(9)}`
-        : `Score ${level.replace("-", " to ")}`;
-  const rank = (level) =>
-    level === "decision" ? "0" : level.startsWith("dropped") ? `2${level}` : `1${level}`;
-  const groups = [...levels].sort((a, b) => (rank(a[0]) < rank(b[0]) ? -1 : 1));
-  put(
-    "examples",
-    groups.length
-      ? groups.map(([level, examples]) => {
-          const side = (kept) =>
-            el(
-              "div",
-              { class: "side" },
-              examples.filter((example) => example.kept === kept).map(exampleCard),
-            );
-          return el(
-            "details",
-            { class: "fold", open: level === "decision" || !source.filtered ? "" : null },
-            el("summary", {}, title(level)),
-            level.startsWith("dropped")
-              ? side(false)
-              : el("div", { class: "columns two" }, side(true), side(false)),
-          );
-        })
-      : el("p", { class: "faint" }, "No examples of this source on this page."),
+  const found = [...new Map(source.examples.map((example) => [example.id, example])).values()];
+  const certain = (example) => (example.kept ? 1 : -1) * (state.clearest ? 1 : -1);
+  const byStep = (example) => example.level.startsWith(STEP);
+  const ordered = found.sort(
+    (a, b) => byStep(a) - byStep(b) || certain(a) * (b.score - a.score) || (a.id < b.id ? -1 : 1),
   );
+  cards = [];
+  const pane = (kept) => {
+    const own = ordered.filter((example) => example.kept === kept);
+    const none = found.length
+      ? `No document was ${kept ? "kept" : "dropped"}.`
+      : "No examples of this source on this page.";
+    return el(
+      "div",
+      {},
+      el("h3", {}, kept ? "Kept" : "Dropped"),
+      el("div", { class: "pane" }, own.length ? own.map(exampleCard) : el("p", { class: "faint" }, none)),
+    );
+  };
+  segments("order", ["Clearest cases first", "Closest cases first"], state.clearest ? 0 : 1, (i) => {
+    state.clearest = i === 0;
+    drawExamples();
+    tellExamples();
+  });
+  put("examples", pane(true), pane(false));
 }
 
 function exampleCard(example) {
-  const facts = `${example.kept ? "kept" : "dropped"}`;
+  const decision = example.level.startsWith(STEP)
+    ? `dropped by ${example.level.slice(STEP.length)}`
+    : example.kept
+      ? "kept"
+      : "dropped";
+  const told = el("span", {});
+  cards.push([example, told]);
   return el(
     "details",
     { class: "example" },
     el(
       "summary",
       {},
-      el("span", { class: `badge ${facts}` }, facts),
+      el("span", { class: `badge ${example.kept ? "kept" : "dropped"}` }, decision),
       el("span", { class: "num" }, `score ${example.score.toFixed(3)}`),
-      el("span", { class: "faint host" }, example.url ?? example.id),
+      el(
+        "span",
+        { class: "num faint" },
+        `draw ${example.draw.toFixed(3)} ${example.draw < example.probability ? "<" : "≥"} keep probability ${example.probability.toFixed(3)}`,
+      ),
+      told,
       el("span", { class: "peek" }, example.text.slice(0, 300)),
+      el("span", { class: "faint host" }, example.url ?? example.id),
     ),
     el(
       "dl",
@@ -313,11 +203,24 @@ function exampleCard(example) {
       el("dd", {}, link(example.url)),
       el("dt", {}, "id"),
       el("dd", {}, example.id),
-      el("dt", {}, "decision"),
-      el("dd", {}, `draw ${figure(example.draw)}, keep probability ${figure(example.probability)}`),
     ),
     el("pre", {}, example.text),
+    example.cut
+      ? el("p", { class: "faint" }, `Cut here, after ${number(example.text.length)} characters.`)
+      : null,
   );
+}
+
+// Beside each document that the chosen setting decides otherwise than this run did: how.
+function tellExamples() {
+  const { filtered } = data.sources[state.source];
+  for (const [example, place] of cards) {
+    const kept = example.draw < law(setting(), example.score);
+    const other =
+      filtered && moved() && !example.level.startsWith(STEP) && kept !== example.kept;
+    place.className = other ? "badge chosen" : "";
+    place.textContent = other ? `${kept ? "kept" : "dropped"} at ${describe(setting())}` : "";
+  }
 }
 
 // Only web addresses become links; anything else is shown as text.
@@ -345,7 +248,8 @@ function drawClassifier() {
     entries
       .filter(([, item]) => !isFlat(item))
       .map(([name, item]) => {
-        const section = fold(words(name), view(item));
+        const title = words(name);
+        const section = fold(title[0].toUpperCase() + title.slice(1), view(item));
         section.open = name === "metrics";
         return section;
       }),
@@ -429,17 +333,16 @@ function drawSource() {
   sorting = { column: 1, down: true };
   for (const node of document.querySelectorAll(".chosen-source"))
     node.replaceChildren(data.sources[state.source].name);
-  histogram();
-  rates();
   drawDomains();
   drawGroups();
   drawExamples();
+  reasonBars("source-reasons", [data.sources[state.source]]);
 }
 
 drawHead();
-drawSources();
+reasonBars("reasons", data.sources);
+drawAccounting();
 listenToControl();
 drawClassifier();
 drawProvenance();
-drawSource();
-update();
+choose(state.source);

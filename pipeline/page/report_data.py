@@ -2,10 +2,12 @@
 
 Whatever the run's size, the page stays small: beyond :data:`SOURCES_SHOWN` the smallest sources are
 added up (counts and curves stay exact), each source shows its largest domains and one row for the
-others, example texts share a budget, and long lists are cut, always saying what was left out.
+others, domains and example texts share a budget, and long lists are cut. The page says what was
+left out.
 """
 
 import json
+import re
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,13 +17,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.output.summary import COUNTS, KEPT_COUNTS, PARETO_GRID, THRESHOLD_GRID, Summary
+from pipeline.output.summary import (
+    COUNTS,
+    EXAMPLE_CHARACTERS,
+    KEPT_COUNTS,
+    PARETO_GRID,
+    THRESHOLD_GRID,
+    Summary,
+)
 from pipeline.page import Panel, embed_json, panel_data
+from quality_classifier.evaluation.card import TITLES
 from quality_classifier.evaluation.metrics import wilson
 from winnow.text.groups import LENGTHS
 
-SOURCES_SHOWN = 20
+SOURCES_SHOWN = 50
 DOMAINS_SHOWN = 100
+ALL_DOMAINS_SHOWN = 2000
 GROUPS_SHOWN = 15
 EXAMPLES_BYTES = 1_000_000
 FILES_SHOWN = 200
@@ -50,6 +61,7 @@ def page_data(
         source["domains"], source["other_domains"] = largest.get(source["name"], ([], None))
         source["name"] = _clip(source["name"])
         source["groups"] = _groups(source["names"], statistics["groups"])
+        source["mean_score"] = _mean(source["histogram"])
     _give_examples(sources, statistics["examples"])
     damaged = damage(manifest, statistics["groups"])
     for source in sources:
@@ -63,7 +75,7 @@ def page_data(
         "classifier": {
             "path": _clip(str(manifest["classifier"]["path"])),
             "fingerprint": manifest["classifier"]["fingerprint"],
-            "card": _bounded(manifest["classifier"]["card"]),
+            "card": _bounded(_with_titles(manifest["classifier"]["card"])),
         },
         "write": manifest["config"]["write"],
         "panels": panel_data(PANELS, manifest, statistics),
@@ -108,7 +120,7 @@ def headline(sources: pa.Table) -> str:
 
 
 def account(manifest: Mapping[str, Any], sources: pa.Table) -> list[str]:
-    """What was read, under which law it was kept and what was lost: a few sentences."""
+    """What was filtered, by which law, and what was lost: a few sentences."""
     names = {flag: _named(sources, flag) for flag in (True, False)}
     parameter = f"{manifest['rule']['parameter']:.12g}"
     law = {
@@ -127,14 +139,9 @@ def account(manifest: Mapping[str, Any], sources: pa.Table) -> list[str]:
     }[manifest["rule"]["name"]]
     out = []
     if names[True]:
-        web = sources.filter(sources["filtered"])
-        read, kept = total(web, "read")[0], total(web, "kept")[0]
-        out.append(
-            f"Filtered: {names[True]}. There, {law}: {kept:,} of {read:,} documents were kept"
-            f" ({share(kept, read)})."
-        )
+        out.append(f"Filtered: {names[True]}. There, {law}.")
     if names[False]:
-        out.append(f"Taken whole: {names[False]}.")
+        out.append(f"Pass-through, kept as they are: {names[False]}.")
     quarantined = total(sources, "quarantined")[0]
     out.append(
         f"{quarantined:,} records could not be read; they are in quarantine/ with their reasons."
@@ -180,8 +187,9 @@ def share(part: int, whole: int) -> str:
 def _named(sources: pa.Table, filtered: bool) -> str:
     rows = sources.filter(pc.equal(sources["filtered"], filtered))
     names = [_clip(name) for name in sorted(set(rows["source"].to_pylist()))]
-    more = len(names) - 8
-    return ", ".join(names[:8]) + (f" and {more} more" if more > 0 else "")
+    if len(names) <= 8:
+        return ", ".join(names)
+    return f"{len(names)} sources ({', '.join(names[:3])}, …)"
 
 
 def _sources(statistics: Summary) -> list[Json]:
@@ -226,7 +234,7 @@ def _fold(sources: list[Json]) -> list[Json]:
     for filtered in (True, False):
         rest = [s for s in sources[SOURCES_SHOWN - 2 :] if s["filtered"] == filtered]
         if rest:
-            kind = "filtered sources" if filtered else "sources taken whole"
+            kind = "filtered sources" if filtered else "pass-through sources"
             out.append(
                 {
                     **{key: _sum([s[key] for s in rest]) for key in rest[0] if key in _SUMMED},
@@ -275,6 +283,7 @@ def _largest_domains(
     A domain is ``[name, documents, bytes, kept documents, kept bytes]``.
     """
     units = [*COUNTS[:2], *KEPT_COUNTS[:2]]
+    shown = min(DOMAINS_SHOWN, ALL_DOMAINS_SHOWN // max(1, len(sources)))
     order = [("documents", "descending"), ("domain", "ascending")]
     top: dict[str, pa.Table] = {}
     whole = {source: np.zeros(1 + len(units), np.int64) for source in sources}
@@ -283,7 +292,7 @@ def _largest_domains(
             table = _of(part, source).select(["domain", *units])
             whole[source] += [len(table), *(pc.sum(table[unit]).as_py() for unit in units)]
             table = pa.concat_tables([table, *([top[source]] if source in top else [])])
-            top[source] = table.take(pc.select_k_unstable(table, DOMAINS_SHOWN, order))
+            top[source] = table.take(pc.select_k_unstable(table, shown, order))
     found: dict[str, tuple[list[Any], Json | None]] = {}
     for source, table in top.items():
         rows = [[_clip(row["domain"]), *(row[u] for u in units)] for row in table.to_pylist()]
@@ -311,6 +320,40 @@ def _groups(names: Sequence[str], groups: pa.Table) -> Json:
     return out
 
 
+def _mean(histogram: Sequence[int]) -> Json | None:
+    """The mean score with its interval of 95 %, from bins; None if nothing was scored."""
+    counts = np.array(histogram, float)
+    n = counts.sum()
+    if not n:
+        return None
+    middles = (np.arange(len(counts)) + 0.5) / len(counts)
+    mean = float(counts @ middles / n)
+    half = 1.96 * float(np.sqrt(counts @ (middles - mean) ** 2)) / n
+    return {"value": mean, "low": max(0.0, mean - half), "high": min(1.0, mean + half)}
+
+
+def _with_titles(card: Any) -> Any:
+    """A classifier's card whose rows of metrics are named in words, each with its interval."""
+    if not isinstance(card, Mapping):
+        return card
+    return {
+        name: [_titled(row) if isinstance(row, Mapping) else row for row in value]
+        if isinstance(value, list)
+        else value
+        for name, value in card.items()
+    }
+
+
+def _titled(row: Mapping[str, Any]) -> Json:
+    out = {key: value for key, value in row.items() if key.removesuffix("_95") not in TITLES}
+    for key, title in TITLES.items():
+        if key in row:
+            ends = re.fullmatch(r"(\d+\.?\d*) to (\d+\.?\d*)", str(row.get(f"{key}_95")))
+            interval = {"low": float(ends[1]), "high": float(ends[2])} if ends else {}
+            out[title] = {"value": row[key], **interval} if ends else row[key]
+    return out
+
+
 def _length_rank(value: str) -> int:
     return LENGTHS.index(value) if value in LENGTHS else -1
 
@@ -333,7 +376,8 @@ def _give_examples(sources: Sequence[Json], examples: pa.Table) -> None:
                     "draw": row["keep_draw"],
                     "probability": row["keep_probability"],
                     "kept": row["kept"],
-                    "text": _fit(row["text"], limit),
+                    "text": (text := _fit(row["text"], limit)),
+                    "cut": len(text) < len(row["text"]) or len(text) >= EXAMPLE_CHARACTERS,
                 }
             )
 
