@@ -32,7 +32,7 @@ from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from pipeline.config import PipelineConfig
+from pipeline.readers import ReadOptions
 from quality_classifier import train_input
 from quality_classifier.evaluation import splits
 from quality_classifier.features.hashed_features import FeatureConfig, hashed_features
@@ -104,9 +104,7 @@ def read(positive: list[str], negative: list[str]) -> Documents:
         storage.find,
         print,
     )
-    how = train_input.Reading(
-        PipelineConfig.html_extractor, PipelineConfig.max_document_bytes, metadata=()
-    )
+    how = train_input.Input(ReadOptions(), metadata=())
     table, _ = train_input.read(sources, how, print)
     table = splits.deduplicate(table).documents.combine_chunks()
     text = table["text"].combine_chunks()

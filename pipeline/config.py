@@ -15,7 +15,7 @@ import yaml
 
 from pipeline import flags, settings_file
 from pipeline.output import schema
-from pipeline.readers import FieldMap, check_extractor
+from pipeline.readers import FieldMap, ReadOptions, check_extractor
 from pipeline.rules import solve
 from pipeline.rules.decision import PARAMETERS, FloatArray, Rule
 from pipeline.rules.solve import Band, Places, Sketch
@@ -153,6 +153,7 @@ class PipelineConfig:
     list_separator: str | None = None
     html_extractor: str = defaults.HTML_EXTRACTOR
     plain_text: bool = defaults.PLAIN_TEXT
+    text_document: str = defaults.TEXT_DOCUMENT
     max_document_bytes: int = defaults.MAX_DOCUMENT_BYTES
     split_bytes: int = defaults.SPLIT_BYTES
     label: str | None = None
@@ -179,6 +180,7 @@ class PipelineConfig:
                 f"--filter names {sorted(strangers)}, but the sources are {sorted(self.source)}"
             )
         check_extractor(self.html_extractor)
+        read_options(self)
         _check_positive("max_document_bytes", self.max_document_bytes, LARGEST)
         _check_positive("split_bytes", self.split_bytes, LARGEST)
         if not 0 <= self.seed < 1 << 64:
@@ -275,6 +277,11 @@ def field_maps(config: PipelineConfig) -> dict[str, FieldMap]:
             **names, metadata=tuple(config.metadata), list_separator=config.list_separator
         )
     return maps
+
+
+def read_options(config: PipelineConfig) -> ReadOptions:
+    """How a run reads its files."""
+    return ReadOptions(**{f.name: getattr(config, f.name) for f in dataclasses.fields(ReadOptions)})
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,8 @@ def _input_flags(group: argparse._ArgumentGroup) -> None:
         action="append",
         metavar="NAME=GLOB",
         help="an input; may be repeated,"
-        " also for one name. WET, WARC, JSON (plain or compressed), Parquet, Arrow, by content",
+        " also for one name. WET, WARC, ARC, JSON, Parquet, Arrow by content; CSV, TSV, text, HTML"
+        " by name; a folder means its files",
     )
     _flag(
         group,
@@ -152,6 +153,13 @@ def _input_flags(group: argparse._ArgumentGroup) -> None:
         "plain_text",
         action=argparse.BooleanOptionalAction,
         help="read the plain text in WARC files, beside pages (default: yes)",
+    )
+    _flag(
+        group,
+        "text_document",
+        metavar="WHAT",
+        help="a document of a .txt file is the file, or each line"
+        f" (default: {defaults.TEXT_DOCUMENT})",
     )
     _flag(
         group,

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline import field_settings
 from pipeline.beam import engine, graph, progress, staging, worker
-from pipeline.config import PipelineConfig, field_maps, load
+from pipeline.config import PipelineConfig, field_maps, load, read_options
 from pipeline.core.plan import plan_tasks
 from pipeline.core.task import Job, Sink
 from pipeline.core.unread import check_read, empty_sources
@@ -89,9 +89,7 @@ def describe(
         steps=config.steps,
         step_files={name: shards.checksum(path) for name, path in read.items()},
         fields=field_maps(config),
-        html_extractor=config.html_extractor,
-        plain_text=config.plain_text,
-        max_document_bytes=config.max_document_bytes,
+        reading=read_options(config),
         resume=resume,
     )
     settings = as_json(asdict(config))

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from omegaconf import DictConfig
 
+from pipeline.readers import ReadOptions
 from quality_classifier import artifact
 from quality_classifier.evaluation import card, held_out, splits
 from quality_classifier.evaluation.splits import CLASSES
@@ -32,7 +33,7 @@ from quality_classifier.kinds.calibration import Calibration
 from quality_classifier.kinds.contract import Labelled, Model
 from quality_classifier.kinds.fitting import fit_calibration
 from quality_classifier.train_config import TrainConfig
-from quality_classifier.train_input import Reading, find_sources, read
+from quality_classifier.train_input import Input, find_sources, read
 from winnow import command_line, overrides, storage
 from winnow.version import code_version
 
@@ -51,14 +52,17 @@ def train(config: TrainConfig) -> None:
     sources = find_sources(
         {True: config.positive, False: config.negative}, config.field, storage.find, say
     )
-    reading = Reading(
-        config.html_extractor,
-        config.max_document_bytes,
+    how = Input(
+        ReadOptions(
+            config.max_document_bytes,
+            config.html_extractor,
+            config.plain_text,
+            config.text_document,
+        ),
         tuple(config.metadata),
         config.list_separator,
-        config.plain_text,
     )
-    documents, unreadable = read(sources, reading, say)
+    documents, unreadable = read(sources, how, say)
     unique = splits.deduplicate(documents)
     del documents  # it holds all text once more
     split = splits.assign(unique.documents["text"], config.calibration_share, config.test_share)

@@ -10,7 +10,7 @@ from omegaconf import MISSING
 from quality_classifier.kinds import KINDS
 from quality_classifier.kinds.fasttext_model import FastTextSettings
 from quality_classifier.kinds.fitting import METHODS
-from winnow.defaults import HTML_EXTRACTOR, MAX_DOCUMENT_BYTES, PLAIN_TEXT
+from winnow.defaults import HTML_EXTRACTOR, MAX_DOCUMENT_BYTES, PLAIN_TEXT, TEXT_DOCUMENT
 
 
 @dataclass
@@ -51,6 +51,7 @@ class TrainConfig:
     list_separator: str | None = MISSING
     html_extractor: str = HTML_EXTRACTOR
     plain_text: bool = PLAIN_TEXT
+    text_document: str = TEXT_DOCUMENT
     max_document_bytes: int = MAX_DOCUMENT_BYTES
     calibration_share: float = MISSING
     test_share: float = MISSING

@@ -14,11 +14,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.readers import FieldMap, InputRange, Quarantined, plan_ranges, read_batches
+from pipeline.readers import (
+    FieldMap,
+    InputRange,
+    Quarantined,
+    ReadOptions,
+    plan_ranges,
+    read_batches,
+)
 from pipeline.readers.documents import document_schema
 from quality_classifier.evaluation.splits import CLASSES
 from winnow import inputs, storage
-from winnow.defaults import PLAIN_TEXT, SPLIT_BYTES
+from winnow.defaults import SPLIT_BYTES
 
 FIELDS = ("text", "id", "url", "language")
 
@@ -39,14 +46,12 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Reading:
+class Input:
     """How files are read, whatever the source: as the pipeline does, plus ``metadata`` columns."""
 
-    html_extractor: str
-    max_document_bytes: int
+    options: ReadOptions
     metadata: tuple[str, ...]
     list_separator: str | None = None
-    plain_text: bool = PLAIN_TEXT
 
 
 def find_sources(
@@ -78,7 +83,7 @@ def find_sources(
 
 
 def read(
-    sources: Sequence[Source], how: Reading, say: Callable[[str], None]
+    sources: Sequence[Source], how: Input, say: Callable[[str], None]
 ) -> tuple[pa.Table, list[dict[str, Any]]]:
     """All documents, and how many records of which source could not be read and why.
 
@@ -179,7 +184,7 @@ def _check_fields(field: Mapping[str, str]) -> None:
         raise ValueError(f"unknown fields {strangers}: known are {', '.join(FIELDS)}")
 
 
-def _read_range(piece: InputRange, source: Source, how: Reading) -> tuple[pa.Table, Counter[str]]:
+def _read_range(piece: InputRange, source: Source, how: Input) -> tuple[pa.Table, Counter[str]]:
     reasons: Counter[str] = Counter()
 
     def on_quarantine(record: Quarantined) -> None:
@@ -193,9 +198,6 @@ def _read_range(piece: InputRange, source: Source, how: Reading) -> tuple[pa.Tab
         FieldMap(**mapped, metadata=(language, *further), list_separator=how.list_separator),
         on_quarantine=on_quarantine,
         open_input=storage.open_input,
-        max_document_bytes=how.max_document_bytes,
-        html_extractor=how.html_extractor,
-        plain_text=how.plain_text,
     )
     table = pa.Table.from_batches(batches, document_schema((language, *further)))
     size = pc.binary_length(table["text"]).cast(pa.int64())

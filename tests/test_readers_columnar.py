@@ -13,7 +13,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipeline.readers import FieldMap, digest_range, format_of, plan_ranges, read_batches
+from pipeline.readers import (
+    FieldMap,
+    ReadOptions,
+    digest_range,
+    format_of,
+    plan_ranges,
+    read_batches,
+)
 from pipeline.readers.columnar.parquet_footer import read_footer
 from pipeline.readers.documents import document_schema
 
@@ -261,7 +268,7 @@ def test_rows_that_are_no_documents(tmp_path, form):
     data = pa.table({"text": text, "id": pa.array([b"1", b"2", b"3", b"4", b"5", b"\xff"])})
     path = write(data, tmp_path / "x", form)
     for split in (1, 1 << 30):
-        rows, bad = read(path, max_document_bytes=100, split_bytes=split)
+        rows, bad = read(path, options=ReadOptions(100), split_bytes=split)
         assert [row["text"] for row in rows] == ["good", "x" * 100]
         assert [(b.position, b.reason, b.unit) for b in bad] == [
             (1, "invalid_utf8", "record"),

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from pipeline.readers import (
     FieldMap,
     InputRange,
+    ReadOptions,
     digest_range,
     format_of,
     jsonl,
@@ -373,7 +374,7 @@ def test_ranges_add_up_to_the_file(tmp_path_factory, data, split_bytes, read_byt
                 piece,
                 FIELDS,
                 on_quarantine=bad.append,
-                max_document_bytes=MAX_BYTES,
+                options=ReadOptions(MAX_BYTES),
                 digest=digest,
             )
             rows += rows_of(batches)

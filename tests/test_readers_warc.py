@@ -15,13 +15,13 @@ from fastwarc.warc import ArchiveIterator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.readers import FieldMap, ReadReport, plan_ranges, read_batches
-from pipeline.readers.contract import Quarantine, Unreadable
+from pipeline.readers import FieldMap, ReadOptions, ReadReport, plan_ranges, read_batches
+from pipeline.readers.contract import Quarantine, Reading, Unreadable
 from pipeline.readers.inflate import Damage, inflate, zstd
-from pipeline.readers.web import warc
 from pipeline.readers.web.html_text import decode, page_text
 from pipeline.readers.web.http_response import parse_response
-from pipeline.readers.web.warc import read_warc
+from pipeline.readers.web.record_source import RecordSource, next_record
+from pipeline.readers.web.warc import WARC, read_warc
 
 MAX_BYTES = 1 << 20
 
@@ -51,9 +51,9 @@ def http(body, kind="text/html; charset=utf-8", status="200 OK", **headers):
 
 def records(pieces, quarantine, max_bytes):
     """Every record that can be read, one by one and without the kernel; others are reported."""
-    source = warc._Source(pieces)
+    source = RecordSource(pieces, WARC)
     while source.at_record(quarantine):
-        if found := warc._next_record(source, quarantine, max_bytes):
+        if found := next_record(source, quarantine, max_bytes):
             yield found
 
 
@@ -138,7 +138,9 @@ def test_plain_text_and_resources(path, wanted):
     )
     path.write_bytes(data)
     report = ReadReport()
-    batches = read_batches(plan_ranges(str(path))[0], FieldMap(), plain_text=wanted, report=report)
+    batches = read_batches(
+        plan_ranges(str(path))[0], FieldMap(), options=ReadOptions(plain_text=wanted), report=report
+    )
     found = {row["id"][10:-1]: row["text"] for batch in batches for row in batch.to_pylist()}
     page, text = "Größe 中文 & more", PLAIN.replace("\r\n", "\n").strip()
     plain_texts = {"1": text, "2": "Größe", "3": "packed", "9": "Größe"}
@@ -170,7 +172,7 @@ def test_lenient_where_files_are(path):
 def test_a_wrong_length_costs_one_record(path, length, packed):
     parts = [wet("first", 1), wet("damaged one", 2, Content_Length=length), wet("third", 3)]
     data = b"".join(gzip.compress(part) for part in parts) if packed else b"".join(parts)
-    rows, bad, _ = read(path, data, max_document_bytes=5000)
+    rows, bad, _ = read(path, data, options=ReadOptions(5000))
     assert [row["text"] for row in rows] == ["first", "third"]
     expected = "too_long" if length == "999999999999" else "bad_warc"
     assert [(b.reason, b.position, b.unit) for b in bad] == [(expected, len(parts[0]), "byte")]
@@ -423,7 +425,7 @@ def test_pathological_pages_end(extractor, page):
 
 def test_an_unknown_extractor_is_refused(path):
     with pytest.raises(ValueError, match="resiliparse, trafilatura"):
-        read(path, wet("x"), html_extractor="other")
+        read(path, wet("x"), options=ReadOptions(html_extractor="other"))
 
 
 def test_kinds_of_damage_do_not_mix(path):
@@ -511,7 +513,9 @@ def test_the_kernel_and_the_plain_reader_agree(documents, changes, piece):
 
     bad, report = [], ReadReport()
     quarantine = Quarantine("x", bad.append)
-    batches = list(read_warc(iter(pieces), fields, quarantine, MAX_BYTES, "resiliparse", report))
+    batches = list(
+        read_warc(iter(pieces), Reading(fields, quarantine, ReadOptions(MAX_BYTES), report))
+    )
     found = [tuple(row.values()) for batch in batches for row in batch.to_pylist()]
     for batch in batches:
         batch.validate(full=True)

@@ -6,6 +6,9 @@ HTML_EXTRACTOR = "resiliparse"
 PLAIN_TEXT = True
 """Whether plain text in WARC files is read, beside pages."""
 
+TEXT_DOCUMENT = "file"
+"""What is a document in a text file: the file, or each line."""
+
 MAX_DOCUMENT_BYTES = 64 << 20
 """Longer records are quarantined."""
 

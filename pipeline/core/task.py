@@ -24,7 +24,14 @@ from pipeline.core.identity import content_hashes, identify
 from pipeline.output import records, schema, shards, summary_files
 from pipeline.output.records import Record, Task
 from pipeline.output.summary import TaskSummary
-from pipeline.readers import FieldMap, Quarantined, ReadReport, digest_range, read_batches
+from pipeline.readers import (
+    FieldMap,
+    Quarantined,
+    ReadOptions,
+    ReadReport,
+    digest_range,
+    read_batches,
+)
 from pipeline.rules.decision import Rule, keep_draw
 from pipeline.steps import Step, build_steps
 from quality_classifier.scoring import Classifier, load_classifier
@@ -85,9 +92,7 @@ class Job:
     steps: Mapping[str, Any]
     step_files: Mapping[str, str]
     fields: Mapping[str, FieldMap]
-    html_extractor: str
-    plain_text: bool
-    max_document_bytes: int
+    reading: ReadOptions
     resume: bool
 
     def key(self, task: Task, *parts: Any) -> str:
@@ -138,11 +143,9 @@ def run_task(
         batches = read_batches(
             task.input,
             job.fields[task.source],
+            job.reading,
             on_quarantine=on_quarantine,
             open_input=storage.open_input,
-            max_document_bytes=job.max_document_bytes,
-            html_extractor=job.html_extractor,
-            plain_text=job.plain_text,
             digest=digest,
             report=report,
         )

@@ -7,7 +7,10 @@ from typing import Any, BinaryIO, Literal, Protocol
 
 import pyarrow as pa
 
+from winnow.defaults import HTML_EXTRACTOR, MAX_DOCUMENT_BYTES, PLAIN_TEXT, TEXT_DOCUMENT
+
 Reason = Literal[
+    "bad_csv",  # a row of a table has too many or too few values, or a quote is never closed
     "bad_html",  # the page cannot be parsed or its text extracted
     "bad_http",  # the body cannot be dechunked or decompressed as its HTTP headers say
     "bad_json",  # the line is no JSON value
@@ -93,6 +96,28 @@ class FieldMap:
     def inputs(self) -> tuple[str, ...]:
         """The input field of each column of ``document_schema(metadata)``, in its order."""
         return (self.id, self.url, self.text, *self.metadata)
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How files are read, whatever the source.
+
+    Longer records than ``max_document_bytes`` are quarantined. ``html_extractor`` takes the text
+    from pages, ``plain_text`` says whether plain text in WARC files is read beside them, and
+    ``text_document`` whether a document of a text file is the ``file`` or a ``line``.
+
+    Raises:
+        ValueError: ``text_document`` is neither.
+    """
+
+    max_document_bytes: int = MAX_DOCUMENT_BYTES
+    html_extractor: str = HTML_EXTRACTOR
+    plain_text: bool = PLAIN_TEXT
+    text_document: str = TEXT_DOCUMENT
+
+    def __post_init__(self) -> None:
+        if self.text_document not in ("file", "line"):
+            raise ValueError(f"--text-document is 'file' or 'line', not {self.text_document!r}")
 
 
 @dataclass(frozen=True)
@@ -215,9 +240,7 @@ class Reading:
 
     fields: FieldMap
     quarantine: Quarantine
-    max_document_bytes: int
-    html_extractor: str
-    plain_text: bool
+    options: ReadOptions
     report: ReadReport
 
 
@@ -227,7 +250,8 @@ class StreamFormat:
 
     Attributes:
         name: in messages.
-        starts: what a text of this format starts with, past a byte order mark and white space.
+        starts: what a text of this format starts with, past a byte order mark and white space; None
+            if only the name tells.
         read: documents (:func:`pipeline.readers.documents.document_schema`) from the pieces of
             decompressed bytes, between which :class:`pipeline.readers.inflate.Damage` may stand,
             and the offset of the first.
@@ -238,7 +262,7 @@ class StreamFormat:
     """
 
     name: str
-    starts: bytes
+    starts: bytes | None
     read: Callable[[Iterator[Any], int, Reading], Iterator[pa.RecordBatch]]
     endings: tuple[str, ...] = ()
     lines: bool = False

@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import BinaryIO, cast
 
@@ -10,6 +10,7 @@ import pyarrow as pa
 import xxhash
 
 from pipeline.readers.columnar import arrow_files, parquet
+from pipeline.readers.columnar.csv_table import read_csv
 from pipeline.readers.columnar.parquet_footer import ENCRYPTED
 from pipeline.readers.contract import (
     Digest,
@@ -20,6 +21,7 @@ from pipeline.readers.contract import (
     OpenInput,
     Quarantine,
     Reading,
+    ReadOptions,
     ReadReport,
     StreamFormat,
     TableFormat,
@@ -29,8 +31,11 @@ from pipeline.readers.contract import (
 from pipeline.readers.inflate import Compression, Damage, compression_of, inflate
 from pipeline.readers.json_array import array_lines
 from pipeline.readers.jsonl import after_first_newline, range_pieces, read_jsonl
+from pipeline.readers.text_files import read_file, read_lines
+from pipeline.readers.web.arc import MAGIC, read_arc
+from pipeline.readers.web.html_file import read_page
 from pipeline.readers.web.warc import read_warc
-from winnow.defaults import HTML_EXTRACTOR, MAX_DOCUMENT_BYTES, PLAIN_TEXT, SPLIT_BYTES
+from winnow.defaults import SPLIT_BYTES
 
 Batches = Iterator[pa.RecordBatch]
 
@@ -40,23 +45,23 @@ _ENOUGH = 1 << 10  # to know what a file is
 
 
 def _json_lines(pieces: Iterator[bytes | Damage], offset: int, to: Reading) -> Batches:
-    return read_jsonl(pieces, offset, to.fields, to.quarantine, to.max_document_bytes)
+    return read_jsonl(pieces, offset, to.fields, to.quarantine, to.options.max_document_bytes)
 
 
 def _json_array(pieces: Iterator[bytes | Damage], offset: int, to: Reading) -> Batches:
     return _json_lines(array_lines(pieces, to.quarantine), offset, to)
 
 
-def _warc(pieces: Iterator[bytes | Damage], offset: int, to: Reading) -> Batches:
-    return read_warc(
-        pieces,
-        to.fields,
-        to.quarantine,
-        to.max_document_bytes,
-        to.html_extractor,
-        to.report,
-        to.plain_text,
-    )
+def _text(pieces: Iterator[bytes | Damage], offset: int, to: Reading) -> Batches:
+    read = read_lines if to.options.text_document == "line" else read_file
+    return read(pieces, to)
+
+
+def _whole(
+    read: Callable[[Iterator[bytes | Damage], Reading], Batches],
+) -> Callable[[Iterator[bytes | Damage], int, Reading], Batches]:
+    """A reader of files that are never cut, so that every stream starts at 0."""
+    return lambda pieces, offset, to: read(pieces, to)
 
 
 _ARROW = TableFormat(
@@ -68,6 +73,8 @@ _ARROW = TableFormat(
     arrow_files.column_names,
     ("arrow", "feather"),
 )
+
+_PAGE = StreamFormat("html", None, _whole(read_page), ("html", "htm", "xhtml"), own_places=True)
 
 FORMATS: list[Format] = [
     TableFormat(
@@ -82,23 +89,29 @@ FORMATS: list[Format] = [
     _ARROW,
     replace(_ARROW, name="arrow stream", magic=(b"\xff\xff\xff\xff",), endings=()),
     StreamFormat("jsonl", rb"\{", _json_lines, ("json", "jsonl", "ndjson"), lines=True),
-    StreamFormat("warc", rb"WARC/", _warc, ("warc", "wet"), own_places=True),
+    StreamFormat("warc", rb"WARC/", _whole(read_warc), ("warc", "wet"), own_places=True),
+    StreamFormat("arc", re.escape(MAGIC), _whole(read_arc), ("arc",), own_places=True),
     # An array of objects; a line of JSON may be another array.
     StreamFormat("json array", rb"\[\s*[{\]]", _json_array),
+    StreamFormat("csv", None, _whole(read_csv), ("csv", "tsv")),
+    StreamFormat("text", None, _text, ("txt", "text"), own_places=True),
+    _PAGE,
 ]
 """Every format that is read; what a file starts with is looked for in this order."""
 
+_HTML = rb"(?i)\s*<(?:!doctype|html|\?xml)"
 _FOREIGN: dict[bytes, str] = {
     rb"PK\x03\x04": "zip: unpack it",
     rb"7z\xbc\xaf\x27\x1c": "7-Zip: unpack it",
     rb"(?s:.{257})ustar": "tar: unpack it",
-    rb"ORC": "ORC: convert it to Parquet",
+    rb"ORC(?![ -~])": "ORC: convert it to Parquet",
     rb"Obj\x01": "Avro: convert it to Parquet",
     rb"SQLite format 3\0": "SQLite: export its table to JSON lines",
     rb"\x89HDF\r\n": "HDF5: convert it to Parquet",
     rb"version https://git-lfs": "a Git LFS pointer: fetch the file with git lfs pull",
-    rb"(?i)\s*<(?:!doctype|html|\?xml)": "HTML or XML, maybe of a failed download: fetch it again",
-    rb"(?:\xff\xfe)?[{\[]\0[\"\s{]\0|\xfe\xff\0[{\[]\0": "UTF-16: convert it to UTF-8",
+    _HTML: "HTML or XML, maybe of a failed download: fetch it again,"
+    " or name it .html if it is a document",
+    rb"\xff\xfe|\xfe\xff|[{\[]\0[\"\s{]\0": "UTF-16: convert it to UTF-8",
 }
 """How files start that we do not read, and what to do with them."""
 
@@ -188,12 +201,10 @@ def _cuts(sizes: list[int], split_bytes: int) -> list[int]:
 def read_batches(
     piece: InputRange,
     fields: FieldMap,
+    options: ReadOptions = ReadOptions(),  # noqa: B008 (it can't change)
     *,
     on_quarantine: OnQuarantine = refuse,
     open_input: OpenInput = open_local,
-    max_document_bytes: int = MAX_DOCUMENT_BYTES,
-    html_extractor: str = HTML_EXTRACTOR,
-    plain_text: bool = PLAIN_TEXT,
     digest: Digest | None = None,
     report: ReadReport | None = None,
 ) -> Iterator[pa.RecordBatch]:
@@ -204,19 +215,12 @@ def read_batches(
 
     Raises:
         ValueError: the format is unknown, a Parquet or Arrow file has no such text column, or
-            ``html_extractor`` is unknown.
+            the HTML extractor is unknown.
         OSError: the file cannot be read.
     """
     quarantine = Quarantine(piece.path, on_quarantine)
     digest = digest or xxhash.xxh3_128()
-    to = Reading(
-        fields,
-        quarantine,
-        max_document_bytes,
-        html_extractor,
-        plain_text,
-        report or ReadReport(),
-    )
+    to = Reading(fields, quarantine, options, report or ReadReport())
     with open_input(piece.path) as stream:
         found = _recognise(stream, piece.path, open_input)
         if isinstance(found.format, StreamFormat) and not found.cut_by_lines:
@@ -328,23 +332,26 @@ def _recognise(stream: BinaryIO, path: str, open_input: OpenInput) -> _File:
         return _File(None, compression, size)
     if compression != "none" and (inner := compression_of(head)) != "none":
         raise ValueError(f"{path} is {inner} within {compression}: unpack it once")
+    stem, _, ending = path.lower().rpartition(".")
+    if ending in _PACKED:
+        _, _, ending = stem.rpartition(".")
     for start, advice in _FOREIGN.items():
         if re.match(start, head):
+            if start == _HTML and ending in _PAGE.endings:
+                return _File(_PAGE, compression, size)
             raise ValueError(f"{path} is {advice}")
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     for known in FORMATS:
-        if isinstance(known, StreamFormat) and re.match(known.starts, text):
+        if isinstance(known, StreamFormat) and known.starts and re.match(known.starts, text):
             return _File(known, compression, size)
-    stem, _, ending = path.lower().rpartition(".")
-    if ending in _PACKED:
-        # Its first bytes may be damaged, and the rest sound.
-        compression = _PACKED[ending]
-        _, _, ending = stem.rpartition(".")
+    packed = path.lower().rpartition(".")[2]
+    if packed in _PACKED:
+        compression = _PACKED[packed]  # its first bytes may be damaged, and the rest sound
     for known in FORMATS:
         if ending in known.endings and (compression == "none" or isinstance(known, StreamFormat)):
             return _File(known, compression, size)
     raise ValueError(
-        f"{path}: unknown format (it starts with {head[:16]!r}): known are WET, WARC, JSON lines "
-        "and JSON arrays (plain or compressed), Parquet and Arrow; JSON lines that start with no "
-        "object are known by their name, as .jsonl"
+        f"{path}: unknown format (it starts with {head[:16]!r}): known are WET, WARC, ARC, JSON "
+        "lines and JSON arrays (plain or compressed), Parquet and Arrow; and by their names CSV, "
+        ".tsv, .txt, .html, and JSON lines that start with no object, as .jsonl"
     )

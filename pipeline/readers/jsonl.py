@@ -52,7 +52,7 @@ def read_jsonl(
     the object at ``a``.
     """
     parser = _Parser(fields, max_document_bytes)
-    for block in _blocks(pieces, offset, quarantine, max_document_bytes):
+    for block in line_blocks(pieces, offset, quarantine, max_document_bytes):
         yield from parser.parse(block, quarantine)
 
 
@@ -100,7 +100,7 @@ def _put_back(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
 
 
 @dataclass(frozen=True)
-class _Block:
+class Block:
     """Whole lines: ``data[start:stop]``, each with its newline; ``data[0]`` is at ``offset``."""
 
     data: bytearray
@@ -109,9 +109,9 @@ class _Block:
     offset: int
 
 
-def _blocks(
+def line_blocks(
     pieces: Iterable[bytes | Damage], offset: int, quarantine: Quarantine, max_bytes: int
-) -> Iterator[_Block]:
+) -> Iterator[Block]:
     """Gather pieces into blocks; report damage, and lines too long to be gathered.
 
     The memory of a block is used again after the next step of the iterator. It grows for a long
@@ -122,11 +122,11 @@ def _blocks(
     clean = 0  # bytes at the front of data that are known to hold no newline
     too_long = False  # within a line that was reported already
 
-    def whole_lines() -> Iterator[_Block]:
+    def whole_lines() -> Iterator[Block]:
         nonlocal filled, clean, offset
         stop = data.rfind(b"\n", clean, filled) + 1
         if stop:
-            yield _Block(data, _bom(data, offset), stop, offset)
+            yield Block(data, _bom(data, offset), stop, offset)
             data[: filled - stop] = data[stop:filled]
             filled -= stop
             offset += stop
@@ -169,7 +169,7 @@ def _blocks(
             too_long = True
     if filled:
         data[filled] = ord("\n")
-        yield _Block(data, _bom(data, offset), filled + 1, offset)
+        yield Block(data, _bom(data, offset), filled + 1, offset)
 
 
 def _bom(data: bytearray, offset: int) -> int:
@@ -197,7 +197,7 @@ class _Parser:
         self._valid = np.empty((len(keys), _MAX_ROWS), np.bool_)
         self._bad = np.empty((_MAX_BAD, 3), np.int64)
 
-    def parse(self, block: _Block, quarantine: Quarantine) -> Iterator[pa.RecordBatch]:
+    def parse(self, block: Block, quarantine: Quarantine) -> Iterator[pa.RecordBatch]:
         # Unescaped text is never longer than its JSON; a block copy may write SPARE more.
         if self._values.shape[1] < block.stop * self._growth + 2 * SPARE:
             room = len(block.data) * self._growth + 2 * SPARE

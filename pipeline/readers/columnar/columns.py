@@ -134,7 +134,7 @@ def documents(table: pa.RecordBatch, first_row: int, reading: Reading) -> Iterat
     """The good rows as batches of about :data:`BATCH_BYTES`; bad rows are reported.
 
     ``first_row`` is the row number in the file of the first. A row is bad if its text is null, a
-    wanted value is no UTF-8, or one is longer than ``reading.max_document_bytes``.
+    wanted value is no UTF-8, or one is longer than ``max_document_bytes``.
     """
     for start, end in _by_size(table):
         # Few bytes may stand for many rows, so they are decoded a part at a time.
@@ -145,7 +145,7 @@ def documents(table: pa.RecordBatch, first_row: int, reading: Reading) -> Iterat
 
 
 def _documents(table: pa.RecordBatch, first_row: int, reading: Reading) -> pa.RecordBatch:
-    fields, max_bytes = reading.fields, reading.max_document_bytes
+    fields, max_bytes = reading.fields, reading.options.max_document_bytes
     schema = document_schema(fields.metadata)
     nothing = pa.nulls(len(table), pa.large_binary())
     there = set(table.schema.names)

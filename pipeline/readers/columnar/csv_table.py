@@ -1,0 +1,155 @@
+"""CSV and TSV with a header, by pyarrow's parser: quoted values may hold newlines."""
+
+import csv
+import io
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+
+from pipeline.readers.columnar.columns import documents, wanted_columns
+from pipeline.readers.contract import Quarantine, Quarantined, Reading
+from pipeline.readers.inflate import Damage
+
+_HEADER_BYTES = 1 << 16
+_MOST_BYTES = 1 << 30  # of a block, which holds a row at least
+_MORE_BYTES = 1 << 20
+_BOM = "\ufeff"
+_DELIMITERS = ",;\t"
+
+
+def read_csv(pieces: Iterable[bytes | Damage], reading: Reading) -> Iterator[pa.RecordBatch]:
+    """The documents of a table whose first row names the columns.
+
+    What stands between the names is the delimiter: a comma, else a semicolon, else a tab. A row
+    with more or fewer values is bad, and so is one whose quote is never closed. Rows count from 0.
+    After damage nothing is known of where a value ends, so all that follows is lost with it.
+
+    Raises:
+        ValueError: the text column is not there, or a wanted name is not unique.
+    """
+    fields, quarantine = reading.fields, reading.quarantine
+    stream = _Stream(pieces)
+    names, delimiter = _header(stream.peek(_HEADER_BYTES))
+    schema = pa.schema([(name, pa.large_binary()) for name in names])
+    wanted = wanted_columns(schema, quarantine.path, fields)
+    bad: list[int] = []  # rows that pyarrow left out
+
+    def on_bad_row(row: pa_csv.InvalidRow) -> str:
+        bad.append(row.number - 2)  # it counts from 1, and the header
+        message = f"{row.actual_columns} values, not {row.expected_columns}: {row.text}"
+        quarantine.add(bad[-1], "record", "bad_csv", message)
+        return "skip"
+
+    def moved(record: Quarantined) -> None:
+        quarantine.on_quarantine(replace(record, position=_in_file(record.position, bad)))
+
+    good = replace(reading, quarantine=Quarantine(quarantine.path, moved))
+    block_bytes = min(reading.options.max_document_bytes + _MORE_BYTES, _MOST_BYTES)
+    row = 0
+    try:
+        batches = pa_csv.open_csv(
+            stream,
+            pa_csv.ReadOptions(block_size=block_bytes, use_threads=False),
+            pa_csv.ParseOptions(
+                delimiter=delimiter, newlines_in_values=True, invalid_row_handler=on_bad_row
+            ),
+            # Whether text is UTF-8 is asked of each row later.
+            pa_csv.ConvertOptions(
+                check_utf8=False, include_columns=wanted, column_types=schema, null_values=[]
+            ),
+        )
+        for batch, is_last in _with_last(batches):
+            if is_last and (stream.damage or (stream.quotes % 2 and _has_newline(batch))):
+                rest = batch.slice(len(batch) - 1)
+                batch = batch.slice(0, len(batch) - 1)
+                if not stream.damage:
+                    text = rest[fields.text][0].as_py()
+                    at = _in_file(row + len(batch), bad)
+                    quarantine.add(at, "record", "bad_csv", b"a quote is never closed: " + text)
+            yield from documents(batch, row, good)
+            row += len(batch)
+    except pa.ArrowInvalid as error:
+        quarantine.add(_in_file(row, bad), "record", "bad_csv", f"all from here on: {error}")
+    stream.drain()
+    if stream.damage:
+        quarantine.add(stream.damage.offset, "compressed byte", stream.damage.reason)
+
+
+def _header(head: bytes) -> tuple[list[str], str]:
+    """The names of the columns, and the delimiter."""
+    text = head.decode(errors="replace").removeprefix(_BOM)
+    line = text.partition("\n")[0]
+    delimiter = next((letter for letter in _DELIMITERS if letter in line), ",")
+    return next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), []), delimiter
+
+
+def _in_file(row: int, bad: list[int]) -> int:
+    """Which row of the file is the good row ``row``; ``bad`` are those that are not, in order."""
+    at = row
+    while (moved := row + bisect_right(bad, at)) != at:
+        at = moved
+    return at
+
+
+def _with_last(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[pa.RecordBatch, bool]]:
+    """Each batch that has rows, and whether it is the last one."""
+    before = None
+    for batch in batches:
+        if len(batch):
+            if before is not None:
+                yield before, False
+            before = batch
+    if before is not None:
+        yield before, True
+
+
+def _has_newline(batch: pa.RecordBatch) -> bool:
+    last = batch.slice(len(batch) - 1)
+    return any(pc.match_substring(column, "\n")[0].as_py() for column in last.columns)
+
+
+class _Stream:
+    """The pieces as a file that ends at the damage; counts the quotes."""
+
+    closed = False
+
+    def __init__(self, pieces: Iterable[bytes | Damage]) -> None:
+        self._pieces = iter(pieces)
+        self._data = bytearray()
+        self.damage: Damage | None = None
+        self.quotes = 0
+
+    def peek(self, size: int) -> bytes:
+        """The first bytes, without a step."""
+        while len(self._data) < size and self.damage is None:
+            piece = next(self._pieces, None)
+            if piece is None:
+                break
+            if isinstance(piece, Damage):
+                self.damage = piece
+            else:
+                self.quotes += int(np.count_nonzero(np.frombuffer(piece, np.uint8) == ord('"')))
+                self._data += piece
+        return bytes(self._data[:size])
+
+    def read(self, size: int) -> bytes:
+        """The next ``size`` bytes, fewer at the end or the damage."""
+        data = self.peek(size)
+        del self._data[:size]
+        return data
+
+    def drain(self) -> None:
+        """Read to the end: all of a file is hashed."""
+        for _ in self._pieces:
+            pass
+
+    def readable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        """Nothing is open."""
