@@ -44,7 +44,7 @@ from model import sizes
 from model.glam.config import GLaMConfig
 from model.glam.transformer import GLaM
 from model.glam.weight import copies
-from model.training import hardware
+from model.training import allocator, hardware
 from model.training.adafactor import Adafactor
 
 PARTS = {
@@ -266,7 +266,7 @@ class Process:
         environment = dict(os.environ)
         tuned = OUR_ALLOCATOR in name or ("ours" in name and DEFAULT_ALLOCATOR not in name)
         tuned = tuned or name == "dense twin"
-        environment["GLIBC_TUNABLES"] = hardware.GLIBC_TUNABLES if tuned else ""
+        environment["GLIBC_TUNABLES"] = allocator.GLIBC_TUNABLES if tuned else ""
         self.process = subprocess.Popen(
             [sys.executable, *sys.argv, "--work", name],
             stdin=subprocess.PIPE,

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import hydra
 import numpy as np
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -221,7 +220,7 @@ def _manifest(
     }
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="prepare")
+@command_line.main("prepare")
 def main(config: DictConfig) -> None:
     """Prepare and say what is there."""
     command_line.run(_prepare_and_tell, config)
@@ -249,4 +248,4 @@ def _prepare_and_tell(config: PrepareConfig) -> None:
 ConfigStore.instance().store(name="prepare_schema", node=PrepareConfig)
 
 if __name__ == "__main__":
-    overrides.run(main)
+    overrides.run(main, "prepare")

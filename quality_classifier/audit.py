@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import hydra
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -109,7 +108,7 @@ def _batches(path: Path, by: Sequence[str]) -> Iterator[pa.RecordBatch]:
 ConfigStore.instance().store(name="audit_schema", node=AuditConfig)
 
 
-@hydra.main(version_base=None, config_path="../conf/classifier", config_name="audit")
+@command_line.main("classifier/audit")
 def main(config: DictConfig) -> None:
     """The command line."""
     command_line.run(print_audit, config)
@@ -128,4 +127,4 @@ def print_audit(config: AuditConfig) -> None:
 
 
 if __name__ == "__main__":
-    overrides.run(main)
+    overrides.run(main, "classifier/audit")

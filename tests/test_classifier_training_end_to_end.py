@@ -15,7 +15,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from sklearn.metrics import roc_auc_score
 
-from quality_classifier import artifact, train
+from quality_classifier import artifact, training
 from quality_classifier.scoring import load_classifier
 
 pytestmark = pytest.mark.slow
@@ -51,7 +51,7 @@ def write_lines(path, documents):
 def fixed_code_version():
     """The commit is part of a card, and may change while these tests run."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "code_version", lambda: "1.2.3")
+        patch.setattr(training, "code_version", lambda: "1.2.3")
         yield
 
 
@@ -79,7 +79,7 @@ def run(corpus, output, *overrides, positive=CURATED, negative=RAW):
     }
     small = ["hashed_linear.log2_buckets=18", "hashed_linear.c=[1,10]", "bootstrap=20"]
     overrides = [f"{name}=[{paths}]" for name, paths in globs.items()] + small + [*overrides]
-    train.train(settings_of(*overrides, f"output={output}"))
+    training.train(settings_of(*overrides, f"output={output}"))
     return contents(output)
 
 
@@ -201,7 +201,7 @@ def test_duplicates_are_counted_and_have_no_part(corpus, trained, tmp_path):
         "hashed_linear.c=[1,10]",
         "bootstrap=20",
     ]
-    train.train(settings_of(*overrides, f"output={one}"))
+    training.train(settings_of(*overrides, f"output={one}"))
     rows = {row["source"]: row for row in json.loads((one / "card.json").read_text())["documents"]}
     assert rows["zwin"]["repeated"] == 200
     assert rows["zwin"]["train"] == 0
@@ -211,7 +211,7 @@ def test_duplicates_are_counted_and_have_no_part(corpus, trained, tmp_path):
     overrides[0] = overrides[0].replace("twin.jsonl", "contested.jsonl")
     overrides[1] = f"negative={{spam: '{corpus}/spam.jsonl.gz'}}"
     with pytest.raises(ValueError, match="too few negative documents: 0 without duplicates"):
-        train.train(settings_of(*overrides, f"output={tmp_path / 'two'}"))
+        training.train(settings_of(*overrides, f"output={tmp_path / 'two'}"))
 
 
 def test_fields_of_each_source_can_be_named(corpus, trained, tmp_path, capsys):
@@ -226,7 +226,7 @@ def test_fields_of_each_source_can_be_named(corpus, trained, tmp_path, capsys):
         "hashed_linear.c=[1,10]",
         "bootstrap=20",
     ]
-    train.train(settings_of(*overrides, f"output={tmp_path / 'out'}"))
+    training.train(settings_of(*overrides, f"output={tmp_path / 'out'}"))
     said = capsys.readouterr().err
     assert "warning: 200 of 200 documents of positive wiki have nothing in 'topic'" in said
     assert (tmp_path / "out" / "weights.safetensors").read_bytes() == (
@@ -280,7 +280,7 @@ def test_what_is_wrong_is_said(corpus, tmp_path, overrides, message):
     }
     given |= dict(override.format(corpus).split("=", 1) for override in overrides)
     with pytest.raises(ValueError, match=r".") as error:
-        train.train(settings_of(*(f"{name}={value}" for name, value in given.items())))
+        training.train(settings_of(*(f"{name}={value}" for name, value in given.items())))
     assert message in str(error.value)
     assert not (tmp_path / "out").exists()
 
@@ -289,10 +289,10 @@ def test_too_few_documents_and_an_output_that_exists_are_refused(corpus, trained
     write_lines(tmp_path / "few.jsonl.gz", [{"text": f"text {i}"} for i in range(30)])
     inputs = [f"positive=[{tmp_path}/few.jsonl.gz]", f"negative=[{corpus}/spam.jsonl.gz]"]
     with pytest.raises(ValueError, match="too few positive documents: 30 without duplicates"):
-        train.train(settings_of(*inputs, f"output={tmp_path / 'out'}"))
+        training.train(settings_of(*inputs, f"output={tmp_path / 'out'}"))
     before = contents(trained)
     with pytest.raises(ValueError, match="is there already"):
-        train.train(settings_of(*inputs, f"output={trained}"))
+        training.train(settings_of(*inputs, f"output={trained}"))
     assert contents(trained) == before
 
 

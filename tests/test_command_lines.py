@@ -1,6 +1,7 @@
 """Hydra's command line with paths as they are, against Hydra's own parser."""
 
 import argparse
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 import model.training.train_config  # noqa: F401 registers its configs
-from winnow import hydra_errors, overrides
+from winnow import hydra_errors, hydra_help, overrides
 
 ROOT = Path(__file__).resolve().parent.parent
 PARSER = OverridesParser.create()
@@ -235,3 +236,37 @@ def test_a_wrong_setting_ends_a_command_with_one_line():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     line = "model/train.py: error: there is no setting train.token: did you mean train.tokens?\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", line)
+
+
+HELP = """
+import sys
+from winnow import overrides
+sys.argv = ["train.py", "--help"]
+overrides.run("model.training.training_run", "train")
+assert sys.modules.keys().isdisjoint({"torch", "model.training.training_run"})
+"""
+
+
+def test_help_shows_what_people_change_without_loading_what_does_the_work():
+    done = subprocess.run([sys.executable, "-c", HELP], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        composed = hydra.compose("train", ["data.corpus=c", "data.arm=a", "output=o"])
+    said = done.stdout.split("settings:\n")[1].split("examples:")[0]
+    shown = re.findall(r"^  ([\w.]+)=(\S+) +(\S.*)$", said, re.MULTILINE)
+    assert 10 <= len(shown) <= 14
+    assert {"data.corpus", "train.tokens", "seed"} <= {name for name, _, _ in shown}
+    for name, default, _ in shown:
+        assert default in ("???", "null") or str(OmegaConf.select(composed, name)) == default
+
+
+@pytest.mark.parametrize(
+    "settings",
+    ["train", "prepare", "generate", "export", "classifier/train", "classifier/audit"],
+)
+def test_help_has_meanings_and_examples_and_fits_a_screen(settings):
+    lines = hydra_help.text(settings).splitlines()
+    assert len(lines) <= 50
+    assert len([line for line in lines if line.startswith("  ") and "=" in line]) >= 4
+    examples = lines[lines.index("examples:") + 1 : -3]
+    assert len(examples) == 2

@@ -50,7 +50,9 @@ def test_a_circle_is_found():
     assert architecture.circle({"a": ["b", "c"], "b": ["c"], "c": []}) == []
 
 
-@pytest.mark.parametrize("module", ["pipeline.scoring_run", "model.train", "ablations.run"])
+@pytest.mark.parametrize(
+    "module", ["pipeline.scoring_run", "model.training.training_run", "ablations.run"]
+)
 def test_every_import_is_seen(graph, module):
     """What Python has loaded once the module is imported, is what the graph says."""
     code = f"import {module}, sys; print(*sys.modules)"

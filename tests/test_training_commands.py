@@ -38,15 +38,15 @@ def test_settings_that_are_unknown_missing_or_impossible(change, said):
 
 
 @pytest.mark.parametrize(
-    ("command", "settings"),
+    ("command", "flag", "settings"),
     [
-        ("model/train.py", "train.yaml"),
-        ("ablations/run.py", "ablation.yaml"),
+        ("model/train.py", "--help-all", "train.yaml"),
+        ("ablations/run.py", "--help", "ablation.yaml"),
     ],
 )
-def test_help_says_what_the_command_does_and_where_settings_are_explained(command, settings):
+def test_help_says_what_the_command_does_and_where_settings_are_explained(command, flag, settings):
     said = subprocess.run(
-        [sys.executable, command, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, command, flag], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     assert said.startswith(f"python {command} SETTING=VALUE")
     (path,) = re.findall(r"conf/\w+\.yaml(?= say)", said)

@@ -15,8 +15,8 @@ from safetensors import safe_open
 from tokenizers import Tokenizer, processors
 from training_runs import corpus_folder, train
 
-from model.export import ExportConfig, export
-from model.generate import GenerateConfig, generate, generate_text
+from model.exporting import ExportConfig, export
+from model.generation import GenerateConfig, generate, generate_text
 from model.training import trained
 from model.training.train_config import Precision
 from winnow import files

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from training_runs import corpus_folder, train
 
-from model.generate import GenerateConfig, choose, generate, generate_text, literal
+from model.generate import literal
+from model.generation import GenerateConfig, choose, generate, generate_text
 from model.glam.config import GLaMConfig
 from model.glam.transformer import GLaM
 from model.training import trained
@@ -128,7 +129,7 @@ def test_text_goes_on_where_the_prompt_ends(run, tmp_path, monkeypatch, form, pr
     assert ids[: len(begun)] == begun
     shutil.copytree(run, tmp_path / "run")
     tokenizer.save(str(tmp_path / "run" / "tokenizer.json"))
-    monkeypatch.setattr("model.generate.generate", lambda *_, **__: iter(ids[len(begun) :]))
+    monkeypatch.setattr("model.generation.generate", lambda *_, **__: iter(ids[len(begun) :]))
     pieces = list(generate_text(told(tmp_path / "run", prompt=prompt)))
     assert prompt + "".join(pieces) == whole
     assert not any("\ufffd" in piece for piece in pieces)

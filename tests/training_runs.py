@@ -7,7 +7,7 @@ import hydra
 from omegaconf import OmegaConf
 from tokens_scored import documents, make_corpus
 
-import model.train  # registers its configs
+import model.training.training_run  # registers its configs
 
 TINY = [
     "model.vocabulary=300",
@@ -64,4 +64,4 @@ def rows(output):
 
 
 def train(corpus, output, *overrides):
-    return model.train.train(config(corpus, output, *overrides))
+    return model.training.training_run.train(config(corpus, output, *overrides))

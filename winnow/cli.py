@@ -11,6 +11,8 @@ import sys
 PROGRAM = "WINNOW_PROGRAM"
 """The environment variable in which a command finds the name that it was started by."""
 
+EXIT_CODES = "0 done, 1 it could not be done, 2 wrong usage, 130 interrupted"
+
 # From raw text to a verdict: (command, module, what it does), by stage.
 COMMANDS = {
     "filter text": [
@@ -72,7 +74,7 @@ def overview() -> str:
     lines += [
         "",
         "From raw text to a verdict: classifier train, run, prepare, study plan, study run.",
-        "Exit codes: 0 done, 1 it could not be done, 2 wrong usage, 130 interrupted.",
+        f"Exit codes: {EXIT_CODES}.",
     ]
     return "\n".join(lines)
 
@@ -96,6 +98,11 @@ def unknown(arguments: list[str], names: list[str]) -> str:
 def program() -> str:
     """The name of the command that runs, in its own words: ``winnow NAME``, or its script."""
     return os.environ.get(PROGRAM) or "/".join(sys.argv[0].split(os.sep)[-2:])
+
+
+def start() -> str:
+    """How the command that runs is started."""
+    return os.environ.get(PROGRAM) or f"python {program()}"
 
 
 def command(name: str, *arguments: str) -> str:

@@ -6,10 +6,18 @@ import signal
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
+import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from winnow import endings
 from winnow.arguments import advice
+from winnow.defaults import CONF
+
+
+def main(settings: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+    """``hydra.main`` for the settings of ``conf/SETTINGS.yaml``."""
+    folder, name = os.path.split(os.path.join(CONF, settings))
+    return hydra.main(version_base="1.3", config_path=folder, config_name=name)
 
 
 def run(

@@ -1,5 +1,7 @@
 """How documents are read unless told otherwise, by the pipeline and by classifier training."""
 
+import os
+
 HTML_EXTRACTOR = "resiliparse"
 """Why this one: docs/log.md."""
 
@@ -14,3 +16,6 @@ MAX_DOCUMENT_BYTES = 64 << 20
 
 SPLIT_BYTES = 256 << 20
 """Large files are read in ranges of about this size."""
+
+CONF = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "conf")
+"""The folder of every default."""

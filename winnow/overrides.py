@@ -7,18 +7,19 @@ is, but for a value that is the path of something that is there: ``corpus=a,b`` 
 
 import argparse
 import glob
+import importlib
 import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from hydra._internal import utils as hydra_utils
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from winnow import endings
+from winnow import endings, hydra_help, telling
 from winnow.arguments import check_utf8
 from winnow.hydra_errors import one_line
 
@@ -33,28 +34,40 @@ _INTERPOLATION = re.compile(r"(\\*)\$\{")  # backslashes before one escape it
 _BEFORE_QUOTE = re.compile(r"(\\*)('|\Z)")
 
 
-def run(main: Callable[[], Any], sweeps: bool = False) -> None:
+def run(main: Callable[[], Any] | str, settings: str | None = None, sweeps: bool = False) -> None:
     """Call a ``hydra.main`` function with the command line as it is meant.
 
     Args:
-        main: reads ``sys.argv``.
+        main: reads ``sys.argv``; or the name of the module that has it, not loaded for ``--help``.
+        settings: ``conf/SETTINGS.yaml`` has what ``--help`` shows; None leaves that to Hydra.
         sweeps: whether it is a sweep even without ``--multirun``.
     """
+    if settings and {"-h", "--help"} & set(sys.argv[1:]):
+        print(hydra_help.text(settings))
+        return
     try:
         check_utf8(sys.argv[1:])
     except ValueError as error:
         endings.fail(endings.UsageError(str(error)))
-    sys.argv[1:] = quoted(sys.argv[1:], sweeps)
+    arguments = ["--help" if argument == "--help-all" else argument for argument in sys.argv[1:]]
+    sys.argv[1:] = quoted(arguments, sweeps)
     _accept_lazy_help()
     if FULL_ERROR not in os.environ:
         setattr(hydra_utils, "run_and_report", _call)  # noqa: B010 Hydra's prints several lines
     try:
         with endings.interruptible("run the same command again"):
-            main()
+            _load(main)()
     except HydraException as error:
         if FULL_ERROR in os.environ:
             raise
         endings.fail(endings.UsageError(one_line(error)))
+
+
+def _load(main: Callable[[], Any] | str) -> Callable[[], Any]:
+    if not isinstance(main, str):
+        return main
+    with telling.doing("starting"):
+        return cast(Callable[[], Any], importlib.import_module(main).main)
 
 
 def _call(function: Callable[[], Any]) -> Any:

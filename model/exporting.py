@@ -1,0 +1,115 @@
+"""The files of an exported model; :mod:`model.export` lists them."""
+
+import dataclasses
+import os
+import shutil
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig
+from safetensors.torch import save
+from tokenizers import Tokenizer, processors
+
+from model.data import corpus
+from model.data.tokenizer import TextCodec
+from model.training import trained
+from model.training.trained import Trained
+from winnow import command_line, files
+
+WRAPPER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "glam", "modeling_glam.py")
+
+
+@dataclass
+class ExportConfig:
+    """What ``model/export.py`` is told; ``conf/export.yaml`` explains the fields."""
+
+    checkpoint: str = MISSING
+    output: str = MISSING
+
+
+def export(config: ExportConfig) -> None:
+    """Write the folder; ``config.json`` comes last. Nothing is left if that fails.
+
+    Raises:
+        ValueError: there is no such model, or the output is not empty.
+    """
+    if os.path.isdir(config.output) and os.listdir(config.output):
+        raise ValueError(f"{config.output} is not empty: choose another output")
+    loaded = trained.load(config.checkpoint, torch.device("cpu"), torch.float32)
+    try:
+        _write(config, loaded)
+    except BaseException:
+        shutil.rmtree(config.output, ignore_errors=True)
+        raise
+
+
+def _write(config: ExportConfig, loaded: Trained) -> None:
+    weights = {f"glam.{name}": p.detach() for name, p in loaded.model.named_parameters()}
+    with files.open_output(os.path.join(config.output, trained.WEIGHTS)) as file:
+        file.write(save(weights, metadata={"format": "pt"}))
+    shutil.copyfile(WRAPPER, os.path.join(config.output, os.path.basename(WRAPPER)))
+    with files.open_output(os.path.join(config.output, corpus.TOKENIZER)) as file:
+        file.write(tokenizer_json(loaded.codec).encode())
+    boundary = loaded.codec.boundary
+    files.write_json(
+        os.path.join(config.output, "tokenizer_config.json"),
+        {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": boundary,
+            "eos_token": boundary,
+            "pad_token": boundary,  # masked, so any token would do
+            "padding_side": "left",  # for generation
+            "split_special_tokens": True,  # a text that spells the boundary is text
+            "model_max_length": loaded.sequence_length,
+            "clean_up_tokenization_spaces": False,
+        },
+    )
+    files.write_json(os.path.join(config.output, trained.CONFIG), description(loaded))
+
+
+def tokenizer_json(codec: TextCodec) -> str:
+    """The tokenizer, such that each text begins with the boundary, as in training.
+
+    A given tokenizer's own additions, truncation and padding go: nothing was trained with them.
+    """
+    tokenizer = Tokenizer.from_str(codec.tokenizer.to_str())
+    token = {"id": "boundary", "ids": [codec.boundary_id], "tokens": [codec.boundary]}
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="boundary $A", pair="boundary $A boundary:1 $B:1", special_tokens=[token]
+    )
+    return tokenizer.to_str(pretty=True)
+
+
+def description(loaded: Trained) -> dict[str, Any]:
+    """The content of ``config.json``.
+
+    It names no ``model_type``: modeling_glam.py does. AutoTokenizer, which may not run that, would
+    warn of one that it does not know.
+    """
+    return {
+        "architectures": ["GLaMForCausalLM"],
+        "auto_map": {
+            "AutoConfig": "modeling_glam.GLaMHubConfig",
+            "AutoModelForCausalLM": "modeling_glam.GLaMForCausalLM",
+        },
+        "dtype": "float32",
+        "vocab_size": loaded.model.config.vocabulary,
+        "bos_token_id": loaded.codec.boundary_id,
+        "eos_token_id": loaded.codec.boundary_id,
+        "pad_token_id": loaded.codec.boundary_id,
+        "tie_word_embeddings": False,  # there is one matrix only, so nothing to tie
+        "boundary": loaded.codec.boundary,
+        "sequence_length": loaded.sequence_length,
+        "glam": dataclasses.asdict(loaded.model.config),
+    }
+
+
+@command_line.main("export")
+def main(config: DictConfig) -> None:
+    """Export."""
+    command_line.run(export, config)
+
+
+ConfigStore.instance().store(name="export_schema", node=ExportConfig)

@@ -1,0 +1,142 @@
+"""Text that a trained model goes on with, token by token."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig
+from torch import Tensor
+
+from model.glam.attention import Cache
+from model.glam.transformer import GLaM
+from model.glam.weight import copies
+from model.training import hardware, trained
+from model.training.train_config import Precision
+from model.training.trained import Trained
+from winnow import command_line
+
+
+@dataclass
+class GenerateConfig:
+    """What ``model/generate.py`` is told; ``conf/generate.yaml`` explains the fields."""
+
+    checkpoint: str = MISSING
+    prompt: str = MISSING
+    tokens: int = MISSING
+    temperature: float = MISSING
+    top_k: int | None = MISSING
+    seed: int = MISSING
+    device: str = MISSING
+    precision: Precision = MISSING
+
+    def __post_init__(self) -> None:
+        if self.tokens < 1:
+            raise ValueError(f"tokens must be at least 1, not {self.tokens}")
+        if self.temperature < 0:
+            raise ValueError(f"temperature must be 0 or more, not {self.temperature}")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k must be at least 1, not {self.top_k}")
+
+
+def choose(
+    logits_V: Tensor, temperature: float, top_k: int | None, generator: torch.Generator
+) -> int:
+    """The next token: the most probable one at temperature 0, else a draw."""
+    if temperature == 0:
+        return int(logits_V.argmax())
+    logits_V = logits_V.cpu() / temperature
+    if top_k is not None and top_k < len(logits_V):
+        values, tokens = logits_V.topk(top_k)
+        return int(tokens[torch.multinomial(values.softmax(-1), 1, generator=generator)])
+    return int(torch.multinomial(logits_V.softmax(-1), 1, generator=generator))
+
+
+@torch.inference_mode()
+def generate(
+    model: GLaM,
+    prompt: Sequence[int],
+    count: int,
+    *,
+    temperature: float = 0.0,
+    top_k: int | None = None,
+    seed: int = 0,
+    cached: bool = True,
+) -> Iterator[int]:
+    """At most ``count`` tokens that follow, one by one.
+
+    Args:
+        model: in evaluation mode.
+        prompt: tokens, at least one: the boundary that begins a document.
+        count: how many.
+        temperature: see :func:`choose`.
+        top_k: see :func:`choose`.
+        seed: of the draws.
+        cached: keep keys and values of what was seen; False computes all of it for each token.
+    """
+    device = model.embedding.weight.device
+    generator = torch.Generator().manual_seed(seed)
+    cache = Cache.empty(model.config.layers) if cached else None
+    seen = list(prompt)
+    new = seen
+    with copies(model):
+        for _ in range(count):
+            logits_1SV = model(torch.tensor([new], device=device), cache=cache)
+            token = choose(logits_1SV[0, -1], temperature, top_k, generator)
+            yield token
+            seen.append(token)
+            new = [token] if cached else seen
+
+
+def generate_text(config: GenerateConfig) -> Iterator[str]:
+    """The continuation, in pieces that are whole characters; the model is loaded before the first.
+
+    Raises:
+        ValueError: there is no such model.
+    """
+    device = hardware.find_device(config.device)
+    dtype = hardware.compute_dtype(config.precision, device)
+    loaded = trained.load(config.checkpoint, device, dtype)
+    return _pieces(loaded, config)
+
+
+def _pieces(loaded: Trained, config: GenerateConfig) -> Iterator[str]:
+    codec = loaded.codec
+    seen = codec.encode([config.prompt])[0].tolist()
+    # The prompt is decoded too: some decoders drop the space before the first of their tokens.
+    shown = codec.decode(seen)
+    for token in generate(
+        loaded.model,
+        [codec.boundary_id, *seen],
+        config.tokens,
+        temperature=config.temperature,
+        top_k=config.top_k,
+        seed=config.seed,
+    ):
+        if token == codec.boundary_id:
+            break
+        seen.append(token)
+        text = codec.decode(seen)
+        if not text.endswith("\ufffd"):  # the beginning of a character, perhaps
+            yield text[len(shown) :]
+            shown = text
+    yield codec.decode(seen)[len(shown) :]
+
+
+@command_line.main("generate")
+def main(config: DictConfig) -> None:
+    """Print the prompt and what follows, as it comes."""
+    command_line.run(_generate_and_print, config)
+
+
+def _generate_and_print(config: GenerateConfig) -> None:
+    pieces = generate_text(config)
+    sys.stdout.write(config.prompt)
+    for piece in pieces:
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+    print()
+
+
+ConfigStore.instance().store(name="generate_schema", node=GenerateConfig)
