@@ -304,7 +304,7 @@ def run_python(script: str, arguments: Sequence[str], log: str, threads: int) ->
             said = written.read().decode(errors="replace")
         lines = said.strip().splitlines() or [""]
         end = f"signal {-ended.returncode}" if ended.returncode < 0 else lines[-1]
-        raise JobFailedError(f"{script} failed: {end.removeprefix('error: ')}", said[-TAIL:])
+        raise JobFailedError(f"{script} failed: {end.rpartition(': error: ')[2]}", said[-TAIL:])
 
 
 def _quote(value: Any) -> str:
