@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 
 import numpy as np
@@ -142,12 +143,13 @@ def test_primary_values_follow_from_the_definition(tmp_path):
 
 def test_one_seed_gives_an_item_error_and_no_verdict(tmp_path):
     path = write_study(str(tmp_path / "s"), -0.05, declare(seeds=[7]))
-    result = compare(read_study(path))
+    study = read_study(path)
+    result = compare(study)
     assert result.verdict.outcome == "underpowered"
     assert "one seed" in result.verdict.sentence
     assert result.primary["seed_error"] is None
     assert result.primary["item_error"] > 0
-    assert "unknown" in command.render(result)
+    assert "unknown between seeds" in command.render(study, result)
 
 
 def test_too_few_noisy_seeds_are_underpowered(tmp_path):
@@ -484,7 +486,13 @@ def test_the_command_writes_the_same_bytes_twice(tmp_path, capsys):
     path = write_study(str(tmp_path / "s"), -0.05, declare(seeds=[1, 2, 3]))
     command.main([f"study={path}"])
     shown = capsys.readouterr().out
-    assert shown.splitlines()[2].startswith("Better: filtered against unfiltered")
+    assert shown.splitlines()[2].startswith("filtered is better than unfiltered: ")
+    assert max(map(len, shown.split("\nFiles:")[0].splitlines())) <= 80
+    assert re.search(
+        r"^  unfiltered +3 of 3 +tiny +4M +1M +8M +5.0e13 +3 min$", shown, re.MULTILINE
+    )
+    assert re.search(r"^ +2M +filtered +[\d.]+ +-0\.\d+ +-0\.\d+ to ", shown, re.MULTILINE)
+    assert " filtered  unfiltered  difference" in shown
     command.main([f"study={path}", f"output={tmp_path / 'again'}"])
     first, second = tmp_path / "s" / "comparison", tmp_path / "again"
     names = sorted(f.name for f in first.iterdir())

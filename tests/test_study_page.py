@@ -61,7 +61,7 @@ def test_the_verdict_is_that_of_compare(study, data, tmp_path):
     assert "learning_rate" in data["next"]
     shown = [r for r in told["tables"]["secondary"] if r["outcome"] in ("better", "worse")]
     assert [row["endpoint"] for row in shown] == ["average/all/0"]
-    assert data["notes"][0].startswith("Better on the average of NLG and NLU, 0 shots: +")
+    assert data["notes"][0].startswith("Better on the average of all tasks, 0 shots: +")
     assert data["notes"][1:] == told["notes"]
     assert data["primary"] == told["primary"]
     for name in ("seeds", "secondary", "heldout", "matched", "jobs"):

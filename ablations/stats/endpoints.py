@@ -49,8 +49,8 @@ def label(name: str) -> str:
 _AVERAGE_LABELS = {
     "nlg": "NLG average",
     "nlu": "NLU average",
-    "all": "average of NLG and NLU",
-    GOLD: "bits per byte of the right answers",
+    "all": "average of all tasks",
+    GOLD: "bits per byte of right answers",
 }
 
 

@@ -15,9 +15,13 @@ from ablations.tasks.task import shots_of
 
 
 def heldout(study: Study, run: Run) -> list[Row]:
-    """Every arm on every held-out group and source; ``run`` is any, all read the same documents."""
+    """Every arm on every held-out group, and on the sources that are not all of one.
+
+    ``run`` is any: all read the same documents.
+    """
     groups = study.declared.heldout
-    names = [*groups, *(source for source in run.documents if source not in groups)]
+    alone = {sources[0] for sources in groups.values() if len(sources) == 1}
+    names = [*groups, *(source for source in run.documents if source not in {*groups, *alone})]
     return [row for name in names for row in _over_arms(study, f"heldout/{name}")]
 
 

@@ -34,5 +34,5 @@ def close_study(folder: str) -> bool:
         return False
     output = storage.join(folder, "comparison")
     compare.write(result, output)
-    print(f"Tables: {output}\n\n{compare.render(result)}")
+    print(f"Tables: {output}\n\n{compare.render(study, result)}")
     return len(study.runs) == len(declared.arms) * len(declared.variants) * len(declared.seeds)
