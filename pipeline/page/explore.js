@@ -169,7 +169,9 @@ function drawSources() {
     meter.firstChild.style.width = `${read[0] ? (100 * kept[0]) / read[0] : 0}%`;
     const change = kept[0] - before[0];
     const [kind, sign] = change > 0 ? ["more", "+"] : ["less", "−"];
-    const times = before[0] ? ` (×${figure(Number((kept[0] / before[0]).toPrecision(3)))})` : "";
+    const against = change
+      ? el("span", { class: kind }, `, ${sign}${number(Math.abs(change))}`)
+      : null;
     return [
       name,
       scores,
@@ -181,19 +183,12 @@ function drawSources() {
         el("span", { class: "portion" }, percent(kept[0], read[0])),
         el("span", { class: "interval" }, read[0] ? `${percent(low, 1).replace(" %", "")} to ${percent(high, 1)}` : ""),
       ),
-      { ...documents(kept[0], "documents"), text: over(number(kept[0]), `of ${number(read[0])}`) },
+      {
+        ...documents(kept[0], "documents"),
+        text: over(number(kept[0]), [`of ${number(read[0])}`, against]),
+      },
       { ...bytes(kept[1], "bytes"), text: over(size(kept[1]), `of ${size(read[1])}`) },
       { ...documents(kept[2], "words"), text: over(number(kept[2]), `of ${number(read[2])}`) },
-      ...(moved()
-        ? [
-            change
-              ? over(
-                  el("span", { class: kind }, `${sign}${number(Math.abs(change))}`),
-                  times.trim(),
-                )
-              : el("span", { class: "faint" }, "±0"),
-          ]
-        : []),
     ];
   };
   const all = (get) => add(data.sources.map(get));
@@ -223,7 +218,7 @@ function drawSources() {
   const heads = sortHeads(names, state.sort, (sort) => ((state.sort = sort), drawSources()));
   heads[1] = scale;
   const drawn = table(
-    [...heads, ...(moved() ? ["#Against this run"] : [])],
+    heads,
     ranked.map((i) => {
       const source = data.sources[i];
       return row(mark(source), spread(source), score(source), read(source), yieldOf(source), kept(source));
@@ -234,7 +229,7 @@ function drawSources() {
     for (const [i, cell] of [...line.cells].entries())
       if (i > 1) {
         cell.classList.add("n");
-        cell.dataset.label = names[i] ?? "Against this run";
+        cell.dataset.label = names[i];
       }
   for (const [place, line] of [...drawn.tBodies[0].rows].entries()) {
     line.classList.toggle("chosen-row", ranked[place] === state.source);

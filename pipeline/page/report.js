@@ -172,11 +172,13 @@ function drawExamples() {
 }
 
 function exampleCard(example) {
-  const decision = example.level.startsWith(STEP)
+  const byStep = example.level.startsWith(STEP);
+  const decision = byStep
     ? `dropped by ${example.level.slice(STEP.length)}`
     : example.kept
       ? "kept"
       : "dropped";
+  const sign = example.draw < example.probability ? "<" : "≥";
   const told = el("span", {});
   cards.push([example, told]);
   return el(
@@ -187,11 +189,13 @@ function exampleCard(example) {
       {},
       el("span", { class: `badge ${example.kept ? "kept" : "dropped"}` }, decision),
       el("span", { class: "num" }, `score ${example.score.toFixed(3)}`),
-      el(
-        "span",
-        { class: "num faint" },
-        `draw ${example.draw.toFixed(3)} ${example.draw < example.probability ? "<" : "≥"} keep probability ${example.probability.toFixed(3)}`,
-      ),
+      byStep
+        ? null
+        : el(
+            "span",
+            { class: "num faint" },
+            `draw ${example.draw.toFixed(3)} ${sign} keep probability ${example.probability.toFixed(3)}`,
+          ),
       told,
       el("span", { class: "peek" }, example.text.slice(0, 300)),
       el("span", { class: "faint host" }, example.url ?? example.id),
