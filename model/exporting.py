@@ -16,7 +16,7 @@ from model.data import corpus
 from model.data.tokenizer import TextCodec
 from model.training import trained
 from model.training.trained import Trained
-from winnow import command_line, files
+from winnow import command_line, files, telling
 
 WRAPPER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "glam", "modeling_glam.py")
 
@@ -37,7 +37,8 @@ def export(config: ExportConfig) -> None:
     """
     if os.path.isdir(config.output) and os.listdir(config.output):
         raise ValueError(f"{config.output} is not empty: choose another output")
-    loaded = trained.load(config.checkpoint, torch.device("cpu"), torch.float32)
+    with telling.doing(f"reading {config.checkpoint}"):
+        loaded = trained.load(config.checkpoint, torch.device("cpu"), torch.float32)
     try:
         _write(config, loaded)
     except BaseException:
@@ -109,7 +110,17 @@ def description(loaded: Trained) -> dict[str, Any]:
 @command_line.main("export")
 def main(config: DictConfig) -> None:
     """Export."""
-    command_line.run(export, config)
+    command_line.run(_export_and_tell, config)
+
+
+def _export_and_tell(config: ExportConfig) -> None:
+    export(config)
+    size = sum(entry.stat().st_size for entry in os.scandir(config.output))
+    print(f"{config.output}: {size / 1e6:,.1f} MB in {telling.duration(telling.elapsed())}")
+    print(
+        f"next: transformers.AutoModelForCausalLM.from_pretrained({config.output!r},"
+        " trust_remote_code=True)"
+    )
 
 
 ConfigStore.instance().store(name="export_schema", node=ExportConfig)

@@ -15,7 +15,7 @@ from model.glam.weight import copies
 from model.training import hardware, trained
 from model.training.train_config import Precision
 from model.training.trained import Trained
-from winnow import command_line
+from winnow import command_line, telling
 
 
 @dataclass
@@ -97,7 +97,8 @@ def generate_text(config: GenerateConfig) -> Iterator[str]:
     """
     device = hardware.find_device(config.device)
     dtype = hardware.compute_dtype(config.precision, device)
-    loaded = trained.load(config.checkpoint, device, dtype)
+    with telling.doing(f"reading {config.checkpoint}"):
+        loaded = trained.load(config.checkpoint, device, dtype)
     return _pieces(loaded, config)
 
 

@@ -23,7 +23,7 @@ from model.data import encode, scored, tokenizer
 from model.data.corpus import Corpus
 from model.data.scored import Scored
 from model.data.tokenizer import TextCodec
-from winnow import command_line, files, overrides
+from winnow import command_line, files, overrides, telling
 
 BEGUN = "begun.json"
 
@@ -131,11 +131,11 @@ def _tokenizer(config: PrepareConfig, source: Scored) -> TextCodec:
             with open(config.tokenizer.file, "rb") as file:
                 content = file.read()
         else:
-            print("training the tokenizer", file=sys.stderr)
             sample = sample_texts(source, config.held_out, config.tokenizer.sample_bytes)
-            trained = tokenizer.train(
-                sample, config.tokenizer.vocabulary, config.tokenizer.boundary
-            )
+            with telling.doing("training the tokenizer"):
+                trained = tokenizer.train(
+                    sample, config.tokenizer.vocabulary, config.tokenizer.boundary
+                )
             content = trained.encode()
         with files.open_output(path) as output:
             output.write(content)
@@ -170,22 +170,22 @@ def _encode(config: PrepareConfig, source: Scored, codec: TextCodec) -> list[dic
     """Tokenise all shards, telling how far it is; their entries in order."""
     entries: dict[int, dict[str, Any]] = {}
     begun, size = time.monotonic(), 0
-    for index, entry in encode.encode_shards(
-        source.shards,
-        os.path.join(config.output, "shards"),
-        os.path.join(config.output, corpora.TOKENIZER),
-        codec.boundary,
-        config.workers or os.cpu_count() or 1,
-    ):
-        entries[index] = entry
-        size += entry["bytes"]
-        seconds = time.monotonic() - begun
-        left = seconds / len(entries) * (len(source.shards) - len(entries))
-        print(
-            f"tokenised {len(entries)} of {len(source.shards)} shards, {size / 1e6:.1f} MB,"
-            f" {size / 1e6 / seconds:.1f} MB/s, {left:.0f} s left",
-            file=sys.stderr,
-        )
+    with telling.doing("tokenising") as tell:
+        for index, entry in encode.encode_shards(
+            source.shards,
+            os.path.join(config.output, "shards"),
+            os.path.join(config.output, corpora.TOKENIZER),
+            codec.boundary,
+            config.workers or os.cpu_count() or 1,
+        ):
+            entries[index] = entry
+            size += entry["bytes"]
+            seconds = time.monotonic() - begun
+            left = seconds / len(entries) * (len(source.shards) - len(entries))
+            tell(
+                f"tokenised {len(entries)} of {len(source.shards)} shards, {size / 1e6:.1f} MB,"
+                f" {size / 1e6 / seconds:.1f} MB/s, {telling.duration(left)} left"
+            )
     return [entries[index] for index in range(len(source.shards))]
 
 
@@ -223,7 +223,8 @@ def _manifest(
 @command_line.main("prepare")
 def main(config: DictConfig) -> None:
     """Prepare and say what is there."""
-    command_line.run(_prepare_and_tell, config)
+    again = "the same command goes on where it stopped"
+    command_line.run(_prepare_and_tell, config, again=again)
 
 
 def _prepare_and_tell(config: PrepareConfig) -> None:
@@ -237,12 +238,21 @@ def _prepare_and_tell(config: PrepareConfig) -> None:
             " models that use it too",
             file=sys.stderr,
         )
+    print(f"{'arm':<12} {'source':<16} {'documents':>12} {'tokens':>16} {'MB':>10}")
     for name in corpus.arms():
-        for held, counts in corpus.arm(name).about["sources"].items():
+        sources = corpus.arm(name).about["sources"]
+        counts = ("documents", "targets", "bytes")
+        total = {count: sum(n[count] for n in sources.values()) for count in counts}
+        for source, n in [*sources.items(), ("total", total)]:
             print(
-                f"{name:<12} {held:<16} {counts['documents']:>12,} documents"
-                f" {counts['targets']:>16,} tokens {counts['bytes']:>16,} bytes"
+                f"{name:<12} {source:<16} {n['documents']:>12,} {n['targets']:>16,}"
+                f" {n['bytes'] / 1e6:>10,.2f}"
             )
+    size = sum(shard["bytes"] for shard in corpus.manifest["shards"])
+    documents = len(corpus.column(scored.KEPT))
+    print(f"\ntime:    {telling.spent(documents, size, telling.elapsed())}")
+    print(f"corpus:  {config.output}, {corpus.vocabulary:,} tokens in the vocabulary")
+    print(telling.next_command("study plan", "experiment=data_quality", f"corpus={config.output}"))
 
 
 ConfigStore.instance().store(name="prepare_schema", node=PrepareConfig)

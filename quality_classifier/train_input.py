@@ -24,7 +24,7 @@ from pipeline.readers import (
 )
 from pipeline.readers.documents import document_schema
 from quality_classifier.evaluation.splits import CLASSES
-from winnow import inputs, storage
+from winnow import inputs, storage, telling
 from winnow.defaults import SPLIT_BYTES
 
 FIELDS = ("text", "id", "url", "language")
@@ -95,8 +95,10 @@ def read(
     """
     tables = []
     unreadable = []
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    workers = len(os.sched_getaffinity(0))
+    with ThreadPoolExecutor(workers) as pool, telling.doing("reading") as tell:
         for source in sources:
+            tell(f"reading {source.title}")
             ranges = [
                 piece
                 for path in source.paths

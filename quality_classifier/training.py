@@ -1,9 +1,7 @@
 """Read, split, fit, calibrate, evaluate, write: what ``quality_classifier/train.py`` does."""
 
 import os
-import sys
 import tempfile
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,7 @@ from quality_classifier.kinds.contract import Labelled, Model
 from quality_classifier.kinds.fitting import fit_calibration
 from quality_classifier.train_config import TrainConfig
 from quality_classifier.train_input import Input, find_sources, read
-from winnow import command_line, storage
+from winnow import command_line, storage, telling
 from winnow.version import code_version
 
 LEAST = 10
@@ -63,7 +61,7 @@ def train(config: TrainConfig) -> None:
     check_enough(counts)
 
     # fastText knows models as files only.
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, telling.doing("fitting") as tell:
         model, calibration, fitted = fit(documents, config, Path(folder))
 
         def score(text: pa.Array) -> npt.NDArray[np.float32]:
@@ -71,6 +69,7 @@ def train(config: TrainConfig) -> None:
 
         test = part(documents, "test")
         say(f"evaluating on {len(test):,} held-out documents")
+        tell("evaluating")
         test = test.append_column("quality_score", pa.array(score(whole(test["text"]))))
         figures = {
             "kind": config.kind,
@@ -106,7 +105,10 @@ def train(config: TrainConfig) -> None:
             card.files(figures, test),
         )
     print(card.terminal_table(figures))
-    print(f"The classifier and its card.md are in {config.output}")
+    print(f"\ntime:        {telling.duration(telling.elapsed())}")
+    print(f"classifier:  {config.output}, described in card.md")
+    flags = ["--source", "web=GLOB", "--filter", "web", "--classifier", config.output]
+    print(telling.next_command("run", *flags, "--output", "scored"))
 
 
 def fit(
@@ -210,15 +212,12 @@ def whole(text: pa.ChunkedArray) -> pa.Array:
     return pa.concat_arrays(text.chunks) if text.num_chunks else pa.array([], text.type)
 
 
-_START = time.monotonic()
-
-
 def say(line: str) -> None:
     """Tell how far the training is, with the seconds since its start."""
-    print(f"{time.monotonic() - _START:6.1f} s  {line}", file=sys.stderr, flush=True)
+    telling.say(f"{telling.elapsed():6.1f} s  {line}")
 
 
 @command_line.main("classifier/train")
 def main(config: DictConfig) -> None:
     """The command line."""
-    command_line.run(train, config)
+    command_line.run(train, config, again="nothing was written, run the same command again")

@@ -248,6 +248,25 @@ def test_killed_at_random_moments_it_comes_to_the_same_end(corpus, tmp_path):
     assert_same_run(output, tmp_path / "whole")
 
 
+def test_an_interrupted_run_saves_and_comes_to_the_same_end(undisturbed, corpus, tmp_path):
+    step = Trainer.step
+
+    def interrupted(trainer):
+        row = step(trainer)
+        if row["step"] == 5:  # checkpoints are those of even steps
+            os.kill(os.getpid(), signal.SIGINT)
+        return row
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(corpus, tmp_path)
+    assert (tmp_path / "checkpoints" / "step_000000005").is_dir()
+    assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 5
+    train(corpus, tmp_path)
+    assert_same_run(tmp_path, undisturbed[0])
+
+
 def lines(output):
     path = output / "metrics.jsonl"
     return path.stat().st_size if path.exists() else 0
@@ -549,17 +568,17 @@ def test_weights_are_drawn_from_the_seed(corpus, tmp_path):
     assert not all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
 
 
-def test_a_log_file_gets_a_line_a_minute(monkeypatch, capsys):
+def test_a_log_file_gets_a_line_every_half_minute(monkeypatch, capsys):
     now = 0.0
     monkeypatch.setattr(metrics_log.time, "monotonic", lambda: now)
     line = metrics_log.ProgressLine(steps=20, step=0)
-    for step in range(1, 11):
-        now += 25.0
+    for step in range(1, 7):
+        now += 20.0
         line.update({"step": step, "loss": 1.0, "tokens_per_second": 1234.0})
     line.close()
     assert capsys.readouterr().err.splitlines() == [
         f"step {step} of 20  loss 1.000  1,234 tokens/s  {left} left"
-        for step, left in ((3, "7:05"), (6, "5:50"), (9, "4:35"))
+        for step, left in ((2, "6:00"), (4, "5:20"), (6, "4:40"))
     ]
 
 
@@ -569,12 +588,12 @@ def test_a_terminal_gets_one_line_written_over(monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     line = metrics_log.ProgressLine(steps=20, step=4)  # resumed
     for step in (5, 6, 7):
-        now += 0.15
+        now += 0.3
         line.update({"step": step, "loss": 1.0, "tokens_per_second": 1234.0})
     line.close()
     said = capsys.readouterr().err.split("\r\x1b[K")
     assert [text[:12] for text in said[1:]] == ["step 5 of 20", "step 7 of 20", ""]
-    assert said[2].endswith("0:01 left")  # 13 steps of 0.15 s
+    assert said[2].endswith("0:03 left")  # 13 steps of 0.3 s
 
 
 def test_tensorboard_shows_the_same_numbers(corpus, tmp_path):

@@ -59,7 +59,11 @@ def main() -> None:
         if name in modules:
             sys.argv = [f"winnow {name}", *arguments[words:]]
             os.environ[PROGRAM] = sys.argv[0]
-            runpy.run_module(modules[name], run_name="__main__", alter_sys=True)
+            try:
+                runpy.run_module(modules[name], run_name="__main__", alter_sys=True)
+            except KeyboardInterrupt:  # before the command had begun
+                print(f"{sys.argv[0]}: interrupted", file=sys.stderr)
+                sys.exit(130)
             return
     print(unknown(arguments, list(modules)), file=sys.stderr)
     sys.exit(2)

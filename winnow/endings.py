@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 from winnow.cli import program
@@ -63,6 +63,36 @@ def interruptible(again: str) -> Iterator[None]:
     except KeyboardInterrupt as interrupt:
         print(interruption(again), file=sys.stderr)
         sys.exit(128 + (interrupt.args[0] if interrupt.args else signal.SIGINT))
+
+
+@contextlib.contextmanager
+def deferred(said: str) -> Iterator[Callable[[], None]]:
+    """Go on after an interruption until the block finds the time to end well.
+
+    Args:
+        said: what to tell whoever interrupts. A second interruption is not deferred.
+
+    Yields:
+        To be called where it is a good time: raises KeyboardInterrupt if there was an interruption.
+    """
+    heard: list[int] = []
+
+    def hear(number: int, _: object) -> None:
+        if heard:
+            raise KeyboardInterrupt(number)
+        heard.append(number)
+        os.write(sys.stderr.fileno(), f"\n{said}\n".encode())  # the block may be just printing
+
+    def check() -> None:
+        if heard:
+            raise KeyboardInterrupt(heard[0])
+
+    before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield check
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def fail(error: Exception) -> NoReturn:

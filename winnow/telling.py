@@ -4,7 +4,7 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from winnow.cli import command
 
@@ -50,9 +50,21 @@ class StatusLine:
             sys.stderr.flush()
 
 
+def say(text: str) -> None:
+    """Tell something on a line of its own."""
+    wipe = "\r\x1b[K" if sys.stderr.isatty() else ""  # there may be a status line
+    sys.stderr.write(f"{wipe}{text}\n")
+    sys.stderr.flush()
+
+
 @contextlib.contextmanager
-def doing(what: str, active: bool = True) -> Iterator[None]:
-    """Say in a status line what the block does, unless that takes less than :data:`PATIENCE`."""
+def doing(what: str, active: bool = True) -> Iterator[Callable[[str], None]]:
+    """Say in a status line what the block does, unless that takes less than :data:`PATIENCE`.
+
+    Yields:
+        To be told of what is done by now.
+    """
+    said = [what]
     done = threading.Event()
     begun = time.monotonic()
 
@@ -62,14 +74,14 @@ def doing(what: str, active: bool = True) -> Iterator[None]:
         line = StatusLine()
         while not done.wait(REFRESH):
             if line.due:
-                line.show(f"{what} ({duration(time.monotonic() - begun)})")
+                line.show(f"{said[-1]} ({duration(time.monotonic() - begun)})")
         line.close()
 
     thread = threading.Thread(target=watch, daemon=True, name="telling")
     if active:
         thread.start()
     try:
-        yield
+        yield said.append
     finally:
         done.set()
         if active:

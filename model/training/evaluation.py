@@ -22,6 +22,7 @@ from model.glam.transformer import GLaM
 from model.glam.weight import copies
 from model.training import processes
 from model.training.outcome import HELDOUT_SCHEMA
+from winnow import telling
 
 
 def held_out_sets(
@@ -101,16 +102,16 @@ def token_nats(model: GLaM, hidden_TM: Tensor, targets_T: Tensor) -> Tensor:
 
 def held_out_table(model: GLaM, corpus: Corpus, sets: dict[str, HeldOut]) -> pa.Table:
     """A row for each document, of :data:`model.training.outcome.HELDOUT_SCHEMA`."""
-    tables = [
-        pa.table(
-            [
-                pa.array([source] * len(held_out.documents)),
+    tables = []
+    for source, held_out in sets.items():
+        n = len(held_out.documents)
+        what = f"evaluating on {n:,} held-out documents of {source}"
+        with telling.doing(what, processes.is_first()):
+            columns = [
+                pa.array([source] * n),
                 pa.array(corpus.ids(held_out.documents)),
                 pa.array(evaluate(model, held_out).bits),
                 pa.array(held_out.bytes),
-            ],
-            schema=HELDOUT_SCHEMA,
-        )
-        for source, held_out in sets.items()
-    ]
+            ]
+        tables.append(pa.table(columns, schema=HELDOUT_SCHEMA))
     return pa.concat_tables(tables)

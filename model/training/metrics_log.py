@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO, Protocol
 
 from winnow import files
+from winnow.telling import StatusLine, duration
 
 METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
@@ -23,9 +24,6 @@ WANDB = "wandb"
 
 WANDB_PATIENCE = 300.0
 """Seconds that the end of a run waits for Weights & Biases to take the rest, without a network."""
-
-REFRESH = 0.2
-"""Seconds between two lines on the terminal."""
 
 
 class Board(Protocol):
@@ -231,39 +229,30 @@ def _flatten(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
 
 
 class ProgressLine:
-    """One line on standard error, written over; where that is no terminal, a line a minute."""
+    """How far training is, in a status line of the first process.
+
+    It is ``fresh`` there until the first step is done.
+    """
 
     def __init__(self, steps: int, step: int, active: bool = True) -> None:
         self._steps, self._first = steps, step
         self._begun = time.monotonic()
-        self._active = active
-        self._terminal = sys.stderr.isatty()
-        self._every = REFRESH if self._terminal else 60.0
-        self._shown = -math.inf if self._terminal else self._begun
+        self._line = StatusLine(active)
+        self.fresh = active
 
     def update(self, row: Mapping[str, Any]) -> None:
         """After a step, with its row."""
-        now, step = time.monotonic(), row["step"]
-        if not self._active or now - self._shown < self._every:
+        self.fresh = False
+        if not self._line.due:
             return
-        self._shown = now
-        left = (now - self._begun) / (step - self._first) * (self._steps - step)
-        said = (
+        step = row["step"]
+        passed = time.monotonic() - self._begun
+        left = passed / (step - self._first) * (self._steps - step)
+        self._line.show(
             f"step {step:,} of {self._steps:,}  loss {row['loss']:.3f}"
             f"  {row['tokens_per_second']:,.0f} tokens/s  {duration(left)} left"
         )
-        sys.stderr.write(f"\r\x1b[K{said}" if self._terminal else f"{said}\n")
-        sys.stderr.flush()
 
     def close(self) -> None:
         """Wipe it."""
-        if self._active and self._terminal:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
-
-
-def duration(seconds: float) -> str:
-    """Such as ``1:02:03`` or ``2:03``."""
-    minutes, second = divmod(int(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
+        self._line.close()

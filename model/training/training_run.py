@@ -1,17 +1,20 @@
 """A whole run of training: begin or go on, take steps, save, evaluate at the end."""
 
 import contextlib
+import threading
+from collections.abc import Callable
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from model.data.corpus import open_corpus
 from model.training import checkpoint, hardware, processes
-from model.training.metrics_log import MetricsLog, ProgressLine, duration
+from model.training.metrics_log import MetricsLog, ProgressLine
 from model.training.outcome import Outcome
 from model.training.train_config import TrainConfig
 from model.training.trainer import Trainer, TrainingFailedError
-from winnow import command_line, files
+from winnow import command_line, endings, files, telling
+from winnow.telling import duration
 
 
 def train(config: TrainConfig) -> Outcome:
@@ -24,16 +27,18 @@ def train(config: TrainConfig) -> Outcome:
         OSError: a checkpoint can't be written; those before it are intact.
     """
     device = processes.join(hardware.find_device(config.train.device))
-    trainer = Trainer(config, open_corpus(config.data.corpus), device)
+    with telling.doing("building the model", processes.is_first()):
+        trainer = Trainer(config, open_corpus(config.data.corpus), device)
     # One process writes for all.
     with files.lock(config.output) if processes.is_first() else contextlib.nullcontext():
         return _train(config, trainer)
 
 
 def _train(config: TrainConfig, trainer: Trainer) -> Outcome:
-    trainer.corpus.verify(processes.rank(), processes.count())
-    held_out = trainer.held_out(config.evaluate.bytes) if config.evaluate.every else {}
-    final_held_out = trainer.held_out(config.evaluate.final_bytes)  # not after days of training
+    with telling.doing("reading the corpus", processes.is_first()):
+        trainer.corpus.verify(processes.rank(), processes.count())
+        held_out = trainer.held_out(config.evaluate.bytes) if config.evaluate.every else {}
+        final_held_out = trainer.held_out(config.evaluate.final_bytes)  # not after days of training
     found = checkpoint.newest(trainer.checkpoints)
     if found is None:
         trainer.begin()
@@ -51,27 +56,44 @@ def _train(config: TrainConfig, trainer: Trainer) -> Outcome:
     )
     line = ProgressLine(config.steps, trainer.progress.step, processes.is_first())
     try:
-        while trainer.progress.step < config.steps:
-            row = trainer.step()
-            step = trainer.progress.step
-            evaluated = bool(held_out) and step % config.evaluate.every == 0
-            if evaluated:
-                row |= trainer.held_out_row(held_out)
-            if evaluated or step % config.log.every == 0:
-                log.write(row)
-            line.update(row)
-            if step % config.checkpoint.every == 0 and trainer.healthy:
-                trainer.save()
+        with _interruptions() as end_if_interrupted:
+            while trainer.progress.step < config.steps:
+                with telling.doing("the first step: compiling kernels", line.fresh):
+                    row = trainer.step()
+                step = trainer.progress.step
+                evaluated = bool(held_out) and step % config.evaluate.every == 0
+                if evaluated:
+                    with telling.doing("evaluating", processes.is_first()):
+                        row |= trainer.held_out_row(held_out)
+                if evaluated or step % config.log.every == 0:
+                    log.write(row)
+                line.update(row)
+                if step % config.checkpoint.every == 0 and trainer.healthy:
+                    trainer.save()
+                try:
+                    end_if_interrupted()
+                except KeyboardInterrupt:
+                    if trainer.healthy and trainer.saved_step < step:
+                        trainer.save()
+                    raise
     finally:
         line.close()
         log.close()
     return trainer.finish(final_held_out)
 
 
+def _interruptions() -> contextlib.AbstractContextManager[Callable[[], None]]:
+    """A check for interruptions; not in one of several processes, lest the others wait for it."""
+    if processes.count() > 1 or threading.current_thread() is not threading.main_thread():
+        return contextlib.nullcontext(lambda: None)
+    return endings.deferred("finishing this step, then saving (interrupt again to end at once)")
+
+
 @command_line.main("train")
 def main(config: DictConfig) -> None:
     """Train and say how it went."""
-    command_line.run(_train_and_tell, config, TrainingFailedError)
+    again = "the same command goes on where it stopped"
+    command_line.run(_train_and_tell, config, TrainingFailedError, again=again)
 
 
 def _train_and_tell(config: TrainConfig) -> None:
@@ -80,9 +102,16 @@ def _train_and_tell(config: TrainConfig) -> None:
     processes.leave()
     if not first:
         return
-    print(
-        f"{outcome.tokens:,} tokens ({outcome.epochs:.2f} epochs) in"
-        f" {duration(outcome.wall_seconds)}, {outcome.skipped_steps} steps skipped"
-    )
+    print("held out                 bits per byte")
     for source, bits in outcome.heldout.items():
-        print(f"{source:<24} {bits:.4f} bits per byte")
+        print(f"{source:<24} {bits:13.4f}")
+    seconds = outcome.wall_seconds
+    print(
+        f"\ntime:    {duration(seconds)}; {outcome.tokens:,} tokens ({outcome.epochs:.2f} epochs):"
+        f" {outcome.tokens / seconds:,.0f} tokens/s, {outcome.skipped_steps} steps skipped"
+    )
+    print(
+        f"model:   {config.output}, {outcome.parameters_active:,} parameters active of"
+        f" {outcome.parameters_total:,}"
+    )
+    print(telling.next_command("generate", f"checkpoint={config.output}", "prompt=The"))

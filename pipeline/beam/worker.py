@@ -35,7 +35,8 @@ def command(folder: str) -> str:
         folder: local; for its signs of life (:class:`pipeline.beam.progress.Watch`) and its lock.
     """
     words = [sys.executable, "-m", "pipeline.beam.worker", str(os.getpid()), folder]
-    return f"exec {shlex.join(words)}"  # in the place of the shell, so that we are its parent
+    # In the place of the shell, so that we are its parent; Ctrl-C is for us, who end it.
+    return f"trap '' INT; exec {shlex.join(words)}"
 
 
 def main(driver: int, folder: str) -> None:
