@@ -27,10 +27,10 @@ from omegaconf import MISSING, DictConfig
 from ablations import results
 from ablations.tasks import answered
 from ablations.tasks.evaluation import Asked, Evaluation, TaskSet, ask, gather
-from ablations.tasks.language_model import BATCH_TOKENS, load_model
 from ablations.tasks.places import CACHE, Places
 from ablations.tasks.scores import Score
 from ablations.tasks.task import select
+from ablations.tasks.token_model import BATCH_TOKENS, load_model
 from winnow import command_line, overrides, storage
 
 FORMAT = 1

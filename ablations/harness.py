@@ -14,7 +14,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 
-from ablations.tasks.language_model import TokenModel, load_model
+from ablations.tasks.token_model import TokenModel, load_model
 
 MAX_TOKENS = 256
 """The longest written answer, where a task does not say."""

@@ -32,6 +32,7 @@ from ablations.study.jobs import (
 )
 from model import sizes
 from model.data.corpus import Corpus, open_corpus
+from model.training.accelerators import ACCELERATORS
 from winnow import overrides
 
 REPEATS = 4.0
@@ -131,7 +132,7 @@ def _seconds_and_memory(
     config = job.config
     hardware = config.hardware
     if hardware.accelerator is not None:
-        device = sizes.ACCELERATORS[hardware.accelerator]
+        device = ACCELERATORS[hardware.accelerator]
         counts = sizes.count(config.model)
         need = sizes.memory(
             config.model,

@@ -30,8 +30,9 @@ from model import sizes
 from model.glam.config import GLaMConfig
 from model.glam.experts import ExpertInputs
 from model.glam.transformer import Experts, GLaM
-from model.sizes import ACCELERATORS, GIB, OPTIMIZER_BYTES
+from model.sizes import OPTIMIZER_BYTES
 from model.training import parallel
+from model.training.accelerators import ACCELERATORS, GIB
 from model.training.parallel import AllToAll
 from winnow.arguments import Parser
 from winnow.cli import program

@@ -24,13 +24,11 @@ from omegaconf.errors import OmegaConfBaseException
 from model.glam.config import GLaMConfig
 from model.glam.routing import ROUTERS
 from model.glam.transformer import Experts, GLaM
+from model.training.accelerators import ACCELERATORS, GIB
 from winnow import command_line, hydra_errors
 from winnow.arguments import Parser
 from winnow.cli import program
-
-CONFIG_DIR = os.path.realpath(os.path.join(os.path.dirname(__file__), os.pardir, "conf"))
-
-GIB = 1 << 30
+from winnow.defaults import CONF
 
 
 @dataclass(frozen=True)
@@ -66,23 +64,6 @@ PAPER = {
     "glam_64b_64e": Published(1200, 96.6, "fits a 256K vocabulary, all others 32K"),
 }
 
-
-@dataclass(frozen=True)
-class Accelerator:
-    """One device: dense bfloat16 FLOP/s, bytes of memory, watts, and where these come from."""
-
-    flops: float
-    memory: float
-    watts: float
-    source: str
-
-
-ACCELERATORS = {
-    "tpu-v4": Accelerator(275e12, 32 * GIB, 326, "Google's figures; watts as GLaM measured them"),
-    "a100": Accelerator(312e12, 80e9, 400, "NVIDIA's data sheet of the SXM board; its power limit"),
-    "h100": Accelerator(989e12, 80e9, 700, "NVIDIA's data sheet of the SXM board; its power limit"),
-    "h200": Accelerator(989e12, 141e9, 700, "NVIDIA's data sheet of the SXM board; its limit"),
-}
 
 OPTIMIZER_BYTES = {"adafactor": 0, "adamw": 8}
 """State for each parameter. Adafactor's is a row and a column of each matrix: about 0."""
@@ -173,7 +154,7 @@ def load(names: Sequence[str], overrides: Sequence[str] = ()) -> dict[str, GLaMC
         ValueError: a name, a key or a value is not known; the message says which.
     """
     configs = {}
-    with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
+    with initialize_config_dir(CONF, version_base="1.3"):
         for name in names:
             try:
                 composed = compose(overrides=[f"+model={name}", *overrides])
@@ -187,7 +168,7 @@ def load(names: Sequence[str], overrides: Sequence[str] = ()) -> dict[str, GLaMC
 
 def names() -> list[str]:
     """All configs of ``conf/model``, by active parameters."""
-    found = [f.removesuffix(".yaml") for f in os.listdir(os.path.join(CONFIG_DIR, "model"))]
+    found = [f.removesuffix(".yaml") for f in os.listdir(os.path.join(CONF, "model"))]
     configs = load(found)
     return sorted(found, key=lambda name: count(configs[name]).active)
 

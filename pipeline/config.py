@@ -23,7 +23,7 @@ from pipeline.steps import defaults as step_defaults
 from winnow import defaults
 
 TOP = "top_fraction"
-STEPS_FILE = os.path.join(os.path.dirname(__file__), os.pardir, "conf", "pipeline", "steps.yaml")
+STEPS_FILE = os.path.join(defaults.CONF, "pipeline", "steps.yaml")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 

@@ -16,13 +16,13 @@ from ablations.stats.power import minimum_detectable_effect
 from ablations.study import arms, execute, opening
 from ablations.study.jobs import declaration, expand, identity, training_config
 from model import sizes
-from model.sizes import CONFIG_DIR
+from winnow.defaults import CONF
 
 pytestmark = pytest.mark.slow
 
 HELDOUT = {"curated": ["wiki"], "web": ["web"]}
 STUDIES = sorted(
-    name.removesuffix(".yaml") for name in os.listdir(os.path.join(CONFIG_DIR, "experiment"))
+    name.removesuffix(".yaml") for name in os.listdir(os.path.join(CONF, "experiment"))
 )
 
 
@@ -33,7 +33,7 @@ def corpus(tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def hydra():
-    with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
+    with initialize_config_dir(CONF, version_base="1.3"):
         yield
 
 

@@ -14,7 +14,7 @@ from submitit.core.utils import FailedJobError
 from training_runs import TINY, corpus_folder, rows, train
 
 from ablations import run
-from model.sizes import CONFIG_DIR
+from winnow.defaults import CONF
 
 pytestmark = pytest.mark.slow
 
@@ -77,7 +77,7 @@ def test_two_launchers_that_meet_over_tcp_train_as_one_process(tmp_path):
 )
 def test_a_sweep_of_any_scale_can_be_given_to_slurm(scale, launcher, kind):
     overrides = [f"scale={scale}", f"hydra/launcher={launcher}", "jobs_at_once=3"]
-    with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
+    with initialize_config_dir(CONF, version_base="1.3"):
         found = compose("ablation", overrides, return_hydra_config=True).hydra.launcher
     assert found._target_.endswith(f".{kind}")
     assert found.get("n_jobs") == (3 if launcher == "cores" else None)
@@ -91,7 +91,7 @@ def test_the_script_for_slurm_asks_for_the_machines_of_the_paper(tmp_path, monke
     for name in ("sbatch", "srun"):
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    with initialize_config_dir(CONFIG_DIR, version_base="1.3"):
+    with initialize_config_dir(CONF, version_base="1.3"):
         config = compose(
             "ablation",
             [

@@ -10,8 +10,8 @@ from tokens_scored import WORDS
 from ablations.tasks import answered
 from ablations.tasks import task as tasks
 from ablations.tasks.items import items_of
-from ablations.tasks.language_model import TokenModel
 from ablations.tasks.scores import scores, summarise
+from ablations.tasks.token_model import TokenModel
 from model.data import tokenizer
 from model.glam.config import GLaMConfig
 from model.glam.transformer import GLaM

@@ -1,4 +1,4 @@
-"""What a study of a given size can find, before it runs: noncentral t, by statsmodels.
+"""What a study of a given size can find, before it runs: noncentral t.
 
 The noise of a paired contrast has two parts (:mod:`ablations.stats.inference`). ``seed_sd`` is the
 standard deviation over seeds of the difference between the arms; it shrinks with more seeds.
@@ -9,7 +9,6 @@ more seeds do not shrink it.
 import math
 
 from scipy import optimize, stats
-from statsmodels.stats.power import ttest_power
 
 MAX_SEEDS = 1000
 
@@ -25,12 +24,10 @@ def detectable(error: float, df: float, alpha: float, power: float) -> float:
         return error * float(stats.norm.isf(alpha / 2) + stats.norm.ppf(power))
 
     def surplus(noncentrality: float) -> float:
-        # With one observation, statsmodels' effect size is the noncentrality itself. The tail on
-        # the wrong side is no finding (and scipy's noncentral t is NaN there far out).
-        found = ttest_power(noncentrality, 1, alpha / 2, df=df, alternative="larger")
-        return float(found) - power
+        # The tail on the wrong side is no finding.
+        return float(stats.nct.sf(critical, df, noncentrality)) - power
 
-    high = float(stats.t.isf(alpha / 2, df))
+    critical = high = float(stats.t.isf(alpha / 2, df))
     while surplus(high) < 0:
         high *= 2
     return error * float(optimize.brentq(surplus, 0.0, high))

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from scipy import stats
-from statsmodels.stats.proportion import proportion_confint
 
 
 @dataclass(frozen=True)
@@ -37,8 +36,8 @@ class Ranking:
 
 def share(right: int, trials: int, alpha: float = 0.05) -> Share:
     """A share with its exact binomial interval."""
-    low, high = proportion_confint(right, trials, alpha=alpha, method="beta")
-    return Share(right, trials, right / trials, float(low), float(high))
+    interval = stats.binomtest(right, trials).proportion_ci(1 - alpha, method="exact")
+    return Share(right, trials, right / trials, float(interval.low), float(interval.high))
 
 
 def compare_orders(

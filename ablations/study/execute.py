@@ -31,13 +31,13 @@ from ablations.study import arms, heldout_text, study_tasks
 from ablations.study.jobs import Job, identity, training_config, uses_scores
 from model.data import corpus as corpora
 from model.data.corpus import Corpus, open_corpus
-from model.sizes import CONFIG_DIR
 from model.training import outcome as outcomes
 from model.training.metrics_log import METRICS
 from model.training.outcome import HELDOUT, HELDOUT_SCHEMA, Outcome, bits_per_byte
 from winnow import overrides, storage
+from winnow.defaults import CONF
 
-ROOT = os.path.dirname(CONFIG_DIR)
+ROOT = os.path.dirname(CONF)
 
 SCORING_FLOPS = 10.0
 """The cost of each byte of text that the classifier scored: hashing and looking up two n-grams a

@@ -11,7 +11,7 @@ from ablations import near_duplicates
 from ablations.near_duplicates import NearDuplicates
 from ablations.study import arms
 from model.data.corpus import Corpus
-from model.data.heldout import HeldOut
+from model.data.order import held_out_documents
 from model.training.outcome import HELDOUT_SCHEMA
 
 KEYS = pa.schema([HELDOUT_SCHEMA.field("source"), HELDOUT_SCHEMA.field("document")])
@@ -77,11 +77,10 @@ def check(corpus: Corpus, training: Mapping[str, Any], near: NearDuplicates) -> 
             end.
     """
     settings = training["evaluate"]
-    length = training["data"]["sequence_length"]
     if settings["every"]:
         for source in corpus.evaluated_sources:
-            HeldOut(corpus, source, length, 1, settings["bytes"])
-    for source, documents in documents_of(corpus, length, settings["final_bytes"], near).items():
+            held_out_documents(corpus, source, settings["bytes"])
+    for source, documents in documents_of(corpus, settings["final_bytes"], near).items():
         if documents < 2:
             limit = settings["final_bytes"]
             within = "" if limit is None else f" within evaluate.final_bytes={limit}"
@@ -92,13 +91,11 @@ def check(corpus: Corpus, training: Mapping[str, Any], near: NearDuplicates) -> 
             )
 
 
-def documents_of(
-    corpus: Corpus, length: int, limit: int | None, near: NearDuplicates
-) -> dict[str, int]:
+def documents_of(corpus: Corpus, limit: int | None, near: NearDuplicates) -> dict[str, int]:
     """How many documents of each source, junk among them, a job is evaluated on in the end."""
     tables = []
     for source in corpus.evaluated_sources:
-        documents = HeldOut(corpus, source, length, 1, limit).documents
+        documents = held_out_documents(corpus, source, limit)
         columns = [[source] * len(documents), corpus.ids(documents)]
         tables.append(pa.table(columns, schema=KEYS))
     left = with_junk(near_duplicates.remove(pa.concat_tables(tables), corpus, near), corpus)

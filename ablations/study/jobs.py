@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import joblib  # type: ignore[import-untyped]
 from hydra import compose
@@ -21,9 +21,11 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 from ablations.results import Declaration, JobKey, Primary
 from ablations.study.config import AblationConfig, DataRule
 from model.data.corpus import Corpus
-from model.data.stream import TokenStream
 from model.training.train_config import DataConfig, TrainConfig, flatten
 from winnow import command_line
+
+if TYPE_CHECKING:
+    from model.data.stream import TokenStream
 
 SEED = "seed="
 
@@ -162,12 +164,15 @@ def training_config(job: Job, mixture: Mapping[str, float]) -> dict[str, Any]:
     return config
 
 
-def stream_of(training: Mapping[str, Any], corpus: Corpus) -> TokenStream:
+def stream_of(training: Mapping[str, Any], corpus: Corpus) -> "TokenStream":
     """What a job reads.
 
     Raises:
         ValueError: its arm, mixture and batch do not go together.
     """
+    # Here, since it imports torch, which the processes that only start jobs can do without.
+    from model.data.stream import TokenStream
+
     data = training["data"]
     return TokenStream(
         corpus,

@@ -11,12 +11,12 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from statsmodels.stats.proportion import proportion_confint
 
 from ablations.results import TASKS
 from ablations.tasks import answers, choices
 from ablations.tasks.choices import Choices, FloatArray
 from ablations.tasks.task import Form, Task
+from quality_classifier.evaluation import metrics
 
 AT_CHANCE = "at chance"
 
@@ -159,8 +159,8 @@ def summarise(tasks: pa.Table) -> list[Score]:
 
 def wilson(right: float, items: int) -> tuple[float, float]:
     """Wilson's 95 % interval of a proportion."""
-    low, high = proportion_confint(right, items, alpha=0.05, method="wilson")
-    return float(low), float(high)
+    low, high = metrics.wilson(np.array([right / items]), np.array([items]))
+    return float(low[0]), float(high[0])
 
 
 def _from_logprobs(task: Task, rows: pa.Table) -> list[pa.Table]:

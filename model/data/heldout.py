@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from model.data.corpus import Corpus, IntArray
-from model.data.order import order_keys
+from model.data.order import held_out_documents
 from model.glam.loss import IGNORE
 
 
@@ -65,22 +65,7 @@ class HeldOut:
     ) -> None:
         if batch_size % world:
             raise ValueError(f"a batch of {batch_size} rows cannot be shared by {world} ranks")
-        if source not in corpus.sources:
-            raise ValueError(f"the corpus has no source {source!r}: it has {corpus.sources}")
-        ours = corpus.source_index == corpus.sources.index(source)
-        documents = np.flatnonzero(ours & corpus.evaluated)
-        documents = documents[
-            np.argsort(order_keys(corpus.id_hash[documents], 0, 0), kind="stable")
-        ]
-        if limit_bytes is not None:
-            documents = documents[np.cumsum(corpus.bytes[documents]) <= limit_bytes]
-        if not len(documents):
-            raise ValueError(
-                f"no document of {source!r} is held out"
-                + (f" that has no more than {limit_bytes:,} bytes" if limit_bytes else "")
-                + ": make the corpus with a larger held_out share, or allow more bytes"
-                " (evaluate.bytes, evaluate.final_bytes)"
-            )
+        documents = held_out_documents(corpus, source, limit_bytes)
         self.documents = documents
         self.bytes = corpus.bytes[documents]
         self._corpus = corpus

@@ -198,3 +198,28 @@ def mixture_groups(
             f"mixture weights of {small} are under 1/{CYCLE} of the sum: set them to 0"
         )
     return {name: (weights[name], of_source[name]) for name in sorted(weights)}
+
+
+def held_out_documents(corpus: Corpus, source: str, limit_bytes: int | None = None) -> IntArray:
+    """The numbers of a source's held-out documents, int64 [n], always in the same order.
+
+    They end before they pass ``limit_bytes``.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if source not in corpus.sources:
+        raise ValueError(f"the corpus has no source {source!r}: it has {corpus.sources}")
+    ours = corpus.source_index == corpus.sources.index(source)
+    documents = np.flatnonzero(ours & corpus.evaluated)
+    documents = documents[np.argsort(order_keys(corpus.id_hash[documents], 0, 0), kind="stable")]
+    if limit_bytes is not None:
+        documents = documents[np.cumsum(corpus.bytes[documents]) <= limit_bytes]
+    if not len(documents):
+        raise ValueError(
+            f"no document of {source!r} is held out"
+            + (f" that has no more than {limit_bytes:,} bytes" if limit_bytes else "")
+            + ": make the corpus with a larger held_out share, or allow more bytes"
+            " (evaluate.bytes, evaluate.final_bytes)"
+        )
+    return documents

@@ -1,0 +1,195 @@
+"""A GLaM model's answers to the two questions that an evaluation asks."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ablations.tasks.beam import Hypothesis, beam_search
+from ablations.tasks.language_model import LogLikelihoods
+from model.data.tokenizer import TextCodec
+from model.glam.transformer import GLaM
+from model.glam.weight import copies
+from model.training import hardware, trained
+from model.training.train_config import Precision
+
+BATCH_TOKENS = 8192
+"""How many tokens a padded batch holds."""
+
+
+class Pair(NamedTuple):
+    """Tokens of a context, a boundary first, and of its continuation."""
+
+    context: list[int]
+    continuation: list[int]
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class TokenModel:
+    """A GLaM model and its tokenizer as a :class:`ablations.tasks.language_model.LanguageModel`.
+
+    ``max_tokens`` is how long a sequence it is given at most, the length it was trained on;
+    ``batch_tokens`` the size of a padded batch.
+    """
+
+    model: GLaM
+    codec: TextCodec
+    max_tokens: int
+    batch_tokens: int = BATCH_TOKENS
+
+    def pair(self, context: str, continuation: str) -> Pair:
+        """Tokens of a pair, cut where the tokens of the context end within those of the whole.
+
+        Spaces at the end of the context belong to the continuation, since tokens start with
+        spaces: both as lm-evaluation-harness does it. A context that is too long loses its start.
+        A continuation longer than ``max_tokens`` is kept whole, after one token of context: the
+        model's relative bias takes any length, though it was not trained on it.
+
+        Raises:
+            ValueError: the continuation has no tokens.
+        """
+        bare = context.rstrip()
+        before, whole = self._encode([bare, context + continuation])
+        after = whole[len(before) :]
+        if not after:
+            raise ValueError(f"the continuation {continuation!r} adds no token to its context")
+        # The last token is only predicted, so max_tokens + 1 of them fit.
+        sequence = [self.codec.boundary_id, *whole]
+        kept = sequence[-(max(self.max_tokens, len(after)) + 1) :]
+        return Pair(kept[: -len(after)], after, len(kept) < len(sequence))
+
+    def loglikelihood(
+        self, contexts: Sequence[str], continuations: Sequence[str]
+    ) -> LogLikelihoods:
+        """As the protocol says; equal pairs are asked once, those of like length together."""
+        asked = list(zip(contexts, continuations, strict=True))
+        unique = list(dict.fromkeys(asked))
+        pairs = [self.pair(*pair) for pair in unique]
+        logprob, greedy = self._score_all(pairs)
+        tokens = np.array([len(p.continuation) for p in pairs], np.int64)
+        truncated = np.array([p.truncated for p in pairs], np.bool_)
+        place = {pair: i for i, pair in enumerate(unique)}
+        index = np.array([place[pair] for pair in asked], np.int64)
+        return LogLikelihoods(logprob[index], tokens[index], greedy[index], truncated[index])
+
+    def document_loglikelihood(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
+        """Natural log-probability of each whole text from its start: float64 [n].
+
+        Cut into windows of ``max_tokens``, of which each sees one token before it and no more, as
+        :mod:`model.data.heldout` does; the document's end is not predicted.
+        """
+        pairs: list[Pair] = []
+        owner: list[int] = []
+        for number, tokens in enumerate(self._encode(texts)):
+            sequence = [self.codec.boundary_id, *tokens]
+            for start in range(0, len(tokens), self.max_tokens):
+                window = sequence[start : start + self.max_tokens + 1]
+                pairs.append(Pair(window[:1], window[1:], False))
+                owner.append(number)
+        logprob, _ = self._score_all(pairs)
+        return np.bincount(owner, logprob, minlength=len(texts)).astype(np.float64)
+
+    @torch.no_grad()
+    def generate(
+        self, contexts: Sequence[str], *, stop: Sequence[str], max_tokens: int, beams: int
+    ) -> list[str]:
+        """See :class:`LanguageModel`; beam search with GPT-3's length penalty.
+
+        Contexts keep room for the answer: their start is cut.
+        """
+        room = self.max_tokens - max_tokens
+        if room < 1:
+            raise ValueError(f"no room for {max_tokens} new tokens in {self.max_tokens}")
+        boundary = self.codec.boundary_id
+        prompts = [[boundary, *tokens][-room:] for tokens in self._encode([*contexts])]
+        out = [""] * len(prompts)
+        with copies(self.model):
+            for batch in self._batches([beams * (len(p) + max_tokens) for p in prompts]):
+                found = beam_search(
+                    self.model,
+                    [prompts[i] for i in batch],
+                    beams=beams,
+                    max_tokens=max_tokens,
+                    boundary=boundary,
+                    stops=lambda tokens: self._ends(tokens, stop),
+                )
+                for i, hypothesis in zip(batch, found, strict=True):
+                    out[i] = self._text(hypothesis, stop)
+        return out
+
+    def _ends(self, tokens: Sequence[int], stop: Sequence[str]) -> bool:
+        text = self.codec.decode(tokens)
+        return any(end in text for end in stop)
+
+    def _text(self, hypothesis: Hypothesis, stop: Sequence[str]) -> str:
+        text = self.codec.decode([t for t in hypothesis.tokens if t != self.codec.boundary_id])
+        return text[: min((text.index(end) for end in stop if end in text), default=len(text))]
+
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+        tokens, offsets = self.codec.encode(texts)
+        return [part.tolist() for part in np.split(tokens, offsets[1:-1])]
+
+    def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+        """Places in order of length, longest first, so that what does not fit fails at once."""
+        order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+        while order:
+            rows = max(1, self.batch_tokens // lengths[order[0]])
+            yield order[:rows]
+            order = order[rows:]
+
+    @torch.no_grad()
+    def _score_all(
+        self, pairs: Sequence[Pair]
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+        """Log-probability and greediness of each pair, in batches: [n] each."""
+        logprob, greedy = np.empty(len(pairs), np.float64), np.empty(len(pairs), np.bool_)
+        with copies(self.model):
+            for batch in self._batches([len(p.context) + len(p.continuation) - 1 for p in pairs]):
+                found = self._score([pairs[i] for i in batch])
+                logprob[batch], greedy[batch] = zip(*found, strict=True)
+        return logprob, greedy
+
+    def _score(self, pairs: Sequence[Pair]) -> list[tuple[float, bool]]:
+        """Sum of log-probabilities, and whether all were the largest, of each pair."""
+        device = next(self.model.parameters()).device
+        width = max(len(p.context) + len(p.continuation) - 1 for p in pairs)
+        tokens_BS = torch.full((len(pairs), width), self.codec.boundary_id)
+        rows: list[int] = []
+        places: list[int] = []
+        for row, pair in enumerate(pairs):
+            sequence = [*pair.context, *pair.continuation[:-1]]
+            tokens_BS[row, : len(sequence)] = torch.tensor(sequence)
+            rows += [row] * len(pair.continuation)
+            places += range(len(pair.context) - 1, len(sequence))
+        hidden_BSM, _ = self.model.hidden(tokens_BS.to(device))
+        logprob_TV = self.model.logits(hidden_BSM[rows, places]).log_softmax(-1)
+        target_T = torch.tensor([t for p in pairs for t in p.continuation], device=device)
+        chosen_T = logprob_TV.gather(1, target_T[:, None])[:, 0].double().cpu()
+        top_T = (logprob_TV.argmax(1) == target_T).cpu()
+        sizes = [len(p.continuation) for p in pairs]
+        return [
+            (float(chosen.sum()), bool(top.all()))
+            for chosen, top in zip(chosen_T.split(sizes), top_T.split(sizes), strict=True)
+        ]
+
+
+def load_model(
+    run: str,
+    device: str = "auto",
+    precision: str = "auto",
+    batch_tokens: int = BATCH_TOKENS,
+    length: int | None = None,
+) -> TokenModel:
+    """A trained model as one that can be asked; see ``conf/evaluate.yaml`` for the arguments.
+
+    Raises:
+        ValueError: there is no whole checkpoint, or no such device or precision.
+    """
+    place = hardware.find_device(device)
+    dtype = hardware.compute_dtype(Precision(precision), place)
+    found = trained.load(run, place, dtype)
+    return TokenModel(found.model, found.codec, length or found.sequence_length, batch_tokens)
