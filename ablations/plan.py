@@ -31,8 +31,8 @@ from ablations.study.jobs import (
     training_config,
 )
 from model import sizes
+from model.accelerators import ACCELERATORS
 from model.data.corpus import Corpus, open_corpus
-from model.training.accelerators import ACCELERATORS
 from winnow import overrides
 
 REPEATS = 4.0

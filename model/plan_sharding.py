@@ -27,12 +27,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from model import sizes
+from model.accelerators import ACCELERATORS, GIB
 from model.glam.config import GLaMConfig
 from model.glam.experts import ExpertInputs
 from model.glam.transformer import Experts, GLaM
 from model.sizes import OPTIMIZER_BYTES
 from model.training import parallel
-from model.training.accelerators import ACCELERATORS, GIB
 from model.training.parallel import AllToAll
 from winnow.arguments import Parser
 from winnow.cli import program

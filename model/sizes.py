@@ -21,10 +21,10 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from model.accelerators import ACCELERATORS, GIB
 from model.glam.config import GLaMConfig
 from model.glam.routing import ROUTERS
 from model.glam.transformer import Experts, GLaM
-from model.training.accelerators import ACCELERATORS, GIB
 from winnow import command_line, hydra_errors
 from winnow.arguments import Parser
 from winnow.cli import program

@@ -13,7 +13,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from ablations.tasks.places import CACHE
-from model.training.accelerators import ACCELERATORS
+from model.accelerators import ACCELERATORS
 from model.training.train_config import DataConfig, TrainConfig
 
 
