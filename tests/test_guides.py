@@ -38,7 +38,7 @@ SMALLER = {
     "tokenizer.vocabulary=8192": "tokenizer.vocabulary=512 held_out=0.2",
     "train.tokens=1_000_000": TINY + " evaluate.every=0",
     "experiment=data_quality corpus=corpus": "experiment=data_quality corpus=corpus "
-    f"{FEW} 'hydra.sweeper.params.seed=\"1,2\"' "
+    f"{FEW} 'hydra.sweeper.params.seed=\"1\"' "
     "'hydra.sweeper.params.data=\"unfiltered,pareto\"'",
     "seed=1,2,3 corpus=corpus study=mine allow_underpowered=true": f"seed=1 corpus=corpus "
     f"study=mine {FEW}",
