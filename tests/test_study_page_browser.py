@@ -109,7 +109,7 @@ def test_curves_follow_the_choices(chromium, study):
         page.select_option("#pick-endpoint", label="web")
         second = page.locator("#curves .mean-line").first.get_attribute("d")
         assert second != first
-        page.get_by_text("unique tokens", exact=True).first.click()
+        page.locator("#pick-axis").get_by_text("unique").click()
         assert page.locator("#curves .label", has_text="unique tokens").count() == 1
         page.locator("#curves svg").hover(position={"x": 300, "y": 100})
         tip = page.inner_text("#tip")

@@ -1,6 +1,7 @@
 // What is drawn along the training, by size and at equal budgets.
 
 const AXES = { tokens: "tokens", unique_tokens: "unique tokens", flops: "total FLOPs" };
+const AXIS_NAMES = ["tokens", "unique", "FLOPs"];
 const chosen = (row) =>
   row.variant === state.variant && (row.endpoint ?? state.endpoint) === state.endpoint;
 
@@ -84,12 +85,7 @@ function drawCurves() {
       }),
   ];
   if (!isEmpty("curves")) {
-    segments(
-      "pick-axis",
-      Object.values(AXES),
-      0,
-      (i) => ((state.axis = Object.keys(AXES)[i]), again()),
-    );
+    segments("pick-axis", AXIS_NAMES, 0, (i) => ((state.axis = Object.keys(AXES)[i]), again()));
     const lines = () => [
       ...runLines(rowsOf("curves").filter(chosen), state.axis, "value"),
       ...meanLines(rowsOf("bands").filter(chosen), state.axis),
@@ -127,7 +123,7 @@ function drawCurves() {
     const x = () => ({ label: "tokens" });
     redraw.push(chart("training_loss", lineChart(lines, x, "Training loss", means(false))));
   }
-  put("efficiency-title", `Tokens an arm needs, in parts of those of ${declared.baseline}`);
+  put("efficiency-title", `Tokens needed, relative to ${declared.baseline}`);
   if (!isEmpty("efficiency")) {
     const lines = () => meanLines(rowsOf("efficiency").filter(chosen), "tokens");
     redraw.push(
@@ -304,41 +300,62 @@ function drawSizes() {
     );
     armLegend("iso_flop-legend", declared.arms);
   }
+  const plain = (name) => [name, (row) => String(row[name] ?? "–")];
+  const value = (head, name, format = digits) => [`#${head}`, (row) => format(row[name])];
+  const reach = (low, high, signed) => [
+    `#${percentage} interval`,
+    (row) => between({ low: row[low], high: row[high] }, signed),
+  ];
+  const tables = {
+    sizes: [
+      "The contrast at each size",
+      plain("model"),
+      value("FLOPs", "flops", amount),
+      value("seeds", "seeds", String),
+      value("difference", "difference", (of) => digits(of, true)),
+      reach("low", "high", true),
+      value("p", "p", chanceOf),
+      plain("outcome"),
+    ],
+    orders: [
+      "Does a smaller size order the arms as the largest does?",
+      plain("variant"),
+      plain("target"),
+      value("share of pairs in order", "decision_accuracy"),
+      reach("decision_low", "decision_high", false),
+      value("Kendall’s τ", "kendall_tau"),
+      ["best arm found", (row) => (row.best_arm_found ? "yes" : "no")],
+    ],
+    scaling: [
+      "Scaling law of each arm; a forecast goes one decade beyond what was run",
+      plain("arm"),
+      value("FLOPs", "flops", amount),
+      plain("kind"),
+      value("value", "value"),
+      reach("low", "high", false),
+      value("floor", "floor"),
+      value("exponent", "exponent"),
+    ],
+  };
   put(
     "size-tables",
-    [
-      [
-        "sizes",
-        "The contrast at each size",
-        ["model", "flops", "seeds", "difference", "low", "high", "p", "outcome"],
-      ],
-      [
-        "orders",
-        "Does a smaller size order the arms as the largest does?",
-        [
-          "variant",
-          "target",
-          "arms",
-          "decision_accuracy",
-          "decision_low",
-          "decision_high",
-          "kendall_tau",
-          "best_arm_found",
-        ],
-      ],
-      [
-        "scaling",
-        "Scaling law per arm; a forecast goes one decade beyond what was run",
-        ["arm", "flops", "kind", "value", "low", "high", "floor", "exponent"],
-      ],
-    ]
+    Object.entries(tables)
       .filter(([name]) => !isEmpty(name))
-      .map(([name, title, columns]) => {
-        const rows = rowsOf(name).map((row) =>
-          Object.fromEntries(columns.map((key) => [key, row[key]])),
-        );
-        return el("figure", {}, el("figcaption", {}, title, csvButton(name)), viewList(rows));
-      }),
+      .map(([name, [title, ...columns]]) =>
+        el(
+          "figure",
+          {},
+          el("figcaption", {}, title, csvButton(name)),
+          el(
+            "div",
+            { class: "scroll" },
+            table(
+              columns.map(([head]) => head),
+              rowsOf(name).map((row) => columns.map(([, cell]) => cell(row))),
+            ),
+          ),
+        ),
+      ),
   );
 }
 

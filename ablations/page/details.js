@@ -69,7 +69,7 @@ function drawTasks() {
         el(
           "span",
           {},
-          `${AVERAGE_NAMES[row.average]} is partial, over ${row.rows} of its ${row.of} rows, so it is no number of GLaM’s kind: those not run are listed below. `,
+          `${AVERAGE_NAMES[row.average]} is partial, over ${row.rows} of its ${row.of} rows, so it does not compare with GLaM’s. `,
         ),
       ),
       here
@@ -97,6 +97,7 @@ function drawTasks() {
       0,
       (i) => ((now.shots = shots[i]), again()),
     );
+    document.getElementById("pick-shots").hidden = shots.length < 2;
     armLegend("tasks-legend", declared.arms);
   }
   selection("pick-metric", metrics, (name) => ((now.metric = name), again()), words);
@@ -203,7 +204,7 @@ function drawExperts() {
       }),
     );
   }
-  const titles = { entropy: "Routers’ entropy, 1 is even", dropped: "Dropped choices of experts" };
+  const titles = { entropy: "Router entropy, 1 is even", dropped: "Dropped choices of experts" };
   const title = () => put("router-title", titles[state.router]);
   title();
   if (!isEmpty("routers")) {
