@@ -36,7 +36,7 @@ from ablations.tasks.task import select
 from model.data import tokenizer
 from model.data.corpus import BoolArray, Corpus, open_corpus
 from pipeline.steps.decontamination import n_gram_set, overlaps
-from winnow import command_line, overrides, storage
+from winnow import command_line, overrides, storage, tables
 
 N = 13
 """Words of an n-gram: GPT-3's convention."""
@@ -99,7 +99,7 @@ def of_study(
     table, said = (storage.join(folder, name) for name in (CONTAMINATION_FILE, ABOUT))
     if not storage.exists(said) or json.loads(storage.read_bytes(said)) != about:
         masks = {name: corpus.arm(arm).mask for name, arm in arms.items()}
-        _write(table, measure(corpus, masks, sets, N))
+        tables.write(table, measure(corpus, masks, sets, N))
         storage.write_json(said, about)
     return _read(table)
 
@@ -174,24 +174,15 @@ def report(config: ContaminationConfig) -> dict[str, Any]:
             for arm, run in config.runs.items()
         },
     }
-    _write(storage.join(config.output, CONTAMINATION_FILE), found)
+    tables.write(storage.join(config.output, CONTAMINATION_FILE), found)
     storage.write_json(storage.join(config.output, ABOUT), about)
     return about
-
-
-def _write(path: str, found: pa.Table) -> None:
-    with (
-        storage.open_output(path) as file,
-        pa.ipc.new_file(file, CONTAMINATION) as writer,
-    ):
-        writer.write_table(found)
 
 
 def _read(path: str) -> pa.Table:
     if not storage.exists(path):
         raise ValueError(f"{path} is missing: run ablations/evaluate.py first")
-    with storage.open_input(path) as file:
-        return pa.ipc.open_file(file).read_all()
+    return tables.read(path)
 
 
 ConfigStore.instance().store(name="contamination_schema", node=ContaminationConfig)

@@ -20,18 +20,15 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-import pyarrow as pa
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig
 
-from ablations import results
-from ablations.tasks import answered
 from ablations.tasks.evaluation import Asked, Evaluation, TaskSet, ask, gather
 from ablations.tasks.places import CACHE, Places
 from ablations.tasks.scores import Score
 from ablations.tasks.task import select
 from ablations.tasks.token_model import BATCH_TOKENS, load_model
-from winnow import command_line, overrides, storage
+from winnow import command_line, overrides, storage, tables
 
 FORMAT = 1
 ABOUT = "evaluation.json"
@@ -76,16 +73,8 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
 
 def write(folder: str, evaluation: Evaluation, about: dict[str, Any]) -> None:
     """Write the tables, then what they are."""
-    for name, table, schema in (
-        ("logprobs", evaluation.logprobs, answered.LOGPROBS),
-        ("generations", evaluation.generations, answered.GENERATIONS),
-        ("tasks", evaluation.tasks, results.TASKS),
-    ):
-        with (
-            storage.open_output(storage.join(folder, f"{name}.arrow")) as file,
-            pa.ipc.new_file(file, schema) as writer,
-        ):
-            writer.write_table(table)
+    for name in ("logprobs", "generations", "tasks"):
+        tables.write(storage.join(folder, f"{name}.arrow"), getattr(evaluation, name))
     value = {"format": FORMAT, **about, **evaluation.about}
     storage.write_json(storage.join(folder, ABOUT), value)
 

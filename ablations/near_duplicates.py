@@ -21,7 +21,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig
 
 from model.data.corpus import Corpus, open_corpus
-from winnow import command_line, overrides, storage
+from winnow import command_line, overrides, storage, tables
 
 IntArray = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
@@ -63,14 +63,8 @@ def of_study(corpus: Corpus, folder: str) -> NearDuplicates:
     path = storage.join(folder, f"near_duplicates-{corpus.fingerprint[:16]}.arrow")
     if not storage.exists(path):
         near = find(corpus)
-        table = pa.table({"document": near.documents, "share": near.share})
-        with (
-            storage.open_output(path) as file,
-            pa.ipc.new_file(file, table.schema) as writer,
-        ):
-            writer.write_table(table)
-    with storage.open_input(path) as file:
-        table = pa.ipc.open_file(file).read_all()
+        tables.write(path, pa.table({"document": near.documents, "share": near.share}))
+    table = tables.read(path)
     near = NearDuplicates(table["document"].to_numpy(), table["share"].to_numpy(), THRESHOLD)
     for source, counts in by_source(corpus, near).items():
         if counts["held_out"] and counts["held_out"] == counts["near_duplicates"]:

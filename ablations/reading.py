@@ -36,7 +36,7 @@ from ablations.results import (
 )
 from ablations.tasks.task import FEW, shots_of
 from model.training.outcome import HELDOUT, HELDOUT_SCHEMA, bits_per_byte
-from winnow import storage
+from winnow import storage, tables
 
 
 def read_study(path: str) -> Study:
@@ -143,8 +143,7 @@ def _read_curve(path: str) -> Curve | None:
 def _read_table(path: str, schema: pa.Schema, keys: Sequence[str]) -> pa.Table:
     if not storage.exists(path):
         raise ValueError(f"{path} is missing beside its result.json: run the job again")
-    with storage.open_input(path) as file:
-        table = pa.ipc.open_file(file).read_all()
+    table = tables.read(path)
     if not table.schema.equals(schema):
         raise ValueError(
             f"{path} has columns {table.schema.names}, wanted {schema.names}, as typed"

@@ -34,7 +34,7 @@ import pyarrow.compute as pc
 import yaml
 
 from model.training.outcome import HELDOUT, HELDOUT_SCHEMA
-from winnow import storage
+from winnow import storage, tables
 
 FORMAT = 1
 
@@ -305,11 +305,7 @@ def write_run(study: str, result: Result, heldout: pa.Table, tasks: pa.Table | N
     folder = result.key.folder(study)
     for name, table, schema in ((HELDOUT, heldout, HELDOUT_SCHEMA), (TASKS_FILE, tasks, TASKS)):
         if table is not None:
-            with (
-                storage.open_output(storage.join(folder, name)) as file,
-                pa.ipc.new_file(file, schema) as writer,
-            ):
-                writer.write_table(table.cast(schema))
+            tables.write(storage.join(folder, name), table.cast(schema))
     if storage.exists(storage.join(folder, FAILURE)):
         storage.remove(storage.join(folder, FAILURE))
     storage.write_json(

@@ -16,7 +16,7 @@ from model.data import corpus
 from model.data.tokenizer import TextCodec
 from model.training import trained
 from model.training.trained import Trained
-from winnow import command_line, files, telling
+from winnow import command_line, files, storage, telling
 
 WRAPPER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "glam", "modeling_glam.py")
 
@@ -54,7 +54,7 @@ def _write(config: ExportConfig, loaded: Trained) -> None:
     with files.open_output(os.path.join(config.output, corpus.TOKENIZER)) as file:
         file.write(tokenizer_json(loaded.codec).encode())
     boundary = loaded.codec.boundary
-    files.write_json(
+    storage.write_json(
         os.path.join(config.output, "tokenizer_config.json"),
         {
             "tokenizer_class": "PreTrainedTokenizerFast",
@@ -67,7 +67,7 @@ def _write(config: ExportConfig, loaded: Trained) -> None:
             "clean_up_tokenization_spaces": False,
         },
     )
-    files.write_json(os.path.join(config.output, trained.CONFIG), description(loaded))
+    storage.write_json(os.path.join(config.output, trained.CONFIG), description(loaded))
 
 
 def tokenizer_json(codec: TextCodec) -> str:

@@ -23,7 +23,7 @@ from model.data import encode, scored, tokenizer
 from model.data.corpus import Corpus
 from model.data.scored import Scored
 from model.data.tokenizer import TextCodec
-from winnow import command_line, files, overrides, telling
+from winnow import command_line, files, overrides, storage, telling
 
 BEGUN = "begun.json"
 
@@ -76,7 +76,7 @@ def _prepare(config: PrepareConfig, source: Scored, key: str) -> Corpus:
         _begin(config.output, key)
         codec = _tokenizer(config, source)
         entries = _encode(config, source, codec)
-        files.write_json(manifest, _manifest(config, key, source, codec, entries))
+        storage.write_json(manifest, _manifest(config, key, source, codec, entries))
     elif files.read_json(manifest)["key"] != key:
         raise ValueError(
             f"{config.output} holds a corpus of other scored shards or settings: choose another"
@@ -98,7 +98,7 @@ def _key(config: PrepareConfig, source: Scored) -> str:
     made = OmegaConf.to_container(OmegaConf.structured(config.tokenizer))
     if config.tokenizer.file is not None:
         made = {
-            "file": files.checksum(config.tokenizer.file),
+            "file": storage.checksum(config.tokenizer.file),
             "boundary": config.tokenizer.boundary,
         }
     shards = [[shard.name, shard.checksum] for shard in source.shards]
@@ -115,7 +115,7 @@ def _begin(output: str, key: str) -> None:
     if not os.path.exists(path):
         if set(os.listdir(output)) != {files.LOCK}:
             raise ValueError(f"{output} is not empty and no corpus: choose another output")
-        files.write_json(path, {"key": key})
+        storage.write_json(path, {"key": key})
     elif files.read_json(path)["key"] != key:
         raise ValueError(
             f"{output} holds the beginning of another corpus (the scored folder or the settings"
@@ -207,7 +207,7 @@ def _manifest(
             codec.fingerprint, config.held_out, [entry["checksum"] for entry in entries]
         ),
         "tokenizer": {
-            "file": files.checksum(os.path.join(config.output, corpora.TOKENIZER)),
+            "file": storage.checksum(os.path.join(config.output, corpora.TOKENIZER)),
             "boundary": codec.boundary,
             "boundary_id": codec.boundary_id,
             "vocabulary": codec.vocabulary,

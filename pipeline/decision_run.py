@@ -7,10 +7,10 @@ from dataclasses import asdict
 from pipeline.beam import engine, graph, progress, staging
 from pipeline.config import load_decide
 from pipeline.core.task import Sink
-from pipeline.output import manifest, records, shards
+from pipeline.output import manifest, records
 from pipeline.page.render import print_summary
 from pipeline.scoring_run import prepare
-from winnow import endings, storage, version
+from winnow import endings, files, storage, version
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> None:
         | {"decision": asdict(config.decision) | deduplicated, "write": config.write}
         | {"scored": {"path": config.scored, "key": scored["key"]}},
         "classifier": scored["classifier"],
-        "key": records.fingerprint(scored["key"], asdict(config.decision), config.write),
+        "key": files.fingerprint(scored["key"], asdict(config.decision), config.write),
     }
     seconds = None
     with storage.lock(config.output):
@@ -77,7 +77,7 @@ def _copy_quarantine(tasks: Sequence[records.Record], scored: str, output: str) 
         if record.quarantine_checksum is None:
             continue
         path = records.quarantine_path(scored, record.task.stem)
-        if shards.checksum(path) != record.quarantine_checksum:
+        if storage.checksum(path) != record.quarantine_checksum:
             raise ValueError(f"{path} has changed since its run: the scored folder is damaged")
         storage.write_bytes(
             records.quarantine_path(output, record.task.stem), storage.read_bytes(path)

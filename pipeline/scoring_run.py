@@ -13,13 +13,13 @@ from pipeline.config import PipelineConfig, field_maps, load, read_options
 from pipeline.core.plan import plan_tasks
 from pipeline.core.task import Job, Sink
 from pipeline.core.unread import check_read, empty_sources
-from pipeline.output import manifest, output_folder, records, shards
+from pipeline.output import manifest, output_folder, records
 from pipeline.output.records import Task
 from pipeline.page.render import print_summary
 from pipeline.settings_file import as_json
 from pipeline.steps import build_steps, input_files, own_modules
 from quality_classifier.scoring import load_classifier
-from winnow import endings, storage, telling, version
+from winnow import endings, files, storage, telling, version
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -87,7 +87,7 @@ def describe(
         label=config.label,
         seed=config.seed,
         steps=config.steps,
-        step_files={name: shards.checksum(path) for name, path in read.items()},
+        step_files={name: storage.checksum(path) for name, path in read.items()},
         fields=field_maps(config),
         reading=read_options(config),
         resume=resume,
@@ -103,7 +103,7 @@ def describe(
             "fingerprint": classifier.fingerprint,
             "card": dict(classifier.card),
         },
-        "key": records.fingerprint(
+        "key": files.fingerprint(
             settings, classifier.fingerprint, job.step_files, [asdict(task) for task in tasks]
         ),
     }

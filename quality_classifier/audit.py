@@ -18,7 +18,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig
 
 from quality_classifier.evaluation.group_rates import Audit
-from winnow import command_line, overrides
+from winnow import command_line, overrides, tables
 
 
 @dataclass
@@ -94,15 +94,9 @@ def _manifest(folder: Path) -> dict[str, Any]:
 
 def _batches(path: Path, by: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """The batches of a shard, memory-mapped, with no more columns than an audit needs."""
-    with pa.memory_map(str(path)) as mapped:
-        names = pa.ipc.open_file(mapped).schema.names
-        wanted = {"source", "url", "bytes", "quality_score", "kept", "drop_reason", *by}
-        options = pa.ipc.IpcReadOptions(
-            included_fields=[i for i, name in enumerate(names) if name in wanted]
-        )
-        reader = pa.ipc.open_file(mapped, options=options)
-        for i in range(reader.num_record_batches):
-            yield reader.get_batch(i)
+    return tables.batches(
+        str(path), {"source", "url", "bytes", "quality_score", "kept", "drop_reason", *by}
+    )
 
 
 ConfigStore.instance().store(name="audit_schema", node=AuditConfig)

@@ -31,7 +31,6 @@ from model.glam.transformer import GLaM
 from pipeline import config as pipeline_config
 from pipeline.core.plan import plan_tasks
 from pipeline.core.task import run_task
-from pipeline.output.shards import read_shard
 from pipeline.page import Panel, report_data
 from pipeline.readers import FieldMap, StreamFormat, formats, plan_ranges, read_batches
 from pipeline.readers.documents import document_schema
@@ -43,6 +42,7 @@ from quality_classifier.kinds import KINDS
 from quality_classifier.kinds.calibration import Calibration
 from quality_classifier.kinds.contract import Model
 from quality_classifier.scoring import load_classifier
+from winnow import tables
 
 STEP = """
 from dataclasses import dataclass, field
@@ -88,7 +88,7 @@ def test_a_step_is_named_by_its_class_planned_and_applied(step_module, tmp_path)
     config, (task,), job, about = planned()
     assert config.steps == {"own_steps.Shouting": {"max_share": 0.5, "marks": ["!"]}}
     record = run_task(task, job, Rule("all"), str(tmp_path / "shards"))
-    (batch,) = read_shard(str(tmp_path / "shards" / record.shards[0].name))
+    (batch,) = tables.batches(str(tmp_path / "shards" / record.shards[0].name))
     assert batch["drop_reason"].to_pylist() == [None, "shouting", None]
     # Other code of the step makes another run, which does not go on with the shards of this one.
     step_module.write_text(STEP + "\n")

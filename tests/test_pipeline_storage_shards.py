@@ -11,8 +11,8 @@ import pytest
 import xxhash
 
 from pipeline.output import output_folder
-from pipeline.output.shards import ShardWriter, checksum, read_shard
-from winnow import storage
+from pipeline.output.shards import ShardWriter
+from winnow import storage, tables
 
 SCHEMA = pa.schema([("text", pa.large_string())])
 
@@ -119,12 +119,12 @@ def test_shards_hold_what_was_written_and_state_their_checksum(tmp_path, compres
     names = [shard.name for shard in writer.shards]
     assert names[:2] == ["data.arrow", "data.1.arrow"]
     assert sorted(names) == sorted(os.listdir(tmp_path))
-    read = [one for name in names for one in read_shard(str(tmp_path / name))]
+    read = [one for name in names for one in tables.batches(str(tmp_path / name))]
     assert pa.Table.from_batches(read).equals(pa.Table.from_batches(batches))
     for shard in writer.shards:
         content = (tmp_path / shard.name).read_bytes()
         assert shard.bytes == len(content)
-        assert shard.checksum == checksum(str(tmp_path / shard.name))
+        assert shard.checksum == storage.checksum(str(tmp_path / shard.name))
         assert shard.checksum == xxhash.xxh3_128_hexdigest(content)
     assert sum(shard.rows for shard in writer.shards) == 100
 
@@ -146,4 +146,4 @@ def test_a_damaged_shard_is_refused_by_name(tmp_path):
     path = tmp_path / "data.arrow"
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ValueError, match=r"data\.arrow"):
-        list(read_shard(str(path)))
+        list(tables.batches(str(path)))

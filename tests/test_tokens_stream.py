@@ -20,7 +20,7 @@ from model.data.corpus import open_corpus, shard_schema, write_arm
 from model.data.heldout import HeldOut
 from model.data.order import CYCLE, DocumentSequence, Interleaving, order_keys
 from model.data.stream import TokenStream
-from winnow import files
+from winnow import storage
 
 MASK = 2**64 - 1
 SHARDS = [documents(70, seed=3, sources=("web", "wiki", "books")), documents(50, seed=4)]
@@ -274,7 +274,7 @@ def write_long_documents(folder, documents, length):
             row |= {"tokens": tokens.astype(np.uint16)}
             writer.write_batch(pa.RecordBatch.from_pylist([row], schema=schema))
     size = path.stat().st_size
-    shard = {"name": path.name, "size": size, "checksum": files.checksum(str(path))}
+    shard = {"name": path.name, "size": size, "checksum": storage.checksum(str(path))}
     shard |= {"rows": documents, "tokens": documents * length, "sources": ["web"]}
     changes = {"shards": [shard], "held_out": 0.0}
     (folder / "manifest.json").write_text(json.dumps(manifest | changes))

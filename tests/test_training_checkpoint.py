@@ -11,7 +11,7 @@ import torch
 
 from model.training import checkpoint
 from model.training.checkpoint import MANIFEST
-from winnow import files
+from winnow import files, storage
 
 pytestmark = pytest.mark.slow
 
@@ -108,8 +108,8 @@ def forge(folder, index):
     path = folder / "step_000000020"
     (path / ".metadata").write_bytes(index)
     manifest = files.read_json(path / MANIFEST)
-    manifest["files"][".metadata"] = files.checksum(path / ".metadata")
-    files.write_json(str(path / MANIFEST), manifest)
+    manifest["files"][".metadata"] = storage.checksum(path / ".metadata")
+    storage.write_json(str(path / MANIFEST), manifest)
     return checkpoint.newest(str(folder))
 
 

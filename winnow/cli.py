@@ -1,12 +1,14 @@
 """The command ``winnow``: one name for every command of the packages below it.
 
-A command is a module that is run as ``python -m`` would run it. Nothing else is imported here, so
+A command is a module that is run as ``python -m`` would run it. None is imported here, so
 ``winnow --help`` costs what Python's own start costs.
 """
 
 import os
 import runpy
 import sys
+
+from winnow.arguments import nearest
 
 PROGRAM = "WINNOW_PROGRAM"
 """The environment variable in which a command finds the name that it was started by."""
@@ -85,17 +87,13 @@ def overview() -> str:
 
 def unknown(arguments: list[str], names: list[str]) -> str:
     """The error for a command that there is none of: the commands of its group, or the nearest."""
-    import difflib
-
     group = [name for name in names if name.startswith(f"{arguments[0]} ")]
     if group:
         parts = ", ".join(name.split()[1] for name in group)
         return f"winnow: error: {arguments[0]} needs one of: {parts}"
     asked = " ".join(arguments[:2] if arguments[1:] and arguments[1].isalpha() else arguments[:1])
-    near = difflib.get_close_matches(asked, names, 1) or difflib.get_close_matches(
-        arguments[0], names, 1
-    )
-    advice = f"did you mean winnow {near[0]}?" if near else "see winnow --help"
+    near = nearest(asked, names) or nearest(arguments[0], names)
+    advice = f"did you mean winnow {near}?" if near else "see winnow --help"
     return f"winnow: error: there is no command {arguments[0]!r}: {advice}"
 
 

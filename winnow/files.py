@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, their checksums, and fingerprints of JSON values."""
+"""Local files that appear whole or not at all, locks, and fingerprints of JSON values."""
 
 import contextlib
 import fcntl
@@ -51,14 +51,6 @@ def naming(path: str) -> Iterator[None]:
         raise
 
 
-def write_json(path: str, value: Any) -> None:
-    """Write canonical JSON (sorted keys, indented, newline at the end)."""
-    with open_output(path) as file:
-        file.write(
-            (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
-        )
-
-
 def read_json(path: str) -> Any:
     """The value of a JSON file.
 
@@ -104,15 +96,6 @@ def lock(folder: str) -> Iterator[None]:
             yield
         finally:
             os.remove(path)
-
-
-def checksum(path: str) -> str:
-    """The xxh3-128 of a file's bytes, as hex."""
-    digest = xxhash.xxh3_128()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 22):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def fingerprint(*parts: Any) -> str:

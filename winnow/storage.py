@@ -18,7 +18,9 @@ from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any, BinaryIO, cast
 
-from winnow import files, globs
+import xxhash
+
+from winnow import files, globs, heartbeat
 from winnow.arguments import is_utf8, printable
 
 _SCHEME = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]+)://")
@@ -187,6 +189,16 @@ def write_json(path: str, value: Any) -> None:
     """
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     write_bytes(path, f"{text}\n".encode())
+
+
+def checksum(path: str) -> str:
+    """The xxh3-128 of a file's bytes, as hex."""
+    digest = xxhash.xxh3_128()
+    with open_input(path) as file:
+        while chunk := file.read(1 << 22):
+            digest.update(chunk)
+            heartbeat.beat()
+    return digest.hexdigest()
 
 
 def exists(path: str) -> bool:

@@ -34,7 +34,7 @@ from model.data.corpus import Corpus, open_corpus
 from model.training import outcome as outcomes
 from model.training.metrics_log import METRICS
 from model.training.outcome import HELDOUT, HELDOUT_SCHEMA, Outcome, bits_per_byte
-from winnow import overrides, storage
+from winnow import overrides, storage, tables
 from winnow.defaults import CONF
 
 ROOT = os.path.dirname(CONF)
@@ -152,7 +152,7 @@ def train(folder: str, threads: int, rank: int = 0) -> None:
 def ask_tasks(job: Job, threads: int) -> pa.Table | None:
     """Put the tasks to the trained model; None where there are none."""
     tasks = job.config.tasks
-    tables = []
+    found = []
     for shots, names in study_tasks.asked(tasks).items():
         if not names:
             continue
@@ -171,9 +171,8 @@ def ask_tasks(job: Job, threads: int) -> pa.Table | None:
         arguments = [f"{name}={_quote(value)}" for name, value in settings.items()]
         log = os.path.join(job.folder, "evaluation.log")
         run_python("ablations/evaluate.py", arguments, log, threads)
-        with storage.open_input(os.path.join(output, results.TASKS_FILE)) as file:
-            tables.append(pa.ipc.open_file(file).read_all())
-    return pa.concat_tables(tables) if tables else None
+        found.append(tables.read(os.path.join(output, results.TASKS_FILE)))
+    return pa.concat_tables(found) if found else None
 
 
 def finish(job: Job, corpus: Corpus, config_hash: str, tasks: pa.Table | None) -> Result:
@@ -181,8 +180,7 @@ def finish(job: Job, corpus: Corpus, config_hash: str, tasks: pa.Table | None) -
     folder = os.path.join(job.folder, "training")
     outcome = finished(folder)
     near = near_duplicates.of_study(corpus, job.config.output)
-    with storage.open_input(os.path.join(folder, HELDOUT)) as file:
-        evaluated = pa.ipc.open_file(file).read_all().cast(HELDOUT_SCHEMA)
+    evaluated = tables.read(os.path.join(folder, HELDOUT)).cast(HELDOUT_SCHEMA)
     heldout = heldout_text.with_junk(near_duplicates.remove(evaluated, corpus, near), corpus)
     scoring = scoring_flops(job, corpus)
     copy_metrics(folder, job.folder, scoring)

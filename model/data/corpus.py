@@ -27,7 +27,7 @@ import pyarrow as pa
 import xxhash
 
 from model.data import scored
-from winnow import files
+from winnow import files, storage
 
 FORMAT = 2
 MANIFEST = "manifest.json"
@@ -201,7 +201,7 @@ class Corpus:
             ValueError: one has changed since ``model/prepare.py`` wrote it.
         """
         for shard in self.manifest["shards"][rank::world]:
-            if files.checksum(_shard_path(self.folder, shard["name"])) != shard["checksum"]:
+            if storage.checksum(_shard_path(self.folder, shard["name"])) != shard["checksum"]:
                 raise _changed(self.folder, shard["name"])
 
     def arm(self, name: str) -> Arm:
@@ -277,7 +277,10 @@ def open_corpus(folder: str) -> Corpus:
             " model/prepare.py"
         )
     tokenizer = os.path.join(folder, TOKENIZER)
-    if not os.path.exists(tokenizer) or files.checksum(tokenizer) != manifest["tokenizer"]["file"]:
+    if (
+        not os.path.exists(tokenizer)
+        or storage.checksum(tokenizer) != manifest["tokenizer"]["file"]
+    ):
         raise _changed(folder, TOKENIZER)
     return Corpus(folder, manifest)
 
@@ -325,7 +328,7 @@ def write_arm(corpus: Corpus, name: str, mask: BoolArray, definition: Mapping[st
     else:
         with files.open_output(mask_path) as file:
             np.save(file, mask, allow_pickle=False)
-        files.write_json(about_path, about)
+        storage.write_json(about_path, about)
     return Arm(name, mask, about)
 
 

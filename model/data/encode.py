@@ -21,7 +21,7 @@ import xxhash
 from model.data import corpus, scored, tokenizer
 from model.data.scored import ScoredShard
 from model.data.tokenizer import TextCodec
-from winnow import files
+from winnow import files, storage, tables
 
 
 def encode_shards(
@@ -80,18 +80,16 @@ def encode_shard(shard: ScoredShard, folder: str, path: str, boundary: str) -> d
         with files.open_output(output) as file, pa.ipc.new_file(file, schema) as writer:
             for batch in shard.batches():
                 writer.write_batch(encode_batch(batch, codec, schema))
-    with pa.memory_map(output) as source:
-        reader = pa.ipc.open_file(source)
-        batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
-        return {
-            "name": shard.name,
-            "rows": sum(len(batch) for batch in batches),
-            "tokens": sum(len(batch[corpus.TOKENS].values) for batch in batches),
-            "bytes": sum(int(batch[scored.BYTES].to_numpy().sum()) for batch in batches),
-            "sources": sorted({n for b in batches for n in b[scored.SOURCE].unique().to_pylist()}),
-            "size": os.path.getsize(output),
-            "checksum": files.checksum(output),
-        }
+    batches = list(tables.batches(output))
+    return {
+        "name": shard.name,
+        "rows": sum(len(batch) for batch in batches),
+        "tokens": sum(len(batch[corpus.TOKENS].values) for batch in batches),
+        "bytes": sum(int(batch[scored.BYTES].to_numpy().sum()) for batch in batches),
+        "sources": sorted({n for b in batches for n in b[scored.SOURCE].unique().to_pylist()}),
+        "size": os.path.getsize(output),
+        "checksum": storage.checksum(output),
+    }
 
 
 def encode_batch(batch: pa.RecordBatch, codec: TextCodec, schema: pa.Schema) -> pa.RecordBatch:

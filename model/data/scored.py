@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from winnow import files
+from winnow import files, storage, tables
 
 ID = "id"
 SOURCE = "source"
@@ -49,7 +49,7 @@ class ScoredShard:
         Raises:
             ValueError: it is not the file that the pipeline wrote.
         """
-        if not os.path.exists(self.path) or files.checksum(self.path) != self.checksum:
+        if not os.path.exists(self.path) or storage.checksum(self.path) != self.checksum:
             raise ValueError(
                 f"{self.path} is missing or has changed since the pipeline wrote it: run"
                 " pipeline/run.py again into a new folder"
@@ -59,13 +59,9 @@ class ScoredShard:
         """The shard's batches, memory-mapped; other columns are not even decompressed."""
         with pa.memory_map(self.path) as source:
             names = pa.ipc.open_file(source).schema.names
-            if missing := sorted(set(columns) - set(names)):
-                raise ValueError(f"{self.path} has no column {missing}: it is no scored shard")
-            fields = [names.index(name) for name in columns]
-            options = pa.ipc.IpcReadOptions(included_fields=fields)
-            reader = pa.ipc.open_file(source, options=options)
-            for i in range(reader.num_record_batches):
-                yield reader.get_batch(i)
+        if missing := sorted(set(columns) - set(names)):
+            raise ValueError(f"{self.path} has no column {missing}: it is no scored shard")
+        yield from tables.batches(self.path, columns)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from winnow import files
+from winnow import files, storage
 
 SMALLEST = 257
 """The 256 bytes and the boundary."""
@@ -122,5 +122,5 @@ def load(path: str, boundary: str) -> TextCodec:
         boundary=boundary,
         boundary_id=boundary_id,
         vocabulary=max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1,
-        fingerprint=files.fingerprint(files.checksum(path), boundary),
+        fingerprint=files.fingerprint(storage.checksum(path), boundary),
     )

@@ -35,7 +35,7 @@ from torch.distributed.checkpoint.state_dict_loader import load as load_tensors
 from torch.distributed.checkpoint.state_dict_saver import save as save_tensors
 
 from model.training import processes
-from winnow import files
+from winnow import files, storage
 
 FORMAT = 2
 FOLDER = "checkpoints"
@@ -103,9 +103,9 @@ def save(folder: str, step: int, content: dict[str, Tensor], state: Mapping[str,
             save_tensors(content, storage_writer=FileSystemWriter(temporary))
         if processes.is_first():
             names = os.listdir(temporary)
-            sums = {name: files.checksum(os.path.join(temporary, name)) for name in names}
+            sums = {name: storage.checksum(os.path.join(temporary, name)) for name in names}
             manifest = {"format": FORMAT, "step": step, "files": sums, "state": dict(state)}
-            files.write_json(os.path.join(temporary, MANIFEST), manifest)
+            storage.write_json(os.path.join(temporary, MANIFEST), manifest)
             if os.path.exists(path):  # a damaged one
                 shutil.rmtree(path)
             os.rename(temporary, path)
@@ -155,7 +155,7 @@ def verify(path: str) -> Checkpoint:
         raise ValueError(f"{manifest_path} has format {form}, this code reads {FORMAT}")
     for name, expected in sums.items():
         file = os.path.join(path, os.path.basename(name))
-        if not os.path.exists(file) or files.checksum(file) != expected:
+        if not os.path.exists(file) or storage.checksum(file) != expected:
             raise DamagedError(f"checkpoint {path} is damaged: {name} is not what was written")
     return Checkpoint(path, state)
 

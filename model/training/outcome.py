@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from winnow import files
+from winnow import files, storage
 
 OUTCOME = "outcome.json"
 HELDOUT = "heldout.arrow"
@@ -61,7 +61,7 @@ def read(folder: str) -> Outcome | None:
 
 def write(folder: str, outcome: Outcome) -> None:
     """Put it into a run's folder."""
-    files.write_json(os.path.join(folder, OUTCOME), dataclasses.asdict(outcome))
+    storage.write_json(os.path.join(folder, OUTCOME), dataclasses.asdict(outcome))
 
 
 def bits_per_byte(heldout: pa.Table) -> dict[str, float]:

@@ -12,7 +12,6 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
 import torch
 from omegaconf import OmegaConf
 from torch import Tensor
@@ -28,7 +27,7 @@ from model.training.checkpoint import Checkpoint
 from model.training.metrics_log import TENSORBOARD, WANDB
 from model.training.outcome import Outcome
 from model.training.train_config import TrainConfig, flatten
-from winnow import files
+from winnow import files, tables
 
 
 class TrainingFailedError(RuntimeError):
@@ -326,11 +325,7 @@ class Trainer:
         parallel.reshard(self.model)
         progress.seconds += time.perf_counter() - begun
         if processes.is_first():
-            with (
-                files.open_output(os.path.join(config.output, outcome.HELDOUT)) as file,
-                pa.ipc.new_file(file, table.schema) as writer,
-            ):
-                writer.write_table(table)
+            tables.write(os.path.join(config.output, outcome.HELDOUT), table)
         made = self.outcome(outcome.bits_per_byte(table))
         if processes.is_first():
             outcome.write(config.output, made)

@@ -22,11 +22,11 @@ from apache_beam.metrics import Metrics
 from pipeline.config import TOP, Decision
 from pipeline.core import duplicates, finish
 from pipeline.core.task import Job, Sink, decide_task, run_task
-from pipeline.output import manifest, records, shards, summary_files
+from pipeline.output import manifest, records, summary_files
 from pipeline.output.records import Record, Task
 from pipeline.rules import solve
 from pipeline.rules.decision import Rule
-from winnow import heartbeat, storage
+from winnow import heartbeat, storage, tables
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -250,7 +250,7 @@ def places_of_task(
 def _scored(record: Record, folder: str, decision: Decision) -> Iterator[pa.RecordBatch]:
     """What a rule is solved from; nothing is read of sources that are taken whole."""
     for shard in record.shards if record.task.filtered else ():
-        yield from shards.read_shard(storage.join(folder, shard.name), decision.columns)
+        yield from tables.batches(storage.join(folder, shard.name), decision.columns)
 
 
 def _sum_sketches(parts: Iterable[solve.Sketch]) -> solve.Sketch:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.output import output_folder, shards, summary_files
+from pipeline.output import output_folder, summary_files
 from pipeline.output.manifest import FORMAT, NAME, accounting
 from pipeline.output.records import Record
 from pipeline.output.summary import check_accounting
@@ -49,7 +49,7 @@ def write_output(
         "statistics": {
             name: {
                 "rows": rows[name],
-                "checksum": shards.checksum(storage.join(folder, f"{name}.parquet")),
+                "checksum": storage.checksum(storage.join(folder, f"{name}.parquet")),
             }
             for name in rows
         },

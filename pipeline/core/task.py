@@ -35,7 +35,7 @@ from pipeline.readers import (
 from pipeline.rules.decision import Rule, keep_draw
 from pipeline.steps import Step, build_steps
 from quality_classifier.scoring import Classifier, load_classifier
-from winnow import storage
+from winnow import files, storage, tables
 from winnow.heartbeat import beat
 from winnow.text.counts import measure
 from winnow.text.hashing import xxh3_64
@@ -101,7 +101,7 @@ class Job:
         for name in ("classifier", "resume"):
             del shared[name]
         del shared["sink"]["output"]
-        return records.fingerprint(SCHEMA_VERSION, shared, asdict(task), *parts)
+        return files.fingerprint(SCHEMA_VERSION, shared, asdict(task), *parts)
 
 
 def run_task(
@@ -199,7 +199,7 @@ def decide_task(
     first = 0
     with sink.writer(storage.join(sink.output, "shards"), task) as writer:
         for shard in scored.shards:
-            for batch in shards.read_shard(storage.join(scored_folder, shard.name)):
+            for batch in tables.batches(storage.join(scored_folder, shard.name)):
                 repeats = repeated[first : first + len(batch)]
                 first += len(batch)
                 batch = decide_batch(batch, rule, task.filtered, repeats)
@@ -303,7 +303,7 @@ class Quarantine:
     @property
     def checksum(self) -> str | None:
         """The xxh3-128 of the file once it is closed; None if nothing was quarantined."""
-        return shards.checksum(self._path) if self.count else None
+        return storage.checksum(self._path) if self.count else None
 
 
 class InputDigest:

@@ -11,9 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
-import xxhash
 
-from pipeline.output import shards
 from pipeline.output.shards import Shard
 from pipeline.readers import InputRange
 from winnow import heartbeat, storage
@@ -97,12 +95,6 @@ def _task(value: Mapping[str, Any]) -> Task:
     return Task(**{**value, "input": InputRange(**value["input"])})
 
 
-def fingerprint(*parts: Any) -> str:
-    """The xxh3-128 of some JSON values, as hex."""
-    canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return xxhash.xxh3_128_hexdigest(canonical.encode())
-
-
 def quarantine_path(output: str, stem: str) -> str:
     """Where a task's quarantined records go."""
     return storage.join(output, "quarantine", f"{stem}.jsonl")
@@ -155,5 +147,5 @@ def intact(record: Record, folder: str, output: str) -> bool:
     if record.quarantine_checksum is not None:
         named.append((quarantine_path(output, record.task.stem), record.quarantine_checksum))
     return all(
-        storage.exists(path) and shards.checksum(path) == checksum for path, checksum in named
+        storage.exists(path) and storage.checksum(path) == checksum for path, checksum in named
     )

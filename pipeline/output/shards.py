@@ -1,14 +1,13 @@
 """Arrow IPC shards: written whole or not at all, bounded in size, checksummed."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
 import pyarrow as pa
 import xxhash
 
-from winnow import heartbeat, storage
+from winnow import storage
 
 
 @dataclass(frozen=True)
@@ -85,42 +84,6 @@ class ShardWriter:
         self._writer = None
         self._stack.close()
         self._shards.append(Shard(self._name, self._rows, self._file.tell(), self._file.checksum()))
-
-
-def read_shard(path: str, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """The batches of a shard, or some of their columns; a local one is memory-mapped.
-
-    Raises:
-        ValueError: the file is no Arrow IPC file or is damaged.
-    """
-    with open_mapped(path) as source:
-        try:
-            reader = pa.ipc.open_file(source)
-            if columns is not None:
-                indices = [reader.schema.get_field_index(name) for name in columns]
-                options = pa.ipc.IpcReadOptions(included_fields=indices)
-                reader = pa.ipc.open_file(source, options=options)
-            for i in range(reader.num_record_batches):
-                yield reader.get_batch(i)
-                heartbeat.beat()
-        except pa.ArrowInvalid as error:
-            raise ValueError(f"{path} is not a complete Arrow IPC file: {error}") from error
-
-
-def open_mapped(path: str) -> pa.NativeFile:
-    """A file to read with pyarrow, memory-mapped if it is local."""
-    local = storage.scheme(path) is None
-    return pa.memory_map(path) if local else pa.PythonFile(storage.open_input(path), mode="r")
-
-
-def checksum(path: str) -> str:
-    """The xxh3-128 of a file's bytes, as hex."""
-    digest = xxhash.xxh3_128()
-    with storage.open_input(path) as file:
-        while chunk := file.read(1 << 22):
-            digest.update(chunk)
-            heartbeat.beat()
-    return digest.hexdigest()
 
 
 class _ChecksumFile:

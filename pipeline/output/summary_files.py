@@ -13,9 +13,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.output import schema, shards
+from pipeline.output import schema
 from pipeline.output.summary import Summary, add_up, keys_of, merge
-from winnow import heartbeat, storage
+from winnow import heartbeat, storage, tables
 
 BATCH_ROWS = 1 << 14
 ROW_GROUP_ROWS = 1 << 17
@@ -60,7 +60,7 @@ def opened(paths: Sequence[str]) -> Iterator[tuple[Summary, Iterator[pa.Table]]]
     with contextlib.ExitStack() as stack:
         small, domains = [], []
         for path in paths:
-            source = stack.enter_context(shards.open_mapped(path))
+            source = stack.enter_context(tables.open_mapped(path))
             small.append({name: pa.ipc.open_stream(source).read_all() for name in _SMALL})
             reader = pa.ipc.open_stream(source)
             domains.append(pa.Table.from_batches([batch]) for batch in reader)

@@ -9,13 +9,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import page
-from pipeline.output import schema, shards
+from pipeline.output import schema
 from pipeline.output.summary import COUNTS, Summary
 from pipeline.page.data_card import data_card
 from pipeline.page.report_data import headline, megabytes, page_data, share
 from pipeline.rules.decision import PARAMETERS
 from pipeline.steps import STEP_OF
-from winnow import storage, telling
+from winnow import storage, tables, telling
 
 PAGE = "report.html"
 CARD = "README.md"
@@ -170,5 +170,5 @@ def _statistics(output: str, name: str) -> Iterator[pq.ParquetFile]:
     path = storage.join(output, "statistics", f"{name}.parquet")
     if not storage.exists(path):
         raise ValueError(f"{path} is missing: {output} is no output of a finished pipeline/run.py")
-    with shards.open_mapped(path) as source, pq.ParquetFile(source) as file:
+    with tables.open_mapped(path) as source, pq.ParquetFile(source) as file:
         yield file
