@@ -20,7 +20,7 @@ from ablations import report, results, training_log
 from ablations.compare import main as run_compare
 from ablations.page import curves
 from ablations.page import data as page_data
-from ablations.page.swept import axis_of
+from ablations.page.sweep import axis_of
 from ablations.reading import read_study
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ablations.page import curves, origin, routers, swept
+from ablations.page import curves, origin, routers, sweep
 from ablations.page.headline import beside, headline, next_step
 from ablations.results import JobKey, Study
 from ablations.rows import Row, columns
@@ -139,7 +139,7 @@ def figures(
         "efficiency": curves.efficiency(study),
         "iso_flop": curves.iso_flop(study),
         "size_runs": [] if isinstance(found, ValueError) else size_runs(study),
-        "swept": swept.swept(study),
+        "swept": sweep.swept(study),
         "yields": origin.yields(study),
         "expert_load": routers.expert_load(logs),
         "routers": routers.routers(logs),
