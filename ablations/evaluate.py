@@ -4,8 +4,8 @@ python ablations/evaluate.py run=run/ tasks=[arc_e,piqa,blimp] shots=0 local=DIR
 
 Every default is in ``conf/evaluate.yaml``. Into the run's folder (or ``output``) go:
 
-    logprobs.arrow      every choice's log-probability (:data:`ablations.tasks.answered.LOGPROBS`)
-    generations.arrow   every written answer (:data:`ablations.tasks.answered.GENERATIONS`)
+    logprobs.arrow      every choice's log-probability (:data:`ablations.tasks.responses.LOGPROBS`)
+    generations.arrow   every written answer (:data:`ablations.tasks.responses.GENERATIONS`)
     tasks.arrow         every item's scores (:data:`ablations.results.TASKS`)
     evaluation.json     what was asked, where the data were from, scores with intervals, and which
                         tasks were not run and why; written last

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tokens_scored import WORDS
 
-from ablations.tasks import answered
+from ablations.tasks import responses
 from ablations.tasks import task as tasks
 from ablations.tasks.items import items_of
 from ablations.tasks.scores import scores, summarise
@@ -110,7 +110,7 @@ def test_the_same_numbers(model, tmp_path, monkeypatch, name):
     )
     task = tasks.load(name)
     items = items_of(task, task.data["hub"], rows)
-    table = answered.logprobs(task, items, 0, model)
+    table = responses.logprobs(task, items, 0, model)
     ours = {score.metric: score.value for score in summarise(scores([task], table))}
     found = theirs["results"][f"local_{name}"]
     metric = "accuracy_sum" if name == "piqa" else "accuracy"

@@ -22,7 +22,7 @@ from ablations import contamination, near_duplicates
 from ablations.evaluate import EvaluateConfig, evaluate, select, table
 from ablations.results import CONTAMINATION, TASKS
 from ablations.stats import contaminated
-from ablations.tasks import answered, places
+from ablations.tasks import places, responses
 from ablations.tasks.evaluation import Asked, gather
 from ablations.tasks.places import Places
 from ablations.tasks.scores import scores
@@ -98,8 +98,8 @@ def test_everything_is_written_by_its_contract(run, data, tmp_path):
     found = evaluate(config(run, data, tmp_path))
     rows = read(tmp_path / "tasks.arrow")
     assert rows.schema.equals(TASKS)
-    assert read(tmp_path / "logprobs.arrow").schema.equals(answered.LOGPROBS)
-    assert read(tmp_path / "generations.arrow").schema.equals(answered.GENERATIONS)
+    assert read(tmp_path / "logprobs.arrow").schema.equals(responses.LOGPROBS)
+    assert read(tmp_path / "generations.arrow").schema.equals(responses.GENERATIONS)
     keys = rows.select(["task", "shots", "metric", "item"])
     assert keys.group_by(keys.column_names).aggregate([]).num_rows == rows.num_rows
     # The scores follow from the two tables alone.

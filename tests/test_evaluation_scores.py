@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from ablations.results import TASKS
 from ablations.tasks import answers, choices
 from ablations.tasks import task as tasks
-from ablations.tasks.answered import GENERATIONS, LOGPROBS
 from ablations.tasks.choices import Choices
+from ablations.tasks.responses import GENERATIONS, LOGPROBS
 from ablations.tasks.scores import scores, summarise, wilson
 
 # Two items: of three choices, the last is right; of two, the first.

@@ -40,7 +40,7 @@ class Choices:
 
     @classmethod
     def of(cls, table: pa.Table) -> "Choices":
-        """Read rows of :data:`ablations.tasks.answered.LOGPROBS` of one task and one shots."""
+        """Read rows of :data:`ablations.tasks.responses.LOGPROBS` of one task and one shots."""
         first = table["choice"].to_numpy() == 0
         return cls(
             starts=np.flatnonzero(first),

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import xxhash
 
-from ablations.tasks import answered, places
+from ablations.tasks import places, responses
 from ablations.tasks import task as definitions
 from ablations.tasks.items import Item, items_of, with_demonstrations
 from ablations.tasks.language_model import LanguageModel
@@ -98,14 +98,14 @@ def ask(
     """
     likely, written, about = [], [], {}
     for each in progress(sets):
-        rows = answered.logprobs(each.task, each.items, each.shots, model)
+        rows = responses.logprobs(each.task, each.items, each.shots, model)
         likely.append(rows)
         if each.task.form == Form.answer:
-            written.append(answered.generations(each.task, each.items, each.shots, model))
+            written.append(responses.generations(each.task, each.items, each.shots, model))
         truncated = sum(rows["truncated"].to_pylist())
         about[each.task.name] = {**each.about, "truncated_contexts": truncated}
-    logprobs = pa.concat_tables([answered.LOGPROBS.empty_table(), *likely])
-    generations = pa.concat_tables([answered.GENERATIONS.empty_table(), *written])
+    logprobs = pa.concat_tables([responses.LOGPROBS.empty_table(), *likely])
+    generations = pa.concat_tables([responses.GENERATIONS.empty_table(), *written])
     table = scores([each.task for each in sets], logprobs, generations)
     summary = [dataclasses.asdict(score) for score in summarise(table)]
     return Evaluation(

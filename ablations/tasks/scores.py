@@ -90,8 +90,8 @@ def scores(
 
     Args:
         tasks: the definitions; tables can hold more, which are left out, or fewer.
-        logprobs: :data:`ablations.tasks.answered.LOGPROBS`.
-        generations: :data:`ablations.tasks.answered.GENERATIONS`.
+        logprobs: :data:`ablations.tasks.responses.LOGPROBS`.
+        generations: :data:`ablations.tasks.responses.GENERATIONS`.
     """
     parts = []
     for task in tasks:
