@@ -30,8 +30,8 @@ from omegaconf import MISSING, DictConfig
 
 from ablations.results import CONTAMINATION, CONTAMINATION_FILE, TASKS_FILE
 from ablations.stats import contaminated
+from ablations.tasks.data_sources import CACHE, Places
 from ablations.tasks.evaluation import Asked, TaskSet, gather
-from ablations.tasks.places import CACHE, Places
 from ablations.tasks.task import select
 from model.data import tokenizer
 from model.data.corpus import BoolArray, Corpus, open_corpus

@@ -23,8 +23,8 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig
 
+from ablations.tasks.data_sources import CACHE, Places
 from ablations.tasks.evaluation import Asked, Evaluation, TaskSet, ask, gather
-from ablations.tasks.places import CACHE, Places
 from ablations.tasks.scores import Score
 from ablations.tasks.task import select
 from ablations.tasks.token_model import BATCH_TOKENS, load_model

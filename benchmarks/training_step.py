@@ -43,7 +43,7 @@ from torch.profiler import ProfilerActivity, profile
 from model import sizes
 from model.glam.config import GLaMConfig
 from model.glam.transformer import GLaM
-from model.glam.weight import copies
+from model.glam.parameter import copies
 from model.training import allocator, hardware
 from model.training.adafactor import Adafactor
 

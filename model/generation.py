@@ -11,7 +11,7 @@ from torch import Tensor
 
 from model.glam.attention import Cache
 from model.glam.transformer import GLaM
-from model.glam.weight import copies
+from model.glam.parameter import copies
 from model.training import hardware, trained
 from model.training.train_config import Precision
 from model.training.trained import Trained

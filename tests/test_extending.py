@@ -20,9 +20,9 @@ from ablations.report import gather as page_of
 from ablations.stats.comparison import compare
 from ablations.tasks import scores
 from ablations.tasks import task as tasks
+from ablations.tasks.data_sources import Places
 from ablations.tasks.evaluation import Asked, ask, gather
 from ablations.tasks.language_model import LogLikelihoods
-from ablations.tasks.places import Places
 from ablations.tasks.task import select
 from model import sizes
 from model.glam import experts, routing

@@ -13,7 +13,7 @@ from training_runs import optimizer_settings
 
 from model.glam.config import GLaMConfig
 from model.glam.transformer import GLaM
-from model.glam.weight import Weight
+from model.glam.parameter import Weight
 from model.training import adafactor
 from model.training.optim import (
     build_optimizer,

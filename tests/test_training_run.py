@@ -26,7 +26,7 @@ from training_runs import TINY, composed, config, corpus_folder, rows, train
 
 from model.data.corpus import open_corpus
 from model.glam.transformer import GLaM
-from model.glam.weight import Weight
+from model.glam.parameter import Weight
 from model.training import checkpoint, metrics_log, trained
 from model.training.trainer import Trainer, TrainingFailedError
 from winnow import files

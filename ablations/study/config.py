@@ -12,7 +12,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from ablations.tasks.places import CACHE
+from ablations.tasks.data_sources import CACHE
 from model.accelerators import ACCELERATORS
 from model.training.train_config import DataConfig, TrainConfig
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ablations.study.config import TasksConfig
+from ablations.tasks.data_sources import Places
 from ablations.tasks.evaluation import Asked, TaskSet, gather
-from ablations.tasks.places import Places
 from ablations.tasks.task import FEW, select, shots_of
 
 

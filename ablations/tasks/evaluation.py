@@ -11,11 +11,11 @@ from typing import Any
 import pyarrow as pa
 import xxhash
 
-from ablations.tasks import places, responses
+from ablations.tasks import data_sources, responses
 from ablations.tasks import task as definitions
+from ablations.tasks.data_sources import Places, Record, UnavailableError
 from ablations.tasks.items import Item, items_of, with_demonstrations
 from ablations.tasks.language_model import LanguageModel
-from ablations.tasks.places import Places, Record, UnavailableError
 from ablations.tasks.scores import Score, scores, summarise
 from ablations.tasks.task import FEW, Form, Task
 
@@ -123,7 +123,7 @@ def _task_set(task: Task, asked: Asked, where: Places) -> TaskSet:
         raise UnavailableError(f"no data in {list(where.kinds)}; it could be in {known}")
     place = task.data[kind]
     shots = asked.shots_of(task)
-    everything = items_of(task, place, places.records(place, kind, where), shots)
+    everything = items_of(task, place, data_sources.records(place, kind, where), shots)
     items = _sample(everything, asked.limit)
     train = _training(task, kind, where) if shots else None
     pool = everything if train is None else items_of(task, place, train, shots)
@@ -142,7 +142,7 @@ def _task_set(task: Task, asked: Asked, where: Places) -> TaskSet:
 
 
 def _training(task: Task, kind: str, where: Places) -> Sequence[Record] | None:
-    return places.training_records(task.data[kind], kind, where)
+    return data_sources.training_records(task.data[kind], kind, where)
 
 
 def _sample(items: Sequence[Item], limit: int | None) -> list[Item]:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from ablations.tasks.expressions import ExpressionError, evaluate, render
-from ablations.tasks.places import Record
+from ablations.tasks.data_sources import Record
+from ablations.tasks.templates import ExpressionError, evaluate, render
 from ablations.tasks.task import Form, Place, Task
 
 JOINER = "\n\n"

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.glam.weight import Weight
+from model.glam.parameter import Weight
 from model.ops import cpu_kernels
 
 

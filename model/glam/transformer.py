@@ -25,7 +25,7 @@ from model.glam.experts import ACTIVATIONS, BACKENDS, ExpertInputs, combine, dis
 from model.glam.loss import vocabulary_loss
 from model.glam.norm import RMSNorm
 from model.glam.routing import ROUTERS, RouterMetrics, Routing, group_capacity
-from model.glam.weight import Weight
+from model.glam.parameter import Weight
 
 
 class Losses(NamedTuple):
@@ -182,7 +182,7 @@ class GLaM(nn.Module):
         config: what it is.
         compute_dtype: of activations and products, float32 or bfloat16. The router, sums inside
             norms and the vocabulary's softmax stay float32. Casts are explicit, for autocast does
-            not reach grouped products; :func:`model.glam.weight.copies` makes each once a step.
+            not reach grouped products; :func:`model.glam.parameter.copies` makes each once a step.
         expert_backend: of :data:`model.glam.experts.BACKENDS`.
         flex_attention: attend by FlexAttention, on CUDA only. Off unless asked for: it has been
             compared with the plain path on CPU, forward, but not yet been run on a GPU.

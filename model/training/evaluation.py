@@ -19,7 +19,7 @@ from model.data.corpus import Corpus
 from model.data.heldout import HeldOut
 from model.glam.loss import IGNORE, chunk_tokens
 from model.glam.transformer import GLaM
-from model.glam.weight import copies
+from model.glam.parameter import copies
 from model.training import processes
 from model.training.outcome import HELDOUT_SCHEMA
 from winnow import telling

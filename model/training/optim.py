@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from model.glam.weight import Weight
+from model.glam.parameter import Weight
 from model.training import processes
 from model.training.adafactor import Adafactor
 from model.training.train_config import OptimizerConfig, OptimizerName, Schedule

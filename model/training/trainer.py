@@ -21,7 +21,7 @@ from model.data import corpus as corpora
 from model.data.corpus import Corpus
 from model.data.heldout import HeldOut
 from model.data.stream import Batch, TokenStream
-from model.glam.weight import copies, keyed_generator
+from model.glam.parameter import copies, keyed_generator
 from model.training import checkpoint, evaluation, hardware, optim, outcome, parallel, processes
 from model.training.checkpoint import Checkpoint
 from model.training.metrics_log import TENSORBOARD, WANDB
