@@ -9,9 +9,9 @@ import pytest
 
 from ablations.stats.averages import NLG, NLU
 from ablations.tasks import task as tasks
-from ablations.tasks.templates import ExpressionError, evaluate, render
 from ablations.tasks.items import Item, items_of, with_demonstrations
 from ablations.tasks.task import Form
+from ablations.tasks.templates import ExpressionError, evaluate, render
 
 ARC = {
     "question": "What falls?",

@@ -8,8 +8,8 @@ import numpy as np
 import xxhash
 
 from ablations.tasks.data_sources import Record
-from ablations.tasks.templates import ExpressionError, evaluate, render
 from ablations.tasks.task import Form, Place, Task
+from ablations.tasks.templates import ExpressionError, evaluate, render
 
 JOINER = "\n\n"
 """What stands between demonstrations: remembered of GLaM, printed so for GPT-3."""
