@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from ablations import text_tables
 from ablations.page.headline import headline, next_step
 from ablations.results import Study
-from ablations.rows import Row, to_csv
 from ablations.settings import parse, read
 from ablations.stats import endpoints
 from ablations.stats.comparison import Comparison, compare
 from ablations.stats.verdict import number
+from ablations.table import Row, to_csv
 from winnow import storage
 from winnow.arguments import check_utf8
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from ablations.page.data import Json, page_data
 from ablations.results import Study
-from ablations.rows import to_csv
 from ablations.settings import parse, read
 from ablations.stats.comparison import Comparison, compare
+from ablations.table import to_csv
 from ablations.training_log import read_log
 from pipeline import page
 from winnow import storage

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ablations.rows import Row
 from ablations.stats import endpoints
 from ablations.stats.verdict import number
+from ablations.table import Row
 
 WIDTH = 80
 

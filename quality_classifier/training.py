@@ -15,8 +15,8 @@ from omegaconf import DictConfig
 from pipeline.readers import ReadOptions
 from quality_classifier import artifact
 from quality_classifier.evaluation import card, held_out, splits
-from quality_classifier.evaluation.splits import CLASSES
 from quality_classifier.evaluation.leave_one_out import leave_one_source_out
+from quality_classifier.evaluation.splits import CLASSES
 from quality_classifier.features.hashed_features import FeatureConfig, hashed_features
 from quality_classifier.kinds import KINDS
 from quality_classifier.kinds.calibration import Calibration

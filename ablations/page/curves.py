@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from ablations.results import Curve, FloatArray, JobKey, Run, Study
-from ablations.rows import Row
 from ablations.stats import inference, ladder, matched
+from ablations.table import Row
 from ablations.training_log import TrainingLog, smooth, thin
 
 POINTS = 60

@@ -13,10 +13,10 @@ import numpy as np
 from ablations.page import curves, origin, routers, sweep
 from ablations.page.headline import beside, headline, next_step
 from ablations.results import JobKey, Study
-from ablations.rows import Row, columns
 from ablations.stats import endpoints, inference, ladder, tables
 from ablations.stats.comparison import Comparison
 from ablations.stats.pairing import sample
+from ablations.table import Row, columns
 from ablations.training_log import TrainingLog
 from pipeline.page import Panel, panel_data
 

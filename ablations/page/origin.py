@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ablations.results import Run, Study
-from ablations.rows import Row
+from ablations.table import Row
 
 Json = dict[str, Any]
 

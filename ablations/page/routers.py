@@ -7,7 +7,7 @@ import numpy as np
 
 from ablations.page.curves import POINTS
 from ablations.results import FloatArray, JobKey
-from ablations.rows import Row
+from ablations.table import Row
 from ablations.training_log import Routers, TrainingLog, last_lines, smooth
 
 Logs = Mapping[JobKey, TrainingLog]

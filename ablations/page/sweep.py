@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 from ablations.page.curves import interval
 from ablations.results import Study
-from ablations.rows import Row
 from ablations.stats import inference
 from ablations.stats.pairing import contrast, sample
+from ablations.table import Row
 
 _POINT = re.compile(r"^(.+)=(-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)$")
 

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ablations.results import Study
-from ablations.rows import Row
 from ablations.stats import endpoints, inference, ladder, learning_rate, tables, verdict
 from ablations.stats.pairing import Contrast, contrast
+from ablations.table import Row
 
 FORMAT = 1
 

@@ -7,9 +7,9 @@ Sizes are the variants of a study whose arms are different models; of several va
 import numpy as np
 
 from ablations.results import Study
-from ablations.rows import Row
 from ablations.stats import endpoints, inference, ranking, scaling, verdict
 from ablations.stats.pairing import contrast, sample
+from ablations.table import Row
 
 
 def sizes(study: Study) -> list[str]:

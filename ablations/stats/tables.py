@@ -7,9 +7,9 @@ was declared (:mod:`ablations.stats.comparison`).
 import numpy as np
 
 from ablations.results import Run, Study
-from ablations.rows import Row
 from ablations.stats import contaminated, endpoints, inference, matched
 from ablations.stats.pairing import contrast, sample
+from ablations.table import Row
 from ablations.tasks import scores
 from ablations.tasks.task import shots_of
 
