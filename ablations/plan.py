@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from ablations.errors import exit_on_error
 from ablations.results import Declaration
 from ablations.study import arms, opening, speed
-from ablations.study.heldout_text import heldout_groups
+from ablations.study.held_out_groups import heldout_groups
 from ablations.study.jobs import (
     Job,
     declaration,

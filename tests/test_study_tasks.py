@@ -12,7 +12,7 @@ from tokens_scored import documents, make_corpus
 
 from ablations import near_duplicates
 from ablations.results import CONTAMINATION, TASKS
-from ablations.study import execute, heldout_text, opening, study_tasks
+from ablations.study import execute, held_out_groups, opening, study_tasks
 from ablations.study.config import TasksConfig
 from ablations.tasks.task import load
 from model.training.outcome import HELDOUT_SCHEMA
@@ -121,7 +121,7 @@ def test_what_would_fail_after_training_is_refused_before(corpus, data, tmp_path
 
 def test_the_documents_to_be_evaluated_are_counted_as_they_will_be(corpus):
     none = near_duplicates.NearDuplicates(np.empty(0, np.int64), np.empty(0), 0.5)
-    counts = heldout_text.documents_of(corpus, None, none)
+    counts = held_out_groups.documents_of(corpus, None, none)
     held = np.flatnonzero(corpus.held_out & corpus.reached)
     sources = [corpus.sources[i] for i in corpus.source_index[held]]
     score = corpus.column("quality_score")[held]
@@ -129,7 +129,7 @@ def test_the_documents_to_be_evaluated_are_counted_as_they_will_be(corpus):
     junk = int((score[web] <= np.quantile(score[web], 0.2)).sum())
     assert counts == {**Counter(sources), "junk_of_web": junk}
     near = near_duplicates.NearDuplicates(held, (np.arange(len(held)) % 3 == 0) * 1.0, 0.5)
-    fewer = heldout_text.documents_of(corpus, None, near)
+    fewer = held_out_groups.documents_of(corpus, None, near)
     assert fewer["web"] + fewer["wiki"] == len(held) - len(near.found)
     table = pa.table([["web"], ["?"], [1.0], [1]], schema=HELDOUT_SCHEMA)
-    assert len(heldout_text.with_junk(table, corpus)) == 1
+    assert len(held_out_groups.with_junk(table, corpus)) == 1

@@ -27,7 +27,7 @@ import yaml
 
 from ablations import near_duplicates, results
 from ablations.results import Result
-from ablations.study import arms, heldout_text, study_tasks
+from ablations.study import arms, held_out_groups, study_tasks
 from ablations.study.jobs import Job, identity, training_config, uses_scores
 from model.data import corpus as corpora
 from model.data.corpus import Corpus, open_corpus
@@ -181,7 +181,7 @@ def finish(job: Job, corpus: Corpus, config_hash: str, tasks: pa.Table | None) -
     outcome = finished(folder)
     near = near_duplicates.of_study(corpus, job.config.output)
     evaluated = tables.read(os.path.join(folder, HELDOUT)).cast(HELDOUT_SCHEMA)
-    heldout = heldout_text.with_junk(near_duplicates.remove(evaluated, corpus, near), corpus)
+    heldout = held_out_groups.with_junk(near_duplicates.remove(evaluated, corpus, near), corpus)
     scoring = scoring_flops(job, corpus)
     copy_metrics(folder, job.folder, scoring)
     result = Result(

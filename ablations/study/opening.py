@@ -8,10 +8,10 @@ from ablations.reading import read_declaration, read_study
 from ablations.results import Declaration
 from ablations.stats import power
 from ablations.stats.pairing import contrast
-from ablations.study import arms, heldout_text, study_tasks
+from ablations.study import arms, held_out_groups, study_tasks
 from ablations.study.config import AblationConfig
 from ablations.study.execute import check_identity
-from ablations.study.heldout_text import heldout_groups
+from ablations.study.held_out_groups import heldout_groups
 from ablations.study.jobs import Job, declaration, identity, stream_of, training_config
 from model.data.corpus import Corpus, open_corpus
 from winnow import storage
@@ -43,7 +43,7 @@ def open_study(jobs: Sequence[Job]) -> Declaration:
         check_identity(job, identity(job, training, corpus))
         held = [training["data"]["sequence_length"], training["evaluate"]]
         if held not in checked:
-            heldout_text.check(corpus, training, near)
+            held_out_groups.check(corpus, training, near)
             checked.append(held)
     if sets := study_tasks.gather_all(config.tasks):
         main = [job.config for job in jobs if job.config.variant == declared.main]
