@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tokens_scored import documents, make_corpus
 
 from model.data.corpus import open_corpus, shard_schema, write_arm
-from model.data.heldout import HeldOut
+from model.data.held_out import HeldOut
 from model.data.order import CYCLE, DocumentSequence, Interleaving, order_keys
 from model.data.stream import TokenStream
 from winnow import storage

@@ -80,7 +80,7 @@ class TokenModel:
         """Natural log-probability of each whole text from its start: float64 [n].
 
         Cut into windows of ``max_tokens``, of which each sees one token before it and no more, as
-        :mod:`model.data.heldout` does; the document's end is not predicted.
+        :mod:`model.data.held_out` does; the document's end is not predicted.
         """
         pairs: list[Pair] = []
         owner: list[int] = []
@@ -134,7 +134,7 @@ class TokenModel:
         return [part.tolist() for part in np.split(tokens, offsets[1:-1])]
 
     def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
-        """Places in order of length, longest first, so that what does not fit fails at once."""
+        """Indices of sequences, the longest first, so that what does not fit fails at once."""
         order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
         while order:
             rows = max(1, self.batch_tokens // lengths[order[0]])

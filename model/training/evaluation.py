@@ -1,6 +1,6 @@
 """Bits of each held-out document under a model, and bits per byte of each source.
 
-What is predicted, and from what, is in :mod:`model.data.heldout`: every token of every document
+What is predicted, and from what, is in :mod:`model.data.held_out`: every token of every document
 once, and its end too. Routing drops nothing here, so a document's bits do not depend on its
 neighbours.
 """
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.data.corpus import Corpus
-from model.data.heldout import HeldOut
+from model.data.held_out import HeldOut
 from model.glam.loss import IGNORE, chunk_tokens
 from model.glam.transformer import GLaM
 from model.glam.parameter import copies

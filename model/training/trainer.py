@@ -19,7 +19,7 @@ from torch import Tensor
 from model import sizes
 from model.data import corpus as corpora
 from model.data.corpus import Corpus
-from model.data.heldout import HeldOut
+from model.data.held_out import HeldOut
 from model.data.stream import Batch, TokenStream
 from model.glam.parameter import copies, keyed_generator
 from model.training import checkpoint, evaluation, hardware, optim, outcome, parallel, processes
