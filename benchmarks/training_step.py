@@ -42,8 +42,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from model import sizes
 from model.glam.config import GLaMConfig
-from model.glam.transformer import GLaM
 from model.glam.parameter import copies
+from model.glam.transformer import GLaM
 from model.training import allocator, hardware
 from model.training.adafactor import Adafactor
 

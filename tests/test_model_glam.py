@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from model.glam.attention import Cache
 from model.glam.config import GLaMConfig
 from model.glam.loss import IGNORE
-from model.glam.transformer import GLaM
 from model.glam.parameter import copies
+from model.glam.transformer import GLaM
 
 DENSE = GLaMConfig(vocabulary=50, layers=4, width=32, hidden=64, heads=4, head_width=8)
 SPARSE = dataclasses.replace(DENSE, experts=8)

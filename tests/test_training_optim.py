@@ -12,8 +12,8 @@ from torch import nn
 from training_runs import optimizer_settings
 
 from model.glam.config import GLaMConfig
-from model.glam.transformer import GLaM
 from model.glam.parameter import Weight
+from model.glam.transformer import GLaM
 from model.training import adafactor
 from model.training.optim import (
     build_optimizer,

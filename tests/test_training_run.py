@@ -25,8 +25,8 @@ from tokens_scored import documents, make_corpus
 from training_runs import TINY, composed, config, corpus_folder, rows, train
 
 from model.data.corpus import open_corpus
-from model.glam.transformer import GLaM
 from model.glam.parameter import Weight
+from model.glam.transformer import GLaM
 from model.training import checkpoint, metrics_log, trained
 from model.training.trainer import Trainer, TrainingFailedError
 from winnow import files

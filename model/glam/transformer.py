@@ -24,8 +24,8 @@ from model.glam.dense import DenseFeedForward
 from model.glam.experts import ACTIVATIONS, BACKENDS, ExpertInputs, combine, dispatch
 from model.glam.loss import vocabulary_loss
 from model.glam.norm import RMSNorm
-from model.glam.routing import ROUTERS, RouterMetrics, Routing, group_capacity
 from model.glam.parameter import Weight
+from model.glam.routing import ROUTERS, RouterMetrics, Routing, group_capacity
 
 
 class Losses(NamedTuple):

@@ -18,8 +18,8 @@ from torch import Tensor
 from model.data.corpus import Corpus
 from model.data.held_out import HeldOut
 from model.glam.loss import IGNORE, chunk_tokens
-from model.glam.transformer import GLaM
 from model.glam.parameter import copies
+from model.glam.transformer import GLaM
 from model.training import processes
 from model.training.outcome import HELDOUT_SCHEMA
 from winnow import telling
