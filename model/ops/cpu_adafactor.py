@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from model.ops import cpu_kernels
+from model.ops.cpu_dtypes import ZERO
 from model.ops.cpu_kernels import Array, compiled, in_threads
-from model.ops.cpu_numbers import ZERO
 
 PART = 64
 """Rows whose squares are added up, column by column, in one go."""

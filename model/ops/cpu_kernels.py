@@ -23,7 +23,7 @@ from numba import njit
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-from model.ops.cpu_numbers import (
+from model.ops.cpu_dtypes import (
     GELU_CUBE,
     GELU_SLOPE,
     LEAST,
