@@ -12,7 +12,7 @@ from pipeline.beam import engine, graph, progress, staging, worker
 from pipeline.config import PipelineConfig, field_maps, load, read_options
 from pipeline.core.plan import plan_tasks
 from pipeline.core.task import Job, Sink
-from pipeline.core.unread import check_read, empty_sources
+from pipeline.core.unreadable_sources import check_read, empty_sources
 from pipeline.output import manifest, output_folder, records
 from pipeline.output.records import Task
 from pipeline.page.render import print_summary
