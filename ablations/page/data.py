@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ablations.page import curves, origin, routers, sweep
+from ablations.page import curves, provenance, routers, sweep
 from ablations.page.headline import beside, headline, next_step
 from ablations.results import JobKey, Study
 from ablations.stats import endpoints, inference, ladder, tables
@@ -58,12 +58,12 @@ def page_data(
             "groups": {name: list(sources) for name, sources in declared.heldout.items()},
         },
         "jobs": {"complete": len(study.runs), "declared": len(_declared_jobs(study))},
-        "co2e": origin.carbon(study),
+        "co2e": provenance.carbon(study),
         "figures": {name: figure(rows) for name, rows in shown.items()},
         "labels": labels(study, shown),
         "empty": reasons(study, found, shown),
         "panels": panel_data(PANELS, study, found),
-        "provenance": origin.provenance(study),
+        "provenance": provenance.provenance(study),
     }
 
 
@@ -140,11 +140,11 @@ def figures(
         "iso_flop": curves.iso_flop(study),
         "size_runs": [] if isinstance(found, ValueError) else size_runs(study),
         "swept": sweep.swept(study),
-        "yields": origin.yields(study),
+        "yields": provenance.yields(study),
         "expert_load": routers.expert_load(logs),
         "routers": routers.routers(logs),
         "router_layers": routers.router_layers(logs),
-        "costs": origin.costs(study, arms),
+        "costs": provenance.costs(study, arms),
         "not_run": tasks_not_run(study, not_run),
     }
 
