@@ -29,7 +29,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig
 
 from ablations.results import CONTAMINATION, CONTAMINATION_FILE, TASKS_FILE
-from ablations.stats import contaminated
+from ablations.stats import contamination_scores
 from ablations.tasks.data_sources import CACHE, Places
 from ablations.tasks.evaluation import Asked, TaskSet, gather
 from ablations.tasks.task import select
@@ -167,10 +167,10 @@ def report(config: ContaminationConfig) -> dict[str, Any]:
     about = {
         "n": config.n,
         "corpus": corpus.fingerprint,
-        "counts": contaminated.counts(found),
+        "counts": contamination_scores.counts(found),
         "not_run": not_run,
         "scores": {
-            arm: contaminated.split_scores(_read(storage.join(run, TASKS_FILE)), found, arm)
+            arm: contamination_scores.split_scores(_read(storage.join(run, TASKS_FILE)), found, arm)
             for arm, run in config.runs.items()
         },
     }

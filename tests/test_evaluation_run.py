@@ -21,7 +21,7 @@ from tokens_scored import documents, make_corpus
 from ablations import contamination, near_duplicates
 from ablations.evaluate import EvaluateConfig, evaluate, select, table
 from ablations.results import CONTAMINATION, TASKS
-from ablations.stats import contaminated
+from ablations.stats import contamination_scores
 from ablations.tasks import data_sources, responses
 from ablations.tasks.data_sources import Places
 from ablations.tasks.evaluation import Asked, gather
@@ -289,7 +289,7 @@ def test_items_shorter_than_an_n_gram_cannot_be_told(tmp_path, data):
     short = [len(item.text.split()) < n for item in sets[0].items]
     assert any(short)
     assert [value is None for value in found["dirty"].to_pylist()] == short
-    (row,) = contaminated.counts(found)
+    (row,) = contamination_scores.counts(found)
     assert (row["items"], row["too_short"]) == (4, sum(short))
 
 
@@ -303,10 +303,10 @@ def test_dirty_and_clean_scores():
         [["t"] * 5, ["a", "b", "c", "d", "b"], ["x"] * 4 + ["y"], [False, True, True, None, False]],
         schema=CONTAMINATION,
     )
-    (row,) = contaminated.split_scores(tasks, flags, "x")
+    (row,) = contamination_scores.split_scores(tasks, flags, "x")
     assert (row["all"], row["clean"], row["dirty"]) == (0.75, 1.0, 0.5)
     assert (row["all_items"], row["clean_items"], row["dirty_items"]) == (4, 2, 2)
-    (row,) = contaminated.split_scores(tasks, flags, "y")
+    (row,) = contamination_scores.split_scores(tasks, flags, "y")
     assert row["dirty"] is None
     assert row["dirty_items"] == 0
 

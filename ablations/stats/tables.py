@@ -7,7 +7,7 @@ was declared (:mod:`ablations.stats.comparison`).
 import numpy as np
 
 from ablations.results import Run, Study
-from ablations.stats import contaminated, endpoints, inference, matched
+from ablations.stats import contamination_scores, endpoints, inference, matched
 from ablations.stats.pairing import contrast, sample
 from ablations.table import Row
 from ablations.tasks import scores
@@ -63,12 +63,14 @@ def contamination(study: Study) -> list[Row]:
     rows = []
     found = study.contamination
     for arm in study.declared.arms if len(found) else ():
-        counts = {row["task"]: row for row in contaminated.counts(found) if row["arm"] == arm}
+        counts = {
+            row["task"]: row for row in contamination_scores.counts(found) if row["arm"] == arm
+        }
         runs = list(study.seeds(arm).values())
         seeds = [
             {
                 (row["task"], row["metric"], row["shots"]): row
-                for row in contaminated.split_scores(run.tasks, found, arm)
+                for row in contamination_scores.split_scores(run.tasks, found, arm)
             }
             for run in runs
         ]
