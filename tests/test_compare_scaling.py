@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import optimize, stats
 
 from ablations.results import Curve
-from ablations.stats import matched, scaling
+from ablations.stats import budgets, scaling
 from ablations.stats.ranking import compare_orders, share
 
 START = 1e15
@@ -107,19 +107,19 @@ def curve(tokens, unique, values):
 
 def test_a_curve_is_read_between_evaluations_and_not_beyond():
     of = curve([1e6, 4e6, 16e6], [1e6, 4e6, 4e6], [3.0, 2.0, 1.0])
-    assert matched.read_at(of, "tokens", 4e6, ["wiki"]) == pytest.approx(2.0)
-    assert matched.read_at(of, "tokens", 2e6, ["wiki"]) == pytest.approx(2.5)  # half way in log
-    assert matched.read_at(of, "flops", 48e12, ["wiki"]) == pytest.approx(1.5)
-    assert matched.read_at(of, "tokens", 17e6, ["wiki"]) == "not reached"
-    assert matched.read_at(of, "tokens", 0.9e6, ["wiki"]) == "before the first evaluation"
+    assert budgets.read_at(of, "tokens", 4e6, ["wiki"]) == pytest.approx(2.0)
+    assert budgets.read_at(of, "tokens", 2e6, ["wiki"]) == pytest.approx(2.5)  # half way in log
+    assert budgets.read_at(of, "flops", 48e12, ["wiki"]) == pytest.approx(1.5)
+    assert budgets.read_at(of, "tokens", 17e6, ["wiki"]) == "not reached"
+    assert budgets.read_at(of, "tokens", 0.9e6, ["wiki"]) == "before the first evaluation"
     # The corpus repeats after 4M: what was made of it in the end counts.
-    assert matched.read_at(of, "unique_tokens", 4e6, ["wiki"]) == pytest.approx(1.0)
+    assert budgets.read_at(of, "unique_tokens", 4e6, ["wiki"]) == pytest.approx(1.0)
 
 
 def test_an_arm_is_not_reached_where_one_of_its_seeds_is_not():
     long = curve([1, 2, 4, 8], [1, 2, 4, 8], [4, 3, 2, 1])
     short = curve([1, 2, 4], [1, 2, 4], [4, 3, 2])
-    points = matched.points({"a": {1: long, 2: long}, "b": {1: long, 2: short}}, "tokens", ["wiki"])
+    points = budgets.points({"a": {1: long, 2: long}, "b": {1: long, 2: short}}, "tokens", ["wiki"])
     status = {(p.arm, p.at): p.status for p in points}
     assert {at for _, at in status} == {1, 2, 4, 8}
     assert status["a", 8] == "measured"
@@ -129,7 +129,7 @@ def test_an_arm_is_not_reached_where_one_of_its_seeds_is_not():
 
 def test_places_before_every_first_evaluation_are_left_out():
     late = curve([6, 8], [6, 8], [2, 1])
-    points = matched.points({"a": {1: late}, "b": {1: late}}, "tokens", ["wiki"])
+    points = budgets.points({"a": {1: late}, "b": {1: late}}, "tokens", ["wiki"])
     assert {p.at for p in points} == {8}
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from ablations.results import Curve, FloatArray, JobKey, Run, Study
-from ablations.stats import inference, ladder, matched
+from ablations.stats import budgets, inference, ladder
 from ablations.table import Row
 from ablations.training_log import TrainingLog, smooth, thin
 
@@ -38,7 +38,7 @@ def heldout_curves(study: Study) -> list[Row]:
                 continue
             rows += [
                 {"arm": arm, "variant": variant, "seed": seed, "endpoint": name}
-                | {axis: getattr(curve, axis)[i] for axis in matched.AXES}
+                | {axis: getattr(curve, axis)[i] for axis in budgets.AXES}
                 | {"value": values[i]}
                 for i in thin(values, POINTS)
             ]
@@ -57,7 +57,7 @@ def heldout_bands(study: Study) -> list[Row]:
                 continue
             for at, places in _shared([curve.tokens for curve in curves]):
                 row: Row = {"arm": arm, "variant": variant, "endpoint": name}
-                for axis in matched.AXES:
+                for axis in budgets.AXES:
                     on_axis = [getattr(c, axis)[i] for c, i in zip(curves, places, strict=True)]
                     row[axis] = at if axis == "tokens" else float(np.mean(on_axis))
                 here = [of[i] for of, i in zip(values, places, strict=True)]
@@ -164,7 +164,7 @@ def iso_flop(study: Study) -> list[Row]:
         for budget in sorted(set(ends)):
             here = []
             for variant, runs in by_size.items():
-                values = [matched.read_at(run.curve, "flops", budget, sources)
+                values = [budgets.read_at(run.curve, "flops", budget, sources)
                           for run in runs.values() if run.curve]  # fmt: skip
                 numbers = [value for value in values if isinstance(value, float)]
                 if len(numbers) == len(values):

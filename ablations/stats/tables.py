@@ -7,7 +7,7 @@ was declared (:mod:`ablations.stats.comparison`).
 import numpy as np
 
 from ablations.results import Run, Study
-from ablations.stats import contamination_scores, endpoints, inference, matched
+from ablations.stats import budgets, contamination_scores, endpoints, inference
 from ablations.stats.pairing import contrast, sample
 from ablations.table import Row
 from ablations.tasks import scores
@@ -104,8 +104,8 @@ def matched_budgets(study: Study) -> list[Row]:
         return []
     sources = study.declared.heldout.get(group, [group])
     rows = []
-    for axis, name in matched.AXES.items():
-        points = matched.points(curves, axis, sources)
+    for axis, name in budgets.AXES.items():
+        points = budgets.points(curves, axis, sources)
         bases = {point.at: point.values for point in points if point.arm == primary.baseline}
         for point in points:
             row: Row = {"matched": name, "at": point.at, "arm": point.arm, "status": point.status}
