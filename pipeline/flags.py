@@ -118,7 +118,7 @@ def _input_flags(group: argparse._ArgumentGroup) -> None:
         action="append",
         metavar="NAME",
         help="a source whose documents the"
-        " steps and the keep rule may drop; the others are taken whole",
+        " steps and the keep rule may drop; the others pass through",
     )
     _flag(
         group,

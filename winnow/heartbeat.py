@@ -1,6 +1,6 @@
-"""Signs of life that a worker leaves in a small file, for whoever watches the run.
+"""Worker heartbeats: each worker process keeps a small file up to date, and the driver watches them.
 
-Files rather than memory, because Beam's workers may be threads or processes.
+Files rather than shared memory, because Beam runs workers as threads or as processes.
 """
 
 import contextlib
@@ -13,76 +13,76 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 FOLDER = "progress"
-SIGN = re.compile(r"\d+\.json(?:\.new)?|lock")
-"""The names of files that workers leave (the lock is that of :mod:`pipeline.beam.worker`)."""
+FILE = re.compile(r"\d+\.json(?:\.new)?|lock")
+"""Names of the files in that folder; the lock belongs to :mod:`pipeline.beam.worker`."""
 
 INTERVAL = 0.5
-"""Seconds between two signs of a worker, and between two looks at all of them."""
+"""Seconds between two writes of a worker, and between two checks by the driver."""
 
 COUNTS = ("documents", "bytes", "kept", "input_bytes")
 
 
 @dataclass
-class _Signs:
-    """What this process has to show, shared by its threads."""
+class _State:
+    """What this process reports, shared by its threads."""
 
     folder: str | None = None
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     working_on: list[str] = field(default_factory=list)
     beats: int = 0
-    left: float = 0.0
+    written: float = 0.0
 
 
-_signs = _Signs()
+_state = _State()
 _lock = threading.Lock()
 
 
-def leave_in(folder: str | None) -> None:
-    """Leave the signs of this process in ``folder`` from now on; None: nobody looks at them."""
-    global _signs
+def report_to(folder: str | None) -> None:
+    """Write the heartbeat of this process to ``folder`` from now on; None turns it off."""
+    global _state
     with _lock:
-        _signs = _Signs(folder)
+        _state = _State(folder)
 
 
 def beat() -> None:
-    """A sign of life: a batch, a block of a file or the like has been dealt with."""
+    """Record one unit of progress: a batch, a block of a file, a part of an upload."""
     with _lock:
-        _signs.beats += 1
-        _leave(now=False)
+        _state.beats += 1
+        _write(now=False)
 
 
 def count(stage: str, documents: int, size: int, kept: int, input_bytes: int) -> None:
-    """Add to this process's counts of a stage, which is a sign of life too."""
+    """Add to this process's counts of a stage. This is a heartbeat too."""
     with _lock:
-        counts = _signs.counts.setdefault(stage, dict.fromkeys(COUNTS, 0))
+        counts = _state.counts.setdefault(stage, dict.fromkeys(COUNTS, 0))
         for name, more in zip(COUNTS, (documents, size, kept, input_bytes), strict=True):
             counts[name] += more
-        _leave(now=False)
+        _write(now=False)
 
 
 @contextlib.contextmanager
 def working_on(what: str) -> Iterator[None]:
-    """Say what this process is at while the block runs: it is named if the run stands still."""
-    signs = _signs
+    """Report what this process is working on while the block runs: a stalled run names it."""
+    state = _state
     with _lock:
-        signs.working_on.append(what)
-        _leave(now=True)
+        state.working_on.append(what)
+        _write(now=True)
     try:
         yield
     finally:
         with _lock:
-            signs.working_on.remove(what)
-            _leave(now=True)
+            state.working_on.remove(what)
+            _write(now=True)
 
 
-def _leave(now: bool) -> None:
-    if _signs.folder is None or not (now or time.monotonic() - _signs.left >= INTERVAL):
+def _write(now: bool) -> None:
+    if _state.folder is None or not (now or time.monotonic() - _state.written >= INTERVAL):
         return
-    _signs.left = time.monotonic()
-    path = os.path.join(_signs.folder, f"{os.getpid()}.json")
-    signs = {"counts": _signs.counts, "working_on": _signs.working_on, "beats": _signs.beats}
-    # The folder goes when the run has just ended. Where the disk is full, the task will say so.
+    _state.written = time.monotonic()
+    path = os.path.join(_state.folder, f"{os.getpid()}.json")
+    value = {"counts": _state.counts, "working_on": _state.working_on, "beats": _state.beats}
+    # The folder is removed when the run ends. On a full disk the task itself reports the error.
     with contextlib.suppress(OSError):
         with open(f"{path}.new", "w", encoding="utf-8") as file:
-            json.dump(signs, file)
+            json.dump(value, file)
         os.replace(f"{path}.new", path)

@@ -248,7 +248,7 @@ def places_of_task(
 
 
 def _scored(record: Record, folder: str, decision: Decision) -> Iterator[pa.RecordBatch]:
-    """What a rule is solved from; nothing is read of sources that are taken whole."""
+    """What a rule is solved from; pass-through sources are not read."""
     for shard in record.shards if record.task.filtered else ():
         yield from tables.batches(storage.join(folder, shard.name), decision.columns)
 

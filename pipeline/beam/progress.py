@@ -1,7 +1,7 @@
-"""How far a local run is, and whether it goes on, from what :mod:`winnow.heartbeat` leaves.
+"""Progress and stall detection of a local run, from the heartbeats of :mod:`winnow.heartbeat`.
 
-It shows a line on the terminal, and ends a run that stands still: Beam itself would wait for ever
-for a worker that hangs.
+Shows a progress line on the terminal and ends a stalled run: Beam itself waits forever for a worker
+that hangs.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from winnow import heartbeat, storage, telling
 
 
 def folder(work: str) -> str | None:
-    """Where the workers of a run leave their signs; None: in a temporary folder.
+    """Where the workers of a run write their heartbeats; None: in a temporary folder.
 
     Args:
         work: the run's work folder, which may be in an object store.
@@ -27,12 +27,12 @@ def folder(work: str) -> str | None:
 
 
 class Watch:
-    """Looks at the signs of a run's workers.
+    """Watches the heartbeats of a run's workers.
 
     Args:
         folder: from :func:`folder`.
         input_bytes: raw size of all inputs, from which the time left is estimated.
-        stall_minutes: how long nothing may move.
+        stall_minutes: how long the run may make no progress.
     """
 
     def __init__(self, folder: str | None, input_bytes: int, stall_minutes: float) -> None:
@@ -46,9 +46,9 @@ class Watch:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[str]:
-        """A folder for the signs of workers, while the block runs. Threads of this process use it.
+        """The folder for heartbeats while the block runs; threads of this process report to it.
 
-        It is part of the work folder, and gone with that, or a temporary one.
+        It lies in the work folder and is removed with it, or is a temporary one.
         """
         with contextlib.ExitStack() as stack:
             stack.callback(faulthandler.cancel_dump_traceback_later)
@@ -59,18 +59,17 @@ class Watch:
             else:
                 os.makedirs(self._folder, exist_ok=True)
                 for name in os.listdir(self._folder):  # of a run that was killed
-                    if heartbeat.SIGN.fullmatch(name):
+                    if heartbeat.FILE.fullmatch(name):
                         os.remove(os.path.join(self._folder, name))
-            heartbeat.leave_in(self._folder)
-            stack.callback(heartbeat.leave_in, None)
+            heartbeat.report_to(self._folder)
+            stack.callback(heartbeat.report_to, None)
             stack.callback(self._line.close)
             yield self._folder
 
     def look(self) -> None:
-        """Look at all signs, which is to be done every :data:`winnow.heartbeat.INTERVAL` seconds.
+        """Check all heartbeats; call this every :data:`winnow.heartbeat.INTERVAL` seconds.
 
-        Looks are counted, not seconds, so that a computer that sleeps or a run that is suspended
-        is not taken for one that stands still.
+        It counts checks, not seconds: a suspended run or a sleeping computer is not a stall.
 
         Raises:
             TimeoutError: nothing has moved for ``stall_minutes``.
@@ -89,15 +88,14 @@ class Watch:
             )
 
     def _set_alarm(self) -> None:
-        """End the process, and show where each thread is, unless this is called again in time.
+        """End the process with a traceback of each thread, unless this is called again in time.
 
-        For there is no further look when something in C holds Python's lock for good, or the disk
-        that is looked at does not answer.
+        No check runs while C code holds the GIL forever or the disk does not answer.
         """
         faulthandler.dump_traceback_later(2 * 60 * self._stall_minutes, exit=True, file=2)
 
     def _read(self) -> dict[str, Any]:
-        """The signs of each process."""
+        """The heartbeat of each process."""
         assert self._folder is not None
         found = {}
         for path in storage.listing(self._folder):
@@ -112,8 +110,8 @@ class Watch:
             return "(no worker has begun)"
         found = [
             f"{what} (process {process})"
-            for process, signs in self._seen.items()
-            for what in signs["working_on"]
+            for process, beat in self._seen.items()
+            for what in beat["working_on"]
         ]
         if not found:
             return "(between two tasks)"
@@ -122,8 +120,8 @@ class Watch:
 
     def _show(self) -> None:
         totals: dict[str, dict[str, int]] = {}
-        for signs in self._seen.values():
-            for stage, counts in signs["counts"].items():
+        for beat in self._seen.values():
+            for stage, counts in beat["counts"].items():
                 total = totals.setdefault(stage, dict.fromkeys(heartbeat.COUNTS, 0))
                 for name in heartbeat.COUNTS:
                     total[name] += counts[name]
@@ -136,7 +134,7 @@ class Watch:
 
 
 def suspend(*_: object) -> None:
-    """Stop this process, as Ctrl-Z asks for, without the alarm of a watch going on meanwhile."""
+    """Stop this process, as Ctrl-Z does, with the alarm off."""
     faulthandler.cancel_dump_traceback_later()
     os.kill(os.getpid(), signal.SIGSTOP)
 

@@ -2,9 +2,9 @@
 
 python -m pipeline.beam.worker DRIVER FOLDER
 
-Left to themselves, the workers of a driver that was killed finish what they were given, and what
-they write could meet with what the next run writes into the same folder. The kernel (of Linux), or
-a look every half second, ends them; and to be sure, each holds a lock that the next run waits for.
+Without this, the workers of a killed driver finish their bundles, and their files could collide
+with those of the next run in the same folder. Linux kills them with their parent; elsewhere they
+poll for it every half second. Each also holds a lock that the next run waits for.
 """
 
 import ctypes
@@ -32,7 +32,7 @@ def command(folder: str) -> str:
     """The shell command that starts a worker of this process.
 
     Args:
-        folder: local; for its signs of life (:class:`pipeline.beam.progress.Watch`) and its lock.
+        folder: local; for its heartbeat (:class:`pipeline.beam.progress.Watch`) and its lock.
     """
     words = [sys.executable, "-m", "pipeline.beam.worker", str(os.getpid()), folder]
     # In the place of the shell, so that we are its parent; Ctrl-C is for us, who end it.
@@ -40,14 +40,14 @@ def command(folder: str) -> str:
 
 
 def main(driver: int, folder: str) -> None:
-    """Work for the process ``driver`` until it has no more to do, or is gone."""
-    # First the lock, then the look: whoever finds its driver alive holds it already.
+    """Work for the process ``driver`` until it has no more work or is gone."""
+    # Lock first, then check the driver: a worker that finds it alive already holds the lock.
     lock = os.open(os.path.join(folder, LOCK), os.O_RDWR | os.O_CREAT, 0o666)
     fcntl.flock(lock, fcntl.LOCK_SH)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     threading.Thread(target=_end_with, args=(driver,), daemon=True).start()
-    heartbeat.leave_in(folder)
+    heartbeat.report_to(folder)
     heartbeat.beat()
     sdk_worker_main.main([])
 
@@ -59,10 +59,10 @@ def _end_with(driver: int) -> None:
 
 
 def wait_for_others(folder: str) -> None:
-    """Wait until the workers of an earlier run, whose driver is gone, are gone too.
+    """Wait until the workers of an earlier, killed run have exited.
 
     Raises:
-        ValueError: they are not, after half a minute.
+        ValueError: some have not after half a minute.
     """
     try:
         lock = os.open(os.path.join(folder, LOCK), os.O_RDWR)

@@ -1,8 +1,8 @@
 """Exact duplicates across a whole run, found from hashes alone: no text is ever shuffled.
 
-Each task's keys (:data:`pipeline.output.records.KEYS`) are dealt into buckets by hash. Equal hashes
-meet in one bucket, where the first document in task order stays and later ones are repeats. Sources
-taken whole come first in that order.
+Each task's keys (:data:`pipeline.output.records.KEYS`) are split into buckets by hash. Equal hashes
+meet in one bucket, where the first document in task order is kept and later ones are repeats. In
+that order pass-through sources come first.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,9 +18,9 @@ from winnow import heartbeat
 
 
 def buckets(n_tasks: int) -> int:
-    """How many buckets a run is dealt into.
+    """The number of buckets of a run.
 
-    So many that one of 90,000 tasks of 33,000 documents (a dump of Common Crawl) holds 3 million.
+    For 90,000 tasks of 33,000 documents (a dump of Common Crawl) a bucket holds 3 million hashes.
     """
     return min(1024, max(32, n_tasks // 64))
 
@@ -40,7 +40,7 @@ class Keys:
 
 
 def content_keys(task: Task, keys: pa.Table, buckets: int) -> Iterator[tuple[int, Keys]]:
-    """Deal the content hashes of the documents that no step dropped into (bucket, keys)."""
+    """Split the content hashes of the documents that no step dropped into (bucket, keys)."""
     column = keys["content_hash"].combine_chunks()
     hashes = np.frombuffer(column.buffers()[1], "V16") if len(column) else np.empty(0, "V16")
     rows = np.flatnonzero(keys["candidate"].to_numpy())
@@ -49,21 +49,21 @@ def content_keys(task: Task, keys: pa.Table, buckets: int) -> Iterator[tuple[int
 
 
 def id_hashes(keys: pa.Table, buckets: int) -> Iterator[tuple[int, bytes]]:
-    """Deal the hashes of all ids into (bucket, uint64 hashes as bytes)."""
+    """Split the hashes of all ids into (bucket, uint64 hashes as bytes)."""
     hashes = keys["id_hash"].to_numpy()
     for bucket, mine in _parts(hashes, buckets):
         yield bucket, hashes[mine].tobytes()
 
 
 def count_repeats(bucket: Iterable[bytes]) -> int:
-    """How many of the hashes in one bucket were there before."""
+    """How many hashes of one bucket occurred before."""
     heartbeat.beat()
     hashes = np.frombuffer(b"".join(bucket), np.uint64)
     return len(hashes) - len(np.unique(hashes))
 
 
 def repeats(bucket: Iterable[Keys]) -> Iterator[tuple[Keys, npt.NDArray[np.int64]]]:
-    """Per task of one bucket, the rows (int64, ascending) whose hash an earlier document has."""
+    """For each task of one bucket, the rows (int64, ascending) that repeat an earlier document."""
     heartbeat.beat()
     parts = sorted(bucket, key=lambda part: part.order)
     hashes = np.concatenate([part.hashes for part in parts])
@@ -77,7 +77,7 @@ def repeats(bucket: Iterable[Keys]) -> Iterator[tuple[Keys, npt.NDArray[np.int64
 
 
 def _parts(hashes: npt.NDArray[Any], buckets: int) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
-    """The places of those of n hashes that fall into a bucket, for each bucket that has some."""
+    """For each bucket that is not empty, the indices of its hashes among the n."""
     octets = np.ascontiguousarray(hashes).view(np.uint8).reshape(len(hashes), hashes.itemsize)
     bucket = (octets[:, -1].astype(np.int64) * 256 + octets[:, -2]) % buckets
     order = np.argsort(bucket, kind="stable")

@@ -1,4 +1,4 @@
-"""The end of a run: check the accounting, write statistics and page, and the manifest last."""
+"""The end of a run: check the accounting, write the statistics, the page and the manifest."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,10 +22,10 @@ def write_output(
     summaries: Sequence[str],
     duplicate_ids: int,
 ) -> None:
-    """Everything beside shards and quarantine, the manifest last; then remove the work folder.
+    """Write everything but shards and quarantine, the manifest last; remove the work folder.
 
-    ``code`` is the version of the code where the run was started, which workers on other machines
-    cannot tell; ``summaries`` are the files that together hold the run's statistics.
+    ``code`` is the version of the code that started the run, which workers on other machines do not
+    know; ``summaries`` are the files that together hold the run's statistics.
 
     Raises:
         RuntimeError: the row accounting of a source does not balance.

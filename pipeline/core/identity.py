@@ -1,4 +1,4 @@
-"""Who a document is: its id and the hash of its text, the same on every machine."""
+"""A document's identity: its id and the hash of its text, the same on every machine."""
 
 import numpy as np
 import numpy.typing as npt

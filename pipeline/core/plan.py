@@ -1,4 +1,4 @@
-"""From patterns to tasks: which files, cut how, in which order."""
+"""From glob patterns to tasks: which files, split how, in which order."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,7 @@ def plan_tasks(
 ) -> list[Task]:
     """The tasks of a run: the same list whatever the order of patterns and sources.
 
-    ``say`` is told of files that a source's patterns lead to by several paths.
+    ``say`` receives a warning for each file that a source's patterns reach by several paths.
 
     Raises:
         ValueError: a pattern matches nothing, one file is in two sources, a format is unknown, or
@@ -32,7 +32,7 @@ def plan_tasks(
         for source, patterns in sources.items()
     }
     inputs.check_disjoint((path, repr(source)) for source in paths for path in paths[source])
-    # Sources taken whole come first: among duplicates, theirs are the ones that stay.
+    # Pass-through sources come first: among duplicates their documents are the ones to keep.
     order = sorted(paths, key=lambda source: (source in filtered, source))
     tasks: list[Task] = []
     with ThreadPoolExecutor(32) as pool:

@@ -1,9 +1,9 @@
-"""One task, from raw file to decided shard, on Arrow batches. No Beam here: this is the plain core.
+"""One task, from raw file to decided shard, on Arrow batches and without Beam.
 
-    read -> identify -> steps -> score -> decide -> summarise -> write
+    read -> identify -> score -> steps -> decide -> summarise -> write
 
-Two functions are the whole of it. :func:`run_task` reads and scores, and decides too if the rule is
-known. :func:`decide_task` decides (again) from stored scores, touching neither model nor text.
+:func:`run_task` reads and scores, and decides too if the rule is known. :func:`decide_task` decides
+(again) from stored scores, without the model and the text.
 """
 
 import contextlib
@@ -41,15 +41,15 @@ from winnow.text.counts import measure
 from winnow.text.hashing import xxh3_64
 
 SCHEMA_VERSION = 3
-"""Raise it when the same input and config would give other bytes: resume then starts anew."""
+"""Bump it when the same input and config give other bytes, so that ``--resume`` starts over."""
 
 Progress = Callable[[pa.RecordBatch, int], None]
-"""Told after every batch: the decided batch, and how many raw bytes were read for it."""
+"""Called after every batch with the decided batch and the raw bytes that were read for it."""
 
 
 @dataclass(frozen=True)
 class Sink:
-    """Where and how shards are written. Picklable, as :class:`Job` is."""
+    """Where and how to write shards. Picklable, as :class:`Job` is."""
 
     output: str
     metadata: tuple[str, ...]
@@ -59,7 +59,7 @@ class Sink:
 
     @property
     def work(self) -> str:
-        """The folder of unfinished business; it is gone when the run is complete."""
+        """The folder for intermediate files; a complete run has none."""
         return storage.join(self.output, records.WORK)
 
     def writer(self, folder: str, task: Task) -> shards.ShardWriter:
@@ -68,7 +68,7 @@ class Sink:
         return shards.ShardWriter(folder, task.stem, columns, self.shard_bytes, self.compression)
 
     def chosen(self, decided: pa.RecordBatch) -> pa.RecordBatch:
-        """The rows of a decided batch that are to be written."""
+        """The rows of a decided batch to write."""
         return decided.filter(decided["kept"]) if self.write == "kept" else decided
 
     def save(self, summary: TaskSummary, task: Task) -> None:
@@ -78,10 +78,10 @@ class Sink:
 
 @dataclass(frozen=True)
 class Job:
-    """What every task of a run shares, resolved. Paths are such that workers can reach them.
+    """The resolved settings that all tasks of a run share, with paths that workers can reach.
 
-    ``step_files`` are the checksums of the files that steps read, by path, and of the source of
-    steps that are not ours, by name.
+    ``step_files`` maps each file that a step reads, and each step of the user's own, to the
+    checksum of the file or of the step's source.
     """
 
     sink: Sink
@@ -96,7 +96,7 @@ class Job:
     resume: bool
 
     def key(self, task: Task, *parts: Any) -> str:
-        """The fingerprint of what a task's output depends on, its input's bytes aside."""
+        """The fingerprint of everything a task's output depends on, except its input's bytes."""
         shared = asdict(self)
         for name in ("classifier", "resume"):
             del shared[name]
@@ -110,9 +110,8 @@ def run_task(
     """Read, score and (given a ``rule``) decide one input range; write its shards to ``folder``.
 
     The statistics of a decided task go to its summary file. Without a rule every document that no
-    step dropped stands as kept, to be decided later by :func:`decide_task`. With ``job.resume`` a
-    task that is complete is skipped: same key, same content hash of the input, and its outputs
-    still whole.
+    step dropped is marked as kept, until :func:`decide_task` decides. With ``job.resume`` a complete
+    task is skipped: one with the same key, the same hash of the input, and intact outputs.
     """
     key = job.key(task, None if rule is None else asdict(rule))
     if job.resume:
@@ -186,10 +185,10 @@ def decide_task(
     duplicates: npt.NDArray[np.int64],
     progress: Progress | None = None,
 ) -> Record:
-    """Decide one task anew from its scored shards; write the decided ones to ``output/shards``.
+    """Decide one task again from its scored shards; write the result to ``output/shards``.
 
-    The task's statistics go to its summary file.
-    ``duplicates`` are the rows of the task (int64, sorted) to drop as exact duplicates.
+    The task's statistics go to its summary file. ``duplicates`` are the rows (int64, sorted) to
+    drop as exact duplicates.
     """
     task = scored.task
     summary = TaskSummary(task.source, task.filtered, rule)
@@ -212,11 +211,11 @@ def decide_task(
 
 
 def score_batch(batch: pa.RecordBatch, task: Task, job: Job) -> pa.RecordBatch:
-    """Everything about a batch that no keep rule changes.
+    """Compute every column that does not depend on the keep rule.
 
     From :func:`pipeline.readers.documents.document_schema` to
     :func:`pipeline.output.schema.shard_schema`, where ``drop_reason`` names the step that dropped a
-    document and the decision is yet to come. Sources taken whole pass no steps, as in GLaM.
+    document and no decision is made yet. Pass-through sources skip the steps, as in GLaM.
     """
     n = len(batch)
     text = batch["text"]
@@ -254,9 +253,9 @@ def decide_batch(
     filtered: bool,
     repeated: npt.NDArray[np.bool_] | None = None,
 ) -> pa.RecordBatch:
-    """Fill ``keep_probability``, ``kept`` and ``drop_reason``; forget any earlier keep decision.
+    """Fill ``keep_probability``, ``kept`` and ``drop_reason``, replacing an earlier decision.
 
-    What a step dropped stays dropped. ``repeated`` (bool [n]) marks exact duplicates to drop.
+    Documents that a step dropped stay dropped. ``repeated`` (bool [n]) marks duplicates to drop.
     """
     rule = rule if filtered else Rule("all")
     score = batch["quality_score"].to_numpy()
@@ -277,7 +276,7 @@ def decide_batch(
 
 
 class Quarantine:
-    """Writes a task's unreadable records to ``quarantine/<stem>.jsonl``, if there are any."""
+    """Writes a task's unreadable records, if any, to ``quarantine/<stem>.jsonl``."""
 
     def __init__(self, output: str, task: Task) -> None:
         self.count = 0
@@ -302,12 +301,12 @@ class Quarantine:
 
     @property
     def checksum(self) -> str | None:
-        """The xxh3-128 of the file once it is closed; None if nothing was quarantined."""
+        """The xxh3-128 of the closed file; None if nothing was quarantined."""
         return storage.checksum(self._path) if self.count else None
 
 
 class InputDigest:
-    """The xxh3-128 of an input's raw bytes, and how many there were: a sign of life for each."""
+    """The xxh3-128 and the size of an input's raw bytes; each update is a heartbeat."""
 
     def __init__(self) -> None:
         self.size = 0

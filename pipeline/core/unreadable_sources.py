@@ -1,4 +1,4 @@
-"""A source of which nothing could be read: an error at the end of a run, which says why."""
+"""The check at the end of a run for sources of which nothing could be read."""
 
 import json
 from collections import Counter
@@ -10,17 +10,17 @@ from pipeline.readers.contract import ADVICE
 from winnow import storage
 
 _FILES = 32
-_LOOKED_AT = 1 << 20  # bytes of a file of quarantined records, each of some kilobytes
-_SHOWN = 160  # characters of one
+_LOOKED_AT = 1 << 20  # bytes of each quarantine file to read; a record has some kilobytes
+_SHOWN = 160  # characters of a record in the message
 
 
 def check_read(output: str, manifest: Mapping[str, Any]) -> None:
-    """Refuse to call a finished run good if it read nothing, or nothing of one of its sources.
+    """Fail a finished run that read nothing, or nothing of one of its sources.
 
-    A source that has no records at all is nothing to refuse, as long as there are others.
+    A source without any records is fine if others have some.
 
     Raises:
-        ValueError: it is so; the message has the reasons, and what to do.
+        ValueError: with the reasons and what to do.
     """
     if not any(counts["read"] for counts in manifest["accounting"].values()):
         raise ValueError(f"no document was read: {'; '.join(empty_sources(manifest))}")
@@ -65,7 +65,7 @@ def _why(output: str, source: str, manifest: Mapping[str, Any]) -> str:
     counts = ", ".join(f"{reason} ({count:,})" for reason, count in reasons.most_common())
     part = "" if len(found) == quarantined else f" among the first {len(found):,} records"
     place = f"{first['path']}, {first['unit']} {first['position']:,}"
-    # As Python writes it: what it holds could do harm to a terminal.
+    # Escaped: control characters could harm a terminal.
     content = f" ({first['content'][:_SHOWN]!r})" if first["content"] else ""
     lines = [
         f"nothing of source {source} could be read: {counts}{part};"

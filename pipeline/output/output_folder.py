@@ -67,7 +67,7 @@ def begin(output: str, key: str, parts: Parts) -> None:
 
 
 def remove_leftovers(output: str, written: Container[str]) -> None:
-    """Remove what a run that was cut off wrote of inputs that have changed since.
+    """Remove files that an interrupted run wrote for inputs that have changed since.
 
     ``written`` are the ``shards/…`` and ``quarantine/…`` of this run.
     """
@@ -82,7 +82,7 @@ def remove_work(output: str, parts: Parts = frozenset()) -> None:
     ``parts`` are those that its manifest names, if there may be no run record any more.
     """
     parts |= begun(output) or frozenset()
-    for _ in range(10):  # a worker may just leave a sign of life
+    for _ in range(10):  # a worker may still write its heartbeat
         _remove(output, parts, lambda name: name.startswith(f"{records.WORK}/") and name != RECORD)
         if storage.remove_if_empty(storage.join(output, records.PROGRESS)):
             break
@@ -116,7 +116,7 @@ def _names(parts: Parts) -> re.Pattern[str]:
         records.WORK: rf"run\.json|{re.escape(records.TASKS)}|{stem}\.(?:json|keys\.arrow)"
         rf"|(?:{stem}|group-\d{{5,}})\.summary\.arrow",
         records.SCORED: shard,
-        records.PROGRESS: heartbeat.SIGN.pattern,
+        records.PROGRESS: heartbeat.FILE.pattern,
     }
     return re.compile(
         "|".join(

@@ -38,7 +38,7 @@ KEYS = pa.schema(
 class Task:
     """One input range of one source: the unit of work, of resume and of shard names.
 
-    ``order`` ranks tasks for ties between duplicates: sources taken whole come first.
+    ``order`` ranks tasks for ties between duplicates: pass-through sources come first.
     """
 
     source: str

@@ -1,4 +1,4 @@
-"""What is asked of an object store, and what its clients share."""
+"""The interface to an object store, and what its clients share."""
 
 import io
 import os
@@ -18,7 +18,7 @@ class Stat:
 
 
 class Bucket(Protocol):
-    """What is asked of a store. Transient faults are retried here; what remains is an OSError."""
+    """One bucket of a store. Transient faults are retried; what remains is an OSError."""
 
     def stat(self, key: str) -> Stat | None:
         """Size and version of an object; None if there is none."""
@@ -32,7 +32,7 @@ class Bucket(Protocol):
     def replace(self, key: str, content: bytes, version: str | None) -> str | None:
         """Write an object if its version is still this one (None: if there is none yet).
 
-        Returns the new version, or None if somebody else was first.
+        Returns the new version, or None if another writer was first.
         """
 
     def keys(self, prefix: str, direct: bool = False) -> Iterator[str]:
@@ -46,7 +46,7 @@ class Bucket(Protocol):
 
 
 class Upload(io.BufferedReader):
-    """A local file from its beginning, for a client that may close it. Reading is a sign of life.
+    """A local file from its start, for a client that may close it. Each read is a heartbeat.
 
     Args:
         file: stays open; to be read by one client at a time.

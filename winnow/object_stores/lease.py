@@ -1,8 +1,9 @@
-"""A lock for one run, held in an object: stores have no locks, but they write under conditions.
+"""A lease on an output folder, held in an object: stores have no locks, but conditional writes.
 
-The holder rewrites the object every few seconds, if it is still as he left it. Somebody else who
-finds it watches for longer than that: if it changes, its holder is alive; if it does not, he takes
-it over by a rewrite under the same condition. No clock is compared with another's.
+The holder renews it by rewriting the object every few seconds, on condition that nobody else has.
+A second run that finds the object watches it for longer than that: if it changes, the holder is
+alive; if not, the second run takes the lease by a rewrite under the same condition. No two clocks
+are compared.
 """
 
 import contextlib
@@ -20,15 +21,15 @@ from typing import Any
 from winnow.object_stores.bucket import Bucket, Stat
 
 BEAT = 10.0
-"""Seconds between two signs of life."""
+"""Seconds between two renewals."""
 
 PATIENCE = 60.0
-"""Seconds without one after which a holder counts as dead."""
+"""Seconds without a renewal after which the holder counts as dead."""
 
 
 _STOP = signal.SIGUSR1
-"""Stops a run that has lost its lock. Not SIGINT, which is ignored by what a script starts with
-``&``."""
+"""Stops a run that has lost its lease. Not SIGINT: processes that a script starts with ``&`` ignore
+it."""
 
 
 @contextlib.contextmanager
@@ -37,7 +38,7 @@ def held(bucket: Bucket, key: str, path: str) -> Iterator[None]:
 
     Raises:
         ValueError: somebody else holds it, or the object is no lock.
-        RuntimeError: somebody else has taken it over, as this process gave no sign of life.
+        RuntimeError: another run has taken it, because this process did not renew it in time.
     """
     lease = _Lease(bucket, key)
     if not lease.taken(path):
@@ -66,7 +67,7 @@ def held(bucket: Bucket, key: str, path: str) -> Iterator[None]:
 
 
 def _listen() -> Any:
-    """Let :data:`_STOP` interrupt the main thread; what it did before, None if it can't be set."""
+    """Let :data:`_STOP` interrupt the main thread. Returns the earlier handler; None if not set."""
     if threading.current_thread() is not threading.main_thread():
         return None
     return signal.signal(_STOP, signal.default_int_handler)
@@ -77,7 +78,7 @@ def _listens() -> bool:
 
 
 class _Lease:
-    """The object as its holder left it."""
+    """The object that holds the lease."""
 
     def __init__(self, bucket: Bucket, key: str) -> None:
         self.lost = False
@@ -88,7 +89,7 @@ class _Lease:
         self._version: str | None = None
 
     def taken(self, path: str) -> bool:
-        """Take it, if nobody else shows a sign of life."""
+        """Take the lease unless another run keeps renewing it."""
         if self._rewrite(None):
             return True
         seen = self._bucket.stat(self._key)
@@ -96,8 +97,8 @@ class _Lease:
             raise ValueError(f"{path}/.lock is no lock of a run: choose another output")
         if seen is not None:
             print(
-                f"{path} is locked: waiting up to {PATIENCE:.0f} seconds for a sign of life of the"
-                " run that has locked it",
+                f"{path} is locked: waiting up to {PATIENCE:.0f} seconds to see if the run that"
+                " holds it is alive",
                 file=sys.stderr,
             )
         end = time.monotonic() + PATIENCE
@@ -120,7 +121,7 @@ class _Lease:
         return isinstance(content, dict) and content.keys() == {"holder", "beat"}
 
     def keep(self, done: threading.Event) -> None:
-        """Give signs of life until ``done``; stop the process's main thread if the lock is lost."""
+        """Renew the lease until ``done``; interrupt the main thread if it is lost."""
         while not done.wait(BEAT):
             try:
                 self.lost = not self._rewrite(self._version)
@@ -133,18 +134,18 @@ class _Lease:
                 return
 
     def release(self) -> None:
-        """Let go. If that fails, whoever comes next has to be patient; it is no reason to fail."""
+        """Release the lease. If that fails, the next run only has to wait for it to expire."""
         try:
             self._bucket.delete([self._key])
         except OSError as error:
             print(f"the lock could not be removed: {error}", file=sys.stderr)
 
     def _rewrite(self, version: str | None) -> bool:
-        """Write the object if it still is this version of it, or one that we wrote ourselves."""
+        """Write the object if it is still at ``version``, or at one that we wrote ourselves."""
         self._beats += 1
         content = json.dumps({"holder": self._name, "beat": self._beats}).encode()
         while (new := self._bucket.replace(self._key, content, version)) is None:
-            # An earlier write of ours may have got through although its answer did not.
+            # An earlier write of ours may have succeeded although its response was lost.
             try:
                 found = self._bucket.stat(self._key)
                 if found is None:
