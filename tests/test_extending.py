@@ -20,7 +20,7 @@ from ablations.report import gather as page_of
 from ablations.stats.comparison import compare
 from ablations.tasks import scores
 from ablations.tasks import task as tasks
-from ablations.tasks.data_sources import Places
+from ablations.tasks.data_sources import DataSources
 from ablations.tasks.evaluation import Asked, ask, gather
 from ablations.tasks.language_model import LogLikelihoods
 from ablations.tasks.task import select
@@ -274,7 +274,7 @@ def test_a_task_and_a_metric_reach_the_table_of_a_comparison(tmp_path, monkeypat
     write_jsonl(tmp_path / "sizes.jsonl", rows)
     monkeypatch.setattr(tasks, "FOLDERS", [*tasks.FOLDERS, tmp_path / "tasks"])
     monkeypatch.setitem(scores.METRICS, "sure", sure)
-    where = Places(["local"], tmp_path, tmp_path)
+    where = DataSources(["local"], tmp_path, tmp_path)
     found = ask(Longest(), *gather(Asked(select(["sizes"])), where))
     values = {score.metric: score.value for score in found.summary}
     assert values["accuracy"] == 0.5

@@ -1,4 +1,4 @@
-"""Worker heartbeats: each worker process keeps a small file up to date, and the driver watches them.
+"""Worker heartbeats: each process keeps a small file up to date, which the driver watches.
 
 Files rather than shared memory, because Beam runs workers as threads or as processes.
 """

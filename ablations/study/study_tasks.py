@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ablations.study.config import TasksConfig
-from ablations.tasks.data_sources import Places
+from ablations.tasks.data_sources import DataSources
 from ablations.tasks.evaluation import Asked, TaskSet, gather
 from ablations.tasks.task import FEW, select, shots_of
 
@@ -33,7 +33,7 @@ def gather_all(tasks: TasksConfig) -> Sequence[TaskSet]:
             has data, or one has too few passages to know an error from.
     """
     local = Path(tasks.local) if tasks.local is not None else None
-    where = Places(tasks.places, local, Path(tasks.cache))
+    where = DataSources(tasks.places, local, Path(tasks.cache))
     for shots, names in asked(tasks).items():
         gather(Asked(names, shots, tasks.limit), where)
     sets, not_run = gather(Asked(select(tasks.names), 0, tasks.limit), where)

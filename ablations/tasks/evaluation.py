@@ -13,7 +13,7 @@ import xxhash
 
 from ablations.tasks import data_sources, responses
 from ablations.tasks import task as definitions
-from ablations.tasks.data_sources import Places, Record, UnavailableError
+from ablations.tasks.data_sources import DataSources, Record, UnavailableError
 from ablations.tasks.items import Item, items_of, with_demonstrations
 from ablations.tasks.language_model import LanguageModel
 from ablations.tasks.scores import Score, scores, summarise
@@ -67,7 +67,7 @@ class Evaluation:
         return summarise(self.tasks)
 
 
-def gather(asked: Asked, where: Places) -> tuple[list[TaskSet], dict[str, str]]:
+def gather(asked: Asked, where: DataSources) -> tuple[list[TaskSet], dict[str, str]]:
     """The items of all tasks that have data, and for the others why they will not run.
 
     Raises:
@@ -116,7 +116,7 @@ def ask(
     )
 
 
-def _task_set(task: Task, asked: Asked, where: Places) -> TaskSet:
+def _task_set(task: Task, asked: Asked, where: DataSources) -> TaskSet:
     kind = next((k for k in where.kinds if k in task.data and where.has(k, task.data[k])), None)
     if kind is None:
         known = {name: place.path for name, place in task.data.items()}
@@ -141,7 +141,7 @@ def _task_set(task: Task, asked: Asked, where: Places) -> TaskSet:
     return TaskSet(task, shots, asked_items, about)
 
 
-def _training(task: Task, kind: str, where: Places) -> Sequence[Record] | None:
+def _training(task: Task, kind: str, where: DataSources) -> Sequence[Record] | None:
     return data_sources.training_records(task.data[kind], kind, where)
 
 

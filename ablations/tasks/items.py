@@ -8,7 +8,7 @@ import numpy as np
 import xxhash
 
 from ablations.tasks.data_sources import Record
-from ablations.tasks.task import Form, Place, Task
+from ablations.tasks.task import DataSource, Form, Task
 from ablations.tasks.templates import ExpressionError, evaluate, render
 
 JOINER = "\n\n"
@@ -41,7 +41,9 @@ class Item:
         return "\n".join(dict.fromkeys(parts))
 
 
-def items_of(task: Task, place: Place, records: Sequence[Record], shots: int = 0) -> list[Item]:
+def items_of(
+    task: Task, place: DataSource, records: Sequence[Record], shots: int = 0
+) -> list[Item]:
     """The items of some records, in order. Ids are the records' numbers (and their parts').
 
     Args:
@@ -106,7 +108,7 @@ def with_demonstrations(
 
 
 def _item(
-    task: Task, place: Place, name: str, group: str, record: Mapping[str, Any], shots: int
+    task: Task, place: DataSource, name: str, group: str, record: Mapping[str, Any], shots: int
 ) -> Item:
     fields = {**task.fields, **place.fields}
     values = {key: evaluate(expression, record) for key, expression in fields.items()}

