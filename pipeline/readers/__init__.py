@@ -1,4 +1,4 @@
-"""Readers: files of any known format in, batches of documents out."""
+"""Readers: files of any known format in, Arrow batches of documents out."""
 
 from pipeline.readers.contract import (
     FieldMap,

@@ -1,4 +1,4 @@
-"""What goes into a reader and what comes out of it, whatever the format."""
+"""What every reader takes and returns, whatever the format."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,8 +13,8 @@ Reason = Literal[
     "bad_csv",  # a row of a table has too many or too few values, or a quote is never closed
     "bad_html",  # the page cannot be parsed or its text extracted
     "bad_http",  # the body cannot be dechunked or decompressed as its HTTP headers say
-    "bad_json",  # the line is no JSON value
-    "bad_warc",  # a WARC record whose header or length is wrong
+    "bad_json",  # the line is not a JSON value
+    "bad_warc",  # a WARC record with a wrong header or length
     "corrupt_arrow",
     "corrupt_bzip2",
     "corrupt_gzip",
@@ -24,22 +24,22 @@ Reason = Literal[
     "corrupt_zstd",
     "empty_file",
     "encrypted_parquet",  # of a file, or of a column of a row group
-    "feather_v1",  # the old format, which is no Arrow
+    "feather_v1",  # the old format, which is not Arrow IPC
     "invalid_utf8",
-    "lone_surrogate",  # half of a \ud83d\ude00 pair: no Unicode text, so no UTF-8 either
+    "lone_surrogate",  # half of a \ud83d\ude00 pair, which has no UTF-8 form
     "missing_text",  # the text field is absent or null
-    "not_an_object",  # the line is JSON, but no object
-    "not_html",  # said to be HTML, but the bytes are binary
-    "too_long",  # a document over max_document_bytes
+    "not_an_object",  # the line is JSON, but not an object
+    "not_html",  # declared as HTML, but the bytes are binary
+    "too_long",  # a document longer than max_document_bytes
     "truncated_bzip2",
     "truncated_gzip",
     "truncated_lz4",
     "truncated_xz",
     "truncated_zstd",
-    "unknown_charset",  # the page is in a charset that nobody reads
-    "wrong_type",  # the text field is no string
-    "zstd_dictionary",  # of a frame: it is not in the file, or damaged
-    "zstd_window",  # a frame looks back further than memory, or any decoder, allows
+    "unknown_charset",  # the page is in a charset that no browser knows
+    "wrong_type",  # the text field is not a string
+    "zstd_dictionary",  # needed by a frame, but missing from the file or damaged
+    "zstd_window",  # a frame's window is too large for memory or for any decoder
 ]
 """Why something was quarantined."""
 
@@ -54,24 +54,24 @@ ADVICE: dict[Reason, str] = {
     "zstd_dictionary": "zstd with a dictionary that is not in the file: unpack it with zstd -D",
     "zstd_window": "zstd of a window that memory is too small for: pack it with --long=27 or less",
 }
-"""What a user can do about some reasons, where ``{source}`` is the source's name."""
+"""What a user can do about some of the reasons; ``{source}`` stands for the source's name."""
 
 Unit = Literal["byte", "compressed byte", "record"]
 """What a position counts: bytes of the decompressed stream, bytes of the file as it is stored, or
 records (rows) from the start of the file. All count from 0."""
 
 CONTENT_CHARACTERS = 1000
-"""How much of a quarantined record is kept for a person to look at."""
+"""How much of a quarantined record is kept for people to look at."""
 
 
 @dataclass(frozen=True)
 class FieldMap:
     """Which input field holds what.
 
-    JSON keys and columns are named as they are in the file. ``metadata.url`` is the field ``url``
-    of the object or struct ``metadata``, unless a field has that very name. A text that is a list
-    of strings is joined by ``list_separator``. In a WARC or WET file text, id and URL have their
-    own places, and ``metadata`` names record headers (``WARC-Date``).
+    JSON keys and columns go by their names in the file. ``metadata.url`` is the field ``url`` of
+    the object or struct ``metadata``, unless some field has exactly that name. A text that is a
+    list of strings is joined by ``list_separator``. In WARC and WET files the format defines text,
+    id and URL, and ``metadata`` names record headers (``WARC-Date``).
 
     Raises:
         ValueError: ``metadata`` repeats a name or uses the name of an output column.
@@ -88,13 +88,13 @@ class FieldMap:
         twice = sorted(name for name, count in columns.items() if count > 1)
         if twice:
             raise ValueError(
-                f"metadata fields {twice} are there already: a document has id, url and text, "
-                "and each further field once"
+                f"metadata fields {twice} are given twice: a document has id, url and text anyway,"
+                " and every other field once"
             )
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """The input field of each column of ``document_schema(metadata)``, in its order."""
+        """The input field of each column of ``document_schema(metadata)``, in that order."""
         return (self.id, self.url, self.text, *self.metadata)
 
 
@@ -125,8 +125,8 @@ class InputRange:
     """A part of a file that one task reads. ``(0, None)`` is the whole file.
 
     ``start`` and ``end`` count bytes for plain JSONL (a line belongs to the range that holds its
-    first byte), row groups for Parquet and record batches for Arrow files. ``size`` is the bytes
-    of the stored file that fall to this range, for showing progress.
+    first byte), row groups for Parquet and record batches for Arrow files. ``size`` is the stored
+    bytes of the range, for progress reports.
     """
 
     path: str
@@ -139,7 +139,7 @@ class InputRange:
 class Quarantined:
     r"""A record that could not be read, or the damage that hid an unknown number of records.
 
-    ``content`` is clipped; bytes that are no UTF-8 are written as ``\xff``.
+    ``content`` is clipped; bytes that are not UTF-8 are written as ``\xff``.
     """
 
     path: str
@@ -167,14 +167,14 @@ class Digest(Protocol):
 
 @dataclass
 class ReadReport:
-    """What a reader met beside whole documents: ``skipped`` counts records that are none, by kind.
+    """What a reader counts besides documents: ``skipped`` counts records that hold none, by kind.
 
     Kinds are the WARC record types without text (``request``, ``warcinfo``, …), and for responses
-    and resources ``not_http`` (``text/dns``), ``http_status`` (no success), ``not_html`` (of
-    another type), ``binary`` (said to be plain text), ``plain_text`` (if that is not wanted) and
-    ``no_text`` (nothing but menus, forms and scripts). ``kinds`` counts the documents of WARC files
-    by what they were: ``html``, ``plain_text`` or ``conversion``. ``truncated`` counts the
-    documents that were cut short when they were crawled or stored: theirs is what is left of it.
+    and resources ``not_http`` (``text/dns``), ``http_status`` (not a success), ``not_html``
+    (another media type), ``binary`` (declared as plain text), ``plain_text`` (if not wanted) and
+    ``no_text`` (only menus, forms and scripts). ``kinds`` counts the documents of WARC files by
+    origin: ``html``, ``plain_text`` or ``conversion``. ``truncated`` counts documents that were
+    truncated when they were crawled or stored; what is left of them is read.
     """
 
     skipped: Counter[str] = field(default_factory=Counter)
@@ -196,19 +196,19 @@ def open_local(path: str) -> BinaryIO:
 
 
 def refuse(record: Quarantined) -> None:
-    """The default ``on_quarantine``: a bad record is an error.
+    """The default ``on_quarantine``: fail at the first bad record.
 
     Raises:
         ValueError: always.
     """
     raise ValueError(
         f"{record.path}, {record.unit} {record.position}: {record.reason}: "
-        "mend the file, or pass on_quarantine to go on without this record"
+        "repair the file, or pass on_quarantine to skip this record"
     )
 
 
-class Unreadable(Exception):  # noqa: N818 (it is what happened, not a mistake of ours)
-    """A record should be a document, but is damaged."""
+class Unreadable(Exception):  # noqa: N818 (a state of the input, not a bug)
+    """A record that should be a document cannot be read."""
 
     def __init__(self, reason: Reason) -> None:
         super().__init__(reason)
@@ -223,7 +223,7 @@ class Quarantine:
     on_quarantine: OnQuarantine
 
     def add(self, position: int, unit: Unit, reason: Reason, content: bytes | str = b"") -> None:
-        """Report one record with as much of its content as a person wants to see."""
+        """Report one record, with the start of its content."""
         if isinstance(content, bytes):
             head = content[: 4 * CONTENT_CHARACTERS]
             content = head.decode("utf-8", "backslashreplace")
@@ -236,7 +236,7 @@ class Quarantine:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a reader is told beside the bytes."""
+    """What a reader gets besides the bytes."""
 
     fields: FieldMap
     quarantine: Quarantine
@@ -246,19 +246,19 @@ class Reading:
 
 @dataclass(frozen=True)
 class StreamFormat:
-    """A format that is read from front to back, plain or compressed.
+    """A format that is read sequentially; files may be plain or compressed.
 
     Attributes:
-        name: in messages.
-        starts: what a text of this format starts with, past a byte order mark and white space; None
-            if only the name tells.
-        read: documents (:func:`pipeline.readers.documents.document_schema`) from the pieces of
-            decompressed bytes, between which :class:`pipeline.readers.inflate.Damage` may stand,
-            and the offset of the first.
-        endings: of names, for files whose first bytes do not tell.
-        lines: whether records are lines, so that a plain file can be cut after any of them.
-        own_places: whether id, url and metadata have places of their own, which ``--field`` can't
-            change.
+        name: for messages.
+        starts: a pattern for the first bytes, after a byte order mark and white space; None for a
+            format that is known by its file names only.
+        read: turns pieces of decompressed bytes, with :class:`pipeline.readers.inflate.Damage`
+            between them where decoding failed, and the offset of the first into documents
+            (:func:`pipeline.readers.documents.document_schema`).
+        endings: of file names, for files whose first bytes do not identify them.
+        lines: whether records are lines, so that a plain file can be split between any two.
+        own_places: whether the format itself defines id, url and metadata, so that ``--field`` does
+            not apply.
     """
 
     name: str
@@ -271,17 +271,17 @@ class StreamFormat:
 
 @dataclass(frozen=True)
 class TableFormat:
-    """A format of parts that are found by an index in the file, and so are read in any order.
+    """A format with an index of its parts, so that any of them can be read alone.
 
     Attributes:
-        name: in messages.
-        magic: the first bytes of a file, any of these.
-        read: documents of the parts of a range.
-        part_sizes: stored bytes of each part; empty if the file is one. Refuses a file without the
-            text column.
-        regions: from where to where the bytes of parts ``[start, end)`` and of the index lie.
-        column_names: of the file, or None if it is damaged.
-        endings: of names, for files whose first bytes are damaged.
+        name: for messages.
+        magic: the first bytes of a file: one of these.
+        read: the documents of the parts in a range.
+        part_sizes: stored bytes of each part; empty if the file cannot be split. Refuses a file
+            without the text column.
+        regions: the byte ranges of parts ``[start, end)`` and of the index.
+        column_names: of the file; None if it is damaged.
+        endings: of file names, for files whose first bytes are damaged.
     """
 
     name: str

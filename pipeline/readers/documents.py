@@ -1,4 +1,4 @@
-"""The Arrow schema of what every reader yields, declared once."""
+"""The Arrow schema of what every reader yields."""
 
 from collections.abc import Sequence
 
@@ -6,10 +6,10 @@ import pyarrow as pa
 
 
 def document_schema(metadata: Sequence[str] = ()) -> pa.Schema:
-    """What every reader yields, whatever the format.
+    """The schema of the batches that every reader yields.
 
-    ``id`` and ``url`` are null where the record has none. ``metadata`` names further input
-    fields that the user wants carried along, each a nullable string column of the same name.
+    ``id`` and ``url`` are null where the record has none. ``metadata`` names further input fields
+    to carry along, each a nullable string column of the same name.
     """
     return pa.schema(
         [

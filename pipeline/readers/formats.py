@@ -1,4 +1,4 @@
-"""Tells formats apart by content, cuts files into ranges, and hands each range to its reader."""
+"""Recognise formats by content, split files into ranges, and read each range by its format."""
 
 import itertools
 import re
@@ -41,7 +41,7 @@ Batches = Iterator[pa.RecordBatch]
 
 _READ_BYTES = 1 << 20
 _HEAD_BYTES = 1 << 16
-_ENOUGH = 1 << 10  # to know what a file is
+_ENOUGH = 1 << 10  # bytes that identify a file
 
 
 def _json_lines(pieces: Iterator[bytes | Damage], offset: int, to: Reading) -> Batches:
@@ -91,13 +91,13 @@ FORMATS: list[Format] = [
     StreamFormat("jsonl", rb"\{", _json_lines, ("json", "jsonl", "ndjson"), lines=True),
     StreamFormat("warc", rb"WARC/", _whole(read_warc), ("warc", "wet"), own_places=True),
     StreamFormat("arc", re.escape(MAGIC), _whole(read_arc), ("arc",), own_places=True),
-    # An array of objects; a line of JSON may be another array.
+    # An array of objects: other arrays may be a line of JSON lines.
     StreamFormat("json array", rb"\[\s*[{\]]", _json_array),
     StreamFormat("csv", None, _whole(read_csv), ("csv", "tsv")),
     StreamFormat("text", None, _text, ("txt", "text"), own_places=True),
     _PAGE,
 ]
-"""Every format that is read; what a file starts with is looked for in this order."""
+"""All formats, in the order in which a file is matched against them."""
 
 _HTML = rb"(?i)\s*<(?:!doctype|html|\?xml)"
 _FOREIGN: dict[bytes, str] = {
@@ -113,7 +113,7 @@ _FOREIGN: dict[bytes, str] = {
     " or name it .html if it is a document",
     rb"\xff\xfe|\xfe\xff|[{\[]\0[\"\s{]\0": "UTF-16: convert it to UTF-8",
 }
-"""How files start that we do not read, and what to do with them."""
+"""First bytes of formats that are not supported, and what to do about each."""
 
 _PACKED: dict[str, Compression] = {
     "gz": "gzip",
@@ -127,7 +127,7 @@ _PACKED: dict[str, Compression] = {
 
 @dataclass(frozen=True)
 class _File:
-    """``format`` is None of an empty file."""
+    """A recognised file; ``format`` is None if it is empty."""
 
     format: Format | None
     compression: Compression
@@ -135,7 +135,7 @@ class _File:
 
     @property
     def cut_by_lines(self) -> bool:
-        """Whether ranges of it are ranges of bytes."""
+        """Whether its ranges are byte ranges of lines."""
         lines = isinstance(self.format, StreamFormat) and self.format.lines
         return lines and self.compression == "none"
 
@@ -146,10 +146,10 @@ def plan_ranges(
     split_bytes: int = SPLIT_BYTES,
     fields: FieldMap | None = None,
 ) -> list[InputRange]:
-    """Cut a file into ranges of about ``split_bytes``, if its format lets it be cut.
+    """Split a file into ranges of about ``split_bytes``, if its format allows it.
 
-    Plain JSONL is cut by bytes, Parquet by row groups, an Arrow file by record batches. What is
-    compressed as a whole, JSON arrays, WARC and Arrow streams are one range.
+    Plain JSONL is split by bytes, Parquet by row groups, an Arrow file by record batches.
+    Compressed files, JSON arrays, WARC and Arrow streams are one range.
 
     Raises:
         ValueError: the format is unknown, or a Parquet or Arrow file lacks the text column that
@@ -176,10 +176,10 @@ def plan_ranges(
 
 
 def format_of(path: str, open_input: OpenInput = open_local) -> Format | None:
-    """What a file is; None if it is empty.
+    """The format of a file; None if it is empty.
 
     Raises:
-        ValueError: neither its content nor its name says that.
+        ValueError: neither its content nor its name identifies it.
         OSError: the file cannot be read.
     """
     with open_input(path) as stream:
@@ -187,7 +187,7 @@ def format_of(path: str, open_input: OpenInput = open_local) -> Format | None:
 
 
 def _cuts(sizes: list[int], split_bytes: int) -> list[int]:
-    """Where to cut a list so that the pieces sum up to ``split_bytes`` or little more."""
+    """Where to split a list so that each part adds up to ``split_bytes`` or a little more."""
     cuts = [0]
     gathered = 0
     for i, size in enumerate(sizes):
@@ -210,8 +210,9 @@ def read_batches(
 ) -> Iterator[pa.RecordBatch]:
     """The documents of a range, in batches of some megabytes (``document_schema``).
 
-    Every record of the file is yielded, or given to ``on_quarantine``, or counted as skipped in
-    ``report``, once. ``digest`` is fed what :func:`digest_range` hashes, if all batches are read.
+    Every record of the range is exactly once yielded, passed to ``on_quarantine``, or counted as
+    skipped in ``report``. Once all batches are read, ``digest`` has hashed the same bytes as
+    :func:`digest_range`.
 
     Raises:
         ValueError: the format is unknown, a Parquet or Arrow file has no such text column, or
@@ -248,10 +249,10 @@ def read_batches(
 def digest_range(
     piece: InputRange, open_input: OpenInput = open_local, digest: Digest | None = None
 ) -> str:
-    """The xxh3-128, as hex, of the stored bytes that decide what a range holds.
+    """The xxh3-128, as hex, of the stored bytes that determine the content of a range.
 
-    For a whole file these are its bytes; for a range of lines see ``jsonl.range_pieces``; for row
-    groups and record batches they are their own bytes and the file's footer.
+    For a whole file these are all its bytes; for a range of lines see ``jsonl.range_pieces``; for
+    row groups and record batches, their own bytes and the file's footer.
 
     Raises:
         ValueError: the format is unknown.
@@ -287,7 +288,7 @@ def _fed(pieces: Iterator[bytes], digest: Digest) -> Iterator[bytes]:
 
 
 class _Fed:
-    """A stream whose bytes are hashed as they are read."""
+    """A stream that hashes its bytes as they are read."""
 
     def __init__(self, stream: BinaryIO, digest: Digest) -> None:
         self._stream = stream
@@ -300,10 +301,10 @@ class _Fed:
 
 
 def _recognise(stream: BinaryIO, path: str, open_input: OpenInput) -> _File:
-    """What a file is, by its first bytes; by its name if these are damaged or no known start.
+    """Recognise a file by its first bytes, or by its name if these are damaged or ambiguous.
 
     Raises:
-        ValueError: neither says what it is.
+        ValueError: neither identifies it, or the format is not supported.
     """
     size = stream.seek(0, 2)
     stream.seek(0)
@@ -346,7 +347,7 @@ def _recognise(stream: BinaryIO, path: str, open_input: OpenInput) -> _File:
             return _File(known, compression, size)
     packed = path.lower().rpartition(".")[2]
     if packed in _PACKED:
-        compression = _PACKED[packed]  # its first bytes may be damaged, and the rest sound
+        compression = _PACKED[packed]  # only its first bytes may be damaged
     for known in FORMATS:
         if ending in known.endings and (compression == "none" or isinstance(known, StreamFormat)):
             return _File(known, compression, size)

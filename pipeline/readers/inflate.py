@@ -1,12 +1,12 @@
-"""Decompression that survives damage: what can be decoded is delivered, what cannot is reported.
+"""Decompression that survives damage: it yields what can be decoded and reports what cannot.
 
-gzip goes through ISA-L (3.2 times the speed of zlib, see docs/log.md), zstd through the backport
-of Python 3.14's own module, bzip2, xz and lz4 through the usual ones; all release the GIL. A file
-of many members (one per WARC record, or several files put together) is read on after damage, from
-the next member that decodes.
+gzip uses ISA-L (3.2 times as fast as zlib, see docs/log.md), zstd the backport of Python 3.14's
+module, bzip2, xz and lz4 the usual ones; all release the GIL. In a file of many members (one per
+WARC record, or several files concatenated) reading resumes after damage at the next member that
+decodes.
 
-A zstd file may carry the dictionary of its frames in a skippable frame before them, as the Internet
-Archive's .warc.zst do (IIPC, "Zstandard Compression for WARC Files 1.0").
+A zstd file may carry the dictionary for its frames in a skippable frame before them, as the
+Internet Archive's .warc.zst files do (IIPC, "Zstandard Compression for WARC Files 1.0").
 """
 
 import bz2
@@ -35,9 +35,8 @@ _OUTPUT_BYTES = 1 << 20
 _TRIAL_BYTES = 1 << 10
 _SWALLOWED = 1 << 18
 _LARGE_BLOCK = 4 << 20
-"""How much of what follows a member that was cut off can be taken for a part of it before decoding
-fails: a block of zstd is at most 128 KiB, and deflate rarely makes sense of so much noise. Blocks
-of bzip2 and lz4 are larger."""
+"""How far decoding may run past the end of a truncated member before it fails: a zstd block is at
+most 128 KiB, and deflate rarely decodes that much noise. Blocks of bzip2 and lz4 are larger."""
 
 _HEADER_BYTES = 18  # the longest header of a zstd frame
 _FRAME = b"\x28\xb5\x2f\xfd"
@@ -45,8 +44,8 @@ _SKIPPABLE = tuple(bytes([low]) + b"\x2a\x4d\x18" for low in range(0x50, 0x60))
 _DICTIONARY_FRAME = re.compile(
     rb"\x5d\x2a\x4d\x18(.{4})(?:\x37\xa4\x30\xec|\x28\xb5\x2f\xfd)", re.S
 )
-"""The start of a skippable frame that holds a dictionary, which may be a frame of its own: after
-the magic number comes the size."""
+"""The start of a skippable frame that holds a dictionary, itself perhaps compressed: a magic
+number, then the size."""
 
 _MAX_DICTIONARY = 128 << 20  # decoders must take 8 MiB
 _XZ_MEMORY = 2 << 30
@@ -55,10 +54,10 @@ _WINDOW_LOG = zstd.DecompressionParameter.window_log_max.bounds()[1]  # 2 GiB, o
 
 @dataclass(frozen=True)
 class Damage:
-    """A place where decoding stopped. What follows it in the stream is a later member.
+    """A position where decoding failed. The stream continues with a later member.
 
-    ``offset`` counts bytes of the compressed file. The last ``produced`` bytes delivered before
-    came from the damaged member.
+    ``offset`` counts bytes of the compressed file. The last ``produced`` bytes before this came
+    from the damaged member.
     """
 
     reason: Reason
@@ -77,7 +76,7 @@ class _Decoder(Protocol):
 
 
 class _Codec(NamedTuple):
-    """``starts`` are how a member may start, ``member`` finds one in the midst of noise."""
+    """``starts`` are the possible first bytes of a member; ``member`` finds one within noise."""
 
     starts: tuple[bytes, ...]
     member: re.Pattern[bytes]
@@ -130,7 +129,7 @@ _CODECS: dict[Compression, _Codec] = {
         corrupt="corrupt_gzip",
     ),
     "zstd": _Codec(
-        # A frame may also be a skippable one, as pzstd and seekable zstd files have.
+        # pzstd and seekable zstd files have skippable frames too.
         starts=(_FRAME, *_SKIPPABLE),
         member=re.compile(re.escape(_FRAME) + b"|" + _DICTIONARY_FRAME.pattern, re.S),
         new=_zstd_decoder,
@@ -168,16 +167,16 @@ _CODECS: dict[Compression, _Codec] = {
 
 
 def compression_of(head: bytes) -> Compression:
-    """How a file that starts with ``head`` is compressed."""
+    """The compression of a file that starts with ``head``."""
     return next((name for name, codec in _CODECS.items() if head.startswith(codec.starts)), "none")
 
 
 def inflate(
     stream: BinaryIO, compression: Compression, path: str, open_input: OpenInput
 ) -> Iterator[bytes | Damage]:
-    """Yield the decoded bytes of ``stream`` in pieces of at most 1 MiB, and where decoding fails.
+    """Yield the decoded bytes of ``stream`` in pieces of at most 1 MiB, and :class:`Damage`.
 
-    ``open_input(path)`` opens the same file again, to look at the neighbourhood of damage.
+    ``open_input(path)`` opens the same file again, to examine the bytes around damage.
     """
     if compression == "none":
         while piece := stream.read(_OUTPUT_BYTES):
@@ -197,7 +196,7 @@ def inflate(
             except (ValueError, zstd.ZstdError):
                 yield Damage("zstd_dictionary", start, 0)
                 codec = plain
-                # Past the frame that the dictionary may be: it is no text.
+                # Skip a dictionary's own frame: it holds no text.
                 source.move_to(_next_member(source, codec, start + 9))
             continue
         used = codec
@@ -215,7 +214,7 @@ def inflate(
             failure = _reason(error, codec)
         if failure is None:
             continue
-        # Only here is the first decoder gone, whose window may be 2 GiB.
+        # By now the first decoder is freed, whose window may take 2 GiB.
         after = _next_member(source, codec, max(start + 1, source.offset - codec.swallowed))
         if failure == codec.corrupt:
             yield from _until_damage(source, used, start, produced, after)
@@ -225,7 +224,7 @@ def inflate(
 
 
 def _reason(error: Exception, codec: _Codec) -> Reason:
-    """What libzstd says, which has no other codes."""
+    """The reason, from libzstd's message: it has no error codes."""
     message = str(error)
     if "Dictionary mismatch" in message:
         return "zstd_dictionary"
@@ -235,10 +234,10 @@ def _reason(error: Exception, codec: _Codec) -> Reason:
 
 
 def _dictionary(source: "_Input") -> zstd.ZstdDict:
-    """Read the dictionary's frame that comes next, and step over it.
+    """Read the dictionary frame at the current position.
 
     Raises:
-        ValueError: it is cut off, too large, or no dictionary.
+        ValueError: it is truncated, too large, or not a dictionary.
         zstd.ZstdError: it is damaged.
     """
     size = int.from_bytes(source.data[4:8], "little")
@@ -253,15 +252,15 @@ def _dictionary(source: "_Input") -> zstd.ZstdDict:
         if not decoder.eof:
             raise ValueError("cut off, or too large")
     dictionary = zstd.ZstdDict(content)
-    _zstd_decoder(dictionary)  # looks into it
+    _zstd_decoder(dictionary)  # validates it
     source.use(8 + size)
     return dictionary
 
 
 def _stands_alone(head: bytes, plain: _Codec) -> bool:
-    """Whether a frame was made without the file's dictionary: it names none, and can be decoded.
+    """Whether a frame was made without the file's dictionary: it names none and decodes alone.
 
-    A dictionary changes what a frame means that does not need it.
+    Decoding such a frame with a dictionary would give other bytes.
     """
     try:
         return not zstd.get_frame_info(head).dictionary_id and _decodes(plain, head)
@@ -270,7 +269,7 @@ def _stands_alone(head: bytes, plain: _Codec) -> bool:
 
 
 class _Input:
-    """Compressed bytes: ``data`` is what was read and not yet used, ``offset`` its place."""
+    """Compressed bytes: ``data`` is read but not consumed, ``offset`` its position."""
 
     def __init__(self, stream: BinaryIO, reopen: Callable[[], BinaryIO]) -> None:
         self._stream = stream
@@ -279,7 +278,7 @@ class _Input:
         self.offset = 0
 
     def at_data(self, enough: int) -> bool:
-        """Whether more than padding (zero bytes) is left; makes ``enough`` bytes of it ready."""
+        """Whether anything but padding (zero bytes) is left; buffers ``enough`` bytes of it."""
         while True:
             self.use(len(self.data) - len(self.data.lstrip(b"\0")))
             if len(self.data) >= enough:
@@ -290,23 +289,23 @@ class _Input:
                 return bool(self.data)
 
     def ahead(self, count: int) -> bytes:
-        """The next ``count`` bytes, or what is left, without a step."""
+        """The next ``count`` bytes, or what is left, without consuming them."""
         while len(self.data) < count and (more := self._stream.read(count - len(self.data))):
             self.data += more
         return self.data[:count]
 
     def use(self, count: int) -> None:
-        """Step over the first ``count`` bytes of ``data``."""
+        """Consume the first ``count`` bytes of ``data``."""
         self.data = self.data[count:]
         self.offset += count
 
     def refill(self) -> None:
-        """Step over all of ``data`` and read on; ``data`` is empty at the end of the file."""
+        """Consume all of ``data`` and read more; ``data`` is empty at the end of the file."""
         self.offset += len(self.data)
         self.data = self._stream.read(_INPUT_BYTES)
 
     def move_to(self, offset: int) -> None:
-        """Go on at ``offset``, which may lie a little back."""
+        """Continue at ``offset``, which may be slightly before the current position."""
         end = self.offset + len(self.data)
         if offset < self.offset:
             with self.reopen() as stream:
@@ -319,11 +318,11 @@ class _Input:
 
 
 def _decode(source: _Input, decoder: _Decoder) -> Iterator[bytes]:
-    """Decode one member and step over it.
+    """Decode and consume one member.
 
     Raises:
         EOFError: the input ends within the member.
-        Exception: the codec's own error, at damage.
+        Exception: the codec's own error, if the member is damaged.
     """
     piece = decoder.decompress(source.data, _OUTPUT_BYTES)
     while True:
@@ -344,11 +343,11 @@ def _decode(source: _Input, decoder: _Decoder) -> Iterator[bytes]:
 def _until_damage(
     source: _Input, codec: _Codec, start: int, produced: int, end: int
 ) -> Iterator[bytes | Damage]:
-    """What the failed call decoded before it failed (decoders throw that away), and the damage.
+    """The bytes that the failed call had decoded (decoders discard them), and the damage.
 
-    Decodes the member at ``start`` again, its last input byte by byte, and yields what comes after
-    the ``produced`` bytes that were delivered already. If it reaches ``end``, where the next member
-    starts, this one was cut off there, and what it failed on was that next one.
+    Decodes the member at ``start`` again, the last input byte by byte, and yields everything after
+    the ``produced`` bytes that were yielded before. If it reaches ``end``, where the next member
+    starts, this one was truncated there, and decoding had failed on the next one.
     """
     decoder = codec.new()
     old = produced
@@ -375,7 +374,7 @@ def _until_damage(
 
 
 def _next_member(source: _Input, codec: _Codec, start: int) -> int:
-    """The offset at or after ``start`` of a member whose first bytes decode, or of the end."""
+    """The offset, at or after ``start``, of a member whose first bytes decode, or of the end."""
     with source.reopen() as stream:
         stream.seek(start)
         at, window, more = start, b"", b"-"

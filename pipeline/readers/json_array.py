@@ -1,7 +1,7 @@
 r"""JSON arrays as JSON lines: ``[{"text": "a"}, {"text": "b"}]`` is what many tools call JSON.
 
-The bytes keep their number and place, so that positions in the file stay right. Brackets around
-the array become blanks, commas between its values newlines, and newlines within them blanks.
+Every byte keeps its position, so that reported positions are right: the brackets of the array
+become blanks, commas between its values newlines, and newlines within a value blanks.
 """
 
 from collections.abc import Iterator
@@ -28,17 +28,17 @@ _BOM = 0xEF, 0xBB, 0xBF
 def array_lines(
     pieces: Iterator[bytes | Damage], quarantine: Quarantine
 ) -> Iterator[bytes | Damage]:
-    """The bytes of a stream with the values of its arrays on lines of their own.
+    """The bytes of a stream, with each value of its arrays on a line of its own.
 
-    What is outside an array stays as it is: other lines, and arrays one after the other. After
-    damage nothing is known of where a value starts, so all that follows is lost with it.
+    Bytes outside an array do not change: other lines, and concatenated arrays. After damage it is
+    unknown where a value starts, so the rest of the file is lost.
     """
     state = np.zeros(4, np.int64)
     size = 0
     for piece in pieces:
         if isinstance(piece, Damage):
             yield piece
-            for _ in pieces:  # all of a file is hashed
+            for _ in pieces:  # the digest covers the whole file
                 pass
             return
         data = np.frombuffer(bytearray(piece), np.uint8)

@@ -1,7 +1,7 @@
 """JSON lines, one document each: plain (whole, or a range of bytes), gzip or zstd.
 
-The bytes are gathered into blocks of whole lines, and a compiled kernel turns a block into Arrow
-buffers. Only bad lines come back to Python.
+Bytes are collected into blocks of whole lines, and a compiled kernel turns each block into Arrow
+buffers. Only bad lines return to Python.
 """
 
 import itertools
@@ -45,11 +45,11 @@ def read_jsonl(
 ) -> Iterator[pa.RecordBatch]:
     """The documents of a stream of lines that starts ``offset`` bytes into the file.
 
-    A line is bad if ``json.loads`` refuses it, if it is no object or no UTF-8, if it has no text
-    or its text is no string, or if it is longer than ``max_document_bytes``. Blank lines are
-    nothing. A value other than a string becomes its JSON text in the columns ``id``, ``url`` and
-    of the metadata; null and absent are null. ``a.b`` is the key ``a.b``, or else the key ``b`` of
-    the object at ``a``.
+    A line is bad if ``json.loads`` refuses it, if it is not an object or not UTF-8, if it has no
+    text or its text is not a string, or if it is longer than ``max_document_bytes``. Blank lines
+    are ignored. In ``id``, ``url`` and metadata columns a value other than a string becomes its
+    JSON text; null and missing values are null. ``a.b`` is the key ``a.b``, or else the key ``b``
+    of the object at ``a``.
     """
     parser = _Parser(fields, max_document_bytes)
     for block in line_blocks(pieces, offset, quarantine, max_document_bytes):
@@ -57,10 +57,10 @@ def read_jsonl(
 
 
 def range_pieces(stream: BinaryIO, start: int, end: int | None) -> Iterator[bytes]:
-    r"""The stored bytes that decide what the lines with a first byte in ``[start, end)`` are.
+    r"""The stored bytes that determine the lines whose first byte is in ``[start, end)``.
 
-    They start with the byte before ``start`` (is it a newline?) and end with the newline of the
-    last such line. If there is no such line, reading stops at ``end``.
+    They start one byte before ``start``, to see if a line starts there, and end with the newline of
+    the last line. Without any such line, reading stops at ``end``.
     """
     at = max(start - 1, 0)
     stream.seek(at)
@@ -84,7 +84,7 @@ def range_pieces(stream: BinaryIO, start: int, end: int | None) -> Iterator[byte
 
 
 def after_first_newline(pieces: Iterable[bytes], offset: int) -> tuple[Iterator[bytes], int]:
-    """The rest of a stream after its first newline, and where that rest starts."""
+    """A stream after its first newline, and the offset at which that starts."""
     pieces = iter(pieces)
     for piece in pieces:
         newline = piece.find(b"\n")
@@ -112,15 +112,15 @@ class Block:
 def line_blocks(
     pieces: Iterable[bytes | Damage], offset: int, quarantine: Quarantine, max_bytes: int
 ) -> Iterator[Block]:
-    """Gather pieces into blocks; report damage, and lines too long to be gathered.
+    """Collect pieces into blocks; report damage and lines longer than ``max_bytes``.
 
-    The memory of a block is used again after the next step of the iterator. It grows for a long
-    line, to ``max_bytes`` and a little more.
+    A block's memory is reused by the next one. It grows for a long line, up to slightly more than
+    ``max_bytes``.
     """
     data = bytearray(_BLOCK_BYTES + _READ_BYTES + SPARE)
     filled = 0
-    clean = 0  # bytes at the front of data that are known to hold no newline
-    too_long = False  # within a line that was reported already
+    clean = 0  # leading bytes of data that hold no newline
+    too_long = False  # inside a line that was already reported
 
     def whole_lines() -> Iterator[Block]:
         nonlocal filled, clean, offset
@@ -135,7 +135,7 @@ def line_blocks(
     for piece in pieces:
         if isinstance(piece, Damage):
             yield from whole_lines()
-            # What is left is a line that the damage has cut.
+            # The rest is a line that the damage truncated.
             content = bytes(data[: min(filled, _READ_BYTES)])
             quarantine.add(piece.offset, "compressed byte", piece.reason, content)
             offset += filled
@@ -177,12 +177,12 @@ def _bom(data: bytearray, offset: int) -> int:
 
 
 class _Parser:
-    """The buffers that the kernel fills, used again for every block."""
+    """The buffers that the kernel fills, reused for every block."""
 
     def __init__(self, fields: FieldMap, max_bytes: int) -> None:
         self._schema = document_schema(fields.metadata)
         self._max_bytes = max_bytes
-        # A field may serve several columns; the kernel looks for each key once.
+        # A field may fill several columns; the kernel looks up each key once.
         keys = list(dict.fromkeys(fields.inputs))
         self._column_keys = [keys.index(name) for name in fields.inputs]
         self._text = keys.index(fields.text)
