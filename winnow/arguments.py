@@ -1,4 +1,4 @@
-"""What every command line of this project asks of its arguments."""
+"""Checks of command-line arguments that all commands share."""
 
 import argparse
 import os
@@ -7,14 +7,14 @@ from typing import NoReturn
 
 
 class Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong, with the flag that may have been meant; exit code 2."""
+    """Reports errors as one line with a suggestion, and exits with code 2."""
 
     def error(self, message: str) -> NoReturn:
         """End the command."""
         self.exit(2, f"{self.prog}: error: {message}\n")
 
     def parse(self, arguments: Sequence[str] | None = None) -> argparse.Namespace:
-        """The values of a command line, by default that of the process."""
+        """The values of a command line, by default the process's own."""
         found, strangers = self.parse_known_args(arguments)
         if strangers:
             name = strangers[0].partition("=")[0]
@@ -27,21 +27,21 @@ class Parser(argparse.ArgumentParser):
 
 
 def advice(asked: str, known: Sequence[str]) -> str:
-    """The known name that is spelled most like one, or all of them where none is near."""
+    """A suggestion: the most similar known name, or all of them if none is similar."""
     near = nearest(asked, known)
     return f"did you mean {near}?" if near else f"there are {', '.join(known)}"
 
 
 def nearest(asked: str, known: Iterable[str], likeness: float = 0.6) -> str | None:
-    """The known name that is spelled most like one, if any is; ``likeness`` is from 0 to 1."""
-    import difflib
+    """The most similar known name, or None if none reaches ``likeness`` (0 to 1)."""
+    import difflib  # imported on errors only, to keep --help fast
 
     found = difflib.get_close_matches(asked, list(known), n=1, cutoff=likeness)
     return found[0] if found else None
 
 
 def check_utf8(arguments: Iterable[str]) -> None:
-    """Refuse names that could not be written to any file of ours.
+    """Refuse names that could not be written to our output files.
 
     Raises:
         ValueError: an argument is not UTF-8.
@@ -54,7 +54,7 @@ def check_utf8(arguments: Iterable[str]) -> None:
 
 
 def is_utf8(name: str) -> bool:
-    """Whether a name from the system, which may have any bytes, is text."""
+    """Whether a name from the operating system, which may be any bytes, is UTF-8."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -63,5 +63,5 @@ def is_utf8(name: str) -> bool:
 
 
 def printable(name: str) -> str:
-    r"""A name from the system, bytes that are no UTF-8 as ``\xff``."""
+    r"""A name from the operating system, with bytes that are not UTF-8 as ``\xff``."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")

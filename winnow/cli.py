@@ -1,7 +1,7 @@
-"""The command ``winnow``: one name for every command of the packages below it.
+"""The command ``winnow``, which runs every other command by name.
 
-A command is a module that is run as ``python -m`` would run it. None is imported here, so
-``winnow --help`` costs what Python's own start costs.
+A command is a module, run as ``python -m`` would run it. None is imported here, so that
+``winnow --help`` takes no longer than Python's own start.
 """
 
 import os
@@ -11,7 +11,7 @@ import sys
 from winnow.arguments import nearest
 
 PROGRAM = "WINNOW_PROGRAM"
-"""The environment variable in which a command finds the name that it was started by."""
+"""The environment variable that tells a command by which name it was started."""
 
 EXIT_CODES = "0 done, 1 it could not be done, 2 wrong usage, 130 interrupted"
 
@@ -45,7 +45,7 @@ COMMANDS = {
 
 
 def main() -> None:
-    """Run the command that the command line names; exit code 2 if there is none such."""
+    """Run the command that the command line names; exit with code 2 if it is unknown."""
     modules = _modules()
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def overview() -> str:
-    """What ``winnow --help`` prints: every command, in the order in which one needs them."""
+    """The text of ``winnow --help``: all commands, in the order of use."""
     lines = ["usage: winnow COMMAND ...        winnow COMMAND --help explains one", ""]
     for stage, commands in COMMANDS.items():
         lines.append(f"{stage}:")
@@ -86,7 +86,7 @@ def overview() -> str:
 
 
 def unknown(arguments: list[str], names: list[str]) -> str:
-    """The error for a command that there is none of: the commands of its group, or the nearest."""
+    """The error for an unknown command: suggests the commands of its group, or the nearest one."""
     group = [name for name in names if name.startswith(f"{arguments[0]} ")]
     if group:
         parts = ", ".join(name.split()[1] for name in group)
@@ -98,7 +98,7 @@ def unknown(arguments: list[str], names: list[str]) -> str:
 
 
 def program() -> str:
-    """The name of the command that runs, in its own words: ``winnow NAME``, or its script."""
+    """The name by which the running command was started: ``winnow NAME``, or its script."""
     return os.environ.get(PROGRAM) or "/".join(sys.argv[0].split(os.sep)[-2:])
 
 
@@ -108,7 +108,7 @@ def start() -> str:
 
 
 def command(name: str, *arguments: str) -> str:
-    """How to start a command of ours, in the form in which this one was started."""
+    """The command line that starts one of our commands, in the form that started this one."""
     start = f"winnow {name}"
     if PROGRAM not in os.environ:
         start = f"python {_modules()[name].replace('.', '/')}.py"

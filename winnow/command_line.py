@@ -1,4 +1,4 @@
-"""What Hydra's command lines share: typed settings, and ends without a traceback."""
+"""What all Hydra commands share: typed settings, and errors without a traceback."""
 
 import dataclasses
 import os
@@ -28,10 +28,10 @@ def run(
 ) -> None:
     """Call ``act`` with the config as an instance of its dataclass.
 
-    See :func:`winnow.endings.clear` for the ends that it may come to, and for the arguments.
+    :func:`winnow.endings.clear` handles its errors and explains the arguments.
     """
     if os.environ.get("WORLD_SIZE", "1") == "1":
-        # Not for one of several: it may be waiting for the others, where Python hears no signal.
+        # Not in a distributed run: a process that waits in a collective does not handle signals.
         signal.signal(signal.SIGTERM, _interrupt)
     with endings.clear(*expected, again=again):
         with endings.usage():
@@ -43,8 +43,8 @@ def checked(config: DictConfig) -> Any:
     """The config as an instance of its dataclass.
 
     Raises:
-        ValueError: a key is missing, or was added that the dataclass does not know (which Hydra
-            lets pass, if it is written with ``+``), or a value is out of range.
+        ValueError: a key is missing, a value is out of range, or the dataclass does not have a
+            key (Hydra itself accepts any key that is written with ``+``).
     """
     for name, known in _unknown(config):
         raise ValueError(f"there is no setting {name}: {advice(name, known)}")
@@ -54,7 +54,7 @@ def checked(config: DictConfig) -> Any:
 
 
 def _unknown(config: DictConfig, prefix: str = "") -> Iterator[tuple[str, list[str]]]:
-    """Keys that a dataclass in the config does not have, each with those that it has."""
+    """Keys of the config that its dataclass does not have, each with those that it has."""
     kind = OmegaConf.get_type(config)
     if not dataclasses.is_dataclass(kind):
         return

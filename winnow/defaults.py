@@ -1,12 +1,12 @@
-"""How documents are read unless told otherwise, by the pipeline and by classifier training."""
+"""Default settings for reading documents, in the pipeline and in classifier training."""
 
 import os
 
 HTML_EXTRACTOR = "resiliparse"
-"""Why this one: docs/log.md."""
+"""Chosen for the reasons in docs/log.md."""
 
 PLAIN_TEXT = True
-"""Whether plain text in WARC files is read, beside pages."""
+"""Whether to read plain text in WARC files, besides pages."""
 
 TEXT_DOCUMENT = "file"
 """What is a document in a text file: the file, or each line."""
@@ -15,7 +15,7 @@ MAX_DOCUMENT_BYTES = 64 << 20
 """Longer records are quarantined."""
 
 SPLIT_BYTES = 256 << 20
-"""Large files are read in ranges of about this size."""
+"""Large files are split into ranges of about this size."""
 
 CONF = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "conf")
-"""The folder of every default."""
+"""The folder with all default settings."""

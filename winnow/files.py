@@ -1,4 +1,4 @@
-"""Local files that appear whole or not at all, locks, and fingerprints of JSON values."""
+"""Atomic writes of local files, locks, and fingerprints of JSON values."""
 
 import contextlib
 import fcntl
@@ -12,17 +12,17 @@ from typing import Any, BinaryIO
 import xxhash
 
 TEMPORARY = ".tmp-"
-"""How the name of an unfinished file starts; a killed writer leaves such files behind."""
+"""Prefix of the names of unfinished files; a killed writer leaves them behind."""
 
 LOCK = ".lock"
-"""A file of this name is in a folder that is being written to."""
+"""Name of the lock file in a folder that is being written to."""
 
 
 @contextlib.contextmanager
 def open_output(path: str) -> Iterator[BinaryIO]:
-    """Write a file (and its folder) under a temporary name, sync it, then give it its name.
+    """Write a file atomically: under a temporary name, synced, then renamed; makes its folder.
 
-    If the block raises, nothing is left.
+    If the block raises, the temporary file is removed.
     """
     folder, name = os.path.split(path)
     os.makedirs(folder or ".", exist_ok=True)
@@ -42,12 +42,12 @@ def open_output(path: str) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def naming(path: str) -> Iterator[None]:
-    """Give an OSError that does not say which file it is about this one's name."""
+    """Add a file name to an OSError that has none."""
     try:
         yield
     except OSError as error:
         if error.filename is None and error.errno is not None:
-            error.filename = path  # a full disk does not say what had no room
+            error.filename = path  # as with a full disk
         raise
 
 
@@ -61,30 +61,30 @@ def read_json(path: str) -> Any:
         try:
             return json.load(file)
         except ValueError as error:
-            raise ValueError(f"{path} is damaged: it is no JSON ({error})") from error
+            raise ValueError(f"{path} is damaged: it is not JSON ({error})") from error
 
 
 def remove_temporary(folder: str) -> None:
-    """Delete what killed writers left in a folder and those in it."""
+    """Delete the temporary files of killed writers in a folder and below."""
     for path in glob.glob(os.path.join(glob.escape(folder), "**", f"{TEMPORARY}*"), recursive=True):
         os.remove(path)
 
 
 @contextlib.contextmanager
 def lock(folder: str) -> Iterator[None]:
-    """Hold an output folder (which is made) for one process; a killed one lets go of it as well.
+    """Lock an output folder, making it if needed; the kernel releases it if the process dies.
 
     Raises:
-        ValueError: another process holds it, or a file of the lock's name has something in it.
+        ValueError: another process holds it, or the lock file is not ours.
     """
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, LOCK)
     if os.path.exists(path) and os.path.getsize(path):  # ours are empty
-        raise ValueError(f"{path} is no lock of a run: choose another output")
+        raise ValueError(f"{path} is not the lock of a run: choose another output")
     with open(path, "a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The other may have finished, and removed this file, since it was opened.
+            # The other process may have finished and removed the file since it was opened.
             held = os.path.samestat(os.fstat(file.fileno()), os.stat(path))
         except (BlockingIOError, FileNotFoundError):
             held = False

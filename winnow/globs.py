@@ -1,8 +1,9 @@
-"""Globs of local files, by the rules of :func:`glob.glob` with ``recursive``, but for three.
+"""Globs of local files, by the rules of :func:`glob.glob` with ``recursive``, with three
+exceptions.
 
-A folder that may not be read is an error, not an empty one. ``**`` enters every folder once,
-whatever links lead there, so that a loop of links ends. And a name that is there as it is written
-is meant, though its brackets could be read as a class: ``part[1].jsonl``.
+A folder without read permission is an error, not empty. ``**`` enters every folder once, however
+many links lead there, so loops of links end. And a name that exists literally is that file, even if
+its brackets could be a character class: ``part[1].jsonl``.
 """
 
 import errno
@@ -17,10 +18,10 @@ _NOTHING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 def find(pattern: str) -> Iterator[str]:
-    """The files and folders that match, in any order; some may come twice.
+    """The files and folders that match, in any order, perhaps repeated.
 
     Raises:
-        OSError: there may be more in a folder that cannot be read.
+        OSError: a folder that may hold matches cannot be read.
     """
     magic = next((i for i, letter in enumerate(pattern) if letter in "*?["), None)
     if magic is None:
@@ -33,15 +34,15 @@ def find(pattern: str) -> Iterator[str]:
 
 
 def is_literal(part: str, there: bool) -> bool:
-    """Whether a part of a glob stands for the name that it is; ``there``: if there is such a name.
+    """Whether a part of a glob is a literal name; ``there`` says if that name exists.
 
-    ``*`` and ``?`` match themselves as well, so for them there is nothing to choose.
+    ``*`` and ``?`` match themselves too, so they need no such choice.
     """
     return not glob.has_magic(part) or ("[" in part and there)
 
 
 def _below(folder: str, parts: Sequence[str]) -> Iterator[str]:
-    """What matches the parts of a glob below a folder; ``""`` is the working directory."""
+    """Matches of the parts of a glob below a folder; ``""`` is the working directory."""
     first, rest = parts[0], parts[1:]
     if first == "**":
         for below in _tree(folder):
@@ -62,9 +63,9 @@ def _below(folder: str, parts: Sequence[str]) -> Iterator[str]:
 
 
 def _tree(top: str) -> Iterator[str]:
-    """A folder and those below it that are not hidden, each once.
+    """A folder and all below it that are not hidden, each once.
 
-    Links are followed last, so that what a plain path leads to goes by that one.
+    Links are followed last, so that a folder with a plain path is listed by that path.
     """
     seen: set[tuple[int, int]] = set()
     folders, links = [top] if _is_folder(top or ".") else [], deque[str]()

@@ -1,4 +1,4 @@
-"""What Hydra refuses, in one line that says what to do."""
+"""Hydra's errors as one line that says what to do."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from winnow.arguments import advice
 
 
 def one_line(error: HydraException | OmegaConfBaseException) -> str:
-    """The message for an override or a config that Hydra does not take."""
+    """The message for an override or a config that Hydra refuses."""
     for cause in _causes(error):
         if isinstance(cause, MissingConfigException) and cause.options:
             group, _, choice = str(cause.missing_cfg_file).rpartition("/")
@@ -34,7 +34,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _names(node: object) -> list[str]:
-    """The settings that a node of a config has."""
+    """The settings of a node of a config."""
     names = [str(name) for name in node] if isinstance(node, DictConfig) else []
     return [name for name in names if name != "hydra"]
 

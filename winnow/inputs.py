@@ -1,4 +1,4 @@
-"""Every input file once, whatever its spellings, links and names."""
+"""Each input file once, however many paths and links lead to it."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ from winnow import storage
 
 
 def spellings(paths: Iterable[str]) -> list[list[str]]:
-    """The paths to each file, in the order given."""
+    """The paths to each file, in the given order."""
     files: dict[object, dict[str, None]] = {}
     for path in paths:
         files.setdefault(storage.identity(path), {})[path] = None
@@ -16,9 +16,9 @@ def spellings(paths: Iterable[str]) -> list[list[str]]:
 
 
 def each_once(title: str, paths: Iterable[str], say: Callable[[str], None]) -> list[str]:
-    """One path to each file of a source, sorted; ``say`` is told of files that had several.
+    """One path to each file of a source, sorted; ``say`` gets a warning for files with several.
 
-    Of several paths it is the shortest, of those without links if there are any.
+    Of several paths it is the shortest one, preferably without links.
     """
     files = spellings(paths)
     chosen = [min(same, key=_rank) if len(same) > 1 else same[0] for same in files]
@@ -38,10 +38,10 @@ def check_disjoint(files: Iterable[tuple[str, str]]) -> None:
     """Refuse a file in two sources.
 
     Args:
-        files: a path and the title of its source, for each file of each.
+        files: for each file of each source, its path and the source's title.
 
     Raises:
-        ValueError: two paths lead to one file.
+        ValueError: two sources have the same file.
     """
     owners: dict[object, tuple[str, str]] = {}
     for path, title in files:
@@ -52,7 +52,7 @@ def check_disjoint(files: Iterable[tuple[str, str]]) -> None:
 
 
 def warn(line: str) -> None:
-    """Tell the user on standard error."""
+    """Print a warning to standard error."""
     print(line, file=sys.stderr)
 
 

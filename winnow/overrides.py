@@ -1,8 +1,8 @@
-"""Hydra's command line with paths as they are: ``corpus=/data/año (1)/a&b`` needs no inner quotes.
+"""Hydra's command line with plain paths: ``corpus=/data/año (1)/a&b`` needs no inner quotes.
 
-Hydra's grammar knows few characters outside of quotes. A value that it cannot parse is quoted here,
-or in a list, a mapping and a sweep each part that it cannot parse. What it can parse stays what it
-is, but for a value that is the path of something that is there: ``corpus=a,b`` is no sweep then.
+Hydra's grammar allows few characters outside of quotes. A value that it cannot parse is quoted
+here; in a list, mapping or sweep, each such part. Values that it can parse do not change, except
+those that are an existing path: ``corpus=a,b`` is not a sweep then.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from winnow.arguments import check_utf8
 from winnow.hydra_errors import one_line
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
-"""The environment variable by which a user asks Hydra for tracebacks."""
+"""The environment variable that turns Hydra's tracebacks on."""
 
 _OVERRIDE = re.compile(r"(?P<key>(?:\+\+?|~)?[A-Za-z_][\w./@:$-]*=)(?P<value>.*)", re.DOTALL)
 _ENTRY = re.compile(r"\s*[\w.-]+\s*:")
@@ -35,12 +35,12 @@ _BEFORE_QUOTE = re.compile(r"(\\*)('|\Z)")
 
 
 def run(main: Callable[[], Any] | str, settings: str | None = None, sweeps: bool = False) -> None:
-    """Call a ``hydra.main`` function with the command line as it is meant.
+    """Call a ``hydra.main`` function with the quoted command line.
 
     Args:
-        main: reads ``sys.argv``; or the name of the module that has it, not loaded for ``--help``.
-        settings: ``conf/SETTINGS.yaml`` has what ``--help`` shows; None leaves that to Hydra.
-        sweeps: whether it is a sweep even without ``--multirun``.
+        main: reads ``sys.argv``; or the name of its module, which is not loaded for ``--help``.
+        settings: ``--help`` shows ``conf/SETTINGS.yaml``; None leaves ``--help`` to Hydra.
+        sweeps: whether commas mean a sweep even without ``--multirun``.
     """
     if settings and {"-h", "--help"} & set(sys.argv[1:]):
         print(hydra_help.text(settings))
@@ -75,27 +75,27 @@ def _call(function: Callable[[], Any]) -> Any:
 
 
 def _accept_lazy_help() -> None:
-    """Let Hydra 1.3 start on Python 3.14, whose argparse checks every help text beforehand.
+    """Let Hydra 1.3 start on Python 3.14, whose argparse checks all help texts at the start.
 
-    One of Hydra's is an object that becomes text when it is shown (facebookresearch/hydra#3121).
+    One of Hydra's is a lazy object (facebookresearch/hydra#3121).
     """
     if hasattr(argparse.ArgumentParser, "_check_help"):
         setattr(argparse.ArgumentParser, "_check_help", lambda parser, action: None)  # noqa: B010
 
 
 def quoted(arguments: Sequence[str], sweeps: bool = False) -> list[str]:
-    """Arguments that Hydra takes as they are meant."""
+    """Arguments quoted so that Hydra parses them as the user meant."""
     sweeps = sweeps or any(a in ("-m", "--multirun", "hydra.mode=MULTIRUN") for a in arguments)
     return [_quoted(argument, sweeps) for argument in arguments]
 
 
 def quote(text: str) -> str:
-    """A text as a value of Hydra's grammar; interpolations in it stay such."""
+    """A text as a quoted value; its interpolations still work."""
     return "'" + _BEFORE_QUOTE.sub(lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text) + "'"
 
 
 def literal(text: str) -> str:
-    """A text as a value of Hydra's grammar that means nothing but itself."""
+    """A text as a quoted value without interpolation."""
     return quote(_INTERPOLATION.sub(lambda m: m[1] * 2 + "\\${", text))
 
 
@@ -126,20 +126,20 @@ def _value(argument: str) -> Any:
 
 
 def _is_meant_as_path(parsed: Override, value: str, sweeps: bool) -> bool:
-    """Whether a value that Hydra takes for something else is the path that it looks like."""
+    """Whether a value that Hydra parses as something else is a path."""
     meaning = parsed.value()
     if meaning is None or isinstance(meaning, bool):
         return False
     if str(meaning) == value and "${" not in value:
         return False
     if parsed.is_sweep_override() and not sweeps and "/" in value and not _CALL.match(value):
-        # An error otherwise, which is right if it is a list whose brackets were forgotten.
+        # A list without its brackets should remain an error.
         return not all(map(glob.glob, _split(value)))
     return _is_path(value)
 
 
 def _mended(value: str, sweeps: bool) -> str:
-    """A value with quotes around what Hydra cannot parse, or would take for something else."""
+    """A value with quotes around what Hydra cannot parse or would misread."""
     if _is_path(value):
         return literal(value)
     bare = value.strip()
@@ -156,7 +156,7 @@ def _mended(value: str, sweeps: bool) -> str:
         return f"{call[0]}{_mended_parts(bare[call.end() : -1])})"
     if sweeps and len(_split(bare)) > 1:
         return _mended_parts(bare)
-    # A home folder (~) that the shell has not put in would become a folder of that name.
+    # An unexpanded ~ would become a folder of that name.
     if bare.startswith("~"):
         return value
     return quote(value) if re.search(r"\$\{.*\}", value) else literal(value)
@@ -168,7 +168,7 @@ def _mended_entry(entry: str) -> str:
 
 
 def _entries(text: str) -> list[str]:
-    """The entries of a mapping; a comma may be in a value."""
+    """The entries of a mapping; values may hold commas."""
     entries: list[str] = []
     for part in _split(text):
         if entries and not _ENTRY.match(part):
@@ -179,7 +179,7 @@ def _entries(text: str) -> list[str]:
 
 
 def _mended_parts(text: str) -> str:
-    """Parts with commas between them; a path with commas is one part."""
+    """Comma-separated parts; an existing path with commas is one part."""
     parts = _split(text)
     mended = []
     at = 0
@@ -194,7 +194,7 @@ def _mended_parts(text: str) -> str:
 
 
 def _split(text: str) -> list[str]:
-    """The parts of a text between the commas that stand in no brackets and no quotes."""
+    """The parts of a text between commas outside brackets and quotes."""
     pairs = _pairs(text)
     parts = [""]
     at = 0
@@ -211,7 +211,7 @@ def _split(text: str) -> list[str]:
 
 
 def _pairs(text: str) -> dict[int, int]:
-    """Where brackets and quotes that open close; those that do not are plain characters."""
+    """Where each opening bracket or quote closes; unmatched ones are plain characters."""
     pairs: dict[int, int] = {}
     opened: list[int] = []
     at = 0
@@ -235,7 +235,7 @@ def _pairs(text: str) -> dict[int, int]:
 
 
 def _is_path(text: str) -> bool:
-    """Whether there is something by this path, or a folder with a comma for it to be in."""
+    """Whether this path exists, or its folder does and has a comma in its name."""
     folder = os.path.dirname(re.split(r"[*?]", text)[0])
     return os.path.lexists(text) or ("," in folder and os.path.lexists(folder))
 

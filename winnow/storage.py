@@ -1,8 +1,8 @@
-"""Files, wherever they are: local paths, s3:// and gs://, and, to read from, hf://.
+"""Files on any storage: local paths, s3:// and gs://, and read-only hf://.
 
 Local writes appear atomically (temporary name, fsync, rename). Object stores need no rename: an
 object appears when its upload is complete (:mod:`winnow.object_stores.object_store`). Temporary
-names start with ``.tmp-``, so what a killed run left behind can be recognised and removed.
+names start with ``.tmp-``, so that the leftovers of a killed run can be recognised and removed.
 """
 
 import contextlib
@@ -32,21 +32,21 @@ _NO_FILES = {
     stat.S_IFBLK: "a device",
     stat.S_IFDIR: "a directory",
 }
-_HUB_MAIN = re.compile("@main(?=/)")  # the revision that is meant where none is given
+_HUB_MAIN = re.compile("@main(?=/)")  # the default revision
 
 
 def configure(options: Any) -> None:
-    """Reach object stores with these Beam options from here on (``--s3_endpoint_url``, …)."""
+    """Access object stores with these Beam options from now on (``--s3_endpoint_url``, …)."""
     _objects().configure(options)
 
 
 def shared_options() -> dict[str, Any]:
-    """How this process reaches object stores, but for secrets."""
+    """The options of this process for object stores, without secrets."""
     return cast(dict[str, Any], _objects().shared_options())
 
 
 def reach(shared: dict[str, Any]) -> None:
-    """Reach object stores as the process that these options are from, unless told otherwise."""
+    """Access object stores with another process's options, unless this one has its own."""
     _objects().reach(shared)
 
 
@@ -65,9 +65,9 @@ def find(pattern: str) -> list[str]:
     """The files that match a glob, sorted.
 
     Raises:
-        ValueError: nothing matches, the pattern names a directory, or a file and more of them,
-            something is no file but a pipe or the like, or a name is not UTF-8.
-        OSError: there may be more in a folder that cannot be read, or a link leads nowhere.
+        ValueError: nothing matches, the pattern names a directory, or names one file and matches
+            more, a match is not a regular file, or a name is not UTF-8.
+        OSError: a folder that may hold matches cannot be read, or a link is broken.
     """
     match scheme(pattern):
         case None:
@@ -95,11 +95,11 @@ def find(pattern: str) -> list[str]:
 
 
 def _is_input(path: str) -> bool:
-    """Whether a local path leads to a file; to a folder it may, by a glob.
+    """Whether a local path is a file; a glob may also match folders.
 
     Raises:
-        ValueError: its name is not UTF-8, as all that is written of it must be, or it is no file.
-        OSError: it cannot be looked at.
+        ValueError: its name is not UTF-8, as the output requires, or it is not a regular file.
+        OSError: it cannot be examined.
     """
     if os.path.isdir(path):
         return False
@@ -110,17 +110,17 @@ def _is_input(path: str) -> bool:
 
 
 def check_is_file(path: str) -> None:
-    """Refuse what is there, but cannot be read again, or by another process.
+    """Refuse paths that cannot be read twice, or by another process.
 
     Raises:
-        ValueError: it is a pipe, a device, or what this process alone was given.
-        OSError: it cannot be looked at.
+        ValueError: it is a pipe, a device, or a file descriptor of this process.
+        OSError: it cannot be examined.
     """
     mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode):
-        what = _NO_FILES.get(stat.S_IFMT(mode), "no file")
+        what = _NO_FILES.get(stat.S_IFMT(mode), "not a file")
     elif _GIVEN.match(os.path.abspath(path)):
-        what = "what this process alone was given"
+        what = "a file descriptor of this process"
     else:
         return
     raise ValueError(
@@ -130,11 +130,11 @@ def check_is_file(path: str) -> None:
 
 
 def identity(path: str) -> tuple[object, ...]:
-    """What an input's path leads to, the same for all its spellings, links and hard links."""
+    """An identity of the file at a path, the same for all spellings, links and hard links."""
     match scheme(path):
         case None:
             about = os.stat(path)
-            # Some network file systems have no inodes.
+            # Some network file systems have no inode numbers.
             return about.st_dev, about.st_ino or os.path.realpath(path)
         case "hf":
             return "hf", _HUB_MAIN.sub("", path.partition("://")[2], count=1)
@@ -143,7 +143,7 @@ def identity(path: str) -> tuple[object, ...]:
 
 
 def open_input(path: str) -> BinaryIO:
-    """The raw bytes of a file, seekable; nothing is decompressed by its name."""
+    """The raw bytes of a file, seekable, never decompressed."""
     match scheme(path):
         case None:
             return open(path, "rb")
@@ -156,10 +156,10 @@ def open_input(path: str) -> BinaryIO:
 
 @contextlib.contextmanager
 def open_output(path: str) -> Iterator[BinaryIO]:
-    """Write a file that appears whole when the block ends, or not at all if it raises.
+    """Write a file atomically: it appears when the block ends, and not at all if it raises.
 
-    A local file is written under a temporary name in the same folder (which is made), synced, and
-    renamed. If the block raises, the temporary file is removed.
+    A local file is written under a temporary name in the same folder, which is made if needed,
+    synced, and renamed. If the block raises, the temporary file is removed.
     """
     if scheme(path) is not None:
         with _objects().open_output(path) as stream:
@@ -185,7 +185,7 @@ def write_json(path: str, value: Any) -> None:
     """Write canonical JSON (sorted keys, indented, newline at the end) atomically.
 
     Raises:
-        ValueError: there is a number in it that JSON does not have.
+        ValueError: it contains NaN or infinity.
     """
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     write_bytes(path, f"{text}\n".encode())
@@ -202,12 +202,12 @@ def checksum(path: str) -> str:
 
 
 def exists(path: str) -> bool:
-    """Whether a file is there."""
+    """Whether a file exists."""
     return os.path.exists(path) if scheme(path) is None else _objects().exists(path)
 
 
 def listing(folder: str) -> list[str]:
-    """Every file directly in a folder, sorted; empty if there is no such folder."""
+    """The files directly in a folder, sorted; empty if there is no such folder."""
     if scheme(folder) is None:
         if not os.path.isdir(folder):
             return []
@@ -216,7 +216,7 @@ def listing(folder: str) -> list[str]:
 
 
 def tree(folder: str) -> Iterator[str]:
-    """Every file below a folder, by its path within it; none if there is no such folder."""
+    """All files below a folder, by their paths within it; none if there is no such folder."""
     if scheme(folder) is not None:
         yield from _objects().tree(folder)
         return
@@ -227,7 +227,7 @@ def tree(folder: str) -> Iterator[str]:
 
 
 def remove(path: str) -> None:
-    """Delete one file or, with everything in it, one folder."""
+    """Delete a file, or a folder with everything in it."""
     if scheme(path) is not None:
         _objects().remove(path)
     elif os.path.isdir(path):
@@ -237,7 +237,7 @@ def remove(path: str) -> None:
 
 
 def remove_files(paths: Sequence[str]) -> None:
-    """Delete files of one file system; those that are not there are no error."""
+    """Delete files of one file system, ignoring those that do not exist."""
     if paths and scheme(paths[0]) is not None:
         _objects().remove_files(paths)
         return
@@ -247,7 +247,7 @@ def remove_files(paths: Sequence[str]) -> None:
 
 
 def remove_if_empty(folder: str) -> bool:
-    """Delete a folder unless something is in it; whether it is gone. Object stores have none."""
+    """Delete a folder if it is empty; returns whether it is gone. Object stores have none."""
     try:
         if scheme(folder) is None:
             os.rmdir(folder)
@@ -259,9 +259,9 @@ def remove_if_empty(folder: str) -> bool:
 
 
 def remove_unfinished(folder: str, chosen: Callable[[str], bool]) -> None:
-    """Drop unfinished uploads below a folder of an object store, by their paths within it.
+    """Abort the chosen unfinished uploads below a folder of an object store, by path within it.
 
-    What killed writers left of local files is there to be seen, and to be removed as any file.
+    Unfinished local files are visible, and are removed like any others.
     """
     if scheme(folder) is not None:
         _objects().remove_unfinished(folder, chosen)
@@ -269,17 +269,17 @@ def remove_unfinished(folder: str, chosen: Callable[[str], bool]) -> None:
 
 @contextlib.contextmanager
 def local_copy(path: str) -> Iterator[str]:
-    """A local path to a file or folder of an object store, while the block runs.
+    """A local copy of a file or folder of an object store, while the block runs.
 
     Raises:
-        ValueError: nothing is there.
+        ValueError: it does not exist.
     """
     with tempfile.TemporaryDirectory(prefix="winnow-") as folder:
         yield _objects().download(path, folder)
 
 
 def size(path: str) -> int:
-    """Bytes of a file."""
+    """The size of a file in bytes."""
     if scheme(path) is None:
         return os.path.getsize(path)
     with open_input(path) as file:
@@ -288,14 +288,13 @@ def size(path: str) -> int:
 
 @contextlib.contextmanager
 def lock(folder: str) -> Iterator[None]:
-    """Hold the output folder for one run.
+    """Lock the output folder for one run.
 
-    The kernel lets go of a local one when the process dies; in an object store the lock has to be
-    renewed (:mod:`winnow.object_stores.lease`), and whoever comes after a killed run waits for a
-    minute.
+    The kernel releases a local lock when the process dies. In an object store it is a lease
+    (:mod:`winnow.object_stores.lease`): the next run after a killed one waits a minute for it.
 
     Raises:
-        ValueError: another run holds it, or it has a file of the lock's name with something in it.
+        ValueError: another run holds it, or the lock file is not ours.
     """
     path = join(folder, ".lock")
     if scheme(folder) is not None:
@@ -310,7 +309,7 @@ def lock(folder: str) -> Iterator[None]:
 
 
 def _objects() -> ModuleType:
-    from winnow.object_stores import object_store  # imports Beam, which local files do without
+    from winnow.object_stores import object_store  # imports Beam, not needed for local files
 
     return object_store
 
@@ -325,7 +324,7 @@ def _hub() -> Any:
 
 @contextlib.contextmanager
 def _hub_errors(path: str) -> Iterator[None]:
-    """What the hub's client and its HTTP library raise, which depends on their versions."""
+    """Turn the errors of the hub's client and its HTTP library, which vary, into OSError."""
     try:
         yield
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Arrow IPC files, wherever they are: whole tables, or batch by batch with some of the columns."""
+"""Arrow IPC files on any storage: whole tables, or batches with some of the columns."""
 
 from collections.abc import Collection, Iterator
 
@@ -8,7 +8,7 @@ from winnow import heartbeat, storage
 
 
 def write(path: str, table: pa.Table) -> None:
-    """Write a table to a file that appears whole or not at all."""
+    """Write a table atomically."""
     with storage.open_output(path) as file, pa.ipc.new_file(file, table.schema) as writer:
         writer.write_table(table)
 
@@ -20,10 +20,10 @@ def read(path: str) -> pa.Table:
 
 
 def batches(path: str, columns: Collection[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """The batches of a file, of ``columns`` those that it has; a local one is memory-mapped.
+    """The batches of a file, with those of ``columns`` that it has; memory-mapped if local.
 
     Raises:
-        ValueError: the file is no Arrow IPC file or is damaged.
+        ValueError: the file is not an Arrow IPC file, or is damaged.
     """
     with open_mapped(path) as source:
         try:

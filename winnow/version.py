@@ -1,4 +1,4 @@
-"""Which version of the code runs."""
+"""The version of the running code."""
 
 import importlib.metadata
 import os

@@ -1,12 +1,12 @@
-"""Objects in a bucket as files: what s3:// and gs:// have in common.
+"""Objects in a bucket as files: the code that s3:// and gs:// share.
 
-Object stores have no rename, and need none: an object is there when its upload is complete. So a
-file to be written is first written to an unnamed local one (in ``$TMPDIR``), and uploaded when its
-writer is done: after an error, or a kill, there is no object.
+Object stores have no rename and need none: an object exists once its upload is complete. A file is
+therefore written to an unnamed local one first (in ``$TMPDIR``) and uploaded when its writer is
+done; after an error or a kill there is no object.
 
-The stores are reached by their makers' own clients, with the options and credentials that Beam's
-filesystems take. Those filesystems themselves make a client for every call, and complete the upload
-of a file whose writer has failed, when its stream is collected as garbage.
+We use the vendors' own clients, with the options and credentials of Beam's filesystems. Those
+filesystems themselves make a client for every call, and complete the upload of a failed writer when
+its stream is garbage-collected.
 """
 
 import contextlib
@@ -30,8 +30,8 @@ from winnow.object_stores.bucket import Bucket, Stat
 
 FIRST_READ = 64 << 10
 LARGEST_READ = 8 << 20
-"""Bytes asked for at once: few at first, as formats are recognised by a file's first bytes, then
-twice as many each time, as long as reading goes straight on."""
+"""Bytes per request: few at first, because formats are recognised by the first bytes of a file,
+then twice as many each time while reading is sequential."""
 
 _OPTIONS = "WINNOW_BEAM_OPTIONS"
 
@@ -46,29 +46,29 @@ _NO_SECRETS = (
     "impersonate_service_account",
     "gcp_oauth_scopes",
 )
-"""The options that travel with a pipeline's steps. Keys and tokens do not."""
+"""The options that are sent along with a pipeline's steps; keys and tokens are not."""
 
 
 def configure(options: PipelineOptions) -> None:
-    """Use these options (``--s3_endpoint_url``, …) in this process and those that it starts.
+    """Use these options (``--s3_endpoint_url``, …) in this process and its children.
 
-    Beam gives them to workers in containers, but not to the local processes of its own runner.
+    Beam passes them to workers in containers, but not to the local processes of its own runner.
     """
     os.environ[_OPTIONS] = json.dumps(options.get_all_options(drop_default=True))
     _bucket.cache_clear()
 
 
 def shared_options() -> dict[str, Any]:
-    """How this process reaches stores, without secrets, for :func:`reach` on other machines."""
+    """The options of this process without secrets, for :func:`reach` on other machines."""
     options = _options().get_all_options(drop_default=True)
     return {name: options[name] for name in _NO_SECRETS if name in options}
 
 
 def reach(shared: dict[str, Any]) -> None:
-    """Use another process's options, unless this one has some itself.
+    """Use another process's options, unless this one has its own.
 
-    Workers that somebody has started by hand (``worker_pool_main``) have none: Beam gives them the
-    steps of the pipeline and nothing else. Their credentials are their machine's.
+    Workers that were started by hand (``worker_pool_main``) have none: Beam sends them only the
+    steps of the pipeline. Their credentials are those of their machine.
     """
     global _shared
     if shared != _shared:
@@ -82,7 +82,7 @@ _shared: dict[str, Any] = {}
 def _options() -> PipelineOptions:
     if _OPTIONS in os.environ:
         return PipelineOptions.from_dictionary(json.loads(os.environ[_OPTIONS]))
-    # The only place where Beam keeps what a worker was started with.
+    # The only place where Beam keeps a worker's options.
     return FileSystems._pipeline_options or PipelineOptions.from_dictionary(_shared)
 
 
@@ -90,7 +90,7 @@ def locate(path: str) -> tuple[Bucket, str]:
     """Bucket and key of ``s3://bucket/key`` or ``gs://bucket/key``.
 
     Raises:
-        ValueError: no such scheme, no bucket's name, or a client that is not installed.
+        ValueError: an unknown scheme, no bucket, or a client that is not installed.
     """
     match = re.fullmatch(r"(\w+)://([^/]+)/?(.*)", path, re.DOTALL)
     if not match:
@@ -121,7 +121,7 @@ def _bucket(scheme: str, name: str) -> Bucket:
 
 
 def open_input(path: str) -> BinaryIO:
-    """An object as a seekable file that is read in ranges, never whole."""
+    """An object as a seekable file, read in ranges."""
     bucket, key = locate(path)
     stat = bucket.stat(key)
     if stat is None:
@@ -131,7 +131,7 @@ def open_input(path: str) -> BinaryIO:
 
 @contextlib.contextmanager
 def open_output(path: str) -> Iterator[BinaryIO]:
-    """Write an object that appears whole when the block ends, or not at all if it raises."""
+    """Write an object atomically: it appears when the block ends, and not at all if it raises."""
     bucket, key = locate(path)
     with tempfile.TemporaryFile() as file:
         yield cast(BinaryIO, file)
@@ -140,7 +140,7 @@ def open_output(path: str) -> Iterator[BinaryIO]:
 
 
 def exists(path: str) -> bool:
-    """Whether there is such an object."""
+    """Whether an object exists."""
     bucket, key = locate(path)
     return bucket.stat(key) is not None
 
@@ -167,13 +167,13 @@ def find(pattern: str) -> list[str]:
 def matches(
     names: Sequence[str], patterns: Sequence[str], there: Container[str] = (), above: str = ""
 ) -> bool:
-    """Whether the parts of a path match the parts of a glob; ``**`` stands for any folders.
+    """Whether the parts of a path match the parts of a glob; ``**`` matches any folders.
 
     Args:
-        names: of the path.
-        patterns: of the glob.
-        there: objects and folders whose names are meant where the glob is written like them.
-        above: the folder, with its slash, that the names are in.
+        names: the parts of the path.
+        patterns: the parts of the glob.
+        there: existing objects and folders, which a glob of exactly that name means.
+        above: the folder that the names are in, with its slash.
     """
     if not patterns:
         return not names
@@ -196,41 +196,41 @@ def matches(
 
 
 def listing(folder: str) -> list[str]:
-    """Every object directly in a folder."""
+    """The objects directly in a folder."""
     bucket, prefix = _folder(folder)
     root = folder.rstrip("/") + "/"
     return [root + key[len(prefix) :] for key in bucket.keys(prefix, direct=True) if key != prefix]
 
 
 def remove(path: str) -> None:
-    """Delete one object, and all that is in a folder of this name."""
+    """Delete an object, and everything in a folder of this name."""
     bucket, key = locate(path)
     bucket.delete([key, *bucket.keys(_folder(path)[1])])
 
 
 def tree(folder: str) -> Iterator[str]:
-    """Every object below a folder, by its path within it."""
+    """All objects below a folder, by their paths within it."""
     bucket, prefix = _folder(folder)
     return (key[len(prefix) :] for key in bucket.keys(prefix) if not key.endswith("/"))
 
 
 def remove_files(paths: Sequence[str]) -> None:
-    """Delete objects of one bucket; those that are not there are no error."""
+    """Delete objects of one bucket, ignoring those that do not exist."""
     found = [locate(path) for path in paths]
     found[0][0].delete([key for _, key in found])
 
 
 def remove_unfinished(folder: str, chosen: Callable[[str], bool]) -> None:
-    """Drop what killed writers have uploaded of chosen files. It is not to be seen there."""
+    """Abort the unfinished uploads of killed writers, for chosen files; they are not listed."""
     bucket, prefix = _folder(folder)
     bucket.abort_uploads(prefix, lambda key: chosen(key[len(prefix) :]))
 
 
 def download(path: str, folder: str) -> str:
-    """Copy one object, or all that is in a folder, below a local folder; its path there.
+    """Copy an object, or everything in a folder, into a local folder; returns the local path.
 
     Raises:
-        ValueError: there is neither, or a name that would lead out of the local folder.
+        ValueError: neither exists, or a name would lead out of the local folder.
     """
     bucket, key = locate(path)
     top = os.path.join(folder, os.path.basename(path.rstrip("/")))
@@ -240,7 +240,7 @@ def download(path: str, folder: str) -> str:
         _, prefix = _folder(path)
         names = [found[len(prefix) :] for found in bucket.keys(prefix) if not found.endswith("/")]
         if any(part in ("", "..") for name in names for part in name.split("/")):
-            raise ValueError(f"{path} holds names that are no paths")
+            raise ValueError(f"{path} holds names that are not valid paths")
         wanted = {f"{path.rstrip('/')}/{name}": os.path.join(top, name) for name in names}
     if not wanted:
         raise ValueError(f"there is nothing at {path}")
@@ -267,7 +267,7 @@ class _Ranges(io.RawIOBase):
         self._ahead = FIRST_READ
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer, or its beginning."""
+        """Fill the buffer, perhaps only its beginning."""
         start = self._position
         end = min(start + min(len(buffer), self._ahead), self._stat.size)
         if start >= end:
@@ -279,7 +279,7 @@ class _Ranges(io.RawIOBase):
         return end - start
 
     def readall(self) -> bytes:
-        """The rest; Python's own reads it by 8 KiB."""
+        """The rest of the file; Python's default reads it in pieces of 8 KiB."""
         return b"".join(iter(lambda: self.read(LARGEST_READ), b""))
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:

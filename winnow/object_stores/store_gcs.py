@@ -1,4 +1,4 @@
-"""Google Cloud Storage, by its own client, with Beam's credentials."""
+"""Google Cloud Storage, through its own client, with Beam's credentials."""
 
 import contextlib
 import logging
@@ -27,7 +27,7 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 from winnow.object_stores.bucket import Stat, Upload
 
 RETRY = DEFAULT_RETRY.with_delay(initial=0.5, multiplier=2, maximum=15).with_timeout(120)
-"""The client's own rule: 408, 429, 5xx and broken connections are tried again, for two minutes."""
+"""The client's own policy: retry 408, 429, 5xx and broken connections for two minutes."""
 
 _CONNECTIONS = 64
 _PART = 16 << 20  # the client would hold parts of 100 MB
@@ -43,7 +43,7 @@ class GcsBucket:
         if not anonymous:
             _check_credentials(name, cloud.gcp_oauth_scopes)
         self._client = create_storage_client(options, use_credentials=not anonymous)
-        # More threads than the ten connections that are kept by default.
+        # There may be more threads than the default pool's ten connections.
         adapter = requests.adapters.HTTPAdapter(pool_maxsize=_CONNECTIONS)
         self._client._http.mount("https://", adapter)
         self._client._http.mount("http://", adapter)
@@ -56,7 +56,7 @@ class GcsBucket:
         return None if blob is None else Stat(blob.size, str(blob.generation))
 
     def read(self, key: str, start: int, end: int, version: str) -> bytes:
-        """A range, under the condition that the generation is still this."""
+        """A range of this generation; fails if the object has changed."""
         with self._errors(key):
             return self._bucket.blob(key).download_as_bytes(
                 start=start,
@@ -68,14 +68,14 @@ class GcsBucket:
             )
 
     def upload(self, key: str, file: BinaryIO) -> None:
-        """One request, or a resumable upload; a broken one is never seen, and goes after a week."""
+        """One request, or a resumable upload; an unfinished one is invisible and expires."""
         with self._errors(key), Upload(file) as again:
             size = os.fstat(file.fileno()).st_size
             blob = self._bucket.blob(key, chunk_size=_PART)
             blob.upload_from_file(again, size=size, retry=RETRY)
 
     def replace(self, key: str, content: bytes, version: str | None) -> str | None:
-        """A write under a condition; the new generation."""
+        """A conditional write; returns the new generation."""
         blob = self._bucket.blob(key)
         try:
             with self._errors(key):
@@ -93,7 +93,7 @@ class GcsBucket:
                 yield blob.name
 
     def delete(self, keys: Sequence[str]) -> None:
-        """One by one, many at a time."""
+        """One request per object, many in parallel."""
 
         def delete(key: str) -> None:
             with contextlib.suppress(FileNotFoundError), self._errors(key):
@@ -103,11 +103,11 @@ class GcsBucket:
             list(pool.map(delete, keys))
 
     def abort_uploads(self, prefix: str, chosen: Callable[[str], bool]) -> None:
-        """Nothing to do: unfinished uploads can be neither listed nor read."""
+        """Nothing to do: unfinished uploads cannot be listed or read."""
 
     @contextlib.contextmanager
     def _errors(self, key: str) -> Iterator[None]:
-        """What the client raises for good, as OSError."""
+        """Turn what the client raises after its retries into OSError."""
         try:
             yield
         except (

@@ -1,4 +1,4 @@
-"""S3, and what speaks its language, by boto3."""
+"""S3 and compatible stores, through boto3."""
 
 import logging
 import random
@@ -16,8 +16,8 @@ from urllib3.exceptions import HTTPError
 from winnow.object_stores.bucket import Stat, Upload
 
 WAITS = (1, 2, 4, 8, 16, 30)
-"""Seconds before each further try, shortened at random. boto3 has tried a few times itself by then,
-but gives up after seconds, and does not read again a body that breaks off."""
+"""Seconds before each retry, shortened at random. By then boto3 has retried a few times itself, but
+it gives up after seconds, and does not retry a response body that breaks off."""
 
 _BATCH = 1000  # the most that S3 deletes or lists at once
 _PARTS = TransferConfig(
@@ -63,7 +63,7 @@ class S3Bucket:
         return Stat(found["ContentLength"], found["ETag"])
 
     def read(self, key: str, start: int, end: int, version: str) -> bytes:
-        """A range, under the condition that the ETag is still this."""
+        """A range of this version; fails if the ETag has changed."""
 
         def read() -> bytes:
             span = f"bytes={start}-{end - 1}"
@@ -75,7 +75,7 @@ class S3Bucket:
         return self._tried(key, read)
 
     def upload(self, key: str, file: BinaryIO) -> None:
-        """One request, or parts of 16 MiB; they are dropped if one fails for good."""
+        """One request, or parts of 16 MiB, which are dropped if one of them fails."""
 
         def upload() -> None:
             with Upload(file) as again:
@@ -84,7 +84,7 @@ class S3Bucket:
         self._tried(key, upload)
 
     def replace(self, key: str, content: bytes, version: str | None) -> str | None:
-        """A write under a condition; the new ETag."""
+        """A conditional write; returns the new ETag."""
         condition = {"IfNoneMatch": "*"} if version is None else {"IfMatch": version}
         try:
             return self._call("put_object", key, Body=content, **condition)["ETag"]
@@ -102,7 +102,7 @@ class S3Bucket:
             more["ContinuationToken"] = page["NextContinuationToken"]
 
     def delete(self, keys: Sequence[str]) -> None:
-        """A thousand at once."""
+        """Up to a thousand per request."""
         for first in range(0, len(keys), _BATCH):
             batch = [{"Key": key} for key in keys[first : first + _BATCH]]
             failed = self._call("delete_objects", None, Delete={"Objects": batch, "Quiet": True})
@@ -130,7 +130,7 @@ class S3Bucket:
         return self._tried(place, lambda: getattr(self._client, name)(**where, **arguments))
 
     def _tried(self, key: str, call: Callable[[], T]) -> T:
-        """What ``call`` returns, tried again after a transient fault; other faults as OSError."""
+        """What ``call`` returns, with retries after transient faults; others raise OSError."""
         for wait in (*WAITS, None):
             try:
                 return call()

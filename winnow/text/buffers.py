@@ -1,8 +1,9 @@
-"""Arrow's string buffers as numpy arrays, without a copy, and machine reads for the kernels.
+"""Arrow's string buffers as numpy arrays without a copy, and raw loads for the kernels.
 
 Every kernel of this package takes ``data`` (uint8, the bytes of all values) and ``offsets`` (int32
 or int64 [n + 1]): value i is ``data[offsets[i]:offsets[i + 1]]``. The loads read little-endian
-words at an address (``data.ctypes.data + index``) and check no bounds: that is up to the kernel.
+words at an address (``data.ctypes.data + index``) without bounds checks: those are up to the
+kernel.
 """
 
 from collections.abc import Callable
@@ -45,7 +46,7 @@ def string_buffers(values: pa.Array) -> tuple[Octets, Offsets]:
 
 
 def _loader(kind: Any) -> Callable[[int], Any]:
-    """A function for kernels: the value of this integer type at an address of any alignment."""
+    """A load for kernels: the integer of this type at an address of any alignment."""
 
     def load(typing_context: Any, address: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Bytes, characters and words of n documents, straight from Arrow's buffers."""
+"""Bytes, characters and words of n documents, computed on Arrow's buffers."""
 
 import numba as nb
 import numpy as np

@@ -1,4 +1,4 @@
-"""XXH3 of every value of an Arrow array, straight from its buffers.
+"""XXH3 of every value of an Arrow array, computed on its buffers.
 
 The same numbers as the ``xxhash`` library, which needs a Python object per value. Written from the
 XXH3 section of the xxHash specification (github.com/Cyan4973/xxHash, doc/xxhash_spec.md); names

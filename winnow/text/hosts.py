@@ -1,13 +1,13 @@
-"""The host of a URL in one normal form, which block lists, statistics and cards all use.
+"""The host of a URL in one normal form, for block lists, statistics and cards alike.
 
 The form is that of the URL standard (https://url.spec.whatwg.org, host parsing): lower case, names
 in other scripts as ``xn--…`` (UTS 46, non-transitional), IPv4 addresses as four decimal numbers,
-IPv6 addresses compressed and in brackets; and, beyond the standard, no dot at the end. What is
-around it may be more than a browser takes: ``<http://host/>`` as wget writes it into archives,
-``//host``, ``host/path``, spaces, backslashes, ``view-source:`` before it.
+IPv6 addresses compressed and in brackets; and, beyond the standard, without a trailing dot. The
+rest of the URL may be more than a browser accepts: ``<http://host/>`` as wget writes it into
+archives, ``//host``, ``host/path``, spaces, backslashes, a ``view-source:`` prefix.
 
-Nearly all URLs are plain ones. These are taken apart by one expression in Arrow; only what it does
-not match, each once, goes through Python.
+Nearly all URLs are simple, and one regular expression in Arrow parses them. Python parses only the
+rest, each distinct URL once.
 """
 
 import ipaddress
@@ -32,7 +32,7 @@ _FILE = re.compile(
     r"|css|docx?|xlsx?|parquet|arrow|warc|wet)"
 )
 _MOST = 253
-"""Characters of a name (RFC 1035). No label that is longer is worth putting into ASCII."""
+"""Characters of a name (RFC 1035). Longer labels are not converted to ASCII."""
 
 
 def hosts(url: pa.Array) -> pa.Array:
@@ -48,7 +48,7 @@ def hosts(url: pa.Array) -> pa.Array:
 
 
 def normal_host(name: str) -> str | None:
-    """The normal form of a host, or None if it is none."""
+    """The normal form of a host; None if it is not a host."""
     if name.startswith("[") and name.endswith("]"):
         return _address(name[1:-1])
     if name.count(":") > 1:
@@ -64,7 +64,7 @@ def normal_host(name: str) -> str | None:
 
 
 def _host(url: str) -> str | None:
-    """The host of any URL, or of what was meant to be one."""
+    """The host of any URL, even a malformed one."""
     url = re.sub(r"[\t\r\n]", "", url).strip(_AROUND)
     scheme = None
     at = 0
@@ -81,13 +81,13 @@ def _host(url: str) -> str | None:
     name = _PORT.sub("", authority[0].rpartition("@")[2])
     host = normal_host(name.strip(_AROUND))
     if scheme is None and slashes == 0 and host is not None:
-        # Without a scheme it may be the path of a file as well.
+        # Without a scheme it may also be a file path.
         return host if "." in host and not _FILE.fullmatch(host) else None
     return host
 
 
 def _ascii(name: str) -> str:
-    """A name with its labels in ASCII (UTS 46, ToASCII); empty if one is too long for that."""
+    """A name with its labels in ASCII (UTS 46, ToASCII); empty if one is too long."""
     try:
         mapped = idna.uts46_remap(name, std3_rules=False, transitional=False)
     except idna.IDNAError:
@@ -108,7 +108,7 @@ def _address(text: str) -> str | None:
 
 
 def _ipv4(name: str) -> str | None:
-    """An address of one to four numbers, decimal, octal or hexadecimal, as browsers take it."""
+    """An address of one to four numbers, decimal, octal or hexadecimal, as browsers accept it."""
     parts = name.split(".")
     if len(parts) > 4:
         return None

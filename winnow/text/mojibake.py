@@ -1,8 +1,9 @@
-"""Which texts show that somebody, once, decoded them by the wrong charset.
+"""Detects texts that were once decoded by the wrong charset.
 
-U+FFFD stands where bytes had no meaning. Mojibake is UTF-8 that was read as windows-1252 or -1251:
-``cafÃ©``, ``itâ€™s``, ``РџСЂРёРІРµС‚``. One place is enough, if no language writes such a thing; of
-what some may write (``Ã`` before a quotation mark), three characters in a row are asked for.
+U+FFFD replaces bytes that could not be decoded. Mojibake is UTF-8 that was read as windows-1252 or
+-1251: ``cafÃ©``, ``itâ€™s``, ``РџСЂРёРІРµС‚``. One occurrence suffices if no language writes such a
+sequence; of sequences that occur in real text (``Ã`` before a quotation mark) it takes three in a
+row.
 """
 
 import numba as nb
@@ -23,7 +24,7 @@ _IN_A_ROW = 3
 def _bytes_of(charset: str) -> Octets:
     """The byte of each code point, 0 of those that the charset lacks or shares with ASCII."""
     table = np.zeros(_CODE_POINTS, np.uint8)
-    table[0x80:0xA0] = np.arange(0x80, 0xA0)  # as ISO-8859-1 has it, and browsers
+    table[0x80:0xA0] = np.arange(0x80, 0xA0)  # as in ISO-8859-1, and in browsers
     for byte in range(0x80, 0x100):
         character = bytes([byte]).decode(charset, "ignore")
         if character:
@@ -70,8 +71,8 @@ def _faults(
     for i in range(len(offsets) - 1):
         at, end = offsets[i], offsets[i + 1]
         fault = 0
-        # Of either charset: the first byte of the character that is under way, how many it lacks
-        # still, and how many whole ones came before it without a gap.
+        # For each charset: the first byte of the current character, how many bytes it still lacks,
+        # and how many complete characters came directly before it.
         lead = lead_1251 = second = 0
         lacks = row = lacks_1251 = row_1251 = 0
         while at < end:
@@ -123,7 +124,7 @@ def _faults(
                         )
                 sure |= row >= _IN_A_ROW
 
-            # Other first bytes of windows-1251 stand for letters that are common before the others.
+            # Other lead bytes are letters of windows-1251 that are common before the rest.
             byte = cyrillic[point]
             if lacks_1251 == 0 and byte != 0xD0 and byte != 0xD1 and byte != 0xE2:
                 row_1251 = 0
@@ -144,7 +145,7 @@ def _faults(
 
 @nb.njit(nogil=True, cache=True, inline="always")
 def _next(byte: int, lead: int, lacks: int, row: int) -> tuple[int, int, int]:
-    """The state after one more character, whose byte this is, if the bytes were UTF-8."""
+    """The state after one more byte, if the bytes were UTF-8."""
     if lacks and 0x80 <= byte < 0xC0:
         return lead, lacks - 1, row + (lacks == 1)
     if lacks or byte < 0xC2 or byte > 0xF4:

@@ -8,8 +8,9 @@ Version 1, the same in training and serving:
   and so is each punctuation mark and symbol (held-out ROC-AUC is 0.006 to 0.016 higher than
   without them).
 * Format characters (soft hyphen, zero-width joiners, byte order mark) and variation selectors are
-  passed over: they neither part words nor change them.
-* All else parts words: white space, control characters, NUL, unassigned and private code points.
+  ignored: they neither separate words nor change them.
+* All else separates words: white space, control characters, NUL, unassigned and private code
+points.
 """
 
 import base64
@@ -27,7 +28,7 @@ from winnow.text.unicode_data import PACKED
 
 VERSION = 1
 
-# An entry of the table: bits 0-20 the folded code point (0 parts words, 1 is passed over),
+# An entry of the table: bits 0-20 the folded code point (0 separates words, 1 is ignored),
 # bits 21-28 the canonical combining class, bit 30 may change under NFC, bit 31 a word by itself.
 FOLDED = np.uint32(0x1FFFFF)
 SEPARATOR = np.uint32(0)
@@ -50,10 +51,10 @@ TABLE: Table = _unpack()
 
 
 def nfc(text: pa.Array) -> pa.Array:
-    """The text in Unicode's normal form C: the array itself where nothing can change.
+    """The text in Unicode's normal form C: the array itself if nothing can change.
 
-    Only documents with a code point that NFC may touch, or with marks out of order, become Python
-    strings and are normalised; finding them costs little beside scoring. (Arrow's own
+    Only documents with a code point that NFC may change, or with marks out of order, become Python
+    strings and are normalised; finding them costs little compared with scoring. (Arrow's own
     ``utf8_normalize`` does not compose in version 25: its NFC is NFD.)
     """
     suspects = pa.array(_suspects(*string_buffers(text), TABLE))
@@ -91,10 +92,9 @@ def _is_suspect(position: int, end: int, table: Table) -> bool:
 
 @njit(nogil=True, cache=True)
 def next_entry(position: int, end: int, table: Table) -> tuple[np.uint32, int]:
-    """The table's entry of the character at an address before ``end``, and where the next starts.
+    """The table entry of the character at an address before ``end``, and the next address.
 
-    Text is taken to be UTF-8; a byte sequence that is not gives some entry, and never a read
-    beyond ``end``.
+    The text should be UTF-8; other bytes give some entry, but never a read beyond ``end``.
     """
     point = np.uint32(load_u8(position))
     if point < 0x80:
