@@ -251,7 +251,7 @@ def test_a_full_folder_and_an_unfinished_export_are_refused(folders, tmp_path):
     with pytest.raises(ValueError, match="is not empty"):
         export(ExportConfig(str(folders[0]), str(folders[1])))
     (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(ValueError, match="no finished export"):
+    with pytest.raises(ValueError, match="not a finished export"):
         trained.load(str(tmp_path), CPU, torch.float32)
 
 

@@ -1,8 +1,8 @@
 """Causal attention with T5's bucketed relative bias, masked to the document, with a cache.
 
-A logit is q.k + bias[head, bucket(distance)], with no division by the root of the head width:
-the initialisation of the query takes its place (praxis). A token attends to itself and to earlier
-tokens of its own document. Packed rows give each position a document's number, in ``segments_BS``.
+A logit is q.k + bias[head, bucket(distance)], not divided by the root of the head width: the
+initialisation of the query makes up for it (praxis). A token attends to itself and to earlier
+tokens of its own document. In packed rows ``segments_BS`` numbers the document of each position.
 
 Shapes: B rows, S positions, K keys (the cache's and then the S new ones), N heads, D head width,
 P = B * N, Q queries of a block, U buckets.
@@ -21,14 +21,14 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 from model.ops import cpu_kernels
 
 BLOCK = 128
-"""Queries of one block, the fastest of 64 to 512 on CPU."""
+"""Queries per block: the fastest size from 64 to 512 on a CPU."""
 
 
 def relative_bucket(distance: Tensor, buckets: int, far: int) -> Tensor:
     """T5's bucket of a distance into the past: int64, of int64 distances >= 0.
 
-    The first half of the buckets hold one distance each; the others are spaced by logarithm up to
-    ``far``; from there on all share the last one.
+    The first half of the buckets hold one distance each; the others are spaced logarithmically up
+    to ``far``, and all larger distances share the last one.
     """
     exact = buckets // 2
     ratio = torch.log(distance.clamp_min(1).float() / exact) / math.log(far / exact)
@@ -39,7 +39,7 @@ def relative_bucket(distance: Tensor, buckets: int, far: int) -> Tensor:
 def bias_of_distance(table_NU: Tensor, keys: int, far: int) -> Tensor:
     """The bias of each head at distances 0 .. keys - 1: [N, U] to [N, keys].
 
-    A product with a constant of ones and zeros: exact, and its gradient needs no atomics.
+    Computed as a product with a constant one-hot matrix: exact, and its gradient needs no atomics.
     """
     distance = torch.arange(keys, device=table_NU.device)
     bucket = relative_bucket(distance, table_NU.shape[1], far)
@@ -55,19 +55,19 @@ class Segments(NamedTuple):
 
 
 Mask = Segments | Tensor | BlockMask
-"""Who sees whom. Its form says what computes the attention."""
+"""Which keys each query sees. The type of the mask selects the attention implementation."""
 
 
 def attention_mask(
     segments_BS: Tensor, segments_BK: Tensor, dtype: torch.dtype, flex: bool = False
 ) -> Mask:
-    """The mask for activations of a dtype, in the form that is the fastest on their device.
+    """The mask of the fastest implementation for activations of this dtype and device.
 
     Args:
         segments_BS: int32; the document of each of the last S positions.
-        segments_BK: int32; that of all K.
+        segments_BK: int32; the document of each of all K.
         dtype: of queries, keys and values.
-        flex: by FlexAttention.
+        flex: whether to use FlexAttention.
     """
     if flex:
         return flex_mask(segments_BS, segments_BK)
@@ -96,10 +96,10 @@ def attend(q_BNSD: Tensor, k_BNKD: Tensor, v_BNKD: Tensor, bias_NK: Tensor, mask
 def attend_cpu(
     q_BNSD: Tensor, k_BNKD: Tensor, v_BNKD: Tensor, bias_NK: Tensor, segments: Segments
 ) -> Tensor:
-    """What :func:`attend` says, on a CPU: products, and between them a compiled softmax.
+    """:func:`attend` on a CPU: matrix products with a compiled softmax between them.
 
-    A block of queries at a time against the keys up to its end, which saves the work of the future.
-    torch's fused kernel takes a slow path there as soon as the bias is trained.
+    Each block of queries attends to the keys up to its end only, which skips most masked work.
+    torch's fused kernel falls back to a slow path once the bias requires a gradient.
     """
     y_PSD = _AttendCPU.apply(
         *(x.flatten(0, 1).contiguous() for x in (q_BNSD, k_BNKD, v_BNKD)),
@@ -110,7 +110,7 @@ def attend_cpu(
 
 
 class _AttendCPU(torch.autograd.Function):
-    """Attention of P = B * N heads; the bias comes with its farthest distance first."""
+    """Attention of P = B * N heads; the bias is ordered from the farthest distance."""
 
     @staticmethod
     def forward(
@@ -158,7 +158,7 @@ class _AttendCPU(torch.autograd.Function):
 
 
 def _blocks(q_SD: Tensor, k_KD: Tensor) -> Iterator[tuple[int, int, int]]:
-    """Where each block of queries starts and stops, and where the keys end that it may see."""
+    """The start and stop of each block of queries, and the end of the keys that it may see."""
     queries = q_SD.shape[-2]
     past = k_KD.shape[-2] - queries
     for start in range(0, queries, BLOCK):
@@ -169,7 +169,7 @@ def _blocks(q_SD: Tensor, k_KD: Tensor) -> Iterator[tuple[int, int, int]]:
 def attend_plainly(
     q_BNSD: Tensor, k_BNKD: Tensor, v_BNKD: Tensor, bias_NK: Tensor, mask: Tensor
 ) -> Tensor:
-    """What :func:`attend` says, in torch's operations alone; mask of :func:`additive_mask`."""
+    """:func:`attend` in plain torch operations, with a mask of :func:`additive_mask`."""
     outputs = []
     for start, stop, end in _blocks(q_BNSD, k_BNKD):
         added_BNQK = toeplitz(bias_NK[:, :end], stop - start).to(q_BNSD.dtype)
@@ -180,18 +180,18 @@ def attend_plainly(
 
 
 def toeplitz(bias_NK: Tensor, positions: int) -> Tensor:
-    """The bias by distance laid out for the last S of K positions: [N, S, K].
+    """The bias by distance as a matrix for the last S of K positions: [N, S, K].
 
-    Entry (s, k) is that of distance K - S + s - k; where k lies in the future it is 0.
+    Entry (s, k) has distance K - S + s - k; where k is in the future it is 0.
     """
     N, K = bias_NK.shape
-    # Windows of one line, distance K - 1 first and then zeros for the future.
+    # Each row is a window of one line: distance K - 1 first, zeros for the future last.
     line_NL = torch.cat([bias_NK.flip(-1), bias_NK.new_zeros(N, positions - 1)], -1)
     return line_NL.unfold(-1, K, 1).flip(1)
 
 
 def additive_mask(segments_BS: Tensor, segments_BK: Tensor, dtype: torch.dtype) -> Tensor:
-    """What to add to the logits of the last S of K positions: [B, 1, S, K].
+    """The mask to add to the logits of the last S of K positions: [B, 1, S, K].
 
     Minus infinity for the future and for other documents, else 0: a masked weight is exactly 0.
     """
@@ -204,7 +204,7 @@ def additive_mask(segments_BS: Tensor, segments_BK: Tensor, dtype: torch.dtype) 
 
 
 def flex_mask(segments_BS: Tensor, segments_BK: Tensor) -> BlockMask:
-    """What :func:`additive_mask` says, in FlexAttention's form."""
+    """:func:`additive_mask` as a block mask of FlexAttention."""
     past = segments_BK.shape[1] - segments_BS.shape[1]
 
     def visible(b: Tensor, n: Tensor, s: Tensor, k: Tensor) -> Tensor:
@@ -217,9 +217,9 @@ def flex_mask(segments_BS: Tensor, segments_BK: Tensor) -> BlockMask:
 def attend_flex(
     q_BNSD: Tensor, k_BNKD: Tensor, v_BNKD: Tensor, bias_NK: Tensor, mask: BlockMask
 ) -> Tensor:
-    """What :func:`attend` computes, by FlexAttention, without the logits ever in memory.
+    """:func:`attend` by FlexAttention, which never materialises the logits.
 
-    For CUDA: on CPU torch has no backward for it, and nothing is compiled there.
+    For CUDA: on a CPU torch has no backward pass for it, and it is not compiled there.
     """
     past = k_BNKD.shape[2] - q_BNSD.shape[2]
 
@@ -237,10 +237,10 @@ def _compiled_flex() -> Any:
 
 @dataclass
 class Cache:
-    """Keys and values of the positions seen so far, for generation, one pair per layer.
+    """Keys and values of the positions so far, for generation, one pair per layer.
 
-    Rows of unlike length are padded on the left, with a segment of its own for the padding: only
-    distances matter, so the padding moves nothing.
+    Rows of different lengths are padded on the left, and the padding is a segment of its own: only
+    distances matter, so padding changes nothing.
     """
 
     keys: list[Tensor | None]
@@ -249,7 +249,7 @@ class Cache:
 
     @classmethod
     def empty(cls, layers: int) -> "Cache":
-        """A cache that has seen nothing."""
+        """A cache without any positions."""
         return cls([None] * layers, [None] * layers)
 
     def extend(self, layer: int, k_BNSD: Tensor, v_BNSD: Tensor) -> tuple[Tensor, Tensor]:

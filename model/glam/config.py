@@ -1,6 +1,7 @@
-"""What a GLaM is: its sizes and every choice of architecture, checked, each with its source.
+"""The configuration of a GLaM: sizes and every architectural choice, validated, each with its
+source.
 
-Tags say what a value rests on: **[paper]** the GLaM paper (Du et al. 2022, arXiv 2112.06905) as
+Tags give the source of a value: **[paper]** the GLaM paper (Du et al. 2022, arXiv 2112.06905) as
 more than one reader reports it; **[code]** Google's public GLaM code (praxis ``layers/glam.py``,
 ``gshard_utils.py``; lingvo ``core/gshard_layers.py``), which the paper's own runs may or may not
 have followed; **[derived]** by arithmetic from the paper's published counts; **[ours]** our choice.
@@ -16,14 +17,14 @@ from hydra.core.config_store import ConfigStore
 
 
 class SecondExpert(StrEnum):
-    """When a token's second expert is used, in training; in evaluation it always is."""
+    """When training uses a token's second expert; evaluation always does."""
 
     all = "all"
     random = "random"
 
 
 class ExpertActivation(StrEnum):
-    """The function between an expert's two matrices."""
+    """The activation between an expert's two matrices."""
 
     relu = "relu"
     gelu = "gelu"
@@ -31,7 +32,7 @@ class ExpertActivation(StrEnum):
 
 @dataclass
 class GLaMConfig:
-    """The shape and the choices of one model. Field by field, with source."""
+    """The shape and architecture of one model, field by field, with sources."""
 
     # Sizes. The defaults are the 0.1B row of the paper's table [paper].
     vocabulary: int = 32_000
@@ -58,21 +59,21 @@ class GLaMConfig:
     """Experts are two plain matrices [derived: gated ones miss the published counts by 18 to 22 %]
     with ReLU between them [code default; the paper names no activation for its experts]."""
     router: str = "top2"
-    """Of :data:`model.glam.routing.ROUTERS`: GShard's top-2 gating [paper]."""
+    """A name in :data:`model.glam.routing.ROUTERS`; top-2 is GShard's gating [paper]."""
     second_expert: SecondExpert = SecondExpert.all
     """``all``: always used [code]. ``random``: with probability twice its normalised gate [GShard
-    paper]. Which of the two the paper's runs used is not known."""
+    paper]. It is not known which of the two the paper's runs used."""
     capacity_factor: float | None = None
-    """An expert takes at most factor * tokens / E of a group's choices in training; what is over is
-    dropped and carried by the residual. None drops nothing [ours]. Public code has 2.0 [code],
-    which is just the mean load of top-2; the paper's own value is not known. Evaluation never
-    drops [ours], so that a document's likelihood does not depend on its neighbours."""
+    """In training an expert takes at most factor * tokens / E choices of a group; the rest are
+    dropped and pass through the residual only. None drops nothing [ours]. The public code has 2.0
+    [code], exactly the mean load of top-2; the paper's value is not known. Evaluation never drops
+    [ours], so a document's likelihood does not depend on its neighbours."""
     group_rows: int | None = None
     """Rows of the batch that share capacity and one term of the balance loss; None: all rows of the
-    call, that is of the data shard [code]. 1 makes both independent of how rows are spread over
-    devices [ours]."""
+    call, that is of the data shard [code]. 1 makes both independent of how rows are distributed
+    over devices [ours]."""
 
-    # Losses beside the cross-entropy.
+    # Losses besides the cross-entropy.
     balance_coefficient: float = 0.01
     """Times E * sum_e f_e * P_e, which is 1 at balance, summed over MoE layers [code form; 0.01 is
     the paper's]. GShard's printed formula is smaller by E * E."""
@@ -85,9 +86,9 @@ class GLaMConfig:
     # Attention's relative bias, T5 form: a scalar for each head and bucket, one table per layer
     # [code]. The text cites Transformer-XL, whose extra key matrix the counts exclude [derived].
     bias_buckets: int = 32
-    """Half of them for distances of their own, the other half spaced by their logarithm [code]."""
+    """Half of them hold one distance each, the other half are spaced logarithmically [code]."""
     bias_distance: int = 128
-    """All distances from here on share the last bucket [code]."""
+    """All larger distances share the last bucket [code]."""
 
     norm_epsilon: float = 1e-6
     """Epsilon of RMSNorm, whose scale starts at 1 and which has no bias [code]."""
@@ -98,7 +99,7 @@ class GLaMConfig:
         require(self.experts >= 0, "model.experts must be 0 (dense) or more")
         require(self.moe_period >= 1, "model.moe_period must be at least 1 (every layer is MoE)")
         for name in ("width", "hidden"):
-            # A grouped product refuses rows that are no multiple of 16 bytes, in bfloat16 8 values.
+            # Grouped products need rows of a multiple of 16 bytes, which is 8 bfloat16 values.
             require(
                 getattr(self, name) % 8 == 0,
                 f"model.{name}={getattr(self, name)} must be a multiple of 8 for grouped products"
@@ -134,7 +135,7 @@ class GLaMConfig:
 
     @property
     def sparse(self) -> bool:
-        """Whether the model has MoE layers at all."""
+        """Whether the model has MoE layers."""
         return self.experts > 1
 
     @property
@@ -144,10 +145,10 @@ class GLaMConfig:
 
 
 def require(condition: bool, message: str) -> None:
-    """Refuses a setting.
+    """Check a setting.
 
     Raises:
-        ValueError: the condition does not hold.
+        ValueError: the condition is false.
     """
     if not condition:
         raise ValueError(message)

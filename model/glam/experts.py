@@ -1,23 +1,23 @@
-"""What experts compute, behind one interface, and the way of tokens to them and back.
+"""Expert computation behind one interface, and the dispatch of tokens to experts and back.
 
 A backend turns :class:`ExpertInputs` into ``y_RM``: row r of expert e becomes
 ``activation(x_r @ w_in[e]) @ w_out[e]``. Rows come sorted by expert; ``ends_E`` (int32) is where
 each expert's rows end. Rows from ``ends_E[-1]`` on belong to nobody: their result and their
-gradient are zero. ``may_drop=False`` promises that there are none. Products are made in the rows'
-dtype; weights come in that dtype or in float32. :data:`BACKENDS` give the same result to rounding:
+gradient are zero. ``may_drop=False`` promises that there are none. Products are computed in the
+rows' dtype; weights have that dtype or float32. :data:`BACKENDS` agree up to rounding:
 
 ============  ==========================================================================
 ``loop``      one product per expert; the reference, for any dtype and any alignment
-``padded``    every expert filled up to the fullest one, then batched products
+``padded``    every expert padded to the fullest one, then batched products
 ``grouped``   ``torch.nn.functional.grouped_mm``: no padding, no loop, no host sync on CUDA
-``cpu``       :mod:`model.ops.cpu_experts`: a loop that keeps to the cache
-``fastest``   ``cpu`` on a CPU, elsewhere ``grouped`` in bfloat16 and ``loop`` in float32, which
-              torch documents no grouped product for
+``cpu``       :mod:`model.ops.cpu_experts`: a loop that stays in the cache
+``fastest``   ``cpu`` on a CPU, elsewhere ``grouped`` in bfloat16 and ``loop`` in float32, for
+              which torch documents no grouped product
 ============  ==========================================================================
 
-Traps that these paths step around, each with a test: a stacked weight indexed in a loop makes a
-gradient of full size per expert; ``grouped_mm`` leaves rows past the last end uninitialised, takes
-rows of a multiple of 16 bytes only, refuses an expanded gradient, and is not cast by autocast.
+Pitfalls that these backends avoid, each with a test: indexing a stacked weight in a loop makes a
+full-size gradient per expert; ``grouped_mm`` leaves rows past the last end uninitialised, requires
+rows of a multiple of 16 bytes, refuses an expanded gradient, and is not covered by autocast.
 
 Shapes: T tokens, C choices, R = C * T routed rows, M width, H hidden, E experts, P padded rows.
 """
@@ -37,9 +37,9 @@ Activation = Callable[[Tensor], Tensor]
 
 
 class ExpertInputs(NamedTuple):
-    """Rows sorted by expert, where each expert's rows end, the weights, and what lies between them.
+    """Rows sorted by expert, the end of each expert's rows, the weights and the activation.
 
-    ``may_drop`` says that there may be rows from ``ends_E[-1]`` on.
+    ``may_drop`` says whether rows may exist from ``ends_E[-1]`` on.
     """
 
     x_RM: Tensor
@@ -51,7 +51,7 @@ class ExpertInputs(NamedTuple):
 
 
 ExpertBackend = Callable[[ExpertInputs], Tensor]
-"""Gives ``y_RM``."""
+"""Computes ``y_RM``."""
 
 ACTIVATIONS: dict[ExpertActivation, Activation] = {
     ExpertActivation.relu: F.relu,
@@ -60,7 +60,7 @@ ACTIVATIONS: dict[ExpertActivation, Activation] = {
 
 
 def loop_experts(of: ExpertInputs) -> Tensor:
-    """One expert after the other. Synchronises with the host to read ``ends_E``."""
+    """One expert after another. Synchronises with the host to read ``ends_E``."""
     x_RM, ends_E, w_in_EMH, w_out_EHM, activation, _ = of
     ends = ends_E.tolist()
     counts = [end - start for start, end in zip([0, *ends], ends, strict=False)]
@@ -74,7 +74,7 @@ def loop_experts(of: ExpertInputs) -> Tensor:
 
 
 def padded_experts(of: ExpertInputs) -> Tensor:
-    """Batched products over experts padded to the fullest. Synchronises to learn how full."""
+    """Batched products over experts padded to the fullest one. Synchronises to get its size."""
     x_RM, ends_E, w_in_EMH, w_out_EHM, activation, _ = of
     rows, width = x_RM.shape
     ends = ends_E.to(torch.int64)
@@ -82,7 +82,7 @@ def padded_experts(of: ExpertInputs) -> Tensor:
     places = max(int(counts_E.max()), 1)
     place_P = torch.arange(places, device=x_RM.device)
     row_EP = (ends - counts_E)[:, None] + place_P
-    # Places that no row fills read one more row, of zeros.
+    # Padding reads an extra row of zeros.
     row_EP = row_EP.where(place_P < counts_E[:, None], rows)
     x_EPM = _pad_row(x_RM)[row_EP]
     hidden_EPH = activation(torch.bmm(x_EPM, w_in_EMH.to(x_EPM.dtype)))
@@ -99,7 +99,7 @@ def grouped_experts(of: ExpertInputs) -> Tensor:
     """Grouped products, on CUDA of bfloat16.
 
     Raises:
-        ValueError: a width that is no multiple of 16 bytes; ``loop`` takes it.
+        ValueError: a width that is not a multiple of 16 bytes; ``loop`` takes it.
     """
     x_RM, ends_E, w_in_EMH, w_out_EHM, activation, may_drop = of
     for width in w_in_EMH.shape[1:]:
@@ -113,20 +113,20 @@ def grouped_experts(of: ExpertInputs) -> Tensor:
         hidden_RH = activation(F.grouped_mm(x_RM, w_in_EMH, offs=ends_E))
         return _Contiguous.apply(F.grouped_mm(hidden_RH, w_out_EHM, offs=ends_E))
     past_end_R1 = (torch.arange(len(x_RM), device=x_RM.device) >= ends_E[-1])[:, None]
-    # Filled on the way in too, for there the gradient of these rows is uninitialised. In between
-    # they may be anything: grouped_mm reads no row past the last end.
+    # The input is filled too, because the gradient of these rows is uninitialised there. Between
+    # the products they may be anything: grouped_mm reads no row past the last end.
     hidden_RH = activation(F.grouped_mm(x_RM.masked_fill(past_end_R1, 0), w_in_EMH, offs=ends_E))
     y_RM = F.grouped_mm(hidden_RH, w_out_EHM, offs=ends_E)
     return y_RM.masked_fill(past_end_R1, 0)
 
 
 def cpu_experts(of: ExpertInputs) -> Tensor:
-    """The kernel for CPUs, which drops nothing and leaves zeros past the last end."""
+    """The CPU kernel, which leaves zeros past the last end."""
     return expert_products(of.x_RM, of.ends_E, of.w_in_EMH, of.w_out_EHM, of.activation)
 
 
 def fastest_experts(of: ExpertInputs) -> Tensor:
-    """The fastest for the rows' device and dtype."""
+    """The fastest backend for the rows' device and dtype."""
     if of.x_RM.is_cpu:
         return cpu_experts(of)
     return (grouped_experts if of.x_RM.dtype == torch.bfloat16 else loop_experts)(of)
@@ -139,7 +139,7 @@ BACKENDS: dict[str, ExpertBackend] = {
     "cpu": cpu_experts,
     "fastest": fastest_experts,
 }
-"""What :class:`model.glam.transformer.GLaM` may be told to compute its experts by."""
+"""The expert backends of :class:`model.glam.transformer.GLaM`, by name."""
 
 
 def dispatch(x_TM: Tensor, order_R: Tensor, place_CT: Tensor) -> Tensor:

@@ -1,11 +1,11 @@
 """The vocabulary's cross-entropy, a chunk of tokens at a time.
 
-Tokens times vocabulary is the largest array of a small model's step. Here it never exists: the
-logits of one chunk are made, turned to float32, reduced to the loss and, where a gradient is
-wanted, at once to the gradients of hidden states and embedding. So one chunk lives at a time, and
-none is computed twice as it would be under activation checkpointing.
+The logits, tokens times vocabulary, are the largest array of a small model's step, and are never
+materialised here: each chunk of them is computed, cast to float32, and reduced to the loss and, if
+needed, to the gradients of hidden states and embedding. Only one chunk is in memory at a time, and
+none is computed twice, as activation checkpointing would.
 
-``torch.nn.functional.linear_cross_entropy`` was no choice: in bfloat16 its value is off by some
+``torch.nn.functional.linear_cross_entropy`` is not accurate enough: in bfloat16 it is off by some
 percent (torch 2.13; a test shows it).
 
 Shapes: T tokens, M width, V vocabulary.
@@ -19,11 +19,11 @@ from torch import Tensor
 from model.ops import cpu_kernels
 
 IGNORE = -100
-"""A target that counts for nothing, padding: the number that torch and transformers take."""
+"""The target of positions without loss, such as padding; the value of torch and transformers."""
 
 CHUNK_LOGITS, CHUNK_LOGITS_CUDA = 1 << 22, 1 << 26
-"""Logits of one chunk. In float32 16 MiB on a CPU, of 2^19 to 2^24 the fastest, or near; 256 MiB on
-CUDA, chosen and not measured: each chunk adds to a gradient as large as the embedding."""
+"""Logits per chunk. In float32 16 MiB on a CPU, about the fastest of 2^19 to 2^24; 256 MiB on CUDA,
+a guess that was not measured: each chunk adds to a gradient as large as the embedding."""
 
 
 class VocabularyLoss(NamedTuple):
@@ -49,13 +49,13 @@ def vocabulary_loss(
     Both are sums over the tokens whose target is not :data:`IGNORE`, divided by ``denominator``.
 
     Args:
-        hidden_TM: float32 or bfloat16; the products are made in this dtype, all else in float32.
+        hidden_TM: float32 or bfloat16, the dtype of the products; all else is float32.
         embedding_VM: float32, or as ``hidden_TM``.
         targets_T: int64, in 0 .. V - 1 or :data:`IGNORE`.
         scale: of the logits.
-        denominator: a number, or a tensor of one, which is not synchronised.
+        denominator: a number, or a scalar tensor, which is not synchronised.
         z_coefficient: of the z-loss in the objective.
-        chunk_logits: how many logits exist at a time; None for what suits the device.
+        chunk_logits: the number of logits in memory at a time; None for the device's default.
     """
     tokens = chunk_tokens(embedding_VM, chunk_logits)
     sums = _VocabularyLoss.apply(hidden_TM, embedding_VM, targets_T, scale, z_coefficient, tokens)
@@ -63,7 +63,7 @@ def vocabulary_loss(
 
 
 def chunk_tokens(embedding_VM: Tensor, chunk_logits: int | None = None) -> int:
-    """How many tokens to make logits for at a time; arguments as of :func:`vocabulary_loss`."""
+    """How many tokens a chunk has; arguments as of :func:`vocabulary_loss`."""
     if chunk_logits is None:
         chunk_logits = CHUNK_LOGITS_CUDA if embedding_VM.is_cuda else CHUNK_LOGITS
     return max(1, chunk_logits // len(embedding_VM))
@@ -72,10 +72,10 @@ def chunk_tokens(embedding_VM: Tensor, chunk_logits: int | None = None) -> int:
 def cross_entropy_(
     logits_TV: Tensor, targets_T: Tensor, scale: float, z_coefficient: float, with_gradient: bool
 ) -> tuple[Tensor, Tensor]:
-    """What :func:`model.ops.cpu_kernels.cross_entropy_` does, in torch's operations."""
+    """:func:`model.ops.cpu_kernels.cross_entropy_` in torch operations."""
     counts_T1 = (targets_T != IGNORE)[:, None].float()
     target_T1 = targets_T.clamp_min(0)[:, None]
-    # One array of float32: the logits, then less their maximum, then their exponentials.
+    # One float32 array, reused: the logits, then minus their maximum, then their exponentials.
     work_TV = logits_TV.float().mul_(scale)
     top_T1 = work_TV.amax(-1, keepdim=True)
     picked_T1 = work_TV.sub_(top_T1).gather(-1, target_T1)
@@ -108,7 +108,7 @@ class _VocabularyLoss(torch.autograd.Function):
         with_gradient = any(ctx.needs_input_grad)
         grad_hidden_TM = torch.empty_like(hidden_TM) if with_gradient else None
         grad_weight_VM = torch.zeros_like(embedding_VM, dtype=torch.float32)
-        # The same memory for every chunk, which is then in the cache.
+        # Every chunk reuses the same memory, which stays in the cache.
         room_CV = hidden_TM.new_empty(min(chunk, len(hidden_TM)), len(weight_VM))
         room_VM = torch.empty_like(weight_VM)
         for start in range(0, len(hidden_TM), chunk):

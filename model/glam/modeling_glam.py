@@ -32,10 +32,9 @@ class GLaMHubConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
 
 
 class CacheOfTransformers(Cache):
-    """What the model's attention asks of a cache, kept where ``generate`` can reorder and crop it.
+    """The cache that the model expects, stored where ``generate`` can reorder and crop it.
 
-    The attention mask of all positions so far serves as segments: padding is a document of its own,
-    which no other sees.
+    The attention mask of all positions serves as segments: padding is a document of its own.
     """
 
     def __init__(self, past: PastKeyValues | None, mask_BK: Tensor) -> None:
@@ -43,17 +42,17 @@ class CacheOfTransformers(Cache):
         self.past = past
 
     def extend(self, layer: int, k_BNSD: Tensor, v_BNSD: Tensor) -> tuple[Tensor, Tensor]:
-        """As in :class:`model.glam.attention.Cache`; without a past there is nothing to extend."""
+        """As :class:`model.glam.attention.Cache`; without a past, just the new keys and values."""
         return (k_BNSD, v_BNSD) if self.past is None else self.past.update(k_BNSD, v_BNSD, layer)
 
     def extend_segments(self, segments_BS: Tensor) -> Tensor:
-        """All segments, those of the new positions among them already."""
+        """All segments, which already include the new positions."""
         assert self.segments_BK is not None
         return self.segments_BK
 
 
 class GLaMForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[no-untyped-call]
-    """Logits, and the mean cross-entropy where labels are given."""
+    """Logits, and the mean cross-entropy if labels are given."""
 
     config_class = GLaMHubConfig
     accepts_loss_kwargs = False  # the loss is a mean over the batch at hand
@@ -76,13 +75,13 @@ class GLaMForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[no-unty
 
         Args:
             input_ids: int64 [B, S].
-            attention_mask: [B, K], 0 at padding, on whichever side it is. None: there is none.
+            attention_mask: [B, K], 0 at padding, on either side. None: no padding.
             past_key_values: of the K - S positions before, to which these are appended.
-            labels: int64 [B, S], the tokens themselves, -100 where they don't count.
-            use_cache: begin a cache where none is given.
+            labels: int64 [B, S], the tokens themselves, or -100 to ignore a position.
+            use_cache: start a cache if none is given.
 
         Raises:
-            ValueError: the mask has another shape.
+            ValueError: the mask has the wrong shape.
         """
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
@@ -104,17 +103,17 @@ class GLaMForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[no-unty
         return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=past_key_values)
 
     def get_input_embeddings(self) -> nn.Embedding:
-        """The model's one matrix as a table."""
+        """The tied embedding as a table."""
         V, M = self.glam.embedding.weight.shape
         table = nn.Embedding(V, M, device="meta")
         table.weight = self.glam.embedding.weight
         return table
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        """Take another matrix.
+        """Replace the embedding.
 
         Raises:
-            ValueError: its shape is another.
+            ValueError: the new one has another shape.
         """
         shape, weight = tuple(self.glam.embedding.weight.shape), value.weight
         if not isinstance(weight, nn.Parameter) or weight.shape != shape:
@@ -124,10 +123,10 @@ class GLaMForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[no-unty
     def resize_token_embeddings(
         self, new_num_tokens: int | None = None, *_: Any, **__: Any
     ) -> nn.Embedding:
-        """Nothing, where the size is the one that is there.
+        """Return the embedding, whose size is fixed.
 
         Raises:
-            ValueError: it is another.
+            ValueError: another size is asked for.
         """
         table = self.get_input_embeddings()
         if new_num_tokens not in (None, table.num_embeddings):
@@ -135,7 +134,7 @@ class GLaMForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[no-unty
         return table
 
     def get_output_embeddings(self) -> nn.Linear:
-        """The same matrix as a layer: logits are hidden_size ** -0.5 times what it gives."""
+        """The tied embedding as a layer: logits are hidden_size ** -0.5 times its output."""
         V, M = self.glam.embedding.weight.shape
         layer = nn.Linear(M, V, bias=False, device="meta")
         layer.weight = self.glam.embedding.weight

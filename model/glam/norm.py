@@ -1,4 +1,4 @@
-"""RMSNorm (Zhang & Sennrich 2019), its sums in float32 whatever the activations are.
+"""RMSNorm (Zhang & Sennrich 2019), with sums in float32 for activations of any dtype.
 
 Shapes: [..., W] with W values to be normalised, T rows of them in all.
 """
@@ -14,7 +14,7 @@ from model.ops import cpu_kernels
 
 
 class RMSNorm(nn.Module):
-    """x / sqrt(mean(x^2) + epsilon) * scale, in and out in one dtype."""
+    """x / sqrt(mean(x^2) + epsilon) * scale, in the input's dtype."""
 
     def __init__(self, width: int, epsilon: float) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class RMSNorm(nn.Module):
         self.epsilon = epsilon
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalises a tensor of any shape, the width last."""
+        """Normalises the last dimension, the width, of a tensor of any shape."""
         scale_W = self.scale(torch.float32)
         if cpu_kernels.can_read(x):
             y: Tensor = _RMSNormCPU.apply(x, scale_W, self.epsilon)
@@ -34,7 +34,7 @@ class _RMSNormCPU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale_W: Tensor, epsilon: float) -> Tensor:
         x = x.contiguous()
-        scale_W = scale_W.clone()  # FSDP could not free one that numpy has looked at
+        scale_W = scale_W.clone()  # FSDP cannot free a tensor that numpy has a view of
         y, inverse_T = cpu_kernels.rms_norm(x, scale_W, epsilon)
         ctx.save_for_backward(x, inverse_T, scale_W)
         return y

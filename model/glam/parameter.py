@@ -1,18 +1,17 @@
-"""One float32 weight, read in the dtype of the computation, with its initialisation.
+"""A float32 weight with its initialisation, read in the dtype of the computation.
 
-Casting a weight costs memory traffic, which at many experts and few tokens is more than bfloat16
-saves. Inside ``with copies(model):`` each weight is cast at its first use and not again; its
-gradients still go to the float32 weight, in float32, and add up there. So a step that accumulates
-batches casts once::
+Casting a weight costs memory traffic: with many experts and few tokens, more than bfloat16 saves.
+Inside ``with copies(model):`` each weight is cast once, at its first use; its gradients still
+accumulate on the float32 weight, in float32. A step that accumulates batches then casts once::
 
     with copies(model):
         for batch in batches:
             model.loss(*batch).total.backward()
     optimizer.step()
 
-The optimizer's step must lie outside. (A weight's version counter can't tell that it has changed:
-torch's fused optimizers do not move it.) Under FSDP leave this alone and let its mixed precision
-cast: a weight that comes in the wanted dtype is taken as it is.
+The optimizer's step must be outside: a weight's version counter does not detect it, because
+torch's fused optimizers do not increment it. Do not use this under FSDP, whose mixed precision does
+the casting: a weight that already has the wanted dtype is used as it is.
 """
 
 from collections.abc import Iterator
@@ -27,10 +26,10 @@ from winnow import files
 
 
 class Weight(nn.Module):
-    """A weight and how it starts: Gaussian (std), uniform (fan_in) or constant; give one of them.
+    """A weight and its initialisation: Gaussian (std), uniform (fan_in) or constant; give one.
 
     ``fan_in`` means uniform within sqrt(3 / fan_in), of standard deviation fan_in ** -0.5.
-    ``decay`` is for the optimizer: whether weight decay, where there is any, reaches this weight.
+    ``decay`` tells the optimizer whether weight decay, if any, applies to this weight.
     """
 
     def __init__(
@@ -57,17 +56,17 @@ class Weight(nn.Module):
         if not self.keep_copy:
             return self.weight.to(dtype)
         if self.copy is None or self.copy.dtype != dtype:
-            # A tensor made in inference mode could not serve training later.
+            # Training cannot use a tensor that was made in inference mode.
             with torch.inference_mode(False), torch.no_grad():
                 self.copy = self.weight.to(dtype)
         return _ReadCopy.apply(self.weight, self.copy)
 
     @torch.no_grad()
     def initialise(self, *key: object) -> None:
-        """Draws the weight anew, from a key: the same numbers however it is sharded.
+        """Draws the weight from a generator seeded by a key: the same values under any sharding.
 
-        Stacked matrices, which may be too many for one memory, are drawn one at a time, and only
-        those of which there is a part here.
+        Stacked matrices, which may not fit into memory together, are drawn one at a time, and only
+        those that this process holds a part of.
         """
         local = self.weight.to_local() if isinstance(self.weight, DTensor) else self.weight
         first, *others = (_indices_here(self.weight, dim) for dim in range(local.ndim))
@@ -78,7 +77,7 @@ class Weight(nn.Module):
             local[here] = _part(self._draw(self.weight.shape[1:], *key, index), *others)
 
     def _draw(self, shape: torch.Size, *key: object) -> Tensor:
-        """Draws on the CPU, whose generator gives the same numbers everywhere."""
+        """Draws on the CPU, whose generator gives the same values on every machine."""
         generator = keyed_generator(torch.device("cpu"), *key)
         drawn = torch.empty(shape)
         if self.std is not None:
@@ -91,12 +90,12 @@ class Weight(nn.Module):
 
 
 def keyed_generator(device: torch.device, *key: object) -> torch.Generator:
-    """A generator whose numbers follow from a key of JSON values: there is no state to keep."""
+    """A generator seeded by a key of JSON values, so that there is no state to save."""
     return torch.Generator(device).manual_seed(int(files.fingerprint(*key), 16) % (1 << 63))
 
 
 def _indices_here(weight: Tensor, dim: int) -> Tensor:
-    """Which indices along a dimension this process has: int64."""
+    """The indices along a dimension that this process holds: int64."""
     indices = torch.arange(weight.shape[dim])
     if not isinstance(weight, DTensor):
         return indices
@@ -107,7 +106,7 @@ def _indices_here(weight: Tensor, dim: int) -> Tensor:
 
 
 def _part(whole: Tensor, *indices: Tensor) -> Tensor:
-    """Some of the indices of each dimension."""
+    """The given indices of each dimension."""
     for dim, index in enumerate(indices):
         if len(index) < whole.shape[dim]:
             whole = whole.index_select(dim, index)
@@ -116,7 +115,7 @@ def _part(whole: Tensor, *indices: Tensor) -> Tensor:
 
 @contextmanager
 def copies(model: nn.Module) -> Iterator[None]:
-    """While it lasts, the model's weights are cast once each and must not change."""
+    """Within the block, each weight is cast only once and must not change."""
     weights = [module for module in model.modules() if isinstance(module, Weight)]
     for weight in weights:
         weight.keep_copy = True

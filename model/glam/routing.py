@@ -1,10 +1,11 @@
-"""GShard's top-2 gating, in float32: which experts a token goes to, and with what weight.
+"""GShard's top-2 gating, in float32: the experts of each token, and their weights.
 
 GShard (Lepikhin et al. 2021, algorithm 1) as in lingvo's ``Top2GatingOnLogits`` and praxis's
 ``gshard_utils.py``. In a group of tokens: take the two most probable experts, divide both gates by
 their sum *before* any drop, give slots to all first choices in the order of tokens, then to second
-choices. What finds no slot is dropped, and gates are not divided anew. Balance loss, in the form
-of the code: E * sum_e f_e * P_e with f the share of first choices and P the mean probability.
+choices. Choices without a slot are dropped, and gates are not renormalised. The balance loss has
+the form of the code: E * sum_e f_e * P_e, with f the share of first choices and P the mean
+probability.
 
 Shapes: T tokens, G groups, M width, E experts, C = 2 choices, R = C * T routed rows. Routed rows
 are numbered choice by choice: row c * T + t is choice c of token t.
@@ -21,11 +22,11 @@ CHOICES = 2
 
 
 class RouterMetrics(NamedTuple):
-    """What one layer's router did, as float32 tensors that need no gradient; none is synchronised.
+    """Metrics of one layer's router: float32 tensors without gradient, not synchronised.
 
-    ``load_E`` is the share of tokens that name expert e first, ``entropy`` the mean entropy of a
-    token's distribution in nats, ``dropped`` the share of the R choices that reach no expert
-    (those left out at random included).
+    ``load_E`` is the share of tokens whose first choice is expert e, ``entropy`` the mean entropy
+    of a token's distribution in nats, ``dropped`` the share of the R choices that reach no expert
+    (including those skipped at random).
     """
 
     load_E: Tensor
@@ -34,13 +35,13 @@ class RouterMetrics(NamedTuple):
 
 
 class Routing(NamedTuple):
-    """Where each token goes: the dispatch order, and the weights of the way back.
+    """The routing of a batch: the dispatch order, and the weights for the sum of the results.
 
-    ``expert_CT`` (int64) is what each token chose, also where it is dropped. ``order_R`` lists
-    routed rows by expert (stable, so by choice and token within one); ``place_CT`` is its inverse:
-    where choice c of token t lies in that order. ``ends_E`` (int32) is where each expert's rows
-    end; rows from ``ends_E[-1]`` on are dropped. ``gates_CT`` is float32, with gradient, 0 where
-    dropped. ``may_drop`` says, without looking, if rows can be dropped.
+    ``expert_CT`` (int64) holds each token's choices, dropped or not. ``order_R`` lists routed rows
+    by expert (stable, so by choice and token within one); ``place_CT`` is its inverse: the position
+    of choice c of token t in that order. ``ends_E`` (int32) is the end of each expert's rows; rows
+    from ``ends_E[-1]`` on are dropped. ``gates_CT`` is float32, with gradient, 0 where dropped.
+    ``may_drop`` says, without a synchronisation, whether rows can be dropped.
     """
 
     expert_CT: Tensor
@@ -65,14 +66,14 @@ def route_top2(
 
     Args:
         logits_TE: the router's output.
-        groups: tokens form this many equal runs; capacity and balance hold within each.
-        capacity: slots of an expert in a group; None drops nothing.
+        groups: the number of equal runs of tokens; capacity and balance apply within each.
+        capacity: slots of an expert per group; None drops nothing.
         uniforms_T: draws from [0, 1): a second choice is used iff its draw is below twice its
             normalised gate (GShard's random dispatch). None uses every second choice.
     """
     T, E = logits_TE.shape
     probability_TE = logits_TE.softmax(-1)
-    # argmax rather than topk: on ties the lowest index comes first, as in the reference.
+    # argmax rather than topk: ties go to the lowest index, as in the reference.
     with torch.no_grad():
         first_T = probability_TE.argmax(-1)
         second_T = probability_TE.scatter(-1, first_T[:, None], -1.0).argmax(-1)
@@ -91,7 +92,7 @@ def route_top2(
         order_R = key_CT.flatten().argsort(stable=True)
         place_R = torch.empty_like(order_R)
         place_R[order_R] = torch.arange(CHOICES * T, device=order_R.device)
-        # One count more than experts: the last is of dropped rows.
+        # One more count than experts: the last one counts dropped rows.
         ends_E = _count(key_CT.flatten(), E + 1)[:E].cumsum(0).to(torch.int32)
         load_GE = _count(_grouped(first_T, groups, E), groups * E).view(groups, E) * (groups / T)
     if may_drop:
@@ -118,29 +119,26 @@ def route_top2(
 
 
 class Router(NamedTuple):
-    """A way to route: what :func:`route_top2` takes and gives, and how many experts it names."""
+    """A routing function with the signature of :func:`route_top2`, and its choices per token."""
 
     route: Callable[..., Routing]
     choices: int
 
 
 ROUTERS: dict[str, Router] = {"top2": Router(route_top2, CHOICES)}
-"""What ``model.router`` may be."""
+"""The routers, by the name that ``model.router`` gives."""
 
 
 def group_capacity(tokens: int, experts: int, factor: float) -> int:
-    """Slots of one expert for a group of tokens: tokens * factor / E, a multiple of 4, at least 4.
-
-    The rounding is lingvo's.
-    """
+    """Slots of an expert per group: tokens * factor / E, rounded up to a multiple of 4 (lingvo)."""
     return max(4, math.ceil(int(tokens * factor / experts) / 4) * 4)
 
 
 def _slots(key_CT: Tensor, groups: int, experts: int) -> Tensor:
-    """How many rows of the same group and expert come before each row: int64 [C, T].
+    """How many rows of the same group and expert precede each row: int64 [C, T].
 
-    Rows are in the order of slots: all first choices of a group by token, then all second ones.
-    Rows of key E, which go nowhere, come before nothing but themselves.
+    Slots go to all first choices of a group by token, then to all second ones. Rows of key E, which
+    reach no expert, are counted among themselves.
     """
     key_R = torch.stack([_grouped(key_T, groups, experts + 1) for key_T in key_CT]).flatten()
     order_R = key_R.argsort(stable=True)
@@ -152,12 +150,12 @@ def _slots(key_CT: Tensor, groups: int, experts: int) -> Tensor:
 
 
 def _grouped(key_T: Tensor, groups: int, keys: int) -> Tensor:
-    """The keys of T tokens, those of group g moved up by g * keys."""
+    """The keys of T tokens, offset by g * keys in group g."""
     offset_G1 = torch.arange(groups, device=key_T.device)[:, None] * keys
     return (key_T.view(groups, -1) + offset_G1).flatten()
 
 
 def _count(key: Tensor, keys: int) -> Tensor:
-    """How often each of 0 .. keys - 1 occurs. Integer sums: the same in any order of addition."""
+    """How often each of 0 .. keys - 1 occurs. Integer sums do not depend on the order."""
     zeros = torch.zeros(keys, dtype=torch.int64, device=key.device)
     return zeros.scatter_add_(0, key, torch.ones_like(key))

@@ -1,9 +1,9 @@
 """GLaM (Du et al. 2022): a decoder-only language model whose every other layer is sparse.
 
-A layer adds attention and then a feed-forward part to the residual stream, each reading it through
-RMSNorm. In the first layer of every pair that part is a mixture of experts, in the second a dense
-GEGLU. No biases. The embedding is tied: logits are ``M ** -0.5 * hidden @ embedding.T``. What each
-choice rests on is in :mod:`model.glam.config`.
+A layer adds attention and then a feed-forward part to the residual stream, each applied to its
+RMSNorm. In the first layer of every pair the feed-forward part is a mixture of experts, in the
+second a dense GEGLU. There are no biases. The embedding is tied: logits are
+``M ** -0.5 * hidden @ embedding.T``. :mod:`model.glam.config` gives the source of each choice.
 
 Suffixes of tensors name their shape:
     B rows    S positions    K keys (cached and new)    T = B * S tokens    M width    H hidden
@@ -29,12 +29,11 @@ from model.glam.routing import ROUTERS, RouterMetrics, Routing, group_capacity
 
 
 class Losses(NamedTuple):
-    """What :meth:`GLaM.loss` returns: float32 tensors, none of them synchronised with the host.
+    """What :meth:`GLaM.loss` returns: float32 tensors, not synchronised with the host.
 
     ``total`` is the objective, the only one to call ``backward`` on. ``balance`` and ``router_z``
-    are sums over MoE layers, before their coefficients. ``routers`` holds the metrics of the MoE
-    layers, stacked: ``load_E`` is [L, E], ``entropy`` and ``dropped`` [L]. It is None in a dense
-    model.
+    are sums over MoE layers, before their coefficients. ``routers`` stacks the metrics of the MoE
+    layers: ``load_E`` is [L, E], ``entropy`` and ``dropped`` [L]. It is None for a dense model.
     """
 
     total: Tensor
@@ -46,12 +45,12 @@ class Losses(NamedTuple):
 
 
 class Attention(nn.Module):
-    """Causal self-attention with a relative bias of this layer."""
+    """Causal self-attention with this layer's relative bias."""
 
     def __init__(self, config: GLaMConfig) -> None:
         super().__init__()
         M, N, D = config.width, config.heads, config.head_width
-        # The query's own D ** -0.5 stands for the division of logits that is not done.
+        # The query's D ** -0.5 replaces the usual division of the logits.
         self.query = Weight(M, N * D, std=(M * D) ** -0.5)
         self.key = Weight(M, N * D, std=M**-0.5)
         self.value = Weight(M, N * D, std=M**-0.5)
@@ -62,7 +61,7 @@ class Attention(nn.Module):
         self.far = config.bias_distance
 
     def forward(self, x_BSM: Tensor, mask: Mask, layer: int, cache: Cache | None) -> Tensor:
-        """[B, S, M] to the same. The mask's form chooses how."""
+        """[B, S, M] to the same. The type of the mask selects the implementation."""
         dtype = x_BSM.dtype
         q, k, v = (
             (x_BSM @ weight(dtype)).unflatten(-1, (self.heads, -1)).transpose(1, 2)
@@ -76,7 +75,7 @@ class Attention(nn.Module):
 
 
 class Router(nn.Module):
-    """From hidden states to a routing. All of it is float32, whatever the activations are."""
+    """From hidden states to a routing, in float32 for activations of any dtype."""
 
     def __init__(self, config: GLaMConfig) -> None:
         super().__init__()
@@ -95,8 +94,8 @@ class Router(nn.Module):
         rows = self.config.group_rows or B
         if B % rows:
             raise ValueError(
-                f"a batch of {B} rows can't be cut into groups of model.group_rows={rows}: make one"
-                " a multiple of the other"
+                f"a batch of {B} rows can't be split into groups of model.group_rows={rows}: make"
+                " one a multiple of the other"
             )
         factor = self.config.capacity_factor if self.training else None
         return self.route(
@@ -110,7 +109,7 @@ class Router(nn.Module):
 
 
 class Experts(nn.Module):
-    """The experts' weights, stacked, and the backend that multiplies with them."""
+    """The stacked weights of the experts, and the backend that computes with them."""
 
     def __init__(self, config: GLaMConfig, backend: str) -> None:
         super().__init__()
@@ -122,7 +121,7 @@ class Experts(nn.Module):
 
     def forward(self, x_RM: Tensor, ends_E: Tensor, may_drop: bool) -> Tensor:
         """Rows sorted by expert to the same; see :mod:`model.glam.experts`."""
-        # On a CPU the backend casts them, an expert at a time.
+        # On a CPU the backend casts the weights, one expert at a time.
         w_in_EMH, w_out_EHM = (
             w.weight if x_RM.is_cpu else w(x_RM.dtype) for w in (self.w_in, self.w_out)
         )
@@ -132,7 +131,7 @@ class Experts(nn.Module):
 
 
 class MoEFeedForward(nn.Module):
-    """A router, and experts of which each token sees two."""
+    """A router, and the experts that it sends each token to."""
 
     def __init__(self, config: GLaMConfig, backend: str) -> None:
         super().__init__()
@@ -140,7 +139,7 @@ class MoEFeedForward(nn.Module):
         self.experts = Experts(config, backend)
 
     def forward(self, x_BSM: Tensor, uniforms_T: Tensor | None) -> tuple[Tensor, Routing]:
-        """[B, S, M] to the same. A token that is dropped gets zeros: the residual carries it."""
+        """[B, S, M] to the same. A dropped token gets zeros, so only the residual carries it."""
         routing = self.router(x_BSM, uniforms_T)
         x_RM = dispatch(x_BSM.flatten(0, 1), routing.order_R, routing.place_CT)
         y_RM = self.experts(x_RM, routing.ends_E, routing.may_drop)
@@ -179,17 +178,18 @@ class GLaM(nn.Module):
     """The model. Weights are float32 and initialised from ``seed``, unless made on ``meta``.
 
     Args:
-        config: what it is.
+        config: shape and architecture.
         compute_dtype: of activations and products, float32 or bfloat16. The router, sums inside
-            norms and the vocabulary's softmax stay float32. Casts are explicit, for autocast does
-            not reach grouped products; :func:`model.glam.parameter.copies` makes each once a step.
+            norms and the vocabulary's softmax stay float32. Casts are explicit, because autocast
+            does not cover grouped products; with :func:`model.glam.parameter.copies` each weight is
+            cast once a step.
         expert_backend: of :data:`model.glam.experts.BACKENDS`.
-        flex_attention: attend by FlexAttention, on CUDA only. Off unless asked for: it has been
-            compared with the plain path on CPU, forward, but not yet been run on a GPU.
-        recompute: keep of each layer its input alone and compute the rest again on the way back:
-            less memory, a third more work.
-        seed: each tensor is drawn from its own generator, keyed by this and by the tensor's name:
-            two models share what they have in common, a dense one and its sparse twin for example.
+        flex_attention: use FlexAttention, on CUDA only. Off by default: its forward pass was
+            compared with the plain implementation on a CPU, but it has not yet run on a GPU.
+        recompute: activation checkpointing: keep only each layer's input and recompute the rest in
+            the backward pass. Less memory, a third more work.
+        seed: each tensor has its own generator, keyed by the seed and the tensor's name, so models
+            share the weights that they have in common, such as a dense model and its sparse twin.
     """
 
     def __init__(
@@ -213,7 +213,7 @@ class GLaM(nn.Module):
         self.initialise(seed)
 
     def initialise(self, seed: int) -> None:
-        """Draws all weights anew, the same on whatever devices they are; not those on ``meta``."""
+        """Draws all weights that are not on ``meta``; the values do not depend on the device."""
         for name, module in self.named_modules():
             if isinstance(module, Weight) and not module.weight.is_meta:
                 module.initialise(seed, name)
@@ -240,13 +240,13 @@ class GLaM(nn.Module):
 
         Args:
             tokens_BS: int64.
-            segments_BS: int32, the document of each position in its row: a token sees only its
-                own. None: each row is one document.
-            cache: positions seen before, to which these are appended.
-            generator: for the second expert's draws, in training with the ``random`` policy.
+            segments_BS: int32, the document of each position in its row; a token attends only
+                within its own. None: each row is one document.
+            cache: earlier positions, to which these are appended.
+            generator: for the draws of the second expert, in training with the ``random`` policy.
 
         Raises:
-            ValueError: a token is beyond the vocabulary (checked on CPU, where it costs nothing).
+            ValueError: a token is outside the vocabulary (checked on a CPU, where it is free).
         """
         if tokens_BS.device.type == "cpu" and tokens_BS.numel():
             low, high = (int(x) for x in tokens_BS.aminmax())
@@ -260,8 +260,7 @@ class GLaM(nn.Module):
         segments_BK = cache.extend_segments(segments_BS) if cache else segments_BS
         mask = attention_mask(segments_BS, segments_BK, self.compute_dtype, self.flex)
         x_BSM = F.embedding(tokens_BS, self.embedding(torch.float32)).to(self.compute_dtype)
-        # All draws at once, ahead of the layers: a layer that is computed twice (checkpointed)
-        # then routes the same way twice.
+        # All draws come before the layers, so that a recomputed layer routes as before.
         uniforms_LT: Tensor | list[None] = [None] * self.config.layers
         if self.training and self.config.second_expert == SecondExpert.random:
             uniforms_LT = torch.rand(
@@ -295,9 +294,9 @@ class GLaM(nn.Module):
             segments_BS: as in :meth:`hidden`.
             generator: as in :meth:`hidden`.
             targets_BS: int64, the token that follows, or :data:`model.glam.loss.IGNORE`.
-            denominator: of the sums over tokens. None: B * S, the fixed number of Google's code,
-                padding or not. A step that is made in n parts of equal size takes the mean of
-                their totals.
+            denominator: of the sums over tokens. None: B * S, padding included, as in Google's
+                code. The loss of a step in n micro-batches of equal size is the mean of their
+                totals.
         """
         hidden_BSM, routings = self.hidden(tokens_BS, segments_BS, None, generator)
         vocabulary = vocabulary_loss(

@@ -4,12 +4,12 @@ A step moves a tensor by ``max(1e-3, RMS(tensor)) * rate`` times its gradient ov
 second moment, clipped to an RMS of 1. The second moment of a matrix is the product of the mean
 squares of its rows and of its columns; of stacked matrices each has its own, and all have one RMS.
 
-The state is that of ``torch.optim.Adafactor``, names and shapes, and so is the result, but torch's
-refuses sharded weights (2.13: it squares in place a norm that still awaits its reduction), waits
-for the device twice for each weight, and on a CPU passes over each some ten times. Where this and
-torch's differ from the lingvo code that trained GLaM:
+State (names and shapes) and results are those of ``torch.optim.Adafactor``, but torch's version
+refuses sharded weights (2.13: it squares a norm in place that is not reduced yet), synchronises
+with the device twice per weight, and makes some ten passes over each weight on a CPU. Both differ
+from the lingvo code that trained GLaM:
 
-- lingvo factors only dimensions of 128 or more; here the last two of any size are.
+- lingvo factors only dimensions of 128 or more; here the last two are factored at any size.
 - lingvo adds 1e-30 to squared gradients; here the second moment is bounded below by the square of
   :data:`LEAST`. The usual 1e-30 would square to 0 in float32, and the first gradient of an expert
   that got no token would be 0 * infinity. 2e-19 is about the smallest whose square is a normal
@@ -39,7 +39,7 @@ DECAY = -0.8
 
 
 class Adafactor(torch.optim.Optimizer):
-    """The optimizer of float32 parameters, sharded or not, on any device."""
+    """Adafactor for float32 parameters, sharded or not, on any device."""
 
     def __init__(self, parameters: Iterable[Tensor], lr: float) -> None:
         super().__init__(parameters, {"lr": lr})
@@ -55,7 +55,7 @@ class Adafactor(torch.optim.Optimizer):
     def _update(self, parameter: Tensor, grad: Tensor, rate: float) -> None:
         state = self.state[parameter]
         if not state:
-            state["step"] = torch.tensor(0.0)  # on the host, whatever the device
+            state["step"] = torch.tensor(0.0)  # on the host, for any device
         state["step"] += 1
         step = float(state["step"])
         rate = min(rate, step**-0.5)
@@ -68,7 +68,7 @@ class Adafactor(torch.optim.Optimizer):
 def _update(
     parameter: Tensor, grad: Tensor, state: dict[str, Any], share: float, rate: float
 ) -> None:
-    """Makes one parameter's step in torch's operations."""
+    """One parameter's step in torch operations."""
     if grad.ndim > 1:
         row = _average(state, "row_var", _mean_square(grad, -1), share)
         column = _average(state, "col_var", _mean_square(grad, -2), share)
@@ -78,7 +78,7 @@ def _update(
     update = variance.clamp_min(LEAST * LEAST).rsqrt() * grad
     if isinstance(parameter, DTensor):
         assert isinstance(update, DTensor)
-        # Torch takes a cut dimension of size 1 for one to broadcast, and then cuts nothing.
+        # torch mistakes a sharded dimension of size 1 for one to broadcast, and shards nothing.
         update = update.redistribute(placements=parameter.placements)
     scale = _root_mean_square(parameter).clamp_min(LEAST_SCALE)
     clip = (_root_mean_square(update) / CLIP).clamp_min(1.0)
@@ -102,7 +102,7 @@ def _update_compiled(
 
 
 def _average(state: dict[str, Any], name: str, value: Tensor, share: float) -> Tensor:
-    """The moving average, kept in ``state`` and 0 at first, with this share of a new value."""
+    """Update the moving average in ``state``, initially 0, with this share of a new value."""
     if name not in state:
         state[name] = torch.zeros_like(value)
     average: Tensor = state[name].lerp_(value, share)
@@ -110,23 +110,23 @@ def _average(state: dict[str, Any], name: str, value: Tensor, share: float) -> T
 
 
 def _mean_square(x: Tensor, dim: int) -> Tensor:
-    """The mean square over one dimension, which is kept."""
+    """The mean square over one dimension, which stays with size 1."""
     norm = _reduced(torch.linalg.vector_norm(x, dim=dim, keepdim=True))
     return norm.square() / x.shape[dim]
 
 
 def _row_mean(row: Tensor) -> Tensor:
-    """What a product of the mean squares of rows and columns is to be divided by."""
+    """The divisor for the product of the mean squares of rows and columns."""
     return (_reduced(row.sum(-2, keepdim=True)) / row.shape[-2]).clamp_min(LEAST)
 
 
 def _root_mean_square(x: Tensor) -> Tensor:
-    """The root mean square of all numbers, wherever they are, known to every process."""
+    """The root mean square of a tensor across all its shards, on every process."""
     return processes.total_norm([x]) / math.sqrt(x.numel())
 
 
 def _reduced(x: Tensor) -> Tensor:
-    """The tensor, reduced wherever that is still to be done."""
+    """The tensor, with any pending reduction done."""
     if not isinstance(x, DTensor):
         return x
     placements = [Replicate() if p.is_partial() else p for p in x.placements]
@@ -134,5 +134,5 @@ def _reduced(x: Tensor) -> Tensor:
 
 
 def _local(x: Tensor) -> Tensor:
-    """The part of a tensor that this process has."""
+    """The shard of a tensor that this process holds."""
     return x.to_local() if isinstance(x, DTensor) else x

@@ -1,16 +1,16 @@
-"""Checkpoints: whole or absent, checked before they are read, never unpickled.
+"""Checkpoints: written atomically, verified before they are read, never unpickled.
 
 ::
 
     CHECKPOINTS/step_000001200/
-      manifest.json     written last: checksums of the other files, and the state that is no tensor
+      manifest.json     written last: checksums of the other files, and the non-tensor state
       .metadata         torch.distributed.checkpoint's own index
       __0_0.distcp      tensors, one file or more for each process
 
 A checkpoint is written under a temporary name, synced and renamed. Tensors go through
-``torch.distributed.checkpoint``, so what N processes wrote M can read. Its index is a pickle:
-it is read by an unpickler that knows the handful of classes such an index is made of and refuses
-everything else. Values that are no tensors are JSON, in the manifest.
+``torch.distributed.checkpoint``, so M processes can read what N processes wrote. Its index is a
+pickle: our unpickler knows the few classes that such an index consists of and refuses everything
+else. Other values are JSON, in the manifest.
 """
 
 import contextlib
@@ -46,20 +46,20 @@ _NAME = re.compile(r"^step_\d{9}$")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint whose files are as they were written. ``state`` is what is no tensor."""
+    """A verified checkpoint. ``state`` is everything but the tensors."""
 
     path: str
     state: Mapping[str, Any]
 
 
 class DamagedError(ValueError):
-    """A checkpoint's files are missing or not what was written."""
+    """A checkpoint's files are missing or have changed."""
 
 
 def tensors(model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> dict[str, Tensor]:
-    """The tensors themselves, to save or to load into: ``model.NAME`` and ``optimizer.NAME.KEY``.
+    """The tensors to save or load into, not copies: ``model.NAME`` and ``optimizer.NAME.KEY``.
 
-    An optimizer that has not stepped has no state yet: see :func:`materialise`.
+    An optimizer has no state before its first step: see :func:`materialise`.
     """
     out = {f"model.{name}": p.detach() for name, p in model.named_parameters()}
     if optimizer is not None:
@@ -71,9 +71,9 @@ def tensors(model: nn.Module, optimizer: torch.optim.Optimizer | None = None) ->
 
 
 def materialise(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Give a new optimizer the state that its first step makes, to be loaded into.
+    """Create the state of a new optimizer, so that a checkpoint can be loaded into it.
 
-    The step's gradients are zero and the parameters are put back as they were.
+    Makes a step with zero gradients and restores the parameters.
     """
     before = [parameter.detach().clone() for parameter in model.parameters()]
     for parameter in model.parameters():
@@ -86,11 +86,11 @@ def materialise(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
 
 
 def save(folder: str, step: int, content: dict[str, Tensor], state: Mapping[str, Any]) -> None:
-    """Write a checkpoint; every process of a group calls it.
+    """Write a checkpoint; every process of a group calls this.
 
     Raises:
-        OSError: it can't be written, for want of space perhaps. Nothing of it is left then, and
-            older checkpoints are as they were.
+        OSError: it can't be written, perhaps for lack of space. Nothing of it is left then, and
+            older checkpoints are intact.
     """
     path = os.path.join(folder, f"step_{step:09d}")
     temporary = os.path.join(folder, f"{files.TEMPORARY}step_{step:09d}")
@@ -121,10 +121,10 @@ def save(folder: str, step: int, content: dict[str, Tensor], state: Mapping[str,
 
 
 def load(checkpoint: Checkpoint, content: dict[str, Tensor]) -> None:
-    """Fill these tensors from a checkpoint that :func:`newest` or :func:`verify` returned.
+    """Load these tensors from a checkpoint that :func:`newest` or :func:`verify` returned.
 
     Raises:
-        ValueError: it does not hold these tensors, or its index holds other things than tensors.
+        ValueError: it does not hold these tensors, or its index names other objects.
     """
     try:
         with _no_warning_of_one_process():
@@ -146,7 +146,7 @@ def verify(path: str) -> Checkpoint:
         sums: dict[str, str] = manifest["files"]
         form, state = manifest["format"], manifest["state"]
     except FileNotFoundError as error:
-        raise DamagedError(f"{path} is no checkpoint: it has no {MANIFEST}") from error
+        raise DamagedError(f"{path} is not a checkpoint: it has no {MANIFEST}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise DamagedError(
             f"checkpoint {path} is damaged: {MANIFEST} is not what was written"
@@ -161,10 +161,10 @@ def verify(path: str) -> Checkpoint:
 
 
 def newest(folder: str) -> Checkpoint | None:
-    """The newest checkpoint that is whole, saying which ones are not; None if there are none.
+    """The newest intact checkpoint, with a warning for each damaged one; None if there are none.
 
     Raises:
-        ValueError: there are some, and every one is damaged.
+        ValueError: all checkpoints are damaged.
     """
     paths = _paths(folder)
     for path in reversed(paths):
@@ -181,7 +181,7 @@ def newest(folder: str) -> Checkpoint | None:
 
 
 def resolve(path: str) -> Checkpoint:
-    """A checkpoint given as its own folder or as the output of a training run (its newest one).
+    """The checkpoint in this folder, or the newest one of a training run's output.
 
     Raises:
         ValueError: there is none.
@@ -200,7 +200,7 @@ def resolve(path: str) -> Checkpoint:
 
 
 def prune(folder: str, keep: int) -> None:
-    """Delete all but the newest checkpoints, and what killed writers left."""
+    """Delete all but the newest checkpoints, and the leftovers of killed writers."""
     if not processes.is_first():
         return
     for path in _paths(folder)[:-keep]:
@@ -211,20 +211,20 @@ def prune(folder: str, keep: int) -> None:
 
 
 def remove(found: Checkpoint) -> None:
-    """Delete one."""
+    """Delete a checkpoint."""
     if processes.is_first():
         _remove(found.path)
     _barrier()
 
 
 def _remove(path: str) -> None:
-    # A checkpoint without its manifest is none: so it is never half there.
+    # The manifest goes first: a folder without one does not count as a checkpoint.
     os.remove(os.path.join(path, MANIFEST))
     shutil.rmtree(path)
 
 
 class _Reader(FileSystemReader):
-    """Reads the index without unpickling what could run code."""
+    """Reads the index without unpickling anything that could run code."""
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         with open(os.path.join(self.path, ".metadata"), "rb") as file:
@@ -234,8 +234,8 @@ class _Reader(FileSystemReader):
 
 
 class _IndexUnpickler(pickle.Unpickler):
-    """Knows the classes of an index of tensors. Entries of other objects, which
-    torch.distributed.checkpoint would unpickle freely, are not among them.
+    """Allows only the classes of an index of tensors, not the arbitrary objects that
+    torch.distributed.checkpoint would unpickle.
     """
 
     KNOWN = frozenset(
@@ -271,7 +271,7 @@ class _IndexUnpickler(pickle.Unpickler):
 
 
 def _member(owner: Any, name: str) -> Any:
-    """A member of an enumeration, which Python before 3.11.4 pickles as an attribute."""
+    """A member of an enum, which Python before 3.11.4 pickles as an attribute."""
     if not (isinstance(owner, type) and issubclass(owner, enum.Enum)):
         raise ValueError(f"the checkpoint's index names an attribute of {owner!r}: refused")
     return owner[name]
@@ -288,7 +288,7 @@ def _barrier() -> None:
 
 
 def _cause(error: BaseException) -> str:
-    """What went wrong in the first of the processes for which something did."""
+    """The error of the first process that failed."""
     if isinstance(error, CheckpointException):
         return str(next(iter(error.failures.values()))[0])
     return str(error)
@@ -296,14 +296,14 @@ def _cause(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def _no_warning_of_one_process() -> Iterator[None]:
-    """It says that there is no process group, which is so on one device."""
+    """Hides the warning about a missing process group, which one device does not need."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         yield
 
 
 def _sync(folder: str) -> None:
-    """Make a rename in the folder last."""
+    """Make a rename in the folder durable."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

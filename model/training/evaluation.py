@@ -1,8 +1,7 @@
 """Bits of each held-out document under a model, and bits per byte of each source.
 
-What is predicted, and from what, is in :mod:`model.data.held_out`: every token of every document
-once, and its end too. Routing drops nothing here, so a document's bits do not depend on its
-neighbours.
+As :mod:`model.data.held_out` defines, every token of every document is predicted once, and so is
+its end. Routing drops nothing here, so a document's bits do not depend on its neighbours.
 """
 
 import math
@@ -28,12 +27,12 @@ from winnow import telling
 def held_out_sets(
     corpus: Corpus, sequence_length: int, rows: int, limit_bytes: int | None
 ) -> dict[str, HeldOut]:
-    """The held-out documents of every source that has some: this process's share of their rows.
+    """The held-out documents of each source that has any, as this process's share of their rows.
 
-    ``rows`` is how many a process takes at a time.
+    ``rows`` is the number of rows per batch and process.
 
     Raises:
-        ValueError: none has, or a source's first document is larger than the limit.
+        ValueError: no source has any, or a source's first document exceeds the limit.
     """
     sources = corpus.evaluated_sources
     if not sources:
@@ -49,10 +48,10 @@ def held_out_sets(
 
 @dataclass(frozen=True)
 class Measured:
-    """A model on the held-out documents of one source.
+    """A model's result on the held-out documents of one source.
 
     ``bits`` is minus log2 of the probability of each document, ``bytes`` its size, [documents].
-    ``expert_load`` is the share of tokens that name an expert first, [MoE layers, E].
+    ``expert_load`` is the share of tokens whose first choice is an expert, [MoE layers, E].
     """
 
     bits: npt.NDArray[np.float64]
@@ -67,7 +66,7 @@ class Measured:
 
 @torch.no_grad()
 def evaluate(model: GLaM, held_out: HeldOut) -> Measured:
-    """Predict every token of every document, each process those of its rows."""
+    """Predict every token of every document; each process handles its own rows."""
     device = model.embedding.weight.device
     bits = torch.zeros(len(held_out.documents), dtype=torch.float64)
     layers, experts = len(model.config.moe_layers), model.config.experts
@@ -91,7 +90,7 @@ def evaluate(model: GLaM, held_out: HeldOut) -> Measured:
 
 
 def token_nats(model: GLaM, hidden_TM: Tensor, targets_T: Tensor) -> Tensor:
-    """Minus the natural logarithm of each target's probability: float32 [T], a chunk at a time."""
+    """Minus the natural logarithm of each target's probability: float32 [T], in chunks."""
     size = chunk_tokens(model.embedding.weight)
     parts = [
         F.cross_entropy(model.logits(hidden_CM), target_C, reduction="none")

@@ -1,4 +1,4 @@
-"""What the machine is asked for before training: allocator, device, precision, peak speed."""
+"""The machine: device, precision and peak speed."""
 
 import platform
 import resource
@@ -11,7 +11,7 @@ from model.training.train_config import Precision
 
 
 def find_device(name: str) -> torch.device:
-    """``auto``, or a device as torch names it.
+    """The device for ``auto``, or for a name of torch's.
 
     Raises:
         ValueError: there is no such device.
@@ -37,7 +37,7 @@ def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether the processor has instructions for it, without which it is slower than float32."""
+    """Whether the processor has bfloat16 instructions; without them it is slower than float32."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     can = torch.cpu.get_capabilities()
@@ -45,7 +45,7 @@ def multiplies_bfloat16(device: torch.device) -> bool:
 
 
 def measure_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of a plain matrix product, the best of some: what this machine can reach."""
+    """The machine's peak FLOP/s, measured as the best of several matrix products."""
     size = 8192 if device.type == "cuda" else 1024
     a, b = (torch.rand(size, size, device=device).to(dtype) for _ in range(2))
     best = float("inf")
@@ -59,10 +59,10 @@ def measure_peak(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes that were held at the worst: of the device, or of the process if it is the CPU."""
+    """The peak memory in bytes: of the device, or of the process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    # Kilobytes, but bytes on a Mac.
+    # In kilobytes, but in bytes on macOS.
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

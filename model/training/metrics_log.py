@@ -1,8 +1,8 @@
-"""What a run tells while it goes: ``metrics.jsonl`` always, TensorBoard, Weights & Biases, and a
-line on the terminal.
+"""The logs of a run: ``metrics.jsonl`` always, TensorBoard and Weights & Biases on request, and a
+progress line on the terminal.
 
-After an interruption the files are cut back to the checkpoint that the run goes on from, so every
-step is there once, and the same lines come out as without the interruption (but for the time).
+On resume the files are truncated to the checkpoint's step, so every step occurs once, and the lines
+are the same as without the interruption (except for times).
 """
 
 import json
@@ -23,27 +23,27 @@ TENSORBOARD = "tensorboard"
 WANDB = "wandb"
 
 WANDB_PATIENCE = 300.0
-"""Seconds that the end of a run waits for Weights & Biases to take the rest, without a network."""
+"""Seconds that the end of a run waits for Weights & Biases to upload the rest."""
 
 
 class Board(Protocol):
-    """Where the numbers of a step are shown, beside their line in ``metrics.jsonl``."""
+    """A further destination for a step's scalars, besides ``metrics.jsonl``."""
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Show the scalars of a step."""
+        """Write the scalars of a step."""
 
     def close(self) -> None:
-        """Let it go."""
+        """Close it."""
 
 
 class MetricsLog:
-    """Writes the numbers of each logged step.
+    """Writes the metrics of each logged step.
 
     Args:
         folder: of the run.
-        step: the last step whose line stays; 0 begins anew.
-        tensorboard: whether to write for TensorBoard too.
-        wandb: a project of Weights & Biases to write for too.
+        step: the last step to keep; 0 starts over.
+        tensorboard: whether to write event files for TensorBoard.
+        wandb: a project of Weights & Biases to log to, or None.
         settings: of the run, for that project.
 
     Raises:
@@ -63,7 +63,7 @@ class MetricsLog:
         if not active:
             return
         self._boards: list[Board] = []
-        if wandb is not None:  # the first, for it may refuse
+        if wandb is not None:  # first, because it may fail
             self._boards.append(WandbRun(folder, wandb, settings or {}))
         if tensorboard:
             self._boards.append(EventFile(os.path.join(folder, TENSORBOARD), step))
@@ -72,9 +72,9 @@ class MetricsLog:
         self._file: BinaryIO = open(path, "ab")  # noqa: SIM115 - close() does
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Append a row, which has a ``step``; lists and mappings may nest in it.
+        """Append a row, which has a ``step`` and may nest lists and mappings.
 
-        What is not finite becomes null, since JSON has no such numbers.
+        Numbers that are not finite become null, since JSON has none.
         """
         if not self._active:
             return
@@ -88,7 +88,7 @@ class MetricsLog:
                 board.write(row["step"], scalars)
 
     def close(self) -> None:
-        """Let the files go."""
+        """Close the files."""
         if not self._active:
             return
         with files.naming(self._file.name), self._file:
@@ -98,13 +98,13 @@ class MetricsLog:
 
 
 class EventFile:
-    """A file of scalars for TensorBoard, written at once: an error comes where it can be told.
+    """A file of scalars for TensorBoard, written synchronously so that errors can be handled.
 
     (torch's ``SummaryWriter`` writes from a thread, whose errors are tracebacks.)
 
     Args:
-        folder: of the files of this run, one for each start.
-        step: what TensorBoard has of later steps, from a start before, is forgotten.
+        folder: for the run's files, one per start.
+        step: TensorBoard discards later steps of earlier starts.
     """
 
     def __init__(self, folder: str, step: int) -> None:
@@ -124,7 +124,7 @@ class EventFile:
         self._append(step=step, summary={"value": values})
 
     def close(self) -> None:
-        """Let the file go."""
+        """Close the file."""
         with files.naming(self._file.name):
             self._file.close()
 
@@ -137,10 +137,10 @@ class EventFile:
 
 
 class WandbRun:
-    """A run in Weights & Biases, which goes on with ours: its id is kept in the output folder.
+    """A run in Weights & Biases that resumes with ours: its id is kept in the output folder.
 
-    wandb sends from a process of its own, again and again while there is no network, and writes to
-    the output folder first, from where ``wandb sync`` sends what was left. With
+    wandb uploads from a process of its own, with retries while there is no network, and writes to
+    the output folder first; ``wandb sync`` uploads what is left there. With
     ``WANDB_MODE=offline`` it only writes there.
 
     Args:
@@ -149,7 +149,7 @@ class WandbRun:
         settings: of the run, shown with it.
 
     Raises:
-        ValueError: it can't begin.
+        ValueError: it can't start.
     """
 
     def __init__(self, folder: str, project: str, settings: Mapping[str, Any]) -> None:
@@ -163,7 +163,7 @@ class WandbRun:
                 name=folder,
                 resume="allow",
                 config=dict(settings),
-                # Not what we print, which is for a terminal.
+                # Do not capture our terminal output.
                 settings=wandb.Settings(console="off", quiet=True, finish_timeout=WANDB_PATIENCE),
             )
         except wandb.Error as error:
@@ -173,17 +173,17 @@ class WandbRun:
             ) from error
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Send the scalars of a step, unless those of a start before are there: they stay."""
+        """Log the scalars of a step, unless an earlier start has logged that step."""
         if step >= self._run.starting_step:
             self._run.log(dict(scalars), step=step, commit=True)
 
     def close(self) -> None:
-        """End the run there, as failed if that is why it ends."""
+        """Finish the run, as failed if an exception ends it."""
         self._run.finish(exit_code=0 if sys.exception() is None else 1)
 
 
 def _kept_id(path: str) -> str:
-    """The id in a file, made if there is none."""
+    """The id in a file, created if there is none."""
     if not os.path.exists(path):
         with files.open_output(path) as file:
             file.write(uuid.uuid4().hex.encode())
@@ -192,7 +192,7 @@ def _kept_id(path: str) -> str:
 
 
 def cut_back(path: str, step: int) -> None:
-    """Keep the rows up to a step, and nothing from the first later or unfinished one on."""
+    """Truncate a log after the rows up to a step, and before any incomplete row."""
     if not os.path.exists(path):
         return
     with open(path, "rb+") as file:
@@ -205,7 +205,7 @@ def cut_back(path: str, step: int) -> None:
 
 
 def _finite(value: Any) -> Any:
-    """The same value with None for numbers that are not finite."""
+    """A value with None in place of numbers that are not finite."""
     if isinstance(value, Mapping):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list):

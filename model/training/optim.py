@@ -1,4 +1,4 @@
-"""The optimizer and the learning rate over the run."""
+"""The optimizer and the learning-rate schedule."""
 
 import math
 
@@ -12,7 +12,7 @@ from model.training.train_config import OptimizerConfig, OptimizerName, Schedule
 
 
 def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer over all parameters; :func:`set_learning_rate` before each step."""
+    """The optimizer over all parameters; call :func:`set_learning_rate` before each step."""
     if config.name == OptimizerName.adafactor:
         return Adafactor(model.parameters(), config.learning_rate)
     spared = {id(m.weight) for m in model.modules() if isinstance(m, Weight) and not m.decay}
@@ -32,12 +32,12 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Op
 
 
 def learning_rate(config: OptimizerConfig, update: int, updates: int) -> float:
-    """The learning rate of an update, the first being 1, of ``updates`` in all.
+    """The learning rate of an update, counted from 1, of ``updates`` in all.
 
     ``constant``; ``inverse_sqrt``, the paper's min(rate, 1 / sqrt(update)); ``cosine``, which falls
-    to ``final_share`` at the end. All of them rise linearly over ``warmup_steps`` first and are
-    multiplied by ``multiplier``. Adafactor's step never exceeds 1 / sqrt(update), whatever the
-    multiplier: what is returned, and logged, is what is used.
+    to ``final_share`` at the end. All rise linearly over ``warmup_steps`` first and are scaled by
+    ``multiplier``. Adafactor limits its step to 1 / sqrt(update) for any multiplier; the rate
+    returned, and logged, is the one used.
     """
     rate = config.learning_rate
     warmup = config.warmup_steps
@@ -54,7 +54,7 @@ def learning_rate(config: OptimizerConfig, update: int, updates: int) -> float:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Sets the learning rate of the step to come."""
+    """Set the learning rate of the next step."""
     for group in optimizer.param_groups:
         group["lr"] = rate
 

@@ -1,4 +1,4 @@
-"""What a training run leaves at its end: ``outcome.json``, and bits of each held-out document."""
+"""The results of a training run: ``outcome.json``, and the bits of each held-out document."""
 
 import dataclasses
 import os
@@ -24,12 +24,13 @@ HELDOUT_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Outcome:
-    """``outcome.json``: what was spent and what came out.
+    """``outcome.json``: the cost and the result of a run.
 
-    ``tokens`` were trained on, ``unique_tokens`` counts each place of the corpus once and
-    ``epochs`` is their ratio. ``flops`` is of training alone (:func:`model.sizes.training_flops`).
-    ``heldout`` is bits per byte by source. ``wall_seconds`` counts what was resumed from, not what
-    a kill lost. ``peak_flops`` is of all devices, configured or measured.
+    ``tokens`` is the number of training tokens, ``unique_tokens`` counts each position of the
+    corpus once, and ``epochs`` is their ratio. ``flops`` covers training only
+    (:func:`model.sizes.training_flops`). ``heldout`` is bits per byte by source. ``wall_seconds``
+    excludes work that was lost in a kill. ``peak_flops`` is the sum over all devices, configured or
+    measured.
     """
 
     steps: int
@@ -54,13 +55,13 @@ class Outcome:
 
 
 def read(folder: str) -> Outcome | None:
-    """The outcome of a run's folder; None if it has not come to one."""
+    """The outcome in a run's folder; None if the run has not finished."""
     path = os.path.join(folder, OUTCOME)
     return Outcome(**files.read_json(path)) if os.path.exists(path) else None
 
 
 def write(folder: str, outcome: Outcome) -> None:
-    """Put it into a run's folder."""
+    """Write the outcome to a run's folder."""
     storage.write_json(os.path.join(folder, OUTCOME), dataclasses.asdict(outcome))
 
 

@@ -1,14 +1,14 @@
-"""One model on many processes, one for each device: FSDP2 for what all tokens meet, experts apart.
+"""One model on many processes, one per device: expert parallelism, and FSDP2 for all other weights.
 
-Processes form a grid, ``experts_fsdp`` x ``experts``. A row of it holds all experts, each process
-E / columns of them; tokens travel to their experts and back by all-to-all within the row. Down a
-column processes hold the same experts, each a slice of every matrix, gathered by FSDP when they are
-needed. All other weights are sharded by FSDP over all processes. The same code runs with NCCL on
-GPUs and with gloo on CPUs, under ``torchrun``; one process alone does none of this.
+Processes form a grid, ``experts_fsdp`` x ``experts``. A row of the grid holds all experts, each
+process E / columns of them; tokens travel to their experts and back by all-to-all within the row.
+The processes of a column hold the same experts, each a slice of every matrix, which FSDP gathers
+when needed. FSDP shards all other weights over all processes. The same code runs with NCCL on GPUs
+and with gloo on CPUs, under ``torchrun``; a single process does none of this.
 
-What torch 2.13 gets wrong here, each with a test: a divisor of gradients of one's own is refused by
-gloo, unless only sums are asked for, and then a group of one process divides twice; norms of
-gradients on different meshes can't be combined by ``torch.nn.utils``.
+Workarounds for torch 2.13, each with a test: gloo refuses a custom gradient divisor unless the
+reduction is forced to a sum, and then a group of one process divides twice; ``torch.nn.utils``
+cannot combine norms of gradients on different meshes.
 
 Shapes as in :mod:`model.glam.experts`, and P processes of a row, F = E / P experts of one process.
 """
@@ -47,14 +47,14 @@ def build(
     recompute: bool = False,
     flex_attention: bool = False,
 ) -> GLaM:
-    """The model with its initial weights, which do not depend on how many processes share it.
+    """The model with its initial weights, which do not depend on the number of processes.
 
     Args:
-        config: what it is.
+        config: shape and architecture.
         device: of this process.
         compute_dtype: as of :class:`model.glam.transformer.GLaM`.
         seed: as of :class:`model.glam.transformer.GLaM`.
-        expert_parallel: processes that share the experts; None for as many as can.
+        expert_parallel: processes that share the experts; None for as many as possible.
         recompute: as of :class:`model.glam.transformer.GLaM`.
         flex_attention: as of :class:`model.glam.transformer.GLaM`.
 
@@ -85,7 +85,7 @@ def make_grid(
     """All processes as a grid of ``experts_fsdp`` x ``experts``.
 
     Raises:
-        ValueError: it can't be cut that way.
+        ValueError: the experts or their matrices can't be divided that way.
     """
     world, columns = processes.count(), _columns(config, expert_parallel)
     rows = world // columns
@@ -105,7 +105,7 @@ def make_grid(
 
 
 def _columns(config: GLaMConfig, expert_parallel: int | None) -> int:
-    """How many processes share the experts: as asked, or as many as can."""
+    """How many processes share the experts: the given number, or as many as possible."""
     world = processes.count()
     columns = expert_parallel or (math.gcd(world, config.experts) if config.sparse else 1)
     if world % columns:
@@ -116,14 +116,14 @@ def _columns(config: GLaMConfig, expert_parallel: int | None) -> int:
 
 
 def shard(model: GLaM, grid: DeviceMesh) -> None:
-    """Cut the model's weights up; to be called while they are on the meta device.
+    """Shard the model's weights; call this while they are on the meta device.
 
-    Products' matrices travel in the dtype of the computation. Norms, routers, the embedding
-    and attention's biases are gathered in float32, once a step. Gradients travel in float32.
+    Weight matrices are gathered in the dtype of the computation. Norms, routers, the embedding and
+    the biases of attention are gathered in float32, once a step. Gradients are reduced in float32.
     """
     everyone = init_device_mesh(grid.device_type, (grid.size(),), mesh_dim_names=("fsdp",))
     policy = MixedPrecisionPolicy(param_dtype=model.compute_dtype, reduce_dtype=torch.float32)
-    # Ahead of the modules that hold them, which would gather them in the computation's dtype.
+    # Before the modules that hold them, which would gather them in the computation's dtype.
     biases: list[nn.Module] = [
         module.bias for module in model.modules() if isinstance(module, Attention)
     ]
@@ -134,7 +134,7 @@ def shard(model: GLaM, grid: DeviceMesh) -> None:
         elif isinstance(module, Attention | DenseFeedForward):
             fully_shard(module, mesh=everyone, mp_policy=policy)
     fully_shard(model, mesh=everyone)
-    # Both GLaM.loss and evaluation go through it; only ``forward`` is hooked by default.
+    # GLaM.loss and evaluation call it; FSDP hooks only ``forward`` by default.
     register_fsdp_forward_method(model, "hidden")
 
 
@@ -146,18 +146,18 @@ def _shard_experts(experts: Experts, grid: DeviceMesh, policy: MixedPrecisionPol
     column = grid["experts_fsdp"]
     fully_shard(experts, mesh=column, shard_placement_fn=lambda _: Shard(1), mp_policy=policy)
     assert isinstance(experts, FSDPModule)
-    # An expert's gradient is the sum over all processes, for tokens come from all of them, and
-    # each process's loss is a mean over its own tokens.
+    # An expert's gradient sums over tokens of all processes, and each process's loss is a mean
+    # over its own tokens.
     experts.set_gradient_divide_factor(grid.size())
     if grid.device_type == "cpu" and column.size() > 1:
-        # gloo can't multiply while it reduces. Not for a group of one, which would divide twice.
+        # gloo can't scale while it reduces. A group of one process would divide twice.
         experts.set_force_sum_reduction_for_comms(True)
 
 
 class AllToAll:
-    """Experts of which each process has F: rows go to their expert's process and come back.
+    """Experts distributed over processes, F each: rows go to their expert's process and back.
 
-    It is called as :data:`model.glam.experts.ExpertBackend` is, and calls one with the rows here.
+    It is an :data:`model.glam.experts.ExpertBackend`, and calls another one with the rows here.
     """
 
     def __init__(self, compute: ExpertBackend, group: dist.ProcessGroup) -> None:
@@ -174,7 +174,7 @@ class AllToAll:
         there_PF, sent, received = self.exchange_counts(counts_PF)
 
         x_XM = _Exchange.apply(x_RM[: sum(sent)], sent, received, self.group)
-        # Rows come by sender and then by expert: sort them by expert.
+        # Rows arrive by sender and then by expert: sort them by expert.
         expert_PF = torch.arange(there_PF.shape[1], device=x_RM.device).expand_as(there_PF)
         expert_X = expert_PF.flatten().repeat_interleave(
             there_PF.flatten(), output_size=sum(received)
@@ -191,11 +191,11 @@ class AllToAll:
         return F.pad(y_RM, (0, 0, 0, len(x_RM) - sum(sent))) if may_drop else y_RM
 
     def exchange_counts(self, counts_PF: Tensor) -> tuple[Tensor, list[int], list[int]]:
-        """Tell the others how many rows come for each expert, and hear it: the only host sync.
+        """Exchange the numbers of rows per expert with the others: the only host sync.
 
         Returns:
-            Rows for each expert here, by sender [P, F]; rows that go to, and come from, each
-            process.
+            Rows for each expert here, by sender [P, F]; the numbers of rows sent to, and received
+            from, each process.
         """
         there_PF = torch.empty_like(counts_PF)
         dist.all_to_all_single(there_PF, counts_PF.contiguous(), group=self.group)
@@ -204,7 +204,7 @@ class AllToAll:
 
 
 class _Exchange(torch.autograd.Function):
-    """Rows to and from the other processes; gradients go the way back."""
+    """Exchanges rows with the other processes; gradients travel in reverse."""
 
     @staticmethod
     def forward(
@@ -222,9 +222,9 @@ class _Exchange(torch.autograd.Function):
 
 
 def reshard(model: GLaM) -> None:
-    """Let go of what a pass without gradients has gathered and left so.
+    """Free the weights that a pass without gradients has gathered.
 
-    Until then the parameters of the model are whole tensors, not those that the optimizer knows.
+    Until then the model's parameters are full tensors, not the shards that the optimizer knows.
     """
     for module in model.modules():
         if isinstance(module, FSDPModule):

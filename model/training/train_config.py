@@ -1,7 +1,7 @@
-"""What ``model/train.py`` is told, checked.
+"""The settings of ``model/train.py``, validated.
 
-Defaults and their reasons are in ``conf/train.yaml``, where ``conf/optimizer`` does not say
-otherwise; those of the model are in :mod:`model.glam.config`.
+Defaults and their reasons are in ``conf/train.yaml`` and ``conf/optimizer``, those of the model in
+:mod:`model.glam.config`.
 """
 
 import importlib.util
@@ -17,14 +17,14 @@ from model.glam.config import GLaMConfig, require
 
 
 class OptimizerName(StrEnum):
-    """Which optimizer."""
+    """The optimizers."""
 
     adafactor = "adafactor"
     adamw = "adamw"
 
 
 class Schedule(StrEnum):
-    """How the learning rate goes; see :func:`model.training.optim.learning_rate`."""
+    """The learning-rate schedules; see :func:`model.training.optim.learning_rate`."""
 
     inverse_sqrt = "inverse_sqrt"
     constant = "constant"
@@ -41,7 +41,7 @@ class Precision(StrEnum):
 
 @dataclass
 class DataConfig:
-    """Which tokens. ``mixture`` is a weight for each source; empty means natural proportions."""
+    """The training data. ``mixture`` has a weight per source; empty means natural proportions."""
 
     corpus: str = MISSING
     arm: str = MISSING
@@ -54,7 +54,7 @@ class DataConfig:
 
 @dataclass
 class OptimizerConfig:
-    """Which optimizer, and its learning rate over the run."""
+    """The optimizer and its learning-rate schedule."""
 
     name: OptimizerName = MISSING
     learning_rate: float = MISSING
@@ -81,7 +81,7 @@ class OptimizerConfig:
 
 @dataclass
 class RunConfig:
-    """How long, in what batches, on what."""
+    """Length of the run, batch size and hardware."""
 
     tokens: int = MISSING
     batch_rows: int = MISSING
@@ -111,7 +111,7 @@ class RunConfig:
 
 @dataclass
 class EvaluateConfig:
-    """When and on how much held-out text."""
+    """When to evaluate, and on how much held-out text."""
 
     every: int = MISSING
     bytes: int | None = MISSING
@@ -125,7 +125,7 @@ class EvaluateConfig:
 
 @dataclass
 class CheckpointConfig:
-    """How often, and how many stay."""
+    """How often to write checkpoints, and how many to keep."""
 
     every: int = MISSING
     keep: int = MISSING
@@ -137,7 +137,7 @@ class CheckpointConfig:
 
 @dataclass
 class LogConfig:
-    """What is written down."""
+    """What to log, and where."""
 
     every: int = MISSING
     tensorboard: bool = MISSING
@@ -155,7 +155,7 @@ class LogConfig:
 
 @dataclass
 class TrainConfig:
-    """All of it.
+    """All settings of a training run.
 
     Raises:
         ValueError: a value is out of range; the message says which and what to do.
@@ -182,10 +182,10 @@ class TrainConfig:
         return -(-self.train.tokens // self.step_tokens)
 
     def identity(self) -> dict[str, Any]:
-        """What the trained weights depend on, beside the corpus: a run resumes only its own.
+        """The settings that the weights depend on; a run resumes only from a matching checkpoint.
 
-        Where the learning rate does not depend on the length of the run, neither do the weights
-        of a step: such a run may be resumed with more tokens.
+        If the learning rate does not depend on the length of the run, neither do the weights of a
+        step, so such a run may be resumed with more tokens.
         """
         whole: Any = OmegaConf.to_container(OmegaConf.structured(self), enum_to_str=True)
         for name in ("output", "evaluate", "checkpoint", "log"):
@@ -199,7 +199,7 @@ class TrainConfig:
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested mappings as one, with keys such as ``train.batch_rows``."""
+    """Flatten nested mappings into keys such as ``train.batch_rows``."""
     for key, item in value.items():
         if isinstance(item, Mapping):
             yield from flatten(item, f"{prefix}{key}.")

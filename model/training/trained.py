@@ -1,4 +1,4 @@
-"""A trained model, out of the folder of ``model/train.py`` or of ``model/export.py``."""
+"""Loads a trained model from the output of ``model/train.py`` or ``model/export.py``."""
 
 import os
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ class Trained:
 
 
 def load(path: str, device: torch.device, dtype: torch.dtype) -> Trained:
-    """The newest checkpoint of a training run, the one that is named, or an exported model.
+    """The newest checkpoint of a training run, a given checkpoint, or an exported model.
 
     Args:
         path: the output folder of ``model/train.py``, one of its ``checkpoints/step_…``, or the
@@ -44,7 +44,7 @@ def load(path: str, device: torch.device, dtype: torch.dtype) -> Trained:
     """
     if os.path.exists(os.path.join(path, WEIGHTS)):
         if not os.path.exists(os.path.join(path, CONFIG)):
-            raise ValueError(f"{path} is no finished export: it has no {CONFIG}")
+            raise ValueError(f"{path} is not a finished export: it has no {CONFIG}")
         about = files.read_json(os.path.join(path, CONFIG))
         try:
             model = _build(about["glam"], dtype)

@@ -1,6 +1,6 @@
-"""A model in training: batches in, updates of its weights out; checkpoints, evaluation, outcome.
+"""The trainer: steps, checkpoints, evaluation and the outcome of a run.
 
-:mod:`model.train` says in which order.
+:mod:`model.train` calls them in order.
 """
 
 import dataclasses
@@ -31,15 +31,15 @@ from winnow import files, tables
 
 
 class TrainingFailedError(RuntimeError):
-    """Losses or gradients stayed infinite or undefined."""
+    """The loss or its gradients stayed infinite or NaN."""
 
 
 @dataclass
 class Progress:
-    """How far a run is: all that a checkpoint holds beside tensors and the stream's place.
+    """A run's counters: what a checkpoint holds besides tensors and the stream's position.
 
-    ``step`` counts batches that were read, ``updates`` those that made the weights what they are:
-    fewer, where steps were skipped or taken back.
+    ``step`` counts batches read; ``updates`` counts the updates behind the current weights, which
+    are fewer if steps were skipped or rolled back.
     """
 
     step: int = 0
@@ -51,10 +51,10 @@ class Progress:
 
 
 class Trainer:
-    """A model in training: what it is made of, and what is done with it, step by step.
+    """A model, its optimizer and its data, and the operations of a training run.
 
     Raises:
-        ValueError: config and corpus do not go together.
+        ValueError: the config does not fit the corpus.
     """
 
     def __init__(self, config: TrainConfig, corpus: Corpus, device: torch.device) -> None:
@@ -110,26 +110,26 @@ class Trainer:
         )
 
     def begin(self) -> None:
-        """Put into the output folder what does not change."""
+        """Write the files of the output folder that never change."""
         if not processes.is_first():
             return
         folder = self.config.output
-        # What an earlier try left that did not come to its first checkpoint.
+        # Leftovers of an earlier run that ended before its first checkpoint.
         for name in (TENSORBOARD, WANDB):
             shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
         shutil.copyfile(self.corpus.tokenizer_path, os.path.join(folder, corpora.TOKENIZER))
 
     def write_config(self) -> None:
-        """Note what is asked for now: more tokens, perhaps, than when the run began."""
+        """Write the current config, which may ask for more tokens than the run began with."""
         if processes.is_first():
             with files.open_output(os.path.join(self.config.output, "config.yaml")) as file:
                 file.write(OmegaConf.to_yaml(OmegaConf.structured(self.config)).encode())
 
     def resume(self, found: Checkpoint) -> None:
-        """Go on from a checkpoint.
+        """Continue from a checkpoint.
 
         Raises:
-            ValueError: it is of another run.
+            ValueError: it is from another run.
         """
         old, new = found.state["identity"], self.identity()
         if different := sorted(key for key in {*old, *new} if old.get(key) != new.get(key)):
@@ -144,18 +144,18 @@ class Trainer:
         self.saved_step = self.progress.step
 
     def load(self, found: Checkpoint) -> None:
-        """Take weights and optimizer from a checkpoint."""
+        """Load weights and optimizer state from a checkpoint."""
         if not self.optimizer.state:
             checkpoint.materialise(self.model, self.optimizer)
         checkpoint.load(found, checkpoint.tensors(self.model, self.optimizer))
 
     def identity(self) -> dict[str, Any]:
-        """What a run must have in common with its checkpoints, flat."""
+        """The settings, flat, that a run must share with its checkpoints."""
         identity = {**self.config.identity(), "precision": str(self.dtype).removeprefix("torch.")}
         return dict(flatten(identity))
 
     def step(self) -> dict[str, Any]:
-        """Read one batch and learn from it, unless its gradient is not finite; its row."""
+        """Make one step on the next batch, skipped if its gradient is not finite; the log row."""
         begun = time.perf_counter()
         progress, config = self.progress, self.config
         metrics = self.accumulate_gradients(self.stream.batch(progress.step))
@@ -189,9 +189,9 @@ class Trainer:
         }
 
     def accumulate_gradients(self, batch: Batch) -> dict[str, Any]:
-        """Forward and backward, a part of the rows at a time; losses, norm and routers' metrics.
+        """Forward and backward in micro-batches; returns losses, norm and router metrics.
 
-        It is the only place of a step that waits for the device.
+        Nothing else in a step synchronises with the device.
         """
         parts = self.rows // self.micro_rows
         key = self.config.seed, self.progress.step, processes.rank()
@@ -200,7 +200,7 @@ class Trainer:
         with copies(self.model):
             for piece in zip(*(column.split(self.micro_rows) for column in batch), strict=True):
                 tokens, targets, segments = (x.to(self.device, non_blocking=True) for x in piece)
-                # Parts are of equal size: the mean of their losses is the loss of the whole.
+                # Micro-batches are of equal size: the mean of their losses is the batch's loss.
                 losses = self.model.loss(tokens, targets, segments, generator=generator)
                 (losses.total / parts).backward()
                 values = {
@@ -219,12 +219,13 @@ class Trainer:
         return to_host({**means, "gradient_norm": optim.gradient_norm(self.model)})
 
     def roll_back(self) -> None:
-        """Take the last healthy checkpoint up again, and go on with the data that follow.
+        """Return to the last healthy checkpoint and continue with the data that follow.
 
-        One from which no update succeeded is not healthy: it is removed for the one before it.
+        A checkpoint from which no update succeeded is not healthy: it is deleted, and the one
+        before it is used.
 
         Raises:
-            TrainingFailedError: there is none, or that was done too often.
+            TrainingFailedError: there is no healthy one, or there were too many returns.
         """
         train, progress = self.config.train, self.progress
         what = f"{progress.skipped_in_a_row} steps in a row, up to step {progress.step + 1}, gave a"
@@ -250,11 +251,11 @@ class Trainer:
 
     @property
     def healthy(self) -> bool:
-        """Whether the last step was an update, so that there is no reason to doubt the weights."""
+        """Whether the last step made an update, so that the weights are trusted."""
         return self.progress.skipped_in_a_row == 0 and self.returned_to is None
 
     def save(self) -> None:
-        """Write a checkpoint, if the weights are sound; a later roll back finds the one before."""
+        """Write a checkpoint if the weights are finite; else a roll back uses the one before."""
         if not optim.finite(self.model):
             return
         state = {
@@ -275,7 +276,7 @@ class Trainer:
         return evaluation.held_out_sets(self.corpus, length, rows, limit_bytes)
 
     def held_out_row(self, sets: dict[str, HeldOut]) -> dict[str, Any]:
-        """Evaluate; what to add to the step's row, with an [L, E] of expert loads by source."""
+        """Evaluate; returns values for the step's log row, with expert loads [L, E] by source."""
         begun = time.perf_counter()
         measured = {s: evaluation.evaluate(self.model, held_out) for s, held_out in sets.items()}
         row: dict[str, Any] = {
@@ -290,7 +291,7 @@ class Trainer:
         return row
 
     def consumed(self) -> dict[str, float]:
-        """How many tokens were new and how many read again."""
+        """How many tokens were read for the first time, and how many again."""
         counts = self.stream.consumed(self.progress.step).values()
         total = sum(int(count["targets"]) for count in counts)
         unique = sum(int(count["unique_targets"]) for count in counts)
@@ -301,7 +302,7 @@ class Trainer:
         }
 
     def finish(self, sets: dict[str, HeldOut]) -> Outcome:
-        """Evaluate on these held-out documents and write the outcome, unless that was done before.
+        """Evaluate on these held-out documents and write the outcome, unless it exists already.
 
         Raises:
             ValueError: the output folder holds a longer run.
@@ -319,7 +320,7 @@ class Trainer:
         if not optim.finite(self.model):
             raise TrainingFailedError("the last updates made the weights infinite or undefined")
         if self.saved_step < progress.step:
-            self.save()  # before the evaluation, so that only that is lost if it can't be written
+            self.save()  # first, so that a failed evaluation loses nothing else
         begun = time.perf_counter()
         table = evaluation.held_out_table(self.model, self.corpus, sets)
         parallel.reshard(self.model)
@@ -332,7 +333,7 @@ class Trainer:
         return made
 
     def outcome(self, heldout: dict[str, float]) -> Outcome:
-        """What to report, with these bits per byte by source."""
+        """The outcome, with these bits per byte by source."""
         config, progress = self.config, self.progress
         consumed = self.consumed()
         tokens = progress.step * config.step_tokens
@@ -360,7 +361,7 @@ class Trainer:
 
 
 def to_host(values: dict[str, Tensor]) -> dict[str, Any]:
-    """Numbers and nested lists of some float32 tensors on one device, read all at once."""
+    """Float32 tensors of one device as numbers and nested lists, read with one transfer."""
     flat = torch.cat([value.reshape(-1) for value in values.values()]).cpu()
     parts = flat.split([value.numel() for value in values.values()])
     return {
