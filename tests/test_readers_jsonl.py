@@ -25,7 +25,7 @@ from pipeline.readers import (
 from pipeline.readers.contract import Quarantine
 from pipeline.readers.documents import document_schema
 from pipeline.readers.inflate import Damage, zstd
-from pipeline.readers.jsonl_kernel import MAX_DEPTH
+from pipeline.readers.json_scan import MAX_DEPTH
 
 FIELDS = FieldMap(text="text", id="id", url="link", metadata=("n", "text2"))
 MAX_BYTES = 300

@@ -10,7 +10,23 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from pipeline.readers.vectors import BLOCK, equal, trailing_zeros
+from pipeline.readers.vectors import BLOCK
+from pipeline.readers.web.html_scan import (
+    alt,
+    end_of_raw,
+    end_of_tag,
+    find,
+    has_attributes,
+    is_character,
+    is_letter,
+    may_be_three_bytes,
+    name_hash,
+    skip_to,
+    starts_tag,
+    starts_with,
+    tag_name,
+    trim,
+)
 from winnow.text.buffers import Octets
 
 Integers = npt.NDArray[np.int64]
@@ -64,22 +80,12 @@ _IN_FOREIGN = {
     " ul var",
 }
 
-_LESS, _GREATER, _AND, _SLASH, _EXCLAMATION, _QUESTION, _EQUALS = (ord(c) for c in "<>&/!?=")
-_QUOTE, _APOSTROPHE, _SEMICOLON, _HASH, _DASH, _ZERO, _NINE, _A, _Z = (ord(c) for c in "\"';#-09az")
+_LESS, _GREATER, _SLASH = (ord(c) for c in "<>/")
 _COMMENT, _COMMENT_END, _SECTION, _SECTION_END = (
     np.frombuffer(part, np.uint8) for part in (b"<!--", b"-->", b"<![CDATA[", b"]]>")
 )
-_ALT = np.frombuffer(b"alt", np.uint8)
 _MAX_OPEN = 256  # blocks; more, as of unclosed paragraphs, are forgotten
 _SLOTS = 256
-_MAX_SHORT = 64  # bytes of a short text as it is written: two long character references
-
-
-def _hash(name: str) -> int:
-    value = 0
-    for byte in name.encode():
-        value = value * 131 + byte
-    return (value + 2**63) % 2**64 - 2**63  # as int64 overflows
 
 
 def _table(names: dict[int, str]) -> Integers:
@@ -87,7 +93,7 @@ def _table(names: dict[int, str]) -> Integers:
     table = np.zeros((_SLOTS, 2), np.int64)
     for kind, line in names.items():
         for name in line.split():
-            key = _hash(name)
+            key = name_hash(name)
             slot = key % _SLOTS
             while table[slot, 1]:
                 slot = (slot + 1) % _SLOTS
@@ -97,7 +103,7 @@ def _table(names: dict[int, str]) -> Integers:
 
 _HTML_TABLE = _table(_HTML)
 _PART_TABLE = _table(_IN_FOREIGN)
-_DIV, _ARTICLE = _hash("div"), _hash("article")
+_DIV, _ARTICLE = name_hash("div"), name_hash("article")
 
 
 def scan(page: bytes) -> tuple[Integers, int]:
@@ -130,14 +136,14 @@ def _scan(page: Octets) -> tuple[Integers, int]:
     while at < stop:
         start = at
         if raw:
-            at = _end_of_raw(page, at, name)
+            at = end_of_raw(page, at, name)
         elif section:
-            at = _find(page, at, _SECTION_END)
+            at = find(page, at, _SECTION_END)
         else:
-            at = _skip_to(page, at, _LESS)
-            while not _starts_tag(page, at + 1):
-                at = _skip_to(page, at + 1, _LESS)
-        first, end = _trim(page, start, at)
+            at = skip_to(page, at, _LESS)
+            while not starts_tag(page, at + 1):
+                at = skip_to(page, at + 1, _LESS)
+        first, end = trim(page, start, at)
         if first < end and not hidden:
             bare = raw or foreign > 0
             if gap == _NEWLINE and seen:
@@ -146,7 +152,7 @@ def _scan(page: Octets) -> tuple[Integers, int]:
             elif gap and touching and first == start:
                 mark = _BARE_SPACE if bare else _SPACE
                 marks, count = _add(marks, count, first, first, mark)
-            if _may_be_three_bytes(page, first, end):
+            if may_be_three_bytes(page, first, end):
                 marks, count = _add(marks, count, first, end, _CDATA if raw or section else _TEXT)
                 if byte_before >= 0:
                     marks, count = _add(marks, count, byte_before, end, _TEXT)
@@ -166,18 +172,18 @@ def _scan(page: Octets) -> tuple[Integers, int]:
         if not closes:
             byte_before = -1
         name = at + 1 + closes
-        if name >= stop or not _is_letter(page[name]):
-            if foreign and _starts_with(page, at, _SECTION):
+        if name >= stop or not is_letter(page[name]):
+            if foreign and starts_with(page, at, _SECTION):
                 section = True
                 at += len(_SECTION)
-            elif _starts_with(page, at, _COMMENT):
-                at = _find(page, at + 2, _COMMENT_END) + len(_COMMENT_END)
+            elif starts_with(page, at, _COMMENT):
+                at = find(page, at + 2, _COMMENT_END) + len(_COMMENT_END)
             else:
-                at = _skip_to(page, at, _GREATER) + 1
+                at = skip_to(page, at, _GREATER) + 1
             continue
-        at, key = _name(page, name)
+        at, key = tag_name(page, name)
         attributes = at
-        at = _end_of_tag(page, at)
+        at = end_of_tag(page, at)
         kind = _kind(_PART_TABLE, key) if foreign else 0
         if kind == _LEAVING and not closes:
             foreign = 0
@@ -197,7 +203,7 @@ def _scan(page: Octets) -> tuple[Integers, int]:
             seen = False
         elif kind in (_BLOCK, _DROPPED):
             # If it is left out, the text after it touches the one before.
-            touching &= kind == _DROPPED or _has_attributes(page, attributes, at)
+            touching &= kind == _DROPPED or has_attributes(page, attributes, at)
             opened = (opened + 1) % len(blocks)
             blocks[opened, 0], blocks[opened, 1] = key, touching
             seen = touching = False
@@ -213,9 +219,9 @@ def _scan(page: Octets) -> tuple[Integers, int]:
             elif page[at - 2] != _SLASH:
                 foreign += 1
         elif kind == _IMAGE:
-            start, end = _alt(page, attributes, at)
+            start, end = alt(page, attributes, at)
             if start < end:
-                is_word = not _is_character(page, start, end)  # others are initials and emojis
+                is_word = not is_character(page, start, end)  # others are initials and emojis
                 if gap == _NEWLINE and seen:
                     marks, count = _add(marks, count, start, start, _BARE_NEWLINE)
                 elif touching and (gap or is_word):
@@ -254,170 +260,3 @@ def _kind(table: Integers, key: np.int64) -> int:
     while table[slot, 1] and table[slot, 0] != key:
         slot = (slot + 1) & (_SLOTS - 1)
     return table[slot, 1]
-
-
-@njit(nogil=True, cache=True)
-def _is_white(byte: int) -> bool:
-    """White space, and NUL, which is no text."""
-    return byte == 32 or 9 <= byte <= 13 or byte == 0
-
-
-@njit(nogil=True, cache=True)
-def _is_letter(byte: int) -> bool:
-    return _A <= byte | 0x20 <= _Z
-
-
-@njit(nogil=True, cache=True)
-def _starts_tag(page: Octets, at: int) -> bool:
-    """Whether ``<`` before ``at`` opens a tag or a comment, or the page ends here."""
-    if at >= len(page):
-        return True
-    return _is_letter(page[at]) or page[at] in (_SLASH, _EXCLAMATION, _QUESTION)
-
-
-@njit(nogil=True, cache=True)
-def _starts_with(page: Octets, at: int, part: Octets) -> bool:
-    same = 0
-    while same < len(part) and at + same < len(page) and page[at + same] == part[same]:
-        same += 1
-    return same == len(part)
-
-
-@njit(nogil=True, cache=True)
-def _find(page: Octets, at: int, part: Octets) -> int:
-    """Where ``part`` starts next; the end of the page if nowhere."""
-    at = _skip_to(page, at, part[0])
-    while at < len(page) and not _starts_with(page, at, part):
-        at = _skip_to(page, at + 1, part[0])
-    return at
-
-
-@njit(nogil=True, cache=True)
-def _skip_to(page: Octets, at: int, byte: int) -> int:
-    """Where ``byte`` comes next; the end of the page if nowhere. Reads a block beyond that end."""
-    base = page.ctypes.data
-    stop = len(page)
-    while at < stop:
-        found = equal(base + at, byte)
-        if found:
-            return min(at + trailing_zeros(found), stop)
-        at += BLOCK
-    return stop
-
-
-@njit(nogil=True, cache=True)
-def _trim(page: Octets, start: int, end: int) -> tuple[int, int]:
-    while start < end and _is_white(page[start]):
-        start += 1
-    while end > start and _is_white(page[end - 1]):
-        end -= 1
-    return start, end
-
-
-@njit(nogil=True, cache=True)
-def _name(page: Octets, at: int) -> tuple[int, np.int64]:
-    """Where a tag's name ends, and its hash in lower case."""
-    value = np.int64(0)
-    while at < len(page) and not (_is_white(page[at]) or page[at] in (_SLASH, _GREATER)):
-        value = value * 131 + np.int64(page[at] | 0x20)
-        at += 1
-    return at, value
-
-
-@njit(nogil=True, cache=True)
-def _end_of_tag(page: Octets, at: int) -> int:
-    """Behind the ``>`` of the tag whose name ends at ``at``; one in quotes is none."""
-    while at < len(page) and page[at] != _GREATER:
-        at = _value(page, at)[2] if page[at] == _EQUALS else at + 1
-    return min(at + 1, len(page))
-
-
-@njit(nogil=True, cache=True)
-def _has_attributes(page: Octets, at: int, end: int) -> bool:
-    while at < end and (_is_white(page[at]) or page[at] == _SLASH):
-        at += 1
-    return at < end - 1
-
-
-@njit(nogil=True, cache=True)
-def _value(page: Octets, at: int) -> tuple[int, int, int]:
-    """Start and end of the attribute's value after ``=`` at ``at``, and where the tag goes on."""
-    start = at + 1
-    while start < len(page) and _is_white(page[start]):
-        start += 1
-    if start < len(page) and page[start] in (_QUOTE, _APOSTROPHE):
-        end = _skip_to(page, start + 1, page[start])
-        return start + 1, end, min(end + 1, len(page))
-    end = start
-    while end < len(page) and not (_is_white(page[end]) or page[end] == _GREATER):
-        end += 1
-    return start, end, end
-
-
-@njit(nogil=True, cache=True)
-def _alt(page: Octets, at: int, end: int) -> tuple[int, int]:
-    """Start and end of the value of ``alt`` in the tag whose name ends at ``at``, or the same."""
-    while at < end:
-        if page[at] != _EQUALS:
-            at += 1
-            continue
-        name_end = at
-        while _is_white(page[name_end - 1]):
-            name_end -= 1
-        start, stop, at = _value(page, at)
-        name = name_end - len(_ALT)
-        is_alt = not _is_letter(page[name - 1]) and page[name - 1] != _DASH
-        for i in range(len(_ALT)):
-            is_alt &= page[name + i] | 0x20 == _ALT[i]
-        if is_alt:
-            return _trim(page, start, stop)
-    return end, end
-
-
-@njit(nogil=True, cache=True)
-def _is_character(page: Octets, start: int, end: int) -> bool:
-    """Whether what starts at ``start``, which is before ``end``, is one character in UTF-8."""
-    start += 1
-    while start < end and page[start] & 0xC0 == 0x80:
-        start += 1
-    return start == end
-
-
-@njit(nogil=True, cache=True)
-def _end_of_raw(page: Octets, at: int, name: int) -> int:
-    """Where the end tag of the element whose name is at ``name`` starts."""
-    stop = len(page)
-    size = _name(page, name)[0] - name
-    while at < stop:
-        at = _skip_to(page, at, _LESS)
-        end = at + 2 + size
-        if end < stop and page[at + 1] == _SLASH:
-            same = 0
-            while same < size and page[at + 2 + same] | 0x20 == page[name + same] | 0x20:
-                same += 1
-            if same == size and (_is_white(page[end]) or page[end] in (_SLASH, _GREATER)):
-                return at
-        at += 1
-    return stop
-
-
-@njit(nogil=True, cache=True)
-def _may_be_three_bytes(page: Octets, start: int, end: int) -> bool:
-    """Whether a text may be one of three bytes, or of one character, some beyond ASCII."""
-    if end - start > _MAX_SHORT:
-        return False
-    written = 0  # bytes that are not in references
-    beyond = in_reference = False
-    for i in range(start, end):
-        byte = page[i]
-        beyond |= byte >= 0x80 or byte == _AND
-        if byte == _AND:
-            in_reference = True
-        elif in_reference and (_is_letter(byte) or _ZERO <= byte <= _NINE or byte == _HASH):
-            continue
-        else:
-            written += not _is_white(byte) and not (in_reference and byte == _SEMICOLON)
-            in_reference = False
-            if written > 3:
-                return False
-    return beyond
