@@ -64,7 +64,7 @@ def test_two_runs_cannot_hold_one_folder(tmp_path):
 
 def test_a_file_of_the_locks_name_that_is_no_lock_stays(tmp_path):
     (tmp_path / ".lock").write_text("mine")
-    with pytest.raises(ValueError, match="no lock of a run: choose another output"):
+    with pytest.raises(ValueError, match="not the lock of a run: choose another output"):
         with storage.lock(str(tmp_path)):
             pass
     assert (tmp_path / ".lock").read_text() == "mine"

@@ -108,7 +108,7 @@ def forge(folder, index):
     path = folder / "step_000000020"
     (path / ".metadata").write_bytes(index)
     manifest = files.read_json(path / MANIFEST)
-    manifest["files"][".metadata"] = storage.checksum(path / ".metadata")
+    manifest["files"][".metadata"] = storage.checksum(str(path / ".metadata"))
     storage.write_json(str(path / MANIFEST), manifest)
     return checkpoint.newest(str(folder))
 
