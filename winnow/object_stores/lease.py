@@ -94,7 +94,7 @@ class _Lease:
             return True
         seen = self._bucket.stat(self._key)
         if seen is not None and not self._is_lock(seen):
-            raise ValueError(f"{path}/.lock is no lock of a run: choose another output")
+            raise ValueError(f"{path}/.lock is not the lock of a run: choose another output")
         if seen is not None:
             print(
                 f"{path} is locked: waiting up to {PATIENCE:.0f} seconds to see if the run that"
