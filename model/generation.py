@@ -10,8 +10,8 @@ from omegaconf import MISSING, DictConfig
 from torch import Tensor
 
 from model.glam.attention import Cache
-from model.glam.transformer import GLaM
 from model.glam.parameter import copies
+from model.glam.transformer import GLaM
 from model.training import hardware, trained
 from model.training.train_config import Precision
 from model.training.trained import Trained

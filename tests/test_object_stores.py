@@ -288,7 +288,7 @@ def test_a_copy_stays_in_its_folder(reach):
     folder = reach()
     bucket, key = object_store.locate(folder)
     bucket.replace(f"{key}/bad/../../up", b"", None)
-    with pytest.raises(ValueError, match="no paths"), storage.local_copy(f"{folder}/bad"):
+    with pytest.raises(ValueError, match="not valid paths"), storage.local_copy(f"{folder}/bad"):
         pass
 
 

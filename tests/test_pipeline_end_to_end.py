@@ -21,10 +21,10 @@ import xxhash
 import yaml
 from corpora import documents, fingerprints, write_classifier, write_jsonl
 from datasets import load_dataset
-from pipeline.core.unread import check_read
 
 from pipeline import decide, run
 from pipeline.config import resolve_steps
+from pipeline.core.unreadable_sources import check_read
 from pipeline.output import schema
 from quality_classifier.scoring import load_classifier
 
