@@ -11,8 +11,8 @@ import torch
 from ablations.tasks.beam import Hypothesis, beam_search
 from ablations.tasks.language_model import LogLikelihoods
 from model.data.tokenizer import TextCodec
-from model.glam.transformer import GLaM
 from model.glam.parameter import copies
+from model.glam.transformer import GLaM
 from model.training import hardware, trained
 from model.training.train_config import Precision
 
