@@ -246,6 +246,7 @@ function drawSources() {
     ["box kept", "kept by this run"],
     ...(moved() ? [["dash chosen", `expected at ${describe(setting())}`]] : []),
     ["upright mean", "mean"],
+    ["", "bar heights: square root of the documents, by source"],
   ]);
   const { name, parameter } = setting();
   const flag = {
@@ -267,7 +268,7 @@ function drawSources() {
               `winnow decide --scored THIS_FOLDER --output NEW_FOLDER --rule ${name}${flag}`,
             ),
           ]
-        : "Move the slider to see what another setting keeps. Counts come from each document’s own score and draw, so they are exact.",
+        : "Move the slider to see what another setting keeps: the counts are exact, by each document’s own draw.",
   );
 }
 
