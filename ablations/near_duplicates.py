@@ -55,24 +55,22 @@ class NearDuplicates:
 
 
 def of_study(corpus: Corpus, folder: str) -> NearDuplicates:
-    """What :func:`find` finds, looked for once for a study: it is kept in the study's folder.
-
-    Raises:
-        ValueError: nothing is left of what some source holds out.
-    """
-    path = storage.join(folder, f"near_duplicates-{corpus.fingerprint[:16]}.arrow")
+    """What :func:`find` finds; looked for once, where :func:`keep` has kept it for a study."""
+    path = _path(corpus, folder)
     if not storage.exists(path):
-        near = find(corpus)
-        tables.write(path, pa.table({"document": near.documents, "share": near.share}))
+        return find(corpus)
     table = tables.read(path)
-    near = NearDuplicates(table["document"].to_numpy(), table["share"].to_numpy(), THRESHOLD)
-    for source, counts in by_source(corpus, near).items():
-        if counts["held_out"] and counts["held_out"] == counts["near_duplicates"]:
-            raise ValueError(
-                f"every held-out document of {source!r} is a near-duplicate of training text:"
-                " deduplicate the input (pipeline/run.py --deduplicate), or hold out more"
-            )
-    return near
+    return NearDuplicates(table["document"].to_numpy(), table["share"].to_numpy(), THRESHOLD)
+
+
+def keep(near: NearDuplicates, corpus: Corpus, folder: str) -> None:
+    """Write what was found to a study's folder."""
+    table = pa.table({"document": near.documents, "share": near.share})
+    tables.write(_path(corpus, folder), table)
+
+
+def _path(corpus: Corpus, folder: str) -> str:
+    return storage.join(folder, f"near_duplicates-{corpus.fingerprint[:16]}.arrow")
 
 
 def find(corpus: Corpus, n: int = N, threshold: float = THRESHOLD) -> NearDuplicates:

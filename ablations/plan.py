@@ -17,10 +17,10 @@ import hydra
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from ablations import rule_words
 from ablations.errors import exit_on_error
 from ablations.results import Declaration
-from ablations.study import arms, opening, speed
-from ablations.study.held_out_groups import heldout_groups
+from ablations.study import arms, held_out_groups, opening, speed
 from ablations.study.jobs import (
     Job,
     declaration,
@@ -32,8 +32,11 @@ from ablations.study.jobs import (
 )
 from model import sizes
 from model.accelerators import ACCELERATORS
-from model.data.corpus import Corpus, open_corpus
+from model.data.corpus import Corpus
 from winnow import overrides
+
+OWN = "filtered"
+"""The arm that ``model/prepare.py`` makes of the pipeline's decision."""
 
 REPEATS = 4.0
 """Passes over the same text after which more of them are worth much less than new text: four are
@@ -75,14 +78,15 @@ class Cost:
         return self.memory is None or self.available is None or self.memory < self.available
 
 
-def costs(jobs: Sequence[Job], corpus: Corpus | None) -> list[Cost]:
-    """What the jobs of each arm and variant take."""
+def costs(
+    jobs: Sequence[Job], corpus: Corpus | None, mixture: Mapping[str, float] | None = None
+) -> list[Cost]:
+    """What the jobs of each arm and variant take; ``mixture`` where a job has none of its own."""
     groups: dict[tuple[str, str], list[Job]] = {}
     for job in jobs:
         groups.setdefault(job.key[:2], []).append(job)
-    mixture = arms.pool_shares(corpus) if corpus else {}
     speeds: dict[str, speed.Speed] = {}
-    return [_cost(of_arm, corpus, mixture, speeds) for of_arm in groups.values()]
+    return [_cost(of_arm, corpus, mixture or {}, speeds) for of_arm in groups.values()]
 
 
 def _cost(
@@ -145,11 +149,12 @@ def _seconds_and_memory(
         return flops / (hardware.devices * device.flops * hardware.mfu), need.total, device.memory
     if corpus is None:
         return None, None, None
-    if job.model not in speeds:
+    model = repr(config.model)
+    if model not in speeds:
         print(f"measuring {job.model} …", file=sys.stderr)
         slots, threads = slots_of(config), threads_of(config)
-        speeds[job.model] = speed.measure(training, corpus, slots, threads)
-    found = speeds[job.model]
+        speeds[model] = speed.measure(training, corpus, slots, threads)
+    found = speeds[model]
     evaluated = speed.evaluated_bytes(corpus, training["evaluate"], config.steps)
     return found.seconds(config.steps, evaluated), found.memory, None
 
@@ -166,7 +171,7 @@ def render(jobs: Sequence[Job], declared: Declaration, table: Sequence[Cost]) ->
         f" {len(declared.variants)} variants x {len(declared.seeds)} seeds",
         f"Primary: {primary.treatment} against {primary.baseline} on {primary.endpoint}",
         "",
-        *_grid(table),
+        *_cost_rows(table),
         "",
     ]
     if all(cost.seconds is not None for cost in table):
@@ -181,7 +186,7 @@ def render(jobs: Sequence[Job], declared: Declaration, table: Sequence[Cost]) ->
         watts = f"{config.hardware.watts:,g} W a job, stated"
         lines.append(f"Energy: {kwh:,.3g} kWh ({watts}; PUE {config.hardware.pue:g})")
     else:
-        lines.append("Time and energy: give corpus=DIR to have them measured")
+        lines.append("Time and energy: not measured (they need corpus=DIR, and no refusal)")
     lines.append(f"Compute: {sum(c.seeds * c.flops for c in table):.3g} FLOPs")
     lines.append(
         f"Minimum detectable effect: {found:.4g} at power {primary.power:.0%} with"
@@ -203,7 +208,35 @@ def render(jobs: Sequence[Job], declared: Declaration, table: Sequence[Cost]) ->
     return "\n".join(lines)
 
 
-def _grid(table: Sequence[Cost]) -> list[str]:
+def text_of(study: opening.Checked) -> list[str]:
+    """What of each filtered source every arm holds, the corpus's own decision first; and notes."""
+    corpus = study.corpus
+    filtered = [s for s in held_out_groups.filtered_sources(corpus) if study.pool[s]["documents"]]
+    whole = [s for s in corpus.sources if s not in filtered]
+    own = corpus.arm(OWN)
+    others = {name: arm for name, arm in study.arms.items() if arm.name != own.name}
+    rows = [["arm", "rule", "source", "documents", "tokens", "of the pool"]]
+    for name, arm in {OWN: own, **others}.items():
+        about = [name, rule_words.in_words(arm.about["definition"])]
+        for source in filtered:
+            kept, of = arm.about["sources"][source], study.pool[source]
+            share = f"{kept['targets'] / of['targets']:.1%}"
+            rows.append([*about, source, f"{kept['documents']:,}", f"{kept['targets']:,}", share])
+            about = ["", ""]
+    lines = [f"Text of the arms ({OWN} is the corpus's own decision):", *_grid(rows)]
+    if whole:
+        lines.append(f"Whole in every arm: {', '.join(whole)}")
+    decided = rule_words.in_words(own.about["definition"])
+    for name, arm in others.items():
+        if arm.about["definition"]["rule"] == "pareto" and arm.fingerprint != own.fingerprint:
+            lines.append(
+                f"note: {name} decides anew, by {rule_words.in_words(arm.about['definition'])},"
+                f" where the corpus was decided by {decided} (data={OWN} is that arm)"
+            )
+    return [*lines, *(f"note: {note}" for note in study.declared.notes), ""]
+
+
+def _cost_rows(table: Sequence[Cost]) -> list[str]:
     rows = [HEADINGS]
     rows += [
         [
@@ -217,6 +250,10 @@ def _grid(table: Sequence[Cost]) -> list[str]:
         ]
         for cost in table
     ]
+    return _grid(rows)
+
+
+def _grid(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
@@ -241,12 +278,17 @@ class PlanCallback(Callback):
         with exit_on_error():
             jobs = expand(config, kwargs["config_name"])
             first = jobs[0].config
-            corpus = open_corpus(first.corpus) if first.corpus else None
-            groups = first.heldout or (heldout_groups(corpus) if corpus else {})
-            declared = declaration(jobs, groups)
-            print(render(jobs, declared, costs(jobs, corpus)))
-            if refusal := opening.underpowered(first, declared):
+            declared = declaration(jobs, first.heldout)
+            refusal = opening.underpowered(first, declared)
+            if refusal or not first.corpus:
+                print(render(jobs, declared, costs(jobs, None)))
+            if refusal:
                 raise ValueError(refusal)
+            if first.corpus:
+                study = opening.check(jobs)
+                print("\n".join(text_of(study)), flush=True)
+                table = costs(jobs, study.corpus, study.declared.mixture)
+                print(render(jobs, study.declared, table))
             sys.exit(0)
 
 

@@ -138,6 +138,12 @@ class Declaration:
     ("curated", "web", "junk"). ``secondary`` lists the endpoints tested beside the primary one;
     None means every other group and every task average. ``shots`` are the columns of task results,
     numbers or ``few`` (GLaM's own number, task by task). ``budget`` is carried for people.
+
+    What was found before anything ran: ``mixture`` has the weights by which arms read their sources
+    where nobody gave others; ``unigram`` the bits per byte of each held-out source under a unigram
+    model of the raw pool; ``differing`` the part of the tokens read that the arms of the primary
+    contrast do not share (None where they differ in more than text). ``notes`` are sentences that a
+    reader must know.
     """
 
     name: str
@@ -150,6 +156,10 @@ class Declaration:
     secondary: Sequence[str] | None = None
     shots: Sequence[str] = ("0",)
     budget: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    mixture: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    unigram: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    differing: float | None = None
+    notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         for what, names in (

@@ -1,7 +1,7 @@
 r"""Trains every arm of a study with every seed, evaluates, compares; goes on where it stopped.
 
 python ablations/run.py experiment=data_quality corpus=DIR
-python ablations/run.py -m data=filtered,unfiltered seed=1,2,3 corpus=DIR
+python ablations/run.py -m data=filtered,unfiltered seed=1,2,3,4,5 corpus=DIR
 python ablations/run.py experiment=data_quality corpus=DIR scale=paper hydra.launcher.partition=…
 
 Studies are ``conf/experiment/*.yaml``; ``conf/ablation.yaml`` explains the settings;
@@ -19,10 +19,10 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from ablations.errors import exit_on_error
+from ablations.study import opening
 from ablations.study.closing import close_study
 from ablations.study.execute import execute
 from ablations.study.jobs import expand, job_of, threads_of
-from ablations.study.opening import open_study
 from winnow import overrides, storage
 
 _held = contextlib.ExitStack()
@@ -36,9 +36,12 @@ class StudyCallback(Callback):
         """Check and declare the study."""
         with exit_on_error():
             jobs = expand(config, kwargs["config_name"])
+            study = opening.check(jobs)  # before anything is written
             _held.enter_context(storage.lock(jobs[0].config.output))
-            open_study(jobs)
+            opening.write(jobs, study)
             print(f"{len(jobs)} jobs of study {jobs[0].config.study}: {jobs[0].config.output}")
+            for note in study.declared.notes:
+                print(f"note: {note}")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Say what came of it."""

@@ -86,8 +86,9 @@ def _prepare(config: PrepareConfig, source: Scored, key: str) -> Corpus:
         os.remove(os.path.join(config.output, BEGUN))
     corpus = corpora.open_corpus(config.output)
     kept = corpus.column(scored.KEPT)
-    rule = {"rule": "the keep decision of the scored folder", "scored": source.key}
-    corpora.write_arm(corpus, "filtered", kept & corpus.pool, rule)
+    name, parameter = source.rule["name"], source.rule["parameter"]
+    definition = {"rule": name, "parameter": parameter, "scored": source.key}
+    corpora.write_arm(corpus, "filtered", kept & corpus.pool, definition)
     if source.complete:
         corpora.write_arm(corpus, "unfiltered", corpus.pool, {"rule": "all"})
     return corpus

@@ -6,7 +6,7 @@ Documents and task items are those of ``test_compare_study``.
 import json
 
 import numpy as np
-from test_compare_study import GROUPS, heldout_table, tasks_table
+from test_compare_study import GROUPS, SOURCES, heldout_table, tasks_table
 
 from ablations import results
 from model.training.outcome import bits_per_byte
@@ -18,6 +18,12 @@ POOL = {
     "wiki": {"documents": 200, "targets": 200_000, "bytes": 900_000},
 }
 KEPT = {"unfiltered": 1.0, "filtered": 0.231, "threshold": 0.23, "random": 0.229}
+RULES = {
+    "unfiltered": {"rule": "all"},
+    "filtered": {"rule": "pareto", "parameter": 9.0},
+    "threshold": {"rule": "threshold", "parameter": 0.9},
+    "random": {"rule": "random", "parameter": 0.23},
+}
 LAYERS, EXPERTS = 3, 16
 
 
@@ -28,6 +34,7 @@ def declare(**changes):
         "seeds": [1, 2, 3],
         "primary": results.Primary("heldout/curated", "unfiltered", "filtered", 0.01),
         "heldout": GROUPS,
+        "unigram": dict.fromkeys(SOURCES, 3.0),
     }
     return results.Declaration(**(value | changes))
 
@@ -106,7 +113,7 @@ def provenance(arm, seed):
         },
         "arm": {
             "name": arm,
-            "definition": {"rule": "pareto", "alpha": 9} if arm == "filtered" else {"rule": arm},
+            "definition": RULES.get(arm, {"rule": arm}),
             "fingerprint": f"arm-{arm}",
             "sources": kept,
         },

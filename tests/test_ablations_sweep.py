@@ -226,7 +226,7 @@ def test_the_plan_counts_what_is_read_and_warns_of_repeats(corpus, monkeypatch):
     sizes_of = ["data.sequence_length=16", "train.batch_rows=2", "evaluate.every=0"]
     overrides = ["data=filtered,unfiltered", "seed=1,2", f"corpus={corpus.folder}", *sizes_of]
     jobs = jobs_of(*overrides, "train.tokens=64000", "jobs_at_once=1")
-    table = plan.costs(jobs, corpus)
+    table = plan.costs(jobs, corpus, arms.pool_shares(corpus))
     filtered, unfiltered = table
     pool = int((corpus.lengths[corpus.pool] + 1).sum())
     assert unfiltered.unique_tokens <= pool  # rows of sources are dealt out in whole shares
@@ -240,7 +240,7 @@ def test_the_plan_counts_what_is_read_and_warns_of_repeats(corpus, monkeypatch):
     assert f"Time: {plan.duration(2 * (filtered.seconds + unfiltered.seconds))}" in text
     short = jobs_of(*overrides, "train.tokens=64", "jobs_at_once=1")
     assert "WARNING" not in plan.render(
-        short, declaration(short, HELDOUT), plan.costs(short, corpus)
+        short, declaration(short, HELDOUT), plan.costs(short, corpus, arms.pool_shares(corpus))
     )
 
 

@@ -96,6 +96,14 @@ def test_every_outcome_in_words(value, sd, outcome, words):
     assert verdict.detectable == pytest.approx(minimum_detectable_effect(sd, 5))
 
 
+@pytest.mark.parametrize(("value", "sd"), [(0.01, 0.05), (0.05, 0.01), (0.05, 0.055)])
+def test_equivalence_is_not_claimed_in_doubt_and_a_large_difference_is(value, sd):
+    verdict = judge(around(value, sd), 1.0, primary(), ["the arms are one", "they slept"])
+    assert verdict.outcome == "underpowered"
+    assert verdict.sentence.endswith("the arms are one; they slept.")
+    assert judge(around(0.5, sd), 1.0, primary(), ["the arms are one"]).outcome == "worse"
+
+
 def test_more_points_are_better_and_more_bits_are_worse():
     up = around(3.0, 0.1)
     assert judge(up, 50.0, primary("average/nlg/0")).outcome == "better"

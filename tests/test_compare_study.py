@@ -20,6 +20,7 @@ from model.training.outcome import HELDOUT_SCHEMA, bits_per_byte
 SOURCES = {"wiki": 1.0, "books": 1.2, "web": 1.4}
 GROUPS = {"curated": ["wiki", "books"], "web": ["web"]}
 DOCUMENTS = 60
+LENIENT = results.Primary("heldout/curated", "unfiltered", "filtered", 0.5)
 
 
 def declare(**changes):
@@ -29,6 +30,7 @@ def declare(**changes):
         "seeds": [1, 2, 3, 4, 5],
         "primary": results.Primary("heldout/curated", "unfiltered", "filtered", 0.01),
         "heldout": GROUPS,
+        "unigram": dict.fromkeys(SOURCES, 3.0),
     }
     return results.Declaration(**(value | changes))
 
@@ -127,6 +129,25 @@ def test_the_verdict_is_the_truth(tmp_path, effect, outcome):
     assert result.verdict.outcome == outcome
     assert result.primary["low"] < effect < result.primary["high"]
     assert result.primary["value"] == pytest.approx(effect, abs=0.006)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"seeds": [1, 2], "primary": LENIENT}, "there are 2 seeds of both, and it takes 3"),
+        (
+            {"unigram": dict.fromkeys(SOURCES, 1.15)},
+            "9\\d% of the bits per byte of a unigram model",
+        ),
+        ({"unigram": {}}, "not known what a unigram model reaches"),
+        ({"differing": 0.01}, "only 1.0% of the text read differs"),
+    ],
+)
+def test_what_could_not_have_shown_a_difference_shows_no_equivalence(tmp_path, changes, said):
+    path = write_study(str(tmp_path / "s"), 0.0, declare(**changes), tasks=False)
+    verdict = compare(read_study(path)).verdict
+    assert verdict.outcome == "underpowered"
+    assert re.search(said, verdict.sentence)
 
 
 def test_primary_values_follow_from_the_definition(tmp_path):

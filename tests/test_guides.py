@@ -40,8 +40,7 @@ SMALLER = {
     "experiment=data_quality corpus=corpus": "experiment=data_quality corpus=corpus "
     f"{FEW} 'hydra.sweeper.params.seed=\"1\"' "
     "'hydra.sweeper.params.data=\"unfiltered,pareto\"'",
-    "seed=1,2,3 corpus=corpus study=mine allow_underpowered=true": f"seed=1 corpus=corpus "
-    f"study=mine {FEW}",
+    "seed=1,2,3,4,5 corpus=corpus study=mine": f"seed=1 corpus=corpus study=mine {FEW}",
     # So little text has too few documents that pass at 9.
     "--alpha 9": "--alpha 1",
 }

@@ -216,7 +216,7 @@ def test_yields_follow_from_provenance(data):
     assert rows["filtered", "all"]["kept_documents"] == 431
     assert rows["filtered", "all"]["rate_bytes"] == pytest.approx((0.231 * 3 + 0.9) / 3.9)
     assert rows["unfiltered", "all"]["rate_targets"] == 1
-    assert web["rule"] == "pareto, alpha 9"
+    assert web["rule"] == "Pareto, α = 9"
     assert {r["pool_bytes"] for r in rows.values() if r["source"] == "web"} == {
         POOL["web"]["bytes"]
     }

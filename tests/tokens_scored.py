@@ -85,6 +85,7 @@ def write_scored(folder, shards, write="all", key="key"):
     tasks.sort(key=lambda task: [shard["name"] for shard in task["shards"]])
     manifest = {"format": 1, "key": key, "config": {"write": write}, "tasks": tasks}
     manifest["classifier"] = {"fingerprint": "a classifier"}
+    manifest["rule"] = {"name": "pareto", "parameter": 1.0, "ties": 1.0}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
 

@@ -51,6 +51,8 @@ def next_step(study: Study, found: Comparison | ValueError) -> str:
         return "Run the study again: complete jobs are skipped."
     of, primary = found.primary, study.declared.primary
     outcome = found.verdict.outcome
+    if found.verdict.doubts:
+        return f"Mend first what speaks against the study: {found.verdict.doubts[0]}."
     if outcome == "underpowered":
         if of["seed_error"] is None:
             return "Run it with three seeds or more (seed=1,2,3)."

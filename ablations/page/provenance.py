@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ablations import rule_words
 from ablations.results import Run, Study
 from ablations.table import Row
 
@@ -44,7 +45,11 @@ def yields(study: Study) -> list[Row]:
             (source, kept.get(source, dict.fromkeys(UNITS, 0)), of) for source, of in pool.items()
         ]
         for source, ours, of in [*places, ("all", total["kept"], total["pool"])]:
-            row: Row = {"arm": arm, "rule": _rule(about["arm"]), "source": source}
+            row: Row = {
+                "arm": arm,
+                "rule": rule_words.in_words(about["arm"]["definition"]),
+                "source": source,
+            }
             for kind in UNITS:
                 row |= {f"pool_{kind}": of[kind], f"kept_{kind}": ours[kind]}
                 row[f"rate_{kind}"] = ours[kind] / of[kind] if of[kind] else None
@@ -126,12 +131,6 @@ def _co2e(run: Run) -> float:
 def _first_provenance(study: Study, arm: str) -> Mapping[str, Any]:
     run: Run | None = next(iter(study.seeds(arm).values()), None)
     return run.result.provenance if run else {}
-
-
-def _rule(about: Mapping[str, Any]) -> str:
-    definition = about.get("definition", {})
-    rest = [f"{key} {value}" for key, value in definition.items() if key != "rule"]
-    return ", ".join([str(definition.get("rule", about["name"])), *rest])
 
 
 def _clip(value: Any) -> Any:

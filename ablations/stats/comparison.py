@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ablations.results import Study
-from ablations.stats import endpoints, inference, ladder, learning_rate, tables, verdict
+from ablations.stats import credible, endpoints, inference, ladder, learning_rate, tables, verdict
 from ablations.stats.pairing import Contrast, contrast
 from ablations.table import Row
 
@@ -40,7 +40,9 @@ def compare(study: Study, learning_rates: Study | None = None) -> Comparison:
     """
     primary = study.declared.primary
     found = primary_contrast(study)
-    judged = verdict.judge(found.estimate, found.baseline_value, primary)
+    treatment, baseline = study.seeds(primary.treatment), study.seeds(primary.baseline)
+    doubts = credible.doubts(study, treatment, baseline)
+    judged = verdict.judge(found.estimate, found.baseline_value, primary, doubts)
     steps = ladder.sizes(study)
     laws, law_notes = ladder.laws(study, steps)
     rates = learning_rate.check(study, learning_rate.gather(study, learning_rates), judged.outcome)
@@ -55,7 +57,7 @@ def compare(study: Study, learning_rates: Study | None = None) -> Comparison:
             "relative": found.relative,
             **asdict(found.estimate),
         },
-        notes=[*_caveats(study, found), *rates.notes, *law_notes],
+        notes=[*study.declared.notes, *_caveats(study, found), *rates.notes, *law_notes],
         tables={
             "seeds": _seeds(found),
             "secondary": secondary(study, found),
@@ -160,6 +162,8 @@ def _caveats(study: Study, found: Contrast) -> list[str]:
     for arm, runs in ((primary.treatment, treatment), (primary.baseline, baseline)):
         if alone := sorted(runs.keys() - set(found.seeds)):
             notes.append(f"Seeds {alone} of {arm} have no partner and are left out.")
+    clauses = credible.unlearned(study, [*treatment.values(), *baseline.values()])
+    notes += [f"{clause[0].upper()}{clause[1:]}." for clause in clauses]
     if found.estimate.seeds == 2:
         notes.append("Two seeds know their own spread badly, and the interval is wide for that.")
     run = baseline[found.seeds[0]]

@@ -7,7 +7,7 @@ Sizes are the variants of a study whose arms are different models; of several va
 import numpy as np
 
 from ablations.results import Study
-from ablations.stats import endpoints, inference, ranking, scaling, verdict
+from ablations.stats import credible, endpoints, inference, ranking, scaling, verdict
 from ablations.stats.pairing import contrast, sample
 from ablations.table import Row
 
@@ -33,10 +33,12 @@ def contrasts(study: Study, ladder: list[str]) -> list[Row]:
     rows = []
     for variant in ladder:
         baseline = study.seeds(primary.baseline, variant)
-        found = contrast(study, study.seeds(primary.treatment, variant), baseline)
+        treatment = study.seeds(primary.treatment, variant)
+        found = contrast(study, treatment, baseline)
         if found is None:
             continue
         of = found.estimate
+        doubts = credible.doubts(study, treatment, baseline)
         rows.append(
             {
                 "variant": variant,
@@ -49,7 +51,7 @@ def contrasts(study: Study, ladder: list[str]) -> list[Row]:
                 "low": of.low,
                 "high": of.high,
                 "p": of.p,
-                "outcome": verdict.judge(of, found.baseline_value, primary).outcome,
+                "outcome": verdict.judge(of, found.baseline_value, primary, doubts).outcome,
             }
         )
     return rows

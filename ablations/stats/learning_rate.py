@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ablations.results import Run, Study
-from ablations.stats import endpoints, inference, verdict
+from ablations.stats import credible, endpoints, inference, verdict
 from ablations.stats.pairing import contrast, sample
 
 Rates = Mapping[str, Mapping[float, Mapping[int, Run]]]
@@ -85,7 +85,8 @@ def check(study: Study, rates: Rates, outcome: verdict.Finding) -> Check:
     found = contrast(study, treatment, baseline)
     if found is None:
         return Check(rows, [*notes, "No seed has both arms at their best learning rates."])
-    judged = verdict.judge(found.estimate, found.baseline_value, primary)
+    doubts = credible.doubts(study, treatment, baseline)
+    judged = verdict.judge(found.estimate, found.baseline_value, primary, doubts)
     at = ", ".join(f"{arm} {rate:g}" for arm, rate in best.items())
     holds = "holds" if judged.outcome == outcome else "does NOT hold"
     notes.insert(

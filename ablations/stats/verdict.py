@@ -3,10 +3,12 @@
 better, worse     the difference is not 0; it may reach the smallest difference of interest
 differs slightly  it is not 0, and it is smaller than the smallest difference of interest
 no difference     none was found, in a study that would have found one of interest
-underpowered      none was found, but one of interest could have been missed
+underpowered      none was found, but one of interest could have been missed: by too few seeds or
+                  documents, or because there was nothing to find (:mod:`ablations.stats.credible`)
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,16 +25,22 @@ class Verdict:
     """An outcome in words.
 
     ``detectable`` is the true difference that this study finds with the declared power, by the
-    noise it showed; None with one seed.
+    noise it showed; None with one seed. ``doubts`` are what an equivalence was refused for.
     """
 
     outcome: Finding
     sentence: str
     detectable: float | None
+    doubts: Sequence[str] = ()
 
 
-def judge(of: Estimate, baseline_value: float, declared: Primary) -> Verdict:
-    """The verdict on a paired difference, treatment minus baseline."""
+def judge(
+    of: Estimate, baseline_value: float, declared: Primary, doubts: Sequence[str] = ()
+) -> Verdict:
+    """The verdict on a paired difference, treatment minus baseline.
+
+    With ``doubts`` (:func:`ablations.stats.credible.doubts`) none is that the arms are alike.
+    """
     unit = endpoints.unit(declared.endpoint)
     gain = endpoints.gain(declared.endpoint)
     percent = f", {abs(of.value / baseline_value):.2%}" if baseline_value else ""
@@ -55,6 +63,12 @@ def judge(of: Estimate, baseline_value: float, declared: Primary) -> Verdict:
         _seed_sd(of), of.seeds, of.item_error, declared.alpha, declared.power
     )
     inside = -smallest < of.low and of.high < smallest
+    if doubts and (inside or (of.p >= declared.alpha and found <= smallest)):
+        sentence = (
+            f"Underpowered: {arms} shows {size}, but that says little about a larger study:"
+            f" {'; '.join(doubts)}."
+        )
+        return Verdict("underpowered", sentence, found, doubts)
     if of.p < declared.alpha:
         word: Finding = "better" if gain * of.value > 0 else "worse"
         if inside:

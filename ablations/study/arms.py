@@ -8,12 +8,15 @@ A threshold or a rate that is not given is the one that keeps as many tokens as 
 ``alpha``: then two arms differ in which text they hold, not in how much.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 
 from ablations.study.config import DataChoice, DataRule
 from model.data import scored
 from model.data.corpus import Arm, BoolArray, Corpus, IntArray, tally, write_arm
+from model.data.order import CYCLE
 from pipeline.rules.decision import FloatArray, Rule
 from pipeline.rules.solve import sketch, solve
 
@@ -88,6 +91,46 @@ def pool_shares(corpus: Corpus) -> dict[str, float]:
     targets = {name: row["targets"] for name, row in tally(corpus, corpus.pool).items()}
     total = sum(targets.values())
     return {name: round(count / total, 6) for name, count in targets.items() if count}
+
+
+def common_shares(corpus: Corpus, arms: Mapping[str, Arm]) -> tuple[dict[str, float], list[str]]:
+    """The pool's shares of the sources that every arm can read, and 0 for the others.
+
+    Args:
+        corpus: of the arms.
+        arms: by what the study calls them.
+
+    Returns:
+        The weights of all sources, and a note for each source that is left out.
+
+    Raises:
+        ValueError: no filtered source is left, so the arms could not differ.
+    """
+    shares = pool_shares(corpus)
+    weights, notes = dict(shares), []
+    for source, share in shares.items():
+        ours = corpus.source_index == corpus.sources.index(source)
+        if without := [name for name, arm in arms.items() if not (arm.mask & ours).any()]:
+            weights[source] = 0.0
+            notes.append(
+                f"{source} ({share:.2%} of the pool's tokens) is left out of every arm's text:"
+                f" {' and '.join(without)} kept none of its documents"
+                " (data.pool_shares=false reads each arm's sources as they come)."
+            )
+    total = sum(weights.values())
+    for source in [name for name, w in weights.items() if 0 < w < total / CYCLE]:
+        weights[source] = 0.0
+        notes.append(
+            f"{source} ({shares[source]:.2g} of the pool's tokens) is left out of every arm's"
+            f" text: it is less than a row in {CYCLE:,}."
+        )
+    filtered = set(corpus.manifest["filtered_sources"])
+    if not any(weights[source] for source in filtered & weights.keys()):
+        raise ValueError(
+            f"of each filtered source ({', '.join(sorted(filtered))}) some arm has no document, so"
+            f" all arms would read the same text. {' '.join(notes)} Take a weaker rule"
+        )
+    return weights, notes
 
 
 def lowest(corpus: Corpus, mask: BoolArray, share: float) -> BoolArray:

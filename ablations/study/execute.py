@@ -26,8 +26,9 @@ import pyarrow as pa
 import yaml
 
 from ablations import near_duplicates, results
+from ablations.reading import read_declaration
 from ablations.results import Result
-from ablations.study import arms, held_out_groups, study_tasks
+from ablations.study import held_out_groups, study_tasks
 from ablations.study.jobs import Job, identity, training_config, uses_scores
 from model.data import corpus as corpora
 from model.data.corpus import Corpus, open_corpus
@@ -65,7 +66,7 @@ def execute(job: Job, threads: int) -> None:
         threads: of each of its processes.
     """
     corpus = open_corpus(job.config.corpus)
-    training = training_config(job, arms.pool_shares(corpus))
+    training = training_config(job, read_declaration(job.config.output).mixture)
     about = identity(job, training, corpus)
     check_identity(job, about)
     if is_complete(job):
@@ -181,7 +182,9 @@ def finish(job: Job, corpus: Corpus, config_hash: str, tasks: pa.Table | None) -
     outcome = finished(folder)
     near = near_duplicates.of_study(corpus, job.config.output)
     evaluated = tables.read(os.path.join(folder, HELDOUT)).cast(HELDOUT_SCHEMA)
-    heldout = held_out_groups.with_junk(near_duplicates.remove(evaluated, corpus, near), corpus)
+    heldout = held_out_groups.with_enough(
+        held_out_groups.with_junk(near_duplicates.remove(evaluated, corpus, near), corpus)
+    )
     scoring = scoring_flops(job, corpus)
     copy_metrics(folder, job.folder, scoring)
     result = Result(

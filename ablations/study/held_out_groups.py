@@ -1,20 +1,16 @@
 """What of a corpus's held-out text a study's jobs are evaluated on, and how it is grouped."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ablations import near_duplicates
 from ablations.near_duplicates import NearDuplicates
 from ablations.study import arms
-from model.data.corpus import Corpus
-from model.data.order import held_out_documents
+from model.data.corpus import BoolArray, Corpus, IntArray
+from model.data.order import FEWEST, held_out_documents
 from model.training.outcome import HELDOUT_SCHEMA
-
-KEYS = pa.schema([HELDOUT_SCHEMA.field("source"), HELDOUT_SCHEMA.field("document")])
 
 JUNK_SHARE = 0.2
 """The part of a filtered source's held-out documents, of lowest score, that is called junk."""
@@ -48,57 +44,69 @@ def with_junk(heldout: pa.Table, corpus: Corpus) -> pa.Table:
     (:data:`model.training.outcome.HELDOUT_SCHEMA`).
     """
     tables = [heldout]
-    for source in filtered_sources(corpus):
-        ours = corpus.source_index == corpus.sources.index(source)
-        held = ours & corpus.evaluated
-        if held.any():
-            junk = corpus.ids(np.flatnonzero(arms.lowest(corpus, held, JUNK_SHARE)))
-            rows = heldout.filter(
-                pc.and_(
-                    pc.equal(heldout["source"], source),
-                    pc.is_in(heldout["document"], pa.array(junk)),
-                )
-            )
-            names = pa.array([junk_name(source)] * len(rows), pa.string())
-            tables.append(rows.set_column(0, HELDOUT_SCHEMA.field("source"), names))
+    for source, junk in _junk(corpus).items():
+        ids = pa.array(corpus.ids(np.flatnonzero(junk)))
+        of_source = pc.equal(heldout["source"], source)
+        rows = heldout.filter(pc.and_(of_source, pc.is_in(heldout["document"], ids)))
+        names = pa.array([junk_name(source)] * len(rows), pa.string())
+        tables.append(rows.set_column(0, HELDOUT_SCHEMA.field("source"), names))
     return pa.concat_tables(tables)
 
 
-def check(corpus: Corpus, training: Mapping[str, Any], near: NearDuplicates) -> None:
-    """Whether the evaluations of a job will have documents to measure, and to know an error from.
+def with_enough(heldout: pa.Table) -> pa.Table:
+    """Held-out documents of the sources that have :data:`FEWEST` of them or more."""
+    counts = pc.value_counts(heldout["source"])
+    enough = counts.field("values").filter(pc.greater_equal(counts.field("counts"), FEWEST))
+    return heldout.filter(pc.is_in(heldout["source"], enough))
+
+
+def documents_of(corpus: Corpus, limit: int | None, near: NearDuplicates) -> dict[str, IntArray]:
+    """The documents of each source, junk among them, that a job is evaluated on in the end.
 
     Args:
         corpus: of the job.
-        training: its settings, as in ``conf/train.yaml``.
+        limit: bytes of each source, ``evaluate.final_bytes``.
         near: the documents that are left out.
-
-    Raises:
-        ValueError: a source has no document within ``evaluate.bytes``, or fewer than two in the
-            end.
     """
-    settings = training["evaluate"]
-    if settings["every"]:
-        for source in corpus.evaluated_sources:
-            held_out_documents(corpus, source, settings["bytes"])
-    for source, documents in documents_of(corpus, settings["final_bytes"], near).items():
-        if documents < 2:
-            limit = settings["final_bytes"]
-            within = "" if limit is None else f" within evaluate.final_bytes={limit}"
-            raise ValueError(
-                f"{source} has {documents} held-out documents to be evaluated on{within}, too few"
-                " to know an error from: allow more bytes, or make the corpus with a larger"
-                " held_out share"
-            )
-
-
-def documents_of(corpus: Corpus, limit: int | None, near: NearDuplicates) -> dict[str, int]:
-    """How many documents of each source, junk among them, a job is evaluated on in the end."""
-    tables = []
+    found = {source: np.empty(0, np.int64) for source in corpus.sources}
     for source in corpus.evaluated_sources:
         documents = held_out_documents(corpus, source, limit)
-        columns = [[source] * len(documents), corpus.ids(documents)]
-        tables.append(pa.table(columns, schema=KEYS))
-    left = with_junk(near_duplicates.remove(pa.concat_tables(tables), corpus, near), corpus)
-    found = dict(zip(*np.unique(left["source"].to_numpy(), return_counts=True), strict=True))
-    names = [name for group in heldout_groups(corpus).values() for name in group]
-    return {name: int(found.get(name, 0)) for name in names}
+        found[source] = documents[~np.isin(documents, near.found)]
+    for source, junk in _junk(corpus).items():
+        found[junk_name(source)] = found[source][junk[found[source]]]
+    return found
+
+
+def enough(
+    groups: Mapping[str, Sequence[str]], documents: Mapping[str, IntArray]
+) -> dict[str, list[str]]:
+    """The groups without sources of fewer than :data:`FEWEST` documents; none that is empty then.
+
+    A source that the corpus does not have stays, for its name to be refused.
+    """
+    left = {
+        group: [s for s in sources if s not in documents or len(documents[s]) >= FEWEST]
+        for group, sources in groups.items()
+    }
+    return {group: sources for group, sources in left.items() if sources}
+
+
+def notes(documents: Mapping[str, IntArray]) -> list[str]:
+    """What has too few documents to be evaluated on, in a sentence."""
+    small = [f"{name} ({len(of)})" for name, of in documents.items() if len(of) < FEWEST]
+    if not small:
+        return []
+    return [
+        f"Left out of the evaluation, with fewer than {FEWEST} held-out documents:"
+        f" {', '.join(small)}. A corpus with a larger held_out has more."
+    ]
+
+
+def _junk(corpus: Corpus) -> dict[str, BoolArray]:
+    """The held-out documents of low score by filtered source: bool [documents] each."""
+    out = {}
+    for source in filtered_sources(corpus):
+        held = corpus.evaluated & (corpus.source_index == corpus.sources.index(source))
+        if held.any():
+            out[source] = arms.lowest(corpus, held, JUNK_SHARE)
+    return out

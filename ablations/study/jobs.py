@@ -5,6 +5,7 @@ by Hydra's own code, so that all configs are checked, planned and declared befor
 """
 
 import dataclasses
+import functools
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 from ablations.results import Declaration, JobKey, Primary
 from ablations.study.config import AblationConfig, DataRule
 from model.data.corpus import Corpus
+from model.glam.config import GLaMConfig
 from model.training.train_config import DataConfig, TrainConfig, flatten
 from winnow import command_line
 
@@ -61,9 +63,27 @@ def job_of(config: DictConfig) -> Job:
     """
     hydra = HydraConfig.get()
     settings: AblationConfig = command_line.checked(config)
-    changes = [o for o in _as_given(hydra) if o.startswith("model.")]
-    words = [hydra.runtime.choices["model"], *(o.removeprefix("model.") for o in changes)]
-    return Job(settings, " ".join(words))
+    return Job(settings, in_words(hydra.runtime.choices["model"], settings.model))
+
+
+def in_words(name: str, model: GLaMConfig) -> str:
+    """A model by its name in ``conf/model`` and up to two changes; by its shape if more differs.
+
+    A toy is no rung of the ladder.
+    """
+    named = vars(_named(name))
+    changes = {key: value for key, value in vars(model).items() if value != named[key]}
+    if len(changes) <= 2:
+        return " ".join([name, *(f"{key}={value}" for key, value in changes.items())])
+    experts = f", {model.experts} experts" if model.sparse else ""
+    return f"{model.layers} layers of width {model.width}{experts}"
+
+
+@functools.cache
+def _named(name: str) -> GLaMConfig:
+    """A model as its file in ``conf/model`` says."""
+    model: GLaMConfig = command_line.checked(compose(overrides=[f"+model={name}"]).model)
+    return model
 
 
 def expand(config: DictConfig, name: str) -> list[Job]:
@@ -113,7 +133,7 @@ def _compose(name: str, overrides: list[str]) -> Job:
 
 
 def declaration(jobs: Sequence[Job], heldout: Mapping[str, Sequence[str]]) -> Declaration:
-    """What ``study.yaml`` will say.
+    """What ``study.yaml`` will say, before the corpus was looked at.
 
     Raises:
         ValueError: the arms of the contrast are not among the jobs, jobs are missing from the
@@ -148,6 +168,7 @@ def declaration(jobs: Sequence[Job], heldout: Mapping[str, Sequence[str]]) -> De
         secondary=first.secondary,
         shots=[str(shots) for shots in first.tasks.shots],
         budget={"tokens": first.train.tokens, "model": jobs[0].model},
+        notes=[],
     )
 
 

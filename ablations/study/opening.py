@@ -1,24 +1,53 @@
 """What comes before the first job of a study: its arms, its power, its declaration."""
 
-from collections.abc import Sequence
-from typing import Any
+import dataclasses
+import functools
+import itertools
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from ablations import contamination, near_duplicates, results
+from ablations.near_duplicates import NearDuplicates
 from ablations.reading import read_declaration, read_study
 from ablations.results import Declaration
 from ablations.stats import power
 from ablations.stats.pairing import contrast
-from ablations.study import arms, held_out_groups, study_tasks
+from ablations.study import advice, arms, held_out_groups, study_tasks, unigram
 from ablations.study.config import AblationConfig
 from ablations.study.execute import check_identity
-from ablations.study.held_out_groups import heldout_groups
 from ablations.study.jobs import Job, declaration, identity, stream_of, training_config
-from model.data.corpus import Corpus, open_corpus
+from ablations.tasks.evaluation import TaskSet
+from model.data.corpus import Arm, Corpus, IntArray, open_corpus, tally
+from model.data.order import FEWEST
 from winnow import storage
 
+if TYPE_CHECKING:
+    from model.data.stream import TokenStream
 
-def open_study(jobs: Sequence[Job]) -> Declaration:
-    """Check a study as a whole, write its arms and ``study.yaml``.
+ALL = "all"
+"""The held-out group of every source, there where the primary endpoint asks for it."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A study that may run: what it declares, and what that was found from."""
+
+    corpus: Corpus
+    declared: Declaration
+    arms: Mapping[str, Arm]
+    near: NearDuplicates
+    tasks: Sequence[TaskSet]
+
+    @functools.cached_property
+    def pool(self) -> dict[str, dict[str, int]]:
+        """Documents, targets and bytes of the raw pool, by source."""
+        return tally(self.corpus, self.corpus.pool)
+
+
+def check(jobs: Sequence[Job]) -> Checked:
+    """Check a study as a whole, the cheap things first. Arms that the corpus lacks are added to it.
 
     Raises:
         ValueError: something is missing or does not go together, or the study was declared
@@ -28,46 +57,133 @@ def open_study(jobs: Sequence[Job]) -> Declaration:
     if not config.corpus:
         raise ValueError("give corpus=DIR, a folder of model/prepare.py")
     corpus = open_corpus(config.corpus)
-    declared = declaration(jobs, config.heldout or heldout_groups(corpus))
-    check_declared_before(config.output, declared)
+    declared = declaration(jobs, groups_of(config, corpus))
     if refusal := underpowered(config, declared):
         raise ValueError(refusal)
-    check_endpoint(declared, corpus)
-    mixture = arms.pool_shares(corpus)
-    near = near_duplicates.of_study(corpus, config.output)  # once, before jobs run side by side
-    checked: list[Any] = []
-    for job in jobs:
-        arms.ensure(corpus, job.config.data)
-        training = training_config(job, mixture)
-        stream_of(training, corpus)
-        check_identity(job, identity(job, training, corpus))
-        held = [training["data"]["sequence_length"], training["evaluate"]]
-        if held not in checked:
-            held_out_groups.check(corpus, training, near)
-            checked.append(held)
-    if sets := study_tasks.gather_all(config.tasks):
-        main = [job.config for job in jobs if job.config.variant == declared.main]
+    _check_endpoint(declared, corpus)
+    tasks = study_tasks.gather_all(config.tasks)
+    of_arm = {job.config.arm: arms.ensure(corpus, job.config.data) for job in jobs}
+    mixture, notes = _mixture(jobs, corpus, of_arm)
+    declared = dataclasses.replace(declared, mixture=mixture)
+    differing = _check_jobs(jobs, declared, corpus)
+    print("looking for held-out text that training text holds too …", file=sys.stderr)
+    near = near_duplicates.of_study(corpus, config.output)
+    documents = _evaluated(jobs, corpus, near)
+    declared = dataclasses.replace(
+        declared,
+        heldout=held_out_groups.enough(declared.heldout, documents),
+        unigram=unigram.bits_per_byte(corpus, documents),
+        differing=differing,
+        notes=[*notes, *held_out_groups.notes(documents)],
+    )
+    _check_endpoint(declared, corpus)
+    check_declared_before(config.output, declared)
+    return Checked(corpus, declared, of_arm, near, tasks)
+
+
+def write(jobs: Sequence[Job], study: Checked) -> None:
+    """Write what jobs read that run side by side, and ``study.yaml``."""
+    config = jobs[0].config
+    near_duplicates.keep(study.near, study.corpus, config.output)
+    if study.tasks:
+        main = [job.config for job in jobs if job.config.variant == study.declared.main]
         of_corpus = {config.arm: config.data.arm for config in main}
-        contamination.of_study(corpus, of_corpus, sets, config.output)
-    results.write_declaration(config.output, declared)
-    return declared
+        contamination.of_study(study.corpus, of_corpus, study.tasks, config.output)
+    results.write_declaration(config.output, study.declared)
 
 
-def check_endpoint(declared: Declaration, corpus: Corpus) -> None:
+def groups_of(config: AblationConfig, corpus: Corpus) -> dict[str, list[str]]:
+    """The held-out sources by group: as they were given, or as the corpus has them."""
+    groups = config.heldout or held_out_groups.heldout_groups(corpus)
+    if config.primary.endpoint == f"heldout/{ALL}" and ALL not in groups:
+        groups = {ALL: corpus.evaluated_sources, **groups}
+    return groups
+
+
+def _mixture(
+    jobs: Sequence[Job], corpus: Corpus, of_arm: Mapping[str, Arm]
+) -> tuple[dict[str, float], list[str]]:
+    """The weights of sources for jobs that take the pool's shares, and what to say of them."""
+    sharing = {
+        job.config.arm: of_arm[job.config.arm]
+        for job in jobs
+        if job.config.data.pool_shares and not job.config.data.mixture
+    }
+    return arms.common_shares(corpus, sharing) if sharing else ({}, [])
+
+
+def _check_jobs(jobs: Sequence[Job], declared: Declaration, corpus: Corpus) -> float | None:
+    """Check what jobs read, one of each arm and variant; :attr:`Declaration.differing`.
+
+    Raises:
+        ValueError: an arm and its batches don't go together, a folder holds another job, or both
+            arms of the contrast are one and the same.
+    """
+    streams: dict[tuple[str, str], TokenStream] = {}
+    about: dict[tuple[str, str], dict[str, Any]] = {}
+    for job in jobs:
+        training = training_config(job, declared.mixture)
+        if job.key[:2] not in streams:
+            streams[job.key[:2]] = stream_of(training, corpus)
+            about[job.key[:2]] = identity(job, training, corpus)
+        check_identity(job, about[job.key[:2]])
+    primary = declared.primary
+    pair = [(arm, declared.main) for arm in (primary.treatment, primary.baseline)]
+    text = [about[key].pop("arm_fingerprint") for key in pair]
+    for key in pair:
+        del about[key]["data.arm"]
+    if about[pair[0]] != about[pair[1]]:
+        return None
+    if text[0] == text[1]:
+        raise ValueError(
+            f"arms {primary.treatment!r} and {primary.baseline!r} hold the same documents of"
+            f" {corpus.folder}, so there is nothing to compare: take another rule"
+            " (data=pareto data.alpha=9), or filter a source and keep what is dropped too"
+            " (winnow run --filter SOURCE --write all)"
+        )
+    steps = next(job.config.steps for job in jobs if job.key[:2] == pair[0])
+    read = [set(streams[key].documents(steps).tolist()) for key in pair]
+    tokens = [int(corpus.lengths[list(some)].sum()) for some in (*read, read[0] & read[1])]
+    return 1 - tokens[2] / max(tokens[:2])
+
+
+def _evaluated(jobs: Sequence[Job], corpus: Corpus, near: NearDuplicates) -> dict[str, IntArray]:
+    """The documents of each source that every job is evaluated on in the end.
+
+    Raises:
+        ValueError: jobs are evaluated on different ones.
+    """
+    limits = {job.config.evaluate.final_bytes for job in jobs}
+    if len(limits) > 1:
+        raise ValueError("evaluate.final_bytes can't be swept: all jobs are compared on one text")
+    return held_out_groups.documents_of(corpus, limits.pop(), near)
+
+
+def _check_endpoint(declared: Declaration, corpus: Corpus) -> None:
     """Whether the held-out text of the primary endpoint is there.
 
     Raises:
         ValueError: it is not.
     """
     kind, _, name = declared.primary.endpoint.partition("/")
-    groups = heldout_groups(corpus)
-    sources = [source for of_group in groups.values() for source in of_group]
-    if kind == "heldout" and name not in [*declared.heldout, *sources]:
-        known = ", ".join([*declared.heldout, *sources]) or "nothing"
+    if kind != "heldout":
+        return
+    sources = [source for of_group in declared.heldout.values() for source in of_group]
+    known = [*declared.heldout, *(source for source in sources if source not in declared.heldout)]
+    if name in known:
+        return
+    if not known:
         raise ValueError(
-            f"primary.endpoint={declared.primary.endpoint} is not among what the corpus"
-            f" {corpus.folder} holds out: {known}"
+            f"the corpus {corpus.folder} holds out too little to evaluate on, with held_out="
+            f"{corpus.manifest['held_out']:g}: make another one with a larger share (winnow prepare"
+            " scored=… output=… held_out=0.1)"
         )
+    raise ValueError(
+        f"{corpus.folder} has no held-out text for primary.endpoint=heldout/{name}, or fewer than"
+        f" {FEWEST} documents of it; it has {', '.join(known)}. Hold out more (winnow"
+        " prepare … held_out=0.1), or take another endpoint:\n  "
+        + advice.command(f"primary.endpoint=heldout/{known[0]}")
+    )
 
 
 def check_declared_before(output: str, declared: Declaration) -> None:
@@ -126,7 +242,7 @@ def detectable(config: AblationConfig, declared: Declaration) -> float:
 
 
 def underpowered(config: AblationConfig, declared: Declaration) -> str | None:
-    """Why the study may not run, if it may not."""
+    """Why the study may not run, if it may not, and the command that would."""
     found, wanted = detectable(config, declared), declared.primary.smallest_difference
     if found <= wanted or config.allow_underpowered:
         return None
@@ -134,9 +250,17 @@ def underpowered(config: AblationConfig, declared: Declaration) -> str | None:
     needed = power.seeds_needed(
         wanted, seed_sd, item_error, declared.primary.alpha, declared.primary.power
     )
-    advice = f"{needed} seeds would do" if needed else "more held-out documents are needed"
-    return (
+    lines = [
         f"underpowered: {len(declared.seeds)} seeds find a difference of {found:.4g}, and the"
         f" smallest of interest is {wanted:g} (seed SD {seed_sd:g}, item error {item_error:g},"
-        f" {source}): {advice}; or set primary.smallest_difference, or allow_underpowered=true"
-    )
+        f" {source})"
+    ]
+    if needed:
+        unused = (n for n in itertools.count(1) if n not in declared.seeds)
+        seeds = [*declared.seeds, *itertools.islice(unused, needed - len(declared.seeds))]
+        listed = ",".join(map(str, seeds))
+        lines += [f"{needed} seeds would do:", "  " + advice.command(f"seed={listed}")]
+    else:
+        lines.append("no number of seeds would do: hold out more documents")
+    lines += ["Or as it is:", "  " + advice.command("allow_underpowered=true")]
+    return "\n".join(lines)

@@ -286,14 +286,14 @@ def open_corpus(folder: str) -> Corpus:
 
 
 def write_arm(corpus: Corpus, name: str, mask: BoolArray, definition: Mapping[str, Any]) -> Arm:
-    """Add an arm to a corpus, or do nothing if that very arm is there.
+    """Add an arm to a corpus; one of these very documents may be there.
 
     Args:
         corpus: where it goes.
         name: part of file names.
         mask: bool [documents], a part of ``corpus.pool``. For a rule on filtered sources alone:
             ``corpus.pool & (rule.keep(score, draw) | ~corpus.filterable)``.
-        definition: JSON that says how the mask was made, as ``{"rule": "pareto", "alpha": 9}``.
+        definition: JSON that says how the mask was made: ``{"rule": "pareto", "parameter": 9}``.
 
     Raises:
         ValueError: a bad name, an empty arm, held-out documents, or another arm of that name.
@@ -319,15 +319,15 @@ def write_arm(corpus: Corpus, name: str, mask: BoolArray, definition: Mapping[st
         "fingerprint": _arm_fingerprint(corpus, mask),
         "sources": tally(corpus, mask),
     }
-    if os.path.exists(about_path):
-        if files.read_json(about_path) != about:
-            raise ValueError(
-                f"{corpus.folder} has another arm {name!r}: choose a new name, or delete"
-                f" {about_path}"
-            )
-    else:
+    before = files.read_json(about_path) if os.path.exists(about_path) else None
+    if before is None:
         with files.open_output(mask_path) as file:
             np.save(file, mask, allow_pickle=False)
+    elif before["fingerprint"] != about["fingerprint"]:
+        raise ValueError(
+            f"{corpus.folder} has another arm {name!r}: choose a new name, or delete {about_path}"
+        )
+    if before != about:
         storage.write_json(about_path, about)
     return Arm(name, mask, about)
 

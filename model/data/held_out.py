@@ -45,7 +45,8 @@ class HeldOut:
         source: the name of a source.
         sequence_length: S.
         batch_size: rows of a global batch; the last one is filled with padding.
-        limit_bytes: stop before the documents, in the order of their hashes, pass this size.
+        limit_bytes: stop before the documents, in the order of their hashes, pass this size, but
+            take :data:`model.data.order.FEWEST` where the source has as many.
         rank: which share of each batch to read.
         world: into how many equal shares each batch is cut.
 

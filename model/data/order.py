@@ -21,7 +21,10 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from model.data.corpus import Corpus, IntArray
+from model.data.corpus import Arm, Corpus, IntArray
+
+FEWEST = 2
+"""Held-out documents of a source, however long: one tells no error from a difference."""
 
 CYCLE = 10_000
 """Rows after which the interleaving of sources repeats; mixture weights are rounded to 1/CYCLE."""
@@ -120,6 +123,13 @@ class DocumentSequence:
                 out[source] = counts
         return out
 
+    def begun(self, position: int) -> IntArray:
+        """The documents that the first ``position`` entries touch, each once: int64 [n]."""
+        if position >= self.length:
+            return self._documents
+        epoch = self.epoch(0)
+        return epoch.documents[: int(np.searchsorted(epoch.starts, position, side="left"))]
+
     def _count(self, documents: IntArray, targets: IntArray) -> dict[str, IntArray]:
         index = self._corpus.source_index[documents]
         total = np.zeros(len(self._corpus.sources), np.int64)
@@ -166,36 +176,41 @@ def _largest_remainders(weights: Sequence[float], total: int) -> IntArray:
 
 
 def mixture_groups(
-    corpus: Corpus, documents: IntArray, mixture: Mapping[str, float] | None
+    corpus: Corpus, arm: Arm, mixture: Mapping[str, float] | None
 ) -> dict[str, tuple[float, IntArray]]:
-    """The groups of documents that are read at fixed weights: name → (weight, documents).
+    """The groups of an arm's documents that are read at fixed weights: name → (weight, documents).
 
     Without a mixture there is one group, ``all``: sources come in their natural proportion.
 
     Raises:
-        ValueError: the mixture does not fit the sources of these documents.
+        ValueError: the mixture does not fit the sources of the arm.
     """
+    documents = np.flatnonzero(arm.mask)
     if not mixture:
         return {"all": (1.0, documents)}
     index = corpus.source_index[documents]
     of_source = {name: documents[index == i] for i, name in enumerate(corpus.sources)}
     held = {name for name, chosen in of_source.items() if len(chosen)}
     if unnamed := sorted(held - set(mixture)):
-        raise ValueError(f"the mixture does not name {unnamed}: weight 0 leaves a source out")
+        raise ValueError(
+            f"data.mixture does not name {', '.join(unnamed)}, of which arm {arm.name!r} has"
+            " documents: weight 0 leaves a source out"
+        )
     if bad := {name: w for name, w in mixture.items() if not 0 <= w < float("inf")}:
         raise ValueError(f"mixture weights must be 0 or more: {bad}")
     weights = {name: weight for name, weight in mixture.items() if weight > 0}
     if missing := sorted(set(weights) - held):
         raise ValueError(
-            f"the mixture gives weight to {missing}, of which this arm has no documents; it has"
-            f" {sorted(held)}"
+            f"data.mixture gives weight to {', '.join(missing)}, of which arm {arm.name!r} has no"
+            f" documents (it has some of {', '.join(sorted(held))}): give weight 0"
         )
     if not weights:
         raise ValueError("every weight of the mixture is 0")
     small = [n for n, w in weights.items() if w / sum(weights.values()) * CYCLE < 1]
     if small:
         raise ValueError(
-            f"mixture weights of {small} are under 1/{CYCLE} of the sum: set them to 0"
+            f"weights of {', '.join(small)} in data.mixture are under 1/{CYCLE} of the sum: set"
+            " them to 0"
         )
     return {name: (weights[name], of_source[name]) for name in sorted(weights)}
 
@@ -203,7 +218,7 @@ def mixture_groups(
 def held_out_documents(corpus: Corpus, source: str, limit_bytes: int | None = None) -> IntArray:
     """The numbers of a source's held-out documents, int64 [n], always in the same order.
 
-    They end before they pass ``limit_bytes``.
+    They end before they pass ``limit_bytes``, but are :data:`FEWEST` where the source has as many.
 
     Raises:
         ValueError: there are none.
@@ -214,12 +229,10 @@ def held_out_documents(corpus: Corpus, source: str, limit_bytes: int | None = No
     documents = np.flatnonzero(ours & corpus.evaluated)
     documents = documents[np.argsort(order_keys(corpus.id_hash[documents], 0, 0), kind="stable")]
     if limit_bytes is not None:
-        documents = documents[np.cumsum(corpus.bytes[documents]) <= limit_bytes]
+        fit = int((np.cumsum(corpus.bytes[documents]) <= limit_bytes).sum())
+        documents = documents[: max(FEWEST, fit)]
     if not len(documents):
         raise ValueError(
-            f"no document of {source!r} is held out"
-            + (f" that has no more than {limit_bytes:,} bytes" if limit_bytes else "")
-            + ": make the corpus with a larger held_out share, or allow more bytes"
-            " (evaluate.bytes, evaluate.final_bytes)"
+            f"no document of {source!r} is held out: make the corpus with a larger held_out"
         )
     return documents

@@ -5,8 +5,9 @@ nothing from the pipeline.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -69,13 +70,14 @@ class Scored:
     """A finished output folder of ``pipeline/run.py`` or ``pipeline/decide.py``.
 
     ``classifier`` is the fingerprint of what scored it; ``filtered_sources`` are those whose
-    documents the keep rule could drop; ``complete`` says whether the dropped documents are there
-    too.
+    documents the keep rule could drop; ``rule`` is that rule (``name``, ``parameter``, ``ties``);
+    ``complete`` says whether the dropped documents are there too.
     """
 
     folder: str
     key: str
     classifier: str
+    rule: Mapping[str, Any]
     filtered_sources: tuple[str, ...]
     complete: bool
     shards: tuple[ScoredShard, ...]
@@ -106,6 +108,7 @@ def open_scored(folder: str) -> Scored:
         folder=folder,
         key=manifest["key"],
         classifier=manifest["classifier"]["fingerprint"],
+        rule=manifest["rule"],
         filtered_sources=tuple(sorted({t["source"] for t in tasks if t["filtered"]})),
         complete=manifest["config"]["write"] == "all",
         shards=shards,

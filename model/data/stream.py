@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from model.data.corpus import Corpus
+from model.data.corpus import Corpus, IntArray
 from model.data.order import DocumentSequence, Interleaving, mixture_groups
 from winnow import files
 
@@ -62,7 +62,7 @@ class TokenStream:
             raise ValueError(f"a batch of {batch_size} rows cannot be shared by {world} ranks")
         assert 0 <= rank < world
         chosen = corpus.arm(arm)
-        groups = mixture_groups(corpus, np.flatnonzero(chosen.mask), mixture)
+        groups = mixture_groups(corpus, chosen, mixture)
         self._sequences = [DocumentSequence(corpus, docs, seed) for _, docs in groups.values()]
         self._interleaving = Interleaving([weight for weight, _ in groups.values()])
         self._corpus = corpus
@@ -122,6 +122,12 @@ class TokenStream:
                 "the checkpoint was trained on another stream (corpus, arm, seed, mixture or batch"
                 " shape): give the same ones to resume, or start a new run"
             )
+
+    def documents(self, step: int) -> IntArray:
+        """The documents that the batches before ``step`` touch, each once: int64 [n]."""
+        rows = self._interleaving.before(step * self.batch_size)
+        parts = zip(self._sequences, rows.tolist(), strict=True)
+        return np.concatenate([s.begun(n * self.sequence_length) for s, n in parts])
 
     def consumed(self, step: int) -> dict[str, dict[str, float]]:
         """What the batches before ``step`` held, by source.

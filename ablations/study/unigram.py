@@ -1,0 +1,42 @@
+"""The simplest language model there is, for a model that has learned something to be better than.
+
+A unigram model knows how often each token stands in the raw pool, and nothing of what comes before.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from model.data.corpus import Corpus, IntArray
+
+BATCH_TOKENS = 1 << 22
+
+
+def bits_per_byte(corpus: Corpus, documents: Mapping[str, IntArray]) -> dict[str, float]:
+    """Bits per byte of some documents by source, ends included, under the pool's unigram model.
+
+    Counts are one more than they are, so that every token has a probability. Sources without
+    documents are left out.
+    """
+    pool = np.flatnonzero(corpus.pool)
+    counts = 1.0 + _counts(corpus, pool)
+    bits = -np.log2(counts / counts.sum())
+    return {
+        source: float((_counts(corpus, of) * bits).sum() / corpus.bytes[of].sum())
+        for source, of in documents.items()
+        if len(of)
+    }
+
+
+def _counts(corpus: Corpus, documents: IntArray) -> IntArray:
+    """How often each token stands in some documents, a boundary for each: int64 [vocabulary]."""
+    counts = np.zeros(corpus.vocabulary, np.int64)
+    counts[corpus.boundary_id] = len(documents)
+    lengths = corpus.lengths[documents]
+    batch = np.cumsum(lengths) // BATCH_TOKENS
+    for rows in np.split(np.arange(len(documents)), np.flatnonzero(np.diff(batch)) + 1):
+        ends = np.cumsum(lengths[rows])
+        tokens = np.empty(int(ends[-1]) if len(ends) else 0, np.int64)
+        corpus.copy_tokens(documents[rows], ends - lengths[rows], tokens)
+        counts += np.bincount(tokens, minlength=corpus.vocabulary)
+    return counts
