@@ -239,6 +239,12 @@ def _prepare_and_tell(config: PrepareConfig) -> None:
             " models that use it too",
             file=sys.stderr,
         )
+    for source, share in scored.learned_share(config.scored).items():
+        print(
+            f"warning: the classifier was trained on {share:.1%} of the documents of {source}, so"
+            " held-out text of that source flatters the filter: compare arms on others too",
+            file=sys.stderr,
+        )
     print(f"{'arm':<12} {'source':<16} {'documents':>12} {'tokens':>16} {'MB':>10}")
     for name in corpus.arms():
         sources = corpus.arm(name).about["sources"]

@@ -268,13 +268,16 @@ def field_maps(config: PipelineConfig) -> dict[str, FieldMap]:
             owner, dot, bare = column.rpartition(".")
             if dot and owner not in config.source:
                 raise ValueError(f"--field {column}: {owner!r} is no source")
-            if bare not in ("id", "url", "text"):
-                raise ValueError(f"--field {column}: only text, id and url can be mapped")
+            if bare not in ("id", "url", "text", "language"):
+                raise ValueError(f"--field {column}: only text, id, url and language can be mapped")
             # A field given for one source wins over one given for all.
             if (dot and owner == source) or (not dot and bare not in names):
                 names[bare] = input_field
+        language = [names["language"]] if "language" in names else []
         maps[source] = FieldMap(
-            **names, metadata=tuple(config.metadata), list_separator=config.list_separator
+            **names,
+            metadata=tuple(dict.fromkeys([*config.metadata, *language])),
+            list_separator=config.list_separator,
         )
     return maps
 

@@ -20,6 +20,7 @@ from pipeline.readers import (
     read_batches,
 )
 from pipeline.readers.documents import document_schema
+from pipeline.readers.languages import language_field
 from pipeline.readers.web import warc
 from pipeline.steps import step_class
 from winnow import storage
@@ -59,7 +60,10 @@ def field_settings(config: PipelineConfig) -> list[FieldSetting]:
             sources = [owner]
         if not sources:
             raise ValueError(f"{title} is never used, each source has its own: leave it out")
-        found.append(FieldSetting(title, column, field, tuple(sources), mapped=True))
+        if column == "language":  # read as a further field
+            found.append(FieldSetting(title, field, field, tuple(sources)))
+        else:
+            found.append(FieldSetting(title, column, field, tuple(sources), mapped=True))
     found.sort(key=lambda setting: setting.column != "text")  # without it nothing is read
     every = tuple(config.source)
     found += [
@@ -96,6 +100,26 @@ def check_before(
                 possible[source] = _possible(list(paths[source]), maps[source], wanted)
         if not any((setting.column, setting.mapped) in possible[s] for s in setting.sources):
             raise ValueError(_nowhere(setting))
+
+
+def language_notes(
+    config: PipelineConfig, tasks: Iterable[Task], maps: Mapping[str, FieldMap]
+) -> list[str]:
+    """A line for each source whose documents tell their language in a field that is not read."""
+    identified = config.filter if "language" in config.steps else ()
+    paths: dict[str, str] = {}
+    for task in tasks:
+        paths.setdefault(task.source, task.input.path)
+    lines = []
+    for source, path in paths.items():
+        if maps[source].language is not None or source in identified:
+            continue
+        if field := language_field(path, maps[source], storage.open_input):
+            lines.append(
+                f"source {source}: statistics have no languages, though {field!r} of its documents"
+                f" may tell them: add --field {source}.language={field}"
+            )
+    return lines
 
 
 def check_after(settings: Sequence[FieldSetting], manifest: Mapping[str, Any]) -> list[str]:

@@ -125,7 +125,7 @@ def _input_flags(group: argparse._ArgumentGroup) -> None:
         "field",
         action="append",
         metavar="[SOURCE.]COLUMN=FIELD",
-        help="the input field that holds text, id or url, as text=content, web.id=uid or"
+        help="the input field that holds text, id, url or language, as text=content, web.id=uid or"
         " url=metadata.url",
     )
     _flag(

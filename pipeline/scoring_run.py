@@ -10,6 +10,7 @@ from typing import Any
 from pipeline import field_settings
 from pipeline.beam import engine, graph, progress, staging, worker
 from pipeline.config import PipelineConfig, field_maps, load, read_options
+from pipeline.core import trained_on
 from pipeline.core.plan import plan_tasks
 from pipeline.core.task import Job, Sink
 from pipeline.core.unreadable_sources import check_read, empty_sources
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str]) -> None:
     with telling.doing("looking at the inputs"):
         tasks = plan_tasks(config.source, config.filter, config.split_bytes, maps)
         field_settings.check_before(wanted, tasks, maps)
+        languages = field_settings.language_notes(config, tasks, maps)
     job, about = describe(config, tasks, resume)
     patterns = (pattern for patterns in config.source.values() for pattern in patterns)
     staging.check_paths(options, [*patterns, config.output, *input_files(config.steps)])
@@ -59,7 +61,8 @@ def main(arguments: Sequence[str]) -> None:
                 return
     written = manifest.read_manifest(config.output)
     print_summary(config.output, written, seconds)
-    for note in [*empty_sources(written), *field_settings.check_after(wanted, written)]:
+    lacking = field_settings.check_after(wanted, written)
+    for note in [*empty_sources(written), *lacking, *languages, *trained_on.notes(written)]:
         print(f"warning: {note}", file=sys.stderr)
     check_read(config.output, written)
 

@@ -2,6 +2,7 @@
 
     classifier.json      everything but the weights, and a checksum of the file that holds them
     weights.safetensors  the weights, or whatever file the kind has (quality_classifier/kinds)
+    trained_on.npy       fingerprints of the documents (:mod:`quality_classifier.fingerprints`)
     card.md, figures/    for people; written by the training side, not read here
 
 The fingerprint is a hash of all that changes a score: the weights' checksum, the word rules, the
@@ -13,10 +14,14 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from quality_classifier import fingerprints
+from quality_classifier.fingerprints import Keys
 from quality_classifier.kinds import KINDS
 from quality_classifier.kinds.calibration import Calibration
 from quality_classifier.kinds.contract import Model
@@ -35,6 +40,8 @@ class Artifact:
     provenance: Mapping[str, Any]
     card: Mapping[str, Any]
     fingerprint: str
+    trained_on: Keys = field(default_factory=lambda: np.empty(0, np.uint64))
+    """Nothing is known of classifiers of other makers, and of those made before it was kept."""
 
 
 def save(
@@ -111,6 +118,7 @@ def load(folder: Path) -> Artifact:
             provenance=dict(description["provenance"]),
             card=dict(description["card"]),
             fingerprint=description["fingerprint"],
+            **_trained_on(folder / fingerprints.NAME),
         )
     except FileNotFoundError as error:
         raise ValueError(
@@ -122,6 +130,10 @@ def load(folder: Path) -> Artifact:
         raise ValueError(f"damaged classifier, {path}: {error} is missing") from error
     except (TypeError, ValueError) as error:
         raise ValueError(f"damaged classifier, {path}: {error}") from error
+
+
+def _trained_on(path: Path) -> dict[str, Keys]:
+    return {"trained_on": np.load(path, allow_pickle=False)} if path.exists() else {}
 
 
 def user_model(path: Path, label: str | None) -> Artifact:

@@ -19,6 +19,7 @@ from omegaconf import MISSING, DictConfig
 
 from quality_classifier.evaluation.group_rates import Audit
 from winnow import command_line, overrides, tables
+from winnow.text.groups import NONE
 
 
 @dataclass
@@ -116,8 +117,18 @@ def print_audit(config: AuditConfig) -> None:
         f"\npareto: expected at alpha = {config.alpha:g}; threshold: score >= {config.threshold:g};"
         " run: what the run itself has kept"
     )
+    if set(_values_of(table, "language")) == {NONE}:
+        print(
+            "no document has a language: run with --steps language, or name the input field that"
+            " tells it, as --field language=lang"
+        )
     if config.output:
         pq.write_table(table, config.output)
+
+
+def _values_of(table: pa.Table, column: str) -> list[str]:
+    values: list[str] = table.filter(pc.equal(table["column"], column))["value"].to_pylist()
+    return values
 
 
 if __name__ == "__main__":

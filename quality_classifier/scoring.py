@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from quality_classifier import artifact
+from quality_classifier import artifact, fingerprints
 from winnow import storage
 
 
@@ -20,10 +20,15 @@ class Classifier:
         self.card: Mapping[str, Any] = trained.card
         self._model = trained.model
         self._calibration = trained.calibration
+        self._trained_on = trained.trained_on
 
     def score(self, text: pa.Array) -> npt.NDArray[np.float32]:
         """Calibrated P(curated) of n documents, a string or large_string array: float32 [n]."""
         return self._calibration.apply(self._model.margins(text))
+
+    def trained_on(self, hashes: pa.Array) -> int:
+        """How many of n documents, by the hashes of their content, it has learned from."""
+        return fingerprints.count(self._trained_on, fingerprints.of_hashes(hashes))
 
 
 def load_classifier(path: str, label: str | None = None) -> Classifier:

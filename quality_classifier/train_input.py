@@ -23,6 +23,7 @@ from pipeline.readers import (
     read_batches,
 )
 from pipeline.readers.documents import document_schema
+from pipeline.readers.languages import language_field
 from quality_classifier.evaluation.splits import CLASSES
 from winnow import inputs, storage, telling
 from winnow.defaults import SPLIT_BYTES
@@ -121,6 +122,7 @@ def read(
             bad = f", {reasons.total():,} unreadable records" if reasons else ""
             say(f"read {source.title}: {len(table):,} documents, {size / 1e6:,.1f} MB{bad}")
     _check_fields_there(sources, tables, how.metadata, say)
+    _tell_languages(sources, tables, say)
     return pa.concat_tables(tables), unreadable
 
 
@@ -148,6 +150,22 @@ def _check_fields_there(
         for title, lacking, n in found:
             if lacking:
                 say(f"warning: {lacking:,} of {n:,} documents of {title} have nothing in {name!r}")
+
+
+def _tell_languages(
+    sources: Sequence[Source], tables: Sequence[pa.Table], say: Callable[[str], None]
+) -> None:
+    """Say which sources have languages in a field that is not read: the card compares them."""
+    for source, table in zip(sources, tables, strict=True):
+        if 0 < table["language"].null_count == len(table):
+            found = language_field(
+                source.paths[0], FieldMap(text=source.field["text"]), storage.open_input
+            )
+            if found is not None:
+                say(
+                    f"warning: {source.title} has nothing in {source.field['language']!r}, but in"
+                    f" {found!r}: add field.language={found} to compare languages"
+                )
 
 
 def _sources_of(

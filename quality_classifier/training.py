@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from omegaconf import DictConfig
 
 from pipeline.readers import ReadOptions
-from quality_classifier import artifact
+from quality_classifier import artifact, fingerprints
 from quality_classifier.evaluation import card, held_out, splits
 from quality_classifier.evaluation.leave_one_out import leave_one_source_out
 from quality_classifier.evaluation.splits import CLASSES
@@ -86,6 +86,8 @@ def train(config: TrainConfig) -> None:
             "unseen": unseen_sources(documents, fitted, config) if config.unseen_sources else [],
             "shuffled": held_out.shuffled_words(test, score, config.seed),
         }
+        tested = pc.equal(documents["split"], splits.SPLITS.index("test"))
+        learned = fingerprints.of_texts(documents["text"].filter(pc.invert(tested)))
         provenance = {
             "code": figures["code"],
             "settings": settings(config),
@@ -102,7 +104,7 @@ def train(config: TrainConfig) -> None:
             calibration,
             provenance,
             card.summary(figures),
-            card.files(figures, test),
+            {**card.files(figures, test), fingerprints.NAME: fingerprints.dumps(learned)},
         )
     print(card.terminal_table(figures))
     print(f"\ntime:        {telling.duration(telling.elapsed())}")

@@ -4,11 +4,14 @@ import gzip
 import hashlib
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from quality_classifier import artifact
+from quality_classifier import fingerprints as keys
 from quality_classifier.features.hashed_features import FeatureConfig
 from quality_classifier.kinds.calibration import Calibration
 from quality_classifier.kinds.linear import HashedLinear
@@ -50,12 +53,14 @@ def write_jsonl(path: Path, rows: list[dict[str, str]]) -> None:
     path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 
 
-def write_classifier(folder: Path, seed: int = 0) -> HashedLinear:
+def write_classifier(folder: Path, seed: int = 0, trained_on: Sequence[str] = ()) -> HashedLinear:
     """A hashed-linear classifier with random weights: scores all over (0, 1)."""
     config = FeatureConfig()
     weights = np.random.default_rng(seed).normal(0, 2, config.buckets).astype(np.float32)
     model = HashedLinear(config, weights, -0.5)
-    artifact.save(folder, model, Calibration.identity(), {}, {}, {})
+    texts = pa.chunked_array([pa.array(trained_on, pa.large_string())])
+    files = {keys.NAME: keys.dumps(keys.of_texts(texts))}
+    artifact.save(folder, model, Calibration.identity(), {}, {}, files)
     return model
 
 

@@ -15,6 +15,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from sklearn.metrics import roc_auc_score
 
+from pipeline.core.identity import content_hashes
 from quality_classifier import artifact, training
 from quality_classifier.scoring import load_classifier
 
@@ -131,6 +132,10 @@ def test_the_card_tells_the_truth_about_the_classifier_that_is_served(corpus, tr
         for source in WORDS
     }
     card = json.loads((trained / "card.json").read_text())
+    learned = [text for s in WORDS for text in sentences(s, 200) if text not in held_out[s]]
+    assert classifier.trained_on(content_hashes(pa.array(learned))) == len(learned)
+    for texts in held_out.values():
+        assert classifier.trained_on(content_hashes(pa.array(texts))) == 0
     counts = {row["source"]: row["test"] for row in card["documents"]}
     assert counts == {source: len(texts) for source, texts in held_out.items()}
     score = {

@@ -22,8 +22,10 @@ import yaml
 from corpora import documents, fingerprints, write_classifier, write_jsonl
 from datasets import load_dataset
 
+from model.data import scored
 from pipeline import decide, run
 from pipeline.config import resolve_steps
+from pipeline.core import trained_on
 from pipeline.core.unreadable_sources import check_read
 from pipeline.output import schema
 from quality_classifier.scoring import load_classifier
@@ -42,7 +44,8 @@ def here(tmp_path_factory):
         write_jsonl(folder / "web" / f"{i}.jsonl.gz", documents(150, i))
     write_jsonl(folder / "web" / "4.jsonl", documents(100, 4))
     write_jsonl(folder / "wiki" / "0.jsonl.gz", documents(60, 0, "wiki"))
-    write_classifier(folder / "classifier")
+    learned = [row["text"] for row in documents(150, 2)[:40] + documents(60, 0, "wiki")[:9]]
+    write_classifier(folder / "classifier", trained_on=learned)
     (folder / "steps.yaml").write_text("steps: {gopher: {min_words: many}}")
     run.main([*flags(folder), "--direct_num_workers=1", f"--output={folder}/scored"])
     return folder
@@ -374,6 +377,35 @@ def test_a_field_that_no_input_has_is_an_error(here, tmp_path, form, wrong, step
     ):
         run.main([*command, *wrong])
     assert (tmp_path / "scored").exists() == (form == "warc" and "metadata" in wrong[0])
+
+
+def test_documents_that_the_classifier_has_learned_from_are_counted_and_told(here):
+    written = manifest(here / "scored")
+    counts = {}
+    for task in written["tasks"]:
+        source = task["task"]["source"]
+        counts[source] = counts.get(source, 0) + task["trained_on"]
+    assert counts == {"web": 40, "wiki": 9}
+    (line,) = trained_on.notes(written)  # a source that is taken whole may be what it learned from
+    assert line.startswith("the classifier was trained on 40 of the 700 documents of web")
+    assert scored.learned_share(str(here / "scored")) == {"web": 40 / 700, "wiki": 9 / 60}
+
+
+def test_the_language_is_read_where_a_field_is_named_and_told_of_where_none_is(
+    here, tmp_path, capsys
+):
+    rows = [{**row, "lang": "en" if i else None} for i, row in enumerate(ROWS)]
+    path = in_form(tmp_path, "jsonl", rows)
+    command = [
+        *(f"--source=web={path}", f"--classifier={here}/classifier", "--rule=all"),
+        *("--field=id=uid", "--field=url=link", f"--output={tmp_path}/"),
+    ]
+    run.main([*command[:-1], command[-1] + "without"])
+    assert "add --field web.language=lang" in capsys.readouterr().err
+    run.main([*command[:-1], command[-1] + "with", "--field=web.language=lang"])
+    assert "have nothing in 'lang'" in capsys.readouterr().err
+    found = shards(tmp_path / "with")["language"].to_pylist()
+    assert sorted(found, key=str) == [None, *["en"] * (len(ROWS) - 1)]
 
 
 def test_a_field_for_all_sources_that_each_has_its_own_of_is_an_error(here):

@@ -115,6 +115,16 @@ def open_scored(folder: str) -> Scored:
     )
 
 
+def learned_share(folder: str) -> dict[str, float]:
+    """The share of each source's documents that the classifier has learned from, if any."""
+    manifest = files.read_json(os.path.join(folder, "manifest.json"))
+    learned: dict[str, int] = {}
+    for task in manifest["tasks"]:
+        source = task["task"]["source"]
+        learned[source] = learned.get(source, 0) + task.get("trained_on", 0)
+    return {s: n / manifest["accounting"][s]["read"] for s, n in sorted(learned.items()) if n}
+
+
 def reached_decision(batch: pa.RecordBatch) -> npt.NDArray[np.bool_]:
     """Which of n documents no step dropped before the keep decision: bool [n]."""
     reached = pc.fill_null(pc.equal(batch[DROP_REASON], QUALITY), True)

@@ -128,6 +128,7 @@ def run_task(
     seen = 0
     report = ReadReport()
     lacking: Counter[str] = Counter()
+    learned = 0
     summary = TaskSummary(task.source, task.filtered, rule or Rule("all"))
     keys: list[pa.RecordBatch] = []
     with (
@@ -151,6 +152,7 @@ def run_task(
         for batch in batches:
             lacking.update({c: batch[c].null_count for c in batch.schema.names})
             batch = score_batch(batch, task, job)
+            learned += _classifier(job.classifier, job.label).trained_on(batch["content_hash"])
             keys.append(_keys(batch))
             batch = decide_batch(batch, rule or Rule("all"), task.filtered)
             if rule:
@@ -170,6 +172,7 @@ def run_task(
         {column: count for column, count in lacking.items() if count},
         report.truncated,
         report.kinds,
+        learned,
     )
     if rule:
         job.sink.save(summary, task)
@@ -219,6 +222,7 @@ def score_batch(batch: pa.RecordBatch, task: Task, job: Job) -> pa.RecordBatch:
     """
     n = len(batch)
     text = batch["text"]
+    language = job.fields[task.source].language
     n_bytes, n_characters, n_words = measure(text)
     hashes = content_hashes(text)
     ids = identify(batch["id"], task.source, batch["url"], hashes)
@@ -230,7 +234,7 @@ def score_batch(batch: pa.RecordBatch, task: Task, job: Job) -> pa.RecordBatch:
         "characters": n_characters,
         "words": n_words,
         "content_hash": hashes,
-        "language": pa.nulls(n, pa.string()),
+        "language": batch[language] if language else pa.nulls(n, pa.string()),
         "language_score": pa.nulls(n, pa.float32()),
         "quality_score": _classifier(job.classifier, job.label).score(text),
         "keep_draw": keep_draw(ids, job.seed),

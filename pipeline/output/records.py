@@ -60,7 +60,7 @@ class Record:
     input's bytes, whose xxh3-128 is ``input_digest``. ``kinds`` counts the documents of WARC
     files by what they were, ``lacking`` counts the documents that have
     nothing for a column of theirs: ``id``, ``url`` and metadata; ``truncated`` those whose text was
-    cut short before it came here.
+    cut short before it came here, ``trained_on`` those that the classifier has learned from.
     """
 
     task: Task
@@ -73,6 +73,7 @@ class Record:
     lacking: Mapping[str, int] = field(default_factory=dict)
     truncated: int = 0
     kinds: Mapping[str, int] = field(default_factory=dict)
+    trained_on: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values; :func:`from_json` is the inverse."""

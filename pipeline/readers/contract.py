@@ -82,6 +82,8 @@ class FieldMap:
     url: str = "url"
     metadata: tuple[str, ...] = ()
     list_separator: str | None = None
+    language: str | None = None
+    """The one of ``metadata`` that tells the language, where one does."""
 
     def __post_init__(self) -> None:
         columns = Counter(["id", "url", "text", *self.metadata])

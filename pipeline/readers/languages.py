@@ -1,0 +1,30 @@
+"""Which field of a file tells the language of its documents."""
+
+from dataclasses import replace
+
+from pipeline.readers.contract import FieldMap, InputRange, OpenInput, StreamFormat
+from pipeline.readers.formats import format_of, read_batches
+
+NAMES = ("language", "lang")
+
+
+def language_field(path: str, fields: FieldMap, open_input: OpenInput) -> str | None:
+    """The first of NAMES that a file's first documents have; None if there is none such.
+
+    WARC files have none: their records' headers are no fields.
+    """
+    kind = format_of(path, open_input)
+    if isinstance(kind, StreamFormat) and kind.own_places:
+        return None
+    first = next(
+        read_batches(
+            InputRange(path, 0, None, 0),
+            replace(fields, metadata=NAMES, language=None),
+            on_quarantine=lambda record: None,
+            open_input=open_input,
+        ),
+        None,
+    )
+    if first is None:
+        return None
+    return next((name for name in NAMES if first[name].null_count < len(first)), None)
