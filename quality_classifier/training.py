@@ -1,5 +1,6 @@
 """Read, split, fit, calibrate, evaluate, write: what ``quality_classifier/train.py`` does."""
 
+import functools
 import os
 import tempfile
 from dataclasses import asdict
@@ -24,7 +25,7 @@ from quality_classifier.kinds.contract import Labelled, Model
 from quality_classifier.kinds.fitting import fit_calibration
 from quality_classifier.train_config import TrainConfig
 from quality_classifier.train_input import Input, find_sources, read
-from winnow import command_line, storage, telling
+from winnow import command_line, inputs, telling
 from winnow.version import code_version
 
 LEAST = 10
@@ -39,9 +40,8 @@ def train(config: TrainConfig) -> None:
     """
     if os.path.exists(config.output):
         raise ValueError(f"{config.output} is there already: choose another output, or remove it")
-    sources = find_sources(
-        {True: config.positive, False: config.negative}, config.field, storage.find, say
-    )
+    find = functools.partial(inputs.find, say=say)
+    sources = find_sources({True: config.positive, False: config.negative}, config.field, find, say)
     how = Input(
         ReadOptions(
             config.max_document_bytes,

@@ -576,7 +576,6 @@ def test_a_source_without_documents_is_no_error_but_said(tmp_path, capsys):
     ("change", "message"),
     [
         ({"--source=web": "--source=web={here}/nothing/*"}, "nothing matches"),
-        ({"--source=web": "--source=web={here}/web"}, "is a directory"),
         ({"--source=web": "--source=we/b={here}/web/*"}, "plain name"),
         ({"--filter": "--filter=book"}, "--filter names"),
         ({"--alpha": "--alpha=-1"}, "finite number of 0 or more"),

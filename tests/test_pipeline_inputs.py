@@ -16,7 +16,7 @@ from pipeline.steps.decontamination import Decontamination
 from pipeline.steps.lists import read_lists
 from quality_classifier.scoring import load_classifier
 from quality_classifier.train_input import find_sources
-from winnow import globs, storage
+from winnow import globs, inputs, storage
 
 LINE = '{"text": "one two three"}\n'
 
@@ -57,6 +57,27 @@ def test_globs_match_what_pythons_own_do_by_the_same_names(tree):
         assert set(filter(os.path.isfile, globs.find(pattern))) == expected, pattern
         seen += len(expected)
     assert seen > 1000
+
+
+def test_a_folder_means_its_data_files_and_the_rest_is_named(tree):
+    for name in ("_SUCCESS", "a/.part-0.crc", "a/c.x.md5", "b/d.x.tmp", "SHA256SUMS", "README.md"):
+        (tree / name).write_text("no data")
+    said = []
+    for folder in (".", str(tree), f"{tree}/"):
+        found = inputs.find(folder, said.append)
+        assert [os.path.relpath(path, tree) for path in found] == sorted(
+            ["a/b/c.x", "a/c.x", "b/d.x", "b1/a/b/e.x", "c.x"]
+        )
+    # Hidden: .c.x, .h and .part-0.crc, and a/b/.h.
+    assert said[0] == ".: left out, as no data by name: .c.x, .h, .h and 6 more"
+    assert inputs.find("a/c.x", said.append) == ["a/c.x"]
+    assert len(said) == 3
+    (tree / "empty").mkdir()
+    with pytest.raises(ValueError, match="nothing matches"):
+        inputs.find("empty", said.append)
+    (tree / "empty" / "_SUCCESS").touch()
+    with pytest.raises(ValueError, match="holds no data"):
+        inputs.find("empty", said.append)
 
 
 def test_loops_of_links_end_and_every_file_is_found_once(tree):

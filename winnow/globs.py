@@ -45,7 +45,7 @@ def _below(folder: str, parts: Sequence[str]) -> Iterator[str]:
     """Matches of the parts of a glob below a folder; ``""`` is the working directory."""
     first, rest = parts[0], parts[1:]
     if first == "**":
-        for below in _tree(folder):
+        for below in tree(folder):
             yield from _below(below, rest or ["*"])
         return
     path = os.path.join(folder, first)
@@ -62,7 +62,7 @@ def _below(folder: str, parts: Sequence[str]) -> Iterator[str]:
             yield from _below(path, rest)
 
 
-def _tree(top: str) -> Iterator[str]:
+def tree(top: str) -> Iterator[str]:
     """A folder and all below it that are not hidden, each once.
 
     Links are followed last, so that a folder with a plain path is listed by that path.

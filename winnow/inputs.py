@@ -1,10 +1,51 @@
-"""Each input file once, however many paths and links lead to it."""
+"""The files that a user means by a glob or a folder, each once, however many paths lead to it."""
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable
 
-from winnow import storage
+from winnow import globs, storage
+
+_NO_DATA = re.compile(
+    r"[._].*|.*\.(crc|md5|sha1|sha256|sha512|tmp|temp|part|partial|crdownload)"
+    r"|(?i:md5sums|sha\d*sums|checksums?|readme)(\..*)?"
+)
+"""Names of what lies beside data: hidden files, Hadoop's ``_SUCCESS``, checksums, half files."""
+
+_NAMED = 3
+
+
+def find(pattern: str, say: Callable[[str], None]) -> list[str]:
+    """The files that match a glob, or those of a folder and the folders in it, sorted.
+
+    Files of a folder whose names say that they are no data are left out, and ``say`` is told. A
+    folder in an object store is a path that ends in a slash.
+
+    Raises:
+        ValueError: see :func:`winnow.storage.find`; or a folder holds no data.
+        OSError: a folder cannot be read.
+    """
+    is_local = storage.scheme(pattern) is None
+    if not (os.path.isdir(pattern) if is_local else pattern.endswith("/")):
+        return storage.find(pattern)
+    found = storage.find(storage.join(pattern, "**"))
+    left_out = [path for path in found if _NO_DATA.fullmatch(path.rsplit("/", 1)[-1])]
+    kept = sorted(set(found) - set(left_out))
+    if is_local:
+        left_out += [
+            os.path.join(folder, name)
+            for folder in globs.tree(pattern)
+            for name in os.listdir(folder)
+            if name.startswith(".")
+        ]
+    if left_out:
+        names = sorted(path.rsplit("/", 1)[-1] for path in left_out)
+        more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+        say(f"{pattern}: left out, as no data by name: {', '.join(names[:_NAMED])}{more}")
+    if not kept:
+        raise ValueError(f"the folder {pattern} holds no data: check the path")
+    return kept
 
 
 def spellings(paths: Iterable[str]) -> list[list[str]]:

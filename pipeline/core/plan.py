@@ -27,7 +27,7 @@ def plan_tasks(
     """
     paths = {
         source: inputs.each_once(
-            f"source {source!r}", (path for p in patterns for path in storage.find(p)), say
+            f"source {source!r}", (path for p in patterns for path in inputs.find(p, say)), say
         )
         for source, patterns in sources.items()
     }
