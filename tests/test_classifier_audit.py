@@ -237,7 +237,7 @@ def test_command_line(tmp_path):
     assert "x.org" in done.stdout
     found = pa.parquet.read_table(output).to_pylist()
     all_rows = {row["rule"]: row for row in found if row["column"] == "(all)"}
-    assert all_rows["run"]["documents"] == 2  # neither the source taken whole nor the blocked URL
+    assert all_rows["run"]["documents"] == 2  # neither the pass-through source nor the blocked URL
     assert all_rows["run"]["rate"] == 0.5
     assert all_rows["threshold"]["rate"] == 0.5
     assert all_rows["pareto"]["rate"] == pytest.approx((1 / 1.75 + 1 / 1.25) / 2)

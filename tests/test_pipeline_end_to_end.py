@@ -208,7 +208,7 @@ def test_exact_duplicates_are_dropped_but_for_the_first(tmp_path):
     assert table[table["source"] == "wiki"]["kept"].all()
     texts = {row["text"] for row in rows}
     dropped = manifest(tmp_path / "scored")["accounting"]["web"]["duplicate"]
-    assert dropped == 90 - (len(texts) - 1)  # one of them is in the wiki, which is taken whole
+    assert dropped == 90 - (len(texts) - 1)  # one of them is in the wiki, which passes through
 
     decide.main([f"--scored={tmp_path}/scored", "--alpha=1", f"--output={tmp_path}/anew"])
     more = ["--alpha=1", "--deduplicate"]

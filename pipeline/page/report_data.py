@@ -125,8 +125,8 @@ def account(manifest: Mapping[str, Any], sources: pa.Table) -> list[str]:
     parameter = f"{manifest['rule']['parameter']:.12g}"
     law = {
         "pareto": (
-            f"a document of score s stays with probability 1/(2 − s)^{parameter} (Pareto rule,"
-            f" α\u00a0=\u00a0{parameter})"
+            f"a document of score s stays with probability 1/(2\u00a0−\u00a0s)^{parameter}"
+            f" (Pareto rule, α\u00a0=\u00a0{parameter})"
         ),
         "threshold": (
             f"a document stays if its score is at least {parameter}"
