@@ -36,12 +36,12 @@ FEATHER_V1 = b"FEA1"
 def read_arrow(stream: BinaryIO, piece: InputRange, reading: Reading) -> Iterator[pa.RecordBatch]:
     """The documents of some record batches of a file, or of a whole stream.
 
-    A damaged batch of a file is one quarantined record, and the next is read. In a stream, in a
-    file without its footer (its writer was stopped), and in several streams or files that were put
-    together, reading ends at the damage.
+    A damaged batch of a file is quarantined as one record, and the next one is read. In a stream,
+    in a file without a footer (its writer was killed), and in concatenated streams or files,
+    reading ends at the damage.
 
     Raises:
-        ValueError: the text column is not there, or is no string.
+        ValueError: the text column is missing, or is not a string.
         OSError: the file cannot be read.
     """
     quarantine = reading.quarantine
@@ -77,13 +77,13 @@ def read_arrow(stream: BinaryIO, piece: InputRange, reading: Reading) -> Iterato
 
 
 def _open(stream: BinaryIO, source: Source) -> tuple[Footer, pa.ipc.RecordBatchFileReader] | None:
-    """A file that can be read by record batches; None for any other, and for a stream."""
+    """The footer and reader of a file with random access; None for a stream or a damaged file."""
     footer = read_footer(stream)
     if footer is None:
         return None
     try:
         file = pa.ipc.open_file(source.arrow())
-        _ = file.schema.names  # decodes them
+        _ = file.schema.names  # raises if they are not UTF-8
     except DAMAGE:
         source.check()
         return None
@@ -93,7 +93,7 @@ def _open(stream: BinaryIO, source: Source) -> tuple[Footer, pa.ipc.RecordBatchF
 def _read_parts(
     stream: BinaryIO, source: Source, path: str, reading: Reading
 ) -> Iterator[pa.RecordBatch]:
-    """The documents of streams and files, one after another, from start to end."""
+    """The documents of concatenated streams and files, read sequentially."""
     quarantine = reading.quarantine
     row = part = 0
     while True:
@@ -123,7 +123,7 @@ def _read_parts(
             except DAMAGE as error:
                 source.check()
                 end = _past_padding(stream, at)
-                if _ends_part(stream, end):  # the end mark of a stream may be left out
+                if _ends_part(stream, end):  # a stream may lack its end mark
                     break
                 message = f"all after row {row}: {error}"
                 quarantine.add(at, "byte", "corrupt_arrow", message)
@@ -137,7 +137,7 @@ def _read_parts(
                 quarantine.add(at, "byte", "corrupt_arrow", "no footer, or it is damaged")
         part = _past_padding(stream, end)
         if not _ends_part(stream, part):
-            if sound:  # else it is said already
+            if sound:  # otherwise already reported
                 quarantine.add(part, "byte", "corrupt_arrow", f"all after row {row}: no Arrow data")
             return
         if part == stream.seek(0, 2):
@@ -145,7 +145,7 @@ def _read_parts(
 
 
 def _ends_part(stream: BinaryIO, at: int) -> bool:
-    """Whether a place is the end, or the start of a file or a stream."""
+    """Whether a position is the end of the file, or the start of another file or stream."""
     stream.seek(at)
     if stream.read(len(MAGIC)) in (MAGIC, b""):
         return True
@@ -156,7 +156,7 @@ def _ends_part(stream: BinaryIO, at: int) -> bool:
 
 
 def _past_padding(stream: BinaryIO, at: int) -> int:
-    """The first place from ``at`` on that holds no zero byte, or the end."""
+    """The first position from ``at`` on that is not a zero byte, or the end."""
     stream.seek(at)
     while data := stream.read(1 << 16):
         rest = data.lstrip(b"\0")
@@ -167,7 +167,7 @@ def _past_padding(stream: BinaryIO, at: int) -> int:
 
 
 def _past_footer(stream: BinaryIO, at: int) -> tuple[int, bool]:
-    """Where a file ends whose batches end at ``at``, and whether its footer is there and sound."""
+    """The end of a file whose batches end at ``at``, and whether it has an intact footer."""
     stream.seek(at)
     data = stream.read(MAX_METADATA)
     for match in re.finditer(rb"(?s:(.{4}))" + MAGIC, data):
@@ -183,7 +183,7 @@ def _past_footer(stream: BinaryIO, at: int) -> tuple[int, bool]:
 
 
 def _stream_start(source: Source, part: int = 0) -> tuple[pa.NativeFile, int]:
-    """The file, where the stream of its part at ``part`` starts, and that place."""
+    """The file, positioned at the start of the stream in a part, and that position."""
     file = source.arrow()
     file.seek(part)
     start = part + STREAM_START if file.read(len(MAGIC)) == MAGIC else part
@@ -193,12 +193,12 @@ def _stream_start(source: Source, part: int = 0) -> tuple[pa.NativeFile, int]:
 
 def _open_stream(file: pa.NativeFile) -> pa.ipc.RecordBatchStreamReader:
     reader = pa.ipc.open_stream(file)
-    _ = reader.schema.names  # decodes them
+    _ = reader.schema.names  # raises if they are not UTF-8
     return reader
 
 
 def batch_sizes(stream: BinaryIO, path: str, fields: FieldMap | None) -> list[int]:
-    """The stored bytes of each record batch; empty if it can only be read from start to end.
+    """The stored bytes of each record batch; empty if the file can only be read sequentially.
 
     Raises:
         ValueError: the file lacks the text column of ``fields``.
@@ -228,7 +228,7 @@ def column_names(stream: BinaryIO) -> list[str] | None:
 
 
 def regions(stream: BinaryIO, start: int, end: int) -> list[tuple[int, int]]:
-    """Where the bytes of record batches ``start`` to ``end`` are, dictionaries and the footer."""
+    """The byte ranges of record batches ``[start, end)``, of the dictionaries and of the footer."""
     size = stream.seek(0, 2)
     footer = read_footer(stream)
     if footer is None or len(footer.batches) < end:
@@ -239,15 +239,15 @@ def regions(stream: BinaryIO, start: int, end: int) -> list[tuple[int, int]]:
 
 
 def _sound(table: pa.RecordBatch, columns: list[str]) -> pa.RecordBatch:
-    """The wanted columns, checked so that no offset points outside its buffer.
+    """The wanted columns, after checking that all offsets lie within their buffers.
 
     Raises:
-        pa.ArrowInvalid: one does.
+        pa.ArrowInvalid: one does not.
     """
     table = pick(table, columns)
     checked = []
     for column in table.columns:
-        # Whether text is UTF-8 is asked of each row later.
+        # UTF-8 is checked row by row later.
         if pa.types.is_string(column.type):
             column = column.view(pa.binary())
         elif pa.types.is_large_string(column.type):

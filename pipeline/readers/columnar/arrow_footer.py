@@ -13,14 +13,14 @@ SLACK = 64  # bytes between the end mark of the batches and the footer
 SCHEMA, _DICTIONARY = 1, 2  # of the union MessageHeader, Message.fbs
 _FREE_BYTES = 1 << 30
 _MAX_RATIO = 64
-"""A record batch that unpacks to more than both is damaged, or a bomb; text packs 2 to 4 times."""
+"""A record batch that unpacks to more than both is damaged or a bomb; text packs 2 to 4 times."""
 
 MAX_METADATA = 64 << 20
-"""No message's metadata, nor a footer, is larger; garbage may say so."""
+"""Limit for the metadata of a message, and for a footer; only damaged lengths are larger."""
 
 
 class Block(NamedTuple):
-    """Where a message is: its metadata (with its length prefix), then its body."""
+    """The location of a message: its metadata (with the length prefix), then its body."""
 
     offset: int
     metadata: int
@@ -38,7 +38,7 @@ class Footer(NamedTuple):
 
 
 def read_footer(stream: BinaryIO) -> Footer | None:
-    """The places in the footer of a file; None for a stream and where they make no sense."""
+    """The locations in a file's footer; None for a stream, or if they are inconsistent."""
     end = stream.seek(0, 2) - 4 - len(MAGIC)
     if end < STREAM_START:
         return None
@@ -62,9 +62,9 @@ def read_footer(stream: BinaryIO) -> Footer | None:
 
 
 def _is_of(stream: BinaryIO, footer: Footer) -> bool:
-    """Whether a footer comes right after the last batch that it has.
+    """Whether a footer directly follows the last batch that it lists.
 
-    Else its count is damaged, or it counts from the start of the last of several files.
+    If not, it is damaged, or its offsets count from the start of the last of several files.
     """
     blocks = footer.dictionaries + footer.batches
     try:
@@ -81,7 +81,7 @@ def _is_of(stream: BinaryIO, footer: Footer) -> bool:
 
 
 def row_count(stream: BinaryIO, block: Block) -> int:
-    """The rows of a record batch, from its metadata; 0 where that is damaged."""
+    """The number of rows of a record batch, from its metadata; 0 if that is damaged."""
     try:
         header = message_at(stream, block.offset)[0].table(2)
         return max(header.number(0, "<q"), 0) if header else 0
@@ -90,7 +90,7 @@ def row_count(stream: BinaryIO, block: Block) -> int:
 
 
 def check_ratio(stream: BinaryIO, at: int) -> None:
-    """Refuse a bomb: the record batch at ``at``, or the dictionaries that come before it.
+    """Refuse a decompression bomb: the record batch at ``at``, or dictionaries before it.
 
     Raises:
         ValueError: it unpacks to more than :data:`_FREE_BYTES` and :data:`_MAX_RATIO` allow.
@@ -106,17 +106,17 @@ def check_ratio(stream: BinaryIO, at: int) -> None:
             size = max(message.number(3, "<q"), 0)
             unpacked = _unpacked(stream, header, body) if header and header.field(3) else 0
         except struct.error:
-            return  # damaged: pyarrow says how
+            return  # damaged: pyarrow will report it
         if unpacked > max(_FREE_BYTES, _MAX_RATIO * size):
             raise ValueError(f"{size:,} bytes unpack to {unpacked:,}")
         at = body + size
 
 
 def message_at(stream: BinaryIO, at: int) -> tuple["Table", int]:
-    """The metadata of the message at ``at``, and where its body starts.
+    """The metadata of the message at ``at``, and the start of its body.
 
     Raises:
-        struct.error: there is none.
+        struct.error: there is no valid message.
     """
     stream.seek(at)
     prefix = stream.read(8)
@@ -133,7 +133,7 @@ def message_at(stream: BinaryIO, at: int) -> tuple["Table", int]:
 
 
 def _unpacked(stream: BinaryIO, batch: "Table", body: int) -> int:
-    """The bytes of a compressed record batch once it is unpacked, as each of its buffers says."""
+    """The unpacked size of a compressed record batch, as its buffers declare it."""
     total = 0
     for offset, length in batch.pairs(2):
         if length >= 8:
@@ -143,7 +143,7 @@ def _unpacked(stream: BinaryIO, batch: "Table", body: int) -> int:
 
 
 class Table(NamedTuple):
-    """A flatbuffer table: its fields are found through a table of offsets."""
+    """A flatbuffer table, whose fields are located by a table of offsets."""
 
     data: bytes
     at: int
@@ -153,7 +153,7 @@ class Table(NamedTuple):
         return cls(data, _number(data, 0, "<I"))
 
     def field(self, index: int) -> int:
-        """Where a field is; 0 if the table does not have it."""
+        """The position of a field; 0 if the table does not have it."""
         offsets = self.at - _number(self.data, self.at, "<i")
         place = 4 + 2 * index
         if place >= _number(self.data, offsets, "<H"):

@@ -19,16 +19,16 @@ from pipeline.readers.documents import document_schema
 from pipeline.readers.utf8 import utf8_rows
 
 BATCH_BYTES = 4 << 20
-"""About how much text a batch holds."""
+"""Approximate size of the text of a batch."""
 
-_MAX_BYTES = 2 * BATCH_BYTES  # of all columns: what is of about the right size is not cut in two
+_MAX_BYTES = 2 * BATCH_BYTES  # of all columns; slightly larger tables are not split
 
 
 def wanted_columns(schema: pa.Schema, path: str, fields: FieldMap) -> list[str]:
     """The wanted fields that a file has: columns, or fields of structs (``metadata.url``).
 
     Raises:
-        ValueError: the text is not there or is no string, or a wanted name is not unique.
+        ValueError: the text is missing or not a string, or a wanted name is not unique.
     """
     text = _path(schema, fields.text)
     if text is None:
@@ -44,7 +44,7 @@ def wanted_columns(schema: pa.Schema, path: str, fields: FieldMap) -> list[str]:
     kind = schema.field(text[0]).type
     for part in text[1:]:
         kind = kind.field(part).type
-    # What writes a table without rows, or without a text in any, often knows no type.
+    # Tables without any text are often written with a null type.
     if is_text(kind) or pa.types.is_null(kind):
         return wanted
     if not is_text_list(kind):
@@ -61,7 +61,7 @@ def wanted_columns(schema: pa.Schema, path: str, fields: FieldMap) -> list[str]:
 
 
 def pick(table: pa.RecordBatch, names: Sequence[str]) -> pa.RecordBatch:
-    """The wanted fields of n rows as columns of their own; null where a struct is.
+    """The wanted fields of n rows as columns; null where the enclosing struct is null.
 
     Raises:
         pa.ArrowInvalid: a buffer is too small.
@@ -89,7 +89,7 @@ def all_names(schema: pa.Schema) -> list[str]:
 
 
 def _path(schema: pa.Schema, name: str) -> list[str] | None:
-    """Where a field is: the column of that very name, or the way through structs."""
+    """The path of a field: the column of exactly that name, or the path through structs."""
     if name in schema.names:
         return [name]
     head, *rest = path = name.split(".")
@@ -117,10 +117,10 @@ def check_end(piece: InputRange, count: int) -> int:
 
 
 def check_whole(piece: InputRange) -> None:
-    """Refuse a part of a file that can only be read as a whole: it was sound when it was planned.
+    """Refuse a range of a file that can only be read as a whole.
 
     Raises:
-        ValueError: the range is not the whole file.
+        ValueError: the range is not the whole file, so it was intact when the range was planned.
     """
     if piece.end is not None:
         raise _changed(piece)
@@ -131,13 +131,13 @@ def _changed(piece: InputRange) -> ValueError:
 
 
 def documents(table: pa.RecordBatch, first_row: int, reading: Reading) -> Iterator[pa.RecordBatch]:
-    """The good rows as batches of about :data:`BATCH_BYTES`; bad rows are reported.
+    """The valid rows as batches of about :data:`BATCH_BYTES`; bad rows are quarantined.
 
-    ``first_row`` is the row number in the file of the first. A row is bad if its text is null, a
-    wanted value is no UTF-8, or one is longer than ``max_document_bytes``.
+    ``first_row`` is the number of the first row in the file. A row is bad if its text is null, if a
+    wanted value is not UTF-8, or if one is longer than ``max_document_bytes``.
     """
     for start, end in _by_size(table):
-        # Few bytes may stand for many rows, so they are decoded a part at a time.
+        # A few bytes may encode many rows, so rows are decoded in parts.
         part = table.slice(start, end - start)
         batch = _documents(part, first_row + start, reading)
         if len(batch):
@@ -159,7 +159,7 @@ def _documents(table: pa.RecordBatch, first_row: int, reading: Reading) -> pa.Re
     if separator is not None and is_text_list(table[fields.text].type):
         octets[fields.text] = joined_octets(table[fields.text], separator.encode())
     text = octets[fields.text]
-    # Later reasons win; like a JSON line, a row is first UTF-8 and then anything else.
+    # Later reasons win: as for JSON lines, UTF-8 is checked before the content.
     bad: dict[Reason, npt.NDArray[np.bool_]] = {
         "missing_text": text.is_null().to_numpy(zero_copy_only=False),
         "invalid_utf8": ~np.logical_and.reduce(
@@ -179,14 +179,14 @@ def _documents(table: pa.RecordBatch, first_row: int, reading: Reading) -> pa.Re
     good = pa.array(reasons == None)  # noqa: E711
     columns = []
     for name, field in zip(fields.inputs, schema, strict=True):
-        # The bytes were checked above, so this view is sound.
+        # The bytes were validated above, so this view is safe.
         column = octets[name].filter(good).view(pa.large_string())
         columns.append(column.cast(field.type))
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def _by_size(table: pa.RecordBatch) -> Iterator[tuple[int, int]]:
-    """Cut n rows so that each part has up to :data:`_MAX_BYTES`, or one row."""
+    """Split n rows into parts of at most :data:`_MAX_BYTES`, or of one row."""
     ends = np.cumsum(sum(text_sizes(column) for column in table.columns))
     start = 0
     while start < len(table):

@@ -25,19 +25,19 @@ _DELIMITERS = ",;\t"
 def read_csv(pieces: Iterable[bytes | Damage], reading: Reading) -> Iterator[pa.RecordBatch]:
     """The documents of a table whose first row names the columns.
 
-    What stands between the names is the delimiter: a comma, else a semicolon, else a tab. A row
-    with more or fewer values is bad, and so is one whose quote is never closed. Rows count from 0.
-    After damage nothing is known of where a value ends, so all that follows is lost with it.
+    The delimiter is the one between the names: a comma, else a semicolon, else a tab. A row with
+    more or fewer values is bad, and so is one with an unclosed quote. Rows count from 0. After
+    damage it is unknown where a value ends, so the rest of the file is lost.
 
     Raises:
-        ValueError: the text column is not there, or a wanted name is not unique.
+        ValueError: the text column is missing, or a wanted name is not unique.
     """
     fields, quarantine = reading.fields, reading.quarantine
     stream = _Stream(pieces)
     names, delimiter = _header(stream.peek(_HEADER_BYTES))
     schema = pa.schema([(name, pa.large_binary()) for name in names])
     wanted = wanted_columns(schema, quarantine.path, fields)
-    bad: list[int] = []  # rows that pyarrow left out
+    bad: list[int] = []  # rows that pyarrow skipped
 
     def on_bad_row(row: pa_csv.InvalidRow) -> str:
         bad.append(row.number - 2)  # it counts from 1, and the header
@@ -58,7 +58,7 @@ def read_csv(pieces: Iterable[bytes | Damage], reading: Reading) -> Iterator[pa.
             pa_csv.ParseOptions(
                 delimiter=delimiter, newlines_in_values=True, invalid_row_handler=on_bad_row
             ),
-            # Whether text is UTF-8 is asked of each row later.
+            # UTF-8 is checked row by row later.
             pa_csv.ConvertOptions(
                 check_utf8=False, include_columns=wanted, column_types=schema, null_values=[]
             ),
@@ -89,7 +89,7 @@ def _header(head: bytes) -> tuple[list[str], str]:
 
 
 def _in_file(row: int, bad: list[int]) -> int:
-    """Which row of the file is the good row ``row``; ``bad`` are those that are not, in order."""
+    """The file's row number of the valid row ``row``; ``bad`` lists the invalid ones, in order."""
     at = row
     while (moved := row + bisect_right(bad, at)) != at:
         at = moved
@@ -114,7 +114,7 @@ def _has_newline(batch: pa.RecordBatch) -> bool:
 
 
 class _Stream:
-    """The pieces as a file that ends at the damage; counts the quotes."""
+    """The pieces as a file that ends at the first damage; it counts quotes."""
 
     closed = False
 
@@ -125,7 +125,7 @@ class _Stream:
         self.quotes = 0
 
     def peek(self, size: int) -> bytes:
-        """The first bytes, without a step."""
+        """The first bytes, without consuming them."""
         while len(self._data) < size and self.damage is None:
             piece = next(self._pieces, None)
             if piece is None:
@@ -138,13 +138,13 @@ class _Stream:
         return bytes(self._data[:size])
 
     def read(self, size: int) -> bytes:
-        """The next ``size`` bytes, fewer at the end or the damage."""
+        """The next ``size`` bytes, or fewer at the end or at damage."""
         data = self.peek(size)
         del self._data[:size]
         return data
 
     def drain(self) -> None:
-        """Read to the end: all of a file is hashed."""
+        """Read to the end, because the digest covers the whole file."""
         for _ in self._pieces:
             pass
 

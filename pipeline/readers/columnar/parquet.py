@@ -1,4 +1,4 @@
-"""Parquet, by row groups. Several files in one are read to the last."""
+"""Parquet files, read by row groups; also several of them concatenated."""
 
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple, cast
@@ -21,9 +21,9 @@ from pipeline.readers.columnar.parquet_pages import PIECE_BYTES, Leaf, Pages, To
 from pipeline.readers.columnar.source import DAMAGE, Section, Source
 from pipeline.readers.contract import FieldMap, InputRange, Quarantine, Reading, Reason
 
-_MAX_ROWS = 1 << 13  # the size of a column is not that of its text: a dictionary holds each once
+_MAX_ROWS = 1 << 13  # needed because a dictionary-encoded column is smaller than its text
 _READ_BYTES = 1 << 20
-_FEW_BYTES = 1 << 14  # pyarrow looks for a page header in that many
+_FEW_BYTES = 1 << 14  # pyarrow reads this many bytes for a page header
 
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "INT64": 8, "DOUBLE": 8, "INT96": 12}
 
@@ -31,11 +31,12 @@ _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "INT64": 8, "DOUBLE": 8, "INT96
 def read_parquet(stream: BinaryIO, piece: InputRange, reading: Reading) -> Iterator[pa.RecordBatch]:
     """The documents of some row groups.
 
-    Where a row group is damaged the rest of it is one quarantined record, and the next is read. A
-    file whose footer is damaged is quarantined as a whole: without it nothing can be found.
+    If a row group is damaged, the rest of it is quarantined as one record, and the next one is
+    read. A file with a damaged footer is quarantined as a whole, since nothing can be located
+    without it.
 
     Raises:
-        ValueError: the text column is not there, or is no string.
+        ValueError: the text column is missing, or is not a string.
         OSError: the file cannot be read.
     """
     fields, quarantine = reading.fields, reading.quarantine
@@ -65,9 +66,9 @@ def _sound(
     about: tuple[int, int, int],
     quarantine: Quarantine,
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """The tables of a row group, each with its first row, up to the damage, which is reported.
+    """The tables of a row group with their first rows, up to any damage, which is quarantined.
 
-    ``about`` are its first and last row in the file, and its own number.
+    ``about`` holds the group's first and last row in the file, and its number.
     """
     row, last, number = about
     while True:
@@ -85,7 +86,7 @@ def _sound(
 
 
 class _EncryptedError(ValueError):
-    """What is wanted of a file is encrypted."""
+    """A wanted part of a file is encrypted."""
 
 
 def _reason(error: Exception | None) -> Reason:
@@ -93,7 +94,7 @@ def _reason(error: Exception | None) -> Reason:
 
 
 class _Part(NamedTuple):
-    """A Parquet file within one, or (``file`` is None) what is wrong with it."""
+    """One of several concatenated Parquet files, or its error if ``file`` is None."""
 
     source: Source
     groups: list[RowGroup]
@@ -102,7 +103,7 @@ class _Part(NamedTuple):
 
 
 def _parts(stream: BinaryIO) -> list[_Part]:
-    """The Parquet files that were put together to one; nearly always it is one itself."""
+    """The concatenated Parquet files; nearly always just one."""
     found = read_parts(stream)
     parts = []
     for start, end, footer in found:
@@ -112,9 +113,9 @@ def _parts(stream: BinaryIO) -> list[_Part]:
             if _is_encrypted(section):
                 raise _EncryptedError("it is encrypted")
             if footer is None:
-                raise ValueError("the footer is damaged or not there")
+                raise ValueError("the footer is damaged or missing")
             file = _file(source, _READ_BYTES)
-            _ = file.schema_arrow.names  # decodes them
+            _ = file.schema_arrow.names  # raises if they are not UTF-8
             parts.append(_Part(source, footer.groups, file))
         except DAMAGE as error:
             source.check()
@@ -123,7 +124,7 @@ def _parts(stream: BinaryIO) -> list[_Part]:
 
 
 def _is_encrypted(stream: BinaryIO) -> bool:
-    """Whether a file is encrypted as a whole; else some of its columns may be."""
+    """Whether a whole file is encrypted; otherwise some of its columns may be."""
     stream.seek(0)
     head = stream.read(len(ENCRYPTED))
     stream.seek(max(stream.seek(0, 2) - len(ENCRYPTED), 0))
@@ -152,8 +153,8 @@ def _tables(
 ) -> Iterator[pa.RecordBatch]:
     """A row group in pieces of about :data:`BATCH_BYTES` of text.
 
-    Where that turns out to be too much for one of them (rows may share values, and some may be far
-    longer than others), the row group is read again from its start, by fewer rows.
+    If a piece turns out too large (rows may share values, and some may be far longer than others),
+    the row group is read again from its start, with fewer rows per piece.
     """
     columns = list(_columns(file, group, names))
     rows = _MAX_ROWS
@@ -178,8 +179,8 @@ def _tables(
                 if end > done:
                     yield batch.slice(max(len(batch) - (end - done), 0))
                     done = end
-            if end < group.rows:  # pyarrow says nothing where a column ends before the others
-                raise ValueError(f"only {end} of {group.rows} rows are there")
+            if end < group.rows:  # pyarrow does not report a short column
+                raise ValueError(f"it has only {end} of {group.rows} rows")
             return
         except TooMuchError as error:
             rows = error.rows
@@ -192,10 +193,10 @@ def _tables(
 def _columns(
     file: pq.ParquetFile, group: RowGroup, names: list[str]
 ) -> Iterator[tuple[Column, Leaf]]:
-    """The stored columns of some columns of the schema, whose values may be structs and lists.
+    """The stored columns behind some columns of the schema, which may be structs or lists.
 
     Raises:
-        ValueError: the schema has no such column, or one whose values are all huge.
+        ValueError: the schema has no such column, or its values are huge.
     """
     leaves = {leaf.path: leaf for leaf in (file.schema.column(i) for i in range(len(file.schema)))}
     for path, column in group.columns.items():
@@ -217,7 +218,7 @@ def _is_part(path: str, name: str) -> bool:
 
 
 def _check_indices(batch: pa.RecordBatch) -> None:
-    """Refuse damage that pyarrow does not notice.
+    """Refuse damage that pyarrow does not detect.
 
     Raises:
         ValueError: an index points beyond its dictionary.
@@ -254,7 +255,7 @@ def column_names(stream: BinaryIO) -> list[str] | None:
 
 
 def regions(stream: BinaryIO, start: int, end: int) -> list[tuple[int, int]]:
-    """Where the bytes of row groups ``start`` to ``end`` are, and the footer."""
+    """The byte ranges of row groups ``[start, end)`` and of the footer."""
     parts = read_parts(stream)
     groups = [
         (part.start + group.start, part.start + group.end)

@@ -1,7 +1,7 @@
-"""The few numbers of a Parquet footer that say where its row groups are.
+"""The few numbers of a Parquet footer that locate its row groups.
 
-pyarrow tells them too, but asking it about a column chunk of a damaged footer ends the process
-(pyarrow 25: the C++ exception of RowGroupMetaData.column is not caught), so they are read here. A
+pyarrow exposes them too, but reading a column chunk of a damaged footer crashes the process
+(pyarrow 25 does not catch the C++ exception of RowGroupMetaData.column), so they are parsed here. A
 footer is a Thrift struct in the compact protocol (thrift-compact-protocol.md of Apache Thrift),
 with the fields of parquet.thrift of Apache Parquet.
 """
@@ -10,7 +10,7 @@ import re
 from typing import BinaryIO, NamedTuple
 
 MAGIC = b"PAR1"
-ENCRYPTED = b"PARE"  # the magic of files whose footer is encrypted too
+ENCRYPTED = b"PARE"  # the magic of files with an encrypted footer
 
 _MAX_DEPTH = 16  # FileMetaData needs 6
 
@@ -18,8 +18,8 @@ Value = int | bytes | list["Value"] | dict[int, "Value"]
 
 
 class Column(NamedTuple):
-    """A column of a row group: where its first page is, the bytes of all its pages as they are
-    stored and as they are unpacked, and the number of the codec that does that.
+    """A column of a row group: the start of its first page, the stored and the unpacked bytes of
+    all its pages, and the number of their codec.
     """
 
     start: int
@@ -30,7 +30,7 @@ class Column(NamedTuple):
 
 
 class RowGroup(NamedTuple):
-    """``[start, end)`` are its stored bytes."""
+    """A row group; ``[start, end)`` are its stored bytes."""
 
     rows: int
     start: int
@@ -39,7 +39,7 @@ class RowGroup(NamedTuple):
 
 
 class Footer(NamedTuple):
-    """``start`` is where the footer itself starts; all that it tells of is before ``told``."""
+    """A footer that starts at ``start``; everything that it refers to lies before ``told``."""
 
     start: int
     told: int
@@ -47,7 +47,7 @@ class Footer(NamedTuple):
 
 
 def read_footer(stream: BinaryIO, end: int | None = None) -> Footer | None:
-    """The footer of a file, or of what comes before ``end``; None if it makes no sense."""
+    """The footer of a file, or of the bytes before ``end``; None if it is invalid."""
     size = stream.seek(0, 2) if end is None else end
     if size < 12:
         return None
@@ -69,7 +69,7 @@ def read_footer(stream: BinaryIO, end: int | None = None) -> Footer | None:
 
 
 class Part(NamedTuple):
-    """``[start, end)`` is a Parquet file; its footer counts from ``start``."""
+    """A Parquet file at ``[start, end)``; offsets in its footer count from ``start``."""
 
     start: int
     end: int
@@ -77,10 +77,10 @@ class Part(NamedTuple):
 
 
 def read_parts(stream: BinaryIO) -> list[Part]:
-    """The files that were put together to this one; nearly always it is one itself.
+    """The concatenated files; nearly always just one.
 
-    The last footer counts from the start of the last file. So before it lies as much that it tells
-    nothing of as there is before that file, and little else.
+    The last footer's offsets count from the start of the last file, so the bytes before it that it
+    does not refer to are nearly as many as those before that file.
     """
     parts: list[Part] = []
     end = stream.seek(0, 2)
@@ -95,7 +95,7 @@ def read_parts(stream: BinaryIO) -> list[Part]:
 
 
 def _last_start(stream: BinaryIO, most: int) -> int:
-    """Where the last file starts, ``most`` bytes after the first or before that; 0 if it is one."""
+    """Start of the last file, at most ``most`` bytes after the first; 0 if it is the only one."""
     found = at = 0
     window = b""
     if most <= 0:
@@ -113,14 +113,14 @@ def _last_start(stream: BinaryIO, most: int) -> int:
 
 
 def _ends(stream: BinaryIO, end: int) -> bool:
-    """Whether a file may end here: there is room for a footer of the length that it says."""
+    """Whether a file may end here: its declared footer length fits."""
     stream.seek(max(end - 8, 0))
     length = int.from_bytes(stream.read(4), "little")
     return 0 < length <= end - 12
 
 
 def _indices(chunk: Value) -> int:
-    """Where the page indices and the Bloom filter of a column end; 0 if it has none."""
+    """The end of a column's page indices and Bloom filter; 0 if it has none."""
     column = structure(chunk)[3]
     parts = ((chunk, 4, 5), (chunk, 6, 7), (column, 14, 15))
     return max(integer(of, start, 0) + integer(of, length, 0) for of, start, length in parts)
@@ -130,7 +130,7 @@ def _row_group(group: Value) -> RowGroup:
     columns = {}
     for chunk in _list(group, 1):
         column = structure(chunk)[3]
-        # The dictionary's page comes first; 0 stands for a page that is not there.
+        # The dictionary page comes first; 0 means that there is none.
         pages = [at for at in (integer(column, 9), integer(column, 11, 0)) if at > 0]
         name = b".".join(part for part in _list(column, 3) if isinstance(part, bytes))
         columns[name.decode()] = Column(
@@ -146,10 +146,10 @@ def _row_group(group: Value) -> RowGroup:
 
 
 def structure(value: Value) -> dict[int, Value]:
-    """A struct's fields.
+    """The fields of a struct.
 
     Raises:
-        TypeError: it is none.
+        TypeError: the value is not a struct.
     """
     if not isinstance(value, dict):
         raise TypeError("no struct")
@@ -157,10 +157,10 @@ def structure(value: Value) -> dict[int, Value]:
 
 
 def integer(value: Value, field: int, default: int | None = None) -> int:
-    """A number in a struct.
+    """An integer field of a struct.
 
     Raises:
-        TypeError: there is none.
+        TypeError: the field is missing or not an integer.
     """
     inner = structure(value).get(field, default)
     if not isinstance(inner, int):
@@ -176,14 +176,14 @@ def _list(value: Value, field: int) -> list[Value]:
 
 
 class Compact:
-    """Decodes any Thrift struct, from ``at`` on: field numbers to values.
+    """Decodes any Thrift struct at ``at`` into a mapping of field numbers to values.
 
-    Other decoders pass over a field of a type they do not expect, and take the last of several. To
-    see what they see, this one refuses a field that comes twice.
+    Other decoders skip a field of an unexpected type, and use the last of repeated fields. To agree
+    with them, this one refuses repeated fields.
 
     Raises:
-        IndexError: by any method: the data ends too soon.
-        ValueError: by any method: it is no such struct.
+        IndexError: by any method: the data ends too early.
+        ValueError: by any method: it is not a valid struct.
     """
 
     def __init__(self, data: bytes, at: int = 0) -> None:
@@ -191,7 +191,7 @@ class Compact:
         self.at = at
 
     def struct(self, depth: int = 0) -> dict[int, Value]:
-        """The struct that comes next."""
+        """The next struct."""
         out: dict[int, Value] = {}
         field = 0
         while head := self._byte():
@@ -229,14 +229,14 @@ class Compact:
         return self._data[self.at - 1]
 
     def octets(self, count: int) -> bytes:
-        """So many bytes."""
+        """The next ``count`` bytes."""
         self.at += count
         if self.at > len(self._data):
             raise IndexError("bytes beyond the end")
         return self._data[self.at - count : self.at]
 
     def unsigned(self) -> int:
-        """The number that comes next."""
+        """The next unsigned number."""
         value = shift = 0
         while (byte := self._byte()) & 0x80:
             value |= (byte & 0x7F) << shift
@@ -246,6 +246,6 @@ class Compact:
         return value | byte << shift
 
     def signed(self) -> int:
-        """The number that comes next, which may be negative."""
+        """The next signed number."""
         value = self.unsigned()
         return value >> 1 ^ -(value & 1)

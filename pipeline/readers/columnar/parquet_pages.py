@@ -1,8 +1,8 @@
-"""What Parquet's pages say of themselves, seen before pyarrow decodes them.
+"""Checks of Parquet pages before pyarrow decodes them.
 
-A footer may say anything. How much memory a piece of a row group takes is known from its pages: how
-much they unpack to, and how long a value is that many rows share. So each page is looked at on its
-way to pyarrow, which reads the pages of a column one after the other.
+A footer may lie. The memory that a piece of a row group takes follows from its pages: from what
+they unpack to, and from the longest value that many rows share. So each page is inspected on its
+way to pyarrow, which reads the pages of a column in order.
 """
 
 import itertools
@@ -19,16 +19,16 @@ from winnow.text.buffers import Octets
 Integers = npt.NDArray[np.int64]
 
 PIECE_BYTES = 128 << 20
-"""What a column's pages of a piece may unpack to, and its values take, if it is not one row."""
+"""Limit for the unpacked pages of a column in a piece, and for its values, unless it is one row."""
 
 _MAX_RATIO = 64
-"""A page that unpacks to more than both is damaged, or a bomb; text packs 2 to 4 times."""
+"""A page that unpacks to more than both is damaged or a bomb; text compresses 2 to 4 times."""
 
 _FEW_BYTES = 1 << 9  # nearly all headers are shorter
 _MAX_HEADER = 1 << 20
 _MAX_NUMBER = (1 << 31) - 1
 _ITEM_BYTES = 16
-"""What an entry of a dictionary or a list takes at least, or a length that is decoded ahead."""
+"""Minimum memory of an entry of a dictionary or list, or of a length that is decoded early."""
 
 _AT_ONCE = 1 << 12
 _MAX_WIDTH = 32  # bits of a length
@@ -44,8 +44,8 @@ _AHEAD = 4
 
 
 class Leaf(NamedTuple):
-    """What the schema says of a column: how deep its values are in optional fields (or lists) and
-    in lists, and how many bytes each takes; None for strings.
+    """A column in the schema: the nesting depth of its values in optional fields (or lists) and in
+    lists, and the bytes of each value; None for strings.
     """
 
     definition: int
@@ -54,10 +54,10 @@ class Leaf(NamedTuple):
 
 
 class Page(NamedTuple):
-    """A page's header: ``unpacked`` bytes once decompressed, ``stored`` bytes in the file.
+    """A page header: ``unpacked`` bytes after decompression, ``stored`` bytes in the file.
 
-    ``levels`` are, of lists and of optional fields, the encoding and the bytes that come before
-    the values, never compressed; None for bytes that are told within the page.
+    ``levels`` has the encoding and the size of the list and the optional levels before the values,
+    which are never compressed; None for a size that is stored inside the page.
     """
 
     kind: int
@@ -70,17 +70,17 @@ class Page(NamedTuple):
 
     @property
     def delta(self) -> bool:
-        """Whether pyarrow decodes all lengths of the page at once."""
+        """Whether pyarrow decodes all of the page's lengths at once."""
         return self.kind != _DICTIONARY and self.encoding in (_DELTA_LENGTH, _DELTA)
 
     @property
     def indices(self) -> bool:
-        """Whether the values are places in the dictionary."""
+        """Whether the values are indices into the dictionary."""
         return self.kind != _DICTIONARY and self.encoding in (_OLD_INDICES, _INDICES)
 
 
 class TooMuchError(ValueError):
-    """A piece of a row group may take too much memory; one of ``rows``, read with care, may not."""
+    """A piece of a row group may take too much memory; pieces of ``rows`` rows may not."""
 
     def __init__(self, rows: int, careful: bool) -> None:
         super().__init__(f"one piece takes more than {PIECE_BYTES:,} bytes")
@@ -89,10 +89,10 @@ class TooMuchError(ValueError):
 
 
 class Pages:
-    """Watches the pages of some columns of a row group, which is decoded ``rows`` at a time.
+    """Inspects the pages of some columns of a row group that is decoded ``rows`` at a time.
 
-    Pages that are read ahead, for a later piece, count for this one: where they are many
-    megabytes in little space, too much. ``careful`` says that little is read ahead.
+    Pages that are read ahead for a later piece count for the current one, which is too much if they
+    are highly compressed. ``careful`` says that little is read ahead.
 
     Raises:
         ValueError: two columns overlap.
@@ -112,18 +112,18 @@ class Pages:
                 raise ValueError("two columns in one place")
 
     def next_piece(self) -> None:
-        """What is read from here on is for another piece."""
+        """Start the next piece."""
         for chunk in self._chunks:
             chunk.entered = chunk.cost = 0
 
     def see(self, position: int, data: bytes) -> None:
-        """Look at the pages that start in ``data``, which comes from a position in the file.
+        """Inspect the pages that start in ``data``, which was read at a position in the file.
 
         Raises:
             TooMuchError: the piece may take too much memory.
-            ValueError: a header makes no sense, or what it says is out of all proportion.
+            ValueError: a header is invalid, or its numbers are out of proportion.
         """
-        # Where one ends, the next starts: it is the next that is read there.
+        # At a boundary the read belongs to the next column.
         chunk = next((chunk for chunk in reversed(self._chunks) if chunk.at == position), None)
         if chunk is None:
             raise ValueError(f"no page of a column is to be read at {position}")
@@ -153,7 +153,7 @@ class Pages:
             raise TooMuchError(PIECE_BYTES // longest, self._careful)
         chunk.entered += 1
         chunk.cost += cost
-        # One page, be it large, may be of many pieces.
+        # A single page, even a large one, may serve many pieces.
         if chunk.entered > 1 and chunk.cost > self._most:
             if self._rows > 1 or not self._careful:
                 raise TooMuchError(self._rows // 8, careful=True)
@@ -167,10 +167,10 @@ def _check_ratio(page: Page, cost: int) -> None:
 
 
 class _Chunk:
-    """The pages of a column in a row group, as far as they have been seen.
+    """The pages of a column in a row group that were inspected so far.
 
-    ``at`` is where the next bytes will come from, ``entered`` the pages of this piece, ``cost``
-    what they take, and ``shared`` the longest value that indices into the dictionary stand for.
+    ``at`` is the position of the next bytes, ``entered`` counts the pages of the current piece,
+    ``cost`` is their memory, and ``shared`` the longest value in the dictionary.
     """
 
     def __init__(self, column: Column, leaf: Leaf) -> None:
@@ -179,12 +179,12 @@ class _Chunk:
         self.at = column.start
         self.entered = self.cost = 0
         self.shared = leaf.width or 0
-        self._data = bytearray()  # from the start of a header, or of a body that is wanted
+        self._data = bytearray()  # from the start of a header, or of a wanted body
         self._page: Page | None = None
         self._skip = 0
 
     def pages(self, data: bytes) -> Iterator[tuple[Page, bytes]]:
-        """The pages whose header, or wanted body, is complete with ``data``; else it is empty."""
+        """The pages whose header, or wanted body, ``data`` completes; other bodies are empty."""
         self.at += len(data)
         skipped = min(self._skip, len(data))
         self._skip -= skipped
@@ -209,23 +209,23 @@ class _Chunk:
             yield page, body
 
     def learn(self, page: Page, body: bytes, rows: int) -> int:
-        """What ``shared`` is from here on, where ``page`` is the dictionary.
+        """The new ``shared``, if ``page`` is the dictionary.
 
         Raises:
-            Exception: it is damaged.
+            Exception: the page is damaged.
         """
         if self.leaf.width is None:
             self.shared = max(page.unpacked, page.stored)
-            # What it really is takes a while to find.
+            # Finding the exact length takes a while.
             if self.leaf.repetition or rows * self.shared > PIECE_BYTES:
                 self.shared = _longest(self.unpack(page, body))
         return self.shared
 
     def unpack(self, page: Page, body: bytes) -> bytes:
-        """What comes after the levels that are not compressed.
+        """The decompressed content after the levels.
 
         Raises:
-            Exception: it is damaged, or compressed in a rare way.
+            Exception: it is damaged, or uses a rare codec.
         """
         start = sum(size or 0 for _, size in page.levels)
         if self.column.codec == 0 or not page.compressed:
@@ -237,10 +237,10 @@ class _Chunk:
 
 
 def read_header(data: bytes) -> tuple[Page, int] | None:
-    """The page header that ``data`` starts with, and its size; None if there is more of it.
+    """The page header at the start of ``data``, and its size; None if it is incomplete.
 
     Raises:
-        ValueError: it makes no sense.
+        ValueError: it is invalid.
     """
     reader = Compact(data)
     try:
@@ -277,7 +277,7 @@ def _page(header: dict[int, Value]) -> Page:
 
 
 def _longest(dictionary: bytes) -> int:
-    """The bytes of the longest string of a dictionary: each comes after its length."""
+    """The size of the longest string of a dictionary, where each follows its length."""
     at = longest = 0
     while at < len(dictionary):
         length = int.from_bytes(dictionary[at : at + 4], "little")
@@ -287,14 +287,14 @@ def _longest(dictionary: bytes) -> int:
 
 
 def _lengths(page: Page, content: bytes, leaf: Leaf) -> Integers:
-    """The lengths of the values of a page in which they share their beginnings; else nothing.
+    """The lengths of a page's values if they share prefixes; otherwise empty.
 
-    Lengths are in the encoding DELTA_BINARY_PACKED (Encodings.md of Apache Parquet): those of the
-    shared beginnings, in DELTA_BYTE_ARRAY alone, and those of what follows them.
+    Lengths use the encoding DELTA_BINARY_PACKED (Encodings.md of Apache Parquet): those of the
+    prefixes, in DELTA_BYTE_ARRAY only, and those of the suffixes.
 
     Raises:
-        ValueError: there are more lengths than values, which pyarrow would decode all at once, or
-            the page is damaged.
+        ValueError: there are more lengths than values, all of which pyarrow would decode at once,
+            or the page is damaged.
     """
     at = 0
     for (encoding, size), deep in zip(page.levels, (leaf.repetition, leaf.definition), strict=True):
@@ -316,7 +316,7 @@ def _lengths(page: Page, content: bytes, leaf: Leaf) -> Integers:
 
 
 def _count(reader: Compact, page: Page) -> tuple[int, int, int]:
-    """How many numbers follow, preceded by the size of their blocks, and of the parts of one."""
+    """The count of the numbers that follow, the size of their blocks, and the parts of a block."""
     block, parts, count = (reader.unsigned() for _ in range(3))
     size = block // max(parts, 1)
     if count > page.values:
@@ -327,7 +327,7 @@ def _count(reader: Compact, page: Page) -> tuple[int, int, int]:
 
 
 def _numbers(reader: Compact, count: int, parts: int, size: int) -> Integers:
-    """So many numbers (int64), of which the first and the differences are stored."""
+    """``count`` numbers (int64), stored as the first one and differences."""
     found = [np.array([reader.signed()], np.int64)]
     left = count - 1
     while left > 0:
@@ -337,12 +337,12 @@ def _numbers(reader: Compact, count: int, parts: int, size: int) -> Integers:
                 part = np.frombuffer(reader.octets(size * width // 8), np.uint8)
                 found += (smallest + more for more in _unpacked(part, width, min(size, left)))
                 left -= size
-    # pyarrow counts in 32 bits, from their end on to their start.
+    # pyarrow counts in 32 bits and wraps around.
     return np.cumsum(np.concatenate(found)[:count]).astype(np.int32).astype(np.int64)
 
 
 def _unpacked(part: Octets, width: int, count: int) -> Iterator[Integers]:
-    """So many numbers (int64) of ``width`` bits each, the lowest first, some of them at once."""
+    """``count`` numbers (int64) of ``width`` bits, lowest bit first, in batches."""
     if width > _MAX_WIDTH:
         raise ValueError(f"lengths of {width} bits")
     powers = np.int64(1) << np.arange(width)

@@ -1,4 +1,4 @@
-"""A Python stream as pyarrow reads it, so that bad data and a failing disk stay two things."""
+"""A Python stream for pyarrow that tells damaged data from a failing disk."""
 
 from collections.abc import Callable
 from typing import Any, BinaryIO
@@ -6,11 +6,11 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 DAMAGE = (pa.ArrowException, OSError, MemoryError, ValueError, OverflowError, UnicodeDecodeError)
-"""What pyarrow raises at damaged data. It uses OSError for that too: see :meth:`Source.check`."""
+"""What pyarrow raises for damaged data, OSError among them: see :meth:`Source.check`."""
 
 
 class Section:
-    """The bytes ``[start, end)`` of a stream, as a stream of their own."""
+    """The bytes ``[start, end)`` of a stream as a stream."""
 
     def __init__(self, stream: BinaryIO, start: int, end: int) -> None:
         self._stream = stream
@@ -40,9 +40,9 @@ class Section:
 
 
 class Source:
-    """Lends ``stream`` to pyarrow and remembers the error if reading itself fails.
+    """Passes ``stream`` to pyarrow and remembers the error if reading itself fails.
 
-    ``watch`` is shown all that is read, with its position, and may refuse it.
+    ``watch`` is called with all bytes read and their position, and may refuse them.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
@@ -56,7 +56,7 @@ class Source:
         return pa.PythonFile(self, mode="r")
 
     def check(self) -> None:
-        """Raise the error of the stream, if there was one: then the data is not to blame.
+        """Raise the stream's error, if any: then the data is not damaged.
 
         Raises:
             OSError: reading failed.

@@ -1,4 +1,5 @@
-"""The one text of a value, whatever Arrow type holds it: an id has one draw, from any format.
+"""The text of a value, independent of its Arrow type, so that an id has the same draw in any
+format.
 
 | type | text |
 |---|---|
@@ -10,7 +11,7 @@
 | decimals, dates, times, durations | as Arrow casts them; with a zone: UTC and a Z |
 | lists, structs, maps | as Python's ``json`` writes them (maps as lists of pairs) |
 
-Dictionaries, run-end encoding and extension types are looked through.
+Values inside dictionaries, run-end encoding and extension types are treated the same.
 """
 
 import binascii
@@ -24,7 +25,7 @@ import pyarrow.compute as pc
 
 from pipeline.readers.utf8 import utf8_rows
 
-_NO_TEXT = b"\xff"  # stands for a value whose strings are no UTF-8, which is none either
+_NO_TEXT = b"\xff"  # replaces a value whose strings are not UTF-8, and is not UTF-8 either
 _UUID_DASHES = (8, 13, 18, 23)
 
 
@@ -50,9 +51,9 @@ def joined_octets(column: pa.Array, separator: bytes) -> pa.Array:
 
 
 def text_octets(column: pa.Array, hexadecimal: bool) -> pa.Array:
-    """The text of each of n values, as large_binary [n]: strings may turn out to be no UTF-8.
+    """The text of each of n values, as large_binary [n], because strings may not be valid UTF-8.
 
-    With ``hexadecimal``, binary values that are no UTF-8 become hex digits.
+    With ``hexadecimal``, binary values that are not UTF-8 become hex digits.
     """
     column = _plain(column)
     kind = column.type
@@ -73,7 +74,7 @@ def text_octets(column: pa.Array, hexadecimal: bool) -> pa.Array:
 
 
 def text_sizes(column: pa.Array) -> npt.NDArray[np.int64]:
-    """The bytes of each of n values once decoded (int64 [n]); 0 for what is small."""
+    """The decoded size of each of n values (int64 [n]); 0 for small types."""
     kind = column.type
     if isinstance(kind, pa.BaseExtensionType):
         return text_sizes(column.storage)
@@ -83,7 +84,7 @@ def text_sizes(column: pa.Array) -> npt.NDArray[np.int64]:
         sizes = np.append(text_sizes(column.dictionary), 0)
         return sizes[pc.fill_null(column.indices.cast(pa.int64()), len(sizes) - 1).to_numpy()]
     if pa.types.is_string_view(kind) or pa.types.is_binary_view(kind):
-        # Each view is 16 bytes, the first four its length. pyarrow 25 does not tell.
+        # Each view has 16 bytes, the first four its length, which pyarrow 25 does not expose.
         views = np.frombuffer(column.buffers()[1], "<i4")[::4]
         lengths = views[column.offset : column.offset + len(column)].astype(np.int64)
         return np.where(column.is_null().to_numpy(zero_copy_only=False), 0, lengths)
@@ -129,7 +130,7 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:
 
 
 def _plain(column: pa.Array) -> pa.Array:
-    """The same values without dictionaries, runs and extension types around them."""
+    """The same values without dictionary, run-end and extension types."""
     kind = column.type
     if isinstance(kind, pa.UuidType):
         return _uuids(column.storage)
@@ -145,7 +146,7 @@ def _plain(column: pa.Array) -> pa.Array:
 
 
 def _movable(column: pa.Array) -> pa.Array:
-    """The same values, of a type that pyarrow 25 can take some of."""
+    """The same values, in a type for which pyarrow 25 implements ``take``."""
     if pa.types.is_string_view(column.type):
         return column.cast(pa.large_string())
     if pa.types.is_binary_view(column.type):
@@ -154,7 +155,7 @@ def _movable(column: pa.Array) -> pa.Array:
 
 
 def _runs(column: pa.RunEndEncodedArray) -> npt.NDArray[np.int64]:
-    """Which of its values each of n rows has: int64 [n]."""
+    """The index of each row's value: int64 [n]."""
     first, count = column.find_physical_offset(), column.find_physical_length()
     ends = column.run_ends.to_numpy()[first : first + count].astype(np.int64) - column.offset
     lengths = np.diff(np.minimum(ends, len(column)), prepend=0)
@@ -162,8 +163,8 @@ def _runs(column: pa.RunEndEncodedArray) -> npt.NDArray[np.int64]:
 
 
 def _digits(column: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """The hex digits of n values without nulls in one piece, and the n + 1 ends between them."""
-    # A copy, so that the buffers hold these values and no others.
+    """The concatenated hex digits of n values without nulls, and their n + 1 offsets."""
+    # A copy, so that the buffers hold only these values.
     column = column.cast(pa.large_binary()).take(pa.array(np.arange(len(column))))
     _, offsets, data = column.buffers()
     ends = np.frombuffer(offsets, np.int64)[: len(column) + 1]
@@ -180,7 +181,7 @@ def _hexadecimal(column: pa.Array) -> pa.Array:
 
 
 def _readable(column: pa.Array) -> pa.Array:
-    """large_binary values as they are where they are UTF-8, else as hex digits."""
+    """large_binary values, unchanged if they are UTF-8, else as hex digits."""
     unreadable = pa.array(~utf8_rows(pc.fill_null(column, b"")))
     if not unreadable.true_count:
         return column
@@ -232,7 +233,7 @@ def _dump(value: Any) -> bytes | None:
 
 
 def _json_values(column: pa.Array) -> pa.Array:
-    """The same values, where those that JSON does not know are their text."""
+    """The same values, with text in place of those that JSON cannot hold."""
     column = _plain(column)
     kind = column.type
     if _is_known(kind) or pa.types.is_union(kind) or pa.types.is_interval(kind):
@@ -257,7 +258,7 @@ def _json_values(column: pa.Array) -> pa.Array:
 
 
 def _is_known(kind: pa.DataType) -> bool:
-    """Whether all that values of a type hold is JSON."""
+    """Whether JSON can hold all values of a type."""
     if isinstance(kind, pa.BaseExtensionType):
         return False
     if kind.num_fields and not pa.types.is_run_end_encoded(kind):

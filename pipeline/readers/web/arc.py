@@ -1,4 +1,4 @@
-"""ARC files, as crawls before WARC have them: how their records are parted.
+"""ARC files, the predecessor of WARC, and the framing of their records.
 
 Written from the Internet Archive's "Arc File Format" (1996), versions 1 and 2. A record is a line
 (URL, IP address, date, media type and, in version 2, four words more; last its length), as many
@@ -60,5 +60,5 @@ ARC = Framing(
 
 
 def read_arc(pieces: Iterator[bytes | Damage], reading: Reading) -> Iterator[pa.RecordBatch]:
-    """The documents of an ARC file: pages and plain text, as :func:`read_warc` takes them."""
+    """The documents of an ARC file: pages and plain text, as :func:`read_warc` reads them."""
     return read_warc(pieces, reading, ARC)

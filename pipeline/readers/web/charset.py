@@ -1,8 +1,8 @@
-"""From the bytes of a web page to characters: which charset it is in, by the HTML standard.
+"""Decoding of web pages: determines the charset by the HTML standard.
 
-Written from the HTML and Encoding standards (WHATWG), with three differences that real pages ask
-for: what is valid UTF-8 is UTF-8, whatever is declared; a meta tag is looked for to the end of the
-head, not only in the first 1,024 bytes; and a charset that does not fit most of the page is wrong.
+Written from the HTML and Encoding standards (WHATWG), with three differences that real pages need:
+valid UTF-8 is UTF-8, whatever is declared; a meta tag may be anywhere in the head, not only in the
+first 1,024 bytes; and a charset that does not fit most of the page is ignored.
 """
 
 import codecs
@@ -18,10 +18,10 @@ _UTF_8 = the("utf-8")
 _WINDOWS_1252 = the("windows-1252")
 _UTF_16 = ("utf-16le", "utf-16be")
 _SURE = 12
-"""So many continuation bytes of UTF-8 do not come by chance in a CJK charset: less than one of six
-hanzi in GBK, the most similar, passes for a character of UTF-8."""
+"""More continuation bytes of UTF-8 than occur by chance in a CJK charset: in GBK, the most similar,
+fewer than one of six hanzi looks like a UTF-8 character."""
 
-_ESCAPE = b"\x1b$"  # to Chinese, Japanese or Korean; never by chance in a page
+_ESCAPE = b"\x1b$"  # switches to Chinese, Japanese or Korean; never in a page by chance
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 _ANGLE = re.compile(rb"[<>]")
 _ISO = re.compile(r"^iso(?=\d)")
@@ -35,9 +35,9 @@ _OF_WINDOWS = {
     "iso-8859-13": "windows-1257",
     "iso-8859-15": "windows-1252",
 }
-"""Charsets with letters and punctuation in the place of control characters, which no page has."""
+"""Charsets with printable characters in place of control characters, which pages never contain."""
 
-_MIN_HEAD = 1 << 10  # where the standard stops to look for a declaration
+_MIN_HEAD = 1 << 10  # where the standard stops looking for a declaration
 _XML = re.compile(rb"[\t\n\f\r ]*<\?xml[^>]*?[\t\n\f\r ]encoding\s*=\s*[\"']([^\"'>]+)[\"']")
 _MARKUP = re.compile(rb"<(?:(!--)|(/?)([a-zA-Z][^\t\n\f\r />]*+)|[!/?])")
 _COMMENT_END = re.compile(rb"--!?>")
@@ -59,18 +59,18 @@ _NO_MARKUP = {
         *(b"xmp", b"iframe", b"noembed", b"noframes"),
     )
 }
-"""Elements whose content is no markup, and how each ends."""
+"""Elements whose content is not markup, and the end of each."""
 
 
 def decode(page: bytes, charset: str | None) -> str:
-    """A page as text.
+    """Decode a page.
 
-    Its charset is that of its byte order mark; else UTF-8 if it is valid UTF-8; else what the HTTP
-    header (``charset``) says, or a meta tag, or an XML declaration. Where the page does not fit
-    that, or declares nothing, the charset is guessed. What cannot be decoded becomes U+FFFD.
+    The charset is that of the byte order mark; else UTF-8 if the page is valid UTF-8; else the one
+    in the HTTP header (``charset``), a meta tag or an XML declaration. If the page does not fit it,
+    or declares none, the charset is detected. Undecodable bytes become U+FFFD.
 
     Raises:
-        Unreadable: ``unknown_charset``: it is in ISO-2022-CN, which nobody reads.
+        Unreadable: ``unknown_charset``: it is in ISO-2022-CN, which no browser supports.
     """
     for mark, name in _BOMS.items():
         if page.startswith(mark):
@@ -90,7 +90,7 @@ def decode(page: bytes, charset: str | None) -> str:
     if declared is not _UTF_8 and _is_nearly_utf_8(page):
         return _UTF_8.decode(page)
     if 2 * wrong <= _not_ascii(text):
-        return text  # what does not fit is the exception
+        return text  # misfits are the exception
     guess = _detected(page).decode(page)
     return guess if guess.count("\ufffd") < wrong else text
 
@@ -100,14 +100,14 @@ def _not_ascii(text: str) -> int:
 
 
 def _is_nearly_utf_8(page: bytes) -> bool:
-    """Whether a page can be nothing but UTF-8, though a few bytes of it are not."""
+    """Whether a page must be UTF-8, despite a few invalid bytes."""
     text = page.decode(errors="replace")
     wrong = text.count("\ufffd")
     return _not_ascii(text) - wrong >= max(_SURE, 20 * wrong)
 
 
 def _valid_utf_8(page: bytes) -> str | None:
-    """The page if it is UTF-8, be it that its last character is cut off."""
+    """The page if it is UTF-8, except perhaps for a truncated last character."""
     try:
         text, used = codecs.utf_8_decode(page, "strict", False)
     except UnicodeDecodeError:
@@ -118,8 +118,8 @@ def _valid_utf_8(page: bytes) -> str | None:
 
 
 def _declared(page: bytes, charset: str | None) -> Charset | None:
-    """What a page without byte order mark declares, if that is a charset and can be so."""
-    if page.startswith((b"<\0", b"\0<")):  # a page in no other charset starts so
+    """The charset that a page without byte order mark declares, if it is known and plausible."""
+    if page.startswith((b"<\0", b"\0<")):  # only UTF-16 pages start like this
         return the("utf-16le" if page[1] == 0 else "utf-16be")
     stated = lookup(charset) if charset else None
     if stated and (stated.name not in _UTF_16 or b"\0" in page):
@@ -128,7 +128,7 @@ def _declared(page: bytes, charset: str | None) -> Charset | None:
     if inside is None and (xml := _XML.match(page)):
         inside = lookup(xml.group(1).decode("latin-1"))
     if inside and inside.name in _UTF_16:
-        return _UTF_8  # in UTF-16 it would not have been found
+        return _UTF_8  # in real UTF-16 the declaration would not have matched
     if inside and inside.name == "x-user-defined":
         return _WINDOWS_1252
     if inside:
@@ -137,7 +137,7 @@ def _declared(page: bytes, charset: str | None) -> Charset | None:
 
 
 def _readable(declared: Charset, page: bytes) -> Charset | None:
-    """What is declared, but for a charset that nobody reads, where the page makes use of it."""
+    """The declared charset, unless no browser supports it and the page uses it."""
     if declared.name != "replacement":
         return declared
     if _ESCAPE in page:
@@ -148,7 +148,7 @@ def _readable(declared: Charset, page: bytes) -> Charset | None:
 def _in_meta(page: bytes) -> Charset | None:
     """The charset of the first meta tag in the head (or the first 1,024 bytes) that has one.
 
-    Tags in comments, scripts, attributes and other text are none.
+    Tags inside comments, scripts, attributes and other text do not count.
     """
     at, in_head = 0, True
     while found := _MARKUP.search(page, at):
@@ -193,9 +193,9 @@ def _of_meta(tag: bytes) -> Charset | None:
 
 
 def _detected(page: bytes) -> Charset:
-    """What uchardet takes a page for that is not UTF-8; where it has no idea, browsers' default.
+    """The charset that uchardet detects for a page that is not UTF-8; else the browsers' default.
 
-    It is shown the text that is not ASCII, which in a long page may be far from both ends.
+    It gets the text that is not ASCII, which may be anywhere in a long page.
     """
     text = b"\n".join(part for part in _ANGLE.split(page) if not part.isascii())
     name = detect_encoding(text, html5_compatible=False) or ""

@@ -1,4 +1,4 @@
-"""HTML files: each is a page without the server's headers."""
+"""HTML files: pages without HTTP headers."""
 
 from collections.abc import Iterable, Iterator
 
@@ -13,7 +13,7 @@ from pipeline.readers.web.http_response import Response
 
 
 def read_page(pieces: Iterable[bytes | Damage], reading: Reading) -> Iterator[pa.RecordBatch]:
-    """The one document of a file, unless it has no text, which is counted.
+    """The document of a file, unless it has no text; that is counted.
 
     Raises:
         ValueError: there is no such HTML extractor.

@@ -1,7 +1,7 @@
-"""Finds what resiliparse reads wrongly in a web page. Compiled, without a Python object per tag.
+"""Finds the places in a web page that resiliparse misreads. Compiled: no Python object per tag.
 
-The page is cut into tags and texts by the rules of the HTML standard ("Tokenization"), but no tree
-is made. :mod:`pipeline.readers.web.html_rewrite` says what is done about it.
+The page is split into tags and texts by the rules of the HTML standard ("Tokenization"), without
+building a tree. :mod:`pipeline.readers.web.html_rewrite` works around the marked places.
 """
 
 from enum import IntEnum
@@ -33,46 +33,46 @@ Integers = npt.NDArray[np.int64]
 
 
 class Mark(IntEnum):
-    """What is marked in a page."""
+    """The kinds of marks in a page."""
 
     TEXT = 0
-    """A text that may be of three bytes, some of them beyond ASCII."""
+    """A text that may have three bytes, not all of them ASCII."""
     CDATA = 1
-    """Such a text where references are none: in a CDATA section, in ``<xmp>``."""
+    """Such a text without character references: in a CDATA section, in ``<xmp>``."""
     SPACE = 2
-    """Where a text starts that may touch the one before, of another element."""
+    """The start of a text that may touch the previous one, of another element."""
     NEWLINE = 3
-    """Where a text starts that should stand in a line after that of the one before."""
+    """The start of a text that belongs on a new line."""
     BARE_SPACE = 4
-    """As SPACE, where no HTML element can stand: in SVG, MathML, plain text or an attribute."""
+    """SPACE where no HTML element is allowed: in SVG, MathML, plain text or an attribute."""
     BARE_NEWLINE = 5
 
 
 _TEXT, _CDATA, _SPACE, _NEWLINE, _BARE_SPACE, _BARE_NEWLINE = (int(mark) for mark in Mark)
 
-# What tags do to the texts around them.
+# How tags affect the texts around them.
 _SEPARATOR, _BLOCK, _DROPPED, _UNLISTED, _BOX, _IMAGE, _FOREIGN, _PART, _LEAVING = range(1, 10)
 _RAW, _RAW_BOX, _RAW_UNLISTED = range(10, 13)
 _HTML = {
     _SEPARATOR: "br hr td th",
-    # Blocks at which resiliparse ends a line, unless it leaves them out for their attributes,
+    # Blocks at which resiliparse ends a line, unless it drops them because of their attributes,
     _BLOCK: "address blockquote center dd details dl dt fieldset figcaption figure form h1 h2 h3 h4"
     " h5 h6 header hgroup li main ol p pre section table tr",
-    # or as they are.
+    # or in any case.
     _DROPPED: "article aside div footer nav ul",
     # Other blocks of the HTML standard ("Rendering").
     _UNLISTED: "caption dialog dir legend listing menu optgroup search summary",
-    # Boxes in a line. Most are left out.
+    # Inline boxes. Most are dropped.
     _BOX: "audio button canvas input label meter noscript object option progress select time video",
     _IMAGE: "area img",
     _FOREIGN: "math svg",
-    # Tags in these are text, which is left out or not.
+    # Tags inside these are text, which is dropped or kept.
     _RAW: "script style title",
     _RAW_BOX: "iframe textarea",
     _RAW_UNLISTED: "noembed noframes plaintext xmp",
 }
 _IN_FOREIGN = {
-    # Parts of SVG and MathML that stand apart.
+    # Parts of SVG and MathML that are separate texts.
     _PART: "annotation annotation-xml desc foreignobject mlabeledtr mtd mtr text title",
     # HTML that ends them (the standard's "Parsing", foreign content).
     _LEAVING: "b big blockquote body br center code dd div dl dt em embed h1 h2 h3 h4 h5 h6 head hr"
@@ -84,12 +84,12 @@ _LESS, _GREATER, _SLASH = (ord(c) for c in "<>/")
 _COMMENT, _COMMENT_END, _SECTION, _SECTION_END = (
     np.frombuffer(part, np.uint8) for part in (b"<!--", b"-->", b"<![CDATA[", b"]]>")
 )
-_MAX_OPEN = 256  # blocks; more, as of unclosed paragraphs, are forgotten
+_MAX_OPEN = 256  # blocks; of more, as with unclosed paragraphs, the oldest are forgotten
 _SLOTS = 256
 
 
 def _table(names: dict[int, str]) -> Integers:
-    """A hash table, int64 [_SLOTS, 2]: hashes of names and their kinds, 0 where there is none."""
+    """A hash table, int64 [_SLOTS, 2]: hashes of names and their kinds, 0 in empty slots."""
     table = np.zeros((_SLOTS, 2), np.int64)
     for kind, line in names.items():
         for name in line.split():
@@ -107,10 +107,10 @@ _DIV, _ARTICLE = name_hash("div"), name_hash("article")
 
 
 def scan(page: bytes) -> tuple[Integers, int]:
-    """What is marked in a page, and how deep its ``div`` and ``article`` elements are nested.
+    """The marks of a page, and the nesting depth of its ``div`` and ``article`` elements.
 
-    Parsers drop end tags of what is not open, so a short text that follows one byte and end tags is
-    marked a second time, together with them.
+    Parsers drop unmatched end tags, so a short text that follows one byte and end tags is marked a
+    second time, together with them.
 
     Returns:
         int64 [n, 3], start, end and :class:`Mark` of each, and the depth.
@@ -125,14 +125,14 @@ def _scan(page: Octets) -> tuple[Integers, int]:
     count = deepest = depth = 0
     stop = len(page)
     at = name = 0
-    raw = hidden = section = False  # what kind of text comes next
-    blocks = np.zeros((_MAX_OPEN, 2), np.int64)  # what is open: names and whether a text touches it
+    raw = hidden = section = False  # the kind of the next text
+    blocks = np.zeros((_MAX_OPEN, 2), np.int64)  # open: names, and if a text touches
     opened = 0
-    foreign = 0  # how many of these are open
-    seen = False  # whether there is a text in this line
-    touching = False  # whether the next text touches one, but for the tags in between, which make
-    gap = 0  # nothing, _SPACE or _NEWLINE
-    byte_before = -1  # the last text, if it is of one byte and only end tags followed
+    foreign = 0  # open SVG and MathML elements
+    seen = False  # whether the line has a text
+    touching = False  # whether only tags separate the next text from the previous one
+    gap = 0  # what these tags make of the gap: nothing, _SPACE or _NEWLINE
+    byte_before = -1  # the last text, if it has one byte and only end tags followed
     while at < stop:
         start = at
         if raw:
@@ -202,14 +202,14 @@ def _scan(page: Octets) -> tuple[Integers, int]:
             gap = _SPACE
             seen = False
         elif kind in (_BLOCK, _DROPPED):
-            # If it is left out, the text after it touches the one before.
+            # If resiliparse drops it, the text after it touches the one before.
             touching &= kind == _DROPPED or has_attributes(page, attributes, at)
             opened = (opened + 1) % len(blocks)
             blocks[opened, 0], blocks[opened, 1] = key, touching
             seen = touching = False
         elif kind in (_BOX, _PART, _RAW_BOX):
             gap = max(gap, _SPACE)
-            touching |= closes  # if it is left out, then with the white space at its end
+            touching |= closes  # if dropped, then with its trailing white space
         elif kind in (_UNLISTED, _RAW_UNLISTED):
             gap = _NEWLINE
             touching |= closes
@@ -221,7 +221,7 @@ def _scan(page: Octets) -> tuple[Integers, int]:
         elif kind == _IMAGE:
             start, end = alt(page, attributes, at)
             if start < end:
-                is_word = not is_character(page, start, end)  # others are initials and emojis
+                is_word = not is_character(page, start, end)  # else an initial or an emoji
                 if gap == _NEWLINE and seen:
                     marks, count = _add(marks, count, start, start, _BARE_NEWLINE)
                 elif touching and (gap or is_word):
@@ -247,7 +247,7 @@ def _add(marks: Integers, count: int, start: int, end: int, mark: int) -> tuple[
 
 @njit(nogil=True, cache=True)
 def _close(blocks: Integers, opened: int, key: np.int64) -> tuple[int, bool]:
-    """How many blocks are open after the last one of this name, and whether a text touches it."""
+    """How many blocks stay open once the last of this name closes, and if a text touches it."""
     for place in range(opened, 0, -1):
         if blocks[place, 0] == key:
             return place - 1, blocks[place, 1] != 0

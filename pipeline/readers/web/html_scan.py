@@ -9,11 +9,11 @@ from winnow.text.buffers import Octets
 _LESS, _GREATER, _AND, _SLASH, _EXCLAMATION, _QUESTION, _EQUALS = (ord(c) for c in "<>&/!?=")
 _QUOTE, _APOSTROPHE, _SEMICOLON, _HASH, _DASH, _ZERO, _NINE, _A, _Z = (ord(c) for c in "\"';#-09az")
 _ALT = np.frombuffer(b"alt", np.uint8)
-_MAX_SHORT = 64  # bytes of a short text as it is written: two long character references
+_MAX_SHORT = 64  # source bytes of a short text: two long character references
 
 
 def name_hash(name: str) -> int:
-    """What :func:`tag_name` gives for a name in lower case."""
+    """The hash that :func:`tag_name` returns for a lower-case name."""
     value = 0
     for byte in name.encode():
         value = value * 131 + byte
@@ -22,7 +22,7 @@ def name_hash(name: str) -> int:
 
 @njit(nogil=True, cache=True)
 def _is_white(byte: int) -> bool:
-    """White space, and NUL, which is no text."""
+    """Whether a byte is white space, or NUL, which is not text."""
     return byte == 32 or 9 <= byte <= 13 or byte == 0
 
 
@@ -33,7 +33,7 @@ def is_letter(byte: int) -> bool:
 
 @njit(nogil=True, cache=True)
 def starts_tag(page: Octets, at: int) -> bool:
-    """Whether ``<`` before ``at`` opens a tag or a comment, or the page ends here."""
+    """Whether the ``<`` before ``at`` starts a tag or a comment, or the page ends here."""
     if at >= len(page):
         return True
     return is_letter(page[at]) or page[at] in (_SLASH, _EXCLAMATION, _QUESTION)
@@ -49,7 +49,7 @@ def starts_with(page: Octets, at: int, part: Octets) -> bool:
 
 @njit(nogil=True, cache=True)
 def find(page: Octets, at: int, part: Octets) -> int:
-    """Where ``part`` starts next; the end of the page if nowhere."""
+    """The next position of ``part``; the end of the page if there is none."""
     at = skip_to(page, at, part[0])
     while at < len(page) and not starts_with(page, at, part):
         at = skip_to(page, at + 1, part[0])
@@ -58,7 +58,7 @@ def find(page: Octets, at: int, part: Octets) -> int:
 
 @njit(nogil=True, cache=True)
 def skip_to(page: Octets, at: int, byte: int) -> int:
-    """Where ``byte`` comes next; the end of the page if nowhere. Reads a block beyond that end."""
+    """The next position of ``byte``, or the end of the page. Reads a block beyond that end."""
     base = page.ctypes.data
     stop = len(page)
     while at < stop:
@@ -80,7 +80,7 @@ def trim(page: Octets, start: int, end: int) -> tuple[int, int]:
 
 @njit(nogil=True, cache=True)
 def tag_name(page: Octets, at: int) -> tuple[int, np.int64]:
-    """Where a tag's name ends, and its hash in lower case."""
+    """The end of a tag's name, and the hash of the lower-case name."""
     value = np.int64(0)
     while at < len(page) and not (_is_white(page[at]) or page[at] in (_SLASH, _GREATER)):
         value = value * 131 + np.int64(page[at] | 0x20)
@@ -90,7 +90,7 @@ def tag_name(page: Octets, at: int) -> tuple[int, np.int64]:
 
 @njit(nogil=True, cache=True)
 def end_of_tag(page: Octets, at: int) -> int:
-    """Behind the ``>`` of the tag whose name ends at ``at``; one in quotes is none."""
+    """The position after the ``>`` of the tag whose name ends at ``at``, ignoring quoted ones."""
     while at < len(page) and page[at] != _GREATER:
         at = _value(page, at)[2] if page[at] == _EQUALS else at + 1
     return min(at + 1, len(page))
@@ -105,7 +105,7 @@ def has_attributes(page: Octets, at: int, end: int) -> bool:
 
 @njit(nogil=True, cache=True)
 def _value(page: Octets, at: int) -> tuple[int, int, int]:
-    """Start and end of the attribute's value after ``=`` at ``at``, and where the tag goes on."""
+    """Start and end of the attribute value after ``=`` at ``at``, and where the tag continues."""
     start = at + 1
     while start < len(page) and _is_white(page[start]):
         start += 1
@@ -120,7 +120,7 @@ def _value(page: Octets, at: int) -> tuple[int, int, int]:
 
 @njit(nogil=True, cache=True)
 def alt(page: Octets, at: int, end: int) -> tuple[int, int]:
-    """Start and end of the value of ``alt`` in the tag whose name ends at ``at``, or the same."""
+    """Start and end of the ``alt`` value in the tag whose name ends at ``at``; equal if none."""
     while at < end:
         if page[at] != _EQUALS:
             at += 1
@@ -140,7 +140,7 @@ def alt(page: Octets, at: int, end: int) -> tuple[int, int]:
 
 @njit(nogil=True, cache=True)
 def is_character(page: Octets, start: int, end: int) -> bool:
-    """Whether what starts at ``start``, which is before ``end``, is one character in UTF-8."""
+    """Whether the bytes ``[start, end)``, at least one, are a single UTF-8 character."""
     start += 1
     while start < end and page[start] & 0xC0 == 0x80:
         start += 1
@@ -149,7 +149,7 @@ def is_character(page: Octets, start: int, end: int) -> bool:
 
 @njit(nogil=True, cache=True)
 def end_of_raw(page: Octets, at: int, name: int) -> int:
-    """Where the end tag of the element whose name is at ``name`` starts."""
+    """The start of the end tag of the element whose name is at ``name``."""
     stop = len(page)
     size = tag_name(page, name)[0] - name
     while at < stop:
@@ -167,10 +167,10 @@ def end_of_raw(page: Octets, at: int, name: int) -> int:
 
 @njit(nogil=True, cache=True)
 def may_be_three_bytes(page: Octets, start: int, end: int) -> bool:
-    """Whether a text may be one of three bytes, or of one character, some beyond ASCII."""
+    """Whether a text may have three bytes or one character, not all of it ASCII."""
     if end - start > _MAX_SHORT:
         return False
-    written = 0  # bytes that are not in references
+    written = 0  # bytes outside references
     beyond = in_reference = False
     for i in range(start, end):
         byte = page[i]
