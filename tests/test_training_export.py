@@ -19,7 +19,7 @@ from model.exporting import ExportConfig, export
 from model.generation import GenerateConfig, generate, generate_text
 from model.training import trained
 from model.training.train_config import Precision
-from winnow import files
+from winnow import storage
 
 pytestmark = pytest.mark.slow
 
@@ -260,7 +260,7 @@ def test_a_failed_export_leaves_nothing(folders, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as context:
-        context.setattr(files, "write_json", full)
+        context.setattr(storage, "write_json", full)
         with pytest.raises(OSError, match="No space left"):
             export(ExportConfig(str(folders[0]), str(tmp_path / "new")))
     assert not (tmp_path / "new").exists()
