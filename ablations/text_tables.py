@@ -99,7 +99,7 @@ TABLES: Mapping[str, tuple[str, Sequence[Column]]] = {
             Column("equal", lambda row: row["matched"].removeprefix("equal "), True, True),
             count("at"),
             ARM,
-            Column("value", lambda row: _figure(row["value"], none=row["status"])),
+            figure("value"),
             DIFFERENCE,
             interval(),
         ],
@@ -229,8 +229,8 @@ def _line(cells: Sequence[str], columns: Sequence[Column], widths: Sequence[int]
     return ("  " + "  ".join(placed)).rstrip()
 
 
-def _figure(value: Any, signed: bool = False, none: str = "–") -> str:
-    return none if value is None else number(value, signed)
+def _figure(value: Any, signed: bool = False) -> str:
+    return "–" if value is None else number(value, signed)
 
 
 def _power(value: float | None) -> str:

@@ -439,6 +439,8 @@ def test_matched_budgets_say_where_an_arm_ends(tmp_path):
     assert ("equal unique tokens", 1e6, "filtered") not in status  # before any evaluation
     assert status["equal unique tokens", 8e6, "filtered"] == "not reached"
     assert status["equal unique tokens", 2e6, "filtered"] == "measured"
+    shown = command.render(read_study(path), compare(read_study(path))).splitlines()
+    assert max(map(len, shown)) <= 80
     row = next(
         r
         for r in rows
