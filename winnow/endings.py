@@ -2,8 +2,8 @@
 
 ====  ==================================================================
 0     done
-1     it could not be done: the message says what is wrong, and what to do
-2     wrong usage: a flag, a setting or the value of one
+1     failed: the message says what is wrong, and what to do
+2     wrong usage: an invalid flag, setting or value
 130   interrupted (143: by SIGTERM)
 ====  ==================================================================
 """
@@ -27,12 +27,12 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 class UsageError(ValueError):
-    """A command was given a flag, a setting or a value that it cannot take."""
+    """An invalid flag, setting or value on the command line."""
 
 
 @contextlib.contextmanager
 def usage() -> Iterator[None]:
-    """What is wrong in this block (a ValueError) is wrong with the command line."""
+    """Turn a ValueError in the block into a :class:`UsageError`."""
     try:
         yield
     except ValueError as error:
@@ -41,11 +41,11 @@ def usage() -> Iterator[None]:
 
 @contextlib.contextmanager
 def clear(*expected: type[Exception], again: str = "run the same command again") -> Iterator[None]:
-    """End the process with one line when the block raises what a user can mend, or is interrupted.
+    """Exit with a one-line message if the block raises an error that the user can fix.
 
     Args:
-        expected: what a user can mend, beside ValueError and OSError.
-        again: how to go on after an interruption.
+        expected: such errors, besides ValueError and OSError.
+        again: how to continue after an interrupt.
     """
     mendable: tuple[type[Exception], ...] = (ValueError, OSError, *expected)
     try:
@@ -57,7 +57,7 @@ def clear(*expected: type[Exception], again: str = "run the same command again")
 
 @contextlib.contextmanager
 def interruptible(again: str) -> Iterator[None]:
-    """End the process with one line, and the exit code that shells give, after an interruption."""
+    """Exit with a one-line message and the exit code of shells if the block is interrupted."""
     try:
         yield
     except KeyboardInterrupt as interrupt:
@@ -67,13 +67,13 @@ def interruptible(again: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def deferred(said: str) -> Iterator[Callable[[], None]]:
-    """Go on after an interruption until the block finds the time to end well.
+    """Defer an interrupt until the block can stop cleanly.
 
     Args:
-        said: what to tell whoever interrupts. A second interruption is not deferred.
+        said: the message for the user who interrupts. A second interrupt is not deferred.
 
     Yields:
-        To be called where it is a good time: raises KeyboardInterrupt if there was an interruption.
+        A function to call where stopping is safe: raises KeyboardInterrupt if one is pending.
     """
     heard: list[int] = []
 
@@ -81,7 +81,7 @@ def deferred(said: str) -> Iterator[Callable[[], None]]:
         if heard:
             raise KeyboardInterrupt(number)
         heard.append(number)
-        os.write(sys.stderr.fileno(), f"\n{said}\n".encode())  # the block may be just printing
+        os.write(sys.stderr.fileno(), f"\n{said}\n".encode())  # print is not reentrant
 
     def check() -> None:
         if heard:
@@ -96,7 +96,7 @@ def deferred(said: str) -> Iterator[Callable[[], None]]:
 
 
 def fail(error: Exception) -> NoReturn:
-    """End with an error, which ``torchrun`` shows again at the end of what it has to say."""
+    """Exit with an error message, which ``torchrun`` repeats at the end of its own report."""
     message = line(error)
     print(message, file=sys.stderr)
     if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
@@ -106,7 +106,7 @@ def fail(error: Exception) -> NoReturn:
 
 
 def line(error: Exception) -> str:
-    """An error as it is told: ``COMMAND: error: what is wrong``."""
+    """The message for an error: ``COMMAND: error: what is wrong``."""
     advice = ""
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
         advice = ": make room and run the same command again"
@@ -119,6 +119,6 @@ def code(error: Exception) -> int:
 
 
 def interruption(again: str) -> str:
-    """An interruption as it is told, on a line of its own."""
+    """The message for an interrupt, on a line of its own."""
     after_key = "\n" if sys.stderr.isatty() else ""  # a terminal shows ^C
     return f"{after_key}{program()}: interrupted: {again}"

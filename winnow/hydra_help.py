@@ -1,7 +1,7 @@
-"""``--help`` of commands that take settings: from their file in ``conf/`` alone, at once.
+"""``--help`` of Hydra commands, generated from their file in ``conf/`` without importing Hydra.
 
-A comment there that begins with ``#:`` is a meaning that belongs into ``--help``: of a setting, or
-of a group in the defaults list. ``hydra.help`` has a ``header`` (what the command does) and a
+A comment there that begins with ``#:`` is the help text of a setting, or of a group in the defaults
+list. ``hydra.help`` has a ``header`` (what the command does) and a
 ``footer`` (examples, a line each, without the command).
 """
 
@@ -51,7 +51,7 @@ def text(settings: str) -> str:
 def _marked(
     node: yaml.Node | None, content: str, prefix: str = ""
 ) -> Iterator[tuple[str, str, str]]:
-    """Name, default and meaning of what a ``#:`` explains."""
+    """Name, default and help text of each line with a ``#:`` comment."""
     if isinstance(node, yaml.SequenceNode):
         for item in node.value:
             yield from _marked(item, content, prefix)

@@ -1,4 +1,4 @@
-"""What a command says while it works and when it is done: on standard error, but for results."""
+"""Progress and summaries of commands, on standard error; results go to standard output."""
 
 import contextlib
 import sys
@@ -9,20 +9,20 @@ from collections.abc import Callable, Iterator
 from winnow.cli import command
 
 PATIENCE = 2.0
-"""Seconds that may pass in silence."""
+"""Seconds of work before a status line appears."""
 
 REFRESH = 0.5
 REPEAT = 30.0
-"""Seconds between two texts of a status line, on a terminal and elsewhere."""
+"""Seconds between two updates of a status line, on a terminal and elsewhere."""
 
 _STARTED = time.monotonic()
 
 
 class StatusLine:
-    """One line that is written over; where standard error is no terminal, a line every so often.
+    """A line that is overwritten on a terminal; elsewhere a new line from time to time.
 
     Args:
-        active: whether this process is the one that speaks.
+        active: whether this process writes it.
     """
 
     def __init__(self, active: bool = True) -> None:
@@ -32,11 +32,11 @@ class StatusLine:
 
     @property
     def due(self) -> bool:
-        """Whether it is time to show something."""
+        """Whether it is time for an update."""
         return self._active and time.monotonic() >= self._next
 
     def show(self, text: str) -> None:
-        """Show a text now."""
+        """Write a text now."""
         if not self._active:
             return
         self._next = time.monotonic() + (REFRESH if self._terminal else REPEAT)
@@ -44,14 +44,14 @@ class StatusLine:
         sys.stderr.flush()
 
     def close(self) -> None:
-        """Wipe it."""
+        """Erase the line."""
         if self._active and self._terminal:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
 
 
 def say(text: str) -> None:
-    """Tell something on a line of its own."""
+    """Print a line to standard error."""
     wipe = "\r\x1b[K" if sys.stderr.isatty() else ""  # there may be a status line
     sys.stderr.write(f"{wipe}{text}\n")
     sys.stderr.flush()
@@ -59,10 +59,10 @@ def say(text: str) -> None:
 
 @contextlib.contextmanager
 def doing(what: str, active: bool = True) -> Iterator[Callable[[str], None]]:
-    """Say in a status line what the block does, unless that takes less than :data:`PATIENCE`.
+    """Show what the block does in a status line, once it takes longer than :data:`PATIENCE`.
 
     Yields:
-        To be told of what is done by now.
+        A function that takes the current progress as text.
     """
     said = [what]
     done = threading.Event()
@@ -89,24 +89,24 @@ def doing(what: str, active: bool = True) -> Iterator[Callable[[str], None]]:
 
 
 def duration(seconds: float) -> str:
-    """Such as ``1:02:03`` or ``2:03``."""
+    """A duration such as ``1:02:03`` or ``2:03``."""
     minutes, second = divmod(int(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
 
 
 def elapsed() -> float:
-    """Seconds since the command began."""
+    """Seconds since the command started."""
     return time.monotonic() - _STARTED
 
 
 def spent(documents: int, size: int, seconds: float) -> str:
-    """The time since the command began, and how fast it dealt with text.
+    """The time since the command started, and its throughput.
 
     Args:
-        documents: how many.
-        size: bytes of them.
-        seconds: what that took, without start-up.
+        documents: the number of documents.
+        size: their bytes.
+        seconds: the time that took, without start-up.
     """
     return (
         f"{duration(elapsed())}; {documents:,} documents, {size / 1e6:,.1f} MB of text:"
@@ -115,5 +115,5 @@ def spent(documents: int, size: int, seconds: float) -> str:
 
 
 def next_command(name: str, *arguments: str) -> str:
-    """The line that names the command which comes next, as this one was started."""
+    """The line that suggests the next command, in the form that started this one."""
     return f"next: {command(name, *arguments)}"

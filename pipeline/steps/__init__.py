@@ -1,7 +1,7 @@
 """The optional steps before the keep decision: :data:`STEPS`, and classes of the user's own.
 
-A step is named as in ``conf/pipeline/steps.yaml``, which has its defaults, or, if it is not one of
-ours, by its class: ``my_package.my_module.MyStep``. That one has the defaults of its fields.
+Our steps are named as in ``conf/pipeline/steps.yaml``, which has their defaults. Others are named
+by their class, ``my_package.my_module.MyStep``, and have the defaults of its fields.
 """
 
 import dataclasses
@@ -47,10 +47,10 @@ STEP_OF = {reason: name for name, step in STEPS.items() for reason in getattr(st
 
 
 def step_class(name: str) -> type[Step]:
-    """The class of a step, by its name or its dotted path, which is imported.
+    """The class of a step, by its name or by its dotted path, which is imported.
 
     Raises:
-        ValueError: there is none, or it is no step.
+        ValueError: there is none, or it is not a step.
     """
     if name in STEPS:
         return STEPS[name]
@@ -71,7 +71,7 @@ def step_class(name: str) -> type[Step]:
 
 
 def defaults(name: str) -> dict[str, Any]:
-    """What the fields of a step's class are unless set."""
+    """The defaults of the fields of a step's class."""
     out = {}
     for field in dataclasses.fields(step_class(name)):  # type: ignore[arg-type]
         if field.default is not dataclasses.MISSING:
@@ -150,7 +150,7 @@ _WORDS: Mapping[Any, str] = {
 
 
 def _off(value: Any) -> Any:
-    """The whole number that stands for an infinite one, which switches a rule off."""
+    """An infinite threshold, which switches a rule off, as the largest whole number."""
     if isinstance(value, float) and math.isinf(value):
         return _LARGEST if value > 0 else -_LARGEST
     return value

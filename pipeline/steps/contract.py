@@ -1,4 +1,4 @@
-"""What a step is, and the few helpers that turn statistics of n documents into drop codes."""
+"""The base class of steps, and helpers that turn statistics of n documents into drop codes."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -22,8 +22,8 @@ class Step:
     Attributes:
         reasons: every drop reason it can give, in the order of its rules.
         input_files: the settings that name files. A run's output depends on their content.
-        needs_url: whether it is of no use to a source whose documents have no URL.
-        notes: what a user should be told of the files that it has read, a line each.
+        needs_url: whether it does nothing for documents without a URL.
+        notes: lines for the user about the files that it has read.
     """
 
     reasons: ClassVar[tuple[str, ...]]
