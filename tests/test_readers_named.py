@@ -72,18 +72,21 @@ def test_rows_that_are_no_documents(tmp_path):
         b"3;\xff;",
         b"4;too;many;values",
         b"5;five;",
-        b'6;"never closed;',
-        b"7;lost;",
+        b"\xff;\xfe",
+        b"7;\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80;",
+        b'8;"never closed;',
+        b"9;lost;",
     ]
     rows, bad, _ = read(
         tmp_path / "x.csv", b"\xef\xbb\xbf" + b"\n".join(lines), FieldMap(text="body")
     )
-    assert texts(rows) == ["zero", "two\n2", "five"]
+    assert texts(rows) == ["zero", "two\n2", "five", "é€😀"]
     assert sorted(bad) == [
         (1, "record", "bad_csv"),
         (3, "record", "invalid_utf8"),
         (4, "record", "bad_csv"),
         (6, "record", "bad_csv"),
+        (8, "record", "bad_csv"),
     ]
 
 

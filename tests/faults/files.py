@@ -1,11 +1,17 @@
 """Files of every format that the readers know."""
 
+import bz2
+import csv
 import gzip
+import html
+import io
 import json
+import lzma
 from collections.abc import Callable
 from typing import Any
 
 import brotli
+import lz4.frame
 import pyarrow as pa
 import pyarrow.parquet as pq
 from corpora import documents
@@ -77,6 +83,28 @@ def _arrow(table: pa.Table, new: Callable[..., Any], compression: str | None) ->
     return sink.getvalue().to_pybytes()
 
 
+def _arc(n: int) -> list[bytes]:
+    head = b"filedesc://x 0.0.0.0 20010203040506 text/plain 3\n1 0\n"
+    records = [head]
+    for i, row in enumerate(documents(n // 3, n)):
+        body = f"<html><body><p>{html.escape(row['text'])}</p></body></html>"
+        http = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n" + body.encode()
+        line = f"http://x.example/{i} 1.2.3.4 20010203040506 text/html {len(http)}\n"
+        records.append(line.encode() + http + b"\n")
+    return records
+
+
+def _csv(n: int, **form: Any) -> bytes:
+    out = io.StringIO(newline="")
+    rows = [(i, row["text"]) for i, row in enumerate(documents(n, n))]
+    csv.writer(out, **form).writerows([("id", "text"), *rows])
+    return out.getvalue().encode()
+
+
+def _text(n: int) -> bytes:
+    return "\n".join(row["text"] for row in documents(n // 8, n)).encode()
+
+
 def every_format(n: int) -> dict[str, bytes]:
     """Sound files of up to ``n`` documents in every format and packing that is read, by name."""
     lines, wet, warc, table = _jsonl(n), _wet(n), _warc(n), _table(n)
@@ -102,4 +130,14 @@ def every_format(n: int) -> dict[str, bytes]:
         "lz4.arrow": _arrow(table, pa.ipc.new_file, "lz4"),
         "zstd.arrow": _arrow(table, pa.ipc.new_file, "zstd"),
         "stream.arrow": _arrow(table, pa.ipc.new_stream, "lz4"),
+        "one.jsonl.bz2": bz2.compress(lines),
+        "one.jsonl.xz": lzma.compress(lines),
+        "one.jsonl.lz4": lz4.frame.compress(lines),
+        "plain.arc": b"".join(_arc(n)),
+        "each.arc.gz": b"".join(gzip.compress(record, mtime=0) for record in _arc(n)),
+        "table.csv": _csv(n),
+        "table.tsv.gz": gzip.compress(_csv(n, delimiter="\t"), mtime=0),
+        "some.txt": _text(n),
+        "some.txt.xz": lzma.compress(_text(n)),
+        "page.html": b"<html><body><p>" + _text(n) + b"</p></body></html>",
     }

@@ -18,7 +18,8 @@ from pipeline.readers.inflate import Damage
 _HEADER_BYTES = 1 << 16
 _MOST_BYTES = 1 << 30  # of a block, which holds a row at least
 _MORE_BYTES = 1 << 20
-_BOM = "\ufeff"
+_BOM = b"\xef\xbb\xbf"
+_BYTES = "latin-1"  # decodes any byte, and encodes it again
 _DELIMITERS = ",;\t"
 
 
@@ -34,15 +35,20 @@ def read_csv(pieces: Iterable[bytes | Damage], reading: Reading) -> Iterator[pa.
     """
     fields, quarantine = reading.fields, reading.quarantine
     stream = _Stream(pieces)
+    if stream.peek(len(_BOM)) == _BOM:
+        stream.read(len(_BOM))
     names, delimiter = _header(stream.peek(_HEADER_BYTES))
     schema = pa.schema([(name, pa.large_binary()) for name in names])
     wanted = wanted_columns(schema, quarantine.path, fields)
+    # Whether text is UTF-8 is asked of each row later; pyarrow loses a bad row that is not. So it
+    # is told that each byte is a character.
+    stored = {name.encode().decode(_BYTES): pa.large_binary() for name in wanted}
     bad: list[int] = []  # rows that pyarrow skipped
 
     def on_bad_row(row: pa_csv.InvalidRow) -> str:
         bad.append(row.number - 2)  # it counts from 1, and the header
         message = f"{row.actual_columns} values, not {row.expected_columns}: {row.text}"
-        quarantine.add(bad[-1], "record", "bad_csv", message)
+        quarantine.add(bad[-1], "record", "bad_csv", message.encode(_BYTES))
         return "skip"
 
     def moved(record: Quarantined) -> None:
@@ -54,16 +60,17 @@ def read_csv(pieces: Iterable[bytes | Damage], reading: Reading) -> Iterator[pa.
     try:
         batches = pa_csv.open_csv(
             stream,
-            pa_csv.ReadOptions(block_size=block_bytes, use_threads=False),
+            pa_csv.ReadOptions(block_size=block_bytes, use_threads=False, encoding=_BYTES),
             pa_csv.ParseOptions(
                 delimiter=delimiter, newlines_in_values=True, invalid_row_handler=on_bad_row
             ),
-            # UTF-8 is checked row by row later.
             pa_csv.ConvertOptions(
-                check_utf8=False, include_columns=wanted, column_types=schema, null_values=[]
+                include_columns=list(stored), column_types=stored, null_values=[]
             ),
         )
         for batch, is_last in _with_last(batches):
+            columns = [_octets(column) for column in batch.columns]
+            batch = pa.RecordBatch.from_arrays(columns, names=wanted)
             if is_last and (stream.damage or (stream.quotes % 2 and _has_newline(batch))):
                 rest = batch.slice(len(batch) - 1)
                 batch = batch.slice(0, len(batch) - 1)
@@ -82,10 +89,24 @@ def read_csv(pieces: Iterable[bytes | Damage], reading: Reading) -> Iterator[pa.
 
 def _header(head: bytes) -> tuple[list[str], str]:
     """The names of the columns, and the delimiter."""
-    text = head.decode(errors="replace").removeprefix(_BOM)
+    text = head.decode(errors="replace")
     line = text.partition("\n")[0]
     delimiter = next((letter for letter in _DELIMITERS if letter in line), ",")
     return next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), []), delimiter
+
+
+def _octets(column: pa.Array) -> pa.Array:
+    """The bytes that n values were, each of which became a character: large_binary [n]."""
+    offsets = np.frombuffer(column.buffers()[1], np.int64)[column.offset :][: len(column) + 1]
+    data = np.frombuffer(column.buffers()[2] or b"", np.uint8)[offsets[0] : offsets[-1]]
+    leads = np.flatnonzero(data >= 0xC0)  # of the two bytes of a character from 128 to 255
+    out = data.copy()
+    out[leads] = (data[leads] & 3) << 6 | data[leads + 1] & 0x3F
+    kept = np.ones(len(data), np.bool_)
+    kept[leads + 1] = False
+    ends = np.append(0, np.cumsum(kept))[offsets - offsets[0]]
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(out[kept])]
+    return pa.Array.from_buffers(pa.large_binary(), len(column), buffers)
 
 
 def _in_file(row: int, bad: list[int]) -> int:
