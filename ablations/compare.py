@@ -19,7 +19,7 @@ from ablations.stats import endpoints
 from ablations.stats.comparison import Comparison, compare
 from ablations.stats.verdict import number
 from ablations.table import Row, to_csv
-from winnow import storage
+from winnow import endings, storage
 from winnow.arguments import check_utf8
 
 
@@ -83,8 +83,7 @@ def _wrapped(text: str, mark: str = "") -> list[str]:
 
 
 if __name__ == "__main__":
-    try:
-        check_utf8(sys.argv[1:])
+    with endings.clear():
+        with endings.usage():
+            check_utf8(sys.argv[1:])
         main(sys.argv[1:])
-    except (ValueError, OSError) as problem:
-        sys.exit(f"error: {problem}")

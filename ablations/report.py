@@ -20,7 +20,7 @@ from ablations.stats.comparison import Comparison, compare
 from ablations.table import to_csv
 from ablations.training_log import read_log
 from pipeline import page
-from winnow import storage
+from winnow import endings, storage
 from winnow.arguments import check_utf8
 
 PAGE = "report.html"
@@ -92,8 +92,7 @@ def _read(name: str) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        check_utf8(sys.argv[1:])
+    with endings.clear():
+        with endings.usage():
+            check_utf8(sys.argv[1:])
         main(sys.argv[1:])
-    except (ValueError, OSError) as problem:
-        sys.exit(f"error: {problem}")

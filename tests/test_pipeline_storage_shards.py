@@ -62,6 +62,18 @@ def test_two_runs_cannot_hold_one_folder(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize(("before", "during"), [(False, False), (True, False), (False, True)])
+def test_a_refused_run_leaves_no_empty_folder_of_its_own(tmp_path, before, during):
+    folder = tmp_path / "output"
+    if before:
+        folder.mkdir()
+    with pytest.raises(ValueError, match="refused"), storage.lock(str(folder)):
+        if during:
+            (folder / "begun").touch()
+        raise ValueError("refused")
+    assert folder.exists() == (before or during)
+
+
 def test_a_file_of_the_locks_name_that_is_no_lock_stays(tmp_path):
     (tmp_path / ".lock").write_text("mine")
     with pytest.raises(ValueError, match="not the lock of a run: choose another output"):

@@ -74,9 +74,12 @@ def remove_temporary(folder: str) -> None:
 def lock(folder: str) -> Iterator[None]:
     """Lock an output folder, making it if needed; the kernel releases it if the process dies.
 
+    A folder that was made, and in which nothing was written, is removed again.
+
     Raises:
         ValueError: another process holds it, or the lock file is not ours.
     """
+    made = not os.path.exists(folder)
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, LOCK)
     if os.path.exists(path) and os.path.getsize(path):  # ours are empty
@@ -96,6 +99,9 @@ def lock(folder: str) -> Iterator[None]:
             yield
         finally:
             os.remove(path)
+            if made:
+                with contextlib.suppress(OSError):  # what was written is in it
+                    os.rmdir(folder)
 
 
 def fingerprint(*parts: Any) -> str:
