@@ -8,7 +8,7 @@ from pipeline.beam import engine, graph, progress, staging
 from pipeline.config import load_decide
 from pipeline.core.task import Sink
 from pipeline.output import manifest, records
-from pipeline.page.render import print_summary
+from pipeline.page.render import next_step, print_summary
 from pipeline.scoring_run import prepare
 from winnow import endings, files, storage, version
 
@@ -69,6 +69,7 @@ def main(arguments: Sequence[str]) -> None:
                 print(f"the job is made; {config.output} is complete once it has a {manifest.NAME}")
                 return
     print_summary(config.output, manifest.read_manifest(config.output), seconds)
+    print(next_step(config.output))
 
 
 def _copy_quarantine(tasks: Sequence[records.Record], scored: str, output: str) -> None:

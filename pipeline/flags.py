@@ -9,7 +9,7 @@ from typing import Any
 
 from winnow import defaults
 from winnow.arguments import Parser, nearest
-from winnow.cli import program
+from winnow.cli import EXIT_CODES, program
 
 RULES = ("pareto", "threshold", "top_fraction", "random", "all")
 COMPRESSIONS = ("none", "lz4", "zstd")
@@ -62,7 +62,8 @@ def parser() -> Parser:
         description="Raw web text in; scored, sampled Arrow shards, statistics and a page out.",
         epilog="Every other flag goes to Beam, among them --runner, --direct_num_workers,"
         " --direct_running_mode, --project, --region, --temp_location and --staging_location;"
-        " see the Beam documentation of your runner. Flags may be spelled with - or _.",
+        " see the Beam documentation of your runner. Flags may be spelled with - or _."
+        f"\n\nExit codes: {EXIT_CODES}.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
@@ -91,7 +92,8 @@ def decide_parser() -> Parser:
     out = Parser(
         prog=program(),
         description="Decides anew from the scores and draws that a run has stored.",
-        epilog="Every other flag goes to Beam. Flags may be spelled with - or _.",
+        epilog="Every other flag goes to Beam. Flags may be spelled with - or _."
+        f"\n\nExit codes: {EXIT_CODES}.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,

@@ -28,7 +28,7 @@ def main() -> None:
             check_utf8([options.output])
         with telling.doing(f"reading {options.output}"):
             from pipeline.output.manifest import read_manifest
-            from pipeline.page.render import print_summary, write_report
+            from pipeline.page.render import next_step, print_summary, write_report
             from winnow import storage
 
             if beam_flags:
@@ -39,6 +39,7 @@ def main() -> None:
             written = read_manifest(options.output)
             write_report(options.output, written)
         print_summary(options.output, written)
+        print(next_step(options.output))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pipeline.core.task import Job, Sink
 from pipeline.core.unreadable_sources import check_read, empty_sources
 from pipeline.output import manifest, output_folder, records
 from pipeline.output.records import Task
-from pipeline.page.render import print_summary
+from pipeline.page.render import next_step, print_summary
 from pipeline.settings_file import as_json
 from pipeline.steps import build_steps, input_files, own_modules
 from quality_classifier.scoring import load_classifier
@@ -65,6 +65,7 @@ def main(arguments: Sequence[str]) -> None:
     for note in [*empty_sources(written), *lacking, *languages, *trained_on.notes(written)]:
         print(f"warning: {note}", file=sys.stderr)
     check_read(config.output, written)
+    print(next_step(config.output))
 
 
 def describe(

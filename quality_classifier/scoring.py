@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from quality_classifier import artifact, fingerprints
 from winnow import storage
+from winnow.cli import command
 
 
 class Classifier:
@@ -48,8 +49,8 @@ def load_classifier(path: str, label: str | None = None) -> Classifier:
     place = Path(path)
     if not place.exists():
         raise ValueError(
-            f"there is no classifier at {path}: train one with winnow classifier train"
-            " (quality_classifier/train.py)"
+            f"there is no classifier at {path}: train one with"
+            f" {command('classifier train', 'positive=GLOB', 'negative=GLOB', f'output={path}')}"
         )
     if not place.is_dir():
         return Classifier(artifact.user_model(place, label))

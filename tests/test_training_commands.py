@@ -86,7 +86,7 @@ def test_what_a_user_can_mend_is_one_line(capsys, monkeypatch):
     full = OSError(errno.ENOSPC, "No space left on device", "run/file")
     code, said = ends(full, capsys)
     assert code == 1
-    assert said.endswith("'run/file': make room and run the same command again\n")
+    assert said.endswith(" device: run/file: make room and run the same command again\n")
     with pytest.raises(AssertionError):
         ends(AssertionError("a defect"), capsys)
 

@@ -107,10 +107,12 @@ def fail(error: Exception) -> NoReturn:
 
 def line(error: Exception) -> str:
     """The message for an error: ``COMMAND: error: what is wrong``."""
-    advice = ""
+    said = str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        said = f"{error.strerror}: {error.filename}"  # without its number
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
-        advice = ": make room and run the same command again"
-    return f"{program()}: error: {error}{advice}"
+        said += ": make room and run the same command again"
+    return f"{program()}: error: {said}"
 
 
 def code(error: Exception) -> int:

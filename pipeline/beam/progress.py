@@ -130,7 +130,7 @@ class Watch:
             stage, total = list(totals.items())[-1]
             self._line.show(line(stage, total, seconds, self._input_bytes))
         else:
-            self._line.show(f"starting the workers ({telling.duration(seconds)})")
+            self._line.show(f"starting workers, compiling kernels ({telling.duration(seconds)})")
 
 
 def suspend(*_: object) -> None:

@@ -46,7 +46,7 @@ def write_report(output: str, manifest: Mapping[str, Any]) -> None:
 
 
 def print_summary(output: str, manifest: Mapping[str, Any], seconds: float | None = None) -> None:
-    """Print a finished run's row accounting, its rule, its speed, its page and what comes next.
+    """Print a finished run's row accounting, its rule, its speed and where its page is.
 
     ``seconds`` is how long its engine took for all of it, if that is known.
     """
@@ -58,7 +58,11 @@ def print_summary(output: str, manifest: Mapping[str, Any], seconds: float | Non
         documents, size = (pc.sum(read[name]).as_py() for name in ("documents", "bytes"))
         print(f"time:   {telling.spent(documents, size, seconds)}")
     print(f"report: {storage.join(output, PAGE)}")
-    print(telling.next_command("prepare", f"scored={output}", "output=corpus"))
+
+
+def next_step(output: str) -> str:
+    """The line that says what may be done with a finished run."""
+    return telling.next_command("prepare", f"scored={output}", "output=corpus")
 
 
 def rule_line(manifest: Mapping[str, Any]) -> str:
