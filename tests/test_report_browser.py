@@ -365,7 +365,8 @@ def test_charts_follow_the_width_of_the_window(chromium, run):
 
 def test_a_run_in_which_nothing_could_be_read(chromium, run, tmp_path):
     value = json.loads((run / "manifest.json").read_text())
-    value["tasks"] = []
+    task = next(task for task in value["tasks"] if task["task"]["source"] == "web")
+    value["tasks"] = [task | {"skipped": {"request": 3, "not_html": 12}}]
     statistics = {name: table.empty_table() for name, table in schema.STATISTICS.items()}
     sources = [("web", True, "read", 5, 0, 0), ("web", True, "quarantined", 5, 0, 0)]
     names = schema.SOURCES.names
@@ -392,3 +393,5 @@ def test_a_run_in_which_nothing_could_be_read(chromium, run, tmp_path):
         assert shown_yield(page) == {"web": [0, 0, 0]}
         turn_to(page, "threshold", 0.5)
         assert "NaN" not in page.inner_text("body")
+        rows = page.locator("#panel-skipped tbody tr").all_inner_texts()
+        assert [row.split() for row in rows] == [["web", "not_html", "12"], ["web", "request", "3"]]
