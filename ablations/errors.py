@@ -8,14 +8,19 @@ from collections.abc import Iterator
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from winnow import endings
+from winnow.hydra_errors import one_line
+
 
 @contextlib.contextmanager
 def exit_on_error() -> Iterator[None]:
     """End the process at an error; Hydra would make a warning of one in a callback, and go on."""
     try:
         yield
-    except (ValueError, OSError, HydraException, OmegaConfBaseException) as error:
-        sys.exit(f"error: {error}")
+    except HydraException as error:
+        endings.fail(endings.UsageError(one_line(error)))
+    except (ValueError, OSError, OmegaConfBaseException) as error:
+        endings.fail(error)
     except Exception:
         traceback.print_exc()
         sys.exit(1)

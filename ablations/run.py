@@ -19,14 +19,24 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from ablations.errors import exit_on_error
-from ablations.study import opening
+from ablations.study import interruption, opening, progress
 from ablations.study.closing import close_study
 from ablations.study.execute import execute
-from ablations.study.jobs import expand, job_of, threads_of
-from winnow import overrides, storage
+from ablations.study.jobs import expand, job_of, slots_of, threads_of
+from winnow import endings, overrides, storage
 
-_held = contextlib.ExitStack()
-"""The lock of the study's folder. Not a field of the callback, which Hydra pickles."""
+_held, _watched = contextlib.ExitStack(), contextlib.ExitStack()
+"""The lock of the study's folder, and who watches its jobs. No fields of the callback, which Hydra
+pickles."""
+
+
+def end_if_interrupted() -> None:
+    """End the process in one line if it was told to stop."""
+    if number := interruption.heard():
+        _watched.close()
+        _held.close()
+        print(endings.interruption("run the same command again to go on"), file=sys.stderr)
+        sys.exit(128 + number)
 
 
 class StudyCallback(Callback):
@@ -39,13 +49,20 @@ class StudyCallback(Callback):
             study = opening.check(jobs)  # before anything is written
             _held.enter_context(storage.lock(jobs[0].config.output))
             opening.write(jobs, study)
-            print(f"{len(jobs)} jobs of study {jobs[0].config.study}: {jobs[0].config.output}")
             for note in study.declared.notes:
                 print(f"note: {note}")
+            slots, output = slots_of(jobs[0].config), jobs[0].config.output
+            print(f"{len(jobs)} jobs, {slots} at once: {output}", flush=True)
+            watch = progress.Watch(jobs, slots)
+            watch.start()
+            _watched.callback(watch.stop)
+            interruption.listen(output)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Say what came of it."""
         with exit_on_error():
+            _watched.close()
+            end_if_interrupted()
             whole = close_study(config.output)
             _held.close()
             if not whole:
@@ -60,4 +77,8 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    overrides.run(main, sweeps=True)
+    try:
+        overrides.run(main, sweeps=True)
+    except Exception:
+        end_if_interrupted()  # whatever the launcher makes of processes that end under it
+        raise

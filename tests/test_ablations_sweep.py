@@ -15,6 +15,7 @@ from ablations.results import config_hash, write_declaration
 from ablations.stats.power import minimum_detectable_effect
 from ablations.study import arms, execute, opening
 from ablations.study.jobs import declaration, expand, identity, training_config
+from ablations.study.progress import Standing, summary, time_left
 from model import sizes
 from winnow.defaults import CONF
 
@@ -249,9 +250,12 @@ def test_the_plan_command_says_what_it_takes_or_why_not(capsys):
 
     config = with_sweeps(["experiment=data_quality", "scale=paper", "seed=1,2"])
     HydraConfig.instance().set_config(config)
-    with pytest.raises(SystemExit, match="underpowered: 2 seeds"):
+    with pytest.raises(SystemExit, match="1"):
         plan.PlanCallback().on_multirun_start(config, config_name="ablation")
-    assert "8 jobs, 4 arms" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "8 jobs, 4 arms" in said.out
+    assert "underpowered: 2 seeds" in said.err
+    assert "seed=1,2,3,4,5\n" in said.err
 
 
 def test_a_declaration_is_what_the_reader_reads(tmp_path):
@@ -261,3 +265,16 @@ def test_a_declaration_is_what_the_reader_reads(tmp_path):
     assert declared.variants == ["rate=0.25", "rate=0.5", "rate=1.0", "rate=2.0"]
     assert declared.main == "rate=1.0"
     assert yaml.safe_load((tmp_path / "study.yaml").read_text())["primary"]["treatment"] == "pareto"
+
+
+def test_the_time_left_is_what_jobs_like_these_have_taken():
+    done = Standing("a", 10.0, complete=True, begun=0.0, ended=100.0, fraction=1.0)
+    # Trained for 30 of the 50 seconds since it began, and half-way: 30 more.
+    half = Standing("b", 10.0, begun=50.0, fraction=0.5, trained=30.0)
+    waiting = Standing("c", 20.0)
+    # Both others took 10 and 8 seconds for each FLOP: 9 * 20 for the one that waits.
+    assert time_left([done, half, waiting], 100.0, 2) == pytest.approx((30 + 9 * 20) / 2)
+    assert time_left([waiting], 100.0, 2) is None
+    failed = Standing("d", 10.0, failed=True, begun=0.0, ended=1.0)
+    said = summary([done, half, waiting, failed], 100.0, 2)
+    assert said == "4 jobs: 1 done, 1 running, 1 failed, about 1:45 left"

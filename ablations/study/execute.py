@@ -12,12 +12,12 @@
 Since no job trains in the process that started it, no state goes from one to the next.
 """
 
+import contextlib
 import fcntl
 import json
 import os
 import subprocess
 import sys
-import time
 import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,7 +28,7 @@ import yaml
 from ablations import near_duplicates, results
 from ablations.reading import read_declaration
 from ablations.results import Result
-from ablations.study import held_out_groups, study_tasks
+from ablations.study import held_out_groups, interruption, study_tasks
 from ablations.study.jobs import Job, identity, training_config, uses_scores
 from model.data import corpus as corpora
 from model.data.corpus import Corpus, open_corpus
@@ -46,6 +46,9 @@ word, rounded up. A filtered arm pays for the whole pool, whatever it kept."""
 
 IDENTITY = "identity.json"
 
+POLL = 0.5
+"""Seconds between two looks at whether the study is to stop."""
+
 TAIL = 4000
 """Characters of a failed process's log that go into the failure record."""
 
@@ -59,7 +62,9 @@ class JobFailedError(RuntimeError):
 
 
 def execute(job: Job, threads: int) -> None:
-    """Do what of a job is not done yet. What goes wrong is written to its failure record.
+    """Do what of a job is not done yet, unless the study is to stop.
+
+    What goes wrong is written to its failure record.
 
     Args:
         job: which one.
@@ -69,22 +74,21 @@ def execute(job: Job, threads: int) -> None:
     training = training_config(job, read_declaration(job.config.output).mixture)
     about = identity(job, training, corpus)
     check_identity(job, about)
-    if is_complete(job):
+    if is_complete(job) or interruption.wished(job.config.output):
         return
-    begun = time.monotonic()
+    interruption.deafen()
     rank = join_processes()
     try:
         begin(job, training, about)
-        train(job.folder, threads, rank)
+        train(job.folder, threads, rank, job.config.output)
         if rank == 0:
             tasks = ask_tasks(job, threads)
-            result = finish(job, corpus, results.config_hash(about), tasks)
-            report = ", ".join(f"{name} {bits:.4f}" for name, bits in result.heldout.items())
-            print(f"{job.name}: {report} bits per byte, {time.monotonic() - begun:.0f} s")
+            finish(job, corpus, results.config_hash(about), tasks)
+    except interruption.StoppedError:
+        return
     except Exception as error:
         log = error.log if isinstance(error, JobFailedError) else traceback.format_exc()
         results.write_failure(job.config.output, job.key, str(error), log)
-        print(f"{job.name} FAILED: {error}", file=sys.stderr)
 
 
 def check_identity(job: Job, about: Mapping[str, Any]) -> None:
@@ -143,11 +147,11 @@ def write_training_file(folder: str, training: Mapping[str, Any]) -> None:
     storage.write_bytes(storage.join(folder, "training.yaml"), content)
 
 
-def train(folder: str, threads: int, rank: int = 0) -> None:
+def train(folder: str, threads: int, rank: int = 0, study: str | None = None) -> None:
     """Train by the folder's ``training.yaml``, or go on training; as one of several processes."""
     config = ["--config-dir", os.path.abspath(folder), "--config-name", "training"]
     log = f"training_{rank}.log" if rank else "training.log"
-    run_python("model/train.py", config, os.path.join(folder, log), threads)
+    run_python("model/train.py", config, os.path.join(folder, log), threads, study)
 
 
 def ask_tasks(job: Job, threads: int) -> pa.Table | None:
@@ -171,7 +175,7 @@ def ask_tasks(job: Job, threads: int) -> pa.Table | None:
         }
         arguments = [f"{name}={_quote(value)}" for name, value in settings.items()]
         log = os.path.join(job.folder, "evaluation.log")
-        run_python("ablations/evaluate.py", arguments, log, threads)
+        run_python("ablations/evaluate.py", arguments, log, threads, job.config.output)
         found.append(tables.read(os.path.join(output, results.TASKS_FILE)))
     return pa.concat_tables(found) if found else None
 
@@ -273,14 +277,18 @@ def commit() -> str | None:
     return head.stdout.strip() + ("+changes" if status.stdout else "")
 
 
-def run_python(script: str, arguments: Sequence[str], log: str, threads: int) -> None:
+def run_python(
+    script: str, arguments: Sequence[str], log: str, threads: int, study: str | None = None
+) -> None:
     """Run one of our entry points to its end, appending what it says to a file.
 
-    The process holds a lock on that file as long as it lives, which may be longer than ours.
+    The process holds a lock on that file as long as it lives, which may be longer than ours. It is
+    out of reach of the terminal, and told to end when the ``study`` of this folder is to stop.
 
     Raises:
         ValueError: one that was started earlier still runs.
         JobFailedError: it ended with an error.
+        StoppedError: the study is to stop.
     """
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     os.makedirs(os.path.dirname(log), exist_ok=True)
@@ -292,20 +300,39 @@ def run_python(script: str, arguments: Sequence[str], log: str, threads: int) ->
                 f"the {script} of an earlier run that was killed still writes to {log}: wait until"
                 " it has ended, or end it, and run the same command again"
             ) from None
-        ended = subprocess.run(
+        process = subprocess.Popen(
             [sys.executable, os.path.join(ROOT, script), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
             env=environment,
-            check=False,
+            start_new_session=study is not None,
         )
-    if ended.returncode:
+        code = _wait(process, study)
+    if code:
         with open(log, "rb") as written:
             said = written.read().decode(errors="replace")
         lines = said.strip().splitlines() or [""]
-        end = f"signal {-ended.returncode}" if ended.returncode < 0 else lines[-1]
+        end = f"signal {-code}" if code < 0 else lines[-1]
         raise JobFailedError(f"{script} failed: {end.rpartition(': error: ')[2]}", said[-TAIL:])
+
+
+def _wait(process: "subprocess.Popen[bytes]", study: str | None) -> int:
+    """The exit code of a process, which is told to end once its study is to stop."""
+    told = False
+    try:
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                code = process.wait(POLL)
+                if told and code:
+                    raise interruption.StoppedError
+                return code
+            if study is not None and not told and interruption.wished(study):
+                process.terminate()
+                told = True
+    except KeyboardInterrupt:
+        process.kill()
+        raise
 
 
 def _quote(value: Any) -> str:

@@ -1,0 +1,219 @@
+"""How far a study is, read off its folder: jobs done, running and failed, and the time left."""
+
+import json
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import mean
+from typing import Any, TextIO
+
+from ablations.results import FAILURE, RESULT
+from ablations.study import interruption
+from ablations.study.execute import IDENTITY
+from ablations.study.jobs import Job
+from model.training.metrics_log import METRICS
+from winnow.telling import REFRESH, REPEAT, duration
+
+TAIL_BYTES = 1 << 18
+"""More than the longest line of a training's metrics."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a job stands.
+
+    ``begun`` and ``ended`` are times of this session (seconds since the epoch), None where it did
+    not come to that. ``fraction`` of its steps are done, in ``trained`` seconds.
+    """
+
+    name: str
+    flops: float
+    complete: bool = False
+    failed: bool = False
+    begun: float | None = None
+    ended: float | None = None
+    fraction: float = 0.0
+    trained: float = 0.0
+    said: str = ""
+
+    @property
+    def running(self) -> bool:
+        """Whether it is at work."""
+        return self.begun is not None and not self.complete and not self.failed
+
+    def seconds(self, now: float) -> float | None:
+        """What the job takes from its beginning to its end, as far as can be told."""
+        if self.begun is None or not self.fraction:
+            return None
+        if self.ended is not None:
+            return self.ended - self.begun
+        return max(self.trained, now - self.begun) + self.trained * (1 / self.fraction - 1)
+
+
+def time_left(standings: Sequence[Standing], now: float, slots: int) -> float | None:
+    """Seconds until all jobs are done, ``slots`` at a time; None while nothing is known.
+
+    A job that has not begun takes the time of the others for each of its FLOPs.
+    """
+    known = [(s, seconds) for s in standings if (seconds := s.seconds(now)) is not None]
+    if not known:
+        return None
+    rate = mean(seconds / s.flops for s, seconds in known)
+    left = 0.0
+    for s in standings:
+        if s.running and s.fraction:
+            left += s.trained * (1 / s.fraction - 1)
+        elif not s.complete and not s.failed:
+            left += max(0.0, rate * s.flops - (now - s.begun if s.begun else 0.0))
+    return left / slots
+
+
+def summary(standings: Sequence[Standing], now: float, slots: int) -> str:
+    """All jobs in a line."""
+    counts = {
+        "done": sum(s.complete for s in standings),
+        "running": sum(s.running for s in standings),
+        "failed": sum(s.failed for s in standings),
+    }
+    parts = [f"{n} {what}" for what, n in counts.items() if n or what != "failed"]
+    left = time_left(standings, now, slots)
+    parts.append("time left not known yet" if left is None else f"about {duration(left)} left")
+    return f"{len(standings)} jobs: {', '.join(parts)}"
+
+
+class Watch(threading.Thread):
+    """Tells on standard error how far the jobs are, and on standard output what each came to.
+
+    On a terminal a block of lines that is written over, elsewhere lines every half minute.
+    """
+
+    def __init__(self, jobs: Sequence[Job], slots: int) -> None:
+        super().__init__(daemon=True, name="progress")
+        self._jobs = list(jobs)
+        self._flops = [_flops(job) for job in jobs]
+        self._slots = slots
+        self._since = time.time()
+        self._terminal = sys.stderr.isatty()
+        self._lines = 0
+        self._ended = threading.Event()
+        self._told: set[str] = set()
+
+    def run(self) -> None:
+        """Look and tell until it is stopped."""
+        estimated, stopping, shown = False, False, time.monotonic()
+        while not self._ended.wait(REFRESH):
+            if interruption.heard() and not stopping:
+                stopping = True
+                self._print("stopping: what runs is saved first (again to end at once)", sys.stderr)
+            now = time.time()
+            standings = self._look()
+            self._tell_ends(standings)
+            left = time_left(standings, now, self._slots)
+            if left is not None and not estimated:
+                estimated = True
+                jobs = sum(not s.complete for s in standings)
+                self._print(f"{jobs} jobs, about {duration(left)} on this machine")
+            if self._terminal or time.monotonic() - shown >= REPEAT:
+                shown = time.monotonic()
+                running = [f"  {s.name}: {s.said}" for s in standings if s.running]
+                self._show([summary(standings, now, self._slots), *running])
+
+    def stop(self) -> None:
+        """Wipe what is shown, and tell the last ends."""
+        self._ended.set()
+        self.join()
+        self._tell_ends(self._look())
+        self._wipe()
+
+    def _look(self) -> list[Standing]:
+        pairs = zip(self._jobs, self._flops, strict=True)
+        return [look(job, flops, self._since) for job, flops in pairs]
+
+    def _tell_ends(self, standings: Sequence[Standing]) -> None:
+        for s in standings:
+            if s.ended is not None and s.name not in self._told:
+                self._told.add(s.name)
+                self._print(f"{s.name}: {s.said}")
+
+    def _print(self, text: str, file: TextIO | None = None) -> None:
+        self._wipe()
+        print(text, file=file, flush=True)
+
+    def _show(self, lines: Sequence[str]) -> None:
+        self._wipe()
+        if self._terminal:
+            size = shutil.get_terminal_size()
+            lines = [line[: size.columns - 1] for line in lines[: size.lines - 1]]
+            self._lines = len(lines)
+        sys.stderr.write("\n".join([*lines, ""]))
+        sys.stderr.flush()
+
+    def _wipe(self) -> None:
+        if self._lines:
+            sys.stderr.write(f"\x1b[{self._lines}F\x1b[J")
+            sys.stderr.flush()
+            self._lines = 0
+
+
+def look(job: Job, flops: float, since: float) -> Standing:
+    """Where a job stands, in a session that began at ``since`` (seconds since the epoch)."""
+    result, failure = (os.path.join(job.folder, name) for name in (RESULT, FAILURE))
+    begun = _changed(os.path.join(job.folder, IDENTITY), since)
+    ended, failed = _changed(result, since), _changed(failure, since)
+    if os.path.exists(result):
+        if begun is None or ended is None:
+            return Standing(job.name, flops, complete=True, fraction=1.0)
+        heldout = _read(result)["heldout"]
+        said = ", ".join(f"{name} {bits:.4f}" for name, bits in heldout.items())
+        said += f" bits per byte, {duration(ended - begun)}"
+        return Standing(job.name, flops, True, False, begun, ended, 1.0, said=said)
+    if failed is not None:
+        said = f"FAILED: {_read(failure)['error']}"
+        return Standing(job.name, flops, False, True, begun, failed, said=said)
+    if begun is None:
+        return Standing(job.name, flops)
+    row = _last_row(os.path.join(job.folder, "training", METRICS), begun)
+    if row is None:
+        return Standing(job.name, flops, begun=begun, said="starting")
+    step, steps = row["step"], job.config.steps
+    said = f"step {step:,} of {steps:,}" if step < steps else "evaluating"
+    return Standing(
+        job.name, flops, begun=begun, fraction=step / steps, trained=row["seconds"], said=said
+    )
+
+
+def _flops(job: Job) -> float:
+    from model import sizes  # torch, which is for the process that began the study alone
+
+    config = job.config
+    counts = sizes.count(config.model)
+    tokens = config.steps * config.step_tokens
+    return tokens * sizes.training_flops(config.model, counts, config.data.sequence_length)
+
+
+def _changed(path: str, since: float) -> float | None:
+    """When a file was written, if that was in this session."""
+    try:
+        changed = os.stat(path).st_mtime
+    except FileNotFoundError:
+        return None
+    return changed if changed >= since else None
+
+
+def _read(path: str) -> Any:
+    with open(path, "rb") as file:
+        return json.load(file)
+
+
+def _last_row(path: str, begun: float) -> dict[str, Any] | None:
+    """The last whole line of a training's metrics, if it was written since the job began."""
+    if _changed(path, begun) is None:
+        return None
+    with open(path, "rb") as file:
+        file.seek(max(0, os.path.getsize(path) - TAIL_BYTES))
+        lines = file.read().split(b"\n")[:-1]
+    return json.loads(lines[-1]) if lines else None
