@@ -407,3 +407,13 @@ def test_the_lock_is_kept_although_answers_are_lost(reach, ports, scheme, impati
         assert proxy.done["unanswered"] > 2
     reach()
     assert storage.listing(folder) == []
+
+
+def test_google_cloud_without_credentials_is_refused_at_once(monkeypatch, tmp_path):
+    for name in ("STORAGE_EMULATOR_HOST", "GOOGLE_APPLICATION_CREDENTIALS", "WINNOW_BEAM_OPTIONS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    monkeypatch.setenv("NO_GCE_CHECK", "true")  # no look for a metadata server
+    with pytest.raises(PermissionError, match=r"gs://b: .* no Google credentials: run `gcloud"):
+        store_gcs.GcsBucket(PipelineOptions(), "b")
+    store_gcs.GcsBucket(PipelineOptions(["--no_auth"]), "b")
