@@ -22,7 +22,7 @@ from pipeline.readers import (
     plan_ranges,
     read_batches,
 )
-from pipeline.readers.inflate import zstd
+from pipeline.readers.decoders import zstd
 
 TEXTS = [f"text {i} é " + "x" * (i * 13 % 40) for i in range(12)]
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.readers import FieldMap, ReadReport, plan_ranges, read_batches
 from pipeline.readers.contract import Unreadable
-from pipeline.readers.inflate import zstd
+from pipeline.readers.decoders import zstd
 from pipeline.readers.web.http_body import decode_body
 from pipeline.readers.web.http_response import parse_response
 

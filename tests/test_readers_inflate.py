@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.readers.inflate import Damage, compression_of, inflate, zstd
+from pipeline.readers.decoders import compression_of, zstd
+from pipeline.readers.inflate import Damage, inflate
 
 
 def gzip_(data):

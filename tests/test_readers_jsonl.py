@@ -23,8 +23,9 @@ from pipeline.readers import (
     read_batches,
 )
 from pipeline.readers.contract import Quarantine
+from pipeline.readers.decoders import zstd
 from pipeline.readers.documents import document_schema
-from pipeline.readers.inflate import Damage, zstd
+from pipeline.readers.inflate import Damage
 from pipeline.readers.json_scan import MAX_DEPTH
 
 FIELDS = FieldMap(text="text", id="id", url="link", metadata=("n", "text2"))

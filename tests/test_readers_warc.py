@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from pipeline.readers import FieldMap, ReadOptions, ReadReport, plan_ranges, read_batches
 from pipeline.readers.contract import Quarantine, Reading, Unreadable
-from pipeline.readers.inflate import Damage, inflate, zstd
+from pipeline.readers.decoders import zstd
+from pipeline.readers.inflate import Damage, inflate
 from pipeline.readers.web.html_text import decode, page_text
 from pipeline.readers.web.http_response import parse_response
 from pipeline.readers.web.record_source import RecordSource, next_record

@@ -28,7 +28,8 @@ from pipeline.readers.contract import (
     open_local,
     refuse,
 )
-from pipeline.readers.inflate import Compression, Damage, compression_of, inflate
+from pipeline.readers.decoders import Compression, compression_of
+from pipeline.readers.inflate import Damage, inflate
 from pipeline.readers.json_array import array_lines
 from pipeline.readers.jsonl import after_first_newline, range_pieces, read_jsonl
 from pipeline.readers.text_files import read_file, read_lines

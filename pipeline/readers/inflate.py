@@ -1,55 +1,34 @@
 """Decompression that survives damage: it yields what can be decoded and reports what cannot.
 
-gzip uses ISA-L (3.2 times as fast as zlib, see docs/log.md), zstd the backport of Python 3.14's
-module, bzip2, xz and lz4 the usual ones; all release the GIL. In a file of many members (one per
-WARC record, or several files concatenated) reading resumes after damage at the next member that
-decodes.
+In a file of many members (one per WARC record, or several files concatenated) reading resumes after
+damage at the next member that decodes.
 
 A zstd file may carry the dictionary for its frames in a skippable frame before them, as the
 Internet Archive's .warc.zst files do (IIPC, "Zstandard Compression for WARC Files 1.0").
 """
 
-import bz2
 import functools
-import lzma
-import re
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, Literal, NamedTuple, Protocol, cast
-
-import lz4.frame
-from isal import igzip_lib
+from typing import BinaryIO
 
 from pipeline.readers.contract import OpenInput, Reason
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
-
-Compression = Literal["none", "gzip", "zstd", "bzip2", "xz", "lz4"]
+from pipeline.readers.decoders import (
+    CODECS,
+    DICTIONARY_FRAME,
+    FRAME,
+    Codec,
+    Compression,
+    Decoder,
+    zstd,
+    zstd_decoder,
+)
 
 _INPUT_BYTES = 1 << 16
 _OUTPUT_BYTES = 1 << 20
 _TRIAL_BYTES = 1 << 10
-_SWALLOWED = 1 << 18
-_LARGE_BLOCK = 4 << 20
-"""How far decoding may run past the end of a truncated member before it fails: a zstd block is at
-most 128 KiB, and deflate rarely decodes that much noise. Blocks of bzip2 and lz4 are larger."""
-
 _HEADER_BYTES = 18  # the longest header of a zstd frame
-_FRAME = b"\x28\xb5\x2f\xfd"
-_SKIPPABLE = tuple(bytes([low]) + b"\x2a\x4d\x18" for low in range(0x50, 0x60))
-_DICTIONARY_FRAME = re.compile(
-    rb"\x5d\x2a\x4d\x18(.{4})(?:\x37\xa4\x30\xec|\x28\xb5\x2f\xfd)", re.S
-)
-"""The start of a skippable frame that holds a dictionary, itself perhaps compressed: a magic
-number, then the size."""
-
 _MAX_DICTIONARY = 128 << 20  # decoders must take 8 MiB
-_XZ_MEMORY = 2 << 30
-_WINDOW_LOG = zstd.DecompressionParameter.window_log_max.bounds()[1]  # 2 GiB, of `zstd --long=31`
 
 
 @dataclass(frozen=True)
@@ -65,112 +44,6 @@ class Damage:
     produced: int
 
 
-class _Decoder(Protocol):
-    @property
-    def eof(self) -> bool: ...
-    @property
-    def needs_input(self) -> bool: ...
-    @property
-    def unused_data(self) -> bytes | None: ...
-    def decompress(self, data: bytes, max_length: int) -> bytes: ...
-
-
-class _Codec(NamedTuple):
-    """``starts`` are the possible first bytes of a member; ``member`` finds one within noise."""
-
-    starts: tuple[bytes, ...]
-    member: re.Pattern[bytes]
-    new: Callable[[], _Decoder]
-    error: type[Exception]
-    truncated: Reason
-    corrupt: Reason
-    swallowed: int = _SWALLOWED
-
-
-class _Bzip2Error(ValueError):
-    """The data is no bzip2. The library raises an OSError, which a failing disk does too."""
-
-
-class _Bzip2:
-    def __init__(self) -> None:
-        self._decoder = bz2.BZ2Decompressor()
-
-    @property
-    def eof(self) -> bool:
-        return self._decoder.eof
-
-    @property
-    def needs_input(self) -> bool:
-        return self._decoder.needs_input
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._decoder.unused_data
-
-    def decompress(self, data: bytes, max_length: int) -> bytes:
-        try:
-            return self._decoder.decompress(data, max_length)
-        except OSError as error:
-            raise _Bzip2Error(str(error)) from None
-
-
-def _zstd_decoder(dictionary: zstd.ZstdDict | None = None) -> _Decoder:
-    options = {int(zstd.DecompressionParameter.window_log_max): _WINDOW_LOG}
-    return cast(_Decoder, zstd.ZstdDecompressor(dictionary, options))
-
-
-_CODECS: dict[Compression, _Codec] = {
-    "gzip": _Codec(
-        starts=(b"\x1f\x8b\x08",),
-        member=re.compile(rb"\x1f\x8b\x08"),
-        new=lambda: igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP),
-        error=cast(type[Exception], igzip_lib.IsalError),
-        truncated="truncated_gzip",
-        corrupt="corrupt_gzip",
-    ),
-    "zstd": _Codec(
-        # pzstd and seekable zstd files have skippable frames too.
-        starts=(_FRAME, *_SKIPPABLE),
-        member=re.compile(re.escape(_FRAME) + b"|" + _DICTIONARY_FRAME.pattern, re.S),
-        new=_zstd_decoder,
-        error=zstd.ZstdError,
-        truncated="truncated_zstd",
-        corrupt="corrupt_zstd",
-    ),
-    "bzip2": _Codec(
-        starts=tuple(b"BZh%d" % level for level in range(1, 10)),
-        member=re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)"),
-        new=_Bzip2,
-        error=_Bzip2Error,
-        truncated="truncated_bzip2",
-        corrupt="corrupt_bzip2",
-        swallowed=_LARGE_BLOCK,
-    ),
-    "xz": _Codec(
-        starts=(b"\xfd7zXZ\0",),
-        member=re.compile(rb"\xfd7zXZ\0"),
-        new=lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, _XZ_MEMORY),
-        error=lzma.LZMAError,
-        truncated="truncated_xz",
-        corrupt="corrupt_xz",
-    ),
-    "lz4": _Codec(
-        starts=(b"\x04\x22\x4d\x18",),
-        member=re.compile(rb"\x04\x22\x4d\x18"),
-        new=lambda: cast(_Decoder, lz4.frame.LZ4FrameDecompressor()),
-        error=RuntimeError,
-        truncated="truncated_lz4",
-        corrupt="corrupt_lz4",
-        swallowed=_LARGE_BLOCK,
-    ),
-}
-
-
-def compression_of(head: bytes) -> Compression:
-    """The compression of a file that starts with ``head``."""
-    return next((name for name, codec in _CODECS.items() if head.startswith(codec.starts)), "none")
-
-
 def inflate(
     stream: BinaryIO, compression: Compression, path: str, open_input: OpenInput
 ) -> Iterator[bytes | Damage]:
@@ -182,7 +55,7 @@ def inflate(
         while piece := stream.read(_OUTPUT_BYTES):
             yield piece
         return
-    plain = codec = _CODECS[compression]
+    plain = codec = CODECS[compression]
     source = _Input(stream, lambda: open_input(path))
     while source.at_data(_HEADER_BYTES):
         start = source.offset
@@ -190,9 +63,9 @@ def inflate(
             yield Damage(codec.corrupt, start, 0)
             source.move_to(_next_member(source, codec, start + 1))
             continue
-        if _DICTIONARY_FRAME.match(source.data):
+        if DICTIONARY_FRAME.match(source.data):
             try:
-                codec = codec._replace(new=functools.partial(_zstd_decoder, _dictionary(source)))
+                codec = codec._replace(new=functools.partial(zstd_decoder, _dictionary(source)))
             except (ValueError, zstd.ZstdError):
                 yield Damage("zstd_dictionary", start, 0)
                 codec = plain
@@ -223,7 +96,7 @@ def inflate(
         source.move_to(after)
 
 
-def _reason(error: Exception, codec: _Codec) -> Reason:
+def _reason(error: Exception, codec: Codec) -> Reason:
     """The reason, from libzstd's message: it has no error codes."""
     message = str(error)
     if "Dictionary mismatch" in message:
@@ -246,18 +119,18 @@ def _dictionary(source: "_Input") -> zstd.ZstdDict:
     content = source.ahead(8 + size)[8:]
     if len(content) < size:
         raise ValueError("cut off")
-    if content.startswith(_FRAME):
-        decoder = _zstd_decoder()
+    if content.startswith(FRAME):
+        decoder = zstd_decoder()
         content = decoder.decompress(content, _MAX_DICTIONARY)
         if not decoder.eof:
             raise ValueError("cut off, or too large")
     dictionary = zstd.ZstdDict(content)
-    _zstd_decoder(dictionary)  # validates it
+    zstd_decoder(dictionary)  # validates it
     source.use(8 + size)
     return dictionary
 
 
-def _stands_alone(head: bytes, plain: _Codec) -> bool:
+def _stands_alone(head: bytes, plain: Codec) -> bool:
     """Whether a frame was made without the file's dictionary: it names none and decodes alone.
 
     Decoding such a frame with a dictionary would give other bytes.
@@ -317,7 +190,7 @@ class _Input:
         self.use(offset - self.offset)
 
 
-def _decode(source: _Input, decoder: _Decoder) -> Iterator[bytes]:
+def _decode(source: _Input, decoder: Decoder) -> Iterator[bytes]:
     """Decode and consume one member.
 
     Raises:
@@ -341,7 +214,7 @@ def _decode(source: _Input, decoder: _Decoder) -> Iterator[bytes]:
 
 
 def _until_damage(
-    source: _Input, codec: _Codec, start: int, produced: int, end: int
+    source: _Input, codec: Codec, start: int, produced: int, end: int
 ) -> Iterator[bytes | Damage]:
     """The bytes that the failed call had decoded (decoders discard them), and the damage.
 
@@ -373,7 +246,7 @@ def _until_damage(
     yield Damage(reason, at, produced)
 
 
-def _next_member(source: _Input, codec: _Codec, start: int) -> int:
+def _next_member(source: _Input, codec: Codec, start: int) -> int:
     """The offset, at or after ``start``, of a member whose first bytes decode, or of the end."""
     with source.reopen() as stream:
         stream.seek(start)
@@ -394,7 +267,7 @@ def _next_member(source: _Input, codec: _Codec, start: int) -> int:
         return at
 
 
-def _decodes(codec: _Codec, head: bytes) -> bool:
+def _decodes(codec: Codec, head: bytes) -> bool:
     try:
         codec.new().decompress(head, _OUTPUT_BYTES)
     except codec.error:

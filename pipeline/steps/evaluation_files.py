@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.readers.columnar.source import DAMAGE
-from pipeline.readers.inflate import Damage, compression_of, inflate
+from pipeline.readers.decoders import compression_of
+from pipeline.readers.inflate import Damage, inflate
 from winnow import storage
 
 _BOMS = (  # UTF-32 first: its mark begins with that of UTF-16

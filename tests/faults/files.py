@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from corpora import documents
 
-from pipeline.readers.inflate import zstd
+from pipeline.readers.decoders import zstd
 
 
 def _jsonl(n: int) -> bytes:

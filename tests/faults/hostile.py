@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from pipeline.config import resolve_steps
 from pipeline.output import schema
 from pipeline.readers import FieldMap, plan_ranges, read_batches
-from pipeline.readers.inflate import zstd
+from pipeline.readers.decoders import zstd
 from pipeline.steps import build_steps
 
 

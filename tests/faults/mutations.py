@@ -23,8 +23,8 @@ from faults.files import every_format
 from faults.limits import CONTEXT, limit_memory, limit_time
 
 from pipeline.readers import FieldMap, ReadReport, digest_range, plan_ranges, read_batches
+from pipeline.readers.decoders import zstd
 from pipeline.readers.documents import document_schema
-from pipeline.readers.inflate import zstd
 
 SECONDS = 20
 """How long one file, of some kilobytes, may compute. It should take milliseconds."""

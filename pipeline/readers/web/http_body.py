@@ -14,7 +14,8 @@ from typing import NamedTuple
 import brotli
 
 from pipeline.readers.contract import Unreadable
-from pipeline.readers.inflate import Damage, compression_of, inflate
+from pipeline.readers.decoders import compression_of
+from pipeline.readers.inflate import Damage, inflate
 
 _MAX_ENCODINGS = 8  # a body can be made that unpacks to itself, again and again
 _EMPTY_LINES = re.compile(rb"[\r\n]*")
