@@ -78,7 +78,7 @@ def test_a_sweep_ends_with_a_verdict_and_a_page(whole):
     assert found["verdict"]["outcome"] in ("better", "worse", "underpowered")
     assert primary["endpoint"] == "heldout/all"
     assert {run.result.model for run in study.runs.values()} == {"2 layers of width 32, 4 experts"}
-    assert found["verdict"]["sentence"] in ended.stdout
+    assert found["verdict"]["sentence"] in " ".join(ended.stdout.split())
     assert (output / "report.html").stat().st_size > 10_000
     assert sorted(p.name for p in output.parent.iterdir()) == ["study"]  # no litter
     assert not (output / ".lock").exists()

@@ -22,6 +22,10 @@ TAIL_BYTES = 1 << 18
 """More than the longest line of a training's metrics."""
 
 
+SETTLED = 10.0
+"""Seconds of training from which on its speed is believed."""
+
+
 @dataclass(frozen=True)
 class Standing:
     """Where a job stands.
@@ -47,10 +51,12 @@ class Standing:
 
     def seconds(self, now: float) -> float | None:
         """What the job takes from its beginning to its end, as far as can be told."""
-        if self.begun is None or not self.fraction:
+        if self.begun is None or self.failed:
             return None
         if self.ended is not None:
             return self.ended - self.begun
+        if self.trained < SETTLED:
+            return None
         return max(self.trained, now - self.begun) + self.trained * (1 / self.fraction - 1)
 
 
@@ -65,7 +71,7 @@ def time_left(standings: Sequence[Standing], now: float, slots: int) -> float | 
     rate = mean(seconds / s.flops for s, seconds in known)
     left = 0.0
     for s in standings:
-        if s.running and s.fraction:
+        if s.running and s.trained >= SETTLED:
             left += s.trained * (1 / s.fraction - 1)
         elif not s.complete and not s.failed:
             left += max(0.0, rate * s.flops - (now - s.begun if s.begun else 0.0))
