@@ -207,4 +207,4 @@ def _report_and_print(config: ContaminationConfig) -> None:
 
 
 if __name__ == "__main__":
-    overrides.run(main)
+    overrides.run(main, "contamination")

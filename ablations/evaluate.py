@@ -124,4 +124,4 @@ def _evaluate_and_print(config: EvaluateConfig) -> None:
 
 
 if __name__ == "__main__":
-    overrides.run(main)
+    overrides.run(main, "evaluate")

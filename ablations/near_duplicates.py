@@ -168,4 +168,4 @@ def _count(config: NearDuplicatesConfig) -> None:
 
 
 if __name__ == "__main__":
-    overrides.run(main)
+    overrides.run(main, "near_duplicates")

@@ -299,4 +299,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    overrides.run(main, sweeps=True)
+    overrides.run(main, "plan", sweeps=True)

@@ -78,7 +78,7 @@ def main(config: DictConfig) -> None:
 
 if __name__ == "__main__":
     try:
-        overrides.run(main, sweeps=True)
+        overrides.run(main, "ablation", sweeps=True)
     except Exception:
         end_if_interrupted()  # whatever the launcher makes of processes that end under it
         raise

@@ -41,7 +41,7 @@ def test_settings_that_are_unknown_missing_or_impossible(change, said):
     ("command", "flag", "settings"),
     [
         ("model/train.py", "--help-all", "train.yaml"),
-        ("ablations/run.py", "--help", "ablation.yaml"),
+        ("ablations/run.py", "--help-all", "ablation.yaml"),
     ],
 )
 def test_help_says_what_the_command_does_and_where_settings_are_explained(command, flag, settings):

@@ -26,6 +26,11 @@ def text(settings: str) -> str:
     lines = [f"{cli.start()} SETTING=VALUE ...", "", *about["header"].splitlines()]
     root = yaml.compose(content)
     marked = [*_marked(root, content)]
+    if not marked:  # its settings are those of the first file of its defaults
+        settings = yaml.safe_load(content)["defaults"][0]
+        with open(os.path.join(CONF, f"{settings}.yaml"), encoding="utf-8") as file:
+            content = file.read()
+        marked = [*_marked(yaml.compose(content), content)]
     folder = os.path.join(CONF, os.path.dirname(settings))
     groups = [(name, value, about) for name, value, about in marked if name.startswith("defaults.")]
     if groups:
