@@ -1,0 +1,106 @@
+"""Checks the model on one GPU against the CPU, then measures how fast it is.
+
+    python benchmarks/gpu.py --out DIR                      where a GPU is
+    python benchmarks/gpu.py --device cpu --tiny --out DIR  a rehearsal without one
+
+A part that fails is written down, and the next one begins. ``DIR/gpu.json`` is written after each.
+Nothing begins once ``--seconds`` are over. Utilisation is of the published peak (``of the peak``),
+and beside it of a matrix product measured here. It needs torch (2.11 or later), hydra-core and, for
+the peers, transformers; no network. Exit code 1: a check or a part failed.
+"""
+
+import argparse
+import functools
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+
+
+def main() -> None:
+    """Run the parts, then print the table."""
+    options = _options()
+    import torch
+    from gpu_parts.bench import Bench
+    from gpu_parts.checks import CHECKS
+    from gpu_parts.speed import MEASUREMENTS
+
+    torch.backends.cuda.matmul.allow_tf32 = False
+    bench = Bench(torch.device(options.device), options.tiny, options.seconds, options.corpus)
+    bench.results["about"] = {
+        "device": torch.cuda.get_device_name() if bench.cuda else "CPU (a rehearsal)",
+        "cuda": torch.version.cuda,
+        "torch": torch.__version__,
+        "commit": _commit(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    options.out.mkdir(parents=True, exist_ok=True)
+    for part in (*CHECKS, *MEASUREMENTS):
+        if options.only and part.__name__ not in options.only:
+            continue
+        if bench.over:
+            bench.results.setdefault("left_out", []).append(part.__name__)
+            continue
+        begun = time.monotonic()
+        print(f"{part.__name__}, at {begun - bench.begun:.0f} s", flush=True)
+        bench.attempt(part.__name__, functools.partial(part, bench))
+        bench.results.setdefault("seconds", {})[part.__name__] = time.monotonic() - begun
+        (options.out / "gpu.json").write_text(json.dumps(bench.results, indent=1), encoding="utf-8")
+    print(table(bench.results))
+    checks = bench.results["checks"].values()
+    sys.exit(bool(bench.results.get("errors")) or not all(check["good"] for check in checks))
+
+
+def table(results: dict[str, Any]) -> str:
+    """The results as Markdown, for docs/gpu.md."""
+    about, checks = results["about"], results["checks"]
+    bad = [name for name, check in checks.items() if not check["good"]]
+    lines = [
+        "",
+        ", ".join(f"{name} {value}" for name, value in about.items()),
+        f"{len(checks) - len(bad)} of {len(checks)} checks passed"
+        + (f"; failed: {', '.join(bad)}" if bad else ""),
+    ]
+    if errors := results.get("errors"):
+        lines.append(f"parts that failed: {', '.join(errors)}")
+    if left_out := results.get("left_out"):
+        lines.append(f"no time for: {', '.join(left_out)}")
+    columns = ["learn_ms", "update_ms", "host_ms", "tokens/s", "of the peak", "of a product", "GiB"]
+    if speed := results.get("speed"):
+        lines += ["", f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+        for name, row in speed.items():
+            shown = [f"{row[c]:.4g}" if c in row else "" for c in columns]
+            lines.append(f"| {name} | {' | '.join(shown)} |")
+    numbers = results["numbers"]
+    lines += ["", *(f"- {name}: {value:.4g}" for name, value in numbers.items())]
+    return "\n".join(lines)
+
+
+def _commit() -> str:
+    command = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", default="cuda", help="cuda, or cpu for a rehearsal")
+    parser.add_argument("--tiny", action="store_true", help="small shapes; times mean nothing")
+    parser.add_argument("--seconds", type=float, default=480, help="default: 480")
+    parser.add_argument("--only", nargs="*", default=[], metavar="PART", help="these parts")
+    parser.add_argument("--corpus", help="of model/prepare.py, to train on by the commands")
+    parser.add_argument("--out", type=Path, required=True, help="a folder for gpu.json")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
