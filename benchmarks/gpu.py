@@ -5,17 +5,20 @@
 
 A part that fails is written down, and the next one begins. ``DIR/gpu.json`` is written after each.
 Nothing begins once ``--seconds`` are over. Utilisation is of the published peak (``of the peak``),
-and beside it of a matrix product measured here. It needs torch (2.11 or later), hydra-core and, for
-the peers, transformers; no network. Exit code 1: a check or a part failed.
+and beside it of a matrix product measured here. It needs torch (2.11 or later), hydra-core, xxhash
+and, for the peers, transformers; no network, and neither numba nor pyarrow unless a ``--corpus`` is
+given. Exit code 1: a check or a part failed.
 """
 
 import argparse
 import functools
+import importlib.util
 import json
 import os
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,7 @@ os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
 def main() -> None:
     """Run the parts, then print the table."""
     options = _options()
+    _do_without_numba()
     import torch
     from gpu_parts.bench import Bench
     from gpu_parts.checks import CHECKS
@@ -81,6 +85,20 @@ def table(results: dict[str, Any]) -> str:
     numbers = results["numbers"]
     lines += ["", *(f"- {name}: {value:.4g}" for name, value in numbers.items())]
     return "\n".join(lines)
+
+
+def _do_without_numba() -> None:
+    """Where numba is not installed, take torch's operations for the kernels of the CPU."""
+    if importlib.util.find_spec("numba"):
+        return
+    print("numba is not installed: the CPU computes by torch's operations")
+    kernels: Any = types.ModuleType("model.ops.cpu_kernels")
+    kernels.can_read = lambda tensor: False
+    kernels.compiled = lambda function: function
+    kernels.Array, kernels.in_threads = object, None
+    dtypes: Any = types.ModuleType("model.ops.cpu_dtypes")
+    dtypes.ZERO = 0.0
+    sys.modules |= {module.__name__: module for module in (kernels, dtypes)}
 
 
 def _commit() -> str:

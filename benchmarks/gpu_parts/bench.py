@@ -152,7 +152,7 @@ def learned(
         losses = model.loss(*batch(config, 4, 256, device))
         losses.total.backward()
     found = {n: p.grad.cpu() for n, p in model.named_parameters() if p.grad is not None}
-    return float(losses.total), found
+    return float(losses.total.detach()), found
 
 
 def dense_twin(config: GLaMConfig) -> GLaMConfig:
