@@ -3,6 +3,8 @@
 python pipeline/report.py scored/
 """
 
+from collections.abc import Sequence
+
 from winnow import endings, telling
 from winnow.arguments import Parser, check_utf8
 from winnow.cli import program
@@ -20,9 +22,9 @@ def parser() -> Parser:
     return out
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Write page and card of a finished run anew, and print its table."""
-    options, beam_flags = parser().parse_known_args()
+    options, beam_flags = parser().parse_known_args(arguments)
     with endings.clear():
         with endings.usage():
             check_utf8([options.output])

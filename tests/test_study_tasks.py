@@ -66,7 +66,7 @@ def test_each_task_is_asked_once_with_each_number_of_shots():
 
 
 def test_answers_of_all_columns_lie_in_one_table(corpus, data, tmp_path, monkeypatch):
-    def answer(script, arguments, log, threads):
+    def answer(script, arguments, log, threads, study):
         given = dict(argument.split("=", 1) for argument in arguments)
         row = ["piqa", int(given["shots"]), "accuracy", "0", "0", 1.0, 1.0, 0.5]
         table = pa.table([[value] for value in row], schema=TASKS)

@@ -531,8 +531,6 @@ def test_a_corpus_that_changed_is_refused(corpus, tmp_path):
         (["train.tokens=0"], "train.tokens must be at least 1"),
         (["checkpoint.keep=1"], "checkpoint.keep"),
         (["+data.mixture={web:1}"], "does not name"),
-        (["evaluate.bytes=1"], "allow more bytes"),
-        (["evaluate.every=0", "evaluate.final_bytes=1"], "allow more bytes"),
     ],
 )
 def test_what_can_t_work_is_refused(corpus, tmp_path, changes, said):

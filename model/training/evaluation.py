@@ -32,7 +32,7 @@ def held_out_sets(
     ``rows`` is the number of rows per batch and process.
 
     Raises:
-        ValueError: no source has any, or a source's first document exceeds the limit.
+        ValueError: no source has any.
     """
     sources = corpus.evaluated_sources
     if not sources:
