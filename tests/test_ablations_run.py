@@ -27,7 +27,13 @@ ROOT = Path(execute.ROOT)
 def run(corpus, output, *overrides):
     """The command as people give it, in an empty folder."""
     output.parent.mkdir(exist_ok=True, parents=True)
-    toy = ["train.tokens=512", "train.batch_rows=4", "data.sequence_length=32", "evaluate.every=2"]
+    toy = [
+        "jobs_at_once=1",
+        "train.tokens=512",
+        "train.batch_rows=4",
+        "data.sequence_length=32",
+        "evaluate.every=2",
+    ]
     fixed = ["experiment=smoke", f"corpus={corpus.folder}", f"output={output}", *toy]
     return subprocess.run(
         [sys.executable, str(ROOT / "ablations" / "run.py"), *fixed, *overrides],
@@ -52,7 +58,7 @@ def corpus(tmp_path_factory):
 def whole(corpus, tmp_path_factory):
     """A finished sweep of two arms and two seeds."""
     output = tmp_path_factory.mktemp("whole") / "study"
-    ended = run(corpus, output)
+    ended = run(corpus, output, "jobs_at_once=2")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return output, ended
 

@@ -33,7 +33,7 @@ TINY = (
     " model.experts=4 data.sequence_length=64 train.tokens=4_096 train.batch_rows=8"
     " evaluate.every=8 evaluate.bytes=20_000 evaluate.final_bytes=20_000 log.peak_tflops=1"
 )
-FEW = f"{TINY} jobs_at_once=2 allow_underpowered=true"
+FEW = f"{TINY} jobs_at_once=1 allow_underpowered=true"
 SMALLER = {
     "tokenizer.vocabulary=8192": "tokenizer.vocabulary=512 held_out=0.2",
     "train.tokens=1_000_000": TINY + " evaluate.every=0",
