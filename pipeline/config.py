@@ -180,7 +180,7 @@ class PipelineConfig:
                 f"--filter names {sorted(strangers)}, but the sources are {sorted(self.source)}"
             )
         check_extractor(self.html_extractor)
-        read_options(self)
+        ReadOptions.of(self)
         _check_positive("max_document_bytes", self.max_document_bytes, LARGEST)
         _check_positive("split_bytes", self.split_bytes, LARGEST)
         if not 0 <= self.seed < 1 << 64:
@@ -280,11 +280,6 @@ def field_maps(config: PipelineConfig) -> dict[str, FieldMap]:
             list_separator=config.list_separator,
         )
     return maps
-
-
-def read_options(config: PipelineConfig) -> ReadOptions:
-    """How a run reads its files."""
-    return ReadOptions(**{f.name: getattr(config, f.name) for f in dataclasses.fields(ReadOptions)})
 
 
 @dataclass(frozen=True)

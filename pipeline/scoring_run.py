@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline import field_settings
 from pipeline.beam import engine, graph, progress, staging, worker
-from pipeline.config import PipelineConfig, field_maps, load, read_options
+from pipeline.config import PipelineConfig, field_maps, load
 from pipeline.core import trained_on
 from pipeline.core.plan import plan_tasks
 from pipeline.core.task import Job, Sink
@@ -17,6 +17,7 @@ from pipeline.core.unreadable_sources import check_read, empty_sources
 from pipeline.output import manifest, output_folder, records
 from pipeline.output.records import Task
 from pipeline.page.render import next_step, print_summary
+from pipeline.readers import ReadOptions
 from pipeline.settings_file import as_json
 from pipeline.steps import build_steps, input_files, own_modules
 from quality_classifier.scoring import load_classifier
@@ -93,7 +94,7 @@ def describe(
         steps=config.steps,
         step_files={name: storage.checksum(path) for name, path in read.items()},
         fields=field_maps(config),
-        reading=read_options(config),
+        reading=ReadOptions.of(config),
         resume=resume,
     )
     settings = as_json(asdict(config))

@@ -42,16 +42,7 @@ def train(config: TrainConfig) -> None:
         raise ValueError(f"{config.output} is there already: choose another output, or remove it")
     find = functools.partial(inputs.find, say=say)
     sources = find_sources({True: config.positive, False: config.negative}, config.field, find, say)
-    how = Input(
-        ReadOptions(
-            config.max_document_bytes,
-            config.html_extractor,
-            config.plain_text,
-            config.text_document,
-        ),
-        tuple(config.metadata),
-        config.list_separator,
-    )
+    how = Input(ReadOptions.of(config), tuple(config.metadata), config.list_separator)
     documents, unreadable = read(sources, how, say)
     unique = splits.deduplicate(documents)
     del documents  # it holds all text once more

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, BinaryIO, Literal, Protocol
 
 import pyarrow as pa
@@ -116,6 +116,11 @@ class ReadOptions:
     html_extractor: str = HTML_EXTRACTOR
     plain_text: bool = PLAIN_TEXT
     text_document: str = TEXT_DOCUMENT
+
+    @classmethod
+    def of(cls, config: Any) -> "ReadOptions":
+        """The options in a config that has fields of their names."""
+        return cls(**{field.name: getattr(config, field.name) for field in fields(cls)})
 
     def __post_init__(self) -> None:
         if self.text_document not in ("file", "line"):

@@ -334,9 +334,8 @@ def _recognise(stream: BinaryIO, path: str, open_input: OpenInput) -> _File:
         return _File(None, compression, size)
     if compression != "none" and (inner := compression_of(head)) != "none":
         raise ValueError(f"{path} is {inner} within {compression}: unpack it once")
-    stem, _, ending = path.lower().rpartition(".")
-    if ending in _PACKED:
-        _, _, ending = stem.rpartition(".")
+    stem, _, packed = path.lower().rpartition(".")
+    ending = stem.rpartition(".")[2] if packed in _PACKED else packed
     for start, advice in _FOREIGN.items():
         if re.match(start, head):
             if start == _HTML and ending in _PAGE.endings:
@@ -346,9 +345,7 @@ def _recognise(stream: BinaryIO, path: str, open_input: OpenInput) -> _File:
     for known in FORMATS:
         if isinstance(known, StreamFormat) and known.starts and re.match(known.starts, text):
             return _File(known, compression, size)
-    packed = path.lower().rpartition(".")[2]
-    if packed in _PACKED:
-        compression = _PACKED[packed]  # only its first bytes may be damaged
+    compression = _PACKED.get(packed, compression)  # only its first bytes may be damaged
     for known in FORMATS:
         if ending in known.endings and (compression == "none" or isinstance(known, StreamFormat)):
             return _File(known, compression, size)

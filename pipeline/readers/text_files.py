@@ -22,7 +22,7 @@ def read_file(pieces: Iterable[bytes | Damage], reading: Reading) -> Iterator[pa
     """The one document of a file; a part of it is none."""
     text = whole(pieces, reading)
     if text is not None:
-        yield from _documents(pa.array([text.removeprefix(_BOM)], pa.large_binary()), reading)
+        yield from text_documents(pa.array([text.removeprefix(_BOM)], pa.large_binary()), reading)
 
 
 def read_lines(pieces: Iterable[bytes | Damage], reading: Reading) -> Iterator[pa.RecordBatch]:
@@ -46,11 +46,12 @@ def read_lines(pieces: Iterable[bytes | Damage], reading: Reading) -> Iterator[p
         buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data[in_text])]
         lines = pa.Array.from_buffers(pa.large_binary(), len(numbers), buffers)
         moved = replace(reading, quarantine=Quarantine(quarantine.path, in_file))
-        yield from _documents(lines, moved)
+        yield from text_documents(lines, moved)
         first += len(ends)
 
 
-def _documents(texts: pa.Array, reading: Reading) -> Iterator[pa.RecordBatch]:
+def text_documents(texts: pa.Array, reading: Reading) -> Iterator[pa.RecordBatch]:
+    """Documents of n texts (large_binary or string [n]) that come without id, URL or metadata."""
     table = pa.RecordBatch.from_arrays([texts], names=[reading.fields.text])
     yield from documents(table, 0, reading)
 

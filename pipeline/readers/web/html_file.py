@@ -4,10 +4,9 @@ from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 
-from pipeline.readers.columnar.columns import documents
 from pipeline.readers.contract import Reading, Unreadable
 from pipeline.readers.inflate import Damage
-from pipeline.readers.text_files import whole
+from pipeline.readers.text_files import text_documents, whole
 from pipeline.readers.web.html_text import check_extractor, page_text
 from pipeline.readers.web.http_response import Response
 
@@ -32,5 +31,4 @@ def read_page(pieces: Iterable[bytes | Damage], reading: Reading) -> Iterator[pa
         reading.report.skipped[kind] += 1
         return
     reading.report.kinds[kind] += 1
-    table = pa.RecordBatch.from_pydict({reading.fields.text: [text]})
-    yield from documents(table, 0, reading)
+    yield from text_documents(pa.array([text]), reading)
