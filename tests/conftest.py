@@ -28,5 +28,14 @@ def one_thread() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest test, which would otherwise be waited for at the end."""
-    items.sort(key=lambda item: item.name != "test_every_command_of_the_guides_runs")
+    """Begin with what takes longest, so that no process waits for another at the end.
+
+    Modules stay together, since their tests share fixtures.
+    """
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(
+        key=lambda item: (
+            item.name != "test_every_command_of_the_guides_runs",
+            item.path not in slow,
+        )
+    )
