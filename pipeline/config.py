@@ -14,6 +14,8 @@ import pyarrow.compute as pc
 import yaml
 
 from pipeline import flags, settings_file
+from pipeline.near_duplicates.choice import Stays
+from pipeline.near_duplicates.settings import Settings as NearDuplicates
 from pipeline.output import schema
 from pipeline.readers import FieldMap, ReadOptions, check_extractor
 from pipeline.rules import solve
@@ -47,8 +49,17 @@ class Decision:
     target_fraction: float | None = None
     target_unit: str = flags.DEFAULT_TARGET_UNIT
     deduplicate: bool = False
+    near_duplicates_keep: str | None = None
+    near_duplicates_power: float | None = None
 
     def __post_init__(self) -> None:
+        sample = (self.near_duplicates_keep or flags.DEFAULT_NEAR_KEEP) == "sample"
+        if self.near_duplicates_power is not None and not sample:
+            raise ValueError(
+                "--near-duplicates-power has a meaning under --near-duplicates-keep sample only:"
+                " give that, or leave it out"
+            )
+        _ = self.stays  # it checks them
         if self.rule not in flags.RULES:
             raise ValueError(
                 f"unknown --rule {self.rule!r}: choose one of {', '.join(flags.RULES)}"
@@ -74,6 +85,15 @@ class Decision:
         elif takes in ("threshold", "rate") and not given:
             raise ValueError(f"--rule {self.rule} needs --{takes} or --target-fraction")
         self.known_rule()
+
+    @property
+    def stays(self) -> Stays:
+        """Which of near-duplicates stay."""
+        power = self.near_duplicates_power
+        return Stays(
+            self.near_duplicates_keep or flags.DEFAULT_NEAR_KEEP,
+            flags.DEFAULT_NEAR_POWER if power is None else power,
+        )
 
     def known_rule(self) -> Rule | None:
         """The rule, unless its parameter is to be solved for from the scores."""
@@ -160,6 +180,10 @@ class PipelineConfig:
     decision: Decision = dataclasses.field(default_factory=Decision)
     seed: int = flags.DEFAULT_SEED
     steps: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    near_duplicates: bool = False
+    near_duplicates_bands: int = flags.DEFAULT_NEAR_BANDS
+    near_duplicates_rows: int = flags.DEFAULT_NEAR_ROWS
+    near_duplicates_words: int = flags.DEFAULT_NEAR_WORDS
     write: str = flags.DEFAULT_WRITE
     shard_bytes: int = flags.DEFAULT_SHARD_BYTES
     compression: str = flags.DEFAULT_COMPRESSION
@@ -186,9 +210,34 @@ class PipelineConfig:
         if not 0 <= self.seed < 1 << 64:
             raise ValueError(f"--seed is from 0 to 2**64 - 1, not {self.seed}")
         _check_output(self.write, self.compression, self.shard_bytes, self.stall_minutes)
-        taken = set(schema.shard_schema().names) & set(self.metadata)
+        if not self.near_duplicates:
+            _check_none_given(self)
+        _ = self.near_settings  # it checks them
+        columns = schema.shard_schema(clusters=self.near_duplicates).names
+        taken = set(columns) & set(self.metadata)
         if taken:
             raise ValueError(f"--metadata {sorted(taken)} would clash with columns of the shards")
+
+    @property
+    def near_settings(self) -> NearDuplicates | None:
+        """How near-duplicates are found, if they are."""
+        settings = NearDuplicates(
+            self.near_duplicates_bands, self.near_duplicates_rows, self.near_duplicates_words
+        )
+        return settings if self.near_duplicates else None
+
+
+def _check_none_given(config: PipelineConfig) -> None:
+    """Raise ValueError if there are settings of near-duplicates, which nobody looks for."""
+    fields = [f for c in (PipelineConfig, Decision) for f in dataclasses.fields(c)]
+    for field in fields:
+        owner = config if hasattr(config, field.name) else config.decision
+        if (
+            field.name.startswith("near_duplicates_")
+            and getattr(owner, field.name) != field.default
+        ):
+            flag = field.name.replace("_", "-")
+            raise ValueError(f"--{flag} has no meaning without --near-duplicates: add that")
 
 
 def load(arguments: Sequence[str]) -> tuple[PipelineConfig, bool, list[str]]:
@@ -236,6 +285,8 @@ def _config(settings: Mapping[str, Any]) -> PipelineConfig:
     }
     values["steps"] = resolve_steps(values.get("steps", ()))
     decision = {name: value for name, value in settings.items() if name in decision_names}
+    if values.get("near_duplicates"):
+        decision.setdefault("near_duplicates_keep", flags.DEFAULT_NEAR_KEEP)
     return PipelineConfig(decision=Decision(**decision), **values)
 
 

@@ -1,11 +1,12 @@
 """A run that decides anew from stored scores. See :mod:`pipeline.decide`."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
 
 from pipeline.beam import engine, graph, progress, staging
-from pipeline.config import load_decide
+from pipeline.config import Decision, load_decide
 from pipeline.core.task import Sink
 from pipeline.output import manifest, records
 from pipeline.page.render import next_step, print_summary
@@ -26,12 +27,14 @@ def main(arguments: Sequence[str]) -> None:
             f"{config.scored} was written with --write kept: only a run that left the dropped"
             " documents in its shards can be decided anew"
         )
+    config = replace(config, decision=as_it_kept_near_duplicates(config.decision, scored["config"]))
     sink = Sink(
         config.output,
         tuple(scored["config"]["metadata"]),
         config.write,
         config.shard_bytes,
         config.compression,
+        scored["config"].get("near_duplicates", False),
     )
     # What the run dropped as a duplicate stays dropped.
     deduplicated = {"deduplicate": scored["config"]["decision"]["deduplicate"]}
@@ -70,6 +73,23 @@ def main(arguments: Sequence[str]) -> None:
                 return
     print_summary(config.output, manifest.read_manifest(config.output), seconds)
     print(next_step(config.output))
+
+
+def as_it_kept_near_duplicates(decision: Decision, scored: Mapping[str, Any]) -> Decision:
+    """The decision with the scored run's rule of who stays, unless it has one of its own.
+
+    Raises:
+        ValueError: it has one, and the run did not look for near-duplicates.
+    """
+    names = ("near_duplicates_keep", "near_duplicates_power")
+    if any(getattr(decision, name) is not None for name in names):
+        if not scored.get("near_duplicates"):
+            raise ValueError(
+                "--near-duplicates-keep needs a run with --near-duplicates, and this one had none:"
+                " leave it out, or run again with --near-duplicates"
+            )
+        return decision
+    return replace(decision, **{name: scored["decision"].get(name) for name in names})
 
 
 def _copy_quarantine(tasks: Sequence[records.Record], scored: str, output: str) -> None:

@@ -19,6 +19,11 @@ DEFAULT_ALPHA = 9.0
 
 DEFAULT_RULE = "pareto"
 DEFAULT_TARGET_UNIT = "documents"
+DEFAULT_NEAR_KEEP = "best"
+DEFAULT_NEAR_POWER = 0.5
+"""Of a cluster of n about the square root of n stay; ours."""
+DEFAULT_NEAR_BANDS, DEFAULT_NEAR_ROWS, DEFAULT_NEAR_WORDS = 14, 8, 5
+"""FineWeb: Penedo et al. 2024, section 3.4."""
 DEFAULT_SEED = 0
 DEFAULT_WRITE = "all"
 DEFAULT_SHARD_BYTES = 512 << 20
@@ -82,7 +87,7 @@ def parser() -> Parser:
         metavar="N",
         help=f"keys the draws (default: {DEFAULT_SEED})",
     )
-    _step_flags(out.add_argument_group("steps before the decision (filtered sources only)"))
+    _step_flags(out, out.add_argument_group("steps before the decision (filtered sources only)"))
     _output_flags(out.add_argument_group("output"))
     return out
 
@@ -100,6 +105,7 @@ def decide_parser() -> Parser:
     )
     out.add_argument("--scored", metavar="DIR", help="the output folder of a run with --write all")
     _decision_flags(out.add_argument_group("keep decision (filtered sources only)"))
+    _near_flags(out.add_argument_group("near-duplicates (default: as the run kept them)"))
     _output_flags(out.add_argument_group("output"))
     return out
 
@@ -210,7 +216,7 @@ def _decision_flags(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def _step_flags(group: argparse._ArgumentGroup) -> None:
+def _step_flags(out: Parser, group: argparse._ArgumentGroup) -> None:
     _flag(
         group,
         "steps",
@@ -222,6 +228,46 @@ def _step_flags(group: argparse._ArgumentGroup) -> None:
         "--deduplicate",
         action=argparse.BooleanOptionalAction,
         help="drop exact duplicates of a text within the run (default: no)",
+    )
+    group = out.add_argument_group("near-duplicates (filtered sources only)")
+    group.add_argument(
+        "--near-duplicates",
+        "--near_duplicates",
+        dest="near_duplicates",
+        action=argparse.BooleanOptionalAction,
+        help="find them by MinHash-LSH, name their clusters, drop all but one (default: no)",
+    )
+    _near_flags(group)
+    for name, default, what in (
+        ("bands", DEFAULT_NEAR_BANDS, "bands of hashes, of which one must agree"),
+        ("rows", DEFAULT_NEAR_ROWS, "hashes in a band, all of which must agree"),
+        ("words", DEFAULT_NEAR_WORDS, "words of the n-grams that are compared"),
+    ):
+        _flag(
+            group,
+            f"near_duplicates_{name}",
+            type=int,
+            metavar="N",
+            help=f"{what} (default: {default}, FineWeb's)",
+        )
+
+
+def _near_flags(group: argparse._ArgumentGroup) -> None:
+    """Which near-duplicates stay; the flags of both commands."""
+    _flag(
+        group,
+        "near_duplicates_keep",
+        metavar="RULE",
+        help="which one of a cluster of near-duplicates stays: best (by score), first, longest,"
+        f" sample (the best, and others at random) or all (default: {DEFAULT_NEAR_KEEP})",
+    )
+    _flag(
+        group,
+        "near_duplicates_power",
+        type=float,
+        metavar="P",
+        help="sample: each other one of n stays with probability n^-P"
+        f" (default: {DEFAULT_NEAR_POWER:g})",
     )
 
 

@@ -86,6 +86,7 @@ def describe(
             config.write,
             config.shard_bytes,
             config.compression,
+            config.near_duplicates,
         ),
         classifier=config.classifier,
         classifier_fingerprint=classifier.fingerprint,
@@ -96,6 +97,7 @@ def describe(
         fields=field_maps(config),
         reading=ReadOptions.of(config),
         resume=resume,
+        near_duplicates=config.near_settings,
     )
     settings = as_json(asdict(config))
     for name in ("output", "stall_minutes"):  # nothing that is written depends on them

@@ -36,7 +36,9 @@ def portable(log):
         ]
 
 
-@pytest.mark.parametrize("rule", [["--alpha=2"], ["--target-fraction=0.3", "--deduplicate"]])
+@pytest.mark.parametrize(
+    "rule", [["--alpha=2"], ["--target-fraction=0.3", "--deduplicate", "--near-duplicates"]]
+)
 def test_two_worker_processes_write_what_the_direct_runner_does(
     inputs, portable, log, tmp_path, rule
 ):

@@ -1,16 +1,17 @@
 """The pipeline as Beam sees it: small things flow between steps, text never does.
 
-    Tasks -> ScoreTasks -> [Solve, FindDuplicates -> DecideTasks] -> MergeStatistics -> WriteOutput
+    Tasks -> ScoreTasks -> [FindDuplicates, NearDuplicates -> Solve -> DecideTasks]
+          -> MergeStatistics -> WriteOutput
 
-With a known rule and no deduplication, tasks are decided while they are scored and the bracket is
-left out. Every element is a task or its record: a kilobyte. Statistics stay in files.
+With a known rule and no search for duplicates, tasks are decided while they are scored and the
+bracket is left out. Every element is a task or its record: a kilobyte. Statistics stay in files.
 """
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import apache_beam as beam
 import numpy as np
@@ -19,17 +20,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.metrics import Metrics
 
+from pipeline.beam import near_duplicates
+from pipeline.beam.reaching import reaching
 from pipeline.config import TOP, Decision
 from pipeline.core import duplicates, finish
+from pipeline.core.scored import reaching_batches
 from pipeline.core.task import Job, Sink, decide_task, run_task
 from pipeline.output import manifest, records, summary_files
 from pipeline.output.records import Record, Task
 from pipeline.rules import solve
 from pipeline.rules.decision import Rule
-from winnow import heartbeat, storage, tables
-
-P = ParamSpec("P")
-R = TypeVar("R")
+from winnow import heartbeat, storage
 
 
 def build(
@@ -45,7 +46,8 @@ def build(
     graph they would be too much for engines to take (Dataflow takes 10 MB) once there are some ten
     thousand.
     """
-    rule = None if decision.deduplicate else decision.known_rule()
+    late = decision.deduplicate or job.near_duplicates is not None
+    rule = None if late else decision.known_rule()
     sink = job.sink
     buckets = duplicates.buckets(n_tasks)
     staged = (
@@ -54,7 +56,7 @@ def build(
     scored = (
         pipeline
         | "Work" >> beam.Create([sink.work])
-        | "Tasks" >> beam.FlatMap(_reaching(records.load_tasks)).with_output_types(Task)
+        | "Tasks" >> beam.FlatMap(reaching(records.load_tasks)).with_output_types(Task)
         | "SpreadTasks" >> beam.ptransform_fn(_spread)()
         | "ScoreTasks" >> beam.ParDo(ScoreTask(job, rule, staged))
     )
@@ -63,8 +65,12 @@ def build(
         decided = scored
         used = pipeline | "Rule" >> beam.Create([rule])
     else:
-        used = scored | "Solve" >> Solve(decision, staged)
         repeats = scored | "FindDuplicates" >> FindDuplicates(sink, decision.deduplicate, buckets)
+        if job.near_duplicates:
+            stays = decision.stays
+            mark = near_duplicates.Mark(sink.work, staged, stays, n_tasks, first=True)
+            scored = scored | "NearDuplicates" >> mark
+        used = scored | "Solve" >> Solve(decision, staged, sink)
         decided = decide(scored, repeats, used, sink, staged)
     write(decided, used, duplicate_ids, sink, n_tasks, about)
 
@@ -83,25 +89,16 @@ def build_decide(
     scored = (
         pipeline
         | "Folder" >> beam.Create([folder])
-        | "Records" >> beam.FlatMap(_reaching(manifest.read_records)).with_output_types(Record)
+        | "Records" >> beam.FlatMap(reaching(manifest.read_records)).with_output_types(Record)
     )
-    used = scored | "Solve" >> Solve(decision, shards_in)
+    if sink.clusters:
+        mark = near_duplicates.Mark(sink.work, shards_in, decision.stays, n_tasks, first=False)
+        scored = scored | "NearDuplicates" >> mark
+    used = scored | "Solve" >> Solve(decision, shards_in, sink)
     none = pipeline | "NoDuplicates" >> beam.Create([]).with_output_types(tuple[str, Any])
     decided = decide(scored, none, used, sink, shards_in)
     count = pipeline | "DuplicateIds" >> beam.Create([duplicate_ids])
     write(decided, used, count, sink, n_tasks, about)
-
-
-def _reaching(function: Callable[P, R]) -> Callable[P, R]:
-    """The same function; a worker that calls it reaches object stores as this process does."""
-    stores = storage.shared_options()
-
-    @functools.wraps(function)
-    def call(*arguments: P.args, **named: P.kwargs) -> R:
-        storage.reach(stores)
-        return function(*arguments, **named)
-
-    return call
 
 
 def _spread(tasks: beam.PCollection) -> beam.PCollection:
@@ -208,10 +205,11 @@ def decide(
 class Solve(beam.PTransform):
     """The one rule of the run: as given, or solved from a sketch of all scores and draws."""
 
-    def __init__(self, decision: Decision, folder: str) -> None:
+    def __init__(self, decision: Decision, folder: str, sink: Sink) -> None:
         super().__init__()
         self._decision = decision
         self._folder = folder
+        self._marks = sink.marks
 
     def expand(self, scored: beam.PCollection) -> beam.PCollection:
         """Records in, one Rule out."""
@@ -221,7 +219,7 @@ class Solve(beam.PTransform):
             return scored.pipeline | beam.Create([known])
         total = (
             scored
-            | "Sketch" >> beam.Map(_reaching(sketch_task), self._folder, decision)
+            | "Sketch" >> beam.Map(reaching(sketch_task), self._folder, self._marks, decision)
             | "Sum" >> beam.CombineGlobally(_sum_sketches)
         )
         if decision.rule != TOP:
@@ -229,28 +227,32 @@ class Solve(beam.PTransform):
         band = beam.pvalue.AsSingleton(total | "Band" >> beam.Map(decision.band))
         return (
             scored
-            | "Places" >> beam.Map(_reaching(places_of_task), self._folder, decision, band)
+            | "Places"
+            >> beam.Map(reaching(places_of_task), self._folder, self._marks, decision, band)
             | "SumPlaces" >> beam.CombineGlobally(solve.merge_places)
             | "Solve" >> beam.Map(lambda found, band: solve.cut(band, found), band)
         )
 
 
-def sketch_task(record: Record, folder: str, decision: Decision) -> solve.Sketch:
+def sketch_task(record: Record, folder: str, marks: str | None, decision: Decision) -> solve.Sketch:
     """The sketch of one task."""
-    return decision.sketch(_scored(record, folder, decision))
+    return decision.sketch(_scored(record, folder, marks, decision))
 
 
 def places_of_task(
-    record: Record, folder: str, decision: Decision, band: solve.Band
+    record: Record, folder: str, marks: str | None, decision: Decision, band: solve.Band
 ) -> solve.Places:
     """The places in the band of one task's documents."""
-    return decision.places(_scored(record, folder, decision), band)
+    return decision.places(_scored(record, folder, marks, decision), band)
 
 
-def _scored(record: Record, folder: str, decision: Decision) -> Iterator[pa.RecordBatch]:
+def _scored(
+    record: Record, folder: str, marks: str | None, decision: Decision
+) -> Iterator[pa.RecordBatch]:
     """What a rule is solved from; pass-through sources are not read."""
-    for shard in record.shards if record.task.filtered else ():
-        yield from tables.batches(storage.join(folder, shard.name), decision.columns)
+    if not record.task.filtered:
+        return iter(())
+    return reaching_batches(record, folder, marks, decision.columns)
 
 
 def _sum_sketches(parts: Iterable[solve.Sketch]) -> solve.Sketch:
@@ -275,7 +277,7 @@ class FindDuplicates(beam.PTransform):
             scored
             | "Keys"
             >> beam.FlatMap(
-                _reaching(
+                reaching(
                     lambda record: duplicates.content_keys(
                         record.task, records.load_keys(work, record.task), buckets
                     )
@@ -308,7 +310,7 @@ class CountDuplicateIds(beam.PTransform):
             scored
             | "Hashes"
             >> beam.FlatMap(
-                _reaching(
+                reaching(
                     lambda record: duplicates.id_hashes(
                         records.load_keys(work, record.task), buckets
                     )
@@ -338,11 +340,11 @@ def write(
         decided
         | "Group" >> beam.Map(lambda record: (record.task.order // together, record))
         | "Groups" >> beam.GroupByKey()
-        | "MergeStatistics" >> beam.Map(_reaching(merge_statistics), sink.work)
+        | "MergeStatistics" >> beam.Map(reaching(merge_statistics), sink.work)
         | "AllGroups" >> beam.combiners.ToList()
         | "WriteOutput"
         >> beam.Map(
-            _reaching(_write_output),
+            reaching(_write_output),
             sink.output,
             about,
             beam.pvalue.AsSingleton(rule),

@@ -21,6 +21,10 @@ import pyarrow.compute as pc
 import xxhash
 
 from pipeline.core.identity import content_hashes, identify
+from pipeline.core.scored import scored_batches
+from pipeline.near_duplicates.choice import drop_near
+from pipeline.near_duplicates.files import BandsWriter
+from pipeline.near_duplicates.settings import Settings as NearDuplicates
 from pipeline.output import records, schema, shards, summary_files
 from pipeline.output.records import Record, Task
 from pipeline.output.summary import TaskSummary
@@ -35,7 +39,7 @@ from pipeline.readers import (
 from pipeline.rules.decision import Rule, keep_draw
 from pipeline.steps import Step, build_steps
 from quality_classifier.scoring import Classifier, load_classifier
-from winnow import files, storage, tables
+from winnow import files, storage
 from winnow.heartbeat import beat
 from winnow.text.counts import measure
 from winnow.text.hashing import xxh3_64
@@ -56,15 +60,21 @@ class Sink:
     write: str
     shard_bytes: int
     compression: str
+    clusters: bool = False
 
     @property
     def work(self) -> str:
         """The folder for intermediate files; a complete run has none."""
         return storage.join(self.output, records.WORK)
 
+    @property
+    def marks(self) -> str | None:
+        """The folder in which each task has a file that marks near-duplicates, if it has one."""
+        return self.work if self.clusters else None
+
     def writer(self, folder: str, task: Task) -> shards.ShardWriter:
         """A writer of a task's shards into ``folder``."""
-        columns = schema.shard_schema(self.metadata)
+        columns = schema.shard_schema(self.metadata, self.clusters)
         return shards.ShardWriter(folder, task.stem, columns, self.shard_bytes, self.compression)
 
     def chosen(self, decided: pa.RecordBatch) -> pa.RecordBatch:
@@ -94,6 +104,7 @@ class Job:
     fields: Mapping[str, FieldMap]
     reading: ReadOptions
     resume: bool
+    near_duplicates: NearDuplicates | None = None
 
     def key(self, task: Task, *parts: Any) -> str:
         """The fingerprint of everything a task's output depends on, except its input's bytes."""
@@ -131,6 +142,7 @@ def run_task(
     learned = 0
     summary = TaskSummary(task.source, task.filtered, rule or Rule("all"))
     keys: list[pa.RecordBatch] = []
+    bands = BandsWriter(job.near_duplicates) if job.near_duplicates else None
     with (
         Quarantine(job.sink.output, task) as quarantine,
         job.sink.writer(folder, task) as writer,
@@ -154,6 +166,8 @@ def run_task(
             batch = score_batch(batch, task, job)
             learned += _classifier(job.classifier, job.label).trained_on(batch["content_hash"])
             keys.append(_keys(batch))
+            if bands:
+                batch = bands.add(batch)
             batch = decide_batch(batch, rule or Rule("all"), task.filtered)
             if rule:
                 summary.update(batch)
@@ -174,6 +188,8 @@ def run_task(
         report.kinds,
         learned,
     )
+    if bands:
+        bands.save(job.sink.work, task.stem)
     if rule:
         job.sink.save(summary, task)
     records.save(job.sink.work, record, keys)
@@ -191,7 +207,7 @@ def decide_task(
     """Decide one task again from its scored shards; write the result to ``output/shards``.
 
     The task's statistics go to its summary file. ``duplicates`` are the rows (int64, sorted) to
-    drop as exact duplicates.
+    drop as exact duplicates; near-duplicates are in the task's file in the work folder.
     """
     task = scored.task
     summary = TaskSummary(task.source, task.filtered, rule)
@@ -200,15 +216,14 @@ def decide_task(
     repeated[duplicates] = True
     first = 0
     with sink.writer(storage.join(sink.output, "shards"), task) as writer:
-        for shard in scored.shards:
-            for batch in tables.batches(storage.join(scored_folder, shard.name)):
-                repeats = repeated[first : first + len(batch)]
-                first += len(batch)
-                batch = decide_batch(batch, rule, task.filtered, repeats)
-                summary.update(batch)
-                writer.write(sink.chosen(batch))
-                if progress:
-                    progress(batch, 0)
+        for batch, near in scored_batches(scored, scored_folder, sink.marks):
+            repeats = repeated[first : first + len(batch)]
+            first += len(batch)
+            batch = decide_batch(batch, rule, task.filtered, repeats, near)
+            summary.update(batch)
+            writer.write(sink.chosen(batch))
+            if progress:
+                progress(batch, 0)
     sink.save(summary, task)
     return replace(scored, shards=tuple(writer.shards))
 
@@ -241,8 +256,10 @@ def score_batch(batch: pa.RecordBatch, task: Task, job: Job) -> pa.RecordBatch:
         "keep_probability": np.zeros(n, np.float32),
         "kept": np.zeros(n, np.bool_),
         "drop_reason": pa.nulls(n, pa.string()),
+        "cluster": pa.nulls(n, pa.uint64()),
+        "cluster_size": pa.nulls(n, pa.int64()),
     }
-    shard_schema = schema.shard_schema(job.sink.metadata)
+    shard_schema = schema.shard_schema(job.sink.metadata, job.sink.clusters)
     scored = pa.RecordBatch.from_arrays(
         [pa.array(columns[name]) for name in shard_schema.names], schema=shard_schema
     )
@@ -256,10 +273,12 @@ def decide_batch(
     rule: Rule,
     filtered: bool,
     repeated: npt.NDArray[np.bool_] | None = None,
+    near: npt.NDArray[np.bool_] | None = None,
 ) -> pa.RecordBatch:
     """Fill ``keep_probability``, ``kept`` and ``drop_reason``, replacing an earlier decision.
 
-    Documents that a step dropped stay dropped. ``repeated`` (bool [n]) marks duplicates to drop.
+    Documents that a step dropped stay dropped. ``repeated`` (bool [n]) marks duplicates to drop,
+    ``near`` near-duplicates.
     """
     rule = rule if filtered else Rule("all")
     score = batch["quality_score"].to_numpy()
@@ -268,6 +287,8 @@ def decide_batch(
     reason = pc.if_else(pc.equal(reason, schema.QUALITY), pa.scalar(None, pa.string()), reason)
     if repeated is not None and repeated.any():
         reason = pc.if_else(pc.and_(repeated, pc.is_null(reason)), schema.DUPLICATE, reason)
+    if near is not None:
+        reason = drop_near(reason, near)
     reaches = pc.is_null(reason).to_numpy(zero_copy_only=False)
     kept = reaches & rule.keep(score, draw)
     reason = pc.if_else(pa.array(reaches & ~kept), schema.QUALITY, reason)

@@ -113,7 +113,8 @@ def _names(parts: Parts) -> re.Pattern[str]:
         "shards": shard,
         "quarantine": rf"{stem}\.jsonl",
         "statistics": rf"(?:{'|'.join(schema.STATISTICS)})\.parquet",
-        records.WORK: rf"run\.json|{re.escape(records.TASKS)}|{stem}\.(?:json|keys\.arrow)"
+        records.WORK: rf"run\.json|{re.escape(records.TASKS)}|{stem}\.json"
+        rf"|{stem}\.(?:keys|bands|near)\.arrow"
         rf"|(?:{stem}|group-\d{{5,}})\.summary\.arrow",
         records.SCORED: shard,
         records.PROGRESS: heartbeat.FILE.pattern,

@@ -16,12 +16,20 @@ DUPLICATE = "duplicate"
 """Drop reason of a document whose text another kept document of the run has."""
 
 
-def shard_schema(metadata: Sequence[str] = ()) -> pa.Schema:
+NEAR_DUPLICATE = "near_duplicate"
+"""Drop reason of a document of whose cluster of near-duplicates another one stays."""
+
+
+def shard_schema(metadata: Sequence[str] = (), clusters: bool = False) -> pa.Schema:
     """A row of ``shards/*.arrow``: one document, its features, its score and its decision.
 
     ``drop_reason`` is null where ``kept`` is true. ``keep_draw`` is uniform in [0, 1) and keyed by
     id and seed; ``keep_probability`` is the chance that the rule gave this document before the
     draw (0 where another step dropped it), so both stay valid for any later decision.
+
+    A run that looked for near-duplicates has ``clusters``: ``cluster`` is the smallest of the first
+    64 bits of the content hashes in a document's cluster, ``cluster_size`` its documents, equal
+    texts among them. Both are null where a document was not compared.
     """
     return pa.schema(
         [
@@ -40,10 +48,13 @@ def shard_schema(metadata: Sequence[str] = ()) -> pa.Schema:
             pa.field("keep_probability", pa.float32(), nullable=False),
             pa.field("kept", pa.bool_(), nullable=False),
             pa.field("drop_reason", pa.string()),
+            *(_CLUSTERS if clusters else ()),
             *(pa.field(name, pa.string()) for name in metadata),
         ]
     )
 
+
+_CLUSTERS = [pa.field("cluster", pa.uint64()), pa.field("cluster_size", pa.int64())]
 
 _COUNTS = [
     pa.field("documents", pa.int64(), nullable=False),

@@ -32,6 +32,8 @@ _COLUMNS = {
     "keep_probability": "the chance the rule gave this document; 0 if a step dropped it before",
     "kept": "the decision",
     "drop_reason": "why not kept: `quality` (the rule), or the step's reason",
+    "cluster": "which near-duplicates it belongs to; alone in it if `cluster_size` is 1",
+    "cluster_size": "how many documents of the run are in its cluster; null if not compared",
 }
 
 

@@ -1,0 +1,180 @@
+"""What near-duplicates leave in the work folder: two files for each task, as small as their hashes.
+
+``<stem>.bands.arrow`` has the hashes of the documents that are compared, written when a task is
+scored. ``<stem>.near.arrow`` has the clusters, and who is dropped, read when it is decided.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.near_duplicates.choice import Found, Rows
+from pipeline.near_duplicates.components import Nodes
+from pipeline.near_duplicates.minhash import band_hashes
+from pipeline.near_duplicates.settings import Settings
+from pipeline.output import schema
+from winnow import heartbeat, storage, tables
+
+NEAR = pa.schema(
+    [
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("cluster", pa.uint64(), nullable=False),
+        pa.field("cluster_size", pa.int64(), nullable=False),
+        pa.field("dropped", pa.bool_(), nullable=False),
+    ]
+)
+"""One row per document that is in a cluster with others, in order."""
+
+
+class BandsWriter:
+    """Gathers the hashes of a task's documents, batch by batch; 8 bytes a band and document."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._rows = 0
+        self._columns: list[tuple[Rows, Nodes, npt.NDArray[np.uint64]]] = []
+
+    def add(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Hash a scored batch; fill in ``cluster`` and ``cluster_size`` as if all were alone."""
+        rows = np.flatnonzero(pc.is_null(batch["drop_reason"]).to_numpy(zero_copy_only=False))
+        everything = len(rows) == len(batch)
+        text = batch["text"] if everything else batch["text"].take(pa.array(rows))
+        bands, compared = band_hashes(text, self._settings)
+        rows, bands = rows[compared], bands[compared]
+        nodes = nodes_of(batch["content_hash"])
+        self._columns.append((rows + self._rows, nodes[rows], bands))
+        self._rows += len(batch)
+        missing = np.ones(len(batch), np.bool_)
+        missing[rows] = False
+        cluster = pa.array(nodes, mask=missing)
+        return _with(batch, cluster, pa.array(np.ones(len(batch), np.int64), mask=missing))
+
+    def save(self, work: str, stem: str) -> None:
+        """Write the file of a task."""
+        none = np.empty(0, np.uint64).reshape(0, self._settings.bands)
+        rows = np.concatenate([np.empty(0, np.int64), *(rows for rows, _, _ in self._columns)])
+        nodes = np.concatenate([np.empty(0, np.uint64), *(nodes for _, nodes, _ in self._columns)])
+        bands = np.concatenate([none, *(bands for _, _, bands in self._columns)])
+        table = pa.table(
+            {
+                "row": rows,
+                "node": nodes,
+                "bands": pa.FixedSizeListArray.from_arrays(bands.ravel(), self._settings.bands),
+            }
+        )
+        tables.write(_bands_path(work, stem), table)
+
+
+@dataclass(frozen=True)
+class Bands:
+    """``rows`` int64 [n] ascending, ``nodes`` uint64 [n], ``bands`` uint64 [n, bands]."""
+
+    rows: Rows
+    nodes: Nodes
+    bands: npt.NDArray[np.uint64]
+
+
+def load_bands(work: str, stem: str) -> Bands:
+    """What :class:`BandsWriter` wrote for a task."""
+    table = tables.read(_bands_path(work, stem)).combine_chunks()
+    heartbeat.beat()
+    bands = table["bands"].combine_chunks().flatten().to_numpy()
+    width = table.schema.field("bands").type.list_size
+    return Bands(table["row"].to_numpy(), table["node"].to_numpy(), bands.reshape(-1, width))
+
+
+class Marks:
+    """The clusters of a task's documents, and who of them is dropped."""
+
+    def __init__(self, found: Found) -> None:
+        self._found = found
+
+    @staticmethod
+    def load(work: str, stem: str) -> "Marks":
+        """What :func:`save_marks` wrote for a task."""
+        table = tables.read(_near_path(work, stem))
+        columns = [table[name].to_numpy() for name in NEAR.names]
+        return Marks(Found(*columns))
+
+    def over(
+        self, batches: Iterable[pa.RecordBatch]
+    ) -> Iterator[tuple[pa.RecordBatch, npt.NDArray[np.bool_]]]:
+        """Each of all the task's batches, in order, with its ``cluster`` and ``cluster_size`` where
+        it has them, and which of its documents are to be dropped (bool [n]).
+        """
+        first = 0
+        found = self._found
+        for batch in batches:
+            low, high = np.searchsorted(found.rows, [first, first + len(batch)])
+            mine = found.rows[low:high] - first
+            first += len(batch)
+            dropped = np.zeros(len(batch), np.bool_)
+            dropped[mine] = found.dropped[low:high]
+            if "cluster" in batch.schema.names and len(mine):
+                cluster = _put(batch["cluster"], mine, found.cluster[low:high])
+                batch = _with(
+                    batch, cluster, _put(batch["cluster_size"], mine, found.size[low:high])
+                )
+            yield batch, dropped
+
+
+def clusters_of(paths: Iterable[str]) -> tuple[Rows, Nodes]:
+    """The rows (int64 [n], ascending) and clusters (uint64 [n]) of the documents that the shards of
+    a task say are in a cluster with others.
+    """
+    rows, clusters = [np.empty(0, np.int64)], [np.empty(0, np.uint64)]
+    first = 0
+    for path in paths:
+        for batch in tables.batches(path, ("cluster", "cluster_size")):
+            mine = np.flatnonzero(batch["cluster_size"].fill_null(1).to_numpy() > 1)
+            rows.append(mine + first)
+            clusters.append(batch["cluster"].fill_null(0).to_numpy()[mine])
+            first += len(batch)
+    return np.concatenate(rows), np.concatenate(clusters)
+
+
+def save_marks(work: str, stem: str, parts: Sequence[Found]) -> None:
+    """Write the clusters of a task, from their parts in any order."""
+    rows = np.concatenate([np.empty(0, np.int64), *(part.rows for part in parts)])
+    order = np.argsort(rows)
+    columns = [rows] + [
+        np.concatenate([np.empty(0, kind), *(getattr(part, name) for part in parts)])
+        for name, kind in (("cluster", np.uint64), ("size", np.int64), ("dropped", np.bool_))
+    ]
+    table = pa.table([pa.array(column[order]) for column in columns], schema=NEAR)
+    tables.write(_near_path(work, stem), table)
+
+
+def nodes_of(content_hashes: pa.Array) -> Nodes:
+    """The first 64 bits of each of n content hashes, which order as their hex digits: uint64 [n].
+
+    Among 3 billion texts, 0.2 pairs of different ones are expected to have the same.
+    """
+    octets = np.frombuffer(content_hashes.buffers()[1], ">u8").reshape(-1, 2)
+    at = content_hashes.offset
+    return octets[at : at + len(content_hashes), 0].astype(np.uint64)
+
+
+def _put(column: pa.Array, rows: Rows, values: npt.NDArray[np.generic]) -> pa.Array:
+    mask = np.zeros(len(column), np.bool_)
+    mask[rows] = True
+    return pc.replace_with_mask(column, pa.array(mask), pa.array(values, column.type))
+
+
+def _with(batch: pa.RecordBatch, cluster: pa.Array, size: pa.Array) -> pa.RecordBatch:
+    for name, column in (("cluster", cluster), ("cluster_size", size)):
+        at = batch.schema.get_field_index(name)
+        batch = batch.set_column(at, schema.shard_schema(clusters=True).field(name), column)
+    return batch
+
+
+def _bands_path(work: str, stem: str) -> str:
+    return storage.join(work, f"{stem}.bands.arrow")
+
+
+def _near_path(work: str, stem: str) -> str:
+    return storage.join(work, f"{stem}.near.arrow")

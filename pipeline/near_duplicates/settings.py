@@ -1,0 +1,41 @@
+"""What a search for near-duplicates is told."""
+
+from dataclasses import dataclass
+
+MOST = 1 << 12
+"""Hash functions at most: 16 kB of minima."""
+
+LONGEST = 1000
+"""Words of the longest n-gram."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How alike two documents are if they are found: ``bands`` of ``rows`` minima over n-grams of
+    ``words`` words.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+
+    bands: int
+    rows: int
+    words: int
+
+    def __post_init__(self) -> None:
+        for name in ("bands", "rows"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"--near-duplicates-{name} must be at least 1, not {getattr(self, name)}"
+                )
+        if self.bands * self.rows > MOST:
+            raise ValueError(
+                f"--near-duplicates-bands {self.bands} of --near-duplicates-rows {self.rows} are"
+                f" {self.bands * self.rows} hash functions: take at most {MOST}"
+            )
+        if not 1 <= self.words <= LONGEST:
+            raise ValueError(f"--near-duplicates-words is from 1 to {LONGEST}, not {self.words}")
+
+    def chance(self, similarity: float) -> float:
+        """How likely a pair of this Jaccard similarity is found: 1 - (1 - s^rows)^bands."""
+        return 1 - (1 - similarity**self.rows) ** self.bands
