@@ -85,7 +85,9 @@ def test_clusters_are_those_of_all_pairs_and_the_best_of_each_stays(here):
         dropped += loses
     manifest = json.loads((here / "out" / "manifest.json").read_text())
     assert manifest["accounting"]["web"]["near_duplicate"] == dropped > 20
-    assert "near_duplicate" in (here / "out" / "README.md").read_text()
+    card = (here / "out" / "README.md").read_text()
+    assert "| near_duplicate |" in card
+    assert "| `cluster_size` | int64 |" in card
     assert {row["drop_reason"] for row in rows} == {None, "near_duplicate", "quality"}
 
 

@@ -102,7 +102,10 @@ def data_card(manifest: Mapping[str, Any], sources: pa.Table, groups: pa.Table) 
             "",
             "## Columns",
             "",
-            *_markdown(["column", "type", "meaning"], _columns(config["metadata"])),
+            *_markdown(
+                ["column", "type", "meaning"],
+                _columns(config["metadata"], config.get("near_duplicates", False)),
+            ),
             "",
             "## Provenance",
             "",
@@ -181,10 +184,10 @@ def _damage(manifest: Mapping[str, Any], sources: pa.Table, groups: pa.Table) ->
     ]
 
 
-def _columns(metadata: list[str]) -> list[list[str]]:
+def _columns(metadata: list[str], clusters: bool) -> list[list[str]]:
     return [
         [f"`{field.name}`", str(field.type), _COLUMNS.get(field.name, "carried from the input")]
-        for field in schema.shard_schema(metadata)
+        for field in schema.shard_schema(metadata, clusters)
     ]
 
 
