@@ -89,6 +89,13 @@ def test_help_names_the_command_as_it_was_started():
     assert python("-m", "winnow", "prepare", "--help").stdout.startswith("winnow prepare SETTING")
 
 
+def test_windows_is_refused_in_one_line():
+    code = "import sys; sys.platform = 'win32'; import winnow"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "Winnow runs on Linux and macOS; on Windows, use it in WSL\n"
+
+
 def test_an_installed_package_filters_decides_and_composes(installed, tmp_path):
     where = python("-c", "import pipeline; print(pipeline.__file__)", path=installed, cwd=tmp_path)
     assert where.stdout.startswith(str(installed))

@@ -1,1 +1,6 @@
-"""Winnow's one command; see :mod:`winnow.cli`."""
+"""What all packages share, and the command ``winnow``; see :mod:`winnow.cli`."""
+
+import sys
+
+if sys.platform == "win32":  # no fcntl, no fork
+    sys.exit("Winnow runs on Linux and macOS; on Windows, use it in WSL")
