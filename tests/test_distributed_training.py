@@ -7,7 +7,9 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.distributed._functional_collectives as functional_collectives
+from adafactor_one_by_one import OneByOne
 from distributed import CONFIG, learn, make_model, make_optimizer
+from torch.utils._python_dispatch import TorchDispatchMode
 from training_runs import optimizer_settings
 
 from model.glam.experts import BACKENDS
@@ -20,6 +22,7 @@ pytestmark = pytest.mark.slow
 STEPS = range(4)
 DROPPING = dataclasses.replace(CONFIG, capacity_factor=1.0)
 DENSE = dataclasses.replace(CONFIG, experts=0)
+ADAFACTOR = optimizer_settings("adafactor", schedule=Schedule.constant)
 
 
 def train(config, expert_parallel=None, dtype=torch.float32):
@@ -52,8 +55,37 @@ def recompute():
 def one_head():
     """Adafactor on a table of biases that is [1, buckets]: all but one have none of it."""
     model = make_model(dataclasses.replace(CONFIG, heads=1, head_width=16), None, torch.float32)
-    config = optimizer_settings("adafactor", schedule=Schedule.constant)
-    return learn(model, optim.build_optimizer(config, model), STEPS)
+    return learn(model, optim.build_optimizer(ADAFACTOR, model), STEPS)
+
+
+def adafactor():
+    """Losses, and how many collectives a step makes for them, on the grids that there are."""
+    found = {}
+    for columns in (1, 2, 4):
+        if columns <= processes.count():
+            model = make_model(CONFIG, columns, torch.float32)
+            optimizer = optim.build_optimizer(ADAFACTOR, model)
+            history = learn(model, optimizer, range(3))
+            model.loss(*distributed.batch(3)).total.backward()
+            with CountingCollectives() as counting:
+                optimizer.step()
+            found[columns] = history, counting.count
+    return found
+
+
+def adafactor_one_by_one():
+    model = make_model(CONFIG, min(2, processes.count()), torch.float32)
+    return learn(model, OneByOne(model.parameters(), 0.01), range(3))
+
+
+class CountingCollectives(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func.namespace in ("c10d", "_c10d_functional")
+        return func(*args, **(kwargs or {}))
 
 
 def all_to_first():
@@ -139,7 +171,16 @@ def by_name(*functions):
 
 OWN = (exchanged_counts, functional_counts)
 SAME = by_name(
-    dropless, dropping, dense, bfloat16, recompute, one_head, all_to_first, first_weights
+    dropless,
+    dropping,
+    dense,
+    bfloat16,
+    recompute,
+    one_head,
+    adafactor,
+    adafactor_one_by_one,
+    all_to_first,
+    first_weights,
 )
 
 
@@ -191,6 +232,18 @@ def test_same_losses_and_gradients(one, several):
 
 def test_a_weight_with_one_row(one, several):
     assert_same(several["one_head"], one["one_head"], 1e-5)
+
+
+def test_adafactor_in_a_batch(one, several):
+    (expected, _), *_ = one["adafactor"].values()
+    assert_same(one["adafactor_one_by_one"], expected, 1e-5)
+    assert_same(several["adafactor_one_by_one"], expected, 1e-5)
+    world = max(several["adafactor"])
+    for columns, (history, collectives) in several["adafactor"].items():
+        assert_same(history, expected, 1e-5)
+        # All tensors' norms; columns' sums over all processes and, where those are fewer, over
+        # the ones that share an expert.
+        assert collectives == (2 if columns in (1, world) else 3)
 
 
 def test_a_process_without_rows(one, several):

@@ -3,18 +3,21 @@
 import dataclasses
 import math
 
+import adafactor_one_by_one
 import numpy as np
 import pytest
 import torch
+from adafactor_one_by_one import OneByOne
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from training_runs import optimizer_settings
 
 from model.glam.config import GLaMConfig
 from model.glam.parameter import Weight
 from model.glam.transformer import GLaM
-from model.training import adafactor
+from model.training import adafactor, adafactor_batch
 from model.training.optim import (
     build_optimizer,
     finite,
@@ -99,6 +102,56 @@ def test_adafactor_is_the_paper_s(way, shapes, seed, size):
         np.testing.assert_allclose(parameter.detach(), reference.value, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("stack", [1, 80, adafactor_batch.STACK])
+def test_a_batch_of_weights_is_weight_after_weight(stack, monkeypatch):
+    """Some have no gradient at times: weights of one shape differ in how many steps they made."""
+    monkeypatch.setattr(adafactor.cpu_kernels, "can_read", lambda x: False)
+    monkeypatch.setattr(adafactor_batch, "STACK", stack)
+    shapes = [(4, 5), (6,), (4, 5), (2, 3, 5), (4, 5), (6,), (2, 3, 5), (1, 1)]
+    batch, plain = Weights(*shapes), Weights(*shapes)
+    optimizers = build_optimizer(PAPER, batch), OneByOne(plain.parameters(), 0.01)
+    random = torch.Generator().manual_seed(1)
+    for t in range(6):
+        for i, (one, other) in enumerate(zip(batch.all, plain.all, strict=True)):
+            gradient = torch.randn(one.shape, generator=random) * 10.0 ** (t - 3)
+            one.grad = None if (i + t) % 3 == 0 else gradient
+            other.grad = None if one.grad is None else gradient.clone()
+        given = [None if p.grad is None else p.grad.clone() for p in batch.all]
+        for optimizer in optimizers:
+            optimizer.step()
+        for parameter, gradient in zip(batch.all, given, strict=True):
+            assert gradient is None or torch.equal(parameter.grad, gradient)
+    for one, other in zip(batch.all, plain.all, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7)
+        states = [o.state[p] for o, p in zip(optimizers, (one, other), strict=True)]
+        torch.testing.assert_close(*map(dict, states), rtol=1e-6, atol=0)
+
+
+def test_more_weights_of_a_shape_cost_few_operations(monkeypatch):
+    monkeypatch.setattr(adafactor.cpu_kernels, "can_read", lambda x: False)
+    counts = []
+    for layers in (4, 40):
+        weights = Weights(*[(4, 5), (6,), (2, 3, 5)] * layers)
+        optimizer = build_optimizer(PAPER, weights)
+        for _ in range(2):
+            for parameter in weights.all:
+                parameter.grad = torch.ones_like(parameter)
+            with CountingOperations() as counting:
+                optimizer.step()
+        counts.append(counting.count)
+    assert counts[1] == counts[0]
+
+
+class CountingOperations(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
 @pytest.mark.parametrize("rows", [[2], [0, 1, 2, 3]])
 def test_an_expert_without_tokens_stays_as_it_was(way, rows):
     weights = Weights((4, 6, 5))
@@ -118,12 +171,10 @@ def test_an_expert_without_tokens_stays_as_it_was(way, rows):
 
 def test_the_usual_epsilon_would_not_do(monkeypatch):
     """Negative control of the test above: 1e-30 squares to 0 in float32."""
-    monkeypatch.setattr(adafactor, "LEAST", 1e-30)
-    monkeypatch.setattr(adafactor.cpu_kernels, "can_read", lambda x: False)
+    monkeypatch.setattr(adafactor_one_by_one, "LEAST", 1e-30)
     weights = Weights((4, 6, 5))
-    optimizer = build_optimizer(PAPER, weights)
     weights.all[0].grad = torch.randn(4, 6, 5) * torch.tensor([1.0, 0, 1, 1])[:, None, None]
-    optimizer.step()
+    OneByOne(weights.parameters(), 0.01).step()
     assert weights.all[0].isnan().any()
 
 

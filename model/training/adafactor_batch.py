@@ -1,0 +1,203 @@
+"""Adafactor's step for many weights at once; :mod:`model.training.adafactor` calls it.
+
+On a GPU small operations cost the host more than the device, and between processes each reduction
+waits for all. So weights of one shape, cut up in one way, are stacked and take each operation
+together, and what must be summed over processes travels packed: the columns' sums in one reduction
+for each way of cutting, then all tensors' sums of squares in one more. Nothing is synchronised with
+the host. Until the step is done the updates take as much memory as the gradients.
+
+Shapes: L weights of a stack, of R rows and C columns or of N numbers: [L, ..., R, C] or [L, N].
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.tensor import DTensor, Placement, Replicate
+
+LEAST = 2e-19
+"""Bound of the root of the second moment."""
+LEAST_SCALE = 1e-3
+"""Bound of a tensor's RMS."""
+CLIP = 1.0
+"""The largest RMS of an update, before the rate."""
+DECAY = -0.8
+"""The share of a step's squares in the moving averages is step ** DECAY."""
+
+STACK = 1 << 24
+"""Numbers that a stack has on one process at most, unless it is a single weight."""
+
+
+class Member(NamedTuple):
+    """A float32 weight, its gradient and state, and the number of this step, from 1."""
+
+    parameter: Tensor
+    grad: Tensor
+    state: dict[str, Any]
+    step: float
+
+
+def update(members: Iterable[Member], rate: float) -> None:
+    """Make the step of all these weights.
+
+    Weights are all plain, or all sharded evenly or not over all processes, by one mesh or another,
+    in any dimension of a vector and any but the last of a matrix. Every process calls this with the
+    same weights in the same order.
+    """
+    stacks = [_Stack(alike, rate) for alike in _alike(members)]
+    for stack in stacks:
+        stack.average_rows()
+    _sum_columns(stacks)
+    for stack in stacks:
+        stack.make_update()
+    sharded = [stack for stack in stacks if isinstance(stack.whole, DTensor)]
+    if sharded:
+        assert len(sharded) == len(stacks)
+        squares = torch.cat([stack.squares for stack in stacks], 1)
+        dist.all_reduce(squares)
+        lengths = [len(stack.members) for stack in stacks]
+        for stack, part in zip(stacks, squares.split(lengths, 1), strict=True):
+            stack.squares = part
+    for stack in stacks:
+        stack.apply()
+
+
+def _alike(members: Iterable[Member]) -> Iterable[list[Member]]:
+    """Members that can be stacked; the same on every process, whatever shards it holds."""
+    groups: dict[Any, list[list[Member]]] = {}
+    for member in members:
+        whole, numbers = member.parameter, member.parameter.numel()
+        key: tuple[Any, ...] = whole.shape, whole.device, member.step
+        if isinstance(whole, DTensor):
+            key = *key, whole.device_mesh, whole.placements
+            numbers //= whole.device_mesh.size()
+        lists = groups.setdefault(key, [[]])
+        if lists[-1] and (len(lists[-1]) + 1) * numbers > STACK:
+            lists.append([])
+        lists[-1].append(member)
+    return [members for lists in groups.values() for members in lists]
+
+
+class _Stack:
+    """Weights of one shape; the three parts of their step."""
+
+    def __init__(self, members: Sequence[Member], rate: float) -> None:
+        self.members = members
+        self.whole, _, _, step = members[0]
+        self.share = step**DECAY
+        self.rate = min(rate, step**-0.5)
+        self.parameters = [_local(member.parameter) for member in members]
+        self.grads = [_local(member.grad) for member in members]
+        self.matrices = self.whole.ndim > 1
+        self.cut_into: tuple[dist.ProcessGroup, ...] = ()
+        """The processes that hold the other rows of a matrix."""
+        if self.matrices and isinstance(self.whole, DTensor):
+            mesh, placements = self.whole.device_mesh, self.whole.placements
+            assert not any(placement.is_shard(self.whole.ndim - 1) for placement in placements)
+            self.cut_into = tuple(
+                mesh.get_group(i)
+                for i, placement in enumerate(placements)
+                if placement.is_shard(self.whole.ndim - 2) and mesh.size(i) > 1
+            )
+        self.sums: list[Tensor] = []
+        """Of a matrix's columns, here and then everywhere: the gradient's squares [L, ..., 1, C],
+        and the rows' averages [L, ..., 1, 1]."""
+        self.squares: Tensor
+        """Sums of squares, here and then everywhere, of the weights and of their updates: [2, L]"""
+
+    def average_rows(self) -> None:
+        """What is known without other processes; all of a vector's averages."""
+        grad = _stacked(self.grads)
+        if self.matrices:
+            mean = _square_sum(grad, -1) / grad.shape[-1]
+            self.row = self._average("row_var", mean, self.whole.ndim - 1)
+            self.sums = [_square_sum(grad, -2), self.row.sum(-2, keepdim=True)]
+        else:
+            self.variance = self._average("variance", grad.square())
+
+    def make_update(self) -> None:
+        """The updates [L, ...], of an RMS that is not clipped yet."""
+        grad = _stacked(self.grads)
+        if self.matrices:
+            of_columns, of_rows = self.sums
+            rows = self.whole.shape[-2]
+            column = self._average("col_var", of_columns / rows, self.whole.ndim - 2)
+            row = self.row / (of_rows / rows).clamp_min(LEAST)
+            inverse = (row.rsqrt() * column.rsqrt()).clamp_max_(1 / LEAST)
+        else:
+            inverse = self.variance.clamp_min(LEAST * LEAST).rsqrt_()
+        self.update = inverse.mul_(grad)
+        norms = torch.stack(torch._foreach_norm(self.parameters))
+        of_update = torch.linalg.vector_norm(self.update.flatten(1), dim=1)
+        self.squares = torch.stack([norms, of_update]).square()
+
+    def apply(self) -> None:
+        """Take the updates from the weights."""
+        of_parameter, of_update = (self.squares / self.whole.numel()).sqrt()
+        clip = (of_update / CLIP).clamp_min(1.0)
+        factor = self.rate * of_parameter.clamp_min(LEAST_SCALE) / clip
+        self.update.mul_(factor.view(-1, *[1] * self.whole.ndim))
+        torch._foreach_sub_(self.parameters, list(self.update.unbind()))
+
+    def _average(self, name: str, value: Tensor, reduced: int | None = None) -> Tensor:
+        """Update the moving averages of this name, initially 0, with a step's; stacked.
+
+        ``reduced`` is the dimension of a weight over which its averages are means.
+        """
+        for member, one in zip(self.members, value.unbind(), strict=True):
+            if name not in member.state:
+                member.state[name] = self._as_whole(torch.zeros_like(one), reduced)
+        averages = [_local(member.state[name]) for member in self.members]
+        torch._foreach_lerp_(averages, list(value.unbind()), self.share)
+        return _stacked(averages)
+
+    def _as_whole(self, local: Tensor, reduced: int | None) -> Tensor:
+        """State for a weight, cut up as the weight is, so that a checkpoint can cut it anew."""
+        if not isinstance(self.whole, DTensor):
+            return local
+        shape = list(self.whole.shape)
+        placements: list[Placement] = list(self.whole.placements)
+        if reduced is not None:
+            shape[reduced] = 1
+            placements = [Replicate() if p.is_shard(reduced) else p for p in placements]
+        return DTensor.from_local(
+            local,
+            self.whole.device_mesh,
+            placements,
+            run_check=False,
+            shape=torch.Size(shape),
+            stride=torch.empty(shape, device="meta").stride(),
+        )
+
+
+def _sum_columns(stacks: Sequence[_Stack]) -> None:
+    """Sum the stacks' ``sums`` over processes: one reduction for each way of cutting."""
+    ways: dict[tuple[str, ...], list[_Stack]] = {}
+    for stack in stacks:
+        if stack.cut_into:
+            ways.setdefault(tuple(g.group_name for g in stack.cut_into), []).append(stack)
+    for alike in ways.values():
+        parts = [part for stack in alike for part in stack.sums]
+        flat = torch.cat([part.reshape(-1) for part in parts])
+        for group in alike[0].cut_into:
+            dist.all_reduce(flat, group=group)
+        pieces = iter(flat.split([part.numel() for part in parts]))
+        for stack in alike:
+            stack.sums = [next(pieces).view_as(part) for part in stack.sums]
+
+
+def _square_sum(x: Tensor, dim: int) -> Tensor:
+    """The sum of squares over one dimension, which stays with size 1."""
+    return torch.linalg.vector_norm(x, dim=dim, keepdim=True).square()
+
+
+def _stacked(tensors: Sequence[Tensor]) -> Tensor:
+    """The tensors along a new first dimension; a single one is not copied."""
+    return torch.stack(list(tensors)) if len(tensors) > 1 else tensors[0][None]
+
+
+def _local(x: Tensor) -> Tensor:
+    """The shard of a tensor that this process holds."""
+    return x.to_local() if isinstance(x, DTensor) else x
