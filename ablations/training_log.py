@@ -1,8 +1,9 @@
 """What a page shows of a run's ``metrics.jsonl`` beside its held-out curve: loss and routers.
 
 Lines are those of ``model/train.py``: ``tokens`` and ``loss`` in each; of a model with experts also
-``expert_load`` [L, E], ``router_entropy`` [L] and ``dropped`` [L]. A line with an evaluation may
-hold ``heldout_expert_load`` = {source: [L, E]} too. L counts MoE layers, E experts.
+``router_entropy`` [L] and ``dropped`` [L], and in some or, of earlier runs, in all ``expert_load``
+[L, E]. A line with an evaluation may hold ``heldout_expert_load`` = {source: [L, E]} too. L counts
+MoE layers, E experts.
 """
 
 import json
@@ -24,8 +25,9 @@ LAST = 0.25
 class Routers:
     """``tokens`` [lines], ``entropy`` (nats) and ``dropped`` (share of choices) [lines, L].
 
-    ``load`` [L, E] is the share of tokens that name an expert first, a mean over the last quarter
-    of the run; ``load_by_source`` the same on held-out text of each source, where it was logged.
+    ``load`` [L, E] is the share of tokens that name an expert first, a mean over the lines of the
+    last quarter of the run that have it, or the last that was logged; ``load_by_source`` the same
+    on held-out text of each source, where it was logged.
     """
 
     tokens: FloatArray
@@ -75,16 +77,18 @@ def smooth(tokens: FloatArray, loss: FloatArray, points: int) -> tuple[FloatArra
 
 
 def _routers(rows: Sequence[Mapping[str, Any]]) -> Routers | None:
-    rows = [row for row in rows if "expert_load" in row]
-    if not rows:
-        return None
+    rows = [row for row in rows if "router_entropy" in row]
     last = rows[-last_lines(len(rows)) :]
+    loads = [row for row in last if "expert_load" in row]
+    loads = loads or [row for row in rows if "expert_load" in row][-1:]
+    if not loads:
+        return None
     by_source = [row["heldout_expert_load"] for row in last if "heldout_expert_load" in row]
     return Routers(
         _column(rows, "tokens"),
         _column(rows, "router_entropy"),
         _column(rows, "dropped"),
-        _column(last, "expert_load").mean(axis=0),
+        _column(loads, "expert_load").mean(axis=0),
         {
             source: _column(by_source, source).mean(axis=0)
             for source in (by_source[0] if by_source else ())

@@ -1,6 +1,8 @@
 """What some processes have written any other number goes on from."""
 
 import functools
+import os
+import shutil
 
 import distributed
 import pytest
@@ -10,6 +12,7 @@ from training_runs import optimizer_settings
 
 from model.training import checkpoint, optim, processes
 from model.training.train_config import OptimizerName, Schedule
+from winnow import storage
 
 pytestmark = pytest.mark.slow
 
@@ -63,6 +66,52 @@ def read(folder, columns=None):
     return out
 
 
+def compared(folder):
+    """By process, the files that it compared with their checksums."""
+    names, whole = [], storage.checksum
+
+    def checksum(path):
+        names.append(os.path.basename(path))
+        return whole(path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage, "checksum", checksum)
+        checkpoint.verify(f"{folder}/sgd/step_000000003")
+    return processes.together(lambda: sorted(names))
+
+
+def damage_of_one(folder):
+    """What each process says of a checkpoint with one file that has changed."""
+    copy = f"{folder}/damaged"
+    if processes.is_first():
+        shutil.copytree(f"{folder}/sgd", copy)
+        path = f"{copy}/step_000000003/__1_0.distcp"
+        with open(path, "r+b") as file:
+            file.write(b"x")
+    processes.together(lambda: None)
+    try:
+        checkpoint.newest(copy)
+        said = "intact"
+    except ValueError as error:
+        said = str(error)
+    return processes.together(lambda: said)
+
+
+def failure_of_one():
+    """What each process raises where the last one can't write."""
+
+    def call():
+        if processes.rank() == processes.count() - 1:
+            raise OSError(28, "No space left on device")
+
+    try:
+        processes.together(call)
+        said = "nothing"
+    except OSError as error:
+        said = str(error)
+    return processes.together(lambda: said)
+
+
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     """The undisturbed runs of one and of two processes, and what each read of another's."""
@@ -70,15 +119,26 @@ def results(tmp_path_factory):
     out = {"1": all_steps()}
     write(one)
     call = functools.partial
-    out |= distributed.run(
-        2, two, {"2": all_steps, "writes": call(write, two), "2-2": call(read, two)}
-    )
-    out |= distributed.run(
-        4, four, {"writes": call(write, four, 2), "2-4": call(read, two, 2), "1-4": call(read, one)}
-    )
+    calls = {"2": all_steps, "writes": call(write, two), "2-2": call(read, two)}
+    out |= distributed.run(2, two, calls | {"damage": call(damage_of_one, two)})
+    calls = {"writes": call(write, four, 2), "2-4": call(read, two, 2), "1-4": call(read, one)}
+    calls |= {"compared": call(compared, four), "of two": call(compared, two)}
+    out |= distributed.run(4, four, calls | {"failure": failure_of_one})
     again = tmp_path_factory.mktemp("two-again")
     out |= distributed.run(2, again, {"4-2": call(read, four)})
     return out | {"2-1": read(two), "4-1": read(four)}
+
+
+def test_each_process_compares_what_it_wrote(results):
+    own = [[f"__{rank}_0.distcp"] for rank in range(4)]
+    assert results["compared"] == [[".metadata", *own[0]], *own[1:]]
+    assert results["of two"] == [[".metadata", *own[0]], own[1], [], []]
+
+
+def test_all_learn_what_one_found(results):
+    assert len(results["damage"]) == 2
+    assert all("every checkpoint in" in said for said in results["damage"])
+    assert results["failure"] == ["[Errno 28] No space left on device"] * 4
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

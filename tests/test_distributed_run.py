@@ -1,8 +1,10 @@
 """``model/train.py`` under ``torchrun``: as one process, and one goes on where two stopped."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,11 +21,12 @@ INDEPENDENT = "model.group_rows=1"  # of how rows are spread
 def torchrun(corpus, output, *overrides):
     arguments = [f"data.corpus={corpus}", f"output={output}", "data.arm=unfiltered", *overrides]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    return subprocess.run(
+    return subprocess.Popen(
         [*command, "model/train.py", *TINY, INDEPENDENT, *arguments],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
     )
 
@@ -45,13 +48,22 @@ def assert_alike(value, expected):
 
 
 def test_two_and_then_one(corpus, tmp_path):
+    """Two get a SIGTERM, end at one step and save it; one goes on from there."""
     alone, output = tmp_path / "alone", tmp_path / "several"
-    expected = train(corpus, alone, INDEPENDENT)
-    halfway = torchrun(corpus, output, "train.tokens=256")
-    assert halfway.returncode == 0, halfway.stderr
-    assert halfway.stdout.count("steps skipped") == 1
-    found = train(corpus, output, INDEPENDENT)
+    never = ["checkpoint.every=1_000_000", "evaluate.every=0", "log.expert_load_every=1"]
+    halfway = torchrun(corpus, output, "train.tokens=64_000_000", *never)
+    log = output / "metrics.jsonl"
+    while halfway.poll() is None and not (log.exists() and log.stat().st_size):
+        time.sleep(0.01)
+    halfway.send_signal(signal.SIGTERM)
+    _, said = halfway.communicate()
+    assert "interrupted: the same command goes on where it stopped" in said
+    done = rows(output)[-1]["step"]
+    assert os.listdir(output / "checkpoints") == [f"step_{done:09d}"]
 
+    tokens = f"train.tokens={64 * (done + 4)}"
+    found = train(corpus, output, INDEPENDENT, tokens, *never)
+    expected = train(corpus, alone, INDEPENDENT, tokens, *never)
     assert_alike(rows(output), rows(alone))
     bits = [pa.ipc.open_file(folder / "heldout.arrow").read_all() for folder in (output, alone)]
     assert bits[0]["document"] == bits[1]["document"]
@@ -65,7 +77,8 @@ def test_two_gpus(corpus, tmp_path):
     """With NCCL, in bfloat16, the losses of one CPU."""
     expected = train(corpus, tmp_path / "alone", INDEPENDENT)
     done = torchrun(corpus, tmp_path / "several", "train.device=cuda", "train.precision=bf16")
-    assert done.returncode == 0, done.stderr
+    _, said = done.communicate()
+    assert done.returncode == 0, said
     losses = [[row["loss"] for row in rows(tmp_path / name)] for name in ("several", "alone")]
     assert losses[0] == pytest.approx(losses[1], rel=0.03)
     assert len(losses[0]) == expected.steps
@@ -73,5 +86,6 @@ def test_two_gpus(corpus, tmp_path):
 
 def test_what_cannot_be_shared_is_said(corpus, tmp_path):
     done = torchrun(corpus, tmp_path / "out", "train.batch_rows=3")
+    _, said = done.communicate()
     assert done.returncode != 0
-    assert "a batch of 3 rows cannot be shared by 2" in done.stderr
+    assert "a batch of 3 rows cannot be shared by 2" in said

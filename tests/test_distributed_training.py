@@ -73,6 +73,16 @@ def adafactor():
     return found
 
 
+def clipped():
+    """Norms of the gradients before and after, and of each weight's."""
+    model = make_model(CONFIG, 2, torch.float32)
+    model.loss(*distributed.batch(0)).total.backward()
+    before = optim.gradient_norm(model)
+    optim.clip(model, before, 0.25)
+    norms = [processes.total_norm([parameter.grad]) for parameter in model.parameters()]
+    return torch.stack([before, optim.gradient_norm(model), *norms])
+
+
 def adafactor_one_by_one():
     model = make_model(CONFIG, min(2, processes.count()), torch.float32)
     return learn(model, OneByOne(model.parameters(), 0.01), range(3))
@@ -179,6 +189,7 @@ SAME = by_name(
     one_head,
     adafactor,
     adafactor_one_by_one,
+    clipped,
     all_to_first,
     first_weights,
 )
@@ -209,7 +220,7 @@ def several(request):
 
 def assert_same(history, expected, tolerance=2e-6):
     torch.testing.assert_close(
-        torch.tensor(history), torch.tensor(expected), rtol=tolerance, atol=tolerance
+        torch.as_tensor(history), torch.as_tensor(expected), rtol=tolerance, atol=tolerance
     )
 
 
@@ -244,6 +255,12 @@ def test_adafactor_in_a_batch(one, several):
         # All tensors' norms; columns' sums over all processes and, where those are fewer, over
         # the ones that share an expert.
         assert collectives == (2 if columns in (1, world) else 3)
+
+
+def test_clipping_by_the_norm_of_all(one, several):
+    assert float(one["clipped"][1]) == pytest.approx(0.25, rel=1e-4)
+    assert float(one["clipped"][0]) > 1
+    assert_same(several["clipped"], one["clipped"])
 
 
 def test_a_process_without_rows(one, several):

@@ -179,7 +179,8 @@ def test_loads_are_of_the_last_quarter(study, data):
     logged = []
     for seed in (1, 2, 3):
         lines = Path(f"{study}/filtered/seed_{seed}/metrics.jsonl").read_text().splitlines()
-        logged.append(np.mean([json.loads(x)["expert_load"] for x in lines[30:]], axis=0))
+        last = [json.loads(line) for line in lines[30:]]
+        logged.append(np.mean([x["expert_load"] for x in last if "expert_load" in x], axis=0))
     rows = [r for r in records(data, "expert_load") if r["arm"] == "filtered"]
     assert {r["seed"] for r in rows} == {1}
     shares = np.array([r["share"] for r in rows]).reshape(LAYERS, EXPERTS)
@@ -192,6 +193,29 @@ def test_loads_are_of_the_last_quarter(study, data):
     # Entropy falls from ln E by a tenth, drops rise to 5 %; the last quarter is lines 31 to 40.
     assert layers[0]["entropy"] == pytest.approx(1 - 0.1 * 35.5 / 40, rel=1e-5)
     assert layers[0]["dropped"] == pytest.approx(0.05 * 35.5 / 40, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("logged", "expected"),
+    [
+        (range(8), 6.5),  # earlier runs, whose lines all have it: the last quarter's
+        ([3, 6], 6.0),
+        ([1, 3], 3.0),  # none in the last quarter: the last one
+        ([], None),
+    ],
+)
+def test_loads_of_lines_that_have_them(tmp_path, logged, expected):
+    lines = [{"tokens": k, "loss": 1.0, "router_entropy": [0.1], "dropped": [0]} for k in range(8)]
+    for k in logged:
+        lines[k]["expert_load"] = [[k, 0]]
+    job = results.JobKey("a", "", 1)
+    folder = Path(job.folder(str(tmp_path)))
+    folder.mkdir(parents=True)
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    routers = training_log.read_log(str(tmp_path), job).routers
+    assert (None if routers is None else routers.load[0, 0]) == expected
+    if routers is not None:
+        assert len(routers.entropy) == 8
 
 
 def test_loads_on_held_out_text_of_each_source(tmp_path):

@@ -20,10 +20,12 @@ from model.glam.transformer import GLaM
 from model.training import adafactor, adafactor_batch
 from model.training.optim import (
     build_optimizer,
+    clip,
     finite,
     gradient_norm,
     learning_rate,
     set_learning_rate,
+    uncount,
 )
 from model.training.train_config import Schedule
 
@@ -315,6 +317,77 @@ def test_adamw_decays_all_of_a_model_but_norms_and_attention_s_biases(layers):
         expected |= {f"layers.{i}.{name}": decay for name, decay in (decays | feed_forward).items()}
     found = {name: decay_of[id(p)] for name, p in model.named_parameters()}
     assert found == {f"{name}.weight": decay for name, decay in expected.items()}
+
+
+@pytest.mark.parametrize("limit", [None, 0.5, 100.0])
+def test_gradients_are_clipped_as_torch_does(limit):
+    ours, theirs = Weights((3, 4), (5,)), Weights((3, 4), (5,))
+    for one, other in zip(ours.all, theirs.all, strict=True):
+        one.grad = torch.randn(one.shape)
+        other.grad = one.grad.clone()
+    clip(ours, gradient_norm(ours), limit)
+    if limit is not None:
+        torch.nn.utils.clip_grad_norm_(theirs.parameters(), limit)
+    for one, other in zip(ours.all, theirs.all, strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+    assert (float(gradient_norm(ours)) < 1) == (limit == 0.5)
+
+
+def test_adamw_clips_by_default_and_adafactor_does_not():
+    assert (ADAMW.clip, PAPER.clip) == (1.0, None)
+
+
+def on_device(optimizer, finite):
+    """As :func:`model.training.optim.step` does where the host must not wait."""
+    optimizer.found_inf = torch.tensor(float(not finite))
+    if isinstance(optimizer, adafactor.Adafactor):
+        members = [
+            adafactor_batch.Member(p, p.grad, optimizer.state[p], 3.0)
+            for p in optimizer.param_groups[0]["params"]
+        ]
+        with torch.no_grad():
+            adafactor_batch.update(members, 0.01, optimizer.found_inf)
+    else:
+        optimizer.step()
+
+
+@pytest.mark.parametrize("config", [PAPER, ADAMW], ids=["adafactor", "adamw"])
+def test_a_device_leaves_all_as_it_was_where_a_gradient_is_not_finite(config, way):
+    weights, plain = Weights((3, 4), (5,), (3, 4)), Weights((3, 4), (5,), (3, 4))
+    optimizers = [build_optimizer(config, w) for w in (weights, plain)]
+
+    def gradients(value):
+        for one, other in zip(weights.all, plain.all, strict=True):
+            one.grad = torch.randn(one.shape) * value
+            other.grad = one.grad.clone()
+
+    for _ in range(2):
+        gradients(1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+    gradients(math.nan)
+    on_device(optimizers[0], finite=False)
+    gradients(1.0)
+    on_device(optimizers[0], finite=True)
+    on_device(optimizers[1], finite=True)
+    for one, other in zip(weights.all, plain.all, strict=True):
+        assert torch.equal(one, other)
+        states = [o.state[p] for o, p in zip(optimizers, (one, other), strict=True)]
+        for name in states[0]:
+            assert torch.equal(states[0][name], states[1][name])
+
+
+def test_a_step_that_changed_nothing_is_taken_out_of_the_count():
+    weights = Weights((3, 4), (5,))
+    optimizer = build_optimizer(PAPER, weights)
+    for parameter in weights.all:
+        parameter.grad = torch.ones_like(parameter)
+    for counted in (1, 2):
+        optimizer.step()
+        assert {float(optimizer.state[p]["step"]) for p in weights.all} == {counted}
+    for _ in range(2):  # the second time there is nothing to take
+        uncount(optimizer)
+        assert {float(optimizer.state[p]["step"]) for p in weights.all} == {1}
 
 
 def test_norms_and_finiteness():

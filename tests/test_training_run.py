@@ -71,6 +71,9 @@ def test_what_a_run_leaves(undisturbed, corpus):
     assert [row["step"] for row in log if "heldout" in row] == [4, 8]
     assert all(0 < row["gradient_norm"] < math.inf for row in log)
     assert np.sum(log[-1]["expert_load"], -1) == pytest.approx([1.0])
+    assert [row["step"] for row in log if "expert_load" in row] == [4, 8]
+    for name in ("expert_load_min", "expert_load_max"):
+        assert [row["step"] for row in log if name in row] == [1, 2, 3, 5, 6, 7]
     assert log[-1]["unique_tokens"] + log[-1]["repeated_tokens"] == outcome.tokens == 512
     assert outcome.steps == 8
     assert outcome.epochs == outcome.tokens / outcome.unique_tokens
@@ -110,9 +113,9 @@ def test_training_learns(corpus, tmp_path):
 
 def test_parts_of_a_batch_add_up_to_the_whole(corpus, tmp_path):
     train(corpus, tmp_path / "whole", "train.tokens=128")
-    options = ["train.tokens=128", "train.micro_rows=1"]
+    options = ["train.tokens=128", "log.expert_load_every=1"]
     # The balance loss is of a group of rows: one row in both, to be the same.
-    for name, extra in {"a": options, "b": ["train.tokens=128"]}.items():
+    for name, extra in {"a": [*options, "train.micro_rows=1"], "b": options}.items():
         train(corpus, tmp_path / name, "model.group_rows=1", *extra)
     for whole, parts in zip(rows(tmp_path / "b"), rows(tmp_path / "a"), strict=True):
         for name in ("loss", "balance", "router_z", "gradient_norm"):
@@ -465,6 +468,38 @@ def test_many_in_a_row_fall_back_to_the_last_checkpoint(corpus, tmp_path, monkey
         reference.step()
     for name, value in weights(tmp_path).items():
         assert torch.equal(value, reference.model.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("optimizer", ["adafactor", "adamw"])
+def test_numbers_read_a_step_later_change_no_number(corpus, tmp_path, monkeypatch, optimizer):
+    """As on a GPU: steps 2, 5 and 6 are skipped, and 7 goes on from step 4's checkpoint."""
+    options = [f"optimizer={optimizer}", "train.skips_in_a_row=2", "checkpoint.every=4"]
+    options += ["optimizer.warmup_steps=8", "evaluate.every=3"]
+    made, whole, told = Trainer.__init__, Trainer.step, []
+
+    def defers(self, *arguments):
+        made(self, *arguments)
+        self.defers = True
+
+    def step(self):
+        row = whole(self)
+        told.append((self.progress.step, row and row["step"]))
+        return row
+
+    outcomes = []
+    for name in ("at once", "later"):
+        with monkeypatch.context() as context:
+            poison(context, [1, 4, 5])
+            if name == "later":
+                context.setattr(Trainer, "__init__", defers)
+                context.setattr(Trainer, "step", step)
+            outcomes.append(train(corpus, tmp_path / name, *options))
+    assert outcomes[0].fallbacks == 1
+    assert outcomes[0].skipped_steps == 3
+    # Evaluations (3, 6) and checkpoints (4, 8) wait.
+    known = [None, 1, 2, None, None, 5, None, 7]
+    assert told == list(zip(range(1, 9), known, strict=True))
+    assert_same_run(tmp_path / "at once", tmp_path / "later")
 
 
 def test_it_gives_up_after_so_many_returns(corpus, tmp_path, monkeypatch):

@@ -15,7 +15,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NoReturn
 
 from winnow.cli import program
@@ -65,31 +66,39 @@ def interruptible(again: str) -> Iterator[None]:
         sys.exit(128 + (interrupt.args[0] if interrupt.args else signal.SIGINT))
 
 
+@dataclass
+class Interruption:
+    """The number of the signal that was heard, if any, and left for later."""
+
+    number: int | None = None
+
+
 @contextlib.contextmanager
-def deferred(said: str) -> Iterator[Callable[[], None]]:
+def deferred(said: str, second_ends: bool = True) -> Iterator[Interruption]:
     """Defer an interrupt until the block can stop cleanly.
 
     Args:
-        said: the message for the user who interrupts. A second interrupt is not deferred.
+        said: the message for the user who interrupts.
+        second_ends: whether a second interrupt is not deferred. One under a launcher may get it
+            twice: from the user or the scheduler, and passed on by the launcher.
 
     Yields:
-        A function to call where stopping is safe: raises KeyboardInterrupt if one is pending.
+        What was heard. Where stopping is safe, look, and raise KeyboardInterrupt(number).
     """
-    heard: list[int] = []
+    heard = Interruption()
 
     def hear(number: int, _: object) -> None:
-        if heard:
-            raise KeyboardInterrupt(number)
-        heard.append(number)
-        os.write(sys.stderr.fileno(), f"\n{said}\n".encode())  # print is not reentrant
-
-    def check() -> None:
-        if heard:
-            raise KeyboardInterrupt(heard[0])
+        if heard.number is not None:
+            if second_ends:
+                raise KeyboardInterrupt(number)
+            return
+        heard.number = number
+        if said:
+            os.write(sys.stderr.fileno(), f"\n{said}\n".encode())  # print is not reentrant
 
     before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield check
+        yield heard
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

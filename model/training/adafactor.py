@@ -36,16 +36,29 @@ class Adafactor(torch.optim.Optimizer):
 
     def __init__(self, parameters: Iterable[Tensor], lr: float) -> None:
         super().__init__(parameters, {"lr": lr})
+        self.found_inf: Tensor | None = None
+        """As of torch's fused optimizers: float32, above 0 for a step that must change nothing."""
+        self._counted: list[Tensor] = []
+
+    def uncount(self) -> None:
+        """Take the last step out of the count, once it is known that it changed nothing."""
+        for step in self._counted:
+            step -= 1
+        self._counted = []
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """One update of every parameter that has a gradient; its rate is at most 1 / sqrt(step)."""
+        self._counted = []
+        if self.found_inf is not None and self.found_inf.is_cpu and self.found_inf > 0:
+            return
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
             states = [self.state[parameter] for parameter in parameters]
             for state in states:
                 if not state:
                     state["step"] = torch.tensor(0.0)  # on the host, for any device
+            self._counted += [state["step"] for state in states]
             others = []
             for parameter, state, step in zip(parameters, states, _next(states), strict=True):
                 member = Member(parameter, parameter.grad, state, step)
@@ -53,7 +66,7 @@ class Adafactor(torch.optim.Optimizer):
                     _update_compiled(member, group["lr"])
                 else:
                     others.append(member)
-            adafactor_batch.update(others, group["lr"])
+            adafactor_batch.update(others, group["lr"], self.found_inf)
 
 
 def _next(states: list[dict[str, Any]]) -> list[float]:

@@ -39,14 +39,15 @@ class Member(NamedTuple):
     step: float
 
 
-def update(members: Iterable[Member], rate: float) -> None:
-    """Make the step of all these weights.
+def update(members: Iterable[Member], rate: float, found_inf: Tensor | None = None) -> None:
+    """Make the step of all these weights; where ``found_inf`` is above 0, nothing changes.
 
     Weights are all plain, or all sharded evenly or not over all processes, by one mesh or another,
     in any dimension of a vector and any but the last of a matrix. Every process calls this with the
     same weights in the same order.
     """
-    stacks = [_Stack(alike, rate) for alike in _alike(members)]
+    skip = None if found_inf is None else found_inf > 0
+    stacks = [_Stack(alike, rate, skip) for alike in _alike(members)]
     for stack in stacks:
         stack.average_rows()
     _sum_columns(stacks)
@@ -83,8 +84,9 @@ def _alike(members: Iterable[Member]) -> Iterable[list[Member]]:
 class _Stack:
     """Weights of one shape; the three parts of their step."""
 
-    def __init__(self, members: Sequence[Member], rate: float) -> None:
+    def __init__(self, members: Sequence[Member], rate: float, skip: Tensor | None) -> None:
         self.members = members
+        self.skip = skip
         self.whole, _, _, step = members[0]
         self.share = step**DECAY
         self.rate = min(rate, step**-0.5)
@@ -139,6 +141,8 @@ class _Stack:
         clip = (of_update / CLIP).clamp_min(1.0)
         factor = self.rate * of_parameter.clamp_min(LEAST_SCALE) / clip
         self.update.mul_(factor.view(-1, *[1] * self.whole.ndim))
+        if self.skip is not None:
+            self.update.masked_fill_(self.skip, 0.0)  # it may be undefined
         torch._foreach_sub_(self.parameters, list(self.update.unbind()))
 
     def _average(self, name: str, value: Tensor, reduced: int | None = None) -> Tensor:
@@ -150,6 +154,8 @@ class _Stack:
             if name not in member.state:
                 member.state[name] = self._as_whole(torch.zeros_like(one), reduced)
         averages = [_local(member.state[name]) for member in self.members]
+        if self.skip is not None:
+            value = torch.where(self.skip, _stacked(averages), value)
         torch._foreach_lerp_(averages, list(value.unbind()), self.share)
         return _stacked(averages)
 

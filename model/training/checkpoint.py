@@ -26,7 +26,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
@@ -42,6 +41,7 @@ FOLDER = "checkpoints"
 MANIFEST = "manifest.json"
 
 _NAME = re.compile(r"^step_\d{9}$")
+_TENSORS = re.compile(r"^__(\d+)_\d+\.distcp$")
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def materialise(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
 
 
 def save(folder: str, step: int, content: dict[str, Tensor], state: Mapping[str, Any]) -> None:
-    """Write a checkpoint; every process of a group calls this.
+    """Write a checkpoint; every process of a group calls this, and hashes what it wrote.
 
     Raises:
         OSError: it can't be written, perhaps for lack of space. Nothing of it is left then, and
@@ -94,22 +94,28 @@ def save(folder: str, step: int, content: dict[str, Tensor], state: Mapping[str,
     """
     path = os.path.join(folder, f"step_{step:09d}")
     temporary = os.path.join(folder, f"{files.TEMPORARY}step_{step:09d}")
-    if processes.is_first():
+
+    def prepare() -> None:
         shutil.rmtree(temporary, ignore_errors=True)
         os.makedirs(temporary)
-    _barrier()
+
+    def finish() -> None:
+        names = [name for name in os.listdir(temporary) if name not in sums]
+        sums.update({name: storage.checksum(os.path.join(temporary, name)) for name in names})
+        manifest = {"format": FORMAT, "step": step, "files": sums, "state": dict(state)}
+        storage.write_json(os.path.join(temporary, MANIFEST), manifest)
+        if os.path.exists(path):  # a damaged one
+            shutil.rmtree(path)
+        os.rename(temporary, path)
+        _sync(folder)
+
     try:
+        processes.together(prepare if processes.is_first() else _nothing)
         with _no_warning_of_one_process():
             save_tensors(content, storage_writer=FileSystemWriter(temporary))
-        if processes.is_first():
-            names = os.listdir(temporary)
-            sums = {name: storage.checksum(os.path.join(temporary, name)) for name in names}
-            manifest = {"format": FORMAT, "step": step, "files": sums, "state": dict(state)}
-            storage.write_json(os.path.join(temporary, MANIFEST), manifest)
-            if os.path.exists(path):  # a damaged one
-                shutil.rmtree(path)
-            os.rename(temporary, path)
-            _sync(folder)
+        own = processes.together(lambda: _sums(temporary, f"__{processes.rank()}_"))
+        sums = {name: value for found in own for name, value in found.items()}
+        processes.together(finish if processes.is_first() else _nothing)
     except (OSError, CheckpointException) as error:
         if processes.is_first():
             shutil.rmtree(temporary, ignore_errors=True)
@@ -117,7 +123,16 @@ def save(folder: str, step: int, content: dict[str, Tensor], state: Mapping[str,
             f"the checkpoint of step {step} can't be written to {folder} ({_cause(error)}): older"
             " checkpoints are intact; make room and run the same command again"
         ) from error
-    _barrier()
+
+
+def _sums(folder: str, prefix: str) -> dict[str, str]:
+    """The checksums of the files whose names begin so."""
+    names = [name for name in os.listdir(folder) if name.startswith(prefix)]
+    return {name: storage.checksum(os.path.join(folder, name)) for name in names}
+
+
+def _nothing() -> None:
+    """What the other processes do while the first one works."""
 
 
 def load(checkpoint: Checkpoint, content: dict[str, Tensor]) -> None:
@@ -136,10 +151,17 @@ def load(checkpoint: Checkpoint, content: dict[str, Tensor]) -> None:
 def verify(path: str) -> Checkpoint:
     """Compare a checkpoint's files with their checksums.
 
+    Every process of a group calls this, compares its share, and learns of what another one found.
+
     Raises:
         DamagedError: a file is missing or has changed.
         ValueError: there is no checkpoint, or one of another format.
     """
+    return processes.together(lambda: _verify(path))[0]
+
+
+def _verify(path: str) -> Checkpoint:
+    """:func:`verify` for the files that are this process's to compare."""
     manifest_path = os.path.join(path, MANIFEST)
     try:
         manifest = files.read_json(manifest_path)
@@ -154,10 +176,18 @@ def verify(path: str) -> Checkpoint:
     if form != FORMAT:
         raise ValueError(f"{manifest_path} has format {form}, this code reads {FORMAT}")
     for name, expected in sums.items():
+        if _writer(name) % processes.count() != processes.rank():
+            continue
         file = os.path.join(path, os.path.basename(name))
         if not os.path.exists(file) or storage.checksum(file) != expected:
             raise DamagedError(f"checkpoint {path} is damaged: {name} is not what was written")
     return Checkpoint(path, state)
+
+
+def _writer(name: str) -> int:
+    """The process that wrote a file; as many processes read again what they wrote, most of it."""
+    found = _TENSORS.match(name)
+    return int(found[1]) if found else 0
 
 
 def newest(folder: str) -> Checkpoint | None:
@@ -212,9 +242,7 @@ def prune(folder: str, keep: int) -> None:
 
 def remove(found: Checkpoint) -> None:
     """Delete a checkpoint."""
-    if processes.is_first():
-        _remove(found.path)
-    _barrier()
+    processes.together(lambda: _remove(found.path) if processes.is_first() else None)
 
 
 def _remove(path: str) -> None:
@@ -280,11 +308,6 @@ def _member(owner: Any, name: str) -> Any:
 def _paths(folder: str) -> list[str]:
     names = os.listdir(folder) if os.path.isdir(folder) else []
     return [os.path.join(folder, name) for name in sorted(names) if _NAME.match(name)]
-
-
-def _barrier() -> None:
-    if dist.is_initialized():
-        dist.barrier()
 
 
 def _cause(error: BaseException) -> str:

@@ -97,6 +97,15 @@ class MetricsLog:
             board.close()
 
 
+def without_table(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row with the least and the largest load of each layer [L] in place of all, [L, E]."""
+    out = dict(row)
+    if (load := out.pop("expert_load", None)) is not None:
+        out["expert_load_min"] = [min(layer) for layer in load]
+        out["expert_load_max"] = [max(layer) for layer in load]
+    return out
+
+
 class EventFile:
     """A file of scalars for TensorBoard, written synchronously so that errors can be handled.
 

@@ -4,6 +4,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from model.glam.parameter import Weight
 from model.training import processes
@@ -57,6 +58,39 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Set the learning rate of the next step."""
     for group in optimizer.param_groups:
         group["lr"] = rate
+
+
+@torch.no_grad()
+def clip(model: nn.Module, norm: Tensor, limit: float | None) -> None:
+    """Scale all gradients so that their norm, which is given, is at most a limit (None: leave it).
+
+    The factor is that of ``torch.nn.utils.clip_grad_norm_``, limit / (norm + 1e-6).
+    """
+    if limit is None:
+        return
+    factor = (limit / (norm + 1e-6)).clamp_max(1.0)
+    if factor.is_cpu and factor == 1.0:
+        return
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    # Each process scales its shards.
+    torch._foreach_mul_([g.to_local() if isinstance(g, DTensor) else g for g in gradients], factor)
+
+
+def step(optimizer: torch.optim.Optimizer, finite: Tensor) -> None:
+    """The optimizer's step if ``finite``, a bool on its device, is true; else nothing changes.
+
+    The host does not wait for a device. It learns later, and then calls :func:`uncount`.
+    """
+    # As fused AdamW and our Adafactor know it: a float, above 0 for a step that changes nothing.
+    known = finite.is_cpu and bool(finite)
+    optimizer.found_inf = None if known else finite.logical_not().float()  # type: ignore[attr-defined]
+    optimizer.step()
+
+
+def uncount(optimizer: torch.optim.Optimizer) -> None:
+    """After a :func:`step` that was not finite: take it out of the count of steps."""
+    if isinstance(optimizer, Adafactor):  # AdamW counts on the device
+        optimizer.uncount()
 
 
 @torch.no_grad()

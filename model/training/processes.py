@@ -5,7 +5,9 @@
 
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -14,11 +16,17 @@ from torch._C._distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor
 
+T = TypeVar("T")
+
 FROM_TORCHRUN = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
-def join(device: torch.device) -> torch.device:
+def join(device: torch.device, patience: float) -> torch.device:
     """Join the processes that ``torchrun`` started, if it did; the device of this one.
+
+    Args:
+        device: which kind of device.
+        patience: seconds that one waits for the others, in any exchange, before it fails.
 
     Raises:
         ValueError: the environment is not one that ``torchrun`` makes, or has too few GPUs.
@@ -48,6 +56,7 @@ def join(device: torch.device) -> torch.device:
         rank=rank,
         world_size=world,
         device_id=device if device.type == "cuda" else None,
+        timeout=timedelta(seconds=patience),
     )
     return device
 
@@ -71,6 +80,29 @@ def rank() -> int:
 def is_first() -> bool:
     """Whether this is the one that writes what need be written once."""
     return rank() == 0
+
+
+def together(call: Callable[[], T]) -> list[T]:
+    """What each process returns of a call that all make, by rank; they go on together.
+
+    Raises:
+        Exception: what it raised on one of them, the first by rank, is raised on all: none waits
+            for one that has failed.
+    """
+    if count() == 1:
+        return [call()]
+    result: T | None = None
+    error: Exception | None = None
+    try:
+        result = call()
+    except Exception as raised:
+        error = raised
+    every: list[tuple[T, Exception | None]] = [(None, None)] * count()  # type: ignore[list-item]
+    dist.all_gather_object(every, (result, error))
+    for (_, other), here in zip(every, range(count()), strict=True):
+        if other is not None:
+            raise error if here == rank() and error is not None else other
+    return [value for value, _ in every]
 
 
 def total_norm(tensors: Iterable[Tensor]) -> Tensor:

@@ -65,6 +65,7 @@ class OptimizerConfig:
     betas: list[float] = MISSING
     weight_decay: float = MISSING
     epsilon: float = MISSING
+    clip: float | None = MISSING
 
     def __post_init__(self) -> None:
         require(self.learning_rate > 0, "optimizer.learning_rate must be above 0")
@@ -77,6 +78,7 @@ class OptimizerConfig:
         )
         require(self.weight_decay >= 0, "optimizer.weight_decay must be 0 or more")
         require(self.epsilon > 0, "optimizer.epsilon must be above 0")
+        require(self.clip is None or self.clip > 0, "optimizer.clip must be above 0, or null")
 
 
 @dataclass
@@ -93,6 +95,7 @@ class RunConfig:
     device: str = MISSING
     skips_in_a_row: int = MISSING
     fallbacks: int = MISSING
+    patience: float = MISSING
 
     def __post_init__(self) -> None:
         for name in ("tokens", "batch_rows", "skips_in_a_row"):
@@ -102,6 +105,7 @@ class RunConfig:
             "train.expert_parallel must be at least 1, or null for as many processes as can",
         )
         require(self.fallbacks >= 0, "train.fallbacks must be 0 or more")
+        require(self.patience > 0, "train.patience must be above 0")
         require(
             self.micro_rows is None
             or (self.micro_rows >= 1 and self.batch_rows % self.micro_rows == 0),
@@ -140,12 +144,14 @@ class LogConfig:
     """What to log, and where."""
 
     every: int = MISSING
+    expert_load_every: int = MISSING
     tensorboard: bool = MISSING
     wandb: str | None = MISSING
     peak_tflops: float | None = MISSING
 
     def __post_init__(self) -> None:
-        require(self.every >= 1, "log.every must be at least 1")
+        for name in ("every", "expert_load_every"):
+            require(getattr(self, name) >= 1, f"log.{name} must be at least 1")
         require(
             self.wandb is None or importlib.util.find_spec("wandb") is not None,
             f"log.wandb={self.wandb} needs the extra: pip install 'winnow-lm[wandb]'",
@@ -191,7 +197,7 @@ class TrainConfig:
         for name in ("output", "evaluate", "checkpoint", "log"):
             del whole[name]
         del whole["data"]["corpus"]
-        for name in ("device", "expert_parallel", "recompute"):
+        for name in ("device", "expert_parallel", "recompute", "patience"):
             del whole["train"][name]
         if self.optimizer.schedule != Schedule.cosine:
             del whole["train"]["tokens"]

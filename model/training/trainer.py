@@ -9,8 +9,7 @@ import os
 import shutil
 import sys
 import time
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from omegaconf import OmegaConf
@@ -20,12 +19,15 @@ from model import sizes
 from model.data import corpus as corpora
 from model.data.corpus import Corpus
 from model.data.held_out import HeldOut
-from model.data.stream import Batch, TokenStream
+from model.data.stream import TokenStream
 from model.glam.parameter import copies, keyed_generator
 from model.training import checkpoint, evaluation, hardware, optim, outcome, parallel, processes
+from model.training.batches import Batches
 from model.training.checkpoint import Checkpoint
 from model.training.metrics_log import TENSORBOARD, WANDB
 from model.training.outcome import Outcome
+from model.training.progress import Progress
+from model.training.readback import Readback
 from model.training.train_config import TrainConfig, flatten
 from winnow import files, tables
 
@@ -34,20 +36,16 @@ class TrainingFailedError(RuntimeError):
     """The loss or its gradients stayed infinite or NaN."""
 
 
-@dataclass
-class Progress:
-    """A run's counters: what a checkpoint holds besides tensors and the stream's position.
+ENDS = "ends"
+"""Share of the processes that were asked to end, among the numbers of a step."""
 
-    ``step`` counts batches read; ``updates`` counts the updates behind the current weights, which
-    are fewer if steps were skipped or rolled back.
-    """
 
-    step: int = 0
-    updates: int = 0
-    skipped: int = 0
-    skipped_in_a_row: int = 0
-    fallbacks: int = 0
-    seconds: float = 0.0
+class Pending(NamedTuple):
+    """A step whose numbers are on their way: its number, from 1, and its learning rate."""
+
+    step: int
+    rate: float
+    metrics: Readback
 
 
 class Trainer:
@@ -71,6 +69,12 @@ class Trainer:
         self.returned_to: Checkpoint | None = None  # until an update succeeds from there
         data, train = config.data, config.train
         self.device = device
+        # On a GPU a step is queued before the numbers of the one before are read.
+        self.defers = device.type == "cuda"
+        self.pending: Pending | None = None
+        self.begun = 0.0
+        self.wants_end = False  # whether this process was asked to end …
+        self.ends = False  # … and whether one of all was, as all know since the same step
         self.stream = TokenStream(
             corpus,
             data.arm,
@@ -81,6 +85,7 @@ class Trainer:
             processes.rank(),
             processes.count(),
         )
+        self.batches = Batches(self.stream.batch, device, config.steps)
         self.rows = train.batch_rows // processes.count()
         self.micro_rows = train.micro_rows or self.rows
         if self.rows % self.micro_rows:
@@ -154,52 +159,83 @@ class Trainer:
         identity = {**self.config.identity(), "precision": str(self.dtype).removeprefix("torch.")}
         return dict(flatten(identity))
 
-    def step(self) -> dict[str, Any]:
-        """Make one step on the next batch, skipped if its gradient is not finite; the log row."""
-        begun = time.perf_counter()
+    def step(self) -> dict[str, Any] | None:
+        """Make one step on the next batch, skipped if its gradient is not finite.
+
+        Whether it is, the device decides; the host reads it with the step's numbers: at once on a
+        CPU, on a GPU when the next step is queued. Returns the log row that is known by then, of
+        this step or of the one before, or None.
+        """
         progress, config = self.progress, self.config
-        metrics = self.accumulate_gradients(self.stream.batch(progress.step))
+        if self.pending is None:
+            self.begun = time.perf_counter()
+        metrics = self.accumulate_gradients(progress.step)
+        fallbacks = progress.fallbacks
+        row = self.settle()
+        if progress.fallbacks > fallbacks:  # these gradients are of weights that were given up
+            self.optimizer.zero_grad(set_to_none=True)
+            metrics = self.accumulate_gradients(progress.step)
         rate = optim.learning_rate(config.optimizer, progress.updates + 1, config.steps)
+        norm = metrics["gradient_norm"]
+        optim.clip(self.model, norm, config.optimizer.clip)
+        optim.set_learning_rate(self.optimizer, rate)
+        optim.step(self.optimizer, metrics["loss"].isfinite() & norm.isfinite())
+        self.optimizer.zero_grad(set_to_none=True)
+        progress.step += 1
+        self.pending = Pending(progress.step, rate, Readback(metrics))
+        return row if self.defers else self.settle()
+
+    def settle(self) -> dict[str, Any] | None:
+        """Wait for the last step's numbers and act on them; its log row, None if it was settled."""
+        if self.pending is None:
+            return None
+        (step, rate, arriving), self.pending = self.pending, None
+        progress, config = self.progress, self.config
+        metrics = arriving.read()
+        self.ends = metrics.pop(ENDS, 0.0) > 0
         if math.isfinite(metrics["loss"]) and math.isfinite(metrics["gradient_norm"]):
-            optim.set_learning_rate(self.optimizer, rate)
-            self.optimizer.step()
             progress.updates += 1
             progress.skipped_in_a_row = 0
             self.returned_to = None
         else:
+            optim.uncount(self.optimizer)
             progress.skipped += 1
             progress.skipped_in_a_row += 1
             if progress.skipped_in_a_row == config.train.skips_in_a_row:
                 self.roll_back()
-        self.optimizer.zero_grad(set_to_none=True)
-        progress.step += 1
-        seconds = time.perf_counter() - begun
+        now = time.perf_counter()
+        seconds, self.begun = now - self.begun, now
         progress.seconds += seconds
-        speed = config.step_tokens / seconds
         return {
-            "step": progress.step,
-            "tokens": progress.step * config.step_tokens,
-            "flops": progress.step * config.step_tokens * self.token_flops,
+            "step": step,
+            "tokens": step * config.step_tokens,
+            "flops": step * config.step_tokens * self.token_flops,
             **metrics,
             "learning_rate": rate,
             "skipped_steps": progress.skipped,
-            "tokens_per_second": round(speed, 1),
-            "flops_utilisation": round(speed * self.token_flops / self.peak_flops, 4),
+            **self.speeds(seconds),
             "seconds": round(progress.seconds, 3),
         }
 
-    def accumulate_gradients(self, batch: Batch) -> dict[str, Any]:
+    def speeds(self, seconds: float) -> dict[str, float]:
+        """Of a step that took so long."""
+        speed = self.config.step_tokens / seconds
+        return {
+            "tokens_per_second": round(speed, 1),
+            "flops_utilisation": round(speed * self.token_flops / self.peak_flops, 4),
+        }
+
+    def accumulate_gradients(self, step: int) -> dict[str, Tensor]:
         """Forward and backward in micro-batches; returns losses, norm and router metrics.
 
-        Nothing else in a step synchronises with the device.
+        Nothing here synchronises with the device, but the exchange of tokens between processes.
         """
         parts = self.rows // self.micro_rows
-        key = self.config.seed, self.progress.step, processes.rank()
-        generator = keyed_generator(self.device, *key)
+        generator = keyed_generator(self.device, self.config.seed, step, processes.rank())
         sums: dict[str, Tensor] = {}
+        pieces = (column.split(self.micro_rows) for column in self.batches(step))
         with copies(self.model):
-            for piece in zip(*(column.split(self.micro_rows) for column in batch), strict=True):
-                tokens, targets, segments = (x.to(self.device, non_blocking=True) for x in piece)
+            for tokens, targets, segments in zip(*pieces, strict=True):
                 # Micro-batches are of equal size: the mean of their losses is the batch's loss.
                 losses = self.model.loss(tokens, targets, segments, generator=generator)
                 (losses.total / parts).backward()
@@ -215,8 +251,10 @@ class Trainer:
                     values["dropped"] = losses.routers.dropped
                 for name, value in values.items():
                     sums[name] = sums[name] + value if name in sums else value
+        if processes.count() > 1:
+            sums[ENDS] = torch.full((), float(self.wants_end), device=self.device)
         means = processes.mean({name: value / parts for name, value in sums.items()})
-        return to_host({**means, "gradient_norm": optim.gradient_norm(self.model)})
+        return {**means, "gradient_norm": optim.gradient_norm(self.model)}
 
     def roll_back(self) -> None:
         """Return to the last healthy checkpoint and continue with the data that follow.
@@ -228,7 +266,7 @@ class Trainer:
             TrainingFailedError: there is no healthy one, or there were too many returns.
         """
         train, progress = self.config.train, self.progress
-        what = f"{progress.skipped_in_a_row} steps in a row, up to step {progress.step + 1}, gave a"
+        what = f"{progress.skipped_in_a_row} steps in a row, up to step {progress.step}, gave a"
         what += " loss or gradient that is not finite"
         advice = "lower optimizer.learning_rate, in a new output"
         if self.dtype != torch.float32:
@@ -251,7 +289,7 @@ class Trainer:
 
     @property
     def healthy(self) -> bool:
-        """Whether the last step made an update, so that the weights are trusted."""
+        """Whether the last settled step made an update, so that the weights are trusted."""
         return self.progress.skipped_in_a_row == 0 and self.returned_to is None
 
     def save(self) -> None:
@@ -358,13 +396,3 @@ class Trainer:
             corpus=self.corpus.fingerprint,
             stream=self.stream.fingerprint,
         )
-
-
-def to_host(values: dict[str, Tensor]) -> dict[str, Any]:
-    """Float32 tensors of one device as numbers and nested lists, read with one transfer."""
-    flat = torch.cat([value.reshape(-1) for value in values.values()]).cpu()
-    parts = flat.split([value.numel() for value in values.values()])
-    return {
-        name: part.view(value.shape).tolist()
-        for (name, value), part in zip(values.items(), parts, strict=True)
-    }

@@ -1,15 +1,15 @@
 """A whole run of training: begin or go on, take steps, save, evaluate at the end."""
 
 import contextlib
+import signal
 import threading
-from collections.abc import Callable
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from model.data.corpus import open_corpus
 from model.training import checkpoint, hardware, processes
-from model.training.metrics_log import MetricsLog, ProgressLine
+from model.training.metrics_log import MetricsLog, ProgressLine, without_table
 from model.training.outcome import Outcome
 from model.training.train_config import TrainConfig
 from model.training.trainer import Trainer, TrainingFailedError
@@ -26,7 +26,7 @@ def train(config: TrainConfig) -> Outcome:
         TrainingFailedError: losses or gradients stayed infinite or undefined.
         OSError: a checkpoint can't be written; those before it are intact.
     """
-    device = processes.join(hardware.find_device(config.train.device))
+    device = processes.join(hardware.find_device(config.train.device), config.train.patience)
     with telling.doing("building the model", processes.is_first()):
         trainer = Trainer(config, open_corpus(config.data.corpus), device)
     # One process writes for all.
@@ -55,38 +55,52 @@ def _train(config: TrainConfig, trainer: Trainer) -> Outcome:
         processes.is_first(),
     )
     line = ProgressLine(config.steps, trainer.progress.step, processes.is_first())
+
+    def note(row: dict[str, Any] | None) -> None:
+        if row is None:
+            return
+        step, evaluated = row["step"], "heldout" in row
+        if evaluated or step % config.log.every == 0:
+            whole = evaluated or step == config.steps or step % config.log.expert_load_every == 0
+            log.write(row if whole else without_table(row))
+        line.update(row)
+
     try:
-        with _interruptions() as end_if_interrupted:
+        with _interruption() as heard:
             while trainer.progress.step < config.steps:
+                trainer.wants_end = heard.number is not None
                 with telling.doing("the first step: compiling kernels", line.fresh):
                     row = trainer.step()
                 step = trainer.progress.step
-                evaluated = bool(held_out) and step % config.evaluate.every == 0
-                if evaluated:
+                evaluates = bool(held_out) and step % config.evaluate.every == 0
+                saves = step % config.checkpoint.every == 0
+                # Processes that train together end at one step, which they agree on.
+                ends = trainer.ends if processes.count() > 1 else heard.number is not None
+                if trainer.pending and (evaluates or saves or ends or step == config.steps):
+                    note(row)
+                    row = trainer.settle()
+                if row is not None and evaluates:
                     with telling.doing("evaluating", processes.is_first()):
                         row |= trainer.held_out_row(held_out)
-                if evaluated or step % config.log.every == 0:
-                    log.write(row)
-                line.update(row)
-                if step % config.checkpoint.every == 0 and trainer.healthy:
+                note(row)
+                if (saves or ends) and trainer.healthy and trainer.saved_step < step:
                     trainer.save()
-                try:
-                    end_if_interrupted()
-                except KeyboardInterrupt:
-                    if trainer.healthy and trainer.saved_step < step:
-                        trainer.save()
-                    raise
+                if ends:
+                    raise KeyboardInterrupt(heard.number or signal.SIGTERM)
     finally:
         line.close()
         log.close()
     return trainer.finish(final_held_out)
 
 
-def _interruptions() -> contextlib.AbstractContextManager[Callable[[], None]]:
-    """A check for interruptions; not in one of several processes, lest the others wait for it."""
-    if processes.count() > 1 or threading.current_thread() is not threading.main_thread():
-        return contextlib.nullcontext(lambda: None)
-    return endings.deferred("finishing this step, then saving (interrupt again to end at once)")
+def _interruption() -> contextlib.AbstractContextManager[endings.Interruption]:
+    """An interrupt, if one comes; never outside the main thread, which alone can hear."""
+    if threading.current_thread() is not threading.main_thread():
+        return contextlib.nullcontext(endings.Interruption())
+    if processes.count() == 1:
+        return endings.deferred("finishing this step, then saving (interrupt again to end at once)")
+    said = "finishing this step, then saving" if processes.is_first() else ""
+    return endings.deferred(said, second_ends=False)
 
 
 @command_line.main("train")

@@ -1,0 +1,52 @@
+"""The batches of a run on its device, made ahead where the host has time for that."""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import torch
+
+from model.data.stream import Batch
+
+
+class Batches:
+    """Batches by their number, on the device.
+
+    For a GPU a thread makes the next batch while the device works on the one before, in pinned
+    memory: from pageable memory even a ``non_blocking`` copy waits.
+
+    Args:
+        make: gives a batch in the host's memory; called in one thread at a time.
+        device: where they are wanted.
+        end: the number of batches; none beyond is made ahead.
+        ahead: whether to make them ahead; None for the device's default.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[int], Batch],
+        device: torch.device,
+        end: int,
+        ahead: bool | None = None,
+    ) -> None:
+        self._make, self._device, self._end = make, device, end
+        self._pin = device.type == "cuda"
+        ahead = self._pin if ahead is None else ahead
+        self._pool = ThreadPoolExecutor(1, "batches") if ahead else None
+        self._next: tuple[int, Future[Batch]] | None = None
+
+    def __call__(self, number: int) -> Batch:
+        """A batch; what was raised while it was made is raised here."""
+        made = None
+        if self._next is not None:
+            ready, future = self._next
+            self._next = None
+            made = future.result() if ready == number else None
+        if made is None:
+            made = self._prepared(number)
+        if self._pool is not None and number + 1 < self._end:
+            self._next = number + 1, self._pool.submit(self._prepared, number + 1)
+        return Batch(*(column.to(self._device, non_blocking=True) for column in made))
+
+    def _prepared(self, number: int) -> Batch:
+        made = self._make(number)
+        return Batch(*(column.pin_memory() for column in made)) if self._pin else made
