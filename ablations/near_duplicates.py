@@ -6,7 +6,9 @@ Exact copies never straddle the split (it goes by content hash); this finds the 
 pages, quotations, templates. A held-out document is a near-duplicate if at least half of its
 13-grams of tokens stand in the raw pool. The pool, not an arm: all arms are then evaluated on the
 same documents. The same words give the same tokens, so token n-grams find what word n-grams do,
-and they are read from the mapped corpus as they lie there.
+and they are read from the mapped corpus as they lie there. Their hashes are those of the pipeline's
+near-duplicates (:mod:`winnow.text.n_grams`); the question is another one: what share of a document
+the pool has (containment), not how alike two documents are (Jaccard similarity).
 """
 
 from collections.abc import Iterator
@@ -22,18 +24,15 @@ from omegaconf import MISSING, DictConfig
 
 from model.data.corpus import Corpus, open_corpus
 from winnow import command_line, overrides, storage, tables
+from winnow.text.n_grams import Hashes, mixed, n_gram_hashes
 
 IntArray = npt.NDArray[np.int64]
-Hashes = npt.NDArray[np.uint64]
 
 N = 13
 THRESHOLD = 0.5
 """What studies take: the length of n-grams (GPT-3's), and what share of them is too much (ours)."""
 
 BATCH_TOKENS = 1 << 20
-
-_BASE = np.uint64(0x9E3779B97F4A7C15)
-_MIX = np.uint64(0xBF58476D1CE4E5B9)
 
 
 @dataclass(frozen=True)
@@ -124,23 +123,14 @@ def _n_grams(corpus: Corpus, documents: IntArray, n: int) -> Iterator[tuple[Hash
     """Hashes of the n-grams of some documents, and whose they are (places in ``documents``)."""
     lengths = corpus.lengths[documents]
     batch = (np.cumsum(lengths) - 1) // BATCH_TOKENS
-    powers = _BASE ** np.arange(n, dtype=np.uint64)
     for rows in np.split(np.arange(len(documents)), np.flatnonzero(np.diff(batch)) + 1):
         ends = np.cumsum(lengths[rows])
-        if not len(ends) or ends[-1] < n:
+        if not len(ends):
             continue
         tokens = np.empty(ends[-1], np.int64)
         corpus.copy_tokens(documents[rows], ends - lengths[rows], tokens)
-        # Mixed first, so that small ids spread over all bits of the sum.
-        mixed = (tokens.astype(np.uint64) + np.uint64(1)) * _MIX
-        mixed ^= mixed >> np.uint64(31)
-        count = len(tokens) - n + 1
-        hashes = sum(
-            (mixed[i : i + count] * powers[i] for i in range(n)), np.zeros(count, np.uint64)
-        )
-        owner = np.repeat(np.arange(len(rows)), lengths[rows])
-        inside = owner[:count] == owner[n - 1 :]
-        yield hashes[inside], rows[owner[:count][inside]]
+        hashes, counts = n_gram_hashes(mixed(tokens), lengths[rows], n)
+        yield hashes, np.repeat(rows, counts)
 
 
 @dataclass
