@@ -3,16 +3,17 @@
 python pipeline/decide.py --scored scored/ --rule pareto --alpha 3 --output scored_alpha3/
 """
 
+import sys
 from collections.abc import Sequence
 
-from pipeline import flags
+from pipeline import beam_clients, flags
 from winnow import endings, telling
 
 
 def main(arguments: Sequence[str]) -> None:
     """Decide as the flags say; ``--help`` and wrong values end without Beam."""
     flags.decide_parser().parse_known_args(arguments)
-    with telling.doing("starting"):
+    with telling.doing("starting"), beam_clients.left_out_if_local(arguments):
         from pipeline import decision_run
 
     decision_run.main(arguments)
@@ -20,7 +21,11 @@ def main(arguments: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     flags.decide_parser().parse_known_args()
-    with endings.interruptible(flags.AGAIN), telling.doing("starting"):
+    with (
+        endings.interruptible(flags.AGAIN),
+        telling.doing("starting"),
+        beam_clients.left_out_if_local(sys.argv[1:]),
+    ):
         from pipeline.beam import engine
 
     engine.exit_clearly(main)

@@ -4,16 +4,17 @@ python pipeline/run.py --source web='crawl/*.warc.gz' --source wiki='wiki/*.json
         --filter web --classifier classifier/ --rule pareto --alpha 9 --output scored/
 """
 
+import sys
 from collections.abc import Sequence
 
-from pipeline import flags
+from pipeline import beam_clients, flags
 from winnow import endings, telling
 
 
 def main(arguments: Sequence[str]) -> None:
     """Score and filter as the flags say; ``--help`` and wrong values end without Beam."""
     flags.parser().parse_known_args(arguments)
-    with telling.doing("starting"):
+    with telling.doing("starting"), beam_clients.left_out_if_local(arguments):
         from pipeline import scoring_run
 
     scoring_run.main(arguments)
@@ -21,7 +22,11 @@ def main(arguments: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     flags.parser().parse_known_args()
-    with endings.interruptible(flags.AGAIN), telling.doing("starting"):
+    with (
+        endings.interruptible(flags.AGAIN),
+        telling.doing("starting"),
+        beam_clients.left_out_if_local(sys.argv[1:]),
+    ):
         from pipeline.beam import engine
 
     engine.exit_clearly(main)

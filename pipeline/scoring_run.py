@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -70,14 +70,17 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def describe(
-    config: PipelineConfig, tasks: Sequence[Task], resume: bool
+    config: PipelineConfig,
+    tasks: Sequence[Task],
+    resume: bool,
+    say: Callable[[str], None] = telling.say,
 ) -> tuple[Job, dict[str, Any]]:
-    """What tasks share, and what the manifest will say of the run."""
+    """What tasks share, and what the manifest will say of the run; ``say`` receives notes."""
     classifier = load_classifier(config.classifier, config.label)
     # What is wrong with the steps is said now, not by a worker.
     for step in build_steps(config.steps):
         for note in step.notes:
-            print(note, file=sys.stderr)
+            say(note)
     read = {path: path for path in input_files(config.steps)} | own_modules(config.steps)
     job = Job(
         sink=Sink(

@@ -23,6 +23,7 @@ COMMANDS = {
         ("report", "pipeline.report", "the table and the page of a run"),
         ("decide", "pipeline.decide", "another keep rule, without model or text"),
         ("audit", "quality_classifier.audit", "whom does the filter keep?"),
+        ("warm-up", "winnow.warm_up", "compile all kernels now, not when first needed"),
     ],
     "train on it": [
         ("prepare", "model.prepare", "scored shards to a corpus of tokens"),

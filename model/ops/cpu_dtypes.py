@@ -11,6 +11,8 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
+from winnow import compiling  # noqa: F401 tells of what is compiled
+
 ZERO, ONE, MINUS_INFINITY = np.float32(0), np.float32(1), np.float32(-np.inf)
 LEAST = np.int32(-0x80000000)
 """Less than :func:`ordered` of any number."""

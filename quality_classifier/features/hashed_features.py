@@ -6,18 +6,23 @@ documents speak with more confidence than short ones but not without bound, and 
 was that of L2-normalised counts or higher; a plain mean (``1 / N``) was far worse.
 """
 
+from __future__ import annotations  # scipy is imported by those who train, not for scoring
+
 import itertools
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import scipy.sparse as sp
 from numba import njit
 
 from quality_classifier.features.ngrams import NO_WORD, bucket, next_word
 from winnow.text.buffers import Octets, Offsets, string_buffers
 from winnow.text.words import TABLE, VERSION, Table, nfc
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
 
 _CHUNK_BYTES = 1 << 24
 
@@ -65,6 +70,8 @@ def hashed_features(text: pa.Array, config: FeatureConfig) -> sp.csr_array:
     Raises:
         ValueError: ``text`` is no string or large_string array, or has a null.
     """
+    import scipy.sparse as sp
+
     data, offsets = string_buffers(nfc(text))
     parts = [
         _chunk(data, offsets[first : last + 1], config) for first, last in _chunk_ranges(offsets)
@@ -80,6 +87,8 @@ def _chunk_ranges(offsets: Offsets) -> list[tuple[int, int]]:
 
 
 def _chunk(data: Octets, offsets: Offsets, config: FeatureConfig) -> sp.csr_array:
+    import scipy.sparse as sp
+
     bounds = np.zeros(len(offsets), np.int64)
     shift = np.uint64(64 - config.log2_buckets)
     columns = _list_buckets(data, offsets, TABLE, shift, config.max_ngram == 2, bounds)

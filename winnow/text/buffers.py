@@ -16,6 +16,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from winnow import compiling  # noqa: F401 tells of what is compiled
+
 Octets = npt.NDArray[np.uint8]
 Offsets = npt.NDArray[np.signedinteger]
 

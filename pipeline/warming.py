@@ -1,0 +1,113 @@
+"""A little text through all that reads, filters and scores, which compiles the kernels.
+
+``winnow warm-up`` calls it. The text takes the way of a run, so that kernels meet the same types.
+"""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from pipeline import scoring_run
+from pipeline.config import STEPS_FILE, load
+from pipeline.core import task
+from pipeline.core.plan import plan_tasks
+from pipeline.rules.decision import Rule
+from quality_classifier import artifact, fingerprints
+from quality_classifier.features.hashed_features import FeatureConfig, hashed_features
+from quality_classifier.kinds.calibration import Calibration
+from quality_classifier.kinds.fasttext_model import one_line
+from quality_classifier.kinds.linear import HashedLinear
+from winnow import storage
+
+LINE = "The river has many arms, one of the longest… It's 2,500 km long.\n- Übersetzung: 日本の川\n"
+TEXT = LINE * 12
+PAGE = f"<html><body><p>{LINE}</p><script>x = 1</script></body></html>"
+
+
+def use_kernels(folder: Path) -> None:
+    """Read, filter and score a document of each format, below an empty folder."""
+    inputs = folder / "input"
+    inputs.mkdir()
+    for name, content in _files().items():
+        (inputs / name).write_bytes(content)
+    table = pa.table({"text": [TEXT], "url": ["https://a.example/"]})
+    pq.write_table(table, inputs / "a.parquet")
+    with pa.ipc.new_file(inputs / "a.arrow", table.schema) as file:
+        file.write(table)
+    model = HashedLinear(FeatureConfig(), np.zeros(FeatureConfig().buckets, np.float32), 0.0)
+    artifact.save(folder / "classifier", model, Calibration.identity(), {}, {}, {})
+    (folder / "run.yaml").write_text(json.dumps({"steps": _steps(folder)}))
+    config, resume, _ = load(
+        [
+            f"--source=web={inputs}/*",
+            "--filter=web",
+            f"--classifier={folder}/classifier",
+            f"--output={folder}/output",
+            f"--config={folder}/run.yaml",
+        ]
+    )
+    tasks = plan_tasks(config.source, config.filter, config.split_bytes)
+    job, about = scoring_run.describe(config, tasks, resume, say=lambda _: None)
+    scoring_run.prepare(config.output, about["key"], tasks, resume)
+    for one in tasks:
+        shards = storage.join(config.output, "shards")
+        task.run_task(one, job, Rule(config.decision.rule), shards)
+    for kind in (pa.string(), pa.large_string()):  # what training reads
+        text = pa.array([TEXT], kind)
+        hashed_features(text, FeatureConfig())
+        model.margins(text)
+        one_line(text)
+        fingerprints.of_texts(pa.chunked_array([text]))
+
+
+def _files() -> dict[str, bytes]:
+    row = json.dumps({"text": TEXT, "url": "https://a.example/", "id": "1"})
+    response = f"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n\r\n{PAGE}"
+    warc = b"".join(
+        _record(kind, body)
+        for kind, body in (("conversion", TEXT), ("response", response), ("conversion", TEXT))
+    )
+    return {
+        "a.jsonl": f"{row}\n{json.dumps({'text': 1})}\n".encode(),
+        "a.json": f"[{row},\n{row}]".encode(),
+        "a.warc.gz": gzip.compress(warc),
+        "a.txt": TEXT.encode(),
+        "a.html": PAGE.encode(),
+        "a.csv": f'text\n"{LINE}"\n'.encode(),
+    }
+
+
+def _record(kind: str, body: str) -> bytes:
+    """One WARC record."""
+    octets = body.encode()
+    head = f"WARC/1.0\r\nWARC-Type: {kind}\r\nWARC-Target-URI: https://a.example/\r\n"
+    media = "text/plain" if kind == "conversion" else "application/http; msgtype=response"
+    head += f"Content-Type: {media}\r\nContent-Length: {len(octets)}\r\n\r\n"
+    return head.encode() + octets + b"\r\n\r\n"
+
+
+def _steps(folder: Path) -> dict[str, Any]:
+    """All steps, with files for those that need some."""
+    written = {"domains": "a.example\n", "words": "bad\n日本\n", "held_out": TEXT}
+    path = {}
+    for name, content in written.items():
+        (folder / f"{name}.txt").write_text(content, encoding="utf-8")
+        path[name] = [str(folder / f"{name}.txt")]
+    with open(STEPS_FILE, encoding="utf-8") as file:
+        steps: dict[str, Any] = dict.fromkeys(yaml.safe_load(file))
+    return steps | {
+        "url_blocklist": {
+            "domains": path["domains"],
+            "words": path["words"],
+            "substrings": path["words"],
+        },
+        "c4": {"bad_words": path["words"]},
+        "decontamination": {"files": path["held_out"]},
+        "language": {"languages": []},
+    }

@@ -1,0 +1,123 @@
+"""What a command imports before its work, and the compiled kernels that it needs."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.beam_clients import goes_beyond
+
+ROOT = Path(__file__).resolve().parent.parent
+
+MEASURE = """
+import pyarrow as pa
+from pipeline.readers.utf8 import utf8_rows
+print(utf8_rows(pa.array([b"a", b"\\xff"])).tolist())
+"""
+
+EVERY_KERNEL = """
+import pkgutil, importlib
+import winnow.text, pipeline.readers, pipeline.steps, quality_classifier, model.ops
+from winnow import compiling, warm_up
+for package in (winnow.text, pipeline.readers, pipeline.steps, quality_classifier, model.ops):
+    for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        importlib.import_module(module.name)
+warm_up.warm_up()
+kernels = {id(kernel): kernel for kernel in compiling.kernels()}
+# Those that another one calls are compiled with it, or come with it from what numba has kept.
+called = {
+    id(kernel.py_func.__globals__.get(name))
+    for kernel in kernels.values() for name in kernel.py_func.__code__.co_names
+}
+entries = [kernel for key, kernel in kernels.items() if key not in called]
+print(len(entries))
+missing = [k.py_func for k in entries if not k.signatures]
+# What numba puts in the place of load() and store() is called by name of these alone.
+print(*[f.__name__ for f in missing if f.__module__ != "model.ops.cpu_dtypes"])
+"""
+
+
+def python(code, **environment):
+    command = [sys.executable, "-c", code]
+    return subprocess.run(
+        command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True
+    )
+
+
+def test_a_local_run_imports_no_clients_and_nothing_that_draws_or_fits():
+    done = python(
+        "import sys\n"
+        "from pipeline import beam_clients\n"
+        "with beam_clients.left_out_if_local(['--source=web=a.jsonl']):\n"
+        "    from pipeline import scoring_run\n"
+        "print(*sys.modules)\n"
+        "import google.cloud.storage, pandas\n"  # which are there afterwards
+    )
+    assert done.stderr == ""
+    loaded = set(done.stdout.split())
+    assert {"apache_beam", "numba", "pyarrow"} <= loaded
+    needless = {"boto3", "google.cloud.storage", "matplotlib", "pandas", "pymongo", "scipy.sparse"}
+    assert loaded.isdisjoint(needless | {"sklearn", "torch", "datasets"})
+
+
+@pytest.mark.parametrize(
+    ("line", "beyond"),
+    [
+        ("--source web=a.jsonl --output out", False),
+        ("--runner DirectRunner", False),
+        ("--runner=apache_beam.runners.direct.direct_runner.DirectRunner", False),
+        ("--runner FnApiRunner", False),
+        ("--runner DataflowRunner", True),
+        ("--runner=FlinkRunner", True),
+        ("--source web=gs://bucket/a", True),
+        ("--classifier s3://bucket/a", True),
+        ("--config local.yaml", False),
+        ("--config=store.yaml", True),
+        ("--config missing.yaml", True),
+    ],
+)
+def test_what_needs_more_than_this_machine(tmp_path, monkeypatch, line, beyond):
+    monkeypatch.chdir(tmp_path)
+    Path("local.yaml").write_text("source: {web: a.jsonl}")
+    Path("store.yaml").write_text("source: {web: 's3://bucket/a'}")
+    assert goes_beyond(line.split()) == beyond
+
+
+def test_who_waits_for_numba_is_told_once(tmp_path):
+    place = str(tmp_path / "kept")
+    cold, warm = (python(MEASURE, NUMBA_CACHE_DIR=place) for _ in range(2))
+    assert cold.stdout == warm.stdout == "[True, False]\n"
+    assert warm.stderr == ""
+    (line,) = cold.stderr.splitlines()
+    assert line.startswith("compiling kernels, once on this machine (about ")
+    assert "warm_up.py` does it beforehand" in line
+    assert list(Path(place).rglob("utf8*.nbi"))
+
+
+def test_a_kernel_of_a_user_that_is_not_kept_is_none_of_ours(tmp_path):
+    code = "import winnow.text.buffers, numba\nnumba.njit(lambda: 1)()"
+    assert python(code).stderr == ""
+
+
+def test_nowhere_to_keep_kernels_is_said_in_a_line():
+    done = subprocess.run(
+        [sys.executable, "-m", "winnow", "warm-up"],
+        cwd=ROOT,
+        env=os.environ | {"NUMBA_CACHE_LOCATOR_CLASSES": "UserProvidedCacheLocator"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "set NUMBA_CACHE_DIR to one that you can write to" in line
+
+
+@pytest.mark.slow
+def test_warm_up_calls_every_kernel():
+    done = python(EVERY_KERNEL)
+    assert done.returncode == 0, done.stderr
+    entries, missing = done.stdout.split("\n")[:2]
+    assert int(entries) >= 30
+    assert missing == ""

@@ -1,0 +1,89 @@
+"""Compiled kernels: numba compiles one when it is first called, and keeps it on disk.
+
+It keeps them in ``NUMBA_CACHE_DIR``, else in ``__pycache__`` beside their source, or, where that
+can't be written to, in the user's cache folder. What numba has kept it loads, unless the source,
+numba or the processor is another. The modules that kernels are made of import this one, so that
+whoever waits for numba is told.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from numba import njit
+from numba.core import event
+from numba.core.dispatcher import Dispatcher
+
+from winnow import telling
+from winnow.cli import command
+
+SECONDS = 40
+"""About what all kernels take, on one core."""
+
+Watcher = Callable[[str], None]
+"""Is told the name of a kernel that is about to be compiled."""
+
+
+class _Listener(event.Listener):  # type: ignore[misc]
+    """Passes on that a kernel is being compiled: one that will be kept, not a user's own."""
+
+    def __init__(self) -> None:
+        self.tell: Watcher = _announce
+
+    def on_start(self, event: Any) -> None:
+        """Numba found nothing that it has kept."""
+        kernel = event.data["dispatcher"]
+        if folder(kernel) is not None:
+            self.tell(f"{kernel.py_func.__module__}.{kernel.py_func.__name__}")
+
+    def on_end(self, event: Any) -> None:
+        """Nothing to do."""
+
+
+def _announce(_: str) -> None:
+    """Say so, once in a process."""
+    _listener.tell = lambda _: None
+    telling.say(
+        f"compiling kernels, once on this machine (about {SECONDS} s for all);"
+        f" `{command('warm-up')}` does it beforehand"
+    )
+
+
+def watch(tell: Watcher) -> None:
+    """Tell this function of each kernel from now on, in place of the one line."""
+    _listener.tell = tell
+
+
+def kernels() -> Iterator[Any]:
+    """The kernels of all modules of ours that are imported, compiled or not."""
+    found = {}
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] in ("winnow", "pipeline", "quality_classifier", "model"):
+            found |= {id(k): k for k in vars(module).values() if isinstance(k, Dispatcher)}
+    yield from found.values()
+
+
+def folder(kernel: Any) -> str | None:
+    """Where numba keeps a kernel; None if it does not."""
+    kept: str | None = kernel._cache.cache_path
+    return kept
+
+
+def _check_folder() -> None:
+    """Say what to do where numba finds no folder that it can write to.
+
+    Raises:
+        OSError: it finds none.
+    """
+    try:
+        njit(cache=True)(_check_folder)
+    except RuntimeError as error:
+        raise OSError(
+            "numba finds no folder in which it can keep compiled kernels: set NUMBA_CACHE_DIR to"
+            " one that you can write to"
+        ) from error
+
+
+_listener = _Listener()
+event.register("numba:compile", _listener)
+_check_folder()

@@ -1,0 +1,64 @@
+"""Compile all kernels, which commands else do when they first need one.
+
+winnow warm-up
+
+Once on a machine, for each user who can't write to the folder of the package; after an upgrade
+again. To share what is compiled, set NUMBA_CACHE_DIR to one folder for all.
+"""
+
+import argparse
+import importlib
+import importlib.util
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from winnow import cli, endings, telling
+
+PARTS = {"pipeline.warming": "pyarrow", "model.ops.warming": "torch"}
+"""Modules whose ``use_kernels(folder)`` calls each kernel, and what each needs to be installed."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Compile, and say how many kernels that were, how long it took and where they are."""
+    parser = argparse.ArgumentParser(
+        prog=cli.program(),
+        description=__doc__,
+        epilog=f"Exit codes: {cli.EXIT_CODES}.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.parse_args(arguments)
+    with endings.clear():
+        print(warm_up())
+
+
+def warm_up() -> str:
+    """Call every kernel on a little text; a sentence on what that has compiled."""
+    with telling.doing("starting"):
+        from winnow import compiling
+    compiled: list[str] = []
+    line = telling.StatusLine()
+
+    def tell(name: str) -> None:
+        compiled.append(name)
+        if line.due:
+            line.show(f"compiling {name} ({len(compiled)}, {telling.duration(telling.elapsed())})")
+
+    compiling.watch(tell)
+    for module, needed in PARTS.items():
+        if importlib.util.find_spec(needed):
+            with tempfile.TemporaryDirectory() as folder:
+                importlib.import_module(module).use_kernels(Path(folder))
+    line.close()
+    place = os.path.commonpath(filter(None, map(compiling.folder, compiling.kernels())))
+    if not compiled:
+        return f"all kernels are compiled already, below {place}"
+    return (
+        f"compiled {len(compiled)} kernels in {telling.duration(telling.elapsed())}, kept below"
+        f" {place}"
+    )
+
+
+if __name__ == "__main__":
+    main()
