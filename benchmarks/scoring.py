@@ -127,7 +127,7 @@ def fasttext(train: Documents, settings: FastTextSettings, folder: Path) -> Scor
     positive, negative = (train.text.filter(pa.array(train.positive == v)) for v in (True, False))
     output = folder / f"{settings.dim}.bin"
     trained = train_fasttext(positive, negative, output, settings, seed=0)
-    model, label = trained._model, trained.label
+    model, label = trained._library, trained.label
 
     def score(documents: Documents) -> Margins:
         named, probabilities = model.predict(documents.lines, k=2)

@@ -252,7 +252,7 @@ def test_a_users_model_by_label(fast: FastTextModel) -> None:
 
 def softmax_of(fast: FastTextModel, line: str) -> float:
     """fastText's forward pass from its matrices, for a line of known words without bigrams."""
-    model = fast._model
+    model = fast._library
     rows = [model.get_input_vector(model.get_word_id(word)) for word in [*line.split(), "</s>"]]
     logits = model.get_output_matrix() @ np.mean(rows, axis=0)
     share = np.exp(logits - logits.max())
@@ -312,7 +312,7 @@ def test_training_is_repeatable(tmp_path: Path, fast: FastTextModel) -> None:
 def test_labels_inside_training_text_are_text(tmp_path: Path) -> None:
     text = pa.array(["__label__spam x y", "__label__other z"])
     model = train_fasttext(text, documents(BAD, 20, 0), tmp_path / "m.bin", TINY, 0)
-    assert sorted(model._model.get_labels()) == [CURATED, fasttext_model.OTHER]
+    assert sorted(model._library.get_labels()) == [CURATED, fasttext_model.OTHER]
 
 
 def test_training_that_cannot_work_says_why(tmp_path: Path) -> None:
@@ -343,10 +343,10 @@ class BrokenBuild:
 
 
 def test_the_probe_sees_a_broken_build(fast: FastTextModel) -> None:
-    labels = fast._model.get_labels()
-    fasttext_model._probe(fast._model, labels, fast.path)
+    labels = fast._library.get_labels()
+    fasttext_model._probe(fast._library, labels, fast.path)
     with pytest.raises(ValueError, match="predicts wrongly"):
-        fasttext_model._probe(BrokenBuild(fast._model), labels, fast.path)
+        fasttext_model._probe(BrokenBuild(fast._library), labels, fast.path)
 
 
 def test_shuffled_words_score_alike(linear: HashedLinear) -> None:

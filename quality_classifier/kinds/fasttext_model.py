@@ -8,10 +8,10 @@ NaN"), and several builds give wrong or no numbers under numpy 2. The binding ho
 processes, not threads.
 """
 
+import functools
 import json
 import os
 import shutil
-import struct
 import subprocess
 import sys
 import tempfile
@@ -26,8 +26,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numba import njit
 
+from quality_classifier.kinds import fasttext_file
 from quality_classifier.kinds.contract import Labelled, Model
 from quality_classifier.kinds.fasttext_binding import fasttext_module
+from quality_classifier.kinds.fasttext_file import FastTextFile
+from quality_classifier.kinds.fasttext_table import table
 from winnow.text.buffers import Octets, Offsets, string_buffers
 from winnow.text.words import FOLDED, SEPARATOR, TABLE, VERSION, Table, next_entry
 
@@ -37,12 +40,6 @@ OTHER = "__label__other"
 # fastText adds 1e-5 to every probability before it takes the logarithm, so it knows no smaller one.
 _SMALLEST = 1e-5
 
-
-# Of the file: magic number, version (4 bytes each), dim, 6 settings, model kind, 4 settings and a
-# double, counts of entries and words, count of labels; the output matrix comes last.
-_HEAD = struct.Struct("<4s4xi24xi24x8xi")
-_MAGIC = struct.pack("<i", 793712314)
-_SUPERVISED = 3
 
 _TRAIN = """
 import fasttext, json, sys
@@ -80,14 +77,21 @@ class FastTextModel(Model):
 
     def __init__(self, path: Path, label: str | None) -> None:
         self.path = path
-        check_file(path)
-        self._model: Any = fasttext_module().load_model(str(path))
-        labels = self._model.get_labels()
-        if label is None or label not in labels:
+        file = read_file(path)
+        if label is None or label not in file.labels:
             wanted = "name the label of good text" if label is None else f"no label {label!r}"
-            raise ValueError(f"{path}: {wanted}; the model's labels are {', '.join(labels)}")
+            raise ValueError(f"{path}: {wanted}; the model's labels are {', '.join(file.labels)}")
         self.label: str = label
-        _probe(self._model, labels, path)
+        self._table = table(file, label)
+        if self._table is None:
+            _ = self._library  # what is wrong with it is said now
+
+    @functools.cached_property
+    def _library(self) -> Any:
+        """The model in fastText's own code, which has shown that it predicts soundly."""
+        model = fasttext_module().load_model(str(self.path))
+        _probe(model, model.get_labels(), self.path)
+        return model
 
     def margins(self, text: pa.Array) -> npt.NDArray[np.float64]:
         """Log odds of the label's probability, within +-11.5, of n documents: float64 [n].
@@ -97,13 +101,19 @@ class FastTextModel(Model):
         """
         if len(text) == 0:
             return np.empty(0)
-        named, probabilities = self._model.predict(one_line(text).to_pylist(), k=-1)
-        found = np.zeros(len(text))
+        lines = one_line(text)
+        found = self._table.probabilities(lines) if self._table else self._predict(lines)
+        clipped = found.clip(_SMALLEST, 1 - _SMALLEST)
+        return np.log(clipped) - np.log1p(-clipped)
+
+    def _predict(self, lines: pa.Array) -> npt.NDArray[np.float64]:
+        """The label's probability by fastText's own code."""
+        named, probabilities = self._library.predict(lines.to_pylist(), k=-1)
+        found = np.zeros(len(lines))
         for row, names in enumerate(named):
             if self.label in names:  # a hierarchical softmax leaves out what is near 0
                 found[row] = probabilities[row][names.index(self.label)]
-        clipped = found.clip(_SMALLEST, 1 - _SMALLEST)
-        return np.log(clipped) - np.log1p(-clipped)
+        return found
 
     def rules(self) -> dict[str, Any]:
         """The normaliser of text and the label."""
@@ -237,10 +247,8 @@ def _blank_separators(data: Octets, offsets: Offsets, table: Table) -> Octets:
     return spaced
 
 
-def check_file(path: Path) -> None:
-    """Refuse what fastText would load as garbage, or never finish loading: it reads past the end.
-
-    The head gives dimension and number of labels, and so what comes before the matrix at the end.
+def read_file(path: Path) -> FastTextFile:
+    """The model's settings and words. What is damaged fastText would load as garbage, or forever.
 
     Raises:
         ValueError: the file can't be read, or is no whole fastText model with labels.
@@ -248,18 +256,7 @@ def check_file(path: Path) -> None:
     if path.exists() and not path.is_file():
         raise ValueError(f"{path} is no file: a fastText model is read more than once, from one")
     try:
-        with path.open("rb") as file:
-            head = file.read(_HEAD.size)
-            if len(head) < _HEAD.size or head[:4] != _MAGIC:
-                raise ValueError(f"{path} is no fastText model")
-            _, dimension, model, label_count = _HEAD.unpack(head)
-            if model != _SUPERVISED:
-                raise ValueError(f"{path} holds word vectors, not a classifier")
-            shape = struct.pack("<qq", label_count, dimension)
-            size = len(shape) + 4 * label_count * dimension
-            file.seek(max(0, path.stat().st_size - size))
-            if file.read(len(shape)) != shape:
-                raise ValueError(f"{path} is cut off or damaged (or its output is quantised)")
+        return fasttext_file.read(path)
     except OSError as error:
         raise ValueError(f"cannot read the fastText model {path}: {error.strerror}") from error
 
