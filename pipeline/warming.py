@@ -5,6 +5,7 @@
 
 import gzip
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from pipeline.core import task
 from pipeline.core.plan import plan_tasks
 from pipeline.rules.decision import Rule
 from quality_classifier import artifact, fingerprints
+from quality_classifier.evaluation import splits
 from quality_classifier.features.hashed_features import FeatureConfig, hashed_features
 from quality_classifier.kinds.calibration import Calibration
-from quality_classifier.kinds.fasttext_model import one_line
+from quality_classifier.kinds.fasttext_model import FastTextModel
 from quality_classifier.kinds.linear import HashedLinear
 from winnow import storage
 
@@ -57,13 +59,17 @@ def use_kernels(folder: Path) -> None:
     scoring_run.prepare(config.output, about["key"], tasks, resume)
     for one in tasks:
         shards = storage.join(config.output, "shards")
-        task.run_task(one, job, Rule(config.decision.rule), shards)
+        task.run_task(one, job, Rule("all"), shards)
+    (folder / "model.bin").write_bytes(_fasttext_model())
+    fasttext = FastTextModel(folder / "model.bin", "__label__a")
     for kind in (pa.string(), pa.large_string()):  # what training reads
         text = pa.array([TEXT], kind)
         hashed_features(text, FeatureConfig())
         model.margins(text)
-        one_line(text)
-        fingerprints.of_texts(pa.chunked_array([text]))
+        fasttext.margins(text)
+        column = pa.chunked_array([text])
+        splits.assign(column, 0.1, 0.1)
+        fingerprints.of_texts(column)
 
 
 def _files() -> dict[str, bytes]:
@@ -81,6 +87,16 @@ def _files() -> dict[str, bytes]:
         "a.html": PAGE.encode(),
         "a.csv": f'text\n"{LINE}"\n'.encode(),
     }
+
+
+def _fasttext_model() -> bytes:
+    """One word, two labels, one dimension, two buckets, parts of two characters (fasttext_file)."""
+    head = struct.pack("<14id3i2q", 793712314, 12, *[1] * 5, 2, 3, 3, 2, 2, 2, 1, 0, 3, 1, 2, 1, -1)
+    entries = (b"river\0", b"__label__a\0", b"__label__b\0")
+    types = (0, 1, 1)
+    words = b"".join(e + struct.pack("<qb", 1, t) for e, t in zip(entries, types, strict=True))
+    matrices = (struct.pack(f"<?2q{n}f", False, n, 1, *[1.0] * n) for n in (3, 2))
+    return head + words + b"".join(matrices)
 
 
 def _record(kind: str, body: str) -> bytes:

@@ -24,7 +24,7 @@ Watcher = Callable[[str], None]
 """Is told the name of a kernel that is about to be compiled."""
 
 
-class _Listener(event.Listener):  # type: ignore[misc]
+class _Listener(event.Listener):
     """Passes on that a kernel is being compiled: one that will be kept, not a user's own."""
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ def watch(tell: Watcher) -> None:
 
 def kernels() -> Iterator[Any]:
     """The kernels of all modules of ours that are imported, compiled or not."""
-    found = {}
+    found: dict[int, Any] = {}
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] in ("winnow", "pipeline", "quality_classifier", "model"):
             found |= {id(k): k for k in vars(module).values() if isinstance(k, Dispatcher)}

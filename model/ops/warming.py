@@ -7,7 +7,7 @@ import torch
 from model.ops import cpu_adafactor, cpu_kernels
 
 
-def use_kernels(_: Path) -> None:
+def use_kernels(_folder: Path) -> None:
     """Each kernel, in the dtypes that a model is trained in."""
     for dtype in (torch.float32, torch.bfloat16):
         logits_PQK, grad_PQK = torch.ones(2, 2, 4, 4, dtype=dtype)

@@ -44,7 +44,7 @@ from winnow.heartbeat import beat
 from winnow.text.counts import measure
 from winnow.text.hashing import xxh3_64
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Bump it when the same input and config give other bytes, so that ``--resume`` starts over."""
 
 Progress = Callable[[pa.RecordBatch, int], None]

@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 from pipeline.output import schema
 from pipeline.steps.contract import Codes, Step, first_failing
 from quality_classifier.kinds.fasttext_binding import fasttext_module
-from quality_classifier.kinds.fasttext_model import check_file
+from quality_classifier.kinds.fasttext_model import read_file
 from winnow import storage
 
 LID_176 = Path(__file__).with_name("lid.176.ftz")
@@ -102,7 +102,7 @@ def known_languages(model: str = "") -> list[str]:
 @functools.lru_cache(maxsize=2)
 def _model(path: str) -> Any:
     with _local(path) as file:
-        check_file(file)
+        read_file(file)
         return fasttext_module().FastText._FastText(str(file))
 
 

@@ -47,9 +47,11 @@ def probabilities(
     longest, buckets, _, most = rules
     n_words = len(counts)
     width = rows.shape[1]
-    base = data.ctypes.data
-    first_row = rows.ctypes.data
-    waiting = np.empty(_WAITING + longest + 1, np.int64)
+    base, first_row, first_slot = data.ctypes.data, rows.ctypes.data, slots.ctypes.data
+    # What is asked for early and read later comes from memory while other words are hashed.
+    waiting = np.empty(_WAITING * longest, np.int64)
+    hashes = np.empty(_WAITING, np.uint32)
+    starts, sizes = np.empty((2, _WAITING), np.int64)
     running = np.zeros(longest, np.uint64)
     scratch = np.empty(0, np.uint8)
     sums = np.empty(width, np.float64)
@@ -59,58 +61,73 @@ def probabilities(
         position = base + np.int64(offsets[i])
         end = base + np.int64(offsets[i + 1])
         sums[:] = 0.0
-        count = size = place = 0
+        count = place = 0
         ended = False
         while not ended:
-            while position < end and load_u8(position) == _SPACE:
-                position += 1
-            start = position
-            value = _BASIS
-            while position < end:
-                byte = load_u8(position)
-                if byte == _SPACE:
-                    break
-                value = _absorb(value, byte)
-                position += 1
-            ended = position == start
-            if ended:
-                value = end_hash
-                row = end_row
-            else:
-                row = _lookup(value, start, position - start, slots, words, bounds)
-            if row >= 0:
-                waiting[size] = row
-                prefetch(first_row + 4 * width * row)
-                size += 1
-                count += counts[row]
-            elif most > 0 and not ended:
-                length = position - start + 2
-                if len(scratch) < length:
-                    scratch = np.empty(2 * length, np.uint8)
-                for k in range(length - 2):
-                    scratch[k + 1] = load_u8(start + k)
-                count += _sum_parts(scratch, length, rows, n_words, rules, sums)
-            signed = np.uint64(np.int64(np.int32(value)))
-            for k in range(max(0, place - longest + 1), place):
-                value_of_gram = running[k % longest] * _FACTOR + signed
-                running[k % longest] = value_of_gram
-                row = n_words + np.int64(value_of_gram % np.uint64(buckets))
-                waiting[size] = row
-                prefetch(first_row + 4 * width * row)
-                size += 1
-                count += 1
-            running[place % longest] = signed
-            place += 1
-            if size >= _WAITING or ended:
-                for k in range(size):
+            tokens = size = 0
+            while tokens < _WAITING and not ended:
+                position, start, value = _next_word(position, end)
+                ended = position == start
+                if ended:
+                    value = end_hash
+                else:
+                    hashes[tokens], starts[tokens], sizes[tokens] = value, start, position - start
+                    prefetch(int(first_slot + 8 * (np.int64(value) & (len(slots) - 1))))
+                    tokens += 1
+                signed = np.uint64(np.int64(np.int32(value)))
+                for k in range(max(0, place - longest + 1), place):
+                    gram = running[k % longest] * _FACTOR + signed
+                    running[k % longest] = gram
+                    waiting[size] = n_words + np.int64(gram % np.uint64(buckets))
+                    prefetch(first_row + 4 * width * waiting[size])
+                    size += 1
+                running[place % longest] = signed
+                place += 1
+            count += size
+            for k in range(tokens):
+                row = _lookup(hashes[k], starts[k], sizes[k], slots, words, bounds)
+                if row >= 0:
+                    prefetch(first_row + 4 * width * row)
+                    count += counts[row]
+                elif most > 0:
+                    if len(scratch) < sizes[k] + 2:
+                        scratch = np.empty(2 * sizes[k] + 2, np.uint8)
+                    for octet in range(sizes[k]):
+                        scratch[octet + 1] = load_u8(starts[k] + octet)
+                    count += _sum_parts(scratch, sizes[k] + 2, rows, n_words, rules, sums)
+                starts[k] = row
+            for k in range(size):
+                for label in range(width):
+                    sums[label] += rows[waiting[k], label]
+            for k in range(tokens):
+                if starts[k] >= 0:
                     for label in range(width):
-                        sums[label] += rows[waiting[k], label]
-                size = 0
+                        sums[label] += rows[starts[k], label]
+        if end_row >= 0:
+            count += 1
+            for label in range(width):
+                sums[label] += rows[end_row, label]
         others = 0.0
         for label in range(width):
             others += math.exp(sums[label] / max(count, 1))
         out[i] = 1 / (1 + others) + _ADDED if count > 0 else 0.0
     return out
+
+
+@njit(nogil=True, cache=True)
+def _next_word(position: int, end: int) -> tuple[int, int, np.uint32]:
+    """Where the next word ends and begins (the same place if there is none), and its hash."""
+    while position < end and load_u8(position) == _SPACE:
+        position += 1
+    start = position
+    value = _BASIS
+    while position < end:
+        byte = load_u8(position)
+        if byte == _SPACE:
+            break
+        value = _absorb(value, byte)
+        position += 1
+    return position, start, value
 
 
 @njit(nogil=True, cache=True)
@@ -199,7 +216,7 @@ def _lookup(
         if slots[at] >> np.uint64(32) == np.uint64(value):
             word = np.int64(slots[at] & np.uint64(0xFFFFFFFF)) - 1
             if bounds[word + 1] - bounds[word] == size and _same(start, known + bounds[word], size):
-                return word
+                return int(word)
         at = (at + 1) & mask
     return -1
 

@@ -31,14 +31,24 @@ from quality_classifier.kinds.contract import Labelled, Model
 from quality_classifier.kinds.fasttext_binding import fasttext_module
 from quality_classifier.kinds.fasttext_file import FastTextFile
 from quality_classifier.kinds.fasttext_table import table
-from winnow.text.buffers import Octets, Offsets, string_buffers
-from winnow.text.words import FOLDED, SEPARATOR, TABLE, VERSION, Table, next_entry
+from winnow.text.buffers import Octets, Offsets, load_u64, string_buffers
+from winnow.text.words import (
+    FOLDED,
+    NOT_ASCII,
+    SEPARATOR,
+    TABLE,
+    VERSION,
+    Table,
+    next_entry,
+)
 
 CURATED = "__label__curated"
 OTHER = "__label__other"
 
 # fastText adds 1e-5 to every probability before it takes the logarithm, so it knows no smaller one.
 _SMALLEST = 1e-5
+
+_ONES = np.uint64(0x0101010101010101)
 
 
 _TRAIN = """
@@ -240,11 +250,22 @@ def _blank_separators(data: Octets, offsets: Offsets, table: Table) -> Octets:
         position = base + np.int64(offsets[i])
         end = base + np.int64(offsets[i + 1])
         while position < end:
+            if position + 8 <= end and _all_plain(load_u64(int(position))):
+                position += 8
+                continue
             entry, following = next_entry(position, end, table)
             if entry & FOLDED == SEPARATOR:
                 spaced[position - base - first : following - base - first] = 32
             position = following
     return spaced
+
+
+@njit(nogil=True, cache=True)
+def _all_plain(octets: np.uint64) -> bool:
+    """Whether none of eight bytes is over 126 or below 32; false for some others too."""
+    over = (octets + _ONES) | octets
+    below = (octets - np.uint64(32) * _ONES) & ~octets
+    return (over | below) & NOT_ASCII == 0
 
 
 def read_file(path: Path) -> FastTextFile:

@@ -73,8 +73,15 @@ def table(file: FastTextFile, label: str) -> FastTextTable | None:
         ValueError: the vectors hold NaN or infinity.
         OSError: the file can't be read.
     """
-    # Other losses look sigmoids up in fastText's table of them, or walk through a tree.
-    if file.loss != SOFTMAX or file.input_at is None or not 2 <= len(file.labels) <= MOST_LABELS:
+    # Other losses look sigmoids up in fastText's table of them, or walk through a tree. Labels with
+    # another prefix could occur in a text, where fastText leaves them out.
+    if (
+        file.loss != SOFTMAX
+        or len(file.offsets) < 2
+        or file.input_at is None
+        or not 2 <= len(file.labels) <= MOST_LABELS
+        or not all(name.startswith("__label__") for name in file.labels)
+    ):
         return None
     rows = _products(file, file.input_at, label)
     slots = kernel.hash_table(file.words, file.offsets)
@@ -90,6 +97,8 @@ def _products(file: FastTextFile, place: int, label: str) -> npt.NDArray[np.floa
     """Each input vector times (output vectors of the other labels - ours)."""
     output = file.output().astype(np.float64)
     ours = file.labels.index(label)
+    if not np.isfinite(output).all():
+        raise ValueError(f"{file.path} is damaged: its vectors hold NaN or infinity")
     others = np.delete(output - output[ours], ours, 0).T.astype(np.float32)
     rows = np.empty((file.rows, others.shape[1]), np.float32)
     step = max(1, _CHUNK_BYTES // (4 * file.dim))
