@@ -18,6 +18,7 @@ from pipeline import scoring_run
 from pipeline.config import STEPS_FILE, load
 from pipeline.core import task
 from pipeline.core.plan import plan_tasks
+from pipeline.near_duplicates import components, minhash
 from pipeline.rules.decision import Rule
 from quality_classifier import artifact, fingerprints
 from quality_classifier.evaluation import splits
@@ -26,6 +27,7 @@ from quality_classifier.kinds.calibration import Calibration
 from quality_classifier.kinds.fasttext_model import FastTextModel
 from quality_classifier.kinds.linear import HashedLinear
 from winnow import storage
+from winnow.text import n_grams
 
 LINE = "The river has many arms, one of the longest… It's 2,500 km long.\n- Übersetzung: 日本の川\n"
 TEXT = LINE * 12
@@ -49,6 +51,7 @@ def use_kernels(folder: Path) -> None:
         [
             f"--source=web={inputs}/*",
             "--filter=web",
+            "--near-duplicates",
             f"--classifier={folder}/classifier",
             f"--output={folder}/output",
             f"--config={folder}/run.yaml",
@@ -60,6 +63,9 @@ def use_kernels(folder: Path) -> None:
     for one in tasks:
         shards = storage.join(config.output, "shards")
         task.run_task(one, job, Rule("all"), shards)
+    nodes = np.arange(2, dtype=np.uint64)
+    components.join(components.Edges(nodes[1:], nodes[:1]))
+    n_grams.n_gram_hashes(nodes, np.array([2]), 2)
     (folder / "model.bin").write_bytes(_fasttext_model())
     fasttext = FastTextModel(folder / "model.bin", "__label__a")
     for kind in (pa.string(), pa.large_string()):  # what training reads
@@ -67,6 +73,7 @@ def use_kernels(folder: Path) -> None:
         hashed_features(text, FeatureConfig())
         model.margins(text)
         fasttext.margins(text)
+        minhash.shingles(text, 2)
         column = pa.chunked_array([text])
         splits.assign(column, 0.1, 0.1)
         fingerprints.of_texts(column)

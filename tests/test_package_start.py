@@ -19,9 +19,9 @@ print(_hash(np.array([97], np.uint8)))
 
 EVERY_KERNEL = """
 import pkgutil, importlib
-import winnow.text, pipeline.readers, pipeline.steps, quality_classifier, model.ops
+import winnow.text, pipeline, quality_classifier, model.ops
 from winnow import compiling, warm_up
-for package in (winnow.text, pipeline.readers, pipeline.steps, quality_classifier, model.ops):
+for package in (winnow.text, pipeline, quality_classifier, model.ops):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
         importlib.import_module(module.name)
 warm_up.warm_up()
