@@ -16,5 +16,7 @@ def in_words(definition: Mapping[str, Any]) -> str:
             return f"score at least {parameter:.3g}"
         case "random":
             return f"{parameter:.3g} at random"
+        case "groups":
+            return "a rule for each group"
         case _:
             return str(rule or "not said")

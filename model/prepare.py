@@ -85,10 +85,10 @@ def _prepare(config: PrepareConfig, source: Scored, key: str) -> Corpus:
     with contextlib.suppress(FileNotFoundError):
         os.remove(os.path.join(config.output, BEGUN))
     corpus = corpora.open_corpus(config.output)
-    kept = corpus.column(scored.KEPT)
-    name, parameter = source.rule["name"], source.rule["parameter"]
-    definition = {"rule": name, "parameter": parameter, "scored": source.key}
-    corpora.write_arm(corpus, "filtered", kept & corpus.pool, definition)
+    about = {"rule": source.rule["name"], "parameter": source.rule.get("parameter")}
+    definition = {n: v for n, v in about.items() if v is not None} | {"scored": source.key}
+    # No copy of what is held out.
+    corpora.write_arm(corpus, "filtered", corpus.repeats * corpus.pool, definition)
     if source.complete:
         corpora.write_arm(corpus, "unfiltered", corpus.pool, {"rule": "all"})
     return corpus

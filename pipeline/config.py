@@ -3,28 +3,21 @@
 import dataclasses
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 import yaml
 
-from pipeline import flags, settings_file
-from pipeline.near_duplicates.choice import Stays
+from pipeline import flags, group_settings, settings_file
+from pipeline.decision_settings import Decision
+from pipeline.group_settings import AnyDecision, decision_of
 from pipeline.near_duplicates.settings import Settings as NearDuplicates
 from pipeline.output import schema
 from pipeline.readers import FieldMap, ReadOptions, check_extractor
-from pipeline.rules import solve
-from pipeline.rules.decision import PARAMETERS, FloatArray, Rule
-from pipeline.rules.solve import Band, Places, Sketch
 from pipeline.steps import defaults as step_defaults
 from winnow import defaults
 
-TOP = "top_fraction"
 STEPS_FILE = os.path.join(defaults.CONF, "pipeline", "steps.yaml")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -32,132 +25,6 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 LARGEST = (1 << 63) - 1
 A_YEAR = 365 * 24 * 60  # minutes
-
-
-@dataclass(frozen=True)
-class Decision:
-    """The keep rule as the user states it. Its parameter may be left to a wanted yield.
-
-    Raises:
-        ValueError: the rule and its parameters do not go together.
-    """
-
-    rule: str = flags.DEFAULT_RULE
-    alpha: float | None = None
-    threshold: float | None = None
-    rate: float | None = None
-    target_fraction: float | None = None
-    target_unit: str = flags.DEFAULT_TARGET_UNIT
-    deduplicate: bool = False
-    near_duplicates_keep: str | None = None
-    near_duplicates_power: float | None = None
-
-    def __post_init__(self) -> None:
-        sample = (self.near_duplicates_keep or flags.DEFAULT_NEAR_KEEP) == "sample"
-        if self.near_duplicates_power is not None and not sample:
-            raise ValueError(
-                "--near-duplicates-power has a meaning under --near-duplicates-keep sample only:"
-                " give that, or leave it out"
-            )
-        _ = self.stays  # it checks them
-        if self.rule not in flags.RULES:
-            raise ValueError(
-                f"unknown --rule {self.rule!r}: choose one of {', '.join(flags.RULES)}"
-            )
-        solve.check_unit(self.target_unit)
-        takes = PARAMETERS.get(self.rule)
-        for rule, name in PARAMETERS.items():
-            if getattr(self, name) is not None and name != takes:
-                raise ValueError(
-                    f"--{name} has no meaning under --rule {self.rule}: leave it out, or give"
-                    f" --rule {rule}"
-                )
-        given = takes is not None and getattr(self, takes) is not None
-        if self.target_fraction is not None:
-            if self.rule == "all":
-                raise ValueError("--target-fraction has no meaning under --rule all: leave it out")
-            if given:
-                raise ValueError(f"give either --{takes} or --target-fraction, not both")
-            if not 0 < self.target_fraction <= 1:
-                raise ValueError("--target-fraction must lie in (0, 1]")
-        elif self.rule == TOP:
-            raise ValueError("--rule top_fraction needs --target-fraction")
-        elif takes in ("threshold", "rate") and not given:
-            raise ValueError(f"--rule {self.rule} needs --{takes} or --target-fraction")
-        self.known_rule()
-
-    @property
-    def stays(self) -> Stays:
-        """Which of near-duplicates stay."""
-        power = self.near_duplicates_power
-        return Stays(
-            self.near_duplicates_keep or flags.DEFAULT_NEAR_KEEP,
-            flags.DEFAULT_NEAR_POWER if power is None else power,
-        )
-
-    def known_rule(self) -> Rule | None:
-        """The rule, unless its parameter is to be solved for from the scores."""
-        match self.rule:
-            case "all":
-                return Rule("all")
-            case "random":
-                # A random draw ignores the score: in expectation every unit is kept at the rate.
-                rate = self.rate if self.rate is not None else self.target_fraction
-                assert rate is not None
-                return Rule("random", rate)
-            case "threshold" if self.threshold is not None:
-                return Rule("threshold", self.threshold)
-            case "pareto" if self.target_fraction is None:
-                return Rule("pareto", flags.DEFAULT_ALPHA if self.alpha is None else self.alpha)
-            case _:
-                return None
-
-    def sketch(self, batches: Iterable[pa.RecordBatch]) -> Sketch:
-        """What :meth:`solve`, or :meth:`band`, needs of scored documents."""
-        total = np.zeros(1, np.int64)
-        for score, draw, weight in self._reaching(batches):
-            if self.rule == TOP:
-                total = total + solve.bands(score, weight)
-            else:
-                total = total + solve.sketch(self.rule, score, draw, weight)
-        return total
-
-    def solve(self, total: Sketch) -> Rule:
-        """The rule whose yield is nearest to the target."""
-        assert self.target_fraction is not None
-        return solve.solve(self.rule, total, self.target_fraction)
-
-    def band(self, total: Sketch) -> Band:
-        """For ``top_fraction``: the scores among which the fraction ends."""
-        assert self.target_fraction is not None
-        return solve.find_band(total, self.target_fraction)
-
-    def places(self, batches: Iterable[pa.RecordBatch], band: Band) -> Places:
-        """What :func:`pipeline.rules.solve.cut` needs of scored documents."""
-        return solve.merge_places(
-            solve.places(band, *columns) for columns in self._reaching(batches)
-        )
-
-    @property
-    def columns(self) -> list[str]:
-        """The columns of scored documents that the rule is solved from."""
-        unit = solve.COLUMN.get(self.target_unit)
-        return ["drop_reason", "quality_score", "keep_draw", *([unit] if unit else [])]
-
-    def _reaching(
-        self, batches: Iterable[pa.RecordBatch]
-    ) -> Iterator[tuple[npt.NDArray[np.float32], FloatArray, Sketch]]:
-        """Scores, draws and weights of the documents that no step has dropped."""
-        for batch in batches:
-            reaches = pc.fill_null(pc.equal(batch["drop_reason"], schema.QUALITY), True)
-            reaches = reaches.to_numpy(zero_copy_only=False)
-            weight = (
-                np.ones(len(batch), np.int64)
-                if self.target_unit == "documents"
-                else batch[solve.COLUMN[self.target_unit]].to_numpy()
-            )
-            score, draw = batch["quality_score"].to_numpy(), batch["keep_draw"].to_numpy()
-            yield score[reaches], draw[reaches], weight[reaches]
 
 
 @dataclass(frozen=True)
@@ -177,7 +44,7 @@ class PipelineConfig:
     max_document_bytes: int = defaults.MAX_DOCUMENT_BYTES
     split_bytes: int = defaults.SPLIT_BYTES
     label: str | None = None
-    decision: Decision = dataclasses.field(default_factory=Decision)
+    decision: AnyDecision = dataclasses.field(default_factory=Decision)
     seed: int = flags.DEFAULT_SEED
     steps: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     near_duplicates: bool = False
@@ -213,10 +80,13 @@ class PipelineConfig:
         if not self.near_duplicates:
             _check_none_given(self)
         _ = self.near_settings  # it checks them
-        columns = schema.shard_schema(clusters=self.near_duplicates).names
+        copies = group_settings.grouped(self.decision).has_copies
+        columns = schema.shard_schema(clusters=self.near_duplicates, copies=copies).names
         taken = set(columns) & set(self.metadata)
         if taken:
             raise ValueError(f"--metadata {sorted(taken)} would clash with columns of the shards")
+        columns = schema.shard_schema(self.metadata).names
+        group_settings.check(self.decision, columns, self.filter)
 
     @property
     def near_settings(self) -> NearDuplicates | None:
@@ -255,6 +125,8 @@ def load(arguments: Sequence[str]) -> tuple[PipelineConfig, bool, list[str]]:
     for name in ("source", "field"):
         if name in given:
             given[name] = _pairs(name, given[name])
+    if "rules" in given:
+        given["rules"] = group_settings.read_rules(given["rules"])
     settings |= given
     flags.check_given(("source", "classifier", "output"), settings, rest)
     return _config(settings), resume, rest
@@ -267,11 +139,13 @@ def _settings_types() -> dict[str, Any]:
     return types | {
         "source": Mapping[str, str | Sequence[str]],
         "steps": Sequence[str] | Mapping[str, Mapping[str, Any] | None],
+        "rules": Mapping[str, Any],
+        "rules_by": Sequence[str],
     }
 
 
 def _config(settings: Mapping[str, Any]) -> PipelineConfig:
-    decision_names = {f.name for f in dataclasses.fields(Decision)}
+    decision_names = set(group_settings.NAMES)
     names = {f.name for f in dataclasses.fields(PipelineConfig)} - {"decision"}
     strangers = set(settings) - decision_names - names
     if strangers:
@@ -284,10 +158,10 @@ def _config(settings: Mapping[str, Any]) -> PipelineConfig:
         for name, globs in values["source"].items()
     }
     values["steps"] = resolve_steps(values.get("steps", ()))
-    decision = {name: value for name, value in settings.items() if name in decision_names}
+    decision = dict(settings)
     if values.get("near_duplicates"):
         decision.setdefault("near_duplicates_keep", flags.DEFAULT_NEAR_KEEP)
-    return PipelineConfig(decision=Decision(**decision), **values)
+    return PipelineConfig(decision=decision_of(decision), **values)
 
 
 def resolve_steps(wanted: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
@@ -339,7 +213,7 @@ class DecideConfig:
 
     scored: str
     output: str
-    decision: Decision
+    decision: AnyDecision
     write: str = PipelineConfig.write
     shard_bytes: int = PipelineConfig.shard_bytes
     compression: str = PipelineConfig.compression
@@ -355,8 +229,10 @@ def load_decide(arguments: Sequence[str]) -> tuple[DecideConfig, bool, list[str]
     given = vars(known)
     resume = given.pop("resume", False)
     flags.check_given(("scored", "output"), given, rest)
-    names = {f.name for f in dataclasses.fields(Decision)}
-    decision = Decision(**{name: given.pop(name) for name in list(given) if name in names})
+    if "rules" in given:
+        given["rules"] = group_settings.read_rules(given["rules"])
+    decision = decision_of(given)
+    given = {name: value for name, value in given.items() if name not in group_settings.NAMES}
     return DecideConfig(decision=decision, **given), resume, rest
 
 

@@ -2,15 +2,18 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
+from pipeline import group_settings
 from pipeline.beam import engine, graph, progress, staging
-from pipeline.config import Decision, load_decide
+from pipeline.config import load_decide
 from pipeline.core.task import Sink
-from pipeline.output import manifest, records
+from pipeline.group_settings import AnyDecision
+from pipeline.output import manifest, records, schema
 from pipeline.page.render import next_step, print_summary
 from pipeline.scoring_run import prepare
+from pipeline.settings_file import as_json
 from winnow import endings, files, storage, version
 
 
@@ -35,16 +38,20 @@ def main(arguments: Sequence[str]) -> None:
         config.shard_bytes,
         config.compression,
         scored["config"].get("near_duplicates", False),
+        group_settings.grouped(config.decision).has_copies,
     )
+    names = schema.shard_schema(sink.metadata).names
+    group_settings.check(config.decision, names, scored["config"]["filter"])
+    decision = as_json(config.decision.as_settings())
     # What the run dropped as a duplicate stays dropped.
     deduplicated = {"deduplicate": scored["config"]["decision"]["deduplicate"]}
     about = {
         "code": version.code_version(),
         "config": scored["config"]
-        | {"decision": asdict(config.decision) | deduplicated, "write": config.write}
+        | {"decision": decision | deduplicated, "write": config.write}
         | {"scored": {"path": config.scored, "key": scored["key"]}},
         "classifier": scored["classifier"],
-        "key": files.fingerprint(scored["key"], asdict(config.decision), config.write),
+        "key": files.fingerprint(scored["key"], decision, config.write),
     }
     seconds = None
     with storage.lock(config.output):
@@ -75,7 +82,7 @@ def main(arguments: Sequence[str]) -> None:
     print(next_step(config.output))
 
 
-def as_it_kept_near_duplicates(decision: Decision, scored: Mapping[str, Any]) -> Decision:
+def as_it_kept_near_duplicates(decision: AnyDecision, scored: Mapping[str, Any]) -> AnyDecision:
     """The decision with the scored run's rule of who stays, unless it has one of its own.
 
     Raises:

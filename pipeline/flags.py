@@ -11,7 +11,7 @@ from winnow import defaults
 from winnow.arguments import Parser, nearest
 from winnow.cli import EXIT_CODES, program
 
-RULES = ("pareto", "threshold", "top_fraction", "random", "all")
+RULES = ("pareto", "threshold", "top_fraction", "random", "buckets", "all")
 COMPRESSIONS = ("none", "lz4", "zstd")
 
 DEFAULT_ALPHA = 9.0
@@ -19,6 +19,7 @@ DEFAULT_ALPHA = 9.0
 
 DEFAULT_RULE = "pareto"
 DEFAULT_TARGET_UNIT = "documents"
+DEFAULT_RULES_BY = ("source", "language")
 DEFAULT_NEAR_KEEP = "best"
 DEFAULT_NEAR_POWER = 0.5
 """Of a cluster of n about the square root of n stay; ours."""
@@ -29,6 +30,9 @@ DEFAULT_WRITE = "all"
 DEFAULT_SHARD_BYTES = 512 << 20
 DEFAULT_COMPRESSION = "lz4"
 DEFAULT_STALL_MINUTES = 10.0
+
+MOST_COPIES = 100
+"""How often a document may be repeated in the training order."""
 
 AGAIN = "add --resume to finish the run"
 """How to go on after an interruption."""
@@ -214,6 +218,30 @@ def _decision_flags(group: argparse._ArgumentGroup) -> None:
         help="the share is of documents, bytes or tokens"
         f" (white-space words stand for tokens; default: {DEFAULT_TARGET_UNIT})",
     )
+    _flag(group, "buckets", type=int, metavar="K", help="buckets: how many quantiles of the score")
+    _flag(
+        group,
+        "copies",
+        type=_counts,
+        metavar="N,N,…",
+        help="buckets: how often to repeat the documents of each, the lowest scores first (0 drops,"
+        " 1 keeps); each has as many documents, or as much of --target-unit",
+    )
+    _flag(
+        group,
+        "rules",
+        metavar="YAML",
+        help="a rule for each group, as '{web: {en: {rule: pareto, alpha: 9}, \"*\": {rule: all}}}'"
+        ", or a file of that form",
+    )
+    _flag(
+        group,
+        "rules_by",
+        action="append",
+        metavar="COLUMN",
+        help="a column that tells groups apart, for each level of --rules (default:"
+        f" {' and '.join(DEFAULT_RULES_BY)})",
+    )
 
 
 def _step_flags(out: Parser, group: argparse._ArgumentGroup) -> None:
@@ -306,6 +334,15 @@ def _output_flags(group: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="finish an interrupted run: skip what is complete, do the rest",
     )
+
+
+def _counts(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no list of whole numbers, as 0,1,2"
+        ) from None
 
 
 def _flag(group: argparse._ArgumentGroup, name: str, **kwargs: Any) -> None:

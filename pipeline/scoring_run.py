@@ -14,6 +14,7 @@ from pipeline.core import trained_on
 from pipeline.core.plan import plan_tasks
 from pipeline.core.task import Job, Sink
 from pipeline.core.unreadable_sources import check_read, empty_sources
+from pipeline.group_settings import grouped
 from pipeline.output import manifest, output_folder, records
 from pipeline.output.records import Task
 from pipeline.page.render import next_step, print_summary
@@ -90,6 +91,7 @@ def describe(
             config.shard_bytes,
             config.compression,
             config.near_duplicates,
+            grouped(config.decision).has_copies,
         ),
         classifier=config.classifier,
         classifier_fingerprint=classifier.fingerprint,
@@ -102,9 +104,11 @@ def describe(
         resume=resume,
         near_duplicates=config.near_settings,
     )
-    settings = as_json(asdict(config))
+    settings = as_json(asdict(config) | {"decision": config.decision.as_settings()})
     for name in ("output", "stall_minutes"):  # nothing that is written depends on them
         del settings[name]
+    if not config.near_duplicates:
+        settings = {n: v for n, v in settings.items() if not n.startswith("near_duplicates")}
     about = {
         "code": version.code_version(),
         "config": settings,

@@ -30,7 +30,7 @@ def read(path: str, types: Mapping[str, Any]) -> dict[str, Any]:
     try:
         settings = yaml.safe_load(storage.read_bytes(path))
     except yaml.YAMLError as error:
-        raise ValueError(f"{path} is no YAML: {_place(error)}") from error
+        raise ValueError(f"{path} is no YAML: {place(error)}") from error
     if not isinstance(settings, dict):
         raise ValueError(f"{path} holds no mapping of keys to values")
     for name, value in settings.items():
@@ -39,7 +39,7 @@ def read(path: str, types: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def _place(error: yaml.YAMLError) -> str:
+def place(error: yaml.YAMLError) -> str:
     """What is wrong with a YAML file, and where, in one line."""
     mark = getattr(error, "problem_mark", None)
     if mark is None:

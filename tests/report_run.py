@@ -1,7 +1,5 @@
 """A finished run for tests of the page: documents made here, counted and written as in a run."""
 
-from dataclasses import asdict
-
 import numpy as np
 import pyarrow as pa
 
@@ -13,6 +11,7 @@ from pipeline.output.records import Record, Task
 from pipeline.output.summary import TaskSummary
 from pipeline.readers import InputRange
 from pipeline.rules.decision import keep_draw
+from pipeline.rules.groups import to_json
 from winnow import storage
 from winnow.text.counts import measure
 
@@ -64,7 +63,9 @@ def invented(source, n, rng, hosts=40):
     return scored(source, texts, urls, rng.beta(0.5, 1.2, n), reasons=reasons)
 
 
-def write_run(output, batches, rule, filtered, quarantined=0, card=CARD, write="all"):
+def write_run(
+    output, batches, rule, filtered, quarantined=0, card=CARD, write="all", decision=None
+):
     """Decide, count and write ``batches`` (by source) as a run does; returns the manifest."""
     tasks, summaries = [], []
     for order, (source, batch) in enumerate(batches.items()):
@@ -88,13 +89,14 @@ def write_run(output, batches, rule, filtered, quarantined=0, card=CARD, write="
             "source": {source: [f"input/{source}*"] for source in batches},
             "filter": sorted(filtered),
             "classifier": "classifier/",
-            "decision": {"rule": rule.name, "target_fraction": None, "deduplicate": False},
+            "decision": decision
+            or {"rule": rule.name, "target_fraction": None, "deduplicate": False},
             "metadata": [],
             "seed": 0,
             "write": write,
         },
         key="cafe",
-        rule=asdict(rule),
+        rule=to_json(rule),
         classifier={"path": "classifier/", "fingerprint": "f00d", "card": card},
         tasks=tasks,
         summaries=summaries,

@@ -7,7 +7,7 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.config import Decision
+from pipeline.decision_settings import Decision
 from pipeline.rules import solve
 from pipeline.rules.decision import Rule, critical_alpha, keep_draw
 

@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 
 from pipeline.core.task import decide_batch
 from pipeline.output import schema, summary_files
+from pipeline.output.score_counts import PARETO_GRID, THRESHOLD_GRID
 from pipeline.output.summary import (
     EXAMPLES_PER_KIND,
-    PARETO_GRID,
-    THRESHOLD_GRID,
     TaskSummary,
     check_accounting,
     merge,

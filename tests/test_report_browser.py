@@ -5,16 +5,20 @@ import re
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from browser import browser, needs_browser, opened
 from report_run import invented, scored, write_run
 from scipy.stats import binomtest
 
-from pipeline.core.task import decide_batch
+from pipeline.core.task import decide_batch, shaped
+from pipeline.group_settings import decision_of
 from pipeline.output import schema
 from pipeline.page import render
+from pipeline.rules.buckets import Buckets
 from pipeline.rules.decision import Rule
+from pipeline.rules.groups import GroupRules
 
 pytestmark = [needs_browser, pytest.mark.slow]
 
@@ -107,6 +111,86 @@ def test_the_control_shows_what_the_parquet_says_and_deciding_anew_gives(chromiu
         assert "--rule threshold --threshold 1" in page.inner_text("#command")
         page.click("#own")
         assert shown_yield(page) == decided_yield(Rule("pareto", 2.345))
+
+
+RULES = {
+    "web": {"mid": {"rule": "pareto", "alpha": 2.345}, "*": {"rule": "buckets", "copies": [0, 2]}},
+    "mail": {"rule": "threshold", "threshold": 0.25},
+}
+
+
+@pytest.fixture(scope="module")
+def grouped_run(tmp_path_factory):
+    """A run with rules by source and by language, which is the host's here."""
+    decision = decision_of({"rules": RULES})
+    threshold = Rule("threshold", 0.25)
+    rules = Rule("pareto", 2.345), Buckets((threshold,), (0, 2)), threshold
+    rule = GroupRules(decision.groups, rules)
+    output = tmp_path_factory.mktemp("grouped")
+    write_run(output, in_groups(), rule, FILTERED, decision=decision.as_settings())
+    return output, rule
+
+
+def in_groups():
+    """The documents, in two languages, with room for copies."""
+    field, wanted = schema.shard_schema().field("language"), schema.shard_schema(copies=True)
+    out = {}
+    for source, batch in batches().items():
+        language = pa.array([("mid", "low")[i % 2] for i in range(len(batch))])
+        at = batch.schema.get_field_index("language")
+        out[source] = shaped(batch.set_column(at, field, language), wanted)
+    return out
+
+
+def test_the_control_moves_the_rule_of_one_group(chromium, grouped_run):
+    output, rule = grouped_run
+    moved = GroupRules(rule.groups, (Rule("pareto", 9.0), *rule.rules[1:]))
+
+    def kept(rule, source, language=None):
+        batch = decide_batch(in_groups()[source], rule, source in FILTERED)
+        batch = batch.filter(batch["kept"])
+        if language:
+            batch = batch.filter(pc.equal(batch["language"], language))
+        return [len(batch), sum(batch["bytes"].to_pylist()), sum(batch["words"].to_pylist())]
+
+    def expected(rule):
+        groups = {"web/mid": ("web", "mid"), "web/*": ("web", "low"), "mail": ("mail",)}
+        return [
+            {name: kept(rule, *where) for name, where in groups.items()},
+            {source: kept(rule, source) for source in batches()},
+        ]
+
+    def shown(page):
+        names = order_of(page)
+        values = zip(*(cells(page, "sources", unit) for unit in UNITS), strict=True)
+        rows = list(zip(names, map(list, values), strict=False))
+        is_group = page.locator("#sources tbody tr").evaluate_all(
+            "rows => rows.map(row => row.querySelector('.group') !== null)"
+        )
+        return [
+            {name: row for (name, row), g in zip(rows, is_group, strict=True) if g == wanted}
+            for wanted in (True, False)
+        ]
+
+    with opened(chromium, output / "report.html") as page:
+        assert shown(page) == expected(rule)
+        options = [text.strip() for text in page.locator("#source option").all_inner_texts()]
+        page.select_option("#source", str(options.index("web")))
+        assert page.locator("#stop").is_disabled()
+        page.select_option("#source", str(options.index("web/mid")))
+        assert page.input_value("#value") == "2.345"
+        turn_to(page, "pareto", 9.0)
+        assert shown(page) == expected(moved)
+        command = page.inner_text("#command")
+        tree = json.loads(re.search(r"--rules '(.*)'", command)[1])
+        assert decision_of({"rules": tree}).known_rule() is None  # buckets are still solved for
+        assert tree == {**RULES, "web": {**RULES["web"], "mid": {"rule": "pareto", "alpha": 9}}}
+        page.click("#own")
+        assert shown(page) == expected(rule)
+        panel = page.locator("#panel-rules tbody tr").all_inner_texts()
+        assert len(panel) == 4  # two rules and two buckets
+    with opened(chromium, output / "report.html", width=390) as page:
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_the_slider_walks_from_stop_to_stop(chromium, run):

@@ -18,7 +18,13 @@ from tokens_scored import documents, make_corpus
 
 from model.data.corpus import open_corpus, shard_schema, write_arm
 from model.data.held_out import HeldOut
-from model.data.order import CYCLE, DocumentSequence, Interleaving, order_keys
+from model.data.order import (
+    CYCLE,
+    DocumentSequence,
+    Interleaving,
+    mixture_groups,
+    order_keys,
+)
 from model.data.stream import TokenStream
 from winnow import storage
 
@@ -116,6 +122,57 @@ def test_the_filtered_order_is_the_unfiltered_order_with_gaps(corpus, seed, epoc
     kept = set(orders["filtered"])
     assert 0 < len(kept) < len(orders["unfiltered"])
     assert [d for d in orders["unfiltered"] if d in kept] == orders["filtered"]
+
+
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory):
+    """A corpus of a run with buckets: kept documents are there once, twice or three times."""
+    rows = documents(60, seed=9)
+    for i, row in enumerate(rows):
+        row["copies"] = (1 + i // 2 % 3) * row["kept"]
+    return rows, make_corpus(tmp_path_factory.mktemp("copied"), [rows[:25], rows[25:]])
+
+
+def test_a_document_of_two_copies_is_read_twice_an_epoch_and_counted_so(copied):
+    rows, corpus = copied
+    times = np.array([row["copies"] for row in rows]) * corpus.pool
+    assert (times > 1).any()
+    arm = corpus.arm("filtered")
+    assert (arm.mask == (times > 0)).all()
+    for index, source in enumerate(corpus.sources):
+        ours = corpus.source_index == index
+        assert arm.about["sources"][source] == {
+            "documents": times[ours].sum(),
+            "targets": (times * (corpus.lengths + 1))[ours].sum(),
+            "bytes": (times * corpus.bytes)[ours].sum(),
+        }
+    ((_, chosen),) = mixture_groups(corpus, arm, None).values()
+    sequence = DocumentSequence(corpus, chosen, 3)
+    assert sequence.length == (times * (corpus.lengths + 1)).sum()
+    for epoch in (0, 1):
+        order = sequence.epoch(epoch).documents
+        assert (np.bincount(order, minlength=len(corpus)) == times).all()
+        # What is there once stands among itself as it would alone.
+        alone = DocumentSequence(corpus, np.flatnonzero(times == 1), 3).epoch(epoch).documents
+        assert [d for d in order.tolist() if times[d] == 1] == alone.tolist()
+
+
+def test_copies_are_no_unique_text(copied):
+    _, corpus = copied
+    ((_, chosen),) = mixture_groups(corpus, corpus.arm("filtered"), None).values()
+    sequence = DocumentSequence(corpus, chosen, 3)
+    order = sequence.epoch(0).documents.tolist()
+    half = len(order) // 2
+    position = int((corpus.lengths[order[:half]] + 1).sum())
+    for at, read in ((position, order[:half]), (sequence.length + 5, order)):
+        counts = sequence.consumed(at).values()
+        unique = set(read)
+        assert sum(c["unique_documents"] for c in counts) == len(unique)
+        assert sum(c["unique_targets"] for c in counts) == sum(
+            corpus.lengths[d] + 1 for d in unique
+        )
+        assert sorted(sequence.begun(at).tolist()) == sorted(unique)
+    assert sum(c["documents"] for c in sequence.consumed(position).values()) == half
 
 
 def test_orders_are_uniform_and_unrelated_between_seeds_and_epochs():

@@ -60,7 +60,7 @@ def to_batch(rows):
             }
             | row
         )
-    return pa.RecordBatch.from_pylist(filled, schema=shard_schema())
+    return pa.RecordBatch.from_pylist(filled, schema=shard_schema(copies="copies" in rows[0]))
 
 
 def write_scored(folder, shards, write="all", key="key"):
@@ -70,7 +70,7 @@ def write_scored(folder, shards, write="all", key="key"):
     for index, rows in enumerate(shards):
         name = f"data-mixed-{index:05d}-of-{len(shards):05d}.arrow"
         path = folder / "shards" / name
-        with pa.ipc.new_file(str(path), shard_schema()) as writer:
+        with pa.ipc.new_file(str(path), to_batch(rows[:1]).schema) as writer:
             for start in range(0, len(rows), 7):
                 writer.write_batch(to_batch(rows[start : start + 7]))
         shard = {

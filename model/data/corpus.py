@@ -6,7 +6,7 @@
       manifest.json      written last: fingerprints, held-out share, shards with rows and checksums
       tokenizer.json
       shards/*.arrow     SHARD_SCHEMA, uncompressed Arrow IPC, row for row the scored shards
-      arms/<name>.npy    bool, one for each document in corpus order
+      arms/<name>.npy    bool, one for each document in corpus order; int32 if it counts copies
       arms/<name>.json   what the arm is and holds, written last
 
 Documents are numbered from 0 in corpus order: shards as the manifest lists them, rows in order.
@@ -37,16 +37,18 @@ ID_HASH = "id_hash"
 TOKENS = "tokens"
 
 BoolArray = npt.NDArray[np.bool_]
+Choice = BoolArray | npt.NDArray[np.int32]
 IntArray = npt.NDArray[np.int64]
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.=-]*$")
 
 
-def shard_schema(token_type: pa.DataType) -> pa.Schema:
+def shard_schema(token_type: pa.DataType, copies: bool = False) -> pa.Schema:
     """A row of ``shards/*.arrow``: one document, its tokens without boundary, and its scores.
 
-    ``token_type`` is uint16 or uint32. ``id_hash`` is the XXH3-64 of the id: it keys the order of
-    every stream. ``bytes`` counts the UTF-8 bytes of the text.
+    ``token_type`` is uint16 or uint32; ``copies`` says whether the scored shards have them.
+    ``id_hash`` is the XXH3-64 of the id: it keys the order of every stream. ``bytes`` counts the
+    UTF-8 bytes of the text.
     """
     return pa.schema(
         [
@@ -60,17 +62,22 @@ def shard_schema(token_type: pa.DataType) -> pa.Schema:
             pa.field(scored.KEEP_DRAW, pa.float64(), nullable=False),
             pa.field(scored.KEPT, pa.bool_(), nullable=False),
             pa.field(scored.DROP_REASON, pa.string()),
+            *([pa.field(scored.COPIES, pa.int32(), nullable=False)] if copies else []),
         ]
     )
 
 
 @dataclass(frozen=True)
 class Arm:
-    """A named choice of documents: bool [documents], and what ``arms/<name>.json`` says."""
+    """A named choice of documents: bool [documents], and what ``arms/<name>.json`` says.
+
+    ``copies`` is how often each is read in an epoch, int32 [documents]; None: those chosen, once.
+    """
 
     name: str
     mask: BoolArray
     about: Mapping[str, Any]
+    copies: npt.NDArray[np.int32] | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -160,6 +167,12 @@ class Corpus:
         return np.concatenate([scored.reached_decision(batch) for batch in self._batches])
 
     @property
+    def repeats(self) -> Choice:
+        """What the pipeline decided: bool [documents], or copies, int32, of a run with buckets."""
+        has_copies = scored.COPIES in self._batches[0].schema.names
+        return self.column(scored.COPIES if has_copies else scored.KEPT)
+
+    @property
     def evaluated(self) -> BoolArray:
         """Documents for evaluation alone, reached and held out: bool [documents]."""
         return self.reached & self.held_out
@@ -218,8 +231,8 @@ class Corpus:
             )
         about = files.read_json(about_path)
         try:
-            mask = np.load(mask_path, allow_pickle=False)
-            ours = about["fingerprint"] == _arm_fingerprint(self, mask)
+            chosen = np.load(mask_path, allow_pickle=False)
+            ours = about["fingerprint"] == _arm_fingerprint(self, chosen)
         except (FileNotFoundError, EOFError, ValueError):
             ours = False
         if not ours:
@@ -228,7 +241,7 @@ class Corpus:
                 f" now: delete {about_path} and write the arm again (model/prepare.py does it for"
                 " filtered and unfiltered)"
             )
-        return Arm(name, mask, about)
+        return _arm(name, chosen, about)
 
     def arms(self) -> list[str]:
         """The names of the arms there are."""
@@ -285,13 +298,19 @@ def open_corpus(folder: str) -> Corpus:
     return Corpus(folder, manifest)
 
 
-def write_arm(corpus: Corpus, name: str, mask: BoolArray, definition: Mapping[str, Any]) -> Arm:
+def write_arm(
+    corpus: Corpus,
+    name: str,
+    chosen: Choice,
+    definition: Mapping[str, Any],
+) -> Arm:
     """Add an arm to a corpus; one of these very documents may be there.
 
     Args:
         corpus: where it goes.
         name: part of file names.
-        mask: bool [documents], a part of ``corpus.pool``. For a rule on filtered sources alone:
+        chosen: bool [documents], a part of ``corpus.pool``, or how often each is read in an epoch,
+            int32 [documents]. For a rule on filtered sources alone:
             ``corpus.pool & (rule.keep(score, draw) | ~corpus.filterable)``.
         definition: JSON that says how the mask was made: ``{"rule": "pareto", "parameter": 9}``.
 
@@ -300,11 +319,12 @@ def write_arm(corpus: Corpus, name: str, mask: BoolArray, definition: Mapping[st
     """
     if not _NAME.match(name):
         raise ValueError(f"arm name {name!r}: use letters, digits, '_', '-', '=' and '.'")
-    if mask.shape != (len(corpus),) or mask.dtype != np.bool_:
+    if chosen.shape != (len(corpus),) or chosen.dtype not in (np.bool_, np.int32):
         raise ValueError(
-            f"the mask of arm {name!r} is {mask.dtype}{list(mask.shape)}, expected one bool for"
+            f"the mask of arm {name!r} is {chosen.dtype}{list(chosen.shape)}, expected one bool for"
             f" each of the corpus's {len(corpus)} documents"
         )
+    mask = chosen > 0
     if not mask.any():
         raise ValueError(f"arm {name!r} would hold no documents: its rule is too strict")
     if (mask & ~corpus.pool).any():
@@ -316,29 +336,33 @@ def write_arm(corpus: Corpus, name: str, mask: BoolArray, definition: Mapping[st
     about = {
         "name": name,
         "definition": dict(definition),
-        "fingerprint": _arm_fingerprint(corpus, mask),
-        "sources": tally(corpus, mask),
+        "fingerprint": _arm_fingerprint(corpus, chosen),
+        "sources": tally(corpus, chosen),
     }
     before = files.read_json(about_path) if os.path.exists(about_path) else None
     if before is None:
         with files.open_output(mask_path) as file:
-            np.save(file, mask, allow_pickle=False)
+            np.save(file, chosen, allow_pickle=False)
     elif before["fingerprint"] != about["fingerprint"]:
         raise ValueError(
             f"{corpus.folder} has another arm {name!r}: choose a new name, or delete {about_path}"
         )
     if before != about:
         storage.write_json(about_path, about)
-    return Arm(name, mask, about)
+    return _arm(name, chosen, about)
 
 
-def tally(corpus: Corpus, mask: BoolArray) -> dict[str, dict[str, int]]:
-    """Documents, targets (tokens and one boundary each) and bytes of a choice, by source."""
-    index, n = corpus.source_index[mask], len(corpus.sources)
+def tally(corpus: Corpus, chosen: Choice) -> dict[str, dict[str, int]]:
+    """Documents, targets (tokens and one boundary each) and bytes of a choice, by source.
+
+    A document counts as often as it is read in an epoch.
+    """
+    rows = np.flatnonzero(chosen)
+    index, times, n = corpus.source_index[rows], chosen[rows].astype(np.int64), len(corpus.sources)
     columns = {
-        "documents": np.bincount(index, minlength=n),
-        "targets": _sum_by(index, corpus.lengths[mask] + 1, n),
-        "bytes": _sum_by(index, corpus.bytes[mask], n),
+        "documents": _sum_by(index, times, n),
+        "targets": _sum_by(index, times * (corpus.lengths[rows] + 1), n),
+        "bytes": _sum_by(index, times * corpus.bytes[rows], n),
     }
     return {
         source: {name: int(values[i]) for name, values in columns.items()}
@@ -376,10 +400,14 @@ def _arm_paths(folder: str, name: str) -> tuple[str, str]:
     return f"{stem}.npy", f"{stem}.json"
 
 
-def _arm_fingerprint(corpus: Corpus, mask: BoolArray) -> str:
-    return files.fingerprint(
-        corpus.fingerprint, xxhash.xxh3_128_hexdigest(np.packbits(mask).tobytes())
-    )
+def _arm(name: str, chosen: Choice, about: Mapping[str, Any]) -> Arm:
+    copies = None if chosen.dtype == np.bool_ else chosen.astype(np.int32)
+    return Arm(name, chosen > 0, about, copies)
+
+
+def _arm_fingerprint(corpus: Corpus, chosen: Choice) -> str:
+    data = np.packbits(chosen) if chosen.dtype == np.bool_ else chosen
+    return files.fingerprint(corpus.fingerprint, xxhash.xxh3_128_hexdigest(data.tobytes()))
 
 
 def _changed(folder: str, name: str) -> ValueError:

@@ -76,9 +76,11 @@ def encode_shard(shard: ScoredShard, folder: str, path: str, boundary: str) -> d
     origin = {"scored": shard.checksum, "tokenizer": codec.fingerprint}
     if not _is_complete(output, origin):
         shard.check()
-        schema = corpus.shard_schema(pa.from_numpy_dtype(codec.dtype)).with_metadata(origin)
+        copies = [scored.COPIES] if scored.COPIES in shard.names else []
+        schema = corpus.shard_schema(pa.from_numpy_dtype(codec.dtype), bool(copies))
+        schema = schema.with_metadata(origin)
         with files.open_output(output) as file, pa.ipc.new_file(file, schema) as writer:
-            for batch in shard.batches():
+            for batch in shard.batches([*scored.COLUMNS, *copies]):
                 writer.write_batch(encode_batch(batch, codec, schema))
     batches = list(tables.batches(output))
     return {

@@ -6,6 +6,9 @@ pool with what the arm lacks left out: two arms differ by their documents and by
 epoch has other keys. Under a mixture this holds source by source, and which row comes from which
 source depends on the weights alone.
 
+A document of several copies (``copies`` of the pipeline) has a key for each, and is there as often
+in each epoch; its first copy stands where it would stand alone.
+
 Documents stand in one endless sequence, a boundary before each:
 
     B a a a B b b B c c c c B …
@@ -25,6 +28,8 @@ from model.data.corpus import Arm, Corpus, IntArray
 
 FEWEST = 2
 """Held-out documents of a source, however long: one tells no error from a difference."""
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 CYCLE = 10_000
 """Rows after which the interleaving of sources repeats; mixture weights are rounded to 1/CYCLE."""
@@ -50,21 +55,32 @@ class Epoch:
     starts: IntArray
 
 
+def copy_numbers(documents: IntArray) -> IntArray:
+    """Which copy each entry of a sorted list of documents is: int64 [n], 0 for the first."""
+    return np.arange(len(documents)) - np.searchsorted(documents, documents, side="left")
+
+
 class DocumentSequence:
-    """The endless sequence of some documents of a corpus, epoch after epoch, for one seed."""
+    """The endless sequence of some documents of a corpus, epoch after epoch, for one seed.
+
+    ``documents`` (int64 [n]) are sorted, and each is there as often as an epoch reads it.
+    """
 
     def __init__(self, corpus: Corpus, documents: IntArray, seed: int) -> None:
         assert len(documents)
         self._corpus = corpus
         self._documents = documents
         self._seed = seed
+        # A hash of its own for every further copy: odd multiples of the golden ratio's bits.
+        self._copies = copy_numbers(documents)
+        self._hashes = corpus.id_hash[documents] + self._copies.astype(np.uint64) * _GOLDEN
         self._epochs: dict[int, Epoch] = {}
         self.length = int((corpus.lengths[documents] + 1).sum())
 
     def epoch(self, number: int) -> Epoch:
         """A pass over all documents; the last two asked for are kept."""
         if number not in self._epochs:
-            keys = order_keys(self._corpus.id_hash[self._documents], self._seed, number)
+            keys = order_keys(self._hashes, self._seed, number)
             documents = self._documents[np.argsort(keys, kind="stable")]
             starts = np.zeros(len(documents) + 1, np.int64)
             np.cumsum(self._corpus.lengths[documents] + 1, out=starts[1:])
@@ -104,8 +120,8 @@ class DocumentSequence:
     def consumed(self, position: int) -> dict[str, dict[str, int]]:
         """What the first ``position`` targets were, by source.
 
-        ``targets`` and ``documents`` (begun) in all; ``unique_…`` in the first pass; the rest
-        are repetitions.
+        ``targets`` and ``documents`` (begun) in all; ``unique_…`` those of each document's first
+        copy in the first pass; the rest are repetitions.
         """
         epochs, offset = divmod(position, self.length)
         whole = self._count(self._documents, self._corpus.lengths[self._documents] + 1)
@@ -113,12 +129,18 @@ class DocumentSequence:
         begun = int(np.searchsorted(epoch.starts, offset, side="left"))
         read = np.diff(np.minimum(epoch.starts[: begun + 1], offset))
         part = self._count(epoch.documents[:begun], read)
+        first = self._first(self._documents if epochs else epoch.documents[:begun])
+        unique = (
+            self._count(self._documents[first], self._corpus.lengths[self._documents[first]] + 1)
+            if epochs
+            else self._count(epoch.documents[first], read[first])
+        )
         out = {}
         for index, source in enumerate(self._corpus.sources):
             counts = {}
             for unit in ("targets", "documents"):
                 counts[unit] = int(epochs * whole[unit][index] + part[unit][index])
-                counts[f"unique_{unit}"] = int((whole if epochs else part)[unit][index])
+                counts[f"unique_{unit}"] = int(unique[unit][index])
             if whole["documents"][index]:
                 out[source] = counts
         return out
@@ -126,9 +148,16 @@ class DocumentSequence:
     def begun(self, position: int) -> IntArray:
         """The documents that the first ``position`` entries touch, each once: int64 [n]."""
         if position >= self.length:
-            return self._documents
+            return self._documents[self._first(self._documents)]
         epoch = self.epoch(0)
-        return epoch.documents[: int(np.searchsorted(epoch.starts, position, side="left"))]
+        read = epoch.documents[: int(np.searchsorted(epoch.starts, position, side="left"))]
+        return read[self._first(read)]
+
+    def _first(self, documents: IntArray) -> IntArray:
+        """Where each of some documents, in any order, is for the first time: int64 [distinct]."""
+        if not self._copies.any():
+            return np.arange(len(documents))
+        return np.sort(np.unique(documents, return_index=True)[1])
 
     def _count(self, documents: IntArray, targets: IntArray) -> dict[str, IntArray]:
         index = self._corpus.source_index[documents]
@@ -186,6 +215,8 @@ def mixture_groups(
         ValueError: the mixture does not fit the sources of the arm.
     """
     documents = np.flatnonzero(arm.mask)
+    if arm.copies is not None:
+        documents = np.repeat(documents, arm.copies[documents])
     if not mixture:
         return {"all": (1.0, documents)}
     index = corpus.source_index[documents]

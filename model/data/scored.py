@@ -28,6 +28,9 @@ DROP_REASON = "drop_reason"
 
 COLUMNS = (ID, SOURCE, TEXT, BYTES, CONTENT_HASH, QUALITY_SCORE, KEEP_DRAW, KEPT, DROP_REASON)
 
+COPIES = "copies"
+"""How often a document is in the training order; only a run with buckets has this column."""
+
 QUALITY = "quality"
 """Drop reason of a document that reached the keep decision and lost it."""
 
@@ -44,6 +47,13 @@ class ScoredShard:
         """The file's name without its folder."""
         return os.path.basename(self.path)
 
+    @property
+    def names(self) -> list[str]:
+        """The columns of the file."""
+        with pa.memory_map(self.path) as source:
+            names: list[str] = pa.ipc.open_file(source).schema.names
+        return names
+
     def check(self) -> None:
         """Read the file and compare.
 
@@ -58,9 +68,7 @@ class ScoredShard:
 
     def batches(self, columns: Sequence[str] = COLUMNS) -> Iterator[pa.RecordBatch]:
         """The shard's batches, memory-mapped; other columns are not even decompressed."""
-        with pa.memory_map(self.path) as source:
-            names = pa.ipc.open_file(source).schema.names
-        if missing := sorted(set(columns) - set(names)):
+        if missing := sorted(set(columns) - set(self.names)):
             raise ValueError(f"{self.path} has no column {missing}: it is no scored shard")
         yield from tables.batches(self.path, columns)
 

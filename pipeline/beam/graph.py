@@ -10,7 +10,6 @@ bracket is left out. Every element is a task or its record: a kilobyte. Statisti
 import functools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import apache_beam as beam
@@ -22,14 +21,21 @@ from apache_beam.metrics import Metrics
 
 from pipeline.beam import near_duplicates
 from pipeline.beam.reaching import reaching
-from pipeline.config import TOP, Decision
 from pipeline.core import duplicates, finish
 from pipeline.core.scored import reaching_batches
 from pipeline.core.task import Job, Sink, decide_task, run_task
+from pipeline.group_settings import (
+    AnyDecision,
+    Bands,
+    GroupDecision,
+    PlacesOfGroups,
+    Sketches,
+    grouped,
+)
 from pipeline.output import manifest, records, summary_files
 from pipeline.output.records import Record, Task
 from pipeline.rules import solve
-from pipeline.rules.decision import Rule
+from pipeline.rules.groups import AnyRule, to_json
 from winnow import heartbeat, storage
 
 
@@ -37,7 +43,7 @@ def build(
     pipeline: beam.Pipeline,
     n_tasks: int,
     job: Job,
-    decision: Decision,
+    decision: AnyDecision,
     about: Mapping[str, Any],
 ) -> None:
     """Add the whole graph to a pipeline. ``about`` is what the manifest says of the run.
@@ -46,8 +52,9 @@ def build(
     graph they would be too much for engines to take (Dataflow takes 10 MB) once there are some ten
     thousand.
     """
-    late = decision.deduplicate or job.near_duplicates is not None
-    rule = None if late else decision.known_rule()
+    wanted = grouped(decision)
+    late = wanted.deduplicate or job.near_duplicates is not None
+    rule = None if late else wanted.known_rule()
     sink = job.sink
     buckets = duplicates.buckets(n_tasks)
     staged = (
@@ -65,12 +72,12 @@ def build(
         decided = scored
         used = pipeline | "Rule" >> beam.Create([rule])
     else:
-        repeats = scored | "FindDuplicates" >> FindDuplicates(sink, decision.deduplicate, buckets)
+        repeats = scored | "FindDuplicates" >> FindDuplicates(sink, wanted.deduplicate, buckets)
         if job.near_duplicates:
             stays = decision.stays
             mark = near_duplicates.Mark(sink.work, staged, stays, n_tasks, first=True)
             scored = scored | "NearDuplicates" >> mark
-        used = scored | "Solve" >> Solve(decision, staged, sink)
+        used = scored | "Solve" >> Solve(wanted, staged, sink)
         decided = decide(scored, repeats, used, sink, staged)
     write(decided, used, duplicate_ids, sink, n_tasks, about)
 
@@ -80,7 +87,7 @@ def build_decide(
     folder: str,
     n_tasks: int,
     sink: Sink,
-    decision: Decision,
+    decision: AnyDecision,
     duplicate_ids: int,
     about: Mapping[str, Any],
 ) -> None:
@@ -94,7 +101,7 @@ def build_decide(
     if sink.clusters:
         mark = near_duplicates.Mark(sink.work, shards_in, decision.stays, n_tasks, first=False)
         scored = scored | "NearDuplicates" >> mark
-    used = scored | "Solve" >> Solve(decision, shards_in, sink)
+    used = scored | "Solve" >> Solve(grouped(decision), shards_in, sink)
     none = pipeline | "NoDuplicates" >> beam.Create([]).with_output_types(tuple[str, Any])
     decided = decide(scored, none, used, sink, shards_in)
     count = pipeline | "DuplicateIds" >> beam.Create([duplicate_ids])
@@ -148,7 +155,7 @@ class _Counting(beam.DoFn):
 class ScoreTask(_Counting):
     """Task in, record out; :func:`pipeline.core.task.run_task` does the work."""
 
-    def __init__(self, job: Job, rule: Rule | None, folder: str) -> None:
+    def __init__(self, job: Job, rule: AnyRule | None, folder: str) -> None:
         super().__init__("score")
         self._job = job
         self._rule = rule
@@ -173,7 +180,7 @@ class DecideTask(_Counting):
     def process(
         self,
         element: tuple[str, tuple[Iterable[Record], Iterable[npt.NDArray[np.int64]]]],
-        rule: Rule,
+        rule: AnyRule,
     ) -> Iterator[Record]:
         """Decide one task."""
         _, (found, repeats) = element
@@ -203,16 +210,16 @@ def decide(
 
 
 class Solve(beam.PTransform):
-    """The one rule of the run: as given, or solved from a sketch of all scores and draws."""
+    """The rule of the run: as given, or solved from a sketch of all scores and draws."""
 
-    def __init__(self, decision: Decision, folder: str, sink: Sink) -> None:
+    def __init__(self, decision: GroupDecision, folder: str, sink: Sink) -> None:
         super().__init__()
         self._decision = decision
         self._folder = folder
         self._marks = sink.marks
 
     def expand(self, scored: beam.PCollection) -> beam.PCollection:
-        """Records in, one Rule out."""
+        """Records in, the rule out."""
         decision = self._decision
         known = decision.known_rule()
         if known:
@@ -222,32 +229,39 @@ class Solve(beam.PTransform):
             | "Sketch" >> beam.Map(reaching(sketch_task), self._folder, self._marks, decision)
             | "Sum" >> beam.CombineGlobally(_sum_sketches)
         )
-        if decision.rule != TOP:
+        if not decision.has_cuts:
             return total | "Solve" >> beam.Map(lambda total: decision.solve(total))
-        band = beam.pvalue.AsSingleton(total | "Band" >> beam.Map(decision.band))
+        bands = beam.pvalue.AsSingleton(total | "Bands" >> beam.Map(decision.bands))
         return (
             scored
             | "Places"
-            >> beam.Map(reaching(places_of_task), self._folder, self._marks, decision, band)
-            | "SumPlaces" >> beam.CombineGlobally(solve.merge_places)
-            | "Solve" >> beam.Map(lambda found, band: solve.cut(band, found), band)
+            >> beam.Map(reaching(places_of_task), self._folder, self._marks, decision, bands)
+            | "SumPlaces" >> beam.CombineGlobally(_merge_places)
+            | "Solve"
+            >> beam.Map(
+                lambda found, total, bands: decision.solve(total, bands, found),
+                beam.pvalue.AsSingleton(total),
+                bands,
+            )
         )
 
 
-def sketch_task(record: Record, folder: str, marks: str | None, decision: Decision) -> solve.Sketch:
-    """The sketch of one task."""
+def sketch_task(
+    record: Record, folder: str, marks: str | None, decision: GroupDecision
+) -> Sketches:
+    """The sketches of one task, one for each group."""
     return decision.sketch(_scored(record, folder, marks, decision))
 
 
 def places_of_task(
-    record: Record, folder: str, marks: str | None, decision: Decision, band: solve.Band
-) -> solve.Places:
-    """The places in the band of one task's documents."""
-    return decision.places(_scored(record, folder, marks, decision), band)
+    record: Record, folder: str, marks: str | None, decision: GroupDecision, bands: Bands
+) -> PlacesOfGroups:
+    """The places in the bands of one task's documents."""
+    return decision.places(_scored(record, folder, marks, decision), bands)
 
 
 def _scored(
-    record: Record, folder: str, marks: str | None, decision: Decision
+    record: Record, folder: str, marks: str | None, decision: GroupDecision
 ) -> Iterator[pa.RecordBatch]:
     """What a rule is solved from; pass-through sources are not read."""
     if not record.task.filtered:
@@ -255,8 +269,16 @@ def _scored(
     return reaching_batches(record, folder, marks, decision.columns)
 
 
-def _sum_sketches(parts: Iterable[solve.Sketch]) -> solve.Sketch:
-    return functools.reduce(np.add, parts, np.zeros(1, np.int64))
+def _sum_sketches(parts: Iterable[Sketches]) -> Sketches:
+    """Group by group; an engine may also sum nothing, or sums."""
+    groups = zip(*(part for part in parts if part), strict=True)
+    return tuple(functools.reduce(np.add, sketches) for sketches in groups)
+
+
+def _merge_places(parts: Iterable[PlacesOfGroups]) -> PlacesOfGroups:
+    """Band by band; an engine may also merge nothing, or what is merged."""
+    groups = zip(*(part for part in parts if part), strict=True)
+    return tuple(tuple(map(solve.merge_places, zip(*bands, strict=True))) for bands in groups)
 
 
 class FindDuplicates(beam.PTransform):
@@ -367,7 +389,7 @@ def _write_output(
     groups: Sequence[tuple[str, list[Record]]],
     output: str,
     about: Mapping[str, Any],
-    rule: Rule,
+    rule: AnyRule,
     duplicate_ids: int,
 ) -> None:
     if storage.exists(storage.join(output, manifest.NAME)):
@@ -375,7 +397,7 @@ def _write_output(
     with heartbeat.working_on("the manifest"):
         finish.write_output(
             output,
-            rule=asdict(rule),
+            rule=to_json(rule),
             tasks=[record for _, tasks in groups for record in tasks],
             summaries=sorted(path for path, _ in groups),
             duplicate_ids=duplicate_ids,

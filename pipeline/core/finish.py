@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.output import output_folder, summary_files
+from pipeline.output.group_counts import check_groups
 from pipeline.output.manifest import FORMAT, NAME, accounting
 from pipeline.output.records import Record
 from pipeline.output.summary import check_accounting
@@ -37,6 +38,8 @@ def write_output(
     folder = storage.join(output, "statistics")
     small, rows = summary_files.write_parquet(summaries, folder)
     check_accounting(small["sources"])
+    if "rule_groups" in small:
+        check_groups(small["rule_groups"], small["sources"])
     value = {
         "format": FORMAT,
         "key": key,

@@ -11,7 +11,7 @@ import functools
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -37,6 +37,7 @@ from pipeline.readers import (
     read_batches,
 )
 from pipeline.rules.decision import Rule, keep_draw
+from pipeline.rules.groups import AnyRule, to_json
 from pipeline.steps import Step, build_steps
 from quality_classifier.scoring import Classifier, load_classifier
 from winnow import files, storage
@@ -61,6 +62,12 @@ class Sink:
     shard_bytes: int
     compression: str
     clusters: bool = False
+    copies: bool = False
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of the shards."""
+        return schema.shard_schema(self.metadata, self.clusters, self.copies)
 
     @property
     def work(self) -> str:
@@ -74,8 +81,9 @@ class Sink:
 
     def writer(self, folder: str, task: Task) -> shards.ShardWriter:
         """A writer of a task's shards into ``folder``."""
-        columns = schema.shard_schema(self.metadata, self.clusters)
-        return shards.ShardWriter(folder, task.stem, columns, self.shard_bytes, self.compression)
+        return shards.ShardWriter(
+            folder, task.stem, self.schema, self.shard_bytes, self.compression
+        )
 
     def chosen(self, decided: pa.RecordBatch) -> pa.RecordBatch:
         """The rows of a decided batch to write."""
@@ -112,11 +120,14 @@ class Job:
         for name in ("classifier", "resume"):
             del shared[name]
         del shared["sink"]["output"]
+        # What a run does not use is no part of it.
+        shared["sink"] = _given(shared["sink"], self.sink)
+        shared = _given(shared, self)
         return files.fingerprint(SCHEMA_VERSION, shared, asdict(task), *parts)
 
 
 def run_task(
-    task: Task, job: Job, rule: Rule | None, folder: str, progress: Progress | None = None
+    task: Task, job: Job, rule: AnyRule | None, folder: str, progress: Progress | None = None
 ) -> Record:
     """Read, score and (given a ``rule``) decide one input range; write its shards to ``folder``.
 
@@ -124,7 +135,7 @@ def run_task(
     step dropped is marked as kept, until :func:`decide_task` decides. With ``job.resume`` complete
     tasks are skipped: those with the same key, the same hash of the input, and intact outputs.
     """
-    key = job.key(task, None if rule is None else asdict(rule))
+    key = job.key(task, None if rule is None else to_json(rule))
     if job.resume:
         done = records.load(job.sink.work, task)
         if (
@@ -200,7 +211,7 @@ def decide_task(
     scored: Record,
     scored_folder: str,
     sink: Sink,
-    rule: Rule,
+    rule: AnyRule,
     duplicates: npt.NDArray[np.int64],
     progress: Progress | None = None,
 ) -> Record:
@@ -219,6 +230,7 @@ def decide_task(
         for batch, near in scored_batches(scored, scored_folder, sink.marks):
             repeats = repeated[first : first + len(batch)]
             first += len(batch)
+            batch = shaped(batch, sink.schema)
             batch = decide_batch(batch, rule, task.filtered, repeats, near)
             summary.update(batch)
             writer.write(sink.chosen(batch))
@@ -259,9 +271,10 @@ def score_batch(batch: pa.RecordBatch, task: Task, job: Job) -> pa.RecordBatch:
         "cluster": pa.nulls(n, pa.uint64()),
         "cluster_size": pa.nulls(n, pa.int64()),
     }
-    shard_schema = schema.shard_schema(job.sink.metadata, job.sink.clusters)
+    if job.sink.copies:
+        columns["copies"] = np.zeros(n, np.int32)
     scored = pa.RecordBatch.from_arrays(
-        [pa.array(columns[name]) for name in shard_schema.names], schema=shard_schema
+        [pa.array(columns[name]) for name in job.sink.schema.names], schema=job.sink.schema
     )
     for step in _steps(json.dumps(job.steps)) if task.filtered else ():
         scored = _apply(step, scored)
@@ -270,19 +283,21 @@ def score_batch(batch: pa.RecordBatch, task: Task, job: Job) -> pa.RecordBatch:
 
 def decide_batch(
     batch: pa.RecordBatch,
-    rule: Rule,
+    rule: AnyRule,
     filtered: bool,
     repeated: npt.NDArray[np.bool_] | None = None,
     near: npt.NDArray[np.bool_] | None = None,
 ) -> pa.RecordBatch:
-    """Fill ``keep_probability``, ``kept`` and ``drop_reason``, replacing an earlier decision.
+    """Fill ``keep_probability``, ``kept``, ``drop_reason`` and ``copies``, if there is that column.
 
-    Documents that a step dropped stay dropped. ``repeated`` (bool [n]) marks duplicates to drop,
-    ``near`` near-duplicates.
+    An earlier decision is replaced. Documents that a step dropped stay dropped. ``repeated``
+    (bool [n]) marks duplicates to drop, ``near`` near-duplicates.
+
+    Raises:
+        ValueError: a document is of a group that has no rule.
     """
     rule = rule if filtered else Rule("all")
     score = batch["quality_score"].to_numpy()
-    draw = batch["keep_draw"].to_numpy()
     reason = batch["drop_reason"]
     reason = pc.if_else(pc.equal(reason, schema.QUALITY), pa.scalar(None, pa.string()), reason)
     if repeated is not None and repeated.any():
@@ -290,14 +305,40 @@ def decide_batch(
     if near is not None:
         reason = drop_near(reason, near)
     reaches = pc.is_null(reason).to_numpy(zero_copy_only=False)
-    kept = reaches & rule.keep(score, draw)
+    if isinstance(rule, Rule):
+        kept = reaches & rule.keep(score, batch["keep_draw"].to_numpy())
+        probability = np.where(reaches, rule.probability(score), np.float32(0))
+        copies = kept.astype(np.int32)
+    else:
+        copies, probability = rule.decide(batch, score, reaches)
+        kept = copies > 0
     reason = pc.if_else(pa.array(reaches & ~kept), schema.QUALITY, reason)
-    probability = np.where(reaches, rule.probability(score), np.float32(0))
-    return (
+    decided = (
         batch.set_column(_at(batch, "keep_probability"), _field("keep_probability"), probability)
         .set_column(_at(batch, "kept"), _field("kept"), pa.array(kept))
         .set_column(_at(batch, "drop_reason"), _field("drop_reason"), reason)
     )
+    place = _at(batch, schema.COPIES.name)
+    return decided if place < 0 else decided.set_column(place, schema.COPIES, pa.array(copies))
+
+
+def shaped(batch: pa.RecordBatch, wanted: pa.Schema) -> pa.RecordBatch:
+    """A scored batch with the wanted columns, those that no decision has filled yet as zeros."""
+    if batch.schema.equals(wanted):
+        return batch
+    columns = [
+        batch[field.name]
+        if field.name in batch.schema.names
+        else pa.array(np.zeros(len(batch)), field.type)
+        for field in wanted
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=wanted)
+
+
+def _given(settings: Mapping[str, Any], of: Sink | Job) -> dict[str, Any]:
+    """The settings of a dataclass without optional ones that are at their default."""
+    defaults = {field.name: field.default for field in fields(of)}
+    return {name: value for name, value in settings.items() if value != defaults[name]}
 
 
 class Quarantine:

@@ -112,7 +112,7 @@ def _names(parts: Parts) -> re.Pattern[str]:
         "": rf"{re.escape(MANIFEST)}|report\.html|README\.md",
         "shards": shard,
         "quarantine": rf"{stem}\.jsonl",
-        "statistics": rf"(?:{'|'.join(schema.STATISTICS)})\.parquet",
+        "statistics": rf"(?:{'|'.join(schema.TABLES)})\.parquet",
         records.WORK: rf"run\.json|{re.escape(records.TASKS)}|{stem}\.json"
         rf"|{stem}\.(?:keys|bands|near)\.arrow"
         rf"|(?:{stem}|group-\d{{5,}})\.summary\.arrow",

@@ -19,8 +19,13 @@ DUPLICATE = "duplicate"
 NEAR_DUPLICATE = "near_duplicate"
 """Drop reason of a document of whose cluster of near-duplicates another one stays."""
 
+COPIES = pa.field("copies", pa.int32(), nullable=False)
+"""How often a document is in the training order: 0 if it was dropped. Only with buckets."""
 
-def shard_schema(metadata: Sequence[str] = (), clusters: bool = False) -> pa.Schema:
+
+def shard_schema(
+    metadata: Sequence[str] = (), clusters: bool = False, copies: bool = False
+) -> pa.Schema:
     """A row of ``shards/*.arrow``: one document, its features, its score and its decision.
 
     ``drop_reason`` is null where ``kept`` is true. ``keep_draw`` is uniform in [0, 1) and keyed by
@@ -49,6 +54,7 @@ def shard_schema(metadata: Sequence[str] = (), clusters: bool = False) -> pa.Sch
             pa.field("kept", pa.bool_(), nullable=False),
             pa.field("drop_reason", pa.string()),
             *(_CLUSTERS if clusters else ()),
+            *([COPIES] if copies else []),
             *(pa.field(name, pa.string()) for name in metadata),
         ]
     )
@@ -146,4 +152,30 @@ STATISTICS = {
     "groups": GROUPS,
     "examples": EXAMPLES,
 }
-"""The tables of ``statistics/``, by file stem."""
+"""The tables of ``statistics/`` of every run, by file stem."""
+
+RULE_GROUPS = pa.schema(
+    [
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("group", pa.string(), nullable=False),
+        pa.field("bucket", pa.int32(), nullable=False),
+        *_COUNTS,
+        *(pa.field(f"kept_{field.name}", pa.int64(), nullable=False) for field in _COUNTS),
+        *(pa.field(f"copied_{field.name}", pa.int64(), nullable=False) for field in _COUNTS),
+    ]
+)
+"""``statistics/rule_groups.parquet``: documents that reached the keep decision, by the group whose
+rule decided, and its bucket (0 is that of the lowest scores; groups without buckets have no other).
+``copied_…`` counts each document as often as it is in the training order."""
+
+_GROUP = pa.field("group", pa.string(), nullable=False)
+
+GROUP_STATISTICS = {
+    "rule_groups": RULE_GROUPS,
+    "rule_group_histogram": SCORE_HISTOGRAM.insert(1, _GROUP),
+    "rule_group_curves": KEEP_CURVES.insert(1, _GROUP),
+}
+"""The tables of runs with rules per group or buckets."""
+
+TABLES = STATISTICS | GROUP_STATISTICS
+"""All tables that ``statistics/`` may hold, by file stem."""

@@ -1,6 +1,7 @@
 """Per-source statistics: gathered while a task runs, merged exactly in any order.
 
-A summary is six tables (:data:`pipeline.output.schema.STATISTICS`). All sums are integers, so
+A summary is six tables (:data:`pipeline.output.schema.STATISTICS`), and further ones of runs that
+have something to say there (:data:`pipeline.output.schema.TABLES`). All sums are integers, so
 merging is associative to the bit and the result does not depend on workers, order or retries.
 """
 
@@ -13,22 +14,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.output import schema
-from pipeline.rules.decision import FloatArray, Rule, critical_alpha, keep_draw
+from pipeline.output.group_counts import GroupCounts
+from pipeline.output.score_counts import COUNTS, Counts, ScoreCounts, named
+from pipeline.rules.decision import FloatArray, Rule, keep_draw
+from pipeline.rules.groups import AnyRule, GroupRules
 from winnow.text.groups import NONE, domain, length
 from winnow.text.mojibake import faults
 
 Summary = dict[str, pa.Table]
-Counts = npt.NDArray[np.int64]
-
-COUNTS = ["documents", "bytes", "words"]
-KEPT_COUNTS = [f"kept_{name}" for name in COUNTS]
-
-HISTOGRAM_BINS = 100
-PARETO_GRID: FloatArray = np.arange(0, 161) / 10
-THRESHOLD_GRID: FloatArray = np.arange(0, 101) / 100
-"""Stops of the report's controls. k / 10 and k / 100 are the doubles that the decimals parse to,
-so ``--alpha 2.3`` decides exactly as the stop 2.3 counts."""
-
 EXAMPLES_PER_KIND = 3
 EXAMPLE_CHARACTERS = 6000
 _EXAMPLE_SEED = 0x77696E6E6F77
@@ -37,14 +30,15 @@ _EXAMPLE_SEED = 0x77696E6E6F77
 class TaskSummary:
     """Statistics of one task, which reads one source. Memory grows with its domains only."""
 
-    def __init__(self, source: str, filtered: bool, rule: Rule) -> None:
+    def __init__(self, source: str, filtered: bool, rule: AnyRule) -> None:
         self._source = source
         self._filtered = filtered
         self._rule = rule
         self._outcomes: dict[str, Counts] = {"read": np.zeros(3, np.int64)}
-        self._histogram = np.zeros((HISTOGRAM_BINS, 6), np.int64)
-        self._pareto = np.zeros((len(PARETO_GRID) + 1, 3), np.int64)
-        self._threshold = np.zeros((len(THRESHOLD_GRID) + 1, 3), np.int64)
+        self._scores = ScoreCounts(filtered)
+        self._by_group = (
+            GroupCounts(source, rule) if filtered and isinstance(rule, GroupRules) else None
+        )
         self._domains = _Tally(schema.DOMAINS)
         self._groups = _Tally(schema.GROUPS)
         self._examples: list[pa.Table] = []
@@ -69,7 +63,11 @@ class TaskSummary:
         decided = kept | pc.equal(batch["drop_reason"], schema.QUALITY).fill_null(False).to_numpy(
             zero_copy_only=False
         )
-        self._count_scores(batch, weights, kept, decided)
+        score = batch["quality_score"].to_numpy()[decided]
+        draw = batch["keep_draw"].to_numpy()[decided]
+        self._scores.add(score, draw, weights[:, decided], kept[decided])
+        if self._by_group:
+            self._by_group.add(batch, weights, decided)
         source = pa.repeat(self._source, len(batch))
         counts = [*weights, *weights * kept]
         self._domains.add([source, domain(batch["url"]), *counts])
@@ -86,43 +84,26 @@ class TaskSummary:
         ]
 
     def tables(self) -> Summary:
-        """The six tables of what was counted so far."""
+        """The tables of what was counted so far."""
         source, filtered = self._source, self._filtered
         outcomes = [
-            {"source": source, "filtered": filtered, "outcome": name, **_named(COUNTS, counts)}
+            {"source": source, "filtered": filtered, "outcome": name, **named(COUNTS, counts)}
             for name, counts in self._outcomes.items()
         ]
-        edges = np.arange(HISTOGRAM_BINS + 1) / HISTOGRAM_BINS
-        histogram = [
-            {
-                "source": source,
-                "score_low": edges[i],
-                "score_high": edges[i + 1],
-                **_named(COUNTS + KEPT_COUNTS, row),
-            }
-            for i, row in enumerate(self._histogram)
-        ]
-        curves = []
-        if filtered:
-            for rule, grid, counts in [
-                ("pareto", PARETO_GRID, self._pareto),
-                ("threshold", THRESHOLD_GRID, self._threshold),
-            ]:
-                # Row i counts what is kept at exactly the first i stops: sum from the end.
-                totals = counts[::-1].cumsum(axis=0)[::-1][1:]
-                curves += [
-                    {"source": source, "rule": rule, "parameter": stop, **_named(COUNTS, row)}
-                    for stop, row in zip(grid, totals, strict=True)
-                ]
         return merge(
             [
                 {
                     "sources": pa.Table.from_pylist(outcomes, schema.SOURCES),
-                    "score_histogram": pa.Table.from_pylist(histogram, schema.SCORE_HISTOGRAM),
-                    "keep_curves": pa.Table.from_pylist(curves, schema.KEEP_CURVES),
+                    "score_histogram": pa.Table.from_pylist(
+                        self._scores.histogram(source=source), schema.SCORE_HISTOGRAM
+                    ),
+                    "keep_curves": pa.Table.from_pylist(
+                        self._scores.curves(source=source), schema.KEEP_CURVES
+                    ),
                     "domains": self._domains.total(),
                     "groups": self._groups.total(),
                     "examples": pa.concat_tables([schema.EXAMPLES.empty_table(), *self._examples]),
+                    **(self._by_group.tables() if self._by_group else {}),
                 }
             ]
         )
@@ -139,35 +120,17 @@ class TaskSummary:
         for code, name in enumerate(reason.dictionary.to_pylist()):
             self._count(name, weights[:, codes == code].sum(axis=1))
 
-    def _count_scores(
-        self,
-        batch: pa.RecordBatch,
-        weights: Counts,
-        kept: npt.NDArray[np.bool_],
-        decided: npt.NDArray[np.bool_],
-    ) -> None:
-        score = batch["quality_score"].to_numpy()[decided]
-        draw = batch["keep_draw"].to_numpy()[decided]
-        weights = weights[:, decided]
-        bins = np.minimum((score.astype(np.float64) * HISTOGRAM_BINS).astype(np.int64), 99)
-        self._histogram[:, :3] += _bincount(bins, weights, HISTOGRAM_BINS)
-        self._histogram[:, 3:] += _bincount(bins, weights * kept[decided], HISTOGRAM_BINS)
-        if self._filtered:
-            stops = np.searchsorted(PARETO_GRID, critical_alpha(score, draw), side="left")
-            self._pareto += _bincount(stops, weights, len(self._pareto))
-            stops = np.searchsorted(THRESHOLD_GRID, score.astype(np.float64), side="right")
-            self._threshold += _bincount(stops, weights, len(self._threshold))
-
 
 def merge(summaries: Sequence[Summary]) -> Summary:
     """One summary of all, canonically sorted: the same whatever the order or grouping."""
     merged = {}
-    for name in summaries[0]:
-        tables = [summary[name] for summary in summaries]
+    names = {name for summary in summaries for name in summary}
+    for name in [name for name in schema.TABLES if name in names]:
+        tables = [summary[name] for summary in summaries if name in summary]
         if name == "examples":
             merged[name] = _best(tables)
         else:
-            merged[name] = add_up(tables, schema.STATISTICS[name])
+            merged[name] = add_up(tables, schema.TABLES[name])
     return merged
 
 
@@ -224,18 +187,8 @@ class _Tally:
         return add_up(self._tables, self._schema)
 
 
-def _named(names: list[str], values: Counts) -> dict[str, int]:
-    return {name: int(value) for name, value in zip(names, values, strict=True)}
-
-
-def _bincount(bins: npt.NDArray[np.int64], weights: Counts, length: int) -> Counts:
-    # float64 sums of integers are exact below 2^53.
-    columns = [np.bincount(bins, row, minlength=length) for row in weights]
-    return np.stack(columns, axis=1).astype(np.int64)
-
-
 def _examples(
-    batch: pa.RecordBatch, decided: npt.NDArray[np.bool_], rule: Rule, filtered: bool
+    batch: pa.RecordBatch, decided: npt.NDArray[np.bool_], rule: AnyRule, filtered: bool
 ) -> Iterable[pa.Table]:
     """The candidates of one batch for each level, one small table per level."""
     score = batch["quality_score"].to_numpy()
@@ -246,15 +199,14 @@ def _examples(
         for side in (kept, ~kept):
             level = f"{i / 5:.1f}-{(i + 1) / 5:.1f}"
             yield _example_rows(batch, decided & side & (fifth == i), level, fair)
-    if filtered and rule.name != "all":
-        if rule.name == "threshold":
-            distance = np.abs(score.astype(np.float64) - rule.parameter)
+    if filtered and rule != Rule("all"):
+        if isinstance(rule, GroupRules):
+            distance = rule.distance(batch)
         else:
-            distance = np.abs(
-                batch["keep_draw"].to_numpy() - rule.probability(score).astype(np.float64)
-            )
+            distance = rule.distance(score, batch["keep_draw"].to_numpy())
         for side in (kept, ~kept):
-            yield _example_rows(batch, decided & side, "decision", distance)
+            near = decided & side & np.isfinite(distance)
+            yield _example_rows(batch, near, "decision", distance)
     if not decided.all():
         reason = batch["drop_reason"].dictionary_encode()
         codes = reason.indices.fill_null(-1).to_numpy()

@@ -1,6 +1,7 @@
 """Statistics on disk: a file per task, merged as streams, so memory does not grow with the run.
 
-A file holds the tables of a summary as Arrow IPC streams, one after the other. The domains come
+A file holds the tables of a summary as Arrow IPC streams, one after the other, each with its name
+in the metadata of its schema. The domains come
 last: there may be millions of them, so they are read and merged a batch at a time. All other tables
 are small whatever the run's size.
 """
@@ -20,7 +21,8 @@ from winnow import heartbeat, storage, tables
 BATCH_ROWS = 1 << 14
 ROW_GROUP_ROWS = 1 << 17
 
-_SMALL = [name for name in schema.STATISTICS if name != "domains"]
+_SMALL = [name for name in schema.TABLES if name != "domains"]
+_NAME = b"table"
 
 
 def write(path: str, summary: Summary) -> None:
@@ -41,7 +43,9 @@ def write_parquet(paths: Sequence[str], folder: str) -> tuple[Summary, dict[str,
     """
     rows = {}
     with opened(paths) as (small, domains):
-        for name, table_schema in schema.STATISTICS.items():
+        for name, table_schema in schema.TABLES.items():
+            if name not in small and name != "domains":
+                continue
             tables = domains if name == "domains" else [small[name]]
             rows[name] = 0
             with (
@@ -61,8 +65,12 @@ def opened(paths: Sequence[str]) -> Iterator[tuple[Summary, Iterator[pa.Table]]]
         small, domains = [], []
         for path in paths:
             source = stack.enter_context(tables.open_mapped(path))
-            small.append({name: pa.ipc.open_stream(source).read_all() for name in _SMALL})
+            own: Summary = {}
             reader = pa.ipc.open_stream(source)
+            while (name := reader.schema.metadata[_NAME]) != b"domains":
+                own[name.decode()] = reader.read_all().replace_schema_metadata()
+                reader = pa.ipc.open_stream(source)
+            small.append(own)
             domains.append(pa.Table.from_batches([batch]) for batch in reader)
         yield merge(small), merge_sorted(domains, schema.DOMAINS)
 
@@ -109,12 +117,16 @@ class _Keys(Sequence[tuple[str, ...]]):
 
 def _write(path: str, summary: Summary, domains: Iterable[pa.Table]) -> None:
     with storage.open_output(path) as file:
-        for name in _SMALL:
-            with pa.ipc.new_stream(file, schema.STATISTICS[name]) as writer:
+        for name in [name for name in _SMALL if name in summary]:
+            with pa.ipc.new_stream(file, _named_schema(name)) as writer:
                 writer.write_table(summary[name])
-        with pa.ipc.new_stream(file, schema.DOMAINS) as writer:
+        with pa.ipc.new_stream(file, _named_schema("domains")) as writer:
             for table in domains:
                 writer.write_table(table, max_chunksize=BATCH_ROWS)
+
+
+def _named_schema(name: str) -> pa.Schema:
+    return schema.TABLES[name].with_metadata({_NAME: name.encode()})
 
 
 def _regrouped(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:

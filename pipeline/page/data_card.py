@@ -13,8 +13,9 @@ import pyarrow.compute as pc
 import yaml
 
 from pipeline.output import schema
-from pipeline.output.summary import COUNTS
-from pipeline.page.report_data import DAMAGE, account, damage, headline, megabytes, share, ties
+from pipeline.output.score_counts import COUNTS
+from pipeline.page import laws
+from pipeline.page.report_data import DAMAGE, account, damage, headline, megabytes, share
 
 _COLUMNS = {
     "id": "the record's own id, or a hash of source, URL and text",
@@ -31,6 +32,7 @@ _COLUMNS = {
     "keep_draw": "uniform in [0, 1), from id and seed alone",
     "keep_probability": "the chance the rule gave this document; 0 if a step dropped it before",
     "kept": "the decision",
+    "copies": "how often it is in the training order, 0 if it was dropped",
     "drop_reason": "why not kept: `quality` (the rule), or the step's reason",
     "cluster": "which near-duplicates it belongs to; alone in it if `cluster_size` is 1",
     "cluster_size": "how many documents of the run are in its cluster; null if not compared",
@@ -84,14 +86,14 @@ def data_card(manifest: Mapping[str, Any], sources: pa.Table, groups: pa.Table) 
             "",
             "## Keep rule",
             "",
-            f"Rule `{manifest['rule']['name']}`, parameter {manifest['rule']['parameter']:.12g},"
-            f" ties {ties(manifest['rule']):.12g}, seed {config['seed']}."
+            f"{_rule(manifest['rule'])}, seed {config['seed']}."
             " With s = `quality_score` and u = `keep_draw`:",
             "",
             "- `pareto`: kept if u < (2 − s)^−α (GPT-3, GLaM);",
             "- `threshold`: kept if s > the threshold, or s = the threshold and u < ties;",
             "- `random`: kept if u < the rate;",
             "- `all`: always kept.",
+            *(_GROUPS if manifest["rule"]["name"] == "groups" else []),
             "",
             "Sources that are not filtered pass through: all of their documents are kept.",
             "",
@@ -104,7 +106,11 @@ def data_card(manifest: Mapping[str, Any], sources: pa.Table, groups: pa.Table) 
             "",
             *_markdown(
                 ["column", "type", "meaning"],
-                _columns(config["metadata"], config.get("near_duplicates", False)),
+                _columns(
+                    config["metadata"],
+                    config.get("near_duplicates", False),
+                    laws.has_copies(manifest["rule"]),
+                ),
             ),
             "",
             "## Provenance",
@@ -118,6 +124,19 @@ def data_card(manifest: Mapping[str, Any], sources: pa.Table, groups: pa.Table) 
             "",
         ]
     )
+
+
+_GROUPS = [
+    "- `buckets`: s and u are cut at thresholds, and each bucket has its own number of `copies`.",
+    "",
+    "`manifest.json` has the rule of each group, `statistics/rule_groups.parquet` what it kept.",
+]
+
+
+def _rule(rule: Mapping[str, Any]) -> str:
+    if rule["name"] == "groups":
+        return f"Rules per group: {laws.short(rule)}"
+    return f"Rule `{rule['name']}`, parameter {rule['parameter']:.12g}, ties {laws.ties(rule):.12g}"
 
 
 def _front_matter(manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -184,10 +203,10 @@ def _damage(manifest: Mapping[str, Any], sources: pa.Table, groups: pa.Table) ->
     ]
 
 
-def _columns(metadata: list[str], clusters: bool) -> list[list[str]]:
+def _columns(metadata: list[str], clusters: bool, copies: bool) -> list[list[str]]:
     return [
         [f"`{field.name}`", str(field.type), _COLUMNS.get(field.name, "carried from the input")]
-        for field in schema.shard_schema(metadata, clusters)
+        for field in schema.shard_schema(metadata, clusters, copies)
     ]
 
 

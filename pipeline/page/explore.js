@@ -4,46 +4,98 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const NONE = [0, 0, 0];
 const SYMBOLS = { pareto: "α", threshold: "threshold", random: "rate" };
-const NAMES = { pareto: "Pareto", threshold: "Threshold", random: "Random", all: "Keep all" };
-const own = data.rule;
+const NAMES = {
+  pareto: "Pareto",
+  threshold: "Threshold",
+  random: "Random",
+  buckets: "Buckets",
+  all: "Keep all",
+};
+const grouped = data.rule.name === "groups";
+// What can be chosen: each source, followed by the groups of it that have rules of their own. A
+// group has what a source has, but for the documents, domains and reasons of the source it is `of`.
+const units = data.sources.flatMap((source) => [
+  source,
+  ...source.rule_groups.map((group) => Object.assign(group, { of: source })),
+]);
 const state = {
-  source: Math.max(
+  unit: Math.max(
     0,
-    data.sources.findIndex((source) => source.filtered),
+    units.findIndex((unit) => unit.filtered && ownOf(unit)),
   ),
-  rule: own.name,
-  stop: ownStop(own.name),
+  chosen: {}, // of each rule that was moved, by its key: {rule, stop}
   clearest: true,
   sort: { column: 2, down: true }, // of the table of sources: best first
 };
+const unitNow = () => units[state.unit];
+const sourceNow = () => unitNow().of ?? unitNow();
 
-function ownStop(rule) {
-  return rule === own.name
-    ? (data.stops[rule] ?? [own.parameter]).indexOf(own.parameter)
-    : Math.floor(data.stops[rule].length / 2);
+// The rule by which a run decided about a unit; null for a source whose groups have their own.
+function ownOf(unit) {
+  return grouped ? (unit.rule ?? (unit.filtered ? null : { name: "all" })) : data.rule;
 }
 
-// The setting that the control stands at.
-function setting() {
-  return { name: state.rule, parameter: (data.stops[state.rule] ?? [own.parameter])[state.stop] };
+// Which rule a unit moves: there is one for each group, or one for all.
+const keyOf = (unit) => (grouped ? (unit.group ?? null) : "");
+const fullName = (unit) =>
+  unit.of && !data.rule.by.includes("source") ? `${unit.of.name} ${unit.name}` : unit.name;
+const hasControl = (unit) => keyOf(unit) !== null;
+
+function stopsOf(unit, rule) {
+  const own = ownOf(unit);
+  return unit.stops?.[rule] ?? data.stops[rule] ?? [own?.parameter];
 }
 
-const moved = () => state.rule !== own.name || setting().parameter !== own.parameter;
+function ownStop(unit, rule) {
+  const own = ownOf(unit);
+  const stops = stopsOf(unit, rule);
+  return rule === own.name ? stops.indexOf(own.parameter) : Math.floor(stops.length / 2);
+}
+
+// The setting that a unit's control stands at; null if it has none.
+function setting(unit) {
+  const at = state.chosen[keyOf(unit)];
+  if (!at || (at.rule === ownOf(unit).name && !(at.rule in data.stops))) return ownOf(unit);
+  return { name: at.rule, parameter: stopsOf(unit, at.rule)[at.stop] };
+}
+
+function moved(unit) {
+  const at = state.chosen[keyOf(unit)];
+  const own = ownOf(unit);
+  return Boolean(at) && (at.rule !== own.name || setting(unit).parameter !== own.parameter);
+}
+
+const anyMoved = () => units.some(moved);
+const stopNow = (unit) => state.chosen[keyOf(unit)]?.stop ?? ownStop(unit, ownOf(unit).name);
 const outcome = (source, name) => source.outcomes[name] ?? NONE;
 const add = (rows) => rows.reduce((sum, row) => sum.map((value, i) => value + row[i]), NONE);
 
-function describe({ name, parameter }) {
-  return name === "all" ? "keep all" : `${SYMBOLS[name]} = ${figure(parameter)}`;
+function describe(rule) {
+  if (rule === null) return "a rule for each group";
+  if (rule.name === "all") return "keep all";
+  if (rule.name === "buckets") return `buckets of ${rule.copies.join(", ")} copies`;
+  return `${SYMBOLS[rule.name]} = ${figure(rule.parameter)}`;
 }
 
-// Documents, bytes and words that a source keeps at the chosen setting.
-function yieldOf(source) {
-  if (!source.filtered || !moved()) return outcome(source, "kept");
-  return source.curves[state.rule].map((counts) => counts[state.stop]);
+// Documents, bytes and words that a unit keeps at the chosen setting, a source with all its groups.
+function yieldOf(unit) {
+  const kept = outcome(unit, "kept");
+  if (unit.filtered && moved(unit)) return unit.curves[setting(unit).name].map((n) => n[stopNow(unit)]);
+  return (unit.rule_groups ?? [])
+    .filter(moved)
+    .reduce((sum, group) => {
+      const [after, before] = [yieldOf(group), outcome(group, "kept")];
+      return sum.map((n, i) => n + after[i] - before[i]);
+    }, kept);
 }
 
 // The chance that a rule gives to a score.
-function law({ name, parameter, ties = 1 }, score) {
+function law(rule, score) {
+  if (rule.name === "buckets") {
+    const above = [1, ...rule.cuts.map((cut) => law({ name: "threshold", ...cut }, score)), 0];
+    return rule.copies.reduce((sum, n, i) => sum + (n ? above[i] - above[i + 1] : 0), 0);
+  }
+  const { name, parameter, ties = 1 } = rule;
   if (name === "pareto") return (2 - score) ** -parameter;
   if (name === "threshold") return score === parameter ? ties : Number(score > parameter);
   return name === "random" ? parameter : 1;
@@ -51,69 +103,80 @@ function law({ name, parameter, ties = 1 }, score) {
 
 const documents = (n, name) => ({ text: number(n), value: n, name });
 const bytes = (n, name) => ({ text: size(n), value: n, name, title: `${number(n)} bytes` });
-const mark = (source) =>
+const mark = (unit) =>
   el(
     "span",
-    {},
-    el("b", {}, source.name),
-    el("span", { class: "faint" }, source.filtered ? " filtered" : " pass-through"),
+    { class: unit.of ? "group" : null },
+    el("b", {}, unit.name),
+    el(
+      "span",
+      { class: "faint" },
+      unit.of ? ` ${describe(ownOf(unit))}` : unit.filtered ? " filtered" : " pass-through",
+    ),
   );
 
 function drawControl() {
-  const rules = Object.keys(data.stops).concat(own.name in data.stops ? [] : [own.name]);
+  const unit = unitNow();
+  const own = ownOf(unit);
+  const now = setting(unit);
+  const rules = hasControl(unit)
+    ? Object.keys(data.stops).concat(own.name in data.stops ? [] : [own.name])
+    : [];
   segments(
     "rules",
     rules.map((name) => NAMES[name]),
-    rules.indexOf(state.rule),
+    rules.indexOf(now?.name),
     (i) => {
-      state.rule = rules[i];
-      state.stop = ownStop(state.rule);
+      state.chosen[keyOf(unit)] = { rule: rules[i], stop: ownStop(unit, rules[i]) };
       update();
     },
   );
-  const stops = data.stops[state.rule] ?? [];
+  const stops = hasControl(unit) && now.name in data.stops ? stopsOf(unit, now.name) : [];
   const [range, value] = [document.getElementById("stop"), document.getElementById("value")];
   range.max = Math.max(0, stops.length - 1);
-  range.value = state.stop;
+  range.value = stops.length ? stopNow(unit) : 0;
   range.disabled = value.disabled = !stops.length;
-  document.getElementById("source").value = state.source;
-  range.setAttribute("aria-valuetext", describe(setting()));
+  document.getElementById("source").value = state.unit;
+  range.setAttribute("aria-valuetext", describe(now));
   value.min = stops[0] ?? 0;
   value.max = stops.at(-1) ?? 1;
-  value.step = state.rule === "pareto" ? 0.1 : 0.01;
-  value.value = setting().parameter;
-  put("symbol", SYMBOLS[state.rule] ?? "");
+  value.step = now?.name === "pareto" ? 0.1 : 0.01;
+  value.value = stops.length ? now.parameter : "";
+  put("symbol", SYMBOLS[now?.name] ?? (hasControl(unit) ? "" : describe(own)));
   put("own", "Reset");
-  document.getElementById("own").disabled = !moved();
+  document.getElementById("own").disabled = !moved(unit);
 }
 
 function listenToControl() {
   document.getElementById("stop").addEventListener("input", (event) => {
-    state.stop = Number(event.target.value);
+    const rule = setting(unitNow()).name;
+    state.chosen[keyOf(unitNow())] = { rule, stop: Number(event.target.value) };
     update();
   });
   document.getElementById("value").addEventListener("change", (event) => {
     const wanted = Number(event.target.value);
-    const stops = data.stops[state.rule];
+    const rule = setting(unitNow()).name;
+    const stops = stopsOf(unitNow(), rule);
     const distance = (i) => Math.abs(stops[i] - wanted);
-    state.stop = stops.reduce((best, _, i) => (distance(i) < distance(best) ? i : best), 0);
+    const stop = stops.reduce((best, _, i) => (distance(i) < distance(best) ? i : best), 0);
+    state.chosen[keyOf(unitNow())] = { rule, stop };
     update();
   });
   document.getElementById("own").addEventListener("click", () => {
-    state.rule = own.name;
-    state.stop = ownStop(own.name);
+    delete state.chosen[keyOf(unitNow())];
     update();
   });
   for (const [id, redraw] of Object.entries({ curve, histogram, rates })) {
     document.getElementById(`${id}-log`).addEventListener("change", redraw);
   }
   const picker = document.getElementById("source");
-  picker.append(...data.sources.map((source, i) => el("option", { value: i }, source.name)));
+  const title = (unit) => (unit.of ? `\u2003${unit.name}` : unit.name);
+  picker.append(...units.map((unit, i) => el("option", { value: i }, title(unit))));
   picker.addEventListener("change", () => choose(Number(picker.value)));
 }
 
-function choose(source) {
-  state.source = source;
+function choose(unit) {
+  state.unit = unit;
   drawSource();
   update();
 }
@@ -144,8 +207,8 @@ function spread(source) {
     bars(all, "dropped"),
     bars(pairs(source.kept_histogram), "kept"),
   );
-  if (source.filtered && moved()) {
-    const expected = all.map((n, i) => n * law(setting(), (i + 0.5) / all.length));
+  if (source.filtered && moved(source)) {
+    const expected = all.map((n, i) => n * law(setting(source), (i + 0.5) / all.length));
     const points = expected.flatMap((n, i) => [
       [i * step, y(n)],
       [(i + 1) * step, y(n)],
@@ -163,7 +226,7 @@ function spread(source) {
 function drawSources() {
   const score = ({ mean_score: of }) =>
     of === null ? "–" : over(of.value.toFixed(2), `${of.low.toFixed(2)} to ${of.high.toFixed(2)}`);
-  const row = (name, scores, average, read, kept, before) => {
+  const row = (name, scores, average, read, kept, before, copied) => {
     const [low, high] = read[0] ? wilson(kept[0], read[0]) : [0, 0];
     const meter = el("span", { class: "meter" }, el("i", {}));
     meter.firstChild.style.width = `${read[0] ? (100 * kept[0]) / read[0] : 0}%`;
@@ -185,7 +248,11 @@ function drawSources() {
       ),
       {
         ...documents(kept[0], "documents"),
-        text: over(number(kept[0]), [`of ${number(read[0])}`, against]),
+        text: over(number(kept[0]), [
+          `of ${number(read[0])}`,
+          against,
+          copied && !change ? `, ${number(copied[0])} in training` : null,
+        ]),
       },
       { ...bytes(kept[1], "bytes"), text: over(size(kept[1]), `of ${size(read[1])}`) },
       { ...documents(kept[2], "words"), text: over(number(kept[2]), `of ${number(read[2])}`) },
@@ -209,20 +276,28 @@ function drawSources() {
     (source) => yieldOf(source)[1],
     (source) => yieldOf(source)[2],
   ];
-  const ranked = sorted(
-    data.sources.map((_, i) => i),
-    (i) => keys[state.sort.column](data.sources[i]),
-    state.sort.down,
+  const ranked = sorted(data.sources, keys[state.sort.column], state.sort.down).flatMap(
+    (source) => [
+      source,
+      ...sorted(source.rule_groups, keys[state.sort.column], state.sort.down),
+    ],
   );
   const names = ["Source", "", "Mean score", "Kept", "Documents", "Text", "Words"];
   const heads = sortHeads(names, state.sort, (sort) => ((state.sort = sort), drawSources()));
   heads[1] = scale;
   const drawn = table(
     heads,
-    ranked.map((i) => {
-      const source = data.sources[i];
-      return row(mark(source), spread(source), score(source), read(source), yieldOf(source), kept(source));
-    }),
+    ranked.map((unit) =>
+      row(
+        mark(unit),
+        spread(unit),
+        score(unit),
+        read(unit),
+        yieldOf(unit),
+        kept(unit),
+        unit.outcomes.copied,
+      ),
+    ),
     data.sources.length > 1 ? row("All", "", "", all(read), all(yieldOf), all(kept)) : null,
   );
   for (const line of drawn.rows)
@@ -232,44 +307,63 @@ function drawSources() {
         cell.dataset.label = names[i];
       }
   for (const [place, line] of [...drawn.tBodies[0].rows].entries()) {
-    line.classList.toggle("chosen-row", ranked[place] === state.source);
-    line.addEventListener("click", () => choose(ranked[place]));
+    line.classList.toggle("chosen-row", ranked[place] === unitNow());
+    line.addEventListener("click", () => choose(units.indexOf(ranked[place])));
   }
   const box = document.getElementById("sources");
-  box.classList.toggle("tall", data.sources.length > 10);
+  box.classList.toggle("tall", units.length > 10);
   const place = box.scrollTop;
   box.replaceChildren(drawn);
   box.scrollTop = place;
-  put("at", moved() ? `at ${describe(setting())}` : `this run, ${describe(own)}`);
+  put("at", atWhat());
   legend("sources-legend", [
     ["box dropped", "dropped"],
     ["box kept", "kept by this run"],
-    ...(moved() ? [["dash chosen", `expected at ${describe(setting())}`]] : []),
+    ...(anyMoved() ? [["dash chosen", "expected at the chosen setting"]] : []),
     ["upright mean", "mean"],
     ["", "bar heights: square root of the documents, by source"],
   ]);
-  const { name, parameter } = setting();
-  const flag = {
-    pareto: ` --alpha ${parameter}`,
-    threshold: ` --threshold ${parameter}`,
-    random: ` --rate ${parameter}`,
-    all: "",
-  }[name];
   put(
     "command",
     data.write !== "all"
       ? "This run wrote the kept documents alone; a run with --write all can be decided again."
-      : moved()
+      : anyMoved()
         ? [
             "Decide so: ",
-            el(
-              "code",
-              {},
-              `winnow decide --scored THIS_FOLDER --output NEW_FOLDER --rule ${name}${flag}`,
-            ),
+            el("code", {}, `winnow decide --scored THIS_FOLDER --output NEW_FOLDER ${flags()}`),
           ]
         : "Move the slider to see what another setting keeps: the counts are exact, by each document’s own draw.",
   );
+}
+
+// At which setting the table of sources stands.
+function atWhat() {
+  const changed = [...new Set(units.filter(moved).map((unit) => unit.group))];
+  if (!grouped || !data.rule.by.length) {
+    const unit = units.find((unit) => unit.filtered && ownOf(unit)) ?? unitNow();
+    return anyMoved() ? `at ${describe(setting(unit))}` : `this run, ${describe(ownOf(unit))}`;
+  }
+  if (!changed.length) return "this run, a rule for each group";
+  const [first] = changed;
+  const at = describe(setting(units.find((unit) => unit.group === first)));
+  return changed.length === 1 ? `${first} at ${at}` : `${changed.length} groups moved`;
+}
+
+// The flags by which winnow decide keeps what the chosen settings keep.
+function flags() {
+  const parameters = { pareto: "alpha", threshold: "threshold", random: "rate" };
+  if (!grouped || !data.rule.by.length) {
+    const { name, parameter } = setting(units.find((unit) => moved(unit)));
+    return `--rule ${name}${parameters[name] ? ` --${parameters[name]} ${parameter}` : ""}`;
+  }
+  const rules = structuredClone(data.rules);
+  for (const unit of units.filter(moved)) {
+    const { name, parameter } = setting(unit);
+    const at = unit.path.slice(0, -1).reduce((tree, value) => tree[value], rules);
+    at[unit.path.at(-1)] = { rule: name, [parameters[name]]: parameter };
+  }
+  const quoted = JSON.stringify(rules).replaceAll("'", "'\\''");
+  return `${data.rule.by.map((name) => `--rules-by ${name} `).join("")}--rules '${quoted}'`;
 }
 
 const isLog = (id) => document.getElementById(`${id}-log`).checked;
@@ -285,10 +379,12 @@ function shareAxis(id, shares) {
 }
 
 const curve = chart("curve", (width) => {
-  const rule = state.rule in data.stops ? state.rule : "pareto";
-  const stops = data.stops[rule];
+  const now = setting(unitNow());
+  const own = ownOf(unitNow());
+  const rule = now?.name in data.stops ? now.name : "pareto";
+  const stops = stopsOf(unitNow(), rule);
   const top = stops.at(-1);
-  const filtered = data.sources.filter((source) => source.filtered);
+  const filtered = units.filter((unit) => unit.filtered && ownOf(unit));
   const read = (source) => outcome(source, "read")[0] || 1;
   const frame = plot(
     width,
@@ -298,51 +394,53 @@ const curve = chart("curve", (width) => {
       "curve",
       filtered.flatMap((source) => source.curves[rule][0].map((n) => n / read(source))),
     ),
-    `Kept share of each filtered source against ${SYMBOLS[rule]}`,
+    `Kept share of each filtered ${grouped ? "group" : "source"} against ${SYMBOLS[rule]}`,
   );
   // Beyond six colours the chosen source stands out of the others.
   const many = filtered.length > 6;
-  const chosen = (source) => source === data.sources[state.source];
+  const chosen = (source) => source === unitNow();
   const kind = (source, i) => (!many ? `series${i}` : chosen(source) ? "series0" : "other");
   for (const [i, source] of [...filtered.entries()].sort(([, a], [, b]) => chosen(a) - chosen(b))) {
     const points = source.curves[rule][0].map((n, k) => [
-      frame.toX(stops[k]),
+      frame.toX(stopsOf(source, rule)[k]),
       frame.toY(n / read(source)),
     ]);
     frame.root.append(path(points, { class: `line ${kind(source, i)}` }));
   }
   const line = (x, kind) =>
     frame.root.append(svg("line", { class: kind, x1: x, x2: x, y1: frame.top, y2: frame.bottom }));
-  if (own.name === rule) line(frame.toX(own.parameter), "run");
-  if (moved() && state.rule === rule) line(frame.toX(setting().parameter), "chosen");
-  hover(frame, (value) => {
-    const k = stops.reduce(
+  if (own?.name === rule) line(frame.toX(own.parameter), "run");
+  if (moved(unitNow()) && now.name === rule) line(frame.toX(now.parameter), "chosen");
+  const nearest = (stops, value) =>
+    stops.reduce(
       (best, stop, i) => (Math.abs(stop - value) < Math.abs(stops[best] - value) ? i : best),
       0,
     );
+  hover(frame, (value) => {
+    const k = nearest(stops, value);
     return [
       describe({ name: rule, parameter: stops[k] }),
       ...filtered
         .filter((source) => !many || chosen(source))
-        .map(
-          (source) =>
-            `${source.name}: ${number(source.curves[rule][0][k])} documents, ${percent(source.curves[rule][0][k], outcome(source, "read")[0])}`,
-        ),
+        .map((source) => {
+          const n = source.curves[rule][0][nearest(stopsOf(source, rule), stops[k])];
+          return `${fullName(source)}: ${number(n)} documents, ${percent(n, outcome(source, "read")[0])}`;
+        }),
     ];
   });
   legend("curve-legend", [
     ...[...filtered.entries()]
       .filter(([, source]) => !many || chosen(source))
-      .map(([i, source]) => [`dash ${kind(source, i)}`, source.name]),
-    ...(many ? [["dash other", "the other filtered sources"]] : []),
-    ...(own.name === rule ? [["upright run", "this run"]] : []),
-    ...(moved() && state.rule === rule ? [["upright chosen", "chosen setting"]] : []),
+      .map(([i, source]) => [`dash ${kind(source, i)}`, fullName(source)]),
+    ...(many ? [["dash other", `the other filtered ${grouped ? "groups" : "sources"}`]] : []),
+    ...(own?.name === rule ? [["upright run", "this run"]] : []),
+    ...(moved(unitNow()) && now.name === rule ? [["upright chosen", "chosen setting"]] : []),
   ]);
   return frame.root;
 });
 
 const histogram = chart("histogram", (width) => {
-  const source = data.sources[state.source];
+  const source = unitNow();
   const counts = source.histogram;
   const bins = counts.length;
   const top = Math.max(1, ...counts) * 1.05;
@@ -367,11 +465,11 @@ const histogram = chart("histogram", (width) => {
   };
   counts.forEach((n, i) => n && frame.root.append(bar(n, i, "dropped")));
   source.kept_histogram.forEach((n, i) => n && frame.root.append(bar(n, i, "kept")));
-  if (source.filtered && moved()) {
+  if (source.filtered && moved(source)) {
     const points = counts.flatMap((n, i) =>
       [i, i + 1].map((edge) => [
         frame.toX(edge / bins),
-        frame.toY(n * law(setting(), (i + 0.5) / bins)),
+        frame.toY(n * law(setting(source), (i + 0.5) / bins)),
       ]),
     );
     frame.root.append(path(points, { class: "chosen" }));
@@ -387,7 +485,9 @@ const histogram = chart("histogram", (width) => {
   legend("histogram-legend", [
     ["box dropped", "reached the decision"],
     ["box kept", "kept by this run"],
-    ...(source.filtered && moved() ? [["dash chosen", `expected at ${describe(setting())}`]] : []),
+    ...(source.filtered && moved(source)
+      ? [["dash chosen", `expected at ${describe(setting(source))}`]]
+      : []),
   ]);
   return frame.root;
 });
@@ -407,22 +507,23 @@ function rateBins(source) {
 }
 
 const rates = chart("rates", (width) => {
-  const source = data.sources[state.source];
+  const source = unitNow();
+  const rule = source.filtered ? ownOf(source) : { name: "all" };
   const frame = plot(
     width,
     260,
     { top: 1, ticks: ticks(1, 5), label: "quality score" },
     shareAxis("rates", [
-      law(source.filtered ? own : { name: "all" }, 0),
+      rule ? law(rule, 0) : 0,
       ...rateBins(source).map(([, kept, n]) => kept / n),
     ]),
     `Keep rate of ${source.name} by quality score`,
   );
-  const rule = source.filtered ? own : { name: "all", parameter: 0 };
   const points = (of) =>
     Array.from({ length: 401 }, (_, i) => [frame.toX(i / 400), frame.toY(law(of, i / 400))]);
-  frame.root.append(path(points(rule), { class: "line law" }));
-  if (source.filtered && moved()) frame.root.append(path(points(setting()), { class: "chosen" }));
+  const changed = source.filtered && moved(source);
+  if (rule) frame.root.append(path(points(rule), { class: "line law" }));
+  if (changed) frame.root.append(path(points(setting(source)), { class: "chosen" }));
   for (const [score, kept, n] of rateBins(source)) {
     const x = frame.toX(score);
     const [from, to] = wilson(kept, n);
@@ -443,13 +544,13 @@ const rates = chart("rates", (width) => {
       `score about ${score.toFixed(2)}`,
       `kept ${number(kept)} of ${number(n)}: ${percent(kept, n)}`,
       `95 % interval ${percent(from, 1)} to ${percent(to, 1)}`,
-      `by the rule: ${percent(law(rule, score), 1)}`,
+      ...(rule ? [`by the rule: ${percent(law(rule, score), 1)}`] : []),
     ];
   });
   legend("rates-legend", [
     ["round dot", "measured, with 95 % interval"],
-    ["dash law", source.filtered ? `the rule, ${describe(own)}` : "pass-through"],
-    ...(source.filtered && moved() ? [["dash chosen", describe(setting())]] : []),
+    ...(rule ? [["dash law", source.filtered ? `the rule, ${describe(rule)}` : "pass-through"]] : []),
+    ...(changed ? [["dash chosen", describe(setting(source))]] : []),
   ]);
   return frame.root;
 });

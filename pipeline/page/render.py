@@ -9,11 +9,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import page
-from pipeline.output import schema
-from pipeline.output.summary import COUNTS, Summary
+from pipeline.output.score_counts import COUNTS
+from pipeline.output.summary import Summary
+from pipeline.page import laws
 from pipeline.page.data_card import data_card
 from pipeline.page.report_data import headline, megabytes, page_data, share
-from pipeline.rules.decision import PARAMETERS
 from pipeline.steps import STEP_OF
 from winnow import storage, tables, telling
 
@@ -35,7 +35,7 @@ def render(manifest: Mapping[str, Any], statistics: Summary, domains: Iterable[p
 def write_report(output: str, manifest: Mapping[str, Any]) -> None:
     """Write ``report.html`` and ``README.md`` of a run whose statistics are in ``output``."""
     statistics = {
-        name: _read_statistics(output, name) for name in schema.STATISTICS if name != "domains"
+        name: _read_statistics(output, name) for name in manifest["statistics"] if name != "domains"
     }
     with _statistics(output, "domains") as file:
         domains = (file.read_row_group(i) for i in range(file.num_row_groups))
@@ -67,12 +67,7 @@ def next_step(output: str) -> str:
 
 def rule_line(manifest: Mapping[str, Any]) -> str:
     """The keep rule of a finished run, and what its parameter was solved for."""
-    rule, decision = manifest["rule"], manifest["config"]["decision"]
-    name = PARAMETERS.get(rule["name"])
-    text = rule["name"] if name is None else f"{rule['name']}, {name} = {rule['parameter']:.6g}"
-    if decision["target_fraction"] is not None and rule["name"] != "random":
-        text += f" (solved for {decision['target_fraction']:g} of the {decision['target_unit']})"
-    return text
+    return laws.short(manifest["rule"]) + laws.solved_for(manifest["config"]["decision"])
 
 
 def table(sources: pa.Table) -> str:

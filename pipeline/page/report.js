@@ -82,7 +82,7 @@ function drawAccounting() {
 let sorting = { column: 1, down: true };
 
 function drawDomains() {
-  const source = data.sources[state.source];
+  const source = sourceNow();
   const keys = [
     (row) => row[0],
     (row) => row[1],
@@ -116,7 +116,7 @@ function drawDomains() {
 }
 
 function drawGroups() {
-  const source = data.sources[state.source];
+  const source = sourceNow();
   const [read] = source.outcomes.read;
   const [keptOfAll] = source.outcomes.kept ?? [0];
   const row = ([value, n, , kept, low, high]) => [
@@ -143,7 +143,7 @@ let cards = []; // of the chosen source: [example, where its decision at the cho
 
 // Kept beside dropped. The clearest cases are kept ones of high score and dropped ones of low score.
 function drawExamples() {
-  const source = data.sources[state.source];
+  const source = sourceNow();
   const found = [...new Map(source.examples.map((example) => [example.id, example])).values()];
   const certain = (example) => (example.kept ? 1 : -1) * (state.clearest ? 1 : -1);
   const byStep = (example) => example.level.startsWith(STEP);
@@ -217,13 +217,15 @@ function exampleCard(example) {
 
 // Beside each document that the chosen setting decides otherwise than this run did: how.
 function tellExamples() {
-  const { filtered } = data.sources[state.source];
+  const source = sourceNow();
+  // Of an example's group nothing is known here.
+  const changed = source.filtered && moved(source);
   for (const [example, place] of cards) {
-    const kept = example.draw < law(setting(), example.score);
+    const kept = changed && example.draw < law(setting(source), example.score);
     const other =
-      filtered && moved() && !example.level.startsWith(STEP) && kept !== example.kept;
+      changed && !example.level.startsWith(STEP) && kept !== example.kept;
     place.className = other ? "badge chosen" : "";
-    place.textContent = other ? `${kept ? "kept" : "dropped"} at ${describe(setting())}` : "";
+    place.textContent = other ? `${kept ? "kept" : "dropped"} at ${describe(setting(source))}` : "";
   }
 }
 
@@ -336,11 +338,15 @@ function drawProvenance() {
 function drawSource() {
   sorting = { column: 1, down: true };
   for (const node of document.querySelectorAll(".chosen-source"))
-    node.replaceChildren(data.sources[state.source].name);
+    node.replaceChildren(
+      node.classList.contains("with-group") && unitNow().of
+        ? fullName(unitNow())
+        : sourceNow().name,
+    );
   drawDomains();
   drawGroups();
   drawExamples();
-  reasonBars("source-reasons", [data.sources[state.source]]);
+  reasonBars("source-reasons", [sourceNow()]);
 }
 
 drawHead();
@@ -349,4 +355,4 @@ drawAccounting();
 listenToControl();
 drawClassifier();
 drawProvenance();
-choose(state.source);
+choose(state.unit);

@@ -17,15 +17,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.output.summary import (
-    COUNTS,
-    EXAMPLE_CHARACTERS,
-    KEPT_COUNTS,
-    PARETO_GRID,
-    THRESHOLD_GRID,
-    Summary,
-)
+from pipeline.output.score_counts import COUNTS, KEPT_COUNTS, PARETO_GRID, THRESHOLD_GRID
+from pipeline.output.summary import EXAMPLE_CHARACTERS, Summary
 from pipeline.page import Panel, embed_json, panel_data
+from pipeline.page.group_data import give_groups, rule_rows
+from pipeline.page.laws import law, ties
 from quality_classifier.evaluation.card import TITLES
 from quality_classifier.evaluation.metrics import wilson
 from winnow.text.groups import LENGTHS
@@ -55,19 +51,22 @@ def page_data(
     rule = manifest["rule"]
     sources = _fold(_sources(statistics))
     grids = {"pareto": PARETO_GRID.tolist(), "threshold": THRESHOLD_GRID.tolist()}
+    give_groups(sources, manifest, statistics, _insert_own_stop, grids)
     _insert_own_stop(rule, grids, sources)
     largest = _largest_domains([s["name"] for s in sources if len(s["names"]) == 1], domains)
     for source in sources:
         source["domains"], source["other_domains"] = largest.get(source["name"], ([], None))
-        source["name"] = _clip(source["name"])
         source["groups"] = _groups(source["names"], statistics["groups"])
-        source["mean_score"] = _mean(source["histogram"])
+        for part in (source, *source["rule_groups"]):
+            part["mean_score"] = _mean(part["histogram"])
+            part["name"] = _clip(part["name"])
     _give_examples(sources, statistics["examples"])
     damaged = damage(manifest, statistics["groups"])
     for source in sources:
         source["damage"] = _sum([damaged[name] for name in source.pop("names")])
     return {
         "rule": dict(rule),
+        "rules": manifest["config"]["decision"].get("rules"),
         "headline": headline(statistics["sources"]),
         "account": account(manifest, statistics["sources"]),
         "stops": grids,
@@ -94,6 +93,12 @@ def _records(column: str, manifest: Mapping[str, Any]) -> list[Json]:
 
 
 PANELS: dict[str, Panel] = {
+    "rules": Panel(
+        "Rules per group",
+        rule_rows,
+        "Documents that reached the keep decision. Those in training are counted as often as they"
+        " are in the training order.",
+    ),
     "kinds": Panel("Documents of WARC files, by kind", lambda run, _: _records("kinds", run)),
     "skipped": Panel(
         "Records without text",
@@ -103,11 +108,6 @@ PANELS: dict[str, Panel] = {
     ),
 }
 """Further tables of the page, from manifest and statistics."""
-
-
-def ties(rule: Mapping[str, Any]) -> float:
-    """The share of its ties that a rule keeps; a run of an older version keeps them all."""
-    return float(rule.get("ties", 1))
 
 
 def headline(sources: pa.Table) -> str:
@@ -122,24 +122,9 @@ def headline(sources: pa.Table) -> str:
 def account(manifest: Mapping[str, Any], sources: pa.Table) -> list[str]:
     """What was filtered, by which law, and what was lost: a few sentences."""
     names = {flag: _named(sources, flag) for flag in (True, False)}
-    parameter = f"{manifest['rule']['parameter']:.12g}"
-    law = {
-        "pareto": (
-            f"a document of score s stays with probability 1/(2\u00a0−\u00a0s)^{parameter}"
-            f" (Pareto rule, α\u00a0=\u00a0{parameter})"
-        ),
-        "threshold": (
-            f"a document stays if its score is at least {parameter}"
-            if ties(manifest["rule"]) == 1
-            else f"a document stays if its score is over {parameter}, or is that and its draw below"
-            f" {ties(manifest['rule']):.12g}"
-        ),
-        "random": f"a document stays with probability {parameter}, whatever its score",
-        "all": "every document that reaches the keep decision stays",
-    }[manifest["rule"]["name"]]
     out = []
     if names[True]:
-        out.append(f"Filtered: {names[True]}. There, {law}.")
+        out.append(f"Filtered: {names[True]}. There, {law(manifest['rule'])}.")
     if names[False]:
         out.append(f"Pass-through, kept as they are: {names[False]}.")
     quarantined = total(sources, "quarantined")[0]

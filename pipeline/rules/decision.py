@@ -85,6 +85,14 @@ class Rule:
             case "all":
                 return np.ones(len(score), np.float32)
 
+    def distance(self, score: npt.NDArray[np.float32], draw: FloatArray) -> FloatArray:
+        """How far each of n documents is from the other decision, if there is one: float64 [n]."""
+        if self.name == "all":
+            return np.full(len(score), np.inf)
+        if self.name == "threshold":
+            return np.abs(score.astype(np.float64) - self.parameter)
+        return np.abs(draw - self.probability(score).astype(np.float64))
+
 
 def keep_draw(ids: pa.Array, seed: int) -> FloatArray:
     """The uniform draws of n documents: float64 [n] in [0, 1), from the top 53 bits of a hash."""

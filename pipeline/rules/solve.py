@@ -30,7 +30,7 @@ ALPHA_MAX = 64
 ALPHA_BINS = ALPHA_MAX * ALPHA_BINS_PER_UNIT + 1
 """The last bin holds what is kept beyond alpha = 64: (2 - s)^-64 < 0.002 for s < 0.9."""
 
-_NOTHING = "no document reached the keep decision, so no target fraction can be met"
+NOTHING = "no document reached the keep decision, so no target fraction can be met"
 
 Sketch = npt.NDArray[np.int64]
 
@@ -62,7 +62,7 @@ def solve(rule_name: str, total: Sketch, fraction: float) -> Rule:
     Raises ValueError if nothing was sketched, or if no alpha up to 64 keeps so little.
     """
     if not total.any():
-        raise ValueError(_NOTHING)
+        raise ValueError(NOTHING)
     kept = total[::-1].cumsum()[::-1]  # kept[j] = weight kept at edge j, falling in j
     goal = fraction * kept[0]
     edge = int(np.argmin(np.abs(kept - goal)))
@@ -123,7 +123,7 @@ def find_band(total: Sketch, fraction: float) -> Band:
         ValueError: nothing was sketched.
     """
     if not total.any():
-        raise ValueError(_NOTHING)
+        raise ValueError(NOTHING)
     kept = total[::-1].cumsum()
     goal = fraction * kept[-1]
     at = min(int(np.searchsorted(kept, goal)), BANDS - 1)

@@ -1,0 +1,292 @@
+"""Rules per group as the user states them: ``rules``, a tree of rules, and ``rules_by``.
+
+    rules_by: [source, language]
+    rules:
+      web:
+        en: {rule: pareto, alpha: 9}
+        de: {rule: top_fraction, target_fraction: 0.2, target_unit: bytes}
+        "*": {rule: buckets, copies: [0, 1, 2]}
+      forum: {rule: threshold, threshold: 0.5}
+
+One rule for all is solved for in the same way, as the rule of the only group.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, get_type_hints
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import yaml
+
+from pipeline import flags, settings_file
+from pipeline.decision_settings import BUCKETS, Decision, stays, weights
+from pipeline.near_duplicates.choice import Stays
+from pipeline.output import schema
+from pipeline.rules import solve
+from pipeline.rules.decision import Rule
+from pipeline.rules.groups import ANY, AnyRule, GroupRules, Groups, Path, label
+from pipeline.rules.solve import Band, Places, Sketch
+from winnow import storage
+
+NAMES = (*(field.name for field in fields(Decision)), "rules", "rules_by")
+"""The settings that make a decision."""
+
+MOST_GROUPS = 1000
+
+_FOR_ALL = ("deduplicate", "near_duplicates_keep", "near_duplicates_power")
+"""What is decided for all groups together."""
+
+_LEAF = tuple(field.name for field in fields(Decision) if field.name not in _FOR_ALL)
+_UNKNOWN_BEFORE = ("keep_probability", "kept", "drop_reason", "copies", "text")
+
+Sketches = tuple[Sketch, ...]
+Bands = tuple[tuple[Band, ...], ...]
+PlacesOfGroups = tuple[tuple[Places, ...], ...]
+
+
+@dataclass(frozen=True)
+class GroupDecision:
+    """A keep rule for each group of documents, as the user states it."""
+
+    groups: Groups
+    decisions: tuple[Decision, ...]
+    deduplicate: bool = False
+    near_duplicates_keep: str | None = None
+    near_duplicates_power: float | None = None
+    rules: Mapping[str, Any] | None = None
+    """The tree as it was given; None for the one rule of all documents."""
+
+    def __post_init__(self) -> None:
+        _ = self.stays  # it checks them
+
+    @property
+    def stays(self) -> Stays:
+        """Which of near-duplicates stay."""
+        return stays(self.near_duplicates_keep, self.near_duplicates_power)
+
+    def as_settings(self) -> dict[str, Any]:
+        """As the manifest has it."""
+        return {
+            "rule": "groups",
+            "rules": self.rules,
+            "rules_by": list(self.groups.by),
+            **{name: getattr(self, name) for name in _FOR_ALL},
+        }
+
+    @property
+    def has_copies(self) -> bool:
+        """Whether any group is cut into buckets."""
+        return any(decision.rule == BUCKETS for decision in self.decisions)
+
+    def known_rule(self) -> AnyRule | None:
+        """The rule, unless a parameter of it is to be solved for from the scores."""
+        rules = [decision.known_rule() for decision in self.decisions]
+        known = tuple(rule for rule in rules if rule is not None)
+        return self._rule(known) if len(known) == len(rules) else None
+
+    @property
+    def has_cuts(self) -> bool:
+        """Whether a fraction of all documents is to be cut off, in a second pass over scores."""
+        return any(decision.fractions for decision in self.decisions)
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns of scored documents that the rule is solved from."""
+        units = [solve.COLUMN.get(decision.target_unit) for decision in self.decisions]
+        names = ["drop_reason", "quality_score", "keep_draw", *self.groups.by]
+        return list(dict.fromkeys([*names, *(unit for unit in units if unit)]))
+
+    def sketch(self, batches: Iterable[pa.RecordBatch]) -> Sketches:
+        """What :meth:`solve`, or :meth:`bands`, needs of scored documents, for each group."""
+        total = [np.zeros(1, np.int64) for _ in self.decisions]
+        for number, *columns in self._reaching(batches):
+            total[number] = total[number] + self.decisions[number].sketch(*columns)
+        return tuple(total)
+
+    def bands(self, total: Sketches) -> Bands:
+        """For each group the scores among which its fractions end."""
+        total = total or self.sketch(())
+        pairs = zip(self.decisions, total, strict=True)
+        return tuple(decision.bands(sketch) for decision, sketch in pairs)
+
+    def places(self, batches: Iterable[pa.RecordBatch], bands: Bands) -> PlacesOfGroups:
+        """What :func:`pipeline.rules.solve.cut` needs of scored documents, for each band."""
+        found: list[list[list[Places]]] = [[[] for _ in own] for own in bands]
+        for number, *columns in self._reaching(batches):
+            for parts, band in zip(found[number], bands[number], strict=True):
+                parts.append(solve.places(band, *columns))
+        return tuple(tuple(solve.merge_places(parts) for parts in own) for own in found)
+
+    def solve(self, total: Sketches, bands: Bands = (), places: PlacesOfGroups = ()) -> AnyRule:
+        """The rules whose yields are nearest to the targets.
+
+        ``total`` is the sum of all sketches, or nothing if there are none; ``bands`` and ``places``
+        are needed if the decision :attr:`has_cuts`.
+
+        A group of which no document reaches the decision gets the rule ``all``: it decides nothing.
+
+        Raises:
+            ValueError: the one rule of all documents has none, or a target can't be met.
+        """
+        nothing = tuple(() for _ in self.decisions)
+        total, bands, places = total or self.sketch(()), bands or nothing, places or nothing
+        rules: list[Any] = []
+        for path, decision, sketch, own, found in zip(
+            self.groups.paths, self.decisions, total, bands, places, strict=True
+        ):
+            known = decision.known_rule()
+            if known is None and self.rules is not None and not sketch.any():
+                known = Rule("all")
+            try:
+                rules.append(known or decision.solve(sketch, list(zip(own, found, strict=True))))
+            except ValueError as error:
+                raise ValueError(f"{_of(path)}{error}" if path else str(error)) from error
+        return self._rule(rules)
+
+    def _rule(self, rules: Sequence[Any]) -> AnyRule:
+        if self.rules is None and not self.has_copies:
+            only: Rule = rules[0]
+            return only
+        return GroupRules(self.groups, tuple(rules))
+
+    def _reaching(self, batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, Any, Any, Any]]:
+        """Group, scores, draws and weights of the documents that no step has dropped."""
+        for batch in batches:
+            reaches = pc.fill_null(pc.equal(batch["drop_reason"], schema.QUALITY), True)
+            reaches = reaches.to_numpy(zero_copy_only=False)
+            codes = self.groups.of(batch)
+            self.groups.check(batch, codes, reaches)
+            score, draw = batch["quality_score"].to_numpy(), batch["keep_draw"].to_numpy()
+            for number, decision in enumerate(self.decisions):
+                rows = reaches & (codes == number)
+                if decision.known_rule() is None and rows.any():
+                    weight = weights(decision.target_unit, batch, len(batch))
+                    yield number, score[rows], draw[rows], weight[rows]
+
+
+AnyDecision = Decision | GroupDecision
+
+
+def grouped(decision: AnyDecision) -> GroupDecision:
+    """A decision as one of groups: one rule for all is that of the only group."""
+    if isinstance(decision, GroupDecision):
+        return decision
+    for_all = {name: getattr(decision, name) for name in _FOR_ALL}
+    return GroupDecision(Groups((), ((),)), (decision,), **for_all)
+
+
+def decision_of(settings: Mapping[str, Any]) -> AnyDecision:
+    """The decision that settings state.
+
+    Raises:
+        ValueError: they do not go together; the message names the group.
+    """
+    given = {name: settings[name] for name in NAMES if name in settings}
+    rules, by = given.pop("rules", None), given.pop("rules_by", None)
+    if rules is None:
+        if by is not None:
+            raise ValueError("--rules-by has no meaning without --rules: leave it out")
+        return Decision(**given)
+    if others := sorted(given.keys() - set(_FOR_ALL)):
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in others)
+        raise ValueError(f"{names} can't be given beside --rules: state it for each group")
+    by = tuple(flags.DEFAULT_RULES_BY if by is None else by)
+    if not by or len(set(by)) < len(by):
+        raise ValueError(f"--rules-by names columns, each once, not {list(by)}")
+    leaves = dict(_leaves(rules, (), by))
+    names_of = {label(path) for path in leaves}
+    if len(names_of) < len(leaves):
+        raise ValueError('two groups of rules have one name: leave out the "/" in a value')
+    if len(leaves) > MOST_GROUPS:
+        raise ValueError(f"rules has {len(leaves):,} groups, more than {MOST_GROUPS:,}")
+    return GroupDecision(Groups(by, tuple(leaves)), tuple(leaves.values()), rules=rules, **given)
+
+
+def _of(path: Path) -> str:
+    return f"rules of {label(path)}: "
+
+
+def _leaves(tree: Any, path: Path, by: tuple[str, ...]) -> Iterator[tuple[Path, Decision]]:
+    """The rules of a tree, by path. A mapping in which no value is a mapping is a rule."""
+    if not isinstance(tree, Mapping) or not tree:
+        raise ValueError(f"{_of(path)}expected a rule, as {{rule: pareto, alpha: 9}}, not {tree!r}")
+    if path and not any(isinstance(value, Mapping) for value in tree.values()):
+        yield path, _leaf(tree, path)
+        return
+    if len(path) == len(by):
+        raise ValueError(
+            f"{_of(path)}there are more levels than columns in rules_by ({', '.join(by)})"
+        )
+    for value, below in tree.items():
+        if not isinstance(value, str):
+            raise ValueError(
+                f"{_of(path)}the value {value!r} is no text: put it in quotes (YAML reads no as"
+                " false)"
+            )
+        yield from _leaves(below, (*path, value), by)
+
+
+def _leaf(settings: Mapping[str, Any], path: Path) -> Decision:
+    if strangers := [name for name in settings if name not in _LEAF]:
+        raise ValueError(f"{_of(path)}unknown keys {strangers}; a rule has {', '.join(_LEAF)}")
+    if "rule" not in settings:
+        raise ValueError(f"{_of(path)}rule is missing: one of {', '.join(flags.RULES)}")
+    types = get_type_hints(Decision)
+    for name, value in settings.items():
+        if not settings_file.fits(value, types[name]):
+            raise ValueError(f"{_of(path)}{name} can't be {value!r}")
+    if settings["rule"] == "pareto" and not {"alpha", "target_fraction"} & settings.keys():
+        raise ValueError(f"{_of(path)}pareto needs alpha or target_fraction")
+    try:
+        return Decision(**settings)
+    except ValueError as error:
+        raise ValueError(f"{_of(path)}{error}") from error
+
+
+def read_rules(text: str) -> Any:
+    """What ``--rules`` gives: YAML text that begins with a brace, or the path of a YAML file.
+
+    Raises:
+        ValueError: it is no YAML.
+        OSError: there is no such file.
+    """
+    if text.lstrip().startswith("{"):
+        try:
+            return yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ValueError(f"--rules is no YAML: {settings_file.place(error)}") from error
+    if not storage.exists(text):
+        raise ValueError(f"--rules: there is no file {text}, and it is no YAML that begins with {{")
+    return settings_file.read(text, {})
+
+
+def check(decision: AnyDecision, columns: Collection[str], filtered: Collection[str]) -> None:
+    """See that a run's documents have the columns, and its filtered sources rules.
+
+    Raises:
+        ValueError: they don't; the message says what to do.
+    """
+    groups = grouped(decision).groups
+    known = [name for name in columns if name not in _UNKNOWN_BEFORE]
+    for name in groups.by:
+        if name not in known:
+            raise ValueError(
+                f"--rules-by {name}: documents have no such column before the decision: add"
+                f" --metadata {name} to the run, or choose of {', '.join(known)}"
+            )
+    if "source" not in groups.by:
+        return
+    depth = groups.by.index("source")
+    named = {path[depth] if depth < len(path) else ANY for path in groups.paths}
+    if strangers := sorted(named - {ANY, *filtered}):
+        raise ValueError(
+            f"rules names {', '.join(strangers)}, but the filtered sources are"
+            f" {', '.join(sorted(filtered)) or 'none'} (--filter)"
+        )
+    if ANY not in named and (without := sorted(set(filtered) - named)):
+        raise ValueError(
+            f'no rule is for source {", ".join(without)}: add one to rules, or "{ANY}" for all'
+            " that are not named"
+        )

@@ -1,0 +1,129 @@
+"""What the page of a run with rules per group, or with buckets, shows of the groups."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.output.score_counts import COUNTS
+from pipeline.output.summary import Summary
+from pipeline.page import laws
+from pipeline.rules.groups import rules_of
+
+Json = dict[str, Any]
+
+GROUPS_SHOWN = 100
+"""Groups of sources with a control: each takes some kilobytes of the page."""
+
+
+def give_groups(
+    sources: Sequence[Json],
+    manifest: Mapping[str, Any],
+    statistics: Summary,
+    insert_own_stop: Callable[..., None],
+    grids: Mapping[str, Sequence[float]],
+) -> None:
+    """Put its groups into every source that is shown by itself, the largest groups only.
+
+    A group is as a source (``outcomes``, ``histogram``, ``curves``, …), with its ``rule`` and, if
+    that stands at none of the common stops, ``stops`` of its own. Where buckets are the one rule of
+    all documents, the source is the group.
+    """
+    rule = manifest["rule"]
+    for source in sources:
+        source["rule_groups"] = []
+    if rule["name"] != "groups":
+        return
+    rules = {group["group"]: group for group in rules_of(rule)}
+    shown = {source["names"][0]: source for source in sources if len(source["names"]) == 1}
+    tables = {name: statistics[name] for name in ("rule_group_histogram", "rule_group_curves")}
+    for row in _largest(statistics["rule_groups"], set(shown)):
+        source, name = row["source"], row["group"]
+        bins, curves = (_of(table, source, name) for table in tables.values())
+        bins, curves = bins.sort_by("score_low"), curves.sort_by("parameter")
+        own = {
+            "name": name,
+            "group": name,
+            "path": rules[name]["path"],
+            "filtered": True,
+            "rule": rules[name]["rule"],
+            "outcomes": {
+                outcome: [row[f"{kind}{unit}_sum"] for unit in COUNTS]
+                for outcome, kind in (("read", ""), ("kept", "kept_"), ("copied", "copied_"))
+            },
+            "histogram": bins["documents"].to_pylist(),
+            "kept_histogram": bins["kept_documents"].to_pylist(),
+            "curves": {
+                law: [
+                    curves.filter(pc.equal(curves["rule"], law))[unit].to_pylist()
+                    for unit in COUNTS
+                ]
+                for law in grids
+            },
+        }
+        stops = {law: list(grid) for law, grid in grids.items()}
+        insert_own_stop(own["rule"], stops, [own])
+        own["stops"] = {law: stops[law] for law in grids if stops[law] != list(grids[law])}
+        if rule["by"]:
+            shown[source]["rule_groups"].append(own)
+        else:
+            outcomes = {**shown[source]["outcomes"], "copied": own["outcomes"]["copied"]}
+            whole = {name: own[name] for name in ("group", "path", "rule", "stops")}
+            shown[source].update(whole, outcomes=outcomes)
+
+
+def rule_rows(manifest: Mapping[str, Any], statistics: Summary) -> list[Json]:
+    """Rows of a table: what every group's rule is, and what became of its documents."""
+    rows = []
+    decision = manifest["config"]["decision"]
+    rules = {group["group"]: group for group in rules_of(manifest["rule"])}
+    counted = statistics["rule_groups"].to_pylist() if rules else []
+    for row in counted:
+        rule = rules[row["group"]]["rule"]
+        stated = laws.stated(decision, rules[row["group"]]["path"])
+        buckets = rule["name"] == "buckets"
+        rows.append(
+            {
+                "group": row["group"],
+                "source": row["source"],
+                "rule": laws.short(rule) + laws.solved_for(stated),
+                **_bucket(rule, row["bucket"] if buckets else None),
+                "documents": row["documents"],
+                "kept": row["kept_documents"],
+                "kept share": f"{100 * row['kept_documents'] / row['documents']:.3g} %",
+                "in training": row["copied_documents"],
+                "MB in training": round(row["copied_bytes"] / 1e6, 3),
+            }
+        )
+    found = {row["group"] for row in counted}
+    rows += [
+        {"group": name, "source": None, "rule": "no document is of this group", "documents": 0}
+        for name in rules
+        if name not in found
+    ]
+    if not laws.has_copies(manifest["rule"]):
+        return [{n: v for n, v in row.items() if n not in ("bucket", "copies")} for row in rows]
+    return rows
+
+
+def _bucket(rule: Mapping[str, Any], bucket: int | None) -> Json:
+    if bucket is None:
+        return {"bucket": None, "copies": None}
+    bounds = [0.0, *(cut["parameter"] for cut in rule["cuts"]), 1.0]
+    scores = f"{bounds[bucket]:.4g} to {bounds[bucket + 1]:.4g}"
+    return {"bucket": scores, "copies": rule["copies"][bucket]}
+
+
+def _largest(groups: pa.Table, sources: set[str]) -> list[Json]:
+    """The largest groups of some sources, buckets added up, in the order of the sources."""
+    kinds = ("", "kept_", "copied_")
+    sums = [(f"{kind}{unit}", "sum") for kind in kinds for unit in COUNTS]
+    total = groups.group_by(["source", "group"]).aggregate(sums).to_pylist()
+    rows = [row for row in total if row["source"] in sources]
+    rows.sort(key=lambda row: (-row["documents_sum"], row["source"], row["group"]))
+    return rows[:GROUPS_SHOWN]
+
+
+def _of(table: pa.Table, source: str, group: str) -> pa.Table:
+    return table.filter(pc.and_(pc.equal(table["source"], source), pc.equal(table["group"], group)))

@@ -1,0 +1,79 @@
+"""Keep rules in words, from what :func:`pipeline.rules.groups.to_json` wrote to the manifest."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pipeline.rules.decision import PARAMETERS
+from pipeline.rules.groups import rules_of
+
+Json = Mapping[str, Any]
+
+
+def ties(rule: Json) -> float:
+    """The share of its ties that a rule keeps; a run of an older version keeps them all."""
+    return float(rule.get("ties", 1))
+
+
+def short(rule: Json) -> str:
+    """A rule with its parameters, in some words."""
+    match rule["name"]:
+        case "buckets":
+            copies = rule["copies"]
+            return f"{len(copies)} buckets of {', '.join(map(str, copies))} copies"
+        case "groups":
+            groups = rules_of(rule)
+            if not rule["by"]:
+                return short(groups[0]["rule"])
+            return f"{len(groups)} rules, by {' and '.join(rule['by'])}"
+    name = PARAMETERS.get(rule["name"])
+    return rule["name"] if name is None else f"{rule['name']}, {name} = {rule['parameter']:.6g}"
+
+
+def law(rule: Json) -> str:
+    """Which documents a rule keeps, as the end of a sentence."""
+    if rule["name"] == "groups":
+        return (
+            f"each of {len(rules_of(rule))} groups, by {' and '.join(rule['by'])}, has a rule of"
+            " its own"
+            if rule["by"]
+            else law(rules_of(rule)[0]["rule"])
+        )
+    if rule["name"] == "buckets":
+        cuts = ", ".join(f"{cut['parameter']:.4g}" for cut in rule["cuts"])
+        return f"documents are cut by their score, at {cuts or 'no score'}, into {short(rule)}"
+    parameter = f"{rule['parameter']:.12g}"
+    return {
+        "pareto": (
+            f"a document of score s stays with probability 1/(2\u00a0−\u00a0s)^{parameter}"
+            f" (Pareto rule, α\u00a0=\u00a0{parameter})"
+        ),
+        "threshold": (
+            f"a document stays if its score is at least {parameter}"
+            if ties(rule) == 1
+            else f"a document stays if its score is over {parameter}, or is that and its draw below"
+            f" {ties(rule):.12g}"
+        ),
+        "random": f"a document stays with probability {parameter}, whatever its score",
+        "all": "every document that reaches the keep decision stays",
+    }[rule["name"]]
+
+
+def solved_for(decision: Json) -> str:
+    """What a parameter was solved for, in brackets after a space; nothing if it was given."""
+    if decision.get("target_fraction") is None or decision.get("rule") == "random":
+        return ""
+    unit = decision.get("target_unit", "documents")
+    return f" (solved for {decision['target_fraction']:g} of the {unit})"
+
+
+def has_copies(rule: Json) -> bool:
+    """Whether documents of a run have a column ``copies``."""
+    return any(group["rule"]["name"] == "buckets" for group in rules_of(rule))
+
+
+def stated(decision: Json, path: Iterable[str]) -> Json:
+    """What the user stated for one group, from the settings that the manifest has."""
+    found: Any = decision.get("rules") or decision
+    for value in path:
+        found = found[value]
+    return dict(found)

@@ -1,0 +1,61 @@
+"""Buckets: quantiles of the score, each with the number of times that its documents are trained on.
+
+CCNet (Wenzek et al. 2020) cuts each language's documents into a head, a middle and a tail. Here a
+bucket is dropped (0 copies), kept (1) or upsampled (2 and more).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.rules.decision import FloatArray, Rule
+
+
+@dataclass(frozen=True)
+class Buckets:
+    """The bounds of k buckets and what becomes of each.
+
+    Attributes:
+        cuts: k - 1 threshold rules, rising: cut j keeps what lies above bucket j.
+        copies: k repeat counts, that of the lowest scores first.
+    """
+
+    cuts: tuple[Rule, ...]
+    copies: tuple[int, ...]
+
+    def bucket(self, score: npt.NDArray[np.float32], draw: FloatArray) -> npt.NDArray[np.int64]:
+        """The bucket of each of n documents, 0 for the lowest scores: int64 [n]."""
+        above = np.zeros(len(score), np.int64)
+        for cut in self.cuts:
+            above += cut.keep(score, draw)
+        return above
+
+    def repeats(self, score: npt.NDArray[np.float32], draw: FloatArray) -> npt.NDArray[np.int32]:
+        """How many copies of each of n documents are trained on: int32 [n]."""
+        return np.array(self.copies, np.int32)[self.bucket(score, draw)]
+
+    def keep(self, score: npt.NDArray[np.float32], draw: FloatArray) -> npt.NDArray[np.bool_]:
+        """Which of n documents have a copy: bool [n]."""
+        return self.repeats(score, draw) > 0
+
+    def probability(self, score: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """The chance of each of n documents before its draw: float32 [n].
+
+        It is 0 or 1, but where several documents have the score of a cut.
+        """
+        # The chances to lie at or above each bucket; their differences are those to lie in it.
+        at_cuts = [cut.probability(score).astype(np.float64) for cut in self.cuts]
+        above = [np.ones(len(score)), *at_cuts, np.zeros(len(score))]
+        chance = np.zeros(len(score))
+        for copies, here, next_one in zip(self.copies, above[:-1], above[1:], strict=True):
+            if copies:
+                chance += here - next_one
+        return chance.astype(np.float32)
+
+    def distance(self, score: npt.NDArray[np.float32], draw: FloatArray) -> FloatArray:
+        """How far each of n documents is from the next bucket: float64 [n]."""
+        far = np.full(len(score), np.inf)
+        for cut in self.cuts:
+            far = np.minimum(far, cut.distance(score, draw))
+        return far

@@ -1,0 +1,178 @@
+"""Rules per group: which rule decides about a document, by its source, language or other columns.
+
+A group is named by its path, one value for each of the columns that tell groups apart, from the
+first on; ``*`` stands for every value that its neighbours don't name. A path that ends early holds
+whatever the other columns say. All documents that one path stands for are one group.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.rules.buckets import Buckets
+from pipeline.rules.decision import FloatArray, Rule
+from winnow.text.groups import NONE
+
+ANY = "*"
+"""Stands for every value that is not named beside it."""
+
+Path = tuple[str, ...]
+Codes = npt.NDArray[np.int64]
+
+
+def label(path: Path) -> str:
+    """What a group is called in statistics and on pages, as ``web/en``."""
+    return "/".join(path) or ANY
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The columns that tell groups apart, and the groups' paths."""
+
+    by: tuple[str, ...]
+    paths: tuple[Path, ...]
+
+    def find(self, values: Sequence[str]) -> int:
+        """The number of the group of one document by its values of the columns; -1 if none."""
+        left = list(range(len(self.paths)))
+        for depth, value in enumerate(values):
+            if any(len(self.paths[i]) == depth for i in left):
+                break
+            own = [i for i in left if self.paths[i][depth] == value]
+            left = own or [i for i in left if self.paths[i][depth] == ANY]
+        return left[0] if left else -1
+
+    def of(self, batch: pa.RecordBatch) -> Codes:
+        """The number of the group of each of n documents, -1 where there is none: int64 [n]."""
+        codes = np.zeros(len(batch), np.int64)
+        if not self.by:
+            return codes
+        columns = [_text(batch[name]) for name in self.by]
+        for column in columns:
+            encoded = column.dictionary_encode()
+            codes = codes * len(encoded.dictionary) + encoded.indices.to_numpy()
+            codes = np.unique(codes, return_inverse=True)[1]
+        _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
+        rows = [[column[row].as_py() for column in columns] for row in first.tolist()]
+        return np.array([self.find(row) for row in rows], np.int64)[inverse]
+
+    def check(self, batch: pa.RecordBatch, codes: Codes, reaches: npt.NDArray[np.bool_]) -> None:
+        """See that every document that ``reaches`` the decision has a rule.
+
+        Raises:
+            ValueError: one has none; the message names its values.
+        """
+        without = np.flatnonzero(reaches & (codes < 0))
+        if len(without):
+            row = int(without[0])
+            values = [_text(batch[name])[row].as_py() for name in self.by]
+            told = ", ".join(f"{n} {v!r}" for n, v in zip(self.by, values, strict=True))
+            hint = (
+                ", or have languages told by --steps language or --field language=FIELD"
+                if "language" in self.by and values[self.by.index("language")] == NONE
+                else ""
+            )
+            raise ValueError(
+                f'no rule is for {told}: add one to rules, or "{ANY}" for all that is not named'
+                f"{hint}"
+            )
+
+
+def _text(column: pa.Array) -> pa.Array:
+    return pc.fill_null(column.cast(pa.string()), NONE)
+
+
+@dataclass(frozen=True)
+class GroupRules:
+    """One rule for each group."""
+
+    groups: Groups
+    rules: tuple[Rule | Buckets, ...]
+
+    @property
+    def has_copies(self) -> bool:
+        """Whether any group is cut into buckets."""
+        return any(isinstance(rule, Buckets) for rule in self.rules)
+
+    def decide(
+        self, batch: pa.RecordBatch, score: npt.NDArray[np.float32], reaches: npt.NDArray[np.bool_]
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+        """Copies (int32 [n]) and keep probability (float32 [n]) of n documents; 0 for the others.
+
+        Args:
+            batch: the documents, with the columns that tell groups apart and ``keep_draw``.
+            score: float32 [n], by which to decide.
+            reaches: bool [n], those that reach the decision.
+
+        Raises:
+            ValueError: a document that reaches the decision is of no group.
+        """
+        draw = batch["keep_draw"].to_numpy()
+        copies, probability = np.zeros(len(batch), np.int32), np.zeros(len(batch), np.float32)
+        codes = self.groups.of(batch)
+        self.groups.check(batch, codes, reaches)
+        for number, rule in enumerate(self.rules):
+            rows = np.flatnonzero(reaches & (codes == number))
+            if len(rows):
+                copies[rows] = repeats(rule, score[rows], draw[rows])
+                probability[rows] = rule.probability(score[rows])
+        return copies, probability
+
+    def distance(self, batch: pa.RecordBatch) -> FloatArray:
+        """How far each of n documents is from the other decision: float64 [n], inf for no group."""
+        score, draw = batch["quality_score"].to_numpy(), batch["keep_draw"].to_numpy()
+        far = np.full(len(batch), np.inf)
+        codes = self.groups.of(batch)
+        for number, rule in enumerate(self.rules):
+            rows = codes == number
+            far[rows] = rule.distance(score[rows], draw[rows])
+        return far
+
+
+AnyRule = Rule | GroupRules
+
+
+def repeats(
+    rule: Rule | Buckets, score: npt.NDArray[np.float32], draw: FloatArray
+) -> npt.NDArray[np.int32]:
+    """How many copies of each of n documents are trained on: int32 [n]."""
+    if isinstance(rule, Buckets):
+        return rule.repeats(score, draw)
+    return rule.keep(score, draw).astype(np.int32)
+
+
+def to_json(rule: AnyRule) -> dict[str, Any]:
+    """A rule as the manifest has it.
+
+    One rule for all is ``{name, parameter, ties}``. Rules per group are ``{name: "groups", by,
+    groups: [{group, path, rule}]}``, where buckets are ``{name: "buckets", copies, cuts:
+    [{parameter, ties}]}``.
+    """
+    if isinstance(rule, Rule):
+        return asdict(rule)
+    pairs = zip(rule.groups.paths, rule.rules, strict=True)
+    return {
+        "name": "groups",
+        "by": list(rule.groups.by),
+        "groups": [
+            {"group": label(path), "path": list(path), "rule": _one_to_json(own)}
+            for path, own in pairs
+        ],
+    }
+
+
+def _one_to_json(rule: Rule | Buckets) -> dict[str, Any]:
+    if isinstance(rule, Rule):
+        return asdict(rule)
+    cuts = [{"parameter": cut.parameter, "ties": cut.ties} for cut in rule.cuts]
+    return {"name": "buckets", "copies": list(rule.copies), "cuts": cuts}
+
+
+def rules_of(manifest_rule: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The groups of a manifest's rule, none if one rule is for all."""
+    return list(manifest_rule.get("groups", ()))
