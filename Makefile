@@ -3,6 +3,7 @@
 # make test    style, types and all tests
 # make check    style, types and the fast tests, for those who are changing something
 # make pictures    the pictures in the README, from the two demos
+# make engines    build the engines that this machine can build, for tests/test_engines_prism.py
 # make architecture    the picture in docs/architecture.md, from the imports
 # make lock    compute the pinned dependencies anew from pyproject.toml
 # make clean    remove what the demos wrote
@@ -29,7 +30,7 @@ else ifneq ($(shell $(BIN)/python -c 'print("runs")' 2>&-),runs)
 STALE := yes
 endif
 
-.PHONY: demo ablation-demo test check lint pictures architecture lock clean environment
+.PHONY: demo ablation-demo test check lint engines pictures architecture lock clean environment
 
 demo: .venv/data.stamp $(TEXT)/input/web.warc.gz
 	rm -rf demo
@@ -56,6 +57,12 @@ lint: .venv/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy pipeline quality_classifier model ablations benchmarks winnow
+
+# Prism in the version of our Beam; Go checks its sum.
+engines: .venv/dev.stamp
+	@command -v go >/dev/null || { echo "Prism needs Go 1.26 (https://go.dev/dl)" >&2; exit 1; }
+	GOBIN=$(CURDIR)/cache/engines go install \
+	    github.com/apache/beam/sdks/v2/go/cmd/prism@v$$($(BIN)/python -c 'import apache_beam as b; print(b.__version__)')
 
 pictures: ablation-demo
 	$(BIN)/python docs/make_pictures.py

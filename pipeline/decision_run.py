@@ -78,7 +78,8 @@ def main(arguments: Sequence[str]) -> None:
             if not finished:
                 print(f"the job is made; {config.output} is complete once it has a {manifest.NAME}")
                 return
-    print_summary(config.output, manifest.read_manifest(config.output), seconds)
+    written = manifest.read_manifest(config.output)
+    print_summary(config.output, written, seconds, engine.name(options))
     print(next_step(config.output))
 
 

@@ -62,7 +62,7 @@ def main(arguments: Sequence[str]) -> None:
                 print(f"the job is made; {config.output} is complete once it has a {manifest.NAME}")
                 return
     written = manifest.read_manifest(config.output)
-    print_summary(config.output, written, seconds)
+    print_summary(config.output, written, seconds, engine.name(options))
     lacking = field_settings.check_after(wanted, written)
     for note in [*empty_sources(written), *lacking, *languages, *trained_on.notes(written)]:
         print(f"warning: {note}", file=sys.stderr)

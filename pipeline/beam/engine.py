@@ -3,15 +3,17 @@
 import argparse
 import builtins
 import concurrent.futures
+import contextlib
 import importlib
 import logging
 import os
 import re
+import shutil
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -84,6 +86,10 @@ def options(flags: Sequence[str]) -> PipelineOptions:
         if runner == name and not {f"--{master}", "--job_endpoint"} & set(ours.names_of(flags)):
             raise ValueError(f"--runner {name} needs --{master} (docs/engines.md)")
     defaults: dict[str, Any] = {}
+    if runner == "PrismRunner" and not {"--prism_location", "--job_endpoint"} & set(
+        ours.names_of(flags)
+    ):
+        defaults = {"prism_location": _prism()}
     if runner == "DataflowRunner":
         try:
             importlib.import_module("apache_beam.runners.dataflow.internal.apiclient")
@@ -105,6 +111,32 @@ def options(flags: Sequence[str]) -> PipelineOptions:
     return PipelineOptions(list(flags), **defaults)
 
 
+def _prism() -> str:
+    """Where Prism is. Beam would look for it on GitHub.
+
+    Raises:
+        ValueError: it is not on the ``PATH``.
+    """
+    found = shutil.which("prism")
+    if found is None:
+        raise ValueError(
+            "--runner PrismRunner needs Beam's prism on the PATH, or --prism_location: `go install"
+            f" github.com/apache/beam/sdks/v2/go/cmd/prism@v{beam.__version__}` makes it"
+        )
+    return found
+
+
+def name(options: PipelineOptions) -> str:
+    """Which engine runs a pipeline with these options, for a person to read."""
+    runner = str(options.view_as(StandardOptions).runner).rpartition(".")[2]
+    if runner != _LOCAL:
+        return runner
+    direct = options.view_as(DirectOptions)
+    kind = "process" if direct.direct_running_mode == "multi_processing" else "thread"
+    many = "" if direct.direct_num_workers == 1 else ("es" if kind == "process" else "s")
+    return f"DirectRunner (Beam's {_LOCAL}), {direct.direct_num_workers} {kind}{many}"
+
+
 def run(
     options: PipelineOptions, build: Callable[[beam.Pipeline], None], watch: progress.Watch
 ) -> bool:
@@ -116,6 +148,7 @@ def run(
     Raises:
         ValueError, OSError: a worker raised it.
         RuntimeError: a worker failed otherwise; the message is the worker's own.
+        ConnectionError: the engine's job server has gone.
         TimeoutError: the workers stand still, or have not started in time.
     """
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
@@ -126,10 +159,11 @@ def run(
         with staging.packages(options):  # before the pipeline takes a copy of the options
             pipeline = beam.Pipeline(options=options)
             build(pipeline)
-            result = pipeline.run()
-            if options.view_as(GoogleCloudOptions).template_location:
-                return False
-            result.wait_until_finish()
+            with _stopping_job_server(pipeline.runner):
+                result = pipeline.run()
+                if options.view_as(GoogleCloudOptions).template_location:
+                    return False
+                result.wait_until_finish()
             return True
     except ValueError as error:  # of a worker in this process
         raise ValueError(_WHERE.sub("", str(error))) from error
@@ -138,6 +172,11 @@ def run(
             "Beam's workers did not start within a minute of the clock, which may have jumped:"
             " start the run again with --resume"
         ) from error
+    except grpc.RpcError as error:  # first: some are RuntimeErrors too
+        code = f": {error.code().name}" if isinstance(error, grpc.Call) else ""
+        raise ConnectionError(
+            f"the engine's job server no longer answers{code}. Start the run again with --resume"
+        ) from error
     except (RuntimeError, DataflowRuntimeException) as error:
         found = _WORKER_ERROR.findall(str(error))
         if str(error) == _WORKER_DIED:
@@ -145,6 +184,29 @@ def run(
                 "a worker process died (for want of memory?): start the run again with --resume"
             ) from error
         raise _raised(*found[-1]) if found else RuntimeError(str(error)) from error
+
+
+@contextlib.contextmanager
+def _stopping_job_server(runner: Any) -> Iterator[None]:
+    """Stop the job server that a runner of Beam starts (Prism's, Flink's, Spark's).
+
+    Beam stops it when the interpreter exits, which :func:`exit_clearly` keeps it from doing.
+    """
+    make = getattr(runner, "default_job_server", None)
+    started: list[Any] = []
+
+    def remembered(options: PipelineOptions) -> Any:
+        assert make is not None
+        started.append(make(options))
+        return started[-1]
+
+    if make is not None:
+        runner.default_job_server = remembered
+    try:
+        yield
+    finally:
+        for server in started:
+            server.stop()
 
 
 def _raised(kind: str, message: str) -> Exception:
@@ -201,10 +263,19 @@ def _embedded_runner(options: PipelineOptions, folder: str) -> FnApiRunner:
     return FnApiRunner(environment)
 
 
+def _except_hook(args: threading.ExceptHookArgs) -> None:
+    """Print what ends a thread, unless Beam's threads lose an engine: :func:`run` says that."""
+    if not isinstance(args.exc_value, grpc.RpcError):
+        threading.__excepthook__(args)
+
+
 def exit_clearly(main: Callable[[Sequence[str]], None]) -> None:
     """Run a command line to one of the ends of :mod:`winnow.endings`."""
     logging.basicConfig(level=logging.WARNING, force=True, format="%(levelname)s %(message)s")
+    for handler in logging.getLogger().handlers:
+        handler.setLevel(logging.WARNING)  # Beam sets loggers of its own to INFO
     signal.signal(signal.SIGTSTP, progress.suspend)
+    threading.excepthook = _except_hook
     code = 0
     try:
         with endings.usage():

@@ -45,10 +45,12 @@ def write_report(output: str, manifest: Mapping[str, Any]) -> None:
     storage.write_bytes(storage.join(output, CARD), card.encode())
 
 
-def print_summary(output: str, manifest: Mapping[str, Any], seconds: float | None = None) -> None:
+def print_summary(
+    output: str, manifest: Mapping[str, Any], seconds: float | None = None, engine: str = ""
+) -> None:
     """Print a finished run's row accounting, its rule, its speed and where its page is.
 
-    ``seconds`` is how long its engine took for all of it, if that is known.
+    ``seconds`` is how long its ``engine`` took for all of it, if that is known.
     """
     sources = _read_statistics(output, "sources")
     print(table(sources))
@@ -56,6 +58,7 @@ def print_summary(output: str, manifest: Mapping[str, Any], seconds: float | Non
     if seconds is not None:
         read = sources.filter(pc.equal(sources["outcome"], "read"))
         documents, size = (pc.sum(read[name]).as_py() for name in ("documents", "bytes"))
+        print(f"engine: {engine}")
         print(f"time:   {telling.spent(documents, size, seconds)}")
     print(f"report: {storage.join(output, PAGE)}")
 
