@@ -99,7 +99,7 @@ def main() -> None:
 def read(positive: list[str], negative: list[str]) -> Documents:
     """All documents of the files, exact duplicates removed."""
     sources = train_input.find_sources(
-        {True: positive, False: negative},
+        {"positive": positive, "negative": negative},
         {"text": "text"},
         storage.find,
         print,

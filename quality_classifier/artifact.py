@@ -26,6 +26,7 @@ from quality_classifier.kinds import KINDS
 from quality_classifier.kinds.calibration import Calibration
 from quality_classifier.kinds.contract import Model
 from quality_classifier.kinds.fasttext_model import FastTextModel
+from quality_classifier.kinds.grades import Grades
 
 FORMAT_VERSION = 1
 DESCRIPTION = "classifier.json"
@@ -42,6 +43,8 @@ class Artifact:
     fingerprint: str
     trained_on: Keys = field(default_factory=lambda: np.empty(0, np.uint64))
     """Nothing is known of classifiers of other makers, and of those made before it was kept."""
+    grades: Grades | None = None
+    """Of a classifier that was trained on labels."""
 
 
 def save(
@@ -51,12 +54,13 @@ def save(
     provenance: Mapping[str, Any],
     card: Mapping[str, Any],
     files: Mapping[str, bytes],
+    grades: Grades | None = None,
 ) -> str:
     """Write the folder under a temporary name beside it, rename it, return the fingerprint.
 
     An empty folder of that name is replaced. ``provenance`` says how it was trained and ``card``
     sums up the evaluation, both as small JSON values; ``files`` are further files by relative name
-    (``card.md``, ``figures/roc.svg``).
+    (``card.md``, ``figures/roc.svg``). ``grades`` are those of a classifier of labels.
 
     Raises:
         ValueError: ``folder`` is there and not empty.
@@ -69,7 +73,7 @@ def save(
         draft.mkdir()
         weights = draft / model.weights_file
         model.save(weights)
-        scoring = _scoring_part(model, calibration, _checksum(weights))
+        scoring = _scoring_part(model, calibration, _checksum(weights), grades)
         fingerprint = _fingerprint(scoring)
         description = {
             "format": FORMAT_VERSION,
@@ -109,7 +113,8 @@ def load(folder: Path) -> Artifact:
             raise ValueError(f"the checksum of {weights.name} differs: one of the two was changed")
         model = KINDS[kind].load(weights, description)
         calibration = Calibration.from_json(description["calibration"])
-        scoring = _scoring_part(model, calibration, description["weights_sha256"])
+        grades = Grades.from_json(description["grades"]) if "grades" in description else None
+        scoring = _scoring_part(model, calibration, description["weights_sha256"], grades)
         if _fingerprint(scoring) != description["fingerprint"]:
             raise ValueError("the fingerprint does not fit the contents: the file was edited")
         return Artifact(
@@ -118,6 +123,7 @@ def load(folder: Path) -> Artifact:
             provenance=dict(description["provenance"]),
             card=dict(description["card"]),
             fingerprint=description["fingerprint"],
+            grades=grades,
             **_trained_on(folder / fingerprints.NAME),
         )
     except FileNotFoundError as error:
@@ -150,13 +156,16 @@ def user_model(path: Path, label: str | None) -> Artifact:
     return Artifact(model, calibration, {"weights_sha256": checksum}, card, fingerprint)
 
 
-def _scoring_part(model: Model, calibration: Calibration, checksum: str) -> dict[str, Any]:
+def _scoring_part(
+    model: Model, calibration: Calibration, checksum: str, grades: Grades | None = None
+) -> dict[str, Any]:
     """What changes a score, as JSON values."""
     return {
         "kind": model.kind,
         **model.rules(),
         "calibration": calibration.to_json(),
         "weights_sha256": checksum,
+        **({"grades": grades.to_json()} if grades else {}),
     }
 
 

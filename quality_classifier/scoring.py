@@ -14,7 +14,9 @@ from winnow.cli import command
 
 
 class Classifier:
-    """Scores text: P(curated) in [0, 1]. Threads may share one."""
+    """Scores text: P(curated) in [0, 1], or P(grade or more) if it has grades. Threads may share
+    one.
+    """
 
     def __init__(self, trained: artifact.Artifact) -> None:
         self.fingerprint: str = trained.fingerprint
@@ -22,10 +24,19 @@ class Classifier:
         self._model = trained.model
         self._calibration = trained.calibration
         self._trained_on = trained.trained_on
+        self.grades = trained.grades
 
     def score(self, text: pa.Array) -> npt.NDArray[np.float32]:
         """Calibrated P(curated) of n documents, a string or large_string array: float32 [n]."""
         return self._calibration.apply(self._model.margins(text))
+
+    def score_and_grade(
+        self, text: pa.Array
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
+        """The scores of n documents, and their expected grades if it has grades: float32 [n]."""
+        margin = self._model.margins(text)
+        grade = None if self.grades is None else self.grades.expected(margin)
+        return self._calibration.apply(margin), grade
 
     def trained_on(self, hashes: pa.Array) -> int:
         """How many of n documents, by the hashes of their content, it has learned from."""

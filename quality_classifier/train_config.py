@@ -12,6 +12,9 @@ from quality_classifier.kinds.fasttext_model import FastTextSettings
 from quality_classifier.kinds.fitting import METHODS
 from winnow.defaults import HTML_EXTRACTOR, MAX_DOCUMENT_BYTES, PLAIN_TEXT, TEXT_DOCUMENT
 
+RESERVED = frozenset({"label", "group", "worse"})
+"""Columns of :mod:`quality_classifier.train_input` that no metadata may be named like."""
+
 
 @dataclass
 class HashedLinearConfig:
@@ -41,11 +44,17 @@ class TrainConfig:
         ValueError: a value is out of range.
     """
 
-    positive: Any = MISSING
-    negative: Any = MISSING
+    positive: Any = None
+    negative: Any = None
+    labels: Any = None
+    target: str | None = None
+    pairs: Any = None
     output: str = MISSING
     kind: str = MISSING
     seed: int = MISSING
+    grades: Any = None
+    at_least: Any = MISSING
+    group: str | None = None
     field: dict[str, str] = MISSING
     metadata: list[str] = MISSING
     list_separator: str | None = MISSING
@@ -61,10 +70,11 @@ class TrainConfig:
     fasttext: FastTextSettings = dataclasses.field(default_factory=FastTextSettings)
     alphas: list[float] = MISSING
     bootstrap: int = MISSING
-    unseen_sources: bool = MISSING
+    unseen_sources: int = MISSING
     audit: GroupsConfig = dataclasses.field(default_factory=GroupsConfig)
 
     def __post_init__(self) -> None:
+        self._check_what_to_learn()
         for name, known in [("kind", KINDS), ("calibration", METHODS)]:
             if getattr(self, name) not in known:
                 raise ValueError(
@@ -77,14 +87,37 @@ class TrainConfig:
             ("seed", self.seed, 0),
             ("source_weight_limit", self.source_weight_limit, 1),
             ("bootstrap", self.bootstrap, 1),
+            ("unseen_sources", self.unseen_sources, 0),
             ("min(alphas)", min(self.alphas, default=-1), 0),
         ]:
             if value < least:
                 raise ValueError(f"{name} must be {least} or more, not {value}")
         if min(self.hashed_linear.c, default=0) <= 0:
             raise ValueError("hashed_linear.c needs at least one number, all above 0")
-        if self.unseen_sources and self.kind != "hashed_linear":
-            raise ValueError("unseen_sources=true is for kind=hashed_linear only")
+
+    def _check_what_to_learn(self) -> None:
+        classes = self.positive is not None or self.negative is not None
+        ways = [classes, self.labels is not None, self.pairs is not None]
+        if sum(ways) != 1:
+            given = "more than one way to learn is given" if any(ways) else "nothing to learn from"
+            raise ValueError(
+                f"{given}: give positive=GLOB and negative=GLOB, or labels=GLOB and target=FIELD,"
+                " or pairs=GLOB"
+            )
+        if classes and (self.positive is None or self.negative is None):
+            lacking = "positive" if self.positive is None else "negative"
+            raise ValueError(f"{lacking} missing: give it as {lacking}=GLOB")
+        if (self.labels is None) != (self.target is None):
+            raise ValueError(
+                "labels=GLOB and target=FIELD go together: target names the field of the labels"
+            )
+        if self.group and classes:
+            raise ValueError("group=FIELD is for labels and pairs: leave it out")
+        if self.grades is not None and not isinstance(self.grades, list):
+            raise ValueError(f"grades is a list from worst to best, not {self.grades!r}")
+        taken = sorted(RESERVED & set(self.metadata))
+        if taken and not classes:
+            raise ValueError(f"metadata can't have a field named {taken[0]!r}: rename it")
 
 
 ConfigStore.instance().store(name="classifier_schema", node=TrainConfig)

@@ -3,6 +3,7 @@
 With ``train.py`` the only place of this package that knows the pipeline, whose readers it uses.
 """
 
+import dataclasses
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -33,9 +34,12 @@ FIELDS = ("text", "id", "url", "language")
 
 @dataclass(frozen=True)
 class Source:
-    """Files of one class under one name, and which of their fields hold what (of FIELDS)."""
+    """Files of one role under one name, and which of their fields hold what (of FIELDS).
 
-    positive: bool
+    The role is the setting that names them: ``positive``, ``negative``, ``labels`` or ``pairs``.
+    """
+
+    role: str
     name: str
     paths: tuple[str, ...]
     field: Mapping[str, str]
@@ -43,28 +47,31 @@ class Source:
     @property
     def title(self) -> str:
         """As it is shown to the user."""
-        return f"{CLASSES[self.positive]} {self.name}"
+        return f"{self.role} {self.name}"
 
 
 @dataclass(frozen=True)
 class Input:
-    """How files are read, whatever the source: as the pipeline does, plus ``metadata`` columns."""
+    """How files are read, whatever the source: as the pipeline does, plus ``metadata`` columns and
+    ``further`` ones by their own names (the input field of each).
+    """
 
     options: ReadOptions
     metadata: tuple[str, ...]
     list_separator: str | None = None
+    further: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def find_sources(
-    values: Mapping[bool, Any],
+    values: Mapping[str, Any],
     field: Mapping[str, str],
     find: Callable[[str], list[str]],
     say: Callable[[str], None],
 ) -> list[Source]:
-    """The sources of both classes, sorted, whatever the order of globs.
+    """The sources of each role, sorted, whatever the order of globs.
 
     Args:
-        values: for each class a glob or a list of them (every file is a source, named by its stem),
+        values: for each role a glob or a list of them (every file is a source, named by its stem),
             or a mapping from source names to globs or to ``{glob: …, text: …, id: …}``.
         field: the input fields of FIELDS where a source names none of its own.
         find: the files that match a glob.
@@ -76,8 +83,8 @@ def find_sources(
     _check_fields(field)
     found = [
         source
-        for positive, value in values.items()
-        for source in _sources_of(positive, value, field, partial(_find_all, find=find, say=say))
+        for role, value in values.items()
+        for source in _sources_of(role, value, field, partial(_find_all, find=find, say=say))
     ]
     inputs.check_disjoint((path, source.title) for source in found for path in source.paths)
     return found
@@ -88,8 +95,8 @@ def read(
 ) -> tuple[pa.Table, list[dict[str, Any]]]:
     """All documents, and how many records of which source could not be read and why.
 
-    The table has ``text``, ``positive``, ``source``, ``url``, ``id``, ``language``, ``bytes`` and
-    the metadata columns. ``say`` is told of every source.
+    The table has ``text``, ``positive``, ``source``, ``url``, ``id``, ``language``, ``bytes``, the
+    metadata columns and the further ones. ``say`` is told of every source.
 
     Raises:
         ValueError: no document has anything in a field that was asked for.
@@ -111,7 +118,7 @@ def read(
             tables.append(table)
             unreadable += [
                 {
-                    "class": CLASSES[source.positive],
+                    "class": source.role,
                     "source": source.name,
                     "reason": reason,
                     "records": count,
@@ -121,7 +128,7 @@ def read(
             size = pc.sum(table["bytes"]).as_py() or 0
             bad = f", {reasons.total():,} unreadable records" if reasons else ""
             say(f"read {source.title}: {len(table):,} documents, {size / 1e6:,.1f} MB{bad}")
-    _check_fields_there(sources, tables, how.metadata, say)
+    _check_fields_there(sources, tables, how, say)
     _tell_languages(sources, tables, say)
     return pa.concat_tables(tables), unreadable
 
@@ -129,18 +136,20 @@ def read(
 def _check_fields_there(
     sources: Sequence[Source],
     tables: Sequence[pa.Table],
-    metadata: Sequence[str],
+    how: Input,
     say: Callable[[str], None],
 ) -> None:
-    """Say what documents lack of the fields that are asked for: metadata, and FIELDS by new names.
+    """Say what documents lack of the fields that are asked for: what ``how`` names, and FIELDS by
+    new names.
 
     Raises:
         ValueError: no document of the sources that one is asked of has it.
     """
     asked: dict[tuple[str, str], list[tuple[str, int, int]]] = {}
+    named = [*((name, name) for name in how.metadata), *how.further.items()]
     for source, table in zip(sources, tables, strict=True):
         renamed = [(c, name) for c, name in source.field.items() if c not in ("text", name)]
-        for column, name in [*renamed, *((name, name) for name in metadata)]:
+        for column, name in [*renamed, *named]:
             counts = (source.title, table[column].null_count, len(table))
             asked.setdefault((column, name), []).append(counts)
     for (_, name), found in asked.items():
@@ -169,22 +178,21 @@ def _tell_languages(
 
 
 def _sources_of(
-    positive: bool, value: Any, field: Mapping[str, str], find: Callable[[str, Any], list[str]]
+    role: str, value: Any, field: Mapping[str, str], find: Callable[[str, Any], list[str]]
 ) -> list[Source]:
-    name = CLASSES[positive]
     if isinstance(value, str | list):
         stems: dict[str, list[str]] = {}
-        for path in find(name, value):
+        for path in find(role, value):
             stems.setdefault(path.rsplit("/", 1)[-1].split(".")[0], []).append(path)
-        return [Source(positive, stem, tuple(stems[stem]), field) for stem in sorted(stems)]
+        return [Source(role, stem, tuple(stems[stem]), field) for stem in sorted(stems)]
     if not isinstance(value, Mapping) or not value:
-        raise ValueError(f"{name} must be globs, or a mapping from source names to globs")
+        raise ValueError(f"{role} must be globs, or a mapping from source names to globs")
     sources = []
     for source, description in sorted(value.items()):
         own = dict(description) if isinstance(description, Mapping) else {"glob": description}
-        paths = find(f"{name}.{source}", own.pop("glob", None))
+        paths = find(f"{role}.{source}", own.pop("glob", None))
         _check_fields(own)
-        sources.append(Source(positive, str(source), tuple(paths), {**field, **own}))
+        sources.append(Source(role, str(source), tuple(paths), {**field, **own}))
     return sources
 
 
@@ -212,7 +220,8 @@ def _read_range(piece: InputRange, source: Source, how: Input) -> tuple[pa.Table
 
     mapped = {name: name for name in FIELDS} | dict(source.field)
     language = mapped.pop("language")
-    further = tuple(name for name in how.metadata if name != language)
+    asked = dict.fromkeys((*how.metadata, *how.further.values()))
+    further = tuple(name for name in asked if name != language)
     batches = read_batches(
         piece,
         FieldMap(**mapped, metadata=(language, *further), list_separator=how.list_separator),
@@ -223,12 +232,13 @@ def _read_range(piece: InputRange, source: Source, how: Input) -> tuple[pa.Table
     size = pc.binary_length(table["text"]).cast(pa.int64())
     columns = {
         "text": table["text"],
-        "positive": pa.repeat(pa.scalar(source.positive), len(table)),
+        "positive": pa.repeat(pa.scalar(source.role == CLASSES[True]), len(table)),
         "source": pa.repeat(pa.scalar(source.name), len(table)),
         "url": table["url"],
         "id": table["id"],
         "language": table[language],
         "bytes": size,
         **{name: table[name] for name in how.metadata},
+        **{name: table[field] for name, field in how.further.items()},
     }
     return pa.table(columns), reasons

@@ -1,9 +1,7 @@
 """Read, split, fit, calibrate, evaluate, write: what ``quality_classifier/train.py`` does."""
 
-import functools
-import os
 import tempfile
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from omegaconf import DictConfig
 
-from pipeline.readers import ReadOptions
-from quality_classifier import artifact, fingerprints
-from quality_classifier.evaluation import card, held_out, splits
-from quality_classifier.evaluation.leave_one_out import leave_one_source_out
+from quality_classifier import artifact, fingerprints, graded_training, pair_training
+from quality_classifier.evaluation import card, held_out, leave_one_out, splits
+from quality_classifier.evaluation.leave_one_out import Unseen
 from quality_classifier.evaluation.splits import CLASSES
 from quality_classifier.features.hashed_features import FeatureConfig, hashed_features
 from quality_classifier.kinds import KINDS
@@ -24,8 +21,8 @@ from quality_classifier.kinds.calibration import Calibration
 from quality_classifier.kinds.contract import Labelled, Model
 from quality_classifier.kinds.fitting import fit_calibration
 from quality_classifier.train_config import TrainConfig
-from quality_classifier.train_input import Input, find_sources, read
-from winnow import command_line, inputs, telling
+from quality_classifier.training_steps import provenance, read_documents, say, whole
+from winnow import command_line, telling
 from winnow.version import code_version
 
 LEAST = 10
@@ -33,17 +30,27 @@ LEAST = 10
 
 
 def train(config: TrainConfig) -> None:
-    """Read, split, fit, calibrate, evaluate, write.
+    """Learn from classes, labels or pairs, as the config says, and print what came of it.
 
     Raises:
         ValueError: the input is too little or can't be read as told; the output is there already.
     """
-    if os.path.exists(config.output):
-        raise ValueError(f"{config.output} is there already: choose another output, or remove it")
-    find = functools.partial(inputs.find, say=say)
-    sources = find_sources({True: config.positive, False: config.negative}, config.field, find, say)
-    how = Input(ReadOptions.of(config), tuple(config.metadata), config.list_separator)
-    documents, unreadable = read(sources, how, say)
+    if config.labels is not None:
+        graded_training.train(config)
+    elif config.pairs is not None:
+        pair_training.train(config)
+    else:
+        train_classes(config)
+    print(f"time:        {telling.duration(telling.elapsed())}")
+    print(f"classifier:  {config.output}, described in card.md")
+    flags = ["--source", "web=GLOB", "--filter", "web", "--classifier", config.output]
+    print(telling.next_command("run", *flags, "--output", "scored"))
+
+
+def train_classes(config: TrainConfig) -> None:
+    """Read, split, fit, calibrate, evaluate, write."""
+    values = {"positive": config.positive, "negative": config.negative}
+    documents, sources, unreadable = read_documents(config, values, {})
     unique = splits.deduplicate(documents)
     del documents  # it holds all text once more
     split = splits.assign(unique.documents["text"], config.calibration_share, config.test_share)
@@ -53,7 +60,8 @@ def train(config: TrainConfig) -> None:
 
     # fastText knows models as files only.
     with tempfile.TemporaryDirectory() as folder, telling.doing("fitting") as tell:
-        model, calibration, fitted = fit(documents, config, Path(folder))
+        unseen = unseen_sources(documents, config, Path(folder))
+        model, calibration, fitted = fit(documents, config, unseen, Path(folder))
 
         def score(text: pa.Array) -> npt.NDArray[np.float32]:
             return calibration.apply(model.margins(text))
@@ -74,51 +82,41 @@ def train(config: TrainConfig) -> None:
             "alpha": config.audit.alpha,
             "threshold": config.audit.threshold,
             **held_out.evaluate(test, questions(config)),
-            "unseen": unseen_sources(documents, fitted, config) if config.unseen_sources else [],
+            "unseen": unseen.rows if unseen else [],
+            "unseen_trials": unseen.trials if unseen else [],
             "shuffled": held_out.shuffled_words(test, score, config.seed),
         }
         tested = pc.equal(documents["split"], splits.SPLITS.index("test"))
         learned = fingerprints.of_texts(documents["text"].filter(pc.invert(tested)))
-        provenance = {
-            "code": figures["code"],
-            "settings": settings(config),
-            "sources": {
-                CLASSES[positive]: {
-                    s.name: list(s.paths) for s in sources if s.positive == positive
-                }
-                for positive in CLASSES
-            },
-        }
         artifact.save(
             Path(config.output),
             model,
             calibration,
-            provenance,
+            provenance(config, sources, figures["code"]),
             card.summary(figures),
             {**card.files(figures, test), fingerprints.NAME: fingerprints.dumps(learned)},
         )
     print(card.terminal_table(figures))
-    print(f"\ntime:        {telling.duration(telling.elapsed())}")
-    print(f"classifier:  {config.output}, described in card.md")
-    flags = ["--source", "web=GLOB", "--filter", "web", "--classifier", config.output]
-    print(telling.next_command("run", *flags, "--output", "scored"))
+    print(f"\nelsewhere:   {card.elsewhere(figures)}")
 
 
 def fit(
-    documents: pa.Table, config: TrainConfig, folder: Path
+    documents: pa.Table, config: TrainConfig, unseen: Unseen | None, folder: Path
 ) -> tuple[Model, Calibration, dict[str, Any]]:
     """The model, from the training split, its calibration, from its own, and what the card says.
 
-    ``folder`` is a place for the kind's files.
+    ``unseen`` has chosen the penalty, where there is one. ``folder`` is a place for the kind's
+    files.
     """
     train, calibration = (
         Labelled(whole(rows["text"]), rows["positive"].to_numpy(), balanced(rows, config))
         for rows in (part(documents, "train"), part(documents, "calibration"))
     )
+    own = getattr(config, config.kind)
     model, fitted = KINDS[config.kind].fit(
         train,
         calibration,
-        getattr(config, config.kind),
+        replace(own, c=[unseen.c]) if unseen and config.kind == "hashed_linear" else own,
         method=config.calibration,
         seed=config.seed,
         folder=folder,
@@ -132,22 +130,62 @@ def fit(
     )
 
 
-def unseen_sources(
-    documents: pa.Table, fitted: dict[str, Any], config: TrainConfig
-) -> list[dict[str, Any]]:
-    """The card's figures on sources left out of training, with the penalty that was chosen."""
-    features = FeatureConfig(config.hashed_linear.log2_buckets, config.hashed_linear.max_ngram)
-    return leave_one_source_out(
-        hashed_features(whole(documents["text"]), features),
-        documents["positive"].to_numpy(),
-        np.array(documents["source"].to_pylist(), np.str_),
-        documents["split"].to_numpy(),
-        min(fitted["trials"], key=lambda trial: trial["log_loss"])["c"],
-        config.calibration,
-        config.source_weight_limit,
-        config.audit.alpha,
-        say,
+def unseen_sources(documents: pa.Table, config: TrainConfig, folder: Path) -> Unseen | None:
+    """How the kind does on sources left out of training, by fits on a sample of the documents."""
+    positive = documents["positive"].to_numpy()
+    source = np.array(documents["source"].to_pylist(), np.str_)
+    split = documents["split"].to_numpy()
+    least = config.unseen_sources
+    if not (least and leave_one_out.groups_to_leave_out(source, positive, least)):
+        return None
+    rows = leave_one_out.even_sample(source, positive, split, leave_one_out.DOCUMENTS)
+    say(f"leaving sources out in turn, on {len(rows):,} documents")
+    text = whole(documents["text"]).take(pa.array(rows))
+    positive, source, sampled = positive[rows], source[rows], split[rows]
+    if config.kind == "hashed_linear":
+        own = config.hashed_linear
+        features = hashed_features(text, FeatureConfig(own.log2_buckets, own.max_ngram))
+        scale = np.count_nonzero(split == 0) / np.count_nonzero(sampled == 0)
+        fit, cs = leave_one_out.linear_fit(features, positive, scale), own.c
+        most = leave_one_out.GROUPS
+    else:
+        fit, cs = any_fit(text, positive, config, folder), [1.0]
+        most = leave_one_out.COSTLY_GROUPS
+    return leave_one_out.leave_sources_out(
+        fit,
+        cs,
+        positive,
+        source,
+        sampled,
+        least=least,
+        most=most,
+        method=config.calibration,
+        source_weight_limit=config.source_weight_limit,
+        alpha=config.audit.alpha,
     )
+
+
+def any_fit(
+    text: pa.Array, positive: npt.NDArray[np.bool_], config: TrainConfig, folder: Path
+) -> leave_one_out.Fit:
+    """Fits of the kind as it is; it has no c."""
+
+    def fit(
+        _: float, rows: leave_one_out.Rows, weight: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.float64]:
+        learnt = Labelled(text.take(pa.array(rows)), positive[rows], weight)
+        model, _fitted = KINDS[config.kind].fit(
+            learnt,
+            learnt,
+            getattr(config, config.kind),
+            method=config.calibration,
+            seed=config.seed,
+            folder=folder,
+            say=lambda line: None,
+        )
+        return model.margins(text)
+
+    return fit
 
 
 def check_enough(counts: list[dict[str, Any]]) -> None:
@@ -180,14 +218,6 @@ def questions(config: TrainConfig) -> held_out.Questions:
     )
 
 
-def settings(config: TrainConfig) -> dict[str, Any]:
-    """The settings that made the classifier, without those of the other kind and of this run."""
-    out = asdict(config)
-    for name in ("positive", "negative", "output", *(set(KINDS) - {config.kind})):
-        del out[name]
-    return out
-
-
 def part(documents: pa.Table, split: str) -> pa.Table:
     """The documents of one split."""
     return documents.filter(pc.equal(documents["split"], splits.SPLITS.index(split)))
@@ -198,16 +228,6 @@ def balanced(documents: pa.Table, config: TrainConfig) -> npt.NDArray[np.float64
     source = np.array(documents["source"].to_pylist(), np.str_)
     positive = documents["positive"].to_numpy()
     return splits.balanced_weights(positive, source, config.source_weight_limit)
-
-
-def whole(text: pa.ChunkedArray) -> pa.Array:
-    """A column as one array."""
-    return pa.concat_arrays(text.chunks) if text.num_chunks else pa.array([], text.type)
-
-
-def say(line: str) -> None:
-    """Tell how far the training is, with the seconds since its start."""
-    telling.say(f"{telling.elapsed():6.1f} s  {line}")
 
 
 @command_line.main("classifier/train")

@@ -170,7 +170,7 @@ def test_the_card_tells_the_truth_about_the_classifier_that_is_served(corpus, tr
 
 
 def test_figures_on_an_unseen_source_are_those_of_a_classifier_that_never_saw_it(corpus, tmp_path):
-    files = run(corpus, tmp_path / "out", "unseen_sources=true", "hashed_linear.c=[1]")
+    files = run(corpus, tmp_path / "out", "unseen_sources=2", "hashed_linear.c=[1]")
     rows = {row["source"]: row for row in json.loads(files["card.json"])["unseen"]}
     assert set(rows) == set(WORDS)
     run(corpus, tmp_path / "without", "hashed_linear.c=[1]", positive=["wiki"])
@@ -259,7 +259,6 @@ def test_fasttext_is_repeatable_on_one_thread(corpus, tmp_path):
         (["calibration=none"], "unknown calibration"),
         (["test_share=0.95"], "sum below 1"),
         (["source_weight_limit=0.5"], "source_weight_limit"),
-        (["kind=fasttext", "unseen_sources=true"], "kind=hashed_linear only"),
         (["hashed_linear.c=[]"], "hashed_linear.c"),
         (["positive=[{}/none*.gz]"], "nothing matches"),
         (["positive=[]"], "empty list"),
@@ -323,7 +322,11 @@ def test_unreadable_records_are_counted(corpus, tmp_path):
     [
         (["seed=one"], 2, "could not be converted to Integer"),
         (["sede=1"], 2, "error: there is no setting sede: did you mean seed?"),
-        ([], 2, "negative, output, positive missing"),
+        (
+            ["output=o"],
+            2,
+            "nothing to learn from: give positive=GLOB and negative=GLOB, or labels=",
+        ),
         (["positive=[x.gz]", "negative=[y.gz]", "output=o"], 1, "error: nothing matches 'x.gz'"),
     ],
 )

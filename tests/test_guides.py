@@ -79,6 +79,10 @@ def folder(tmp_path: Path) -> Path:
     write_jsonl(tmp_path / "wiki" / "a.jsonl.gz", speeches[1::4])
     write_warc(tmp_path / "sample" / "a.warc.gz", chat[::2])
     write_warc(tmp_path / "crawl" / "a.warc.gz", chat[1::2] + speeches[3::4])
+    labelled = [
+        row | {"score": grade} for rows, grade in ((chat, 2), (speeches, 3)) for row in rows
+    ]
+    (tmp_path / "annotated.jsonl").write_text("".join(json.dumps(row) + "\n" for row in labelled))
     (tmp_path / "tasks").mkdir()
     (tmp_path / "tasks" / "blimp.jsonl").write_bytes((TEXT / "blimp.jsonl").read_bytes())
     return tmp_path

@@ -152,15 +152,15 @@ def test_equal_files_of_two_names_are_two_files(tree):
 def test_training_input_takes_a_file_once_and_for_one_class_only(tree):
     said = []
     (tree / "link.x").symlink_to("a/c.x")
-    values = {True: ["a/c.x", "./a/c.x", "link.x"], False: ["b/d.x"]}
+    values = {"positive": ["a/c.x", "./a/c.x", "link.x"], "negative": ["b/d.x"]}
     found = find_sources(values, {}, storage.find, said.append)
     assert [(s.name, s.paths) for s in found] == [("c", ("a/c.x",)), ("d", ("b/d.x",))]
     assert said == ["warning: positive: 3 paths lead to 1 file, read once (./a/c.x is a/c.x)"]
     for negative in ("link.x", ["./a/c.x"], {"web": f"{tree}/a/*.x"}):
         with pytest.raises(ValueError, match=r"in two sources, positive c \(as a/c\.x\) and neg"):
-            find_sources({True: "a/c.x", False: negative}, {}, storage.find, said.append)
+            find_sources({"positive": "a/c.x", "negative": negative}, {}, storage.find, said.append)
     with pytest.raises(ValueError, match="in two sources, positive one"):
-        find_sources({True: {"one": "a/c.x", "two": "link.x"}}, {}, storage.find, said.append)
+        find_sources({"positive": {"one": "a/c.x", "two": "link.x"}}, {}, storage.find, said.append)
 
 
 def test_an_evaluation_file_counts_once(tree):
@@ -209,7 +209,8 @@ def test_names_with_brackets_are_found_as_they_are_written(tree):
     assert storage.find("[!a].x") == ["[!a].x"]
     assert storage.find("[[]x") == ["[[]x"]
     said = []
-    assert find_sources({True: "br[1].x"}, {}, storage.find, said.append)[0].paths == ("br[1].x",)
+    (found,) = find_sources({"positive": "br[1].x"}, {}, storage.find, said.append)
+    assert found.paths == ("br[1].x",)
 
 
 @pytest.mark.parametrize(("name", "quoted"), [("q*.x", "q[*].x"), ("q?.x", "q[?].x")])

@@ -1,7 +1,6 @@
 """The card of a classifier: the figures of its evaluation for people (``card.md``) and programs."""
 
 import json
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import pyarrow as pa
 
 from quality_classifier.evaluation import metrics
 from quality_classifier.evaluation.held_out import AUDITED_DOCUMENTS, AUDITED_VALUES
+from quality_classifier.evaluation.markup import cell, estimate, fill, table
 from quality_classifier.evaluation.splits import SPLITS, balanced_weights
 
 Figures = Mapping[str, Any]
@@ -38,8 +38,8 @@ def summary(card: Figures) -> dict[str, Any]:
         "code": card["code"],
         "seed": card["seed"],
         "calibration": card["calibration"]["method"],
-        "metrics": [_flat(row) for row in card["metrics"]],
-        "unseen_sources": [_flat(row) for row in card["unseen"]],
+        "metrics": [flat(row) for row in card["metrics"]],
+        "unseen_sources": [flat(row) for row in card["unseen"]],
         "expected_yield": list(by_alpha.values()),
         "shuffled_words": {
             name: round(card["shuffled"][name], 4) for name in ("auc", "correlation", "mean_change")
@@ -48,7 +48,7 @@ def summary(card: Figures) -> dict[str, Any]:
     }
 
 
-def _flat(row: Figures) -> dict[str, Any]:
+def flat(row: Figures) -> dict[str, Any]:
     """A row of figures with an interval as text in a column of its own."""
     out: dict[str, Any] = {}
     for name, value in row.items():
@@ -91,13 +91,35 @@ def terminal_table(card: Figures) -> str:
     """The few figures that a person wants to see at once."""
     overall = card["metrics"][0]
     lines = [f"{overall['documents']:,} held-out documents, classes of equal weight"]
-    lines += [f"  {TITLES[name]:24} {_estimate(overall[name])}" for name in metrics.METRICS]
+    lines += [f"  {TITLES[name]:24} {estimate(overall[name])}" for name in metrics.METRICS]
+    if card["unseen"]:
+        lines.insert(2, f"  {'on sources left out':24} {_mean_unseen(card):.3f}")
     for name in ("positive", "negative"):
         for row in card["yield"]:
             if row["class"] == name and row["alpha"] == card["alpha"]:
                 kept = f"{row['documents']:.1%} of documents, {row['bytes']:.1%} of bytes"
                 lines.append(f"  {name} kept at α = {row['alpha']:g}   {kept}")
     return "\n".join(lines)
+
+
+def elsewhere(card: Figures) -> str:
+    """What to expect on text of sources that the classifier has not met, in a line."""
+    if not card["unseen"]:
+        return (
+            "unknown: it was judged on documents of its own sources alone. Name three sources or"
+            " more of a class, and each is left out in turn"
+        )
+    worst = min(card["unseen"], key=lambda row: row["roc_auc"])
+    return (
+        f"expect a ROC-AUC of {_mean_unseen(card):.3f}, not"
+        f" {card['metrics'][0]['roc_auc']['value']:.3f}: the mean over {len(card['unseen'])}"
+        f" sources left out of training (lowest: {worst['roc_auc']:.3f}, {worst['class']}"
+        f" {worst['source']})"
+    )
+
+
+def _mean_unseen(card: Figures) -> float:
+    return float(np.mean([row["roc_auc"] for row in card["unseen"]]))
 
 
 def markdown(card: Figures) -> str:
@@ -112,14 +134,19 @@ def markdown(card: Figures) -> str:
         _scores(),
         _audit(card),
         _limits(card),
-        _making(card),
+        making(card),
     ]
     return "\n\n".join(sections) + "\n"
 
 
 def _introduction(card: Figures) -> str:
     overall = card["metrics"][0]
-    rows = [[TITLES[name], _estimate(overall[name])] for name in metrics.METRICS]
+    rows = [[TITLES[name], estimate(overall[name])] for name in metrics.METRICS]
+    if card["unseen"]:
+        low = min(row["roc_auc"] for row in card["unseen"])
+        high = max(row["roc_auc"] for row in card["unseen"])
+        by_source = f"{_mean_unseen(card):.3f} ({low:.3f} to {high:.3f} by source)"
+        rows.insert(1, ["ROC-AUC on sources left out of training", by_source])
     return f"""# Quality classifier ({card["kind"]})
 
 The score of a text is the calibrated probability that it comes from the positive (curated) sources
@@ -131,15 +158,15 @@ All figures are of {overall["documents"]:,} documents that had no part in traini
 Classes have equal weight, and so have the sources of a class, as far as
 {card["source_weight_limit"]:g} times the weight that a document would have otherwise.
 
-{_table(["", "held out (95 % interval)"], rows)}"""
+{table(["", "held out (95 % interval)"], rows)}"""
 
 
 def _data(card: Figures) -> str:
     columns = ["class", "source", "read", "repeated", "in_both_classes", *SPLITS]
     titles = ["class", "source", "read", "duplicates", "in both classes", *SPLITS]
-    rows = [[_cell(row[name]) for name in columns] for row in card["documents"]]
+    rows = [[cell(row[name]) for name in columns] for row in card["documents"]]
     totals = [sum(row[name] for row in card["documents"]) for name in columns[2:]]
-    rows.append(["", "total", *map(_cell, totals)])
+    rows.append(["", "total", *map(cell, totals)])
     unreadable = "Every record could be read."
     if card["unreadable"]:
         unreadable = "Records that could not be read: " + ", ".join(
@@ -152,7 +179,7 @@ A text that was there before in its class is a duplicate, and is left out; one t
 classes is left out of both. What is left is split by a hash of the text alone, so that a document
 stays held out when text is added or the seed changes. {unreadable}
 
-{_table(titles, rows)}"""
+{table(titles, rows)}"""
 
 
 def _ranking(card: Figures) -> str:
@@ -162,7 +189,7 @@ def _ranking(card: Figures) -> str:
             row["source"],
             f"{row['documents']:,}",
             f"{row['mean_score']:.3f}",
-            *(_estimate(row[name]) for name in metrics.METRICS),
+            *(estimate(row[name]) for name in metrics.METRICS),
         ]
         for row in card["metrics"]
     ]
@@ -174,7 +201,7 @@ def _ranking(card: Figures) -> str:
 Each source is set against the whole opposite class, both sides with equal weight. Intervals come
 from drawing documents anew within each source; those of a source with few documents are rough.
 
-{_table(titles, rows)}"""
+{table(titles, rows)}"""
 
 
 def _unseen(card: Figures) -> str:
@@ -186,7 +213,7 @@ def _unseen(card: Figures) -> str:
             [
                 row["class"],
                 row["source"],
-                _cell(row["documents"]),
+                cell(row["documents"]),
                 f"{row['roc_auc']:.3f}",
                 f"{known['roc_auc']['value']:.3f}" if known else "",
                 f"{row['mean_score']:.3f}",
@@ -197,10 +224,11 @@ def _unseen(card: Figures) -> str:
     titles = ["class", "source", "documents", "ROC-AUC unseen", "seen", "mean score unseen", "seen"]
     return f"""## How it does on sources that it has not met
 
-For each source a classifier was trained and calibrated without it, and scored all of it, against
-the held-out documents of the opposite class. "Seen" repeats the figures of the table above.
+For each source classifiers were trained and calibrated without it, on a sample with an even share
+of all others, and scored its documents, against the held-out documents of the opposite class. (In a
+class of many sources several are left out at once.) "Seen" repeats the figures of the table above.
 
-{_table([*titles, f"kept unseen, α = {card['alpha']:g}"], rows)}"""
+{table([*titles, f"kept unseen, α = {card['alpha']:g}"], rows)}"""
 
 
 def _calibration(card: Figures) -> str:
@@ -215,7 +243,7 @@ def _calibration(card: Figures) -> str:
     larger than 0. Bars are intervals of 95 %."""
     return f"""## Whether scores mean what they say
 
-{_fill(text)}
+{fill(text)}
 
 ![Reliability diagram](figures/reliability.png)"""
 
@@ -234,7 +262,7 @@ def _yield(card: Figures) -> str:
 Expected shares of the held-out documents, as they are (without weights): the mean of
 (2 − score)^−α.
 
-{_table(titles, rows)}
+{table(titles, rows)}
 
 ![Share kept as α grows](figures/yield.png)"""
 
@@ -271,11 +299,11 @@ have, and of a column with many values all but the {AUDITED_VALUES} most frequen
 
 ![Expected keep rates of negatives by group](figures/audit.png)
 
-{_table(titles, rows["negative"])}
+{table(titles, rows["negative"])}
 
 ### Held-out positives
 
-{_table(titles, rows["positive"])}"""
+{table(titles, rows["positive"])}"""
 
 
 def _pairs(audit: Sequence[Figures]) -> Iterable[tuple[Figures, Figures]]:
@@ -297,18 +325,8 @@ def _rates(pareto: Figures, threshold: Figures) -> list[str]:
 
 
 def _limits(card: Figures) -> str:
-    shuffled = card["shuffled"]
-    change = ", ".join(
-        f"{name}s from {row['before']:.3f} to {row['after']:.3f}"
-        for name, row in shuffled["mean_score"].items()
-    )
     limits = [
-        f"""**It does not read.** It sees which words and word pairs a text has, not whether they
-        make sense. Of {shuffled["documents"]:,} held-out documents with their words in random
-        order, the mean score moved for {change}; a score moved by {shuffled["mean_change"]:.3f} on
-        average, and original and shuffled scores correlate at {shuffled["correlation"]:.3f}. Told
-        apart from their shuffled selves by score alone, originals have a ROC-AUC of
-        {shuffled["auc"]:.2f} (0.5: not at all).""",
+        shuffled_limit(card["shuffled"]),
         """**It knows sources, not quality.** "Positive" means like the positive sources, in topic
         and register too: text of good quality on other topics, in other languages or dialects may
         score low. The audit shows some of this, and only for groups that the input names.""",
@@ -317,26 +335,36 @@ def _limits(card: Figures) -> str:
         + (
             "the table above says how much."
             if card["unseen"]
-            else "`unseen_sources=true` measures how much."
+            else "how much is measured where a class has several (`unseen_sources`)."
         ),
         """**Its probabilities hold for equal classes** made up of these sources. On raw text as it
         comes, where curated text is rare, fewer documents of a given score are like the curated
         ones.""",
         """**Near-duplicates** are not removed, and a text can be written to score high.""",
     ]
-    return "## Known limits\n\n" + "\n".join(_fill(f"- {limit}", "  ") for limit in limits)
+    return "## Known limits\n\n" + "\n".join(fill(f"- {limit}", "  ") for limit in limits)
 
 
-def _making(card: Figures) -> str:
+def shuffled_limit(shuffled: Figures) -> str:
+    """The limit that is the same for all kinds: word order (:func:`held_out.shuffled_words`)."""
+    change = ", ".join(
+        f"{name}s from {row['before']:.3f} to {row['after']:.3f}"
+        for name, row in shuffled["mean_score"].items()
+    )
+    return f"""**It does not read.** It sees which words and word pairs a text has, not whether they
+        make sense. Of {shuffled["documents"]:,} held-out documents with their words in random
+        order, the mean score moved for {change}; a score moved by {shuffled["mean_change"]:.3f} on
+        average, and original and shuffled scores correlate at {shuffled["correlation"]:.3f}. Told
+        apart from their shuffled selves by score alone, originals have a ROC-AUC of
+        {shuffled["auc"]:.2f} (0.5: not at all)."""
+
+
+def making(card: Figures) -> str:
+    """How it was fitted, and whether that can be repeated."""
     lines = [f"Code {card['code']}, seed {card['seed']}."]
     fitted = card["fitted"]
     if "trials" in fitted:
-        best = min(fitted["trials"], key=lambda trial: trial["log_loss"])
-        tried = ", ".join(f"{trial['c']:g}: {trial['log_loss']:.4f}" for trial in fitted["trials"])
-        lines.append(
-            "Logistic regression (L-BFGS) with an L2 penalty of 1 / c, chosen by the log loss of"
-            f" the calibration split: c = {best['c']:g} of {{{tried}}}."
-        )
+        lines.append(_chosen(fitted["trials"], card.get("unseen_trials", [])))
         lines.append("The same text, settings and seed give the same bytes.")
     elif fitted["repeatable"]:
         lines.append(
@@ -348,28 +376,26 @@ def _making(card: Figures) -> str:
             " model. Set fasttext.repeatable=true for one that can be made again."
         )
     lines.append("All figures of this card are in `card.json`, the settings in `classifier.json`.")
-    return "## How it was made\n\n" + _fill(" ".join(lines))
+    return "## How it was made\n\n" + fill(" ".join(lines))
 
 
-def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [titles, ["---"] * len(titles), *([_escape(cell) for cell in row] for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def _fill(paragraph: str, indent: str = "") -> str:
-    words = " ".join(paragraph.split())
-    return textwrap.fill(
-        words, 100, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+def _chosen(trials: Sequence[Figures], unseen: Sequence[Figures]) -> str:
+    """Which fit was taken, and why."""
+    if unseen:
+        tried = ", ".join(f"{trial['c']:g}: {trial['roc_auc']:.4f}" for trial in unseen)
+        return (
+            "Logistic regression (L-BFGS) with an L2 penalty of 1 / c, chosen by the mean ROC-AUC"
+            f" on sources left out: c = {trials[0]['c']:g} of {{{tried}}}."
+        )
+    best = min(trials, key=lambda trial: trial["log_loss"])
+    if "loss" in best:
+        tried = ", ".join(f"{t['loss']} {t['c']:g}: {t['log_loss']:.4f}" for t in trials)
+        return (
+            f"The {best['loss']} loss with an L2 penalty of 1 / c, c = {best['c']:g}, chosen by the"
+            f" log loss of the grades of the calibration split, of {{{tried}}}."
+        )
+    tried = ", ".join(f"{trial['c']:g}: {trial['log_loss']:.4f}" for trial in trials)
+    return (
+        "Logistic regression (L-BFGS) with an L2 penalty of 1 / c, chosen by the log loss of the"
+        f" calibration split: c = {best['c']:g} of {{{tried}}}."
     )
-
-
-def _escape(cell: str) -> str:
-    return cell.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
-
-
-def _cell(value: str | int) -> str:
-    return f"{value:,}" if isinstance(value, int) else value
-
-
-def _estimate(estimate: Mapping[str, float]) -> str:
-    return f"{estimate['value']:.3f} ({estimate['low']:.3f} to {estimate['high']:.3f})"

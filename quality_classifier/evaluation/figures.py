@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 from quality_classifier.evaluation.held_out import HISTOGRAM_BINS
 
 COLORS = {"positive": "#2b6cb0", "negative": "#c05621"}
-_INK, _MUTED = "#1a202c", "#a0aec0"
+INK, MUTED = "#1a202c", "#a0aec0"
 
 _STYLE: dict[Any, Any] = {
-    "axes.edgecolor": _MUTED,
+    "axes.edgecolor": MUTED,
     "axes.grid": True,
-    "axes.labelcolor": _INK,
+    "axes.labelcolor": INK,
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.titlelocation": "left",
@@ -52,20 +52,20 @@ def ranking(curves: Mapping[str, npt.NDArray[np.float64]], overall: Mapping[str,
         # Lines from the corner (0, 0), where no document is above the threshold.
         recall = np.append(0.0, curves["recall"])
         roc.plot(np.append(0.0, curves["false_positive_rate"]), recall, color=COLORS["positive"])
-        roc.plot([0, 1], [0, 1], color=_MUTED, linestyle=":", linewidth=1)
+        roc.plot([0, 1], [0, 1], color=MUTED, linestyle=":", linewidth=1)
         roc.set_title(f"ROC: area {_with_interval(overall['roc_auc'])}")
         roc.set_xlabel("negatives above the threshold")
         roc.set_ylabel("positives above the threshold")
         precision = np.append(curves["precision"][0], curves["precision"])
         pr.plot(recall, precision, color=COLORS["positive"], drawstyle="steps-pre")
-        pr.axhline(0.5, color=_MUTED, linestyle=":", linewidth=1)
+        pr.axhline(0.5, color=MUTED, linestyle=":", linewidth=1)
         area = _with_interval(overall["average_precision"])
         pr.set_title(f"Precision-recall: average precision {area}")
         pr.set_xlabel("positives above the threshold (recall)")
         pr.set_ylabel("precision, classes of equal weight")
         for axes in (roc, pr):
-            _unit(axes.set_xlim)
-            _unit(axes.set_ylim)
+            unit_limits(axes.set_xlim)
+            unit_limits(axes.set_ylim)
 
     return png(9, 4.2, draw)
 
@@ -75,7 +75,7 @@ def reliability(bins: Sequence[Mapping[str, Any]], overall: Mapping[str, Any]) -
 
     def draw(figure: Figure) -> None:
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-        top.plot([0, 1], [0, 1], color=_MUTED, linestyle=":", linewidth=1)
+        top.plot([0, 1], [0, 1], color=MUTED, linestyle=":", linewidth=1)
         score = [row["score"] for row in bins]
         positive = np.array([row["positive"] for row in bins])
         ends = np.array([[row["positive_low"], row["positive_high"]] for row in bins]).T
@@ -95,11 +95,11 @@ def reliability(bins: Sequence[Mapping[str, Any]], overall: Mapping[str, Any]) -
         low = [row["low"] for row in bins]
         width = [row["high"] - row["low"] for row in bins]
         share = [row["weight"] for row in bins]
-        bottom.bar(low, share, width, align="edge", color=_MUTED, edgecolor="white")
+        bottom.bar(low, share, width, align="edge", color=MUTED, edgecolor="white")
         bottom.set_xlabel("score")
         bottom.set_ylabel("share of weight")
-        _unit(top.set_xlim)
-        _unit(top.set_ylim)
+        unit_limits(top.set_xlim)
+        unit_limits(top.set_ylim)
 
     return png(5.5, 6, draw)
 
@@ -119,7 +119,7 @@ def keep_curve(rows: Sequence[Mapping[str, Any]]) -> bytes:
         axes.set_title("Expected share kept: mean of (2 − score)^−α")
         axes.set_xlabel("α")
         axes.set_ylabel("share kept")
-        _unit(axes.set_ylim)
+        unit_limits(axes.set_ylim)
         axes.legend()
 
     return png(6, 4, draw)
@@ -157,9 +157,9 @@ def audit(rows: Sequence[Mapping[str, Any]], title: str) -> bytes:
         rate = np.array([row["rate"] for row in shown])
         low = np.array([row["low"] for row in shown])
         high = np.array([row["high"] for row in shown])
-        axes.hlines(y, low, high, color=_MUTED, linewidth=2)
+        axes.hlines(y, low, high, color=MUTED, linewidth=2)
         axes.plot(rate, y, "o", color=COLORS["positive"], markersize=4)
-        axes.axvline(rate[0], color=_INK, linestyle=":", linewidth=1)
+        axes.axvline(rate[0], color=INK, linestyle=":", linewidth=1)
         axes.set_yticks(y, [f"{row['column']}: {row['value'][:32]}" for row in shown], fontsize=8)
         axes.invert_yaxis()
         axes.set_xlim(left=0)
@@ -170,7 +170,8 @@ def audit(rows: Sequence[Mapping[str, Any]], title: str) -> bytes:
     return png(8, 1.2 + 0.19 * len(shown), draw)
 
 
-def _unit(set_limits: Callable[[float, float], Any]) -> None:
+def unit_limits(set_limits: Callable[[float, float], Any]) -> None:
+    """An axis from 0 to 1, with room for the points at its ends."""
     set_limits(-0.02, 1.02)
 
 

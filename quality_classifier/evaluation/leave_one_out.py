@@ -1,87 +1,205 @@
-"""How a classifier would do on a source that it has never met: one fit without each source."""
+"""How a classifier does on sources that it has never met: fits without them, on a sample.
 
-from collections.abc import Callable
+A classifier of sources learns sources, so held-out documents of the same sources flatter it. Here
+each source is left out in turn, and settings are chosen by how its documents are ranked then.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
+from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from quality_classifier.evaluation import metrics
 from quality_classifier.evaluation.splits import CLASSES, SPLITS, Flags, balanced_weights
-from quality_classifier.kinds.fitting import Examples, fit_calibration, fit_linear
+from quality_classifier.kinds.fitting import fit_calibration
 
 TRAIN, CALIBRATION, TEST = range(len(SPLITS))
 
+DOCUMENTS = 2500
+"""Documents of the sample: time and memory grow with its square."""
 
-def leave_one_source_out(
-    features: sp.csr_array,
+GROUPS = 10
+"""A class of more sources has several left out at once, so that it has so many fits at most."""
+
+COSTLY_GROUPS = 3
+"""The same for kinds that have no short cut."""
+
+_JITTER = 1e-7
+
+Rows = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+Fit = Callable[[float, Rows, FloatArray], FloatArray]
+"""Takes c, the rows to learn from and their weights; returns the margins of all n documents."""
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """What the fits came to.
+
+    ``trials`` has a row per ``c`` with ``roc_auc``, the mean over sources, outside the test split.
+    ``rows`` has one per source for the ``c`` with the highest: ``class``, ``source``,
+    ``documents``, ``roc_auc``, ``mean_score`` and ``keep_rate``.
+    """
+
+    trials: list[dict[str, float]]
+    rows: list[dict[str, Any]]
+
+    @property
+    def c(self) -> float:
+        """The best one; of equals the strongest penalty."""
+        return max(self.trials, key=lambda trial: (trial["roc_auc"], -trial["c"]))["c"]
+
+
+def even_sample(
+    source: npt.NDArray[np.str_], positive: Flags, split: npt.NDArray[np.int8], most: int
+) -> Rows:
+    """About ``most`` of n documents at most, of each split the first of every source: sorted.
+
+    Sources have an even share, as far as they have documents. Half of the sample trains; what
+    calibrates and tests has a quarter each, more than its share, since it is what is counted. The
+    order of documents must not depend on what they are.
+    """
+    key = np.unique(source, return_inverse=True)[1] * 2 + positive
+    chosen = []
+    for part, room in ((TRAIN, most // 2), (CALIBRATION, most // 4), (TEST, most // 4)):
+        inside = np.flatnonzero(split == part)
+        sizes = np.bincount(key[inside])
+        bounds = np.arange(1, room + 1)
+        taken = [np.minimum(sizes, bound).sum() for bound in bounds]
+        bound = max(int(np.searchsorted(taken, room, side="right")), 1)
+        chosen += [inside[key[inside] == k][:bound] for k in np.flatnonzero(sizes)]
+    return np.sort(np.concatenate(chosen))
+
+
+def groups_to_leave_out(
+    source: npt.NDArray[np.str_], positive: Flags, least: int, most: int = GROUPS
+) -> list[tuple[bool, list[str]]]:
+    """The class and the sources of each fit, for classes of at least ``least`` sources (above 1).
+
+    No source is left out twice; a class has ``most`` fits at most.
+    """
+    groups = []
+    for of in CLASSES:
+        names = np.unique(source[positive == of]).tolist()
+        if len(names) >= max(least, 2):
+            count = min(len(names), most)
+            groups += [(of, names[k::count]) for k in range(count)]
+    return groups
+
+
+def linear_fit(features: sp.csr_array, positive: Flags, scale: float) -> Fit:
+    """Fits that cost n² instead of the number of buckets, and give the same margins.
+
+    With G = X X' = L L' (Cholesky), the rows of L are n points with the same inner products as
+    those of X. Weights under an L2 penalty are a sum of documents (the representer theorem,
+    Schölkopf, Herbrich and Smola 2001), so margins depend on inner products alone.
+
+    Args:
+        features: X, float32 [n, buckets].
+        positive: bool [n].
+        scale: of ``c``; of how many documents each of the n is to be one.
+    """
+    with threadpool_limits(1):
+        gram = (features @ features.T).toarray().astype(np.float64)
+        points = np.linalg.cholesky(gram + _JITTER * np.eye(len(gram)))
+    model = LogisticRegression(solver="lbfgs", max_iter=1000, warm_start=True)
+
+    def fit(c: float, rows: Rows, weight: FloatArray) -> FloatArray:
+        with threadpool_limits(1):
+            model.set_params(C=c * scale)
+            model.fit(points[rows], positive[rows], sample_weight=weight)
+            margin: FloatArray = points @ model.coef_[0] + model.intercept_[0]
+        return margin
+
+    return fit
+
+
+def leave_sources_out(
+    fit: Fit,
+    cs: Sequence[float],
     positive: Flags,
     source: npt.NDArray[np.str_],
     split: npt.NDArray[np.int8],
-    c: float,
+    *,
+    least: int,
+    most: int,
     method: str,
     source_weight_limit: float,
     alpha: float,
-    say: Callable[[str], None],
-) -> list[dict[str, Any]]:
-    """For each source of several in its class: train and calibrate without it, then score it.
+) -> Unseen | None:
+    """Train and calibrate without some sources, then score them; each source is left out once.
 
     All its documents are scored, since none has been seen, and set against the held-out documents
-    of the opposite class.
+    of the opposite class: of the test split for the figures that are reported, of the calibration
+    split (and without its own of the test split) for the choice of ``c``.
 
     Args:
-        features: float32 [n, buckets] of all documents (``hashed_features``).
+        fit: see :data:`Fit`.
+        cs: inverse strengths of the penalty to try.
         positive: bool [n].
         source: n names.
         split: int8 [n], as :func:`quality_classifier.evaluation.splits.assign` gives it.
-        c: the inverse strength of the penalty.
+        least: sources that a class needs, so that one is left out.
+        most: fits of a class, for each of ``cs``.
         method: of calibration.
         source_weight_limit: see :func:`quality_classifier.evaluation.splits.balanced_weights`.
         alpha: of the Pareto rule, for the expected keep rate.
-        say: is told of every fit.
 
     Returns:
-        Rows with ``class``, ``source``, ``documents``, ``roc_auc``, ``mean_score``, ``keep_rate``.
+        None if no class has so many sources, or none of them can be spared.
     """
 
-    def examples(rows: npt.NDArray[np.int64]) -> Examples:
-        weight = balanced_weights(positive[rows], source[rows], source_weight_limit)
-        return Examples(features[rows], positive[rows], weight)
+    def can_be_spared(of: bool, names: list[str]) -> bool:
+        rest = (positive == of) & ~np.isin(source, names)
+        return bool((rest & (split == TRAIN)).any() and (rest & (split == CALIBRATION)).any())
 
-    rows = []
-    for of, class_name in CLASSES.items():
-        names = np.unique(source[positive == of]).tolist()
-        for name in names if len(names) > 1 else ():
-            say(f"fitting without {class_name} {name}")
-            own = (positive == of) & (source == name)
-            train, calibration = (
-                examples(np.flatnonzero(~own & (split == part))) for part in (TRAIN, CALIBRATION)
-            )
-            weights, bias, _ = fit_linear(train, calibration, [c], method)
-            table = weights.astype(np.float64)
-            fitted = fit_calibration(
-                calibration.features @ table + bias,
-                calibration.positive,
-                calibration.weight,
-                method,
-            )
-            against = np.flatnonzero(own | ((positive != of) & (split == TEST)))
-            score = fitted.apply(features[against] @ table + bias)
-            weight = balanced_weights(positive[against], source[against], source_weight_limit)
-            order = np.argsort(-score, kind="stable")
-            figures = metrics.weighted_metrics(
-                score[order].astype(np.float64), positive[against][order], weight[None, order]
-            )
-            unseen = score[own[against]]
-            rows.append(
-                {
-                    "class": class_name,
-                    "source": name,
-                    "documents": len(unseen),
-                    "roc_auc": float(figures["roc_auc"][0]),
-                    "mean_score": float(unseen.mean(dtype=np.float64)),
-                    "keep_rate": float(metrics.expected_keep_rate(unseen, alpha).mean()),
-                }
-            )
-    return rows
+    groups = [
+        group
+        for group in groups_to_leave_out(source, positive, least, most)
+        if can_be_spared(*group)
+    ]
+    if not groups:
+        return None
+
+    def weights(rows: Rows) -> FloatArray:
+        return balanced_weights(positive[rows], source[rows], source_weight_limit)
+
+    def auc(margin: FloatArray, rows: Rows) -> float:
+        return metrics.roc_auc(margin[rows], positive[rows], weights(rows))
+
+    trials, found = [], {}
+    for c in sorted(cs):
+        choice, rows = [], []
+        for of, names in groups:
+            out = (positive == of) & np.isin(source, names)
+            learnt, chosen = (np.flatnonzero(~out & (split == s)) for s in (TRAIN, CALIBRATION))
+            margin = fit(c, learnt, weights(learnt))
+            calibration = fit_calibration(margin[chosen], positive[chosen], weights(chosen), method)
+            for name in names:
+                own = (positive == of) & (source == name)
+                seen = positive != of
+                tried = own & (split != TEST)
+                if tried.any():
+                    tried |= seen & (split == CALIBRATION)
+                    choice.append(auc(margin, np.flatnonzero(tried)))
+                score = calibration.apply(margin[own])
+                rows.append(
+                    {
+                        "class": CLASSES[of],
+                        "source": name,
+                        "documents": len(score),
+                        "roc_auc": auc(margin, np.flatnonzero(own | (seen & (split == TEST)))),
+                        "mean_score": float(score.mean(dtype=np.float64)),
+                        "keep_rate": float(metrics.expected_keep_rate(score, alpha).mean()),
+                    }
+                )
+        if not choice:
+            return None
+        trials.append({"c": float(c), "roc_auc": float(np.mean(choice))})
+        found[float(c)] = rows
+    return Unseen(trials, found[Unseen(trials, []).c])

@@ -102,6 +102,12 @@ def weighted_metrics(
     }
 
 
+def roc_auc(score: FloatArray, positive: Flags, weight: FloatArray) -> float:
+    """The ROC-AUC (ties count half) of n scores, float64 [n], in any order."""
+    order = np.argsort(-score, kind="stable")
+    return float(_ranking(score[order], positive[order], weight[None, order])[0][0])
+
+
 def bin_of(score: FloatArray) -> npt.NDArray[np.int64]:
     """The bin of each of n scores: int64 [n] in 0 … BINS - 1; a score of 1 is in the last."""
     return np.minimum((score * BINS).astype(np.int64), BINS - 1)

@@ -46,7 +46,7 @@ def deduplicate(documents: pa.Table) -> Deduplicated:
             first row by source and the further columns stays.
     """
     documents = documents.combine_chunks()
-    content = _hashes(documents["text"])
+    content = content_hashes(documents["text"])
     further = [name for name in documents.schema.names if name not in ("text", "positive")]
     columns = {"high": content[:, 0], "low": content[:, 1]}
     keys = pa.table(columns | {name: documents[name] for name in ("positive", *further)})
@@ -118,5 +118,6 @@ def balanced_weights(positive: Flags, source: npt.NDArray[np.str_], most: float)
     return weight
 
 
-def _hashes(text: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
+def content_hashes(text: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
+    """The 128-bit hash of each of n texts as its two halves: uint64 [n, 2]."""
     return np.concatenate([np.empty((0, 2), np.uint64), *(xxh3_128(c) for c in text.chunks)])

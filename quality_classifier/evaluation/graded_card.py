@@ -1,0 +1,202 @@
+"""The card of a classifier of grades, for people (``card.md``) and programs."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from quality_classifier.evaluation import figures, graded_figures
+from quality_classifier.evaluation.card import TITLES, flat, making, shuffled_limit
+from quality_classifier.evaluation.markup import estimate, fill, table
+from quality_classifier.evaluation.splits import CLASSES, SPLITS
+
+Figures = Mapping[str, Any]
+
+NAMES = {"spearman": "Spearman, expected grade and label", "mae": "Mean absolute error", **TITLES}
+
+
+def summary(card: Figures) -> dict[str, Any]:
+    """What ``classifier.json`` repeats of the card, and every run of the pipeline with it."""
+    overall = {"class": "(all)", "source": "(all)", "documents": card["tested"]}
+    return {
+        "kind": card["kind"],
+        "code": card["code"],
+        "seed": card["seed"],
+        "calibration": card["calibration"],
+        "grades": ", ".join(card["grades"]),
+        "at_least": card["at_least"],
+        "metrics": [flat({**overall, **card["metrics"]})],
+        "agreement": [flat(row) for row in card["groups"]],
+        "expected_yield": [
+            {name: round(value, 4) for name, value in row.items()} for row in card["yield"]
+        ],
+        "documents": card["documents"],
+    }
+
+
+def files(card: Figures) -> dict[str, bytes]:
+    """``card.md``, ``card.json`` and the figures, by name."""
+    names = card["grades"]
+    return {
+        "card.md": markdown(card).encode(),
+        "card.json": (json.dumps(card, indent=1, sort_keys=True) + "\n").encode(),
+        "figures/confusion.png": graded_figures.confusion(card["confusion"], names),
+        "figures/reliability.png": graded_figures.reliability(
+            card["reliability"], names, card["at_least"]
+        ),
+        "figures/scores.png": figures.score_histograms(card["histograms"]),
+    }
+
+
+def terminal_table(card: Figures) -> str:
+    """The few figures that a person wants to see at once."""
+    lines = [f"{card['tested']:,} held-out documents, grades {', '.join(card['grades'])}"]
+    lines += [
+        f"  {NAMES[name]:36} {estimate(card['metrics'][name])}"
+        for name in ("spearman", "mae", "roc_auc", "brier", "ece")
+    ]
+    if noise := card["noise"]:
+        lines.append(
+            f"  two labels of a document differ by {noise['labels_mae']:.2f}, a label and the"
+            f" expected grade by {noise['classifier_mae']:.2f}"
+        )
+    lines.append(f"  score: the probability of grade {card['at_least']} or more")
+    return "\n".join(lines)
+
+
+def markdown(card: Figures) -> str:
+    """The text of ``card.md``."""
+    return (
+        "\n\n".join(
+            [
+                _introduction(card),
+                _data(card),
+                _grades(card),
+                _noise(card),
+                _reliability(card),
+                _groups(card),
+                _yield(card),
+                _limits(card),
+                making(card),
+            ]
+        ).replace("\n\n\n", "\n\n")
+        + "\n"
+    )
+
+
+def _introduction(card: Figures) -> str:
+    rows = [[title, estimate(card["metrics"][name])] for name, title in NAMES.items()]
+    text = f"""The score of a text is the calibrated probability that its label is
+    {card["at_least"]} or more, of the grades {", ".join(card["grades"])} in `{card["target"]}`. A
+    run of the pipeline writes the expected grade beside it, as `expected_grade`. Both follow from
+    one margin, so they put documents in the same order. The probabilities hold for text in which
+    grades are as frequent as among the labelled documents."""
+    below = f"""All figures are of {card["tested"]:,} documents that had no part in training or
+    calibration. From ROC-AUC on they are about the score."""
+    held_out = table(["", "held out (95 % interval)"], rows)
+    return f"# Quality classifier ({card['kind']}, graded)\n\n{fill(text)}\n\n{fill(below)}\n\n" + (
+        held_out
+    )
+
+
+def _data(card: Figures) -> str:
+    rows = [
+        [row["source"], *(f"{row[name]:,}" for name in ("read", "unlabelled", "repeated", *SPLITS))]
+        for row in card["documents"]
+    ]
+    by_grade = [
+        [row["grade"], *(f"{row[name]:,}" for name in SPLITS)] for row in card["grade_counts"]
+    ]
+    group = (
+        f"Records with the same `{card['group']}` are in the same split."
+        if card["group"]
+        else "What is about one thing may be on both sides: `group=FIELD` keeps it together."
+    )
+    bad = ""
+    if card["unreadable"]:
+        bad = " Records that could not be read: " + ", ".join(
+            f"{row['records']:,} × {row['reason']} in {row['source']}" for row in card["unreadable"]
+        )
+    text = f"""Records with the same text are one document, whose label is the mean of theirs. The
+    split is by a hash of the content alone, so that no text is on both sides. {group}{bad}"""
+    titles = ["source", "read", "without label", "text seen before", *SPLITS]
+    return f"## Documents\n\n{fill(text)}\n\n{table(titles, rows)}\n\n" + table(
+        ["grade nearest to the label", *SPLITS], by_grade
+    )
+
+
+def _grades(card: Figures) -> str:
+    return """## Grades
+
+![Confusion by grade](figures/confusion.png)"""
+
+
+def _noise(card: Figures) -> str:
+    noise = card["noise"]
+    if noise is None:
+        text = """No held-out document has several labels, so nothing is known of how well labels
+        agree among themselves: no classifier can agree with them better than that."""
+        return f"## Label noise\n\n{fill(text)}"
+    rows = [
+        [who, f"{noise[f'{key}_mae']:.3f}", f"{noise[f'{key}_spearman']:.3f}"]
+        for who, key in (
+            ("two labels of the same document", "labels"),
+            ("the expected grade and one of the labels", "classifier"),
+        )
+    ]
+    text = f"""Of {noise["documents"]:,} held-out documents with several labels
+    ({noise["labels"]:,} in all), how two of them agree, and how the classifier agrees with one."""
+    titles = ["", "mean absolute difference", "Spearman"]
+    return f"## Label noise\n\n{fill(text)}\n\n{table(titles, rows)}"
+
+
+def _reliability(card: Figures) -> str:
+    method = {"sigmoid": "one slope and a threshold for each grade", "isotonic": "isotonic"}
+    text = f"""Calibration: {method[card["calibration"]]}, fitted on its own split. Bars are
+    intervals of 95 %."""
+    return f"""## Whether probabilities mean what they say
+
+{fill(text)}
+
+![Reliability for each grade](figures/reliability.png)"""
+
+
+def _groups(card: Figures) -> str:
+    rows = [
+        [
+            row["column"],
+            row["value"],
+            f"{row['documents']:,}",
+            *(f"{row[name]:.2f}" for name in ("label", "expected", "mae", "spearman")),
+            f"{row['positive']:.1%}",
+            f"{row['score']:.1%}",
+        ]
+        for row in card["groups"]
+    ]
+    titles = ["by", "value", "documents", "mean label", "expected", "MAE", "Spearman"]
+    titles += [f"{card['at_least']} or more", "mean score"]
+    return f"## Agreement by source and length\n\n{table(titles, rows)}"
+
+
+def _yield(card: Figures) -> str:
+    rows = [
+        [f"{row['alpha']:g}", *(f"{row[f'{name}_documents']:.2%}" for name in CLASSES.values())]
+        for row in card["yield"]
+    ]
+    titles = ["α", f"{card['at_least']} or more", "below"]
+    return f"""## What the Pareto rule would keep
+
+Expected shares of the held-out documents: the mean of (2 − score)^−α.
+
+{table(titles, rows)}
+
+![Histograms of scores](figures/scores.png)"""
+
+
+def _limits(card: Figures) -> str:
+    limits = [
+        shuffled_limit(card["shuffled"]),
+        """**It knows these labels, of these documents.** Text of other sources, topics or languages
+        was not judged: the table above shows sources that it has met.""",
+        """**Near-duplicates** are not removed, and a text can be written to score high.""",
+    ]
+    return "## Known limits\n\n" + "\n".join(fill(f"- {limit}", "  ") for limit in limits)

@@ -1,0 +1,101 @@
+"""The card of a classifier of pairs, for people (``card.md``) and programs."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from quality_classifier.evaluation import graded_figures
+from quality_classifier.evaluation.card import flat, making
+from quality_classifier.evaluation.markup import estimate, fill, table
+from quality_classifier.evaluation.splits import SPLITS
+
+Figures = Mapping[str, Any]
+
+NAMES = {
+    "accuracy": "Pairs in the right order",
+    "longer": "If the longer text were the better one",
+    "gain": "The difference",
+}
+
+
+def summary(card: Figures) -> dict[str, Any]:
+    """What ``classifier.json`` repeats of the card, and every run of the pipeline with it."""
+    overall = {"class": "(all)", "source": "(all)", "pairs": card["tested"]}
+    return {
+        "kind": card["kind"],
+        "code": card["code"],
+        "seed": card["seed"],
+        "calibration": card["calibration"],
+        "metrics": [flat({**overall, **{name: card[name] for name in NAMES}})],
+        "agreement": [flat(row) for row in card["groups"]],
+    }
+
+
+def files(card: Figures) -> dict[str, bytes]:
+    """``card.md``, ``card.json`` and the figure, by name."""
+    return {
+        "card.md": markdown(card).encode(),
+        "card.json": (json.dumps(card, indent=1, sort_keys=True) + "\n").encode(),
+        "figures/reliability.png": graded_figures.pair_reliability(card["reliability"]),
+    }
+
+
+def terminal_table(card: Figures) -> str:
+    """The few figures that a person wants to see at once."""
+    lines = [f"{card['tested']:,} held-out pairs in {card['sets']:,} sets that share no text"]
+    lines += [f"  {title:40} {estimate(card[name])}" for name, title in NAMES.items()]
+    lines.append("  score: how often the text would win against a text of the pairs")
+    return "\n".join(lines)
+
+
+def markdown(card: Figures) -> str:
+    """The text of ``card.md``."""
+    sections = [_introduction(card), _data(card), _groups(card), _reliability(), making(card)]
+    return "\n\n".join(sections) + "\n"
+
+
+def _introduction(card: Figures) -> str:
+    text = """The score of a text is the calibrated probability that it is the better one of a pair
+    with a text like those of the pairs. Guessing has half of the pairs in order."""
+    below = f"""All figures are of {card["tested"]:,} pairs of texts that had no part in training or
+    calibration. Intervals come from drawing {card["drawn"]} anew."""
+    rows = [[title, estimate(card[name])] for name, title in NAMES.items()]
+    held_out = table(["", "held out (95 % interval)"], rows)
+    return f"# Quality classifier ({card['kind']}, pairs)\n\n{fill(text)}\n\n{fill(below)}\n\n" + (
+        held_out
+    )
+
+
+def _data(card: Figures) -> str:
+    together = f" or the same `{card['group']}`" if card["group"] else ""
+    text = f"""{card["read"]:,} pairs were read; {card["incomplete"]:,} had no `worse` and
+    {card["equal"]:,} two equal texts, and were left out. Pairs that share a text{together} are in
+    the same split: {card["all_sets"]:,} sets."""
+    if card["unreadable"]:
+        text += " Records that could not be read: " + ", ".join(
+            f"{row['records']:,} × {row['reason']} in {row['source']}" for row in card["unreadable"]
+        )
+    if noise := card["noise"]:
+        text += f""" Of {noise["pairs"]:,} held-out pairs judged several times,
+        {noise["agreement"]:.1%} of the judgements are on the side of the majority: no classifier
+        can have more of them in order."""
+    else:
+        text += """ No two texts of the held-out pairs were judged twice, so nothing is known of
+        how well judgements agree among themselves."""
+    rows = [[f"{card['pairs'][split]:,}" for split in SPLITS]]
+    return f"## Pairs\n\n{fill(text)}\n\n{table(SPLITS, rows)}"
+
+
+def _groups(card: Figures) -> str:
+    rows = [
+        [row["column"], row["value"], f"{row['pairs']:,}", f"{row['accuracy']:.1%}"]
+        for row in card["groups"]
+    ]
+    titles = ["by", "value", "pairs", "in the right order"]
+    return f"## Agreement by source and length\n\n{table(titles, rows)}"
+
+
+def _reliability() -> str:
+    return """## Whether scores mean what they say
+
+![Share of pairs that a text wins, by its score](figures/reliability.png)"""

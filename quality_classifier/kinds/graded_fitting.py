@@ -1,0 +1,257 @@
+"""Fitting to grades: one margin for each document, by whatever kind of classifier.
+
+The loss and the penalty are those under which the grades of the calibration split are the
+likeliest, once the margins are calibrated.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import scipy.sparse as sp
+from scipy.optimize import minimize
+from scipy.special import expit
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression, Ridge
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from quality_classifier.features.hashed_features import FeatureConfig, hashed_features
+from quality_classifier.kinds.calibration import Calibration
+from quality_classifier.kinds.contract import Labelled, Model
+from quality_classifier.kinds.fasttext_model import FastTextModel
+from quality_classifier.kinds.grades import likelihoods
+from quality_classifier.kinds.linear import HashedLinear
+
+FloatArray = npt.NDArray[np.float64]
+Say = Callable[[str], None]
+
+_LEAST = 2.0**-24
+"""Probabilities are held this far off 0, as in the metrics."""
+
+
+@dataclass(frozen=True)
+class Graded:
+    """n documents to learn from: text, and how far each reaches the K - 1 grades above the lowest
+    (float64 [n, K - 1] in [0, 1], see :func:`quality_classifier.labels.at_or_above`).
+    """
+
+    text: pa.Array
+    target: FloatArray
+
+
+@dataclass(frozen=True)
+class GradedTrial:
+    """A loss with an inverse strength ``c`` of the penalty.
+
+    ``log_loss`` is the mean of -log P(grade) in the calibration split, after calibration.
+    """
+
+    loss: str
+    c: float
+    log_loss: float
+
+
+def fit_ordinal(features: sp.csr_array, target: FloatArray, c: float) -> FloatArray:
+    """The weights of an ordinal logistic regression: float64 [columns].
+
+    P(grade k or more) = sigmoid(margin - threshold k). Minimised is the mean over thresholds of
+    the logistic loss, summed over documents ("all-threshold", Rennie and Srebro 2005), with an L2
+    penalty of 1 / c. With two grades it is logistic regression. L-BFGS from zero.
+
+    Args:
+        features: float32 [n, columns].
+        target: float64 [n, K - 1].
+        c: inverse strength of the penalty.
+    """
+    columns, (n, steps) = features.shape[1], target.shape
+    transposed = features.T.tocsr()
+
+    def loss(parameters: FloatArray) -> tuple[float, FloatArray]:
+        weights, thresholds = parameters[:columns], parameters[columns:]
+        z = (features @ weights)[:, None] - thresholds
+        value = (np.logaddexp(0, z) - target * z).sum() / (n * steps)
+        gap = (expit(z) - target) / (n * steps)
+        penalty = weights / (n * c)
+        slope = np.concatenate([transposed @ gap.sum(axis=1) + penalty, -gap.sum(axis=0)])
+        return float(value + penalty @ weights / 2), slope
+
+    with threadpool_limits(1):
+        found = minimize(
+            loss,
+            np.zeros(columns + steps),
+            jac=True,
+            method="L-BFGS-B",
+            # As scikit-learn's logistic regression, whose loss is a mean over documents as well.
+            options={"maxiter": 1000, "gtol": 1e-4, "ftol": 64 * np.finfo(np.float64).eps},
+        )
+    weights: FloatArray = found.x[:columns]
+    return weights
+
+
+def fit_squared(features: sp.csr_array, target: FloatArray, c: float) -> FloatArray:
+    """The weights of a ridge regression of the mean of the target: float64 [columns].
+
+    The target is scaled to a standard deviation of 1, so that ``c`` means the same for any grades.
+    """
+    grade = target.mean(axis=1)
+    model = Ridge(alpha=1 / c, solver="lsqr", tol=1e-6)
+    with threadpool_limits(1):
+        model.fit(features, (grade - grade.mean()) / grade.std())
+    weights: FloatArray = model.coef_.ravel()
+    return weights
+
+
+LOSSES = {"ordinal": fit_ordinal, "squared": fit_squared}
+
+
+def fit_curves(margin: FloatArray, target: FloatArray, method: str) -> tuple[Calibration, ...]:
+    """P(grade k or more) as rising functions of the margin that never cross: K - 1 of them.
+
+    ``sigmoid`` has one slope and a threshold for each grade (McCullagh 1980), with Platt's targets.
+    ``isotonic`` is a regression for each; those of higher grades stay below by themselves, since
+    the regression rises with its target.
+
+    Args:
+        margin: float64 [n], of documents that the model has not learned from.
+        target: float64 [n, K - 1].
+        method: one of :data:`quality_classifier.kinds.fitting.METHODS`.
+
+    Raises:
+        ValueError: higher margins don't mean higher grades.
+    """
+    n, steps = target.shape
+    if method == "isotonic":
+        rest = 1 / (n + 2)
+        curves = []
+        for k in range(steps):
+            curve = IsotonicRegression(y_min=rest, y_max=1 - rest).fit(margin, target[:, k])
+            knots = zip(curve.X_thresholds_.tolist(), curve.y_thresholds_.tolist(), strict=True)
+            curves.append(Calibration(knots=tuple(knots)))
+        return tuple(curves)
+    above = target.sum(axis=0)
+    smoothed = target * (above + 1) / (above + 2) + (1 - target) / (n - above + 2)
+    scale = margin.std() or 1.0
+    # A row for each document and threshold: its margin, and which threshold it is.
+    rows = np.concatenate(
+        [np.repeat(margin / scale, steps)[:, None], np.tile(-np.eye(steps), (n, 1))], axis=1
+    )
+    model = LogisticRegression(C=np.inf, solver="newton-cholesky", fit_intercept=False, tol=1e-10)
+    with threadpool_limits(1):
+        model.fit(
+            np.concatenate([rows, rows]),
+            np.repeat([True, False], len(rows)),
+            sample_weight=np.concatenate([smoothed.ravel(), 1 - smoothed.ravel()]),
+        )
+    slope, *thresholds = model.coef_[0].tolist()
+    return tuple(Calibration(slope / scale, -threshold) for threshold in thresholds)
+
+
+def log_loss(curves: Sequence[Calibration], margin: FloatArray, target: FloatArray) -> float:
+    """The mean of -log P(grade) of n documents; between two grades, the mean of both."""
+    reached = np.stack([curve.apply(margin).astype(np.float64) for curve in curves], axis=1)
+    surprise = -np.log(np.maximum(likelihoods(reached), _LEAST))
+    return float((likelihoods(target) * surprise).sum(axis=1).mean())
+
+
+def fit_hashed_linear(
+    train: Graded,
+    calibration: Graded,
+    settings: Any,
+    *,
+    method: str,
+    seed: int,
+    folder: Path,
+    say: Say,
+) -> tuple[Model, dict[str, Any]]:
+    """Both of LOSSES with each of ``settings.c``; the calibration split chooses.
+
+    Raises:
+        ValueError: with none of them do higher margins mean higher grades.
+    """
+    config = FeatureConfig(settings.log2_buckets, settings.max_ngram)
+    learnt, chosen = (hashed_features(split.text, config) for split in (train, calibration))
+    compact, columns = used_columns(learnt)
+    best: tuple[float, npt.NDArray[np.float32]] | None = None
+    trials = []
+    for loss, fit in LOSSES.items():
+        say(f"fitting {len(train.text):,} documents, {loss} loss, c = {list(settings.c)}")
+        for c in sorted(settings.c):
+            weights = spread(fit(compact, train.target, c), columns, config.buckets)
+            margin = chosen @ weights.astype(np.float64)
+            try:
+                curves = fit_curves(margin, calibration.target, method)
+            except ValueError:  # a worthless fit; the others may do
+                continue
+            trial = GradedTrial(loss, float(c), log_loss(curves, margin, calibration.target))
+            trials.append(trial)
+            if best is None or trial.log_loss < best[0]:
+                best = trial.log_loss, weights
+    if best is None:
+        raise ValueError(
+            "no fit ranks the documents of the calibration split better than chance: the labels"
+            " don't follow from the words, or there are too few"
+        )
+    return HashedLinear(config, best[1], 0.0), {"trials": [asdict(trial) for trial in trials]}
+
+
+def used_columns(features: sp.csr_array) -> tuple[sp.csr_array, npt.NDArray[np.int64]]:
+    """The matrix without columns that are 0 everywhere, and which columns it has."""
+    columns, indices = np.unique(features.indices, return_inverse=True)
+    shape = (features.shape[0], len(columns))
+    compact = sp.csr_array((features.data, indices.ravel(), features.indptr), shape=shape)
+    return compact, columns.astype(np.int64)
+
+
+def spread(
+    weights: FloatArray, columns: npt.NDArray[np.int64], buckets: int
+) -> npt.NDArray[np.float32]:
+    """A whole table of weights from those of some columns: float32 [buckets]."""
+    table = np.zeros(buckets, np.float32)
+    table[columns] = weights
+    return table
+
+
+def fit_fasttext(
+    train: Graded,
+    calibration: Graded,
+    settings: Any,
+    *,
+    method: str,
+    seed: int,
+    folder: Path,
+    say: Say,
+) -> tuple[Model, dict[str, Any]]:
+    """FastText knows neither loss: it is shown a document once for each grade above the lowest.
+
+    As good where the document reaches the grade, else as bad. So it learns the logistic regression
+    of the mean of the target, with as many examples in all as ``settings.epochs`` ask for.
+    """
+    steps = train.target.shape[1]
+    draw = np.random.default_rng(seed).random(len(train.text))
+    times = np.floor(train.target.sum(axis=1) + draw).astype(np.int64)  # right on average
+    positive = (np.arange(steps) < times[:, None]).ravel()
+    rows = np.repeat(np.arange(len(train.text)), steps)
+    text = train.text.take(pa.array(rows))
+    shown = Labelled(text, positive, np.ones(len(rows)))
+    epochs = -(-settings.epochs // steps)
+    model, fitted = FastTextModel.fit(
+        shown,
+        shown,
+        replace(settings, epochs=epochs),
+        method=method,
+        seed=seed,
+        folder=folder,
+        say=say,
+    )
+    return model, fitted | {"epochs": epochs}
+
+
+GRADED: dict[str, Callable[..., tuple[Model, dict[str, Any]]]] = {
+    "hashed_linear": fit_hashed_linear,
+    "fasttext": fit_fasttext,
+}
+"""How each kind is fitted to grades."""

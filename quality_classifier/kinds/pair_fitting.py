@@ -1,0 +1,121 @@
+"""Fitting to pairs of texts of which one is better: a margin that tells which."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import scipy.sparse as sp
+from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from quality_classifier.features.hashed_features import FeatureConfig, hashed_features
+from quality_classifier.kinds.contract import Labelled, Model
+from quality_classifier.kinds.fasttext_model import FastTextModel
+from quality_classifier.kinds.graded_fitting import spread, used_columns
+from quality_classifier.kinds.linear import HashedLinear
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """n pairs: of t different texts, the numbers of the better and of the worse (int64 [n])."""
+
+    text: pa.Array
+    better: npt.NDArray[np.int64]
+    worse: npt.NDArray[np.int64]
+
+    def won(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        """Each text of each pair, int64 [2 n], and whether it was the better one, bool [2 n]."""
+        rows = np.concatenate([self.better, self.worse])
+        return rows, np.arange(len(rows)) < len(self.better)
+
+
+@dataclass(frozen=True)
+class PairTrial:
+    """An inverse strength ``c`` of the penalty, and the log loss of the calibration pairs."""
+
+    c: float
+    log_loss: float
+
+
+def fit_pairs(better: sp.csr_array, worse: sp.csr_array, c: float) -> FloatArray:
+    """The weights under which P(better wins) = sigmoid(its margin - the other's): [columns].
+
+    Logistic regression on differences (Bradley and Terry 1952), each pair in both orders, so that
+    there is no bias.
+    """
+    difference = sp.vstack([better - worse, worse - better], format="csr")
+    won = np.repeat([True, False], better.shape[0])
+    model = LogisticRegression(C=c / 2, solver="lbfgs", max_iter=1000, fit_intercept=False)
+    with threadpool_limits(1):
+        model.fit(difference, won)
+    weights: FloatArray = model.coef_[0].astype(np.float64)
+    return weights
+
+
+def pair_loss(difference: FloatArray) -> float | None:
+    """The mean of -log P(better wins) = -log sigmoid(slope * difference) under the best slope.
+
+    ``difference`` is the margin of the better less that of the worse, float64 [n]. None if the
+    slope is not above 0: the better ones don't have the higher margins.
+    """
+    both = np.concatenate([difference, -difference])[:, None]
+    scale = np.abs(difference).max(initial=0) or 1.0
+    # A faint penalty keeps the slope finite where every pair is in order.
+    model = LogisticRegression(C=100.0, fit_intercept=False, tol=1e-8)
+    with threadpool_limits(1):
+        model.fit(both / scale, np.repeat([True, False], len(difference)))
+    slope = float(model.coef_[0, 0]) / scale
+    return float(np.logaddexp(0, -slope * difference).mean()) if slope > 0 else None
+
+
+def fit_hashed_linear(
+    train: Pairs, calibration: Pairs, settings: Any, *, seed: int, folder: Path, say: Any
+) -> tuple[Model, dict[str, Any]]:
+    """Logistic regression on differences; the calibration pairs choose from ``settings.c``.
+
+    Raises:
+        ValueError: with none of them have better texts the higher margins.
+    """
+    config = FeatureConfig(settings.log2_buckets, settings.max_ngram)
+    compact, columns = used_columns(hashed_features(train.text, config))
+    chosen = hashed_features(calibration.text, config)
+    say(f"fitting {len(train.better):,} pairs, c = {list(settings.c)}")
+    best: tuple[float, npt.NDArray[np.float32]] | None = None
+    trials = []
+    for c in sorted(settings.c):
+        learned = fit_pairs(compact[train.better], compact[train.worse], c)
+        weights = spread(learned, columns, config.buckets)
+        margin = chosen @ weights.astype(np.float64)
+        loss = pair_loss(margin[calibration.better] - margin[calibration.worse])
+        if loss is not None:
+            trials.append(PairTrial(float(c), loss))
+            if best is None or loss < best[0]:
+                best = loss, weights
+    if best is None:
+        raise ValueError(
+            "no fit ranks the pairs of the calibration split better than chance: which one is"
+            " better does not follow from the words, or there are too few pairs"
+        )
+    return HashedLinear(config, best[1], 0.0), {"trials": [asdict(trial) for trial in trials]}
+
+
+def fit_fasttext(
+    train: Pairs, calibration: Pairs, settings: Any, *, seed: int, folder: Path, say: Any
+) -> tuple[Model, dict[str, Any]]:
+    """FastText knows no pairs: each text is shown as good where it is better, else as bad."""
+    rows, won = train.won()
+    shown = Labelled(train.text.take(pa.array(rows)), won, np.ones(len(rows)))
+    return FastTextModel.fit(shown, shown, settings, method="", seed=seed, folder=folder, say=say)
+
+
+PAIRED: dict[str, Callable[..., tuple[Model, dict[str, Any]]]] = {
+    "hashed_linear": fit_hashed_linear,
+    "fasttext": fit_fasttext,
+}
+"""How each kind is fitted to pairs."""

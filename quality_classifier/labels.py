@@ -1,0 +1,207 @@
+"""Labels as people or models give them, ``4``, ``3.5``, ``[4, 5, 3]`` or ``good``, as grades."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from quality_classifier.evaluation.splits import content_hashes
+
+FloatArray = npt.NDArray[np.float64]
+
+MOST_GRADES = 20
+
+
+@dataclass(frozen=True)
+class Scale:
+    """K grades from the lowest to the highest: their names, and values that rise (0, 1, … if the
+    grades are no numbers).
+    """
+
+    names: tuple[str, ...]
+    values: tuple[float, ...]
+
+    @property
+    def numeric(self) -> bool:
+        """Whether labels are numbers, which may lie between two grades."""
+        return self.names == tuple(f"{value:g}" for value in self.values)
+
+    def position(self, at_least: Any) -> int:
+        """Which grade this is, 1 … K - 1.
+
+        Raises:
+            ValueError: it is no grade above the lowest.
+        """
+        name = f"{at_least:g}" if isinstance(at_least, int | float) else str(at_least)
+        if name not in self.names[1:]:
+            above = ", ".join(self.names[1:])
+            raise ValueError(
+                f"at_least={at_least} is no grade above the lowest: set at_least to one of {above}"
+            )
+        return self.names.index(name)
+
+
+def declared(grades: Sequence[Any]) -> Scale:
+    """The scale of the setting ``grades``: numbers that rise, or names in order.
+
+    Raises:
+        ValueError: there are fewer than two, one comes twice, or numbers don't rise.
+    """
+    if len({str(grade) for grade in grades}) < max(len(grades), 2):
+        raise ValueError(f"grades={list(grades)} must be two or more, from worst to best")
+    if all(isinstance(grade, int | float) for grade in grades):
+        values = tuple(map(float, grades))
+        if not (np.diff(values) > 0).all():
+            raise ValueError(f"grades={list(grades)} must rise: give them from worst to best")
+        return Scale(tuple(f"{value:g}" for value in values), values)
+    return Scale(tuple(map(str, grades)), tuple(map(float, range(len(grades)))))
+
+
+def found(values: FloatArray) -> Scale:
+    """The whole numbers from the lowest to the highest label.
+
+    Raises:
+        ValueError: that is one alone, or more than :data:`MOST_GRADES`.
+    """
+    low, high = math.floor(values.min()), math.ceil(values.max())
+    if low == high:
+        raise ValueError(f"all labels are {low}: a classifier needs documents of two grades")
+    if high - low >= MOST_GRADES:
+        raise ValueError(
+            f"labels run from {low} to {high}, too many grades: name the ones to tell apart, as"
+            f" grades=[{low},{(low + high) // 2},{high}]"
+        )
+    return declared(list(range(low, high + 1)))
+
+
+def read_labels(
+    text: pa.ChunkedArray, scale: Scale | None, target: str
+) -> tuple[npt.NDArray[np.int64], FloatArray, Scale]:
+    """The labels in a column of n strings without nulls; a JSON list holds several.
+
+    Returns:
+        For each label the row that has it, int64, and its value, float64; and the scale, which is
+        the whole numbers that occur where none is given.
+
+    Raises:
+        ValueError: a label is no number or none of the named grades, or is out of their range.
+    """
+    coded = text.combine_chunks().dictionary_encode()
+    lists = [_several(word) for word in coded.dictionary.to_pylist()]
+    words = sorted({word for several in lists for word in several})
+    value = _values(words, scale, target)
+    scale = scale or found(np.array(list(value.values())))
+    out = [word for word in words if not scale.values[0] <= value[word] <= scale.values[-1]]
+    if out:
+        raise ValueError(
+            f"{target} {out[0]!r} is out of range: the grades are {', '.join(scale.names)}"
+            " (grades=[…] sets others)"
+        )
+    sizes = np.array([len(several) for several in lists])
+    flat = np.array([value[word] for several in lists for word in several])
+    starts = np.cumsum(sizes) - sizes
+    codes = coded.indices.to_numpy()
+    rows = np.repeat(np.arange(len(codes)), sizes[codes])
+    first = np.cumsum(sizes[codes]) - sizes[codes]
+    return rows, flat[starts[codes][rows] + np.arange(len(rows)) - first[rows]], scale
+
+
+def _several(word: str) -> list[str]:
+    """The labels that a field holds: itself, or what is in its JSON list."""
+    if word.startswith("["):
+        try:
+            return [str(item) for item in json.loads(word)] or [""]
+        except ValueError:
+            pass
+    return [word]
+
+
+def _values(words: Sequence[str], scale: Scale | None, target: str) -> dict[str, float]:
+    if scale is not None and not scale.numeric:
+        known = dict(zip(scale.names, scale.values, strict=True))
+        strangers = [word for word in words if word not in known]
+        if strangers:
+            raise ValueError(
+                f"{target} {strangers[0]!r} is out of range: the grades are {', '.join(known)}"
+            )
+        return known
+    out = {}
+    for word in words:
+        try:
+            out[word] = float(word)
+        except ValueError:
+            raise ValueError(
+                f"{target} {word!r} is no number: name the classes from worst to best, as"
+                " grades=[bad,fair,good]"
+            ) from None
+        if not math.isfinite(out[word]):
+            raise ValueError(f"{target} {word!r} is no finite number: leave such records out")
+    return out
+
+
+def at_or_above(value: FloatArray, scale: Scale) -> FloatArray:
+    """How far each of n labels reaches each grade but the lowest: float64 [n, K - 1].
+
+    1 at and above the grade, 0 at and below the one before it, linear between the two. Their mean
+    over the labels of a document is the share of its labels that reach the grade.
+    """
+    low, high = np.array(scale.values[:-1]), np.array(scale.values[1:])
+    return np.clip((value[:, None] - low) / (high - low), 0, 1)
+
+
+@dataclass(frozen=True)
+class LabelledDocuments:
+    """n different texts in an order that depends on their content alone.
+
+    Attributes:
+        documents: the columns of the input, a row per text.
+        target: float64 [n, K - 1], the mean of :func:`at_or_above` over a text's labels.
+        label: float64 [n], the mean label.
+        labels: the text of each of m labels (int64 [m], ascending) and its value (float64 [m]).
+        repeated: how many records had a text that was there before.
+    """
+
+    documents: pa.Table
+    target: FloatArray
+    label: FloatArray
+    labels: tuple[npt.NDArray[np.int64], FloatArray]
+    repeated: int
+
+
+def by_text(
+    documents: pa.Table, rows: npt.NDArray[np.int64], value: FloatArray, scale: Scale
+) -> LabelledDocuments:
+    """Bring the labels of equal texts together, so that none is both trained on and held out.
+
+    Args:
+        documents: a row per record with ``text`` and ``source``. Of equal texts the first by source
+            and the further columns stays.
+        rows: int64 [m], the record of each label.
+        value: float64 [m], the label.
+        scale: of the labels.
+    """
+    documents = documents.combine_chunks()
+    content = content_hashes(documents["text"])
+    keys = {"high": content[:, 0], "low": content[:, 1]}
+    keys |= {name: documents[name] for name in documents.schema.names if name != "text"}
+    table = pa.table(keys)
+    order = pc.sort_indices(table, [(name, "ascending") for name in table.schema.names]).to_numpy()
+    new = np.ones(len(order), np.bool_)
+    new[1:] = (content[order][1:] != content[order][:-1]).any(axis=1)
+    text_of = np.empty(len(order), np.int64)
+    text_of[order] = np.cumsum(new) - 1
+
+    sort = np.lexsort((value, text_of[rows]))
+    text, value = text_of[rows][sort], value[sort]
+    count = np.bincount(text)
+    starts = np.cumsum(count) - count
+    target = np.add.reduceat(at_or_above(value, scale), starts, axis=0) / count[:, None]
+    label = np.add.reduceat(value, starts) / count
+    repeated = len(order) - int(new.sum())
+    return LabelledDocuments(documents.take(order[new]), target, label, (text, value), repeated)

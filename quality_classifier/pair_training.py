@@ -1,0 +1,183 @@
+"""Read pairs, split, fit, calibrate, evaluate, write: ``train.py pairs=…``."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import scipy.sparse as sp
+from scipy.sparse.csgraph import connected_components
+
+from quality_classifier import artifact, fingerprints
+from quality_classifier.evaluation import pair_card, paired, splits
+from quality_classifier.evaluation.splits import SPLITS
+from quality_classifier.kinds.fitting import fit_calibration
+from quality_classifier.kinds.pair_fitting import PAIRED, Pairs
+from quality_classifier.train_config import TrainConfig
+from quality_classifier.training_steps import provenance, read_documents, say, whole
+from winnow import telling
+from winnow.version import code_version
+
+LEAST = 10
+"""Pairs that each split must hold; a useful classifier needs hundreds."""
+
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Linked:
+    """n pairs of t different texts, which are in an order that depends on their content alone.
+
+    Attributes:
+        pairs: the texts, and which are the better and the worse one of each pair.
+        linked: int64 [t], a set for each text; texts of a pair, or of a group, are in the same.
+        source: the source of each pair, n names.
+        equal: pairs of two equal texts, which were left out.
+    """
+
+    pairs: Pairs
+    linked: Rows
+    source: npt.NDArray[np.str_]
+    equal: int
+
+
+def train(config: TrainConfig) -> None:
+    """Read, split, fit, calibrate, evaluate, write, and print the figures.
+
+    Raises:
+        ValueError: the pairs are not as told or too few, or the output is there already.
+    """
+    further = {"worse": "worse"} | ({"group": config.group} if config.group else {})
+    values = {"pairs": config.pairs}
+    records, sources, unreadable = read_documents(config, values, further, text="better")
+    complete = records.filter(pc.is_valid(records["worse"]))
+    if not len(complete):
+        raise ValueError("no record has both texts of a pair: give records with better and worse")
+    found = linked_pairs(complete)
+    if found.equal:
+        say(f"warning: left out {found.equal:,} pairs of two equal texts")
+    text = found.pairs.text
+    # A set is where its first text is: by content alone, whatever else is read.
+    first = np.unique(found.linked, return_index=True)[1]
+    of_text = splits.assign(pa.chunked_array([text]), config.calibration_share, config.test_share)
+    split = of_text[first][found.linked]
+    counts = {name: int((split[found.pairs.better] == i).sum()) for i, name in enumerate(SPLITS)}
+    check_enough(counts, len(first))
+    learnt, chosen, held = (part(found, split, name) for name in SPLITS)
+    with tempfile.TemporaryDirectory() as folder, telling.doing("fitting") as tell:
+        model, fitted = PAIRED[config.kind](
+            learnt,
+            chosen,
+            getattr(config, config.kind),
+            seed=config.seed,
+            folder=Path(folder),
+            say=say,
+        )
+        rows, won = chosen.won()
+        margin = model.margins(chosen.text)[rows]
+        calibration = fit_calibration(margin, won, np.ones(len(rows)), config.calibration)
+        say(f"evaluating on {counts['test']:,} held-out pairs")
+        tell("evaluating")
+        margin = model.margins(held.text)
+        own = split == SPLITS.index("test")
+        figures: dict[str, Any] = {
+            "kind": config.kind,
+            "seed": config.seed,
+            "code": code_version(),
+            "group": config.group,
+            "calibration": config.calibration,
+            "fitted": fitted,
+            "unreadable": unreadable,
+            "read": len(records),
+            "incomplete": len(records) - len(complete),
+            "equal": found.equal,
+            "pairs": counts,
+            "all_sets": len(first),
+            **paired.evaluate(
+                margin,
+                pc.binary_length(held.text).to_numpy().astype(np.float64),
+                held.better,
+                held.worse,
+                np.unique(found.linked[own][held.better], return_inverse=True)[1],
+                found.source[own[found.pairs.better]],
+                config.bootstrap,
+                config.seed,
+            ),
+            "reliability": paired.reliability(calibration.apply(margin), *held.won()),
+        }
+        learned = fingerprints.of_texts(pa.chunked_array([text.filter(pa.array(~own))]))
+        artifact.save(
+            Path(config.output),
+            model,
+            calibration,
+            provenance(config, sources, figures["code"]),
+            pair_card.summary(figures),
+            {**pair_card.files(figures), fingerprints.NAME: fingerprints.dumps(learned)},
+        )
+    print(pair_card.terminal_table(figures) + "\n")
+
+
+def linked_pairs(records: pa.Table) -> Linked:
+    """Number the texts of pairs, and find which hang together.
+
+    Args:
+        records: ``text`` (the better one), ``worse``, ``source`` and perhaps ``group``, without
+            nulls in the first three.
+    """
+    n = len(records)
+    both = pa.chunked_array(
+        [*records["text"].chunks, *records["worse"].cast(pa.large_string()).chunks],
+        pa.large_string(),
+    )
+    content = splits.content_hashes(both)
+    _, first, number = np.unique(content, axis=0, return_index=True, return_inverse=True)
+    number = number.ravel()
+    better, worse = number[:n], number[n:]
+    t = len(first)
+    groups, group = 0, np.zeros(n, np.int64)
+    tied = np.zeros(n, np.bool_)
+    if "group" in records.schema.names:
+        coded = records["group"].combine_chunks().dictionary_encode()
+        groups = len(coded.dictionary)
+        tied = coded.indices.is_valid().to_numpy(zero_copy_only=False)
+        group = coded.indices.fill_null(0).to_numpy()
+    ends = np.concatenate([worse, t + group[tied]]), np.concatenate([better, better[tied]])
+    graph = sp.coo_array((np.ones(len(ends[0])), ends), shape=(t + groups, t + groups))
+    linked = connected_components(graph, directed=False)[1][:t].astype(np.int64)
+    # Sets are numbered by their first text.
+    _, order, inverse = np.unique(linked, return_index=True, return_inverse=True)
+    linked = np.argsort(np.argsort(order))[inverse.ravel()].astype(np.int64)
+    source = np.array(records["source"].to_pylist(), np.str_)
+    order = np.lexsort((source, worse, better))
+    order = order[better[order] != worse[order]]
+    text = whole(both.take(pa.array(first)))
+    return Linked(Pairs(text, better[order], worse[order]), linked, source[order], n - len(order))
+
+
+def part(found: Linked, split: npt.NDArray[np.int8], name: str) -> Pairs:
+    """The pairs of one split and their texts, numbered anew."""
+    own = split == SPLITS.index(name)
+    number = np.cumsum(own) - 1
+    pairs = found.pairs
+    chosen = own[pairs.better]
+    text = pairs.text.filter(pa.array(own))
+    return Pairs(text, number[pairs.better[chosen]], number[pairs.worse[chosen]])
+
+
+def check_enough(counts: dict[str, int], sets: int) -> None:
+    """Refuse to train on next to nothing.
+
+    Raises:
+        ValueError: a split holds fewer than LEAST pairs.
+    """
+    for name, found in counts.items():
+        if found < LEAST:
+            raise ValueError(
+                f"too few pairs: {sum(counts.values())}, of which {found} fall to the {name} split,"
+                f" which needs {LEAST}. Pairs that share a text or a group stay together, in {sets}"
+                " sets: give pairs of more texts, or a larger calibration_share and test_share"
+            )

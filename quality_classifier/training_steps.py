@@ -1,0 +1,78 @@
+"""What training is made of, whatever it learns from."""
+
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.readers import ReadOptions
+from quality_classifier.kinds import KINDS
+from quality_classifier.train_config import TrainConfig
+from quality_classifier.train_input import Input, Source, find_sources, read
+from winnow import inputs, telling
+
+INPUTS = ("positive", "negative", "labels", "pairs")
+
+
+def read_documents(
+    config: TrainConfig,
+    values: Mapping[str, Any],
+    further: Mapping[str, str],
+    text: str | None = None,
+) -> tuple[pa.Table, list[Source], list[dict[str, Any]]]:
+    """The documents of the roles in ``values``, their sources, and what could not be read.
+
+    ``further`` are columns by their own names, with the input field of each; ``text`` is the field
+    of the text, where it is not the one that the settings name.
+
+    Raises:
+        ValueError: the input can't be read as told, or the output is there already.
+    """
+    if os.path.exists(config.output):
+        raise ValueError(f"{config.output} is there already: choose another output, or remove it")
+    find = functools.partial(inputs.find, say=say)
+    field = config.field if text is None else config.field | {"text": text}
+    sources = find_sources(values, field, find, say)
+    options = ReadOptions.of(config)
+    how = Input(options, tuple(config.metadata), config.list_separator, further)
+    documents, unreadable = read(sources, how, say)
+    return documents, sources, unreadable
+
+
+def provenance(config: TrainConfig, sources: Sequence[Source], code: str) -> dict[str, Any]:
+    """How a classifier was made, for ``classifier.json``."""
+    return {
+        "code": code,
+        "settings": settings(config),
+        "sources": {
+            role: {s.name: list(s.paths) for s in sources if s.role == role}
+            for role in INPUTS
+            if getattr(config, role) is not None
+        },
+    }
+
+
+def settings(config: TrainConfig) -> dict[str, Any]:
+    """The settings that made the classifier, without those of the other kind and of this run."""
+    out = asdict(config)
+    for name in (*INPUTS, "output", *(set(KINDS) - {config.kind})):
+        del out[name]
+    if config.labels is None:
+        for name in ("target", "grades", "at_least"):
+            del out[name]
+    if config.labels is None and config.pairs is None:
+        del out["group"]
+    return out
+
+
+def whole(text: pa.ChunkedArray) -> pa.Array:
+    """A column as one array."""
+    return pa.concat_arrays(text.chunks) if text.num_chunks else pa.array([], text.type)
+
+
+def say(line: str) -> None:
+    """Tell how far the training is, with the seconds since its start."""
+    telling.say(f"{telling.elapsed():6.1f} s  {line}")
