@@ -39,6 +39,7 @@ def main(arguments: Sequence[str]) -> None:
         config.compression,
         scored["config"].get("near_duplicates", False),
         group_settings.grouped(config.decision).has_copies,
+        "grades" in scored["classifier"],
     )
     names = schema.shard_schema(sink.metadata).names
     group_settings.check(config.decision, names, scored["config"]["filter"])

@@ -15,7 +15,7 @@ from pipeline.core.plan import plan_tasks
 from pipeline.core.task import Job, Sink
 from pipeline.core.unreadable_sources import check_read, empty_sources
 from pipeline.group_settings import grouped
-from pipeline.output import manifest, output_folder, records
+from pipeline.output import manifest, output_folder, records, schema
 from pipeline.output.records import Task
 from pipeline.page.render import next_step, print_summary
 from pipeline.readers import ReadOptions
@@ -78,6 +78,10 @@ def describe(
 ) -> tuple[Job, dict[str, Any]]:
     """What tasks share, and what the manifest will say of the run; ``say`` receives notes."""
     classifier = load_classifier(config.classifier, config.label)
+    if classifier.grades and schema.EXPECTED_GRADE.name in config.metadata:
+        raise ValueError(
+            "--metadata expected_grade: the column is the classifier's, leave the field out"
+        )
     # What is wrong with the steps is said now, not by a worker.
     for step in build_steps(config.steps):
         for note in step.notes:
@@ -92,6 +96,7 @@ def describe(
             config.compression,
             config.near_duplicates,
             grouped(config.decision).has_copies,
+            classifier.grades is not None,
         ),
         classifier=config.classifier,
         classifier_fingerprint=classifier.fingerprint,
@@ -116,6 +121,7 @@ def describe(
             "path": config.classifier,
             "fingerprint": classifier.fingerprint,
             "card": dict(classifier.card),
+            **({"grades": classifier.grades.scale()} if classifier.grades else {}),
         },
         "key": files.fingerprint(
             settings, classifier.fingerprint, job.step_files, [asdict(task) for task in tasks]

@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from scipy.stats import spearmanr
 
+from pipeline import decide, run
 from quality_classifier import artifact, training
 from quality_classifier.scoring import load_classifier
 
@@ -211,3 +212,30 @@ def test_what_is_wrong_is_said(records, tmp_path, overrides, message):
         training.train(settings_of(*overrides, f"output={tmp_path / 'out'}"))
     assert message in str(error.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_has_the_expected_grade_beside_the_score_and_decisions_keep_it(
+    records, trained, tmp_path
+):
+    texts = list(dict.fromkeys(row["text"] for row in records))[:40]
+    rows = [{"text": text, "id": str(i), "expected_grade": "x"} for i, text in enumerate(texts)]
+    (tmp_path / "web.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = [f"--source=web={tmp_path}/web.jsonl", "--filter=web", f"--classifier={trained}"]
+    rule = ["--rule=threshold", "--threshold=0.5"]
+    run.main([*source, *rule, "--direct_num_workers=1", f"--output={tmp_path}/run"])
+    decide.main([f"--scored={tmp_path}/run", "--rule=all", f"--output={tmp_path}/again"])
+    score, expected = load_classifier(str(trained)).score_and_grade(pa.array(texts))
+    for output in ("run", "again"):
+        (path,) = (tmp_path / output / "shards").iterdir()
+        table = pa.ipc.open_file(path).read_all().sort_by("id")
+        order = [int(i) for i in table["id"].to_pylist()]
+        assert (table["expected_grade"].to_numpy() == expected[order]).all()
+        assert (table["quality_score"].to_numpy() == score[order]).all()
+        kept = np.ones(40, bool) if output == "again" else score[order] >= 0.5
+        assert (table["kept"].to_numpy(zero_copy_only=False) == kept).all()
+        card = (tmp_path / output / "README.md").read_text()
+        assert "calibrated probability of grade 3 or more" in card
+        assert "`expected_grade`" in card
+    assert "grades" in (tmp_path / "run" / "report.html").read_text()
+    with pytest.raises(ValueError, match="the column is the classifier's"):
+        run.main([*source, *rule, "--metadata=expected_grade", f"--output={tmp_path}/no"])

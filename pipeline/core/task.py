@@ -63,11 +63,12 @@ class Sink:
     compression: str
     clusters: bool = False
     copies: bool = False
+    graded: bool = False
 
     @property
     def schema(self) -> pa.Schema:
         """The columns of the shards."""
-        return schema.shard_schema(self.metadata, self.clusters, self.copies)
+        return schema.shard_schema(self.metadata, self.clusters, self.copies, self.graded)
 
     @property
     def work(self) -> str:
@@ -253,6 +254,7 @@ def score_batch(batch: pa.RecordBatch, task: Task, job: Job) -> pa.RecordBatch:
     n_bytes, n_characters, n_words = measure(text)
     hashes = content_hashes(text)
     ids = identify(batch["id"], task.source, batch["url"], hashes)
+    score, grade = _classifier(job.classifier, job.label).score_and_grade(text)
     columns = {
         **{name: batch[name] for name in batch.schema.names},
         "id": ids,
@@ -263,7 +265,8 @@ def score_batch(batch: pa.RecordBatch, task: Task, job: Job) -> pa.RecordBatch:
         "content_hash": hashes,
         "language": batch[language] if language else pa.nulls(n, pa.string()),
         "language_score": pa.nulls(n, pa.float32()),
-        "quality_score": _classifier(job.classifier, job.label).score(text),
+        "quality_score": score,
+        "expected_grade": grade,
         "keep_draw": keep_draw(ids, job.seed),
         "keep_probability": np.zeros(n, np.float32),
         "kept": np.zeros(n, np.bool_),

@@ -22,9 +22,15 @@ NEAR_DUPLICATE = "near_duplicate"
 COPIES = pa.field("copies", pa.int32(), nullable=False)
 """How often a document is in the training order: 0 if it was dropped. Only with buckets."""
 
+EXPECTED_GRADE = pa.field("expected_grade", pa.float32(), nullable=False)
+"""What the grade of a document is expected to be, by a classifier that was trained on labels."""
+
 
 def shard_schema(
-    metadata: Sequence[str] = (), clusters: bool = False, copies: bool = False
+    metadata: Sequence[str] = (),
+    clusters: bool = False,
+    copies: bool = False,
+    graded: bool = False,
 ) -> pa.Schema:
     """A row of ``shards/*.arrow``: one document, its features, its score and its decision.
 
@@ -34,7 +40,8 @@ def shard_schema(
 
     A run that looked for near-duplicates has ``clusters``: ``cluster`` is the smallest of the first
     64 bits of the content hashes in a document's cluster, ``cluster_size`` its documents, equal
-    texts among them. Both are null where a document was not compared.
+    texts among them. Both are null where a document was not compared. A run with a ``graded``
+    classifier has :data:`EXPECTED_GRADE`.
     """
     return pa.schema(
         [
@@ -53,6 +60,7 @@ def shard_schema(
             pa.field("keep_probability", pa.float32(), nullable=False),
             pa.field("kept", pa.bool_(), nullable=False),
             pa.field("drop_reason", pa.string()),
+            *([EXPECTED_GRADE] if graded else ()),
             *(_CLUSTERS if clusters else ()),
             *([COPIES] if copies else []),
             *(pa.field(name, pa.string()) for name in metadata),

@@ -34,6 +34,7 @@ _COLUMNS = {
     "kept": "the decision",
     "copies": "how often it is in the training order, 0 if it was dropped",
     "drop_reason": "why not kept: `quality` (the rule), or the step's reason",
+    "expected_grade": "what its label is expected to be",
     "cluster": "which near-duplicates it belongs to; alone in it if `cluster_size` is 1",
     "cluster_size": "how many documents of the run are in its cluster; null if not compared",
 }
@@ -110,6 +111,7 @@ def data_card(manifest: Mapping[str, Any], sources: pa.Table, groups: pa.Table) 
                     config["metadata"],
                     config.get("near_duplicates", False),
                     laws.has_copies(manifest["rule"]),
+                    classifier.get("grades"),
                 ),
             ),
             "",
@@ -203,10 +205,16 @@ def _damage(manifest: Mapping[str, Any], sources: pa.Table, groups: pa.Table) ->
     ]
 
 
-def _columns(metadata: list[str], clusters: bool, copies: bool) -> list[list[str]]:
+def _columns(
+    metadata: list[str], clusters: bool, copies: bool, grades: Mapping[str, Any] | None
+) -> list[list[str]]:
+    meanings = dict(_COLUMNS)
+    if grades:
+        meanings["quality_score"] = f"calibrated probability of grade {grades['at_least']} or more"
+        meanings["expected_grade"] += f", of {', '.join(grades['names'])}"
     return [
-        [f"`{field.name}`", str(field.type), _COLUMNS.get(field.name, "carried from the input")]
-        for field in schema.shard_schema(metadata, clusters, copies)
+        [f"`{field.name}`", str(field.type), meanings.get(field.name, "carried from the input")]
+        for field in schema.shard_schema(metadata, clusters, copies, grades is not None)
     ]
 
 

@@ -226,7 +226,8 @@ def _unseen(card: Figures) -> str:
 
 For each source classifiers were trained and calibrated without it, on a sample with an even share
 of all others, and scored its documents, against the held-out documents of the opposite class. (In a
-class of many sources several are left out at once.) "Seen" repeats the figures of the table above.
+class of many sources several are left out at once.) A source of which a similar one stayed is no
+stranger, so text from elsewhere can do worse. "Seen" repeats the figures of the table above.
 
 {table([*titles, f"kept unseen, α = {card['alpha']:g}"], rows)}"""
 

@@ -53,12 +53,18 @@ class Grades:
         grade = self.values[0] + self.reached(margin) @ np.diff(self.values)
         return grade.astype(np.float32)
 
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON values; :meth:`from_json` is the inverse."""
+    def scale(self) -> dict[str, Any]:
+        """What the score and the expected grade mean, as plain JSON values."""
         return {
             "names": list(self.names),
             "values": list(self.values),
             "at_least": self.names[self.at_least],
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values; :meth:`from_json` is the inverse."""
+        return {
+            **self.scale(),
             "curves": [curve.to_json() for curve in self.curves],
         }
 
