@@ -62,4 +62,6 @@ def test_ids_that_were_there_before_are_counted(corpus, n_buckets):
         for bucket, hashes in duplicates.id_hashes(as_keys(documents), n_buckets):
             buckets[bucket].append(hashes)
     ids = [text for documents in corpus for text, _ in documents]
-    assert sum(map(duplicates.count_repeats, buckets.values())) == len(ids) - len(set(ids))
+    repeated = len(ids) - len(set(ids))
+    assert sum(map(duplicates.count_repeats, buckets.values())) == repeated
+    assert duplicates.count_repeats_in_files(map(as_keys, corpus), n_buckets) == repeated

@@ -39,6 +39,12 @@ def batches(path: str, columns: Collection[str] | None = None) -> Iterator[pa.Re
             raise ValueError(f"{path} is not a complete Arrow IPC file: {error}") from error
 
 
+def open_unmapped(path: str) -> pa.NativeFile:
+    """A file to read with pyarrow, of which only what is in use counts as this process's memory."""
+    local = storage.scheme(path) is None
+    return pa.OSFile(path) if local else pa.PythonFile(storage.open_input(path), mode="r")
+
+
 def open_mapped(path: str) -> pa.NativeFile:
     """A file to read with pyarrow, memory-mapped if it is local."""
     local = storage.scheme(path) is None

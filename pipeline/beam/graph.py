@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.metrics import Metrics
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from pipeline.beam import near_duplicates
 from pipeline.beam.reaching import reaching
@@ -328,6 +329,13 @@ class CountDuplicateIds(beam.PTransform):
     def expand(self, scored: beam.PCollection) -> beam.PCollection:
         """Records in, one int out."""
         work, buckets = self._work, self._buckets
+        if isinstance(scored.pipeline.runner, FnApiRunner):
+            # The local engine groups in memory, some 60 bytes a document.
+            return (
+                scored
+                | "AllRecords" >> beam.combiners.ToList()
+                | "Count" >> beam.Map(reaching(count_duplicate_ids), work, buckets)
+            )
         return (
             scored
             | "Hashes"
@@ -342,6 +350,13 @@ class CountDuplicateIds(beam.PTransform):
             | "Count" >> beam.Map(lambda bucket: duplicates.count_repeats(bucket[1]))
             | "Sum" >> beam.CombineGlobally(sum)
         )
+
+
+def count_duplicate_ids(tasks: Iterable[Record], work: str, buckets: int) -> int:
+    """How many documents have the id of an earlier one, from the files of the tasks."""
+    with heartbeat.working_on("the ids"):
+        keys = (records.load_keys(work, record.task) for record in tasks)
+        return duplicates.count_repeats_in_files(keys, buckets)
 
 
 MERGED_TOGETHER = 64

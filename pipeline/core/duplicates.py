@@ -5,6 +5,8 @@ meet in one bucket, where the first document in task order is kept and later one
 that order pass-through sources come first.
 """
 
+import os
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -60,6 +62,23 @@ def count_repeats(bucket: Iterable[bytes]) -> int:
     heartbeat.beat()
     hashes = np.frombuffer(b"".join(bucket), np.uint64)
     return len(hashes) - len(np.unique(hashes))
+
+
+def count_repeats_in_files(tasks: Iterable[pa.Table], buckets: int) -> int:
+    """How many of all ids occurred before, in the memory of one task or bucket.
+
+    The hashes are dealt into a file for each bucket, below ``$TMPDIR``: 8 bytes a document.
+    """
+    with tempfile.TemporaryDirectory(prefix="winnow-ids-") as folder:
+        for keys in tasks:
+            for bucket, hashes in id_hashes(keys, buckets):
+                with open(os.path.join(folder, str(bucket)), "ab") as file:
+                    file.write(hashes)
+        total = 0
+        for entry in os.scandir(folder):
+            with open(entry, "rb") as file:
+                total += count_repeats([file.read()])
+        return total
 
 
 def repeats(bucket: Iterable[Keys]) -> Iterator[tuple[Keys, npt.NDArray[np.int64]]]:
