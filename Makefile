@@ -32,13 +32,14 @@ endif
 
 .PHONY: demo ablation-demo test check lint engines pictures architecture lock clean environment
 
-demo: .venv/data.stamp $(TEXT)/input/web.warc.gz
+demo: .venv/data.stamp $(TEXT)/input/news.jsonl.gz
 	rm -rf demo
 	$(BIN)/python quality_classifier/train.py \
 	    'positive=[$(TEXT)/train/curated.jsonl.gz]' 'negative=[$(TEXT)/train/web.warc.gz]' \
 	    output=demo/classifier seed=0
 	$(BIN)/python pipeline/run.py \
 	    --source web='$(TEXT)/input/web.warc.gz' --source wiki='$(TEXT)/input/wiki.jsonl.gz' \
+	    --source news='$(TEXT)/input/news.jsonl.gz' \
 	    --filter web --classifier demo/classifier --rule pareto --alpha 3 --seed 0 \
 	    --output demo/scored
 
@@ -70,7 +71,7 @@ pictures: ablation-demo
 architecture: .venv/dev.stamp
 	$(BIN)/python docs/draw_architecture.py
 
-$(TEXT)/input/web.warc.gz: benchmarks/real_text.py | .venv/data.stamp
+$(TEXT)/input/news.jsonl.gz: benchmarks/real_text.py | .venv/data.stamp
 	$(BIN)/python benchmarks/real_text.py --output $(TEXT)
 
 .venv/made_in: $(if $(STALE),environment)

@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from ablations import rule_words
 from ablations.errors import exit_on_error
 from ablations.results import Declaration
-from ablations.study import arms, held_out_groups, opening, speed
+from ablations.study import held_out_groups, opening, speed
 from ablations.study.jobs import (
     Job,
     declaration,
@@ -102,7 +102,7 @@ def _cost(
     flops = tokens * sizes.training_flops(config.model, counts, config.data.sequence_length)
     unique, repeats = None, {}
     if corpus is not None:
-        arms.ensure(corpus, config.data)
+        opening.ensure_arm(job, corpus)
         read = stream_of(training, corpus).consumed(config.steps)
         unique = sum(int(source["unique_targets"]) for source in read.values())
         repeats = {name: s["epochs"] for name, s in read.items() if s["epochs"] > REPEATS}
@@ -217,7 +217,7 @@ def text_of(study: opening.Checked) -> list[str]:
     others = {name: arm for name, arm in study.arms.items() if arm.name != own.name}
     rows = [["arm", "rule", "source", "documents", "tokens", "of the pool"]]
     for name, arm in {OWN: own, **others}.items():
-        about = [name, rule_words.in_words(arm.about["definition"])]
+        about = [name, rule_words.in_words(arm.about)]
         for source in filtered:
             kept, of = arm.about["sources"][source], study.pool[source]
             share = f"{kept['targets'] / of['targets']:.1%}"
@@ -226,11 +226,11 @@ def text_of(study: opening.Checked) -> list[str]:
     lines = [f"Text of the arms ({OWN} is the corpus's own decision):", *_grid(rows)]
     if whole:
         lines.append(f"Whole in every arm: {', '.join(whole)}")
-    decided = rule_words.in_words(own.about["definition"])
+    decided = rule_words.in_words(own.about)
     for name, arm in others.items():
         if arm.about["definition"]["rule"] == "pareto" and arm.fingerprint != own.fingerprint:
             lines.append(
-                f"note: {name} decides anew, by {rule_words.in_words(arm.about['definition'])},"
+                f"note: {name} decides anew, by {rule_words.in_words(arm.about)},"
                 f" where the corpus was decided by {decided} (data={OWN} is that arm)"
             )
     return [*lines, *(f"note: {note}" for note in study.declared.notes), ""]

@@ -112,6 +112,8 @@ class Primary:
     """What the verdict is about, with the error rates that were agreed on beforehand.
 
     ``smallest_difference`` is the smallest difference that would matter, in the endpoint's unit.
+    ``control`` names an arm of the same text as the baseline: the study then calibrates the
+    instrument (:mod:`ablations.stats.calibration`).
     """
 
     endpoint: str
@@ -120,6 +122,7 @@ class Primary:
     smallest_difference: float
     alpha: float = 0.05
     power: float = 0.8
+    control: str = ""
 
     def __post_init__(self) -> None:
         if self.baseline == self.treatment:
@@ -135,15 +138,16 @@ class Declaration:
     """``study.yaml``. ``variants`` are [""] where nothing but arms and seeds is swept.
 
     ``main`` is the variant that the verdict is about. ``heldout`` groups the held-out sources
-    ("curated", "web", "junk"). ``secondary`` lists the endpoints tested beside the primary one;
-    None means every other group and every task average. ``shots`` are the columns of task results,
-    numbers or ``few`` (GLaM's own number, task by task). ``budget`` is carried for people.
+    ("unseen", "known", "web", "junk"). ``secondary`` lists the endpoints tested beside the primary
+    one; None means every other group and every task average. ``shots`` are the columns of task
+    results, numbers or ``few`` (GLaM's own number, task by task). ``budget`` is carried for people.
 
     What was found before anything ran: ``mixture`` has the weights by which arms read their sources
     where nobody gave others; ``unigram`` the bits per byte of each held-out source under a unigram
     model of the raw pool; ``differing`` the part of the tokens read that the arms of the primary
-    contrast do not share (None where they differ in more than text). ``notes`` are sentences that a
-    reader must know.
+    contrast do not share (None where they differ in more than text); ``known`` whether the endpoint
+    is text of sources that the filter's classifier may have learned from. ``notes`` are sentences
+    that a reader must know.
     """
 
     name: str
@@ -159,6 +163,7 @@ class Declaration:
     mixture: Mapping[str, float] = dataclasses.field(default_factory=dict)
     unigram: Mapping[str, float] = dataclasses.field(default_factory=dict)
     differing: float | None = None
+    known: bool = False
     notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
@@ -172,7 +177,8 @@ class Declaration:
         for name in (*self.arms, *(v for v in self.variants if v)):
             if not _NAME.match(name):
                 raise ValueError(f"{name!r} cannot name a folder: use letters, digits and ._+=-")
-        for arm in (self.primary.baseline, self.primary.treatment):
+        primary = self.primary
+        for arm in filter(None, (primary.baseline, primary.treatment, primary.control)):
             if arm not in self.arms:
                 raise ValueError(f"the primary contrast names {arm!r}, which is none of the arms")
         if self.main not in self.variants:

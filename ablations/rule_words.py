@@ -1,11 +1,23 @@
-"""A rule that chose an arm's documents, in words: for the plan and for the page."""
+"""How an arm chose and read its documents, in words: for the plan and for the page."""
 
 from collections.abc import Mapping
 from typing import Any
 
 
-def in_words(definition: Mapping[str, Any]) -> str:
-    """Such as ``Pareto, α = 9``, of what ``arms/NAME.json`` of a corpus says under that name."""
+def in_words(about: Mapping[str, Any]) -> str:
+    """Such as ``Pareto, α = 9``, of an arm by its ``arms/NAME.json``."""
+    parts = [_rule(about["definition"])]
+    controls = about.get("controls", {})
+    if controls.get("half") is not None:
+        parts.append("a random half of them with each seed")
+    if controls.get("unique_tokens") is not None:
+        parts.append(f"{controls['unique_tokens']:,} tokens of them with each seed")
+    if controls.get("shuffled"):
+        parts.append(f"the words of {controls['shuffled']:.3g} of them shuffled")
+    return "; ".join(parts)
+
+
+def _rule(definition: Mapping[str, Any]) -> str:
     rule, parameter = definition.get("rule"), definition.get("parameter")
     match rule:
         case "all":

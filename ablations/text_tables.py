@@ -63,6 +63,15 @@ DIFFERENCE = figure("difference", signed=True)
 FLOPS = Column("FLOPs", lambda row: _power(row.get("flops")))
 
 TABLES: Mapping[str, tuple[str, Sequence[Column]]] = {
+    "calibration": (
+        "Checks of the instrument",
+        [
+            text("check"),
+            Column("difference", lambda row: _figure(row.get("difference"), True)),
+            interval(),
+            text("outcome"),
+        ],
+    ),
     "seeds": (
         "Primary endpoint by seed",
         [text("seed"), figure("treatment"), figure("baseline"), DIFFERENCE],

@@ -204,6 +204,10 @@ def _manifest(
         "key": key,
         "scored": source.key,
         "classifier": source.classifier,
+        "learned": {
+            "sources": source.classifier_sources,
+            "shares": scored.learned_share(source.folder),
+        },
         "fingerprint": files.fingerprint(
             codec.fingerprint, config.held_out, [entry["checksum"] for entry in entries]
         ),

@@ -62,7 +62,12 @@ function lineChart(lines, x, label, tell, level = null) {
 function drawCurves() {
   const redraw = [];
   const again = () => redraw.forEach((draw) => draw());
-  selection("pick-endpoint", declared.heldout, (name) => ((state.endpoint = name), again()));
+  selection(
+    "pick-endpoint",
+    declared.heldout,
+    (name) => ((state.endpoint = name), again()),
+    heldoutLabel,
+  );
   document.getElementById("pick-endpoint").value = Math.max(
     0,
     declared.heldout.indexOf(state.endpoint),

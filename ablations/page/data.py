@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ablations.page import curves, provenance, routers, sweep
+from ablations.page import curves, groups, provenance, routers, sweep
 from ablations.page.headline import beside, headline, next_step
 from ablations.results import JobKey, Study
 from ablations.stats import endpoints, inference, ladder, tables
@@ -57,6 +57,7 @@ def page_data(
             "heldout": curves.heldout_names(study),
             "groups": {name: list(sources) for name, sources in declared.heldout.items()},
         },
+        "conclusions": groups.conclusions(study),
         "jobs": {"complete": len(study.runs), "declared": len(_declared_jobs(study))},
         "co2e": provenance.carbon(study),
         "figures": {name: figure(rows) for name, rows in shown.items()},
@@ -113,7 +114,15 @@ def figures(
     """The rows of every figure and table, by name; without a comparison those that need none."""
     shown: dict[str, list[Row]] = {}
     if isinstance(found, ValueError):
-        names = ("seeds", "secondary", "sizes", "orders", "scaling", "learning_rates")
+        names = (
+            "calibration",
+            "seeds",
+            "secondary",
+            "sizes",
+            "orders",
+            "scaling",
+            "learning_rates",
+        )
         shown = {name: [] for name in names}
         run = next((run for arm in study.declared.arms for run in study.seeds(arm).values()), None)
         for name, make in (
@@ -160,6 +169,8 @@ def reasons(
         " difference goes with it."
     )
     why = {
+        "calibration": apart
+        or "This study does not calibrate the instrument (experiment=calibration).",
         "seeds": apart or "",
         "secondary": apart or "The study declares no secondary endpoint and no third arm.",
         "heldout": "No job of the main variant is complete.",

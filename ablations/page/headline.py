@@ -10,9 +10,18 @@ from ablations.stats.verdict import number
 
 
 def headline(study: Study, found: Comparison | ValueError) -> str:
-    """The finding: better, worse or not known, and by how much."""
+    """The finding: better, worse or not known, and by how much; first of all, what weakens it."""
     if isinstance(found, ValueError):
         return "Nothing can be compared yet"
+    if found.calibration:
+        return found.calibration.sentence
+    finding = _finding(study, found)
+    if study.declared.known:
+        return f"Judged on sources that the classifier may know: {finding}"
+    return finding
+
+
+def _finding(study: Study, found: Comparison) -> str:
     primary = study.declared.primary
     ours, theirs = primary.treatment, primary.baseline
     on = _on(primary.endpoint)
@@ -49,6 +58,12 @@ def next_step(study: Study, found: Comparison | ValueError) -> str:
     """What to do with the finding."""
     if isinstance(found, ValueError):
         return "Run the study again: complete jobs are skipped."
+    if found.calibration:
+        if found.calibration.sound:
+            return "Compare filters on this corpus with models of about this size."
+        return (
+            "Run it with other seeds, more tokens or more held-out text before you trust a verdict."
+        )
     of, primary = found.primary, study.declared.primary
     outcome = found.verdict.outcome
     if found.verdict.doubts:

@@ -47,7 +47,7 @@ def yields(study: Study) -> list[Row]:
         for source, ours, of in [*places, ("all", total["kept"], total["pool"])]:
             row: Row = {
                 "arm": arm,
-                "rule": rule_words.in_words(about["arm"]["definition"]),
+                "rule": rule_words.in_words(about["arm"]),
                 "source": source,
             }
             for kind in UNITS:

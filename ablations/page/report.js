@@ -4,8 +4,12 @@ const percentage = `${Math.round(declared.coverage * 100)} %`;
 const better = declared.gain > 0 ? "more is better" : "less is better";
 const labelOf = (endpoint) => data.labels[endpoint];
 const primaryName = labelOf(declared.endpoint);
+const nameOf = (endpoint) => endpoint.replace(/^heldout\//, "");
+const heldoutLabel = (name) => data.labels[`heldout/${name}`] ?? name;
 const state = {
-  endpoint: declared.heldout.includes(primaryName) ? primaryName : declared.heldout[0],
+  endpoint: declared.heldout.includes(nameOf(declared.endpoint))
+    ? nameOf(declared.endpoint)
+    : declared.heldout[0],
   variant: declared.main,
   axis: "tokens",
   router: "entropy",
@@ -129,18 +133,43 @@ function drawPrimary() {
     );
 }
 
+function drawCalibration() {
+  if (isEmpty("calibration")) return;
+  put(
+    "calibration",
+    table(
+      ["Check", "#Seeds", "#Difference", `#${percentage} interval`, "#p", "Outcome"],
+      rowsOf("calibration").map((row) => [
+        row.check,
+        String(row.seeds),
+        row.difference === null ? "–" : digits(row.difference, true),
+        between(row),
+        row.p === null ? "–" : chanceOf(row.p),
+        row.outcome,
+      ]),
+    ),
+  );
+}
+
 // Groups first; the sources that they hold are folded, since there may be many.
 function drawHeldout() {
   if (isEmpty("heldout")) return;
   put("heldout-title", `Bits per byte minus those of ${declared.baseline} (less is better)`);
   put(
     "heldout-hint",
-    `Intervals of ${percentage}, over seeds and documents; they are not tests. A filter can help on curated text and hurt on raw web text.`,
+    `Intervals of ${percentage}, over seeds and documents; they are not tests.`,
+  );
+  put(
+    "conclusions",
+    data.conclusions.flatMap((of) => [
+      el("dt", {}, of.label, el("span", { class: "faint" }, of.sources.join(", "))),
+      el("dd", {}, of.conclusion),
+    ]),
   );
   const rows = rowsOf("heldout");
   const arms = declared.arms.filter((arm) => arm !== declared.baseline);
   const row = (name) => {
-    const here = rows.filter((each) => labelOf(each.endpoint) === name);
+    const here = rows.filter((each) => nameOf(each.endpoint) === name);
     const own = here.find((each) => each.arm === declared.baseline);
     const marks = arms
       .map((arm) => here.find((each) => each.arm === arm && each.difference !== null))
@@ -152,15 +181,15 @@ function drawHeldout() {
         high: each.high,
         title: `${each.arm}: ${digits(each.difference, true)} (${between(each)})`,
       }));
-    return { name, marks, text: own ? `${declared.baseline}: ${digits(own.value)}` : "" };
+    return { name: heldoutLabel(name), marks, text: own ? `${declared.baseline}: ${digits(own.value)}` : "" };
   };
   const groups = declared.heldout.filter((name) => name in declared.groups);
-  groups.sort((a, b) => (b === primaryName) - (a === primaryName));
+  groups.sort((a, b) => (b === state.endpoint) - (a === state.endpoint));
   const grouped = Object.values(declared.groups).flatMap((sources) =>
     sources.length > 1 ? sources : [],
   );
   const alone = new Set(Object.values(declared.groups).flat());
-  const rest = unique(rows.map((each) => labelOf(each.endpoint))).filter(
+  const rest = unique(rows.map((each) => nameOf(each.endpoint))).filter(
     (name) => !groups.includes(name) && !alone.has(name),
   );
   const drawn = (names) => names.map(row).filter(({ marks }) => marks.length);
@@ -181,5 +210,6 @@ function drawHeldout() {
 }
 
 drawHead();
+drawCalibration();
 drawPrimary();
 drawHeldout();

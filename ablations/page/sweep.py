@@ -4,25 +4,12 @@ Arms or variants called ``name=number`` are points of an axis: of arms (``alpha=
 is a line, of variants (``rate=0.5``) each arm.
 """
 
-import re
-from collections.abc import Sequence
-
 from ablations.page.curves import interval
 from ablations.results import Study
 from ablations.stats import inference
+from ablations.stats.axis import axis_of
 from ablations.stats.pairing import contrast, sample
 from ablations.table import Row
-
-_POINT = re.compile(r"^(.+)=(-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)$")
-
-
-def axis_of(names: Sequence[str]) -> tuple[str, dict[str, float]] | None:
-    """What names of the form ``name=number`` have in common and their numbers; else None."""
-    found = {name: match.groups() for name in names if (match := _POINT.match(name))}
-    words = {word for word, _ in found.values()}
-    if len(found) < 2 or len(found) < len(names) or len(words) > 1:
-        return None
-    return words.pop(), {name: float(number) for name, (_, number) in found.items()}
 
 
 def swept(study: Study) -> list[Row]:
@@ -30,7 +17,8 @@ def swept(study: Study) -> list[Row]:
     the baseline, with intervals over seeds.
     """
     declared = study.declared
-    of_arms, of_variants = axis_of(declared.arms), axis_of(declared.variants)
+    arms = [arm for arm in declared.arms if arm != declared.primary.control]
+    of_arms, of_variants = axis_of(arms), axis_of(declared.variants)
     if (axis := of_arms or of_variants) is None:
         return []
     name, numbers = axis
@@ -39,7 +27,7 @@ def swept(study: Study) -> list[Row]:
     for endpoint in dict.fromkeys([declared.primary.endpoint, *groups]):
         for variant in declared.variants:
             baseline = study.seeds(declared.primary.baseline, variant)
-            for arm in declared.arms:
+            for arm in arms:
                 if not (runs := study.seeds(arm, variant)):
                     continue
                 place, line = (arm, variant) if of_arms else (variant, arm)

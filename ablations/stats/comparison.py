@@ -9,7 +9,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ablations.results import Study
-from ablations.stats import credible, endpoints, inference, ladder, learning_rate, tables, verdict
+from ablations.stats import (
+    calibration,
+    credible,
+    endpoints,
+    inference,
+    ladder,
+    learning_rate,
+    tables,
+    verdict,
+)
+from ablations.stats.calibration import Calibration
 from ablations.stats.pairing import Contrast, contrast
 from ablations.table import Row
 
@@ -25,6 +35,7 @@ class Comparison:
     primary: Row
     notes: list[str]
     tables: Mapping[str, list[Row]]
+    calibration: Calibration | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain JSON values."""
@@ -47,6 +58,7 @@ def compare(study: Study, learning_rates: Study | None = None) -> Comparison:
     laws, law_notes = ladder.laws(study, steps)
     rates = learning_rate.check(study, learning_rate.gather(study, learning_rates), judged.outcome)
     run = study.seeds(primary.baseline)[found.seeds[0]]
+    checks = calibration.check(study)
     return Comparison(
         study=study.declared.name,
         verdict=judged,
@@ -72,7 +84,9 @@ def compare(study: Study, learning_rates: Study | None = None) -> Comparison:
             "learning_rates": rates.rows,
             "arms": tables.arms(study),
             "jobs": tables.jobs(study),
+            "calibration": checks.rows if checks else [],
         },
+        calibration=checks,
     )
 
 

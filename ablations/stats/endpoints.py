@@ -35,16 +35,18 @@ def unit(name: str) -> str:
 
 
 def label(name: str) -> str:
-    """An endpoint in words: ``curated``, ``NLU average, few shots``, ``piqa accuracy, 1 shot``."""
+    """An endpoint in words: ``raw web``, ``NLU average, few shots``, ``piqa accuracy, 1 shot``."""
     kind, rest = _split(name)
     if kind == "heldout":
-        return rest[0]
+        return _GROUP_LABELS.get(rest[0], rest[0])
     *words, shots = rest
     number = "1 shot" if shots == "1" else f"{shots} shots"
     if kind == "task":
         return f"{' '.join(words).replace('_', ' ')}, {number}"
     return f"{_AVERAGE_LABELS[words[0]]}, {number}"
 
+
+_GROUP_LABELS = {"unseen": "unseen curated", "known": "known curated", "web": "raw web"}
 
 _AVERAGE_LABELS = {
     "nlg": "NLG average",

@@ -128,6 +128,13 @@ def difference(
     treatment: Sequence[Sample], baseline: Sequence[Sample], alpha: float = 0.05
 ) -> Estimate:
     """Treatment minus baseline, paired by seed and by cluster (one sample per seed, same order)."""
+    return estimate(*paired(treatment, baseline), alpha)
+
+
+def paired(
+    treatment: Sequence[Sample], baseline: Sequence[Sample]
+) -> tuple[FloatArray, list[FloatArray]]:
+    """Differences of n seeds and of their influences: [n], and [n, clusters] per stratum."""
     if len(treatment) != len(baseline) or not treatment:
         raise ValueError("a paired difference needs the same seeds of both arms, at least one")
     values = np.array([endpoint(t) - endpoint(b) for t, b in zip(treatment, baseline, strict=True)])
@@ -139,7 +146,7 @@ def difference(
             strict=True,
         )
     ]
-    return estimate(values, moves, alpha)
+    return values, moves
 
 
 def estimate(values: FloatArray, moves: Sequence[FloatArray], alpha: float = 0.05) -> Estimate:

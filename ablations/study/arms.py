@@ -8,33 +8,47 @@ A threshold or a rate that is not given is the one that keeps as many tokens as 
 ``alpha``: then two arms differ in which text they hold, not in how much.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from ablations.study.config import DataChoice, DataRule
 from model.data import scored
+from model.data.controls import Controls
 from model.data.corpus import Arm, BoolArray, Corpus, IntArray, tally, write_arm
 from model.data.order import CYCLE
 from pipeline.rules.decision import FloatArray, Rule
 from pipeline.rules.solve import sketch, solve
 
 
-def ensure(corpus: Corpus, choice: DataChoice) -> Arm:
+def ensure(corpus: Corpus, choice: DataChoice, tokens: int = 0) -> Arm:
     """The arm that is asked for, written to the corpus if it is not there yet.
+
+    Args:
+        corpus: of the arm.
+        choice: which one.
+        tokens: that a job trains on, for a choice with ``passes``.
 
     Raises:
         ValueError: the choice lacks a parameter, or the corpus has another arm of that name.
     """
+    unique = None if choice.passes is None else math.ceil(tokens / choice.passes)
+    controls = Controls(choice.half, unique, choice.shuffled).to_json()
     if choice.rule == DataRule.stored:
-        return corpus.arm(choice.arm)
-    rule = find_rule(corpus, choice)
-    score, draw = corpus.column(scored.QUALITY_SCORE), corpus.column(scored.KEEP_DRAW)
-    mask = corpus.pool & (rule.keep(score, draw) | ~corpus.filterable)
-    # Spelt as model/prepare.py spells the arm that it writes.
-    definition = {"rule": rule.name} | ({} if rule.name == "all" else {"parameter": rule.parameter})
-    return write_arm(corpus, choice.arm, mask, definition)
+        stored = corpus.arm(choice.name if controls else choice.arm)
+        if not controls:
+            return stored
+        mask, definition = stored.mask, stored.about["definition"]
+    else:
+        rule = find_rule(corpus, choice)
+        score, draw = corpus.column(scored.QUALITY_SCORE), corpus.column(scored.KEEP_DRAW)
+        mask = corpus.pool & (rule.keep(score, draw) | ~corpus.filterable)
+        # Spelt as model/prepare.py spells the arm that it writes.
+        definition = {"rule": rule.name}
+        definition |= {} if rule.name == "all" else {"parameter": rule.parameter}
+    return write_arm(corpus, choice.arm, mask, definition, controls)
 
 
 def find_rule(corpus: Corpus, choice: DataChoice) -> Rule:
@@ -93,12 +107,15 @@ def pool_shares(corpus: Corpus) -> dict[str, float]:
     return {name: round(count / total, 6) for name, count in targets.items() if count}
 
 
-def common_shares(corpus: Corpus, arms: Mapping[str, Arm]) -> tuple[dict[str, float], list[str]]:
+def common_shares(
+    corpus: Corpus, arms: Mapping[str, Arm], unseen: Sequence[str] = ()
+) -> tuple[dict[str, float], list[str]]:
     """The pool's shares of the sources that every arm can read, and 0 for the others.
 
     Args:
         corpus: of the arms.
         arms: by what the study calls them.
+        unseen: sources that no arm may train on.
 
     Returns:
         The weights of all sources, and a note for each source that is left out.
@@ -109,6 +126,10 @@ def common_shares(corpus: Corpus, arms: Mapping[str, Arm]) -> tuple[dict[str, fl
     shares = pool_shares(corpus)
     weights, notes = dict(shares), []
     for source, share in shares.items():
+        if source in unseen:
+            weights[source] = 0.0
+            notes.append(f"{source} is for evaluation alone: no arm trains on it.")
+            continue
         ours = corpus.source_index == corpus.sources.index(source)
         if without := [name for name, arm in arms.items() if not (arm.mask & ours).any()]:
             weights[source] = 0.0

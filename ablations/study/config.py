@@ -32,6 +32,8 @@ class DataChoice(DataConfig):
     """An arm's text. ``name`` is what tables call it; ``arm`` is its name in the corpus.
 
     ``threshold`` and ``rate`` left null are solved for the yield of ``pareto`` at ``alpha``.
+    ``half``, ``shuffled`` and ``passes`` are controls (:mod:`model.data.controls`): with ``passes``
+    the arm reads so little text that ``train.tokens`` are that many passes over it.
     """
 
     name: str = MISSING
@@ -39,6 +41,9 @@ class DataChoice(DataConfig):
     alpha: float | None = None
     threshold: float | None = None
     rate: float | None = None
+    half: int | None = None
+    shuffled: float = 0.0
+    passes: float | None = None
     pool_shares: bool = True
 
 
@@ -46,12 +51,13 @@ class DataChoice(DataConfig):
 class PrimaryConfig:
     """What the verdict will be about; see :class:`ablations.results.Primary`."""
 
-    endpoint: str = MISSING
+    endpoint: str | None = MISSING
     baseline: str = MISSING
     treatment: str = MISSING
     smallest_difference: float = MISSING
     alpha: float = MISSING
     power: float = MISSING
+    control: str = ""
 
 
 @dataclass
@@ -124,6 +130,8 @@ class AblationConfig(TrainConfig):
     primary: PrimaryConfig = MISSING
     noise: NoiseConfig = MISSING
     secondary: list[str] | None = None
+    unseen: list[str] = field(default_factory=list)
+    allow_known_sources: bool = False
     heldout: dict[str, list[str]] = field(default_factory=dict)
     tasks: TasksConfig = MISSING
     hardware: HardwareConfig = MISSING

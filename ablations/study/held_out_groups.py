@@ -16,11 +16,12 @@ JUNK_SHARE = 0.2
 """The part of a filtered source's held-out documents, of lowest score, that is called junk."""
 
 
-def heldout_groups(corpus: Corpus) -> dict[str, list[str]]:
-    """The held-out sources by group: curated, web, junk; groups without documents are left out."""
+def heldout_groups(corpus: Corpus, unseen: Sequence[str] = ()) -> dict[str, list[str]]:
+    """The held-out sources by group: unseen, known, web, junk; empty groups are left out."""
     sources, filtered = corpus.evaluated_sources, filtered_sources(corpus)
     groups = {
-        "curated": [name for name in sources if name not in filtered],
+        "unseen": [name for name in sources if name in unseen],
+        "known": [name for name in sources if name not in (*filtered, *unseen)],
         "web": [name for name in sources if name in filtered],
         "junk": [junk_name(name) for name in sources if name in filtered],
     }

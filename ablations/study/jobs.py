@@ -161,7 +161,7 @@ def declaration(jobs: Sequence[Job], heldout: Mapping[str, Sequence[str]]) -> De
         name=first.study,
         arms=arms,
         seeds=seeds,
-        primary=Primary(**vars(first.primary)),
+        primary=Primary(**{**vars(first.primary), "endpoint": endpoint_of(first)}),
         heldout={group: list(sources) for group, sources in heldout.items()},
         variants=variants,
         main=main,
@@ -170,6 +170,11 @@ def declaration(jobs: Sequence[Job], heldout: Mapping[str, Sequence[str]]) -> De
         budget={"tokens": first.train.tokens, "model": jobs[0].model},
         notes=[],
     )
+
+
+def endpoint_of(config: AblationConfig) -> str:
+    """The primary endpoint: as given, else the unseen sources, else the known ones."""
+    return config.primary.endpoint or ("heldout/unseen" if config.unseen else "heldout/known")
 
 
 def training_config(job: Job, mixture: Mapping[str, float]) -> dict[str, Any]:
@@ -223,6 +228,13 @@ def identity(job: Job, training: Mapping[str, Any], corpus: Corpus) -> dict[str,
     tasks: Any = OmegaConf.to_container(OmegaConf.structured(job.config.tasks))
     kept["tasks"] = {k: v for k, v in tasks.items() if k not in ("local", "cache")}
     return dict(flatten(kept))
+
+
+def chosen_by_score(jobs: Sequence[Job]) -> bool:
+    """Whether the arms of the primary contrast differ in text that scores chose for one of them."""
+    primary = jobs[0].config.primary
+    pair = [job for job in jobs if job.config.arm in (primary.baseline, primary.treatment)]
+    return len({job.config.data.arm for job in pair}) > 1 and any(map(uses_scores, pair))
 
 
 def uses_scores(job: Job) -> bool:

@@ -8,13 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ablations import contamination, near_duplicates, results
 from ablations.near_duplicates import NearDuplicates
 from ablations.reading import read_declaration, read_study
 from ablations.results import Declaration
 from ablations.stats import power
 from ablations.stats.pairing import contrast
-from ablations.study import advice, arms, held_out_groups, study_tasks, unigram
+from ablations.study import advice, arms, fairness, held_out_groups, study_tasks, unigram
 from ablations.study.config import AblationConfig
 from ablations.study.execute import check_identity
 from ablations.study.jobs import Job, declaration, identity, stream_of, training_config
@@ -60,9 +62,10 @@ def check(jobs: Sequence[Job]) -> Checked:
     declared = declaration(jobs, groups_of(config, corpus))
     if refusal := underpowered(config, declared):
         raise ValueError(refusal)
+    known = fairness.check(jobs, declared, corpus)
     _check_endpoint(declared, corpus)
     tasks = study_tasks.gather_all(config.tasks)
-    of_arm = {job.config.arm: arms.ensure(corpus, job.config.data) for job in jobs}
+    of_arm = {job.config.arm: ensure_arm(job, corpus) for job in jobs}
     mixture, notes = _mixture(jobs, corpus, of_arm)
     declared = dataclasses.replace(declared, mixture=mixture)
     differing = _check_jobs(jobs, declared, corpus)
@@ -72,6 +75,7 @@ def check(jobs: Sequence[Job]) -> Checked:
     declared = dataclasses.replace(
         declared,
         heldout=held_out_groups.enough(declared.heldout, documents),
+        known=known,
         unigram=unigram.bits_per_byte(corpus, documents),
         differing=differing,
         notes=[*notes, *held_out_groups.notes(documents)],
@@ -94,10 +98,16 @@ def write(jobs: Sequence[Job], study: Checked) -> None:
 
 def groups_of(config: AblationConfig, corpus: Corpus) -> dict[str, list[str]]:
     """The held-out sources by group: as they were given, or as the corpus has them."""
-    groups = config.heldout or held_out_groups.heldout_groups(corpus)
+    groups = config.heldout or held_out_groups.heldout_groups(corpus, config.unseen)
     if config.primary.endpoint == f"heldout/{ALL}" and ALL not in groups:
         groups = {ALL: corpus.evaluated_sources, **groups}
     return groups
+
+
+def ensure_arm(job: Job, corpus: Corpus) -> Arm:
+    """The arm of a job, written to the corpus if it is not there yet."""
+    config = job.config
+    return arms.ensure(corpus, config.data, config.steps * config.step_tokens)
 
 
 def _mixture(
@@ -109,7 +119,8 @@ def _mixture(
         for job in jobs
         if job.config.data.pool_shares and not job.config.data.mixture
     }
-    return arms.common_shares(corpus, sharing) if sharing else ({}, [])
+    unseen = jobs[0].config.unseen
+    return arms.common_shares(corpus, sharing, unseen) if sharing else ({}, [])
 
 
 def _check_jobs(jobs: Sequence[Job], declared: Declaration, corpus: Corpus) -> float | None:
@@ -142,8 +153,9 @@ def _check_jobs(jobs: Sequence[Job], declared: Declaration, corpus: Corpus) -> f
             " (winnow run --filter SOURCE --write all)"
         )
     steps = next(job.config.steps for job in jobs if job.key[:2] == pair[0])
-    read = [set(streams[key].documents(steps).tolist()) for key in pair]
-    tokens = [int(corpus.lengths[list(some)].sum()) for some in (*read, read[0] & read[1])]
+    read = [streams[key].texts(steps) for key in pair]
+    parts = (*read, np.intersect1d(read[0], read[1]))
+    tokens = [int(corpus.lengths[texts % len(corpus)].sum()) for texts in parts]
     return 1 - tokens[2] / max(tokens[:2])
 
 

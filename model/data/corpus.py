@@ -10,8 +10,9 @@
       arms/<name>.json   what the arm is and holds, written last
 
 Documents are numbered from 0 in corpus order: shards as the manifest lists them, rows in order.
-An arm only chooses documents. Held-out ones are chosen by their content hash and belong to no arm,
-so neither a document nor an exact copy of it is both trained on and evaluated.
+An arm only chooses documents, unless it has :mod:`model.data.controls`. Held-out ones are chosen by
+their content hash and belong to no arm, so neither a document nor an exact copy of it is both
+trained on and evaluated.
 """
 
 import functools
@@ -232,7 +233,7 @@ class Corpus:
         about = files.read_json(about_path)
         try:
             chosen = np.load(mask_path, allow_pickle=False)
-            ours = about["fingerprint"] == _arm_fingerprint(self, chosen)
+            ours = about["fingerprint"] == _arm_fingerprint(self, chosen, about.get("controls"))
         except (FileNotFoundError, EOFError, ValueError):
             ours = False
         if not ours:
@@ -303,6 +304,7 @@ def write_arm(
     name: str,
     chosen: Choice,
     definition: Mapping[str, Any],
+    controls: Mapping[str, Any] | None = None,
 ) -> Arm:
     """Add an arm to a corpus; one of these very documents may be there.
 
@@ -313,6 +315,7 @@ def write_arm(
             int32 [documents]. For a rule on filtered sources alone:
             ``corpus.pool & (rule.keep(score, draw) | ~corpus.filterable)``.
         definition: JSON that says how the mask was made: ``{"rule": "pareto", "parameter": 9}``.
+        controls: what is changed when it is read, of :mod:`model.data.controls`.
 
     Raises:
         ValueError: a bad name, an empty arm, held-out documents, or another arm of that name.
@@ -336,9 +339,11 @@ def write_arm(
     about = {
         "name": name,
         "definition": dict(definition),
-        "fingerprint": _arm_fingerprint(corpus, chosen),
+        "fingerprint": _arm_fingerprint(corpus, chosen, controls),
         "sources": tally(corpus, chosen),
     }
+    if controls:
+        about["controls"] = dict(controls)
     before = files.read_json(about_path) if os.path.exists(about_path) else None
     if before is None:
         with files.open_output(mask_path) as file:
@@ -405,9 +410,14 @@ def _arm(name: str, chosen: Choice, about: Mapping[str, Any]) -> Arm:
     return Arm(name, chosen > 0, about, copies)
 
 
-def _arm_fingerprint(corpus: Corpus, chosen: Choice) -> str:
+def _arm_fingerprint(
+    corpus: Corpus, chosen: Choice, controls: Mapping[str, Any] | None = None
+) -> str:
     data = np.packbits(chosen) if chosen.dtype == np.bool_ else chosen
-    return files.fingerprint(corpus.fingerprint, xxhash.xxh3_128_hexdigest(data.tobytes()))
+    changed = [sorted(controls.items())] if controls else []
+    return files.fingerprint(
+        corpus.fingerprint, xxhash.xxh3_128_hexdigest(data.tobytes()), *changed
+    )
 
 
 def _changed(folder: str, name: str) -> ValueError:

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import xxhash
 
+from model.data.controls import Damage, mixed
 from model.data.corpus import Arm, Corpus, IntArray
 
 FEWEST = 2
@@ -36,15 +36,8 @@ CYCLE = 10_000
 
 
 def order_keys(id_hash: npt.NDArray[np.uint64], seed: int, epoch: int) -> npt.NDArray[np.uint64]:
-    """The sort keys of n documents: uint64 [n], a different bijection for each seed and epoch.
-
-    SplitMix64's finaliser (Steele, Lea and Flood 2014) over the hash and a key of seed and epoch.
-    """
-    key = np.uint64(xxhash.xxh3_64_intdigest(f"order {seed} {epoch}".encode()))
-    x = id_hash ^ key
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    """The sort keys of n documents: uint64 [n], a different bijection for each seed and epoch."""
+    return mixed(id_hash, f"order {seed} {epoch}")
 
 
 @dataclass(frozen=True)
@@ -64,10 +57,14 @@ class DocumentSequence:
     """The endless sequence of some documents of a corpus, epoch after epoch, for one seed.
 
     ``documents`` (int64 [n]) are sorted, and each is there as often as an epoch reads it.
+    ``damage`` are documents whose words are shuffled, None for none.
     """
 
-    def __init__(self, corpus: Corpus, documents: IntArray, seed: int) -> None:
+    def __init__(
+        self, corpus: Corpus, documents: IntArray, seed: int, damage: Damage | None = None
+    ) -> None:
         assert len(documents)
+        self._damage = damage
         self._corpus = corpus
         self._documents = documents
         self._seed = seed
@@ -114,6 +111,8 @@ class DocumentSequence:
         places = epoch.starts[first:last] - offset
         entries[places[places >= 0]] = self._corpus.boundary_id
         self._corpus.copy_tokens(epoch.documents[first:last], places + 1, entries)
+        if self._damage is not None:
+            self._damage.apply(epoch.documents[first:last], places + 1, entries)
         edges = np.clip(epoch.starts[first : last + 1], offset, end)
         ordinals[:] = np.repeat(np.arange(first, last), np.diff(edges))
 

@@ -79,7 +79,8 @@ class Scored:
 
     ``classifier`` is the fingerprint of what scored it; ``filtered_sources`` are those whose
     documents the keep rule could drop; ``rule`` is that rule (``name``, ``parameter``, ``ties``);
-    ``complete`` says whether the dropped documents are there too.
+    ``complete`` says whether the dropped documents are there too. ``classifier_sources`` are the
+    curated sources that the classifier learned from, None if nobody knows.
     """
 
     folder: str
@@ -88,6 +89,7 @@ class Scored:
     rule: Mapping[str, Any]
     filtered_sources: tuple[str, ...]
     complete: bool
+    classifier_sources: tuple[str, ...] | None
     shards: tuple[ScoredShard, ...]
 
 
@@ -119,8 +121,15 @@ def open_scored(folder: str) -> Scored:
         rule=manifest["rule"],
         filtered_sources=tuple(sorted({t["source"] for t in tasks if t["filtered"]})),
         complete=manifest["config"]["write"] == "all",
+        classifier_sources=_classifier_sources(manifest["classifier"].get("card", {})),
         shards=shards,
     )
+
+
+def _classifier_sources(card: Mapping[str, Any]) -> tuple[str, ...] | None:
+    if "documents" not in card:
+        return None
+    return tuple(sorted({d["source"] for d in card["documents"] if d["class"] == "positive"}))
 
 
 def learned_share(folder: str) -> dict[str, float]:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from model.data.controls import Controls, Damage
 from model.data.corpus import Corpus, IntArray
 from model.data.order import DocumentSequence, Interleaving, mixture_groups
 from winnow import files
@@ -63,8 +64,15 @@ class TokenStream:
         assert 0 <= rank < world
         chosen = corpus.arm(arm)
         groups = mixture_groups(corpus, chosen, mixture)
-        self._sequences = [DocumentSequence(corpus, docs, seed) for _, docs in groups.values()]
         self._interleaving = Interleaving([weight for weight, _ in groups.values()])
+        controls = Controls.of(chosen.about)
+        parts = self._interleaving.shares / self._interleaving.shares.sum()
+        read = [
+            controls.documents(corpus, documents, seed, float(part))
+            for (_, documents), part in zip(groups.values(), parts, strict=True)
+        ]
+        self._damage = Damage.of(controls, corpus, np.concatenate(read), seed)
+        self._sequences = [DocumentSequence(corpus, docs, seed, self._damage) for docs in read]
         self._corpus = corpus
         self._rank_rows = batch_size // world
         self._rank = rank
@@ -128,6 +136,17 @@ class TokenStream:
         rows = self._interleaving.before(step * self.batch_size)
         parts = zip(self._sequences, rows.tolist(), strict=True)
         return np.concatenate([s.begun(n * self.sequence_length) for s, n in parts])
+
+    def texts(self, step: int) -> IntArray:
+        """Numbers of the different texts that the batches before ``step`` touch: int64 [n].
+
+        Modulo the corpus's size they are documents; those with shuffled words are texts of their
+        own.
+        """
+        documents = self.documents(step)
+        if self._damage is None:
+            return documents
+        return documents + len(self._corpus) * np.isin(documents, self._damage.documents)
 
     def consumed(self, step: int) -> dict[str, dict[str, float]]:
         """What the batches before ``step`` held, by source.

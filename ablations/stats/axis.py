@@ -1,0 +1,15 @@
+"""Arms or variants called ``name=number``: points of an axis, such as alpha, experts or a dose."""
+
+import re
+from collections.abc import Sequence
+
+_POINT = re.compile(r"^(.+)=(-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)$")
+
+
+def axis_of(names: Sequence[str]) -> tuple[str, dict[str, float]] | None:
+    """What names of the form ``name=number`` have in common and their numbers; else None."""
+    found = {name: match.groups() for name in names if (match := _POINT.match(name))}
+    words = {word for word, _ in found.values()}
+    if len(found) < 2 or len(found) < len(names) or len(words) > 1:
+        return None
+    return words.pop(), {name: float(number) for name, (_, number) in found.items()}

@@ -1,0 +1,100 @@
+"""Whether a filter is judged on sources that its classifier does not know.
+
+A classifier picks text that is like what it learned from. Judged on the same sources, any filter
+looks better than it is, whatever the documents.
+"""
+
+from collections.abc import Sequence
+
+from ablations.results import Declaration
+from ablations.study import advice
+from ablations.study.held_out_groups import filtered_sources
+from ablations.study.jobs import Job, chosen_by_score
+from model.data.corpus import Corpus
+from model.data.order import FEWEST, held_out_documents
+
+
+def check(jobs: Sequence[Job], declared: Declaration, corpus: Corpus) -> bool:
+    """Check the unseen sources, and the primary endpoint of a study of filters.
+
+    Returns:
+        Whether the endpoint is text of sources that the classifier may know.
+
+    Raises:
+        ValueError: a source is not unseen, an arm would train on it, or the endpoint is of known
+            sources and nobody said that it may be.
+    """
+    config = jobs[0].config
+    for source in config.unseen:
+        if why := _known(source, corpus):
+            raise ValueError(f"unseen={source}: {why}")
+    for job in jobs:
+        data = job.config.data
+        if read := [s for s in config.unseen if _reads(job, s)]:
+            how = "data.mixture" if data.mixture else "data.pool_shares=false"
+            raise ValueError(
+                f"with {how} {job.name} would train on {', '.join(read)}, which unseen keeps for"
+                " evaluation: give it weight 0 in data.mixture"
+            )
+    kind, _, name = declared.primary.endpoint.partition("/")
+    sources = set(declared.heldout.get(name, [name]))
+    if kind != "heldout" or not chosen_by_score(jobs) or sources <= set(config.unseen):
+        return False
+    if not config.allow_known_sources:
+        raise ValueError(_refusal(declared, corpus))
+    return True
+
+
+def _known(source: str, corpus: Corpus) -> str | None:
+    """Why a source can't be an unseen one; None if it can."""
+    learned = corpus.manifest.get("learned", {})
+    if source not in corpus.sources:
+        return f"{corpus.folder} has no such source; it has {', '.join(corpus.sources)}"
+    if source in filtered_sources(corpus):
+        return "it was filtered; name a curated source, which the pipeline took whole"
+    if share := learned.get("shares", {}).get(source):
+        return f"the classifier was trained on {share:.1%} of its documents; name another source"
+    if source in (learned.get("sources") or ()):
+        return "the classifier was trained on a source of that name; name another source"
+    return None
+
+
+def _reads(job: Job, source: str) -> bool:
+    data = job.config.data
+    return data.mixture.get(source, 0) > 0 if data.mixture else not data.pool_shares
+
+
+def _refusal(declared: Declaration, corpus: Corpus) -> str:
+    candidates = [
+        source
+        for source in corpus.evaluated_sources
+        if _known(source, corpus) is None and len(held_out_documents(corpus, source)) >= FEWEST
+    ]
+    lines = [
+        f"{declared.primary.endpoint} is no fair endpoint: a filter looks better on sources that"
+        " its classifier learned from.",
+    ]
+    if candidates:
+        lines += [
+            "Name a curated source that it did not learn from; no arm will train on it:",
+            *("  " + _with(declared, f"unseen=[{source}]") for source in candidates),
+        ]
+    else:
+        lines += [
+            "The corpus has no curated source that it did not learn from. Score one more with the"
+            " rest, which is neither filtered nor positive=… of the classifier, and prepare again:",
+            "  winnow run … --source books='books/*.jsonl.gz'",
+        ]
+    lines += [
+        "Or judge on known sources, which the page will say first:",
+        "  " + advice.command("allow_known_sources=true"),
+    ]
+    return "\n".join(lines)
+
+
+def _with(declared: Declaration, unseen: str) -> str:
+    """The command with an unseen source, and an endpoint of its own given up for it."""
+    given = (
+        ["primary.endpoint=heldout/unseen"] if declared.primary.endpoint != "heldout/known" else []
+    )
+    return advice.command(unseen, *given)

@@ -1,0 +1,186 @@
+"""What an arm's controls change about reading: a random half, less text, shuffled words.
+
+:class:`Controls` are part of an arm (``arms/NAME.json``). Every training seed draws anew, so the
+spread over seeds includes the luck of the draw: the two halves of a pool are exchangeable.
+"""
+
+import functools
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+from tokenizers import Tokenizer
+
+from model.data.corpus import BoolArray, Corpus, IntArray
+
+WORD_MARKS = ("Ġ", "Ċ", "ĉ", "č", "▁", " ", "\n", "\t", "\r")
+"""Leading white space of a token, as byte-level BPE and SentencePiece spell it, and plainly."""
+
+
+@dataclass(frozen=True)
+class Controls:
+    """What an arm reads of its documents.
+
+    Attributes:
+        half: which of two random halves, 0 or 1; None for both.
+        unique_tokens: read no more than about this many different ones; None for all.
+        shuffled: the share of documents with their words shuffled.
+    """
+
+    half: int | None = None
+    unique_tokens: int | None = None
+    shuffled: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.half not in (None, 0, 1):
+            raise ValueError(f"half is 0 or 1, not {self.half}")
+        if not 0 <= self.shuffled <= 1:
+            raise ValueError(f"shuffled is a share between 0 and 1, not {self.shuffled}")
+
+    @classmethod
+    def of(cls, about: Mapping[str, Any]) -> Self:
+        """Those of an arm, by its ``arms/NAME.json``."""
+        return cls(**about.get("controls", {}))
+
+    def to_json(self) -> dict[str, Any]:
+        """What goes into ``arms/NAME.json``; empty where nothing is changed."""
+        return {} if self == Controls() else asdict(self)
+
+    def documents(
+        self, corpus: Corpus, documents: IntArray, seed: int, share: float = 1.0
+    ) -> IntArray:
+        """What a seed reads of n documents, of which ``share`` of all tokens are to come.
+
+        Copies of a document stay together. Of a single document both halves are that document: no
+        arm can do without a source.
+
+        Raises:
+            ValueError: they have fewer than ``unique_tokens``.
+        """
+        if self.half is None and self.unique_tokens is None:
+            return documents
+        chosen = self._different(corpus, np.unique(documents), seed, share)
+        return documents[np.isin(documents, chosen)]
+
+    def _different(
+        self, corpus: Corpus, documents: IntArray, seed: int, share: float
+    ) -> IntArray:
+        """:meth:`documents` without copies."""
+        if self.half is not None and len(documents) > 1:
+            order = np.argsort(draws(corpus, documents, f"half {seed}"), kind="stable")
+            documents = documents[order[self.half :: 2]]
+        if self.unique_tokens is not None:
+            order = np.argsort(draws(corpus, documents, f"unique {seed}"), kind="stable")
+            ends = np.cumsum(corpus.lengths[documents[order]] + 1)
+            wanted = share * self.unique_tokens
+            if ends[-1] < wanted:
+                raise ValueError(
+                    f"an arm has {ends[-1]:,} tokens of a source, fewer than the {wanted:,.0f} that"
+                    " it is to read of it in one pass: train on fewer tokens (train.tokens="
+                    f"{int(self.unique_tokens * ends[-1] / wanted):_}), or start with more passes"
+                )
+            documents = documents[order[: np.searchsorted(ends, wanted) + 1]]
+        return documents
+
+    def damaged(self, corpus: Corpus, documents: IntArray, seed: int) -> BoolArray:
+        """Which of n documents have their words shuffled: bool [n], nested in the share."""
+        if not self.shuffled:
+            return np.zeros(len(documents), np.bool_)
+        return draws(corpus, documents, f"shuffled {seed}") < self.shuffled
+
+
+def mixed(id_hash: npt.NDArray[np.uint64], purpose: str) -> npt.NDArray[np.uint64]:
+    """Pseudo-random numbers by document: uint64 [n], a different bijection for each purpose.
+
+    SplitMix64's finaliser (Steele, Lea and Flood 2014) over the hash and a key of the purpose.
+    """
+    x = id_hash ^ np.uint64(xxhash.xxh3_64_intdigest(purpose.encode()))
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def draws(corpus: Corpus, documents: IntArray, purpose: str) -> npt.NDArray[np.float64]:
+    """A number in [0, 1) for each of n documents, by its id and the purpose: float64 [n]."""
+    keys = mixed(corpus.id_hash[documents], purpose)
+    return (keys >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def word_starts(corpus: Corpus) -> BoolArray:
+    """Which tokens begin with white space, and so a word: bool [vocabulary].
+
+    Raises:
+        ValueError: the tokenizer marks no words.
+    """
+    return _word_starts(corpus.tokenizer_path, corpus.vocabulary)
+
+
+@functools.cache
+def _word_starts(path: str, vocabulary: int) -> BoolArray:
+    tokenizer = Tokenizer.from_file(path)
+    starts = np.zeros(vocabulary, np.bool_)
+    for token, index in tokenizer.get_vocab(with_added_tokens=False).items():
+        starts[index] = token.startswith(WORD_MARKS)
+    if not starts.any():
+        raise ValueError(
+            f"no token of {path} begins with white space, so there are no words to shuffle: take a"
+            " byte-level BPE or SentencePiece tokenizer"
+        )
+    return starts
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Documents whose words are shuffled, for one seed: int64 [n], ascending."""
+
+    corpus: Corpus
+    documents: IntArray
+    seed: int
+
+    @classmethod
+    def of(
+        cls, controls: Controls, corpus: Corpus, documents: IntArray, seed: int
+    ) -> "Damage | None":
+        """What is shuffled of some documents; None for nothing."""
+        if not controls.shuffled:
+            return None
+        chosen = controls.damaged(corpus, documents, seed)
+        return cls(corpus, np.sort(documents[chosen]), seed)
+
+    def apply(self, documents: IntArray, places: IntArray, out: IntArray) -> None:
+        """Put the shuffled tokens where :meth:`Corpus.copy_tokens` put those of the documents."""
+        starts = word_starts(self.corpus)
+        for index in np.flatnonzero(np.isin(documents, self.documents)).tolist():
+            document, place = int(documents[index]), int(places[index])
+            key = (self.seed, int(self.corpus.id_hash[document]))
+            tokens = shuffled_words(self.corpus.tokens(document), starts, key)
+            tokens = tokens[max(0, -place) : len(out) - place]
+            at = max(0, place)
+            out[at : at + len(tokens)] = tokens
+
+
+def shuffled_words(
+    tokens: npt.NDArray[Any], starts: BoolArray, key: tuple[int, int]
+) -> npt.NDArray[Any]:
+    """The same tokens with their words in a random order: [n].
+
+    A word is a token that ``starts`` one, with those that follow up to the next; its white space
+    goes with it. Only the first word of a text, which has none before it, may be glued to another.
+
+    Args:
+        tokens: of one document.
+        starts: bool [vocabulary].
+        key: of the order.
+    """
+    if not len(tokens):
+        return tokens
+    firsts = np.flatnonzero(starts[tokens])
+    edges = np.unique(np.concatenate([[0], firsts, [len(tokens)]]))
+    lengths = np.diff(edges)
+    order = np.random.default_rng(key).permutation(len(lengths))
+    ends = np.cumsum(lengths[order])
+    shift = np.repeat(edges[order] - (ends - lengths[order]), lengths[order])
+    return tokens[np.arange(len(tokens)) + shift]
