@@ -146,7 +146,7 @@ def _seconds_and_memory(
             device_tokens=min(8192, config.step_tokens // hardware.devices),
             optimizer=config.optimizer.name.value,
         )
-        return flops / (hardware.devices * device.flops * hardware.mfu), need.total, device.memory
+        return hardware.published_seconds(flops), need.total, device.memory
     if corpus is None:
         return None, None, None
     model = repr(config.model)

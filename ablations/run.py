@@ -52,7 +52,7 @@ class StudyCallback(Callback):
             for note in study.declared.notes:
                 print(f"note: {note}")
             slots, output = slots_of(jobs[0].config), jobs[0].config.output
-            print(f"{len(jobs)} jobs, {slots} at once: {output}", flush=True)
+            print(progress.opening_line(jobs, slots), flush=True)
             watch = progress.Watch(jobs, slots)
             watch.start()
             _watched.callback(watch.stop)

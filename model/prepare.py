@@ -263,7 +263,15 @@ def _prepare_and_tell(config: PrepareConfig) -> None:
     documents = len(corpus.column(scored.KEPT))
     print(f"\ntime:    {telling.spent(documents, size, telling.elapsed())}")
     print(f"corpus:  {config.output}, {corpus.vocabulary:,} tokens in the vocabulary")
-    print(telling.next_command("study plan", "experiment=data_quality", f"corpus={config.output}"))
+    settings = ["experiment=data_quality", f"corpus={config.output}", *_unseen(corpus)]
+    print(telling.next_command("study plan", *settings))
+
+
+def _unseen(corpus: Corpus) -> list[str]:
+    """A curated source to judge a filter on, if the classifier did not learn from all of them."""
+    learned = corpus.manifest["learned"]
+    known = {*corpus.manifest["filtered_sources"], *(learned["sources"] or ()), *learned["shares"]}
+    return [f"unseen=[{s}]" for s in corpus.evaluated_sources if s not in known][:1]
 
 
 ConfigStore.instance().store(name="prepare_schema", node=PrepareConfig)

@@ -16,15 +16,12 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from model.accelerators import ACCELERATORS, GIB
 from model.glam.config import GLaMConfig
-from model.glam.routing import ROUTERS
-from model.glam.transformer import Experts, GLaM
 from winnow import command_line, hydra_errors
 from winnow.arguments import Parser
 from winnow.cli import program
@@ -85,6 +82,11 @@ class Memory:
 
 def count(config: GLaMConfig) -> Counts:
     """Counts on the meta device, so that a trillion takes a second."""
+    import torch  # here, since --help does without it
+
+    from model.glam.routing import ROUTERS
+    from model.glam.transformer import Experts, GLaM
+
     with torch.device("meta"):
         model = GLaM(config)
     total = sum(parameter.numel() for parameter in model.parameters())
@@ -129,6 +131,8 @@ def memory(
     Raises:
         ValueError: the devices can't be cut up that way.
     """
+    from model.glam.routing import ROUTERS
+
     if devices % expert_parallel or (config.sparse and config.experts % expert_parallel):
         raise ValueError(
             f"--expert-parallel {expert_parallel} must divide both --devices {devices} and the"

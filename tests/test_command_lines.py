@@ -260,6 +260,14 @@ def test_help_shows_what_people_change_without_loading_what_does_the_work():
         assert default in ("???", "null") or str(OmegaConf.select(composed, name)) == default
 
 
+def test_help_on_sizes_and_sharding_loads_no_torch():
+    load = (
+        "import sys, model.sizes, model.plan_sharding as plan;"
+        "plan.parser().format_help(); assert 'torch' not in sys.modules"
+    )
+    assert subprocess.run([sys.executable, "-c", load], cwd=ROOT, check=False).returncode == 0
+
+
 @pytest.mark.parametrize(
     "settings",
     [

@@ -7,7 +7,8 @@ import torch
 
 from model import sizes
 from model.glam.config import GLaMConfig
-from model.plan_sharding import main, plan
+from model.plan_sharding import main
+from model.sharded_step import plan
 
 pytestmark = pytest.mark.slow
 

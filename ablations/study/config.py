@@ -101,6 +101,12 @@ class HardwareConfig:
         if self.co2e_kg_per_kwh is not None and self.co2e_kg_per_kwh < 0:
             raise ValueError("hardware.co2e_kg_per_kwh must be 0 or more")
 
+    def published_seconds(self, flops: float) -> float | None:
+        """What so many FLOPs take by the accelerator's published speed; None for this machine."""
+        if self.accelerator is None:
+            return None
+        return flops / (self.devices * ACCELERATORS[self.accelerator].flops * self.mfu)
+
     def kwh(self, seconds: float) -> float:
         """Kilowatt hours that a job takes in so many seconds, those of the building included."""
         return seconds * self.watts * self.pue / 3.6e6

@@ -165,6 +165,18 @@ class Watch(threading.Thread):
             self._lines = 0
 
 
+def opening_line(jobs: Sequence[Job], slots: int) -> str:
+    """What a study is about to do. How long it takes on this machine is known after some steps."""
+    config = jobs[0].config
+    seconds = config.hardware.published_seconds(sum(map(_flops, jobs)))
+    if seconds is None:
+        return f"{len(jobs)} jobs, {slots} at once: {config.output}"
+    return (
+        f"{len(jobs)} jobs, about {duration(seconds)} one after the other by the published speed of"
+        f" {config.hardware.devices} x {config.hardware.accelerator}: {config.output}"
+    )
+
+
 def look(job: Job, flops: float, since: float) -> Standing:
     """Where a job stands, in a session that began at ``since`` (seconds since the epoch)."""
     result, failure = (os.path.join(job.folder, name) for name in (RESULT, FAILURE))

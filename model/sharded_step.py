@@ -1,0 +1,230 @@
+"""One training step of a sharded model, traced over a fake process group: no device is needed.
+
+The real model is sharded by :mod:`model.training.parallel`, and the code that trains it runs
+forward and backward, twice as when gradients add up, with tensors that have shapes but no numbers.
+Counted are the live bytes and the collectives of the first process, whose shares are the largest.
+Taken for granted: tokens spread evenly over experts, the plain attention (FlexAttention needs
+less), and a perfect allocator (leave a tenth for a real one).
+"""
+
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed.tensor import DTensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from model.glam.config import GLaMConfig
+from model.glam.experts import ExpertInputs
+from model.glam.transformer import Experts, GLaM
+from model.sizes import OPTIMIZER_BYTES
+from model.training import parallel
+from model.training.parallel import AllToAll
+
+COLLECTIVES = {
+    "_allgather_base_": "all-gather",
+    "_reduce_scatter_base_": "reduce-scatter",
+    "alltoall_base_": "all-to-all",
+    "allreduce_": "all-reduce",
+}
+
+
+@dataclass
+class Traffic:
+    """What one kind of collective carries for one device in one forward and backward pass."""
+
+    calls: int = 0
+    received: float = 0.0
+    """Bytes."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one device holds, in bytes, and receives.
+
+    ``weights``, ``gradients`` and ``optimizer`` are float32 shards that stay. ``peak`` is all that
+    is live at the worst moment, these three included.
+    """
+
+    weights: float
+    gradients: float
+    optimizer: float
+    peak: float
+    traffic: dict[str, Traffic]
+
+
+def plan(
+    config: GLaMConfig,
+    *,
+    devices: int,
+    expert_parallel: int | None,
+    rows: int,
+    sequence: int,
+    optimizer: str,
+    recompute: bool = False,
+) -> Plan:
+    """Trace a step.
+
+    Args:
+        config: the model.
+        devices: how many share it.
+        expert_parallel: how many of them share the experts; None for as many as can.
+        rows: of one device at a time.
+        sequence: tokens of a row.
+        optimizer: a key of :data:`model.sizes.OPTIMIZER_BYTES`.
+        recompute: whether layers are computed again on the way back.
+
+    Raises:
+        ValueError: the devices can't share the model that way.
+    """
+    with _fake_processes(devices):
+        with torch.device("meta"):
+            # What GPUs would do, traced on a device that is called cpu.
+            model = GLaM(
+                config,
+                compute_dtype=torch.bfloat16,
+                recompute=recompute,
+                expert_backend="grouped",
+            )
+        parallel.shard(model, parallel.make_grid(config, "cpu", expert_parallel))
+        for module in model.modules():
+            if isinstance(module, Experts):
+                assert isinstance(module.compute, AllToAll)
+                module.compute = _Balanced(module.compute)
+        with FakeTensorMode(allow_non_fake_inputs=True), _Trace() as trace:
+            model.to_empty(device="cpu")
+            tokens_BS = torch.zeros(rows, sequence, dtype=torch.int64)
+            for _ in range(2):
+                trace.traffic.clear()
+                model.loss(tokens_BS, tokens_BS).total.backward()
+        shards = [_local(parameter) for parameter in model.parameters()]
+        gradients = [_local(p.grad) for p in model.parameters() if p.grad is not None]
+    assert len(gradients) == len(shards)
+    state = sum(_optimizer_bytes(shard, optimizer) for shard in shards)
+    return Plan(
+        weights=sum(shard.nbytes for shard in shards),
+        gradients=sum(gradient.nbytes for gradient in gradients),
+        optimizer=state,
+        peak=trace.peak + state,
+        traffic=dict(trace.traffic),
+    )
+
+
+def _local(tensor: Tensor) -> Tensor:
+    assert isinstance(tensor, DTensor)
+    return tensor.to_local()
+
+
+def _optimizer_bytes(shard: Tensor, optimizer: str) -> float:
+    if optimizer == "adafactor":
+        if shard.ndim == 1:
+            return 4.0 * shard.numel()
+        matrices = shard.shape[:-2].numel()
+        return 4.0 * matrices * (shard.shape[-2] + shard.shape[-1])
+    return float(OPTIMIZER_BYTES[optimizer] * shard.numel())
+
+
+class _Balanced(AllToAll):
+    """Sends as many rows to each process, since rows without numbers can't be counted."""
+
+    def __init__(self, real: AllToAll) -> None:
+        super().__init__(real.compute, real.group)
+        self.rows = 0
+
+    def __call__(self, of: ExpertInputs) -> Tensor:
+        self.rows = len(of.x_RM)
+        return super().__call__(of)
+
+    def exchange_counts(self, counts_PF: Tensor) -> tuple[Tensor, list[int], list[int]]:
+        processes = self.group.size()
+        share, more = divmod(self.rows, processes)
+        sent = [share + (process < more) for process in range(processes)]
+        return torch.empty_like(counts_PF), sent, [sent[0]] * processes
+
+
+class _Trace(TorchDispatchMode):
+    """Counts live bytes after each operation, and what collectives carry."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.bytes: weakref.WeakKeyDictionary[Any, list[int]] = weakref.WeakKeyDictionary()
+        self.live = 0
+        self.peak = 0
+        self.traffic: dict[str, Traffic] = {}
+        self._resize = torch.UntypedStorage.resize_
+
+    def __enter__(self) -> Any:
+        # FSDP gives gathered weights back by resizing their storage, which is no operation.
+        def resize(storage: Any, size: int) -> Any:
+            out = self._resize(storage, size)
+            self._watch(storage)
+            return out
+
+        torch.UntypedStorage.resize_ = resize  # type: ignore[method-assign, assignment]
+        return super().__enter__()  # type: ignore[no-untyped-call]
+
+    def __exit__(self, *exception: Any) -> None:
+        torch.UntypedStorage.resize_ = self._resize  # type: ignore[method-assign]
+        super().__exit__(*exception)  # type: ignore[no-untyped-call]
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is torch.ops.aten._local_scalar_dense.default:
+            return 0  # the smallest and largest token, which have no value here
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, DTensor):
+                tensor = tensor._local_tensor  # its own storage claims to be of the whole
+            if isinstance(tensor, Tensor) and tensor.device.type != "meta":
+                self._watch(tensor.untyped_storage())
+        if func.namespace == "c10d":
+            self._count(func._opname, args)
+        return out
+
+    def _watch(self, storage: Any) -> None:
+        """Take note of a storage's size, and of its end."""
+        if storage not in self.bytes:
+            self.bytes[storage] = [0]
+            weakref.finalize(storage, self._forget, self.bytes[storage])
+        cell = self.bytes[storage]
+        size = storage.nbytes()
+        self.live += size - cell[0]
+        cell[0] = size
+        self.peak = max(self.peak, self.live)
+
+    def _forget(self, cell: list[int]) -> None:
+        self.live -= cell[0]
+
+    def _count(self, name: str, args: Any) -> None:
+        if name not in COLLECTIVES:
+            raise AssertionError(f"collective {name} is not counted")
+        traffic = self.traffic.setdefault(COLLECTIVES[name], Traffic())
+        traffic.calls += 1
+        first, second = args[:2]
+        if name == "alltoall_base_":
+            own = args[3][0] if args[3] else len(second) // args[2].size()
+            traffic.received += first.nbytes * (1 - own / max(1, len(first)))
+        elif name == "allreduce_":
+            traffic.received += 2.0 * sum(tensor.nbytes for tensor in first)
+        else:
+            traffic.received += abs(first.nbytes - second.nbytes)
+
+
+@contextmanager
+def _fake_processes(count: int) -> Iterator[None]:
+    """A process group whose collectives do nothing."""
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=count)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
