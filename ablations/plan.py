@@ -193,6 +193,10 @@ def render(jobs: Sequence[Job], declared: Declaration, table: Sequence[Cost]) ->
         f" {len(declared.seeds)} seeds (seed SD {seed_sd:g}, item error {item_error:g}, {source});"
         f" smallest difference of interest: {primary.smallest_difference:g}"
     )
+    for arm, at in declared.repeats_from.items():
+        steps = max(job.config.steps * job.config.step_tokens for job in jobs)
+        said = f"within its {steps:,}" if at < steps else f"so not within its {steps:,}"
+        lines.append(f"Repeats: {arm} reads some text again from {at:,} tokens on, {said}")
     for cost in table:
         name = f"{cost.arm}@{cost.variant}" if cost.variant else cost.arm
         for text, times in cost.repeats.items():

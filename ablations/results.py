@@ -146,8 +146,10 @@ class Declaration:
     where nobody gave others; ``unigram`` the bits per byte of each held-out source under a unigram
     model of the raw pool; ``differing`` the part of the tokens read that the arms of the primary
     contrast do not share (None where they differ in more than text); ``known`` whether the endpoint
-    is text of sources that the filter's classifier may have learned from. ``notes`` are sentences
-    that a reader must know.
+    is text of sources that the filter's classifier may have learned from; ``repeats_from`` the
+    tokens after which each arm reads a source again, at the main variant. ``first_seeds`` is the
+    number of seeds before the study grew by some that were added after a look at it. ``notes`` are
+    sentences that a reader must know.
     """
 
     name: str
@@ -164,6 +166,8 @@ class Declaration:
     unigram: Mapping[str, float] = dataclasses.field(default_factory=dict)
     differing: float | None = None
     known: bool = False
+    repeats_from: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    first_seeds: int | None = None
     notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:

@@ -8,12 +8,12 @@ from test_compare_study import declare, write_run
 from tokens_scored import documents, make_corpus
 
 from ablations import results
-from ablations.page.headline import headline, next_step
+from ablations.page.headline import headline, next_step, reach
 from ablations.reading import read_study
 from ablations.stats import calibration, inference
 from ablations.stats.comparison import compare
 from ablations.stats.inference import Stratum
-from ablations.study import arms
+from ablations.study import arms, opening
 from ablations.study.config import DataChoice, DataRule
 from model.data import tokenizer
 from model.data.controls import Controls, Damage, shuffled_words, word_starts
@@ -186,3 +186,52 @@ def test_a_study_without_a_control_is_no_calibration(tmp_path):
     found = compare(read_study(str(tmp_path)))
     assert found.calibration is None
     assert found.tables["calibration"] == []
+
+
+def test_a_study_that_lacks_a_seed_has_no_verdict(tmp_path):
+    declared = declare(seeds=[1, 2, 3])
+    results.write_declaration(str(tmp_path), declared)
+    for arm, seed in itertools.product(declared.arms, [1, 2, 3]):
+        shift = dict.fromkeys(("wiki", "books", "web"), -0.2 if arm == "filtered" else 0.0)
+        if (arm, seed) != ("filtered", 3):
+            write_run(str(tmp_path), arm, seed, shift, tasks=False)
+    study = read_study(str(tmp_path))
+    found = compare(study)
+    assert found.verdict.outcome == "interim"
+    assert headline(study, found) == "Interim, no verdict: 2 of 3 seeds are complete"
+    assert {row["outcome"] for row in found.tables["secondary"]} <= {"interim"}
+    write_run(str(tmp_path), "filtered", 3, shift, tasks=False)
+    assert compare(read_study(str(tmp_path))).verdict.outcome == "better"
+
+
+def test_seeds_that_were_added_after_a_look_are_told(tmp_path):
+    first = declare(seeds=[1, 2])
+    results.write_declaration(str(tmp_path), first)
+    grown = declare(seeds=[1, 2, 3])
+    assert opening._first_seeds(str(tmp_path), grown) is None  # nobody has looked
+    (tmp_path / "comparison").mkdir()
+    (tmp_path / "comparison" / "comparison.json").write_text("{}")
+    assert opening._first_seeds(str(tmp_path), first) is None
+    assert opening._first_seeds(str(tmp_path), grown) == 2
+    results.write_declaration(str(tmp_path), declare(seeds=[1, 2, 3], first_seeds=2))
+    assert opening._first_seeds(str(tmp_path), grown) == 2
+
+
+def test_text_repeats_from_the_token_that_the_stream_says(corpus):
+    shares = arms.pool_shares(corpus)
+    stream = TokenStream(corpus, "filtered", 1, 16, 4, shares)
+    step = stream.unique_targets // (4 * 16)
+    repeated = [
+        any(of["targets"] > of["unique_targets"] for of in stream.consumed(n).values())
+        for n in (step - 2, step + 2)
+    ]
+    assert repeated == [False, True]
+
+
+def test_the_page_says_how_far_the_verdict_reaches(tmp_path):
+    declared = declare(seeds=[1], repeats_from={"filtered": 9_000_000, "unfiltered": 20_000_000})
+    results.write_declaration(str(tmp_path), declared)
+    write_run(str(tmp_path), "filtered", 1, {}, tasks=False)
+    study = read_study(str(tmp_path))
+    assert "1M active parameters after 8,000,000 tokens" in reach(study)
+    assert "again from 9,000,000 tokens on, of which this study says nothing" in reach(study)

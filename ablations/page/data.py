@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ablations.page import curves, groups, provenance, routers, sweep
-from ablations.page.headline import beside, headline, next_step
+from ablations.page.headline import beside, headline, next_step, reach
 from ablations.results import JobKey, Study
 from ablations.stats import endpoints, inference, ladder, tables
 from ablations.stats.comparison import Comparison
@@ -90,6 +90,7 @@ def verdict(study: Study, found: Comparison | ValueError) -> Json:
     return {
         "headline": headline(study, found),
         "next": next_step(study, found),
+        "reach": reach(study),
         "outcome": outcome,
         "sentence": sentence,
         "detectable": _number(detectable),

@@ -27,6 +27,9 @@ def _finding(study: Study, found: Comparison) -> str:
     on = _on(primary.endpoint)
     size = _size(found)
     match found.verdict.outcome:
+        case "interim":
+            complete, all_of = found.primary["seeds"], len(study.declared.seeds)
+            return f"Interim, no verdict: {complete} of {all_of} seeds are complete"
         case "underpowered":
             return f"Not known yet: this study cannot tell {ours} from {theirs} {on}"
         case "no difference":
@@ -66,6 +69,8 @@ def next_step(study: Study, found: Comparison | ValueError) -> str:
         )
     of, primary = found.primary, study.declared.primary
     outcome = found.verdict.outcome
+    if outcome == "interim":
+        return "Run the study to its last seed: complete jobs are skipped."
     if found.verdict.doubts:
         return f"Mend first what speaks against the study: {found.verdict.doubts[0]}."
     if outcome == "underpowered":
@@ -77,12 +82,36 @@ def next_step(study: Study, found: Comparison | ValueError) -> str:
         )
         if seeds is None:
             return "Evaluate on more held-out text: more seeds would not do."
-        return f"Run it with about {seeds} seeds; complete jobs are skipped."
+        return (
+            f"Run a new study with about {seeds} other seeds, and this one as its pilot"
+            " (noise.pilot=DIR): seeds that are added after a look find too much."
+        )
     if outcome in ("better", "worse"):
         if not found.tables["learning_rates"]:
             return "Check it at each arm’s best learning rate (experiment=learning_rate)."
         return "Repeat it with a larger model and more tokens (scale=gpu)."
     return "Choose the arm by its cost, or look for a smaller difference with more seeds."
+
+
+def reach(study: Study) -> str | None:
+    """How far the verdict reaches: sizes, tokens, when text repeats; None without runs."""
+    runs = [run.result for arm in study.declared.arms for run in study.seeds(arm).values()]
+    if not runs:
+        return None
+    models = " and ".join(dict.fromkeys(f"{run.parameters_active / 1e6:.3g}M" for run in runs))
+    tokens = max(run.tokens for run in runs)
+    said = f"The verdict is about models of {models} active parameters after {tokens:,} tokens."
+    repeats = study.declared.repeats_from
+    arm = study.declared.primary.treatment
+    if arm not in repeats:
+        return said
+    at = repeats[arm]
+    if at < tokens:
+        return f"{said} {arm} has read some of its text again from {at:,} tokens on."
+    return (
+        f"{said} {arm} would read some of its text again from {at:,} tokens on, of which this study"
+        " says nothing (experiment=repetition does)."
+    )
 
 
 def _size(found: Comparison) -> str:

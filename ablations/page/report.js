@@ -19,6 +19,7 @@ function drawHead() {
   put("study", `study ${data.study}`);
   put("headline", data.headline);
   put("next", el("b", {}, "Next: "), data.next);
+  put("reach", data.reach ?? "");
   const note = (text) => {
     const [head, ...rest] = text.split("; ");
     const long = rest.length && text.length > 150;

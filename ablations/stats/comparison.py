@@ -52,13 +52,19 @@ def compare(study: Study, learning_rates: Study | None = None) -> Comparison:
     primary = study.declared.primary
     found = primary_contrast(study)
     treatment, baseline = study.seeds(primary.treatment), study.seeds(primary.baseline)
-    doubts = credible.doubts(study, treatment, baseline)
-    judged = verdict.judge(found.estimate, found.baseline_value, primary, doubts)
+    whole = len(found.seeds) == len(study.declared.seeds)
+    if whole:
+        doubts = credible.doubts(study, treatment, baseline)
+        judged = verdict.judge(found.estimate, found.baseline_value, primary, doubts)
+    else:
+        judged = verdict.interim(
+            found.estimate, found.baseline_value, primary, len(study.declared.seeds)
+        )
     steps = ladder.sizes(study)
     laws, law_notes = ladder.laws(study, steps)
     rates = learning_rate.check(study, learning_rate.gather(study, learning_rates), judged.outcome)
     run = study.seeds(primary.baseline)[found.seeds[0]]
-    checks = calibration.check(study)
+    checks = calibration.check(study) if whole else None
     return Comparison(
         study=study.declared.name,
         verdict=judged,
@@ -153,6 +159,8 @@ def secondary(study: Study, found: Contrast) -> list[Row]:
         row |= {"p_holm": holm.p, "family_low": holm.low, "family_high": holm.high}
         gained = endpoints.gain(row["endpoint"]) * of.value > 0
         row["outcome"] = ("better" if gained else "worse") if holm.rejected else "not shown"
+        if of.seeds < len(declared.seeds):
+            row["outcome"] = "interim"
     return rows
 
 
@@ -171,7 +179,12 @@ def _caveats(study: Study, found: Contrast) -> list[str]:
     if states:
         text = ", ".join(f"{states.count(s)} {s}" for s in dict.fromkeys(states))
         notes.append(f"Not every declared job is complete: {text} (see the table of jobs).")
-    primary = study.declared.primary
+    primary, first = study.declared.primary, study.declared.first_seeds
+    if first is not None:
+        notes.append(
+            f"Seeds were added to the first {first} after a look at the study, so a false finding"
+            f" is likelier than {primary.alpha:.0%}: confirm it by a new study, with other seeds."
+        )
     treatment, baseline = study.seeds(primary.treatment), study.seeds(primary.baseline)
     for arm, runs in ((primary.treatment, treatment), (primary.baseline, baseline)):
         if alone := sorted(runs.keys() - set(found.seeds)):

@@ -1,8 +1,10 @@
-"""What an interval means, in plain words. Five outcomes, and "the filter hurts" is one of them.
+"""What an interval means, in plain words. Six outcomes, and "the filter hurts" is one of them.
 
 better, worse     the difference is not 0; it may reach the smallest difference of interest
 differs slightly  it is not 0, and it is smaller than the smallest difference of interest
 no difference     none was found, in a study that would have found one of interest
+interim           some declared seed is not complete: to look early and stop at will finds what is
+                  not there
 underpowered      none was found, but one of interest could have been missed: by too few seeds or
                   documents, or because there was nothing to find (:mod:`ablations.stats.credible`)
 """
@@ -17,7 +19,7 @@ from ablations.stats import endpoints
 from ablations.stats.inference import Estimate
 from ablations.stats.power import minimum_detectable_effect, seeds_needed
 
-Finding = Literal["better", "worse", "differs slightly", "no difference", "underpowered"]
+Finding = Literal["better", "worse", "differs slightly", "no difference", "underpowered", "interim"]
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,7 @@ def judge(
     """
     unit = endpoints.unit(declared.endpoint)
     gain = endpoints.gain(declared.endpoint)
-    percent = f", {abs(of.value / baseline_value):.2%}" if baseline_value else ""
-    size = (
-        f"{number(abs(of.value))} {unit}{percent} {'less' if of.value < 0 else 'more'}"
-        f" ({1 - declared.alpha:.0%} interval of the difference"
-        f" {number(of.low, True)} to {number(of.high, True)})"
-    )
+    size = _size(of, baseline_value, declared)
     arms = f"{declared.treatment} against {declared.baseline} on {declared.endpoint}"
     if of.seed_error is None:
         return Verdict(
@@ -101,10 +98,29 @@ def judge(
     )
 
 
+def interim(of: Estimate, baseline_value: float, declared: Primary, seeds: int) -> Verdict:
+    """No verdict, with what ``of.seeds`` of the declared seeds show so far."""
+    sentence = (
+        f"Interim, no verdict: {of.seeds} of {seeds} declared seeds are complete in both arms, and"
+        f" show {_size(of, baseline_value, declared)}. To stop a study when it looks good finds"
+        " differences that are not there."
+    )
+    return Verdict("interim", sentence, None)
+
+
 def number(value: float, signed: bool = False) -> str:
     """Three significant digits, never in scientific notation."""
     digits = 0 if value == 0 else max(0, 2 - math.floor(math.log10(abs(value))))
     return f"{value:{'+' if signed else ''}.{digits}f}"
+
+
+def _size(of: Estimate, baseline_value: float, declared: Primary) -> str:
+    percent = f", {abs(of.value / baseline_value):.2%}" if baseline_value else ""
+    return (
+        f"{number(abs(of.value))} {endpoints.unit(declared.endpoint)}{percent}"
+        f" {'less' if of.value < 0 else 'more'} ({1 - declared.alpha:.0%} interval of the"
+        f" difference {number(of.low, True)} to {number(of.high, True)})"
+    )
 
 
 def _seed_sd(of: Estimate) -> float:

@@ -68,7 +68,9 @@ def check(jobs: Sequence[Job]) -> Checked:
     of_arm = {job.config.arm: ensure_arm(job, corpus) for job in jobs}
     mixture, notes = _mixture(jobs, corpus, of_arm)
     declared = dataclasses.replace(declared, mixture=mixture)
-    differing = _check_jobs(jobs, declared, corpus)
+    streams = _check_jobs(jobs, declared, corpus)
+    main = {arm: of for (arm, variant), of in streams.items() if variant == declared.main}
+    differing = _differing(jobs, declared, corpus, main)
     print("looking for held-out text that training text holds too …", file=sys.stderr)
     near = near_duplicates.of_study(corpus, config.output)
     documents = _evaluated(jobs, corpus, near)
@@ -78,6 +80,8 @@ def check(jobs: Sequence[Job]) -> Checked:
         known=known,
         unigram=unigram.bits_per_byte(corpus, documents),
         differing=differing,
+        repeats_from={arm: stream.unique_targets for arm, stream in main.items()},
+        first_seeds=_first_seeds(config.output, declared),
         notes=[*notes, *held_out_groups.notes(documents)],
     )
     _check_endpoint(declared, corpus)
@@ -123,27 +127,41 @@ def _mixture(
     return arms.common_shares(corpus, sharing, unseen) if sharing else ({}, [])
 
 
-def _check_jobs(jobs: Sequence[Job], declared: Declaration, corpus: Corpus) -> float | None:
-    """Check what jobs read, one of each arm and variant; :attr:`Declaration.differing`.
+def _check_jobs(
+    jobs: Sequence[Job], declared: Declaration, corpus: Corpus
+) -> dict[tuple[str, str], "TokenStream"]:
+    """Check what jobs read, and give the stream of one job of each arm and variant.
 
     Raises:
-        ValueError: an arm and its batches don't go together, a folder holds another job, or both
-            arms of the contrast are one and the same.
+        ValueError: an arm and its batches don't go together, or a folder holds another job.
     """
     streams: dict[tuple[str, str], TokenStream] = {}
     about: dict[tuple[str, str], dict[str, Any]] = {}
     for job in jobs:
-        training = training_config(job, declared.mixture)
         if job.key[:2] not in streams:
+            training = training_config(job, declared.mixture)
             streams[job.key[:2]] = stream_of(training, corpus)
             about[job.key[:2]] = identity(job, training, corpus)
         check_identity(job, about[job.key[:2]])
+    return streams
+
+
+def _differing(
+    jobs: Sequence[Job], declared: Declaration, corpus: Corpus, streams: Mapping[str, "TokenStream"]
+) -> float | None:
+    """:attr:`Declaration.differing`, by the streams of the arms.
+
+    Raises:
+        ValueError: both arms of the contrast read the same.
+    """
     primary = declared.primary
-    pair = [(arm, declared.main) for arm in (primary.treatment, primary.baseline)]
-    text = [about[key].pop("arm_fingerprint") for key in pair]
-    for key in pair:
-        del about[key]["data.arm"]
-    if about[pair[0]] != about[pair[1]]:
+    of_main = {job.config.arm: job for job in jobs if job.config.variant == declared.main}
+    pair = [of_main[arm] for arm in (primary.treatment, primary.baseline)]
+    about = [identity(job, training_config(job, declared.mixture), corpus) for job in pair]
+    text = [of.pop("arm_fingerprint") for of in about]
+    for of in about:
+        del of["data.arm"]
+    if about[0] != about[1]:
         return None
     if text[0] == text[1]:
         raise ValueError(
@@ -152,8 +170,7 @@ def _check_jobs(jobs: Sequence[Job], declared: Declaration, corpus: Corpus) -> f
             " (data=pareto data.alpha=9), or filter a source and keep what is dropped too"
             " (winnow run --filter SOURCE --write all)"
         )
-    steps = next(job.config.steps for job in jobs if job.key[:2] == pair[0])
-    read = [streams[key].texts(steps) for key in pair]
+    read = [streams[job.config.arm].texts(job.config.steps) for job in pair]
     parts = (*read, np.intersect1d(read[0], read[1]))
     tokens = [int(corpus.lengths[texts % len(corpus)].sum()) for texts in parts]
     return 1 - tokens[2] / max(tokens[:2])
@@ -196,6 +213,17 @@ def _check_endpoint(declared: Declaration, corpus: Corpus) -> None:
         " prepare … held_out=0.1), or take another endpoint:\n  "
         + advice.command(f"primary.endpoint=heldout/{known[0]}")
     )
+
+
+def _first_seeds(output: str, declared: Declaration) -> int | None:
+    """:attr:`Declaration.first_seeds`: of a study that grew after it had been compared."""
+    if not storage.exists(storage.join(output, results.DECLARATION)):
+        return None
+    old = read_declaration(output)
+    seen = storage.exists(storage.join(output, "comparison", "comparison.json"))
+    if old.first_seeds is None and seen and len(declared.seeds) > len(old.seeds):
+        return len(old.seeds)
+    return old.first_seeds
 
 
 def check_declared_before(output: str, declared: Declaration) -> None:

@@ -131,6 +131,13 @@ class TokenStream:
                 " shape): give the same ones to resume, or start a new run"
             )
 
+    @property
+    def unique_targets(self) -> int:
+        """Targets after which some source begins to repeat."""
+        shares = self._interleaving.shares / self._interleaving.shares.sum()
+        pairs = zip(self._sequences, shares.tolist(), strict=True)
+        return int(min(sequence.length / share for sequence, share in pairs))
+
     def documents(self, step: int) -> IntArray:
         """The documents that the batches before ``step`` touch, each once: int64 [n]."""
         rows = self._interleaving.before(step * self.batch_size)
