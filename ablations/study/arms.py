@@ -40,15 +40,16 @@ def ensure(corpus: Corpus, choice: DataChoice, tokens: int = 0) -> Arm:
         stored = corpus.arm(choice.name if controls else choice.arm)
         if not controls:
             return stored
-        mask, definition = stored.mask, stored.about["definition"]
+        chosen = stored.mask if stored.copies is None else stored.copies
+        definition = stored.about["definition"]
     else:
         rule = find_rule(corpus, choice)
         score, draw = corpus.column(scored.QUALITY_SCORE), corpus.column(scored.KEEP_DRAW)
-        mask = corpus.pool & (rule.keep(score, draw) | ~corpus.filterable)
+        chosen = corpus.pool & (rule.keep(score, draw) | ~corpus.filterable)
         # Spelt as model/prepare.py spells the arm that it writes.
         definition = {"rule": rule.name}
         definition |= {} if rule.name == "all" else {"parameter": rule.parameter}
-    return write_arm(corpus, choice.arm, mask, definition, controls)
+    return write_arm(corpus, choice.arm, chosen, definition, controls)
 
 
 def find_rule(corpus: Corpus, choice: DataChoice) -> Rule:

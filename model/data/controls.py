@@ -65,9 +65,7 @@ class Controls:
         chosen = self._different(corpus, np.unique(documents), seed, share)
         return documents[np.isin(documents, chosen)]
 
-    def _different(
-        self, corpus: Corpus, documents: IntArray, seed: int, share: float
-    ) -> IntArray:
+    def _different(self, corpus: Corpus, documents: IntArray, seed: int, share: float) -> IntArray:
         """:meth:`documents` without copies."""
         if self.half is not None and len(documents) > 1:
             order = np.argsort(draws(corpus, documents, f"half {seed}"), kind="stable")
