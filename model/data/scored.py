@@ -129,7 +129,8 @@ def open_scored(folder: str) -> Scored:
 def _classifier_sources(card: Mapping[str, Any]) -> tuple[str, ...] | None:
     if "documents" not in card:
         return None
-    return tuple(sorted({d["source"] for d in card["documents"] if d["class"] == "positive"}))
+    rows = card["documents"]
+    return tuple(sorted({row["source"] for row in rows if row.get("class") != "negative"}))
 
 
 def learned_share(folder: str) -> dict[str, float]:
