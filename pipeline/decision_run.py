@@ -40,6 +40,7 @@ def main(arguments: Sequence[str]) -> None:
         scored["config"].get("near_duplicates", False),
         group_settings.grouped(config.decision).has_copies,
         "grades" in scored["classifier"],
+        tuple(sorted(scored["tasks"][0].get("changed", ()))),
     )
     names = schema.shard_schema(sink.metadata).names
     group_settings.check(config.decision, names, scored["config"]["filter"])

@@ -83,9 +83,13 @@ def describe(
             "--metadata expected_grade: the column is the classifier's, leave the field out"
         )
     # What is wrong with the steps is said now, not by a worker.
-    for step in build_steps(config.steps):
+    steps = build_steps(config.steps)
+    for step in steps:
         for note in step.notes:
             say(note)
+    counts = tuple(sorted({name for step in steps for name in step.counts}))
+    if taken := sorted(set(counts) & set(config.metadata)):
+        raise ValueError(f"--metadata {taken} would clash with what the steps count")
     read = {path: path for path in input_files(config.steps)} | own_modules(config.steps)
     job = Job(
         sink=Sink(
@@ -97,6 +101,7 @@ def describe(
             config.near_duplicates,
             grouped(config.decision).has_copies,
             classifier.grades is not None,
+            counts,
         ),
         classifier=config.classifier,
         classifier_fingerprint=classifier.fingerprint,

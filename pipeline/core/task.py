@@ -64,11 +64,14 @@ class Sink:
     clusters: bool = False
     copies: bool = False
     graded: bool = False
+    counts: tuple[str, ...] = ()
 
     @property
     def schema(self) -> pa.Schema:
         """The columns of the shards."""
-        return schema.shard_schema(self.metadata, self.clusters, self.copies, self.graded)
+        return schema.shard_schema(
+            self.metadata, self.clusters, self.copies, self.graded, self.counts
+        )
 
     @property
     def work(self) -> str:
@@ -152,6 +155,7 @@ def run_task(
     report = ReadReport()
     lacking: Counter[str] = Counter()
     learned = 0
+    changed = Counter(dict.fromkeys(job.sink.counts, 0))
     summary = TaskSummary(task.source, task.filtered, rule or Rule("all"))
     keys: list[pa.RecordBatch] = []
     bands = BandsWriter(job.near_duplicates) if job.near_duplicates else None
@@ -177,6 +181,7 @@ def run_task(
             lacking.update({c: batch[c].null_count for c in batch.schema.names})
             batch = score_batch(batch, task, job)
             learned += _classifier(job.classifier, job.label).trained_on(batch["content_hash"])
+            changed.update({name: pc.sum(batch[name]).as_py() or 0 for name in job.sink.counts})
             keys.append(_keys(batch))
             if bands:
                 batch = bands.add(batch)
@@ -199,6 +204,7 @@ def run_task(
         report.truncated,
         report.kinds,
         learned,
+        changed,
     )
     if bands:
         bands.save(job.sink.work, task.stem)
@@ -273,6 +279,7 @@ def score_batch(batch: pa.RecordBatch, task: Task, job: Job) -> pa.RecordBatch:
         "drop_reason": pa.nulls(n, pa.string()),
         "cluster": pa.nulls(n, pa.uint64()),
         "cluster_size": pa.nulls(n, pa.int64()),
+        **dict.fromkeys(job.sink.counts, np.zeros(n, np.int64)),
     }
     if job.sink.copies:
         columns["copies"] = np.zeros(n, np.int32)

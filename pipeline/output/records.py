@@ -61,6 +61,7 @@ class Record:
     files by what they were, ``lacking`` counts the documents that have
     nothing for a column of theirs: ``id``, ``url`` and metadata; ``truncated`` those whose text was
     cut short before it came here, ``trained_on`` those that the classifier has learned from.
+    ``changed`` adds up what steps changed in the texts, by the column that counts it.
     """
 
     task: Task
@@ -74,11 +75,15 @@ class Record:
     truncated: int = 0
     kinds: Mapping[str, int] = field(default_factory=dict)
     trained_on: int = 0
+    changed: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values; :func:`from_json` is the inverse."""
         counts = {name: dict(getattr(self, name)) for name in ("skipped", "lacking", "kinds")}
-        return asdict(self) | counts
+        value = asdict(self) | counts | {"changed": dict(self.changed)}
+        if not self.changed:
+            del value["changed"]
+        return value
 
 
 def from_json(value: Mapping[str, Any]) -> Record:

@@ -31,6 +31,7 @@ def shard_schema(
     clusters: bool = False,
     copies: bool = False,
     graded: bool = False,
+    counts: Sequence[str] = (),
 ) -> pa.Schema:
     """A row of ``shards/*.arrow``: one document, its features, its score and its decision.
 
@@ -42,6 +43,8 @@ def shard_schema(
     64 bits of the content hashes in a document's cluster, ``cluster_size`` its documents, equal
     texts among them. Both are null where a document was not compared. A run with a ``graded``
     classifier has :data:`EXPECTED_GRADE`.
+
+    ``counts`` are the columns in which steps count what they changed in the text.
     """
     return pa.schema(
         [
@@ -64,6 +67,7 @@ def shard_schema(
             *(_CLUSTERS if clusters else ()),
             *([COPIES] if copies else []),
             *(pa.field(name, pa.string()) for name in metadata),
+            *(pa.field(name, pa.int64(), nullable=False) for name in counts),
         ]
     )
 

@@ -15,6 +15,7 @@ import yaml
 from pipeline.output import schema
 from pipeline.output.score_counts import COUNTS
 from pipeline.page import laws
+from pipeline.page.changed_texts import changes
 from pipeline.page.report_data import DAMAGE, account, damage, headline, megabytes, share
 
 _COLUMNS = {
@@ -37,6 +38,9 @@ _COLUMNS = {
     "expected_grade": "what its label is expected to be",
     "cluster": "which near-duplicates it belongs to; alone in it if `cluster_size` is 1",
     "cluster_size": "how many documents of the run are in its cluster; null if not compared",
+    "removed_bytes": "bytes that steps removed from the text, which are not in `bytes`",
+    "masked_emails": "e-mail addresses that were replaced in the text",
+    "masked_ips": "IP addresses that were replaced in the text",
 }
 
 
@@ -112,6 +116,7 @@ def data_card(manifest: Mapping[str, Any], sources: pa.Table, groups: pa.Table) 
                     config.get("near_duplicates", False),
                     laws.has_copies(manifest["rule"]),
                     classifier.get("grades"),
+                    sorted(changes(manifest)),
                 ),
             ),
             "",
@@ -206,7 +211,11 @@ def _damage(manifest: Mapping[str, Any], sources: pa.Table, groups: pa.Table) ->
 
 
 def _columns(
-    metadata: list[str], clusters: bool, copies: bool, grades: Mapping[str, Any] | None
+    metadata: list[str],
+    clusters: bool,
+    copies: bool,
+    grades: Mapping[str, Any] | None,
+    counts: list[str],
 ) -> list[list[str]]:
     meanings = dict(_COLUMNS)
     if grades:
@@ -214,7 +223,7 @@ def _columns(
         meanings["expected_grade"] += f", of {', '.join(grades['names'])}"
     return [
         [f"`{field.name}`", str(field.type), meanings.get(field.name, "carried from the input")]
-        for field in schema.shard_schema(metadata, clusters, copies, grades is not None)
+        for field in schema.shard_schema(metadata, clusters, copies, grades is not None, counts)
     ]
 
 

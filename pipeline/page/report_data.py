@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from pipeline.output.score_counts import COUNTS, KEPT_COUNTS, PARETO_GRID, THRESHOLD_GRID
 from pipeline.output.summary import EXAMPLE_CHARACTERS, Summary
 from pipeline.page import Panel, embed_json, panel_data
+from pipeline.page.changed_texts import by_source, sentence
 from pipeline.page.group_data import give_groups, rule_rows
 from pipeline.page.laws import law, ties
 from quality_classifier.evaluation.card import TITLES
@@ -106,6 +107,7 @@ PANELS: dict[str, Panel] = {
         "Records of WARC files that are no pages, failed requests, other media types, and pages of"
         " nothing but menus and scripts. They count as neither read nor dropped.",
     ),
+    "changed": Panel("Text that steps changed", lambda run, _: by_source(run)),
 }
 """Further tables of the page, from manifest and statistics."""
 
@@ -133,6 +135,7 @@ def account(manifest: Mapping[str, Any], sources: pa.Table) -> list[str]:
         if quarantined
         else "Every record could be read."
     )
+    out += sentence(manifest)
     return out
 
 

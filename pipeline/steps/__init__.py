@@ -17,6 +17,7 @@ from pipeline.steps.decontamination import Decontamination
 from pipeline.steps.fineweb import FineWeb
 from pipeline.steps.gopher import GopherQuality
 from pipeline.steps.language import Language
+from pipeline.steps.pii import Pii
 from pipeline.steps.repetition import GopherRepetition
 from pipeline.steps.urls import UrlBlocklist
 from winnow import storage
@@ -40,6 +41,7 @@ STEPS: dict[str, type[Step]] = {
     "c4": C4,
     "fineweb": FineWeb,
     "decontamination": Decontamination,
+    "pii": Pii,
 }
 
 STEP_OF = {reason: name for name, step in STEPS.items() for reason in getattr(step, "reasons", ())}

@@ -1,16 +1,20 @@
 """The rules of C4: Raffel et al. 2020, section 2.2, and their code in tensorflow_datasets.
 
-C4 removes lines, and then pages. We drop whole documents and never change a text, so a line that
-C4 would remove is left in place but counts for nothing: neither its sentences nor its brackets. A
-line is out of count if it has a word of over ``max_word_characters`` or fewer than
-``min_line_words`` words, does not end in one of ``line_ends`` (none given: any will do) or ends in
-``...``, or holds ``javascript`` or a cookie or privacy notice. A document is dropped if a counted
-line holds ``lorem ipsum`` (as in the code, also where ``javascript`` is in the line) or ``{`` (also
-beside a notice), or if too few sentences are left. Citation marks such as ``[1]`` stay.
+C4 removes lines, and then drops pages for what is left of them. A line is removed if it has a word
+of over ``max_word_characters`` or fewer than ``min_line_words`` words, does not end in one of
+``line_ends`` (none given: any will do) or ends in ``...``, or holds ``javascript`` or a cookie or
+privacy notice. A document is dropped if one of the other lines holds ``lorem ipsum`` (as in the
+code, also where ``javascript`` is in the line) or ``{`` (also beside a notice), or if they have too
+few sentences.
+
+By default the text stays as it is, and the lines that C4 would remove count for nothing. With
+``remove_lines`` they are removed from the documents that pass, and so are citation marks such as
+``[1]`` and the white space at both ends of a line, as in C4.
 
 A sentence ends at ``.``, ``!`` or ``?`` before white space (closing quotes and brackets may stand
 between), at the full-width marks of Chinese and Japanese anywhere, and at the end of its line. So
-an abbreviation such as ``Mr.`` ends one, where the splitters of C4 and datatrove know better.
+an abbreviation such as ``Mr.`` ends one. With ``words: datatrove`` spaCy's rules split sentences,
+which know common abbreviations, and citation marks are ignored.
 """
 
 import functools
@@ -22,7 +26,9 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from pipeline.steps.changes import REMOVED_BYTES, changed
 from pipeline.steps.characters import (
     MARK,
     MAXIMUM,
@@ -32,10 +38,11 @@ from pipeline.steps.characters import (
     decode,
     read_word,
 )
-from pipeline.steps.contract import Codes, Counts, Flags, Step, first_failing
+from pipeline.steps.contract import Codes, Counts, Flags, Step, as_datatrove, first_failing
+from pipeline.steps.english_tokens import sentences, separate
 from pipeline.steps.lexicon import contains, lexicon
 from pipeline.steps.lists import read_lists
-from winnow.text.buffers import Octets, Offsets, string_buffers
+from winnow.text.buffers import Octets, Offsets, large_strings, string_buffers
 
 # Each phrase with a pair of its letters that is rare in English: where to look closer.
 PHRASES = {
@@ -48,6 +55,7 @@ PHRASES = {
     "use of cookies": "ki",
     "use cookies": "ki",
 }
+_CITATION = r"\[\d*\]|\[edit\]|\[citation needed\]"
 _LOREM_IPSUM, _JAVASCRIPT, _NOTICES = 0b1, 0b10, 0b11111100  # a bit for each of the phrases
 
 _STOP = ord(".")
@@ -87,11 +95,34 @@ def measure(
     text: pa.Array, line_ends: str, min_line_words: int, max_word_characters: int
 ) -> Statistics:
     """Count in each text (string or large_string [n] without nulls) what the rules need."""
+    return _read(text, line_ends, min_line_words, max_word_characters, np.empty(0, np.uint8))[0]
+
+
+def clean(
+    text: pa.Array, line_ends: str, min_line_words: int, max_word_characters: int
+) -> tuple[Statistics, pa.Array]:
+    """The same, and the texts (large_string [n]) without the lines and citations C4 removes."""
+    text = pc.replace_substring_regex(text, _CITATION, "")
+    _, offsets = string_buffers(text)
+    room = np.empty(int(offsets[-1] - offsets[0]) + len(text), np.uint8)  # with a newline each
+    statistics, ends = _read(text, line_ends, min_line_words, max_word_characters, room)
+    return statistics, large_strings(room, ends)
+
+
+def _read(
+    text: pa.Array,
+    line_ends: str,
+    min_line_words: int,
+    max_word_characters: int,
+    room: Octets,
+) -> tuple[Statistics, Integers]:
+    """The statistics, and where each text ends in ``room``; without room none is written."""
     octets, offsets = string_buffers(text)
     counts = np.zeros((len(Statistics._fields), len(text)), np.int64)
+    ends = np.zeros(len(text) + 1, np.int64)
     tables = (classes("".join(_MARKS.values())), _marks(), _character_set(line_ends), _phrases())
-    _measure(octets, offsets, *tables, min_line_words, max_word_characters, counts)
-    return Statistics(*counts)
+    _measure(octets, offsets, *tables, min_line_words, max_word_characters, counts, room, ends)
+    return Statistics(*counts), ends
 
 
 @functools.cache
@@ -127,13 +158,15 @@ def _character_set(characters: str) -> Flags:
 
 @dataclass
 class C4(Step):
-    """Drops what breaks one of the rules, or holds one of the user's bad words."""
+    """Drops what breaks one of the rules or holds one of the user's bad words; removes lines."""
 
     line_ends: str
     min_line_words: int
     max_word_characters: int
     min_sentences: float
     bad_words: list[str]
+    words: str
+    remove_lines: bool
 
     reasons: ClassVar[tuple[str, ...]] = (
         "c4_lorem_ipsum",
@@ -145,17 +178,30 @@ class C4(Step):
 
     def __post_init__(self) -> None:
         self._bad = lexicon(read_lists(self.bad_words))
+        self._as_datatrove = as_datatrove(self.words)
+        self.counts = (REMOVED_BYTES,) if self.remove_lines else ()
 
     def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Codes]:
-        """The batch as it came, and the codes."""
+        """The batch, with lines removed where that is wanted, and the codes."""
         text = batch["text"]
-        s = measure(text, self.line_ends, self.min_line_words, self.max_word_characters)
-        return batch, first_failing(
+        limits = (self.line_ends, self.min_line_words, self.max_word_characters)
+        if self.remove_lines or self._as_datatrove:
+            s, cleaned = clean(text, *limits)
+        else:
+            s, cleaned = measure(text, *limits), None
+        if self._as_datatrove:
+            s = s._replace(sentences=sentences(separate(cleaned)))
+        codes = first_failing(
             s.lorem_ipsum > 0,
             s.bracket_lines > 0,
             s.sentences < self.min_sentences,
             contains(text, self._bad, words=True),
         )
+        if self.remove_lines:
+            shorter = pc.if_else(pa.array(codes == 0), cleaned, text)
+            removed = np.subtract(*(pc.binary_length(t).to_numpy() for t in (text, shorter)))
+            batch = changed(batch, shorter, {REMOVED_BYTES: removed})
+        return batch, codes
 
 
 @nb.njit(nogil=True, cache=True)
@@ -169,7 +215,10 @@ def _measure(
     min_line_words: int,
     max_word_characters: int,
     counts: npt.NDArray[np.int64],
+    room: Octets,
+    ends: Integers,
 ) -> None:
+    written = 0
     any_end = bool(line_ends.all())
     for i in range(len(offsets) - 1):
         at = int(offsets[i])
@@ -211,11 +260,18 @@ def _measure(
                     bracket_lines += bracket
                     if not found & _NOTICES:
                         sentences += ended + tail
+                        if len(room):
+                            if written > ends[i]:
+                                room[written] = NEWLINE
+                                written += 1
+                            room[written : written + last - first] = octets[first:last]
+                            written += last - first
             words = longest_word = ended = 0
             tail = bracket = False
         counts[0, i] = lorem_ipsum
         counts[1, i] = bracket_lines
         counts[2, i] = sentences
+        ends[i + 1] = written
 
 
 @nb.njit(nogil=True, cache=True)

@@ -1,7 +1,7 @@
 """The base class of steps, and helpers that turn statistics of n documents into drop codes."""
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -11,25 +11,31 @@ Codes = npt.NDArray[np.integer]
 Flags = npt.NDArray[np.bool_]
 Counts = npt.NDArray[np.int64]
 
+WHITESPACE: Final = "whitespace"
+DATATROVE: Final = "datatrove"
+
 
 class Step:
-    """One optional filter before the keep decision. It may fill columns and drop documents.
+    """One optional filter before the keep decision. It drops documents, or changes their text.
 
     A subclass is a dataclass whose fields are its settings. A call takes a batch of
-    :func:`pipeline.output.schema.shard_schema` and returns it (with columns filled in, for
-    language) and a code for each of the n documents: 0 passes, i is dropped for ``reasons[i - 1]``.
+    :func:`pipeline.output.schema.shard_schema` and returns it (language fills columns; a changed
+    text comes from :func:`pipeline.steps.changes.changed`) and a code for each of the n documents:
+    0 passes, i is dropped for ``reasons[i - 1]``.
 
     Attributes:
         reasons: every drop reason it can give, in the order of its rules.
         input_files: the settings that name files. A run's output depends on their content.
         needs_url: whether it does nothing for documents without a URL.
         notes: lines for the user about the files that it has read.
+        counts: the columns (int64) in which it counts what it changes in a document.
     """
 
     reasons: ClassVar[tuple[str, ...]]
     input_files: ClassVar[tuple[str, ...]] = ()
     needs_url: ClassVar[bool] = False
     notes: Sequence[str] = ()
+    counts: Sequence[str] = ()
 
     def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Codes]:
         """The batch, and the code of each document (integers [n])."""
@@ -42,6 +48,17 @@ def first_failing(*failing: Flags) -> Codes:
     for code in range(len(failing), 0, -1):
         codes[failing[code - 1]] = code
     return codes
+
+
+def as_datatrove(words: str) -> bool:
+    """Whether a step counts as datatrove does: what its setting ``words`` says.
+
+    Raises:
+        ValueError: it says neither.
+    """
+    if words not in (WHITESPACE, DATATROVE):
+        raise ValueError(f"words is {WHITESPACE!r} or {DATATROVE!r}, not {words!r}")
+    return words == DATATROVE
 
 
 def ratio(part: Counts, whole: Counts) -> npt.NDArray[np.float64]:

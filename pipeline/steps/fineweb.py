@@ -16,14 +16,17 @@ import pyarrow as pa
 from pipeline.steps.characters import (
     MARK,
     NEWLINE,
+    SPACE,
     add,
     classes,
     hash_bytes,
     read_line,
     table_size,
 )
-from pipeline.steps.contract import Codes, Counts, Step, first_failing, ratio
+from pipeline.steps.contract import Codes, Counts, Step, as_datatrove, first_failing, ratio
+from pipeline.steps.english_tokens import separate
 from winnow.text.buffers import Octets, Offsets, string_buffers
+from winnow.text.counts import measure as measure_counts
 
 
 class Statistics(NamedTuple):
@@ -39,21 +42,26 @@ class Statistics(NamedTuple):
     """Characters of lines that an earlier line of the document equals."""
 
 
-def measure(text: pa.Array, line_ends: str, short_line: int) -> Statistics:
+def measure(
+    text: pa.Array, line_ends: str, short_line: int, as_datatrove: bool = False
+) -> Statistics:
     """Count in each text (string or large_string [n] without nulls) what the rules need.
 
     Args:
         text: the documents.
         line_ends: the characters that count as punctuation at the end of a line.
         short_line: a line of at most so many characters is short.
+        as_datatrove: count white space at the ends of lines, and words as spaCy finds them.
     """
     octets, offsets = string_buffers(text)
     counts = np.zeros((len(Statistics._fields), len(text)), np.int64)
-    _measure(octets, offsets, classes(line_ends), short_line, counts)
+    _measure(octets, offsets, classes(line_ends), short_line, as_datatrove, counts)
+    if as_datatrove:
+        counts[0] = measure_counts(separate(text))[2]
     return Statistics(*counts)
 
 
-@dataclass(frozen=True)
+@dataclass
 class FineWeb(Step):
     """Drops what breaks one of the rules."""
 
@@ -63,6 +71,7 @@ class FineWeb(Step):
     max_short_lines: float
     max_repeated_characters: float
     max_newlines_per_word: float
+    words: str
 
     reasons: ClassVar[tuple[str, ...]] = (
         "fineweb_line_punctuation",
@@ -71,13 +80,21 @@ class FineWeb(Step):
         "fineweb_newlines",
     )
 
+    def __post_init__(self) -> None:
+        self._as_datatrove = as_datatrove(self.words)
+
     def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Codes]:
         """The batch as it came, and the codes."""
-        s = measure(batch["text"], self.line_ends, self.short_line_characters)
+        s = measure(batch["text"], self.line_ends, self.short_line_characters, self._as_datatrove)
+        least, most = self.min_punctuated_lines, self.max_short_lines
+        punctuated, short = ratio(s.punctuated_lines, s.lines), ratio(s.short_lines, s.lines)
+        repeated = ratio(s.repeated_characters, s.line_characters)
+        at_limit = not self._as_datatrove  # the paper drops what is at a limit
         return batch, first_failing(
-            ratio(s.punctuated_lines, s.lines) <= self.min_punctuated_lines,
-            ratio(s.short_lines, s.lines) >= self.max_short_lines,
-            ratio(s.repeated_characters, s.line_characters) >= self.max_repeated_characters,
+            (punctuated < least) | (at_limit & (punctuated == least)),
+            (short > most) | (at_limit & (short == most)),
+            (repeated > self.max_repeated_characters)
+            | (at_limit & (repeated == self.max_repeated_characters)),
             ratio(s.newlines, s.words) > self.max_newlines_per_word,
         )
 
@@ -88,6 +105,7 @@ def _measure(
     offsets: Offsets,
     classes: Octets,
     short_line: int,
+    as_datatrove: bool,
     counts: npt.NDArray[np.int64],
 ) -> None:
     no_hashes = np.empty(0, np.uint64)
@@ -108,12 +126,18 @@ def _measure(
         line_characters = repeated_characters = 0
         at = start
         while at <= end:  # the end of the text ends its last line
+            start = at
             first, last, length, more, kind, at = read_line(
                 octets, at, end, classes, no_hashes, no_ends
             )
             words += more
             if length == 0:
                 continue
+            if as_datatrove:
+                length += _characters(octets, start, first) + _characters(octets, last, at - 1)
+                if last < at - 1:
+                    kind = SPACE
+                first, last = start, at - 1
             lines += 1
             punctuated_lines += (kind & MARK) != 0
             short_lines += length <= short_line
@@ -127,3 +151,11 @@ def _measure(
         counts[4, i] = short_lines
         counts[5, i] = line_characters
         counts[6, i] = repeated_characters
+
+
+@nb.njit(nogil=True, cache=True)
+def _characters(octets: Octets, start: int, end: int) -> int:
+    n = 0
+    for at in range(start, end):
+        n += octets[at] & 0xC0 != 0x80
+    return n

@@ -7,6 +7,7 @@ datatrove's spaCy tokens make words of punctuation marks, so that many more docu
 its share of alphabetic words.
 """
 
+import string
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -14,6 +15,7 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.steps.characters import (
     ALPHANUMERIC,
@@ -26,12 +28,19 @@ from pipeline.steps.characters import (
     decode,
     read_word,
 )
-from pipeline.steps.contract import Codes, Counts, Step, first_failing, ratio
+from pipeline.steps.contract import Codes, Counts, Step, as_datatrove, first_failing, ratio
+from pipeline.steps.english_tokens import separate
 from winnow.text.buffers import Octets, Offsets, string_buffers
 
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 
 _STOP_CODES = np.array([int.from_bytes(word.encode(), "big") for word in STOP_WORDS], np.int64)
+_SYMBOLS = (
+    string.punctuation
+    + "«»–—’“”„…∶´━►、。〈〉《》「」【】！％（），．１：；？～"
+    + "".join(map(chr, [*range(9), *range(11, 32), *range(127, 160)]))
+)
+"""What datatrove calls punctuation, without the full stops of other scripts."""
 _HASH, _HYPHEN, _STOP, _BULLET, _ELLIPSIS = (ord(character) for character in "#-.•…")
 
 
@@ -39,7 +48,10 @@ class Statistics(NamedTuple):
     """What the rules look at, for n documents: each int64 [n]."""
 
     words: Counts
+    counted_words: Counts
+    """Those that count for the number of words and their mean length."""
     word_characters: Counts
+    """Of the counted words."""
     alphabetic_words: Counts
     stop_words: Counts
     hashes: Counts
@@ -57,7 +69,27 @@ def measure(text: pa.Array) -> Statistics:
     return Statistics(*counts)
 
 
-@dataclass(frozen=True)
+def measure_as_datatrove(text: pa.Array) -> Statistics:
+    """The same as datatrove counts it.
+
+    Words are spaCy's, and those of punctuation alone are not counted words. Stop words are in lower
+    case. Blank lines count.
+    """
+    counts = np.zeros((5, len(text)), np.int64)
+    _measure_tokens(*string_buffers(separate(text)), classes(_SYMBOLS), _STOP_CODES, counts)
+    words, counted_words, word_characters, alphabetic_words, stop_words = counts
+    lines = pc.count_substring_regex(text, r"\n|[^\n]\z").to_numpy()
+    return measure(text)._replace(
+        words=words,
+        counted_words=counted_words,
+        word_characters=word_characters,
+        alphabetic_words=alphabetic_words,
+        stop_words=stop_words,
+        lines=lines,
+    )
+
+
+@dataclass
 class GopherQuality(Step):
     """Drops what breaks one of the rules."""
 
@@ -71,6 +103,7 @@ class GopherQuality(Step):
     max_ellipsis_lines: float
     min_alphabetic_words: float
     min_stop_words: float
+    words: str
 
     reasons: ClassVar[tuple[str, ...]] = (
         "gopher_word_count",
@@ -83,12 +116,15 @@ class GopherQuality(Step):
         "gopher_stop_words",
     )
 
+    def __post_init__(self) -> None:
+        self._measure = measure_as_datatrove if as_datatrove(self.words) else measure
+
     def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Codes]:
         """The batch as it came, and the codes."""
-        s = measure(batch["text"])
-        length = ratio(s.word_characters, s.words)
+        s = self._measure(batch["text"])
+        length = ratio(s.word_characters, s.counted_words)
         return batch, first_failing(
-            (s.words < self.min_words) | (s.words > self.max_words),
+            (s.counted_words < self.min_words) | (s.counted_words > self.max_words),
             (length < self.min_mean_word_characters) | (length > self.max_mean_word_characters),
             ratio(s.hashes, s.words) > self.max_hash_ratio,
             ratio(s.ellipses, s.words) > self.max_ellipsis_ratio,
@@ -147,14 +183,60 @@ def _measure(
                     stop_words |= int(stop_codes[k] == stem) << k
         ellipsis_lines += in_line and ends_in_ellipsis
         counts[0, i] = words
-        counts[1, i] = word_characters
-        counts[2, i] = alphabetic_words
-        counts[3, i] = _bits(stop_words)
-        counts[4, i] = hashes
-        counts[5, i] = ellipses
-        counts[6, i] = lines
-        counts[7, i] = bullet_lines
-        counts[8, i] = ellipsis_lines
+        counts[1, i] = words
+        counts[2, i] = word_characters
+        counts[3, i] = alphabetic_words
+        counts[4, i] = _bits(stop_words)
+        counts[5, i] = hashes
+        counts[6, i] = ellipses
+        counts[7, i] = lines
+        counts[8, i] = bullet_lines
+        counts[9, i] = ellipsis_lines
+
+
+@nb.njit(nogil=True, cache=True)
+def _measure_tokens(
+    octets: Octets,
+    offsets: Offsets,
+    classes: Octets,
+    stop_codes: npt.NDArray[np.int64],
+    counts: npt.NDArray[np.int64],
+) -> None:
+    for i in range(len(offsets) - 1):
+        words = counted_words = word_characters = alphabetic_words = stop_words = 0
+        at = int(offsets[i])
+        end = int(offsets[i + 1])
+        while at < end:
+            code, width = decode(octets, at)
+            if classes[code] & SPACE:
+                at += width
+                continue
+            start = at
+            characters = kinds = symbols = stem = 0
+            while at < end:
+                code, width = decode(octets, at)
+                kind = int(classes[code])
+                if kind & SPACE:
+                    break
+                kinds |= kind
+                characters += 1
+                symbols += (kind & MARK) != 0
+                at += width
+            words += 1
+            alphabetic_words += (kinds & LETTER) != 0
+            if symbols < characters:
+                counted_words += 1
+                word_characters += characters
+            if 2 <= at - start <= 4:
+                for k in range(start, at):
+                    stem = stem << 8 | int(octets[k])
+                for k in range(len(stop_codes)):
+                    stop_words |= int(stop_codes[k] == stem) << k
+        counts[0, i] = words
+        counts[1, i] = counted_words
+        counts[2, i] = word_characters
+        counts[3, i] = alphabetic_words
+        counts[4, i] = _bits(stop_words)
 
 
 @nb.njit(nogil=True, cache=True)

@@ -32,7 +32,8 @@ from pipeline.steps.characters import (
     read_line,
     table_size,
 )
-from pipeline.steps.contract import Codes, Counts, Step, first_failing, ratio
+from pipeline.steps.contract import Codes, Counts, Step, as_datatrove, first_failing, ratio
+from pipeline.steps.english_tokens import separate
 from winnow.text.buffers import Octets, Offsets, string_buffers
 from winnow.text.counts import measure as measure_counts
 
@@ -60,18 +61,27 @@ class Statistics(NamedTuple):
     """Characters of repeated n-grams: n = 5 … 10."""
 
 
-def measure(text: pa.Array) -> Statistics:
-    """Count in each text (string or large_string [n] without nulls) what the rules need."""
-    octets, offsets = string_buffers(text)
-    _, characters, words = measure_counts(text)
-    counts = np.zeros((_LINE_COUNTS + LONGEST - 1, len(text)), np.int64)
-    _measure(octets, offsets, classes(), words, counts)
+def measure(text: pa.Array, as_datatrove: bool = False) -> Statistics:
+    """Count in each text (string or large_string [n] without nulls) what the rules need.
+
+    ``as_datatrove`` takes n-grams of words as spaCy finds them.
+    """
+    counts = _count(text)
+    if as_datatrove:
+        counts[_LINE_COUNTS:] = _count(separate(text))[_LINE_COUNTS:]
     n_grams = counts[_LINE_COUNTS:]
     fields = [*counts[:_LINE_COUNTS], n_grams[: LONGEST_TOP - 1], n_grams[LONGEST_TOP - 1 :]]
-    return Statistics(characters, *fields)
+    return Statistics(measure_counts(text)[1], *fields)
 
 
-@dataclass(frozen=True)
+def _count(text: pa.Array) -> npt.NDArray[np.int64]:
+    octets, offsets = string_buffers(text)
+    counts = np.zeros((_LINE_COUNTS + LONGEST - 1, len(text)), np.int64)
+    _measure(octets, offsets, classes(), measure_counts(text)[2], counts)
+    return counts
+
+
+@dataclass
 class GopherRepetition(Step):
     """Drops what breaks one of the rules. Lists hold a value for each n, in order."""
 
@@ -81,6 +91,7 @@ class GopherRepetition(Step):
     max_repeated_paragraph_characters: float
     max_top_n_gram: list[float]
     max_repeated_n_grams: list[float]
+    words: str
 
     reasons: ClassVar[tuple[str, ...]] = (
         "gopher_repeated_lines",
@@ -96,10 +107,11 @@ class GopherRepetition(Step):
             low, high = (int(n) for n in wanted.split(" to "))
             if len(getattr(self, name)) != high - low + 1:
                 raise ValueError(f"{name} needs {high - low + 1} values, for n from {wanted}")
+        self._as_datatrove = as_datatrove(self.words)
 
     def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Codes]:
         """The batch as it came, and the codes."""
-        s = measure(batch["text"])
+        s = measure(batch["text"], self._as_datatrove)
         return batch, first_failing(
             ratio(s.repeated_lines, s.lines) > self.max_repeated_lines,
             ratio(s.repeated_paragraphs, s.paragraphs) > self.max_repeated_paragraphs,

@@ -47,6 +47,17 @@ def string_buffers(values: pa.Array) -> tuple[Octets, Offsets]:
     return data, offsets
 
 
+def large_strings(data: Octets, offsets: npt.NDArray[np.int64]) -> pa.Array:
+    """The large_string [n] whose value i is ``data[offsets[i]:offsets[i + 1]]``; copies its bytes.
+
+    The bytes must be valid UTF-8.
+    """
+    used = data[: offsets[-1]].tobytes()
+    return pa.LargeStringArray.from_buffers(
+        len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(used)
+    )
+
+
 def _loader(kind: Any) -> Callable[[int], Any]:
     """A load for kernels: the integer of this type at an address of any alignment."""
 

@@ -1,0 +1,37 @@
+"""What a page says of the texts that steps changed, from the records of tasks in the manifest."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+_TITLES = {
+    "removed_bytes": "bytes removed",
+    "masked_emails": "e-mail addresses masked",
+    "masked_ips": "IP addresses masked",
+}
+
+
+def changes(manifest: Mapping[str, Any], source: str | None = None) -> Counter[str]:
+    """What steps changed in the texts of a source, or of all, by the column that counts it."""
+    total: Counter[str] = Counter()
+    for task in manifest["tasks"]:
+        if source in (None, task["task"]["source"]):
+            total.update(task.get("changed", {}))
+    return total
+
+
+def by_source(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row for each source with a changed text."""
+    names = sorted({task["task"]["source"] for task in manifest["tasks"]})
+    found = [(name, changes(manifest, name)) for name in names]
+    return [
+        {"source": name, **{_TITLES.get(column, column): n for column, n in counts.items()}}
+        for name, counts in found
+        if any(counts.values())
+    ]
+
+
+def sentence(manifest: Mapping[str, Any]) -> list[str]:
+    """What was changed in all, as a sentence, or nothing."""
+    parts = [f"{n:,} {_TITLES.get(name, name)}" for name, n in changes(manifest).items() if n]
+    return [f"Steps changed texts after they were scored: {', '.join(parts)}."] if parts else []
