@@ -1,0 +1,42 @@
+"""Why datatrove's filters drop the texts on stdin: the peer of benchmarks/datatrove_agreement.py.
+
+Runs under its own interpreter, which has datatrove and spaCy. Reads a JSON string a line; prints a
+mapping from filter to a reason for each text, null if it passes.
+"""
+
+import json
+import sys
+from typing import Any
+
+from datatrove.data import Document
+from datatrove.pipeline.filters import (
+    C4QualityFilter,
+    FineWebQualityFilter,
+    GopherQualityFilter,
+    GopherRepetitionFilter,
+)
+
+LINE_ENDS = tuple(".?!\"'")
+
+
+def reason(check: Any, text: str) -> str | None:
+    """Why a filter drops a text."""
+    try:
+        result = check.filter(Document(text=text, id=""))  # a new one: C4 changes it
+    except ZeroDivisionError:  # no line or no word
+        return "empty"
+    return None if result is True else str(result[1])
+
+
+if __name__ == "__main__":
+    filters = {
+        "gopher": GopherQualityFilter(),
+        "gopher_repetition": GopherRepetitionFilter(),
+        "c4": C4QualityFilter(),
+        "c4 of FineWeb": C4QualityFilter(filter_no_terminal_punct=False),
+        "fineweb": FineWebQualityFilter(stop_chars=LINE_ENDS),
+    }
+    texts = [json.loads(line) for line in sys.stdin]
+    json.dump(
+        {name: [reason(f, text) for text in texts] for name, f in filters.items()}, sys.stdout
+    )
