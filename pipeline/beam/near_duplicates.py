@@ -110,10 +110,11 @@ class Clusters(beam.PTransform):
 def _bands(
     record: Record, work: str, buckets: int
 ) -> Iterator[tuple[int, tuple[npt.NDArray[np.uint64], Nodes]]]:
-    """The hashes of a task's bands, and whose they are, by bucket."""
+    """The hashes of a task's bands, and whose they are, by bucket; of equal texts those of one."""
     found = files.load_bands(work, record.task.stem)
-    hashes = found.bands.ravel()
-    nodes = np.repeat(found.nodes, found.bands.shape[1])
+    nodes, first = np.unique(found.nodes, return_index=True)
+    hashes = found.bands[first].ravel()
+    nodes = np.repeat(nodes, found.bands.shape[1])
     for bucket, mine in components.split(components.home(hashes, buckets)):
         yield bucket, (hashes[mine], nodes[mine])
 
