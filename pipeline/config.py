@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 import yaml
 
 from pipeline import flags, group_settings, settings_file
+from pipeline.classifier_settings import check_classifiers, one_or_named
 from pipeline.decision_settings import Decision
 from pipeline.group_settings import AnyDecision, decision_of
 from pipeline.near_duplicates.settings import Settings as NearDuplicates
@@ -32,7 +33,7 @@ class PipelineConfig:
     """Everything that ``pipeline/run.py`` is told, but for Beam's own options."""
 
     source: Mapping[str, Sequence[str]]
-    classifier: str
+    classifier: str | Mapping[str, str]
     output: str
     filter: Sequence[str] = ()
     field: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -43,7 +44,9 @@ class PipelineConfig:
     text_document: str = defaults.TEXT_DOCUMENT
     max_document_bytes: int = defaults.MAX_DOCUMENT_BYTES
     split_bytes: int = defaults.SPLIT_BYTES
-    label: str | None = None
+    label: str | Mapping[str, str] | None = None
+    combine: str | None = None
+    calibration: str | None = None
     decision: AnyDecision = dataclasses.field(default_factory=Decision)
     seed: int = flags.DEFAULT_SEED
     steps: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -70,6 +73,7 @@ class PipelineConfig:
             raise ValueError(
                 f"--filter names {sorted(strangers)}, but the sources are {sorted(self.source)}"
             )
+        classifiers = check_classifiers(self)
         check_extractor(self.html_extractor)
         ReadOptions.of(self)
         _check_positive("max_document_bytes", self.max_document_bytes, LARGEST)
@@ -81,11 +85,13 @@ class PipelineConfig:
             _check_none_given(self)
         _ = self.near_settings  # it checks them
         copies = group_settings.grouped(self.decision).has_copies
-        columns = schema.shard_schema(clusters=self.near_duplicates, copies=copies).names
+        columns = schema.shard_schema(
+            (), self.near_duplicates, copies, classifiers=classifiers
+        ).names
         taken = set(columns) & set(self.metadata)
         if taken:
             raise ValueError(f"--metadata {sorted(taken)} would clash with columns of the shards")
-        columns = schema.shard_schema(self.metadata).names
+        columns = schema.shard_schema(self.metadata, classifiers=classifiers).names
         group_settings.check(self.decision, columns, self.filter)
 
     @property
@@ -125,6 +131,9 @@ def load(arguments: Sequence[str]) -> tuple[PipelineConfig, bool, list[str]]:
     for name in ("source", "field"):
         if name in given:
             given[name] = _pairs(name, given[name])
+    for name in ("classifier", "label"):
+        if name in given:
+            given[name] = one_or_named(name, given[name])
     if "rules" in given:
         given["rules"] = group_settings.read_rules(given["rules"])
     settings |= given
@@ -214,6 +223,8 @@ class DecideConfig:
     scored: str
     output: str
     decision: AnyDecision
+    combine: str | None = None
+    calibration: str | None = None
     write: str = PipelineConfig.write
     shard_bytes: int = PipelineConfig.shard_bytes
     compression: str = PipelineConfig.compression

@@ -7,7 +7,9 @@ from typing import Any
 
 from pipeline import group_settings
 from pipeline.beam import engine, graph, progress, staging
+from pipeline.classifier_settings import combined_again
 from pipeline.config import load_decide
+from pipeline.core.scores import recombined
 from pipeline.core.task import Sink
 from pipeline.group_settings import AnyDecision
 from pipeline.output import manifest, records, schema
@@ -31,6 +33,7 @@ def main(arguments: Sequence[str]) -> None:
             " documents in its shards can be decided anew"
         )
     config = replace(config, decision=as_it_kept_near_duplicates(config.decision, scored["config"]))
+    combined = combined_again(config, scored)
     sink = Sink(
         config.output,
         tuple(scored["config"]["metadata"]),
@@ -41,19 +44,28 @@ def main(arguments: Sequence[str]) -> None:
         group_settings.grouped(config.decision).has_copies,
         "grades" in scored["classifier"],
         tuple(sorted(scored["tasks"][0].get("changed", ()))),
+        combined,
     )
-    names = schema.shard_schema(sink.metadata).names
+    names = schema.shard_schema(sink.metadata, classifiers=sink.names).names
     group_settings.check(config.decision, names, scored["config"]["filter"])
     decision = as_json(config.decision.as_settings())
     # What the run dropped as a duplicate stays dropped.
     deduplicated = {"deduplicate": scored["config"]["decision"]["deduplicate"]}
+    classifier = scored["classifier"]
+    scores_anew = []
+    if combined:
+        classifier = recombined(classifier, combined)
+        if classifier != scored["classifier"]:
+            scores_anew = [classifier["fingerprint"]]
+            made = {"combine": combined.rule, "calibration": config.calibration}
+            scored["config"] = scored["config"] | made
     about = {
         "code": version.code_version(),
         "config": scored["config"]
         | {"decision": decision | deduplicated, "write": config.write}
         | {"scored": {"path": config.scored, "key": scored["key"]}},
-        "classifier": scored["classifier"],
-        "key": files.fingerprint(scored["key"], decision, config.write),
+        "classifier": classifier,
+        "key": files.fingerprint(scored["key"], decision, config.write, *scores_anew),
     }
     seconds = None
     with storage.lock(config.output):

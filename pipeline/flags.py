@@ -25,6 +25,7 @@ DEFAULT_NEAR_POWER = 0.5
 """Of a cluster of n about the square root of n stay; ours."""
 DEFAULT_NEAR_BANDS, DEFAULT_NEAR_ROWS, DEFAULT_NEAR_WORDS = 14, 8, 5
 """FineWeb: Penedo et al. 2024, section 3.4."""
+DEFAULT_COMBINE = "mean"
 DEFAULT_SEED = 0
 DEFAULT_WRITE = "all"
 DEFAULT_SHARD_BYTES = 512 << 20
@@ -80,8 +81,19 @@ def parser() -> Parser:
     out.add_argument("--config", metavar="YAML", help="a file with any of these flags; flags win")
     _input_flags(out.add_argument_group("input"))
     group = out.add_argument_group("classifier")
-    group.add_argument("--classifier", help="a trained folder, or a fastText .bin")
-    group.add_argument("--label", help="for a fastText .bin: the good label, as __label__hq")
+    group.add_argument(
+        "--classifier",
+        action="append",
+        metavar="[NAME=]PATH",
+        help="a trained folder, or a fastText .bin; several by names, as quality=DIR and edu=DIR2",
+    )
+    group.add_argument(
+        "--label",
+        action="append",
+        metavar="[NAME=]LABEL",
+        help="for a fastText .bin: the good label, as __label__hq",
+    )
+    _combine_flags(group)
     group = out.add_argument_group("keep decision (filtered sources only)")
     _decision_flags(group)
     _flag(
@@ -108,10 +120,27 @@ def decide_parser() -> Parser:
         argument_default=argparse.SUPPRESS,
     )
     out.add_argument("--scored", metavar="DIR", help="the output folder of a run with --write all")
+    _combine_flags(out.add_argument_group("scores"))
     _decision_flags(out.add_argument_group("keep decision (filtered sources only)"))
     _near_flags(out.add_argument_group("near-duplicates (default: as the run kept them)"))
     _output_flags(out.add_argument_group("output"))
     return out
+
+
+def _combine_flags(group: argparse._ArgumentGroup) -> None:
+    _flag(
+        group,
+        "combine",
+        metavar="RULE",
+        help="several classifiers: the score is their max, mean, min or product, one of them, or an"
+        f" expression as '0.7 * quality + 0.3 * edu' (default: {DEFAULT_COMBINE})",
+    )
+    _flag(
+        group,
+        "calibration",
+        metavar="FILE",
+        help="several classifiers: what winnow calibrate wrote for this combination",
+    )
 
 
 def _input_flags(group: argparse._ArgumentGroup) -> None:

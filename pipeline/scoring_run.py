@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from pipeline import field_settings
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from pipeline import classifier_settings, field_settings
 from pipeline.beam import engine, graph, progress, staging, worker
 from pipeline.config import PipelineConfig, field_maps, load
 from pipeline.core import trained_on
@@ -21,7 +23,6 @@ from pipeline.page.render import next_step, print_summary
 from pipeline.readers import ReadOptions
 from pipeline.settings_file import as_json
 from pipeline.steps import build_steps, input_files, own_modules
-from quality_classifier.scoring import load_classifier
 from winnow import endings, files, storage, telling, version
 
 
@@ -45,10 +46,7 @@ def main(arguments: Sequence[str]) -> None:
         if prepare(config.output, about["key"], tasks, resume):
             print(f"{config.output} is complete already: nothing to do")
         else:
-            place = staging.reachable_classifier(
-                options, config.classifier, job.classifier_fingerprint
-            )
-            job = replace(job, classifier=place)
+            job = _reachable(options, job)
             records.save_tasks(job.sink.work, tasks)
             size = sum(task.input.size for task in tasks)
             begun = time.monotonic()
@@ -77,8 +75,9 @@ def describe(
     say: Callable[[str], None] = telling.say,
 ) -> tuple[Job, dict[str, Any]]:
     """What tasks share, and what the manifest will say of the run; ``say`` receives notes."""
-    classifier = load_classifier(config.classifier, config.label)
-    if classifier.grades and schema.EXPECTED_GRADE.name in config.metadata:
+    several, combined, classifier = classifier_settings.described(config)
+    graded = "grades" in classifier
+    if graded and schema.EXPECTED_GRADE.name in config.metadata:
         raise ValueError(
             "--metadata expected_grade: the column is the classifier's, leave the field out"
         )
@@ -100,12 +99,14 @@ def describe(
             config.compression,
             config.near_duplicates,
             grouped(config.decision).has_copies,
-            classifier.grades is not None,
+            graded,
             counts,
+            combined,
         ),
-        classifier=config.classifier,
-        classifier_fingerprint=classifier.fingerprint,
-        label=config.label,
+        classifier=config.classifier if isinstance(config.classifier, str) else "",
+        classifier_fingerprint=classifier["fingerprint"],
+        label=config.label if isinstance(config.label, str) else None,
+        several=several,
         seed=config.seed,
         steps=config.steps,
         step_files={name: storage.checksum(path) for name, path in read.items()},
@@ -117,19 +118,18 @@ def describe(
     settings = as_json(asdict(config) | {"decision": config.decision.as_settings()})
     for name in ("output", "stall_minutes"):  # nothing that is written depends on them
         del settings[name]
+    if combined:
+        settings["combine"] = combined.rule
+    else:
+        del settings["combine"], settings["calibration"]
     if not config.near_duplicates:
         settings = {n: v for n, v in settings.items() if not n.startswith("near_duplicates")}
     about = {
         "code": version.code_version(),
         "config": settings,
-        "classifier": {
-            "path": config.classifier,
-            "fingerprint": classifier.fingerprint,
-            "card": dict(classifier.card),
-            **({"grades": classifier.grades.scale()} if classifier.grades else {}),
-        },
+        "classifier": classifier,
         "key": files.fingerprint(
-            settings, classifier.fingerprint, job.step_files, [asdict(task) for task in tasks]
+            settings, classifier["fingerprint"], job.step_files, [asdict(task) for task in tasks]
         ),
     }
     try:  # what the manifest can't hold is said now, not when all is done
@@ -137,6 +137,16 @@ def describe(
     except (TypeError, ValueError) as error:
         raise ValueError(f"the settings, or the classifier's card, are no JSON: {error}") from error
     return job, about
+
+
+def _reachable(options: PipelineOptions, job: Job) -> Job:
+    """The job with the paths by which its workers reach the classifiers."""
+    if not job.several:
+        place = staging.reachable_classifier(options, job.classifier, job.classifier_fingerprint)
+        return replace(job, classifier=place)
+    places = [staging.reachable_classifier(options, c.path, c.fingerprint) for c in job.several]
+    moved = zip(job.several, places, strict=True)
+    return replace(job, several=tuple(replace(one, path=place) for one, place in moved))
 
 
 def prepare(output: str, key: str, tasks: Iterable[Task], resume: bool) -> bool:

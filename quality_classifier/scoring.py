@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from quality_classifier import artifact, fingerprints
+from quality_classifier.kinds.contract import Model
 from winnow import storage
 from winnow.cli import command
 
@@ -37,6 +38,19 @@ class Classifier:
         margin = self._model.margins(text)
         grade = None if self.grades is None else self.grades.expected(margin)
         return self._calibration.apply(margin), grade
+
+    @property
+    def model(self) -> Model:
+        """What gives the margins."""
+        return self._model
+
+    def calibrated(self, margin: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+        """The scores of n margins of :attr:`model`: float32 [n]."""
+        return self._calibration.apply(margin)
+
+    def learned_from(self, hashes: pa.Array) -> npt.NDArray[np.bool_]:
+        """Which of n documents, by the hashes of their content, it has learned from: bool [n]."""
+        return fingerprints.among(self._trained_on, fingerprints.of_hashes(hashes))
 
     def trained_on(self, hashes: pa.Array) -> int:
         """How many of n documents, by the hashes of their content, it has learned from."""

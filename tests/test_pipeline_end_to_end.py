@@ -23,9 +23,11 @@ from corpora import documents, fingerprints, write_classifier, write_jsonl
 from datasets import load_dataset
 
 from model.data import scored
-from pipeline import decide, run
+from model.prepare import PrepareConfig, TokenizerConfig, prepare
+from pipeline import calibrate, decide, run
 from pipeline.config import resolve_steps
 from pipeline.core import trained_on
+from pipeline.core.scores import log_odds
 from pipeline.core.unreadable_sources import check_read
 from pipeline.output import schema
 from quality_classifier.scoring import load_classifier
@@ -138,6 +140,81 @@ def test_deciding_anew_is_running_anew(here):
     for part in ("shards", "statistics"):
         assert fingerprints(here / "anew" / part) == fingerprints(here / "direct" / part)
     assert manifest(here / "anew")["accounting"] == manifest(here / "direct")["accounting"]
+
+
+def test_deciding_anew_by_group_and_by_other_scores_is_running_anew(here):
+    """Two classifiers, rules by source and a field, buckets: on two workers, and decided anew."""
+    write_classifier(here / "second", seed=1)
+    rules = """
+    web:
+      www.a.example: {rule: pareto, target_fraction: 0.3, target_unit: bytes}
+      www.b.example: {rule: top_fraction, target_fraction: 0.2}
+      "*": {rule: buckets, copies: [0, 1, 2], target_unit: tokens}
+    """
+    (here / "rules.yaml").write_text(rules)
+    # The host stands in for any column.
+    for i in range(2):
+        rows = [row | {"host": row.get("url", "").split("/")[2:3]} for row in documents(120, i)]
+        rows = [row | {"host": "".join(row["host"])} for row in rows]
+        write_jsonl(here / "hosts" / f"{i}.jsonl.gz", rows)
+    several = [
+        f"--source=web={here}/hosts/*",
+        f"--source=wiki={here}/wiki/*",
+        "--filter=web",
+        "--metadata=host",
+        f"--classifier=quality={here}/classifier",
+        f"--classifier=edu={here}/second",
+        "--seed=5",
+    ]
+    run.main([*several, "--alpha=4", "--direct_num_workers=1", f"--output={here}/plain"])
+    table = shards(here / "plain")
+    curated = table["source"].to_numpy() == "wiki"
+    odds = log_odds((table["score_edu"].to_numpy() + table["score_quality"].to_numpy()) / 2)
+    better = odds[curated].mean() > odds[~curated].mean()
+    rule = "(edu + quality) / 2" if better else "1 - (edu + quality) / 2"
+    calibrate.main([f"--scored={here}/plain", "--positive=wiki", "--negative=web",
+                    f"--combine={rule}", f"--output={here}/calibration.json"])  # fmt: skip
+    chosen = [
+        f"--combine={rule}",
+        f"--calibration={here}/calibration.json",
+        f"--rules={here}/rules.yaml",
+        "--rules-by=source",
+        "--rules-by=host",
+    ]
+    run.main([*several, *chosen, "--direct_num_workers=2", f"--output={here}/grouped"])
+    decide.main([f"--scored={here}/plain", *chosen, "--direct_num_workers=1",
+                 f"--output={here}/grouped_again"])  # fmt: skip
+    one, other = (fingerprints(here / name) for name in ("grouped", "grouped_again"))
+    assert {n for n in one if one[n] != other[n]} <= {"manifest.json", "README.md", "report.html"}
+    assert one.keys() == other.keys() >= {f"statistics/{name}.parquet" for name in schema.TABLES}
+    assert manifest(here / "grouped")["rule"] == manifest(here / "grouped_again")["rule"]
+    assert (
+        manifest(here / "grouped")["classifier"] == manifest(here / "grouped_again")["classifier"]
+    )
+
+    table = shards(here / "grouped").filter(pc.field("source") == "web")
+    scores = {n: table[f"score_{n}"].to_numpy().astype(float) for n in ("edu", "quality")}
+    mean = (scores["edu"] + scores["quality"]) / 2
+    fitted = json.loads((here / "calibration.json").read_text())["calibration"]
+    odds = log_odds(mean if better else 1 - mean)
+    combined = 1 / (1 + np.exp(-(fitted["slope"] * odds + fitted["intercept"])))
+    np.testing.assert_allclose(table["quality_score"].to_numpy(), combined, atol=1e-5)
+    rest = table.filter(~pc.field("host").isin(["www.a.example", "www.b.example"]))
+    words, copies = rest["words"].to_numpy(), rest["copies"].to_numpy()
+    for times in range(3):
+        assert words[copies == times].sum() / words.sum() == pytest.approx(1 / 3, abs=0.05)
+    # What is twice in the training order is counted twice.
+    corpus = prepare(
+        PrepareConfig(
+            str(here / "grouped"), str(here / "corpus"),
+            TokenizerConfig(vocabulary=300, sample_bytes=10**6, boundary="<eos>"), 0.1, 1,
+        )
+    )  # fmt: skip
+    arm = corpus.arm("filtered")
+    assert (
+        arm.about["sources"]["web"]["documents"]
+        == corpus.column("copies")[corpus.pool & corpus.filterable].sum()
+    )
 
 
 @pytest.mark.parametrize(

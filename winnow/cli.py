@@ -22,6 +22,7 @@ COMMANDS = {
         ("run", "pipeline.run", "score, filter and measure raw text"),
         ("report", "pipeline.report", "the table and the page of a run"),
         ("decide", "pipeline.decide", "another keep rule, without model or text"),
+        ("calibrate", "pipeline.calibrate", "the combined score of several classifiers"),
         ("audit", "quality_classifier.audit", "whom does the filter keep?"),
         ("warm-up", "winnow.warm_up", "compile all kernels now, not when first needed"),
     ],

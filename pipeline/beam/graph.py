@@ -217,7 +217,7 @@ class Solve(beam.PTransform):
         super().__init__()
         self._decision = decision
         self._folder = folder
-        self._marks = sink.marks
+        self._sink = sink
 
     def expand(self, scored: beam.PCollection) -> beam.PCollection:
         """Records in, the rule out."""
@@ -227,7 +227,7 @@ class Solve(beam.PTransform):
             return scored.pipeline | beam.Create([known])
         total = (
             scored
-            | "Sketch" >> beam.Map(reaching(sketch_task), self._folder, self._marks, decision)
+            | "Sketch" >> beam.Map(reaching(sketch_task), self._folder, self._sink, decision)
             | "Sum" >> beam.CombineGlobally(_sum_sketches)
         )
         if not decision.has_cuts:
@@ -236,7 +236,7 @@ class Solve(beam.PTransform):
         return (
             scored
             | "Places"
-            >> beam.Map(reaching(places_of_task), self._folder, self._marks, decision, bands)
+            >> beam.Map(reaching(places_of_task), self._folder, self._sink, decision, bands)
             | "SumPlaces" >> beam.CombineGlobally(_merge_places)
             | "Solve"
             >> beam.Map(
@@ -247,27 +247,29 @@ class Solve(beam.PTransform):
         )
 
 
-def sketch_task(
-    record: Record, folder: str, marks: str | None, decision: GroupDecision
-) -> Sketches:
+def sketch_task(record: Record, folder: str, sink: Sink, decision: GroupDecision) -> Sketches:
     """The sketches of one task, one for each group."""
-    return decision.sketch(_scored(record, folder, marks, decision))
+    return decision.sketch(_scored(record, folder, sink, decision))
 
 
 def places_of_task(
-    record: Record, folder: str, marks: str | None, decision: GroupDecision, bands: Bands
+    record: Record, folder: str, sink: Sink, decision: GroupDecision, bands: Bands
 ) -> PlacesOfGroups:
     """The places in the bands of one task's documents."""
-    return decision.places(_scored(record, folder, marks, decision), bands)
+    return decision.places(_scored(record, folder, sink, decision), bands)
 
 
 def _scored(
-    record: Record, folder: str, marks: str | None, decision: GroupDecision
+    record: Record, folder: str, sink: Sink, decision: GroupDecision
 ) -> Iterator[pa.RecordBatch]:
     """What a rule is solved from; pass-through sources are not read."""
     if not record.task.filtered:
         return iter(())
-    return reaching_batches(record, folder, marks, decision.columns)
+    combined = sink.combined
+    if combined is None:
+        return reaching_batches(record, folder, sink.marks, decision.columns)
+    needed = [*decision.columns, *combined.columns]
+    return map(combined.again, reaching_batches(record, folder, sink.marks, needed))
 
 
 def _sum_sketches(parts: Iterable[Sketches]) -> Sketches:

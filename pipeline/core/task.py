@@ -20,8 +20,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from pipeline.core import scores
 from pipeline.core.identity import content_hashes, identify
 from pipeline.core.scored import scored_batches
+from pipeline.core.scores import Combined, Named
 from pipeline.near_duplicates.choice import drop_near
 from pipeline.near_duplicates.files import BandsWriter
 from pipeline.near_duplicates.settings import Settings as NearDuplicates
@@ -39,7 +41,8 @@ from pipeline.readers import (
 from pipeline.rules.decision import Rule, keep_draw
 from pipeline.rules.groups import AnyRule, to_json
 from pipeline.steps import Step, build_steps
-from quality_classifier.scoring import Classifier, load_classifier
+from quality_classifier.scoring import Classifier
+from quality_classifier.several import Several
 from winnow import files, storage
 from winnow.heartbeat import beat
 from winnow.text.counts import measure
@@ -65,13 +68,19 @@ class Sink:
     copies: bool = False
     graded: bool = False
     counts: tuple[str, ...] = ()
+    combined: Combined | None = None
 
     @property
     def schema(self) -> pa.Schema:
         """The columns of the shards."""
         return schema.shard_schema(
-            self.metadata, self.clusters, self.copies, self.graded, self.counts
+            self.metadata, self.clusters, self.copies, self.graded, self.counts, self.names
         )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classifiers, if there are several."""
+        return self.combined.names if self.combined else ()
 
     @property
     def work(self) -> str:
@@ -117,11 +126,17 @@ class Job:
     reading: ReadOptions
     resume: bool
     near_duplicates: NearDuplicates | None = None
+    several: tuple[Named, ...] = ()
+
+    @property
+    def scorer(self) -> Classifier | Several:
+        """The classifier, or several: one of a process, shared by its threads."""
+        return scores.scorer(self.classifier, self.label, self.several)
 
     def key(self, task: Task, *parts: Any) -> str:
         """The fingerprint of everything a task's output depends on, except its input's bytes."""
         shared = asdict(self)
-        for name in ("classifier", "resume"):
+        for name in ("classifier", "several", "resume"):  # the fingerprint says which they are
             del shared[name]
         del shared["sink"]["output"]
         # What a run does not use is no part of it.
@@ -156,7 +171,7 @@ def run_task(
     lacking: Counter[str] = Counter()
     learned = 0
     changed = Counter(dict.fromkeys(job.sink.counts, 0))
-    summary = TaskSummary(task.source, task.filtered, rule or Rule("all"))
+    summary = TaskSummary(task.source, task.filtered, rule or Rule("all"), job.sink.names)
     keys: list[pa.RecordBatch] = []
     bands = BandsWriter(job.near_duplicates) if job.near_duplicates else None
     with (
@@ -180,7 +195,7 @@ def run_task(
         for batch in batches:
             lacking.update({c: batch[c].null_count for c in batch.schema.names})
             batch = score_batch(batch, task, job)
-            learned += _classifier(job.classifier, job.label).trained_on(batch["content_hash"])
+            learned += job.scorer.trained_on(batch["content_hash"])
             changed.update({name: pc.sum(batch[name]).as_py() or 0 for name in job.sink.counts})
             keys.append(_keys(batch))
             if bands:
@@ -228,7 +243,7 @@ def decide_task(
     drop as exact duplicates; near-duplicates are in the task's file in the work folder.
     """
     task = scored.task
-    summary = TaskSummary(task.source, task.filtered, rule)
+    summary = TaskSummary(task.source, task.filtered, rule, sink.names)
     summary.quarantine(scored.quarantined)
     repeated = np.zeros(sum(shard.rows for shard in scored.shards), np.bool_)
     repeated[duplicates] = True
@@ -237,7 +252,7 @@ def decide_task(
         for batch, near in scored_batches(scored, scored_folder, sink.marks):
             repeats = repeated[first : first + len(batch)]
             first += len(batch)
-            batch = shaped(batch, sink.schema)
+            batch = shaped(sink.combined.again(batch) if sink.combined else batch, sink.schema)
             batch = decide_batch(batch, rule, task.filtered, repeats, near)
             summary.update(batch)
             writer.write(sink.chosen(batch))
@@ -260,7 +275,6 @@ def score_batch(batch: pa.RecordBatch, task: Task, job: Job) -> pa.RecordBatch:
     n_bytes, n_characters, n_words = measure(text)
     hashes = content_hashes(text)
     ids = identify(batch["id"], task.source, batch["url"], hashes)
-    score, grade = _classifier(job.classifier, job.label).score_and_grade(text)
     columns = {
         **{name: batch[name] for name in batch.schema.names},
         "id": ids,
@@ -271,8 +285,7 @@ def score_batch(batch: pa.RecordBatch, task: Task, job: Job) -> pa.RecordBatch:
         "content_hash": hashes,
         "language": batch[language] if language else pa.nulls(n, pa.string()),
         "language_score": pa.nulls(n, pa.float32()),
-        "quality_score": score,
-        "expected_grade": grade,
+        **scores.columns(text, job.scorer, job.sink.combined),
         "keep_draw": keep_draw(ids, job.seed),
         "keep_probability": np.zeros(n, np.float32),
         "kept": np.zeros(n, np.bool_),
@@ -427,12 +440,7 @@ def _field(name: str) -> pa.Field:
     return schema.shard_schema().field(name)
 
 
-# One classifier and one set of steps per process, shared by its threads.
-
-
-@functools.lru_cache(maxsize=2)
-def _classifier(path: str, label: str | None) -> Classifier:
-    return load_classifier(path, label)
+# One set of steps per process, shared by its threads.
 
 
 @functools.lru_cache(maxsize=2)

@@ -26,12 +26,18 @@ EXPECTED_GRADE = pa.field("expected_grade", pa.float32(), nullable=False)
 """What the grade of a document is expected to be, by a classifier that was trained on labels."""
 
 
+def score_column(classifier: str) -> str:
+    """The column of one of several classifiers' scores."""
+    return f"score_{classifier}"
+
+
 def shard_schema(
     metadata: Sequence[str] = (),
     clusters: bool = False,
     copies: bool = False,
     graded: bool = False,
     counts: Sequence[str] = (),
+    classifiers: Sequence[str] = (),
 ) -> pa.Schema:
     """A row of ``shards/*.arrow``: one document, its features, its score and its decision.
 
@@ -66,6 +72,7 @@ def shard_schema(
             *([EXPECTED_GRADE] if graded else ()),
             *(_CLUSTERS if clusters else ()),
             *([COPIES] if copies else []),
+            *(pa.field(score_column(n), pa.float32(), nullable=False) for n in classifiers),
             *(pa.field(name, pa.string()) for name in metadata),
             *(pa.field(name, pa.int64(), nullable=False) for name in counts),
         ]
@@ -189,5 +196,37 @@ GROUP_STATISTICS = {
 }
 """The tables of runs with rules per group or buckets."""
 
-TABLES = STATISTICS | GROUP_STATISTICS
+CLASSIFIER_KEEPS = pa.schema(
+    [
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("keepers", pa.string(), nullable=False),
+        *_COUNTS,
+        *(pa.field(f"kept_{field.name}", pa.int64(), nullable=False) for field in _COUNTS),
+    ]
+)
+"""``statistics/classifier_keeps.parquet``: documents that reached the keep decision, by the
+classifiers (names, separated by spaces) by whose score alone the run's rule would keep them.
+``kept_…`` counts what the run kept, by their combination."""
+
+CLASSIFIER_SAMPLE = pa.schema(
+    [
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("rank", pa.float64(), nullable=False),
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("classifier", pa.string(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),
+        pa.field("quality_score", pa.float32(), nullable=False),
+        pa.field("kept", pa.bool_(), nullable=False),
+    ]
+)
+"""``statistics/classifier_sample.parquet``: all scores of a fair sample of documents of each
+source, those of smallest ``rank``, a hash of the id."""
+
+CLASSIFIER_STATISTICS = {
+    "classifier_keeps": CLASSIFIER_KEEPS,
+    "classifier_sample": CLASSIFIER_SAMPLE,
+}
+"""The tables of runs with several classifiers."""
+
+TABLES = STATISTICS | GROUP_STATISTICS | CLASSIFIER_STATISTICS
 """All tables that ``statistics/`` may hold, by file stem."""

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.output import schema
+from pipeline.output.classifier_counts import ClassifierCounts, smallest
 from pipeline.output.group_counts import GroupCounts
 from pipeline.output.score_counts import COUNTS, Counts, ScoreCounts, named
 from pipeline.rules.decision import FloatArray, Rule, keep_draw
@@ -30,7 +31,9 @@ _EXAMPLE_SEED = 0x77696E6E6F77
 class TaskSummary:
     """Statistics of one task, which reads one source. Memory grows with its domains only."""
 
-    def __init__(self, source: str, filtered: bool, rule: AnyRule) -> None:
+    def __init__(
+        self, source: str, filtered: bool, rule: AnyRule, classifiers: Sequence[str] = ()
+    ) -> None:
         self._source = source
         self._filtered = filtered
         self._rule = rule
@@ -38,6 +41,9 @@ class TaskSummary:
         self._scores = ScoreCounts(filtered)
         self._by_group = (
             GroupCounts(source, rule) if filtered and isinstance(rule, GroupRules) else None
+        )
+        self._by_classifier = (
+            ClassifierCounts(source, filtered, rule, classifiers) if classifiers else None
         )
         self._domains = _Tally(schema.DOMAINS)
         self._groups = _Tally(schema.GROUPS)
@@ -68,6 +74,8 @@ class TaskSummary:
         self._scores.add(score, draw, weights[:, decided], kept[decided])
         if self._by_group:
             self._by_group.add(batch, weights, decided)
+        if self._by_classifier:
+            self._by_classifier.add(batch, weights, decided)
         source = pa.repeat(self._source, len(batch))
         counts = [*weights, *weights * kept]
         self._domains.add([source, domain(batch["url"]), *counts])
@@ -104,6 +112,7 @@ class TaskSummary:
                     "groups": self._groups.total(),
                     "examples": pa.concat_tables([schema.EXAMPLES.empty_table(), *self._examples]),
                     **(self._by_group.tables() if self._by_group else {}),
+                    **(self._by_classifier.tables() if self._by_classifier else {}),
                 }
             ]
         )
@@ -129,6 +138,8 @@ def merge(summaries: Sequence[Summary]) -> Summary:
         tables = [summary[name] for summary in summaries if name in summary]
         if name == "examples":
             merged[name] = _best(tables)
+        elif name == "classifier_sample":
+            merged[name] = smallest(tables)
         else:
             merged[name] = add_up(tables, schema.TABLES[name])
     return merged

@@ -104,8 +104,7 @@ def data_card(manifest: Mapping[str, Any], sources: pa.Table, groups: pa.Table) 
             "",
             "## Classifier",
             "",
-            f"`quality_score` is by the classifier with fingerprint `{classifier['fingerprint']}`."
-            " Its own card and figures are in `manifest.json` and `report.html`.",
+            *_scored_by(classifier),
             "",
             "## Columns",
             "",
@@ -117,6 +116,7 @@ def data_card(manifest: Mapping[str, Any], sources: pa.Table, groups: pa.Table) 
                     laws.has_copies(manifest["rule"]),
                     classifier.get("grades"),
                     sorted(changes(manifest)),
+                    sorted(classifier.get("several", ())),
                 ),
             ),
             "",
@@ -144,6 +144,24 @@ def _rule(rule: Mapping[str, Any]) -> str:
     if rule["name"] == "groups":
         return f"Rules per group: {laws.short(rule)}"
     return f"Rule `{rule['name']}`, parameter {rule['parameter']:.12g}, ties {laws.ties(rule):.12g}"
+
+
+def _scored_by(classifier: Mapping[str, Any]) -> list[str]:
+    if "several" not in classifier:
+        return [
+            f"`quality_score` is by the classifier with fingerprint `{classifier['fingerprint']}`."
+            " Its own card and figures are in `manifest.json` and `report.html`."
+        ]
+    anew = ", calibrated anew" if classifier["calibration"] else ""
+    return [
+        f"`quality_score` combines those of several classifiers by `{classifier['combine']}`{anew}."
+        " Their own cards are in `manifest.json` and `report.html`.",
+        "",
+        *_markdown(
+            ["classifier", "fingerprint"],
+            [[name, f"`{one['fingerprint']}`"] for name, one in classifier["several"].items()],
+        ),
+    ]
 
 
 def _front_matter(manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -216,14 +234,20 @@ def _columns(
     copies: bool,
     grades: Mapping[str, Any] | None,
     counts: list[str],
+    classifiers: list[str],
 ) -> list[list[str]]:
-    meanings = dict(_COLUMNS)
+    meanings = _COLUMNS | {
+        schema.score_column(name): f"the score of the classifier {name}" for name in classifiers
+    }
     if grades:
         meanings["quality_score"] = f"calibrated probability of grade {grades['at_least']} or more"
         meanings["expected_grade"] += f", of {', '.join(grades['names'])}"
+    columns = schema.shard_schema(
+        metadata, clusters, copies, grades is not None, counts, classifiers
+    )
     return [
         [f"`{field.name}`", str(field.type), meanings.get(field.name, "carried from the input")]
-        for field in schema.shard_schema(metadata, clusters, copies, grades is not None, counts)
+        for field in columns
     ]
 
 

@@ -555,6 +555,54 @@ const rates = chart("rates", (width) => {
   return frame.root;
 });
 
+// Two classifiers' scores of the sampled documents of a source.
+const scatter = chart("scatter", (width) => {
+  const { names, sources } = data.scatter;
+  const [across, up] = ["across", "up"].map((id) => Number(document.getElementById(id).value));
+  const found = sources[sourceNow().name];
+  const side = Math.min(width, 520);
+  const axis = { top: 1, ticks: ticks(1, 5) };
+  const frame = plot(
+    side,
+    side - 30,
+    { ...axis, label: names[across] },
+    { ...axis, format: (v) => figure(Number(v.toFixed(6))) },
+    `Scores of ${sourceNow().name} by ${names[across]} and ${names[up]}`,
+  );
+  const kept = found ? found.kept : [];
+  // Dropped ones first, so that no kept one is hidden.
+  for (const wanted of [false, true])
+    kept.forEach((is, i) => {
+      if (is !== wanted) return;
+      const [x, y] = [found.scores[across][i], found.scores[up][i]];
+      frame.root.append(
+        svg("circle", {
+          class: is ? "point kept" : "point dropped",
+          cx: frame.toX(x),
+          cy: frame.toY(y),
+          r: 3,
+        }),
+      );
+    });
+  legend("scatter-legend", [
+    ["round kept", "kept by this run"],
+    ["round dropped", "dropped"],
+    ["", found ? `${number(kept.length)} documents; up: ${names[up]}` : "no sample of this source"],
+  ]);
+  return frame.root;
+});
+
+function listenToScatter() {
+  if (!data.scatter) return;
+  document.getElementById("compared").hidden = false;
+  for (const [i, id] of ["across", "up"].entries()) {
+    const picker = document.getElementById(id);
+    picker.append(...data.scatter.names.map((name, k) => el("option", { value: k }, name)));
+    picker.value = Math.min(i, data.scatter.names.length - 1);
+    picker.addEventListener("change", scatter);
+  }
+}
+
 function update() {
   drawControl();
   drawSources();
@@ -562,4 +610,5 @@ function update() {
   curve();
   histogram();
   rates();
+  scatter();
 }

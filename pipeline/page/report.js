@@ -353,6 +353,7 @@ drawHead();
 reasonBars("reasons", data.sources);
 drawAccounting();
 listenToControl();
+listenToScatter();
 drawClassifier();
 drawProvenance();
 choose(state.unit);

@@ -21,6 +21,12 @@ from pipeline.output.score_counts import COUNTS, KEPT_COUNTS, PARETO_GRID, THRES
 from pipeline.output.summary import EXAMPLE_CHARACTERS, Summary
 from pipeline.page import Panel, embed_json, panel_data
 from pipeline.page.changed_texts import by_source, sentence
+from pipeline.page.classifier_data import (
+    agreement_rows,
+    classifier_entry,
+    keeper_rows,
+    scatter,
+)
 from pipeline.page.group_data import give_groups, rule_rows
 from pipeline.page.laws import law, ties
 from quality_classifier.evaluation.card import TITLES
@@ -50,6 +56,7 @@ def page_data(
     parameter (the count there is what the run kept).
     """
     rule = manifest["rule"]
+    classifier = classifier_entry(manifest["classifier"])
     sources = _fold(_sources(statistics))
     grids = {"pareto": PARETO_GRID.tolist(), "threshold": THRESHOLD_GRID.tolist()}
     give_groups(sources, manifest, statistics, _insert_own_stop, grids)
@@ -73,10 +80,11 @@ def page_data(
         "stops": grids,
         "sources": sources,
         "classifier": {
-            "path": _clip(str(manifest["classifier"]["path"])),
-            "fingerprint": manifest["classifier"]["fingerprint"],
-            "card": _bounded(_with_titles(manifest["classifier"]["card"])),
+            "path": _clip(str(classifier["path"])),
+            "fingerprint": classifier["fingerprint"],
+            "card": _bounded(_with_titles(classifier["card"])),
         },
+        "scatter": scatter([source["name"] for source in sources], statistics),
         "write": manifest["config"]["write"],
         "panels": panel_data(PANELS, manifest, statistics),
         "provenance": _provenance(manifest),
@@ -99,6 +107,17 @@ PANELS: dict[str, Panel] = {
         rule_rows,
         "Documents that reached the keep decision. Those in training are counted as often as they"
         " are in the training order.",
+    ),
+    "keepers": Panel(
+        "Which classifier keeps what",
+        keeper_rows,
+        "Documents that reached the keep decision, by the classifiers by whose score alone this"
+        " run's rule, with its parameters, would keep them.",
+    ),
+    "agreement": Panel(
+        "How much classifiers agree",
+        agreement_rows,
+        "Spearman's rank correlation of their scores, in a fair sample of each source.",
     ),
     "kinds": Panel("Documents of WARC files, by kind", lambda run, _: _records("kinds", run)),
     "skipped": Panel(

@@ -1,0 +1,129 @@
+"""Fits and writes a calibration of combined scores. See :mod:`pipeline.calibrate`."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.core import scores, trained_on
+from pipeline.core.scores import Combined
+from pipeline.output import manifest
+from quality_classifier.kinds.calibration import Calibration
+from quality_classifier.kinds.fitting import calibrated_loss, fit_calibration
+from winnow import storage, tables, telling
+
+_LEAST = 2.0**-24
+"""How near to 0 and 1 a score is taken to be in the fit, where log odds must be finite."""
+
+
+def run(
+    scored: str,
+    positive: Sequence[str],
+    negative: Sequence[str],
+    combine: str | None,
+    method: str,
+    output: str,
+) -> None:
+    """Calibrate from the scores of a finished run; see ``winnow calibrate --help``.
+
+    Raises:
+        ValueError: the run has one classifier, or lacks a source, or the output is there already.
+    """
+    if storage.exists(output):
+        raise ValueError(f"{output} is there already: choose another --output, or remove it")
+    about = manifest.read_manifest(scored)
+    classifier = about["classifier"]
+    if "several" not in classifier:
+        raise ValueError(
+            f"{scored} was scored by one classifier, which is calibrated already: run again with"
+            " --classifier NAME=PATH for each of several"
+        )
+    names = tuple(sorted(classifier["several"]))
+    combined = Combined(names, combine or classifier["combine"])
+    _check_sources(positive, negative, set(about["accounting"]))
+    with telling.doing(f"reading the scores of {scored}"):
+        good, raw = (
+            _combined(scored, about, sources, combined) for sources in (positive, negative)
+        )
+    calibration, losses = fit(good, raw, method)
+    value = {
+        "format": scores.CALIBRATION_FORMAT,
+        "combine": combined.rule,
+        "classifiers": {n: one["fingerprint"] for n, one in classifier["several"].items()},
+        "calibration": calibration.to_json(),
+        "scored": about["key"],
+        "positive": sorted(positive),
+        "negative": sorted(negative),
+        "documents": {"positive": len(good), "negative": len(raw)},
+        "log_loss": losses,
+    }
+    storage.write_json(output, value)
+    for note in trained_on.notes(about):
+        print(f"warning: {note}", file=sys.stderr)
+    print(f"combination:  {combined.rule} of {', '.join(names)}")
+    print(f"documents:    {len(good):,} of {', '.join(positive)}, {len(raw):,} of"
+          f" {', '.join(negative)}")  # fmt: skip
+    print(f"log loss:     {losses['before']:.4f} as it is, {losses['after']:.4f} calibrated")
+    print(f"next: add --calibration {output} to winnow run or winnow decide, and --combine"
+          f" {combined.rule!r}")  # fmt: skip
+
+
+def fit(
+    good: npt.NDArray[np.float32], raw: npt.NDArray[np.float32], method: str
+) -> tuple[Calibration, dict[str, float]]:
+    """The calibration of combined scores of good and raw text, and the log loss without and with.
+
+    Both classes weigh the same, as in the calibration of each classifier. The losses are of the
+    documents that the calibration was fitted to.
+
+    Raises:
+        ValueError: a class is empty, or higher scores do not mean better text.
+    """
+    for title, found in (("positive", good), ("negative", raw)):
+        if not len(found):
+            raise ValueError(f"no document is of a {title} source: nothing can be calibrated")
+    score = np.clip(np.concatenate([good, raw]).astype(np.float64), _LEAST, 1 - _LEAST)
+    margin = np.log(score) - np.log1p(-score)
+    positive = np.arange(len(score)) < len(good)
+    n = len(score)
+    weight = np.where(positive, n / (2 * len(good)), n / (2 * len(raw)))
+    if not (margin[positive].mean() > margin[~positive].mean()):
+        raise ValueError(
+            "the combination scores positive sources no higher than negative ones: are --positive"
+            " and --negative the right way round?"
+        )
+    calibration = fit_calibration(margin, positive, weight, method)
+    losses = {
+        name: calibrated_loss(of, margin, positive, weight)
+        for name, of in (("before", Calibration.identity()), ("after", calibration))
+    }
+    return calibration, losses
+
+
+def _check_sources(positive: Sequence[str], negative: Sequence[str], known: set[str]) -> None:
+    if both := sorted(set(positive) & set(negative)):
+        raise ValueError(f"{', '.join(both)} can't be both --positive and --negative")
+    if strangers := sorted({*positive, *negative} - known):
+        raise ValueError(
+            f"the run has no source {', '.join(strangers)}: it has {', '.join(sorted(known))}"
+        )
+
+
+def _combined(
+    scored: str, about: Mapping[str, Any], sources: Sequence[str], combined: Combined
+) -> npt.NDArray[np.float32]:
+    """The combined scores of some sources' documents, in the order of the shards' names."""
+    names = sorted(
+        shard["name"]
+        for task in about["tasks"]
+        if task["task"]["source"] in sources
+        for shard in task["shards"]
+    )
+    parts = [np.empty(0, np.float32)]
+    needed = ["quality_score", *combined.columns]
+    for name in names:
+        batches = tables.batches(storage.join(scored, "shards", name), needed)
+        parts += [combined.again(batch)["quality_score"].to_numpy() for batch in batches]
+    return np.concatenate(parts)

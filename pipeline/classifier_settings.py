@@ -1,0 +1,139 @@
+"""The classifiers that a run is told of: one by its path, or several by names."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline import flags
+from pipeline.core import scores
+from pipeline.core.scores import Combined, Named
+from quality_classifier.combining import check_name
+from quality_classifier.scoring import load_classifier
+from winnow import storage
+
+
+def one_or_named(flag: str, values: Sequence[str]) -> str | dict[str, str]:
+    """The values of a flag that is one value, or ``NAME=VALUE`` several times.
+
+    A path that is there as it is written is meant, though it has a ``=``.
+
+    Raises:
+        ValueError: several values without names, or two of one name.
+    """
+    pairs = [text.partition("=") for text in values]
+    plain = [equals == "" or "/" in name for name, equals, _ in pairs]
+    if len(values) == 1 and (plain[0] or storage.exists(values[0])):
+        return values[0]
+    named: dict[str, str] = {}
+    for (name, _, value), text, is_plain in zip(pairs, values, plain, strict=True):
+        if is_plain or not value:
+            raise ValueError(f"--{flag} {text}: several need names, as --{flag} NAME={text}")
+        if name in named:
+            raise ValueError(f"--{flag}: two are named {name!r}: give each a name of its own")
+        named[name] = value
+    return named
+
+
+def check_classifiers(config: Any) -> tuple[str, ...]:
+    """The names of a config's classifiers if there are several; none for one without a name.
+
+    Raises:
+        ValueError: a name, a label or the combination is wrong.
+    """
+    if not isinstance(config.classifier, Mapping):
+        if isinstance(config.label, Mapping):
+            raise ValueError("--label NAME=LABEL needs --classifier NAME=PATH")
+        for name in ("combine", "calibration"):
+            if getattr(config, name) is not None:
+                raise ValueError(
+                    f"--{name} has no meaning for one classifier: leave it out, or give several as"
+                    " --classifier NAME=PATH"
+                )
+        return ()
+    names = tuple(sorted(config.classifier))
+    for name in names:
+        check_name(name)
+    labels = labels_of(config)
+    if strangers := sorted(set(labels) - set(names)):
+        raise ValueError(
+            f"--label names {', '.join(strangers)}, but the classifiers are {', '.join(names)}"
+        )
+    Combined(names, config.combine or flags.DEFAULT_COMBINE)
+    return names
+
+
+def labels_of(config: Any) -> Mapping[str, str]:
+    """The labels of several classifiers, by name."""
+    if isinstance(config.label, str):
+        raise ValueError(f"--label {config.label}: say of which classifier, as NAME={config.label}")
+    return config.label or {}
+
+
+def described(config: Any) -> tuple[tuple[Named, ...], Combined | None, dict[str, Any]]:
+    """Load what a config names: several classifiers and their combination, and what to say of them.
+
+    Raises:
+        ValueError: a classifier is none, or a calibration does not fit.
+    """
+    if not isinstance(config.classifier, Mapping):
+        one = load_classifier(config.classifier, config.label)
+        about = {
+            "path": config.classifier,
+            "fingerprint": one.fingerprint,
+            "card": dict(one.card),
+            **({"grades": one.grades.scale()} if one.grades else {}),
+        }
+        return (), None, about
+    labels = labels_of(config)
+    # Whatever the order in which they are given: sums of scores depend on theirs.
+    paths = sorted(config.classifier.items())
+    loaded = {name: load_classifier(path, labels.get(name)) for name, path in paths}
+    several = tuple(
+        Named(name, path, loaded[name].fingerprint, labels.get(name)) for name, path in paths
+    )
+    prints = {one.name: one.fingerprint for one in several}
+    combined = combination(config, tuple(prints), prints)
+    cards = {name: classifier.card for name, classifier in loaded.items()}
+    return several, combined, scores.about(several, combined, cards)
+
+
+def combination(config: Any, names: tuple[str, ...], fingerprints: Mapping[str, str]) -> Combined:
+    """How a config combines the scores of classifiers.
+
+    Raises:
+        ValueError: the rule or the calibration does not fit them.
+    """
+    rule = config.combine or flags.DEFAULT_COMBINE
+    combined = Combined(names, rule)
+    if config.calibration is None:
+        return combined
+    return Combined(names, rule, scores.load_calibration(config.calibration, rule, fingerprints))
+
+
+def combined_again(config: Any, scored: Mapping[str, Any]) -> Combined | None:
+    """How a decision combines the scores of a finished run, as it did or anew; None for one score.
+
+    Args:
+        config: what ``winnow decide`` is told.
+        scored: the run's manifest.
+
+    Raises:
+        ValueError: it can't be combined so.
+    """
+    several = scored["classifier"].get("several")
+    anew = config.combine is not None or config.calibration is not None
+    if several is None:
+        if anew:
+            raise ValueError(
+                "--combine and --calibration need a run of several classifiers, and this one had"
+                " one: run again with --classifier NAME=PATH for each"
+            )
+        return None
+    names = tuple(sorted(several))
+    if not anew:
+        return Combined(names, scored["classifier"]["combine"], scored["classifier"]["calibration"])
+    if scored["config"].get("near_duplicates"):
+        raise ValueError(
+            "--combine can't be given for a run with --near-duplicates, where the scores said which"
+            " stay: run again with this --combine"
+        )
+    return combination(config, names, {n: several[n]["fingerprint"] for n in names})

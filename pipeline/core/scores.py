@@ -1,0 +1,160 @@
+"""The scores of documents: of one classifier, or of several and what is made of them.
+
+Several classifiers give a column each, and ``quality_score``, by which documents are decided, is
+their combination. It can be combined anew from the columns alone.
+"""
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipeline.output import schema
+from quality_classifier.combining import Combination
+from quality_classifier.kinds.calibration import Calibration
+from quality_classifier.scoring import Classifier, load_classifier
+from quality_classifier.several import Several
+from winnow import files, storage
+
+Scores = npt.NDArray[np.float32]
+
+CALIBRATION_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Named:
+    """One of several classifiers, by a path that workers can reach."""
+
+    name: str
+    path: str
+    fingerprint: str
+    label: str | None = None
+
+
+@dataclass(frozen=True)
+class Combined:
+    """How the scores of several classifiers become ``quality_score``. Picklable.
+
+    Attributes:
+        names: the classifiers.
+        rule: see :class:`quality_classifier.combining.Combination`.
+        calibration: of the combination's log odds, as ``Calibration.to_json`` gives it; None: the
+            combination is taken as it is.
+
+    Raises:
+        ValueError: rule and names do not go together.
+    """
+
+    names: tuple[str, ...]
+    rule: str
+    calibration: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        Combination(self.rule, self.names)
+
+    def of(self, scores: Mapping[str, Scores]) -> Scores:
+        """The one score of n documents, float32 [n], from those of each classifier."""
+        combined = Combination(self.rule, self.names).apply(scores)
+        if self.calibration is None:
+            return combined
+        return Calibration.from_json(self.calibration).apply(log_odds(combined))
+
+    def again(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Scored documents with ``quality_score`` combined anew."""
+        scores = {n: batch[schema.score_column(n)].to_numpy() for n in self.names}
+        at = batch.schema.get_field_index("quality_score")
+        return batch.set_column(at, batch.schema.field(at), pa.array(self.of(scores)))
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that :meth:`again` reads."""
+        return [schema.score_column(name) for name in self.names]
+
+
+def log_odds(score: Scores) -> npt.NDArray[np.float64]:
+    """``ln(s / (1 - s))`` of n scores, infinite at 0 and 1: float64 [n]."""
+    exact = score.astype(np.float64)
+    with np.errstate(divide="ignore"):
+        return np.log(exact) - np.log1p(-exact)
+
+
+def columns(
+    text: pa.Array, scorer: Classifier | Several, combined: Combined | None
+) -> dict[str, Scores]:
+    """The columns of scores of n documents: float32 [n] each."""
+    if isinstance(scorer, Classifier):
+        score, grade = scorer.score_and_grade(text)
+        return {"quality_score": score} | ({} if grade is None else {"expected_grade": grade})
+    assert combined is not None
+    scores = scorer.scores(text)
+    own = {schema.score_column(name): score for name, score in scores.items()}
+    return {"quality_score": combined.of(scores), **own}
+
+
+@functools.lru_cache(maxsize=2)
+def scorer(path: str, label: str | None, several: tuple[Named, ...]) -> Classifier | Several:
+    """The one classifier of a process, or the several."""
+    if not several:
+        return load_classifier(path, label)
+    return Several({one.name: load_classifier(one.path, one.label) for one in several})
+
+
+def load_calibration(path: str, rule: str, fingerprints: Mapping[str, str]) -> Mapping[str, Any]:
+    """The calibration in a file that ``winnow calibrate`` wrote.
+
+    Raises:
+        ValueError: it is none, or one of other classifiers or another combination.
+    """
+    if not storage.exists(path):
+        raise ValueError(f"--calibration: there is no file {path}: make it with winnow calibrate")
+    try:
+        value = json.loads(storage.read_bytes(path))
+        if value["format"] != CALIBRATION_FORMAT:
+            raise ValueError("it is of another version")
+        calibration: dict[str, Any] = value["calibration"]
+        Calibration.from_json(calibration)
+        of, made_for = dict(value["classifiers"]), value["combine"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"--calibration: {path} is no calibration of ours: {error}") from error
+    if made_for != rule or of != dict(fingerprints):
+        raise ValueError(
+            f"--calibration: {path} is for {made_for!r} of {', '.join(sorted(of))} as they were:"
+            " calibrate anew for these classifiers and this --combine"
+        )
+    return calibration
+
+
+def about(
+    several: Sequence[Named], combined: Combined, cards: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """What the manifest says of several classifiers."""
+    parts = {
+        one.name: {
+            "path": one.path,
+            "label": one.label,
+            "fingerprint": one.fingerprint,
+            "card": dict(cards[one.name]),
+        }
+        for one in several
+    }
+    return recombined({"several": parts}, combined)
+
+
+def recombined(classifier: Mapping[str, Any], combined: Combined) -> dict[str, Any]:
+    """What the manifest says of several classifiers that are combined so."""
+    several = classifier["several"]
+    prints = {name: one["fingerprint"] for name, one in several.items()}
+    calibration = None if combined.calibration is None else dict(combined.calibration)
+    return {
+        "path": ", ".join(f"{name}={one['path']}" for name, one in several.items()),
+        "fingerprint": files.fingerprint(prints, combined.rule, calibration),
+        "card": {},
+        "several": several,
+        "combine": combined.rule,
+        "calibration": calibration,
+    }

@@ -1,0 +1,155 @@
+"""What the page of a run with several classifiers shows of them side by side."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.output.summary import Summary
+
+Json = dict[str, Any]
+
+POINTS = 400
+"""Points of a source's scatter plot."""
+
+ALL_POINTS = 6000
+
+
+def classifier_entry(classifier: Mapping[str, Any]) -> Json:
+    """Path, fingerprint and card of a run's classifier; of several, a part for each in the card."""
+    about = {name: classifier[name] for name in ("path", "fingerprint", "card")}
+    if "several" not in classifier:
+        return about
+    parts = {
+        name: {"path": one["path"], "fingerprint": one["fingerprint"], **_plain(one["card"])}
+        for name, one in classifier["several"].items()
+    }
+    calibration = classifier["calibration"]
+    told = {"combined by": classifier["combine"], "calibrated anew": calibration is not None}
+    return about | {"card": told | parts}
+
+
+def _plain(card: Any) -> Json:
+    return dict(card) if isinstance(card, Mapping) else {"card": card}
+
+
+def keeper_rows(manifest: Mapping[str, Any], statistics: Summary) -> list[Json]:
+    """Rows of a table: which classifiers alone would keep how many documents of a source."""
+    if "classifier_keeps" not in statistics:
+        return []
+    rows = statistics["classifier_keeps"].to_pylist()
+    reached: dict[str, int] = {}
+    for row in rows:
+        reached[row["source"]] = reached.get(row["source"], 0) + row["documents"]
+    everyone = sorted(manifest["classifier"]["several"])
+    return [
+        {
+            "source": row["source"],
+            "would keep": _keepers(row["keepers"].split(), everyone),
+            "documents": row["documents"],
+            "share": f"{100 * row['documents'] / reached[row['source']]:.3g} %",
+            "MB": round(row["bytes"] / 1e6, 3),
+            "kept by this run": row["kept_documents"],
+        }
+        for row in rows
+    ]
+
+
+def _keepers(names: Sequence[str], everyone: Sequence[str]) -> str:
+    if not names:
+        return "none of them"
+    if len(names) == len(everyone):
+        return "all of them" if len(names) > 2 else "both"
+    return f"{' and '.join(names)} alone"
+
+
+def agreement_rows(_: Mapping[str, Any], statistics: Summary) -> list[Json]:
+    """Rows of a table: Spearman's rank correlation of two classifiers' scores, by source.
+
+    The interval of 95 % is Fisher's, with the standard error ``1.03 / sqrt(n - 3)`` (Fieller,
+    Hartley and Pearson 1957).
+    """
+    rows = []
+    for source, scores, _kept in _samples(statistics):
+        for one, other in itertools.combinations(sorted(scores), 2):
+            n = len(scores[one])
+            found = spearman(scores[one], scores[other])
+            if found is None:
+                continue
+            row: Json = {"source": source, "classifiers": f"{one} and {other}"}
+            row["rank correlation"] = round(found, 3)
+            row["interval"] = "–"
+            if n > 3 and abs(found) < 1:
+                half = 1.96 * 1.03 / np.sqrt(n - 3)
+                low, high = np.tanh(np.arctanh(found) + np.array([-half, half]))
+                row["interval"] = f"{low:.3f} to {high:.3f}"
+            rows.append(row | {"documents": n})
+    return rows
+
+
+def spearman(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float | None:
+    """Spearman's rank correlation of two samples [n], ties at their mean rank; None if a sample has
+    one value alone.
+    """
+    ranks = [_mean_ranks(values) for values in (a, b)]
+    if any(np.ptp(rank) == 0 for rank in ranks):
+        return None
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
+
+
+def _mean_ranks(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    _, at, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    ranks: npt.NDArray[np.float64] = (ends - (counts - 1) / 2)[at]
+    return ranks
+
+
+def scatter(shown: Sequence[str], statistics: Summary) -> Json | None:
+    """Scores of some documents of each shown source, for a plot; None if there is one classifier.
+
+    ``sources`` has by name the scores of each classifier in the order of ``names``, and which of
+    the documents the run kept.
+    """
+    found = {
+        source: (scores, kept) for source, scores, kept in _samples(statistics) if source in shown
+    }
+    if not found:
+        return None
+    points = min(POINTS, ALL_POINTS // len(found))
+    names = sorted(next(iter(found.values()))[0])
+    return {
+        "names": names,
+        "sources": {
+            source: {
+                "scores": [[round(float(s), 4) for s in scores[name][:points]] for name in names],
+                "kept": kept[:points].tolist(),
+            }
+            for source, (scores, kept) in found.items()
+        },
+    }
+
+
+def _samples(
+    statistics: Summary,
+) -> list[tuple[str, dict[str, npt.NDArray[np.float32]], npt.NDArray[np.bool_]]]:
+    """For each source the scores [n] of each classifier and the decisions [n], in one order."""
+    if "classifier_sample" not in statistics:
+        return []
+    sample = statistics["classifier_sample"]
+    out = []
+    for source in sorted(sample["source"].unique().to_pylist()):
+        own = sample.filter(pc.equal(sample["source"], source))
+        parts: dict[str, pa.Table] = {
+            name: own.filter(pc.equal(own["classifier"], name)).sort_by(
+                [(key, "ascending") for key in ("rank", "id", "quality_score")]
+            )
+            for name in own["classifier"].unique().to_pylist()
+        }
+        scores = {name: part["score"].to_numpy() for name, part in parts.items()}
+        kept = next(iter(parts.values()))["kept"].to_numpy()
+        out.append((source, scores, kept))
+    return out

@@ -1,0 +1,154 @@
+"""Several classifiers' scores as one: by a named rule, or by an expression over their names.
+
+An expression is arithmetic of names and numbers, ``0.7 * quality + 0.3 * edu``. It is read with
+``ast`` and computed here, node by node: nothing else that Python knows has a meaning in it.
+"""
+
+import ast
+import functools
+import keyword
+import operator
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+
+NAMED: Mapping[str, Callable[[FloatArray], FloatArray]] = {
+    "max": lambda scores: scores.max(axis=0),
+    "mean": lambda scores: scores.mean(axis=0),
+    "min": lambda scores: scores.min(axis=0),
+    "product": lambda scores: scores.prod(axis=0),
+}
+"""Rules by name: from float64 [classifiers, n] to float64 [n]."""
+
+LONGEST = 1000
+"""Characters of an expression."""
+
+_BINARY: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.Pow: operator.pow,
+}
+_UNARY: Mapping[type[ast.unaryop], Callable[[Any], Any]] = {
+    ast.UAdd: operator.pos,
+    ast.USub: operator.neg,
+}
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError unless a classifier may have this name: it is one in expressions."""
+    if not name.isidentifier() or keyword.iskeyword(name):
+        raise ValueError(
+            f"{name!r} is no name for a classifier: use letters, digits and '_', a letter first"
+        )
+    if name in NAMED:
+        raise ValueError(f"{name!r} is no name for a classifier, but a rule that combines them")
+
+
+@dataclass(frozen=True)
+class Combination:
+    """How the scores of some classifiers become one.
+
+    Attributes:
+        rule: one of :data:`NAMED`, or an expression.
+        names: the classifiers.
+
+    Raises:
+        ValueError: the rule is neither, or names what is no classifier.
+    """
+
+    rule: str
+    names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.rule not in NAMED:
+            self._parsed()
+
+    def apply(self, scores: Mapping[str, npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+        """The combined scores of n documents: float32 [n], clipped to [0, 1].
+
+        Args:
+            scores: float32 [n] by name.
+
+        Raises:
+            ValueError: the expression gives no number for a document.
+        """
+        exact = {name: scores[name].astype(np.float64) for name in self.names}
+        with np.errstate(all="ignore"):
+            if self.rule in NAMED:
+                combined = NAMED[self.rule](np.stack(list(exact.values())))
+            else:
+                combined = _compute(self._parsed(), exact)
+        if np.isnan(combined).any():
+            raise ValueError(
+                f"--combine {self.rule!r} gives no number for some documents: does it divide by a"
+                " score of 0?"
+            )
+        return np.clip(combined, 0, 1).astype(np.float32)
+
+    def _parsed(self) -> ast.expr:
+        return _parse(self.rule, self.names)
+
+
+@functools.lru_cache(maxsize=16)
+def _parse(text: str, names: tuple[str, ...]) -> ast.expr:
+    if len(text) > LONGEST:
+        raise ValueError(f"--combine is an expression of up to {LONGEST} characters")
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise ValueError(
+            f"--combine {text!r} is no expression: give {', '.join(NAMED)}, or one as"
+            f" 0.7 * {names[0]} + 0.3 * {names[-1]}"
+        ) from error
+    used = set(_names(tree, names))
+    if not used:
+        raise ValueError(f"--combine {text!r} names no classifier: they are {', '.join(names)}")
+    return tree
+
+
+def _names(node: ast.expr, known: Collection[str]) -> list[str]:
+    """The classifiers that an expression names; ValueError for what may not stand in one."""
+    match node:
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
+            return _names(left, known) + _names(right, known)
+        case ast.UnaryOp(op=op, operand=operand) if type(op) in _UNARY:
+            return _names(operand, known)
+        case ast.Name(id=name) if name in known:
+            return [name]
+        case ast.Name(id=name):
+            raise ValueError(
+                f"--combine names {name!r}, but the classifiers are {', '.join(known)}"
+            )
+        case ast.Constant(value=value) if type(value) in (int, float):
+            return []
+        case ast.Call():
+            raise ValueError(
+                f"--combine {ast.unparse(node)!r} is a call: an expression has names, numbers and"
+                f" + - * / ** alone, and {', '.join(NAMED)} stand by themselves"
+            )
+    raise ValueError(
+        f"--combine {ast.unparse(node)!r} has no meaning: an expression has names, numbers and"
+        " + - * / ** alone"
+    )
+
+
+def _compute(node: ast.expr, scores: Mapping[str, FloatArray]) -> FloatArray:
+    match node:
+        case ast.BinOp(left=left, op=op, right=right):
+            result: FloatArray = _BINARY[type(op)](_compute(left, scores), _compute(right, scores))
+            return result
+        case ast.UnaryOp(op=op, operand=operand):
+            result = _UNARY[type(op)](_compute(operand, scores))
+            return result
+        case ast.Name(id=name):
+            return scores[name]
+        case ast.Constant(value=value):
+            return np.float64(str(value))  # type: ignore[return-value]
+    raise AssertionError(node)
