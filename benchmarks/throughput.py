@@ -9,6 +9,7 @@ asked, is written as JSONL.gz once. Then every contender goes through it, as a p
 one after the other, round by round:
 
 - winnow     pipeline/run.py: score, decide, write Arrow shards, statistics and the page
+- winnow-fasttext  the same with the fastText model of the peers
 - datatrove  its reader, fastText filter and JSONL writer
 - loop       a plain Python loop: gzip, json, fastText, write JSONL.gz
 - read       Winnow's own reader alone: decompress and parse to Arrow
@@ -176,6 +177,11 @@ def winnow(setup: Setup, output: Path) -> list[str]:
     return pipeline(setup.corpus, setup.classifier, setup.workers, output)
 
 
+def winnow_fasttext(setup: Setup, output: Path) -> list[str]:
+    """The same with the peers' fastText model."""
+    return pipeline(setup.corpus, setup.fasttext.parent, setup.workers, output)
+
+
 def pipeline(corpus: Path, classifier: Path, workers: int, output: Path) -> list[str]:
     """The command line of ``pipeline/run.py``."""
     command = [sys.executable, str(ROOT / "pipeline" / "run.py"), "--filter", "web"]
@@ -200,6 +206,7 @@ def _inside(name: str) -> Callable[[Setup, Path], list[str]]:
 
 CONTENDERS: dict[str, Callable[[Setup, Path], list[str]]] = {
     "winnow": winnow,
+    "winnow-fasttext": winnow_fasttext,
     "datatrove": datatrove,
     "loop": _inside("loop"),
     "read": _inside("read"),

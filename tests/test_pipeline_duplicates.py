@@ -32,16 +32,23 @@ def as_keys(documents):
 @settings(deadline=None)
 def test_all_but_the_first_of_equal_documents_are_repeats(corpus, random, n_buckets):
     buckets = defaultdict(list)
+    tasks = []
     for order, documents in enumerate(corpus):
         task = Task("web", True, InputRange("x", 0, None, 1), order, len(corpus), order)
-        for bucket, keys in duplicates.content_keys(task, as_keys(documents), n_buckets):
+        tasks.append((task, as_keys(documents)))
+        for bucket, keys in duplicates.content_keys(*tasks[-1], n_buckets):
             buckets[bucket].append(keys)
-    found = set()
+    found, in_files = set(), set()
     for parts in buckets.values():
         random.shuffle(parts)  # workers finish in any order
         for part, rows in duplicates.repeats(parts):
             found |= {(part.order, int(row)) for row in rows}
             assert (np.diff(rows) > 0).all()
+    random.shuffle(tasks)
+    for part, rows in duplicates.repeats_in_files(tasks, n_buckets):
+        in_files |= {(part.order, int(row)) for row in rows}
+        assert part.stem.startswith(f"data-web-{part.order:05d}")
+        assert (np.diff(rows) > 0).all()
 
     seen, expected = set(), set()
     for order, documents in enumerate(corpus):
@@ -51,7 +58,7 @@ def test_all_but_the_first_of_equal_documents_are_repeats(corpus, random, n_buck
             if text in seen:
                 expected.add((order, row))
             seen.add(text)
-    assert found == expected
+    assert found == in_files == expected
 
 
 @given(tasks_of_documents, st.integers(1, 1024))

@@ -18,9 +18,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.metrics import Metrics
-from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from pipeline.beam import near_duplicates
+from pipeline.beam.exact_duplicates import CountDuplicateIds, FindDuplicates, together
 from pipeline.beam.reaching import reaching
 from pipeline.core import duplicates, finish
 from pipeline.core.scored import reaching_batches
@@ -68,12 +68,14 @@ def build(
         | "SpreadTasks" >> beam.ptransform_fn(_spread)()
         | "ScoreTasks" >> beam.ParDo(ScoreTask(job, rule, staged))
     )
-    duplicate_ids = scored | "CountDuplicateIds" >> CountDuplicateIds(sink, buckets)
+    duplicate_ids = scored | "CountDuplicateIds" >> CountDuplicateIds(sink.work, buckets)
     if rule:
         decided = scored
         used = pipeline | "Rule" >> beam.Create([rule])
     else:
-        repeats = scored | "FindDuplicates" >> FindDuplicates(sink, wanted.deduplicate, buckets)
+        repeats = scored | "FindDuplicates" >> FindDuplicates(
+            sink.work, wanted.deduplicate, buckets
+        )
         if job.near_duplicates:
             stays = decision.stays
             mark = near_duplicates.Mark(sink.work, staged, stays, n_tasks, first=True)
@@ -284,83 +286,6 @@ def _merge_places(parts: Iterable[PlacesOfGroups]) -> PlacesOfGroups:
     return tuple(tuple(map(solve.merge_places, zip(*bands, strict=True))) for bands in groups)
 
 
-class FindDuplicates(beam.PTransform):
-    """(stem, rows) of the exact duplicates of filtered sources; none if ``wanted`` is false."""
-
-    def __init__(self, sink: Sink, wanted: bool, buckets: int) -> None:
-        super().__init__()
-        self._work = sink.work
-        self._buckets = buckets
-        self._wanted = wanted
-
-    def expand(self, scored: beam.PCollection) -> beam.PCollection:
-        """Records in, (stem, int64 rows) out."""
-        if not self._wanted:
-            return scored | beam.FlatMap(lambda _: ()).with_output_types(tuple[str, Any])
-        work, buckets = self._work, self._buckets
-        return (
-            scored
-            | "Keys"
-            >> beam.FlatMap(
-                reaching(
-                    lambda record: duplicates.content_keys(
-                        record.task, records.load_keys(work, record.task), buckets
-                    )
-                )
-            )
-            | "Meet" >> beam.GroupByKey()
-            | "Repeats"
-            >> beam.FlatMap(
-                lambda bucket: (
-                    (part.stem, rows)
-                    for part, rows in duplicates.repeats(bucket[1])
-                    if part.filtered
-                )
-            )
-        )
-
-
-class CountDuplicateIds(beam.PTransform):
-    """How many documents of the run have the id of an earlier one."""
-
-    def __init__(self, sink: Sink, buckets: int) -> None:
-        super().__init__()
-        self._work = sink.work
-        self._buckets = buckets
-
-    def expand(self, scored: beam.PCollection) -> beam.PCollection:
-        """Records in, one int out."""
-        work, buckets = self._work, self._buckets
-        if isinstance(scored.pipeline.runner, FnApiRunner):
-            # The local engine groups in memory, some 60 bytes a document.
-            return (
-                scored
-                | "AllRecords" >> beam.combiners.ToList()
-                | "Count" >> beam.Map(reaching(count_duplicate_ids), work, buckets)
-            )
-        return (
-            scored
-            | "Hashes"
-            >> beam.FlatMap(
-                reaching(
-                    lambda record: duplicates.id_hashes(
-                        records.load_keys(work, record.task), buckets
-                    )
-                )
-            ).with_output_types(tuple[int, bytes])
-            | "Meet" >> beam.GroupByKey()
-            | "Count" >> beam.Map(lambda bucket: duplicates.count_repeats(bucket[1]))
-            | "Sum" >> beam.CombineGlobally(sum)
-        )
-
-
-def count_duplicate_ids(tasks: Iterable[Record], work: str, buckets: int) -> int:
-    """How many documents have the id of an earlier one, from the files of the tasks."""
-    with heartbeat.working_on("the ids"):
-        keys = (records.load_keys(work, record.task) for record in tasks)
-        return duplicates.count_repeats_in_files(keys, buckets)
-
-
 MERGED_TOGETHER = 64
 """Summary files that one worker merges. Beyond 64² tasks it is their number's square root."""
 
@@ -374,13 +299,13 @@ def write(
     about: Mapping[str, Any],
 ) -> None:
     """Merge the statistics, group by group and then all, and write the rest, the manifest last."""
-    together = max(MERGED_TOGETHER, math.isqrt(n_tasks) + 1)
+    of_a_group = max(MERGED_TOGETHER, math.isqrt(n_tasks) + 1)
     _ = (
         decided
-        | "Group" >> beam.Map(lambda record: (record.task.order // together, record))
+        | "Group" >> beam.Map(lambda record: (record.task.order // of_a_group, record))
         | "Groups" >> beam.GroupByKey()
         | "MergeStatistics" >> beam.Map(reaching(merge_statistics), sink.work)
-        | "AllGroups" >> beam.combiners.ToList()
+        | "AllGroups" >> together()
         | "WriteOutput"
         >> beam.Map(
             reaching(_write_output),

@@ -18,6 +18,8 @@ import pyarrow as pa
 from pipeline.output.records import Task
 from winnow import heartbeat
 
+_STORED = np.dtype([("hash", "V16"), ("order", np.int64), ("row", np.int64)])
+
 
 def buckets(n_tasks: int) -> int:
     """The number of buckets of a run.
@@ -64,23 +66,6 @@ def count_repeats(bucket: Iterable[bytes]) -> int:
     return len(hashes) - len(np.unique(hashes))
 
 
-def count_repeats_in_files(tasks: Iterable[pa.Table], buckets: int) -> int:
-    """How many of all ids occurred before, in the memory of one task or bucket.
-
-    The hashes are dealt into a file for each bucket, below ``$TMPDIR``: 8 bytes a document.
-    """
-    with tempfile.TemporaryDirectory(prefix="winnow-ids-") as folder:
-        for keys in tasks:
-            for bucket, hashes in id_hashes(keys, buckets):
-                with open(os.path.join(folder, str(bucket)), "ab") as file:
-                    file.write(hashes)
-        total = 0
-        for entry in os.scandir(folder):
-            with open(entry, "rb") as file:
-                total += count_repeats([file.read()])
-        return total
-
-
 def repeats(bucket: Iterable[Keys]) -> Iterator[tuple[Keys, npt.NDArray[np.int64]]]:
     """For each task of one bucket, the rows (int64, ascending) that repeat an earlier document."""
     heartbeat.beat()
@@ -93,6 +78,50 @@ def repeats(bucket: Iterable[Keys]) -> Iterator[tuple[Keys, npt.NDArray[np.int64
     for part, flags in zip(parts, np.split(repeated, ends[:-1]), strict=True):
         if flags.any():
             yield part, part.rows[flags]
+
+
+def count_repeats_in_files(tasks: Iterable[pa.Table], buckets: int) -> int:
+    """How many of all ids occurred before, in the memory of one task or bucket.
+
+    The hashes are dealt into a file for each bucket, below ``$TMPDIR``: 8 bytes a document.
+    """
+    dealt = (part for keys in tasks for part in id_hashes(keys, buckets))
+    return sum(count_repeats([bucket]) for bucket in _by_files(dealt))
+
+
+def repeats_in_files(
+    tasks: Iterable[tuple[Task, pa.Table]], buckets: int
+) -> Iterator[tuple[Keys, npt.NDArray[np.int64]]]:
+    """What :func:`repeats` gives for each bucket of all tasks, likewise: 32 bytes a document."""
+    known: dict[int, Task] = {}
+
+    def dealt() -> Iterator[tuple[int, bytes]]:
+        for task, keys in tasks:
+            known[task.order] = task
+            for bucket, part in content_keys(task, keys, buckets):
+                stored = np.empty(len(part.rows), _STORED)
+                stored["hash"], stored["order"], stored["row"] = part.hashes, task.order, part.rows
+                yield bucket, stored.tobytes()
+
+    for bucket in _by_files(dealt()):
+        stored = np.frombuffer(bucket, _STORED)
+        parts = np.split(stored, np.flatnonzero(np.diff(stored["order"])) + 1)
+        yield from repeats(_keys(known[part["order"][0]], part) for part in parts)
+
+
+def _keys(task: Task, stored: npt.NDArray[np.void]) -> Keys:
+    return Keys(task.order, task.stem, task.filtered, stored["hash"], stored["row"])
+
+
+def _by_files(dealt: Iterable[tuple[int, bytes]]) -> Iterator[bytes]:
+    """All bytes of each bucket, one bucket after the other."""
+    with tempfile.TemporaryDirectory(prefix="winnow-hashes-") as folder:
+        for bucket, content in dealt:
+            with open(os.path.join(folder, str(bucket)), "ab") as file:
+                file.write(content)
+        for name in os.listdir(folder):
+            with open(os.path.join(folder, name), "rb") as file:
+                yield file.read()
 
 
 def _parts(hashes: npt.NDArray[Any], buckets: int) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:

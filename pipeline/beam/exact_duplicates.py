@@ -1,0 +1,124 @@
+"""Equal texts and equal ids in the graph (:mod:`pipeline.core.duplicates`).
+
+Engines shuffle the hashes, on disk. Beam's local engine would hold them in memory, 50 to 120 bytes
+a document, so there one step deals them into files.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import numpy.typing as npt
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+
+from pipeline.beam.reaching import reaching
+from pipeline.core import duplicates
+from pipeline.output import records
+from pipeline.output.records import Record
+from winnow import heartbeat
+
+Repeats = tuple[str, npt.NDArray[np.int64]]
+"""The stem of a task, and rows of it."""
+
+
+class FindDuplicates(beam.PTransform):
+    """(stem, rows) of the exact duplicates of filtered sources; none if ``wanted`` is false."""
+
+    def __init__(self, work: str, wanted: bool, buckets: int) -> None:
+        super().__init__()
+        self._work = work
+        self._buckets = buckets
+        self._wanted = wanted
+
+    def expand(self, scored: beam.PCollection) -> beam.PCollection:
+        """Records in, (stem, int64 rows) out."""
+        if not self._wanted:
+            return scored | beam.FlatMap(lambda _: ()).with_output_types(tuple[str, Any])
+        work, buckets = self._work, self._buckets
+        if _is_local(scored):
+            return (
+                scored
+                | "Together" >> together()
+                | "Repeats" >> beam.FlatMap(reaching(_repeats), work, buckets)
+            )
+        return (
+            scored
+            | "Keys"
+            >> beam.FlatMap(
+                reaching(
+                    lambda record: duplicates.content_keys(
+                        record.task, records.load_keys(work, record.task), buckets
+                    )
+                )
+            )
+            | "Meet" >> beam.GroupByKey()
+            | "Repeats" >> beam.FlatMap(lambda bucket: _filtered(duplicates.repeats(bucket[1])))
+        )
+
+
+class CountDuplicateIds(beam.PTransform):
+    """How many documents of the run have the id of an earlier one."""
+
+    def __init__(self, work: str, buckets: int) -> None:
+        super().__init__()
+        self._work = work
+        self._buckets = buckets
+
+    def expand(self, scored: beam.PCollection) -> beam.PCollection:
+        """Records in, one int out."""
+        work, buckets = self._work, self._buckets
+        if _is_local(scored):
+            return (
+                scored
+                | "Together" >> together()
+                | "Count" >> beam.Map(reaching(_count_repeated_ids), work, buckets)
+            )
+        return (
+            scored
+            | "Hashes"
+            >> beam.FlatMap(
+                reaching(
+                    lambda record: duplicates.id_hashes(
+                        records.load_keys(work, record.task), buckets
+                    )
+                )
+            ).with_output_types(tuple[int, bytes])
+            | "Meet" >> beam.GroupByKey()
+            | "Count" >> beam.Map(lambda bucket: duplicates.count_repeats(bucket[1]))
+            | "Sum" >> beam.CombineGlobally(sum)
+        )
+
+
+@beam.ptransform_fn
+def together(elements: beam.PCollection) -> beam.PCollection:
+    """All elements, which are few, in one list; no list if there are none."""
+    return (
+        elements
+        | "Key" >> beam.Map(lambda element: (0, element)).with_output_types(tuple[int, Any])
+        | "Group" >> beam.GroupByKey()
+        | "List" >> beam.Map(lambda pair: list(pair[1]))
+    )
+
+
+def _is_local(elements: beam.PCollection) -> bool:
+    return isinstance(elements.pipeline.runner, FnApiRunner)
+
+
+def _repeats(found: Iterable[Record], work: str, buckets: int) -> Iterator[Repeats]:
+    with heartbeat.working_on("the duplicates"):
+        tasks = ((record.task, records.load_keys(work, record.task)) for record in found)
+        yield from _filtered(duplicates.repeats_in_files(tasks, buckets))
+
+
+def _filtered(
+    repeats: Iterable[tuple[duplicates.Keys, npt.NDArray[np.int64]]],
+) -> Iterator[Repeats]:
+    """Those of filtered sources; the others pass through as they are."""
+    return ((part.stem, rows) for part, rows in repeats if part.filtered)
+
+
+def _count_repeated_ids(found: Iterable[Record], work: str, buckets: int) -> int:
+    with heartbeat.working_on("the ids"):
+        keys = (records.load_keys(work, record.task) for record in found)
+        return duplicates.count_repeats_in_files(keys, buckets)
