@@ -18,7 +18,7 @@ from quality_classifier.kinds.graded_fitting import GRADED, Graded, fit_curves
 from quality_classifier.kinds.grades import Grades
 from quality_classifier.labels import LabelledDocuments, Scale
 from quality_classifier.train_config import TrainConfig
-from quality_classifier.training_steps import provenance, read_documents, say, whole
+from quality_classifier.training_steps import check_kind, provenance, read_documents, say, whole
 from winnow import telling
 from winnow.version import code_version
 
@@ -33,6 +33,7 @@ def train(config: TrainConfig) -> None:
         ValueError: the labels are not as told or too few, or the output is there already.
     """
     assert config.target is not None
+    check_kind(config.kind, GRADED, "labels")
     scale = None if config.grades is None else labels.declared(config.grades)
     if scale:
         scale.position(config.at_least)  # said before anything is read
@@ -84,6 +85,7 @@ def train(config: TrainConfig) -> None:
             "unreadable": unreadable,
             "documents": document_counts(read, unlabelled, found, split),
             "grade_counts": grade_counts,
+            "sizes": graded.sizes(found.documents["bytes"].to_numpy()),
             **evaluate(found, tested, model, grades, config),
         }
         learned = fingerprints.of_texts(found.documents["text"].filter(pa.array(~tested)))

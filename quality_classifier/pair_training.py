@@ -13,12 +13,12 @@ import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 
 from quality_classifier import artifact, fingerprints
-from quality_classifier.evaluation import pair_card, paired, splits
+from quality_classifier.evaluation import graded, pair_card, paired, splits
 from quality_classifier.evaluation.splits import SPLITS
 from quality_classifier.kinds.fitting import fit_calibration
 from quality_classifier.kinds.pair_fitting import PAIRED, Pairs
 from quality_classifier.train_config import TrainConfig
-from quality_classifier.training_steps import provenance, read_documents, say, whole
+from quality_classifier.training_steps import check_kind, provenance, read_documents, say, whole
 from winnow import telling
 from winnow.version import code_version
 
@@ -51,6 +51,7 @@ def train(config: TrainConfig) -> None:
     Raises:
         ValueError: the pairs are not as told or too few, or the output is there already.
     """
+    check_kind(config.kind, PAIRED, "pairs")
     further = {"worse": "worse"} | ({"group": config.group} if config.group else {})
     values = {"pairs": config.pairs}
     records, sources, unreadable = read_documents(config, values, further, text="better")
@@ -96,6 +97,7 @@ def train(config: TrainConfig) -> None:
             "incomplete": len(records) - len(complete),
             "equal": found.equal,
             "pairs": counts,
+            "sizes": graded.sizes(pc.binary_length(text).to_numpy()),
             "all_sets": len(first),
             **paired.evaluate(
                 margin,

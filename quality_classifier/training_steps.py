@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -15,6 +15,16 @@ from quality_classifier.train_input import Input, Source, find_sources, read
 from winnow import inputs, telling
 
 INPUTS = ("positive", "negative", "labels", "pairs")
+
+
+def check_kind(kind: str, known: Collection[str], role: str) -> None:
+    """Refuse a kind of classifier that can't learn so.
+
+    Raises:
+        ValueError: ``kind`` is none of ``known``.
+    """
+    if kind not in known:
+        raise ValueError(f"kind={kind} can't learn from {role}: choose one of {', '.join(known)}")
 
 
 def read_documents(

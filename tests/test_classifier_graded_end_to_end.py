@@ -101,6 +101,8 @@ def test_the_card_is_of_the_classifier_that_is_served_and_of_texts_held_out(reco
     assert np.sum(card["confusion"]) == len(given)
     assert card["noise"]["documents"] == sum(len(scores) > 1 for scores in given.values())
     assert {row["value"] for row in card["groups"]} >= {"s0", "s1"}
+    size = np.median([len(text) for text in {row["text"] for row in records}])
+    assert card["sizes"]["median"] == int(size)
     assert classifier.card["at_least"] == "3"
     for name in ("confusion", "reliability", "scores"):
         assert f"figures/{name}.png" in (trained / "card.md").read_text()

@@ -29,8 +29,8 @@ from pipeline.page.classifier_data import (
 )
 from pipeline.page.group_data import give_groups, rule_rows
 from pipeline.page.laws import law, ties
-from quality_classifier.evaluation.card import TITLES
 from quality_classifier.evaluation.metrics import wilson
+from quality_classifier.evaluation.titles import GRADED, PAIRED
 from winnow.text.groups import LENGTHS
 
 SOURCES_SHOWN = 50
@@ -352,8 +352,9 @@ def _with_titles(card: Any) -> Any:
 
 
 def _titled(row: Mapping[str, Any]) -> Json:
-    out = {key: value for key, value in row.items() if key.removesuffix("_95") not in TITLES}
-    for key, title in TITLES.items():
+    titles = GRADED | PAIRED
+    out = {key: value for key, value in row.items() if key.removesuffix("_95") not in titles}
+    for key, title in titles.items():
         if key in row:
             ends = re.fullmatch(r"(\d+\.?\d*) to (\d+\.?\d*)", str(row.get(f"{key}_95")))
             interval = {"low": float(ends[1]), "high": float(ends[2])} if ends else {}

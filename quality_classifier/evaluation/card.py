@@ -7,20 +7,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from quality_classifier.evaluation import metrics
+from quality_classifier.evaluation import figures, metrics
 from quality_classifier.evaluation.held_out import AUDITED_DOCUMENTS, AUDITED_VALUES
 from quality_classifier.evaluation.markup import cell, estimate, fill, table
 from quality_classifier.evaluation.splits import SPLITS, balanced_weights
+from quality_classifier.evaluation.titles import TITLES
 
 Figures = Mapping[str, Any]
-
-TITLES = {
-    "roc_auc": "ROC-AUC",
-    "average_precision": "Average precision",
-    "brier": "Brier score",
-    "log_loss": "Log loss",
-    "ece": "Calibration error (ECE)",
-}
 
 
 def summary(card: Figures) -> dict[str, Any]:
@@ -67,9 +60,6 @@ def files(card: Figures, test: pa.Table) -> dict[str, bytes]:
         card: the figures that ``train.py`` puts together.
         test: the scored held-out documents (:func:`held_out.evaluate`).
     """
-    # matplotlib takes a third of a second, and the pipeline only needs the titles above.
-    from quality_classifier.evaluation import figures
-
     positive = test["positive"].to_numpy()
     names = np.array(test["source"].to_pylist(), np.str_)
     weight = balanced_weights(positive, names, card["source_weight_limit"])

@@ -136,6 +136,12 @@ def by_group(
     return rows
 
 
+def sizes(size: FloatArray) -> dict[str, int]:
+    """The median of n sizes in bytes, and the ends of their middle 90 %."""
+    low, median, high = np.quantile(size, [0.05, 0.5, 0.95])
+    return {"low": int(low), "median": int(median), "high": int(high)}
+
+
 def label_noise(text: Rows, value: FloatArray, expected: FloatArray) -> dict[str, Any] | None:
     """How two labels of a document agree, beside how one of them agrees with the classifier.
 

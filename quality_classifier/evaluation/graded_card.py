@@ -5,13 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from quality_classifier.evaluation import figures, graded_figures
-from quality_classifier.evaluation.card import TITLES, flat, making, shuffled_limit
+from quality_classifier.evaluation.card import flat, making, shuffled_limit
 from quality_classifier.evaluation.markup import estimate, fill, table
 from quality_classifier.evaluation.splits import CLASSES, SPLITS
+from quality_classifier.evaluation.titles import GRADED
 
 Figures = Mapping[str, Any]
-
-NAMES = {"spearman": "Spearman, expected grade and label", "mae": "Mean absolute error", **TITLES}
 
 
 def summary(card: Figures) -> dict[str, Any]:
@@ -51,7 +50,7 @@ def terminal_table(card: Figures) -> str:
     """The few figures that a person wants to see at once."""
     lines = [f"{card['tested']:,} held-out documents, grades {', '.join(card['grades'])}"]
     lines += [
-        f"  {NAMES[name]:36} {estimate(card['metrics'][name])}"
+        f"  {GRADED[name]:36} {estimate(card['metrics'][name])}"
         for name in ("spearman", "mae", "roc_auc", "brier", "ece")
     ]
     if noise := card["noise"]:
@@ -84,7 +83,7 @@ def markdown(card: Figures) -> str:
 
 
 def _introduction(card: Figures) -> str:
-    rows = [[title, estimate(card["metrics"][name])] for name, title in NAMES.items()]
+    rows = [[title, estimate(card["metrics"][name])] for name, title in GRADED.items()]
     text = f"""The score of a text is the calibrated probability that its label is
     {card["at_least"]} or more, of the grades {", ".join(card["grades"])} in `{card["target"]}`. A
     run of the pipeline writes the expected grade beside it, as `expected_grade`. Both follow from
@@ -195,8 +194,16 @@ Expected shares of the held-out documents: the mean of (2 − score)^−α.
 def _limits(card: Figures) -> str:
     limits = [
         shuffled_limit(card["shuffled"]),
+        length_limit(card["sizes"]),
         """**It knows these labels, of these documents.** Text of other sources, topics or languages
         was not judged: the table above shows sources that it has met.""",
         """**Near-duplicates** are not removed, and a text can be written to score high.""",
     ]
     return "## Known limits\n\n" + "\n".join(fill(f"- {limit}", "  ") for limit in limits)
+
+
+def length_limit(sizes: Figures) -> str:
+    """What a classifier says of texts of other lengths than those that it has learned from."""
+    return f"""**It has met one range of lengths.** Of the texts that it was given, 90 % have
+        {sizes["low"]:,} to {sizes["high"]:,} bytes (median {sizes["median"]:,}). The evidence of
+        words adds up, so that much longer text gets scores near 0 or 1 that nobody has checked."""

@@ -6,16 +6,12 @@ from typing import Any
 
 from quality_classifier.evaluation import graded_figures
 from quality_classifier.evaluation.card import flat, making
+from quality_classifier.evaluation.graded_card import length_limit
 from quality_classifier.evaluation.markup import estimate, fill, table
 from quality_classifier.evaluation.splits import SPLITS
+from quality_classifier.evaluation.titles import PAIRED
 
 Figures = Mapping[str, Any]
-
-NAMES = {
-    "accuracy": "Pairs in the right order",
-    "longer": "If the longer text were the better one",
-    "gain": "The difference",
-}
 
 
 def summary(card: Figures) -> dict[str, Any]:
@@ -26,7 +22,7 @@ def summary(card: Figures) -> dict[str, Any]:
         "code": card["code"],
         "seed": card["seed"],
         "calibration": card["calibration"],
-        "metrics": [flat({**overall, **{name: card[name] for name in NAMES}})],
+        "metrics": [flat({**overall, **{name: card[name] for name in PAIRED}})],
         "agreement": [flat(row) for row in card["groups"]],
     }
 
@@ -43,14 +39,21 @@ def files(card: Figures) -> dict[str, bytes]:
 def terminal_table(card: Figures) -> str:
     """The few figures that a person wants to see at once."""
     lines = [f"{card['tested']:,} held-out pairs in {card['sets']:,} sets that share no text"]
-    lines += [f"  {title:40} {estimate(card[name])}" for name, title in NAMES.items()]
+    lines += [f"  {title:40} {estimate(card[name])}" for name, title in PAIRED.items()]
     lines.append("  score: how often the text would win against a text of the pairs")
     return "\n".join(lines)
 
 
 def markdown(card: Figures) -> str:
     """The text of ``card.md``."""
-    sections = [_introduction(card), _data(card), _groups(card), _reliability(), making(card)]
+    sections = [
+        _introduction(card),
+        _data(card),
+        _groups(card),
+        _reliability(),
+        "## Known limits\n\n" + fill(f"- {length_limit(card['sizes'])}", "  "),
+        making(card),
+    ]
     return "\n\n".join(sections) + "\n"
 
 
@@ -59,7 +62,7 @@ def _introduction(card: Figures) -> str:
     with a text like those of the pairs. Guessing has half of the pairs in order."""
     below = f"""All figures are of {card["tested"]:,} pairs of texts that had no part in training or
     calibration. Intervals come from drawing {card["drawn"]} anew."""
-    rows = [[title, estimate(card[name])] for name, title in NAMES.items()]
+    rows = [[title, estimate(card[name])] for name, title in PAIRED.items()]
     held_out = table(["", "held out (95 % interval)"], rows)
     return f"# Quality classifier ({card['kind']}, pairs)\n\n{fill(text)}\n\n{fill(below)}\n\n" + (
         held_out
