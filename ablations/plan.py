@@ -1,11 +1,11 @@
-"""Says what a study will take and what it can find, before anything runs.
+"""Says what a study costs and what it can detect, before anything runs.
 
 python ablations/plan.py experiment=data_quality corpus=DIR
 python ablations/plan.py experiment=data_quality scale=paper
 
-Takes the arguments of ``ablations/run.py``. Without a corpus, what depends on it is left out. Time
-is measured on this machine by a few steps of each model, or for ``hardware.accelerator`` estimated
-from its published speed. Exit code 1: the study would be refused.
+Takes the arguments of ``ablations/run.py``; without a corpus it omits what depends on one. Time is
+measured on this machine with a few steps of each model, or estimated from the published speed of
+``hardware.accelerator``. Exit code 1: the study would be refused.
 """
 
 import sys
@@ -39,8 +39,8 @@ OWN = "filtered"
 """The arm that ``model/prepare.py`` makes of the pipeline's decision."""
 
 REPEATS = 4.0
-"""Passes over the same text after which more of them are worth much less than new text: four are
-nearly as good (Muennighoff et al. 2023, arXiv 2305.16264)."""
+"""Up to four passes over a text are nearly as good as new text (Muennighoff et al. 2023, arXiv
+2305.16264)."""
 
 HEADINGS = [
     *("arm", "variant", "model", "seeds", "parameters", "active", "tokens", "unique", "epochs"),
@@ -50,10 +50,10 @@ HEADINGS = [
 
 @dataclass(frozen=True)
 class Cost:
-    """One arm at one variant: what each of its jobs takes. None is not known without a corpus.
+    """The cost of each job of one arm and variant. None: unknown without a corpus.
 
-    ``repeats`` has the sources that are read more than :data:`REPEATS` times. ``memory`` is of one
-    device, in bytes, ``available`` what it has (None for this machine).
+    ``repeats`` has the passes over sources read more than :data:`REPEATS` times. ``memory`` is in
+    bytes per device, ``available`` what a device has (None for this machine).
     """
 
     arm: str
@@ -81,7 +81,7 @@ class Cost:
 def costs(
     jobs: Sequence[Job], corpus: Corpus | None, mixture: Mapping[str, float] | None = None
 ) -> list[Cost]:
-    """What the jobs of each arm and variant take; ``mixture`` where a job has none of its own."""
+    """The cost of each arm and variant; ``mixture`` applies to jobs without one of their own."""
     groups: dict[tuple[str, str], list[Job]] = {}
     for job in jobs:
         groups.setdefault(job.key[:2], []).append(job)
@@ -132,7 +132,7 @@ def _seconds_and_memory(
     flops: float,
     speeds: dict[str, speed.Speed],
 ) -> tuple[float | None, float | None, float | None]:
-    """What one job takes: seconds, bytes on a device; and the bytes that it has."""
+    """Seconds of one job, bytes per device, and the bytes that a device has."""
     config = job.config
     hardware = config.hardware
     if hardware.accelerator is not None:
@@ -213,7 +213,7 @@ def render(jobs: Sequence[Job], declared: Declaration, table: Sequence[Cost]) ->
 
 
 def text_of(study: opening.Checked) -> list[str]:
-    """What of each filtered source every arm holds, the corpus's own decision first; and notes."""
+    """What each arm holds of each filtered source, the corpus's own decision first; and notes."""
     corpus = study.corpus
     filtered = [s for s in held_out_groups.filtered_sources(corpus) if study.pool[s]["documents"]]
     whole = [s for s in corpus.sources if s not in filtered]
@@ -263,7 +263,7 @@ def _grid(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def duration(seconds: float) -> str:
-    """A time in the unit that suits."""
+    """A time in a readable unit."""
     for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:,.1f} {unit}"
@@ -275,10 +275,10 @@ def _gigabytes(size: float | None) -> str:
 
 
 class PlanCallback(Callback):
-    """Prints the plan in the place of a sweep, and ends the process."""
+    """Prints the plan instead of a sweep, and exits."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Plan; then there is nothing more to do."""
+        """Plan and exit."""
         with exit_on_error():
             jobs = expand(config, kwargs["config_name"])
             first = jobs[0].config

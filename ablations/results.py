@@ -1,4 +1,4 @@
-"""The contract between a study's runs and everything that reads them, and its writer.
+"""The files of a study: their schema, and how they are written.
 
     STUDY/
       study.yaml                  what was declared before anything ran (:class:`Declaration`)
@@ -12,9 +12,9 @@
         metrics.jsonl             training curve, one JSON object per line (:class:`Curve`)
         failure.json              instead of a result: {"error": …, "traceback": …}
 
-A *variant* is whatever a study sweeps besides its arms: model sizes (a ladder) or learning rates.
-Every arm is run at every variant with every seed. Readers take the size and the learning rate from
-the results, never from a folder's name. Anything else in a folder (checkpoints, logs) is ignored.
+A *variant* is what a study sweeps besides its arms, such as model sizes or learning rates. Every
+arm runs at every variant with every seed. Readers take size and learning rate from the results,
+never from folder names. Other files (checkpoints, logs) are ignored.
 """
 
 import dataclasses
@@ -79,14 +79,14 @@ CONTAMINATION = pa.schema(
         pa.field("dirty", pa.bool_()),
     ]
 )
-"""Whether a task's item stands in the text that an arm could read. ``dirty`` is null where the item
-is too short to tell."""
+"""Whether an item occurs in an arm's training text. ``dirty`` is null if the item is too short to
+tell."""
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.+=-]*$")
 
 
 class JobKey(NamedTuple):
-    """Which job of a study: ``variant`` is empty where nothing but arms and seeds is swept."""
+    """Identifies a job; ``variant`` is empty if only arms and seeds are swept."""
 
     arm: str
     variant: str
@@ -94,26 +94,26 @@ class JobKey(NamedTuple):
 
     @property
     def arm_name(self) -> str:
-        """The arm and its variant, as their folder is called."""
+        """Arm and variant, the name of their folder."""
         return f"{self.arm}@{self.variant}" if self.variant else self.arm
 
     @property
     def name(self) -> str:
-        """What people call the job."""
+        """The job's name for people."""
         return f"{self.arm_name} seed {self.seed}"
 
     def folder(self, study: str) -> str:
-        """Where its files lie."""
+        """The folder of its files."""
         return storage.join(study, self.arm_name, f"seed_{self.seed}")
 
 
 @dataclass(frozen=True)
 class Primary:
-    """What the verdict is about, with the error rates that were agreed on beforehand.
+    """The primary contrast, with error rates declared beforehand.
 
-    ``smallest_difference`` is the smallest difference that would matter, in the endpoint's unit.
-    ``control`` names an arm of the same text as the baseline: the study then calibrates the
-    instrument (:mod:`ablations.stats.calibration`).
+    ``smallest_difference`` is the smallest difference of interest, in the endpoint's unit.
+    ``control`` names an arm with the same kind of text as the baseline: the study then calibrates
+    the instrument (:mod:`ablations.stats.calibration`).
     """
 
     endpoint: str
@@ -225,7 +225,7 @@ class Result:
 
     @property
     def key(self) -> JobKey:
-        """Which job it is of."""
+        """Its job."""
         return JobKey(self.arm, self.variant, self.seed)
 
 
@@ -293,7 +293,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Study:
-    """A study as it lies on disk: every declared job is in exactly one of the four."""
+    """A study as read from disk; every declared job is in exactly one of the four collections."""
 
     declared: Declaration
     runs: Mapping[JobKey, Run]
@@ -340,7 +340,7 @@ def write_failure(study: str, job: JobKey, error: str, trace: str) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Tuples and other collections as what YAML and JSON have."""
+    """Collections as the lists and mappings of YAML and JSON."""
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, Iterable) and not isinstance(value, str):

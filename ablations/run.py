@@ -1,4 +1,4 @@
-r"""Trains every arm of a study with every seed, evaluates, compares; goes on where it stopped.
+r"""Trains every arm of a study with every seed, evaluates, compares; resumes where it stopped.
 
 python ablations/run.py experiment=data_quality corpus=DIR
 python ablations/run.py -m data=filtered,unfiltered seed=1,2,3,4,5 corpus=DIR
@@ -6,8 +6,8 @@ python ablations/run.py experiment=data_quality corpus=DIR scale=paper hydra.lau
 
 Studies are ``conf/experiment/*.yaml``; ``conf/ablation.yaml`` explains the settings;
 ``ablations/plan.py`` with the same arguments says beforehand what it will take. Everything goes to
-``runs/STUDY`` (``output=DIR``), see :mod:`ablations.results`. The same command again runs what is
-missing, was cut or failed. Exit code 1: a job failed, or nothing could be compared.
+``runs/STUDY`` (``output=DIR``), see :mod:`ablations.results`. The same command again runs jobs that
+are missing, interrupted or failed. Exit code 1: a job failed, or nothing could be compared.
 """
 
 import contextlib
@@ -26,12 +26,12 @@ from ablations.study.jobs import expand, job_of, slots_of, threads_of
 from winnow import endings, overrides, storage
 
 _held, _watched = contextlib.ExitStack(), contextlib.ExitStack()
-"""The lock of the study's folder, and who watches its jobs. No fields of the callback, which Hydra
+"""The lock of the study's folder, and the progress report. Not fields of the callback, which Hydra
 pickles."""
 
 
 def end_if_interrupted() -> None:
-    """End the process in one line if it was told to stop."""
+    """Exit with one line if a stop was requested."""
     if number := interruption.heard():
         _watched.close()
         _held.close()
@@ -40,7 +40,7 @@ def end_if_interrupted() -> None:
 
 
 class StudyCallback(Callback):
-    """What is done once for a sweep, around its jobs."""
+    """What happens once per sweep, before and after its jobs."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check and declare the study."""
@@ -59,7 +59,7 @@ class StudyCallback(Callback):
             interruption.listen(output)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Say what came of it."""
+        """Compare, and report."""
         with exit_on_error():
             _watched.close()
             end_if_interrupted()
@@ -80,5 +80,5 @@ if __name__ == "__main__":
     try:
         overrides.run(main, "ablation", sweeps=True)
     except Exception:
-        end_if_interrupted()  # whatever the launcher makes of processes that end under it
+        end_if_interrupted()  # launchers raise all kinds of errors when their processes end
         raise

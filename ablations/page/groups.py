@@ -13,7 +13,7 @@ CONCLUSIONS = {
     " less of the web at large.",
     "junk": "The fifth of the raw text with the lowest scores. A loss here is what a filter is for;"
     " a gain says that the filter has missed its aim.",
-    "all": "Every source counts the same. A difference here is of no one kind of text.",
+    "all": "Every source counts the same, so this mixes what the groups show one by one.",
 }
 
 

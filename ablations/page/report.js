@@ -144,7 +144,7 @@ function drawCalibration() {
         row.check,
         String(row.seeds),
         row.difference === null ? "–" : digits(row.difference, true),
-        between(row),
+        row.low === null ? "–" : between(row),
         row.p === null ? "–" : chanceOf(row.p),
         row.outcome,
       ]),

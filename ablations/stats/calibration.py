@@ -119,7 +119,7 @@ def _row(name: str, of: inference.Estimate, outcome: str, passed: bool | None) -
 def _sentence(quiet: bool, sees: bool) -> str:
     if quiet and sees:
         return (
-            "Calibrated: two halves of one pool do not differ, and shuffled words do harm that"
+            "Calibrated: two halves of one pool are not told apart, and shuffled words do harm that"
             " grows with the dose"
         )
     if not quiet:

@@ -1,7 +1,7 @@
-"""Everything that a study says, assembled from its runs: a verdict, notes and tables. No I/O.
+"""Compares the arms of a study: verdict, notes and tables. No I/O.
 
-A table is a list of rows; a row maps column names to plain values (None where there is none). All
-of it is a function of the study alone, so the same runs give the same bytes.
+A table is a list of rows, a row maps column names to plain values or None. Everything is a function
+of the study alone, so the same runs give the same bytes.
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Comparison:
-    """``notes`` are sentences that a reader of the verdict must know."""
+    """The result of :func:`compare`. ``notes`` are caveats of the verdict, as sentences."""
 
     study: str
     verdict: verdict.Verdict
@@ -43,7 +43,7 @@ class Comparison:
 
 
 def compare(study: Study, learning_rates: Study | None = None) -> Comparison:
-    """Compare the arms of a study; ``learning_rates`` is a further study that varied those.
+    """Compare the arms of a study; ``learning_rates`` is a further study that swept those.
 
     Raises:
         ValueError: no seed has both arms of the primary contrast, or the primary endpoint was not
@@ -100,7 +100,7 @@ def primary_contrast(study: Study) -> Contrast:
     """The declared contrast at the main variant.
 
     Raises:
-        ValueError: there is no seed to compare. The message says what became of the jobs.
+        ValueError: no seed has both arms. The message lists the state of the jobs.
     """
     primary = study.declared.primary
     arms = (primary.treatment, primary.baseline)
@@ -122,8 +122,8 @@ def primary_contrast(study: Study) -> Contrast:
 def secondary(study: Study, found: Contrast) -> list[Row]:
     """The family of secondary tests, with Holm's adjustment.
 
-    Its members: every other arm against the baseline on the primary endpoint, and the primary
-    contrast on every secondary endpoint. What was not measured is a row that says so, no test.
+    Its members are every other arm against the baseline on the primary endpoint, and the primary
+    contrast on every secondary endpoint. A row that was not measured says so and is no member.
     """
     declared = study.declared
     primary = declared.primary

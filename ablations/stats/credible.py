@@ -1,7 +1,7 @@
-"""What a claim of equivalence rests on, beside its interval.
+"""What a claim of equivalence needs beside its interval.
 
-A study of models that have learned nothing, or of arms that hold the same text, finds no difference
-either. So "no difference" and "differs slightly" are said only where nothing here speaks against.
+Models that have learned nothing, or arms with the same text, show no difference either. So "no
+difference" and "differs slightly" are claimed only if none of these doubts applies.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,22 +11,22 @@ import numpy as np
 from ablations.results import Run, Study
 
 SEEDS = 3
-"""At least: two know their own spread too badly (t with one degree of freedom)."""
+"""The fewest: with two, t has one degree of freedom."""
 
 LEARNED = 0.9
-"""The part of a unigram model's bits per byte that a trained model's must be below."""
+"""A trained model must reach less than this share of a unigram model's bits per byte."""
 
 DIFFERING = 0.05
-"""The part of the tokens read that at least must differ between arms that differ in text alone."""
+"""Arms that differ in text alone must differ in at least this share of the tokens read."""
 
 
 def doubts(study: Study, treatment: Mapping[int, Run], baseline: Mapping[int, Run]) -> list[str]:
-    """Why an absence of differences would say little, each a clause; none where it says something.
+    """Reasons not to claim equivalence, a clause each.
 
     Args:
-        study: of the runs.
-        treatment: the runs of one arm, by seed.
-        baseline: those of the other.
+        study: the study.
+        treatment: runs of one arm by seed.
+        baseline: runs of the other arm by seed.
     """
     declared = study.declared
     said = []
@@ -41,9 +41,9 @@ def doubts(study: Study, treatment: Mapping[int, Run], baseline: Mapping[int, Ru
 
 
 def unlearned(study: Study, runs: Sequence[Run]) -> list[str]:
-    """A clause where models are hardly better than a unigram model on the primary endpoint's text.
+    """A clause if models hardly beat a unigram model on the primary endpoint's held-out text.
 
-    For an endpoint that is no held-out text, on all of it.
+    If the endpoint is a task, on all held-out text.
     """
     kind, _, name = study.declared.primary.endpoint.partition("/")
     unigram = study.declared.unigram

@@ -1,4 +1,4 @@
-"""The command that would run, for what a refusal or an interruption says."""
+"""The command that would run, for refusals."""
 
 import shlex
 import sys
@@ -7,7 +7,7 @@ from winnow.cli import program
 
 
 def command(*settings: str) -> str:
-    """The command line that was given, as one types it, with ``settings`` in place of its own."""
+    """The given command line, shell-quoted, with ``settings`` replaced or added."""
     given = sys.orig_argv[len(sys.orig_argv) - len(sys.argv) + 1 :]
     names = {setting.partition("=")[0] for setting in settings}
     kept = [argument for argument in given if argument.partition("=")[0] not in names]

@@ -1,11 +1,11 @@
-"""Arms of a corpus, made from the scores and draws stored with its documents.
+"""Makes the arms of a corpus from the scores and draws stored with its documents.
 
-A rule chooses among the documents of the sources that the pipeline filtered; those that it took
-whole stay whole, as in GLaM. Draws are the pipeline's, so arms are nested in alpha, and ``random``
-at the yield of ``pareto`` shares with it what it can.
+A rule selects documents of the filtered sources; the other sources stay whole, as in GLaM. Draws
+are the pipeline's, so arms are nested in alpha, and ``random`` overlaps with ``pareto`` as far as
+possible.
 
-A threshold or a rate that is not given is the one that keeps as many tokens as ``pareto`` at
-``alpha``: then two arms differ in which text they hold, not in how much.
+A threshold or rate left null is solved to keep as many tokens as ``pareto`` at ``alpha``, so that
+arms differ in which text they hold, not in how much.
 """
 
 import math
@@ -24,12 +24,12 @@ from pipeline.rules.solve import sketch, solve
 
 
 def ensure(corpus: Corpus, choice: DataChoice, tokens: int = 0) -> Arm:
-    """The arm that is asked for, written to the corpus if it is not there yet.
+    """The arm of a choice, written to the corpus unless it is there.
 
     Args:
-        corpus: of the arm.
-        choice: which one.
-        tokens: that a job trains on, for a choice with ``passes``.
+        corpus: the corpus.
+        choice: the rule and its parameters.
+        tokens: the training budget of a job; only ``passes`` needs it.
 
     Raises:
         ValueError: the choice lacks a parameter, or the corpus has another arm of that name.
@@ -53,10 +53,10 @@ def ensure(corpus: Corpus, choice: DataChoice, tokens: int = 0) -> Arm:
 
 
 def find_rule(corpus: Corpus, choice: DataChoice) -> Rule:
-    """The rule with its parameter, solved for where it was left out.
+    """The rule with its parameter, solved for if left out.
 
     Raises:
-        ValueError: there is no parameter, and no alpha to solve for; or nothing to choose from.
+        ValueError: no parameter and no alpha to solve for, or no document to select.
     """
     match choice.rule:
         case DataRule.all:
@@ -78,7 +78,7 @@ def find_rule(corpus: Corpus, choice: DataChoice) -> Rule:
 
 
 def choosable(corpus: Corpus) -> tuple[npt.NDArray[np.float32], FloatArray, IntArray]:
-    """Scores, draws and targets of the n documents that a rule chooses among: [n] each.
+    """Scores, draws and targets of the n documents that a rule selects from: [n] each.
 
     Raises:
         ValueError: there are none.
@@ -94,7 +94,7 @@ def choosable(corpus: Corpus) -> tuple[npt.NDArray[np.float32], FloatArray, IntA
 
 
 def rate_for(draw: FloatArray, tokens: IntArray, goal: int) -> float:
-    """The rate at which ``draw < rate`` keeps the number of tokens nearest to ``goal``."""
+    """The rate for which ``draw < rate`` keeps closest to ``goal`` tokens."""
     order = np.argsort(draw, kind="stable")
     kept = np.concatenate([[0], np.cumsum(tokens[order])])
     first_out = int(np.argmin(np.abs(kept - goal)))
@@ -102,7 +102,7 @@ def rate_for(draw: FloatArray, tokens: IntArray, goal: int) -> float:
 
 
 def pool_shares(corpus: Corpus) -> dict[str, float]:
-    """Each source's part of the whole pool's tokens."""
+    """Each source's share of the pool's tokens."""
     targets = {name: row["targets"] for name, row in tally(corpus, corpus.pool).items()}
     total = sum(targets.values())
     return {name: round(count / total, 6) for name, count in targets.items() if count}
@@ -111,18 +111,18 @@ def pool_shares(corpus: Corpus) -> dict[str, float]:
 def common_shares(
     corpus: Corpus, arms: Mapping[str, Arm], unseen: Sequence[str] = ()
 ) -> tuple[dict[str, float], list[str]]:
-    """The pool's shares of the sources that every arm can read, and 0 for the others.
+    """The mixture of a study: the pool's shares of sources that all arms hold, 0 for the others.
 
     Args:
-        corpus: of the arms.
-        arms: by what the study calls them.
+        corpus: the corpus.
+        arms: its arms, by their names in the study.
         unseen: sources that no arm may train on.
 
     Returns:
-        The weights of all sources, and a note for each source that is left out.
+        Weights by source, and a note for each source left out.
 
     Raises:
-        ValueError: no filtered source is left, so the arms could not differ.
+        ValueError: no filtered source is left, so all arms would be equal.
     """
     shares = pool_shares(corpus)
     weights, notes = dict(shares), []
@@ -156,7 +156,7 @@ def common_shares(
 
 
 def lowest(corpus: Corpus, mask: BoolArray, share: float) -> BoolArray:
-    """Those of the chosen documents whose score is in the lowest ``share``: bool [documents]."""
+    """The documents of ``mask`` with the lowest ``share`` of scores: bool [documents]."""
     score = corpus.column(scored.QUALITY_SCORE)
     return mask & (score <= np.quantile(score[mask], share))
 

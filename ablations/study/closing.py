@@ -1,4 +1,4 @@
-"""What comes after the last job of a study: failures, verdict, page."""
+"""Closes a study after its last job: failures, verdict, page."""
 
 import sys
 
@@ -11,7 +11,7 @@ from winnow import storage
 
 
 def close_study(folder: str) -> bool:
-    """Print what failed and what the study shows; write comparison and page.
+    """Print failures and the verdict; write the comparison and the page.
 
     Returns:
         Whether every job is complete and could be compared.

@@ -1,15 +1,15 @@
-"""Carries out one job: training and evaluation, each in a process of its own; then its results.
+"""Runs one job: training and evaluation, each in its own process, then its results.
 
 ::
 
     STUDY/ARM/seed_N/
-      training.yaml   every setting of model/train.py for this job
-      training/       what model/train.py writes; a job that was cut goes on from its checkpoints
-      tasks/          what ablations/evaluate.py writes, by shots; absent where no task was asked
-      *.log           what the two said
+      training.yaml   the full config of model/train.py
+      training/       output of model/train.py; an interrupted job resumes from its checkpoints
+      tasks/          output of ablations/evaluate.py by shots; absent without tasks
+      *.log           output of both processes
       result.json …   the contract of :mod:`ablations.results`
 
-Since no job trains in the process that started it, no state goes from one to the next.
+No job trains in the launching process, so jobs share no state.
 """
 
 import contextlib
@@ -41,20 +41,20 @@ from winnow.defaults import CONF
 ROOT = os.path.dirname(CONF)
 
 SCORING_FLOPS = 10.0
-"""The cost of each byte of text that the classifier scored: hashing and looking up two n-grams a
-word, rounded up. A filtered arm pays for the whole pool, whatever it kept."""
+"""FLOPs per scored byte: hashing and looking up two n-grams per word, rounded up. A filtered arm
+pays for the whole pool."""
 
 IDENTITY = "identity.json"
 
 POLL = 0.5
-"""Seconds between two looks at whether the study is to stop."""
+"""Seconds between checks for a stop request."""
 
 TAIL = 4000
-"""Characters of a failed process's log that go into the failure record."""
+"""Characters at the end of a failed process's log that the failure record keeps."""
 
 
 class JobFailedError(RuntimeError):
-    """A process of a job ended with an error; ``log`` is the end of what it said."""
+    """A process of a job failed; ``log`` is the end of its output."""
 
     def __init__(self, message: str, log: str) -> None:
         super().__init__(message)
@@ -62,13 +62,11 @@ class JobFailedError(RuntimeError):
 
 
 def execute(job: Job, threads: int) -> None:
-    """Do what of a job is not done yet, unless the study is to stop.
-
-    What goes wrong is written to its failure record.
+    """Run what is missing of a job, unless the study is stopping; write a failure record on error.
 
     Args:
-        job: which one.
-        threads: of each of its processes.
+        job: the job.
+        threads: threads per process.
     """
     corpus = open_corpus(job.config.corpus)
     training = training_config(job, read_declaration(job.config.output).mixture)
@@ -92,10 +90,10 @@ def execute(job: Job, threads: int) -> None:
 
 
 def check_identity(job: Job, about: Mapping[str, Any]) -> None:
-    """Whether the folder of a job is its own, or new.
+    """Check that a job's folder is new or its own.
 
     Raises:
-        ValueError: it holds a job that was trained with other settings.
+        ValueError: it holds a run with other settings.
     """
     path = storage.join(job.folder, IDENTITY)
     if not storage.exists(path):
@@ -111,16 +109,16 @@ def check_identity(job: Job, about: Mapping[str, Any]) -> None:
 
 
 def is_complete(job: Job) -> bool:
-    """Whether there is nothing left to do."""
+    """Whether the job has its result."""
     return storage.exists(storage.join(job.folder, IDENTITY)) and storage.exists(
         storage.join(job.folder, results.RESULT)
     )
 
 
 def join_processes() -> int:
-    """Under Slurm with several tasks, tell torch of them as ``torchrun`` would; which one this is.
+    """The rank of this process; with several Slurm tasks, set torch's environment as torchrun does.
 
-    Each task carries out the job, for its part of the training; the first does what is done once.
+    Every task runs the job for its part of the training; rank 0 does the rest alone.
     """
     if os.environ.get("SLURM_NTASKS", "1") == "1":
         return 0
@@ -130,7 +128,7 @@ def join_processes() -> int:
 
 
 def begin(job: Job, training: Mapping[str, Any], about: Mapping[str, Any]) -> None:
-    """Write what is going to be done, and forget an earlier failure."""
+    """Write the job's config and identity, and remove an earlier failure record."""
     failure = storage.join(job.folder, results.FAILURE)
     if storage.exists(failure):
         storage.remove(failure)
@@ -148,14 +146,14 @@ def write_training_file(folder: str, training: Mapping[str, Any]) -> None:
 
 
 def train(folder: str, threads: int, rank: int = 0, study: str | None = None) -> None:
-    """Train by the folder's ``training.yaml``, or go on training; as one of several processes."""
+    """Train, or resume, by the folder's ``training.yaml``; as one of several processes."""
     config = ["--config-dir", os.path.abspath(folder), "--config-name", "training"]
     log = f"training_{rank}.log" if rank else "training.log"
     run_python("model/train.py", config, os.path.join(folder, log), threads, study)
 
 
 def ask_tasks(job: Job, threads: int) -> pa.Table | None:
-    """Put the tasks to the trained model; None where there are none."""
+    """Evaluate the trained model on the study's tasks; None without tasks."""
     tasks = job.config.tasks
     found = []
     for shots, names in study_tasks.asked(tasks).items():
@@ -181,7 +179,7 @@ def ask_tasks(job: Job, threads: int) -> pa.Table | None:
 
 
 def finish(job: Job, corpus: Corpus, config_hash: str, tasks: pa.Table | None) -> Result:
-    """Write the results of a trained job by the contract."""
+    """Write the results of a trained job."""
     folder = os.path.join(job.folder, "training")
     outcome = finished(folder)
     near = near_duplicates.of_study(corpus, job.config.output)
@@ -214,10 +212,10 @@ def finish(job: Job, corpus: Corpus, config_hash: str, tasks: pa.Table | None) -
 
 
 def finished(folder: str) -> Outcome:
-    """What a training that has ended well reports.
+    """The outcome of a finished training run.
 
     Raises:
-        ValueError: it did not end, though its process said so.
+        ValueError: there is none, although its process succeeded.
     """
     outcome = outcomes.read(folder)
     if outcome is None:
@@ -226,14 +224,14 @@ def finished(folder: str) -> Outcome:
 
 
 def scoring_flops(job: Job, corpus: Corpus) -> float:
-    """What scoring the pool cost, for an arm that needed it."""
+    """FLOPs of scoring the pool, for an arm that needs scores."""
     if not uses_scores(job):
         return 0.0
     return SCORING_FLOPS * float(corpus.bytes[corpus.pool & corpus.filterable].sum())
 
 
 def copy_metrics(training: str, folder: str, scoring: float) -> None:
-    """The training curve, with the scoring of the pool in its FLOPs."""
+    """Copy the training curve, with the scoring of the pool added to its FLOPs."""
     with open(os.path.join(training, METRICS), "rb") as file:
         rows = [json.loads(line) for line in file]
     lines = [json.dumps(row | {"flops": row["flops"] + scoring}) + "\n" for row in rows]
@@ -241,7 +239,7 @@ def copy_metrics(training: str, folder: str, scoring: float) -> None:
 
 
 def provenance(job: Job, corpus: Corpus, outcome: Outcome) -> dict[str, Any]:
-    """Where a result came from, for people."""
+    """Where a result came from."""
     manifest = corpus.manifest
     return {
         "commit": commit(),
@@ -263,7 +261,7 @@ def provenance(job: Job, corpus: Corpus, outcome: Outcome) -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The commit of this code, with ``+changes`` where it was changed; None outside of git."""
+    """The commit of this code, with ``+changes`` if the tree is dirty; None outside git."""
     git = ["git", "-C", ROOT]
     head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     if head.returncode:
@@ -280,15 +278,15 @@ def commit() -> str | None:
 def run_python(
     script: str, arguments: Sequence[str], log: str, threads: int, study: str | None = None
 ) -> None:
-    """Run one of our entry points to its end, appending what it says to a file.
+    """Run one of our entry points and append its output to a log.
 
-    The process holds a lock on that file as long as it lives, which may be longer than ours. It is
-    out of reach of the terminal, and told to end when the ``study`` of this folder is to stop.
+    The process holds a lock on the log for as long as it lives, which may be longer than ours. It
+    is detached from the terminal, and terminated when the ``study`` in this folder stops.
 
     Raises:
-        ValueError: one that was started earlier still runs.
-        JobFailedError: it ended with an error.
-        StoppedError: the study is to stop.
+        ValueError: an earlier process still runs.
+        JobFailedError: it failed.
+        StoppedError: the study is stopping.
     """
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     os.makedirs(os.path.dirname(log), exist_ok=True)
@@ -318,7 +316,7 @@ def run_python(
 
 
 def _wait(process: "subprocess.Popen[bytes]", study: str | None) -> int:
-    """The exit code of a process, which is told to end once its study is to stop."""
+    """The exit code of a process, terminated once its study stops."""
     told = False
     try:
         while True:
@@ -336,7 +334,7 @@ def _wait(process: "subprocess.Popen[bytes]", study: str | None) -> int:
 
 
 def _quote(value: Any) -> str:
-    """A value as Hydra's command line reads it."""
+    """A value in the syntax of Hydra's command line."""
     if isinstance(value, str):
         return overrides.quote(value)
     if isinstance(value, Sequence):

@@ -1,4 +1,4 @@
-"""What of a corpus's held-out text a study's jobs are evaluated on, and how it is grouped."""
+"""The held-out documents that a study evaluates on, and their groups."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,7 +13,7 @@ from model.data.order import FEWEST, held_out_documents
 from model.training.outcome import HELDOUT_SCHEMA
 
 JUNK_SHARE = 0.2
-"""The part of a filtered source's held-out documents, of lowest score, that is called junk."""
+"""The share of a filtered source's held-out documents, those of lowest score, called junk."""
 
 
 def heldout_groups(corpus: Corpus, unseen: Sequence[str] = ()) -> dict[str, list[str]]:
@@ -29,21 +29,17 @@ def heldout_groups(corpus: Corpus, unseen: Sequence[str] = ()) -> dict[str, list
 
 
 def filtered_sources(corpus: Corpus) -> list[str]:
-    """The sources that the pipeline's rule could drop from."""
+    """The sources that the keep rule applies to."""
     return [name for name in corpus.manifest["filtered_sources"] if name in corpus.sources]
 
 
 def junk_name(source: str) -> str:
-    """What a source's junk is called."""
+    """The name of a source's junk."""
     return f"junk_of_{source}"
 
 
 def with_junk(heldout: pa.Table, corpus: Corpus) -> pa.Table:
-    """Held-out documents, those of low score a second time as a source ``junk_of_…``.
-
-    ``heldout`` begins with the columns ``source`` and ``document`` of held-out documents
-    (:data:`model.training.outcome.HELDOUT_SCHEMA`).
-    """
+    """Held-out rows (HELDOUT_SCHEMA), those of low score repeated as source ``junk_of_…``."""
     tables = [heldout]
     for source, junk in _junk(corpus).items():
         ids = pa.array(corpus.ids(np.flatnonzero(junk)))
@@ -55,19 +51,19 @@ def with_junk(heldout: pa.Table, corpus: Corpus) -> pa.Table:
 
 
 def with_enough(heldout: pa.Table) -> pa.Table:
-    """Held-out documents of the sources that have :data:`FEWEST` of them or more."""
+    """The rows of sources with at least :data:`FEWEST` documents."""
     counts = pc.value_counts(heldout["source"])
     enough = counts.field("values").filter(pc.greater_equal(counts.field("counts"), FEWEST))
     return heldout.filter(pc.is_in(heldout["source"], enough))
 
 
 def documents_of(corpus: Corpus, limit: int | None, near: NearDuplicates) -> dict[str, IntArray]:
-    """The documents of each source, junk among them, that a job is evaluated on in the end.
+    """The documents of the final evaluation by source, including junk: int64 [n] each.
 
     Args:
-        corpus: of the job.
-        limit: bytes of each source, ``evaluate.final_bytes``.
-        near: the documents that are left out.
+        corpus: the corpus.
+        limit: bytes per source, ``evaluate.final_bytes``.
+        near: near-duplicates of training text, which are left out.
     """
     found = {source: np.empty(0, np.int64) for source in corpus.sources}
     for source in corpus.evaluated_sources:
@@ -81,9 +77,9 @@ def documents_of(corpus: Corpus, limit: int | None, near: NearDuplicates) -> dic
 def enough(
     groups: Mapping[str, Sequence[str]], documents: Mapping[str, IntArray]
 ) -> dict[str, list[str]]:
-    """The groups without sources of fewer than :data:`FEWEST` documents; none that is empty then.
+    """The groups without sources of fewer than :data:`FEWEST` documents; empty groups go.
 
-    A source that the corpus does not have stays, for its name to be refused.
+    Unknown sources stay, so that a later check can name them.
     """
     left = {
         group: [s for s in sources if s not in documents or len(documents[s]) >= FEWEST]
@@ -93,7 +89,7 @@ def enough(
 
 
 def notes(documents: Mapping[str, IntArray]) -> list[str]:
-    """What has too few documents to be evaluated on, in a sentence."""
+    """A sentence on sources with too few documents to evaluate on, if any."""
     small = [f"{name} ({len(of)})" for name, of in documents.items() if len(of) < FEWEST]
     if not small:
         return []
@@ -104,7 +100,7 @@ def notes(documents: Mapping[str, IntArray]) -> list[str]:
 
 
 def _junk(corpus: Corpus) -> dict[str, BoolArray]:
-    """The held-out documents of low score by filtered source: bool [documents] each."""
+    """The junk of each filtered source: bool [documents]."""
     out = {}
     for source in filtered_sources(corpus):
         held = corpus.evaluated & (corpus.source_index == corpus.sources.index(source))

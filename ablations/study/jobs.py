@@ -1,7 +1,7 @@
-"""The jobs of a sweep: one checked config each, and what makes one job the same as another.
+"""The jobs of a sweep: one validated config each, and what identifies a job.
 
-Hydra multiplies out the swept values and launches the jobs. This module does the former beforehand,
-by Hydra's own code, so that all configs are checked, planned and declared before anything runs.
+Hydra expands the swept values and launches the jobs. This module expands them beforehand, with
+Hydra's own code, so that every config is checked, planned and declared before anything runs.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ SEED = "seed="
 
 @dataclass(frozen=True)
 class Job:
-    """One training run with its evaluation. ``model`` is its size in words."""
+    """One training run and its evaluation. ``model`` names its size."""
 
     config: AblationConfig
     model: str
@@ -46,7 +46,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """Its name for people."""
         return self.key.name
 
     @property
@@ -56,7 +56,7 @@ class Job:
 
 
 def job_of(config: DictConfig) -> Job:
-    """The job of a composed config, whose Hydra settings are the current ones.
+    """The job of a composed config, under the current Hydra settings.
 
     Raises:
         ValueError: a setting is missing, unknown or out of range.
@@ -67,10 +67,7 @@ def job_of(config: DictConfig) -> Job:
 
 
 def in_words(name: str, model: GLaMConfig) -> str:
-    """A model by its name in ``conf/model`` and up to two changes; by its shape if more differs.
-
-    A toy is no rung of the ladder.
-    """
+    """A model as its name in ``conf/model`` with up to two changes; else its shape."""
     named = vars(_named(name))
     changes = {key: value for key, value in vars(model).items() if value != named[key]}
     if len(changes) <= 2:
@@ -81,28 +78,28 @@ def in_words(name: str, model: GLaMConfig) -> str:
 
 @functools.cache
 def _named(name: str) -> GLaMConfig:
-    """A model as its file in ``conf/model`` says."""
+    """A model as defined in ``conf/model``."""
     model: GLaMConfig = command_line.checked(compose(overrides=[f"+model={name}"]).model)
     return model
 
 
 def expand(config: DictConfig, name: str) -> list[Job]:
-    """All jobs of a sweep, in the order in which they are launched. Hydra must be initialised.
+    """All jobs of a sweep in launch order. Hydra must be initialised.
 
     Args:
-        config: of the sweep, with its ``hydra`` node.
-        name: of the config file.
+        config: the sweep's config with its ``hydra`` node.
+        name: the name of the config file.
 
     Raises:
         ValueError: two jobs would share a folder.
-        hydra.errors.HydraException: a key or a value is refused.
+        hydra.errors.HydraException: a key or a value is invalid.
     """
     swept = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
     overrides = [*swept, *_as_given(config.hydra)]
     parsed = OverridesParser.create().parse_overrides(overrides)
     current = HydraConfig.instance().cfg
     jobs = []
-    composed: dict[tuple[str, ...], Job] = {}  # composing takes long, and seeds change nothing else
+    composed: dict[tuple[str, ...], Job] = {}  # composing is slow, and a seed changes nothing else
     try:
         for of_job in BasicSweeper.split_arguments(parsed, None)[0]:
             key = tuple(override for override in of_job if not override.startswith(SEED))
@@ -119,7 +116,7 @@ def expand(config: DictConfig, name: str) -> list[Job]:
 
 
 def _as_given(hydra: Any) -> list[str]:
-    """The overrides of a sweep or of a job, interpolations in them left for the job to resolve."""
+    """The overrides of a sweep or a job, with interpolations unresolved."""
     given: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)
     return list(given)
 
@@ -133,11 +130,11 @@ def _compose(name: str, overrides: list[str]) -> Job:
 
 
 def declaration(jobs: Sequence[Job], heldout: Mapping[str, Sequence[str]]) -> Declaration:
-    """What ``study.yaml`` will say, before the corpus was looked at.
+    """The content of ``study.yaml``, as far as it does not depend on the corpus.
 
     Raises:
-        ValueError: the arms of the contrast are not among the jobs, jobs are missing from the
-            grid of arms, variants and seeds, or they disagree on what is to be compared.
+        ValueError: an arm of the contrast has no jobs, the grid of arms, variants and seeds has
+            holes, or jobs disagree on the contrast.
     """
     first = jobs[0].config
     for job in jobs:
@@ -178,7 +175,7 @@ def endpoint_of(config: AblationConfig) -> str:
 
 
 def training_config(job: Job, mixture: Mapping[str, float]) -> dict[str, Any]:
-    """The config of ``model/train.py``, every value spelt out; ``mixture`` where none is given."""
+    """The full config of ``model/train.py``; ``mixture`` applies unless the job has its own."""
     whole: Any = OmegaConf.to_container(OmegaConf.structured(job.config), enum_to_str=True)
     config = {field.name: whole[field.name] for field in dataclasses.fields(TrainConfig)}
     config["data"] = {
@@ -191,12 +188,12 @@ def training_config(job: Job, mixture: Mapping[str, float]) -> dict[str, Any]:
 
 
 def stream_of(training: Mapping[str, Any], corpus: Corpus) -> "TokenStream":
-    """What a job reads.
+    """The token stream of a job.
 
     Raises:
-        ValueError: its arm, mixture and batch do not go together.
+        ValueError: its arm, mixture and batch size are incompatible.
     """
-    # Here, since it imports torch, which the processes that only start jobs can do without.
+    # Imported here because it needs torch, which processes that only start jobs do without.
     from model.data.stream import TokenStream
 
     data = training["data"]
@@ -211,11 +208,10 @@ def stream_of(training: Mapping[str, Any], corpus: Corpus) -> "TokenStream":
 
 
 def identity(job: Job, training: Mapping[str, Any], corpus: Corpus) -> dict[str, Any]:
-    """What the result of a job depends on beside its seed, flat: wherever files lie, however often
-    they are written.
+    """Everything but the seed that a job's result depends on, flat; paths are not part of it.
 
-    Of training it is what ``model/train.py`` itself asks of a run that it goes on with, and for
-    how long: that may be resumed with more tokens, a result may not.
+    The training part is what ``model/train.py`` compares before it resumes a run, and the token
+    budget: a run may resume with more tokens, but then it has another result.
     """
     schema = OmegaConf.structured(TrainConfig)
     config: TrainConfig = OmegaConf.to_object(OmegaConf.merge(schema, training))  # type: ignore[assignment]
@@ -231,24 +227,24 @@ def identity(job: Job, training: Mapping[str, Any], corpus: Corpus) -> dict[str,
 
 
 def chosen_by_score(jobs: Sequence[Job]) -> bool:
-    """Whether the arms of the primary contrast differ in text that scores chose for one of them."""
+    """Whether the arms of the primary contrast differ in text that a score selected."""
     primary = jobs[0].config.primary
     pair = [job for job in jobs if job.config.arm in (primary.baseline, primary.treatment)]
     return len({job.config.data.arm for job in pair}) > 1 and any(map(uses_scores, pair))
 
 
 def uses_scores(job: Job) -> bool:
-    """Whether the arm needed the pool to be scored."""
+    """Whether selecting the arm needs scores."""
     return job.config.data.rule in (DataRule.stored, DataRule.pareto, DataRule.threshold)
 
 
 def threads_of(config: AblationConfig) -> int:
-    """Threads of each job, when so many run at once."""
+    """Threads per job."""
     return max(1, _cores() // slots_of(config))
 
 
 def slots_of(config: AblationConfig) -> int:
-    """Jobs that run at once on this machine."""
+    """Jobs that run in parallel on this machine."""
     return int(joblib.effective_n_jobs(config.jobs_at_once))
 
 

@@ -1,4 +1,4 @@
-"""What comes before the first job of a study: its arms, its power, its declaration."""
+"""Checks and declares a study before its first job: arms, endpoint, power."""
 
 import dataclasses
 import functools
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from model.data.stream import TokenStream
 
 ALL = "all"
-"""The held-out group of every source, there where the primary endpoint asks for it."""
+"""The held-out group of all sources; exists if the primary endpoint names it."""
 
 
 @dataclass(frozen=True)
 class Checked:
-    """A study that may run: what it declares, and what that was found from."""
+    """A study that may run: its declaration and what it rests on."""
 
     corpus: Corpus
     declared: Declaration
@@ -49,11 +49,11 @@ class Checked:
 
 
 def check(jobs: Sequence[Job]) -> Checked:
-    """Check a study as a whole, the cheap things first. Arms that the corpus lacks are added to it.
+    """Check a whole study, cheap checks first, and write arms that the corpus lacks.
 
     Raises:
-        ValueError: something is missing or does not go together, or the study was declared
-            otherwise when it began, or it is underpowered and nobody said that it may be.
+        ValueError: settings are missing, inconsistent or differ from the study's declaration, or
+            the study is underpowered or unfair without permission.
     """
     config = jobs[0].config
     if not config.corpus:
@@ -90,7 +90,7 @@ def check(jobs: Sequence[Job]) -> Checked:
 
 
 def write(jobs: Sequence[Job], study: Checked) -> None:
-    """Write what jobs read that run side by side, and ``study.yaml``."""
+    """Write ``study.yaml`` and the files that all jobs read."""
     config = jobs[0].config
     near_duplicates.keep(study.near, study.corpus, config.output)
     if study.tasks:
@@ -101,7 +101,7 @@ def write(jobs: Sequence[Job], study: Checked) -> None:
 
 
 def groups_of(config: AblationConfig, corpus: Corpus) -> dict[str, list[str]]:
-    """The held-out sources by group: as they were given, or as the corpus has them."""
+    """The held-out sources by group, as given or as found in the corpus."""
     groups = config.heldout or held_out_groups.heldout_groups(corpus, config.unseen)
     if config.primary.endpoint == f"heldout/{ALL}" and ALL not in groups:
         groups = {ALL: corpus.evaluated_sources, **groups}
@@ -117,7 +117,7 @@ def ensure_arm(job: Job, corpus: Corpus) -> Arm:
 def _mixture(
     jobs: Sequence[Job], corpus: Corpus, of_arm: Mapping[str, Arm]
 ) -> tuple[dict[str, float], list[str]]:
-    """The weights of sources for jobs that take the pool's shares, and what to say of them."""
+    """The mixture for jobs that use the pool's shares, and notes on it."""
     sharing = {
         job.config.arm: of_arm[job.config.arm]
         for job in jobs
@@ -130,10 +130,10 @@ def _mixture(
 def _check_jobs(
     jobs: Sequence[Job], declared: Declaration, corpus: Corpus
 ) -> dict[tuple[str, str], "TokenStream"]:
-    """Check what jobs read, and give the stream of one job of each arm and variant.
+    """Check the jobs' token streams and folders; one stream per arm and variant.
 
     Raises:
-        ValueError: an arm and its batches don't go together, or a folder holds another job.
+        ValueError: an arm has less text than a batch, or a folder holds another job.
     """
     streams: dict[tuple[str, str], TokenStream] = {}
     about: dict[tuple[str, str], dict[str, Any]] = {}
@@ -149,10 +149,10 @@ def _check_jobs(
 def _differing(
     jobs: Sequence[Job], declared: Declaration, corpus: Corpus, streams: Mapping[str, "TokenStream"]
 ) -> float | None:
-    """:attr:`Declaration.differing`, by the streams of the arms.
+    """:attr:`Declaration.differing`, from the streams of the arms.
 
     Raises:
-        ValueError: both arms of the contrast read the same.
+        ValueError: both arms of the contrast read the same text.
     """
     primary = declared.primary
     of_main = {job.config.arm: job for job in jobs if job.config.variant == declared.main}
@@ -177,10 +177,10 @@ def _differing(
 
 
 def _evaluated(jobs: Sequence[Job], corpus: Corpus, near: NearDuplicates) -> dict[str, IntArray]:
-    """The documents of each source that every job is evaluated on in the end.
+    """The documents of the final evaluation by source, the same for all jobs.
 
     Raises:
-        ValueError: jobs are evaluated on different ones.
+        ValueError: ``evaluate.final_bytes`` is swept.
     """
     limits = {job.config.evaluate.final_bytes for job in jobs}
     if len(limits) > 1:
@@ -189,10 +189,10 @@ def _evaluated(jobs: Sequence[Job], corpus: Corpus, near: NearDuplicates) -> dic
 
 
 def _check_endpoint(declared: Declaration, corpus: Corpus) -> None:
-    """Whether the held-out text of the primary endpoint is there.
+    """Check that the primary endpoint has held-out text.
 
     Raises:
-        ValueError: it is not.
+        ValueError: it has none.
     """
     kind, _, name = declared.primary.endpoint.partition("/")
     if kind != "heldout":
@@ -216,7 +216,7 @@ def _check_endpoint(declared: Declaration, corpus: Corpus) -> None:
 
 
 def _first_seeds(output: str, declared: Declaration) -> int | None:
-    """:attr:`Declaration.first_seeds`: of a study that grew after it had been compared."""
+    """:attr:`Declaration.first_seeds`, set when a study grows after it was compared."""
     if not storage.exists(storage.join(output, results.DECLARATION)):
         return None
     old = read_declaration(output)
@@ -227,10 +227,10 @@ def _first_seeds(output: str, declared: Declaration) -> int | None:
 
 
 def check_declared_before(output: str, declared: Declaration) -> None:
-    """A study may grow by arms, variants and seeds; what it is about stays as it was declared.
+    """Check that a study only grows, by arms, variants or seeds.
 
     Raises:
-        ValueError: the folder holds a study of something else.
+        ValueError: the folder holds a study with another question.
     """
     if not storage.exists(storage.join(output, results.DECLARATION)):
         return
@@ -251,10 +251,10 @@ def check_declared_before(output: str, declared: Declaration) -> None:
 
 
 def expected_noise(config: AblationConfig) -> tuple[float, float, str]:
-    """Seed SD and item error of the primary contrast, and where they are from.
+    """Seed SD and item error of the primary contrast, and their origin.
 
     Raises:
-        ValueError: the pilot says nothing about the contrast.
+        ValueError: the pilot lacks the contrast.
     """
     noise = config.noise
     if noise.pilot is None:
@@ -271,7 +271,7 @@ def expected_noise(config: AblationConfig) -> tuple[float, float, str]:
 
 
 def detectable(config: AblationConfig, declared: Declaration) -> float:
-    """The difference that the study finds with its declared power; infinite with one seed."""
+    """The minimum detectable effect at the declared power; infinite with one seed."""
     if len(declared.seeds) < 2:
         return float("inf")
     seed_sd, item_error, _ = expected_noise(config)
@@ -282,7 +282,7 @@ def detectable(config: AblationConfig, declared: Declaration) -> float:
 
 
 def underpowered(config: AblationConfig, declared: Declaration) -> str | None:
-    """Why the study may not run, if it may not, and the command that would."""
+    """Why the study is refused as underpowered, and the command that would run; else None."""
     found, wanted = detectable(config, declared), declared.primary.smallest_difference
     if found <= wanted or config.allow_underpowered:
         return None

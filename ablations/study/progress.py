@@ -1,4 +1,4 @@
-"""How far a study is, read off its folder: jobs done, running and failed, and the time left."""
+"""The progress of a study, read from its folder: jobs done, running, failed, and the time left."""
 
 import json
 import os
@@ -19,19 +19,18 @@ from model.training.metrics_log import METRICS
 from winnow.telling import REFRESH, REPEAT, duration
 
 TAIL_BYTES = 1 << 18
-"""More than the longest line of a training's metrics."""
-
+"""More than the longest line of metrics.jsonl."""
 
 SETTLED = 10.0
-"""Seconds of training from which on its speed is believed."""
+"""Seconds of training before its speed counts for an estimate."""
 
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a job stands.
+    """The state of a job.
 
-    ``begun`` and ``ended`` are times of this session (seconds since the epoch), None where it did
-    not come to that. ``fraction`` of its steps are done, in ``trained`` seconds.
+    ``begun`` and ``ended`` are in seconds since the epoch, None if they did not happen in this
+    session. ``fraction`` of the steps are done, in ``trained`` seconds.
     """
 
     name: str
@@ -46,11 +45,11 @@ class Standing:
 
     @property
     def running(self) -> bool:
-        """Whether it is at work."""
+        """Whether it is running."""
         return self.begun is not None and not self.complete and not self.failed
 
     def seconds(self, now: float) -> float | None:
-        """What the job takes from its beginning to its end, as far as can be told."""
+        """Estimated seconds from start to end; None if unknown."""
         if self.begun is None or self.failed:
             return None
         if self.ended is not None:
@@ -61,9 +60,9 @@ class Standing:
 
 
 def time_left(standings: Sequence[Standing], now: float, slots: int) -> float | None:
-    """Seconds until all jobs are done, ``slots`` at a time; None while nothing is known.
+    """Seconds until all jobs are done, ``slots`` at a time; None while unknown.
 
-    A job that has not begun takes the time of the others for each of its FLOPs.
+    A job that has not begun is assumed to take as long per FLOP as the others.
     """
     known = [(s, seconds) for s in standings if (seconds := s.seconds(now)) is not None]
     if not known:
@@ -79,7 +78,7 @@ def time_left(standings: Sequence[Standing], now: float, slots: int) -> float | 
 
 
 def summary(standings: Sequence[Standing], now: float, slots: int) -> str:
-    """All jobs in a line."""
+    """One line on all jobs."""
     counts = {
         "done": sum(s.complete for s in standings),
         "running": sum(s.running for s in standings),
@@ -92,9 +91,9 @@ def summary(standings: Sequence[Standing], now: float, slots: int) -> str:
 
 
 class Watch(threading.Thread):
-    """Tells on standard error how far the jobs are, and on standard output what each came to.
+    """Reports progress on standard error, and each finished job on standard output.
 
-    On a terminal a block of lines that is written over, elsewhere lines every half minute.
+    On a terminal it redraws a block of lines, elsewhere it prints lines every half minute.
     """
 
     def __init__(self, jobs: Sequence[Job], slots: int) -> None:
@@ -109,7 +108,7 @@ class Watch(threading.Thread):
         self._told: set[str] = set()
 
     def run(self) -> None:
-        """Look and tell until it is stopped."""
+        """Report until stopped."""
         estimated, stopping, shown = False, False, time.monotonic()
         while not self._ended.wait(REFRESH):
             if interruption.heard() and not stopping:
@@ -129,7 +128,7 @@ class Watch(threading.Thread):
                 self._show([summary(standings, now, self._slots), *running])
 
     def stop(self) -> None:
-        """Wipe what is shown, and tell the last ends."""
+        """Clear the block and report the last finished jobs."""
         self._ended.set()
         self.join()
         self._tell_ends(self._look())
@@ -166,7 +165,7 @@ class Watch(threading.Thread):
 
 
 def opening_line(jobs: Sequence[Job], slots: int) -> str:
-    """What a study is about to do. How long it takes on this machine is known after some steps."""
+    """The first line of a run. The time on this machine is estimated after the first steps."""
     config = jobs[0].config
     seconds = config.hardware.published_seconds(sum(map(_flops, jobs)))
     if seconds is None:
@@ -178,7 +177,7 @@ def opening_line(jobs: Sequence[Job], slots: int) -> str:
 
 
 def look(job: Job, flops: float, since: float) -> Standing:
-    """Where a job stands, in a session that began at ``since`` (seconds since the epoch)."""
+    """The state of a job, for a session begun at ``since`` (seconds since the epoch)."""
     result, failure = (os.path.join(job.folder, name) for name in (RESULT, FAILURE))
     begun = _changed(os.path.join(job.folder, IDENTITY), since)
     ended, failed = _changed(result, since), _changed(failure, since)
@@ -214,7 +213,7 @@ def _flops(job: Job) -> float:
 
 
 def _changed(path: str, since: float) -> float | None:
-    """When a file was written, if that was in this session."""
+    """The modification time of a file, if in this session."""
     try:
         changed = os.stat(path).st_mtime
     except FileNotFoundError:
@@ -228,7 +227,7 @@ def _read(path: str) -> Any:
 
 
 def _last_row(path: str, begun: float) -> dict[str, Any] | None:
-    """The last whole line of a training's metrics, if it was written since the job began."""
+    """The last complete line of metrics.jsonl, if written since the job began."""
     if _changed(path, begun) is None:
         return None
     with open(path, "rb") as file:

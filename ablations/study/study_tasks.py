@@ -1,4 +1,4 @@
-"""The tasks of a study: what its jobs are asked, column by column of shots, and with which data."""
+"""The evaluation tasks of a study: which tasks at which number of shots, and their data."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +10,9 @@ from ablations.tasks.task import FEW, select, shots_of
 
 
 def asked(tasks: TasksConfig) -> dict[int | str, list[str]]:
-    """The task names that are asked in each column of shots: a number, or ``few``.
+    """Task names by shots: a number, or ``few``.
 
-    A task whose own number is another column's anyway is not asked for it twice.
+    A task whose few-shot number is swept anyway is not evaluated twice.
 
     Raises:
         ValueError: no such task.
@@ -26,11 +26,11 @@ def asked(tasks: TasksConfig) -> dict[int | str, list[str]]:
 
 
 def gather_all(tasks: TasksConfig) -> Sequence[TaskSet]:
-    """The items that jobs will be asked, without demonstrations; none where no task is named.
+    """The items of all tasks, without demonstrations.
 
     Raises:
-        ValueError: a task does not exist, its records or examples are not what they should be, none
-            has data, or one has too few passages to know an error from.
+        ValueError: a task is unknown or malformed, has too few passages for a standard error, or no
+            task has data.
     """
     local = Path(tasks.local) if tasks.local is not None else None
     where = DataSources(tasks.places, local, Path(tasks.cache))

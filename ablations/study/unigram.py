@@ -1,7 +1,4 @@
-"""The simplest language model there is, for a model that has learned something to be better than.
-
-A unigram model knows how often each token stands in the raw pool, and nothing of what comes before.
-"""
+"""A unigram model of the raw pool: the baseline that a trained model must beat to count."""
 
 from collections.abc import Mapping
 
@@ -13,10 +10,9 @@ BATCH_TOKENS = 1 << 22
 
 
 def bits_per_byte(corpus: Corpus, documents: Mapping[str, IntArray]) -> dict[str, float]:
-    """Bits per byte of some documents by source, ends included, under the pool's unigram model.
+    """Bits per byte by source under the pool's unigram model, boundaries included.
 
-    Counts are one more than they are, so that every token has a probability. Sources without
-    documents are left out.
+    Counts have add-one smoothing. Sources without documents are left out.
     """
     pool = np.flatnonzero(corpus.pool)
     counts = 1.0 + _counts(corpus, pool)
@@ -29,7 +25,7 @@ def bits_per_byte(corpus: Corpus, documents: Mapping[str, IntArray]) -> dict[str
 
 
 def _counts(corpus: Corpus, documents: IntArray) -> IntArray:
-    """How often each token stands in some documents, a boundary for each: int64 [vocabulary]."""
+    """Token counts of some documents, with one boundary each: int64 [vocabulary]."""
     counts = np.zeros(corpus.vocabulary, np.int64)
     counts[corpus.boundary_id] = len(documents)
     lengths = corpus.lengths[documents]
