@@ -13,6 +13,7 @@ from ablations.reading import read_study
 from ablations.stats.comparison import compare
 from ablations.study import arms, fairness, held_out_groups, opening
 from ablations.study.jobs import declaration
+from model.data import scored
 from winnow.defaults import CONF
 
 SOURCES = ("web", "wiki", "books")
@@ -86,6 +87,15 @@ def test_arms_that_no_score_chose_may_be_judged_on_any_source(corpus):
 def test_a_source_that_is_not_unseen_is_refused(corpus, override, said):
     with pytest.raises(ValueError, match=said.replace("unfiltered seed 1", ".*seed 1")):
         checked(corpus, *override)
+
+
+def test_sources_of_every_classifier_are_known():
+    rows = [("x", "positive"), ("y", "negative"), ("z", "graded")]
+    cards = [{"documents": [{"source": s, "class": c}]} for s, c in rows]
+    several = {"card": {}, "several": {str(k): {"card": card} for k, card in enumerate(cards)}}
+    assert scored._classifier_sources(several) == ("x", "z")
+    assert scored._classifier_sources({"card": cards[0]}) == ("x",)
+    assert scored._classifier_sources({"card": {"kind": "fasttext"}}) is None
 
 
 def test_documents_of_the_classifier_make_a_source_known(corpus):

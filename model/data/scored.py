@@ -121,15 +121,18 @@ def open_scored(folder: str) -> Scored:
         rule=manifest["rule"],
         filtered_sources=tuple(sorted({t["source"] for t in tasks if t["filtered"]})),
         complete=manifest["config"]["write"] == "all",
-        classifier_sources=_classifier_sources(manifest["classifier"].get("card", {})),
+        classifier_sources=_classifier_sources(manifest["classifier"]),
         shards=shards,
     )
 
 
-def _classifier_sources(card: Mapping[str, Any]) -> tuple[str, ...] | None:
-    if "documents" not in card:
+def _classifier_sources(classifier: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """:attr:`Scored.classifier_sources`, of all classifiers where there are several."""
+    cards = [one.get("card", {}) for one in classifier.get("several", {}).values()]
+    cards = cards or [classifier.get("card", {})]
+    if any("documents" not in card for card in cards):
         return None
-    rows = card["documents"]
+    rows = [row for card in cards for row in card["documents"]]
     return tuple(sorted({row["source"] for row in rows if row.get("class") != "negative"}))
 
 
