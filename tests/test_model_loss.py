@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from model.glam import loss
 from model.glam.loss import IGNORE, vocabulary_loss
 from model.ops import cpu_kernels
 
@@ -55,15 +56,15 @@ def check_value_and_gradients(T, V, z_coefficient, chunk_logits, seed):
         z_coefficient=z_coefficient,
         chunk_logits=chunk_logits,
     )
-    loss, z = plain(hidden, embedding, targets, 0.7, T)
+    nats, z = plain(hidden, embedding, targets, 0.7, T)
     close = {"rtol": 2e-5, "atol": 2e-5, "check_dtype": False}
-    torch.testing.assert_close(found.cross_entropy, loss, **close)
+    torch.testing.assert_close(found.cross_entropy, nats, **close)
     torch.testing.assert_close(found.z_loss, z, **close)
-    torch.testing.assert_close(found.objective, loss + z_coefficient * z, **close)
+    torch.testing.assert_close(found.objective, nats + z_coefficient * z, **close)
     assert not found.cross_entropy.requires_grad
     torch.testing.assert_close(
         torch.autograd.grad(3 * found.objective, (hidden, embedding)),
-        torch.autograd.grad(3 * (loss + z_coefficient * z), (hidden, embedding)),
+        torch.autograd.grad(3 * (nats + z_coefficient * z), (hidden, embedding)),
         **close,
     )
 
@@ -100,6 +101,43 @@ def test_bfloat16_gradients_are_near():
         vocabulary_loss(hidden, embedding, targets, scale=0.1, denominator=512).objective, embedding
     )
     assert gradient.dtype == torch.float32
+
+
+@pytest.mark.slow
+def test_what_cuda_compiles_is_whole_graphs(monkeypatch):
+    """Traced, without code for a device, which takes one; the next chunk has another length."""
+    graphs = [
+        torch.compile(function, fullgraph=True, backend="eager")
+        for function in (loss.row_sums, loss.to_gradient_)
+    ]
+    monkeypatch.setattr(loss, "row_sums", graphs[0])
+    monkeypatch.setattr(loss, "to_gradient_", graphs[1])
+    for T, with_gradient in ((6, True), (6, False), (4, True)):
+        hidden, embedding, targets = problem(T, 8, 33, torch.bfloat16)
+        logits = hidden @ embedding.bfloat16().T
+        other = logits.clone()
+        found = loss.cross_entropy_(logits, targets, 0.5, 0.1, with_gradient)
+        expected = cpu_kernels.cross_entropy_(other, targets, 0.5, 0.1, with_gradient)
+        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(logits, other)
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "tokens"), [(32_000, 8_388), (256_000, 2_048), (1_000_000, 2_048)]
+)
+def test_chunks_on_cuda_are_long_for_any_vocabulary(vocabulary, tokens):
+    embedding = torch.empty(vocabulary, 1, device="meta")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.Tensor, "is_cuda", True)
+        assert loss.chunk_tokens(embedding) == tokens
+        assert loss.chunk_tokens(embedding, 1_000_000) == max(1, 1_000_000 // vocabulary)
+
+
+def test_no_token_gives_zero():
+    hidden, embedding, targets = problem(0, 8, 11, torch.float32)
+    embedding.requires_grad_()
+    vocabulary_loss(hidden, embedding, targets, scale=1, denominator=1).objective.backward()
+    assert (embedding.grad == 0).all()
 
 
 def test_padding_alone_gives_zero_and_no_gradient():

@@ -1,7 +1,7 @@
 """The vocabulary's cross-entropy, a chunk of tokens at a time.
 
 The logits, tokens times vocabulary, are the largest array of a small model's step, and are never
-materialised here: each chunk of them is computed, cast to float32, and reduced to the loss and, if
+materialised here: each chunk of them is computed and reduced, in float32, to the loss and, if
 needed, to the gradients of hidden states and embedding. Only one chunk is in memory at a time, and
 none is computed twice, as activation checkpointing would.
 
@@ -11,6 +11,7 @@ percent (torch 2.13; a test shows it).
 Shapes: T tokens, M width, V vocabulary.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import torch
@@ -21,9 +22,12 @@ from model.ops import cpu_kernels
 IGNORE = -100
 """The target of positions without loss, such as padding; the value of torch and transformers."""
 
-CHUNK_LOGITS, CHUNK_LOGITS_CUDA = 1 << 22, 1 << 26
-"""Logits per chunk. In float32 16 MiB on a CPU, about the fastest of 2^19 to 2^24; 256 MiB on CUDA,
-a guess that was not measured: each chunk adds to a gradient as large as the embedding."""
+CHUNK_LOGITS = 1 << 22
+"""Logits per chunk on a CPU: 16 MiB in float32, about the fastest of 2^19 to 2^24."""
+CHUNK_LOGITS_CUDA, CHUNK_TOKENS_CUDA = 1 << 28, 1 << 11
+"""Logits per chunk on CUDA, 512 MiB in bfloat16, but no fewer tokens than these. Each chunk after
+the first adds [V, M] to the embedding's gradient, 12 bytes a weight beside 6 operations a token: at
+800 TFLOP/s and 3.3 TB/s a quarter more time with chunks of 2048 tokens, and none with one chunk."""
 
 
 class VocabularyLoss(NamedTuple):
@@ -64,32 +68,57 @@ def vocabulary_loss(
 
 def chunk_tokens(embedding_VM: Tensor, chunk_logits: int | None = None) -> int:
     """How many tokens a chunk has; arguments as of :func:`vocabulary_loss`."""
-    if chunk_logits is None:
-        chunk_logits = CHUNK_LOGITS_CUDA if embedding_VM.is_cuda else CHUNK_LOGITS
-    return max(1, chunk_logits // len(embedding_VM))
+    least = 1
+    if chunk_logits is None and embedding_VM.is_cuda:
+        chunk_logits, least = CHUNK_LOGITS_CUDA, CHUNK_TOKENS_CUDA
+    return max(least, (chunk_logits or CHUNK_LOGITS) // len(embedding_VM))
 
 
 def cross_entropy_(
     logits_TV: Tensor, targets_T: Tensor, scale: float, z_coefficient: float, with_gradient: bool
 ) -> tuple[Tensor, Tensor]:
-    """:func:`model.ops.cpu_kernels.cross_entropy_` in torch operations."""
+    """:func:`model.ops.cpu_kernels.cross_entropy_` in torch operations, on CUDA compiled."""
+    reduce, gradient_ = _compiled() if logits_TV.is_cuda else (row_sums, to_gradient_)
     counts_T1 = (targets_T != IGNORE)[:, None].float()
     target_T1 = targets_T.clamp_min(0)[:, None]
-    # One float32 array, reused: the logits, then minus their maximum, then their exponentials.
-    work_TV = logits_TV.float().mul_(scale)
-    top_T1 = work_TV.amax(-1, keepdim=True)
-    picked_T1 = work_TV.sub_(top_T1).gather(-1, target_T1)
-    total_T1 = work_TV.exp_().sum(-1, keepdim=True)
+    picked_T1 = logits_TV.gather(-1, target_T1).float() * scale
+    top_T1, total_T1 = reduce(logits_TV, scale)
     log_total_T1 = total_T1.log()
     logsumexp_T1 = top_T1 + log_total_T1
     if with_gradient:
         # d objective / d logit is softmax * (1 + 2 * coefficient * logsumexp) - [target].
         weight_T1 = counts_T1 * scale
-        work_TV *= weight_T1 * (1 + 2 * z_coefficient * logsumexp_T1) / total_T1
-        work_TV.scatter_add_(-1, target_T1, -weight_T1)
-        logits_TV.copy_(work_TV)
-    loss_T1 = log_total_T1 - picked_T1
+        share_T1 = weight_T1 * (1 + 2 * z_coefficient * logsumexp_T1) / total_T1
+        gradient_(logits_TV, target_T1, scale, top_T1, share_T1, weight_T1)
+    loss_T1 = log_total_T1 - (picked_T1 - top_T1)
     return (loss_T1 * counts_T1)[:, 0], (logsumexp_T1 * counts_T1)[:, 0]
+
+
+def row_sums(logits_TV: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """The largest logit, scaled, and the sum of powers of e relative to it: float32 [T, 1] each."""
+    scaled_TV = logits_TV.float() * scale
+    top_T1 = scaled_TV.amax(-1, keepdim=True)
+    return top_T1, (scaled_TV - top_T1).exp().sum(-1, keepdim=True)
+
+
+def to_gradient_(
+    logits_TV: Tensor,
+    target_T1: Tensor,
+    scale: float,
+    top_T1: Tensor,
+    share_T1: Tensor,
+    weight_T1: Tensor,
+) -> None:
+    """Turns logits into ``share * exp(scaled - top) - weight * [target]``, in place."""
+    powers_TV = (logits_TV.float() * scale - top_T1).exp()
+    is_target_TV = torch.arange(logits_TV.shape[1], device=logits_TV.device) == target_T1
+    logits_TV.copy_(powers_TV * share_T1 - torch.where(is_target_TV, weight_T1, 0.0))
+
+
+@functools.cache
+def _compiled() -> tuple[Any, Any]:
+    # Each reads the logits: as one graph the powers would be kept between them, in float32.
+    return torch.compile(row_sums), torch.compile(to_gradient_)
 
 
 class _VocabularyLoss(torch.autograd.Function):
@@ -107,10 +136,10 @@ class _VocabularyLoss(torch.autograd.Function):
         loss_sum, z_sum = hidden_TM.new_zeros(2, dtype=torch.float32)
         with_gradient = any(ctx.needs_input_grad)
         grad_hidden_TM = torch.empty_like(hidden_TM) if with_gradient else None
-        grad_weight_VM = torch.zeros_like(embedding_VM, dtype=torch.float32)
-        # Every chunk reuses the same memory, which stays in the cache.
+        grad_weight_VM: Tensor | None = None
+        # Every chunk reuses the same memory, which on a CPU stays in the cache.
         room_CV = hidden_TM.new_empty(min(chunk, len(hidden_TM)), len(weight_VM))
-        room_VM = torch.empty_like(weight_VM)
+        room_VM = torch.empty_like(weight_VM) if with_gradient else None
         for start in range(0, len(hidden_TM), chunk):
             piece = slice(start, start + chunk)
             hidden_CM, target_C = hidden_TM[piece], targets_T[piece]
@@ -118,14 +147,18 @@ class _VocabularyLoss(torch.autograd.Function):
             reduce = (
                 cpu_kernels.cross_entropy_ if cpu_kernels.can_read(logits_CV) else cross_entropy_
             )
-            loss_C, logsumexp_C = reduce(
-                logits_CV, target_C, scale, z_coefficient, grad_hidden_TM is not None
-            )
+            loss_C, logsumexp_C = reduce(logits_CV, target_C, scale, z_coefficient, with_gradient)
             loss_sum += loss_C.sum()
             z_sum += logsumexp_C.square().sum()
             if grad_hidden_TM is not None:
                 torch.mm(logits_CV, weight_VM, out=grad_hidden_TM[piece])
-                grad_weight_VM += torch.mm(logits_CV.T, hidden_CM, out=room_VM)
+                grad_VM = torch.mm(logits_CV.T, hidden_CM, out=room_VM)
+                if grad_weight_VM is None:
+                    grad_weight_VM = grad_VM.to(torch.float32, copy=True)
+                else:
+                    grad_weight_VM += grad_VM
+        if grad_weight_VM is None:  # there was no token
+            grad_weight_VM = torch.zeros_like(embedding_VM, dtype=torch.float32)
         if grad_hidden_TM is not None:
             ctx.save_for_backward(grad_hidden_TM, grad_weight_VM)
         objective = loss_sum + z_coefficient * z_sum

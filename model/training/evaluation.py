@@ -89,9 +89,14 @@ def evaluate(model: GLaM, held_out: HeldOut) -> Measured:
     return Measured(bits.numpy() / math.log(2), held_out.bytes, (chosen_LE / tokens).numpy())
 
 
+CHUNK_LOGITS_CUDA = 1 << 26
+"""Logits in memory at a time on CUDA: 256 MiB in float32, a few times over."""
+
+
 def token_nats(model: GLaM, hidden_TM: Tensor, targets_T: Tensor) -> Tensor:
     """Minus the natural logarithm of each target's probability: float32 [T], in chunks."""
-    size = chunk_tokens(model.embedding.weight)
+    embedding_VM = model.embedding.weight
+    size = chunk_tokens(embedding_VM, CHUNK_LOGITS_CUDA if embedding_VM.is_cuda else None)
     parts = [
         F.cross_entropy(model.logits(hidden_CM), target_C, reduction="none")
         for hidden_CM, target_C in zip(hidden_TM.split(size), targets_T.split(size), strict=True)
