@@ -2,10 +2,14 @@
 
 python model/plan_sharding.py model=glam_64b_64e --devices 1024 --expert-parallel 64 --rows 4
 
-The step is traced, not estimated: :mod:`model.sharded_step`.
+The step is traced, not estimated (:mod:`model.sharded_step`); with ``--recommend ROWS``, the rows
+of a step on all devices, layouts are compared (:mod:`model.sharding_costs`). Taken for granted: the
+plain attention (FlexAttention needs less), and a perfect allocator (leave a tenth for a real one).
+The busiest device's experts get ``--imbalance`` times an even share of the rows.
 """
 
 import argparse
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -19,6 +23,10 @@ from winnow.cli import program
 
 if TYPE_CHECKING:
     from model.sharded_step import Plan
+    from model.sharding_costs import Layout, Machines
+
+ROOM = 0.9
+"""The share of a device's memory that a plan may fill."""
 
 
 def parser() -> Parser:
@@ -44,54 +52,146 @@ def parser() -> Parser:
     out.add_argument("--recompute", action="store_true", help="as train.recompute=true")
     out.add_argument("--accelerator", choices=ACCELERATORS, default="h100", help="default: h100")
     out.add_argument(
+        "--imbalance",
+        type=sizes.positive,
+        default=1.6,
+        help="rows of the busiest device's experts, of an even share (default: 1.6)",
+    )
+    out.add_argument("--node", type=sizes.whole, default=8, help="devices of a node (default: 8)")
+    out.add_argument(
+        "--nvlink-gb",
+        type=sizes.positive,
+        default=450.0,
+        help="GB/s that a device receives from its own node (default: 450, NVLink 4)",
+    )
+    out.add_argument(
         "--link-gb",
         type=sizes.positive,
         default=50.0,
-        help="GB/s that a device receives (default: 50, a 400 Gbit/s port for each)",
+        help="GB/s from other nodes (default: 50, a port of 400 Gbit/s for each device)",
+    )
+    out.add_argument(
+        "--overlap",
+        type=sizes.share,
+        default=0.5,
+        help="share of the work behind which gathers and reductions hide (default: 0.5)",
+    )
+    out.add_argument(
+        "--utilisation",
+        type=sizes.share,
+        default=0.5,
+        help="share of the peak that products reach (default: 0.5)",
+    )
+    out.add_argument(
+        "--recommend",
+        type=sizes.whole,
+        metavar="ROWS",
+        help="compare layouts for steps of so many rows on all devices; takes minutes",
     )
     return out
 
 
+def machines(options: argparse.Namespace) -> "Machines":
+    """What the command line says of them."""
+    from model.sharding_costs import Machines
+
+    return Machines(
+        accelerator=ACCELERATORS[options.accelerator],
+        devices=options.devices,
+        node=options.node,
+        nvlink=options.nvlink_gb * 1e9,
+        network=options.link_gb * 1e9,
+        overlap=options.overlap,
+        utilisation=options.utilisation,
+    )
+
+
 def describe(found: "Plan", config: GLaMConfig, options: argparse.Namespace) -> Iterator[str]:
     """The plan in lines of text."""
-    device = ACCELERATORS[options.accelerator]
+    from model.sharding_costs import seconds
+
     counts = sizes.count(config)
     yield f"{counts.total:,} parameters, {counts.active:,} active, on {options.devices} devices"
     rest = found.peak - found.weights - found.gradients - found.optimizer
     yield "GiB on one device, at the worst moment"
+    room = ROOM * ACCELERATORS[options.accelerator].memory
     for name, value in (
         ("weights, float32", found.weights),
         ("gradients, float32", found.gradients),
         ("optimizer", found.optimizer),
         ("gathered and activations", rest),
         ("all", found.peak),
+        (f"{ROOM:.0%} of {options.accelerator}", room),
     ):
         yield f"  {name:<26}{value / GIB:>10.2f}"
-    fits = found.peak <= 0.9 * device.memory
-    yield f"  {'90 % of ' + options.accelerator:<26}{0.9 * device.memory / GIB:>10.2f}" + (
-        "  fits" if fits else "  DOES NOT FIT"
-    )
+    yield "  fits" if found.peak <= room else "  DOES NOT FIT"
     tokens = options.rows * options.sequence
     yield f"received by one device in a forward and backward pass over its {tokens:,} tokens, GiB"
     for name, traffic in sorted(found.traffic.items()):
-        yield f"  {name:<26}{traffic.received / GIB:>10.2f}  in {traffic.calls} calls"
-    received = sum(traffic.received for traffic in found.traffic.values())
-    flops = tokens * sizes.training_flops(config, counts, options.sequence)
-    yield f"  {'seconds, none overlapped':<26}{received / options.link_gb / 1e9:>10.2f}"
-    yield f"  {'seconds of work at peak':<26}{flops / device.flops:>10.2f}"
+        yield f"  {name:<26}{traffic.received / GIB:>10.2f}  in {traffic.calls:.0f} calls"
+    took = seconds(
+        found, config, machines(options), tokens=tokens, sequence=options.sequence,
+        expert_parallel=options.expert_parallel
+        or (math.gcd(options.devices, config.experts) if config.sparse else 1),
+        recompute=options.recompute, imbalance=options.imbalance,
+    )  # fmt: skip
+    yield "seconds of that pass"
+    for name, value in (
+        (f"work at {options.utilisation:.0%} of the peak", took.work),
+        ("all-to-all", took.exchange),
+        ("gathers and reductions", took.gather),
+        ("  of which not hidden", took.exposed),
+        ("all", took.all),
+    ):
+        yield f"  {name:<26}{value:>10.3g}"
+
+
+def compare(found: Sequence["Layout"], options: argparse.Namespace) -> Iterator[str]:
+    """Layouts in lines of text, and the fastest one's settings."""
+    from model.sharding_costs import settings
+
+    yield (
+        f"layouts of {options.devices} devices for steps of {options.recommend:,} rows, with"
+        f" {options.imbalance:g} times an even share on the busiest; the fastest first"
+    )
+    yield "  experts over  rows at once  recompute     GiB  s a step    work  all-to-all  exposed"
+    for of in found:
+        passes = of.step / of.seconds.all
+        parts = (of.seconds.work, of.seconds.exchange, of.seconds.exposed)
+        work, exchange, exposed = (passes * part for part in parts)
+        yield (
+            f"  {of.expert_parallel:>12}  {of.rows:>12}  {'yes' if of.recompute else 'no':>9}"
+            f"  {of.plan.peak / GIB:>6.1f}  {of.step:>8.3g}  {work:>6.3g}  {exchange:>10.3g}"
+            f"  {exposed:>7.3g}"
+        )
+    best = settings(found[0])
+    yield "recommended: " + " ".join(f"{key}={value}" for key, value in best.items())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the plan; exit status 1 if it does not fit."""
     command = parser()
     options = command.parse(arguments)
-    from model.sharded_step import plan  # torch, which --help does without
-
     chosen, overrides = sizes.split(options.overrides)
+    room = ROOM * ACCELERATORS[options.accelerator].memory
+    # After the arguments are read: these load torch.
+    from model.sharded_step import plan
+    from model.sharding_costs import layouts
+
     try:
         if len(chosen) != 1:
             raise ValueError("give one model, as in model=glam_1b7_64e")
         config = sizes.load(chosen, overrides)[chosen[0]]
+        if options.recommend is not None:
+            found_layouts = layouts(
+                config, machines(options), batch_rows=options.recommend, sequence=options.sequence,
+                optimizer=options.optimizer, imbalance=options.imbalance, memory=room,
+            )  # fmt: skip
+            fastest = sorted(found_layouts, key=lambda layout: layout.step)
+            if not fastest:
+                raise ValueError("no layout fits: take more devices or more memory")
+            print("\n".join(compare(fastest, options)))
+            return
         found = plan(
             config,
             devices=options.devices,
@@ -100,11 +200,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sequence=options.sequence,
             optimizer=options.optimizer,
             recompute=options.recompute,
+            imbalance=options.imbalance,
         )
     except ValueError as error:
         command.error(str(error))
     print("\n".join(describe(found, config, options)))
-    sys.exit(found.peak > 0.9 * ACCELERATORS[options.accelerator].memory)
+    sys.exit(found.peak > room)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
-"""One training step of a sharded model, traced over a fake process group: no device is needed.
+"""The trace of a sharded training step: what one device holds and what collectives carry.
 
-The real model is sharded by :mod:`model.training.parallel`, and the code that trains it runs
-forward and backward, twice as when gradients add up, with tensors that have shapes but no numbers.
-Counted are the live bytes and the collectives of the first process, whose shares are the largest.
-Taken for granted: tokens spread evenly over experts, the plain attention (FlexAttention needs
-less), and a perfect allocator (leave a tenth for a real one).
+The real model is sharded by :mod:`model.training.parallel` over a fake process group of the real
+size, and the code that trains it runs forward and backward, twice as when gradients add up, with
+tensors that have shapes but no numbers. What is live at the worst moment and what collectives carry
+is counted on the first process, whose shares are the largest.
 """
 
+import dataclasses
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from model.glam import loss
 from model.glam.config import GLaMConfig
 from model.glam.experts import ExpertInputs
 from model.glam.transformer import Experts, GLaM
@@ -40,9 +41,11 @@ COLLECTIVES = {
 class Traffic:
     """What one kind of collective carries for one device in one forward and backward pass."""
 
-    calls: int = 0
+    calls: float = 0
     received: float = 0.0
     """Bytes."""
+    by_group: dict[int, float] = field(default_factory=dict)
+    """The same by the size of the group of processes."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ def plan(
     sequence: int,
     optimizer: str,
     recompute: bool = False,
+    imbalance: float = 1.0,
 ) -> Plan:
     """Trace a step.
 
@@ -80,6 +84,7 @@ def plan(
         sequence: tokens of a row.
         optimizer: a key of :data:`model.sizes.OPTIMIZER_BYTES`.
         recompute: whether layers are computed again on the way back.
+        imbalance: rows that the experts of this device get, of an even share.
 
     Raises:
         ValueError: the devices can't share the model that way.
@@ -97,8 +102,9 @@ def plan(
         for module in model.modules():
             if isinstance(module, Experts):
                 assert isinstance(module.compute, AllToAll)
-                module.compute = _Balanced(module.compute)
-        with FakeTensorMode(allow_non_fake_inputs=True), _Trace() as trace:
+                module.compute = _Shares(module.compute, imbalance)
+        fake = FakeTensorMode(allow_non_fake_inputs=True)
+        with _loss_as_on_cuda(), fake, _Trace() as trace:
             model.to_empty(device="cpu")
             tokens_BS = torch.zeros(rows, sequence, dtype=torch.int64)
             for _ in range(2):
@@ -108,11 +114,14 @@ def plan(
         gradients = [_local(p.grad) for p in model.parameters() if p.grad is not None]
     assert len(gradients) == len(shards)
     state = sum(_optimizer_bytes(shard, optimizer) for shard in shards)
+    weights = sum(shard.nbytes for shard in shards)
+    # Adafactor holds its updates, and as much again for one of the largest, once activations went.
+    updates = weights + max(shard.nbytes for shard in shards) if optimizer == "adafactor" else 0
     return Plan(
-        weights=sum(shard.nbytes for shard in shards),
+        weights=weights,
         gradients=sum(gradient.nbytes for gradient in gradients),
         optimizer=state,
-        peak=trace.peak + state,
+        peak=max(trace.peak, 2 * weights + updates) + state,
         traffic=dict(trace.traffic),
     )
 
@@ -131,12 +140,67 @@ def _optimizer_bytes(shard: Tensor, optimizer: str) -> float:
     return float(OPTIMIZER_BYTES[optimizer] * shard.numel())
 
 
-class _Balanced(AllToAll):
-    """Sends as many rows to each process, since rows without numbers can't be counted."""
+def estimate(config: GLaMConfig, **options: Any) -> Plan:
+    """:func:`plan` of a deep model in less time: from two and four layers, as each pair adds alike.
 
-    def __init__(self, real: AllToAll) -> None:
+    Arguments and errors are those of :func:`plan`.
+    """
+    if config.layers <= 4 or config.layers % 2:
+        return plan(config, **options)
+    two, four = (plan(dataclasses.replace(config, layers=n), **options) for n in (2, 4))
+
+    def extended(a: float, b: float) -> float:
+        return a + (b - a) * (config.layers - 2) / 2
+
+    traffic = {}
+    for name, more in four.traffic.items():
+        less = two.traffic.get(name, Traffic())
+        groups = {
+            size: extended(less.by_group.get(size, 0.0), value)
+            for size, value in more.by_group.items()
+        }
+        calls = extended(less.calls, more.calls)
+        traffic[name] = Traffic(calls, extended(less.received, more.received), groups)
+    names = ("weights", "gradients", "optimizer", "peak")
+    values = {name: extended(getattr(two, name), getattr(four, name)) for name in names}
+    return Plan(**values, traffic=traffic)
+
+
+@contextmanager
+def _loss_as_on_cuda() -> Iterator[None]:
+    """Chunks of CUDA's length, which compiled code reduces in place."""
+    before = loss.chunk_tokens, loss.cross_entropy_
+
+    def chunk_tokens(embedding_VM: Tensor, chunk_logits: int | None = None) -> int:
+        return max(loss.CHUNK_TOKENS_CUDA, loss.CHUNK_LOGITS_CUDA // len(embedding_VM))
+
+    def cross_entropy_(
+        logits_TV: Tensor,
+        targets_T: Tensor,
+        scale: float,
+        z_coefficient: float,
+        with_gradient: bool,
+    ) -> tuple[Tensor, Tensor]:
+        sums = targets_T.new_zeros(2, len(targets_T), dtype=torch.float32)
+        return sums[0], sums[1]
+
+    loss.chunk_tokens, loss.cross_entropy_ = chunk_tokens, cross_entropy_
+    try:
+        yield
+    finally:
+        loss.chunk_tokens, loss.cross_entropy_ = before
+
+
+class _Shares(AllToAll):
+    """Sends as many rows to each process, since rows without numbers can't be counted.
+
+    This one, whose experts are the busiest, receives ``imbalance`` times as many.
+    """
+
+    def __init__(self, real: AllToAll, imbalance: float) -> None:
         super().__init__(real.compute, real.group)
         self.rows = 0
+        self.imbalance = imbalance
 
     def __call__(self, of: ExpertInputs) -> Tensor:
         self.rows = len(of.x_RM)
@@ -146,7 +210,8 @@ class _Balanced(AllToAll):
         processes = self.group.size()
         share, more = divmod(self.rows, processes)
         sent = [share + (process < more) for process in range(processes)]
-        return torch.empty_like(counts_PF), sent, [sent[0]] * processes
+        received = round(self.imbalance * sent[0]) if processes > 1 else sent[0]
+        return torch.empty_like(counts_PF), sent, [received] * processes
 
 
 class _Trace(TorchDispatchMode):
@@ -207,15 +272,19 @@ class _Trace(TorchDispatchMode):
         if name not in COLLECTIVES:
             raise AssertionError(f"collective {name} is not counted")
         traffic = self.traffic.setdefault(COLLECTIVES[name], Traffic())
-        traffic.calls += 1
-        first, second = args[:2]
+        first, second, third = args[:3]
+        group = dist.ProcessGroup.unbox(second if name == "allreduce_" else third)
         if name == "alltoall_base_":
-            own = args[3][0] if args[3] else len(second) // args[2].size()
-            traffic.received += first.nbytes * (1 - own / max(1, len(first)))
+            own = args[3][0] if args[3] else len(second) // group.size()
+            received = first.nbytes * (1 - own / max(1, len(first)))
         elif name == "allreduce_":
-            traffic.received += 2.0 * sum(tensor.nbytes for tensor in first)
+            received = 2.0 * sum(tensor.nbytes for tensor in first)
         else:
-            traffic.received += abs(first.nbytes - second.nbytes)
+            received = abs(first.nbytes - second.nbytes)
+        traffic.calls += 1
+        traffic.received += received
+        size = group.size()
+        traffic.by_group[size] = traffic.by_group.get(size, 0.0) + received
 
 
 @contextmanager

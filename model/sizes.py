@@ -202,7 +202,12 @@ def positive(text: str) -> float:
     return _number(float, text, lambda x: 0 < x < math.inf, "a number above 0")
 
 
-def _share(text: str) -> float:
+def share(text: str) -> float:
+    """A command line's share: above 0, at most 1.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
     return _number(float, text, lambda x: 0 < x <= 1, "a number above 0, at most 1")
 
 
@@ -254,7 +259,7 @@ def parser() -> Parser:
     )
     group.add_argument(
         "--mfu",
-        type=_share,
+        type=share,
         default=0.28,
         help="share of the peak that is reached (default: 0.28, which follows from the hours"
         " reported for GLaM 64B/64E; measure your own)",

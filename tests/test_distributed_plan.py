@@ -5,10 +5,11 @@ import dataclasses
 import pytest
 import torch
 
-from model import sizes
+from model import sharded_step, sharding_costs, sizes
 from model.glam.config import GLaMConfig
 from model.plan_sharding import main
-from model.sharded_step import plan
+from model.sharded_step import Plan, Traffic, plan
+from model.sharding_costs import Machines, seconds
 
 pytestmark = pytest.mark.slow
 
@@ -52,6 +53,84 @@ def test_traffic_follows_from_the_grid(traced):
     assert traced.traffic["all-gather"].received == pytest.approx(gathered, rel=0.02)
 
 
+def test_a_busy_device_receives_more(traced):
+    busy = plan(CONFIG, devices=16, expert_parallel=4, optimizer="adamw", imbalance=2.0, **SHAPE)
+    # Of four exchanges two bring rows of others to these experts, two bring rows back.
+    even = traced.traffic["all-to-all"].received
+    assert busy.traffic["all-to-all"].received == pytest.approx(1.5 * even, rel=0.01)
+    assert busy.traffic["all-gather"] == traced.traffic["all-gather"]
+    assert busy.peak > traced.peak
+
+
+def test_groups_make_up_the_traffic(traced):
+    for traffic in traced.traffic.values():
+        assert sum(traffic.by_group.values()) == pytest.approx(traffic.received)
+    assert set(traced.traffic["all-to-all"].by_group) == {4}
+    assert {16, 4} == set(traced.traffic["all-gather"].by_group)
+
+
+def test_a_deep_model_from_few_layers():
+    config = dataclasses.replace(CONFIG, layers=8)
+    options = {"devices": 8, "expert_parallel": 4, "optimizer": "adafactor", **SHAPE}
+    whole, found = plan(config, **options), sharded_step.estimate(config, **options)
+    assert found.peak == pytest.approx(whole.peak, rel=0.01)
+    assert found.weights == pytest.approx(whole.weights)
+    for name, traffic in whole.traffic.items():
+        assert found.traffic[name].received == pytest.approx(traffic.received, rel=0.01)
+        assert found.traffic[name].by_group == pytest.approx(traffic.by_group, rel=0.01)
+
+
+MACHINES = Machines(
+    accelerator=sizes.ACCELERATORS["h100"], devices=16, node=4, nvlink=100.0, network=10.0,
+    overlap=0.5, utilisation=1.0,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "group", "columns", "expected"),
+    [
+        ("all-to-all", 4, 4, 1200 / 100),  # within a node
+        ("all-to-all", 16, 16, 1200 * 12 / 15 / 10),  # 12 of 15 others are elsewhere
+        ("all-gather", 16, 4, 1200 / 40),  # four ports of a node at once
+        ("all-gather", 4, 4, 1200 / 10),  # one device of each node
+        ("all-gather", 8, 2, 1200 / 20),  # two of each
+        ("reduce-scatter", 2, 8, 1200 / 10),
+    ],
+)
+def test_seconds_by_links(name, group, columns, expected):
+    traffic = {name: Traffic(1, 1200.0, {group: 1200.0})}
+    found = seconds(
+        Plan(0, 0, 0, 0, traffic), CONFIG, MACHINES, expert_parallel=columns, tokens=1,
+        sequence=LENGTH, recompute=False, imbalance=1.0,
+    )  # fmt: skip
+    assert found.exchange + found.gather == pytest.approx(expected)
+
+
+def test_work_of_a_busy_device_and_what_it_hides():
+    traffic = {"all-gather": Traffic(1, 4e9, {16: 4e9})}
+    machines = dataclasses.replace(MACHINES, network=1e9)
+
+    def took(imbalance, recompute):
+        return seconds(
+            Plan(0, 0, 0, 0, traffic),
+            CONFIG,
+            machines,
+            expert_parallel=4,
+            tokens=10**9,
+            sequence=LENGTH,
+            recompute=recompute,
+            imbalance=imbalance,
+        )
+
+    even, busy, again = took(1.0, False), took(2.0, False), took(1.0, True)
+    flops = 2 * 6 * 2 * 2 * CONFIG.width * CONFIG.hidden  # of two layers' two experts
+    assert busy.work - even.work == pytest.approx(flops * 1e9 / 989e12)
+    assert again.work == pytest.approx(even.work * 4 / 3)
+    for of in (even, busy, again):
+        assert of.exposed == pytest.approx(max(0.0, of.gather - 0.5 * of.work))
+        assert of.all == of.work + of.exchange + of.exposed
+
+
 def test_peak(traced):
     again = plan(CONFIG, devices=16, expert_parallel=4, optimizer="adamw", recompute=True, **SHAPE)
     more = plan(
@@ -81,6 +160,42 @@ def test_command(capsys):
     lines = capsys.readouterr().out
     assert "fits" in lines
     assert "all-to-all" in lines
+
+
+def test_the_fastest_layout_is_recommended(capsys):
+    main(["model=glam_1m_8e", "model.layers=2", "--devices", "2", "--recommend", "4"])
+    head, _, *rows, last = capsys.readouterr().out.splitlines()
+    assert "steps of 4 rows, with 1.6 times" in head
+    steps = [float(row.split()[4]) for row in rows]
+    assert steps == sorted(steps)
+    # All rows fit at once, and then recomputing is in vain.
+    assert sorted(row.split()[:3] for row in rows) == [["1", "2", "no"], ["2", "2", "no"]]
+    expected = f"train.expert_parallel={rows[0].split()[0]} train.micro_rows=2"
+    assert last == f"recommended: {expected} train.recompute=false"
+
+
+def test_recomputing_makes_room(monkeypatch):
+    """Memory made up: 10 for each row, 2 where layers are recomputed."""
+    calls = []
+
+    def estimate(config, *, rows, recompute, **options):
+        calls.append((rows, recompute))
+        return Plan(0, 0, 0, rows * (2 if recompute else 10), {})
+
+    monkeypatch.setattr(sharding_costs, "estimate", estimate)
+    machines = dataclasses.replace(MACHINES, devices=1)
+    options = {"batch_rows": 8, "sequence": LENGTH, "optimizer": "adamw", "imbalance": 1.0}
+    found = list(sharding_costs.layouts(CONFIG, machines, memory=20.0, **options))
+    assert [(layout.rows, layout.recompute) for layout in found] == [(2, False), (8, True)]
+    # Nothing is sent: a step takes the work on its 8 rows, a third more of it recomputed.
+    assert found[1].step == pytest.approx(found[0].step * 4 / 3)
+    assert calls == [(8, False), (4, False), (2, False), (8, True)]
+    with pytest.raises(ValueError, match="a batch of 8 rows can't be shared by 3"):
+        next(
+            sharding_costs.layouts(
+                CONFIG, dataclasses.replace(MACHINES, devices=3), memory=20.0, **options
+            )
+        )
 
 
 @pytest.mark.parametrize(("name", "devices"), [("glam_1b7_64e", 64), ("glam_64b_64e", 1024)])
