@@ -15,11 +15,13 @@ import pyarrow.parquet as pq
 import yaml
 
 from pipeline import scoring_run
-from pipeline.config import STEPS_FILE, load
+from pipeline.config import STEPS_FILE, load, resolve_steps
 from pipeline.core import task
 from pipeline.core.plan import plan_tasks
 from pipeline.near_duplicates import components, minhash
 from pipeline.rules.decision import Rule
+from pipeline.steps import build_steps
+from pipeline.steps.contract import DATATROVE
 from quality_classifier import artifact, fingerprints
 from quality_classifier.evaluation import splits
 from quality_classifier.features.hashed_features import FeatureConfig, hashed_features
@@ -64,6 +66,7 @@ def use_kernels(folder: Path) -> None:
     for one in tasks:
         shards = storage.join(config.output, "shards")
         task.run_task(one, job, Rule("all"), shards)
+    _count_as_datatrove()
     nodes = np.arange(2, dtype=np.uint64)
     components.join(components.Edges(nodes[1:], nodes[:1]))
     n_grams.n_gram_hashes(nodes, np.array([2]), 2)
@@ -79,6 +82,21 @@ def use_kernels(folder: Path) -> None:
         column = pa.chunked_array([text])
         splits.assign(column, 0.1, 0.1)
         fingerprints.of_texts(column)
+
+
+def _count_as_datatrove() -> None:
+    """What steps do on request only: datatrove's words, and masks for addresses."""
+    settings: dict[str, Any] = {
+        name: {"words": DATATROVE} for name in ("gopher", "gopher_repetition", "c4", "fineweb")
+    }
+    settings["c4"]["remove_lines"] = True
+    text = pa.array([f"{TEXT} me@a.example 8.8.8.8"], pa.large_string())
+    zeros = {name: np.zeros(1, np.int64) for name in ("bytes", "characters", "words")}
+    batch = pa.RecordBatch.from_pydict({"text": text, **zeros})
+    for step in build_steps(resolve_steps(settings | {"pii": {}})):
+        for name in step.counts:
+            batch = batch.append_column(name, pa.array(zeros["bytes"]))
+        step(batch)
 
 
 def _files() -> dict[str, bytes]:
