@@ -1,7 +1,7 @@
-r"""JSON arrays as JSON lines: ``[{"text": "a"}, {"text": "b"}]`` is what many tools call JSON.
+r"""Turns JSON arrays of objects, ``[{"text": "a"}, {"text": "b"}]``, into JSON lines.
 
-Every byte keeps its position, so that reported positions are right: the brackets of the array
-become blanks, commas between its values newlines, and newlines within a value blanks.
+Every byte keeps its offset, so reported offsets are right: the brackets of the array and newlines
+within a value become blanks, commas between values become newlines.
 """
 
 from collections.abc import Iterator

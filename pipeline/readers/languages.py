@@ -1,4 +1,4 @@
-"""Which field of a file tells the language of its documents."""
+"""Finds the field that holds the language of a file's documents."""
 
 from dataclasses import replace
 
@@ -9,9 +9,9 @@ NAMES = ("language", "lang")
 
 
 def language_field(path: str, fields: FieldMap, open_input: OpenInput) -> str | None:
-    """The first of NAMES that a file's first documents have; None if there is none such.
+    """The first of :data:`NAMES` that the first documents of a file have; None if they have none.
 
-    WARC files have none: their records' headers are no fields.
+    WARC files never have one: record headers are not fields.
     """
     kind = format_of(path, open_input)
     if isinstance(kind, StreamFormat) and kind.own_places:

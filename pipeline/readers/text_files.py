@@ -1,4 +1,4 @@
-"""Plain text files: the file is a document, or each of its lines."""
+"""Plain text files: one document per file, or per line."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -19,14 +19,14 @@ _BOM = b"\xef\xbb\xbf"
 
 
 def read_file(pieces: Iterable[bytes | Damage], reading: Reading) -> Iterator[pa.RecordBatch]:
-    """The one document of a file; a part of it is none."""
+    """The document of a whole file."""
     text = whole(pieces, reading)
     if text is not None:
         yield from text_documents(pa.array([text.removeprefix(_BOM)], pa.large_binary()), reading)
 
 
 def read_lines(pieces: Iterable[bytes | Damage], reading: Reading) -> Iterator[pa.RecordBatch]:
-    """A document for each line that is not empty; lines count from 0."""
+    """One document per non-empty line; lines count from 0."""
     quarantine = reading.quarantine
     first = 0
     for block in line_blocks(pieces, 0, quarantine, reading.options.max_document_bytes):
@@ -51,15 +51,15 @@ def read_lines(pieces: Iterable[bytes | Damage], reading: Reading) -> Iterator[p
 
 
 def text_documents(texts: pa.Array, reading: Reading) -> Iterator[pa.RecordBatch]:
-    """Documents of n texts (large_binary or string [n]) that come without id, URL or metadata."""
+    """Documents of n texts (large_binary or string [n]) without id, URL or metadata."""
     table = pa.RecordBatch.from_arrays([texts], names=[reading.fields.text])
     yield from documents(table, 0, reading)
 
 
 def whole(pieces: Iterable[bytes | Damage], reading: Reading) -> bytes | None:
-    """All bytes of a file that is one document; None, and reported, if it is damaged or too long.
+    """All bytes of a one-document file; None, and reported, if it is damaged or too long.
 
-    It is read to the end all the same, as all of a file is hashed.
+    Always reads to the end, because the digest covers the whole file.
     """
     quarantine, max_bytes = reading.quarantine, reading.options.max_document_bytes
     data = bytearray()

@@ -1,4 +1,4 @@
-"""UTF-8 validation at an address, for kernels, and of Arrow columns whose files nobody checked.
+"""UTF-8 validation at an address, for kernels, and of Arrow columns from unchecked files.
 
 By table 3-7 of the Unicode standard ("Well-Formed UTF-8 Byte Sequences"): no overlong forms, no
 surrogates, nothing above U+10FFFF.
@@ -41,7 +41,7 @@ def is_utf8(at: int, end: int) -> bool:
             at += BLOCK
             continue
         at += trailing_zeros(high)
-        # One foreign letter is rarely alone.
+        # Letters outside ASCII come in runs.
         while at < end:
             lead = load_u8(at)
             if lead < 0x80:

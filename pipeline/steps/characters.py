@@ -1,14 +1,14 @@
-"""What the kernels of the steps share: characters, their classes, hashes and hash sets.
+"""Character classes, words, lines, hashes and hash sets for the kernels of the steps.
 
-Definitions that hold for every step:
+Definitions for all steps:
 
 - A *character* is a Unicode code point.
-- A *word* is a run of anything but Unicode white space, as ``str.split()`` finds it, punctuation
-  included. The papers leave word tokenisation open. Text in scripts without spaces (Chinese,
-  Japanese, Thai) has few, long words under it: drop such documents with the ``language`` step, or
-  do not use rules that count words on them.
-- A *line* is what stands between newlines, without the white space at its ends. Blank lines do not
-  count. A *paragraph* is a run of lines with no blank line between them.
+- A *word* is what ``str.split()`` returns: a run of anything but Unicode white space, punctuation
+  included. The papers leave word tokenisation open. Scripts without spaces (Chinese, Japanese,
+  Thai) have few, long words: drop such documents with the ``language`` step, or do not use rules
+  that count words on them.
+- A *line* is the text between newlines, stripped. Blank lines do not count. A *paragraph* is a run
+  of lines without a blank line.
 """
 
 import functools
@@ -73,7 +73,7 @@ def read_word(octets: Octets, at: int, end: int, classes: Octets) -> tuple[int, 
     """The word that starts at byte ``at``.
 
     Returns:
-        The byte behind it, its characters, all the classes of its characters, and the last one's.
+        The byte after it, its characters, the union of their classes, and the last one's class.
     """
     characters = kinds = last = 0
     while at < end:
@@ -92,14 +92,14 @@ def read_word(octets: Octets, at: int, end: int, classes: Octets) -> tuple[int, 
 def read_line(
     octets: Octets, at: int, end: int, classes: Octets, hashes: Hashes, ends: Integers
 ) -> tuple[int, int, int, int, int, int]:
-    """The line that starts at byte ``at``, without white space before and behind it.
+    """The stripped line that starts at byte ``at``.
 
     If there is room in ``hashes``, each word's hash goes there, and to ``ends``, behind the first
     of them, how many characters there are up to its end, white space aside.
 
     Returns:
-        Its first byte and the one behind its last, its characters (0 if it is empty), its words,
-        the classes of its last character, and the byte behind its end.
+        Its first byte and the one after its last, its characters (0 if it is empty), its words,
+        the classes of its last character, and the byte after its newline.
     """
     first = last = at
     characters = words = gap = kind = 0  # gap: the white space behind the last word
@@ -144,7 +144,7 @@ def hash_bytes(octets: Octets, start: int, end: int) -> np.uint64:
         at += 8
     tail = np.uint64(0)
     if at + 8 <= len(octets):
-        # The bytes behind the end are there to be read; they are masked, which is faster.
+        # Reading past the end and masking is faster, and the bytes are there.
         tail = load_u64(base + at) & ((np.uint64(1) << np.uint64(8 * (end - at))) - np.uint64(1))
     else:
         for k in range(end - at):

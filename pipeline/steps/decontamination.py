@@ -1,14 +1,14 @@
-"""Decontamination: drops documents that share an n-gram of words with evaluation files.
+"""Drops documents that share a word n-gram with evaluation files.
 
-As for GPT-3 (Brown et al. 2020, appendix C): 13-grams of lower-cased words, split at white space,
-without punctuation. GPT-3 cuts out what is around a hit and drops a document only if it falls into
-many pieces; we never change a text, so one hit drops the document. An evaluation text of fewer than
-n words has no n-gram and protects nothing.
+Follows GPT-3 (Brown et al. 2020, appendix C): 13-grams of lower-cased words, split at white space,
+without punctuation. GPT-3 removes the text around a hit and drops only documents that fall into
+many pieces; here one hit drops the document. Evaluation texts of fewer than n words have no n-gram
+and match nothing.
 
-A word is normalised by taking its letters and digits only, each in lower case by Unicode's simple
-mapping and without its accents, Hangul as its jamo, so that composed and decomposed texts (NFC and
-NFD) agree; words without any vanish. Every shared n-gram is found; a false hit needs two n-grams
-whose 64-bit hashes collide.
+Words are normalised to their letters and digits, in lower case (Unicode's simple mapping), without
+accents and with Hangul as jamo, so composed and decomposed text (NFC, NFD) match. Words without
+letters or digits are ignored. Every shared n-gram is found; a false hit needs a collision of 64-bit
+hashes.
 """
 
 import functools
@@ -74,7 +74,7 @@ class Decontamination(Step):
         self._known = _hash_set(np.concatenate(parts))
 
     def _n_grams(self, file: EvaluationFile) -> Hashes:
-        """The distinct hashes of a file's n-grams, and notes on what it gives."""
+        """The distinct hashes of a file's n-grams, and notes for the user."""
         hashes, counts = n_gram_hashes(pa.array(file.texts, pa.large_string()), self.n)
         if len(hashes) == 0:
             raise ValueError(
@@ -98,7 +98,7 @@ class Decontamination(Step):
         return hashes
 
     def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Codes]:
-        """The batch as it came, and the codes."""
+        """The unchanged batch, and the codes."""
         return batch, overlaps(batch["text"], self._known, self.n).astype(np.int8)
 
 
@@ -115,7 +115,7 @@ def n_gram_set(texts: pa.Array, n: int) -> Hashes:
 
 
 def n_gram_hashes(texts: pa.Array, n: int) -> tuple[Hashes, Counts]:
-    """The hashes of the word n-grams of m texts, one after the other, and the number of each text.
+    """The hashes of the word n-grams of m texts, concatenated, and how many each text has.
 
     Two arrays: uint64, and int64 [m], whose sum is the length of the first.
     """
@@ -125,7 +125,7 @@ def n_gram_hashes(texts: pa.Array, n: int) -> tuple[Hashes, Counts]:
 
 def _hash_set(hashes: Hashes) -> Hashes:
     hashes = np.unique(hashes)
-    # At most 3/8 full: nearly every look-up of a strange n-gram ends at its first slot.
+    # At most 3/8 full: nearly every look-up of an unknown n-gram ends at its first slot.
     return _fill(np.zeros(table_size(2 * len(hashes)), np.uint64), hashes)
 
 
@@ -137,7 +137,7 @@ def overlaps(text: pa.Array, known: Hashes, n: int) -> npt.NDArray[np.bool_]:
 
 @functools.cache
 def _normal() -> CodePoints:
-    """What becomes of every code point: lower case, a space, or 0 for nothing (uint32)."""
+    """The normal form of every code point: lower case, a space, or 0 to drop it (uint32)."""
     every = np.arange(MAXIMUM, dtype=np.uint32)
     kinds = classes()
     for code in np.flatnonzero(kinds & ALPHANUMERIC).tolist():
@@ -165,7 +165,7 @@ def _add_syllable(state: np.uint64, syllable: int) -> np.uint64:
 
 @nb.njit(nogil=True, cache=True)
 def _next_word(octets: Octets, at: int, end: int, normal: CodePoints) -> tuple[int, np.uint64]:
-    """Behind the next word that is not empty once normalised, and its hash; 0 if there is none."""
+    """The end of the next word that is not empty once normalised, and its hash; 0 if none."""
     state = np.uint64(0)
     while at < end:
         code, width = decode(octets, at)
@@ -186,7 +186,7 @@ def _next_word(octets: Octets, at: int, end: int, normal: CodePoints) -> tuple[i
 def _hashes(
     octets: Octets, at: int, end: int, normal: CodePoints, n: int, words: Hashes, hashes: Hashes
 ) -> int:
-    """Hash the n-grams of ``octets[at:end]`` into ``hashes``; how many there are.
+    """Hash the n-grams of ``octets[at:end]`` into ``hashes``; returns their number.
 
     An n-gram's hash is mixed from the sum of word hash * BASE**age. ``words`` is room for n words.
     """

@@ -1,8 +1,8 @@
-"""Evaluation sets as their makers ship them: files of records, told apart by what is in them.
+"""Reads evaluation sets in the formats they are published in, recognised by content.
 
-JSON (an array, an object, or one value after the other, as JSON lines are), Parquet, Arrow and
-separated values (CSV, TSV), each also gzipped or as zstd; all else is plain text. Where content
-leaves a doubt, the file's name decides.
+JSON (an array, an object, or concatenated values such as JSON lines), Parquet, Arrow, CSV and TSV,
+plain or compressed with gzip or zstd; anything else is plain text. Where the content is ambiguous,
+the file's name decides.
 """
 
 import codecs
@@ -43,7 +43,7 @@ _BLANK = re.compile(r"[\s\ufeff]*")
 
 @dataclass
 class EvaluationFile:
-    """The texts of a file, and how many of its records lack each of the fields.
+    """The texts of a file, and how many of its records lack each field.
 
     ``owners`` are the records of the ``texts``, by number.
     """
@@ -56,13 +56,13 @@ class EvaluationFile:
 
 
 def read_evaluation_file(path: str, fields: Sequence[str]) -> EvaluationFile:
-    """The texts of the ``fields`` of each record; of no fields, all its strings at any depth.
+    """The texts in ``fields`` of each record; without fields, all strings at any depth.
 
-    A field that a record has not itself is looked for in what it holds.
+    A field that is not at the top level is searched for in nested values.
 
     Raises:
-        ValueError: the file is damaged, no text, no JSON or CSV though it starts or is named like
-            it, or no record of it has one of the fields.
+        ValueError: the file is damaged, is no text, looks like JSON or CSV but is not, or no record
+            has one of the fields.
         OSError: it cannot be read.
     """
     found = EvaluationFile(path, lacking=dict.fromkeys(fields, 0))
@@ -89,10 +89,10 @@ def read_evaluation_file(path: str, fields: Sequence[str]) -> EvaluationFile:
 
 
 def read_json_records(path: str) -> list[Any]:
-    """The records of a file of JSON, whatever its layout and compression.
+    """The records of a JSON file of any layout and compression.
 
     Raises:
-        ValueError: the file is damaged, or no JSON.
+        ValueError: the file is damaged or not JSON.
         OSError: it cannot be read.
     """
     return list(_json(path, _decoded(path, _inflated(path))))
@@ -112,7 +112,7 @@ def _records(path: str, fields: Sequence[str]) -> Iterator[Any]:
     if kind not in _SEPARATED_NAMES and text.startswith(("[", '"')):
         try:
             yield from list(_json(path, text))
-        except ValueError:  # a text may well start like that
+        except ValueError:  # plain text may start like that
             pass
         else:
             return
@@ -139,7 +139,7 @@ def _inflated(path: str) -> bytes:
 
 
 def _decoded(path: str, content: bytes) -> str:
-    """The text of a file without the blanks and byte order marks around it."""
+    """The text of a file, stripped of white space and byte order marks."""
     encoding = next((name for mark, name in _BOMS if content.startswith(mark)), "utf-8")
     try:
         text = content.decode(encoding)
@@ -151,7 +151,7 @@ def _decoded(path: str, content: bytes) -> str:
 
 
 def _is_json(text: str) -> bool:
-    """Whether a text starts with an array of JSON objects, or with one on lines of its own."""
+    """Whether a text starts with an array of JSON objects, or with an object on its own lines."""
     if _ARRAY.match(text):
         return True
     if not text.startswith("{"):
@@ -164,7 +164,7 @@ def _is_json(text: str) -> bool:
 
 
 def _json(path: str, text: str) -> Iterator[Any]:
-    """JSON values, one after the other, of which arrays hold records."""
+    """The records in concatenated JSON values; arrays hold several."""
     decoder = json.JSONDecoder()
     at = 0
     while at < len(text):
@@ -180,7 +180,7 @@ def _json(path: str, text: str) -> Iterator[Any]:
 
 
 def _is_separated(text: str, fields: Sequence[str]) -> bool:
-    """Whether rows of equal width follow a line of names, or one that has the fields."""
+    """Whether a header line is followed by rows of equal width, or has the fields."""
     try:
         rows = _cells(text)
         header = next(rows, [])
@@ -198,7 +198,7 @@ def _are_names(header: Sequence[str]) -> bool:
 
 
 def _separated(path: str, text: str, fields: Sequence[str]) -> Iterator[Any]:
-    """The rows of separated values by the names in the first one, which may be text too."""
+    """The rows of separated values by the names in the first, which may itself be data."""
     try:
         rows = _cells(text)
         header = next(rows, [])
@@ -216,7 +216,7 @@ def _separated(path: str, text: str, fields: Sequence[str]) -> Iterator[Any]:
 
 
 def _cells(text: str) -> Iterator[list[str]]:
-    """The rows of separated values that are not empty."""
+    """The non-empty rows of separated values."""
     first = text.partition("\n")[0]
     delimiter = max(_DELIMITERS, key=first.count)
     csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
@@ -225,7 +225,7 @@ def _cells(text: str) -> Iterator[list[str]]:
 
 
 def _rows(path: str, content: bytes) -> Iterator[Any]:
-    """The rows of Parquet, of an Arrow file, or of one Arrow stream after the other."""
+    """The rows of a Parquet file, an Arrow file, or concatenated Arrow streams."""
     for magic, padding in ((_PARQUET, b""), (_ARROW_FILE, b"\0\0")):
         if content.startswith(magic) and magic + magic + padding in content:
             raise ValueError(f"the evaluation file {path} is several files in one: split it")
@@ -247,7 +247,7 @@ def _rows(path: str, content: bytes) -> Iterator[Any]:
 
 
 def _named(value: Any, name: str) -> Iterator[Any]:
-    """The outermost values of that name, but for nulls."""
+    """The outermost non-null values of that name."""
     if isinstance(value, dict):
         if value.get(name) is not None:
             yield value[name]

@@ -84,7 +84,7 @@ class FineWeb(Step):
         self._as_datatrove = as_datatrove(self.words)
 
     def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Codes]:
-        """The batch as it came, and the codes."""
+        """The unchanged batch, and the codes."""
         s = measure(batch["text"], self.line_ends, self.short_line_characters, self._as_datatrove)
         least, most = self.min_punctuated_lines, self.max_short_lines
         punctuated, short = ratio(s.punctuated_lines, s.lines), ratio(s.short_lines, s.lines)

@@ -120,7 +120,7 @@ class GopherQuality(Step):
         self._measure = measure_as_datatrove if as_datatrove(self.words) else measure
 
     def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Codes]:
-        """The batch as it came, and the codes."""
+        """The unchanged batch, and the codes."""
         s = self._measure(batch["text"])
         length = ratio(s.word_characters, s.counted_words)
         return batch, first_failing(

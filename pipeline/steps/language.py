@@ -1,8 +1,8 @@
-"""Language identification by fastText's lid.176.ftz or by a fastText model of the user's own.
+"""Language identification with fastText's lid.176.ftz or the user's own fastText model.
 
 lid.176.ftz (Joulin et al. 2016, "Bag of Tricks for Efficient Text Classification"; fasttext.cc,
-CC BY-SA 3.0, unchanged) lies beside this file. Any model of whole texts' languages can take its
-place: lid.176.bin, GlotLID, OpenLID. Fills the columns ``language`` (the model's label, for lid.176
+CC BY-SA 3.0, unchanged) lies beside this file. Other models that label whole texts can replace it:
+lid.176.bin, GlotLID, OpenLID. Fills the columns ``language`` (the model's label, for lid.176
 an ISO 639 code) and ``language_score``.
 """
 
@@ -33,9 +33,9 @@ _PREFIX = "__label__"
 
 @dataclass(frozen=True)
 class Language(Step):
-    """Labels every document; drops those whose language is not wanted or not certain.
+    """Labels every document; drops those in another language or with too low a score.
 
-    An empty ``languages`` labels without dropping. Only the first ``max_characters`` are looked at.
+    With empty ``languages`` none is dropped. Only the first ``max_characters`` are read.
     ``model`` is the path of a fastText model, or empty for lid.176.
     """
 
@@ -73,11 +73,11 @@ class Language(Step):
 def identify(text: pa.Array, max_characters: int, model: str = "") -> tuple[pa.Array, pa.Array]:
     """The most likely language of each text and its probability: string and float32 [n].
 
-    Both are null where the model has nothing to go by: no word or n-gram of the text is known.
+    Both are null where the model knows no word or n-gram of the text.
 
     Args:
         text: string or large_string [n] without nulls.
-        max_characters: how much of each text is looked at.
+        max_characters: how much of each text is read.
         model: path of a fastText model, or empty for lid.176.
     """
     lines = pc.utf8_slice_codeunits(text, 0, max_characters)
@@ -95,7 +95,7 @@ def identify(text: pa.Array, max_characters: int, model: str = "") -> tuple[pa.A
 
 
 def known_languages(model: str = "") -> list[str]:
-    """The codes that the model can give, sorted."""
+    """The codes of the model, sorted."""
     return sorted(label.removeprefix(_PREFIX) for label in _model(model).get_labels())
 
 
@@ -108,10 +108,10 @@ def _model(path: str) -> Any:
 
 @contextlib.contextmanager
 def _local(path: str) -> Iterator[Path]:
-    """The file of the model on this machine, while the block runs.
+    """A local path of the model, valid within the block.
 
     Raises:
-        ValueError: it is not there, or it should be lid.176.ftz and is another file.
+        ValueError: the file is missing, or is not the lid.176.ftz we ship.
     """
     if not path:
         if not LID_176.is_file() or hashlib.sha256(LID_176.read_bytes()).hexdigest() != _SHA256:

@@ -1,16 +1,15 @@
-"""The search for many strings, words or not, in columns of text: one pass, whatever their number.
+"""Searches columns of text for many strings, or words, in one pass.
 
-Text and strings are compared in one normal form: Unicode's NFKC, in which a decomposed ``é`` is the
-composed one and a full-width letter the plain one; each character in lower case, by Unicode's
-simple mapping; any white space a space.
+Text and strings are compared in NFKC (decomposed and full-width characters match the plain ones),
+in lower case by Unicode's simple mapping, with all white space as spaces.
 
 A *word* begins and ends at a boundary. There is one between any two characters, unless both are
 letters, digits or ``_`` of scripts that put spaces between words, or both are Katakana; and none
 before a combining mark or another character that belongs to the one before it. So ``re`` is no word
 in ``résumé``, and a Chinese, Japanese or Thai word is found in running text.
 
-The strings make up a trie. Its nodes are hashes of what leads to them, all in one hash set, so a
-false hit needs two of 64 bits that collide.
+The strings form a trie whose nodes are hashes of the path to them, all in one hash set. A false hit
+needs a collision of 64-bit hashes.
 """
 
 import functools
@@ -45,7 +44,7 @@ class Lexicon(NamedTuple):
     """Strings to look for: see :func:`lexicon`."""
 
     nodes: Hashes
-    """The hashes of all beginnings of the strings, as a hash set."""
+    """The hashes of all prefixes of the strings, as a hash set."""
     ends: Hashes
     """The hashes of the strings, as a hash set."""
 
@@ -60,7 +59,7 @@ def lexicon(strings: Sequence[str]) -> Lexicon:
 def contains(values: pa.Array, wanted: Lexicon, words: bool) -> Flags:
     """Which values (n strings) hold one of the strings, if ``words`` as a word: bool [n].
 
-    No null does. Time is linear in the text, and in the longest string at worst.
+    Nulls hold none. Time is linear in the text times, at worst, the longest string.
     """
     if not wanted.ends.any():
         return np.zeros(len(values), np.bool_)
@@ -76,7 +75,7 @@ def _normal(values: pa.Array) -> pa.Array:
 
 @functools.cache
 def _folded() -> CodePoints:
-    """What becomes of every code point: lower case, or a space (uint32 [0x110000])."""
+    """The normal form of every code point: lower case, or a space (uint32 [0x110000])."""
     every = np.arange(MAXIMUM, dtype=np.uint32)
     lower = np.strings.lower(every.view("U1")).view(np.uint32)
     lower[ord("ς")] = ord("σ")

@@ -1,4 +1,4 @@
-"""The user's lists: words, strings or domains, one a line."""
+"""Reads the user's lists of words, strings or domains, one per line."""
 
 import ipaddress
 import re
@@ -13,7 +13,7 @@ _OWN_NAMES = {"localhost", "localhost.localdomain", "local", "broadcasthost", "0
 
 
 def read_lists(patterns: Sequence[str]) -> list[str]:
-    """The entries of list files (UTF-8, one a line, ``#`` starts a comment line), in order, once.
+    """The distinct entries of list files in order: UTF-8, one per line, ``#`` starts a comment.
 
     Raises:
         ValueError: a pattern matches no file, or a file holds no entry or is not UTF-8.
@@ -30,11 +30,11 @@ def read_lists(patterns: Sequence[str]) -> list[str]:
 def read_domains(patterns: Sequence[str]) -> list[str]:
     """The domains of list files in the normal form of :func:`winnow.text.hosts.hosts`.
 
-    A line is a domain (``*.x``, ``.x`` and ``||x^`` are x, which covers all below it anyway) or one
-    of a hosts file, as ``0.0.0.0 x y``; what follows ``#`` or ``!`` is a comment.
+    A line is a domain (``*.x``, ``.x`` and ``||x^`` mean x, which covers its subdomains) or a line
+    of a hosts file (``0.0.0.0 x y``); ``#`` and ``!`` start comments.
 
     Raises:
-        ValueError: as for :func:`read_lists`, or a line is neither.
+        ValueError: as for :func:`read_lists`, or a line is none of these.
     """
     entries: dict[str, None] = {}
     for path in (path for pattern in patterns for path in storage.find(pattern)):
@@ -56,7 +56,7 @@ def read_domains(patterns: Sequence[str]) -> list[str]:
 
 
 def _lines(path: str) -> Iterator[tuple[int, str]]:
-    """The lines of a list that are not empty, with their numbers; no byte order mark."""
+    """The non-empty lines of a list with their numbers, without a byte order mark."""
     try:
         content = storage.read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -110,7 +110,7 @@ class GopherRepetition(Step):
         self._as_datatrove = as_datatrove(self.words)
 
     def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Codes]:
-        """The batch as it came, and the codes."""
+        """The unchanged batch, and the codes."""
         s = measure(batch["text"], self._as_datatrove)
         return batch, first_failing(
             ratio(s.repeated_lines, s.lines) > self.max_repeated_lines,

@@ -1,10 +1,10 @@
-"""The URL block list: domains, whole words and substrings from the user's files.
+"""The URL blocklist: domains, whole words and substrings from the user's files.
 
-As FineWeb does (Penedo et al. 2024, section 3.1; datatrove's ``URLFilter``), but no list is
-bundled. A domain blocks its subdomains too: ``example.com`` blocks ``blog.example.com`` but not
+Follows FineWeb (Penedo et al. 2024, section 3.1; datatrove's ``URLFilter``), but bundles no list. A
+domain blocks its subdomains too: ``example.com`` blocks ``blog.example.com`` but not
 ``badexample.com``; a leading ``www.`` is ignored on both sides. Hosts are compared in the normal
-form of :mod:`winnow.text.hosts`, words and substrings in that of
-:mod:`pipeline.steps.lexicon`. A document without a URL passes.
+form of :mod:`winnow.text.hosts`, words and substrings in that of :mod:`pipeline.steps.lexicon`. A
+document without a URL passes.
 """
 
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ class UrlBlocklist(Step):
         self._substrings = lexicon(_literals(self.substrings))
 
     def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Codes]:
-        """The batch as it came, and the codes."""
+        """The unchanged batch, and the codes."""
         url = batch["url"]
         return batch, first_failing(
             on_hosts(url, self._hosts),
@@ -94,7 +94,7 @@ def on_hosts(url: pa.Array, hosts: Hashes) -> Flags:
 
 
 def _end(name: pa.Array) -> pa.Array:
-    """Host names (string [n], nulls allowed); of one that is too long the last labels that fit."""
+    """Host names (string [n], nulls allowed), cut to the last labels that fit the limit."""
     end = pc.utf8_slice_codeunits(name, -_MAX_HOST - 1, None)
     whole = pc.replace_substring_regex(end, r"^[^.]*\.?", "")
     return pc.if_else(pc.greater(pc.utf8_length(name), _MAX_HOST), whole, name)

@@ -1,6 +1,6 @@
 """ARC files, the predecessor of WARC, and the framing of their records.
 
-Written from the Internet Archive's "Arc File Format" (1996), versions 1 and 2. A record is a line
+Follows the Internet Archive's "Arc File Format" (1996), versions 1 and 2. A record is a line
 (URL, IP address, date, media type and, in version 2, four words more; last its length), as many
 bytes, and a newline. The first one describes the file.
 """
@@ -40,7 +40,7 @@ def _headers(line: re.Match[bytes]) -> dict[str, str]:
 
 
 def _iso(date: str) -> str:
-    """``20010203040506`` as WARC has it."""
+    """The date ``20010203040506`` in the form of WARC."""
     parts = [date[:4], *(date[i : i + 2] or "00" for i in range(4, 14, 2))]
     return "{}-{}-{}T{}:{}:{}Z".format(*parts)
 

@@ -12,7 +12,7 @@ from pipeline.readers.web.http_response import Response
 
 
 def read_page(pieces: Iterable[bytes | Damage], reading: Reading) -> Iterator[pa.RecordBatch]:
-    """The document of a file, unless it has no text; that is counted.
+    """The document of a file; a page without text is counted as skipped.
 
     Raises:
         ValueError: there is no such HTML extractor.

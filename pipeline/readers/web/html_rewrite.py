@@ -1,17 +1,14 @@
-"""Web pages in a form that resiliparse 2.0.1 reads in full.
+"""Rewrites web pages around two bugs of resiliparse 2.0.1 (reports in docs/upstream).
 
-It would read two things wrongly (docs/upstream has the reports):
+- It means to delete private-use characters (icons) but reads their bytes in the wrong order, and
+  deletes nearly every three-byte text between two tags: the dash of ``<b>pip</b>—<i>the</i>``,
+  ``m²``, most single Chinese characters. We replace a lone character by an ASCII token and split
+  ``m²`` in two with a comment. Private-use characters and the pilcrows of links are still deleted.
+- It joins texts at the alternative text of images, where it drops what stands between, and at
+  blocks that are not on its list. We insert a token there, which becomes a space or a newline if
+  none follows.
 
-- It means to delete private-use characters, which are icons, but takes their bytes in the wrong
-  order, and so deletes nearly every text of three bytes that stands alone between two tags: the
-  dash of ``<b>pip</b>—<i>the</i>``, ``m²``, most Chinese characters. It gets a lone character as a
-  token of ASCII, and ``m²`` as two texts with a comment in between. Private-use characters and the
-  pilcrows of links are still deleted.
-- It glues texts to each other: at the alternative text of an image, where what stands between them
-  is left out, and at blocks that are not on its list. It gets a token there, which becomes a space
-  or a newline if there is none.
-
-None of these makes a text longer, for what is main content is also a matter of lengths.
+No rewrite lengthens a text, because resiliparse also uses lengths to find the main content.
 """
 
 import re
@@ -45,7 +42,7 @@ _NAMES = {int(mark): mark.name for mark in Mark}
 
 
 class Rewritten(NamedTuple):
-    """A page that resiliparse reads in full, and what the tokens in it are for."""
+    """A rewritten page, and the meaning of its tokens."""
 
     page: str
     characters: dict[str, str]
@@ -58,7 +55,7 @@ class Rewritten(NamedTuple):
         if not self.characters:
             return text
         text = re.sub(self.character, lambda token: self.characters[token[0]], text)
-        if self.newline in text:  # else the pattern costs much time
+        if self.newline in text:  # or the pattern gets slow
             text = re.sub(f"( *){self.newline}+( *)", _restored_newline, text)
         return re.sub(f"(\n?){self.space}+( *)", _restored_space, text)
 
@@ -72,7 +69,7 @@ class _Edit(NamedTuple):
 
 
 def rewrite(page: str, data: bytes, marks: Integers) -> Rewritten:
-    """``page`` in a form that is read in full.
+    """Rewrite ``page`` so that resiliparse keeps all of its text.
 
     Args:
         page: the page.
@@ -138,7 +135,7 @@ def _edits(page: bytes, marks: Integers) -> Iterator[_Edit]:
 
 @lru_cache(1 << 14)
 def _edit(text: bytes) -> _Edit | None:
-    """What to write otherwise in a text, if resiliparse would delete it."""
+    """The replacement for a text that resiliparse would delete."""
     parsed = _parse(text)
     if not _is_deleted(parsed):
         return None
@@ -153,7 +150,7 @@ def _edit(text: bytes) -> _Edit | None:
 
 @lru_cache(1 << 14)
 def _parse(text: bytes) -> str:
-    """What the parser makes of a text as it is written, without the white space around it."""
+    """The text as the parser reads it, stripped."""
     parsed = text.decode()
     if b"&" in text or b"<" in text:
         body = HTMLTree.parse(f"<body>{parsed}").body

@@ -1,4 +1,4 @@
-"""From the bytes of a web page, or of plain text, to its text.
+"""Extracts the text from the bytes of a web page or of plain text.
 
 The default is resiliparse's main content. On 501 real pages (docs/log.md) it was 10 to 15 times as
 fast as trafilatura and kept more of the pages' sentences, at about the same share of prose in what
@@ -24,17 +24,19 @@ _TAGS = r"<(?:!doctype\s+html|html|head|body|title|meta)\b"
 _LOOKS_LIKE_HTML = re.compile(_TAGS.encode(), re.IGNORECASE)
 _IS_A_PAGE = re.compile(rb"\s*<(?:!doctype\s+html|html|head)\b", re.IGNORECASE)
 _HTML_TAG = re.compile(_TAGS, re.IGNORECASE)
-_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")  # none is ever text (MIME Sniffing)
+_CONTROLS = re.compile(
+    r"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]"
+)  # signatures of binary formats (MIME Sniffing)
 _HEAD_BYTES = 1 << 10
-_MAX_NESTED = 512  # browsers nest no deeper either
+_MAX_NESTED = 512  # as deep as browsers nest
 
 
 def page_text(
     response: Response, extractor: str, plain_text: bool = PLAIN_TEXT
 ) -> tuple[str | None, str]:
-    """The text in an HTTP response and what it was (``html`` or ``plain_text``), or None and why.
+    """The text of an HTTP response and its kind (``html`` or ``plain_text``), or None and why not.
 
-    ``plain_text`` says whether that is wanted. A page that is said to be plain text is a page.
+    Without ``plain_text`` plain text is skipped. HTML declared as plain text counts as HTML.
 
     Raises:
         Unreadable: the page is binary, or its text cannot be extracted.
@@ -61,7 +63,7 @@ def page_text(
 
 
 def _plain_text(response: Response) -> tuple[str | None, str]:
-    """Servers send as plain text what they have no other type for; so do browsers look twice."""
+    """Servers declare files of unknown type as plain text, so browsers check, and we do too."""
     text = decode(response.body, response.charset)
     if _CONTROLS.search(text[:_HEAD_BYTES]):
         return None, "binary"
@@ -70,7 +72,7 @@ def _plain_text(response: Response) -> tuple[str | None, str]:
 
 
 def _is_binary(head: str) -> bool:
-    """Whether this is no page at all; pages with a stray NUL there are."""
+    """Whether this is binary data; a stray NUL does not make a page binary."""
     if "\0" not in head or _HTML_TAG.search(head):
         return False
     return not head.lstrip().startswith("<") or 20 * len(_CONTROLS.findall(head)) > len(head)
@@ -84,14 +86,14 @@ def extract(page: str, extractor: str) -> str:
         raise
     except Exception as error:  # a parser's failure on one page must not end the run
         raise Unreadable("bad_html") from error
-    # No library promises that its text can be encoded.
+    # The libraries may return lone surrogates.
     return text.encode("utf-8", "replace").decode().strip()
 
 
 def _resiliparse(page: str) -> str:
     data = page.encode()
     marks, depth = scan(data)
-    # The search for the main content takes time quadratic in it.
+    # resiliparse takes time quadratic in the depth to find the main content.
     if depth > _MAX_NESTED:
         raise Unreadable("bad_html")
     rewritten = rewrite(page, data, marks)
@@ -119,7 +121,7 @@ EXTRACTORS: dict[str, Callable[[str], str]] = {
 
 
 def check_extractor(name: str) -> None:
-    """Refuse what is none of :data:`EXTRACTORS`.
+    """Check that the name is one of :data:`EXTRACTORS`.
 
     Raises:
         ValueError: it is not.

@@ -1,8 +1,7 @@
-"""Takes words apart that an extractor has glued to each other.
+"""Splits words that an extractor has joined.
 
-trafilatura leaves no gap where it drops an element, nor at the border of a block in another one. So
-a word of its text that the page does not have is looked for among the words of the page, one after
-another.
+trafilatura leaves no space where it drops an element or where nested blocks meet. A word of its
+output that the page does not have is therefore matched against consecutive words of the page.
 """
 
 import html
@@ -38,7 +37,7 @@ def stand_apart(before: str, after: str) -> bool:
 
 
 def take_apart(text: str, page: str) -> str:
-    """``text``, which was extracted from ``page``, with a space between words that are glued."""
+    """``text``, extracted from ``page``, with spaces between joined words."""
     shown = _TAG.sub(" ", _INLINE.sub("", _HIDDEN.sub("", page)))
     words = _INVISIBLE.sub("", html.unescape(shown)).split()
     strange = set(text.split()).difference(words)
@@ -55,11 +54,11 @@ def take_apart(text: str, page: str) -> str:
 
 
 def _part(glued: str, places: dict[str, list[int]]) -> list[str]:
-    """The words that ``glued`` is made of, in the order of the page; none if it is not.
+    """The words of the page that make up ``glued``, in order; empty if there are none.
 
     Args:
         glued: some words without white space.
-        places: where each word stands in the page, in rising order.
+        places: the positions of each word in the page, ascending.
     """
     # By how much of it was used: the last word, where it may stand, how much was used before it.
     found: dict[int, tuple[str, list[int], int]] = {0: ("", [-1], 0)}

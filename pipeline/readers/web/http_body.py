@@ -1,7 +1,7 @@
-"""HTTP bodies as crawlers store them, decoded: chunks put together, then decompressed.
+"""Decodes HTTP bodies as crawlers store them: dechunks, then decompresses.
 
-Some crawlers store the body decoded but keep the headers that say how it was encoded; then the body
-is taken as it stands. One that was cut short gives what is there.
+Some crawlers store the decoded body with the headers of the encoded one; such a body is used as it
+is. A truncated body gives what is there.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from pipeline.readers.contract import Unreadable
 from pipeline.readers.decoders import compression_of
 from pipeline.readers.inflate import Damage, inflate
 
-_MAX_ENCODINGS = 8  # a body can be made that unpacks to itself, again and again
+_MAX_ENCODINGS = 8  # a crafted body can decompress to itself forever
 _EMPTY_LINES = re.compile(rb"[\r\n]*")
 _CHUNK_SIZE = re.compile(rb"[ \t]*([0-9a-fA-F]{1,15})[ \t]*(?:;[^\r\n]*)?\r?\n")
 _CHUNK_END = re.compile(rb"\r?(?:\n|\Z)")
@@ -27,7 +27,7 @@ _SAMPLE = 1 << 10
 
 
 class Body(NamedTuple):
-    """``truncated``: it ended before its encoding says that it does."""
+    """``truncated``: the data ended before the encoding does."""
 
     content: bytes
     truncated: bool = False
@@ -36,7 +36,7 @@ class Body(NamedTuple):
 def decode_body(stored: bytes, encodings: Sequence[str], max_bytes: int, is_page: bool) -> Body:
     """The content of a body that was encoded by ``encodings``, one after the other.
 
-    A page that is compressed still when all is undone was so by somebody who did not say it.
+    If the result is still compressed, although no header says so, it is decompressed too.
 
     Raises:
         Unreadable: ``bad_http``, or ``too_long`` if it is over ``max_bytes``.
@@ -89,7 +89,7 @@ def _dechunk(body: bytes) -> Body:
 
 
 def _unpack(body: bytes, max_bytes: int) -> Body:
-    """All members of gzip and frames of zstd; what follows them and is none is no content."""
+    """All gzip members or zstd frames; anything after them is ignored."""
     compression = compression_of(body)
     if compression == "none":
         return Body(body)
@@ -135,7 +135,7 @@ def _unbrotli(body: bytes, max_bytes: int) -> Body:
 
 
 def _from_brotli(pieces: Iterable[bytes], max_bytes: int) -> tuple[bytes, bool]:
-    """What the pieces are when decoded, up to the stream's end, and whether that is there."""
+    """The decoded pieces up to the end of the stream, and whether it was reached."""
     decoder = brotli.Decompressor()
     out: list[bytes] = []
     size = 0
@@ -144,7 +144,7 @@ def _from_brotli(pieces: Iterable[bytes], max_bytes: int) -> tuple[bytes, bool]:
         size += len(out[-1])
         if decoder.is_finished() or size > max_bytes:
             break
-    # At the end of what was cut short it holds back more.
+    # It returns the rest of truncated data only when flushed.
     while out and out[-1] and size <= max_bytes and not decoder.is_finished():
         out.append(decoder.process(b""))
         size += len(out[-1])
@@ -152,7 +152,7 @@ def _from_brotli(pieces: Iterable[bytes], max_bytes: int) -> tuple[bytes, bool]:
 
 
 def _checked(body: bytes, content: bytes | None, ended: bool, max_bytes: int) -> Body:
-    """``content`` is None if the body is not encoded as it should be."""
+    """``content`` is None if the body is not encoded as declared."""
     if content is not None and len(content) > max_bytes:
         raise Unreadable("too_long")
     if not ended and _is_text(body):
@@ -163,7 +163,7 @@ def _checked(body: bytes, content: bytes | None, ended: bool, max_bytes: int) ->
 
 
 def _is_text(body: bytes) -> bool:
-    """Whether a body was decoded before: compressed data soon holds what no text does."""
+    """Whether a body is already decoded: compressed data soon has bytes that text never has."""
     sample = body[:_SAMPLE]
     if _NO_TEXT.search(sample):
         return False

@@ -1,6 +1,6 @@
-"""HTTP responses as crawlers store them: status, headers, and the body as it was meant.
+"""Parses stored HTTP responses: status, headers and decoded body.
 
-Written from RFC 9110 and 9112, more lenient where servers are.
+Follows RFC 9110 and 9112, but tolerates what real servers get wrong.
 """
 
 import re
@@ -26,7 +26,7 @@ _MAX_HEAD = 1 << 18
 class Response:
     """``headers`` has every value of a name in lower case; ``body`` no encoding but its text's.
 
-    ``truncated`` is a body that was cut short: it is shorter than its encoding or length says.
+    ``truncated``: the body is shorter than its encoding or length says.
     """
 
     status: int
@@ -49,7 +49,7 @@ class Response:
 
 
 def parse_response(message: bytes, max_bytes: int) -> Response:
-    """Take a stored HTTP response apart. The body is decoded only where the status is a success.
+    """Parse a stored HTTP response. Only the body of a success is decoded.
 
     Interim responses before it (``100 Continue``, a proxy's ``200 Connection established``) are
     passed over. A page without status line and headers is one of HTTP/0.9.
@@ -113,9 +113,9 @@ def _listed(headers: Mapping[str, Sequence[str]], name: str) -> list[str]:
 
 
 def _encodings(headers: Mapping[str, Sequence[str]]) -> list[str]:
-    """How the body was encoded, in the order in which that was done."""
+    """The encodings of the body, in the order they were applied."""
     transfer = _listed(headers, "transfer-encoding")
-    # Chunks are never chunked again: where it is said twice, two servers said so.
+    # Bodies are chunked once: a second mention comes from a second server.
     chunked = ["chunked"] if "chunked" in transfer else []
     others = [token for token in transfer if token != "chunked"]
     encodings = _listed(headers, "content-encoding") + others + chunked

@@ -1,7 +1,7 @@
-"""Records of WARC and ARC files: from a stream of bytes to one record after another.
+"""Splits the byte stream of a WARC or ARC file into records.
 
-A header and a length are all there is to either. Damage, and a length that is wrong, cost one
-record, which is reported with its place.
+Both formats are a header with a length, then the block. Damage or a wrong length costs one record,
+which is reported with its offset.
 """
 
 import re
@@ -18,7 +18,7 @@ _LENGTH = re.compile(r"\d{1,18}", re.ASCII)
 
 @dataclass(frozen=True)
 class Record:
-    """One record. Header names are in lower case. ``offset`` is its place in the stream."""
+    """One record. Header names are lower case; ``offset`` is its position in the stream."""
 
     offset: int
     headers: Mapping[str, str]
@@ -27,7 +27,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Framing:
-    """How a format parts its records.
+    """How a format delimits records.
 
     ``header`` matches the header of a record, ``next_record`` ends where one starts, and spans
     fewer than ``start_bytes``. ``headers`` are a match's names, as WARC has them, and values.
@@ -44,10 +44,10 @@ class Framing:
 
 
 def next_record(source: "RecordSource", quarantine: Quarantine, max_bytes: int) -> Record | None:
-    """The record that comes next; None if it had to be reported.
+    """The next record, or None if it was bad and has been reported.
 
     A record's length is right if two empty lines, another record or the end follow its block. If it
-    is not, or the header makes no sense, reading goes on at the next start of a record, be it
+    is not, or the header cannot be parsed, reading resumes at the next start of a record, even
     within the block that the wrong length claims. Records over ``max_bytes`` are reported and
     passed over in the same way.
     """
@@ -74,7 +74,7 @@ def next_record(source: "RecordSource", quarantine: Quarantine, max_bytes: int) 
 
 
 class RecordSource:
-    """Decoded bytes up to the next damage: ``data`` is what was read and not used.
+    """Decoded bytes up to the next damage; ``data`` is read but not consumed.
 
     After damage nothing is read until it is reported, so no record is glued together across it.
     """
@@ -89,14 +89,14 @@ class RecordSource:
         self._ended = False
 
     def fill(self, enough: int) -> bool:
-        """Make ``enough`` bytes ready; False if damage or the end comes before."""
+        """Buffer ``enough`` bytes; False if damage or the end comes first."""
         self.read_ahead(enough)
         if len(self.data) < enough and self._ahead:
             self.damage, self._ahead = self._ahead, None
         return len(self.data) >= enough
 
     def read_ahead(self, enough: int) -> None:
-        """Make ``enough`` bytes ready, or what there is before damage, which stays unnoticed."""
+        """Buffer ``enough`` bytes, or as many as precede damage; does not report the damage."""
         while len(self.data) < enough and not (self._ended or self.damage or self._ahead):
             piece = next(self._pieces, None)
             if piece is None:
@@ -107,7 +107,7 @@ class RecordSource:
                 self.data += piece
 
     def use(self, count: int) -> None:
-        """Step over ``count`` bytes."""
+        """Consume ``count`` bytes."""
         del self.data[:count]
         self.offset += count
 
@@ -127,14 +127,14 @@ class RecordSource:
         size = 1 << 10
         while True:
             more = self.fill(size)
-            # A copy, as a match would keep the bytearray from being changed.
+            # A copy: a match object would lock the bytearray.
             match = self.framing.header.match(bytes(self.data[:size]))
             if match or not more or size >= MAX_HEADER:
                 return match
             size *= 4
 
     def holds(self, start: int, end: int) -> bool:
-        """Whether a block at ``[start, end)`` is whole: read, not damaged, and rightly ended."""
+        """Whether a block at ``[start, end)`` is complete, undamaged and correctly terminated."""
         self.fill(end + self.framing.look_ahead)
         if len(self.data) < end:
             return False
@@ -144,15 +144,15 @@ class RecordSource:
         return self.framing.may_follow(after)
 
     def give_up(self, quarantine: Quarantine, reason: Reason) -> None:
-        """Report the record that ``data`` starts with, and go on at the next start of one.
+        """Report the record at the start of ``data`` and skip to the next one.
 
-        If damage comes first, it is the reason, and the record needs no report of its own.
+        If damage comes first, only the damage is reported.
         """
         at, content = self.offset, bytes(self.data[:MAX_HEADER])
         while True:
             match = self.framing.next_record.search(self.data)
             place = match.end() if match else 0
-            del match  # it would keep the bytearray from being changed
+            del match  # it would lock the bytearray
             if place:
                 self.use(place)
                 break
@@ -166,7 +166,7 @@ class RecordSource:
         quarantine.add(at, "byte", reason, content)
 
     def report(self, quarantine: Quarantine, content: bytes = b"") -> None:
-        """Report the damage that stopped reading, and read on after it."""
+        """Report the damage and resume after it."""
         assert self.damage is not None
         quarantine.add(self.damage.offset, "compressed byte", self.damage.reason, content)
         self.damage = None

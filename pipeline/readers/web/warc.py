@@ -1,12 +1,12 @@
-"""WARC and WET files: from a stream of bytes to records, and from records to documents.
+"""WARC and WET files: byte stream to records, records to documents.
 
-Framing is our own: a header and a length are all there is to it, and FastWARC ends at the first
-damage, hands out a record that is cut off as if it were whole, and lets a wrong length swallow the
-next record (docs/log.md). Here each costs one record, which is reported with its place.
+We frame records ourselves: FastWARC stops at the first damage, returns truncated records as if they
+were complete, and lets a wrong length swallow the next record (docs/log.md). Here each of these
+costs one record, which is reported with its offset.
 
-Written from the WARC 1.1 specification (ISO 28500:2017), more lenient where files are: lines may
-end in a bare newline, and the empty lines between records may be missing. Runs of plain text
-records, which is nearly all of a WET file, go through a compiled kernel.
+Follows WARC 1.1 (ISO 28500:2017), but accepts bare newlines and missing empty lines between
+records, which real files have. Runs of plain text records, nearly all of a WET file, go through a
+compiled kernel.
 """
 
 import re
@@ -32,7 +32,7 @@ _NEXT_RECORD = re.compile(rb"\n(?=WARC/\d{1,2}\.\d{1,2}[ \t]*\r?\n)")
 _RECORD_END = b"\r\n\r\n"
 _HTTP = "application/http"
 TRUNCATED = "warc-truncated"
-"""The header, in lower case, of a record that lacks its end."""
+"""The header, in lower case, that marks a truncated record."""
 _OTHER_TYPES = ("warcinfo", "request", "metadata", "revisit", "continuation")
 
 
@@ -63,11 +63,10 @@ def read_warc(
 ) -> Iterator[pa.RecordBatch]:
     """The documents of a WARC or WET file, or of an ARC file by its ``framing``.
 
-    ``conversion`` records are text as they are; ``response`` records of success, and ``resource``
-    records, become the text of their page or plain text; all others are counted in ``report`` by
-    kind. The id is WARC-Record-ID, the URL WARC-Target-URI, and ``fields.metadata`` names further
-    record headers. Among these WARC-Truncated is ``unspecified`` where a body was cut short and
-    the record does not say so.
+    ``conversion`` records hold text. Successful ``response`` records and ``resource`` records give
+    the text of their page, or plain text. All others are counted in ``report`` by kind. The id is
+    WARC-Record-ID, the URL WARC-Target-URI, and ``fields.metadata`` names further record headers;
+    WARC-Truncated is ``unspecified`` where a body was cut short and the record does not say why.
 
     Raises:
         ValueError: there is no such HTML extractor.
@@ -121,7 +120,7 @@ def _batch(rows: list[tuple[str | None, ...]], schema: pa.Schema) -> pa.RecordBa
 def _text(
     record: Record, options: ReadOptions, report: ReadReport
 ) -> tuple[str | None, str | None]:
-    """The text of a record, None (and counted) if it is no document; and why it was cut short.
+    """The text of a record, or None (counted) if it holds no document; and why it was truncated.
 
     Raises:
         Unreadable: it should be a document, but is damaged.
@@ -139,7 +138,7 @@ def _text(
             return converted, truncated
         case "response":
             if not record.headers.get("content-type", _HTTP).lower().startswith(_HTTP):
-                report.skipped["not_http"] += 1  # crawlers also keep what DNS told them
+                report.skipped["not_http"] += 1  # crawlers also store DNS lookups
                 return None, None
             response = parse_response(record.block, options.max_document_bytes)
         case "resource":
@@ -156,7 +155,7 @@ def _text(
 
 
 class _PlainRecords:
-    """Reads runs of plain text records; its buffer is used again for every batch."""
+    """Reads runs of plain text records into a buffer that every batch reuses."""
 
     def __init__(
         self, headers: list[str], schema: pa.Schema, max_bytes: int, report: ReadReport
@@ -176,7 +175,7 @@ class _PlainRecords:
         self._batch(nothing, 0)
 
     def read(self, source: RecordSource) -> pa.RecordBatch | None:
-        """The plain records that come next, about a batch of them; None if the next one is not."""
+        """The next plain records, about one batch; None if the next record is not plain."""
         source.read_ahead(BATCH_BYTES)
         if source.damage:
             return None
@@ -186,7 +185,7 @@ class _PlainRecords:
         if rows:
             batch = self._batch(data, rows)
             self._report.kinds["conversion"] += rows
-        del data  # it would keep the bytearray from being changed
+        del data  # it would lock the bytearray
         source.use(end)
         return batch
 

@@ -1,10 +1,9 @@
-"""The charsets of the web: what their labels mean, and decoders for them.
+"""The charsets of the web: labels and decoders, by the Encoding standard (WHATWG).
 
-The Encoding standard (WHATWG) says what browsers take a label for, and webencodings knows the
-labels. Python's codecs, which it takes, are narrower: they lack characters that vendors added, take
-some bytes for other characters, and count errors differently. Here they are corrected, so that the
-text is that of a browser. Two charsets that browsers refuse, since scripts can hide in them, are
-read: no script is run here.
+webencodings maps labels to Python's codecs, which differ from the standard: they lack characters
+that vendors added, map some bytes to other characters, and count errors differently. The decoders
+here correct that, so that text is what a browser shows. We also read two charsets that browsers
+refuse because scripts can hide in them; no script runs here.
 """
 
 import codecs
@@ -75,7 +74,7 @@ _ONE_ERROR = {
         "shift_jis": rb"[\x81-\x9f\xe0-\xfc][\x80-\xff]",
     }.items()
 }
-"""More than one byte that stands for nothing, but is one error. ASCII after a lead byte is kept."""
+"""An invalid sequence of several bytes that is one error. ASCII after a lead byte is kept."""
 
 _PAIR = re.compile(rb"[\xa1-\xfe]{2}")
 _REFUSED = {"hz-gb-2312": "hz", "iso-2022-kr": "iso2022_kr", "csiso2022kr": "iso2022_kr"}
@@ -86,7 +85,7 @@ _KATAKANA = re.compile(rb"[\x21-\x5f]")
 
 @dataclass(frozen=True)
 class Charset:
-    """An encoding of the standard. ``decode`` puts U+FFFD for what has no meaning."""
+    """An encoding of the standard. ``decode`` replaces invalid bytes by U+FFFD."""
 
     name: str
     decode: Callable[[bytes], str]
@@ -99,7 +98,7 @@ class Charset:
 
 
 def lookup(label: str) -> Charset | None:
-    """What browsers take a label for; None if nothing."""
+    """The encoding of a label; None if it is unknown."""
     label = label.strip("\t\n\f\r ").lower()
     if label in _REFUSED:
         return the(_REFUSED[label])
@@ -146,7 +145,7 @@ def _any_of(name: str) -> re.Pattern[str]:
 
 
 def _on_error(name: str, error: UnicodeError) -> tuple[str, int]:
-    """Go on after what Python's codec does not know."""
+    """Handle bytes that Python's codec does not know."""
     assert isinstance(error, UnicodeDecodeError)
     page, start = error.object, error.start
     wide = _ONE_ERROR[name].match(page, start)
