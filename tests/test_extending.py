@@ -102,7 +102,7 @@ def test_a_step_is_named_by_its_class_planned_and_applied(step_module, tmp_path)
     [
         ({"own_steps.Whispering": {}}, "step own_steps.Whispering: .*no attribute 'Whispering'"),
         ({"elsewhere.Shouting": {}}, "step elsewhere.Shouting: No module named 'elsewhere'; inst"),
-        ({"json.JSONDecoder": {}}, "step json.JSONDecoder: it is no dataclass derived from"),
+        ({"json.JSONDecoder": {}}, "step json.JSONDecoder: it is not a dataclass derived from"),
         ({"own_steps.Shouting": {"max_share": "all"}}, "Shouting: max_share must be a number"),
         ({"own_steps.Shouting": {"min_share": 1}}, "Shouting: no setting .'min_share'"),
     ],

@@ -291,7 +291,7 @@ def test_one_normal_form_of_hosts_in_lists_urls_and_statistics(tmp_path, line):
 @pytest.mark.parametrize("line", ["http://bad.example/x", "two words", "a/b", "*", "*.*", "x..y"])
 def test_a_line_that_can_block_nothing_is_an_error(tmp_path, line):
     (tmp_path / "list").write_text(f"fine.example\n{line}\n")
-    with pytest.raises(ValueError, match=r"line 2 of the list .*list is no domain"):
+    with pytest.raises(ValueError, match=r"line 2 of the list .*list is not a domain"):
         build("url_blocklist", domains=[str(tmp_path / "list")])
 
 
@@ -325,7 +325,7 @@ def test_url_words_stand_alone_and_substrings_do_not(tmp_path):
 def test_a_wildcard_in_words_or_substrings_is_an_error(tmp_path, entry):
     (tmp_path / "list").write_text(f"fine\n{entry}\n")
     for setting in ("words", "substrings"):
-        with pytest.raises(ValueError, match=r"'\*' is no wildcard"):
+        with pytest.raises(ValueError, match=r"'\*' is not a wildcard"):
             build("url_blocklist", **{setting: [str(tmp_path / "list")]})
 
 
@@ -396,11 +396,11 @@ def test_contaminated_documents_are_dropped_whatever_their_punctuation_and_case(
 def test_evaluation_files_that_cannot_be_read_as_meant_are_errors(tmp_path):
     path = tmp_path / "task.jsonl"
     for content, fields, message in [
-        (b'{"a": "x"}\n{"a": ', [], "line 2 of .* is no JSON"),
+        (b'{"a": "x"}\n{"a": ', [], "line 2 of .* is not JSON"),
         (b'{"a": "x"}', ["b"], "no record of .* has the fields \\['b'\\]"),
         (b'["x"]', ["b"], "record 1 of .* has no fields"),
         (b'"\xff"', [], "not UTF-8"),
-        (b'"\0"', [], "is no text"),
+        (b'"\0"', [], "is not text"),
         (b"[" * 100_000, [], "nested too deeply"),
         (b'{"a": null}', ["a"], "no record of .* has the fields"),
     ]:
@@ -513,8 +513,8 @@ def test_parts_of_a_file_are_not_passed_over(tmp_path):
     for name, content, message in [
         ("a.csv", b"a,b\nx,y, and z\n", "row 2 of .* has 3 cells, not 2"),
         ("a.csv", b'a,b\n"x"y,z\n', "can't be read as CSV"),
-        ("a.txt", b'{"a": "x"}\n{"a"', "line 2 of .* is no JSON"),
-        ("a.txt", b'[{"a": "x"},\n{"a"', "line 2 of .* is no JSON"),
+        ("a.txt", b'{"a": "x"}\n{"a"', "line 2 of .* is not JSON"),
+        ("a.txt", b'[{"a": "x"},\n{"a"', "line 2 of .* is not JSON"),
         ("two", 2 * evaluation_files()["parquet"], "several files in one"),
         ("two", 2 * evaluation_files()["arrow"], "several files in one"),
         ("two", evaluation_files()["stream"] + b"more than that", "can't be read"),

@@ -1,4 +1,4 @@
-"""Starting a Beam pipeline: its options, local defaults, clear errors."""
+"""Starts a Beam pipeline: options, local defaults, clear errors."""
 
 import argparse
 import builtins
@@ -40,11 +40,11 @@ _LOCAL = "FnApiRunner"
 _LOCAL_RUNNERS = (None, "DirectRunner", _LOCAL)
 
 _MASTERS = {"FlinkRunner": "flink_master", "SparkRunner": "spark_master_url"}
-"""The flags that say where a cluster is; without them Beam downloads one of its own."""
+"""The flags that locate a cluster; without them Beam downloads one."""
 
-_WORKER_DIED = "Channel closed prematurely."  # all that Beam says of it
+_WORKER_DIED = "Channel closed prematurely."  # Beam's whole message
 
-# How Beam reports an exception of ours that was raised in a worker.
+# How Beam reports our exceptions from a worker.
 _WORKER_ERROR = re.compile(
     r"^(?:[\w.]+\.)?(\w+(?:Error|Exception)): (.*?)(?: \[while running .*\])?$", re.MULTILINE
 )
@@ -127,7 +127,7 @@ def _prism() -> str:
 
 
 def name(options: PipelineOptions) -> str:
-    """Which engine runs a pipeline with these options, for a person to read."""
+    """The engine that runs a pipeline with these options, for people to read."""
     runner = str(options.view_as(StandardOptions).runner).rpartition(".")[2]
     if runner != _LOCAL:
         return runner
@@ -143,13 +143,13 @@ def run(
     """Run the pipeline that ``build`` fills, to its end; false if it is only made, as a template.
 
     A Flex Template is started with ``--template_location``, where Dataflow then finds the job.
-    ``watch`` looks at workers on this machine; engines on clusters have limits of their own.
+    ``watch`` watches local workers; engines on clusters have their own limits.
 
     Raises:
         ValueError, OSError: a worker raised it.
         RuntimeError: a worker failed otherwise; the message is the worker's own.
-        ConnectionError: the engine's job server has gone.
-        TimeoutError: the workers stand still, or have not started in time.
+        ConnectionError: the engine's job server is gone.
+        TimeoutError: the workers stall, or did not start in time.
     """
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     try:
@@ -210,7 +210,7 @@ def _stopping_job_server(runner: Any) -> Iterator[None]:
 
 
 def _raised(kind: str, message: str) -> Exception:
-    """What a worker raised, of which Beam tells as ``RuntimeError: OSError: …``."""
+    """The exception of a worker, which Beam reports as ``RuntimeError: OSError: …``."""
     while nested := _NESTED.fullmatch(message):
         kind, message = nested.groups()
     raised = getattr(builtins, kind, RuntimeError)
@@ -223,9 +223,9 @@ def _raised(kind: str, message: str) -> Exception:
 def _run_here(
     options: PipelineOptions, build: Callable[[beam.Pipeline], None], watch: progress.Watch
 ) -> None:
-    """Run with Beam's embedded runner in a thread, while this one looks whether it goes on.
+    """Run with Beam's embedded runner in a thread, while this one watches for stalls.
 
-    A thread that hangs can not be ended. It ends with the process, and so do its workers.
+    A hanging thread cannot be stopped; it ends with the process, as do its workers.
     """
     outcome: concurrent.futures.Future[None] = concurrent.futures.Future()
 
@@ -247,7 +247,7 @@ def _run_here(
 
 
 def _embedded_runner(options: PipelineOptions, folder: str) -> FnApiRunner:
-    """Beam's embedded runner, with workers of the kind that was asked for.
+    """Beam's embedded runner, with the requested kind of workers.
 
     Threads send what they have every second, even half of an element that is just being encoded,
     which the receiver then decodes as garbage (Beam 2.77, TimeBasedBufferingClosableOutputStream).
@@ -264,13 +264,13 @@ def _embedded_runner(options: PipelineOptions, folder: str) -> FnApiRunner:
 
 
 def _except_hook(args: threading.ExceptHookArgs) -> None:
-    """Print what ends a thread, unless Beam's threads lose an engine: :func:`run` says that."""
+    """Print what ends a thread, except a lost engine, which :func:`run` reports."""
     if not isinstance(args.exc_value, grpc.RpcError):
         threading.__excepthook__(args)
 
 
 def exit_clearly(main: Callable[[Sequence[str]], None]) -> None:
-    """Run a command line to one of the ends of :mod:`winnow.endings`."""
+    """Run a command line and exit as :mod:`winnow.endings` defines."""
     logging.basicConfig(level=logging.WARNING, force=True, format="%(levelname)s %(message)s")
     for handler in logging.getLogger().handlers:
         handler.setLevel(logging.WARNING)  # Beam sets loggers of its own to INFO
@@ -293,6 +293,6 @@ def exit_clearly(main: Callable[[Sequence[str]], None]) -> None:
         print(endings.interruption(ours.AGAIN), file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
-    # Beam leaves threads behind that are in and out of C++ code. The interpreter, on its way out,
-    # would unwind them there, which now and then aborts the process after all work is done.
+    # Beam leaves threads running that enter C++ code. Unwinding them at exit sometimes aborts the
+    # process after all work is done.
     os._exit(code)

@@ -1,7 +1,7 @@
-"""What workers on other machines need of this one: our code, its pinned dependencies, a classifier.
+"""Stages what remote workers need: our code, its pinned dependencies, the classifier.
 
-Dataflow starts empty machines. Beam puts on every one what is staged here, before any document is
-read; a container image (deploy/Dockerfile) has code and dependencies already.
+Dataflow starts empty machines, and Beam installs there what is staged here. A container image
+(deploy/Dockerfile) already holds code and dependencies.
 """
 
 import contextlib
@@ -30,13 +30,13 @@ PINS = ROOT / "requirements" / "data.txt"
 
 
 def on_dataflow(options: PipelineOptions) -> bool:
-    """Whether the workers are Dataflow's, which see none of this machine's files."""
+    """Whether the workers are Dataflow's, which cannot read this machine's files."""
     runner = options.view_as(StandardOptions).runner or ""
     return runner.rpartition(".")[2] == "DataflowRunner"
 
 
 def check_paths(options: PipelineOptions, paths: Iterable[str]) -> None:
-    """Refuse what workers could not reach, before the job is accepted and then fails.
+    """Refuse paths that workers cannot reach, before the job is submitted.
 
     Raises:
         ValueError: a path is on this machine and the workers are not.
@@ -50,9 +50,9 @@ def check_paths(options: PipelineOptions, paths: Iterable[str]) -> None:
 
 
 def reachable_classifier(options: PipelineOptions, path: str, fingerprint: str) -> str:
-    """Where workers find the classifier: a local one is uploaded for those of Dataflow.
+    """The path of the classifier for workers; for Dataflow's a local one is uploaded.
 
-    It goes to ``classifiers/<fingerprint>`` under the staging (else temporary) location, once.
+    It goes to ``classifiers/<fingerprint>`` under the staging or else temporary location, once.
     """
     if not on_dataflow(options) or storage.scheme(path) is not None:
         return path
@@ -73,7 +73,7 @@ def reachable_classifier(options: PipelineOptions, path: str, fingerprint: str) 
 
 
 def _upload(source: Path, target: str) -> None:
-    """Copy a file to an object store, unless it is there already: objects appear whole."""
+    """Copy a file to an object store unless it exists; objects appear atomically."""
     if not storage.exists(target):
         with source.open("rb") as file, storage.open_output(target) as out:
             shutil.copyfileobj(file, out, 1 << 20)
@@ -81,10 +81,10 @@ def _upload(source: Path, target: str) -> None:
 
 @contextlib.contextmanager
 def packages(options: PipelineOptions) -> Iterator[None]:
-    """While the block runs, Beam stages for Dataflow our wheel and the versions it is tested with.
+    """Within the block, Beam stages our wheel and pinned dependencies for Dataflow.
 
-    Whoever brings a container image or a setup file has seen to the code already; an own
-    ``--requirements_file`` takes the place of ours.
+    A container image or setup file of the user replaces all of it, a ``--requirements_file`` the
+    pinned dependencies.
 
     Raises:
         ValueError: the extra for Dataflow is missing, or this is no checkout to build from.
@@ -98,7 +98,7 @@ def packages(options: PipelineOptions) -> Iterator[None]:
         setup.extra_packages = [*(setup.extra_packages or []), build_wheel(Path(folder))]
         if setup.requirements_file is None:
             setup.requirements_file = str(PINS)
-            # Beam would download what is pinned, but does not understand hashes. Workers' pip does.
+            # Beam cannot download requirements with hashes; the workers' pip can.
             setup.requirements_cache = SKIP_REQUIREMENTS_CACHE
         yield
 
@@ -116,7 +116,7 @@ def build_wheel(folder: Path) -> str:
             "workers need our code, and this is no checkout to build it from: run"
             " pipeline/run.py in one, or give --sdk_container_image"
         )
-    # From a copy, since a build leaves folders behind, whose old files get into the next one.
+    # Build from a copy: a build leaves folders whose stale files get into the next wheel.
     source = folder / "source"
     find = tomllib.loads(project.read_text())["tool"]["setuptools"]["packages"]["find"]
     for name in (pattern.removesuffix("*") for pattern in find["include"]):

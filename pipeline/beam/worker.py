@@ -23,7 +23,7 @@ from winnow import heartbeat
 LOCK = "lock"
 
 PATIENCE = 30.0
-"""Seconds that a run waits for the workers of one that was killed."""
+"""Seconds that a run waits for the workers of a killed one."""
 
 _PR_SET_PDEATHSIG = 1
 
@@ -35,7 +35,7 @@ def command(folder: str) -> str:
         folder: local; for its heartbeat (:class:`pipeline.beam.progress.Watch`) and its lock.
     """
     words = [sys.executable, "-m", "pipeline.beam.worker", str(os.getpid()), folder]
-    # In the place of the shell, so that we are its parent; Ctrl-C is for us, who end it.
+    # exec replaces the shell, so that we are the parent; Ctrl-C goes to us, and we end the worker.
     return f"trap '' INT; exec {shlex.join(words)}"
 
 

@@ -1,1 +1,1 @@
-"""What a run leaves: schemas, shards, statistics, manifest."""
+"""The output of a run: schemas, shards, statistics, manifest."""

@@ -26,7 +26,7 @@ def read_manifest(folder: str) -> dict[str, Any]:
     path = storage.join(folder, NAME)
     if not storage.exists(path):
         raise ValueError(
-            f"{folder} has no {NAME}: it is no output of pipeline/run.py, or that run did not"
+            f"{folder} has no {NAME}: it is not an output of pipeline/run.py, or that run did not"
             " finish (run it again with --resume)"
         )
     value: dict[str, Any] = json.loads(storage.read_bytes(path))
@@ -36,7 +36,7 @@ def read_manifest(folder: str) -> dict[str, Any]:
 
 
 def read_records(folder: str) -> list[Record]:
-    """What the tasks of a finished run left behind."""
+    """The records of the tasks of a finished run."""
     return [records.from_json(task) for task in read_manifest(folder)["tasks"]]
 
 

@@ -1,9 +1,8 @@
-"""Whose an output folder is, and which files in it a run may remove: none but a run's own.
+"""Tells which run owns an output folder, and removes only files that this run wrote.
 
-``_work/run.json``, the run record, is written before anything else, and nothing but it shows that a
-folder holds an unfinished run; ``manifest.json`` shows that it holds a finished one. Either says
-which sources were read in how many parts, and from that follow the names of all files of a run.
-Files of any other name are never touched.
+``_work/run.json``, the run record, is written first and alone marks an unfinished run;
+``manifest.json`` marks a finished one. Both say how many parts each source was read in, which
+determines the names of all files of a run. Other files are never touched.
 """
 
 import json
@@ -18,7 +17,7 @@ MANIFEST = "manifest.json"
 RECORD = f"{records.WORK}/run.json"
 
 Parts = frozenset[tuple[str, int]]
-"""Sources and how many tasks each was cut into: more than once if its input has changed since."""
+"""Sources and their numbers of tasks; a source appears again if its input has changed since."""
 
 _FOLDERS = ("", "shards", "quarantine", "statistics", *records.FOLDERS)
 _TEMPORARY = rf"(?:{re.escape(files.TEMPORARY)}\w{{8}}-)"
@@ -26,16 +25,16 @@ _NO_FILE_YET = re.compile(rf"\.lock|{records.WORK}/{_TEMPORARY}run\.json")
 
 
 def stranger(output: str) -> str | None:
-    """Some file in a folder that has no run record, or None if there is nothing to be lost in it.
+    """A file in a folder without a run record, or None if the folder holds nothing to lose.
 
-    A lock is nothing, and neither is a run record that a killed run was just about to write.
+    A lock, and a half-written run record of a killed run, are nothing to lose.
     """
     names = storage.tree(output)
     return next((name for name in names if not _NO_FILE_YET.fullmatch(name)), None)
 
 
 def begun(output: str) -> Parts | None:
-    """What the run record of a folder names; None if there is none that we could have written."""
+    """The parts in the run record of a folder; None without a valid one."""
     record = _json(storage.join(output, RECORD))
     match record:
         case {"key": str(), "sources": list(pairs)}:
@@ -45,7 +44,7 @@ def begun(output: str) -> Parts | None:
 
 
 def finished(output: str) -> Mapping[str, Any] | None:
-    """The manifest of a finished run, of any version; None if there is none, or none of ours."""
+    """The manifest of a finished run, of any version; None if there is none of ours."""
     match _json(storage.join(output, MANIFEST)):
         case {"format": int(), "key": str(), "tasks": list()} as value:
             return value
@@ -53,12 +52,12 @@ def finished(output: str) -> Mapping[str, Any] | None:
 
 
 def parts_of(tasks: Iterable[Mapping[str, Any]]) -> Parts:
-    """What the tasks of a manifest name."""
+    """The parts that the tasks of a manifest name."""
     return frozenset((task["task"]["source"], task["task"]["of"]) for task in tasks)
 
 
 def begin(output: str, key: str, parts: Parts) -> None:
-    """Write the run record, and remove what killed writers of these parts left half-written."""
+    """Write the run record; remove half-written files of killed writers of these parts."""
     value = {"key": key, "sources": sorted([source, of] for source, of in parts)}
     storage.write_json(storage.join(output, RECORD), value)
     _remove(output, parts, lambda name: _basename(name).startswith(files.TEMPORARY))
@@ -79,7 +78,7 @@ def remove_leftovers(output: str, written: Container[str]) -> None:
 def remove_work(output: str, parts: Parts = frozenset()) -> None:
     """Remove the work folder of a finished run, the run record last.
 
-    ``parts`` are those that its manifest names, if there may be no run record any more.
+    ``parts`` are those of its manifest, in case the run record is gone already.
     """
     parts |= begun(output) or frozenset()
     for _ in range(10):  # a worker may still write its heartbeat
@@ -92,7 +91,7 @@ def remove_work(output: str, parts: Parts = frozenset()) -> None:
 
 
 def _remove(output: str, parts: Parts, chosen: Callable[[str], bool]) -> None:
-    """Remove the files of these parts that are chosen, by their paths within the folder."""
+    """Remove the chosen files of these parts, by their paths within the folder."""
     ours = _names(parts)
     for folder in _FOLDERS:
         found = storage.listing(storage.join(output, folder) if folder else output)
@@ -104,7 +103,7 @@ def _remove(output: str, parts: Parts, chosen: Callable[[str], bool]) -> None:
 
 
 def _names(parts: Parts) -> re.Pattern[str]:
-    """The paths of all files of a run, half-written ones too."""
+    """The paths of all files of a run, half-written ones included."""
     each = (rf"{re.escape(source)}-\d{{5,}}-of-{of:05d}" for source, of in sorted(parts))
     stem = f"data-(?:{'|'.join(each) or '(?!)'})"
     shard = rf"{stem}(?:\.\d+)?\.arrow"
@@ -132,7 +131,7 @@ def _basename(path: str) -> str:
 
 
 def _json(path: str) -> Any:
-    """The value in a JSON file, or None if there is no such file, or something else in it."""
+    """The value in a JSON file, or None if it is missing or not JSON."""
     if not storage.exists(path):
         return None
     try:

@@ -1,8 +1,8 @@
-"""What a finished task leaves behind, so that a resumed run can skip it and the end can add it up.
+"""Records of finished tasks: a resumed run skips these tasks, and the end of a run merges them.
 
-Beside ``manifest.json`` in the making, the folder ``_work`` holds three small files per task:
-``<stem>.summary.arrow`` (its statistics, once it is decided), ``<stem>.keys.arrow`` (its ids and
-content hashes) and, written last, ``<stem>.json``. A task is finished when the last one is there.
+The folder ``_work`` holds three small files per task: ``<stem>.summary.arrow`` (its statistics,
+once decided), ``<stem>.keys.arrow`` (its ids and content hashes) and, written last,
+``<stem>.json``, which marks the task as finished.
 """
 
 import json
@@ -20,7 +20,7 @@ WORK = "_work"
 SCORED = f"{WORK}/scored"
 PROGRESS = f"{WORK}/{heartbeat.FOLDER}"
 FOLDERS = (WORK, SCORED, PROGRESS)
-"""The folders of unfinished business; they are gone when the run is complete."""
+"""The folders for intermediate files, removed when the run is complete."""
 
 TASKS = "tasks.json"
 
@@ -56,12 +56,16 @@ class Task:
 
 @dataclass(frozen=True)
 class Record:
-    """A finished task. ``key`` is the fingerprint of everything its output depends on but the
-    input's bytes, whose xxh3-128 is ``input_digest``. ``kinds`` counts the documents of WARC
-    files by what they were, ``lacking`` counts the documents that have
-    nothing for a column of theirs: ``id``, ``url`` and metadata; ``truncated`` those whose text was
-    cut short before it came here, ``trained_on`` those that the classifier has learned from.
-    ``changed`` adds up what steps changed in the texts, by the column that counts it.
+    """A finished task.
+
+    Attributes:
+        key: the fingerprint of everything its output depends on except the bytes of the input.
+        input_digest: the xxh3-128 of these bytes.
+        kinds: documents of WARC files by origin.
+        lacking: documents without a value, by column: ``id``, ``url`` and metadata.
+        truncated: documents that were truncated before we read them.
+        trained_on: documents that the classifier was trained on.
+        changed: what steps changed in the texts, by the column that counts it.
     """
 
     task: Task

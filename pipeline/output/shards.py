@@ -1,4 +1,4 @@
-"""Arrow IPC shards: written whole or not at all, bounded in size, checksummed."""
+"""Arrow IPC shards: written atomically, bounded in size, checksummed."""
 
 import contextlib
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class ShardWriter:
         self._shard_bytes = shard_bytes
         self._options = pa.ipc.IpcWriteOptions(
             compression=None if compression == "none" else compression,
-            use_threads=False,  # the cores belong to the other tasks
+            use_threads=False,  # other tasks use the other cores
         )
         self._stack = contextlib.ExitStack()
         self._writer: pa.ipc.RecordBatchFileWriter | None = None

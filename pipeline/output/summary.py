@@ -1,4 +1,4 @@
-"""Per-source statistics: gathered while a task runs, merged exactly in any order.
+"""Per-source statistics: collected while a task runs, merged exactly in any order.
 
 A summary is six tables (:data:`pipeline.output.schema.STATISTICS`), and further ones of runs that
 have something to say there (:data:`pipeline.output.schema.TABLES`). All sums are integers, so
@@ -29,7 +29,7 @@ _EXAMPLE_SEED = 0x77696E6E6F77
 
 
 class TaskSummary:
-    """Statistics of one task, which reads one source. Memory grows with its domains only."""
+    """Statistics of one task, of one source. Memory grows only with its domains."""
 
     def __init__(
         self, source: str, filtered: bool, rule: AnyRule, classifiers: Sequence[str] = ()
@@ -92,7 +92,7 @@ class TaskSummary:
         ]
 
     def tables(self) -> Summary:
-        """The tables of what was counted so far."""
+        """The tables of what has been counted so far."""
         source, filtered = self._source, self._filtered
         outcomes = [
             {"source": source, "filtered": filtered, "outcome": name, **named(COUNTS, counts)}
@@ -158,7 +158,7 @@ def add_up(tables: Sequence[pa.Table], table_schema: pa.Schema) -> pa.Table:
 
 
 def keys_of(table_schema: pa.Schema) -> list[str]:
-    """The columns that say what a row counts; all others are int64 sums."""
+    """The key columns; all others are int64 sums."""
     return [field.name for field in table_schema if not pa.types.is_int64(field.type)]
 
 
@@ -171,12 +171,12 @@ def check_accounting(sources: pa.Table) -> None:
             if row["n_sum"] != 0:
                 raise RuntimeError(
                     f"row accounting of source {row['source']!r} is off by {row['n_sum']} {name}:"
-                    " read is not kept + dropped + quarantined. The output is not to be trusted"
+                    " read is not kept + dropped + quarantined. Do not trust the output"
                 )
 
 
 class _Tally:
-    """Rows of a table, added up now and then: memory grows with its keys, not with its rows."""
+    """Rows of a table, summed by key now and then, so memory grows with keys instead of rows."""
 
     def __init__(self, table_schema: pa.Schema) -> None:
         self._schema = table_schema

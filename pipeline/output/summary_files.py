@@ -84,7 +84,7 @@ def merge_sorted(
     """
     heads = [(table, stream) for stream in streams for table in _next(stream)]
     while heads:
-        # Every stream has said all it has to say up to the least of the heads' last keys.
+        # No stream has more rows with keys up to the smallest of the heads' last keys.
         end = min(_Keys(table, table_schema)[-1] for table, _ in heads)
         taken, left = [], []
         for table, stream in heads:

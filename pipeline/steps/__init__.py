@@ -68,7 +68,7 @@ def step_class(name: str) -> type[Step]:
         ) from error
     is_step = isinstance(found, type) and issubclass(found, Step)
     if not (is_step and hasattr(found, "__dataclass_fields__")):
-        raise ValueError(f"step {name}: it is no dataclass derived from pipeline.steps.Step")
+        raise ValueError(f"step {name}: it is not a dataclass derived from pipeline.steps.Step")
     return found
 
 

@@ -146,7 +146,7 @@ def _decoded(path: str, content: bytes) -> str:
     except UnicodeDecodeError as error:
         raise ValueError(f"the evaluation file {path} is not UTF-8: convert it") from error
     if "\0" in text:
-        raise ValueError(f"the evaluation file {path} is no text: unpack or convert it")
+        raise ValueError(f"the evaluation file {path} is not text: unpack or convert it")
     return text.strip(" \t\r\n\ufeff")
 
 
@@ -172,7 +172,7 @@ def _json(path: str, text: str) -> Iterator[Any]:
             value, end = decoder.raw_decode(text, at)
         except json.JSONDecodeError as error:
             raise ValueError(
-                f"line {error.lineno} of {path} is no JSON: mend or drop it"
+                f"line {error.lineno} of {path} is not JSON: fix or remove it"
             ) from error
         yield from value if isinstance(value, list) else [value]
         blank = _BLANK.match(text, end)
@@ -212,7 +212,7 @@ def _separated(path: str, text: str, fields: Sequence[str]) -> Iterator[Any]:
                 )
             yield dict(zip(header, row, strict=False)) if fields else row
     except csv.Error as error:
-        raise ValueError(f"{path} can't be read as CSV ({error}): mend or convert it") from error
+        raise ValueError(f"{path} can't be read as CSV ({error}): fix or convert it") from error
 
 
 def _cells(text: str) -> Iterator[list[str]]:

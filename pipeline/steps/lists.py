@@ -45,7 +45,7 @@ def read_domains(patterns: Sequence[str]) -> list[str]:
                 host = normal_host(name)
                 if host is None:
                     raise ValueError(
-                        f"line {number} of the list {path} is no domain ({name[:80]}): write it as"
+                        f"line {number} of the list {path} is not a domain ({name[:80]}): write it as"
                         " example.com, or drop it"
                     )
                 entries[host.removeprefix("www.")] = None

@@ -65,7 +65,7 @@ def _literals(files: list[str]) -> list[str]:
     for entry in entries:
         if entry.startswith("*") or entry.endswith("*"):
             raise ValueError(
-                f"'*' is no wildcard in words and substrings: write {entry.strip('*.')!r} for"
+                f"'*' is not a wildcard in words and substrings: write {entry.strip('*.')!r} for"
                 f" {entry!r}, or list hosts under domains"
             )
     return entries
