@@ -45,8 +45,8 @@ def read_domains(patterns: Sequence[str]) -> list[str]:
                 host = normal_host(name)
                 if host is None:
                     raise ValueError(
-                        f"line {number} of the list {path} is not a domain ({name[:80]}): write it as"
-                        " example.com, or drop it"
+                        f"line {number} of the list {path} is not a domain ({name[:80]}): write it"
+                        " as example.com, or drop it"
                     )
                 entries[host.removeprefix("www.")] = None
                 seen = True
