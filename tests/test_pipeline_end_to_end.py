@@ -142,7 +142,7 @@ def test_deciding_anew_is_running_anew(here):
     assert manifest(here / "anew")["accounting"] == manifest(here / "direct")["accounting"]
 
 
-def test_deciding_anew_by_group_and_by_other_scores_is_running_anew(here):
+def test_deciding_anew_by_group_and_by_other_scores_is_running_anew(here, capsys):
     """Two classifiers, rules by source and a field, buckets: on two workers, and decided anew."""
     write_classifier(here / "second", seed=1)
     rules = """
@@ -184,6 +184,10 @@ def test_deciding_anew_by_group_and_by_other_scores_is_running_anew(here):
     run.main([*several, *chosen, "--direct_num_workers=2", f"--output={here}/grouped"])
     decide.main([f"--scored={here}/plain", *chosen, "--direct_num_workers=1",
                  f"--output={here}/grouped_again"])  # fmt: skip
+    told = capsys.readouterr().out.splitlines()
+    assert "rule:   3 rules, by source and host" in told
+    *_, kept, repeated = next(line for line in told if "to 1 " in line and "web/*" in line).split()
+    assert int(repeated) == 2 * int(kept) > 0
     one, other = (fingerprints(here / name) for name in ("grouped", "grouped_again"))
     assert {n for n in one if one[n] != other[n]} <= {"manifest.json", "README.md", "report.html"}
     assert one.keys() == other.keys() >= {f"statistics/{name}.parquet" for name in schema.TABLES}

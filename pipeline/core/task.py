@@ -6,22 +6,21 @@
 (again) from stored scores, without the model and the text.
 """
 
-import contextlib
 import functools
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import xxhash
 
 from pipeline.core import scores
 from pipeline.core.identity import content_hashes, identify
+from pipeline.core.input_files import InputDigest, Quarantine
 from pipeline.core.scored import scored_batches
 from pipeline.core.scores import Combined, Named
 from pipeline.near_duplicates.choice import drop_near
@@ -44,7 +43,6 @@ from pipeline.steps import Step, build_steps
 from quality_classifier.scoring import Classifier
 from quality_classifier.several import Several
 from winnow import files, storage
-from winnow.heartbeat import beat
 from winnow.text.counts import measure
 from winnow.text.hashing import xxh3_64
 
@@ -362,54 +360,6 @@ def _given(settings: Mapping[str, Any], of: Sink | Job) -> dict[str, Any]:
     """The settings of a dataclass without optional ones that are at their default."""
     defaults = {field.name: field.default for field in fields(of)}
     return {name: value for name, value in settings.items() if value != defaults[name]}
-
-
-class Quarantine:
-    """Writes a task's unreadable records, if any, to ``quarantine/<stem>.jsonl``."""
-
-    def __init__(self, output: str, task: Task) -> None:
-        self.count = 0
-        self._task = task
-        self._path = records.quarantine_path(output, task.stem)
-        self._stack = contextlib.ExitStack()
-        self._file: BinaryIO | None = None
-
-    def __enter__(self) -> "Quarantine":
-        return self
-
-    def add(self, record: Quarantined) -> None:
-        """Append one record as a JSON line."""
-        if self._file is None:
-            self._file = self._stack.enter_context(storage.open_output(self._path))
-        line = {"source": self._task.source, **asdict(record)}
-        self._file.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
-        self.count += 1
-
-    def __exit__(self, *error: object) -> None:
-        self._stack.__exit__(*error)  # type: ignore[arg-type]
-
-    @property
-    def checksum(self) -> str | None:
-        """The xxh3-128 of the closed file; None if nothing was quarantined."""
-        return storage.checksum(self._path) if self.count else None
-
-
-class InputDigest:
-    """The xxh3-128 and the size of an input's raw bytes; each update is a heartbeat."""
-
-    def __init__(self) -> None:
-        self.size = 0
-        self._hash = xxhash.xxh3_128()
-
-    def update(self, data: bytes) -> None:
-        """Add the next bytes."""
-        self.size += len(data)
-        self._hash.update(data)
-        beat()
-
-    def hexdigest(self) -> str:
-        """The digest so far."""
-        return self._hash.hexdigest()
 
 
 def _apply(step: Step, batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -13,6 +13,7 @@ from pipeline.output.score_counts import COUNTS
 from pipeline.output.summary import Summary
 from pipeline.page import laws
 from pipeline.page.data_card import data_card
+from pipeline.page.group_data import rule_rows
 from pipeline.page.report_data import headline, megabytes, page_data, share
 from pipeline.steps import STEP_OF
 from winnow import storage, tables, telling
@@ -54,6 +55,8 @@ def print_summary(
     """
     sources = _read_statistics(output, "sources")
     print(table(sources))
+    if manifest["rule"]["name"] == "groups":
+        print("\n" + "\n".join(groups_table(manifest, _read_statistics(output, "rule_groups"))))
     print(f"\nrule:   {rule_line(manifest)}")
     if seconds is not None:
         read = sources.filter(pc.equal(sources["outcome"], "read"))
@@ -112,6 +115,24 @@ def table(sources: pa.Table) -> str:
             " rule is for, as --filter web",
         ]
     return "\n".join(lines)
+
+
+def groups_table(manifest: Mapping[str, Any], groups: pa.Table) -> list[str]:
+    """What each group's rule kept, and what is in the training order with copies, for a terminal.
+
+    ``groups`` is :data:`pipeline.output.schema.RULE_GROUPS`.
+    """
+    words = {group["group"]: laws.short(group["rule"]) for group in manifest["rule"]["groups"]}
+    columns = ["group", "source", "rule", "bucket", "documents", "kept", "in training"]
+    if "source" in manifest["rule"]["by"]:
+        columns.remove("source")  # the group says it
+    rows = []
+    for row in rule_rows(manifest, {"rule_groups": groups}):
+        named = {"group": row["group"], "source": row["source"] or "–", "rule": words[row["group"]]}
+        counts = {name: f"{row.get(name, 0):,}" for name in columns[-3:]}
+        shown = {**named, "bucket": row.get("bucket") or "", **counts}
+        rows.append([shown[name] for name in columns])
+    return _align([columns, *rows], left=len(columns) - 3, rules=(1,))
 
 
 def _row(name: str, filtered: str, outcomes: Mapping[str, Sequence[int]]) -> list[str]:
