@@ -4,11 +4,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from pipeline.beam import near_duplicates
 from pipeline.core.identity import content_hashes, hexadecimal
+from pipeline.core.scores import Combined
 from pipeline.near_duplicates import files, minhash
-from pipeline.near_duplicates.choice import Found
+from pipeline.near_duplicates.choice import Found, Stays, choose
 from pipeline.near_duplicates.settings import Settings
 from pipeline.output import schema
+from pipeline.output.records import Record, Task
+from pipeline.output.shards import Shard
+from pipeline.readers import InputRange
 
 SETTINGS = Settings(bands=3, rows=2, words=2)
 
@@ -91,3 +96,28 @@ def test_clusters_are_read_from_shards_of_several_files(tmp_path):
     rows, clusters = files.clusters_of(paths)
     assert rows.tolist() == [1, 3]
     assert clusters.tolist() == [20, 30]
+
+
+@pytest.mark.parametrize(("combine", "stays"), [("a", 1), ("b", 2), ("a + b", 0)])
+def test_the_best_is_so_by_the_scores_as_they_are_combined_now(tmp_path, combine, stays):
+    table = pa.table(
+        {
+            "cluster": pa.array([5, 5, 5], pa.uint64()),
+            "cluster_size": pa.array([3, 3, 3], pa.int64()),
+            "bytes": pa.array([1, 1, 1], pa.int64()),
+            "keep_draw": pa.array([0.5, 0.5, 0.5], pa.float64()),
+            "quality_score": pa.array([0.1, 0.1, 0.9], pa.float32()),  # as they were
+            "score_a": pa.array([0.4, 0.5, 0.0], pa.float32()),
+            "score_b": pa.array([0.4, 0.0, 0.5], pa.float32()),
+        }
+    )
+    with pa.ipc.new_file(f"{tmp_path}/a.arrow", table.schema) as writer:
+        writer.write_table(table)
+    task = Task("web", True, InputRange("x", 0, None, 1), 0, 1, 0)
+    record = Record(task, "", "", (Shard("a.arrow", 3, 0, ""),), 0, None)
+    combined, rule = Combined(("a", "b"), combine), Stays("best")
+    ((_, members),) = near_duplicates._members(
+        ("stem", ([record], None)), str(tmp_path), combined, rule, 8
+    )
+    ((_, found),) = choose([members], rule)
+    assert np.flatnonzero(~found.dropped).tolist() == [stays]

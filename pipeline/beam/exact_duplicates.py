@@ -36,7 +36,7 @@ class FindDuplicates(beam.PTransform):
         if not self._wanted:
             return scored | beam.FlatMap(lambda _: ()).with_output_types(tuple[str, Any])
         work, buckets = self._work, self._buckets
-        if _is_local(scored):
+        if is_local(scored):
             return (
                 scored
                 | "Together" >> together()
@@ -68,7 +68,7 @@ class CountDuplicateIds(beam.PTransform):
     def expand(self, scored: beam.PCollection) -> beam.PCollection:
         """Records in, one int out."""
         work, buckets = self._work, self._buckets
-        if _is_local(scored):
+        if is_local(scored):
             return (
                 scored
                 | "Together" >> together()
@@ -101,7 +101,8 @@ def together(elements: beam.PCollection) -> beam.PCollection:
     )
 
 
-def _is_local(elements: beam.PCollection) -> bool:
+def is_local(elements: beam.PCollection) -> bool:
+    """Whether Beam's own engine runs them on this machine, and groups in memory."""
     return isinstance(elements.pipeline.runner, FnApiRunner)
 
 

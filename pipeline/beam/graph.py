@@ -78,7 +78,7 @@ def build(
         )
         if job.near_duplicates:
             stays = decision.stays
-            mark = near_duplicates.Mark(sink.work, staged, stays, n_tasks, first=True)
+            mark = near_duplicates.Mark(sink, staged, stays, n_tasks, first=True)
             scored = scored | "NearDuplicates" >> mark
         used = scored | "Solve" >> Solve(wanted, staged, sink)
         decided = decide(scored, repeats, used, sink, staged)
@@ -102,7 +102,7 @@ def build_decide(
         | "Records" >> beam.FlatMap(reaching(manifest.read_records)).with_output_types(Record)
     )
     if sink.clusters:
-        mark = near_duplicates.Mark(sink.work, shards_in, decision.stays, n_tasks, first=False)
+        mark = near_duplicates.Mark(sink, shards_in, decision.stays, n_tasks, first=False)
         scored = scored | "NearDuplicates" >> mark
     used = scored | "Solve" >> Solve(grouped(decision), shards_in, sink)
     none = pipeline | "NoDuplicates" >> beam.Create([]).with_output_types(tuple[str, Any])

@@ -11,7 +11,11 @@ import apache_beam as beam
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.beam.exact_duplicates import is_local, together
 from pipeline.beam.reaching import reaching
+from pipeline.core.duplicates import by_files
+from pipeline.core.scores import Combined
+from pipeline.core.task import Sink
 from pipeline.near_duplicates import choice, components, files
 from pipeline.near_duplicates.choice import Found, Members, Rows, Stays
 from pipeline.near_duplicates.components import Edges, Nodes
@@ -32,6 +36,10 @@ def buckets(n_tasks: int) -> int:
     return min(8192, max(8, n_tasks // 8))
 
 
+FILES = 64
+"""Into which the hashes of bands are dealt at least: 3.5 MB each for a million documents."""
+
+
 class Mark(beam.PTransform):
     """The same records, once ``<stem>.near.arrow`` of each says who is dropped.
 
@@ -39,9 +47,10 @@ class Mark(beam.PTransform):
     shards in ``folder`` name.
     """
 
-    def __init__(self, work: str, folder: str, stays: Stays, n_tasks: int, first: bool) -> None:
+    def __init__(self, sink: Sink, folder: str, stays: Stays, n_tasks: int, first: bool) -> None:
         super().__init__()
-        self._work = work
+        self._work = sink.work
+        self._combined = sink.combined
         self._folder = folder
         self._stays = stays
         self._buckets = buckets(n_tasks)
@@ -58,7 +67,9 @@ class Mark(beam.PTransform):
         found = (
             joined
             | "Members"
-            >> beam.FlatMap(reaching(_members), self._folder, self._stays, self._buckets)
+            >> beam.FlatMap(
+                reaching(_members), self._folder, self._combined, self._stays, self._buckets
+            )
             | "OfACluster" >> beam.GroupByKey()
             | "Choose" >> beam.FlatMap(_choose, self._stays)
         )
@@ -79,12 +90,7 @@ class Clusters(beam.PTransform):
 
     def expand(self, scored: beam.PCollection) -> beam.PCollection:
         """Records in, pairs out."""
-        edges = (
-            scored
-            | "Bands" >> beam.FlatMap(reaching(_bands), self._work, self._buckets)
-            | "MeetInBands" >> beam.GroupByKey()
-            | "Link" >> beam.FlatMap(_link, self._buckets)
-        )
+        edges = scored | "Edges" >> Links(self._work, self._buckets)
         for number in range(1, components.ROUNDS + 1):
             edges = (
                 edges
@@ -104,6 +110,34 @@ class Clusters(beam.PTransform):
             (edges, documents)
             | "MeetAtHome" >> beam.CoGroupByKey()
             | "Name" >> beam.FlatMap(_name, self._buckets, beam.pvalue.AsSingleton(rest))
+        )
+
+
+class Links(beam.PTransform):
+    """(home, edges) of the documents that share a band, joined already as far as they met.
+
+    The local engine would hold the hashes in memory, some 300 bytes a document, so there one step
+    deals them into files, as for exact duplicates.
+    """
+
+    def __init__(self, work: str, buckets: int) -> None:
+        super().__init__()
+        self._work = work
+        self._buckets = buckets
+
+    def expand(self, scored: beam.PCollection) -> beam.PCollection:
+        """Records in, pairs out."""
+        if is_local(scored):
+            return (
+                scored
+                | "Together" >> together()
+                | "LinkInFiles" >> beam.FlatMap(reaching(_link_in_files), self._work, self._buckets)
+            )
+        return (
+            scored
+            | "Bands" >> beam.FlatMap(reaching(_bands), self._work, self._buckets)
+            | "Meet" >> beam.GroupByKey()
+            | "Link" >> beam.FlatMap(_link, self._buckets)
         )
 
 
@@ -127,6 +161,19 @@ def _link(
     bands, nodes = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
     edges = components.share_a_band(bands, nodes)
     return components.contract(components.NO_HOME, [edges], buckets)
+
+
+def _link_in_files(found: Iterable[Record], work: str, buckets: int) -> Iterator[tuple[int, Edges]]:
+    """What :func:`_link` gives for all buckets, in the memory of one task or file."""
+    dealt = (
+        (file, np.stack(pairs, axis=1).tobytes())
+        for record in found
+        for file, pairs in _bands(record, work, max(FILES, buckets))
+    )
+    with heartbeat.working_on("the near-duplicates"):
+        for content in by_files(dealt):
+            bands, nodes = np.frombuffer(content, np.uint64).reshape(-1, 2).T
+            yield from _link((0, [(bands, nodes)]), buckets)
 
 
 def _contract(element: tuple[int, Iterable[Edges]], buckets: int) -> Iterator[tuple[int, Edges]]:
@@ -173,6 +220,7 @@ def _name(
 def _members(
     element: tuple[str, tuple[Iterable[Record], Iterable[Clustered] | None]],
     folder: str,
+    combined: Combined | None,
     stays: Stays,
     buckets: int,
 ) -> Iterator[tuple[int, Members]]:
@@ -188,7 +236,10 @@ def _members(
         rows, cluster = rows[order], cluster[order]
     if not len(rows):
         return
-    batches = (batch for path in paths for batch in tables.batches(path, choice.COLUMNS))
+    columns = [*choice.COLUMNS, *(combined.columns if combined else ())]
+    batches = (batch for path in paths for batch in tables.batches(path, columns))
+    if combined:  # perhaps otherwise than when they were scored
+        batches = (combined.again(batch) for batch in batches)
     everyone = choice.members(record.task, batches, rows, cluster, stays)
     for bucket, mine in components.split(components.home(cluster, buckets)):
         yield bucket, everyone.take(mine)

@@ -86,7 +86,7 @@ def count_repeats_in_files(tasks: Iterable[pa.Table], buckets: int) -> int:
     The hashes are dealt into a file for each bucket, below ``$TMPDIR``: 8 bytes a document.
     """
     dealt = (part for keys in tasks for part in id_hashes(keys, buckets))
-    return sum(count_repeats([bucket]) for bucket in _by_files(dealt))
+    return sum(count_repeats([bucket]) for bucket in by_files(dealt))
 
 
 def repeats_in_files(
@@ -103,7 +103,7 @@ def repeats_in_files(
                 stored["hash"], stored["order"], stored["row"] = part.hashes, task.order, part.rows
                 yield bucket, stored.tobytes()
 
-    for bucket in _by_files(dealt()):
+    for bucket in by_files(dealt()):
         stored = np.frombuffer(bucket, _STORED)
         parts = np.split(stored, np.flatnonzero(np.diff(stored["order"])) + 1)
         yield from repeats(_keys(known[part["order"][0]], part) for part in parts)
@@ -113,7 +113,7 @@ def _keys(task: Task, stored: npt.NDArray[np.void]) -> Keys:
     return Keys(task.order, task.stem, task.filtered, stored["hash"], stored["row"])
 
 
-def _by_files(dealt: Iterable[tuple[int, bytes]]) -> Iterator[bytes]:
+def by_files(dealt: Iterable[tuple[int, bytes]]) -> Iterator[bytes]:
     """All bytes of each bucket, one bucket after the other."""
     with tempfile.TemporaryDirectory(prefix="winnow-hashes-") as folder:
         for bucket, content in dealt:
