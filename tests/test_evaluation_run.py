@@ -194,7 +194,7 @@ def test_a_line_that_is_no_json_is_named(tmp_path):
     local_data(tmp_path)
     with open(tmp_path / "piqa.jsonl", "a") as file:
         file.write("{\n")
-    with pytest.raises(ValueError, match=r"line 5 of .*piqa\.jsonl is no JSON"):
+    with pytest.raises(ValueError, match=r"line 5 of .*piqa\.jsonl is not JSON"):
         gather(Asked(["piqa"]), DataSources(["local"], tmp_path, tmp_path))
 
 
