@@ -1,4 +1,4 @@
-"""How the entry points of a study end at an error."""
+"""Ends an entry point of a study at an error."""
 
 import contextlib
 import sys
@@ -14,7 +14,7 @@ from winnow.hydra_errors import one_line
 
 @contextlib.contextmanager
 def exit_on_error() -> Iterator[None]:
-    """End the process at an error; Hydra would make a warning of one in a callback, and go on."""
+    """Exit at an error; in a callback, Hydra would only warn and go on."""
     try:
         yield
     except HydraException as error:

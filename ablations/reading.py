@@ -1,7 +1,7 @@
-"""Reads a whole study, eagerly, and holds it against its contract (:mod:`ablations.results`).
+"""Reads a whole study eagerly and validates it against :mod:`ablations.results`.
 
-What is not complete (failed, unfinished, never begun) is listed in the study, never dropped. What
-breaks the contract is an error that names the file and says what to do.
+Incomplete jobs (failed, unfinished, never begun) are listed, never dropped. An invalid file is an
+error that names the file and the remedy.
 """
 
 import dataclasses
@@ -40,11 +40,11 @@ from winnow import storage, tables
 
 
 def read_study(path: str) -> Study:
-    """Read a whole study eagerly and check it.
+    """Read and validate a whole study.
 
     Raises:
-        ValueError: a file breaks the contract, seeds of an arm differ in config, or runs were
-            evaluated on different documents or items. The message names the file or job.
+        ValueError: a file is invalid, seeds of an arm differ in config, or runs were evaluated on
+            different documents or items. The message names the file or job.
     """
     declared = read_declaration(path)
     runs: dict[JobKey, Run] = {}
@@ -168,7 +168,7 @@ def _read_json(path: str) -> Any:
 
 
 def _build(kind: Any, value: Mapping[str, Any], where: str, versioned: bool = False) -> Any:
-    """A dataclass from a mapping, with errors that say where and what."""
+    """A dataclass from a mapping; errors name the file and the key."""
     if versioned and value.get("format") != FORMAT:
         raise ValueError(f"{where} has format {value.get('format')}, this code reads {FORMAT}")
     fields = {f.name: f for f in dataclasses.fields(kind)}
@@ -222,7 +222,7 @@ def _check_same_items(path: str, runs: Mapping[JobKey, Run]) -> None:
 
 
 def _check_shots(path: str, declared: Declaration, runs: Mapping[JobKey, Run]) -> None:
-    """Whether each answer falls into a declared column, so that none is left out of a page."""
+    """Check that the shots of every answer are declared, so that pages omit none."""
     for job, run in runs.items():
         for task, _, shots in run.scores:
             numbers = [int(column) for column in declared.shots if column != FEW]

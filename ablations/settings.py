@@ -1,4 +1,4 @@
-"""The command line of what reads a finished study: ``name=value``, and the studies named there."""
+"""The ``name=value`` command line of programs that read a study."""
 
 import argparse
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
-"""What the page of a study shows, as one JSON value: verdict, figures, and why one is empty.
+"""The data of a study's page as one JSON value: verdict, figures, and reasons for empty ones.
 
-A figure is ``{"columns": [name], "rows": [[value]]}``: what its chart or table is drawn from, and
-what its CSV file holds.
+A figure is ``{"columns": [name], "rows": [[value]]}``, the source of its chart or table and of its
+CSV file.
 """
 
 import math
@@ -30,10 +30,10 @@ def page_data(
     """Everything that ``page/report.js`` draws.
 
     Args:
-        study: as read.
-        found: its comparison, or why there is none.
-        logs: of the complete jobs that have one.
-        not_run: tasks that were asked for and not answered, and why.
+        study: the study.
+        found: its comparison, or the error that prevented one.
+        logs: training logs of complete jobs.
+        not_run: reasons for tasks that were requested but not run.
     """
     declared = study.declared
     shown = figures(study, found, logs, not_run)
@@ -80,7 +80,7 @@ PANELS: dict[str, Panel] = {
 
 
 def verdict(study: Study, found: Comparison | ValueError) -> Json:
-    """What is said first, the verdict, what a reader must know beside it, the primary estimate."""
+    """Headline, verdict, notes and the primary estimate."""
     if isinstance(found, ValueError):
         outcome, detectable, notes, primary = None, None, [], None
         sentence = f"There is no verdict: {found}."
@@ -100,7 +100,7 @@ def verdict(study: Study, found: Comparison | ValueError) -> Json:
 
 
 def labels(study: Study, shown: Mapping[str, Sequence[Row]]) -> dict[str, str]:
-    """The endpoints of all figures, in words."""
+    """Labels of the endpoints in all figures."""
     found = [row["endpoint"] for name in ENDPOINTS_OF for row in shown[name]]
     return {name: endpoints.label(name) for name in [study.declared.primary.endpoint, *found]}
 
@@ -112,7 +112,7 @@ ENDPOINTS_OF = ("secondary", "heldout", "averages", "tasks", "swept")
 def figures(
     study: Study, found: Comparison | ValueError, logs: Logs, not_run: Mapping[str, str]
 ) -> dict[str, list[Row]]:
-    """The rows of every figure and table, by name; without a comparison those that need none."""
+    """The rows of every figure and table by name; without a comparison, those that need none."""
     shown: dict[str, list[Row]] = {}
     if isinstance(found, ValueError):
         names = (
@@ -162,7 +162,7 @@ def figures(
 def reasons(
     study: Study, found: Comparison | ValueError, shown: Mapping[str, Sequence[Row]]
 ) -> dict[str, str]:
-    """Why a figure that has no rows has none."""
+    """Reasons for figures without rows."""
     nothing = "No job is complete yet." if not study.runs else None
     apart = f"There is no comparison: {found}." if isinstance(found, ValueError) else None
     one_size = (
@@ -211,7 +211,7 @@ def reasons(
 
 
 def figure(rows: Sequence[Row]) -> Json:
-    """Rows as columns' names and lists of plain values; what is not finite becomes None."""
+    """Rows as column names and lists of values; non-finite values become None."""
     names = columns(rows)
     return {
         "columns": names,
@@ -282,7 +282,7 @@ def tasks_not_run(study: Study, why: Mapping[str, str]) -> list[Row]:
 
 
 def _along(rows: list[Row]) -> list[Row]:
-    """The rows if they are of two evaluations or more: one point is no curve."""
+    """The rows if there are at least two evaluations; one point is no curve."""
     return rows if len({row["tokens"] for row in rows}) > 1 else []
 
 
@@ -291,5 +291,5 @@ def _declared_jobs(study: Study) -> list[JobKey]:
 
 
 def _number(value: Any) -> Any:
-    """None for a float that JSON has no word for."""
+    """The value, or None if it is a non-finite float."""
     return None if isinstance(value, float) and not math.isfinite(value) else value

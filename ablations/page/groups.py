@@ -8,7 +8,7 @@ CONCLUSIONS = {
     "unseen": "Neither the classifier nor any arm has seen these sources. A gain here says that the"
     " filter helps on good text in general, as far as these sources stand for it.",
     "known": "The classifier may have learned from these sources, and a filter prefers text like"
-    " them. A gain here is partly built in: it does not show that the filter helps elsewhere.",
+    " them. A gain here is partly built in and does not show that the filter helps elsewhere.",
     "web": "Raw text as the filter finds it. A loss here is the price of filtering: the model knows"
     " less of the web at large.",
     "junk": "The fifth of the raw text with the lowest scores. A loss here is what a filter is for;"

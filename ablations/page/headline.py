@@ -1,4 +1,4 @@
-"""What the page of a study says first: the finding in a line, what stands beside it, what next."""
+"""The top of a study's page: the finding in one line, further findings, and the next step."""
 
 import math
 
@@ -10,7 +10,7 @@ from ablations.stats.verdict import number
 
 
 def headline(study: Study, found: Comparison | ValueError) -> str:
-    """The finding: better, worse or not known, and by how much; first of all, what weakens it."""
+    """The finding in one line, with its main caveat first."""
     if isinstance(found, ValueError):
         return "Nothing can be compared yet"
     if found.calibration:
@@ -45,7 +45,7 @@ def _finding(study: Study, found: Comparison) -> str:
 
 
 def beside(found: Comparison | ValueError) -> list[str]:
-    """Declared secondary endpoints on which the treatment is shown to be better or worse."""
+    """Secondary endpoints on which the treatment is better or worse."""
     if isinstance(found, ValueError):
         return []
     treatment = found.primary["treatment"]
@@ -58,7 +58,7 @@ def beside(found: Comparison | ValueError) -> list[str]:
 
 
 def next_step(study: Study, found: Comparison | ValueError) -> str:
-    """What to do with the finding."""
+    """The next step."""
     if isinstance(found, ValueError):
         return "Run the study again: complete jobs are skipped."
     if found.calibration:
@@ -84,7 +84,7 @@ def next_step(study: Study, found: Comparison | ValueError) -> str:
             return "Evaluate on more held-out text: more seeds would not do."
         return (
             f"Run a new study with about {seeds} other seeds, and this one as its pilot"
-            " (noise.pilot=DIR): seeds that are added after a look find too much."
+            " (noise.pilot=DIR): adding seeds after a look inflates false findings."
         )
     if outcome in ("better", "worse"):
         if not found.tables["learning_rates"]:

@@ -1,7 +1,6 @@
-"""What the page of a study shows of where its runs come from: yields, costs, provenance.
+"""Yields, costs and provenance of a study's runs, for its page.
 
-Results carry provenance "for people" (:class:`ablations.results.Result`): what is not there is left
-out here.
+All of it comes from the results' ``provenance``; what a result lacks is left out.
 """
 
 import json
@@ -58,7 +57,7 @@ def yields(study: Study) -> list[Row]:
 
 
 def costs(study: Study, arms: Sequence[Row]) -> list[Row]:
-    """What each arm cost, CO2e included: what was measured, what was estimated."""
+    """The cost of each arm, with CO2e."""
     rows = []
     for row in arms:
         runs = study.seeds(row["arm"], row["variant"]).values()
@@ -67,9 +66,9 @@ def costs(study: Study, arms: Sequence[Row]) -> list[Row]:
 
 
 def provenance(study: Study) -> Json:
-    """What all results say of where they come from, what differs by arm, and a row for each run.
+    """Provenance that all runs share, that differs by arm, and that differs by run.
 
-    Long lists are cut, saying so.
+    Long lists are truncated, with a note.
     """
     told = {job: flat(run.result.provenance) for job, run in study.runs.items()}
     shared: Json = {}
@@ -109,7 +108,7 @@ def flat(value: Mapping[str, Any]) -> Json:
 
 
 def carbon(study: Study) -> Json:
-    """Kilograms of CO2e per kWh of the study's electricity, and who says so."""
+    """Kilograms of CO2e per kWh of the study's electricity, and the source of the figure."""
     runs = study.runs.values()
     stated = {run.result.provenance.get("co2e_kg_per_kwh") for run in runs} or {None}
     average = "the world average of 2024 (IEA, Electricity 2025)"
@@ -123,7 +122,7 @@ def carbon(study: Study) -> Json:
 
 
 def _co2e(run: Run) -> float:
-    """Kilograms that a run's electricity made."""
+    """Kilograms of CO2e of a run."""
     stated = run.result.provenance.get("co2e_kg_per_kwh")
     return run.result.kwh * (CO2E_KG_PER_KWH if stated is None else float(stated))
 

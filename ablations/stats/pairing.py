@@ -1,4 +1,4 @@
-"""Two arms of a study on one endpoint, on the seeds that both of them have."""
+"""Compares two arms on one endpoint over the seeds that both have."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from ablations.stats.inference import Estimate, Sample
 
 @dataclass(frozen=True)
 class Contrast:
-    """Treatment minus baseline, paired. Samples are in the order of ``seeds``."""
+    """Treatment minus baseline, paired by seed; samples are in the order of ``seeds``."""
 
     seeds: list[int]
     treatment: list[Sample]
@@ -20,12 +20,12 @@ class Contrast:
 
     @property
     def relative(self) -> float | None:
-        """The difference in parts of the baseline."""
+        """The difference relative to the baseline."""
         return self.estimate.value / self.baseline_value if self.baseline_value else None
 
 
 def sample(study: Study, run: Run, endpoint: str | None = None) -> Sample:
-    """What one run shows on an endpoint; on the primary one unless told otherwise."""
+    """A run's sample of an endpoint, by default the primary one."""
     declared = study.declared
     return endpoints.sample(endpoint or declared.primary.endpoint, run, declared.heldout)
 
@@ -36,10 +36,10 @@ def contrast(
     baseline: Mapping[int, Run],
     endpoint: str | None = None,
 ) -> Contrast | None:
-    """Compare runs (by seed) of two arms; None if they share no seed.
+    """Compare two arms, each a mapping from seed to run; None if they share no seed.
 
     Raises:
-        ValueError: the runs were not evaluated on the endpoint.
+        ValueError: a run lacks the endpoint.
     """
     seeds = sorted(treatment.keys() & baseline.keys())
     if not seeds:

@@ -1,12 +1,11 @@
 """What an interval means, in plain words. Six outcomes, and "the filter hurts" is one of them.
 
-better, worse     the difference is not 0; it may reach the smallest difference of interest
-differs slightly  it is not 0, and it is smaller than the smallest difference of interest
-no difference     none was found, in a study that would have found one of interest
-interim           some declared seed is not complete: to look early and stop at will finds what is
-                  not there
-underpowered      none was found, but one of interest could have been missed: by too few seeds or
-                  documents, or because there was nothing to find (:mod:`ablations.stats.credible`)
+better, worse     the interval excludes 0, and the difference may be of interest
+differs slightly  the interval excludes 0 and lies below the smallest difference of interest
+no difference     none was found by a study that would have found one of interest
+underpowered      none was found, but one of interest could have been missed: too few seeds or
+                  documents, or nothing to find (:mod:`ablations.stats.credible`)
+interim           a declared seed is missing: stopping early at will inflates false findings
 """
 
 import math
@@ -24,10 +23,10 @@ Finding = Literal["better", "worse", "differs slightly", "no difference", "under
 
 @dataclass(frozen=True)
 class Verdict:
-    """An outcome in words.
+    """An outcome and its sentence.
 
-    ``detectable`` is the true difference that this study finds with the declared power, by the
-    noise it showed; None with one seed. ``doubts`` are what an equivalence was refused for.
+    ``detectable`` is the minimum detectable effect at the declared power, given the observed noise;
+    None with one seed. ``doubts`` are the reasons why equivalence was not claimed.
     """
 
     outcome: Finding
@@ -41,7 +40,7 @@ def judge(
 ) -> Verdict:
     """The verdict on a paired difference, treatment minus baseline.
 
-    With ``doubts`` (:func:`ablations.stats.credible.doubts`) none is that the arms are alike.
+    With ``doubts`` (:func:`ablations.stats.credible.doubts`) it never claims equivalence.
     """
     unit = endpoints.unit(declared.endpoint)
     gain = endpoints.gain(declared.endpoint)
@@ -99,11 +98,11 @@ def judge(
 
 
 def interim(of: Estimate, baseline_value: float, declared: Primary, seeds: int) -> Verdict:
-    """No verdict, with what ``of.seeds`` of the declared seeds show so far."""
+    """No verdict, but the estimate so far."""
     sentence = (
         f"Interim, no verdict: {of.seeds} of {seeds} declared seeds are complete in both arms, and"
-        f" show {_size(of, baseline_value, declared)}. To stop a study when it looks good finds"
-        " differences that are not there."
+        f" show {_size(of, baseline_value, declared)}. Stopping a study when it looks good"
+        " inflates false findings."
     )
     return Verdict("interim", sentence, None)
 

@@ -1,4 +1,4 @@
-"""How fast this machine trains: a few real steps of ``model/train.py``, in all slots at once."""
+"""Measures this machine's training speed with a few steps of ``model/train.py`` in all slots."""
 
 import itertools
 import json
@@ -16,14 +16,14 @@ from model.data.corpus import Corpus
 from model.training.metrics_log import METRICS
 
 STEPS = 6
-"""Measured; the first one, which warms up, does not count."""
+"""Steps measured; the first one warms up and does not count."""
 
 
 @dataclass(frozen=True)
 class Speed:
     """Seconds of a job's parts, and its peak memory in bytes.
 
-    ``start`` is what comes before the first step. An evaluation's cost is for each held-out byte.
+    ``start`` ends with the first step; ``evaluated_byte`` is the time per held-out byte.
     """
 
     start: float
@@ -32,12 +32,12 @@ class Speed:
     memory: float
 
     def seconds(self, steps: int, evaluated_bytes: float) -> float:
-        """What a whole job takes."""
+        """Seconds of a whole job."""
         return self.start + steps * self.step + evaluated_bytes * self.evaluated_byte
 
 
 def measure(training: Mapping[str, Any], corpus: Corpus, slots: int, threads: int) -> Speed:
-    """Train some steps by a job's config in each slot at the same time, and take the mean."""
+    """Train a few steps of a job in all slots at once, and average."""
     evaluate = training["evaluate"]
     tokens = STEPS * training["train"]["batch_rows"] * training["data"]["sequence_length"]
     short = {
@@ -60,7 +60,7 @@ def measure(training: Mapping[str, Any], corpus: Corpus, slots: int, threads: in
 
 
 def heldout_bytes(corpus: Corpus, limit: int | None) -> float:
-    """Bytes of one evaluation, with at most so many of each source."""
+    """Bytes of one evaluation, with at most ``limit`` per source."""
     held = corpus.evaluated
     total = 0.0
     for index in range(len(corpus.sources)):
