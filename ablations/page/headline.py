@@ -75,7 +75,7 @@ def next_step(study: Study, found: Comparison | ValueError) -> str:
         return f"Mend first what speaks against the study: {found.verdict.doubts[0]}."
     if outcome == "underpowered":
         if of["seed_error"] is None:
-            return "Run it with three seeds or more (seed=1,2,3)."
+            return "Run a new study with three seeds or more (seed=1,2,3)."
         seed_sd = of["seed_error"] * math.sqrt(of["seeds"])
         seeds = seeds_needed(
             primary.smallest_difference, seed_sd, of["item_error"], primary.alpha, primary.power
