@@ -1,6 +1,7 @@
 """What a command imports before its work, and the compiled kernels that it needs."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -94,6 +95,25 @@ def test_who_waits_for_numba_is_told_once(tmp_path):
     assert line.startswith("compiling kernels, once on this machine (about ")
     assert "warm_up.py` does it beforehand" in line
     assert list(Path(place).rglob("fasttext_kernel*.nbi"))
+
+
+def test_a_kernel_is_compiled_again_when_one_that_it_calls_has_changed(tmp_path):
+    shutil.copytree(ROOT / "winnow", tmp_path / "winnow")
+    head = "from numba import njit\nfrom winnow import compiling\n"
+    inner, outer = (tmp_path / "winnow" / f"{name}.py" for name in ("inner", "outer"))
+    outer.write_text(
+        head + "from winnow.inner import f\n@njit(cache=True)\ndef g():\n    return f()\n"
+    )
+    for value in ("1", "2"):
+        inner.write_text(head + f"@njit(cache=True)\ndef f():\n    return {value}\n")
+        done = subprocess.run(
+            [sys.executable, "-c", "from winnow.outer import g; print(g())"],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path / "c")},
+            capture_output=True,
+            text=True,
+        )
+        assert done.stdout == value + "\n", done.stderr
 
 
 def test_a_kernel_of_a_user_that_is_not_kept_is_none_of_ours(tmp_path):

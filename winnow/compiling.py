@@ -2,16 +2,21 @@
 
 It keeps them in ``NUMBA_CACHE_DIR``, else in ``__pycache__`` beside their source, or, where that
 can't be written to, in the user's cache folder. What numba has kept it loads, unless the source,
-numba or the processor is another. The modules that kernels are made of import this one, so that
+numba or the processor is another. By itself it would look at the source of the outermost kernel
+only, and go on with what other modules held before an upgrade, so :func:`_stamp` makes it look at
+the sources of all. The modules that kernels are made of import this one, for that and so that
 whoever waits for numba is told.
 """
 
+import functools
+import hashlib
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from numba import njit
-from numba.core import event
+from numba.core import caching, event
 from numba.core.dispatcher import Dispatcher
 
 from winnow import telling
@@ -19,6 +24,11 @@ from winnow.cli import command
 
 SECONDS = 40
 """About what all kernels take, on one core."""
+
+PACKAGES = ("winnow", "pipeline", "quality_classifier", "model")
+"""Those that have kernels."""
+
+ROOT = Path(__file__).resolve().parent.parent
 
 Watcher = Callable[[str], None]
 """Is told the name of a kernel that is about to be compiled."""
@@ -58,7 +68,7 @@ def kernels() -> Iterator[Any]:
     """The kernels of all modules of ours that are imported, compiled or not."""
     found: dict[int, Any] = {}
     for name, module in list(sys.modules.items()):
-        if name.partition(".")[0] in ("winnow", "pipeline", "quality_classifier", "model"):
+        if name.partition(".")[0] in PACKAGES:
             found |= {id(k): k for k in vars(module).values() if isinstance(k, Dispatcher)}
     yield from found.values()
 
@@ -67,6 +77,29 @@ def folder(kernel: Any) -> str | None:
     """Where numba keeps a kernel; None if it does not."""
     kept: str | None = kernel._cache.cache_path
     return kept
+
+
+@functools.cache
+def sources(root: Path = ROOT) -> bytes:
+    """A hash of all modules of ours that have kernels."""
+    found = hashlib.sha256()
+    for package in PACKAGES:
+        for path in sorted((root / package).rglob("*.py")):
+            content = path.read_bytes()
+            if b"njit" in content:
+                found.update(hashlib.sha256(content).digest())
+    return found.digest()
+
+
+_own_stamp = caching._SourceFileBackedLocatorMixin.get_source_stamp
+
+
+def _stamp(locator: Any) -> Any:
+    """What numba compares with that of a kernel on disk; for kernels of others its own stamp."""
+    own = _own_stamp(locator)
+    path = Path(locator._py_file).resolve()
+    ours = any(path.is_relative_to(ROOT / package) for package in PACKAGES)
+    return (own, sources()) if ours else own
 
 
 def _check_folder() -> None:
@@ -84,6 +117,7 @@ def _check_folder() -> None:
         ) from error
 
 
+caching._SourceFileBackedLocatorMixin.get_source_stamp = _stamp
 _listener = _Listener()
 event.register("numba:compile", _listener)
 _check_folder()

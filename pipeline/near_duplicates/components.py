@@ -23,6 +23,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from winnow import compiling  # noqa: F401 tells of what is compiled
+
 Nodes = npt.NDArray[np.uint64]
 
 ROUNDS = 4

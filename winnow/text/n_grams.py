@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from winnow import compiling  # noqa: F401 tells of what is compiled
+
 Hashes = npt.NDArray[np.uint64]
 Counts = npt.NDArray[np.int64]
 
