@@ -106,7 +106,7 @@ def test_curves_follow_the_choices(chromium, study):
         assert page.locator("#training_loss .run-line").count() == 11
         assert page.locator("#training_loss .band").count() == 4
         first = page.locator("#curves .mean-line").first.get_attribute("d")
-        page.select_option("#pick-endpoint", label="web")
+        page.select_option("#pick-endpoint", label="raw web")
         second = page.locator("#curves .mean-line").first.get_attribute("d")
         assert second != first
         page.locator("#pick-axis").get_by_text("unique").click()
@@ -244,8 +244,8 @@ def test_a_number_that_is_swept_is_the_axis_of_a_chart(chromium, study, tmp_path
         assert far == pytest.approx(4 * near, rel=0.01)
         page.click("#pick-swept-what label:nth-child(2)")
         assert page.locator("#swept .mark").count() == 2  # the baseline is 0
-        page.select_option("#pick-swept", label="web")
-        assert page.inner_text("#swept-title") == "web by alpha"
+        page.select_option("#pick-swept", label="raw web")
+        assert page.inner_text("#swept-title") == "raw web by alpha"
     with opened(chromium, study / "report.html") as page:
         ready(page)
         assert not page.is_visible("text=Along the sweep")
