@@ -15,7 +15,8 @@ PYTHONS := python3.11 python3.12 python3.13 python3.14 python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TEXT := cache/real_text
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist worksteal  # a thread per process
+# A thread per process; a process takes file after file, in the order of tests/conftest.py.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 
 # Debian's Python has venv without ensurepip unless python3-venv is installed.
 WORKS := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import random
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,6 +30,8 @@ _WORDS = [
     "don't",
     "42",
 ]
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def documents(n: int, seed: int = 0, source: str = "web") -> list[dict[str, str]]:
@@ -71,3 +74,12 @@ def fingerprints(folder: Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def copy_kernels(site: Path) -> None:
+    """Give our packages in ``site`` the kernels that numba has compiled for those here."""
+    for package in ("winnow", "pipeline", "quality_classifier", "model"):
+        for kept in (ROOT / package).rglob("__pycache__/*.nb[ic]"):
+            target = site / kept.relative_to(ROOT)
+            target.parent.mkdir(exist_ok=True)
+            shutil.copy(kept, target)

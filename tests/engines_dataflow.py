@@ -25,6 +25,7 @@ from apache_beam.portability import common_urns
 from apache_beam.portability.api import beam_job_api_pb2_grpc, beam_runner_api_pb2
 from apache_beam.runners.portability.portable_runner import JobServiceHandle, PipelineResult
 from apache_beam.transforms.environments import ExternalEnvironment
+from corpora import copy_kernels
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from engines_services import job_service, worker_pool
@@ -156,18 +157,19 @@ def install(staged: Path, folder: Path, dependencies: bool) -> str:
     """
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     python = str(folder / "bin" / "python")
+    (site,) = folder.glob("lib/*/site-packages")
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     if dependencies:
         subprocess.run([*pip, "-r", str(staged / "requirements.txt")], check=True)
         # In Beam's own container this comes with the image.
         subprocess.run([*pip, "apache-beam[gcp]==2.77.0"], check=True)
     else:
-        (site,) = folder.glob("lib/*/site-packages")
         # Not a site folder there, so what is installed as editable here cannot be imported.
         (site / "others.pth").write_text(sysconfig.get_paths()["purelib"])
     for name in (staged / "extra_packages.txt").read_text().split():
         # pip may take what is in the other environment for installed.
         subprocess.run([*pip, "--no-deps", "--ignore-installed", str(staged / name)], check=True)
+    copy_kernels(site)
     return python
 
 

@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from corpora import documents, write_classifier, write_jsonl
+from corpora import copy_kernels, documents, write_classifier, write_jsonl
 
 from pipeline.beam import staging
 from winnow import cli
@@ -36,6 +36,7 @@ def installed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("installed")
     with zipfile.ZipFile(staging.build_wheel(tmp_path_factory.mktemp("wheel"))) as wheel:
         wheel.extractall(folder)
+    copy_kernels(folder)
     return folder
 
 
