@@ -50,7 +50,7 @@ ablation-demo: .venv/dev.stamp demo
 	$(BIN)/python ablations/run.py experiment=demo corpus=demo/corpus output=demo/study
 
 test: lint
-	$(PYTEST) -n 4 --durations=10  # more than a small machine's cores, since many tests wait
+	$(PYTEST) -n 3 --durations=10  # more than a small machine's cores, since many tests wait
 
 check: lint
 	$(PYTEST) -n 2 -m "not slow"
