@@ -7,6 +7,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from quality_classifier.evaluation.held_out import HISTOGRAM_BINS
@@ -75,21 +76,7 @@ def reliability(bins: Sequence[Mapping[str, Any]], overall: Mapping[str, Any]) -
 
     def draw(figure: Figure) -> None:
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-        top.plot([0, 1], [0, 1], color=MUTED, linestyle=":", linewidth=1)
-        score = [row["score"] for row in bins]
-        positive = np.array([row["positive"] for row in bins])
-        ends = np.array([[row["positive_low"], row["positive_high"]] for row in bins]).T
-        top.errorbar(
-            score,
-            positive,
-            np.maximum(np.abs(ends - positive), 0),
-            color=COLORS["positive"],
-            marker="o",
-            markersize=4,
-            linewidth=1.5,
-            elinewidth=1,
-            capsize=2,
-        )
+        reliability_line(top, bins)
         top.set_title(f"Calibration error (ECE) {_with_interval(overall['ece'])}")
         top.set_ylabel("positives, classes of equal weight")
         low = [row["low"] for row in bins]
@@ -102,6 +89,24 @@ def reliability(bins: Sequence[Mapping[str, Any]], overall: Mapping[str, Any]) -
         unit_limits(top.set_ylim)
 
     return png(5.5, 6, draw)
+
+
+def reliability_line(axes: Axes, points: Sequence[Mapping[str, Any]]) -> None:
+    """Shares with their intervals, against the diagonal."""
+    axes.plot([0, 1], [0, 1], color=MUTED, linestyle=":", linewidth=1)
+    share = np.array([point["positive"] for point in points])
+    ends = np.array([[p["positive_low"], p["positive_high"]] for p in points]).T
+    axes.errorbar(
+        [point["score"] for point in points],
+        share,
+        np.maximum(np.abs(ends - share), 0),
+        color=COLORS["positive"],
+        marker="o",
+        markersize=4,
+        linewidth=1.5,
+        elinewidth=1,
+        capsize=2,
+    )
 
 
 def keep_curve(rows: Sequence[Mapping[str, Any]]) -> bytes:

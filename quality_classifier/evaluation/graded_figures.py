@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from quality_classifier.evaluation.figures import COLORS, INK, MUTED, png, unit_limits
+from quality_classifier.evaluation.figures import INK, png, reliability_line, unit_limits
 
 
 def confusion(counts: Sequence[Sequence[int]], names: Sequence[str]) -> bytes:
@@ -69,20 +69,6 @@ def pair_reliability(points: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def _line(axes: Axes, points: Sequence[Mapping[str, Any]]) -> None:
-    """Shares with their intervals, against the diagonal."""
-    axes.plot([0, 1], [0, 1], color=MUTED, linestyle=":", linewidth=1)
-    share = np.array([point["positive"] for point in points])
-    ends = np.array([[p["positive_low"], p["positive_high"]] for p in points]).T
-    axes.errorbar(
-        [point["score"] for point in points],
-        share,
-        np.maximum(np.abs(ends - share), 0),
-        color=COLORS["positive"],
-        marker="o",
-        markersize=4,
-        linewidth=1.5,
-        elinewidth=1,
-        capsize=2,
-    )
+    reliability_line(axes, points)
     unit_limits(axes.set_xlim)
     unit_limits(axes.set_ylim)
