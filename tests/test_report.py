@@ -122,7 +122,7 @@ def test_the_page_says_what_the_statistics_say(run):
         scores = np.floor(reached["quality_score"].to_numpy() * 100) / 100 + 0.005
         found = by_name[name]["mean_score"]
         assert found["value"] == pytest.approx(scores.mean(), abs=1e-6)
-        error = scores.std() / np.sqrt(len(scores))
+        error = scores.std(ddof=1) / np.sqrt(len(scores))
         assert found["high"] - found["low"] == pytest.approx(2 * 1.96 * error, rel=1e-3)
     examples = {(s["name"], e["level"], e["id"]) for s in data["sources"] for e in s["examples"]}
     assert examples == {(r["source"], r["level"], r["id"]) for r in tables["examples"].to_pylist()}

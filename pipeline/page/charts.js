@@ -7,7 +7,11 @@ function wilson(successes, trials) {
   const middle = p + z2 / (2 * trials);
   const half = Math.sqrt(z2 * ((p * (1 - p)) / trials + z2 / (4 * trials * trials)));
   const scale = 1 + z2 / trials;
-  return [Math.max(0, (middle - half) / scale), Math.min(1, (middle + half) / scale)];
+  // 0 and 1 are exact bounds there, which rounding would miss.
+  return [
+    successes === 0 ? 0 : Math.max(0, (middle - half) / scale),
+    successes === trials ? 1 : Math.min(1, (middle + half) / scale),
+  ];
 }
 
 // Round values that divide [low, top] into about n steps.

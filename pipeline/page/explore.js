@@ -19,16 +19,21 @@ const units = data.sources.flatMap((source) => [
   ...source.rule_groups.map((group) => Object.assign(group, { of: source })),
 ]);
 const state = {
-  unit: Math.max(
-    0,
-    units.findIndex((unit) => unit.filtered && ownOf(unit)),
-  ),
+  unit: largestFiltered(),
   chosen: {}, // of each rule that was moved, by its key: {rule, stop}
   clearest: true,
   sort: { column: 2, down: true }, // of the table of sources: best first
 };
 const unitNow = () => units[state.unit];
 const sourceNow = () => unitNow().of ?? unitNow();
+
+// The place of the filtered unit of most documents; 0 where none is filtered.
+function largestFiltered() {
+  const documents = units.map((unit) =>
+    unit.filtered && ownOf(unit) ? unit.histogram.reduce((sum, n) => sum + n, 0) : -1,
+  );
+  return documents.indexOf(Math.max(...documents));
+}
 
 // The rule by which a run decided about a unit; null for a source whose groups have their own.
 function ownOf(unit) {

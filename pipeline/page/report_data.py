@@ -328,14 +328,17 @@ def _groups(names: Sequence[str], groups: pa.Table) -> Json:
 
 
 def _mean(histogram: Sequence[int]) -> Json | None:
-    """The mean score with its interval of 95 %, from bins; None if nothing was scored."""
+    """The mean score with its interval of 95 %, from bins; None if nothing was scored.
+
+    One document alone says nothing of the others: its interval is all of 0 to 1.
+    """
     counts = np.array(histogram, float)
     n = counts.sum()
     if not n:
         return None
     middles = (np.arange(len(counts)) + 0.5) / len(counts)
     mean = float(counts @ middles / n)
-    half = 1.96 * float(np.sqrt(counts @ (middles - mean) ** 2)) / n
+    half = 1.96 * float(np.sqrt(counts @ (middles - mean) ** 2 / (n - 1) / n)) if n > 1 else 1.0
     return {"value": mean, "low": max(0.0, mean - half), "high": min(1.0, mean + half)}
 
 

@@ -167,7 +167,9 @@ def wilson(rate: FloatArray, n: FloatArray) -> tuple[FloatArray, FloatArray]:
     spread = _Z**2 / n
     center = (rate + spread / 2) / (1 + spread)
     half = _Z * np.sqrt(rate * (1 - rate) / n + spread / (4 * n)) / (1 + spread)
-    return np.maximum(center - half, 0), np.minimum(center + half, 1)
+    # 0 and 1 are exact bounds there, which rounding would miss.
+    low = np.where(rate == 0, 0.0, np.maximum(center - half, 0))
+    return low, np.where(rate == 1, 1.0, np.minimum(center + half, 1))
 
 
 def expected_keep_rate(score: npt.NDArray[np.float32], alpha: float) -> FloatArray:
