@@ -116,6 +116,12 @@ def test_a_curve_is_read_between_evaluations_and_not_beyond():
     assert budgets.read_at(of, "unique_tokens", 4e6, ["wiki"]) == pytest.approx(1.0)
 
 
+def test_arms_that_end_within_2_percent_meet_there_once():
+    lengths = {"unfiltered": 16e6, "filtered": 16.2e6, "long": 20e6}
+    arms = {arm: {1: curve([1e6, at], [1e6, at], [3.0, 1.0])} for arm, at in lengths.items()}
+    assert budgets.places(arms, "tokens") == [2.5e6, 5e6, 10e6, 16e6, 20e6]
+
+
 def test_an_arm_is_not_reached_where_one_of_its_seeds_is_not():
     long = curve([1, 2, 4, 8], [1, 2, 4, 8], [4, 3, 2, 1])
     short = curve([1, 2, 4], [1, 2, 4], [4, 3, 2])

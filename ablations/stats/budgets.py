@@ -24,6 +24,7 @@ AXES = {
 }
 
 HALVINGS = 3
+SAME = 1.02
 
 Status = Literal["measured", "not reached", "before the first evaluation"]
 
@@ -58,14 +59,20 @@ def read_at(curve: Curve, axis: str, at: float, sources: Sequence[str]) -> float
 def places(curves: Mapping[str, Mapping[int, Curve]], axis: str) -> list[float]:
     """Where arms are compared: the farthest end of any arm and its halves, and each arm's own end.
 
-    ``curves`` is by arm and seed. An arm ends where the first of its seeds does.
+    ``curves`` is by arm and seed. An arm ends where the first of its seeds does. Of places that lie
+    within 2 % only the first counts: arms that end together, but for what scoring cost, are
+    compared there once.
     """
     ends = {
         arm: min(float(getattr(curve, axis)[-1]) for curve in seeds.values())
         for arm, seeds in curves.items()
     }
     far = max(ends.values())
-    return sorted({*ends.values(), *(far / 2**k for k in range(HALVINGS + 1))})
+    found: list[float] = []
+    for at in sorted({*ends.values(), *(far / 2**k for k in range(HALVINGS + 1))}):
+        if not found or at > found[-1] * SAME:
+            found.append(at)
+    return found
 
 
 def points(
