@@ -4,7 +4,8 @@ python ablations/report.py study=runs/data_quality
 
 Writes ``report.html`` and ``figures/*.csv`` into the study, which may be unfinished.
 ``learning_rate=DIR`` names a study of the same arms at several learning rates, as for
-``ablations/compare.py``.
+``ablations/compare.py``; ``claims=DIR,DIR`` further studies of this corpus (other sizes, experts, a
+dense twin), with which the page answers GLaM's claims one by one.
 """
 
 import json
@@ -14,6 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from ablations.page.data import Json, page_data
+from ablations.reading import read_study
 from ablations.results import Study
 from ablations.settings import parse, read
 from ablations.stats.comparison import Comparison, compare
@@ -31,19 +33,25 @@ EVALUATIONS = "tasks/*/evaluation.json"
 
 def main(arguments: Sequence[str]) -> None:
     """Write the page and say where it is."""
-    settings = parse(arguments, __doc__, ["learning_rate"])
-    print(write_report(settings["study"], settings.get("learning_rate")))
+    settings = parse(arguments, __doc__, ["learning_rate", "claims"])
+    claims = [path for path in settings.get("claims", "").split(",") if path]
+    print(write_report(settings["study"], settings.get("learning_rate"), claims))
 
 
-def write_report(path: str, learning_rate: str | None = None) -> str:
+def write_report(path: str, learning_rate: str | None = None, claims: Sequence[str] = ()) -> str:
     """Write a study's page and its figures' CSV files; returns the page's path.
+
+    Args:
+        path: the study's folder.
+        learning_rate: the folder of a study of its arms at several learning rates.
+        claims: folders of further studies that test claims of GLaM's.
 
     Raises:
         ValueError: a file of the study breaks the contract (:mod:`ablations.results`), or the
             study of learning rates does not go with it. A study of which nothing can be compared
             yet is no error: its page says so.
     """
-    data = gather(path, *read(path, learning_rate))
+    data = gather(path, *read(path, learning_rate), [read_study(other) for other in claims])
     for old in storage.listing(storage.join(path, FIGURES)):
         if old.endswith(".csv"):
             storage.remove(old)
@@ -56,15 +64,17 @@ def write_report(path: str, learning_rate: str | None = None) -> str:
     return target
 
 
-def gather(path: str, study: Study, further: Study | None) -> Json:
+def gather(
+    path: str, study: Study, learning_rate: Study | None, others: Sequence[Study] = ()
+) -> Json:
     """What the page shows, of a study that lies at ``path``."""
     found: Comparison | ValueError
     try:
-        found = compare(study)
+        found = compare(study, others=others)
     except ValueError as error:
         found = error  # for the page to say
-    if further is not None:
-        found = compare(study, further)
+    if learning_rate is not None:
+        found = compare(study, learning_rate, others)
     logs = {job: log for job in study.runs if (log := read_log(path, job)) is not None}
     return page_data(study, found, logs, not_run(path, study))
 

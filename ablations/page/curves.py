@@ -98,7 +98,7 @@ def efficiency(study: Study) -> list[Row]:
                 continue
             for at, places in _shared([theirs.tokens for _, theirs in pairs]):
                 logs = [
-                    _log_tokens_to(ours.tokens, own, base[i]) - np.log(at)
+                    budgets.log_tokens_to(ours.tokens, own, base[i]) - np.log(at)
                     for (ours, _), (own, base), i in zip(pairs, found, places, strict=True)
                     if own is not None and base is not None
                 ]
@@ -201,18 +201,6 @@ def _best(study: Study, curve: Curve, name: str) -> FloatArray | None:
     """The best value so far along a curve."""
     values = _values(study, curve, name)
     return None if values is None else np.minimum.accumulate(values)
-
-
-def _log_tokens_to(tokens: FloatArray, best: FloatArray, level: float) -> float:
-    """Log of the tokens at which a falling curve first reaches a level; nan if it never does."""
-    if not best[-1] <= level <= best[0]:
-        return np.nan
-    after = int(np.argmax(best <= level))
-    if after == 0:
-        return float(np.log(tokens[0]))
-    ends = slice(after - 1, after + 1)
-    # From high to low: np.interp wants them to rise.
-    return float(np.interp(-level, -best[ends], np.log(tokens[ends])))
 
 
 def _values(study: Study, curve: Curve, name: str) -> FloatArray | None:

@@ -68,13 +68,25 @@ def page_data(
     }
 
 
+def answered_claims(study: Study, found: Comparison | ValueError) -> Sequence[Row]:
+    """GLaM's claims, and what was seen of them."""
+    return [] if isinstance(found, ValueError) else found.tables["claims"]
+
+
 def learning_rates(study: Study, found: Comparison | ValueError) -> Sequence[Row]:
     """Each arm at the rates that were tried."""
     return [] if isinstance(found, ValueError) else found.tables["learning_rates"]
 
 
 PANELS: dict[str, Panel] = {
-    "learning_rates": Panel("Learning rates", learning_rates, "Each arm at the rates tried.")
+    "claims": Panel(
+        "GLaM’s claims",
+        answered_claims,
+        "Intervals hold for all measures of a claim in a study at once. “Not seen” is said only"
+        " where an effect that matters would have been found; where it could have been missed, or"
+        " every arm guesses, nothing could be seen at this size.",
+    ),
+    "learning_rates": Panel("Learning rates", learning_rates, "Each arm at the rates tried."),
 }
 """Further tables of the page, from the study and its comparison."""
 
@@ -123,6 +135,7 @@ def figures(
             "orders",
             "scaling",
             "learning_rates",
+            "claims",
         )
         shown = {name: [] for name in names}
         run = next((run for arm in study.declared.arms for run in study.seeds(arm).values()), None)
@@ -199,6 +212,7 @@ def reasons(
         "routers": "No complete job logged what its routers did.",
         "router_layers": "No complete job logged what its routers did.",
         "learning_rates": "Learning rates were not checked: each arm was run at one only.",
+        "claims": apart or "This study tests none of GLaM’s claims.",
         "jobs": "Every declared job is complete.",
         "not_run": "No task was left out.",
     }

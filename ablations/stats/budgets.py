@@ -56,6 +56,18 @@ def read_at(curve: Curve, axis: str, at: float, sources: Sequence[str]) -> float
     return float(np.interp(np.log(at), np.log(x), y))
 
 
+def log_tokens_to(tokens: FloatArray, best: FloatArray, level: float) -> float:
+    """Log of the tokens at which a falling curve first reaches a level; nan if it never does."""
+    if not best[-1] <= level <= best[0]:
+        return np.nan
+    after = int(np.argmax(best <= level))
+    if after == 0:
+        return float(np.log(tokens[0]))
+    ends = slice(after - 1, after + 1)
+    # From high to low: np.interp wants them to rise.
+    return float(np.interp(-level, -best[ends], np.log(tokens[ends])))
+
+
 def places(curves: Mapping[str, Mapping[int, Curve]], axis: str) -> list[float]:
     """Where arms are compared: the farthest end of any arm and its halves, and each arm's own end.
 

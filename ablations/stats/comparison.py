@@ -4,13 +4,14 @@ A table is a list of rows, a row maps column names to plain values or None. Ever
 of the study alone, so the same runs give the same bytes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from ablations.results import Study
 from ablations.stats import (
     calibration,
+    claims,
     credible,
     endpoints,
     inference,
@@ -42,8 +43,15 @@ class Comparison:
         return {"format": FORMAT, **asdict(self)}
 
 
-def compare(study: Study, learning_rates: Study | None = None) -> Comparison:
-    """Compare the arms of a study; ``learning_rates`` is a further study that swept those.
+def compare(
+    study: Study, learning_rates: Study | None = None, others: Sequence[Study] = ()
+) -> Comparison:
+    """Compare the arms of a study.
+
+    Args:
+        study: the study.
+        learning_rates: a further study that swept those.
+        others: further studies that test claims of GLaM's.
 
     Raises:
         ValueError: no seed has both arms of the primary contrast, or the primary endpoint was not
@@ -88,6 +96,7 @@ def compare(study: Study, learning_rates: Study | None = None) -> Comparison:
             "orders": ladder.orders(study, steps),
             "scaling": laws,
             "learning_rates": rates.rows,
+            "claims": claims.answers([study, *others]),
             "arms": tables.arms(study),
             "jobs": tables.jobs(study),
             "calibration": checks.rows if checks else [],
