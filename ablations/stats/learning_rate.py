@@ -28,15 +28,16 @@ class Check:
 
 
 def gather(study: Study, further: Study | None) -> Rates:
-    """Runs of the contrast's arms that are of their main model, of this study and a further one.
+    """Runs of each arm that are of its main model, of this study and a further one.
 
     Raises:
         ValueError: the further study held out other documents.
     """
     declared = study.declared
     models = {
-        arm: next(iter(study.seeds(arm).values())).result.model
-        for arm in (declared.primary.baseline, declared.primary.treatment)
+        arm: next(iter(runs.values())).result.model
+        for arm in declared.arms
+        if (runs := study.seeds(arm))
     }
     reference = next(iter(study.runs.values()))
     rates: dict[str, dict[float, dict[int, Run]]] = {arm: {} for arm in models}
@@ -54,13 +55,19 @@ def gather(study: Study, further: Study | None) -> Rates:
 
 
 def check(study: Study, rates: Rates, outcome: verdict.Finding) -> Check:
-    """Compare the arms at their best rates, and say whether the study's ``outcome`` holds there."""
+    """Compare the arms at their best rates, and say whether the study's ``outcome`` holds there.
+
+    Arms beside the contrast have rows if they were tried at several rates.
+    """
     primary = study.declared.primary
     gain = endpoints.gain(primary.endpoint)
-    if any(len(by_rate) < 2 for by_rate in rates.values()):
+    pair = (primary.treatment, primary.baseline)
+    if any(len(rates[arm]) < 2 for arm in pair):
         return Check([], ["Learning rates were not checked: each arm was run at one only."])
     rows, notes, best = [], [], {}
     for arm, by_rate in rates.items():
+        if len(by_rate) < 2:
+            continue
         values = {
             rate: float(np.mean([inference.endpoint(sample(study, run)) for run in runs.values()]))
             for rate, runs in sorted(by_rate.items())
@@ -81,13 +88,13 @@ def check(study: Study, rates: Rates, outcome: verdict.Finding) -> Check:
             }
             for rate, value in values.items()
         ]
-    treatment, baseline = (rates[arm][best[arm]] for arm in (primary.treatment, primary.baseline))
+    treatment, baseline = (rates[arm][best[arm]] for arm in pair)
     found = contrast(study, treatment, baseline)
     if found is None:
         return Check(rows, [*notes, "No seed has both arms at their best learning rates."])
     doubts = credible.doubts(study, treatment, baseline)
     judged = verdict.judge(found.estimate, found.baseline_value, primary, doubts)
-    at = ", ".join(f"{arm} {rate:g}" for arm, rate in best.items())
+    at = ", ".join(f"{arm} {best[arm]:g}" for arm in reversed(pair))
     holds = "holds" if judged.outcome == outcome else "does NOT hold"
     notes.insert(
         0, f"The verdict {holds} at each arm's best learning rate ({at}): {judged.outcome}."
