@@ -125,6 +125,8 @@ def load(arguments: Sequence[str]) -> tuple[PipelineConfig, bool, list[str]]:
     known, rest = flags.parser().parse_known_args(arguments)
     given = vars(known)
     resume = given.pop("resume", False)
+    for name in ("dry_run", "assume"):  # pipeline.dry_run reads them
+        given.pop(name, None)
     settings = (
         settings_file.read(given.pop("config"), _settings_types()) if "config" in given else {}
     )

@@ -23,7 +23,7 @@ def main(arguments: Sequence[str]) -> None:
     """Decide and report; see ``--help``."""
     with endings.usage():
         config, resume, beam_flags = load_decide(arguments)
-        options = engine.options(beam_flags)
+        options = engine.options(beam_flags, config.stall_minutes)
     storage.configure(options)
     staging.check_paths(options, [config.scored, config.output])
     scored = manifest.read_manifest(config.scored)

@@ -105,6 +105,7 @@ def parser() -> Parser:
     )
     _step_flags(out, out.add_argument_group("steps before the decision (filtered sources only)"))
     _output_flags(out.add_argument_group("output"))
+    _dry_run_flags(out.add_argument_group("Dataflow without Dataflow"))
     return out
 
 
@@ -362,6 +363,24 @@ def _output_flags(group: argparse._ArgumentGroup) -> None:
         "--resume",
         action="store_true",
         help="finish an interrupted run: skip what is complete, do the rest",
+    )
+
+
+def _dry_run_flags(group: argparse._ArgumentGroup) -> None:
+    _flag(
+        group,
+        "dry_run",
+        action="store_true",
+        help="with --runner DataflowRunner: build the job, check it, say what would be staged and"
+        " started and about how much it uses; nothing is sent, no credentials are needed",
+    )
+    _flag(
+        group,
+        "assume",
+        action="append",
+        metavar="NAME=VALUE",
+        help="for --dry-run: another value of conf/pipeline/dataflow.yaml, as input_bytes=5e12"
+        " (inputs are not looked at then) or price_vcpu_hour=0.05",
     )
 
 

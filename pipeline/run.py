@@ -13,11 +13,14 @@ from winnow import endings, telling
 
 def main(arguments: Sequence[str]) -> None:
     """Score and filter as the flags say; ``--help`` and wrong values end without Beam."""
-    flags.parser().parse_known_args(arguments)
+    given, _ = flags.parser().parse_known_args(arguments)
     with telling.doing("starting"), beam_clients.left_out_if_local(arguments):
-        from pipeline import scoring_run
+        from pipeline import dry_run, scoring_run
 
-    scoring_run.main(arguments)
+    if "dry_run" in given or "assume" in given:
+        dry_run.main(arguments, given)
+    else:
+        scoring_run.main(arguments)
 
 
 if __name__ == "__main__":

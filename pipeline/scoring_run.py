@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str]) -> None:
     """Plan, run and report; see ``--help``."""
     with endings.usage():
         config, resume, beam_flags = load(arguments)
-        options = engine.options(beam_flags)
+        options = engine.options(beam_flags, config.stall_minutes)
         wanted = field_settings.field_settings(config)
         maps = field_maps(config)
     storage.configure(options)
@@ -46,7 +47,8 @@ def main(arguments: Sequence[str]) -> None:
         if prepare(config.output, about["key"], tasks, resume):
             print(f"{config.output} is complete already: nothing to do")
         else:
-            job = _reachable(options, job)
+            job, copies = reachable(options, job)
+            staging.upload(copies)
             records.save_tasks(job.sink.work, tasks)
             size = sum(task.input.size for task in tasks)
             begun = time.monotonic()
@@ -139,14 +141,17 @@ def describe(
     return job, about
 
 
-def _reachable(options: PipelineOptions, job: Job) -> Job:
-    """The job with the paths by which its workers reach the classifiers."""
+def reachable(options: PipelineOptions, job: Job) -> tuple[Job, list[tuple[Path, str]]]:
+    """The job with the paths by which its workers reach the classifiers, and files to upload."""
     if not job.several:
-        place = staging.reachable_classifier(options, job.classifier, job.classifier_fingerprint)
-        return replace(job, classifier=place)
-    places = [staging.reachable_classifier(options, c.path, c.fingerprint) for c in job.several]
-    moved = zip(job.several, places, strict=True)
-    return replace(job, several=tuple(replace(one, path=place) for one, place in moved))
+        place, copies = staging.reachable_classifier(
+            options, job.classifier, job.classifier_fingerprint
+        )
+        return replace(job, classifier=place), copies
+    found = [staging.reachable_classifier(options, c.path, c.fingerprint) for c in job.several]
+    moved = zip(job.several, found, strict=True)
+    several = tuple(replace(one, path=place) for one, (place, _) in moved)
+    return replace(job, several=several), [copy for _, copies in found for copy in copies]
 
 
 def prepare(output: str, key: str, tasks: Iterable[Task], resume: bool) -> bool:

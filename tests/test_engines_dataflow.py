@@ -10,6 +10,7 @@ they are installed as a container of Beam's does it, by hash from the package in
 
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -89,6 +90,17 @@ def submit(dataflow, *flags):
         text=True,
         cwd="/",
     )
+
+
+def without_moment(job):
+    """A job without what differs from one moment to the next, and where it was written."""
+    own = {"pipelineProtoHash", "dataflow_job_file"}
+    found = job["environment"]["sdkPipelineOptions"]
+    shown = [item for item in found["display_data"] if item["key"] not in own]
+    wanted = {name: value for name, value in found["options"].items() if name not in own}
+    options = {**found, "display_data": shown, "options": wanted}
+    text = json.dumps({**job["environment"], "sdkPipelineOptions": options}, sort_keys=True)
+    return re.sub(r"NAME\.\d+\.\d+", "NAME", text.replace(job["name"], "NAME"))
 
 
 @pytest.fixture(scope="module")
@@ -190,13 +202,20 @@ def test_an_image_has_it_all_and_a_failed_job_says_why(dataflow, monkeypatch, tm
 
     monkeypatch.setattr(dataflow, "run", fail)
     image = "europe-docker.pkg.dev/p/winnow:1"
-    done = submit(dataflow, f"--output={BUCKET}/failed", f"--sdk_container_image={image}")
+    flags = [f"--output={BUCKET}/failed", f"--sdk_container_image={image}"]
+    done = submit(dataflow, *flags)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].endswith("error: the disk is full")
     job = list(dataflow.jobs.values())[-1]
     (pool,) = job["environment"]["workerPools"]
     assert [found["containerImage"] for found in pool["sdkHarnessContainerImages"]] == [image]
     assert fetch_staged(pipeline_of(job), tmp_path) == ["submission_environment_dependencies.txt"]
+
+    # A dry run has made the same job.
+    planned = tmp_path / "job.json"
+    done = submit(dataflow, *flags, "--dry-run", f"--dataflow_job_file={planned}")
+    assert done.returncode == 0, done.stderr
+    assert without_moment(json.loads(planned.read_text())) == without_moment(job)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 FOLDER = "progress"
@@ -35,6 +35,7 @@ class _State:
 
 _state = _State()
 _lock = threading.Lock()
+_listener: Callable[[], None] | None = None
 
 
 def report_to(folder: str | None) -> None:
@@ -44,11 +45,19 @@ def report_to(folder: str | None) -> None:
         _state = _State(folder)
 
 
+def listen(listener: Callable[[], None]) -> None:
+    """Have ``listener`` called at every heartbeat of this process, in the thread that beats."""
+    global _listener
+    _listener = listener
+
+
 def beat() -> None:
     """Record one unit of progress: a batch, a block of a file, a part of an upload."""
     with _lock:
         _state.beats += 1
         _write(now=False)
+    if _listener is not None:
+        _listener()
 
 
 def count(stage: str, documents: int, size: int, kept: int, input_bytes: int) -> None:
@@ -58,6 +67,8 @@ def count(stage: str, documents: int, size: int, kept: int, input_bytes: int) ->
         for name, more in zip(COUNTS, (documents, size, kept, input_bytes), strict=True):
             counts[name] += more
         _write(now=False)
+    if _listener is not None:
+        _listener()
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import concurrent.futures
 import contextlib
 import importlib
 import logging
+import math
 import os
 import re
 import shutil
@@ -53,12 +54,13 @@ _WHERE = re.compile(r" \[while running .*\]$")
 _NESTED = re.compile(r"(\w+(?:Error|Exception)): (.*)")
 
 
-def options(flags: Sequence[str]) -> PipelineOptions:
+def options(flags: Sequence[str], stall_minutes: float | None = None) -> PipelineOptions:
     """Beam's options, from the flags that are not ours.
 
     ``DirectRunner`` (the default) means Beam's embedded ``FnApiRunner``: the one named DirectRunner
     tries to download another engine first. It uses all cores, unless told otherwise. Dataflow
-    starts a process per core; each is given one task at a time, which bounds its memory.
+    starts a process per core; each is given one task at a time, which bounds its memory. A worker
+    there on which nothing has moved for ``stall_minutes`` ends, and the engine tries again.
 
     Raises:
         ValueError: no Beam option has one of these names (Beam itself would only log it), or the
@@ -97,6 +99,8 @@ def options(flags: Sequence[str]) -> PipelineOptions:
             raise ValueError("Dataflow needs the extra: pip install 'winnow-lm[gcp]'") from None
         threads = parsed.number_of_worker_harness_threads or 1
         defaults = {"number_of_worker_harness_threads": threads}
+        if stall_minutes and not parsed.element_processing_timeout_minutes:
+            defaults["element_processing_timeout_minutes"] = math.ceil(stall_minutes)
     if parsed.runner in _LOCAL_RUNNERS:
         workers = parsed.direct_num_workers
         if not any(flag.startswith("--direct_num_workers") for flag in flags):

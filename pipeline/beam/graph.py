@@ -21,7 +21,7 @@ from apache_beam.metrics import Metrics
 
 from pipeline.beam import near_duplicates
 from pipeline.beam.exact_duplicates import CountDuplicateIds, FindDuplicates, together
-from pipeline.beam.reaching import reaching
+from pipeline.beam.reaching import reach, reaching
 from pipeline.core import duplicates, finish
 from pipeline.core.scored import reaching_batches
 from pipeline.core.task import Job, Sink, decide_task, run_task
@@ -137,7 +137,7 @@ class _Counting(beam.DoFn):
 
     def setup(self) -> None:
         """Reach stores as the driver does."""
-        storage.reach(self._stores)
+        reach(self._stores)
 
     def _count(self, batch: pa.RecordBatch, input_bytes: int) -> None:
         documents = len(batch)

@@ -49,13 +49,16 @@ def check_paths(options: PipelineOptions, paths: Iterable[str]) -> None:
             )
 
 
-def reachable_classifier(options: PipelineOptions, path: str, fingerprint: str) -> str:
-    """The path of the classifier for workers; for Dataflow's a local one is uploaded.
+def reachable_classifier(
+    options: PipelineOptions, path: str, fingerprint: str
+) -> tuple[str, list[tuple[Path, str]]]:
+    """The path of the classifier for workers, and what :func:`upload` must copy to where for it.
 
-    It goes to ``classifiers/<fingerprint>`` under the staging or else temporary location, once.
+    Dataflow's find a local one at ``classifiers/<fingerprint>`` under the staging or else temporary
+    location.
     """
     if not on_dataflow(options) or storage.scheme(path) is not None:
-        return path
+        return path, []
     cloud = options.view_as(GoogleCloudOptions)
     location = cloud.staging_location or cloud.temp_location
     if not location:
@@ -64,19 +67,19 @@ def reachable_classifier(options: PipelineOptions, path: str, fingerprint: str) 
     source = Path(path)
     if source.is_file():
         target = storage.join(target, source.name)
-        _upload(source, target)
-    else:
-        for file in sorted(source.rglob("*")):
-            if file.is_file():
-                _upload(file, storage.join(target, file.relative_to(source).as_posix()))
-    return target
+        return target, [(source, target)]
+    files = (file for file in sorted(source.rglob("*")) if file.is_file())
+    return target, [
+        (file, storage.join(target, file.relative_to(source).as_posix())) for file in files
+    ]
 
 
-def _upload(source: Path, target: str) -> None:
-    """Copy a file to an object store unless it exists; objects appear atomically."""
-    if not storage.exists(target):
-        with source.open("rb") as file, storage.open_output(target) as out:
-            shutil.copyfileobj(file, out, 1 << 20)
+def upload(copies: Iterable[tuple[Path, str]]) -> None:
+    """Copy files to an object store, but for those that exist; objects appear atomically."""
+    for source, target in copies:
+        if not storage.exists(target):
+            with source.open("rb") as file, storage.open_output(target) as out:
+                shutil.copyfileobj(file, out, 1 << 20)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,339 @@
+"""What an engine does to a run, beside Beam's embedded one on the same cores.
+
+    make engines
+    python benchmarks/engines.py formats --megabytes 200
+    python benchmarks/engines.py slots --megabytes 200
+    python benchmarks/engines.py small --files 10000
+
+- formats  64 files of uneven size in every format, with a known rule, a solved one, and one with
+           exact duplicates: are all files byte-equal; time, memory, bytes over the network
+- slots    how 1, 2 and 4 slots share these 64 files: what each did, how long it waited at the end
+- small    as many files as asked, of 5 documents each: time and memory, the manifest
+
+Real text (benchmarks/real_text.py), repeated with ids and hosts of its own. Every run is a process
+of its own, start and imports included, in a network namespace of its own where this may make one
+(as root): what goes over its loopback is what engine and workers send each other, each byte counted
+once. Memory is the peak of the largest process.
+"""
+
+import argparse
+import bz2
+import csv
+import gzip
+import hashlib
+import html
+import io
+import json
+import lzma
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import lz4.frame
+import pyarrow as pa
+import pyarrow.parquet as pq
+from throughput import ROOT, Measurement, classifier, measure, real_text
+
+from pipeline.readers.decoders import zstd
+
+Rows = list[dict[str, str]]
+RULES = {
+    "known": ["--alpha=2"],
+    "solved": ["--target-fraction=0.3"],
+    "duplicates": ["--target-fraction=0.3", "--deduplicate"],
+}
+FILES = 64
+LARGEST = 50  # times the smallest
+
+
+def main() -> None:
+    """Run one of the three."""
+    if sys.argv[1:2] == ["--inside"]:
+        _inside(Path(sys.argv[2]), sys.argv[3:])
+        return
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=["formats", "slots", "small"])
+    parser.add_argument("--megabytes", type=int, default=200, help="of text (default: 200)")
+    parser.add_argument("--files", type=int, default=10_000, help="for small (default: 10000)")
+    parser.add_argument("--rounds", type=int, default=1, help="(default: 1)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="cores (default: all)")
+    parser.add_argument("--work", type=Path, default=ROOT / "cache" / "benchmark")
+    prism = shutil.which("prism") or str(ROOT / "cache" / "engines" / "prism")
+    parser.add_argument("--prism", default=prism, help=f"(default: {prism})")
+    flags = parser.parse_args()
+    {"formats": formats, "slots": slots, "small": small}[flags.what](flags)
+
+
+def engines(flags: argparse.Namespace) -> dict[str, list[str]]:
+    """The flags of each engine that is here."""
+    found = {"DirectRunner": [f"--direct_num_workers={flags.workers}"]}
+    if os.path.exists(flags.prism):
+        found["PrismRunner"] = ["--runner=PrismRunner", f"--prism_location={flags.prism}"]
+    return found
+
+
+def formats(flags: argparse.Namespace) -> None:
+    """Every rule on every engine, round by round."""
+    corpus = write_formats(flags.work / f"formats_{flags.megabytes}", flags.megabytes * 10**6)
+    print("| rule | engine | wall s | CPU s | peak MB | MB over the network | files, digest |")
+    print("|" + "---|" * 7)
+    for rule, said in RULES.items():
+        for _ in range(flags.rounds):
+            digests = set()
+            for engine, own in engines(flags).items():
+                output = flags.work / "engine_output"
+                one, sent = run(flags, corpus, output, [*said, *own])
+                count, digest = digest_of(output)
+                digests.add(digest)
+                print(
+                    f"| {rule} | {engine} | {one.wall:.1f} | {one.cpu:.1f}"
+                    f" | {one.memory / 1e6:.0f} | {sent} | {count}, {digest[:12]} |",
+                    flush=True,
+                )
+            if len(digests) > 1:
+                sys.exit("the engines wrote different files")
+
+
+def slots(flags: argparse.Namespace) -> None:
+    """How the slots of each engine share uneven tasks."""
+    corpus = write_formats(flags.work / f"formats_{flags.megabytes}", flags.megabytes * 10**6)
+    ways = {
+        f"DirectRunner, {number} {kind}": [
+            f"--direct_num_workers={number}",
+            f"--direct_running_mode={mode}",
+        ]
+        for kind, mode in (("threads", "multi_threading"), ("processes", "multi_processing"))
+        for number in (1, 2, 4)
+    }
+    if os.path.exists(flags.prism):
+        ways["PrismRunner"] = ["--runner=PrismRunner", f"--prism_location={flags.prism}"]
+    print("| engine | slots at work | share of the text of each | s at work | waited at the end |")
+    print("|" + "---|" * 5)
+    for name, own in ways.items():
+        folder = flags.work / "slots"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        settings = folder.with_suffix(".yaml")
+        step = {"watched_step.Watched": {"folder": str(folder)}}
+        settings.write_text(json.dumps({"steps": step}))
+        output = flags.work / "engine_output"
+        run(flags, corpus, output, ["--alpha=2", f"--config={settings}", *own])
+        found = [
+            [json.loads(line) for line in path.read_text().splitlines()]
+            for path in sorted(folder.iterdir())
+        ]
+        begin = min(batches[0][0] for batches in found)
+        ends = [batches[-1][0] for batches in found]
+        whole = sum(size for batches in found for _, size in batches)
+        shares = sorted(sum(size for _, size in batches) / whole for batches in found)[::-1]
+        waited = sum(max(ends) - end for end in ends) / len(ends) / (max(ends) - begin)
+        print(
+            f"| {name} | {len(found)} | {', '.join(f'{share:.0%}' for share in shares)}"
+            f" | {max(ends) - begin:.1f} | {waited:.0%} |",
+            flush=True,
+        )
+
+
+def small(flags: argparse.Namespace) -> None:
+    """Many small inputs."""
+    corpus = write_small(flags.work / f"small_{flags.files}", flags.files)
+    print("| rule | engine | wall s | CPU s | peak MB | MB over the network | manifest kB |")
+    print("|" + "---|" * 7)
+    for rule, said in RULES.items():
+        for engine, own in engines(flags).items():
+            output = flags.work / "engine_output"
+            one, sent = run(flags, corpus, output, [*said, *own])
+            print(
+                f"| {rule} | {engine} | {one.wall:.1f} | {one.cpu:.1f} | {one.memory / 1e6:.0f}"
+                f" | {sent} | {(output / 'manifest.json').stat().st_size / 1e3:.0f} |",
+                flush=True,
+            )
+
+
+def run(
+    flags: argparse.Namespace, corpus: Path, output: Path, own: list[str]
+) -> tuple[Measurement, str]:
+    """One run; MB over its loopback, or why there is no number."""
+    shutil.rmtree(output, ignore_errors=True)
+    scorer = classifier(flags.work, "hashed_linear")
+    command = [sys.executable, str(ROOT / "pipeline" / "run.py"), f"--source=web={corpus}/*/*"]
+    command += ["--filter=web", f"--classifier={scorer}", f"--output={output}", *own]
+    sent = flags.work / "sent.txt"
+    sent.write_text("not counted")
+    if os.geteuid() == 0 and shutil.which("unshare") and shutil.which("ip"):
+        inside = [sys.executable, __file__, "--inside", str(sent)]
+        command = ["unshare", "--net", *inside, *command]
+    os.environ["PYTHONPATH"] = f"{ROOT}{os.pathsep}{ROOT / 'benchmarks'}"
+    return measure(command, flags.workers), sent.read_text()
+
+
+def _inside(sent: Path, command: list[str]) -> None:
+    """Run a command in a network of its own, and note what went over its loopback."""
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    code = subprocess.run(command, check=False).returncode
+    (line,) = (x for x in Path("/proc/net/dev").read_text().splitlines() if x.strip()[:3] == "lo:")
+    sent.write_text(f"{int(line.split()[1]) / 1e6:.1f}")
+    sys.exit(code)
+
+
+def digest_of(folder: Path) -> tuple[int, str]:
+    """The number of files below a folder, and a digest of their names and contents."""
+    found = hashlib.sha256()
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    for path in paths:
+        found.update(str(path.relative_to(folder)).encode())
+        found.update(hashlib.sha256(path.read_bytes()).digest())
+    return len(paths), found.hexdigest()
+
+
+def texts() -> list[str]:
+    """Real texts, in an order that is always the same."""
+    from pipeline.core.plan import plan_tasks
+    from pipeline.readers import FieldMap, read_batches
+    from winnow.storage import open_input
+
+    return [
+        text
+        for task in plan_tasks({"all": [f"{real_text()}/input/*"]}, [], 1 << 40)
+        for batch in read_batches(task.input, FieldMap(), open_input=open_input)
+        for text in batch["text"].to_pylist()
+    ]
+
+
+def write_formats(folder: Path, size: int) -> Path:
+    """``size`` bytes of text in 64 files of uneven size, format after format."""
+    if not folder.exists():
+        partial = folder.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        weights = [LARGEST ** (i * 37 % FILES / (FILES - 1)) for i in range(FILES)]
+        source = _documents(texts())
+        for number, weight in enumerate(weights):
+            name, write = list(FORMATS.items())[number % len(FORMATS)]
+            rows, held = [], 0
+            while held < size * weight / sum(weights):
+                rows.append(next(source))
+                held += len(rows[-1]["text"].encode())
+            place = partial / "files" / f"{number:02d}.{name}"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(write(rows))
+        partial.rename(folder)
+    return folder
+
+
+def write_small(folder: Path, files: int) -> Path:
+    """Files of 5 documents each, a hundred to a folder."""
+    if not folder.exists():
+        partial = folder.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        source = _documents(texts())
+        for number in range(files):
+            place = partial / f"{number // 100:04d}" / f"{number:06d}.jsonl.gz"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(gzip.compress(_lines([next(source) for _ in range(5)]), 1))
+        partial.rename(folder)
+    return folder
+
+
+def _documents(texts: list[str]) -> Iterator[dict[str, str]]:
+    """The texts without end; the second time on with words of its own, but for every tenth."""
+    number = 0
+    while True:
+        for i, text in enumerate(texts):
+            round_ = number // len(texts)
+            own = f"{text}\n{number}" if round_ and i % 10 else text
+            yield {"id": f"d{number}", "url": f"https://h{number}.example/", "text": own}
+            number += 1
+
+
+def _lines(rows: Rows) -> bytes:
+    return b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
+
+
+def _warc(kind: str, media: str, rows: Rows, block: Callable[[dict[str, str]], bytes]) -> bytes:
+    """Records, each a gzip member of its own."""
+    out = []
+    for row in rows:
+        body = block(row)
+        head = (
+            f"WARC/1.0\r\nWARC-Type: {kind}\r\nWARC-Target-URI: {row['url']}\r\n"
+            f"WARC-Record-ID: <urn:{row['id']}>\r\nWARC-Date: 2026-01-01T00:00:00Z\r\n"
+            f"Content-Type: {media}\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        out.append(gzip.compress(head.encode() + body + b"\r\n\r\n", 1))
+    return b"".join(out)
+
+
+def _page(row: dict[str, str]) -> bytes:
+    lines = "".join(f"<p>{html.escape(line)}</p>\n" for line in row["text"].splitlines())
+    return f"<!doctype html><html><meta charset=utf-8><body>{lines}</body></html>".encode()
+
+
+def _response(row: dict[str, str]) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n\r\n" + _page(row)
+
+
+def _arc(rows: Rows) -> bytes:
+    out = [b"filedesc://x 0.0.0.0 20010203040506 text/plain 3\n1 0\n"]
+    for row in rows:
+        http = _response(row)
+        line = f"{row['url']} 1.2.3.4 20010203040506 text/html {len(http)}\n"
+        out.append(line.encode() + http + b"\n")
+    return b"".join(gzip.compress(record, 1) for record in out)
+
+
+def _csv(rows: Rows, delimiter: str) -> bytes:
+    out = io.StringIO(newline="")
+    writer = csv.DictWriter(out, ["id", "url", "text"], delimiter=delimiter)
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue().encode()
+
+
+def _parquet(rows: Rows) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows), sink, row_group_size=500, compression="zstd")
+    return bytes(sink.getvalue())
+
+
+def _arrow(rows: Rows, new: Callable[..., pa.RecordBatchWriter]) -> bytes:
+    sink, table = pa.BufferOutputStream(), pa.Table.from_pylist(rows)
+    with new(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=500)
+    return bytes(sink.getvalue())
+
+
+def _text(rows: Iterable[dict[str, str]]) -> bytes:
+    """One document."""
+    return "\n\n".join(row["text"] for row in rows).encode()
+
+
+FORMATS: dict[str, Callable[[Rows], bytes]] = {
+    "jsonl": _lines,
+    "jsonl.gz": lambda rows: gzip.compress(_lines(rows), 1),
+    "jsonl.zst": lambda rows: zstd.compress(_lines(rows)),
+    "jsonl.bz2": lambda rows: bz2.compress(_lines(rows), 1),
+    "jsonl.xz": lambda rows: lzma.compress(_lines(rows), preset=1),
+    "jsonl.lz4": lambda rows: lz4.frame.compress(_lines(rows)),
+    "json": lambda rows: json.dumps(rows, ensure_ascii=False).encode(),
+    "warc.wet.gz": lambda rows: _warc(
+        "conversion", "text/plain", rows, lambda row: row["text"].encode()
+    ),
+    "warc.gz": lambda rows: _warc("response", "application/http", rows, _response),
+    "arc.gz": _arc,
+    "parquet": _parquet,
+    "arrow": lambda rows: _arrow(rows, pa.ipc.new_file),
+    "stream.arrow": lambda rows: _arrow(rows, pa.ipc.new_stream),
+    "csv": lambda rows: _csv(rows, ","),
+    "tsv": lambda rows: _csv(rows, "\t"),
+    "txt": _text,
+    "html": lambda rows: _page({"text": _text(rows).decode()}),
+}
+
+
+if __name__ == "__main__":
+    main()

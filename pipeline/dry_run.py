@@ -1,0 +1,134 @@
+"""``winnow run --dry-run``: what a run on Dataflow would stage, start and use, without Dataflow."""
+
+import argparse
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from apache_beam.options.pipeline_options import WorkerOptions
+
+from pipeline import dataflow_estimate, field_settings
+from pipeline.beam import dry_run, engine, graph, staging
+from pipeline.config import PipelineConfig, field_maps, load
+from pipeline.core.plan import plan_tasks
+from pipeline.dataflow_estimate import Estimate, Work
+from pipeline.group_settings import grouped
+from pipeline.scoring_run import describe, reachable
+from pipeline.steps import input_files
+from winnow import endings, storage, telling
+
+
+def main(arguments: Sequence[str], given: argparse.Namespace) -> None:
+    """Print the plan of a run; see ``--help``.
+
+    Raises:
+        ValueError: the run would be refused, by us or by Beam's checks for Dataflow.
+    """
+    with endings.usage():
+        if "dry_run" not in given:
+            raise ValueError("--assume has no meaning without --dry-run: add that")
+        config, _, beam_flags = load(arguments)
+        options = engine.options(beam_flags, config.stall_minutes)
+        if not staging.on_dataflow(options):
+            raise ValueError(
+                "--dry-run tells what Dataflow would be asked for: add --runner DataflowRunner"
+            )
+        assumed = dataflow_estimate.assumptions(getattr(given, "assume", []))
+        workers = options.view_as(WorkerOptions)
+        worker = None
+        if workers.machine_type:
+            worker = dataflow_estimate.machine(workers.machine_type, workers.disk_size_gb, assumed)
+    storage.configure(options)
+    patterns = [pattern for patterns in config.source.values() for pattern in patterns]
+    staging.check_paths(options, [*patterns, config.output, *input_files(config.steps)])
+    tasks, input_bytes, n_tasks = _inputs(config, assumed)
+    job, about = describe(config, tasks, resume=False)
+    job, copies = reachable(options, job)
+    planned = dry_run.plan(
+        options, lambda pipeline: graph.build(pipeline, n_tasks, job, config.decision, about)
+    )
+    planned.staged |= {target: source.stat().st_size for source, target in copies}
+    decision = grouped(config.decision)
+    near = config.near_settings
+    late = decision.deduplicate or near is not None or decision.known_rule() is None
+    work = Work(input_bytes, n_tasks, late, decision.deduplicate, near.bands if near else 0)
+    most = workers.max_num_workers or workers.num_workers
+    found = dataflow_estimate.estimate(work, assumed, worker, most)
+    for line in [*_job(planned), "", *_use(found, work, assumed)]:
+        print(line)
+    planned.check_size()
+
+
+def _inputs(config: PipelineConfig, assumed: dict[str, Any]) -> tuple[list[Any], float, int]:
+    """The tasks (none if nothing is looked at), the bytes of all inputs, the number of tasks."""
+    size = assumed["input_bytes"]
+    if size is not None:
+        return [], size, math.ceil(size / config.split_bytes)
+    maps = field_maps(config)
+    try:
+        with telling.doing("looking at the inputs"):
+            tasks = plan_tasks(config.source, config.filter, config.split_bytes, maps)
+            field_settings.check_before(field_settings.field_settings(config), tasks, maps)
+    except OSError as error:
+        raise OSError(
+            f"{error} (without access: --assume input_bytes=N, and no input is looked at)"
+        ) from error
+    return tasks, sum(task.input.size for task in tasks), len(tasks)
+
+
+def _job(planned: dry_run.Planned) -> list[str]:
+    """The job, its machines and what is staged for it, a line each."""
+    environment, pool = planned.job["environment"], planned.pool
+    scaling = pool.get("autoscalingSettings", {})
+    wanted = environment["sdkPipelineOptions"]["options"]
+    machines = pool.get("machineType", "machines of a type that the service chooses")
+    number = [f"{pool['numWorkers']} at the start"] if pool.get("numWorkers") else []
+    most = scaling.get("maxNumWorkers")
+    number.append(f"up to {most}" if most else "as many as the service likes")
+    images = [image["containerImage"] for image in pool["sdkHarnessContainerImages"]]
+    lines = [
+        f"job        {planned.job['name']}, {environment['version']['job_type']},"
+        f" graph of {planned.graph_bytes:,} bytes",
+        f"workers    {machines}, {', '.join(number)};"
+        f" autoscaling {scaling.get('algorithm', 'by default')}",
+        f"           {pool['numThreadsPerWorker']:g} task at a time in a process per core; a task"
+        f" that does not move for {wanted['element_processing_timeout_minutes']:g} minutes is"
+        " tried again",
+        f"container  {', '.join(images)}",
+        f"experiments      {', '.join(environment.get('experiments', []))}",
+        f"service options  {', '.join(environment.get('serviceOptions', [])) or 'none'}",
+        f"staged     {sum(planned.staged.values()):,} bytes",
+    ]
+    return lines + [f"  {size:>12,}  {place}" for place, size in planned.staged.items()]
+
+
+def _use(found: Estimate, work: Work, assumed: dict[str, Any]) -> list[str]:
+    """What the run would use, and what that rests on."""
+
+    def number(value: float) -> str:
+        return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+    def row(name: str, value: float | None, unit: str, missing: str) -> str:
+        return f"{name:<18}" + (f"{number(value)} {unit}" if value is not None else missing)
+
+    machine = "add --machine_type"
+    total = dataflow_estimate.cost(found, assumed)
+    lines = [
+        f"input             {number(work.input_bytes / 1e9)} GB in {work.tasks:,} tasks; about"
+        f" {number(found.text_gb)} GB of text, {found.documents:,.0f} documents",
+        row("cores", found.vcpu_hours, "vCPU hours", ""),
+        row("memory", found.gib_hours, "GiB hours", machine),
+        row("disk", found.disk_gb_hours, "GB hours", machine),
+        row("shuffle", found.shuffle_gb, "GB", ""),
+        row("time", found.hours, f"hours with {found.workers} workers", "add --max_num_workers"),
+        row(
+            "cost",
+            total,
+            "in the currency of the prices",
+            "multiply by your region's prices:"
+            " cloud.google.com/dataflow/pricing; --assume price_vcpu_hour=… does so",
+        ),
+        "assumed           (conf/pipeline/dataflow.yaml; --assume NAME=VALUE for another)",
+    ]
+    numbers = {name: value for name, value in assumed.items() if isinstance(value, int | float)}
+    return lines + [f"  {name} {value:,.12g}" for name, value in numbers.items()]

@@ -1,0 +1,220 @@
+"""Training on two nodes that meet over a network, one of them cut off in the middle.
+
+python tests/engines/nodes_run.py               network namespaces: needs root, on Linux
+python tests/engines/nodes_run.py --loopback    two loopback addresses; a node is killed instead
+
+Each node is a network namespace with an address of its own, joined by a pair of virtual Ethernet
+devices, and runs ``torchrun`` with one process; they share a disk. Then
+
+1. both nodes train to the end,
+2. the link goes down in the middle. The nodes were started with ``--nnodes=1:2 --max-restarts=3``:
+   the one with the rendezvous goes on by itself from the last checkpoint, alone,
+3. likewise, but with ``--nnodes=2``: both end, and a third command goes on from the last checkpoint
+   with one process.
+
+Compared are losses and held-out bits with those of one process that trained undisturbed. Takes some
+four minutes.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+
+sys.path.append(str(Path(__file__).parent.parent))
+from training_runs import TINY, corpus_folder
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+STEPS, CUT_AT, PATIENCE = 240, 40, 10
+NAMES = [f"winnow{node}-{os.getpid()}" for node in range(2)]
+ADDRESSES = {False: ["10.77.0.1", "10.77.0.2"], True: ["127.0.0.1", "127.0.0.2"]}
+DEVICES = {False: "veth{}", True: "lo"}
+
+
+def ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True)
+
+
+@contextlib.contextmanager
+def network(loopback: bool) -> Iterator[None]:
+    """Two namespaces that reach each other and nothing else."""
+    if loopback:
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        for name in NAMES:
+            ip("netns", "add", name)
+            stack.callback(ip, "netns", "del", name)
+        ends = ["veth0", "netns", NAMES[0], "type", "veth"]
+        ip("link", "add", *ends, "peer", "name", "veth1", "netns", NAMES[1])
+        for node, (name, address) in enumerate(zip(NAMES, ADDRESSES[False], strict=True)):
+            ip("-n", name, "address", "add", f"{address}/24", "dev", f"veth{node}")
+            ip("-n", name, "link", "set", f"veth{node}", "up")
+            ip("-n", name, "link", "set", "lo", "up")
+        yield
+
+
+def cut_off(nodes: list[subprocess.Popen[str]], loopback: bool) -> None:
+    """Take the second node's link down; nobody is told. Without a network, kill it."""
+    if loopback:
+        os.killpg(nodes[1].pid, signal.SIGKILL)
+    else:
+        ip("-n", NAMES[1], "link", "set", "veth1", "down")
+
+
+class Trial:
+    """A training run in a folder of its own."""
+
+    def __init__(self, corpus: Path, output: Path, loopback: bool) -> None:
+        self.output = output
+        self._loopback = loopback
+        self._overrides = [
+            *TINY,
+            f"train.tokens={STEPS * 64}",
+            "model.group_rows=1",  # then sums don't depend on how rows are spread
+            "checkpoint.every=10",
+            f"train.patience={PATIENCE}",
+            f"data.corpus={corpus}",
+            "data.arm=unfiltered",
+            f"output={output}",
+        ]
+
+    def start(self, node: int, port: int, nnodes: str) -> subprocess.Popen[str]:
+        """The launcher of one node with one process."""
+        host, own = ADDRESSES[self._loopback][0], ADDRESSES[self._loopback][node]
+        enter = [] if self._loopback else ["ip", "netns", "exec", NAMES[node]]
+        command = [
+            *(sys.executable, "-m", "torch.distributed.run", f"--nnodes={nnodes}"),
+            *("--nproc-per-node=1", "--rdzv-backend=c10d", "--rdzv-id=winnow"),
+            *(f"--rdzv-endpoint={host}:{port}", f"--local-addr={own}", "--max-restarts=3"),
+            f"--rdzv-conf=is_host={int(node == 0)},last_call_timeout=5,keep_alive_interval=1",
+            *("model/train.py", *self._overrides),
+        ]
+        device = DEVICES[self._loopback].format(node)
+        return subprocess.Popen(
+            [*enter, *command],
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": device},
+            stdout=subprocess.DEVNULL,
+            stderr=self._log(node).open("a"),
+            text=True,
+            start_new_session=True,
+        )
+
+    def _log(self, node: int) -> Path:
+        return self.output.with_name(f"{self.output.name}-{node}.log")
+
+    def alone(self) -> None:
+        """Train with one process, to the end."""
+        command = [sys.executable, "model/train.py", *self._overrides]
+        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+
+    def step(self) -> int:
+        """The last step that is in the log."""
+        path = self.output / "metrics.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return json.loads(lines[-1])["step"] if lines else 0
+
+    def checkpoints(self) -> list[int]:
+        """The steps of its checkpoints, ascending."""
+        return sorted(int(path.name[5:]) for path in self.output.glob("checkpoints/step_*"))
+
+    def resumed(self) -> list[str]:
+        """What the launchers' logs say of restarts."""
+        found = [self._log(node).read_text() for node in range(2) if self._log(node).exists()]
+        return re.findall(r"(?:going on|resum\w+|restart\w*)[^\n]{0,80}", "\n".join(found))
+
+    def results(self) -> tuple[dict[int, float], list[float]]:
+        """The losses by step, and the held-out bits of each document."""
+        rows = map(json.loads, (self.output / "metrics.jsonl").read_text().splitlines())
+        table = pa.ipc.open_file(self.output / "heldout.arrow").read_all()
+        return {row["step"]: row["loss"] for row in rows}, table["bits"].to_pylist()
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def ended(nodes: list[subprocess.Popen[str]], seconds: float) -> list[int | None]:
+    """Exit codes; None for one that still runs after ``seconds`` and is killed."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and any(node.poll() is None for node in nodes):
+        time.sleep(0.2)
+    codes = [node.poll() for node in nodes]
+    for node in nodes:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(node.pid, signal.SIGKILL)
+        node.wait()
+    return codes
+
+
+def until_step(trial: Trial, nodes: list[subprocess.Popen[str]]) -> None:
+    while trial.step() < CUT_AT:
+        assert all(node.poll() is None for node in nodes), "a node ended before it was cut off"
+        time.sleep(0.05)
+
+
+def compare(trial: Trial, expected: Trial) -> str:
+    """The largest relative difference of a loss, and of a document's bits; all steps are there."""
+    (losses, bits), (others, their_bits) = trial.results(), expected.results()
+    assert losses.keys() == others.keys(), sorted(losses.keys() ^ others.keys())
+    loss = max(abs(losses[step] / others[step] - 1) for step in losses)
+    document = max(abs(a / b - 1) for a, b in zip(bits, their_bits, strict=True))
+    assert max(loss, document) < 1e-4, (loss, document)
+    return f"loss within {loss:.1e}, held-out bits within {document:.1e} of one process"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Two nodes, one cut off.")
+    parser.add_argument("--loopback", action="store_true", help="no namespaces: needs no root")
+    loopback = parser.parse_args().loopback
+    with tempfile.TemporaryDirectory() as name, network(loopback):
+        folder = Path(name)
+        corpus = corpus_folder(folder)
+        expected = Trial(corpus, folder / "alone", loopback)
+        expected.alone()
+
+        trial = Trial(corpus, folder / "whole", loopback)
+        port = free_port()
+        codes = ended([trial.start(node, port, "2") for node in range(2)], 120)
+        assert codes == [0, 0], codes
+        print(f"two nodes to the end: {compare(trial, expected)}", flush=True)
+
+        for nnodes in ("1:2", "2"):
+            trial = Trial(corpus, folder / f"cut-{nnodes[0]}", loopback)
+            port = free_port()
+            nodes = [trial.start(node, port, nnodes) for node in range(2)]
+            until_step(trial, nodes)
+            cut_off(nodes, loopback)
+            begun, saved, step = time.monotonic(), trial.checkpoints()[-1], trial.step()
+            codes = ended(nodes, 180)
+            seconds = time.monotonic() - begun
+            print(f"--nnodes={nnodes}, cut off at step {step} (checkpoint {saved}):", flush=True)
+            print(f"  the nodes ended with {codes} after {seconds:.0f} s", flush=True)
+            if nnodes == "2":
+                assert 0 not in codes, codes
+                trial.alone()
+                print("  and one process went on from the last checkpoint", flush=True)
+            else:
+                assert codes[0] == 0, codes
+                assert codes[1] != 0, codes
+            print(f"  {compare(trial, expected)}", flush=True)
+            if not loopback:
+                ip("-n", NAMES[1], "link", "set", "veth1", "up")
+
+
+if __name__ == "__main__":
+    main()
