@@ -56,7 +56,8 @@ class PipelineConfig:
     near_duplicates_words: int = flags.DEFAULT_NEAR_WORDS
     write: str = flags.DEFAULT_WRITE
     shard_bytes: int = flags.DEFAULT_SHARD_BYTES
-    compression: str = flags.DEFAULT_COMPRESSION
+    compression: str = flags.DEFAULT_COMPRESSION[flags.DEFAULT_FORMAT]
+    format: str = flags.DEFAULT_FORMAT
     stall_minutes: float = flags.DEFAULT_STALL_MINUTES
 
     def __post_init__(self) -> None:
@@ -80,7 +81,7 @@ class PipelineConfig:
         _check_positive("split_bytes", self.split_bytes, LARGEST)
         if not 0 <= self.seed < 1 << 64:
             raise ValueError(f"--seed is from 0 to 2**64 - 1, not {self.seed}")
-        _check_output(self.write, self.compression, self.shard_bytes, self.stall_minutes)
+        _check_output(self)
         if not self.near_duplicates:
             _check_none_given(self)
         _ = self.near_settings  # it checks them
@@ -169,6 +170,7 @@ def _config(settings: Mapping[str, Any]) -> PipelineConfig:
         for name, globs in values["source"].items()
     }
     values["steps"] = resolve_steps(values.get("steps", ()))
+    _choose_compression(values)
     decision = dict(settings)
     if values.get("near_duplicates"):
         decision.setdefault("near_duplicates_keep", flags.DEFAULT_NEAR_KEEP)
@@ -230,10 +232,11 @@ class DecideConfig:
     write: str = PipelineConfig.write
     shard_bytes: int = PipelineConfig.shard_bytes
     compression: str = PipelineConfig.compression
+    format: str = PipelineConfig.format
     stall_minutes: float = PipelineConfig.stall_minutes
 
     def __post_init__(self) -> None:
-        _check_output(self.write, self.compression, self.shard_bytes, self.stall_minutes)
+        _check_output(self)
 
 
 def load_decide(arguments: Sequence[str]) -> tuple[DecideConfig, bool, list[str]]:
@@ -246,18 +249,22 @@ def load_decide(arguments: Sequence[str]) -> tuple[DecideConfig, bool, list[str]
         given["rules"] = group_settings.read_rules(given["rules"])
     decision = decision_of(given)
     given = {name: value for name, value in given.items() if name not in group_settings.NAMES}
+    _choose_compression(given)
     return DecideConfig(decision=decision, **given), resume, rest
 
 
-def _check_output(write: str, compression: str, shard_bytes: int, stall_minutes: float) -> None:
-    if write not in ("all", "kept"):
-        raise ValueError(f"--write is 'all' or 'kept', not {write!r}")
-    if compression not in flags.COMPRESSIONS:
-        raise ValueError(
-            f"--compression is one of {', '.join(flags.COMPRESSIONS)}, not {compression!r}"
-        )
-    _check_positive("shard_bytes", shard_bytes, LARGEST)
-    _check_positive("stall_minutes", stall_minutes, A_YEAR)
+def _choose_compression(given: dict[str, Any]) -> None:
+    """Each format has its default; what is no format at all is refused later."""
+    if given.get("format") in flags.DEFAULT_COMPRESSION:
+        given.setdefault("compression", flags.DEFAULT_COMPRESSION[given["format"]])
+
+
+def _check_output(config: PipelineConfig | DecideConfig) -> None:
+    for name, known in flags.WORDS.items():
+        if (value := getattr(config, name)) not in known:
+            raise ValueError(f"--{name} is one of {', '.join(known)}, not {value!r}")
+    _check_positive("shard_bytes", config.shard_bytes, LARGEST)
+    _check_positive("stall_minutes", config.stall_minutes, A_YEAR)
 
 
 def _check_positive(name: str, value: float, most: float) -> None:

@@ -45,6 +45,7 @@ def main(arguments: Sequence[str]) -> None:
         "grades" in scored["classifier"],
         tuple(sorted(scored["tasks"][0].get("changed", ()))),
         combined,
+        config.format,
     )
     names = schema.shard_schema(sink.metadata, classifiers=sink.names).names
     group_settings.check(config.decision, names, scored["config"]["filter"])
@@ -62,10 +63,13 @@ def main(arguments: Sequence[str]) -> None:
     about = {
         "code": version.code_version(),
         "config": scored["config"]
-        | {"decision": decision | deduplicated, "write": config.write}
+        | {"decision": decision | deduplicated}
+        | {name: getattr(config, name) for name in ("write", "format", "compression")}
         | {"scored": {"path": config.scored, "key": scored["key"]}},
         "classifier": classifier,
-        "key": files.fingerprint(scored["key"], decision, config.write, *scores_anew),
+        "key": files.fingerprint(
+            scored["key"], decision, config.write, config.format, config.compression, *scores_anew
+        ),
     }
     seconds = None
     with storage.lock(config.output):

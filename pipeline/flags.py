@@ -13,6 +13,9 @@ from winnow.cli import EXIT_CODES, program
 
 RULES = ("pareto", "threshold", "top_fraction", "random", "buckets", "all")
 COMPRESSIONS = ("none", "lz4", "zstd")
+FORMATS = ("arrow", "parquet")
+WORDS = {"write": ("all", "kept"), "compression": COMPRESSIONS, "format": FORMATS}
+"""Flags of the output that take one of some words."""
 
 DEFAULT_ALPHA = 9.0
 """GPT-3's alpha. GLaM's is not published."""
@@ -29,7 +32,8 @@ DEFAULT_COMBINE = "mean"
 DEFAULT_SEED = 0
 DEFAULT_WRITE = "all"
 DEFAULT_SHARD_BYTES = 512 << 20
-DEFAULT_COMPRESSION = "lz4"
+DEFAULT_FORMAT = "arrow"
+DEFAULT_COMPRESSION = {"arrow": "lz4", "parquet": "zstd"}
 DEFAULT_STALL_MINUTES = 10.0
 
 MOST_COPIES = 100
@@ -347,9 +351,16 @@ def _output_flags(group: argparse._ArgumentGroup) -> None:
     )
     _flag(
         group,
+        "format",
+        metavar="NAME",
+        help=f"of the shards: {', '.join(FORMATS)} (default: {DEFAULT_FORMAT})",
+    )
+    _flag(
+        group,
         "compression",
         metavar="NAME",
-        help=f"of the shards: {', '.join(COMPRESSIONS)} (default: {DEFAULT_COMPRESSION})",
+        help=f"of the shards: {', '.join(COMPRESSIONS)}"
+        f" (default: {', '.join(f'{of} for {name}' for name, of in DEFAULT_COMPRESSION.items())})",
     )
     _flag(
         group,

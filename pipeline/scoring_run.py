@@ -104,6 +104,7 @@ def describe(
             graded,
             counts,
             combined,
+            config.format,
         ),
         classifier=config.classifier if isinstance(config.classifier, str) else "",
         classifier_fingerprint=classifier["fingerprint"],

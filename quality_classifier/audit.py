@@ -48,8 +48,9 @@ def audit_run(config: AuditConfig) -> pa.Table:
     if strangers := set(sources) - set(known):
         raise ValueError(f"no source {sorted(strangers)} in {folder}: there are {known}")
     counts = Audit(config.by, config.alpha, config.threshold)
-    for path in sorted((folder / "shards").glob("*.arrow")):
-        for batch in _batches(path, config.by):
+    names = sorted(shard["name"] for task in manifest["tasks"] for shard in task["shards"])
+    for name in names:
+        for batch in _batches(folder / "shards" / name, config.by):
             reached = pc.fill_null(pc.equal(batch["drop_reason"], "quality"), True)
             chosen = pc.is_in(batch["source"], pa.array(sources, pa.string()))
             counts.update(batch.filter(pc.and_(reached, chosen)))

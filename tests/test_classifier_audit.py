@@ -212,14 +212,16 @@ def run_folder(folder, write="all"):
         "drop_reason": [None, "quality", None, "url_blocked"],
     }
     table = pa.table(batch, schema=schema.shard_schema())
+    tasks = []
     for i, rows in enumerate((table.slice(0, 2), table.slice(2, 2))):
         with shards.ShardWriter(
             str(folder / "shards"), f"data-{i}", table.schema, 1 << 20, "lz4"
         ) as writer:
             for part in rows.to_batches():
                 writer.write(part)
+        tasks.append({"shards": [{"name": shard.name} for shard in writer.shards]})
     config = {"source": {"web": [], "wiki": []}, "filter": ["web"], "write": write}
-    (folder / "manifest.json").write_text(json.dumps({"config": config}))
+    (folder / "manifest.json").write_text(json.dumps({"config": config, "tasks": tasks}))
 
 
 def command(*arguments):

@@ -264,10 +264,13 @@ def test_a_top_fraction_is_met_where_all_scores_are_equal(here, tmp_path):
     assert manifest(tmp_path / "anew")["rule"] == manifest(tmp_path / "0.5")["rule"]
 
 
-def test_kept_documents_alone_can_be_written(here):
-    run.main([*flags(here), "--write=kept", f"--output={here}/kept"])
+def test_kept_documents_alone_can_be_written_as_parquet(here):
+    run.main([*flags(here), "--write=kept", "--format=parquet", f"--output={here}/kept"])
     everything = shards(here / "scored")
-    assert shards(here / "kept").to_pylist() == everything.filter(everything["kept"]).to_pylist()
+    files = sorted((here / "kept/shards").iterdir())
+    assert {path.suffix for path in files} == {".parquet"}
+    kept = pa.concat_tables([pq.read_table(path) for path in files])
+    assert kept.to_pylist() == everything.filter(everything["kept"]).to_pylist()
     account = manifest(here / "scored")["accounting"]
     assert manifest(here / "kept")["accounting"] == account
     with pytest.raises(ValueError, match="--write kept"):

@@ -3,14 +3,18 @@
 import ctypes
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import xxhash
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from pipeline.output import output_folder
+from pipeline.output import output_folder, shards
 from pipeline.output.shards import ShardWriter
 from winnow import storage, tables
 
@@ -141,6 +145,51 @@ def test_shards_hold_what_was_written_and_state_their_checksum(tmp_path, compres
     assert sum(shard.rows for shard in writer.shards) == 100
 
 
+TEXTS = pa.schema([("bytes", pa.int64()), ("text", pa.large_string())])
+
+
+def texts(lengths):
+    values = [chr(97 + i % 26) * n for i, n in enumerate(lengths)]
+    return pa.record_batch(
+        [pa.array(lengths, pa.int64()), pa.array(values, pa.large_string())], schema=TEXTS
+    )
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.lists(st.integers(0, 900), min_size=1, max_size=40),
+    st.integers(1, 12),
+    st.sampled_from([1000, 1 << 30]),
+)
+def test_parquet_has_the_same_bytes_however_its_rows_come_in_batches(
+    tmp_path, monkeypatch, lengths, n, limit
+):
+    monkeypatch.setattr(shards, "ROW_GROUP_BYTES", 1000)
+    whole, found = texts(lengths), []
+    for size in (n, len(whole)):
+        folder = tmp_path / str(size)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        with ShardWriter(str(folder), "data", TEXTS, limit, "none", "parquet") as writer:
+            for start in range(0, len(whole), size):
+                writer.write(whole.slice(start, size))
+        found.append(writer.shards)
+        read = [one for shard in writer.shards for one in tables.batches(str(folder / shard.name))]
+        assert pa.Table.from_batches(read).equals(pa.Table.from_batches([whole]))
+        # As a plain loop would cut: a group is full with the row that reaches its size.
+        groups = [[]]
+        for length in lengths:
+            if sum(groups[-1]) >= 1000:
+                groups.append([])
+            groups[-1].append(length)
+        assert [len(one) for one in read] == [len(group) for group in groups]
+    assert found[0] == found[1]
+    files = [pq.ParquetFile(tmp_path / str(n) / shard.name) for shard in found[0]]
+    assert [file.metadata.num_rows for file in files] == [shard.rows for shard in found[0]]
+
+
 def test_nothing_is_left_of_a_shard_whose_task_failed(tmp_path):
     with pytest.raises(ZeroDivisionError):
         with ShardWriter(str(tmp_path), "data", SCHEMA, 1 << 30, "none") as writer:
@@ -152,10 +201,11 @@ def test_nothing_is_left_of_a_shard_whose_task_failed(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_a_damaged_shard_is_refused_by_name(tmp_path):
-    with ShardWriter(str(tmp_path), "data", SCHEMA, 1 << 30, "none") as writer:
-        writer.write(batch("a" * 1000))
-    path = tmp_path / "data.arrow"
+@pytest.mark.parametrize("form", ["arrow", "parquet"])
+def test_a_damaged_shard_is_refused_by_name(tmp_path, form):
+    with ShardWriter(str(tmp_path), "data", TEXTS, 1 << 30, "none", form) as writer:
+        writer.write(texts([1000]))
+    path = tmp_path / f"data.{form}"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=r"data\.arrow"):
+    with pytest.raises(ValueError, match=rf"data\.{form}"):
         list(tables.batches(str(path)))

@@ -116,6 +116,14 @@ def test_the_same_bytes_for_any_number_of_workers(made, tmp_path):
     assert digests(made.folder) == digests(tmp_path / "two") == digests(tmp_path / "eight")
 
 
+def test_parquet_shards_make_the_same_corpus(made, tmp_path):
+    source = write_scored(tmp_path / "scored", SHARDS, form="parquet")
+    other = prepare(settings(source, tmp_path / "corpus"))
+    assert len(other) == len(made)
+    assert all(np.array_equal(other.tokens(i), made.tokens(i)) for i in range(len(made)))
+    assert other.held_out.tolist() == made.held_out.tolist()
+
+
 def test_an_interrupted_run_goes_on_and_ends_in_the_same_bytes(made, folders):
     source, output = folders
     whole = digests(output)

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import xxhash
 
 from model.prepare import PrepareConfig, TokenizerConfig, prepare
@@ -63,14 +64,15 @@ def to_batch(rows):
     return pa.RecordBatch.from_pylist(filled, schema=shard_schema(copies="copies" in rows[0]))
 
 
-def write_scored(folder, shards, write="all", key="key"):
+def write_scored(folder, shards, write="all", key="key", form="arrow"):
     """``shards`` is a list of lists of rows; each shard gets batches of at most 7 rows."""
     (folder / "shards").mkdir(parents=True)
     tasks = []
     for index, rows in enumerate(shards):
-        name = f"data-mixed-{index:05d}-of-{len(shards):05d}.arrow"
+        name = f"data-mixed-{index:05d}-of-{len(shards):05d}.{form}"
         path = folder / "shards" / name
-        with pa.ipc.new_file(str(path), to_batch(rows[:1]).schema) as writer:
+        new = {"arrow": pa.ipc.new_file, "parquet": pq.ParquetWriter}[form]
+        with new(str(path), to_batch(rows[:1]).schema) as writer:
             for start in range(0, len(rows), 7):
                 writer.write_batch(to_batch(rows[start : start + 7]))
         shard = {

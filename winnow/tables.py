@@ -1,8 +1,9 @@
-"""Arrow IPC files on any storage: whole tables, or batches with some of the columns."""
+"""Arrow IPC and Parquet files on any storage: tables, or batches with some of the columns."""
 
 from collections.abc import Collection, Iterator
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from winnow import heartbeat, storage
 
@@ -22,9 +23,14 @@ def read(path: str) -> pa.Table:
 def batches(path: str, columns: Collection[str] | None = None) -> Iterator[pa.RecordBatch]:
     """The batches of a file, with those of ``columns`` that it has; memory-mapped if local.
 
+    A file is Parquet if its name ends so, and then a row group is a batch.
+
     Raises:
-        ValueError: the file is not an Arrow IPC file, or is damaged.
+        ValueError: the file is of neither format, or is damaged.
     """
+    if path.endswith(".parquet"):
+        yield from _parquet_batches(path, columns)
+        return
     with open_mapped(path) as source:
         try:
             reader = pa.ipc.open_file(source)
@@ -37,6 +43,31 @@ def batches(path: str, columns: Collection[str] | None = None) -> Iterator[pa.Re
                 heartbeat.beat()
         except pa.ArrowInvalid as error:
             raise ValueError(f"{path} is not a complete Arrow IPC file: {error}") from error
+
+
+def _parquet_batches(path: str, columns: Collection[str] | None) -> Iterator[pa.RecordBatch]:
+    with open_unmapped(path) as source:
+        try:
+            file = pq.ParquetFile(source, memory_map=False)
+            names = file.schema_arrow.names
+            wanted = names if columns is None else [name for name in names if name in columns]
+            for i in range(file.num_row_groups):
+                group = file.read_row_group(i, wanted, use_threads=False)
+                yield from group.combine_chunks().to_batches()
+                heartbeat.beat()
+        except (pa.ArrowInvalid, OSError) as error:
+            raise ValueError(f"{path} is not a complete Parquet file: {error}") from error
+
+
+def column_names(path: str) -> list[str]:
+    """The columns of a file that :func:`batches` reads."""
+    names: list[str]
+    with open_mapped(path) as source:
+        if path.endswith(".parquet"):
+            names = pq.read_schema(source).names
+        else:
+            names = pa.ipc.open_file(source).schema.names
+    return names
 
 
 def open_unmapped(path: str) -> pa.NativeFile:

@@ -72,7 +72,8 @@ def encode_shard(shard: ScoredShard, folder: str, path: str, boundary: str) -> d
         ValueError: the scored shard has changed since the pipeline wrote it.
     """
     codec = tokenizer.load(path, boundary)
-    output = os.path.join(folder, shard.name)
+    name = f"{os.path.splitext(shard.name)[0]}.arrow"
+    output = os.path.join(folder, name)
     origin = {"scored": shard.checksum, "tokenizer": codec.fingerprint}
     if not _is_complete(output, origin):
         shard.check()
@@ -84,7 +85,7 @@ def encode_shard(shard: ScoredShard, folder: str, path: str, boundary: str) -> d
                 writer.write_batch(encode_batch(batch, codec, schema))
     batches = list(tables.batches(output))
     return {
-        "name": shard.name,
+        "name": name,
         "rows": sum(len(batch) for batch in batches),
         "tokens": sum(len(batch[corpus.TOKENS].values) for batch in batches),
         "bytes": sum(int(batch[scored.BYTES].to_numpy().sum()) for batch in batches),

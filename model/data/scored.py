@@ -37,7 +37,7 @@ QUALITY = "quality"
 
 @dataclass(frozen=True)
 class ScoredShard:
-    """One Arrow file of a scored folder, with the xxh3-128 that the pipeline noted."""
+    """One file of a scored folder, with the xxh3-128 that the pipeline noted."""
 
     path: str
     checksum: str
@@ -50,9 +50,7 @@ class ScoredShard:
     @property
     def names(self) -> list[str]:
         """The columns of the file."""
-        with pa.memory_map(self.path) as source:
-            names: list[str] = pa.ipc.open_file(source).schema.names
-        return names
+        return tables.column_names(self.path)
 
     def check(self) -> None:
         """Read the file and compare.

@@ -67,6 +67,7 @@ class Sink:
     graded: bool = False
     counts: tuple[str, ...] = ()
     combined: Combined | None = None
+    format: str = "arrow"
 
     @property
     def schema(self) -> pa.Schema:
@@ -93,7 +94,7 @@ class Sink:
     def writer(self, folder: str, task: Task) -> shards.ShardWriter:
         """A writer of a task's shards into ``folder``."""
         return shards.ShardWriter(
-            folder, task.stem, self.schema, self.shard_bytes, self.compression
+            folder, task.stem, self.schema, self.shard_bytes, self.compression, self.format
         )
 
     def chosen(self, decided: pa.RecordBatch) -> pa.RecordBatch:

@@ -106,7 +106,7 @@ def _names(parts: Parts) -> re.Pattern[str]:
     """The paths of all files of a run, half-written ones included."""
     each = (rf"{re.escape(source)}-\d{{5,}}-of-{of:05d}" for source, of in sorted(parts))
     stem = f"data-(?:{'|'.join(each) or '(?!)'})"
-    shard = rf"{stem}(?:\.\d+)?\.arrow"
+    shard = rf"{stem}(?:\.\d+)?\.(?:arrow|parquet)"
     paths = {
         "": rf"{re.escape(MANIFEST)}|report\.html|README\.md",
         "shards": shard,

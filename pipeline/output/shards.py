@@ -1,13 +1,19 @@
-"""Arrow IPC shards: written atomically, bounded in size, checksummed."""
+"""Shards, Arrow IPC or Parquet: written atomically, bounded in size, checksummed."""
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import xxhash
 
 from winnow import storage
+
+ROW_GROUP_BYTES = 32_000_000
+"""Text of a Parquet row group, the unit that readers decode whole."""
 
 
 @dataclass(frozen=True)
@@ -20,27 +26,38 @@ class Shard:
     checksum: str
 
 
+class _Writer(Protocol):
+    def write_batch(self, batch: pa.RecordBatch) -> None: ...
+    def close(self) -> None: ...
+
+
 class ShardWriter:
     """Writes the batches of one task to ``<stem>.arrow``, ``<stem>.1.arrow``, … in a folder.
 
-    A new file starts when the text written to the current one passes ``shard_bytes``. Nothing is
-    written for a task without rows. Files appear when they are complete; after an error in the
-    ``with`` block the open one is discarded.
+    With ``file_format="parquet"`` the files are ``<stem>.parquet``, …. A new file starts when the
+    current one passes ``shard_bytes``. Nothing is written for a task without rows. Files appear
+    when they are complete; after an error in the ``with`` block the open one is discarded.
     """
 
     def __init__(
-        self, folder: str, stem: str, schema: pa.Schema, shard_bytes: int, compression: str
+        self,
+        folder: str,
+        stem: str,
+        schema: pa.Schema,
+        shard_bytes: int,
+        compression: str,
+        file_format: str = "arrow",
     ) -> None:
         self._folder = folder
         self._stem = stem
         self._schema = schema
         self._shard_bytes = shard_bytes
-        self._options = pa.ipc.IpcWriteOptions(
-            compression=None if compression == "none" else compression,
-            use_threads=False,  # other tasks use the other cores
-        )
+        self._compression = compression
+        self._format = file_format
         self._stack = contextlib.ExitStack()
-        self._writer: pa.ipc.RecordBatchFileWriter | None = None
+        self._writer: _Writer | None = None
+        self._group: list[pa.RecordBatch] = []  # of a row group that is not full
+        self._group_bytes = 0
         self._shards: list[Shard] = []
 
     def __enter__(self) -> "ShardWriter":
@@ -59,6 +76,10 @@ class ShardWriter:
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Append a batch with this writer's schema."""
+        for group in [batch] if self._format == "arrow" else self._full_groups(batch):
+            self._append(group)
+
+    def _append(self, batch: pa.RecordBatch) -> None:
         if not len(batch):
             return
         if self._writer is None:
@@ -67,23 +88,76 @@ class ShardWriter:
         self._writer.write_batch(batch)
         self._rows += len(batch)
         if self._file.tell() >= self._shard_bytes:
-            self._finish()
+            self._close()
+
+    def _full_groups(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        """The row groups that a batch completes.
+
+        Where a group ends depends on the rows alone, not on how they come in batches: what is
+        decided again from the shards has the same bytes.
+        """
+        ends = np.cumsum(batch["bytes"].to_numpy()) + self._group_bytes
+        start = taken = 0
+        while start < len(batch):
+            end = 1 + int(np.searchsorted(ends, taken + ROW_GROUP_BYTES))
+            self._group.append(batch.slice(start, end - start))
+            start = end
+            if end <= len(batch):
+                taken = int(ends[end - 1])
+                yield self._take_group()
+        self._group_bytes = int(ends[-1]) - taken if len(batch) else self._group_bytes
+
+    def _take_group(self) -> pa.RecordBatch:
+        group = pa.concat_batches(self._group)
+        self._group = []
+        self._group_bytes = 0
+        return group
 
     def _open(self) -> None:
         part = f".{len(self._shards)}" if self._shards else ""
-        self._name = f"{self._stem}{part}.arrow"
+        self._name = f"{self._stem}{part}.{self._format}"
         raw = self._stack.enter_context(storage.open_output(storage.join(self._folder, self._name)))
         self._file = _ChecksumFile(raw)
-        self._writer = pa.ipc.new_file(self._file, self._schema, options=self._options)
+        new = _new_parquet if self._format == "parquet" else _new_arrow
+        self._writer = new(self._file, self._schema, self._compression)
         self._rows = 0
 
     def _finish(self) -> None:
-        if self._writer is None:
-            return
+        if self._group:
+            self._append(self._take_group())
+        if self._writer is not None:
+            self._close()
+
+    def _close(self) -> None:
+        assert self._writer is not None
         self._writer.close()
         self._writer = None
         self._stack.close()
         self._shards.append(Shard(self._name, self._rows, self._file.tell(), self._file.checksum()))
+
+
+def _new_arrow(file: "_ChecksumFile", schema: pa.Schema, compression: str) -> _Writer:
+    options = pa.ipc.IpcWriteOptions(
+        compression=None if compression == "none" else compression,
+        use_threads=False,  # other tasks use the other cores
+    )
+    return pa.ipc.new_file(file, schema, options=options)
+
+
+def _new_parquet(file: "_ChecksumFile", schema: pa.Schema, compression: str) -> _Writer:
+    """Parquet with an index of its pages, whose pages end where the content says.
+
+    Content-defined chunks let a store that cuts files into pieces find what two versions share.
+    """
+    unique = ("id", "url", "text", "content_hash")  # a dictionary of them is wasted work
+    return pq.ParquetWriter(
+        file,
+        schema,
+        compression=compression,
+        use_dictionary=[name for name in schema.names if name not in unique],
+        write_page_index=True,
+        use_content_defined_chunking=True,
+    )
 
 
 class _ChecksumFile:

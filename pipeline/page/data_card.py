@@ -47,7 +47,7 @@ _COLUMNS = {
 def data_card(manifest: Mapping[str, Any], sources: pa.Table, groups: pa.Table) -> str:
     """The card of a run: ``sources`` and ``groups`` are its statistics."""
     config, classifier = manifest["config"], manifest["classifier"]
-    everything = config["write"] == "all"
+    everything, form = config["write"] == "all", config.get("format", "arrow")
     return "\n".join(
         [
             "---",
@@ -68,7 +68,7 @@ def data_card(manifest: Mapping[str, Any], sources: pa.Table, groups: pa.Table) 
             "```python",
             "from datasets import load_dataset",
             "",
-            'documents = load_dataset("arrow", data_files="shards/*.arrow", split="train")',
+            f'documents = load_dataset("{form}", data_files="shards/*.{form}", split="train")',
             *(['kept = documents.filter(lambda row: row["kept"])'] if everything else []),
             "```",
             "",
@@ -173,9 +173,10 @@ def _front_matter(manifest: Mapping[str, Any]) -> dict[str, Any]:
             source = task["task"]["source"]
             rows[source] = rows.get(source, 0) + n_rows
     digits = "[0-9]" * 5
-    configs = [("default", "shards/*.arrow")] if rows else []
+    form = manifest["config"].get("format", "arrow")
+    configs = [("default", f"shards/*.{form}")] if rows else []
     configs += [
-        (source, f"shards/data-{source}-{digits}-of-{digits}*.arrow") for source in sorted(rows)
+        (source, f"shards/data-{source}-{digits}-of-{digits}*.{form}") for source in sorted(rows)
     ]
     return {
         "pretty_name": "Scored and filtered web text",
