@@ -25,7 +25,6 @@ from pipeline.steps.contract import DATATROVE
 from quality_classifier import artifact, fingerprints
 from quality_classifier.evaluation import splits
 from quality_classifier.features.hashed_features import FeatureConfig, hashed_features
-from quality_classifier.kinds import linear_group
 from quality_classifier.kinds.calibration import Calibration
 from quality_classifier.kinds.fasttext_model import FastTextModel
 from quality_classifier.kinds.linear import HashedLinear
@@ -76,7 +75,6 @@ def use_kernels(folder: Path) -> None:
         text = pa.array([TEXT], kind)
         hashed_features(text, FeatureConfig())
         model.margins(text)
-        linear_group.LinearGroup([model]).margins(text)
         fasttext.margins(text)
         minhash.shingles(text, 2)
         column = pa.chunked_array([text])

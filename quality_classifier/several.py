@@ -7,8 +7,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from quality_classifier.features.hashed_features import FeatureConfig
-from quality_classifier.kinds.linear import HashedLinear
-from quality_classifier.kinds.linear_group import LinearGroup
+from quality_classifier.kinds.linear import HashedLinear, LinearGroup
 from quality_classifier.scoring import Classifier
 
 

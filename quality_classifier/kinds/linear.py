@@ -1,7 +1,7 @@
 """The hashed-linear scorer: one float32 weight per bucket, one pass over Arrow's buffers."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -103,11 +103,24 @@ def margins(
         ValueError: ``weights`` is not float32 [config.buckets], or ``text`` holds no text.
     """
     _check(weights, config)
-    data, offsets = string_buffers(nfc(text))
-    sums: npt.NDArray[np.float64] = _sum_weights(
-        data, offsets, TABLE, weights, np.uint64(64 - config.log2_buckets), config.max_ngram == 2
-    )
-    return sums + bias
+    return _sums(text, weights[:, None], config)[:, 0] + bias
+
+
+class LinearGroup:
+    """k models of one :class:`FeatureConfig`: words are hashed once for all."""
+
+    def __init__(self, models: Sequence[HashedLinear]) -> None:
+        (self._config,) = {model.config for model in models}
+        # Side by side, so that a bucket's weights share a cache line.
+        self._weights = np.ascontiguousarray(np.stack([model.weights for model in models], axis=1))
+        self._bias = np.array([model.bias for model in models])
+
+    def margins(self, text: pa.Array) -> npt.NDArray[np.float64]:
+        """Log odds before calibration of n documents: float64 [n, k].
+
+        To the bit those that each model gives alone: the same numbers are added in the same order.
+        """
+        return _sums(text, self._weights, self._config) + self._bias
 
 
 def _check(weights: npt.NDArray[np.float32], config: FeatureConfig) -> None:
@@ -116,6 +129,17 @@ def _check(weights: npt.NDArray[np.float32], config: FeatureConfig) -> None:
             f"{config.buckets} buckets need as many float32 weights,"
             f" not {weights.dtype} {list(weights.shape)}"
         )
+
+
+def _sums(
+    text: pa.Array, weights: npt.NDArray[np.float32], config: FeatureConfig
+) -> npt.NDArray[np.float64]:
+    """``hashed_features(text, config) @ weights`` for float32 [buckets, k]: float64 [n, k]."""
+    data, offsets = string_buffers(nfc(text))
+    sums: npt.NDArray[np.float64] = _sum_weights(
+        data, offsets, TABLE, weights, np.uint64(64 - config.log2_buckets), config.max_ngram == 2
+    )
+    return sums
 
 
 @njit(nogil=True, cache=True)
@@ -129,35 +153,39 @@ def _sum_weights(
 ) -> npt.NDArray[np.float64]:
     base = data.ctypes.data
     first_weight = weights.ctypes.data
+    k = weights.shape[1]
     # Weights lie scattered over megabytes. Asked for early and added later, their way from memory
     # overlaps with the words that follow.
     waiting = np.empty(_WAITING + 1, np.int64)
-    sums = np.empty(len(offsets) - 1, np.float64)
+    sums = np.empty((len(offsets) - 1, k), np.float64)
     for i in range(len(sums)):
         position = base + np.int64(offsets[i])
         end = base + np.int64(offsets[i + 1])
         before = NO_WORD
-        total = 0.0
+        sums[i] = 0.0
         count = 0
         size = 0
         while True:
             word, position = next_word(position, end, table)
-            if word == NO_WORD:
-                break
-            waiting[size] = bucket(NO_WORD, word, shift)
-            prefetch(first_weight + 4 * waiting[size])
-            size += 1
-            if bigrams and before != NO_WORD:
-                waiting[size] = bucket(before, word, shift)
-                prefetch(first_weight + 4 * waiting[size])
+            ended = word == NO_WORD
+            if not ended:
+                waiting[size] = bucket(NO_WORD, word, shift)
+                prefetch(first_weight + 4 * k * waiting[size])
                 size += 1
-            before = word
-            if size >= _WAITING:
-                for k in range(size):
-                    total += weights[waiting[k]]
+                if bigrams and before != NO_WORD:
+                    waiting[size] = bucket(before, word, shift)
+                    prefetch(first_weight + 4 * k * waiting[size])
+                    size += 1
+                before = word
+            if ended or size >= _WAITING:
+                for m in range(k):
+                    total = sums[i, m]
+                    for j in range(size):
+                        total += weights[waiting[j], m]
+                    sums[i, m] = total
                 count += size
                 size = 0
-        for k in range(size):
-            total += weights[waiting[k]]
-        sums[i] = total / math.sqrt(max(count + size, 1))
+            if ended:
+                break
+        sums[i] /= math.sqrt(max(count, 1))
     return sums
