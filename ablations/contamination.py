@@ -34,7 +34,8 @@ from ablations.tasks.data_sources import CACHE, DataSources
 from ablations.tasks.evaluation import Asked, TaskSet, gather
 from ablations.tasks.task import select
 from model.data import tokenizer
-from model.data.corpus import BoolArray, Corpus, open_corpus
+from model.data.arms import BoolArray
+from model.data.corpus import Corpus, open_corpus
 from pipeline.steps.decontamination import n_gram_set, overlaps
 from winnow import command_line, overrides, storage, tables
 

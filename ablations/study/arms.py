@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from ablations.study.config import DataChoice, DataRule
 from model.data import scored
+from model.data.arms import Arm, BoolArray
 from model.data.controls import Controls
-from model.data.corpus import Arm, BoolArray, Corpus, IntArray, tally, write_arm
+from model.data.corpus import Corpus, IntArray, tally, write_arm
 from model.data.order import CYCLE
 from pipeline.rules.decision import FloatArray, Rule
 from pipeline.rules.solve import sketch, solve

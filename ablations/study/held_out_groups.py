@@ -8,7 +8,8 @@ import pyarrow.compute as pc
 
 from ablations.near_duplicates import NearDuplicates
 from ablations.study import arms
-from model.data.corpus import BoolArray, Corpus, IntArray
+from model.data.arms import BoolArray
+from model.data.corpus import Corpus, IntArray
 from model.data.order import FEWEST, held_out_documents
 from model.training.outcome import HELDOUT_SCHEMA
 

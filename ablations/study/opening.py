@@ -21,7 +21,8 @@ from ablations.study.config import AblationConfig
 from ablations.study.execute import check_identity
 from ablations.study.jobs import Job, declaration, identity, stream_of, training_config
 from ablations.tasks.evaluation import TaskSet
-from model.data.corpus import Arm, Corpus, IntArray, open_corpus, tally
+from model.data.arms import Arm
+from model.data.corpus import Corpus, IntArray, open_corpus, tally
 from model.data.order import FEWEST
 from winnow import storage
 

@@ -14,7 +14,8 @@ import numpy.typing as npt
 import xxhash
 from tokenizers import Tokenizer
 
-from model.data.corpus import BoolArray, Corpus, IntArray
+from model.data.arms import BoolArray
+from model.data.corpus import Corpus, IntArray
 
 WORD_MARKS = ("Ġ", "Ċ", "ĉ", "č", "▁", " ", "\n", "\t", "\r")
 """Leading white space of a token, as byte-level BPE and SentencePiece spell it, and plainly."""

@@ -17,17 +17,15 @@ trained on and evaluated.
 
 import functools
 import os
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import xxhash
 
-from model.data import scored
+from model.data import arms, scored
+from model.data.arms import Arm, BoolArray, Choice
 from winnow import files, storage
 
 FORMAT = 2
@@ -37,11 +35,7 @@ TOKENIZER = "tokenizer.json"
 ID_HASH = "id_hash"
 TOKENS = "tokens"
 
-BoolArray = npt.NDArray[np.bool_]
-Choice = BoolArray | npt.NDArray[np.int32]
 IntArray = npt.NDArray[np.int64]
-
-_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.=-]*$")
 
 
 def shard_schema(token_type: pa.DataType, copies: bool = False) -> pa.Schema:
@@ -66,24 +60,6 @@ def shard_schema(token_type: pa.DataType, copies: bool = False) -> pa.Schema:
             *([pa.field(scored.COPIES, pa.int32(), nullable=False)] if copies else []),
         ]
     )
-
-
-@dataclass(frozen=True)
-class Arm:
-    """A named choice of documents: bool [documents], and what ``arms/<name>.json`` says.
-
-    ``copies`` is how often each is read in an epoch, int32 [documents]; None: those chosen, once.
-    """
-
-    name: str
-    mask: BoolArray
-    about: Mapping[str, Any]
-    copies: npt.NDArray[np.int32] | None = None
-
-    @property
-    def fingerprint(self) -> str:
-        """What names the corpus and the chosen documents."""
-        return self.about["fingerprint"]
 
 
 class Corpus:
@@ -224,31 +200,11 @@ class Corpus:
         Raises:
             ValueError: there is none of that name, or its files do not fit this corpus.
         """
-        mask_path, about_path = _arm_paths(self.folder, name)
-        if not os.path.exists(about_path):
-            raise ValueError(
-                f"{self.folder} has no arm {name!r}: choose one of {self.arms()}, or write it with"
-                " model.data.corpus.write_arm"
-            )
-        about = files.read_json(about_path)
-        try:
-            chosen = np.load(mask_path, allow_pickle=False)
-            ours = about["fingerprint"] == _arm_fingerprint(self, chosen, about.get("controls"))
-        except (FileNotFoundError, EOFError, ValueError):
-            ours = False
-        if not ours:
-            raise ValueError(
-                f"arm {name!r} is damaged, or does not belong to the corpus {self.folder} as it is"
-                f" now: delete {about_path} and write the arm again (model/prepare.py does it for"
-                " filtered and unfiltered)"
-            )
-        return _arm(name, chosen, about)
+        return arms.load(self.folder, self.fingerprint, name)
 
     def arms(self) -> list[str]:
         """The names of the arms there are."""
-        folder = os.path.join(self.folder, "arms")
-        found = os.listdir(folder) if os.path.isdir(folder) else []
-        return sorted(name.removesuffix(".json") for name in found if name.endswith(".json"))
+        return arms.names(self.folder)
 
     @functools.cached_property
     def _values(self) -> list[npt.NDArray[Any]]:
@@ -320,8 +276,6 @@ def write_arm(
     Raises:
         ValueError: a bad name, an empty arm, held-out documents, or another arm of that name.
     """
-    if not _NAME.match(name):
-        raise ValueError(f"arm name {name!r}: use letters, digits, '_', '-', '=' and '.'")
     if chosen.shape != (len(corpus),) or chosen.dtype not in (np.bool_, np.int32):
         raise ValueError(
             f"the mask of arm {name!r} is {chosen.dtype}{list(chosen.shape)}, expected one bool for"
@@ -335,26 +289,8 @@ def write_arm(
             f"arm {name!r} would hold documents that are held out or were dropped before the keep"
             " decision: take `mask & corpus.pool`"
         )
-    mask_path, about_path = _arm_paths(corpus.folder, name)
-    about = {
-        "name": name,
-        "definition": dict(definition),
-        "fingerprint": _arm_fingerprint(corpus, chosen, controls),
-        "sources": tally(corpus, chosen),
-    }
-    if controls:
-        about["controls"] = dict(controls)
-    before = files.read_json(about_path) if os.path.exists(about_path) else None
-    if before is None:
-        with files.open_output(mask_path) as file:
-            np.save(file, chosen, allow_pickle=False)
-    elif before["fingerprint"] != about["fingerprint"]:
-        raise ValueError(
-            f"{corpus.folder} has another arm {name!r}: choose a new name, or delete {about_path}"
-        )
-    if before != about:
-        storage.write_json(about_path, about)
-    return _arm(name, chosen, about)
+    told = {"definition": dict(definition), "sources": tally(corpus, chosen)}
+    return arms.save(corpus.folder, corpus.fingerprint, name, chosen, told, controls)
 
 
 def tally(corpus: Corpus, chosen: Choice) -> dict[str, dict[str, int]]:
@@ -398,26 +334,6 @@ def _offsets(batch: pa.RecordBatch) -> IntArray:
 
 def _shard_path(folder: str, name: str) -> str:
     return os.path.join(folder, "shards", name)
-
-
-def _arm_paths(folder: str, name: str) -> tuple[str, str]:
-    stem = os.path.join(folder, "arms", name)
-    return f"{stem}.npy", f"{stem}.json"
-
-
-def _arm(name: str, chosen: Choice, about: Mapping[str, Any]) -> Arm:
-    copies = None if chosen.dtype == np.bool_ else chosen.astype(np.int32)
-    return Arm(name, chosen > 0, about, copies)
-
-
-def _arm_fingerprint(
-    corpus: Corpus, chosen: Choice, controls: Mapping[str, Any] | None = None
-) -> str:
-    data = np.packbits(chosen) if chosen.dtype == np.bool_ else chosen
-    changed = [sorted(controls.items())] if controls else []
-    return files.fingerprint(
-        corpus.fingerprint, xxhash.xxh3_128_hexdigest(data.tobytes()), *changed
-    )
 
 
 def _changed(folder: str, name: str) -> ValueError:

@@ -23,8 +23,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from model.data.arms import Arm
 from model.data.controls import Damage, mixed
-from model.data.corpus import Arm, Corpus, IntArray
+from model.data.corpus import Corpus, IntArray
 
 FEWEST = 2
 """Held-out documents of a source, however long: one tells no error from a difference."""
