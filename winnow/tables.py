@@ -8,6 +8,11 @@ import pyarrow.parquet as pq
 from winnow import heartbeat, storage
 
 
+def required(**columns: pa.DataType) -> list[pa.Field]:
+    """Fields of a schema that hold no nulls."""
+    return [pa.field(name, kind, nullable=False) for name, kind in columns.items()]
+
+
 def write(path: str, table: pa.Table) -> None:
     """Write a table atomically."""
     with storage.open_output(path) as file, pa.ipc.new_file(file, table.schema) as writer:

@@ -12,6 +12,7 @@ import pyarrow as pa
 from ablations.tasks.items import Item
 from ablations.tasks.language_model import LanguageModel
 from ablations.tasks.task import Form, Task
+from winnow.tables import required
 
 BEAMS = 4
 """GLaM's beam width."""
@@ -21,18 +22,18 @@ STOP = "\n"
 
 LOGPROBS = pa.schema(
     [
-        pa.field("task", pa.string(), nullable=False),
-        pa.field("shots", pa.int32(), nullable=False),
-        pa.field("item", pa.string(), nullable=False),
-        pa.field("cluster", pa.string(), nullable=False),
-        pa.field("choice", pa.int32(), nullable=False),
-        pa.field("logprob", pa.float64(), nullable=False),
-        pa.field("tokens", pa.int64(), nullable=False),
-        pa.field("bytes", pa.int64(), nullable=False),
+        *required(
+            task=pa.string(),
+            shots=pa.int32(),
+            item=pa.string(),
+            cluster=pa.string(),
+            choice=pa.int32(),
+            logprob=pa.float64(),
+            tokens=pa.int64(),
+            bytes=pa.int64(),
+        ),
         pa.field("unconditional", pa.float64()),
-        pa.field("correct", pa.bool_(), nullable=False),
-        pa.field("greedy", pa.bool_(), nullable=False),
-        pa.field("truncated", pa.bool_(), nullable=False),
+        *required(correct=pa.bool_(), greedy=pa.bool_(), truncated=pa.bool_()),
     ]
 )
 """A continuation: the natural log of its probability after its context; its tokens; its UTF-8 bytes
@@ -42,14 +43,14 @@ tokens was the likeliest, and whether its context lost its start to the model's 
 an item lie together, in order."""
 
 GENERATIONS = pa.schema(
-    [
-        pa.field("task", pa.string(), nullable=False),
-        pa.field("shots", pa.int32(), nullable=False),
-        pa.field("item", pa.string(), nullable=False),
-        pa.field("cluster", pa.string(), nullable=False),
-        pa.field("text", pa.string(), nullable=False),
-        pa.field("answers", pa.list_(pa.list_(pa.string())), nullable=False),
-    ]
+    required(
+        task=pa.string(),
+        shots=pa.int32(),
+        item=pa.string(),
+        cluster=pa.string(),
+        text=pa.string(),
+        answers=pa.list_(pa.list_(pa.string())),
+    )
 )
 """A written answer, beam search's best, and the acceptable ones, each a list of spans."""
 

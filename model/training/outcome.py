@@ -7,17 +7,13 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from winnow import files, storage
+from winnow.tables import required
 
 OUTCOME = "outcome.json"
 HELDOUT = "heldout.arrow"
 
 HELDOUT_SCHEMA = pa.schema(
-    [
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("document", pa.string(), nullable=False),
-        pa.field("bits", pa.float64(), nullable=False),
-        pa.field("bytes", pa.int64(), nullable=False),
-    ]
+    required(source=pa.string(), document=pa.string(), bits=pa.float64(), bytes=pa.int64())
 )
 """A row of ``heldout.arrow``: minus log2 of a document's probability, and its UTF-8 bytes."""
 

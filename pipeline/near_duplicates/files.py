@@ -20,12 +20,9 @@ from pipeline.output import schema
 from winnow import heartbeat, storage, tables
 
 NEAR = pa.schema(
-    [
-        pa.field("row", pa.int64(), nullable=False),
-        pa.field("cluster", pa.uint64(), nullable=False),
-        pa.field("cluster_size", pa.int64(), nullable=False),
-        pa.field("dropped", pa.bool_(), nullable=False),
-    ]
+    tables.required(
+        row=pa.int64(), cluster=pa.uint64(), cluster_size=pa.int64(), dropped=pa.bool_()
+    )
 )
 """One row per document that is in a cluster with others, in order."""
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from quality_classifier.evaluation.metrics import expected_keep_rate, wilson
+from winnow.tables import required
 from winnow.text.groups import LENGTHS, NONE, domain, length
 
 FloatArray = npt.NDArray[np.float64]
@@ -18,17 +19,17 @@ ALL = "(all)"
 RULES = ("pareto", "threshold", "run")
 
 AUDIT = pa.schema(
-    [
-        pa.field("column", pa.string(), nullable=False),
-        pa.field("value", pa.string(), nullable=False),
-        pa.field("documents", pa.int64(), nullable=False),
-        pa.field("mean_score", pa.float64(), nullable=False),
-        pa.field("rule", pa.string(), nullable=False),
-        pa.field("rate", pa.float64(), nullable=False),
-        pa.field("low", pa.float64(), nullable=False),
-        pa.field("high", pa.float64(), nullable=False),
-        pa.field("ratio", pa.float64(), nullable=False),
-    ]
+    required(
+        column=pa.string(),
+        value=pa.string(),
+        documents=pa.int64(),
+        mean_score=pa.float64(),
+        rule=pa.string(),
+        rate=pa.float64(),
+        low=pa.float64(),
+        high=pa.float64(),
+        ratio=pa.float64(),
+    )
 )
 """What an audit says, a row per value and rule; of a column, the most frequent values come first
 (lengths from short to long).
