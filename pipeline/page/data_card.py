@@ -16,7 +16,7 @@ from pipeline.output import schema
 from pipeline.output.score_counts import COUNTS
 from pipeline.page import laws
 from pipeline.page.changed_texts import changes
-from pipeline.page.report_data import DAMAGE, account, damage, headline, megabytes, share
+from pipeline.page.totals import DAMAGE, account, damage, headline, megabytes, share
 
 _COLUMNS = {
     "id": "the record's own id, or a hash of source, URL and text",

@@ -14,7 +14,8 @@ from pipeline.output.summary import Summary
 from pipeline.page import laws
 from pipeline.page.data_card import data_card
 from pipeline.page.group_data import rule_rows
-from pipeline.page.report_data import headline, megabytes, page_data, share
+from pipeline.page.report_data import page_data
+from pipeline.page.totals import headline, megabytes, share
 from pipeline.steps import STEP_OF
 from winnow import storage, tables, telling
 

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from pipeline.output.score_counts import COUNTS, KEPT_COUNTS, PARETO_GRID, THRESHOLD_GRID
 from pipeline.output.summary import EXAMPLE_CHARACTERS, Summary
 from pipeline.page import Panel, embed_json, panel_data
-from pipeline.page.changed_texts import by_source, sentence
+from pipeline.page.changed_texts import by_source
 from pipeline.page.classifier_data import (
     agreement_rows,
     classifier_entry,
@@ -28,7 +28,8 @@ from pipeline.page.classifier_data import (
     scatter,
 )
 from pipeline.page.group_data import give_groups, rule_rows
-from pipeline.page.laws import law, ties
+from pipeline.page.laws import ties
+from pipeline.page.totals import account, clip, damage, headline
 from quality_classifier.evaluation.metrics import wilson
 from quality_classifier.evaluation.titles import GRADED, PAIRED
 from winnow.text.groups import LENGTHS
@@ -40,7 +41,6 @@ GROUPS_SHOWN = 15
 EXAMPLES_BYTES = 1_000_000
 FILES_SHOWN = 200
 SETTINGS_BYTES = 100_000
-NAME_CHARACTERS = 300
 
 Json = dict[str, Any]
 
@@ -67,7 +67,7 @@ def page_data(
         source["groups"] = _groups(source["names"], statistics["groups"])
         for part in (source, *source["rule_groups"]):
             part["mean_score"] = _mean(part["histogram"])
-            part["name"] = _clip(part["name"])
+            part["name"] = clip(part["name"])
     _give_examples(sources, statistics["examples"])
     damaged = damage(manifest, statistics["groups"])
     for source in sources:
@@ -80,7 +80,7 @@ def page_data(
         "stops": grids,
         "sources": sources,
         "classifier": {
-            "path": _clip(str(classifier["path"])),
+            "path": clip(str(classifier["path"])),
             "fingerprint": classifier["fingerprint"],
             "card": _bounded(_with_titles(classifier["card"])),
         },
@@ -96,7 +96,7 @@ def _records(column: str, manifest: Mapping[str, Any]) -> list[Json]:
     found: dict[tuple[str, str], int] = defaultdict(int)
     for task in manifest["tasks"]:
         for kind, count in task[column].items():
-            found[_clip(task["task"]["source"]), _clip(kind)] += count
+            found[clip(task["task"]["source"]), clip(kind)] += count
     most = sorted(found.items(), key=lambda item: (-item[1], item[0]))[:FILES_SHOWN]
     return [{"source": s, "kind": kind, "records": count} for (s, kind), count in most]
 
@@ -129,74 +129,6 @@ PANELS: dict[str, Panel] = {
     "changed": Panel("Text that steps changed", lambda run, _: by_source(run)),
 }
 """Further tables of the page, from manifest and statistics."""
-
-
-def headline(sources: pa.Table) -> str:
-    """What was kept of what was read, in one line."""
-    read, kept = total(sources, "read"), total(sources, "kept")
-    return (
-        f"Kept {kept[0]:,} of {read[0]:,} documents ({share(kept[0], read[0])}),"
-        f" {megabytes(kept[1])} of {megabytes(read[1])} MB"
-    )
-
-
-def account(manifest: Mapping[str, Any], sources: pa.Table) -> list[str]:
-    """What was filtered, by which law, and what was lost: a few sentences."""
-    names = {flag: _named(sources, flag) for flag in (True, False)}
-    out = []
-    if names[True]:
-        out.append(f"Filtered: {names[True]}. There, {law(manifest['rule'])}.")
-    if names[False]:
-        out.append(f"Pass-through, kept as they are: {names[False]}.")
-    quarantined = total(sources, "quarantined")[0]
-    out.append(
-        f"{quarantined:,} records could not be read; they are in quarantine/ with their reasons."
-        if quarantined
-        else "Every record could be read."
-    )
-    out += sentence(manifest)
-    return out
-
-
-DAMAGE = ("mojibake", "U+FFFD", "cut short")
-"""Texts that a wrong charset went through, that bytes are missing from, or that lack their end."""
-
-
-def damage(manifest: Mapping[str, Any], groups: pa.Table) -> defaultdict[str, list[int]]:
-    """Of each source, how many of its documents have each kind of :data:`DAMAGE`."""
-    found: defaultdict[str, list[int]] = defaultdict(lambda: [0] * len(DAMAGE))
-    decoding = groups.filter(pc.equal(groups["column"], "decoding"))
-    for row in decoding.to_pylist():
-        for place, kind in enumerate(DAMAGE):
-            if kind in row["value"]:
-                found[row["source"]][place] += row["documents"]
-    for task in manifest["tasks"]:
-        found[task["task"]["source"]][-1] += task.get("truncated", 0)
-    return found
-
-
-def total(sources: pa.Table, outcome: str) -> list[int]:
-    """Documents, bytes and words of one outcome over all sources."""
-    rows = sources.filter(pc.equal(sources["outcome"], outcome))
-    return [pc.sum(rows[name]).as_py() or 0 for name in COUNTS]
-
-
-def megabytes(n_bytes: int) -> str:
-    """Bytes as MB (10⁶ bytes) with two decimals."""
-    return f"{n_bytes / 1e6:,.2f}"
-
-
-def share(part: int, whole: int) -> str:
-    """A percentage with three significant digits, or a dash of nothing."""
-    return f"{100 * part / whole:.3g} %" if whole else "–"
-
-
-def _named(sources: pa.Table, filtered: bool) -> str:
-    rows = sources.filter(pc.equal(sources["filtered"], filtered))
-    names = [_clip(name) for name in sorted(set(rows["source"].to_pylist()))]
-    if len(names) <= 8:
-        return ", ".join(names)
-    return f"{len(names)} sources ({', '.join(names[:3])}, …)"
 
 
 def _sources(statistics: Summary) -> list[Json]:
@@ -302,7 +234,7 @@ def _largest_domains(
             top[source] = table.take(pc.select_k_unstable(table, shown, order))
     found: dict[str, tuple[list[Any], Json | None]] = {}
     for source, table in top.items():
-        rows = [[_clip(row["domain"]), *(row[u] for u in units)] for row in table.to_pylist()]
+        rows = [[clip(row["domain"]), *(row[u] for u in units)] for row in table.to_pylist()]
         others, *counts = whole[source] - [len(rows), *np.sum([row[1:] for row in rows], axis=0)]
         rest = {"domains": int(others), "counts": [int(n) for n in counts]}
         found[source] = rows, rest if others else None
@@ -323,7 +255,7 @@ def _groups(names: Sequence[str], groups: pa.Table) -> Json:
     for column, value, n, size, kept in rows:
         low, high = wilson(np.array([kept / n]), np.array([float(n)]))
         if len(out[column]) < GROUPS_SHOWN:
-            out[column].append([_clip(value), n, size, kept, float(low[0]), float(high[0])])
+            out[column].append([clip(value), n, size, kept, float(low[0]), float(high[0])])
     return out
 
 
@@ -380,9 +312,9 @@ def _give_examples(sources: Sequence[Json], examples: pa.Table) -> None:
         for row in table.to_pylist():
             source["examples"].append(
                 {
-                    "level": _clip(row["level"]),
-                    "id": _clip(row["id"]),
-                    "url": row["url"] and _clip(row["url"]),
+                    "level": clip(row["level"]),
+                    "id": clip(row["id"]),
+                    "url": row["url"] and clip(row["url"]),
                     "score": row["quality_score"],
                     "draw": row["keep_draw"],
                     "probability": row["keep_probability"],
@@ -400,10 +332,6 @@ def _fit(text: str, limit: int) -> str:
     return text
 
 
-def _clip(text: str) -> str:
-    return text if len(text) <= NAME_CHARACTERS else text[: NAME_CHARACTERS - 1] + "…"
-
-
 def _bounded(value: Any) -> Any:
     """``value`` itself, or a note in its place if it is too long for the page."""
     if len(json.dumps(value)) <= SETTINGS_BYTES:
@@ -416,7 +344,7 @@ def _provenance(manifest: Mapping[str, Any]) -> Json:
     inputs = [
         [
             task["task"]["source"],
-            _clip(task["task"]["input"]["path"]),
+            clip(task["task"]["input"]["path"]),
             task["task"]["input"]["start"],
             task["task"]["input"]["end"],
             task["task"]["input"]["size"],
@@ -425,7 +353,7 @@ def _provenance(manifest: Mapping[str, Any]) -> Json:
         for task in tasks
     ]
     shards = [
-        [_clip(shard["name"]), shard["rows"], shard["bytes"], shard["checksum"]]
+        [clip(shard["name"]), shard["rows"], shard["bytes"], shard["checksum"]]
         for task in tasks
         for shard in task["shards"]
     ]

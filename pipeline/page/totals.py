@@ -1,0 +1,87 @@
+"""The totals of a run in words and numbers, as its page, its card and the terminal show them."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.output.score_counts import COUNTS
+from pipeline.page.changed_texts import sentence
+from pipeline.page.laws import law
+
+NAME_CHARACTERS = 300
+
+
+def headline(sources: pa.Table) -> str:
+    """What was kept of what was read, in one line."""
+    read, kept = total(sources, "read"), total(sources, "kept")
+    return (
+        f"Kept {kept[0]:,} of {read[0]:,} documents ({share(kept[0], read[0])}),"
+        f" {megabytes(kept[1])} of {megabytes(read[1])} MB"
+    )
+
+
+def account(manifest: Mapping[str, Any], sources: pa.Table) -> list[str]:
+    """What was filtered, by which law, and what was lost: a few sentences."""
+    names = {flag: _named(sources, flag) for flag in (True, False)}
+    out = []
+    if names[True]:
+        out.append(f"Filtered: {names[True]}. There, {law(manifest['rule'])}.")
+    if names[False]:
+        out.append(f"Pass-through, kept as they are: {names[False]}.")
+    quarantined = total(sources, "quarantined")[0]
+    out.append(
+        f"{quarantined:,} records could not be read; they are in quarantine/ with their reasons."
+        if quarantined
+        else "Every record could be read."
+    )
+    out += sentence(manifest)
+    return out
+
+
+DAMAGE = ("mojibake", "U+FFFD", "cut short")
+"""Texts that a wrong charset went through, that bytes are missing from, or that lack their end."""
+
+
+def damage(manifest: Mapping[str, Any], groups: pa.Table) -> defaultdict[str, list[int]]:
+    """Of each source, how many of its documents have each kind of :data:`DAMAGE`."""
+    found: defaultdict[str, list[int]] = defaultdict(lambda: [0] * len(DAMAGE))
+    decoding = groups.filter(pc.equal(groups["column"], "decoding"))
+    for row in decoding.to_pylist():
+        for place, kind in enumerate(DAMAGE):
+            if kind in row["value"]:
+                found[row["source"]][place] += row["documents"]
+    for task in manifest["tasks"]:
+        found[task["task"]["source"]][-1] += task.get("truncated", 0)
+    return found
+
+
+def total(sources: pa.Table, outcome: str) -> list[int]:
+    """Documents, bytes and words of one outcome over all sources."""
+    rows = sources.filter(pc.equal(sources["outcome"], outcome))
+    return [pc.sum(rows[name]).as_py() or 0 for name in COUNTS]
+
+
+def megabytes(n_bytes: int) -> str:
+    """Bytes as MB (10⁶ bytes) with two decimals."""
+    return f"{n_bytes / 1e6:,.2f}"
+
+
+def share(part: int, whole: int) -> str:
+    """A percentage with three significant digits, or a dash of nothing."""
+    return f"{100 * part / whole:.3g} %" if whole else "–"
+
+
+def _named(sources: pa.Table, filtered: bool) -> str:
+    rows = sources.filter(pc.equal(sources["filtered"], filtered))
+    names = [clip(name) for name in sorted(set(rows["source"].to_pylist()))]
+    if len(names) <= 8:
+        return ", ".join(names)
+    return f"{len(names)} sources ({', '.join(names[:3])}, …)"
+
+
+def clip(text: str) -> str:
+    """A name from the input, cut to :data:`NAME_CHARACTERS`."""
+    return text if len(text) <= NAME_CHARACTERS else text[: NAME_CHARACTERS - 1] + "…"
