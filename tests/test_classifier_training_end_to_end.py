@@ -179,7 +179,7 @@ def test_figures_on_an_unseen_source_are_those_of_a_classifier_that_never_saw_it
     assert rows["books"]["documents"] == 200
     assert rows["books"]["mean_score"] == pytest.approx(score.mean(), abs=1e-6)
     assert rows["books"]["keep_rate"] == pytest.approx(((2 - score) ** -9).mean(), abs=1e-6)
-    assert b"sources that it has not met" in files["card.md"]
+    assert b"sources that it has not seen" in files["card.md"]
 
 
 def test_swapped_classes_mirror_the_scores(corpus, trained, tmp_path):

@@ -1,4 +1,4 @@
-"""The card of a classifier: the figures of its evaluation for people (``card.md``) and programs."""
+"""The card of a classifier: its evaluation as ``card.md`` for people and as JSON for programs."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,9 +17,9 @@ Figures = Mapping[str, Any]
 
 
 def summary(card: Figures) -> dict[str, Any]:
-    """What ``classifier.json`` repeats of the card, and every run of the pipeline with it.
+    """The part of the card that goes into ``classifier.json`` and the manifest of every run.
 
-    Flat rows, so that a page can show them as tables.
+    Rows are flat, so that a page can show them as tables.
     """
     by_alpha: dict[float, dict[str, float]] = {}
     for row in card["yield"]:
@@ -42,7 +42,7 @@ def summary(card: Figures) -> dict[str, Any]:
 
 
 def flat(row: Figures) -> dict[str, Any]:
-    """A row of figures with an interval as text in a column of its own."""
+    """A row of figures, each interval as text in a column of its own."""
     out: dict[str, Any] = {}
     for name, value in row.items():
         if isinstance(value, Mapping):
@@ -78,7 +78,7 @@ def files(card: Figures, test: pa.Table) -> dict[str, bytes]:
 
 
 def terminal_table(card: Figures) -> str:
-    """The few figures that a person wants to see at once."""
+    """The headline figures, for the terminal."""
     overall = card["metrics"][0]
     lines = [f"{overall['documents']:,} held-out documents, classes of equal weight"]
     lines += [f"  {TITLES[name]:24} {estimate(overall[name])}" for name in metrics.METRICS]
@@ -93,11 +93,11 @@ def terminal_table(card: Figures) -> str:
 
 
 def elsewhere(card: Figures) -> str:
-    """What to expect on text of sources that the classifier has not met, in a line."""
+    """What to expect on text from other sources, in one line."""
     if not card["unseen"]:
         return (
-            "unknown: it was judged on documents of its own sources alone. Name three sources or"
-            " more of a class, and each is left out in turn"
+            "unknown: it was tested only on documents from its own sources. Give a class three"
+            " sources or more, and each is left out in turn"
         )
     worst = min(card["unseen"], key=lambda row: row["roc_auc"])
     return (
@@ -144,9 +144,9 @@ rather than from the negative (raw) ones, **if both were equally frequent**. Tha
 the Pareto rule keeps a document with probability (2 − score)^−α, so the score itself sets the keep
 rate. Low scores are never wholly excluded: a score of 0 is kept with probability 2^−α.
 
-All figures are of {overall["documents"]:,} documents that had no part in training or calibration.
-Classes have equal weight, and so have the sources of a class, as far as
-{card["source_weight_limit"]:g} times the weight that a document would have otherwise.
+All figures are for {overall["documents"]:,} documents that were used for neither training nor
+calibration. Both classes weigh the same, and so do the sources of a class, except that no document
+weighs more than {card["source_weight_limit"]:g} times what it would otherwise.
 
 {table(["", "held out (95 % interval)"], rows)}"""
 
@@ -159,14 +159,14 @@ def _data(card: Figures) -> str:
     rows.append(["", "total", *map(cell, totals)])
     unreadable = "Every record could be read."
     if card["unreadable"]:
-        unreadable = "Records that could not be read: " + ", ".join(
+        unreadable = "Unreadable records: " + ", ".join(
             f"{row['records']:,} × {row['reason']} in {row['class']} {row['source']}"
             for row in card["unreadable"]
         )
     return f"""## Documents
 
-A text that was there before in its class is a duplicate, and is left out; one that is in both
-classes is left out of both. What is left is split by a hash of the text alone, so that a document
+A text that repeats an earlier one of its class is a duplicate and is left out; a text that occurs
+in both classes is left out of both. The rest is split by a hash of the text alone, so a document
 stays held out when text is added or the seed changes. {unreadable}
 
 {table(titles, rows)}"""
@@ -184,12 +184,12 @@ def _ranking(card: Figures) -> str:
         for row in card["metrics"]
     ]
     titles = ["class", "source", "documents", "mean score", *TITLES.values()]
-    return f"""## How well it tells the classes apart
+    return f"""## How well it separates the classes
 
 ![ROC and precision-recall curves](figures/ranking.png)
 
-Each source is set against the whole opposite class, both sides with equal weight. Intervals come
-from drawing documents anew within each source; those of a source with few documents are rough.
+Each source is compared with the whole opposite class, with equal weight on both sides. Intervals
+are from a bootstrap within each source; those of small sources are rough.
 
 {table(titles, rows)}"""
 
@@ -212,12 +212,13 @@ def _unseen(card: Figures) -> str:
             ]
         )
     titles = ["class", "source", "documents", "ROC-AUC unseen", "seen", "mean score unseen", "seen"]
-    return f"""## How it does on sources that it has not met
+    return f"""## How well it does on sources that it has not seen
 
-For each source classifiers were trained and calibrated without it, on a sample with an even share
-of all others, and scored its documents, against the held-out documents of the opposite class. (In a
-class of many sources several are left out at once.) A source of which a similar one stayed is no
-stranger, so text from elsewhere can do worse. "Seen" repeats the figures of the table above.
+For each source, a classifier was trained and calibrated without it, on a sample drawn evenly from
+the other sources, and then ranked its documents against the held-out documents of the opposite
+class. (In a class with many sources, several are left out at once.) Where a similar source stayed
+in, the one left out is not truly new, so expect less on text from elsewhere. "Seen" repeats the
+table above.
 
 {table([*titles, f"kept unseen, α = {card['alpha']:g}"], rows)}"""
 
@@ -225,14 +226,14 @@ stranger, so text from elsewhere can do worse. "Seen" repeats the figures of the
 def _calibration(card: Figures) -> str:
     method = card["calibration"]["method"]
     reason = {
-        "sigmoid": "a sigmoid of the margin (Platt), which keeps the order of documents",
+        "sigmoid": "a sigmoid of the margin (Platt), which preserves the ranking",
         "isotonic": "isotonic regression on the margin, which gives ranges of margins one score",
         "identity": "none: the margin is taken as log odds",
     }[method]
-    text = f"""Calibration: {reason}, fitted on its own split. The error (ECE) is the mean distance
-    between score and share of positives over {metrics.BINS} equal bins; chance alone makes it
-    larger than 0. Bars are intervals of 95 %."""
-    return f"""## Whether scores mean what they say
+    text = f"""Calibration: {reason}, fitted on its own split. The calibration error (ECE) is the
+    mean distance between score and share of positives over {metrics.BINS} equal bins; sampling
+    noise alone makes it positive. Bars are 95 % intervals."""
+    return f"""## Calibration
 
 {fill(text)}
 
@@ -250,8 +251,7 @@ def _yield(card: Figures) -> str:
     rows = [[f"{alpha:g}", *cells] for alpha, cells in by_alpha.items()]
     return f"""## What the Pareto rule would keep
 
-Expected shares of the held-out documents, as they are (without weights): the mean of
-(2 − score)^−α.
+Expected share of the held-out documents, unweighted: the mean of (2 − score)^−α.
 
 {table(titles, rows)}
 
@@ -259,7 +259,7 @@ Expected shares of the held-out documents, as they are (without weights): the me
 
 
 def _scores() -> str:
-    return """## Scores of each source
+    return """## Scores by source
 
 ![Histograms of scores, by source](figures/scores.png)"""
 
@@ -280,11 +280,11 @@ def _audit(card: Figures) -> str:
     }
     titles = ["by", "value", "documents", "mean score", f"Pareto, α = {card['alpha']:g}", "ratio"]
     titles += [f"score ≥ {card['threshold']:g}", "ratio"]
-    return f"""## Audit: whom it keeps
+    return f"""## Audit: keep rates by group
 
-Keep rates with Wilson's intervals of 95 % (under the Pareto rule of the expected rate), and their
-ratio to the rate of all. Left out are values that fewer than {AUDITED_DOCUMENTS} held-out documents
-have, and of a column with many values all but the {AUDITED_VALUES} most frequent.
+Keep rates with 95 % Wilson intervals (for the Pareto rule, of the expected rate), and their ratio
+to the overall rate. Values with fewer than {AUDITED_DOCUMENTS} held-out documents are left out, and
+so are all but the {AUDITED_VALUES} most frequent values of a column.
 
 ### Held-out negatives
 
@@ -318,40 +318,40 @@ def _rates(pareto: Figures, threshold: Figures) -> list[str]:
 def _limits(card: Figures) -> str:
     limits = [
         shuffled_limit(card["shuffled"]),
-        """**It knows sources, not quality.** "Positive" means like the positive sources, in topic
-        and register too: text of good quality on other topics, in other languages or dialects may
-        score low. The audit shows some of this, and only for groups that the input names.""",
-        """**It has met every source.** Documents are held out, sources are not, and pieces of one
-        work may be on both sides. On sources that it has never seen it will do worse; """
+        """**It recognises sources, not quality.** "Positive" means similar to the positive
+        sources, also in topic and register: good text on other topics, or in other languages or
+        dialects, may score low. The audit shows this only for groups that the input names.""",
+        """**It was trained on every source.** Documents are held out, sources are not, and pieces
+        of one work may be on both sides. On new sources it will do worse; """
         + (
             "the table above says how much."
             if card["unseen"]
-            else "how much is measured where a class has several (`unseen_sources`)."
+            else "how much worse is measured if a class has several (`unseen_sources`)."
         ),
-        """**Its probabilities hold for equal classes** made up of these sources. On raw text as it
-        comes, where curated text is rare, fewer documents of a given score are like the curated
+        """**Its probabilities assume equal classes** made up of these sources. In raw text, where
+        curated text is rare, fewer of the documents with a given score are like the curated
         ones.""",
-        """**Near-duplicates** are not removed, and a text can be written to score high.""",
+        """**Near-duplicates** are not removed, and text can be written to score high.""",
     ]
     return "## Known limits\n\n" + "\n".join(fill(f"- {limit}", "  ") for limit in limits)
 
 
 def shuffled_limit(shuffled: Figures) -> str:
-    """The limit that is the same for all kinds: word order (:func:`held_out.shuffled_words`)."""
+    """The limit that all kinds share: word order (:func:`held_out.shuffled_words`)."""
     change = ", ".join(
         f"{name}s from {row['before']:.3f} to {row['after']:.3f}"
         for name, row in shuffled["mean_score"].items()
     )
     return f"""**It does not read.** It sees which words and word pairs a text has, not whether they
-        make sense. Of {shuffled["documents"]:,} held-out documents with their words in random
-        order, the mean score moved for {change}; a score moved by {shuffled["mean_change"]:.3f} on
-        average, and original and shuffled scores correlate at {shuffled["correlation"]:.3f}. Told
-        apart from their shuffled selves by score alone, originals have a ROC-AUC of
-        {shuffled["auc"]:.2f} (0.5: not at all)."""
+        make sense. When the words of {shuffled["documents"]:,} held-out documents were shuffled,
+        the mean score moved for {change}; scores moved by {shuffled["mean_change"]:.3f} on average,
+        and original and shuffled scores correlate at {shuffled["correlation"]:.3f}. By score alone,
+        originals are separated from their shuffled copies with a ROC-AUC of {shuffled["auc"]:.2f}
+        (0.5: not at all)."""
 
 
 def making(card: Figures) -> str:
-    """How it was fitted, and whether that can be repeated."""
+    """How it was fitted, and whether that is reproducible."""
     lines = [f"Code {card['code']}, seed {card['seed']}."]
     fitted = card["fitted"]
     if "trials" in fitted:
@@ -363,15 +363,15 @@ def making(card: Figures) -> str:
         )
     else:
         lines.append(
-            "**Not repeatable**: fastText was trained on all cores, so another run gives another"
-            " model. Set fasttext.repeatable=true for one that can be made again."
+            "**Not reproducible**: fastText was trained on all cores, so another run gives another"
+            " model. Set fasttext.repeatable=true for one that is."
         )
-    lines.append("All figures of this card are in `card.json`, the settings in `classifier.json`.")
+    lines.append("The figures of this card are in `card.json`, the settings in `classifier.json`.")
     return "## How it was made\n\n" + fill(" ".join(lines))
 
 
 def _chosen(trials: Sequence[Figures], unseen: Sequence[Figures]) -> str:
-    """Which fit was taken, and why."""
+    """Which fit was chosen, and why."""
     if unseen:
         tried = ", ".join(f"{trial['c']:g}: {trial['roc_auc']:.4f}" for trial in unseen)
         return (

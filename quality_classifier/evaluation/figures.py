@@ -34,7 +34,7 @@ _STYLE: dict[Any, Any] = {
 
 
 def png(width: float, height: float, draw: Callable[[Figure], None]) -> bytes:
-    """A figure of this size in inches, whatever matplotlib's settings on this machine are."""
+    """A figure of this size in inches, independent of this machine's matplotlib settings."""
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(_STYLE)
@@ -72,7 +72,7 @@ def ranking(curves: Mapping[str, npt.NDArray[np.float64]], overall: Mapping[str,
 
 
 def reliability(bins: Sequence[Mapping[str, Any]], overall: Mapping[str, Any]) -> bytes:
-    """Share of positives against mean score, and how much weight lies in each bin."""
+    """Share of positives against mean score, and the weight of each bin."""
 
     def draw(figure: Figure) -> None:
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
@@ -170,7 +170,7 @@ def audit(rows: Sequence[Mapping[str, Any]], title: str) -> bytes:
         axes.set_xlim(left=0)
         axes.grid(visible=False, axis="y")
         axes.set_title(title)
-        axes.set_xlabel("expected keep rate, with the interval of 95 %; dotted: all documents")
+        axes.set_xlabel("expected keep rate with its 95 % interval; dotted: all documents")
 
     return png(8, 1.2 + 0.19 * len(shown), draw)
 

@@ -1,6 +1,6 @@
-"""How well grades are told: rank correlation, error, confusion, and what labels themselves agree.
+"""How well grades are predicted: rank correlation, error, confusion, and how well labels agree.
 
-Every document counts the same: the annotated sample is taken to be what will be scored.
+All documents count the same: the labelled sample is assumed to be like the text to be scored.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,7 +34,7 @@ def spearman(a: FloatArray, b: FloatArray) -> float:
 def interval(
     figure: Callable[[Rows], float], n: int, replicates: int, seed: int, group: Rows | None = None
 ) -> Estimate:
-    """A figure of some of n rows, with percentiles of a bootstrap.
+    """A statistic of n rows, with a bootstrap interval.
 
     Args:
         figure: takes the rows, with repeats.

@@ -14,7 +14,7 @@ Figures = Mapping[str, Any]
 
 
 def summary(card: Figures) -> dict[str, Any]:
-    """What ``classifier.json`` repeats of the card, and every run of the pipeline with it."""
+    """The part of the card that goes into ``classifier.json`` and the manifest of every run."""
     overall = {"class": "(all)", "source": "(all)", "documents": card["tested"]}
     return {
         "kind": card["kind"],
@@ -47,7 +47,7 @@ def files(card: Figures) -> dict[str, bytes]:
 
 
 def terminal_table(card: Figures) -> str:
-    """The few figures that a person wants to see at once."""
+    """The headline figures, for the terminal."""
     lines = [f"{card['tested']:,} held-out documents, grades {', '.join(card['grades'])}"]
     lines += [
         f"  {GRADED[name]:36} {estimate(card['metrics'][name])}"
@@ -55,7 +55,7 @@ def terminal_table(card: Figures) -> str:
     ]
     if noise := card["noise"]:
         lines.append(
-            f"  two labels of a document differ by {noise['labels_mae']:.2f}, a label and the"
+            f"  two labels of one document differ by {noise['labels_mae']:.2f}, a label and the"
             f" expected grade by {noise['classifier_mae']:.2f}"
         )
     lines.append(f"  score: the probability of grade {card['at_least']} or more")
@@ -86,11 +86,11 @@ def _introduction(card: Figures) -> str:
     rows = [[title, estimate(card["metrics"][name])] for name, title in GRADED.items()]
     text = f"""The score of a text is the calibrated probability that its label is
     {card["at_least"]} or more, of the grades {", ".join(card["grades"])} in `{card["target"]}`. A
-    run of the pipeline writes the expected grade beside it, as `expected_grade`. Both follow from
-    one margin, so they put documents in the same order. The probabilities hold for text in which
-    grades are as frequent as among the labelled documents."""
-    below = f"""All figures are of {card["tested"]:,} documents that had no part in training or
-    calibration. From ROC-AUC on they are about the score."""
+    pipeline run also writes the expected grade, as `expected_grade`. Both follow from one margin,
+    so they rank documents alike. The probabilities hold for text in which grades are as frequent as
+    among the labelled documents."""
+    below = f"""All figures are for {card["tested"]:,} documents that were used for neither training
+    nor calibration. From ROC-AUC on they are about the score."""
     held_out = table(["", "held out (95 % interval)"], rows)
     return f"# Quality classifier ({card['kind']}, graded)\n\n{fill(text)}\n\n{fill(below)}\n\n" + (
         held_out
@@ -106,18 +106,18 @@ def _data(card: Figures) -> str:
         [row["grade"], *(f"{row[name]:,}" for name in SPLITS)] for row in card["grade_counts"]
     ]
     group = (
-        f"Records with the same `{card['group']}` are in the same split."
+        f"Records with the same `{card['group']}` go to the same split."
         if card["group"]
-        else "What is about one thing may be on both sides: `group=FIELD` keeps it together."
+        else "Records about the same thing may be on both sides: `group=FIELD` keeps them together."
     )
     bad = ""
     if card["unreadable"]:
-        bad = " Records that could not be read: " + ", ".join(
+        bad = " Unreadable records: " + ", ".join(
             f"{row['records']:,} × {row['reason']} in {row['source']}" for row in card["unreadable"]
         )
-    text = f"""Records with the same text are one document, whose label is the mean of theirs. The
-    split is by a hash of the content alone, so that no text is on both sides. {group}{bad}"""
-    titles = ["source", "read", "without label", "text seen before", *SPLITS]
+    text = f"""Records with the same text are one document, labelled with the mean of their labels.
+    The split is by a hash of the content alone, so no text is on both sides. {group}{bad}"""
+    titles = ["source", "read", "without label", "repeated text", *SPLITS]
     return f"## Documents\n\n{fill(text)}\n\n{table(titles, rows)}\n\n" + table(
         ["grade nearest to the label", *SPLITS], by_grade
     )
@@ -132,27 +132,27 @@ def _grades(card: Figures) -> str:
 def _noise(card: Figures) -> str:
     noise = card["noise"]
     if noise is None:
-        text = """No held-out document has several labels, so nothing is known of how well labels
-        agree among themselves: no classifier can agree with them better than that."""
+        text = """No held-out document has several labels, so it is not known how well labels agree
+        with each other. No classifier can agree with them better than that."""
         return f"## Label noise\n\n{fill(text)}"
     rows = [
         [who, f"{noise[f'{key}_mae']:.3f}", f"{noise[f'{key}_spearman']:.3f}"]
         for who, key in (
-            ("two labels of the same document", "labels"),
+            ("two labels of one document", "labels"),
             ("the expected grade and one of the labels", "classifier"),
         )
     ]
-    text = f"""Of {noise["documents"]:,} held-out documents with several labels
-    ({noise["labels"]:,} in all), how two of them agree, and how the classifier agrees with one."""
+    text = f"""For {noise["documents"]:,} held-out documents with several labels
+    ({noise["labels"]:,} in all): how well two labels agree, and the classifier with one of them."""
     titles = ["", "mean absolute difference", "Spearman"]
     return f"## Label noise\n\n{fill(text)}\n\n{table(titles, rows)}"
 
 
 def _reliability(card: Figures) -> str:
-    method = {"sigmoid": "one slope and a threshold for each grade", "isotonic": "isotonic"}
+    method = {"sigmoid": "one slope, and a threshold per grade", "isotonic": "isotonic"}
     text = f"""Calibration: {method[card["calibration"]]}, fitted on its own split. Bars are
-    intervals of 95 %."""
-    return f"""## Whether probabilities mean what they say
+    95 % intervals."""
+    return f"""## Calibration
 
 {fill(text)}
 
@@ -184,7 +184,7 @@ def _yield(card: Figures) -> str:
     titles = ["α", f"{card['at_least']} or more", "below"]
     return f"""## What the Pareto rule would keep
 
-Expected shares of the held-out documents: the mean of (2 − score)^−α.
+Expected share of the held-out documents: the mean of (2 − score)^−α.
 
 {table(titles, rows)}
 
@@ -195,15 +195,15 @@ def _limits(card: Figures) -> str:
     limits = [
         shuffled_limit(card["shuffled"]),
         length_limit(card["sizes"]),
-        """**It knows these labels, of these documents.** Text of other sources, topics or languages
-        was not judged: the table above shows sources that it has met.""",
-        """**Near-duplicates** are not removed, and a text can be written to score high.""",
+        """**It has learned these labels of these documents.** It was not tested on other sources,
+        topics or languages: the table above shows only sources that it was trained on.""",
+        """**Near-duplicates** are not removed, and text can be written to score high.""",
     ]
     return "## Known limits\n\n" + "\n".join(fill(f"- {limit}", "  ") for limit in limits)
 
 
 def length_limit(sizes: Figures) -> str:
-    """What a classifier says of texts of other lengths than those that it has learned from."""
-    return f"""**It has met one range of lengths.** Of the texts that it was given, 90 % have
-        {sizes["low"]:,} to {sizes["high"]:,} bytes (median {sizes["median"]:,}). The evidence of
-        words adds up, so that much longer text gets scores near 0 or 1 that nobody has checked."""
+    """The limit that comes from the lengths of the training texts."""
+    return f"""**It has seen one range of lengths.** 90 % of its texts have {sizes["low"]:,} to
+        {sizes["high"]:,} bytes (median {sizes["median"]:,}). The evidence of words adds up, so much
+        longer text gets scores near 0 or 1 that nobody has checked."""

@@ -1,4 +1,4 @@
-"""What a classifier's card says: held-out figures, computed from scored documents."""
+"""The figures of a classifier's card, computed from scored held-out documents."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -25,12 +25,12 @@ SHUFFLED = 1000
 
 AUDITED_VALUES = 20
 AUDITED_DOCUMENTS = 10
-"""The card shows so many values of a column at most, and none that fewer documents have."""
+"""The card shows at most this many values of a column, and only those of so many documents."""
 
 
 @dataclass(frozen=True)
 class Questions:
-    """What the card is to answer; see ``conf/classifier/train.yaml``."""
+    """The settings of the evaluation; see ``conf/classifier/train.yaml``."""
 
     seed: int
     bootstrap: int
@@ -77,7 +77,7 @@ def per_source_metrics(
 ) -> list[dict[str, Any]]:
     """The metrics of all documents, then of each source against the whole opposite class.
 
-    The two sides weigh the same each time.
+    Both sides weigh the same.
     """
     everything = np.ones(len(score), np.bool_)
     groups: list[tuple[str, str, Flags, Flags]] = [(ALL, ALL, everything, everything)]
@@ -115,10 +115,10 @@ def histograms(score: Scores, positive: Flags, source: Names) -> list[dict[str, 
 
 
 def shuffled_words(test: pa.Table, score_text: ScoreText, seed: int) -> dict[str, Any]:
-    """How much scores change when the words of a document are put in random order.
+    """How much scores change when the words of a document are shuffled.
 
-    A bag of words can't tell, a bag of word pairs hardly: this figure says how hardly. ``auc`` is
-    the ROC-AUC of originals against their shuffled selves, 0.5 if the scores can't tell them apart.
+    A bag of words does not see it, a bag of word pairs hardly does: this says how much. ``auc`` is
+    the ROC-AUC of originals against their shuffled copies, 0.5 if scores can't tell them apart.
 
     Args:
         test: the held-out documents with ``text``, ``positive`` and ``quality_score``, in an order
@@ -170,7 +170,7 @@ def document_counts(duplicates: pa.Table, documents: pa.Table) -> list[dict[str,
 
 
 def _most_frequent(table: pa.Table) -> list[dict[str, Any]]:
-    """The rows of an audit, but for rare values."""
+    """The rows of an audit without rare values."""
     frequent = table.filter(pc.greater_equal(table["documents"], AUDITED_DOCUMENTS))
     seen: dict[str, set[str]] = {}
     rows = []

@@ -1,7 +1,7 @@
-"""How a classifier does on sources that it has never met: fits without them, on a sample.
+"""How well a classifier does on unseen sources: fits that leave each source out, on a sample.
 
-A classifier of sources learns sources, so held-out documents of the same sources flatter it. Here
-each source is left out in turn, and settings are chosen by how its documents are ranked then.
+Held-out documents of the training sources flatter a classifier. Here each source is left out in
+turn, and settings are chosen by how well its documents are ranked.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,10 +24,10 @@ DOCUMENTS = 2500
 """Documents of the sample: time and memory grow with its square."""
 
 GROUPS = 10
-"""A class of more sources has several left out at once, so that it has so many fits at most."""
+"""The most fits of a class; with more sources than that, several are left out at once."""
 
 COSTLY_GROUPS = 3
-"""The same for kinds that have no short cut."""
+"""The same for kinds without the shortcut of :func:`linear_fit`."""
 
 _JITTER = 1e-7
 
@@ -39,7 +39,7 @@ Fit = Callable[[float, Rows, FloatArray], FloatArray]
 
 @dataclass(frozen=True)
 class Unseen:
-    """What the fits came to.
+    """The results of the fits.
 
     ``trials`` has a row per ``c`` with ``roc_auc``, the mean over sources, outside the test split.
     ``rows`` has one per source for the ``c`` with the highest: ``class``, ``source``,
@@ -58,11 +58,11 @@ class Unseen:
 def even_sample(
     source: npt.NDArray[np.str_], positive: Flags, split: npt.NDArray[np.int8], most: int
 ) -> Rows:
-    """About ``most`` of n documents at most, of each split the first of every source: sorted.
+    """Sorted rows of about ``most`` of n documents: the first ones of each source in each split.
 
-    Sources have an even share, as far as they have documents. Half of the sample trains; what
-    calibrates and tests has a quarter each, more than its share, since it is what is counted. The
-    order of documents must not depend on what they are.
+    Sources have equal shares, as far as they have documents. Half of the sample trains; a quarter
+    each calibrates and tests, which is more than their share, since the figures come from these.
+    The order of documents must not depend on what they are.
     """
     key = np.unique(source, return_inverse=True)[1] * 2 + positive
     chosen = []
@@ -102,7 +102,7 @@ def linear_fit(features: sp.csr_array, positive: Flags, scale: float) -> Fit:
     Args:
         features: X, float32 [n, buckets].
         positive: bool [n].
-        scale: of ``c``; of how many documents each of the n is to be one.
+        scale: multiplies ``c``: how many documents each of the n stands for.
     """
     with threadpool_limits(1):
         gram = (features @ features.T).toarray().astype(np.float64)
@@ -134,9 +134,9 @@ def leave_sources_out(
 ) -> Unseen | None:
     """Train and calibrate without some sources, then score them; each source is left out once.
 
-    All its documents are scored, since none has been seen, and set against the held-out documents
-    of the opposite class: of the test split for the figures that are reported, of the calibration
-    split (and without its own of the test split) for the choice of ``c``.
+    All its documents are scored, since none was seen, and ranked against held-out documents of the
+    opposite class: those of the test split for the reported figures, those of the calibration
+    split (and without its own test documents) for the choice of ``c``.
 
     Args:
         fit: see :data:`Fit`.
@@ -151,7 +151,7 @@ def leave_sources_out(
         alpha: of the Pareto rule, for the expected keep rate.
 
     Returns:
-        None if no class has so many sources, or none of them can be spared.
+        None if no class has that many sources, or none can be left out.
     """
 
     def can_be_spared(of: bool, names: list[str]) -> bool:

@@ -1,7 +1,7 @@
-"""How good held-out scores are: ranking, calibration, and what the keep rule would make of them.
+"""Metrics of held-out scores: ranking, calibration, and what the keep rule would keep.
 
-Every figure is a weighted one. Intervals are percentiles of a bootstrap that draws documents anew
-within each source, so they cover the choice of documents, not the choice of sources.
+All metrics are weighted. Intervals are percentiles of a bootstrap within each source, so they cover
+the choice of documents, not the choice of sources.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ CONFIDENCE = 0.95
 _Z = 1.959963984540054  # the normal quantile of 97.5 %
 
 _CLIP = 2.0**-24
-"""Scores are float32 and may be exactly 0 or 1: for the log loss they are held this far off."""
+"""Scores are float32 and may be exactly 0 or 1: the log loss clips them by this much."""
 
 _CHUNK = 1 << 22
 """Numbers in one matrix of bootstrap weights (float64): bounds memory."""
@@ -77,7 +77,7 @@ def evaluate(
 def weighted_metrics(
     score: FloatArray, positive: Flags, weights: FloatArray
 ) -> dict[str, FloatArray]:
-    """Each of METRICS under each of r weightings: float64 [r].
+    """Each of METRICS under each of r sets of weights: float64 [r].
 
     Args:
         score: float64 [n], from high to low.
@@ -129,7 +129,7 @@ def reliability(
         inside = bins == i
         share = weight[inside] / weight[inside].sum()
         rate = share @ positive[inside]
-        # Kish's effective number: unequal weights tell less than as many equal ones.
+        # Kish's effective sample size.
         low, high = wilson(rate, 1 / (share @ share))
         rows.append(
             {
@@ -163,7 +163,7 @@ def curves(
 
 
 def wilson(rate: FloatArray, n: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Wilson's score interval of 95 % for each rate observed among ``n``."""
+    """Wilson's 95 % score interval of each rate observed among ``n``."""
     spread = _Z**2 / n
     center = (rate + spread / 2) / (1 + spread)
     half = _Z * np.sqrt(rate * (1 - rate) / n + spread / (4 * n)) / (1 + spread)
@@ -200,11 +200,11 @@ def yields(
 def _ranking(
     score: FloatArray, positive: Flags, weights: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """ROC-AUC (ties count half) and average precision under each weighting."""
+    """ROC-AUC (ties count half) and average precision under each set of weights."""
     true, false = _cumulative(score, positive, weights)
     more_true, more_false = (np.diff(a, axis=1, prepend=0.0) for a in (true, false))
     pairs = (more_false * (true - more_true / 2)).sum(axis=1)
-    # A bootstrap sample may hold nothing above some threshold: no step of recall, no precision.
+    # A bootstrap sample may have no document above some threshold.
     precision = true / np.maximum(true + false, np.finfo(np.float64).tiny)
     total_true, total_false = true[:, -1], false[:, -1]
     return pairs / (total_true * total_false), (more_true * precision).sum(axis=1) / total_true
@@ -223,7 +223,7 @@ def _cumulative(
 def _resample(
     strata: npt.NDArray[np.int64], replicates: int, rng: np.random.Generator
 ) -> Iterator[FloatArray]:
-    """How often each of n documents is drawn when every stratum is drawn anew: [some, n] each."""
+    """Bootstrap counts of n documents, resampled within each stratum: [some, n] each."""
     rows = max(1, _CHUNK // len(strata))
     members = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
     for start in range(0, replicates, rows):

@@ -15,7 +15,7 @@ Figures = Mapping[str, Any]
 
 
 def summary(card: Figures) -> dict[str, Any]:
-    """What ``classifier.json`` repeats of the card, and every run of the pipeline with it."""
+    """The part of the card that goes into ``classifier.json`` and the manifest of every run."""
     overall = {"class": "(all)", "source": "(all)", "pairs": card["tested"]}
     return {
         "kind": card["kind"],
@@ -37,10 +37,10 @@ def files(card: Figures) -> dict[str, bytes]:
 
 
 def terminal_table(card: Figures) -> str:
-    """The few figures that a person wants to see at once."""
+    """The headline figures, for the terminal."""
     lines = [f"{card['tested']:,} held-out pairs in {card['sets']:,} sets that share no text"]
     lines += [f"  {title:40} {estimate(card[name])}" for name, title in PAIRED.items()]
-    lines.append("  score: how often the text would win against a text of the pairs")
+    lines.append("  score: how often a text would win against the texts of these pairs")
     return "\n".join(lines)
 
 
@@ -58,10 +58,10 @@ def markdown(card: Figures) -> str:
 
 
 def _introduction(card: Figures) -> str:
-    text = """The score of a text is the calibrated probability that it is the better one of a pair
-    with a text like those of the pairs. Guessing has half of the pairs in order."""
-    below = f"""All figures are of {card["tested"]:,} pairs of texts that had no part in training or
-    calibration. Intervals come from drawing {card["drawn"]} anew."""
+    text = """The score of a text is the calibrated probability that it beats a text like those of
+    the pairs. Guessing gets half of the pairs right."""
+    below = f"""All figures are for {card["tested"]:,} pairs whose texts were used for neither
+    training nor calibration. Intervals are from a bootstrap over {card["drawn"]}."""
     rows = [[title, estimate(card[name])] for name, title in PAIRED.items()]
     held_out = table(["", "held out (95 % interval)"], rows)
     return f"# Quality classifier ({card['kind']}, pairs)\n\n{fill(text)}\n\n{fill(below)}\n\n" + (
@@ -71,20 +71,20 @@ def _introduction(card: Figures) -> str:
 
 def _data(card: Figures) -> str:
     together = f" or the same `{card['group']}`" if card["group"] else ""
-    text = f"""{card["read"]:,} pairs were read; {card["incomplete"]:,} had no `worse` and
-    {card["equal"]:,} two equal texts, and were left out. Pairs that share a text{together} are in
-    the same split: {card["all_sets"]:,} sets."""
+    text = f"""{card["read"]:,} pairs were read. {card["incomplete"]:,} without `worse` and
+    {card["equal"]:,} of two equal texts were left out. Pairs that share a text{together} go to the
+    same split: {card["all_sets"]:,} sets."""
     if card["unreadable"]:
-        text += " Records that could not be read: " + ", ".join(
+        text += " Unreadable records: " + ", ".join(
             f"{row['records']:,} × {row['reason']} in {row['source']}" for row in card["unreadable"]
         )
     if noise := card["noise"]:
-        text += f""" Of {noise["pairs"]:,} held-out pairs judged several times,
-        {noise["agreement"]:.1%} of the judgements are on the side of the majority: no classifier
-        can have more of them in order."""
+        text += f""" Of {noise["pairs"]:,} held-out pairs that were judged several times,
+        {noise["agreement"]:.1%} of the judgements agree with the majority: no classifier can do
+        better on them."""
     else:
-        text += """ No two texts of the held-out pairs were judged twice, so nothing is known of
-        how well judgements agree among themselves."""
+        text += """ No held-out pair was judged twice, so it is not known how well judgements agree
+        with each other."""
     rows = [[f"{card['pairs'][split]:,}" for split in SPLITS]]
     return f"## Pairs\n\n{fill(text)}\n\n{table(SPLITS, rows)}"
 
@@ -99,6 +99,6 @@ def _groups(card: Figures) -> str:
 
 
 def _reliability() -> str:
-    return """## Whether scores mean what they say
+    return """## Calibration
 
 ![Share of pairs that a text wins, by its score](figures/reliability.png)"""

@@ -1,4 +1,4 @@
-"""How often the better text of a pair has the higher score, and what that is to be held against."""
+"""How often the better text of a pair scores higher, and the baseline of picking the longer one."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -14,7 +14,7 @@ from quality_classifier.kinds.pair_fitting import pair_loss
 FloatArray = npt.NDArray[np.float64]
 
 SETS = 10
-"""From so many sets of linked pairs on, the bootstrap draws sets instead of pairs."""
+"""With this many sets of linked pairs or more, the bootstrap resamples sets instead of pairs."""
 
 
 def in_order(better: FloatArray, worse: FloatArray) -> FloatArray:
@@ -85,8 +85,8 @@ def evaluate(
 def noise(better: Rows, worse: Rows) -> dict[str, Any] | None:
     """How often judgements of the same two texts agree; None if no two texts were judged twice.
 
-    ``agreement`` is the share of judgements on the side of the majority: no classifier can have
-    more of these pairs in order.
+    ``agreement`` is the share of judgements that agree with the majority, an upper bound for any
+    classifier on these pairs.
     """
     low, high = np.minimum(better, worse), np.maximum(better, worse)
     _, which, count = np.unique(

@@ -1,7 +1,7 @@
-"""Which documents train, calibrate and test a classifier, and how much each counts.
+"""Which documents train, calibrate and test a classifier, and their weights.
 
-Everything here depends on what documents say, not on the order in which they were read or on a
-seed: a document that was held out once stays held out when more text is added or a seed changes.
+The splits depend on the text of a document alone, not on the order of reading or a seed: a held-out
+document stays held out when text is added or the seed changes.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Deduplicated:
-    """What is left of the documents, in an order that depends on their content alone.
+    """The remaining documents, in an order that depends on their content alone.
 
     ``counts`` has a row per class and source: documents ``read``, ``repeated`` (the text was there
     before in its class) and ``in_both_classes`` (removed from both, since its class is unclear).
@@ -87,7 +87,7 @@ def assign(text: pa.ChunkedArray, calibration: float, test: float) -> npt.NDArra
     Args:
         text: string or large_string [n].
         calibration: the share of documents that calibrate, in (0, 1).
-        test: the share that tests; what is left trains.
+        test: the share that tests; the rest trains.
     """
     chunks = [xxh3_64(chunk, _SPLIT_KEY) for chunk in text.chunks]
     draw = np.concatenate([np.empty(0, np.uint64), *chunks]) * 2.0**-64
@@ -95,10 +95,10 @@ def assign(text: pa.ChunkedArray, calibration: float, test: float) -> npt.NDArra
 
 
 def balanced_weights(positive: Flags, source: npt.NDArray[np.str_], most: float) -> FloatArray:
-    """Weights under which both classes count the same, and within a class all sources.
+    """Weights that balance the two classes, and the sources within each class.
 
-    A small source stays small: no document weighs more than ``most`` times what it would if its
-    class were not balanced, lest a handful of documents speak for a tenth of the class.
+    No document weighs more than ``most`` times what it would without balancing its class, so that
+    a handful of documents never stands for a tenth of the class.
 
     Args:
         positive: the class of n documents.
