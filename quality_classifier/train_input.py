@@ -225,6 +225,7 @@ def _read_range(piece: InputRange, source: Source, how: Input) -> tuple[pa.Table
     batches = read_batches(
         piece,
         FieldMap(**mapped, metadata=(language, *further), list_separator=how.list_separator),
+        how.options,
         on_quarantine=on_quarantine,
         open_input=storage.open_input,
     )

@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.plan import plan_tasks
+from pipeline.readers import ReadOptions
 from pipeline.steps.decontamination import Decontamination
 from pipeline.steps.lists import read_lists
+from quality_classifier import train_input
 from quality_classifier.scoring import load_classifier
-from quality_classifier.train_input import find_sources
+from quality_classifier.train_input import Input, Source, find_sources
 from winnow import globs, inputs, storage
 
 LINE = '{"text": "one two three"}\n'
@@ -161,6 +163,26 @@ def test_training_input_takes_a_file_once_and_for_one_class_only(tree):
             find_sources({"positive": "a/c.x", "negative": negative}, {}, storage.find, said.append)
     with pytest.raises(ValueError, match="in two sources, positive one"):
         find_sources({"positive": {"one": "a/c.x", "two": "link.x"}}, {}, storage.find, said.append)
+
+
+def test_training_input_is_read_by_the_options_of_the_settings(tmp_path):
+    """The same that the pipeline reads by; a classifier would else learn from other text."""
+    (tmp_path / "a.txt").write_text("one\ntwo\nthree words here\n")
+    sources = [Source("positive", "a", (str(tmp_path / "a.txt"),), {"text": "text"})]
+    read = [
+        train_input.read(sources, Input(options, ()), lambda line: None)
+        for options in (
+            ReadOptions(),
+            ReadOptions(text_document="line"),
+            ReadOptions(text_document="line", max_document_bytes=5),
+        )
+    ]
+    assert [table["text"].to_pylist() for table, _ in read] == [
+        ["one\ntwo\nthree words here\n"],
+        ["one", "two", "three words here"],
+        ["one", "two"],
+    ]
+    assert [[row["reason"] for row in bad] for _, bad in read] == [[], [], ["too_long"]]
 
 
 def test_an_evaluation_file_counts_once(tree):
