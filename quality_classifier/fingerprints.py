@@ -1,6 +1,6 @@
-"""Fingerprints of the documents that a classifier has learned from, kept beside it.
+"""Fingerprints of a classifier's training documents, kept beside it.
 
-A score of such a document says nothing of how good the classifier is: it has seen the answer.
+Its score of such a document says nothing about its quality: it has seen the answer.
 """
 
 import io
@@ -35,11 +35,6 @@ def among(known: Keys, keys: Keys) -> npt.NDArray[np.bool_]:
     place = np.minimum(np.searchsorted(known, keys), len(known) - 1)
     found: npt.NDArray[np.bool_] = known[place] == keys
     return found
-
-
-def count(known: Keys, keys: Keys) -> int:
-    """How many of n keys are among the known ones, which are sorted."""
-    return int(among(known, keys).sum())
 
 
 def dumps(keys: Keys) -> bytes:

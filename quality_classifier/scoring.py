@@ -54,7 +54,7 @@ class Classifier:
 
     def trained_on(self, hashes: pa.Array) -> int:
         """How many of n documents, by the hashes of their content, it has learned from."""
-        return fingerprints.count(self._trained_on, fingerprints.of_hashes(hashes))
+        return int(self.learned_from(hashes).sum())
 
 
 def load_classifier(path: str, label: str | None = None) -> Classifier:

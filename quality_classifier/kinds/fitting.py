@@ -28,27 +28,16 @@ class Examples:
     weight: FloatArray
 
 
-@dataclass(frozen=True)
-class Trial:
-    """One inverse strength ``c`` of the L2 penalty, and what came of it.
-
-    ``log_loss`` is that of the calibration split, after calibration.
-    """
-
-    c: float
-    log_loss: float
-    iterations: int
-
-
 def fit_linear(
     train: Examples, calibration: Examples, cs: Sequence[float], method: str
-) -> tuple[npt.NDArray[np.float32], float, list[Trial]]:
+) -> tuple[npt.NDArray[np.float32], float, list[dict[str, float]]]:
     """Logistic regression, its penalty chosen by the calibrated log loss of the calibration split.
 
     L-BFGS from zero is deterministic, and one BLAS thread makes it so to the bit.
 
     Returns:
-        The weights float32 [buckets], the bias, and a trial for each of ``cs``, ascending.
+        The weights float32 [buckets], the bias, and for each of ``cs``, ascending, a trial: ``c``,
+        ``log_loss`` (of the calibration split, calibrated) and ``iterations``.
     """
     best: tuple[float, npt.NDArray[np.float32], float] | None = None
     trials = []
@@ -62,7 +51,7 @@ def fit_linear(
             margin = calibration.features @ weights.astype(np.float64) + bias
             fitted = fit_calibration(margin, calibration.positive, calibration.weight, method)
             loss = calibrated_loss(fitted, margin, calibration.positive, calibration.weight)
-            trials.append(Trial(c, loss, int(model.n_iter_[0])))
+            trials.append({"c": c, "log_loss": loss, "iterations": int(model.n_iter_[0])})
             if best is None or loss < best[0]:
                 best = loss, weights, bias
     assert best is not None
@@ -87,11 +76,7 @@ def fit_calibration(
     """
     assert method in METHODS
     if method == "isotonic":
-        margin_of_rest = 1 / (len(margin) + 2)
-        curve = IsotonicRegression(y_min=margin_of_rest, y_max=1 - margin_of_rest)
-        curve.fit(margin, positive, sample_weight=weight)
-        knots = zip(curve.X_thresholds_.tolist(), curve.y_thresholds_.tolist(), strict=True)
-        return Calibration(knots=tuple(knots))
+        return isotonic(margin, positive, weight)
     # Platt's targets, (n + 1) / (n + 2) and 1 / (n + 2) in place of 1 and 0, keep the slope finite
     # where the classes can be told apart. A document of target t is t of one class, 1 - t of the
     # other. ``CalibratedClassifierCV`` fits the same, but refuses weights for a frozen model.
@@ -104,6 +89,17 @@ def fit_calibration(
         sample_weight=np.concatenate([weight * target, weight * (1 - target)]),
     )
     return Calibration(float(model.coef_[0, 0]), float(model.intercept_[0]))
+
+
+def isotonic(
+    margin: FloatArray, target: Flags | FloatArray, weight: FloatArray | None = None
+) -> Calibration:
+    """Isotonic regression of n targets in [0, 1] on their margins, held off 0 and 1."""
+    rest = 1 / (len(margin) + 2)
+    curve = IsotonicRegression(y_min=rest, y_max=1 - rest)
+    curve.fit(margin, target, sample_weight=weight)
+    knots = zip(curve.X_thresholds_.tolist(), curve.y_thresholds_.tolist(), strict=True)
+    return Calibration(knots=tuple(knots))
 
 
 def calibrated_loss(

@@ -5,7 +5,7 @@ likeliest, once the margins are calibrated.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ import pyarrow as pa
 import scipy.sparse as sp
 from scipy.optimize import minimize
 from scipy.special import expit
-from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression, Ridge
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
@@ -23,6 +22,7 @@ from quality_classifier.features.hashed_features import FeatureConfig, hashed_fe
 from quality_classifier.kinds.calibration import Calibration
 from quality_classifier.kinds.contract import Labelled, Model
 from quality_classifier.kinds.fasttext_model import FastTextModel
+from quality_classifier.kinds.fitting import isotonic
 from quality_classifier.kinds.grades import likelihoods
 from quality_classifier.kinds.linear import HashedLinear
 
@@ -41,18 +41,6 @@ class Graded:
 
     text: pa.Array
     target: FloatArray
-
-
-@dataclass(frozen=True)
-class GradedTrial:
-    """A loss with an inverse strength ``c`` of the penalty.
-
-    ``log_loss`` is the mean of -log P(grade) in the calibration split, after calibration.
-    """
-
-    loss: str
-    c: float
-    log_loss: float
 
 
 def fit_ordinal(features: sp.csr_array, target: FloatArray, c: float) -> FloatArray:
@@ -125,13 +113,7 @@ def fit_curves(margin: FloatArray, target: FloatArray, method: str) -> tuple[Cal
     """
     n, steps = target.shape
     if method == "isotonic":
-        rest = 1 / (n + 2)
-        curves = []
-        for k in range(steps):
-            curve = IsotonicRegression(y_min=rest, y_max=1 - rest).fit(margin, target[:, k])
-            knots = zip(curve.X_thresholds_.tolist(), curve.y_thresholds_.tolist(), strict=True)
-            curves.append(Calibration(knots=tuple(knots)))
-        return tuple(curves)
+        return tuple(isotonic(margin, target[:, k]) for k in range(steps))
     above = target.sum(axis=0)
     smoothed = target * (above + 1) / (above + 2) + (1 - target) / (n - above + 2)
     scale = margin.std() or 1.0
@@ -186,16 +168,16 @@ def fit_hashed_linear(
                 curves = fit_curves(margin, calibration.target, method)
             except ValueError:  # a worthless fit; the others may do
                 continue
-            trial = GradedTrial(loss, float(c), log_loss(curves, margin, calibration.target))
-            trials.append(trial)
-            if best is None or trial.log_loss < best[0]:
-                best = trial.log_loss, weights
+            surprise = log_loss(curves, margin, calibration.target)
+            trials.append({"loss": loss, "c": float(c), "log_loss": surprise})
+            if best is None or surprise < best[0]:
+                best = surprise, weights
     if best is None:
         raise ValueError(
             "no fit ranks the documents of the calibration split better than chance: the labels"
             " don't follow from the words, or there are too few"
         )
-    return HashedLinear(config, best[1], 0.0), {"trials": [asdict(trial) for trial in trials]}
+    return HashedLinear(config, best[1], 0.0), {"trials": trials}
 
 
 def used_columns(features: sp.csr_array) -> tuple[sp.csr_array, npt.NDArray[np.int64]]:

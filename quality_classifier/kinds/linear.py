@@ -91,7 +91,7 @@ class HashedLinear(Model):
         )
         say(f"fitting {len(train.text):,} documents, c = {list(settings.c)}")
         weights, bias, trials = fit_linear(learnt, chosen, settings.c, method)
-        return cls(features, weights, bias), {"trials": [asdict(trial) for trial in trials]}
+        return cls(features, weights, bias), {"trials": trials}
 
 
 def margins(

@@ -1,7 +1,7 @@
 """Fitting to pairs of texts of which one is better: a margin that tells which."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +33,6 @@ class Pairs:
         """Each text of each pair, int64 [2 n], and whether it was the better one, bool [2 n]."""
         rows = np.concatenate([self.better, self.worse])
         return rows, np.arange(len(rows)) < len(self.better)
-
-
-@dataclass(frozen=True)
-class PairTrial:
-    """An inverse strength ``c`` of the penalty, and the log loss of the calibration pairs."""
-
-    c: float
-    log_loss: float
 
 
 def fit_pairs(better: sp.csr_array, worse: sp.csr_array, c: float) -> FloatArray:
@@ -94,7 +86,7 @@ def fit_hashed_linear(
         margin = chosen @ weights.astype(np.float64)
         loss = pair_loss(margin[calibration.better] - margin[calibration.worse])
         if loss is not None:
-            trials.append(PairTrial(float(c), loss))
+            trials.append({"c": float(c), "log_loss": loss})
             if best is None or loss < best[0]:
                 best = loss, weights
     if best is None:
@@ -102,7 +94,7 @@ def fit_hashed_linear(
             "no fit ranks the pairs of the calibration split better than chance: which one is"
             " better does not follow from the words, or there are too few pairs"
         )
-    return HashedLinear(config, best[1], 0.0), {"trials": [asdict(trial) for trial in trials]}
+    return HashedLinear(config, best[1], 0.0), {"trials": trials}
 
 
 def fit_fasttext(
