@@ -1,17 +1,17 @@
-r"""Evaluation items whose words stand in training text, arm by arm, and scores with and without.
+r"""Contamination: evaluation items that occur in an arm's training text, and scores without them.
 
 python ablations/contamination.py corpus=corpus/ output=contamination/ runs.filtered=run/
 
-As GPT-3 (and FLAN, whose method GLaM's is said to be): an item is dirty if any of its 13-grams of
-words (lower case, letters and digits alone) stands in the arm's documents. It is reported; nothing
-is removed. Items of fewer words than that can't be told. Into ``output`` go
+As in GPT-3 (and FLAN, whose method GLaM is said to use), an item is dirty if any of its word
+13-grams (lower case, letters and digits only) occurs in the arm's documents. Dirty items are
+reported, not removed. Items with fewer than 13 words can't be checked. ``output`` gets
 
-- ``contamination.arrow``: what became of each item (:data:`ablations.results.CONTAMINATION`)
-- ``contamination.json``: counts of each task and arm, and the scores of all, clean and dirty items
+- ``contamination.arrow``: a row per item and arm (:data:`ablations.results.CONTAMINATION`)
+- ``contamination.json``: counts per task and arm, and the scores of all, clean and dirty items
 
-A study does this by itself for the tasks that it asks (:func:`of_study`).
+A study measures this for its own tasks (:func:`of_study`).
 
-Documents are read back from the corpus's tokens, so a lossless tokenizer is needed. The n-grams are
+Documents are decoded from the corpus's tokens, so the tokenizer must be lossless. The n-grams are
 those of the pipeline's decontamination step, which can drop such documents beforehand.
 """
 
@@ -50,10 +50,10 @@ ABOUT = "contamination.json"
 def measure(
     corpus: Corpus, arms: Mapping[str, BoolArray], sets: Sequence[TaskSet], n: int
 ) -> pa.Table:
-    """What each item has in common with each arm: :data:`ablations.results.CONTAMINATION`.
+    """Which items occur in which arm: :data:`ablations.results.CONTAMINATION`.
 
-    The pool is read once, for documents that hold any n-gram of any item. Those are few: each arm's
-    share of them then says which items it has.
+    The pool is read once, for the few documents that share an n-gram with any item; items are then
+    compared with those documents of each arm.
 
     Raises:
         ValueError: the corpus's tokenizer changes text.
@@ -61,7 +61,7 @@ def measure(
     texts = [pa.array([item.text for item in each.items], pa.large_string()) for each in sets]
     try:
         known = n_gram_set(pa.concat_arrays(texts), n)
-    except ValueError:  # no item has n words, so none can be told
+    except ValueError:  # no item has n words
         return pa.concat_tables(_rows(each, arm, None) for arm in arms for each in sets)
     hits: list[int] = []
     words: list[str] = []
@@ -83,12 +83,12 @@ def measure(
 def of_study(
     corpus: Corpus, arms: Mapping[str, str], sets: Sequence[TaskSet], folder: str
 ) -> pa.Table:
-    """What :func:`measure` finds, looked for once for a study and kept in its folder.
+    """The result of :func:`measure` for a study, computed once and kept in its folder.
 
     Args:
         corpus: of the study.
-        arms: the study's arms, and what each is called in the corpus.
-        sets: the items that its jobs are asked, without demonstrations.
+        arms: the study's arms, and the name of each in the corpus.
+        sets: the items of its tasks, without demonstrations.
         folder: of the study.
     """
     about = {
@@ -119,7 +119,7 @@ def _rows(each: TaskSet, arm: str, dirty: pa.Array | None) -> pa.Table:
 def _texts(
     corpus: Corpus, documents: npt.NDArray[np.int64]
 ) -> Iterator[tuple[npt.NDArray[np.int64], pa.Array]]:
-    """Documents in batches of some MB: their numbers, and their texts as large_string."""
+    """Documents in batches of some megabytes: their numbers, and their texts as large_string."""
     codec = tokenizer.load(corpus.tokenizer_path, corpus.manifest["tokenizer"]["boundary"])
     batch = np.cumsum(corpus.bytes[documents]) // BATCH_BYTES
     for part in np.split(documents, np.flatnonzero(np.diff(batch)) + 1):
@@ -128,8 +128,8 @@ def _texts(
         sizes = np.array([len(text.encode()) for text in texts], np.int64)
         if (sizes != corpus.bytes[part]).any():
             raise ValueError(
-                f"the tokenizer of {corpus.folder} does not give documents back as they were: use"
-                " one without normalisation to measure contamination"
+                f"the tokenizer of {corpus.folder} changes text: to measure contamination, use a"
+                " lossless one"
             )
         yield part, pa.array(texts, pa.large_string())
 
@@ -150,10 +150,10 @@ class ContaminationConfig:
 
 
 def report(config: ContaminationConfig) -> dict[str, Any]:
-    """Measure, write both files, and return what ``contamination.json`` says.
+    """Measure, write both files, and return the content of ``contamination.json``.
 
     Raises:
-        ValueError: something that is named is not there, or does not fit.
+        ValueError: a named arm, run or task is missing or does not fit.
     """
     corpus = open_corpus(config.corpus)
     names = corpus.arms() if config.arms is None else config.arms

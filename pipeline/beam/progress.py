@@ -18,7 +18,7 @@ from winnow import heartbeat, storage, telling
 
 
 def folder(work: str) -> str | None:
-    """Where the workers of a run write their heartbeats; None: in a temporary folder.
+    """Where the workers of a run write their heartbeats; None for a temporary folder.
 
     Args:
         work: the run's work folder, which may be in an object store.
