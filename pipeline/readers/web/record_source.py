@@ -64,7 +64,7 @@ def next_record(source: "RecordSource", quarantine: Quarantine, max_bytes: int) 
         source.give_up(quarantine, "too_long")
         return None
     end = match.end() + int(length)
-    if not source.holds(match.end(), end):
+    if not source.holds(end):
         source.give_up(quarantine, "bad_warc")
         return None
     block = bytes(memoryview(source.data)[match.end() : end])
@@ -133,8 +133,8 @@ class RecordSource:
                 return match
             size *= 4
 
-    def holds(self, start: int, end: int) -> bool:
-        """Whether a block at ``[start, end)`` is complete, undamaged and correctly terminated."""
+    def holds(self, end: int) -> bool:
+        """Whether a block that ends at ``end`` is complete, undamaged and correctly terminated."""
         self.fill(end + self.framing.look_ahead)
         if len(self.data) < end:
             return False
