@@ -154,38 +154,54 @@ def _sum_weights(
     base = data.ctypes.data
     first_weight = weights.ctypes.data
     k = weights.shape[1]
+    row_bytes = 4 * k
     # Weights lie scattered over megabytes. Asked for early and added later, their way from memory
     # overlaps with the words that follow.
     waiting = np.empty(_WAITING + 1, np.int64)
-    sums = np.empty((len(offsets) - 1, k), np.float64)
+    sums = np.zeros((len(offsets) - 1, k), np.float64)
     for i in range(len(sums)):
         position = base + np.int64(offsets[i])
         end = base + np.int64(offsets[i + 1])
         before = NO_WORD
-        sums[i] = 0.0
         count = 0
         size = 0
         while True:
             word, position = next_word(position, end, table)
-            ended = word == NO_WORD
-            if not ended:
-                waiting[size] = bucket(NO_WORD, word, shift)
-                prefetch(first_weight + 4 * k * waiting[size])
+            if word == NO_WORD:
+                break
+            waiting[size] = bucket(NO_WORD, word, shift)
+            prefetch(first_weight + row_bytes * waiting[size])
+            size += 1
+            if bigrams and before != NO_WORD:
+                waiting[size] = bucket(before, word, shift)
+                prefetch(first_weight + row_bytes * waiting[size])
                 size += 1
-                if bigrams and before != NO_WORD:
-                    waiting[size] = bucket(before, word, shift)
-                    prefetch(first_weight + 4 * k * waiting[size])
-                    size += 1
-                before = word
-            if ended or size >= _WAITING:
-                for m in range(k):
-                    total = sums[i, m]
-                    for j in range(size):
-                        total += weights[waiting[j], m]
-                    sums[i, m] = total
+            before = word
+            if size >= _WAITING:
+                _add(sums, i, weights, waiting, size)
                 count += size
                 size = 0
-            if ended:
-                break
-        sums[i] /= math.sqrt(max(count, 1))
+        _add(sums, i, weights, waiting, size)
+        root = math.sqrt(max(count + size, 1))
+        for m in range(k):
+            sums[i, m] /= root
     return sums
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _add(
+    sums: npt.NDArray[np.float64],
+    i: int,
+    weights: npt.NDArray[np.float32],
+    buckets: npt.NDArray[np.int64],
+    size: int,
+) -> None:
+    """Add to row i the weights of the first ``size`` of some buckets, in their order.
+
+    Inlined: a call costs one model 2 %, a copy of the loop nothing.
+    """
+    for m in range(weights.shape[1]):
+        total = sums[i, m]
+        for j in range(size):
+            total += weights[buckets[j], m]
+        sums[i, m] = total
