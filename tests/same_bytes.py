@@ -25,14 +25,15 @@ from typing import Any
 import lz4.frame
 import pyarrow as pa
 import pyarrow.parquet as pq
-from corpora import ROOT, documents, fingerprints
+from corpora import ROOT, documents, fingerprints, write_jsonl
 from pyarrow import csv
 
 from pipeline.readers.decoders import zstd
 
 TRAINED = (
-    "positive=[inputs/parquet.parquet]",
-    "negative=[inputs/plain.jsonl]",
+    "positive=[good.jsonl]",
+    "negative=[bad.jsonl]",
+    "bootstrap=10",
     "output=classifier",
     "seed=0",
 )
@@ -159,6 +160,9 @@ def write_inputs(folder: Path) -> list[str]:
         path.write_bytes(content(rows(name)))
         flags += [f"--source={name}=inputs/{path.name}", f"--filter={name}"]
     (folder / "inputs" / "plain.jsonl").write_bytes(as_lines(rows("plain")))
+    lines = (ROOT / "docs" / "log.md").read_text().splitlines()
+    write_jsonl(folder / "good.jsonl", [{"text": line} for line in lines if line])
+    write_jsonl(folder / "bad.jsonl", documents(300, 1))
     return flags
 
 

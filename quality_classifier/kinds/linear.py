@@ -198,7 +198,7 @@ def _add(
 ) -> None:
     """Add to row i the weights of the first ``size`` of some buckets, in their order.
 
-    Inlined: a call costs one model 2 %, a copy of the loop nothing.
+    Inlined, since a call would slow down a single model by 2 %.
     """
     for m in range(weights.shape[1]):
         total = sums[i, m]
