@@ -14,7 +14,7 @@ from ablations import plan
 from ablations.results import config_hash, write_declaration
 from ablations.stats.power import minimum_detectable_effect
 from ablations.study import arms, execute, opening
-from ablations.study.jobs import declaration, expand, identity, training_config
+from ablations.study.jobs import declaration, expand, identity, threads_of, training_config
 from ablations.study.progress import Standing, summary, time_left
 from model import sizes
 from winnow.defaults import CONF
@@ -61,6 +61,18 @@ def test_data_quality_is_every_arm_with_every_seed_and_seeds_come_first():
     assert [job.config.data.rule.value for job in jobs[:4]] == ["all", *names[1:]]
     assert {job.model for job in jobs} == {"glam_1m_16e"}
     assert jobs[1].folder == "runs/data_quality/pareto/seed_7"
+
+
+@pytest.mark.parametrize(
+    ("asked", "threads"), [(None, 4), ("1", 1), ("3", 3), ("16", 4), ("0", 4), ("many", 4)]
+)
+def test_a_job_has_its_share_of_the_cores_or_fewer_threads_as_asked(monkeypatch, asked, threads):
+    monkeypatch.setattr("ablations.study.jobs._cores", lambda: 8)
+    monkeypatch.setattr("ablations.study.jobs.slots_of", lambda _: 2)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if asked is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    assert threads_of(None) == threads
 
 
 def test_any_setting_of_training_can_be_swept():

@@ -239,8 +239,10 @@ def uses_scores(job: Job) -> bool:
 
 
 def threads_of(config: AblationConfig) -> int:
-    """Threads per job."""
-    return max(1, _cores() // slots_of(config))
+    """Threads per job: its share of the cores, or fewer if ``OMP_NUM_THREADS`` says so."""
+    share = max(1, _cores() // slots_of(config))
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return min(share, int(asked)) if asked.isdigit() and int(asked) else share
 
 
 def slots_of(config: AblationConfig) -> int:
