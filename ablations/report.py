@@ -27,6 +27,7 @@ from winnow.arguments import check_utf8
 
 PAGE = "report.html"
 FIGURES = "figures"
+SCRIPTS = ("marks.js", "plots.js", "report.js", "claims.js", "curves.js", "details.js")
 EVALUATIONS = "tasks/*/evaluation.json"
 """What ``ablations/evaluate.py`` says of its work, in a job's folder."""
 
@@ -90,9 +91,7 @@ def not_run(path: str, study: Study) -> dict[str, str]:
 
 def render(data: Json) -> str:
     """The page: HTML that needs no other file. The same data give the same text."""
-    scripts = [
-        _read(name) for name in ("marks.js", "plots.js", "report.js", "curves.js", "details.js")
-    ]
+    scripts = [_read(name) for name in SCRIPTS]
     title = f"Winnow: {data['headline']} ({data['study']})"
     return page.assemble(title, _read("report.html"), scripts, data, _read("report.css"))
 

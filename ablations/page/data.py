@@ -68,24 +68,12 @@ def page_data(
     }
 
 
-def answered_claims(study: Study, found: Comparison | ValueError) -> Sequence[Row]:
-    """GLaM's claims, and what was seen of them."""
-    return [] if isinstance(found, ValueError) else found.tables["claims"]
-
-
 def learning_rates(study: Study, found: Comparison | ValueError) -> Sequence[Row]:
     """Each arm at the rates that were tried."""
     return [] if isinstance(found, ValueError) else found.tables["learning_rates"]
 
 
 PANELS: dict[str, Panel] = {
-    "claims": Panel(
-        "GLaM’s claims",
-        answered_claims,
-        "Intervals hold for all measures of a claim in a study at once. “Not seen” is said only"
-        " where an effect that matters would have been found; where it could have been missed, or"
-        " every arm guesses, nothing could be seen at this size.",
-    ),
     "learning_rates": Panel("Learning rates", learning_rates, "Each arm at the rates tried."),
 }
 """Further tables of the page, from the study and its comparison."""

@@ -1,0 +1,31 @@
+// GLaM's claims: each with what was measured for it and what that says.
+
+function drawClaims() {
+  if (isEmpty("claims")) return;
+  const rows = rowsOf("claims");
+  const line = (row) =>
+    row.measured_on === null
+      ? el("li", {}, el("b", {}, row.answer))
+      : el(
+          "li",
+          {},
+          el("span", {}, row.measured_on, el("span", { class: "faint" }, `${row.arms}, ${row.model}`)),
+          el(
+            "span",
+            { class: "interval" },
+            row.unit === "times the tokens"
+              ? `${digits(row.difference)} times (${between(row, false)})`
+              : `${digits(row.difference, true)} ${row.unit} (${between(row)})`,
+          ),
+          el("b", {}, row.answer),
+        );
+  put(
+    "claims",
+    unique(rows.map((row) => row.claim)).map((claim) => [
+      el("h3", {}, claim),
+      el("ul", { class: "claim" }, rows.filter((row) => row.claim === claim).map(line)),
+    ]),
+  );
+}
+
+drawClaims();
