@@ -69,9 +69,9 @@ def test_a_difference_by_hand():
     rows = claims.answers([study])
     assert [(row["claim"], row["answer"]) for row in rows] == [
         (claims.FILTERED, "seen"),
-        (claims.SPARSE, "not tested"),
-        (claims.EXPERTS, "not tested"),
-        (claims.TOKENS, "not tested"),
+        (claims.SPARSE, "not tested: experiment=dense_vs_moe does"),
+        (claims.EXPERTS, "not tested: experiment=experts does"),
+        (claims.TOKENS, "not tested: experiment=data_efficiency does"),
     ]
     found = rows[0]
     assert found["difference"] == pytest.approx(-0.1)
@@ -115,13 +115,11 @@ def test_tasks_by_kind_and_those_at_the_level_of_guessing():
     bits = {"unfiltered": [2.0] * 3, "pareto": [1.9, 1.88, 1.92]}
     rows = claims.answers([study_of(bits, scores=scores)])
     said = {row["measured_on"]: row["answer"] for row in rows if row["claim"] == claims.FILTERED}
-    assert said["generation: right answers of 1 tasks"] == "seen"
-    assert said["generation: scores of 1 tasks"] == (
+    assert said["generation: right answers of 1 task"] == "seen"
+    assert said["generation: scores of 1 task"] == (
         "could not be seen: every arm is at the level of guessing, 0"
     )
-    assert said["understanding: right answers of 1 tasks"].startswith(
-        "could not be seen: less than"
-    )
+    assert said["understanding: right answers of 1 task"].startswith("could not be seen: less than")
     assert said["BLiMP"] == "could not be seen: every arm is at the level of guessing, 50.0"
     # Four of five measures can show something; the intervals are wider by Bonferroni's five.
     first = next(row for row in rows if row["measured_on"] == "unseen curated")

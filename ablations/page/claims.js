@@ -3,9 +3,13 @@
 function drawClaims() {
   if (isEmpty("claims")) return;
   const rows = rowsOf("claims");
+  const answer = (row) => {
+    const [word, ...why] = row.answer.split(": ");
+    return el("span", {}, el("b", {}, word), why.length ? `: ${why.join(": ")}` : "");
+  };
   const line = (row) =>
     row.measured_on === null
-      ? el("li", {}, el("b", {}, row.answer))
+      ? el("li", {}, answer(row))
       : el(
           "li",
           {},
@@ -17,7 +21,7 @@ function drawClaims() {
               ? `${digits(row.difference)} times (${between(row, false)})`
               : `${digits(row.difference, true)} ${row.unit} (${between(row)})`,
           ),
-          el("b", {}, row.answer),
+          answer(row),
         );
   put(
     "claims",

@@ -28,7 +28,13 @@ FILTERED = "Filtered text makes a better model"
 SPARSE = "A mixture of experts is better than a dense model of equal FLOPs"
 EXPERTS = "More experts are better at equal FLOPs"
 TOKENS = "Fewer tokens for the same loss"
-CLAIMS = (FILTERED, SPARSE, EXPERTS, TOKENS)
+CLAIMS = {
+    FILTERED: "data_quality",
+    SPARSE: "dense_vs_moe",
+    EXPERTS: "experts",
+    TOKENS: "data_efficiency",
+}
+"""Claims, and the named study (``conf/experiment``) that tests each."""
 
 EQUAL_FLOPS = 0.15
 """Relative difference of FLOPs per token up to which models count as equal; GLaM's own differ by
@@ -129,9 +135,9 @@ def answers(studies: Sequence[Study]) -> list[Row]:
     """
     found = [tested for study in studies for tested in tests_of(study)]
     rows: list[Row] = []
-    for claim in CLAIMS if found else ():
+    for claim, experiment in CLAIMS.items() if found else ():
         own = [row for tested in found if tested.claim == claim for row in _rows(tested)]
-        rows += own or [{"claim": claim, "answer": "not tested"}]
+        rows += own or [{"claim": claim, "answer": f"not tested: experiment={experiment} does"}]
     return rows
 
 
@@ -193,10 +199,10 @@ def measures_of(study: Study, run: Run) -> list[Measure]:
                 if task in tasks and metric == endpoints.GOLD_BITS
             ]
             if of:
-                found.append(Measure(f"{word}: right answers of {len(of)} tasks{asked}", of))
+                found.append(Measure(f"{word}: right answers of {_number_of(len(of))}{asked}", of))
             if rows := endpoints.rows_of(kind, run, shots)[0]:
                 name = f"average/{kind}/{shots}"
-                found.append(Measure(f"{word}: scores of {len(rows)} tasks{asked}", [name]))
+                found.append(Measure(f"{word}: scores of {_number_of(len(rows))}{asked}", [name]))
         if ("blimp", "accuracy") in have:
             found.append(Measure(f"BLiMP{asked}", [f"task/blimp/accuracy/{shots}"]))
     first = Measure(endpoints.label(primary), [primary])
@@ -256,6 +262,10 @@ def answer(found: Found, adjusted: inference.Adjusted, family: int, study: Study
     if least_seen <= least or (-least < adjusted.low and adjusted.high < least):
         return NOT_SEEN
     return f"{BLIND}: less than {number(least_seen)} would be missed, and {number(least)} matters"
+
+
+def _number_of(tasks: int) -> str:
+    return "1 task" if tasks == 1 else f"{tasks} tasks"
 
 
 def _rows(tested: Tested) -> list[Row]:
