@@ -24,6 +24,7 @@ COMMANDS = {
         ("decide", "pipeline.decide", "another keep rule, without model or text"),
         ("calibrate", "pipeline.calibrate", "the combined score of several classifiers"),
         ("audit", "quality_classifier.audit", "whom does the filter keep?"),
+        ("push", "pipeline.push", "a finished run to the Hugging Face hub"),
         ("warm-up", "winnow.warm_up", "compile all kernels now, not when first needed"),
     ],
     "train on it": [

@@ -174,7 +174,10 @@ def _front_matter(manifest: Mapping[str, Any]) -> dict[str, Any]:
             rows[source] = rows.get(source, 0) + n_rows
     digits = "[0-9]" * 5
     form = manifest["config"].get("format", "arrow")
-    configs = [("default", f"shards/*.{form}")] if rows else []
+    everything = "default"
+    while everything in rows:
+        everything += "_all"
+    configs = [(everything, f"shards/*.{form}")] if rows else []
     configs += [
         (source, f"shards/data-{source}-{digits}-of-{digits}*.{form}") for source in sorted(rows)
     ]

@@ -1,0 +1,316 @@
+"""A finished run in a dataset repository of the Hugging Face hub.
+
+What the repository holds already, with the same hash, is left as it is; the rest is sent in commits
+of at most :data:`COMMIT_FILES` files, the manifest in the last one. So a repository with the
+manifest of a run has all of that run, and an interrupted push goes on where it was. Files of an
+earlier run that the new one has no file for are deleted in the last commit; other files are never
+touched. A commit may be done although its answer is lost, so after an error the repository is
+looked at again.
+"""
+
+import contextlib
+import fnmatch
+import functools
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.output import manifest, schema
+from winnow import storage
+
+COMMIT_FILES = 100
+COMMIT_BYTES = 5 << 30
+"""Of one commit: the hub takes a minute for a commit, and recommends 50 to 100 files."""
+
+FOLDER_FILES = 10_000
+"""What the hub takes in one folder (huggingface.co/docs/hub/storage-limits)."""
+
+WAITS = (1.0, 5.0, 20.0)
+"""Seconds before it is tried again, after errors in a row that may pass."""
+
+_REPOSITORY = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+?)/?")
+_PAGES = ("report.html", "README.md", manifest.NAME)
+_DATA = re.compile(
+    r"shards/data-.+-\d{5,}-of-\d{5,}(\.\d+)?\.(arrow|parquet)"
+    rf"|statistics/({'|'.join(map(re.escape, schema.TABLES))})\.parquet"
+)
+_NEUTRAL = (".*", "README.md", "LICENSE*")
+_PASSING = (408, 409, 412, 425, 429)
+
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of the run: its name within the folder, its path and its bytes."""
+
+    name: str
+    path: str
+    size: int
+
+
+@dataclass
+class Sent:
+    """What a push did: ``there`` counts the files that the repository held already."""
+
+    files: int = 0
+    size: int = 0
+    commits: int = 0
+    there: int = 0
+
+
+def repository(url: str) -> str:
+    """``USER/NAME`` of ``hf://datasets/USER/NAME``.
+
+    Raises:
+        ValueError: the URL has another form.
+    """
+    found = _REPOSITORY.fullmatch(url)
+    if not found:
+        raise ValueError(f"{url} names no data set of the hub: write hf://datasets/USER/NAME")
+    return found[1]
+
+
+def files_of(folder: str) -> list[File]:
+    """The files of a finished run that are pushed: shards, statistics and pages, the manifest last.
+
+    Raises:
+        ValueError: there is no finished run, a shard of it is missing, or there are more than the
+            hub takes.
+    """
+    tasks = manifest.read_manifest(folder)["tasks"]
+    names = [f"shards/{shard['name']}" for task in tasks for shard in task["shards"]]
+    if len(names) > FOLDER_FILES:
+        raise ValueError(
+            f"{folder} has {len(names):,} shards, and the hub takes {FOLDER_FILES:,} files in a"
+            " folder: make fewer, with larger --split-bytes and --shard-bytes"
+        )
+    tables = [f"statistics/{name}.parquet" for name in schema.TABLES]
+    names += [name for name in tables if storage.exists(storage.join(folder, name))]
+    found = []
+    for name in (*names, *_PAGES):
+        path = storage.join(folder, name)
+        if not storage.exists(path):
+            raise ValueError(f"{folder} is no whole run any more: {name} is missing")
+        found.append(File(name, path, storage.size(path)))
+    return found
+
+
+def push(folder: str, url: str, *, private: bool, say: Say) -> Sent:
+    """Make the repository hold the run; one that does not exist yet is made.
+
+    Args:
+        folder: of a finished run.
+        url: as :func:`repository` takes it.
+        private: whether a repository that is made is private.
+        say: is told what is being done.
+
+    Raises:
+        ValueError: there is no finished run, no token, or the repository holds something else.
+        OSError: the hub refuses it, or cannot be reached; what was sent need not be sent again.
+    """
+    repo, files = repository(url), files_of(folder)
+    api = _api(url)
+    sent = Sent()
+    waits = iter(WAITS)
+    while True:
+        try:
+            api.create_repo(repo, repo_type="dataset", private=private, exist_ok=True)
+            for commit in _commits(api, repo, url, files):
+                say(f"sending {commit.title} to {url}")
+                commit.send(api, repo)
+                sent.commits += 1
+                sent.files += len(commit.files)
+                sent.size += sum(file.size for file in commit.files)
+                waits = iter(WAITS)
+            sent.there = len(files) - sent.files
+            return sent
+        except Exception as error:
+            if not _of_the_hub(error):
+                raise
+            wait = next(waits, None) if _may_pass(error) else None
+            if wait is None:
+                raise OSError(_told(error, url, api.endpoint)) from error
+            say(f"{url}: {_line(error)}; trying again")
+            time.sleep(wait)
+
+
+@dataclass(frozen=True)
+class Commit:
+    """Files to send together, and names to delete."""
+
+    title: str
+    files: Sequence[File]
+    deleted: Sequence[str]
+
+    def send(self, api: Any, repo: str) -> None:
+        """Upload the files and make the commit."""
+        from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+        with contextlib.ExitStack() as copies:
+            operations = [CommitOperationDelete(name) for name in self.deleted]
+            for file in self.files:
+                path = file.path
+                if storage.scheme(path) is not None:
+                    path = copies.enter_context(storage.local_copy(path))
+                operations.append(CommitOperationAdd(file.name, path))
+            api.create_commit(
+                repo, operations, repo_type="dataset", commit_message=f"winnow push: {self.title}"
+            )
+
+
+def _commits(api: Any, repo: str, url: str, files: Sequence[File]) -> Iterator[Commit]:
+    """What makes the repository hold the files, given what it holds now.
+
+    Raises:
+        ValueError: it holds something that is no run.
+    """
+    there = {
+        entry.path: entry
+        for entry in api.list_repo_tree(repo, repo_type="dataset", recursive=True)
+        if hasattr(entry, "blob_id")  # not a folder
+    }
+    strangers = _strangers(there)
+    if strangers:
+        raise ValueError(
+            f"{url} holds other files ({strangers[0]}) and no run: give another name, or delete"
+            " them there"
+        )
+    wanted = {file.name for file in files}
+    stale = [name for name in sorted(there) if _DATA.fullmatch(name) and name not in wanted]
+    batches = list(_batches(file for file in files if _differs(file, there.get(file.name))))
+    if stale and not batches:
+        batches = [[]]
+    for number, batch in enumerate(batches, 1):
+        title = f"part {number} of {len(batches)}" if len(batches) > 1 else "the run"
+        last = number == len(batches)
+        # From the first change on, the manifest of an earlier run is no longer true.
+        untrue = [manifest.NAME] if number == 1 and not last and manifest.NAME in there else []
+        yield Commit(title, batch, stale if last else untrue)
+
+
+def _strangers(there: Iterable[str]) -> list[str]:
+    """Files of a repository that no push has written and that no hub adds; none if there is a run.
+
+    An interrupted push left data, a finished one the manifest too.
+    """
+    names = sorted(there)
+    if manifest.NAME in names or any(_DATA.fullmatch(name) for name in names):
+        return []
+    return [name for name in names if not any(fnmatch.fnmatch(name, n) for n in _NEUTRAL)]
+
+
+def _batches(files: Iterable[File]) -> Iterator[list[File]]:
+    batch: list[File] = []
+    for file in files:
+        if len(batch) == COMMIT_FILES or sum(f.size for f in [*batch, file]) > COMMIT_BYTES:
+            if batch:
+                yield batch
+            batch = []
+        batch.append(file)
+    if batch:
+        yield batch
+
+
+def _differs(file: File, there: Any) -> bool:
+    """Whether the repository's file, if there is one, is another: by size, then by its hash."""
+    if there is None or there.size != file.size:
+        return True
+    if there.lfs:
+        return _sha256(file.path) != there.lfs.sha256
+    content = storage.read_bytes(file.path)  # small: the hub keeps large files elsewhere
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest() != there.blob_id
+
+
+@functools.cache
+def _sha256(path: str) -> str:
+    digest = hashlib.sha256()
+    with storage.open_input(path) as file:
+        while chunk := file.read(1 << 22):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _api(url: str) -> Any:
+    """The hub's client, with the token of the ecosystem's usual places.
+
+    Raises:
+        ValueError: it is not installed, or there is no token.
+    """
+    try:
+        import huggingface_hub
+    except ImportError:
+        raise ValueError(f"{url} needs the extra: pip install 'winnow-lm[hf]'") from None
+    if huggingface_hub.get_token() is None:
+        raise ValueError(
+            f"no token for {url}: log in with `hf auth login`, or set HF_TOKEN to a token with"
+            " write access"
+        )
+    huggingface_hub.utils.disable_progress_bars()
+    return huggingface_hub.HfApi(library_name="winnow")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and what it was raised from: the client wraps those of uploads."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__
+
+
+def _of_the_hub(error: Exception) -> bool:
+    """Whether the hub or the connection to it is to blame."""
+    from huggingface_hub import errors
+
+    # The client raises RuntimeError where an upload fails, and leaves JSON to its reader.
+    kinds = (errors.HTTPError, ConnectionError, RuntimeError, json.JSONDecodeError)
+    offline = errors.OfflineModeIsEnabled  # the user's own setting
+    return isinstance(error, kinds) and not isinstance(error, offline)
+
+
+def _answer(error: Exception) -> Any:
+    """The hub's answer that an error is about, or None."""
+    answers = (getattr(cause, "response", None) for cause in _causes(error))
+    return next((answer for answer in answers if answer is not None), None)
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether the same request may succeed later: the hub is busy, or the connection broke."""
+    answer = _answer(error)
+    return answer is None or answer.status_code in _PASSING or answer.status_code >= 500
+
+
+def _told(error: Exception, url: str, endpoint: str) -> str:
+    """The hub's error in the user's terms."""
+    answer = _answer(error)
+    user = repository(url).partition("/")[0]
+    again = "run the same command again: what was sent is not sent again"
+    match answer.status_code if answer is not None else None:
+        case None:
+            return f"{endpoint} can't be reached ({_line(error)}): check the connection and {again}"
+        case 401:
+            return (
+                f"the hub does not know the token for {url}: log in with `hf auth login`, or set"
+                " HF_TOKEN to a valid one"
+            )
+        case 403 | 404:
+            return (
+                f"the hub refuses {url} ({_line(error)}): check the name, and that the token may"
+                f" write data sets of {user}"
+            )
+        case status:
+            advice = f": {again}" if _may_pass(error) else ""
+            return f"{url}: the hub answers {status} ({_line(error)}){advice}"
+
+
+def _line(error: Exception) -> str:
+    """What the hub or the connection says is wrong, in one line."""
+    *_, first = _causes(error)
+    messages = (getattr(cause, "server_message", None) for cause in _causes(error))
+    said = next(filter(None, messages), str(first))
+    lines = [line.strip().rstrip(".") for line in said.splitlines() if line.strip()]
+    return lines[0] if lines else type(first).__name__
