@@ -15,7 +15,7 @@ from pipeline.decision_settings import Decision
 from pipeline.group_settings import AnyDecision, decision_of
 from pipeline.near_duplicates.settings import Settings as NearDuplicates
 from pipeline.output import schema
-from pipeline.readers import FieldMap, ReadOptions, check_extractor
+from pipeline.readers import FieldMap, ReadOptions, check_extractor, own_format
 from pipeline.steps import defaults as step_defaults
 from winnow import defaults
 
@@ -42,6 +42,7 @@ class PipelineConfig:
     html_extractor: str = defaults.HTML_EXTRACTOR
     plain_text: bool = defaults.PLAIN_TEXT
     text_document: str = defaults.TEXT_DOCUMENT
+    reader: Sequence[str] = ()
     max_document_bytes: int = defaults.MAX_DOCUMENT_BYTES
     split_bytes: int = defaults.SPLIT_BYTES
     label: str | Mapping[str, str] | None = None
@@ -77,6 +78,8 @@ class PipelineConfig:
         classifiers = check_classifiers(self)
         check_extractor(self.html_extractor)
         ReadOptions.of(self)
+        for reader in self.reader:
+            own_format(reader)
         _check_positive("max_document_bytes", self.max_document_bytes, LARGEST)
         _check_positive("split_bytes", self.split_bytes, LARGEST)
         if not 0 <= self.seed < 1 << 64:

@@ -14,6 +14,7 @@ from pipeline.output.records import Task
 from pipeline.readers import (
     FieldMap,
     InputRange,
+    ReadOptions,
     StreamFormat,
     TableFormat,
     format_of,
@@ -81,7 +82,10 @@ def field_settings(config: PipelineConfig) -> list[FieldSetting]:
 
 
 def check_before(
-    settings: Sequence[FieldSetting], tasks: Iterable[Task], maps: Mapping[str, FieldMap]
+    settings: Sequence[FieldSetting],
+    tasks: Iterable[Task],
+    maps: Mapping[str, FieldMap],
+    options: ReadOptions,
 ) -> None:
     """Refuse a field that no input can have.
 
@@ -97,7 +101,7 @@ def check_before(
         for source in setting.sources:
             if source not in possible:
                 wanted = {(s.column, s.mapped) for s in settings if source in s.sources}
-                possible[source] = _possible(list(paths[source]), maps[source], wanted)
+                possible[source] = _possible(list(paths[source]), maps[source], wanted, options)
         if not any((setting.column, setting.mapped) in possible[s] for s in setting.sources):
             raise ValueError(_nowhere(setting))
 
@@ -110,11 +114,12 @@ def language_notes(
     paths: dict[str, str] = {}
     for task in tasks:
         paths.setdefault(task.source, task.input.path)
+    options = ReadOptions.of(config)
     lines = []
     for source, path in paths.items():
         if maps[source].language is not None or source in identified:
             continue
-        if field := language_field(path, maps[source], storage.open_input):
+        if field := language_field(path, maps[source], storage.open_input, options):
             lines.append(
                 f"source {source}: statistics have no languages, though {field!r} of its documents"
                 f" may tell them: add --field {source}.language={field}"
@@ -152,7 +157,7 @@ def check_after(settings: Sequence[FieldSetting], manifest: Mapping[str, Any]) -
 
 
 def _possible(
-    paths: Sequence[str], fields: FieldMap, wanted: set[tuple[str, bool]]
+    paths: Sequence[str], fields: FieldMap, wanted: set[tuple[str, bool]], options: ReadOptions
 ) -> set[tuple[str, bool]]:
     """Which of the wanted columns, with their ``mapped``, files have or may have."""
     found: set[tuple[str, bool]] = set()
@@ -162,7 +167,7 @@ def _possible(
     for number, path in enumerate(paths):
         if number == _FILES:
             return wanted
-        match format_of(path, storage.open_input):
+        match format_of(path, storage.open_input, options):
             case StreamFormat(own_places=True):
                 documents = True
                 found |= {(column, mapped) for column, mapped in wanted if not mapped}
@@ -177,6 +182,7 @@ def _possible(
                 batches = read_batches(
                     InputRange(path, 0, None, 0),
                     fields,
+                    options,
                     on_quarantine=lambda record: reasons.add(record.reason),
                     open_input=storage.open_input,
                 )

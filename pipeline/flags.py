@@ -89,7 +89,8 @@ def parser() -> Parser:
         "--classifier",
         action="append",
         metavar="[NAME=]PATH",
-        help="a trained folder, or a fastText .bin; several by names, as quality=DIR and edu=DIR2",
+        help="a trained folder, a fastText .bin, or MODULE.CLASS of your own; several by names, as"
+        " quality=DIR and edu=DIR2",
     )
     group.add_argument(
         "--label",
@@ -209,6 +210,13 @@ def _input_flags(group: argparse._ArgumentGroup) -> None:
     )
     _flag(
         group,
+        "reader",
+        action="append",
+        metavar="MODULE.NAME",
+        help="a format of your own (docs/extending.md)",
+    )
+    _flag(
+        group,
         "max_document_bytes",
         type=int,
         metavar="N",
@@ -284,7 +292,8 @@ def _step_flags(out: Parser, group: argparse._ArgumentGroup) -> None:
         "steps",
         action="append",
         metavar="NAME",
-        help="a step of conf/pipeline/steps.yaml to apply, in the order given",
+        help="a step of conf/pipeline/steps.yaml to apply, or MODULE.CLASS of your own; in the"
+        " order given",
     )
     group.add_argument(
         "--deduplicate",

@@ -24,7 +24,8 @@ from pipeline.page.render import next_step, print_summary
 from pipeline.readers import ReadOptions
 from pipeline.settings_file import as_json
 from pipeline.steps import build_steps, input_files, own_modules
-from winnow import endings, files, storage, telling, version
+from quality_classifier.scoring import is_own
+from winnow import endings, files, own_code, storage, telling, version
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -36,8 +37,9 @@ def main(arguments: Sequence[str]) -> None:
         maps = field_maps(config)
     storage.configure(options)
     with telling.doing("looking at the inputs"):
-        tasks = plan_tasks(config.source, config.filter, config.split_bytes, maps)
-        field_settings.check_before(wanted, tasks, maps)
+        reading = ReadOptions.of(config)
+        tasks = plan_tasks(config.source, config.filter, config.split_bytes, maps, reading)
+        field_settings.check_before(wanted, tasks, maps, reading)
         languages = field_settings.language_notes(config, tasks, maps)
     job, about = describe(config, tasks, resume)
     patterns = (pattern for patterns in config.source.values() for pattern in patterns)
@@ -56,6 +58,7 @@ def main(arguments: Sequence[str]) -> None:
                 options,
                 lambda pipeline: graph.build(pipeline, len(tasks), job, config.decision, about),
                 progress.Watch(progress.folder(job.sink.work), size, config.stall_minutes),
+                own_code_of(config),
             )
             seconds = None if resume else time.monotonic() - begun
             if not finished:
@@ -92,6 +95,7 @@ def describe(
     if taken := sorted(set(counts) & set(config.metadata)):
         raise ValueError(f"--metadata {taken} would clash with what the steps count")
     read = {path: path for path in input_files(config.steps)} | own_modules(config.steps)
+    read |= {name: own_code.source(name) for name in config.reader}
     job = Job(
         sink=Sink(
             config.output,
@@ -125,6 +129,8 @@ def describe(
         settings["combine"] = combined.rule
     else:
         del settings["combine"], settings["calibration"]
+    if not config.reader:
+        del settings["reader"]
     if not config.near_duplicates:
         settings = {n: v for n, v in settings.items() if not n.startswith("near_duplicates")}
     about = {
@@ -140,6 +146,13 @@ def describe(
     except (TypeError, ValueError) as error:
         raise ValueError(f"the settings, or the classifier's card, are no JSON: {error}") from error
     return job, about
+
+
+def own_code_of(config: PipelineConfig) -> list[str]:
+    """The dotted paths of the user's own steps, readers and classifiers."""
+    given = config.classifier
+    classifiers = [given] if isinstance(given, str) else given.values()
+    return [*own_modules(config.steps), *config.reader, *filter(is_own, classifiers)]
 
 
 def reachable(options: PipelineOptions, job: Job) -> tuple[Job, list[tuple[Path, str]]]:

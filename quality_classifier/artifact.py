@@ -24,9 +24,10 @@ from quality_classifier import fingerprints
 from quality_classifier.fingerprints import Keys
 from quality_classifier.kinds import KINDS
 from quality_classifier.kinds.calibration import Calibration
-from quality_classifier.kinds.contract import Model
+from quality_classifier.kinds.contract import Model, Scorer
 from quality_classifier.kinds.fasttext_model import FastTextModel
 from quality_classifier.kinds.grades import Grades
+from quality_classifier.kinds.own import OwnScorer
 
 FORMAT_VERSION = 1
 DESCRIPTION = "classifier.json"
@@ -36,7 +37,7 @@ DESCRIPTION = "classifier.json"
 class Artifact:
     """A classifier as read from its folder."""
 
-    model: Model
+    model: Scorer
     calibration: Calibration
     provenance: Mapping[str, Any]
     card: Mapping[str, Any]
@@ -154,6 +155,19 @@ def user_model(path: Path, label: str | None) -> Artifact:
     card = {"kind": model.kind, "label": model.label, "file": path.name, "calibrated": False}
     fingerprint = _fingerprint(_scoring_part(model, calibration, checksum))
     return Artifact(model, calibration, {"weights_sha256": checksum}, card, fingerprint)
+
+
+def own(path: str) -> Artifact:
+    """A class of the user's own as a classifier, its scores taken at their word.
+
+    Raises:
+        ValueError: there is none of this path, or it is no classifier.
+    """
+    scorer = OwnScorer(path)
+    checksums = scorer.checksums()
+    card = {"kind": path, "calibrated": False}
+    fingerprint = _fingerprint({"kind": path, "checksums": checksums})
+    return Artifact(scorer, Calibration.identity(), {"checksums": checksums}, card, fingerprint)
 
 
 def _scoring_part(

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from quality_classifier import artifact, fingerprints
-from quality_classifier.kinds.contract import Model
-from winnow import storage
+from quality_classifier.kinds.contract import Scorer
+from winnow import own_code, storage
 from winnow.cli import command
 
 
@@ -40,7 +40,7 @@ class Classifier:
         return self._calibration.apply(margin), grade
 
     @property
-    def model(self) -> Model:
+    def model(self) -> Scorer:
         """What gives the margins."""
         return self._model
 
@@ -58,10 +58,11 @@ class Classifier:
 
 
 def load_classifier(path: str, label: str | None = None) -> Classifier:
-    """The classifier in a folder that ``train.py`` wrote, or a fastText ``.bin``.
+    """The classifier in a folder that ``train.py`` wrote, a fastText ``.bin``, or one's own class.
 
     Args:
-        path: a folder or a fastText file, on this machine or in an object store (s3://, gs://).
+        path: a folder or a fastText file, on this machine or in an object store (s3://, gs://), or
+            a dotted path (:func:`is_own`).
         label: for a ``.bin`` the label of good text (DCLM's is ``__label__hq``); a folder has its
             own, so there it is left out.
 
@@ -71,6 +72,10 @@ def load_classifier(path: str, label: str | None = None) -> Classifier:
     if storage.scheme(path) is not None:
         with storage.local_copy(path) as copy:
             return load_classifier(copy, label)
+    if is_own(path):
+        if label is not None:
+            raise ValueError(f"{path} is a class and has no labels: leave out {label}")
+        return Classifier(artifact.own(path))
     place = Path(path)
     if not place.exists():
         raise ValueError(
@@ -84,3 +89,9 @@ def load_classifier(path: str, label: str | None = None) -> Classifier:
     if label not in (None, own):
         raise ValueError(f"{path} is a trained classifier and has its own label: leave out {label}")
     return Classifier(loaded)
+
+
+def is_own(path: str) -> bool:
+    """Whether a classifier's path is the dotted path of a class: no file, and not named as one."""
+    named_as_file = path.endswith((".bin", ".ftz"))
+    return own_code.is_dotted(path) and not named_as_file and not Path(path).exists()

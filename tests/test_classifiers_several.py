@@ -14,8 +14,9 @@ from scipy.stats import spearmanr
 from pipeline import calibration_run
 from pipeline.classifier_settings import combined_again, one_or_named
 from pipeline.config import load
+from pipeline.core.scored import shaped
 from pipeline.core.scores import Combined, load_calibration
-from pipeline.core.task import decide_batch, shaped
+from pipeline.core.task import decide_batch
 from pipeline.output import schema
 from pipeline.output.classifier_counts import SAMPLE
 from pipeline.output.summary import TaskSummary, merge

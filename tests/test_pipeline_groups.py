@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from report_run import scored
 
 from pipeline.config import load
-from pipeline.core.task import decide_batch, shaped
+from pipeline.core.scored import shaped
+from pipeline.core.task import decide_batch
 from pipeline.decision_settings import Decision
 from pipeline.group_settings import check, decision_of, grouped
 from pipeline.output import schema

@@ -12,7 +12,8 @@ from browser import browser, needs_browser, opened
 from report_run import invented, scored, write_run
 from scipy.stats import binomtest
 
-from pipeline.core.task import decide_batch, shaped
+from pipeline.core.scored import shaped
+from pipeline.core.task import decide_batch
 from pipeline.group_settings import decision_of
 from pipeline.output import schema
 from pipeline.page import render

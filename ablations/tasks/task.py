@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 
 from ablations.tasks import answers, choices
+from winnow import own_code
 
 FOLDERS = [Path(__file__).parents[2] / "conf" / "task"]
 """Where task files lie."""
@@ -118,14 +119,21 @@ class Task:
 
 
 def load(name: str) -> Task:
-    """Read ``NAME.yaml`` of :data:`FOLDERS`.
+    """Read ``NAME.yaml`` of :data:`FOLDERS`, or import a task of the user's own by its dotted path.
 
     Raises:
         ValueError: there is none, or it has unknown keys, lacks some, or contradicts itself.
     """
+    if own_code.is_dotted(name):
+        own = own_code.load(name, "task")
+        if not isinstance(own, Task):
+            raise ValueError(f"task {name}: it is no Task of ablations.tasks.task, but {type(own)}")
+        return dataclasses.replace(own, name=name)
     files = _files()
     if name not in files:
-        raise ValueError(f"there is no task {name!r}: choose from {', '.join(files)}")
+        raise ValueError(
+            f"there is no task {name!r}: choose from {', '.join(files)}, or MODULE.NAME of your own"
+        )
     value = yaml.safe_load(files[name].read_text(encoding="utf-8"))
     try:
         value["form"] = Form(value["form"])
@@ -160,13 +168,14 @@ def select(wanted: Sequence[str]) -> list[str]:
     everything = {name: load(name).group for name in names()}
     out: dict[str, None] = {}
     for name in wanted:
-        if name in everything:
-            out[name] = None
+        if name in everything or own_code.is_dotted(name):
+            out[load(name).name] = None
         elif name in ("all", "nlg", "nlu", "extra"):
             out |= dict.fromkeys(n for n, group in everything.items() if name in ("all", group))
         else:
             raise ValueError(
-                f"there is no task {name!r}: choose from all, nlg, nlu, {', '.join(everything)}"
+                f"there is no task {name!r}: choose from all, nlg, nlu, {', '.join(everything)},"
+                " or MODULE.NAME of your own"
             )
     return list(out)
 

@@ -142,12 +142,16 @@ def name(options: PipelineOptions) -> str:
 
 
 def run(
-    options: PipelineOptions, build: Callable[[beam.Pipeline], None], watch: progress.Watch
+    options: PipelineOptions,
+    build: Callable[[beam.Pipeline], None],
+    watch: progress.Watch,
+    own: Sequence[str] = (),
 ) -> bool:
     """Run the pipeline that ``build`` fills, to its end; false if it is only made, as a template.
 
     A Flex Template is started with ``--template_location``, where Dataflow then finds the job.
-    ``watch`` watches local workers; engines on clusters have their own limits.
+    ``watch`` watches local workers; engines on clusters have their own limits. ``own`` are dotted
+    paths of the user's own code, which workers need.
 
     Raises:
         ValueError, OSError: a worker raised it.
@@ -160,7 +164,7 @@ def run(
         if options.view_as(StandardOptions).runner == _LOCAL:
             _run_here(options, build, watch)
             return True
-        with staging.packages(options):  # before the pipeline takes a copy of the options
+        with staging.packages(options, own):  # before the pipeline takes a copy of the options
             pipeline = beam.Pipeline(options=options)
             build(pipeline)
             with _stopping_job_server(pipeline.runner):

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -23,10 +24,13 @@ from apache_beam.options.pipeline_options import (
 )
 from apache_beam.runners.portability.stager import SKIP_REQUIREMENTS_CACHE
 
-from winnow import storage
+from quality_classifier.scoring import is_own
+from winnow import own_code, storage
 
 ROOT = Path(__file__).resolve().parents[2]
 PINS = ROOT / "requirements" / "data.txt"
+
+_INSTALLED = {"site-packages", "dist-packages"}
 
 
 def on_dataflow(options: PipelineOptions) -> bool:
@@ -57,7 +61,7 @@ def reachable_classifier(
     Dataflow's find a local one at ``classifiers/<fingerprint>`` under the staging or else temporary
     location.
     """
-    if not on_dataflow(options) or storage.scheme(path) is not None:
+    if not on_dataflow(options) or storage.scheme(path) is not None or is_own(path):
         return path, []
     cloud = options.view_as(GoogleCloudOptions)
     location = cloud.staging_location or cloud.temp_location
@@ -83,11 +87,12 @@ def upload(copies: Iterable[tuple[Path, str]]) -> None:
 
 
 @contextlib.contextmanager
-def packages(options: PipelineOptions) -> Iterator[None]:
-    """Within the block, Beam stages our wheel and pinned dependencies for Dataflow.
+def packages(options: PipelineOptions, own: Iterable[str] = ()) -> Iterator[None]:
+    """Within the block, Beam stages for Dataflow our wheel, its pinned dependencies, and the
+    packages of the user's ``own`` steps, readers and classifiers, given by their dotted paths.
 
     A container image or setup file of the user replaces all of it, a ``--requirements_file`` the
-    pinned dependencies.
+    pinned dependencies. Packages that pip has installed are not staged: name them in the latter.
 
     Raises:
         ValueError: the extra for Dataflow is missing, or this is no checkout to build from.
@@ -98,12 +103,42 @@ def packages(options: PipelineOptions) -> Iterator[None]:
         yield
         return
     with tempfile.TemporaryDirectory() as folder:
-        setup.extra_packages = [*(setup.extra_packages or []), build_wheel(Path(folder))]
+        wheels = [build_wheel(Path(folder)), *own_wheels(own, Path(folder))]
+        setup.extra_packages = [*(setup.extra_packages or []), *wheels]
         if setup.requirements_file is None:
             setup.requirements_file = str(PINS)
             # Beam cannot download requirements with hashes; the workers' pip can.
             setup.requirements_cache = SKIP_REQUIREMENTS_CACHE
         yield
+
+
+def own_wheels(own: Iterable[str], folder: Path) -> list[str]:
+    """A wheel of each package or module that dotted paths begin with and that pip has not
+    installed, written into ``folder``: all files below it, as they are.
+    """
+    return [
+        _wheel(name, source, folder)
+        for name in sorted({path.partition(".")[0] for path in own})
+        if not _INSTALLED & set((source := own_code.place(name)).parts)
+    ]
+
+
+def _wheel(name: str, source: Path, folder: Path) -> str:
+    """A wheel (PEP 427) of a package's folder or a module's file."""
+    about = f"{name}-0.dist-info"
+    files = {
+        path.relative_to(source.parent).as_posix(): path.read_bytes()
+        for path in sorted([source, *source.rglob("*")])
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    files[f"{about}/METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: 0\n".encode()
+    files[f"{about}/WHEEL"] = b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    record = "".join(f"{path},,\n" for path in [*files, f"{about}/RECORD"])
+    target = folder / f"{name}-0-py3-none-any.whl"
+    with zipfile.ZipFile(target, "w") as wheel:
+        for path, content in {**files, f"{about}/RECORD": record.encode()}.items():
+            wheel.writestr(zipfile.ZipInfo(path), content)
+    return os.fspath(target)
 
 
 def build_wheel(folder: Path) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from pipeline.output.records import Task
-from pipeline.readers import FieldMap, plan_ranges
+from pipeline.readers import FieldMap, ReadOptions, plan_ranges
 from winnow import inputs, storage
 
 
@@ -14,6 +14,7 @@ def plan_tasks(
     filtered: Sequence[str],
     split_bytes: int,
     fields: Mapping[str, FieldMap] | None = None,
+    options: ReadOptions = ReadOptions(),  # noqa: B008 (it can't change)
     say: Callable[[str], None] = inputs.warn,
 ) -> list[Task]:
     """The tasks of a run: the same list whatever the order of patterns and sources.
@@ -43,6 +44,7 @@ def plan_tasks(
                 open_input=storage.open_input,
                 split_bytes=split_bytes,
                 fields=wanted,
+                options=options,
             )
             cuts = pool.map(plan, paths[source])
             ranges = [piece for pieces in cuts for piece in pieces]

@@ -40,3 +40,16 @@ def reaching_batches(
             field = batch.schema.field(at)
             batch = batch.set_column(at, field, drop_near(batch["drop_reason"], near))
         yield batch
+
+
+def shaped(batch: pa.RecordBatch, wanted: pa.Schema) -> pa.RecordBatch:
+    """A scored batch with the wanted columns, those that no decision has filled yet as zeros."""
+    if batch.schema.equals(wanted):
+        return batch
+    columns = [
+        batch[field.name]
+        if field.name in batch.schema.names
+        else pa.array(np.zeros(len(batch)), field.type)
+        for field in wanted
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=wanted)

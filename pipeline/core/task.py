@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from pipeline.core import scores
 from pipeline.core.identity import content_hashes, identify
 from pipeline.core.input_files import InputDigest, Quarantine
-from pipeline.core.scored import scored_batches
+from pipeline.core.scored import scored_batches, shaped
 from pipeline.core.scores import Combined, Named
 from pipeline.near_duplicates.choice import drop_near
 from pipeline.near_duplicates.files import BandsWriter
@@ -39,7 +39,7 @@ from pipeline.readers import (
 )
 from pipeline.rules.decision import Rule, keep_draw
 from pipeline.rules.groups import AnyRule, to_json
-from pipeline.steps import Step, build_steps
+from pipeline.steps import Step, apply, build_steps
 from quality_classifier.scoring import Classifier
 from quality_classifier.several import Several
 from winnow import files, storage
@@ -111,7 +111,7 @@ class Job:
     """The resolved settings that all tasks of a run share, with paths that workers can reach.
 
     ``step_files`` maps each file that a step reads, and each step of the user's own, to the
-    checksum of the file or of the step's source.
+    checksum of the file or of the step's source; likewise each reader of the user's own.
     """
 
     sink: Sink
@@ -137,6 +137,8 @@ class Job:
         shared = asdict(self)
         for name in ("classifier", "several", "resume"):  # the fingerprint says which they are
             del shared[name]
+        if not self.reading.reader:
+            del shared["reading"]["reader"]
         del shared["sink"]["output"]
         # What a run does not use is no part of it.
         shared["sink"] = _given(shared["sink"], self.sink)
@@ -159,7 +161,7 @@ def run_task(
         if (
             done is not None
             and done.key == key
-            and done.input_digest == digest_range(task.input, storage.open_input, InputDigest())
+            and done.input_digest == _input_digest(task, job)
             and records.intact(done, folder, job.sink.output)
         ):
             return done
@@ -261,6 +263,10 @@ def decide_task(
     return replace(scored, shards=tuple(writer.shards))
 
 
+def _input_digest(task: Task, job: Job) -> str:
+    return digest_range(task.input, storage.open_input, InputDigest(), job.reading)
+
+
 def score_batch(batch: pa.RecordBatch, task: Task, job: Job) -> pa.RecordBatch:
     """Compute every column that does not depend on the keep rule.
 
@@ -298,8 +304,8 @@ def score_batch(batch: pa.RecordBatch, task: Task, job: Job) -> pa.RecordBatch:
     scored = pa.RecordBatch.from_arrays(
         [pa.array(columns[name]) for name in job.sink.schema.names], schema=job.sink.schema
     )
-    for step in _steps(json.dumps(job.steps)) if task.filtered else ():
-        scored = _apply(step, scored)
+    for name, step in _steps(json.dumps(job.steps)) if task.filtered else ():
+        scored = _apply(name, step, scored)
     return scored
 
 
@@ -344,27 +350,14 @@ def decide_batch(
     return decided if place < 0 else decided.set_column(place, schema.COPIES, pa.array(copies))
 
 
-def shaped(batch: pa.RecordBatch, wanted: pa.Schema) -> pa.RecordBatch:
-    """A scored batch with the wanted columns, those that no decision has filled yet as zeros."""
-    if batch.schema.equals(wanted):
-        return batch
-    columns = [
-        batch[field.name]
-        if field.name in batch.schema.names
-        else pa.array(np.zeros(len(batch)), field.type)
-        for field in wanted
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=wanted)
-
-
 def _given(settings: Mapping[str, Any], of: Sink | Job) -> dict[str, Any]:
     """The settings of a dataclass without optional ones that are at their default."""
     defaults = {field.name: field.default for field in fields(of)}
     return {name: value for name, value in settings.items() if value != defaults[name]}
 
 
-def _apply(step: Step, batch: pa.RecordBatch) -> pa.RecordBatch:
-    batch, codes = step(batch)
+def _apply(name: str, step: Step, batch: pa.RecordBatch) -> pa.RecordBatch:
+    batch, codes = apply(name, step, batch)
     if not codes.any():
         return batch
     reasons = pa.array([None, *step.reasons], pa.string()).take(pa.array(codes))
@@ -395,5 +388,6 @@ def _field(name: str) -> pa.Field:
 
 
 @functools.lru_cache(maxsize=2)
-def _steps(config: str) -> list[Step]:
-    return build_steps(json.loads(config))
+def _steps(config: str) -> list[tuple[str, Step]]:
+    settings = json.loads(config)
+    return list(zip(settings, build_steps(settings), strict=True))

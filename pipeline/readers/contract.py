@@ -105,8 +105,9 @@ class ReadOptions:
     """How files are read, whatever the source.
 
     Longer records than ``max_document_bytes`` are quarantined. ``html_extractor`` takes the text
-    from pages, ``plain_text`` says whether plain text in WARC files is read beside them, and
-    ``text_document`` whether a document of a text file is the ``file`` or a ``line``.
+    from pages, ``plain_text`` says whether plain text in WARC files is read beside them,
+    ``text_document`` whether a document of a text file is the ``file`` or a ``line``, and
+    ``reader`` names formats of the user's own by their dotted paths.
 
     Raises:
         ValueError: ``text_document`` is neither.
@@ -116,11 +117,13 @@ class ReadOptions:
     html_extractor: str = HTML_EXTRACTOR
     plain_text: bool = PLAIN_TEXT
     text_document: str = TEXT_DOCUMENT
+    reader: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, config: Any) -> "ReadOptions":
         """The options in a config that has fields of their names."""
-        return cls(**{field.name: getattr(config, field.name) for field in fields(cls)})
+        options = {field.name: getattr(config, field.name) for field in fields(cls)}
+        return cls(**options | {"reader": tuple(options["reader"])})
 
     def __post_init__(self) -> None:
         if self.text_document not in ("file", "line"):

@@ -32,6 +32,7 @@ from pipeline.readers.decoders import Compression, compression_of
 from pipeline.readers.inflate import Damage, inflate
 from pipeline.readers.json_array import array_lines
 from pipeline.readers.jsonl import after_first_newline, range_pieces, read_jsonl
+from pipeline.readers.own import own_format
 from pipeline.readers.text_files import read_file, read_lines
 from pipeline.readers.web.arc import MAGIC, read_arc
 from pipeline.readers.web.html_file import read_page
@@ -42,6 +43,7 @@ Batches = Iterator[pa.RecordBatch]
 
 _READ_BYTES = 1 << 20
 _HEAD_BYTES = 1 << 16
+_AS_USUAL = ReadOptions()
 _ENOUGH = 1 << 10  # bytes that identify a file
 
 
@@ -146,6 +148,7 @@ def plan_ranges(
     open_input: OpenInput = open_local,
     split_bytes: int = SPLIT_BYTES,
     fields: FieldMap | None = None,
+    options: ReadOptions = _AS_USUAL,
 ) -> list[InputRange]:
     """Split a file into ranges of about ``split_bytes``, if its format allows it.
 
@@ -158,7 +161,7 @@ def plan_ranges(
         OSError: the file cannot be read.
     """
     with open_input(path) as stream:
-        found = _recognise(stream, path, open_input)
+        found = _recognise(stream, path, open_input, options)
         sizes: list[int] | None = []
         if found.cut_by_lines:
             count = -(-found.size // split_bytes)
@@ -176,7 +179,9 @@ def plan_ranges(
     ]
 
 
-def format_of(path: str, open_input: OpenInput = open_local) -> Format | None:
+def format_of(
+    path: str, open_input: OpenInput = open_local, options: ReadOptions = _AS_USUAL
+) -> Format | None:
     """The format of a file; None if it is empty.
 
     Raises:
@@ -184,7 +189,7 @@ def format_of(path: str, open_input: OpenInput = open_local) -> Format | None:
         OSError: the file cannot be read.
     """
     with open_input(path) as stream:
-        return _recognise(stream, path, open_input).format
+        return _recognise(stream, path, open_input, options).format
 
 
 def _cuts(sizes: list[int], split_bytes: int) -> list[int]:
@@ -202,7 +207,7 @@ def _cuts(sizes: list[int], split_bytes: int) -> list[int]:
 def read_batches(
     piece: InputRange,
     fields: FieldMap,
-    options: ReadOptions = ReadOptions(),  # noqa: B008 (it can't change)
+    options: ReadOptions = _AS_USUAL,
     *,
     on_quarantine: OnQuarantine = refuse,
     open_input: OpenInput = open_local,
@@ -224,7 +229,7 @@ def read_batches(
     digest = digest or xxhash.xxh3_128()
     to = Reading(fields, quarantine, options, report or ReadReport())
     with open_input(piece.path) as stream:
-        found = _recognise(stream, piece.path, open_input)
+        found = _recognise(stream, piece.path, open_input, options)
         if isinstance(found.format, StreamFormat) and not found.cut_by_lines:
             stream.seek(0)
             raw = cast(BinaryIO, _Fed(stream, digest))
@@ -248,7 +253,10 @@ def read_batches(
 
 
 def digest_range(
-    piece: InputRange, open_input: OpenInput = open_local, digest: Digest | None = None
+    piece: InputRange,
+    open_input: OpenInput = open_local,
+    digest: Digest | None = None,
+    options: ReadOptions = _AS_USUAL,
 ) -> str:
     """The xxh3-128, as hex, of the stored bytes that determine the content of a range.
 
@@ -261,7 +269,7 @@ def digest_range(
     """
     digest = digest or xxhash.xxh3_128()
     with open_input(piece.path) as stream:
-        found = _recognise(stream, piece.path, open_input)
+        found = _recognise(stream, piece.path, open_input, options)
         for _ in _fed(_stored(stream, found, piece), digest):
             pass
     return digest.hexdigest()
@@ -301,12 +309,15 @@ class _Fed:
         return data
 
 
-def _recognise(stream: BinaryIO, path: str, open_input: OpenInput) -> _File:
+def _recognise(stream: BinaryIO, path: str, open_input: OpenInput, options: ReadOptions) -> _File:
     """Recognise a file by its first bytes, or by its name if these are damaged or ambiguous.
+
+    The user's own formats come first.
 
     Raises:
         ValueError: neither identifies it, or the format is not supported.
     """
+    formats = [*map(own_format, options.reader), *FORMATS]
     size = stream.seek(0, 2)
     stream.seek(0)
     head = stream.read(_HEAD_BYTES)
@@ -322,7 +333,7 @@ def _recognise(stream: BinaryIO, path: str, open_input: OpenInput) -> _File:
                 head += piece
                 if len(head) >= _ENOUGH:
                     break
-    for known in FORMATS:
+    for known in formats:
         if isinstance(known, TableFormat) and head.startswith(known.magic):
             if compression != "none":
                 raise ValueError(
@@ -342,11 +353,11 @@ def _recognise(stream: BinaryIO, path: str, open_input: OpenInput) -> _File:
                 return _File(_PAGE, compression, size)
             raise ValueError(f"{path} is {advice}")
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    for known in FORMATS:
+    for known in formats:
         if isinstance(known, StreamFormat) and known.starts and re.match(known.starts, text):
             return _File(known, compression, size)
     compression = _PACKED.get(packed, compression)  # only its first bytes may be damaged
-    for known in FORMATS:
+    for known in formats:
         if ending in known.endings and (compression == "none" or isinstance(known, StreamFormat)):
             return _File(known, compression, size)
     raise ValueError(

@@ -5,11 +5,13 @@ by their class, ``my_package.my_module.MyStep``, and have the defaults of its fi
 """
 
 import dataclasses
-import importlib
-import inspect
 import math
 from collections.abc import Mapping
 from typing import Any, get_type_hints
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 
 from pipeline.steps.c4 import C4
 from pipeline.steps.contract import Step
@@ -20,12 +22,13 @@ from pipeline.steps.language import Language
 from pipeline.steps.pii import Pii
 from pipeline.steps.repetition import GopherRepetition
 from pipeline.steps.urls import UrlBlocklist
-from winnow import storage
+from winnow import own_code, storage
 
 __all__ = [
     "STEPS",
     "STEP_OF",
     "Step",
+    "apply",
     "build_steps",
     "defaults",
     "input_files",
@@ -56,16 +59,9 @@ def step_class(name: str) -> type[Step]:
     """
     if name in STEPS:
         return STEPS[name]
-    module, _, attribute = name.rpartition(".")
-    if not module:
+    if "." not in name:
         raise ValueError(f"unknown step {name!r}; known are {list(STEPS)}, or MODULE.CLASS")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(
-            f"step {name}: {error}; install its package where the run and its workers find it, or"
-            " put its folder on PYTHONPATH"
-        ) from error
+    found = own_code.load(name, "step")
     is_step = isinstance(found, type) and issubclass(found, Step)
     if not (is_step and hasattr(found, "__dataclass_fields__")):
         raise ValueError(f"step {name}: it is not a dataclass derived from pipeline.steps.Step")
@@ -113,7 +109,41 @@ def input_files(settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def own_modules(settings: Mapping[str, Any]) -> dict[str, str]:
     """The source files of steps that are not ours, by the steps' names."""
-    return {name: inspect.getfile(step_class(name)) for name in settings if name not in STEPS}
+    return {name: own_code.source(name) for name in settings if name not in STEPS}
+
+
+def apply(
+    name: str, step: Step, batch: pa.RecordBatch
+) -> tuple[pa.RecordBatch, npt.NDArray[np.integer]]:
+    """What a step gives for n documents: them, and their codes (integers [n]).
+
+    Raises:
+        RuntimeError: a step that is not ours raised an error, or gave something else.
+    """
+    if name in STEPS:
+        return step(batch)
+    try:
+        found, codes = step(batch)
+    except Exception as error:
+        raise RuntimeError(f"step {name}: {type(error).__name__}: {error}") from error
+    n = len(batch)
+    if not (isinstance(found, pa.RecordBatch) and found.schema.equals(batch.schema)):
+        raise RuntimeError(
+            f"step {name}: it must give the batch back, with the columns that it had"
+        )
+    kind = getattr(codes, "dtype", None)
+    if kind is None or kind.kind not in "iu" or codes.shape != (n,) or len(found) != n:
+        given = f"{kind} {list(codes.shape)}" if kind is not None else type(codes).__name__
+        raise RuntimeError(
+            f"step {name}: for {n} documents it must give {n} documents and whole numbers [{n}],"
+            f" and gave {len(found)} and {given}"
+        )
+    if n and not 0 <= codes.min() <= codes.max() <= len(step.reasons):
+        raise RuntimeError(
+            f"step {name}: codes are from 0 to {len(step.reasons)}, the number of its reasons, and"
+            f" it gave {codes.min()} to {codes.max()}"
+        )
+    return found, codes
 
 
 def _build(name: str, values: Mapping[str, Any]) -> Step:

@@ -22,8 +22,16 @@ class Labelled:
     weight: npt.NDArray[np.float64]
 
 
-class Model(ABC):
-    """A trained model. Threads may share one.
+class Scorer(ABC):
+    """What gives margins. Threads may share one."""
+
+    @abstractmethod
+    def margins(self, text: pa.Array) -> npt.NDArray[np.float64]:
+        """Log odds before calibration of n documents, a string or large_string array: [n]."""
+
+
+class Model(Scorer):
+    """A trained model.
 
     Attributes:
         kind: its name in :data:`quality_classifier.kinds.KINDS`, in settings and in files.
@@ -32,10 +40,6 @@ class Model(ABC):
 
     kind: ClassVar[str]
     weights_file: ClassVar[str]
-
-    @abstractmethod
-    def margins(self, text: pa.Array) -> npt.NDArray[np.float64]:
-        """Log odds before calibration of n documents, a string or large_string array: [n]."""
 
     @abstractmethod
     def rules(self) -> dict[str, Any]:

@@ -1,0 +1,54 @@
+"""Formats of the user's own, by their dotted paths (docs/extending.md)."""
+
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.readers.contract import Format, Reading, StreamFormat, TableFormat
+from pipeline.readers.documents import document_schema
+from winnow import own_code
+
+
+@functools.cache
+def own_format(path: str) -> Format:
+    """The format that a dotted path names; its errors name it too.
+
+    Raises:
+        ValueError: there is none, or it is no format.
+    """
+    found = own_code.load(path, "reader")
+    if not isinstance(found, StreamFormat | TableFormat):
+        raise ValueError(
+            f"reader {path}: it is no StreamFormat or TableFormat of pipeline.readers, but"
+            f" {type(found).__name__}"
+        )
+    return replace(found, read=_checked(path, found.read))
+
+
+def _checked(
+    path: str, read: Callable[..., Iterator[pa.RecordBatch]]
+) -> Callable[..., Iterator[pa.RecordBatch]]:
+    """The reader, with errors that name it.
+
+    Raises:
+        RuntimeError: the reader raised an error, or gave something else than documents.
+    """
+
+    def checked(*arguments: Any) -> Iterator[pa.RecordBatch]:
+        to: Reading = arguments[-1]
+        wanted = document_schema(to.fields.metadata)
+        try:
+            for batch in read(*arguments):
+                if not (isinstance(batch, pa.RecordBatch) and batch.schema.equals(wanted)):
+                    columns = ", ".join(f"{field.name} ({field.type})" for field in wanted)
+                    raise TypeError(f"it must give record batches of {columns}")
+                yield batch
+        except OSError:
+            raise
+        except Exception as error:
+            raise RuntimeError(f"reader {path}: {type(error).__name__}: {error}") from error
+
+    return checked

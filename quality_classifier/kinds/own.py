@@ -1,0 +1,70 @@
+"""A classifier of the user's own, by its dotted path: a class with a ``score``.
+
+Its class is made without arguments. ``score(text)`` takes a string or large_string array of n
+documents and gives float32 [n], each from 0 to 1; threads may share it. ``input_files``, where it
+has them, are paths of files that its scores depend on.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from quality_classifier.kinds.contract import Scorer
+from winnow import own_code, storage
+
+
+class OwnScorer(Scorer):
+    """An object of the user's own as the pipeline sees it.
+
+    Raises:
+        ValueError: there is none of this path, it can't be made, or it has no ``score``.
+    """
+
+    def __init__(self, path: str) -> None:
+        made = own_code.load(path, "classifier")
+        try:
+            self._own: Any = made()
+        except Exception as error:
+            raise ValueError(f"classifier {path}: {type(error).__name__}: {error}") from error
+        if not callable(getattr(self._own, "score", None)):
+            raise ValueError(f"classifier {path}: it has no score(text)")
+        self._path = path
+
+    def margins(self, text: pa.Array) -> npt.NDArray[np.float64]:
+        """The log odds of its scores, which the logistic function takes back to the bit: [n].
+
+        Raises:
+            RuntimeError: it raised an error, or gave something else than scores.
+        """
+        try:
+            score = self._own.score(text)
+        except Exception as error:
+            raise RuntimeError(
+                f"classifier {self._path}: {type(error).__name__}: {error}"
+            ) from error
+        if isinstance(score, pa.Array):
+            score = score.to_numpy(zero_copy_only=False)
+        n = len(text)
+        if getattr(score, "dtype", None) != np.float32 or score.shape != (n,):
+            kind = getattr(score, "dtype", type(score).__name__)
+            raise RuntimeError(
+                f"classifier {self._path}: for {n} documents it must give float32 [{n}], and gave"
+                f" {kind} {list(np.shape(score))}"
+            )
+        if not ((score >= 0) & (score <= 1)).all():
+            raise RuntimeError(
+                f"classifier {self._path}: scores are from 0 to 1, and it gave {score.min()} to"
+                f" {score.max()}"
+            )
+        exact = score.astype(np.float64)
+        with np.errstate(divide="ignore"):
+            odds: npt.NDArray[np.float64] = np.log(exact) - np.log1p(-exact)
+        return odds
+
+    def checksums(self) -> dict[str, str]:
+        """Of the code and of the files that the scores depend on, by name."""
+        files = list(getattr(self._own, "input_files", ()))
+        paths = {self._path: own_code.source(self._path)} | {str(path): str(path) for path in files}
+        return {name: storage.checksum(path) for name, path in paths.items()}

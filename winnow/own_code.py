@@ -1,0 +1,53 @@
+"""Code of the user's own, by its dotted path: ``my_package.my_module.Name``.
+
+Its package must be where this process and its workers find it: installed, or below a folder of
+``PYTHONPATH``.
+"""
+
+import importlib
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+
+
+def is_dotted(text: str) -> bool:
+    """Whether a text has the form of a dotted path."""
+    return _DOTTED.fullmatch(text) is not None
+
+
+def load(path: str, what: str) -> Any:
+    """What a dotted path names; its module is imported.
+
+    Args:
+        path: the dotted path.
+        what: is at it, for the error: ``step``.
+
+    Raises:
+        ValueError: there is none, or its module can't be imported.
+    """
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, SyntaxError) as error:
+        raise ValueError(
+            f"{what} {path}: {error}; install its package where the run and its workers find it,"
+            " or put its folder on PYTHONPATH"
+        ) from error
+
+
+def place(package: str) -> Path:
+    """The folder of a package, or the file of a module that is in none."""
+    file = importlib.import_module(package).__file__
+    if file is None:
+        raise ValueError(f"{package} is a folder without __init__.py: add one")
+    return Path(file).parent if Path(file).name == "__init__.py" else Path(file)
+
+
+def source(path: str) -> str:
+    """The file that defines what a dotted path names."""
+    module = importlib.import_module(path.rpartition(".")[0])
+    found = getattr(module, path.rpartition(".")[2])
+    return inspect.getfile(found if isinstance(found, type) else module)
