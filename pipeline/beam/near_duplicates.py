@@ -2,25 +2,28 @@
 
     Bands -> Meet -> Link -> [Meet -> Join] * ROUNDS -> Clusters -> Members -> Choose -> Mark
 
-Text is read by none of it. See :mod:`pipeline.near_duplicates.components` for the rounds.
+Text is read by none of it. See :mod:`pipeline.near_duplicates.components` for the rounds. Beam's
+local engine would hold all that meets in memory, some 300 bytes a document, so there one step does
+the same through files (:mod:`pipeline.near_duplicates.in_files`).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import apache_beam as beam
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from pipeline.beam.exact_duplicates import is_local, together
 from pipeline.beam.reaching import reaching
-from pipeline.core.duplicates import by_files
 from pipeline.core.scores import Combined
 from pipeline.core.task import Sink
-from pipeline.near_duplicates import choice, components, files
+from pipeline.near_duplicates import choice, components, files, in_files
 from pipeline.near_duplicates.choice import Found, Members, Rows, Stays
 from pipeline.near_duplicates.components import Edges, Nodes
 from pipeline.output.records import Record
 from winnow import heartbeat, storage, tables
+from winnow.dealt import split
 
 Clustered = tuple[Rows, Nodes]
 """Rows (int64 [n]) and clusters (uint64 [n]) of documents of one task."""
@@ -34,10 +37,6 @@ def buckets(n_tasks: int) -> int:
     (:func:`pipeline.core.duplicates.buckets`).
     """
     return min(8192, max(8, n_tasks // 8))
-
-
-FILES = 64
-"""Into which the hashes of bands are dealt at least: 3.5 MB each for a million documents."""
 
 
 class Mark(beam.PTransform):
@@ -58,6 +57,20 @@ class Mark(beam.PTransform):
 
     def expand(self, scored: beam.PCollection) -> beam.PCollection:
         """Records in, records out."""
+        if is_local(scored):
+            return (
+                scored
+                | "Together" >> together()
+                | "InFiles"
+                >> beam.FlatMap(
+                    reaching(_mark_in_files),
+                    self._work,
+                    self._folder,
+                    self._combined,
+                    self._stays,
+                    self._first,
+                ).with_output_types(Record)
+            )
         by_stem = scored | "ByStem" >> beam.Map(lambda record: (record.task.stem, record))
         if self._first:
             clusters = scored | "Clusters" >> Clusters(self._work, self._buckets)
@@ -114,11 +127,7 @@ class Clusters(beam.PTransform):
 
 
 class Links(beam.PTransform):
-    """(home, edges) of the documents that share a band, joined already as far as they met.
-
-    The local engine would hold the hashes in memory, some 300 bytes a document, so there one step
-    deals them into files, as for exact duplicates.
-    """
+    """(home, edges) of the documents that share a band, joined already as far as they met."""
 
     def __init__(self, work: str, buckets: int) -> None:
         super().__init__()
@@ -127,12 +136,6 @@ class Links(beam.PTransform):
 
     def expand(self, scored: beam.PCollection) -> beam.PCollection:
         """Records in, pairs out."""
-        if is_local(scored):
-            return (
-                scored
-                | "Together" >> together()
-                | "LinkInFiles" >> beam.FlatMap(reaching(_link_in_files), self._work, self._buckets)
-            )
         return (
             scored
             | "Bands" >> beam.FlatMap(reaching(_bands), self._work, self._buckets)
@@ -145,11 +148,8 @@ def _bands(
     record: Record, work: str, buckets: int
 ) -> Iterator[tuple[int, tuple[npt.NDArray[np.uint64], Nodes]]]:
     """The hashes of a task's bands, and whose they are, by bucket; of equal texts those of one."""
-    found = files.load_bands(work, record.task.stem)
-    nodes, first = np.unique(found.nodes, return_index=True)
-    hashes = found.bands[first].ravel()
-    nodes = np.repeat(nodes, found.bands.shape[1])
-    for bucket, mine in components.split(components.home(hashes, buckets)):
+    hashes, nodes = files.load_bands(work, record.task.stem).pairs()
+    for bucket, mine in split(components.home(hashes, buckets)):
         yield bucket, (hashes[mine], nodes[mine])
 
 
@@ -161,19 +161,6 @@ def _link(
     bands, nodes = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
     edges = components.share_a_band(bands, nodes)
     return components.contract(components.NO_HOME, [edges], buckets)
-
-
-def _link_in_files(found: Iterable[Record], work: str, buckets: int) -> Iterator[tuple[int, Edges]]:
-    """What :func:`_link` gives for all buckets, in the memory of one task or file."""
-    dealt = (
-        (file, np.stack(pairs, axis=1).tobytes())
-        for record in found
-        for file, pairs in _bands(record, work, max(FILES, buckets))
-    )
-    with heartbeat.working_on("the near-duplicates"):
-        for content in by_files(dealt):
-            bands, nodes = np.frombuffer(content, np.uint64).reshape(-1, 2).T
-            yield from _link((0, [(bands, nodes)]), buckets)
 
 
 def _contract(element: tuple[int, Iterable[Edges]], buckets: int) -> Iterator[tuple[int, Edges]]:
@@ -189,7 +176,7 @@ def _unfinished(element: tuple[int, Iterable[Edges]], buckets: int) -> Edges:
 
 def _documents(record: Record, work: str, buckets: int) -> Iterator[tuple[int, Documents]]:
     found = files.load_bands(work, record.task.stem)
-    for bucket, mine in components.split(components.home(found.nodes, buckets)):
+    for bucket, mine in split(components.home(found.nodes, buckets)):
         yield bucket, (record.task.stem, found.rows[mine], found.nodes[mine])
 
 
@@ -203,18 +190,15 @@ def _name(
     """The cluster of every document of a bucket that is in one with others."""
     heartbeat.beat()
     number, (edges, documents) = bucket
-    known = components.resolve(number, edges, buckets, rest)
     parts = list(documents)
     nodes = np.concatenate([np.empty(0, np.uint64), *(part[2] for part in parts)])
-    distinct, times = np.unique(nodes, return_counts=True)
-    repeated = distinct[times > 1]
+    cluster, several = components.named(number, edges, nodes, buckets, rest)
+    first = 0
     for stem, rows, nodes in parts:
-        at, linked = components.find(known.child, nodes)
-        cluster = nodes.copy()
-        cluster[linked] = known.parent[at[linked]]
-        mine = linked | components.find(repeated, nodes)[1]
-        if mine.any():
-            yield stem, (rows[mine], cluster[mine])
+        mine = np.flatnonzero(several[first : first + len(nodes)])
+        if len(mine):
+            yield stem, (rows[mine], cluster[first + mine])
+        first += len(nodes)
 
 
 def _members(
@@ -236,13 +220,17 @@ def _members(
         rows, cluster = rows[order], cluster[order]
     if not len(rows):
         return
+    everyone = choice.members(record.task, _batches(paths, combined), rows, cluster, stays)
+    for bucket, mine in split(components.home(cluster, buckets)):
+        yield bucket, everyone.take(mine)
+
+
+def _batches(paths: Sequence[str], combined: Combined | None) -> Iterator[pa.RecordBatch]:
+    """What says who stays, of the documents in some shards."""
     columns = [*choice.COLUMNS, *(combined.columns if combined else ())]
     batches = (batch for path in paths for batch in tables.batches(path, columns))
-    if combined:  # perhaps otherwise than when they were scored
-        batches = (combined.again(batch) for batch in batches)
-    everyone = choice.members(record.task, batches, rows, cluster, stays)
-    for bucket, mine in components.split(components.home(cluster, buckets)):
-        yield bucket, everyone.take(mine)
+    # Combined perhaps otherwise than when they were scored.
+    return map(combined.again, batches) if combined else batches
 
 
 def _choose(bucket: tuple[int, Iterable[Members]], stays: Stays) -> Iterator[tuple[str, Found]]:
@@ -254,3 +242,28 @@ def _save(element: tuple[str, tuple[Iterable[Record], Iterable[Found]]], work: s
     stem, ((record,), found) = element
     files.save_marks(work, stem, list(found))
     return record
+
+
+def _mark_in_files(
+    found: Sequence[Record],
+    work: str,
+    folder: str,
+    combined: Combined | None,
+    stays: Stays,
+    first: bool,
+) -> Sequence[Record]:
+    """What :class:`Mark` does, in the memory of one task or file."""
+    tasks = {record.task.order: record for record in found}
+
+    def paths(record: Record) -> list[str]:
+        return [storage.join(folder, shard.name) for shard in record.shards]
+
+    with heartbeat.working_on("the near-duplicates"):
+        if first:
+            clustered = in_files.clusters(tasks, work)
+        else:
+            clustered = ((record, *files.clusters_of(paths(record))) for record in found)
+        in_files.mark(
+            tasks, clustered, lambda record: _batches(paths(record), combined), work, stays
+        )
+    return found

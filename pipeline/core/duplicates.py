@@ -5,8 +5,6 @@ meet in one bucket, where the first document in task order is kept and later one
 that order pass-through sources come first.
 """
 
-import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +15,7 @@ import pyarrow as pa
 
 from pipeline.output.records import Task
 from winnow import heartbeat
+from winnow.dealt import MOST, Dealt, split
 
 _STORED = np.dtype([("hash", "V16"), ("order", np.int64), ("row", np.int64)])
 
@@ -45,17 +44,15 @@ class Keys:
 
 def content_keys(task: Task, keys: pa.Table, buckets: int) -> Iterator[tuple[int, Keys]]:
     """Split the content hashes of the documents that no step dropped into (bucket, keys)."""
-    column = keys["content_hash"].combine_chunks()
-    hashes = np.frombuffer(column.buffers()[1], "V16") if len(column) else np.empty(0, "V16")
-    rows = np.flatnonzero(keys["candidate"].to_numpy())
-    for bucket, mine in _parts(hashes[rows], buckets):
-        yield bucket, Keys(task.order, task.stem, task.filtered, hashes[rows[mine]], rows[mine])
+    hashes, rows = _candidates(keys)
+    for bucket, mine in split(_buckets(hashes, buckets)):
+        yield bucket, Keys(task.order, task.stem, task.filtered, hashes[mine], rows[mine])
 
 
 def id_hashes(keys: pa.Table, buckets: int) -> Iterator[tuple[int, bytes]]:
     """Split the hashes of all ids into (bucket, uint64 hashes as bytes)."""
     hashes = keys["id_hash"].to_numpy()
-    for bucket, mine in _parts(hashes, buckets):
+    for bucket, mine in split(_buckets(hashes, buckets)):
         yield bucket, hashes[mine].tobytes()
 
 
@@ -83,10 +80,14 @@ def repeats(bucket: Iterable[Keys]) -> Iterator[tuple[Keys, npt.NDArray[np.int64
 def count_repeats_in_files(tasks: Iterable[pa.Table], buckets: int) -> int:
     """How many of all ids occurred before, in the memory of one task or bucket.
 
-    The hashes are dealt into a file for each bucket, below ``$TMPDIR``: 8 bytes a document.
+    The hashes are dealt into a file for each bucket, in ``$TMPDIR``: 8 bytes a document.
     """
-    dealt = (part for keys in tasks for part in id_hashes(keys, buckets))
-    return sum(count_repeats([bucket]) for bucket in by_files(dealt))
+    n = min(buckets, MOST)
+    with Dealt(n, np.dtype(np.uint64)) as dealt:
+        for keys in tasks:
+            hashes = keys["id_hash"].to_numpy()
+            dealt.deal(_buckets(hashes, n), hashes)
+        return sum(count_repeats([dealt.of(bucket).tobytes()]) for bucket in range(n))
 
 
 def repeats_in_files(
@@ -94,41 +95,32 @@ def repeats_in_files(
 ) -> Iterator[tuple[Keys, npt.NDArray[np.int64]]]:
     """What :func:`repeats` gives for each bucket of all tasks, likewise: 32 bytes a document."""
     known: dict[int, Task] = {}
-
-    def dealt() -> Iterator[tuple[int, bytes]]:
+    n = min(buckets, MOST)
+    with Dealt(n, _STORED) as dealt:
         for task, keys in tasks:
             known[task.order] = task
-            for bucket, part in content_keys(task, keys, buckets):
-                stored = np.empty(len(part.rows), _STORED)
-                stored["hash"], stored["order"], stored["row"] = part.hashes, task.order, part.rows
-                yield bucket, stored.tobytes()
-
-    for bucket in by_files(dealt()):
-        stored = np.frombuffer(bucket, _STORED)
-        parts = np.split(stored, np.flatnonzero(np.diff(stored["order"])) + 1)
-        yield from repeats(_keys(known[part["order"][0]], part) for part in parts)
+            hashes, rows = _candidates(keys)
+            dealt.deal(_buckets(hashes, n), hashes, task.order, rows)
+        for bucket in range(n):
+            stored = dealt.of(bucket)
+            if len(stored):
+                parts = [stored[mine] for _, mine in split(stored["order"])]
+                yield from repeats(_keys(known[part["order"][0]], part) for part in parts)
 
 
 def _keys(task: Task, stored: npt.NDArray[np.void]) -> Keys:
     return Keys(task.order, task.stem, task.filtered, stored["hash"], stored["row"])
 
 
-def by_files(dealt: Iterable[tuple[int, bytes]]) -> Iterator[bytes]:
-    """All bytes of each bucket, one bucket after the other."""
-    with tempfile.TemporaryDirectory(prefix="winnow-hashes-") as folder:
-        for bucket, content in dealt:
-            with open(os.path.join(folder, str(bucket)), "ab") as file:
-                file.write(content)
-        for name in os.listdir(folder):
-            with open(os.path.join(folder, name), "rb") as file:
-                yield file.read()
+def _candidates(keys: pa.Table) -> tuple[npt.NDArray[np.void], npt.NDArray[np.int64]]:
+    """Content hashes (void16 [n]) and rows (int64 [n]) of the documents that no step dropped."""
+    column = keys["content_hash"].combine_chunks()
+    hashes = np.frombuffer(column.buffers()[1], "V16") if len(column) else np.empty(0, "V16")
+    rows = np.flatnonzero(keys["candidate"].to_numpy())
+    return hashes[rows], rows
 
 
-def _parts(hashes: npt.NDArray[Any], buckets: int) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
-    """For each bucket that is not empty, the indices of its hashes among the n."""
+def _buckets(hashes: npt.NDArray[Any], buckets: int) -> npt.NDArray[np.int64]:
+    """The bucket of each of n hashes, by their last two bytes: int64 [n]."""
     octets = np.ascontiguousarray(hashes).view(np.uint8).reshape(len(hashes), hashes.itemsize)
-    bucket = (octets[:, -1].astype(np.int64) * 256 + octets[:, -2]) % buckets
-    order = np.argsort(bucket, kind="stable")
-    found, first = np.unique(bucket[order], return_index=True)
-    for number, mine in zip(found, np.split(order, first)[1:], strict=True):
-        yield int(number), mine
+    return (octets[:, -1].astype(np.int64) * 256 + octets[:, -2]) % buckets

@@ -17,13 +17,13 @@ the result is exact after any number of rounds; the rounds only keep that worker
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit
 
 from winnow import compiling  # noqa: F401 tells of what is compiled
+from winnow.dealt import split
 
 Nodes = npt.NDArray[np.uint64]
 
@@ -160,20 +160,32 @@ def resolve(bucket: int, parts: Iterable[Edges], buckets: int, rest: Edges) -> E
     return Edges(child[order], parent[order])
 
 
+def named(
+    bucket: int, parts: Iterable[Edges], nodes: Nodes, buckets: int, rest: Edges
+) -> tuple[Nodes, npt.NDArray[np.bool_]]:
+    """The components of documents: uint64 [n], and which are in one with others: bool [n].
+
+    Args:
+        bucket: its number.
+        parts: its edges after the last round.
+        nodes: uint64 [n], of all documents whose node is at home there; equal texts are one.
+        buckets: how many there are.
+        rest: as :func:`resolve` takes it.
+    """
+    known = resolve(bucket, parts, buckets, rest)
+    distinct, times = np.unique(nodes, return_counts=True)
+    at, linked = find(known.child, nodes)
+    cluster = nodes.copy()
+    cluster[linked] = known.parent[at[linked]]
+    return cluster, linked | find(distinct[times > 1], nodes)[1]
+
+
 def find(ascending: Nodes, nodes: Nodes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
     """Where each of n nodes is among ascending ones (int64 [n]), and whether it is (bool [n])."""
     if not len(ascending):
         return np.zeros(len(nodes), np.int64), np.zeros(len(nodes), np.bool_)
     at = np.minimum(np.searchsorted(ascending, nodes), len(ascending) - 1)
     return at, ascending[at] == nodes
-
-
-def split(buckets: npt.NDArray[np.int64]) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    """For each bucket that occurs, the indices at which it does, ascending."""
-    order = np.argsort(buckets, kind="stable")
-    found, first = np.unique(buckets[order], return_index=True)
-    for number, mine in zip(found, np.split(order, first)[1:], strict=True):
-        yield int(number), mine
 
 
 @njit(nogil=True, cache=True)

@@ -74,6 +74,11 @@ class Bands:
     nodes: Nodes
     bands: npt.NDArray[np.uint64]
 
+    def pairs(self) -> tuple[npt.NDArray[np.uint64], Nodes]:
+        """The hashes of all bands, and whose each is, uint64 [m]; of equal texts those of one."""
+        nodes, first = np.unique(self.nodes, return_index=True)
+        return self.bands[first].ravel(), np.repeat(nodes, self.bands.shape[1])
+
 
 def load_bands(work: str, stem: str) -> Bands:
     """What :class:`BandsWriter` wrote for a task."""

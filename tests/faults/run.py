@@ -1,7 +1,7 @@
 """Try faults many times, and print how often a resumed run comes to what an undisturbed one gives.
 
-python tests/faults/run.py kill=50 crash=200 worker=10 orphans=12 hang=12 disk=20 change=32 \
-        clock=16 two=12 mutate=100000
+python tests/faults/run.py kill=50 near=12 crash=200 worker=10 orphans=12 hang=12 disk=20 \
+        change=32 clock=16 two=12 mutate=100000
 
 Needs the extra [dev]. Disks need root (they are mounted in memory). Everything happens in a folder
 of its own under the system's temporary folder; with --folder it stays there to be looked at.
@@ -25,6 +25,7 @@ from faults.scene import Scene  # noqa: E402
 
 FAULTS: dict[str, trials.Fault] = {
     "kill": trials.kill,
+    "near": trials.kill_near,
     "crash": crashes.crash,
     "worker": trials.kill_worker,
     "orphans": trials.kill_among_workers,

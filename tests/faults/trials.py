@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from corpora import documents, fingerprints, write_classifier, write_jsonl
-from faults.scene import MODES, PROCESSES, Run, Scene, phase, problems
+from faults.scene import MODES, NEAR, PROCESSES, Run, Scene, phase, problems
 
 PATIENCE = 20.0
 """Seconds for which a run with a stopped worker is watched."""
@@ -51,12 +51,20 @@ def resumed(
 
 def kill(scene: Scene, output: Path, seed: int) -> Trial:
     """Kill -9 of the driver, up to three times before a run may finish; some on a terminal."""
+    return _killed(scene, output, seed, list(MODES)[seed % 2])
+
+
+def kill_near(scene: Scene, output: Path, seed: int) -> Trial:
+    """The same with near-duplicates, by two threads, or in every other trial two processes."""
+    return _killed(scene, output, seed, NEAR, *(PROCESSES if seed % 2 else PROCESSES[1:]))
+
+
+def _killed(scene: Scene, output: Path, seed: int, mode: str, *more: str) -> Trial:
     rng = random.Random(seed)
-    mode = list(MODES)[seed % 2]
     terminal = seed % 3 == 0
     hits = []
     for _ in range(rng.choice((1, 1, 2, 3))):
-        run = Run(scene, mode, output, "--resume", terminal=terminal)
+        run = Run(scene, mode, output, "--resume", *more, terminal=terminal)
         target = rng.choice(("scoring", "scoring", "deciding", "writing the end", "cleaning", ""))
         run.wait_for(lambda target=target: phase(output, mode) == target or not target)
         time.sleep(rng.random() * {"scoring": 1.0, "": 4.0}.get(target, 0.2))
@@ -68,7 +76,7 @@ def kill(scene: Scene, output: Path, seed: int) -> Trial:
         run = Run(scene, mode, output)
         if run.finish() != 1 or "--resume" not in run.error():
             return Trial(hits[-1], False, False, [f"without --resume: {run.said()[-500:]}"])
-    recovered, wrong = resumed(scene, mode, output, terminal=terminal)
+    recovered, wrong = resumed(scene, mode, output, *more, terminal=terminal)
     return Trial(hits[-1], None, recovered, wrong)
 
 

@@ -1,0 +1,73 @@
+"""Rows dealt into buckets, and a file for each bucket where memory would not hold them."""
+
+import tempfile
+from collections.abc import Iterator
+from types import TracebackType
+from typing import IO, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+MOST = 256
+"""Files that one :class:`Dealt` may have open; systems allow 1024 for all of a process."""
+
+
+def split(buckets: npt.NDArray[np.integer]) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
+    """For each bucket that occurs, the indices at which it does, ascending."""
+    order = np.argsort(buckets, kind="stable")
+    found, first = np.unique(buckets[order], return_index=True)
+    for number, mine in zip(found, np.split(order, first)[1:], strict=True):
+        yield int(number), mine
+
+
+class Dealt:
+    """Rows of one type in a file for each of n buckets, in ``$TMPDIR`` and without a name there:
+    the system removes them when this is closed, or the process dies.
+
+    Raises:
+        ValueError: there are more than :data:`MOST` buckets.
+    """
+
+    def __init__(self, buckets: int, row: np.dtype[Any]) -> None:
+        if buckets > MOST:
+            raise ValueError(f"{buckets} buckets are more than {MOST} open files")
+        self.buckets = buckets
+        self._row = row
+        self._files: dict[int, IO[bytes]] = {}
+
+    def deal(self, bucket: npt.NDArray[np.integer], *columns: Any) -> None:
+        """Add n rows, given as columns [n] or values for all, each to its bucket (integers [n])."""
+        rows = np.empty(len(bucket), self._row)
+        if self._row.names is None:
+            (rows[:],) = columns
+        else:
+            for name, column in zip(self._row.names, columns, strict=True):
+                rows[name] = column
+        for number, mine in split(bucket):
+            if number not in self._files:
+                self._files[number] = tempfile.TemporaryFile(prefix="winnow-")  # noqa: SIM115
+            self._files[number].write(rows[mine].tobytes())
+
+    def of(self, bucket: int) -> npt.NDArray[Any]:
+        """The rows of a bucket, in the order in which they were added."""
+        if bucket not in self._files:
+            return np.empty(0, self._row)
+        file = self._files[bucket]
+        file.seek(0)
+        return np.frombuffer(file.read(), self._row)
+
+    def close(self) -> None:
+        """Remove the files."""
+        for file in self._files.values():
+            file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
