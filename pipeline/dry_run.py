@@ -13,7 +13,8 @@ from pipeline.config import PipelineConfig, field_maps, load
 from pipeline.core.plan import plan_tasks
 from pipeline.dataflow_estimate import Estimate, Work
 from pipeline.group_settings import grouped
-from pipeline.scoring_run import describe, reachable
+from pipeline.readers import ReadOptions
+from pipeline.scoring_run import describe, own_code_of, reachable
 from pipeline.steps import input_files
 from winnow import endings, storage, telling
 
@@ -45,7 +46,9 @@ def main(arguments: Sequence[str], given: argparse.Namespace) -> None:
     job, about = describe(config, tasks, resume=False)
     job, copies = reachable(options, job)
     planned = dry_run.plan(
-        options, lambda pipeline: graph.build(pipeline, n_tasks, job, config.decision, about)
+        options,
+        lambda pipeline: graph.build(pipeline, n_tasks, job, config.decision, about),
+        own_code_of(config),
     )
     planned.staged |= {target: source.stat().st_size for source, target in copies}
     decision = grouped(config.decision)
@@ -67,8 +70,10 @@ def _inputs(config: PipelineConfig, assumed: dict[str, Any]) -> tuple[list[Any],
     maps = field_maps(config)
     try:
         with telling.doing("looking at the inputs"):
-            tasks = plan_tasks(config.source, config.filter, config.split_bytes, maps)
-            field_settings.check_before(field_settings.field_settings(config), tasks, maps)
+            reading = ReadOptions.of(config)
+            tasks = plan_tasks(config.source, config.filter, config.split_bytes, maps, reading)
+            wanted = field_settings.field_settings(config)
+            field_settings.check_before(wanted, tasks, maps, reading)
     except OSError as error:
         raise OSError(
             f"{error} (without access: --assume input_bytes=N, and no input is looked at)"

@@ -101,13 +101,7 @@ def parser() -> Parser:
     _combine_flags(group)
     group = out.add_argument_group("keep decision (filtered sources only)")
     _decision_flags(group)
-    _flag(
-        group,
-        "seed",
-        type=int,
-        metavar="N",
-        help=f"keys the draws (default: {DEFAULT_SEED})",
-    )
+    _flag(group, "seed", type=int, metavar="N", help=f"keys the draws (default: {DEFAULT_SEED})")
     _step_flags(out, out.add_argument_group("steps before the decision (filtered sources only)"))
     _output_flags(out.add_argument_group("output"))
     _dry_run_flags(out.add_argument_group("Dataflow without Dataflow"))
@@ -209,11 +203,7 @@ def _input_flags(group: argparse._ArgumentGroup) -> None:
         f" (default: {defaults.TEXT_DOCUMENT})",
     )
     _flag(
-        group,
-        "reader",
-        action="append",
-        metavar="MODULE.NAME",
-        help="a format of your own (docs/extending.md)",
+        group, "reader", action="append", metavar="MODULE.NAME", help="a format of your own package"
     )
     _flag(
         group,

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,10 +49,13 @@ class Planned:
             )
 
 
-def plan(options: PipelineOptions, build: Callable[[beam.Pipeline], None]) -> Planned:
+def plan(
+    options: PipelineOptions, build: Callable[[beam.Pipeline], None], own: Sequence[str] = ()
+) -> Planned:
     """Make the job of the pipeline that ``build`` fills, with all of Beam's checks.
 
-    Beam's own code for the service makes it, with its uploads noted down instead of made.
+    Beam's own code for the service makes it, with its uploads noted down instead of made. ``own``
+    are dotted paths of the user's own code, which workers need.
 
     Raises:
         ValueError: Beam refuses the options, the graph or this version of Python.
@@ -74,7 +77,7 @@ def plan(options: PipelineOptions, build: Callable[[beam.Pipeline], None]) -> Pl
         raise ValueError("--runner DataflowRunner needs --temp_location gs://…")
     tests = options.view_as(TestOptions)
     tests.dry_run = True
-    with staging.packages(options):
+    with staging.packages(options, own):
         pipeline = beam.Pipeline(options=options)
         build(pipeline)
         job = pipeline.run().job
