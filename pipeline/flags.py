@@ -8,7 +8,7 @@ from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
 from winnow import defaults
-from winnow.arguments import Parser, nearest
+from winnow.arguments import Parser, nearest, whole_numbers
 from winnow.cli import EXIT_CODES, program
 
 RULES = ("pareto", "threshold", "top_fraction", "random", "buckets", "all")
@@ -254,7 +254,7 @@ def _decision_flags(group: argparse._ArgumentGroup) -> None:
     _flag(
         group,
         "copies",
-        type=_counts,
+        type=whole_numbers,
         metavar="N,N,…",
         help="buckets: how often to repeat the documents of each, the lowest scores first (0 drops,"
         " 1 keeps); each has as many documents, or as much of --target-unit",
@@ -392,15 +392,6 @@ def _dry_run_flags(group: argparse._ArgumentGroup) -> None:
         help="for --dry-run: another value of conf/pipeline/dataflow.yaml, as input_bytes=5e12"
         " (inputs are not looked at then) or price_vcpu_hour=0.05",
     )
-
-
-def _counts(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no list of whole numbers, as 0,1,2"
-        ) from None
 
 
 def _flag(group: argparse._ArgumentGroup, name: str, **kwargs: Any) -> None:

@@ -65,3 +65,13 @@ def is_utf8(name: str) -> bool:
 def printable(name: str) -> str:
     r"""A name from the operating system, with bytes that are not UTF-8 as ``\xff``."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def whole_numbers(text: str) -> list[int]:
+    """The numbers of a flag such as ``0,1,2``."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no list of whole numbers, as 0,1,2"
+        ) from None
