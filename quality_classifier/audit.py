@@ -8,7 +8,6 @@ reads the shards of a pipeline run. Every default is in ``conf/classifier/audit.
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -18,7 +17,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig
 
 from quality_classifier.evaluation.group_rates import Audit
-from winnow import command_line, overrides, tables
+from winnow import command_line, overrides, storage, tables
 from winnow.text.groups import NONE
 
 
@@ -41,7 +40,7 @@ def audit_run(config: AuditConfig) -> pa.Table:
     Raises:
         ValueError: the folder is no finished run, or one that has not stored what it dropped.
     """
-    folder = Path(config.scored)
+    folder = config.scored
     manifest = _manifest(folder)
     known = sorted(manifest["config"]["source"])
     sources = config.sources or manifest["config"]["filter"] or known
@@ -50,7 +49,7 @@ def audit_run(config: AuditConfig) -> pa.Table:
     counts = Audit(config.by, config.alpha, config.threshold)
     names = sorted(shard["name"] for task in manifest["tasks"] for shard in task["shards"])
     for name in names:
-        for batch in _batches(folder / "shards" / name, config.by):
+        for batch in _batches(storage.join(folder, "shards", name), config.by):
             reached = pc.fill_null(pc.equal(batch["drop_reason"], "quality"), True)
             chosen = pc.is_in(batch["source"], pa.array(sources, pa.string()))
             counts.update(batch.filter(pc.and_(reached, chosen)))
@@ -80,13 +79,13 @@ def text_table(table: pa.Table, rows: int) -> str:
     return "\n".join(lines)
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
-    try:
-        manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
-    except FileNotFoundError:
+def _manifest(folder: str) -> dict[str, Any]:
+    path = storage.join(folder, "manifest.json")
+    if not storage.exists(path):
         raise ValueError(
             f"{folder} has no manifest.json: name the --output of a finished pipeline run"
-        ) from None
+        )
+    manifest: dict[str, Any] = json.loads(storage.read_bytes(path))
     if manifest["config"]["write"] != "all":
         raise ValueError(
             f"{folder} was written with --write kept: what it dropped is not there to be audited"
@@ -94,10 +93,10 @@ def _manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _batches(path: Path, by: Sequence[str]) -> Iterator[pa.RecordBatch]:
+def _batches(path: str, by: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """The batches of a shard, memory-mapped, with no more columns than an audit needs."""
     return tables.batches(
-        str(path), {"source", "url", "bytes", "quality_score", "kept", "drop_reason", *by}
+        path, {"source", "url", "bytes", "quality_score", "kept", "drop_reason", *by}
     )
 
 

@@ -21,9 +21,12 @@ from corpora import documents, fingerprints, write_classifier, write_jsonl
 from engines_services import job_service, started, worker_pool
 from store_servers import Faulty, at_random, flags, serving
 
+from model.data.scored import open_scored
+from model.prepare import sample_texts
 from pipeline import decide, report, run, scoring_run
 from pipeline.beam import graph
 from pipeline.config import load
+from quality_classifier.audit import AuditConfig, audit_run
 from winnow import storage
 from winnow.object_stores import lease, object_store, store_gcs, store_s3
 
@@ -290,6 +293,25 @@ def test_workers_started_by_hand_learn_from_the_steps_where_the_store_is(
         run.main([*inputs("s3://bucket/in"), *RULE, *beam, *external, f"--output={output}"])
         assert started(log) == 2
     same(output, here / "scored", tmp_path / "scored")
+
+
+def test_what_follows_a_run_reads_where_it_wrote(store, here):
+    scored = f"{store[0]}://bucket/{uuid.uuid4().hex}"
+    for path in (here / "scored").rglob("*"):
+        if path.is_file():
+            name = path.relative_to(here / "scored").as_posix()
+            storage.write_bytes(f"{scored}/{name}", path.read_bytes())
+    far, near = open_scored(scored), open_scored(str(here / "scored"))
+    assert [shard.name for shard in far.shards] == [shard.name for shard in near.shards]
+    for one, other in zip(far.shards, near.shards, strict=True):
+        one.check()
+        with one.on_disk() as copy:
+            assert Path(copy.path).read_bytes() == Path(other.path).read_bytes()
+    assert list(sample_texts(far, 0.1, 10**6)) == list(sample_texts(near, 0.1, 10**6))
+    audits = [
+        audit_run(AuditConfig(folder, ["length"], 9.0, 0.5)) for folder in (scored, near.folder)
+    ]
+    assert audits[0].equals(audits[1])
 
 
 def _unpack(code):

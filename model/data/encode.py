@@ -76,13 +76,9 @@ def encode_shard(shard: ScoredShard, folder: str, path: str, boundary: str) -> d
     output = os.path.join(folder, name)
     origin = {"scored": shard.checksum, "tokenizer": codec.fingerprint}
     if not _is_complete(output, origin):
-        shard.check()
-        copies = [scored.COPIES] if scored.COPIES in shard.names else []
-        schema = corpus.shard_schema(pa.from_numpy_dtype(codec.dtype), bool(copies))
-        schema = schema.with_metadata(origin)
-        with files.open_output(output) as file, pa.ipc.new_file(file, schema) as writer:
-            for batch in shard.batches([*scored.COLUMNS, *copies]):
-                writer.write_batch(encode_batch(batch, codec, schema))
+        with shard.on_disk() as local:
+            local.check()
+            _write(local, output, origin, codec)
     batches = list(tables.batches(output))
     return {
         "name": name,
@@ -93,6 +89,15 @@ def encode_shard(shard: ScoredShard, folder: str, path: str, boundary: str) -> d
         "size": os.path.getsize(output),
         "checksum": storage.checksum(output),
     }
+
+
+def _write(shard: ScoredShard, path: str, origin: dict[str, str], codec: TextCodec) -> None:
+    copies = [scored.COPIES] if scored.COPIES in shard.names else []
+    schema = corpus.shard_schema(pa.from_numpy_dtype(codec.dtype), bool(copies))
+    schema = schema.with_metadata(origin)
+    with files.open_output(path) as file, pa.ipc.new_file(file, schema) as writer:
+        for batch in shard.batches([*scored.COLUMNS, *copies]):
+            writer.write_batch(encode_batch(batch, codec, schema))
 
 
 def encode_batch(batch: pa.RecordBatch, codec: TextCodec, schema: pa.Schema) -> pa.RecordBatch:

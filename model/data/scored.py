@@ -4,6 +4,8 @@ The columns are those of ``shards/*.arrow``; only the names below are read, so t
 nothing from the pipeline.
 """
 
+import contextlib
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from winnow import files, storage, tables
+from winnow import storage, tables
 
 ID = "id"
 SOURCE = "source"
@@ -58,11 +60,20 @@ class ScoredShard:
         Raises:
             ValueError: it is not the file that the pipeline wrote.
         """
-        if not os.path.exists(self.path) or storage.checksum(self.path) != self.checksum:
+        if not storage.exists(self.path) or storage.checksum(self.path) != self.checksum:
             raise ValueError(
                 f"{self.path} is missing or has changed since the pipeline wrote it: run"
                 " pipeline/run.py again into a new folder"
             )
+
+    @contextlib.contextmanager
+    def on_disk(self) -> Iterator["ScoredShard"]:
+        """The shard on a disk of this machine: one of an object store is copied for the block."""
+        if storage.scheme(self.path) is None:
+            yield self
+            return
+        with storage.local_copy(self.path) as copy:
+            yield ScoredShard(copy, self.checksum)
 
     def batches(self, columns: Sequence[str] = COLUMNS) -> Iterator[pa.RecordBatch]:
         """The shard's batches, memory-mapped; other columns are not even decompressed."""
@@ -73,7 +84,7 @@ class ScoredShard:
 
 @dataclass(frozen=True)
 class Scored:
-    """A finished output folder of ``pipeline/run.py`` or ``pipeline/decide.py``.
+    """A finished output of ``pipeline/run.py`` or ``pipeline/decide.py``, on disk or in a store.
 
     ``classifier`` is the fingerprint of what scored it; ``filtered_sources`` are those whose
     documents the keep rule could drop; ``rule`` is that rule (``name``, ``parameter``, ``ties``);
@@ -97,15 +108,15 @@ def open_scored(folder: str) -> Scored:
     Raises:
         ValueError: there is none, or it names no documents.
     """
-    path = os.path.join(folder, "manifest.json")
-    if not os.path.exists(path):
+    path = storage.join(folder, "manifest.json")
+    if not storage.exists(path):
         raise ValueError(
             f"{folder} has no manifest.json: it is no output of pipeline/run.py, or that run did"
             " not finish (run it again with --resume)"
         )
-    manifest = files.read_json(path)
+    manifest = json.loads(storage.read_bytes(path))
     shards = tuple(
-        ScoredShard(os.path.join(folder, "shards", shard["name"]), shard["checksum"])
+        ScoredShard(storage.join(folder, "shards", shard["name"]), shard["checksum"])
         for task in manifest["tasks"]
         for shard in task["shards"]
     )
@@ -136,7 +147,7 @@ def _classifier_sources(classifier: Mapping[str, Any]) -> tuple[str, ...] | None
 
 def learned_share(folder: str) -> dict[str, float]:
     """The share of each source's documents that the classifier has learned from, if any."""
-    manifest = files.read_json(os.path.join(folder, "manifest.json"))
+    manifest = json.loads(storage.read_bytes(storage.join(folder, "manifest.json")))
     learned: dict[str, int] = {}
     for task in manifest["tasks"]:
         source = task["task"]["source"]
