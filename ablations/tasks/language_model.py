@@ -1,4 +1,4 @@
-"""What an evaluation needs of a language model."""
+"""The interface between an evaluation and a language model."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
@@ -8,10 +8,10 @@ import numpy.typing as npt
 
 
 class LogLikelihoods(NamedTuple):
-    """What was found of n continuations, each an array [n].
+    """The log-likelihoods of n continuations: arrays [n].
 
-    ``logprob`` float64 is natural, summed over ``tokens`` (int64). ``greedy`` says that each token
-    was the likeliest, ``truncated`` that the start of the context did not fit.
+    ``logprob`` float64 is the natural logarithm, summed over ``tokens`` (int64). ``greedy``: every
+    token was the likeliest one. ``truncated``: the start of the context did not fit.
     """
 
     logprob: npt.NDArray[np.float64]
@@ -21,16 +21,16 @@ class LogLikelihoods(NamedTuple):
 
 
 class LanguageModel(Protocol):
-    """What an evaluation needs of a model."""
+    """A model that can be evaluated."""
 
     def loglikelihood(
         self, contexts: Sequence[str], continuations: Sequence[str]
     ) -> LogLikelihoods:
-        """How likely each continuation is after its context."""
+        """The log-likelihood of each continuation given its context."""
         ...
 
     def generate(
         self, contexts: Sequence[str], *, stop: Sequence[str], max_tokens: int, beams: int
     ) -> list[str]:
-        """What follows each context, up to the first of ``stop`` or the document's end."""
+        """Generate from each context, up to the first of ``stop`` or the end of the document."""
         ...

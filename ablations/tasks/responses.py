@@ -1,7 +1,7 @@
-"""What a model answered: the two tables of a run from which every score is a reduction.
+"""A model's answers: the two tables of a run that every score is computed from.
 
-- ``logprobs.arrow``: one row for each choice of each item (:data:`LOGPROBS`)
-- ``generations.arrow``: one row for each item whose answer the model writes (:data:`GENERATIONS`)
+- ``logprobs.arrow``: a row per choice of each item (:data:`LOGPROBS`)
+- ``generations.arrow``: a row per item with a generated answer (:data:`GENERATIONS`)
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ BEAMS = 4
 """GLaM's beam width."""
 
 STOP = "\n"
-"""Ends a written answer: every prompt of ours asks for one line."""
+"""Ends a generated answer: every prompt asks for one line."""
 
 LOGPROBS = pa.schema(
     [
@@ -36,11 +36,11 @@ LOGPROBS = pa.schema(
         *required(correct=pa.bool_(), greedy=pa.bool_(), truncated=pa.bool_()),
     ]
 )
-"""A continuation: the natural log of its probability after its context; its tokens; its UTF-8 bytes
-(without the space before it, as lm-evaluation-harness counts); the same log after the task's
-neutral context (null where no rule needs it); whether it is a right answer, whether each of its
-tokens was the likeliest, and whether its context lost its start to the model's length. Choices of
-an item lie together, in order."""
+"""A continuation: the natural logarithm of its probability given its context; its tokens; its UTF-8
+bytes, without the leading space, as lm-evaluation-harness counts; the logarithm given the task's
+neutral context (null where no rule needs it); whether it is a correct answer; whether each of its
+tokens was the likeliest; whether its context was truncated to the model's length. The choices of an
+item are adjacent and in order."""
 
 GENERATIONS = pa.schema(
     required(
@@ -52,11 +52,11 @@ GENERATIONS = pa.schema(
         answers=pa.list_(pa.list_(pa.string())),
     )
 )
-"""A written answer, beam search's best, and the acceptable ones, each a list of spans."""
+"""The best answer of beam search, and the acceptable answers, each a list of spans."""
 
 
 def logprobs(task: Task, items: Sequence[Item], shots: int, model: LanguageModel) -> pa.Table:
-    """Ask how likely each choice is: :data:`LOGPROBS`."""
+    """The log-likelihood of each choice: :data:`LOGPROBS`."""
     contexts = [context for item in items for context in item.contexts]
     continuations = [text for item in items for text in item.continuations]
     conditional = model.loglikelihood(contexts, continuations)
@@ -83,7 +83,7 @@ def logprobs(task: Task, items: Sequence[Item], shots: int, model: LanguageModel
 
 
 def generations(task: Task, items: Sequence[Item], shots: int, model: LanguageModel) -> pa.Table:
-    """Let the model write its answers: :data:`GENERATIONS`."""
+    """The model's generated answers: :data:`GENERATIONS`."""
     texts = model.generate(
         [item.contexts[0] for item in items], stop=[STOP], max_tokens=task.max_tokens, beams=BEAMS
     )
@@ -99,5 +99,5 @@ def generations(task: Task, items: Sequence[Item], shots: int, model: LanguageMo
 
 
 def _spaced(texts: Sequence[str]) -> list[str]:
-    """Continuations as they stand after the neutral context, which ends without a space."""
+    """Continuations with a leading space, since the neutral context ends without one."""
     return [text if text[:1].isspace() else f" {text}" for text in texts]

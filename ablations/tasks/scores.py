@@ -1,6 +1,6 @@
-"""Makes ``tasks.arrow`` of what a model answered, and of that a table for people.
+"""Scores a model's answers: ``tasks.arrow``, and a summary of it for people.
 
-Every score is the ratio of two sums over items (:data:`ablations.results.TASKS`).
+Every score is a ratio of two sums over items (:data:`ablations.results.TASKS`).
 """
 
 import functools
@@ -21,13 +21,13 @@ from quality_classifier.evaluation import metrics
 AT_CHANCE = "at chance"
 
 BINARY = ("accuracy", "exact_match")
-"""Metrics whose items score 0 or 1, so that Wilson's interval holds for them."""
+"""Metrics whose items score 0 or 1, so that Wilson's interval applies."""
 
 
 class Parts(NamedTuple):
-    """A metric of n items, each array float64 [n]: their score is the ratio of the sums.
+    """A metric of n items: arrays float64 [n], whose sums have the score as their ratio.
 
-    ``denominator`` is 1 where None. ``chance`` is the numerator to expect of guessing, or None.
+    A ``denominator`` of None is 1 for each item. ``chance`` is the expected numerator of guessing.
     """
 
     numerator: FloatArray
@@ -36,7 +36,7 @@ class Parts(NamedTuple):
 
 
 Metric = Callable[[Task, Choices], Parts | None]
-"""Scores the items of a task; None where it has no meaning for such a task."""
+"""Scores the items of a task; None if the metric does not apply to such a task."""
 
 
 def _gold_bits(task: Task, found: Choices) -> Parts:
@@ -89,7 +89,7 @@ def scores(
     """All metrics of all tasks in the tables: :data:`ablations.results.TASKS`.
 
     Args:
-        tasks: the definitions; tables can hold more, which are left out, or fewer.
+        tasks: the tasks to score; others in the tables are ignored.
         logprobs: :data:`ablations.tasks.responses.LOGPROBS`.
         generations: :data:`ablations.tasks.responses.GENERATIONS`.
     """
@@ -105,10 +105,10 @@ def scores(
 
 @dataclass(frozen=True)
 class Score:
-    """One row of the table for people.
+    """A row of the summary for people.
 
-    ``low`` and ``high`` are Wilson's 95 % interval, None where items score between 0 and 1.
-    ``at_chance`` says that the interval holds the score of guessing.
+    ``low`` and ``high`` are Wilson's 95 % interval, None where items can score between 0 and 1.
+    ``at_chance``: the interval contains the score of guessing.
     """
 
     task: str
@@ -123,7 +123,7 @@ class Score:
 
 
 def summarise(tasks: pa.Table) -> list[Score]:
-    """Every task and metric with its interval, in the table's order."""
+    """The score and interval of every task and metric, in the order of the table."""
     keys = ["task", "shots", "metric"]
     sums = tasks.group_by(keys, use_threads=False).aggregate(
         [("numerator", "sum"), ("denominator", "sum"), ("chance", "sum"), ("item", "count")]
@@ -188,14 +188,14 @@ def _from_generations(task: Task, rows: pa.Table) -> list[pa.Table]:
 
 
 def _unanswered(task: Task, text: str) -> str:
-    """Nothing, where model or data say that there is no answer: so SQuADv2 counts it."""
+    """An empty text where it says that there is no answer: that is how SQuADv2 counts it."""
     if task.no_answer is not None and answers.normalise(text) == answers.normalise(task.no_answer):
         return ""
     return text
 
 
 class _Rows:
-    """Makes rows of the results' schema for the items of a table."""
+    """Makes rows of :data:`TASKS` for the items of a table."""
 
     def __init__(self, items: pa.Table) -> None:
         self.items = items
@@ -218,7 +218,7 @@ def _by_shots(task: Task, table: pa.Table) -> Sequence[pa.Table]:
 
 
 def against_chance(value: float, low: float, high: float, chance: float | None) -> str | None:
-    """How a score lies to guessing: "at chance" where its interval holds the chance level."""
+    """A score against guessing: "at chance" if its interval contains the chance level."""
     if chance is None:
         return None
     if low <= chance <= high:

