@@ -1,7 +1,7 @@
-"""The curves of a study's page as rows: every run, and what its seeds say together.
+"""The curves of a study's page as rows: every run, and the means over seeds.
 
-Bands are pointwise t intervals over seeds, at places that all seeds have in common. They hold no
-error of documents, since curves hold no documents.
+Bands are pointwise t intervals over seeds, at the token counts that all seeds share. They leave out
+the error of the held-out documents, since a curve holds no documents.
 """
 
 import functools
@@ -16,18 +16,18 @@ from ablations.training_log import TrainingLog, smooth, thin
 
 POINTS = 60
 LOSS_POINTS = 150
-"""What is shown of a run, so that a page stays small; a loss point is a mean of its neighbours."""
+"""Points shown per run, so that a page stays small; a loss point is a mean over its neighbours."""
 
 
 def heldout_names(study: Study) -> list[str]:
-    """Held-out groups, then the sources that are no group."""
+    """Held-out groups, then the sources whose name is not that of a group."""
     groups = study.declared.heldout
     found = [source for run in study.runs.values() for source in run.documents]
     return [*groups, *(source for source in dict.fromkeys(found) if source not in groups)]
 
 
 def heldout_curves(study: Study) -> list[Row]:
-    """Held-out bits per byte of every run at its evaluations."""
+    """Held-out bits per byte of every run, at each of its evaluations."""
     rows = []
     for (arm, variant, seed), run in study.runs.items():
         if run.curve is None:
@@ -83,11 +83,11 @@ def heldout_gaps(study: Study) -> list[Row]:
 
 
 def efficiency(study: Study) -> list[Row]:
-    """Tokens that an arm needs to be as good as the baseline was after some, as a share of those.
+    """Tokens that an arm needs to match the baseline, as a share of the baseline's own tokens.
 
-    Paired by seed, at the baseline's evaluations, where every seed of the arm gets that far. Read
-    off the best value so far, linear in the logarithm of tokens; the mean is the geometric one, its
-    interval that of the logarithms.
+    Paired by seed, at those evaluations of the baseline that every seed of the arm can match. Read
+    off the best value so far, linear in the logarithm of tokens. The mean is geometric, with the
+    interval of the logarithms.
     """
     rows = []
     for arm, variant, pairs in _pairs(study):
@@ -113,7 +113,7 @@ def efficiency(study: Study) -> list[Row]:
 
 
 def training_loss(study: Study, logs: Mapping[JobKey, TrainingLog]) -> list[Row]:
-    """Training loss of every run, in nats per token of its own arm's text."""
+    """Training loss of every run, in nats per token of its arm's own text."""
     rows = []
     for (arm, variant, seed), log in logs.items():
         tokens, loss = smooth(log.tokens, log.loss, LOSS_POINTS)
@@ -141,10 +141,10 @@ def loss_bands(study: Study, logs: Mapping[JobKey, TrainingLog]) -> list[Row]:
 
 
 def iso_flop(study: Study) -> list[Row]:
-    """Each size at equal total compute: the value on the primary endpoint there, mean over seeds.
+    """The primary endpoint of each size at equal total compute, mean over seeds.
 
-    Budgets are what each size spent in the end; one is shown where two sizes or more got to it. The
-    size whose run ended there had its learning rate down, which flatters it against the others.
+    Budgets are the total compute of each size; one is shown if two sizes or more reached it. The
+    size whose runs end there has its learning rate decayed, which flatters it.
     """
     kind, _, name = study.declared.primary.endpoint.partition("/")
     sizes = ladder.sizes(study)
@@ -198,13 +198,13 @@ def _pairs(study: Study) -> Iterator[tuple[str, str, list[tuple[Curve, Curve]]]]
 
 
 def _best(study: Study, curve: Curve, name: str) -> FloatArray | None:
-    """The best value so far along a curve."""
+    """The running minimum of a curve; None if the curve lacks a source."""
     values = _values(study, curve, name)
     return None if values is None else np.minimum.accumulate(values)
 
 
 def _values(study: Study, curve: Curve, name: str) -> FloatArray | None:
-    """A held-out group or source along a curve; None if the curve does not hold all of it."""
+    """A held-out group or source along a curve; None if the curve lacks a source of it."""
     sources = study.declared.heldout.get(name, [name])
     if any(source not in curve.heldout for source in sources):
         return None
@@ -214,7 +214,7 @@ def _values(study: Study, curve: Curve, name: str) -> FloatArray | None:
 def _shared(
     tokens: Sequence[FloatArray], points: int = POINTS
 ) -> Iterator[tuple[float, list[int]]]:
-    """The token counts that all have, thinned, and where each has them."""
+    """The token counts that all curves share, thinned, and their index in each."""
     common = functools.reduce(np.intersect1d, tokens)
     for at in common[thin(common, points)] if len(common) else ():
         yield float(at), [int(np.searchsorted(each, at)) for each in tokens]

@@ -1,4 +1,4 @@
-"""What the page of a study shows of its routers, from the training logs of its runs."""
+"""The routers of a study as rows for its page, from the training logs of its runs."""
 
 import math
 from collections.abc import Mapping
@@ -14,10 +14,10 @@ Logs = Mapping[JobKey, TrainingLog]
 
 
 def expert_load(logs: Logs) -> list[Row]:
-    """Share of tokens that name an expert first, by layer and expert, in each arm's first seed.
+    """Share of tokens whose first choice is an expert, by layer, in each arm's first seed.
 
-    Expert 3 of one seed has nothing to do with expert 3 of another, so there is no mean over seeds.
-    ``source`` is "training" for the batches of the end of training, else held-out text.
+    Expert 3 of one seed is unrelated to expert 3 of another, so there is no mean over seeds.
+    ``source`` is "training" for the last training batches, else a source of held-out text.
     """
     rows = []
     for (arm, variant), group in _by_arm(logs).items():
@@ -34,9 +34,9 @@ def expert_load(logs: Logs) -> list[Row]:
 
 
 def routers(logs: Logs) -> list[Row]:
-    """Entropy (1 where all experts are as probable) and dropped choices over tokens.
+    """Router entropy and the share of dropped choices along the training of every run.
 
-    Means over layers, of every run.
+    Means over layers; an entropy of 1 means that all experts are equally probable.
     """
     rows = []
     for (arm, variant, seed), log in logs.items():
@@ -54,10 +54,10 @@ def routers(logs: Logs) -> list[Row]:
 
 
 def router_layers(logs: Logs) -> list[Row]:
-    """What each layer's router did in the last quarter of training: means over seeds.
+    """Each layer's router over the last quarter of training: means over seeds.
 
-    ``busiest`` and ``idlest`` are those experts' shares against an even one, ``unused`` the number
-    of experts that no token named first.
+    ``busiest`` and ``idlest`` are the shares of those experts relative to an even share, ``unused``
+    is the number of experts that were no token's first choice.
     """
     rows = []
     for (arm, variant), group in _by_arm(logs).items():
@@ -74,7 +74,7 @@ def router_layers(logs: Logs) -> list[Row]:
 
 
 def _layers(log: Routers) -> dict[str, FloatArray]:
-    """One run's numbers of each layer: [L] each."""
+    """The columns of :func:`router_layers` for one run: float64 [L] each."""
     experts = log.load.shape[1]
     return {
         "entropy": _end(log.entropy) / math.log(experts),
@@ -92,7 +92,7 @@ def _end(values: FloatArray) -> FloatArray:
 
 
 def _by_arm(logs: Logs) -> dict[tuple[str, str], dict[int, Routers]]:
-    """Routers of an arm by seed."""
+    """The routers of each arm and variant, by seed."""
     out: dict[tuple[str, str], dict[int, Routers]] = {}
     for (arm, variant, seed), log in logs.items():
         if log.routers is not None:
@@ -101,5 +101,5 @@ def _by_arm(logs: Logs) -> dict[tuple[str, str], dict[int, Routers]]:
 
 
 def _short(value: float) -> float:
-    """Six significant digits: what a chart can show."""
+    """Six significant digits, more than a chart can show."""
     return float(f"{value:.6g}")

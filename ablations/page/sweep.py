@@ -1,7 +1,7 @@
-"""What a study says along a number that it sweeps: alpha, experts, a learning rate.
+"""Endpoints along a number that a study sweeps: alpha, experts, a learning rate.
 
-Arms or variants called ``name=number`` are points of an axis: of arms (``alpha=3.0``) each variant
-is a line, of variants (``rate=0.5``) each arm.
+Arms or variants called ``name=number`` are the points of an axis. If arms are (``alpha=3.0``), each
+variant is a line; if variants are (``rate=0.5``), each arm.
 """
 
 from ablations.page.curves import interval
@@ -13,8 +13,8 @@ from ablations.table import Row
 
 
 def swept(study: Study) -> list[Row]:
-    """The primary endpoint and every held-out group at each point: a value, and the difference to
-    the baseline, with intervals over seeds.
+    """The primary endpoint and every held-out group at each point, and the difference to the
+    baseline, with intervals over seeds.
     """
     declared = study.declared
     arms = [arm for arm in declared.arms if arm != declared.primary.control]
