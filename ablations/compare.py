@@ -50,6 +50,7 @@ def render(study: Study, result: Comparison) -> str:
         *_wrapped(f"Next: {next_step(study, result)}"),
         "",
         *_wrapped(result.verdict.sentence),
+        *(_wrapped(result.signs.sentence) if result.signs else []),
         "",
         *(line for note in result.notes for line in _wrapped(note, "- ")),
         *[""] * bool(result.notes),
@@ -57,7 +58,7 @@ def render(study: Study, result: Comparison) -> str:
     ]
     arms = {name: str(result.primary[name]) for name in ("treatment", "baseline")}
     for name, (title, columns) in text_tables.TABLES.items():
-        if rows := result.tables[name]:
+        if rows := text_tables.shown(name, result.tables[name]):
             lines += ["", title, *text_tables.lines(rows, columns, arms)]
     return "\n".join(lines)
 

@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from ablations import rule_words
 from ablations.errors import exit_on_error
 from ablations.results import Declaration
-from ablations.study import held_out_groups, opening, speed
+from ablations.study import held_out_groups, opening, outlook, speed
 from ablations.study.jobs import (
     Job,
     declaration,
@@ -193,6 +193,7 @@ def render(jobs: Sequence[Job], declared: Declaration, table: Sequence[Cost]) ->
         f" {len(declared.seeds)} seeds (seed SD {seed_sd:g}, item error {item_error:g}, {source});"
         f" smallest difference of interest: {primary.smallest_difference:g}"
     )
+    lines += outlook.lines(config, declared, _compute_of_sizes(table))
     for arm, at in declared.repeats_from.items():
         steps = max(job.config.steps * job.config.step_tokens for job in jobs)
         said = f"within its {steps:,}" if at < steps else f"so not within its {steps:,}"
@@ -210,6 +211,16 @@ def render(jobs: Sequence[Job], declared: Declaration, table: Sequence[Cost]) ->
                 f" {_gigabytes(cost.available)}: take more hardware.devices"
             )
     return "\n".join(lines)
+
+
+def _compute_of_sizes(table: Sequence[Cost]) -> list[float]:
+    """FLOPs of a job of each size: variants whose arms are other models."""
+    models: dict[str, set[str]] = {}
+    flops: dict[str, float] = {}
+    for cost in table:
+        models.setdefault(cost.variant, set()).add(cost.model)
+        flops[cost.variant] = max(cost.flops, flops.get(cost.variant, 0.0))
+    return list({frozenset(of): flops[variant] for variant, of in models.items()}.values())
 
 
 def text_of(study: opening.Checked) -> list[str]:

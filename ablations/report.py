@@ -27,7 +27,7 @@ from winnow.arguments import check_utf8
 
 PAGE = "report.html"
 FIGURES = "figures"
-SCRIPTS = ("marks.js", "plots.js", "report.js", "claims.js", "curves.js", "details.js")
+SCRIPTS = ("marks.js", "plots.js", "report.js", "claims.js", "curves.js", "sizes.js", "details.js")
 EVALUATIONS = "tasks/*/evaluation.json"
 """What ``ablations/evaluate.py`` says of its work, in a job's folder."""
 

@@ -12,6 +12,8 @@ from ablations.stats.verdict import number
 from ablations.table import Row
 
 WIDTH = 80
+BEST = 12
+"""Metrics that are printed, of many."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,16 @@ def interval(low: str = "low", high: str = "high", signed: bool = True) -> Colum
 def chance(name: str) -> Column:
     """A p-value."""
     return Column("p", lambda row: "–" if row.get(name) is None else f"{row[name]:.2g}")
+
+
+def right(name: str, head: str) -> Column:
+    """How many decisions are right, of how many."""
+
+    def cell(row: Row) -> str:
+        of = row[f"{name}_of"]
+        return "–" if of is None else f"{row[f'{name}_right']} of {of}"
+
+    return Column(head, cell)
 
 
 ON = Column("measured on", lambda row: endpoints.label(row["endpoint"]), text=True, once=True)
@@ -118,14 +130,24 @@ TABLES: Mapping[str, tuple[str, Sequence[Column]]] = {
         [text("model"), FLOPS, DIFFERENCE, interval(), chance("p"), text("outcome")],
     ),
     "orders": (
-        "Does a smaller size order the arms as the largest does?",
+        "Pairs of arms that keep their order from a size to a larger one",
         [
             text("variant", "size"),
-            text("target", "largest"),
-            figure("decision_accuracy", "pairs in order"),
+            text("target", "larger"),
+            right("decision", "kept"),
             interval("decision_low", "decision_high", signed=False),
-            figure("kendall_tau", "Kendall's tau"),
-            Column("best arm", lambda row: "found" if row["best_arm_found"] else "missed"),
+            Column("best arm", lambda row: _found(row["best_arm_found"])),
+        ],
+    ),
+    "proxies": (
+        "Which metric decides best? Signal to noise at the smallest size",
+        [
+            Column("measured on", lambda row: endpoints.label(row["endpoint"]), text=True),
+            text("kind"),
+            figure("ratio"),
+            figure("by_chance", "by chance"),
+            right("own", "kept"),
+            right("primary", "as primary"),
         ],
     ),
     "scaling": (
@@ -176,6 +198,13 @@ TABLES: Mapping[str, tuple[str, Sequence[Column]]] = {
     ),
 }
 """Title and columns of what is printed; the table of tasks goes to its file only."""
+
+
+def shown(name: str, rows: Sequence[Row]) -> Sequence[Row]:
+    """The rows of a table that are printed: of metrics, the best at the smallest size."""
+    if name != "proxies":
+        return rows
+    return [row for row in rows if row["variant"] == rows[0]["variant"]][:BEST]
 
 
 def lines(
@@ -240,6 +269,10 @@ def _line(cells: Sequence[str], columns: Sequence[Column], widths: Sequence[int]
 
 def _figure(value: Any, signed: bool = False) -> str:
     return "–" if value is None else number(value, signed)
+
+
+def _found(value: bool | None) -> str:
+    return "–" if value is None else "found" if value else "missed"
 
 
 def _power(value: float | None) -> str:

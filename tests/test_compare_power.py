@@ -7,7 +7,12 @@ from statsmodels.stats.power import TTestPower
 
 from ablations.results import Primary
 from ablations.stats.inference import estimate, over_seeds
-from ablations.stats.power import detectable, minimum_detectable_effect, seeds_needed
+from ablations.stats.power import (
+    assurance,
+    detectable,
+    minimum_detectable_effect,
+    seeds_needed,
+)
 from ablations.stats.verdict import judge, number
 from ablations.tasks.scores import against_chance
 
@@ -34,6 +39,27 @@ def test_power_is_as_planned(seeds, seed_sd, item_error, power):
         of = estimate(effect + item.sum() + seed, [moves])
         found += of.p < 0.05 and of.value > 0
     assert found / repetitions == pytest.approx(power, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "df"), [(-1.2, 0.5, 3.5), (0.0, 0.4, 2), (0.8, 1e-9, 4)]
+)
+def test_assurance_is_the_share_of_simulated_studies(value, error, df):
+    seeds, seed_sd, repetitions = 4, 0.6, 20_000
+    random = np.random.default_rng(0)
+    truth = value + error * random.standard_t(df, size=(repetitions, 1))
+    runs = truth + seed_sd * random.normal(size=(repetitions, seeds))
+    test = stats.ttest_1samp(runs, 0.0, axis=1)
+    wanted = [np.mean((test.pvalue < 0.05) & (sign * test.statistic > 0)) for sign in (1, -1)]
+    assert assurance(value, error, df, seed_sd, seeds) == pytest.approx(wanted, abs=0.012)
+
+
+def test_a_sure_difference_of_the_detectable_size_is_found_with_the_planned_power():
+    effect = minimum_detectable_effect(0.5, 5, 0.2, power=0.8)
+    found, wrong = assurance(effect, 0.0, 4, 0.5, 5, 0.2)
+    assert found == pytest.approx(0.8)
+    assert wrong < 0.001
+    assert assurance(-100 * effect, 0.0, 4, 0.5, 5, 0.2) == pytest.approx((0, 1))
 
 
 def test_a_known_error_has_the_normal_closed_form():

@@ -1,14 +1,11 @@
-"""Scaling fits against laws that made the data; matched budgets; orders of arms."""
+"""Scaling fits against laws that made the data; matched budgets."""
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy import optimize, stats
+from scipy import optimize
 
 from ablations.results import Curve
 from ablations.stats import budgets, scaling
-from ablations.stats.ranking import compare_orders, share
 
 START = 1e15
 
@@ -137,33 +134,3 @@ def test_places_before_every_first_evaluation_are_left_out():
     late = curve([6, 8], [6, 8], [2, 1])
     points = budgets.points({"a": {1: late}, "b": {1: late}}, "tokens", ["wiki"])
     assert {p.at for p in points} == {8}
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=2, max_size=7))
-def test_orders_against_counting(values):
-    arms = [f"arm{i}" for i in range(len(values))]
-    small = {arm: a + i / 100 for i, (arm, (a, _)) in enumerate(zip(arms, values, strict=True))}
-    target = {arm: b - i / 100 for i, (arm, (_, b)) in enumerate(zip(arms, values, strict=True))}
-    found = compare_orders(small, target, gain=-1)
-    right = total = 0
-    for i, a in enumerate(arms):
-        for b in arms[:i]:
-            total += 1
-            right += (small[a] < small[b]) == (target[a] < target[b])
-    assert (found.decision.right, found.decision.trials) == (right, total)
-    # Without ties, Kendall's tau is twice the decision accuracy minus one.
-    assert found.tau == pytest.approx(2 * found.decision.share - 1)
-    places = [sorted(arms, key=of.get) for of in (small, target)]
-    assert found.rank.right == sum(a == b for a, b in zip(*places, strict=True))
-    assert found.best_found == (places[0][0] == places[1][0])
-    upside_down = compare_orders(small, target, gain=1)
-    assert upside_down.best_found == (places[0][-1] == places[1][-1])
-
-
-def test_the_share_has_clopper_and_pearsons_interval():
-    found = share(8, 10)
-    wanted = stats.binomtest(8, 10).proportion_ci(0.95, "exact")
-    assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high))
-    with pytest.raises(ValueError, match="same arms"):
-        compare_orders({"a": 1.0, "b": 2.0}, {"a": 1.0}, -1)

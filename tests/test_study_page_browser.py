@@ -220,7 +220,15 @@ def test_sizes(chromium, ladder):
         assert page.locator("#size_runs .mark").count() == 18
         assert page.locator("#size_runs .mean-line").count() == 2
         assert page.locator("#iso_flop .run-line").count() == 4
-        assert page.locator("#size-tables tbody tr").count() == 3 + 2 + 8
+        assert page.locator("#scaling tbody tr").count() == 8
+        assert "3 of 3 sizes" in page.inner_text("#tiles")
+        assert page.locator("#sizes .mark").count() == 3
+        assert page.locator("#orders tbody tr").count() == 4
+        metrics = page.locator("#proxies tbody tr").all_inner_texts()
+        shown = [row for row in rows(ladder, "proxies") if row["variant"] == "small"]
+        assert [line.split("\t")[2] for line in metrics] == [
+            page.evaluate("digits", float(row["ratio"])) for row in shown
+        ]
         page.select_option("#pick-variant", label="small")
         assert page.locator("#curves .run-line").count() == 6
 

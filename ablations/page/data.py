@@ -58,6 +58,8 @@ def page_data(
             "groups": {name: list(sources) for name, sources in declared.heldout.items()},
         },
         "conclusions": groups.conclusions(study),
+        "signs": None if isinstance(found, ValueError) else _signs(found),
+        "sizes": {row["variant"]: row["model"] for row in shown["sizes"]},
         "jobs": {"complete": len(study.runs), "declared": len(_declared_jobs(study))},
         "co2e": provenance.carbon(study),
         "figures": {name: figure(rows) for name, rows in shown.items()},
@@ -105,7 +107,7 @@ def labels(study: Study, shown: Mapping[str, Sequence[Row]]) -> dict[str, str]:
     return {name: endpoints.label(name) for name in [study.declared.primary.endpoint, *found]}
 
 
-ENDPOINTS_OF = ("secondary", "heldout", "averages", "tasks", "swept")
+ENDPOINTS_OF = ("secondary", "heldout", "averages", "tasks", "swept", "proxies")
 """Figures whose rows name an endpoint in full."""
 
 
@@ -121,6 +123,7 @@ def figures(
             "secondary",
             "sizes",
             "orders",
+            "proxies",
             "scaling",
             "learning_rates",
             "claims",
@@ -187,7 +190,8 @@ def reasons(
         " and the primary endpoint is of held-out text.",
         "sizes": one_size,
         "size_runs": apart or one_size,
-        "orders": one_size,
+        "orders": "Sizes can be compared where two arms have runs at two of them.",
+        "proxies": apart or "Signal to noise takes two arms that share two seeds.",
         "scaling": "A law needs three sizes and five runs per arm.",
         "iso_flop": "No two sizes of an arm reached the same total compute with held-out"
         " evaluations along their training.",
@@ -281,6 +285,13 @@ def tasks_not_run(study: Study, why: Mapping[str, str]) -> list[Row]:
     rest = [task for task in why if task not in named]
     blank = {"metric": None, "average": None, "shots": None}
     return rows + [{"task": task, **blank, "reason": why[task]} for task in rest]
+
+
+def _signs(found: Comparison) -> Json | None:
+    """At how many sizes the primary difference kept its sign; None with one size."""
+    if found.signs is None:
+        return None
+    return {**vars(found.signs), "sentence": found.signs.sentence}
 
 
 def _along(rows: list[Row]) -> list[Row]:

@@ -59,6 +59,13 @@ function drawHead() {
           ),
         ]
       : [],
+    data.signs
+      ? tile(
+          "Sign kept",
+          `${data.signs.kept} of ${data.signs.sizes} sizes`,
+          `at ${data.signs.clear} of them the interval excludes 0`,
+        )
+      : [],
     tile(
       "Runs",
       `${number(jobs.complete)} of ${number(jobs.declared)}`,

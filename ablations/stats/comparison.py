@@ -17,6 +17,7 @@ from ablations.stats import (
     inference,
     ladder,
     learning_rate,
+    proxies,
     tables,
     verdict,
 )
@@ -29,7 +30,10 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Comparison:
-    """The result of :func:`compare`. ``notes`` are caveats of the verdict, as sentences."""
+    """The result of :func:`compare`. ``notes`` are caveats of the verdict, as sentences.
+
+    ``signs`` is None for a study of one size.
+    """
 
     study: str
     verdict: verdict.Verdict
@@ -37,6 +41,7 @@ class Comparison:
     notes: list[str]
     tables: Mapping[str, list[Row]]
     calibration: Calibration | None = None
+    signs: ladder.Signs | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain JSON values."""
@@ -69,6 +74,7 @@ def compare(
             found.estimate, found.baseline_value, primary, len(study.declared.seeds)
         )
     steps = ladder.sizes(study)
+    sizes = ladder.contrasts(study, steps) if len(steps) > 1 else []
     laws, law_notes = ladder.laws(study, steps)
     rates = learning_rate.check(study, learning_rate.gather(study, learning_rates), judged.outcome)
     run = study.seeds(primary.baseline)[found.seeds[0]]
@@ -92,8 +98,9 @@ def compare(
             "tasks": tables.tasks(study, run),
             "contamination": tables.contamination(study),
             "matched": tables.matched_budgets(study),
-            "sizes": ladder.contrasts(study, steps) if len(steps) > 1 else [],
+            "sizes": sizes,
             "orders": ladder.orders(study, steps),
+            "proxies": proxies.table(study, steps, run),
             "scaling": laws,
             "learning_rates": rates.rows,
             "claims": claims.answers([study, *others]),
@@ -102,6 +109,7 @@ def compare(
             "calibration": checks.rows if checks else [],
         },
         calibration=checks,
+        signs=ladder.signs(sizes),
     )
 
 

@@ -101,6 +101,13 @@ def averages_of(run: Run, shots: Sequence[str]) -> list[str]:
     return [f"average/{average}/{n}" for average, n in names if rows_of(average, run, n)[0]]
 
 
+def heldout_of(run: Run, groups: Mapping[str, Sequence[str]]) -> list[str]:
+    """The names of all held-out groups, and of the sources that are not all of one."""
+    alone = {sources[0] for sources in groups.values() if len(sources) == 1}
+    names = [*groups, *(source for source in run.documents if source not in {*groups, *alone})]
+    return [f"heldout/{name}" for name in names]
+
+
 def chance(run: Run, task: str, metric: str, shots: str) -> float | None:
     """The score of guessing, in points; None where guessing has no meaning."""
     sums = run.scores[task, metric, shots_of(task, shots)]

@@ -4,12 +4,36 @@ Sizes are the variants of a study whose arms are different models; of several va
 (learning rates) the main one counts, else the first declared.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
 import numpy as np
 
-from ablations.results import Study
-from ablations.stats import credible, endpoints, inference, ranking, scaling, verdict
+from ablations.results import FloatArray, Study
+from ablations.stats import credible, decisions, endpoints, inference, scaling, verdict
 from ablations.stats.pairing import contrast, sample
 from ablations.table import Row
+
+
+@dataclass(frozen=True)
+class Signs:
+    """At how many ``sizes`` the primary difference has its sign at the largest one.
+
+    ``clear`` counts those of ``kept`` whose interval excludes 0.
+    """
+
+    kept: int
+    sizes: int
+    clear: int
+
+    @property
+    def sentence(self) -> str:
+        """The same in words."""
+        return (
+            f"Sign kept at {self.kept} of {self.sizes} sizes; at {self.clear} of them the interval"
+            " excludes 0."
+        )
 
 
 def sizes(study: Study) -> list[str]:
@@ -57,26 +81,77 @@ def contrasts(study: Study, ladder: list[str]) -> list[Row]:
     return rows
 
 
+def signs(contrasts: Sequence[Row]) -> Signs | None:
+    """What :func:`contrasts` says of the sign, by rising size; None for fewer than two sizes."""
+    if len(contrasts) < 2:
+        return None
+    sign = np.sign(contrasts[-1]["difference"])
+    kept = [row for row in contrasts if np.sign(row["difference"]) == sign]
+    clear = sum(row["low"] * row["high"] > 0 for row in kept)
+    return Signs(len(kept), len(contrasts), clear)
+
+
 def orders(study: Study, ladder: list[str]) -> list[Row]:
-    """How the order of all arms at each smaller size foretells that at the largest."""
+    """Decision accuracy from each size to each larger one, and from each size to the next.
+
+    Of the arms that have runs at all sizes of a row.
+    """
     declared = study.declared
-    gain = endpoints.gain(declared.primary.endpoint)
-    values = [_values(study, variant) for variant in ladder]
-    arms = [arm for arm in declared.arms if all(arm in by_arm for by_arm in values)]
-    if len(ladder) < 2 or len(arms) < 2:
-        return []
-    target = {arm: values[-1][arm] for arm in arms}
-    rows = []
-    for variant, by_arm in zip(ladder[:-1], values[:-1], strict=True):
-        small = {arm: by_arm[arm] for arm in arms}
-        found = ranking.compare_orders(small, target, gain, declared.primary.alpha)
-        rows.append(
-            {"variant": variant, "target": ladder[-1], "arms": len(arms)}
-            | _share_columns("decision", found.decision)
-            | _share_columns("rank", found.rank)
-            | {"kendall_tau": found.tau, "best_arm_found": found.best_found}
-        )
+    wanted = [list(pair) for pair in combinations(ladder, 2)]
+    if len(ladder) > 2:
+        wanted.append(ladder)
+    rows: list[Row] = []
+    for sizes in wanted:
+        arms = arms_at(study, sizes)
+        of = [scores(study, size, arms, declared.primary.endpoint) for size in sizes]
+        found = [each for each in of if each is not None]
+        if len(arms) < 2 or len(found) < len(sizes):
+            continue
+        decision = decisions.decide(found, declared.primary.alpha)
+        steps = len(sizes) > 2
+        row: Row = {"variant": "each size" if steps else sizes[0]}
+        row |= {"target": "the next" if steps else sizes[1], "arms": len(arms)}
+        row["seeds"] = min(each.seeds for each in found)
+        row |= decision_columns(decision)
+        best = [int(each.means.argmax()) for each in found]
+        rows.append(row | {"best_arm_found": None if steps else best[0] == best[1]})
     return rows
+
+
+def arms_at(study: Study, sizes: Sequence[str]) -> list[str]:
+    """The arms that have a complete run at every one of these sizes."""
+    return [arm for arm in study.declared.arms if all(study.seeds(arm, size) for size in sizes)]
+
+
+def scores(
+    study: Study, variant: str, arms: Sequence[str], endpoint: str
+) -> decisions.Scores | None:
+    """An endpoint of these arms on the seeds that all of them have; None if they share no seed.
+
+    Bits per byte count as negative, so that more is better.
+
+    Raises:
+        ValueError: a run lacks the endpoint.
+    """
+    runs = [study.seeds(arm, variant) for arm in arms]
+    shared = sorted(set.intersection(*(set(of) for of in runs))) if runs else []
+    if not shared:
+        return None
+    values: FloatArray = np.array(
+        [[inference.endpoint(sample(study, of[seed], endpoint)) for of in runs] for seed in shared]
+    )
+    return decisions.scores(endpoints.gain(endpoint) * values)
+
+
+def decision_columns(found: decisions.Decision) -> Row:
+    """A decision accuracy as columns of a table."""
+    return {
+        "decision_right": found.kept,
+        "decision_of": found.pairs,
+        "decision_accuracy": found.accuracy,
+        "decision_low": found.low,
+        "decision_high": found.high,
+    }
 
 
 def laws(study: Study, ladder: list[str]) -> tuple[list[Row], list[str]]:
@@ -112,22 +187,3 @@ def laws(study: Study, ladder: list[str]) -> tuple[list[Row], list[str]]:
                 }
             )
     return rows, notes
-
-
-def _values(study: Study, variant: str) -> dict[str, float]:
-    """Mean of the primary endpoint over seeds, by arm."""
-    return {
-        arm: float(np.mean([inference.endpoint(sample(study, run)) for run in runs.values()]))
-        for arm in study.declared.arms
-        if (runs := study.seeds(arm, variant))
-    }
-
-
-def _share_columns(name: str, share: ranking.Share) -> Row:
-    return {
-        f"{name}_right": share.right,
-        f"{name}_of": share.trials,
-        f"{name}_accuracy": share.share,
-        f"{name}_low": share.low,
-        f"{name}_high": share.high,
-    }

@@ -8,9 +8,15 @@ more seeds do not shrink it.
 
 import math
 
+import numpy as np
+import numpy.typing as npt
 from scipy import optimize, stats
 
+FloatArray = npt.NDArray[np.float64]
+
 MAX_SEEDS = 1000
+DRAWS = 999
+"""True differences over which a power is averaged: quantiles, evenly spaced in probability."""
 
 
 def detectable(error: float, df: float, alpha: float, power: float) -> float:
@@ -48,13 +54,50 @@ def minimum_detectable_effect(
         raise ValueError("one seed cannot tell an arm from the luck of its seed: plan at least two")
     if seed_sd < 0 or item_error < 0:
         raise ValueError("seed_sd and item_error are standard deviations: not negative")
+    return max(detectable(*of, alpha, power) for of in _errors(seed_sd, seeds, item_error))
+
+
+def assurance(
+    value: float,
+    error: float,
+    df: float,
+    seed_sd: float,
+    seeds: int,
+    item_error: float = 0.0,
+    alpha: float = 0.05,
+) -> tuple[float, float]:
+    """The probability that a planned study finds a positive difference, and a negative one.
+
+    The true difference is known as far as an earlier study estimates it, value + error · t(df); the
+    power is averaged over that (O'Hagan, Stevens and Campbell 2005, "Assurance in clinical trial
+    design", equation 2). The planned study has ``seeds`` paired seeds and the noise of
+    :func:`minimum_detectable_effect`, and follows the same rule.
+    """
+    quantiles = (np.arange(DRAWS) + 0.5) / DRAWS
+    truth = value + error * stats.t.ppf(quantiles, df)
+    found = []
+    for sign in (1, -1):
+        powers = [_power(sign * truth, *of, alpha) for of in _errors(seed_sd, seeds, item_error)]
+        found.append(float(np.minimum(*powers).mean()))
+    return found[0], found[1]
+
+
+def _power(truth: FloatArray, error: float, df: float, alpha: float) -> FloatArray:
+    """The probability of a significant positive estimate, for each true difference."""
+    critical = stats.t.isf(alpha / 2, df)
+    if error == 0:
+        return np.where(truth > 0, 1.0, 0.0)
+    if math.isinf(df):
+        return np.asarray(stats.norm.sf(critical - truth / error))
+    return np.asarray(stats.nct.sf(critical, df, truth / error))
+
+
+def _errors(seed_sd: float, seeds: int, item_error: float) -> list[tuple[float, float]]:
+    """The standard errors that a difference must stand out from, with their degrees of freedom."""
     of_seeds = seed_sd**2 / seeds
     combined = of_seeds + item_error**2
     df = combined**2 / (of_seeds**2 / (seeds - 1)) if of_seeds else math.inf
-    return max(
-        detectable(math.sqrt(combined), df, alpha, power),
-        detectable(math.sqrt(of_seeds), seeds - 1, alpha, power),
-    )
+    return [(math.sqrt(combined), df), (math.sqrt(of_seeds), seeds - 1)]
 
 
 def seeds_needed(

@@ -19,10 +19,8 @@ def heldout(study: Study, run: Run) -> list[Row]:
 
     ``run`` is any: all read the same documents.
     """
-    groups = study.declared.heldout
-    alone = {sources[0] for sources in groups.values() if len(sources) == 1}
-    names = [*groups, *(source for source in run.documents if source not in {*groups, *alone})]
-    return [row for name in names for row in _over_arms(study, f"heldout/{name}")]
+    names = endpoints.heldout_of(run, study.declared.heldout)
+    return [row for name in names for row in _over_arms(study, name)]
 
 
 def averages(study: Study, run: Run) -> list[Row]:

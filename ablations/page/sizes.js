@@ -1,0 +1,179 @@
+// What is drawn of several sizes: the contrast at each, decisions, metrics, compute and laws.
+
+const sizeName = (variant) => data.sizes[variant] ?? variant;
+const kept = (row, name) =>
+  row[`${name}_of`] === null ? "–" : `${row[`${name}_right`]} of ${row[`${name}_of`]}`;
+
+// The primary contrast, the smallest size first.
+function drawContrasts() {
+  if (isEmpty("sizes")) return;
+  const rows = rowsOf("sizes");
+  put("sizes-title", `${declared.treatment} minus ${declared.baseline} on ${primaryName}`);
+  const values = rows.flatMap((row) => [row.difference, row.low, row.high]);
+  chart("sizes", (width) =>
+    forest(width, {
+      rows: rows.map((row) => ({
+        ...estimateRow(row.model, declared.treatment, { ...row, value: row.difference }),
+        text: `${digits(row.difference, true)} (${between(row)}), ${row.outcome}`,
+      })),
+      axis: differenceAxis(values, declared.smallest_difference),
+      zero: true,
+      matters: declared.smallest_difference,
+      label: `difference in ${declared.unit} (${better})`,
+    }),
+  );
+  put("sizes-hint", `${data.signs.sentence} Intervals of ${percentage}, as for the verdict.`);
+}
+
+function drawDecisions() {
+  if (isEmpty("orders")) return;
+  put(
+    "orders",
+    table(
+      ["From", "To", "#Arms", "#Pairs that keep their order", "#Interval", "Best arm"],
+      rowsOf("orders").map((row) => [
+        sizeName(row.variant),
+        sizeName(row.target),
+        row.arms,
+        kept(row, "decision"),
+        `${percent(row.decision_low, 1)} to ${percent(row.decision_high, 1)}`,
+        row.best_arm_found === null ? "–" : row.best_arm_found ? "the same" : "another",
+      ]),
+    ),
+  );
+}
+
+// A row for each metric, its ratio at each size; the best at the smallest size first.
+function drawProxies() {
+  if (isEmpty("proxies")) return;
+  const rows = rowsOf("proxies");
+  const sizes = unique(rows.map((row) => row.variant));
+  const [smallest] = sizes;
+  const several = sizes.length > 1;
+  const ratio = (row) =>
+    row === undefined
+      ? "–"
+      : el("span", { class: row.ratio > row.by_chance ? "stands-out" : "faint" }, digits(row.ratio));
+  const about = rows.filter((row) => row.variant === smallest);
+  put(
+    "proxies",
+    table(
+      [
+        "Measured on",
+        "What it is",
+        ...sizes.map((size) => (several ? `#Ratio, ${sizeName(size)}` : "#Ratio")),
+        "#Noise",
+        ...(several ? ["#Order kept", "#Order as the primary’s"] : ["#Order as the primary’s"]),
+      ],
+      about.map((row) => [
+        data.labels[row.endpoint],
+        row.kind,
+        ...sizes.map((size) =>
+          ratio(rows.find((each) => each.variant === size && each.endpoint === row.endpoint)),
+        ),
+        percent(row.noise, 1),
+        ...(several ? [kept(row, "own"), kept(row, "primary")] : [kept(row, "primary")]),
+      ]),
+    ),
+  );
+  const at = several ? ` at ${sizeName(smallest)}` : "";
+  put(
+    "proxies-hint",
+    `Ratio: how far the arms lie apart, over how far one run strays from its arm. The higher, the fewer runs tell two arms apart. Grey: arms of equal text reach it too (more than ${digits(about[0].by_chance)}${at} in 1 of ${Math.round(1 / (1 - declared.coverage))} cases). Noise: of one run${at}, as a share of the score. `,
+    several
+      ? `Order: pairs of arms at ${sizeName(smallest)} whose winner wins at the largest size, on the same metric and on ${primaryName}.`
+      : `Order: pairs of arms whose winner also wins on ${primaryName}.`,
+  );
+}
+
+function drawCompute() {
+  put("compute-title", `${primaryName} by total compute`);
+  const told = (lines, value) =>
+    lines
+      .filter((line) => line.dots || line.of)
+      .map((line) => {
+        const [x, y] = nearest(line.points, value);
+        return `${line.name ?? line.arm} at ${amount(x)}: ${digits(y)}`;
+      });
+  if (!isEmpty("size_runs")) {
+    const runs = rowsOf("size_runs");
+    const laws = rowsOf("scaling");
+    const lines = () =>
+      declared.arms.flatMap((arm) => {
+        const own = runs.filter((row) => row.arm === arm);
+        const law = laws.filter((row) => row.arm === arm);
+        const points = own.map((row) => [row.flops, row.value]).sort((a, b) => a[0] - b[0]);
+        return [
+          { arm, thin: true, dots: true, points },
+          ...(law.length
+            ? [
+                {
+                  arm,
+                  of: law,
+                  name: `law of ${arm}`,
+                  points: law.map((row) => [row.flops, row.value]),
+                  band: law.map((row) => [row.flops, row.low, row.high]),
+                },
+              ]
+            : []),
+        ].filter((line) => line.points.length);
+      });
+    chart(
+      "size_runs",
+      lineChart(
+        lines,
+        () => ({ log: true, label: "total FLOPs of a run" }),
+        "Primary endpoint by compute",
+        told,
+      ),
+    );
+  }
+  if (!isEmpty("iso_flop")) {
+    const rows = rowsOf("iso_flop");
+    const lines = () =>
+      declared.arms.flatMap((arm) =>
+        unique(rows.filter((row) => row.arm === arm).map((row) => row.flops)).map((flops) => {
+          const own = rows.filter((row) => row.arm === arm && row.flops === flops);
+          const points = own
+            .map((row) => [row.parameters_active, row.value])
+            .sort((a, b) => a[0] - b[0]);
+          return { arm, name: `${arm}, ${amount(flops)} FLOPs`, thin: true, dots: true, points };
+        }),
+      );
+    chart(
+      "iso_flop",
+      lineChart(
+        lines,
+        () => ({ log: true, label: "active parameters; a line is one budget" }),
+        "Primary endpoint by size at equal compute",
+        told,
+      ),
+    );
+    armLegend("iso_flop-legend", declared.arms);
+  }
+}
+
+function drawLaws() {
+  if (isEmpty("scaling")) return;
+  put(
+    "scaling",
+    table(
+      ["Arm", "#FLOPs", "", "#Value", `#${percentage} interval`, "#Floor", "#Exponent"],
+      rowsOf("scaling").map((row) => [
+        row.arm,
+        amount(row.flops),
+        row.kind,
+        digits(row.value),
+        between(row, false),
+        digits(row.floor),
+        digits(row.exponent),
+      ]),
+    ),
+  );
+}
+
+drawContrasts();
+drawDecisions();
+drawProxies();
+drawCompute();
+drawLaws();

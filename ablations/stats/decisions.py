@@ -1,0 +1,156 @@
+"""Whether a small size decides between arms as a larger one does, and on which metric best.
+
+**Scores.** ``x[s, a]`` is an endpoint of arm a with seed s. A seed fixes the order of the documents
+for all arms, so what it adds to all of them alike says nothing about an arm. The noise of one run
+is what is left after the means of arms and of seeds (two-way analysis of variance):
+
+    noise² = sum over s, a of (x[s, a] - mean[s] - mean[a] + mean)² / df,   df = (S - 1)(A - 1)
+
+A paired difference of two arms then has the standard error noise · sqrt(2 / S).
+
+**Decision accuracy** (Magnusson et al. 2025, DataDecide, arXiv 2504.11393) is the share of pairs of
+arms whose winner at the small size wins at the larger one too:
+
+    sum over pairs a < b of [(small[a] - small[b]) · (large[a] - large[b]) > 0] / pairs
+
+**Its interval.** Pairs share arms, so they are no independent trials, and a binomial interval over
+them is wrong. Resampling the seeds of all arms at once keeps that dependence, but adds the noise of
+the resamples to that of the runs: a pair that the runs cannot tell apart becomes a coin toss, and
+many of them average to one half, whatever the truth (docs/log.md has the coverage). So the interval
+counts what is known. The order of a pair is *clear* at a size if the difference exceeds Tukey's
+honestly significant one (Tukey 1949; Hsu 1996, Multiple Comparisons, section 5.1),
+
+    |mean[a] - mean[b]| > q · noise / sqrt(S),   q: quantile 1 - alpha/K of the studentised range
+
+which holds for all pairs of K sizes at once with probability 1 - alpha, however many pairs share an
+arm. Pairs that are clear at both sizes are right or wrong for certain; any other may be either:
+
+    low = clear and kept / pairs,   high = 1 - clear and turned / pairs
+
+The interval is about other seeds of these arms on these held-out documents. It says nothing about
+arms that were not run.
+
+**Signal to noise** (Heineman et al. 2025, Signal and Noise, arXiv 2508.13144) is how far the arms
+lie apart, over how far a run strays:
+
+    signal = max over a, b of |mean[a] - mean[b]| / |mean|,   noise / |mean|,   their ratio
+
+There, the noise is the spread over a run's last checkpoints; here it is that between seeds, which
+those stand in for. Arms of equal text have a ratio above 0 too: in a share alpha of cases it
+exceeds q / sqrt(S).
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations, pairwise
+
+import numpy as np
+from scipy import stats
+
+from ablations.results import FloatArray
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One endpoint of A arms at one size: ``means`` float64 [A] over ``seeds`` shared seeds.
+
+    ``noise`` is the standard deviation of a run, without what a seed adds to all arms; None with
+    one seed or one arm.
+    """
+
+    means: FloatArray
+    seeds: int
+    noise: float | None
+
+    def least_clear(self, alpha: float) -> float:
+        """The difference that a clear one exceeds, for all pairs at once; inf without a noise."""
+        if self.noise is None:
+            return math.inf
+        return self.noise * least_ratio(len(self.means), self.seeds, alpha)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """``kept`` of ``pairs`` have the same winner at both sizes; a share, with its interval."""
+
+    kept: int
+    pairs: int
+    low: float
+    high: float
+
+    @property
+    def accuracy(self) -> float:
+        """Decision accuracy."""
+        return self.kept / self.pairs
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """``signal`` and ``noise`` as shares of the mean score, and ``ratio``, one over the other.
+
+    ``by_chance`` is the ratio that arms of equal text exceed in a share alpha of cases.
+    """
+
+    signal: float
+    noise: float
+    ratio: float
+    by_chance: float
+
+
+def scores(values: FloatArray) -> Scores:
+    """The scores of all arms at one size; ``values`` is float64 [S, A]."""
+    seeds, arms = values.shape
+    means: FloatArray = values.mean(axis=0)
+    df = (seeds - 1) * (arms - 1)
+    if df == 0:
+        return Scores(means, seeds, None)
+    rest = values - means - values.mean(axis=1, keepdims=True) + values.mean()
+    return Scores(means, seeds, math.sqrt(float((rest**2).sum()) / df))
+
+
+def decide(sizes: Sequence[Scores], alpha: float = 0.05) -> Decision:
+    """Decision accuracy from each of K sizes to the next, over all pairs of the same A arms.
+
+    Raises:
+        ValueError: fewer than two sizes or arms, or sizes of different arms.
+    """
+    arms = {len(of.means) for of in sizes}
+    if len(sizes) < 2 or len(arms) > 1 or min(arms) < 2:
+        raise ValueError("decisions are compared at two sizes, or more, of the same arms")
+    pairs = list(combinations(range(arms.pop()), 2))
+    kept = surely_kept = surely_turned = 0
+    for small, large in pairwise([_orders(of, pairs, alpha / len(sizes)) for of in sizes]):
+        for (before, sure_before), (after, sure_after) in zip(small, large, strict=True):
+            same = before * after > 0
+            sure = sure_before and sure_after
+            kept += same
+            surely_kept += same and sure
+            surely_turned += not same and sure
+    of = len(pairs) * (len(sizes) - 1)
+    return Decision(kept, of, surely_kept / of, 1 - surely_turned / of)
+
+
+def signal_to_noise(of: Scores, alpha: float = 0.05) -> Ratio | None:
+    """The ratio for two arms or more; None if the noise is unknown or 0, or the scores' mean is."""
+    mean = abs(float(of.means.mean()))
+    if not of.noise or not mean:
+        return None
+    signal = float(np.ptp(of.means))
+    by_chance = least_ratio(len(of.means), of.seeds, alpha)
+    return Ratio(signal / mean, of.noise / mean, signal / of.noise, by_chance)
+
+
+@functools.cache
+def least_ratio(arms: int, seeds: int, alpha: float) -> float:
+    """What range / noise of equal arms exceeds in a share alpha of cases: q / sqrt(S)."""
+    df = (seeds - 1) * (arms - 1)
+    return float(stats.studentized_range.isf(alpha, arms, df)) / math.sqrt(seeds)
+
+
+def _orders(of: Scores, pairs: Sequence[tuple[int, int]], alpha: float) -> list[tuple[float, bool]]:
+    """The difference of each pair, and whether it is clear."""
+    least = of.least_clear(alpha)
+    gaps = [float(of.means[a] - of.means[b]) for a, b in pairs]
+    return [(gap, abs(gap) > least) for gap in gaps]

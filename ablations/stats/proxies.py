@@ -1,0 +1,80 @@
+"""Which metric decides best between the arms of a study? A table of all that was measured.
+
+The signal to noise of each metric at each size (:mod:`ablations.stats.decisions`), and how well its
+order of the arms there foretells two orders at the largest size: its own, and that on the primary
+endpoint, which is what one wants to decide on.
+"""
+
+from collections.abc import Sequence
+
+from ablations.results import Run, Study
+from ablations.stats import decisions, endpoints, ladder
+from ablations.table import Row
+
+KINDS = {
+    endpoints.GOLD: "loss of right answers",
+    endpoints.GOLD_BITS: "loss of right answers",
+    "gold_probability": "probability of right answers",
+}
+"""What an average or a task's metric measures; all others are scores."""
+
+
+def table(study: Study, sizes: Sequence[str], run: Run) -> list[Row]:
+    """A row for each size and endpoint; at each size, the highest ratio first.
+
+    A row is of the arms that have runs at its size. There is none where the noise is unknown, which
+    takes two arms and two seeds. ``own_…`` and ``primary_…`` are decision accuracies.
+
+    Args:
+        study: the study.
+        sizes: variants by rising size (:func:`ablations.stats.ladder.sizes`).
+        run: any run, since all were evaluated on the same items.
+    """
+    alpha, primary = study.declared.primary.alpha, study.declared.primary.endpoint
+    rows: list[Row] = []
+    for size in sizes:
+        arms = ladder.arms_at(study, [size])
+        common = ladder.arms_at(study, [size, sizes[-1]])
+        here: list[Row] = []
+        for name in _measured(study, run):
+            found = ladder.scores(study, size, arms, name)
+            ratio = decisions.signal_to_noise(found, alpha) if found else None
+            if ratio is None:
+                continue
+            row: Row = {"variant": size, "endpoint": name, "kind": kind(name), "arms": len(arms)}
+            row |= vars(ratio)
+            for column, target in (("own", name), ("primary", primary)):
+                pair = (size, name), (sizes[-1], target)
+                row |= {f"{column}_{k}": v for k, v in _decision(study, pair, common).items()}
+            here.append(row)
+        rows += sorted(here, key=lambda row: -row["ratio"])
+    return rows
+
+
+def kind(endpoint: str) -> str:
+    """What an endpoint measures, in words."""
+    first, *rest = endpoint.split("/")
+    if first == "heldout":
+        return "loss on text"
+    return next((KINDS[word] for word in rest if word in KINDS), "score")
+
+
+def _measured(study: Study, run: Run) -> list[str]:
+    """Every endpoint of a run: held-out groups and sources, averages, tasks."""
+    shots = study.declared.shots
+    tasks = [f"task/{task}/{metric}/{n}" for n in shots
+             for task, metric in endpoints.rows_with(run, n)]  # fmt: skip
+    return [*endpoints.heldout_of(run, study.declared.heldout),
+            *endpoints.averages_of(run, shots), *tasks]  # fmt: skip
+
+
+def _decision(
+    study: Study, pair: Sequence[tuple[str, str]], arms: Sequence[str]
+) -> dict[str, int | float | None]:
+    """How the order at one (size, endpoint) foretells that at another; None if it is the same."""
+    found = [ladder.scores(study, size, arms, name) for size, name in pair]
+    known = [each for each in found if each is not None]
+    if pair[0] == pair[1] or len(arms) < 2 or len(known) < 2:
+        return dict.fromkeys(("right", "of", "low", "high"))
+    of = decisions.decide(known, study.declared.primary.alpha)
+    return {"right": of.kept, "of": of.pairs, "low": of.low, "high": of.high}
