@@ -98,7 +98,8 @@ def test_signal_and_noise_are_shares_of_the_mean_and_their_ratio_is_of_no_unit()
     assert one.signal == pytest.approx(np.ptp(values.mean(axis=0)) / values.mean())
     assert one.ratio == pytest.approx(one.signal / one.noise)
     assert vars(scaled) == pytest.approx(vars(one))
-    for unknown in (values[:1], values[:, :1], np.zeros((3, 2))):
+    rounded = np.array([[0.1 + 0.2, 0.3], [0.3, 0.3], [0.3, 0.1 + 0.2]])
+    for unknown in (values[:1], values[:, :1], np.zeros((3, 2)), rounded):
         assert decisions.signal_to_noise(decisions.scores(unknown)) is None
 
 

@@ -226,7 +226,7 @@ def test_sizes(chromium, ladder):
         assert page.locator("#orders tbody tr").count() == 4
         metrics = page.locator("#proxies tbody tr").all_inner_texts()
         shown = [row for row in rows(ladder, "proxies") if row["variant"] == "small"]
-        assert [line.split("\t")[2] for line in metrics] == [
+        assert [line.split("\t")[1] for line in metrics] == [
             page.evaluate("digits", float(row["ratio"])) for row in shown
         ]
         page.select_option("#pick-variant", label="small")

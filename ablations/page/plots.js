@@ -85,7 +85,10 @@ function forest(width, { rows, axis, zero, matters, bars, label }) {
     right: narrow ? 10 : Math.min(width * 0.32, 26 + 6.8 * text),
   };
   const [line, top] = [26, 8];
-  const heights = rows.map((row) => line + Math.max(0, (row.marks?.length ?? 1) - 1) * 11);
+  // Where there is no room beside a row, its text goes below, if it fits there.
+  const below = (row) => (narrow && row.text && row.text.length * 6.8 < width ? 15 : 0);
+  const marked = rows.map((row) => line + Math.max(0, (row.marks?.length ?? 1) - 1) * 11);
+  const heights = rows.map((row, i) => marked[i] + below(row));
   const bottom = top + heights.reduce((sum, each) => sum + each, 0);
   const place = scale(axis);
   const toX = (value) =>
@@ -141,13 +144,13 @@ function forest(width, { rows, axis, zero, matters, bars, label }) {
     root.append(
       svg(
         "text",
-        { class: kind, x: 0, y: y + heights[i] / 2 + 4 },
+        { class: kind, x: 0, y: y + marked[i] / 2 + 4 },
         name,
         svg("title", {}, row.name),
       ),
     );
     if (row.guess !== null && row.guess !== undefined)
-      root.append(upright("guess", row.guess, y + 2, y + heights[i] - 2));
+      root.append(upright("guess", row.guess, y + 2, y + marked[i] - 2));
     (row.marks ?? []).forEach((of, k) => {
       const at = y + line / 2 + k * 11;
       if (bars)
@@ -174,14 +177,11 @@ function forest(width, { rows, axis, zero, matters, bars, label }) {
       point.append(svg("title", {}, of.title ?? ""));
       root.append(point);
     });
-    if (row.text && !narrow)
-      root.append(
-        svg(
-          "text",
-          { class: "row-value", x: width - edge.right + 14, y: y + heights[i] / 2 + 4 },
-          row.text,
-        ),
-      );
+    const spot = below(row)
+      ? { x: 0, y: y + heights[i] - 6 }
+      : { x: width - edge.right + 14, y: y + heights[i] / 2 + 4 };
+    if (row.text && (below(row) || !narrow))
+      root.append(svg("text", { class: "row-value", ...spot }, row.text));
     y += heights[i];
   });
   return root;

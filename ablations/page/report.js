@@ -4,6 +4,9 @@ const percentage = `${Math.round(declared.coverage * 100)} %`;
 const better = declared.gain > 0 ? "more is better" : "less is better";
 const labelOf = (endpoint) => data.labels[endpoint];
 const primaryName = labelOf(declared.endpoint);
+const primaryText = declared.endpoint.startsWith("heldout/")
+  ? `${primaryName} text`
+  : `the ${primaryName}`;
 const nameOf = (endpoint) => endpoint.replace(/^heldout\//, "");
 const heldoutLabel = (name) => data.labels[`heldout/${name}`] ?? name;
 const state = {
@@ -88,7 +91,7 @@ const differenceAxis = (values, smallest = 0) => around([...values, 0, smallest,
 
 function drawPrimary() {
   const { primary } = data;
-  put("primary-title", `${declared.treatment} minus ${declared.baseline} on ${primaryName}`);
+  put("primary-title", `${declared.treatment} minus ${declared.baseline} on ${primaryText}`);
   if (!isEmpty("seeds")) {
     const errors = [
       [primary.seed_error, "between seeds"],

@@ -4,11 +4,13 @@ const sizeName = (variant) => data.sizes[variant] ?? variant;
 const kept = (row, name) =>
   row[`${name}_of`] === null ? "–" : `${row[`${name}_right`]} of ${row[`${name}_of`]}`;
 
+const shares = (low, high) => (low === high ? percent(low, 1) : `${percent(low, 1)} to ${percent(high, 1)}`);
+
 // The primary contrast, the smallest size first.
 function drawContrasts() {
   if (isEmpty("sizes")) return;
   const rows = rowsOf("sizes");
-  put("sizes-title", `${declared.treatment} minus ${declared.baseline} on ${primaryName}`);
+  put("sizes-title", `${declared.treatment} minus ${declared.baseline} on ${primaryText}`);
   const values = rows.flatMap((row) => [row.difference, row.low, row.high]);
   chart("sizes", (width) =>
     forest(width, {
@@ -30,13 +32,17 @@ function drawDecisions() {
   put(
     "orders",
     table(
-      ["From", "To", "#Arms", "#Pairs that keep their order", "#Interval", "Best arm"],
+      ["Sizes", "#Pairs that keep their order", "Best arm"],
       rowsOf("orders").map((row) => [
-        sizeName(row.variant),
-        sizeName(row.target),
-        row.arms,
-        kept(row, "decision"),
-        `${percent(row.decision_low, 1)} to ${percent(row.decision_high, 1)}`,
+        row.best_arm_found === null
+          ? "each to the next"
+          : `${sizeName(row.variant)} to ${sizeName(row.target)}`,
+        el(
+          "span",
+          {},
+          kept(row, "decision"),
+          el("span", { class: "interval" }, shares(row.decision_low, row.decision_high)),
+        ),
         row.best_arm_found === null ? "–" : row.best_arm_found ? "the same" : "another",
       ]),
     ),
@@ -60,14 +66,17 @@ function drawProxies() {
     table(
       [
         "Measured on",
-        "What it is",
-        ...sizes.map((size) => (several ? `#Ratio, ${sizeName(size)}` : "#Ratio")),
+        ...sizes.map((size) => (several ? `#${sizeName(size)}` : "#Ratio")),
         "#Noise",
-        ...(several ? ["#Order kept", "#Order as the primary’s"] : ["#Order as the primary’s"]),
+        ...(several ? ["#Order kept", "#As on the primary"] : ["#As on the primary"]),
       ],
       about.map((row) => [
-        data.labels[row.endpoint],
-        row.kind,
+        el(
+          "span",
+          {},
+          data.labels[row.endpoint],
+          el("span", { class: "interval" }, row.kind),
+        ),
         ...sizes.map((size) =>
           ratio(rows.find((each) => each.variant === size && each.endpoint === row.endpoint)),
         ),
@@ -79,10 +88,10 @@ function drawProxies() {
   const at = several ? ` at ${sizeName(smallest)}` : "";
   put(
     "proxies-hint",
-    `Ratio: how far the arms lie apart, over how far one run strays from its arm. The higher, the fewer runs tell two arms apart. Grey: arms of equal text reach it too (more than ${digits(about[0].by_chance)}${at} in 1 of ${Math.round(1 / (1 - declared.coverage))} cases). Noise: of one run${at}, as a share of the score. `,
+    `${several ? "By size, the" : "The"} ratio of how far the arms lie apart to how far one run strays from its arm: the higher, the fewer runs it takes to tell arms apart. Arms of equal text exceed ${digits(about[0].by_chance)}${at} in 1 of ${Math.round(1 / (1 - declared.coverage))} cases; what is below is grey. Noise: that of one run${at}, as a share of the score. `,
     several
-      ? `Order: pairs of arms at ${sizeName(smallest)} whose winner wins at the largest size, on the same metric and on ${primaryName}.`
-      : `Order: pairs of arms whose winner also wins on ${primaryName}.`,
+      ? `Order kept: pairs of arms at ${sizeName(smallest)} whose winner wins at the largest size too; as on the primary: whose winner wins there on ${primaryText}.`
+      : `As on the primary: pairs of arms whose winner wins on ${primaryText} too.`,
   );
 }
 

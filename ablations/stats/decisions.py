@@ -51,6 +51,9 @@ from scipy import stats
 
 from ablations.results import FloatArray
 
+ROUNDING = 1e-12
+"""A noise below this share of the scores is none: float64 sums of equal runs differ by as much."""
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -133,9 +136,9 @@ def decide(sizes: Sequence[Scores], alpha: float = 0.05) -> Decision:
 
 
 def signal_to_noise(of: Scores, alpha: float = 0.05) -> Ratio | None:
-    """The ratio for two arms or more; None if the noise is unknown or 0, or the scores' mean is."""
+    """The ratio; None if the noise is unknown, or no more than what rounding leaves."""
     mean = abs(float(of.means.mean()))
-    if not of.noise or not mean:
+    if of.noise is None or of.noise <= ROUNDING * mean:
         return None
     signal = float(np.ptp(of.means))
     by_chance = least_ratio(len(of.means), of.seeds, alpha)
