@@ -188,7 +188,7 @@ def whole(text: str) -> int:
     """A command line's count of something.
 
     Raises:
-        argparse.ArgumentTypeError: it is no whole number of at least 1.
+        argparse.ArgumentTypeError: it is not a whole number of at least 1.
     """
     return int(_number(int, text, lambda x: x >= 1, "a whole number, 1 or more"))
 
@@ -197,7 +197,7 @@ def positive(text: str) -> float:
     """A command line's measure of something.
 
     Raises:
-        argparse.ArgumentTypeError: it is no finite number above 0.
+        argparse.ArgumentTypeError: it is not a finite number above 0.
     """
     return _number(float, text, lambda x: 0 < x < math.inf, "a number above 0")
 

@@ -67,8 +67,8 @@ class PipelineConfig:
         for name in self.source:
             if not _NAME.fullmatch(name):
                 raise ValueError(
-                    f"source name {name!r} is no plain name: it becomes part of file names, so use"
-                    " letters, digits, '_', '-' and '.'"
+                    f"source name {name!r} is not a plain name: it becomes part of file names, so"
+                    " use letters, digits, '_', '-' and '.'"
                 )
         strangers = set(self.filter) - set(self.source)
         if strangers:
@@ -208,7 +208,7 @@ def field_maps(config: PipelineConfig) -> dict[str, FieldMap]:
         for column, input_field in config.field.items():
             owner, dot, bare = column.rpartition(".")
             if dot and owner not in config.source:
-                raise ValueError(f"--field {column}: {owner!r} is no source")
+                raise ValueError(f"--field {column}: {owner!r} is not a source")
             if bare not in ("id", "url", "text", "language"):
                 raise ValueError(f"--field {column}: only text, id, url and language can be mapped")
             # A field given for one source wins over one given for all.
@@ -257,7 +257,7 @@ def load_decide(arguments: Sequence[str]) -> tuple[DecideConfig, bool, list[str]
 
 
 def _choose_compression(given: dict[str, Any]) -> None:
-    """Each format has its default; what is no format at all is refused later."""
+    """Each format has its default; what is not a format at all is refused later."""
     if given.get("format") in flags.DEFAULT_COMPRESSION:
         given.setdefault("compression", flags.DEFAULT_COMPRESSION[given["format"]])
 

@@ -27,7 +27,7 @@ def assumptions(replaced: Sequence[str] = ()) -> dict[str, Any]:
     """The assumptions of the file, with ``NAME=VALUE`` in place of theirs.
 
     Raises:
-        ValueError: one has no such form, an unknown name, or is no number that is positive.
+        ValueError: one has no such form, an unknown name, or is not a number that is positive.
     """
     with open(FILE, encoding="utf-8") as file:
         known: dict[str, Any] = yaml.safe_load(file)

@@ -222,7 +222,7 @@ def _leaves(tree: Any, path: Path, by: tuple[str, ...]) -> Iterator[tuple[Path, 
     for value, below in tree.items():
         if not isinstance(value, str):
             raise ValueError(
-                f"{_of(path)}the value {value!r} is no text: put it in quotes (YAML reads no as"
+                f"{_of(path)}the value {value!r} is not text: put it in quotes (YAML reads no as"
                 " false)"
             )
         yield from _leaves(below, (*path, value), by)
@@ -249,16 +249,18 @@ def read_rules(text: str) -> Any:
     """What ``--rules`` gives: YAML text that begins with a brace, or the path of a YAML file.
 
     Raises:
-        ValueError: it is no YAML.
+        ValueError: it is not YAML.
         OSError: there is no such file.
     """
     if text.lstrip().startswith("{"):
         try:
             return yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise ValueError(f"--rules is no YAML: {settings_file.place(error)}") from error
+            raise ValueError(f"--rules is not YAML: {settings_file.place(error)}") from error
     if not storage.exists(text):
-        raise ValueError(f"--rules: there is no file {text}, and it is no YAML that begins with {{")
+        raise ValueError(
+            f"--rules: there is no file {text}, and it is not YAML that begins with {{"
+        )
     return settings_file.read(text, {})
 
 

@@ -144,7 +144,9 @@ def describe(
     try:  # what the manifest can't hold is said now, not when all is done
         json.dumps(about, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"the settings, or the classifier's card, are no JSON: {error}") from error
+        raise ValueError(
+            f"the settings, or the classifier's card, are not JSON: {error}"
+        ) from error
     return job, about
 
 
@@ -192,8 +194,8 @@ def prepare(output: str, key: str, tasks: Iterable[Task], resume: bool) -> bool:
         )
     if begun is None and (stranger := output_folder.stranger(output)) is not None:
         raise ValueError(
-            f"{output} is no unfinished run, and not empty (it holds {stranger}): choose another"
-            " --output"
+            f"{output} is not an unfinished run, and not empty (it holds {stranger}): choose"
+            " another --output"
         )
     if begun is not None and not resume:
         raise ValueError(

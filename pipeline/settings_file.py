@@ -24,13 +24,13 @@ def read(path: str, types: Mapping[str, Any]) -> dict[str, Any]:
     """The keys and values of a file. Keys that ``types`` does not have are left to the caller.
 
     Raises:
-        ValueError: it is no YAML, holds no keys and values, or a value is of another type.
+        ValueError: it is not YAML, holds no keys and values, or a value is of another type.
         OSError: it cannot be read.
     """
     try:
         settings = yaml.safe_load(storage.read_bytes(path))
     except yaml.YAMLError as error:
-        raise ValueError(f"{path} is no YAML: {place(error)}") from error
+        raise ValueError(f"{path} is not YAML: {place(error)}") from error
     if not isinstance(settings, dict):
         raise ValueError(f"{path} holds no mapping of keys to values")
     for name, value in settings.items():

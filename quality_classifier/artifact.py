@@ -129,7 +129,7 @@ def load(folder: Path) -> Artifact:
         )
     except FileNotFoundError as error:
         raise ValueError(
-            f"{folder} is no trained classifier: {error.filename} is missing"
+            f"{folder} is not a trained classifier: {error.filename} is missing"
         ) from error
     except OSError as error:
         raise ValueError(f"cannot read {error.filename}: {error.strerror}") from error

@@ -38,7 +38,7 @@ def audit_run(config: AuditConfig) -> pa.Table:
     """The audit of the documents of a pipeline run that came as far as the keep decision.
 
     Raises:
-        ValueError: the folder is no finished run, or one that has not stored what it dropped.
+        ValueError: the folder is not a finished run, or one that has not stored what it dropped.
     """
     folder = config.scored
     manifest = _manifest(folder)

@@ -45,10 +45,10 @@ def check_name(name: str) -> None:
     """Raise ValueError unless a classifier may have this name: it is one in expressions."""
     if not name.isidentifier() or keyword.iskeyword(name):
         raise ValueError(
-            f"{name!r} is no name for a classifier: use letters, digits and '_', a letter first"
+            f"{name!r} is not a name for a classifier: use letters, digits and '_', a letter first"
         )
     if name in NAMED:
-        raise ValueError(f"{name!r} is no name for a classifier, but a rule that combines them")
+        raise ValueError(f"{name!r} is not a name for a classifier, but a rule that combines them")
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Combination:
         names: the classifiers.
 
     Raises:
-        ValueError: the rule is neither, or names what is no classifier.
+        ValueError: the rule is neither, or names what is not a classifier.
     """
 
     rule: str
@@ -104,7 +104,7 @@ def _parse(text: str, names: tuple[str, ...]) -> ast.expr:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ValueError(
-            f"--combine {text!r} is no expression: give {', '.join(NAMED)}, or one as"
+            f"--combine {text!r} is not an expression: give {', '.join(NAMED)}, or one as"
             f" 0.7 * {names[0]} + 0.3 * {names[-1]}"
         ) from error
     used = set(_names(tree, names))

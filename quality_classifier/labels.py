@@ -21,7 +21,7 @@ MOST_GRADES = 20
 @dataclass(frozen=True)
 class Scale:
     """K grades from the lowest to the highest: their names, and values that rise (0, 1, … if the
-    grades are no numbers).
+    grades are not numbers).
     """
 
     names: tuple[str, ...]
@@ -36,13 +36,13 @@ class Scale:
         """Which grade this is, 1 … K - 1.
 
         Raises:
-            ValueError: it is no grade above the lowest.
+            ValueError: it is not a grade above the lowest.
         """
         name = f"{at_least:g}" if isinstance(at_least, int | float) else str(at_least)
         if name not in self.names[1:]:
             above = ", ".join(self.names[1:])
             raise ValueError(
-                f"at_least={at_least} is no grade above the lowest: set at_least to one of {above}"
+                f"at_least={at_least} is not above the lowest grade: set at_least to one of {above}"
             )
         return self.names.index(name)
 
@@ -90,7 +90,7 @@ def read_labels(
         the whole numbers that occur where none is given.
 
     Raises:
-        ValueError: a label is no number or none of the named grades, or is out of their range.
+        ValueError: a label is not a number or none of the named grades, or is out of their range.
     """
     coded = text.combine_chunks().dictionary_encode()
     lists = [_several(word) for word in coded.dictionary.to_pylist()]
@@ -137,11 +137,11 @@ def _values(words: Sequence[str], scale: Scale | None, target: str) -> dict[str,
             out[word] = float(word)
         except ValueError:
             raise ValueError(
-                f"{target} {word!r} is no number: name the classes from worst to best, as"
+                f"{target} {word!r} is not a number: name the classes from worst to best, as"
                 " grades=[bad,fair,good]"
             ) from None
         if not math.isfinite(out[word]):
-            raise ValueError(f"{target} {word!r} is no finite number: leave such records out")
+            raise ValueError(f"{target} {word!r} is not a finite number: leave such records out")
     return out
 
 

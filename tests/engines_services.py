@@ -69,7 +69,7 @@ def worker_pool(
 ) -> Iterator[str]:
     """Beam's pool, which starts a process for every worker that is asked for; gives its address.
 
-    Everything is done by ``python``, in the folder of ``log``, which is no checkout.
+    Everything is done by ``python``, in the folder of ``log``, which is not a checkout.
     """
     with socket.socket() as free:
         free.bind(("localhost", 0))

@@ -42,10 +42,14 @@ def test_labels_are_numbers_lists_and_names():
     ("words", "grades", "message"),
     [
         (["1", "7"], [0, 1, 2, 3, 4, 5], "'7' is out of range: the grades are 0, 1, 2, 3, 4, 5"),
-        (["1", "NaN"], None, "'NaN' is no finite number"),
-        (["1", "inf"], [0, 1], "'inf' is no finite number"),
-        (["1", "good"], None, r"'good' is no number: name the classes .* grades=\[bad,fair,good\]"),
-        (["1", "[]"], None, "'' is no number"),
+        (["1", "NaN"], None, "'NaN' is not a finite number"),
+        (["1", "inf"], [0, 1], "'inf' is not a finite number"),
+        (
+            ["1", "good"],
+            None,
+            r"'good' is not a number: name the classes .* grades=\[bad,fair,good\]",
+        ),
+        (["1", "[]"], None, "'' is not a number"),
         (["good", "great"], ["bad", "good"], "'great' is out of range: the grades are bad, good"),
         (["3", "3.0"], None, "all labels are 3"),
         (["0", "100"], None, r"run from 0 to 100, .* grades=\[0,50,100\]"),

@@ -149,7 +149,7 @@ def test_what_is_no_path_is_left_to_hydra(tmp_path, monkeypatch):
             marks=pytest.mark.slow,
         ),
         ("quality_classifier/audit.py", ["scored={}"], "has no manifest.json"),
-        ("model/prepare.py", ["scored={}", "output={}/o"], "is no output of pipeline/run.py"),
+        ("model/prepare.py", ["scored={}", "output={}/o"], "is not an output of pipeline/run.py"),
     ],
 )
 def test_commands_take_odd_paths(tmp_path, script, arguments, message):
@@ -217,7 +217,7 @@ def test_hydra_starts_on_python_3_14(monkeypatch):
         ("zzzz=1", "there is no setting zzzz: there are checkpoint, data, "),
         ("model=glam_1x", "there is no model=glam_1x: did you mean glam_1m?"),
         ("train.tokens=many", "train.tokens: Value 'many' of type 'str' could not be converted"),
-        ("train=[3", "'train=[3' is no setting: write NAME=VALUE"),
+        ("train=[3", "'train=[3' is not a setting: write NAME=VALUE"),
     ],
 )
 def test_what_hydra_refuses_is_one_line_that_helps(argument, said):

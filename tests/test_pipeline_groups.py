@@ -160,7 +160,7 @@ def test_buckets_are_quantiles_in_the_order_of_score_and_draw(copies, ties):
     expected = np.zeros(len(batch), int)
     for part, times in zip(np.array_split(order, len(copies)), copies, strict=True):
         expected[part] = times
-    # Where the number is no multiple of the buckets, a bound's document may lie on either side.
+    # Where the number is not a multiple of the buckets, a bound's document may lie on either side.
     assert (found["copies"].to_numpy() != expected).sum() < len(copies)
     assert (found["kept"].to_numpy(zero_copy_only=False) == (found["copies"].to_numpy() > 0)).all()
 
@@ -291,7 +291,7 @@ def test_rules_on_the_command_line_are_those_of_a_file(tmp_path):
     assert found[0].as_settings()["rules"] == tree
     with pytest.raises(ValueError, match=r"there is no file rules\.yaml"):
         load([*flags, "--rules=rules.yaml"])
-    with pytest.raises(ValueError, match="--rules is no YAML: line 1"):
+    with pytest.raises(ValueError, match="--rules is not YAML: line 1"):
         load([*flags, "--rules={web: ["])
 
 

@@ -277,7 +277,7 @@ def test_what_the_shell_gives_one_process_is_named_at_once(tree, given, kind):
 
 def test_a_classifier_and_a_list_in_a_pipe_are_refused_at_once(tree):
     os.mkfifo("pipe")
-    with pytest.raises(ValueError, match=r"^pipe is no file"):
+    with pytest.raises(ValueError, match=r"^pipe is not a file"):
         load_classifier("pipe", "__label__a")
     with pytest.raises(ValueError, match=r"^pipe is a pipe"):
         Decontamination(["pipe"], ["text"], 2)

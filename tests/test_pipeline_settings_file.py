@@ -29,7 +29,7 @@ from pipeline.beam import engine
         ("write:", "write should be text, not None"),
         ("alpa: 3", r"unknown keys \['alpa'\]"),
         ("decision: {alpha: 3}", r"unknown keys \['decision'\]"),
-        ("a: [", r"is no YAML: line 1, column 5: expected .*[^\n]$"),
+        ("a: [", r"is not YAML: line 1, column 5: expected .*[^\n]$"),
         ("- a", "holds no mapping"),
     ],
 )

@@ -118,7 +118,7 @@ def test_lines_of_arrays_among_lines_of_objects():
     rows, bad = read(data, "x.jsonl")
     assert texts(rows) == ["a", "b", "c", "d"]
     assert [reason for reason, _ in bad] == ["not_an_object", "not_an_object"]
-    # A file of lines, of which one is an array, is no array.
+    # A file of lines, of which one is an array, is not an array.
     rows, bad = read(b"[1]\n" + data, "x.jsonl")
     assert texts(rows) == ["c", "d"]
     assert len(bad) == 4

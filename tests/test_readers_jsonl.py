@@ -33,11 +33,11 @@ MAX_BYTES = 300
 
 
 class Raw(str):
-    """The text of a JSON value that is no string."""
+    """The text of a JSON value that is not a string."""
 
 
 def members(line):
-    """Key and value of each member of a JSON object; Raw for what is no string."""
+    """Key and value of each member of a JSON object; Raw for what is not a string."""
     decoder = json.JSONDecoder()
     blank = " \t\r\n"
 

@@ -73,5 +73,5 @@ def whole_numbers(text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no list of whole numbers, as 0,1,2"
+            f"{text!r} is not a list of whole numbers, as 0,1,2"
         ) from None

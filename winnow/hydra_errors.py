@@ -16,7 +16,7 @@ def one_line(error: HydraException | OmegaConfBaseException) -> str:
             group, _, choice = str(cause.missing_cfg_file).rpartition("/")
             return f"there is no {group}={choice}: {advice(choice, sorted(cause.options))}"
         if isinstance(cause, OverrideParseException):
-            return f"{cause.override!r} is no setting: write NAME=VALUE"
+            return f"{cause.override!r} is not a setting: write NAME=VALUE"
         if isinstance(cause, OmegaConfBaseException):
             key = cause.full_key or str(cause.key)
             if isinstance(cause, ConfigAttributeError | ConfigKeyError):

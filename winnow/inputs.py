@@ -19,7 +19,7 @@ _NAMED = 3
 def find(pattern: str, say: Callable[[str], None]) -> list[str]:
     """The files that match a glob, or those of a folder and the folders in it, sorted.
 
-    Files of a folder whose names say that they are no data are left out, and ``say`` is told. A
+    Files of a folder whose names say that they are not data are left out, and ``say`` is told. A
     folder in an object store is a path that ends in a slash.
 
     Raises:

@@ -78,7 +78,7 @@ class ScoredShard:
     def batches(self, columns: Sequence[str] = COLUMNS) -> Iterator[pa.RecordBatch]:
         """The shard's batches, memory-mapped; other columns are not even decompressed."""
         if missing := sorted(set(columns) - set(self.names)):
-            raise ValueError(f"{self.path} has no column {missing}: it is no scored shard")
+            raise ValueError(f"{self.path} has no column {missing}: it is not a scored shard")
         yield from tables.batches(self.path, columns)
 
 
@@ -111,8 +111,8 @@ def open_scored(folder: str) -> Scored:
     path = storage.join(folder, "manifest.json")
     if not storage.exists(path):
         raise ValueError(
-            f"{folder} has no manifest.json: it is no output of pipeline/run.py, or that run did"
-            " not finish (run it again with --resume)"
+            f"{folder} has no manifest.json: it is not an output of pipeline/run.py, or that run"
+            " did not finish (run it again with --resume)"
         )
     manifest = json.loads(storage.read_bytes(path))
     shards = tuple(

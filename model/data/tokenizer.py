@@ -46,7 +46,7 @@ class TextCodec:
         return np.fromiter(ids, self.dtype, count=int(offsets[-1])), offsets
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of some tokens; bytes that are no UTF-8 become U+FFFD."""
+        """The text of some tokens; bytes that are not UTF-8 become U+FFFD."""
         return self.tokenizer.decode(list(tokens), skip_special_tokens=False)
 
     def first_change(self, texts: Sequence[str]) -> tuple[str, str] | None:
@@ -105,7 +105,7 @@ def load(path: str, boundary: str) -> TextCodec:
     try:
         tokenizer = Tokenizer.from_file(path)
     except Exception as error:  # the library raises bare Exception for any malformed file
-        raise ValueError(f"{path} is no Hugging Face tokenizer.json: {error}") from error
+        raise ValueError(f"{path} is not a Hugging Face tokenizer.json: {error}") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True  # "<eos>" inside a document is five characters

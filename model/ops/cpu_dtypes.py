@@ -80,7 +80,7 @@ def unordered(bits: np.int32) -> np.float32:
 
 @_exact
 def exp(x: np.float32) -> np.float32:
-    """The exponential of x <= 0 to some units in the last place; 0 where it is no normal number."""
+    """The exponential of x <= 0 to some units in the last place; 0 where that is subnormal."""
     power = np.float32(np.floor(x * _LOG2_E + _HALF))
     x = (x - power * _LN2_HIGH) - power * _LN2_LOW
     y = ONE + x * (ONE + x * (_C2 + x * (_C3 + x * (_C4 + x * (_C5 + x * _C6)))))

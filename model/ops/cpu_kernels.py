@@ -351,7 +351,7 @@ def _geglu_backward(
 
 
 def can_read(x: Tensor) -> bool:
-    """Whether the kernels can read the tensor: it lies in a CPU's memory, and is no fake."""
+    """Whether the kernels can read the tensor: it lies in a CPU's memory, and is not a fake."""
     return x.is_cpu and not isinstance(x, FakeTensor)
 
 

@@ -95,7 +95,7 @@ def packages(options: PipelineOptions, own: Iterable[str] = ()) -> Iterator[None
     pinned dependencies. Packages that pip has installed are not staged: name them in the latter.
 
     Raises:
-        ValueError: the extra for Dataflow is missing, or this is no checkout to build from.
+        ValueError: the extra for Dataflow is missing, or this is not a checkout to build from.
     """
     setup = options.view_as(SetupOptions)
     image = options.view_as(WorkerOptions).sdk_container_image
@@ -151,7 +151,7 @@ def build_wheel(folder: Path) -> str:
     project = ROOT / "pyproject.toml"
     if not project.exists():
         raise ValueError(
-            "workers need our code, and this is no checkout to build it from: run"
+            "workers need our code, and this is not a checkout to build it from: run"
             " pipeline/run.py in one, or give --sdk_container_image"
         )
     # Build from a copy: a build leaves folders whose stale files get into the next wheel.

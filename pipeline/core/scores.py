@@ -120,7 +120,7 @@ def load_calibration(path: str, rule: str, fingerprints: Mapping[str, str]) -> M
         Calibration.from_json(calibration)
         of, made_for = dict(value["classifiers"]), value["combine"]
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"--calibration: {path} is no calibration of ours: {error}") from error
+        raise ValueError(f"--calibration: {path} is not a calibration of ours: {error}") from error
     if made_for != rule or of != dict(fingerprints):
         raise ValueError(
             f"--calibration: {path} is for {made_for!r} of {', '.join(sorted(of))} as they were:"

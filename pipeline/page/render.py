@@ -23,7 +23,7 @@ PAGE = "report.html"
 CARD = "README.md"
 
 NOT_DROPPED = ("read", "kept", "quarantined")
-"""Outcomes that are no drop reason."""
+"""Outcomes that are not drop reasons."""
 
 
 def render(manifest: Mapping[str, Any], statistics: Summary, domains: Iterable[pa.Table]) -> str:
@@ -193,6 +193,8 @@ def _read_statistics(output: str, name: str) -> pa.Table:
 def _statistics(output: str, name: str) -> Iterator[pq.ParquetFile]:
     path = storage.join(output, "statistics", f"{name}.parquet")
     if not storage.exists(path):
-        raise ValueError(f"{path} is missing: {output} is no output of a finished pipeline/run.py")
+        raise ValueError(
+            f"{path} is missing: {output} is not an output of a finished pipeline/run.py"
+        )
     with tables.open_mapped(path) as source, pq.ParquetFile(source) as file:
         yield file

@@ -123,7 +123,7 @@ PANELS: dict[str, Panel] = {
     "skipped": Panel(
         "Records without text",
         lambda run, _: _records("skipped", run),
-        "Records of WARC files that are no pages, failed requests, other media types, and pages of"
+        "Records of WARC files that are not pages, failed requests, other media types, and pages of"
         " nothing but menus and scripts. They count as neither read nor dropped.",
     ),
     "changed": Panel("Text that steps changed", lambda run, _: by_source(run)),

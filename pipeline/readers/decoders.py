@@ -61,7 +61,7 @@ class Codec(NamedTuple):
 
 
 class _Bzip2Error(ValueError):
-    """The data is no bzip2. The library raises an OSError, which a failing disk does too."""
+    """The data is not bzip2. The library raises an OSError, which a failing disk does too."""
 
 
 class _Bzip2:

@@ -10,7 +10,7 @@ from pipeline.readers.vectors import BLOCK, copy_block, store_u8, string_stops, 
 from winnow.text.buffers import Octets, load_u8, load_u32
 
 MAX_DEPTH = 1024
-"""Deeper nesting is no data of ours; Python's own parser gives up near this depth too."""
+"""Deeper nesting is not data of ours; Python's own parser gives up near this depth too."""
 
 _QUOTE, _BACKSLASH, _NEWLINE = ord('"'), ord("\\"), ord("\n")
 _OPEN, _LIST = ord("{"), ord("[")

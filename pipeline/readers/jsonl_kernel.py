@@ -237,7 +237,7 @@ def _forget(opens: int, nodes: Integers, found: Integers, at_top: npt.NDArray[np
 
 @njit(nogil=True, cache=True)
 def _wanted(at: int, target: int, stack: Octets) -> tuple[int, int, int]:
-    """Copy the value at an address: its end (0 if it is no JSON), what it is, bytes written.
+    """Copy the value at an address: its end (0 if it is not JSON), what it is, bytes written.
 
     A string is unescaped; any other value is written as it stands.
     """

@@ -2,7 +2,7 @@
 
 GPT-3 (Brown et al. 2020, appendix A) and GLaM keep a document when
 ``numpy.random.pareto(alpha) > 1 - score``. That draw is Lomax, so the event is
-``u < (2 - score) ** -alpha`` for u uniform in [0, 1). Here u is no generator's next number but a
+``u < (2 - score) ** -alpha`` for u uniform in [0, 1). Here u is not a generator's next number but a
 hash of the document's id, keyed by the run's seed. Solved for alpha, the event reads
 
     alpha < critical_alpha = -ln(u) / ln(2 - score)

@@ -68,7 +68,7 @@ def hashed_features(text: pa.Array, config: FeatureConfig) -> sp.csr_array:
     n-gram of a document, and 16 MB of text are expanded at a time.
 
     Raises:
-        ValueError: ``text`` is no string or large_string array, or has a null.
+        ValueError: ``text`` is not a string or large_string array, or has a null.
     """
     import scipy.sparse as sp
 

@@ -65,12 +65,12 @@ def read(path: Path) -> FastTextFile:
     """Read all but the matrices.
 
     Raises:
-        ValueError: the file is no whole supervised model.
+        ValueError: the file is not a whole supervised model.
         OSError: it can't be read.
     """
     size = path.stat().st_size
     if size < _HEAD.size:
-        raise ValueError(f"{path} is no fastText model")
+        raise ValueError(f"{path} is not a fastText model")
     return _parse(path, np.asarray(np.memmap(path, np.uint8, "r")), size)
 
 
@@ -79,7 +79,7 @@ def _parse(path: Path, data: Octets, size: int) -> FastTextFile:
     magic, version, dim, _, _, _, _, word_ngrams, loss, kind, buckets, least, most = fields[:13]
     entries, n_words, n_labels, _, pruned = fields[15:]
     if magic != MAGIC:
-        raise ValueError(f"{path} is no fastText model")
+        raise ValueError(f"{path} is not a fastText model")
     if kind != SUPERVISED:
         raise ValueError(f"{path} holds word vectors, not a classifier")
     damaged = ValueError(f"{path} is cut off or damaged")

@@ -78,7 +78,7 @@ class FastTextModel(Model):
     """A fastText ``.bin`` and the label whose probability is the score.
 
     Raises:
-        ValueError: the file is no supervised fastText model, the label is missing or unknown, or
+        ValueError: the file is not a supervised fastText model, the label is missing or unknown, or
             the installed build of fastText predicts wrongly.
     """
 
@@ -107,7 +107,7 @@ class FastTextModel(Model):
         """Log odds of the label's probability, within +-11.5, of n documents: float64 [n].
 
         Raises:
-            ValueError: ``text`` is no string or large_string array, or has a null.
+            ValueError: ``text`` is not a string or large_string array, or has a null.
         """
         if len(text) == 0:
             return np.empty(0)
@@ -272,10 +272,10 @@ def read_file(path: Path) -> FastTextFile:
     """The model's settings and words. What is damaged fastText would load as garbage, or forever.
 
     Raises:
-        ValueError: the file can't be read, or is no whole fastText model with labels.
+        ValueError: the file can't be read, or is not a whole fastText model with labels.
     """
     if path.exists() and not path.is_file():
-        raise ValueError(f"{path} is no file: a fastText model is read more than once, from one")
+        raise ValueError(f"{path} is not a file: a fastText model is read more than once, from one")
     try:
         return fasttext_file.read(path)
     except OSError as error:

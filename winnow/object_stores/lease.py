@@ -37,7 +37,7 @@ def held(bucket: Bucket, key: str, path: str) -> Iterator[None]:
     """Hold the lock at ``key`` while the block runs. ``path`` is what it locks, for messages.
 
     Raises:
-        ValueError: somebody else holds it, or the object is no lock.
+        ValueError: somebody else holds it, or the object is not a lock.
         RuntimeError: another run has taken it, because this process did not renew it in time.
     """
     lease = _Lease(bucket, key)

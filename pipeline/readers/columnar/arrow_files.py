@@ -50,7 +50,7 @@ def read_arrow(stream: BinaryIO, piece: InputRange, reading: Reading) -> Iterato
     stream.seek(0)
     if stream.read(len(FEATHER_V1)) == FEATHER_V1:
         check_whole(piece)
-        quarantine.add(0, "byte", "feather_v1", "Feather version 1, which is no Arrow IPC")
+        quarantine.add(0, "byte", "feather_v1", "Feather version 1, which is not Arrow IPC")
         return
     if opened is None:
         check_whole(piece)

@@ -25,7 +25,7 @@ from pipeline.readers.web.html_kernel import Integers, Mark
 from pipeline.readers.web.html_words import stand_apart
 
 _DIGITS = string.ascii_letters + string.digits
-# Those that are no white space, neither of HTML nor of Python.
+# Those that are not white space, neither of HTML nor of Python.
 _CONTROLS = [code for code in range(1, 128) if not 8 < code < 14 and not 27 < code < 127]
 _WHITE = " \t\n\v\f\r"
 _WHITE_END = re.compile(
