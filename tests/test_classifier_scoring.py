@@ -235,7 +235,7 @@ def test_paths_and_labels_that_lead_nowhere(
         (str(tmp_path / "c"), "__label__hq", "leave out"),
         (model, None, "__label__curated, __label__other|__label__other, __label__curated"),
         (model, "__label__hq", "no label '__label__hq'"),
-        (str(tmp_path / "c" / "card.md"), "__label__hq", "no fastText model"),
+        (str(tmp_path / "c" / "card.md"), "__label__hq", "not a fastText model"),
     ]:
         with pytest.raises(ValueError, match=message):
             load_classifier(path, label)

@@ -260,7 +260,7 @@ def test_a_calibration_of_another_combination_is_refused(tmp_path):
         with pytest.raises(ValueError, match="calibrate anew"):
             load_calibration(str(path), rule, of)
     path.write_text("{}")
-    with pytest.raises(ValueError, match="no calibration of ours"):
+    with pytest.raises(ValueError, match="not a calibration of ours"):
         load_calibration(str(path), "mean", prints)
     with pytest.raises(ValueError, match="there is no file"):
         load_calibration(str(tmp_path / "none"), "mean", prints)

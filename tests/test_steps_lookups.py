@@ -150,7 +150,7 @@ def test_a_text_of_which_the_model_knows_nothing_has_no_language(tmp_path):
 
 def test_a_file_that_is_no_whole_language_model_is_an_error(own_model, tmp_path):
     whole = own_model.read_bytes()
-    wrong = {"cut off or damaged": whole[:-9], "no fastText model": b"text" * 99}
+    wrong = {"cut off or damaged": whole[:-9], "not a fastText model": b"text" * 99}
     for reason, content in wrong.items():
         path = tmp_path / reason[:3]
         path.write_bytes(content)

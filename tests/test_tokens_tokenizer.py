@@ -107,7 +107,7 @@ def test_bad_files_are_explained(tmp_path, codec):
     with pytest.raises(ValueError, match="there is no tokenizer"):
         tokenizer.load(str(path), "<eos>")
     path.write_text("{}")
-    with pytest.raises(ValueError, match=r"no Hugging Face tokenizer\.json"):
+    with pytest.raises(ValueError, match=r"not a Hugging Face tokenizer\.json"):
         tokenizer.load(str(path), "<eos>")
     path.write_text(codec.tokenizer.to_str())
     with pytest.raises(ValueError, match=r"no token '</s>'.*<eos>"):
