@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
@@ -18,6 +18,7 @@ from pipeline.output import schema
 from pipeline.readers import FieldMap, ReadOptions, check_extractor, own_format
 from pipeline.steps import defaults as step_defaults
 from winnow import defaults
+from winnow.arguments import nearest
 
 STEPS_FILE = os.path.join(defaults.CONF, "pipeline", "steps.yaml")
 
@@ -143,8 +144,21 @@ def load(arguments: Sequence[str]) -> tuple[PipelineConfig, bool, list[str]]:
     if "rules" in given:
         given["rules"] = group_settings.read_rules(given["rules"])
     settings |= given
-    flags.check_given(("source", "classifier", "output"), settings, rest)
+    _check_given(("source", "classifier", "output"), settings, rest)
     return _config(settings), resume, rest
+
+
+def _check_given(needed: Iterable[str], given: Container[str], others: Sequence[str]) -> None:
+    """Refuse a command line that lacks a flag; ``others`` are the flags that are not ours.
+
+    Raises:
+        ValueError: a needed flag was not given; the message names one that may have been meant.
+    """
+    for name in needed:
+        if name not in given:
+            near = nearest(f"--{name}", flags.names_of(others), flags.LIKENESS)
+            advice = f"is {near} meant to be it?" if near else "see --help"
+            raise ValueError(f"--{name} is missing: {advice}")
 
 
 def _settings_types() -> dict[str, Any]:
@@ -247,7 +261,7 @@ def load_decide(arguments: Sequence[str]) -> tuple[DecideConfig, bool, list[str]
     known, rest = flags.decide_parser().parse_known_args(arguments)
     given = vars(known)
     resume = given.pop("resume", False)
-    flags.check_given(("scored", "output"), given, rest)
+    _check_given(("scored", "output"), given, rest)
     if "rules" in given:
         given["rules"] = group_settings.read_rules(given["rules"])
     decision = decision_of(given)

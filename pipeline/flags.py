@@ -4,11 +4,11 @@ Nothing but argparse is imported, so that ``--help`` answers at once.
 """
 
 import argparse
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from winnow import defaults
-from winnow.arguments import Parser, nearest, whole_numbers
+from winnow.arguments import Parser, whole_numbers
 from winnow.cli import EXIT_CODES, program
 
 RULES = ("pareto", "threshold", "top_fraction", "random", "buckets", "all")
@@ -46,19 +46,6 @@ LIKENESS = 0.75
 """How alike a flag must be to one of ours, or of Beam's hundreds, to be what was meant."""
 
 
-def check_given(needed: Iterable[str], given: Container[str], others: Sequence[str]) -> None:
-    """Refuse a command line that lacks a flag; ``others`` are the flags that are not ours.
-
-    Raises:
-        ValueError: a needed flag was not given; the message names one that may have been meant.
-    """
-    for name in needed:
-        if name not in given:
-            near = nearest(f"--{name}", names_of(others), LIKENESS)
-            advice = f"is {near} meant to be it?" if near else "see --help"
-            raise ValueError(f"--{name} is missing: {advice}")
-
-
 def names_of(arguments: Iterable[str]) -> list[str]:
     """The names of flags on a command line, without their values, which may be secrets."""
     return [text.partition("=")[0] for text in arguments if text.startswith("--")]
@@ -71,16 +58,11 @@ def names() -> list[str]:
 
 def parser() -> Parser:
     """The flags of ``pipeline/run.py``, grouped. Each is also a key of the YAML."""
-    out = Parser(
-        prog=program(),
-        description="Raw web text in; scored, sampled Arrow shards, statistics and a page out.",
-        epilog="Every other flag goes to Beam, among them --runner, --direct_num_workers,"
+    out = _parser(
+        "Raw web text in; scored, sampled Arrow shards, statistics and a page out.",
+        "Every other flag goes to Beam, among them --runner, --direct_num_workers,"
         " --direct_running_mode, --project, --region, --temp_location and --staging_location;"
-        " see the Beam documentation of your runner. Flags may be spelled with - or _."
-        f"\n\nExit codes: {EXIT_CODES}.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        argument_default=argparse.SUPPRESS,
+        " see the Beam documentation of your runner.",
     )
     out.add_argument("--config", metavar="YAML", help="a file with any of these flags; flags win")
     _input_flags(out.add_argument_group("input"))
@@ -110,21 +92,25 @@ def parser() -> Parser:
 
 def decide_parser() -> Parser:
     """The flags of ``pipeline/decide.py``."""
-    out = Parser(
-        prog=program(),
-        description="Decides anew from the scores and draws that a run has stored.",
-        epilog="Every other flag goes to Beam. Flags may be spelled with - or _."
-        f"\n\nExit codes: {EXIT_CODES}.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        argument_default=argparse.SUPPRESS,
-    )
+    about = "Decides anew from the scores and draws that a run has stored."
+    out = _parser(about, "Every other flag goes to Beam.")
     out.add_argument("--scored", metavar="DIR", help="the output folder of a run with --write all")
     _combine_flags(out.add_argument_group("scores"))
     _decision_flags(out.add_argument_group("keep decision (filtered sources only)"))
     _near_flags(out.add_argument_group("near-duplicates (default: as the run kept them)"))
     _output_flags(out.add_argument_group("output"))
     return out
+
+
+def _parser(description: str, others: str) -> Parser:
+    return Parser(
+        prog=program(),
+        description=description,
+        epilog=f"{others} Flags may be spelled with - or _.\n\nExit codes: {EXIT_CODES}.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
 
 
 def _combine_flags(group: argparse._ArgumentGroup) -> None:
