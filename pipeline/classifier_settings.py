@@ -80,7 +80,7 @@ def described(config: Any) -> tuple[tuple[Named, ...], Combined | None, dict[str
             "path": config.classifier,
             "fingerprint": one.fingerprint,
             "card": dict(one.card),
-            **({"grades": one.grades.scale()} if one.grades else {}),
+            **scores.scale(one),
         }
         return (), None, about
     labels = labels_of(config)
@@ -92,8 +92,7 @@ def described(config: Any) -> tuple[tuple[Named, ...], Combined | None, dict[str
     )
     prints = {one.name: one.fingerprint for one in several}
     combined = combination(config, tuple(prints), prints)
-    cards = {name: classifier.card for name, classifier in loaded.items()}
-    return several, combined, scores.about(several, combined, cards)
+    return several, combined, scores.about(several, combined, loaded)
 
 
 def combination(config: Any, names: tuple[str, ...], fingerprints: Mapping[str, str]) -> Combined:

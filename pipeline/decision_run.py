@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> None:
         config.compression,
         scored["config"].get("near_duplicates", False),
         group_settings.grouped(config.decision).has_copies,
-        "grades" in scored["classifier"],
+        tuple(schema.grade_columns(scored["classifier"])),
         tuple(sorted(scored["tasks"][0].get("changed", ()))),
         combined,
         config.format,

@@ -81,11 +81,9 @@ def describe(
 ) -> tuple[Job, dict[str, Any]]:
     """What tasks share, and what the manifest will say of the run; ``say`` receives notes."""
     several, combined, classifier = classifier_settings.described(config)
-    graded = "grades" in classifier
-    if graded and schema.EXPECTED_GRADE.name in config.metadata:
-        raise ValueError(
-            "--metadata expected_grade: the column is the classifier's, leave the field out"
-        )
+    grades = tuple(schema.grade_columns(classifier))
+    for name in sorted(set(grades) & set(config.metadata)):
+        raise ValueError(f"--metadata {name}: the column is the classifier's, leave the field out")
     # What is wrong with the steps is said now, not by a worker.
     steps = build_steps(config.steps)
     for step in steps:
@@ -105,7 +103,7 @@ def describe(
             config.compression,
             config.near_duplicates,
             grouped(config.decision).has_copies,
-            graded,
+            grades,
             counts,
             combined,
             config.format,

@@ -16,7 +16,7 @@ import yaml
 
 from pipeline import scoring_run
 from pipeline.config import STEPS_FILE, load, resolve_steps
-from pipeline.core import task
+from pipeline.core import repeated_lines, task
 from pipeline.core.plan import plan_tasks
 from pipeline.near_duplicates import components, minhash
 from pipeline.rules.decision import Rule
@@ -63,6 +63,10 @@ def use_kernels(folder: Path) -> None:
     job, about = scoring_run.describe(config, tasks, resume, say=lambda _: None)
     scoring_run.prepare(config.output, about["key"], tasks, resume)
     for one in tasks:
+        work = job.sink.work
+        repeated_lines.read_lines(one, job.fields[one.source], job.reading, work)
+        keys = np.unique(repeated_lines.load_lines(one, work).keys)
+        repeated_lines.save_repeated(work, one.stem, [keys])
         shards = storage.join(config.output, "shards")
         task.run_task(one, job, Rule("all"), shards)
     _count_as_datatrove()

@@ -35,7 +35,12 @@ class Classifier:
         self, text: pa.Array
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
         """The scores of n documents, and their expected grades if it has grades: float32 [n]."""
-        margin = self._model.margins(text)
+        return self.of_margins(self._model.margins(text))
+
+    def of_margins(
+        self, margin: npt.NDArray[np.float64]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
+        """The same from n margins of :attr:`model`."""
         grade = None if self.grades is None else self.grades.expected(margin)
         return self._calibration.apply(margin), grade
 
@@ -43,10 +48,6 @@ class Classifier:
     def model(self) -> Scorer:
         """What gives the margins."""
         return self._model
-
-    def calibrated(self, margin: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
-        """The scores of n margins of :attr:`model`: float32 [n]."""
-        return self._calibration.apply(margin)
 
     def learned_from(self, hashes: pa.Array) -> npt.NDArray[np.bool_]:
         """Which of n documents, by the hashes of their content, it has learned from: bool [n]."""

@@ -10,6 +10,8 @@ from quality_classifier.features.hashed_features import FeatureConfig
 from quality_classifier.kinds.linear import HashedLinear, LinearGroup
 from quality_classifier.scoring import Classifier
 
+Floats = npt.NDArray[np.float32]
+
 
 class Several:
     """Classifiers by name. Threads may share one."""
@@ -26,15 +28,19 @@ class Several:
             if len(names) > 1
         ]
 
-    def scores(self, text: pa.Array) -> dict[str, npt.NDArray[np.float32]]:
+    def scores(self, text: pa.Array) -> dict[str, Floats]:
         """The calibrated scores of n documents, float32 [n], by name, as each gives them alone."""
+        return {name: score for name, (score, _) in self.scores_and_grades(text).items()}
+
+    def scores_and_grades(self, text: pa.Array) -> dict[str, tuple[Floats, Floats | None]]:
+        """The same, each with the expected grades (float32 [n]) if the classifier has grades."""
         found = {}
         for names, group in self._groups:
             margins = group.margins(text)
             for name, margin in zip(names, margins.T, strict=True):
-                found[name] = self._classifiers[name].calibrated(np.ascontiguousarray(margin))
+                found[name] = self._classifiers[name].of_margins(np.ascontiguousarray(margin))
         return {
-            name: found[name] if name in found else classifier.score(text)
+            name: found[name] if name in found else classifier.score_and_grade(text)
             for name, classifier in self._classifiers.items()
         }
 

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import xxhash
+from corpora import write_classifier
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from scipy.stats import spearmanr
@@ -241,3 +242,29 @@ def test_a_run_has_the_expected_grade_beside_the_score_and_decisions_keep_it(
     assert "grades" in (tmp_path / "run" / "report.html").read_text()
     with pytest.raises(ValueError, match="the column is the classifier's"):
         run.main([*source, *rule, "--metadata=expected_grade", f"--output={tmp_path}/no"])
+
+
+def test_of_several_classifiers_each_with_grades_has_its_expected_grade(records, trained, tmp_path):
+    texts = list(dict.fromkeys(row["text"] for row in records))[:40]
+    rows = [{"text": text, "id": str(i)} for i, text in enumerate(texts)]
+    (tmp_path / "web.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_classifier(tmp_path / "plain")
+    flags = [f"--source=web={tmp_path}/web.jsonl", "--filter=web", "--direct_num_workers=1"]
+    two = [f"--classifier=edu={trained}", f"--classifier=plain={tmp_path}/plain"]
+    run.main([*flags, *two, "--combine=edu", "--rule=all", f"--output={tmp_path}/run"])
+    decide.main([f"--scored={tmp_path}/run", "--combine=max", f"--output={tmp_path}/again"])
+    score, expected = load_classifier(str(trained)).score_and_grade(pa.array(texts))
+    for output in ("run", "again"):
+        (path,) = (tmp_path / output / "shards").iterdir()
+        table = pa.ipc.open_file(path).read_all()
+        order = [int(i) for i in table["id"].to_pylist()]
+        assert (table["expected_grade_edu"].to_numpy() == expected[order]).all()
+        assert (table["score_edu"].to_numpy() == score[order]).all()
+        grades = [name for name in table.schema.names if name.startswith("expected_grade")]
+        assert grades == ["expected_grade_edu"]
+        card = (tmp_path / output / "README.md").read_text()
+        assert "| `expected_grade_edu` | float | what its grade is expected to be, of" in card
+        assert "| `score_edu` | float | calibrated probability of grade 3 or more |" in card
+    taken = [*flags, *two, "--metadata=expected_grade_edu", f"--output={tmp_path}/no"]
+    with pytest.raises(ValueError, match="expected_grade_edu: the column is the classifier's"):
+        run.main(taken)

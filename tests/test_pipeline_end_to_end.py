@@ -279,10 +279,12 @@ def test_kept_documents_alone_can_be_written_as_parquet(here):
 
 def test_exact_duplicates_are_dropped_but_for_the_first(tmp_path):
     rows = [{"url": row.get("url"), "text": row["text"]} for row in documents(40)]
-    write_jsonl(tmp_path / "web" / "a.jsonl", [*rows, *rows[:10]])
-    write_jsonl(tmp_path / "web" / "b.jsonl", rows)
-    write_jsonl(tmp_path / "wiki" / "a.jsonl", [{"text": rows[3]["text"]}])
     write_classifier(tmp_path / "classifier")
+    score = load_classifier(str(tmp_path / "classifier")).score(pa.array(r["text"] for r in rows))
+    best = [rows[i] for i in np.argsort(-score)[:10]]
+    write_jsonl(tmp_path / "web" / "a.jsonl", [*rows, *best])
+    write_jsonl(tmp_path / "web" / "b.jsonl", best * 4)
+    write_jsonl(tmp_path / "wiki" / "a.jsonl", [{"text": rows[3]["text"]}])
     more = ["--rule=all", "--deduplicate"]
     flags_ = [f for f in flags(tmp_path, *more) if "alpha" not in f and ".gz" not in f]
     run.main([*flags_, f"--output={tmp_path}/scored"])
@@ -294,11 +296,15 @@ def test_exact_duplicates_are_dropped_but_for_the_first(tmp_path):
     dropped = manifest(tmp_path / "scored")["accounting"]["web"]["duplicate"]
     assert dropped == 90 - (len(texts) - 1)  # one of them is in the wiki, which passes through
 
-    decide.main([f"--scored={tmp_path}/scored", "--alpha=1", f"--output={tmp_path}/anew"])
-    more = ["--alpha=1", "--deduplicate"]
+    # The fraction is of what is left, at once and later.
+    wanted = ["--rule=top_fraction", "--target-fraction=0.3"]
+    decide.main([f"--scored={tmp_path}/scored", *wanted, f"--output={tmp_path}/anew"])
+    more = [*wanted, "--deduplicate"]
     flags_ = [f for f in flags(tmp_path, *more) if "alpha=2" not in f and ".gz" not in f]
     run.main([*flags_, f"--output={tmp_path}/direct"])
     assert fingerprints(tmp_path / "anew" / "shards") == fingerprints(tmp_path / "direct/shards")
+    kept = manifest(tmp_path / "direct")["accounting"]["web"]["kept"]
+    assert kept == round(0.3 * (len(texts) - 1))
 
 
 @pytest.mark.parametrize("moment", range(6))

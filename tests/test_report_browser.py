@@ -194,6 +194,46 @@ def test_the_control_moves_the_rule_of_one_group(chromium, grouped_run):
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
+def test_documents_are_drawn_by_the_size_of_their_cluster(chromium, run, tmp_path):
+    rng = np.random.default_rng(8)
+    found, expected = {}, {}
+    for source, batch in batches().items():
+        sizes = rng.choice([0, 1, 2, 3, 4, 7, 40], len(batch)).tolist() if source == "web" else []
+        sizes = [size or None for size in sizes] or [None] * len(batch)
+        batch = shaped(batch, schema.shard_schema(clusters=True))
+        at = batch.schema.get_field_index("cluster_size")
+        found[source] = batch.set_column(at, batch.schema.field(at), pa.array(sizes, pa.int64()))
+        for size, kept in zip(
+            sizes, decide_batch(batch, Rule("pareto", 1.0), source in FILTERED)["kept"], strict=True
+        ):
+            if size:
+                row = expected.setdefault(1 << (size.bit_length() - 1), [0, 0])
+                row[0] += 1
+                row[1] += kept.as_py()
+    write_run(tmp_path, found, Rule("pareto", 1.0), FILTERED)
+    stored = pq.read_table(tmp_path / "statistics" / "cluster_sizes.parquet").to_pylist()
+    names = ("least", "documents", "kept_documents")
+    assert [[row[name] for name in names] for row in stored] == [
+        [least, *counts] for least, counts in sorted(expected.items())
+    ]
+    assert {row["source"] for row in stored} == {"web"}
+    together = sum(n for least, (n, _) in expected.items() if least > 1)
+    told = f"{together} of {sum(n for n, _ in expected.values())} have near-duplicates"
+    for width, scheme in ((1440, "light"), (390, "dark")):
+        with opened(chromium, tmp_path / "report.html", width=width, scheme=scheme) as page:
+            assert told in page.inner_text("#clusters-legend")
+            assert page.locator("#clusters rect.dropped").count() == len(expected)
+            page.locator("#clusters-log").uncheck()
+            tall = page.locator("#clusters rect.dropped").evaluate_all(
+                "bars => bars.map(bar => Number(bar.getAttribute('height')))"
+            )
+            counts = [n for _, (n, _) in sorted(expected.items())]
+            assert np.array(tall) / tall[0] == pytest.approx(np.array(counts) / counts[0])
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    with opened(chromium, run / "report.html") as page:
+        assert page.locator("#clustered").is_hidden()
+
+
 def test_the_slider_walks_from_stop_to_stop(chromium, run):
     with opened(chromium, run / "report.html") as page:
         page.focus("#stop")

@@ -171,6 +171,12 @@ def test_a_run_writes_the_changed_text_and_counts_what_it_changed(tmp_path):
     assert batch["masked_ips"].to_pylist() == [1, 0, 0]
     total = {"masked_emails": 2, "masked_ips": 1, "removed_bytes": sum(removed)}
     assert dict(record.changed) == total
+    masked = sum(map(len, TEXTS)) - sum(removed) - sum(map(len, SHORTENED))
+    assert record.by_step == {
+        "c4": {"documents": 2, "removed_bytes": sum(removed)},
+        "pii": {"documents": 2, "removed_bytes": masked},
+    }
+    assert "by_step" not in plain_record.to_json()
 
     manifest = {"tasks": [record.to_json(), plain_record.to_json()]}
     assert changes(manifest) == total

@@ -1,10 +1,12 @@
 """The pipeline as Beam sees it: small things flow between steps, text never does.
 
-    Tasks -> ScoreTasks -> [FindDuplicates, NearDuplicates -> Solve -> DecideTasks]
+    Tasks -> [RepeatedLines] -> ScoreTasks
+          -> [FindDuplicates, NearDuplicates -> Solve -> DecideTasks]
           -> MergeStatistics -> WriteOutput
 
-With a known rule and no search for duplicates, tasks are decided while they are scored and the
-bracket is left out. Every element is a task or its record: a kilobyte. Statistics stay in files.
+Lines that repeat are looked for if a step removes them. With a known rule and no search for
+duplicates, tasks are decided while they are scored and the second bracket is left out. Every
+element is a task or its record: a kilobyte. Statistics stay in files.
 """
 
 import functools
@@ -22,6 +24,7 @@ from apache_beam.metrics import Metrics
 from pipeline.beam import near_duplicates
 from pipeline.beam.exact_duplicates import CountDuplicateIds, FindDuplicates, together
 from pipeline.beam.reaching import reach, reaching
+from pipeline.beam.repeated_lines import FindRepeatedLines
 from pipeline.core import duplicates, finish
 from pipeline.core.scored import reaching_batches
 from pipeline.core.task import Job, Sink, decide_task, run_task
@@ -37,7 +40,11 @@ from pipeline.output import manifest, records, summary_files
 from pipeline.output.records import Record, Task
 from pipeline.rules import solve
 from pipeline.rules.groups import AnyRule, to_json
+from pipeline.steps.host_lines import NAME as HOST_LINES
 from winnow import heartbeat, storage
+
+Marked = tuple[Record, npt.NDArray[np.int64]]
+"""A scored task and its rows, ascending, that repeat a text."""
 
 
 def build(
@@ -61,13 +68,15 @@ def build(
     staged = (
         storage.join(sink.output, "shards") if rule else storage.join(sink.output, records.SCORED)
     )
-    scored = (
+    tasks = (
         pipeline
         | "Work" >> beam.Create([sink.work])
         | "Tasks" >> beam.FlatMap(reaching(records.load_tasks)).with_output_types(Task)
         | "SpreadTasks" >> beam.ptransform_fn(_spread)()
-        | "ScoreTasks" >> beam.ParDo(ScoreTask(job, rule, staged))
     )
+    if HOST_LINES in job.steps:
+        tasks = tasks | "RepeatedLines" >> FindRepeatedLines(job, n_tasks)
+    scored = tasks | "ScoreTasks" >> beam.ParDo(ScoreTask(job, rule, staged))
     duplicate_ids = scored | "CountDuplicateIds" >> CountDuplicateIds(sink.work, buckets)
     if rule:
         decided = scored
@@ -80,8 +89,9 @@ def build(
             stays = decision.stays
             mark = near_duplicates.Mark(sink, staged, stays, n_tasks, first=True)
             scored = scored | "NearDuplicates" >> mark
-        used = scored | "Solve" >> Solve(wanted, staged, sink)
-        decided = decide(scored, repeats, used, sink, staged)
+        marked = with_repeats(scored, repeats)
+        used = marked | "Solve" >> Solve(wanted, staged, sink)
+        decided = decide(marked, used, sink, staged)
     write(decided, used, duplicate_ids, sink, n_tasks, about)
 
 
@@ -104,9 +114,10 @@ def build_decide(
     if sink.clusters:
         mark = near_duplicates.Mark(sink, shards_in, decision.stays, n_tasks, first=False)
         scored = scored | "NearDuplicates" >> mark
-    used = scored | "Solve" >> Solve(grouped(decision), shards_in, sink)
     none = pipeline | "NoDuplicates" >> beam.Create([]).with_output_types(tuple[str, Any])
-    decided = decide(scored, none, used, sink, shards_in)
+    marked = with_repeats(scored, none)
+    used = marked | "Solve" >> Solve(grouped(decision), shards_in, sink)
+    decided = decide(marked, used, sink, shards_in)
     count = pipeline | "DuplicateIds" >> beam.Create([duplicate_ids])
     write(decided, used, count, sink, n_tasks, about)
 
@@ -180,35 +191,36 @@ class DecideTask(_Counting):
         self._sink = sink
         self._folder = folder
 
-    def process(
-        self,
-        element: tuple[str, tuple[Iterable[Record], Iterable[npt.NDArray[np.int64]]]],
-        rule: AnyRule,
-    ) -> Iterator[Record]:
+    def process(self, marked: Marked, rule: AnyRule) -> Iterator[Record]:
         """Decide one task."""
-        _, (found, repeats) = element
-        (record,) = found
-        rows = np.sort(np.concatenate([np.empty(0, np.int64), *repeats]))
+        record, rows = marked
         with heartbeat.working_on(record.task.input.path):
             decided = decide_task(record, self._folder, self._sink, rule, rows, self._count)
         self._finished(decided)
         yield decided
 
 
-def decide(
-    scored: beam.PCollection,
-    repeats: beam.PCollection,
-    rule: beam.PCollection,
-    sink: Sink,
-    folder: str,
-) -> beam.PCollection:
-    """Decide every scored task under the one rule, dropping the repeats found in it."""
+def with_repeats(scored: beam.PCollection, repeats: beam.PCollection) -> beam.PCollection:
+    """Every scored task with the repeats found in it: :data:`Marked`."""
     by_stem = scored | "ByStem" >> beam.Map(lambda record: (record.task.stem, record))
     return (
-        (by_stem, repeats)
-        | "WithRepeats" >> beam.CoGroupByKey()
-        | "Order" >> beam.Map(lambda pair: (pair[0], (pair[1][0], pair[1][1])))
-        | "DecideTasks" >> beam.ParDo(DecideTask(sink, folder), beam.pvalue.AsSingleton(rule))
+        (by_stem, repeats) | "WithRepeats" >> beam.CoGroupByKey() | "Order" >> beam.Map(_in_order)
+    )
+
+
+def _in_order(
+    element: tuple[str, tuple[Iterable[Record], Iterable[npt.NDArray[np.int64]]]],
+) -> Marked:
+    _, ((record,), repeats) = element
+    return record, np.sort(np.concatenate([np.empty(0, np.int64), *repeats]))
+
+
+def decide(
+    marked: beam.PCollection, rule: beam.PCollection, sink: Sink, folder: str
+) -> beam.PCollection:
+    """Decide every scored task under the one rule, dropping the repeats found in it."""
+    return marked | "DecideTasks" >> beam.ParDo(
+        DecideTask(sink, folder), beam.pvalue.AsSingleton(rule)
     )
 
 
@@ -221,14 +233,14 @@ class Solve(beam.PTransform):
         self._folder = folder
         self._sink = sink
 
-    def expand(self, scored: beam.PCollection) -> beam.PCollection:
-        """Records in, the rule out."""
+    def expand(self, marked: beam.PCollection) -> beam.PCollection:
+        """:data:`Marked` in, the rule out."""
         decision = self._decision
         known = decision.known_rule()
         if known:
-            return scored.pipeline | beam.Create([known])
+            return marked.pipeline | beam.Create([known])
         total = (
-            scored
+            marked
             | "Sketch" >> beam.Map(reaching(sketch_task), self._folder, self._sink, decision)
             | "Sum" >> beam.CombineGlobally(_sum_sketches)
         )
@@ -236,7 +248,7 @@ class Solve(beam.PTransform):
             return total | "Solve" >> beam.Map(lambda total: decision.solve(total))
         bands = beam.pvalue.AsSingleton(total | "Bands" >> beam.Map(decision.bands))
         return (
-            scored
+            marked
             | "Places"
             >> beam.Map(reaching(places_of_task), self._folder, self._sink, decision, bands)
             | "SumPlaces" >> beam.CombineGlobally(_merge_places)
@@ -249,29 +261,29 @@ class Solve(beam.PTransform):
         )
 
 
-def sketch_task(record: Record, folder: str, sink: Sink, decision: GroupDecision) -> Sketches:
+def sketch_task(marked: Marked, folder: str, sink: Sink, decision: GroupDecision) -> Sketches:
     """The sketches of one task, one for each group."""
-    return decision.sketch(_scored(record, folder, sink, decision))
+    return decision.sketch(_scored(marked, folder, sink, decision))
 
 
 def places_of_task(
-    record: Record, folder: str, sink: Sink, decision: GroupDecision, bands: Bands
+    marked: Marked, folder: str, sink: Sink, decision: GroupDecision, bands: Bands
 ) -> PlacesOfGroups:
     """The places in the bands of one task's documents."""
-    return decision.places(_scored(record, folder, sink, decision), bands)
+    return decision.places(_scored(marked, folder, sink, decision), bands)
 
 
 def _scored(
-    record: Record, folder: str, sink: Sink, decision: GroupDecision
+    marked: Marked, folder: str, sink: Sink, decision: GroupDecision
 ) -> Iterator[pa.RecordBatch]:
     """What a rule is solved from; pass-through sources are not read."""
+    record, repeats = marked
     if not record.task.filtered:
         return iter(())
     combined = sink.combined
-    if combined is None:
-        return reaching_batches(record, folder, sink.marks, decision.columns)
-    needed = [*decision.columns, *combined.columns]
-    return map(combined.again, reaching_batches(record, folder, sink.marks, needed))
+    needed = [*decision.columns, *(combined.columns if combined else ())]
+    batches = reaching_batches(record, folder, sink.marks, repeats, needed)
+    return map(combined.again, batches) if combined else batches
 
 
 def _sum_sketches(parts: Iterable[Sketches]) -> Sketches:

@@ -1,45 +1,78 @@
 """Scored documents as they are decided: from the shards, with what is known of duplicates."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.near_duplicates.choice import drop_near
 from pipeline.near_duplicates.files import Marks
 from pipeline.output.records import Record
+from pipeline.output.schema import DUPLICATE, QUALITY
 from winnow import storage, tables
+
+Flags = npt.NDArray[np.bool_]
+Rows = npt.NDArray[np.int64]
 
 
 def scored_batches(
-    scored: Record, folder: str, marks: str | None, columns: Collection[str] | None = None
-) -> Iterator[tuple[pa.RecordBatch, npt.NDArray[np.bool_] | None]]:
-    """The batches of a scored task, and which of their documents are near-duplicates to drop.
+    scored: Record,
+    folder: str,
+    marks: str | None,
+    duplicates: Rows,
+    columns: Collection[str] | None = None,
+) -> Iterator[tuple[pa.RecordBatch, Flags, Flags | None]]:
+    """The batches of a scored task, and which of their documents are duplicates to drop.
 
     Args:
         scored: the task.
         folder: where its shards are.
         marks: the folder of the file that marks near-duplicates; None if none were looked for.
+        duplicates: the rows of the task that repeat a text, ascending.
         columns: those to read; None for all.
+
+    Yields:
+        A batch of n documents, whether each repeats a text (bool [n]), and whether it is a
+        near-duplicate (bool [n], or None if none were looked for).
     """
     paths = [storage.join(folder, shard.name) for shard in scored.shards]
     batches = (batch for path in paths for batch in tables.batches(path, columns))
-    if marks:
-        return Marks.load(marks, scored.task.stem).over(batches)
+    marked = Marks.load(marks, scored.task.stem).over(batches) if marks else _unmarked(batches)
+    first = 0
+    for batch, near in marked:
+        low, high = np.searchsorted(duplicates, [first, first + len(batch)])
+        repeats = np.zeros(len(batch), np.bool_)
+        repeats[duplicates[low:high] - first] = True
+        first += len(batch)
+        yield batch, repeats, near
+
+
+def _unmarked(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[pa.RecordBatch, None]]:
     return ((batch, None) for batch in batches)
 
 
 def reaching_batches(
-    scored: Record, folder: str, marks: str | None, columns: Collection[str]
+    scored: Record, folder: str, marks: str | None, duplicates: Rows, columns: Collection[str]
 ) -> Iterator[pa.RecordBatch]:
-    """What a rule is solved from: the batches of a scored task, near-duplicates dropped."""
-    for batch, near in scored_batches(scored, folder, marks, columns):
-        if near is not None:
-            at = batch.schema.get_field_index("drop_reason")
-            field = batch.schema.field(at)
-            batch = batch.set_column(at, field, drop_near(batch["drop_reason"], near))
-        yield batch
+    """What a rule is solved from: the batches of a scored task, its duplicates dropped."""
+    for batch, repeats, near in scored_batches(scored, folder, marks, duplicates, columns):
+        at = batch.schema.get_field_index("drop_reason")
+        reason = drop_duplicates(batch["drop_reason"], repeats, near)
+        yield batch.set_column(at, batch.schema.field(at), reason)
+
+
+def drop_duplicates(reason: pa.Array, repeats: Flags | None, near: Flags | None) -> pa.Array:
+    """Drop reasons (string [n]) of documents, those that are duplicates dropped as such.
+
+    Of what no step dropped, ``repeats`` (bool [n]) are exact duplicates and ``near`` (bool [n])
+    near-duplicates. None: nothing is known of them, and the reasons stay.
+    """
+    if repeats is not None and repeats.any():
+        undecided = pc.fill_null(pc.equal(reason, QUALITY), True)
+        reason = pc.if_else(pc.and_(repeats, undecided), DUPLICATE, reason)
+    return reason if near is None else drop_near(reason, near)
 
 
 def shaped(batch: pa.RecordBatch, wanted: pa.Schema) -> pa.RecordBatch:

@@ -86,14 +86,17 @@ def log_odds(score: Scores) -> npt.NDArray[np.float64]:
 def columns(
     text: pa.Array, scorer: Classifier | Several, combined: Combined | None
 ) -> dict[str, Scores]:
-    """The columns of scores of n documents: float32 [n] each."""
+    """The columns of scores, and of expected grades, of n documents: float32 [n] each."""
     if isinstance(scorer, Classifier):
         score, grade = scorer.score_and_grade(text)
-        return {"quality_score": score} | ({} if grade is None else {"expected_grade": grade})
+        own = {} if grade is None else {schema.grade_column(): grade}
+        return {"quality_score": score, **own}
     assert combined is not None
-    scores = scorer.scores(text)
+    found = scorer.scores_and_grades(text)
+    scores = {name: score for name, (score, _) in found.items()}
+    grades = {schema.grade_column(n): grade for n, (_, grade) in found.items() if grade is not None}
     own = {schema.score_column(name): score for name, score in scores.items()}
-    return {"quality_score": combined.of(scores), **own}
+    return {"quality_score": combined.of(scores), **own, **grades}
 
 
 @functools.lru_cache(maxsize=2)
@@ -130,7 +133,7 @@ def load_calibration(path: str, rule: str, fingerprints: Mapping[str, str]) -> M
 
 
 def about(
-    several: Sequence[Named], combined: Combined, cards: Mapping[str, Mapping[str, Any]]
+    several: Sequence[Named], combined: Combined, loaded: Mapping[str, Classifier]
 ) -> dict[str, Any]:
     """What the manifest says of several classifiers."""
     parts = {
@@ -138,11 +141,17 @@ def about(
             "path": one.path,
             "label": one.label,
             "fingerprint": one.fingerprint,
-            "card": dict(cards[one.name]),
+            "card": dict(loaded[one.name].card),
+            **scale(loaded[one.name]),
         }
         for one in several
     }
     return recombined({"several": parts}, combined)
+
+
+def scale(classifier: Classifier) -> dict[str, Any]:
+    """The grades of a classifier as the manifest has them; nothing if it has none."""
+    return {"grades": classifier.grades.scale()} if classifier.grades else {}
 
 
 def recombined(classifier: Mapping[str, Any], combined: Combined) -> dict[str, Any]:

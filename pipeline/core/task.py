@@ -6,8 +6,6 @@
 (again) from stored scores, without the model and the text.
 """
 
-import functools
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -17,13 +15,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import xxhash
 
-from pipeline.core import scores
+from pipeline.core import repeated_lines, scores
 from pipeline.core.identity import content_hashes, identify
 from pipeline.core.input_files import InputDigest, Quarantine
-from pipeline.core.scored import scored_batches, shaped
+from pipeline.core.scored import drop_duplicates, scored_batches, shaped
 from pipeline.core.scores import Combined, Named
-from pipeline.near_duplicates.choice import drop_near
+from pipeline.core.task_steps import TaskSteps
 from pipeline.near_duplicates.files import BandsWriter
 from pipeline.near_duplicates.settings import Settings as NearDuplicates
 from pipeline.output import records, schema, shards, summary_files
@@ -39,7 +38,7 @@ from pipeline.readers import (
 )
 from pipeline.rules.decision import Rule, keep_draw
 from pipeline.rules.groups import AnyRule, to_json
-from pipeline.steps import Step, apply, build_steps
+from pipeline.steps.host_lines import NAME as HOST_LINES
 from quality_classifier.scoring import Classifier
 from quality_classifier.several import Several
 from winnow import files, storage
@@ -64,7 +63,7 @@ class Sink:
     compression: str
     clusters: bool = False
     copies: bool = False
-    graded: bool = False
+    grades: tuple[str, ...] = ()
     counts: tuple[str, ...] = ()
     combined: Combined | None = None
     format: str = "arrow"
@@ -73,7 +72,7 @@ class Sink:
     def schema(self) -> pa.Schema:
         """The columns of the shards."""
         return schema.shard_schema(
-            self.metadata, self.clusters, self.copies, self.graded, self.counts, self.names
+            self.metadata, self.clusters, self.copies, self.grades, self.counts, self.names
         )
 
     @property
@@ -155,7 +154,11 @@ def run_task(
     step dropped is marked as kept, until :func:`decide_task` decides. With ``job.resume`` complete
     tasks are skipped: those with the same key, the same hash of the input, and intact outputs.
     """
-    key = job.key(task, None if rule is None else to_json(rule))
+    repeated = None
+    if HOST_LINES in job.steps and task.filtered:
+        repeated = repeated_lines.load_repeated(job.sink.work, task.stem)
+    known = [] if repeated is None else [xxhash.xxh3_128_hexdigest(repeated.tobytes())]
+    key = job.key(task, None if rule is None else to_json(rule), *known)
     if job.resume:
         done = records.load(job.sink.work, task)
         if (
@@ -172,6 +175,8 @@ def run_task(
     lacking: Counter[str] = Counter()
     learned = 0
     changed = Counter(dict.fromkeys(job.sink.counts, 0))
+    # Pass-through sources skip the steps, as in GLaM.
+    steps = TaskSteps(job.steps if task.filtered else {}, repeated)
     summary = TaskSummary(task.source, task.filtered, rule or Rule("all"), job.sink.names)
     keys: list[pa.RecordBatch] = []
     bands = BandsWriter(job.near_duplicates) if job.near_duplicates else None
@@ -195,7 +200,7 @@ def run_task(
         )
         for batch in batches:
             lacking.update({c: batch[c].null_count for c in batch.schema.names})
-            batch = score_batch(batch, task, job)
+            batch = steps.apply(score_batch(batch, task, job))
             learned += job.scorer.trained_on(batch["content_hash"])
             changed.update({name: pc.sum(batch[name]).as_py() or 0 for name in job.sink.counts})
             keys.append(_keys(batch))
@@ -221,10 +226,12 @@ def run_task(
         report.kinds,
         learned,
         changed,
+        steps.changed,
     )
     if bands:
         bands.save(job.sink.work, task.stem)
     if rule:
+        summary.change(steps.changed)
         job.sink.save(summary, task)
     records.save(job.sink.work, record, keys)
     return record
@@ -246,13 +253,9 @@ def decide_task(
     task = scored.task
     summary = TaskSummary(task.source, task.filtered, rule, sink.names)
     summary.quarantine(scored.quarantined)
-    repeated = np.zeros(sum(shard.rows for shard in scored.shards), np.bool_)
-    repeated[duplicates] = True
-    first = 0
+    summary.change(scored.by_step)
     with sink.writer(storage.join(sink.output, "shards"), task) as writer:
-        for batch, near in scored_batches(scored, scored_folder, sink.marks):
-            repeats = repeated[first : first + len(batch)]
-            first += len(batch)
+        for batch, repeats, near in scored_batches(scored, scored_folder, sink.marks, duplicates):
             batch = shaped(sink.combined.again(batch) if sink.combined else batch, sink.schema)
             batch = decide_batch(batch, rule, task.filtered, repeats, near)
             summary.update(batch)
@@ -268,11 +271,10 @@ def _input_digest(task: Task, job: Job) -> str:
 
 
 def score_batch(batch: pa.RecordBatch, task: Task, job: Job) -> pa.RecordBatch:
-    """Compute every column that does not depend on the keep rule.
+    """Compute every column that depends on neither the steps nor the keep rule.
 
     From :func:`pipeline.readers.documents.document_schema` to
-    :func:`pipeline.output.schema.shard_schema`, where ``drop_reason`` names the step that dropped a
-    document and no decision is made yet. Pass-through sources skip the steps, as in GLaM.
+    :func:`pipeline.output.schema.shard_schema`, where nothing is dropped or decided yet.
     """
     n = len(batch)
     text = batch["text"]
@@ -301,12 +303,9 @@ def score_batch(batch: pa.RecordBatch, task: Task, job: Job) -> pa.RecordBatch:
     }
     if job.sink.copies:
         columns["copies"] = np.zeros(n, np.int32)
-    scored = pa.RecordBatch.from_arrays(
+    return pa.RecordBatch.from_arrays(
         [pa.array(columns[name]) for name in job.sink.schema.names], schema=job.sink.schema
     )
-    for name, step in _steps(json.dumps(job.steps)) if task.filtered else ():
-        scored = _apply(name, step, scored)
-    return scored
 
 
 def decide_batch(
@@ -328,10 +327,7 @@ def decide_batch(
     score = batch["quality_score"].to_numpy()
     reason = batch["drop_reason"]
     reason = pc.if_else(pc.equal(reason, schema.QUALITY), pa.scalar(None, pa.string()), reason)
-    if repeated is not None and repeated.any():
-        reason = pc.if_else(pc.and_(repeated, pc.is_null(reason)), schema.DUPLICATE, reason)
-    if near is not None:
-        reason = drop_near(reason, near)
+    reason = drop_duplicates(reason, repeated, near)
     reaches = pc.is_null(reason).to_numpy(zero_copy_only=False)
     if isinstance(rule, Rule):
         kept = reaches & rule.keep(score, batch["keep_draw"].to_numpy())
@@ -356,15 +352,6 @@ def _given(settings: Mapping[str, Any], of: Sink | Job) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if value != defaults[name]}
 
 
-def _apply(name: str, step: Step, batch: pa.RecordBatch) -> pa.RecordBatch:
-    batch, codes = apply(name, step, batch)
-    if not codes.any():
-        return batch
-    reasons = pa.array([None, *step.reasons], pa.string()).take(pa.array(codes))
-    first = pc.coalesce(batch["drop_reason"], reasons)
-    return batch.set_column(_at(batch, "drop_reason"), _field("drop_reason"), first)
-
-
 def _keys(scored: pa.RecordBatch) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(
         [
@@ -382,12 +369,3 @@ def _at(batch: pa.RecordBatch, name: str) -> int:
 
 def _field(name: str) -> pa.Field:
     return schema.shard_schema().field(name)
-
-
-# One set of steps per process, shared by its threads.
-
-
-@functools.lru_cache(maxsize=2)
-def _steps(config: str) -> list[tuple[str, Step]]:
-    settings = json.loads(config)
-    return list(zip(settings, build_steps(settings), strict=True))

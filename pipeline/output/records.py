@@ -66,6 +66,8 @@ class Record:
         truncated: documents that were truncated before we read them.
         trained_on: documents that the classifier was trained on.
         changed: what steps changed in the texts, by the column that counts it.
+        by_step: in how many texts each step that may change some did so, and by how many bytes they
+            are shorter (:class:`pipeline.core.task_steps.TaskSteps`).
     """
 
     task: Task
@@ -80,13 +82,15 @@ class Record:
     kinds: Mapping[str, int] = field(default_factory=dict)
     trained_on: int = 0
     changed: Mapping[str, int] = field(default_factory=dict)
+    by_step: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values; :func:`from_json` is the inverse."""
         counts = {name: dict(getattr(self, name)) for name in ("skipped", "lacking", "kinds")}
         value = asdict(self) | counts | {"changed": dict(self.changed)}
-        if not self.changed:
-            del value["changed"]
+        for name in ("changed", "by_step"):
+            if not value[name]:
+                del value[name]
         return value
 
 

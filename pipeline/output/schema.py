@@ -5,7 +5,8 @@ What flows between steps is a ``pyarrow.RecordBatch``. It starts as what a reade
 a row of a shard (:func:`shard_schema`). Nothing takes a schema from its first document.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 
@@ -22,20 +23,36 @@ NEAR_DUPLICATE = "near_duplicate"
 COPIES = pa.field("copies", pa.int32(), nullable=False)
 """How often a document is in the training order: 0 if it was dropped. Only with buckets."""
 
-EXPECTED_GRADE = pa.field("expected_grade", pa.float32(), nullable=False)
-"""What the grade of a document is expected to be, by a classifier that was trained on labels."""
-
 
 def score_column(classifier: str) -> str:
     """The column of one of several classifiers' scores."""
     return f"score_{classifier}"
 
 
+def grade_column(classifier: str | None = None) -> str:
+    """The column of the grade that a document is expected to have, by the run's classifier, which
+    was trained on labels, or by one of several.
+    """
+    return "expected_grade" if classifier is None else f"expected_grade_{classifier}"
+
+
+def grade_columns(classifier: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The columns of expected grades of a run, each with its scale of grades.
+
+    Args:
+        classifier: what the manifest says of the run's classifier, or of several.
+    """
+    if "grades" in classifier:
+        return {grade_column(): classifier["grades"]}
+    several = sorted(classifier.get("several", {}).items())
+    return {grade_column(name): one["grades"] for name, one in several if "grades" in one}
+
+
 def shard_schema(
     metadata: Sequence[str] = (),
     clusters: bool = False,
     copies: bool = False,
-    graded: bool = False,
+    grades: Sequence[str] = (),
     counts: Sequence[str] = (),
     classifiers: Sequence[str] = (),
 ) -> pa.Schema:
@@ -47,8 +64,8 @@ def shard_schema(
 
     A run that looked for near-duplicates has ``clusters``: ``cluster`` is the smallest of the first
     64 bits of the content hashes in a document's cluster, ``cluster_size`` its documents, equal
-    texts among them. Both are null where a document was not compared. A run with a ``graded``
-    classifier has :data:`EXPECTED_GRADE`.
+    texts among them. Both are null where a document was not compared. ``grades`` are the columns of
+    expected grades (:func:`grade_column`), float32.
 
     ``counts`` are the columns in which steps count what they changed in the text.
     """
@@ -69,7 +86,7 @@ def shard_schema(
             pa.field("keep_probability", pa.float32(), nullable=False),
             pa.field("kept", pa.bool_(), nullable=False),
             pa.field("drop_reason", pa.string()),
-            *([EXPECTED_GRADE] if graded else ()),
+            *(pa.field(name, pa.float32(), nullable=False) for name in grades),
             *(_CLUSTERS if clusters else ()),
             *([COPIES] if copies else []),
             *(pa.field(score_column(n), pa.float32(), nullable=False) for n in classifiers),
@@ -228,5 +245,33 @@ CLASSIFIER_STATISTICS = {
 }
 """The tables of runs with several classifiers."""
 
-TABLES = STATISTICS | GROUP_STATISTICS | CLASSIFIER_STATISTICS
+CHANGES = pa.schema(
+    [
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("step", pa.string(), nullable=False),
+        pa.field("documents", pa.int64(), nullable=False),
+        pa.field("removed_bytes", pa.int64(), nullable=False),
+    ]
+)
+"""``statistics/changes.parquet``: documents whose text a step changed, kept or not, and by how many
+bytes they are shorter (negative: longer). Only of runs with a step that may change texts."""
+
+CLUSTER_SIZES = pa.schema(
+    [
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("least", pa.uint64(), nullable=False),
+        *_COUNTS,
+        *(pa.field(f"kept_{field.name}", pa.int64(), nullable=False) for field in _COUNTS),
+    ]
+)
+"""``statistics/cluster_sizes.parquet``: documents that were compared with all others, by the size
+of their cluster of near-duplicates: ``least`` (1, 2, 4, 8, …) to less than twice as many documents,
+those of other sources among them. Only of runs that looked for near-duplicates."""
+
+TABLES = (
+    STATISTICS
+    | GROUP_STATISTICS
+    | CLASSIFIER_STATISTICS
+    | {"changes": CHANGES, "cluster_sizes": CLUSTER_SIZES}
+)
 """All tables that ``statistics/`` may hold, by file stem."""

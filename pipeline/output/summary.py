@@ -5,7 +5,7 @@ have something to say there (:data:`pipeline.output.schema.TABLES`). All sums ar
 merging is associative to the bit and the result does not depend on workers, order or retries.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,12 +47,18 @@ class TaskSummary:
         )
         self._domains = _Tally(schema.DOMAINS)
         self._groups = _Tally(schema.GROUPS)
+        self._cluster_sizes: _Tally | None = None
+        self._changes: list[dict[str, Any]] = []
         self._examples: list[pa.Table] = []
 
     def quarantine(self, records: int = 1) -> None:
         """Count records that could not be read."""
         for outcome in ("read", "quarantined") if records else ():
             self._count(outcome, np.array([records, 0, 0]))
+
+    def change(self, by_step: Mapping[str, Mapping[str, int]]) -> None:
+        """Count the texts that steps changed (:attr:`pipeline.output.records.Record.by_step`)."""
+        self._changes += [{"source": self._source, "step": s, **n} for s, n in by_step.items()]
 
     def update(self, batch: pa.RecordBatch) -> None:
         """Count a batch of decided documents (:func:`pipeline.output.schema.shard_schema`)."""
@@ -79,6 +85,8 @@ class TaskSummary:
         source = pa.repeat(self._source, len(batch))
         counts = [*weights, *weights * kept]
         self._domains.add([source, domain(batch["url"]), *counts])
+        if "cluster_size" in batch.schema.names:
+            self._add_clusters(batch["cluster_size"], counts)
         groups = {
             "language": batch["language"],
             "length": length(batch["bytes"]),
@@ -111,11 +119,31 @@ class TaskSummary:
                     "domains": self._domains.total(),
                     "groups": self._groups.total(),
                     "examples": pa.concat_tables([schema.EXAMPLES.empty_table(), *self._examples]),
+                    **(
+                        {"changes": pa.Table.from_pylist(self._changes, schema.CHANGES)}
+                        if self._changes
+                        else {}
+                    ),
+                    **(
+                        {"cluster_sizes": self._cluster_sizes.total()}
+                        if self._cluster_sizes
+                        else {}
+                    ),
                     **(self._by_group.tables() if self._by_group else {}),
                     **(self._by_classifier.tables() if self._by_classifier else {}),
                 }
             ]
         )
+
+    def _add_clusters(self, size: pa.Array, counts: Sequence[Counts]) -> None:
+        """Count documents by the power of two that their cluster's size (int64 [n]) reaches."""
+        if self._cluster_sizes is None:
+            self._cluster_sizes = _Tally(schema.CLUSTER_SIZES)
+        compared = pc.is_valid(size).to_numpy(zero_copy_only=False)
+        exponent = np.frexp(size.drop_null().to_numpy())[1] - 1
+        least = np.left_shift(1, exponent).astype(np.uint64)
+        source = pa.repeat(self._source, len(least))
+        self._cluster_sizes.add([source, least, *(column[compared] for column in counts)])
 
     def _count(self, outcome: str, counts: Counts) -> None:
         self._outcomes[outcome] = self._outcomes.get(outcome, np.zeros(3, np.int64)) + counts

@@ -1,11 +1,14 @@
-"""What a page says of the texts that steps changed, from the records of tasks in the manifest."""
+"""What a page says of the texts that steps changed, from the manifest and the statistics."""
 
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.output.summary import Summary
+
 _TITLES = {
     "removed_bytes": "bytes removed",
+    "removed_lines": "lines removed that repeat across a host",
     "masked_emails": "e-mail addresses masked",
     "masked_ips": "IP addresses masked",
 }
@@ -29,6 +32,35 @@ def by_source(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
         for name, counts in found
         if any(counts.values())
     ]
+
+
+def change_rows(_: Mapping[str, Any], statistics: Summary) -> list[dict[str, Any]]:
+    """A row for each source and step that may change its texts."""
+    if "changes" not in statistics:
+        return []
+    outcomes = statistics["sources"].to_pylist()
+    written = {row["source"]: row for row in outcomes if row["outcome"] == "read"}
+    rows = statistics["changes"].to_pylist()
+    removed: Counter[str] = Counter()
+    for row in rows:
+        removed[row["source"]] += row["removed_bytes"]
+    return [
+        {
+            "source": row["source"],
+            "step": row["step"],
+            "documents": row["documents"],
+            "of read": _share(row["documents"], written[row["source"]]["documents"]),
+            "bytes removed": row["removed_bytes"],
+            "of bytes read": _share(
+                row["removed_bytes"], written[row["source"]]["bytes"] + removed[row["source"]]
+            ),
+        }
+        for row in rows
+    ]
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.3g} %" if whole else "–"
 
 
 def sentence(manifest: Mapping[str, Any]) -> list[str]:

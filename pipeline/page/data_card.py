@@ -35,10 +35,10 @@ _COLUMNS = {
     "kept": "the decision",
     "copies": "how often it is in the training order, 0 if it was dropped",
     "drop_reason": "why not kept: `quality` (the rule), or the step's reason",
-    "expected_grade": "what its label is expected to be",
     "cluster": "which near-duplicates it belongs to; alone in it if `cluster_size` is 1",
     "cluster_size": "how many documents of the run are in its cluster; null if not compared",
     "removed_bytes": "bytes that steps removed from the text, which are not in `bytes`",
+    "removed_lines": "lines that steps removed for repeating across a host",
     "masked_emails": "e-mail addresses that were replaced in the text",
     "masked_ips": "IP addresses that were replaced in the text",
 }
@@ -114,7 +114,7 @@ def data_card(manifest: Mapping[str, Any], sources: pa.Table, groups: pa.Table) 
                     config["metadata"],
                     config.get("near_duplicates", False),
                     laws.has_copies(manifest["rule"]),
-                    classifier.get("grades"),
+                    schema.grade_columns(classifier),
                     sorted(changes(manifest)),
                     sorted(classifier.get("several", ())),
                 ),
@@ -236,19 +236,19 @@ def _columns(
     metadata: list[str],
     clusters: bool,
     copies: bool,
-    grades: Mapping[str, Any] | None,
+    grades: Mapping[str, Mapping[str, Any]],
     counts: list[str],
     classifiers: list[str],
 ) -> list[list[str]]:
     meanings = _COLUMNS | {
         schema.score_column(name): f"the score of the classifier {name}" for name in classifiers
     }
-    if grades:
-        meanings["quality_score"] = f"calibrated probability of grade {grades['at_least']} or more"
-        meanings["expected_grade"] += f", of {', '.join(grades['names'])}"
-    columns = schema.shard_schema(
-        metadata, clusters, copies, grades is not None, counts, classifiers
-    )
+    for column, scale in grades.items():
+        own = f"score{column.removeprefix(schema.grade_column())}"
+        score = own if classifiers else "quality_score"
+        meanings[score] = f"calibrated probability of grade {scale['at_least']} or more"
+        meanings[column] = f"what its grade is expected to be, of {', '.join(scale['names'])}"
+    columns = schema.shard_schema(metadata, clusters, copies, [*grades], counts, classifiers)
     return [
         [f"`{field.name}`", str(field.type), meanings.get(field.name, "carried from the input")]
         for field in columns

@@ -29,7 +29,7 @@ NOT_DROPPED = ("read", "kept", "quarantined")
 def render(manifest: Mapping[str, Any], statistics: Summary, domains: Iterable[pa.Table]) -> str:
     """The page: HTML that needs no other file. The same arguments give the same text."""
     title = f"Winnow: {headline(statistics['sources'])}"
-    scripts = [page.read(name) for name in ("explore.js", "report.js")]
+    scripts = [page.read(name) for name in ("explore.js", "clusters.js", "report.js")]
     data = page_data(manifest, statistics, domains)
     return page.assemble(title, page.read("report.html"), scripts, data)
 

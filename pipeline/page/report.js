@@ -346,6 +346,7 @@ function drawSource() {
   drawDomains();
   drawGroups();
   drawExamples();
+  clusters();
   reasonBars("source-reasons", [sourceNow()]);
 }
 
@@ -354,6 +355,7 @@ reasonBars("reasons", data.sources);
 drawAccounting();
 listenToControl();
 listenToScatter();
+listenToClusters();
 drawClassifier();
 drawProvenance();
 choose(state.unit);

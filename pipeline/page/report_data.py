@@ -20,13 +20,14 @@ import pyarrow.compute as pc
 from pipeline.output.score_counts import COUNTS, KEPT_COUNTS, PARETO_GRID, THRESHOLD_GRID
 from pipeline.output.summary import EXAMPLE_CHARACTERS, Summary
 from pipeline.page import Panel, embed_json, panel_data
-from pipeline.page.changed_texts import by_source
+from pipeline.page.changed_texts import by_source, change_rows
 from pipeline.page.classifier_data import (
     agreement_rows,
     classifier_entry,
     keeper_rows,
     scatter,
 )
+from pipeline.page.cluster_data import give_clusters
 from pipeline.page.group_data import give_groups, rule_rows
 from pipeline.page.laws import ties
 from pipeline.page.totals import account, clip, damage, headline
@@ -60,6 +61,7 @@ def page_data(
     sources = _fold(_sources(statistics))
     grids = {"pareto": PARETO_GRID.tolist(), "threshold": THRESHOLD_GRID.tolist()}
     give_groups(sources, manifest, statistics, _insert_own_stop, grids)
+    give_clusters(sources, statistics)
     _insert_own_stop(rule, grids, sources)
     largest = _largest_domains([s["name"] for s in sources if len(s["names"]) == 1], domains)
     for source in sources:
@@ -126,7 +128,13 @@ PANELS: dict[str, Panel] = {
         "Records of WARC files that are not pages, failed requests, other media types, and pages of"
         " nothing but menus and scripts. They count as neither read nor dropped.",
     ),
-    "changed": Panel("Text that steps changed", lambda run, _: by_source(run)),
+    "changes": Panel(
+        "Texts that steps changed",
+        change_rows,
+        "Documents that were read, kept or not, and by how much their texts are shorter (negative:"
+        " longer), as a share of what was read.",
+    ),
+    "changed": Panel("What steps changed", lambda run, _: by_source(run)),
 }
 """Further tables of the page, from manifest and statistics."""
 

@@ -18,6 +18,8 @@ from pipeline.steps.contract import Step
 from pipeline.steps.decontamination import Decontamination
 from pipeline.steps.fineweb import FineWeb
 from pipeline.steps.gopher import GopherQuality
+from pipeline.steps.host_lines import NAME as HOST_LINES
+from pipeline.steps.host_lines import HostLines
 from pipeline.steps.language import Language
 from pipeline.steps.pii import Pii
 from pipeline.steps.repetition import GopherRepetition
@@ -45,6 +47,7 @@ STEPS: dict[str, type[Step]] = {
     "fineweb": FineWeb,
     "decontamination": Decontamination,
     "pii": Pii,
+    HOST_LINES: HostLines,
 }
 
 STEP_OF = {reason: name for name, step in STEPS.items() for reason in getattr(step, "reasons", ())}

@@ -10,6 +10,7 @@ from pipeline.steps.contract import Counts
 from winnow.text.counts import measure
 
 REMOVED_BYTES: Final = "removed_bytes"
+REMOVED_LINES: Final = "removed_lines"
 MASKED_EMAILS: Final = "masked_emails"
 MASKED_IPS: Final = "masked_ips"
 

@@ -1,0 +1,84 @@
+"""Repeated lines as Beam sees them: hashes meet, each task learns which of its lines repeat.
+
+    ReadLines -> Keys -> Meet -> Repeated -> Save
+
+Every document is read once more than in other runs. Text is shuffled by none of it.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import apache_beam as beam
+
+from pipeline.beam.exact_duplicates import is_local, together
+from pipeline.beam.reaching import reaching
+from pipeline.core import repeated_lines
+from pipeline.core.repeated_lines import Lines
+from pipeline.core.task import Job
+from pipeline.output.records import Task
+from pipeline.steps.folded_lines import Keys
+from pipeline.steps.host_lines import NAME
+from winnow import heartbeat
+
+
+class FindRepeatedLines(beam.PTransform):
+    """The same tasks, once ``<stem>.repeated.arrow`` of each says which of its lines repeat.
+
+    Lines of pass-through sources are neither counted nor removed.
+    """
+
+    def __init__(self, job: Job, n_tasks: int) -> None:
+        super().__init__()
+        self._job = job
+        self._most = job.steps[NAME]["max_documents"]
+        self._buckets = repeated_lines.buckets(n_tasks)
+
+    def expand(self, tasks: beam.PCollection) -> beam.PCollection:
+        """Tasks in, tasks out."""
+        work, buckets, most = self._job.sink.work, self._buckets, self._most
+        read = tasks | "ReadLines" >> beam.Map(reaching(_read), self._job).with_output_types(Task)
+        by_stem = read | "ByStem" >> beam.Map(lambda task: (task.stem, task))
+        if is_local(tasks):
+            found = (
+                read
+                | "Together" >> together()
+                | "InFiles" >> beam.FlatMap(reaching(_in_files), work, most)
+            )
+        else:
+            found = (
+                read
+                | "Keys" >> beam.FlatMap(reaching(_in_buckets), work, buckets)
+                | "Meet" >> beam.GroupByKey()
+                | "Repeated"
+                >> beam.FlatMap(lambda bucket: repeated_lines.repeated(bucket[1], most))
+            )
+        return (
+            (by_stem, found)
+            | "WithRepeated" >> beam.CoGroupByKey()
+            | "Save" >> beam.Map(reaching(_save), work).with_output_types(Task)
+        )
+
+
+def _read(task: Task, job: Job) -> Task:
+    if task.filtered:
+        with heartbeat.working_on(task.input.path):
+            fields = job.fields[task.source]
+            repeated_lines.read_lines(task, fields, job.reading, job.sink.work)
+    return task
+
+
+def _in_buckets(task: Task, work: str, buckets: int) -> Iterator[tuple[int, Lines]]:
+    if task.filtered:
+        yield from repeated_lines.in_buckets(repeated_lines.load_lines(task, work), buckets)
+
+
+def _in_files(tasks: Iterable[Task], work: str, most: int) -> Iterator[tuple[str, Keys]]:
+    lines = (repeated_lines.load_lines(task, work) for task in tasks if task.filtered)
+    with heartbeat.working_on("the repeated lines"):
+        yield from repeated_lines.repeated_in_files(lines, most)
+
+
+def _save(element: tuple[str, tuple[Iterable[Task], Iterable[Keys]]], work: str) -> Task:
+    stem, ((task,), found) = element
+    if task.filtered:
+        repeated_lines.save_repeated(work, stem, list(found))
+    return task

@@ -1,0 +1,141 @@
+"""Which lines repeat across a host, found from hashes alone, before anything is scored.
+
+Two files for each task in the work folder: ``<stem>.lines.arrow`` has what each of its documents
+says (:func:`read_lines`), ``<stem>.repeated.arrow`` the keys of those of its lines that repeat in
+the whole run, which :func:`pipeline.core.task.run_task` removes.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipeline.near_duplicates.components import home
+from pipeline.output.records import Task
+from pipeline.readers import FieldMap, ReadOptions, read_batches
+from pipeline.steps.folded_lines import BLANK, Keys, line_keys
+from pipeline.steps.host_lines import among
+from winnow import heartbeat, storage, tables
+from winnow.dealt import Dealt, split
+from winnow.text.hashing import xxh3_64
+
+FILES = 64
+"""On one machine: 20 MB each for a million documents with 50 lines."""
+
+_STORED = np.dtype([("key", np.uint64), ("text", np.uint64), ("order", np.int64)])
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Distinct pairs of a line and a text that has it, of one task.
+
+    ``keys`` uint64 [n], of :func:`pipeline.steps.folded_lines.line_keys`; ``texts`` uint64 [n],
+    hashes of the documents' texts.
+    """
+
+    stem: str
+    keys: Keys
+    texts: Keys
+
+
+def buckets(n_tasks: int) -> int:
+    """The number of buckets of a run.
+
+    For a dump of 3 billion pages with 25 lines each, a bucket holds 9 million pairs.
+    """
+    return min(8192, max(64, n_tasks // 8))
+
+
+def read_lines(task: Task, fields: FieldMap, reading: ReadOptions, work: str) -> None:
+    """Read a task's documents; write their lines. What can't be read is quarantined later."""
+    found = [(np.empty(0, np.uint64), np.empty(0, np.uint64))]
+    batches = read_batches(
+        task.input, fields, reading, on_quarantine=lambda _: None, open_input=storage.open_input
+    )
+    for batch in batches:
+        keys, lines = line_keys(batch["text"], batch["url"])
+        texts = np.repeat(xxh3_64(batch["text"]), lines)
+        compared = keys != BLANK
+        found.append(_distinct(keys[compared], texts[compared]))
+        heartbeat.beat()
+    keys, texts = _distinct(*(np.concatenate(column) for column in zip(*found, strict=True)))
+    tables.write(_lines_path(work, task.stem), pa.table({"key": keys, "text": texts}))
+
+
+def load_lines(task: Task, work: str) -> Lines:
+    """What :func:`read_lines` wrote for a task."""
+    table = tables.read(_lines_path(work, task.stem))
+    heartbeat.beat()
+    return Lines(task.stem, table["key"].to_numpy(), table["text"].to_numpy())
+
+
+def in_buckets(lines: Lines, buckets: int) -> Iterator[tuple[int, Lines]]:
+    """The lines of a task by the bucket in which equal ones meet."""
+    for bucket, mine in split(home(lines.keys, buckets)):
+        yield bucket, Lines(lines.stem, lines.keys[mine], lines.texts[mine])
+
+
+def repeated(bucket: Iterable[Lines], max_documents: int) -> Iterator[tuple[str, Keys]]:
+    """For each task of one bucket the keys of its lines that more than ``max_documents`` different
+    texts have (uint64, ascending, distinct).
+    """
+    heartbeat.beat()
+    parts = list(bucket)
+    if not parts:
+        return
+    every = [np.concatenate([getattr(part, name) for part in parts]) for name in ("keys", "texts")]
+    keys, texts = np.unique(_distinct(*every)[0], return_counts=True)
+    often = keys[texts > max_documents]
+    for part in parts:
+        mine = among(often, part.keys)
+        if mine.any():
+            yield part.stem, np.unique(part.keys[mine])
+
+
+def repeated_in_files(tasks: Iterable[Lines], max_documents: int) -> Iterator[tuple[str, Keys]]:
+    """What :func:`repeated` gives for all lines, in the memory of one task or file.
+
+    The pairs are dealt into files below ``$TMPDIR``: 24 bytes a pair.
+    """
+    stems: list[str] = []
+    with Dealt(FILES, _STORED) as dealt:
+        for lines in tasks:
+            dealt.deal(home(lines.keys, FILES), lines.keys, lines.texts, len(stems))
+            stems.append(lines.stem)
+        for file in range(FILES):
+            stored = dealt.of(file)
+            parts = np.split(stored, np.flatnonzero(np.diff(stored["order"])) + 1)
+            yield from repeated(
+                [Lines(stems[p["order"][0]], p["key"], p["text"]) for p in parts if len(p)],
+                max_documents,
+            )
+
+
+def save_repeated(work: str, stem: str, parts: Iterable[Keys]) -> None:
+    """Write the keys of a task's repeated lines, from their parts in any order."""
+    keys = np.sort(np.concatenate([np.empty(0, np.uint64), *parts]))
+    tables.write(_repeated_path(work, stem), pa.table({"key": keys}))
+
+
+def load_repeated(work: str, stem: str) -> Keys:
+    """What :func:`save_repeated` wrote for a task: uint64, ascending."""
+    keys: Keys = tables.read(_repeated_path(work, stem))["key"].to_numpy()
+    return keys
+
+
+def _distinct(keys: Keys, texts: Keys) -> tuple[Keys, Keys]:
+    order = np.lexsort((texts, keys))
+    keys, texts = keys[order], texts[order]
+    first: npt.NDArray[np.bool_] = np.ones(len(keys), np.bool_)
+    first[1:] = (keys[1:] != keys[:-1]) | (texts[1:] != texts[:-1])
+    return keys[first], texts[first]
+
+
+def _lines_path(work: str, stem: str) -> str:
+    return storage.join(work, f"{stem}.lines.arrow")
+
+
+def _repeated_path(work: str, stem: str) -> str:
+    return storage.join(work, f"{stem}.repeated.arrow")

@@ -1,0 +1,63 @@
+"""The steps of a run as one task applies them, and what each of them changed in its texts."""
+
+import functools
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.output import schema
+from pipeline.steps import Step, apply, build_steps
+from pipeline.steps.folded_lines import Keys
+from pipeline.steps.host_lines import HostLines
+
+
+class TaskSteps:
+    """The steps for the documents of one task.
+
+    Attributes:
+        changed: for each step that may change texts, ``documents`` that it changed and
+            ``removed_bytes``, by how much they are shorter (negative: longer).
+    """
+
+    def __init__(self, settings: Mapping[str, Any], repeated: Keys | None) -> None:
+        """``repeated`` are the keys of the task's repeated lines, if a step asks for them."""
+        steps = _steps(json.dumps(settings))
+        self._steps = {
+            name: step.knowing(repeated)
+            if isinstance(step, HostLines) and repeated is not None
+            else step
+            for name, step in zip(settings, steps, strict=True)
+        }
+        self.changed = {
+            name: {"documents": 0, "removed_bytes": 0}
+            for name, step in self._steps.items()
+            if step.counts
+        }
+
+    def apply(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """A scored batch as the steps leave it: ``drop_reason`` names the first that dropped."""
+        for name, step in self._steps.items():
+            before = batch
+            batch, codes = apply(name, step, batch)
+            if codes.any():
+                reasons = pa.array([None, *step.reasons], pa.string()).take(pa.array(codes))
+                first = pc.coalesce(batch["drop_reason"], reasons)
+                at = batch.schema.get_field_index("drop_reason")
+                batch = batch.set_column(at, schema.shard_schema().field("drop_reason"), first)
+            if step.counts and batch is not before:
+                changed = pc.not_equal(before["text"], batch["text"])
+                removed = pc.subtract(before["bytes"], batch["bytes"])
+                self.changed[name]["documents"] += changed.true_count
+                self.changed[name]["removed_bytes"] += pc.sum(removed).as_py() or 0
+        return batch
+
+
+# One set of steps per process, shared by its threads.
+
+
+@functools.lru_cache(maxsize=2)
+def _steps(config: str) -> list[Step]:
+    return build_steps(json.loads(config))

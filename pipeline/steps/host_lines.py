@@ -1,0 +1,80 @@
+"""Removes the lines that repeat across the pages of a host: menus, footers, cookie notices.
+
+A line is removed from all documents of a host if more than ``max_documents`` of the host's
+documents have it. Documents with the same text count as one, and so do the lines of one document:
+what counts is how many different texts have the line. All documents of the run's filtered sources
+are counted as they were read, whatever other steps do with them. Lines are compared in their folded
+form (:mod:`pipeline.steps.folded_lines`).
+
+Llama 3 removes lines that appear more than 6 times among 30 million documents (Dubey et al. 2024,
+section 3.1.1), after CCNet (Wenzek et al. 2020). Within a host what repeats is its template.
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.steps.changes import REMOVED_BYTES, REMOVED_LINES, changed
+from pipeline.steps.contract import Codes, Step
+from pipeline.steps.folded_lines import Flags, Keys, line_keys, without
+
+NAME: Final = "host_lines"
+"""What the step is called in a run's settings."""
+
+
+@dataclass
+class HostLines(Step):
+    """Removes lines; drops documents of which nothing else is left, with their text as it was.
+
+    It is told by :meth:`knowing` which lines repeat, which takes a pass over all documents
+    (:mod:`pipeline.core.repeated_lines`).
+    """
+
+    max_documents: int
+
+    reasons: ClassVar[tuple[str, ...]] = ("host_lines_nothing_left",)
+    needs_url: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.max_documents < 1:
+            raise ValueError(f"max_documents must be 1 or more, not {self.max_documents}")
+        self.counts = (REMOVED_BYTES, REMOVED_LINES)
+        self._repeated: Keys | None = None
+
+    def knowing(self, repeated: Keys) -> "HostLines":
+        """The same step for documents whose repeated lines have these keys (uint64, ascending)."""
+        told = copy.copy(self)
+        told._repeated = repeated
+        return told
+
+    def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Codes]:
+        """The batch without repeated lines, and the codes."""
+        assert self._repeated is not None
+        codes = np.zeros(len(batch), np.int8)
+        text = batch["text"]
+        keys, lines = line_keys(text, batch["url"])
+        removed = among(self._repeated, keys)
+        if not removed.any():
+            return batch, codes
+        document = np.repeat(np.arange(len(batch)), lines)
+        gone = np.bincount(document[removed], minlength=len(batch))
+        left = np.bincount(document[(keys != 0) & ~removed], minlength=len(batch))
+        codes[(gone > 0) & (left == 0)] = 1
+        passes = codes == 0
+        gone[~passes] = 0
+        shorter = without(text, removed & passes[document])
+        fewer = np.subtract(*(pc.binary_length(t).to_numpy() for t in (text, shorter)))
+        return changed(batch, shorter, {REMOVED_BYTES: fewer, REMOVED_LINES: gone}), codes
+
+
+def among(ascending: Keys, keys: Keys) -> Flags:
+    """Which of n keys are among ascending ones: bool [n]."""
+    if not len(ascending):
+        return np.zeros(len(keys), np.bool_)
+    at = np.minimum(np.searchsorted(ascending, keys), len(ascending) - 1)
+    found: Flags = ascending[at] == keys
+    return found
