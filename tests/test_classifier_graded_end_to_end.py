@@ -246,7 +246,7 @@ def test_a_run_has_the_expected_grade_beside_the_score_and_decisions_keep_it(
 
 def test_of_several_classifiers_each_with_grades_has_its_expected_grade(records, trained, tmp_path):
     texts = list(dict.fromkeys(row["text"] for row in records))[:40]
-    rows = [{"text": text, "id": str(i)} for i, text in enumerate(texts)]
+    rows = [{"text": text, "id": str(i), "expected_grade_edu": "x"} for i, text in enumerate(texts)]
     (tmp_path / "web.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     write_classifier(tmp_path / "plain")
     flags = [f"--source=web={tmp_path}/web.jsonl", "--filter=web", "--direct_num_workers=1"]
