@@ -61,6 +61,7 @@ class TrainConfig:
     html_extractor: str = HTML_EXTRACTOR
     plain_text: bool = PLAIN_TEXT
     text_document: str = TEXT_DOCUMENT
+    reader: list[str] = dataclasses.field(default_factory=list)
     max_document_bytes: int = MAX_DOCUMENT_BYTES
     calibration_share: float = MISSING
     test_share: float = MISSING

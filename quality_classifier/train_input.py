@@ -110,7 +110,7 @@ def read(
             ranges = [
                 piece
                 for path in source.paths
-                for piece in plan_ranges(path, storage.open_input, SPLIT_BYTES)
+                for piece in plan_ranges(path, storage.open_input, SPLIT_BYTES, options=how.options)
             ]
             parts = list(pool.map(partial(_read_range, source=source, how=how), ranges))
             table = pa.concat_tables([part for part, _ in parts])
@@ -129,7 +129,7 @@ def read(
             bad = f", {reasons.total():,} unreadable records" if reasons else ""
             say(f"read {source.title}: {len(table):,} documents, {size / 1e6:,.1f} MB{bad}")
     _check_fields_there(sources, tables, how, say)
-    _tell_languages(sources, tables, say)
+    _tell_languages(sources, tables, how.options, say)
     return pa.concat_tables(tables), unreadable
 
 
@@ -162,13 +162,16 @@ def _check_fields_there(
 
 
 def _tell_languages(
-    sources: Sequence[Source], tables: Sequence[pa.Table], say: Callable[[str], None]
+    sources: Sequence[Source],
+    tables: Sequence[pa.Table],
+    options: ReadOptions,
+    say: Callable[[str], None],
 ) -> None:
     """Say which sources have languages in a field that is not read: the card compares them."""
     for source, table in zip(sources, tables, strict=True):
         if 0 < table["language"].null_count == len(table):
             found = language_field(
-                source.paths[0], FieldMap(text=source.field["text"]), storage.open_input
+                source.paths[0], FieldMap(text=source.field["text"]), storage.open_input, options
             )
             if found is not None:
                 say(

@@ -7,6 +7,7 @@ import random
 import socket
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from pipeline.steps.decontamination import Decontamination
 from pipeline.steps.lists import read_lists
 from quality_classifier import train_input
 from quality_classifier.scoring import load_classifier
+from quality_classifier.train_config import TrainConfig
 from quality_classifier.train_input import Input, Source, find_sources
 from winnow import globs, inputs, storage
 
@@ -163,6 +165,11 @@ def test_training_input_takes_a_file_once_and_for_one_class_only(tree):
             find_sources({"positive": "a/c.x", "negative": negative}, {}, storage.find, said.append)
     with pytest.raises(ValueError, match="in two sources, positive one"):
         find_sources({"positive": {"one": "a/c.x", "two": "link.x"}}, {}, storage.find, said.append)
+
+
+def test_training_has_every_reading_option_of_the_pipeline():
+    names = [{field.name for field in fields(kind)} for kind in (ReadOptions, TrainConfig)]
+    assert names[0] <= names[1]
 
 
 def test_training_input_is_read_by_the_options_of_the_settings(tmp_path):
