@@ -2,6 +2,7 @@
 
 import csv
 import fcntl
+import functools
 import io
 import json
 import os
@@ -11,6 +12,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import preloaded
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from tokens_scored import documents, make_corpus
@@ -24,7 +26,13 @@ pytestmark = pytest.mark.slow
 ROOT = Path(execute.ROOT)
 
 
-def run(corpus, output, *overrides):
+@pytest.fixture(scope="module")
+def run():
+    with preloaded.running() as python:
+        yield functools.partial(_run, python)
+
+
+def _run(python, corpus, output, *overrides):
     """The command as people give it, in an empty folder."""
     output.parent.mkdir(exist_ok=True, parents=True)
     toy = [
@@ -36,11 +44,11 @@ def run(corpus, output, *overrides):
     ]
     fixed = ["experiment=smoke", f"corpus={corpus.folder}", f"output={output}", *toy]
     return subprocess.run(
-        [sys.executable, str(ROOT / "ablations" / "run.py"), *fixed, *overrides],
+        [python, str(ROOT / "ablations" / "run.py"), *fixed, *overrides],
         capture_output=True,
         text=True,
         cwd=output.parent,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": str(ROOT), "GLIBC_TUNABLES": ""},
         check=False,
     )
 
@@ -55,7 +63,7 @@ def corpus(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def whole(corpus, tmp_path_factory):
+def whole(run, corpus, tmp_path_factory):
     """A finished sweep of two arms and two seeds."""
     output = tmp_path_factory.mktemp("whole") / "study"
     ended = run(corpus, output, "jobs_at_once=2")
@@ -115,7 +123,7 @@ def test_junk_are_held_out_documents_of_low_score(whole, corpus):
     assert max(score[d] for d in junk) < min(score[d] for d in web.keys() - junk.keys())
 
 
-def test_again_nothing_is_run_what_failed_is_and_a_failure_is_recorded(whole, corpus):
+def test_again_nothing_is_run_what_failed_is_and_a_failure_is_recorded(run, whole, corpus):
     output, _ = whole
     before = bits(read_study(str(output)))
     failing, kept = output / "filtered" / "seed_2", output / "unfiltered" / "seed_1" / "result.json"
@@ -144,7 +152,7 @@ def test_again_nothing_is_run_what_failed_is_and_a_failure_is_recorded(whole, co
     assert bits(read_study(str(output))) == before
 
 
-def test_other_settings_are_refused_before_anything_runs(whole, corpus):
+def test_other_settings_are_refused_before_anything_runs(run, whole, corpus):
     output, _ = whole
     refused = run(corpus, output, "model.experts=8")
     assert refused.returncode == 1
@@ -154,7 +162,7 @@ def test_other_settings_are_refused_before_anything_runs(whole, corpus):
 
 
 def test_what_a_job_says_of_its_electricity_reaches_the_page_and_survives_a_second_run(
-    whole, corpus
+    run, whole, corpus
 ):
     output, _ = whole
     shutil.rmtree(output / "filtered" / "seed_1")
@@ -173,7 +181,7 @@ def test_what_a_job_says_of_its_electricity_reaches_the_page_and_survives_a_seco
     assert (output / "unfiltered" / "seed_1" / "result.json").stat().st_mtime_ns == stamp
 
 
-def test_two_runs_of_a_study_at_once_are_refused(whole, corpus):
+def test_two_runs_of_a_study_at_once_are_refused(run, whole, corpus):
     with storage.lock(str(whole[0])):
         refused = run(corpus, whole[0])
     assert refused.returncode == 1

@@ -1,0 +1,167 @@
+"""Commands that start from a process which has imported the libraries: for tests of many commands.
+
+A command of ours spends most of its time on the import of torch or Beam. ``running`` starts one
+process that imports them, and none of our own modules. It gives a program to call like Python: a
+script of ours or ``-m winnow`` is run in a fork of that process, as is each that such a command
+starts by ``sys.executable``; anything else is left to Python. Signals are passed on, and a command
+whose caller is gone is killed.
+
+This file is run by the client too, for each command, so it imports little at its top.
+"""
+
+import os
+import signal
+import socket
+import sys
+from contextlib import contextmanager, suppress
+
+LIBRARIES = (
+    "apache_beam",
+    "hydra",
+    "jinja2",
+    "joblib",
+    "matplotlib.figure",
+    "pandas",
+    "pyarrow.compute",
+    "pyarrow.parquet",
+    "scipy.optimize",
+    "scipy.stats",
+    "sklearn.linear_model",
+    "tokenizers",
+    "torch._dynamo",
+    "torch.distributed.checkpoint",
+    "torch.distributed.fsdp",
+)
+
+
+@contextmanager
+def running():
+    """The path of the program."""
+    import shlex
+    import subprocess
+    import tempfile
+    from pathlib import Path
+
+    here = Path(__file__).resolve()
+    folder = tempfile.TemporaryDirectory()  # of pytest's the names are too long for a socket
+    program, address = Path(folder.name, "python"), Path(folder.name, "socket")
+    client = [sys.executable, "-IS", here, "call", address]
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(map(str, client))} "$@"\n')
+    program.chmod(0o755)
+    command = [sys.executable, here, "serve", address, program]
+    environment = os.environ | {"PYTHONPATH": str(here.parent.parent), "OMP_NUM_THREADS": "1"}
+    server = subprocess.Popen(
+        command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+    )
+    try:
+        assert server.stdout.readline() == b"ready\n"
+        yield program
+    finally:
+        server.kill()
+        server.communicate()
+        folder.cleanup()
+
+
+def call(address, *arguments):
+    """Has a command run by the server at ``address``, with our files; returns its exit code."""
+    if arguments[:2] != ("-m", "winnow") and not "".join(arguments[:1]).endswith(".py"):
+        os.execv(sys.executable, [sys.executable, *arguments])
+    import json
+
+    with socket.socket(socket.AF_UNIX) as link:
+        link.connect(address)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda number, _: link.send(bytes([number])))
+        request = json.dumps([arguments, os.getcwd(), dict(os.environ)]).encode()
+        socket.send_fds(link, [len(request).to_bytes(8, "big")], [0, 1, 2])
+        link.sendall(request)
+        return link.recv(1)[0]
+
+
+def serve(address, program):
+    """Fork for each command."""
+    import gc
+    import importlib
+
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    import numba
+
+    numba.njit(lambda: 0)()  # it sets itself up at the first call
+    gc.freeze()  # or each fork would copy what its garbage collector looks at
+    sys.path.remove(os.path.dirname(__file__))
+    sys.executable = program
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(address)
+        listening.listen()
+        print("ready", flush=True)
+        while True:
+            link, _ = listening.accept()
+            with link:
+                if not os.fork():
+                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                    _attend(link)
+                    os._exit(0)
+
+
+def _attend(link):
+    """Run a command and pass signals on to it; tell its exit code."""
+    import multiprocessing
+    import select
+
+    size, files, *_ = socket.recv_fds(link, 8, 3)
+    request = link.recv(int.from_bytes(size, "big"), socket.MSG_WAITALL)
+    process = multiprocessing.get_context("fork").Process(target=_become, args=(request, files))
+    process.start()
+    for file in files:
+        os.close(file)
+    while process.sentinel not in select.select([link, process.sentinel], [], [])[0]:
+        number = link.recv(1)
+        os.kill(process.pid, number[0] if number else signal.SIGKILL)
+        if not number:
+            return
+    process.join()
+    code = process.exitcode
+    with suppress(BrokenPipeError):
+        link.send(bytes([code if code >= 0 else 128 - code]))
+
+
+def _become(request, files):
+    """Run a command in this process, as Python would."""
+    import atexit
+    import json
+    import multiprocessing.process
+    import runpy
+    import threading
+
+    import torch
+
+    for number, file in enumerate(files):
+        os.dup2(file, number)
+        os.close(file)
+    arguments, folder, environment = json.loads(request)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    torch.set_num_threads(int(environment.get("OMP_NUM_THREADS", 1)))
+    multiprocessing.process.ORIGINAL_DIR = folder
+    sys.orig_argv = [sys.executable, *arguments]
+    try:
+        if arguments[0] == "-m":
+            sys.path.insert(0, folder)
+            sys.argv = arguments[1:]
+            runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+        else:
+            sys.path.insert(0, os.path.dirname(os.path.realpath(arguments[0])))
+            sys.argv = arguments
+            runpy.run_path(arguments[0], run_name="__main__")
+    finally:  # as at the end of Python; a fork of multiprocessing leaves some of it out
+        threading._shutdown()
+        atexit._run_exitfuncs()
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "call":
+        sys.exit(call(*sys.argv[2:]))
+    serve(*sys.argv[2:])
