@@ -31,7 +31,7 @@ else ifneq ($(shell $(BIN)/python -c 'print("runs")' 2>&-),runs)
 STALE := yes
 endif
 
-.PHONY: demo ablation-demo test check lint engines pictures architecture lock clean environment
+.PHONY: demo ablation-demo test check lint kernels engines pictures architecture lock clean environment
 
 demo: .venv/data.stamp $(TEXT)/input/news.jsonl.gz
 	rm -rf demo
@@ -49,16 +49,22 @@ ablation-demo: .venv/dev.stamp demo
 	    tokenizer.vocabulary=4096 held_out=0.1
 	$(BIN)/python ablations/run.py experiment=demo corpus=demo/corpus output=demo/study
 
-test: lint
+test: .venv/dev.stamp
+	$(MAKE) --no-print-directory --jobs 2 lint kernels
 	$(PYTEST) -n 3 --durations=10  # more than a small machine's cores, since many tests wait
 
-check: lint
+check: .venv/dev.stamp
+	$(MAKE) --no-print-directory --jobs 2 lint kernels
 	$(PYTEST) -n 2 -m "not slow"
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy pipeline quality_classifier model ablations benchmarks winnow
+
+# Else several processes of pytest compile the same ones.
+kernels: .venv/dev.stamp
+	$(BIN)/python -m winnow warm-up
 
 # Prism in the version of our Beam; Go checks its sum.
 engines: .venv/dev.stamp
