@@ -4,7 +4,9 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
+import preloaded
 import pytest
 from hypothesis import settings
 
@@ -13,6 +15,13 @@ from hypothesis import settings
 settings.register_profile("same", derandomize=True)
 if not os.environ.get("EXPLORE"):
     settings.load_profile("same")
+
+
+@pytest.fixture(scope="session")
+def quick_python() -> Iterator[Path]:
+    """A program like Python for commands of ours: it has imported the libraries already."""
+    with preloaded.running() as program:
+        yield program
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import preloaded
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from tokens_scored import documents, make_corpus
@@ -27,9 +26,8 @@ ROOT = Path(execute.ROOT)
 
 
 @pytest.fixture(scope="module")
-def run():
-    with preloaded.running() as python:
-        yield functools.partial(_run, python)
+def run(quick_python):
+    return functools.partial(_run, quick_python)
 
 
 def _run(python, corpus, output, *overrides):
@@ -210,7 +208,9 @@ def test_a_failed_process_is_quoted(tmp_path):
     assert "missing" in failed.value.log
 
 
-def test_a_setting_that_is_not_there_is_refused_by_the_commands_beside_a_study(corpus):
+def test_a_setting_that_is_not_there_is_refused_by_the_commands_beside_a_study(
+    quick_python, corpus
+):
     for script, wrong in (
         ("near_duplicates.py", "+treshold=0.9"),
         ("contamination.py", "+runz.filtered=a"),
@@ -218,7 +218,7 @@ def test_a_setting_that_is_not_there_is_refused_by_the_commands_beside_a_study(c
     ):
         needed = {"near_duplicates.py": [], "contamination.py": ["output=a"], "evaluate.py": []}
         folder = f"run={corpus.folder}" if script == "evaluate.py" else f"corpus={corpus.folder}"
-        command = [sys.executable, str(ROOT / "ablations" / script), folder, *needed[script], wrong]
+        command = [quick_python, str(ROOT / "ablations" / script), folder, *needed[script], wrong]
         ended = subprocess.run(command, capture_output=True, text=True, check=False)
         assert ended.returncode == 2
         assert ended.stderr.startswith(f"ablations/{script}: error: there is no setting")

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from collections import defaultdict
 from pathlib import Path
 
@@ -224,14 +223,15 @@ def run_folder(folder, write="all"):
     (folder / "manifest.json").write_text(json.dumps({"config": config, "tasks": tasks}))
 
 
-def command(*arguments):
-    script = ROOT / "quality_classifier" / "audit.py"
-    return subprocess.run(
-        [sys.executable, script, *arguments], capture_output=True, text=True, check=False
+@pytest.fixture
+def command(quick_python):
+    start = [quick_python, ROOT / "quality_classifier" / "audit.py"]
+    return lambda *arguments: subprocess.run(
+        [*start, *arguments], capture_output=True, text=True, check=False
     )
 
 
-def test_command_line(tmp_path):
+def test_command_line(command, tmp_path):
     run_folder(tmp_path)
     output = tmp_path / "audit.parquet"
     done = command(f"scored={tmp_path}", "by=[domain,language]", "alpha=1", f"output={output}")
@@ -258,7 +258,7 @@ def test_command_line(tmp_path):
         (["scored={}", "alpha=three"], 2, "alpha"),
     ],
 )
-def test_command_line_errors_are_clear(tmp_path, arguments, code, message):
+def test_command_line_errors_are_clear(command, tmp_path, arguments, code, message):
     run_folder(tmp_path)
     done = command(*(argument.format(tmp_path) for argument in arguments))
     assert done.returncode == code
@@ -266,6 +266,6 @@ def test_command_line_errors_are_clear(tmp_path, arguments, code, message):
     assert "Traceback" not in done.stderr
 
 
-def test_a_run_without_its_dropped_documents_is_refused(tmp_path):
+def test_a_run_without_its_dropped_documents_is_refused(command, tmp_path):
     run_folder(tmp_path, write="kept")
     assert "--write kept" in command(f"scored={tmp_path}").stderr

@@ -4,7 +4,6 @@ import gzip
 import json
 import random
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -331,11 +330,11 @@ def test_unreadable_records_are_counted(corpus, tmp_path):
     ],
 )
 def test_the_command_line_says_what_is_wrong_without_a_traceback(
-    tmp_path, arguments, code, message
+    quick_python, tmp_path, arguments, code, message
 ):
     script = ROOT / "quality_classifier" / "train.py"
     done = subprocess.run(
-        [sys.executable, script, *arguments],
+        [quick_python, script, *arguments],
         capture_output=True,
         text=True,
         check=False,

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import subprocess
-import sys
 import zipfile
 
 import numpy as np
@@ -119,9 +118,9 @@ def test_everything_is_written_by_its_contract(run, data, tmp_path):
     assert "not run" in text
 
 
-def test_the_command(run, data, tmp_path):
+def test_the_command(quick_python, run, data, tmp_path):
     root = os.path.dirname(os.path.dirname(__file__))
-    command = [sys.executable, "ablations/evaluate.py", f"run={run / 'trained'}", "tasks=[piqa,cb]"]
+    command = [quick_python, "ablations/evaluate.py", f"run={run / 'trained'}", "tasks=[piqa,cb]"]
     command += [f"local={data}", "places=[local]", f"output={tmp_path}", "device=cpu", "length=64"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
     assert "gold_bits_per_byte" in done.stdout

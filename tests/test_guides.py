@@ -15,10 +15,8 @@ import re
 import shlex
 import subprocess
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
-import preloaded
 import pytest
 
 from pipeline import config
@@ -67,7 +65,7 @@ def commands(path: Path) -> list[str]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
+def folder(tmp_path: Path, quick_python: Path) -> Path:
     """What the guides take for granted: the commands, a crawl, curated and raw text, tasks."""
     for name in ("pipeline", "quality_classifier", "model", "ablations", "conf", "benchmarks"):
         (tmp_path / name).symlink_to(ROOT / name)
@@ -82,13 +80,12 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "annotated.jsonl").write_text("".join(json.dumps(row) + "\n" for row in labelled))
     (tmp_path / "tasks").mkdir()
     (tmp_path / "tasks" / "blimp.jsonl").write_bytes((TEXT / "blimp.jsonl").read_bytes())
-    with preloaded.running() as python:
-        winnow = tmp_path / "bin" / "winnow"
-        winnow.parent.mkdir()
-        winnow.write_text(f'#!/bin/sh\nexec {shlex.quote(str(python))} -m winnow "$@"\n')
-        winnow.chmod(0o755)
-        (tmp_path / "bin" / "python").symlink_to(python)
-        yield tmp_path
+    winnow = tmp_path / "bin" / "winnow"
+    winnow.parent.mkdir()
+    winnow.write_text(f'#!/bin/sh\nexec {shlex.quote(str(quick_python))} -m winnow "$@"\n')
+    winnow.chmod(0o755)
+    (tmp_path / "bin" / "python").symlink_to(quick_python)
+    return tmp_path
 
 
 def documents(path: Path, parts: int = 5) -> list[dict[str, str]]:

@@ -5,9 +5,7 @@ import hashlib
 import json
 import re
 import subprocess
-import sys
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -429,14 +427,15 @@ def test_every_column_is_explained(run):
     assert "carried from the input" not in columns
 
 
-def command(*arguments):
-    script = Path(report.__file__)
-    return subprocess.run(
-        [sys.executable, str(script), *arguments], capture_output=True, text=True, check=False
+@pytest.fixture
+def command(quick_python):
+    start = [quick_python, report.__file__]
+    return lambda *arguments: subprocess.run(
+        [*start, *arguments], capture_output=True, text=True, check=False
     )
 
 
-def test_the_command_rebuilds_and_prints(run):
+def test_the_command_rebuilds_and_prints(command, run):
     output, _, _ = run
     page = (output / "report.html").read_bytes()
     (output / "report.html").unlink()
@@ -448,7 +447,7 @@ def test_the_command_rebuilds_and_prints(run):
 
 
 @pytest.mark.slow
-def test_the_command_refuses_what_is_no_run(tmp_path):
+def test_the_command_refuses_what_is_no_run(command, tmp_path):
     for arguments in ([], [str(tmp_path)], ["--alpha", "3"]):
         done = command(*arguments)
         assert done.returncode == (1 if arguments == [str(tmp_path)] else 2)

@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import hydra
@@ -136,8 +135,8 @@ def test_text_goes_on_where_the_prompt_ends(run, tmp_path, monkeypatch, form, pr
     assert len(pieces) > 5
 
 
-def test_the_command(run, tmp_path):
-    command = [sys.executable, ROOT / "model" / "generate.py", f"checkpoint={run}"]
+def test_the_command(quick_python, run, tmp_path):
+    command = [quick_python, ROOT / "model" / "generate.py", f"checkpoint={run}"]
     prompt = "winnow, it's ${grain}"
     command += [f"prompt={prompt}", "tokens=5", "device=cpu"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
