@@ -2,7 +2,7 @@
 
 A command of ours spends most of its time on the import of torch or Beam. ``running`` starts one
 process that imports them, and none of our own modules. It gives a program to call like Python: a
-script of ours or ``-m winnow`` is run in a fork of that process, as is each that such a command
+script or one of ``MODULES`` is run in a fork of that process, as is each that such a command
 starts by ``sys.executable``; anything else is left to Python. Signals are passed on, and a command
 whose caller is gone is killed.
 
@@ -32,6 +32,8 @@ LIBRARIES = (
     "torch.distributed.checkpoint",
     "torch.distributed.fsdp",
 )
+
+MODULES = ("winnow", "torch.distributed.run")
 
 
 @contextmanager
@@ -64,7 +66,10 @@ def running():
 
 def call(address, *arguments):
     """Has a command run by the server at ``address``, with our files; returns its exit code."""
-    if arguments[:2] != ("-m", "winnow") and not "".join(arguments[:1]).endswith(".py"):
+    if arguments[:1] == ("-u",):  # from torchrun
+        arguments = arguments[1:]
+    is_script = "".join(arguments[:1]).endswith(".py")
+    if not is_script and not (arguments[:1] == ("-m",) and arguments[1] in MODULES):
         os.execv(sys.executable, [sys.executable, *arguments])
     import json
 

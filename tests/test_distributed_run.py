@@ -1,9 +1,9 @@
 """``model/train.py`` under ``torchrun``: as one process, and one goes on where two stopped."""
 
+import functools
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,13 +18,18 @@ ROOT = Path(__file__).parent.parent
 INDEPENDENT = "model.group_rows=1"  # of how rows are spread
 
 
-def torchrun(corpus, output, *overrides):
+@pytest.fixture
+def torchrun(quick_python, corpus):
+    return functools.partial(_torchrun, quick_python, corpus)
+
+
+def _torchrun(python, corpus, output, *overrides):
     arguments = [f"data.corpus={corpus}", f"output={output}", "data.arm=unfiltered", *overrides]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     return subprocess.Popen(
         [*command, "model/train.py", *TINY, INDEPENDENT, *arguments],
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "GLIBC_TUNABLES": ""},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -47,11 +52,11 @@ def assert_alike(value, expected):
         assert value == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
-def test_two_and_then_one(corpus, tmp_path):
+def test_two_and_then_one(torchrun, corpus, tmp_path):
     """Two get a SIGTERM, end at one step and save it; one goes on from there."""
     alone, output = tmp_path / "alone", tmp_path / "several"
     never = ["checkpoint.every=1_000_000", "evaluate.every=0", "log.expert_load_every=1"]
-    halfway = torchrun(corpus, output, "train.tokens=64_000_000", *never)
+    halfway = torchrun(output, "train.tokens=64_000_000", *never)
     log = output / "metrics.jsonl"
     while halfway.poll() is None and not (log.exists() and log.stat().st_size):
         time.sleep(0.01)
@@ -73,10 +78,10 @@ def test_two_and_then_one(corpus, tmp_path):
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
-def test_two_gpus(corpus, tmp_path):
+def test_two_gpus(torchrun, corpus, tmp_path):
     """With NCCL, in bfloat16, the losses of one CPU."""
     expected = train(corpus, tmp_path / "alone", INDEPENDENT)
-    done = torchrun(corpus, tmp_path / "several", "train.device=cuda", "train.precision=bf16")
+    done = torchrun(tmp_path / "several", "train.device=cuda", "train.precision=bf16")
     _, said = done.communicate()
     assert done.returncode == 0, said
     losses = [[row["loss"] for row in rows(tmp_path / name)] for name in ("several", "alone")]
@@ -84,8 +89,8 @@ def test_two_gpus(corpus, tmp_path):
     assert len(losses[0]) == expected.steps
 
 
-def test_what_cannot_be_shared_is_said(corpus, tmp_path):
-    done = torchrun(corpus, tmp_path / "out", "train.batch_rows=3")
+def test_what_cannot_be_shared_is_said(torchrun, tmp_path):
+    done = torchrun(tmp_path / "out", "train.batch_rows=3")
     _, said = done.communicate()
     assert done.returncode != 0
     assert "a batch of 3 rows cannot be shared by 2" in said

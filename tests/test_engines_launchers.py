@@ -5,6 +5,7 @@ import re
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -21,25 +22,27 @@ pytestmark = pytest.mark.slow
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
-def launch(node: int, port: int, *overrides: str) -> subprocess.Popen:
+def launch(python: Path, node: int, port: int, *overrides: str) -> subprocess.Popen:
     """The launcher of one node with one process, at a loopback address of its own."""
     return subprocess.Popen(
         [
-            *(sys.executable, "-m", "torch.distributed.run"),
+            *(python, "-m", "torch.distributed.run"),
             *("--nnodes=2", "--nproc-per-node=1", f"--node-rank={node}", "--rdzv-id=winnow"),
             *("--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}"),
             *(f"--local-addr=127.0.0.{node + 1}", f"--rdzv-conf=is_host={int(node == 0)}"),
             *("model/train.py", *overrides),
         ],
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+        env=os.environ
+        | {"PYTHONPATH": ROOT, "OMP_NUM_THREADS": "1", "GLIBC_TUNABLES": ""}
+        | {"GLOO_SOCKET_IFNAME": "lo"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
-def test_two_launchers_that_meet_over_tcp_train_as_one_process(tmp_path):
+def test_two_launchers_that_meet_over_tcp_train_as_one_process(quick_python, tmp_path):
     corpus = corpus_folder(tmp_path)
     independent = "model.group_rows=1"  # of how rows are spread
     expected = train(corpus, tmp_path / "alone", independent)
@@ -48,7 +51,7 @@ def test_two_launchers_that_meet_over_tcp_train_as_one_process(tmp_path):
         port = free.getsockname()[1]
     output = tmp_path / "nodes"
     paths = [f"data.corpus={corpus}", f"output={output}", "data.arm=unfiltered"]
-    nodes = [launch(node, port, *TINY, independent, *paths) for node in range(2)]
+    nodes = [launch(quick_python, node, port, *TINY, independent, *paths) for node in range(2)]
     ends = [node.communicate(timeout=300) for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], ends
     assert ["steps skipped" in printed for printed, _ in ends] == [True, False]
