@@ -127,7 +127,7 @@ TABLES: Mapping[str, tuple[str, Sequence[Column]]] = {
     ),
     "sizes": (
         "Primary contrast by size",
-        [text("model"), FLOPS, DIFFERENCE, interval(), chance("p"), text("outcome")],
+        [text("variant", "size"), FLOPS, DIFFERENCE, interval(), chance("p"), text("outcome")],
     ),
     "orders": (
         "Pairs of arms that keep their order from a size to a larger one",
@@ -135,7 +135,7 @@ TABLES: Mapping[str, tuple[str, Sequence[Column]]] = {
             text("variant", "size"),
             text("target", "larger"),
             right("decision", "kept"),
-            interval("decision_low", "decision_high", signed=False),
+            Column("interval", lambda row: _shares(row["decision_low"], row["decision_high"])),
             Column("best arm", lambda row: _found(row["best_arm_found"])),
         ],
     ),
@@ -143,7 +143,6 @@ TABLES: Mapping[str, tuple[str, Sequence[Column]]] = {
         "Which metric decides best? Signal to noise at the smallest size",
         [
             Column("measured on", lambda row: endpoints.label(row["endpoint"]), text=True),
-            text("kind"),
             figure("ratio"),
             figure("by_chance", "by chance"),
             right("own", "kept"),
@@ -269,6 +268,10 @@ def _line(cells: Sequence[str], columns: Sequence[Column], widths: Sequence[int]
 
 def _figure(value: Any, signed: bool = False) -> str:
     return "–" if value is None else number(value, signed)
+
+
+def _shares(low: float, high: float) -> str:
+    return f"{low:.0%} to {high:.0%}"
 
 
 def _found(value: bool | None) -> str:

@@ -182,6 +182,8 @@ def test_less_than_a_whole_ladder(tmp_path, changes, orders, metrics):
     if changes.get("seeds") == [1]:
         rows = found.tables["orders"]
         assert {(row["decision_low"], row["decision_high"]) for row in rows} == {(0, 1)}
+        assert found.signs.clear is None
+        assert "one seed cannot say" in found.signs.sentence
 
 
 def test_a_sign_that_turns_is_counted(tmp_path, monkeypatch):

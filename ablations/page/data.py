@@ -59,7 +59,6 @@ def page_data(
         },
         "conclusions": groups.conclusions(study),
         "signs": None if isinstance(found, ValueError) else _signs(found),
-        "sizes": {row["variant"]: row["model"] for row in shown["sizes"]},
         "jobs": {"complete": len(study.runs), "declared": len(_declared_jobs(study))},
         "co2e": provenance.carbon(study),
         "figures": {name: figure(rows) for name, rows in shown.items()},
@@ -291,7 +290,8 @@ def _signs(found: Comparison) -> Json | None:
     """At how many sizes the primary difference kept its sign; None with one size."""
     if found.signs is None:
         return None
-    return {**vars(found.signs), "sentence": found.signs.sentence}
+    of = found.signs
+    return {**vars(of), "certainty": of.certainty, "sentence": of.sentence}
 
 
 def _along(rows: list[Row]) -> list[Row]:

@@ -181,7 +181,7 @@ function forest(width, { rows, axis, zero, matters, bars, label }) {
       ? { x: 0, y: y + heights[i] - 6 }
       : { x: width - edge.right + 14, y: y + heights[i] / 2 + 4 };
     if (row.text && (below(row) || !narrow))
-      root.append(svg("text", { class: "row-value", ...spot }, row.text));
+      root.append(svg("text", { class: `row-value${below(row) ? " below" : ""}`, ...spot }, row.text));
     y += heights[i];
   });
   return root;

@@ -66,13 +66,13 @@ function drawHead() {
       ? tile(
           "Sign kept",
           `${data.signs.kept} of ${data.signs.sizes} sizes`,
-          `at ${data.signs.clear} of them the interval excludes 0`,
+          data.signs.certainty,
         )
       : [],
     tile(
       "Runs",
       `${number(jobs.complete)} of ${number(jobs.declared)}`,
-      `${number(declared.arms.length)} arms, ${number(declared.seeds.length)} seeds`,
+      `${number(declared.arms.length)} arms, ${number(declared.seeds.length)} seed${declared.seeds.length > 1 ? "s" : ""}`,
     ),
   );
 }

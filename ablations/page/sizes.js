@@ -1,6 +1,5 @@
 // What is drawn of several sizes: the contrast at each, decisions, metrics, compute and laws.
 
-const sizeName = (variant) => data.sizes[variant] ?? variant;
 const kept = (row, name) =>
   row[`${name}_of`] === null ? "–" : `${row[`${name}_right`]} of ${row[`${name}_of`]}`;
 
@@ -15,7 +14,7 @@ function drawContrasts() {
   chart("sizes", (width) =>
     forest(width, {
       rows: rows.map((row) => ({
-        ...estimateRow(row.model, declared.treatment, { ...row, value: row.difference }),
+        ...estimateRow(row.variant, declared.treatment, { ...row, value: row.difference }),
         text: `${digits(row.difference, true)} (${between(row)}), ${row.outcome}`,
       })),
       axis: differenceAxis(values, declared.smallest_difference),
@@ -34,9 +33,14 @@ function drawDecisions() {
     table(
       ["Sizes", "#Pairs that keep their order", "Best arm"],
       rowsOf("orders").map((row) => [
-        row.best_arm_found === null
-          ? "each to the next"
-          : `${sizeName(row.variant)} to ${sizeName(row.target)}`,
+        el(
+          "span",
+          {},
+          row.best_arm_found === null ? "each to the next" : `${row.variant} to ${row.target}`,
+          row.arms < declared.arms.length
+            ? el("span", { class: "interval" }, `${row.arms} of ${declared.arms.length} arms`)
+            : "",
+        ),
         el(
           "span",
           {},
@@ -66,7 +70,7 @@ function drawProxies() {
     table(
       [
         "Measured on",
-        ...sizes.map((size) => (several ? `#${sizeName(size)}` : "#Ratio")),
+        ...sizes.map((size) => (several ? `#${size}` : "#Ratio")),
         "#Noise",
         ...(several ? ["#Order kept", "#As on the primary"] : ["#As on the primary"]),
       ],
@@ -85,12 +89,12 @@ function drawProxies() {
       ]),
     ),
   );
-  const at = several ? ` at ${sizeName(smallest)}` : "";
+  const at = several ? ` at ${smallest}` : "";
   put(
     "proxies-hint",
     `${several ? "By size, the" : "The"} ratio of how far the arms lie apart to how far one run strays from its arm: the higher, the fewer runs it takes to tell arms apart. Arms of equal text exceed ${digits(about[0].by_chance)}${at} in 1 of ${Math.round(1 / (1 - declared.coverage))} cases; what is below is grey. Noise: that of one run${at}, as a share of the score. `,
     several
-      ? `Order kept: pairs of arms at ${sizeName(smallest)} whose winner wins at the largest size too; as on the primary: whose winner wins there on ${primaryText}.`
+      ? `Order kept: pairs of arms at ${smallest} whose winner wins at the largest size too; as on the primary: whose winner wins there on ${primaryText}.`
       : `As on the primary: pairs of arms whose winner wins on ${primaryText} too.`,
   );
 }

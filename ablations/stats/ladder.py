@@ -20,20 +20,25 @@ from ablations.table import Row
 class Signs:
     """At how many ``sizes`` the primary difference has its sign at the largest one.
 
-    ``clear`` counts those of ``kept`` whose interval excludes 0.
+    ``clear`` counts those of ``kept`` whose interval excludes 0; None where a size has one seed,
+    whose interval leaves out the luck of training.
     """
 
     kept: int
     sizes: int
-    clear: int
+    clear: int | None
+
+    @property
+    def certainty(self) -> str:
+        """How sure the signs are, as a clause."""
+        if self.clear is None:
+            return "one seed cannot say how sure that is"
+        return f"at {self.clear} of them the interval excludes 0"
 
     @property
     def sentence(self) -> str:
         """The same in words."""
-        return (
-            f"Sign kept at {self.kept} of {self.sizes} sizes; at {self.clear} of them the interval"
-            " excludes 0."
-        )
+        return f"Sign kept at {self.kept} of {self.sizes} sizes; {self.certainty}."
 
 
 def sizes(study: Study) -> list[str]:
@@ -87,7 +92,8 @@ def signs(contrasts: Sequence[Row]) -> Signs | None:
         return None
     sign = np.sign(contrasts[-1]["difference"])
     kept = [row for row in contrasts if np.sign(row["difference"]) == sign]
-    clear = sum(row["low"] * row["high"] > 0 for row in kept)
+    known = all(row["seeds"] > 1 for row in contrasts)
+    clear = sum(row["low"] * row["high"] > 0 for row in kept) if known else None
     return Signs(len(kept), len(contrasts), clear)
 
 
