@@ -1,6 +1,6 @@
 // The other sections: tasks, experts, yields, costs, learning rates, jobs, provenance.
 
-const AVERAGE_NAMES = { nlg: "NLG", nlu: "NLU", all: "all" };
+const AVERAGE_NAMES = { nlg: "NLG", nlu: "NLU", all: "All" };
 
 // An average is held against guessing where guessing has a meaning in each of its rows.
 const atChance = (row) =>

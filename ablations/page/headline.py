@@ -24,7 +24,7 @@ def headline(study: Study, found: Comparison | ValueError) -> str:
 def _finding(study: Study, found: Comparison) -> str:
     primary = study.declared.primary
     ours, theirs = primary.treatment, primary.baseline
-    on = _on(primary.endpoint)
+    on = f"on {endpoints.in_a_sentence(primary.endpoint)}"
     size = _size(found)
     match found.verdict.outcome:
         case "interim":
@@ -50,8 +50,9 @@ def beside(found: Comparison | ValueError) -> list[str]:
         return []
     treatment = found.primary["treatment"]
     return [
-        f"{row['outcome'].capitalize()} {_on(row['endpoint'])}: {number(row['difference'], True)}"
-        f" {row['unit']} ({number(row['family_low'], True)} to {number(row['family_high'], True)})."
+        f"{row['outcome'].capitalize()} on {endpoints.in_a_sentence(row['endpoint'])}:"
+        f" {number(row['difference'], True)} {row['unit']} ({number(row['family_low'], True)} to"
+        f" {number(row['family_high'], True)})."
         for row in found.tables["secondary"]
         if row["arm"] == treatment and row["outcome"] in ("better", "worse")
     ]
@@ -123,9 +124,3 @@ def _size(found: Comparison) -> str:
         )
         return f"{much} {'fewer' if value < 0 else 'more'} bits per byte"
     return f"{number(abs(value))} points {'less' if value < 0 else 'more'}"
-
-
-def _on(endpoint: str) -> str:
-    kind = endpoint.partition("/")[0]
-    label = endpoints.label(endpoint)
-    return f"on {label} text" if kind == "heldout" else f"on the {label}"

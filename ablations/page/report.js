@@ -162,19 +162,25 @@ function drawCalibration() {
   );
 }
 
+// Names as a list; of many, the first few.
+function someOf(names, most = 6) {
+  const rest = names.length - most;
+  return rest > 1 ? `${names.slice(0, most).join(", ")} and ${number(rest)} more` : names.join(", ");
+}
+
 // Groups first; the sources that they hold are folded, since there may be many.
 function drawHeldout() {
   if (isEmpty("heldout")) return;
   put("heldout-title", `Bits per byte minus those of ${declared.baseline} (less is better)`);
   put(
     "heldout-hint",
-    `Intervals of ${percentage}, over seeds and documents; they are not tests.`,
+    `Intervals of ${percentage}, over seeds and documents. Of so many, some exclude 0 by chance: what was tested stands below.`,
   );
   put(
     "conclusions",
     data.conclusions.flatMap((of) => [
-      el("dt", {}, of.label, el("span", { class: "faint" }, of.sources.join(", "))),
-      el("dd", {}, of.conclusion),
+      el("dt", {}, of.label),
+      el("dd", {}, of.conclusion, el("span", { class: "faint" }, someOf(of.sources))),
     ]),
   );
   const rows = rowsOf("heldout");

@@ -216,7 +216,8 @@ def _caveats(study: Study, found: Contrast) -> list[str]:
         have, lack = endpoints.rows_of(average, run, shots)
         if lack:
             notes.append(
-                f"{name} is partial, {len(have)} of {len(have) + len(lack)} rows; not run: "
+                f"The {endpoints.label(name)}, is partial:"
+                f" {len(have)} of {len(have) + len(lack)} rows; not run: "
                 + ", ".join(f"{task} {metric}" for task, metric in lack)
                 + "."
             )

@@ -46,6 +46,11 @@ def label(name: str) -> str:
     return f"{_AVERAGE_LABELS[words[0]]}, {number}"
 
 
+def in_a_sentence(name: str) -> str:
+    """An endpoint after "on": ``raw web text``, ``the NLU average, few shots``."""
+    return f"{label(name)} text" if name.startswith("heldout/") else f"the {label(name)}"
+
+
 _GROUP_LABELS = {"unseen": "unseen curated", "known": "known curated", "web": "raw web"}
 
 _AVERAGE_LABELS = {

@@ -45,7 +45,8 @@ def judge(
     unit = endpoints.unit(declared.endpoint)
     gain = endpoints.gain(declared.endpoint)
     size = _size(of, baseline_value, declared)
-    arms = f"{declared.treatment} against {declared.baseline} on {declared.endpoint}"
+    on = endpoints.in_a_sentence(declared.endpoint)
+    arms = f"{declared.treatment} against {declared.baseline} on {on}"
     if of.seed_error is None:
         return Verdict(
             "underpowered",
