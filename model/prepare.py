@@ -114,7 +114,7 @@ def _begin(output: str, key: str) -> None:
     """
     path = os.path.join(output, BEGUN)
     if not os.path.exists(path):
-        if set(os.listdir(output)) != {files.LOCK}:
+        if not {files.LOCK, files.OWNER}.issuperset(os.listdir(output)):
             raise ValueError(f"{output} is not empty and no corpus: choose another output")
         storage.write_json(path, {"key": key})
     elif files.read_json(path)["key"] != key:

@@ -7,15 +7,20 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 import xxhash
+
+from winnow import owners
 
 TEMPORARY = ".tmp-"
 """Prefix of the names of unfinished files; a killed writer leaves them behind."""
 
 LOCK = ".lock"
 """Name of the lock file in a folder that is being written to."""
+
+OWNER = ".lock-owner"
+"""Name of the file that says by whom, on a file system without locks."""
 
 
 @contextlib.contextmanager
@@ -84,24 +89,35 @@ def lock(folder: str) -> Iterator[None]:
     path = os.path.join(folder, LOCK)
     if os.path.exists(path) and os.path.getsize(path):  # ours are empty
         raise ValueError(f"{path} is not the lock of a run: choose another output")
-    with open(path, "a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The other process may have finished and removed the file since it was opened.
-            held = os.path.samestat(os.fstat(file.fileno()), os.stat(path))
-        except (BlockingIOError, FileNotFoundError):
-            held = False
-        if not held:
-            raise ValueError(
-                f"another run is writing to {folder}: wait for it, or choose another output"
-            )
-        try:
-            yield
-        finally:
-            os.remove(path)
-            if made:
-                with contextlib.suppress(OSError):  # what was written is in it
-                    os.rmdir(folder)
+    try:
+        with open(path, "a") as file, _held(file, folder):
+            try:
+                yield
+            finally:
+                os.remove(path)
+    finally:
+        if made:
+            with contextlib.suppress(OSError):  # what was written is in it
+                os.rmdir(folder)
+
+
+def _held(file: TextIO, folder: str) -> contextlib.AbstractContextManager[object]:
+    """The lock on an open lock file, which closing the file ends, or else a claim to end."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # The other process may have finished and removed the file since it was opened.
+        held = os.path.samestat(os.fstat(file.fileno()), os.stat(file.name))
+    except (BlockingIOError, FileNotFoundError):
+        held = False
+    except OSError as error:
+        if error.errno in owners.WITHOUT_LOCKS:
+            return owners.claim(os.path.join(folder, OWNER))
+        raise
+    if not held:
+        raise ValueError(
+            f"another run is writing to {folder}: wait for it, or choose another output"
+        )
+    return contextlib.nullcontext()
 
 
 def fingerprint(*parts: Any) -> str:

@@ -7,6 +7,7 @@ with those of the next run in the same folder. Linux kills them with their paren
 poll for it every half second. Each also holds a lock that the next run waits for.
 """
 
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -15,10 +16,11 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
 from apache_beam.runners.worker import sdk_worker_main
 
-from winnow import heartbeat
+from winnow import heartbeat, owners
 
 LOCK = "lock"
 
@@ -43,7 +45,11 @@ def main(driver: int, folder: str) -> None:
     """Work for the process ``driver`` until it has no more work or is gone."""
     # Lock first, then check the driver: a worker that finds it alive already holds the lock.
     lock = os.open(os.path.join(folder, LOCK), os.O_RDWR | os.O_CREAT, 0o666)
-    fcntl.flock(lock, fcntl.LOCK_SH)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+    except OSError as error:
+        if error.errno not in owners.WITHOUT_LOCKS:  # there its heartbeat says that it is here
+            raise
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     threading.Thread(target=_end_with, args=(driver,), daemon=True).start()
@@ -70,18 +76,37 @@ def wait_for_others(folder: str) -> None:
         return
     end = time.monotonic() + PATIENCE
     try:
-        while True:
-            try:
-                return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() > end:
-                    raise ValueError(
-                        f"workers of a run that was killed still hold {folder}: end them"
-                        " (ps -ef | grep beam.worker), then go on with --resume"
-                    ) from None
+        while _is_held(lock, folder):
+            if time.monotonic() > end:
+                raise ValueError(
+                    f"workers of a run that was killed still hold {folder}: end them"
+                    " (ps -ef | grep beam.worker), then go on with --resume"
+                )
             time.sleep(0.1)
     finally:
         os.close(lock)
+
+
+def _is_held(lock: int, folder: str) -> bool:
+    """Whether a worker of this machine still works in the folder."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError as error:
+        if error.errno not in owners.WITHOUT_LOCKS:
+            raise
+        pids = [name.partition(".")[0] for name in os.listdir(folder)]
+        return any(_works_in(pid, folder) for pid in pids if pid.isdecimal())
+    return False
+
+
+def _works_in(pid: str, folder: str) -> bool:
+    """Whether this process is a worker of that folder; its number may have another's by now."""
+    with contextlib.suppress(OSError):
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        return b"pipeline.beam.worker" in words and folder.encode() in words
+    return False
 
 
 if __name__ == "__main__":
