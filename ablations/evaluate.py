@@ -1,6 +1,7 @@
 r"""A trained model in; its answers to evaluation tasks out, and every score that follows from them.
 
 python ablations/evaluate.py run=run/ tasks=[arc_e,piqa,blimp] shots=0 local=DIR
+torchrun --nproc-per-node 8 ablations/evaluate.py run=run/    # a model that no one GPU holds
 
 Every default is in ``conf/evaluate.yaml``. Into the run's folder (or ``output``) go:
 
@@ -28,6 +29,7 @@ from ablations.tasks.evaluation import Asked, Evaluation, TaskSet, ask, gather
 from ablations.tasks.scores import Score
 from ablations.tasks.task import select
 from ablations.tasks.token_model import BATCH_TOKENS, load_model
+from model.training import hardware, processes
 from winnow import command_line, overrides, storage, tables
 
 FORMAT = 1
@@ -49,6 +51,7 @@ class EvaluateConfig:
     cache: str = CACHE
     device: str = MISSING
     precision: str = MISSING
+    patience: float = MISSING
     batch_tokens: int = BATCH_TOKENS
     length: int | None = None
 
@@ -56,18 +59,24 @@ class EvaluateConfig:
 def evaluate(config: EvaluateConfig) -> Evaluation:
     """Ask a run's model what the config says, and write the answers.
 
+    Processes that ``torchrun`` started share the model; the first one reads the tasks' data and
+    writes.
+
     Raises:
         ValueError: a task, a place of data, or the run is not there or not what it should be.
     """
     asked = Asked(select(config.tasks), config.shots, config.limit, config.seed)
     local = Path(config.local) if config.local is not None else None
     where = DataSources(config.places, local, Path(config.cache))
+    device = processes.join(hardware.find_device(config.device), config.patience)
     model = load_model(
-        config.run, config.device, config.precision, config.batch_tokens, config.length
+        config.run, str(device), config.precision, config.batch_tokens, config.length
     )
-    evaluation = ask(model, *gather(asked, where), progress=_progress)
+    sets, not_run = processes.from_first(lambda: gather(asked, where))
+    evaluation = ask(model, sets, not_run, progress=_progress)
     about = {"asked": dataclasses.asdict(asked), "run": config.run}
-    write(config.output or config.run, evaluation, about)
+    if processes.is_first():
+        write(config.output or config.run, evaluation, about)
     return evaluation
 
 
@@ -96,13 +105,14 @@ def table(scores: Sequence[Score], not_run: dict[str, str]) -> str:
 
 def _progress(sets: Sequence[TaskSet]) -> Iterator[TaskSet]:
     """Says on a terminal which task is being asked."""
+    shows = sys.stderr.isatty() and processes.is_first()
     for number, each in enumerate(sets, 1):
         begun = time.perf_counter()
-        if sys.stderr.isatty():
+        if shows:
             print(f"{number}/{len(sets)} {each.task.name}: {len(each.items)} items", end=" ",
                   file=sys.stderr, flush=True)  # fmt: skip
         yield each
-        if sys.stderr.isatty():
+        if shows:
             print(f"in {time.perf_counter() - begun:.0f} s", file=sys.stderr)
 
 
@@ -117,6 +127,10 @@ def main(config: DictConfig) -> None:
 
 def _evaluate_and_print(config: EvaluateConfig) -> None:
     evaluation = evaluate(config)
+    first = processes.is_first()
+    processes.leave()
+    if not first:
+        return
     print(table(evaluation.summary, evaluation.about["not_run"]))
     for name, about in evaluation.about["tasks"].items():
         if about["truncated_contexts"]:

@@ -1,6 +1,7 @@
 """The files of an exported model; :mod:`model.export` lists them."""
 
 import dataclasses
+import math
 import os
 import shutil
 from dataclasses import dataclass
@@ -9,13 +10,14 @@ from typing import Any
 import torch
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig
-from safetensors.torch import save
 from tokenizers import Tokenizer, processors
+from torch import Tensor
 
+from model import weights_file
 from model.data import corpus
 from model.data.tokenizer import TextCodec
 from model.training import trained
-from model.training.trained import Trained
+from model.training.trained import Stored
 from winnow import command_line, files, storage, telling
 
 WRAPPER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "glam", "modeling_glam.py")
@@ -38,22 +40,31 @@ def export(config: ExportConfig) -> None:
     if os.path.isdir(config.output) and os.listdir(config.output):
         raise ValueError(f"{config.output} is not empty: choose another output")
     with telling.doing(f"reading {config.checkpoint}"):
-        loaded = trained.load(config.checkpoint, torch.device("cpu"), torch.float32)
+        stored = trained.find(config.checkpoint)
     try:
-        _write(config, loaded)
+        _write(config, stored)
     except BaseException:
         shutil.rmtree(config.output, ignore_errors=True)
         raise
 
 
-def _write(config: ExportConfig, loaded: Trained) -> None:
-    weights = {f"glam.{name}": p.detach() for name, p in loaded.model.named_parameters()}
-    with files.open_output(os.path.join(config.output, trained.WEIGHTS)) as file:
-        file.write(save(weights, metadata={"format": "pt"}))
+def _write(config: ExportConfig, stored: Stored) -> None:
+    shapes = {f"glam.{name}": shape for name, shape in sorted(stored.shapes.items())}
+
+    def read(name: str) -> Tensor:
+        whole = torch.empty(shapes[name])
+        stored.fill({name.removeprefix("glam."): whole})
+        return whole
+
+    with (
+        telling.doing(f"writing {sum(map(math.prod, shapes.values())):,} weights"),
+        files.open_output(os.path.join(config.output, trained.WEIGHTS)) as file,
+    ):
+        weights_file.write(file, shapes, read)
     shutil.copyfile(WRAPPER, os.path.join(config.output, os.path.basename(WRAPPER)))
     with files.open_output(os.path.join(config.output, corpus.TOKENIZER)) as file:
-        file.write(tokenizer_json(loaded.codec).encode())
-    boundary = loaded.codec.boundary
+        file.write(tokenizer_json(stored.codec).encode())
+    boundary = stored.codec.boundary
     storage.write_json(
         os.path.join(config.output, "tokenizer_config.json"),
         {
@@ -63,11 +74,11 @@ def _write(config: ExportConfig, loaded: Trained) -> None:
             "pad_token": boundary,  # masked, so any token would do
             "padding_side": "left",  # for generation
             "split_special_tokens": True,  # a text that spells the boundary is text
-            "model_max_length": loaded.sequence_length,
+            "model_max_length": stored.sequence_length,
             "clean_up_tokenization_spaces": False,
         },
     )
-    storage.write_json(os.path.join(config.output, trained.CONFIG), description(loaded))
+    storage.write_json(os.path.join(config.output, trained.CONFIG), description(stored))
 
 
 def tokenizer_json(codec: TextCodec) -> str:
@@ -83,7 +94,7 @@ def tokenizer_json(codec: TextCodec) -> str:
     return tokenizer.to_str(pretty=True)
 
 
-def description(loaded: Trained) -> dict[str, Any]:
+def description(stored: Stored) -> dict[str, Any]:
     """The content of ``config.json``.
 
     It names no ``model_type``: modeling_glam.py does. AutoTokenizer, which may not run that, would
@@ -96,14 +107,14 @@ def description(loaded: Trained) -> dict[str, Any]:
             "AutoModelForCausalLM": "modeling_glam.GLaMForCausalLM",
         },
         "dtype": "float32",
-        "vocab_size": loaded.model.config.vocabulary,
-        "bos_token_id": loaded.codec.boundary_id,
-        "eos_token_id": loaded.codec.boundary_id,
-        "pad_token_id": loaded.codec.boundary_id,
+        "vocab_size": stored.config.vocabulary,
+        "bos_token_id": stored.codec.boundary_id,
+        "eos_token_id": stored.codec.boundary_id,
+        "pad_token_id": stored.codec.boundary_id,
         "tie_word_embeddings": False,  # there is one matrix only, so nothing to tie
-        "boundary": loaded.codec.boundary,
-        "sequence_length": loaded.sequence_length,
-        "glam": dataclasses.asdict(loaded.model.config),
+        "boundary": stored.codec.boundary,
+        "sequence_length": stored.sequence_length,
+        "glam": dataclasses.asdict(stored.config),
     }
 
 

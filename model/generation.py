@@ -12,7 +12,8 @@ from torch import Tensor
 from model.glam.attention import Cache
 from model.glam.parameter import copies
 from model.glam.transformer import GLaM
-from model.training import hardware, trained
+from model.training import hardware, processes, trained
+from model.training.company import in_company
 from model.training.train_config import Precision
 from model.training.trained import Trained
 from winnow import command_line, telling
@@ -30,6 +31,7 @@ class GenerateConfig:
     seed: int = MISSING
     device: str = MISSING
     precision: Precision = MISSING
+    patience: float = MISSING
 
     def __post_init__(self) -> None:
         if self.tokens < 1:
@@ -53,7 +55,7 @@ def choose(
     return int(torch.multinomial(logits_V.softmax(-1), 1, generator=generator))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def generate(
     model: GLaM,
     prompt: Sequence[int],
@@ -82,7 +84,8 @@ def generate(
     new = seen
     with copies(model):
         for _ in range(count):
-            logits_1SV = model(torch.tensor([new], device=device), cache=cache)
+            hidden_1SM, _ = model.hidden(torch.tensor([new], device=device), cache=cache)
+            logits_1SV = model.logits(hidden_1SM)
             token = choose(logits_1SV[0, -1], temperature, top_k, generator)
             yield token
             seen.append(token)
@@ -92,14 +95,22 @@ def generate(
 def generate_text(config: GenerateConfig) -> Iterator[str]:
     """The continuation, in pieces that are whole characters; the model is loaded before the first.
 
+    Of several processes that share the model the first one has the text, the others have none.
+
     Raises:
-        ValueError: there is no such model.
+        ValueError: there is no such model, or the processes can't share it.
     """
-    device = hardware.find_device(config.device)
+    device = processes.join(hardware.find_device(config.device), config.patience)
     dtype = hardware.compute_dtype(config.precision, device)
-    with telling.doing(f"reading {config.checkpoint}"):
+    with telling.doing(f"reading {config.checkpoint}", processes.is_first()):
         loaded = trained.load(config.checkpoint, device, dtype)
-    return _pieces(loaded, config)
+    return _first_pieces(loaded, config)
+
+
+def _first_pieces(loaded: Trained, config: GenerateConfig) -> Iterator[str]:
+    with in_company(loaded.model):
+        if processes.is_first():
+            yield from _pieces(loaded, config)
 
 
 def _pieces(loaded: Trained, config: GenerateConfig) -> Iterator[str]:
@@ -133,11 +144,14 @@ def main(config: DictConfig) -> None:
 
 def _generate_and_print(config: GenerateConfig) -> None:
     pieces = generate_text(config)
-    sys.stdout.write(config.prompt)
+    if processes.is_first():
+        sys.stdout.write(config.prompt)
     for piece in pieces:
         sys.stdout.write(piece)
         sys.stdout.flush()
-    print()
+    if processes.is_first():
+        print()
+    processes.leave()
 
 
 ConfigStore.instance().store(name="generate_schema", node=GenerateConfig)

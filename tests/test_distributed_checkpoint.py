@@ -1,5 +1,6 @@
 """What some processes have written any other number goes on from."""
 
+import dataclasses
 import functools
 import os
 import shutil
@@ -8,9 +9,12 @@ import distributed
 import pytest
 import torch
 from distributed import CONFIG, learn, make_model, make_optimizer
+from safetensors.torch import save
+from sharded_asking import asked, write_tasks, write_tokenizer
 from training_runs import optimizer_settings
 
-from model.training import checkpoint, optim, processes
+from model.exporting import ExportConfig, export
+from model.training import checkpoint, optim, processes, trained
 from model.training.train_config import OptimizerName, Schedule
 from winnow import storage
 
@@ -25,6 +29,13 @@ OPTIMIZERS = {
         )
         for name in OptimizerName
     },
+}
+
+
+STATE = {
+    "model": dataclasses.asdict(CONFIG),
+    "boundary": "<eos>",
+    "identity": {"data.sequence_length": 16},
 }
 
 
@@ -51,7 +62,18 @@ def write(folder, columns=None):
     for name in OPTIMIZERS:
         model, optimizer = fresh(name, columns)
         learn(model, optimizer, range(3))
-        checkpoint.save(f"{folder}/{name}", 3, checkpoint.tensors(model, optimizer), {})
+        checkpoint.save(f"{folder}/{name}", 3, checkpoint.tensors(model, optimizer), STATE)
+
+
+def write_few_experts(folder):
+    """The export of a model whose experts four processes share by two."""
+    config = dataclasses.replace(CONFIG, experts=2)
+    state = {**STATE, "model": dataclasses.asdict(config)}
+    model = make_model(config, None, torch.float32)
+    checkpoint.save(f"{folder}/checkpoints", 1, checkpoint.tensors(model), state)
+    write_tokenizer(folder)
+    export(ExportConfig(str(folder), f"{folder}/exported"))
+    return folder / "exported"
 
 
 def read(folder, columns=None):
@@ -118,12 +140,28 @@ def results(tmp_path_factory):
     one, two, four = (tmp_path_factory.mktemp(name) for name in ("one", "two", "four"))
     out = {"1": all_steps()}
     write(one)
+    few, tasks = (tmp_path_factory.mktemp(name) for name in ("few", "tasks"))
+    write_tasks(tasks)
+    exported = write_few_experts(few)
+    likely, written = ["piqa"], ["piqa", "natural_questions"]
+    out["of export"] = {1: asked(exported, tasks, likely)}
     call = functools.partial
     calls = {"2": all_steps, "writes": call(write, two), "2-2": call(read, two)}
+    write_tokenizer(two)
+    sharded = {
+        name: call(asked, two / "sgd", tasks, names, name)
+        for name, names in {"fp32": written, "bf16": likely}.items()
+    }
+    calls |= {f"asked {name}": ask for name, ask in sharded.items()}
     out |= distributed.run(2, two, calls | {"damage": call(damage_of_one, two)})
     calls = {"writes": call(write, four, 2), "2-4": call(read, two, 2), "1-4": call(read, one)}
     calls |= {"compared": call(compared, four), "of two": call(compared, two)}
+    calls |= {"asked": call(asked, exported, tasks, likely)}
     out |= distributed.run(4, four, calls | {"failure": failure_of_one})
+    out["of export"][4] = out["asked"]
+    out["of checkpoint"] = {name: (ask(), out[f"asked {name}"]) for name, ask in sharded.items()}
+    export(ExportConfig(str(two / "sgd"), str(two / "exported")))
+    out["exported"] = trained.load(str(two / "sgd"), torch.device("cpu"), torch.float32).model, two
     again = tmp_path_factory.mktemp("two-again")
     out |= distributed.run(2, again, {"4-2": call(read, four)})
     return out | {"2-1": read(two), "4-1": read(four)}
@@ -153,3 +191,46 @@ def test_same_number_goes_on_bit_for_bit(results, name):
     (history, last), (expected, expected_last) = results["2-2"][name], results["2"][name]
     assert history == expected
     assert all(torch.equal(last[key], expected_last[key]) for key in expected_last)
+
+
+def assert_same_answers(found, expected, tolerance):
+    for name in ("logprob", "documents"):
+        torch.testing.assert_close(
+            torch.tensor(found[name]), torch.tensor(expected[name]), rtol=tolerance, atol=tolerance
+        )
+    assert len(set(expected["logprob"])) > 3
+    assert found["files"] == expected["files"] != []
+
+
+@pytest.mark.parametrize("name", ["of export", "of checkpoint"])
+def test_a_sharded_model_answers_as_the_whole(results, name):
+    """A sum of some tens of float32 log-probabilities, each of products with a few tens of terms:
+    all that differs is the order of sums within the experts' products.
+    """
+    expected, found = results[name]["fp32"] if name == "of checkpoint" else results[name].values()
+    assert_same_answers(found, expected, 1e-5)
+    assert found["greedy"] == expected["greedy"]
+    assert found["written"] == expected["written"]
+    first, *others = found["text"]
+    assert [first] == expected["text"]
+    assert others == [""] * len(others)
+    assert len(others) in (1, 3)
+    assert first
+
+
+def test_processes_write_texts_of_unequal_lengths(results):
+    _, found = results["of checkpoint"]["fp32"]
+    assert len({len(text) for text in found["written"]}) > 1
+
+
+def test_a_sharded_model_answers_in_bfloat16(results):
+    expected, found = results["of checkpoint"]["bf16"]
+    assert_same_answers(found, expected, 2e-2)
+    assert expected["logprob"] != results["of checkpoint"]["fp32"][0]["logprob"]
+
+
+def test_the_export_of_a_sharded_checkpoint_is_what_safetensors_writes(results):
+    model, folder = results["exported"]
+    weights = {f"glam.{name}": p.detach() for name, p in model.named_parameters()}
+    written = (folder / "exported" / "model.safetensors").read_bytes()
+    assert written == save(weights, metadata={"format": "pt"})

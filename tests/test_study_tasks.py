@@ -1,6 +1,7 @@
 """What a study asks, holds out and looks for before its first job, on a corpus made here."""
 
 import json
+import os
 from collections import Counter
 
 import numpy as np
@@ -67,6 +68,7 @@ def test_each_task_is_asked_once_with_each_number_of_shots():
 
 def test_answers_of_all_columns_lie_in_one_table(corpus, data, tmp_path, monkeypatch):
     def answer(script, arguments, log, threads, study):
+        meetings.append((os.path.basename(log), os.environ.get("MASTER_PORT")))
         given = dict(argument.split("=", 1) for argument in arguments)
         row = ["piqa", int(given["shots"]), "accuracy", "0", "0", 1.0, 1.0, 0.5]
         table = pa.table([[value] for value in row], schema=TASKS)
@@ -76,12 +78,20 @@ def test_answers_of_all_columns_lie_in_one_table(corpus, data, tmp_path, monkeyp
             with pa.ipc.new_file(file, TASKS) as writer:
                 writer.write_table(table)
 
-    asked = []
+    asked, meetings = [], []
     monkeypatch.setattr(execute, "run_python", answer)
     (job, *_) = study(corpus, data, tmp_path / "s", "tasks.shots=[0,1]", "seed=1")
     table = execute.ask_tasks(job, 1)
     assert table["shots"].to_pylist() == [0, 1]
-    assert asked == [("0", "['piqa','copa']"), ("1", "['piqa','copa']")]
+    assert asked[:2] == [("0", "['piqa','copa']"), ("1", "['piqa','copa']")]
+    # Two tasks of Slurm evaluate together, and never where an earlier process may still listen.
+    monkeypatch.setenv("MASTER_PORT", "20000")
+    for rank in (0, 1):
+        table = execute.ask_tasks(job, 1, rank)
+        assert (table is None) == (rank == 1)
+    alone = [("evaluation.log", port) for port in (None, None, "20001", "20002")]
+    assert meetings == [*alone, ("evaluation_1.log", "20001"), ("evaluation_1.log", "20002")]
+    assert os.environ["MASTER_PORT"] == "20000"
     (none, *_) = study(corpus, data, tmp_path / "s", "tasks.names=[]", "seed=1")
     assert execute.ask_tasks(none, 1) is None
 

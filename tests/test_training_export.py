@@ -2,19 +2,23 @@
 
 import copy
 import functools
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import weakref
 
 import pytest
 import torch
 from foreign_tokenizers import FORMS, byte_level
 from safetensors import safe_open
+from safetensors.torch import save
 from tokenizers import Tokenizer, processors
 from training_runs import corpus_folder, train
 
+from model import weights_file
 from model.exporting import ExportConfig, export
 from model.generation import GenerateConfig, generate, generate_text
 from model.training import trained
@@ -245,6 +249,27 @@ def test_others_read_the_weights(folders):
         assert file.get_tensor("glam.embedding.weight").shape == (300, 16)
     about = json.loads((folders[1] / "config.json").read_text())
     assert about["glam"]["experts"] == 4
+
+
+def test_no_tensor_outlives_its_turn():
+    """And the file is safetensors' own, of shapes of every kind and any names."""
+    torch.manual_seed(0)
+    shapes = {"a": (), "b.é": (3, 5), 'c"': (0, 4), "d": (2, 3, 4)}
+    values = {name: torch.randn(shape) for name, shape in shapes.items()}
+    alive = []
+
+    def read(name):
+        assert [ref() for ref in alive] == [None] * len(alive)
+        copied = values[name].clone()
+        alive.append(weakref.ref(copied))
+        return copied
+
+    file = io.BytesIO()
+    weights_file.write(file, shapes, read)
+    assert file.getvalue() == save(values, metadata={"format": "pt"})
+    assert len(alive) == 4
+    with pytest.raises(ValueError, match=r"e is \[\] of float32, not \[3\]"):
+        weights_file.write(io.BytesIO(), {"e": (3,)}, lambda _: values["a"])
 
 
 def test_a_full_folder_and_an_unfinished_export_are_refused(folders, tmp_path):

@@ -19,8 +19,8 @@ import os
 import subprocess
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import yaml
@@ -35,7 +35,7 @@ from model.data.corpus import Corpus, open_corpus
 from model.training import outcome as outcomes
 from model.training.metrics_log import METRICS
 from model.training.outcome import HELDOUT, HELDOUT_SCHEMA, Outcome, bits_per_byte
-from winnow import overrides, storage, tables
+from winnow import overrides, owners, storage, tables
 from winnow.defaults import CONF
 
 ROOT = os.path.dirname(CONF)
@@ -79,8 +79,8 @@ def execute(job: Job, threads: int) -> None:
     try:
         begin(job, training, about)
         train(job.folder, threads, rank, job.config.output)
+        tasks = ask_tasks(job, threads, rank)
         if rank == 0:
-            tasks = ask_tasks(job, threads)
             finish(job, corpus, results.config_hash(about), tasks)
     except interruption.StoppedError:
         return
@@ -118,7 +118,8 @@ def is_complete(job: Job) -> bool:
 def join_processes() -> int:
     """The rank of this process; with several Slurm tasks, set torch's environment as torchrun does.
 
-    Every task runs the job for its part of the training; rank 0 does the rest alone.
+    Every task runs the job for its part of the training and of the evaluation, which share the
+    model; rank 0 does the rest alone.
     """
     if os.environ.get("SLURM_NTASKS", "1") == "1":
         return 0
@@ -148,17 +149,42 @@ def write_training_file(folder: str, training: Mapping[str, Any]) -> None:
 def train(folder: str, threads: int, rank: int = 0, study: str | None = None) -> None:
     """Train, or resume, by the folder's ``training.yaml``; as one of several processes."""
     config = ["--config-dir", os.path.abspath(folder), "--config-name", "training"]
-    log = f"training_{rank}.log" if rank else "training.log"
-    run_python("model/train.py", config, os.path.join(folder, log), threads, study)
+    run_python("model/train.py", config, log_of(folder, "training", rank), threads, study)
 
 
-def ask_tasks(job: Job, threads: int) -> pa.Table | None:
-    """Evaluate the trained model on the study's tasks; None without tasks."""
+def log_of(folder: str, name: str, rank: int) -> str:
+    """The log of a process of a job."""
+    return os.path.join(folder, f"{name}_{rank}.log" if rank else f"{name}.log")
+
+
+@contextlib.contextmanager
+def meeting_elsewhere(number: int) -> Iterator[None]:
+    """Let the processes of a job meet so many ports further on, where they meet at all.
+
+    At the same port those that are early would meet the processes before, of which one still runs.
+    """
+    port = os.environ.get("MASTER_PORT")
+    if port is None:
+        yield
+        return
+    os.environ["MASTER_PORT"] = str(int(port) + number)
+    try:
+        yield
+    finally:
+        os.environ["MASTER_PORT"] = port
+
+
+def ask_tasks(job: Job, threads: int, rank: int = 0) -> pa.Table | None:
+    """Evaluate the trained model on the study's tasks, as one of several processes.
+
+    Returns:
+        The scores, on rank 0; None without tasks.
+    """
     tasks = job.config.tasks
     found = []
-    for shots, names in study_tasks.asked(tasks).items():
-        if not names:
-            continue
+    log = log_of(job.folder, "evaluation", rank)
+    columns = [(shots, names) for shots, names in study_tasks.asked(tasks).items() if names]
+    for number, (shots, names) in enumerate(columns, 1):
         output = os.path.join(job.folder, "tasks", f"shots_{shots}")
         settings = {
             "run": os.path.join(job.folder, "training"),
@@ -172,9 +198,10 @@ def ask_tasks(job: Job, threads: int) -> pa.Table | None:
             "device": job.config.train.device,
         }
         arguments = [f"{name}={_quote(value)}" for name, value in settings.items()]
-        log = os.path.join(job.folder, "evaluation.log")
-        run_python("ablations/evaluate.py", arguments, log, threads, job.config.output)
-        found.append(tables.read(os.path.join(output, results.TASKS_FILE)))
+        with meeting_elsewhere(number):
+            run_python("ablations/evaluate.py", arguments, log, threads, job.config.output)
+        if rank == 0:
+            found.append(tables.read(os.path.join(output, results.TASKS_FILE)))
     return pa.concat_tables(found) if found else None
 
 
@@ -290,14 +317,7 @@ def run_python(
     """
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     os.makedirs(os.path.dirname(log), exist_ok=True)
-    with open(log, "ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"the {script} of an earlier run that was killed still writes to {log}: wait until"
-                " it has ended, or end it, and run the same command again"
-            ) from None
+    with open(log, "ab") as file, _held(file, script) as claim:
         process = subprocess.Popen(
             [sys.executable, os.path.join(ROOT, script), *arguments],
             stdin=subprocess.DEVNULL,
@@ -306,6 +326,8 @@ def run_python(
             env=environment,
             start_new_session=study is not None,
         )
+        if claim is not None:
+            claim.hand_over(process.pid)
         code = _wait(process, study)
     if code:
         with open(log, "rb") as written:
@@ -313,6 +335,26 @@ def run_python(
         lines = said.strip().splitlines() or [""]
         end = f"signal {-code}" if code < 0 else lines[-1]
         raise JobFailedError(f"{script} failed: {end.rpartition(': error: ')[2]}", said[-TAIL:])
+
+
+def _held(log: BinaryIO, script: str) -> contextlib.AbstractContextManager[owners.Claim | None]:
+    """The lock on a log, which every process that writes to it holds, or else a claim to it.
+
+    Raises:
+        ValueError: an earlier process holds it.
+    """
+    try:
+        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ValueError(
+            f"the {script} of an earlier run that was killed still writes to {log.name}: wait until"
+            " it has ended, or end it, and run the same command again"
+        ) from None
+    except OSError as error:
+        if error.errno in owners.WITHOUT_LOCKS:
+            return owners.claim(f"{log.name}.owner")
+        raise
+    return contextlib.nullcontext()
 
 
 def _wait(process: "subprocess.Popen[bytes]", study: str | None) -> int:

@@ -58,7 +58,8 @@ def beam_search(
         tokens_BS[row, width - len(prompt) :] = torch.tensor(prompt)
         segments_BS[row, width - len(prompt) :] = _TEXT
     cache = Cache.empty(model.config.layers)
-    logits_BSV = model(tokens_BS.to(device), segments_BS.to(device), cache)
+    hidden_BSM, _ = model.hidden(tokens_BS.to(device), segments_BS.to(device), cache)
+    logits_BSV = model.logits(hidden_BSM)
     # One row per prompt becomes one per beam.
     _reorder(cache, torch.arange(len(prompts), device=device).repeat_interleave(beams))
     logprob_BV = logits_BSV[:, -1].log_softmax(-1).repeat_interleave(beams, 0)
@@ -74,7 +75,8 @@ def beam_search(
         _reorder(cache, torch.tensor(origins, device=device))
         last_B1 = torch.tensor([[t] for s in searches for t in s.last()], device=device)
         segment_B1 = torch.full_like(last_B1, _TEXT, dtype=torch.int32)
-        logprob_BV = model(last_B1, segment_B1, cache)[:, -1].log_softmax(-1)
+        hidden_B1M, _ = model.hidden(last_B1, segment_B1, cache)
+        logprob_BV = model.logits(hidden_B1M)[:, -1].log_softmax(-1)
     return [search.best() for search in searches]
 
 

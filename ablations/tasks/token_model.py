@@ -13,7 +13,8 @@ from ablations.tasks.language_model import LogLikelihoods
 from model.data.tokenizer import TextCodec
 from model.glam.parameter import copies
 from model.glam.transformer import GLaM
-from model.training import hardware, trained
+from model.training import hardware, processes, trained
+from model.training.company import in_company
 from model.training.train_config import Precision
 
 BATCH_TOKENS = 8192
@@ -31,6 +32,9 @@ class Pair(NamedTuple):
 @dataclass(frozen=True)
 class TokenModel:
     """A GLaM model and its tokenizer as a :class:`ablations.tasks.language_model.LanguageModel`.
+
+    Of several processes that share the model, all ask the same: each answers a share of it, and all
+    get the whole.
 
     ``max_tokens`` is the longest sequence it is given, the length it was trained on;
     ``batch_tokens`` is the size of a padded batch.
@@ -106,9 +110,10 @@ class TokenModel:
             raise ValueError(f"no room for {max_tokens} new tokens in {self.max_tokens}")
         boundary = self.codec.boundary_id
         prompts = [[boundary, *tokens][-room:] for tokens in self._encode([*contexts])]
-        out = [""] * len(prompts)
-        with copies(self.model):
-            for batch in self._batches([beams * (len(p) + max_tokens) for p in prompts]):
+        batches = list(self._batches([beams * (len(p) + max_tokens) for p in prompts]))
+        written: dict[int, str] = {}
+        with copies(self.model), in_company(self.model):
+            for batch in processes.share(batches):
                 found = beam_search(
                     self.model,
                     [prompts[i] for i in batch],
@@ -118,8 +123,11 @@ class TokenModel:
                     stops=lambda tokens: self._ends(tokens, stop),
                 )
                 for i, hypothesis in zip(batch, found, strict=True):
-                    out[i] = self._text(hypothesis, stop)
-        return out
+                    written[i] = self._text(hypothesis, stop)
+        texts = {
+            i: text for part in processes.together(lambda: written) for i, text in part.items()
+        }
+        return [texts[i] for i in range(len(prompts))]
 
     def _ends(self, tokens: Sequence[int], stop: Sequence[str]) -> bool:
         text = self.codec.decode(tokens)
@@ -146,12 +154,15 @@ class TokenModel:
         self, pairs: Sequence[Pair]
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
         """Log-probability and greediness of each pair, in batches: [n] each."""
-        logprob, greedy = np.empty(len(pairs), np.float64), np.empty(len(pairs), np.bool_)
-        with copies(self.model):
-            for batch in self._batches([len(p.context) + len(p.continuation) - 1 for p in pairs]):
+        batches = list(self._batches([len(p.context) + len(p.continuation) - 1 for p in pairs]))
+        found_2N = torch.zeros(2, len(pairs), dtype=torch.float64)
+        with copies(self.model), in_company(self.model):
+            for batch in processes.share(batches):
                 found = self._score([pairs[i] for i in batch])
-                logprob[batch], greedy[batch] = zip(*found, strict=True)
-        return logprob, greedy
+                found_2N[:, batch] = torch.tensor(found, dtype=torch.float64).T
+        # Each pair was scored by one process, the others add zeros.
+        logprob, greedy = processes.total(found_2N.to(self.model.embedding.weight.device)).cpu()
+        return logprob.numpy(), greedy.numpy() > 0
 
     def _score(self, pairs: Sequence[Pair]) -> list[tuple[float, bool]]:
         """Sum of log-probabilities, and whether all were the largest, of each pair."""
@@ -185,6 +196,8 @@ def load_model(
     length: int | None = None,
 ) -> TokenModel:
     """A trained model, ready to be evaluated; see ``conf/evaluate.yaml`` for the arguments.
+
+    Processes that have joined (:func:`model.training.processes.join`) share it.
 
     Raises:
         ValueError: there is no complete checkpoint, or no such device or precision.

@@ -69,10 +69,10 @@ class Weight(nn.Module):
         those that this process holds a part of.
         """
         local = self.weight.to_local() if isinstance(self.weight, DTensor) else self.weight
-        first, *others = (_indices_here(self.weight, dim) for dim in range(local.ndim))
         if local.ndim < 3:
-            local.copy_(_part(self._draw(self.weight.shape, *key), first, *others))
+            write(self.weight, self._draw(self.weight.shape, *key))
             return
+        first, *others = (_indices_here(self.weight, dim) for dim in range(local.ndim))
         for here, index in enumerate(first.tolist()):
             local[here] = _part(self._draw(self.weight.shape[1:], *key, index), *others)
 
@@ -92,6 +92,12 @@ class Weight(nn.Module):
 def keyed_generator(device: torch.device, *key: object) -> torch.Generator:
     """A generator seeded by a key of JSON values, so that there is no state to save."""
     return torch.Generator(device).manual_seed(int(files.fingerprint(*key), 16) % (1 << 63))
+
+
+def write(weight: Tensor, whole: Tensor) -> None:
+    """Copy a whole tensor into one of its shape, or the part of it that this process holds."""
+    local = weight.to_local() if isinstance(weight, DTensor) else weight
+    local.copy_(_part(whole, *(_indices_here(weight, dim) for dim in range(whole.ndim))))
 
 
 def _indices_here(weight: Tensor, dim: int) -> Tensor:

@@ -15,13 +15,14 @@ else. Other values are JSON, in the manifest.
 
 import contextlib
 import enum
+import functools
 import os
 import pickle
 import re
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,11 +142,21 @@ def load(checkpoint: Checkpoint, content: dict[str, Tensor]) -> None:
     Raises:
         ValueError: it does not hold these tensors, or its index names other objects.
     """
-    try:
-        with _no_warning_of_one_process():
-            load_tensors(content, storage_reader=_Reader(checkpoint.path))
-    except CheckpointException as error:
-        raise ValueError(f"{checkpoint.path} can't be loaded: {_cause(error)}") from error
+    loader(checkpoint)(content)
+
+
+def loader(checkpoint: Checkpoint) -> Callable[[dict[str, Tensor]], None]:
+    """:func:`load` as a function of the tensors, which reads the index once for all its calls."""
+    reader = _Reader(checkpoint.path)
+
+    def load_these(content: dict[str, Tensor]) -> None:
+        try:
+            with _no_warning_of_one_process():
+                load_tensors(content, storage_reader=reader)
+        except CheckpointException as error:
+            raise ValueError(f"{checkpoint.path} can't be loaded: {_cause(error)}") from error
+
+    return load_these
 
 
 def verify(path: str) -> Checkpoint:
@@ -252,13 +263,17 @@ def _remove(path: str) -> None:
 
 
 class _Reader(FileSystemReader):
-    """Reads the index without unpickling anything that could run code."""
+    """Reads the index once, without unpickling anything that could run code."""
 
-    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+    @functools.cached_property
+    def index(self) -> Metadata:
         with open(os.path.join(self.path, ".metadata"), "rb") as file:
             metadata: Metadata = _IndexUnpickler(file).load()
-        metadata.storage_meta = StorageMeta(load_id=self.load_id)
         return metadata
+
+    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+        self.index.storage_meta = StorageMeta(load_id=self.load_id)
+        return self.index
 
 
 class _IndexUnpickler(pickle.Unpickler):

@@ -15,6 +15,7 @@ Shapes as in :mod:`model.glam.experts`, and P processes of a row, F = E / P expe
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -71,12 +72,25 @@ def build(
     if processes.count() == 1:
         _columns(config, expert_parallel)
         return make(seed=seed).to(device)
-    with torch.device("meta"):
-        model = make()
-    shard(model, make_grid(config, device.type, expert_parallel))
-    model.to_empty(device=device)
+    model = _empty(make, device, expert_parallel)
     model.initialise(seed)
     return model
+
+
+def empty(config: GLaMConfig, device: torch.device, compute_dtype: torch.dtype) -> GLaM:
+    """The model, shared by as many processes as can, with weights that are yet to be written.
+
+    Raises:
+        ValueError: the processes can't share the model.
+    """
+    return _empty(functools.partial(GLaM, config, compute_dtype=compute_dtype), device, None)
+
+
+def _empty(make: Callable[[], GLaM], device: torch.device, expert_parallel: int | None) -> GLaM:
+    with torch.device("meta"):
+        model = make()
+    shard(model, make_grid(model.config, device.type, expert_parallel))
+    return model.to_empty(device=device)
 
 
 def make_grid(
@@ -122,7 +136,10 @@ def shard(model: GLaM, grid: DeviceMesh) -> None:
     the biases of attention are gathered in float32, once a step. Gradients are reduced in float32.
     """
     everyone = init_device_mesh(grid.device_type, (grid.size(),), mesh_dim_names=("fsdp",))
-    policy = MixedPrecisionPolicy(param_dtype=model.compute_dtype, reduce_dtype=torch.float32)
+    # What goes in has the dtype already, and FSDP's cast would hand each layer a copy of the cache.
+    policy = MixedPrecisionPolicy(
+        param_dtype=model.compute_dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
+    )
     # Before the modules that hold them, which would gather them in the computation's dtype.
     biases: list[nn.Module] = [
         module.bias for module in model.modules() if isinstance(module, Attention)

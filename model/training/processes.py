@@ -5,9 +5,9 @@
 
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -103,6 +103,32 @@ def together(call: Callable[[], T]) -> list[T]:
         if other is not None:
             raise error if here == rank() and error is not None else other
     return [value for value, _ in every]
+
+
+def from_first(call: Callable[[], T]) -> T:
+    """What the first process, which alone makes the call, returns: on all of them.
+
+    Raises:
+        Exception: what it raised there, on all of them.
+    """
+    if count() == 1:
+        return call()
+    outcome: list[Any] = [None, None]
+    if is_first():
+        try:
+            outcome[0] = call()
+        except Exception as error:
+            outcome[1] = error
+    dist.broadcast_object_list(outcome, 0)
+    if outcome[1] is not None:
+        raise outcome[1]
+    result: T = outcome[0]
+    return result
+
+
+def share(values: Sequence[T]) -> Sequence[T]:
+    """Every P-th of them, for this one of P processes."""
+    return values[rank() :: count()]
 
 
 def total_norm(tensors: Iterable[Tensor]) -> Tensor:

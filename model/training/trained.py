@@ -1,20 +1,23 @@
-"""Loads a trained model from the output of ``model/train.py`` or ``model/export.py``."""
+"""Finds and loads a trained model in the output of ``model/train.py`` or ``model/export.py``."""
 
+import contextlib
+import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from omegaconf import OmegaConf
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from model.data import corpus, tokenizer
 from model.data.tokenizer import TextCodec
+from model.glam import parameter
 from model.glam.config import GLaMConfig
 from model.glam.transformer import GLaM
-from model.training import checkpoint
+from model.training import checkpoint, parallel, processes
 from winnow import files
 
 WEIGHTS = "model.safetensors"
@@ -30,46 +33,118 @@ class Trained:
     sequence_length: int
 
 
+@dataclass(frozen=True)
+class Stored:
+    """A trained model whose weights are still on disk.
+
+    ``fill`` writes weights, by the names that GLaM has for them, into tensors of their shapes, or
+    into the parts of them that this process holds.
+    """
+
+    config: GLaMConfig
+    codec: TextCodec
+    sequence_length: int
+    fill: Callable[[Mapping[str, Tensor]], None]
+
+    @property
+    def shapes(self) -> dict[str, torch.Size]:
+        """Of the weights, by name."""
+        return _shapes(self.config)
+
+
 def load(path: str, device: torch.device, dtype: torch.dtype) -> Trained:
     """The newest checkpoint of a training run, a given checkpoint, or an exported model.
+
+    Several processes share the model as in training (:mod:`model.training.parallel`).
 
     Args:
         path: the output folder of ``model/train.py``, one of its ``checkpoints/step_…``, or the
             output folder of ``model/export.py``.
-        device: where the model goes.
+        device: where the model goes, or this process's share of it.
         dtype: of activations and products.
+
+    Raises:
+        ValueError: there is no model, it is damaged, its tokenizer is missing, or the processes
+            can't share it.
+    """
+    stored = find(path)
+    if processes.count() > 1:
+        model = parallel.empty(stored.config, device, dtype)
+    else:
+        with torch.device("meta"):
+            model = GLaM(stored.config, compute_dtype=dtype)
+        model = model.to_empty(device=device)
+    stored.fill({name: p.detach() for name, p in model.named_parameters()})
+    return Trained(model.eval(), stored.codec, stored.sequence_length)
+
+
+def find(path: str) -> Stored:
+    """The model that :func:`load` loads, with its weights left where they are.
 
     Raises:
         ValueError: there is no model, it is damaged, or its tokenizer is missing.
     """
     if os.path.exists(os.path.join(path, WEIGHTS)):
-        if not os.path.exists(os.path.join(path, CONFIG)):
-            raise ValueError(f"{path} is not a finished export: it has no {CONFIG}")
-        about = files.read_json(os.path.join(path, CONFIG))
-        try:
-            model = _build(about["glam"], dtype)
-            weights = load_file(os.path.join(path, WEIGHTS))
-            model.load_state_dict({n.removeprefix("glam."): w for n, w in weights.items()})
-            folder, boundary, length = path, about["boundary"], about["sequence_length"]
-        except (KeyError, RuntimeError, SafetensorError) as error:
-            raise ValueError(
-                f"the model in {path} is damaged ({error}): export it again"
-            ) from error
-    else:
-        found = checkpoint.resolve(path)
-        model = _build(found.state["model"], dtype)
-        checkpoint.load(found, checkpoint.tensors(model))
-        folder = os.path.dirname(os.path.dirname(os.path.abspath(found.path)))
-        boundary = found.state["boundary"]
-        length = found.state["identity"]["data.sequence_length"]
-    tokenizer_path = os.path.join(folder, corpus.TOKENIZER)
-    if not os.path.exists(tokenizer_path):
+        return _exported(path)
+    found = checkpoint.resolve(path)
+    folder = os.path.dirname(os.path.dirname(os.path.abspath(found.path)))
+    load_these = checkpoint.loader(found)
+
+    def fill(tensors: Mapping[str, Tensor]) -> None:
+        load_these({f"model.{name}": to for name, to in tensors.items()})
+
+    return Stored(
+        _config(found.state["model"]),
+        _codec(folder, found.state["boundary"]),
+        found.state["identity"]["data.sequence_length"],
+        fill,
+    )
+
+
+def _exported(path: str) -> Stored:
+    if not os.path.exists(os.path.join(path, CONFIG)):
+        raise ValueError(f"{path} is not a finished export: it has no {CONFIG}")
+    about = files.read_json(os.path.join(path, CONFIG))
+    with _naming_damage(path):
+        config = _config(about["glam"])
+        boundary, length = about["boundary"], about["sequence_length"]
+        with safe_open(os.path.join(path, WEIGHTS), "pt") as file:
+            names = {name.removeprefix("glam.") for name in file.keys()}  # noqa: SIM118
+        if wrong := names ^ _shapes(config).keys():
+            raise KeyError(f"{min(wrong)} is in one of {WEIGHTS} and {CONFIG} only")
+    return Stored(config, _codec(path, boundary), length, functools.partial(_read, path))
+
+
+def _read(path: str, tensors: Mapping[str, Tensor]) -> None:
+    """Fill tensors from an export, one after another."""
+    with _naming_damage(path), safe_open(os.path.join(path, WEIGHTS), "pt") as file:
+        for name, to in tensors.items():
+            whole = file.get_tensor(f"glam.{name}")
+            if whole.shape != to.shape:
+                raise KeyError(f"{name} is {[*whole.shape]}, not {[*to.shape]}")
+            parameter.write(to, whole)
+
+
+@contextlib.contextmanager
+def _naming_damage(path: str) -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, RuntimeError, SafetensorError) as error:
+        raise ValueError(f"the model in {path} is damaged ({error}): export it again") from error
+
+
+def _codec(folder: str, boundary: str) -> TextCodec:
+    path = os.path.join(folder, corpus.TOKENIZER)
+    if not os.path.exists(path):
         raise ValueError(f"{folder} has no {corpus.TOKENIZER}: copy that of the corpus there")
-    codec = tokenizer.load(tokenizer_path, boundary)
-    return Trained(model.to(device).eval(), codec, length)
+    return tokenizer.load(path, boundary)
 
 
-def _build(config: Mapping[str, Any], dtype: torch.dtype) -> GLaM:
+def _config(stored: Mapping[str, Any]) -> GLaMConfig:
     schema = OmegaConf.structured(GLaMConfig)
-    checked = cast(GLaMConfig, OmegaConf.to_object(OmegaConf.merge(schema, config)))
-    return GLaM(checked, compute_dtype=dtype)
+    return cast(GLaMConfig, OmegaConf.to_object(OmegaConf.merge(schema, stored)))
+
+
+def _shapes(config: GLaMConfig) -> dict[str, torch.Size]:
+    with torch.device("meta"):
+        return {name: p.shape for name, p in GLaM(config).named_parameters()}

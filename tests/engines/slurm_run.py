@@ -4,10 +4,12 @@ python tests/engines/slurm_run.py
 
 ``sbatch`` runs the script that it is given once for each job of the array, ``srun`` starts two
 tasks, as on a node with two devices. Everything else, from Hydra's launcher to the process group of
-the two, is the real thing; compared is each job's loss with that of a sweep without Slurm.
+the two, is the real thing; compared are each job's losses and answers with those of a sweep without
+Slurm.
 """
 
 import json
+import math
 import os
 import re
 import stat
@@ -17,7 +19,11 @@ import tempfile
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).parent.parent))
+from sharded_asking import write_tasks
 from tokens_scored import documents, make_corpus
+
+from ablations.results import TASKS_FILE
+from winnow import tables
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TASKS = 2
@@ -83,6 +89,14 @@ def losses(study: Path) -> dict[str, list[float]]:
     }
 
 
+def scores(study: Path) -> dict[str, list[dict]]:
+    """The scores of every job, item by item."""
+    return {
+        str(path.parent.relative_to(study)): tables.read(str(path)).to_pylist()
+        for path in sorted(study.glob(f"*/seed_*/{TASKS_FILE}"))
+    }
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -94,10 +108,13 @@ def main() -> None:
             )
             path.chmod(path.stat().st_mode | stat.S_IXUSR)
         corpus = make_corpus(folder / "corpus", [documents(400, seed=0)])
-        common = ["experiment=smoke", f"corpus={corpus.folder}", "train.tokens=512"]
-        common += ["train.batch_rows=4", "data.sequence_length=32", "model.group_rows=1", "seed=1"]
+        common = ["experiment=smoke", f"corpus={corpus.folder}", "train.tokens=1024"]
+        common += ["train.batch_rows=4", "data.sequence_length=64", "model.group_rows=1", "seed=1"]
         # Two tasks add up in another order than one; bfloat16 makes 2e-4 of it.
         common += ["train.precision=fp32"]
+        write_tasks(folder)
+        common += ["tasks.names=[piqa,natural_questions]", f"tasks.local={folder}"]
+        common += ["tasks.places=[local]", "tasks.shots=[0,1]"]
         slurm = ["hydra/launcher=submitit_slurm", f"hydra.launcher.tasks_per_node={TASKS}"]
         env = os.environ | {
             "PATH": f"{folder}/bin{os.pathsep}{os.environ['PATH']}",
@@ -121,6 +138,14 @@ def main() -> None:
         worst = max(
             abs(a / b - 1) for job in alone for a, b in zip(found[job], alone[job], strict=True)
         )
+        found, alone = scores(folder / "slurm"), scores(folder / "alone")
+        assert found.keys() == alone.keys()
+        rows = [pair for job in alone for pair in zip(found[job], alone[job], strict=True)]
+        for row, other in rows:
+            values = row.pop("numerator"), other.pop("numerator")
+            assert row == other
+            assert math.isclose(*values, rel_tol=1e-4, abs_tol=1e-6), (row, values)
+        print(f"{len(rows)} scores of tasks agree")
         print(f"{len(alone)} jobs of {TASKS} tasks each; losses differ by at most {worst:.1e}")
 
 

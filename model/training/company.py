@@ -1,0 +1,51 @@
+"""Sharded models outside training, where each process has calls of its own to make.
+
+A sharded model answers only when all its processes call it together: they gather its weights from
+one another and send tokens to each other's experts. Evaluation and generation give one process more
+to ask than another, and answers of different lengths. So before its layers a process says that it
+calls, and one that has nothing left to ask calls along, with one token, until it hears nothing.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.distributed.fsdp import FSDPModule
+
+from model.glam.transformer import GLaM
+from model.training import processes
+
+
+@contextlib.contextmanager
+def in_company(model: GLaM) -> Iterator[None]:
+    """Within the block each process calls ``model.hidden`` as often as it likes, without gradients.
+
+    ``model.forward`` would do the same twice as far as FSDP knows, and lose the root's weights.
+    All enter it together and leave it together. A process whose block raises does not wait for the
+    others, which can't go on without it. Alone, a process is not affected.
+    """
+    if processes.count() == 1:
+        yield
+        return
+    assert isinstance(model, FSDPModule)
+    device = model.embedding.weight.device
+
+    def say(calls: bool) -> torch.Tensor:
+        return processes.total(torch.full((), float(calls), device=device))
+
+    def announce(*_: Any) -> None:
+        say(True)
+
+    # The root's weights now: elsewhere they would be gathered before the announcement.
+    model.unshard()
+    # Layers alone gather weights, and the first one is called once a pass.
+    hook = model.layers[0].register_forward_pre_hook(announce)
+    try:
+        yield
+    finally:
+        hook.remove()
+    token_BS = torch.zeros(model.config.group_rows or 1, 1, dtype=torch.int64, device=device)
+    with torch.no_grad():
+        while float(say(False)) > 0:
+            model.hidden(token_BS)
