@@ -10,6 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from winnow.tables import required
+
 QUALITY = "quality"
 """Drop reason of a document that reached the keep decision and was not drawn."""
 
@@ -98,81 +100,54 @@ def shard_schema(
 
 _CLUSTERS = [pa.field("cluster", pa.uint64()), pa.field("cluster_size", pa.int64())]
 
-_COUNTS = [
-    pa.field("documents", pa.int64(), nullable=False),
-    pa.field("bytes", pa.int64(), nullable=False),
-    pa.field("words", pa.int64(), nullable=False),
-]
+_COUNTS = required(documents=pa.int64(), bytes=pa.int64(), words=pa.int64())
+
+
+def _named(prefix: str) -> list[pa.Field]:
+    return [field.with_name(f"{prefix}_{field.name}") for field in _COUNTS]
+
+
+_KEPT_COUNTS = [*_COUNTS, *_named("kept")]
 
 SOURCES = pa.schema(
-    [
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("filtered", pa.bool_(), nullable=False),
-        pa.field("outcome", pa.string(), nullable=False),
-        *_COUNTS,
-    ]
+    [*required(source=pa.string(), filtered=pa.bool_(), outcome=pa.string()), *_COUNTS]
 )
 """``statistics/sources.parquet``: the row accounting. ``outcome`` is ``read``, ``kept``,
 ``quarantined`` or a drop reason; per source read = kept + every drop reason + quarantined."""
 
 SCORE_HISTOGRAM = pa.schema(
-    [
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("score_low", pa.float64(), nullable=False),
-        pa.field("score_high", pa.float64(), nullable=False),
-        *_COUNTS,
-        *(pa.field(f"kept_{field.name}", pa.int64(), nullable=False) for field in _COUNTS),
-    ]
+    [*required(source=pa.string(), score_low=pa.float64(), score_high=pa.float64()), *_KEPT_COUNTS]
 )
 """``statistics/score_histogram.parquet``: documents that reached the keep decision, in equal bins
 of their score over [0, 1]."""
 
 KEEP_CURVES = pa.schema(
-    [
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("rule", pa.string(), nullable=False),
-        pa.field("parameter", pa.float64(), nullable=False),
-        *_COUNTS,
-    ]
+    [*required(source=pa.string(), rule=pa.string(), parameter=pa.float64()), *_COUNTS]
 )
 """``statistics/keep_curves.parquet``: what each source would keep under ``rule`` (``pareto``,
 ``threshold``) at every stop of a grid of its parameter. Counted from each document's own score and
 draw, so a rerun at that parameter keeps exactly these."""
 
-DOMAINS = pa.schema(
-    [
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("domain", pa.string(), nullable=False),
-        *_COUNTS,
-        *(pa.field(f"kept_{field.name}", pa.int64(), nullable=False) for field in _COUNTS),
-    ]
-)
+DOMAINS = pa.schema([*required(source=pa.string(), domain=pa.string()), *_KEPT_COUNTS])
 """``statistics/domains.parquet``: per source and host name of the URL."""
 
 GROUPS = pa.schema(
-    [
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("column", pa.string(), nullable=False),
-        pa.field("value", pa.string(), nullable=False),
-        *_COUNTS,
-        *(pa.field(f"kept_{field.name}", pa.int64(), nullable=False) for field in _COUNTS),
-    ]
+    [*required(source=pa.string(), column=pa.string(), value=pa.string()), *_KEPT_COUNTS]
 )
 """``statistics/groups.parquet``: the audit of a run, per source by ``language``, ``length`` (the
 bins of ``winnow.text.groups.LENGTHS``) and ``decoding`` (the kinds of ``mojibake.KINDS``)."""
 
 EXAMPLES = pa.schema(
     [
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("level", pa.string(), nullable=False),
-        pa.field("rank", pa.float64(), nullable=False),
-        pa.field("id", pa.string(), nullable=False),
+        *required(source=pa.string(), level=pa.string(), rank=pa.float64(), id=pa.string()),
         pa.field("url", pa.string()),
-        pa.field("quality_score", pa.float32(), nullable=False),
-        pa.field("keep_draw", pa.float64(), nullable=False),
-        pa.field("keep_probability", pa.float32(), nullable=False),
-        pa.field("kept", pa.bool_(), nullable=False),
-        pa.field("text", pa.string(), nullable=False),
+        *required(
+            quality_score=pa.float32(),
+            keep_draw=pa.float64(),
+            keep_probability=pa.float32(),
+            kept=pa.bool_(),
+            text=pa.string(),
+        ),
     ]
 )
 """``statistics/examples.parquet``: documents of smallest ``rank`` in their kind, text clipped.
@@ -192,12 +167,9 @@ STATISTICS = {
 
 RULE_GROUPS = pa.schema(
     [
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("group", pa.string(), nullable=False),
-        pa.field("bucket", pa.int32(), nullable=False),
-        *_COUNTS,
-        *(pa.field(f"kept_{field.name}", pa.int64(), nullable=False) for field in _COUNTS),
-        *(pa.field(f"copied_{field.name}", pa.int64(), nullable=False) for field in _COUNTS),
+        *required(source=pa.string(), group=pa.string(), bucket=pa.int32()),
+        *_KEPT_COUNTS,
+        *_named("copied"),
     ]
 )
 """``statistics/rule_groups.parquet``: documents that reached the keep decision, by the group whose
@@ -213,28 +185,21 @@ GROUP_STATISTICS = {
 }
 """The tables of runs with rules per group or buckets."""
 
-CLASSIFIER_KEEPS = pa.schema(
-    [
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("keepers", pa.string(), nullable=False),
-        *_COUNTS,
-        *(pa.field(f"kept_{field.name}", pa.int64(), nullable=False) for field in _COUNTS),
-    ]
-)
+CLASSIFIER_KEEPS = pa.schema([*required(source=pa.string(), keepers=pa.string()), *_KEPT_COUNTS])
 """``statistics/classifier_keeps.parquet``: documents that reached the keep decision, by the
 classifiers (names, separated by spaces) by whose score alone the run's rule would keep them.
 ``kept_…`` counts what the run kept, by their combination."""
 
 CLASSIFIER_SAMPLE = pa.schema(
-    [
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("rank", pa.float64(), nullable=False),
-        pa.field("id", pa.string(), nullable=False),
-        pa.field("classifier", pa.string(), nullable=False),
-        pa.field("score", pa.float32(), nullable=False),
-        pa.field("quality_score", pa.float32(), nullable=False),
-        pa.field("kept", pa.bool_(), nullable=False),
-    ]
+    required(
+        source=pa.string(),
+        rank=pa.float64(),
+        id=pa.string(),
+        classifier=pa.string(),
+        score=pa.float32(),
+        quality_score=pa.float32(),
+        kept=pa.bool_(),
+    )
 )
 """``statistics/classifier_sample.parquet``: all scores of a fair sample of documents of each
 source, those of smallest ``rank``, a hash of the id."""
@@ -246,24 +211,12 @@ CLASSIFIER_STATISTICS = {
 """The tables of runs with several classifiers."""
 
 CHANGES = pa.schema(
-    [
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("step", pa.string(), nullable=False),
-        pa.field("documents", pa.int64(), nullable=False),
-        pa.field("removed_bytes", pa.int64(), nullable=False),
-    ]
+    required(source=pa.string(), step=pa.string(), documents=pa.int64(), removed_bytes=pa.int64())
 )
 """``statistics/changes.parquet``: documents whose text a step changed, kept or not, and by how many
 bytes they are shorter (negative: longer). Only of runs with a step that may change texts."""
 
-CLUSTER_SIZES = pa.schema(
-    [
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("least", pa.uint64(), nullable=False),
-        *_COUNTS,
-        *(pa.field(f"kept_{field.name}", pa.int64(), nullable=False) for field in _COUNTS),
-    ]
-)
+CLUSTER_SIZES = pa.schema([*required(source=pa.string(), least=pa.uint64()), *_KEPT_COUNTS])
 """``statistics/cluster_sizes.parquet``: documents that were compared with all others, by the size
 of their cluster of near-duplicates: ``least`` (1, 2, 4, 8, …) to less than twice as many documents,
 those of other sources among them. Only of runs that looked for near-duplicates."""
