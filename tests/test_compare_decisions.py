@@ -213,11 +213,13 @@ def test_a_plan_says_what_a_ladder_lets_it_expect(study, folder):
     row = compare(study).tables["orders"][-1]
     assert f"{row['decision_right']} of 12 pairs of arms" in said
     assert f"interval {row['decision_low']:.0%} to 100%" in said
-    assert "0.2 times the compute of its largest ones." in said
+    assert "0.2 times the compute of the largest there." in said
     assert "Expected verdict: 100% better, 0% worse, 0% neither" in said
     # A step there is 4 times the compute.
-    assert "not hold" not in plan(folder, [1.9e14])
-    assert "a longer step than any there (at most 4 times)" in plan(folder, [2.1e14])
+    assert "less sure" not in plan(folder, [1.9e14])
+    assert "a longer step than any there (at most 4 times): less sure than that." in plan(
+        folder, [2.1e14]
+    )
     assert "Expected" not in plan(folder, [1e13], seeds=[1])
 
 

@@ -62,12 +62,16 @@ def _ladder(study: Study, pilot: str, sizes: list[str], target: float) -> list[s
     compute = [row["flops"] for row in contrasts]
     times = target / compute[-1]
     steps = [larger / smaller for smaller, larger in pairwise(compute)]
-    where = f"  This study's largest jobs take {times:.3g} times the compute of its largest ones"
+    where = f"  This study's largest jobs take {_times(times)} the compute of the largest there"
     if times > max(steps):
         where += (
-            f": a longer step than any there (at most {max(steps):.3g} times), so that may not hold"
+            f", a longer step than any there (at most {_times(max(steps))}): less sure than that"
         )
     return [*said, f"{where}."]
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:,.0f} times" if ratio >= 100 else f"{ratio:.3g} times"
 
 
 def _share(row: Row, alpha: float) -> str:
