@@ -195,8 +195,8 @@ def test_the_csv_on_the_page_is_that_beside_it(chromium, study):
         assert {"seeds", "heldout", "curves", "expert_load", "yields", "costs", "jobs"} <= set(
             names
         )
-        # Bands are drawn with the curves that they are of; claims are a panel.
-        assert files - set(names) <= {"bands", "loss_bands", "claims"}
+        # Bands are drawn with the curves that they are of.
+        assert files - set(names) <= {"bands", "loss_bands"}
         page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
         for name in ("heldout", "jobs", "not_run"):
             with page.expect_download() as info:
