@@ -53,7 +53,7 @@ def running():
     command = [sys.executable, here, "serve", address, program]
     environment = os.environ | {"PYTHONPATH": str(here.parent.parent), "OMP_NUM_THREADS": "1"}
     server = subprocess.Popen(
-        command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     try:
         assert server.stdout.readline() == b"ready\n"
@@ -87,6 +87,7 @@ def serve(address, program):
     """Fork for each command."""
     import gc
     import importlib
+    import select
 
     for name in LIBRARIES:
         importlib.import_module(name)
@@ -102,6 +103,8 @@ def serve(address, program):
         listening.listen()
         print("ready", flush=True)
         while True:
+            if sys.stdin in select.select([listening, sys.stdin], [], [])[0]:
+                return  # whoever started it is gone
             link, _ = listening.accept()
             with link:
                 if not os.fork():
