@@ -300,7 +300,7 @@ def _parquet(rows: Rows) -> bytes:
     return bytes(sink.getvalue())
 
 
-def _arrow(rows: Rows, new: Callable[..., pa.RecordBatchWriter]) -> bytes:
+def _arrow(rows: Rows, new: Callable[..., pa.ipc.RecordBatchFileWriter]) -> bytes:
     sink, table = pa.BufferOutputStream(), pa.Table.from_pylist(rows)
     with new(sink, table.schema) as writer:
         writer.write_table(table, max_chunksize=500)

@@ -106,34 +106,30 @@ class TaskSummary:
             {"source": source, "filtered": filtered, "outcome": name, **named(COUNTS, counts)}
             for name, counts in self._outcomes.items()
         ]
-        return merge(
-            [
-                {
-                    "sources": pa.Table.from_pylist(outcomes, schema.SOURCES),
-                    "score_histogram": pa.Table.from_pylist(
-                        self._scores.histogram(source=source), schema.SCORE_HISTOGRAM
-                    ),
-                    "keep_curves": pa.Table.from_pylist(
-                        self._scores.curves(source=source), schema.KEEP_CURVES
-                    ),
-                    "domains": self._domains.total(),
-                    "groups": self._groups.total(),
-                    "examples": pa.concat_tables([schema.EXAMPLES.empty_table(), *self._examples]),
-                    **(
-                        {"changes": pa.Table.from_pylist(self._changes, schema.CHANGES)}
-                        if self._changes
-                        else {}
-                    ),
-                    **(
-                        {"cluster_sizes": self._cluster_sizes.total()}
-                        if self._cluster_sizes
-                        else {}
-                    ),
-                    **(self._by_group.tables() if self._by_group else {}),
-                    **(self._by_classifier.tables() if self._by_classifier else {}),
-                }
-            ]
-        )
+        # Nothing is in these twice, so they are not added up: with many small tasks that counts.
+        own = {
+            "sources": pa.Table.from_pylist(outcomes, schema.SOURCES),
+            "score_histogram": pa.Table.from_pylist(
+                self._scores.histogram(source=source), schema.SCORE_HISTOGRAM
+            ),
+            "keep_curves": pa.Table.from_pylist(
+                self._scores.curves(source=source), schema.KEEP_CURVES
+            ),
+        }
+        changes = {"changes": pa.Table.from_pylist(self._changes, schema.CHANGES)}
+        further = {
+            **(changes if self._changes else {}),
+            **({"cluster_sizes": self._cluster_sizes.total()} if self._cluster_sizes else {}),
+            **(self._by_group.tables() if self._by_group else {}),
+            **(self._by_classifier.tables() if self._by_classifier else {}),
+        }
+        return {
+            **{name: _in_order(table, schema.TABLES[name]) for name, table in own.items()},
+            "domains": self._domains.total(),
+            "groups": self._groups.total(),
+            "examples": _best(self._examples),
+            **merge([further]),
+        }
 
     def _add_clusters(self, size: pa.Array, counts: Sequence[Counts]) -> None:
         """Count documents by the power of two that their cluster's size (int64 [n]) reaches."""
@@ -178,11 +174,16 @@ def add_up(tables: Sequence[pa.Table], table_schema: pa.Schema) -> pa.Table:
     keys = keys_of(table_schema)
     sums = [name for name in table_schema.names if name not in keys]
     grouped = pa.concat_tables(tables).group_by(keys).aggregate([(name, "sum") for name in sums])
-    ordered = grouped.sort_by([(key, "ascending") for key in keys])
+    ordered = _in_order(grouped, table_schema)
     return pa.table(
         [ordered[key] for key in keys] + [ordered[f"{name}_sum"] for name in sums],
         schema=table_schema,
     )
+
+
+def _in_order(table: pa.Table, table_schema: pa.Schema) -> pa.Table:
+    """The rows sorted by key."""
+    return table.sort_by([(key, "ascending") for key in keys_of(table_schema)])
 
 
 def keys_of(table_schema: pa.Schema) -> list[str]:
@@ -229,7 +230,7 @@ class _Tally:
 def _examples(
     batch: pa.RecordBatch, decided: npt.NDArray[np.bool_], rule: AnyRule, filtered: bool
 ) -> Iterable[pa.Table]:
-    """The candidates of one batch for each level, one small table per level."""
+    """The candidates of one batch for each level that has any, one small table per level."""
     score = batch["quality_score"].to_numpy()
     kept = batch["kept"].to_numpy(zero_copy_only=False)
     fair = keep_draw(batch["id"], _EXAMPLE_SEED)
@@ -237,7 +238,7 @@ def _examples(
     for i in range(5):
         for side in (kept, ~kept):
             level = f"{i / 5:.1f}-{(i + 1) / 5:.1f}"
-            yield _example_rows(batch, decided & side & (fifth == i), level, fair)
+            yield from _example_rows(batch, decided & side & (fifth == i), level, fair)
     if filtered and rule != Rule("all"):
         if isinstance(rule, GroupRules):
             distance = rule.distance(batch)
@@ -245,19 +246,21 @@ def _examples(
             distance = rule.distance(score, batch["keep_draw"].to_numpy())
         for side in (kept, ~kept):
             near = decided & side & np.isfinite(distance)
-            yield _example_rows(batch, near, "decision", distance)
+            yield from _example_rows(batch, near, "decision", distance)
     if not decided.all():
         reason = batch["drop_reason"].dictionary_encode()
         codes = reason.indices.fill_null(-1).to_numpy()
         for code, name in enumerate(reason.dictionary.to_pylist()):
             if name != schema.QUALITY:
-                yield _example_rows(batch, codes == code, f"dropped: {name}", fair)
+                yield from _example_rows(batch, codes == code, f"dropped: {name}", fair)
 
 
 def _example_rows(
     batch: pa.RecordBatch, candidates: npt.NDArray[np.bool_], level: str, rank: FloatArray
-) -> pa.Table:
+) -> Iterable[pa.Table]:
     rows = np.flatnonzero(candidates)
+    if not len(rows):
+        return
     rows = rows[np.argsort(rank[rows], kind="stable")[:EXAMPLES_PER_KIND]]
     chosen = batch.take(rows)
     text = pc.utf8_slice_codeunits(chosen["text"], 0, EXAMPLE_CHARACTERS).cast(pa.string())
@@ -267,7 +270,7 @@ def _example_rows(
         "rank": rank[rows],
         "text": text,
     }
-    return pa.table([columns[name] for name in schema.EXAMPLES.names], schema=schema.EXAMPLES)
+    yield pa.table([columns[name] for name in schema.EXAMPLES.names], schema=schema.EXAMPLES)
 
 
 def _best(tables: list[pa.Table]) -> pa.Table:

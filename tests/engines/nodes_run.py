@@ -20,7 +20,6 @@ import argparse
 import contextlib
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -36,7 +35,8 @@ sys.path.append(str(Path(__file__).parent.parent))
 from training_runs import TINY, corpus_folder
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-STEPS, CUT_AT, PATIENCE = 240, 40, 10
+STEPS, CUT_AT, PATIENCE = 120, 30, 20
+LONGEST = 600  # seconds that a run may take
 NAMES = [f"winnow{node}-{os.getpid()}" for node in range(2)]
 ADDRESSES = {False: ["10.77.0.1", "10.77.0.2"], True: ["127.0.0.1", "127.0.0.2"]}
 DEVICES = {False: "veth{}", True: "lo"}
@@ -130,10 +130,10 @@ class Trial:
         """The steps of its checkpoints, ascending."""
         return sorted(int(path.name[5:]) for path in self.output.glob("checkpoints/step_*"))
 
-    def resumed(self) -> list[str]:
-        """What the launchers' logs say of restarts."""
-        found = [self._log(node).read_text() for node in range(2) if self._log(node).exists()]
-        return re.findall(r"(?:going on|resum\w+|restart\w*)[^\n]{0,80}", "\n".join(found))
+    def said(self) -> str:
+        """The last lines of both launchers."""
+        logs = [self._log(node).read_text().splitlines()[-30:] for node in range(2)]
+        return "\n".join(line for log in logs for line in log)
 
     def results(self) -> tuple[dict[int, float], list[float]]:
         """The losses by step, and the held-out bits of each document."""
@@ -163,7 +163,7 @@ def ended(nodes: list[subprocess.Popen[str]], seconds: float) -> list[int | None
 
 def until_step(trial: Trial, nodes: list[subprocess.Popen[str]]) -> None:
     while trial.step() < CUT_AT:
-        assert all(node.poll() is None for node in nodes), "a node ended before it was cut off"
+        assert all(node.poll() is None for node in nodes), trial.said()
         time.sleep(0.05)
 
 
@@ -189,8 +189,8 @@ def main() -> None:
 
         trial = Trial(corpus, folder / "whole", loopback)
         port = free_port()
-        codes = ended([trial.start(node, port, "2") for node in range(2)], 120)
-        assert codes == [0, 0], codes
+        codes = ended([trial.start(node, port, "2") for node in range(2)], LONGEST)
+        assert codes == [0, 0], (codes, trial.said())
         print(f"two nodes to the end: {compare(trial, expected)}", flush=True)
 
         for nnodes in ("1:2", "2"):
@@ -200,17 +200,17 @@ def main() -> None:
             until_step(trial, nodes)
             cut_off(nodes, loopback)
             begun, saved, step = time.monotonic(), trial.checkpoints()[-1], trial.step()
-            codes = ended(nodes, 180)
+            codes = ended(nodes, LONGEST)
             seconds = time.monotonic() - begun
             print(f"--nnodes={nnodes}, cut off at step {step} (checkpoint {saved}):", flush=True)
             print(f"  the nodes ended with {codes} after {seconds:.0f} s", flush=True)
             if nnodes == "2":
-                assert 0 not in codes, codes
+                assert 0 not in codes, (codes, trial.said())
                 trial.alone()
                 print("  and one process went on from the last checkpoint", flush=True)
             else:
-                assert codes[0] == 0, codes
-                assert codes[1] != 0, codes
+                assert codes[0] == 0, (codes, trial.said())
+                assert codes[1] != 0, (codes, trial.said())
             print(f"  {compare(trial, expected)}", flush=True)
             if not loopback:
                 ip("-n", NAMES[1], "link", "set", "veth1", "up")
