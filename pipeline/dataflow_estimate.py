@@ -81,14 +81,19 @@ def machine(name: str, disk_gb: int | None, assumed: Mapping[str, Any]) -> Machi
 class Work:
     """What is to be done: bytes of the files as stored, tasks, and what passes over it.
 
-    ``late``: documents are decided in a second pass. ``bands``: of near-duplicates, 0 without them.
+    ``solved``: the rule is found from all scores. ``bands``: of near-duplicates, 0 without them.
     """
 
     input_bytes: float
     tasks: int
-    late: bool
+    solved: bool
     deduplicate: bool
     bands: int
+
+    @property
+    def late(self) -> bool:
+        """Whether documents are decided in a second pass."""
+        return self.solved or self.deduplicate or self.bands > 0
 
 
 @dataclass(frozen=True)
@@ -123,7 +128,9 @@ def estimate(
     a_document = assumed["shuffle_bytes_per_document"]
     a_document += assumed["shuffle_bytes_per_deduplicated"] if work.deduplicate else 0
     a_document += work.bands * assumed["shuffle_bytes_per_band"]
-    shuffled = work.tasks * assumed["shuffle_bytes_per_task"] + documents * a_document
+    a_task = assumed["shuffle_bytes_per_task"]
+    a_task += assumed["shuffle_bytes_per_solved_task"] if work.solved else 0
+    shuffled = work.tasks * a_task + documents * a_document
     if worker is None:
         return Estimate(text / 1e9, documents, core_hours, shuffled / 1e9)
     started = max(1, min(workers or 1, math.ceil(work.tasks / worker.vcpus)))

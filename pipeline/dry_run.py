@@ -53,8 +53,8 @@ def main(arguments: Sequence[str], given: argparse.Namespace) -> None:
     planned.staged |= {target: source.stat().st_size for source, target in copies}
     decision = grouped(config.decision)
     near = config.near_settings
-    late = decision.deduplicate or near is not None or decision.known_rule() is None
-    work = Work(input_bytes, n_tasks, late, decision.deduplicate, near.bands if near else 0)
+    solved = decision.known_rule() is None
+    work = Work(input_bytes, n_tasks, solved, decision.deduplicate, near.bands if near else 0)
     most = workers.max_num_workers or workers.num_workers
     found = dataflow_estimate.estimate(work, assumed, worker, most)
     for line in [*_job(planned), "", *_use(found, work, assumed)]:

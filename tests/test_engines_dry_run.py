@@ -117,13 +117,14 @@ def test_the_estimate_in_closed_form():
         [
             *("text_per_input_byte=2", "text_bytes_per_document=1000", "overhead=1"),
             *("text_bytes_per_core_second=1e6", "late=2", "start_minutes=6"),
-            *("shuffle_bytes_per_task=1000", "shuffle_bytes_per_document=8"),
-            *("shuffle_bytes_per_deduplicated=24", "shuffle_bytes_per_band=16"),
+            *("shuffle_bytes_per_task=1000", "shuffle_bytes_per_solved_task=5000"),
+            *("shuffle_bytes_per_document=8", "shuffle_bytes_per_deduplicated=24"),
+            "shuffle_bytes_per_band=16",
             *("price_vcpu_hour=1", "price_gib_hour=10", "price_disk_gb_hour=100"),
         ]
     )
     # An hour of one core, doubled for the second pass; 3 tasks keep two machines of 2 cores busy.
-    work = Work(1.8e9, 3, late=True, deduplicate=True, bands=14)
+    work = Work(1.8e9, 3, solved=True, deduplicate=True, bands=14)
     worker = Machine(2, 8.0, 50.0)
     found = dataflow_estimate.estimate(work, assumed, worker, 5)
     assert found.documents == pytest.approx(3.6e6)
@@ -132,7 +133,7 @@ def test_the_estimate_in_closed_form():
     assert found.gib_hours == pytest.approx(4 * found.vcpu_hours)
     assert found.disk_gb_hours == pytest.approx(25 * found.vcpu_hours)
     assert found.hours == pytest.approx(2 / 4 + 0.1)
-    assert found.shuffle_gb == pytest.approx((3 * 1000 + 3.6e6 * (8 + 24 + 16 * 14)) / 1e9)
+    assert found.shuffle_gb == pytest.approx((3 * 6000 + 3.6e6 * (8 + 24 + 16 * 14)) / 1e9)
     assert dataflow_estimate.cost(found, assumed) is None  # the shuffle has no price
     priced = assumed | {"price_shuffle_gb": 1000}
     shuffled = 1000 * found.shuffle_gb
