@@ -116,9 +116,12 @@ class TaskSummary:
                 self._scores.curves(source=source), schema.KEEP_CURVES
             ),
         }
-        changes = {"changes": pa.Table.from_pylist(self._changes, schema.CHANGES)}
         further = {
-            **(changes if self._changes else {}),
+            **(
+                {"changes": pa.Table.from_pylist(self._changes, schema.CHANGES)}
+                if self._changes
+                else {}
+            ),
             **({"cluster_sizes": self._cluster_sizes.total()} if self._cluster_sizes else {}),
             **(self._by_group.tables() if self._by_group else {}),
             **(self._by_classifier.tables() if self._by_classifier else {}),
