@@ -35,6 +35,11 @@ STEPS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """The settings of our steps that ``peer_datatrove_filters.py`` gives to datatrove's."""
 
+TITLES = {
+    "c4": "`c4`, as `C4QualityFilter` is by default",
+    "c4 of FineWeb": "`c4`, as FineWeb has it (without `filter_no_terminal_punct`)",
+}
+
 
 def main() -> None:
     """Print the table."""
@@ -61,7 +66,7 @@ def main() -> None:
                 if None in pair and pair != (None, None)
             ]
             cells.append(f"{100 - 100 * len(differ) / len(texts):.2f} %")
-        print(f"| `{name}` | {' | '.join(cells)} |")
+        print(f"| {TITLES.get(name, f'`{name}`')} | {' | '.join(cells)} |")
         for i in differ[: arguments.show]:
             print(f"  ours {ours[i]}, theirs {theirs[name][i]}: {texts[i][:300]!r}")
 

@@ -60,7 +60,7 @@ def change_rows(_: Mapping[str, Any], statistics: Summary) -> list[dict[str, Any
 
 
 def _share(part: int, whole: int) -> str:
-    return f"{100 * part / whole:.3g} %" if whole else "–"
+    return f"{100 * part / whole:.3g} %".replace("-", "−") if whole else "–"
 
 
 def sentence(manifest: Mapping[str, Any]) -> list[str]:
