@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pipeline import group_settings
+from pipeline import flags, group_settings
 from pipeline.beam import engine, graph, progress, staging
 from pipeline.classifier_settings import combined_again
 from pipeline.config import load_decide
@@ -60,15 +60,18 @@ def main(arguments: Sequence[str]) -> None:
             scores_anew = [classifier["fingerprint"]]
             made = {"combine": combined.rule, "calibration": config.calibration}
             scored["config"] = scored["config"] | made
+    scored["config"].pop("format", None)
+    written = {} if config.format == flags.DEFAULT_FORMAT else {"format": config.format}
     about = {
         "code": version.code_version(),
         "config": scored["config"]
         | {"decision": decision | deduplicated}
-        | {name: getattr(config, name) for name in ("write", "format", "compression")}
+        | {"write": config.write, "compression": config.compression}
+        | written
         | {"scored": {"path": config.scored, "key": scored["key"]}},
         "classifier": classifier,
         "key": files.fingerprint(
-            scored["key"], decision, config.write, config.format, config.compression, *scores_anew
+            scored["key"], decision, config.write, *written.values(), *scores_anew
         ),
     }
     seconds = None

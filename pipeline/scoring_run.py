@@ -10,7 +10,7 @@ from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipeline import classifier_settings, field_settings
+from pipeline import classifier_settings, field_settings, flags
 from pipeline.beam import engine, graph, progress, staging, worker
 from pipeline.config import PipelineConfig, field_maps, load
 from pipeline.core import trained_on
@@ -129,6 +129,8 @@ def describe(
         del settings["combine"], settings["calibration"]
     if not config.reader:
         del settings["reader"]
+    if config.format == flags.DEFAULT_FORMAT:
+        del settings["format"]
     if not config.near_duplicates:
         settings = {n: v for n, v in settings.items() if not n.startswith("near_duplicates")}
     about = {
