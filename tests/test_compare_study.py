@@ -12,6 +12,7 @@ import pytest
 from ablations import compare as command
 from ablations import results
 from ablations.reading import read_study
+from ablations.stats import learning_rate
 from ablations.stats.comparison import compare
 from ablations.stats.endpoints import sample
 from ablations.stats.inference import endpoint
@@ -504,6 +505,13 @@ def test_the_learning_rate_check_can_overturn_a_verdict(tmp_path):
     assert "unfiltered 0.03" in " ".join(result.notes)
     best = {r["arm"]: r["learning_rate"] for r in result.tables["learning_rates"] if r["best"]}
     assert best == {"unfiltered": 0.03, "filtered": 0.01}
+    # An arm beside the contrast has rows if it was tried at several rates.
+    study = read_study(path)
+    rates = learning_rate.gather(study, further)
+    rates = {**rates, "random": rates["filtered"], "once": {0.01: rates["filtered"][0.01]}}
+    check = learning_rate.check(study, rates, "better")
+    assert {r["arm"] for r in check.rows} == {"unfiltered", "filtered", "random"}
+    assert "(unfiltered 0.03, filtered 0.01)" in check.notes[0]
 
 
 def test_the_command_writes_the_same_bytes_twice(tmp_path, capsys):
