@@ -35,7 +35,7 @@ lines = st.text(st.one_of(st.sampled_from(CHARACTERS), st.characters(codec="utf-
 
 @given(st.lists(st.lists(lines, min_size=1, max_size=4).map("\n".join), min_size=1, max_size=6))
 @example(["A b\n\n", "", "\n", "a  B.\na-b", "Àéî 12\r\naei 00"])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_two_lines_have_one_key_if_host_and_folded_form_are_equal(texts):
     hosts = ["a.example", "www.a.example", "b.example", None]
     where = [hosts[i % 4] for i in range(len(texts))]
@@ -73,7 +73,7 @@ def test_planes_that_are_not_looked_through_have_nothing_to_fold():
     st.integers(1, 70),
     st.randoms(),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_a_line_repeats_if_more_texts_have_it_than_may(tasks, most, buckets, rng):
     texts = defaultdict(set)
     for pairs in tasks:
