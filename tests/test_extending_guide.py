@@ -19,6 +19,7 @@ from hypothesis.extra import numpy as arrays
 from ablations.tasks import task as tasks
 from pipeline import config as pipeline_config
 from pipeline.beam import engine, staging
+from pipeline.core import task as core_task
 from pipeline.core.plan import plan_tasks
 from pipeline.core.task import run_task
 from pipeline.readers import ReadOptions
@@ -223,6 +224,22 @@ def test_a_path_that_leads_nowhere_is_said_before_the_run(mine, flag, message):
     write_jsonl(mine / "input.jsonl", [{"text": "a"}])
     with pytest.raises(ValueError, match=message):
         run(mine, "--source=web=input.jsonl", flag)
+
+
+def test_a_worker_that_lacks_the_package_says_so(mine, monkeypatch):
+    write_jsonl(mine / "input.jsonl", [{"text": "a"}])
+    write_classifier(mine / "classifier")
+    flags = ["--source=web=input.jsonl", "--classifier=classifier"]
+    run(mine, *flags)
+    config, _, _ = pipeline_config.load([f"--config={mine}/run.yaml", *flags])
+    (task,) = plan_tasks(config.source, config.filter, config.split_bytes)
+    job, _ = describe(config, [task], False)
+    for name in [name for name in sys.modules if name.split(".")[0] == "mine"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path != str(mine)])
+    core_task._steps.cache_clear()  # another process has none
+    with pytest.raises(ValueError, match=r"step mine.steps.Shouting: No module named 'mine'; inst"):
+        run_task(task, job, Rule("all"), str(mine / "shards"))
 
 
 def test_what_is_not_installed_goes_to_dataflow_as_a_wheel(mine, monkeypatch):

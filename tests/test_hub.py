@@ -98,6 +98,11 @@ def test_a_run_is_pushed_and_loads_by_source(hub, run, tmp_path, monkeypatch):
         assert name == "default_all" or set(loaded["source"]) == {name}
 
 
+def test_an_output_of_a_run_is_pushed_when_it_is_complete():
+    with pytest.raises(ValueError, match=r"hf:// can only be read: .*`winnow push`"):
+        storage.write_bytes(f"{URL}/manifest.json", b"{}")
+
+
 def test_what_is_there_is_not_sent_again(hub, run):
     first = push(run)
     again = push(run)

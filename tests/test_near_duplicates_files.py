@@ -1,19 +1,27 @@
 """What near-duplicates leave in the work folder, row by row."""
 
+import itertools
+import tempfile
+from unittest import mock
+
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline.beam import near_duplicates
 from pipeline.core.identity import content_hashes, hexadecimal
 from pipeline.core.scores import Combined
-from pipeline.near_duplicates import files, minhash
+from pipeline.near_duplicates import choice, files, in_files, minhash
 from pipeline.near_duplicates.choice import Found, Stays, choose
 from pipeline.near_duplicates.settings import Settings
 from pipeline.output import schema
 from pipeline.output.records import Record, Task
 from pipeline.output.shards import Shard
 from pipeline.readers import InputRange
+from winnow import tables
+from winnow.dealt import Dealt
 
 SETTINGS = Settings(bands=3, rows=2, words=2)
 
@@ -121,3 +129,73 @@ def test_the_best_is_so_by_the_scores_as_they_are_combined_now(tmp_path, combine
     )
     ((_, found),) = choose([members], rule)
     assert np.flatnonzero(~found.dropped).tolist() == [stays]
+
+
+@settings(max_examples=12, deadline=None)
+@given(data=st.data())
+def test_in_files_is_what_walking_and_choosing_among_all_gives(tmp_path_factory, data):
+    """Tasks of documents with few different hashes, so that many meet, some of them equal."""
+    work = str(tmp_path_factory.mktemp("work"))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    sizes = data.draw(st.lists(st.integers(0, 25), min_size=1, max_size=6))
+    stays = Stays(data.draw(st.sampled_from(["best", "first", "sample", "all"])), 0.5)
+    tasks, scored, documents = {}, {}, []
+    for order, size in enumerate(sizes):
+        place = InputRange("x", 0, None, 1)
+        task = Task("web", bool(order), place, order, len(sizes), order)
+        tasks[order] = Record(task, "", "", (), 0, None)
+        rows = np.flatnonzero(rng.random(size) < 0.8)
+        nodes = rng.integers(0, 2**64, 40, np.uint64)[rng.integers(0, 40, len(rows))]
+        bands = (rng.integers(0, 60, (40, 3)).astype(np.uint64) << np.uint64(7))[nodes % 40]
+        column = pa.FixedSizeListArray.from_arrays(bands.ravel(), 3)
+        table = pa.table({"row": rows, "node": nodes, "bands": column})
+        tables.write(files._bands_path(work, task.stem), table)
+        columns = {
+            "quality_score": rng.integers(0, 3, size).astype(np.float32) / 3,
+            "bytes": rng.integers(0, 3, size),
+            "keep_draw": rng.random(size),
+        }
+        scored[order] = [pa.RecordBatch.from_pydict(columns)]
+        documents += [(order, row, n, set(b)) for row, n, b in zip(rows, nodes, bands, strict=True)]
+
+    # Whoever shares a node or a band with one of a group is in it.
+    label = list(range(len(documents)))
+    for i, j in itertools.combinations(range(len(documents)), 2):
+        if documents[i][2] == documents[j][2] or documents[i][3] & documents[j][3]:
+            label = [label[i] if other == label[j] else other for other in label]
+    labelled = list(zip(documents, label, strict=True))
+    least = {at: min(d[2] for d, of in labelled if of == at) for at in label}
+    together = [at for at in label if label.count(at) > 1]
+    parts = []
+    for order, record in tasks.items():
+        mine = [(d[1], least[at]) for d, at in labelled
+                if d[0] == order and at in together]  # fmt: skip
+        rows = np.array([row for row, _ in mine], np.int64)
+        cluster = np.array([node for _, node in mine], np.uint64)
+        parts.append(choice.members(record.task, scored[order], rows, cluster, stays))
+    expected = dict(choose(parts, stays))
+
+    with mock.patch.object(in_files, "BUCKETS", 5):
+        clustered = in_files.clusters(tasks, work)
+        in_files.mark(tasks, clustered, lambda record: scored[record.task.order], work, stays)
+    for record in tasks.values():
+        found = files.Marks.load(work, record.task.stem)._found
+        wanted = expected[record.task.stem]
+        for name in ("rows", "cluster", "size", "dropped"):
+            assert getattr(found, name).tolist() == getattr(wanted, name).tolist()
+
+
+def test_rows_that_are_dealt_come_back_by_bucket_and_leave_no_names(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    pair = np.dtype([("a", np.int64), ("b", np.float64)])
+    with Dealt(4, pair) as dealt:
+        dealt.deal(np.array([2, 0, 2]), np.array([1, 2, 3]), 0.5)
+        dealt.deal(np.array([2]), 4, np.array([0.25]))
+        assert dealt.of(2).tolist() == [(1, 0.5), (3, 0.5), (4, 0.25)]
+        assert dealt.of(0).tolist() == [(2, 0.5)]
+        dealt.deal(np.array([0]), 5, 1.0)
+        assert dealt.of(0).tolist() == [(2, 0.5), (5, 1.0)]
+        assert len(dealt.of(1)) == 0
+        assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ValueError, match="257 buckets are more than 256 open files"):
+        Dealt(257, pair)

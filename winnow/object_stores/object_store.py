@@ -117,6 +117,11 @@ def _bucket(scheme: str, name: str) -> Bucket:
         raise ValueError(
             f"{scheme}:// needs the extra: pip install 'winnow-lm[{extra}]'"
         ) from error
+    if scheme == "hf":
+        raise ValueError(
+            "hf:// can only be read: write the output to a folder, and `winnow push` it when it is"
+            " complete"
+        )
     raise ValueError(f"{scheme}:// is not known: use s3://, gs:// or a local path")
 
 
