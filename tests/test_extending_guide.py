@@ -19,7 +19,7 @@ from hypothesis.extra import numpy as arrays
 from ablations.tasks import task as tasks
 from pipeline import config as pipeline_config
 from pipeline.beam import engine, staging
-from pipeline.core import task as core_task
+from pipeline.core import task_steps
 from pipeline.core.plan import plan_tasks
 from pipeline.core.task import run_task
 from pipeline.readers import ReadOptions
@@ -235,9 +235,9 @@ def test_a_worker_that_lacks_the_package_says_so(mine, monkeypatch):
     (task,) = plan_tasks(config.source, config.filter, config.split_bytes)
     job, _ = describe(config, [task], False)
     for name in [name for name in sys.modules if name.split(".")[0] == "mine"]:
-        monkeypatch.delitem(sys.modules, name)
+        del sys.modules[name]
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path != str(mine)])
-    core_task._steps.cache_clear()  # another process has none
+    task_steps._steps.cache_clear()  # another process has none
     with pytest.raises(ValueError, match=r"step mine.steps.Shouting: No module named 'mine'; inst"):
         run_task(task, job, Rule("all"), str(mine / "shards"))
 
