@@ -98,6 +98,13 @@ def test_only_the_newest_stay_and_litter_goes(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["notes", "step_000000003", "step_000000004"]
 
 
+def test_what_a_kill_left_half_deleted_goes(tmp_path):
+    saved(tmp_path, [1, 2, 3])
+    (tmp_path / "step_000000001" / MANIFEST).unlink()
+    checkpoint.prune(str(tmp_path), 2)
+    assert sorted(os.listdir(tmp_path)) == ["step_000000002", "step_000000003"]
+
+
 class Evil:
     def __reduce__(self):
         return (os.mkdir, ("evil",))

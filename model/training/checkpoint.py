@@ -257,8 +257,10 @@ def remove(found: Checkpoint) -> None:
 
 
 def _remove(path: str) -> None:
-    # The manifest goes first: a folder without one does not count as a checkpoint.
-    os.remove(os.path.join(path, MANIFEST))
+    # The manifest goes first: a folder without one does not count as a checkpoint. It is gone
+    # already where a run was killed in between.
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(os.path.join(path, MANIFEST))
     shutil.rmtree(path)
 
 
