@@ -55,7 +55,6 @@ def choose(
     return int(torch.multinomial(logits_V.softmax(-1), 1, generator=generator))
 
 
-@torch.no_grad()
 def generate(
     model: GLaM,
     prompt: Sequence[int],
@@ -77,6 +76,21 @@ def generate(
         seed: of the draws.
         cached: keep keys and values of what was seen; False computes all of it for each token.
     """
+    # FSDP can't gather weights in inference mode, which is faster.
+    mode = torch.inference_mode() if processes.count() == 1 else torch.no_grad()
+    tokens: Iterator[int] = mode(_generate)(model, prompt, count, temperature, top_k, seed, cached)
+    return tokens
+
+
+def _generate(
+    model: GLaM,
+    prompt: Sequence[int],
+    count: int,
+    temperature: float,
+    top_k: int | None,
+    seed: int,
+    cached: bool,
+) -> Iterator[int]:
     device = model.embedding.weight.device
     generator = torch.Generator().manual_seed(seed)
     cache = Cache.empty(model.config.layers) if cached else None
