@@ -11,6 +11,7 @@ import pytest
 
 from ablations import compare as command
 from ablations import results
+from ablations.page.headline import next_step
 from ablations.reading import read_study
 from ablations.stats import learning_rate
 from ablations.stats.comparison import compare
@@ -149,6 +150,18 @@ def test_what_could_not_have_shown_a_difference_shows_no_equivalence(tmp_path, c
     verdict = compare(read_study(path)).verdict
     assert verdict.outcome == "underpowered"
     assert re.search(said, verdict.sentence)
+
+
+@pytest.mark.parametrize(
+    ("unigram", "said"), [(3.0, "seeds|held-out"), (1.15, "more tokens: .*9\\d%")]
+)
+def test_models_that_have_learned_little_need_tokens_first(tmp_path, unigram, said):
+    tiny = results.Primary("heldout/curated", "unfiltered", "filtered", 1e-6)
+    declared = declare(primary=tiny, unigram=dict.fromkeys(SOURCES, unigram))
+    study = read_study(write_study(str(tmp_path / "s"), 0.0, declared, tasks=False))
+    found = compare(study)
+    assert found.verdict.outcome == "underpowered"
+    assert re.search(said, next_step(study, found))
 
 
 def test_primary_values_follow_from_the_definition(tmp_path):

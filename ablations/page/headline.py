@@ -3,7 +3,7 @@
 import math
 
 from ablations.results import Study
-from ablations.stats import endpoints
+from ablations.stats import credible, endpoints
 from ablations.stats.comparison import Comparison
 from ablations.stats.power import seeds_needed
 from ablations.stats.verdict import number
@@ -75,6 +75,9 @@ def next_step(study: Study, found: Comparison | ValueError) -> str:
     if found.verdict.doubts:
         return f"Mend first what speaks against the study: {found.verdict.doubts[0]}."
     if outcome == "underpowered":
+        runs = [*study.seeds(primary.treatment).values(), *study.seeds(primary.baseline).values()]
+        if unlearned := credible.unlearned(study, runs):
+            return f"Train on more tokens: {unlearned[0]}."
         if of["seed_error"] is None:
             return "Run a new study with three seeds or more (seed=1,2,3)."
         seed_sd = of["seed_error"] * math.sqrt(of["seeds"])

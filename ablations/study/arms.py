@@ -127,10 +127,14 @@ def common_shares(
     """
     shares = pool_shares(corpus)
     weights, notes = dict(shares), []
+    if apart := [source for source in shares if source in unseen]:
+        weights |= dict.fromkeys(apart, 0.0)
+        many = ("is", "it") if len(apart) == 1 else ("are", "them")
+        notes.append(
+            f"{' and '.join(apart)} {many[0]} for evaluation alone: no arm trains on {many[1]}."
+        )
     for source, share in shares.items():
-        if source in unseen:
-            weights[source] = 0.0
-            notes.append(f"{source} is for evaluation alone: no arm trains on it.")
+        if source in apart:
             continue
         ours = corpus.source_index == corpus.sources.index(source)
         if without := [name for name, arm in arms.items() if not (arm.mask & ours).any()]:
