@@ -17,6 +17,7 @@ from ablations.stats import learning_rate
 from ablations.stats.comparison import compare
 from ablations.stats.endpoints import sample
 from ablations.stats.inference import endpoint
+from ablations.stats.verdict import number
 from model.training.outcome import HELDOUT_SCHEMA, bits_per_byte
 
 SOURCES = {"wiki": 1.0, "books": 1.2, "web": 1.4}
@@ -555,3 +556,11 @@ def test_the_command_writes_the_same_bytes_twice(tmp_path, capsys):
 def test_wrong_settings_are_refused(arguments):
     with pytest.raises(ValueError, match="study"):
         command.main(arguments)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(-1.4e-15, "+0"), (0.0123456, "+0.0123"), (-1234.6, "-1235"), (1e-9, "+0.00000000100")],
+)
+def test_figures_have_three_digits_and_no_rounding(value, said):
+    assert number(value, signed=True) == said

@@ -89,9 +89,11 @@ function armLegend(id, arms) {
 
 const armName = ({ arm, variant }) => (variant ? `${arm}@${variant}` : arm);
 
-// Three significant digits, as in the verdict; with a sign where it is a difference.
+// Three significant digits, as in the verdict; with a sign where it is a difference. What only
+// rounding made is 0.
 function digits(value, signed = false) {
   if (value === null || value === undefined) return "–";
+  if (Math.abs(value) < 1e-12) value = 0;
   const places = value === 0 ? 0 : Math.max(0, 2 - Math.floor(Math.log10(Math.abs(value))));
   const text = Math.abs(value).toFixed(Math.min(places, 12));
   return `${value < 0 ? "−" : signed && value > 0 ? "+" : ""}${text}`;

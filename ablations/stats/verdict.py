@@ -108,8 +108,13 @@ def interim(of: Estimate, baseline_value: float, declared: Primary, seeds: int) 
     return Verdict("interim", sentence, None)
 
 
+ROUNDING = 1e-12
+"""Sums of figures that cancel leave less than this."""
+
+
 def number(value: float, signed: bool = False) -> str:
-    """Three significant digits, never in scientific notation."""
+    """Three significant digits, never in scientific notation; what only rounding made is 0."""
+    value = 0.0 if abs(value) < ROUNDING else value
     digits = 0 if value == 0 else max(0, 2 - math.floor(math.log10(abs(value))))
     return f"{value:{'+' if signed else ''}.{digits}f}"
 
