@@ -297,7 +297,7 @@ def test_the_fit_is_the_minimum_of_the_penalised_loss():
 
     best = minimize(loss, np.zeros(9), method="BFGS")
     assert loss(np.append(weights.astype(np.float64), bias)) < best.fun * 1.0001
-    assert [trial.c for trial in trials] == [2.0]
+    assert [trial["c"] for trial in trials] == [2.0]
 
 
 def test_the_penalty_with_the_least_held_out_loss_is_chosen():
@@ -305,7 +305,7 @@ def test_the_penalty_with_the_least_held_out_loss_is_chosen():
     cs = [0.001, 1.0, 1000.0]
     weights, bias, trials = fit_linear(train, held_out, cs, "sigmoid")
     alone = {c: fit_linear(train, held_out, [c], "sigmoid") for c in cs}
-    best = min(trials, key=lambda trial: trial.log_loss)
-    assert len({trial.log_loss for trial in trials}) == 3
-    assert (weights == alone[best.c][0]).all()
-    assert bias == alone[best.c][1]
+    best = min(trials, key=lambda trial: trial["log_loss"])
+    assert len({trial["log_loss"] for trial in trials}) == 3
+    assert (weights == alone[best["c"]][0]).all()
+    assert bias == alone[best["c"]][1]

@@ -1,11 +1,13 @@
 """Atomic files, locks and shards."""
 
 import ctypes
+import errno
 import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -198,6 +200,21 @@ def test_nothing_is_left_of_a_shard_whose_task_failed(tmp_path):
     assert os.listdir(tmp_path) == []
     with ShardWriter(str(tmp_path), "data", SCHEMA, 1 << 30, "none") as writer:
         pass
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("form", ["arrow", "parquet"])
+def test_a_disk_that_is_full_at_the_very_end_is_named_with_its_file(tmp_path, monkeypatch, form):
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OSError, match=rf"No space left.*data\.{form}"):
+        with ShardWriter(str(tmp_path), "data", TEXTS, 1 << 30, "none", form) as writer:
+            writer.write(texts([10]))
+            if form == "parquet":  # its only row group is written at the end
+                monkeypatch.setattr(shards._ChecksumFile, "write", lambda _, data: full(data))
+            else:
+                writer._writer = SimpleNamespace(close=lambda: full(None))
     assert os.listdir(tmp_path) == []
 
 

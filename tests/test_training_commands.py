@@ -1,6 +1,7 @@
 """Command lines: settings that are not there, errors and interruptions end without a traceback."""
 
 import errno
+import functools
 import json
 import os
 import re
@@ -124,7 +125,9 @@ command_line.run(act, OmegaConf.create())
 def test_an_interruption_tidies_up_and_is_no_traceback(number):
     command = [sys.executable, "-c", WAITS]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, cwd=ROOT, **pipes) as process:
+    # A shell has what it runs in the background ignore SIGINT, and so would this command.
+    heard = functools.partial(signal.signal, number, signal.SIG_DFL)
+    with subprocess.Popen(command, cwd=ROOT, preexec_fn=heard, **pipes) as process:
         assert process.stdout.readline() == "begun\n"
         process.send_signal(number)
         out, err = process.communicate(timeout=60)

@@ -65,7 +65,8 @@ class ShardWriter:
 
     def __exit__(self, *error: object) -> None:
         if error[0] is None:
-            self._finish()
+            with self._stack:  # an error at the end is named and cleaned up after too
+                self._finish()
         else:
             self._stack.__exit__(*error)  # type: ignore[arg-type]
 
