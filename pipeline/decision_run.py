@@ -61,17 +61,17 @@ def main(arguments: Sequence[str]) -> None:
             made = {"combine": combined.rule, "calibration": config.calibration}
             scored["config"] = scored["config"] | made
     scored["config"].pop("format", None)
-    written = {} if config.format == flags.DEFAULT_FORMAT else {"format": config.format}
+    form = {} if config.format == flags.DEFAULT_FORMAT else {"format": config.format}
     about = {
         "code": version.code_version(),
         "config": scored["config"]
         | {"decision": decision | deduplicated}
         | {"write": config.write, "compression": config.compression}
-        | written
+        | form
         | {"scored": {"path": config.scored, "key": scored["key"]}},
         "classifier": classifier,
         "key": files.fingerprint(
-            scored["key"], decision, config.write, *written.values(), *scores_anew
+            scored["key"], decision, config.write, *form.values(), *scores_anew
         ),
     }
     seconds = None

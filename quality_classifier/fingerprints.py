@@ -28,15 +28,6 @@ def of_hashes(hashes: pa.Array) -> Keys:
     return halves[2 * hashes.offset :: 2].astype(np.uint64)
 
 
-def among(known: Keys, keys: Keys) -> npt.NDArray[np.bool_]:
-    """Which of n keys are among the known ones, which are sorted: bool [n]."""
-    if not len(known):
-        return np.zeros(len(keys), np.bool_)
-    place = np.minimum(np.searchsorted(known, keys), len(known) - 1)
-    found: npt.NDArray[np.bool_] = known[place] == keys
-    return found
-
-
 def dumps(keys: Keys) -> bytes:
     """The content of the file."""
     file = io.BytesIO()

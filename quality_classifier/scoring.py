@@ -12,6 +12,7 @@ from quality_classifier import artifact, fingerprints
 from quality_classifier.kinds.contract import Scorer
 from winnow import own_code, storage
 from winnow.cli import command
+from winnow.sorted_keys import among
 
 
 class Classifier:
@@ -51,7 +52,7 @@ class Classifier:
 
     def learned_from(self, hashes: pa.Array) -> npt.NDArray[np.bool_]:
         """Which of n documents, by the hashes of their content, it has learned from: bool [n]."""
-        return fingerprints.among(self._trained_on, fingerprints.of_hashes(hashes))
+        return among(self._trained_on, fingerprints.of_hashes(hashes))
 
     def trained_on(self, hashes: pa.Array) -> int:
         """How many of n documents, by the hashes of their content, it has learned from."""

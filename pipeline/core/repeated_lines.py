@@ -16,9 +16,9 @@ from pipeline.near_duplicates.components import home
 from pipeline.output.records import Task
 from pipeline.readers import FieldMap, ReadOptions, read_batches
 from pipeline.steps.folded_lines import BLANK, Keys, line_keys
-from pipeline.steps.host_lines import among
 from winnow import heartbeat, storage, tables
 from winnow.dealt import Dealt, split
+from winnow.sorted_keys import among
 from winnow.text.hashing import xxh3_64
 
 FILES = 64
@@ -106,11 +106,11 @@ def repeated_in_files(tasks: Iterable[Lines], max_documents: int) -> Iterator[tu
             stems.append(lines.stem)
         for file in range(FILES):
             stored = dealt.of(file)
-            parts = np.split(stored, np.flatnonzero(np.diff(stored["order"])) + 1)
-            yield from repeated(
-                [Lines(stems[p["order"][0]], p["key"], p["text"]) for p in parts if len(p)],
-                max_documents,
-            )
+            parts = [
+                Lines(stems[order], stored["key"][mine], stored["text"][mine])
+                for order, mine in split(stored["order"])
+            ]
+            yield from repeated(parts, max_documents)
 
 
 def save_repeated(work: str, stem: str, parts: Iterable[Keys]) -> None:

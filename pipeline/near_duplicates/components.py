@@ -24,6 +24,7 @@ from numba import njit
 
 from winnow import compiling  # noqa: F401 tells of what is compiled
 from winnow.dealt import split
+from winnow.sorted_keys import among, find
 
 Nodes = npt.NDArray[np.uint64]
 
@@ -177,15 +178,7 @@ def named(
     at, linked = find(known.child, nodes)
     cluster = nodes.copy()
     cluster[linked] = known.parent[at[linked]]
-    return cluster, linked | find(distinct[times > 1], nodes)[1]
-
-
-def find(ascending: Nodes, nodes: Nodes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Where each of n nodes is among ascending ones (int64 [n]), and whether it is (bool [n])."""
-    if not len(ascending):
-        return np.zeros(len(nodes), np.int64), np.zeros(len(nodes), np.bool_)
-    at = np.minimum(np.searchsorted(ascending, nodes), len(ascending) - 1)
-    return at, ascending[at] == nodes
+    return cluster, linked | among(distinct[times > 1], nodes)
 
 
 @njit(nogil=True, cache=True)

@@ -47,7 +47,7 @@ _COLUMNS = {
 def data_card(manifest: Mapping[str, Any], sources: pa.Table, groups: pa.Table) -> str:
     """The card of a run: ``sources`` and ``groups`` are its statistics."""
     config, classifier = manifest["config"], manifest["classifier"]
-    everything, form = config["write"] == "all", config.get("format", "arrow")
+    everything, form = config["write"] == "all", _form(manifest)
     return "\n".join(
         [
             "---",
@@ -173,7 +173,7 @@ def _front_matter(manifest: Mapping[str, Any]) -> dict[str, Any]:
             source = task["task"]["source"]
             rows[source] = rows.get(source, 0) + n_rows
     digits = "[0-9]" * 5
-    form = manifest["config"].get("format", "arrow")
+    form = _form(manifest)
     everything = "default"
     while everything in rows:
         everything += "_all"
@@ -194,6 +194,11 @@ def _front_matter(manifest: Mapping[str, Any]) -> dict[str, Any]:
             for name, path in configs
         ],
     }
+
+
+def _form(manifest: Mapping[str, Any]) -> str:
+    """The format of the shards, which a manifest names where it is not the default."""
+    return str(manifest["config"].get("format", "arrow"))
 
 
 def _size_category(rows: int) -> str:

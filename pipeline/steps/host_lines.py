@@ -20,7 +20,8 @@ import pyarrow.compute as pc
 
 from pipeline.steps.changes import REMOVED_BYTES, REMOVED_LINES, changed
 from pipeline.steps.contract import Codes, Step
-from pipeline.steps.folded_lines import Flags, Keys, line_keys, without
+from pipeline.steps.folded_lines import Keys, line_keys, without
+from winnow.sorted_keys import among
 
 NAME: Final = "host_lines"
 """What the step is called in a run's settings."""
@@ -69,12 +70,3 @@ class HostLines(Step):
         shorter = without(text, removed & passes[document])
         fewer = np.subtract(*(pc.binary_length(t).to_numpy() for t in (text, shorter)))
         return changed(batch, shorter, {REMOVED_BYTES: fewer, REMOVED_LINES: gone}), codes
-
-
-def among(ascending: Keys, keys: Keys) -> Flags:
-    """Which of n keys are among ascending ones: bool [n]."""
-    if not len(ascending):
-        return np.zeros(len(keys), np.bool_)
-    at = np.minimum(np.searchsorted(ascending, keys), len(ascending) - 1)
-    found: Flags = ascending[at] == keys
-    return found

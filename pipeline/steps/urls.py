@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from pipeline.steps.contract import Codes, Flags, Step, first_failing
 from pipeline.steps.lexicon import contains, lexicon
 from pipeline.steps.lists import read_domains, read_lists
+from winnow.sorted_keys import among
 from winnow.text.groups import domain
 from winnow.text.hashing import xxh3_64
 
@@ -84,9 +85,7 @@ def on_hosts(url: pa.Array, hosts: Hashes) -> Flags:
     name = _end(domain(url))
     rows = np.arange(len(url))
     while len(rows):
-        hashes = xxh3_64(name)
-        near = np.minimum(np.searchsorted(hosts, hashes), len(hosts) - 1)
-        flags[rows] |= hosts[near] == hashes
+        flags[rows] |= among(hosts, xxh3_64(name))
         below = pc.match_substring(name, ".").to_numpy(zero_copy_only=False)
         rows = rows[below]
         name = pc.replace_substring_regex(name.filter(pa.array(below)), r"^[^.]*\.", "")
