@@ -13,6 +13,8 @@ from pipeline import flags, group_settings, settings_file
 from pipeline.classifier_settings import check_classifiers, one_or_named
 from pipeline.decision_settings import Decision
 from pipeline.group_settings import AnyDecision, decision_of
+from pipeline.joins import settings as joins
+from pipeline.joins.settings import Join
 from pipeline.near_duplicates.settings import Settings as NearDuplicates
 from pipeline.output import schema
 from pipeline.readers import FieldMap, ReadOptions, check_extractor, own_format
@@ -52,6 +54,7 @@ class PipelineConfig:
     decision: AnyDecision = dataclasses.field(default_factory=Decision)
     seed: int = flags.DEFAULT_SEED
     steps: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    join: Mapping[str, Join] = dataclasses.field(default_factory=dict)
     near_duplicates: bool = False
     near_duplicates_bands: int = flags.DEFAULT_NEAR_BANDS
     near_duplicates_rows: int = flags.DEFAULT_NEAR_ROWS
@@ -89,7 +92,8 @@ class PipelineConfig:
         if not self.near_duplicates:
             _check_none_given(self)
         _ = self.near_settings  # it checks them
-        copies = group_settings.grouped(self.decision).has_copies
+        decision = group_settings.grouped(self.decision)
+        groups, copies = decision.groups, decision.has_copies
         columns = schema.shard_schema(
             (), self.near_duplicates, copies, classifiers=classifiers
         ).names
@@ -97,6 +101,8 @@ class PipelineConfig:
         if taken:
             raise ValueError(f"--metadata {sorted(taken)} would clash with columns of the shards")
         columns = schema.shard_schema(self.metadata, classifiers=classifiers).names
+        # Whether a join has the column is known when its files are read.
+        columns += [name for name in groups.by if joins.is_joined(name, self.join)]
         group_settings.check(self.decision, columns, self.filter)
 
     @property
@@ -138,6 +144,8 @@ def load(arguments: Sequence[str]) -> tuple[PipelineConfig, bool, list[str]]:
     for name in ("source", "field"):
         if name in given:
             given[name] = _pairs(name, given[name])
+    if "join" in given:
+        given["join"] = joins.parse(given["join"])
     for name in ("classifier", "label"):
         if name in given:
             given[name] = one_or_named(name, given[name])
@@ -167,6 +175,7 @@ def _settings_types() -> dict[str, Any]:
     del types["decision"]  # its keys stand among the others
     return types | {
         "source": Mapping[str, str | Sequence[str]],
+        "join": Mapping[str, Any],
         "steps": Sequence[str] | Mapping[str, Mapping[str, Any] | None],
         "rules": Mapping[str, Any],
         "rules_by": Sequence[str],
@@ -186,6 +195,7 @@ def _config(settings: Mapping[str, Any]) -> PipelineConfig:
         name: [globs] if isinstance(globs, str) else sorted(globs)
         for name, globs in values["source"].items()
     }
+    values["join"] = joins.joins_of(values.get("join", {}))
     values["steps"] = resolve_steps(values.get("steps", ()))
     _choose_compression(values)
     decision = dict(settings)

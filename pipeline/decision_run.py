@@ -9,6 +9,7 @@ from pipeline import flags, group_settings
 from pipeline.beam import engine, graph, progress, staging
 from pipeline.classifier_settings import combined_again
 from pipeline.config import load_decide
+from pipeline.core import joined
 from pipeline.core.scores import recombined
 from pipeline.core.task import Sink
 from pipeline.group_settings import AnyDecision
@@ -46,8 +47,10 @@ def main(arguments: Sequence[str]) -> None:
         tuple(sorted(scored["tasks"][0].get("changed", ()))),
         combined,
         config.format,
+        joined.of_manifest(scored.get("joins", {})),
     )
-    names = schema.shard_schema(sink.metadata, classifiers=sink.names).names
+    columns = [field for table in sink.joins for field in table.columns]
+    names = schema.shard_schema(sink.metadata, classifiers=sink.names, joined=columns).names
     group_settings.check(config.decision, names, scored["config"]["filter"])
     decision = as_json(config.decision.as_settings())
     # What the run dropped as a duplicate stays dropped.
@@ -74,6 +77,8 @@ def main(arguments: Sequence[str]) -> None:
             scored["key"], decision, config.write, *form.values(), *scores_anew
         ),
     }
+    if sink.joins:
+        about["joins"] = scored["joins"]
     seconds = None
     with storage.lock(config.output):
         tasks = [records.from_json(task) for task in scored["tasks"]]

@@ -164,6 +164,15 @@ def _input_flags(group: argparse._ArgumentGroup) -> None:
     )
     _flag(
         group,
+        "join",
+        action="append",
+        metavar="NAME=FILES[:key=id|url]",
+        help="columns of other files (Parquet, Arrow, JSON lines, CSV) for the documents with the"
+        " same id, or url; may be repeated. Further settings: :field=KEY_FIELD,"
+        " :columns=NAME,NAME,…, :duplicates=first (or last), :missing=SCORE",
+    )
+    _flag(
+        group,
         "list_separator",
         type=lambda text: text.replace("\\n", "\n").replace("\\t", "\t"),
         metavar="SEP",

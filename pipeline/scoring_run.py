@@ -10,10 +10,10 @@ from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipeline import classifier_settings, field_settings, flags
+from pipeline import classifier_settings, field_settings, flags, joined_tables
 from pipeline.beam import engine, graph, progress, staging, worker
 from pipeline.config import PipelineConfig, field_maps, load
-from pipeline.core import trained_on
+from pipeline.core import joined, trained_on
 from pipeline.core.plan import plan_tasks
 from pipeline.core.task import Job, Sink
 from pipeline.core.unreadable_sources import check_read, empty_sources
@@ -50,6 +50,8 @@ def main(arguments: Sequence[str]) -> None:
             print(f"{config.output} is complete already: nothing to do")
         else:
             job, copies = reachable(options, job)
+            job = joined_tables.with_tables(job, config)
+            about |= {"joins": joined.about(job.sink.joins)} if config.join else {}
             staging.upload(copies)
             records.save_tasks(job.sink.work, tasks)
             size = sum(task.input.size for task in tasks)
@@ -66,6 +68,8 @@ def main(arguments: Sequence[str]) -> None:
                 return
     written = manifest.read_manifest(config.output)
     print_summary(config.output, written, seconds, engine.name(options))
+    for line in joined.lines(written):
+        print(f"join:   {line}")
     lacking = field_settings.check_after(wanted, written)
     for note in [*empty_sources(written), *lacking, *languages, *trained_on.notes(written)]:
         print(f"warning: {note}", file=sys.stderr)
@@ -94,6 +98,7 @@ def describe(
         raise ValueError(f"--metadata {taken} would clash with what the steps count")
     read = {path: path for path in input_files(config.steps)} | own_modules(config.steps)
     read |= {name: own_code.source(name) for name in config.reader}
+    read |= {path: path for paths in joined_tables.files_of(config, say).values() for path in paths}
     job = Job(
         sink=Sink(
             config.output,
@@ -127,6 +132,8 @@ def describe(
         settings["combine"] = combined.rule
     else:
         del settings["combine"], settings["calibration"]
+    if not config.join:
+        del settings["join"]
     if not config.reader:
         del settings["reader"]
     if config.format == flags.DEFAULT_FORMAT:

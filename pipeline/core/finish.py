@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.output import output_folder, summary_files
+from pipeline.core.joined import with_matched_rows
+from pipeline.output import output_folder, records, summary_files
 from pipeline.output.group_counts import check_groups
 from pipeline.output.manifest import FORMAT, NAME, accounting
 from pipeline.output.records import Record
@@ -22,11 +23,13 @@ def write_output(
     tasks: Sequence[Record],
     summaries: Sequence[str],
     duplicate_ids: int,
+    joins: Mapping[str, Any] | None = None,
 ) -> None:
     """Write everything but shards and quarantine, the manifest last; remove the work folder.
 
     ``code`` is the version of the code that started the run, which workers on other machines do not
-    know; ``summaries`` are the files that together hold the run's statistics.
+    know; ``summaries`` are the files that together hold the run's statistics; ``joins`` is what
+    :func:`pipeline.core.joined.about` says of them, or an earlier run's manifest.
 
     Raises:
         RuntimeError: the row accounting of a source does not balance.
@@ -58,6 +61,10 @@ def write_output(
         },
         "tasks": [record.to_json() for record in tasks],
     }
+    if joins:
+        work = storage.join(output, records.WORK)
+        known = all("matched_rows" in join for join in joins.values())
+        value["joins"] = dict(joins) if known else with_matched_rows(joins, tasks, work)
     write_report(output, value)
     storage.write_json(storage.join(output, NAME), value)
     output_folder.remove_work(output)

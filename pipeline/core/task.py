@@ -20,9 +20,11 @@ import xxhash
 from pipeline.core import repeated_lines, scores
 from pipeline.core.identity import content_hashes, identify
 from pipeline.core.input_files import InputDigest, Quarantine
+from pipeline.core.joined import TaskJoins
 from pipeline.core.scored import drop_duplicates, scored_batches, shaped
 from pipeline.core.scores import Combined, Named
 from pipeline.core.task_steps import TaskSteps
+from pipeline.joins.tables import Table
 from pipeline.near_duplicates.files import BandsWriter
 from pipeline.near_duplicates.settings import Settings as NearDuplicates
 from pipeline.output import records, schema, shards, summary_files
@@ -67,13 +69,20 @@ class Sink:
     counts: tuple[str, ...] = ()
     combined: Combined | None = None
     format: str = "arrow"
+    joins: tuple[Table, ...] = ()
 
     @property
     def schema(self) -> pa.Schema:
         """The columns of the shards."""
+        joined = [field for table in self.joins for field in table.columns]
         return schema.shard_schema(
-            self.metadata, self.clusters, self.copies, self.grades, self.counts, self.names
+            self.metadata, self.clusters, self.copies, self.grades, self.counts, self.names, joined
         )
+
+    @property
+    def groupings(self) -> dict[str, Any]:
+        """How statistics tell documents apart by each joined column."""
+        return {name: of for table in self.joins for name, of in table.groupings.items()}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -100,6 +109,10 @@ class Sink:
         """The rows of a decided batch to write."""
         return decided.filter(decided["kept"]) if self.write == "kept" else decided
 
+    def summary(self, task: Task, rule: AnyRule) -> TaskSummary:
+        """The statistics of a task, where nothing is counted yet."""
+        return TaskSummary(task.source, task.filtered, rule, self.names, self.groupings)
+
     def save(self, summary: TaskSummary, task: Task) -> None:
         """Write the statistics of a decided task."""
         summary_files.write(records.summary_path(self.work, task.stem), summary.tables())
@@ -109,8 +122,8 @@ class Sink:
 class Job:
     """The resolved settings that all tasks of a run share, with paths that workers can reach.
 
-    ``step_files`` maps each file that a step reads, and each step of the user's own, to the
-    checksum of the file or of the step's source; likewise each reader of the user's own.
+    ``step_files`` maps each file that a step or a join reads, and each step of the user's own, to
+    the checksum of the file or of the step's source; likewise each reader of the user's own.
     """
 
     sink: Sink
@@ -177,7 +190,8 @@ def run_task(
     changed = Counter(dict.fromkeys(job.sink.counts, 0))
     # Pass-through sources skip the steps, as in GLaM.
     steps = TaskSteps(job.steps if task.filtered else {}, repeated)
-    summary = TaskSummary(task.source, task.filtered, rule or Rule("all"), job.sink.names)
+    joins = TaskJoins(job.sink.joins, job.sink.work)
+    summary = job.sink.summary(task, rule or Rule("all"))
     keys: list[pa.RecordBatch] = []
     bands = BandsWriter(job.near_duplicates) if job.near_duplicates else None
     with (
@@ -200,7 +214,7 @@ def run_task(
         )
         for batch in batches:
             lacking.update({c: batch[c].null_count for c in batch.schema.names})
-            batch = steps.apply(score_batch(batch, task, job))
+            batch = steps.apply(score_batch(batch, task, job, joins))
             learned += job.scorer.trained_on(batch["content_hash"])
             changed.update({name: pc.sum(batch[name]).as_py() or 0 for name in job.sink.counts})
             keys.append(_keys(batch))
@@ -227,11 +241,14 @@ def run_task(
         learned,
         changed,
         steps.changed,
+        joins.counts,
     )
+    joins.save(task.stem)
     if bands:
         bands.save(job.sink.work, task.stem)
     if rule:
         summary.change(steps.changed)
+        summary.join(joins.counts)
         job.sink.save(summary, task)
     records.save(job.sink.work, record, keys)
     return record
@@ -251,9 +268,10 @@ def decide_task(
     drop as exact duplicates; near-duplicates are in the task's file in the work folder.
     """
     task = scored.task
-    summary = TaskSummary(task.source, task.filtered, rule, sink.names)
+    summary = sink.summary(task, rule)
     summary.quarantine(scored.quarantined)
     summary.change(scored.by_step)
+    summary.join(scored.joined)
     with sink.writer(storage.join(sink.output, "shards"), task) as writer:
         for batch, repeats, near in scored_batches(scored, scored_folder, sink.marks, duplicates):
             batch = shaped(sink.combined.again(batch) if sink.combined else batch, sink.schema)
@@ -270,7 +288,7 @@ def _input_digest(task: Task, job: Job) -> str:
     return digest_range(task.input, storage.open_input, InputDigest(), job.reading)
 
 
-def score_batch(batch: pa.RecordBatch, task: Task, job: Job) -> pa.RecordBatch:
+def score_batch(batch: pa.RecordBatch, task: Task, job: Job, joins: TaskJoins) -> pa.RecordBatch:
     """Compute every column that depends on neither the steps nor the keep rule.
 
     From :func:`pipeline.readers.documents.document_schema` to
@@ -282,6 +300,7 @@ def score_batch(batch: pa.RecordBatch, task: Task, job: Job) -> pa.RecordBatch:
     n_bytes, n_characters, n_words = measure(text)
     hashes = content_hashes(text)
     ids = identify(batch["id"], task.source, batch["url"], hashes)
+    joined = joins.columns(ids, batch["url"])
     columns = {
         **{name: batch[name] for name in batch.schema.names},
         "id": ids,
@@ -293,6 +312,7 @@ def score_batch(batch: pa.RecordBatch, task: Task, job: Job) -> pa.RecordBatch:
         "language": batch[language] if language else pa.nulls(n, pa.string()),
         "language_score": pa.nulls(n, pa.float32()),
         **scores.columns(text, job.scorer, job.sink.combined),
+        **joined,
         "keep_draw": keep_draw(ids, job.seed),
         "keep_probability": np.zeros(n, np.float32),
         "kept": np.zeros(n, np.bool_),

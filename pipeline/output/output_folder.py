@@ -113,7 +113,8 @@ def _names(parts: Parts) -> re.Pattern[str]:
         "quarantine": rf"{stem}\.jsonl",
         "statistics": rf"(?:{'|'.join(schema.TABLES)})\.parquet",
         records.WORK: rf"run\.json|{re.escape(records.TASKS)}|{stem}\.json"
-        rf"|{stem}\.(?:keys|bands|near|lines|repeated)\.arrow"
+        rf"|{stem}\.(?:keys|bands|near|lines|repeated|joined)\.arrow"
+        rf"|join-\w+(?:\.json|-\d{{5}}\.arrow)"
         rf"|(?:{stem}|group-\d{{5,}})\.summary\.arrow",
         records.SCORED: shard,
         records.PROGRESS: heartbeat.FILE.pattern,

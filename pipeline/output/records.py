@@ -68,6 +68,8 @@ class Record:
         changed: what steps changed in the texts, by the column that counts it.
         by_step: in how many texts each step that may change some did so, and by how many bytes they
             are shorter (:class:`pipeline.core.task_steps.TaskSteps`).
+        joined: of each join the documents that met a row, and those without a key
+            (:class:`pipeline.core.joined.TaskJoins`).
     """
 
     task: Task
@@ -83,12 +85,13 @@ class Record:
     trained_on: int = 0
     changed: Mapping[str, int] = field(default_factory=dict)
     by_step: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    joined: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values; :func:`from_json` is the inverse."""
         counts = {name: dict(getattr(self, name)) for name in ("skipped", "lacking", "kinds")}
         value = asdict(self) | counts | {"changed": dict(self.changed)}
-        for name in ("changed", "by_step"):
+        for name in ("changed", "by_step", "joined"):
             if not value[name]:
                 del value[name]
         return value

@@ -57,6 +57,7 @@ def shard_schema(
     grades: Sequence[str] = (),
     counts: Sequence[str] = (),
     classifiers: Sequence[str] = (),
+    joined: Sequence[pa.Field] = (),
 ) -> pa.Schema:
     """A row of ``shards/*.arrow``: one document, its features, its score and its decision.
 
@@ -69,7 +70,8 @@ def shard_schema(
     texts among them. Both are null where a document was not compared. ``grades`` are the columns of
     expected grades (:func:`grade_column`), float32.
 
-    ``counts`` are the columns in which steps count what they changed in the text.
+    ``counts`` are the columns in which steps count what they changed in the text, ``joined`` those
+    of joins (:mod:`pipeline.joins`), null where a document met no row.
     """
     return pa.schema(
         [
@@ -94,6 +96,7 @@ def shard_schema(
             *(pa.field(score_column(n), pa.float32(), nullable=False) for n in classifiers),
             *(pa.field(name, pa.string()) for name in metadata),
             *(pa.field(name, pa.int64(), nullable=False) for name in counts),
+            *joined,
         ]
     )
 
@@ -135,7 +138,8 @@ GROUPS = pa.schema(
     [*required(source=pa.string(), column=pa.string(), value=pa.string()), *_KEPT_COUNTS]
 )
 """``statistics/groups.parquet``: the audit of a run, per source by ``language``, ``length`` (the
-bins of ``winnow.text.groups.LENGTHS``) and ``decoding`` (the kinds of ``mojibake.KINDS``)."""
+bins of ``winnow.text.groups.LENGTHS``), ``decoding`` (the kinds of ``mojibake.KINDS``) and every
+joined column (:mod:`pipeline.joins.grouping`)."""
 
 EXAMPLES = pa.schema(
     [
@@ -216,6 +220,18 @@ CHANGES = pa.schema(
 """``statistics/changes.parquet``: documents whose text a step changed, kept or not, and by how many
 bytes they are shorter (negative: longer). Only of runs with a step that may change texts."""
 
+JOINS = pa.schema(
+    required(
+        source=pa.string(),
+        join=pa.string(),
+        documents=pa.int64(),
+        matched=pa.int64(),
+        without_key=pa.int64(),
+    )
+)
+"""``statistics/joins.parquet``: documents that were read, those that met a row of a join, and those
+without an id or URL to meet one by. Only of runs with joins."""
+
 CLUSTER_SIZES = pa.schema([*required(source=pa.string(), least=pa.uint64()), *_KEPT_COUNTS])
 """``statistics/cluster_sizes.parquet``: documents that were compared with all others, by the size
 of their cluster of near-duplicates: ``least`` (1, 2, 4, 8, …) to less than twice as many documents,
@@ -225,6 +241,6 @@ TABLES = (
     STATISTICS
     | GROUP_STATISTICS
     | CLASSIFIER_STATISTICS
-    | {"changes": CHANGES, "cluster_sizes": CLUSTER_SIZES}
+    | {"changes": CHANGES, "cluster_sizes": CLUSTER_SIZES, "joins": JOINS}
 )
 """All tables that ``statistics/`` may hold, by file stem."""

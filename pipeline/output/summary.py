@@ -6,6 +6,7 @@ merging is associative to the bit and the result does not depend on workers, ord
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.joins.grouping import Grouping, groups
 from pipeline.output import schema
 from pipeline.output.classifier_counts import ClassifierCounts, smallest
 from pipeline.output.group_counts import GroupCounts
@@ -32,7 +34,12 @@ class TaskSummary:
     """Statistics of one task, of one source. Memory grows only with its domains."""
 
     def __init__(
-        self, source: str, filtered: bool, rule: AnyRule, classifiers: Sequence[str] = ()
+        self,
+        source: str,
+        filtered: bool,
+        rule: AnyRule,
+        classifiers: Sequence[str] = (),
+        groupings: Mapping[str, Grouping] = MappingProxyType({}),
     ) -> None:
         self._source = source
         self._filtered = filtered
@@ -49,6 +56,8 @@ class TaskSummary:
         self._groups = _Tally(schema.GROUPS)
         self._cluster_sizes: _Tally | None = None
         self._changes: list[dict[str, Any]] = []
+        self._groupings = groupings
+        self._joins: Mapping[str, Mapping[str, int]] = {}
         self._examples: list[pa.Table] = []
 
     def quarantine(self, records: int = 1) -> None:
@@ -59,6 +68,10 @@ class TaskSummary:
     def change(self, by_step: Mapping[str, Mapping[str, int]]) -> None:
         """Count the texts that steps changed (:attr:`pipeline.output.records.Record.by_step`)."""
         self._changes += [{"source": self._source, "step": s, **n} for s, n in by_step.items()]
+
+    def join(self, counts: Mapping[str, Mapping[str, int]]) -> None:
+        """Count the documents that met rows of joins (:attr:`Record.joined`), when all are read."""
+        self._joins = counts
 
     def update(self, batch: pa.RecordBatch) -> None:
         """Count a batch of decided documents (:func:`pipeline.output.schema.shard_schema`)."""
@@ -87,12 +100,13 @@ class TaskSummary:
         self._domains.add([source, domain(batch["url"]), *counts])
         if "cluster_size" in batch.schema.names:
             self._add_clusters(batch["cluster_size"], counts)
-        groups = {
+        told_apart = {
             "language": batch["language"],
             "length": length(batch["bytes"]),
             "decoding": faults(batch["text"]),
+            **{name: groups(batch[name], of) for name, of in self._groupings.items()},
         }
-        for column, value in groups.items():
+        for column, value in told_apart.items():
             name = pa.repeat(column, len(batch))
             self._groups.add([source, name, value.fill_null(NONE), *counts])
         self._examples = [
@@ -122,6 +136,7 @@ class TaskSummary:
                 if self._changes
                 else {}
             ),
+            **({"joins": self._joined()} if self._joins else {}),
             **({"cluster_sizes": self._cluster_sizes.total()} if self._cluster_sizes else {}),
             **(self._by_group.tables() if self._by_group else {}),
             **(self._by_classifier.tables() if self._by_classifier else {}),
@@ -133,6 +148,14 @@ class TaskSummary:
             "examples": _best(self._examples),
             **merge([further]),
         }
+
+    def _joined(self) -> pa.Table:
+        read = self._outcomes["read"] - self._outcomes.get("quarantined", np.zeros(3, np.int64))
+        rows = [
+            {"source": self._source, "join": name, "documents": int(read[0]), **counts}
+            for name, counts in self._joins.items()
+        ]
+        return pa.Table.from_pylist(rows, schema.JOINS)
 
     def _add_clusters(self, size: pa.Array, counts: Sequence[Counts]) -> None:
         """Count documents by the power of two that their cluster's size (int64 [n]) reaches."""

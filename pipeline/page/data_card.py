@@ -16,6 +16,7 @@ from pipeline.output import schema
 from pipeline.output.score_counts import COUNTS
 from pipeline.page import laws
 from pipeline.page.changed_texts import changes
+from pipeline.page.join_data import joined_columns
 from pipeline.page.totals import DAMAGE, account, damage, headline, megabytes, share
 
 _COLUMNS = {
@@ -117,7 +118,8 @@ def data_card(manifest: Mapping[str, Any], sources: pa.Table, groups: pa.Table) 
                     schema.grade_columns(classifier),
                     sorted(changes(manifest)),
                     sorted(classifier.get("several", ())),
-                ),
+                )
+                + joined_columns(manifest),
             ),
             "",
             "## Provenance",

@@ -29,6 +29,7 @@ from pipeline.page.classifier_data import (
 )
 from pipeline.page.cluster_data import give_clusters
 from pipeline.page.group_data import give_groups, rule_rows
+from pipeline.page.join_data import bins_in_order, join_rows
 from pipeline.page.laws import ties
 from pipeline.page.totals import account, clip, damage, headline
 from quality_classifier.evaluation.metrics import wilson
@@ -64,9 +65,10 @@ def page_data(
     give_clusters(sources, statistics)
     _insert_own_stop(rule, grids, sources)
     largest = _largest_domains([s["name"] for s in sources if len(s["names"]) == 1], domains)
+    bins = bins_in_order(manifest)
     for source in sources:
         source["domains"], source["other_domains"] = largest.get(source["name"], ([], None))
-        source["groups"] = _groups(source["names"], statistics["groups"])
+        source["groups"] = _groups(source["names"], statistics["groups"], bins)
         for part in (source, *source["rule_groups"]):
             part["mean_score"] = _mean(part["histogram"])
             part["name"] = clip(part["name"])
@@ -120,6 +122,12 @@ PANELS: dict[str, Panel] = {
         "How much classifiers agree",
         agreement_rows,
         "Spearman's rank correlation of their scores, in a fair sample of each source.",
+    ),
+    "joins": Panel(
+        "Joined columns",
+        join_rows,
+        "Documents that were read and met a row of the joined files by their id or URL. How the"
+        " values are distributed in a source, and which are kept, is among its groups.",
     ),
     "kinds": Panel("Documents of WARC files, by kind", lambda run, _: _records("kinds", run)),
     "skipped": Panel(
@@ -249,21 +257,22 @@ def _largest_domains(
     return found
 
 
-def _groups(names: Sequence[str], groups: pa.Table) -> Json:
+def _groups(names: Sequence[str], groups: pa.Table, bins: Mapping[tuple[str, str], int]) -> Json:
     """Per column of the audit ``[value, documents, bytes, kept documents, low, high]``.
 
-    ``low`` and ``high`` bound the keep rate (Wilson, 95 %).
+    ``low`` and ``high`` bound the keep rate (Wilson, 95 %). Values that are ``bins``, by their
+    columns, come in their order, the others by frequency.
     """
     groups = groups.filter(pc.is_in(groups["source"], pa.array(names, pa.string())))
     units = ["documents", "bytes", "kept_documents"]
     groups = groups.group_by(["column", "value"]).aggregate([(unit, "sum") for unit in units])
     out: dict[str, list[Any]] = {"language": [], "length": [], "decoding": []}
     rows = [list(row.values()) for row in groups.to_pylist()]
-    rows.sort(key=lambda row: (_length_rank(row[1]), -row[2], row[1]))
+    rows.sort(key=lambda row: (bins.get((row[0], row[1]), _length_rank(row[1])), -row[2], row[1]))
     for column, value, n, size, kept in rows:
         low, high = wilson(np.array([kept / n]), np.array([float(n)]))
-        if len(out[column]) < GROUPS_SHOWN:
-            out[column].append([clip(value), n, size, kept, float(low[0]), float(high[0])])
+        if len(shown := out.setdefault(clip(column), [])) < GROUPS_SHOWN:
+            shown.append([clip(value), n, size, kept, float(low[0]), float(high[0])])
     return out
 
 

@@ -1,5 +1,8 @@
 """Groups of documents that statistics and audits compare: by host, by length."""
 
+import itertools
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,3 +26,24 @@ def length(size: pa.Array) -> pa.Array:
     """The names in LENGTHS of n sizes in bytes."""
     bins = np.searchsorted(_LENGTH_EDGES, size.to_numpy(), side="right")
     return pa.array(LENGTHS).take(pa.array(bins))
+
+
+def between(value: pa.Array, edges: Sequence[float]) -> pa.Array:
+    """Names of the bins in which n numbers lie, null where they are: ``0.5 to 1``.
+
+    A bin holds its lower edge; the last one holds both. Numbers beyond all edges, and NaN, have
+    names of their own.
+    """
+    numbers = value.cast(pa.float64()).fill_null(np.nan).to_numpy()
+    bins = np.searchsorted(edges, numbers, side="right")
+    bins[numbers == edges[-1]] -= 1
+    bins[np.isnan(numbers)] = len(edges) + 1
+    names = pa.array(names_between(edges))
+    missing = value.is_null().to_numpy(zero_copy_only=False)
+    return names.take(pa.array(bins, mask=missing))
+
+
+def names_between(edges: Sequence[float]) -> list[str]:
+    """What :func:`between` may give, in order."""
+    inner = [f"{low:g} to {high:g}" for low, high in itertools.pairwise(edges)]
+    return [f"under {edges[0]:g}", *inner, f"over {edges[-1]:g}", "NaN"]

@@ -63,14 +63,21 @@ def normal_host(name: str) -> str | None:
     return _ipv4(name) if last.isdecimal() or re.fullmatch("0x[0-9a-f]*", last) else name
 
 
-def _host(url: str) -> str | None:
-    """The host of any URL, even a malformed one."""
-    url = re.sub(r"[\t\r\n]", "", url).strip(_AROUND)
+def split_scheme(url: str) -> tuple[str | None, str]:
+    """The scheme of a URL in lower case, None if it has none, and the rest, slashes included.
+
+    Of several, as in ``view-source:http://host``, it is the last.
+    """
     scheme = None
     at = 0
     while match := _SCHEME.match(url, at):
         scheme, at = match[1].lower(), match.end()
-    url = url[at:]
+    return scheme, url[at:]
+
+
+def _host(url: str) -> str | None:
+    """The host of any URL, even a malformed one."""
+    scheme, url = split_scheme(re.sub(r"[\t\r\n]", "", url).strip(_AROUND))
     slashes = len(url) - len(url.lstrip("/\\"))
     if slashes < 2 and (scheme is not None or slashes == 1) and scheme not in _SPECIAL:
         return None

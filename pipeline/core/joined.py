@@ -1,0 +1,127 @@
+"""Joined columns as one task fills them, and what a run counts of each join.
+
+``<stem>.joined.arrow`` in the work folder has the rows of the tables that documents of a task have
+met, from which the end of the run knows the rows that none has.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipeline.joins.tables import Table, keys_of, lookup
+from pipeline.output.records import Record
+from winnow import heartbeat, storage, tables
+
+MET = pa.schema([pa.field("join", pa.string()), pa.field("row", pa.int64())])
+
+
+class TaskJoins:
+    """The joined columns of the documents of one task.
+
+    Attributes:
+        counts: for each join the documents that ``matched`` a row and those ``without_key``.
+    """
+
+    def __init__(self, joins: Sequence[Table], work: str) -> None:
+        self._work = work
+        self._tables = [(table, lookup(work, table.name, table.fingerprint)) for table in joins]
+        self._met: dict[str, list[npt.NDArray[np.int64]]] = {table.name: [] for table in joins}
+        self.counts = {table.name: {"matched": 0, "without_key": 0} for table in joins}
+
+    def columns(self, ids: pa.Array, urls: pa.Array) -> dict[str, pa.Array]:
+        """The joined columns of n documents, by their names in the shards."""
+        found: dict[str, pa.Array] = {}
+        for table, rows_of in self._tables:
+            keys = keys_of(urls if table.key == "url" else ids, table.key)
+            rows = rows_of.find(keys)
+            met = np.unique(rows[rows >= 0])
+            self._met[table.name].append(met)
+            self.counts[table.name]["matched"] += int((rows >= 0).sum())
+            self.counts[table.name]["without_key"] += keys.null_count
+            found.update(zip(table.columns.names, rows_of.take(rows), strict=True))
+        return found
+
+    def save(self, stem: str) -> None:
+        """Write the rows that were met, each once."""
+        if not self._tables:
+            return
+        parts = {
+            name: np.unique(np.concatenate([np.empty(0, np.int64), *rows]))
+            for name, rows in self._met.items()
+        }
+        names = pa.array(
+            np.repeat(list(parts), [len(rows) for rows in parts.values()]), pa.string()
+        )
+        table = pa.table([names, np.concatenate(list(parts.values()))], schema=MET)
+        tables.write(_path(self._work, stem), table)
+
+
+def about(joins: Iterable[Table]) -> dict[str, Any]:
+    """What the manifest says of joins before documents have met them."""
+    told = {table.name: table.to_json() | {"rows": table.rows} for table in joins}
+    return {name: {n: v for n, v in one.items() if n != "buckets"} for name, one in told.items()}
+
+
+def of_manifest(joins: Mapping[str, Mapping[str, Any]]) -> tuple[Table, ...]:
+    """The joins of a finished run."""
+    unused = ("rows", "matched_rows")
+    return tuple(
+        Table(**{n: v for n, v in one.items() if n not in unused}, buckets=(one["rows"],))
+        for one in joins.values()
+    )
+
+
+def with_matched_rows(
+    joins: Mapping[str, Mapping[str, Any]], tasks: Iterable[Record], work: str
+) -> dict[str, Any]:
+    """What the manifest says of joins once all tasks are done: ``matched_rows`` too, the rows that
+    some document has met. Memory is a bit for each row.
+    """
+    met = {name: np.zeros(-(-one["rows"] // 8), np.uint8) for name, one in joins.items()}
+    for record in tasks:
+        table = tables.read(_path(work, record.task.stem))
+        names, rows = table["join"].to_numpy(), table["row"].to_numpy()
+        for name, bits in met.items():
+            mine = rows[names == name]
+            np.bitwise_or.at(bits, mine >> 3, (1 << (mine & 7)).astype(np.uint8))
+        heartbeat.beat()
+    return {
+        name: {**one, "matched_rows": int(np.bitwise_count(met[name]).sum())}
+        for name, one in joins.items()
+    }
+
+
+def lines(manifest: Mapping[str, Any]) -> list[str]:
+    """What became of each join of a finished run, a line each.
+
+    Raises:
+        ValueError: a join has matched nothing.
+    """
+    told = []
+    documents = sum(
+        counts["read"] - counts.get("quarantined", 0) for counts in manifest["accounting"].values()
+    )
+    for name, join in manifest.get("joins", {}).items():
+        matched, without = (
+            sum(task["joined"][name][kind] for task in manifest["tasks"])
+            for kind in ("matched", "without_key")
+        )
+        if not matched and documents and join["rows"]:
+            raise ValueError(
+                f"--join {name}: no document has the {join['key']} of any of its"
+                f" {join['rows']:,} rows: name the field that holds it, as :field=NAME, or join by"
+                f" {'id' if join['key'] == 'url' else 'url'} (the output is complete without it)"
+            )
+        keyless = f", {without:,} have no {join['key']}" if without else ""
+        told.append(
+            f"{name}: {matched:,} of {documents:,} documents matched{keyless};"
+            f" {join['rows'] - join['matched_rows']:,} of {join['rows']:,} rows matched no document"
+        )
+    return told
+
+
+def _path(work: str, stem: str) -> str:
+    return storage.join(work, f"{stem}.joined.arrow")

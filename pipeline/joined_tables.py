@@ -1,0 +1,62 @@
+"""The tables of a run's joins: their files found, the tables built, and what is asked of them."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from pipeline import group_settings
+from pipeline.config import PipelineConfig
+from pipeline.core.task import Job
+from pipeline.joins.build import build
+from pipeline.output import output_folder
+from winnow import inputs, telling
+
+
+def files_of(config: PipelineConfig, say: Callable[[str], None]) -> dict[str, list[str]]:
+    """The files of each join, sorted, each once.
+
+    Raises:
+        ValueError: a pattern matches nothing.
+        OSError: a folder can't be read.
+    """
+    return {
+        name: inputs.each_once(
+            f"join {name}", (path for glob in join.files for path in inputs.find(glob, say)), say
+        )
+        for name, join in config.join.items()
+    }
+
+
+def with_tables(job: Job, config: PipelineConfig) -> Job:
+    """The job with the tables of its joins, which are made in its work folder.
+
+    Args:
+        job: without them; it has the checksums of the files.
+        config: of the run.
+
+    Raises:
+        ValueError: a table can't be made, or its columns are not as the run needs them.
+    """
+    if not config.join:
+        return job
+    try:
+        return _with_tables(job, config)
+    except (ValueError, OSError):
+        if not job.resume:  # nothing is begun that could be finished
+            output_folder.remove_work(config.output)
+        raise
+
+
+def _with_tables(job: Job, config: PipelineConfig) -> Job:
+    tables = []
+    files = files_of(config, lambda _: None)  # it was said before
+    for name, join in config.join.items():
+        with telling.doing(f"sorting the rows of join {name}"):
+            of = {path: job.step_files[path] for path in files[name]}
+            tables.append(build(name, join, of, job.sink.work))
+    before = job.sink.schema.names
+    joined = [column for table in tables for column in table.columns.names]
+    if taken := sorted(name for name in joined if name in before or joined.count(name) > 1):
+        raise ValueError(f"--join would clash with the columns {', '.join(taken)}: rename the join")
+    sink = replace(job.sink, joins=tuple(tables))
+    group_settings.check(config.decision, sink.schema.names, config.filter)
+    return replace(job, sink=sink)

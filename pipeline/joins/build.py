@@ -1,0 +1,275 @@
+"""Builds the table of a join from its files: dealt into buckets by key, then sorted one by one.
+
+Memory is that of a piece of a file or of a bucket, however long the files are; the rows pass
+through ``$TMPDIR`` once.
+"""
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.joins.grouping import Values
+from pipeline.joins.settings import Join
+from pipeline.joins.side_files import batches, common
+from pipeline.joins.tables import (
+    Table,
+    about_path,
+    bucket_of,
+    bucket_path,
+    encoded,
+    hashes_of,
+    keys_of,
+    read_about,
+)
+from pipeline.readers.columnar.value_text import text_octets
+from winnow import files, heartbeat, storage, tables
+from winnow.dealt import MOST, split
+
+BUCKET_BYTES = 64 << 20
+"""Stored bytes of the files whose rows make a bucket, as long as :data:`MOST` will do."""
+
+FORMAT = 1
+"""Bump it when the same files give another table."""
+
+_KEY = [pa.field("hash", pa.uint64()), pa.field("key", pa.string()), pa.field("order", pa.int64())]
+_LONGEST = 100  # characters of a key in a message
+
+
+@dataclass
+class _Seen:
+    """What is noted while the files are read."""
+
+    kinds: dict[str, dict[pa.DataType, None]] = field(default_factory=dict)
+    firsts: list[int] = field(default_factory=list)  # the number of each file's first row
+    rows: int = 0
+    without_key: int = 0
+    has_key: bool = False
+
+
+def fingerprint(join: Join, checksums: Mapping[str, str]) -> str:
+    """What the table of a join depends on: its settings, and its files by path and checksum."""
+    settings = {"key": join.key, "field": join.key_field, "columns": list(join.columns)}
+    return files.fingerprint(FORMAT, settings, join.duplicates, dict(checksums))
+
+
+def build(name: str, join: Join, checksums: Mapping[str, str], work: str) -> Table:
+    """The table of a join in the work folder, made unless it is there already.
+
+    Args:
+        name: of the join.
+        join: its settings.
+        checksums: of its files, in the order of their names, by path.
+        work: the folder.
+
+    Raises:
+        ValueError: a file or column is missing or damaged, a column has values of several types, or
+            a key comes twice and the settings do not say which row stays.
+    """
+    key = fingerprint(join, checksums)
+    done = read_about(work, name)
+    if done is not None and done.fingerprint == key:
+        return done
+    paths = list(checksums)
+    size = sum(storage.size(path) for path in paths)
+    buckets = 1
+    while buckets < MOST and buckets * BUCKET_BYTES < size:
+        buckets *= 2
+    try:
+        with _Spool(buckets) as spool:
+            seen = _read(join, paths, spool)
+            table = _sorted(name, join, paths, spool, seen, work, key)
+    except ValueError as error:
+        raise ValueError(f"--join {name}: {error}") from error
+    storage.write_json(about_path(work, name), table.to_json())
+    return table
+
+
+class _Spool:
+    """Record batches dealt into unnamed files, one for each bucket, each batch a stream."""
+
+    def __init__(self, buckets: int) -> None:
+        self.buckets = buckets
+        self._files: dict[int, IO[bytes]] = {}
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Deal the rows of a batch by their ``hash``."""
+        for number, mine in split(bucket_of(batch["hash"].to_numpy(), self.buckets)):
+            if number not in self._files:
+                self._files[number] = tempfile.TemporaryFile(prefix="winnow-")  # noqa: SIM115
+            own = batch if len(mine) == len(batch) else batch.take(pa.array(mine))
+            with pa.ipc.new_stream(self._files[number], batch.schema) as writer:
+                writer.write_batch(own)
+
+    def of(self, number: int) -> Iterator[pa.RecordBatch]:
+        """The batches of a bucket, in the order in which they were added."""
+        if number not in self._files:
+            return
+        file = self._files[number]
+        end = file.tell()
+        file.seek(0)
+        while file.tell() < end:
+            yield from pa.ipc.open_stream(file)
+
+    def __enter__(self) -> "_Spool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self._files.values():
+            file.close()
+
+
+def _read(join: Join, paths: Sequence[str], spool: _Spool) -> _Seen:
+    """Deal the rows of all files."""
+    seen = _Seen()
+    wanted = list(dict.fromkeys([join.key_field, *join.columns])) if join.columns else None
+    for path in paths:
+        seen.firsts.append(seen.rows)
+        for batch in batches(path, wanted):
+            _deal(join, batch, seen, spool)
+    if not seen.has_key:
+        raise ValueError(
+            f"no record has {join.key_field!r}: name the field of the {join.key}, as :field=NAME"
+        )
+    if lacking := [name for name in join.columns if name not in seen.kinds]:
+        raise ValueError(f"no record has {', '.join(lacking)}: correct the name")
+    if not seen.kinds:
+        raise ValueError(f"the files have no column besides {join.key_field!r}")
+    return seen
+
+
+def _deal(join: Join, batch: pa.RecordBatch, seen: _Seen, spool: _Spool) -> None:
+    names = batch.schema.names
+    order = np.arange(seen.rows, seen.rows + len(batch))
+    seen.rows += len(batch)
+    if join.key_field not in names:
+        seen.without_key += len(batch)
+        return
+    seen.has_key = True
+    keys = keys_of(_text(batch[join.key_field]), join.key)
+    keys = pc.if_else(pc.equal(keys, ""), pa.scalar(None, pa.string()), keys)
+    there = pc.is_valid(keys)
+    seen.without_key += keys.null_count
+    # A column that is also the key is joined only if it is named.
+    chosen = [n for n in names if (n in join.columns if join.columns else n != join.key_field)]
+    values = {n: _stored(batch[n]) for n in chosen}
+    for name, column in values.items():
+        seen.kinds.setdefault(name, {})[column.type] = None
+    keys = keys.filter(there)
+    columns = [pa.array(hashes_of(keys)), keys, pa.array(order).filter(there)]
+    columns += [column.filter(there) for column in values.values()]
+    spool.add(pa.RecordBatch.from_arrays(columns, names=[f.name for f in _KEY] + _own(values)))
+
+
+def _own(values: Mapping[str, Any]) -> list[str]:
+    return [f"value {name}" for name in values]
+
+
+def _text(keys: pa.Array) -> pa.Array:
+    """Keys as text, the same as that of documents' ids whatever their type."""
+    try:
+        return text_octets(keys, hexadecimal=True).cast(pa.string())
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"a key is not UTF-8: {error}") from error
+
+
+def _stored(column: pa.Array) -> pa.Array:
+    """The same values in a plain type, which does not depend on how a file encodes them."""
+    kind = column.type
+    if isinstance(kind, pa.BaseExtensionType):
+        return _stored(column.storage)
+    if pa.types.is_dictionary(kind):
+        return _stored(column.dictionary_decode())
+    if pa.types.is_run_end_encoded(kind):
+        return _stored(pc.run_end_decode(column))
+    if pa.types.is_string_view(kind) or pa.types.is_large_string(kind):
+        return column.cast(pa.string())
+    if pa.types.is_binary_view(kind) or pa.types.is_large_binary(kind):
+        return column.cast(pa.binary())
+    return column
+
+
+def _sorted(
+    name: str,
+    join: Join,
+    paths: Sequence[str],
+    spool: _Spool,
+    seen: _Seen,
+    work: str,
+    key: str,
+) -> Table:
+    """Write the buckets, each sorted, without the duplicates."""
+    chosen = list(join.columns or seen.kinds)
+    kinds = [common(list(seen.kinds[n]), f"column {n}") for n in chosen]
+    columns = pa.schema(
+        [pa.field(join.column(name, n), kind) for n, kind in zip(chosen, kinds, strict=True)]
+    )
+    stored = pa.schema([*_KEY, *columns])
+    values = {field.name: Values(field.type) for field in columns}
+    counts, duplicates = [], 0
+    for number in range(spool.buckets):
+        parts = [_shaped(batch, chosen, stored) for batch in spool.of(number) if len(batch)] or [
+            stored.empty_table()
+        ]
+        rows = pa.concat_tables(parts).combine_chunks()
+        rows = rows.sort_by([(f.name, "ascending") for f in _KEY])
+        again = _same_as_before(rows)
+        duplicates += int(again.sum())
+        if again.any():
+            if join.duplicates == "error":
+                raise ValueError(_twice(rows, int(np.flatnonzero(again)[0]), paths, seen.firsts))
+            stays = np.append(~again[1:], True) if join.duplicates == "last" else ~again
+            rows = rows.filter(pa.array(stays))
+        rows = rows.drop_columns("order").combine_chunks()
+        for column, known in values.items():
+            for chunk in rows[column].chunks:
+                known.add(chunk)
+        counts.append(len(rows))
+        tables.write(bucket_path(work, name, number), rows)
+        heartbeat.beat()
+    groupings = {column: known.grouping() for column, known in values.items()}
+    return Table(
+        name,
+        join.key,
+        key,
+        tuple(counts),
+        encoded(columns),
+        groupings,
+        duplicates,
+        seen.without_key,
+    )
+
+
+def _shaped(batch: pa.RecordBatch, chosen: Sequence[str], stored: pa.Schema) -> pa.Table:
+    """Rows as they are stored: columns that a file lacks are null, whole numbers may be numbers."""
+    names = batch.schema.names
+    columns = [batch[name] for name in ("hash", "key", "order")]
+    for own, wanted in zip(_own(dict.fromkeys(chosen)), list(stored)[len(_KEY) :], strict=True):
+        there = own in names
+        columns.append(batch[own].cast(wanted.type) if there else pa.nulls(len(batch), wanted.type))
+    return pa.table(columns, schema=stored)
+
+
+def _same_as_before(rows: pa.Table) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which of n sorted rows have the key of the row before: bool [n]."""
+    again = np.zeros(len(rows), np.bool_)
+    if len(rows) > 1:
+        keys = rows["key"]
+        again[1:] = pc.equal(keys.slice(1), keys.slice(0, len(rows) - 1)).to_numpy()
+    return again
+
+
+def _twice(rows: pa.Table, row: int, paths: Sequence[str], firsts: Sequence[int]) -> str:
+    orders = rows["order"].slice(row - 1, 2).to_numpy()
+    places = [paths[int(np.searchsorted(firsts, order, "right")) - 1] for order in orders]
+    where = " and ".join(dict.fromkeys(places))
+    key = repr(rows["key"][row].as_py()[:_LONGEST])
+    twice = "twice in" if len(set(places)) == 1 else "in"
+    return (
+        f"the key {key} is {twice} {where}: leave out all but one, or add :duplicates=first or"
+        " :duplicates=last"
+    )

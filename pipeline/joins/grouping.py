@@ -1,0 +1,87 @@
+"""How documents are told apart by a joined column in statistics: by value, or by bins of numbers.
+
+A grouping is a JSON value, decided once from the files: ``{"by": "value"}`` for up to
+:data:`MOST_VALUES` values, ``{"by": "edges", "edges": […]}`` for numbers of more, ``{"by":
+"presence"}`` for all else. So the number of groups is bounded whatever the files hold.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from winnow.text.groups import between
+
+MOST_VALUES = 100
+MOST_BINS = 10
+SOME = "(some)"
+"""The group of documents with a value, where values are too many to tell apart."""
+
+Grouping = Mapping[str, Any]
+
+
+class Values:
+    """What is seen of a column, a bucket at a time: its values while they are few, its range."""
+
+    def __init__(self, kind: pa.DataType) -> None:
+        self._kind = kind
+        self._is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+        self._countable = not (pa.types.is_floating(kind) or pa.types.is_nested(kind))
+        self._values: set[Any] = set()
+        self._low, self._high = math.inf, -math.inf
+
+    def add(self, column: pa.Array) -> None:
+        """See n values."""
+        if self._countable and len(self._values) <= MOST_VALUES:
+            self._values.update(column.drop_null().unique().slice(0, MOST_VALUES + 1).to_pylist())
+        if self._is_number:
+            numbers = column.drop_null().cast(pa.float64(), safe=False).to_numpy()
+            numbers = numbers[np.isfinite(numbers)]
+            if len(numbers):
+                self._low = min(self._low, float(numbers.min()))
+                self._high = max(self._high, float(numbers.max()))
+
+    def grouping(self) -> Grouping:
+        """How to tell documents apart by what was seen."""
+        if self._countable and len(self._values) <= MOST_VALUES and _is_text(self._kind):
+            return {"by": "value"}
+        if self._is_number and self._low <= self._high:
+            return {"by": "edges", "edges": edges(self._low, self._high)}
+        return {"by": "presence"}
+
+
+def edges(low: float, high: float) -> list[float]:
+    """Round bounds of up to :data:`MOST_BINS` equal bins, or one more, that hold low and high."""
+    width = (high - low) / MOST_BINS or max(abs(low), 1.0)
+    power = 10.0 ** math.floor(math.log10(width))
+    step = next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= width * (1 - 1e-9))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    digits = max(0, 12 - math.floor(math.log10(step)))
+    return [round(k * step, digits) for k in range(first, max(last, first + 1) + 1)]
+
+
+def groups(column: pa.Array, grouping: Grouping) -> pa.Array:
+    """The groups (string [n]) of documents with these values, null where they have none."""
+    match grouping["by"]:
+        case "value":
+            return column.cast(pa.string())
+        case "edges":
+            return between(column, grouping["edges"])
+    return pc.if_else(column.is_valid(), SOME, pa.scalar(None, pa.string()))
+
+
+def groupings(columns: Sequence[str], kinds: Iterable[pa.DataType]) -> dict[str, Values]:
+    """Nothing seen yet of some columns."""
+    return {name: Values(kind) for name, kind in zip(columns, kinds, strict=True)}
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    """Whether values of a type can be written as text."""
+    try:
+        pa.array([], kind).cast(pa.string())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return False
+    return not pa.types.is_nested(kind)

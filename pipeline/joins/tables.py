@@ -1,0 +1,206 @@
+"""The table of a join: its rows sorted by the hash of their key, in buckets, each an Arrow file.
+
+``join-<name>-<bucket>.arrow`` in the work folder has the columns ``hash`` (of the key, uint64,
+ascending), ``key`` and the joined ones, as one record batch. Workers map the files of a local
+folder, so that only the rows that they look at are read, and all processes share them; of an object
+store's each process holds a copy in ``$TMPDIR``. Keys are compared whole, not by their hashes.
+"""
+
+import base64
+import functools
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from winnow import storage
+from winnow.dealt import split
+from winnow.sorted_keys import find
+from winnow.text.hashing import xxh3_64
+from winnow.text.urls import canonical
+
+Rows = npt.NDArray[np.int64]
+Hashes = npt.NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class Table:
+    """What is known of a table once it is built. All values are JSON.
+
+    Attributes:
+        name: of the join.
+        key: ``id`` or ``url``.
+        fingerprint: of the settings and the files that it was made of.
+        buckets: rows in each; their number is a power of two.
+        schema: of the joined columns, by their names in the shards (:func:`encoded`).
+        groupings: how statistics tell documents apart by each column.
+        duplicates: rows that were left out for their key.
+        without_key: rows that have none.
+    """
+
+    name: str
+    key: str
+    fingerprint: str
+    buckets: tuple[int, ...]
+    schema: str
+    groupings: Mapping[str, Any]
+    duplicates: int
+    without_key: int
+
+    @property
+    def columns(self) -> pa.Schema:
+        """The joined columns."""
+        return decoded(self.schema)
+
+    @property
+    def rows(self) -> int:
+        """Rows in all buckets."""
+        return sum(self.buckets)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return asdict(self) | {"buckets": list(self.buckets)}
+
+
+def from_json(value: Mapping[str, Any]) -> Table:
+    """The inverse of :meth:`Table.to_json`."""
+    return Table(**{**value, "buckets": tuple(value["buckets"])})
+
+
+def encoded(columns: pa.Schema) -> str:
+    """An Arrow schema as text: its IPC message in base64."""
+    return base64.b64encode(columns.serialize()).decode()
+
+
+def decoded(text: str) -> pa.Schema:
+    """The schema that :func:`encoded` wrote."""
+    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text)))
+
+
+def keys_of(values: pa.Array, key: str) -> pa.Array:
+    """The keys (string [n]) by which n ids or URLs are looked up; null where there is none."""
+    return canonical(values) if key == "url" else values
+
+
+def hashes_of(keys: pa.Array) -> Hashes:
+    """The hashes of n keys without nulls."""
+    return xxh3_64(keys)
+
+
+def bucket_of(hashes: Hashes, buckets: int) -> Rows:
+    """The buckets of n hashes: their first bits, so that buckets follow one another in order."""
+    bits = buckets.bit_length() - 1
+    return (hashes >> np.uint64(64 - bits)).astype(np.int64) if bits else np.zeros(len(hashes), int)
+
+
+def bucket_path(work: str, name: str, bucket: int) -> str:
+    """The file of a bucket."""
+    return storage.join(work, f"join-{name}-{bucket:05d}.arrow")
+
+
+def about_path(work: str, name: str) -> str:
+    """The file with what is known of a table; written last."""
+    return storage.join(work, f"join-{name}.json")
+
+
+class Lookup:
+    """A table that was built, to look up keys in. Threads may share one."""
+
+    def __init__(self, table: Table, work: str) -> None:
+        self._table = table
+        self._work = work
+        self._first = np.cumsum((0, *table.buckets))
+        self._open: dict[int, pa.RecordBatch] = {}
+
+    def find(self, keys: pa.Array) -> Rows:
+        """The rows of the table, counted over all buckets, of n keys: int64 [n], -1 for none."""
+        found = np.full(len(keys), -1)
+        asked = np.flatnonzero(keys.is_valid().to_numpy(zero_copy_only=False))
+        wanted = keys.take(pa.array(asked))
+        hashes = hashes_of(wanted)
+        for number, mine in split(bucket_of(hashes, len(self._table.buckets))):
+            if self._table.buckets[number]:
+                rows = _rows(self._bucket(number), hashes[mine], wanted.take(pa.array(mine)))
+                found[asked[mine]] = np.where(rows < 0, -1, rows + self._first[number])
+        return found
+
+    def take(self, rows: Rows) -> list[pa.Array]:
+        """The joined columns of n rows, null where a row is -1."""
+        known = np.flatnonzero(rows >= 0)
+        parts, order = [], [np.empty(0, np.int64)]
+        for number, mine in split(np.searchsorted(self._first, rows[known], "right") - 1):
+            own = pa.array(rows[known[mine]] - self._first[number])
+            parts.append(self._bucket(number).select(self._table.columns.names).take(own))
+            order.append(known[mine])
+        if not parts:
+            return [pa.nulls(len(rows), field.type) for field in self._table.columns]
+        together = pa.concat_batches(parts)
+        at = np.zeros(len(rows), np.int64)
+        at[np.concatenate(order)] = np.arange(len(known))
+        return list(together.take(pa.array(at, mask=rows < 0)).columns)
+
+    def _bucket(self, number: int) -> pa.RecordBatch:
+        if number not in self._open:
+            path = bucket_path(self._work, self._table.name, number)
+            self._open[number] = pa.ipc.open_file(_mapped(path)).get_batch(0)
+        return self._open[number]
+
+
+def _rows(bucket: pa.RecordBatch, hashes: Hashes, keys: pa.Array) -> Rows:
+    """Where n keys are in a bucket: int64 [n], -1 for none.
+
+    Rows with the hash of a key follow one another; most often there is one.
+    """
+    ascending, stored = bucket["hash"].to_numpy(), bucket["key"]
+    at, alike = find(ascending, hashes)
+    found = np.full(len(keys), -1)
+    open_rows = np.flatnonzero(alike)
+    while len(open_rows):
+        place = at[open_rows]
+        same = pc.equal(stored.take(pa.array(place)), keys.take(pa.array(open_rows)))
+        same = same.to_numpy(zero_copy_only=False)
+        found[open_rows[same]] = place[same]
+        after = place + 1
+        more = ~same & (after < len(ascending))
+        more[more] = ascending[after[more]] == hashes[open_rows[more]]
+        at[open_rows] = after
+        open_rows = open_rows[more]
+    return found
+
+
+@functools.lru_cache(maxsize=8)
+def lookup(work: str, name: str, fingerprint: str) -> Lookup:
+    """The table of a join in a work folder: one of a process, shared by its threads."""
+    table = read_about(work, name)
+    if table is None or table.fingerprint != fingerprint:
+        raise ValueError(f"{about_path(work, name)} is missing, or of other files: start anew")
+    return Lookup(table, work)
+
+
+def read_about(work: str, name: str) -> Table | None:
+    """What is known of a table, or None if it is not complete."""
+    path = about_path(work, name)
+    return from_json(json.loads(storage.read_bytes(path))) if storage.exists(path) else None
+
+
+def _mapped(path: str) -> pa.NativeFile:
+    """A file, mapped; one of an object store from a copy that is gone when it is closed."""
+    if storage.scheme(path) is None:
+        return pa.memory_map(path)
+    with (
+        tempfile.NamedTemporaryFile(prefix="winnow-", delete=False) as copy,
+        storage.open_input(path) as stream,
+    ):
+        shutil.copyfileobj(stream, copy, 1 << 20)
+    try:
+        return pa.memory_map(copy.name)
+    finally:
+        os.unlink(copy.name)
