@@ -15,7 +15,7 @@ from ablations import text_tables
 from ablations.page.headline import headline, next_step
 from ablations.results import Study
 from ablations.settings import parse, read
-from ablations.stats import endpoints
+from ablations.stats import best, endpoints
 from ablations.stats.comparison import Comparison, compare
 from ablations.stats.verdict import number
 from ablations.table import Row, to_csv
@@ -27,6 +27,7 @@ def main(arguments: Sequence[str]) -> None:
     """Read, compare, print, write; see ``--help``."""
     settings = parse(arguments, __doc__, ["learning_rate", "output"])
     study, further = read(settings["study"], settings.get("learning_rate"))
+    study = best.settle(study)
     result = compare(study, further)
     output = settings.get("output", storage.join(settings["study"], "comparison"))
     write(result, output)

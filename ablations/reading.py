@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
+from ablations.choices import Compare
 from ablations.results import (
     CONTAMINATION,
     CONTAMINATION_FILE,
@@ -88,7 +89,10 @@ def read_declaration(path: str) -> Declaration:
     if not isinstance(value.get("primary"), dict):
         raise ValueError(f"{file} declares no primary contrast")
     primary: Primary = _build(Primary, value["primary"], f"{file}: primary")
-    declared: Declaration = _build(Declaration, {**value, "primary": primary}, file, versioned=True)
+    known = {**value, "primary": primary}
+    if isinstance(value.get("compare"), dict):
+        known["compare"] = _build(Compare, value["compare"], f"{file}: compare")
+    declared: Declaration = _build(Declaration, known, file, versioned=True)
     return declared
 
 

@@ -18,6 +18,7 @@ from ablations.page.data import Json, page_data
 from ablations.reading import read_study
 from ablations.results import Study
 from ablations.settings import parse, read
+from ablations.stats import best
 from ablations.stats.comparison import Comparison, compare
 from ablations.table import to_csv
 from ablations.training_log import read_log
@@ -71,6 +72,7 @@ def gather(
     """What the page shows, of a study that lies at ``path``."""
     found: Comparison | ValueError
     try:
+        study = best.settle(study)
         found = compare(study, others=others)
     except ValueError as error:
         found = error  # for the page to say

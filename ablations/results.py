@@ -33,6 +33,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
+from ablations.choices import Compare, Settled
 from model.training.outcome import HELDOUT, HELDOUT_SCHEMA
 from winnow import storage, tables
 
@@ -138,7 +139,8 @@ class Declaration:
     """``study.yaml``. ``variants`` are [""] where nothing but arms and seeds is swept.
 
     ``main`` is the variant that the verdict is about. ``heldout`` groups the held-out sources
-    ("unseen", "known", "web", "junk"). ``secondary`` lists the endpoints tested beside the primary
+    ("unseen", "known", "web", "junk"). ``compare`` says where arms are compared (None: at the main
+    variant). ``secondary`` lists the endpoints tested beside the primary
     one; None means every other group and every task average. ``shots`` are the columns of task
     results, numbers or ``few`` (GLaM's own number, task by task). ``budget`` is carried for people.
 
@@ -169,6 +171,7 @@ class Declaration:
     repeats_from: Mapping[str, int] = dataclasses.field(default_factory=dict)
     first_seeds: int | None = None
     notes: Sequence[str] = ()
+    compare: Compare | None = None
 
     def __post_init__(self) -> None:
         for what, names in (
@@ -293,7 +296,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Study:
-    """A study as read from disk; every declared job is in exactly one of the four collections."""
+    """A study as read from disk; every declared job is in exactly one of the four collections.
+
+    ``settled`` has the variant that stands for each arm where that is not the main one
+    (:func:`ablations.stats.best.settle`).
+    """
 
     declared: Declaration
     runs: Mapping[JobKey, Run]
@@ -301,11 +308,17 @@ class Study:
     unfinished: Sequence[JobKey]
     missing: Sequence[JobKey]
     contamination: pa.Table = dataclasses.field(default_factory=CONTAMINATION.empty_table)
+    settled: Settled | None = None
 
     def seeds(self, arm: str, variant: str | None = None) -> dict[int, Run]:
-        """Complete runs of an arm by seed; at the study's main variant unless told otherwise."""
-        wanted = (arm, self.declared.main if variant is None else variant)
+        """Complete runs of an arm by seed, where the study compares it or at another variant."""
+        wanted = (arm, self.variant_of(arm) if variant is None else variant)
         return {key.seed: run for key, run in self.runs.items() if key[:2] == wanted}
+
+    def variant_of(self, arm: str) -> str:
+        """The variant at which the study compares an arm: the main one, or its choice."""
+        choice = self.settled.choices.get(arm) if self.settled else None
+        return choice.variant if choice else self.declared.main
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
@@ -316,6 +329,8 @@ def config_hash(config: Mapping[str, Any]) -> str:
 def write_declaration(study: str, declared: Declaration) -> None:
     """Write ``study.yaml``."""
     value = {"format": FORMAT, **dataclasses.asdict(declared)}
+    if declared.compare is None:
+        del value["compare"]
     text = yaml.safe_dump(_plain(value), sort_keys=False, allow_unicode=True)
     storage.write_bytes(storage.join(study, DECLARATION), text.encode())
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ablations.choices import standing
 from ablations.stats import endpoints
 from ablations.stats.verdict import number
 from ablations.table import Row
@@ -162,13 +163,14 @@ TABLES: Mapping[str, tuple[str, Sequence[Column]]] = {
         ],
     ),
     "learning_rates": (
-        "Learning rates",
+        "What was tried of each arm",
         [
             text("arm", once=True),
             Column("learning rate", lambda row: f"{row['learning_rate']:g}"),
+            Column("passes", lambda row: f"{row['passes']:.3g}"),
             Column("seeds", lambda row: str(row["seeds"])),
             figure("value"),
-            Column("", lambda row: "best" if row["best"] else "", text=True),
+            Column("", standing, text=True),
         ],
     ),
     "arms": (

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from tokens_scored import documents, make_corpus
 
 from ablations import plan
+from ablations.choices import Compare
 from ablations.results import config_hash, write_declaration
 from ablations.stats.power import minimum_detectable_effect
 from ablations.study import arms, execute, opening
@@ -181,6 +182,19 @@ def test_what_a_study_is_about_can_not_change_but_it_can_grow(tmp_path):
     overrides = ["data=filtered,unfiltered", "seed=1,2", "primary.endpoint=heldout/web"]
     with pytest.raises(ValueError, match="can't change once it has begun"):
         opening.check_declared_before(str(tmp_path), declaration(jobs_of(*overrides), HELDOUT))
+
+
+def test_where_arms_are_compared_is_declared_and_takes_something_to_choose_among(tmp_path):
+    sweep = ["experiment=learning_rate", "seed=1", "optimizer.multiplier=1.0,2.0"]
+    jobs = jobs_of(*sweep, "data=unfiltered,pareto", "compare.at=best", "compare.selection=0.3")
+    declared = declaration(jobs, HELDOUT)
+    assert declared.compare == Compare("best", 0.3)
+    write_declaration(str(tmp_path), declared)
+    opening.check_declared_before(str(tmp_path), declared)
+    with pytest.raises(ValueError, match="can't change once it has begun"):
+        opening.check_declared_before(str(tmp_path), dataclasses.replace(declared, compare=None))
+    with pytest.raises(ValueError, match="takes several learning rates or passes"):
+        declaration(jobs_of("data=filtered,unfiltered", "seed=1", "compare.at=lowest"), HELDOUT)
 
 
 def test_seeds_of_an_arm_are_of_one_config_and_arms_are_not(corpus):

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -520,10 +521,15 @@ def test_the_learning_rate_check_can_overturn_a_verdict(tmp_path):
     best = {r["arm"]: r["learning_rate"] for r in result.tables["learning_rates"] if r["best"]}
     assert best == {"unfiltered": 0.03, "filtered": 0.01}
     # An arm beside the contrast has rows if it was tried at several rates.
-    study = read_study(path)
-    rates = learning_rate.gather(study, further)
-    rates = {**rates, "random": rates["filtered"], "once": {0.01: rates["filtered"][0.01]}}
-    check = learning_rate.check(study, rates, "better")
+    whole = learning_rate.gather(read_study(path), further)
+    runs = dict(whole.runs)
+    for key, run in whole.runs.items():
+        if key.arm == "filtered":
+            runs[key._replace(arm="random")] = run
+            if not key.variant:
+                runs[key._replace(arm="once")] = run
+    declared = replace(whole.declared, arms=[*whole.declared.arms, "random", "once"])
+    check = learning_rate.check(replace(whole, declared=declared, runs=runs), "better")
     assert {r["arm"] for r in check.rows} == {"unfiltered", "filtered", "random"}
     assert "(unfiltered 0.03, filtered 0.01)" in check.notes[0]
 

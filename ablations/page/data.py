@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ablations.choices import standing
 from ablations.page import curves, groups, provenance, routers, sweep
 from ablations.page.headline import beside, headline, next_step, reach
 from ablations.results import JobKey, Study
@@ -70,12 +71,28 @@ def page_data(
 
 
 def learning_rates(study: Study, found: Comparison | ValueError) -> Sequence[Row]:
-    """Each arm at the rates that were tried."""
-    return [] if isinstance(found, ValueError) else found.tables["learning_rates"]
+    """Each arm at the rates, or numbers of passes, that were tried."""
+    rows = [] if isinstance(found, ValueError) else found.tables["learning_rates"]
+    return [
+        {
+            "Arm": row["arm"],
+            "Learning rate": row["learning_rate"],
+            "Passes": round(row["passes"], 2),
+            "Tokens": row["tokens"],
+            "Seeds": row["seeds"],
+            endpoints.unit(study.declared.primary.endpoint).capitalize(): row["value"],
+            "": standing(row),
+        }
+        for row in rows
+    ]
 
 
 PANELS: dict[str, Panel] = {
-    "learning_rates": Panel("Learning rates", learning_rates, "Each arm at the rates tried."),
+    "learning_rates": Panel(
+        "What was tried of each arm",
+        learning_rates,
+        "Mean over seeds on the text that the choice was made on.",
+    ),
 }
 """Further tables of the page, from the study and its comparison."""
 

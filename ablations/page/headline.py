@@ -1,7 +1,9 @@
 """The top of a study's page: the finding in one line, further findings, and the next step."""
 
 import math
+from collections.abc import Sequence
 
+from ablations.choices import At
 from ablations.results import Study
 from ablations.stats import credible, endpoints
 from ablations.stats.comparison import Comparison
@@ -15,10 +17,20 @@ def headline(study: Study, found: Comparison | ValueError) -> str:
         return "Nothing can be compared yet"
     if found.calibration:
         return found.calibration.sentence
-    finding = _finding(study, found)
+    finding = _at(study) + _finding(study, found)
     if study.declared.known:
         return f"Judged on sources that the classifier may know: {finding}"
     return finding
+
+
+def _at(study: Study) -> str:
+    """Where the arms are compared, if not at the main variant."""
+    settled = study.settled
+    if settled is None:
+        return ""
+    if settled.at == At.lowest:
+        return f"At the lowest of {settled.tried} learning rates, as a proxy for tuned arms: "
+    return f"Each arm at its best of {settled.tried} {settled.of}: "
 
 
 def _finding(study: Study, found: Comparison) -> str:
@@ -90,6 +102,11 @@ def next_step(study: Study, found: Comparison | ValueError) -> str:
             f"Run a new study with about {seeds} other seeds, and this one as its pilot"
             " (noise.pilot=DIR): adding seeds after a look inflates false findings."
         )
+    if study.settled and study.settled.ends:
+        return (
+            f"Go on with {study.settled.of} beyond those tried, for {_and(study.settled.ends)}: the"
+            " best lies at their end."
+        )
     if outcome in ("better", "worse"):
         if not found.tables["learning_rates"]:
             return "Check it at each arm’s best learning rate (experiment=learning_rate)."
@@ -116,6 +133,10 @@ def reach(study: Study) -> str | None:
         f"{said} {arm} would read some of its text again from {at:,} tokens on, of which this study"
         " says nothing (experiment=repetition does)."
     )
+
+
+def _and(names: Sequence[str]) -> str:
+    return " and ".join(names)
 
 
 def _size(found: Comparison) -> str:

@@ -10,6 +10,7 @@ The measures of one claim in one study are a family: intervals and findings are 
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from ablations.stats import budgets, credible, endpoints, inference, power
 from ablations.stats.averages import AVERAGES
 from ablations.stats.axis import axis_of
 from ablations.stats.inference import Estimate, Sample
+from ablations.stats.pairing import of_bests
 from ablations.stats.verdict import number
 from ablations.table import Row
 
@@ -216,6 +218,13 @@ def combined(tested: Tested, measure: Measure) -> Estimate | None:
     seeds = sorted(set.intersection(*(set(of) for of in runs.values())))
     if not seeds:
         return None
+    settled = study.settled
+    if settled and settled.by and list(tested.weights.values()) == [1.0, -1.0]:
+        first, second = tested.weights
+        own_text = list(measure.of) == [settled.by]
+        gain = endpoints.gain(settled.by) if own_text else None
+        take = functools.partial(measure.sample, study)
+        return of_bests(study, (first, second), seeds, take, gain)
     values = np.zeros(len(seeds))
     moves: list[inference.FloatArray] = []
     for arm, weight in tested.weights.items():

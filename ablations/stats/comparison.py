@@ -10,6 +10,7 @@ from typing import Any
 
 from ablations.results import Study
 from ablations.stats import (
+    best,
     calibration,
     claims,
     credible,
@@ -22,7 +23,7 @@ from ablations.stats import (
     verdict,
 )
 from ablations.stats.calibration import Calibration
-from ablations.stats.pairing import Contrast, contrast
+from ablations.stats.pairing import Contrast, between
 from ablations.table import Row
 
 FORMAT = 1
@@ -62,6 +63,7 @@ def compare(
         ValueError: no seed has both arms of the primary contrast, or the primary endpoint was not
             measured.
     """
+    study = best.settle(study)
     primary = study.declared.primary
     found = primary_contrast(study)
     treatment, baseline = study.seeds(primary.treatment), study.seeds(primary.baseline)
@@ -76,7 +78,7 @@ def compare(
     steps = ladder.sizes(study)
     sizes = ladder.contrasts(study, steps) if len(steps) > 1 else []
     laws, law_notes = ladder.laws(study, steps)
-    rates = learning_rate.check(study, learning_rate.gather(study, learning_rates), judged.outcome)
+    rates = _rates(study, learning_rates, judged.outcome)
     run = study.seeds(primary.baseline)[found.seeds[0]]
     checks = calibration.check(study) if whole else None
     return Comparison(
@@ -113,6 +115,18 @@ def compare(
     )
 
 
+def _rates(study: Study, further: Study | None, outcome: verdict.Finding) -> learning_rate.Check:
+    """What was tried of each arm: the choice that was made, or else the check of the verdict."""
+    if study.settled is None:
+        return learning_rate.check(learning_rate.gather(study, further), outcome)
+    if further is not None:
+        raise ValueError(
+            "this study declares where its arms are compared (compare.at), so its learning rates"
+            " are its own: leave learning_rate=… out"
+        )
+    return learning_rate.Check(list(study.settled.rows), list(study.settled.notes))
+
+
 def primary_contrast(study: Study) -> Contrast:
     """The declared contrast at the main variant.
 
@@ -121,13 +135,13 @@ def primary_contrast(study: Study) -> Contrast:
     """
     primary = study.declared.primary
     arms = (primary.treatment, primary.baseline)
-    found = contrast(study, study.seeds(primary.treatment), study.seeds(primary.baseline))
+    found = between(study, primary.treatment, primary.baseline)
     if found is None:
         states = [
             f"{row['arm']} seed {row['seed']} {row['state']}"
             + (f" ({row['error']})" if row["error"] else "")
             for row in tables.jobs(study)
-            if row["arm"] in arms and row["variant"] == study.declared.main
+            if row["arm"] in arms and (study.settled or row["variant"] == study.declared.main)
         ]
         raise ValueError(
             f"no seed has both {' and '.join(arms)}, so there is nothing to compare:"
@@ -159,7 +173,7 @@ def secondary(study: Study, found: Contrast) -> list[Row]:
         row: Row = {"arm": arm, "against": primary.baseline, "endpoint": name, "outcome": None}
         rows.append(row)
         try:
-            result = contrast(study, study.seeds(arm), baseline, name)
+            result = between(study, arm, primary.baseline, name)
         except ValueError as error:
             row["outcome"] = f"not measured: {error}"
             continue
@@ -222,7 +236,7 @@ def _caveats(study: Study, found: Contrast) -> list[str]:
                 + "."
             )
     ours, theirs = treatment[found.seeds[0]].result, baseline[found.seeds[0]].result
-    for name in ("model", "tokens", "learning_rate"):
+    for name in ("model", "tokens", "learning_rate") if study.settled is None else ("model",):
         a, b = getattr(ours, name), getattr(theirs, name)
         if a != b:
             notes.append(f"The arms differ in {name} too: {a} against {b}.")

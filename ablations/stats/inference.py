@@ -190,7 +190,7 @@ def holm(family: Sequence[Estimate], alpha: float = 0.05) -> list[Adjusted]:
         return []
     adjusted = _holm(np.array([e.p for e in family]))
     level = alpha / len(family)
-    bounds = [(e.value - h, e.value + h) for e in family for h in [_half_width(e, level)]]
+    bounds = [(e.value - h, e.value + h) for e in family for h in [half_width(e, level)]]
     return [
         Adjusted(float(p), bool(p <= alpha), low, high)
         for p, (low, high) in zip(adjusted, bounds, strict=True)
@@ -234,8 +234,8 @@ def _interval(
     seed_half = None
     if seed_error is not None:
         p = max(p, _p(value, seed_error, seeds - 1))
-        seed_half = seed_error * _quantile(alpha, seeds - 1)
-    half = max(error * _quantile(alpha, df), seed_half or 0.0)
+        seed_half = seed_error * quantile(alpha, seeds - 1)
+    half = max(error * quantile(alpha, df), seed_half or 0.0)
     return Estimate(
         value=value,
         seeds=seeds,
@@ -251,11 +251,12 @@ def _interval(
     )
 
 
-def _half_width(of: Estimate, alpha: float) -> float:
-    half = of.error * _quantile(alpha, of.df)
+def half_width(of: Estimate, alpha: float) -> float:
+    """Half the width of an estimate's interval of coverage 1 - alpha."""
+    half = of.error * quantile(alpha, of.df)
     if of.seed_error is None:
         return half
-    return max(half, of.seed_error * _quantile(alpha, of.seeds - 1))
+    return max(half, of.seed_error * quantile(alpha, of.seeds - 1))
 
 
 def _p(value: float, error: float, df: float) -> float:
@@ -265,6 +266,6 @@ def _p(value: float, error: float, df: float) -> float:
     return 2 * float(special.stdtr(df, -abs(value) / error))
 
 
-def _quantile(alpha: float, df: float) -> float:
+def quantile(alpha: float, df: float) -> float:
     """What a t variable exceeds, to either side, with probability alpha."""
     return float(special.stdtrit(df, 1 - alpha / 2))

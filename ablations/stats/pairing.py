@@ -1,10 +1,11 @@
 """Compares two arms on one endpoint over the seeds that both have."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from ablations.results import Run, Study
-from ablations.stats import endpoints, inference
+from ablations.stats import candidates, endpoints, inference
 from ablations.stats.inference import Estimate, Sample
 
 
@@ -54,3 +55,51 @@ def contrast(
         estimate=inference.difference(ours, theirs, alpha),
         baseline_value=inference.mean(theirs, alpha).value,
     )
+
+
+def between(
+    study: Study, treatment: str, baseline: str, endpoint: str | None = None
+) -> Contrast | None:
+    """Compare two arms where the study compares them; None if they share no seed there.
+
+    Where each arm is at its best, the interval holds the uncertainty of the choice.
+
+    Raises:
+        ValueError: a run lacks the endpoint.
+    """
+    found = contrast(study, study.seeds(treatment), study.seeds(baseline), endpoint)
+    settled = study.settled
+    if found is None or settled is None or settled.by is None:
+        return found
+    name = endpoint or study.declared.primary.endpoint
+    gain = endpoints.gain(name) if name == settled.by else None
+    take = functools.partial(sample, study, endpoint=endpoint)
+    return replace(found, estimate=of_bests(study, (treatment, baseline), found.seeds, take, gain))
+
+
+def of_bests(
+    study: Study,
+    arms: tuple[str, str],
+    seeds: Sequence[int],
+    take: Callable[[Run], Sample],
+    gain: int | None,
+) -> Estimate:
+    """The first arm minus the second, each at its best, with the uncertainty of the choice.
+
+    Args:
+        study: one that has made its choices.
+        arms: two of its arms.
+        seeds: those that both have.
+        take: a run's sample of what is compared.
+        gain: the sign of an improvement; None on an endpoint that did not make the choice.
+    """
+    assert study.settled is not None
+    ours, theirs = (
+        [
+            [take(study.seeds(arm, variant)[seed]) for seed in seeds]
+            for variant in study.settled.choices[arm].possible
+        ]
+        for arm in arms
+    )
+    pairs = [[inference.paired(one, other) for other in theirs] for one in ours]
+    return candidates.difference_of_bests(pairs, study.declared.primary.alpha, gain)

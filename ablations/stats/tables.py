@@ -8,7 +8,7 @@ import numpy as np
 
 from ablations.results import Run, Study
 from ablations.stats import budgets, contamination_scores, endpoints, inference
-from ablations.stats.pairing import contrast, sample
+from ablations.stats.pairing import between, sample
 from ablations.table import Row
 from ablations.tasks import scores
 from ablations.tasks.task import shots_of
@@ -169,7 +169,7 @@ def _over_arms(study: Study, name: str) -> list[Row]:
         row |= {"value": own.value, "value_low": own.low, "value_high": own.high}
         row |= dict.fromkeys(("difference", "relative", "low", "high"))
         if arm != primary.baseline:
-            found = contrast(study, runs, study.seeds(primary.baseline), name)
+            found = between(study, arm, primary.baseline, name)
             if found is not None:
                 of = found.estimate
                 row |= {"difference": of.value, "relative": found.relative}

@@ -6,6 +6,7 @@ from ablations import compare
 from ablations.reading import read_study
 from ablations.report import write_report
 from ablations.results import FAILURE
+from ablations.stats import best
 from ablations.stats.comparison import compare as compare_study
 from winnow import storage
 
@@ -17,7 +18,7 @@ def close_study(folder: str) -> bool:
         Whether every job is complete and could be compared.
     """
     study = read_study(folder)
-    declared = study.declared
+    declared, runs = study.declared, study.runs
     for key, error in study.failed.items():
         record = storage.join(key.folder(folder), FAILURE)
         print(f"FAILED {key.name}: {error} (traceback in {record})", file=sys.stderr)
@@ -28,6 +29,7 @@ def close_study(folder: str) -> bool:
         print("no job is complete: there is nothing to compare", file=sys.stderr)
         return False
     try:
+        study = best.settle(study)
         result = compare_study(study)
     except ValueError as error:
         print(f"not compared: {error}", file=sys.stderr)
@@ -35,4 +37,4 @@ def close_study(folder: str) -> bool:
     output = storage.join(folder, "comparison")
     compare.write(result, output)
     print(f"Tables: {output}\n\n{compare.render(study, result)}")
-    return len(study.runs) == len(declared.arms) * len(declared.variants) * len(declared.seeds)
+    return len(runs) == len(declared.arms) * len(declared.variants) * len(declared.seeds)

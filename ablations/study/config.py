@@ -12,6 +12,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from ablations.choices import At
 from ablations.tasks.data_sources import CACHE
 from model.accelerators import ACCELERATORS
 from model.training.train_config import DataConfig, TrainConfig
@@ -58,6 +59,14 @@ class PrimaryConfig:
     alpha: float = MISSING
     power: float = MISSING
     control: str = ""
+
+
+@dataclass
+class CompareConfig:
+    """Where arms are compared; see :class:`ablations.choices.Compare`."""
+
+    at: At = MISSING
+    selection: float = MISSING
 
 
 @dataclass
@@ -134,6 +143,7 @@ class AblationConfig(TrainConfig):
     main: str = MISSING
     corpus: str = MISSING
     primary: PrimaryConfig = MISSING
+    compare: CompareConfig = MISSING
     noise: NoiseConfig = MISSING
     secondary: list[str] | None = None
     unseen: list[str] = field(default_factory=list)

@@ -19,6 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, flag_override
 
+from ablations.choices import At, Compare
 from ablations.results import Declaration, JobKey, Primary
 from ablations.study.config import AblationConfig, DataRule
 from model.data.corpus import Corpus
@@ -163,10 +164,27 @@ def declaration(jobs: Sequence[Job], heldout: Mapping[str, Sequence[str]]) -> De
         variants=variants,
         main=main,
         secondary=first.secondary,
+        compare=comparison_of(first, len(variants)),
         shots=[str(shots) for shots in first.tasks.shots],
         budget={"tokens": first.train.tokens, "model": jobs[0].model},
         notes=[],
     )
+
+
+def comparison_of(config: AblationConfig, variants: int) -> Compare | None:
+    """Where arms are compared; None at the main variant.
+
+    Raises:
+        ValueError: each arm has one variant, and there is nothing to choose among.
+    """
+    if config.compare.at == At.main:
+        return None
+    if variants < 2:
+        raise ValueError(
+            f"compare.at={config.compare.at} takes several learning rates or passes of each arm:"
+            " sweep over them (experiment=learning_rate)"
+        )
+    return Compare(config.compare.at.value, config.compare.selection)
 
 
 def endpoint_of(config: AblationConfig) -> str:

@@ -236,7 +236,7 @@ def check_declared_before(output: str, declared: Declaration) -> None:
     if not storage.exists(storage.join(output, results.DECLARATION)):
         return
     old = read_declaration(output)
-    for name in ("primary", "main", "secondary", "heldout", "shots"):
+    for name in ("primary", "compare", "main", "secondary", "heldout", "shots"):
         before, now = getattr(old, name), getattr(declared, name)
         if before != now:
             raise ValueError(

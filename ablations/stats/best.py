@@ -1,0 +1,334 @@
+"""Settles which run of each arm is compared, where a study compares arms elsewhere than at its main
+variant (:mod:`ablations.choices`).
+
+**Each arm at its best.** The candidates of an arm are the variants of its model: learning rates,
+numbers of passes, or both. The one with the best mean over seeds stands for it. The mean is that of
+a share of the endpoint's held-out documents, of each source, which the endpoint is then without; a
+hash of a document's id says on which side it is, and copies of a text are on one side. The
+uncertainty of the choice is in the interval (:mod:`ablations.stats.candidates`).
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+import xxhash
+
+from ablations.choices import At, Choice, Settled
+from ablations.results import JobKey, Result, Run, Study
+from ablations.stats import candidates, endpoints, inference
+from ablations.stats.pairing import contrast, sample
+from ablations.table import Row
+from model.data.arms import BoolArray
+
+FEWEST = 2
+"""Documents of a source on either side; their spread cannot be known from fewer."""
+
+
+def settle(study: Study) -> Study:
+    """The study with its choices made, as it declared; itself if there are none to make.
+
+    Raises:
+        ValueError: there is nothing to choose among, or too little text to choose on.
+    """
+    declared = study.declared.compare
+    if study.settled is not None or declared is None or declared.at == At.main:
+        return study
+    return lowest(study) if declared.at == At.lowest else best(study, declared.selection)
+
+
+def variants_of(study: Study, arm: str) -> list[str]:
+    """The variants at which an arm has runs of the model of its main variant."""
+    runs = {v: study.seeds(arm, v) for v in study.declared.variants}
+    models = {v: next(iter(of.values())).result.model for v, of in runs.items() if of}
+    wanted = models.get(study.declared.main, next(iter(models.values()), None))
+    return [variant for variant, model in models.items() if model == wanted]
+
+
+def best(study: Study, share: float) -> Study:
+    """Each arm at its best variant; runs are of the seeds that all its variants have.
+
+    Args:
+        study: the study.
+        share: of the endpoint's documents, those that the choice is made on.
+
+    Raises:
+        ValueError: an arm of the contrast has fewer than two variants, or text is too little.
+    """
+    declared = study.declared
+    tried = {arm: of for arm in declared.arms if (of := variants_of(study, arm))}
+    if any(len(tried.get(arm, ())) < 2 for arm in _contrast(study)):
+        raise ValueError(
+            "each arm was run at one setting only, so there is no best to compare: sweep over"
+            " learning rates or passes (experiment=learning_rate compare.at=best)"
+        )
+    by = _chosen_by(study)
+    apart, rest = _split(study, by, share)
+    level = declared.primary.alpha * candidates.SPENT / sum(len(of) > 1 for of in tried.values())
+    choices, rows, notes, ends = {}, [], [], []
+    dropped: list[JobKey] = []
+    for arm, variants in tried.items():
+        runs = {variant: apart.seeds(arm, variant) for variant in variants}
+        shared = sorted(set.intersection(*(set(of) for of in runs.values())))
+        if not shared:
+            raise ValueError(f"no seed has every setting of {arm}: run the study again")
+        lost = [JobKey(arm, v, s) for v, of in runs.items() for s in of if s not in shared]
+        dropped += lost
+        if seeds := sorted({key.seed for key in lost}):
+            notes.append(f"Seeds {seeds} of {arm} lack a setting, and are left out.")
+        of_shared = [[of[s] for s in shared] for of in runs.values()]
+        possible, values = _rank(apart, by, of_shared, level)
+        names = [variants[k] for k in possible]
+        choices[arm] = Choice(names[0], names, len(variants))
+        results = {variant: of[shared[0]].result for variant, of in runs.items()}
+        rows += _rows(arm, results, names, values, len(shared))
+        if said := _ends(arm, results, names[0]):
+            ends.append(arm)
+            notes += said
+        if len(names) > 1:
+            others = " or ".join(in_words(name, results[name]) for name in names[1:])
+            notes.append(f"{arm} may be best at {others} too: the interval allows for it.")
+        if len(variants) == 1 and declared.compare:
+            notes.append(f"{arm} was run at one setting only, and is compared at that one.")
+    settled = Settled(
+        at=At.best,
+        choices=choices,
+        tried=max(choices[arm].tried for arm in _contrast(study)),
+        of=_kind([study.seeds(arm, v) for arm in _contrast(study) for v in tried[arm]]),
+        by=by,
+        rows=rows,
+        notes=[*_counts(study, choices), *notes],
+        ends=ends,
+    )
+    kept = {key: run for key, run in rest.runs.items() if key not in dropped}
+    return dataclasses.replace(rest, runs=kept, settled=settled)
+
+
+def lowest(study: Study) -> Study:
+    """Each arm at the lowest learning rate of its variants.
+
+    Raises:
+        ValueError: an arm was run at one learning rate only.
+    """
+    choices, rows = {}, []
+    by_arm: dict[str, list[str]] = {}
+    for arm in study.declared.arms:
+        results = {
+            variant: next(iter(study.seeds(arm, variant).values())).result
+            for variant in variants_of(study, arm)
+        }
+        if not results:
+            continue
+        order = sorted(results, key=lambda variant: results[variant].learning_rate)
+        if len({result.learning_rate for result in results.values()}) < 2:
+            raise ValueError(
+                f"{arm} was run at one learning rate only, and compare.at=lowest takes several"
+                " (experiment=learning_rate)"
+            )
+        by_arm[arm] = order
+        choices[arm] = Choice(order[0], [order[0]], 1)
+        values = [_value(study, arm, variant) for variant in order]
+        ordered = {variant: results[variant] for variant in order}
+        rows += _rows(arm, ordered, order[:1], values, len(study.seeds(arm, order[0])))
+    settled = Settled(
+        at=At.lowest,
+        choices=choices,
+        tried=max(map(len, by_arm.values()), default=0),
+        of="learning rates",
+        by=None,
+        rows=rows,
+        notes=_steady(study, by_arm),
+    )
+    return dataclasses.replace(study, settled=settled)
+
+
+def _contrast(study: Study) -> tuple[str, str]:
+    primary = study.declared.primary
+    return primary.treatment, primary.baseline
+
+
+def _chosen_by(study: Study) -> str:
+    """The held-out text that chooses: the endpoint's, or of a task unseen or known text."""
+    declared = study.declared
+    if declared.primary.endpoint.startswith("heldout/"):
+        return declared.primary.endpoint
+    group = next((g for g in ("unseen", "known", *declared.heldout) if g in declared.heldout), None)
+    if group is None:
+        raise ValueError("there is no held-out text to choose on: name a group in heldout={…}")
+    return f"heldout/{group}"
+
+
+def _split(study: Study, by: str, share: float) -> tuple[Study, Study]:
+    """The study on the documents that choose, and on those of the endpoint."""
+    if by != study.declared.primary.endpoint:
+        return study, study
+    _, _, group = by.partition("/")
+    sources = study.declared.heldout.get(group, [group])
+    chosen = selection(next(iter(study.runs.values())).heldout, sources, share)
+    return _on(study, chosen), _on(study, ~chosen)
+
+
+def _on(study: Study, rows: BoolArray) -> Study:
+    mask = pa.array(rows)
+    runs = {
+        key: dataclasses.replace(run, heldout=run.heldout.filter(mask))
+        for key, run in study.runs.items()
+    }
+    return dataclasses.replace(study, runs=runs)
+
+
+def selection(heldout: pa.Table, sources: Sequence[str], share: float) -> BoolArray:
+    """The rows (HELDOUT_SCHEMA) that choose: bool [rows], the same for every run of a study.
+
+    A source of fewer than four documents has none.
+
+    Raises:
+        ValueError: no source has enough documents.
+    """
+    names, ids = heldout["source"].to_pylist(), heldout["document"].to_pylist()
+    sizes, bits = heldout["bytes"].to_numpy(), heldout["bits"].to_numpy()
+    chosen = np.zeros(len(heldout), np.bool_)
+    for source in sources:
+        rows = [i for i, name in enumerate(names) if name == source]
+        first: dict[tuple[int, float], str] = {}  # a text's copies have its length and its bits
+        for i in rows:
+            text = (int(sizes[i]), round(float(bits[i]), 3))
+            first[text] = min(ids[i], first.get(text, ids[i]))
+        keys = np.array(
+            [
+                xxhash.xxh3_64_intdigest(first[int(sizes[i]), round(float(bits[i]), 3)].encode())
+                for i in rows
+            ],
+            np.uint64,
+        )
+        if len(rows) < 2 * FEWEST:
+            continue
+        count = min(max(round(share * len(rows)), FEWEST), len(rows) - FEWEST)
+        taken = keys <= np.sort(keys)[count - 1]
+        if FEWEST <= taken.sum() <= len(rows) - FEWEST:
+            chosen[np.array(rows)[taken]] = True
+    if not chosen.any():
+        raise ValueError(
+            f"no source of {', '.join(sources)} has {2 * FEWEST} held-out documents, to choose on"
+            " some and compare on others: hold out more (winnow prepare … held_out=0.1)"
+        )
+    return chosen
+
+
+def _rank(
+    study: Study, by: str, runs: Sequence[Sequence[Run]], level: float
+) -> tuple[list[int], list[float]]:
+    """Candidates that may be the best, that one first, and the mean of each on what chooses.
+
+    ``runs`` are by candidate and seed. A source without documents that choose has no say.
+    """
+    _, _, group = by.partition("/")
+    wanted = study.declared.heldout.get(group, [group])
+    there = [source for source in wanted if source in runs[0][0].documents]
+    samples = [[endpoints.sample(by, run, {group: there}) for run in of] for of in runs]
+    values = np.array([[inference.endpoint(one) for one in of] for of in samples]).T
+    better = endpoints.gain(by) * values
+    if len(runs) == 1:
+        return [0], [float(values.mean())]
+    leader = samples[int(better.mean(axis=0).argmax())]
+    items = [inference.difference(of, leader).item_error for of in samples]
+    possible = candidates.first_and_possible(better, level, items)
+    return possible, [float(value) for value in values.mean(axis=0)]
+
+
+def _value(study: Study, arm: str, variant: str) -> float:
+    runs = study.seeds(arm, variant).values()
+    return float(np.mean([inference.endpoint(sample(study, run)) for run in runs]))
+
+
+def _rows(
+    arm: str,
+    results: Mapping[str, Result],
+    possible: Sequence[str],
+    values: Sequence[float],
+    seeds: int,
+) -> list[Row]:
+    rows: list[Row] = [
+        {
+            "arm": arm,
+            "variant": variant,
+            "learning_rate": result.learning_rate,
+            "tokens": result.tokens,
+            "passes": result.epochs,
+            "seeds": seeds,
+            "value": value,
+            "best": variant == possible[0],
+            "possible": variant in possible,
+        }
+        for (variant, result), value in zip(results.items(), values, strict=True)
+    ]
+    return sorted(rows, key=lambda row: (row["learning_rate"], row["passes"]))
+
+
+def _ends(arm: str, results: Mapping[str, Result], chosen: str) -> list[str]:
+    """Warnings if the best lies at the end of the learning rates or passes tried."""
+    said = []
+    rates = sorted({result.learning_rate for result in results.values()})
+    if len(rates) > 1 and (rate := results[chosen].learning_rate) in (rates[0], rates[-1]):
+        said.append(
+            f"The best learning rate of {arm}, {rate:g}, is the {_end(rate == rates[-1])} that was"
+            " tried: a better one may lie beyond."
+        )
+    passes = sorted({round(result.epochs, 1) for result in results.values()})
+    here = round(results[chosen].epochs, 1)
+    at_low_end = here == passes[0] and here > 1  # fewer than one is no other text
+    if len(passes) > 1 and (here == passes[-1] or at_low_end):
+        said.append(
+            f"The best number of passes of {arm}, {here:g}, is the {_end(here == passes[-1])} that"
+            " was tried: a better one may lie beyond."
+        )
+    return said
+
+
+def _end(upper: bool) -> str:
+    return "highest" if upper else "lowest"
+
+
+def in_words(variant: str, result: Result) -> str:
+    """A setting for people: its name in the study, else its learning rate."""
+    return variant or f"learning rate {result.learning_rate:g}"
+
+
+def _kind(runs: Sequence[Mapping[int, Run]]) -> str:
+    """What the variants differ in."""
+    results = [next(iter(of.values())).result for of in runs]
+    rates = len({result.learning_rate for result in results}) > 1
+    passes = len({round(result.epochs, 1) for result in results}) > 1
+    if rates and passes:
+        return "learning rates and numbers of passes"
+    return "numbers of passes" if passes else "learning rates" if rates else "settings"
+
+
+def _counts(study: Study, choices: Mapping[str, Choice]) -> list[str]:
+    """A note if the arms of the contrast were not searched alike."""
+    tried = {arm: choices[arm].tried for arm in _contrast(study)}
+    if len(set(tried.values())) == 1:
+        return []
+    of = " and ".join(f"{arm} {count}" for arm, count in tried.items())
+    return [f"The arms were not searched alike ({of} settings): that favours the one with more."]
+
+
+def _steady(study: Study, by_arm: Mapping[str, Sequence[str]]) -> list[str]:
+    """Whether the next learning rate shows the same sign, and whether the lowest is one rate."""
+    pair = [arm for arm in _contrast(study) if arm in by_arm]
+    if len(pair) < 2:
+        return []
+    runs = [[study.seeds(arm, variant) for variant in by_arm[arm][:2]] for arm in pair]
+    rates = [[next(iter(of.values())).result.learning_rate for of in both] for both in runs]
+    if rates[0][0] != rates[1][0]:
+        raise ValueError(
+            f"the lowest learning rates of the arms differ ({rates[0][0]:g} and {rates[1][0]:g}):"
+            " run both at the same ones"
+        )
+    found = [contrast(study, runs[0][at], runs[1][at]) for at in (0, 1)]
+    if found[0] is None or found[1] is None:
+        return []
+    same = found[0].estimate.value * found[1].estimate.value > 0
+    word = "the same sign" if same else "the OTHER sign, so the lowest may not be low enough"
+    return [f"At the next learning rate, {rates[0][1]:g}, the difference has {word}."]

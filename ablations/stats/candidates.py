@@ -1,0 +1,129 @@
+"""Which of several candidates may be an arm's best, and how far apart the bests of two arms are.
+
+Each arm has K candidates (learning rates, numbers of passes), run with the same S seeds. The *best*
+of an arm is the candidate with the best mean over all seeds and documents that one could have
+drawn. The runs show it with noise, so the choice is an estimate, and the luck that made a candidate
+win would flatter its arm in what follows. Documents are dealt with by choosing on others than those
+of the endpoint (:mod:`ablations.stats.best`); the luck of training is in both, so every candidate
+that may be the best counts.
+
+**May be the best** is a candidate that the first does not beat clearly: multiple comparisons with
+the best (Hsu 1984; Hsu 1996, Multiple Comparisons, chapter 4), one-sided, by Bonferroni:
+
+    mean[first] - mean[k] <= t(1 - level/(K-1)) · sqrt(v/S + items[k]²)
+    v = max(2 · noise², s²[first - k])
+
+``noise`` is pooled over the arm's candidates, with (S-1)(K-1) degrees of freedom; where two differ
+by more than it allows, their own spread counts. The true best is left out with a probability of at
+most ``level``.
+
+**The interval.** With P the candidates that may be the best, t an arm's and b the other's, and
+since no mean of several exceeds their best,
+
+    best t - best b  >=  mean over P[t] - b[j]   for the j that is b's best
+    best t - best b  <=  t[k] - mean over P[b]   for the k that is t's best
+
+so the lower bound is the lowest over j in P[b] of those on the first difference, and the upper one
+the highest over k in P[t] of those on the second (the other way round where less is better). On an
+endpoint that did not make the choice nothing is known of the order of candidates, and the bounds
+are the outermost of all pairs in P. The bests are in P but for a share ``SPENT`` of alpha, and the
+bounds have the rest (Bonferroni). Simulated in ``tests/test_compare_best.py``.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ablations.results import FloatArray
+from ablations.stats import decisions
+from ablations.stats.inference import Estimate, estimate, half_width, quantile
+
+SPENT = 0.2
+"""The part of alpha that the choice takes."""
+
+Paired = tuple[FloatArray, Sequence[FloatArray]]
+"""Differences of two candidates and their influences (:func:`ablations.stats.inference.paired`)."""
+
+
+def first_and_possible(
+    values: FloatArray, level: float, items: Sequence[float] | None = None
+) -> list[int]:
+    """The candidates that may be the best, the one with the best mean first.
+
+    Args:
+        values: float64 [S, K], more is better.
+        level: the probability of leaving out the true best.
+        items: [K], the standard error that other documents would give the difference of each
+            candidate to the first.
+    """
+    seeds, count = values.shape
+    means = values.mean(axis=0)
+    first = int(means.argmax())
+    others = [k for k in range(count) if k != first]
+    noise = decisions.scores(values).noise
+    if noise is None:
+        return [first, *others]
+    limit = quantile(2 * level / (count - 1), (seeds - 1) * (count - 1))
+    possible = [first]
+    for k in others:
+        own = float((values[:, first] - values[:, k]).var(ddof=1))
+        squared = max(2 * noise**2, own) / seeds + (0.0 if items is None else items[k] ** 2)
+        if means[first] - means[k] <= limit * np.sqrt(squared):
+            possible.append(k)
+    return possible
+
+
+def difference_of_bests(
+    pairs: Sequence[Sequence[Paired]], alpha: float, gain: int | None
+) -> Estimate:
+    """The difference of two arms' bests; its value is that of their first candidates.
+
+    Errors are those of the first pair, widened in proportion to the interval, so that a plan for
+    more seeds reckons with the choice too. ``p`` is to be compared with ``alpha`` alone.
+
+    Args:
+        pairs: ``pairs[k][j]`` of the candidates of both arms that may be the best, first ones
+            first.
+        alpha: the interval has coverage 1 - alpha, or more.
+        gain: the sign of a difference that is an improvement; None on an endpoint by which the
+            candidates were not chosen.
+    """
+    level = alpha * (1 - SPENT)
+    of = estimate(*pairs[0][0], alpha)
+    ours = [estimate(*_mean(row), level) for row in pairs]
+    theirs = [estimate(*_mean(column), level) for column in zip(*pairs, strict=True)]
+    lows, highs = (theirs, ours) if gain == 1 else (ours, theirs)
+    if gain is None:
+        lows = highs = [estimate(*pair, level) for row in pairs for pair in row]
+    low = min(of.value, *(each.low for each in lows))
+    high = max(of.value, *(each.high for each in highs))
+    above = max(_one_sided(each, 1) for each in lows)
+    below = max(_one_sided(each, -1) for each in highs)
+    alone = half_width(of, alpha)
+    wider = max(high - of.value, of.value - low) / alone if alone > 0 else 1.0
+    seed_lows = [each.seed_low for each in lows if each.seed_low is not None]
+    seed_highs = [each.seed_high for each in highs if each.seed_high is not None]
+    return replace(
+        of,
+        low=low,
+        high=high,
+        p=min(2 * min(above, below) / (1 - SPENT), 1.0),
+        error=of.error * wider,
+        item_error=of.item_error * wider,
+        seed_error=None if of.seed_error is None else of.seed_error * wider,
+        seed_low=min(seed_lows, default=None),
+        seed_high=max(seed_highs, default=None),
+    )
+
+
+def _mean(pairs: Sequence[Paired]) -> Paired:
+    """The mean of several differences, which is linear in values and influences."""
+    values = np.mean([values for values, _ in pairs], axis=0)
+    moves = zip(*(moves for _, moves in pairs), strict=True)
+    return values, [np.mean(stratum, axis=0) for stratum in moves]
+
+
+def _one_sided(of: Estimate, sign: int) -> float:
+    """The p of a test whether the difference has this sign."""
+    return of.p / 2 if sign * of.value > 0 else 1 - of.p / 2
