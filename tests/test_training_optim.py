@@ -237,6 +237,37 @@ def test_warm_up_then_cosine():
     np.testing.assert_allclose(rates[10:], expected)
 
 
+def test_warm_up_then_a_plateau_then_a_line():
+    config = dataclasses.replace(
+        ADAMW,
+        learning_rate=1.0,
+        schedule=Schedule.wsd,
+        warmup_steps=10,
+        decay_share=0.2,
+        final_share=0.1,
+    )
+    rates = [learning_rate(config, t, 100) for t in range(1, 101)]
+    # A polygon through the end of the warm-up, the end of the plateau, and the end.
+    np.testing.assert_allclose(rates, np.interp(range(1, 101), [0, 10, 80, 100], [0, 1, 1, 0.1]))
+
+
+def test_a_plateau_and_a_decay_of_its_own_are_one_schedule():
+    """What a trunk and a run that starts from it do, beside a run that does both."""
+    whole = dataclasses.replace(ADAMW, schedule=Schedule.wsd, decay_share=0.25, final_share=0.0)
+    trunk = dataclasses.replace(whole, schedule=Schedule.constant)
+    decay = dataclasses.replace(whole, decay_share=1.0)
+    rates = [learning_rate(whole, t, 40) for t in range(1, 41)]
+    parts = [learning_rate(trunk, t, 30) for t in range(1, 31)]
+    parts += [learning_rate(decay, t, 10, 30) for t in range(1, 11)]
+    np.testing.assert_allclose(parts, rates, atol=1e-12)
+    assert rates[-1] == 0
+
+
+def test_adafactor_s_limit_counts_the_updates_before_the_start():
+    config = dataclasses.replace(PAPER, schedule=Schedule.constant)
+    assert learning_rate(config, 1, STEPS, 40_000) == pytest.approx(40_001**-0.5)
+
+
 @given(multiplier=st.sampled_from([0.25, 0.5, 1.0, 4.0]), update=st.integers(1, 10**6))
 def test_a_multiplier_scales_the_schedule_as_far_as_adafactor_goes(multiplier, update):
     config = dataclasses.replace(PAPER, multiplier=multiplier)

@@ -169,3 +169,14 @@ class TokenStream:
             for source, value in sequence.consumed(position).items():
                 counts[source] = {**value, "epochs": position / sequence.length}
         return counts
+
+    def totals(self, step: int) -> dict[str, float]:
+        """How many tokens the batches before ``step`` held for the first time, and again."""
+        counts = self.consumed(step).values()
+        total = sum(int(count["targets"]) for count in counts)
+        unique = sum(int(count["unique_targets"]) for count in counts)
+        return {
+            "unique_tokens": unique,
+            "repeated_tokens": total - unique,
+            "epochs": total / unique,
+        }

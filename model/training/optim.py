@@ -32,13 +32,21 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Op
     )
 
 
-def learning_rate(config: OptimizerConfig, update: int, updates: int) -> float:
+def learning_rate(config: OptimizerConfig, update: int, updates: int, before: int = 0) -> float:
     """The learning rate of an update, counted from 1, of ``updates`` in all.
 
     ``constant``; ``inverse_sqrt``, the paper's min(rate, 1 / sqrt(update)); ``cosine``, which falls
-    to ``final_share`` at the end. All rise linearly over ``warmup_steps`` first and are scaled by
-    ``multiplier``. Adafactor limits its step to 1 / sqrt(update) for any multiplier; the rate
-    returned, and logged, is the one used.
+    to ``final_share`` at the end; ``wsd`` (warm-up, stable, decay: MiniCPM, Hu et al. 2024, arXiv
+    2404.06395), which is constant and then falls to ``final_share`` over the last ``decay_share``
+    of the updates, linearly as in Hägele et al. 2024 (arXiv 2405.18392). All rise linearly over
+    ``warmup_steps`` first and are scaled by ``multiplier``. Adafactor limits its step to
+    1 / sqrt(update) for any multiplier; the rate returned, and logged, is the one used.
+
+    Args:
+        config: the optimizer's.
+        update: which one.
+        updates: of the run.
+        before: updates that the optimizer had made when the run began (``train.start``).
     """
     rate = config.learning_rate
     warmup = config.warmup_steps
@@ -48,10 +56,16 @@ def learning_rate(config: OptimizerConfig, update: int, updates: int) -> float:
         done = min(1.0, (update - warmup) / max(1, updates - warmup))
         share = 0.5 * (1 + math.cos(math.pi * done))
         rate *= config.final_share + (1 - config.final_share) * share
+    elif config.schedule == Schedule.wsd:
+        left = updates - update
+        share = min(1.0, left / max(1, config.decay_steps(updates)))
+        rate *= config.final_share + (1 - config.final_share) * share
     if update <= warmup:
         rate *= update / warmup
     rate *= config.multiplier
-    return min(rate, update**-0.5) if config.name == OptimizerName.adafactor else rate
+    if config.name == OptimizerName.adafactor:
+        return float(min(rate, (before + update) ** -0.5))
+    return rate
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

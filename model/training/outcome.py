@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
@@ -26,7 +27,8 @@ class Outcome:
     corpus once, and ``epochs`` is their ratio. ``flops`` covers training only
     (:func:`model.sizes.training_flops`). ``heldout`` is bits per byte by source. ``wall_seconds``
     excludes work that was lost in a kill. ``peak_flops`` is the sum over all devices, configured or
-    measured.
+    measured. ``start`` is what the run began from (:class:`model.training.start.Start`), None for
+    new weights; tokens, FLOPs and seconds of that are not counted here.
     """
 
     steps: int
@@ -48,6 +50,7 @@ class Outcome:
     peak_memory_bytes: int
     corpus: str
     stream: str
+    start: dict[str, Any] | None = None
 
 
 def read(folder: str) -> Outcome | None:
@@ -58,7 +61,10 @@ def read(folder: str) -> Outcome | None:
 
 def write(folder: str, outcome: Outcome) -> None:
     """Write the outcome to a run's folder."""
-    storage.write_json(os.path.join(folder, OUTCOME), dataclasses.asdict(outcome))
+    value = dataclasses.asdict(outcome)
+    if outcome.start is None:
+        del value["start"]
+    storage.write_json(os.path.join(folder, OUTCOME), value)
 
 
 def bits_per_byte(heldout: pa.Table) -> dict[str, float]:

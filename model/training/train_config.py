@@ -29,6 +29,7 @@ class Schedule(StrEnum):
     inverse_sqrt = "inverse_sqrt"
     constant = "constant"
     cosine = "cosine"
+    wsd = "wsd"
 
 
 class Precision(StrEnum):
@@ -62,6 +63,7 @@ class OptimizerConfig:
     schedule: Schedule = MISSING
     warmup_steps: int = MISSING
     final_share: float = MISSING
+    decay_share: float = MISSING
     betas: list[float] = MISSING
     weight_decay: float = MISSING
     epsilon: float = MISSING
@@ -72,6 +74,7 @@ class OptimizerConfig:
         require(self.multiplier > 0, "optimizer.multiplier must be above 0")
         require(self.warmup_steps >= 0, "optimizer.warmup_steps must be 0 or more")
         require(0 <= self.final_share <= 1, "optimizer.final_share must lie in [0, 1]")
+        require(0 < self.decay_share <= 1, "optimizer.decay_share must lie in (0, 1]")
         require(
             len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
             "optimizer.betas must be two numbers in [0, 1)",
@@ -80,12 +83,18 @@ class OptimizerConfig:
         require(self.epsilon > 0, "optimizer.epsilon must be above 0")
         require(self.clip is None or self.clip > 0, "optimizer.clip must be above 0, or null")
 
+    def decay_steps(self, updates: int) -> int:
+        """The updates over which ``wsd`` falls, of ``updates`` in all: the nearest whole number."""
+        return round(self.decay_share * updates)
+
 
 @dataclass
 class RunConfig:
-    """Length of the run, batch size and hardware."""
+    """Length of the run, batch size and hardware, and where the weights come from."""
 
     tokens: int = MISSING
+    start: str | None = MISSING
+    start_optimizer: bool = MISSING
     batch_rows: int = MISSING
     micro_rows: int | None = MISSING
     expert_parallel: int | None = MISSING
@@ -191,17 +200,36 @@ class TrainConfig:
         """The settings that the weights depend on; a run resumes only from a matching checkpoint.
 
         If the learning rate does not depend on the length of the run, neither do the weights of a
-        step, so such a run may be resumed with more tokens.
+        step, so such a run may be resumed with more tokens. Of ``train.start`` the weights count,
+        not the path (:class:`model.training.start.Start`).
         """
         whole: Any = OmegaConf.to_container(OmegaConf.structured(self), enum_to_str=True)
         for name in ("output", "evaluate", "checkpoint", "log"):
             del whole[name]
         del whole["data"]["corpus"]
-        for name in ("device", "expert_parallel", "recompute", "patience"):
+        for name in ("device", "expert_parallel", "recompute", "patience", "start"):
             del whole["train"][name]
-        if self.optimizer.schedule != Schedule.cosine:
+        if self.train.start is None:
+            del whole["train"]["start_optimizer"]
+        if self.optimizer.schedule != Schedule.wsd:
+            del whole["optimizer"]["decay_share"]
+        if self.optimizer.schedule not in (Schedule.cosine, Schedule.wsd):
             del whole["train"]["tokens"]
         return dict(whole)
+
+
+def check_same_run(path: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """See that the identity in a checkpoint at ``path`` is that of the run that resumes.
+
+    Raises:
+        ValueError: it is of another run.
+    """
+    if different := sorted(key for key in {*old, *new} if old.get(key) != new.get(key)):
+        changes = ", ".join(f"{k}: {old.get(k)} then, {new.get(k)} now" for k in different)
+        raise ValueError(
+            f"{path} is of a run with other settings ({changes}): give the same ones to resume, or"
+            " choose another output"
+        )
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -28,7 +28,8 @@ from model.training.metrics_log import TENSORBOARD, WANDB
 from model.training.outcome import Outcome
 from model.training.progress import Progress
 from model.training.readback import Readback
-from model.training.train_config import TrainConfig, flatten
+from model.training.start import Start, load_start
+from model.training.train_config import TrainConfig, check_same_run, flatten
 from winnow import files, tables
 
 
@@ -65,6 +66,7 @@ class Trainer:
         self.corpus = corpus
         self.checkpoints = os.path.join(config.output, checkpoint.FOLDER)
         self.progress = Progress()
+        self.start: Start | None = None  # once it is loaded
         self.saved_step = 0
         self.returned_to: Checkpoint | None = None  # until an update succeeds from there
         data, train = config.data, config.train
@@ -115,7 +117,8 @@ class Trainer:
         )
 
     def begin(self) -> None:
-        """Write the files of the output folder that never change."""
+        """Write the files of the output folder that never change; load ``train.start``."""
+        self.start = load_start(self.config, self.corpus, self.model, self.optimizer)
         if not processes.is_first():
             return
         folder = self.config.output
@@ -136,13 +139,8 @@ class Trainer:
         Raises:
             ValueError: it is from another run.
         """
-        old, new = found.state["identity"], self.identity()
-        if different := sorted(key for key in {*old, *new} if old.get(key) != new.get(key)):
-            changes = ", ".join(f"{k}: {old.get(k)} then, {new.get(k)} now" for k in different)
-            raise ValueError(
-                f"{found.path} is of a run with other settings ({changes}): give the same ones to"
-                " resume, or choose another output"
-            )
+        self.start = Start.resumed(found.state, self.config)
+        check_same_run(found.path, found.state["identity"], self.identity())
         self.stream.check(found.state["stream"])
         self.load(found)
         self.progress = Progress(**found.state["progress"])
@@ -157,6 +155,8 @@ class Trainer:
     def identity(self) -> dict[str, Any]:
         """The settings, flat, that a run must share with its checkpoints."""
         identity = {**self.config.identity(), "precision": str(self.dtype).removeprefix("torch.")}
+        if self.start:
+            identity["train"]["start"] = self.start.content
         return dict(flatten(identity))
 
     def step(self) -> dict[str, Any] | None:
@@ -175,7 +175,8 @@ class Trainer:
         if progress.fallbacks > fallbacks:  # these gradients are of weights that were given up
             self.optimizer.zero_grad(set_to_none=True)
             metrics = self.accumulate_gradients(progress.step)
-        rate = optim.learning_rate(config.optimizer, progress.updates + 1, config.steps)
+        before = self.start.updates if self.start else 0
+        rate = optim.learning_rate(config.optimizer, progress.updates + 1, config.steps, before)
         norm = metrics["gradient_norm"]
         optim.clip(self.model, norm, config.optimizer.clip)
         optim.set_learning_rate(self.optimizer, rate)
@@ -302,6 +303,7 @@ class Trainer:
             "model": OmegaConf.to_container(OmegaConf.structured(self.config.model)),
             "progress": dataclasses.asdict(self.progress),
             "stream": self.stream.fingerprint,
+            **({"start": self.start.to_json()} if self.start else {}),
         }
         content = checkpoint.tensors(self.model, self.optimizer)
         checkpoint.save(self.checkpoints, self.progress.step, content, state)
@@ -318,7 +320,7 @@ class Trainer:
         begun = time.perf_counter()
         measured = {s: evaluation.evaluate(self.model, held_out) for s, held_out in sets.items()}
         row: dict[str, Any] = {
-            **self.consumed(),
+            **self.stream.totals(self.progress.step),
             "heldout": {source: m.bits_per_byte for source, m in measured.items()},
         }
         if self.config.model.sparse:
@@ -327,17 +329,6 @@ class Trainer:
         parallel.reshard(self.model)
         self.progress.seconds += time.perf_counter() - begun
         return row
-
-    def consumed(self) -> dict[str, float]:
-        """How many tokens were read for the first time, and how many again."""
-        counts = self.stream.consumed(self.progress.step).values()
-        total = sum(int(count["targets"]) for count in counts)
-        unique = sum(int(count["unique_targets"]) for count in counts)
-        return {
-            "unique_tokens": unique,
-            "repeated_tokens": total - unique,
-            "epochs": total / unique,
-        }
 
     def finish(self, sets: dict[str, HeldOut]) -> Outcome:
         """Evaluate on these held-out documents and write the outcome, unless it exists already.
@@ -373,7 +364,7 @@ class Trainer:
     def outcome(self, heldout: dict[str, float]) -> Outcome:
         """The outcome, with these bits per byte by source."""
         config, progress = self.config, self.progress
-        consumed = self.consumed()
+        consumed = self.stream.totals(progress.step)
         tokens = progress.step * config.step_tokens
         return Outcome(
             steps=progress.step,
@@ -395,4 +386,5 @@ class Trainer:
             peak_memory_bytes=hardware.peak_memory(self.device),
             corpus=self.corpus.fingerprint,
             stream=self.stream.fingerprint,
+            start=self.start.to_json() if self.start else None,
         )
