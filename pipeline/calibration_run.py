@@ -6,8 +6,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
+from pipeline.classifier_settings import missing_in, with_joined
 from pipeline.core import scores, trained_on
+from pipeline.core.joined import of_manifest
 from pipeline.core.scores import Combined
 from pipeline.output import manifest
 from quality_classifier.kinds.calibration import Calibration
@@ -41,7 +44,9 @@ def run(
             " --classifier NAME=PATH for each of several"
         )
     names = tuple(sorted(classifier["several"]))
-    combined = Combined(names, combine or classifier["combine"])
+    combined = with_joined(names, combine or classifier["combine"], missing_in(about))
+    columns = [field for one in of_manifest(about.get("joins", {})) for field in one.columns]
+    combined.check(pa.schema(columns))
     _check_sources(positive, negative, set(about["accounting"]))
     with telling.doing(f"reading the scores of {scored}"):
         good, raw = (

@@ -57,8 +57,33 @@ def check_classifiers(config: Any) -> tuple[str, ...]:
         raise ValueError(
             f"--label names {', '.join(strangers)}, but the classifiers are {', '.join(names)}"
         )
-    Combined(names, config.combine or flags.DEFAULT_COMBINE)
+    combined = with_joined(names, config.combine, missing_of(config.join))
+    if not (names or combined.joined):
+        raise ValueError(
+            "no classifier: give --classifier, or --combine with a joined column, as"
+            " --join edu=FILES --combine 'edu_score / 5'"
+        )
     return names
+
+
+def missing_of(joins: Mapping[str, Any]) -> dict[str, float]:
+    """What a document without a value counts as, for each join of a config."""
+    return {name: join.missing for name, join in joins.items()}
+
+
+def with_joined(
+    names: tuple[str, ...],
+    rule: str | None,
+    missing: Mapping[str, float],
+    calibration: Mapping[str, Any] | None = None,
+) -> Combined:
+    """How classifiers and the joined columns that the rule names are combined.
+
+    Raises:
+        ValueError: the rule names something else.
+    """
+    rule = rule or flags.DEFAULT_COMBINE
+    return Combined(names, rule, calibration, scores.joined_in(rule, missing))
 
 
 def labels_of(config: Any) -> Mapping[str, str]:
@@ -91,21 +116,27 @@ def described(config: Any) -> tuple[tuple[Named, ...], Combined | None, dict[str
         Named(name, path, loaded[name].fingerprint, labels.get(name)) for name, path in paths
     )
     prints = {one.name: one.fingerprint for one in several}
-    combined = combination(config, tuple(prints), prints)
+    combined = combination(config, tuple(prints), prints, missing_of(config.join))
     return several, combined, scores.about(several, combined, loaded)
 
 
-def combination(config: Any, names: tuple[str, ...], fingerprints: Mapping[str, str]) -> Combined:
-    """How a config combines the scores of classifiers.
+def combination(
+    config: Any,
+    names: tuple[str, ...],
+    fingerprints: Mapping[str, str],
+    missing: Mapping[str, float],
+) -> Combined:
+    """How a config combines the scores of classifiers, and joined columns (:func:`missing_of`).
 
     Raises:
         ValueError: the rule or the calibration does not fit them.
     """
     rule = config.combine or flags.DEFAULT_COMBINE
-    combined = Combined(names, rule)
+    combined = with_joined(names, rule, missing)
     if config.calibration is None:
         return combined
-    return Combined(names, rule, scores.load_calibration(config.calibration, rule, fingerprints))
+    calibration = scores.load_calibration(config.calibration, rule, fingerprints)
+    return with_joined(names, rule, missing, calibration)
 
 
 def combined_again(config: Any, scored: Mapping[str, Any]) -> Combined | None:
@@ -129,10 +160,17 @@ def combined_again(config: Any, scored: Mapping[str, Any]) -> Combined | None:
         return None
     names = tuple(sorted(several))
     if not anew:
-        return Combined(names, scored["classifier"]["combine"], scored["classifier"]["calibration"])
+        made = scored["classifier"]
+        return with_joined(names, made["combine"], missing_in(scored), made["calibration"])
     if scored["config"].get("near_duplicates"):
         raise ValueError(
             "--combine can't be given for a run with --near-duplicates, where the scores said which"
             " stay: run again with this --combine"
         )
-    return combination(config, names, {n: several[n]["fingerprint"] for n in names})
+    prints = {n: several[n]["fingerprint"] for n in names}
+    return combination(config, names, prints, missing_in(scored))
+
+
+def missing_in(scored: Mapping[str, Any]) -> dict[str, float]:
+    """What :func:`missing_of` gave for a finished run, by its manifest."""
+    return {name: join["missing"] for name, join in scored["config"].get("join", {}).items()}

@@ -152,6 +152,8 @@ def load(arguments: Sequence[str]) -> tuple[PipelineConfig, bool, list[str]]:
     if "rules" in given:
         given["rules"] = group_settings.read_rules(given["rules"])
     settings |= given
+    if "combine" in settings and "join" in settings:  # a joined column may be the score
+        settings.setdefault("classifier", {})
     _check_given(("source", "classifier", "output"), settings, rest)
     return _config(settings), resume, rest
 

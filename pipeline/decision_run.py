@@ -49,8 +49,9 @@ def main(arguments: Sequence[str]) -> None:
         config.format,
         joined.of_manifest(scored.get("joins", {})),
     )
-    columns = [field for table in sink.joins for field in table.columns]
-    names = schema.shard_schema(sink.metadata, classifiers=sink.names, joined=columns).names
+    if combined:
+        combined.check(sink.joined)
+    names = schema.shard_schema(sink.metadata, classifiers=sink.names, joined=sink.joined).names
     group_settings.check(config.decision, names, scored["config"]["filter"])
     decision = as_json(config.decision.as_settings())
     # What the run dropped as a duplicate stays dropped.

@@ -58,5 +58,7 @@ def _with_tables(job: Job, config: PipelineConfig) -> Job:
     if taken := sorted(name for name in joined if name in before or joined.count(name) > 1):
         raise ValueError(f"--join would clash with the columns {', '.join(taken)}: rename the join")
     sink = replace(job.sink, joins=tuple(tables))
+    if sink.combined:
+        sink.combined.check(sink.joined)
     group_settings.check(config.decision, sink.schema.names, config.filter)
     return replace(job, sink=sink)

@@ -166,7 +166,7 @@ def own_code_of(config: PipelineConfig) -> list[str]:
 
 def reachable(options: PipelineOptions, job: Job) -> tuple[Job, list[tuple[Path, str]]]:
     """The job with the paths by which its workers reach the classifiers, and files to upload."""
-    if not job.several:
+    if job.classifier:
         place, copies = staging.reachable_classifier(
             options, job.classifier, job.classifier_fingerprint
         )

@@ -51,16 +51,27 @@ def check_name(name: str) -> None:
         raise ValueError(f"{name!r} is not a name for a classifier, but a rule that combines them")
 
 
+def names_in(rule: str) -> set[str]:
+    """All names in an expression; none in a rule by name, or in what is no expression."""
+    if rule in NAMED or len(rule) > LONGEST:
+        return set()
+    try:
+        tree = ast.parse(rule.strip(), mode="eval")
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return set()
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+
+
 @dataclass(frozen=True)
 class Combination:
     """How the scores of some classifiers become one.
 
     Attributes:
         rule: one of :data:`NAMED`, or an expression.
-        names: the classifiers.
+        names: the classifiers, and for an expression other numbers of a document.
 
     Raises:
-        ValueError: the rule is neither, or names what is not a classifier.
+        ValueError: the rule is neither, or names something else.
     """
 
     rule: str
@@ -70,11 +81,11 @@ class Combination:
         if self.rule not in NAMED:
             self._parsed()
 
-    def apply(self, scores: Mapping[str, npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+    def apply(self, scores: Mapping[str, npt.NDArray[np.floating[Any]]]) -> npt.NDArray[np.float32]:
         """The combined scores of n documents: float32 [n], clipped to [0, 1].
 
         Args:
-            scores: float32 [n] by name.
+            scores: float32 or float64 [n] by name.
 
         Raises:
             ValueError: the expression gives no number for a document.

@@ -322,6 +322,26 @@ def test_a_run_joins_and_counts_and_decides_by_what_was_joined(here, capsys):
     }
 
 
+def test_a_joined_number_decides_alone_or_beside_a_classifier(here):
+    own = [f for f in flags(here, "by_number") if not f.startswith("--classifier")]
+    rule = ["--rule=threshold", "--threshold=0.5", "--source=wiki=" + str(here / "wiki.jsonl")]
+    files = f"--join=edu={here}/edu.parquet:missing=0.75"
+    own = [f for f in own if not f.startswith(("--join=edu", "--source=wiki"))]
+    run.main([*own, *rule, files, "--combine=edu_score * 0.9 + 0.1 * robots_robots"])
+    rows = shards(here / "by_number").to_pylist()
+    for row in rows:
+        score = 0.75 if row["edu_score"] is None else row["edu_score"]
+        expected = np.float32(score * 0.9 + 0.1 * (row["robots_robots"] or 0))
+        assert row["quality_score"] == pytest.approx(expected, abs=1e-7)
+        assert row["kept"] == (row["source"] == "wiki" or row["quality_score"] >= 0.5)
+    decide.main([f"--scored={here}/by_number", "--combine=1 - edu_score", "--rule=threshold",
+                 "--threshold=0.5", "--direct_num_workers=1",
+                 f"--output={here}/by_number_again"])  # fmt: skip
+    for row in shards(here / "by_number_again").to_pylist():
+        score = 0.75 if row["edu_score"] is None else row["edu_score"]
+        assert row["quality_score"] == pytest.approx(1 - score, abs=1e-7)
+
+
 def test_what_cannot_be_joined_is_said_before_the_run(here):
     for more, message in (
         (["--rules={a: {rule: all}}", "--rules-by=edu_kind"], "no such column"),
@@ -329,6 +349,12 @@ def test_what_cannot_be_joined_is_said_before_the_run(here):
     ):
         with pytest.raises(ValueError, match=message):
             run.main(flags(here, "never", *more))
+    unscored = [f for f in flags(here, "never") if not f.startswith("--classifier")]
+    for rule, message in (("edu_kind", "names edu_kind"), ("edu_topic", "string and not a number")):
+        with pytest.raises(ValueError, match=message):
+            run.main([*unscored, f"--combine={rule}"])
+    with pytest.raises(ValueError, match="no classifier"):
+        run.main([*unscored, "--combine=mean"])
     with pytest.raises(ValueError, match="edu_kind"):
         load([f for f in flags(here, "x", "--rules={a: {rule: all}}", "--rules-by=edu_kind")
               if not f.startswith("--join")])  # fmt: skip

@@ -7,7 +7,8 @@ their combination. It can be combined anew from the columns alone.
 import functools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.output import schema
-from quality_classifier.combining import Combination
+from quality_classifier.combining import Combination, names_in
 from quality_classifier.kinds.calibration import Calibration
 from quality_classifier.scoring import Classifier, load_classifier
 from quality_classifier.several import Several
@@ -45,6 +46,8 @@ class Combined:
         rule: see :class:`quality_classifier.combining.Combination`.
         calibration: of the combination's log odds, as ``Calibration.to_json`` gives it; None: the
             combination is taken as it is.
+        joined: the joined columns that an expression names, and what a document without a value
+            counts as.
 
     Raises:
         ValueError: rule and names do not go together.
@@ -53,13 +56,26 @@ class Combined:
     names: tuple[str, ...]
     rule: str
     calibration: Mapping[str, Any] | None = None
+    joined: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        Combination(self.rule, self.names)
+        _ = self._combination  # it checks them
 
-    def of(self, scores: Mapping[str, Scores]) -> Scores:
-        """The one score of n documents, float32 [n], from those of each classifier."""
-        combined = Combination(self.rule, self.names).apply(scores)
+    @property
+    def _combination(self) -> Combination:
+        return Combination(self.rule, (*self.names, *self.joined))
+
+    def of(
+        self, scores: Mapping[str, Scores], columns: Mapping[str, pa.Array] = MappingProxyType({})
+    ) -> Scores:
+        """The one score of n documents, float32 [n].
+
+        Args:
+            scores: those of each classifier, float32 [n].
+            columns: the joined ones, numbers or truth values [n] with nulls.
+        """
+        numbers: dict[str, npt.NDArray[Any]] = {**scores, **self._numbers(columns)}
+        combined = self._combination.apply(numbers)
         if self.calibration is None:
             return combined
         return Calibration.from_json(self.calibration).apply(log_odds(combined))
@@ -67,13 +83,50 @@ class Combined:
     def again(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Scored documents with ``quality_score`` combined anew."""
         scores = {n: batch[schema.score_column(n)].to_numpy() for n in self.names}
+        combined = self.of(scores, {n: batch[n] for n in self.joined})
         at = batch.schema.get_field_index("quality_score")
-        return batch.set_column(at, batch.schema.field(at), pa.array(self.of(scores)))
+        return batch.set_column(at, batch.schema.field(at), pa.array(combined))
 
     @property
     def columns(self) -> list[str]:
         """The columns that :meth:`again` reads."""
-        return [schema.score_column(name) for name in self.names]
+        return [*map(schema.score_column, self.names), *self.joined]
+
+    def check(self, columns: pa.Schema) -> None:
+        """See that the joined columns that the rule names are there, and are numbers.
+
+        Raises:
+            ValueError: they are not.
+        """
+        for name in self.joined:
+            if name not in columns.names:
+                raise ValueError(f"--combine names {name}: joined are {', '.join(columns.names)}")
+            kind = columns.field(name).type
+            is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+            if not (is_number or pa.types.is_boolean(kind)):
+                raise ValueError(f"--combine names {name}, which is {kind} and not a number")
+
+    def _numbers(self, columns: Mapping[str, pa.Array]) -> dict[str, npt.NDArray[np.float64]]:
+        found = {}
+        for name, missing in self.joined.items():
+            numbers = columns[name].cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy()
+            found[name] = np.where(np.isnan(numbers), missing, numbers)
+        return found
+
+
+def joined_in(rule: str, joins: Mapping[str, float]) -> dict[str, float]:
+    """The joined columns that a rule names, and what a document without a value counts as.
+
+    Args:
+        rule: see :class:`Combined`.
+        joins: that number for each join.
+    """
+    found = {}
+    for column in sorted(names_in(rule)):
+        owners = [name for name in joins if column.startswith(f"{name}_")]
+        if owners:
+            found[column] = joins[max(owners, key=len)]
+    return found
 
 
 def log_odds(score: Scores) -> npt.NDArray[np.float64]:
@@ -84,9 +137,15 @@ def log_odds(score: Scores) -> npt.NDArray[np.float64]:
 
 
 def columns(
-    text: pa.Array, scorer: Classifier | Several, combined: Combined | None
+    text: pa.Array,
+    scorer: Classifier | Several,
+    combined: Combined | None,
+    joined: Mapping[str, pa.Array],
 ) -> dict[str, Scores]:
-    """The columns of scores, and of expected grades, of n documents: float32 [n] each."""
+    """The columns of scores, and of expected grades, of n documents: float32 [n] each.
+
+    ``joined`` are their joined columns.
+    """
     if isinstance(scorer, Classifier):
         score, grade = scorer.score_and_grade(text)
         own = {} if grade is None else {schema.grade_column(): grade}
@@ -96,13 +155,13 @@ def columns(
     scores = {name: score for name, (score, _) in found.items()}
     grades = {schema.grade_column(n): grade for n, (_, grade) in found.items() if grade is not None}
     own = {schema.score_column(name): score for name, score in scores.items()}
-    return {"quality_score": combined.of(scores), **own, **grades}
+    return {"quality_score": combined.of(scores, joined), **own, **grades}
 
 
 @functools.lru_cache(maxsize=2)
 def scorer(path: str, label: str | None, several: tuple[Named, ...]) -> Classifier | Several:
-    """The one classifier of a process, or the several."""
-    if not several:
+    """The one classifier of a process, or the several, of which there may be none."""
+    if path:
         return load_classifier(path, label)
     return Several({one.name: load_classifier(one.path, one.label) for one in several})
 
@@ -159,11 +218,14 @@ def recombined(classifier: Mapping[str, Any], combined: Combined) -> dict[str, A
     several = classifier["several"]
     prints = {name: one["fingerprint"] for name, one in several.items()}
     calibration = None if combined.calibration is None else dict(combined.calibration)
+    joined = [dict(combined.joined)] if combined.joined else []
+    paths = [f"{name}={one['path']}" for name, one in several.items()]
     return {
-        "path": ", ".join(f"{name}={one['path']}" for name, one in several.items()),
-        "fingerprint": files.fingerprint(prints, combined.rule, calibration),
+        "path": ", ".join([*paths, *combined.joined]),
+        "fingerprint": files.fingerprint(prints, combined.rule, calibration, *joined),
         "card": {},
         "several": several,
         "combine": combined.rule,
         "calibration": calibration,
+        **({"joined": joined[0]} if joined else {}),
     }

@@ -74,10 +74,20 @@ class Sink:
     @property
     def schema(self) -> pa.Schema:
         """The columns of the shards."""
-        joined = [field for table in self.joins for field in table.columns]
         return schema.shard_schema(
-            self.metadata, self.clusters, self.copies, self.grades, self.counts, self.names, joined
+            self.metadata,
+            self.clusters,
+            self.copies,
+            self.grades,
+            self.counts,
+            self.names,
+            self.joined,
         )
+
+    @property
+    def joined(self) -> pa.Schema:
+        """The joined columns."""
+        return pa.schema([field for table in self.joins for field in table.columns])
 
     @property
     def groupings(self) -> dict[str, Any]:
@@ -152,6 +162,8 @@ class Job:
         if not self.reading.reader:
             del shared["reading"]["reader"]
         del shared["sink"]["output"]
+        if self.sink.combined and not self.sink.combined.joined:
+            del shared["sink"]["combined"]["joined"]
         # What a run does not use is no part of it.
         shared["sink"] = _given(shared["sink"], self.sink)
         shared = _given(shared, self)
@@ -311,7 +323,7 @@ def score_batch(batch: pa.RecordBatch, task: Task, job: Job, joins: TaskJoins) -
         "content_hash": hashes,
         "language": batch[language] if language else pa.nulls(n, pa.string()),
         "language_score": pa.nulls(n, pa.float32()),
-        **scores.columns(text, job.scorer, job.sink.combined),
+        **scores.columns(text, job.scorer, job.sink.combined, joined),
         **joined,
         "keep_draw": keep_draw(ids, job.seed),
         "keep_probability": np.zeros(n, np.float32),

@@ -155,8 +155,13 @@ def _scored_by(classifier: Mapping[str, Any]) -> list[str]:
             " Its own card and figures are in `manifest.json` and `report.html`."
         ]
     anew = ", calibrated anew" if classifier["calibration"] else ""
+    what = "those of several classifiers"
+    if "joined" in classifier:
+        if not classifier["several"]:
+            return [f"`quality_score` is `{classifier['combine']}`{anew}, of joined columns."]
+        what += " and joined columns"
     return [
-        f"`quality_score` combines those of several classifiers by `{classifier['combine']}`{anew}."
+        f"`quality_score` combines {what} by `{classifier['combine']}`{anew}."
         " Their own cards are in `manifest.json` and `report.html`.",
         "",
         *_markdown(
