@@ -6,7 +6,7 @@ reads the shards of a pipeline run. Every default is in ``conf/classifier/audit.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ from omegaconf import MISSING, DictConfig
 
 from quality_classifier.evaluation.group_rates import Audit
 from winnow import command_line, overrides, storage, tables
-from winnow.text.groups import NONE
+from winnow.text.groups import NONE, grouped
 
 
 @dataclass
@@ -47,12 +47,13 @@ def audit_run(config: AuditConfig) -> pa.Table:
     if strangers := set(sources) - set(known):
         raise ValueError(f"no source {sorted(strangers)} in {folder}: there are {known}")
     counts = Audit(config.by, config.alpha, config.threshold)
+    joined = _joined(manifest)
     names = sorted(shard["name"] for task in manifest["tasks"] for shard in task["shards"])
     for name in names:
         for batch in _batches(storage.join(folder, "shards", name), config.by):
             reached = pc.fill_null(pc.equal(batch["drop_reason"], "quality"), True)
             chosen = pc.is_in(batch["source"], pa.array(sources, pa.string()))
-            counts.update(batch.filter(pc.and_(reached, chosen)))
+            counts.update(_told_apart(batch.filter(pc.and_(reached, chosen)), joined))
     return counts.table()
 
 
@@ -91,6 +92,21 @@ def _manifest(folder: str) -> dict[str, Any]:
             f"{folder} was written with --write kept: what it dropped is not there to be audited"
         )
     return manifest
+
+
+def _joined(manifest: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """How a run's statistics tell documents apart by each joined column."""
+    joins = manifest.get("joins", {}).values()
+    return {column: of for join in joins for column, of in join["groupings"].items()}
+
+
+def _told_apart(batch: pa.RecordBatch, joined: Mapping[str, Mapping[str, Any]]) -> pa.RecordBatch:
+    """The batch with bins in place of joined numbers, and lists by whether there is one."""
+    for at, name in enumerate(batch.schema.names):
+        of = joined.get(name)
+        if of and (of["by"] == "edges" or pa.types.is_nested(batch[name].type)):
+            batch = batch.set_column(at, name, grouped(batch[name], of))
+    return batch
 
 
 def _batches(path: str, by: Sequence[str]) -> Iterator[pa.RecordBatch]:

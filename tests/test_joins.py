@@ -16,10 +16,12 @@ from pipeline.config import load
 from pipeline.joins import build as building
 from pipeline.joins import tables as joined_tables
 from pipeline.joins.build import build
-from pipeline.joins.grouping import Values, edges, groups
+from pipeline.joins.grouping import Values, edges
 from pipeline.joins.settings import Join, joins_of, parse
 from pipeline.joins.side_files import batches
 from pipeline.joins.tables import Lookup, decoded, encoded
+from quality_classifier.audit import AuditConfig, audit_run
+from winnow.text.groups import grouped
 from winnow.text.urls import canonical
 
 
@@ -212,7 +214,7 @@ def test_groups_are_few_whatever_the_values():
     for name, column in kinds.items():
         seen = Values(column.type)
         seen.add(column)
-        found[name] = groups(column, seen.grouping())
+        found[name] = grouped(column, seen.grouping())
     assert found["few"].to_pylist() == ["3", "1", None, "3"]
     assert set(found["many"].to_pylist()) == {
         None,
@@ -313,6 +315,12 @@ def test_a_run_joins_and_counts_and_decides_by_what_was_joined(here, capsys):
 
     card = (here / "scored" / "README.md").read_text()
     assert "| `edu_score` | float | of join edu, by the document's id |" in card
+
+    audited = audit_run(AuditConfig(f"{here}/scored", ["edu_score", "robots_robots"], 1.0, 0.5))
+    known = {(r["column"], r["value"]): r["documents"] for r in table if r["source"] == "web"}
+    shown = [row for row in audited.to_pylist() if row["column"] != "(all)"]
+    assert len({row["value"] for row in shown if row["column"] == "edu_score"}) == 11
+    assert all(row["documents"] == known[row["column"], row["value"]] for row in shown)
 
     decide.main([f"--scored={here}/scored", f"--rules={rules}", "--rules-by=edu_topic",
                  "--direct_num_workers=1", f"--output={here}/again"])  # fmt: skip

@@ -1,25 +1,19 @@
-"""How documents are told apart by a joined column in statistics: by value, or by bins of numbers.
+"""How statistics tell documents apart by a joined column: a grouping, decided from all its values.
 
-A grouping is a JSON value, decided once from the files: ``{"by": "value"}`` for up to
-:data:`MOST_VALUES` values, ``{"by": "edges", "edges": […]}`` for numbers of more, ``{"by":
-"presence"}`` for all else. So the number of groups is bounded whatever the files hold.
+It is by value for up to :data:`MOST_VALUES` values, by bins for numbers of more, by presence for
+all else (:func:`winnow.text.groups.grouped`). So the number of groups is bounded whatever the files
+hold.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-
-from winnow.text.groups import between
 
 MOST_VALUES = 100
 MOST_BINS = 10
-SOME = "(some)"
-"""The group of documents with a value, where values are too many to tell apart."""
-
 Grouping = Mapping[str, Any]
 
 
@@ -61,21 +55,6 @@ def edges(low: float, high: float) -> list[float]:
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     digits = max(0, 12 - math.floor(math.log10(step)))
     return [round(k * step, digits) for k in range(first, max(last, first + 1) + 1)]
-
-
-def groups(column: pa.Array, grouping: Grouping) -> pa.Array:
-    """The groups (string [n]) of documents with these values, null where they have none."""
-    match grouping["by"]:
-        case "value":
-            return column.cast(pa.string())
-        case "edges":
-            return between(column, grouping["edges"])
-    return pc.if_else(column.is_valid(), SOME, pa.scalar(None, pa.string()))
-
-
-def groupings(columns: Sequence[str], kinds: Iterable[pa.DataType]) -> dict[str, Values]:
-    """Nothing seen yet of some columns."""
-    return {name: Values(kind) for name, kind in zip(columns, kinds, strict=True)}
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -14,14 +14,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.joins.grouping import Grouping, groups
+from pipeline.joins.grouping import Grouping
 from pipeline.output import schema
 from pipeline.output.classifier_counts import ClassifierCounts, smallest
 from pipeline.output.group_counts import GroupCounts
 from pipeline.output.score_counts import COUNTS, Counts, ScoreCounts, named
 from pipeline.rules.decision import FloatArray, Rule, keep_draw
 from pipeline.rules.groups import AnyRule, GroupRules
-from winnow.text.groups import NONE, domain, length
+from winnow.text.groups import NONE, domain, grouped, length
 from winnow.text.mojibake import faults
 
 Summary = dict[str, pa.Table]
@@ -104,7 +104,7 @@ class TaskSummary:
             "language": batch["language"],
             "length": length(batch["bytes"]),
             "decoding": faults(batch["text"]),
-            **{name: groups(batch[name], of) for name, of in self._groupings.items()},
+            **{name: grouped(batch[name], of) for name, of in self._groupings.items()},
         }
         for column, value in told_apart.items():
             name = pa.repeat(column, len(batch))

@@ -1,7 +1,8 @@
 """Groups of documents that statistics and audits compare: by host, by length."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +27,26 @@ def length(size: pa.Array) -> pa.Array:
     """The names in LENGTHS of n sizes in bytes."""
     bins = np.searchsorted(_LENGTH_EDGES, size.to_numpy(), side="right")
     return pa.array(LENGTHS).take(pa.array(bins))
+
+
+SOME = "(some)"
+"""The group of documents with a value, where values are too many to tell apart."""
+
+
+def grouped(column: pa.Array, grouping: Mapping[str, Any]) -> pa.Array:
+    """The groups (string [n]) of documents with these values, null where they have none.
+
+    Args:
+        column: the values.
+        grouping: ``{"by": "value"}``, ``{"by": "edges", "edges": […]}`` (:func:`between`), or
+            ``{"by": "presence"}``.
+    """
+    match grouping["by"]:
+        case "value":
+            return column.cast(pa.string())
+        case "edges":
+            return between(column, grouping["edges"])
+    return pc.if_else(column.is_valid(), SOME, pa.scalar(None, pa.string()))
 
 
 def between(value: pa.Array, edges: Sequence[float]) -> pa.Array:
