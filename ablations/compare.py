@@ -59,7 +59,7 @@ def render(study: Study, result: Comparison) -> str:
     ]
     arms = {name: str(result.primary[name]) for name in ("treatment", "baseline")}
     for name, (title, columns) in text_tables.TABLES.items():
-        if rows := text_tables.shown(name, result.tables[name]):
+        if rows := text_tables.shown(name, result.tables.get(name, [])):
             lines += ["", title, *text_tables.lines(rows, columns, arms)]
     return "\n".join(lines)
 

@@ -173,6 +173,14 @@ TABLES: Mapping[str, tuple[str, Sequence[Column]]] = {
             Column("", standing, text=True),
         ],
     ),
+    "crossover": (
+        "Primary contrast as compute grows or text gets scarce",
+        [
+            Column("at", lambda row: f"{row['axis']} {row['at']:g}", text=True),
+            DIFFERENCE,
+            interval(),
+        ],
+    ),
     "arms": (
         "Arms and their cost",
         [

@@ -87,11 +87,34 @@ def learning_rates(study: Study, found: Comparison | ValueError) -> Sequence[Row
     ]
 
 
+def crossover(study: Study, found: Comparison | ValueError) -> Sequence[Row]:
+    """The primary difference at each number of passes or tokens."""
+    rows = [] if isinstance(found, ValueError) else found.tables.get("crossover", [])
+    primary = study.declared.primary
+    head = f"{primary.treatment} − {primary.baseline}, {endpoints.unit(primary.endpoint)}"
+    return [
+        {
+            row["axis"].capitalize(): row["at"],
+            "Seeds": row["seeds"],
+            head: row["difference"],
+            "Low": row["low"],
+            "High": row["high"],
+        }
+        for row in rows
+    ]
+
+
 PANELS: dict[str, Panel] = {
     "learning_rates": Panel(
         "What was tried of each arm",
         learning_rates,
         "Mean over seeds on the text that the choice was made on.",
+    ),
+    "crossover": Panel(
+        "Crossover",
+        crossover,
+        "The crossover is where a line in the logarithm, fitted to these differences, is 0. Each"
+        " interval is for itself.",
     ),
 }
 """Further tables of the page, from the study and its comparison."""

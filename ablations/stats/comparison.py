@@ -18,6 +18,7 @@ from ablations.stats import (
     inference,
     ladder,
     learning_rate,
+    overtaking,
     proxies,
     tables,
     verdict,
@@ -79,6 +80,7 @@ def compare(
     sizes = ladder.contrasts(study, steps) if len(steps) > 1 else []
     laws, law_notes = ladder.laws(study, steps)
     rates = _rates(study, learning_rates, judged.outcome)
+    places, crossing = overtaking.crossover(study)
     run = study.seeds(primary.baseline)[found.seeds[0]]
     checks = calibration.check(study) if whole else None
     return Comparison(
@@ -91,7 +93,7 @@ def compare(
             "relative": found.relative,
             **asdict(found.estimate),
         },
-        notes=[*study.declared.notes, *_caveats(study, found), *rates.notes, *law_notes],
+        notes=[*study.declared.notes, *crossing, *_caveats(study, found), *rates.notes, *law_notes],
         tables={
             "seeds": _seeds(found),
             "secondary": secondary(study, found),
@@ -109,6 +111,7 @@ def compare(
             "arms": tables.arms(study),
             "jobs": tables.jobs(study),
             "calibration": checks.rows if checks else [],
+            **({"crossover": places} if places else {}),
         },
         calibration=checks,
         signs=ladder.signs(sizes),

@@ -1,0 +1,134 @@
+"""Where one arm overtakes the other as compute grows or text gets scarce, with an interval.
+
+The difference between two arms is measured at m places x (passes over the text, training tokens),
+with the same n seeds and the same documents. It is fitted by least squares as a line in log x,
+
+    d(x) = sum over j of w[j](x) · d[j],   w[j](x) = 1/m + (log x - mean) · (log x[j] - mean) / Sxx
+
+and the crossover is where the line is 0. Since the line at x is a weighted sum of differences that
+are paired by seed and by document, its interval is that of :mod:`ablations.stats.inference`: seeds
+are the replicates, and the error of the documents is in it. The interval of the crossover is every
+x at which the line may be 0 (Fieller 1954, Some Problems in Interval Estimation; the same test,
+inverted), and ends at what was run: beyond that, nothing is claimed.
+
+A line is a model. Where the measured differences leave it, by a t test at each place with
+Bonferroni's correction, the result says so.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ablations.results import FloatArray
+from ablations.stats.inference import Estimate, estimate, over_seeds
+
+STEPS = 100
+"""Places looked at between the ends; bounds lie between two of them, linear in log x."""
+
+
+@dataclass(frozen=True)
+class Crossover:
+    """``at`` is where the line is 0, None if its sign is one throughout ``first`` to ``last``.
+
+    ``low`` and ``high`` are the interval; None is beyond what was run on that side. ``possible`` is
+    whether a crossover within what was run can't be excluded. ``start`` and ``end`` are the line at
+    the ends, ``bends`` the places that leave it.
+    """
+
+    first: float
+    last: float
+    at: float | None
+    low: float | None
+    high: float | None
+    possible: bool
+    start: Estimate
+    end: Estimate
+    bends: Sequence[float]
+
+
+def crossing(
+    x: FloatArray, values: FloatArray, moves: Sequence[FloatArray], alpha: float = 0.05
+) -> Crossover:
+    """Where the difference between two arms changes its sign.
+
+    Args:
+        x: float64 [m], positive and rising.
+        values: float64 [m, n], the difference at each place with each seed.
+        moves: influences of the documents, float64 [m, n, clusters] per stratum; may be empty.
+        alpha: the interval has coverage 1 - alpha.
+
+    Raises:
+        ValueError: fewer than two places or seeds.
+    """
+    if len(x) < 2 or values.shape[1] < 2:
+        raise ValueError("a crossover takes two places and two seeds, at least")
+    log = np.log(x)
+    places = np.linspace(log[0], log[-1], STEPS + 1)
+    line = [_line(log, place, values, moves, alpha) for place in places]
+    lows, highs = (np.array([getattr(of, name) for of in line]) for name in ("low", "high"))
+    may_be = (lows <= 0) & (highs >= 0)
+    start, end = line[0], line[-1]
+    at = None
+    if start.value * end.value < 0:
+        share = start.value / (start.value - end.value)
+        at = float(np.exp(log[0] + share * (log[-1] - log[0])))
+    low = high = None
+    if may_be.any():
+        inside = np.flatnonzero(may_be)
+        low = _bound(places, lows, highs, int(inside[0]), -1)
+        high = _bound(places, lows, highs, int(inside[-1]), 1)
+    return Crossover(
+        first=float(x[0]),
+        last=float(x[-1]),
+        at=at,
+        low=low,
+        high=high,
+        possible=bool(may_be.any()),
+        start=start,
+        end=end,
+        bends=_bends(x, values, alpha),
+    )
+
+
+def _weights(log: FloatArray, place: float) -> FloatArray:
+    centred = log - log.mean()
+    slope = (place - log.mean()) / float((centred**2).sum())
+    weights: FloatArray = 1 / len(log) + slope * centred
+    return weights
+
+
+def _line(
+    log: FloatArray, place: float, values: FloatArray, moves: Sequence[FloatArray], alpha: float
+) -> Estimate:
+    """The line at a place, and its interval."""
+    weights = _weights(log, place)
+    return estimate(weights @ values, [np.tensordot(weights, of, 1) for of in moves], alpha)
+
+
+def _bound(
+    places: FloatArray, lows: FloatArray, highs: FloatArray, last: int, step: int
+) -> float | None:
+    """Where the interval of the line leaves 0 after its ``last`` place there; None: it does not."""
+    after = last + step
+    if not 0 <= after < len(places):
+        return None
+    edge = lows if lows[after] > 0 else highs
+    share = edge[last] / (edge[last] - edge[after])
+    return float(np.exp(places[last] + share * (places[after] - places[last])))
+
+
+def _bends(x: FloatArray, values: FloatArray, alpha: float) -> list[float]:
+    """The places whose differences leave the line of their own seed."""
+    log = np.log(x)
+    if len(x) < 3:
+        return []
+    rest = values - np.stack([_weights(log, place) @ values for place in log])
+    tests = [over_seeds(of, alpha) for of in rest]
+    scale = float(np.abs(values).max())
+    return [
+        float(place)
+        for place, of in zip(x, tests, strict=True)
+        if of.p * len(x) < alpha and not math.isclose(of.value, 0, abs_tol=1e-9 * scale)
+    ]
