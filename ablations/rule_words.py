@@ -12,6 +12,8 @@ def in_words(about: Mapping[str, Any]) -> str:
         parts.append("a random half of them with each seed")
     if controls.get("unique_tokens") is not None:
         parts.append(f"{controls['unique_tokens']:,} tokens of them with each seed")
+    if controls.get("pool_tokens") is not None:
+        parts.append(f"within {controls['pool_tokens']:,} tokens of the pool with each seed")
     if controls.get("shuffled"):
         parts.append(f"the words of {controls['shuffled']:.3g} of them shuffled")
     return "; ".join(parts)

@@ -53,6 +53,28 @@ def test_less_text_is_as_much_as_asked_for_and_nested_in_the_passes(corpus, pool
         Controls(unique_tokens=2 * total).documents(corpus, pool, 3)
 
 
+def test_a_small_pool_is_the_same_for_every_arm_and_a_filter_leaves_less_of_it(corpus, pool):
+    one = pool[corpus.source_index[pool] == corpus.source_index[pool[0]]]
+    total = int((corpus.lengths[one] + 1).sum())
+    filtered = one[::3]
+    for parts in (1, 2, 4):
+        control = Controls(pool_tokens=total // parts)
+        whole = control.documents(corpus, one, 3)
+        assert abs((corpus.lengths[whole] + 1).sum() - total / parts) <= corpus.lengths.max() + 2
+        left = control.documents(corpus, filtered, 3)
+        assert set(left.tolist()) == set(whole.tolist()) & set(filtered.tolist())
+        if parts > 1:
+            assert control.documents(corpus, one, 4).tolist() != whole.tolist()
+    assert Controls.of({"controls": control.to_json()}) == control
+    assert "pool_tokens" not in Controls(half=1).to_json()
+    with pytest.raises(ValueError, match=rf"train\.tokens={total:_}\)"):
+        Controls(pool_tokens=2 * total).documents(corpus, one, 3)
+    with pytest.raises(ValueError, match="take fewer passes"):
+        Controls(pool_tokens=1).documents(
+            corpus, np.setdiff1d(one, Controls(pool_tokens=1).documents(corpus, one, 3)), 3
+        )
+
+
 def test_shares_with_shuffled_words_are_nested_and_as_large_as_they_say(corpus, pool):
     chosen = [Controls(shuffled=share).damaged(corpus, pool, 1) for share in (0.05, 0.2, 0.5, 1)]
     assert chosen[3].all()

@@ -30,13 +30,14 @@ def ensure(corpus: Corpus, choice: DataChoice, tokens: int = 0) -> Arm:
     Args:
         corpus: the corpus.
         choice: the rule and its parameters.
-        tokens: the training budget of a job; only ``passes`` needs it.
+        tokens: the training budget of a job; only ``passes`` and ``pool_passes`` need it.
 
     Raises:
         ValueError: the choice lacks a parameter, or the corpus has another arm of that name.
     """
     unique = None if choice.passes is None else math.ceil(tokens / choice.passes)
-    controls = Controls(choice.half, unique, choice.shuffled).to_json()
+    part = None if choice.pool_passes is None else math.ceil(tokens / choice.pool_passes)
+    controls = Controls(choice.half, unique, choice.shuffled, part).to_json()
     if choice.rule == DataRule.stored:
         stored = corpus.arm(choice.name if controls else choice.arm)
         if not controls:

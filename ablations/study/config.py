@@ -34,7 +34,8 @@ class DataChoice(DataConfig):
 
     ``threshold`` and ``rate`` left null are solved for the yield of ``pareto`` at ``alpha``.
     ``half``, ``shuffled`` and ``passes`` are controls (:mod:`model.data.controls`): with ``passes``
-    the arm reads so little text that ``train.tokens`` are that many passes over it.
+    the arm reads so little text that ``train.tokens`` are that many passes over it, with
+    ``pool_passes`` every arm chooses from so little of the pool that they are over that.
     """
 
     name: str = MISSING
@@ -45,6 +46,7 @@ class DataChoice(DataConfig):
     half: int | None = None
     shuffled: float = 0.0
     passes: float | None = None
+    pool_passes: float | None = None
     pool_shares: bool = True
 
 

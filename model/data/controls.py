@@ -29,11 +29,14 @@ class Controls:
         half: which of two random halves, 0 or 1; None for both.
         unique_tokens: read no more than about this many different ones; None for all.
         shuffled: the share of documents with their words shuffled.
+        pool_tokens: read only what is in a random part of the pool that has about so many, the
+            same part for every arm; None for the whole pool.
     """
 
     half: int | None = None
     unique_tokens: int | None = None
     shuffled: float = 0.0
+    pool_tokens: int | None = None
 
     def __post_init__(self) -> None:
         if self.half not in (None, 0, 1):
@@ -48,7 +51,10 @@ class Controls:
 
     def to_json(self) -> dict[str, Any]:
         """What goes into ``arms/NAME.json``; empty where nothing is changed."""
-        return {} if self == Controls() else asdict(self)
+        told = {} if self == Controls() else asdict(self)
+        if self.pool_tokens is None:  # arms of before have no such key, and their fingerprints
+            told.pop("pool_tokens", None)
+        return told
 
     def documents(
         self, corpus: Corpus, documents: IntArray, seed: int, share: float = 1.0
@@ -59,15 +65,18 @@ class Controls:
         arm can do without a source.
 
         Raises:
-            ValueError: they have fewer than ``unique_tokens``.
+            ValueError: they have fewer than ``unique_tokens``, the pool has fewer than
+                ``pool_tokens``, or none of them is in that part of it.
         """
-        if self.half is None and self.unique_tokens is None:
+        if (self.half, self.unique_tokens, self.pool_tokens) == (None, None, None):
             return documents
         chosen = self._different(corpus, np.unique(documents), seed, share)
         return documents[np.isin(documents, chosen)]
 
     def _different(self, corpus: Corpus, documents: IntArray, seed: int, share: float) -> IntArray:
         """:meth:`documents` without copies."""
+        if self.pool_tokens is not None:
+            documents = self._in_part(corpus, documents, seed, share)
         if self.half is not None and len(documents) > 1:
             order = np.argsort(draws(corpus, documents, f"half {seed}"), kind="stable")
             documents = documents[order[self.half :: 2]]
@@ -83,6 +92,28 @@ class Controls:
                 )
             documents = documents[order[: np.searchsorted(ends, wanted) + 1]]
         return documents
+
+    def _in_part(self, corpus: Corpus, documents: IntArray, seed: int, share: float) -> IntArray:
+        """Those of n documents that are in the seed's part of the pool of their sources."""
+        sources = np.unique(corpus.source_index[documents])
+        pool = np.flatnonzero(corpus.pool & np.isin(corpus.source_index, sources))
+        order = np.argsort(draws(corpus, pool, f"pool {seed}"), kind="stable")
+        ends = np.cumsum(corpus.lengths[pool[order]] + 1)
+        wanted = share * (self.pool_tokens or 0)
+        if ends[-1] < wanted:
+            raise ValueError(
+                f"the pool has {ends[-1]:,} tokens of a source, fewer than the {wanted:,.0f} that"
+                " one pass is to read of it: train on fewer tokens (train.tokens="
+                f"{int((self.pool_tokens or 0) * ends[-1] / wanted):_}), or start with more passes"
+            )
+        part = pool[order[: np.searchsorted(ends, wanted) + 1]]
+        kept = documents[np.isin(documents, part)]
+        if not len(kept):
+            raise ValueError(
+                f"an arm keeps none of the {len(part):,} documents of a source that are left of the"
+                " pool: take fewer passes (data.pool_passes), or more tokens"
+            )
+        return kept
 
     def damaged(self, corpus: Corpus, documents: IntArray, seed: int) -> BoolArray:
         """Which of n documents have their words shuffled: bool [n], nested in the share."""
