@@ -10,6 +10,7 @@ from test_compare_study import declare, write_run
 
 from ablations import report, results
 from ablations.choices import Choice, Compare
+from ablations.page.headline import headline
 from ablations.reading import read_declaration, read_study
 from ablations.stats import best, candidates
 from ablations.stats.candidates import difference_of_bests, first_and_possible
@@ -212,8 +213,11 @@ def test_without_every_run_there_is_no_verdict(written):
     study = read_study(written)
     lost = results.JobKey("filtered", "lr1", 2)
     runs = {key: run for key, run in study.runs.items() if key != lost}
-    result = compare(results.Study(study.declared, runs, {}, [], [lost]))
+    short = results.Study(study.declared, runs, {}, [], [lost])
+    result = compare(short)
     assert result.verdict.outcome == "interim"
+    said = headline(best.settle(short), result)
+    assert said.startswith("Each arm at its best of 3 learning rates: interim, no verdict: 2 of 3")
     assert "Seeds [2] of filtered lack a setting" not in result.verdict.sentence
     assert any("lack a setting" in note for note in result.notes)
 

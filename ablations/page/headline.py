@@ -17,7 +17,11 @@ def headline(study: Study, found: Comparison | ValueError) -> str:
         return "Nothing can be compared yet"
     if found.calibration:
         return found.calibration.sentence
-    finding = _at(study) + _finding(study, found)
+    finding = _finding(study, found)
+    if where := _at(study):
+        outcome = found.verdict.outcome
+        own = outcome in ("interim", "underpowered", "no difference")  # begins with a word, no arm
+        finding = f"{where}{finding[0].lower() if own else finding[0]}{finding[1:]}"
     if study.declared.known:
         return f"Judged on sources that the classifier may know: {finding}"
     return finding
