@@ -60,7 +60,7 @@ def read_study(path: str) -> Study:
                     runs[job] = _read_run(folder, job)
                 elif storage.exists(storage.join(folder, FAILURE)):
                     failed[job] = str(_read_json(storage.join(folder, FAILURE))["error"])
-                elif os.path.isdir(folder):
+                elif _is_begun(folder):
                     unfinished.append(job)
                 else:
                     missing.append(job)
@@ -94,6 +94,13 @@ def read_declaration(path: str) -> Declaration:
         known["compare"] = _build(Compare, value["compare"], f"{file}: compare")
     declared: Declaration = _build(Declaration, known, file, versioned=True)
     return declared
+
+
+def _is_begun(folder: str) -> bool:
+    """Whether a job's folder is there; in a bucket, whether there is anything in it."""
+    if storage.scheme(folder) is None:
+        return os.path.isdir(folder)
+    return next(iter(storage.tree(folder)), None) is not None
 
 
 def _read_run(folder: str, job: JobKey) -> Run:

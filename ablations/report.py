@@ -8,11 +8,10 @@ Writes ``report.html`` and ``figures/*.csv`` into the study, which may be unfini
 dense twin), with which the page answers GLaM's claims one by one.
 """
 
-import json
+import re
 import sys
 from collections.abc import Sequence
 from importlib.resources import files
-from pathlib import Path
 
 from ablations.page.data import Json, page_data
 from ablations.reading import read_study
@@ -29,8 +28,8 @@ from winnow.arguments import check_utf8
 PAGE = "report.html"
 FIGURES = "figures"
 SCRIPTS = ("marks.js", "plots.js", "report.js", "claims.js", "curves.js", "sizes.js", "details.js")
-EVALUATIONS = "tasks/*/evaluation.json"
-"""What ``ablations/evaluate.py`` says of its work, in a job's folder."""
+EVALUATION = re.compile(r"[^/]+/evaluation\.json")
+"""What ``ablations/evaluate.py`` says of its work, in the folder ``tasks`` of a job."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -86,8 +85,10 @@ def not_run(path: str, study: Study) -> dict[str, str]:
     """Tasks that an evaluation was asked for and could not run, and why."""
     found: dict[str, str] = {}
     for job in study.runs:
-        for about in sorted(Path(job.folder(path)).glob(EVALUATIONS)):
-            found |= json.loads(about.read_bytes())["not_run"]
+        tasks = storage.join(job.folder(path), "tasks")
+        for name in sorted(storage.tree(tasks)):
+            if EVALUATION.fullmatch(name):
+                found |= storage.read_json(storage.join(tasks, name))["not_run"]
     return found
 
 

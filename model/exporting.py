@@ -4,6 +4,7 @@ import dataclasses
 import math
 import os
 import shutil
+import tempfile
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,9 +37,31 @@ def export(config: ExportConfig) -> None:
 
     Raises:
         ValueError: there is no such model, or the output is not empty.
+        OSError: a bucket can't be read or written.
     """
-    if os.path.isdir(config.output) and os.listdir(config.output):
+    if next(iter(storage.tree(config.output)), None) is not None:
         raise ValueError(f"{config.output} is not empty: choose another output")
+    if storage.scheme(config.output) is None:
+        _export(config)
+        return
+    with tempfile.TemporaryDirectory(prefix="winnow-") as folder:
+        _export(dataclasses.replace(config, output=os.path.join(folder, "export")))
+        _upload(os.path.join(folder, "export"), config.output)
+
+
+def _upload(local: str, output: str) -> None:
+    """Copy an export to a bucket; nothing is left there if that fails."""
+    try:
+        for name in sorted(storage.tree(local), key=lambda name: name == trained.CONFIG):
+            with telling.doing(f"uploading {name}"):
+                storage.upload(os.path.join(local, name), storage.join(output, name))
+    except BaseException:
+        storage.remove(output)
+        raise
+
+
+def _export(config: ExportConfig) -> None:
+    """:func:`export` to a local folder."""
     with telling.doing(f"reading {config.checkpoint}"):
         stored = trained.find(config.checkpoint)
     try:
@@ -126,7 +149,7 @@ def main(config: DictConfig) -> None:
 
 def _export_and_tell(config: ExportConfig) -> None:
     export(config)
-    size = sum(entry.stat().st_size for entry in os.scandir(config.output))
+    size = sum(map(storage.size, storage.listing(config.output)))
     print(f"{config.output}: {size / 1e6:,.1f} MB in {telling.duration(telling.elapsed())}")
     print(
         f"next: transformers.AutoModelForCausalLM.from_pretrained({config.output!r},"

@@ -6,8 +6,10 @@ Run again after an interruption, it goes on where it stopped.
 """
 
 import contextlib
+import dataclasses
 import itertools
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -23,9 +25,18 @@ from model.data import encode, scored, tokenizer
 from model.data.corpus import Corpus
 from model.data.scored import Scored
 from model.data.tokenizer import TextCodec
-from winnow import command_line, files, overrides, storage, telling
+from winnow import command_line, files, mirror, overrides, storage, telling
 
 BEGUN = "begun.json"
+
+LAYOUT = mirror.Layout(
+    ours=re.compile(r"(begun|manifest|tokenizer)\.json|shards/[^/]+|arms/[^/]+"),
+    units=re.compile(r"(?!)"),
+    single=re.compile(r"shards/[^/]+"),
+    last=re.compile(r"manifest\.json"),
+    state=re.compile(r"(begun|manifest)\.json"),
+)
+"""How a corpus in a bucket grows."""
 
 
 @dataclass
@@ -65,8 +76,13 @@ def prepare(config: PrepareConfig) -> Corpus:
     else:
         tokenizer.check_vocabulary(config.tokenizer.vocabulary)
     key = _key(config, source)
-    with files.lock(config.output):
-        return _prepare(config, source, key)
+    if storage.scheme(config.output) is None:
+        with files.lock(config.output):
+            return _prepare(config, source, key)
+    with mirror.working_folder(config.output, LAYOUT) as local:
+        corpus = _prepare(dataclasses.replace(config, output=local), source, key)
+    corpus.folder = config.output
+    return corpus
 
 
 def _prepare(config: PrepareConfig, source: Scored, key: str) -> Corpus:

@@ -175,6 +175,18 @@ def read_bytes(path: str) -> bytes:
         return file.read()
 
 
+def read_json(path: str) -> Any:
+    """The value of a JSON file.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        return json.loads(read_bytes(path))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: it is not JSON ({error})") from error
+
+
 def write_bytes(path: str, content: bytes) -> None:
     """Write a small file atomically."""
     with open_output(path) as file:
@@ -278,6 +290,11 @@ def local_copy(path: str) -> Iterator[str]:
         yield _objects().download(path, folder)
 
 
+def upload(local: str, path: str) -> None:
+    """Make an object of a local file, which need not be copied first."""
+    _objects().upload(local, path)
+
+
 def size(path: str) -> int:
     """The size of a file in bytes."""
     if scheme(path) is None:
@@ -287,11 +304,14 @@ def size(path: str) -> int:
 
 
 @contextlib.contextmanager
-def lock(folder: str) -> Iterator[None]:
+def lock(folder: str) -> Iterator[Callable[[], bool]]:
     """Lock the output folder for one run.
 
     The kernel releases a local lock when the process dies. In an object store it is a lease
     (:mod:`winnow.object_stores.lease`): the next run after a killed one waits a minute for it.
+
+    Yields:
+        A function that says whether the lock is still ours, which a lease may cease to be.
 
     Raises:
         ValueError: another run holds it, or the lock file is not ours.
@@ -301,11 +321,11 @@ def lock(folder: str) -> Iterator[None]:
         from winnow.object_stores import lease
 
         bucket, key = _objects().locate(path)
-        with lease.held(bucket, key, folder):
-            yield
+        with lease.held(bucket, key, folder) as still_held:
+            yield still_held
         return
     with files.lock(folder):
-        yield
+        yield lambda: True
 
 
 def _objects() -> ModuleType:

@@ -1,4 +1,4 @@
-"""The arms of a corpus on disk: which documents each chooses, by name.
+"""The arms of a corpus, on disk or in a bucket: which documents each chooses, by name.
 
 An arm belongs to the corpus whose fingerprint went into its own; what it may choose is
 :func:`model.data.corpus.write_arm`'s to check.
@@ -48,14 +48,15 @@ def load(folder: str, corpus: str, name: str) -> Arm:
         ValueError: there is none of that name, or its files do not fit the corpus.
     """
     mask_path, about_path = _paths(folder, name)
-    if not os.path.exists(about_path):
+    if not storage.exists(about_path):
         raise ValueError(
             f"{folder} has no arm {name!r}: choose one of {names(folder)}, or write it with"
             " model.data.corpus.write_arm"
         )
-    about = files.read_json(about_path)
+    about = storage.read_json(about_path)
     try:
-        chosen = np.load(mask_path, allow_pickle=False)
+        with storage.open_input(mask_path) as file:
+            chosen = np.load(file, allow_pickle=False)
         ours = about["fingerprint"] == _fingerprint(corpus, chosen, about.get("controls"))
     except (FileNotFoundError, EOFError, ValueError):
         ours = False
@@ -70,8 +71,7 @@ def load(folder: str, corpus: str, name: str) -> Arm:
 
 def names(folder: str) -> list[str]:
     """The names of the arms of the corpus in a folder."""
-    folder = os.path.join(folder, "arms")
-    found = os.listdir(folder) if os.path.isdir(folder) else []
+    found = map(os.path.basename, storage.listing(storage.join(folder, "arms")))
     return sorted(name.removesuffix(".json") for name in found if name.endswith(".json"))
 
 
@@ -95,9 +95,9 @@ def save(
     about = {"name": name, "fingerprint": fingerprint, **told}
     if controls:
         about["controls"] = dict(controls)
-    before = files.read_json(about_path) if os.path.exists(about_path) else None
+    before = storage.read_json(about_path) if storage.exists(about_path) else None
     if before is None:
-        with files.open_output(mask_path) as file:
+        with storage.open_output(mask_path) as file:
             np.save(file, chosen, allow_pickle=False)
     elif before["fingerprint"] != fingerprint:
         raise ValueError(
@@ -109,7 +109,7 @@ def save(
 
 
 def _paths(folder: str, name: str) -> tuple[str, str]:
-    stem = os.path.join(folder, "arms", name)
+    stem = storage.join(folder, "arms", name)
     return f"{stem}.npy", f"{stem}.json"
 
 

@@ -26,7 +26,8 @@ import pyarrow as pa
 
 from model.data import arms, scored
 from model.data.arms import Arm, BoolArray, Choice
-from winnow import files, storage
+from winnow import local_copies, storage
+from winnow.local_copies import Wanted
 
 FORMAT = 2
 MANIFEST = "manifest.json"
@@ -66,23 +67,25 @@ class Corpus:
     """An opened corpus: per-document columns as arrays in corpus order, tokens memory-mapped.
 
     Columns are read when first asked for. ``fingerprint`` covers tokens, split and tokenizer.
+    Tokens and tokenizer lie in ``local``; that is ``folder`` itself unless that is in a bucket.
     """
 
-    def __init__(self, folder: str, manifest: Mapping[str, Any]) -> None:
+    def __init__(self, folder: str, manifest: Mapping[str, Any], local: str) -> None:
         self.folder = folder
+        self._local = local
         self.manifest = manifest
         self.fingerprint: str = manifest["fingerprint"]
         self.vocabulary: int = manifest["tokenizer"]["vocabulary"]
         self.boundary_id: int = manifest["tokenizer"]["boundary_id"]
         self.sources: list[str] = sorted({n for s in manifest["shards"] for n in s["sources"]})
         self._batches = [
-            batch for shard in manifest["shards"] for batch in _map_shard(folder, shard)
+            batch for shard in manifest["shards"] for batch in _map_shard(local, shard)
         ]
 
     @property
     def tokenizer_path(self) -> str:
         """The tokenizer.json that made the tokens."""
-        return os.path.join(self.folder, TOKENIZER)
+        return os.path.join(self._local, TOKENIZER)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -191,7 +194,7 @@ class Corpus:
             ValueError: one has changed since ``model/prepare.py`` wrote it.
         """
         for shard in self.manifest["shards"][rank::world]:
-            if storage.checksum(_shard_path(self.folder, shard["name"])) != shard["checksum"]:
+            if storage.checksum(_shard_path(self._local, shard["name"])) != shard["checksum"]:
                 raise _changed(self.folder, shard["name"])
 
     def arm(self, name: str) -> Arm:
@@ -231,28 +234,42 @@ class Corpus:
 def open_corpus(folder: str) -> Corpus:
     """Open a finished corpus, comparing the sizes of its files (:meth:`Corpus.verify`: all bytes).
 
+    Of one in a bucket tokens and tokenizer are copied first (:mod:`winnow.local_copies`, which
+    compares all bytes); arms are read and written where they are.
+
     Raises:
         ValueError: it is unfinished, of another format, or a file has changed.
     """
-    path = os.path.join(folder, MANIFEST)
-    if not os.path.exists(path):
+    path = storage.join(folder, MANIFEST)
+    if not storage.exists(path):
         raise ValueError(
             f"{folder} has no {MANIFEST}: make the corpus with model/prepare.py (run it again if it"
             " was cut off: it goes on where it stopped)"
         )
-    manifest = files.read_json(path)
+    manifest = storage.read_json(path)
     if (form := manifest.get("format")) != FORMAT:
         raise ValueError(
             f"{path} has format {form}, this code reads {FORMAT}: make the corpus anew with"
             " model/prepare.py"
         )
-    tokenizer = os.path.join(folder, TOKENIZER)
+    local = folder if storage.scheme(folder) is None else _copy(folder, manifest)
+    tokenizer = os.path.join(local, TOKENIZER)
     if (
         not os.path.exists(tokenizer)
         or storage.checksum(tokenizer) != manifest["tokenizer"]["file"]
     ):
         raise _changed(folder, TOKENIZER)
-    return Corpus(folder, manifest)
+    return Corpus(folder, manifest, local)
+
+
+def _copy(folder: str, manifest: Mapping[str, Any]) -> str:
+    """A local folder with the tokens and the tokenizer of a corpus in a bucket."""
+    path = storage.join(folder, TOKENIZER)
+    wanted = {TOKENIZER: Wanted(path, storage.size(path), manifest["tokenizer"]["file"])}
+    for shard in manifest["shards"]:
+        path = storage.join(folder, "shards", shard["name"])
+        wanted[f"shards/{shard['name']}"] = Wanted(path, shard["size"], shard["checksum"])
+    return local_copies.folder(folder, wanted)
 
 
 def write_arm(

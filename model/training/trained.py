@@ -17,7 +17,7 @@ from model.data.tokenizer import TextCodec
 from model.glam import parameter
 from model.glam.config import GLaMConfig
 from model.glam.transformer import GLaM
-from model.training import checkpoint, parallel, processes
+from model.training import checkpoint, in_bucket, parallel, processes
 from winnow import files
 
 WEIGHTS = "model.safetensors"
@@ -59,7 +59,7 @@ def load(path: str, device: torch.device, dtype: torch.dtype) -> Trained:
 
     Args:
         path: the output folder of ``model/train.py``, one of its ``checkpoints/step_…``, or the
-            output folder of ``model/export.py``.
+            output folder of ``model/export.py``; also in a bucket.
         device: where the model goes, or this process's share of it.
         dtype: of activations and products.
 
@@ -84,6 +84,7 @@ def find(path: str) -> Stored:
     Raises:
         ValueError: there is no model, it is damaged, or its tokenizer is missing.
     """
+    path = in_bucket.model_on_disk(path, WEIGHTS)
     if os.path.exists(os.path.join(path, WEIGHTS)):
         return _exported(path)
     found = checkpoint.resolve(path)

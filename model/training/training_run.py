@@ -1,14 +1,16 @@
 """A whole run of training: begin or go on, take steps, save, evaluate at the end."""
 
 import contextlib
+import dataclasses
 import signal
 import threading
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from model.data.corpus import open_corpus
-from model.training import checkpoint, hardware, processes
+from model.training import checkpoint, hardware, in_bucket, processes
 from model.training.metrics_log import MetricsLog, ProgressLine, without_table
 from model.training.outcome import Outcome
 from model.training.train_config import TrainConfig
@@ -24,9 +26,15 @@ def train(config: TrainConfig) -> Outcome:
         ValueError: config, corpus and what is in the output folder do not go together, or another
             run is writing to it.
         TrainingFailedError: losses or gradients stayed infinite or undefined.
-        OSError: a checkpoint can't be written; those before it are intact.
+        OSError: a checkpoint can't be written; those before it are intact. Or a bucket can't be.
     """
     device = processes.join(hardware.find_device(config.train.device), config.train.patience)
+    with in_bucket.output_on_disk(config.output) as output:
+        return _train_on_disk(dataclasses.replace(config, output=output), device)
+
+
+def _train_on_disk(config: TrainConfig, device: torch.device) -> Outcome:
+    """:func:`train` into a local folder."""
     with telling.doing("building the model", processes.is_first()):
         trainer = Trainer(config, open_corpus(config.data.corpus), device)
     # One process writes for all.

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from winnow.object_stores.bucket import Bucket, Stat
@@ -32,13 +32,20 @@ _STOP = signal.SIGUSR1
 it."""
 
 
+class LostError(RuntimeError):
+    """Another run has taken the lock."""
+
+
 @contextlib.contextmanager
-def held(bucket: Bucket, key: str, path: str) -> Iterator[None]:
+def held(bucket: Bucket, key: str, path: str) -> Iterator[Callable[[], bool]]:
     """Hold the lock at ``key`` while the block runs. ``path`` is what it locks, for messages.
+
+    Yields:
+        A function that says whether it is still held, as far as this process knows.
 
     Raises:
         ValueError: somebody else holds it, or the object is not a lock.
-        RuntimeError: another run has taken it, because this process did not renew it in time.
+        LostError: another run has taken it, because this process did not renew it in time.
     """
     lease = _Lease(bucket, key)
     if not lease.taken(path):
@@ -48,7 +55,7 @@ def held(bucket: Bucket, key: str, path: str) -> Iterator[None]:
     before = _listen()
     beating.start()
     try:
-        yield
+        yield lambda: not lease.lost
     except KeyboardInterrupt:
         if not lease.lost:
             raise
@@ -60,7 +67,7 @@ def held(bucket: Bucket, key: str, path: str) -> Iterator[None]:
         if not lease.lost:
             lease.release()
     if lease.lost:
-        raise RuntimeError(
+        raise LostError(
             f"another run has taken over {path}, as this one was cut off from it for"
             f" {PATIENCE:.0f} seconds"
         )

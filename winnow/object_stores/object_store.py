@@ -144,6 +144,13 @@ def open_output(path: str) -> Iterator[BinaryIO]:
         bucket.upload(key, cast(BinaryIO, file))
 
 
+def upload(local: str, path: str) -> None:
+    """Make an object of a local file."""
+    bucket, key = locate(path)
+    with open(local, "rb") as file:
+        bucket.upload(key, file)
+
+
 def exists(path: str) -> bool:
     """Whether an object exists."""
     bucket, key = locate(path)

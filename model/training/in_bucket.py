@@ -1,0 +1,135 @@
+"""Training runs in a bucket: written from a local folder, and read through local copies."""
+
+import contextlib
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator
+
+import xxhash
+
+from model.data import corpus
+from model.training import checkpoint, processes
+from winnow import local_copies, mirror, storage
+from winnow.local_copies import Wanted
+
+LAYOUT = mirror.Layout(
+    ours=re.compile(
+        rf"({checkpoint.FOLDER}|tensorboard|wandb)/.*"
+        r"|(config\.yaml|tokenizer\.json|metrics\.jsonl|heldout\.arrow|outcome\.json)"
+    ),
+    units=re.compile(rf"{checkpoint.FOLDER}/step_\d{{9}}"),
+    single=re.compile(r"(?!)"),
+    last=re.compile(r"outcome\.json"),
+    state=re.compile(rf"{checkpoint.FOLDER}/step_\d{{9}}/{checkpoint.MANIFEST}"),
+)
+
+_exports = contextlib.ExitStack()
+"""Copies of exported models, which go when the process ends."""
+
+
+@contextlib.contextmanager
+def output_on_disk(output: str) -> Iterator[str]:
+    """The local folder that a run writes to: the output itself, or one that is mirrored there.
+
+    All processes of the run enter it together; the first one uploads.
+
+    Raises:
+        ValueError: another run writes there, or processes on several machines would.
+        OSError: the bucket can't be read or written.
+    """
+    if storage.scheme(output) is None:
+        yield output
+        return
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", processes.count()))
+    if here != processes.count():
+        raise ValueError(
+            f"output={output}: processes on several machines need a disk that they share: give"
+            " output=DIR there, and copy it to the bucket"
+        )
+    with contextlib.ExitStack() as held:
+        yield processes.from_first(
+            lambda: held.enter_context(mirror.working_folder(output, LAYOUT))
+        )
+
+
+def model_on_disk(path: str, weights: str) -> str:
+    """The local path of a trained model: a run, one of its checkpoints, or an export.
+
+    Of a run in a bucket the newest intact checkpoint is copied, with a warning for each that is
+    damaged.
+
+    Args:
+        path: where it is.
+        weights: the file that an export has.
+
+    Raises:
+        ValueError: there is none, or all are damaged.
+        OSError: the bucket can't be read.
+    """
+    if storage.scheme(path) is None:
+        return path
+    path = path.rstrip("/")
+    if storage.exists(storage.join(path, weights)):
+        return _exports.enter_context(storage.local_copy(path))
+    for last in (False, True):
+        try:
+            return _checkpoint_on_disk(path)
+        except FileNotFoundError:  # a run that goes on has just deleted it
+            if last:
+                raise
+    raise AssertionError("the last try returns or raises")
+
+
+def _checkpoint_on_disk(path: str) -> str:
+    run, chosen = path, ""
+    folder, _, name = path.rpartition("/")
+    if name == checkpoint.FOLDER:
+        run = folder
+    elif folder.endswith(f"/{checkpoint.FOLDER}"):
+        run, chosen = folder.removesuffix(f"/{checkpoint.FOLDER}"), name
+    whole = [
+        name.removesuffix(f"/{checkpoint.MANIFEST}")
+        for name in sorted(storage.tree(run), reverse=True)
+        if LAYOUT.state.fullmatch(name) and (not chosen or f"/{chosen}/" in name)
+    ]
+    for name in whole:
+        try:
+            return os.path.join(_copy(run, name), name)
+        except local_copies.DamagedError as error:
+            if processes.is_first():
+                print(f"{error}{'' if chosen else '; trying the one before it'}", file=sys.stderr)
+    if whole:
+        raise ValueError(f"every checkpoint in {path} is damaged: train again")
+    raise ValueError(
+        f"{path} holds no checkpoint: give the output of model/train.py, or one of its"
+        f" {checkpoint.FOLDER}/step_…"
+    )
+
+
+def _copy(run: str, name: str) -> str:
+    """A local folder with a checkpoint of a run, where the run has it, and the run's tokenizer."""
+    content = storage.read_bytes(storage.join(run, name, checkpoint.MANIFEST))
+    try:
+        sums: dict[str, str] = json.loads(content)["files"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise local_copies.DamagedError(
+            f"checkpoint {run}/{name} is damaged: {checkpoint.MANIFEST} is not what was written"
+        ) from error
+    tokenizer = storage.read_bytes(storage.join(run, corpus.TOKENIZER))
+    wanted = {
+        f"{name}/{checkpoint.MANIFEST}": _of_content(
+            storage.join(run, name, checkpoint.MANIFEST), content
+        ),
+        corpus.TOKENIZER: _of_content(storage.join(run, corpus.TOKENIZER), tokenizer),
+    }
+    for file, checksum in sums.items():
+        file = os.path.basename(file)
+        path = storage.join(run, name, file)
+        wanted[f"{name}/{file}"] = Wanted(path, storage.size(path), checksum)
+    return local_copies.folder(run, wanted)
+
+
+def _of_content(path: str, content: bytes) -> Wanted:
+    return Wanted(path, len(content), xxhash.xxh3_128_hexdigest(content))

@@ -1,0 +1,226 @@
+"""Local copies of folders in a bucket: shared by processes, compared by checksum, of bounded size.
+
+::
+
+    CACHE/copies/KEY/      files of one state of a folder; KEY is a fingerprint of their checksums
+    CACHE/copies/KEY.size  their bytes
+    CACHE/copies/KEY.use   locked by its users; its time is that of the last use
+    CACHE/copies/KEY.fill  locked by the one process that compares and fetches
+    CACHE/copies/.room     locked by the one process that makes room
+
+A file appears when it is whole and its checksum is right. What is there already is compared too,
+each time a process asks for it, and fetched again if it has changed.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import IO
+
+import xxhash
+import yaml
+
+from winnow import files, heartbeat, owners, storage, telling
+from winnow.defaults import CONF
+
+THREADS = 8
+"""Files that are fetched or compared at a time."""
+
+_SETTINGS = os.path.join(CONF, "local_copies.yaml")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A file in a bucket: its path, its size in bytes, and the xxh3-128 of its content, as hex."""
+
+    path: str
+    size: int
+    checksum: str
+
+
+class DamagedError(ValueError):
+    """A file in a bucket is not what its manifest says."""
+
+
+def cache() -> str:
+    """The folder of everything that is kept on this machine for buckets."""
+    return os.path.expanduser(os.environ.get("WINNOW_CACHE") or _default("folder"))
+
+
+def limit() -> int:
+    """Bytes that all copies together may have.
+
+    Raises:
+        ValueError: ``WINNOW_CACHE_BYTES`` is no number.
+    """
+    given = os.environ.get("WINNOW_CACHE_BYTES") or _default("bytes")
+    try:
+        return int(given)
+    except ValueError:
+        raise ValueError(f"WINNOW_CACHE_BYTES={given} is no number of bytes") from None
+
+
+def folder(source: str, wanted: Mapping[str, Wanted]) -> str:
+    """A local folder with these files of a folder in a bucket, which stays until this process ends.
+
+    Args:
+        source: the folder in the bucket, for messages.
+        wanted: the files, by their paths within the local folder.
+
+    Raises:
+        DamagedError: a file of the bucket is not what it should be.
+        ValueError: they are more than the copies may have, or others in use leave too little room.
+        OSError: they cannot be read or written.
+    """
+    if any(part in ("", "..") for name in wanted for part in name.split("/")):
+        raise DamagedError(f"{source} names files that are not within it")
+    key = files.fingerprint({name: file.checksum for name, file in wanted.items()})
+    top = os.path.join(cache(), "copies")
+    target = os.path.join(top, key)
+    if target in _in_use:
+        return target
+    os.makedirs(top, exist_ok=True)
+    with contextlib.ExitStack() as held:
+        use = held.enter_context(open(f"{target}.use", "a"))
+        _lock(use, fcntl.LOCK_SH)
+        os.utime(use.name)
+        with open(f"{target}.fill", "a") as fill, telling.doing(f"comparing the copy of {source}"):
+            _lock(fill, fcntl.LOCK_EX)
+            _fill(source, target, wanted)
+        held.pop_all()
+    _in_use[target] = use
+    return target
+
+
+_in_use: dict[str, IO[str]] = {}
+"""The open, locked files that keep other processes from removing what this one uses."""
+
+
+def fetch(file: Wanted, target: str) -> None:
+    """Copy a file of a bucket to this path, where it appears when it is whole and right.
+
+    Raises:
+        DamagedError: it is not what it should be, which a second try did not mend.
+    """
+    for _ in range(2):
+        with contextlib.suppress(_DiffersError):
+            _copy(file, target)
+            return
+    raise DamagedError(
+        f"{file.path} is not what was written there: it was overwritten or damaged in the store"
+    )
+
+
+class _DiffersError(Exception):
+    """What was read has another checksum."""
+
+
+def _copy(file: Wanted, target: str) -> None:
+    digest = xxhash.xxh3_128()
+    with storage.open_input(file.path) as source, files.open_output(target) as copy:
+        while chunk := source.read(8 << 20):
+            digest.update(chunk)
+            copy.write(chunk)
+            heartbeat.beat()
+        if digest.hexdigest() != file.checksum:
+            raise _DiffersError
+
+
+def _fill(source: str, target: str, wanted: Mapping[str, Wanted]) -> None:
+    """Fetch what is missing or has changed; one process at a time does so for a folder."""
+    os.makedirs(target, exist_ok=True)
+    files.remove_temporary(target)
+    with ThreadPoolExecutor(THREADS) as pool:
+        places = {name: os.path.join(target, name) for name in wanted}
+        right = pool.map(lambda name: _is_right(places[name], wanted[name]), wanted)
+        absent = [name for name, there in zip(wanted, right, strict=True) if not there]
+        if not absent:
+            return
+        _make_room(source, target, sum(file.size for file in wanted.values()))
+        size = sum(wanted[name].size for name in absent)
+        with telling.doing(f"fetching {size / 1e6:,.1f} MB of {source}"):
+            # Of several errors the first is raised, once all have ended.
+            list(pool.map(lambda name: fetch(wanted[name], places[name]), absent))
+
+
+def _is_right(path: str, wanted: Wanted) -> bool:
+    return (
+        os.path.exists(path)
+        and os.path.getsize(path) == wanted.size
+        and storage.checksum(path) == wanted.checksum
+    )
+
+
+def _make_room(source: str, target: str, need: int) -> None:
+    """Note that a folder takes so many bytes, and remove the least recently used for their sake.
+
+    Raises:
+        ValueError: there is no room.
+    """
+    top, most = os.path.dirname(target), limit()
+    with open(os.path.join(top, ".room"), "a") as room:
+        _lock(room, fcntl.LOCK_EX)
+        others = [
+            other
+            for other in os.scandir(top)
+            if other.name.endswith(".use") and other.path != f"{target}.use"
+        ]
+        sizes = {other.path: _noted(other.path) for other in others}
+        total = need + sum(sizes.values())
+        for other in sorted(others, key=lambda other: other.stat().st_mtime_ns):
+            if total <= most:
+                break
+            if sizes[other.path] and _removed(other.path):
+                total -= sizes[other.path]
+        if total > most:
+            raise ValueError(
+                f"{source} takes {need:,} bytes here, and copies in {top} may have {most:,}, of"
+                f" which {total - need:,} are in use: set WINNOW_CACHE_BYTES to more, or"
+                " WINNOW_CACHE to a folder on a larger disk"
+            )
+        with files.open_output(f"{target}.size") as file:
+            file.write(str(need).encode())
+
+
+def _noted(use: str) -> int:
+    """The bytes of the folder to which a file of users belongs."""
+    with contextlib.suppress(FileNotFoundError), open(_beside(use, ".size")) as file:
+        return int(file.read())
+    return 0
+
+
+def _removed(use: str) -> bool:
+    """Remove a folder unless a process uses it."""
+    with open(use, "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        shutil.rmtree(_beside(use, ""), ignore_errors=True)
+        os.remove(_beside(use, ".size"))
+    return True
+
+
+def _beside(use: str, ending: str) -> str:
+    return use.removesuffix(".use") + ending
+
+
+def _lock(file: IO[str], how: int) -> None:
+    try:
+        fcntl.flock(file, how)
+    except OSError as error:
+        if error.errno in owners.WITHOUT_LOCKS:
+            raise ValueError(
+                f"{os.path.dirname(file.name)} has no locks, which copies of buckets need: set"
+                " WINNOW_CACHE to a folder on a disk of this machine"
+            ) from error
+        raise
+
+
+def _default(name: str) -> str:
+    with open(_SETTINGS, encoding="utf-8") as file:
+        return str(yaml.safe_load(file)[name])

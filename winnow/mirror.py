@@ -1,0 +1,359 @@
+"""Outputs in a bucket of commands that append to files, rename them and map them.
+
+Such a command works in a folder on a local disk. A thread uploads what is whole there while the
+command goes on, and what says that other files are there comes after them: at any moment the bucket
+holds a folder that can be read, and that another machine can go on with. What the command deletes
+goes from the bucket too, once what replaces it is there.
+
+The bucket, not the disk, says how far the output is: what a killed command has left on the disk is
+used only where the bucket still is as that command left it.
+
+::
+
+    CACHE/outputs/NAME/       the folder to work in; removed when all is uploaded
+    CACHE/outputs/NAME.json   what is known of the bucket
+    CACHE/outputs/NAME.stage/ what is being uploaded, as links and copies
+"""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import xxhash
+
+from winnow import files, local_copies, storage, telling
+
+MANIFEST = "manifest.json"
+"""Makes a unit of a :class:`Layout` whole."""
+
+POLL = 1.0
+"""Seconds between two looks for something to upload."""
+
+PAUSE = 15.0
+"""Seconds until the next try when a bucket can't be reached, beyond the client's own tries."""
+
+Stamp = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What belongs to an output and when it is whole; all are patterns of paths within its folder.
+
+    Attributes:
+        ours: all of it; what else is in the bucket is left alone.
+        units: folders that are whole once they have a manifest.json, and never change from then on.
+        single: files that are whole when they appear, and never change.
+        last: a file that is written when everything else is there.
+        state: files whose content names how far the output is; of several the last by name counts.
+    """
+
+    ours: re.Pattern[str]
+    units: re.Pattern[str]
+    single: re.Pattern[str]
+    last: re.Pattern[str]
+    state: re.Pattern[str]
+
+    def unit(self, name: str) -> str | None:
+        """The unit that a file is in."""
+        found = self.units.match(name)
+        return found[0] if found and name[found.end() :].startswith("/") else None
+
+
+@contextlib.contextmanager
+def working_folder(output: str, layout: Layout) -> Iterator[str]:
+    """A local folder for what goes to ``output``, a folder in a bucket, which is locked meanwhile.
+
+    When the block ends, the rest is uploaded, also after an error or an interrupt.
+
+    Raises:
+        ValueError: another run is writing there.
+        OSError: the bucket can't be read or written, or another run has taken it over.
+    """
+    from winnow.object_stores import lease
+
+    local = local_folder(output)
+    try:
+        with storage.lock(output) as still_ours:
+            mirror = _Mirror(output, local, layout, still_ours)
+            with telling.doing(f"reading {output}"):
+                mirror.begin()
+            with _in_background(mirror):
+                yield local
+            shutil.rmtree(local)
+            mirror.forget()
+    except lease.LostError as error:
+        raise OSError(str(error)) from error
+    except ValueError as error:
+        if local in str(error):
+            raise ValueError(str(error).replace(local, output)) from error
+        raise
+
+
+def local_folder(output: str) -> str:
+    """Where an output in a bucket is made on this machine."""
+    output = output.rstrip("/")
+    name = f"{os.path.basename(output)}-{xxhash.xxh3_64_hexdigest(output.encode())}"
+    return os.path.join(local_copies.cache(), "outputs", name)
+
+
+@contextlib.contextmanager
+def _in_background(mirror: "_Mirror") -> Iterator[None]:
+    """Upload while the block runs, then the rest; after an error as much as can be."""
+    done = threading.Event()
+    thread = threading.Thread(target=_watch, args=(mirror, done), daemon=True, name="mirror")
+    thread.start()
+    try:
+        yield
+    except BaseException:
+        done.set()
+        thread.join()
+        try:
+            mirror.upload()
+        except OSError as error:
+            telling.say(f"not all was uploaded: {error}")
+        raise
+    done.set()
+    with telling.doing(f"uploading to {mirror.output}"):
+        thread.join()
+        mirror.upload()
+
+
+def _watch(mirror: "_Mirror", done: threading.Event) -> None:
+    """Upload what becomes whole. The command goes on while the bucket can't be reached."""
+    wait = POLL
+    while not done.wait(wait):
+        try:
+            mirror.upload(whole_only=True)
+            wait = POLL
+        except OSError as error:
+            telling.say(f"not uploaded yet, trying again: {error}")
+            wait = PAUSE
+
+
+@dataclass
+class _Known:
+    """What this machine knows of the bucket, kept in a file.
+
+    ``states`` are those that it has seen or has made there; ``sent`` the stamps of local files
+    whose content is there, by name (of a unit: of its manifest).
+    """
+
+    states: list[str] = field(default_factory=list)
+    sent: dict[str, Stamp] = field(default_factory=dict)
+
+
+class _Mirror:
+    """A local folder and its copy in a bucket. ``upload`` is called by one thread at a time."""
+
+    def __init__(
+        self, output: str, local: str, layout: Layout, still_ours: Callable[[], bool]
+    ) -> None:
+        self.output = output
+        self._local = local
+        self._layout = layout
+        self._still_ours = still_ours
+        self._note = f"{local}.json"
+        self._stage = f"{local}.stage"
+        self._known = _Known()
+        self._there: set[str] = set()
+
+    def begin(self) -> None:
+        """Make the local folder hold what the bucket holds, or go on with what follows from it."""
+        ours = self._layout.ours
+        storage.remove_unfinished(self.output, lambda name: ours.fullmatch(name) is not None)
+        shutil.rmtree(self._stage, ignore_errors=True)
+        every = set(_visible(storage.tree(self.output)))
+        self._there = set(filter(ours.fullmatch, every))
+        if any(part in ("", "..") for name in self._there for part in name.split("/")):
+            raise ValueError(f"{self.output} holds names that are not valid paths")
+        state = self._state(self._there)
+        if state is None and (others := every - self._there):
+            raise ValueError(
+                f"{self.output} holds {min(others)}, which is of something else: choose another"
+                " output"
+            )
+        with contextlib.suppress(FileNotFoundError, ValueError, TypeError, KeyError):
+            note = files.read_json(self._note)
+            sent = {name: (int(a), int(b)) for name, (a, b) in note["sent"].items()}
+            self._known = _Known(list(note["states"]), sent)
+        if state is not None and state in self._known.states and os.path.isdir(self._local):
+            self._known.sent = {n: s for n, s in self._known.sent.items() if n in self._there}
+            return
+        shutil.rmtree(self._local, ignore_errors=True)
+        os.makedirs(self._local)
+        self._known = _Known([] if state is None else [state])
+        self._write_note()
+        if state is not None:
+            self._download()
+
+    def _download(self) -> None:
+        units = self._whole(self._there)
+        wanted = [n for n in self._there if (u := self._layout.unit(n)) is None or u in units]
+
+        def get(name: str) -> None:
+            with (
+                storage.open_input(storage.join(self.output, name)) as source,
+                files.open_output(os.path.join(self._local, name)) as copy,
+            ):
+                shutil.copyfileobj(source, copy, 8 << 20)
+
+        with ThreadPoolExecutor(local_copies.THREADS) as pool:
+            list(pool.map(get, wanted))
+        for name in wanted:
+            if (unit := self._layout.unit(name)) is None or name == f"{unit}/{MANIFEST}":
+                self._known.sent[name] = _stamp(os.path.join(self._local, name))
+        self._write_note()
+
+    def upload(self, whole_only: bool = False) -> None:
+        """Upload what is new, and delete what is gone.
+
+        Args:
+            whole_only: only if there is something new that is whole.
+
+        Raises:
+            OSError: the bucket can't be written.
+        """
+        if not self._still_ours():
+            return
+        names = set(filter(self._is_ours, _visible(storage.tree(self._local))))
+        units = self._whole(names)
+        names = {n for n in names if (unit := self._layout.unit(n)) is None or unit in units}
+        new_units = [unit for unit in sorted(units) if self._is_new(f"{unit}/{MANIFEST}")]
+        apart = {n for n in names if self._layout.unit(n) is None}
+        single = {n for n in apart if self._layout.single.fullmatch(n)}
+        new_single = [name for name in sorted(single) if self._is_new(name)]
+        if whole_only and not new_units and not new_single:
+            return
+        last = {n for n in apart if self._layout.last.fullmatch(n)}
+        try:
+            self._send_copies(apart - single - last)
+            for name in new_single:
+                self._send(name, os.path.join(self._local, name))
+            for unit in new_units:
+                self._send_unit(unit)
+            self._send_copies(last)
+            self._delete(names, bool(units))
+        finally:
+            shutil.rmtree(self._stage, ignore_errors=True)
+            self._write_note()
+
+    def forget(self) -> None:
+        """Remove what was noted."""
+        os.remove(self._note)
+
+    def _send_unit(self, unit: str) -> None:
+        """Upload a unit, its manifest last; by links, since it may be deleted here meanwhile."""
+        place, stage = os.path.join(self._local, unit), os.path.join(self._stage, unit)
+        shutil.rmtree(stage, ignore_errors=True)
+        os.makedirs(stage)
+        try:
+            stamp = _stamp(os.path.join(place, MANIFEST))
+            names = sorted(os.listdir(place))
+            for name in names:
+                os.link(os.path.join(place, name), os.path.join(stage, name))
+            # It goes first, so while it is there nothing else had gone.
+            if _stamp(os.path.join(place, MANIFEST)) != stamp:
+                return
+        except FileNotFoundError:
+            return
+        manifest = f"{unit}/{MANIFEST}"
+        if manifest in self._there:  # of a damaged unit, which was made again
+            self._remove([manifest])
+        for name in names:
+            if name != MANIFEST:
+                self._send(f"{unit}/{name}", os.path.join(stage, name))
+        self._send(manifest, os.path.join(stage, MANIFEST), stamp)
+
+    def _send_copies(self, names: Iterable[str]) -> None:
+        """Upload files that may be written to meanwhile, as they are now."""
+        for name in sorted(filter(self._is_new, names)):
+            copy = os.path.join(self._stage, "copy")
+            os.makedirs(self._stage, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                place = os.path.join(self._local, name)
+                stamp = _stamp(place)
+                shutil.copyfile(place, copy)
+                self._send(name, copy, stamp)
+
+    def _send(self, name: str, path: str, stamp: Stamp | None = None) -> None:
+        """Upload a file that does not change."""
+        if not self._still_ours():
+            return
+        if self._layout.state.fullmatch(name):
+            # Before: else, killed at once, this machine would not know its own work.
+            with open(path, "rb") as file:
+                self._known.states.append(_state_of(name, file.read()))
+            self._write_note()
+        storage.upload(path, storage.join(self.output, name))
+        self._there.add(name)
+        self._known.sent[name] = stamp or _stamp(path)
+
+    def _delete(self, names: set[str], has_unit: bool) -> None:
+        """Delete from the bucket what is gone here, what says that it is there first.
+
+        Units are kept while there is none to take their place.
+        """
+        gone = self._there - names
+        if not has_unit:
+            gone = {name for name in gone if self._layout.unit(name) is None}
+        manifests = {name for name in gone if os.path.basename(name) == MANIFEST}
+        self._remove(manifests)
+        self._remove(gone - manifests)
+
+    def _remove(self, names: Iterable[str]) -> None:
+        if not self._still_ours():
+            return
+        names = sorted(names)
+        storage.remove_files([storage.join(self.output, name) for name in names])
+        self._there.difference_update(names)
+        for name in names:
+            self._known.sent.pop(name, None)
+
+    def _whole(self, names: set[str]) -> set[str]:
+        """The units that have their manifest."""
+        units = {unit for name in names if (unit := self._layout.unit(name)) is not None}
+        return {unit for unit in units if f"{unit}/{MANIFEST}" in names}
+
+    def _is_ours(self, name: str) -> bool:
+        """Whether a local path is a file of the output."""
+        path = os.path.join(self._local, name)
+        is_file = os.path.isfile(path) and not os.path.islink(path)
+        return is_file and self._layout.ours.fullmatch(name) is not None
+
+    def _is_new(self, name: str) -> bool:
+        try:
+            return self._known.sent.get(name) != _stamp(os.path.join(self._local, name))
+        except FileNotFoundError:
+            return False
+
+    def _state(self, names: set[str]) -> str | None:
+        """How far the output in the bucket is, which has these files; None: nothing of use yet."""
+        last = max(filter(self._layout.state.fullmatch, names), default=None)
+        return last and _state_of(last, storage.read_bytes(storage.join(self.output, last)))
+
+    def _write_note(self) -> None:
+        note = {"states": self._known.states, "sent": self._known.sent}
+        with files.open_output(self._note) as file:
+            file.write(json.dumps(note).encode())
+
+
+def _visible(names: Iterable[str]) -> Iterator[str]:
+    """Without locks and temporary files."""
+    for name in names:
+        if not any(p.startswith((files.TEMPORARY, files.LOCK)) for p in name.split("/")):
+            yield name
+
+
+def _stamp(path: str) -> Stamp:
+    about = os.stat(path)
+    return about.st_mtime_ns, about.st_size
+
+
+def _state_of(name: str, content: bytes) -> str:
+    return f"{name} {xxhash.xxh3_128_hexdigest(content)}"
