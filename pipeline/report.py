@@ -1,6 +1,8 @@
 """The table, the page and the data card of a finished run, from its manifest and statistics.
 
 python pipeline/report.py scored/
+
+``--pairs`` puts a blind reading test on the page, and ``--reading`` takes up what it saved.
 """
 
 from collections.abc import Sequence
@@ -19,6 +21,30 @@ def parser() -> Parser:
         allow_abbrev=False,
     )
     out.add_argument("output", metavar="DIR", help="the output folder of a finished run")
+    out.add_argument(
+        "--pairs",
+        metavar="N",
+        type=int,
+        help="put a blind reading test of N pairs of documents on the page",
+    )
+    out.add_argument(
+        "--reading",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="answers that the page saved; page and card cite them from now on",
+    )
+    out.add_argument(
+        "--registered-domains",
+        action="store_true",
+        help="add hosts up by the domain that is registered, for statistics and page",
+    )
+    out.add_argument(
+        "--summary",
+        choices=["eu"],
+        help="write what the run knows for the public summary of training content that the EU's"
+        " AI Act asks for",
+    )
     return out
 
 
@@ -27,11 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options, beam_flags = parser().parse_known_args(arguments)
     with endings.clear():
         with endings.usage():
-            check_utf8([options.output])
+            check_utf8([options.output, *options.reading])
         with telling.doing(f"reading {options.output}"):
             from pipeline.output.manifest import read_manifest
+            from pipeline.page import eu_summary, reading_test, registered_data
             from pipeline.page.render import next_step, print_summary, write_report
             from winnow import storage
+            from winnow.text import registered_domains
 
             if beam_flags:
                 from pipeline.beam import engine  # imports Beam, which local folders do without
@@ -39,8 +67,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 with endings.usage():
                     storage.configure(engine.options(beam_flags))
             written = read_manifest(options.output)
+            if options.registered_domains:
+                registered_domains.check_installed()
+                registered_data.write(options.output, written)
+            if options.pairs is not None:
+                with endings.usage():
+                    reading_test.check_number(options.pairs)
+                reading_test.prepare(options.output, written, options.pairs)
+            for path in options.reading:
+                reading_test.take_up(options.output, written, path)
             write_report(options.output, written)
+            test = reading_test.load(options.output, written)
         print_summary(options.output, written)
+        if options.summary:
+            print(f"summary: {eu_summary.write(options.output, written)}")
+        for line in reading_test.told(test) if test else ():
+            print(line)
         print(next_step(options.output))
 
 

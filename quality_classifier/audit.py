@@ -2,12 +2,14 @@
 
 python quality_classifier/audit.py scored=scored/ 'by=[source,domain,language,length]'
 
-reads the shards of a pipeline run. Every default is in ``conf/classifier/audit.yaml``.
+reads the shards of a pipeline run, and also says how far scores spread within groups, and whether
+they follow labels there (``label=COLUMN``). Every default is in ``conf/classifier/audit.yaml``.
 """
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -16,7 +18,14 @@ import pyarrow.parquet as pq
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig
 
+from quality_classifier import labels
 from quality_classifier.evaluation.group_rates import Audit
+from quality_classifier.evaluation.within import (
+    LEAST_DOCUMENTS,
+    NEAR_CONSTANT,
+    Within,
+    share_near_constant,
+)
 from winnow import command_line, overrides, storage, tables
 from winnow.text.groups import NONE, grouped
 
@@ -32,13 +41,22 @@ class AuditConfig:
     sources: list[str] = field(default_factory=list)
     rows: int = MISSING
     output: str | None = None
+    within: list[str] = field(default_factory=list)
+    label: str | None = None
+    grades: list[Any] = field(default_factory=list)
+    calibration: Any = None
+    within_output: str | None = None
 
 
-def audit_run(config: AuditConfig) -> pa.Table:
+def audit_run(config: AuditConfig) -> tuple[pa.Table, pa.Table]:
     """The audit of the documents of a pipeline run that came as far as the keep decision.
 
+    Returns the keep rates (:data:`~quality_classifier.evaluation.group_rates.AUDIT`) and what is
+    known of scores within groups (:data:`~quality_classifier.evaluation.within.WITHIN`).
+
     Raises:
-        ValueError: the folder is not a finished run, or one that has not stored what it dropped.
+        ValueError: the folder is not a finished run, or one that has not stored what it dropped;
+            or a label is none.
     """
     folder = config.scored
     manifest = _manifest(folder)
@@ -48,13 +66,35 @@ def audit_run(config: AuditConfig) -> pa.Table:
         raise ValueError(f"no source {sorted(strangers)} in {folder}: there are {known}")
     counts = Audit(config.by, config.alpha, config.threshold)
     joined = _joined(manifest)
+    but_labels = {column: of for column, of in joined.items() if column != config.label}
+    within = _within(config)
+    columns = [*config.by, *within.by, *([within.label] if within.label else [])]
     names = sorted(shard["name"] for task in manifest["tasks"] for shard in task["shards"])
     for name in names:
-        for batch in _batches(storage.join(folder, "shards", name), config.by):
+        for batch in _batches(storage.join(folder, "shards", name), columns):
             reached = pc.fill_null(pc.equal(batch["drop_reason"], "quality"), True)
             chosen = pc.is_in(batch["source"], pa.array(sources, pa.string()))
-            counts.update(_told_apart(batch.filter(pc.and_(reached, chosen)), joined))
-    return counts.table()
+            batch = batch.filter(pc.and_(reached, chosen))
+            counts.update(_told_apart(batch, joined))
+            within.update(_told_apart(batch, but_labels))
+    return counts.table(), within.table()
+
+
+def _within(config: AuditConfig) -> Within:
+    """What to count within groups.
+
+    Raises:
+        ValueError: settings need another one, or the grades are none.
+    """
+    scale = labels.declared(config.grades) if config.grades else None
+    for name in ("grades", "calibration"):
+        if getattr(config, name) not in (None, []) and not config.label:
+            raise ValueError(f"{name} is about labels: name their column, as label=grade")
+    numbers = partial(labels.numbers, scale=scale, target=config.label or "")
+    at_least = None
+    if config.calibration is not None:
+        at_least = float(numbers(pa.array([str(config.calibration)]))[0])
+    return Within(config.within, config.label, numbers, at_least)
 
 
 def text_table(table: pa.Table, rows: int) -> str:
@@ -78,6 +118,46 @@ def text_table(table: pa.Table, rows: int) -> str:
         rates = f"{row['rate']:9.2%}  {interval:17} {row['ratio']:6.2f}"
         lines.append(f"{group}  {row['rule']:10} {rates}")
     return "\n".join(lines)
+
+
+def within_table(table: pa.Table, rows: int) -> str:
+    """What is known of scores within groups as lines for a terminal, at most ``rows`` of them."""
+    has_labels = bool(pc.any(pc.greater(table["labelled"], 0)).as_py())
+    has_calibration = table["share"].null_count < len(table)
+    head = f"{'scores within':32} {'documents':>9}  {'80 % lie in':16} {'':14}"
+    head += f" {'labelled':>8} {'Spearman':>8} {'95 % interval':16}" if has_labels else ""
+    head += (
+        f" {'score':>6} {'label':>6} {'95 % interval':16} {'error':>6}" if has_calibration else ""
+    )
+    lines = [head.rstrip()]
+    for row in table.slice(0, rows).to_pylist():
+        ends = f"{row['low']:.3f} to {row['high']:.3f}"
+        line = f"{row['group']:32.32} {row['documents']:9,}  {ends:16}"
+        line += f" {'near constant' if row['near_constant'] else '':14}"
+        if has_labels:
+            line += (
+                f" {row['labelled']:8,} {_figure(row['spearman']):>8} {_ends(row, 'spearman'):16}"
+            )
+        if has_calibration:
+            line += f" {_figure(row['mean_score']):>6} {_figure(row['share']):>6}"
+            line += f" {_ends(row, 'share'):16} {_figure(row['calibration_error']):>6}"
+        lines.append(line.rstrip())
+    flat, known = share_near_constant(table)
+    lines += [
+        "",
+        f"near constant: 80 % of the scores lie within {NEAR_CONSTANT}. So it is in {flat} of"
+        f" {known} groups of {LEAST_DOCUMENTS} documents and more",
+    ]
+    return "\n".join(lines)
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}".replace("-", "−")
+
+
+def _ends(row: dict[str, Any], name: str) -> str:
+    low, high = (_figure(row[f"{name}_{end}"]) for end in ("low", "high"))
+    return "" if row[name] is None else f"{low} to {high}"
 
 
 def _manifest(folder: str) -> dict[str, Any]:
@@ -112,7 +192,8 @@ def _told_apart(batch: pa.RecordBatch, joined: Mapping[str, Mapping[str, Any]]) 
 def _batches(path: str, by: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """The batches of a shard, memory-mapped, with no more columns than an audit needs."""
     return tables.batches(
-        path, {"source", "url", "bytes", "quality_score", "kept", "drop_reason", *by}
+        path,
+        {"source", "url", "bytes", "quality_score", "keep_draw", "kept", "drop_reason", *by},
     )
 
 
@@ -127,12 +208,14 @@ def main(config: DictConfig) -> None:
 
 def print_audit(config: AuditConfig) -> None:
     """Print the audit, and write it as Parquet where that is asked for."""
-    table = audit_run(config)
+    table, within = audit_run(config)
     print(text_table(table, config.rows))
     print(
         f"\npareto: expected at alpha = {config.alpha:g}; threshold: score >= {config.threshold:g};"
         " run: what the run itself has kept"
     )
+    if config.within:
+        print(f"\n{within_table(within, config.rows)}")
     if set(_values_of(table, "language")) == {NONE}:
         print(
             "no document has a language: run with --steps language, or name the input field that"
@@ -140,6 +223,8 @@ def print_audit(config: AuditConfig) -> None:
         )
     if config.output:
         pq.write_table(table, config.output)
+    if config.within_output:
+        pq.write_table(within, config.within_output)
 
 
 def _values_of(table: pa.Table, column: str) -> list[str]:

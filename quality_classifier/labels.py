@@ -112,6 +112,23 @@ def read_labels(
     return rows, flat[starts[codes][rows] + np.arange(len(rows)) - first[rows]], scale
 
 
+def numbers(words: pa.Array, scale: Scale | None, target: str) -> FloatArray:
+    """The mean label that each of k words holds, and NaN for the empty one: float64 [k + 1].
+
+    The last is NaN, so that an index of -1 means no label.
+
+    Raises:
+        ValueError: a label is not a number or none of the named grades.
+    """
+    lists = [[label for label in _several(word) if label] for word in words.to_pylist()]
+    value = _values(sorted({label for several in lists for label in several}), scale, target)
+    means = [
+        sum(value[label] for label in several) / len(several) if several else math.nan
+        for several in lists
+    ]
+    return np.array([*means, math.nan])
+
+
 def _several(word: str) -> list[str]:
     """The labels that a field holds: itself, or what is in its JSON list."""
     if word.startswith("["):

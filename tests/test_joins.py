@@ -316,7 +316,7 @@ def test_a_run_joins_and_counts_and_decides_by_what_was_joined(here, capsys):
     card = (here / "scored" / "README.md").read_text()
     assert "| `edu_score` | float | of join edu, by the document's id |" in card
 
-    audited = audit_run(AuditConfig(f"{here}/scored", ["edu_score", "robots_robots"], 1.0, 0.5))
+    audited, _ = audit_run(AuditConfig(f"{here}/scored", ["edu_score", "robots_robots"], 1.0, 0.5))
     known = {(r["column"], r["value"]): r["documents"] for r in table if r["source"] == "web"}
     shown = [row for row in audited.to_pylist() if row["column"] != "(all)"]
     assert len({row["value"] for row in shown if row["column"] == "edu_score"}) == 11

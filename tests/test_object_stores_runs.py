@@ -312,7 +312,7 @@ def test_what_follows_a_run_reads_where_it_wrote(store, here):
             assert Path(copy.path).read_bytes() == Path(other.path).read_bytes()
     assert list(sample_texts(far, 0.1, 10**6)) == list(sample_texts(near, 0.1, 10**6))
     audits = [
-        audit_run(AuditConfig(folder, ["length"], 9.0, 0.5)) for folder in (scored, near.folder)
+        audit_run(AuditConfig(folder, ["length"], 9.0, 0.5))[0] for folder in (scored, near.folder)
     ]
     assert audits[0].equals(audits[1])
 

@@ -47,7 +47,7 @@ def run(tmp_path_factory):
 
 
 def statistics_of(output):
-    return {name: render._read_statistics(str(output), name) for name in schema.STATISTICS}
+    return {name: render.read_statistics(str(output), name) for name in schema.STATISTICS}
 
 
 def embedded(html):
@@ -401,7 +401,7 @@ def test_damaged_text_is_counted_by_source_on_page_and_card(run):
     assert found["web"] == [2, 2, 0]
     assert found["mail"] == [0, 0, mails]
     read = {s["name"]: s["outcomes"]["read"][0] for s in shown}
-    card = data_card(value, statistics["sources"], statistics["groups"])
+    card = data_card(value, statistics)
     two = f"2 ({share(2, read['web'])})"
     assert f"| web | {two} | {two} | 0 (0 %) |" in card
     assert f"| mail | 0 (0 %) | 0 (0 %) | {mails} (" in card
@@ -414,7 +414,7 @@ def test_a_source_without_rows_is_no_config_of_the_card(run):
         if task["task"]["source"] == "mail":
             task["shards"] = []
     statistics = statistics_of(run[0])
-    card = data_card(value, statistics["sources"], statistics["groups"])
+    card = data_card(value, statistics)
     assert "config_name: web\n" in card
     assert "config_name: mail\n" not in card
     assert "| mail | quarantined | 3 |" in card

@@ -214,6 +214,13 @@ CLASSIFIER_STATISTICS = {
 }
 """The tables of runs with several classifiers."""
 
+REGISTERED_DOMAINS = pa.schema(
+    [*required(source=pa.string(), registered_domain=pa.string(), hosts=pa.int64()), *_KEPT_COUNTS]
+)
+"""``statistics/registered_domains.parquet``: domains added up by the name that is registered
+(:mod:`winnow.text.registered_domains`), with their number of hosts. Only where a report was asked
+for it; its metadata name the run."""
+
 CHANGES = pa.schema(
     required(source=pa.string(), step=pa.string(), documents=pa.int64(), removed_bytes=pa.int64())
 )
@@ -242,5 +249,6 @@ TABLES = (
     | GROUP_STATISTICS
     | CLASSIFIER_STATISTICS
     | {"changes": CHANGES, "cluster_sizes": CLUSTER_SIZES, "joins": JOINS}
+    | {"registered_domains": REGISTERED_DOMAINS}
 )
 """All tables that ``statistics/`` may hold, by file stem."""

@@ -52,9 +52,9 @@ class TaskSummary:
         self._by_classifier = (
             ClassifierCounts(source, filtered, rule, classifiers) if classifiers else None
         )
-        self._domains = _Tally(schema.DOMAINS)
-        self._groups = _Tally(schema.GROUPS)
-        self._cluster_sizes: _Tally | None = None
+        self._domains = Tally(schema.DOMAINS)
+        self._groups = Tally(schema.GROUPS)
+        self._cluster_sizes: Tally | None = None
         self._changes: list[dict[str, Any]] = []
         self._groupings = groupings
         self._joins: Mapping[str, Mapping[str, int]] = {}
@@ -160,7 +160,7 @@ class TaskSummary:
     def _add_clusters(self, size: pa.Array, counts: Sequence[Counts]) -> None:
         """Count documents by the power of two that their cluster's size (int64 [n]) reaches."""
         if self._cluster_sizes is None:
-            self._cluster_sizes = _Tally(schema.CLUSTER_SIZES)
+            self._cluster_sizes = Tally(schema.CLUSTER_SIZES)
         compared = pc.is_valid(size).to_numpy(zero_copy_only=False)
         exponent = np.frexp(size.drop_null().to_numpy())[1] - 1
         least = np.left_shift(1, exponent).astype(np.uint64)
@@ -230,7 +230,7 @@ def check_accounting(sources: pa.Table) -> None:
                 )
 
 
-class _Tally:
+class Tally:
     """Rows of a table, summed by key now and then, so memory grows with keys instead of rows."""
 
     def __init__(self, table_schema: pa.Schema) -> None:

@@ -14,9 +14,11 @@ import yaml
 
 from pipeline.output import schema
 from pipeline.output.score_counts import COUNTS
+from pipeline.output.summary import Summary
 from pipeline.page import laws
 from pipeline.page.changed_texts import changes
 from pipeline.page.join_data import joined_columns
+from pipeline.page.reading_test import agreement_rows
 from pipeline.page.totals import DAMAGE, account, damage, headline, megabytes, share
 
 _COLUMNS = {
@@ -45,8 +47,9 @@ _COLUMNS = {
 }
 
 
-def data_card(manifest: Mapping[str, Any], sources: pa.Table, groups: pa.Table) -> str:
-    """The card of a run: ``sources`` and ``groups`` are its statistics."""
+def data_card(manifest: Mapping[str, Any], statistics: Summary) -> str:
+    """The card of a run."""
+    sources, groups = statistics["sources"], statistics["groups"]
     config, classifier = manifest["config"], manifest["classifier"]
     everything, form = config["write"] == "all", _form(manifest)
     return "\n".join(
@@ -77,7 +80,7 @@ def data_card(manifest: Mapping[str, Any], sources: pa.Table, groups: pa.Table) 
             "",
             "Per source, read = kept + dropped for each reason + quarantined.",
             "",
-            *_markdown(
+            *markdown_table(
                 ["source", "outcome", "documents", "MB of text", "words", "share of read"],
                 _accounting(sources),
             ),
@@ -88,7 +91,7 @@ def data_card(manifest: Mapping[str, Any], sources: pa.Table, groups: pa.Table) 
             " windows-1252 or -1251), with U+FFFD (bytes without meaning), and cut short when they"
             " were crawled or stored.",
             "",
-            *_markdown(["source", *DAMAGE], _damage(manifest, sources, groups)),
+            *markdown_table(["source", *DAMAGE], _damage(manifest, sources, groups)),
             "",
             "## Keep rule",
             "",
@@ -107,9 +110,10 @@ def data_card(manifest: Mapping[str, Any], sources: pa.Table, groups: pa.Table) 
             "",
             *_scored_by(classifier),
             "",
+            *_reading(manifest, statistics),
             "## Columns",
             "",
-            *_markdown(
+            *markdown_table(
                 ["column", "type", "meaning"],
                 _columns(
                     config["metadata"],
@@ -164,10 +168,27 @@ def _scored_by(classifier: Mapping[str, Any]) -> list[str]:
         f"`quality_score` combines {what} by `{classifier['combine']}`{anew}."
         " Their own cards are in `manifest.json` and `report.html`.",
         "",
-        *_markdown(
+        *markdown_table(
             ["classifier", "fingerprint"],
             [[name, f"`{one['fingerprint']}`"] for name, one in classifier["several"].items()],
         ),
+    ]
+
+
+def _reading(manifest: Mapping[str, Any], statistics: Summary) -> list[str]:
+    """What readers found who compared documents without their scores; nothing if none did."""
+    rows = agreement_rows(manifest, statistics)
+    if not rows:
+        return []
+    return [
+        "## Blind reading test",
+        "",
+        "Readers saw pairs of documents of one source and of similar length, without their scores,"
+        " and said which is better. Agreement is how often that is the one with the higher score,"
+        " of the pairs of which they could tell, with Wilson's interval of 95 %.",
+        "",
+        *markdown_table([*rows[0]], [[str(value) for value in row.values()] for row in rows]),
+        "",
     ]
 
 
@@ -267,7 +288,8 @@ def _columns(
     ]
 
 
-def _markdown(head: list[str], rows: list[list[str]]) -> list[str]:
+def markdown_table(head: list[str], rows: list[list[str]]) -> list[str]:
+    """The lines of a table; ``|`` in cells is escaped."""
     escaped = [[cell.replace("|", "\\|") for cell in row] for row in [head, *rows]]
     lines = [f"| {' | '.join(row)} |" for row in escaped]
     return [lines[0], "|" + "---|" * len(head), *lines[1:]]

@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 from pipeline import page
 from pipeline.output.score_counts import COUNTS
 from pipeline.output.summary import Summary
-from pipeline.page import laws
+from pipeline.page import laws, reading_test, registered_data
 from pipeline.page.data_card import data_card
 from pipeline.page.group_data import rule_rows
+from pipeline.page.reading_test import ReadingTest
 from pipeline.page.report_data import page_data
 from pipeline.page.totals import headline, megabytes, share
 from pipeline.steps import STEP_OF
@@ -21,29 +22,44 @@ from winnow import storage, tables, telling
 
 PAGE = "report.html"
 CARD = "README.md"
+SCRIPTS = ("explore.js", "score_charts.js", "clusters.js", "report.js")
 
 NOT_DROPPED = ("read", "kept", "quarantined")
 """Outcomes that are not drop reasons."""
 
 
-def render(manifest: Mapping[str, Any], statistics: Summary, domains: Iterable[pa.Table]) -> str:
+def render(
+    manifest: Mapping[str, Any],
+    statistics: Summary,
+    domains: Iterable[pa.Table],
+    test: ReadingTest | None = None,
+) -> str:
     """The page: HTML that needs no other file. The same arguments give the same text."""
     title = f"Winnow: {headline(statistics['sources'])}"
-    scripts = [page.read(name) for name in ("explore.js", "clusters.js", "report.js")]
+    scripts = [page.read(name) for name in SCRIPTS]
     data = page_data(manifest, statistics, domains)
+    if test:
+        scripts.append(page.read("reading_test.js"))
+        data["reading"] = test.page_data()
     return page.assemble(title, page.read("report.html"), scripts, data)
 
 
 def write_report(output: str, manifest: Mapping[str, Any]) -> None:
     """Write ``report.html`` and ``README.md`` of a run whose statistics are in ``output``."""
     statistics = {
-        name: _read_statistics(output, name) for name in manifest["statistics"] if name != "domains"
+        name: read_statistics(output, name) for name in manifest["statistics"] if name != "domains"
     }
-    with _statistics(output, "domains") as file:
+    test = reading_test.load(output, manifest)
+    if test and len(test.answers):
+        statistics["reading"] = test.answers
+    registered = registered_data.read(output, manifest)
+    if registered is not None:
+        statistics[registered_data.NAME] = registered
+    with open_statistics(output, "domains") as file:
         domains = (file.read_row_group(i) for i in range(file.num_row_groups))
-        html = render(manifest, statistics, domains)
+        html = render(manifest, statistics, domains, test)
     storage.write_bytes(storage.join(output, PAGE), html.encode())
-    card = data_card(manifest, statistics["sources"], statistics["groups"])
+    card = data_card(manifest, statistics)
     storage.write_bytes(storage.join(output, CARD), card.encode())
 
 
@@ -54,10 +70,10 @@ def print_summary(
 
     ``seconds`` is how long its ``engine`` took for all of it, if that is known.
     """
-    sources = _read_statistics(output, "sources")
+    sources = read_statistics(output, "sources")
     print(table(sources))
     if manifest["rule"]["name"] == "groups":
-        print("\n" + "\n".join(groups_table(manifest, _read_statistics(output, "rule_groups"))))
+        print("\n" + "\n".join(groups_table(manifest, read_statistics(output, "rule_groups"))))
     print(f"\nrule:   {rule_line(manifest)}")
     if seconds is not None:
         read = sources.filter(pc.equal(sources["outcome"], "read"))
@@ -184,13 +200,23 @@ def _align(rows: Sequence[Sequence[str]], left: int, rules: Sequence[int]) -> li
     return lines
 
 
-def _read_statistics(output: str, name: str) -> pa.Table:
-    with _statistics(output, name) as file:
+def read_statistics(output: str, name: str) -> pa.Table:
+    """One of the statistics of a finished run.
+
+    Raises:
+        ValueError: there is none.
+    """
+    with open_statistics(output, name) as file:
         return file.read()
 
 
 @contextlib.contextmanager
-def _statistics(output: str, name: str) -> Iterator[pq.ParquetFile]:
+def open_statistics(output: str, name: str) -> Iterator[pq.ParquetFile]:
+    """One of the statistics of a finished run, to be read in parts.
+
+    Raises:
+        ValueError: there is none.
+    """
     path = storage.join(output, "statistics", f"{name}.parquet")
     if not storage.exists(path):
         raise ValueError(

@@ -6,7 +6,6 @@ others, domains and example texts share a budget, and long lists are cut. The pa
 left out.
 """
 
-import json
 import re
 from bisect import bisect_left
 from collections import defaultdict
@@ -31,9 +30,14 @@ from pipeline.page.cluster_data import give_clusters
 from pipeline.page.group_data import give_groups, rule_rows
 from pipeline.page.join_data import bins_in_order, join_rows
 from pipeline.page.laws import ties
+from pipeline.page.provenance import FILES_SHOWN, bounded, provenance
+from pipeline.page.reading_test import agreement_rows as reading_rows
+from pipeline.page.registered_data import registered_rows
+from pipeline.page.spread_data import spread_rows
 from pipeline.page.totals import account, clip, damage, headline
 from quality_classifier.evaluation.metrics import wilson
 from quality_classifier.evaluation.titles import GRADED, PAIRED
+from quality_classifier.evaluation.within import NEAR_CONSTANT
 from winnow.text.groups import LENGTHS
 
 SOURCES_SHOWN = 50
@@ -41,8 +45,6 @@ DOMAINS_SHOWN = 100
 ALL_DOMAINS_SHOWN = 2000
 GROUPS_SHOWN = 15
 EXAMPLES_BYTES = 1_000_000
-FILES_SHOWN = 200
-SETTINGS_BYTES = 100_000
 
 Json = dict[str, Any]
 
@@ -86,12 +88,12 @@ def page_data(
         "classifier": {
             "path": clip(str(classifier["path"])),
             "fingerprint": classifier["fingerprint"],
-            "card": _bounded(_with_titles(classifier["card"])),
+            "card": bounded(_with_titles(classifier["card"])),
         },
         "scatter": scatter([source["name"] for source in sources], statistics),
         "write": manifest["config"]["write"],
         "panels": panel_data(PANELS, manifest, statistics),
-        "provenance": _provenance(manifest),
+        "provenance": provenance(manifest),
     }
 
 
@@ -128,6 +130,24 @@ PANELS: dict[str, Panel] = {
         join_rows,
         "Documents that were read and met a row of the joined files by their id or URL. How the"
         " values are distributed in a source, and which are kept, is among its groups.",
+    ),
+    "spread": Panel(
+        "How far scores spread within sources",
+        spread_rows,
+        f"A filter by scores that are near constant within a source, 80 % of them within"
+        f" {NEAR_CONSTANT}, keeps sources rather than documents.",
+    ),
+    "registered": Panel(
+        "Largest registered domains",
+        registered_rows,
+        "Hosts added up by the name that is registered, by the public suffix list.",
+    ),
+    "reading": Panel(
+        "What readers found",
+        reading_rows,
+        "Of pairs of documents of one source and of similar length, how often the one that a reader"
+        " found better, without knowing the scores, has the higher score: of those of which the"
+        " reader could tell, with Wilson's interval of 95 %.",
     ),
     "kinds": Panel("Documents of WARC files, by kind", lambda run, _: _records("kinds", run)),
     "skipped": Panel(
@@ -347,44 +367,3 @@ def _fit(text: str, limit: int) -> str:
     while (size := len(embed_json(text).encode())) > max(limit, 2):
         text = text[: len(text) * limit // size]
     return text
-
-
-def _bounded(value: Any) -> Any:
-    """``value`` itself, or a note in its place if it is too long for the page."""
-    if len(json.dumps(value)) <= SETTINGS_BYTES:
-        return value
-    return "(too long for this page: see manifest.json)"
-
-
-def _provenance(manifest: Mapping[str, Any]) -> Json:
-    tasks = manifest["tasks"]
-    inputs = [
-        [
-            task["task"]["source"],
-            clip(task["task"]["input"]["path"]),
-            task["task"]["input"]["start"],
-            task["task"]["input"]["end"],
-            task["task"]["input"]["size"],
-            task["input_digest"],
-        ]
-        for task in tasks
-    ]
-    shards = [
-        [clip(shard["name"]), shard["rows"], shard["bytes"], shard["checksum"]]
-        for task in tasks
-        for shard in task["shards"]
-    ]
-    return {
-        "code": manifest["code"],
-        "key": manifest["key"],
-        "seed": manifest["config"]["seed"],
-        "config": _bounded(manifest["config"]),
-        "duplicate_ids": manifest["duplicate_ids"],
-        "inputs": inputs[:FILES_SHOWN],
-        "n_inputs": len(inputs),
-        "input_bytes": sum(row[4] for row in inputs),
-        "shards": shards[:FILES_SHOWN],
-        "n_shards": len(shards),
-        "shard_bytes": sum(row[2] for row in shards),
-        "statistics": manifest["statistics"],
-    }

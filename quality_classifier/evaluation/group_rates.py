@@ -74,7 +74,7 @@ class Audit:
             "run": batch["kept"].cast(pa.float64()) if self._has_run else np.zeros(len(batch)),
         }
         for column in self._by:
-            value = _values(batch, column)
+            value = values(batch, column)
             keys = {"column": pa.array([column] * len(batch), pa.string()), "value": value}
             self._parts.append(_add_up([pa.table(keys | numbers)]))
         if len(self._parts) > 64 * len(self._by):
@@ -146,8 +146,12 @@ def expected_rate_interval(
     return least + (1 - least) * low, least + (1 - least) * high
 
 
-def _values(batch: pa.RecordBatch, column: str) -> pa.Array:
-    """What to group a batch by, as strings."""
+def values(batch: pa.RecordBatch, column: str) -> pa.Array:
+    """What to group n documents by: string [n], of a column or derived from one.
+
+    Raises:
+        ValueError: there is no such column.
+    """
     names = batch.schema.names
     if column == ALL:
         return pa.array([ALL] * len(batch), pa.string())

@@ -1,0 +1,250 @@
+"""A blind reading test: its pairs and answers beside a run, and how often reader and score agree.
+
+``reading/pairs.arrow`` holds what is to be read, ``reading/answers-….json`` what readers answered.
+Both name the run that they belong to; those of another run are as good as not there.
+"""
+
+import itertools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import xxhash
+
+from pipeline.output.summary import Summary
+from pipeline.page.reading_pairs import EDGES, draw_pairs
+from pipeline.page.totals import clip
+from quality_classifier.evaluation.metrics import wilson
+from winnow import storage, tables
+
+FOLDER = "reading"
+MOST_PAIRS = 200
+FORMAT = "winnow reading test 1"
+CHOICES = ("left", "right", "neither")
+READER_CHARACTERS = 60
+
+ANSWERS = pa.schema(
+    [
+        pa.field("reader", pa.string(), nullable=False),
+        pa.field("distance", pa.float64(), nullable=False),
+        pa.field("agrees", pa.bool_()),
+    ]
+)
+"""What readers answered: ``distance`` of the two scores, ``agrees`` if the better document is the
+one with the higher score, null if the reader could not tell."""
+
+_FILE = re.compile(r"answers-[0-9a-f]{16}\.json")
+_RUN = b"run"
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ReadingTest:
+    """The pairs of a run (:data:`~pipeline.page.reading_pairs.PAIRS`) and the answers so far."""
+
+    run: str
+    pairs: pa.Table
+    answers: pa.Table
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells these pairs from all others: a hash of the run and of all ids in their order."""
+        columns = [self.pairs[f"{side}_id"].to_pylist() for side in ("left", "right")]
+        return xxhash.xxh3_128_hexdigest(json.dumps([self.run, *columns]).encode())
+
+    def page_data(self) -> Json:
+        """What ``reading_test.js`` shows."""
+        rows = self.pairs.to_pylist()
+        return {
+            "format": FORMAT,
+            "run": self.run,
+            "fingerprint": self.fingerprint,
+            "edges": list(EDGES),
+            "pairs": [
+                {
+                    "source": clip(row["source"]),
+                    "texts": [row["left_text"], row["right_text"]],
+                    "cut": [row["left_cut"], row["right_cut"]],
+                    "scores": [row["left_score"], row["right_score"]],
+                }
+                for row in rows
+            ],
+        }
+
+
+def load(output: str, manifest: Mapping[str, Any]) -> ReadingTest | None:
+    """The reading test of a run with the answers that were taken up; None if none was drawn.
+
+    Raises:
+        ValueError: a file of it is damaged.
+    """
+    path = storage.join(output, FOLDER, "pairs.arrow")
+    if not storage.exists(path):
+        return None
+    pairs = tables.read(path)
+    if pairs.schema.metadata != {_RUN: manifest["key"].encode()}:
+        return None
+    test = ReadingTest(manifest["key"], pairs, ANSWERS.empty_table())
+    files = sorted(storage.listing(storage.join(output, FOLDER)))
+    found = [
+        read_answers(path, test)
+        for path in files
+        if _FILE.fullmatch(path.rsplit("/", 1)[-1]) and _run_of(path) == test.run
+    ]
+    return ReadingTest(test.run, pairs, pa.concat_tables([test.answers, *found]))
+
+
+def check_number(n: int) -> None:
+    """Raise ValueError if so many pairs are not for a page."""
+    if not 1 <= n <= MOST_PAIRS:
+        raise ValueError(f"--pairs is from 1 to {MOST_PAIRS}, not {n}")
+
+
+def prepare(output: str, manifest: Mapping[str, Any], n: int) -> None:
+    """Draw at most n pairs of a finished run and keep them beside it.
+
+    Raises:
+        ValueError: there are no pairs, or answers to others would be lost.
+    """
+    new = ReadingTest(manifest["key"], draw_pairs(output, manifest, n), ANSWERS.empty_table())
+    old = load(output, manifest)
+    if old and len(old.answers) and old.fingerprint != new.fingerprint:
+        folder = storage.join(output, FOLDER)
+        raise ValueError(
+            f"{folder} has answers to {len(old.pairs)} pairs: remove that folder to draw others"
+        )
+    pairs = new.pairs.replace_schema_metadata({_RUN: new.run.encode()})
+    tables.write(storage.join(output, FOLDER, "pairs.arrow"), pairs)
+
+
+def take_up(output: str, manifest: Mapping[str, Any], path: str) -> None:
+    """Check a file of answers and copy it beside the run; the same file twice counts once.
+
+    Raises:
+        ValueError: it does not belong to this run, or is not a file that the page wrote.
+        OSError: it cannot be read.
+    """
+    test = load(output, manifest)
+    if test is None:
+        raise ValueError(f"{output} has no reading test: draw its pairs with --pairs first")
+    read_answers(path, test)
+    content = storage.read_bytes(path)
+    name = f"answers-{xxhash.xxh3_64_hexdigest(content)}.json"
+    storage.write_bytes(storage.join(output, FOLDER, name), content)
+
+
+def read_answers(path: str, test: ReadingTest) -> pa.Table:
+    """The answers in a file that the page wrote (:data:`ANSWERS`).
+
+    Raises:
+        ValueError: it does not belong to these pairs, or is not such a file.
+    """
+    match _json(path):
+        case {
+            "format": str(form), "run": str(run), "pairs": str(fingerprint),
+            "reader": str(reader), "answers": list(answers),
+        } if form == FORMAT:  # fmt: skip
+            pass
+        case _:
+            raise ValueError(f"{path} holds no answers: give the file that the page saved")
+    if run != test.run:
+        raise ValueError(f"{path} belongs to the run {run}, and this one is {test.run}")
+    if fingerprint != test.fingerprint:
+        raise ValueError(f"{path} answers other pairs than those that were drawn for this run")
+    better: dict[int, str] = {}
+    for answer in answers:
+        match answer:
+            case {"pair": int(i), "better": str(side)} if (
+                not isinstance(i, bool) and 0 <= i < len(test.pairs) and side in CHOICES
+            ):
+                if i in better:
+                    raise ValueError(f"{path} answers pair {i} twice")
+                better[i] = side
+            case _:
+                raise ValueError(f"{path} has an answer that is none: {json.dumps(answer)[:100]}")
+    return _compared(test.pairs, better, reader.strip()[:READER_CHARACTERS] or "unnamed")
+
+
+def _compared(pairs: pa.Table, better: Mapping[int, str], reader: str) -> pa.Table:
+    scores = [pairs[f"{side}_score"].to_pylist() for side in ("left", "right")]
+    rows = []
+    for i, side in sorted(better.items()):
+        left, right = scores[0][i], scores[1][i]
+        agrees = None if side == "neither" else (left > right) == (side == "left")
+        rows.append({"reader": reader, "distance": abs(left - right), "agrees": agrees})
+    return pa.Table.from_pylist(rows, ANSWERS)
+
+
+def agreement_rows(_: Mapping[str, Any], statistics: Summary) -> list[Json]:
+    """Rows of a table: how often each reader and the score agree, in all and by score distance.
+
+    Pairs of which a reader could not tell count neither way. The interval is Wilson's, of 95 %.
+    """
+    if "reading" not in statistics:
+        return []
+    answers = statistics["reading"].to_pylist()
+    rows = []
+    for reader in sorted({row["reader"] for row in answers}):
+        own = [row for row in answers if row["reader"] == reader]
+        stratum = np.searchsorted(EDGES, [row["distance"] for row in own], "right") - 1
+        rows.append(_agreement(reader, "all", [row["agrees"] for row in own]))
+        for i, name in enumerate(distances()):
+            found = [row["agrees"] for row, at in zip(own, stratum, strict=True) if at == i]
+            rows += [_agreement(reader, name, found)] if found else []
+    return rows
+
+
+def _agreement(reader: str, distance: str, agrees: Sequence[bool | None]) -> Json:
+    told = [value for value in agrees if value is not None]
+    row: Json = {"reader": reader, "score distance": distance, "pairs": len(agrees)}
+    row |= {"could not tell": len(agrees) - len(told), "agreed": sum(told)}
+    if not told:
+        return row | {"agreement": "–", "interval": "–"}
+    rate = sum(told) / len(told)
+    low, high = wilson(np.array([rate]), np.array([float(len(told))]))
+    interval = f"{100 * low[0]:.0f} to {100 * high[0]:.0f} %"
+    return row | {"agreement": f"{100 * rate:.0f} %", "interval": interval}
+
+
+def distances() -> list[str]:
+    """The names of the strata of score distances."""
+    ends = [*EDGES, 1]
+    return [f"{low:g} to {high:g}" for low, high in itertools.pairwise(ends)]
+
+
+def told(test: ReadingTest) -> list[str]:
+    """Lines for a terminal: how many pairs the page has, and what each reader found."""
+    return [
+        f"pairs:  {len(test.pairs)} to read, in the blind reading test on the page",
+        *(
+            _told(row)
+            for row in agreement_rows({}, {"reading": test.answers})
+            if row["score distance"] == "all"
+        ),
+    ]
+
+
+def _told(row: Json) -> str:
+    return (
+        f"reader: {row['reader']} and the score agree in {row['agreed']} of"
+        f" {row['pairs'] - row['could not tell']} pairs ({row['agreement']}, 95 % interval"
+        f" {row['interval']}); could not tell in {row['could not tell']}"
+    )
+
+
+def _run_of(path: str) -> Any:
+    value = _json(path)
+    return value.get("run") if isinstance(value, dict) else None
+
+
+def _json(path: str) -> Any:
+    """The value in a file; None if it is not JSON."""
+    try:
+        return json.loads(storage.read_bytes(path))
+    except (ValueError, RecursionError):
+        return None
