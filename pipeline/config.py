@@ -1,15 +1,12 @@
 """What a run is told, checked: flags (:mod:`pipeline.flags`) and YAML."""
 
 import dataclasses
-import os
 import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
-import yaml
-
-from pipeline import flags, group_settings, settings_file
+from pipeline import flags, group_settings, settings_file, step_settings
 from pipeline.classifier_settings import check_classifiers, one_or_named
 from pipeline.decision_settings import Decision
 from pipeline.group_settings import AnyDecision, decision_of
@@ -18,11 +15,8 @@ from pipeline.joins.settings import Join
 from pipeline.near_duplicates.settings import Settings as NearDuplicates
 from pipeline.output import schema
 from pipeline.readers import FieldMap, ReadOptions, check_extractor, own_format
-from pipeline.steps import defaults as step_defaults
 from winnow import defaults
 from winnow.arguments import nearest
-
-STEPS_FILE = os.path.join(defaults.CONF, "pipeline", "steps.yaml")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -104,6 +98,8 @@ class PipelineConfig:
         # Whether a join has the column is known when its files are read.
         columns += [name for name in groups.by if joins.is_joined(name, self.join)]
         group_settings.check(self.decision, columns, self.filter)
+        maps = field_maps(self)
+        step_settings.check(self.steps, all(maps[source].language for source in self.filter))
 
     @property
     def near_settings(self) -> NearDuplicates | None:
@@ -181,49 +177,29 @@ def _settings_types() -> dict[str, Any]:
         "steps": Sequence[str] | Mapping[str, Mapping[str, Any] | None],
         "rules": Mapping[str, Any],
         "rules_by": Sequence[str],
+        "languages": str | Mapping[str, Any],
     }
 
 
 def _config(settings: Mapping[str, Any]) -> PipelineConfig:
     decision_names = set(group_settings.NAMES)
     names = {f.name for f in dataclasses.fields(PipelineConfig)} - {"decision"}
-    strangers = set(settings) - decision_names - names
-    if strangers:
-        raise ValueError(
-            f"unknown keys {sorted(strangers)}; known are {sorted(decision_names | names)}"
-        )
+    known = decision_names | names | {"languages"}
+    if strangers := set(settings) - known:
+        raise ValueError(f"unknown keys {sorted(strangers)}; known are {sorted(known)}")
     values = {name: value for name, value in settings.items() if name in names}
     values["source"] = {
         name: [globs] if isinstance(globs, str) else sorted(globs)
         for name, globs in values["source"].items()
     }
     values["join"] = joins.joins_of(values.get("join", {}))
-    values["steps"] = resolve_steps(values.get("steps", ()))
+    languages = step_settings.read_languages(settings.get("languages"))
+    values["steps"] = step_settings.resolve_steps(values.get("steps", ()), languages)
     _choose_compression(values)
     decision = dict(settings)
     if values.get("near_duplicates"):
         decision.setdefault("near_duplicates_keep", flags.DEFAULT_NEAR_KEEP)
     return PipelineConfig(decision=decision_of(decision), **values)
-
-
-def resolve_steps(wanted: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of each wanted step, in order, from ``conf/pipeline/steps.yaml``.
-
-    ``wanted`` is a list of names, or a mapping from names to settings that override the file's. A
-    step that is named by its class has the defaults of its fields.
-    """
-    if not wanted:
-        return {}
-    with open(STEPS_FILE, encoding="utf-8") as file:
-        known: dict[str, Any] = yaml.safe_load(file)
-    chosen = wanted if isinstance(wanted, Mapping) else dict.fromkeys(wanted)
-    strangers = [name for name in chosen if name not in known and "." not in name]
-    if strangers:
-        raise ValueError(f"unknown steps {strangers}; known are {list(known)}, or MODULE.CLASS")
-    return {
-        name: {**(known.get(name) or step_defaults(name)), **(settings or {})}
-        for name, settings in chosen.items()
-    }
 
 
 def field_maps(config: PipelineConfig) -> dict[str, FieldMap]:

@@ -280,6 +280,13 @@ def _step_flags(out: Parser, group: argparse._ArgumentGroup) -> None:
         help="a step of conf/pipeline/steps.yaml to apply, or MODULE.CLASS of your own; in the"
         " order given",
     )
+    _flag(
+        group,
+        "languages",
+        metavar="YAML",
+        help="settings of steps by language, as '{de: {gopher: {min_stop_words: 1}}}', or a file of"
+        " that form, or 'default' for conf/pipeline/languages.yaml",
+    )
     group.add_argument(
         "--deduplicate",
         action=argparse.BooleanOptionalAction,

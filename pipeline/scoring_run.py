@@ -10,7 +10,7 @@ from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipeline import classifier_settings, field_settings, flags, joined_tables
+from pipeline import classifier_settings, field_settings, flags, joined_tables, step_settings
 from pipeline.beam import engine, graph, progress, staging, worker
 from pipeline.config import PipelineConfig, field_maps, load
 from pipeline.core import joined, trained_on
@@ -71,7 +71,8 @@ def main(arguments: Sequence[str]) -> None:
     for line in joined.lines(written):
         print(f"join:   {line}")
     lacking = field_settings.check_after(wanted, written)
-    for note in [*empty_sources(written), *lacking, *languages, *trained_on.notes(written)]:
+    learned, unchecked = trained_on.notes(written), step_settings.notes(written)
+    for note in [*empty_sources(written), *lacking, *languages, *learned, *unchecked]:
         print(f"warning: {note}", file=sys.stderr)
     check_read(config.output, written)
     print(next_step(config.output))

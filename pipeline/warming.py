@@ -15,13 +15,14 @@ import pyarrow.parquet as pq
 import yaml
 
 from pipeline import scoring_run
-from pipeline.config import STEPS_FILE, load, resolve_steps
+from pipeline.config import load
 from pipeline.core import repeated_lines, task
 from pipeline.core.plan import plan_tasks
 from pipeline.near_duplicates import components, minhash
 from pipeline.rules.decision import Rule
+from pipeline.step_settings import STEPS_FILE, resolve_steps
 from pipeline.steps import build_steps
-from pipeline.steps.contract import DATATROVE
+from pipeline.steps.word_kinds import CHARACTERS, DATATROVE
 from quality_classifier import artifact, fingerprints
 from quality_classifier.evaluation import splits
 from quality_classifier.features.hashed_features import FeatureConfig, hashed_features
@@ -69,7 +70,7 @@ def use_kernels(folder: Path) -> None:
         repeated_lines.save_repeated(work, one.stem, [keys])
         shards = storage.join(config.output, "shards")
         task.run_task(one, job, Rule("all"), shards)
-    _count_as_datatrove()
+    _count_other_words()
     nodes = np.arange(2, dtype=np.uint64)
     components.join(components.Edges(nodes[1:], nodes[:1]))
     n_grams.n_gram_hashes(nodes, np.array([2]), 2)
@@ -86,8 +87,8 @@ def use_kernels(folder: Path) -> None:
         fingerprints.of_texts(column)
 
 
-def _count_as_datatrove() -> None:
-    """What steps do on request only: datatrove's words, and masks for addresses."""
+def _count_other_words() -> None:
+    """What steps do on request only: other words than white space parts, masks for addresses."""
     settings: dict[str, Any] = {
         name: {"words": DATATROVE} for name in ("gopher", "gopher_repetition", "c4", "fineweb")
     }
@@ -95,7 +96,10 @@ def _count_as_datatrove() -> None:
     text = pa.array([f"{TEXT} me@a.example 8.8.8.8"], pa.large_string())
     zeros = {name: np.zeros(1, np.int64) for name in ("bytes", "characters", "words")}
     batch = pa.RecordBatch.from_pydict({"text": text, **zeros})
-    for step in build_steps(resolve_steps(settings | {"pii": {}})):
+    built = build_steps(resolve_steps(settings | {"pii": {}}))
+    for words, stop_words in (("whitespace", ["die"]), (CHARACTERS, ["日"])):
+        built += build_steps(resolve_steps({"gopher": {"words": words, "stop_words": stop_words}}))
+    for step in built:
         for name in step.counts:
             batch = batch.append_column(name, pa.array(zeros["bytes"]))
         step(batch)

@@ -36,6 +36,7 @@ from pipeline.readers import FieldMap, StreamFormat, formats, plan_ranges, read_
 from pipeline.readers.documents import document_schema
 from pipeline.rules.decision import Rule
 from pipeline.scoring_run import describe
+from pipeline.step_settings import resolve_steps
 from pipeline.steps import build_steps
 from quality_classifier import artifact
 from quality_classifier.kinds import KINDS
@@ -109,7 +110,7 @@ def test_a_step_is_named_by_its_class_planned_and_applied(step_module, tmp_path)
 )
 def test_what_is_wrong_with_a_step_of_the_user_s_own_is_said(step_module, steps, message):
     with pytest.raises(ValueError, match=message):
-        build_steps(pipeline_config.resolve_steps(steps))
+        build_steps(resolve_steps(steps))
 
 
 def read_recipes(pieces, offset, reading):

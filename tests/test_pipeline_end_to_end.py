@@ -23,11 +23,11 @@ from corpora import documents, fingerprints, write_classifier, write_jsonl
 from model.data import scored
 from model.prepare import PrepareConfig, TokenizerConfig, prepare
 from pipeline import calibrate, decide, run
-from pipeline.config import resolve_steps
 from pipeline.core import trained_on
 from pipeline.core.scores import log_odds
 from pipeline.core.unreadable_sources import check_read
 from pipeline.output import schema
+from pipeline.step_settings import resolve_steps
 from quality_classifier.scoring import load_classifier
 
 pytestmark = pytest.mark.slow

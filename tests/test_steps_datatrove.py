@@ -106,9 +106,9 @@ def fineweb_reference(text, ends=".?!\"'", short=30):
 @settings(max_examples=60, deadline=None)
 def test_counts_are_those_of_datatrove_s_filters(texts):
     check(gopher.measure_as_datatrove(array(texts)), [gopher_reference(text) for text in texts])
-    measured = fineweb.measure(array(texts), ".?!\"'", 30, True)
+    measured = fineweb.measure(array(texts), ".?!\"'", 30, True, separate)
     check(measured, [fineweb_reference(text) for text in texts])
-    n_grams = repetition.measure(array(texts), True)
+    n_grams = repetition.measure(array(texts), separate)
     of_tokens = repetition.measure(separate(array(texts)))
     assert n_grams.top.tolist() == of_tokens.top.tolist()
     assert n_grams.repeated.tolist() == of_tokens.repeated.tolist()

@@ -254,6 +254,7 @@ def run_task(
         changed,
         steps.changed,
         joins.counts,
+        steps.unchecked,
     )
     joins.save(task.stem)
     if bands:

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.output import schema
-from pipeline.steps import Step, apply, build_steps
+from pipeline.steps import AnyStep, apply, build_steps
+from pipeline.steps.by_language import ByLanguage
 from pipeline.steps.folded_lines import Keys
 from pipeline.steps.host_lines import HostLines
 
@@ -20,6 +21,8 @@ class TaskSteps:
     Attributes:
         changed: for each step that may change texts, ``documents`` that it changed and
             ``removed_bytes``, by how much they are shorter (negative: longer).
+        unchecked: for each step with settings by language, how many documents it passed for want of
+            some, by language.
     """
 
     def __init__(self, settings: Mapping[str, Any], repeated: Keys | None) -> None:
@@ -36,11 +39,16 @@ class TaskSteps:
             for name, step in self._steps.items()
             if step.counts
         }
+        self.unchecked: dict[str, dict[str, int]] = {}
 
     def apply(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """A scored batch as the steps leave it: ``drop_reason`` names the first that dropped."""
         for name, step in self._steps.items():
             before = batch
+            if isinstance(step, ByLanguage):
+                for language, count in step.without(batch).items():
+                    found = self.unchecked.setdefault(name, {})
+                    found[language] = found.get(language, 0) + count
             batch, codes = apply(name, step, batch)
             if codes.any():
                 reasons = pa.array([None, *step.reasons], pa.string()).take(pa.array(codes))
@@ -59,5 +67,5 @@ class TaskSteps:
 
 
 @functools.lru_cache(maxsize=2)
-def _steps(config: str) -> list[Step]:
+def _steps(config: str) -> list[AnyStep]:
     return build_steps(json.loads(config))

@@ -70,6 +70,8 @@ class Record:
             are shorter (:class:`pipeline.core.task_steps.TaskSteps`).
         joined: of each join the documents that met a row, and those without a key
             (:class:`pipeline.core.joined.TaskJoins`).
+        unchecked: documents that a step passed because their language has no settings, by step and
+            language.
     """
 
     task: Task
@@ -86,12 +88,13 @@ class Record:
     changed: Mapping[str, int] = field(default_factory=dict)
     by_step: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     joined: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    unchecked: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values; :func:`from_json` is the inverse."""
         counts = {name: dict(getattr(self, name)) for name in ("skipped", "lacking", "kinds")}
         value = asdict(self) | counts | {"changed": dict(self.changed)}
-        for name in ("changed", "by_step", "joined"):
+        for name in ("changed", "by_step", "joined", "unchecked"):
             if not value[name]:
                 del value[name]
         return value

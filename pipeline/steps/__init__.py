@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pipeline.steps import by_language
+from pipeline.steps.by_language import ByLanguage
 from pipeline.steps.c4 import C4
 from pipeline.steps.contract import Step
 from pipeline.steps.decontamination import Decontamination
@@ -29,6 +31,7 @@ from winnow import own_code, storage
 __all__ = [
     "STEPS",
     "STEP_OF",
+    "AnyStep",
     "Step",
     "apply",
     "build_steps",
@@ -49,6 +52,9 @@ STEPS: dict[str, type[Step]] = {
     "pii": Pii,
     HOST_LINES: HostLines,
 }
+
+AnyStep = Step | ByLanguage
+"""A step with one setting for all documents, or with one for each language."""
 
 STEP_OF = {reason: name for name, step in STEPS.items() for reason in getattr(step, "reasons", ())}
 """The name of the step of ours that gives a drop reason."""
@@ -82,11 +88,11 @@ def defaults(name: str) -> dict[str, Any]:
     return out
 
 
-def build_steps(settings: Mapping[str, Mapping[str, Any]]) -> list[Step]:
+def build_steps(settings: Mapping[str, Mapping[str, Any]]) -> list[AnyStep]:
     """The steps of a run, in the order given.
 
     Args:
-        settings: for each step all of its settings, as ``pipeline.config.resolve_steps`` gives.
+        settings: for each step all of its settings, as :mod:`pipeline.step_settings` gives them.
 
     Raises:
         ValueError: a step or setting is unknown, missing or wrong; the message names the step.
@@ -100,14 +106,16 @@ def input_files(settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
     Raises:
         ValueError: a glob matches nothing.
     """
-    return [
+    paths = [
         path
-        for step, values in settings.items()
+        for step, given in settings.items()
+        for values in by_language.variants(given).values()
         for name in step_class(step).input_files
         for glob in ([values[name]] if isinstance(values[name], str) else values[name])
         if glob
         for path in storage.find(glob)
     ]
+    return list(dict.fromkeys(paths))
 
 
 def own_modules(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -116,7 +124,7 @@ def own_modules(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def apply(
-    name: str, step: Step, batch: pa.RecordBatch
+    name: str, step: AnyStep, batch: pa.RecordBatch
 ) -> tuple[pa.RecordBatch, npt.NDArray[np.integer]]:
     """What a step gives for n documents: them, and their codes (integers [n]).
 
@@ -149,11 +157,19 @@ def apply(
     return found, codes
 
 
-def _build(name: str, values: Mapping[str, Any]) -> Step:
+def _build(name: str, values: Mapping[str, Any]) -> AnyStep:
+    if by_language.KEY in values:
+        return by_language.build(name, values, lambda own: _build_one(name, own))
+    return _build_one(name, values)
+
+
+def _build_one(name: str, values: Mapping[str, Any]) -> Step:
     kind_of_step = step_class(name)
     hints = get_type_hints(kind_of_step)
     kinds = {f.name: hints[f.name] for f in dataclasses.fields(kind_of_step)}  # type: ignore[arg-type]
-    values = {key: _off(value) if kinds.get(key) is int else value for key, value in values.items()}
+    values = defaults(name) | {
+        key: _off(value) if kinds.get(key) is int else value for key, value in values.items()
+    }
     if values.keys() != kinds.keys():
         unknown, missing = (
             sorted(values.keys() - kinds.keys()),

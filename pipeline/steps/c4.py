@@ -38,10 +38,11 @@ from pipeline.steps.characters import (
     decode,
     read_word,
 )
-from pipeline.steps.contract import Codes, Counts, Flags, Step, as_datatrove, first_failing
+from pipeline.steps.contract import Codes, Counts, Flags, Step, first_failing
 from pipeline.steps.english_tokens import sentences, separate
 from pipeline.steps.lexicon import contains, lexicon
 from pipeline.steps.lists import read_lists
+from pipeline.steps.word_kinds import CHARACTERS, separator
 from winnow.text.buffers import Octets, Offsets, large_strings, string_buffers
 
 # Each phrase with a pair of its letters that is rare in English: where to look closer.
@@ -178,7 +179,7 @@ class C4(Step):
 
     def __post_init__(self) -> None:
         self._bad = lexicon(read_lists(self.bad_words))
-        self._as_datatrove = as_datatrove(self.words)
+        self._as_datatrove = separator(self.words, CHARACTERS) is not None
         self.counts = (REMOVED_BYTES,) if self.remove_lines else ()
 
     def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Codes]:

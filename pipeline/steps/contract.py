@@ -1,7 +1,7 @@
 """The base class of steps, and helpers that turn statistics of n documents into drop codes."""
 
 from collections.abc import Sequence
-from typing import ClassVar, Final
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -10,9 +10,6 @@ import pyarrow as pa
 Codes = npt.NDArray[np.integer]
 Flags = npt.NDArray[np.bool_]
 Counts = npt.NDArray[np.int64]
-
-WHITESPACE: Final = "whitespace"
-DATATROVE: Final = "datatrove"
 
 
 class Step:
@@ -48,17 +45,6 @@ def first_failing(*failing: Flags) -> Codes:
     for code in range(len(failing), 0, -1):
         codes[failing[code - 1]] = code
     return codes
-
-
-def as_datatrove(words: str) -> bool:
-    """Whether a step counts as datatrove does: what its setting ``words`` says.
-
-    Raises:
-        ValueError: it says neither.
-    """
-    if words not in (WHITESPACE, DATATROVE):
-        raise ValueError(f"words is {WHITESPACE!r} or {DATATROVE!r}, not {words!r}")
-    return words == DATATROVE
 
 
 def ratio(part: Counts, whole: Counts) -> npt.NDArray[np.float64]:

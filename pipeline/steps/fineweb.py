@@ -23,8 +23,8 @@ from pipeline.steps.characters import (
     read_line,
     table_size,
 )
-from pipeline.steps.contract import Codes, Counts, Step, as_datatrove, first_failing, ratio
-from pipeline.steps.english_tokens import separate
+from pipeline.steps.contract import Codes, Counts, Step, first_failing, ratio
+from pipeline.steps.word_kinds import DATATROVE, Separate, separator
 from winnow.text.buffers import Octets, Offsets, string_buffers
 from winnow.text.counts import measure as measure_counts
 
@@ -43,7 +43,11 @@ class Statistics(NamedTuple):
 
 
 def measure(
-    text: pa.Array, line_ends: str, short_line: int, as_datatrove: bool = False
+    text: pa.Array,
+    line_ends: str,
+    short_line: int,
+    as_datatrove: bool = False,
+    separate: Separate | None = None,
 ) -> Statistics:
     """Count in each text (string or large_string [n] without nulls) what the rules need.
 
@@ -51,12 +55,13 @@ def measure(
         text: the documents.
         line_ends: the characters that count as punctuation at the end of a line.
         short_line: a line of at most so many characters is short.
-        as_datatrove: count white space at the ends of lines, and words as spaCy finds them.
+        as_datatrove: count white space at the ends of lines.
+        separate: what parts words, if white space does not.
     """
     octets, offsets = string_buffers(text)
     counts = np.zeros((len(Statistics._fields), len(text)), np.int64)
     _measure(octets, offsets, classes(line_ends), short_line, as_datatrove, counts)
-    if as_datatrove:
+    if separate is not None:
         counts[0] = measure_counts(separate(text))[2]
     return Statistics(*counts)
 
@@ -81,11 +86,13 @@ class FineWeb(Step):
     )
 
     def __post_init__(self) -> None:
-        self._as_datatrove = as_datatrove(self.words)
+        self._separate = separator(self.words)
+        self._as_datatrove = self.words == DATATROVE
 
     def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Codes]:
         """The unchanged batch, and the codes."""
-        s = measure(batch["text"], self.line_ends, self.short_line_characters, self._as_datatrove)
+        limits = (self.line_ends, self.short_line_characters)
+        s = measure(batch["text"], *limits, self._as_datatrove, self._separate)
         least, most = self.min_punctuated_lines, self.max_short_lines
         punctuated, short = ratio(s.punctuated_lines, s.lines), ratio(s.short_lines, s.lines)
         repeated = ratio(s.repeated_characters, s.line_characters)

@@ -2,13 +2,15 @@
 
 Words and lines are those of :mod:`pipeline.steps.characters`. Where the paper is vague: a bullet
 point is ``•`` or ``-`` (as in datatrove), an ellipsis is ``...`` or ``…``, and a stop word counts
-without the punctuation at its ends and in any case (``The`` and ``“with”,`` count).
+without the punctuation at its ends and in any case (``The`` and ``“with”,`` count). Where letters
+are words, stop words count anywhere in the text.
 datatrove's spaCy tokens make words of punctuation marks, so that many more documents fall short of
 its share of alphabetic words.
 """
 
+import math
 import string
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
 import numba as nb
@@ -28,8 +30,10 @@ from pipeline.steps.characters import (
     decode,
     read_word,
 )
-from pipeline.steps.contract import Codes, Counts, Step, as_datatrove, first_failing, ratio
+from pipeline.steps.contract import Codes, Counts, Step, first_failing, ratio
 from pipeline.steps.english_tokens import separate
+from pipeline.steps.stop_words import StopWords
+from pipeline.steps.word_kinds import CHARACTERS, DATATROVE, separator
 from winnow.text.buffers import Octets, Offsets, string_buffers
 
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
@@ -104,6 +108,7 @@ class GopherQuality(Step):
     min_alphabetic_words: float
     min_stop_words: float
     words: str
+    stop_words: list[str] = field(default_factory=lambda: list(STOP_WORDS))
 
     reasons: ClassVar[tuple[str, ...]] = (
         "gopher_word_count",
@@ -117,7 +122,16 @@ class GopherQuality(Step):
     )
 
     def __post_init__(self) -> None:
-        self._measure = measure_as_datatrove if as_datatrove(self.words) else measure
+        self._separate = separator(self.words)
+        own = self.words == CHARACTERS or tuple(self.stop_words) != STOP_WORDS
+        if own and self.words == DATATROVE:
+            raise ValueError(f"stop_words are English with words: {DATATROVE}: leave them out")
+        if own and self.min_stop_words > len(self.stop_words):
+            raise ValueError(
+                f"min_stop_words is {self.min_stop_words}, and stop_words has"
+                f" {len(self.stop_words)}: no document could pass"
+            )
+        self._stop_words = StopWords(self.stop_words) if own else None
 
     def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Codes]:
         """The unchanged batch, and the codes."""
@@ -133,6 +147,17 @@ class GopherQuality(Step):
             ratio(s.alphabetic_words, s.words) < self.min_alphabetic_words,
             s.stop_words < self.min_stop_words,
         )
+
+    def _measure(self, text: pa.Array) -> Statistics:
+        if self.words == DATATROVE:
+            return measure_as_datatrove(text)
+        s = measure(self._separate(text) if self._separate else text)
+        if self._stop_words is None:
+            return s
+        if self.words == CHARACTERS:
+            return s._replace(stop_words=self._stop_words.count_anywhere(text))
+        enough = math.ceil(max(1, min(self.min_stop_words, len(self.stop_words))))
+        return s._replace(stop_words=self._stop_words.count(text, enough))
 
 
 @nb.njit(nogil=True, cache=True)

@@ -32,8 +32,8 @@ from pipeline.steps.characters import (
     read_line,
     table_size,
 )
-from pipeline.steps.contract import Codes, Counts, Step, as_datatrove, first_failing, ratio
-from pipeline.steps.english_tokens import separate
+from pipeline.steps.contract import Codes, Counts, Step, first_failing, ratio
+from pipeline.steps.word_kinds import Separate, separator
 from winnow.text.buffers import Octets, Offsets, string_buffers
 from winnow.text.counts import measure as measure_counts
 
@@ -61,13 +61,13 @@ class Statistics(NamedTuple):
     """Characters of repeated n-grams: n = 5 … 10."""
 
 
-def measure(text: pa.Array, as_datatrove: bool = False) -> Statistics:
+def measure(text: pa.Array, separate: Separate | None = None) -> Statistics:
     """Count in each text (string or large_string [n] without nulls) what the rules need.
 
-    ``as_datatrove`` takes n-grams of words as spaCy finds them.
+    ``separate`` parts the words of n-grams, if white space does not.
     """
     counts = _count(text)
-    if as_datatrove:
+    if separate is not None:
         counts[_LINE_COUNTS:] = _count(separate(text))[_LINE_COUNTS:]
     n_grams = counts[_LINE_COUNTS:]
     fields = [*counts[:_LINE_COUNTS], n_grams[: LONGEST_TOP - 1], n_grams[LONGEST_TOP - 1 :]]
@@ -107,11 +107,11 @@ class GopherRepetition(Step):
             low, high = (int(n) for n in wanted.split(" to "))
             if len(getattr(self, name)) != high - low + 1:
                 raise ValueError(f"{name} needs {high - low + 1} values, for n from {wanted}")
-        self._as_datatrove = as_datatrove(self.words)
+        self._separate = separator(self.words)
 
     def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Codes]:
         """The unchanged batch, and the codes."""
-        s = measure(batch["text"], self._as_datatrove)
+        s = measure(batch["text"], self._separate)
         return batch, first_failing(
             ratio(s.repeated_lines, s.lines) > self.max_repeated_lines,
             ratio(s.repeated_paragraphs, s.paragraphs) > self.max_repeated_paragraphs,

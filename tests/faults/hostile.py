@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.config import resolve_steps
 from pipeline.output import schema
 from pipeline.readers import FieldMap, plan_ranges, read_batches
 from pipeline.readers.decoders import zstd
+from pipeline.step_settings import resolve_steps
 from pipeline.steps import build_steps
 
 

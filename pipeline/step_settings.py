@@ -1,0 +1,148 @@
+"""The settings of a run's steps: the defaults, what a run changes, and what each language changes.
+
+    steps: {gopher: {min_words: 30}, fineweb: }
+    languages:
+      en: {gopher: }
+      de: {gopher: {max_mean_word_characters: 12, stop_words: [der, die, und, in]}}
+
+Here documents in other languages than these two pass gopher, and are counted; ``fineweb``, which no
+language names, has one setting for all.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import yaml
+
+from pipeline import settings_file
+from pipeline.steps import defaults as step_defaults
+from pipeline.steps import step_class
+from pipeline.steps.by_language import KEY, check_name
+from winnow import defaults, storage
+
+STEPS_FILE: Final = os.path.join(defaults.CONF, "pipeline", "steps.yaml")
+LANGUAGES_FILE: Final = os.path.join(defaults.CONF, "pipeline", "languages.yaml")
+DEFAULT: Final = "default"
+"""Names :data:`LANGUAGES_FILE`."""
+
+
+def resolve_steps(
+    wanted: Sequence[str] | Mapping[str, Any], languages: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The settings of each wanted step, in order, from ``conf/pipeline/steps.yaml``.
+
+    A step that some language has settings for gets them as its setting ``by_language``.
+
+    Args:
+        wanted: a list of names, or a mapping from names to settings that override the file's. A
+            step that is named by its class has the defaults of its fields.
+        languages: for each language the settings that it changes, by step.
+
+    Raises:
+        ValueError: a step is unknown.
+    """
+    if not wanted:
+        return {}
+    with open(STEPS_FILE, encoding="utf-8") as file:
+        known: dict[str, Any] = yaml.safe_load(file)
+    chosen = wanted if isinstance(wanted, Mapping) else dict.fromkeys(wanted)
+    strangers = [name for name in chosen if name not in known and "." not in name]
+    if strangers:
+        raise ValueError(f"unknown steps {strangers}; known are {list(known)}, or MODULE.CLASS")
+    steps = {
+        name: {**(known.get(name) or step_defaults(name)), **(settings or {})}
+        for name, settings in chosen.items()
+    }
+    for name, settings in steps.items():
+        own = {code: by[name] or {} for code, by in (languages or {}).items() if name in by}
+        if own:
+            settings[KEY] = own | settings.get(KEY, {})
+    return steps
+
+
+def read_languages(given: str | Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """The settings of steps by language that a run is told, or None.
+
+    Args:
+        given: the settings, or as text: YAML that begins with a brace, the path of a YAML file, or
+            ``default``.
+
+    Raises:
+        ValueError: it is of another form, or names a step that there is none of.
+        OSError: there is no such file.
+    """
+    if given is None:
+        return None
+    path = "languages"
+    if isinstance(given, str):
+        given, path = _read(given)
+    for language, steps in given.items():
+        try:
+            check_name(language)
+            if not isinstance(steps, Mapping) or not steps:
+                raise ValueError(f"expected steps with settings, as {{gopher: {{…}}}}, not {steps}")
+            for step in steps:
+                step_class(step)
+        except ValueError as error:
+            raise ValueError(f"{path}: language {language}: {error}") from error
+    return given
+
+
+def _read(text: str) -> tuple[Mapping[str, Any], str]:
+    """The settings, and what to call the place that has them."""
+    if text.lstrip().startswith("{"):
+        try:
+            return yaml.safe_load(text), "--languages"
+        except yaml.YAMLError as error:
+            raise ValueError(f"--languages is not YAML: {settings_file.place(error)}") from error
+    path = LANGUAGES_FILE if text == DEFAULT else text
+    if not storage.exists(path):
+        raise ValueError(
+            f"--languages: there is no file {path}, and it is neither {DEFAULT!r} nor YAML that"
+            " begins with {"
+        )
+    return settings_file.read(path, {}), path
+
+
+def check(steps: Mapping[str, Mapping[str, Any]], has_field: bool) -> None:
+    """See that steps with settings by language know the language of documents.
+
+    Args:
+        steps: as :func:`resolve_steps` gives them.
+        has_field: whether a field tells the language of all filtered documents.
+
+    Raises:
+        ValueError: they don't; the message says what to do.
+    """
+    for name, settings in steps.items():
+        if name == "language":
+            has_field = True
+        if KEY in settings and not has_field:
+            raise ValueError(
+                f"step {name} has settings by language, and nothing tells the language before it:"
+                " name the step language first, or the field with --field language=FIELD"
+            )
+
+
+def notes(manifest: Mapping[str, Any]) -> list[str]:
+    """A line for each step of a finished run that passed documents for want of settings."""
+    totals: dict[str, dict[str, int]] = {}
+    for record in manifest["tasks"]:
+        for step, languages in record.get("unchecked", {}).items():
+            found = totals.setdefault(step, {})
+            for language, count in languages.items():
+                found[language] = found.get(language, 0) + count
+    lines = []
+    for step, languages in totals.items():
+        most = sorted(languages.items(), key=lambda item: (-item[1], item[0]))
+        told = ", ".join(f"{count:,} in {language}" for language, count in most[:_SHOWN])
+        more = f" and {len(most) - _SHOWN} more languages" if len(most) > _SHOWN else ""
+        lines.append(
+            f"{step} passed {sum(languages.values()):,} documents unchecked, as their languages"
+            f' have no settings: {told}{more}; give them some, or "*" for all others'
+        )
+    return lines
+
+
+_SHOWN = 8

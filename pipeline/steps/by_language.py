@@ -1,0 +1,139 @@
+"""One step with settings of its own for each language, within one batch.
+
+A document goes by its column ``language``, which the step ``language`` or a field of the input has
+filled. ``*`` stands for every language that is not named, ``(none)`` for documents without one. A
+document that no entry stands for passes as it is, and is counted.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.steps.contract import Step
+from winnow.text.groups import NONE
+
+ANY: Final = "*"
+KEY: Final = "by_language"
+"""The setting of a step that maps languages to the settings they change."""
+
+UNSUITED: Final = {
+    "language": "it tells the languages",
+    "host_lines": "it compares documents of all languages",
+}
+
+
+class ByLanguage:
+    """A step of which each document meets the one with the settings of its language.
+
+    Attributes:
+        reasons: every drop reason it can give.
+        notes: lines for the user about the files that it has read.
+        counts: the columns in which it counts what it changes.
+    """
+
+    def __init__(self, steps: Mapping[str, Step]) -> None:
+        """``steps`` by language; one object may stand for several."""
+        distinct = list({id(step): step for step in steps.values()}.values())
+        numbers = {name: distinct.index(step) for name, step in steps.items()}
+        self._steps = distinct
+        self._names = pa.array([name for name in numbers if name != ANY], pa.string())
+        others = numbers.pop(ANY, -1)
+        self._numbers = np.array([*numbers.values(), others], np.int64)
+        self.reasons = distinct[0].reasons
+        self.notes = [note for step in distinct for note in step.notes]
+        self.counts = sorted({name for step in distinct for name in step.counts})
+
+    def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, npt.NDArray[np.integer]]:
+        """The batch, and the code of each document (int64 [n])."""
+        which = self._which(batch["language"])
+        codes = np.zeros(len(batch), np.int64)
+        present = np.unique(which)
+        if len(present) == 1 and present[0] >= 0:  # most batches: nothing is copied
+            return self._steps[present[0]](batch)
+        parts, places, same = [], [], True
+        for number in present:
+            rows = np.flatnonzero(which == number)
+            part = batch.take(pa.array(rows))
+            if number >= 0:
+                found, codes[rows] = self._steps[number](part)
+                same &= found is part
+                part = found
+            parts.append(part)
+            places.append(rows)
+        if same:
+            return batch, codes
+        order = np.argsort(np.concatenate(places))
+        return pa.concat_batches(parts).take(pa.array(order)), codes
+
+    def without(self, batch: pa.RecordBatch) -> dict[str, int]:
+        """How many documents that nothing has dropped have no settings, by language."""
+        if self._numbers[-1] >= 0:
+            return {}
+        rows = (self._which(batch["language"]) < 0) & batch["drop_reason"].is_null().to_numpy(False)
+        found = pc.fill_null(batch["language"].filter(pa.array(rows)), NONE).value_counts()
+        return {row["values"]: row["counts"] for row in found.to_pylist()}
+
+    def _which(self, language: pa.Array) -> npt.NDArray[np.int64]:
+        """The number of each document's step, -1 for none: int64 [n]."""
+        known = pc.index_in(pc.fill_null(language.cast(pa.string()), NONE), self._names)
+        return self._numbers[pc.fill_null(known, len(self._names)).to_numpy()]
+
+
+def build(
+    name: str, settings: Mapping[str, Any], make: Callable[[Mapping[str, Any]], Step]
+) -> ByLanguage:
+    """A step with the settings of each language, built by ``make`` from settings without languages.
+
+    Raises:
+        ValueError: a language's settings are wrong, or the step can't have any; the message names
+            the language.
+    """
+    if name in UNSUITED:
+        raise ValueError(f"step {name} has no settings by language: {UNSUITED[name]}")
+    made: dict[str, Step] = {}
+    steps = {}
+    for language, values in variants(settings).items():
+        same = json.dumps(values, sort_keys=True, default=str)
+        try:
+            steps[language] = made[same] = made.get(same) or make(values)
+        except ValueError as error:
+            raise ValueError(f"language {language}: {error}") from error
+    return ByLanguage(steps)
+
+
+def variants(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """All settings of a step by language: what holds for every one, and what the language changes.
+
+    Without settings by language there is one variant, that of any.
+
+    Raises:
+        ValueError: they are of another form; the message says what to change.
+    """
+    general = {name: value for name, value in settings.items() if name != KEY}
+    if KEY not in settings:
+        return {ANY: general}
+    given = settings[KEY]
+    if not isinstance(given, Mapping) or not given:
+        raise ValueError(f"{KEY} maps languages to settings, as {{de: {{…}}}}, not {given!r}")
+    for language, changes in given.items():
+        check_name(language)
+        if not isinstance(changes, Mapping | None):
+            raise ValueError(f"language {language}: expected settings, not {changes!r}")
+    return {language: general | dict(changes or {}) for language, changes in given.items()}
+
+
+def check_name(language: Any) -> None:
+    """See that a language is named by text.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not isinstance(language, str):
+        raise ValueError(
+            f"the language {language!r} is not text: put it in quotes (YAML reads no as false)"
+        )
