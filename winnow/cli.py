@@ -22,6 +22,7 @@ COMMANDS = {
         ("run", "pipeline.run", "score, filter and measure raw text"),
         ("report", "pipeline.report", "the table and the page of a run"),
         ("decide", "pipeline.decide", "another keep rule, without model or text"),
+        ("steps fit", "pipeline.fit_steps", "settings of steps for a language, from good text"),
         ("calibrate", "pipeline.calibrate", "the combined score of several classifiers"),
         ("audit", "quality_classifier.audit", "whom does the filter keep?"),
         ("push", "pipeline.push", "a finished run to the Hugging Face hub"),

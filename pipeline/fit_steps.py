@@ -1,0 +1,57 @@
+"""Settings of steps by language, from good text of each.
+
+python pipeline/fit_steps.py --source de='good/de/*.jsonl.gz' --source th=good/th \
+        --output languages.yaml
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from winnow import endings, telling
+from winnow.arguments import Parser
+from winnow.cli import EXIT_CODES, program
+
+TAIL = 0.01
+
+
+def parser() -> Parser:
+    """The command line."""
+    out = Parser(
+        prog=program(),
+        description="Finds the settings of gopher, gopher_repetition and fineweb for languages,"
+        " from good text of each; winnow run --languages FILE takes them.",
+        epilog=f"Exit codes: {EXIT_CODES}.",
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    out.add_argument(
+        "--source",
+        metavar="LANGUAGE=GLOB",
+        action="append",
+        required=True,
+        help="good text of a language, by the code that the step language or your field has for"
+        " it; may be repeated, also for one language",
+    )
+    out.add_argument("--text", metavar="FIELD", default="text", help="the field of the text")
+    out.add_argument(
+        "--tail",
+        type=float,
+        default=TAIL,
+        metavar="SHARE",
+        help=f"how much of the good text one rule may drop (default: {TAIL})",
+    )
+    out.add_argument("--output", metavar="FILE", required=True, help="a new YAML file")
+    return out
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Fit, write, and print what was found."""
+    options = parser().parse_args(arguments)
+    with endings.clear():
+        with telling.doing("starting"):
+            from pipeline import fitting_run
+        fitting_run.run(options.source, options.text, options.tail, options.output)
+
+
+if __name__ == "__main__":
+    main()
