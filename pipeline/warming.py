@@ -97,7 +97,7 @@ def _count_other_words() -> None:
     zeros = {name: np.zeros(1, np.int64) for name in ("bytes", "characters", "words")}
     batch = pa.RecordBatch.from_pydict({"text": text, **zeros})
     built = build_steps(resolve_steps(settings | {"pii": {}}))
-    for words, stop_words in (("whitespace", ["die"]), (CHARACTERS, ["日"])):
+    for words, stop_words in (("whitespace", ["die", "der"]), (CHARACTERS, ["日", "本"])):
         built += build_steps(resolve_steps({"gopher": {"words": words, "stop_words": stop_words}}))
     for step in built:
         for name in step.counts:

@@ -112,7 +112,7 @@ def test_languages_change_the_steps_they_name_and_no_others(tmp_path):
         ("{de: 3}", "language de: expected steps with settings"),
         ("{de: {gopher: {min_word: 1}}}", "language de: step gopher: no setting .'min_word'"),
         (
-            "{de: {gopher: {stop_words: [a b]}}}",
+            "{de: {gopher: {stop_words: [a b, c]}}}",
             "language de: step gopher: stop_words are words, and 'a b'",
         ),
         ("{de: {gopher: {words: datatrove, stop_words: [der]}}}", "stop_words are English with"),
