@@ -30,6 +30,8 @@ os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
 def main() -> None:
     """Run the parts, then print the table."""
     options = _options()
+    if options.device == "cpu":
+        os.environ["TRITON_INTERPRET"] = "1"  # before triton is imported
     _do_without_numba()
     import torch
     from gpu_parts.bench import Bench

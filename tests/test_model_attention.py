@@ -94,7 +94,7 @@ def check_against_the_reference(S, seed):
 
 def on_cpu(q, k, v, table, segments):
     """As the model attends on a CPU."""
-    mask = attention_mask(segments[:, k.shape[2] - q.shape[2] :], segments, q.dtype)
+    mask = attention_mask(segments[:, k.shape[2] - q.shape[2] :], segments, q.dtype, 20)
     return attend(q, k, v, bias_of_distance(table, k.shape[2], 20), mask)
 
 

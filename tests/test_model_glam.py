@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from model.glam.attention import Cache
-from model.glam.config import GLaMConfig
+from model.glam.config import AttentionBackend, GLaMConfig
 from model.glam.loss import IGNORE
 from model.glam.parameter import copies
 from model.glam.transformer import GLaM
@@ -151,7 +151,7 @@ def test_rows_padded_on_the_left_generate_as_they_do_alone():
 def test_flex_attention_gives_the_same_logits():
     a, segments = tokens(), documents()
     with torch.no_grad():
-        found = GLaM(SPARSE, flex_attention=True)(a, segments)
+        found = GLaM(SPARSE, attention=AttentionBackend.flex)(a, segments)
         torch.testing.assert_close(found, GLaM(SPARSE)(a, segments), rtol=1e-5, atol=1e-5)
 
 

@@ -28,6 +28,7 @@ from model.data.corpus import open_corpus
 from model.glam.parameter import Weight
 from model.glam.transformer import GLaM
 from model.training import checkpoint, metrics_log, trained
+from model.training.train_config import differing
 from model.training.trainer import Trainer, TrainingFailedError
 from winnow import files
 
@@ -190,6 +191,14 @@ def test_an_exception_at_any_step_leaves_no_trace(corpus, tmp_path, monkeypatch,
     """Steps without a checkpoint are done again, from the draws of routing to the log."""
     options = [f"model.second_expert={policy}", "model.capacity_factor=1.0"]
     check_broken_off_at(corpus, tmp_path, monkeypatch, step, options)
+
+
+def test_how_attention_is_computed_is_no_part_of_a_run(corpus, tmp_path):
+    identity = config(corpus, tmp_path, "train.attention=triton").identity()
+    assert identity == config(corpus, tmp_path).identity()
+    # Nor where an earlier version wrote it down.
+    old = {"train.flex_attention": True, "seed": 1, "gone": 2}
+    assert differing(old, {"seed": 1, "new": 3}) == ["gone", "new"]
 
 
 @pytest.mark.parametrize(
@@ -557,7 +566,7 @@ def test_a_corpus_that_changed_is_refused(corpus, tmp_path):
         (["train.micro_rows=3"], "must divide"),
         (["model.heads=3"], "must be the width"),
         (["train.device=cuda"], "no CUDA device"),
-        (["train.flex_attention=true"], "on CUDA only"),
+        (["train.attention=flex"], "on CUDA only"),
         (["train.expert_parallel=0"], "train.expert_parallel must be at least 1"),
         (["train.expert_parallel=2"], "must divide the 1 processes"),
         (["data.sequence_length=0"], "data.sequence_length must be at least 1"),

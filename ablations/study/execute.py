@@ -35,6 +35,7 @@ from model.data.corpus import Corpus, open_corpus
 from model.training import outcome as outcomes
 from model.training.metrics_log import METRICS
 from model.training.outcome import HELDOUT, HELDOUT_SCHEMA, Outcome, bits_per_byte
+from model.training.train_config import differing
 from winnow import overrides, owners, storage, tables
 from winnow.defaults import CONF
 
@@ -100,7 +101,7 @@ def check_identity(job: Job, about: Mapping[str, Any]) -> None:
         return
     old = json.loads(storage.read_bytes(path))
     new = json.loads(json.dumps(about))
-    if different := sorted(k for k in {*old, *new} if old.get(k) != new.get(k)):
+    if different := differing(old, new):
         changes = "; ".join(f"{k}: {old.get(k)} then, {new.get(k)} now" for k in different)
         raise ValueError(
             f"{job.folder} holds a run with other settings ({changes}): choose another output=DIR,"

@@ -17,9 +17,10 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
+from gpu_parts.attentions import attentions, triton_attention
 from gpu_parts.bench import SMALL, Bench, batch, distance, gradient_distance, learned
-from model.glam import attention
 from model.glam.attention import Cache
+from model.glam.config import AttentionBackend
 from model.glam.experts import ACTIVATIONS, BACKENDS, ExpertInputs
 from model.glam.loss import IGNORE, vocabulary_loss
 from model.glam.parameter import copies
@@ -107,49 +108,6 @@ def _poisoned_memory() -> Iterator[None]:
         torch.use_deterministic_algorithms(False)
 
 
-def attentions(bench: Bench) -> None:
-    """Each implementation against float64, with its gradients, the bias's included."""
-    shapes = ((32, 200), (128, 300)) if bench.tiny else ((32, 1024), (64, 1024), (128, 1024))
-    for D, S in shapes:
-        generator = torch.Generator().manual_seed(0)
-        q, k, v, direction = (torch.randn(2, 4, S, D, generator=generator) for _ in range(4))
-        table = torch.randn(4, 32, generator=generator)
-        segments = (torch.rand(2, S, generator=generator) < 0.01).cumsum(1).int()
-        inputs = [q / D**0.25, k / D**0.25, v]
-
-        def run(
-            way: str,
-            device: torch.device,
-            dtype: torch.dtype,
-            inputs: Sequence[Tensor] = inputs,
-            table: Tensor = table,
-            segments: Tensor = segments,
-            direction: Tensor = direction,
-            S: int = S,
-        ) -> list[Tensor]:
-            leaves = [t.to(device, dtype, copy=True).requires_grad_() for t in inputs]
-            wide = FP64 if dtype == FP64 else FP32
-            leaves.append(table.to(device, wide, copy=True).requires_grad_())
-            at = segments.to(device)
-            q, k, v, bias = leaves
-            line = attention.bias_of_distance(bias, S, 128)
-            if way == "flex":
-                y = attention.attend_flex(q, k, v, line, attention.flex_mask(at, at))
-            else:
-                mask = attention.additive_mask(at, at, dtype)
-                y = attention.attend_plainly(q, k, v, line, mask)
-            return [y, *torch.autograd.grad(y, leaves, direction.to(device, dtype))]
-
-        expected = run("plain", CPU, FP64)
-        ways = [("plain", FP32, 1e-5), ("plain", BF16, 2e-2)]
-        if bench.cuda:
-            ways += [("flex", FP32, 1e-3), ("flex", BF16, 1e-2)]
-        for way, dtype, bound in ways:
-            found = run(way, bench.device, dtype)
-            for what, a, b in zip(("y", "q", "k", "v", "bias"), found, expected, strict=True):
-                bench.check(f"attention {D} {way} {dtype} {what}", distance(a, b), bound)
-
-
 def loss(bench: Bench) -> None:
     """The vocabulary's loss in chunks against torch's in float64."""
     generator = torch.Generator().manual_seed(0)
@@ -197,7 +155,7 @@ def model(bench: Bench) -> None:
         reference = gradient_distance(learned(config, CPU, BF16)[1], expected)
         ways: dict[str, dict[str, Any]] = {"plain": {}, "recompute": {"recompute": True}}
         if bench.cuda:
-            ways["flex"] = {"flex_attention": True}
+            ways["flex"] = {"attention": AttentionBackend.flex}
         for way, how in ways.items():
             value, found = learned(config, bench.device, BF16, **how)
             far = gradient_distance(found, expected)
@@ -377,6 +335,7 @@ CHECKS = (
     routing,
     experts,
     attentions,
+    triton_attention,
     loss,
     model,
     optimizers,

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from gpu_parts.attentions import attention_speed
 from gpu_parts.bench import SMALL, Bench, batch, dense_twin
 from model import sizes
 from model.accelerators import ACCELERATORS
-from model.glam.config import GLaMConfig
+from model.glam.config import AttentionBackend, GLaMConfig
 from model.glam.parameter import copies
 from model.glam.transformer import GLaM
 from model.training.adafactor import Adafactor
@@ -162,7 +163,7 @@ def ours(bench: Bench) -> None:
         wide = dataclasses.replace(wide, layers=2)
         rows, length = 16, 1024
     many = 4 * rows if bench.cuda else rows
-    flex = {"flex_attention": True} if bench.cuda else {}
+    flex: dict[str, Any] = {"attention": AttentionBackend.flex} if bench.cuda else {}
     compiled = not bench.tiny
     run = contender
     run(bench, "1.7B/64E, 2 layers", wide, rows, length, **flex)
@@ -173,6 +174,9 @@ def ours(bench: Bench) -> None:
     run(bench, "100m_16e, compiled", small, many, length, compiled, **flex)
     run(bench, "100m, dense twin", dense_twin(small), many, length, **flex)
     run(bench, "1.7B/64E, 2 layers, plain attention", wide, rows, length)
+    if bench.cuda:
+        kernels: dict[str, Any] = {"attention": AttentionBackend.triton}
+        run(bench, "1.7B/64E, 2 layers, triton attention", wide, rows, length, **kernels)
     run(bench, "1.7B/64E, 2 layers, recompute", wide, rows, length, recompute=True, **flex)
 
 
@@ -183,7 +187,7 @@ def theirs(bench: Bench) -> None:
     config = SMALL if bench.tiny else sizes.load(["glam_100m_16e"])["glam_100m_16e"]
     config = dataclasses.replace(config, moe_period=1)
     rows, length = (2, 64) if bench.tiny else (16, 1024)
-    flex = {"flex_attention": True} if bench.cuda else {}
+    flex: dict[str, Any] = {"attention": AttentionBackend.flex} if bench.cuda else {}
     contender(bench, "100m_16e, all MoE", config, rows, length, **flex)
     shape: dict[str, Any] = {
         "vocab_size": config.vocabulary,
@@ -228,4 +232,4 @@ def theirs(bench: Bench) -> None:
             bench.attempt(f"{name}, {way}", measured)
 
 
-MEASUREMENTS = (ceilings, grouped_ceilings, ours, theirs)
+MEASUREMENTS = (ceilings, grouped_ceilings, attention_speed, ours, theirs)

@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
+from model.glam.config import AttentionBackend
 from model.ops import cpu_kernels
 
 BLOCK = 128
@@ -43,7 +45,7 @@ def bias_of_distance(table_NU: Tensor, keys: int, far: int) -> Tensor:
     """
     distance = torch.arange(keys, device=table_NU.device)
     bucket = relative_bucket(distance, table_NU.shape[1], far)
-    one_hot_UK = torch.nn.functional.one_hot(bucket, table_NU.shape[1]).T.to(table_NU.dtype)
+    one_hot_UK = F.one_hot(bucket, table_NU.shape[1]).T.to(table_NU.dtype)
     return table_NU @ one_hot_UK
 
 
@@ -54,23 +56,42 @@ class Segments(NamedTuple):
     of_keys: Tensor
 
 
-Mask = Segments | Tensor | BlockMask
+class Runs(NamedTuple):
+    """Documents as runs of positions, for the kernels of :mod:`model.ops.triton_attention`.
+
+    ``first_BS`` is the first key of each query's document, ``last_BK`` the last position of each
+    key's: int32, [B, S] and [B, K]. Distances from ``far`` on share one bias.
+    """
+
+    first_BS: Tensor
+    last_BK: Tensor
+    far: int
+
+
+Mask = Segments | Tensor | BlockMask | Runs
 """Which keys each query sees. The type of the mask selects the attention implementation."""
 
 
 def attention_mask(
-    segments_BS: Tensor, segments_BK: Tensor, dtype: torch.dtype, flex: bool = False
+    segments_BS: Tensor,
+    segments_BK: Tensor,
+    dtype: torch.dtype,
+    far: int,
+    backend: AttentionBackend = AttentionBackend.plain,
 ) -> Mask:
-    """The mask of the fastest implementation for activations of this dtype and device.
+    """The mask that a backend wants, for activations of this dtype and device.
 
     Args:
         segments_BS: int32; the document of each of the last S positions.
         segments_BK: int32; the document of each of all K.
         dtype: of queries, keys and values.
-        flex: whether to use FlexAttention.
+        far: the least distance of the last bucket, or more.
+        backend: who computes.
     """
-    if flex:
+    if backend == AttentionBackend.flex:
         return flex_mask(segments_BS, segments_BK)
+    if backend == AttentionBackend.triton:
+        return document_runs(segments_BS, segments_BK, far)
     if cpu_kernels.can_read(segments_BK):
         return Segments(segments_BS, segments_BK)
     return additive_mask(segments_BS, segments_BK, dtype)
@@ -90,6 +111,8 @@ def attend(q_BNSD: Tensor, k_BNKD: Tensor, v_BNKD: Tensor, bias_NK: Tensor, mask
         return attend_cpu(q_BNSD, k_BNKD, v_BNKD, bias_NK, mask)
     if isinstance(mask, Tensor):
         return attend_plainly(q_BNSD, k_BNKD, v_BNKD, bias_NK, mask)
+    if isinstance(mask, Runs):
+        return attend_triton(q_BNSD, k_BNKD, v_BNKD, bias_NK, mask)
     return attend_flex(q_BNSD, k_BNKD, v_BNKD, bias_NK, mask)
 
 
@@ -233,6 +256,40 @@ def attend_flex(
 @functools.cache
 def _compiled_flex() -> Any:
     return torch.compile(flex_attention)
+
+
+def document_runs(segments_BS: Tensor, segments_BK: Tensor, far: int) -> Runs:
+    """:func:`additive_mask` as runs: a document is one run of equal numbers.
+
+    Padding on both sides of a row is two documents here and one there. No other token sees it.
+    """
+    S, K = segments_BS.shape[1], segments_BK.shape[1]
+    position_K = torch.arange(K, device=segments_BK.device)
+    changes_BK = segments_BK[:, 1:] != segments_BK[:, :-1]
+    begins_BK = F.pad(changes_BK, (1, 0), value=True)
+    ends_BK = F.pad(changes_BK, (0, 1), value=True)
+    first_BK = torch.where(begins_BK, position_K, 0).cummax(1).values
+    last_BK = torch.where(ends_BK, position_K, K).flip(1).cummin(1).values.flip(1)
+    return Runs(first_BK[:, K - S :].int().contiguous(), last_BK.int().contiguous(), far)
+
+
+def attend_triton(
+    q_BNSD: Tensor, k_BNKD: Tensor, v_BNKD: Tensor, bias_NK: Tensor, runs: Runs
+) -> Tensor:
+    """:func:`attend` by kernels of ours for CUDA, whose gradients are the same bits every time.
+
+    The bias that all far distances share is subtracted from every bias, which softmax ignores; so
+    its gradient is minus the sum of the others'.
+
+    Raises:
+        ValueError: the kernels can't be used for these heads or distances.
+    """
+    from model.ops import triton_attention  # triton is not everywhere
+
+    near_NF = bias_NK[:, : runs.far]
+    if bias_NK.shape[1] > runs.far:
+        near_NF = near_NF - bias_NK[:, runs.far :][:, :1]
+    return triton_attention.attend(q_BNSD, k_BNKD, v_BNKD, near_NF, runs.first_BS, runs.last_BK)
 
 
 @dataclass

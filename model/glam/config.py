@@ -23,6 +23,18 @@ class SecondExpert(StrEnum):
     random = "random"
 
 
+class AttentionBackend(StrEnum):
+    """Who computes attention; it is no property of a model.
+
+    ``plain`` is torch's operations, on a CPU a kernel of ours between them. The others are for
+    CUDA: ``flex`` is FlexAttention, ``triton`` is :mod:`model.ops.triton_attention`.
+    """
+
+    plain = "plain"
+    flex = "flex"
+    triton = "triton"
+
+
 class ExpertActivation(StrEnum):
     """The activation between an expert's two matrices."""
 

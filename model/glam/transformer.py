@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from model.glam.attention import Cache, Mask, attend, attention_mask, bias_of_distance
-from model.glam.config import GLaMConfig, SecondExpert, require
+from model.glam.config import AttentionBackend, GLaMConfig, SecondExpert, require
 from model.glam.dense import DenseFeedForward
 from model.glam.experts import ACTIVATIONS, BACKENDS, ExpertInputs, combine, dispatch
 from model.glam.loss import vocabulary_loss
@@ -184,8 +184,8 @@ class GLaM(nn.Module):
             does not cover grouped products; with :func:`model.glam.parameter.copies` each weight is
             cast once a step.
         expert_backend: of :data:`model.glam.experts.BACKENDS`.
-        flex_attention: use FlexAttention, on CUDA only. Off by default: its forward pass was
-            compared with the plain implementation on a CPU, but it has not yet run on a GPU.
+        attention: who computes attention. The others were compared with the plain one on a CPU
+            (FlexAttention forward only, Triton by its interpreter), but not yet run on a GPU.
         recompute: activation checkpointing: keep only each layer's input and recompute the rest in
             the backward pass. Less memory, a third more work.
         seed: each tensor has its own generator, keyed by the seed and the tensor's name, so models
@@ -198,14 +198,14 @@ class GLaM(nn.Module):
         *,
         compute_dtype: torch.dtype = torch.float32,
         expert_backend: str = "fastest",
-        flex_attention: bool = False,
+        attention: AttentionBackend = AttentionBackend.plain,
         recompute: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.config = config
         self.compute_dtype = compute_dtype
-        self.flex = flex_attention
+        self.attention = attention
         self.recompute = recompute
         self.embedding = Weight(config.vocabulary, config.width, std=1.0)
         self.layers = nn.ModuleList(Layer(config, i, expert_backend) for i in range(config.layers))
@@ -258,7 +258,8 @@ class GLaM(nn.Module):
         if segments_BS is None:
             segments_BS = torch.zeros_like(tokens_BS, dtype=torch.int32)
         segments_BK = cache.extend_segments(segments_BS) if cache else segments_BS
-        mask = attention_mask(segments_BS, segments_BK, self.compute_dtype, self.flex)
+        far = self.config.bias_distance
+        mask = attention_mask(segments_BS, segments_BK, self.compute_dtype, far, self.attention)
         x_BSM = F.embedding(tokens_BS, self.embedding(torch.float32)).to(self.compute_dtype)
         # All draws come before the layers, so that a recomputed layer routes as before.
         uniforms_LT: Tensor | list[None] = [None] * self.config.layers

@@ -1,5 +1,6 @@
 """The machine: device, precision and peak speed."""
 
+import importlib.util
 import platform
 import resource
 import sys
@@ -7,6 +8,7 @@ import time
 
 import torch
 
+from model.glam.config import AttentionBackend
 from model.training.train_config import Precision
 
 
@@ -42,6 +44,23 @@ def multiplies_bfloat16(device: torch.device) -> bool:
         return torch.cuda.get_device_capability(device) >= (8, 0)
     can = torch.cpu.get_capabilities()
     return bool(can.get("avx512_bf16") or can.get("amx_bf16"))
+
+
+def check_attention(backend: AttentionBackend, device: torch.device) -> None:
+    """Check that attention can be computed so in training.
+
+    Raises:
+        ValueError: it can't.
+    """
+    if backend == AttentionBackend.plain:
+        return
+    if device.type != "cuda":
+        raise ValueError(f"train.attention={backend} trains on CUDA only: take plain")
+    if backend == AttentionBackend.triton and importlib.util.find_spec("triton") is None:
+        raise ValueError(
+            "train.attention=triton needs the package triton, which comes with torch on Linux:"
+            " take plain or flex"
+        )
 
 
 def measure_peak(device: torch.device, dtype: torch.dtype) -> float:

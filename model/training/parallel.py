@@ -31,7 +31,7 @@ from torch.distributed.fsdp import (
 )
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
-from model.glam.config import GLaMConfig
+from model.glam.config import AttentionBackend, GLaMConfig
 from model.glam.dense import DenseFeedForward
 from model.glam.experts import ExpertBackend, ExpertInputs, dispatch
 from model.glam.transformer import Attention, Experts, GLaM
@@ -46,7 +46,7 @@ def build(
     seed: int,
     expert_parallel: int | None = None,
     recompute: bool = False,
-    flex_attention: bool = False,
+    attention: AttentionBackend = AttentionBackend.plain,
 ) -> GLaM:
     """The model with its initial weights, which do not depend on the number of processes.
 
@@ -57,17 +57,13 @@ def build(
         seed: as of :class:`model.glam.transformer.GLaM`.
         expert_parallel: processes that share the experts; None for as many as possible.
         recompute: as of :class:`model.glam.transformer.GLaM`.
-        flex_attention: as of :class:`model.glam.transformer.GLaM`.
+        attention: as of :class:`model.glam.transformer.GLaM`.
 
     Raises:
         ValueError: the processes can't share the model that way.
     """
     make = functools.partial(
-        GLaM,
-        config,
-        compute_dtype=compute_dtype,
-        recompute=recompute,
-        flex_attention=flex_attention,
+        GLaM, config, compute_dtype=compute_dtype, recompute=recompute, attention=attention
     )
     if processes.count() == 1:
         _columns(config, expert_parallel)

@@ -13,7 +13,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
-from model.glam.config import GLaMConfig, require
+from model.glam.config import AttentionBackend, GLaMConfig, require
 
 
 class OptimizerName(StrEnum):
@@ -99,7 +99,7 @@ class RunConfig:
     micro_rows: int | None = MISSING
     expert_parallel: int | None = MISSING
     recompute: bool = MISSING
-    flex_attention: bool = MISSING
+    attention: AttentionBackend = MISSING
     precision: Precision = MISSING
     device: str = MISSING
     skips_in_a_row: int = MISSING
@@ -207,7 +207,7 @@ class TrainConfig:
         for name in ("output", "evaluate", "checkpoint", "log"):
             del whole[name]
         del whole["data"]["corpus"]
-        for name in ("device", "expert_parallel", "recompute", "patience", "start"):
+        for name in ("device", "expert_parallel", "recompute", "attention", "patience", "start"):
             del whole["train"][name]
         if self.train.start is None:
             del whole["train"]["start_optimizer"]
@@ -218,13 +218,22 @@ class TrainConfig:
         return dict(whole)
 
 
+FORMER = {"train.flex_attention"}
+"""What was part of an identity once: how attention was computed."""
+
+
+def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """The settings that differ between two flat identities, the old one of an earlier version."""
+    return sorted(key for key in {*old, *new} - FORMER if old.get(key) != new.get(key))
+
+
 def check_same_run(path: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     """See that the identity in a checkpoint at ``path`` is that of the run that resumes.
 
     Raises:
         ValueError: it is of another run.
     """
-    if different := sorted(key for key in {*old, *new} if old.get(key) != new.get(key)):
+    if different := differing(old, new):
         changes = ", ".join(f"{k}: {old.get(k)} then, {new.get(k)} now" for k in different)
         raise ValueError(
             f"{path} is of a run with other settings ({changes}): give the same ones to resume, or"

@@ -95,8 +95,7 @@ class Trainer:
                 f"train.micro_rows={self.micro_rows} must divide the {self.rows} rows of one of"
                 f" {processes.count()} processes"
             )
-        if train.flex_attention and self.device.type != "cuda":
-            raise ValueError("train.flex_attention=true: torch trains with it on CUDA only")
+        hardware.check_attention(train.attention, self.device)
         self.dtype = hardware.compute_dtype(train.precision, self.device)
         self.model = parallel.build(
             config.model,
@@ -105,7 +104,7 @@ class Trainer:
             seed=config.seed,
             expert_parallel=train.expert_parallel,
             recompute=train.recompute,
-            flex_attention=train.flex_attention,
+            attention=train.attention,
         )
         self.optimizer = optim.build_optimizer(config.optimizer, self.model)
         self.counts = sizes.count(config.model)
