@@ -15,6 +15,7 @@ from training_runs import optimizer_settings
 
 from model.exporting import ExportConfig, export
 from model.training import checkpoint, optim, processes, trained
+from model.training.background import Writer
 from model.training.train_config import OptimizerName, Schedule
 from winnow import storage
 
@@ -88,6 +89,20 @@ def read(folder, columns=None):
     return out
 
 
+def in_background(folder, columns=None):
+    """The histories of steps during which the checkpoint before them was written, and from it."""
+    model, optimizer = fresh("adafactor", columns)
+    learn(model, optimizer, range(3))
+    writer = Writer(f"{folder}/background", 2, True, 60)
+    writer.save(3, checkpoint.tensors(model, optimizer), STATE)
+    ahead = learn(model, optimizer, range(3, 6))
+    writer.wait()
+    checkpoint.load(
+        checkpoint.resolve(f"{folder}/background"), checkpoint.tensors(model, optimizer)
+    )
+    return ahead, learn(model, optimizer, range(3, 6))
+
+
 def compared(folder):
     """By process, the files that it compared with their checksums."""
     names, whole = [], storage.checksum
@@ -157,6 +172,7 @@ def results(tmp_path_factory):
     calls = {"writes": call(write, four, 2), "2-4": call(read, two, 2), "1-4": call(read, one)}
     calls |= {"compared": call(compared, four), "of two": call(compared, two)}
     calls |= {"asked": call(asked, exported, tasks, likely)}
+    calls |= {"background": call(in_background, four, 2)}
     out |= distributed.run(4, four, calls | {"failure": failure_of_one})
     out["of export"][4] = out["asked"]
     out["of checkpoint"] = {name: (ask(), out[f"asked {name}"]) for name, ask in sharded.items()}
@@ -191,6 +207,12 @@ def test_same_number_goes_on_bit_for_bit(results, name):
     (history, last), (expected, expected_last) = results["2-2"][name], results["2"][name]
     assert history == expected
     assert all(torch.equal(last[key], expected_last[key]) for key in expected_last)
+
+
+def test_a_checkpoint_is_written_while_training_goes_on(results):
+    ahead, again = results["background"]
+    assert ahead == again
+    assert len({loss for loss, *_ in ahead}) == 3
 
 
 def assert_same_answers(found, expected, tolerance):

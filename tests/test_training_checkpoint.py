@@ -1,15 +1,19 @@
 """Checkpoints: what goes in comes out; damage, bad pickles and full disks."""
 
 import io
+import itertools
 import os
 import pickle
 import subprocess
 import sys
+import threading
 
+import distributed
 import pytest
 import torch
 
 from model.training import checkpoint
+from model.training.background import Writer
 from model.training.checkpoint import MANIFEST
 from winnow import files, storage
 
@@ -196,6 +200,91 @@ def test_no_room_leaves_older_checkpoints_and_nothing_half_written(tmp_path):
     assert "older checkpoints are intact" in run.stdout
     assert os.listdir(tmp_path) == ["step_000000001"]
     checkpoint.verify(str(tmp_path / "step_000000001"))
+
+
+CHANGES = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}
+
+
+def write_on_disks_that_stop(folder):
+    """A checkpoint in the background instead of the one before it; the n-th disk stops changing
+    before the n-th change of a file, as if the process was killed there.
+    """
+    left = None
+
+    def hook(event, arguments):
+        nonlocal left
+        if left is None or event not in CHANGES or str(arguments[0]).startswith("/dev"):
+            return
+        if event == "open" and not arguments[2] & (os.O_WRONLY | os.O_RDWR):
+            return
+        left -= 1
+        if left < 0:
+            raise OSError("no more")
+
+    sys.addaudithook(hook)
+    for number in itertools.count():
+        disk = saved(folder / str(number), [10])
+        writer = Writer(str(disk), keep=1, background=True, patience=60)
+        left = number
+        writer.save(20, content(20), {"step": 20})
+        try:
+            writer.wait()
+        except OSError:
+            assert left < 0
+        else:
+            return
+        finally:
+            left = None
+
+
+def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(tmp_path):
+    """And the next run goes on from there, leaving nothing behind. No error is swallowed."""
+    process = distributed.CONTEXT.Process(target=write_on_disks_that_stop, args=(tmp_path,))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    newest = []
+    for number in range(len(os.listdir(tmp_path))):
+        folder = str(tmp_path / str(number))
+        found = checkpoint.newest(folder)
+        newest.append(found.state["step"])
+        out = empty()
+        checkpoint.load(found, out)
+        for name, value in content(newest[-1]).items():
+            assert torch.equal(out[name], value)
+        Writer(folder, 1, False, 60).save(30, content(30), {"step": 30})
+        assert os.listdir(folder) == ["step_000000030"]
+    assert newest == sorted(newest)
+    assert set(newest) == {10, 20}
+    assert len(newest) > 12
+
+
+def test_what_is_written_is_what_it_was(tmp_path, monkeypatch):
+    """The training changes the tensors while the thread has not begun to write."""
+    goes = threading.Event()
+    save = checkpoint.save
+    monkeypatch.setattr(checkpoint, "save", lambda *a: (goes.wait(60), save(*a)))
+    writer = Writer(str(tmp_path), 2, True, 60)
+    tensors = content(7)
+    writer.save(7, tensors, {})
+    for value in tensors.values():
+        value.zero_()
+    goes.set()
+    writer.wait()
+    out = empty()
+    checkpoint.load(checkpoint.newest(str(tmp_path)), out)
+    assert all(torch.equal(out[name], value) for name, value in content(7).items())
+
+
+def test_what_a_thread_could_not_do_is_raised_where_it_is_waited_for(tmp_path):
+    saved(tmp_path, [1])
+    writer = Writer(str(tmp_path), 2, True, 60)
+    (tmp_path / f"{files.TEMPORARY}step_000000002").write_text("in the way")
+    writer.save(2, content(2), {})
+    with pytest.raises(OSError, match="checkpoint of step 2 can't be written"):
+        writer.save(3, content(3), {})
+    assert checkpoint.newest(str(tmp_path)).path.endswith("1")
+    writer.wait()
 
 
 def test_one_can_be_named_or_found_in_a_run(tmp_path):

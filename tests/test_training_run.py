@@ -234,7 +234,10 @@ def test_utilisation_is_of_the_stated_peak(corpus, tmp_path):
 
 
 def test_killed_at_random_moments_it_comes_to_the_same_end(corpus, tmp_path):
-    """A real process and a real SIGKILL, until the run is through."""
+    """A real process and a real SIGKILL, until the run is through.
+
+    After the first one checkpoints are written in the background.
+    """
     options = ["train.tokens=6144", "checkpoint.every=3"]
     train(corpus, tmp_path / "whole", *options)
     output = tmp_path / "run"
@@ -245,6 +248,7 @@ def test_killed_at_random_moments_it_comes_to_the_same_end(corpus, tmp_path):
     kills = 0
     while not (output / "outcome.json").exists():
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+        command.append("checkpoint.background=true")
         if kills < 2:
             # The clock starts when something is written, for starting takes seconds.
             seen = lines(output)
@@ -277,6 +281,61 @@ def test_an_interrupted_run_saves_and_comes_to_the_same_end(undisturbed, corpus,
     assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 5
     train(corpus, tmp_path)
     assert_same_run(tmp_path, undisturbed[0])
+
+
+def test_what_ends_a_run_waits_for_a_checkpoint_in_the_background(
+    undisturbed, corpus, tmp_path, monkeypatch
+):
+    """An interrupt, and the last step; meanwhile the run goes on."""
+    step, save, writing = Trainer.step, checkpoint.save, []
+
+    def slow(folder, step, *rest):
+        writing.append(step)
+        time.sleep(0.2)
+        save(folder, step, *rest)
+        writing.remove(step)
+
+    stepped_meanwhile = []
+
+    def interrupted(trainer):
+        row = step(trainer)
+        stepped_meanwhile.extend(writing)
+        if row["step"] == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+        return row
+
+    monkeypatch.setattr(checkpoint, "save", slow)
+    monkeypatch.setattr(Trainer, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(corpus, tmp_path, "checkpoint.background=true")
+    assert (tmp_path / "checkpoints" / "step_000000005").is_dir()
+    train(corpus, tmp_path, "checkpoint.background=true")
+    assert_same_run(tmp_path, undisturbed[0])
+    assert stepped_meanwhile
+    assert not writing
+
+
+def test_a_checkpoint_that_fails_in_the_background_ends_the_run_at_the_next_step(
+    corpus, tmp_path, monkeypatch
+):
+    step, save = Trainer.step, checkpoint.save
+
+    def full(folder, step, *rest):
+        if step == 4:
+            raise OSError("the disk is full")
+        save(folder, step, *rest)
+
+    def patient(trainer):
+        if trainer.progress.step == 4:
+            trainer.writer.thread.join()
+        return step(trainer)
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    monkeypatch.setattr(Trainer, "step", patient)
+    with pytest.raises(OSError, match="the disk is full"):
+        train(corpus, tmp_path, "checkpoint.background=true")
+    assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 5
+    assert os.listdir(tmp_path / "checkpoints") == ["step_000000002"]
 
 
 def lines(output):

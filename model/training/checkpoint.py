@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
@@ -86,8 +87,21 @@ def materialise(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
             parameter.copy_(value)
 
 
-def save(folder: str, step: int, content: dict[str, Tensor], state: Mapping[str, Any]) -> None:
+def save(
+    folder: str,
+    step: int,
+    content: dict[str, Tensor],
+    state: Mapping[str, Any],
+    group: dist.ProcessGroup | None = None,
+) -> None:
     """Write a checkpoint; every process of a group calls this, and hashes what it wrote.
+
+    Args:
+        folder: of all checkpoints.
+        step: the number of this one.
+        content: tensors by name, this process's share of each.
+        state: JSON values.
+        group: that the processes agree over; None for the default one.
 
     Raises:
         OSError: it can't be written, perhaps for lack of space. Nothing of it is left then, and
@@ -111,12 +125,13 @@ def save(folder: str, step: int, content: dict[str, Tensor], state: Mapping[str,
         _sync(folder)
 
     try:
-        processes.together(prepare if processes.is_first() else _nothing)
+        processes.together(prepare if processes.is_first() else _nothing, group)
         with _no_warning_of_one_process():
-            save_tensors(content, storage_writer=FileSystemWriter(temporary))
-        own = processes.together(lambda: _sums(temporary, f"__{processes.rank()}_"))
+            writer = FileSystemWriter(temporary)
+            save_tensors(content, storage_writer=writer, process_group=group)
+        own = processes.together(lambda: _sums(temporary, f"__{processes.rank()}_"), group)
         sums = {name: value for found in own for name, value in found.items()}
-        processes.together(finish if processes.is_first() else _nothing)
+        processes.together(finish if processes.is_first() else _nothing, group)
     except (OSError, CheckpointException) as error:
         if processes.is_first():
             shutil.rmtree(temporary, ignore_errors=True)

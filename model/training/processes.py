@@ -82,8 +82,10 @@ def is_first() -> bool:
     return rank() == 0
 
 
-def together(call: Callable[[], T]) -> list[T]:
+def together(call: Callable[[], T], group: dist.ProcessGroup | None = None) -> list[T]:
     """What each process returns of a call that all make, by rank; they go on together.
+
+    ``group`` is one of all processes, None for the default one.
 
     Raises:
         Exception: what it raised on one of them, the first by rank, is raised on all: none waits
@@ -98,7 +100,7 @@ def together(call: Callable[[], T]) -> list[T]:
     except Exception as raised:
         error = raised
     every: list[tuple[T, Exception | None]] = [(None, None)] * count()  # type: ignore[list-item]
-    dist.all_gather_object(every, (result, error))
+    dist.all_gather_object(every, (result, error), group)
     for (_, other), here in zip(every, range(count()), strict=True):
         if other is not None:
             raise error if here == rank() and error is not None else other

@@ -142,6 +142,7 @@ class CheckpointConfig:
 
     every: int = MISSING
     keep: int = MISSING
+    background: bool = MISSING
 
     def __post_init__(self) -> None:
         require(self.every >= 1, "checkpoint.every must be at least 1")

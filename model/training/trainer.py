@@ -22,6 +22,7 @@ from model.data.held_out import HeldOut
 from model.data.stream import TokenStream
 from model.glam.parameter import copies, keyed_generator
 from model.training import checkpoint, evaluation, hardware, optim, outcome, parallel, processes
+from model.training.background import Writer
 from model.training.batches import Batches
 from model.training.checkpoint import Checkpoint
 from model.training.metrics_log import TENSORBOARD, WANDB
@@ -65,6 +66,7 @@ class Trainer:
         self.config = config
         self.corpus = corpus
         self.checkpoints = os.path.join(config.output, checkpoint.FOLDER)
+        self.writer = Writer.of(config.checkpoint, self.checkpoints, config.train.patience)
         self.progress = Progress()
         self.start: Start | None = None  # once it is loaded
         self.saved_step = 0
@@ -275,6 +277,7 @@ class Trainer:
             raise TrainingFailedError(
                 f"{what}, after {progress.fallbacks} returns to a checkpoint: {advice}"
             )
+        self.writer.wait()
         if self.returned_to is not None:
             checkpoint.remove(self.returned_to)
         found = checkpoint.newest(self.checkpoints)
@@ -304,9 +307,7 @@ class Trainer:
             "stream": self.stream.fingerprint,
             **({"start": self.start.to_json()} if self.start else {}),
         }
-        content = checkpoint.tensors(self.model, self.optimizer)
-        checkpoint.save(self.checkpoints, self.progress.step, content, state)
-        checkpoint.prune(self.checkpoints, self.config.checkpoint.keep)
+        self.writer.save(self.progress.step, checkpoint.tensors(self.model, self.optimizer), state)
         self.saved_step = self.progress.step
 
     def held_out(self, limit_bytes: int | None) -> dict[str, HeldOut]:
@@ -355,6 +356,7 @@ class Trainer:
         progress.seconds += time.perf_counter() - begun
         if processes.is_first():
             tables.write(os.path.join(config.output, outcome.HELDOUT), table)
+        self.writer.wait()
         made = self.outcome(outcome.bits_per_byte(table))
         if processes.is_first():
             outcome.write(config.output, made)

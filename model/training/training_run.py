@@ -39,7 +39,10 @@ def _train_on_disk(config: TrainConfig, device: torch.device) -> Outcome:
         trainer = Trainer(config, open_corpus(config.data.corpus), device)
     # One process writes for all.
     with files.lock(config.output) if processes.is_first() else contextlib.nullcontext():
-        return _train(config, trainer)
+        try:
+            return _train(config, trainer)
+        finally:
+            trainer.writer.close()
 
 
 def _train(config: TrainConfig, trainer: Trainer) -> Outcome:
@@ -76,14 +79,15 @@ def _train(config: TrainConfig, trainer: Trainer) -> Outcome:
     try:
         with _interruption() as heard:
             while trainer.progress.step < config.steps:
-                trainer.wants_end = heard.number is not None
+                trainer.wants_end = heard.number is not None or trainer.writer.failed
                 with telling.doing("the first step: compiling kernels", line.fresh):
                     row = trainer.step()
                 step = trainer.progress.step
                 evaluates = bool(held_out) and step % config.evaluate.every == 0
                 saves = step % config.checkpoint.every == 0
                 # Processes that train together end at one step, which they agree on.
-                ends = trainer.ends if processes.count() > 1 else heard.number is not None
+                asked = heard.number is not None or trainer.writer.failed
+                ends = trainer.ends if processes.count() > 1 else asked
                 if trainer.pending and (evaluates or saves or ends or step == config.steps):
                     note(row)
                     row = trainer.settle()
@@ -94,6 +98,7 @@ def _train(config: TrainConfig, trainer: Trainer) -> Outcome:
                 if (saves or ends) and trainer.healthy and trainer.saved_step < step:
                     trainer.save()
                 if ends:
+                    trainer.writer.wait()
                     raise KeyboardInterrupt(heard.number or signal.SIGTERM)
     finally:
         line.close()

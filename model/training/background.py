@@ -1,0 +1,106 @@
+"""Checkpoints written in the background, from a copy in host memory.
+
+Training goes on as soon as the copy is made. One checkpoint is written at a time, by a thread of
+each process; they agree on it over a group of their own, since training has exchanges in another.
+An error of a thread ends the training at its next step: the processes agree on that step, and each
+raises what its thread did.
+
+The copy takes as much memory of the host as the checkpoint takes of the disk, each process for its
+share of weights and optimizer state, until it is written. Training waits while it is made.
+"""
+
+import sys
+import threading
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import torch.distributed as dist
+from torch import Tensor
+
+from model.training import checkpoint, processes
+from model.training.train_config import CheckpointConfig
+
+
+class Writer:
+    """Writes the checkpoints of a run, and deletes old ones.
+
+    Args:
+        folder: of the checkpoints.
+        keep: how many stay.
+        background: whether to write while training goes on. If not, no copy is made.
+        patience: seconds that a process waits for the others before it fails.
+    """
+
+    def __init__(self, folder: str, keep: int, background: bool, patience: float) -> None:
+        self.folder = folder
+        self.keep = keep
+        self.background = background
+        self.group = (
+            dist.new_group(backend="gloo", timeout=timedelta(seconds=patience))
+            if background and processes.count() > 1
+            else None
+        )
+        self.thread: threading.Thread | None = None
+        self.error: Exception | None = None
+
+    @classmethod
+    def of(cls, config: CheckpointConfig, folder: str, patience: float) -> "Writer":
+        """The one of a run with these settings."""
+        return cls(folder, config.keep, config.background, patience)
+
+    def save(self, step: int, content: dict[str, Tensor], state: Mapping[str, Any]) -> None:
+        """Write a checkpoint, or begin to; the tensors may change afterwards.
+
+        Raises:
+            OSError: this one can't be written; in the background, the one before couldn't.
+        """
+        if not self.background:
+            self._write(step, content, state)
+            return
+        self.wait()
+        copied = {name: _in_host_memory(value) for name, value in content.items()}
+
+        def write() -> None:
+            try:
+                self._write(step, copied, state)
+            except Exception as error:
+                self.error = error
+
+        # Not a daemon: a process that ends for another reason lets it finish.
+        self.thread = threading.Thread(target=write, name=f"checkpoint of step {step}")
+        self.thread.start()
+
+    @property
+    def failed(self) -> bool:
+        """Whether there is an error that :meth:`wait` raises."""
+        return self.error is not None
+
+    def wait(self) -> None:
+        """Wait for the checkpoint that is being written, if one is.
+
+        Raises:
+            OSError: it can't be written. Older ones are intact.
+        """
+        if self.thread is not None:
+            self.thread.join()
+            self.thread = None
+        if self.error is not None:
+            error, self.error = self.error, None
+            raise error
+
+    def close(self) -> None:
+        """Wait while something else ends the training; an error is said but not raised."""
+        try:
+            self.wait()
+        except Exception as error:
+            print(error, file=sys.stderr)
+
+    def _write(self, step: int, content: dict[str, Tensor], state: Mapping[str, Any]) -> None:
+        checkpoint.save(self.folder, step, content, state, self.group)
+        checkpoint.prune(self.folder, self.keep)
+
+
+def _in_host_memory(value: Tensor) -> Tensor:
+    """A copy, of what this process holds of it."""
+    return value.detach().to("cpu", copy=True)
