@@ -166,9 +166,9 @@ def _input_flags(group: argparse._ArgumentGroup) -> None:
         group,
         "join",
         action="append",
-        metavar="NAME=FILES[:key=id|url]",
+        metavar="NAME=FILES[:key=id|url|host]",
         help="columns of other files (Parquet, Arrow, JSON lines, CSV) for the documents with the"
-        " same id, or url; may be repeated. Further settings: :field=KEY_FIELD,"
+        " same id, url or host; may be repeated. Further settings: :field=KEY_FIELD,"
         " :columns=NAME,NAME,…, :duplicates=first (or last), :missing=SCORE",
     )
     _flag(

@@ -155,7 +155,7 @@ def test_settings_of_the_command_line_and_of_yaml_are_the_same():
     assert joins_of(parse(["a=2", "a=1:key=url"])) == {"a": Join(["1", "2"], "url")}
     assert joins_of({"a": "x", "b": ["y"], "c": {"files": "z", "key": "url"}})["c"].key == "url"
     for wrong, message in (
-        ({"a": {"files": "x", "key": "text"}}, "--join a: key is one of id, url"),
+        ({"a": {"files": "x", "key": "text"}}, "--join a: key is one of id, url, host"),
         ({"a": {"files": "x", "keys": "id"}}, "no setting keys"),
         ({"a": {"key": "id"}}, "names no files"),
         ({"a-b": "x"}, "not a name"),
@@ -200,6 +200,15 @@ def test_a_canonical_form_is_its_own_and_resolves_as_the_standard_library_does(r
     if "%" not in path and "//" not in path and path.isascii() and path.strip() == path:
         resolved = urljoin("http://a.example/", path.replace(" ", "%20").replace(":", "%3A"))
         assert form.partition("?")[0] == resolved[len("http://") :].replace("%3A", ":")
+
+
+def test_hosts_meet_however_they_are_written(tmp_path):
+    rows = 'host,v\ncom.au,1\n"au,com,shop",2\nhttps://www.b.example/x,3\nlocalhost,4\n'
+    lookup, made = table(tmp_path, {"a.csv": rows}, key="host")
+    assert (made.rows, made.without_key) == (3, 1)
+    urls = ["http://Shop.com.au/a,b", "http://b.example:80", "http://a.b.example", None, "x"]
+    keys = joined_tables.keys_of(pa.array(urls), "host")
+    assert looked_up(lookup, keys.to_pylist()) == [[2, 3, None, None, None]]
 
 
 def test_groups_are_few_whatever_the_values():

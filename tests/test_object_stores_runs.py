@@ -56,6 +56,8 @@ def here(tmp_path_factory):
     (folder / "in" / "web" / "3.jsonl").write_bytes(b'{"text": "whole"}\n{"text": "bro')
     write_jsonl(folder / "in" / "wiki" / "0.jsonl", documents(60, 0, "wiki"))
     write_classifier(folder / "in" / "classifier")
+    notes = [{"id": row["id"], "n": i} for i, row in enumerate(documents(120)) if "id" in row]
+    write_jsonl(folder / "in" / "notes" / "0.jsonl", notes)
     run.main([*inputs(f"{folder}/in"), *RULE, f"--output={folder}/scored"])
     decide.main([f"--scored={folder}/scored", "--alpha=1", f"--output={folder}/anew"])
     return folder
@@ -66,6 +68,7 @@ def inputs(folder):
         f"--source=web={folder}/**/*.gz",
         f"--source=web={folder}/web/[0-9].jsonl",
         f"--source=wiki={folder}/wiki/*",
+        f"--join=notes={folder}/notes/*",
         f"--classifier={folder}/classifier",
     ]
 

@@ -35,7 +35,7 @@ class TaskJoins:
         """The joined columns of n documents, by their names in the shards."""
         found: dict[str, pa.Array] = {}
         for table, rows_of in self._tables:
-            keys = keys_of(urls if table.key == "url" else ids, table.key)
+            keys = keys_of(ids if table.key == "id" else urls, table.key)
             rows = rows_of.find(keys)
             met = np.unique(rows[rows >= 0])
             self._met[table.name].append(met)
@@ -113,7 +113,7 @@ def lines(manifest: Mapping[str, Any]) -> list[str]:
             raise ValueError(
                 f"--join {name}: no document has the {join['key']} of any of its"
                 f" {join['rows']:,} rows: name the field that holds it, as :field=NAME, or join by"
-                f" {'id' if join['key'] == 'url' else 'url'} (the output is complete without it)"
+                f" {'url' if join['key'] == 'id' else 'id'} (the output is complete without it)"
             )
         keyless = f", {without:,} have no {join['key']}" if without else ""
         told.append(

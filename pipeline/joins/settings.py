@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 
 from quality_classifier.combining import check_name
 
-KEYS = ("id", "url")
+KEYS = ("id", "url", "host")
 DUPLICATES = ("error", "first", "last")
 
 _SETTING = re.compile(r":(key|field|columns|duplicates|missing)=([^:]*)$")
@@ -22,7 +22,7 @@ class Join:
     Attributes:
         files: globs.
         key: documents and rows meet by the document's ``id``, or by the canonical form of its
-            ``url`` (:mod:`winnow.text.urls`).
+            ``url`` (:mod:`winnow.text.urls`), or by the ``host`` of that, without ``www.``.
         field: the column of the files that holds the key; named as the key if it is empty.
         columns: those to take; all but the key if there are none.
         duplicates: what becomes of rows with the key of an earlier one: ``error``, or the ``first``
@@ -82,7 +82,7 @@ def parse(values: Sequence[str]) -> dict[str, dict[str, Any]]:
             settings[found[1]] = found[2].split(",") if found[1] == "columns" else found[2]
             rest = rest[: found.start()]
         if not (equals and name and rest):
-            raise ValueError(f"--join {text!r} is not of the form NAME=FILES[:key=id|url][:…]")
+            raise ValueError(f"--join {text!r} is not of the form NAME=FILES[:key=id|url|host][:…]")
         if "missing" in settings:
             try:
                 settings["missing"] = float(settings["missing"])

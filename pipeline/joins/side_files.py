@@ -25,6 +25,8 @@ PIECE_BYTES = 16 << 20
 OpenPieces = Callable[[], Iterator[bytes]]
 
 _ROWS = 1 << 16
+_ROW_BYTES = 64  # a key alone has as many
+_PACKED = 6  # JSON lines of scores become smaller by as much, or less
 _FORMS = "Parquet, Arrow, JSON lines (.jsonl, .json, .ndjson) or CSV (.csv, .tsv)"
 
 
@@ -49,6 +51,19 @@ def batches(path: str, fields: Sequence[str] | None) -> Iterator[pa.RecordBatch]
             yield from _text(path, fields)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
         raise ValueError(f"{path}: {str(error).splitlines()[0]}") from error
+
+
+def decoded_bytes(path: str) -> int:
+    """About how many bytes the rows of a file take in memory."""
+    with storage.open_input(path) as stream:
+        head = stream.read(16)
+        if head.startswith(b"PAR1"):
+            with pq.ParquetFile(stream) as file:
+                about = file.metadata
+                groups = (about.row_group(i).total_byte_size for i in range(about.num_row_groups))
+                return max(sum(groups), about.num_rows * _ROW_BYTES)
+        packed = compression_of(head) != "none"
+    return storage.size(path) * (_PACKED if packed else 1)
 
 
 def common(types: Sequence[pa.DataType], what: str) -> pa.DataType:

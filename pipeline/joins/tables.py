@@ -9,7 +9,7 @@ store's each process holds a copy in ``$TMPDIR``. Keys are compared whole, not b
 import base64
 import functools
 import json
-import os
+import mmap
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -25,6 +25,7 @@ from winnow import storage
 from winnow.dealt import split
 from winnow.sorted_keys import find
 from winnow.text.hashing import xxh3_64
+from winnow.text.hosts import hosts
 from winnow.text.urls import canonical
 
 Rows = npt.NDArray[np.int64]
@@ -37,7 +38,7 @@ class Table:
 
     Attributes:
         name: of the join.
-        key: ``id`` or ``url``.
+        key: ``id``, ``url`` or ``host``.
         fingerprint: of the settings and the files that it was made of.
         buckets: rows in each; their number is a power of two.
         schema: of the joined columns, by their names in the shards (:func:`encoded`).
@@ -86,8 +87,24 @@ def decoded(text: str) -> pa.Schema:
 
 
 def keys_of(values: pa.Array, key: str) -> pa.Array:
-    """The keys (string [n]) by which n ids or URLs are looked up; null where there is none."""
-    return canonical(values) if key == "url" else values
+    """The keys (string [n]) of n ids, URLs or hosts; null where there is none.
+
+    A host may also be written as Common Crawl's index has it, ``com,example``.
+    """
+    match key:
+        case "url":
+            return canonical(values)
+        case "host":
+            return pc.replace_substring_regex(hosts(_forwards(values)), r"^www\.", "")
+    return values
+
+
+def _forwards(values: pa.Array) -> pa.Array:
+    """The same names, those that begin with the top-level domain turned round."""
+    turned = pc.match_substring_regex(values, r"^[^/.:,]+(?:,[^/.:,]+)+,?\)?/?$")
+    names = pc.filter(values, turned).to_pylist()
+    forwards = [".".join(reversed(name.rstrip("/),").split(","))) for name in names]
+    return pc.replace_with_mask(values, turned.fill_null(False), pa.array(forwards, pa.string()))
 
 
 def hashes_of(keys: pa.Array) -> Hashes:
@@ -149,8 +166,8 @@ class Lookup:
 
     def _bucket(self, number: int) -> pa.RecordBatch:
         if number not in self._open:
-            path = bucket_path(self._work, self._table.name, number)
-            self._open[number] = pa.ipc.open_file(_mapped(path)).get_batch(0)
+            pages = _mapped(bucket_path(self._work, self._table.name, number))
+            self._open[number] = pa.ipc.open_file(pa.py_buffer(pages)).get_batch(0)
         return self._open[number]
 
 
@@ -191,16 +208,12 @@ def read_about(work: str, name: str) -> Table | None:
     return from_json(json.loads(storage.read_bytes(path))) if storage.exists(path) else None
 
 
-def _mapped(path: str) -> pa.NativeFile:
-    """A file, mapped; one of an object store from a copy that is gone when it is closed."""
-    if storage.scheme(path) is None:
-        return pa.memory_map(path)
-    with (
-        tempfile.NamedTemporaryFile(prefix="winnow-", delete=False) as copy,
-        storage.open_input(path) as stream,
-    ):
-        shutil.copyfileobj(stream, copy, 1 << 20)
-    try:
-        return pa.memory_map(copy.name)
-    finally:
-        os.unlink(copy.name)
+def _mapped(path: str) -> mmap.mmap:
+    """The bytes of a file; of one in an object store those of an unnamed copy."""
+    with storage.open_input(path) as stream:
+        if storage.scheme(path) is None:
+            return mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ)
+        with tempfile.TemporaryFile(prefix="winnow-") as copy:
+            shutil.copyfileobj(stream, copy, 1 << 20)
+            copy.flush()
+            return mmap.mmap(copy.fileno(), 0, prot=mmap.PROT_READ)
