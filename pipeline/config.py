@@ -47,6 +47,7 @@ class PipelineConfig:
     calibration: str | None = None
     decision: AnyDecision = dataclasses.field(default_factory=Decision)
     seed: int = flags.DEFAULT_SEED
+    tokenizer: str | None = None
     steps: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     join: Mapping[str, Join] = dataclasses.field(default_factory=dict)
     near_duplicates: bool = False

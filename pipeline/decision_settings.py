@@ -1,14 +1,16 @@
 """One keep rule as the user states it, and how its parameter is solved for a wanted yield."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from pipeline import flags
 from pipeline.near_duplicates.choice import Stays
+from pipeline.output import schema
 from pipeline.rules import solve
 from pipeline.rules.buckets import Buckets
 from pipeline.rules.decision import PARAMETERS, FloatArray, Rule
@@ -181,9 +183,10 @@ def stays(keep: str | None, power: float | None) -> Stays:
     )
 
 
-def weights(unit: str, batch: Mapping[str, Any], n: int) -> Sketch:
+def weights(unit: str, batch: pa.RecordBatch) -> Sketch:
     """What each of n documents weighs in a unit of targets: int64 [n]."""
     if unit == "documents":
-        return np.ones(n, np.int64)
-    weight: Sketch = batch[solve.COLUMN[unit]].to_numpy()
+        return np.ones(len(batch), np.int64)
+    counted = unit == "tokens" and schema.TOKENS in batch.schema.names
+    weight: Sketch = batch[schema.TOKENS if counted else solve.COLUMN[unit]].to_numpy()
     return weight

@@ -66,6 +66,13 @@ def parser() -> Parser:
     )
     out.add_argument("--config", metavar="YAML", help="a file with any of these flags; flags win")
     _input_flags(out.add_argument_group("input"))
+    group = out.add_argument_group("tokens")
+    _flag(
+        group,
+        "tokenizer",
+        metavar="FILE",
+        help="a Hugging Face tokenizer.json: shards get a column tokens, and targets are of those",
+    )
     group = out.add_argument_group("classifier")
     group.add_argument(
         "--classifier",
@@ -243,7 +250,8 @@ def _decision_flags(group: argparse._ArgumentGroup) -> None:
         "target_unit",
         metavar="UNIT",
         help="the share is of documents, bytes or tokens"
-        f" (white-space words stand for tokens; default: {DEFAULT_TARGET_UNIT})",
+        " (white-space words stand for tokens unless a --tokenizer counts them; default:"
+        f" {DEFAULT_TARGET_UNIT})",
     )
     _flag(group, "buckets", type=int, metavar="K", help="buckets: how many quantiles of the score")
     _flag(

@@ -162,7 +162,7 @@ class GroupDecision:
             for number, decision in enumerate(self.decisions):
                 rows = reaches & (codes == number)
                 if decision.known_rule() is None and rows.any():
-                    weight = weights(decision.target_unit, batch, len(batch))
+                    weight = weights(decision.target_unit, batch)
                     yield number, score[rows], draw[rows], weight[rows]
 
 

@@ -13,7 +13,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from pipeline import classifier_settings, field_settings, flags, joined_tables, step_settings
 from pipeline.beam import engine, graph, progress, staging, worker
 from pipeline.config import PipelineConfig, field_maps, load
-from pipeline.core import joined, trained_on
+from pipeline.core import joined, tokens, trained_on
 from pipeline.core.plan import plan_tasks
 from pipeline.core.task import Job, Sink
 from pipeline.core.unreadable_sources import check_read, empty_sources
@@ -43,7 +43,8 @@ def main(arguments: Sequence[str]) -> None:
         languages = field_settings.language_notes(config, tasks, maps)
     job, about = describe(config, tasks, resume)
     patterns = (pattern for patterns in config.source.values() for pattern in patterns)
-    staging.check_paths(options, [*patterns, config.output, *input_files(config.steps)])
+    given = [config.output, *input_files(config.steps), *filter(None, [config.tokenizer])]
+    staging.check_paths(options, [*patterns, *given])
     seconds = None
     with storage.lock(config.output):
         if prepare(config.output, about["key"], tasks, resume):
@@ -94,11 +95,15 @@ def describe(
     for step in steps:
         for note in step.notes:
             say(note)
-    counts = tuple(sorted({name for step in steps for name in step.counts}))
+    counts = sorted({name for step in steps for name in step.counts})
+    if config.tokenizer:
+        tokens.load(config.tokenizer)
+        counts.append(schema.TOKENS)
     if taken := sorted(set(counts) & set(config.metadata)):
         raise ValueError(f"--metadata {taken} would clash with what the steps count")
     read = {path: path for path in input_files(config.steps)} | own_modules(config.steps)
     read |= {name: own_code.source(name) for name in config.reader}
+    read |= {config.tokenizer: config.tokenizer} if config.tokenizer else {}
     read |= {path: path for paths in joined_tables.files_of(config, say).values() for path in paths}
     job = Job(
         sink=Sink(
@@ -110,7 +115,7 @@ def describe(
             config.near_duplicates,
             grouped(config.decision).has_copies,
             grades,
-            counts,
+            tuple(sorted(counts)),
             combined,
             config.format,
         ),
@@ -125,6 +130,7 @@ def describe(
         reading=ReadOptions.of(config),
         resume=resume,
         near_duplicates=config.near_settings,
+        tokenizer=config.tokenizer or "",
     )
     settings = as_json(asdict(config) | {"decision": config.decision.as_settings()})
     for name in ("output", "stall_minutes"):  # nothing that is written depends on them
@@ -135,8 +141,9 @@ def describe(
         del settings["combine"], settings["calibration"]
     if not config.join:
         del settings["join"]
-    if not config.reader:
-        del settings["reader"]
+    for name in ("reader", "tokenizer"):
+        if not settings[name]:
+            del settings[name]
     if config.format == flags.DEFAULT_FORMAT:
         del settings["format"]
     if not config.near_duplicates:

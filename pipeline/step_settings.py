@@ -125,16 +125,31 @@ def check(steps: Mapping[str, Mapping[str, Any]], has_field: bool) -> None:
             )
 
 
-def notes(manifest: Mapping[str, Any]) -> list[str]:
-    """A line for each step of a finished run that passed documents for want of settings."""
+def unchecked(manifest: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+    """How many documents each step of a finished run passed for want of settings, by language."""
     totals: dict[str, dict[str, int]] = {}
     for record in manifest["tasks"]:
         for step, languages in record.get("unchecked", {}).items():
             found = totals.setdefault(step, {})
             for language, count in languages.items():
                 found[language] = found.get(language, 0) + count
+    return totals
+
+
+def unchecked_rows(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row for each step and language of :func:`unchecked`, the most documents first."""
+    rows = [
+        {"step": step, "language": language, "documents": count}
+        for step, languages in unchecked(manifest).items()
+        for language, count in languages.items()
+    ]
+    return sorted(rows, key=lambda row: (-row["documents"], row["step"], row["language"]))
+
+
+def notes(manifest: Mapping[str, Any]) -> list[str]:
+    """A line for each step of a finished run that passed documents for want of settings."""
     lines = []
-    for step, languages in totals.items():
+    for step, languages in unchecked(manifest).items():
         most = sorted(languages.items(), key=lambda item: (-item[1], item[0]))
         told = ", ".join(f"{count:,} in {language}" for language, count in most[:_SHOWN])
         more = f" and {len(most) - _SHOWN} more languages" if len(most) > _SHOWN else ""

@@ -8,14 +8,18 @@ import unicodedata
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
+import tokenizers
 import yaml
 from corpora import write_classifier, write_jsonl
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyarrow import dataset
 from test_guides import TEXT
 from test_steps_heuristics import bare, every
 
+from model.data import tokenizer
 from pipeline import fit_steps, run
 from pipeline.step_settings import DEFAULT, check, read_languages, resolve_steps
 from pipeline.steps import build_steps, fitting, input_files
@@ -287,16 +291,22 @@ def test_from_good_text_to_a_run_by_language(articles, tmp_path, capsys):
     assert list(found) == ["de", "th"]
     write_classifier(tmp_path / "classifier")
     rows = [
-        {"text": "\n".join(texts[:8]), "lang": language}
+        {"text": "\n".join(texts[k : k + 5]), "lang": language}
         for language, texts in articles.items()
+        for k in range(0, 30, 5)
         if language in ("de", "th", "ru", "ar")
     ]
     write_jsonl(tmp_path / "web.jsonl", rows)
+    trained = tokenizer.train([row["text"] for row in rows], 400, "<|boundary|>")
+    (tmp_path / "tokenizer.json").write_text(trained)
     arguments = [
         f"--source=web={tmp_path}/web.jsonl",
         "--filter=web",
         f"--classifier={tmp_path}/classifier",
-        "--rule=all",
+        "--rule=top_fraction",
+        "--target-fraction=0.5",
+        "--target-unit=tokens",
+        f"--tokenizer={tmp_path}/tokenizer.json",
         "--steps=gopher",
         f"--languages={file}",
         f"--output={tmp_path}/out",
@@ -306,10 +316,21 @@ def test_from_good_text_to_a_run_by_language(articles, tmp_path, capsys):
     run.main([*arguments, "--field=language=lang"])
     told = capsys.readouterr().err
     assert (
-        "gopher passed 2 documents unchecked, as their languages have no settings: 1 in ar, 1"
+        "gopher passed 12 documents unchecked, as their languages have no settings: 6 in ar, 6"
         in told
     )
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
-    assert manifest["accounting"]["web"] == {"read": 4, "kept": 4}
-    assert [task["unchecked"] for task in manifest["tasks"]] == [{"gopher": {"ar": 1, "ru": 1}}]
+    assert [task["unchecked"] for task in manifest["tasks"]] == [{"gopher": {"ar": 6, "ru": 6}}]
     assert manifest["config"]["steps"]["gopher"]["by_language"]["th"] == found["th"]["gopher"]
+    table = dataset.dataset(tmp_path / "out" / "shards", format="arrow").to_table()
+    encoding = tokenizers.Tokenizer.from_str(trained)
+    expected = [
+        len(encoding.encode(t, add_special_tokens=False)) for t in table["text"].to_pylist()
+    ]
+    assert table["tokens"].to_pylist() == expected
+    assert manifest["tasks"][0]["changed"] == {"tokens": sum(expected)}
+    shown = table.filter(pc.field("drop_reason").is_null() | (pc.field("drop_reason") == "quality"))
+    reached, kept = (pc.sum(t["tokens"]).as_py() for t in (shown, shown.filter(shown["kept"])))
+    assert abs(kept - reached / 2) <= max(expected)
+    least = shown.filter(shown["kept"]).sort_by([("quality_score", "ascending")])["tokens"][0]
+    assert kept - least.as_py() < reached / 2

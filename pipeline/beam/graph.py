@@ -36,7 +36,7 @@ from pipeline.group_settings import (
     Sketches,
     grouped,
 )
-from pipeline.output import manifest, records, summary_files
+from pipeline.output import manifest, records, schema, summary_files
 from pipeline.output.records import Record, Task
 from pipeline.rules import solve
 from pipeline.rules.groups import AnyRule, to_json
@@ -281,7 +281,8 @@ def _scored(
     if not record.task.filtered:
         return iter(())
     combined = sink.combined
-    needed = [*decision.columns, *(combined.columns if combined else ())]
+    counted = [schema.TOKENS] if schema.TOKENS in sink.counts else []
+    needed = [*decision.columns, *counted, *(combined.columns if combined else ())]
     batches = reaching_batches(record, folder, sink.marks, repeats, needed)
     return map(combined.again, batches) if combined else batches
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from pipeline.core import repeated_lines, scores
+from pipeline.core import repeated_lines, scores, tokens
 from pipeline.core.identity import content_hashes, identify
 from pipeline.core.input_files import InputDigest, Quarantine
 from pipeline.core.joined import TaskJoins
@@ -148,6 +148,7 @@ class Job:
     resume: bool
     near_duplicates: NearDuplicates | None = None
     several: tuple[Named, ...] = ()
+    tokenizer: str = ""
 
     @property
     def scorer(self) -> Classifier | Several:
@@ -227,6 +228,8 @@ def run_task(
         for batch in batches:
             lacking.update({c: batch[c].null_count for c in batch.schema.names})
             batch = steps.apply(score_batch(batch, task, job, joins))
+            if job.tokenizer:
+                batch = tokens.counted(batch, job.tokenizer)
             learned += job.scorer.trained_on(batch["content_hash"])
             changed.update({name: pc.sum(batch[name]).as_py() or 0 for name in job.sink.counts})
             keys.append(_keys(batch))

@@ -65,7 +65,7 @@ class Record:
         lacking: documents without a value, by column: ``id``, ``url`` and metadata.
         truncated: documents that were truncated before we read them.
         trained_on: documents that the classifier was trained on.
-        changed: what steps changed in the texts, by the column that counts it.
+        changed: what steps changed in the texts, and the tokens, by the column that counts it.
         by_step: in how many texts each step that may change some did so, and by how many bytes they
             are shorter (:class:`pipeline.core.task_steps.TaskSteps`).
         joined: of each join the documents that met a row, and those without a key

@@ -22,6 +22,9 @@ DUPLICATE = "duplicate"
 NEAR_DUPLICATE = "near_duplicate"
 """Drop reason of a document of whose cluster of near-duplicates another one stays."""
 
+TOKENS = "tokens"
+"""The column of the tokens of a text, among the counts of a run with a tokenizer."""
+
 COPIES = pa.field("copies", pa.int32(), nullable=False)
 """How often a document is in the training order: 0 if it was dropped. Only with buckets."""
 
@@ -70,7 +73,8 @@ def shard_schema(
     texts among them. Both are null where a document was not compared. ``grades`` are the columns of
     expected grades (:func:`grade_column`), float32.
 
-    ``counts`` are the columns in which steps count what they changed in the text, ``joined`` those
+    ``counts`` are the columns in which steps count what they changed in the text (and
+    ``tokens``, with a tokenizer), ``joined`` those
     of joins (:mod:`pipeline.joins`), null where a document met no row.
     """
     return pa.schema(

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.output.schema import TOKENS
 from pipeline.output.summary import Summary
 
 _TITLES = {
@@ -20,7 +21,13 @@ def changes(manifest: Mapping[str, Any], source: str | None = None) -> Counter[s
     for task in manifest["tasks"]:
         if source in (None, task["task"]["source"]):
             total.update(task.get("changed", {}))
+    total.pop(TOKENS, None)  # which is a property of the text
     return total
+
+
+def counted(manifest: Mapping[str, Any]) -> list[str]:
+    """The columns of the shards that count something for each document."""
+    return sorted({name for task in manifest["tasks"] for name in task.get("changed", {})})
 
 
 def by_source(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:

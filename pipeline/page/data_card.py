@@ -16,7 +16,7 @@ from pipeline.output import schema
 from pipeline.output.score_counts import COUNTS
 from pipeline.output.summary import Summary
 from pipeline.page import laws
-from pipeline.page.changed_texts import changes
+from pipeline.page.changed_texts import counted
 from pipeline.page.join_data import joined_columns
 from pipeline.page.reading_test import agreement_rows
 from pipeline.page.totals import DAMAGE, account, damage, headline, megabytes, share
@@ -42,6 +42,7 @@ _COLUMNS = {
     "cluster_size": "how many documents of the run are in its cluster; null if not compared",
     "removed_bytes": "bytes that steps removed from the text, which are not in `bytes`",
     "removed_lines": "lines that steps removed for repeating across a host",
+    "tokens": "tokens of the text, by the run's tokenizer",
     "masked_emails": "e-mail addresses that were replaced in the text",
     "masked_ips": "IP addresses that were replaced in the text",
 }
@@ -120,7 +121,7 @@ def data_card(manifest: Mapping[str, Any], statistics: Summary) -> str:
                     config.get("near_duplicates", False),
                     laws.has_copies(manifest["rule"]),
                     schema.grade_columns(classifier),
-                    sorted(changes(manifest)),
+                    counted(manifest),
                     sorted(classifier.get("several", ())),
                 )
                 + joined_columns(manifest),

@@ -35,6 +35,7 @@ from pipeline.page.reading_test import agreement_rows as reading_rows
 from pipeline.page.registered_data import registered_rows
 from pipeline.page.spread_data import spread_rows
 from pipeline.page.totals import account, clip, damage, headline
+from pipeline.step_settings import unchecked_rows
 from quality_classifier.evaluation.metrics import wilson
 from quality_classifier.evaluation.titles import GRADED, PAIRED
 from quality_classifier.evaluation.within import NEAR_CONSTANT
@@ -163,6 +164,11 @@ PANELS: dict[str, Panel] = {
         " longer), as a share of what was read.",
     ),
     "changed": Panel("What steps changed", lambda run, _: by_source(run)),
+    "unchecked": Panel(
+        "Documents that a step passed unchecked",
+        lambda run, _: unchecked_rows(run)[:FILES_SHOWN],
+        "Their languages have no settings for the step.",
+    ),
 }
 """Further tables of the page, from manifest and statistics."""
 

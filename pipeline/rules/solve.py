@@ -21,8 +21,8 @@ from pipeline.rules.decision import FloatArray, Rule, critical_alpha
 Unit = Literal["documents", "bytes", "tokens"]
 
 COLUMN = {"bytes": "bytes", "tokens": "words"}
-"""The shard column that weighs a unit. No tokenizer is chosen yet at this point of the lineage, so
-white-space words stand for tokens."""
+"""The shard column that weighs a unit. Few runs name a tokenizer at this point of the lineage, so
+white-space words stand for tokens, unless there is a column of these."""
 
 SCORE_BINS = 1 << 16
 ALPHA_BINS_PER_UNIT = 1 << 10

@@ -1,0 +1,47 @@
+"""Tokens of documents by a tokenizer of the user's, in the column ``tokens`` of the shards.
+
+Targets in tokens (``--target-unit tokens``) are then of these; without a tokenizer white-space
+words stand for them, of which Chinese, Japanese and Thai have few.
+"""
+
+import functools
+import os
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.output.schema import TOKENS
+from winnow import storage
+
+
+@functools.lru_cache(maxsize=2)
+def load(path: str) -> Any:
+    """A Hugging Face ``tokenizer.json``, without the truncation and padding it may ask for.
+
+    Raises:
+        ValueError: it is not one, or the package that reads it is missing.
+        OSError: it can't be read.
+    """
+    # Workers are parallel already, and its threads would not outlive a fork.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        from tokenizers import Tokenizer
+    except ImportError as error:
+        raise ValueError("--tokenizer needs the extra model: pip install -e '.[model]'") from error
+    content = storage.read_bytes(path)
+    try:
+        tokenizer = Tokenizer.from_str(content.decode())
+    except Exception as error:  # the library raises Exception itself
+        raise ValueError(f"--tokenizer {path} is no tokenizer.json: {error}") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def counted(batch: pa.RecordBatch, path: str) -> pa.RecordBatch:
+    """The batch with the tokens of each text, without special ones, in its column ``tokens``."""
+    found = load(path).encode_batch_fast(batch["text"].to_pylist(), add_special_tokens=False)
+    counts = np.fromiter(map(len, found), np.int64, count=len(batch))
+    at = batch.schema.get_field_index(TOKENS)
+    return batch.set_column(at, batch.schema.field(at), pa.array(counts))
