@@ -13,11 +13,11 @@ import pytest
 import tokenizers
 import yaml
 from corpora import write_classifier, write_jsonl
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pyarrow import dataset
 from test_guides import TEXT
-from test_steps_heuristics import bare, every
+from test_steps_heuristics import EDGES, bare, documents
 
 from model.data import tokenizer
 from pipeline import fit_steps, run
@@ -74,7 +74,7 @@ def test_each_document_meets_the_settings_of_its_language_alone():
         "Lorem ipsum dolor sit amet.",
     ]
     languages = ["de", "zh", "en", None]
-    rows = [(text, language) for text in texts for language in languages] * 2
+    rows = [(text, language) for text in texts for language in languages]
     rng = np.random.default_rng(0)
     rows = [rows[k] for k in rng.permutation(len(rows))]
     batch = batch_of(*zip(*rows, strict=True))
@@ -161,7 +161,7 @@ MIXED = st.text(st.sampled_from("日本語ですカタ。、「」ที่ก�
 
 
 @given(st.lists(MIXED, max_size=5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_letters_of_unspaced_scripts_are_words(texts):
     parted = separate(pa.array(["x", *texts], pa.large_string())[1:]).to_pylist()
     assert [text.split() for text in parted] == [separate_reference(text) for text in texts]
@@ -174,16 +174,13 @@ def test_letters_of_unspaced_scripts_are_words(texts):
 LISTED = ["the", "With", "naïve", "а", "1", "日本語です", "is"]
 
 
-@every
+@given(documents)
+@example(EDGES)
+@settings(max_examples=30, deadline=None)
 def test_stop_words_are_counted_as_plain_python_counts_them(texts):
     wanted = {word.casefold() for word in LISTED}
-    expected = [
-        len({bare(word).casefold() for word in text.split()} & wanted)
-        for text in texts
-        if not re.search("[\u00ad\u200b-\u200f\ufe0f]|(?![ß])ß", text)
-    ]
-    kept = [t for t in texts if not re.search("[\u00ad\u200b-\u200f\ufe0f]|(?![ß])ß", t)]
-    array = pa.array(["the", *kept], pa.large_string())[1:]
+    expected = [len({bare(w).casefold() for w in text.split()} & wanted) for text in texts]
+    array = pa.array(["the", *texts], pa.large_string())[1:]
     assert StopWords(LISTED).count(array, len(LISTED)).tolist() == expected
     assert StopWords(LISTED).count(array, 2).tolist() == [min(n, 2) for n in expected]
 
@@ -243,10 +240,9 @@ def test_what_is_no_prose_is_dropped_in_every_language(articles):
         assert repetition(batch_of([again], [language]))[1][0] > 0, language
 
 
-@pytest.mark.parametrize("tail", [0.05, 0.2])
-def test_a_fitted_rule_drops_no_more_than_the_tail(articles, tail):
-    general = resolve_steps([*QUALITY])
-    for language in ("en", "de", "hi", "th", "zh"):
+def test_a_fitted_rule_drops_no_more_than_the_tail(articles):
+    general, tail = resolve_steps([*QUALITY]), 0.1
+    for language in ("de", "hi", "th", "zh"):
         texts = pa.array(articles[language], pa.large_string())
         found = fitting.fit([texts.slice(0, 11), texts.slice(11)], general, tail)
         batch = batch_of(articles[language], [language] * 30)
@@ -279,6 +275,7 @@ def test_stop_words_are_the_most_frequent_words(articles):
     assert {letters[c] for c in found} <= {n for _, n in letters.most_common(len(found))}
 
 
+@pytest.mark.slow
 def test_from_good_text_to_a_run_by_language(articles, tmp_path, capsys):
     """``winnow steps fit`` writes what ``winnow run --languages`` takes; the rest is told."""
     for language in ("de", "th"):
