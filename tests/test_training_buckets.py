@@ -160,7 +160,7 @@ def interrupted_at(bucket, machine, step):
     with pytest.MonkeyPatch.context() as context:
         context.setattr(Trainer, "step", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            train(CORPUS, RUN)
+            train(CORPUS, RUN, "checkpoint.background=true")
     steps = {key.split("/")[2] for key in bucket.objects if key.startswith("run/checkpoints/")}
     assert steps == {"step_000000004", "step_000000006"}
     assert "run/outcome.json" not in bucket.objects
@@ -200,7 +200,8 @@ def test_a_finished_run_is_not_run_again(there, machine, monkeypatch):
     before = dict(there.objects)
     machine.replace()
     assert train(CORPUS, RUN).steps == 8
-    assert {k for k in before if before[k] != there.objects.get(k)} <= {"run/config.yaml"}
+    assert before == there.objects
+    assert b"output: s3://bucket/run\n" in there.objects["run/config.yaml"]
 
 
 def test_settings_of_another_run_are_refused_by_the_name_of_the_bucket(there):
@@ -241,6 +242,13 @@ def test_a_damaged_checkpoint_is_left_for_the_one_before(there, machine, capsys,
         weights(f"{RUN}/checkpoints/step_000000008")
     with pytest.raises(ValueError, match="s3://bucket/corpus holds no checkpoint"):
         weights(CORPUS)
+
+
+def test_a_run_begins_from_one_in_a_bucket(here, there, tmp_path):
+    for name, start in (("one", here / "run"), ("two", RUN)):
+        train(CORPUS, tmp_path / name, f"train.start={start}", "train.tokens=128")
+    assert rows(tmp_path / "one") == rows(tmp_path / "two")
+    assert equal(weights(tmp_path / "one"), weights(tmp_path / "two"))
 
 
 def test_an_export_in_a_bucket_is_the_export_on_a_disk(here, there, tmp_path):

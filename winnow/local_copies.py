@@ -16,7 +16,7 @@ import contextlib
 import fcntl
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import IO
@@ -88,9 +88,10 @@ def folder(source: str, wanted: Mapping[str, Wanted]) -> str:
         use = held.enter_context(open(f"{target}.use", "a"))
         _lock(use, fcntl.LOCK_SH)
         os.utime(use.name)
-        with open(f"{target}.fill", "a") as fill, telling.doing(f"comparing the copy of {source}"):
+        comparing = telling.doing(f"comparing the copy of {source}")
+        with open(f"{target}.fill", "a") as fill, comparing as tell:
             _lock(fill, fcntl.LOCK_EX)
-            _fill(source, target, wanted)
+            _fill(source, target, wanted, tell)
         held.pop_all()
     _in_use[target] = use
     return target
@@ -130,7 +131,9 @@ def _copy(file: Wanted, target: str) -> None:
             raise _DiffersError
 
 
-def _fill(source: str, target: str, wanted: Mapping[str, Wanted]) -> None:
+def _fill(
+    source: str, target: str, wanted: Mapping[str, Wanted], tell: Callable[[str], None]
+) -> None:
     """Fetch what is missing or has changed; one process at a time does so for a folder."""
     os.makedirs(target, exist_ok=True)
     files.remove_temporary(target)
@@ -142,9 +145,9 @@ def _fill(source: str, target: str, wanted: Mapping[str, Wanted]) -> None:
             return
         _make_room(source, target, sum(file.size for file in wanted.values()))
         size = sum(wanted[name].size for name in absent)
-        with telling.doing(f"fetching {size / 1e6:,.1f} MB of {source}"):
-            # Of several errors the first is raised, once all have ended.
-            list(pool.map(lambda name: fetch(wanted[name], places[name]), absent))
+        tell(f"fetching {size / 1e6:,.1f} MB of {source}")
+        # Of several errors the first is raised, once all have ended.
+        list(pool.map(lambda name: fetch(wanted[name], places[name]), absent))
 
 
 def _is_right(path: str, wanted: Wanted) -> bool:

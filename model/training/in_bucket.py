@@ -54,7 +54,7 @@ def output_on_disk(output: str) -> Iterator[str]:
         )
 
 
-def model_on_disk(path: str, weights: str) -> str:
+def model_on_disk(path: str, weights: str | None = None) -> str:
     """The local path of a trained model: a run, one of its checkpoints, or an export.
 
     Of a run in a bucket the newest intact checkpoint is copied, with a warning for each that is
@@ -62,7 +62,7 @@ def model_on_disk(path: str, weights: str) -> str:
 
     Args:
         path: where it is.
-        weights: the file that an export has.
+        weights: the file that an export has; None: an export will not do.
 
     Raises:
         ValueError: there is none, or all are damaged.
@@ -71,7 +71,7 @@ def model_on_disk(path: str, weights: str) -> str:
     if storage.scheme(path) is None:
         return path
     path = path.rstrip("/")
-    if storage.exists(storage.join(path, weights)):
+    if weights is not None and storage.exists(storage.join(path, weights)):
         return _exports.enter_context(storage.local_copy(path))
     for last in (False, True):
         try:

@@ -17,7 +17,7 @@ from torch import nn
 from model.data import corpus as corpora
 from model.data.corpus import Corpus
 from model.glam.config import GLaMConfig
-from model.training import checkpoint
+from model.training import checkpoint, in_bucket
 from model.training.checkpoint import MANIFEST, Checkpoint
 from model.training.train_config import TrainConfig
 from winnow import files
@@ -74,7 +74,7 @@ class Start:
         start = cls(**value)
         now = start.checkpoint
         if config.train.start != start.given:
-            now = checkpoint.resolve(config.train.start).path
+            now = checkpoint.resolve(in_bucket.model_on_disk(config.train.start)).path
         if os.path.exists(os.path.join(now, MANIFEST)) and content(now) != start.content:
             raise ValueError(
                 f"this run began from {start.checkpoint}, and {now} is another checkpoint: give the"
@@ -107,7 +107,7 @@ def load_start(
     """
     if config.train.start is None:
         return None
-    found = checkpoint.resolve(config.train.start)
+    found = checkpoint.resolve(in_bucket.model_on_disk(config.train.start))
     check(found, config, corpus)
     if config.train.start_optimizer:
         checkpoint.materialise(model, optimizer)

@@ -128,11 +128,15 @@ class Trainer:
             shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
         shutil.copyfile(self.corpus.tokenizer_path, os.path.join(folder, corpora.TOKENIZER))
 
-    def write_config(self) -> None:
-        """Write the current config, which may ask for more tokens than the run began with."""
+    def write_config(self, output: str) -> None:
+        """Write the current config, which may ask for more tokens than the run began with.
+
+        ``output`` is where the run goes in the end, for the config to say.
+        """
         if processes.is_first():
+            asked = OmegaConf.structured(dataclasses.replace(self.config, output=output))
             with files.open_output(os.path.join(self.config.output, "config.yaml")) as file:
-                file.write(OmegaConf.to_yaml(OmegaConf.structured(self.config)).encode())
+                file.write(OmegaConf.to_yaml(asked).encode())
 
     def resume(self, found: Checkpoint) -> None:
         """Continue from a checkpoint.

@@ -30,22 +30,22 @@ def train(config: TrainConfig) -> Outcome:
     """
     device = processes.join(hardware.find_device(config.train.device), config.train.patience)
     with in_bucket.output_on_disk(config.output) as output:
-        return _train_on_disk(dataclasses.replace(config, output=output), device)
+        return _train_on_disk(dataclasses.replace(config, output=output), device, config.output)
 
 
-def _train_on_disk(config: TrainConfig, device: torch.device) -> Outcome:
-    """:func:`train` into a local folder."""
+def _train_on_disk(config: TrainConfig, device: torch.device, asked: str) -> Outcome:
+    """:func:`train` into a local folder, of which a copy goes to the output that was ``asked``."""
     with telling.doing("building the model", processes.is_first()):
         trainer = Trainer(config, open_corpus(config.data.corpus), device)
     # One process writes for all.
     with files.lock(config.output) if processes.is_first() else contextlib.nullcontext():
         try:
-            return _train(config, trainer)
+            return _train(config, trainer, asked)
         finally:
             trainer.writer.close()
 
 
-def _train(config: TrainConfig, trainer: Trainer) -> Outcome:
+def _train(config: TrainConfig, trainer: Trainer, asked: str) -> Outcome:
     with telling.doing("reading the corpus", processes.is_first()):
         trainer.corpus.verify(processes.rank(), processes.count())
         held_out = trainer.held_out(config.evaluate.bytes) if config.evaluate.every else {}
@@ -55,7 +55,7 @@ def _train(config: TrainConfig, trainer: Trainer) -> Outcome:
         trainer.begin()
     else:
         trainer.resume(found)
-    trainer.write_config()
+    trainer.write_config(asked)
     settings: Any = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
     log = MetricsLog(
         config.output,
