@@ -33,19 +33,19 @@ def train(config: TrainConfig) -> Outcome:
         return _train_on_disk(dataclasses.replace(config, output=output), device, config.output)
 
 
-def _train_on_disk(config: TrainConfig, device: torch.device, asked: str) -> Outcome:
-    """:func:`train` into a local folder, of which a copy goes to the output that was ``asked``."""
+def _train_on_disk(config: TrainConfig, device: torch.device, destination: str) -> Outcome:
+    """:func:`train` into a local folder, which may be mirrored to a ``destination`` in a bucket."""
     with telling.doing("building the model", processes.is_first()):
         trainer = Trainer(config, open_corpus(config.data.corpus), device)
     # One process writes for all.
     with files.lock(config.output) if processes.is_first() else contextlib.nullcontext():
         try:
-            return _train(config, trainer, asked)
+            return _train(config, trainer, destination)
         finally:
             trainer.writer.close()
 
 
-def _train(config: TrainConfig, trainer: Trainer, asked: str) -> Outcome:
+def _train(config: TrainConfig, trainer: Trainer, destination: str) -> Outcome:
     with telling.doing("reading the corpus", processes.is_first()):
         trainer.corpus.verify(processes.rank(), processes.count())
         held_out = trainer.held_out(config.evaluate.bytes) if config.evaluate.every else {}
@@ -55,7 +55,7 @@ def _train(config: TrainConfig, trainer: Trainer, asked: str) -> Outcome:
         trainer.begin()
     else:
         trainer.resume(found)
-    trainer.write_config(asked)
+    trainer.write_config(destination)
     settings: Any = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
     log = MetricsLog(
         config.output,
