@@ -12,6 +12,7 @@ from model.glam.config import ExpertActivation
 from model.glam.experts import ACTIVATIONS, ExpertInputs, combine, dispatch
 from model.glam.experts import BACKENDS as REGISTERED
 from model.glam.routing import route_top2
+from model.training.hardware import check_grouped_products
 
 M, H = 16, 24
 BACKENDS = {
@@ -243,3 +244,21 @@ def test_dispatch_and_combine_are_the_gated_sum_and_so_are_their_gradients(seed,
     found = torch.autograd.grad(ours(x, logits), (x, logits), direction)
     expected = torch.autograd.grad(plain(x, logits), (x, logits), direction)
     torch.testing.assert_close(found, expected, **close)
+
+
+def test_grouped_products_are_checked_before_training():
+    device = torch.device("cpu")
+    check_grouped_products(device)
+
+    def with_gradients_of_idle_experts(of):
+        weight = of.w_out_EHM[1]  # has no rows
+        return REGISTERED["grouped"](of) + (weight - weight.detach()).sum()
+
+    def with_rows_of_nobody(of):
+        return torch.where(
+            torch.arange(len(of.x_RM))[:, None] < len(of.x_RM) - 1, REGISTERED["grouped"](of), 1e-3
+        )
+
+    for wrong in (with_gradients_of_idle_experts, with_rows_of_nobody):
+        with pytest.raises(ValueError, match="grouped products of experts without rows are wrong"):
+            check_grouped_products(device, wrong)

@@ -9,6 +9,7 @@ import time
 import torch
 
 from model.glam.config import AttentionBackend
+from model.glam.experts import BACKENDS, ExpertBackend, ExpertInputs
 from model.training.train_config import Precision
 
 
@@ -61,6 +62,46 @@ def check_attention(backend: AttentionBackend, device: torch.device) -> None:
             "train.attention=triton needs the package triton, which comes with torch on Linux:"
             " take plain or flex"
         )
+
+
+def check_grouped_products(
+    device: torch.device, compute: ExpertBackend = BACKENDS["grouped"]
+) -> None:
+    """Check them for experts without rows and for rows without an expert, forward and backward.
+
+    On Blackwell gradients of experts without rows were not zero (pytorch/pytorch issue 172439).
+    What is past the last expert is left as the memory was, so that is filled with NaN before.
+
+    Args:
+        device: that makes them, in bfloat16.
+        compute: the backend that uses them.
+
+    Raises:
+        ValueError: a result is wrong.
+    """
+    counts, tail, M, H = (162, 0, 257, 46, 0, 83), 20, 64, 128
+    generator = torch.Generator().manual_seed(0)
+    draws = (
+        torch.randn(size, generator=generator) / size[-2] ** 0.5
+        for size in ((1, sum(counts) + tail, M), (len(counts), M, H), (len(counts), H, M))
+    )
+    x_1RM, w_in, w_out = (draw.to(device, torch.bfloat16) for draw in draws)
+    ends_E = torch.tensor(counts, device=device).cumsum(0).to(torch.int32)
+    results = []
+    for backend, dtype in ((BACKENDS["loop"], torch.float32), (compute, torch.bfloat16)):
+        leaves = [t.to(dtype, copy=True).requires_grad_() for t in (x_1RM[0], w_in, w_out)]
+        torch.full((1 << 20,), torch.nan, device=device)  # freed, and used again by what follows
+        y_RM = backend(ExpertInputs(leaves[0], ends_E, leaves[1], leaves[2], torch.relu))
+        grads = torch.autograd.grad(y_RM, leaves, torch.ones_like(y_RM))
+        results.append([y_RM.detach().float(), *(grad.float() for grad in grads)])
+    for exact, found in zip(*results, strict=True):
+        near = (found - exact).norm() <= 0.03 * exact.norm()
+        if not (near and (found[exact == 0] == 0).all()):
+            raise ValueError(
+                f"grouped products of experts without rows are wrong on {describe(device)} with"
+                f" torch {torch.__version__}: take another version of torch, or"
+                " train.precision=fp32, which does without them"
+            )
 
 
 def measure_peak(device: torch.device, dtype: torch.dtype) -> float:

@@ -99,6 +99,8 @@ class Trainer:
             )
         hardware.check_attention(train.attention, self.device)
         self.dtype = hardware.compute_dtype(train.precision, self.device)
+        if config.model.sparse and device.type == "cuda" and self.dtype == torch.bfloat16:
+            hardware.check_grouped_products(self.device)
         self.model = parallel.build(
             config.model,
             self.device,
