@@ -98,7 +98,8 @@ class Writer:
 
     def _write(self, step: int, content: dict[str, Tensor], state: Mapping[str, Any]) -> None:
         checkpoint.save(self.folder, step, content, state, self.group)
-        checkpoint.prune(self.folder, self.keep)
+        # Together, so that none goes on alone after an error of the one that deletes.
+        processes.together(lambda: checkpoint.prune(self.folder, self.keep), self.group)
 
 
 def _in_host_memory(value: Tensor) -> Tensor:
