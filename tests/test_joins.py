@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline import decide, run
 from pipeline.config import load
+from pipeline.core import joined
 from pipeline.joins import build as building
 from pipeline.joins import tables as joined_tables
 from pipeline.joins.build import build
@@ -218,6 +219,8 @@ def test_groups_are_few_whatever_the_values():
         "score": pa.array([0.0, 0.31, None, 1.0, float("nan")]),
         "text": pa.array([f"t{i}" for i in range(200)]),
         "list": pa.array([["a"], None, ["b"], []]),
+        "bytes": pa.array([b"\xff", None]),
+        "huge": pa.array([-1e308, 1e308]),
     }
     found = {}
     for name, column in kinds.items():
@@ -232,6 +235,20 @@ def test_groups_are_few_whatever_the_values():
     assert found["score"].to_pylist() == ["0 to 0.1", "0.3 to 0.4", None, "0.9 to 1", "NaN"]
     assert set(found["text"].to_pylist()) == {"(some)"}
     assert found["list"].to_pylist() == ["(some)", None, "(some)", "(some)"]
+    assert found["bytes"].to_pylist() == ["(some)", None]
+    assert found["huge"].to_pylist() == ["(some)", "(some)"]
+
+
+def test_a_join_that_matches_nothing_is_an_error_that_says_what_to_try():
+    task = {"joined": {"edu": {"matched": 0, "without_key": 2}}}
+    join = {"key": "url", "rows": 3, "matched_rows": 0}
+    manifest = {"accounting": {"web": {"read": 5, "quarantined": 1}}, "tasks": [task, task]}
+    manifest["joins"] = {"edu": join}
+    with pytest.raises(ValueError, match=r"no document has the url of any of its 3 rows.*by id"):
+        joined.lines(manifest)
+    task["joined"]["edu"]["matched"] = 1
+    (line,) = joined.lines(manifest)
+    assert line == ("edu: 2 of 4 documents matched, 4 have no url; 3 of 3 rows matched no document")
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6))

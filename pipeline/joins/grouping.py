@@ -21,9 +21,8 @@ class Values:
     """What is seen of a column, a bucket at a time: its values while they are few, its range."""
 
     def __init__(self, kind: pa.DataType) -> None:
-        self._kind = kind
         self._is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
-        self._countable = not (pa.types.is_floating(kind) or pa.types.is_nested(kind))
+        self._countable = not pa.types.is_floating(kind) and _is_text(kind)
         self._values: set[Any] = set()
         self._low, self._high = math.inf, -math.inf
 
@@ -40,9 +39,9 @@ class Values:
 
     def grouping(self) -> Grouping:
         """How to tell documents apart by what was seen."""
-        if self._countable and len(self._values) <= MOST_VALUES and _is_text(self._kind):
+        if self._countable and len(self._values) <= MOST_VALUES:
             return {"by": "value"}
-        if self._is_number and self._low <= self._high:
+        if self._is_number and 0 <= self._high - self._low < math.inf:
             return {"by": "edges", "edges": edges(self._low, self._high)}
         return {"by": "presence"}
 
@@ -58,9 +57,11 @@ def edges(low: float, high: float) -> list[float]:
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    """Whether values of a type can be written as text."""
+    """Whether every value of a type can be written as text."""
+    if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_fixed_size_binary(kind):
+        return False
     try:
         pa.array([], kind).cast(pa.string())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         return False
-    return not pa.types.is_nested(kind)
+    return True
