@@ -1,5 +1,6 @@
 """Fits and writes the settings of steps by language. See :mod:`pipeline.fit_steps`."""
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -7,7 +8,7 @@ import pyarrow as pa
 import yaml
 
 from pipeline.core.plan import plan_tasks
-from pipeline.readers import FieldMap, ReadOptions, read_batches
+from pipeline.readers import FieldMap, Quarantined, ReadOptions, read_batches
 from pipeline.step_settings import resolve_steps
 from pipeline.steps import fitting
 from winnow import defaults, endings, storage, telling
@@ -35,7 +36,14 @@ def run(sources: Sequence[str], field: str, tail: float, output: str) -> None:
     about = [f"# By winnow steps fit, --tail {tail:g}, of"]
     for language, globs in languages.items():
         with telling.doing(f"reading {language}"):
-            texts = list(_texts(globs, field))
+            bad: list[Quarantined] = []
+            texts = list(_texts(globs, field, bad))
+        if bad:
+            print(
+                f"warning: {language}: {len(bad):,} of its records could not be read, the first is"
+                f" {bad[0].path}, {bad[0].unit} {bad[0].position:,}: {bad[0].reason}",
+                file=sys.stderr,
+            )
         try:
             found[language] = fitting.fit(texts, general, tail)
         except ValueError as error:
@@ -62,14 +70,14 @@ def _by_language(sources: Sequence[str]) -> dict[str, list[str]]:
     return dict(sorted(found.items()))
 
 
-def _texts(globs: Sequence[str], field: str) -> Iterator[pa.Array]:
-    """The texts of a language, as far as they are looked at."""
+def _texts(globs: Sequence[str], field: str, bad: list[Quarantined]) -> Iterator[pa.Array]:
+    """The texts of a language, as far as they are looked at; what can't be read goes to ``bad``."""
     maps, options = FieldMap(text=field), ReadOptions()
     seen = 0
     tasks = plan_tasks({"reference": globs}, (), defaults.SPLIT_BYTES, {"reference": maps}, options)
     for task in tasks:
         batches = read_batches(
-            task.input, maps, options, on_quarantine=lambda _: None, open_input=storage.open_input
+            task.input, maps, options, on_quarantine=bad.append, open_input=storage.open_input
         )
         for batch in batches:
             yield batch["text"]

@@ -280,10 +280,14 @@ def test_from_good_text_to_a_run_by_language(articles, tmp_path, capsys):
     """``winnow steps fit`` writes what ``winnow run --languages`` takes; the rest is told."""
     for language in ("de", "th"):
         write_jsonl(tmp_path / f"{language}.jsonl", [{"text": t} for t in articles[language]])
+    with (tmp_path / "de.jsonl").open("a") as lines:
+        lines.write('{"text": 1}\n')
     file = tmp_path / "languages.yaml"
     sources = [f"--source={code}={tmp_path}/{code}.jsonl" for code in ("th", "de")]
     fit_steps.main([*sources, "--tail=0.04", f"--output={file}"])
-    assert "th: words by characters, stop words " in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "th: words by characters, stop words " in said.out
+    assert "warning: de: 1 of its records could not be read, the first is" in said.err
     found = yaml.safe_load(file.read_text())
     assert list(found) == ["de", "th"]
     write_classifier(tmp_path / "classifier")
