@@ -19,6 +19,7 @@ torchrun --nproc-per-node 8 model/train.py model=glam_1b7_64e … train.expert_p
       tensorboard/         the same; so is wandb/, where log.wandb asks for it
       checkpoints/step_…/  see :mod:`model.training.checkpoint`
       heldout.arrow        bits of every held-out document under the final model
+      run.log              what the command said, with times
       outcome.json         :class:`model.training.outcome.Outcome`, written last
 """
 

@@ -17,7 +17,7 @@ from pipeline.output import manifest, records, schema
 from pipeline.page.render import next_step, print_summary
 from pipeline.scoring_run import prepare
 from pipeline.settings_file import as_json
-from winnow import endings, files, storage, version
+from winnow import endings, files, run_log, storage, version
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -86,6 +86,7 @@ def main(arguments: Sequence[str]) -> None:
         if prepare(config.output, about["key"], [record.task for record in tasks], resume):
             print(f"{config.output} is complete already: nothing to do")
         else:
+            run_log.write_to(config.output)
             _copy_quarantine(tasks, config.scored, config.output)
             begun = time.monotonic()
             finished = engine.run(

@@ -25,7 +25,7 @@ from pipeline.readers import ReadOptions
 from pipeline.settings_file import as_json
 from pipeline.steps import build_steps, input_files, own_modules
 from quality_classifier.scoring import is_own
-from winnow import endings, files, own_code, storage, telling, version
+from winnow import endings, files, own_code, run_log, storage, telling, version
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -50,6 +50,7 @@ def main(arguments: Sequence[str]) -> None:
         if prepare(config.output, about["key"], tasks, resume):
             print(f"{config.output} is complete already: nothing to do")
         else:
+            run_log.write_to(config.output)
             job, copies = reachable(options, job)
             job = joined_tables.with_tables(job, config)
             about |= {"joins": joined.about(job.sink.joins)} if config.join else {}

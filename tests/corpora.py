@@ -16,6 +16,7 @@ from quality_classifier import fingerprints as keys
 from quality_classifier.features.hashed_features import FeatureConfig
 from quality_classifier.kinds.calibration import Calibration
 from quality_classifier.kinds.linear import HashedLinear
+from winnow import run_log
 
 _WORDS = [
     "river",
@@ -68,11 +69,11 @@ def write_classifier(folder: Path, seed: int = 0, trained_on: Sequence[str] = ()
 
 
 def fingerprints(folder: Path) -> dict[str, str]:
-    """The SHA-256 of every file under a folder, by relative path."""
+    """The SHA-256 of every file under a folder but the log of a run, by relative path."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path.name != run_log.NAME
     }
 
 

@@ -15,7 +15,7 @@ from model.training.metrics_log import MetricsLog, ProgressLine, without_table
 from model.training.outcome import Outcome
 from model.training.train_config import TrainConfig
 from model.training.trainer import Trainer, TrainingFailedError
-from winnow import command_line, endings, files, telling
+from winnow import command_line, endings, files, run_log, telling
 from winnow.telling import duration
 
 
@@ -39,6 +39,8 @@ def _train_on_disk(config: TrainConfig, device: torch.device, destination: str) 
         trainer = Trainer(config, open_corpus(config.data.corpus), device)
     # One process writes for all.
     with files.lock(config.output) if processes.is_first() else contextlib.nullcontext():
+        if processes.is_first():
+            run_log.write_to(config.output)
         try:
             return _train(config, trainer, destination)
         finally:
@@ -120,7 +122,11 @@ def _interruption() -> contextlib.AbstractContextManager[endings.Interruption]:
 def main(config: DictConfig) -> None:
     """Train and say how it went."""
     again = "the same command goes on where it stopped"
-    command_line.run(_train_and_tell, config, TrainingFailedError, again=again)
+    run_log.begin()
+    try:
+        command_line.run(_train_and_tell, config, TrainingFailedError, again=again)
+    finally:
+        run_log.close()
 
 
 def _train_and_tell(config: TrainConfig) -> None:

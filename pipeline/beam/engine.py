@@ -34,7 +34,7 @@ from apache_beam.transforms.environments import (
 
 from pipeline import flags as ours
 from pipeline.beam import progress, staging, worker
-from winnow import endings, heartbeat
+from winnow import endings, heartbeat, run_log
 from winnow.arguments import check_utf8, nearest
 
 _LOCAL = "FnApiRunner"
@@ -278,7 +278,8 @@ def _except_hook(args: threading.ExceptHookArgs) -> None:
 
 
 def exit_clearly(main: Callable[[Sequence[str]], None]) -> None:
-    """Run a command line and exit as :mod:`winnow.endings` defines."""
+    """Run a command line, with its log, and exit as :mod:`winnow.endings` defines."""
+    run_log.begin()
     logging.basicConfig(level=logging.WARNING, force=True, format="%(levelname)s %(message)s")
     for handler in logging.getLogger().handlers:
         handler.setLevel(logging.WARNING)  # Beam sets loggers of its own to INFO
@@ -301,6 +302,7 @@ def exit_clearly(main: Callable[[Sequence[str]], None]) -> None:
         print(endings.interruption(ours.AGAIN), file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
+    run_log.close()
     # Beam leaves threads running that enter C++ code. Unwinding them at exit sometimes aborts the
     # process after all work is done.
     os._exit(code)

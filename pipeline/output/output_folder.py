@@ -11,7 +11,7 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any
 
 from pipeline.output import records, schema
-from winnow import files, heartbeat, storage
+from winnow import files, heartbeat, run_log, storage
 
 MANIFEST = "manifest.json"
 RECORD = f"{records.WORK}/run.json"
@@ -108,7 +108,7 @@ def _names(parts: Parts) -> re.Pattern[str]:
     stem = f"data-(?:{'|'.join(each) or '(?!)'})"
     shard = rf"{stem}(?:\.\d+)?\.(?:arrow|parquet)"
     paths = {
-        "": rf"{re.escape(MANIFEST)}|report\.html|README\.md",
+        "": rf"{re.escape(MANIFEST)}|report\.html|README\.md|{re.escape(run_log.NAME)}",
         "shards": shard,
         "quarantine": rf"{stem}\.jsonl",
         "statistics": rf"(?:{'|'.join(schema.TABLES)})\.parquet",
