@@ -15,8 +15,6 @@ import uuid
 from pathlib import Path
 
 import pytest
-import torch
-import training_runs
 from apache_beam import Pipeline
 from apache_beam.options.pipeline_options import PipelineOptions
 from corpora import documents, fingerprints, write_classifier, write_jsonl
@@ -25,7 +23,6 @@ from store_servers import Faulty, at_random, flags, serving
 
 from model.data.scored import open_scored
 from model.prepare import sample_texts
-from model.training import trained
 from pipeline import decide, report, run, scoring_run
 from pipeline.beam import graph
 from pipeline.config import load
@@ -318,59 +315,6 @@ def test_what_follows_a_run_reads_where_it_wrote(store, here):
         audit_run(AuditConfig(folder, ["length"], 9.0, 0.5))[0] for folder in (scored, near.folder)
     ]
     assert audits[0].equals(audits[1])
-
-
-@pytest.mark.parametrize("store", ["s3"], indirect=True)
-def test_training_killed_between_a_checkpoint_and_its_manifest(
-    store, command, tmp_path, monkeypatch
-):
-    """The bucket has the checkpoint before; a machine with an empty disk goes on bit for bit."""
-    corpus = training_runs.corpus_folder(tmp_path)
-    training_runs.train(corpus, tmp_path / "whole")
-    _, output = command
-    for path in corpus.rglob("*"):
-        if path.is_file():
-            content = path.read_bytes()
-            storage.write_bytes(f"{output}-corpus/{path.relative_to(corpus)}", content)
-    killed = []
-
-    def fault(number, method, path):
-        if method == "PUT" and path.endswith("step_000000008/manifest.json"):
-            killed.append(child)
-            os.kill(child, signal.SIGKILL)
-        return "refused" if killed else None
-
-    with Faulty(store[1], fault) as proxy:
-        child = os.fork()
-        if not child:
-            with contextlib.suppress(BaseException):
-                monkeypatch.setenv("WINNOW_CACHE", str(tmp_path / "first"))
-                beam = flags("s3", proxy.port, monkeypatch.setenv)
-                storage.configure(PipelineOptions(beam))
-                training_runs.train(f"{output}-corpus", f"{output}-run")
-            os._exit(1)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-    there = set(storage.tree(f"{output}-run"))
-    assert "checkpoints/step_000000006/manifest.json" in there
-    assert "checkpoints/step_000000008/.metadata" in there
-    assert "checkpoints/step_000000008/manifest.json" not in there
-    trained.load(f"{output}-run", torch.device("cpu"), torch.float32)
-    monkeypatch.setenv("WINNOW_CACHE", str(tmp_path / "second"))
-    with Faulty(store[1], at_random(3, 0.1)) as proxy:
-        storage.configure(PipelineOptions(flags("s3", proxy.port, monkeypatch.setenv)))
-        training_runs.train(f"{output}-corpus", f"{output}-run")
-        assert sum(n for kind, n in proxy.done.items() if kind) > 3
-    storage.configure(PipelineOptions(flags("s3", store[1], monkeypatch.setenv)))
-    with storage.local_copy(f"{output}-run") as copy:
-        run = Path(copy)
-        assert training_runs.rows(run) == training_runs.rows(tmp_path / "whole")
-        heldout = (run / "heldout.arrow").read_bytes()
-        assert heldout == (tmp_path / "whole" / "heldout.arrow").read_bytes()
-        ours, wanted = (
-            trained.load(str(folder), torch.device("cpu"), torch.float32).model.state_dict()
-            for folder in (run, tmp_path / "whole")
-        )
-    assert all(torch.equal(ours[name], value) for name, value in wanted.items())
 
 
 def _unpack(code):
