@@ -17,7 +17,7 @@ from winnow.local_copies import Wanted
 LAYOUT = mirror.Layout(
     ours=re.compile(
         rf"({checkpoint.FOLDER}|tensorboard|wandb)/.*"
-        r"|(config\.yaml|tokenizer\.json|metrics\.jsonl|heldout\.arrow|outcome\.json)"
+        r"|(config\.yaml|tokenizer\.json|metrics\.jsonl|heldout\.arrow|outcome\.json|run\.log)"
     ),
     units=re.compile(rf"{checkpoint.FOLDER}/step_\d{{9}}"),
     single=re.compile(r"(?!)"),
