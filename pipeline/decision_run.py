@@ -11,7 +11,7 @@ from pipeline.classifier_settings import combined_again
 from pipeline.config import load_decide
 from pipeline.core import joined
 from pipeline.core.scores import recombined
-from pipeline.core.task import Sink
+from pipeline.core.sink import Sink
 from pipeline.group_settings import AnyDecision
 from pipeline.output import manifest, records, schema
 from pipeline.page.render import next_step, print_summary

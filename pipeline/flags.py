@@ -5,10 +5,9 @@ Nothing but argparse is imported, so that ``--help`` answers at once.
 
 import argparse
 from collections.abc import Iterable
-from typing import Any
 
-from winnow import defaults
-from winnow.arguments import Parser, whole_numbers
+from pipeline import input_flags
+from winnow.arguments import Parser, flag, whole_numbers
 from winnow.cli import EXIT_CODES, program
 
 RULES = ("pareto", "threshold", "top_fraction", "random", "buckets", "all")
@@ -65,9 +64,9 @@ def parser() -> Parser:
         " see the Beam documentation of your runner.",
     )
     out.add_argument("--config", metavar="YAML", help="a file with any of these flags; flags win")
-    _input_flags(out.add_argument_group("input"))
+    input_flags.add(out.add_argument_group("input"))
     group = out.add_argument_group("tokens")
-    _flag(
+    flag(
         group,
         "tokenizer",
         metavar="FILE",
@@ -90,7 +89,7 @@ def parser() -> Parser:
     _combine_flags(group)
     group = out.add_argument_group("keep decision (filtered sources only)")
     _decision_flags(group)
-    _flag(group, "seed", type=int, metavar="N", help=f"keys the draws (default: {DEFAULT_SEED})")
+    flag(group, "seed", type=int, metavar="N", help=f"keys the draws (default: {DEFAULT_SEED})")
     _step_flags(out, out.add_argument_group("steps before the decision (filtered sources only)"))
     _output_flags(out.add_argument_group("output"))
     _dry_run_flags(out.add_argument_group("Dataflow without Dataflow"))
@@ -121,14 +120,14 @@ def _parser(description: str, others: str) -> Parser:
 
 
 def _combine_flags(group: argparse._ArgumentGroup) -> None:
-    _flag(
+    flag(
         group,
         "combine",
         metavar="RULE",
         help="several classifiers: the score is their max, mean, min or product, one of them, or an"
         f" expression as '0.7 * quality + 0.3 * edu' (default: {DEFAULT_COMBINE})",
     )
-    _flag(
+    flag(
         group,
         "calibration",
         metavar="FILE",
@@ -136,108 +135,18 @@ def _combine_flags(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def _input_flags(group: argparse._ArgumentGroup) -> None:
-    _flag(
-        group,
-        "source",
-        action="append",
-        metavar="NAME=GLOB",
-        help="an input; may be repeated,"
-        " also for one name. WET, WARC, ARC, JSON, Parquet, Arrow by content; CSV, TSV, text, HTML"
-        " by name; a folder means its files",
-    )
-    _flag(
-        group,
-        "filter",
-        action="append",
-        metavar="NAME",
-        help="a source whose documents the"
-        " steps and the keep rule may drop; the others pass through",
-    )
-    _flag(
-        group,
-        "field",
-        action="append",
-        metavar="[SOURCE.]COLUMN=FIELD",
-        help="the input field that holds text, id, url or language, as text=content, web.id=uid or"
-        " url=metadata.url",
-    )
-    _flag(
-        group,
-        "metadata",
-        action="append",
-        metavar="FIELD",
-        help="a further input field to carry along as a string column",
-    )
-    _flag(
-        group,
-        "join",
-        action="append",
-        metavar="NAME=FILES[:key=id|url|host]",
-        help="columns of other files (Parquet, Arrow, JSON lines, CSV) for the documents with the"
-        " same id, url or host; may be repeated. Further settings: :field=KEY_FIELD,"
-        " :columns=NAME,NAME,…, :duplicates=first (or last), :missing=SCORE",
-    )
-    _flag(
-        group,
-        "list_separator",
-        type=lambda text: text.replace("\\n", "\n").replace("\\t", "\t"),
-        metavar="SEP",
-        help=r"what to put between the strings of a text that is a list, as \n",
-    )
-    _flag(
-        group,
-        "html_extractor",
-        metavar="NAME",
-        help=f"how text is taken from WARC pages (default: {defaults.HTML_EXTRACTOR})",
-    )
-    _flag(
-        group,
-        "plain_text",
-        action=argparse.BooleanOptionalAction,
-        help="read the plain text in WARC files, beside pages (default: yes)",
-    )
-    _flag(
-        group,
-        "text_document",
-        metavar="WHAT",
-        help="a document of a .txt file is the file, or each line"
-        f" (default: {defaults.TEXT_DOCUMENT})",
-    )
-    _flag(
-        group, "reader", action="append", metavar="MODULE.NAME", help="a format of your own package"
-    )
-    _flag(
-        group,
-        "max_document_bytes",
-        type=int,
-        metavar="N",
-        help=f"longer records are quarantined (default: {defaults.MAX_DOCUMENT_BYTES})",
-    )
-    _flag(
-        group,
-        "split_bytes",
-        type=int,
-        metavar="N",
-        help="splittable files are cut into ranges of"
-        f" about this size (default: {defaults.SPLIT_BYTES})",
-    )
-
-
 def _decision_flags(group: argparse._ArgumentGroup) -> None:
-    _flag(group, "rule", metavar="RULE", help=f"{', '.join(RULES)} (default: {DEFAULT_RULE})")
-    _flag(
+    flag(group, "rule", metavar="RULE", help=f"{', '.join(RULES)} (default: {DEFAULT_RULE})")
+    flag(
         group,
         "alpha",
         type=float,
         metavar="A",
         help=f"pareto: keep if draw < (2 - score)^-alpha (default: {DEFAULT_ALPHA:g}, GPT-3's)",
     )
-    _flag(group, "threshold", type=float, metavar="T", help="threshold: keep if score >= T")
-    _flag(
-        group, "rate", type=float, metavar="R", help="random: keep this share, whatever the score"
-    )
-    _flag(
+    flag(group, "threshold", type=float, metavar="T", help="threshold: keep if score >= T")
+    flag(group, "rate", type=float, metavar="R", help="random: keep this share, whatever the score")
+    flag(
         group,
         "target_fraction",
         type=float,
@@ -245,7 +154,7 @@ def _decision_flags(group: argparse._ArgumentGroup) -> None:
         help="solve for alpha or the threshold"
         " so that this share of what reaches the decision is kept",
     )
-    _flag(
+    flag(
         group,
         "target_unit",
         metavar="UNIT",
@@ -253,8 +162,8 @@ def _decision_flags(group: argparse._ArgumentGroup) -> None:
         " (white-space words stand for tokens unless a --tokenizer counts them; default:"
         f" {DEFAULT_TARGET_UNIT})",
     )
-    _flag(group, "buckets", type=int, metavar="K", help="buckets: how many quantiles of the score")
-    _flag(
+    flag(group, "buckets", type=int, metavar="K", help="buckets: how many quantiles of the score")
+    flag(
         group,
         "copies",
         type=whole_numbers,
@@ -262,14 +171,14 @@ def _decision_flags(group: argparse._ArgumentGroup) -> None:
         help="buckets: how often to repeat the documents of each, the lowest scores first (0 drops,"
         " 1 keeps); each has as many documents, or as much of --target-unit",
     )
-    _flag(
+    flag(
         group,
         "rules",
         metavar="YAML",
         help="a rule for each group, as '{web: {en: {rule: pareto, alpha: 9}, \"*\": {rule: all}}}'"
         ", or a file of that form",
     )
-    _flag(
+    flag(
         group,
         "rules_by",
         action="append",
@@ -280,7 +189,7 @@ def _decision_flags(group: argparse._ArgumentGroup) -> None:
 
 
 def _step_flags(out: Parser, group: argparse._ArgumentGroup) -> None:
-    _flag(
+    flag(
         group,
         "steps",
         action="append",
@@ -288,7 +197,7 @@ def _step_flags(out: Parser, group: argparse._ArgumentGroup) -> None:
         help="a step of conf/pipeline/steps.yaml to apply, or MODULE.CLASS of your own; in the"
         " order given",
     )
-    _flag(
+    flag(
         group,
         "languages",
         metavar="YAML",
@@ -314,7 +223,7 @@ def _step_flags(out: Parser, group: argparse._ArgumentGroup) -> None:
         ("rows", DEFAULT_NEAR_ROWS, "hashes in a band, all of which must agree"),
         ("words", DEFAULT_NEAR_WORDS, "words of the n-grams that are compared"),
     ):
-        _flag(
+        flag(
             group,
             f"near_duplicates_{name}",
             type=int,
@@ -325,14 +234,14 @@ def _step_flags(out: Parser, group: argparse._ArgumentGroup) -> None:
 
 def _near_flags(group: argparse._ArgumentGroup) -> None:
     """Which near-duplicates stay; the flags of both commands."""
-    _flag(
+    flag(
         group,
         "near_duplicates_keep",
         metavar="RULE",
         help="which one of a cluster of near-duplicates stays: best (by score), first, longest,"
         f" sample (the best, and others at random) or all (default: {DEFAULT_NEAR_KEEP})",
     )
-    _flag(
+    flag(
         group,
         "near_duplicates_power",
         type=float,
@@ -343,35 +252,35 @@ def _near_flags(group: argparse._ArgumentGroup) -> None:
 
 
 def _output_flags(group: argparse._ArgumentGroup) -> None:
-    _flag(group, "output", metavar="DIR", help="a new folder, local or in s3:// or gs://")
-    _flag(
+    flag(group, "output", metavar="DIR", help="a new folder, local or in s3:// or gs://")
+    flag(
         group,
         "write",
         metavar="WHAT",
         help="all: dropped documents stay in the shards, flagged;"
         f" kept: only kept ones are written (default: {DEFAULT_WRITE})",
     )
-    _flag(
+    flag(
         group,
         "shard_bytes",
         type=int,
         metavar="N",
         help=f"start another shard beyond this size (default: {DEFAULT_SHARD_BYTES})",
     )
-    _flag(
+    flag(
         group,
         "format",
         metavar="NAME",
         help=f"of the shards: {', '.join(FORMATS)} (default: {DEFAULT_FORMAT})",
     )
-    _flag(
+    flag(
         group,
         "compression",
         metavar="NAME",
         help=f"of the shards: {', '.join(COMPRESSIONS)}"
         f" (default: {', '.join(f'{of} for {name}' for name, of in DEFAULT_COMPRESSION.items())})",
     )
-    _flag(
+    flag(
         group,
         "stall_minutes",
         type=float,
@@ -387,14 +296,14 @@ def _output_flags(group: argparse._ArgumentGroup) -> None:
 
 
 def _dry_run_flags(group: argparse._ArgumentGroup) -> None:
-    _flag(
+    flag(
         group,
         "dry_run",
         action="store_true",
         help="with --runner DataflowRunner: build the job, check it, say what would be staged and"
         " started and about how much it uses; nothing is sent, no credentials are needed",
     )
-    _flag(
+    flag(
         group,
         "assume",
         action="append",
@@ -402,8 +311,3 @@ def _dry_run_flags(group: argparse._ArgumentGroup) -> None:
         help="for --dry-run: another value of conf/pipeline/dataflow.yaml, as input_bytes=5e12"
         " (inputs are not looked at then) or price_vcpu_hour=0.05",
     )
-
-
-def _flag(group: argparse._ArgumentGroup, name: str, **kwargs: Any) -> None:
-    spellings = dict.fromkeys([f"--{name.replace('_', '-')}", f"--{name}"])
-    group.add_argument(*spellings, dest=name, **kwargs)

@@ -15,7 +15,8 @@ from pipeline.beam import engine, graph, progress, staging, worker
 from pipeline.config import PipelineConfig, field_maps, load
 from pipeline.core import joined, tokens, trained_on
 from pipeline.core.plan import plan_tasks
-from pipeline.core.task import Job, Sink
+from pipeline.core.sink import Sink
+from pipeline.core.task import Job
 from pipeline.core.unreadable_sources import check_read, empty_sources
 from pipeline.group_settings import grouped
 from pipeline.output import manifest, output_folder, records, schema

@@ -3,7 +3,7 @@
 import argparse
 import os
 from collections.abc import Iterable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 
 class Parser(argparse.ArgumentParser):
@@ -24,6 +24,12 @@ class Parser(argparse.ArgumentParser):
     def flags(self) -> list[str]:
         """The names of all flags."""
         return [name for action in self._actions for name in action.option_strings]
+
+
+def flag(group: argparse._ArgumentGroup, name: str, **kwargs: Any) -> None:
+    """Add the flag ``--like-this``, which ``--like_this`` means too, as Beam's flags are spelt."""
+    spellings = dict.fromkeys([f"--{name.replace('_', '-')}", f"--{name}"])
+    group.add_argument(*spellings, dest=name, **kwargs)
 
 
 def advice(asked: str, known: Sequence[str]) -> str:

@@ -27,7 +27,8 @@ from pipeline.beam.reaching import reach, reaching
 from pipeline.beam.repeated_lines import FindRepeatedLines
 from pipeline.core import duplicates, finish
 from pipeline.core.scored import reaching_batches
-from pipeline.core.task import Job, Sink, decide_task, run_task
+from pipeline.core.sink import Sink
+from pipeline.core.task import Job, decide_task, run_task
 from pipeline.group_settings import (
     AnyDecision,
     Bands,

@@ -17,7 +17,7 @@ import pyarrow as pa
 from pipeline.beam.exact_duplicates import is_local, together
 from pipeline.beam.reaching import reaching
 from pipeline.core.scores import Combined
-from pipeline.core.task import Sink
+from pipeline.core.sink import Sink
 from pipeline.near_duplicates import choice, components, files, in_files
 from pipeline.near_duplicates.choice import Found, Members, Rows, Stays
 from pipeline.near_duplicates.components import Edges, Nodes

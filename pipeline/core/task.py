@@ -22,14 +22,13 @@ from pipeline.core.identity import content_hashes, identify
 from pipeline.core.input_files import InputDigest, Quarantine
 from pipeline.core.joined import TaskJoins
 from pipeline.core.scored import drop_duplicates, scored_batches, shaped
-from pipeline.core.scores import Combined, Named
+from pipeline.core.scores import Named
+from pipeline.core.sink import Sink
 from pipeline.core.task_steps import TaskSteps
-from pipeline.joins.tables import Table
 from pipeline.near_duplicates.files import BandsWriter
 from pipeline.near_duplicates.settings import Settings as NearDuplicates
-from pipeline.output import records, schema, shards, summary_files
+from pipeline.output import records, schema
 from pipeline.output.records import Record, Task
-from pipeline.output.summary import TaskSummary
 from pipeline.readers import (
     FieldMap,
     Quarantined,
@@ -52,80 +51,6 @@ SCHEMA_VERSION = 4
 
 Progress = Callable[[pa.RecordBatch, int], None]
 """Called after every batch with the decided batch and the raw bytes that were read for it."""
-
-
-@dataclass(frozen=True)
-class Sink:
-    """Where and how to write shards. Picklable, as :class:`Job` is."""
-
-    output: str
-    metadata: tuple[str, ...]
-    write: str
-    shard_bytes: int
-    compression: str
-    clusters: bool = False
-    copies: bool = False
-    grades: tuple[str, ...] = ()
-    counts: tuple[str, ...] = ()
-    combined: Combined | None = None
-    format: str = "arrow"
-    joins: tuple[Table, ...] = ()
-
-    @property
-    def schema(self) -> pa.Schema:
-        """The columns of the shards."""
-        return schema.shard_schema(
-            self.metadata,
-            self.clusters,
-            self.copies,
-            self.grades,
-            self.counts,
-            self.names,
-            self.joined,
-        )
-
-    @property
-    def joined(self) -> pa.Schema:
-        """The joined columns."""
-        return pa.schema([field for table in self.joins for field in table.columns])
-
-    @property
-    def groupings(self) -> dict[str, Any]:
-        """How statistics tell documents apart by each joined column."""
-        return {name: of for table in self.joins for name, of in table.groupings.items()}
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The classifiers, if there are several."""
-        return self.combined.names if self.combined else ()
-
-    @property
-    def work(self) -> str:
-        """The folder for intermediate files; a complete run has none."""
-        return storage.join(self.output, records.WORK)
-
-    @property
-    def marks(self) -> str | None:
-        """The folder in which each task has a file that marks near-duplicates, if it has one."""
-        return self.work if self.clusters else None
-
-    def writer(self, folder: str, task: Task) -> shards.ShardWriter:
-        """A writer of a task's shards into ``folder``."""
-        return shards.ShardWriter(
-            folder, task.stem, self.schema, self.shard_bytes, self.compression, self.format
-        )
-
-    def chosen(self, decided: pa.RecordBatch) -> pa.RecordBatch:
-        """The rows of a decided batch to write."""
-        return decided.filter(decided["kept"]) if self.write == "kept" else decided
-
-    def summary(self, task: Task, rule: AnyRule) -> TaskSummary:
-        """The statistics of a task, where nothing is counted yet."""
-        return TaskSummary(task.source, task.filtered, rule, self.names, self.groupings)
-
-    def save(self, summary: TaskSummary, task: Task) -> None:
-        """Write the statistics of a decided task."""
-        summary_files.write(records.summary_path(self.work, task.stem), summary.tables())
 
 
 @dataclass(frozen=True)
