@@ -3,7 +3,7 @@
 # make test    style, types and all tests
 # make check    style, types and the fast tests, for those who are changing something
 # make pictures    the pictures in the README, from the two demos
-# make engines    build the engines that this machine can build, for tests/test_engines_prism.py
+# make engines    fetch Prism, Flink and Spark, as far as they can be had, for tests/test_engines_*.py
 # make architecture    the picture in docs/architecture.md, from the imports
 # make lock    compute the pinned dependencies anew from pyproject.toml
 # make clean    remove what the demos wrote
@@ -66,11 +66,8 @@ lint: .venv/dev.stamp
 kernels: .venv/dev.stamp
 	$(BIN)/python -m winnow warm-up
 
-# Prism in the version of our Beam; Go checks its sum.
 engines: .venv/dev.stamp
-	@command -v go >/dev/null || { echo "Prism needs Go 1.26 (https://go.dev/dl)" >&2; exit 1; }
-	GOBIN=$(CURDIR)/cache/engines go install \
-	    github.com/apache/beam/sdks/v2/go/cmd/prism@v$$($(BIN)/python -c 'import apache_beam as b; print(b.__version__)')
+	$(BIN)/python tests/engines/fetch.py
 
 pictures: ablation-demo
 	$(BIN)/python docs/make_pictures.py

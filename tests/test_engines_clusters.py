@@ -1,0 +1,118 @@
+"""Flink and Spark as real clusters on loopback. `make engines` fetches them."""
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import apache_beam as beam
+import engines_clusters
+import pytest
+from corpora import fingerprints
+from engines_services import ROOT, worker_pool, write_inputs
+
+from pipeline.beam import engine
+from pipeline.beam.progress import Watch
+
+pytestmark = pytest.mark.slow
+RULES = {
+    "known": ["--alpha=2"],
+    "solved": ["--target-fraction=0.3", "--deduplicate", "--near-duplicates"],
+}
+STARTS = {"flink": engines_clusters.flink, "spark": engines_clusters.spark}
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    return write_inputs(tmp_path_factory.mktemp("inputs"))
+
+
+@pytest.fixture(scope="module")
+def direct(inputs, tmp_path_factory):
+    """What the DirectRunner writes, by rule."""
+    found = {}
+    for name, rule in RULES.items():
+        output = tmp_path_factory.mktemp("direct") / name
+        code, _, errors = ended(start(inputs, *rule, f"--output={output}"))
+        assert code == 0, errors
+        found[name] = fingerprints(output)
+    return found
+
+
+@pytest.fixture(scope="module", params=STARTS)
+def cluster(request, tmp_path_factory):
+    """A cluster of two workers, and the pool that starts our Python in them."""
+    if reason := engines_clusters.missing(request.param):
+        pytest.skip(reason)
+    folder = tmp_path_factory.mktemp(request.param)
+    with (
+        STARTS[request.param](folder / "cluster") as cluster,
+        worker_pool(folder / "pool.txt") as pool,
+    ):
+        cluster.flags += ["--environment_type=EXTERNAL", f"--environment_config={pool}"]
+        cluster.flags += ["--parallelism=2"] if request.param == "flink" else []
+        yield cluster
+
+
+def start(inputs, *flags):
+    command = [sys.executable, str(ROOT / "pipeline" / "run.py"), *inputs, *flags]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def ended(process):
+    """Exit code, output and errors."""
+    output, errors = process.communicate(timeout=600)
+    return process.returncode, output, errors
+
+
+def wait_for_a_shard(process, output):
+    while process.poll() is None and not list(output.glob("shards/*")):
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_cluster_writes_what_the_direct_runner_does(inputs, direct, cluster, tmp_path, rule):
+    code, _, errors = ended(start(inputs, *RULES[rule], *cluster.flags, f"--output={tmp_path}/a"))
+    assert code == 0, errors
+    assert fingerprints(tmp_path / "a") == direct[rule]
+
+
+def test_the_message_of_a_failing_worker_arrives(cluster):
+    def build(pipeline):
+        _ = pipeline | beam.Create([0]) | beam.Map(lambda i: 1 // i)
+
+    with pytest.raises(RuntimeError, match="^ZeroDivisionError: integer division"):
+        engine.run(engine.options(cluster.flags), build, Watch(None, 0, 10))
+
+
+@pytest.mark.parametrize("killed", ["worker_0", "driver"])
+def test_a_run_that_loses_a_process_goes_on(inputs, direct, cluster, tmp_path, killed):
+    flags = [*RULES["solved"], f"--output={tmp_path}/a"]
+    one = start(inputs, *flags, *cluster.flags)
+    wait_for_a_shard(one, tmp_path / "a")
+    if killed == "driver":
+        one.send_signal(signal.SIGKILL)
+    else:
+        cluster.kill(killed)
+    code, _, errors = ended(one)
+    if killed != "driver":
+        cluster.again(killed)
+        # The engine may have done the lost work again by itself.
+        assert code == 0 or errors.splitlines()[-1].endswith("--resume"), errors
+    copy = shutil.copytree(tmp_path / "a", tmp_path / "b")
+    assert ended(start(inputs, *flags, *cluster.flags, "--resume"))[0] == 0
+    assert fingerprints(tmp_path / "a") == direct["solved"]
+    elsewhere = [*RULES["solved"], f"--output={copy}", "--resume"]
+    assert ended(start(inputs, *elsewhere))[0] == 0
+    assert fingerprints(copy) == direct["solved"]
+
+
+def test_a_run_whose_job_server_is_gone_says_so(inputs, cluster, tmp_path):
+    one = start(inputs, *RULES["known"], *cluster.flags, f"--output={tmp_path}/a")
+    wait_for_a_shard(one, tmp_path / "a")
+    cluster.kill("job_server")
+    code, _, errors = ended(one)
+    cluster.again("job_server")
+    assert code == 0 or errors.splitlines()[-1].endswith("--resume"), errors
+    assert "Traceback" not in errors
