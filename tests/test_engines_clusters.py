@@ -82,7 +82,7 @@ def test_the_message_of_a_failing_worker_arrives(cluster):
     def build(pipeline):
         _ = pipeline | beam.Create([0]) | beam.Map(lambda i: 1 // i)
 
-    with pytest.raises(RuntimeError, match="^ZeroDivisionError: integer division"):
+    with pytest.raises(RuntimeError, match=r"^ZeroDivisionError: integer division"):
         engine.run(engine.options(cluster.flags), build, Watch(None, 0, 10))
 
 

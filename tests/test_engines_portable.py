@@ -1,14 +1,17 @@
 """Beam's portable runner, with a job service and worker processes of its own, over TCP."""
 
+import concurrent.futures
 import time
 
 import apache_beam as beam
+import grpc
 import pytest
+from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
 from corpora import fingerprints
 from engines_services import job_service, started, worker_pool, write_inputs
 
 from pipeline import run
-from pipeline.beam import engine
+from pipeline.beam import engine, job_server
 from pipeline.beam.progress import Watch
 
 pytestmark = pytest.mark.slow
@@ -84,3 +87,41 @@ def test_the_message_of_a_failing_worker_arrives(portable):
 
     with pytest.raises(RuntimeError, match="ZeroDivisionError: integer division"):
         engine.run(engine.options(portable), build, Watch(None, 0, 10))
+
+
+def test_options_of_the_job_server_are_known(monkeypatch):
+    """Flink's and Spark's own, which Beam's Python does not have."""
+    described = beam_job_api_pb2.DescribePipelineOptionsResponse()
+    described.options.add(name="number_of_execution_retries")
+    server = grpc.server(concurrent.futures.ThreadPoolExecutor(1))
+
+    class Service(beam_job_api_pb2_grpc.JobServiceServicer):
+        def DescribePipelineOptions(self, request, context=None):
+            return described
+
+    beam_job_api_pb2_grpc.add_JobServiceServicer_to_server(Service(), server)
+    endpoint = f"--job_endpoint=localhost:{server.add_insecure_port('localhost:0')}"
+    server.start()
+    flags = ["--runner=PortableRunner", endpoint, "--number_of_execution_retries", "3"]
+    assert engine.options(flags).get_all_options(retain_unknown_options=True)[
+        "number_of_execution_retries"
+    ] in (3, "3")
+    with pytest.raises(ValueError, match="neither we nor Beam know --number_of_retries"):
+        engine.options([*flags, "--number_of_retries=3"])
+    server.stop(None)
+    monkeypatch.setattr(job_server, "_SECONDS", 0.1)
+    with pytest.raises(ConnectionError, match="no job server answers at localhost"):
+        engine.options(flags)
+
+
+def test_why_a_job_failed_is_one_line():
+    java = (
+        "Pipeline BeamApp-1_2 failed in state FAILED: org.apache.flink.runtime.JobException:"
+        " Recovery is suppressed\n\tat a.b(C.java:1)\nCaused by: java.lang.RuntimeException: x\n"
+        "\tat d.e(F.java:2)\nCaused by: java.io.IOException: lost TaskManager\n\tat g.h(I.java:3)"
+    )
+    assert job_server.failure(java) == (
+        "org.apache.flink.runtime.JobException: Recovery is suppressed"
+        " (java.io.IOException: lost TaskManager)"
+    )
+    assert job_server.failure("ZeroDivisionError: integer division") is None

@@ -3,7 +3,6 @@
 import argparse
 import builtins
 import concurrent.futures
-import contextlib
 import importlib
 import logging
 import math
@@ -14,7 +13,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -33,7 +32,7 @@ from apache_beam.transforms.environments import (
 )
 
 from pipeline import flags as ours
-from pipeline.beam import progress, staging, worker
+from pipeline.beam import job_server, progress, staging, worker
 from winnow import endings, heartbeat, run_log
 from winnow.arguments import check_utf8, nearest
 
@@ -65,11 +64,17 @@ def options(flags: Sequence[str], stall_minutes: float | None = None) -> Pipelin
     Raises:
         ValueError: no Beam option has one of these names (Beam itself would only log it), or the
             runner is known to give wrong results, or is not installed.
+        ConnectionError: the job server that could know them does not answer.
     """
     known = argparse.ArgumentParser(add_help=False, allow_abbrev=False, conflict_handler="resolve")
     for kind in [PipelineOptions, *PipelineOptions.__subclasses__()]:
         kind._add_argparse_args(known)
     parsed, strangers = known.parse_known_args(list(flags))
+    if strangers and parsed.job_endpoint:  # an engine may have options that Beam's Python lacks
+        for name in job_server.options(parsed.job_endpoint):
+            if f"--{name}" not in known._option_string_actions:
+                known.add_argument(f"--{name}", nargs="?")
+        parsed, strangers = known.parse_known_args(list(flags))
     if strangers:
         # Their values may be secrets.
         names = ours.names_of(strangers) or strangers
@@ -155,6 +160,7 @@ def run(
 
     Raises:
         ValueError, OSError: a worker raised it.
+        OSError: the engine gave up, for reasons of its own.
         RuntimeError: a worker failed otherwise; the message is the worker's own.
         ConnectionError: the engine's job server is gone.
         TimeoutError: the workers stall, or did not start in time.
@@ -167,7 +173,7 @@ def run(
         with staging.packages(options, own):  # before the pipeline takes a copy of the options
             pipeline = beam.Pipeline(options=options)
             build(pipeline)
-            with _stopping_job_server(pipeline.runner):
+            with job_server.stopping(pipeline.runner):
                 result = pipeline.run()
                 if options.view_as(GoogleCloudOptions).template_location:
                     return False
@@ -191,30 +197,13 @@ def run(
             raise RuntimeError(
                 "a worker process died (for want of memory?): start the run again with --resume"
             ) from error
-        raise _raised(*found[-1]) if found else RuntimeError(str(error)) from error
-
-
-@contextlib.contextmanager
-def _stopping_job_server(runner: Any) -> Iterator[None]:
-    """Stop the job server that a runner of Beam starts (Prism's, Flink's, Spark's).
-
-    Beam stops it when the interpreter exits, which :func:`exit_clearly` keeps it from doing.
-    """
-    make = getattr(runner, "default_job_server", None)
-    started: list[Any] = []
-
-    def remembered(options: PipelineOptions) -> Any:
-        assert make is not None
-        started.append(make(options))
-        return started[-1]
-
-    if make is not None:
-        runner.default_job_server = remembered
-    try:
-        yield
-    finally:
-        for server in started:
-            server.stop()
+        if found:
+            raise _raised(*found[-1]) from error
+        if failed := job_server.failure(str(error)):
+            raise OSError(
+                f"the engine gave up: {failed}. Start the run again with --resume"
+            ) from error
+        raise RuntimeError(str(error)) from error
 
 
 def _raised(kind: str, message: str) -> Exception:
