@@ -120,7 +120,7 @@ def _cluster(folder: Path) -> Iterator[Cluster]:
 
 
 @contextlib.contextmanager
-def flink(folder: Path, workers: int = 2, slots: int = 2) -> Iterator[Cluster]:
+def flink(folder: Path, workers: int = 1, slots: int = 2) -> Iterator[Cluster]:
     """A Flink session cluster: a job manager, task managers of so many slots, Beam's job server."""
     with _cluster(folder) as cluster:
         port, jobs = free_port(), free_port()
@@ -197,7 +197,7 @@ def _flink_overview(port: int) -> dict[str, object]:
 
 
 @contextlib.contextmanager
-def spark(folder: Path, workers: int = 2, slots: int = 2) -> Iterator[Cluster]:
+def spark(folder: Path, workers: int = 1, slots: int = 2) -> Iterator[Cluster]:
     """A stand-alone Spark cluster: a master, workers of so many cores, Beam's job server."""
     with _cluster(folder) as cluster:
         port, jobs = free_port(), free_port()
