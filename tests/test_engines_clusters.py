@@ -15,7 +15,7 @@ from engines_services import ROOT, worker_pool, write_inputs
 from pipeline.beam import engine
 from pipeline.beam.progress import Watch
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.clusters]
 RULES = {
     "known": ["--alpha=2"],
     "solved": ["--target-fraction=0.3", "--deduplicate", "--near-duplicates"],
