@@ -5,13 +5,26 @@ python ablations/compare.py study=runs/data_quality
 Writes ``comparison.json`` and one CSV per table to ``comparison/`` in the study (``output=DIR`` for
 elsewhere). ``learning_rate=DIR`` names a study of the same arms at several learning rates; with it
 the verdict is checked at each arm's best one. Exit code 1 means that nothing could be compared.
+
+python ablations/compare.py samples='{base: [a1, a2], tuned: [b1, b2]}' output=comparison
+
+compares any models by what lm-evaluation-harness logged of them (--log_samples): folders of results
+and samples, one for each run (training seed) of a model. The first model is the baseline. Items are
+paired, and runs by their order. Further settings:
+
+  tasks=[…]              those to compare; without, all that every run has
+  metrics=[acc_norm,…]   what a task is tested by: the first that it has; without, lm-eval's first
+  primary=TASK           what the verdict is about; without, the mean over tasks
+  smallest_difference=…  that matters: 1 point, 0.01 bits per byte
+  alpha=0.05 power=0.8   of tests
+  allow_different_prompts=true  pair models that were asked in different words (chat templates)
 """
 
 import sys
 import textwrap
 from collections.abc import Sequence
 
-from ablations import text_tables
+from ablations import compare_samples, text_tables
 from ablations.page.headline import headline, next_step
 from ablations.results import Study
 from ablations.settings import parse, read
@@ -25,6 +38,15 @@ from winnow.arguments import check_utf8
 
 def main(arguments: Sequence[str]) -> None:
     """Read, compare, print, write; see ``--help``."""
+    given = {argument.partition("=")[0] for argument in arguments}
+    if "samples" in given:
+        compare_samples.main(arguments, __doc__)
+        return
+    if given & compare_samples.OWN or not given:
+        raise ValueError(
+            "give samples='{baseline: [DIR, …], treatment: [DIR, …]}', folders that lm-eval wrote"
+            " with --log_samples, or study=DIR, the folder that ablations/run.py wrote"
+        )
     settings = parse(arguments, __doc__, ["learning_rate", "output"])
     study, further = read(settings["study"], settings.get("learning_rate"))
     study = best.settle(study)

@@ -2,26 +2,33 @@
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
 
 from ablations.reading import read_study
 from ablations.results import Study
 
 
 def parse(
-    arguments: Sequence[str], description: str | None, further: Sequence[str]
+    arguments: Sequence[str],
+    description: str | None,
+    further: Sequence[str],
+    first: str = "study",
+    usage: str | None = None,
 ) -> dict[str, str]:
-    """The settings given as ``name=value``: ``study``, which must be there, and ``further`` ones.
+    """The settings given as ``name=value``: ``first``, which must be there, and ``further`` ones.
 
     Args:
         arguments: of the command line.
         description: what ``--help`` says.
         further: names of settings that may be left out.
+        first: the name of the setting that may not.
+        usage: what to show of the settings, if they are not all folders.
 
     Raises:
-        ValueError: an unknown setting, or no study.
+        ValueError: an unknown setting, or ``first`` is missing.
     """
-    names = ("study", *further)
-    usage = " ".join(["study=DIR", *(f"[{name}=DIR]" for name in further)])
+    names = (first, *further)
+    usage = usage or " ".join([f"{first}=DIR", *(f"[{name}=DIR]" for name in further)])
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -32,9 +39,33 @@ def parse(
         if name not in names or not value:
             raise ValueError(f"unknown setting {setting!r}: give {'=…, '.join(names)}=…")
         settings[name] = value
-    if "study" not in settings:
-        raise ValueError("give study=DIR, the folder that ablations/run.py wrote")
+    if first not in settings:
+        what = "the folder that ablations/run.py wrote" if first == "study" else "see --help"
+        raise ValueError(f"give {first}=DIR, {what}")
     return settings
+
+
+def value(setting: str) -> Any:
+    """What a setting ``name=value`` means in Hydra's grammar: a list, mapping, number or text.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    # Hydra is loaded only where there is more to read than a folder.
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+
+    from winnow import overrides
+
+    try:
+        (quoted,) = overrides.quoted([setting])
+        parsed = OverridesParser.create().parse_override(quoted)
+        found = OmegaConf.to_container(OmegaConf.create({"value": parsed.value()}))
+    except HydraException:
+        raise ValueError(f"{setting!r} is not written as Hydra does: check its brackets") from None
+    assert isinstance(found, dict)
+    return found["value"]
 
 
 def read(study: str, learning_rate: str | None = None) -> tuple[Study, Study | None]:

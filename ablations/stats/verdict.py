@@ -16,7 +16,7 @@ from typing import Literal
 from ablations.results import Primary
 from ablations.stats import endpoints
 from ablations.stats.inference import Estimate
-from ablations.stats.power import minimum_detectable_effect, seeds_needed
+from ablations.stats.power import detectable, minimum_detectable_effect, seeds_needed
 
 Finding = Literal["better", "worse", "differs slightly", "no difference", "underpowered", "interim"]
 
@@ -35,38 +35,75 @@ class Verdict:
     doubts: Sequence[str] = ()
 
 
+@dataclass(frozen=True)
+class Question:
+    """What a verdict answers. ``on`` is the endpoint in a sentence, in ``unit``.
+
+    ``gain`` is the sign of a difference that is an improvement. With ``of_runs`` a single run of
+    each arm gets a verdict too, which is about these two runs and no others.
+    """
+
+    treatment: str
+    baseline: str
+    on: str
+    unit: str
+    gain: int
+    smallest_difference: float
+    alpha: float
+    power: float
+    items: str = "held-out documents"
+    of_runs: bool = False
+
+
+def question(declared: Primary) -> Question:
+    """The question that a study declares."""
+    return Question(
+        declared.treatment,
+        declared.baseline,
+        endpoints.in_a_sentence(declared.endpoint),
+        endpoints.unit(declared.endpoint),
+        endpoints.gain(declared.endpoint),
+        declared.smallest_difference,
+        declared.alpha,
+        declared.power,
+    )
+
+
 def judge(
     of: Estimate, baseline_value: float, declared: Primary, doubts: Sequence[str] = ()
 ) -> Verdict:
-    """The verdict on a paired difference, treatment minus baseline.
+    """The verdict of a study on a paired difference, treatment minus baseline.
 
     With ``doubts`` (:func:`ablations.stats.credible.doubts`) it never claims equivalence.
     """
-    unit = endpoints.unit(declared.endpoint)
-    gain = endpoints.gain(declared.endpoint)
-    size = _size(of, baseline_value, declared)
-    on = endpoints.in_a_sentence(declared.endpoint)
-    arms = f"{declared.treatment} against {declared.baseline} on {on}"
-    if of.seed_error is None:
+    return answer(of, baseline_value, question(declared), doubts)
+
+
+def answer(
+    of: Estimate, baseline_value: float, asked: Question, doubts: Sequence[str] = ()
+) -> Verdict:
+    """The verdict on a paired difference, as :func:`judge` gives it."""
+    unit, gain = asked.unit, asked.gain
+    size = _size(of, baseline_value, asked)
+    arms = f"{asked.treatment} against {asked.baseline} on {asked.on}"
+    if of.seed_error is None and not asked.of_runs:
         return Verdict(
             "underpowered",
             f"Underpowered: {arms} shows {size}, but one seed cannot tell an arm from the luck of"
             " its training; this interval holds the error of the held-out documents alone.",
             None,
         )
-    smallest = declared.smallest_difference
+    smallest = asked.smallest_difference
     interest = f"the smallest difference of interest ({number(smallest)} {unit})"
-    found = minimum_detectable_effect(
-        _seed_sd(of), of.seeds, of.item_error, declared.alpha, declared.power
-    )
+    found = least_seen(of, asked.alpha, asked.power)
     inside = -smallest < of.low and of.high < smallest
-    if doubts and (inside or (of.p >= declared.alpha and found <= smallest)):
+    if doubts and (inside or (of.p >= asked.alpha and found <= smallest)):
         sentence = (
-            f"Underpowered: {arms} shows {size}, but that says little about a larger study:"
-            f" {'; '.join(doubts)}."
+            f"Underpowered: {arms} shows {size}, but that says little about a larger"
+            f" {'evaluation' if asked.of_runs else 'study'}: {'; '.join(doubts)}."
         )
         return Verdict("underpowered", sentence, found, doubts)
-    if of.p < declared.alpha:
+    if of.p < asked.alpha:
         word: Finding = "better" if gain * of.value > 0 else "worse"
         if inside:
             sentence = f"Differs slightly: {arms} is {word}, {size}, but by less than {interest}."
@@ -79,17 +116,20 @@ def judge(
         return Verdict(word, f"{word.capitalize()}: {arms} shows {size}.{doubt}", found)
     could = (
         f"a true difference of {number(found)} {unit} would have been found with probability"
-        f" {declared.power:.0%}"
+        f" {asked.power:.0%}"
     )
     if inside or found <= smallest:
         what = f"; whatever there is, is below {interest}" if inside else ""
         return Verdict(
             "no difference", f"No difference found: {arms} shows {size}; {could}{what}.", found
         )
-    more = seeds_needed(smallest, _seed_sd(of), of.item_error, declared.alpha, declared.power)
-    need = (
-        f"about {more} seeds would do" if more else "more held-out documents are needed, not seeds"
-    )
+    if of.seed_sd is None:
+        need = f"more {asked.items} are needed"
+    else:
+        more = seeds_needed(smallest, of.seed_sd, of.item_error, asked.alpha, asked.power)
+        need = (
+            f"about {more} seeds would do" if more else f"more {asked.items} are needed, not seeds"
+        )
     return Verdict(
         "underpowered",
         f"Underpowered: {arms} shows {size}; only {could}, and {interest} is less than that:"
@@ -98,11 +138,19 @@ def judge(
     )
 
 
+def least_seen(of: Estimate, alpha: float, power: float) -> float:
+    """The true difference that is found with ``power``, given the observed noise."""
+    if of.seed_sd is None:
+        return detectable(of.error, of.df, alpha, power)
+    return minimum_detectable_effect(of.seed_sd, of.seeds, of.item_error, alpha, power)
+
+
 def interim(of: Estimate, baseline_value: float, declared: Primary, seeds: int) -> Verdict:
     """No verdict, but the estimate so far."""
+    size = _size(of, baseline_value, question(declared))
     sentence = (
         f"Interim, no verdict: {of.seeds} of {seeds} declared seeds are complete in both arms, and"
-        f" show {_size(of, baseline_value, declared)}. Stopping a study when it looks good"
+        f" show {size}. Stopping a study when it looks good"
         " inflates false findings."
     )
     return Verdict("interim", sentence, None)
@@ -119,15 +167,10 @@ def number(value: float, signed: bool = False) -> str:
     return f"{value:{'+' if signed else ''}.{digits}f}"
 
 
-def _size(of: Estimate, baseline_value: float, declared: Primary) -> str:
+def _size(of: Estimate, baseline_value: float, asked: Question) -> str:
     percent = f", {abs(of.value / baseline_value):.2%}" if baseline_value else ""
     return (
-        f"{number(abs(of.value))} {endpoints.unit(declared.endpoint)}{percent}"
-        f" {'less' if of.value < 0 else 'more'} ({1 - declared.alpha:.0%} interval of the"
+        f"{number(abs(of.value))} {asked.unit}{percent}"
+        f" {'less' if of.value < 0 else 'more'} ({1 - asked.alpha:.0%} interval of the"
         f" difference {number(of.low, True)} to {number(of.high, True)})"
     )
-
-
-def _seed_sd(of: Estimate) -> float:
-    assert of.seed_sd is not None  # judged apart, above
-    return of.seed_sd

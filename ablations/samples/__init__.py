@@ -1,0 +1,1 @@
+"""Compares models by what lm-evaluation-harness logged of them (``--log_samples``)."""

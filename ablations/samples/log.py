@@ -1,0 +1,291 @@
+"""Reads what lm-evaluation-harness (0.4.3 and later) wrote with ``--log_samples``.
+
+A folder has ``results_DATE.json`` and beside it ``samples_TASK_DATE.jsonl``, a line for each item
+and filter: ``doc_id``, ``doc``, ``doc_hash``, ``prompt_hash``, ``target_hash``, ``filtered_resps``,
+``filter`` (since 0.4.8) and the value of each metric under its name.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ablations.samples.scores import FloatArray, Score, score
+from winnow import storage
+
+_DATE = r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?"
+_RESULTS = re.compile(rf"(?:[^/]*_)?({_DATE})\.json")
+_SAMPLES = re.compile(rf"samples_(.+)_({_DATE})\.jsonl?")
+
+PASSAGES = (
+    "passage",
+    "article",
+    "context",
+    "story",
+    "paragraph",
+    "background",
+    "source_id",
+    "premise",
+)
+"""Fields of a document that several items may share: a text, or the id of one."""
+
+GUESSED = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info")
+"""Metrics of choices, of which guessing gets one in as many as there are right."""
+
+HASHES = ("doc_hash", "target_hash", "prompt_hash")
+
+Metric = tuple[str, str]
+"""A metric and the filter of the answers that it was computed from."""
+
+
+@dataclass(frozen=True)
+class TaskLog:
+    """The items of a task that a model answered, in the order of their numbers in the data set.
+
+    ``scores`` has each metric, or why it cannot be compared. ``reported`` are the harness's own
+    figures. ``clusters`` names the passage of each item, by the field ``passages`` of the data set
+    (None: each item is its own). ``chance`` is the expected score under guessing, None if that has
+    no meaning.
+    """
+
+    place: str
+    version: str
+    shots: str
+    settings: str
+    documents: Sequence[int]
+    hashes: Mapping[str, Sequence[str]]
+    clusters: Sequence[str]
+    passages: str | None
+    chance: FloatArray | None
+    scores: Mapping[Metric, Score | str]
+    reported: Mapping[Metric, float]
+    higher_is_better: Mapping[str, bool]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model answered. ``prompting`` is what shaped its prompts, by name."""
+
+    place: str
+    model: str
+    version: str
+    prompting: Mapping[str, str]
+    tasks: Mapping[str, TaskLog]
+
+
+def read(place: str) -> Evaluation:
+    """Read an evaluation.
+
+    Args:
+        place: the folder that ``--output_path`` named, the model's folder in it, or one
+            ``results_DATE.json`` where a folder has several evaluations of a task.
+
+    Raises:
+        ValueError: there is none, more than one could be meant, or a file is damaged or does not go
+            with the others. The message names the file.
+    """
+    folder, dates = _results(place)
+    found: dict[str, TaskLog] = {}
+    about: dict[str, Any] = {}
+    samples = sorted(
+        (match[1], match[2], path)
+        for path in storage.listing(folder)
+        if (match := _SAMPLES.fullmatch(path.rpartition("/")[2]))
+    )
+    for date, file in dates.items():
+        about = _json(file)
+        for task, _, path in (of for of in samples if of[1] == date):
+            if task in found:
+                raise ValueError(
+                    f"{folder} has several evaluations of {task}: name the results_DATE.json that"
+                    " counts"
+                )
+            found[task] = _task(task, path, about, file)
+    if not found:
+        raise ValueError(
+            f"{place} has results but no samples_TASK_DATE.jsonl: evaluate with --log_samples"
+        )
+    names = ("chat_template_sha", "system_instruction_sha", "fewshot_as_multiturn")
+    return Evaluation(
+        place,
+        str(about.get("model_name") or about.get("model_source") or "unknown"),
+        str(about.get("lm_eval_version") or "unknown"),
+        {name: str(about.get(name)) for name in names},
+        found,
+    )
+
+
+def _results(place: str) -> tuple[str, dict[str, str]]:
+    """The folder of an evaluation, and its results files by date."""
+    folder, _, name = place.rstrip("/").rpartition("/")
+    if (match := _RESULTS.fullmatch(name)) and storage.exists(place):
+        return folder or ".", {match[1]: place}
+    by_folder: dict[str, dict[str, str]] = {}
+    for path in storage.tree(place):
+        inner, _, name = path.rpartition("/")
+        if match := _RESULTS.fullmatch(name):
+            whole = storage.join(place, inner) if inner else place
+            by_folder.setdefault(whole, {})[match[1]] = storage.join(whole, name)
+    if not by_folder:
+        raise ValueError(
+            f"{place} has no results_DATE.json: give the folder that lm-eval's --output_path named"
+            " (lm-eval 0.4.3 or later)"
+        )
+    if len(by_folder) > 1:
+        raise ValueError(
+            f"{place} has results of several models: give one of {', '.join(sorted(by_folder))}"
+        )
+    ((folder, dates),) = by_folder.items()
+    return folder, dict(sorted(dates.items()))
+
+
+def _task(task: str, path: str, about: Mapping[str, Any], file: str) -> TaskLog:
+    figures = _figures(about, task, file)
+    filters = list(dict.fromkeys(name for _, name in figures))
+    rows = _by_filter(path, filters)
+    documents = sorted(rows[next(iter(rows))])
+    if any(sorted(of) != documents for of in rows.values()):
+        raise ValueError(f"{path} has other items under one filter than under another: cut off?")
+    first = [rows[next(iter(rows))][i] for i in documents]
+    counted = about.get("n-samples", {}).get(task, {}).get("effective")
+    if counted is not None and counted != len(documents):
+        raise ValueError(
+            f"{path} has {len(documents)} items, and {file} says {counted}: a file is cut off, or"
+            " not of this run"
+        )
+    config = about.get("configs", {}).get(task, {})
+    means = {
+        metric.get("metric")
+        for metric in config.get("metric_list") or ()
+        if metric.get("aggregation") == "mean"
+    }
+    scores: dict[Metric, Score | str] = {}
+    for (metric, name), figure in figures.items():
+        of = rows.get(name, {})
+        if any(metric not in row for row in of.values()) or not of:
+            scores[metric, name] = "its items are not in the samples"
+            continue
+        found = score(metric, [of[i][metric] for i in documents], figure)
+        if isinstance(found, str) and metric in means and found.startswith("it is not"):
+            raise ValueError(f"{path} does not go with {file}: of {metric}, {found}")
+        scores[metric, name] = found
+    passages, clusters = _clusters(first, documents)
+    better = about.get("higher_is_better", {}).get(task, {})
+    return TaskLog(
+        place=path,
+        version=str(about.get("versions", {}).get(task)),
+        shots=str(about.get("n-shot", {}).get(task)),
+        settings=json.dumps(config.get("generation_kwargs"), sort_keys=True),
+        documents=documents,
+        hashes={name: [str(row.get(name)) for row in first] for name in HASHES},
+        clusters=clusters,
+        passages=passages,
+        chance=_chance(config, first),
+        scores=scores,
+        reported={key: float(value) for key, value in figures.items() if _is_number(value)},
+        higher_is_better={name: bool(up) for name, up in better.items() if up is not None},
+    )
+
+
+def _figures(about: Mapping[str, Any], task: str, file: str) -> dict[Metric, Any]:
+    """The harness's own figures of a task; keys are ``metric,filter`` in the file."""
+    try:
+        own = about["results"][task]
+    except KeyError:
+        raise ValueError(f"{file} has no results of {task}, but there are samples of it") from None
+    parted = {key: key.partition(",") for key in own if "," in key}
+    return {
+        (metric, name): own[key]
+        for key, (metric, _, name) in parted.items()
+        if not metric.endswith("_stderr")
+    }
+
+
+def _by_filter(path: str, filters: Sequence[str]) -> dict[str, dict[int, dict[str, Any]]]:
+    """The rows of a samples file by filter and item.
+
+    Before 0.4.8 rows do not name their filter; an item's rows are in the order of the filters.
+    """
+    found: dict[str, dict[int, dict[str, Any]]] = {}
+    seen: dict[int, int] = {}
+    for number, row in _rows(path):
+        item = row.get("doc_id")
+        lacking = next((name for name in ("doc_id", *HASHES) if row.get(name) is None), None)
+        if lacking or not isinstance(item, int):
+            raise ValueError(
+                f"{path}, row {number} has no {lacking or 'whole number as doc_id'}, and items are"
+                " paired by these: evaluate with lm-eval 0.4.3 or later"
+            )
+        turn = seen[item] = seen.get(item, 0) + 1
+        name = row.get("filter") or (filters[turn - 1] if turn <= len(filters) else "none")
+        of = found.setdefault(str(name), {})
+        if item in of:
+            raise ValueError(f"{path} has item {item} twice: two runs wrote to one file")
+        of[item] = row
+    if not found:
+        raise ValueError(f"{path} is empty: evaluate again")
+    return found
+
+
+def _rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of a file of JSON lines, or of one JSON list; without what the model was asked."""
+    with storage.open_input(path) as file:
+        start = file.read(1)
+        file.seek(0)
+        rows = enumerate(json.loads(file.read()) if start == b"[" else file, 1)
+        for number, line in rows:
+            try:
+                row = line if isinstance(line, dict) else json.loads(line)
+            except ValueError:
+                raise ValueError(f"{path}, line {number} is not JSON: cut off?") from None
+            doc = row.pop("doc", None)
+            row.pop("arguments", None)
+            row.pop("resps", None)
+            row["choices"] = len(row.pop("filtered_resps", ()))
+            row["passages"] = {
+                name: doc[name]
+                for name in PASSAGES
+                if isinstance(doc, dict) and isinstance(doc.get(name), str | int)
+            }
+            yield number, row
+
+
+def _clusters(
+    rows: Sequence[Mapping[str, Any]], documents: Sequence[int]
+) -> tuple[str | None, list[str]]:
+    """The field by which items share passages, and the passage of each item.
+
+    It is the first of :data:`PASSAGES` that all items have, and some but not all of them share.
+    """
+    for name in PASSAGES:
+        texts = [row["passages"].get(name) for row in rows]
+        if all(text not in (None, "") for text in texts) and 1 < len(set(texts)) < len(texts):
+            places = {text: f"{name} {k}" for k, text in enumerate(dict.fromkeys(texts))}
+            return name, [places[text] for text in texts]
+    return None, [str(i) for i in documents]
+
+
+def _chance(config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> FloatArray | None:
+    if config.get("output_type") != "multiple_choice":
+        return None
+    choices = np.array([row["choices"] for row in rows], np.float64)
+    if any("acc_mutual_info" in row for row in rows):
+        choices /= 2  # each choice is asked a second time, without its context
+    return 1 / choices if choices.min() >= 2 else None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _json(path: str) -> dict[str, Any]:
+    try:
+        value = json.loads(storage.read_bytes(path))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}): evaluate again") from None
+    if not isinstance(value, dict) or not isinstance(value.get("results"), dict):
+        raise ValueError(f"{path} has no results: give a results_DATE.json of lm-eval")
+    return value

@@ -1,0 +1,263 @@
+"""Pairs the evaluations of several models item by item, or says why that cannot be done."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ablations.samples.log import GUESSED, Evaluation, TaskLog
+from ablations.samples.scores import Score
+from ablations.stats.inference import Stratum
+from ablations.table import Row
+
+POINTS = "points"
+
+LESS_IS_BETTER = ("bits_per_byte", "brier_score", "ter", "wer")
+"""Metrics, beside perplexities, where the harness does not say (``higher_is_better``)."""
+
+Arms = Mapping[str, Sequence[Evaluation]]
+"""Evaluations by arm, one per run (training seed), in the order by which they are paired."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A metric of a task in all runs. ``clusters`` [items] numbers the passages from 0.
+
+    ``scores`` are in ``unit``; ``reported`` is the harness's own figure of each run, in its own.
+    ``gain`` is the sign of a difference that is an improvement. ``chance`` is the score of
+    guessing, in ``unit``.
+    """
+
+    task: str
+    metric: str
+    filter: str
+    shots: str
+    version: str
+    unit: str
+    gain: int
+    documents: Sequence[int]
+    clusters: npt.NDArray[np.int64]
+    passages: str | None
+    binary: bool
+    chance: float | None
+    scores: Mapping[str, Sequence[Score]]
+    reported: Mapping[str, Sequence[float]]
+
+    @property
+    def label(self) -> str:
+        """Task and metric; with the filter if there is one, and what a perplexity is given in."""
+        more = [] if self.filter == "none" else [self.filter]
+        if "perplexity" in self.metric:
+            more.append(f"in {self.unit}")
+        return " ".join([self.task, self.metric, *([f"({', '.join(more)})"] if more else [])])
+
+    def stratum(self, arm: str, run: int, weight: float = 1.0) -> Stratum:
+        """One run's sums over each passage."""
+        of = self.scores[arm][run]
+        numerator, denominator = (
+            np.bincount(self.clusters, part).astype(np.float64)
+            for part in (of.numerator, of.denominator)
+        )
+        return Stratum(self.label, weight, numerator, denominator)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """What can be compared: measures in the order of tasks, and what cannot, with reasons."""
+
+    arms: Sequence[str]
+    runs: int
+    measures: Sequence[Measure]
+    left_out: Sequence[Row]
+    notes: Sequence[str]
+
+
+def pair(arms: Arms, tasks: Sequence[str] = (), any_prompts: bool = False) -> Paired:
+    """Pair evaluations by run and item.
+
+    Args:
+        arms: at least two.
+        tasks: those to compare; all that every run has, if empty.
+        any_prompts: whether the arms may have been asked in different words.
+
+    Raises:
+        ValueError: arms have different numbers of runs, no task is shared, or a task was evaluated
+            on different items, prompts, shots or versions. The message says what differs.
+    """
+    counts = {arm: len(of) for arm, of in arms.items()}
+    if len(set(counts.values())) > 1:
+        said = ", ".join(f"{arm} has {n}" for arm, n in counts.items())
+        raise ValueError(
+            f"runs are paired in their order, the first of each arm with one another, and {said}:"
+            " give as many of each"
+        )
+    named = [(arm, evaluation) for arm, of in arms.items() for evaluation in of]
+    everywhere = [t for t in named[0][1].tasks if all(t in e.tasks for _, e in named)]
+    for task in tasks:
+        if task not in everywhere:
+            lacking = next((e.place for _, e in named if task not in e.tasks), None)
+            raise ValueError(f"{lacking} has no samples of {task}: take it out of tasks=[…]")
+    left_out: list[Row] = []
+    if not tasks:
+        some = dict.fromkeys(t for _, e in named for t in e.tasks if t not in everywhere)
+        for task in some:
+            lacking = next(e.place for _, e in named if task not in e.tasks)
+            left_out.append(_reason(task, None, None, f"{lacking} has no samples of it"))
+    chosen = list(tasks) or everywhere
+    if not chosen:
+        raise ValueError(
+            "no task was evaluated in every run: "
+            + "; ".join(f"{e.place} has {', '.join(e.tasks)}" for _, e in named)
+        )
+    measures: list[Measure] = []
+    for task in sorted(chosen):
+        _check_same(task, arms, any_prompts)
+        for found in _measures(task, arms):
+            if isinstance(found, Measure):
+                measures.append(found)
+            else:
+                left_out.append(found)
+    if not measures:
+        said = "; ".join(f"{r['task']} {r['metric']}: {r['reason']}" for r in left_out)
+        raise ValueError(f"nothing can be compared: {said}")
+    return Paired(
+        list(arms), len(named) // len(arms), measures, left_out, _notes(named, chosen, any_prompts)
+    )
+
+
+def _check_same(task: str, arms: Arms, any_prompts: bool) -> None:
+    runs = [e for of in arms.values() for e in of]
+    first, logs = runs[0], [(e, e.tasks[task]) for e in runs]
+    own = first.tasks[task]
+    for other, log in logs[1:]:
+        where = f"{other.place} and {first.place}"
+        for what, mine, theirs in (
+            ("task versions", log.version, own.version),
+            ("numbers of shots", log.shots, own.shots),
+        ):
+            if mine != theirs:
+                raise ValueError(
+                    f"{task} cannot be paired: {where} have different {what} ({mine} and {theirs}):"
+                    " evaluate both alike, or choose others by tasks=[…]"
+                )
+        if log.documents != own.documents:
+            raise ValueError(_other_items(task, where, log, own))
+        for name, what in (("doc_hash", "items"), ("target_hash", "right answers")):
+            if (item := _first_other(log, own, name)) is not None:
+                raise ValueError(
+                    f"{task} cannot be paired: {where} have different {what} (the {name} of"
+                    f" item {item} differs): evaluate both on the same data, or choose others by"
+                    " tasks=[…]"
+                )
+    if any_prompts:
+        return
+    for together in zip(*arms.values(), strict=True):
+        for other in together[1:]:
+            item = _first_other(other.tasks[task], together[0].tasks[task], "prompt_hash")
+            if item is not None:
+                why = _prompting(other, together[0])
+                raise ValueError(
+                    f"{task} cannot be paired: {other.place} and {together[0].place} were asked"
+                    f" with different prompts (the prompt_hash of item {item} differs{why}):"
+                    " evaluate both alike, or say allow_different_prompts=true"
+                )
+
+
+def _other_items(task: str, where: str, log: TaskLog, own: TaskLog) -> str:
+    alone = sorted(set(log.documents) ^ set(own.documents))
+    return (
+        f"{task} cannot be paired: {where} have different items ({len(log.documents)} and"
+        f" {len(own.documents)}; item {alone[0]} is in one alone): give both the same --limit or"
+        " --samples, or choose others by tasks=[…]"
+    )
+
+
+def _first_other(log: TaskLog, own: TaskLog, name: str) -> int | None:
+    """The first item that differs."""
+    pairs = zip(log.documents, log.hashes[name], own.hashes[name], strict=True)
+    return next((item for item, mine, theirs in pairs if mine != theirs), None)
+
+
+def _prompting(one: Evaluation, other: Evaluation) -> str:
+    """What is known to differ between two ways of prompting."""
+    differ = [
+        name.removesuffix("_sha").replace("_", " ")
+        for name, value in one.prompting.items()
+        if value != other.prompting[name]
+    ]
+    return f"; {' and '.join(differ)} differ" if differ else ""
+
+
+def _measures(task: str, arms: Arms) -> Iterator[Measure | Row]:
+    logs = {arm: [e.tasks[task] for e in of] for arm, of in arms.items()}
+    flat = [log for of in logs.values() for log in of]
+    own = flat[0]
+    _, clusters = np.unique(own.clusters, return_inverse=True)
+    for key in own.scores:
+        metric, name = key
+        found = {arm: [log.scores.get(key) for log in of] for arm, of in logs.items()}
+        every = [score for of in found.values() for score in of]
+        reason = next((s for s in every if isinstance(s, str)), None)
+        if any(score is None for score in every):
+            reason = "not every run has it"
+        elif len({score.unit for score in every if isinstance(score, Score)}) > 1:
+            reason = "runs aggregate it in different ways"
+        elif clusters.max() < 1:
+            reason = "it has a single item or passage, so its error cannot be known"
+        if reason is not None:
+            yield _reason(task, metric, name, reason)
+            continue
+        scores = {a: [s for s in of if isinstance(s, Score)] for a, of in found.items()}
+        values = np.concatenate([s.numerator for of in scores.values() for s in of])
+        unit = scores[next(iter(arms))][0].unit
+        in_points = not unit and values.min() >= 0 and values.max() <= 1
+        factor = 100 if in_points else 1
+        up = not unit and own.higher_is_better.get(
+            metric, metric not in LESS_IS_BETTER and "perplexity" not in metric
+        )
+        guess = own.chance if metric in GUESSED else None
+        yield Measure(
+            task=task,
+            metric=metric,
+            filter=name,
+            shots=own.shots,
+            version=own.version,
+            unit=POINTS if in_points else unit or metric,
+            gain=1 if up else -1,
+            documents=own.documents,
+            clusters=clusters,
+            passages=own.passages,
+            binary=bool(in_points and np.isin(values, (0.0, 1.0)).all()),
+            chance=None if guess is None else 100 * float(guess.mean()),
+            scores={
+                a: [Score(factor * s.numerator, s.denominator, s.unit) for s in of]
+                for a, of in scores.items()
+            },
+            reported={a: [log.reported[key] for log in of] for a, of in logs.items()},
+        )
+
+
+def _reason(task: str, metric: str | None, name: str | None, reason: str) -> Row:
+    return {"task": task, "metric": metric, "filter": name, "reason": reason}
+
+
+def _notes(
+    named: Sequence[tuple[str, Evaluation]], tasks: Sequence[str], any_prompts: bool
+) -> list[str]:
+    notes = []
+    versions = sorted({e.version for _, e in named})
+    if len(versions) > 1:
+        notes.append(f"The runs were evaluated by different versions of lm-eval: {versions}.")
+    notes += [
+        f"{task} was generated with different settings (generation_kwargs)."
+        for task in tasks
+        if len({e.tasks[task].settings for _, e in named}) > 1
+    ]
+    prompts = [[e.tasks[t].hashes["prompt_hash"] for t in tasks] for _, e in named]
+    if any_prompts and any(other != prompts[0] for other in prompts):
+        notes.append(
+            "Not all models were asked with the same prompts, so that a difference may be one of"
+            " prompts."
+        )
+    return notes

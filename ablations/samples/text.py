@@ -1,0 +1,90 @@
+"""A comparison of logged samples as plain text."""
+
+import textwrap
+
+from ablations.samples.comparison import Comparison
+from ablations.samples.pairing import Paired
+from ablations.stats.verdict import number
+from ablations.table import Row
+from ablations.text_tables import (
+    WIDTH,
+    Column,
+    chance,
+    figure,
+    interval,
+    lines,
+    text,
+)
+
+TABLES = {
+    "runs_of_primary": (
+        "Primary endpoint by run",
+        [
+            Column("run", lambda row: str(row["run"])),
+            figure("treatment"),
+            figure("baseline"),
+            figure("difference", signed=True),
+        ],
+    ),
+    "tests": (
+        "Tests, with Holm's adjustment over all of them, and the difference each could see",
+        [
+            text("arm"),
+            text("label", "measured on"),
+            Column("items", lambda row: str(row["items"])),
+            figure("difference", signed=True),
+            interval("family_low", "family_high"),
+            chance("p_holm"),
+            figure("detectable", "sees"),
+            Column("outcome", lambda row: str(row["outcome"])),
+        ],
+    ),
+    "scores": (
+        "Scores; intervals are no tests",
+        [
+            text("label", "measured on", once=True),
+            text("arm"),
+            figure("value"),
+            interval("value_low", "value_high", signed=False),
+            text("against_chance", "guessing"),
+        ],
+    ),
+    "left_out": (
+        "Not compared",
+        [text("task"), text("metric"), text("filter"), text("reason")],
+    ),
+}
+
+
+def render(result: Comparison, paired: Paired) -> str:
+    """Verdict, notes and tables as lines of a terminal."""
+    of = result.primary
+    arms = {name: str(of[name]) for name in ("treatment", "baseline")}
+    runs = f"{paired.runs} run{'s' if paired.runs > 1 else ''} of each model"
+    about = "" if of["tasks"] == result.paired["tasks"] else f"; the verdict is on {_counted(of)}"
+    out = [
+        *_wrapped(result.headline),
+        "",
+        *_wrapped(result.verdict.sentence),
+        "",
+        *_wrapped(f"{_counted(result.paired)} were paired, in {runs}{about}.", "- "),
+        *(line for note in result.notes for line in _wrapped(note, "- ")),
+        "",
+        f"{of['treatment']} minus {of['baseline']} on {of['on']}:"
+        f" {number(of['value'], True)} {of['unit']}",
+        f"  standard error {number(of['error'])}, p = {of['p']:.2g}; could see"
+        f" {number(result.verdict.detectable or 0)}",
+    ]
+    for name, (title, columns) in TABLES.items():
+        if rows := result.tables[name]:
+            shown = columns if name != "tests" or len(paired.arms) > 2 else columns[1:]
+            out += ["", title, *lines(rows, shown, arms)]
+    return "\n".join(out)
+
+
+def _counted(of: Row) -> str:
+    return f"{of['items']} items of {of['tasks']} task{'s' if of['tasks'] > 1 else ''}"
+
+
+def _wrapped(words: str, mark: str = "") -> list[str]:
+    return textwrap.wrap(words, WIDTH, initial_indent=mark, subsequent_indent=" " * len(mark))
