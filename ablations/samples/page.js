@@ -133,7 +133,11 @@ function drawTests() {
   );
   put(
     "tests-hint",
-    `Holm’s adjustment: the chance of any false finding among these tests is at most ${Math.round(100 * primary.alpha)} %. “Could see” is the true difference that such a test finds with ${Math.round(100 * primary.power)} % power. “Only one is right” counts the items that the arm alone, and the baseline alone, has right; ${number(data.differing)} items that differ stand in items.csv.`,
+    `Holm’s adjustment: the chance of any false finding among these tests is at most ${Math.round(100 * primary.alpha)} %. “Could see” is the true difference that such a test finds with ${Math.round(100 * primary.power)} % power. “Only one is right” counts the items that the arm alone, and the baseline alone, has right; ${number(data.differing)} items that differ stand in items.csv.${
+      rowsOf("tests").some((row) => row.outcome === "all alike")
+        ? " “All alike”: no item differs, so that the interval has no width and tells nothing of other items."
+        : ""
+    }`,
   );
 }
 
