@@ -19,12 +19,14 @@ from omegaconf import DictConfig
 
 from ablations import rule_words
 from ablations.errors import exit_on_error
-from ablations.results import Declaration
+from ablations.results import TRUNK, Declaration
 from ablations.study import held_out_groups, opening, outlook, speed
 from ablations.study.jobs import (
     Job,
     declaration,
     expand,
+    first_batch,
+    needed,
     slots_of,
     stream_of,
     threads_of,
@@ -168,7 +170,7 @@ def render(jobs: Sequence[Job], declared: Declaration, table: Sequence[Cost]) ->
     slots = 1 if estimated else slots_of(config)
     lines = [
         f"Study {declared.name}: {len(jobs)} jobs, {len(declared.arms)} arms x"
-        f" {len(declared.variants)} variants x {len(declared.seeds)} seeds",
+        f" {len(declared.variants)} variants x {len(declared.seeds)} seeds" + _and_trunks(jobs),
         f"Primary: {primary.treatment} against {primary.baseline} on {primary.endpoint}",
         "",
         *_cost_rows(table),
@@ -187,7 +189,11 @@ def render(jobs: Sequence[Job], declared: Declaration, table: Sequence[Cost]) ->
         lines.append(f"Energy: {kwh:,.3g} kWh ({watts}; PUE {config.hardware.pue:g})")
     else:
         lines.append("Time and energy: not measured (they need corpus=DIR, and no refusal)")
-    lines.append(f"Compute: {sum(c.seeds * c.flops for c in table):.3g} FLOPs")
+    compute = sum(c.seeds * c.flops for c in table)
+    lines.append(f"Compute: {compute:.3g} FLOPs")
+    if trunks := {cost.variant: cost for cost in table if cost.arm == TRUNK}:
+        whole = sum(c.seeds * (c.flops + trunks[c.variant].flops) for c in table if c.arm != TRUNK)
+        lines[-1] += f" (whole runs of every arm: {whole:.3g})"
     lines.append(
         f"Minimum detectable effect: {found:.4g} at power {primary.power:.0%} with"
         f" {len(declared.seeds)} seeds (seed SD {seed_sd:g}, item error {item_error:g}, {source});"
@@ -211,6 +217,12 @@ def render(jobs: Sequence[Job], declared: Declaration, table: Sequence[Cost]) ->
                 f" {_gigabytes(cost.available)}: take more hardware.devices"
             )
     return "\n".join(lines)
+
+
+def _and_trunks(jobs: Sequence[Job]) -> str:
+    """``, from 5 trunks`` of a study whose arms begin from some."""
+    trunks = sum(not job.is_arm for job in jobs)
+    return f", from {trunks} trunk{'s' * (trunks > 1)}" if trunks else ""
 
 
 def _compute_of_sizes(table: Sequence[Cost]) -> list[float]:
@@ -291,7 +303,9 @@ class PlanCallback(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Plan and exit."""
         with exit_on_error():
-            jobs = expand(config, kwargs["config_name"])
+            expanded = expand(config, kwargs["config_name"])
+            first_batch(expanded)
+            jobs = needed(expanded)
             first = jobs[0].config
             declared = declaration(jobs, first.heldout)
             refusal = opening.underpowered(first, declared)

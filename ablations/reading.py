@@ -27,6 +27,7 @@ from ablations.results import (
     RESULT,
     TASKS,
     TASKS_FILE,
+    TRUNK,
     Curve,
     Declaration,
     JobKey,
@@ -71,7 +72,8 @@ def read_study(path: str) -> Study:
     file = storage.join(path, CONTAMINATION_FILE)
     if storage.exists(file):
         contamination = _read_table(file, CONTAMINATION, ["task", "item", "arm"])
-    return Study(declared, runs, failed, unfinished, missing, contamination)
+    trunks = _read_trunks(path, declared)
+    return Study(declared, runs, failed, unfinished, missing, contamination, trunks=trunks)
 
 
 def read_declaration(path: str) -> Declaration:
@@ -101,6 +103,19 @@ def _is_begun(folder: str) -> bool:
     if storage.scheme(folder) is None:
         return os.path.isdir(folder)
     return next(iter(storage.tree(folder)), None) is not None
+
+
+def _read_trunks(path: str, declared: Declaration) -> dict[JobKey, Run]:
+    """The complete trunks of a study that has some."""
+    if "trunk_tokens" not in declared.budget:
+        return {}
+    jobs = [JobKey(TRUNK, v, seed) for v in declared.variants for seed in declared.seeds]
+    folders = {job: job.folder(path) for job in jobs}
+    return {
+        job: _read_run(folder, job)
+        for job, folder in folders.items()
+        if storage.exists(storage.join(folder, RESULT))
+    }
 
 
 def _read_run(folder: str, job: JobKey) -> Run:

@@ -12,6 +12,9 @@
         metrics.jsonl             training curve, one JSON object per line (:class:`Curve`)
         failure.json              instead of a result: {"error": …, "traceback": …}
 
+      trunk/seed_N/               the same of a trunk, which arms begin from (experiment=anneal) and
+                                  which is none of them
+
 A *variant* is what a study sweeps besides its arms, such as model sizes or learning rates. Every
 arm runs at every variant with every seed. Readers take size and learning rate from the results,
 never from folder names. Other files (checkpoints, logs) are ignored.
@@ -45,6 +48,8 @@ FAILURE = "failure.json"
 CURVE = "metrics.jsonl"
 TASKS_FILE = "tasks.arrow"
 CONTAMINATION_FILE = "contamination.arrow"
+TRUNK = "trunk"
+"""The name of a trunk among jobs; no arm has it."""
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -185,6 +190,8 @@ class Declaration:
             if not _NAME.match(name):
                 raise ValueError(f"{name!r} cannot name a folder: use letters, digits and ._+=-")
         primary = self.primary
+        if TRUNK in self.arms:
+            raise ValueError(f"{TRUNK!r} is what arms begin from (trunk=true), not an arm")
         for arm in filter(None, (primary.baseline, primary.treatment, primary.control)):
             if arm not in self.arms:
                 raise ValueError(f"the primary contrast names {arm!r}, which is none of the arms")
@@ -198,7 +205,8 @@ class Result:
 
     ``tokens`` counts what was trained on, ``unique_tokens`` each position of the corpus once, so
     ``epochs`` = tokens / unique_tokens. ``flops`` is everything that was spent to get this model,
-    the arm's share of scoring the raw pool included. ``heldout`` is bits per byte per source, and
+    the arm's share of scoring the raw pool and its trunk included; ``tokens`` and seconds are the
+    job's own. ``heldout`` is bits per byte per source, and
     follows from heldout.arrow. ``provenance`` is carried for people: commit, shards, classifier.
     """
 
@@ -300,6 +308,7 @@ class Study:
 
     ``settled`` has the variant that stands for each arm where that is not the main one
     (:func:`ablations.stats.best.settle`).
+    ``trunks`` are the complete ones that its arms began from.
     """
 
     declared: Declaration
@@ -309,6 +318,7 @@ class Study:
     missing: Sequence[JobKey]
     contamination: pa.Table = dataclasses.field(default_factory=CONTAMINATION.empty_table)
     settled: Settled | None = None
+    trunks: Mapping[JobKey, Run] = dataclasses.field(default_factory=dict)
 
     def seeds(self, arm: str, variant: str | None = None) -> dict[int, Run]:
         """Complete runs of an arm by seed, where the study compares it or at another variant."""

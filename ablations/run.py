@@ -16,13 +16,13 @@ from typing import Any
 
 import hydra
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, flag_override
 
 from ablations.errors import exit_on_error
 from ablations.study import interruption, opening, progress
 from ablations.study.closing import close_study
 from ablations.study.execute import execute
-from ablations.study.jobs import expand, job_of, slots_of, threads_of
+from ablations.study.jobs import expand, first_batch, job_of, needed, slots_of, threads_of
 from winnow import endings, overrides, storage
 
 _held, _watched = contextlib.ExitStack(), contextlib.ExitStack()
@@ -45,7 +45,8 @@ class StudyCallback(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check and declare the study."""
         with exit_on_error():
-            jobs = expand(config, kwargs["config_name"])
+            expanded = expand(config, kwargs["config_name"])
+            batch, jobs = first_batch(expanded), needed(expanded)
             study = opening.check(jobs)  # before anything is written
             _held.enter_context(storage.lock(jobs[0].config.output))
             opening.write(jobs, study)
@@ -53,6 +54,9 @@ class StudyCallback(Callback):
                 print(f"note: {note}")
             slots, output = slots_of(jobs[0].config), jobs[0].config.output
             print(progress.opening_line(jobs, slots), flush=True)
+            if batch is not None:
+                with flag_override(config, "readonly", False):
+                    config.hydra.sweeper.max_batch_size = batch  # one after the other
             watch = progress.Watch(jobs, slots)
             watch.start()
             _watched.callback(watch.stop)

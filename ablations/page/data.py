@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ablations.choices import standing
-from ablations.page import curves, groups, provenance, routers, sweep
+from ablations.page import curves, groups, provenance, routers, sweep, trunk
 from ablations.page.headline import beside, headline, next_step, reach
 from ablations.results import JobKey, Study
 from ablations.stats import endpoints, inference, ladder, tables
@@ -104,7 +104,17 @@ def crossover(study: Study, found: Comparison | ValueError) -> Sequence[Row]:
     ]
 
 
+def from_trunk(study: Study, _: Comparison | ValueError) -> Sequence[Row]:
+    """What the last part of training brought each arm."""
+    return trunk.gains(study)
+
+
 PANELS: dict[str, Panel] = {
+    "trunk": Panel(
+        "From the trunk",
+        from_trunk,
+        "Bits per byte where the learning rate began to fall, after it, and the change.",
+    ),
     "learning_rates": Panel(
         "What was tried of each arm",
         learning_rates,

@@ -125,7 +125,10 @@ def reach(study: Study) -> str | None:
         return None
     models = " and ".join(dict.fromkeys(f"{run.parameters_active / 1e6:.3g}M" for run in runs))
     tokens = max(run.tokens for run in runs)
-    said = f"The verdict is about models of {models} active parameters after {tokens:,} tokens."
+    after = f"{tokens:,} tokens"
+    if before := study.declared.budget.get("trunk_tokens"):
+        after = f"the last {tokens:,} of {before + tokens:,} tokens"
+    said = f"The verdict is about models of {models} active parameters after {after}."
     repeats = study.declared.repeats_from
     arm = study.declared.primary.treatment
     if arm not in repeats:

@@ -154,6 +154,8 @@ class AblationConfig(TrainConfig):
     tasks: TasksConfig = MISSING
     hardware: HardwareConfig = MISSING
     ladder: LadderConfig = MISSING
+    trunk: bool = False
+    trunk_seed: int | None = None
     jobs_at_once: int = MISSING
     allow_underpowered: bool = False
 

@@ -28,8 +28,9 @@ import yaml
 from ablations import near_duplicates, results
 from ablations.reading import read_declaration
 from ablations.results import Result
-from ablations.study import held_out_groups, interruption, study_tasks
+from ablations.study import held_out_groups, interruption, study_tasks, trunk
 from ablations.study.jobs import Job, identity, training_config, uses_scores
+from ablations.study.trunk import IDENTITY
 from model.data import corpus as corpora
 from model.data.corpus import Corpus, open_corpus
 from model.training import outcome as outcomes
@@ -44,8 +45,6 @@ ROOT = os.path.dirname(CONF)
 SCORING_FLOPS = 10.0
 """FLOPs per scored byte: hashing and looking up two n-grams per word, rounded up. A filtered arm
 pays for the whole pool."""
-
-IDENTITY = "identity.json"
 
 POLL = 0.5
 """Seconds between checks for a stop request."""
@@ -69,18 +68,25 @@ def execute(job: Job, threads: int) -> None:
         job: the job.
         threads: threads per process.
     """
+    if trunk.is_spare(job.config) or interruption.wished(job.config.output):
+        return
     corpus = open_corpus(job.config.corpus)
     training = training_config(job, read_declaration(job.config.output).mixture)
-    about = identity(job, training, corpus)
+    try:
+        of_trunk = trunk.finished_hash(job.config)
+    except ValueError as error:
+        results.write_failure(job.config.output, job.key, str(error), traceback.format_exc())
+        return
+    about = identity(job, training, corpus, of_trunk)
     check_identity(job, about)
-    if is_complete(job) or interruption.wished(job.config.output):
+    if is_complete(job):
         return
     interruption.deafen()
     rank = join_processes()
     try:
         begin(job, training, about)
         train(job.folder, threads, rank, job.config.output)
-        tasks = ask_tasks(job, threads, rank)
+        tasks = ask_tasks(job, threads, rank) if job.is_arm else None
         if rank == 0:
             finish(job, corpus, results.config_hash(about), tasks)
     except interruption.StoppedError:
@@ -215,13 +221,13 @@ def finish(job: Job, corpus: Corpus, config_hash: str, tasks: pa.Table | None) -
     heldout = held_out_groups.with_enough(
         held_out_groups.with_junk(near_duplicates.remove(evaluated, corpus, near), corpus)
     )
-    scoring = scoring_flops(job, corpus)
-    copy_metrics(folder, job.folder, scoring)
+    before = scoring_flops(job, corpus) + trunk.flops(job.config)
+    copy_metrics(folder, job.folder, before)
     result = Result(
         *job.key,
         config_hash=config_hash,
         model=job.model,
-        flops=outcome.flops + scoring,
+        flops=outcome.flops + before,
         kwh=job.config.hardware.kwh(outcome.wall_seconds),
         kwh_basis="estimated",
         heldout=bits_per_byte(heldout),
@@ -258,11 +264,11 @@ def scoring_flops(job: Job, corpus: Corpus) -> float:
     return SCORING_FLOPS * float(corpus.bytes[corpus.pool & corpus.filterable].sum())
 
 
-def copy_metrics(training: str, folder: str, scoring: float) -> None:
-    """Copy the training curve, with the scoring of the pool added to its FLOPs."""
+def copy_metrics(training: str, folder: str, before: float) -> None:
+    """Copy the training curve, with what was spent before it added to its FLOPs."""
     with open(os.path.join(training, METRICS), "rb") as file:
         rows = [json.loads(line) for line in file]
-    lines = [json.dumps(row | {"flops": row["flops"] + scoring}) + "\n" for row in rows]
+    lines = [json.dumps(row | {"flops": row["flops"] + before}) + "\n" for row in rows]
     storage.write_bytes(storage.join(folder, results.CURVE), "".join(lines).encode())
 
 
@@ -283,6 +289,7 @@ def provenance(job: Job, corpus: Corpus, outcome: Outcome) -> dict[str, Any]:
             name: getattr(outcome, name)
             for name in ("device", "precision", "peak_memory_bytes", "skipped_steps", "fallbacks")
         },
+        **({"start": outcome.start} if outcome.start else {}),
         "watts": job.config.hardware.watts,
         "co2e_kg_per_kwh": job.config.hardware.co2e_kg_per_kwh,
     }

@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 
 from ablations.choices import At, Compare
 from ablations.results import Declaration, JobKey, Primary
+from ablations.study import trunk
 from ablations.study.config import AblationConfig, DataRule
 from model.data.corpus import Corpus
 from model.glam.config import GLaMConfig
@@ -55,6 +56,11 @@ class Job:
         """Where its files go."""
         return self.key.folder(self.config.output)
 
+    @property
+    def is_arm(self) -> bool:
+        """Whether it is compared; a trunk is not."""
+        return not trunk.is_trunk(self.config)
+
 
 def job_of(config: DictConfig) -> Job:
     """The job of a composed config, under the current Hydra settings.
@@ -63,7 +69,7 @@ def job_of(config: DictConfig) -> Job:
         ValueError: a setting is missing, unknown or out of range.
     """
     hydra = HydraConfig.get()
-    settings: AblationConfig = command_line.checked(config)
+    settings: AblationConfig = trunk.divided(command_line.checked(config))
     return Job(settings, in_words(hydra.runtime.choices["model"], settings.model))
 
 
@@ -130,6 +136,30 @@ def _compose(name: str, overrides: list[str]) -> Job:
     return job_of(config)
 
 
+def first_batch(jobs: Sequence[Job]) -> int | None:
+    """How many jobs must end before the others begin; None where the order does not matter.
+
+    Raises:
+        ValueError: jobs that others wait for don't come first.
+    """
+    if not jobs[0].config.trunk:
+        return None
+    trunks = [job for job in jobs if not job.is_arm]
+    if not trunks or any(job.is_arm for job in jobs[: len(trunks)]):
+        raise ValueError(
+            "trunk=true trains trunks before the arms: sweep data before anything else, and"
+            " data=trunk first, as in data=trunk,unfiltered,filtered seed=1,2,3"
+        )
+    if all(trunk.is_spare(job.config) for job in trunks):
+        raise ValueError(f"trunk_seed={jobs[0].config.trunk_seed} is none of the seeds")
+    return len(trunks)
+
+
+def needed(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs that have something to do."""
+    return [job for job in jobs if not trunk.is_spare(job.config)]
+
+
 def declaration(jobs: Sequence[Job], heldout: Mapping[str, Sequence[str]]) -> Declaration:
     """The content of ``study.yaml``, as far as it does not depend on the corpus.
 
@@ -137,6 +167,8 @@ def declaration(jobs: Sequence[Job], heldout: Mapping[str, Sequence[str]]) -> De
         ValueError: an arm of the contrast has no jobs, the grid of arms, variants and seeds has
             holes, or jobs disagree on the contrast.
     """
+    trunks = [job.config for job in jobs if not job.is_arm]
+    jobs = [job for job in jobs if job.is_arm] or jobs
     first = jobs[0].config
     for job in jobs:
         if (job.config.primary, job.config.output) != (first.primary, first.output):
@@ -166,8 +198,12 @@ def declaration(jobs: Sequence[Job], heldout: Mapping[str, Sequence[str]]) -> De
         secondary=first.secondary,
         compare=comparison_of(first, len(variants)),
         shots=[str(shots) for shots in first.tasks.shots],
-        budget={"tokens": first.train.tokens, "model": jobs[0].model},
-        notes=[],
+        budget={
+            "tokens": first.train.tokens,
+            "model": jobs[0].model,
+            **({"trunk_tokens": trunks[0].train.tokens} if trunks else {}),
+        },
+        notes=[trunk.note(first, trunks[0])] if trunks else [],
     )
 
 
@@ -202,7 +238,7 @@ def training_config(job: Job, mixture: Mapping[str, float]) -> dict[str, Any]:
     if not config["data"]["mixture"] and job.config.data.pool_shares:
         config["data"]["mixture"] = dict(mixture)
     config["output"] = os.path.join(job.folder, "training")
-    return config
+    return trunk.placed(job.config, config)
 
 
 def stream_of(training: Mapping[str, Any], corpus: Corpus) -> "TokenStream":
@@ -225,8 +261,12 @@ def stream_of(training: Mapping[str, Any], corpus: Corpus) -> "TokenStream":
     )
 
 
-def identity(job: Job, training: Mapping[str, Any], corpus: Corpus) -> dict[str, Any]:
+def identity(
+    job: Job, training: Mapping[str, Any], corpus: Corpus, trunk_hash: str | None = None
+) -> dict[str, Any]:
     """Everything but the seed that a job's result depends on, flat; paths are not part of it.
+
+    ``trunk_hash`` names the settings of the trunk that an arm begins from.
 
     The training part is what ``model/train.py`` compares before it resumes a run, and the token
     budget: a run may resume with more tokens, but then it has another result.
@@ -241,7 +281,20 @@ def identity(job: Job, training: Mapping[str, Any], corpus: Corpus) -> dict[str,
     kept["evaluate"] = training["evaluate"]
     tasks: Any = OmegaConf.to_container(OmegaConf.structured(job.config.tasks))
     kept["tasks"] = {k: v for k, v in tasks.items() if k not in ("local", "cache")}
+    if training["train"]["start"] is not None and not job.config.trunk:
+        kept["train"]["start"] = _content(training["train"]["start"])
+    if trunk_hash is not None:
+        kept["trunk"] = {"settings": trunk_hash, "seed": job.config.trunk_seed}
     return dict(flatten(kept))
+
+
+@functools.cache
+def _content(start: str) -> str:
+    """What names the checkpoint that every job begins from."""
+    from model.training import checkpoint  # torch
+    from model.training.start import content
+
+    return content(checkpoint.resolve(start).path)
 
 
 def chosen_by_score(jobs: Sequence[Job]) -> bool:

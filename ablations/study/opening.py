@@ -13,10 +13,10 @@ import numpy as np
 from ablations import contamination, near_duplicates, results
 from ablations.near_duplicates import NearDuplicates
 from ablations.reading import read_declaration, read_study
-from ablations.results import Declaration
+from ablations.results import TRUNK, Declaration, config_hash
 from ablations.stats import power
 from ablations.stats.pairing import contrast
-from ablations.study import advice, arms, fairness, held_out_groups, study_tasks, unigram
+from ablations.study import advice, arms, fairness, held_out_groups, study_tasks, trunk, unigram
 from ablations.study.config import AblationConfig
 from ablations.study.execute import check_identity
 from ablations.study.jobs import Job, declaration, identity, stream_of, training_config
@@ -77,6 +77,7 @@ def check(jobs: Sequence[Job]) -> Checked:
     declared = dataclasses.replace(declared, mixture=mixture)
     streams = _check_jobs(jobs, declared, corpus)
     main = {arm: of for (arm, variant), of in streams.items() if variant == declared.main}
+    notes = [*declared.notes, *reread(jobs, main, corpus), *notes]
     differing = _differing(jobs, declared, corpus, main)
     print("looking for held-out text that training text holds too …", file=sys.stderr)
     near = near_duplicates.of_study(corpus, config.output)
@@ -87,7 +88,7 @@ def check(jobs: Sequence[Job]) -> Checked:
         known=known,
         unigram=unigram.bits_per_byte(corpus, documents),
         differing=differing,
-        repeats_from={arm: stream.unique_targets for arm, stream in main.items()},
+        repeats_from={arm: main[arm].unique_targets for arm in declared.arms},
         first_seeds=_first_seeds(config.output, declared),
         notes=[*notes, *held_out_groups.notes(documents)],
     )
@@ -148,9 +149,26 @@ def _check_jobs(
         if job.key[:2] not in streams:
             training = training_config(job, declared.mixture)
             streams[job.key[:2]] = stream_of(training, corpus)
-            about[job.key[:2]] = identity(job, training, corpus)
+            of_trunk = about.get((TRUNK, job.config.variant)) if job.is_arm else None
+            hashed = config_hash(of_trunk) if of_trunk else None
+            about[job.key[:2]] = identity(job, training, corpus, hashed)
         check_identity(job, about[job.key[:2]])
     return streams
+
+
+def reread(jobs: Sequence[Job], streams: Mapping[str, "TokenStream"], corpus: Corpus) -> list[str]:
+    """A note on how much of what the arms read the trunk has read; none without a trunk."""
+    steps = {job.config.arm: job.config.steps for job in jobs}
+    if TRUNK not in streams:
+        return []
+    read = {arm: stream.documents(steps[arm]) for arm, stream in streams.items()}
+    lengths = corpus.lengths
+    shares = {
+        arm: float(lengths[np.intersect1d(of, read[TRUNK])].sum() / lengths[of].sum())
+        for arm, of in read.items()
+        if arm != TRUNK
+    }
+    return [trunk.reading_note(shares)]
 
 
 def _differing(

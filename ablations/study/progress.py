@@ -13,8 +13,8 @@ from typing import Any, TextIO
 
 from ablations.results import FAILURE, RESULT
 from ablations.study import interruption
-from ablations.study.execute import IDENTITY
 from ablations.study.jobs import Job
+from ablations.study.trunk import IDENTITY
 from model.training.metrics_log import METRICS
 from winnow.telling import REFRESH, REPEAT, duration
 

@@ -42,7 +42,7 @@ def measure(training: Mapping[str, Any], corpus: Corpus, slots: int, threads: in
     tokens = STEPS * training["train"]["batch_rows"] * training["data"]["sequence_length"]
     short = {
         **training,
-        "train": {**training["train"], "tokens": tokens},
+        "train": {**training["train"], "tokens": tokens, "start": None},
         "evaluate": {**evaluate, "every": 0, "final_bytes": evaluate["bytes"]},
         "log": {**training["log"], "every": 1, "tensorboard": False},
     }

@@ -1,0 +1,186 @@
+"""A study whose arms begin from one trunk: how its schedule is cut, in which order its jobs go."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from tokens_scored import documents, make_corpus
+
+from ablations import report
+from ablations.page import trunk as trunk_page
+from ablations.plan import costs, render
+from ablations.reading import read_study
+from ablations.results import TRUNK, JobKey
+from ablations.study import execute, opening
+from ablations.study.jobs import declaration, expand, first_batch, needed, training_config
+from model.training import training_run
+from model.training.optim import learning_rate
+from model.training.train_config import TrainConfig
+from winnow.defaults import CONF
+
+pytestmark = pytest.mark.slow
+
+TOY = [
+    "experiment=anneal",
+    *("model.layers=2", "model.width=16", "model.hidden=32", "model.heads=2"),
+    *("model.head_width=8", "model.experts=4", "model.vocabulary=300"),
+    *("data.sequence_length=32", "train.batch_rows=4", "train.tokens=2048"),
+    *("evaluate.every=0", "evaluate.final_bytes=4000", "train.precision=fp32"),
+    *("optimizer.decay_share=0.25", "optimizer.warmup_steps=2", "log.peak_tflops=1"),
+    *("allow_underpowered=true", "allow_known_sources=true", "primary.endpoint=heldout/all"),
+    "hydra.sweeper.params.seed='1,2'",
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def hydra():
+    with initialize_config_dir(CONF, version_base="1.3"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return make_corpus(tmp_path_factory.mktemp("anneal"), [documents(200, seed=0)])
+
+
+@pytest.fixture(scope="module")
+def all_jobs():
+    return jobs_of(*TOY)
+
+
+def jobs_of(*overrides):
+    config = compose("ablation", overrides=list(overrides), return_hydra_config=True)
+    OmegaConf.set_readonly(config.hydra, False)
+    config.hydra.overrides.task = [o for o in overrides if not o.startswith("hydra.")]
+    return expand(config, "ablation")
+
+
+def test_trunk_and_arm_are_the_two_parts_of_one_schedule(all_jobs):
+    trunk, arm = (next(j for j in all_jobs if j.is_arm is kind) for kind in (False, True))
+    assert (trunk.config.steps, arm.config.steps) == (12, 4)
+    rates = [learning_rate(trunk.config.optimizer, t, 12) for t in range(1, 13)]
+    rates += [learning_rate(arm.config.optimizer, t, 4, 12) for t in range(1, 5)]
+    expected = np.interp(range(1, 17), [0, 2, 12, 16], [0, 0.01, 0.01, 0])
+    np.testing.assert_allclose(rates, expected, atol=1e-12)
+
+
+def test_trunks_come_first_and_are_no_arms(all_jobs):
+    assert first_batch(all_jobs) == 2
+    assert [job.key for job in all_jobs[:2]] == [(TRUNK, "", 1), (TRUNK, "", 2)]
+    declared = declaration(all_jobs, {"all": ["web", "wiki"]})
+    assert declared.arms == ["unfiltered", "filtered"]
+    assert declared.budget["tokens"] == 512
+    assert declared.budget["trunk_tokens"] == 1536
+    starts = {
+        (job.config.arm, job.config.seed): training_config(job, {})["train"]["start"]
+        for job in all_jobs
+    }
+    assert starts == {
+        **{(TRUNK, seed): None for seed in (1, 2)},
+        **{
+            (arm, seed): f"runs/anneal/trunk/seed_{seed}/training"
+            for arm in declared.arms
+            for seed in (1, 2)
+        },
+    }
+    seeds = {job.key: training_config(job, {})["seed"] for job in all_jobs}
+    assert seeds["unfiltered", "", 1] == seeds["filtered", "", 1] == 1
+    assert not {seeds[TRUNK, "", 1], seeds[TRUNK, "", 2]} & {1, 2}
+    with pytest.raises(ValueError, match="data=trunk first"):
+        first_batch(all_jobs[::-1])
+
+
+def test_one_trunk_for_all_seeds():
+    jobs = jobs_of(*TOY, "trunk_seed=2")
+    assert first_batch(jobs) == 2  # as they are launched
+    kept = needed(jobs)
+    assert [job.key for job in kept if not job.is_arm] == [(TRUNK, "", 2)]
+    starts = {training_config(job, {})["train"]["start"] for job in kept if job.is_arm}
+    assert starts == {"runs/anneal/trunk/seed_2/training"}
+    (said,) = declaration(kept, {"all": ["web"]}).notes
+    assert "the verdict is about this trunk" in said
+    with pytest.raises(ValueError, match="none of the seeds"):
+        first_batch(jobs_of(*TOY, "trunk_seed=3"))
+
+
+def test_the_plan_counts_the_trunk_once(all_jobs):
+    table = costs(all_jobs, None)
+    plan = render(all_jobs, declaration(all_jobs, {"all": ["web"]}), table)
+    assert "6 jobs, 2 arms x 1 variants x 2 seeds, from 2 trunks" in plan
+    each = {cost.arm: cost.flops for cost in table}
+    whole = 4 * (each[TRUNK] + each["filtered"])
+    spent = 2 * each[TRUNK] + 4 * each["filtered"]
+    assert f"Compute: {spent:.3g} FLOPs (whole runs of every arm: {whole:.3g})" in plan
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (["optimizer.schedule=cosine"], "take optimizer.schedule=wsd"),
+        (["train.start=elsewhere"], "leave train.start out"),
+        (["optimizer.decay_share=0.01"], "the last 0 are the arms'"),
+    ],
+)
+def test_what_can_not_be_cut_is_refused(changes, said):
+    with pytest.raises(ValueError, match=said):
+        jobs_of(*TOY, *changes)
+
+
+def in_process(script, arguments, log, threads, study=None):
+    """``model/train.py`` without an interpreter of its own."""
+    assert script == "model/train.py"
+    with open(os.path.join(arguments[1], "training.yaml")) as file:
+        settings = yaml.safe_load(file)
+    settings = {k: v for k, v in settings.items() if k not in ("defaults", "hydra")}
+    training_run.train(
+        OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TrainConfig), settings))
+    )
+
+
+def test_from_the_trunk_to_the_page(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(execute, "run_python", in_process)
+    output = str(tmp_path / "study")
+    jobs = jobs_of(*TOY, f"corpus={corpus.folder}", f"output={output}")
+    study = opening.check(jobs)
+    opening.write(jobs, study)
+    trunks, arms = ([j for j in jobs if j.is_arm is kind] for kind in (False, True))
+
+    execute.execute(arms[0], 1)  # too early
+    failed = read_study(output).failed
+    assert list(failed) == [arms[0].key]
+    assert "the trunk in" in failed[arms[0].key]
+
+    for job in [*trunks, *arms]:
+        execute.execute(job, 1)
+    found = read_study(output)
+    assert not found.failed
+    assert found.runs.keys() == {job.key for job in arms}
+    assert found.trunks.keys() == {job.key for job in trunks}
+    for key, run in found.runs.items():
+        start = run.result.provenance["start"]
+        assert start["checkpoint"].startswith(JobKey(TRUNK, "", key.seed).folder(output))
+        assert (start["tokens"], start["updates"], run.result.tokens) == (1536, 12, 512)
+        trunk = found.trunks[TRUNK, "", key.seed].result
+        assert run.result.flops > trunk.flops > 2 * (run.result.flops - trunk.flops)
+    rows = trunk_page.gains(found)
+    for row in rows:
+        assert row["Change"] == pytest.approx(row["Arm’s end"] - row["Trunk"])
+    assert {row["Arm"] for row in rows} == {"unfiltered", "filtered"}
+
+    page = Path(report.write_report(output)).read_text()
+    assert "after the last 512 of 2,048 tokens" in page
+    assert "Each seed has a trunk of its own" in page
+    assert "From the trunk" in page
+
+    # A trunk of other settings in the same place is not what the arms began from.
+    path = tmp_path / "study" / "trunk" / "seed_1" / "identity.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"optimizer.warmup_steps": 3}))
+    shutil.rmtree(tmp_path / "study" / "filtered")
+    with pytest.raises(ValueError, match=r"other settings \(trunk\.settings"):
+        execute.execute(next(j for j in arms if j.key == ("unfiltered", "", 1)), 1)
