@@ -1,5 +1,6 @@
 """A study whose arms begin from one trunk: how its schedule is cut, in which order its jobs go."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -17,14 +18,13 @@ from ablations.page import trunk as trunk_page
 from ablations.plan import costs, render
 from ablations.reading import read_study
 from ablations.results import TRUNK, JobKey
-from ablations.study import execute, opening
+from ablations.study import execute, opening, trunk
 from ablations.study.jobs import declaration, expand, first_batch, needed, training_config
 from model.training import training_run
 from model.training.optim import learning_rate
-from model.training.train_config import TrainConfig
+from model.training.train_config import Schedule, TrainConfig
+from winnow import command_line
 from winnow.defaults import CONF
-
-pytestmark = pytest.mark.slow
 
 TOY = [
     "experiment=anneal",
@@ -45,26 +45,35 @@ def hydra():
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    return make_corpus(tmp_path_factory.mktemp("anneal"), [documents(200, seed=0)])
+def corpus_folder(tmp_path_factory):
+    made = make_corpus(tmp_path_factory.mktemp("anneal"), [documents(200, seed=0)])
+    return str(made.folder)
 
 
 @pytest.fixture(scope="module")
 def all_jobs():
-    return jobs_of(*TOY)
-
-
-def jobs_of(*overrides):
-    config = compose("ablation", overrides=list(overrides), return_hydra_config=True)
+    config = compose("ablation", overrides=TOY, return_hydra_config=True)
     OmegaConf.set_readonly(config.hydra, False)
-    config.hydra.overrides.task = [o for o in overrides if not o.startswith("hydra.")]
+    config.hydra.overrides.task = [o for o in TOY if not o.startswith("hydra.")]
     return expand(config, "ablation")
 
 
+@pytest.fixture(scope="module")
+def whole():
+    """The settings before they are divided."""
+    return command_line.checked(compose("ablation", overrides=TOY[:-1]))
+
+
+def changed(jobs, **settings):
+    return [
+        dataclasses.replace(job, config=dataclasses.replace(job.config, **settings)) for job in jobs
+    ]
+
+
 def test_trunk_and_arm_are_the_two_parts_of_one_schedule(all_jobs):
-    trunk, arm = (next(j for j in all_jobs if j.is_arm is kind) for kind in (False, True))
-    assert (trunk.config.steps, arm.config.steps) == (12, 4)
-    rates = [learning_rate(trunk.config.optimizer, t, 12) for t in range(1, 13)]
+    before, arm = (next(j for j in all_jobs if j.is_arm is kind) for kind in (False, True))
+    assert (before.config.steps, arm.config.steps) == (12, 4)
+    rates = [learning_rate(before.config.optimizer, t, 12) for t in range(1, 13)]
     rates += [learning_rate(arm.config.optimizer, t, 4, 12) for t in range(1, 5)]
     expected = np.interp(range(1, 17), [0, 2, 12, 16], [0, 0.01, 0.01, 0])
     np.testing.assert_allclose(rates, expected, atol=1e-12)
@@ -96,8 +105,8 @@ def test_trunks_come_first_and_are_no_arms(all_jobs):
         first_batch(all_jobs[::-1])
 
 
-def test_one_trunk_for_all_seeds():
-    jobs = jobs_of(*TOY, "trunk_seed=2")
+def test_one_trunk_for_all_seeds(all_jobs):
+    jobs = changed(all_jobs, trunk_seed=2)
     assert first_batch(jobs) == 2  # as they are launched
     kept = needed(jobs)
     assert [job.key for job in kept if not job.is_arm] == [(TRUNK, "", 2)]
@@ -106,7 +115,7 @@ def test_one_trunk_for_all_seeds():
     (said,) = declaration(kept, {"all": ["web"]}).notes
     assert "the verdict is about this trunk" in said
     with pytest.raises(ValueError, match="none of the seeds"):
-        first_batch(jobs_of(*TOY, "trunk_seed=3"))
+        first_batch(changed(all_jobs, trunk_seed=3))
 
 
 def test_the_plan_counts_the_trunk_once(all_jobs):
@@ -120,16 +129,22 @@ def test_the_plan_counts_the_trunk_once(all_jobs):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("part", "changes", "said"),
     [
-        (["optimizer.schedule=cosine"], "take optimizer.schedule=wsd"),
-        (["train.start=elsewhere"], "leave train.start out"),
-        (["optimizer.decay_share=0.01"], "the last 0 are the arms'"),
+        ("optimizer", {"schedule": Schedule.cosine}, "take optimizer.schedule=wsd"),
+        ("train", {"start": "elsewhere"}, "leave train.start out"),
+        ("optimizer", {"decay_share": 0.01}, "the last 0 are the arms'"),
     ],
 )
-def test_what_can_not_be_cut_is_refused(changes, said):
+def test_what_can_not_be_cut_is_refused(whole, part, changes, said):
+    changed = dataclasses.replace(getattr(whole, part), **changes)
     with pytest.raises(ValueError, match=said):
-        jobs_of(*TOY, *changes)
+        trunk.divided(dataclasses.replace(whole, **{part: changed}))
+
+
+def test_a_bucket_is_refused_before_anything_is_read(all_jobs):
+    with pytest.raises(ValueError, match=r"runs on a local or shared disk.*give output=DIR"):
+        opening.check(changed(all_jobs, output="s3://bucket/anneal", corpus="nowhere"))
 
 
 def in_process(script, arguments, log, threads, study=None):
@@ -143,10 +158,17 @@ def in_process(script, arguments, log, threads, study=None):
     )
 
 
-def test_from_the_trunk_to_the_page(corpus, tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_from_the_trunk_to_the_page(all_jobs, corpus_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(execute, "run_python", in_process)
     output = str(tmp_path / "study")
-    jobs = jobs_of(*TOY, f"corpus={corpus.folder}", f"output={output}")
+    jobs = [
+        job
+        for plain in changed(all_jobs, corpus=corpus_folder, output=output)
+        for job in changed(
+            [plain], data=dataclasses.replace(plain.config.data, corpus=corpus_folder)
+        )
+    ]
     study = opening.check(jobs)
     opening.write(jobs, study)
     trunks, arms = ([j for j in jobs if j.is_arm is kind] for kind in (False, True))
@@ -166,8 +188,8 @@ def test_from_the_trunk_to_the_page(corpus, tmp_path, monkeypatch):
         start = run.result.provenance["start"]
         assert start["checkpoint"].startswith(JobKey(TRUNK, "", key.seed).folder(output))
         assert (start["tokens"], start["updates"], run.result.tokens) == (1536, 12, 512)
-        trunk = found.trunks[TRUNK, "", key.seed].result
-        assert run.result.flops > trunk.flops > 2 * (run.result.flops - trunk.flops)
+        before = found.trunks[TRUNK, "", key.seed].result.flops
+        assert run.result.flops > before > 2 * (run.result.flops - before)
     rows = trunk_page.gains(found)
     for row in rows:
         assert row["Change"] == pytest.approx(row["Arm’s end"] - row["Trunk"])
