@@ -37,6 +37,7 @@ FEW = f"{TINY} jobs_at_once=1 allow_underpowered=true"
 SMALLER = {
     "tokenizer.vocabulary=8192": "tokenizer.vocabulary=512 held_out=0.2",
     "train.tokens=1_000_000": TINY + " evaluate.every=0",
+    "train.tokens=100_000": TINY + " evaluate.every=0",
     "experiment=data_quality corpus=corpus": "experiment=data_quality corpus=corpus "
     f"{FEW} 'hydra.sweeper.params.seed=\"1\"' "
     "'hydra.sweeper.params.data=\"unfiltered,pareto\"'",
