@@ -201,7 +201,7 @@ def render(jobs: Sequence[Job], declared: Declaration, table: Sequence[Cost]) ->
     )
     lines += outlook.lines(config, declared, _compute_of_sizes(table))
     for arm, at in declared.repeats_from.items():
-        steps = max(job.config.steps * job.config.step_tokens for job in jobs)
+        steps = max(job.config.steps * job.config.step_tokens for job in jobs if job.is_arm)
         said = f"within its {steps:,}" if at < steps else f"so not within its {steps:,}"
         lines.append(f"Repeats: {arm} reads some text again from {at:,} tokens on, {said}")
     for cost in table:

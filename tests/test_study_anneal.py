@@ -120,12 +120,15 @@ def test_one_trunk_for_all_seeds(all_jobs):
 
 def test_the_plan_counts_the_trunk_once(all_jobs):
     table = costs(all_jobs, None)
-    plan = render(all_jobs, declaration(all_jobs, {"all": ["web"]}), table)
+    declared = declaration(all_jobs, {"all": ["web"]})
+    declared = dataclasses.replace(declared, repeats_from={"filtered": 600})
+    plan = render(all_jobs, declared, table)
     assert "6 jobs, 2 arms x 1 variants x 2 seeds, from 2 trunks" in plan
     each = {cost.arm: cost.flops for cost in table}
     whole = 4 * (each[TRUNK] + each["filtered"])
     spent = 2 * each[TRUNK] + 4 * each["filtered"]
     assert f"Compute: {spent:.3g} FLOPs (whole runs of every arm: {whole:.3g})" in plan
+    assert "from 600 tokens on, so not within its 512\n" in plan + "\n"
 
 
 @pytest.mark.parametrize(
