@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from scipy.stats import rankdata
 
 from quality_classifier.evaluation import metrics
 from quality_classifier.evaluation.metrics import CONFIDENCE, Estimate
@@ -25,10 +24,16 @@ SHOWN = 10
 
 def spearman(a: FloatArray, b: FloatArray) -> float:
     """Spearman's rank correlation of n pairs, ties with their mean rank; 0 if one is constant."""
-    a, b = rankdata(a), rankdata(b)
+    a, b = _ranks(a), _ranks(b)
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return 0.0
     return float(np.corrcoef(a, b)[0, 1])
+
+
+def _ranks(values: FloatArray) -> FloatArray:
+    from scipy.stats import rankdata  # slow to import, and the page of a run needs no ranks
+
+    return np.asarray(rankdata(values), np.float64)
 
 
 def interval(
@@ -178,7 +183,7 @@ def label_noise(text: Rows, value: FloatArray, expected: FloatArray) -> dict[str
 
 def weighted_spearman(a: FloatArray, b: FloatArray, weight: FloatArray) -> float:
     """Pearson's correlation of the ranks of n pairs under weights; 0 if one is constant."""
-    a, b = rankdata(a), rankdata(b)
+    a, b = _ranks(a), _ranks(b)
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return 0.0
     covariance = np.cov(a, b, aweights=weight)
