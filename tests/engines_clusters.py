@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import time
 import urllib.request
@@ -19,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engines_services import ROOT
+from engines_services import ROOT, free_port, listens
 
 FETCHED = ROOT / "cache" / "engines"
 JAVA = shutil.which("java")
@@ -99,13 +98,6 @@ class Cluster:
                 assert process.poll() is None, f"{name} ended:\n{self.log(name)[-3000:]}"
             assert time.monotonic() < deadline, f"{what} is not ready after {START_SECONDS} s"
             time.sleep(0.2)
-
-
-def free_port() -> int:
-    """A port of loopback that nobody listens at."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 @contextlib.contextmanager
@@ -243,11 +235,4 @@ def _job_server(
             *("--expansion-port=-1", f"--artifacts-dir={cluster.folder}/artifacts"),
         ],
     )
-    cluster.until(functools.partial(_listens, port), "the job server")
-
-
-def _listens(port: int) -> bool:
-    with contextlib.suppress(OSError):
-        socket.create_connection(("localhost", port), timeout=1).close()
-        return True
-    return False
+    cluster.until(functools.partial(listens, port), "the job server")

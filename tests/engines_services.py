@@ -71,9 +71,7 @@ def worker_pool(
 
     Everything is done by ``python``, in the folder of ``log``, which is not a checkout.
     """
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     # The pool starts its workers with whatever `python` is.
     path = f"{Path(python).parent}{os.pathsep}{env['PATH']}"
     command = [python, "-m", "apache_beam.runners.worker.worker_pool_main"]
@@ -87,13 +85,37 @@ def worker_pool(
             stderr=file,
         ) as pool,
     ):
-        while True:
-            with contextlib.suppress(ConnectionRefusedError):
-                socket.create_connection(("localhost", port)).close()
-                break
+        while not listens(port):
             assert pool.poll() is None, log.read_text()
             time.sleep(0.1)
         yield f"localhost:{port}"
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens at."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return int(free.getsockname()[1])
+
+
+def listens(port: int) -> bool:
+    """Whether somebody listens at a port of this machine."""
+    with contextlib.suppress(ConnectionRefusedError):
+        socket.create_connection(("localhost", port)).close()
+        return True
+    return False
+
+
+def start_run(*arguments: str) -> subprocess.Popen[str]:
+    """``pipeline/run.py`` in a process of its own; :func:`ended` waits for it."""
+    command = [sys.executable, str(ROOT / "pipeline" / "run.py"), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def ended(run: subprocess.Popen[str], seconds: float = 300) -> tuple[int, str, str]:
+    """Exit code, output and errors of a run that ends within so many seconds."""
+    output, errors = run.communicate(timeout=seconds)
+    return run.returncode, output, errors
 
 
 def started(log: Path) -> int:

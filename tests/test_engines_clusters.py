@@ -1,16 +1,16 @@
 """Flink and Spark as real clusters on loopback. `make engines` fetches them."""
 
+import functools
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import apache_beam as beam
 import engines_clusters
+import engines_services
 import pytest
 from corpora import fingerprints
-from engines_services import ROOT, worker_pool, write_inputs
+from engines_services import start_run, worker_pool, write_inputs
 
 from pipeline.beam import engine
 from pipeline.beam.progress import Watch
@@ -20,6 +20,7 @@ RULES = {
     "known": ["--alpha=2"],
     "solved": ["--target-fraction=0.3", "--deduplicate", "--near-duplicates"],
 }
+ended = functools.partial(engines_services.ended, seconds=600)
 STARTS = {"flink": engines_clusters.flink, "spark": engines_clusters.spark}
 
 
@@ -34,7 +35,7 @@ def direct(inputs, tmp_path_factory):
     found = {}
     for name, rule in RULES.items():
         output = tmp_path_factory.mktemp("direct") / name
-        code, _, errors = ended(start(inputs, *rule, f"--output={output}"))
+        code, _, errors = ended(start_run(*inputs, *rule, f"--output={output}"))
         assert code == 0, errors
         found[name] = fingerprints(output)
     return found
@@ -59,17 +60,6 @@ def cluster(request, tmp_path_factory):
         yield cluster
 
 
-def start(inputs, *flags):
-    command = [sys.executable, str(ROOT / "pipeline" / "run.py"), *inputs, *flags]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def ended(process):
-    """Exit code, output and errors."""
-    output, errors = process.communicate(timeout=600)
-    return process.returncode, output, errors
-
-
 def wait_for_a_shard(process, output):
     while process.poll() is None and not list(output.glob("shards/*")):
         time.sleep(0.01)
@@ -77,7 +67,9 @@ def wait_for_a_shard(process, output):
 
 @pytest.mark.parametrize("rule", RULES)
 def test_a_cluster_writes_what_the_direct_runner_does(inputs, direct, cluster, tmp_path, rule):
-    code, _, errors = ended(start(inputs, *RULES[rule], *cluster.flags, f"--output={tmp_path}/a"))
+    code, _, errors = ended(
+        start_run(*inputs, *RULES[rule], *cluster.flags, f"--output={tmp_path}/a")
+    )
     assert code == 0, errors
     assert fingerprints(tmp_path / "a") == direct[rule]
 
@@ -93,7 +85,7 @@ def test_the_message_of_a_failing_worker_arrives(cluster):
 @pytest.mark.parametrize("killed", ["worker_0", "driver"])
 def test_a_run_that_loses_a_process_goes_on(inputs, direct, cluster, tmp_path, killed):
     flags = [*RULES["solved"], f"--output={tmp_path}/a"]
-    one = start(inputs, *flags, *cluster.flags)
+    one = start_run(*inputs, *flags, *cluster.flags)
     wait_for_a_shard(one, tmp_path / "a")
     if killed == "driver":
         one.send_signal(signal.SIGKILL)
@@ -108,16 +100,16 @@ def test_a_run_that_loses_a_process_goes_on(inputs, direct, cluster, tmp_path, k
         # The engine may have done the lost work again by itself.
         assert code == 0 or errors.splitlines()[-1].endswith("--resume"), errors
     copy = shutil.copytree(tmp_path / "a", tmp_path / "b")
-    code, _, errors = ended(start(inputs, *flags, *cluster.flags, "--resume"))
+    code, _, errors = ended(start_run(*inputs, *flags, *cluster.flags, "--resume"))
     assert code == 0, errors
     assert fingerprints(tmp_path / "a") == direct["solved"]
     elsewhere = [*RULES["solved"], f"--output={copy}", "--resume"]
-    assert ended(start(inputs, *elsewhere))[0] == 0
+    assert ended(start_run(*inputs, *elsewhere))[0] == 0
     assert fingerprints(copy) == direct["solved"]
 
 
 def test_a_run_whose_job_server_is_gone_says_so(inputs, cluster, tmp_path):
-    one = start(inputs, *RULES["known"], *cluster.flags, f"--output={tmp_path}/a")
+    one = start_run(*inputs, *RULES["known"], *cluster.flags, f"--output={tmp_path}/a")
     wait_for_a_shard(one, tmp_path / "a")
     cluster.kill("job_server")
     code, _, errors = ended(one)

@@ -4,13 +4,12 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from corpora import fingerprints
-from engines_services import ROOT, started, worker_pool, write_inputs
+from engines_services import ROOT, ended, start_run, started, worker_pool, write_inputs
 
 from pipeline.beam import engine
 
@@ -31,21 +30,10 @@ def direct(inputs, tmp_path_factory):
     found = {}
     for number, rule in enumerate(RULES):
         output = tmp_path_factory.mktemp("direct") / str(number)
-        code, _, errors = ended(start(inputs, *rule, f"--output={output}"))
+        code, _, errors = ended(start_run(*inputs, *rule, f"--output={output}"))
         assert code == 0, errors
         found[str(rule)] = fingerprints(output)
     return found
-
-
-def start(inputs, *flags):
-    command = [sys.executable, str(ROOT / "pipeline" / "run.py"), *inputs, *flags]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def ended(process):
-    """Exit code, output and errors."""
-    output, errors = process.communicate(timeout=300)
-    return process.returncode, output, errors
 
 
 def children(process):
@@ -61,7 +49,7 @@ def children(process):
 @pytest.mark.parametrize("rule", RULES)
 def test_prism_writes_what_the_direct_runner_does(inputs, direct, tmp_path, rule):
     prism = ["--runner=PrismRunner", f"--prism_location={PRISM}"]
-    code, output, errors = ended(start(inputs, *rule, *prism, f"--output={tmp_path}/a"))
+    code, output, errors = ended(start_run(*inputs, *rule, *prism, f"--output={tmp_path}/a"))
     assert code == 0, errors
     assert "engine: PrismRunner\n" in output
     assert errors == ""
@@ -75,7 +63,7 @@ def test_a_worker_of_a_pool_does_the_work_for_prism(inputs, direct, tmp_path):
     with worker_pool(log) as pool:
         flags = ["--runner=PrismRunner", f"--prism_location={PRISM}", "--environment_type=EXTERNAL"]
         flags += [*RULES[0], f"--environment_config={pool}", f"--output={tmp_path}/a"]
-        code, _, errors = ended(start(inputs, *flags))
+        code, _, errors = ended(start_run(*inputs, *flags))
         assert code == 0, errors
     assert started(log) == 1
     assert fingerprints(tmp_path / "a") == direct[str(RULES[0])]
@@ -85,7 +73,7 @@ def test_a_worker_of_a_pool_does_the_work_for_prism(inputs, direct, tmp_path):
 @pytest.mark.slow
 def test_a_run_whose_prism_is_killed_goes_on_elsewhere(inputs, direct, tmp_path):
     flags = [*RULES[1], f"--output={tmp_path}/a"]
-    one = start(inputs, *flags, "--runner=PrismRunner", f"--prism_location={PRISM}")
+    one = start_run(*inputs, *flags, "--runner=PrismRunner", f"--prism_location={PRISM}")
     while one.poll() is None and not list(Path(tmp_path / "a").glob("shards/*")):
         time.sleep(0.01)
     for child in children(one):
@@ -95,7 +83,7 @@ def test_a_run_whose_prism_is_killed_goes_on_elsewhere(inputs, direct, tmp_path)
         assert code == 1
         assert errors.splitlines()[-1].endswith("Start the run again with --resume")
         assert "Traceback" not in errors
-    assert ended(start(inputs, *flags, "--resume"))[0] == 0
+    assert ended(start_run(*inputs, *flags, "--resume"))[0] == 0
     assert fingerprints(tmp_path / "a") == direct[str(RULES[1])]
 
 

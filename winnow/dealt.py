@@ -7,9 +7,10 @@ from typing import IO, Any, Self
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 MOST = 256
-"""Files that one :class:`Dealt` may have open; systems allow 1024 for all of a process."""
+"""Files that one of these may have open; systems allow 1024 for all of a process."""
 
 
 def split(buckets: npt.NDArray[np.integer]) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
@@ -20,41 +21,25 @@ def split(buckets: npt.NDArray[np.integer]) -> Iterator[tuple[int, npt.NDArray[n
         yield int(number), mine
 
 
-class Dealt:
-    """Rows of one type in a file for each of n buckets, in ``$TMPDIR`` and without a name there:
-    the system removes them when this is closed, or the process dies.
+class _Files:
+    """A file for each of n buckets, in ``$TMPDIR`` and without a name there: the system removes
+    them when this is closed, or the process dies.
 
     Raises:
         ValueError: there are more than :data:`MOST` buckets.
     """
 
-    def __init__(self, buckets: int, row: np.dtype[Any]) -> None:
+    def __init__(self, buckets: int) -> None:
         if buckets > MOST:
             raise ValueError(f"{buckets} buckets are more than {MOST} open files")
         self.buckets = buckets
-        self._row = row
         self._files: dict[int, IO[bytes]] = {}
 
-    def deal(self, bucket: npt.NDArray[np.integer], *columns: Any) -> None:
-        """Add n rows, given as columns [n] or values for all, each to its bucket (integers [n])."""
-        rows = np.empty(len(bucket), self._row)
-        if self._row.names is None:
-            (rows[:],) = columns
-        else:
-            for name, column in zip(self._row.names, columns, strict=True):
-                rows[name] = column
-        for number, mine in split(bucket):
-            if number not in self._files:
-                self._files[number] = tempfile.TemporaryFile(prefix="winnow-")  # noqa: SIM115
-            self._files[number].write(rows[mine].tobytes())
-
-    def of(self, bucket: int) -> npt.NDArray[Any]:
-        """The rows of a bucket, in the order in which they were added."""
+    def _file(self, bucket: int) -> IO[bytes]:
+        """The file of a bucket, made when it is asked for."""
         if bucket not in self._files:
-            return np.empty(0, self._row)
-        file = self._files[bucket]
-        file.seek(0)
-        return np.frombuffer(file.read(), self._row)
+            self._files[bucket] = tempfile.TemporaryFile(prefix="winnow-")  # noqa: SIM115
+        return self._files[bucket]
 
     def close(self) -> None:
         """Remove the files."""
@@ -71,3 +56,51 @@ class Dealt:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class Dealt(_Files):
+    """Rows of one type in a file for each of n buckets."""
+
+    def __init__(self, buckets: int, row: np.dtype[Any]) -> None:
+        super().__init__(buckets)
+        self._row = row
+
+    def deal(self, bucket: npt.NDArray[np.integer], *columns: Any) -> None:
+        """Add n rows, given as columns [n] or values for all, each to its bucket (integers [n])."""
+        rows = np.empty(len(bucket), self._row)
+        if self._row.names is None:
+            (rows[:],) = columns
+        else:
+            for name, column in zip(self._row.names, columns, strict=True):
+                rows[name] = column
+        for number, mine in split(bucket):
+            self._file(number).write(rows[mine].tobytes())
+
+    def of(self, bucket: int) -> npt.NDArray[Any]:
+        """The rows of a bucket, in the order in which they were added."""
+        if bucket not in self._files:
+            return np.empty(0, self._row)
+        file = self._files[bucket]
+        file.seek(0)
+        return np.frombuffer(file.read(), self._row)
+
+
+class DealtBatches(_Files):
+    """Rows of Arrow record batches, of any schemas, in a file for each of n buckets."""
+
+    def deal(self, bucket: npt.NDArray[np.integer], batch: pa.RecordBatch) -> None:
+        """Add the n rows of a batch, each to its bucket (integers [n])."""
+        for number, mine in split(bucket):
+            own = batch if len(mine) == len(batch) else batch.take(pa.array(mine))
+            with pa.ipc.new_stream(self._file(number), batch.schema) as writer:
+                writer.write_batch(own)
+
+    def of(self, bucket: int) -> Iterator[pa.RecordBatch]:
+        """The batches of a bucket, in the order in which they were added."""
+        if bucket not in self._files:
+            return
+        file = self._files[bucket]
+        end = file.tell()
+        file.seek(0)
+        while file.tell() < end:
+            yield from pa.ipc.open_stream(file)

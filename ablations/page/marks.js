@@ -106,6 +106,16 @@ const between = ({ low, high }, signed = true) =>
 
 const chanceOf = (p) => (p === null || p === undefined ? "–" : String(Number(p.toPrecision(2))));
 
+// A figure at the top of a page.
+const tile = (title, value, detail) =>
+  el(
+    "div",
+    { class: "tile" },
+    el("span", {}, title),
+    el("strong", {}, value),
+    el("span", { class: "interval" }, detail),
+  );
+
 const electricity = (kwh) => (kwh < 0.1 ? `${digits(1000 * kwh)} Wh` : `${digits(kwh)} kWh`);
 
 // A large amount: 8.2M, 51T, 5.1e13.

@@ -33,14 +33,6 @@ function drawHead() {
   const more = el("details", {}, el("summary", {}, `${number(rest.length)} more`), el("ul", {}, rest));
   put("notes", items, rest.length ? el("li", {}, more) : []);
   const { primary, jobs } = data;
-  const tile = (title, value, detail) =>
-    el(
-      "div",
-      { class: "tile" },
-      el("span", {}, title),
-      el("strong", {}, value),
-      el("span", { class: "interval" }, detail),
-    );
   put(
     "tiles",
     primary

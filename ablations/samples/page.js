@@ -15,14 +15,6 @@ function drawHead() {
     "notes",
     data.notes.map((text) => el("li", {}, text)),
   );
-  const tile = (title, value, detail) =>
-    el(
-      "div",
-      { class: "tile" },
-      el("span", {}, title),
-      el("strong", {}, value),
-      el("span", { class: "interval" }, detail),
-    );
   put(
     "tiles",
     tile(

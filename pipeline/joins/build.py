@@ -4,10 +4,9 @@ Memory is that of a piece of a file or of a bucket, however long the files are; 
 through ``$TMPDIR`` once.
 """
 
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +27,7 @@ from pipeline.joins.tables import (
 )
 from pipeline.readers.columnar.value_text import text_octets
 from winnow import files, heartbeat, storage, tables
-from winnow.dealt import MOST, split
+from winnow.dealt import MOST, DealtBatches
 
 BUCKET_BYTES = 32 << 20
 """Of rows that make a bucket, as long as :data:`MOST` will do. Sorting takes some times as much."""
@@ -80,7 +79,7 @@ def build(name: str, join: Join, checksums: Mapping[str, str], work: str) -> Tab
     while buckets < MOST and buckets * BUCKET_BYTES < size:
         buckets *= 2
     try:
-        with _Spool(buckets) as spool:
+        with DealtBatches(buckets) as spool:
             seen = _read(join, paths, spool)
             table = _sorted(name, join, paths, spool, seen, work, key)
     except ValueError as error:
@@ -89,41 +88,7 @@ def build(name: str, join: Join, checksums: Mapping[str, str], work: str) -> Tab
     return table
 
 
-class _Spool:
-    """Record batches dealt into unnamed files, one for each bucket, each batch a stream."""
-
-    def __init__(self, buckets: int) -> None:
-        self.buckets = buckets
-        self._files: dict[int, IO[bytes]] = {}
-
-    def add(self, batch: pa.RecordBatch) -> None:
-        """Deal the rows of a batch by their ``hash``."""
-        for number, mine in split(bucket_of(batch["hash"].to_numpy(), self.buckets)):
-            if number not in self._files:
-                self._files[number] = tempfile.TemporaryFile(prefix="winnow-")  # noqa: SIM115
-            own = batch if len(mine) == len(batch) else batch.take(pa.array(mine))
-            with pa.ipc.new_stream(self._files[number], batch.schema) as writer:
-                writer.write_batch(own)
-
-    def of(self, number: int) -> Iterator[pa.RecordBatch]:
-        """The batches of a bucket, in the order in which they were added."""
-        if number not in self._files:
-            return
-        file = self._files[number]
-        end = file.tell()
-        file.seek(0)
-        while file.tell() < end:
-            yield from pa.ipc.open_stream(file)
-
-    def __enter__(self) -> "_Spool":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for file in self._files.values():
-            file.close()
-
-
-def _read(join: Join, paths: Sequence[str], spool: _Spool) -> _Seen:
+def _read(join: Join, paths: Sequence[str], spool: DealtBatches) -> _Seen:
     """Deal the rows of all files."""
     seen = _Seen()
     wanted = list(dict.fromkeys([join.key_field, *join.columns])) if join.columns else None
@@ -142,7 +107,7 @@ def _read(join: Join, paths: Sequence[str], spool: _Spool) -> _Seen:
     return seen
 
 
-def _deal(join: Join, batch: pa.RecordBatch, seen: _Seen, spool: _Spool) -> None:
+def _deal(join: Join, batch: pa.RecordBatch, seen: _Seen, spool: DealtBatches) -> None:
     names = batch.schema.names
     order = np.arange(seen.rows, seen.rows + len(batch))
     seen.rows += len(batch)
@@ -162,7 +127,8 @@ def _deal(join: Join, batch: pa.RecordBatch, seen: _Seen, spool: _Spool) -> None
     keys = keys.filter(there)
     columns = [pa.array(hashes_of(keys)), keys, pa.array(order).filter(there)]
     columns += [column.filter(there) for column in values.values()]
-    spool.add(pa.RecordBatch.from_arrays(columns, names=[f.name for f in _KEY] + _own(values)))
+    rows = pa.RecordBatch.from_arrays(columns, names=[f.name for f in _KEY] + _own(values))
+    spool.deal(bucket_of(rows["hash"].to_numpy(), spool.buckets), rows)
 
 
 def _own(values: Mapping[str, Any]) -> list[str]:
@@ -197,7 +163,7 @@ def _sorted(
     name: str,
     join: Join,
     paths: Sequence[str],
-    spool: _Spool,
+    spool: DealtBatches,
     seen: _Seen,
     work: str,
     key: str,
