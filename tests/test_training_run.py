@@ -193,11 +193,13 @@ def test_an_exception_at_any_step_leaves_no_trace(corpus, tmp_path, monkeypatch,
     check_broken_off_at(corpus, tmp_path, monkeypatch, step, options)
 
 
-def test_how_attention_is_computed_is_no_part_of_a_run(corpus, tmp_path):
-    identity = config(corpus, tmp_path, "train.attention=triton").identity()
-    assert identity == config(corpus, tmp_path).identity()
-    # Nor where an earlier version wrote it down.
-    old = {"train.flex_attention": True, "seed": 1, "gone": 2}
+@pytest.mark.parametrize("option", ["train.attention=triton", "train.micro_rows=2"])
+def test_what_fits_a_run_to_a_machine_is_no_part_of_it(corpus, tmp_path, option):
+    assert config(corpus, tmp_path, option).identity() == config(corpus, tmp_path).identity()
+
+
+def test_what_was_part_of_a_run_once_is_not_compared():
+    old = {"train.flex_attention": True, "train.micro_rows": None, "seed": 1, "gone": 2}
     assert differing(old, {"seed": 1, "new": 3}) == ["gone", "new"]
 
 

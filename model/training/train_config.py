@@ -202,13 +202,16 @@ class TrainConfig:
 
         If the learning rate does not depend on the length of the run, neither do the weights of a
         step, so such a run may be resumed with more tokens. Of ``train.start`` the weights count,
-        not the path (:class:`model.training.start.Start`).
+        not the path (:class:`model.training.start.Start`). What fits a run to a machine does not
+        count, as the number of processes does not. With ``model.group_rows=null`` the balance loss
+        and capacity are over the rows at a time, so weights depend on ``train.micro_rows`` a
+        little; with ``group_rows`` set, only by rounding.
         """
         whole: Any = OmegaConf.to_container(OmegaConf.structured(self), enum_to_str=True)
         for name in ("output", "evaluate", "checkpoint", "log"):
             del whole[name]
         del whole["data"]["corpus"]
-        for name in ("device", "expert_parallel", "recompute", "attention", "patience", "start"):
+        for name in (*OF_THE_MACHINE, "start"):
             del whole["train"][name]
         if self.train.start is None:
             del whole["train"]["start_optimizer"]
@@ -219,8 +222,18 @@ class TrainConfig:
         return dict(whole)
 
 
-FORMER = {"train.flex_attention"}
-"""What was part of an identity once: how attention was computed."""
+OF_THE_MACHINE = (
+    "device",
+    "expert_parallel",
+    "micro_rows",
+    "recompute",
+    "attention",
+    "patience",
+)
+"""Settings of ``train`` that fit a run to a machine: another one may resume with others."""
+
+FORMER = {"train.flex_attention", "train.micro_rows"}
+"""What was part of an identity once."""
 
 
 def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
