@@ -10,6 +10,7 @@ from ablations.results import Declaration
 from ablations.study import advice
 from ablations.study.held_out_groups import filtered_sources
 from ablations.study.jobs import Job, chosen_by_score
+from model.data.components import parse
 from model.data.corpus import Corpus
 from model.data.order import FEWEST, held_out_documents
 
@@ -30,7 +31,7 @@ def check(jobs: Sequence[Job], declared: Declaration, corpus: Corpus) -> bool:
             raise ValueError(f"unseen={source}: {why}")
     for job in jobs:
         data = job.config.data
-        if read := [s for s in config.unseen if _reads(job, s)]:
+        if read := [s for s in config.unseen if _reads(job, s, corpus)]:
             how = "data.mixture" if data.mixture else "data.pool_shares=false"
             raise ValueError(
                 f"with {how} {job.name} would train on {', '.join(read)}, which unseen keeps for"
@@ -59,9 +60,12 @@ def _known(source: str, corpus: Corpus) -> str | None:
     return None
 
 
-def _reads(job: Job, source: str) -> bool:
+def _reads(job: Job, source: str, corpus: Corpus) -> bool:
     data = job.config.data
-    return data.mixture.get(source, 0) > 0 if data.mixture else not data.pool_shares
+    if not data.mixture:
+        return not data.pool_shares
+    weights = data.mixture.items()
+    return any(w > 0 and parse(name, corpus.sources)[0] == source for name, w in weights)
 
 
 def _refusal(declared: Declaration, corpus: Corpus) -> str:

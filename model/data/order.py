@@ -3,8 +3,8 @@
 For a seed and an epoch every document of the raw pool has a key, a mixed hash of its id. An arm
 reads its documents in the order of their keys. So the order of any arm is the order of the whole
 pool with what the arm lacks left out: two arms differ by their documents and by nothing else. Each
-epoch has other keys. Under a mixture this holds source by source, and which row comes from which
-source depends on the weights alone.
+epoch has other keys. Under a mixture this holds for each component of it (a source, or a part of
+one), and which row comes from which depends on the weights alone.
 
 A document of several copies (``copies`` of the pipeline) has a key for each, and is there as often
 in each epoch; its first copy stands where it would stand alone.
@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from model.data import components
 from model.data.arms import Arm
 from model.data.controls import Damage, mixed
 from model.data.corpus import Corpus, IntArray
@@ -219,10 +220,10 @@ def mixture_groups(
         documents = np.repeat(documents, arm.copies[documents])
     if not mixture:
         return {"all": (1.0, documents)}
-    index = corpus.source_index[documents]
-    of_source = {name: documents[index == i] for i, name in enumerate(corpus.sources)}
-    held = {name for name, chosen in of_source.items() if len(chosen)}
-    if unnamed := sorted(held - set(mixture)):
+    parts = components.split(corpus, documents, mixture)
+    held = {name for name, chosen in parts.items() if len(chosen)}
+    there = {corpus.sources[i] for i in np.unique(corpus.source_index[documents]).tolist()}
+    if unnamed := sorted(there - {components.parse(n, corpus.sources)[0] for n in mixture}):
         raise ValueError(
             f"data.mixture does not name {', '.join(unnamed)}, of which arm {arm.name!r} has"
             " documents: weight 0 leaves a source out"
@@ -233,7 +234,7 @@ def mixture_groups(
     if missing := sorted(set(weights) - held):
         raise ValueError(
             f"data.mixture gives weight to {', '.join(missing)}, of which arm {arm.name!r} has no"
-            f" documents (it has some of {', '.join(sorted(held))}): give weight 0"
+            f" documents (it has some of {', '.join(sorted(held | there))}): give weight 0"
         )
     if not weights:
         raise ValueError("every weight of the mixture is 0")
@@ -243,7 +244,7 @@ def mixture_groups(
             f"weights of {', '.join(small)} in data.mixture are under 1/{CYCLE} of the sum: set"
             " them to 0"
         )
-    return {name: (weights[name], of_source[name]) for name in sorted(weights)}
+    return {name: (weights[name], parts[name]) for name in sorted(weights)}
 
 
 def held_out_documents(corpus: Corpus, source: str, limit_bytes: int | None = None) -> IntArray:

@@ -39,8 +39,8 @@ class TokenStream:
         seed: keys the order of documents.
         sequence_length: S, entries of a row.
         batch_size: rows of a global batch, all ranks together.
-        mixture: weight of each source, or None (or empty) for natural proportions. Rows are then
-            of one source each, dealt out evenly.
+        mixture: weight of each source or part of one (:mod:`model.data.components`), or None (or
+            empty) for natural proportions. Rows are then of one component each, dealt out evenly.
         rank: which share of each batch to read.
         world: into how many equal shares each batch is cut.
 
@@ -133,7 +133,7 @@ class TokenStream:
 
     @property
     def unique_targets(self) -> int:
-        """Targets after which some source begins to repeat."""
+        """Targets after which some component of the mixture begins to repeat."""
         shares = self._interleaving.shares / self._interleaving.shares.sum()
         pairs = zip(self._sequences, shares.tolist(), strict=True)
         return int(min(sequence.length / share for sequence, share in pairs))
@@ -159,7 +159,8 @@ class TokenStream:
         """What the batches before ``step`` held, by source.
 
         ``targets`` and ``documents`` in all, ``unique_targets`` and ``unique_documents`` of those,
-        and ``epochs``, passes over what the arm has of the source.
+        and ``epochs``, passes over what the arm has of the source, or of the part of it that is
+        read most often.
         """
         rows = step * self.batch_size
         counts: dict[str, dict[str, float]] = {}
@@ -167,7 +168,10 @@ class TokenStream:
         for sequence, group_rows in pairs:
             position = group_rows * self.sequence_length
             for source, value in sequence.consumed(position).items():
-                counts[source] = {**value, "epochs": position / sequence.length}
+                epochs = position / sequence.length
+                before = counts.setdefault(source, {**dict.fromkeys(value, 0), "epochs": epochs})
+                before |= {name: before[name] + count for name, count in value.items()}
+                before["epochs"] = max(before["epochs"], epochs)
         return counts
 
     def totals(self, step: int) -> dict[str, float]:

@@ -42,7 +42,9 @@ class Precision(StrEnum):
 
 @dataclass
 class DataConfig:
-    """The training data. ``mixture`` has a weight per source; empty means natural proportions."""
+    """The training data. ``mixture`` has a weight for each source, or part of one by quality
+    (:mod:`model.data.components`); empty means natural proportions.
+    """
 
     corpus: str = MISSING
     arm: str = MISSING

@@ -1,0 +1,79 @@
+"""What the weights of a mixture are of: whole sources, or parts of one by quality score.
+
+``web`` is a source, ``web@50-100`` the half of its tokens with the highest scores. Percentiles are
+of the source's raw pool, so a part holds the same documents whatever the arm.
+"""
+
+import re
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+from model.data import scored
+from model.data.corpus import Corpus, IntArray
+
+_PART = re.compile(r"^(.+)@(\d+)-(\d+)$")
+
+
+def part_name(source: str, low: int, high: int) -> str:
+    """The part of a source between two percentiles."""
+    return f"{source}@{low}-{high}"
+
+
+def parse(name: str, sources: Iterable[str]) -> tuple[str, int, int]:
+    """The source of a component, and from which percentile to which it goes."""
+    match = _PART.match(name)
+    if name in sources or match is None:
+        return name, 0, 100
+    return match[1], int(match[2]), int(match[3])
+
+
+def split(corpus: Corpus, documents: IntArray, names: Iterable[str]) -> dict[str, IntArray]:
+    """Those of n documents of the pool that are of each component; may be none.
+
+    Args:
+        corpus: the corpus.
+        documents: int64 [n].
+        names: of components; parts of a source together make the whole of it.
+
+    Raises:
+        ValueError: parts of a source overlap or leave a gap.
+    """
+    parsed = {name: parse(name, corpus.sources) for name in names}
+    sources = {source for source, _, _ in parsed.values()}
+    for source in sorted(sources):
+        edges = sorted((low, high) for of, low, high in parsed.values() if of == source)
+        ends = [0, *(edge for pair in edges for edge in pair), 100]
+        gaps = any(a != b for a, b in zip(ends[::2], ends[1::2], strict=True))
+        if gaps or any(low >= high for low, high in edges):
+            raise ValueError(
+                f"data.mixture: the parts of {source} must make 0 to 100, as"
+                f" {part_name(source, 0, 50)} and {part_name(source, 50, 100)} do"
+            )
+    index = corpus.source_index[documents]
+    out = {}
+    for name, (source, low, high) in parsed.items():
+        known = source in corpus.sources
+        ours = index == corpus.sources.index(source) if known else np.zeros(len(index), np.bool_)
+        if known and (low, high) != (0, 100):
+            at = percentiles(corpus, source)[documents]
+            ours = ours & (low <= at) & (at < high)
+        out[name] = documents[ours]
+    return out
+
+
+def percentiles(corpus: Corpus, source: str) -> npt.NDArray[np.float64]:
+    """Where each document of a source's pool stands by score: float64 [documents] in (0, 100).
+
+    By tokens, at the document's middle; equal scores are in the order of ids' hashes. NaN for
+    documents that are not of that pool.
+    """
+    ours = corpus.pool & (corpus.source_index == corpus.sources.index(source))
+    pool = np.flatnonzero(ours)
+    score = corpus.column(scored.QUALITY_SCORE)[pool]
+    order = pool[np.lexsort((corpus.id_hash[pool], score))]
+    sizes = corpus.lengths[order] + 1
+    out = np.full(len(corpus), np.nan)
+    out[order] = 100 * (np.cumsum(sizes) - sizes / 2) / sizes.sum()
+    return out
