@@ -13,7 +13,7 @@ from pipeline.core import joined
 from pipeline.core.scores import recombined
 from pipeline.core.sink import Sink
 from pipeline.group_settings import AnyDecision
-from pipeline.output import manifest, records, schema
+from pipeline.output import manifest, output_folder, records, schema
 from pipeline.page.render import next_step, print_summary
 from pipeline.scoring_run import prepare
 from pipeline.settings_file import as_json
@@ -101,6 +101,7 @@ def main(arguments: Sequence[str]) -> None:
                     about,
                 ),
                 progress.Watch(progress.folder(sink.work), 0, config.stall_minutes),
+                note=storage.join(config.output, output_folder.JOB),
             )
             seconds = None if resume else time.monotonic() - begun
             if not finished:

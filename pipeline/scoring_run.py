@@ -11,7 +11,7 @@ from typing import Any
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline import classifier_settings, field_settings, flags, joined_tables, step_settings
-from pipeline.beam import engine, graph, progress, staging, worker
+from pipeline.beam import engine, graph, job_server, progress, staging, worker
 from pipeline.config import PipelineConfig, field_maps, load
 from pipeline.core import joined, tokens, trained_on
 from pipeline.core.plan import plan_tasks
@@ -64,6 +64,7 @@ def main(arguments: Sequence[str]) -> None:
                 lambda pipeline: graph.build(pipeline, len(tasks), job, config.decision, about),
                 progress.Watch(progress.folder(job.sink.work), size, config.stall_minutes),
                 own_code_of(config),
+                storage.join(config.output, output_folder.JOB),
             )
             seconds = None if resume else time.monotonic() - begun
             if not finished:
@@ -197,8 +198,11 @@ def prepare(output: str, key: str, tasks: Iterable[Task], resume: bool) -> bool:
     begun = output_folder.begun(output)
     finished = output_folder.finished(output)
     signs = progress.folder(storage.join(output, records.WORK))
-    if signs is not None and (begun is not None or finished is not None):
-        worker.wait_for_others(signs)
+    if begun is not None or finished is not None:
+        if signs is not None:
+            worker.wait_for_others(signs)
+        if resume:
+            job_server.end_earlier(storage.join(output, output_folder.JOB))
     if finished is not None:
         if resume and finished["key"] == key:
             # It may have been killed while it did that.

@@ -151,12 +151,14 @@ def run(
     build: Callable[[beam.Pipeline], None],
     watch: progress.Watch,
     own: Sequence[str] = (),
+    note: str | None = None,
 ) -> bool:
     """Run the pipeline that ``build`` fills, to its end; false if it is only made, as a template.
 
     A Flex Template is started with ``--template_location``, where Dataflow then finds the job.
     ``watch`` watches local workers; engines on clusters have their own limits. ``own`` are dotted
-    paths of the user's own code, which workers need.
+    paths of the user's own code, which workers need. ``note`` is the file that says which job of an
+    engine this is. An interrupt cancels the job.
 
     Raises:
         ValueError, OSError: a worker raised it.
@@ -177,7 +179,8 @@ def run(
                 result = pipeline.run()
                 if options.view_as(GoogleCloudOptions).template_location:
                     return False
-                result.wait_until_finish()
+                with job_server.followed(result, options, note):
+                    result.wait_until_finish()
             return True
     except ValueError as error:  # of a worker in this process
         raise ValueError(_WHERE.sub("", str(error))) from error

@@ -2,13 +2,20 @@
 
 import contextlib
 import re
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import grpc  # type: ignore[import-untyped]
+from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions
 from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
 
+from winnow import storage, telling
+
 _SECONDS = 30
+
+_STATES = beam_job_api_pb2.JobState
+_OVER = (_STATES.DONE, _STATES.FAILED, _STATES.CANCELLED, _STATES.STOPPED, _STATES.DRAINED)
 
 # How a job server reports a failed job; the Java exception behind it goes on for pages.
 _FAILED = re.compile(r"Pipeline \S+ failed in state [A-Z]+: (.*)")
@@ -66,3 +73,62 @@ def stopping(runner: Any) -> Iterator[None]:
     finally:
         for server in started:
             server.stop()
+
+
+@contextlib.contextmanager
+def followed(result: Any, options: PipelineOptions, note: str | None) -> Iterator[None]:
+    """Cancel a job if the block is interrupted; for :func:`end_earlier`, write down which it is.
+
+    Args:
+        result: Beam's, of the job.
+        options: of the job.
+        note: the file for it.
+    """
+    endpoint, job = options.view_as(PortableOptions).job_endpoint, getattr(result, "_job_id", None)
+    if note and endpoint and job:
+        storage.write_json(note, {"endpoint": endpoint, "job": job})
+    try:
+        yield
+    except KeyboardInterrupt:
+        telling.say("cancelling the job on the engine")
+        result.cancel()
+        raise
+    if note and storage.exists(note):  # a quick job may have cleared its folder before
+        storage.remove(note)
+        storage.remove_if_empty(note.rpartition("/")[0])
+
+
+def end_earlier(note: str) -> None:
+    """Cancel the job of a run whose driver was killed, if it still runs: it would go on writing.
+
+    If the server is gone, or is another one by now, that is said: the engine may still have the
+    job.
+
+    Raises:
+        TimeoutError: it does not end.
+    """
+    if not storage.exists(note):
+        return
+    match storage.read_json(note):
+        case {"endpoint": str(endpoint), "job": str(job)}:
+            pass
+        case _:
+            return
+    with grpc.insecure_channel(endpoint) as channel:
+        server = beam_job_api_pb2_grpc.JobServiceStub(channel)
+        state = beam_job_api_pb2.GetJobStateRequest(job_id=job)
+        try:
+            if server.GetState(state, timeout=_SECONDS).state in _OVER:
+                return
+            telling.say(f"cancelling the job that the earlier run left on the engine ({job})")
+            server.Cancel(beam_job_api_pb2.CancelJobRequest(job_id=job), timeout=_SECONDS)
+            end = time.monotonic() + _SECONDS
+            while server.GetState(state, timeout=_SECONDS).state not in _OVER:
+                if time.monotonic() > end:
+                    raise TimeoutError(f"job {job} at {endpoint} does not end: cancel it there")
+                time.sleep(0.2)
+        except grpc.RpcError as error:
+            telling.say(
+                f"the job server at {endpoint} no longer knows the earlier run's job {job}"
+                f" ({error.code().name}): if its engine still runs it, cancel it there"
+            )

@@ -15,6 +15,7 @@ from winnow import files, heartbeat, run_log, storage
 
 MANIFEST = "manifest.json"
 RECORD = f"{records.WORK}/run.json"
+JOB = f"{records.WORK}/job.json"  # of a job server, see pipeline.beam.job_server
 
 Parts = frozenset[tuple[str, int]]
 """Sources and their numbers of tasks; a source appears again if its input has changed since."""
@@ -112,7 +113,7 @@ def _names(parts: Parts) -> re.Pattern[str]:
         "shards": shard,
         "quarantine": rf"{stem}\.jsonl",
         "statistics": rf"(?:{'|'.join(schema.TABLES)})\.parquet",
-        records.WORK: rf"run\.json|{re.escape(records.TASKS)}|{stem}\.json"
+        records.WORK: rf"(?:run|job)\.json|{re.escape(records.TASKS)}|{stem}\.json"
         rf"|{stem}\.(?:keys|bands|near|lines|repeated|joined)\.arrow"
         rf"|join-\w+(?:\.json|-\d{{5}}\.arrow)"
         rf"|(?:{stem}|group-\d{{5,}})\.summary\.arrow",
