@@ -8,18 +8,22 @@ those that are missing, so they count as missing while it is imported.
 import contextlib
 import logging
 import re
-import sys
 from collections.abc import Iterator, Sequence
 
+from winnow import starting
+
 CLIENTS = (
+    "absl",
     "apitools",
     "boto3",
     "botocore",
+    "bson",
     "google.api_core",
     "google.auth",
     "google.cloud",
     "pandas",
     "pymongo",
+    "requests",
 )
 
 _CONFIG = re.compile(r"--config[= ](\S+)")
@@ -32,18 +36,15 @@ def left_out_if_local(arguments: Sequence[str]) -> Iterator[None]:
 
     Afterwards they can be imported as ever.
     """
-    hidden = [] if goes_beyond(arguments) else [name for name in CLIENTS if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None fails an import
-    if hidden:
-        logging.disable(logging.WARNING)  # Beam tells what it misses
-    try:
+    if goes_beyond(arguments):
         yield
+        return
+    logging.disable(logging.WARNING)  # Beam tells what it misses
+    try:
+        with starting.without(*CLIENTS):
+            yield
     finally:
-        if hidden:
-            logging.disable(logging.NOTSET)
-        for name in hidden:
-            if sys.modules[name] is None:
-                del sys.modules[name]
+        logging.disable(logging.NOTSET)
 
 
 def goes_beyond(arguments: Sequence[str]) -> bool:

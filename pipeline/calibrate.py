@@ -7,7 +7,7 @@ python pipeline/calibrate.py --scored scored/ --positive curated --negative samp
 import argparse
 from collections.abc import Sequence
 
-from winnow import endings, telling
+from winnow import endings, starting
 from winnow.arguments import Parser
 from winnow.cli import EXIT_CODES, program
 
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Fit, write, and print what it changes."""
     options = parser().parse_args(arguments)
     with endings.clear():
-        with telling.doing("starting"):
+        with starting.importing():
             from pipeline import calibration_run
         calibration_run.run(
             options.scored,

@@ -7,13 +7,13 @@ import sys
 from collections.abc import Sequence
 
 from pipeline import beam_clients, flags
-from winnow import endings, telling
+from winnow import endings, starting
 
 
 def main(arguments: Sequence[str]) -> None:
     """Decide as the flags say; ``--help`` and wrong values end without Beam."""
     flags.decide_parser().parse_known_args(arguments)
-    with telling.doing("starting"), beam_clients.left_out_if_local(arguments):
+    with starting.importing(), beam_clients.left_out_if_local(arguments):
         from pipeline import decision_run
 
     decision_run.main(arguments)
@@ -23,7 +23,7 @@ if __name__ == "__main__":
     flags.decide_parser().parse_known_args()
     with (
         endings.interruptible(flags.AGAIN),
-        telling.doing("starting"),
+        starting.importing(),
         beam_clients.left_out_if_local(sys.argv[1:]),
     ):
         from pipeline.beam import engine

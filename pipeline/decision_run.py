@@ -17,7 +17,7 @@ from pipeline.output import manifest, output_folder, records, schema
 from pipeline.page.render import next_step, print_summary
 from pipeline.scoring_run import prepare
 from pipeline.settings_file import as_json
-from winnow import endings, files, run_log, storage, version
+from winnow import endings, files, run_log, starting, storage, version
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -26,6 +26,7 @@ def main(arguments: Sequence[str]) -> None:
         config, resume, beam_flags = load_decide(arguments)
         options = engine.options(beam_flags, config.stall_minutes)
     storage.configure(options)
+    starting.no_pandas_nor_scipy()
     staging.check_paths(options, [config.scored, config.output])
     scored = manifest.read_manifest(config.scored)
     if scored["config"]["write"] != "all":

@@ -7,7 +7,7 @@ python pipeline/fit_steps.py --source de='good/de/*.jsonl.gz' --source th=good/t
 import argparse
 from collections.abc import Sequence
 
-from winnow import endings, telling
+from winnow import endings, starting
 from winnow.arguments import Parser
 from winnow.cli import EXIT_CODES, program
 
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Fit, write, and print what was found."""
     options = parser().parse_args(arguments)
     with endings.clear():
-        with telling.doing("starting"):
+        with starting.importing():
             from pipeline import fitting_run
         fitting_run.run(options.source, options.text, options.tail, options.output)
 

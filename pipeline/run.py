@@ -8,13 +8,13 @@ import sys
 from collections.abc import Sequence
 
 from pipeline import beam_clients, flags
-from winnow import endings, telling
+from winnow import endings, starting
 
 
 def main(arguments: Sequence[str]) -> None:
     """Score and filter as the flags say; ``--help`` and wrong values end without Beam."""
     given, _ = flags.parser().parse_known_args(arguments)
-    with telling.doing("starting"), beam_clients.left_out_if_local(arguments):
+    with starting.importing(), beam_clients.left_out_if_local(arguments):
         from pipeline import dry_run, scoring_run
 
     if "dry_run" in given or "assume" in given:
@@ -27,7 +27,7 @@ if __name__ == "__main__":
     flags.parser().parse_known_args()
     with (
         endings.interruptible(flags.AGAIN),
-        telling.doing("starting"),
+        starting.importing(),
         beam_clients.left_out_if_local(sys.argv[1:]),
     ):
         from pipeline.beam import engine

@@ -26,7 +26,7 @@ from pipeline.readers import ReadOptions
 from pipeline.settings_file import as_json
 from pipeline.steps import build_steps, input_files, own_modules
 from quality_classifier.scoring import is_own
-from winnow import endings, files, own_code, run_log, storage, telling, version
+from winnow import endings, files, own_code, run_log, starting, storage, telling, version
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -37,6 +37,9 @@ def main(arguments: Sequence[str]) -> None:
         wanted = field_settings.field_settings(config)
         maps = field_maps(config)
     storage.configure(options)
+    own = own_code_of(config)
+    if not own:
+        starting.no_pandas_nor_scipy()
     with telling.doing("looking at the inputs"):
         reading = ReadOptions.of(config)
         tasks = plan_tasks(config.source, config.filter, config.split_bytes, maps, reading)
@@ -63,7 +66,7 @@ def main(arguments: Sequence[str]) -> None:
                 options,
                 lambda pipeline: graph.build(pipeline, len(tasks), job, config.decision, about),
                 progress.Watch(progress.folder(job.sink.work), size, config.stall_minutes),
-                own_code_of(config),
+                own,
                 storage.join(config.output, output_folder.JOB),
             )
             seconds = None if resume else time.monotonic() - begun

@@ -1,5 +1,6 @@
 """What a command imports before its work, and the compiled kernels that it needs."""
 
+import gc
 import os
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.beam_clients import goes_beyond
+from winnow import starting
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -53,14 +55,32 @@ def test_a_local_run_imports_no_clients_and_nothing_that_draws_or_fits():
         "from pipeline import beam_clients\n"
         "with beam_clients.left_out_if_local(['--source=web=a.jsonl']):\n"
         "    from pipeline import scoring_run\n"
+        "from winnow import starting\n"
+        "starting.no_pandas_nor_scipy()\n"
+        "import pyarrow as pa\n"
+        "pa.array(['a word'])\n"
         "print(*sys.modules)\n"
-        "import google.cloud.storage, pandas\n"  # which are there afterwards
+        "import google.cloud.storage, pandas, scipy.linalg\n"  # which are there afterwards
+        "print(pa.Array.from_pandas(pandas.Series([1, None])).null_count)\n"
     )
     assert done.stderr == ""
-    loaded = set(done.stdout.split())
-    assert {"apache_beam", "numba", "pyarrow"} <= loaded
-    needless = {"boto3", "google.cloud.storage", "matplotlib", "pandas", "pymongo", "scipy.sparse"}
-    assert loaded.isdisjoint(needless | {"sklearn", "torch", "datasets"})
+    *loaded, nulls = done.stdout.split()
+    assert nulls == "1"
+    assert {"apache_beam", "numba.np.arraymath", "pyarrow"} <= set(loaded)
+    needless = {"boto3", "google.cloud.storage", "matplotlib", "pandas", "pymongo", "requests"}
+    assert needless.isdisjoint(loaded)
+    assert {"scipy.linalg", "scipy.sparse", "sklearn", "torch", "datasets"}.isdisjoint(loaded)
+
+
+def test_garbage_is_collected_again_after_imports():
+    gc.disable()
+    with starting.importing():
+        pass
+    assert not gc.isenabled()  # as before
+    gc.enable()
+    with starting.importing():
+        assert not gc.isenabled()
+    assert gc.isenabled()
 
 
 @pytest.mark.parametrize(

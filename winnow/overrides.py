@@ -19,7 +19,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from winnow import endings, hydra_help, telling
+from winnow import endings, hydra_help, starting
 from winnow.arguments import check_utf8
 from winnow.hydra_errors import one_line
 
@@ -66,7 +66,7 @@ def run(main: Callable[[], Any] | str, settings: str | None = None, sweeps: bool
 def _load(main: Callable[[], Any] | str) -> Callable[[], Any]:
     if not isinstance(main, str):
         return main
-    with telling.doing("starting"):
+    with starting.importing():
         return cast(Callable[[], Any], importlib.import_module(main).main)
 
 

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from winnow import cli, endings, telling
+from winnow import cli, endings, starting, telling
 
 PARTS = {"pipeline.warming": "pyarrow", "model.ops.warming": "torch"}
 """Modules whose ``use_kernels(folder)`` calls each kernel, and what each needs to be installed."""
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def warm_up() -> str:
     """Call every kernel on a little text; a sentence on what that has compiled."""
-    with telling.doing("starting"):
+    with starting.importing():
         from winnow import compiling
     compiled: list[str] = []
     line = telling.StatusLine()

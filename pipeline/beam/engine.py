@@ -113,6 +113,7 @@ def options(flags: Sequence[str], stall_minutes: float | None = None) -> Pipelin
         defaults = {
             "runner": _LOCAL,
             "direct_num_workers": workers,
+            "pipeline_type_check": False,  # the graph is ours; tests build it
             "direct_running_mode": parsed.direct_running_mode
             if any(flag.startswith("--direct_running_mode") for flag in flags)
             else ("in_memory" if workers == 1 else "multi_threading"),
