@@ -38,6 +38,7 @@ import pyarrow.parquet as pq
 from throughput import ROOT, Measurement, classifier, measure, real_text
 
 from pipeline.readers.decoders import zstd
+from winnow import run_log
 
 Rows = list[dict[str, str]]
 RULES = {
@@ -182,9 +183,10 @@ def _inside(sent: Path, command: list[str]) -> None:
 
 
 def digest_of(folder: Path) -> tuple[int, str]:
-    """The number of files below a folder, and a digest of their names and contents."""
+    """How many files a run wrote below a folder, and a digest of their names and contents."""
     found = hashlib.sha256()
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = (path for path in folder.rglob("*") if path.is_file())
+    paths = sorted(path for path in files if path.name != run_log.NAME)  # which has the time
     for path in paths:
         found.update(str(path.relative_to(folder)).encode())
         found.update(hashlib.sha256(path.read_bytes()).digest())

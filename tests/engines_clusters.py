@@ -1,7 +1,9 @@
-"""Flink and Spark as clusters of processes on loopback, from what ``make engines`` fetched.
+"""Flink and Spark as clusters of processes, from what ``make engines`` fetched.
 
 A cluster has a master, workers that can be killed one by one, and Beam's job server before them.
-Each process writes its log beside the cluster's files.
+All are on this machine's loopback; or, where there are others (:mod:`engines_machines`), each
+worker is on one of its own, with a pool for its Python. Each process writes its log beside the
+cluster's files.
 """
 
 import contextlib
@@ -12,17 +14,22 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from engines_services import ROOT, free_port, listens
+from engines_machines import Machine
+from engines_services import POOL, ROOT, free_port, listens, path_to
 
 FETCHED = ROOT / "cache" / "engines"
 JAVA = shutil.which("java")
-START_SECONDS = 120
+START_SECONDS = 240
+POOL_PORT = 50000
+HERE = Machine()
 
 # What Flink 1.19 and Spark 3.5 need of a Java newer than they are, as their own scripts have it.
 _OPENS = [
@@ -60,12 +67,16 @@ class Cluster:
     folder: Path
     flags: list[str] = field(default_factory=list)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    ask: Callable[[str], dict[str, Any]] = field(default=lambda _: {})
     commands: dict[str, list[str]] = field(default_factory=dict)
-    env: dict[str, str] = field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=lambda: {"PATH": path_to(sys.executable)})
 
-    def start(self, name: str, command: Sequence[str]) -> None:
+    def start(self, name: str, command: Sequence[str], machine: Machine = HERE) -> None:
         """Start a process that lives until it is killed, or the cluster ends."""
-        self.commands[name] = list(command)
+        self._start(name, machine.command(*command))
+
+    def _start(self, name: str, command: list[str]) -> None:
+        self.commands[name] = command
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
                 command,
@@ -78,7 +89,7 @@ class Cluster:
 
     def again(self, name: str) -> None:
         """Start a process once more that has ended."""
-        self.start(name, self.commands[name])
+        self._start(name, self.commands[name])
 
     def kill(self, name: str) -> None:
         """``kill -9`` of a process and its children."""
@@ -111,28 +122,51 @@ def _cluster(folder: Path) -> Iterator[Cluster]:
             cluster.kill(name)
 
 
+def _pools(cluster: Cluster, others: Sequence[Machine]) -> None:
+    """A pool on every other machine, all at the same port of its loopback."""
+    for number, machine in enumerate(others):
+        command = [sys.executable, "-m", POOL, f"--service_port={POOL_PORT}"]
+        cluster.start(f"pool_{number}", command, machine)
+    if others:
+        where = f"--environment_config=localhost:{POOL_PORT}"
+        cluster.flags += ["--environment_type=EXTERNAL", where]
+
+
 @contextlib.contextmanager
-def flink(folder: Path, workers: int = 1, slots: int = 2) -> Iterator[Cluster]:
-    """A Flink session cluster: a job manager, task managers of so many slots, Beam's job server."""
+def flink(
+    folder: Path,
+    slots: int = 2,
+    machines: Sequence[Machine] = (HERE,),
+    more: Mapping[str, object] | None = None,
+) -> Iterator[Cluster]:
+    """A Flink session cluster: a job manager, task managers of so many slots, Beam's job server.
+
+    Args:
+        folder: for its files.
+        slots: of each task manager.
+        machines: the job manager's, then one for each task manager. There is one task manager if
+            it is the only machine, and its pool is the caller's.
+        more: further settings of Flink.
+    """
     with _cluster(folder) as cluster:
         port, jobs = free_port(), free_port()
+        here, *others = machines
         settings = {
-            "jobmanager.bind-host": "127.0.0.1",
-            "jobmanager.rpc.address": "127.0.0.1",
+            "jobmanager.bind-host": "0.0.0.0",
+            "jobmanager.rpc.address": here.address,
             "jobmanager.rpc.port": free_port(),
             "jobmanager.memory.process.size": "1200m",
-            "taskmanager.bind-host": "127.0.0.1",
-            "taskmanager.host": "127.0.0.1",
             "taskmanager.numberOfTaskSlots": slots,
             "taskmanager.memory.process.size": "1728m",
             # A graph with near-duplicates needs more than the tenth that is Flink's default.
             "taskmanager.memory.network.fraction": 0.25,
-            "rest.address": "127.0.0.1",
-            "rest.bind-address": "127.0.0.1",
+            "rest.address": here.address,
+            "rest.bind-address": here.address,
             "rest.port": port,
             "heartbeat.interval": 2000,
             "heartbeat.timeout": 20000,
             "io.tmp.dirs": str(folder),
+            **(more or {}),
         }
         lines = "".join(f"{name}: {value}\n" for name, value in settings.items())
         (folder / "config.yaml").write_text(lines)
@@ -145,17 +179,22 @@ def flink(folder: Path, workers: int = 1, slots: int = 2) -> Iterator[Cluster]:
             [*java, f"{runtime}.entrypoint.StandaloneSessionClusterEntrypoint", *configured],
         )
         memory, resources = _flink_memory(folder)
-        for number in range(workers):
+        for number, machine in enumerate(others or [here]):
             worker = [f"{runtime}.taskexecutor.TaskManagerRunner", *configured, *resources]
-            cluster.start(f"worker_{number}", [java[0], *memory, *java[1:], *worker])
+            for name in ("host", "bind-host"):
+                worker += ["-D", f"taskmanager.{name}={machine.address}"]
+            cluster.start(f"worker_{number}", [java[0], *memory, *java[1:], *worker], machine)
+        cluster.ask = functools.partial(_ask, f"http://{here.address}:{port}")
 
         def registered() -> bool:
-            return _flink_overview(port).get("taskmanagers") == workers
+            return cluster.ask("overview").get("taskmanagers") == len(others or [here])
 
         cluster.until(registered, "Flink")
         driver = "org.apache.beam.runners.flink.FlinkJobServerDriver"
-        _job_server(cluster, "flink", driver, [f"--flink-master=127.0.0.1:{port}"], jobs)
+        _job_server(cluster, "flink", driver, [f"--flink-master={here.address}:{port}"], jobs)
         cluster.flags = ["--runner=PortableRunner", f"--job_endpoint=localhost:{jobs}"]
+        cluster.flags += [f"--parallelism={slots * len(others or [here])}"]
+        _pools(cluster, others)
         yield cluster
 
 
@@ -181,47 +220,62 @@ def _flink_memory(folder: Path) -> tuple[list[str], list[str]]:
     return memory, resources
 
 
-def _flink_overview(port: int) -> dict[str, object]:
+def _ask(address: str, what: str) -> dict[str, Any]:
+    """What Flink's REST interface says; nothing while it does not answer."""
     with contextlib.suppress(OSError):
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/overview", timeout=5) as answer:
+        with urllib.request.urlopen(f"{address}/{what}", timeout=5) as answer:
             return dict(json.load(answer))
     return {}
 
 
 @contextlib.contextmanager
-def spark(folder: Path, workers: int = 1, slots: int = 2) -> Iterator[Cluster]:
-    """A stand-alone Spark cluster: a master, workers of so many cores, Beam's job server."""
+def spark(
+    folder: Path,
+    slots: int = 2,
+    machines: Sequence[Machine] = (HERE,),
+    more: Mapping[str, object] | None = None,
+) -> Iterator[Cluster]:
+    """A stand-alone Spark cluster: a master, workers of so many cores, Beam's job server.
+
+    Arguments as for :func:`flink`.
+    """
     with _cluster(folder) as cluster:
         port, jobs = free_port(), free_port()
         home = FETCHED / "spark" / "distribution"
-        cluster.env = {
-            "SPARK_HOME": str(home),
-            "SPARK_LOCAL_IP": "127.0.0.1",
-            "SPARK_SCALA_VERSION": "2.12",
-        }
+        here, *others = machines
+        cluster.env |= {"SPARK_HOME": str(home), "SPARK_SCALA_VERSION": "2.12"}
         deploy = "org.apache.spark.deploy"
         java = [str(JAVA), "-Xmx512m", *_OPENS, "-cp", f"{home}/jars/*"]
-        here = ["--host", "127.0.0.1", "--webui-port", "0"]
-        cluster.start("master", [*java, f"{deploy}.master.Master", "--port", str(port), *here])
-        for number in range(workers):
+        master = ["--host", here.address, "--port", str(port), "--webui-port", "0"]
+        cluster.start("master", [*java, f"{deploy}.master.Master", *master])
+        for number, machine in enumerate(others or [here]):
             limits = ["--cores", str(slots), "--memory", "1g", "--work-dir", f"{folder}/{number}"]
-            worker = [f"{deploy}.worker.Worker", *here, *limits, f"spark://127.0.0.1:{port}"]
-            cluster.start(f"worker_{number}", [*java, *worker])
+            place = ["--host", machine.address, "--webui-port", "0"]
+            own = ["env", f"SPARK_LOCAL_IP={machine.address}"]
+            worker = [f"{deploy}.worker.Worker", *place, *limits, f"spark://{here.address}:{port}"]
+            cluster.start(f"worker_{number}", [*own, *java, *worker], machine)
 
         def registered() -> bool:
-            return cluster.log("master").count("Registering worker") == workers
+            return cluster.log("master").count("Registering worker") == len(others or [here])
 
         cluster.until(registered, "Spark")
         driver = "org.apache.beam.runners.spark.SparkJobServerDriver"
-        _job_server(
-            cluster, "spark", driver, [f"--spark-master-url=spark://127.0.0.1:{port}"], jobs
-        )
+        cluster.env["SPARK_LOCAL_IP"] = here.address
+        given = [f"-D{name}={value}" for name, value in (more or {}).items()]
+        where = [f"--spark-master-url=spark://{here.address}:{port}"]
+        _job_server(cluster, "spark", driver, where, jobs, given)
         cluster.flags = ["--runner=PortableRunner", f"--job_endpoint=localhost:{jobs}"]
+        _pools(cluster, others)
         yield cluster
 
 
 def _job_server(
-    cluster: Cluster, engine: str, driver: str, arguments: list[str], port: int
+    cluster: Cluster,
+    engine: str,
+    driver: str,
+    arguments: list[str],
+    port: int,
+    java: Sequence[str] = (),
 ) -> None:
     """Start Beam's job server for an engine and wait until it listens."""
     place = FETCHED / engine
@@ -230,7 +284,7 @@ def _job_server(
     cluster.start(
         "job_server",
         [
-            *(str(JAVA), "-Xmx768m", *_OPENS, "-cp", classes, driver, *arguments),
+            *(str(JAVA), "-Xmx768m", *java, *_OPENS, "-cp", classes, driver, *arguments),
             *("--job-host=localhost", f"--job-port={port}", "--artifact-port=0"),
             *("--expansion-port=-1", f"--artifacts-dir={cluster.folder}/artifacts"),
         ],

@@ -18,6 +18,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from corpora import documents, write_classifier, write_jsonl
 
 ROOT = Path(__file__).resolve().parent.parent
+POOL = "apache_beam.runners.worker.worker_pool_main"
 
 
 def write_inputs(folder: Path) -> list[str]:
@@ -72,16 +73,14 @@ def worker_pool(
     Everything is done by ``python``, in the folder of ``log``, which is not a checkout.
     """
     port = free_port()
-    # The pool starts its workers with whatever `python` is.
-    path = f"{Path(python).parent}{os.pathsep}{env['PATH']}"
-    command = [python, "-m", "apache_beam.runners.worker.worker_pool_main"]
+    command = [python, "-m", POOL]
     with (
         log.open("w") as file,
         process(
             *command,
             f"--service_port={port}",
             cwd=log.parent,
-            env={**env, "PATH": path},
+            env={**env, "PATH": path_to(python, env)},
             stderr=file,
         ) as pool,
     ):
@@ -89,6 +88,11 @@ def worker_pool(
             assert pool.poll() is None, log.read_text()
             time.sleep(0.1)
         yield f"localhost:{port}"
+
+
+def path_to(python: str, env: Mapping[str, str] = os.environ) -> str:
+    """A ``PATH`` on which ``python`` comes first: a pool starts its workers with what is."""
+    return f"{Path(python).parent}{os.pathsep}{env['PATH']}"
 
 
 def free_port() -> int:

@@ -56,7 +56,6 @@ def cluster(request, tmp_path_factory):
         worker_pool(folder / "pool.txt") as pool,
     ):
         cluster.flags += ["--environment_type=EXTERNAL", f"--environment_config={pool}"]
-        cluster.flags += ["--parallelism=2"] if request.param == "flink" else []
         yield cluster
 
 

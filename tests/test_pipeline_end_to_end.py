@@ -22,11 +22,15 @@ from corpora import documents, fingerprints, write_classifier, write_jsonl
 
 from model.data import scored
 from model.prepare import PrepareConfig, TokenizerConfig, prepare
-from pipeline import calibrate, decide, run
+from pipeline import calibrate, decide, run, scoring_run
+from pipeline.beam import graph
+from pipeline.config import load
 from pipeline.core import trained_on
 from pipeline.core.scores import log_odds
 from pipeline.core.unreadable_sources import check_read
 from pipeline.output import schema
+from pipeline.output.manifest import read_records
+from pipeline.rules.decision import Rule
 from pipeline.step_settings import resolve_steps
 from quality_classifier.scoring import load_classifier
 
@@ -330,6 +334,19 @@ def test_killed_at_any_moment_and_resumed_gives_the_same_bytes(here, moment, tmp
             run.main([*flags(here), f"--output={output}"])
     run.main([*flags(here), "--resume", f"--output={output}"])
     assert fingerprints(output) == fingerprints(here / "scored")
+
+
+def test_a_task_that_ends_after_its_run_leaves_nothing(here, tmp_path):
+    """As that of a worker which an engine lost sight of, and gave its tasks to another."""
+    output = shutil.copytree(here / "scored", tmp_path / "a")
+    config, _, _ = load(flags(here, f"--output={output}"))
+    job, _ = scoring_run.describe(config, [], resume=False)
+    (record, *_) = read_records(str(output))
+    for rule, folder in ((Rule("pareto", 2), "shards"), (None, "_work/scored")):
+        [again] = graph.ScoreTask(job, rule, f"{output}/{folder}").process(record.task)
+        assert again.task == record.task
+        assert fingerprints(output) == fingerprints(here / "scored")
+        assert not (output / "_work").exists()
 
 
 def test_what_is_complete_is_not_done_again_and_what_changed_is(here, tmp_path, monkeypatch):

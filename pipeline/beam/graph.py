@@ -37,7 +37,7 @@ from pipeline.group_settings import (
     Sketches,
     grouped,
 )
-from pipeline.output import manifest, records, schema, summary_files
+from pipeline.output import manifest, output_folder, records, schema, summary_files
 from pipeline.output.records import Record, Task
 from pipeline.rules import solve
 from pipeline.rules.groups import AnyRule, to_json
@@ -180,6 +180,7 @@ class ScoreTask(_Counting):
         """Score one task."""
         with heartbeat.working_on(task.input.path):
             record = run_task(task, self._job, self._rule, self._folder, self._count)
+            output_folder.remove_late(self._job.sink.output)
         self._finished(record)
         yield record
 
@@ -197,6 +198,7 @@ class DecideTask(_Counting):
         record, rows = marked
         with heartbeat.working_on(record.task.input.path):
             decided = decide_task(record, self._folder, self._sink, rule, rows, self._count)
+            output_folder.remove_late(self._sink.output)
         self._finished(decided)
         yield decided
 

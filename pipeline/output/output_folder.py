@@ -91,6 +91,15 @@ def remove_work(output: str, parts: Parts = frozenset()) -> None:
         storage.remove_if_empty(storage.join(output, folder))
 
 
+def remove_late(output: str) -> None:
+    """Remove what a task left that was done once more when its run was already complete.
+
+    An engine that has lost sight of a worker gives its tasks to another, while it goes on.
+    """
+    if (complete := finished(output)) is not None:
+        remove_work(output, parts_of(complete["tasks"]))
+
+
 def _remove(output: str, parts: Parts, chosen: Callable[[str], bool]) -> None:
     """Remove the chosen files of these parts, by their paths within the folder."""
     ours = _names(parts)

@@ -1,0 +1,260 @@
+"""Flink and Spark on three machines, one process of which is killed, frozen or cut off.
+
+sudo python tests/engines/clusters_faults.py --engine flink kill=worker:20 kill=driver:20
+sudo python tests/engines/clusters_faults.py --engine flink --restart freeze=10 cut=10
+sudo python tests/engines/clusters_faults.py --engine spark --speculate freeze=10
+
+- kill=WHAT  kill -9 of a worker of the engine, a pool with its Python, one Python of it (python),
+             the job_server or the driver, at a moment drawn from the seed; it is started again
+- freeze     stop the Python of one machine; with Spark's speculation, or Flink's heartbeat (its
+             task manager is stopped as well), its tasks are done elsewhere meanwhile; continue it
+             before the run has ended or after
+- cut        take one machine's link down for longer than the heartbeat may stay away, then up; its
+             Python goes on all the while
+
+Input: every format, intact and damaged, in some 60 tasks, with a known rule and with a solved one
+and exact duplicates by turns. What has not ended well is resumed on the engine, and a copy of it
+by DirectRunner; both are compared with an undisturbed run of DirectRunner, byte by byte.
+"""
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parent.parent))
+import engines_clusters
+from engines_machines import Machine, in_own_network, machines
+from engines_services import ROOT
+from engines_usage import members
+from faults.scene import MODES, Run, Scene, phase, problems
+
+STARTS = {"flink": engines_clusters.flink, "spark": engines_clusters.spark}
+KILLED = ("worker", "pool", "python", "job_server", "driver")
+PHASES = ("", "scoring", "scoring", "deciding", "writing the end")
+SECONDS = 420
+HEARTBEAT = 8.0
+
+
+@dataclass
+class Stage:
+    """A cluster, the machines of its workers, and what runs on it."""
+
+    engine: str
+    cluster: engines_clusters.Cluster
+    others: list[Machine]
+    scene: Scene
+    more: list[str]
+
+    def start(self, mode: str, output: Path, *more: str) -> Run:
+        """A run on the cluster."""
+        return Run(self.scene, mode, output, *self.cluster.flags, *self.more, *more)
+
+    def pythons(self, number: int) -> list[int]:
+        """The Python workers that a machine's pool has started."""
+        pool = self.cluster.processes[f"pool_{number}"].pid
+        return [one for _, one, _ in members({pool: "pool"}) if one != pool]
+
+    def end_jobs(self) -> None:
+        """Cancel on Flink what outlives its job server, as docs/engines.md says."""
+        for job in self.cluster.ask("jobs").get("jobs", []):
+            if job["status"] not in ("FINISHED", "FAILED", "CANCELED"):
+                self.cluster.ask(f"jobs/{job['id']}/yarn-cancel")  # a GET that cancels
+        self.cluster.until(self._idle, "no job")
+
+    def _idle(self) -> bool:
+        over = ("FINISHED", "FAILED", "CANCELED")
+        return all(job["status"] in over for job in self.cluster.ask("jobs").get("jobs", []))
+
+
+def kill(stage: Stage, what: str, output: Path, seed: int) -> tuple[str, list[str]]:
+    """Kill -9; what was hit, and what was wrong afterwards."""
+    rng = random.Random(f"{what}-{seed}")
+    mode = list(MODES)[seed % 2]
+    run = stage.start(mode, output)
+    _wait(run, mode, rng)
+    victim, hit = f"{what}_{rng.randrange(2)}", phase(output, mode)
+    if what == "driver":
+        run.kill()  # and --resume cancels the job
+    elif what == "python":
+        for process in stage.pythons(rng.randrange(2)):
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+    else:
+        victim = what if what == "job_server" else victim
+        stage.cluster.kill(victim)
+        time.sleep(rng.random() * 2)
+        stage.cluster.again(victim)
+    code = run.finish(SECONDS)
+    if what == "job_server":
+        stage.end_jobs()
+    ended, wrong = _ending(run, code, by_us=what == "driver")
+    return f"{mode}, {hit}: {ended}", wrong or _resumed(stage, mode, output, code)
+
+
+def freeze(stage: Stage, output: Path, seed: int) -> tuple[str, list[str]]:
+    """Stop a machine's Python, and on Flink its task manager; continue them later."""
+    rng = random.Random(f"freeze-{seed}")
+    mode = list(MODES)[seed % 2]
+    run = stage.start(mode, output)
+    run.wait_for(lambda: phase(output, mode) != "starting")
+    number = rng.randrange(2)
+    run.wait_for(lambda: bool(stage.pythons(number)))
+    time.sleep(rng.random() * 2)
+    hit, stopped = phase(output, mode), stage.pythons(number)
+    if stage.engine == "flink":
+        stopped.append(stage.cluster.processes[f"worker_{number}"].pid)
+    for process in stopped:
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGSTOP)
+    late = rng.random() < 0.5
+    if late:
+        run.finish(SECONDS)
+    else:
+        time.sleep(HEARTBEAT * (1.5 + rng.random()))
+    for process in stopped:
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGCONT)
+    code = run.finish(SECONDS)
+    time.sleep(10)  # for what writes late
+    ended, wrong = _ending(run, code)
+    hit = f"{mode}, {hit}, continued {'after' if late else 'before'} the end: {ended}"
+    return hit, wrong or _resumed(stage, mode, output, code)
+
+
+def cut(stage: Stage, output: Path, seed: int) -> tuple[str, list[str]]:
+    """Take a machine's link down, and up again."""
+    rng = random.Random(f"cut-{seed}")
+    mode = list(MODES)[seed % 2]
+    run = stage.start(mode, output)
+    run.wait_for(lambda: phase(output, mode) != "starting")
+    time.sleep(rng.random() * 2)
+    hit, machine = phase(output, mode), rng.choice(stage.others)
+    machine.link("down")
+    time.sleep(HEARTBEAT * (1.2 + rng.random()))
+    machine.link("up")
+    code = run.finish(SECONDS)
+    time.sleep(5)
+    ended, wrong = _ending(run, code)
+    return f"{mode}, {hit}: {ended}", wrong or _resumed(stage, mode, output, code)
+
+
+def _wait(run: Run, mode: str, rng: random.Random) -> None:
+    """Until a moment of the run that the seed chooses, or its end."""
+    target = rng.choice(PHASES)
+    run.wait_for(lambda: not target or phase(run.output, mode) == target)
+    time.sleep(rng.random() * (4 if target in ("", "scoring") else 0.3))
+
+
+def _ending(run: Run, code: int | None, by_us: bool = False) -> tuple[str, list[str]]:
+    """How it ended, in a word, and what is wrong with that."""
+    if code == 0:
+        return "ended well", []
+    if by_us:
+        return "killed", []
+    if code is None:
+        return "hung", ["it hung"]
+    said = run.error()
+    clear = said.endswith("--resume") and "Traceback" not in run.said()
+    return "error", [] if clear else [f"no clear error: {run.said()[-1500:]}"]
+
+
+def _resumed(stage: Stage, mode: str, output: Path, code: int | None) -> list[str]:
+    """Resume on the engine and by DirectRunner; what is wrong with the outputs."""
+    if code == 0:
+        return problems(stage.scene, mode, output)
+    copy = output.with_name(f"{output.name}-copy")
+    if output.exists():
+        shutil.copytree(output, copy)
+    wrong = []
+    runs = {
+        stage.engine: stage.start(mode, output, "--resume"),
+        "DirectRunner": Run(stage.scene, mode, copy, "--resume"),
+    }
+    for name, run in runs.items():
+        code = run.finish(SECONDS)
+        found = problems(stage.scene, mode, run.output) if code == 0 else [run.said()[-1500:]]
+        wrong += [f"resumed by {name} ({code}): {one}" for one in found]
+    if not wrong:
+        shutil.rmtree(copy)
+    return wrong
+
+
+FAULTS: dict[str, Callable[[Stage, Path, int], tuple[str, list[str]]]] = {
+    "freeze": freeze,
+    "cut": cut,
+}
+
+
+def main() -> None:
+    """Try what is asked for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("faults", nargs="+", metavar="FAULT=TIMES", help="see above")
+    parser.add_argument("--engine", choices=STARTS, required=True)
+    parser.add_argument("--restart", action="store_true", help="Flink does lost work again")
+    parser.add_argument("--speculate", action="store_true", help="Spark does slow work twice")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, required=True)
+    flags = parser.parse_args()
+    if reason := engines_clusters.missing(flags.engine):
+        sys.exit(reason)
+    in_own_network()
+    os.environ |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GIT_DIR": os.devnull}
+    settings: dict[str, object] = {}
+    if flags.engine == "flink":
+        # A slot to spare on each, and work for both.
+        settings = {"cluster.evenly-spread-out-slots": "true"}
+        settings |= {"heartbeat.timeout": int(HEARTBEAT * 1000), "heartbeat.interval": 1000}
+    if flags.restart:
+        settings |= {"restart-strategy.type": "fixed-delay"}
+        settings |= {"restart-strategy.fixed-delay.attempts": 5}
+    if flags.speculate:
+        settings = {"spark.speculation": "true", "spark.speculation.multiplier": 1.1}
+        settings |= {"spark.speculation.quantile": 0.1, "spark.speculation.minTaskRuntime": "1s"}
+    bad = 0
+    with (
+        machines(2) as places,
+        STARTS[flags.engine](flags.folder / "cluster", 2, places, settings) as cluster,
+    ):
+        more = ["--parallelism=2"] if flags.engine == "flink" else []
+        shutil.rmtree(flags.folder / "scene", ignore_errors=True)
+        scene = Scene.build(flags.folder / "scene")
+        stage = Stage(flags.engine, cluster, places[1:], scene, more)
+        for one in flags.faults:
+            bad += _try(stage, one, flags.seed, flags.folder)
+    sys.exit(bool(bad))
+
+
+def _try(stage: Stage, asked: str, first: int, folder: Path) -> int:
+    name, _, times = asked.partition("=")
+    what, _, number = times.rpartition(":")
+    hits: Counter[str] = Counter()
+    bad = 0
+    for seed in range(first, first + int(number)):
+        output = folder / f"{name}-{what}" / str(seed)
+        hit, wrong = (
+            kill(stage, what, output, seed) if name == "kill" else FAULTS[name](stage, output, seed)
+        )
+        hits[hit] += 1
+        bad += bool(wrong)
+        print(f"{asked} {seed}: {hit}: {'; '.join(wrong) or 'byte-equal'}", flush=True)
+        if not wrong:
+            shutil.rmtree(output)
+    print(f"{stage.engine}, {asked}: {int(number) - bad} byte-equal", flush=True)
+    for hit, count in sorted(hits.items()):
+        print(f"    {count:4} {hit}", flush=True)
+    return bad
+
+
+if __name__ == "__main__":
+    main()
