@@ -1,5 +1,8 @@
 """Planned power against statsmodels' own solver and against simulated studies; verdicts."""
 
+import dataclasses
+import re
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -120,6 +123,21 @@ def test_every_outcome_in_words(value, sd, outcome, words):
     assert words in verdict.sentence
     assert verdict.sentence.lower().startswith(outcome)
     assert verdict.detectable == pytest.approx(minimum_detectable_effect(sd, 5))
+
+
+def test_what_an_underpowered_study_needs_is_seeds_documents_or_both():
+    def needs(sd, item_error):
+        of = dataclasses.replace(around(0.01, sd), item_error=item_error, low=-1.0, high=1.0, p=0.9)
+        verdict = judge(of, 1.0, primary(smallest=0.1))
+        assert verdict.outcome == "underpowered"
+        return verdict.sentence.split(": ")[-1]
+
+    # By the normal distribution: (1.960 + 0.842)² variances over the difference squared.
+    assert re.fullmatch("about (19[6-9]|20[0-2]) seeds would do[.]", needs(0.5, 0.0))
+    assert needs(0.01, 0.5) == "more held-out documents are needed, not seeds."
+    both = "more held-out documents are needed, and at least (19[6-9]|20[0-2]) seeds[.]"
+    assert re.fullmatch(both, needs(0.5, 0.5))
+    assert needs(9.0, 0.5).startswith("more seeds than can be run, and more held-out documents")
 
 
 @pytest.mark.parametrize(("value", "sd"), [(0.01, 0.05), (0.05, 0.01), (0.05, 0.055)])

@@ -97,11 +97,16 @@ def next_step(study: Study, found: Comparison | ValueError) -> str:
         if of["seed_error"] is None:
             return "Run a new study with three seeds or more (seed=1,2,3)."
         seed_sd = of["seed_error"] * math.sqrt(of["seeds"])
-        seeds = seeds_needed(
-            primary.smallest_difference, seed_sd, of["item_error"], primary.alpha, primary.power
-        )
+        smallest, alpha, power = primary.smallest_difference, primary.alpha, primary.power
+        seeds = seeds_needed(smallest, seed_sd, of["item_error"], alpha, power)
         if seeds is None:
-            return "Evaluate on more held-out text: more seeds would not do."
+            least = seeds_needed(smallest, seed_sd, alpha=alpha, power=power)
+            if least is not None and least <= of["seeds"]:
+                return "Evaluate on more held-out text: more seeds would not do."
+            return (
+                "Run a new study with more held-out text and more seeds, or with a larger"
+                " primary.smallest_difference."
+            )
         return (
             f"Run a new study with about {seeds} other seeds, and this one as its pilot"
             " (noise.pilot=DIR): adding seeds after a look inflates false findings."

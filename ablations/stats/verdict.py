@@ -123,19 +123,26 @@ def answer(
         return Verdict(
             "no difference", f"No difference found: {arms} shows {size}; {could}{what}.", found
         )
-    if of.seed_sd is None:
-        need = f"more {asked.items} are needed"
-    else:
-        more = seeds_needed(smallest, of.seed_sd, of.item_error, asked.alpha, asked.power)
-        need = (
-            f"about {more} seeds would do" if more else f"more {asked.items} are needed, not seeds"
-        )
     return Verdict(
         "underpowered",
         f"Underpowered: {arms} shows {size}; only {could}, and {interest} is less than that:"
-        f" {need}.",
+        f" {_need(of, asked)}.",
         found,
     )
+
+
+def _need(of: Estimate, asked: Question) -> str:
+    """What would find the smallest difference of interest: seeds, items or both."""
+    if of.seed_sd is None:
+        return f"more {asked.items} are needed"
+    smallest, alpha, power = asked.smallest_difference, asked.alpha, asked.power
+    if seeds := seeds_needed(smallest, of.seed_sd, of.item_error, alpha, power):
+        return f"about {seeds} seeds would do"
+    seeds = seeds_needed(smallest, of.seed_sd, alpha=alpha, power=power)
+    if seeds is None:
+        return f"more seeds than can be run, and more {asked.items}, are needed"
+    also = f"and at least {seeds} seeds" if seeds > of.seeds else "not seeds"
+    return f"more {asked.items} are needed, {also}"
 
 
 def least_seen(of: Estimate, alpha: float, power: float) -> float:
