@@ -31,8 +31,9 @@ from omegaconf import MISSING, DictConfig
 from ablations.results import CONTAMINATION, CONTAMINATION_FILE, TASKS_FILE
 from ablations.stats import contamination_scores
 from ablations.tasks.data_sources import CACHE, DataSources
-from ablations.tasks.evaluation import Asked, TaskSet, gather
+from ablations.tasks.evaluation import Asked, gather
 from ablations.tasks.task import select
+from ablations.tasks.task_set import TaskSet
 from model.data import tokenizer
 from model.data.arms import BoolArray
 from model.data.corpus import Corpus, open_corpus
@@ -95,7 +96,7 @@ def of_study(
         "n": N,
         "corpus": corpus.fingerprint,
         "arms": {name: corpus.arm(arm).fingerprint for name, arm in arms.items()},
-        "tasks": {each.task.name: each.about["items"] for each in sets},
+        "tasks": {each.name: each.about["items"] for each in sets},
     }
     table, said = (storage.join(folder, name) for name in (CONTAMINATION_FILE, ABOUT))
     if not storage.exists(said) or json.loads(storage.read_bytes(said)) != about:
@@ -108,7 +109,7 @@ def of_study(
 def _rows(each: TaskSet, arm: str, dirty: pa.Array | None) -> pa.Table:
     n = len(each.items)
     columns = {
-        "task": [each.task.name] * n,
+        "task": [each.name] * n,
         "item": [item.id for item in each.items],
         "arm": [arm] * n,
         "dirty": pa.nulls(n, pa.bool_()) if dirty is None else dirty,

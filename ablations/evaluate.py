@@ -24,16 +24,17 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig
 
+from ablations.results import EVALUATION
 from ablations.tasks.data_sources import CACHE, DataSources
-from ablations.tasks.evaluation import Asked, Evaluation, TaskSet, ask, gather
+from ablations.tasks.evaluation import Asked, Evaluation, ask, gather
 from ablations.tasks.scores import Score
 from ablations.tasks.task import select
+from ablations.tasks.task_set import TaskSet
 from ablations.tasks.token_model import BATCH_TOKENS, load_model
 from model.training import hardware, processes
 from winnow import command_line, overrides, storage, tables
 
 FORMAT = 1
-ABOUT = "evaluation.json"
 
 
 @dataclass
@@ -85,7 +86,7 @@ def write(folder: str, evaluation: Evaluation, about: dict[str, Any]) -> None:
     for name in ("logprobs", "generations", "tasks"):
         tables.write(storage.join(folder, f"{name}.arrow"), getattr(evaluation, name))
     value = {"format": FORMAT, **about, **evaluation.about}
-    storage.write_json(storage.join(folder, ABOUT), value)
+    storage.write_json(storage.join(folder, EVALUATION), value)
 
 
 def table(scores: Sequence[Score], not_run: dict[str, str]) -> str:
@@ -109,7 +110,7 @@ def _progress(sets: Sequence[TaskSet]) -> Iterator[TaskSet]:
     for number, each in enumerate(sets, 1):
         begun = time.perf_counter()
         if shows:
-            print(f"{number}/{len(sets)} {each.task.name}: {len(each.items)} items", end=" ",
+            print(f"{number}/{len(sets)} {each.name}: {len(each.items)} items", end=" ",
                   file=sys.stderr, flush=True)  # fmt: skip
         yield each
         if shows:

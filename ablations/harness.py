@@ -14,10 +14,8 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 
+from ablations.tasks.harness_requests import Request, answer
 from ablations.tasks.token_model import TokenModel, load_model
-
-MAX_TOKENS = 256
-"""The longest written answer, where a task does not say."""
 
 
 @register_model("winnow")
@@ -49,14 +47,11 @@ class HarnessModel(LM):
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """Log-probability of each continuation, and whether it is greedy decoding's."""
-        contexts, continuations = zip(*(request.args for request in requests), strict=True)
-        found = self.model.loglikelihood(contexts, continuations)
-        return list(zip(found.logprob.tolist(), found.greedy.tolist(), strict=True))
+        return self._answers(requests)
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
         """Log-probability of each whole text."""
-        texts = [request.args[0] for request in requests]
-        return list(self.model.document_loglikelihood(texts).tolist())
+        return self._answers(requests)
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """Greedy text, or beam search's where a task asks for ``num_beams``.
@@ -64,18 +59,11 @@ class HarnessModel(LM):
         Raises:
             ValueError: a task wants samples.
         """
-        out = []
-        for context, settings in (request.args for request in requests):
-            if settings.get("do_sample"):
-                raise ValueError("this model does not sample: choose tasks with do_sample=false")
-            until = settings.get("until") or []
-            out += self.model.generate(
-                [context],
-                stop=[until] if isinstance(until, str) else until,
-                max_tokens=int(settings.get("max_gen_toks", MAX_TOKENS)),
-                beams=int(settings.get("num_beams", 1)),
-            )
-        return out
+        return self._answers(requests)
+
+    def _answers(self, requests: list[Instance]) -> list[Any]:
+        plain = [Request(request.request_type, request.args) for request in requests]
+        return answer(self.model, plain)[0]
 
 
 if __name__ == "__main__":

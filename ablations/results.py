@@ -48,6 +48,7 @@ FAILURE = "failure.json"
 CURVE = "metrics.jsonl"
 TASKS_FILE = "tasks.arrow"
 CONTAMINATION_FILE = "contamination.arrow"
+EVALUATION = "evaluation.json"
 TRUNK = "trunk"
 """The name of a trunk among jobs; no arm has it."""
 
@@ -70,12 +71,13 @@ TASKS = pa.schema(
 - ``accuracy``, ``exact_match``, ``f1``: the item's score in [0, 1] over 1. ``accuracy`` is under
   the task's own scoring rule; another rule is another metric (``accuracy_sum``, …).
 - ``f1a`` (MultiRC): 2·TP over 2·TP + FP + FN, so that the ratio of sums is the F1 of all answers.
-- ``gold_bits_per_byte``: bits of the right answer over its bytes (less is better only here).
+- ``gold_bits_per_byte``: bits of the right answer over its bytes.
 - ``gold_probability``: probability of the right choice among the choices over 1.
+- of a task of lm-evaluation-harness: its own metrics (:mod:`ablations.tasks.harness_scores`).
 
 ``cluster`` is the passage that an item shares with others, else the item. ``chance`` is the
 expected numerator under guessing, null where guessing has no meaning. (task, shots, metric, item)
-is unique."""
+is unique. :mod:`ablations.metrics` says of which metrics less is better."""
 
 CONTAMINATION = pa.schema(
     [
@@ -156,7 +158,8 @@ class Declaration:
     is text of sources that the filter's classifier may have learned from; ``repeats_from`` the
     tokens after which each arm reads a source again, at the main variant. ``first_seeds`` is the
     number of seeds before the study grew by some that were added after a look at it. ``notes`` are
-    sentences that a reader must know.
+    sentences that a reader must know. ``harness`` identifies each task of lm-evaluation-harness,
+    with its number of demonstrations: version, seed, items, and a fingerprint of all that is asked.
     """
 
     name: str
@@ -177,6 +180,7 @@ class Declaration:
     first_seeds: int | None = None
     notes: Sequence[str] = ()
     compare: Compare | None = None
+    harness: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for what, names in (
@@ -341,6 +345,8 @@ def write_declaration(study: str, declared: Declaration) -> None:
     value = {"format": FORMAT, **dataclasses.asdict(declared)}
     if declared.compare is None:
         del value["compare"]
+    if not declared.harness:
+        del value["harness"]
     text = yaml.safe_dump(_plain(value), sort_keys=False, allow_unicode=True)
     storage.write_bytes(storage.join(study, DECLARATION), text.encode())
 

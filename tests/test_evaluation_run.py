@@ -156,7 +156,7 @@ def task_sets(data, **asked):
     sets, _ = gather(
         Asked(["piqa", "natural_questions"], **asked), DataSources(["local"], data, data)
     )
-    return {each.task.name: each for each in sets}
+    return {each.name: each for each in sets}
 
 
 def test_demonstrations_from_training_data_or_else_from_the_set_itself(data):
@@ -278,7 +278,7 @@ def test_contamination_against_sets_of_tuples(tmp_path, data, n):
     for arm, mask in masks.items():
         known = plain_n_grams([texts[i] for i in corpus.ids(np.flatnonzero(mask))], n)
         for each in sets:
-            ours = found.filter((pc.field("arm") == arm) & (pc.field("task") == each.task.name))
+            ours = found.filter((pc.field("arm") == arm) & (pc.field("task") == each.name))
             for item, dirty in zip(each.items, ours["dirty"].to_pylist(), strict=True):
                 grams = set().union(*(plain_n_grams([t], n) for t in [item.text]))
                 assert dirty == bool(grams & known)

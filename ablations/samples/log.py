@@ -13,27 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from ablations.passages import clusters, passages_of
 from ablations.samples.scores import FloatArray, Score, score
 from winnow import storage
 
 _DATE = r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?"
 _RESULTS = re.compile(rf"(?:[^/]*_)?({_DATE})\.json")
 _SAMPLES = re.compile(rf"samples_(.+)_({_DATE})\.jsonl?")
-
-PASSAGES = (
-    "passage",
-    "article",
-    "context",
-    "story",
-    "paragraph",
-    "background",
-    "source_id",
-    "premise",
-)
-"""Fields of a document that several items may share: a text, or the id of one."""
-
-GUESSED = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info")
-"""Metrics of choices, of which guessing gets one in as many as there are right."""
 
 HASHES = ("doc_hash", "target_hash", "prompt_hash")
 
@@ -172,7 +158,7 @@ def _task(task: str, path: str, about: Mapping[str, Any], file: str) -> TaskLog:
         if isinstance(found, str) and metric in means and found.startswith("it is not"):
             raise ValueError(f"{path} does not go with {file}: of {metric}, {found}")
         scores[metric, name] = found
-    passages, clusters = _clusters(first, documents)
+    passages, groups = clusters([row["passages"] for row in first], documents)
     better = about.get("higher_is_better", {}).get(task, {})
     return TaskLog(
         place=path,
@@ -181,7 +167,7 @@ def _task(task: str, path: str, about: Mapping[str, Any], file: str) -> TaskLog:
         settings=json.dumps(config.get("generation_kwargs"), sort_keys=True),
         documents=documents,
         hashes={name: [str(row.get(name)) for row in first] for name in HASHES},
-        clusters=clusters,
+        clusters=groups,
         passages=passages,
         chance=_chance(config, first),
         scores=scores,
@@ -245,27 +231,8 @@ def _rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
             row.pop("arguments", None)
             row.pop("resps", None)
             row["choices"] = len(row.pop("filtered_resps", ()))
-            row["passages"] = {
-                name: doc[name]
-                for name in PASSAGES
-                if isinstance(doc, dict) and isinstance(doc.get(name), str | int)
-            }
+            row["passages"] = passages_of(doc)
             yield number, row
-
-
-def _clusters(
-    rows: Sequence[Mapping[str, Any]], documents: Sequence[int]
-) -> tuple[str | None, list[str]]:
-    """The field by which items share passages, and the passage of each item.
-
-    It is the first of :data:`PASSAGES` that all items have, and some but not all of them share.
-    """
-    for name in PASSAGES:
-        texts = [row["passages"].get(name) for row in rows]
-        if all(text not in (None, "") for text in texts) and 1 < len(set(texts)) < len(texts):
-            places = {text: f"{name} {k}" for k, text in enumerate(dict.fromkeys(texts))}
-            return name, [places[text] for text in texts]
-    return None, [str(i) for i in documents]
 
 
 def _chance(config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> FloatArray | None:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ablations.samples.log import GUESSED, Evaluation, TaskLog
+from ablations.metrics import GUESSED
+from ablations.samples.log import Evaluation, TaskLog
 from ablations.samples.scores import Score
 from ablations.stats.inference import Stratum
 from ablations.table import Row

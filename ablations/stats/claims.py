@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ablations.metrics import GOLD_BITS
 from ablations.results import Curve, Result, Run, Study
 from ablations.stats import budgets, credible, endpoints, inference, power
 from ablations.stats.averages import AVERAGES
@@ -198,7 +199,7 @@ def measures_of(study: Study, run: Run) -> list[Measure]:
             of = [
                 f"task/{task}/{metric}/{shots}"
                 for task, metric in have
-                if task in tasks and metric == endpoints.GOLD_BITS
+                if task in tasks and metric == GOLD_BITS
             ]
             if of:
                 found.append(Measure(f"{word}: right answers of {_number_of(len(of))}{asked}", of))

@@ -3,7 +3,7 @@
     heldout/GROUP_OR_SOURCE       bits per byte; of a group, the mean over its sources (macro)
     average/nlg/SHOTS             GLaM's averages (nlg, nlu, all) over the rows there are, in points
     average/gold/SHOTS            bits per byte of the right answers, mean over tasks
-    task/TASK/METRIC/SHOTS        one task's score, in points (0 to 100), or gold_bits_per_byte
+    task/TASK/METRIC/SHOTS        one task's score, in points (0 to 100) or bits per byte
 
 SHOTS is a number, or ``few`` for as many as GLaM had, task by task: its three columns are 0, 1 and
 few.
@@ -15,21 +15,22 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ablations import metrics
+from ablations.metrics import GOLD_BITS
 from ablations.results import Run
 from ablations.stats.averages import AVERAGES, Row, split_rows
 from ablations.stats.inference import Sample, Stratum
-from ablations.tasks.task import FEW, shots_of
+from ablations.tasks.task import FEW, is_harness, shots_of
 
 GOLD = "gold"
-GOLD_BITS = "gold_bits_per_byte"
 BITS = "bits per byte"
 POINTS = "points"
 
 
 def unit(name: str) -> str:
-    """Bits per byte (less is better) or points of 100 (more is better)."""
+    """Bits per byte (less is better), or points of 100 (more is better, but see :func:`gain`)."""
     kind, rest = _split(name)
-    if kind == "heldout" or rest[0] == GOLD or GOLD_BITS in rest:
+    if kind == "heldout" or rest[0] == GOLD or (kind == "task" and metrics.in_bits(rest[1])):
         return BITS
     return POINTS
 
@@ -42,7 +43,9 @@ def label(name: str) -> str:
     *words, shots = rest
     number = "1 shot" if shots == "1" else f"{shots} shots"
     if kind == "task":
-        return f"{' '.join(words).replace('_', ' ')}, {number}"
+        task, metric = words
+        own = task if is_harness(task) else task.replace("_", " ")
+        return f"{own} {metric.replace('_', ' ')}, {number}"
     return f"{_AVERAGE_LABELS[words[0]]}, {number}"
 
 
@@ -62,7 +65,10 @@ _AVERAGE_LABELS = {
 
 
 def gain(name: str) -> int:
-    """The sign of a difference that is an improvement: -1 for bits per byte, else 1."""
+    """The sign of a difference that is an improvement: -1 where less is better, else 1."""
+    kind, rest = _split(name)
+    if kind == "task":
+        return metrics.gain(rest[1])
     return -1 if unit(name) == BITS else 1
 
 
@@ -141,8 +147,7 @@ def _task(run: Run, rows: Sequence[Row], shots: str, weight: float) -> Stratum:
     denominator = sums[0].denominator
     if any(not np.array_equal(denominator, other.denominator) for other in sums[1:]):
         raise ValueError(f"the metrics of {rows[0][0]} are over different items: evaluate it again")
-    points = 1 if rows[0][1] == GOLD_BITS else 100
-    numerator = points * np.mean([of.numerator for of in sums], axis=0)
+    numerator = metrics.scale(rows[0][1]) * np.mean([of.numerator for of in sums], axis=0)
     return Stratum(rows[0][0], weight, numerator, denominator)
 
 

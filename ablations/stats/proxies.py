@@ -7,14 +7,16 @@ endpoint, which is what one wants to decide on.
 
 from collections.abc import Sequence
 
+from ablations.metrics import BITS_PER_BYTE, GOLD_BITS, GOLD_PROBABILITY
 from ablations.results import Run, Study
 from ablations.stats import decisions, endpoints, ladder
 from ablations.table import Row
 
 KINDS = {
     endpoints.GOLD: "loss of right answers",
-    endpoints.GOLD_BITS: "loss of right answers",
-    "gold_probability": "probability of right answers",
+    GOLD_BITS: "loss of right answers",
+    GOLD_PROBABILITY: "probability of right answers",
+    BITS_PER_BYTE: "loss on text",
 }
 """What an average or a task's metric measures; all others are scores."""
 

@@ -6,6 +6,7 @@ was declared (:mod:`ablations.stats.comparison`).
 
 import numpy as np
 
+from ablations import metrics
 from ablations.results import Run, Study
 from ablations.stats import budgets, contamination_scores, endpoints, inference
 from ablations.stats.pairing import between, sample
@@ -77,7 +78,7 @@ def contamination(study: Study) -> list[Row]:
                 own = [of[task, metric, shots_of(task, column)] for of in seeds]
                 row: Row = {"task": task, "metric": metric, "shots": column, "arm": arm}
                 row |= {name: counts[task][name] for name in ("items", "dirty", "too_short")}
-                points = 1 if metric == endpoints.GOLD_BITS else 100
+                points = metrics.scale(metric)
                 for kind in ("all", "clean", "dirty"):
                     values = [of[kind] for of in own if of[kind] is not None]
                     row[f"score_{kind}"] = points * float(np.mean(values)) if values else None

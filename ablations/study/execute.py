@@ -71,13 +71,14 @@ def execute(job: Job, threads: int) -> None:
     if trunk.is_spare(job.config) or interruption.wished(job.config.output):
         return
     corpus = open_corpus(job.config.corpus)
-    training = training_config(job, read_declaration(job.config.output).mixture)
+    declared = read_declaration(job.config.output)
+    training = training_config(job, declared.mixture)
     try:
         of_trunk = trunk.finished_hash(job.config)
     except ValueError as error:
         results.write_failure(job.config.output, job.key, str(error), traceback.format_exc())
         return
-    about = identity(job, training, corpus, of_trunk)
+    about = identity(job, training, corpus, of_trunk, declared.harness)
     check_identity(job, about)
     if is_complete(job):
         return
@@ -86,7 +87,7 @@ def execute(job: Job, threads: int) -> None:
     try:
         begin(job, training, about)
         train(job.folder, threads, rank, job.config.output)
-        tasks = ask_tasks(job, threads, rank) if job.is_arm else None
+        tasks = ask_tasks(job, threads, rank, declared.harness) if job.is_arm else None
         if rank == 0:
             finish(job, corpus, results.config_hash(about), tasks)
     except interruption.StoppedError:
@@ -181,11 +182,18 @@ def meeting_elsewhere(number: int) -> Iterator[None]:
         os.environ["MASTER_PORT"] = port
 
 
-def ask_tasks(job: Job, threads: int, rank: int = 0) -> pa.Table | None:
+def ask_tasks(
+    job: Job, threads: int, rank: int = 0, harness: Mapping[str, Any] | None = None
+) -> pa.Table | None:
     """Evaluate the trained model on the study's tasks, as one of several processes.
+
+    ``harness`` identifies tasks of lm-evaluation-harness as they were declared.
 
     Returns:
         The scores, on rank 0; None without tasks.
+
+    Raises:
+        ValueError: a task has changed since the study began.
     """
     tasks = job.config.tasks
     found = []
@@ -208,6 +216,9 @@ def ask_tasks(job: Job, threads: int, rank: int = 0) -> pa.Table | None:
         with meeting_elsewhere(number):
             run_python("ablations/evaluate.py", arguments, log, threads, job.config.output)
         if rank == 0:
+            if harness:
+                about = json.loads(storage.read_bytes(os.path.join(output, results.EVALUATION)))
+                study_tasks.check_asked(about["tasks"], harness)
             found.append(tables.read(os.path.join(output, results.TASKS_FILE)))
     return pa.concat_tables(found) if found else None
 
@@ -290,6 +301,7 @@ def provenance(job: Job, corpus: Corpus, outcome: Outcome) -> dict[str, Any]:
             for name in ("device", "precision", "peak_memory_bytes", "skipped_steps", "fallbacks")
         },
         **({"start": outcome.start} if outcome.start else {}),
+        **study_tasks.provenance(read_declaration(job.config.output).harness),
         "watts": job.config.hardware.watts,
         "co2e_kg_per_kwh": job.config.hardware.co2e_kg_per_kwh,
     }

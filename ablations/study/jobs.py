@@ -23,6 +23,7 @@ from ablations.choices import At, Compare
 from ablations.results import Declaration, JobKey, Primary
 from ablations.study import trunk
 from ablations.study.config import AblationConfig, DataRule
+from ablations.tasks.task import is_harness
 from model.data.corpus import Corpus
 from model.glam.config import GLaMConfig
 from model.training.train_config import DataConfig, TrainConfig, flatten
@@ -262,11 +263,16 @@ def stream_of(training: Mapping[str, Any], corpus: Corpus) -> "TokenStream":
 
 
 def identity(
-    job: Job, training: Mapping[str, Any], corpus: Corpus, trunk_hash: str | None = None
+    job: Job,
+    training: Mapping[str, Any],
+    corpus: Corpus,
+    trunk_hash: str | None = None,
+    harness: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Everything but the seed that a job's result depends on, flat; paths are not part of it.
 
-    ``trunk_hash`` names the settings of the trunk that an arm begins from.
+    ``trunk_hash`` names the settings of the trunk that an arm begins from, ``harness`` what
+    identifies tasks of lm-evaluation-harness (:attr:`ablations.results.Declaration.harness`).
 
     The training part is what ``model/train.py`` compares before it resumes a run, and the token
     budget: a run may resume with more tokens, but then it has another result.
@@ -281,6 +287,9 @@ def identity(
     kept["evaluate"] = training["evaluate"]
     tasks: Any = OmegaConf.to_container(OmegaConf.structured(job.config.tasks))
     kept["tasks"] = {k: v for k, v in tasks.items() if k not in ("local", "cache")}
+    kept["tasks"]["names"] = [name for name in tasks["names"] if not is_harness(name)]
+    if harness:
+        kept["tasks"]["harness"] = harness
     if training["train"]["start"] is not None and not job.config.trunk:
         kept["train"]["start"] = _content(training["train"]["start"])
     if trunk_hash is not None:

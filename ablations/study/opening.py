@@ -20,7 +20,7 @@ from ablations.study import advice, arms, fairness, held_out_groups, study_tasks
 from ablations.study.config import AblationConfig
 from ablations.study.execute import check_identity
 from ablations.study.jobs import Job, declaration, identity, stream_of, training_config
-from ablations.tasks.evaluation import TaskSet
+from ablations.tasks.task_set import TaskSet
 from model.data.arms import Arm
 from model.data.corpus import Corpus, IntArray, open_corpus, tally
 from model.data.order import FEWEST
@@ -71,10 +71,11 @@ def check(jobs: Sequence[Job]) -> Checked:
         raise ValueError(refusal)
     known = fairness.check(jobs, declared, corpus)
     _check_endpoint(declared, corpus)
-    tasks = study_tasks.gather_all(config.tasks)
+    asked = study_tasks.gather_all(config.tasks)
+    _check_room(jobs, asked.sets)
     of_arm = {job.config.arm: ensure_arm(job, corpus) for job in jobs}
     mixture, notes = _mixture(jobs, corpus, of_arm)
-    declared = dataclasses.replace(declared, mixture=mixture)
+    declared = dataclasses.replace(declared, mixture=mixture, harness=asked.harness)
     streams = _check_jobs(jobs, declared, corpus)
     main = {arm: of for (arm, variant), of in streams.items() if variant == declared.main}
     notes = [*declared.notes, *reread(jobs, main, corpus), *notes]
@@ -94,7 +95,7 @@ def check(jobs: Sequence[Job]) -> Checked:
     )
     _check_endpoint(declared, corpus)
     check_declared_before(config.output, declared)
-    return Checked(corpus, declared, of_arm, near, tasks)
+    return Checked(corpus, declared, of_arm, near, asked.sets)
 
 
 def write(jobs: Sequence[Job], study: Checked) -> None:
@@ -151,7 +152,7 @@ def _check_jobs(
             streams[job.key[:2]] = stream_of(training, corpus)
             of_trunk = about.get((TRUNK, job.config.variant)) if job.is_arm else None
             hashed = config_hash(of_trunk) if of_trunk else None
-            about[job.key[:2]] = identity(job, training, corpus, hashed)
+            about[job.key[:2]] = identity(job, training, corpus, hashed, declared.harness)
         check_identity(job, about[job.key[:2]])
     return streams
 
@@ -211,6 +212,22 @@ def _evaluated(jobs: Sequence[Job], corpus: Corpus, near: NearDuplicates) -> dic
     if len(limits) > 1:
         raise ValueError("evaluate.final_bytes can't be swept: all jobs are compared on one text")
     return held_out_groups.documents_of(corpus, limits.pop(), near)
+
+
+def _check_room(jobs: Sequence[Job], tasks: Sequence[TaskSet]) -> None:
+    """Check that answers leave room for questions.
+
+    Raises:
+        ValueError: a task has longer answers than a model's sequences.
+    """
+    length = min(job.config.data.sequence_length for job in jobs)
+    for each in tasks:
+        if each.new_tokens >= length:
+            raise ValueError(
+                f"{each.name} lets a model write up to {each.new_tokens} tokens, and sequences have"
+                f" {length} (data.sequence_length): leave it out, or copy its file and set"
+                " generation_kwargs: {max_gen_toks: …}"
+            )
 
 
 def _check_endpoint(declared: Declaration, corpus: Corpus) -> None:

@@ -4,20 +4,22 @@ The files of a run are read and written by :mod:`ablations.evaluate`.
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
-import xxhash
 
-from ablations.tasks import data_sources, responses
+from ablations.results import TASKS
+from ablations.tasks import data_sources, harness_tasks, responses
 from ablations.tasks import task as definitions
 from ablations.tasks.data_sources import DataSources, Record, UnavailableError
-from ablations.tasks.items import Item, items_of, with_demonstrations
+from ablations.tasks.items import items_of, with_demonstrations
 from ablations.tasks.language_model import LanguageModel
 from ablations.tasks.scores import Score, scores, summarise
 from ablations.tasks.task import FEW, Form, Task
+from ablations.tasks.task_set import Answers, TaskSet, sample
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,18 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class TaskSet:
-    """The items of one task as the model gets them, and the origin of items and demonstrations."""
+class OwnTaskSet(TaskSet):
+    """The items of a task as the model gets them."""
 
     task: Task
-    shots: int
-    items: Sequence[Item]
-    about: dict[str, Any]
+
+    def answers(self, model: LanguageModel) -> Answers:
+        """Ask for the likelihood of every choice, and for what is to be written."""
+        likely = responses.logprobs(self.task, self.items, self.shots, model)
+        written = responses.GENERATIONS.empty_table()
+        if self.task.form == Form.answer:
+            written = responses.generations(self.task, self.items, self.shots, model)
+        return Answers(likely, written, scores([self.task], likely, written))
 
 
 @dataclass(frozen=True)
@@ -73,12 +80,19 @@ def gather(asked: Asked, where: DataSources) -> tuple[list[TaskSet], dict[str, s
     Raises:
         ValueError: an unknown task, or records that do not fit theirs.
     """
-    sets, not_run = [], {}
-    for task in [definitions.load(name) for name in asked.tasks]:
+    sets: list[TaskSet] = []
+    not_run: dict[str, str] = {}
+    for name in asked.tasks:
         try:
-            sets.append(_task_set(task, asked, where))
+            if definitions.is_harness(name):
+                sets += harness_tasks.task_sets(name, asked.shots, asked.limit, asked.seed)
+            else:
+                sets.append(_task_set(definitions.load(name), asked, where))
         except UnavailableError as error:
-            not_run[task.name] = str(error)
+            not_run[name] = str(error)
+    repeated = [name for name, n in Counter(each.name for each in sets).items() if n > 1]
+    if repeated:
+        raise ValueError(f"several of the tasks are called {', '.join(repeated)}: name each once")
     return sets, not_run
 
 
@@ -96,17 +110,16 @@ def ask(
         not_run: from :func:`gather`; goes to ``about`` as it is.
         progress: wraps the loop over tasks, to show progress.
     """
-    likely, written, about = [], [], {}
+    found, about = [], {}
     for each in progress(sets):
-        rows = responses.logprobs(each.task, each.items, each.shots, model)
-        likely.append(rows)
-        if each.task.form == Form.answer:
-            written.append(responses.generations(each.task, each.items, each.shots, model))
-        truncated = sum(rows["truncated"].to_pylist())
-        about[each.task.name] = {**each.about, "truncated_contexts": truncated}
-    logprobs = pa.concat_tables([responses.LOGPROBS.empty_table(), *likely])
-    generations = pa.concat_tables([responses.GENERATIONS.empty_table(), *written])
-    table = scores([each.task for each in sets], logprobs, generations)
+        answers = each.answers(model)
+        found.append(answers)
+        truncated = sum(answers.logprobs["truncated"].to_pylist())
+        about[each.name] = {**each.about, "truncated_contexts": truncated}
+    logprobs, generations, table = (
+        pa.concat_tables([schema.empty_table(), *(answers[i] for answers in found)])
+        for i, schema in enumerate((responses.LOGPROBS, responses.GENERATIONS, TASKS))
+    )
     summary = [dataclasses.asdict(score) for score in summarise(table)]
     return Evaluation(
         logprobs,
@@ -124,7 +137,7 @@ def _task_set(task: Task, asked: Asked, where: DataSources) -> TaskSet:
     place = task.data[kind]
     shots = asked.shots_of(task)
     everything = items_of(task, place, data_sources.records(place, kind, where), shots)
-    items = _sample(everything, asked.limit)
+    items = [everything[i] for i in sample([item.id for item in everything], asked.limit)]
     train = _training(task, kind, where) if shots else None
     pool = everything if train is None else items_of(task, place, train, shots)
     about = {
@@ -138,17 +151,9 @@ def _task_set(task: Task, asked: Asked, where: DataSources) -> TaskSet:
         "definition": definitions.describe(task),
     }
     asked_items = with_demonstrations(items, pool, shots, asked.seed, same=train is None)
-    return TaskSet(task, shots, asked_items, about)
+    longest = task.max_tokens if task.form == Form.answer else 0
+    return OwnTaskSet(task.name, shots, asked_items, about, longest, task)
 
 
 def _training(task: Task, kind: str, where: DataSources) -> Sequence[Record] | None:
     return data_sources.training_records(task.data[kind], kind, where)
-
-
-def _sample(items: Sequence[Item], limit: int | None) -> list[Item]:
-    """At most ``limit`` items, sampled by the hash of their ids, in their own order."""
-    if limit is None or len(items) <= limit:
-        return list(items)
-    chosen = sorted(items, key=lambda item: xxhash.xxh3_64_intdigest(item.id.encode()))[:limit]
-    ids = {item.id for item in chosen}
-    return [item for item in items if item.id in ids]

@@ -29,6 +29,10 @@ class LanguageModel(Protocol):
         """The log-likelihood of each continuation given its context."""
         ...
 
+    def document_loglikelihood(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
+        """Natural log-probability of each whole text from its start: float64 [n]."""
+        ...
+
     def generate(
         self, contexts: Sequence[str], *, stop: Sequence[str], max_tokens: int, beams: int
     ) -> list[str]:

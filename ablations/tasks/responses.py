@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from ablations.tasks.items import Item
-from ablations.tasks.language_model import LanguageModel
+from ablations.tasks.language_model import LanguageModel, LogLikelihoods
 from ablations.tasks.task import Form, Task
 from winnow.tables import required
 
@@ -64,16 +64,27 @@ def logprobs(task: Task, items: Sequence[Item], shots: int, model: LanguageModel
     if task.form == Form.choice and task.unconditional:
         neutral = [task.unconditional] * len(contexts)
         unconditional = pa.array(model.loglikelihood(neutral, _spaced(continuations)).logprob)
+    return choices_table(task.name, items, shots, conditional, unconditional)
+
+
+def choices_table(
+    task: str,
+    items: Sequence[Item],
+    shots: int,
+    conditional: LogLikelihoods,
+    unconditional: pa.Array,
+) -> pa.Table:
+    """The choices of all items, one after the other, with what a model said: :data:`LOGPROBS`."""
     sizes = [len(item.contexts) for item in items]
     columns = {
-        "task": [task.name] * len(contexts),
-        "shots": pa.array(np.full(len(contexts), shots, np.int32)),
+        "task": [task] * sum(sizes),
+        "shots": pa.array(np.full(sum(sizes), shots, np.int32)),
         "item": np.repeat(np.array([item.id for item in items], object), sizes),
         "cluster": np.repeat(np.array([item.cluster for item in items], object), sizes),
-        "choice": np.concatenate([np.arange(size, dtype=np.int32) for size in sizes]),
+        "choice": np.array([i for size in sizes for i in range(size)], np.int32),
         "logprob": conditional.logprob,
         "tokens": conditional.tokens,
-        "bytes": [len(text.removeprefix(" ").encode()) for text in continuations],
+        "bytes": [len(t.removeprefix(" ").encode()) for item in items for t in item.continuations],
         "unconditional": unconditional,
         "correct": [right for item in items for right in item.correct],
         "greedy": conditional.greedy,

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ablations.metrics import GOLD_BITS, GOLD_PROBABILITY
 from ablations.results import TASKS
 from ablations.tasks import answers, choices
 from ablations.tasks.choices import Choices, FloatArray
@@ -20,8 +21,8 @@ from quality_classifier.evaluation import metrics
 
 AT_CHANCE = "at chance"
 
-BINARY = ("accuracy", "exact_match")
-"""Metrics whose items score 0 or 1, so that Wilson's interval applies."""
+BINARY = ("acc", "exact_match")
+"""How the names of metrics begin whose items score 0 or 1, so that Wilson's interval applies."""
 
 
 class Parts(NamedTuple):
@@ -74,8 +75,8 @@ def _main_rule(task: Task) -> str:
 
 
 METRICS: dict[str, Metric] = {
-    "gold_bits_per_byte": _gold_bits,
-    "gold_probability": _gold_probability,
+    GOLD_BITS: _gold_bits,
+    GOLD_PROBABILITY: _gold_probability,
     "accuracy": _accuracy,
     "f1a": _f1a,
     **{f"accuracy_{rule}": functools.partial(_accuracy_under, rule) for rule in choices.RULES},
@@ -165,7 +166,7 @@ def wilson(right: float, items: int) -> tuple[float, float]:
 
 def _from_logprobs(task: Task, rows: pa.Table) -> list[pa.Table]:
     found = Choices.of(rows)
-    table = _Rows(rows.take(pa.array(found.starts)))
+    table = Rows(rows.take(pa.array(found.starts)))
     parts = {name: metric(task, found) for name, metric in METRICS.items()}
     return [table.metric(name, of) for name, of in parts.items() if of is not None]
 
@@ -180,7 +181,7 @@ def _from_generations(task: Task, rows: pa.Table) -> list[pa.Table]:
     ]
     kept = np.flatnonzero([score is not None for score in found])
     pairs = np.array([score for score in found if score is not None], np.float64).reshape(-1, 2)
-    table = _Rows(rows.take(pa.array(kept)))
+    table = Rows(rows.take(pa.array(kept)))
     return [
         table.metric("exact_match", Parts(pairs[:, 0])),
         table.metric("f1", Parts(pairs[:, 1])),
@@ -194,7 +195,7 @@ def _unanswered(task: Task, text: str) -> str:
     return text
 
 
-class _Rows:
+class Rows:
     """Makes rows of :data:`TASKS` for the items of a table."""
 
     def __init__(self, items: pa.Table) -> None:

@@ -28,6 +28,12 @@ FOLDERS = [Path(__file__).parents[2] / "conf" / "task"]
 FEW = "few"
 """GLaM's third column: as many shots as GLaM used, task by task."""
 
+HARNESS = "lm_eval:"
+"""Before the name, or the YAML file, of a task of lm-evaluation-harness."""
+
+NO_SHOTS = -1
+"""In the column :data:`FEW`, where GLaM had no such task."""
+
 
 class Form(enum.Enum):
     """What the model has to do, and the fields that a task of this form must define.
@@ -148,10 +154,20 @@ def _files() -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
+def is_harness(name: str) -> bool:
+    """Whether a task is one of lm-evaluation-harness."""
+    return name.startswith(HARNESS)
+
+
 @functools.cache
 def shots_of(name: str, column: str) -> int:
-    """The shots of a task in a column of results, named by a number or :data:`FEW`."""
-    return load(name).few if column == FEW else int(column)
+    """The shots of a task in a column of results, named by a number or :data:`FEW`.
+
+    :data:`NO_SHOTS` where that column has no such task.
+    """
+    if column != FEW:
+        return int(column)
+    return NO_SHOTS if is_harness(name) else load(name).few
 
 
 def names() -> list[str]:
@@ -162,20 +178,24 @@ def names() -> list[str]:
 def select(wanted: Sequence[str]) -> list[str]:
     """Task names, each once and in order, with ``nlg``, ``nlu`` and ``all`` expanded.
 
+    Names of lm-evaluation-harness are left as they are.
+
     Raises:
         ValueError: no such task or group.
     """
     everything = {name: load(name).group for name in names()}
     out: dict[str, None] = {}
     for name in wanted:
-        if name in everything or own_code.is_dotted(name):
+        if is_harness(name):
+            out[name] = None
+        elif name in everything or own_code.is_dotted(name):
             out[load(name).name] = None
         elif name in ("all", "nlg", "nlu", "extra"):
             out |= dict.fromkeys(n for n, group in everything.items() if name in ("all", group))
         else:
             raise ValueError(
                 f"there is no task {name!r}: choose from all, nlg, nlu, {', '.join(everything)},"
-                " or MODULE.NAME of your own"
+                f" {HARNESS}TASK of lm-evaluation-harness, or MODULE.NAME of your own"
             )
     return list(out)
 

@@ -1,0 +1,232 @@
+"""What lm-evaluation-harness makes of a model's answers, item by item: rows of ``tasks.arrow``.
+
+A metric of the harness is compared if its figure is the mean of its items, or bits per byte, which
+is a ratio of sums over them; one that is a figure of all items at once (corpus BLEU, F1 over all
+answers) is not. It goes by the harness's own name, and that of the filter of the answers where
+there is one: ``acc_norm``, ``exact_match:strict-match``. Names of metrics of which less is better
+say so (:mod:`ablations.metrics`).
+
+Beside them stand our own two, where the task says which answer is right and judges by the harness's
+usual rules: ``gold_bits_per_byte`` and, of choices, ``gold_probability``.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from ablations.metrics import BITS_PER_BYTE, GOLD_BITS, GOLD_PROBABILITY, GUESSED, LESS, gain
+from ablations.results import TASKS
+from ablations.tasks import choices
+from ablations.tasks.choices import Choices
+from ablations.tasks.harness_requests import GENERATION, LIKELIHOOD, ROLLING, Request, Response
+from ablations.tasks.items import Item
+from ablations.tasks.scores import Parts, Rows
+
+CHOICE = "multiple_choice"
+"""The form of a task whose requests are the likelihoods of its choices."""
+
+
+class Value(NamedTuple):
+    """An item's score by a metric: its number among the items, and the parts of a ratio."""
+
+    item: int
+    numerator: float
+    denominator: float
+
+
+class Judge:
+    """A task of the harness, with the requests that it made (``instances``)."""
+
+    def __init__(self, task: Any) -> None:
+        from lm_eval.api.task import ConfigurableTask
+
+        self.task = task
+        self.instances: Sequence[Any] = []
+        own = type(task).process_results is not ConfigurableTask.process_results
+        self.usual = not own and task.config.process_results is None
+
+    def choices(self, document: Any, requests: Sequence[Request]) -> list[tuple[str, str, bool]]:
+        """Context, continuation and whether it is right, of each choice of a document.
+
+        Where the harness does not say what is right, none is: a text then stands for what the model
+        is asked.
+        """
+        form = self.task.OUTPUT_TYPE if self.usual else None
+        first = requests[0].arguments
+        if form == CHOICE:
+            right = self._right(document)
+            texts = [request.arguments for request in requests[: len(self._texts(document))]]
+            return [(text[0], text[1], i in right) for i, text in enumerate(texts)]
+        if form == LIKELIHOOD:
+            return [(first[0], first[1], True)]
+        if form == GENERATION and (answers := self.answers(document)):
+            return [(first[0], self.task.config.target_delimiter + answers[0], True)]
+        return [_asked(request) for request in requests]
+
+    def answers(self, document: Any) -> list[str]:
+        """The right answers where the model writes them; none where it can't be known."""
+        if not self.usual or self.task.OUTPUT_TYPE != GENERATION:
+            return []
+        target = self.task.doc_to_target(document)
+        if self.task.config.doc_to_choice is not None and isinstance(target, int):
+            target = self._texts(document)[target]
+        answers = target if isinstance(target, list) else [target]
+        return [text for text in answers if isinstance(text, str) and text.strip()]
+
+    def _texts(self, document: Any) -> list[str]:
+        return list(self.task.doc_to_choice(document))
+
+    def _right(self, document: Any) -> set[int]:
+        """The right choices, by the harness's rule (``process_results`` in ``api/task.py``)."""
+        several = self.task.multiple_input
+        gold = self.task.doc_to_text(document) if several else self.task.doc_to_target(document)
+        texts = self._texts(document)
+        if isinstance(gold, str):
+            return {texts.index(gold)} if gold in texts else set()
+        found = gold if isinstance(gold, list) else [gold]
+        return {i for i in found if isinstance(i, int) and 0 <= i < len(texts)}
+
+    def metrics(self, items: Sequence[Item]) -> tuple[dict[str, bool], dict[str, str]]:
+        """Whether more is better of each metric that is compared, and why others are not."""
+        known = [item for item in items if any(item.correct)]
+        found = {GOLD_BITS: False} if known else {}
+        if known and min(len(item.correct) for item in known) > 1:
+            found[GOLD_PROBABILITY] = True
+        left_out = {}
+        for metric in self.task.aggregation():
+            column = self._column(metric)
+            if column is None:
+                left_out[metric] = self._reason(metric)
+            else:
+                filtered = [_named(column, name) for name in self._filters()]
+                found |= dict.fromkeys(filtered, gain(column) > 0)
+        return found, left_out
+
+    def _column(self, metric: str) -> str | None:
+        """The name of a metric among ours; None if it can't be compared."""
+        from lm_eval.api import metrics
+
+        aggregation = self.task.aggregation()[metric]
+        if aggregation is metrics.bits_per_byte:
+            return BITS_PER_BYTE
+        more = self.task.higher_is_better().get(metric)
+        if aggregation not in (metrics.mean, np.mean) or more is None:
+            return None
+        return metric if more else metric + LESS
+
+    def _reason(self, metric: str) -> str:
+        from lm_eval.api import metrics
+
+        aggregation = self.task.aggregation()[metric]
+        if aggregation in (metrics.mean, np.mean):
+            return "its file does not say whether more is better (higher_is_better)"
+        if aggregation in (metrics.perplexity, metrics.weighted_perplexity):
+            return "bits per byte say the same"
+        return "it is a figure of all items at once"
+
+    def _filters(self) -> list[str]:
+        return [each.name for each in self.task._filters]
+
+    def values(
+        self, responses: Sequence[Response], owners: Sequence[int]
+    ) -> dict[str, list[Value]]:
+        """The score of each item by each metric, from the answers to the first n requests.
+
+        Args:
+            responses: n answers.
+            owners: the number of each request's item, in order.
+        """
+        made = self.instances[: len(responses)]
+        of_item: dict[int, list[Any]] = {}
+        for instance, response, owner in zip(made, responses, owners, strict=False):
+            instance.resps = [response] * (instance.repeats or 1)
+            instance.filtered_resps = {}
+            of_item.setdefault(owner, []).append(instance)
+        self.task._instances = made
+        self.task.apply_filters()
+        columns = {metric: self._column(metric) for metric in self.task.aggregation()}
+        found: dict[str, list[Value]] = {}
+        for filtered in self._filters():
+            for item, asked in of_item.items():
+                asked.sort(key=lambda instance: instance.idx)
+                results = [instance.filtered_resps[filtered] for instance in asked]
+                for metric, value in self.task.process_results(asked[0].doc, results).items():
+                    if (column := columns.get(metric)) is not None:
+                        name = _named(column, filtered)
+                        found.setdefault(name, []).append(_value(item, column, value))
+        return found
+
+    def rehearse(self) -> None:
+        """Judge made-up answers to the first item, so that what can't be judged is known early."""
+        first = [i for i in self.instances if i.doc_id == self.instances[0].doc_id]
+        kinds: dict[str, Response] = {LIKELIHOOD: (-1.0, False), ROLLING: -1.0, GENERATION: "1"}
+        self.values([kinds[instance.request_type] for instance in first], [0] * len(first))
+
+
+def table(
+    task: str,
+    shots: int,
+    items: Sequence[Item],
+    values: Mapping[str, Sequence[Value]],
+    likely: pa.Table,
+) -> pa.Table:
+    """All metrics of a task: :data:`ablations.results.TASKS`.
+
+    Args:
+        task: its name.
+        shots: demonstrations.
+        items: all of them.
+        values: from :meth:`Judge.values`.
+        likely: the choices of items whose right answer is known.
+    """
+    parts = [TASKS.empty_table()]
+    chance: dict[str, float] = {}
+    if len(likely):
+        found = Choices.of(likely)
+        rows = Rows(likely.take(pa.array(found.starts)))
+        parts.append(rows.metric(GOLD_BITS, Parts(*choices.gold_bits(found))))
+        if found.sizes.min() > 1:
+            guess = choices.accuracy_by_chance(found)
+            right = Parts(choices.gold_probability(found), chance=guess)
+            parts.append(rows.metric(GOLD_PROBABILITY, right))
+            chance = dict(zip(rows.items["item"].to_pylist(), guess.tolist(), strict=True))
+    for name, of in values.items():
+        own = [items[value.item] for value in of]
+        rows = Rows(
+            pa.table(
+                {
+                    "task": [task] * len(own),
+                    "shots": pa.array(np.full(len(own), shots, np.int32)),
+                    "item": [item.id for item in own],
+                    "cluster": [item.cluster for item in own],
+                }
+            )
+        )
+        sums = np.array([value[1:] for value in of], np.float64)
+        guessed = None
+        if name in GUESSED and all(item.id in chance for item in own):
+            guessed = np.array([chance[item.id] for item in own])
+        parts.append(rows.metric(name, Parts(sums[:, 0], sums[:, 1], guessed)))
+    return pa.concat_tables(parts)
+
+
+def _asked(request: Request) -> tuple[str, str, bool]:
+    """What a request is about, as text."""
+    texts = [part for part in request.arguments[:2] if isinstance(part, str)]
+    context, text = texts if len(texts) == 2 else ("", texts[0])
+    return context, text, False
+
+
+def _named(column: str, filtered: str) -> str:
+    """A metric of answers that went through a filter."""
+    return column if filtered == "none" else f"{column}:{filtered}".replace("/", "-")
+
+
+def _value(item: int, column: str, value: Any) -> Value:
+    if column == BITS_PER_BYTE:
+        logprob, size = value
+        return Value(item, -float(logprob) / math.log(2), float(size))
+    return Value(item, float(value), 1.0)

@@ -1,0 +1,270 @@
+"""Tasks of lm-evaluation-harness as tasks of ours: ``lm_eval:arc_easy``, ``lm_eval:my_task.yaml``.
+
+The harness reads the data, writes the prompts, draws the demonstrations and judges the answers, all
+by the task's own file; our model answers as it answers our own tasks. A group or tag stands for all
+of its tasks.
+"""
+
+import contextlib
+import difflib
+import functools
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ablations.passages import clusters, passages_of
+from ablations.tasks import harness_requests, harness_scores, responses
+from ablations.tasks.data_sources import UnavailableError
+from ablations.tasks.harness_requests import GENERATION, Request, Response, writing
+from ablations.tasks.harness_scores import Judge
+from ablations.tasks.items import Item
+from ablations.tasks.language_model import LanguageModel
+from ablations.tasks.task import FEW, HARNESS
+from ablations.tasks.task_set import Answers, TaskSet, sample
+
+SEEDS = (0, 1234)
+"""Of Python's and NumPy's generators while a task is opened: the harness's own defaults."""
+
+Document = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class HarnessTaskSet(TaskSet):
+    """A task of the harness, which alone knows what its answers are worth.
+
+    ``requests`` are those of all items, one after the other, and ``owners`` their items by number.
+    The choices of an item are its own where its right answer is known (``correct``).
+    ``judge`` scores; it is None in processes that only answer.
+    """
+
+    requests: Sequence[Request]
+    owners: Sequence[int]
+    judge: Judge | None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What other processes need: they answer, and the first one scores."""
+        return {**self.__dict__, "judge": None}
+
+    def answers(self, model: LanguageModel) -> Answers:
+        """Answer the harness's requests, and let it score them."""
+        # Imported here because it needs torch, which processes that only start jobs do without.
+        from model.training import processes
+
+        known = [item for item in self.items if any(item.correct)]
+        pairs = [
+            pair for item in known for pair in zip(item.contexts, item.continuations, strict=True)
+        ]
+        found, choices = harness_requests.answer(model, self.requests, pairs)
+        nothing = pa.nulls(len(pairs), pa.float64())
+        likely = responses.choices_table(self.name, known, self.shots, choices, nothing)
+        rows = processes.from_first(lambda: self._scores(found, likely))
+        return Answers(likely, self._written(found), rows)
+
+    def _written(self, found: Sequence[Response]) -> pa.Table:
+        asked = zip(self.requests, self.owners, found, strict=True)
+        own = [(self.items[i], text) for request, i, text in asked if request.kind == GENERATION]
+        columns = {
+            "task": [self.name] * len(own),
+            "shots": pa.array(np.full(len(own), self.shots, np.int32)),
+            "item": [item.id for item, _ in own],
+            "cluster": [item.cluster for item, _ in own],
+            "text": [text for _, text in own],
+            "answers": [[list(spans) for spans in item.answers] for item, _ in own],
+        }
+        return pa.table(columns, schema=responses.GENERATIONS)
+
+    def _scores(self, found: Sequence[Response], likely: pa.Table) -> pa.Table:
+        assert self.judge is not None, "only the first process scores"
+        try:
+            values = self.judge.values(found, self.owners)
+        except Exception as error:
+            raise ValueError(f"{self.name}: its own scoring fails, {_told(error)}") from error
+        return harness_scores.table(self.name, self.shots, self.items, values, likely)
+
+
+def task_sets(name: str, shots: int | str, limit: int | None, seed: int) -> list[TaskSet]:
+    """The items of a task of the harness, or of all tasks of a group.
+
+    Args:
+        name: with its prefix ``lm_eval:``.
+        shots: demonstrations, as ``--num_fewshot`` asks for them.
+        limit: the most items, drawn by their numbers.
+        seed: of the draw of demonstrations, as ``--seed`` has it in its last place.
+
+    Raises:
+        UnavailableError: the task takes no demonstrations, and some are asked for.
+        ValueError: there is no such task, its data can't be had, or it asks what our models can't
+            answer.
+    """
+    if shots == FEW:
+        raise ValueError(f"{FEW} is GLaM's number of demonstrations: give {name} its own (shots=5)")
+    return [_task_set(task, int(shots), limit, seed) for task in _open(name)]
+
+
+def version() -> str:
+    """The harness's version.
+
+    Raises:
+        ValueError: it is not installed.
+    """
+    if importlib.util.find_spec("lm_eval") is None:
+        raise ValueError(
+            "tasks of lm-evaluation-harness need the extra: pip install 'winnow-lm[harness]'"
+        )
+    return importlib.metadata.version("lm_eval")
+
+
+def _open(name: str) -> list[Any]:
+    """The harness's tasks of a name, with their data."""
+    known = version()
+    what = name.removeprefix(HARNESS)
+    file = what.endswith((".yaml", ".yml"))
+    if file and not os.path.isfile(what):
+        raise ValueError(f"{name}: there is no file {what}")
+    manager = _manager(not file)
+    if not file and what not in manager.task_index:
+        near = difflib.get_close_matches(what, manager.all_tasks)
+        hint = f": did you mean {', '.join(near)}?" if near else ""
+        raise ValueError(f"lm-eval {known} has no task {what!r}{hint}")
+    try:
+        with _seeded():
+            found = manager.load([what])
+    except Exception as error:
+        raise ValueError(
+            f"{name} can't be opened, {_told(error)}. Its data must be on this machine, or on the"
+            " hub and the hub in reach; a copy of its YAML can name a local file (dataset_path:"
+            " json, dataset_kwargs: {data_files: …})"
+        ) from error
+    return list(found["tasks"].values())
+
+
+@functools.cache
+def _manager(with_own_tasks: bool) -> Any:
+    import datasets
+    from lm_eval.tasks import TaskManager
+
+    datasets.disable_progress_bars()
+    return TaskManager(include_defaults=with_own_tasks)
+
+
+def _task_set(task: Any, shots: int, limit: int | None, seed: int) -> TaskSet:
+    name = HARNESS + str(task.config.task)
+    if "/" in name:
+        raise ValueError(f"{name!r} has a slash in its name: give it another one (task: …)")
+    if shots and task.config.num_fewshot == 0:
+        raise UnavailableError("the task takes no demonstrations (num_fewshot: 0)")
+    if getattr(task, "MULTIMODAL", False) or getattr(task, "UNSAFE_CODE", False):
+        raise ValueError(f"{name} shows pictures or runs code that a model wrote: leave it out")
+    task.set_config("num_fewshot", shots)
+    task.set_fewshot_seed(seed)
+    documents = list(task.eval_docs)
+    numbers = sample([str(i) for i in range(len(documents))], limit)
+    judge = Judge(task)
+    try:
+        with _seeded():
+            made = [_instances(task, documents[i], i, shots) for i in numbers]
+            requests = [Request(one.request_type, one.args) for of in made for one in of]
+            longest = [writing(r.arguments[1]).max_tokens for r in requests if r.kind == GENERATION]
+            shared, groups = clusters([passages_of(documents[i]) for i in numbers], numbers)
+            items = [
+                _item(judge, documents[i], str(i), group, of)
+                for i, group, of in zip(numbers, groups, made, strict=True)
+            ]
+            judge.instances = [one for of in made for one in of]
+            judge.rehearse()
+    except Exception as error:
+        raise ValueError(f"{name} can't be asked, {_told(error)}") from error
+    metrics, left_out = judge.metrics(items)
+    if not metrics:
+        raise ValueError(f"{name} has nothing to compare item by item: {left_out}")
+    config = task.config
+    about = {
+        "title": name,
+        "place": "lm-eval",
+        "path": config.dataset_path,
+        "items": len(items),
+        "whole": len(items) == len(documents),
+        "shots": shots,
+        "seed": seed,
+        "version": str(task.VERSION),
+        "lm_eval": version(),
+        "passages": shared,
+        "metrics": metrics,
+        "not_compared": left_out,
+    }
+    own = [config.metric_list, config.filter_list, [documents[i] for i in numbers]]
+    judged = [(item.id, item.correct, item.answers) for item in items]
+    about["fingerprint"] = _fingerprint([own, judged, requests])
+    owners = [number for number, of in enumerate(made) for _ in of]
+    return HarnessTaskSet(
+        name, shots, items, about, max(longest, default=0), requests, owners, judge
+    )
+
+
+def _instances(task: Any, document: Document, number: int, shots: int) -> list[Any]:
+    """The harness's requests about a document, made as by ``build_all_requests`` there."""
+    context = task.fewshot_context(
+        document,
+        num_fewshot=shots,
+        system_instruction=None,
+        apply_chat_template=False,
+        fewshot_as_multiturn=False,
+        chat_template=None,
+        gen_prefix=task.doc_to_prefix(document),
+    )
+    made = task.construct_requests(
+        doc=document,
+        ctx=context,
+        metadata=(task.config.task, number, task.config.repeats),
+        apply_chat_template=False,
+        chat_template=None,
+    )
+    return made if isinstance(made, list) else [made]
+
+
+def _item(judge: Judge, document: Document, name: str, group: str, made: Sequence[Any]) -> Item:
+    """A document as an item: its choices, where the harness says which is right; else its text."""
+    choices = judge.choices(document, [Request(one.request_type, one.args) for one in made])
+    return Item(
+        id=name,
+        cluster=group,
+        contexts=[context for context, _, _ in choices],
+        continuations=[text for _, text, _ in choices],
+        correct=[right for _, _, right in choices],
+        answers=[[text] for text in judge.answers(document)],
+        demonstration="",
+    )
+
+
+@contextlib.contextmanager
+def _seeded() -> Iterator[None]:
+    """Let tasks that draw while they are opened draw the same each time, and nobody else notice."""
+    before = random.getstate(), np.random.get_state()
+    random.seed(SEEDS[0])
+    np.random.seed(SEEDS[1])
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+
+
+def _fingerprint(value: Any) -> str:
+    """Sixteen hex digits of what is asked and how it is judged; functions count by their names."""
+    text = json.dumps(value, sort_keys=True, default=lambda x: getattr(x, "__qualname__", None))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _told(error: Exception) -> str:
+    """An error of the harness, of its data or of the task's own code, in one line."""
+    first = next(iter(str(error).splitlines()), "")
+    return f"{type(error).__name__}: {first}"
