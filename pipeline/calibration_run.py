@@ -13,7 +13,7 @@ from pipeline.core import scores, trained_on
 from pipeline.core.joined import of_manifest
 from pipeline.core.scores import Combined
 from pipeline.output import manifest
-from quality_classifier.kinds.calibration import Calibration
+from quality_classifier.kinds.calibration import Calibration, log_odds
 from quality_classifier.kinds.fitting import calibrated_loss, fit_calibration
 from winnow import storage, tables, telling
 
@@ -35,7 +35,7 @@ def run(
         ValueError: the run has one classifier, or lacks a source, or the output is there already.
     """
     if storage.exists(output):
-        raise ValueError(f"{output} is there already: choose another --output, or remove it")
+        raise ValueError(f"{output} exists already: choose another --output, or remove it")
     about = manifest.read_manifest(scored)
     classifier = about["classifier"]
     if "several" not in classifier:
@@ -90,7 +90,7 @@ def fit(
         if not len(found):
             raise ValueError(f"no document is of a {title} source: nothing can be calibrated")
     score = np.clip(np.concatenate([good, raw]).astype(np.float64), _LEAST, 1 - _LEAST)
-    margin = np.log(score) - np.log1p(-score)
+    margin = log_odds(score)
     positive = np.arange(len(score)) < len(good)
     n = len(score)
     weight = np.where(positive, n / (2 * len(good)), n / (2 * len(raw)))

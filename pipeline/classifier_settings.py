@@ -89,7 +89,7 @@ def with_joined(
 def labels_of(config: Any) -> Mapping[str, str]:
     """The labels of several classifiers, by name."""
     if isinstance(config.label, str):
-        raise ValueError(f"--label {config.label}: say of which classifier, as NAME={config.label}")
+        raise ValueError(f"--label {config.label}: name its classifier, as NAME={config.label}")
     return config.label or {}
 
 
@@ -154,7 +154,7 @@ def combined_again(config: Any, scored: Mapping[str, Any]) -> Combined | None:
     if several is None:
         if anew:
             raise ValueError(
-                "--combine and --calibration need a run of several classifiers, and this one had"
+                "--combine and --calibration need a run of several classifiers, but this one had"
                 " one: run again with --classifier NAME=PATH for each"
             )
         return None
@@ -164,8 +164,8 @@ def combined_again(config: Any, scored: Mapping[str, Any]) -> Combined | None:
         return with_joined(names, made["combine"], missing_in(scored), made["calibration"])
     if scored["config"].get("near_duplicates"):
         raise ValueError(
-            "--combine can't be given for a run with --near-duplicates, where the scores said which"
-            " stay: run again with this --combine"
+            "--combine cannot change a run with --near-duplicates, whose scores chose which"
+            " documents stay: run again with this --combine"
         )
     prints = {n: several[n]["fingerprint"] for n in names}
     return combination(config, names, prints, missing_in(scored))

@@ -1,23 +1,24 @@
 """A run that decides anew from stored scores. See :mod:`pipeline.decide`."""
 
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import apache_beam as beam
+
 from pipeline import flags, group_settings
-from pipeline.beam import engine, graph, progress, staging
+from pipeline.beam import engine, graph, staging
 from pipeline.classifier_settings import combined_again
 from pipeline.config import load_decide
 from pipeline.core import joined
 from pipeline.core.scores import recombined
 from pipeline.core.sink import Sink
+from pipeline.execution import execute
 from pipeline.group_settings import AnyDecision
-from pipeline.output import manifest, output_folder, records, schema
-from pipeline.page.render import next_step, print_summary
-from pipeline.scoring_run import prepare
+from pipeline.output import manifest, records, schema
+from pipeline.page.render import next_step
 from pipeline.settings_file import as_json
-from winnow import endings, files, run_log, starting, storage, version
+from winnow import endings, files, starting, storage, version
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -81,36 +82,19 @@ def main(arguments: Sequence[str]) -> None:
     }
     if sink.joins:
         about["joins"] = scored["joins"]
-    seconds = None
-    with storage.lock(config.output):
-        tasks = [records.from_json(task) for task in scored["tasks"]]
-        if prepare(config.output, about["key"], [record.task for record in tasks], resume):
-            print(f"{config.output} is complete already: nothing to do")
-        else:
-            run_log.write_to(config.output)
-            _copy_quarantine(tasks, config.scored, config.output)
-            begun = time.monotonic()
-            finished = engine.run(
-                options,
-                lambda pipeline: graph.build_decide(
-                    pipeline,
-                    config.scored,
-                    len(tasks),
-                    sink,
-                    config.decision,
-                    scored["duplicate_ids"],
-                    about,
-                ),
-                progress.Watch(progress.folder(sink.work), 0, config.stall_minutes),
-                note=storage.join(config.output, output_folder.JOB),
-            )
-            seconds = None if resume else time.monotonic() - begun
-            if not finished:
-                print(f"the job is made; {config.output} is complete once it has a {manifest.NAME}")
-                return
-    written = manifest.read_manifest(config.output)
-    print_summary(config.output, written, seconds, engine.name(options))
-    print(next_step(config.output))
+    tasks = [records.from_json(task) for task in scored["tasks"]]
+
+    def begin() -> Callable[[beam.Pipeline], None]:
+        _copy_quarantine(tasks, config.scored, config.output)
+        known = scored["duplicate_ids"]
+        return lambda pipeline: graph.build_decide(
+            pipeline, config.scored, len(tasks), sink, config.decision, known, about
+        )
+
+    inputs = [record.task for record in tasks]
+    written = execute(options, config, about["key"], inputs, resume, begin)
+    if written is not None:
+        print(next_step(config.output))
 
 
 def as_it_kept_near_duplicates(decision: AnyDecision, scored: Mapping[str, Any]) -> AnyDecision:

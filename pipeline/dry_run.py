@@ -9,14 +9,14 @@ from apache_beam.options.pipeline_options import WorkerOptions
 
 from pipeline import dataflow_estimate, field_settings
 from pipeline.beam import dry_run, engine, graph, staging
-from pipeline.config import PipelineConfig, field_maps, load
-from pipeline.core.plan import plan_tasks
+from pipeline.config import PipelineConfig, load
 from pipeline.dataflow_estimate import Estimate, Work
+from pipeline.field_settings import FieldSetting
 from pipeline.group_settings import grouped
-from pipeline.readers import ReadOptions
-from pipeline.scoring_run import describe, own_code_of, reachable
+from pipeline.output.records import Task
+from pipeline.scoring_run import describe, own_code_of, planned, reachable
 from pipeline.steps import input_files
-from winnow import endings, storage, telling
+from winnow import endings, storage
 
 
 def main(arguments: Sequence[str], given: argparse.Namespace) -> None:
@@ -30,10 +30,9 @@ def main(arguments: Sequence[str], given: argparse.Namespace) -> None:
             raise ValueError("--assume has no meaning without --dry-run: add that")
         config, _, beam_flags = load(arguments)
         options = engine.options(beam_flags, config.stall_minutes)
+        wanted = field_settings.field_settings(config)
         if not staging.on_dataflow(options):
-            raise ValueError(
-                "--dry-run tells what Dataflow would be asked for: add --runner DataflowRunner"
-            )
+            raise ValueError("--dry-run describes a job for Dataflow: add --runner DataflowRunner")
         assumed = dataflow_estimate.assumptions(getattr(given, "assume", []))
         workers = options.view_as(WorkerOptions)
         worker = None
@@ -42,7 +41,7 @@ def main(arguments: Sequence[str], given: argparse.Namespace) -> None:
     storage.configure(options)
     patterns = [pattern for patterns in config.source.values() for pattern in patterns]
     staging.check_paths(options, [*patterns, config.output, *input_files(config.steps)])
-    tasks, input_bytes, n_tasks = _inputs(config, assumed)
+    tasks, input_bytes, n_tasks = _inputs(config, wanted, assumed)
     job, about = describe(config, tasks, resume=False)
     job, copies = reachable(options, job)
     planned = dry_run.plan(
@@ -62,21 +61,18 @@ def main(arguments: Sequence[str], given: argparse.Namespace) -> None:
     planned.check_size()
 
 
-def _inputs(config: PipelineConfig, assumed: dict[str, Any]) -> tuple[list[Any], float, int]:
+def _inputs(
+    config: PipelineConfig, wanted: Sequence[FieldSetting], assumed: dict[str, Any]
+) -> tuple[list[Task], float, int]:
     """The tasks (none if nothing is looked at), the bytes of all inputs, the number of tasks."""
     size = assumed["input_bytes"]
     if size is not None:
         return [], size, math.ceil(size / config.split_bytes)
-    maps = field_maps(config)
     try:
-        with telling.doing("looking at the inputs"):
-            reading = ReadOptions.of(config)
-            tasks = plan_tasks(config.source, config.filter, config.split_bytes, maps, reading)
-            wanted = field_settings.field_settings(config)
-            field_settings.check_before(wanted, tasks, maps, reading)
+        tasks = planned(config, wanted)
     except OSError as error:
         raise OSError(
-            f"{error} (without access: --assume input_bytes=N, and no input is looked at)"
+            f"{error} (without access to the inputs, give --assume input_bytes=N)"
         ) from error
     return tasks, sum(task.input.size for task in tasks), len(tasks)
 

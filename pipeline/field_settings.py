@@ -5,6 +5,7 @@ files, and in the first documents of JSON lines. After the run, when every docum
 rest is known, and so is how many documents lack a field.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -137,14 +138,13 @@ def check_after(settings: Sequence[FieldSetting], manifest: Mapping[str, Any]) -
         source: counts["read"] - counts.get("quarantined", 0)
         for source, counts in manifest["accounting"].items()
     }
-    lacking: dict[tuple[str, str], int] = {}
+    lacking: Counter[tuple[str, str]] = Counter()
     for record in manifest["tasks"]:
         for column, count in record.get("lacking", {}).items():
-            key = (record["task"]["source"], column)
-            lacking[key] = lacking.get(key, 0) + count
+            lacking[record["task"]["source"], column] += count
     lines = []
     for setting in settings:
-        counts = {source: lacking.get((source, setting.column), 0) for source in setting.sources}
+        counts = {source: lacking[source, setting.column] for source in setting.sources}
         if 0 < sum(counts.values()) == sum(documents.get(s, 0) for s in setting.sources):
             raise ValueError(f"{_nowhere(setting)} (the output is complete without it)")
         lines += [

@@ -30,7 +30,7 @@ def run(sources: Sequence[str], field: str, tail: float, output: str) -> None:
         if not 0 < tail < 0.5:
             raise ValueError(f"--tail is over 0 and below 0.5, not {tail}")
         if storage.exists(output):
-            raise ValueError(f"{output} is there already: choose another --output, or remove it")
+            raise ValueError(f"{output} exists already: choose another --output, or remove it")
     general = resolve_steps(STEPS)
     found: dict[str, Any] = {}
     about = [f"# By winnow steps fit, --tail {tail:g}, of"]

@@ -10,6 +10,7 @@ language names, has one setting for all.
 """
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -120,19 +121,17 @@ def check(steps: Mapping[str, Mapping[str, Any]], has_field: bool) -> None:
             has_field = True
         if KEY in settings and not has_field:
             raise ValueError(
-                f"step {name} has settings by language, and nothing tells the language before it:"
-                " name the step language first, or the field with --field language=FIELD"
+                f"step {name} has settings by language, but nothing before it identifies languages:"
+                " put the step language first, or name the field with --field language=FIELD"
             )
 
 
-def unchecked(manifest: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+def unchecked(manifest: Mapping[str, Any]) -> dict[str, Counter[str]]:
     """How many documents each step of a finished run passed for want of settings, by language."""
-    totals: dict[str, dict[str, int]] = {}
+    totals: dict[str, Counter[str]] = {}
     for record in manifest["tasks"]:
         for step, languages in record.get("unchecked", {}).items():
-            found = totals.setdefault(step, {})
-            for language, count in languages.items():
-                found[language] = found.get(language, 0) + count
+            totals.setdefault(step, Counter()).update(languages)
     return totals
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from pipeline import scoring_run
+from pipeline import execution, scoring_run
 from pipeline.config import load
 from pipeline.core import repeated_lines, task
 from pipeline.core.plan import plan_tasks
@@ -62,7 +62,7 @@ def use_kernels(folder: Path) -> None:
     )
     tasks = plan_tasks(config.source, config.filter, config.split_bytes)
     job, about = scoring_run.describe(config, tasks, resume, say=lambda _: None)
-    scoring_run.prepare(config.output, about["key"], tasks, resume)
+    execution.prepare(config.output, about["key"], tasks, resume)
     for one in tasks:
         work = job.sink.work
         repeated_lines.read_lines(one, job.fields[one.source], job.reading, work)

@@ -111,13 +111,13 @@ def load(folder: Path) -> Artifact:
             raise ValueError(f"unknown kind {kind!r}: it is one of {', '.join(KINDS)}")
         weights = folder / KINDS[kind].weights_file
         if _checksum(weights) != description["weights_sha256"]:
-            raise ValueError(f"the checksum of {weights.name} differs: one of the two was changed")
+            raise ValueError(f"{weights.name} does not match its checksum: it was changed")
         model = KINDS[kind].load(weights, description)
         calibration = Calibration.from_json(description["calibration"])
         grades = Grades.from_json(description["grades"]) if "grades" in description else None
         scoring = _scoring_part(model, calibration, description["weights_sha256"], grades)
         if _fingerprint(scoring) != description["fingerprint"]:
-            raise ValueError("the fingerprint does not fit the contents: the file was edited")
+            raise ValueError("the fingerprint does not match the contents: the file was edited")
         return Artifact(
             model=model,
             calibration=calibration,

@@ -169,7 +169,7 @@ def _manifest(folder: str) -> dict[str, Any]:
     manifest: dict[str, Any] = json.loads(storage.read_bytes(path))
     if manifest["config"]["write"] != "all":
         raise ValueError(
-            f"{folder} was written with --write kept: what it dropped is not there to be audited"
+            f"{folder} was written with --write kept, so what it dropped cannot be audited"
         )
     return manifest
 
@@ -216,7 +216,8 @@ def print_audit(config: AuditConfig) -> None:
     )
     if config.within:
         print(f"\n{within_table(within, config.rows)}")
-    if set(_values_of(table, "language")) == {NONE}:
+    languages = table.filter(pc.equal(table["column"], "language"))["value"]
+    if set(languages.to_pylist()) == {NONE}:
         print(
             "no document has a language: run with --steps language, or name the input field that"
             " tells it, as --field language=lang"
@@ -225,11 +226,6 @@ def print_audit(config: AuditConfig) -> None:
         pq.write_table(table, config.output)
     if config.within_output:
         pq.write_table(within, config.within_output)
-
-
-def _values_of(table: pa.Table, column: str) -> list[str]:
-    values: list[str] = table.filter(pc.equal(table["column"], column))["value"].to_pylist()
-    return values
 
 
 if __name__ == "__main__":

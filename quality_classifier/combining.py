@@ -120,7 +120,7 @@ def _parse(text: str, names: tuple[str, ...]) -> ast.expr:
         ) from error
     used = set(_names(tree, names))
     if not used:
-        raise ValueError(f"--combine {text!r} names no classifier: they are {', '.join(names)}")
+        raise ValueError(f"--combine {text!r} names no classifier: there are {', '.join(names)}")
     return tree
 
 
@@ -141,12 +141,12 @@ def _names(node: ast.expr, known: Collection[str]) -> list[str]:
             return []
         case ast.Call():
             raise ValueError(
-                f"--combine {ast.unparse(node)!r} is a call: an expression has names, numbers and"
-                f" + - * / ** alone, and {', '.join(NAMED)} stand by themselves"
+                f"--combine {ast.unparse(node)!r} calls a function: an expression has only names,"
+                f" numbers and + - * / **, and {', '.join(NAMED)} are used by themselves"
             )
     raise ValueError(
-        f"--combine {ast.unparse(node)!r} has no meaning: an expression has names, numbers and"
-        " + - * / ** alone"
+        f"--combine {ast.unparse(node)!r} is not allowed: an expression has only names, numbers and"
+        " + - * / **"
     )
 
 

@@ -42,7 +42,7 @@ def read_documents(
         ValueError: the input can't be read as told, or the output is there already.
     """
     if os.path.exists(config.output):
-        raise ValueError(f"{config.output} is there already: choose another output, or remove it")
+        raise ValueError(f"{config.output} exists already: choose another output, or remove it")
     find = functools.partial(inputs.find, say=say)
     field = config.field if text is None else config.field | {"text": text}
     sources = find_sources(values, field, find, say)

@@ -294,7 +294,7 @@ def test_too_few_documents_and_an_output_that_exists_are_refused(corpus, trained
     with pytest.raises(ValueError, match="too few positive documents: 30 without duplicates"):
         training.train(settings_of(*inputs, f"output={tmp_path / 'out'}"))
     before = contents(trained)
-    with pytest.raises(ValueError, match="is there already"):
+    with pytest.raises(ValueError, match="exists already"):
         training.train(settings_of(*inputs, f"output={trained}"))
     assert contents(trained) == before
 

@@ -106,7 +106,7 @@ def test_options_of_the_job_server_are_known(monkeypatch):
     assert engine.options(flags).get_all_options(retain_unknown_options=True)[
         "number_of_execution_retries"
     ] in (3, "3")
-    with pytest.raises(ValueError, match="neither we nor Beam know --number_of_retries"):
+    with pytest.raises(ValueError, match="neither Winnow nor Beam has --number_of_retries"):
         engine.options([*flags, "--number_of_retries=3"])
     server.stop(None)
     monkeypatch.setattr(job_server, "_SECONDS", 0.1)

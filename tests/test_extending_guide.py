@@ -133,21 +133,21 @@ def test_scores_are_taken_to_the_bit(scores):
 
 WRONG_STEPS = {
     "raise KeyError('lost')": r"step mine.wrong\d+.Wrong: KeyError: 'lost'",
-    "return batch, np.zeros(len(batch) + 1, np.int8)": r"for 2 documents .* gave 2 and int8 \[3\]",
-    "return batch, np.zeros(len(batch))": r"whole numbers \[2\], and gave 2 and float64 \[2\]",
-    "return batch, [0] * len(batch)": "gave 2 and list",
-    "return batch, np.full(len(batch), 2)": "codes are from 0 to 1, .* it gave 2 to 2",
-    "return batch.slice(1), np.zeros(1, np.int8)": r"gave 1 and int8 \[1\]",
-    "return batch.select(['text']), np.zeros(2, np.int8)": "with the columns that it had",
+    "return batch, np.zeros(len(batch) + 1, np.int8)": r"for 2 documents .* 2 and int8 \[3\]",
+    "return batch, np.zeros(len(batch))": r"integer codes \[2\], but returned 2 and float64 \[2\]",
+    "return batch, [0] * len(batch)": "returned 2 and list",
+    "return batch, np.full(len(batch), 2)": "codes go from 0 to 1, .* it returned 2 to 2",
+    "return batch.slice(1), np.zeros(1, np.int8)": r"returned 1 and int8 \[1\]",
+    "return batch.select(['text']), np.zeros(2, np.int8)": "with the same columns",
     "return batch": r"step mine.wrong\d+.Wrong: ValueError: ",
 }
 WRONG_CLASSIFIERS = {
     "raise KeyError('lost')": r"classifier mine.wrong\d+.Wrong: KeyError: 'lost'",
-    "return np.zeros(3, np.float32)": r"must give float32 \[2\], and gave float32 \[3\]",
-    "return np.zeros(2)": r"must give float32 \[2\], and gave float64 \[2\]",
-    "return [0.5] * 2": r"must give float32 \[2\], and gave list",
-    "return np.array([0, 2], np.float32)": "scores are from 0 to 1, and it gave 0.0 to 2.0",
-    "return np.array([0, np.nan], np.float32)": "scores are from 0 to 1",
+    "return np.zeros(3, np.float32)": r"must return float32 \[2\], but returned float32 \[3\]",
+    "return np.zeros(2)": r"must return float32 \[2\], but returned float64 \[2\]",
+    "return [0.5] * 2": r"must return float32 \[2\], but returned list",
+    "return np.array([0, 2], np.float32)": "scores go from 0 to 1, but it returned 0.0 to 2.0",
+    "return np.array([0, np.nan], np.float32)": "scores go from 0 to 1",
 }
 WRONG_READERS = {
     "raise KeyError('lost')\n    yield": r"reader mine.wrong\d+.Wrong: KeyError: 'lost'",

@@ -700,7 +700,7 @@ def test_a_source_without_documents_is_no_error_but_said(tmp_path, capsys):
         ({"--seed": "--stall-minutes=inf"}, "--stall-minutes must be at most"),
         ({"--seed": "--stall-minutes=nan"}, "--stall-minutes must be at most"),
         ({"--seed": "--split-bytes=99999999999999999999"}, "--split-bytes must be at most"),
-        ({"--alpha": "--alpah=1"}, "neither we nor Beam"),
+        ({"--alpha": "--alpah=1"}, "neither Winnow nor Beam"),
         ({"--classifier": "--classifier={here}/web"}, "web"),
         ({"--seed": "--threshold=0.5"}, "no meaning"),
         ({"--seed": "--steps=gofer"}, "unknown steps"),

@@ -100,9 +100,9 @@ def test_a_mistyped_flag_is_named(given, said):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("--aplha=3", "neither we nor Beam know --aplha: did you mean --alpha[?]"),
-        ("--runer=DirectRunner", "neither we nor Beam know --runer: did you mean --runner[?]"),
-        ("--zzzzzzzz=1", "neither we nor Beam know --zzzzzzzz: see --help"),
+        ("--aplha=3", "neither Winnow nor Beam has --aplha: did you mean --alpha[?]"),
+        ("--runer=DirectRunner", "neither Winnow nor Beam has --runer: did you mean --runner[?]"),
+        ("--zzzzzzzz=1", "neither Winnow nor Beam has --zzzzzzzz: see --help"),
         ("--runner=FlinkRunner", "--runner FlinkRunner needs --flink_master"),
         ("--runner=SparkRunner", "--runner SparkRunner needs --spark_master_url"),
     ],

@@ -134,7 +134,9 @@ def test_what_is_wrong_with_settings_by_language_is_said(languages, message):
 
 def test_something_must_tell_the_language_first():
     steps = resolve_steps(["gopher", "language"], {"de": {"gopher": {"min_words": 1}}})
-    with pytest.raises(ValueError, match="name the step language first, or the field with --fiel"):
+    with pytest.raises(
+        ValueError, match="put the step language first, or name the field with --fiel"
+    ):
         check(steps, has_field=False)
     check(steps, has_field=True)
     check(dict(reversed(steps.items())), has_field=False)

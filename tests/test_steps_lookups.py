@@ -92,7 +92,7 @@ def test_language_reads_past_newlines_and_fasttexts_end_mark_but_not_past_its_li
 
 def test_a_language_that_the_model_does_not_know_is_an_error():
     with pytest.raises(
-        ValueError, match=r"step language: lid.176 knows no language 'english': .* en"
+        ValueError, match=r"step language: lid.176 has no language 'english': .* en"
     ):
         build("language", languages=["en", "english"])
 
@@ -127,7 +127,7 @@ def test_a_model_of_the_users_own_takes_the_place_of_lid_176(own_model):
     out, found = reasons(step, rows)
     assert out["language"].to_pylist() == list(OWN_LABELS)
     assert found == ["language", None, "language"]
-    with pytest.raises(ValueError, match=r"own.bin knows no language 'deu': .* 3 codes deu_Latn"):
+    with pytest.raises(ValueError, match=r"own.bin has no language 'deu': .* 3 codes are deu_Latn"):
         build("language", model=str(own_model), languages=["deu"])
     settings = resolve_steps({"language": {"model": str(own_model)}, "c4": {}})
     assert input_files(settings) == [str(own_model)]

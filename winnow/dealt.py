@@ -1,9 +1,9 @@
 """Rows dealt into buckets, and a file for each bucket where memory would not hold them."""
 
+import contextlib
 import tempfile
 from collections.abc import Iterator
-from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ def split(buckets: npt.NDArray[np.integer]) -> Iterator[tuple[int, npt.NDArray[n
         yield int(number), mine
 
 
-class _Files:
+class _Files(contextlib.ExitStack):
     """A file for each of n buckets, in ``$TMPDIR`` and without a name there: the system removes
     them when this is closed, or the process dies.
 
@@ -30,6 +30,7 @@ class _Files:
     """
 
     def __init__(self, buckets: int) -> None:
+        super().__init__()
         if buckets > MOST:
             raise ValueError(f"{buckets} buckets are more than {MOST} open files")
         self.buckets = buckets
@@ -38,24 +39,10 @@ class _Files:
     def _file(self, bucket: int) -> IO[bytes]:
         """The file of a bucket, made when it is asked for."""
         if bucket not in self._files:
-            self._files[bucket] = tempfile.TemporaryFile(prefix="winnow-")  # noqa: SIM115
+            self._files[bucket] = self.enter_context(
+                tempfile.TemporaryFile(prefix="winnow-")  # noqa: SIM115 closed with all
+            )
         return self._files[bucket]
-
-    def close(self) -> None:
-        """Remove the files."""
-        for file in self._files.values():
-            file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class Dealt(_Files):

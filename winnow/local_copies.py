@@ -61,7 +61,7 @@ def limit() -> int:
     try:
         return int(given)
     except ValueError:
-        raise ValueError(f"WINNOW_CACHE_BYTES={given} is no number of bytes") from None
+        raise ValueError(f"WINNOW_CACHE_BYTES={given} is not a number of bytes") from None
 
 
 def folder(source: str, wanted: Mapping[str, Wanted]) -> str:
@@ -77,7 +77,7 @@ def folder(source: str, wanted: Mapping[str, Wanted]) -> str:
         OSError: they cannot be read or written.
     """
     if any(part in ("", "..") for name in wanted for part in name.split("/")):
-        raise DamagedError(f"{source} names files that are not within it")
+        raise DamagedError(f"{source} names files outside it")
     key = files.fingerprint({name: file.checksum for name, file in wanted.items()})
     top = os.path.join(cache(), "copies")
     target = os.path.join(top, key)

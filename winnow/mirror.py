@@ -175,7 +175,7 @@ class _Mirror:
         state = self._state(self._there)
         if state is None and (others := every - self._there):
             raise ValueError(
-                f"{self.output} holds {min(others)}, which is of something else: choose another"
+                f"{self.output} holds {min(others)}, which is no part of a run: choose another"
                 " output"
             )
         with contextlib.suppress(FileNotFoundError, ValueError, TypeError, KeyError):

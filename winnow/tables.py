@@ -1,7 +1,10 @@
 """Arrow IPC and Parquet files on any storage: tables, or batches with some of the columns."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -62,6 +65,29 @@ def _parquet_batches(path: str, columns: Collection[str] | None) -> Iterator[pa.
                 heartbeat.beat()
         except (pa.ArrowInvalid, OSError) as error:
             raise ValueError(f"{path} is not a complete Parquet file: {error}") from error
+
+
+def replaced(batch: pa.RecordBatch, **columns: Any) -> pa.RecordBatch:
+    """The batch with other values (arrays [n]) in some of its columns, each of the same type."""
+    for name, values in columns.items():
+        at = batch.schema.get_field_index(name)
+        batch = batch.set_column(at, batch.schema.field(at), values)
+    return batch
+
+
+def along(
+    batches: Iterable[pa.RecordBatch], rows: npt.NDArray[np.int64]
+) -> Iterator[tuple[pa.RecordBatch, npt.NDArray[np.int64], slice]]:
+    """Each batch with those of ``rows``, ascending and counted over all batches, that it holds.
+
+    Yields:
+        The batch, its rows counted from its own first one, and where these stand in ``rows``.
+    """
+    first = 0
+    for batch in batches:
+        low, high = np.searchsorted(rows, [first, first + len(batch)])
+        yield batch, rows[low:high] - first, slice(low, high)
+        first += len(batch)
 
 
 def column_names(path: str) -> list[str]:

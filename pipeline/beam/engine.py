@@ -82,12 +82,12 @@ def options(flags: Sequence[str], stall_minutes: float | None = None) -> Pipelin
         others = {*ours.names(), *options} - {names[0]}  # that may be one of another command
         near = nearest(names[0], sorted(others), ours.LIKENESS)
         advice = f"did you mean {near}?" if near else "see --help"
-        raise ValueError(f"neither we nor Beam know {' '.join(names)}: {advice}")
+        raise ValueError(f"neither Winnow nor Beam has {' '.join(names)}: {advice}")
     runner = (parsed.runner or "").rpartition(".")[2]
     if runner == "DaskRunner":
         raise ValueError(
-            "--runner DaskRunner drops and mixes the branches of a graph, silently, and spreads no"
-            " work (docs/engines.md): choose another"
+            "--runner DaskRunner silently drops and mixes branches of a graph, and does not"
+            " distribute work (docs/engines.md): choose another"
         )
     for name, master in _MASTERS.items():
         if runner == name and not {f"--{master}", "--job_endpoint"} & set(ours.names_of(flags)):
@@ -199,7 +199,7 @@ def run(
         found = _WORKER_ERROR.findall(str(error))
         if str(error) == _WORKER_DIED:
             raise RuntimeError(
-                "a worker process died (for want of memory?): start the run again with --resume"
+                "a worker process died (out of memory?): start the run again with --resume"
             ) from error
         if found:
             raise _raised(*found[-1]) from error

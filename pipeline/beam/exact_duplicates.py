@@ -22,72 +22,40 @@ Repeats = tuple[str, npt.NDArray[np.int64]]
 """The stem of a task, and rows of it."""
 
 
-class FindDuplicates(beam.PTransform):
-    """(stem, rows) of the exact duplicates of filtered sources; none if ``wanted`` is false."""
-
-    def __init__(self, work: str, wanted: bool, buckets: int) -> None:
-        super().__init__()
-        self._work = work
-        self._buckets = buckets
-        self._wanted = wanted
-
-    def expand(self, scored: beam.PCollection) -> beam.PCollection:
-        """Records in, (stem, int64 rows) out."""
-        if not self._wanted:
-            return scored | beam.FlatMap(lambda _: ()).with_output_types(tuple[str, Any])
-        work, buckets = self._work, self._buckets
-        if is_local(scored):
-            return (
-                scored
-                | "Together" >> together()
-                | "Repeats" >> beam.FlatMap(reaching(_repeats), work, buckets)
-            )
+@beam.ptransform_fn
+def find_duplicates(scored: beam.PCollection, work: str, buckets: int) -> beam.PCollection:
+    """Records in; out the :data:`Repeats` of filtered sources, exact duplicates."""
+    if is_local(scored):
         return (
             scored
-            | "Keys"
-            >> beam.FlatMap(
-                reaching(
-                    lambda record: duplicates.content_keys(
-                        record.task, records.load_keys(work, record.task), buckets
-                    )
-                )
-            )
-            | "Meet" >> beam.GroupByKey()
-            | "Repeats" >> beam.FlatMap(lambda bucket: _filtered(duplicates.repeats(bucket[1])))
+            | "Together" >> together()
+            | "Repeats" >> beam.FlatMap(reaching(_repeats), work, buckets)
         )
+    return (
+        scored
+        | "Keys" >> beam.FlatMap(reaching(_content_keys), work, buckets)
+        | "Meet" >> beam.GroupByKey()
+        | "Repeats" >> beam.FlatMap(lambda bucket: _filtered(duplicates.repeats(bucket[1])))
+    )
 
 
-class CountDuplicateIds(beam.PTransform):
-    """How many documents of the run have the id of an earlier one."""
-
-    def __init__(self, work: str, buckets: int) -> None:
-        super().__init__()
-        self._work = work
-        self._buckets = buckets
-
-    def expand(self, scored: beam.PCollection) -> beam.PCollection:
-        """Records in, one int out."""
-        work, buckets = self._work, self._buckets
-        if is_local(scored):
-            return (
-                scored
-                | "Together" >> together()
-                | "Count" >> beam.Map(reaching(_count_repeated_ids), work, buckets)
-            )
+@beam.ptransform_fn
+def count_duplicate_ids(scored: beam.PCollection, work: str, buckets: int) -> beam.PCollection:
+    """Records in, one int out: how many documents of the run have the id of an earlier one."""
+    if is_local(scored):
         return (
             scored
-            | "Hashes"
-            >> beam.FlatMap(
-                reaching(
-                    lambda record: duplicates.id_hashes(
-                        records.load_keys(work, record.task), buckets
-                    )
-                )
-            ).with_output_types(tuple[int, bytes])
-            | "Meet" >> beam.GroupByKey()
-            | "Count" >> beam.Map(lambda bucket: duplicates.count_repeats(bucket[1]))
-            | "Sum" >> beam.CombineGlobally(sum)
+            | "Together" >> together()
+            | "Count" >> beam.Map(reaching(_count_repeated_ids), work, buckets)
         )
+    return (
+        scored
+        | "Hashes"
+        >> beam.FlatMap(reaching(_id_hashes), work, buckets).with_output_types(tuple[int, bytes])
+        | "Meet" >> beam.GroupByKey()
+        | "Count" >> beam.Map(lambda bucket: duplicates.count_repeats(bucket[1]))
+        | "Sum" >> beam.CombineGlobally(sum)
+    )
 
 
 @beam.ptransform_fn
@@ -104,6 +72,14 @@ def together(elements: beam.PCollection) -> beam.PCollection:
 def is_local(elements: beam.PCollection) -> bool:
     """Whether Beam's own engine runs them on this machine, and groups in memory."""
     return isinstance(elements.pipeline.runner, FnApiRunner)
+
+
+def _content_keys(record: Record, work: str, buckets: int) -> Iterator[tuple[int, duplicates.Keys]]:
+    return duplicates.content_keys(record.task, records.load_keys(work, record.task), buckets)
+
+
+def _id_hashes(record: Record, work: str, buckets: int) -> Iterator[tuple[int, bytes]]:
+    return duplicates.id_hashes(records.load_keys(work, record.task), buckets)
 
 
 def _repeats(found: Iterable[Record], work: str, buckets: int) -> Iterator[Repeats]:

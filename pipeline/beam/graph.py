@@ -1,12 +1,12 @@
-"""The pipeline as Beam sees it: small things flow between steps, text never does.
+"""The Beam graph. Its elements are tasks and their records, about a kilobyte each, never text.
 
     Tasks -> [RepeatedLines] -> ScoreTasks
           -> [FindDuplicates, NearDuplicates -> Solve -> DecideTasks]
           -> MergeStatistics -> WriteOutput
 
-Lines that repeat are looked for if a step removes them. With a known rule and no search for
-duplicates, tasks are decided while they are scored and the second bracket is left out. Every
-element is a task or its record: a kilobyte. Statistics stay in files.
+The first bracket is there if a step removes repeated lines. The second is not if the rule is known
+and no duplicates are looked for: then each task is decided as it is scored. Statistics stay in
+files.
 """
 
 import functools
@@ -22,9 +22,9 @@ import pyarrow.compute as pc
 from apache_beam.metrics import Metrics
 
 from pipeline.beam import near_duplicates
-from pipeline.beam.exact_duplicates import CountDuplicateIds, FindDuplicates, together
+from pipeline.beam.exact_duplicates import count_duplicate_ids, find_duplicates, together
 from pipeline.beam.reaching import reach, reaching
-from pipeline.beam.repeated_lines import FindRepeatedLines
+from pipeline.beam.repeated_lines import find_repeated_lines
 from pipeline.core import duplicates, finish
 from pipeline.core.scored import reaching_batches
 from pipeline.core.sink import Sink
@@ -45,7 +45,7 @@ from pipeline.steps.host_lines import NAME as HOST_LINES
 from winnow import heartbeat, storage
 
 Marked = tuple[Record, npt.NDArray[np.int64]]
-"""A scored task and its rows, ascending, that repeat a text."""
+"""A scored task, and its rows (ascending) whose text an earlier document has."""
 
 
 def build(
@@ -55,11 +55,10 @@ def build(
     decision: AnyDecision,
     about: Mapping[str, Any],
 ) -> None:
-    """Add the whole graph to a pipeline. ``about`` is what the manifest says of the run.
+    """Add the graph of a scoring run; ``about`` is what the manifest says of the run.
 
-    The tasks are in the work folder already (:func:`pipeline.output.records.save_tasks`): in the
-    graph they would be too much for engines to take (Dataflow takes 10 MB) once there are some ten
-    thousand.
+    Tasks are read from the work folder (:func:`pipeline.output.records.save_tasks`). In the graph
+    some ten thousand of them would exceed what engines accept (Dataflow: 10 MB).
     """
     wanted = grouped(decision)
     late = wanted.deduplicate or job.near_duplicates is not None
@@ -73,26 +72,23 @@ def build(
         pipeline
         | "Work" >> beam.Create([sink.work])
         | "Tasks" >> beam.FlatMap(reaching(records.load_tasks)).with_output_types(Task)
-        | "SpreadTasks" >> beam.ptransform_fn(_spread)()
+        | "SpreadTasks" >> _spread()
     )
     if HOST_LINES in job.steps:
-        tasks = tasks | "RepeatedLines" >> FindRepeatedLines(job, n_tasks)
+        tasks = tasks | "RepeatedLines" >> find_repeated_lines(job, n_tasks)
     scored = tasks | "ScoreTasks" >> beam.ParDo(ScoreTask(job, rule, staged))
-    duplicate_ids = scored | "CountDuplicateIds" >> CountDuplicateIds(sink.work, buckets)
+    duplicate_ids = scored | "CountDuplicateIds" >> count_duplicate_ids(sink.work, buckets)
     if rule:
         decided = scored
         used = pipeline | "Rule" >> beam.Create([rule])
     else:
-        repeats = scored | "FindDuplicates" >> FindDuplicates(
-            sink.work, wanted.deduplicate, buckets
-        )
+        repeats = None
+        if wanted.deduplicate:
+            repeats = scored | "FindDuplicates" >> find_duplicates(sink.work, buckets)
         if job.near_duplicates:
-            stays = decision.stays
-            mark = near_duplicates.Mark(sink, staged, stays, n_tasks, first=True)
+            mark = near_duplicates.mark(sink, staged, decision.stays, n_tasks, first=True)
             scored = scored | "NearDuplicates" >> mark
-        marked = with_repeats(scored, repeats)
-        used = marked | "Solve" >> Solve(wanted, staged, sink)
-        decided = decide(marked, used, sink, staged)
+        decided, used = _solve_and_decide(scored, repeats, wanted, staged, sink)
     write(decided, used, duplicate_ids, sink, n_tasks, about)
 
 
@@ -105,7 +101,7 @@ def build_decide(
     duplicate_ids: int,
     about: Mapping[str, Any],
 ) -> None:
-    """Add the graph that decides anew from the finished run in ``folder``."""
+    """Add the graph that decides again from the finished run in ``folder``."""
     shards_in = storage.join(folder, "shards")
     scored = (
         pipeline
@@ -113,18 +109,16 @@ def build_decide(
         | "Records" >> beam.FlatMap(reaching(manifest.read_records)).with_output_types(Record)
     )
     if sink.clusters:
-        mark = near_duplicates.Mark(sink, shards_in, decision.stays, n_tasks, first=False)
+        mark = near_duplicates.mark(sink, shards_in, decision.stays, n_tasks, first=False)
         scored = scored | "NearDuplicates" >> mark
-    none = pipeline | "NoDuplicates" >> beam.Create([]).with_output_types(tuple[str, Any])
-    marked = with_repeats(scored, none)
-    used = marked | "Solve" >> Solve(grouped(decision), shards_in, sink)
-    decided = decide(marked, used, sink, shards_in)
+    decided, used = _solve_and_decide(scored, None, grouped(decision), shards_in, sink)
     count = pipeline | "DuplicateIds" >> beam.Create([duplicate_ids])
     write(decided, used, count, sink, n_tasks, about)
 
 
+@beam.ptransform_fn
 def _spread(tasks: beam.PCollection) -> beam.PCollection:
-    """A shuffle of the (small) tasks, so that all workers share them."""
+    """Shuffle the tasks, so that all workers get some."""
     return (
         tasks
         | "ByStem" >> beam.Map(lambda task: (task.stem, task)).with_output_types(tuple[str, Task])
@@ -134,7 +128,7 @@ def _spread(tasks: beam.PCollection) -> beam.PCollection:
 
 
 class _Counting(beam.DoFn):
-    """Beam metrics and progress of a step that works through tasks."""
+    """A step over tasks, with its Beam metrics and its progress."""
 
     def __init__(self, stage: str) -> None:
         self._stage = stage
@@ -148,7 +142,7 @@ class _Counting(beam.DoFn):
         self._batch_bytes = Metrics.distribution(stage, "batch_bytes")
 
     def setup(self) -> None:
-        """Reach stores as the driver does."""
+        """Reach object stores as the driver does."""
         reach(self._stores)
 
     def _count(self, batch: pa.RecordBatch, input_bytes: int) -> None:
@@ -203,12 +197,26 @@ class DecideTask(_Counting):
         yield decided
 
 
-def with_repeats(scored: beam.PCollection, repeats: beam.PCollection) -> beam.PCollection:
-    """Every scored task with the repeats found in it: :data:`Marked`."""
+def _solve_and_decide(
+    scored: beam.PCollection,
+    repeats: beam.PCollection | None,
+    decision: GroupDecision,
+    folder: str,
+    sink: Sink,
+) -> tuple[beam.PCollection, beam.PCollection]:
+    """The decided records and the one rule, for scored tasks and the (stem, rows) that repeat."""
+    if repeats is None:
+        none: list[tuple[str, Any]] = []
+        repeats = scored.pipeline | "NoDuplicates" >> beam.Create(none).with_output_types(
+            tuple[str, Any]
+        )
     by_stem = scored | "ByStem" >> beam.Map(lambda record: (record.task.stem, record))
-    return (
+    marked = (
         (by_stem, repeats) | "WithRepeats" >> beam.CoGroupByKey() | "Order" >> beam.Map(_in_order)
     )
+    used = marked | "Solve" >> solve_rule(decision, folder, sink)
+    decide = beam.ParDo(DecideTask(sink, folder), beam.pvalue.AsSingleton(used))
+    return marked | "DecideTasks" >> decide, used
 
 
 def _in_order(
@@ -218,68 +226,48 @@ def _in_order(
     return record, np.sort(np.concatenate([np.empty(0, np.int64), *repeats]))
 
 
-def decide(
-    marked: beam.PCollection, rule: beam.PCollection, sink: Sink, folder: str
+@beam.ptransform_fn
+def solve_rule(
+    marked: beam.PCollection, decision: GroupDecision, folder: str, sink: Sink
 ) -> beam.PCollection:
-    """Decide every scored task under the one rule, dropping the repeats found in it."""
-    return marked | "DecideTasks" >> beam.ParDo(
-        DecideTask(sink, folder), beam.pvalue.AsSingleton(rule)
+    """:data:`Marked` in, the rule out: given, or solved from a sketch of all scores and draws."""
+    if known := decision.known_rule():
+        return marked.pipeline | beam.Create([known])
+    total = (
+        marked
+        | "Sketch" >> beam.Map(reaching(_sketch), folder, sink, decision)
+        | "Sum" >> beam.CombineGlobally(_sum_sketches)
+    )
+    if not decision.has_cuts:
+        return total | "Solve" >> beam.Map(lambda total: decision.solve(total))
+    bands = beam.pvalue.AsSingleton(total | "Bands" >> beam.Map(decision.bands))
+    return (
+        marked
+        | "Places" >> beam.Map(reaching(_places), folder, sink, decision, bands)
+        | "SumPlaces" >> beam.CombineGlobally(_merge_places)
+        | "Solve"
+        >> beam.Map(
+            lambda found, total, bands: decision.solve(total, bands, found),
+            beam.pvalue.AsSingleton(total),
+            bands,
+        )
     )
 
 
-class Solve(beam.PTransform):
-    """The rule of the run: as given, or solved from a sketch of all scores and draws."""
-
-    def __init__(self, decision: GroupDecision, folder: str, sink: Sink) -> None:
-        super().__init__()
-        self._decision = decision
-        self._folder = folder
-        self._sink = sink
-
-    def expand(self, marked: beam.PCollection) -> beam.PCollection:
-        """:data:`Marked` in, the rule out."""
-        decision = self._decision
-        known = decision.known_rule()
-        if known:
-            return marked.pipeline | beam.Create([known])
-        total = (
-            marked
-            | "Sketch" >> beam.Map(reaching(sketch_task), self._folder, self._sink, decision)
-            | "Sum" >> beam.CombineGlobally(_sum_sketches)
-        )
-        if not decision.has_cuts:
-            return total | "Solve" >> beam.Map(lambda total: decision.solve(total))
-        bands = beam.pvalue.AsSingleton(total | "Bands" >> beam.Map(decision.bands))
-        return (
-            marked
-            | "Places"
-            >> beam.Map(reaching(places_of_task), self._folder, self._sink, decision, bands)
-            | "SumPlaces" >> beam.CombineGlobally(_merge_places)
-            | "Solve"
-            >> beam.Map(
-                lambda found, total, bands: decision.solve(total, bands, found),
-                beam.pvalue.AsSingleton(total),
-                bands,
-            )
-        )
-
-
-def sketch_task(marked: Marked, folder: str, sink: Sink, decision: GroupDecision) -> Sketches:
-    """The sketches of one task, one for each group."""
+def _sketch(marked: Marked, folder: str, sink: Sink, decision: GroupDecision) -> Sketches:
     return decision.sketch(_scored(marked, folder, sink, decision))
 
 
-def places_of_task(
+def _places(
     marked: Marked, folder: str, sink: Sink, decision: GroupDecision, bands: Bands
 ) -> PlacesOfGroups:
-    """The places in the bands of one task's documents."""
     return decision.places(_scored(marked, folder, sink, decision), bands)
 
 
 def _scored(
     marked: Marked, folder: str, sink: Sink, decision: GroupDecision
 ) -> Iterator[pa.RecordBatch]:
-    """What a rule is solved from; pass-through sources are not read."""
+    """What the rule is solved from: documents of filtered sources."""
     record, repeats = marked
     if not record.task.filtered:
         return iter(())
@@ -291,19 +279,19 @@ def _scored(
 
 
 def _sum_sketches(parts: Iterable[Sketches]) -> Sketches:
-    """Group by group; an engine may also sum nothing, or sums."""
+    """Sum group by group. Engines may also sum nothing, or sums."""
     groups = zip(*(part for part in parts if part), strict=True)
     return tuple(functools.reduce(np.add, sketches) for sketches in groups)
 
 
 def _merge_places(parts: Iterable[PlacesOfGroups]) -> PlacesOfGroups:
-    """Band by band; an engine may also merge nothing, or what is merged."""
+    """Merge band by band. Engines may also merge nothing, or what is merged already."""
     groups = zip(*(part for part in parts if part), strict=True)
     return tuple(tuple(map(solve.merge_places, zip(*bands, strict=True))) for bands in groups)
 
 
 MERGED_TOGETHER = 64
-"""Summary files that one worker merges. Beyond 64² tasks it is their number's square root."""
+"""Summary files that one worker merges; beyond 64² tasks, the square root of their number."""
 
 
 def write(
@@ -314,7 +302,7 @@ def write(
     n_tasks: int,
     about: Mapping[str, Any],
 ) -> None:
-    """Merge the statistics, group by group and then all, and write the rest, the manifest last."""
+    """Merge the statistics, first group by group, then all. Write the rest, the manifest last."""
     of_a_group = max(MERGED_TOGETHER, math.isqrt(n_tasks) + 1)
     _ = (
         decided
@@ -334,7 +322,7 @@ def write(
 
 
 def merge_statistics(group: tuple[int, Iterable[Record]], work: str) -> tuple[str, list[Record]]:
-    """Merge the summary files of some tasks into one; returns its path, and the records."""
+    """Merge the summary files of some tasks into one; returns its path and their records."""
     number, found = group
     tasks = sorted(found, key=lambda record: record.task.order)
     path = records.summary_path(work, f"group-{number:05d}")
@@ -351,7 +339,7 @@ def _write_output(
     duplicate_ids: int,
 ) -> None:
     if storage.exists(storage.join(output, manifest.NAME)):
-        return  # engines may do again what is done, and what it was made of is gone
+        return  # an engine has retried a finished bundle, whose inputs are gone
     with heartbeat.working_on("the manifest"):
         finish.write_output(
             output,

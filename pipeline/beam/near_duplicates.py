@@ -20,7 +20,7 @@ from pipeline.core.scores import Combined
 from pipeline.core.sink import Sink
 from pipeline.near_duplicates import choice, components, files, in_files
 from pipeline.near_duplicates.choice import Found, Members, Rows, Stays
-from pipeline.near_duplicates.components import Edges, Nodes
+from pipeline.near_duplicates.components import Edges, Nodes, home
 from pipeline.output.records import Record
 from winnow import heartbeat, storage, tables
 from winnow.dealt import split
@@ -39,109 +39,77 @@ def buckets(n_tasks: int) -> int:
     return min(8192, max(8, n_tasks // 8))
 
 
-class Mark(beam.PTransform):
+@beam.ptransform_fn
+def mark(
+    scored: beam.PCollection, sink: Sink, folder: str, stays: Stays, n_tasks: int, first: bool
+) -> beam.PCollection:
     """The same records, once ``<stem>.near.arrow`` of each says who is dropped.
 
     With ``first`` the clusters are found from the hashes of the bands; else they are those that the
     shards in ``folder`` name.
     """
-
-    def __init__(self, sink: Sink, folder: str, stays: Stays, n_tasks: int, first: bool) -> None:
-        super().__init__()
-        self._work = sink.work
-        self._combined = sink.combined
-        self._folder = folder
-        self._stays = stays
-        self._buckets = buckets(n_tasks)
-        self._first = first
-
-    def expand(self, scored: beam.PCollection) -> beam.PCollection:
-        """Records in, records out."""
-        if is_local(scored):
-            return (
-                scored
-                | "Together" >> together()
-                | "InFiles"
-                >> beam.FlatMap(
-                    reaching(_mark_in_files),
-                    self._work,
-                    self._folder,
-                    self._combined,
-                    self._stays,
-                    self._first,
-                ).with_output_types(Record)
-            )
-        by_stem = scored | "ByStem" >> beam.Map(lambda record: (record.task.stem, record))
-        if self._first:
-            clusters = scored | "Clusters" >> Clusters(self._work, self._buckets)
-            joined = (by_stem, clusters) | "WithClusters" >> beam.CoGroupByKey()
-        else:
-            joined = by_stem | "Alone" >> beam.Map(lambda pair: (pair[0], ([pair[1]], None)))
-        found = (
-            joined
-            | "Members"
-            >> beam.FlatMap(
-                reaching(_members), self._folder, self._combined, self._stays, self._buckets
-            )
-            | "OfACluster" >> beam.GroupByKey()
-            | "Choose" >> beam.FlatMap(_choose, self._stays)
-        )
-        return (
-            (by_stem, found)
-            | "WithFound" >> beam.CoGroupByKey()
-            | "Save" >> beam.Map(reaching(_save), self._work).with_output_types(Record)
-        )
-
-
-class Clusters(beam.PTransform):
-    """(stem, rows and clusters) of all documents that are in a cluster with others."""
-
-    def __init__(self, work: str, buckets: int) -> None:
-        super().__init__()
-        self._work = work
-        self._buckets = buckets
-
-    def expand(self, scored: beam.PCollection) -> beam.PCollection:
-        """Records in, pairs out."""
-        edges = scored | "Edges" >> Links(self._work, self._buckets)
-        for number in range(1, components.ROUNDS + 1):
-            edges = (
-                edges
-                | f"Meet{number}" >> beam.GroupByKey()
-                | f"Join{number}" >> beam.FlatMap(_contract, self._buckets)
-            )
-        rest = (
-            edges
-            | "MeetLast" >> beam.GroupByKey()
-            | "Unfinished" >> beam.Map(_unfinished, self._buckets)
-            | "JoinRest" >> beam.CombineGlobally(_join_all)
-        )
-        documents = scored | "Documents" >> beam.FlatMap(
-            reaching(_documents), self._work, self._buckets
-        )
-        return (
-            (edges, documents)
-            | "MeetAtHome" >> beam.CoGroupByKey()
-            | "Name" >> beam.FlatMap(_name, self._buckets, beam.pvalue.AsSingleton(rest))
-        )
-
-
-class Links(beam.PTransform):
-    """(home, edges) of the documents that share a band, joined already as far as they met."""
-
-    def __init__(self, work: str, buckets: int) -> None:
-        super().__init__()
-        self._work = work
-        self._buckets = buckets
-
-    def expand(self, scored: beam.PCollection) -> beam.PCollection:
-        """Records in, pairs out."""
+    work, combined, n_buckets = sink.work, sink.combined, buckets(n_tasks)
+    if is_local(scored):
         return (
             scored
-            | "Bands" >> beam.FlatMap(reaching(_bands), self._work, self._buckets)
-            | "Meet" >> beam.GroupByKey()
-            | "Link" >> beam.FlatMap(_link, self._buckets)
+            | "Together" >> together()
+            | "InFiles"
+            >> beam.FlatMap(
+                reaching(_mark_in_files), work, folder, combined, stays, first
+            ).with_output_types(Record)
         )
+    by_stem = scored | "ByStem" >> beam.Map(lambda record: (record.task.stem, record))
+    if first:
+        clusters = scored | "Clusters" >> find_clusters(work, n_buckets)
+        joined = (by_stem, clusters) | "WithClusters" >> beam.CoGroupByKey()
+    else:
+        joined = by_stem | "Alone" >> beam.Map(lambda pair: (pair[0], ([pair[1]], None)))
+    found = (
+        joined
+        | "Members" >> beam.FlatMap(reaching(_members), folder, combined, stays, n_buckets)
+        | "OfACluster" >> beam.GroupByKey()
+        | "Choose" >> beam.FlatMap(_choose, stays)
+    )
+    return (
+        (by_stem, found)
+        | "WithFound" >> beam.CoGroupByKey()
+        | "Save" >> beam.Map(reaching(_save), work).with_output_types(Record)
+    )
+
+
+@beam.ptransform_fn
+def find_clusters(scored: beam.PCollection, work: str, buckets: int) -> beam.PCollection:
+    """Records in; out (stem, rows and clusters) of all documents that are in one with others."""
+    edges = scored | "Edges" >> links(work, buckets)
+    for number in range(1, components.ROUNDS + 1):
+        edges = (
+            edges
+            | f"Meet{number}" >> beam.GroupByKey()
+            | f"Join{number}" >> beam.FlatMap(_contract, buckets)
+        )
+    rest = (
+        edges
+        | "MeetLast" >> beam.GroupByKey()
+        | "Unfinished" >> beam.Map(_unfinished, buckets)
+        | "JoinRest" >> beam.CombineGlobally(_join_all)
+    )
+    documents = scored | "Documents" >> beam.FlatMap(reaching(_documents), work, buckets)
+    return (
+        (edges, documents)
+        | "MeetAtHome" >> beam.CoGroupByKey()
+        | "Name" >> beam.FlatMap(_name, buckets, beam.pvalue.AsSingleton(rest))
+    )
+
+
+@beam.ptransform_fn
+def links(scored: beam.PCollection, work: str, buckets: int) -> beam.PCollection:
+    """Records in; out (home, edges) of the documents that share a band, joined where they met."""
+    return (
+        scored
+        | "Bands" >> beam.FlatMap(reaching(_bands), work, buckets)
+        | "Meet" >> beam.GroupByKey()
+        | "Link" >> beam.FlatMap(_link, buckets)
+    )
 
 
 def _bands(
@@ -149,7 +117,7 @@ def _bands(
 ) -> Iterator[tuple[int, tuple[npt.NDArray[np.uint64], Nodes]]]:
     """The hashes of a task's bands, and whose they are, by bucket; of equal texts those of one."""
     hashes, nodes = files.load_bands(work, record.task.stem).pairs()
-    for bucket, mine in split(components.home(hashes, buckets)):
+    for bucket, mine in split(home(hashes, buckets)):
         yield bucket, (hashes[mine], nodes[mine])
 
 
@@ -176,7 +144,7 @@ def _unfinished(element: tuple[int, Iterable[Edges]], buckets: int) -> Edges:
 
 def _documents(record: Record, work: str, buckets: int) -> Iterator[tuple[int, Documents]]:
     found = files.load_bands(work, record.task.stem)
-    for bucket, mine in split(components.home(found.nodes, buckets)):
+    for bucket, mine in split(home(found.nodes, buckets)):
         yield bucket, (record.task.stem, found.rows[mine], found.nodes[mine])
 
 
@@ -221,7 +189,7 @@ def _members(
     if not len(rows):
         return
     everyone = choice.members(record.task, _batches(paths, combined), rows, cluster, stays)
-    for bucket, mine in split(components.home(cluster, buckets)):
+    for bucket, mine in split(home(cluster, buckets)):
         yield bucket, everyone.take(mine)
 
 

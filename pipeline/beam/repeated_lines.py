@@ -20,42 +20,33 @@ from pipeline.steps.host_lines import NAME
 from winnow import heartbeat
 
 
-class FindRepeatedLines(beam.PTransform):
+@beam.ptransform_fn
+def find_repeated_lines(tasks: beam.PCollection, job: Job, n_tasks: int) -> beam.PCollection:
     """The same tasks, once ``<stem>.repeated.arrow`` of each says which of its lines repeat.
 
     Lines of pass-through sources are neither counted nor removed.
     """
-
-    def __init__(self, job: Job, n_tasks: int) -> None:
-        super().__init__()
-        self._job = job
-        self._most = job.steps[NAME]["max_documents"]
-        self._buckets = repeated_lines.buckets(n_tasks)
-
-    def expand(self, tasks: beam.PCollection) -> beam.PCollection:
-        """Tasks in, tasks out."""
-        work, buckets, most = self._job.sink.work, self._buckets, self._most
-        read = tasks | "ReadLines" >> beam.Map(reaching(_read), self._job).with_output_types(Task)
-        by_stem = read | "ByStem" >> beam.Map(lambda task: (task.stem, task))
-        if is_local(tasks):
-            found = (
-                read
-                | "Together" >> together()
-                | "InFiles" >> beam.FlatMap(reaching(_in_files), work, most)
-            )
-        else:
-            found = (
-                read
-                | "Keys" >> beam.FlatMap(reaching(_in_buckets), work, buckets)
-                | "Meet" >> beam.GroupByKey()
-                | "Repeated"
-                >> beam.FlatMap(lambda bucket: repeated_lines.repeated(bucket[1], most))
-            )
-        return (
-            (by_stem, found)
-            | "WithRepeated" >> beam.CoGroupByKey()
-            | "Save" >> beam.Map(reaching(_save), work).with_output_types(Task)
+    work, most = job.sink.work, job.steps[NAME]["max_documents"]
+    read = tasks | "ReadLines" >> beam.Map(reaching(_read), job).with_output_types(Task)
+    by_stem = read | "ByStem" >> beam.Map(lambda task: (task.stem, task))
+    if is_local(tasks):
+        found = (
+            read
+            | "Together" >> together()
+            | "InFiles" >> beam.FlatMap(reaching(_in_files), work, most)
         )
+    else:
+        found = (
+            read
+            | "Keys" >> beam.FlatMap(reaching(_in_buckets), work, repeated_lines.buckets(n_tasks))
+            | "Meet" >> beam.GroupByKey()
+            | "Repeated" >> beam.FlatMap(lambda bucket: repeated_lines.repeated(bucket[1], most))
+        )
+    return (
+        (by_stem, found)
+        | "WithRepeated" >> beam.CoGroupByKey()
+        | "Save" >> beam.Map(reaching(_save), work).with_output_types(Task)
+    )
 
 
 def _read(task: Task, job: Job) -> Task:

@@ -7,12 +7,12 @@ that order pass-through sources come first.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pipeline.near_duplicates.components import home
 from pipeline.output.records import Task
 from winnow import heartbeat
 from winnow.dealt import MOST, Dealt, split
@@ -52,7 +52,7 @@ def content_keys(task: Task, keys: pa.Table, buckets: int) -> Iterator[tuple[int
 def id_hashes(keys: pa.Table, buckets: int) -> Iterator[tuple[int, bytes]]:
     """Split the hashes of all ids into (bucket, uint64 hashes as bytes)."""
     hashes = keys["id_hash"].to_numpy()
-    for bucket, mine in split(_buckets(hashes, buckets)):
+    for bucket, mine in split(home(hashes, buckets)):
         yield bucket, hashes[mine].tobytes()
 
 
@@ -86,7 +86,7 @@ def count_repeats_in_files(tasks: Iterable[pa.Table], buckets: int) -> int:
     with Dealt(n, np.dtype(np.uint64)) as dealt:
         for keys in tasks:
             hashes = keys["id_hash"].to_numpy()
-            dealt.deal(_buckets(hashes, n), hashes)
+            dealt.deal(home(hashes, n), hashes)
         return sum(count_repeats([dealt.of(bucket).tobytes()]) for bucket in range(n))
 
 
@@ -120,7 +120,5 @@ def _candidates(keys: pa.Table) -> tuple[npt.NDArray[np.void], npt.NDArray[np.in
     return hashes[rows], rows
 
 
-def _buckets(hashes: npt.NDArray[Any], buckets: int) -> npt.NDArray[np.int64]:
-    """The bucket of each of n hashes, by their last two bytes: int64 [n]."""
-    octets = np.ascontiguousarray(hashes).view(np.uint8).reshape(len(hashes), hashes.itemsize)
-    return (octets[:, -1].astype(np.int64) * 256 + octets[:, -2]) % buckets
+def _buckets(hashes: npt.NDArray[np.void], buckets: int) -> npt.NDArray[np.int64]:
+    return home(hashes.view(np.uint64)[::2], buckets)

@@ -1,6 +1,6 @@
 """Scored documents as they are decided: from the shards, with what is known of duplicates."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ from pipeline.near_duplicates.files import Marks
 from pipeline.output.records import Record
 from pipeline.output.schema import DUPLICATE, QUALITY
 from winnow import storage, tables
+from winnow.sorted_keys import among
 
 Flags = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.int64]
@@ -39,18 +40,14 @@ def scored_batches(
     """
     paths = [storage.join(folder, shard.name) for shard in scored.shards]
     batches = (batch for path in paths for batch in tables.batches(path, columns))
-    marked = Marks.load(marks, scored.task.stem).over(batches) if marks else _unmarked(batches)
+    marked: Iterator[tuple[pa.RecordBatch, Flags | None]] = ((batch, None) for batch in batches)
+    if marks:
+        marked = Marks.load(marks, scored.task.stem).over(batches)
     first = 0
     for batch, near in marked:
-        low, high = np.searchsorted(duplicates, [first, first + len(batch)])
-        repeats = np.zeros(len(batch), np.bool_)
-        repeats[duplicates[low:high] - first] = True
-        first += len(batch)
-        yield batch, repeats, near
-
-
-def _unmarked(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[pa.RecordBatch, None]]:
-    return ((batch, None) for batch in batches)
+        end = first + len(batch)
+        yield batch, among(duplicates, np.arange(first, end)), near
+        first = end
 
 
 def reaching_batches(
@@ -58,9 +55,8 @@ def reaching_batches(
 ) -> Iterator[pa.RecordBatch]:
     """What a rule is solved from: the batches of a scored task, its duplicates dropped."""
     for batch, repeats, near in scored_batches(scored, folder, marks, duplicates, columns):
-        at = batch.schema.get_field_index("drop_reason")
         reason = drop_duplicates(batch["drop_reason"], repeats, near)
-        yield batch.set_column(at, batch.schema.field(at), reason)
+        yield tables.replaced(batch, drop_reason=reason)
 
 
 def drop_duplicates(reason: pa.Array, repeats: Flags | None, near: Flags | None) -> pa.Array:

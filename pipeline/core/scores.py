@@ -17,10 +17,10 @@ import pyarrow as pa
 
 from pipeline.output import schema
 from quality_classifier.combining import Combination, names_in
-from quality_classifier.kinds.calibration import Calibration
+from quality_classifier.kinds.calibration import Calibration, log_odds
 from quality_classifier.scoring import Classifier, load_classifier
 from quality_classifier.several import Several
-from winnow import files, storage
+from winnow import files, storage, tables
 
 Scores = npt.NDArray[np.float32]
 
@@ -84,8 +84,7 @@ class Combined:
         """Scored documents with ``quality_score`` combined anew."""
         scores = {n: batch[schema.score_column(n)].to_numpy() for n in self.names}
         combined = self.of(scores, {n: batch[n] for n in self.joined})
-        at = batch.schema.get_field_index("quality_score")
-        return batch.set_column(at, batch.schema.field(at), pa.array(combined))
+        return tables.replaced(batch, quality_score=combined)
 
     @property
     def columns(self) -> list[str]:
@@ -129,13 +128,6 @@ def joined_in(rule: str, joins: Mapping[str, float]) -> dict[str, float]:
     return found
 
 
-def log_odds(score: Scores) -> npt.NDArray[np.float64]:
-    """``ln(s / (1 - s))`` of n scores, infinite at 0 and 1: float64 [n]."""
-    exact = score.astype(np.float64)
-    with np.errstate(divide="ignore"):
-        return np.log(exact) - np.log1p(-exact)
-
-
 def columns(
     text: pa.Array,
     scorer: Classifier | Several,
@@ -177,16 +169,16 @@ def load_calibration(path: str, rule: str, fingerprints: Mapping[str, str]) -> M
     try:
         value = json.loads(storage.read_bytes(path))
         if value["format"] != CALIBRATION_FORMAT:
-            raise ValueError("it is of another version")
+            raise ValueError("its format is of another version")
         calibration: dict[str, Any] = value["calibration"]
         Calibration.from_json(calibration)
         of, made_for = dict(value["classifiers"]), value["combine"]
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"--calibration: {path} is not a calibration of ours: {error}") from error
+        raise ValueError(f"--calibration: {path} is not a calibration file: {error}") from error
     if made_for != rule or of != dict(fingerprints):
         raise ValueError(
             f"--calibration: {path} is for {made_for!r} of {', '.join(sorted(of))} as they were:"
-            " calibrate anew for these classifiers and this --combine"
+            " calibrate again with these classifiers and this --combine"
         )
     return calibration
 

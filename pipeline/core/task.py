@@ -42,7 +42,7 @@ from pipeline.rules.groups import AnyRule, to_json
 from pipeline.steps.host_lines import NAME as HOST_LINES
 from quality_classifier.scoring import Classifier
 from quality_classifier.several import Several
-from winnow import files, storage
+from winnow import files, storage, tables
 from winnow.text.counts import measure
 from winnow.text.hashing import xxh3_64
 
@@ -298,13 +298,10 @@ def decide_batch(
         copies, probability = rule.decide(batch, score, reaches)
         kept = copies > 0
     reason = pc.if_else(pa.array(reaches & ~kept), schema.QUALITY, reason)
-    decided = (
-        batch.set_column(_at(batch, "keep_probability"), _field("keep_probability"), probability)
-        .set_column(_at(batch, "kept"), _field("kept"), pa.array(kept))
-        .set_column(_at(batch, "drop_reason"), _field("drop_reason"), reason)
+    counted = {"copies": copies} if "copies" in batch.schema.names else {}
+    return tables.replaced(
+        batch, keep_probability=probability, kept=kept, drop_reason=reason, **counted
     )
-    place = _at(batch, schema.COPIES.name)
-    return decided if place < 0 else decided.set_column(place, schema.COPIES, pa.array(copies))
 
 
 def _given(settings: Mapping[str, Any], of: Sink | Job) -> dict[str, Any]:
@@ -322,11 +319,3 @@ def _keys(scored: pa.RecordBatch) -> pa.RecordBatch:
         ],
         schema=records.KEYS,
     )
-
-
-def _at(batch: pa.RecordBatch, name: str) -> int:
-    return int(batch.schema.get_field_index(name))
-
-
-def _field(name: str) -> pa.Field:
-    return schema.shard_schema().field(name)

@@ -8,11 +8,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.output import schema
 from pipeline.steps import AnyStep, apply, build_steps
 from pipeline.steps.by_language import ByLanguage
 from pipeline.steps.folded_lines import Keys
 from pipeline.steps.host_lines import HostLines
+from winnow import tables
 
 
 class TaskSteps:
@@ -53,8 +53,7 @@ class TaskSteps:
             if codes.any():
                 reasons = pa.array([None, *step.reasons], pa.string()).take(pa.array(codes))
                 first = pc.coalesce(batch["drop_reason"], reasons)
-                at = batch.schema.get_field_index("drop_reason")
-                batch = batch.set_column(at, schema.shard_schema().field("drop_reason"), first)
+                batch = tables.replaced(batch, drop_reason=first)
             if step.counts and batch is not before:
                 changed = pc.not_equal(before["text"], batch["text"])
                 removed = pc.subtract(before["bytes"], batch["bytes"])

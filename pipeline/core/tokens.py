@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.output.schema import TOKENS
-from winnow import storage
+from winnow import storage, tables
 
 
 @functools.lru_cache(maxsize=2)
@@ -33,7 +33,7 @@ def load(path: str) -> Any:
     try:
         tokenizer = Tokenizer.from_str(content.decode())
     except Exception as error:  # the library raises Exception itself
-        raise ValueError(f"--tokenizer {path} is no tokenizer.json: {error}") from error
+        raise ValueError(f"--tokenizer {path} is not a tokenizer.json: {error}") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
@@ -43,5 +43,4 @@ def counted(batch: pa.RecordBatch, path: str) -> pa.RecordBatch:
     """The batch with the tokens of each text, without special ones, in its column ``tokens``."""
     found = load(path).encode_batch_fast(batch["text"].to_pylist(), add_special_tokens=False)
     counts = np.fromiter(map(len, found), np.int64, count=len(batch))
-    at = batch.schema.get_field_index(TOKENS)
-    return batch.set_column(at, batch.schema.field(at), pa.array(counts))
+    return tables.replaced(batch, **{TOKENS: counts})

@@ -87,7 +87,7 @@ def parse(values: Sequence[str]) -> dict[str, dict[str, Any]]:
             try:
                 settings["missing"] = float(settings["missing"])
             except ValueError:
-                raise ValueError(f"--join {text}: missing is no number") from None
+                raise ValueError(f"--join {text}: missing is not a number") from None
         of = joins.setdefault(name, {"files": []})
         of["files"].append(rest)
         if twice := of.keys() & settings.keys():
@@ -117,14 +117,10 @@ def joins_of(given: Mapping[str, Any]) -> dict[str, Join]:
                 raise ValueError(f"it has no setting {', '.join(map(str, strangers))}")
             for key, value in lists.items():
                 _check_kind(key, value)
-            joins[name] = Join(**{"files": (), **lists, **_sorted_files(lists)})
+            joins[name] = Join(**{**lists, "files": sorted(lists.get("files", ()))})
         except ValueError as error:
             raise ValueError(f"--join {name}: {error}") from error
     return joins
-
-
-def _sorted_files(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {"files": sorted(settings.get("files", ()))}
 
 
 def _check_kind(key: str, value: Any) -> None:

@@ -198,7 +198,7 @@ def lookup(work: str, name: str, fingerprint: str) -> Lookup:
     """The table of a join in a work folder: one of a process, shared by its threads."""
     table = read_about(work, name)
     if table is None or table.fingerprint != fingerprint:
-        raise ValueError(f"{about_path(work, name)} is missing, or of other files: start anew")
+        raise ValueError(f"{about_path(work, name)} is missing or outdated: start a new run")
     return Lookup(table, work)
 
 

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from pipeline.near_duplicates.components import Nodes
 from pipeline.output.records import Task
 from pipeline.output.schema import NEAR_DUPLICATE, QUALITY
+from winnow import tables
 from winnow.text.n_grams import mixed
 
 Rows = npt.NDArray[np.int64]
@@ -104,13 +105,9 @@ def members(
 ) -> Members:
     """What :func:`choose` needs of a task; ``batches`` hold :data:`COLUMNS` of all documents."""
     merit, draw = [np.empty(0)], [np.empty(0)]
-    first = 0
-    for batch in batches:
-        low, high = np.searchsorted(rows, [first, first + len(batch)])
-        mine = rows[low:high] - first
+    for batch, mine, _ in tables.along(batches, rows):
         merit.append(stays.merit(batch)[mine])
         draw.append(batch["keep_draw"].to_numpy()[mine])
-        first += len(batch)
     columns = (rows, cluster, np.concatenate(merit), another_draw(np.concatenate(draw)))
     return Members(task.order, task.stem, task.filtered, *columns)
 

@@ -16,7 +16,6 @@ from pipeline.near_duplicates.choice import Found, Rows
 from pipeline.near_duplicates.components import Nodes
 from pipeline.near_duplicates.minhash import band_hashes
 from pipeline.near_duplicates.settings import Settings
-from pipeline.output import schema
 from winnow import heartbeat, storage, tables
 
 NEAR = pa.schema(
@@ -48,7 +47,8 @@ class BandsWriter:
         missing = np.ones(len(batch), np.bool_)
         missing[rows] = False
         cluster = pa.array(nodes, mask=missing)
-        return _with(batch, cluster, pa.array(np.ones(len(batch), np.int64), mask=missing))
+        alone = pa.array(np.ones(len(batch), np.int64), mask=missing)
+        return tables.replaced(batch, cluster=cluster, cluster_size=alone)
 
     def save(self, work: str, stem: str) -> None:
         """Write the file of a task."""
@@ -108,18 +108,15 @@ class Marks:
         """Each of all the task's batches, in order, with its ``cluster`` and ``cluster_size`` where
         it has them, and which of its documents are to be dropped (bool [n]).
         """
-        first = 0
         found = self._found
-        for batch in batches:
-            low, high = np.searchsorted(found.rows, [first, first + len(batch)])
-            mine = found.rows[low:high] - first
-            first += len(batch)
+        for batch, mine, span in tables.along(batches, found.rows):
             dropped = np.zeros(len(batch), np.bool_)
-            dropped[mine] = found.dropped[low:high]
+            dropped[mine] = found.dropped[span]
             if "cluster" in batch.schema.names and len(mine):
-                cluster = _put(batch["cluster"], mine, found.cluster[low:high])
-                batch = _with(
-                    batch, cluster, _put(batch["cluster_size"], mine, found.size[low:high])
+                batch = tables.replaced(
+                    batch,
+                    cluster=_put(batch["cluster"], mine, found.cluster[span]),
+                    cluster_size=_put(batch["cluster_size"], mine, found.size[span]),
                 )
             yield batch, dropped
 
@@ -165,13 +162,6 @@ def _put(column: pa.Array, rows: Rows, values: npt.NDArray[np.generic]) -> pa.Ar
     mask = np.zeros(len(column), np.bool_)
     mask[rows] = True
     return pc.replace_with_mask(column, pa.array(mask), pa.array(values, column.type))
-
-
-def _with(batch: pa.RecordBatch, cluster: pa.Array, size: pa.Array) -> pa.RecordBatch:
-    for name, column in (("cluster", cluster), ("cluster_size", size)):
-        at = batch.schema.get_field_index(name)
-        batch = batch.set_column(at, schema.shard_schema(clusters=True).field(name), column)
-    return batch
 
 
 def _bands_path(work: str, stem: str) -> str:

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from pipeline.near_duplicates import choice, components, files
 from pipeline.near_duplicates.choice import Found, Members, Rows, Stays
-from pipeline.near_duplicates.components import NO_HOME, Edges, Nodes
+from pipeline.near_duplicates.components import NO_HOME, Edges, Nodes, home
 from pipeline.output.records import Record
 from winnow import heartbeat
 from winnow.dealt import Dealt, split
@@ -65,8 +65,7 @@ def mark(
                 continue
             order = record.task.order
             part = choice.members(record.task, batches(record), rows, cluster, stays)
-            home = components.home(cluster, BUCKETS)
-            members.deal(home, order, rows, cluster, part.merit, part.draw)
+            members.deal(home(cluster, BUCKETS), order, rows, cluster, part.merit, part.draw)
         orders = {record.task.stem: order for order, record in tasks.items()}
         for bucket in range(BUCKETS):
             heartbeat.beat()
@@ -92,8 +91,8 @@ def _named(found: Iterable[Record], work: str) -> Dealt:
         rest = components.join(components.concatenate(parts))
         for record in found:
             bands = files.load_bands(work, record.task.stem)
-            home = components.home(bands.nodes, BUCKETS)
-            documents.deal(home, record.task.order, bands.rows, bands.nodes)
+            home_of = home(bands.nodes, BUCKETS)
+            documents.deal(home_of, record.task.order, bands.rows, bands.nodes)
         for bucket in range(BUCKETS):
             heartbeat.beat()
             mine = documents.of(bucket)
@@ -110,7 +109,7 @@ def _edges(found: Iterable[Record], work: str) -> Dealt:
     with Dealt(BUCKETS, _BANDS) as bands:
         for record in found:
             hashes, nodes = files.load_bands(work, record.task.stem).pairs()
-            bands.deal(components.home(hashes, BUCKETS), hashes, nodes)
+            bands.deal(home(hashes, BUCKETS), hashes, nodes)
         met = (bands.of(n) for n in range(BUCKETS))
         linked = ((NO_HOME, components.share_a_band(m["hash"], m["node"])) for m in met)
         edges = _round(linked)

@@ -91,6 +91,6 @@ def check_groups(groups: pa.Table, sources: pa.Table) -> None:
     for source, counts in expected.items():
         if not (decided.get(source, np.zeros(6, np.int64)) == counts).all():
             raise RuntimeError(
-                f"the groups of source {source!r} do not hold what was decided in it. The output"
-                " is not to be trusted"
+                f"the groups of source {source!r} do not add up to what was decided. Do not trust"
+                " the output"
             )

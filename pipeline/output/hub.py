@@ -95,7 +95,7 @@ def files_of(folder: str) -> list[File]:
     for name in (*names, *_PAGES):
         path = storage.join(folder, name)
         if not storage.exists(path):
-            raise ValueError(f"{folder} is no whole run any more: {name} is missing")
+            raise ValueError(f"{folder} is incomplete: {name} is missing")
         found.append(File(name, path, storage.size(path)))
     return found
 

@@ -5,6 +5,7 @@ have something to say there (:data:`pipeline.output.schema.TABLES`). All sums ar
 merging is associative to the bit and the result does not depend on workers, order or retries.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -75,13 +76,8 @@ class TaskSummary:
 
     def update(self, batch: pa.RecordBatch) -> None:
         """Count a batch of decided documents (:func:`pipeline.output.schema.shard_schema`)."""
-        weights = np.stack(
-            [
-                np.ones(len(batch), np.int64),
-                batch["bytes"].to_numpy(),
-                batch["words"].to_numpy(),
-            ]
-        )
+        sizes = batch["bytes"].to_numpy(), batch["words"].to_numpy()
+        weights = np.stack([np.ones(len(batch), np.int64), *sizes])
         kept = batch["kept"].to_numpy(zero_copy_only=False)
         reason = batch["drop_reason"].dictionary_encode()
         self._count_outcomes(weights, kept, reason)
@@ -130,17 +126,15 @@ class TaskSummary:
                 self._scores.curves(source=source), schema.KEEP_CURVES
             ),
         }
-        further = {
-            **(
-                {"changes": pa.Table.from_pylist(self._changes, schema.CHANGES)}
-                if self._changes
-                else {}
-            ),
-            **({"joins": self._joined()} if self._joins else {}),
-            **({"cluster_sizes": self._cluster_sizes.total()} if self._cluster_sizes else {}),
-            **(self._by_group.tables() if self._by_group else {}),
-            **(self._by_classifier.tables() if self._by_classifier else {}),
-        }
+        further: Summary = {}
+        if self._changes:
+            further["changes"] = pa.Table.from_pylist(self._changes, schema.CHANGES)
+        if self._joins:
+            further["joins"] = self._joined()
+        if self._cluster_sizes:
+            further["cluster_sizes"] = self._cluster_sizes.total()
+        for part in filter(None, (self._by_group, self._by_classifier)):
+            further |= part.tables()
         return {
             **{name: _in_order(table, schema.TABLES[name]) for name, table in own.items()},
             "domains": self._domains.total(),
@@ -303,16 +297,11 @@ def _best(tables: list[pa.Table]) -> pa.Table:
     """The rows of smallest rank within each (source, level, kept), in that order."""
     order = [(key, "ascending") for key in ("source", "level", "kept", "rank", "id", "text")]
     table = pa.concat_tables([schema.EXAMPLES.empty_table(), *tables]).sort_by(order)
-    groups = zip(
-        table["source"].to_pylist(),
-        table["level"].to_pylist(),
-        table["kept"].to_pylist(),
-        strict=True,
-    )
-    seen: dict[tuple[str, str, bool], int] = {}
+    groups = zip(*(table[key].to_pylist() for key in ("source", "level", "kept")), strict=True)
+    seen: Counter[tuple[str, str, bool]] = Counter()
     rows = []
     for row, group in enumerate(groups):
-        seen[group] = seen.get(group, 0) + 1
+        seen[group] += 1
         if seen[group] <= EXAMPLES_PER_KIND:
             rows.append(row)
     return table.take(pa.array(rows, pa.int64()))

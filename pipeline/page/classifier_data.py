@@ -1,6 +1,7 @@
 """What the page of a run with several classifiers shows of them side by side."""
 
 import itertools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.output.summary import Summary
+from quality_classifier.evaluation.metrics import spearman
 
 Json = dict[str, Any]
 
@@ -42,9 +44,9 @@ def keeper_rows(manifest: Mapping[str, Any], statistics: Summary) -> list[Json]:
     if "classifier_keeps" not in statistics:
         return []
     rows = statistics["classifier_keeps"].to_pylist()
-    reached: dict[str, int] = {}
+    reached: Counter[str] = Counter()
     for row in rows:
-        reached[row["source"]] = reached.get(row["source"], 0) + row["documents"]
+        reached[row["source"]] += row["documents"]
     everyone = sorted(manifest["classifier"]["several"])
     return [
         {
@@ -89,23 +91,6 @@ def agreement_rows(_: Mapping[str, Any], statistics: Summary) -> list[Json]:
                 row["interval"] = f"{low:.3f} to {high:.3f}"
             rows.append(row | {"documents": n})
     return rows
-
-
-def spearman(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float | None:
-    """Spearman's rank correlation of two samples [n], ties at their mean rank; None if a sample has
-    one value alone.
-    """
-    ranks = [_mean_ranks(values) for values in (a, b)]
-    if any(np.ptp(rank) == 0 for rank in ranks):
-        return None
-    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
-
-
-def _mean_ranks(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    _, at, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    ranks: npt.NDArray[np.float64] = (ends - (counts - 1) / 2)[at]
-    return ranks
 
 
 def scatter(shown: Sequence[str], statistics: Summary) -> Json | None:

@@ -5,6 +5,7 @@ locally or uploaded.
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -195,12 +196,10 @@ def _reading(manifest: Mapping[str, Any], statistics: Summary) -> list[str]:
 
 def _front_matter(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """One dataset config of all shards, and one per source. The hub refuses empty patterns."""
-    rows: dict[str, int] = {}
+    rows: Counter[str] = Counter()
     for task in manifest["tasks"]:
-        n_rows = sum(shard["rows"] for shard in task["shards"])
-        if n_rows:
-            source = task["task"]["source"]
-            rows[source] = rows.get(source, 0) + n_rows
+        rows[task["task"]["source"]] += sum(shard["rows"] for shard in task["shards"])
+    rows = +rows  # without sources of no rows
     digits = "[0-9]" * 5
     form = _form(manifest)
     everything = "default"
@@ -213,13 +212,10 @@ def _front_matter(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "pretty_name": "Scored and filtered web text",
         "task_categories": ["text-generation"],
-        "size_categories": [_size_category(sum(rows.values()))],
+        "size_categories": [_size_category(rows.total())],
         "tags": ["winnow", "quality-filter"],
         "configs": [
-            {
-                "config_name": name,
-                "data_files": [{"split": "train", "path": path}],
-            }
+            {"config_name": name, "data_files": [{"split": "train", "path": path}]}
             for name, path in configs
         ],
     }

@@ -5,6 +5,7 @@ as C(2025) 8311; Regulation (EU) 2024/1689, article 53(1)(d)). A run knows sizes
 and what was removed; all else is marked as the provider's to say. It is of one modality, text.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -146,10 +147,10 @@ def _languages(groups: pa.Table) -> list[Json]:
 
 def _removed(rows: Sequence[Json]) -> list[Json]:
     """Documents that steps and the rule dropped, by reason, the most first."""
-    counts: dict[str, int] = {}
+    counts: Counter[str] = Counter()
     for row in rows:
         if row["outcome"] not in ("read", "kept", "copied", "quarantined"):
-            counts[row["outcome"]] = counts.get(row["outcome"], 0) + row["documents"]
+            counts[row["outcome"]] += row["documents"]
     found = [
         {
             "step": STEP_OF.get(reason, "keep rule" if reason == schema.QUALITY else reason),

@@ -155,7 +155,7 @@ def read_answers(path: str, test: ReadingTest) -> pa.Table:
     if run != test.run:
         raise ValueError(f"{path} belongs to the run {run}, and this one is {test.run}")
     if fingerprint != test.fingerprint:
-        raise ValueError(f"{path} answers other pairs than those that were drawn for this run")
+        raise ValueError(f"{path} answers other pairs than those of this run")
     better: dict[int, str] = {}
     for answer in answers:
         match answer:
@@ -166,7 +166,7 @@ def read_answers(path: str, test: ReadingTest) -> pa.Table:
                     raise ValueError(f"{path} answers pair {i} twice")
                 better[i] = side
             case _:
-                raise ValueError(f"{path} has an answer that is none: {json.dumps(answer)[:100]}")
+                raise ValueError(f"{path} has an invalid answer: {json.dumps(answer)[:100]}")
     return _compared(test.pairs, better, reader.strip()[:READER_CHARACTERS] or "unnamed")
 
 

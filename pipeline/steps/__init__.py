@@ -139,20 +139,18 @@ def apply(
         raise RuntimeError(f"step {name}: {type(error).__name__}: {error}") from error
     n = len(batch)
     if not (isinstance(found, pa.RecordBatch) and found.schema.equals(batch.schema)):
-        raise RuntimeError(
-            f"step {name}: it must give the batch back, with the columns that it had"
-        )
+        raise RuntimeError(f"step {name}: it must return the batch with the same columns")
     kind = getattr(codes, "dtype", None)
     if kind is None or kind.kind not in "iu" or codes.shape != (n,) or len(found) != n:
         given = f"{kind} {list(codes.shape)}" if kind is not None else type(codes).__name__
         raise RuntimeError(
-            f"step {name}: for {n} documents it must give {n} documents and whole numbers [{n}],"
-            f" and gave {len(found)} and {given}"
+            f"step {name}: for {n} documents it must return {n} documents and integer codes [{n}],"
+            f" but returned {len(found)} and {given}"
         )
     if n and not 0 <= codes.min() <= codes.max() <= len(step.reasons):
         raise RuntimeError(
-            f"step {name}: codes are from 0 to {len(step.reasons)}, the number of its reasons, and"
-            f" it gave {codes.min()} to {codes.max()}"
+            f"step {name}: codes go from 0 to {len(step.reasons)}, its number of reasons, but it"
+            f" returned {codes.min()} to {codes.max()}"
         )
     return found, codes
 
@@ -179,7 +177,7 @@ def _build_one(name: str, values: Mapping[str, Any]) -> Step:
         raise ValueError(f"step {name}: {wrong}; its settings are {list(kinds)}")
     for key, kind in kinds.items():
         if kind not in _WORDS:
-            raise ValueError(f"step {name}: {key} is declared as {kind}, which YAML can't give")
+            raise ValueError(f"step {name}: {key} is declared as {kind}, which YAML cannot express")
         if not _fits(values[key], kind):
             raise ValueError(f"step {name}: {key} must be {_WORDS[kind]}, not {values[key]!r}")
     try:

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.steps.contract import Counts
+from winnow import tables
 from winnow.text.counts import measure
 
 REMOVED_BYTES: Final = "removed_bytes"
@@ -28,7 +29,4 @@ def changed(batch: pa.RecordBatch, text: pa.Array, counts: Mapping[str, Counts])
     """
     added = {name: pc.add(batch[name], pa.array(n)) for name, n in counts.items()}
     sizes = zip(("bytes", "characters", "words"), measure(text), strict=True)
-    for name, column in {"text": text, **dict(sizes), **added}.items():
-        at = batch.schema.get_field_index(name)
-        batch = batch.set_column(at, batch.schema.field(at), pa.array(column))
-    return batch
+    return tables.replaced(batch, text=text, **dict(sizes), **added)

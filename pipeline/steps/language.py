@@ -20,11 +20,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.output import schema
 from pipeline.steps.contract import Codes, Step, first_failing
 from quality_classifier.kinds.fasttext_binding import fasttext_module
 from quality_classifier.kinds.fasttext_model import read_file
-from winnow import storage
+from winnow import storage, tables
 
 LID_176 = Path(__file__).with_name("lid.176.ftz")
 _SHA256 = "8f3472cfe8738a7b6099e8e999c3cbfae0dcd15696aac7d7738a8039db603e83"
@@ -53,16 +52,14 @@ class Language(Step):
             if code not in known:
                 near = [name for name in known if name[:2] == code[:2]] or known[:10]
                 raise ValueError(
-                    f"{self.model or 'lid.176'} knows no language {code!r}: of its {len(known)}"
-                    f" codes {', '.join(near)} come nearest"
+                    f"{self.model or 'lid.176'} has no language {code!r}: the nearest of its"
+                    f" {len(known)} codes are {', '.join(near)}"
                 )
 
     def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Codes]:
         """The batch with its language columns filled, and the codes."""
         language, score = identify(batch["text"], self.max_characters, self.model)
-        for name, column in (("language", language), ("language_score", score)):
-            at = batch.schema.get_field_index(name)
-            batch = batch.set_column(at, schema.shard_schema().field(name), column)
+        batch = tables.replaced(batch, language=language, language_score=score)
         if not self.languages:
             return batch, np.zeros(len(batch), np.int8)
         wanted = pc.is_in(language, pa.array(self.languages)).to_numpy(zero_copy_only=False)

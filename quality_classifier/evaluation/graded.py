@@ -22,18 +22,9 @@ SHOWN = 10
 """Groups of fewer held-out documents have no row of their own."""
 
 
-def spearman(a: FloatArray, b: FloatArray) -> float:
-    """Spearman's rank correlation of n pairs, ties with their mean rank; 0 if one is constant."""
-    a, b = _ranks(a), _ranks(b)
-    if np.ptp(a) == 0 or np.ptp(b) == 0:
-        return 0.0
-    return float(np.corrcoef(a, b)[0, 1])
-
-
-def _ranks(values: FloatArray) -> FloatArray:
-    from scipy.stats import rankdata  # slow to import, and the page of a run needs no ranks
-
-    return np.asarray(rankdata(values), np.float64)
+def spearman(a: FloatArray, b: FloatArray, weight: FloatArray | None = None) -> float:
+    """:func:`metrics.spearman`, 0 if one of the two is constant."""
+    return metrics.spearman(a, b, weight) or 0.0
 
 
 def interval(
@@ -175,16 +166,7 @@ def label_noise(text: Rows, value: FloatArray, expected: FloatArray) -> dict[str
         "documents": documents,
         "labels": int(sum(len(np.unique(part)) for part in first)),
         "labels_mae": float(share @ np.abs(value[one] - value[other]) / documents),
-        "labels_spearman": weighted_spearman(value[one], value[other], share),
+        "labels_spearman": spearman(value[one], value[other], share),
         "classifier_mae": float(share @ np.abs(value[one] - classifier) / documents),
-        "classifier_spearman": weighted_spearman(classifier, value[one], share),
+        "classifier_spearman": spearman(classifier, value[one], share),
     }
-
-
-def weighted_spearman(a: FloatArray, b: FloatArray, weight: FloatArray) -> float:
-    """Pearson's correlation of the ranks of n pairs under weights; 0 if one is constant."""
-    a, b = _ranks(a), _ranks(b)
-    if np.ptp(a) == 0 or np.ptp(b) == 0:
-        return 0.0
-    covariance = np.cov(a, b, aweights=weight)
-    return float(covariance[0, 1] / np.sqrt(covariance[0, 0] * covariance[1, 1]))

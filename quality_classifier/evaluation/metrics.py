@@ -6,6 +6,7 @@ the choice of documents, not the choice of sources.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -160,6 +161,25 @@ def curves(
         "recall": true[0] / true[0, -1],
         "precision": true[0] / (true[0] + false[0]),
     }
+
+
+def spearman(
+    a: npt.NDArray[Any], b: npt.NDArray[Any], weight: FloatArray | None = None
+) -> float | None:
+    """The correlation of the ranks of n pairs, ties at their mean rank; None if one is constant."""
+    ranks = [_mean_ranks(values) for values in (a, b)]
+    if any(np.ptp(rank) == 0 for rank in ranks):
+        return None
+    if weight is None:
+        return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
+    covariance = np.cov(ranks[0], ranks[1], aweights=weight)
+    return float(covariance[0, 1] / np.sqrt(covariance[0, 0] * covariance[1, 1]))
+
+
+def _mean_ranks(values: npt.NDArray[Any]) -> FloatArray:
+    _, at, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: FloatArray = (np.cumsum(counts) - (counts - 1) / 2)[at]
+    return ranks
 
 
 def wilson(rate: FloatArray, n: FloatArray) -> tuple[FloatArray, FloatArray]:

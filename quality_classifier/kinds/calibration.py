@@ -14,6 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 
+def log_odds(score: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
+    """``ln(s / (1 - s))`` of n scores, infinite at 0 and 1: float64 [n]."""
+    exact = score.astype(np.float64)
+    with np.errstate(divide="ignore"):
+        odds: npt.NDArray[np.float64] = np.log(exact) - np.log1p(-exact)
+    return odds
+
+
 @dataclass(frozen=True)
 class Calibration:
     """A rising function from margins (log odds, any real number) to scores in [0, 1].

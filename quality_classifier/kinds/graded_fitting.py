@@ -174,8 +174,8 @@ def fit_hashed_linear(
                 best = surprise, weights
     if best is None:
         raise ValueError(
-            "no fit ranks the documents of the calibration split better than chance: the labels"
-            " don't follow from the words, or there are too few"
+            "no fit ranks the documents of the calibration split better than chance: the words"
+            " do not predict the labels, or there are too few"
         )
     return HashedLinear(config, best[1], 0.0), {"trials": trials}
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from quality_classifier.kinds.calibration import log_odds
 from quality_classifier.kinds.contract import Scorer
 from winnow import own_code, storage
 
@@ -50,18 +51,15 @@ class OwnScorer(Scorer):
         if getattr(score, "dtype", None) != np.float32 or score.shape != (n,):
             kind = getattr(score, "dtype", type(score).__name__)
             raise RuntimeError(
-                f"classifier {self._path}: for {n} documents it must give float32 [{n}], and gave"
-                f" {kind} {list(np.shape(score))}"
+                f"classifier {self._path}: for {n} documents it must return float32 [{n}], but"
+                f" returned {kind} {list(np.shape(score))}"
             )
         if not ((score >= 0) & (score <= 1)).all():
             raise RuntimeError(
-                f"classifier {self._path}: scores are from 0 to 1, and it gave {score.min()} to"
+                f"classifier {self._path}: scores go from 0 to 1, but it returned {score.min()} to"
                 f" {score.max()}"
             )
-        exact = score.astype(np.float64)
-        with np.errstate(divide="ignore"):
-            odds: npt.NDArray[np.float64] = np.log(exact) - np.log1p(-exact)
-        return odds
+        return log_odds(score)
 
     def checksums(self) -> dict[str, str]:
         """Of the code and of the files that the scores depend on, by name."""

@@ -91,8 +91,8 @@ def fit_hashed_linear(
                 best = loss, weights
     if best is None:
         raise ValueError(
-            "no fit ranks the pairs of the calibration split better than chance: which one is"
-            " better does not follow from the words, or there are too few pairs"
+            "no fit ranks the pairs of the calibration split better than chance: the words do"
+            " not predict which text is better, or there are too few pairs"
         )
     return HashedLinear(config, best[1], 0.0), {"trials": trials}
 

@@ -22,7 +22,7 @@ sys.path.append(str(Path(__file__).parent.parent))  # last, for it too holds a "
 from corpora import fingerprints
 from engines_services import process, write_inputs
 
-from pipeline import scoring_run
+from pipeline import execution, scoring_run
 from pipeline.beam import graph
 from pipeline.config import load
 from pipeline.core.plan import plan_tasks
@@ -141,7 +141,7 @@ def compare(flags: list[str], folder: Path, address: str) -> None:
     config, resume, _ = load([*flags, f"--output={folder}/dask"])
     tasks = plan_tasks(config.source, config.filter, config.split_bytes)
     job, about = scoring_run.describe(config, tasks, resume)
-    scoring_run.prepare(config.output, about["key"], tasks, resume)
+    execution.prepare(config.output, about["key"], tasks, resume)
     records.save_tasks(job.sink.work, tasks)
 
     def build(pipeline: beam.Pipeline) -> None:
