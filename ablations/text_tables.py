@@ -1,4 +1,4 @@
-"""The tables of a comparison as text for a terminal of 80 columns; the CSV files have everything.
+"""The tables of a comparison for a terminal of 80 columns; the CSV files have everything.
 
 Numbers have three significant digits, counts a suffix (131K, 2.72M).
 """
@@ -19,8 +19,8 @@ BEST = 12
 
 @dataclass(frozen=True)
 class Column:
-    """A heading and what stands under it. Text is flush left and is cut where a line is too long;
-    ``once`` says that a text that repeats stands in the first of its lines only.
+    """A column. ``text`` is left-aligned and cut where a line is too long; with ``once``, a value
+    that repeats the line above is left blank.
     """
 
     head: str
@@ -30,22 +30,22 @@ class Column:
 
 
 def text(name: str, head: str = "", once: bool = False) -> Column:
-    """A column of what a row has under ``name``."""
+    """A text column of the value under ``name``."""
     return Column(head or name, lambda row: str(row[name] or "–"), text=True, once=once)
 
 
 def figure(name: str, head: str = "", signed: bool = False) -> Column:
-    """A number to three digits."""
+    """A column of numbers to three digits."""
     return Column(head or name, lambda row: _figure(row[name], signed))
 
 
 def count(name: str, head: str = "") -> Column:
-    """A count with its suffix."""
+    """A column of counts with their suffix."""
     return Column(head or name, lambda row: amount(row.get(name)))
 
 
 def interval(low: str = "low", high: str = "high", signed: bool = True) -> Column:
-    """From one number to another."""
+    """A column of intervals."""
 
     def cell(row: Row) -> str:
         if row.get(low) is None or row.get(high) is None:
@@ -56,12 +56,12 @@ def interval(low: str = "low", high: str = "high", signed: bool = True) -> Colum
 
 
 def chance(name: str) -> Column:
-    """A p-value."""
+    """A column of p-values."""
     return Column("p", lambda row: "–" if row.get(name) is None else f"{row[name]:.2g}")
 
 
 def right(name: str, head: str) -> Column:
-    """How many decisions are right, of how many."""
+    """A column of right decisions, of how many."""
 
     def cell(row: Row) -> str:
         of = row[f"{name}_of"]
@@ -219,9 +219,9 @@ def shown(name: str, rows: Sequence[Row]) -> Sequence[Row]:
 def lines(
     rows: Sequence[Row], columns: Sequence[Column], heads: Mapping[str, str] | None = None
 ) -> list[str]:
-    """A table as lines of at most :data:`WIDTH` characters, if its numbers alone are not wider.
+    """A table as lines of :data:`WIDTH` characters, or more if its numbers alone are wider.
 
-    ``heads`` are other headings than the columns' own. Columns without values are left out.
+    ``heads`` replaces headings. Columns without values are left out.
     """
     columns = [
         replace(column, head=(heads or {}).get(column.head, column.head)) for column in columns

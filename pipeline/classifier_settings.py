@@ -1,4 +1,4 @@
-"""The classifiers that a run is told of: one by its path, or several by names."""
+"""The classifiers of a run: one by its path, or several by name."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -94,7 +94,7 @@ def labels_of(config: Any) -> Mapping[str, str]:
 
 
 def described(config: Any) -> tuple[tuple[Named, ...], Combined | None, dict[str, Any]]:
-    """Load what a config names: several classifiers and their combination, and what to say of them.
+    """Load what a config names: several classifiers, their combination, and the manifest's entry.
 
     Raises:
         ValueError: a classifier is none, or a calibration does not fit.

@@ -1,4 +1,4 @@
-"""What a run is told, checked: flags (:mod:`pipeline.flags`) and YAML."""
+"""The settings of a run, from flags (:mod:`pipeline.flags`) and YAML, checked."""
 
 import dataclasses
 import re
@@ -27,7 +27,7 @@ A_YEAR = 365 * 24 * 60  # minutes
 
 @dataclass(frozen=True)
 class PipelineConfig:
-    """Everything that ``pipeline/run.py`` is told, but for Beam's own options."""
+    """All settings of ``pipeline/run.py`` but Beam's own."""
 
     source: Mapping[str, Sequence[str]]
     classifier: str | Mapping[str, str]
@@ -228,7 +228,7 @@ def field_maps(config: PipelineConfig) -> dict[str, FieldMap]:
 
 @dataclass(frozen=True)
 class DecideConfig:
-    """Everything that ``pipeline/decide.py`` is told, but for Beam's own options."""
+    """All settings of ``pipeline/decide.py`` but Beam's own."""
 
     scored: str
     output: str

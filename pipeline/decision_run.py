@@ -1,4 +1,4 @@
-"""A run that decides anew from stored scores. See :mod:`pipeline.decide`."""
+"""Decides again from stored scores. See :mod:`pipeline.decide`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace

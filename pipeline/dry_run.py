@@ -1,4 +1,4 @@
-"""``winnow run --dry-run``: what a run on Dataflow would stage, start and use, without Dataflow."""
+"""``winnow run --dry-run``: what a Dataflow run would stage, start and use. Nothing is sent."""
 
 import argparse
 import math
@@ -104,7 +104,7 @@ def _job(planned: dry_run.Planned) -> list[str]:
 
 
 def _use(found: Estimate, work: Work, assumed: dict[str, Any]) -> list[str]:
-    """What the run would use, and what that rests on."""
+    """What the run would use, and the assumptions behind it."""
 
     def number(value: float) -> str:
         return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

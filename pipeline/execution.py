@@ -1,4 +1,4 @@
-"""Runs a graph in its output folder, which it alone may write to meanwhile."""
+"""Runs a graph into its locked output folder."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence

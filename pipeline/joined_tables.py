@@ -1,4 +1,4 @@
-"""The tables of a run's joins: their files found, the tables built, and what is asked of them."""
+"""Finds the files of a run's joins, builds their tables, and checks their columns."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -86,14 +86,14 @@ def describe(
     resume: bool,
     say: Callable[[str], None] = telling.say,
 ) -> tuple[Job, dict[str, Any]]:
-    """What tasks share, and what the manifest will say of the run; ``say`` receives notes."""
+    """The job that all tasks share, and the run's entry in the manifest; ``say`` receives notes."""
     several, combined, classifier = classifier_settings.described(config)
     grades = tuple(schema.grade_columns(classifier))
     for name in sorted(set(grades) & set(config.metadata)):
         raise ValueError(
             f"--metadata {name}: the classifier writes that column, leave the field out"
         )
-    # What is wrong with the steps is said now, not by a worker.
+    # Fail now, not in a worker.
     steps = build_steps(config.steps)
     for step in steps:
         for note in step.notes:
@@ -159,7 +159,7 @@ def describe(
             settings, classifier["fingerprint"], job.step_files, [asdict(task) for task in tasks]
         ),
     }
-    try:  # what the manifest can't hold is said now, not when all is done
+    try:  # fail now, not when the manifest is written
         json.dumps(about, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ValueError(

@@ -32,7 +32,7 @@ from winnow.text.groups import NONE, grouped
 
 @dataclass
 class AuditConfig:
-    """What the command line is told; defaults and their meaning are in ``audit.yaml``."""
+    """The settings; defaults and their meaning are in ``audit.yaml``."""
 
     scored: str = MISSING
     by: list[str] = MISSING

@@ -1,4 +1,4 @@
-"""What ``train.py`` is told, with types; every default is in ``conf/classifier/train.yaml``."""
+"""The settings of ``train.py``, with types; every default is in ``conf/classifier/train.yaml``."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class GroupsConfig:
 
 @dataclass
 class TrainConfig:
-    """What the command line is told; defaults and their meaning are in ``train.yaml``.
+    """The settings; defaults and their meaning are in ``train.yaml``.
 
     How pages are read is the pipeline's to say, since it must be the same when scoring.
 

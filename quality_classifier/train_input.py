@@ -1,4 +1,4 @@
-"""The documents that ``train.py`` is given: from globs and field names to one Arrow table.
+"""Training documents: from globs and field names to one Arrow table.
 
 With ``train.py`` the only place of this package that knows the pipeline, whose readers it uses.
 """

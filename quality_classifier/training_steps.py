@@ -1,4 +1,4 @@
-"""What training is made of, whatever it learns from."""
+"""What training from classes, labels and pairs has in common."""
 
 import functools
 import os

@@ -1,7 +1,7 @@
-"""Equal texts and equal ids in the graph (:mod:`pipeline.core.duplicates`).
+"""Exact duplicates and repeated ids in the graph (:mod:`pipeline.core.duplicates`).
 
-Engines shuffle the hashes, on disk. Beam's local engine would hold them in memory, 50 to 120 bytes
-a document, so there one step deals them into files.
+Engines shuffle the hashes on disk. Beam's local engine groups in memory, 50 to 120 bytes a
+document, so there one step deals them into files.
 """
 
 from collections.abc import Iterable, Iterator

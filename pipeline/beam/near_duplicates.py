@@ -1,10 +1,10 @@
-"""Near-duplicates as Beam sees them: hashes meet, components join in rounds, clusters choose.
+"""The near-duplicate search in the graph: group band hashes, join components, choose who stays.
 
     Bands -> Meet -> Link -> [Meet -> Join] * ROUNDS -> Clusters -> Members -> Choose -> Mark
 
-Text is read by none of it. See :mod:`pipeline.near_duplicates.components` for the rounds. Beam's
-local engine would hold all that meets in memory, some 300 bytes a document, so there one step does
-the same through files (:mod:`pipeline.near_duplicates.in_files`).
+No step reads text. See :mod:`pipeline.near_duplicates.components` for the rounds. Beam's local
+engine groups in memory, some 300 bytes a document, so there one step does the same through files
+(:mod:`pipeline.near_duplicates.in_files`).
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,7 +1,6 @@
-"""Progress and stall detection of a local run, from the heartbeats of :mod:`winnow.heartbeat`.
+"""Progress and stall detection of a local run, from worker heartbeats (:mod:`winnow.heartbeat`).
 
-Shows a progress line on the terminal and ends a stalled run: Beam itself waits forever for a worker
-that hangs.
+Beam itself waits forever for a worker that hangs.
 """
 
 import contextlib
@@ -18,11 +17,7 @@ from winnow import heartbeat, storage, telling
 
 
 def folder(work: str) -> str | None:
-    """Where the workers of a run write their heartbeats; None for a temporary folder.
-
-    Args:
-        work: the run's work folder, which may be in an object store.
-    """
+    """Where workers write heartbeats: in the work folder, or None if that is in an object store."""
     return storage.join(work, heartbeat.FOLDER) if storage.scheme(work) is None else None
 
 
@@ -30,8 +25,8 @@ class Watch:
     """Watches the heartbeats of a run's workers.
 
     Args:
-        folder: from :func:`folder`.
-        input_bytes: raw size of all inputs, from which the time left is estimated.
+        folder: of :func:`folder`; None stands for a temporary one.
+        input_bytes: size of all inputs, to estimate the time left.
         stall_minutes: how long the run may make no progress.
     """
 
@@ -46,10 +41,7 @@ class Watch:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[str]:
-        """The folder for heartbeats while the block runs; threads of this process report to it.
-
-        It lies in the work folder and is removed with it, or is a temporary one.
-        """
+        """The folder for heartbeats while the block runs; this process reports to it too."""
         with contextlib.ExitStack() as stack:
             stack.callback(faulthandler.cancel_dump_traceback_later)
             self._set_alarm()
@@ -67,9 +59,9 @@ class Watch:
             yield self._folder
 
     def look(self) -> None:
-        """Check all heartbeats; call this every :data:`winnow.heartbeat.INTERVAL` seconds.
+        """Check all heartbeats. To be called every :data:`winnow.heartbeat.INTERVAL` seconds.
 
-        It counts checks, not seconds: a suspended run or a sleeping computer is not a stall.
+        Counts checks, not seconds, so a suspended run or a sleeping computer is not a stall.
 
         Raises:
             TimeoutError: nothing has moved for ``stall_minutes``.
@@ -88,9 +80,9 @@ class Watch:
             )
 
     def _set_alarm(self) -> None:
-        """End the process with a traceback of each thread, unless this is called again in time.
+        """End the process with a traceback of each thread, unless called again in time.
 
-        No check runs while C code holds the GIL forever or the disk does not answer.
+        For when :meth:`look` cannot run: C code holds the GIL, or the disk does not answer.
         """
         faulthandler.dump_traceback_later(2 * 60 * self._stall_minutes, exit=True, file=2)
 

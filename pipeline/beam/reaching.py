@@ -1,4 +1,4 @@
-"""Functions for workers, which reach object stores as the process that builds the graph does."""
+"""Gives workers the driver's object-store options, and the engine their heartbeats."""
 
 import functools
 from collections.abc import Callable
@@ -13,7 +13,7 @@ R = TypeVar("R")
 
 
 def reaching(function: Callable[P, R]) -> Callable[P, R]:
-    """The same function; a worker that calls it reaches object stores as this process does."""
+    """The function, to be called by workers: they then use this process's object-store options."""
     stores = storage.shared_options()
 
     @functools.wraps(function)
@@ -25,16 +25,16 @@ def reaching(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def reach(stores: dict[str, Any]) -> None:
-    """Make this worker reach stores as the driver does, and show the engine its heartbeats."""
+    """Use the driver's object-store options, and pass heartbeats on to the engine."""
     storage.reach(stores)
     heartbeat.listen(moved)
 
 
 def moved() -> None:
-    """Tell Beam that the element at hand moves.
+    """Tell Beam that the current element makes progress.
 
-    A task is one element. ``--element_processing_timeout_minutes`` ends a worker whose state has
-    not changed for so long, so it is changed, and changed back.
+    A task is one element, and ``--element_processing_timeout_minutes`` ends a worker whose state
+    has not changed for that long. So this enters a state and leaves it.
     """
     tracker = statesampler.get_current_tracker()
     if tracker is not None:  # a thread of a bundle, not one that uploads

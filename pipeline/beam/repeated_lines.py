@@ -1,8 +1,8 @@
-"""Repeated lines as Beam sees them: hashes meet, each task learns which of its lines repeat.
+"""The search for repeated lines in the graph: each task learns which of its lines repeat.
 
     ReadLines -> Keys -> Meet -> Repeated -> Save
 
-Every document is read once more than in other runs. Text is shuffled by none of it.
+Every document is read once more. No text is shuffled.
 """
 
 from collections.abc import Iterable, Iterator

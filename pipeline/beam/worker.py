@@ -1,4 +1,4 @@
-"""A worker process of a local run: Beam's own, but it ends when its driver does.
+"""A worker process of a local run: Beam's own, but it ends with its driver.
 
 python -m pipeline.beam.worker DRIVER FOLDER
 

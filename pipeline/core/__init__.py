@@ -1,1 +1,1 @@
-"""What happens to a document, without Beam: task, keep rule, duplicates, records of tasks."""
+"""One task, without Beam: read, score, apply steps, decide, write."""

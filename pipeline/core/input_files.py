@@ -1,4 +1,4 @@
-"""What a task notes of its input: the records that could not be read, and a hash of its bytes."""
+"""What a task records of its input: unreadable records, and a hash of its bytes."""
 
 import contextlib
 import json

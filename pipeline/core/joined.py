@@ -1,7 +1,7 @@
-"""Joined columns as one task fills them, and what a run counts of each join.
+"""Fills the joined columns of one task, and counts the matches of each join.
 
-``<stem>.joined.arrow`` in the work folder has the rows of the tables that documents of a task have
-met, from which the end of the run knows the rows that none has.
+``<stem>.joined.arrow`` in the work folder lists the table rows that the task's documents matched.
+From these files the end of the run counts the rows that no document matched.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -45,7 +45,7 @@ class TaskJoins:
         return found
 
     def save(self, stem: str) -> None:
-        """Write the rows that were met, each once."""
+        """Write the rows that were matched, each once."""
         if not self._tables:
             return
         parts = {
@@ -60,7 +60,7 @@ class TaskJoins:
 
 
 def about(joins: Iterable[Table]) -> dict[str, Any]:
-    """What the manifest says of joins before documents have met them."""
+    """What the manifest says of joins before any document is matched."""
     told = {table.name: table.to_json() | {"rows": table.rows} for table in joins}
     return {name: {n: v for n, v in one.items() if n != "buckets"} for name, one in told.items()}
 
@@ -77,8 +77,9 @@ def of_manifest(joins: Mapping[str, Mapping[str, Any]]) -> tuple[Table, ...]:
 def with_matched_rows(
     joins: Mapping[str, Mapping[str, Any]], tasks: Iterable[Record], work: str
 ) -> dict[str, Any]:
-    """What the manifest says of joins once all tasks are done: ``matched_rows`` too, the rows that
-    some document has met. Memory is a bit for each row.
+    """The same once all tasks are done, with ``matched_rows``, the rows that some document matched.
+
+    Memory is a bit for each row.
     """
     met = {name: np.zeros(-(-one["rows"] // 8), np.uint8) for name, one in joins.items()}
     for record in tasks:
@@ -95,7 +96,7 @@ def with_matched_rows(
 
 
 def lines(manifest: Mapping[str, Any]) -> list[str]:
-    """What became of each join of a finished run, a line each.
+    """A line on the result of each join of a finished run.
 
     Raises:
         ValueError: a join has matched nothing.

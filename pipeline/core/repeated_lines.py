@@ -1,8 +1,8 @@
 """Which lines repeat across a host, found from hashes alone, before anything is scored.
 
-Two files for each task in the work folder: ``<stem>.lines.arrow`` has what each of its documents
-says (:func:`read_lines`), ``<stem>.repeated.arrow`` the keys of those of its lines that repeat in
-the whole run, which :func:`pipeline.core.task.run_task` removes.
+Each task has two files in the work folder: ``<stem>.lines.arrow``, the hashes of its lines and of
+the texts that have them (:func:`read_lines`), and ``<stem>.repeated.arrow``, the keys of its lines
+that repeat in the whole run, which :func:`pipeline.core.task.run_task` removes.
 """
 
 from collections.abc import Iterable, Iterator

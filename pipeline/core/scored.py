@@ -1,4 +1,4 @@
-"""Scored documents as they are decided: from the shards, with what is known of duplicates."""
+"""Scored documents read back from their shards, duplicates marked, to be decided."""
 
 from collections.abc import Collection, Iterator
 
@@ -25,7 +25,7 @@ def scored_batches(
     duplicates: Rows,
     columns: Collection[str] | None = None,
 ) -> Iterator[tuple[pa.RecordBatch, Flags, Flags | None]]:
-    """The batches of a scored task, and which of their documents are duplicates to drop.
+    """The batches of a scored task, and which of their documents to drop as duplicates.
 
     Args:
         scored: the task.

@@ -1,7 +1,7 @@
-"""The scores of documents: of one classifier, or of several and what is made of them.
+"""Scores of documents: one classifier's, or several and their combination.
 
-Several classifiers give a column each, and ``quality_score``, by which documents are decided, is
-their combination. It can be combined anew from the columns alone.
+Each of several classifiers has a column. ``quality_score``, which decides, combines them, and can
+be recomputed from these columns alone.
 """
 
 import functools

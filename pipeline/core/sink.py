@@ -1,4 +1,4 @@
-"""Where the decided documents of a run go, and in which columns."""
+"""Where a run writes its decided documents, and in which columns."""
 
 from dataclasses import dataclass
 from typing import Any

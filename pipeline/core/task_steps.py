@@ -1,4 +1,4 @@
-"""The steps of a run as one task applies them, and what each of them changed in its texts."""
+"""Applies the steps of a run to one task, and counts what each changed."""
 
 import functools
 import json
@@ -19,10 +19,10 @@ class TaskSteps:
     """The steps for the documents of one task.
 
     Attributes:
-        changed: for each step that may change texts, ``documents`` that it changed and
-            ``removed_bytes``, by how much they are shorter (negative: longer).
-        unchecked: for each step with settings by language, how many documents it passed for want of
-            some, by language.
+        changed: for each step that may change texts, the ``documents`` that it changed and
+            ``removed_bytes``, by how much they got shorter (negative: longer).
+        unchecked: for each step with settings by language, the documents that it passed because
+            their language has none, by language.
     """
 
     def __init__(self, settings: Mapping[str, Any], repeated: Keys | None) -> None:

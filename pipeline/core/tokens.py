@@ -1,7 +1,7 @@
-"""Tokens of documents by a tokenizer of the user's, in the column ``tokens`` of the shards.
+"""Counts tokens with the user's tokenizer, for the column ``tokens`` of the shards.
 
-Targets in tokens (``--target-unit tokens``) are then of these; without a tokenizer white-space
-words stand for them, of which Chinese, Japanese and Thai have few.
+Targets in tokens (``--target-unit tokens``) then use them. Without a tokenizer, white-space words
+stand for tokens, of which Chinese, Japanese and Thai have few.
 """
 
 import functools

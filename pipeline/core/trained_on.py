@@ -1,4 +1,4 @@
-"""Documents of a finished run that its classifier has learned from."""
+"""Warns of documents in a finished run that its classifier was trained on."""
 
 from collections import Counter
 from collections.abc import Mapping

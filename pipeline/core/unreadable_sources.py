@@ -1,4 +1,4 @@
-"""The check at the end of a run for sources of which nothing could be read."""
+"""The check at the end of a run for sources that could not be read at all."""
 
 import json
 from collections import Counter

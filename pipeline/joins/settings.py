@@ -1,4 +1,4 @@
-"""What a run is told of a join: ``NAME=FILES:key=url:field=page:columns=score,topic``."""
+"""The settings of a join: ``NAME=FILES:key=url:field=page:columns=score,topic``."""
 
 import dataclasses
 import math

@@ -1,6 +1,6 @@
-"""Who of a cluster of near-duplicates stays. Decided from columns of the shards, without text.
+"""Which documents of a near-duplicate cluster stay: decided from shard columns, without text.
 
-A document of a source that passes through stays always, and first of all.
+Documents of pass-through sources always stay, and come before all others.
 """
 
 from collections.abc import Iterable, Iterator
@@ -32,15 +32,15 @@ class Stays:
     """One rule.
 
     ========  ==============================================================
-    best      the one of the highest score stays
-    first     the first one in the order of the input
-    longest   the one of most bytes
+    best      the one with the highest score
+    first     the first in input order
+    longest   the one with most bytes
     sample    the best, and of n each other one with probability n ** -power
-    all       every one: clusters are named, and nothing is dropped
+    all       all: clusters are named, and nothing is dropped
     ========  ==============================================================
 
-    Of equals the first one stays. ``sample`` keeps more of what the web repeats, as FineWeb2 does
-    (Penedo et al. 2025), but never repeats a document.
+    Ties go to the first. ``sample`` keeps more of what the web repeats, as FineWeb2 does (Penedo et
+    al. 2025), but never repeats a document.
 
     Raises:
         ValueError: there is no such rule, or the power is negative.

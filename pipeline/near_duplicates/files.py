@@ -1,7 +1,7 @@
-"""What near-duplicates leave in the work folder: two files for each task, as small as their hashes.
+"""The two files of the near-duplicate search that each task has in the work folder.
 
-``<stem>.bands.arrow`` has the hashes of the documents that are compared, written when a task is
-scored. ``<stem>.near.arrow`` has the clusters, and who is dropped, read when it is decided.
+``<stem>.bands.arrow``, written when a task is scored, has the band hashes of its documents.
+``<stem>.near.arrow``, read when it is decided, has their clusters, and which are dropped.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

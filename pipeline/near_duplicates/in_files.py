@@ -1,7 +1,7 @@
-"""Near-duplicates on one machine: the steps of the graph, with files between them.
+"""Near-duplicates on one machine: the steps of the graph, with files in place of shuffles.
 
-What meets is dealt into files by its bucket, and each bucket is worked through by itself. So this
-takes the memory of one bucket or one task, however many documents there are.
+Rows are dealt into files by bucket and processed a bucket at a time, so memory is that of one
+bucket or task, however many documents there are.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping

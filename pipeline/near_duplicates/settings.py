@@ -1,4 +1,4 @@
-"""What a search for near-duplicates is told."""
+"""Settings of the near-duplicate search."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Several classifiers side by side: who of them would keep what, and a sample of their scores."""
+"""Several classifiers side by side: what each would keep, and a sample of their scores."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Tells which run owns an output folder, and removes only files that this run wrote.
+"""Which run owns an output folder; removes only files that this run wrote.
 
 ``_work/run.json``, the run record, is written first and alone marks an unfinished run;
 ``manifest.json`` marks a finished one. Both say how many parts each source was read in, which

@@ -1,4 +1,4 @@
-"""How some documents score, and what of them every stop of the page's control would keep."""
+"""Score histograms, and what every stop of the page's control would keep."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What a page says of the texts that steps changed, from the manifest and the statistics."""
+"""The texts that steps changed, on the page of a run."""
 
 from collections import Counter
 from collections.abc import Mapping

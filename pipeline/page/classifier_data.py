@@ -1,4 +1,4 @@
-"""What the page of a run with several classifiers shows of them side by side."""
+"""Several classifiers side by side on the page of a run."""
 
 import itertools
 from collections import Counter

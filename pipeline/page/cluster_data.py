@@ -1,4 +1,4 @@
-"""What the page of a run that looked for near-duplicates shows of their clusters."""
+"""Near-duplicate clusters on the page of a run."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,8 +1,8 @@
-"""What a run says for the public summary of training content that EU law asks of model providers.
+"""A run's part of the public summary of training content that EU law asks of model providers.
 
 The sections are those of the template of the European Commission's AI Office (24 July 2025, adopted
 as C(2025) 8311; Regulation (EU) 2024/1689, article 53(1)(d)). A run knows sizes, languages, domains
-and what was removed; all else is marked as the provider's to say. It is of one modality, text.
+and what was removed; the rest is marked for the provider to fill in. Its one modality is text.
 """
 
 from collections import Counter

@@ -1,4 +1,4 @@
-"""What the page of a run with rules per group, or with buckets, shows of the groups."""
+"""Rules per group, and buckets, on the page of a run."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

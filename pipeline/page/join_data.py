@@ -1,4 +1,4 @@
-"""What the page of a run with joins shows of them."""
+"""Joins on the page of a run."""
 
 from collections.abc import Mapping
 from typing import Any

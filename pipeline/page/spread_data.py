@@ -1,4 +1,4 @@
-"""How far the scores of each source spread, as its histogram tells."""
+"""How far the scores of each source spread, from its histogram."""
 
 from collections.abc import Mapping
 from typing import Any
