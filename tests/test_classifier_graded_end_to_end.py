@@ -126,7 +126,7 @@ def test_an_edited_grade_is_noticed(trained, tmp_path):
     about = json.loads((tmp_path / "classifier.json").read_text())
     about["grades"]["at_least"] = "2"
     (tmp_path / "classifier.json").write_text(json.dumps(about))
-    with pytest.raises(ValueError, match="fingerprint does not fit"):
+    with pytest.raises(ValueError, match="fingerprint does not match"):
         artifact.load(tmp_path)
 
 
@@ -240,7 +240,7 @@ def test_a_run_has_the_expected_grade_beside_the_score_and_decisions_keep_it(
         assert "calibrated probability of grade 3 or more" in card
         assert "`expected_grade`" in card
     assert "grades" in (tmp_path / "run" / "report.html").read_text()
-    with pytest.raises(ValueError, match="the column is the classifier's"):
+    with pytest.raises(ValueError, match="the classifier writes that column"):
         run.main([*source, *rule, "--metadata=expected_grade", f"--output={tmp_path}/no"])
 
 
@@ -266,5 +266,5 @@ def test_of_several_classifiers_each_with_grades_has_its_expected_grade(records,
         assert "| `expected_grade_edu` | float | what its grade is expected to be, of" in card
         assert "| `score_edu` | float | calibrated probability of grade 3 or more |" in card
     taken = [*flags, *two, "--metadata=expected_grade_edu", f"--output={tmp_path}/no"]
-    with pytest.raises(ValueError, match="expected_grade_edu: the column is the classifier's"):
+    with pytest.raises(ValueError, match="expected_grade_edu: the classifier writes that column"):
         run.main(taken)

@@ -95,12 +95,12 @@ def test_rules_combine_as_plain_python_does(pairs):
         ("max(edu, quality)", r"'max\(edu, quality\)' calls a function"),
         ("__import__('os').system('true')", "calls a function"),
         ("edu + other", "names 'other', but the classifiers are edu, quality"),
-        ("edu.real", "has no meaning"),
-        ("edu if edu else quality", "has no meaning"),
-        ("edu < quality", "has no meaning"),
-        ("edu + True", "'True' has no meaning"),
-        ("[edu]", "has no meaning"),
-        ("(edu := 1)", "has no meaning"),
+        ("edu.real", "is not allowed"),
+        ("edu if edu else quality", "is not allowed"),
+        ("edu < quality", "is not allowed"),
+        ("edu + True", "'True' is not allowed"),
+        ("[edu]", "is not allowed"),
+        ("(edu := 1)", "is not allowed"),
         ("edu +", "is not an expression"),
         ("", "is not an expression"),
         ("0.5", "names no classifier"),
@@ -227,7 +227,7 @@ def test_flags_name_one_classifier_or_several(tmp_path):
         (["--classifier=max=x"], "a rule that combines them"),
         (["--classifier=a=x", "--combine=b"], "names 'b', but the classifiers are a"),
         (["--classifier=x", "--combine=max"], "no meaning for one classifier"),
-        (["--classifier=a=x", "--label=l"], "say of which classifier"),
+        (["--classifier=a=x", "--label=l"], "name its classifier"),
         (["--classifier=a=x", "--label=b=l"], "--label names b"),
         (["--classifier=x", "--label=a=l"], "--label NAME=LABEL needs"),
         (["--classifier=a=x", "--metadata=score_a"], "would clash"),
@@ -257,10 +257,10 @@ def test_a_calibration_of_another_combination_is_refused(tmp_path):
     prints = {"quality": "2", "edu": "1"}
     assert load_calibration(str(path), "mean", prints) == value["calibration"]
     for rule, of in (("max", prints), ("mean", {**prints, "edu": "3"}), ("mean", {"edu": "1"})):
-        with pytest.raises(ValueError, match="calibrate anew"):
+        with pytest.raises(ValueError, match="calibrate again"):
             load_calibration(str(path), rule, of)
     path.write_text("{}")
-    with pytest.raises(ValueError, match="not a calibration of ours"):
+    with pytest.raises(ValueError, match="not a calibration file"):
         load_calibration(str(path), "mean", prints)
     with pytest.raises(ValueError, match="there is no file"):
         load_calibration(str(tmp_path / "none"), "mean", prints)

@@ -208,7 +208,7 @@ def test_the_statistics_of_groups_add_up_to_what_was_decided():
     assert at_three["documents"] == english["kept"].true_count
 
     short = tables["rule_groups"].slice(1)
-    with pytest.raises(RuntimeError, match="do not hold what was decided"):
+    with pytest.raises(RuntimeError, match="do not add up to what was decided"):
         check_groups(short, tables["sources"])
 
 

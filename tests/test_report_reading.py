@@ -146,9 +146,9 @@ def test_agreement_is_that_of_a_plain_loop(run, tmp_path):
         ({"pairs": "0"}, "answers other pairs"),
         ({"format": "2"}, "holds no answers"),
         ({"reader": 3}, "holds no answers"),
-        ({"answers": [{"pair": 7, "better": "left"}]}, "an answer that is none"),
-        ({"answers": [{"pair": True, "better": "left"}]}, "an answer that is none"),
-        ({"answers": [{"pair": 0, "better": "up"}]}, "an answer that is none"),
+        ({"answers": [{"pair": 7, "better": "left"}]}, "an invalid answer"),
+        ({"answers": [{"pair": True, "better": "left"}]}, "an invalid answer"),
+        ({"answers": [{"pair": 0, "better": "up"}]}, "an invalid answer"),
         ({"answers": [{"pair": 0, "better": "left"}] * 2}, "answers pair 0 twice"),
     ],
 )

@@ -314,7 +314,7 @@ def test_from_good_text_to_a_run_by_language(articles, tmp_path, capsys):
         f"--languages={file}",
         f"--output={tmp_path}/out",
     ]
-    with pytest.raises(ValueError, match="nothing tells the language"):
+    with pytest.raises(ValueError, match="nothing before it identifies languages"):
         run.main(arguments)
     run.main([*arguments, "--field=language=lang"])
     told = capsys.readouterr().err

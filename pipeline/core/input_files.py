@@ -14,29 +14,23 @@ from winnow import storage
 from winnow.heartbeat import beat
 
 
-class Quarantine:
+class Quarantine(contextlib.ExitStack):
     """Writes a task's unreadable records, if any, to ``quarantine/<stem>.jsonl``."""
 
     def __init__(self, output: str, task: Task) -> None:
+        super().__init__()
         self.count = 0
         self._task = task
         self._path = records.quarantine_path(output, task.stem)
-        self._stack = contextlib.ExitStack()
         self._file: BinaryIO | None = None
-
-    def __enter__(self) -> "Quarantine":
-        return self
 
     def add(self, record: Quarantined) -> None:
         """Append one record as a JSON line."""
         if self._file is None:
-            self._file = self._stack.enter_context(storage.open_output(self._path))
+            self._file = self.enter_context(storage.open_output(self._path))
         line = {"source": self._task.source, **asdict(record)}
         self._file.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
         self.count += 1
-
-    def __exit__(self, *error: object) -> None:
-        self._stack.__exit__(*error)  # type: ignore[arg-type]
 
     @property
     def checksum(self) -> str | None:

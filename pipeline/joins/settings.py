@@ -117,7 +117,8 @@ def joins_of(given: Mapping[str, Any]) -> dict[str, Join]:
                 raise ValueError(f"it has no setting {', '.join(map(str, strangers))}")
             for key, value in lists.items():
                 _check_kind(key, value)
-            joins[name] = Join(**{**lists, "files": sorted(lists.get("files", ()))})
+            values: dict[str, Any] = {**lists, "files": sorted(lists.get("files", ()))}
+            joins[name] = Join(**values)
         except ValueError as error:
             raise ValueError(f"--join {name}: {error}") from error
     return joins

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from pipeline.output.shards import Shard
 from pipeline.readers import InputRange
-from winnow import heartbeat, storage
+from winnow import heartbeat, storage, tables
 
 WORK = "_work"
 SCORED = f"{WORK}/scored"
@@ -25,11 +25,7 @@ FOLDERS = (WORK, SCORED, PROGRESS)
 TASKS = "tasks.json"
 
 KEYS = pa.schema(
-    [
-        pa.field("id_hash", pa.uint64(), nullable=False),
-        pa.field("content_hash", pa.binary(16), nullable=False),
-        pa.field("candidate", pa.bool_(), nullable=False),
-    ]
+    tables.required(id_hash=pa.uint64(), content_hash=pa.binary(16), candidate=pa.bool_())
 )
 """One row per document of a task, in order. Candidates are those that no step dropped."""
 

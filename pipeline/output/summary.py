@@ -133,8 +133,10 @@ class TaskSummary:
             further["joins"] = self._joined()
         if self._cluster_sizes:
             further["cluster_sizes"] = self._cluster_sizes.total()
-        for part in filter(None, (self._by_group, self._by_classifier)):
-            further |= part.tables()
+        if self._by_group:
+            further |= self._by_group.tables()
+        if self._by_classifier:
+            further |= self._by_classifier.tables()
         return {
             **{name: _in_order(table, schema.TABLES[name]) for name, table in own.items()},
             "domains": self._domains.total(),

@@ -29,8 +29,7 @@ READER_CHARACTERS = 60
 
 ANSWERS = pa.schema(
     [
-        pa.field("reader", pa.string(), nullable=False),
-        pa.field("distance", pa.float64(), nullable=False),
+        *tables.required(reader=pa.string(), distance=pa.float64()),
         pa.field("agrees", pa.bool_()),
     ]
 )

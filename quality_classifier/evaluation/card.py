@@ -157,19 +157,23 @@ def _data(card: Figures) -> str:
     rows = [[cell(row[name]) for name in columns] for row in card["documents"]]
     totals = [sum(row[name] for row in card["documents"]) for name in columns[2:]]
     rows.append(["", "total", *map(cell, totals)])
-    unreadable = "Every record could be read."
-    if card["unreadable"]:
-        unreadable = "Unreadable records: " + ", ".join(
-            f"{row['records']:,} × {row['reason']} in {row['class']} {row['source']}"
-            for row in card["unreadable"]
-        )
+    unread = unreadable(card, "class", "source") or " Every record could be read."
     return f"""## Documents
 
 A text that repeats an earlier one of its class is a duplicate and is left out; a text that occurs
 in both classes is left out of both. The rest is split by a hash of the text alone, so a document
-stays held out when text is added or the seed changes. {unreadable}
+stays held out when text is added or the seed changes.{unread}
 
 {table(titles, rows)}"""
+
+
+def unreadable(card: Figures, *where: str) -> str:
+    """A sentence on the records that could not be read, by reason and by the columns ``where``."""
+    told = ", ".join(
+        f"{row['records']:,} × {row['reason']} in {' '.join(row[name] for name in where)}"
+        for row in card["unreadable"]
+    )
+    return f" Unreadable records: {told}" if told else ""
 
 
 def _ranking(card: Figures) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from quality_classifier.evaluation import figures, graded_figures
-from quality_classifier.evaluation.card import flat, making, shuffled_limit
+from quality_classifier.evaluation.card import flat, making, shuffled_limit, unreadable
 from quality_classifier.evaluation.markup import estimate, fill, table
 from quality_classifier.evaluation.splits import CLASSES, SPLITS
 from quality_classifier.evaluation.titles import GRADED
@@ -110,13 +110,9 @@ def _data(card: Figures) -> str:
         if card["group"]
         else "Records about the same thing may be on both sides: `group=FIELD` keeps them together."
     )
-    bad = ""
-    if card["unreadable"]:
-        bad = " Unreadable records: " + ", ".join(
-            f"{row['records']:,} × {row['reason']} in {row['source']}" for row in card["unreadable"]
-        )
     text = f"""Records with the same text are one document, labelled with the mean of their labels.
-    The split is by a hash of the content alone, so no text is on both sides. {group}{bad}"""
+    The split is by a hash of the content alone, so no text is on both sides. {group}
+    {unreadable(card, "source")}"""
     titles = ["source", "read", "without label", "repeated text", *SPLITS]
     return f"## Documents\n\n{fill(text)}\n\n{table(titles, rows)}\n\n" + table(
         ["grade nearest to the label", *SPLITS], by_grade

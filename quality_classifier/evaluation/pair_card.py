@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from quality_classifier.evaluation import graded_figures
-from quality_classifier.evaluation.card import flat, making
+from quality_classifier.evaluation.card import flat, making, unreadable
 from quality_classifier.evaluation.graded_card import length_limit
 from quality_classifier.evaluation.markup import estimate, fill, table
 from quality_classifier.evaluation.splits import SPLITS
@@ -74,10 +74,7 @@ def _data(card: Figures) -> str:
     text = f"""{card["read"]:,} pairs were read. {card["incomplete"]:,} without `worse` and
     {card["equal"]:,} of two equal texts were left out. Pairs that share a text{together} go to the
     same split: {card["all_sets"]:,} sets."""
-    if card["unreadable"]:
-        text += " Unreadable records: " + ", ".join(
-            f"{row['records']:,} × {row['reason']} in {row['source']}" for row in card["unreadable"]
-        )
+    text += unreadable(card, "source")
     if noise := card["noise"]:
         text += f""" Of {noise["pairs"]:,} held-out pairs that were judged several times,
         {noise["agreement"]:.1%} of the judgements agree with the majority: no classifier can do

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from quality_classifier.evaluation.graded import spearman
 from quality_classifier.evaluation.group_rates import values
 from quality_classifier.evaluation.metrics import BINS, bin_of, wilson
+from winnow.tables import required
 
 FloatArray = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
@@ -35,9 +36,8 @@ SAMPLE = 50_000
 
 WITHIN = pa.schema(
     [
-        pa.field("group", pa.string(), nullable=False),
-        pa.field("documents", pa.int64(), nullable=False),
-        *(pa.field(name, pa.float64(), nullable=False) for name in ("low", "median", "high")),
+        *required(group=pa.string(), documents=pa.int64()),
+        *required(low=pa.float64(), median=pa.float64(), high=pa.float64()),
         pa.field("near_constant", pa.bool_()),
         pa.field("labelled", pa.int64(), nullable=False),
         *(pa.field(f"spearman{end}", pa.float64()) for end in ("", "_low", "_high")),
