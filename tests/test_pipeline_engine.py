@@ -8,6 +8,7 @@ import time
 
 import apache_beam as beam
 import pytest
+from apache_beam.options.pipeline_options import PortableOptions
 
 from pipeline.beam import engine
 from pipeline.beam.progress import Watch
@@ -151,3 +152,9 @@ def test_looks_are_counted_until_one_sees_something_new(tmp_path):
             with pytest.raises(TimeoutError, match=r"working on web/7.jsonl .*--resume"):
                 watch.look()
         watch.look()
+
+
+@pytest.mark.parametrize(("said", "kept"), [([], 60_000), (["--environment_cache_millis=5"], "5")])
+def test_flink_and_spark_keep_an_idle_worker_unless_told_otherwise(said, kept):
+    flags = ["--runner=PortableRunner", "--job_endpoint=localhost:1", *said]
+    assert engine.options(flags).view_as(PortableOptions).environment_cache_millis == kept

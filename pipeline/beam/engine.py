@@ -42,6 +42,9 @@ _LOCAL_RUNNERS = (None, "DirectRunner", _LOCAL)
 _MASTERS = {"FlinkRunner": "flink_master", "SparkRunner": "spark_master_url"}
 """The flags that locate a cluster; without them Beam downloads one."""
 
+_KEPT_MILLISECONDS = 60_000
+"""For which an idle worker is kept. Beam's default is none: a new Python for every step."""
+
 _WORKER_DIED = "Channel closed prematurely."  # Beam's whole message
 
 # How Beam reports our exceptions from a worker.
@@ -59,7 +62,8 @@ def options(flags: Sequence[str], stall_minutes: float | None = None) -> Pipelin
     ``DirectRunner`` (the default) means Beam's embedded ``FnApiRunner``: the one named DirectRunner
     tries to download another engine first. It uses all cores, unless told otherwise. Dataflow
     starts a process per core; each is given one task at a time, which bounds its memory. A worker
-    there on which nothing has moved for ``stall_minutes`` ends, and the engine tries again.
+    there on which nothing has moved for ``stall_minutes`` ends, and the engine tries again. Flink
+    and Spark keep an idle worker for a minute.
 
     Raises:
         ValueError: no Beam option has one of these names (Beam itself would only log it), or the
@@ -97,6 +101,9 @@ def options(flags: Sequence[str], stall_minutes: float | None = None) -> Pipelin
         ours.names_of(flags)
     ):
         defaults = {"prism_location": _prism()}
+    keeps = runner in ("PortableRunner", *_MASTERS)
+    if keeps and "--environment_cache_millis" not in ours.names_of(flags):
+        defaults = {"environment_cache_millis": _KEPT_MILLISECONDS}
     if runner == "DataflowRunner":
         try:
             importlib.import_module("apache_beam.runners.dataflow.internal.apiclient")
