@@ -77,7 +77,7 @@ def render(study: Study, result: Comparison) -> str:
         "",
         *(line for note in result.notes for line in _wrapped(note, "- ")),
         *[""] * bool(result.notes),
-        *_errors(result.primary),
+        *([] if result.mixture and not result.mixture.confirmed else _errors(result.primary)),
     ]
     arms = {name: str(result.primary[name]) for name in ("treatment", "baseline")}
     for name, (title, columns) in text_tables.TABLES.items():

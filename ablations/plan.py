@@ -81,14 +81,15 @@ class Cost:
 
 
 def costs(
-    jobs: Sequence[Job], corpus: Corpus | None, mixture: Mapping[str, float] | None = None
+    jobs: Sequence[Job], corpus: Corpus | None, declared: Declaration | None = None
 ) -> list[Cost]:
-    """The cost of each arm and variant; ``mixture`` applies to jobs without one of their own."""
+    """The cost of each arm and variant; ``declared`` has the mixtures of the arms."""
     groups: dict[tuple[str, str], list[Job]] = {}
     for job in jobs:
         groups.setdefault(job.key[:2], []).append(job)
     speeds: dict[str, speed.Speed] = {}
-    return [_cost(of_arm, corpus, mixture or {}, speeds) for of_arm in groups.values()]
+    mixtures = {arm: declared.mixture_of(arm) if declared else {} for arm, _ in groups}
+    return [_cost(of, corpus, mixtures[key[0]], speeds) for key, of in groups.items()]
 
 
 def _cost(
@@ -316,7 +317,7 @@ class PlanCallback(Callback):
             if first.corpus:
                 study = opening.check(jobs)
                 print("\n".join(text_of(study)), flush=True)
-                table = costs(jobs, study.corpus, study.declared.mixture)
+                table = costs(jobs, study.corpus, study.declared)
                 print(render(jobs, study.declared, table))
             sys.exit(0)
 

@@ -36,6 +36,7 @@ from ablations.results import (
     Run,
     Study,
 )
+from ablations.swarms import Swarm
 from ablations.tasks.task import FEW, shots_of
 from model.training.outcome import HELDOUT, HELDOUT_SCHEMA, bits_per_byte
 from winnow import storage, tables
@@ -94,6 +95,8 @@ def read_declaration(path: str) -> Declaration:
     known = {**value, "primary": primary}
     if isinstance(value.get("compare"), dict):
         known["compare"] = _build(Compare, value["compare"], f"{file}: compare")
+    if isinstance(value.get("swarm"), dict):
+        known["swarm"] = _build(Swarm, value["swarm"], f"{file}: swarm")
     declared: Declaration = _build(Declaration, known, file, versioned=True)
     return declared
 

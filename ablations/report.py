@@ -27,7 +27,10 @@ from winnow.arguments import check_utf8
 
 PAGE = "report.html"
 FIGURES = "figures"
-SCRIPTS = ("marks.js", "plots.js", "report.js", "claims.js", "curves.js", "sizes.js", "details.js")
+SCRIPTS = (
+    *("marks.js", "plots.js", "report.js", "mixtures.js", "claims.js"),
+    *("curves.js", "sizes.js", "details.js"),
+)
 EVALUATION = re.compile(r"[^/]+/evaluation\.json")
 """What ``ablations/evaluate.py`` says of its work, in the folder ``tasks`` of a job."""
 

@@ -37,6 +37,7 @@ import pyarrow.compute as pc
 import yaml
 
 from ablations.choices import Compare, Settled
+from ablations.swarms import Swarm
 from model.training.outcome import HELDOUT, HELDOUT_SCHEMA
 from winnow import storage, tables
 
@@ -147,9 +148,10 @@ class Declaration:
 
     ``main`` is the variant that the verdict is about. ``heldout`` groups the held-out sources
     ("unseen", "known", "web", "junk"). ``compare`` says where arms are compared (None: at the main
-    variant). ``secondary`` lists the endpoints tested beside the primary
-    one; None means every other group and every task average. ``shots`` are the columns of task
-    results, numbers or ``few`` (GLaM's own number, task by task). ``budget`` is carried for people.
+    variant), ``swarm`` which mixtures they read (None: the same). ``secondary`` lists the endpoints
+    tested beside the primary one; None means every other group and every task average. ``shots``
+    are the columns of task results, numbers or ``few`` (GLaM's own number, task by task).
+    ``budget`` is carried for people.
 
     What was found before anything ran: ``mixture`` has the weights by which arms read their sources
     where nobody gave others; ``unigram`` the bits per byte of each held-out source under a unigram
@@ -181,14 +183,11 @@ class Declaration:
     notes: Sequence[str] = ()
     compare: Compare | None = None
     harness: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    swarm: Swarm | None = None
 
     def __post_init__(self) -> None:
-        for what, names in (
-            ("arms", self.arms),
-            ("seeds", self.seeds),
-            ("variants", self.variants),
-        ):
-            if not names or len(set(names)) != len(names):
+        for what in ("arms", "seeds", "variants"):
+            if not (names := getattr(self, what)) or len(set(names)) != len(names):
                 raise ValueError(f"{what} must be a list without repeats, not {list(names)}")
         for name in (*self.arms, *(v for v in self.variants if v)):
             if not _NAME.match(name):
@@ -201,6 +200,10 @@ class Declaration:
                 raise ValueError(f"the primary contrast names {arm!r}, which is none of the arms")
         if self.main not in self.variants:
             raise ValueError(f"main: {self.main!r} is none of the variants {list(self.variants)}")
+
+    def mixture_of(self, arm: str) -> Mapping[str, float]:
+        """The weights by which an arm reads its sources."""
+        return self.swarm.mixtures.get(arm, self.mixture) if self.swarm else self.mixture
 
 
 @dataclass(frozen=True)
@@ -343,11 +346,9 @@ def config_hash(config: Mapping[str, Any]) -> str:
 def write_declaration(study: str, declared: Declaration) -> None:
     """Write ``study.yaml``."""
     value = {"format": FORMAT, **dataclasses.asdict(declared)}
-    if declared.compare is None:
-        del value["compare"]
-    if not declared.harness:
-        del value["harness"]
-    text = yaml.safe_dump(_plain(value), sort_keys=False, allow_unicode=True)
+    absent = [name for name in ("compare", "harness", "swarm") if not getattr(declared, name)]
+    given = {key: item for key, item in value.items() if key not in absent}
+    text = yaml.safe_dump(_plain(given), sort_keys=False, allow_unicode=True)
     storage.write_bytes(storage.join(study, DECLARATION), text.encode())
 
 

@@ -85,6 +85,18 @@ TABLES: Mapping[str, tuple[str, Sequence[Column]]] = {
             text("outcome"),
         ],
     ),
+    "mixture": (
+        "The proposed mixture, in percent; the effect of ten points more at the natural one",
+        [
+            text("component"),
+            Column("natural", lambda row: _percent(row["natural"])),
+            Column("proposed", lambda row: _percent(row["proposed"])),
+            Column("may be best", lambda row: f"{_percent(row['low'])} to {_percent(row['high'])}"),
+            Column("at most", lambda row: _percent(row["most"])),
+            figure("effect", signed=True),
+            interval("effect_low", "effect_high"),
+        ],
+    ),
     "seeds": (
         "Primary endpoint by seed",
         [text("seed"), figure("treatment"), figure("baseline"), DIFFERENCE],
@@ -278,6 +290,10 @@ def _line(cells: Sequence[str], columns: Sequence[Column], widths: Sequence[int]
 
 def _figure(value: Any, signed: bool = False) -> str:
     return "–" if value is None else number(value, signed)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}"
 
 
 def _shares(low: float, high: float) -> str:

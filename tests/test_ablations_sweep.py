@@ -87,7 +87,7 @@ def test_any_setting_of_training_can_be_swept():
 @pytest.mark.parametrize("scale", ["gpu", "paper"])
 @pytest.mark.parametrize("study", STUDIES)
 def test_every_study_composes_and_declares_itself_at_larger_scales(study, scale):
-    jobs = jobs_of(f"experiment={study}", f"scale={scale}", "seed=1")
+    jobs = jobs_of(f"experiment={study}", f"scale={scale}", "seed=1", "swarm.runs=2")
     declared = declaration(jobs, HELDOUT)
     assert declared.name == study
     assert declared.primary.treatment in declared.arms
@@ -97,7 +97,7 @@ def test_every_study_composes_and_declares_itself_at_larger_scales(study, scale)
 
 @pytest.mark.parametrize("study", [name for name in STUDIES if name != "smoke"])
 def test_no_named_study_of_the_cpu_scale_is_underpowered_by_its_own_numbers(study):
-    jobs = jobs_of(f"experiment={study}")
+    jobs = jobs_of(f"experiment={study}", "swarm.runs=2")
     assert opening.underpowered(jobs[0].config, declaration(jobs, HELDOUT)) is None
 
 
@@ -254,7 +254,8 @@ def test_the_plan_counts_what_is_read_and_warns_of_repeats(corpus, monkeypatch):
     sizes_of = ["data.sequence_length=16", "train.batch_rows=2", "evaluate.every=0"]
     overrides = ["data=filtered,unfiltered", "seed=1,2", f"corpus={corpus.folder}", *sizes_of]
     jobs = jobs_of(*overrides, "train.tokens=64000", "jobs_at_once=1")
-    table = plan.costs(jobs, corpus, arms.pool_shares(corpus))
+    declared = dataclasses.replace(declaration(jobs, HELDOUT), mixture=arms.pool_shares(corpus))
+    table = plan.costs(jobs, corpus, declared)
     filtered, unfiltered = table
     pool = int((corpus.lengths[corpus.pool] + 1).sum())
     assert unfiltered.unique_tokens <= pool  # rows of sources are dealt out in whole shares
@@ -263,12 +264,12 @@ def test_the_plan_counts_what_is_read_and_warns_of_repeats(corpus, monkeypatch):
     assert unfiltered.epochs == pytest.approx(64000 / unfiltered.unique_tokens)
     held = corpus.held_out & corpus.reached
     assert unfiltered.seconds == pytest.approx(2 + 2000 * 0.5 + 0.001 * corpus.bytes[held].sum())
-    text = plan.render(jobs, declaration(jobs, HELDOUT), table)
+    text = plan.render(jobs, declared, table)
     assert "WARNING: filtered reads its web" in text
     assert f"Time: {plan.duration(2 * (filtered.seconds + unfiltered.seconds))}" in text
     short = jobs_of(*overrides, "train.tokens=64", "jobs_at_once=1")
     assert "WARNING" not in plan.render(
-        short, declaration(short, HELDOUT), plan.costs(short, corpus, arms.pool_shares(corpus))
+        short, declaration(short, HELDOUT), plan.costs(short, corpus, declared)
     )
 
 

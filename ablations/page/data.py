@@ -14,7 +14,7 @@ from ablations.choices import standing
 from ablations.page import curves, groups, provenance, routers, sweep, trunk
 from ablations.page.headline import beside, headline, next_step, reach
 from ablations.results import JobKey, Study
-from ablations.stats import endpoints, inference, ladder, tables
+from ablations.stats import endpoints, inference, ladder, proposals, tables
 from ablations.stats.comparison import Comparison
 from ablations.stats.pairing import sample
 from ablations.table import Row, columns
@@ -60,6 +60,7 @@ def page_data(
         },
         "conclusions": groups.conclusions(study),
         "signs": None if isinstance(found, ValueError) else _signs(found),
+        "mixture": _conclusion(found),
         "jobs": {"complete": len(study.runs), "declared": len(_declared_jobs(study))},
         "co2e": provenance.carbon(study),
         "figures": {name: figure(rows) for name, rows in shown.items()},
@@ -138,6 +139,8 @@ def verdict(study: Study, found: Comparison | ValueError) -> Json:
     else:
         outcome, sentence = found.verdict.outcome, found.verdict.sentence
         detectable, notes, primary = found.verdict.detectable, found.notes, found.primary
+        if found.mixture and not found.mixture.confirmed:
+            primary = None  # its contrast is none that was asked about
     return {
         "headline": headline(study, found),
         "next": next_step(study, found),
@@ -192,6 +195,7 @@ def figures(
         shown = {name: [dict(row) for row in rows] for name, rows in found.tables.items()}
         arms = shown.pop("arms")
     return {
+        **{name: [] for name in proposals.TABLES},
         **shown,
         "averages": with_chance(study, shown["averages"]),
         "training_loss": curves.training_loss(study, logs),
@@ -218,6 +222,7 @@ def reasons(
     """Reasons for figures without rows."""
     nothing = "No job is complete yet." if not study.runs else None
     apart = f"There is no comparison: {found}." if isinstance(found, ValueError) else None
+    no_swarm = "This study has no swarm of mixtures (experiment=mixture), or not all of it has run."
     one_size = (
         "All complete jobs are of one size: declare variants of other sizes to see how the"
         " difference goes with it."
@@ -225,7 +230,8 @@ def reasons(
     why = {
         "calibration": apart
         or "This study does not calibrate the instrument (experiment=calibration).",
-        "seeds": apart or "",
+        **dict.fromkeys(proposals.TABLES, apart or no_swarm),
+        "seeds": apart or "Runs of a swarm are of different mixtures, and not compared alone.",
         "secondary": apart or "The study declares no secondary endpoint and no third arm.",
         "heldout": "No job of the main variant is complete.",
         "training_loss": "No complete job has a metrics.jsonl with training losses.",
@@ -342,6 +348,11 @@ def _signs(found: Comparison) -> Json | None:
         return None
     of = found.signs
     return {**vars(of), "certainty": of.certainty, "sentence": of.sentence}
+
+
+def _conclusion(found: Comparison | ValueError) -> str | None:
+    """What a reader may conclude of a swarm of mixtures; None for another study."""
+    return None if isinstance(found, ValueError) or not found.mixture else found.mixture.conclusion
 
 
 def _along(rows: list[Row]) -> list[Row]:

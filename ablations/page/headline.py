@@ -17,6 +17,8 @@ def headline(study: Study, found: Comparison | ValueError) -> str:
         return "Nothing can be compared yet"
     if found.calibration:
         return found.calibration.sentence
+    if found.mixture and not found.mixture.confirmed:
+        return found.mixture.headline
     finding = _finding(study, found)
     if where := _at(study):
         outcome = found.verdict.outcome
@@ -83,6 +85,11 @@ def next_step(study: Study, found: Comparison | ValueError) -> str:
             return "Compare filters on this corpus with models of about this size."
         return (
             "Run it with other seeds, more tokens or more held-out text before you trust a verdict."
+        )
+    if found.mixture and found.mixture.conclusion and not found.mixture.confirmed:
+        return (
+            "Confirm it with other seeds, beside the natural mixture"
+            " (experiment=mixture_confirmation swarm.folder=DIR, the folder of this study)."
         )
     of, primary = found.primary, study.declared.primary
     outcome = found.verdict.outcome

@@ -19,6 +19,7 @@ from ablations.stats import (
     ladder,
     learning_rate,
     overtaking,
+    proposals,
     proxies,
     tables,
     verdict,
@@ -34,7 +35,7 @@ FORMAT = 1
 class Comparison:
     """The result of :func:`compare`. ``notes`` are caveats of the verdict, as sentences.
 
-    ``signs`` is None for a study of one size.
+    ``signs`` is None for a study of one size, ``mixture`` for one that has no swarm of mixtures.
     """
 
     study: str
@@ -44,6 +45,7 @@ class Comparison:
     tables: Mapping[str, list[Row]]
     calibration: Calibration | None = None
     signs: ladder.Signs | None = None
+    mixture: proposals.Told | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain JSON values."""
@@ -76,6 +78,11 @@ def compare(
         judged = verdict.interim(
             found.estimate, found.baseline_value, primary, len(study.declared.seeds)
         )
+    swarm = proposals.find(study)
+    mixture = proposals.tell(study, swarm, found, judged.outcome)
+    of_swarm = mixture is not None and not mixture.confirmed
+    if mixture and of_swarm:
+        judged = verdict.Verdict("interim", mixture.conclusion or f"{mixture.headline}.", None)
     steps = ladder.sizes(study)
     sizes = ladder.contrasts(study, steps) if len(steps) > 1 else []
     laws, law_notes = ladder.laws(study, steps)
@@ -93,10 +100,18 @@ def compare(
             "relative": found.relative,
             **asdict(found.estimate),
         },
-        notes=[*study.declared.notes, *crossing, *_caveats(study, found), *rates.notes, *law_notes],
+        notes=[
+            *([mixture.conclusion] if mixture and mixture.confirmed else []),
+            *proposals.notes(swarm, study),
+            *study.declared.notes,
+            *crossing,
+            *_caveats(study, found),
+            *rates.notes,
+            *law_notes,
+        ],
         tables={
-            "seeds": _seeds(found),
-            "secondary": secondary(study, found),
+            "seeds": [] if of_swarm else _seeds(found),
+            "secondary": [] if of_swarm else secondary(study, found),
             "heldout": tables.heldout(study, run),
             "averages": tables.averages(study, run),
             "tasks": tables.tasks(study, run),
@@ -112,9 +127,11 @@ def compare(
             "jobs": tables.jobs(study),
             "calibration": checks.rows if checks else [],
             **({"crossover": places} if places else {}),
+            **proposals.tables(study, swarm),
         },
         calibration=checks,
         signs=ladder.signs(sizes),
+        mixture=mixture,
     )
 
 

@@ -36,6 +36,7 @@ class DataChoice(DataConfig):
     ``half``, ``shuffled`` and ``passes`` are controls (:mod:`model.data.controls`): with ``passes``
     the arm reads so little text that ``train.tokens`` are that many passes over it, with
     ``pool_passes`` every arm chooses from so little of the pool that they are over that.
+    ``member`` is which mixture of a swarm it reads (:mod:`ablations.study.swarm`).
     """
 
     name: str = MISSING
@@ -48,6 +49,7 @@ class DataChoice(DataConfig):
     passes: float | None = None
     pool_passes: float | None = None
     pool_shares: bool = True
+    member: str | None = None
 
 
 @dataclass
@@ -69,6 +71,18 @@ class CompareConfig:
 
     at: At = MISSING
     selection: float = MISSING
+
+
+@dataclass
+class SwarmConfig:
+    """The mixtures of ``experiment=mixture``; see :mod:`ablations.study.swarm`."""
+
+    runs: int = MISSING
+    buckets: int = MISSING
+    repeats: float = MISSING
+    tokens: int | None = None
+    seed: int = MISSING
+    folder: str | None = None
 
 
 @dataclass
@@ -147,6 +161,7 @@ class AblationConfig(TrainConfig):
     primary: PrimaryConfig = MISSING
     compare: CompareConfig = MISSING
     noise: NoiseConfig = MISSING
+    swarm: SwarmConfig = MISSING
     secondary: list[str] | None = None
     unseen: list[str] = field(default_factory=list)
     allow_known_sources: bool = False

@@ -72,7 +72,7 @@ def execute(job: Job, threads: int) -> None:
         return
     corpus = open_corpus(job.config.corpus)
     declared = read_declaration(job.config.output)
-    training = training_config(job, declared.mixture)
+    training = training_config(job, declared.mixture_of(job.config.arm))
     try:
         of_trunk = trunk.finished_hash(job.config)
     except ValueError as error:

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 SEED = "seed="
 
+SEEDS_OF_MEMBER = 1_000_000
+"""Between the seeds of two members of a swarm, and those of the study that confirms it."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -239,7 +242,18 @@ def training_config(job: Job, mixture: Mapping[str, float]) -> dict[str, Any]:
     if not config["data"]["mixture"] and job.config.data.pool_shares:
         config["data"]["mixture"] = dict(mixture)
     config["output"] = os.path.join(job.folder, "training")
+    config["seed"] = seed_of(job.config)
     return trunk.placed(job.config, config)
+
+
+def seed_of(config: AblationConfig) -> int:
+    """The seed that a job trains with: every run of a swarm has its own, so that errors of its
+    regression are independent.
+    """
+    member = config.data.member
+    if member is None or config.swarm.folder is not None:
+        return config.seed
+    return SEEDS_OF_MEMBER * (1 + int(member)) + config.seed
 
 
 def stream_of(training: Mapping[str, Any], corpus: Corpus) -> "TokenStream":
@@ -310,12 +324,16 @@ def chosen_by_score(jobs: Sequence[Job]) -> bool:
     """Whether the arms of the primary contrast differ in text that a score selected."""
     primary = jobs[0].config.primary
     pair = [job for job in jobs if job.config.arm in (primary.baseline, primary.treatment)]
-    return len({job.config.data.arm for job in pair}) > 1 and any(map(uses_scores, pair))
+    texts = {(job.config.data.arm, job.config.data.member) for job in pair}
+    return len(texts) > 1 and any(map(uses_scores, pair))
 
 
 def uses_scores(job: Job) -> bool:
-    """Whether selecting the arm needs scores."""
-    return job.config.data.rule in (DataRule.stored, DataRule.pareto, DataRule.threshold)
+    """Whether selecting the arm needs scores, or weighing its parts."""
+    data = job.config.data
+    if data.member not in (None, "0") and job.config.swarm.buckets > 1:
+        return True
+    return data.rule in (DataRule.stored, DataRule.pareto, DataRule.threshold)
 
 
 def threads_of(config: AblationConfig) -> int:

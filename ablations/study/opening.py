@@ -16,7 +16,16 @@ from ablations.reading import read_declaration, read_study
 from ablations.results import TRUNK, Declaration, config_hash
 from ablations.stats import power
 from ablations.stats.pairing import contrast
-from ablations.study import advice, arms, fairness, held_out_groups, study_tasks, trunk, unigram
+from ablations.study import (
+    advice,
+    arms,
+    fairness,
+    held_out_groups,
+    study_tasks,
+    swarm,
+    trunk,
+    unigram,
+)
 from ablations.study.config import AblationConfig
 from ablations.study.execute import check_identity
 from ablations.study.jobs import Job, declaration, identity, stream_of, training_config
@@ -76,9 +85,11 @@ def check(jobs: Sequence[Job]) -> Checked:
     of_arm = {job.config.arm: ensure_arm(job, corpus) for job in jobs}
     mixture, notes = _mixture(jobs, corpus, of_arm)
     declared = dataclasses.replace(declared, mixture=mixture, harness=asked.harness)
+    members, told = swarm.declare(jobs, declared, corpus)
+    declared = dataclasses.replace(declared, swarm=members)
     streams = _check_jobs(jobs, declared, corpus)
     main = {arm: of for (arm, variant), of in streams.items() if variant == declared.main}
-    notes = [*declared.notes, *reread(jobs, main, corpus), *notes]
+    notes = [*declared.notes, *told, *reread(jobs, main, corpus), *notes]
     differing = _differing(jobs, declared, corpus, main)
     print("looking for held-out text that training text holds too …", file=sys.stderr)
     near = near_duplicates.of_study(corpus, config.output)
@@ -148,7 +159,7 @@ def _check_jobs(
     about: dict[tuple[str, str], dict[str, Any]] = {}
     for job in jobs:
         if job.key[:2] not in streams:
-            training = training_config(job, declared.mixture)
+            training = training_config(job, declared.mixture_of(job.config.arm))
             streams[job.key[:2]] = stream_of(training, corpus)
             of_trunk = about.get((TRUNK, job.config.variant)) if job.is_arm else None
             hashed = config_hash(of_trunk) if of_trunk else None
@@ -183,10 +194,12 @@ def _differing(
     primary = declared.primary
     of_main = {job.config.arm: job for job in jobs if job.config.variant == declared.main}
     pair = [of_main[arm] for arm in (primary.treatment, primary.baseline)]
-    about = [identity(job, training_config(job, declared.mixture), corpus) for job in pair]
-    text = [of.pop("arm_fingerprint") for of in about]
-    for of in about:
-        del of["data.arm"]
+    mixtures = [declared.mixture_of(job.config.arm) for job in pair]
+    about = [
+        identity(job, training_config(job, mixture), corpus)
+        for job, mixture in zip(pair, mixtures, strict=True)
+    ]
+    text = [_text(of) for of in about]
     if about[0] != about[1]:
         return None
     if text[0] == text[1]:
@@ -200,6 +213,13 @@ def _differing(
     parts = (*read, np.intersect1d(read[0], read[1]))
     tokens = [int(corpus.lengths[texts % len(corpus)].sum()) for texts in parts]
     return 1 - tokens[2] / max(tokens[:2])
+
+
+def _text(about: dict[str, Any]) -> dict[str, Any]:
+    """What of an identity says which text is read and how often, taken out of it."""
+    del about["data.arm"]
+    text = [name for name in about if name == "arm_fingerprint" or name.startswith("data.mixture")]
+    return {name: about.pop(name) for name in text}
 
 
 def _evaluated(jobs: Sequence[Job], corpus: Corpus, near: NearDuplicates) -> dict[str, IntArray]:

@@ -1,0 +1,230 @@
+"""The best mixture, from a swarm of small runs of different mixtures, and how sure it is.
+
+**The surface.** The endpoint of n runs is fitted by least squares as a quadratic in the weights w
+of k components, in the canonical form of Scheffé (1958, "Experiments with Mixtures", JRSS B 20):
+
+    f(w) = sum over i of b[i] w[i]  +  sum over i < j of b[i, j] w[i] w[j]
+
+It has k (k + 1) / 2 coefficients and no intercept, since weights sum to 1. Data Mixing Laws (Ye et
+al. 2024, arXiv 2403.16952) and olmix fit the exponential of a linear form instead, whose best
+mixture always lies at a bound; a quadratic has an optimum inside where there is one. Every run has
+a seed of its own, so their errors are independent and the residuals hold the luck of training.
+
+**The proposal** is the mean of the best mixtures of many surfaces that the data allow. Mixtures are
+looked for among candidates, and only where the swarm has been: none has a higher leverage than a
+run of the swarm.
+
+**How sure.** The best of many predictions looks better than it is (the winner's curse), and a
+plain t interval at the mixture that was picked covers too seldom. So intervals hold for every
+candidate at once: their critical value is the quantile of the largest ``|t|`` over all candidates,
+simulated with the residual degrees of freedom (Liu 2010, Simultaneous Inference in Regression).
+They are about these held-out documents, other seeds, and a surface that is a quadratic.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import special
+
+from ablations.results import FloatArray
+from ablations.stats.inference import quantile
+
+DRAWS = 2000
+SPARE = 3
+"""Runs beyond the number of coefficients, from which the noise can be known at all."""
+
+
+def design(weights: FloatArray) -> FloatArray:
+    """The terms of the quadratic: float64 [n, k] to [n, k (k + 1) / 2], products in row order."""
+    first, second = np.triu_indices(weights.shape[1], 1)
+    return np.concatenate([weights, weights[:, first] * weights[:, second]], axis=1)
+
+
+@dataclass(frozen=True)
+class Surface:
+    """A fitted quadratic: ``coefficients`` [p] with covariance ``sd² root rootᵀ``.
+
+    ``sd`` is the residual standard deviation with ``df`` degrees of freedom, ``leverage`` [n] the
+    diagonal of the hat matrix, ``left_out`` [n] each run's prediction by all others.
+    ``lack_of_fit`` is the p of the F test against the spread between runs of one mixture; None
+    without such runs.
+    """
+
+    coefficients: FloatArray
+    root: FloatArray
+    sd: float
+    df: int
+    leverage: FloatArray
+    left_out: FloatArray
+    lack_of_fit: float | None
+
+    def errors(self, contrasts: FloatArray) -> FloatArray:
+        """Standard errors of contrasts of the coefficients: [m, p] to [m]."""
+        norms: FloatArray = np.linalg.norm(contrasts @ self.root, axis=1)
+        return self.sd * norms
+
+
+def check(weights: FloatArray) -> None:
+    """See that runs of these mixtures [n, k] can be fitted.
+
+    Raises:
+        ValueError: too few runs, or mixtures that do not tell the components apart.
+    """
+    terms = design(weights)
+    n, p = terms.shape
+    if n < p + SPARE:
+        raise ValueError(
+            f"{n} runs are too few for the {p} coefficients of {weights.shape[1]} components: take"
+            f" swarm.runs={2 * p} or more, or fewer components (swarm.buckets=1)"
+        )
+    if np.linalg.matrix_rank(terms) < p:
+        raise ValueError(
+            "the swarm's mixtures do not tell its components apart: take more runs (swarm.runs), or"
+            " looser bounds (swarm.repeats)"
+        )
+
+
+def fit(weights: FloatArray, values: FloatArray) -> Surface:
+    """Fit the surface to runs: weights [n, k], values [n].
+
+    Raises:
+        ValueError: too few runs, or mixtures that do not tell the components apart.
+    """
+    check(weights)
+    terms = design(weights)
+    n, p = terms.shape
+    basis, triangle = np.linalg.qr(terms)
+    coefficients = np.linalg.solve(triangle, basis.T @ values)
+    rest = values - terms @ coefficients
+    leverage = (basis**2).sum(axis=1)
+    return Surface(
+        coefficients=coefficients,
+        root=np.linalg.inv(triangle),
+        sd=float(np.sqrt(rest @ rest / (n - p))),
+        df=n - p,
+        leverage=leverage,
+        left_out=values - rest / np.maximum(1 - leverage, 1e-12),
+        lack_of_fit=_lack_of_fit(weights, values, rest, n - p),
+    )
+
+
+def _lack_of_fit(
+    weights: FloatArray, values: FloatArray, rest: FloatArray, df: int
+) -> float | None:
+    _, group, counts = np.unique(weights, axis=0, return_inverse=True, return_counts=True)
+    means = np.bincount(group, values) / counts
+    pure, pure_df = float(((values - means[group]) ** 2).sum()), len(values) - len(counts)
+    if pure_df == 0 or pure_df == df or pure == 0:
+        return None
+    ratio = (float(rest @ rest) - pure) / (df - pure_df) / (pure / pure_df)
+    return float(special.fdtrc(df - pure_df, pure_df, max(ratio, 0.0)))
+
+
+def leverage(surface: Surface, weights: FloatArray) -> FloatArray:
+    """How far mixtures [m, k] lie from those that were run, in units of their spread: [m]."""
+    norms: FloatArray = np.linalg.norm(design(weights) @ surface.root, axis=1) ** 2
+    return norms
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """The mixture that is proposed: ``weights`` [k].
+
+    ``change`` is its predicted endpoint minus that of the natural mixture, with an interval that
+    holds whichever candidate is picked; ``p`` is the chance of so clear a gain somewhere if no
+    mixture were better than the natural one. ``low`` and ``high`` [k] are the ends of what may be
+    the best: mixtures that are not shown to be worse than the best prediction, all at once.
+    ``open`` is their share of the candidates.
+    """
+
+    weights: FloatArray
+    change: float
+    change_low: float
+    change_high: float
+    p: float
+    low: FloatArray
+    high: FloatArray
+    open: float
+
+
+def propose(
+    surface: Surface,
+    candidates: FloatArray,
+    natural: FloatArray,
+    gain: int = -1,
+    alpha: float = 0.05,
+    chosen: FloatArray | None = None,
+) -> Proposal:
+    """The best mixture among candidates [m, k], and how sure it is.
+
+    Args:
+        surface: fitted to the swarm's runs.
+        candidates: mixtures that may be proposed, those of the swarm among them.
+        natural: the mixture to compare with, [k].
+        gain: the sign of a change that is an improvement.
+        alpha: one minus the coverage.
+        chosen: what was proposed before, if it was: [k].
+    """
+    terms = design(candidates)
+    inside = leverage(surface, candidates) <= surface.leverage.max() * (1 + 1e-9)
+    candidates, terms = candidates[inside], terms[inside]
+    random = np.random.default_rng(0)
+    normal = random.standard_normal((len(surface.coefficients), DRAWS))
+    chi = np.sqrt(random.chisquare(surface.df, DRAWS) / surface.df)
+    moves = surface.root @ normal / chi  # in units of sd: multivariate t
+
+    losses = -gain * (terms @ surface.coefficients)
+    drawn = losses[:, None] - gain * surface.sd * (terms @ moves)
+    weights = candidates[drawn.argmin(axis=0)].mean(axis=0) if chosen is None else chosen
+
+    start = design(natural[None])
+    contrasts = np.concatenate([terms, design(weights[None])]) - start
+    largest = _largest(surface, contrasts, moves)
+    ours = contrasts[-1:]
+    change, error = float((ours @ surface.coefficients)[0]), float(surface.errors(ours)[0])
+    half = float(np.quantile(np.abs(largest).max(axis=0), 1 - alpha)) * error
+    reached = gain * change / error if error > 0 else 0.0
+
+    best = int(losses.argmin())
+    behind = terms - terms[best]
+    critical = float(np.quantile(_largest(surface, behind, moves).max(axis=0), 1 - alpha))
+    may_be = losses - losses[best] <= critical * surface.errors(behind)
+    possible = candidates[may_be]
+    return Proposal(
+        weights=weights,
+        change=change,
+        change_low=change - half,
+        change_high=change + half,
+        p=float((largest.max(axis=0) >= reached).mean()),
+        low=possible.min(axis=0),
+        high=possible.max(axis=0),
+        open=float(may_be.mean()),
+    )
+
+
+def _largest(surface: Surface, contrasts: FloatArray, moves: FloatArray) -> FloatArray:
+    """T of every contrast in every draw: [m, draws]; those of no length are left out."""
+    scaled = contrasts @ surface.root
+    length = np.linalg.norm(scaled, axis=1)
+    some = length > 1e-9 * max(length.max(), 1e-300)
+    found: FloatArray = (contrasts[some] @ moves) / length[some][:, None]
+    return found
+
+
+def effects(
+    surface: Surface, natural: FloatArray, step: float = 0.1, alpha: float = 0.05
+) -> tuple[FloatArray, FloatArray]:
+    """What ``step`` more of each component changes at the natural mixture, and half-widths: [k].
+
+    The others give way in proportion (Cox 1971, "A Note on Polynomial Response Functions for
+    Mixtures", Biometrika 58); by the slope there, each with its own t interval.
+    """
+    ways = (np.eye(len(natural)) - natural) / (1 - natural)[:, None]
+    contrasts = step * (design(natural + ways) - design(natural - ways)) / 2
+    return contrasts @ surface.coefficients, quantile(alpha, surface.df) * surface.errors(contrasts)
+
+
+def coefficients(surface: Surface, alpha: float = 0.05) -> tuple[FloatArray, FloatArray]:
+    """The coefficients and their half-widths, [p] each; each with its own t interval."""
+    halves = quantile(alpha, surface.df) * surface.errors(np.eye(len(surface.coefficients)))
+    return surface.coefficients, halves

@@ -1,0 +1,225 @@
+"""What a swarm of mixtures proposes, in rows and words; and what the confirming runs say of it."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ablations.results import FloatArray, Study
+from ablations.stats import endpoints, inference, mixtures, simplex
+from ablations.stats.mixtures import Proposal, Surface
+from ablations.stats.pairing import Contrast, sample
+from ablations.stats.verdict import number
+from ablations.table import Row
+
+TABLES = ("mixture", "mixture_runs", "mixture_coefficients")
+CANDIDATES = 1000
+SMALLEST = 0.005
+"""Weights below this are not named in a sentence."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The regression over a swarm's n runs of mixtures of k components.
+
+    ``runs`` has an arm and a seed for each of ``weights`` [n, k] and ``values`` [n].
+    """
+
+    names: Sequence[str]
+    runs: Sequence[tuple[str, int]]
+    weights: FloatArray
+    values: FloatArray
+    surface: Surface
+    proposal: Proposal
+
+
+@dataclass(frozen=True)
+class Told:
+    """``headline`` is of a study that is itself a swarm, ``conclusion`` what a reader may conclude.
+
+    ``confirmed`` is whether this study has the runs that confirm it.
+    """
+
+    headline: str
+    conclusion: str
+    confirmed: bool
+
+
+def matrix(names: Sequence[str], by_run: Sequence[Mapping[str, float]]) -> FloatArray:
+    """Mixtures as weights that sum to 1: float64 [n, k]."""
+    rows = np.array([[mixture[name] for name in names] for mixture in by_run])
+    scaled: FloatArray = rows / rows.sum(axis=1, keepdims=True)
+    return scaled
+
+
+def seen(study: Study) -> list[dict[str, Any]]:
+    """The runs of a swarm: arm, seed, weights, and value on the primary endpoint."""
+    swarm = study.declared.swarm
+    assert swarm is not None
+    if swarm.confirms:
+        return [dict(run) for run in swarm.seen]
+    return [
+        {
+            "arm": key.arm,
+            "seed": key.seed,
+            "value": inference.endpoint(sample(study, run)),
+            "weights": dict(swarm.mixtures[key.arm]),
+        }
+        for key, run in study.runs.items()
+    ]
+
+
+def find(study: Study) -> Found | None:
+    """The regression of a swarm, or of the one that a study confirms; None before all have run.
+
+    Raises:
+        ValueError: runs are too few for it.
+    """
+    declared, swarm = study.declared, study.declared.swarm
+    if swarm is None:
+        return None
+    runs = seen(study)
+    if not swarm.confirms and len(runs) < len(declared.arms) * len(declared.seeds):
+        return None
+    names = list(swarm.natural)
+    weights = matrix(names, [run["weights"] for run in runs])
+    values = np.array([run["value"] for run in runs])
+    surface = mixtures.fit(weights, values)
+    natural, most = (np.array(list(of.values())) for of in (swarm.natural, swarm.most))
+    chosen = swarm.mixtures.get(declared.primary.treatment) if swarm.confirms else None
+    proposal = mixtures.propose(
+        surface,
+        np.concatenate([weights, simplex.draw(natural, most, CANDIDATES, 0)]),
+        natural / natural.sum(),
+        endpoints.gain(declared.primary.endpoint),
+        declared.primary.alpha,
+        None if chosen is None else matrix(names, [chosen])[0],
+    )
+    where = [(str(run["arm"]), int(run["seed"])) for run in runs]
+    return Found(names, where, weights, values, surface, proposal)
+
+
+def tables(study: Study, found: Found | None) -> dict[str, list[Row]]:
+    """The proposal by component, the swarm's runs, and the coefficients."""
+    swarm = study.declared.swarm
+    if found is None or swarm is None:
+        return {}
+    alpha, of = study.declared.primary.alpha, found.proposal
+    natural = np.array(list(swarm.natural.values()))
+    effect, half = mixtures.effects(found.surface, natural / natural.sum(), alpha=alpha)
+    term, term_half = mixtures.coefficients(found.surface, alpha)
+    terms = [*found.names, *map(" × ".join, itertools.combinations(found.names, 2))]
+    return {
+        "mixture": [
+            {
+                "component": name,
+                "natural": float(natural[i]),
+                "proposed": float(of.weights[i]),
+                "low": float(of.low[i]),
+                "high": float(of.high[i]),
+                "most": float(swarm.most[name]),
+                "effect": float(effect[i]),
+                "effect_low": float(effect[i] - half[i]),
+                "effect_high": float(effect[i] + half[i]),
+            }
+            for i, name in enumerate(found.names)
+        ],
+        "mixture_runs": [
+            {"arm": arm, "seed": seed, "value": float(found.values[i])}
+            | {"left_out": float(found.surface.left_out[i])}
+            | {f"weight of {n}": float(w) for n, w in zip(found.names, row, strict=True)}
+            for i, ((arm, seed), row) in enumerate(zip(found.runs, found.weights, strict=True))
+        ],
+        "mixture_coefficients": [
+            {"term": name, "value": float(value), "low": float(value - h), "high": float(value + h)}
+            for name, value, h in zip(terms, term, term_half, strict=True)
+        ],
+    }
+
+
+def tell(study: Study, found: Found | None, contrast: Contrast, outcome: str) -> Told | None:
+    """What was found, in words; None for a study without mixtures.
+
+    Args:
+        study: the study.
+        found: its regression.
+        contrast: the primary one.
+        outcome: of the verdict.
+    """
+    swarm, primary = study.declared.swarm, study.declared.primary
+    if swarm is None:
+        return None
+    if found is None:
+        runs = len(study.declared.arms) * len(study.declared.seeds)
+        said = (
+            f"Nothing is proposed yet: {len(study.runs)} of {runs} runs of the swarm are complete"
+        )
+        return Told(said, "", False)
+    of, unit = found.proposal, endpoints.unit(primary.endpoint)
+    expected = (
+        f"{number(of.change, True)} {unit} against the natural mixture, {1 - primary.alpha:.0%}"
+        f" interval {number(of.change_low, True)} to {number(of.change_high, True)} whichever"
+        " mixture is picked"
+    )
+    mixture = in_words(found.names, of.weights)
+    if not swarm.confirms:
+        sure = of.p < primary.alpha
+        headline = (
+            f"Proposed: {mixture}. The regression over {len(found.runs)} runs expects {expected}"
+            if sure
+            else f"No mixture is shown to beat the natural one; the likeliest is {mixture}"
+        )
+        conclusion = (
+            f"The regression expects {expected} (p = {of.p:.2g}). A reader may conclude where to"
+            " look, not that it is better: it was picked because it looks best, and only the runs"
+            " that confirm it can say that it is."
+        )
+        return Told(headline, conclusion, False)
+    estimate = contrast.estimate
+    shown = (
+        f"The swarm proposed {mixture} and expected {expected}; the runs that confirm it, which had"
+        f" no part in the choice, show {number(estimate.value, True)} ({number(estimate.low, True)}"
+        f" to {number(estimate.high, True)})."
+    )
+    meaning = {
+        "better": "it is better than the natural mixture",
+        "worse": "it is worse than the natural mixture, and the regression was wrong",
+        "differs slightly": "the two differ, by less than what matters",
+        "no difference": "no difference that matters was found",
+    }.get(outcome, "nothing is shown either way yet")
+    return Told(
+        "",
+        f"{shown} A reader may conclude that {meaning}, for models of this size after so many"
+        " tokens.",
+        True,
+    )
+
+
+def notes(found: Found | None, study: Study) -> list[str]:
+    """Caveats of the regression."""
+    if found is None:
+        return []
+    of, surface = found.proposal, found.surface
+    left = found.values - surface.left_out
+    spread = ((found.values - found.values.mean()) ** 2).sum()
+    said = [
+        f"The regression is a quadratic with {len(surface.coefficients)} coefficients over"
+        f" {len(found.values)} runs: residual standard deviation {number(surface.sd)}, and of what"
+        f" runs differ in {max(0.0, 1 - float((left**2).sum() / spread)):.0%} is predicted by the"
+        f" other runs. {of.open:.0%} of the mixtures that were looked at may be the best."
+    ]
+    if surface.lack_of_fit is not None and surface.lack_of_fit < study.declared.primary.alpha:
+        said.append(
+            f"A quadratic does not fit the swarm (p = {surface.lack_of_fit:.2g}): its interval is"
+            " too narrow; look nearer to the natural mixture, or take more runs."
+        )
+    return said
+
+
+def in_words(names: Sequence[str], weights: FloatArray) -> str:
+    """A mixture, its largest part first: ``61 % wiki, 39 % web``."""
+    order = np.argsort(-weights, kind="stable")
+    parts = [f"{100 * weights[i]:.0f}\u00a0% {names[i]}" for i in order if weights[i] >= SMALLEST]
+    return ", ".join(parts)

@@ -1,0 +1,32 @@
+"""Mixtures: weights that sum to 1, each within its bound."""
+
+import numpy as np
+
+from ablations.results import FloatArray
+
+
+def draw(natural: FloatArray, most: FloatArray, count: int, seed: int) -> FloatArray:
+    """Random mixtures around a natural one: float64 [count, k]; more of them begin with the same.
+
+    Dirichlet, as spread out as one that is even over all mixtures, with a mean halfway between the
+    natural and the equal weights, so that rare components are tried at weights that matter. One
+    beyond a bound is drawn back to it, towards the natural mixture.
+
+    Args:
+        natural: weights [k], within the bounds.
+        most: the largest weight of each component [k].
+        count: how many.
+        seed: of the draw.
+    """
+    k = len(natural)
+    random = np.random.default_rng(seed)
+    drawn = random.dirichlet(k * (natural + 1 / k) / 2, count)
+    return np.array([within(weights, natural, most) for weights in drawn]).reshape(count, k)
+
+
+def within(weights: FloatArray, natural: FloatArray, most: FloatArray) -> FloatArray:
+    """From the natural mixture towards another one, as far as the bounds allow: all are [k]."""
+    way = weights - natural
+    room = (most - natural)[way > 0] / way[way > 0]
+    out: FloatArray = natural + min(1.0, *room) * way
+    return np.clip(out, 0.0, most)

@@ -1,0 +1,202 @@
+"""The mixtures of ``experiment=mixture`` and of the study that confirms the one it proposes.
+
+Components are the sources that arms read; a filtered one is cut into ``swarm.buckets`` parts of
+equal tokens by quality score. Each arm of the swarm is a mixture of them: 0 the natural one, 1 all
+components alike, the others drawn around the natural one (:mod:`ablations.stats.simplex`). No
+weight is so large that a run of ``swarm.tokens`` would read a component more than ``swarm.repeats``
+times (olmix bounds its mixtures in the same way).
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ablations.reading import read_declaration, read_study
+from ablations.results import DECLARATION, Declaration, FloatArray
+from ablations.stats import mixtures, proposals, simplex
+from ablations.study.config import AblationConfig
+from ablations.study.jobs import Job
+from ablations.swarms import Swarm
+from model.data import components
+from model.data.corpus import Corpus
+from winnow import storage
+
+NATURAL, UNIFORM, PROPOSED = "0", "1", "proposed"
+"""Members that are not drawn, and the one that a swarm proposes."""
+
+DIGITS = 4
+"""Of a weight: finer ones make no difference to an interleaving of rows."""
+
+
+def declare(
+    jobs: Sequence[Job], declared: Declaration, corpus: Corpus
+) -> tuple[Swarm | None, list[str]]:
+    """The mixtures of a study's arms, and notes on them; None for a study of other arms.
+
+    Raises:
+        ValueError: a component has no text, bounds leave no room, runs are fewer than a regression
+            needs, or the swarm to confirm is another's or not finished.
+    """
+    members = {job.config.arm: job.config.data.member for job in jobs}
+    if all(member is None for member in members.values()):
+        return None, []
+    for job in jobs:
+        if job.config.data.member is not None and (
+            job.config.data.mixture or not job.config.data.pool_shares
+        ):
+            raise ValueError(
+                f"{job.name} is a mixture of a swarm: leave data.mixture and data.pool_shares out"
+            )
+    config = jobs[0].config
+    wanted = {arm: member for arm, member in members.items() if member is not None}
+    if config.swarm.folder is not None:
+        swarm = _confirming(config, declared, corpus, wanted)
+        notes = [f"The swarm that proposed the mixture was {swarm.of}."]
+    else:
+        swarm = _drawn(jobs, declared.mixture, corpus, wanted)
+        rows = proposals.matrix(list(swarm.natural), list(swarm.mixtures.values()))
+        mixtures.check(np.repeat(rows, len(declared.seeds), axis=0))
+        told = ", ".join(
+            f"{name} {share:.1%} of the pool, at most {swarm.most[name]:.0%}"
+            for name, share in swarm.natural.items()
+        )
+        notes = [f"Components of the mixtures: {told}."]
+    return _as_before(config.output, swarm), notes
+
+
+def _as_before(output: str, swarm: Swarm) -> Swarm:
+    """The swarm with the very mixtures that the study declared before, if it has begun.
+
+    Another version of NumPy may draw others, and another processor round others.
+    """
+    if not storage.exists(storage.join(output, DECLARATION)):
+        return swarm
+    old = read_declaration(output).swarm
+    if old is None or dataclasses.replace(old, mixtures={}) != dataclasses.replace(
+        swarm, mixtures={}
+    ):
+        return swarm
+    kept = {arm: of for arm, of in old.mixtures.items() if arm in swarm.mixtures}
+    return dataclasses.replace(swarm, mixtures={**swarm.mixtures, **kept})
+
+
+def _drawn(
+    jobs: Sequence[Job], shares: Mapping[str, float], corpus: Corpus, members: Mapping[str, str]
+) -> Swarm:
+    config = jobs[0].config
+    natural = _natural(corpus, shares, config.swarm.buckets)
+    names = list(natural)
+    of = components.split(corpus, np.flatnonzero(corpus.pool), names)
+    available = np.array([float((corpus.lengths[of[name]] + 1).sum()) for name in names])
+    if empty := [name for name, count in zip(names, available, strict=True) if not count]:
+        raise ValueError(
+            f"{' and '.join(empty)} of the mixture has no text: take fewer parts (swarm.buckets)"
+        )
+    tokens = max(config.swarm.tokens or 0, *(j.config.steps * j.config.step_tokens for j in jobs))
+    most = np.minimum(1.0, config.swarm.repeats * available / tokens)
+    start = np.array(list(natural.values()))
+    if (start >= most).any():
+        raise ValueError(
+            f"{tokens:,} tokens of the natural mixture of {', '.join(names)} already read some text"
+            f" more than swarm.repeats={config.swarm.repeats:g} times, so no other can be tried:"
+            " allow more, or fewer tokens (swarm.tokens, train.tokens)"
+        )
+    numbers = [int(member) for member in members.values() if member.isdigit()]
+    if len(numbers) < len(members):
+        raise ValueError("the arm that a swarm proposes needs swarm.folder=DIR, the swarm's folder")
+    drawn = simplex.draw(start, most, max(0, max(numbers) - 1), config.swarm.seed)
+    even = simplex.within(np.full(len(names), 1 / len(names)), start, most)
+    rows = [start, even, *drawn]
+    apart = dict.fromkeys([name for name, share in shares.items() if not share], 0.0)
+    return Swarm(
+        mixtures={arm: _named(names, rows[int(m)]) | apart for arm, m in members.items()},
+        natural=_named(names, rows[0]),
+        most=_named(names, most),
+        repeats=config.swarm.repeats,
+        tokens=tokens,
+        buckets=config.swarm.buckets,
+        seed=config.swarm.seed,
+    )
+
+
+def _natural(corpus: Corpus, shares: Mapping[str, float], buckets: int) -> dict[str, float]:
+    """The weight of each component in the pool."""
+    if buckets < 1:
+        raise ValueError(f"swarm.buckets is 1 or more, not {buckets}")
+    total = sum(shares.values())
+    natural = {}
+    for source, share in shares.items():
+        if not share:
+            continue
+        if buckets == 1 or source not in corpus.manifest["filtered_sources"]:
+            natural[source] = share / total
+            continue
+        edges = [round(100 * i / buckets) for i in range(buckets + 1)]
+        for low, high in itertools.pairwise(edges):
+            part = components.part_name(source, low, high)
+            natural[part] = share / total * (high - low) / 100
+    if len(natural) < 2:
+        raise ValueError(
+            f"{', '.join(natural)} alone is no mixture: take more sources, or swarm.buckets=2"
+        )
+    return natural
+
+
+def _named(names: Sequence[str], weights: FloatArray) -> dict[str, float]:
+    return dict(zip(names, np.round(weights, DIGITS).tolist(), strict=True))
+
+
+def _confirming(
+    config: AblationConfig, declared: Declaration, corpus: Corpus, members: Mapping[str, str]
+) -> Swarm:
+    """The natural, the equal and the proposed mixture of a finished swarm.
+
+    Raises:
+        ValueError: it is not finished, or of another corpus, endpoint or number of parts.
+    """
+    folder = str(config.swarm.folder)
+    study = read_study(folder)
+    swarm, found = study.declared.swarm, proposals.find(study)
+    if swarm is None or swarm.confirms:
+        raise ValueError(f"{folder} is no swarm: give a folder of experiment=mixture")
+    if found is None:
+        raise ValueError(
+            f"the swarm in {folder} is not finished: run it again (complete jobs are skipped)"
+        )
+    first = next(iter(study.runs.values())).result
+    if first.provenance["corpus"]["fingerprint"] != corpus.fingerprint:
+        raise ValueError(
+            f"the swarm in {folder} was trained on another corpus than {corpus.folder}"
+        )
+    any_mixture = next(iter(swarm.mixtures.values()))
+    apart = {name: 0.0 for name in any_mixture if name not in swarm.natural}
+    for what, theirs, ours in (
+        ("swarm.buckets", swarm.buckets, config.swarm.buckets),
+        ("primary.endpoint", study.declared.primary.endpoint, declared.primary.endpoint),
+        (
+            "sources left out",
+            sorted(apart),
+            sorted(n for n, w in declared.mixture.items() if not w),
+        ),
+    ):
+        if theirs != ours:
+            raise ValueError(
+                f"the swarm in {folder} has {what} {theirs}, not {ours}: give the same"
+            )
+    names = list(swarm.natural)
+    natural, most = (np.array(list(of.values())) for of in (swarm.natural, swarm.most))
+    rows = {
+        NATURAL: natural,
+        UNIFORM: simplex.within(np.full(len(names), 1 / len(names)), natural, most),
+        PROPOSED: found.proposal.weights,
+    }
+    if other := sorted(set(members.values()) - set(rows)):
+        raise ValueError(f"data.member={other[0]}: a study that confirms a swarm has {list(rows)}")
+    return dataclasses.replace(
+        swarm,
+        mixtures={arm: _named(names, rows[member]) | apart for arm, member in members.items()},
+        seen=proposals.seen(study),
+        of=f"{len(study.runs)} runs of {first.model} on {first.tokens:,} tokens each",
+    )
