@@ -117,7 +117,7 @@ def test_options_of_the_job_server_are_known(monkeypatch):
 def test_why_a_job_failed_is_one_line():
     java = (
         "Pipeline BeamApp-1_2 failed in state FAILED: org.apache.flink.runtime.JobException:"
-        " Recovery is suppressed\n\tat a.b(C.java:1)\nCaused by: java.lang.RuntimeException: x\n"
+        " Recovery is suppressed.\n\tat a.b(C.java:1)\nCaused by: java.lang.RuntimeException: x\n"
         "\tat d.e(F.java:2)\nCaused by: java.io.IOException: lost TaskManager\n\tat g.h(I.java:3)"
     )
     assert job_server.failure(java) == (

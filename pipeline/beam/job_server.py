@@ -46,8 +46,7 @@ def failure(message: str) -> str | None:
     found = _FAILED.match(message)
     if found is None:
         return None
-    causes = _CAUSE.findall(message)
-    first = found[1].strip()
+    first, *causes = (text.strip().rstrip(".") for text in (found[1], *_CAUSE.findall(message)))
     return first if not causes or causes[-1] == first else f"{first} ({causes[-1]})"
 
 
