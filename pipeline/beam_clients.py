@@ -8,7 +8,9 @@ those that are missing, so they count as missing while it is imported.
 import contextlib
 import logging
 import re
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 
 from winnow import starting
 
@@ -30,21 +32,25 @@ _CONFIG = re.compile(r"--config[= ](\S+)")
 _RUNNER = re.compile(r"--runner[= ](?!(?:[\w.]*\.)?(?:DirectRunner|FnApiRunner)\b)")
 
 
-@contextlib.contextmanager
-def left_out_if_local(arguments: Sequence[str]) -> Iterator[None]:
-    """Hide the clients from what the block imports, if a command line has no need of them.
+def left_out_if_local(arguments: Sequence[str]) -> AbstractContextManager[None]:
+    """Leave the clients :func:`left_out` if a command line has no need of them."""
+    return contextlib.nullcontext() if goes_beyond(arguments) else left_out()
 
-    Afterwards they can be imported as ever.
-    """
-    if goes_beyond(arguments):
-        yield
-        return
+
+@contextlib.contextmanager
+def left_out() -> Iterator[None]:
+    """Hide the clients from what the block imports. Afterwards they can be imported as ever."""
     logging.disable(logging.WARNING)  # Beam tells what it misses
     try:
         with starting.without(*CLIENTS):
             yield
     finally:
         logging.disable(logging.NOTSET)
+
+
+def are_left_out() -> bool:
+    """Whether this process has none of them."""
+    return not any(name in sys.modules for name in CLIENTS)
 
 
 def goes_beyond(arguments: Sequence[str]) -> bool:

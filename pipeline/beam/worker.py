@@ -1,6 +1,6 @@
 """A worker process of a local run: Beam's own, but it ends with its driver.
 
-python -m pipeline.beam.worker DRIVER FOLDER
+python -m pipeline.beam.worker DRIVER FOLDER [local]
 
 Without this, the workers of a killed driver finish their bundles, and their files could collide
 with those of the next run in the same folder. Linux kills them with their parent; elsewhere they
@@ -18,11 +18,12 @@ import threading
 import time
 from pathlib import Path
 
-from apache_beam.runners.worker import sdk_worker_main
-
-from winnow import heartbeat, owners
+from pipeline import beam_clients
+from winnow import heartbeat, owners, starting
 
 LOCK = "lock"
+LOCAL = "local"
+"""What a worker is told that needs no clients of cloud services."""
 
 PATIENCE = 30.0
 """Seconds that a run waits for the workers of a killed one."""
@@ -37,12 +38,19 @@ def command(folder: str) -> str:
         folder: local; for its heartbeat (:class:`pipeline.beam.progress.Watch`) and its lock.
     """
     words = [sys.executable, "-m", "pipeline.beam.worker", str(os.getpid()), folder]
+    words += [LOCAL] if beam_clients.are_left_out() else []
     # exec replaces the shell, so that we are the parent; Ctrl-C goes to us, and we end the worker.
     return f"trap '' INT; exec {shlex.join(words)}"
 
 
-def main(driver: int, folder: str) -> None:
-    """Work for the process ``driver`` until it has no more work or is gone."""
+def main(driver: int, folder: str, local: bool) -> None:
+    """Work for the process ``driver`` until it has no more work or is gone.
+
+    Args:
+        driver: its number.
+        folder: as in :func:`command`.
+        local: whether it needs no clients of cloud services.
+    """
     # Lock first, then check the driver: a worker that finds it alive already holds the lock.
     lock = os.open(os.path.join(folder, LOCK), os.O_RDWR | os.O_CREAT, 0o666)
     try:
@@ -55,6 +63,8 @@ def main(driver: int, folder: str) -> None:
     threading.Thread(target=_end_with, args=(driver,), daemon=True).start()
     heartbeat.report_to(folder)
     heartbeat.beat()
+    with starting.importing(), beam_clients.left_out() if local else contextlib.nullcontext():
+        from apache_beam.runners.worker import sdk_worker_main
     sdk_worker_main.main([])
 
 
@@ -110,4 +120,4 @@ def _works_in(pid: str, folder: str) -> bool:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
+    main(int(sys.argv[1]), sys.argv[2], LOCAL in sys.argv[3:])
