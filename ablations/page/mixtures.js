@@ -26,7 +26,7 @@ function scatter(width, { points, uprights = [], diagonal, x, y, label }) {
 function drawMixture() {
   if (isEmpty("mixture")) return;
   const [rows, runs] = [rowsOf("mixture"), rowsOf("mixture_runs")];
-  const share = (value) => percent(value, 1);
+  const share = (value) => `${Math.round(100 * value)} %`;
   const bar = (value) => {
     const meter = el("span", { class: "meter" }, el("i", {}));
     meter.firstChild.style.width = `${100 * value}%`;

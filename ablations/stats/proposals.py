@@ -167,12 +167,12 @@ def tell(study: Study, found: Found | None, contrast: Contrast, outcome: str) ->
     if not swarm.confirms:
         sure = of.p < primary.alpha
         headline = (
-            f"Proposed: {mixture}. The regression over {len(found.runs)} runs expects {expected}"
+            f"Proposed: {mixture}; to be confirmed"
             if sure
             else f"No mixture is shown to beat the natural one; the likeliest is {mixture}"
         )
         conclusion = (
-            f"The regression expects {expected} (p = {of.p:.2g}). A reader may conclude where to"
+            f"The regression expects {expected} ({_chance(of.p)}). A reader may conclude where to"
             " look, not that it is better: it was picked because it looks best, and only the runs"
             " that confirm it can say that it is."
         )
@@ -204,11 +204,12 @@ def notes(found: Found | None, study: Study) -> list[str]:
     of, surface = found.proposal, found.surface
     left = found.values - surface.left_out
     spread = ((found.values - found.values.mean()) ** 2).sum()
+    explained = max(0.0, 1 - float((left**2).sum() / spread))
     said = [
         f"The regression is a quadratic with {len(surface.coefficients)} coefficients over"
-        f" {len(found.values)} runs: residual standard deviation {number(surface.sd)}, and of what"
-        f" runs differ in {max(0.0, 1 - float((left**2).sum() / spread)):.0%} is predicted by the"
-        f" other runs. {of.open:.0%} of the mixtures that were looked at may be the best."
+        f" {len(found.values)} runs, with a residual standard deviation of {number(surface.sd)}."
+        f" The other runs predict {explained:.0%} of the variance."
+        f" {of.open:.0%} of the mixtures that were looked at may be the best."
     ]
     if surface.lack_of_fit is not None and surface.lack_of_fit < study.declared.primary.alpha:
         said.append(
@@ -216,6 +217,11 @@ def notes(found: Found | None, study: Study) -> list[str]:
             " too narrow; look nearer to the natural mixture, or take more runs."
         )
     return said
+
+
+def _chance(p: float) -> str:
+    """A p that was simulated."""
+    return f"p < {1 / mixtures.DRAWS:g}" if p == 0 else f"p = {p:.2g}"
 
 
 def in_words(names: Sequence[str], weights: FloatArray) -> str:
