@@ -4,6 +4,7 @@ import importlib.util
 import json
 import math
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.compute as pc
@@ -12,6 +13,8 @@ import torch
 import yaml
 from tokens_scored import WORDS
 
+from ablations.study import opening, study_tasks
+from ablations.study.config import TasksConfig
 from ablations.tasks.data_sources import DataSources
 from ablations.tasks.evaluation import Asked, ask, gather
 from ablations.tasks.token_model import TokenModel
@@ -115,6 +118,8 @@ def records(name):
 def file(tmp_path, monkeypatch):
     """Writes a task's data and its YAML; returns the YAML's path."""
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    # Versions of everything, asked of many programs, are nothing that is compared here.
+    monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda _: None)
 
     def write(name, **changes):
         lines = [json.dumps(row) for row in records(name)]
@@ -332,6 +337,23 @@ def test_what_cannot_be_asked_is_refused(model, file, tmp_path, monkeypatch):
     assert found.about["not_run"] == {
         f"lm_eval:{piqa}": "the task takes no demonstrations (num_fewshot: 0)"
     }
+
+
+def test_a_study_opens_its_tasks_with_all_numbers_of_shots(file):
+    name = f"lm_eval:{file('piqa')}"
+    found = study_tasks.gather_all(TasksConfig(names=[name], shots=[0, 2, "few"]))
+    assert [each.name for each in found.sets] == ["lm_eval:local_piqa"]
+    assert list(found.harness) == ["lm_eval:local_piqa, 0 shots", "lm_eval:local_piqa, 2 shots"]
+    none, two = found.harness.values()
+    assert two == none | {"fingerprint": two["fingerprint"]}
+    assert none["fingerprint"] != two["fingerprint"]
+    assert (none["version"], none["seed"], none["items"]) == ("3.0", 0, 30)
+    with pytest.raises(ValueError, match="can be asked with none of"):
+        study_tasks.gather_all(TasksConfig(names=[name], shots=["few"]))
+    long = study_tasks.gather_all(TasksConfig(names=[f"lm_eval:{file('written')}"]))
+    job = SimpleNamespace(config=SimpleNamespace(data=SimpleNamespace(sequence_length=4)))
+    with pytest.raises(ValueError, match="up to 4 tokens, and sequences have 4"):
+        opening._check_room([job], long.sets)
 
 
 def test_a_group_stands_for_its_tasks(model, file, tmp_path, monkeypatch):

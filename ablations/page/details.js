@@ -125,6 +125,9 @@ function drawTasks() {
     drawPartial();
   }
   if (!isEmpty("tasks")) {
+    const lacks = (task) => !tasks.some((r) => r.task === task && r.metric === now.metric && r.shots === now.shots);
+    const others = () => unique(tasks.map((r) => r.task)).filter(lacks).map((task) => `Not measured so: ${task}. `);
+    (redraw.push(() => put("otherwise", others())), put("otherwise", others()));
     const rows = () => {
       const here = tasks.filter((row) => row.shots === now.shots && row.metric === now.metric);
       return unique(here.map((row) => row.task)).map((task) => {
