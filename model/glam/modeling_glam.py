@@ -19,7 +19,7 @@ except ImportError as error:
     raise ImportError("this model needs the package winnow-lm: install it first") from error
 
 
-class GLaMHubConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
+class GLaMHubConfig(PretrainedConfig):
     """``glam`` holds the fields of :class:`model.glam.config.GLaMConfig`."""
 
     model_type = "winnow_glam"
@@ -51,7 +51,7 @@ class CacheOfTransformers(Cache):
         return self.segments_BK
 
 
-class GLaMForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[no-untyped-call]
+class GLaMForCausalLM(PreTrainedModel, GenerationMixin):
     """Logits, and the mean cross-entropy if labels are given."""
 
     config_class = GLaMHubConfig
