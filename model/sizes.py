@@ -171,10 +171,8 @@ def load(names: Sequence[str], overrides: Sequence[str] = ()) -> dict[str, GLaMC
 
 
 def names() -> list[str]:
-    """All configs of ``conf/model``, by active parameters."""
-    found = [f.removesuffix(".yaml") for f in os.listdir(os.path.join(CONF, "model"))]
-    configs = load(found)
-    return sorted(found, key=lambda name: count(configs[name]).active)
+    """All configs of ``conf/model``."""
+    return sorted(f.removesuffix(".yaml") for f in os.listdir(os.path.join(CONF, "model")))
 
 
 def split(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -363,6 +361,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen, overrides = split(options.overrides)
     try:
         configs = load(chosen or names(), overrides)
+        if not chosen:
+            configs = dict(sorted(configs.items(), key=lambda item: count(item[1]).active))
         _print(sizes_table(configs, options.sequence))
         if options.devices is not None:
             print()

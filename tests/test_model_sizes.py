@@ -1,5 +1,7 @@
 """Parameter counts against the paper's table and a closed form; estimates against GLaM's own."""
 
+import functools
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -7,9 +9,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from model import plan_sharding, sizes
 from model.glam.config import GLaMConfig
 from model.glam.transformer import GLaM
-
-NAMES = sizes.names()
-CONFIGS = sizes.load(NAMES)
 
 # Totals and active counts in billions that GLaM's published shapes give by the counting rule:
 # dense layers of three matrices, experts of two, a tied embedding. To the digits kept.
@@ -29,6 +28,11 @@ DERIVED = {
 LADDER = {"1m": 1e6, "3m": 3e6, "10m": 10e6, "30m": 30e6, "100m": 100e6}
 
 
+@functools.cache
+def config_of(name):
+    return sizes.load([name])[name]
+
+
 def rule(c: GLaMConfig) -> tuple[int, int]:
     attention = c.layers * 4 * c.width * c.heads * c.head_width
     sparse = (c.layers + 1) // 2 if c.experts > 1 else 0
@@ -41,15 +45,15 @@ def rule(c: GLaMConfig) -> tuple[int, int]:
 
 @pytest.mark.parametrize("name", DERIVED)
 def test_the_papers_sizes_have_the_derived_counts(name):
-    counts = sizes.count(CONFIGS[name])
+    counts = sizes.count(config_of(name))
     for found, expected in zip((counts.total, counts.active), DERIVED[name], strict=True):
         digits = len(str(expected).replace(".", "").lstrip("0"))
         assert float(f"{found / 1e9:.{digits}g}") == pytest.approx(expected, rel=1e-3)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", sizes.names())
 def test_counts_follow_the_counting_rule(name):
-    config = CONFIGS[name]
+    config = config_of(name)
     counts = sizes.count(config)
     total, active = rule(config)
     small = config.layers * (2 * config.width + config.heads * 32) + config.width
@@ -60,7 +64,7 @@ def test_counts_follow_the_counting_rule(name):
 
 @pytest.mark.parametrize("name", DERIVED)
 def test_the_papers_own_figures_are_met_but_for_the_named_oddities(name):
-    counts, paper = sizes.count(CONFIGS[name]), sizes.PAPER[name]
+    counts, paper = sizes.count(config_of(name)), sizes.PAPER[name]
     tolerance = {"glam_0b1": 0.065, "glam_0b1_64e": 0.055}.get(name, 0.016)
     assert counts.active / 1e9 == pytest.approx(paper.active, rel=tolerance)
     assert name == "glam_1b7_32e" or counts.total / 1e9 == pytest.approx(paper.total, rel=0.065)
@@ -70,15 +74,15 @@ def test_the_papers_own_figures_are_met_but_for_the_named_oddities(name):
 
 
 def test_a_trained_size_has_as_many_parameters_as_its_meta_count():
-    config = CONFIGS["glam_1m_8e"]
+    config = config_of("glam_1m_8e")
     assert sum(p.numel() for p in GLaM(config).parameters()) == sizes.count(config).total
 
 
 @pytest.mark.parametrize("rung", LADDER)
 def test_the_ladder_is_one_dial_and_its_twins_have_equal_active_flops(rung):
-    dense = CONFIGS[f"glam_{rung}"]
+    dense = config_of(f"glam_{rung}")
     for experts in (8, 16, 64):
-        config = CONFIGS[f"glam_{rung}_{experts}e"]
+        config = config_of(f"glam_{rung}_{experts}e")
         heads = config.heads
         assert config.experts == experts
         assert (config.width, config.head_width, config.hidden) == (32 * heads, 32, 128 * heads)
@@ -116,7 +120,7 @@ def test_energy_and_days_are_those_reported_for_glam(capsys):
 
 
 def test_memory_is_shared_by_all_devices_and_the_experts_by_their_part():
-    config, name = CONFIGS["glam_1b7_64e"], "adamw"
+    config, name = config_of("glam_1b7_64e"), "adamw"
     counts = sizes.count(config)
 
     def need(devices: int, expert_parallel: int) -> sizes.Memory:
