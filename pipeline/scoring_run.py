@@ -136,21 +136,17 @@ def describe(
         tokenizer=config.tokenizer or "",
     )
     settings = as_json(asdict(config) | {"decision": config.decision.as_settings()})
-    for name in ("output", "stall_minutes"):  # nothing that is written depends on them
-        del settings[name]
+    unused = {"output", "stall_minutes"}  # nothing that is written depends on them
+    unused |= {name for name in ("join", "reader", "tokenizer") if not settings[name]}
     if combined:
         settings["combine"] = combined.rule
     else:
-        del settings["combine"], settings["calibration"]
-    if not config.join:
-        del settings["join"]
-    for name in ("reader", "tokenizer"):
-        if not settings[name]:
-            del settings[name]
+        unused |= {"combine", "calibration"}
     if config.format == flags.DEFAULT_FORMAT:
-        del settings["format"]
+        unused.add("format")
     if not config.near_duplicates:
-        settings = {n: v for n, v in settings.items() if not n.startswith("near_duplicates")}
+        unused |= {name for name in settings if name.startswith("near_duplicates")}
+    settings = {name: value for name, value in settings.items() if name not in unused}
     about = {
         "code": version.code_version(),
         "config": settings,

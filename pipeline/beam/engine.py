@@ -87,6 +87,7 @@ def options(flags: Sequence[str], stall_minutes: float | None = None) -> Pipelin
         near = nearest(names[0], sorted(others), ours.LIKENESS)
         advice = f"did you mean {near}?" if near else "see --help"
         raise ValueError(f"neither Winnow nor Beam has {' '.join(names)}: {advice}")
+    given = set(ours.names_of(flags))
     runner = (parsed.runner or "").rpartition(".")[2]
     if runner == "DaskRunner":
         raise ValueError(
@@ -94,12 +95,10 @@ def options(flags: Sequence[str], stall_minutes: float | None = None) -> Pipelin
             " distribute work (docs/engines.md): choose another"
         )
     for name, master in _MASTERS.items():
-        if runner == name and not {f"--{master}", "--job_endpoint"} & set(ours.names_of(flags)):
+        if runner == name and not {f"--{master}", "--job_endpoint"} & given:
             raise ValueError(f"--runner {name} needs --{master} (docs/engines.md)")
     defaults: dict[str, Any] = {}
-    if runner == "PrismRunner" and not {"--prism_location", "--job_endpoint"} & set(
-        ours.names_of(flags)
-    ):
+    if runner == "PrismRunner" and not {"--prism_location", "--job_endpoint"} & given:
         defaults = {"prism_location": _prism()}
     keeps = runner in ("PortableRunner", *_MASTERS)
     if keeps and "--environment_cache_millis" not in ours.names_of(flags):
@@ -115,14 +114,14 @@ def options(flags: Sequence[str], stall_minutes: float | None = None) -> Pipelin
             defaults["element_processing_timeout_minutes"] = math.ceil(stall_minutes)
     if parsed.runner in _LOCAL_RUNNERS:
         workers = parsed.direct_num_workers
-        if not any(flag.startswith("--direct_num_workers") for flag in flags):
+        if "--direct_num_workers" not in given:
             workers = len(os.sched_getaffinity(0))
         defaults = {
             "runner": _LOCAL,
             "direct_num_workers": workers,
             "pipeline_type_check": False,  # the graph is ours; tests build it
             "direct_running_mode": parsed.direct_running_mode
-            if any(flag.startswith("--direct_running_mode") for flag in flags)
+            if "--direct_running_mode" in given
             else ("in_memory" if workers == 1 else "multi_threading"),
         }
     return PipelineOptions(list(flags), **defaults)

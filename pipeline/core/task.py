@@ -264,9 +264,7 @@ def score_batch(batch: pa.RecordBatch, task: Task, job: Job, joins: TaskJoins) -
     }
     if job.sink.copies:
         columns["copies"] = np.zeros(n, np.int32)
-    return pa.RecordBatch.from_arrays(
-        [pa.array(columns[name]) for name in job.sink.schema.names], schema=job.sink.schema
-    )
+    return pa.RecordBatch.from_pydict(columns, schema=job.sink.schema)
 
 
 def decide_batch(

@@ -48,12 +48,7 @@ class ClassifierCounts:
                 "quality_score": chosen["quality_score"],
                 "kept": chosen["kept"],
             }
-            parts.append(
-                pa.table(
-                    [columns[n] for n in schema.CLASSIFIER_SAMPLE.names],
-                    schema=schema.CLASSIFIER_SAMPLE,
-                )
-            )
+            parts.append(pa.table(columns, schema=schema.CLASSIFIER_SAMPLE))
         self._sample = smallest(parts)
 
     def _count(

@@ -292,7 +292,7 @@ def _example_rows(
         "rank": rank[rows],
         "text": text,
     }
-    yield pa.table([columns[name] for name in schema.EXAMPLES.names], schema=schema.EXAMPLES)
+    yield pa.table(columns, schema=schema.EXAMPLES)
 
 
 def _best(tables: list[pa.Table]) -> pa.Table:

@@ -89,7 +89,7 @@ def draw_pairs(folder: str, manifest: Mapping[str, Any], n: int) -> pa.Table:
             f"{side}_text": pc.utf8_slice_codeunits(text, 0, CHARACTERS),
             f"{side}_cut": pc.greater(pc.utf8_length(text), CHARACTERS),
         }
-    return pa.table([columns[name] for name in PAIRS.names], schema=PAIRS)
+    return pa.table(columns, schema=PAIRS)
 
 
 def pair_up(sample: pa.Table, n: int) -> IntArray:

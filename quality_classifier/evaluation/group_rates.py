@@ -106,7 +106,7 @@ class Audit:
                 "high": high,
                 "ratio": ratio,
             }
-            pieces.append(pa.table([columns[name] for name in AUDIT.names], schema=AUDIT))
+            pieces.append(pa.table(columns, schema=AUDIT))
         rows = pa.concat_tables(pieces)
         keys = zip(
             *(rows[name].to_pylist() for name in ("column", "value", "documents")), strict=True
