@@ -61,7 +61,7 @@ def read_study(path: str) -> Study:
                 if storage.exists(storage.join(folder, RESULT)):
                     runs[job] = _read_run(folder, job)
                 elif storage.exists(storage.join(folder, FAILURE)):
-                    failed[job] = str(_read_json(storage.join(folder, FAILURE))["error"])
+                    failed[job] = _read_failure(folder)
                 elif _is_begun(folder):
                     unfinished.append(job)
                 else:
@@ -73,7 +73,7 @@ def read_study(path: str) -> Study:
     file = storage.join(path, CONTAMINATION_FILE)
     if storage.exists(file):
         contamination = _read_table(file, CONTAMINATION, ["task", "item", "arm"])
-    trunks = _read_trunks(path, declared)
+    trunks = _read_trunks(path, declared, failed)
     return Study(declared, runs, failed, unfinished, missing, contamination, trunks=trunks)
 
 
@@ -108,17 +108,22 @@ def _is_begun(folder: str) -> bool:
     return next(iter(storage.tree(folder)), None) is not None
 
 
-def _read_trunks(path: str, declared: Declaration) -> dict[JobKey, Run]:
-    """The complete trunks of a study that has some."""
+def _read_trunks(path: str, declared: Declaration, failed: dict[JobKey, str]) -> dict[JobKey, Run]:
+    """The complete trunks of a study that has some; those that failed are added to ``failed``."""
     if "trunk_tokens" not in declared.budget:
         return {}
-    jobs = [JobKey(TRUNK, v, seed) for v in declared.variants for seed in declared.seeds]
-    folders = {job: job.folder(path) for job in jobs}
-    return {
-        job: _read_run(folder, job)
-        for job, folder in folders.items()
-        if storage.exists(storage.join(folder, RESULT))
-    }
+    trunks = {}
+    for job in [JobKey(TRUNK, v, seed) for v in declared.variants for seed in declared.seeds]:
+        folder = job.folder(path)
+        if storage.exists(storage.join(folder, RESULT)):
+            trunks[job] = _read_run(folder, job)
+        elif storage.exists(storage.join(folder, FAILURE)):
+            failed[job] = _read_failure(folder)
+    return trunks
+
+
+def _read_failure(folder: str) -> str:
+    return str(_read_json(storage.join(folder, FAILURE))["error"])
 
 
 def _read_run(folder: str, job: JobKey) -> Run:

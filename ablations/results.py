@@ -315,7 +315,7 @@ class Study:
 
     ``settled`` has the variant that stands for each arm where that is not the main one
     (:func:`ablations.stats.best.settle`).
-    ``trunks`` are the complete ones that its arms began from.
+    ``trunks`` are the complete ones that its arms began from; ``failed`` has those that failed too.
     """
 
     declared: Declaration

@@ -25,7 +25,7 @@ from model.data import encode, scored, tokenizer
 from model.data.corpus import Corpus
 from model.data.scored import Scored
 from model.data.tokenizer import TextCodec
-from winnow import command_line, files, mirror, overrides, storage, telling
+from winnow import command_line, files, local_copies, mirror, overrides, storage, telling
 
 BEGUN = "begun.json"
 
@@ -34,7 +34,7 @@ LAYOUT = mirror.Layout(
     units=re.compile(r"(?!)"),
     single=re.compile(r"shards/[^/]+"),
     last=re.compile(r"manifest\.json"),
-    state=re.compile(r"(begun|manifest)\.json"),
+    sign=re.compile(r"(begun|manifest)\.json"),
 )
 """How a corpus in a bucket grows."""
 
@@ -81,6 +81,10 @@ def prepare(config: PrepareConfig) -> Corpus:
             return _prepare(config, source, key)
     with mirror.working_folder(config.output, LAYOUT) as local:
         corpus = _prepare(dataclasses.replace(config, output=local), source, key)
+        try:  # who trains on this machine need not fetch it
+            local_copies.keep(local, corpora.wanted(local, corpus.manifest))
+        except ValueError as error:
+            telling.say(f"no copy is kept here: {error}")
     corpus.folder = config.output
     return corpus
 

@@ -19,7 +19,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig
 
 from quality_classifier import labels
-from quality_classifier.evaluation.group_rates import Audit
+from quality_classifier.evaluation.group_rates import OTHER, Audit
 from quality_classifier.evaluation.within import (
     LEAST_DOCUMENTS,
     NEAR_CONSTANT,
@@ -64,8 +64,9 @@ def audit_run(config: AuditConfig) -> tuple[pa.Table, pa.Table]:
     sources = config.sources or manifest["config"]["filter"] or known
     if strangers := set(sources) - set(known):
         raise ValueError(f"no source {sorted(strangers)} in {folder}: there are {known}")
-    counts = Audit(config.by, config.alpha, config.threshold)
     joined = _joined(manifest)
+    many = [column for column, of in joined.items() if of["by"] == "presence"]
+    counts = Audit(config.by, config.alpha, config.threshold, bounded=many)
     but_labels = {column: of for column, of in joined.items() if column != config.label}
     within = _within(config)
     columns = [*config.by, *within.by, *([within.label] if within.label else [])]
@@ -107,7 +108,7 @@ def text_table(table: pa.Table, rows: int) -> str:
     for row in table.to_pylist():
         values = shown.setdefault(row["column"], [])
         first = row["value"] not in values[-1:]
-        if first and len(values) == rows:
+        if first and len(values) >= rows and not row["value"].startswith(OTHER):
             continue
         group = " " * 56  # a group is named on its first line
         if first:

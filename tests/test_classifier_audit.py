@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet
 import pytest
 from hypothesis import given, settings
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from statsmodels.stats.proportion import proportion_confint
 
 from pipeline.output import schema, shards
+from quality_classifier.audit import text_table
 from quality_classifier.evaluation.group_rates import (
     AUDIT,
     Audit,
@@ -137,6 +139,28 @@ def test_many_batches_are_all_counted():
     whole = audit(table, ["source"], 9, 0.5)
     for one, other in zip(whole.to_pylist(), counts.table().to_pylist(), strict=True):
         assert one == pytest.approx(other, abs=1e-9)
+
+
+def test_of_a_column_with_many_values_the_most_frequent_are_told_apart():
+    topics = [f"t{i:03d}" for i in range(103) for _ in range(1 if i < 3 else 2)]
+    scores = np.linspace(0.2, 0.9, len(topics)).astype(np.float32)
+    table = pa.table({"topic": topics, "quality_score": scores})
+    whole, bounded = (Audit(["topic"], 9, 0.5, bounded=b) for b in ((), ("topic",)))
+    for batch in table.to_batches():
+        whole.update(batch)
+        bounded.update(batch)
+    rows = bounded.table().filter(pc.equal(bounded.table()["column"], "topic"))
+    assert rows.slice(0, 200).equals(
+        whole.table().filter(
+            pc.and_(
+                pc.equal(whole.table()["column"], "topic"), pc.equal(whole.table()["documents"], 2)
+            )
+        )
+    )
+    last = rows.slice(200).to_pylist()
+    assert [(row["value"], row["documents"]) for row in last] == [("(other: 3 values)", 3)] * 2
+    assert last[0]["mean_score"] == pytest.approx(scores[:3].mean())
+    assert "(other: 3 values)" in text_table(bounded.table(), 5)
 
 
 @given(st.integers(0, 200), st.integers(1, 200))

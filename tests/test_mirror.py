@@ -1,5 +1,6 @@
 """A folder mirrored in a bucket: whole at every moment, whatever request is the last one."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -17,8 +18,8 @@ LAYOUT = mirror.Layout(
     ours=re.compile(r"units/.*|log|done|parts/.*"),
     units=re.compile(r"units/\d"),
     single=re.compile(r"parts/.*"),
-    last=re.compile(r"done"),
-    state=re.compile(r"units/\d/manifest\.json"),
+    last=re.compile(r"done|units/done"),
+    sign=re.compile(r"units/\d/manifest\.json"),
 )
 
 
@@ -33,8 +34,8 @@ def other_machine(monkeypatch, tmp_path, name="other"):
     monkeypatch.setenv("WINNOW_CACHE", str(tmp_path / name))
 
 
-def begun(still_ours=lambda: True):
-    one = mirror._Mirror(OUTPUT, mirror.local_folder(OUTPUT), LAYOUT, still_ours)
+def begun(still_ours=lambda: True, layout=LAYOUT):
+    one = mirror._Mirror(OUTPUT, mirror.local_folder(OUTPUT), layout, still_ours)
     one.begin()
     return one
 
@@ -92,6 +93,7 @@ def run(last=4):
         yield
     write("done", b"all")
     one.upload()
+    one.forget()
 
 
 def final(bucket):
@@ -148,7 +150,7 @@ def test_the_machine_that_was_killed_goes_on_with_what_it_has(bucket, monkeypatc
     reads = bucket.asked["read"]
     again = begun()
     assert on_disk() == [0, 1]
-    assert bucket.asked["read"] == reads + 1  # the manifest that says how far the bucket is
+    assert bucket.asked["read"] == reads + 1  # whose turn it is
     sent = bucket.asked["upload"]
     again.upload()
     assert bucket.asked["upload"] == sent + 4  # three files of unit 1, and the log
@@ -172,6 +174,26 @@ def test_the_bucket_counts_where_another_machine_has_gone_on(bucket, monkeypatch
     bucket.objects.clear()  # by a person, to begin anew
     begun()
     assert on_disk() == []
+
+
+def test_what_is_settled_is_not_fetched_by_another_machine_and_stays(bucket, monkeypatch, tmp_path):
+    settled = re.compile(r"units/done")
+    layout = dataclasses.replace(LAYOUT, ours=re.compile(r"units/.*|log"), settled=settled)
+    one = begun(layout=layout)
+    make_unit(0)
+    one.upload()
+    write("units/done", b"all")
+    one.upload(whole_only=True)
+    other_machine(monkeypatch, tmp_path)
+    two = begun(layout=layout)
+    assert on_disk() == []
+    assert os.path.exists(os.path.join(mirror.local_folder(OUTPUT), "units", "done"))
+    write("log", b"of the second machine")
+    two.upload()
+    assert in_bucket(bucket) == [0]
+    make_unit(1)
+    two.upload()
+    assert in_bucket(bucket) == [1]
 
 
 def test_an_unhealthy_unit_that_goes_here_goes_there(bucket):

@@ -60,6 +60,9 @@ def test_what_a_killed_writer_left_is_removed(tmp_path):
 
 
 def test_two_runs_cannot_hold_one_folder(tmp_path):
+    with storage.lock(str(tmp_path / "deleted")):
+        os.remove(tmp_path / "deleted" / ".lock")
+        os.rmdir(tmp_path / "deleted")
     with storage.lock(str(tmp_path)):
         with pytest.raises(ValueError, match="another run"), storage.lock(str(tmp_path)):
             pass

@@ -145,11 +145,6 @@ def test_what_can_not_be_cut_is_refused(whole, part, changes, said):
         trunk.divided(dataclasses.replace(whole, **{part: changed}))
 
 
-def test_a_bucket_is_refused_before_anything_is_read(all_jobs):
-    with pytest.raises(ValueError, match=r"runs on a local or shared disk.*give output=DIR"):
-        opening.check(changed(all_jobs, output="s3://bucket/anneal", corpus="nowhere"))
-
-
 def in_process(script, arguments, log, threads, study=None):
     """``model/train.py`` without an interpreter of its own."""
     assert script == "model/train.py"
@@ -180,6 +175,11 @@ def test_from_the_trunk_to_the_page(all_jobs, corpus_folder, tmp_path, monkeypat
     failed = read_study(output).failed
     assert list(failed) == [arms[0].key]
     assert "the trunk in" in failed[arms[0].key]
+
+    with monkeypatch.context() as broken:
+        broken.setattr(execute, "run_python", lambda *given: in_process("none", *given[1:]))
+        execute.execute(trunks[0], 1)
+    assert list(read_study(output).failed) == [arms[0].key, trunks[0].key]
 
     for job in [*trunks, *arms]:
         execute.execute(job, 1)

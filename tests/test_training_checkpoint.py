@@ -97,6 +97,7 @@ def test_only_the_newest_stay_and_litter_goes(tmp_path):
     litter = tmp_path / f"{files.TEMPORARY}step_000000009"
     litter.mkdir()
     (litter / "half").write_bytes(b"x")
+    (tmp_path / f"{files.TEMPORARY}file").write_bytes(b"x")
     (tmp_path / "notes").write_text("mine")
     checkpoint.prune(str(tmp_path), 2)
     assert sorted(os.listdir(tmp_path)) == ["notes", "step_000000003", "step_000000004"]

@@ -94,7 +94,8 @@ def lock(folder: str) -> Iterator[None]:
             try:
                 yield
             finally:
-                os.remove(path)
+                with contextlib.suppress(FileNotFoundError):  # its folder was deleted
+                    os.remove(path)
     finally:
         if made:
             with contextlib.suppress(OSError):  # what was written is in it

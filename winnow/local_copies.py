@@ -78,9 +78,8 @@ def folder(source: str, wanted: Mapping[str, Wanted]) -> str:
     """
     if any(part in ("", "..") for name in wanted for part in name.split("/")):
         raise DamagedError(f"{source} names files outside it")
-    key = files.fingerprint({name: file.checksum for name, file in wanted.items()})
     top = os.path.join(cache(), "copies")
-    target = os.path.join(top, key)
+    target = os.path.join(top, _key(wanted))
     if target in _in_use:
         return target
     os.makedirs(top, exist_ok=True)
@@ -95,6 +94,33 @@ def folder(source: str, wanted: Mapping[str, Wanted]) -> str:
         held.pop_all()
     _in_use[target] = use
     return target
+
+
+def keep(local: str, wanted: Mapping[str, Wanted]) -> None:
+    """Let files that are to be in a bucket, and are on this machine, be copies: by links.
+
+    Args:
+        local: a folder below :func:`cache` with the files; they don't change any more.
+        wanted: as for :func:`folder`.
+
+    Raises:
+        ValueError: there is no room.
+    """
+    target = os.path.join(cache(), "copies", _key(wanted))
+    os.makedirs(target, exist_ok=True)
+    with open(f"{target}.use", "a") as use, open(f"{target}.fill", "a") as fill:
+        _lock(use, fcntl.LOCK_SH)
+        _lock(fill, fcntl.LOCK_EX)
+        _make_room(local, target, sum(file.size for file in wanted.values()))
+        for name in wanted:
+            place = os.path.join(target, name)
+            os.makedirs(os.path.dirname(place), exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                os.link(os.path.join(local, name), place)
+
+
+def _key(wanted: Mapping[str, Wanted]) -> str:
+    return files.fingerprint({name: file.checksum for name, file in wanted.items()})
 
 
 _in_use: dict[str, IO[str]] = {}

@@ -6,13 +6,14 @@ holds a folder that can be read, and that another machine can go on with. What t
 goes from the bucket too, once what replaces it is there.
 
 The bucket, not the disk, says how far the output is: what a killed command has left on the disk is
-used only where the bucket still is as that command left it.
+used only where no other machine has gone on in the bucket since.
 
 ::
 
     CACHE/outputs/NAME/       the folder to work in; removed when all is uploaded
     CACHE/outputs/NAME.json   what is known of the bucket
     CACHE/outputs/NAME.stage/ what is being uploaded, as links and copies
+    OUTPUT/.mirror            names the folder that goes with the bucket; removed in the end too
 """
 
 import contextlib
@@ -21,6 +22,7 @@ import os
 import re
 import shutil
 import threading
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -38,6 +40,9 @@ POLL = 1.0
 PAUSE = 15.0
 """Seconds until the next try when a bucket can't be reached, beyond the client's own tries."""
 
+TURN = ".mirror"
+"""An object that a machine replaces before it writes anything else."""
+
 Stamp = tuple[int, int]
 
 
@@ -49,15 +54,18 @@ class Layout:
         ours: all of it; what else is in the bucket is left alone.
         units: folders that are whole once they have a manifest.json, and never change from then on.
         single: files that are whole when they appear, and never change.
-        last: a file that is written when everything else is there.
-        state: files whose content names how far the output is; of several the last by name counts.
+        last: files that are whole when they appear, and say that others are there.
+        sign: of these one is there where another machine can go on.
+        settled: files that say that their folder is done: units in it stay in the bucket when
+            another machine goes on.
     """
 
     ours: re.Pattern[str]
     units: re.Pattern[str]
     single: re.Pattern[str]
     last: re.Pattern[str]
-    state: re.Pattern[str]
+    sign: re.Pattern[str]
+    settled: re.Pattern[str] = re.compile(r"(?!)")
 
     def unit(self, name: str) -> str | None:
         """The unit that a file is in."""
@@ -85,7 +93,6 @@ def working_folder(output: str, layout: Layout) -> Iterator[str]:
                 mirror.begin()
             with _in_background(mirror):
                 yield local
-            shutil.rmtree(local)
             mirror.forget()
     except lease.LostError as error:
         raise OSError(str(error)) from error
@@ -108,20 +115,22 @@ def _in_background(mirror: "_Mirror") -> Iterator[None]:
     done = threading.Event()
     thread = threading.Thread(target=_watch, args=(mirror, done), daemon=True, name="mirror")
     thread.start()
+
+    def end() -> None:
+        done.set()
+        with telling.doing(f"uploading to {mirror.output}"):
+            thread.join()
+            mirror.upload()
+
     try:
         yield
     except BaseException:
-        done.set()
-        thread.join()
         try:
-            mirror.upload()
+            end()
         except OSError as error:
             telling.say(f"not all was uploaded: {error}")
         raise
-    done.set()
-    with telling.doing(f"uploading to {mirror.output}"):
-        thread.join()
-        mirror.upload()
+    end()
 
 
 def _watch(mirror: "_Mirror", done: threading.Event) -> None:
@@ -140,11 +149,11 @@ def _watch(mirror: "_Mirror", done: threading.Event) -> None:
 class _Known:
     """What this machine knows of the bucket, kept in a file.
 
-    ``states`` are those that it has seen or has made there; ``sent`` the stamps of local files
-    whose content is there, by name (of a unit: of its manifest).
+    ``turn`` is the content of :data:`TURN` while only this machine has written there; ``sent`` has
+    the stamps of local files whose content is there, by name (of a unit: of its manifest).
     """
 
-    states: list[str] = field(default_factory=list)
+    turn: str | None = None
     sent: dict[str, Stamp] = field(default_factory=dict)
 
 
@@ -162,18 +171,21 @@ class _Mirror:
         self._stage = f"{local}.stage"
         self._known = _Known()
         self._there: set[str] = set()
+        self._took_over = False
 
     def begin(self) -> None:
         """Make the local folder hold what the bucket holds, or go on with what follows from it."""
         ours = self._layout.ours
         storage.remove_unfinished(self.output, lambda name: ours.fullmatch(name) is not None)
         shutil.rmtree(self._stage, ignore_errors=True)
-        every = set(_visible(storage.tree(self.output)))
-        self._there = set(filter(ours.fullmatch, every))
+        every = set(storage.tree(self.output))
+        others = set(_visible(every))
+        self._there = set(filter(ours.fullmatch, others))
+        others -= self._there
         if any(part in ("", "..") for name in self._there for part in name.split("/")):
             raise ValueError(f"{self.output} holds names that are not valid paths")
-        state = self._state(self._there)
-        if state is None and (others := every - self._there):
+        known = any(map(self._layout.sign.fullmatch, self._there))
+        if not known and others:
             raise ValueError(
                 f"{self.output} holds {min(others)}, which is no part of a run: choose another"
                 " output"
@@ -181,19 +193,29 @@ class _Mirror:
         with contextlib.suppress(FileNotFoundError, ValueError, TypeError, KeyError):
             note = files.read_json(self._note)
             sent = {name: (int(a), int(b)) for name, (a, b) in note["sent"].items()}
-            self._known = _Known(list(note["states"]), sent)
-        if state is not None and state in self._known.states and os.path.isdir(self._local):
+            self._known = _Known(note["turn"], sent)
+        turn = storage.join(self.output, TURN) if TURN in every else None
+        mine = turn is not None and storage.read_bytes(turn).decode() == self._known.turn
+        if mine and os.path.isdir(self._local):
             self._known.sent = {n: s for n, s in self._known.sent.items() if n in self._there}
+            self._took_over = True
             return
+        self._known = _Known()
+        self._write_note()
         shutil.rmtree(self._local, ignore_errors=True)
         os.makedirs(self._local)
-        self._known = _Known([] if state is None else [state])
-        self._write_note()
-        if state is not None:
+        if known:
             self._download()
+        self._known.turn = uuid.uuid4().hex
+        self._write_note()
 
     def _download(self) -> None:
-        units = self._whole(self._there)
+        settled = {os.path.dirname(n) for n in filter(self._layout.settled.fullmatch, self._there)}
+        units = {
+            unit
+            for unit in self._whole(self._there)
+            if settled.isdisjoint(unit[: at.start()] for at in re.finditer("/", unit))
+        }
         wanted = [n for n in self._there if (u := self._layout.unit(n)) is None or u in units]
 
         def get(name: str) -> None:
@@ -208,7 +230,6 @@ class _Mirror:
         for name in wanted:
             if (unit := self._layout.unit(name)) is None or name == f"{unit}/{MANIFEST}":
                 self._known.sent[name] = _stamp(os.path.join(self._local, name))
-        self._write_note()
 
     def upload(self, whole_only: bool = False) -> None:
         """Upload what is new, and delete what is gone.
@@ -228,9 +249,9 @@ class _Mirror:
         apart = {n for n in names if self._layout.unit(n) is None}
         single = {n for n in apart if self._layout.single.fullmatch(n)}
         new_single = [name for name in sorted(single) if self._is_new(name)]
-        if whole_only and not new_units and not new_single:
-            return
         last = {n for n in apart if self._layout.last.fullmatch(n)}
+        if whole_only and not new_units and not new_single and not any(map(self._is_new, last)):
+            return
         try:
             self._send_copies(apart - single - last)
             for name in new_single:
@@ -238,13 +259,16 @@ class _Mirror:
             for unit in new_units:
                 self._send_unit(unit)
             self._send_copies(last)
-            self._delete(names, bool(units))
+            self._delete(names, {os.path.dirname(unit) for unit in units})
         finally:
             shutil.rmtree(self._stage, ignore_errors=True)
             self._write_note()
 
     def forget(self) -> None:
-        """Remove what was noted."""
+        """Remove the local folder, and what was noted of it."""
+        shutil.rmtree(self._local)
+        if self._took_over:
+            self._remove([TURN])
         os.remove(self._note)
 
     def _send_unit(self, unit: str) -> None:
@@ -283,37 +307,44 @@ class _Mirror:
 
     def _send(self, name: str, path: str, stamp: Stamp | None = None) -> None:
         """Upload a file that does not change."""
-        if not self._still_ours():
+        if not self._may_write():
             return
-        if self._layout.state.fullmatch(name):
-            # Before: else, killed at once, this machine would not know its own work.
-            with open(path, "rb") as file:
-                self._known.states.append(_state_of(name, file.read()))
-            self._write_note()
         storage.upload(path, storage.join(self.output, name))
         self._there.add(name)
         self._known.sent[name] = stamp or _stamp(path)
 
-    def _delete(self, names: set[str], has_unit: bool) -> None:
+    def _delete(self, names: set[str], replaced: set[str]) -> None:
         """Delete from the bucket what is gone here, what says that it is there first.
 
-        Units are kept while there is none to take their place.
+        Units are kept while their folder is not among the ``replaced``, which have a unit here.
         """
-        gone = self._there - names
-        if not has_unit:
-            gone = {name for name in gone if self._layout.unit(name) is None}
+        gone = {
+            name
+            for name in self._there - names
+            if (unit := self._layout.unit(name)) is None or os.path.dirname(unit) in replaced
+        }
         manifests = {name for name in gone if os.path.basename(name) == MANIFEST}
         self._remove(manifests)
         self._remove(gone - manifests)
 
     def _remove(self, names: Iterable[str]) -> None:
-        if not self._still_ours():
-            return
         names = sorted(names)
+        if not names or not self._may_write():
+            return
         storage.remove_files([storage.join(self.output, name) for name in names])
         self._there.difference_update(names)
         for name in names:
             self._known.sent.pop(name, None)
+
+    def _may_write(self) -> bool:
+        """Whether the bucket is still ours; says there, before the first write, that it is."""
+        if not self._still_ours():
+            return False
+        if not self._took_over:
+            assert self._known.turn is not None
+            storage.write_bytes(storage.join(self.output, TURN), self._known.turn.encode())
+            self._took_over = True
+        return True
 
     def _whole(self, names: set[str]) -> set[str]:
         """The units that have their manifest."""
@@ -332,28 +363,20 @@ class _Mirror:
         except FileNotFoundError:
             return False
 
-    def _state(self, names: set[str]) -> str | None:
-        """How far the output in the bucket is, which has these files; None: nothing of use yet."""
-        last = max(filter(self._layout.state.fullmatch, names), default=None)
-        return last and _state_of(last, storage.read_bytes(storage.join(self.output, last)))
-
     def _write_note(self) -> None:
-        note = {"states": self._known.states, "sent": self._known.sent}
+        note = {"turn": self._known.turn, "sent": self._known.sent}
         with files.open_output(self._note) as file:
             file.write(json.dumps(note).encode())
 
 
 def _visible(names: Iterable[str]) -> Iterator[str]:
-    """Without locks and temporary files."""
+    """Without locks, temporary files and what is the mirror's own."""
+    hidden = (files.TEMPORARY, files.LOCK)
     for name in names:
-        if not any(p.startswith((files.TEMPORARY, files.LOCK)) for p in name.split("/")):
+        if name != TURN and not any(part.startswith(hidden) for part in name.split("/")):
             yield name
 
 
 def _stamp(path: str) -> Stamp:
     about = os.stat(path)
     return about.st_mtime_ns, about.st_size
-
-
-def _state_of(name: str, content: bytes) -> str:
-    return f"{name} {xxhash.xxh3_128_hexdigest(content)}"

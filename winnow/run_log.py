@@ -98,6 +98,12 @@ class _Tee:
 _log: RunLog | None = None
 
 
+def terminal(stream: TextIO) -> TextIO:
+    """A stream for what is to be overwritten, by more than one line, and not to be logged."""
+    tee: object = stream
+    return tee._stream if isinstance(tee, _Tee) else stream
+
+
 def begin() -> None:
     """Keep what this process says from now on."""
     global _log

@@ -13,7 +13,7 @@ import numpy as np
 from ablations.choices import standing
 from ablations.page import curves, groups, provenance, routers, sweep, trunk
 from ablations.page.headline import beside, headline, next_step, reach
-from ablations.results import JobKey, Study
+from ablations.results import TRUNK, JobKey, Study
 from ablations.stats import endpoints, inference, ladder, proposals, tables
 from ablations.stats.comparison import Comparison
 from ablations.stats.pairing import sample
@@ -361,7 +361,8 @@ def _along(rows: list[Row]) -> list[Row]:
 
 
 def _declared_jobs(study: Study) -> list[JobKey]:
-    return [*study.runs, *study.failed, *study.unfinished, *study.missing]
+    jobs = [*study.runs, *study.failed, *study.unfinished, *study.missing]
+    return [job for job in jobs if job.arm != TRUNK]
 
 
 def _number(value: Any) -> Any:

@@ -4,15 +4,19 @@ import sys
 
 from ablations import compare
 from ablations.reading import read_study
-from ablations.report import write_report
+from ablations.report import PAGE, write_report
 from ablations.results import FAILURE
 from ablations.stats import best
 from ablations.stats.comparison import compare as compare_study
 from winnow import storage
 
 
-def close_study(folder: str) -> bool:
+def close_study(folder: str, shown: str) -> bool:
     """Print failures and the verdict; write the comparison and the page.
+
+    Args:
+        folder: where the study is.
+        shown: where people find it.
 
     Returns:
         Whether every job is complete and could be compared.
@@ -20,11 +24,12 @@ def close_study(folder: str) -> bool:
     study = read_study(folder)
     declared, runs = study.declared, study.runs
     for key, error in study.failed.items():
-        record = storage.join(key.folder(folder), FAILURE)
+        record = storage.join(key.folder(shown), FAILURE)
         print(f"FAILED {key.name}: {error} (traceback in {record})", file=sys.stderr)
     for key in [*study.unfinished, *study.missing]:
         print(f"NOT RUN {key.name}", file=sys.stderr)
-    print(f"\nPage: {write_report(folder)}")
+    write_report(folder)
+    print(f"\nPage: {storage.join(shown, PAGE)}")
     if not study.runs:
         print("no job is complete: there is nothing to compare", file=sys.stderr)
         return False
@@ -34,7 +39,6 @@ def close_study(folder: str) -> bool:
     except ValueError as error:
         print(f"not compared: {error}", file=sys.stderr)
         return False
-    output = storage.join(folder, "comparison")
-    compare.write(result, output)
-    print(f"Tables: {output}\n\n{compare.render(study, result)}")
+    compare.write(result, storage.join(folder, "comparison"))
+    print(f"Tables: {storage.join(shown, 'comparison')}\n\n{compare.render(study, result)}")
     return len(runs) == len(declared.arms) * len(declared.variants) * len(declared.seeds)

@@ -66,12 +66,6 @@ def check(jobs: Sequence[Job]) -> Checked:
             the study is underpowered or unfair without permission.
     """
     config = jobs[0].config
-    if storage.scheme(config.output) is not None:
-        raise ValueError(
-            f"output={config.output}: a study runs on a local or shared disk, where its jobs lock"
-            " their folders: give output=DIR, and copy it to the bucket when it is done (compare"
-            " and report read it there)"
-        )
     if not config.corpus:
         raise ValueError("give corpus=DIR, a folder of model/prepare.py")
     corpus = open_corpus(config.corpus)

@@ -16,6 +16,7 @@ from ablations.study import interruption
 from ablations.study.jobs import Job
 from ablations.study.trunk import IDENTITY
 from model.training.metrics_log import METRICS
+from winnow import run_log
 from winnow.telling import REFRESH, REPEAT, duration
 
 TAIL_BYTES = 1 << 18
@@ -154,25 +155,27 @@ class Watch(threading.Thread):
             size = shutil.get_terminal_size()
             lines = [line[: size.columns - 1] for line in lines[: size.lines - 1]]
             self._lines = len(lines)
-        sys.stderr.write("\n".join([*lines, ""]))
-        sys.stderr.flush()
+        stream = run_log.terminal(sys.stderr) if self._terminal else sys.stderr
+        stream.write("\n".join([*lines, ""]))
+        stream.flush()
 
     def _wipe(self) -> None:
         if self._lines:
-            sys.stderr.write(f"\x1b[{self._lines}F\x1b[J")
-            sys.stderr.flush()
+            stream = run_log.terminal(sys.stderr)
+            stream.write(f"\x1b[{self._lines}F\x1b[J")
+            stream.flush()
             self._lines = 0
 
 
-def opening_line(jobs: Sequence[Job], slots: int) -> str:
+def opening_line(jobs: Sequence[Job], slots: int, output: str) -> str:
     """The first line of a run. The time on this machine is estimated after the first steps."""
     config = jobs[0].config
     seconds = config.hardware.published_seconds(sum(map(_flops, jobs)))
     if seconds is None:
-        return f"{len(jobs)} jobs, {slots} at once: {config.output}"
+        return f"{len(jobs)} jobs, {slots} at once: {output}"
     return (
         f"{len(jobs)} jobs, about {duration(seconds)} one after the other by the published speed of"
-        f" {config.hardware.devices} x {config.hardware.accelerator}: {config.output}"
+        f" {config.hardware.devices} x {config.hardware.accelerator}: {output}"
     )
 
 

@@ -252,7 +252,9 @@ def open_corpus(folder: str) -> Corpus:
             f"{path} has format {form}, this code reads {FORMAT}: make the corpus anew with"
             " model/prepare.py"
         )
-    local = folder if storage.scheme(folder) is None else _copy(folder, manifest)
+    local = folder
+    if storage.scheme(folder) is not None:
+        local = local_copies.folder(folder, wanted(folder, manifest))
     tokenizer = os.path.join(local, TOKENIZER)
     if (
         not os.path.exists(tokenizer)
@@ -262,14 +264,14 @@ def open_corpus(folder: str) -> Corpus:
     return Corpus(folder, manifest, local)
 
 
-def _copy(folder: str, manifest: Mapping[str, Any]) -> str:
-    """A local folder with the tokens and the tokenizer of a corpus in a bucket."""
+def wanted(folder: str, manifest: Mapping[str, Any]) -> dict[str, Wanted]:
+    """What is copied of a corpus: tokens and tokenizer."""
     path = storage.join(folder, TOKENIZER)
     wanted = {TOKENIZER: Wanted(path, storage.size(path), manifest["tokenizer"]["file"])}
     for shard in manifest["shards"]:
         path = storage.join(folder, "shards", shard["name"])
         wanted[f"shards/{shard['name']}"] = Wanted(path, shard["size"], shard["checksum"])
-    return local_copies.folder(folder, wanted)
+    return wanted
 
 
 def write_arm(

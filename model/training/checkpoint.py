@@ -263,7 +263,7 @@ def prune(folder: str, keep: int) -> None:
         _remove(path)
     for name in os.listdir(folder):
         if name.startswith(files.TEMPORARY):
-            shutil.rmtree(os.path.join(folder, name))
+            storage.remove(os.path.join(folder, name))
 
 
 def remove(found: Checkpoint) -> None:

@@ -5,13 +5,14 @@ import json
 import os
 import re
 import sys
+import uuid
 from collections.abc import Iterator
 
 import xxhash
 
 from model.data import corpus
 from model.training import checkpoint, processes
-from winnow import local_copies, mirror, storage
+from winnow import files, local_copies, mirror, storage
 from winnow.local_copies import Wanted
 
 LAYOUT = mirror.Layout(
@@ -22,7 +23,7 @@ LAYOUT = mirror.Layout(
     units=re.compile(rf"{checkpoint.FOLDER}/step_\d{{9}}"),
     single=re.compile(r"(?!)"),
     last=re.compile(r"outcome\.json"),
-    state=re.compile(rf"{checkpoint.FOLDER}/step_\d{{9}}/{checkpoint.MANIFEST}"),
+    sign=re.compile(rf"{checkpoint.FOLDER}/step_\d{{9}}/{checkpoint.MANIFEST}"),
 )
 
 _exports = contextlib.ExitStack()
@@ -36,22 +37,37 @@ def output_on_disk(output: str) -> Iterator[str]:
     All processes of the run enter it together; the first one uploads.
 
     Raises:
-        ValueError: another run writes there, or processes on several machines would.
+        ValueError: another run writes there, or the processes share no disk for it.
         OSError: the bucket can't be read or written.
     """
     if storage.scheme(output) is None:
         yield output
         return
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", processes.count()))
-    if here != processes.count():
-        raise ValueError(
-            f"output={output}: processes on several machines need a disk that they share: give"
-            " output=DIR there, and copy it to the bucket"
-        )
     with contextlib.ExitStack() as held:
-        yield processes.from_first(
+        local = processes.from_first(
             lambda: held.enter_context(mirror.working_folder(output, LAYOUT))
         )
+        if not _is_shared(local):
+            raise ValueError(
+                f"output={output}: processes on several machines need a disk that they share: set"
+                " WINNOW_CACHE to a folder there"
+            )
+        yield local
+
+
+def _is_shared(folder: str) -> bool:
+    """Whether all processes see the first one's folder, which may have namesakes elsewhere."""
+    name = os.path.join(folder, f"{files.TEMPORARY}{uuid.uuid4().hex}")
+    name = processes.from_first(lambda: _made(name))
+    seen = processes.together(lambda: os.path.exists(name))
+    if processes.is_first():
+        os.remove(name)
+    return all(seen)
+
+
+def _made(name: str) -> str:
+    open(name, "w").close()
+    return name
 
 
 def model_on_disk(path: str, weights: str | None = None) -> str:
@@ -92,7 +108,7 @@ def _checkpoint_on_disk(path: str) -> str:
     whole = [
         name.removesuffix(f"/{checkpoint.MANIFEST}")
         for name in sorted(storage.tree(run), reverse=True)
-        if LAYOUT.state.fullmatch(name) and (not chosen or f"/{chosen}/" in name)
+        if LAYOUT.sign.fullmatch(name) and (not chosen or f"/{chosen}/" in name)
     ]
     for name in whole:
         try:

@@ -1,6 +1,6 @@
 """Keep rates of groups of documents, with intervals."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,10 @@ FloatArray = npt.NDArray[np.float64]
 
 ALL = "(all)"
 """The column and value of the rows about all documents."""
+
+MOST_VALUES = 100
+OTHER = "(other: "
+"""Begins the value that stands for all but the most frequent ones, and says how many they are."""
 
 RULES = ("pareto", "threshold", "run")
 
@@ -49,9 +53,13 @@ class Audit:
             where the documents have no such column.
         alpha: of the Pareto rule.
         threshold: of the threshold rule.
+        bounded: columns of which :data:`MOST_VALUES` values are told apart.
     """
 
-    def __init__(self, by: Sequence[str], alpha: float, threshold: float) -> None:
+    def __init__(
+        self, by: Sequence[str], alpha: float, threshold: float, bounded: Collection[str] = ()
+    ) -> None:
+        self._bounded = bounded
         self._by = [ALL, *by]
         self._alpha = alpha
         self._threshold = threshold
@@ -85,6 +93,8 @@ class Audit:
         if not self._parts:
             return AUDIT.empty_table()
         total = _add_up(self._parts)
+        for column in self._bounded:
+            total = _most_frequent(total, column)
         n = total["documents"].to_numpy()
         overall = total["column"].to_pylist().index(ALL)
         pieces = []
@@ -117,8 +127,8 @@ class Audit:
 
     def _rank(self, column: str, value: str, documents: int) -> tuple[int, int, str]:
         """Columns as they were named, lengths from short to long, other values by frequency."""
-        is_length = column == "length" and value in LENGTHS
-        return self._by.index(column), LENGTHS.index(value) if is_length else -documents, value
+        place = LENGTHS.index(value) if column == "length" and value in LENGTHS else -documents
+        return self._by.index(column), 1 if value.startswith(OTHER) else place, value
 
 
 def audit(documents: pa.Table, by: Sequence[str], alpha: float, threshold: float) -> pa.Table:
@@ -164,6 +174,18 @@ def values(batch: pa.RecordBatch, column: str) -> pa.Array:
     raise ValueError(
         f"no column {column!r} to audit by: there are {sorted({*names, 'domain', 'length'})}"
     )
+
+
+def _most_frequent(total: pa.Table, column: str) -> pa.Table:
+    """The sums with one row in place of all but the most frequent values of a column."""
+    of_column = pc.equal(total["column"], column)
+    order = [("documents", "descending"), ("value", "ascending")]
+    known = total.filter(of_column).sort_by(order)["value"][:MOST_VALUES]
+    rest = pc.and_not(of_column, pc.is_in(total["value"], value_set=known))
+    if not (count := pc.sum(rest).as_py()):
+        return total
+    value = pc.if_else(rest, f"{OTHER}{count:,} values)", total["value"])
+    return _add_up([total.set_column(total.schema.get_field_index("value"), "value", value)])
 
 
 def _add_up(parts: Sequence[pa.Table]) -> pa.Table:

@@ -56,7 +56,7 @@ def held(bucket: Bucket, key: str, path: str) -> Iterator[Callable[[], bool]]:
     beating.start()
     try:
         yield lambda: not lease.lost
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         if not lease.lost:
             raise
     finally:
