@@ -18,10 +18,15 @@ if not os.environ.get("EXPLORE"):
 
 
 @pytest.fixture(scope="session")
-def quick_python() -> Iterator[Path]:
-    """A program like Python for commands of ours: it has imported the libraries already."""
-    with preloaded.running() as program:
-        yield program
+def quick_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A program like Python for commands of ours: it has imported the libraries already.
+
+    All processes of pytest-xdist share it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with preloaded.running(shared / "quick_python") as program:
+        yield Path(program)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,10 +1,11 @@
 """Commands that start from a process which has imported the libraries: for tests of many commands.
 
 A command of ours spends most of its time on the import of torch or Beam. ``running`` starts one
-process that imports them, and none of our own modules. It gives a program to call like Python: a
-script or one of ``MODULES`` is run in a fork of that process, as is each that such a command
-starts by ``sys.executable``; anything else is left to Python. Signals are passed on, and a command
-whose caller is gone is killed.
+process that imports them, and none of our own modules, or finds the one that another process of
+the same test run has started. It gives a program to call like Python: a script or one of
+``MODULES`` is run in a fork of that process, as is each that such a command starts by
+``sys.executable``; anything else is left to Python. Signals are passed on, and a command whose
+caller is gone is killed.
 
 This file is run by the client too, for each command, so it imports little at its top.
 """
@@ -37,31 +38,54 @@ MODULES = ("winnow", "torch.distributed.run")
 
 
 @contextmanager
-def running():
-    """The path of the program."""
+def running(place):
+    """The path of the program. Processes that name the same place share one server.
+
+    ``place`` becomes a link to the folder of the server, which ends with the last of them.
+    """
+    import fcntl
+
+    with open(f"{place}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            held = os.open(f"{place}/held", os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:  # nobody has started one, or the last one has ended
+            held = _start(place)
+    try:
+        yield os.path.realpath(f"{place}/python")
+    finally:
+        os.close(held)
+
+
+def _start(place):
+    """A server, and a link to its folder; the open file that keeps it running."""
     import shlex
     import subprocess
     import tempfile
-    from pathlib import Path
 
-    here = Path(__file__).resolve()
-    folder = tempfile.TemporaryDirectory()  # of pytest's the names are too long for a socket
-    program, address = Path(folder.name, "python"), Path(folder.name, "socket")
-    client = [sys.executable, "-IS", here, "call", address]
-    program.write_text(f'#!/bin/sh\nexec {shlex.join(map(str, client))} "$@"\n')
-    program.chmod(0o755)
-    command = [sys.executable, here, "serve", address, program]
-    environment = os.environ | {"PYTHONPATH": str(here.parent.parent), "OMP_NUM_THREADS": "1"}
+    here = os.path.realpath(__file__)
+    folder = tempfile.mkdtemp()  # of pytest's the names are too long for a socket
+    with suppress(FileNotFoundError):
+        os.remove(place)
+    os.symlink(folder, place)
+    program, address, pipe = (f"{folder}/{name}" for name in ("python", "socket", "held"))
+    client = shlex.join([sys.executable, "-IS", here, "call", address])
+    with open(program, "w") as file:
+        file.write(f'#!/bin/sh\nexec {client} "$@"\n')
+    os.chmod(program, 0o755)
+    os.mkfifo(pipe)
+    reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    held = os.open(pipe, os.O_WRONLY)
+    path = os.path.dirname(os.path.dirname(here))
     server = subprocess.Popen(
-        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, here, "serve", address, program, f"{place}.lock"],
+        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        stdin=reading,
+        stdout=subprocess.PIPE,
     )
-    try:
-        assert server.stdout.readline() == b"ready\n"
-        yield program
-    finally:
-        server.kill()
-        server.communicate()
-        folder.cleanup()
+    os.close(reading)
+    assert server.stdout.readline() == b"ready\n"
+    return held
 
 
 def call(address, *arguments):
@@ -83,11 +107,13 @@ def call(address, *arguments):
         return link.recv(1)[0]
 
 
-def serve(address, program):
-    """Fork for each command."""
+def serve(address, program, lock):
+    """Fork for each command, until nobody holds the pipe that is standard input."""
+    import fcntl
     import gc
     import importlib
     import select
+    import shutil
 
     for name in LIBRARIES:
         importlib.import_module(name)
@@ -104,7 +130,12 @@ def serve(address, program):
         print("ready", flush=True)
         while True:
             if sys.stdin in select.select([listening, sys.stdin], [], [])[0]:
-                return  # whoever started it is gone
+                with open(lock) as file:
+                    fcntl.flock(file, fcntl.LOCK_EX)
+                    if sys.stdin in select.select([sys.stdin], [], [], 0)[0]:  # still nobody
+                        shutil.rmtree(os.path.dirname(address))
+                        return
+                continue
             link, _ = listening.accept()
             with link:
                 if not os.fork():

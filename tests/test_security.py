@@ -9,7 +9,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from collections import defaultdict
 from pathlib import Path
 
@@ -340,7 +339,7 @@ SECRET = "sw0rdf1sh-0123456789"
 
 @pytest.mark.slow
 @pytest.mark.parametrize("broken", [False, True])
-def test_secrets_are_in_no_file_and_no_message(tmp_path, broken):
+def test_secrets_are_in_no_file_and_no_message(quick_python, tmp_path, broken):
     (tmp_path / "a.jsonl").write_text('{"text": "a"}\n' * 3)
     write_classifier(tmp_path / "classifier")
     environment = dict.fromkeys(
@@ -348,7 +347,7 @@ def test_secrets_are_in_no_file_and_no_message(tmp_path, broken):
     )
     output = tmp_path / "scored"
     command = [
-        *[sys.executable, str(ROOT / "pipeline" / "run.py"), f"--source=web={tmp_path}/a.jsonl"],
+        *[quick_python, ROOT / "pipeline" / "run.py", f"--source=web={tmp_path}/a.jsonl"],
         *[f"--classifier={tmp_path}/classifier", f"--output={output}"],
         *[f"--s3_secret_access_key={SECRET}", f"--s3_session_token={SECRET}"],
     ]

@@ -45,9 +45,11 @@ def test_settings_that_are_unknown_missing_or_impossible(change, said):
         ("ablations/run.py", "--help-all", "ablation.yaml"),
     ],
 )
-def test_help_says_what_the_command_does_and_where_settings_are_explained(command, flag, settings):
+def test_help_says_what_the_command_does_and_where_settings_are_explained(
+    quick_python, command, flag, settings
+):
     said = subprocess.run(
-        [sys.executable, command, flag], cwd=ROOT, capture_output=True, text=True, check=True
+        [quick_python, command, flag], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     assert said.startswith(f"python {command} SETTING=VALUE")
     (path,) = re.findall(r"conf/\w+\.yaml(?= say)", said)

@@ -654,8 +654,8 @@ def test_hydra_refuses_wrong_keys_and_types(change):
         composed(change)
 
 
-def test_the_command_says_what_is_missing_and_leaves_no_litter(tmp_path):
-    command = [sys.executable, ROOT / "model" / "train.py"]
+def test_the_command_says_what_is_missing_and_leaves_no_litter(quick_python, tmp_path):
+    command = [quick_python, ROOT / "model" / "train.py"]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 2
     assert "error: data.arm, data.corpus, output, train.tokens missing" in run.stderr
