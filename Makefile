@@ -18,6 +18,9 @@ TEXT := cache/real_text
 # A thread per process; a process takes file after file, in the order of tests/conftest.py.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 
+# Python keeps what it compiled: tests start hundreds of processes.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Debian's Python has venv without ensurepip unless python3-venv is installed.
 WORKS := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 PYTHON ?= $(firstword $(foreach python,$(PYTHONS),$(shell $(python) -c '$(WORKS)' 2>&- && echo $(python))))

@@ -33,7 +33,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import yaml
 
 from ablations.choices import Compare, Settled
@@ -285,7 +284,7 @@ class Run:
         """Bits and bytes of each document, by source."""
         return {
             source: Sums(rows["bits"].to_numpy(), rows["bytes"].to_numpy().astype(np.float64))
-            for (source,), rows in _split(self.heldout, ["source"])
+            for (source,), rows in tables.runs_of_equal(self.heldout, ["source"])
         }
 
     @functools.cached_property
@@ -299,7 +298,7 @@ class Run:
         )
         sums = sums.sort_by([(key, "ascending") for key in (*keys, "cluster")])
         out = {}
-        for (task, metric, shots), rows in _split(sums, keys):
+        for (task, metric, shots), rows in tables.runs_of_equal(sums, keys):
             known = rows["chance_count"].to_numpy().sum() == rows["items_sum"].to_numpy().sum()
             out[task, metric, shots] = Sums(
                 rows["numerator_sum"].to_numpy(),
@@ -378,28 +377,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Iterable) and not isinstance(value, str):
         return [_plain(item) for item in value]
     return value
-
-
-def _split(table: pa.Table, keys: Sequence[str]) -> list[tuple[tuple[Any, ...], pa.Table]]:
-    """The runs of equal keys in a sorted table, and their keys.
-
-    By where keys change: a group_by of several keys may give its groups in another order.
-    """
-    if not len(table):
-        return []
-    first = np.zeros(len(table), np.bool_)
-    first[0] = True
-    for key in keys:
-        column = table[key].combine_chunks()
-        first[1:] |= np.asarray(pc.not_equal(column[1:], column[:-1]))
-    starts = np.flatnonzero(first)
-    sizes = np.diff(np.append(starts, len(table)))
-    return [
-        (tuple(row.values()), table.slice(start, size))
-        for row, start, size in zip(
-            table.select(keys).take(starts).to_pylist(),
-            starts.tolist(),
-            sizes.tolist(),
-            strict=True,
-        )
-    ]

@@ -17,12 +17,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from tokens_scored import documents, make_corpus
 
 from ablations.reading import read_study
-from ablations.study import execute
+from ablations.study import execute, job_process
 from winnow import storage
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(execute.ROOT)
+ROOT = Path(job_process.ROOT)
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +194,7 @@ def test_a_process_that_outlived_its_run_is_not_disturbed(tmp_path):
         orphan = subprocess.Popen([sys.executable, "-c", script], stdout=file)
     try:
         with pytest.raises(ValueError, match="of an earlier run that was killed"):
-            execute.run_python("model/train.py", ["--help"], str(log), 1)
+            job_process.run_python("model/train.py", ["--help"], str(log), 1)
     finally:
         orphan.kill()
         orphan.wait()
@@ -202,9 +202,9 @@ def test_a_process_that_outlived_its_run_is_not_disturbed(tmp_path):
 
 def test_a_failed_process_is_quoted(tmp_path):
     with pytest.raises(
-        execute.JobFailedError, match=r"model/train\.py failed: data\.arm"
+        job_process.JobFailedError, match=r"model/train\.py failed: data\.arm"
     ) as failed:
-        execute.run_python("model/train.py", [], str(tmp_path / "a.log"), 1)
+        job_process.run_python("model/train.py", [], str(tmp_path / "a.log"), 1)
     assert "missing" in failed.value.log
 
 

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from ablations.study import execute
+from ablations.study import job_process
 from winnow import files, owners
 
 FORK = multiprocessing.get_context("fork")
@@ -142,7 +142,7 @@ def test_a_process_that_outlived_its_run_is_not_disturbed(tmp_path):
             left = (tmp_path / "training.log.owner").read_text()
         (tmp_path / "training.log.owner").write_text(left)  # ours was killed
         with pytest.raises(ValueError, match=f"process {orphan.pid} on"):
-            execute.run_python("model/train.py", [], str(log), 1)
+            job_process.run_python("model/train.py", [], str(log), 1)
         orphan.stdin.close()
         orphan.wait()
     with owners.claim(f"{log}.owner"):

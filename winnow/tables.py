@@ -1,11 +1,12 @@
 """Arrow IPC and Parquet files on any storage: tables, or batches with some of the columns."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from winnow import heartbeat, storage
@@ -111,3 +112,28 @@ def open_mapped(path: str) -> pa.NativeFile:
     """A file to read with pyarrow, memory-mapped if it is local."""
     local = storage.scheme(path) is None
     return pa.memory_map(path) if local else pa.PythonFile(storage.open_input(path), mode="r")
+
+
+def runs_of_equal(table: pa.Table, keys: Sequence[str]) -> list[tuple[tuple[Any, ...], pa.Table]]:
+    """The runs of equal keys in a table sorted by them: (keys, rows) of each, in order.
+
+    By where keys change: a group_by of several keys may give its groups in another order.
+    """
+    if not len(table):
+        return []
+    first = np.zeros(len(table), np.bool_)
+    first[0] = True
+    for key in keys:
+        column = table[key].combine_chunks()
+        first[1:] |= np.asarray(pc.not_equal(column[1:], column[:-1]))
+    starts = np.flatnonzero(first)
+    sizes = np.diff(np.append(starts, len(table)))
+    return [
+        (tuple(row.values()), table.slice(start, size))
+        for row, start, size in zip(
+            table.select(keys).take(starts).to_pylist(),
+            starts.tolist(),
+            sizes.tolist(),
+            strict=True,
+        )
+    ]
