@@ -42,6 +42,7 @@ def main(arguments: Sequence[str]) -> None:
     if not own:
         starting.no_pandas_nor_scipy()
     tasks = planned(config, wanted)
+    engine.choose_processes(options, beam_flags, [task.input for task in tasks])
     languages = field_settings.language_notes(config, tasks, field_maps(config))
     job, about = describe(config, tasks, resume)
     patterns = (pattern for patterns in config.source.values() for pattern in patterns)

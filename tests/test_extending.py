@@ -184,7 +184,7 @@ def test_a_kind_of_classifier_is_saved_loaded_and_scores(tmp_path, monkeypatch):
     assert score == pytest.approx(1 / (1 + np.exp(-np.array([0, 1, 2]))), abs=1e-6)
     assert classifier.fingerprint == fingerprints[0] != fingerprints[1]
     (tmp_path / "0.25" / "scale.txt").write_text("1.0")
-    with pytest.raises(ValueError, match=r"checksum of scale\.txt"):
+    with pytest.raises(ValueError, match=r"scale\.txt does not match its checksum"):
         load_classifier(str(tmp_path / "0.25"))
 
 

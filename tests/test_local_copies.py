@@ -96,7 +96,7 @@ def test_an_answer_that_was_broken_once_is_asked_for_again(bucket):
 
 def test_a_manifest_names_no_file_outside(bucket):
     source, wanted = put(bucket, "one")
-    with pytest.raises(local_copies.DamagedError, match="not within"):
+    with pytest.raises(local_copies.DamagedError, match="names files outside it"):
         local_copies.folder(source, {"../a": wanted["shards/a"]})
 
 

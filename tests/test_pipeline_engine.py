@@ -12,6 +12,7 @@ from apache_beam.options.pipeline_options import PortableOptions
 
 from pipeline.beam import engine
 from pipeline.beam.progress import Watch
+from pipeline.readers import InputRange
 from winnow import heartbeat
 
 pytestmark = pytest.mark.slow
@@ -70,6 +71,27 @@ def test_all_cores_are_used_unless_told_otherwise(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(7)))
     assert engine.options([]).get_all_options()["direct_num_workers"] == 7
     assert engine.options(["--direct_num_workers=3"]).get_all_options()["direct_num_workers"] == 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "inputs", "mode"),
+    [
+        ([], {"a.warc.gz": 9, "b.HTML": 7}, "multi_processing"),
+        (
+            [],
+            {"a.arc": 9, "b.jsonl.gz": 90, "html.parquet": 90, "c.warc.wet.gz": 90},
+            "multi_threading",
+        ),
+        (["--direct_running_mode=multi_threading"], {"a.warc": 16}, "multi_threading"),
+        (["--direct_num_workers=1"], {"a.warc": 16}, "in_memory"),
+    ],
+)
+def test_html_is_read_by_processes_where_there_is_much_of_it(monkeypatch, flags, inputs, mode):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    options = engine.options(flags)
+    pieces = [InputRange(f"gs://b/{name}", 0, None, size << 20) for name, size in inputs.items()]
+    engine.choose_processes(options, flags, pieces)
+    assert options.get_all_options()["direct_running_mode"] == mode
 
 
 COMMAND = """

@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -33,6 +33,7 @@ from apache_beam.transforms.environments import (
 
 from pipeline import flags as ours
 from pipeline.beam import job_server, progress, staging, worker
+from pipeline.readers import InputRange
 from winnow import endings, heartbeat, run_log
 from winnow.arguments import check_utf8, nearest
 
@@ -44,6 +45,10 @@ _MASTERS = {"FlinkRunner": "flink_master", "SparkRunner": "spark_master_url"}
 
 _KEPT_MILLISECONDS = 60_000
 """For which an idle worker is kept. Beam's default is none: a new Python for every step."""
+
+_HOLDS_HTML = re.compile(r"\.(?:warc|arc|x?html?)(?:\.\w+)?$", re.IGNORECASE)
+_MUCH_HTML = 16 << 20
+"""Stored bytes; a process takes most of a second to start."""
 
 _WORKER_DIED = "Channel closed prematurely."  # Beam's whole message
 
@@ -125,6 +130,22 @@ def options(flags: Sequence[str], stall_minutes: float | None = None) -> Pipelin
             else ("in_memory" if workers == 1 else "multi_threading"),
         }
     return PipelineOptions(list(flags), **defaults)
+
+
+def choose_processes(
+    options: PipelineOptions, flags: Sequence[str], inputs: Iterable[InputRange]
+) -> None:
+    """Make local workers processes where there is much HTML to read, unless ``flags`` say which.
+
+    Its extraction holds Python's lock, so that threads gain next to nothing from more cores.
+    """
+    direct = options.view_as(DirectOptions)
+    if direct.direct_running_mode == "multi_threading" and (
+        "--direct_running_mode" not in ours.names_of(flags)
+    ):
+        html = sum(piece.size for piece in inputs if _HOLDS_HTML.search(piece.path))
+        if html >= _MUCH_HTML:
+            direct.direct_running_mode = "multi_processing"
 
 
 def _prism() -> str:
