@@ -152,11 +152,11 @@ def test_what_is_no_path_is_left_to_hydra(tmp_path, monkeypatch):
         ("model/prepare.py", ["scored={}", "output={}/o"], "is not an output of pipeline/run.py"),
     ],
 )
-def test_commands_take_odd_paths(tmp_path, script, arguments, message):
+def test_commands_take_odd_paths(quick_python, tmp_path, script, arguments, message):
     folder = tmp_path / ODD
     folder.mkdir()
     done = subprocess.run(
-        [sys.executable, ROOT / script, *(a.replace("{}", str(folder)) for a in arguments)],
+        [quick_python, ROOT / script, *(a.replace("{}", str(folder)) for a in arguments)],
         capture_output=True,
         text=True,
         check=False,
@@ -168,10 +168,10 @@ def test_commands_take_odd_paths(tmp_path, script, arguments, message):
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_an_argument_that_is_not_utf8_is_named(tmp_path):
+def test_an_argument_that_is_not_utf8_is_named(quick_python, tmp_path):
     done = subprocess.run(
         [
-            sys.executable,
+            quick_python,
             ROOT / "model/prepare.py",
             b"scored=caf\xe9",
             "output=o",
@@ -231,8 +231,8 @@ def test_what_hydra_refuses_is_one_line_that_helps(argument, said):
 
 
 @pytest.mark.slow
-def test_a_wrong_setting_ends_a_command_with_one_line():
-    command = [sys.executable, "model/train.py", "train.token=3"]
+def test_a_wrong_setting_ends_a_command_with_one_line(quick_python):
+    command = [quick_python, "model/train.py", "train.token=3"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     line = "model/train.py: error: there is no setting train.token: did you mean train.tokens?\n"
     # A slow machine is told each half minute that the command is starting.

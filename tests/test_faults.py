@@ -1,5 +1,6 @@
 """A short form of tests/faults/run.py: killed, short of room, fed with damaged files."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -23,8 +24,9 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory):
-    return Scene.build(tmp_path_factory.mktemp("faults") / "scene", n=24)
+def scene(quick_python, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("faults") / "scene"
+    return dataclasses.replace(Scene.build(folder, n=24), python=quick_python)
 
 
 def good(trial):
@@ -102,13 +104,13 @@ def test_what_a_run_left_that_was_killed_while_it_cleaned_up_is_removed(small, t
     assert not (output / "_work").exists()
 
 
-def test_a_run_that_was_killed_on_a_terminal_is_resumed_on_one(small, tmp_path):
+def test_a_run_that_was_killed_on_a_terminal_is_resumed_on_one(quick_python, small, tmp_path):
     output = tmp_path / "scored"
     output_folder.begin(str(output), "key", frozenset())
     (output / "_work" / "progress").mkdir()
     (output / "_work" / "progress" / "7.json").write_text('{"score": {"documents": 1}}')
     reading, writing = pty.openpty()
-    command = [sys.executable, str(ROOT / "pipeline" / "run.py"), *small, f"--output={output}"]
+    command = [quick_python, ROOT / "pipeline" / "run.py", *small, f"--output={output}"]
     done = subprocess.run([*command, "--resume"], stderr=writing, stdout=subprocess.PIPE)
     os.close(writing)
     os.close(reading)

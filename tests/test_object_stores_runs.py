@@ -146,14 +146,16 @@ def test_a_run_in_a_store_is_the_run_on_a_disk(here, store, command, tmp_path, c
 
 
 @pytest.mark.parametrize("store", ["s3"], indirect=True)
-def test_options_reach_workers_and_secrets_reach_nobody_else(here, store, command, tmp_path):
+def test_options_reach_workers_and_secrets_reach_nobody_else(
+    quick_python, here, store, command, tmp_path
+):
     """Two worker processes, which know the store by the options alone."""
     command, output = command
     secrets = ["AKIDFORTESTS", "notasecret", "tokenfortests"]
     more = ["--direct_running_mode=multi_processing", "--s3_session_token=tokenfortests"]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("AWS")}
     done = subprocess.run(
-        [*RUN, *command(), *more],
+        [quick_python, RUN[1], *command(), *more],
         capture_output=True,
         text=True,
         env=environment | {"AWS_EC2_METADATA_DISABLED": "true"},
@@ -168,7 +170,7 @@ def test_options_reach_workers_and_secrets_reach_nobody_else(here, store, comman
 
 
 @pytest.mark.parametrize("store", ["s3"], indirect=True)
-def test_what_is_refused_is_said_without_secrets(store, command):
+def test_what_is_refused_is_said_without_secrets(quick_python, store, command):
     command, _ = command
     with pytest.raises(ValueError, match="--s3_secret") as caught:
         run.main([*command(), "--s3_secret_acess_key=notasecret", "--s3_token", "notasecret"])
@@ -178,7 +180,9 @@ def test_what_is_refused_is_said_without_secrets(store, command):
         return "403"
 
     with Faulty(store[1], forbidden) as proxy:
-        done = subprocess.run([*RUN, *command(proxy.port)], capture_output=True, text=True)
+        done = subprocess.run(
+            [quick_python, RUN[1], *command(proxy.port)], capture_output=True, text=True
+        )
     assert done.returncode == 1
     assert "error: s3://bucket/in" in done.stderr
     assert "Traceback" not in done.stderr

@@ -293,12 +293,12 @@ def test_a_classifier_and_a_list_in_a_pipe_are_refused_at_once(tree):
 
 
 @pytest.mark.slow
-def test_the_command_line_names_it(tmp_path):
+def test_the_command_line_names_it(quick_python, tmp_path):
     Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), b"caf\xe9.jsonl"))).write_text(LINE)
     run = Path(__file__).resolve().parent.parent / "pipeline" / "run.py"
     source = os.fsencode(f"--source=web={tmp_path}/**/*.jsonl")
     done = subprocess.run(
-        [sys.executable, run, source, "--classifier=c", f"--output={tmp_path}/out"],
+        [quick_python, run, source, "--classifier=c", f"--output={tmp_path}/out"],
         capture_output=True,
         text=True,
         check=False,

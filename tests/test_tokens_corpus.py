@@ -402,9 +402,9 @@ def test_a_failed_shard_leaves_nothing_behind(made, folders, tmp_path, monkeypat
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_the_command_line(made, tmp_path):
+def test_the_command_line(quick_python, made, tmp_path):
     source = Path(made.folder).parent / "scored"
-    command = [sys.executable, "model/prepare.py", f"scored={source}"]
+    command = [quick_python, "model/prepare.py", f"scored={source}"]
     root = Path(__file__).parent.parent
 
     def run(*overrides):

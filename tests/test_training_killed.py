@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -25,7 +24,7 @@ def weights(folder):
     return trained.load(str(folder), torch.device("cpu"), torch.float32).model.state_dict()
 
 
-def test_killed_between_a_checkpoint_and_its_manifest(tmp_path, monkeypatch):
+def test_killed_between_a_checkpoint_and_its_manifest(quick_python, tmp_path, monkeypatch):
     """The bucket has the checkpoint before; a machine with an empty disk goes on bit for bit."""
     corpus = training_runs.corpus_folder(tmp_path)
     training_runs.train(corpus, tmp_path / "whole")
@@ -52,7 +51,7 @@ def test_killed_between_a_checkpoint_and_its_manifest(tmp_path, monkeypatch):
         monkeypatch.setenv("OMP_NUM_THREADS", "1")
         monkeypatch.setenv("GLIBC_TUNABLES", "")
         asked = ["data.corpus=s3://bucket/corpus", "data.arm=unfiltered", f"output={run}"]
-        command = [sys.executable, "model/train.py", *training_runs.TINY, *asked]
+        command = [quick_python, "model/train.py", *training_runs.TINY, *asked]
         with Faulty(port, fault) as proxy:
             reach(proxy.port)
             child = subprocess.Popen(command, cwd=ROOT)

@@ -43,6 +43,8 @@ class Scene:
     """Inputs in every format, some of them damaged, and a classifier, all in one folder."""
 
     folder: Path
+    python: str | Path = sys.executable
+    """What starts the runs that nothing disturbs."""
 
     @classmethod
     def build(cls, folder: Path, n: int = 120) -> "Scene":
@@ -86,7 +88,7 @@ class Scene:
         """The fingerprints of an undisturbed run, which is made if there was none yet."""
         output = self.undisturbed(mode)
         if not output.exists():
-            run = Run(self, mode, output)
+            run = Run(self, mode, output, python=self.python)
             assert run.finish() == 0, run.said()
             check_accounting(output)
         return fingerprints(output)
@@ -100,6 +102,7 @@ class Run:
         log: where what it says goes; beside the output if None.
         terminal: let it believe that it writes to a terminal, where it shows its progress.
         prelude: Python code to run first, in the same process.
+        python: what to start it with.
     """
 
     def __init__(
@@ -111,6 +114,7 @@ class Run:
         log: Path | None = None,
         terminal: bool = False,
         prelude: str = "",
+        python: str | Path = sys.executable,
     ) -> None:
         self.output = output
         self._log = log or output.with_name(f"{output.name}.log")
@@ -121,7 +125,7 @@ class Run:
         with open(self._log, "wb") as file, contextlib.ExitStack() as stack:
             stderr = stack.enter_context(_terminal(self._log)) if terminal else file
             self.process = subprocess.Popen(
-                [sys.executable, *program, *flags],
+                [python, *program, *flags],
                 stdout=file,
                 stderr=stderr,
                 env=os.environ

@@ -42,7 +42,8 @@ def resumed(
     scene: Scene, mode: str, output: Path, *more: str, terminal: bool = False
 ) -> tuple[bool, list[str]]:
     """Resume as a user would; whether that succeeds, and what is wrong with the output then."""
-    run = Run(scene, mode, output, "--resume", *more, terminal=terminal)
+    more = ("--resume", *more)
+    run = Run(scene, mode, output, *more, terminal=terminal, python=scene.python)
     code = run.finish()
     if code != 0:
         return False, [f"resume ended with {code}: {run.error() or run.said()[-500:]}"]
@@ -73,7 +74,7 @@ def _killed(scene: Scene, output: Path, seed: int, mode: str, *more: str) -> Tri
         run.kill()
         hits.append(phase(output, mode))
     if hits[-1] not in ("starting", "cleaning", "finished"):
-        run = Run(scene, mode, output)
+        run = Run(scene, mode, output, python=scene.python)
         if run.finish() != 1 or "--resume" not in run.error():
             return Trial(hits[-1], False, False, [f"without --resume: {run.said()[-500:]}"])
     recovered, wrong = resumed(scene, mode, output, *more, terminal=terminal)
@@ -126,7 +127,7 @@ def kill_among_workers(scene: Scene, output: Path, seed: int) -> Trial:
 
 def _resumed_as(scene: Scene, mode: str, output: Path, other: list[str]) -> tuple[bool, list[str]]:
     """Resume with these flags too; whether that succeeds, and how it differs from a fresh run."""
-    run = Run(scene, mode, output, "--resume", *other)
+    run = Run(scene, mode, output, "--resume", *other, python=scene.python)
     if run.finish() == 0:
         return True, _differences(scene, mode, output, other)
     if "finished run" in run.error():
@@ -140,7 +141,7 @@ def _differences(scene: Scene, mode: str, output: Path, other: list[str]) -> lis
         return problems(scene, mode, output)
     fresh = scene.folder / "fresh" / " ".join([mode, *other]).replace(" ", "_")
     if not (fresh / "manifest.json").exists():
-        run = Run(scene, mode, fresh, *other)
+        run = Run(scene, mode, fresh, *other, python=scene.python)
         assert run.finish() == 0, run.said()
     expected, found = fingerprints(fresh), fingerprints(output)
     names = sorted(set(expected) | set(found))
@@ -236,7 +237,8 @@ def full_disk(scene: Scene, output: Path, seed: int) -> Trial:
     size = int(whole * random.Random(seed).uniform(0.05, 1.1))
     with small_disk(output.parent / f"{output.name}.disk", size) as disk:
         place = disk / "scored"
-        run = Run(scene, mode, place, log=output.with_name(f"{output.name}.log"))
+        log = output.with_name(f"{output.name}.log")
+        run = Run(scene, mode, place, log=log, python=scene.python)
         code = run.finish()
         hit = phase(place, mode)
         if code == 0:
