@@ -30,11 +30,12 @@ RUN = ("README.md", "filtering.md", "training.md", "studies.md")
 
 TINY = (
     "model.layers=2 model.width=32 model.hidden=64 model.heads=2 model.head_width=16"
-    " model.experts=4 data.sequence_length=64 train.tokens=4_096 train.batch_rows=8"
-    " evaluate.every=8 evaluate.bytes=20_000 evaluate.final_bytes=20_000 log.peak_tflops=1"
+    " model.experts=4 data.sequence_length=64 train.tokens=2_048 train.batch_rows=8"
+    " evaluate.every=4 evaluate.bytes=5_000 evaluate.final_bytes=5_000 log.peak_tflops=1"
 )
 FEW = f"{TINY} jobs_at_once=1 allow_underpowered=true"
 SMALLER = {
+    "output=classifier\n": "output=classifier hashed_linear.log2_buckets=16\n",
     "tokenizer.vocabulary=8192": "tokenizer.vocabulary=512 held_out=0.2",
     "train.tokens=1_000_000": TINY + " evaluate.every=0",
     "train.tokens=100_000": TINY + " evaluate.every=0",
