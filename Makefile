@@ -54,7 +54,7 @@ ablation-demo: .venv/dev.stamp demo
 
 test: .venv/dev.stamp
 	$(MAKE) --no-print-directory --jobs 2 lint kernels
-	$(PYTEST) -n 4 -m "not clusters" --durations=10  # more than a small machine's cores, since many tests wait
+	$(PYTEST) -n 4 -m "not engines and not clusters" --durations=10  # more than a small machine's cores, since many tests wait
 
 check: .venv/dev.stamp
 	$(MAKE) --no-print-directory --jobs 2 lint kernels

@@ -39,6 +39,7 @@ def portable(log):
         ]
 
 
+@pytest.mark.engines
 @pytest.mark.parametrize(
     "rule", [["--alpha=2"], ["--target-fraction=0.3", "--deduplicate", "--near-duplicates"]]
 )
@@ -54,6 +55,7 @@ def test_two_worker_processes_write_what_the_direct_runner_does(
     assert sum(name.startswith("shards/") for name in found) == 5
 
 
+@pytest.mark.engines
 def test_a_large_element_that_is_slow_to_encode_arrives_whole(portable, tmp_path):
     class Slow:
         """Bytes that take longer to pickle than the runner waits before it sends what it has."""
@@ -81,6 +83,7 @@ def test_a_large_element_that_is_slow_to_encode_arrives_whole(portable, tmp_path
         assert (tmp_path / str(i)).read_bytes() == bytes([i]) * (12 << 20)
 
 
+@pytest.mark.engines
 def test_the_message_of_a_failing_worker_arrives(portable):
     def build(pipeline):
         _ = pipeline | beam.Create([0]) | beam.Map(lambda i: 1 // i)
