@@ -76,14 +76,14 @@ def test_all_cores_are_used_unless_told_otherwise(monkeypatch):
 @pytest.mark.parametrize(
     ("flags", "inputs", "mode"),
     [
-        ([], {"a.warc.gz": 9, "b.HTML": 7}, "multi_processing"),
+        ([], {"a.warc.gz": 99, "b.HTML": 29}, "multi_processing"),
         (
             [],
-            {"a.arc": 9, "b.jsonl.gz": 90, "html.parquet": 90, "c.warc.wet.gz": 90},
+            {"a.arc": 99, "b.jsonl.gz": 90, "html.parquet": 90, "c.warc.wet.gz": 90},
             "multi_threading",
         ),
-        (["--direct_running_mode=multi_threading"], {"a.warc": 16}, "multi_threading"),
-        (["--direct_num_workers=1"], {"a.warc": 16}, "in_memory"),
+        (["--direct_running_mode=multi_threading"], {"a.warc": 128}, "multi_threading"),
+        (["--direct_num_workers=1"], {"a.warc": 128}, "in_memory"),
     ],
 )
 def test_html_is_read_by_processes_where_there_is_much_of_it(monkeypatch, flags, inputs, mode):

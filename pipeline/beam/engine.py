@@ -47,8 +47,8 @@ _KEPT_MILLISECONDS = 60_000
 """For which an idle worker is kept. Beam's default is none: a new Python for every step."""
 
 _HOLDS_HTML = re.compile(r"\.(?:warc|arc|x?html?)(?:\.\w+)?$", re.IGNORECASE)
-_MUCH_HTML = 16 << 20
-"""Stored bytes; a process takes most of a second to start."""
+_MUCH_HTML = 128 << 20
+"""Stored bytes; a process takes some seconds of CPU time to start."""
 
 _WORKER_DIED = "Channel closed prematurely."  # Beam's whole message
 
