@@ -31,7 +31,6 @@ BEGUN = "begun.json"
 
 LAYOUT = mirror.Layout(
     ours=re.compile(r"(begun|manifest|tokenizer)\.json|shards/[^/]+|arms/[^/]+"),
-    units=re.compile(r"(?!)"),
     single=re.compile(r"shards/[^/]+"),
     last=re.compile(r"manifest\.json"),
     sign=re.compile(r"(begun|manifest)\.json"),

@@ -33,7 +33,7 @@ def execute(
         ValueError: see :func:`prepare`.
         Exception: see :func:`pipeline.beam.engine.run`.
     """
-    output, seconds, on = config.output, None, engine.name(options)
+    output, seconds = config.output, None
     with storage.lock(output):
         if prepare(output, key, tasks, resume):
             print(f"{output} is complete already: nothing to do")
@@ -50,7 +50,7 @@ def execute(
                 return None
             seconds = None if resume else time.monotonic() - begun
     written = manifest.read_manifest(output)
-    print_summary(output, written, seconds, on)
+    print_summary(output, written, seconds, engine.name(options))
     return written
 
 

@@ -43,10 +43,13 @@ PAUSE = 15.0
 TURN = ".mirror"
 """An object that a machine replaces before it writes anything else."""
 
+NEVER = re.compile(r"(?!)")
+"""A pattern of no path."""
+
 Stamp = tuple[int, int]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Layout:
     """What belongs to an output and when it is whole; all are patterns of paths within its folder.
 
@@ -61,11 +64,11 @@ class Layout:
     """
 
     ours: re.Pattern[str]
-    units: re.Pattern[str]
-    single: re.Pattern[str]
+    units: re.Pattern[str] = NEVER
+    single: re.Pattern[str] = NEVER
     last: re.Pattern[str]
     sign: re.Pattern[str]
-    settled: re.Pattern[str] = re.compile(r"(?!)")
+    settled: re.Pattern[str] = NEVER
 
     def unit(self, name: str) -> str | None:
         """The unit that a file is in."""

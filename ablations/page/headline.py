@@ -7,7 +7,7 @@ from ablations.choices import At
 from ablations.results import Study
 from ablations.stats import credible, endpoints
 from ablations.stats.comparison import Comparison
-from ablations.stats.power import seeds_needed
+from ablations.stats.power import shortfall
 from ablations.stats.verdict import number
 
 
@@ -104,12 +104,12 @@ def next_step(study: Study, found: Comparison | ValueError) -> str:
         if of["seed_error"] is None:
             return "Run a new study with three seeds or more (seed=1,2,3)."
         seed_sd = of["seed_error"] * math.sqrt(of["seeds"])
-        smallest, alpha, power = primary.smallest_difference, primary.alpha, primary.power
-        seeds = seeds_needed(smallest, seed_sd, of["item_error"], alpha, power)
-        if seeds is None:
-            least = seeds_needed(smallest, seed_sd, alpha=alpha, power=power)
-            if least is not None and least <= of["seeds"]:
-                return "Evaluate on more held-out text: more seeds would not do."
+        seeds, items = shortfall(
+            primary.smallest_difference, seed_sd, of["item_error"], primary.alpha, primary.power
+        )
+        if items and seeds is not None and seeds <= of["seeds"]:
+            return "Evaluate on more held-out text: more seeds would not do."
+        if items:
             return (
                 "Run a new study with more held-out text and more seeds, or with a larger"
                 " primary.smallest_difference."

@@ -7,6 +7,7 @@ more seeds do not shrink it.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -98,6 +99,25 @@ def _errors(seed_sd: float, seeds: int, item_error: float) -> list[tuple[float, 
     combined = of_seeds + item_error**2
     df = combined**2 / (of_seeds**2 / (seeds - 1)) if of_seeds else math.inf
     return [(math.sqrt(combined), df), (math.sqrt(of_seeds), seeds - 1)]
+
+
+class Shortfall(NamedTuple):
+    """What finds a difference: ``seeds`` (None: over 1000), and whether more ``items`` too."""
+
+    seeds: int | None
+    items: bool
+
+
+def shortfall(
+    difference: float, seed_sd: float, item_error: float, alpha: float, power: float
+) -> Shortfall:
+    """What a study needs to find a difference with this probability.
+
+    Where no number of seeds does, ``seeds`` are those that would if all text were held out.
+    """
+    if seeds := seeds_needed(difference, seed_sd, item_error, alpha, power):
+        return Shortfall(seeds, False)
+    return Shortfall(seeds_needed(difference, seed_sd, alpha=alpha, power=power), True)
 
 
 def seeds_needed(

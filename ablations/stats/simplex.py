@@ -24,6 +24,11 @@ def draw(natural: FloatArray, most: FloatArray, count: int, seed: int) -> FloatA
     return np.array([within(weights, natural, most) for weights in drawn]).reshape(count, k)
 
 
+def even(natural: FloatArray, most: FloatArray) -> FloatArray:
+    """All components alike, as far as the bounds allow: all are [k]."""
+    return within(np.full(len(natural), 1 / len(natural)), natural, most)
+
+
 def within(weights: FloatArray, natural: FloatArray, most: FloatArray) -> FloatArray:
     """From the natural mixture towards another one, as far as the bounds allow: all are [k]."""
     way = weights - natural

@@ -16,7 +16,7 @@ from typing import Literal
 from ablations.results import Primary
 from ablations.stats import endpoints
 from ablations.stats.inference import Estimate
-from ablations.stats.power import detectable, minimum_detectable_effect, seeds_needed
+from ablations.stats.power import detectable, minimum_detectable_effect, shortfall
 
 Finding = Literal["better", "worse", "differs slightly", "no difference", "underpowered", "interim"]
 
@@ -135,10 +135,11 @@ def _need(of: Estimate, asked: Question) -> str:
     """What would find the smallest difference of interest: seeds, items or both."""
     if of.seed_sd is None:
         return f"more {asked.items} are needed"
-    smallest, alpha, power = asked.smallest_difference, asked.alpha, asked.power
-    if seeds := seeds_needed(smallest, of.seed_sd, of.item_error, alpha, power):
+    seeds, items = shortfall(
+        asked.smallest_difference, of.seed_sd, of.item_error, asked.alpha, asked.power
+    )
+    if not items:
         return f"about {seeds} seeds would do"
-    seeds = seeds_needed(smallest, of.seed_sd, alpha=alpha, power=power)
     if seeds is None:
         return f"more seeds than can be run, and more {asked.items}, are needed"
     also = f"and at least {seeds} seeds" if seeds > of.seeds else "not seeds"

@@ -23,7 +23,6 @@ LAYOUT = mirror.Layout(
         r"|study\.yaml|multirun\.yaml|report\.html|run\.log"
     ),
     units=re.compile(rf"{_JOB}/training/checkpoints/step_\d{{9}}"),
-    single=re.compile(r"(?!)"),
     last=re.compile(rf"{re.escape(DECLARATION)}|{_JOB}/({_RESULT}|{re.escape(FAILURE)})"),
     sign=re.compile(re.escape(DECLARATION)),
     # Arms begin from the checkpoint of a finished trunk.

@@ -56,11 +56,14 @@ def gather_all(tasks: TasksConfig) -> Gathered:
     harness: dict[str, Mapping[str, Any]] = {}
     local = Path(tasks.local) if tasks.local is not None else None
     where = DataSources(tasks.places, local, Path(tasks.cache))
-    for shots, names in asked(tasks).items():
-        for each in gather(Asked(names, shots, tasks.limit), where)[0]:
-            if is_harness(each.name):
-                harness[column(each.about)] = {key: each.about[key] for key in IDENTITY}
-    sets, not_run = gather(Asked(select(tasks.names), 0, tasks.limit), where)
+    found = {
+        shots: gather(Asked(names, shots, tasks.limit), where)
+        for shots, names in asked(tasks).items()
+    }
+    for each in (each for sets, _ in found.values() for each in sets):
+        if is_harness(each.name):
+            harness[column(each.about)] = {key: each.about[key] for key in IDENTITY}
+    sets, not_run = found.get(0) or gather(Asked(select(tasks.names), 0, tasks.limit), where)
     if tasks.names and not sets:
         raise ValueError(f"none of the tasks has data: {not_run}")
     for each in sets:

@@ -107,8 +107,7 @@ def _drawn(
     if len(numbers) < len(members):
         raise ValueError("the arm that a swarm proposes needs swarm.folder=DIR, the swarm's folder")
     drawn = simplex.draw(start, most, max(0, max(numbers) - 1), config.swarm.seed)
-    even = simplex.within(np.full(len(names), 1 / len(names)), start, most)
-    rows = [start, even, *drawn]
+    rows = [start, simplex.even(start, most), *drawn]
     apart = dict.fromkeys([name for name, share in shares.items() if not share], 0.0)
     return Swarm(
         mixtures={arm: _named(names, rows[int(m)]) | apart for arm, m in members.items()},
@@ -189,7 +188,7 @@ def _confirming(
     natural, most = (np.array(list(of.values())) for of in (swarm.natural, swarm.most))
     rows = {
         NATURAL: natural,
-        UNIFORM: simplex.within(np.full(len(names), 1 / len(names)), natural, most),
+        UNIFORM: simplex.even(natural, most),
         PROPOSED: found.proposal.weights,
     }
     if other := sorted(set(members.values()) - set(rows)):

@@ -72,15 +72,8 @@ class HarnessTaskSet(TaskSet):
     def _written(self, found: Sequence[Response]) -> pa.Table:
         asked = zip(self.requests, self.owners, found, strict=True)
         own = [(self.items[i], text) for request, i, text in asked if request.kind == GENERATION]
-        columns = {
-            "task": [self.name] * len(own),
-            "shots": pa.array(np.full(len(own), self.shots, np.int32)),
-            "item": [item.id for item, _ in own],
-            "cluster": [item.cluster for item, _ in own],
-            "text": [text for _, text in own],
-            "answers": [[list(spans) for spans in item.answers] for item, _ in own],
-        }
-        return pa.table(columns, schema=responses.GENERATIONS)
+        items, texts = [item for item, _ in own], [str(text) for _, text in own]
+        return responses.written_table(self.name, items, self.shots, texts)
 
     def _scores(self, found: Sequence[Response], likely: pa.Table) -> pa.Table:
         assert self.judge is not None, "only the first process scores"

@@ -98,12 +98,17 @@ def generations(task: Task, items: Sequence[Item], shots: int, model: LanguageMo
     texts = model.generate(
         [item.contexts[0] for item in items], stop=[STOP], max_tokens=task.max_tokens, beams=BEAMS
     )
+    return written_table(task.name, items, shots, [text.strip() for text in texts])
+
+
+def written_table(task: str, items: Sequence[Item], shots: int, texts: Sequence[str]) -> pa.Table:
+    """The answer that a model wrote to each item: :data:`GENERATIONS`."""
     columns = {
-        "task": [task.name] * len(items),
+        "task": [task] * len(items),
         "shots": pa.array(np.full(len(items), shots, np.int32)),
         "item": [item.id for item in items],
         "cluster": [item.cluster for item in items],
-        "text": [text.strip() for text in texts],
+        "text": texts,
         "answers": [[list(spans) for spans in item.answers] for item in items],
     }
     return pa.table(columns, schema=GENERATIONS)

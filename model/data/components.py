@@ -52,13 +52,14 @@ def split(corpus: Corpus, documents: IntArray, names: Iterable[str]) -> dict[str
                 f" {part_name(source, 0, 50)} and {part_name(source, 50, 100)} do"
             )
     index = corpus.source_index[documents]
+    cut = {source for source, low, high in parsed.values() if (low, high) != (0, 100)}
+    at = {source: percentiles(corpus, source)[documents] for source in cut & set(corpus.sources)}
     out = {}
     for name, (source, low, high) in parsed.items():
         known = source in corpus.sources
         ours = index == corpus.sources.index(source) if known else np.zeros(len(index), np.bool_)
-        if known and (low, high) != (0, 100):
-            at = percentiles(corpus, source)[documents]
-            ours = ours & (low <= at) & (at < high)
+        if source in at:
+            ours = ours & (low <= at[source]) & (at[source] < high)
         out[name] = documents[ours]
     return out
 

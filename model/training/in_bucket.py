@@ -21,7 +21,6 @@ LAYOUT = mirror.Layout(
         r"|(config\.yaml|tokenizer\.json|metrics\.jsonl|heldout\.arrow|outcome\.json|run\.log)"
     ),
     units=re.compile(rf"{checkpoint.FOLDER}/step_\d{{9}}"),
-    single=re.compile(r"(?!)"),
     last=re.compile(r"outcome\.json"),
     sign=re.compile(rf"{checkpoint.FOLDER}/step_\d{{9}}/{checkpoint.MANIFEST}"),
 )

@@ -3,6 +3,7 @@
 import argparse
 import builtins
 import concurrent.futures
+import copy
 import importlib
 import logging
 import math
@@ -106,7 +107,7 @@ def options(flags: Sequence[str], stall_minutes: float | None = None) -> Pipelin
     if runner == "PrismRunner" and not {"--prism_location", "--job_endpoint"} & given:
         defaults = {"prism_location": _prism()}
     keeps = runner in ("PortableRunner", *_MASTERS)
-    if keeps and "--environment_cache_millis" not in ours.names_of(flags):
+    if keeps and "--environment_cache_millis" not in given:
         defaults = {"environment_cache_millis": _KEPT_MILLISECONDS}
     if runner == "DataflowRunner":
         try:
@@ -140,12 +141,10 @@ def choose_processes(
     Its extraction holds Python's lock, so that threads gain next to nothing from more cores.
     """
     direct = options.view_as(DirectOptions)
-    if direct.direct_running_mode == "multi_threading" and (
-        "--direct_running_mode" not in ours.names_of(flags)
-    ):
-        html = sum(piece.size for piece in inputs if _HOLDS_HTML.search(piece.path))
-        if html >= _MUCH_HTML:
-            direct.direct_running_mode = "multi_processing"
+    chosen = "--direct_running_mode" in ours.names_of(flags)
+    html = sum(piece.size for piece in inputs if _HOLDS_HTML.search(piece.path))
+    if direct.direct_running_mode == "multi_threading" and not chosen and html >= _MUCH_HTML:
+        direct.direct_running_mode = "multi_processing"
 
 
 def _prism() -> str:
@@ -259,7 +258,8 @@ def _run_here(
 
     def work(folder: str) -> None:
         try:
-            pipeline = beam.Pipeline(_embedded_runner(options, folder), options)
+            own = copy.deepcopy(options)
+            pipeline = beam.Pipeline(_embedded_runner(own, folder), own)
             build(pipeline)
             pipeline.run().wait_until_finish()
         except BaseException as error:
@@ -280,6 +280,7 @@ def _embedded_runner(options: PipelineOptions, folder: str) -> FnApiRunner:
     Threads send what they have every second, even half of an element that is just being encoded,
     which the receiver then decodes as garbage (Beam 2.77, TimeBasedBufferingClosableOutputStream).
     So they are told to wait for the end of the bundle. Processes leave their signs in ``folder``.
+    The mode is taken out of ``options``.
     """
     direct = options.view_as(DirectOptions)
     environment = None
