@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.step_settings import resolve_steps
+from pipeline.settings.step_settings import resolve_steps
 from pipeline.steps import build_steps
 
 HERE = Path(__file__).resolve().parent

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser().parse_args(arguments)
     with endings.clear():
         with starting.importing():
-            from pipeline import calibration_run
+            from pipeline.runs import calibration_run
         calibration_run.run(
             options.scored,
             options.positive,

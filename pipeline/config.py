@@ -1,4 +1,4 @@
-"""The settings of a run, from flags (:mod:`pipeline.flags`) and YAML, checked."""
+"""The settings of a run, from flags (:mod:`pipeline.settings.flags`) and YAML, checked."""
 
 import dataclasses
 import re
@@ -6,15 +6,15 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
-from pipeline import flags, group_settings, settings_file, step_settings
-from pipeline.classifier_settings import check_classifiers, one_or_named
-from pipeline.decision_settings import Decision
-from pipeline.group_settings import AnyDecision, decision_of
 from pipeline.joins import settings as joins
 from pipeline.joins.settings import Join
 from pipeline.near_duplicates.settings import Settings as NearDuplicates
 from pipeline.output import schema
 from pipeline.readers import FieldMap, ReadOptions, check_extractor, own_format
+from pipeline.settings import flags, group_settings, settings_file, step_settings
+from pipeline.settings.classifier_settings import check_classifiers, one_or_named
+from pipeline.settings.decision_settings import Decision
+from pipeline.settings.group_settings import AnyDecision, decision_of
 from winnow import defaults
 from winnow.arguments import nearest
 
@@ -133,7 +133,7 @@ def load(arguments: Sequence[str]) -> tuple[PipelineConfig, bool, list[str]]:
     known, rest = flags.parser().parse_known_args(arguments)
     given = vars(known)
     resume = given.pop("resume", False)
-    for name in ("dry_run", "assume"):  # pipeline.dry_run reads them
+    for name in ("dry_run", "assume"):  # pipeline.runs.dry_run reads them
         given.pop(name, None)
     settings = (
         settings_file.read(given.pop("config"), _settings_types()) if "config" in given else {}

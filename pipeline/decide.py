@@ -6,15 +6,16 @@ python pipeline/decide.py --scored scored/ --rule pareto --alpha 3 --output scor
 import sys
 from collections.abc import Sequence
 
-from pipeline import beam_clients, flags
+from pipeline.beam import cloud_clients
+from pipeline.settings import flags
 from winnow import endings, starting
 
 
 def main(arguments: Sequence[str]) -> None:
     """Decide as the flags say; ``--help`` and wrong values end without Beam."""
     flags.decide_parser().parse_known_args(arguments)
-    with starting.importing(), beam_clients.left_out_if_local(arguments):
-        from pipeline import decision_run
+    with starting.importing(), cloud_clients.left_out_if_local(arguments):
+        from pipeline.runs import decision_run
 
     decision_run.main(arguments)
 
@@ -24,7 +25,7 @@ if __name__ == "__main__":
     with (
         endings.interruptible(flags.AGAIN),
         starting.importing(),
-        beam_clients.left_out_if_local(sys.argv[1:]),
+        cloud_clients.left_out_if_local(sys.argv[1:]),
     ):
         from pipeline.beam import engine
 

@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser().parse_args(arguments)
     with endings.clear():
         with starting.importing():
-            from pipeline import fitting_run
+            from pipeline.runs import fitting_run
         fitting_run.run(options.source, options.text, options.tail, options.output)
 
 

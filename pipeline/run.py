@@ -7,15 +7,16 @@ python pipeline/run.py --source web='crawl/*.warc.gz' --source wiki='wiki/*.json
 import sys
 from collections.abc import Sequence
 
-from pipeline import beam_clients, flags
+from pipeline.beam import cloud_clients
+from pipeline.settings import flags
 from winnow import endings, starting
 
 
 def main(arguments: Sequence[str]) -> None:
     """Score and filter as the flags say; ``--help`` and wrong values end without Beam."""
     given, _ = flags.parser().parse_known_args(arguments)
-    with starting.importing(), beam_clients.left_out_if_local(arguments):
-        from pipeline import dry_run, scoring_run
+    with starting.importing(), cloud_clients.left_out_if_local(arguments):
+        from pipeline.runs import dry_run, scoring_run
 
     if "dry_run" in given or "assume" in given:
         dry_run.main(arguments, given)
@@ -28,7 +29,7 @@ if __name__ == "__main__":
     with (
         endings.interruptible(flags.AGAIN),
         starting.importing(),
-        beam_clients.left_out_if_local(sys.argv[1:]),
+        cloud_clients.left_out_if_local(sys.argv[1:]),
     ):
         from pipeline.beam import engine
 

@@ -11,8 +11,6 @@ from hypothesis import strategies as st
 from report_run import scored
 from scipy.stats import spearmanr
 
-from pipeline import calibration_run
-from pipeline.classifier_settings import combined_again, one_or_named
 from pipeline.config import load
 from pipeline.core.scored import shaped
 from pipeline.core.scores import Combined, load_calibration
@@ -22,6 +20,8 @@ from pipeline.output.classifier_counts import SAMPLE
 from pipeline.output.summary import TaskSummary, merge
 from pipeline.page.classifier_data import agreement_rows, keeper_rows, spearman
 from pipeline.rules.decision import Rule, keep_draw
+from pipeline.runs import calibration_run
+from pipeline.settings.classifier_settings import combined_again, one_or_named
 from quality_classifier import artifact
 from quality_classifier.combining import Combination
 from quality_classifier.features.hashed_features import FeatureConfig

@@ -27,7 +27,7 @@ from store_servers import serving as store
 
 from pipeline import run
 from pipeline.beam import engine, staging
-from pipeline.flags import parser
+from pipeline.settings.flags import parser
 from quality_classifier.scoring import load_classifier
 from winnow import storage
 

@@ -10,11 +10,12 @@ from engines_services import ROOT, write_inputs
 from google.cloud import dataflow_v1beta3
 from google.protobuf import json_format
 
-from pipeline import dataflow_estimate, run
+from pipeline import run
 from pipeline.beam import engine
 from pipeline.beam.dry_run import Planned
 from pipeline.beam.reaching import reach
-from pipeline.dataflow_estimate import Machine, Work
+from pipeline.runs import dataflow_estimate
+from pipeline.runs.dataflow_estimate import Machine, Work
 from winnow import heartbeat
 
 BUCKET = "gs://bucket"

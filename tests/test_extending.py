@@ -35,8 +35,8 @@ from pipeline.page import Panel, report_data
 from pipeline.readers import FieldMap, StreamFormat, formats, plan_ranges, read_batches
 from pipeline.readers.documents import document_schema
 from pipeline.rules.decision import Rule
-from pipeline.scoring_run import describe
-from pipeline.step_settings import resolve_steps
+from pipeline.runs.scoring_run import describe
+from pipeline.settings.step_settings import resolve_steps
 from pipeline.steps import build_steps
 from quality_classifier import artifact
 from quality_classifier.kinds import KINDS

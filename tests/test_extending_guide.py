@@ -24,7 +24,7 @@ from pipeline.core.plan import plan_tasks
 from pipeline.core.task import run_task
 from pipeline.readers import ReadOptions
 from pipeline.rules.decision import Rule
-from pipeline.scoring_run import describe, own_code_of
+from pipeline.runs.scoring_run import describe, own_code_of
 from quality_classifier.kinds.calibration import Calibration
 from quality_classifier.kinds.own import OwnScorer
 from quality_classifier.scoring import load_classifier

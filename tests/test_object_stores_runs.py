@@ -23,9 +23,10 @@ from store_servers import Faulty, at_random, flags, serving
 
 from model.data.scored import open_scored
 from model.prepare import sample_texts
-from pipeline import decide, report, run, scoring_run
+from pipeline import decide, report, run
 from pipeline.beam import graph
 from pipeline.config import load
+from pipeline.runs import scoring_run
 from quality_classifier.audit import AuditConfig, audit_run
 from winnow import storage
 from winnow.object_stores import lease, object_store, store_gcs, store_s3

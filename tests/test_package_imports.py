@@ -74,7 +74,7 @@ def test_a_circle_is_found():
 
 
 @pytest.mark.parametrize(
-    "module", ["pipeline.scoring_run", "model.training.training_run", "ablations.run"]
+    "module", ["pipeline.runs.scoring_run", "model.training.training_run", "ablations.run"]
 )
 def test_every_import_is_seen(graph, module):
     """What Python has loaded once the module is imported, is what the graph says."""

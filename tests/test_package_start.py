@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.beam_clients import goes_beyond
+from pipeline.beam.cloud_clients import goes_beyond
 from winnow import starting
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,8 +52,8 @@ def python(code, **environment):
 def test_a_local_run_imports_no_clients_and_nothing_that_draws_or_fits():
     done = python(
         "import sys\n"
-        "from pipeline import beam_clients\n"
-        "with beam_clients.left_out_if_local(['--source=web=a.jsonl']):\n"
+        "from pipeline.beam import cloud_clients\n"
+        "with cloud_clients.left_out_if_local(['--source=web=a.jsonl']):\n"
         "    from pipeline import scoring_run\n"
         "from winnow import starting\n"
         "starting.no_pandas_nor_scipy()\n"

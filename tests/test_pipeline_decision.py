@@ -7,9 +7,9 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.decision_settings import Decision
 from pipeline.rules import solve
 from pipeline.rules.decision import Rule, critical_alpha, keep_draw
+from pipeline.settings.decision_settings import Decision
 
 scores = st.lists(st.floats(0, 1, width=32), min_size=1, max_size=50)
 

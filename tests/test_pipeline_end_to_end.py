@@ -22,7 +22,7 @@ from corpora import documents, fingerprints, write_classifier, write_jsonl
 
 from model.data import scored
 from model.prepare import PrepareConfig, TokenizerConfig, prepare
-from pipeline import calibrate, decide, run, scoring_run
+from pipeline import calibrate, decide, run
 from pipeline.beam import graph
 from pipeline.config import load
 from pipeline.core import trained_on
@@ -31,7 +31,8 @@ from pipeline.core.unreadable_sources import check_read
 from pipeline.output import schema
 from pipeline.output.manifest import read_records
 from pipeline.rules.decision import Rule
-from pipeline.step_settings import resolve_steps
+from pipeline.runs import scoring_run
+from pipeline.settings.step_settings import resolve_steps
 from quality_classifier.scoring import load_classifier
 
 pytestmark = pytest.mark.slow

@@ -12,14 +12,14 @@ from report_run import scored
 from pipeline.config import load
 from pipeline.core.scored import shaped
 from pipeline.core.task import decide_batch
-from pipeline.decision_settings import Decision
-from pipeline.group_settings import check, decision_of, grouped
 from pipeline.output import schema
 from pipeline.output.group_counts import check_groups
 from pipeline.output.summary import TaskSummary, merge
 from pipeline.rules.buckets import Buckets
 from pipeline.rules.decision import Rule
 from pipeline.rules.groups import ANY, GroupRules, Groups
+from pipeline.settings.decision_settings import Decision
+from pipeline.settings.group_settings import check, decision_of, grouped
 
 LANGUAGES = ["en", "de", "fr", None]
 

@@ -8,8 +8,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import config, settings_file
+from pipeline import config
 from pipeline.beam import engine
+from pipeline.settings import settings_file
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,12 @@ from scipy.stats import binomtest
 
 from pipeline.core.scored import shaped
 from pipeline.core.task import decide_batch
-from pipeline.group_settings import decision_of
 from pipeline.output import schema
 from pipeline.page import render
 from pipeline.rules.buckets import Buckets
 from pipeline.rules.decision import Rule
 from pipeline.rules.groups import GroupRules
+from pipeline.settings.group_settings import decision_of
 
 pytestmark = [needs_browser, pytest.mark.slow]
 

@@ -19,7 +19,7 @@ from pipeline.core.task import decide_task, run_task
 from pipeline.output import schema
 from pipeline.page.changed_texts import by_source, changes, sentence
 from pipeline.rules.decision import Rule
-from pipeline.scoring_run import describe
+from pipeline.runs.scoring_run import describe
 from pipeline.steps import c4
 from pipeline.steps.pii import find_emails, find_ips, mask
 from winnow import tables

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipeline.step_settings import resolve_steps
+from pipeline.settings.step_settings import resolve_steps
 from pipeline.steps import build_steps, c4, fineweb, gopher, repetition
 from pipeline.steps.lexicon import contains, lexicon
 

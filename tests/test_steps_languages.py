@@ -21,7 +21,7 @@ from test_steps_heuristics import EDGES, bare, documents
 
 from model.data import tokenizer
 from pipeline import fit_steps, run
-from pipeline.step_settings import DEFAULT, check, read_languages, resolve_steps
+from pipeline.settings.step_settings import DEFAULT, check, read_languages, resolve_steps
 from pipeline.steps import build_steps, fitting, input_files
 from pipeline.steps.segmentation import separate
 from pipeline.steps.stop_words import StopWords

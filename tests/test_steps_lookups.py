@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from pipeline.output.schema import shard_schema
 from pipeline.readers.decoders import zstd
-from pipeline.step_settings import resolve_steps
+from pipeline.settings.step_settings import resolve_steps
 from pipeline.steps import build_steps, input_files, language
 from pipeline.steps.decontamination import n_gram_set, overlaps
 from pipeline.steps.evaluation_files import read_evaluation_file

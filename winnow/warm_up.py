@@ -16,7 +16,7 @@ from pathlib import Path
 
 from winnow import cli, endings, starting, telling
 
-PARTS = {"pipeline.warming": "pyarrow", "model.ops.warming": "torch"}
+PARTS = {"pipeline.runs.warming": "pyarrow", "model.ops.warming": "torch"}
 """Modules whose ``use_kernels(folder)`` calls each kernel, and what each needs to be installed."""
 
 

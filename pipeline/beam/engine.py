@@ -32,9 +32,9 @@ from apache_beam.transforms.environments import (
     SubprocessSDKEnvironment,
 )
 
-from pipeline import flags as ours
 from pipeline.beam import job_server, progress, staging, worker
 from pipeline.readers import InputRange
+from pipeline.settings import flags as ours
 from winnow import endings, heartbeat, run_log
 from winnow.arguments import check_utf8, nearest
 

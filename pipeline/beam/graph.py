@@ -29,7 +29,11 @@ from pipeline.core import duplicates, finish
 from pipeline.core.scored import reaching_batches
 from pipeline.core.sink import Sink
 from pipeline.core.task import Job, decide_task, run_task
-from pipeline.group_settings import (
+from pipeline.output import manifest, output_folder, records, schema, summary_files
+from pipeline.output.records import Record, Task
+from pipeline.rules import solve
+from pipeline.rules.groups import AnyRule, to_json
+from pipeline.settings.group_settings import (
     AnyDecision,
     Bands,
     GroupDecision,
@@ -37,10 +41,6 @@ from pipeline.group_settings import (
     Sketches,
     grouped,
 )
-from pipeline.output import manifest, output_folder, records, schema, summary_files
-from pipeline.output.records import Record, Task
-from pipeline.rules import solve
-from pipeline.rules.groups import AnyRule, to_json
 from pipeline.steps.host_lines import NAME as HOST_LINES
 from winnow import heartbeat, storage
 

@@ -18,7 +18,7 @@ import threading
 import time
 from pathlib import Path
 
-from pipeline import beam_clients
+from pipeline.beam import cloud_clients
 from winnow import heartbeat, owners, starting
 
 LOCK = "lock"
@@ -38,7 +38,7 @@ def command(folder: str) -> str:
         folder: local; for its heartbeat (:class:`pipeline.beam.progress.Watch`) and its lock.
     """
     words = [sys.executable, "-m", "pipeline.beam.worker", str(os.getpid()), folder]
-    words += [LOCAL] if beam_clients.are_left_out() else []
+    words += [LOCAL] if cloud_clients.are_left_out() else []
     # exec replaces the shell, so that we are the parent; Ctrl-C goes to us, and we end the worker.
     return f"trap '' INT; exec {shlex.join(words)}"
 
@@ -63,7 +63,7 @@ def main(driver: int, folder: str, local: bool) -> None:
     threading.Thread(target=_end_with, args=(driver,), daemon=True).start()
     heartbeat.report_to(folder)
     heartbeat.beat()
-    with starting.importing(), beam_clients.left_out() if local else contextlib.nullcontext():
+    with starting.importing(), cloud_clients.left_out() if local else contextlib.nullcontext():
         from apache_beam.runners.worker import sdk_worker_main
     sdk_worker_main.main([])
 

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from pipeline.output.score_counts import COUNTS, KEPT_COUNTS, PARETO_GRID, THRESHOLD_GRID
 from pipeline.output.summary import EXAMPLE_CHARACTERS, Summary
+from pipeline.output.unchecked import unchecked_rows
 from pipeline.page import Panel, embed_json, panel_data
 from pipeline.page.changed_texts import by_source, change_rows
 from pipeline.page.classifier_data import (
@@ -35,7 +36,6 @@ from pipeline.page.reading_test import agreement_rows as reading_rows
 from pipeline.page.registered_data import registered_rows
 from pipeline.page.spread_data import spread_rows
 from pipeline.page.totals import account, clip, damage, headline
-from pipeline.step_settings import unchecked_rows
 from quality_classifier.evaluation.metrics import wilson
 from quality_classifier.evaluation.titles import GRADED, PAIRED
 from quality_classifier.evaluation.within import NEAR_CONSTANT

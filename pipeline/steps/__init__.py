@@ -92,7 +92,8 @@ def build_steps(settings: Mapping[str, Mapping[str, Any]]) -> list[AnyStep]:
     """The steps of a run, in the order given.
 
     Args:
-        settings: for each step all of its settings, as :mod:`pipeline.step_settings` gives them.
+        settings: for each step all of its settings, as
+            :mod:`pipeline.settings.step_settings` gives them.
 
     Raises:
         ValueError: a step or setting is unknown, missing or wrong; the message names the step.

@@ -22,11 +22,11 @@ sys.path.append(str(Path(__file__).parent.parent))  # last, for it too holds a "
 from corpora import fingerprints
 from engines_services import process, write_inputs
 
-from pipeline import execution, scoring_run
 from pipeline.beam import graph
 from pipeline.config import load
 from pipeline.core.plan import plan_tasks
 from pipeline.output import records
+from pipeline.runs import execution, scoring_run
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from pipeline.output import schema
 from pipeline.readers import FieldMap, plan_ranges, read_batches
 from pipeline.readers.decoders import zstd
-from pipeline.step_settings import resolve_steps
+from pipeline.settings.step_settings import resolve_steps
 from pipeline.steps import build_steps
 
 

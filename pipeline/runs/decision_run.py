@@ -6,18 +6,18 @@ from typing import Any
 
 import apache_beam as beam
 
-from pipeline import flags, group_settings
 from pipeline.beam import engine, graph, staging
-from pipeline.classifier_settings import combined_again
 from pipeline.config import load_decide
 from pipeline.core import joined
 from pipeline.core.scores import recombined
 from pipeline.core.sink import Sink
-from pipeline.execution import execute
-from pipeline.group_settings import AnyDecision
 from pipeline.output import manifest, records, schema
 from pipeline.page.render import next_step
-from pipeline.settings_file import as_json
+from pipeline.runs.execution import execute
+from pipeline.settings import flags, group_settings
+from pipeline.settings.classifier_settings import combined_again
+from pipeline.settings.group_settings import AnyDecision
+from pipeline.settings.settings_file import as_json
 from winnow import endings, files, starting, storage, version
 
 

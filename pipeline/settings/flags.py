@@ -6,7 +6,7 @@ Nothing but argparse is imported, so that ``--help`` answers at once.
 import argparse
 from collections.abc import Iterable
 
-from pipeline import input_flags
+from pipeline.settings import input_flags
 from winnow.arguments import Parser, flag, whole_numbers
 from winnow.cli import EXIT_CODES, program
 

@@ -10,13 +10,12 @@ language names, has one setting for all.
 """
 
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import yaml
 
-from pipeline import settings_file
+from pipeline.settings import settings_file
 from pipeline.steps import defaults as step_defaults
 from pipeline.steps import step_class
 from pipeline.steps.by_language import KEY, check_name
@@ -124,39 +123,3 @@ def check(steps: Mapping[str, Mapping[str, Any]], has_field: bool) -> None:
                 f"step {name} has settings by language, but nothing before it identifies languages:"
                 " put the step language first, or name the field with --field language=FIELD"
             )
-
-
-def unchecked(manifest: Mapping[str, Any]) -> dict[str, Counter[str]]:
-    """How many documents each step of a finished run passed for want of settings, by language."""
-    totals: dict[str, Counter[str]] = {}
-    for record in manifest["tasks"]:
-        for step, languages in record.get("unchecked", {}).items():
-            totals.setdefault(step, Counter()).update(languages)
-    return totals
-
-
-def unchecked_rows(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A row for each step and language of :func:`unchecked`, the most documents first."""
-    rows = [
-        {"step": step, "language": language, "documents": count}
-        for step, languages in unchecked(manifest).items()
-        for language, count in languages.items()
-    ]
-    return sorted(rows, key=lambda row: (-row["documents"], row["step"], row["language"]))
-
-
-def notes(manifest: Mapping[str, Any]) -> list[str]:
-    """A line for each step of a finished run that passed documents for want of settings."""
-    lines = []
-    for step, languages in unchecked(manifest).items():
-        most = sorted(languages.items(), key=lambda item: (-item[1], item[0]))
-        told = ", ".join(f"{count:,} in {language}" for language, count in most[:_SHOWN])
-        more = f" and {len(most) - _SHOWN} more languages" if len(most) > _SHOWN else ""
-        lines.append(
-            f"{step} passed {sum(languages.values()):,} documents unchecked, as their languages"
-            f' have no settings: {told}{more}; give them some, or "*" for all others'
-        )
-    return lines
-
-
-_SHOWN = 8

@@ -8,13 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline import flags
 from pipeline.near_duplicates.choice import Stays
 from pipeline.output import schema
 from pipeline.rules import solve
 from pipeline.rules.buckets import Buckets
 from pipeline.rules.decision import PARAMETERS, FloatArray, Rule
 from pipeline.rules.solve import Band, Places, Sketch
+from pipeline.settings import flags
 
 TOP = "top_fraction"
 BUCKETS = "buckets"

@@ -20,14 +20,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
-from pipeline import flags, settings_file
-from pipeline.decision_settings import BUCKETS, Decision, stays, weights
 from pipeline.near_duplicates.choice import Stays
 from pipeline.output import schema
 from pipeline.rules import solve
 from pipeline.rules.decision import Rule
 from pipeline.rules.groups import ANY, AnyRule, GroupRules, Groups, Path, label
 from pipeline.rules.solve import Band, Places, Sketch
+from pipeline.settings import flags, settings_file
+from pipeline.settings.decision_settings import BUCKETS, Decision, stays, weights
 from winnow import storage
 
 NAMES = (*(field.name for field in fields(Decision)), "rules", "rules_by")

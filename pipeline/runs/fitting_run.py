@@ -9,7 +9,7 @@ import yaml
 
 from pipeline.core.plan import plan_tasks
 from pipeline.readers import FieldMap, Quarantined, ReadOptions, read_batches
-from pipeline.step_settings import resolve_steps
+from pipeline.settings.step_settings import resolve_steps
 from pipeline.steps import fitting
 from winnow import defaults, endings, storage, telling
 from winnow.cli import command

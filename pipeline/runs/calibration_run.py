@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.classifier_settings import missing_in, with_joined
 from pipeline.core import scores, trained_on
 from pipeline.core.joined import of_manifest
 from pipeline.core.scores import Combined
 from pipeline.output import manifest
+from pipeline.settings.classifier_settings import missing_in, with_joined
 from quality_classifier.kinds.calibration import Calibration, log_odds
 from quality_classifier.kinds.fitting import calibrated_loss, fit_calibration
 from winnow import storage, tables, telling

@@ -10,7 +10,6 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipeline import classifier_settings, field_settings, flags, joined_tables, step_settings
 from pipeline.beam import engine, graph, staging
 from pipeline.config import PipelineConfig, field_maps, load
 from pipeline.core import joined, tokens, trained_on
@@ -18,14 +17,16 @@ from pipeline.core.plan import plan_tasks
 from pipeline.core.sink import Sink
 from pipeline.core.task import Job
 from pipeline.core.unreadable_sources import check_read, empty_sources
-from pipeline.execution import execute
-from pipeline.field_settings import FieldSetting
-from pipeline.group_settings import grouped
-from pipeline.output import records, schema
+from pipeline.output import records, schema, unchecked
 from pipeline.output.records import Task
 from pipeline.page.render import next_step
 from pipeline.readers import ReadOptions
-from pipeline.settings_file import as_json
+from pipeline.runs import input_fields, joined_tables
+from pipeline.runs.execution import execute
+from pipeline.runs.input_fields import FieldSetting
+from pipeline.settings import classifier_settings, flags
+from pipeline.settings.group_settings import grouped
+from pipeline.settings.settings_file import as_json
 from pipeline.steps import build_steps, input_files, own_modules
 from quality_classifier.scoring import is_own
 from winnow import endings, files, own_code, starting, storage, telling, version
@@ -36,14 +37,14 @@ def main(arguments: Sequence[str]) -> None:
     with endings.usage():
         config, resume, beam_flags = load(arguments)
         options = engine.options(beam_flags, config.stall_minutes)
-        wanted = field_settings.field_settings(config)
+        wanted = input_fields.field_settings(config)
     storage.configure(options)
     own = own_code_of(config)
     if not own:
         starting.no_pandas_nor_scipy()
     tasks = planned(config, wanted)
     engine.choose_processes(options, beam_flags, [task.input for task in tasks])
-    languages = field_settings.language_notes(config, tasks, field_maps(config))
+    languages = input_fields.language_notes(config, tasks, field_maps(config))
     job, about = describe(config, tasks, resume)
     patterns = (pattern for patterns in config.source.values() for pattern in patterns)
     given = [config.output, *input_files(config.steps), *filter(None, [config.tokenizer])]
@@ -64,9 +65,9 @@ def main(arguments: Sequence[str]) -> None:
         return
     for line in joined.lines(written):
         print(f"join:   {line}")
-    lacking = field_settings.check_after(wanted, written)
-    learned, unchecked = trained_on.notes(written), step_settings.notes(written)
-    for note in [*empty_sources(written), *lacking, *languages, *learned, *unchecked]:
+    lacking = input_fields.check_after(wanted, written)
+    learned, passed = trained_on.notes(written), unchecked.notes(written)
+    for note in [*empty_sources(written), *lacking, *languages, *learned, *passed]:
         print(f"warning: {note}", file=sys.stderr)
     check_read(config.output, written)
     print(next_step(config.output))
@@ -77,7 +78,7 @@ def planned(config: PipelineConfig, wanted: Sequence[FieldSetting]) -> list[Task
     maps, reading = field_maps(config), ReadOptions.of(config)
     with telling.doing("looking at the inputs"):
         tasks = plan_tasks(config.source, config.filter, config.split_bytes, maps, reading)
-        field_settings.check_before(wanted, tasks, maps, reading)
+        input_fields.check_before(wanted, tasks, maps, reading)
     return tasks
 
 

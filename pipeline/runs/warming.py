@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from pipeline import execution, scoring_run
 from pipeline.config import load
 from pipeline.core import repeated_lines, task
 from pipeline.core.plan import plan_tasks
 from pipeline.near_duplicates import components, minhash
 from pipeline.rules.decision import Rule
-from pipeline.step_settings import STEPS_FILE, resolve_steps
+from pipeline.runs import execution, scoring_run
+from pipeline.settings.step_settings import STEPS_FILE, resolve_steps
 from pipeline.steps import build_steps
 from pipeline.steps.word_kinds import CHARACTERS, DATATROVE
 from quality_classifier import artifact, fingerprints

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline import flags
 from pipeline.core import scores
 from pipeline.core.scores import Combined, Named
+from pipeline.settings import flags
 from quality_classifier.combining import check_name
 from quality_classifier.scoring import load_classifier
 from winnow import storage

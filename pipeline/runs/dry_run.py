@@ -7,14 +7,14 @@ from typing import Any
 
 from apache_beam.options.pipeline_options import WorkerOptions
 
-from pipeline import dataflow_estimate, field_settings
 from pipeline.beam import dry_run, engine, graph, staging
 from pipeline.config import PipelineConfig, load
-from pipeline.dataflow_estimate import Estimate, Work
-from pipeline.field_settings import FieldSetting
-from pipeline.group_settings import grouped
 from pipeline.output.records import Task
-from pipeline.scoring_run import describe, own_code_of, planned, reachable
+from pipeline.runs import dataflow_estimate, input_fields
+from pipeline.runs.dataflow_estimate import Estimate, Work
+from pipeline.runs.input_fields import FieldSetting
+from pipeline.runs.scoring_run import describe, own_code_of, planned, reachable
+from pipeline.settings.group_settings import grouped
 from pipeline.steps import input_files
 from winnow import endings, storage
 
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str], given: argparse.Namespace) -> None:
             raise ValueError("--assume has no meaning without --dry-run: add that")
         config, _, beam_flags = load(arguments)
         options = engine.options(beam_flags, config.stall_minutes)
-        wanted = field_settings.field_settings(config)
+        wanted = input_fields.field_settings(config)
         if not staging.on_dataflow(options):
             raise ValueError("--dry-run describes a job for Dataflow: add --runner DataflowRunner")
         assumed = dataflow_estimate.assumptions(getattr(given, "assume", []))
