@@ -24,13 +24,14 @@ import sys
 import textwrap
 from collections.abc import Sequence
 
-from ablations import compare_samples, text_tables
+from ablations import compare_samples
+from ablations.analyses.comparison import Comparison, compare
+from ablations.contrasts import best, endpoints
+from ablations.contrasts.verdict import number
+from ablations.page import text_tables
 from ablations.page.headline import headline, next_step
 from ablations.results import Study
 from ablations.settings import parse, read
-from ablations.stats import best, endpoints
-from ablations.stats.comparison import Comparison, compare
-from ablations.stats.verdict import number
 from ablations.table import Row, to_csv
 from winnow import endings, storage
 from winnow.arguments import check_utf8

@@ -28,8 +28,8 @@ import pyarrow as pa
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig
 
+from ablations.analyses import contamination_scores
 from ablations.results import CONTAMINATION, CONTAMINATION_FILE, TASKS_FILE
-from ablations.stats import contamination_scores
 from ablations.tasks.data_sources import CACHE, DataSources
 from ablations.tasks.evaluation import Asked, gather
 from ablations.tasks.task import select

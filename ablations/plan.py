@@ -17,8 +17,8 @@ import hydra
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from ablations import rule_words
 from ablations.errors import exit_on_error
+from ablations.page import rule_words
 from ablations.results import TRUNK, Declaration
 from ablations.study import held_out_groups, opening, outlook, speed
 from ablations.study.jobs import (

@@ -13,14 +13,14 @@ import sys
 from collections.abc import Sequence
 from importlib.resources import files
 
+from ablations.analyses.comparison import Comparison, compare
+from ablations.contrasts import best
 from ablations.page.data import Json, page_data
+from ablations.page.training_log import read_log
 from ablations.reading import read_study
 from ablations.results import Study
 from ablations.settings import parse, read
-from ablations.stats import best
-from ablations.stats.comparison import Comparison, compare
 from ablations.table import to_csv
-from ablations.training_log import read_log
 from pipeline import page
 from winnow import endings, storage
 from winnow.arguments import check_utf8

@@ -121,7 +121,7 @@ class Primary:
 
     ``smallest_difference`` is the smallest difference of interest, in the endpoint's unit.
     ``control`` names an arm with the same kind of text as the baseline: the study then calibrates
-    the instrument (:mod:`ablations.stats.calibration`).
+    the instrument (:mod:`ablations.analyses.calibration`).
     """
 
     endpoint: str
@@ -313,7 +313,7 @@ class Study:
     """A study as read from disk; every declared job is in exactly one of the four collections.
 
     ``settled`` has the variant that stands for each arm where that is not the main one
-    (:func:`ablations.stats.best.settle`).
+    (:func:`ablations.contrasts.best.settle`).
     ``trunks`` are the complete ones that its arms began from; ``failed`` has those that failed too.
     """
 

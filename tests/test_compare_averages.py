@@ -4,7 +4,7 @@ from statistics import mean
 
 import pytest
 
-from ablations.stats.averages import AVERAGES, NLG, NLU, split_rows
+from ablations.contrasts.averages import AVERAGES, NLG, NLU, split_rows
 
 # Row: GPT-3 0, GLaM 0, GPT-3 1, GLaM 1, GPT-3 few, GLaM few (GLaM's paper and PaLM's Table 4).
 PUBLISHED = """

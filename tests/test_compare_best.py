@@ -9,14 +9,15 @@ import pytest
 from test_compare_study import declare, write_run
 
 from ablations import report, results
+from ablations.analyses.comparison import compare
 from ablations.choices import Choice, Compare
+from ablations.contrasts import best
+from ablations.contrasts.pairing import between
 from ablations.page.headline import headline
 from ablations.reading import read_declaration, read_study
-from ablations.stats import best, candidates
+from ablations.stats import candidates
 from ablations.stats.candidates import difference_of_bests, first_and_possible
-from ablations.stats.comparison import compare
 from ablations.stats.inference import estimate, over_seeds
-from ablations.stats.pairing import between
 from model.training.outcome import HELDOUT_SCHEMA
 
 ALPHA = 0.05

@@ -5,8 +5,8 @@ import pyarrow as pa
 import pytest
 
 from ablations import results
+from ablations.analyses import claims
 from ablations.results import Curve, JobKey, Run, Study
-from ablations.stats import claims
 from model.training.outcome import HELDOUT_SCHEMA, bits_per_byte
 
 PAIR = ("unfiltered", "pareto")

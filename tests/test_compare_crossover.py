@@ -8,8 +8,8 @@ from scipy import stats
 from test_compare_study import declare, write_run
 
 from ablations import results
+from ablations.analyses.comparison import compare
 from ablations.reading import read_study
-from ablations.stats.comparison import compare
 from ablations.stats.crossover import crossing
 
 X = np.array([1.0, 2.0, 4.0, 8.0])

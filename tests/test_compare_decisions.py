@@ -12,9 +12,10 @@ from study_run import ARMS, EFFECTS, declare, write_study
 
 from ablations import compare as command
 from ablations import results
+from ablations.analyses import proxies
+from ablations.analyses.comparison import compare
 from ablations.reading import read_study
-from ablations.stats import decisions, proxies
-from ablations.stats.comparison import compare
+from ablations.stats import decisions
 from ablations.study import outlook
 
 SIZES = ["small", "medium", "large"]

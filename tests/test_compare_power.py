@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 
+from ablations.contrasts.verdict import judge, number
 from ablations.results import Primary
 from ablations.stats.inference import estimate, over_seeds
 from ablations.stats.power import (
@@ -16,7 +17,6 @@ from ablations.stats.power import (
     minimum_detectable_effect,
     seeds_needed,
 )
-from ablations.stats.verdict import judge, number
 from ablations.tasks.scores import against_chance
 
 

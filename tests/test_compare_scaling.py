@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy import optimize
 
+from ablations.contrasts import budgets
 from ablations.results import Curve
-from ablations.stats import budgets, scaling
+from ablations.stats import scaling
 
 START = 1e15
 

@@ -12,13 +12,13 @@ import pytest
 
 from ablations import compare as command
 from ablations import results
+from ablations.analyses import learning_rate
+from ablations.analyses.comparison import compare
+from ablations.contrasts.endpoints import sample
+from ablations.contrasts.verdict import number
 from ablations.page.headline import next_step
 from ablations.reading import read_study
-from ablations.stats import learning_rate
-from ablations.stats.comparison import compare
-from ablations.stats.endpoints import sample
 from ablations.stats.inference import endpoint
-from ablations.stats.verdict import number
 from model.training.outcome import HELDOUT_SCHEMA, bits_per_byte
 
 SOURCES = {"wiki": 1.0, "books": 1.2, "web": 1.4}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ablations import metrics
-from ablations.stats import endpoints
+from ablations.contrasts import endpoints
 from ablations.study import study_tasks
 from ablations.study.config import TasksConfig
 from ablations.tasks import harness_requests, harness_tasks

@@ -7,7 +7,7 @@ own JSON lines).
 import numpy as np
 import pytest
 
-from ablations.stats.averages import NLG, NLU
+from ablations.contrasts.averages import NLG, NLU
 from ablations.tasks import task as tasks
 from ablations.tasks.items import Item, items_of, with_demonstrations
 from ablations.tasks.task import Form

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from tokens_scored import documents, make_corpus
 
 from ablations import contamination, near_duplicates
+from ablations.analyses import contamination_scores
 from ablations.evaluate import EvaluateConfig, evaluate, select, table
 from ablations.results import CONTAMINATION, TASKS
-from ablations.stats import contamination_scores
 from ablations.tasks import data_sources, responses
 from ablations.tasks.data_sources import DataSources
 from ablations.tasks.evaluation import Asked, gather

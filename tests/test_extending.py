@@ -14,10 +14,10 @@ from corpora import write_classifier, write_jsonl
 from report_run import invented
 from report_run import write_run as write_report
 
+from ablations.analyses.comparison import compare
 from ablations.page import data as study_page
 from ablations.reading import read_study
 from ablations.report import gather as page_of
-from ablations.stats.comparison import compare
 from ablations.tasks import scores
 from ablations.tasks import task as tasks
 from ablations.tasks.data_sources import DataSources

@@ -15,7 +15,7 @@ import pytest
 from pipeline.core.plan import plan_tasks
 from pipeline.readers import ReadOptions
 from pipeline.steps.decontamination import Decontamination
-from pipeline.steps.lists import read_lists
+from pipeline.steps.words.lists import read_lists
 from quality_classifier import train_input
 from quality_classifier.scoring import load_classifier
 from quality_classifier.train_config import TrainConfig

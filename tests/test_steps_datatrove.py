@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from test_steps_heuristics import SENTENCE, array, check, documents, verdict
 
 from pipeline.steps import fineweb, gopher, repetition
-from pipeline.steps.english_tokens import sentences, separate
+from pipeline.steps.words.english_tokens import sentences, separate
 
 # What spacy.blank("en") of spaCy 3.8 makes of each piece: "|" is put between its tokens.
 TOKENS = """

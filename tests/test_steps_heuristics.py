@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.settings.step_settings import resolve_steps
 from pipeline.steps import build_steps, c4, fineweb, gopher, repetition
-from pipeline.steps.lexicon import contains, lexicon
+from pipeline.steps.words.lexicon import contains, lexicon
 
 SPACES = " \t\r\n\n\n\x0b\x1c\x85\xa0\u2028　"
 PIECES = [

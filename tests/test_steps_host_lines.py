@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from pipeline import decide, run
 from pipeline.core import repeated_lines
 from pipeline.core.repeated_lines import Lines
-from pipeline.steps.folded_lines import line_keys, without
 from pipeline.steps.host_lines import HostLines
+from pipeline.steps.words.folded_lines import line_keys, without
 
 CHARACTERS = "aAbß1٣ éE\u0301İıςΣ.,¿‘-_§€\u200b\u3000\t\r\x85가ﷺﬁ漢🙂"
 

@@ -23,8 +23,8 @@ from model.data import tokenizer
 from pipeline import fit_steps, run
 from pipeline.settings.step_settings import DEFAULT, check, read_languages, resolve_steps
 from pipeline.steps import build_steps, fitting, input_files
-from pipeline.steps.segmentation import separate
-from pipeline.steps.stop_words import StopWords
+from pipeline.steps.words.segmentation import separate
+from pipeline.steps.words.stop_words import StopWords
 
 QUALITY = ("gopher", "gopher_repetition", "fineweb")
 UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u4e00-\u9fff"

@@ -8,10 +8,11 @@ from test_compare_study import declare, write_run
 from tokens_scored import documents, make_corpus
 
 from ablations import results
+from ablations.analyses import calibration
+from ablations.analyses.comparison import compare
 from ablations.page.headline import headline, next_step, reach
 from ablations.reading import read_study
-from ablations.stats import calibration, inference
-from ablations.stats.comparison import compare
+from ablations.stats import inference
 from ablations.stats.inference import Stratum
 from ablations.study import arms, opening
 from ablations.study.config import DataChoice, DataRule

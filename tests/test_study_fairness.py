@@ -8,9 +8,9 @@ from test_ablations_sweep import jobs_of
 from test_compare_study import declare, write_study
 from tokens_scored import documents, make_corpus
 
+from ablations.analyses.comparison import compare
 from ablations.page.headline import headline
 from ablations.reading import read_study
-from ablations.stats.comparison import compare
 from ablations.study import arms, fairness, held_out_groups, opening
 from ablations.study.jobs import declaration
 from model.data import scored

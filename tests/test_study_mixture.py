@@ -12,10 +12,10 @@ from tokens_scored import documents, make_corpus
 
 from ablations import compare as command
 from ablations import report, results
+from ablations.analyses.comparison import compare
 from ablations.page.headline import headline, next_step
 from ablations.reading import read_declaration, read_study
 from ablations.stats import mixtures
-from ablations.stats.comparison import compare
 from ablations.study import opening
 from ablations.study.jobs import expand, stream_of, training_config
 from model.data import components

@@ -9,10 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from ablations.analyses import ladder
+from ablations.contrasts import budgets
+from ablations.page.training_log import TrainingLog, smooth, thin
 from ablations.results import Curve, FloatArray, JobKey, Run, Study
-from ablations.stats import budgets, inference, ladder
+from ablations.stats import inference
 from ablations.table import Row
-from ablations.training_log import TrainingLog, smooth, thin
 
 POINTS = 60
 LOSS_POINTS = 150

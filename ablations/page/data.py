@@ -10,15 +10,17 @@ from typing import Any
 
 import numpy as np
 
+from ablations.analyses import ladder, proposals, tables
+from ablations.analyses.comparison import Comparison
 from ablations.choices import standing
+from ablations.contrasts import endpoints
+from ablations.contrasts.pairing import sample
 from ablations.page import curves, groups, provenance, routers, sweep, trunk
 from ablations.page.headline import beside, headline, next_step, reach
+from ablations.page.training_log import TrainingLog
 from ablations.results import TRUNK, JobKey, Study
-from ablations.stats import endpoints, inference, ladder, proposals, tables
-from ablations.stats.comparison import Comparison
-from ablations.stats.pairing import sample
+from ablations.stats import inference
 from ablations.table import Row, columns
-from ablations.training_log import TrainingLog
 from pipeline.page import Panel, panel_data
 
 Json = dict[str, Any]

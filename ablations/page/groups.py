@@ -1,7 +1,7 @@
 """The groups of held-out text, and what a reader may conclude from each."""
 
+from ablations.contrasts import endpoints
 from ablations.results import Study
-from ablations.stats import endpoints
 from ablations.table import Row
 
 CONCLUSIONS = {

@@ -3,12 +3,12 @@
 import math
 from collections.abc import Sequence
 
+from ablations.analyses.comparison import Comparison
 from ablations.choices import At
+from ablations.contrasts import credible, endpoints
+from ablations.contrasts.verdict import number
 from ablations.results import Study
-from ablations.stats import credible, endpoints
-from ablations.stats.comparison import Comparison
 from ablations.stats.power import shortfall
-from ablations.stats.verdict import number
 
 
 def headline(study: Study, found: Comparison | ValueError) -> str:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ablations import rule_words
+from ablations.page import rule_words
 from ablations.results import Run, Study
 from ablations.table import Row
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from ablations.page.curves import POINTS
+from ablations.page.training_log import Routers, TrainingLog, last_lines, smooth
 from ablations.results import FloatArray, JobKey
 from ablations.table import Row
-from ablations.training_log import Routers, TrainingLog, last_lines, smooth
 
 Logs = Mapping[JobKey, TrainingLog]
 

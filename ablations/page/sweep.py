@@ -4,11 +4,11 @@ Arms or variants called ``name=number`` are the points of an axis. If arms are (
 variant is a line; if variants are (``rate=0.5``), each arm.
 """
 
+from ablations.contrasts.axis import axis_of
+from ablations.contrasts.pairing import contrast, sample
 from ablations.page.curves import interval
 from ablations.results import Study
 from ablations.stats import inference
-from ablations.stats.axis import axis_of
-from ablations.stats.pairing import contrast, sample
 from ablations.table import Row
 
 

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ablations.contrasts import endpoints
+from ablations.contrasts.pairing import sample
 from ablations.page.curves import interval
 from ablations.results import Run, Study
-from ablations.stats import endpoints, inference
-from ablations.stats.pairing import sample
+from ablations.stats import inference
 from ablations.table import Row
 
 

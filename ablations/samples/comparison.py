@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ablations.contrasts import credible, verdict
+from ablations.contrasts.verdict import Question, Verdict, number
 from ablations.samples import tables
 from ablations.samples.endpoints import (
     AVERAGE,
@@ -27,10 +29,9 @@ from ablations.samples.endpoints import (
     primary_of,
 )
 from ablations.samples.pairing import POINTS, Measure, Paired
-from ablations.stats import credible, inference, verdict
+from ablations.stats import inference
 from ablations.stats.inference import Estimate
 from ablations.stats.mcnemar import mid_p
-from ablations.stats.verdict import Question, Verdict, number
 from ablations.table import Row
 
 FORMAT = 1

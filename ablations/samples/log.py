@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ablations.passages import clusters, passages_of
 from ablations.samples.scores import FloatArray, Score, score
+from ablations.tasks.passages import clusters, passages_of
 from winnow import storage
 
 _DATE = r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?"

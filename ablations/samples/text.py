@@ -2,11 +2,8 @@
 
 import textwrap
 
-from ablations.samples.comparison import Comparison
-from ablations.samples.pairing import Paired
-from ablations.stats.verdict import number
-from ablations.table import Row
-from ablations.text_tables import (
+from ablations.contrasts.verdict import number
+from ablations.page.text_tables import (
     WIDTH,
     Column,
     chance,
@@ -15,6 +12,9 @@ from ablations.text_tables import (
     lines,
     text,
 )
+from ablations.samples.comparison import Comparison
+from ablations.samples.pairing import Paired
+from ablations.table import Row
 
 TABLES = {
     "runs_of_primary": (

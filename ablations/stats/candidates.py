@@ -4,8 +4,8 @@ Each arm has K candidates (learning rates, numbers of passes), run with the same
 of an arm is the candidate with the best mean over all seeds and documents that one could have
 drawn. The runs show it with noise, so the choice is an estimate, and the luck that made a candidate
 win would flatter its arm in what follows. Documents are dealt with by choosing on others than those
-of the endpoint (:mod:`ablations.stats.best`); the luck of training is in both, so every candidate
-that may be the best counts.
+of the endpoint (:mod:`ablations.contrasts.best`); the luck of training is in both, so every
+candidate that may be the best counts.
 
 **May be the best** is a candidate that the first does not beat clearly: multiple comparisons with
 the best (Hsu 1984; Hsu 1996, Multiple Comparisons, chapter 4), one-sided, by Bonferroni:

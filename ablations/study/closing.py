@@ -3,11 +3,11 @@
 import sys
 
 from ablations import compare
+from ablations.analyses.comparison import compare as compare_study
+from ablations.contrasts import best
 from ablations.reading import read_study
 from ablations.report import PAGE, write_report
 from ablations.results import FAILURE
-from ablations.stats import best
-from ablations.stats.comparison import compare as compare_study
 from winnow import storage
 
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ablations import contamination, near_duplicates, results
+from ablations.contrasts.pairing import contrast
 from ablations.near_duplicates import NearDuplicates
 from ablations.reading import read_declaration, read_study
 from ablations.results import TRUNK, Declaration, config_hash
 from ablations.stats import power
-from ablations.stats.pairing import contrast
 from ablations.study import (
     advice,
     arms,

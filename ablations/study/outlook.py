@@ -4,11 +4,13 @@ import dataclasses
 from collections.abc import Sequence
 from itertools import pairwise
 
+from ablations.analyses import ladder
+from ablations.contrasts import endpoints
+from ablations.contrasts.pairing import contrast
+from ablations.contrasts.verdict import number
 from ablations.reading import read_study
 from ablations.results import Declaration, Primary, Study
-from ablations.stats import endpoints, ladder, power
-from ablations.stats.pairing import contrast
-from ablations.stats.verdict import number
+from ablations.stats import power
 from ablations.study import opening
 from ablations.study.config import AblationConfig
 from ablations.table import Row

@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ablations.analyses import proposals
 from ablations.reading import read_declaration, read_study
 from ablations.results import DECLARATION, Declaration, FloatArray
-from ablations.stats import mixtures, proposals, simplex
+from ablations.stats import mixtures, simplex
 from ablations.study.config import AblationConfig
 from ablations.study.jobs import Job
 from ablations.swarms import Swarm

@@ -15,8 +15,8 @@ from pipeline.core import repeated_lines
 from pipeline.core.repeated_lines import Lines
 from pipeline.core.task import Job
 from pipeline.output.records import Task
-from pipeline.steps.folded_lines import Keys
 from pipeline.steps.host_lines import NAME
+from pipeline.steps.words.folded_lines import Keys
 from winnow import heartbeat
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 from pipeline.near_duplicates.components import home
 from pipeline.output.records import Task
 from pipeline.readers import FieldMap, ReadOptions, read_batches
-from pipeline.steps.folded_lines import BLANK, Keys, line_keys
+from pipeline.steps.words.folded_lines import BLANK, Keys, line_keys
 from winnow import heartbeat, storage, tables
 from winnow.dealt import Dealt, split
 from winnow.sorted_keys import among
@@ -31,8 +31,8 @@ _STORED = np.dtype([("key", np.uint64), ("text", np.uint64), ("order", np.int64)
 class Lines:
     """Distinct pairs of a line and a text that has it, of one task.
 
-    ``keys`` uint64 [n], of :func:`pipeline.steps.folded_lines.line_keys`; ``texts`` uint64 [n],
-    hashes of the documents' texts.
+    ``keys`` uint64 [n], of :func:`pipeline.steps.words.folded_lines.line_keys`; ``texts`` uint64
+    [n], hashes of the documents' texts.
     """
 
     stem: str

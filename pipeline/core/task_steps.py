@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 
 from pipeline.steps import AnyStep, apply, build_steps
 from pipeline.steps.by_language import ByLanguage
-from pipeline.steps.folded_lines import Keys
 from pipeline.steps.host_lines import HostLines
+from pipeline.steps.words.folded_lines import Keys
 from winnow import tables
 
 

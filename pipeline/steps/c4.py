@@ -29,7 +29,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.steps.changes import REMOVED_BYTES, changed
-from pipeline.steps.characters import (
+from pipeline.steps.contract import Codes, Counts, Flags, Step, first_failing
+from pipeline.steps.words.characters import (
     MARK,
     MAXIMUM,
     NEWLINE,
@@ -38,11 +39,10 @@ from pipeline.steps.characters import (
     decode,
     read_word,
 )
-from pipeline.steps.contract import Codes, Counts, Flags, Step, first_failing
-from pipeline.steps.english_tokens import sentences, separate
-from pipeline.steps.lexicon import contains, lexicon
-from pipeline.steps.lists import read_lists
-from pipeline.steps.word_kinds import CHARACTERS, separator
+from pipeline.steps.words.english_tokens import sentences, separate
+from pipeline.steps.words.lexicon import contains, lexicon
+from pipeline.steps.words.lists import read_lists
+from pipeline.steps.words.word_kinds import CHARACTERS, separator
 from winnow.text.buffers import Octets, Offsets, large_strings, string_buffers
 
 # Each phrase with a pair of its letters that is rare in English: where to look closer.

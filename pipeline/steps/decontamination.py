@@ -21,7 +21,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.steps.characters import (
+from pipeline.steps.contract import Codes, Step
+from pipeline.steps.evaluation_files import EvaluationFile, read_evaluation_file
+from pipeline.steps.words.characters import (
     ALPHANUMERIC,
     MAXIMUM,
     SPACE,
@@ -32,8 +34,6 @@ from pipeline.steps.characters import (
     mix,
     table_size,
 )
-from pipeline.steps.contract import Codes, Step
-from pipeline.steps.evaluation_files import EvaluationFile, read_evaluation_file
 from winnow import inputs, storage
 from winnow.text.buffers import Octets, Offsets, string_buffers
 

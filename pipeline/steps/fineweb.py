@@ -1,8 +1,8 @@
 r"""The custom rules of FineWeb: Penedo et al. 2024, section 3.6, and their code in datatrove.
 
 The paper has three rules; the fourth (many short lines per word: lists) is in the code that made
-FineWeb only. Lines are those of :mod:`pipeline.steps.characters`: datatrove's as well, but that
-white space at the ends of a line is ignored: ``\r\n`` gives the same as ``\n``.
+FineWeb only. Lines are those of :mod:`pipeline.steps.words.characters`: datatrove's as well, but
+that white space at the ends of a line is ignored: ``\r\n`` gives the same as ``\n``.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.steps.characters import (
+from pipeline.steps.contract import Codes, Counts, Step, first_failing, ratio
+from pipeline.steps.words.characters import (
     MARK,
     NEWLINE,
     SPACE,
@@ -23,8 +24,7 @@ from pipeline.steps.characters import (
     read_line,
     table_size,
 )
-from pipeline.steps.contract import Codes, Counts, Step, first_failing, ratio
-from pipeline.steps.word_kinds import DATATROVE, Separate, separator
+from pipeline.steps.words.word_kinds import DATATROVE, Separate, separator
 from winnow.text.buffers import Octets, Offsets, string_buffers
 from winnow.text.counts import measure as measure_counts
 

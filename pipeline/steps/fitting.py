@@ -27,10 +27,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.steps import fineweb, gopher, repetition
-from pipeline.steps.characters import ALPHANUMERIC, classes
 from pipeline.steps.contract import ratio
-from pipeline.steps.stop_words import StopWords
-from pipeline.steps.word_kinds import CHARACTERS, WHITESPACE, Separate, separator
+from pipeline.steps.words.characters import ALPHANUMERIC, classes
+from pipeline.steps.words.stop_words import StopWords
+from pipeline.steps.words.word_kinds import CHARACTERS, WHITESPACE, Separate, separator
 from winnow.text.words import SOLO, TABLE
 
 Settings = dict[str, Any]

@@ -1,9 +1,9 @@
 """The quality rules of MassiveText: Rae et al. 2021 (Gopher), appendix A1.1, "Quality Filtering".
 
-Words and lines are those of :mod:`pipeline.steps.characters`. Where the paper is vague: a bullet
-point is ``•`` or ``-`` (as in datatrove), an ellipsis is ``...`` or ``…``, and a stop word counts
-without the punctuation at its ends and in any case (``The`` and ``“with”,`` count). Where letters
-are words, stop words count anywhere in the text.
+Words and lines are those of :mod:`pipeline.steps.words.characters`. Where the paper is vague: a
+bullet point is ``•`` or ``-`` (as in datatrove), an ellipsis is ``...`` or ``…``, and a stop word
+counts without the punctuation at its ends and in any case (``The`` and ``“with”,`` count). Where
+letters are words, stop words count anywhere in the text.
 datatrove's spaCy tokens make words of punctuation marks, so that many more documents fall short of
 its share of alphabetic words.
 """
@@ -19,7 +19,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.steps.characters import (
+from pipeline.steps.contract import Codes, Counts, Step, first_failing, ratio
+from pipeline.steps.words.characters import (
     ALPHANUMERIC,
     LETTER,
     MARK,
@@ -30,10 +31,9 @@ from pipeline.steps.characters import (
     decode,
     read_word,
 )
-from pipeline.steps.contract import Codes, Counts, Step, first_failing, ratio
-from pipeline.steps.english_tokens import separate
-from pipeline.steps.stop_words import StopWords
-from pipeline.steps.word_kinds import CHARACTERS, DATATROVE, separator
+from pipeline.steps.words.english_tokens import separate
+from pipeline.steps.words.stop_words import StopWords
+from pipeline.steps.words.word_kinds import CHARACTERS, DATATROVE, separator
 from winnow.text.buffers import Octets, Offsets, string_buffers
 
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")

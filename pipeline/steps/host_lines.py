@@ -4,7 +4,7 @@ A line is removed from all documents of a host if more than ``max_documents`` of
 documents have it. Documents with the same text count as one, and so do the lines of one document:
 what counts is how many different texts have the line. All documents of the run's filtered sources
 are counted as they were read, whatever other steps do with them. Lines are compared in their folded
-form (:mod:`pipeline.steps.folded_lines`).
+form (:mod:`pipeline.steps.words.folded_lines`).
 
 Llama 3 removes lines that appear more than 6 times among 30 million documents (Dubey et al. 2024,
 section 3.1.1), after CCNet (Wenzek et al. 2020). Within a host what repeats is its template.
@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from pipeline.steps.changes import REMOVED_BYTES, REMOVED_LINES, changed
 from pipeline.steps.contract import Codes, Step
-from pipeline.steps.folded_lines import Keys, line_keys, without
+from pipeline.steps.words.folded_lines import Keys, line_keys, without
 from winnow.sorted_keys import among
 
 NAME: Final = "host_lines"

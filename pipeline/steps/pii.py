@@ -18,8 +18,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.steps.changes import MASKED_EMAILS, MASKED_IPS, changed
-from pipeline.steps.characters import MAXIMUM, decode
 from pipeline.steps.contract import Codes, Counts, Step
+from pipeline.steps.words.characters import MAXIMUM, decode
 from winnow.text.buffers import Octets, Offsets, large_strings, string_buffers
 
 Places = npt.NDArray[np.int64]

@@ -1,7 +1,7 @@
 """The repetition rules of MassiveText: Rae et al. 2021 (Gopher), appendix A1.1 and table A1.
 
-Lines, paragraphs and words are those of :mod:`pipeline.steps.characters`. Where the paper is vague
-we follow datatrove: of a repeated line, paragraph or n-gram all but the first count; n-grams are
+Lines, paragraphs and words are those of :mod:`pipeline.steps.words.characters`. Where the paper is
+vague we follow datatrove: of a repeated line, paragraph or n-gram all but the first count; n-grams are
 read from left to right, and after one that repeats an earlier one the reading goes on behind it, so
 no character counts twice. Shares are of all characters of the document. The most frequent n-gram
 counts as often as it occurs, with single spaces between its words; of equally frequent ones the
@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.steps.characters import (
+from pipeline.steps.contract import Codes, Counts, Step, first_failing, ratio
+from pipeline.steps.words.characters import (
     NEWLINE,
     Hashes,
     Integers,
@@ -32,8 +33,7 @@ from pipeline.steps.characters import (
     read_line,
     table_size,
 )
-from pipeline.steps.contract import Codes, Counts, Step, first_failing, ratio
-from pipeline.steps.word_kinds import Separate, separator
+from pipeline.steps.words.word_kinds import Separate, separator
 from winnow.text.buffers import Octets, Offsets, string_buffers
 from winnow.text.counts import measure as measure_counts
 

@@ -3,8 +3,8 @@
 Follows FineWeb (Penedo et al. 2024, section 3.1; datatrove's ``URLFilter``), but bundles no list. A
 domain blocks its subdomains too: ``example.com`` blocks ``blog.example.com`` but not
 ``badexample.com``; a leading ``www.`` is ignored on both sides. Hosts are compared in the normal
-form of :mod:`winnow.text.hosts`, words and substrings in that of :mod:`pipeline.steps.lexicon`. A
-document without a URL passes.
+form of :mod:`winnow.text.hosts`, words and substrings in that of
+:mod:`pipeline.steps.words.lexicon`. A document without a URL passes.
 """
 
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.steps.contract import Codes, Flags, Step, first_failing
-from pipeline.steps.lexicon import contains, lexicon
-from pipeline.steps.lists import read_domains, read_lists
+from pipeline.steps.words.lexicon import contains, lexicon
+from pipeline.steps.words.lists import read_domains, read_lists
 from winnow.sorted_keys import among
 from winnow.text.groups import domain
 from winnow.text.hashing import xxh3_64

@@ -4,8 +4,9 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from ablations.contrasts import endpoints
 from ablations.results import Run, Study
-from ablations.stats import candidates, endpoints, inference
+from ablations.stats import candidates, inference
 from ablations.stats.inference import Estimate, Sample
 
 

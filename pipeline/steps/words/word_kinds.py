@@ -5,7 +5,7 @@ from typing import Final
 
 import pyarrow as pa
 
-from pipeline.steps import english_tokens, segmentation
+from pipeline.steps.words import english_tokens, segmentation
 
 WHITESPACE: Final = "whitespace"
 DATATROVE: Final = "datatrove"

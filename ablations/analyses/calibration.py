@@ -13,12 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ablations.contrasts import endpoints
+from ablations.contrasts.axis import axis_of
+from ablations.contrasts.pairing import contrast, sample
+from ablations.contrasts.verdict import judge
 from ablations.results import Run, Study
-from ablations.stats import endpoints, inference
-from ablations.stats.axis import axis_of
+from ablations.stats import inference
 from ablations.stats.inference import Sample
-from ablations.stats.pairing import contrast, sample
-from ablations.stats.verdict import judge
 from ablations.table import Row
 
 MOST_SWAPS = 512

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from ablations.contrasts import endpoints
+from ablations.contrasts.pairing import Contrast, sample
+from ablations.contrasts.verdict import number
 from ablations.results import FloatArray, Study
-from ablations.stats import endpoints, inference, mixtures, simplex
+from ablations.stats import inference, mixtures, simplex
 from ablations.stats.mixtures import Proposal, Surface
-from ablations.stats.pairing import Contrast, sample
-from ablations.stats.verdict import number
 from ablations.table import Row
 
 TABLES = ("mixture", "mixture_runs", "mixture_coefficients")

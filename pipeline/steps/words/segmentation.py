@@ -12,8 +12,8 @@ import numba as nb
 import numpy as np
 import pyarrow as pa
 
-from pipeline.steps.characters import ALPHANUMERIC, SPACE, classes, decode
 from pipeline.steps.contract import Counts
+from pipeline.steps.words.characters import ALPHANUMERIC, SPACE, classes, decode
 from winnow.text.buffers import Octets, Offsets, large_strings, string_buffers
 from winnow.text.words import SOLO, TABLE, Table
 

@@ -22,8 +22,17 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.steps.characters import MAXIMUM, SPACE, add, classes, decode, holds, mix, table_size
 from pipeline.steps.contract import Flags
+from pipeline.steps.words.characters import (
+    MAXIMUM,
+    SPACE,
+    add,
+    classes,
+    decode,
+    holds,
+    mix,
+    table_size,
+)
 from winnow.text.buffers import Octets, Offsets, string_buffers
 
 Hashes = npt.NDArray[np.uint64]

@@ -16,9 +16,10 @@ import pyarrow as pa
 import xxhash
 
 from ablations.choices import At, Choice, Settled
+from ablations.contrasts import endpoints
+from ablations.contrasts.pairing import contrast, sample
 from ablations.results import JobKey, Result, Run, Study
-from ablations.stats import candidates, endpoints, inference
-from ablations.stats.pairing import contrast, sample
+from ablations.stats import candidates, inference
 from ablations.table import Row
 from model.data.arms import BoolArray
 

@@ -8,24 +8,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ablations.results import Study
-from ablations.stats import (
-    best,
+from ablations.analyses import (
     calibration,
     claims,
-    credible,
-    endpoints,
-    inference,
     ladder,
     learning_rate,
     overtaking,
     proposals,
     proxies,
     tables,
-    verdict,
 )
-from ablations.stats.calibration import Calibration
-from ablations.stats.pairing import Contrast, between
+from ablations.analyses.calibration import Calibration
+from ablations.contrasts import best, credible, endpoints, verdict
+from ablations.contrasts.pairing import Contrast, between
+from ablations.results import Study
+from ablations.stats import inference
 from ablations.table import Row
 
 FORMAT = 1

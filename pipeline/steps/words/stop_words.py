@@ -15,7 +15,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.steps.characters import (
+from pipeline.steps.contract import Counts
+from pipeline.steps.words.characters import (
     ALPHANUMERIC,
     MARK,
     SPACE,
@@ -24,7 +25,6 @@ from pipeline.steps.characters import (
     decode,
     mix,
 )
-from pipeline.steps.contract import Counts
 from winnow.text.buffers import Octets, Offsets, string_buffers
 from winnow.text.words import FOLDED, IGNORED, TABLE, Table
 

@@ -10,9 +10,10 @@ from itertools import combinations
 
 import numpy as np
 
+from ablations.contrasts import credible, endpoints, verdict
+from ablations.contrasts.pairing import contrast, sample
 from ablations.results import FloatArray, Study
-from ablations.stats import credible, decisions, endpoints, inference, scaling, verdict
-from ablations.stats.pairing import contrast, sample
+from ablations.stats import decisions, inference, scaling
 from ablations.table import Row
 
 

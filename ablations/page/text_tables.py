@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ablations.choices import standing
-from ablations.stats import endpoints
-from ablations.stats.verdict import number
+from ablations.contrasts import endpoints
+from ablations.contrasts.verdict import number
 from ablations.table import Row
 
 WIDTH = 80

@@ -1,15 +1,15 @@
 """English tokens and sentences as datatrove counts them: those of ``spacy.blank("en")``.
 
-:mod:`pipeline.steps.english_split` has the rules; here they run over Arrow's buffers.
+:mod:`pipeline.steps.words.english_split` has the rules; here they run over Arrow's buffers.
 """
 
 import numba as nb
 import numpy as np
 import pyarrow as pa
 
-from pipeline.steps.characters import NEWLINE, SPACE, classes, decode
 from pipeline.steps.contract import Counts
-from pipeline.steps.english_split import FULL_STOP, PUNCTUATION, Kinds, Tables, split, tables
+from pipeline.steps.words.characters import NEWLINE, SPACE, classes, decode
+from pipeline.steps.words.english_split import FULL_STOP, PUNCTUATION, Kinds, Tables, split, tables
 from winnow.text.buffers import Octets, Offsets, large_strings, string_buffers
 
 

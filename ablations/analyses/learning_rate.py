@@ -2,16 +2,16 @@
 
 A learning rate can move a score as much as a filter does, and one that suits an arm may not suit
 the other. A study that declares ``compare.at=best`` has its verdict there; others are checked here,
-in the same way (:mod:`ablations.stats.best`).
+in the same way (:mod:`ablations.contrasts.best`).
 """
 
 import dataclasses
 from dataclasses import dataclass, field
 
 from ablations.choices import Compare
+from ablations.contrasts import best, credible, verdict
+from ablations.contrasts.pairing import between
 from ablations.results import JobKey, Study
-from ablations.stats import best, credible, verdict
-from ablations.stats.pairing import between
 from ablations.table import Row
 
 DOCUMENT = ["source", "document", "bytes"]

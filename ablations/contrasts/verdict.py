@@ -4,7 +4,7 @@ better, worse     the interval excludes 0, and the difference may be of interest
 differs slightly  the interval excludes 0 and lies below the smallest difference of interest
 no difference     none was found by a study that would have found one of interest
 underpowered      none was found, but one of interest could have been missed: too few seeds or
-                  documents, or nothing to find (:mod:`ablations.stats.credible`)
+                  documents, or nothing to find (:mod:`ablations.contrasts.credible`)
 interim           a declared seed is missing: stopping early at will inflates false findings
 """
 
@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ablations.contrasts import endpoints
 from ablations.results import Primary
-from ablations.stats import endpoints
 from ablations.stats.inference import Estimate
 from ablations.stats.power import detectable, minimum_detectable_effect, shortfall
 
@@ -74,7 +74,7 @@ def judge(
 ) -> Verdict:
     """The verdict of a study on a paired difference, treatment minus baseline.
 
-    With ``doubts`` (:func:`ablations.stats.credible.doubts`) it never claims equivalence.
+    With ``doubts`` (:func:`ablations.contrasts.credible.doubts`) it never claims equivalence.
     """
     return answer(of, baseline_value, question(declared), doubts)
 

@@ -17,14 +17,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ablations.contrasts import budgets, credible, endpoints
+from ablations.contrasts.averages import AVERAGES
+from ablations.contrasts.axis import axis_of
+from ablations.contrasts.pairing import of_bests
+from ablations.contrasts.verdict import number
 from ablations.metrics import GOLD_BITS
 from ablations.results import Curve, Result, Run, Study
-from ablations.stats import budgets, credible, endpoints, inference, power
-from ablations.stats.averages import AVERAGES
-from ablations.stats.axis import axis_of
+from ablations.stats import inference, power
 from ablations.stats.inference import Estimate, Sample
-from ablations.stats.pairing import of_bests
-from ablations.stats.verdict import number
 from ablations.table import Row
 
 FILTERED = "Filtered text makes a better model"

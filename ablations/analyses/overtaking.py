@@ -4,12 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ablations.contrasts import endpoints
+from ablations.contrasts.axis import axis_of
+from ablations.contrasts.pairing import sample
+from ablations.contrasts.verdict import number
 from ablations.results import Primary, Study
-from ablations.stats import endpoints, inference
-from ablations.stats.axis import axis_of
+from ablations.stats import inference
 from ablations.stats.crossover import Crossover, crossing
-from ablations.stats.pairing import sample
-from ablations.stats.verdict import number
 from ablations.table import Row
 
 AXES = {"passes": "passes", "tokens": "tokens"}

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.steps.characters import MAXIMUM, NEWLINE, SPACE, classes, decode, mix
+from pipeline.steps.words.characters import MAXIMUM, NEWLINE, SPACE, classes, decode, mix
 from winnow.text.buffers import Octets, Offsets, large_strings, string_buffers
 from winnow.text.groups import NONE, domain
 from winnow.text.hashing import xxh3_64

@@ -1,15 +1,17 @@
 """The descriptive tables of a comparison: every arm on everything that was measured.
 
 They hold intervals and no tests: with so many rows some would stand out by chance. What is tested
-was declared (:mod:`ablations.stats.comparison`).
+was declared (:mod:`ablations.analyses.comparison`).
 """
 
 import numpy as np
 
 from ablations import metrics
+from ablations.analyses import contamination_scores
+from ablations.contrasts import budgets, endpoints
+from ablations.contrasts.pairing import between, sample
 from ablations.results import Run, Study
-from ablations.stats import budgets, contamination_scores, endpoints, inference
-from ablations.stats.pairing import between, sample
+from ablations.stats import inference
 from ablations.table import Row
 from ablations.tasks import scores
 from ablations.tasks.task import shots_of

@@ -7,9 +7,11 @@ endpoint, which is what one wants to decide on.
 
 from collections.abc import Sequence
 
+from ablations.analyses import ladder
+from ablations.contrasts import endpoints
 from ablations.metrics import BITS_PER_BYTE, GOLD_BITS, GOLD_PROBABILITY
 from ablations.results import Run, Study
-from ablations.stats import decisions, endpoints, ladder
+from ablations.stats import decisions
 from ablations.table import Row
 
 KINDS = {
@@ -29,7 +31,7 @@ def table(study: Study, sizes: Sequence[str], run: Run) -> list[Row]:
 
     Args:
         study: the study.
-        sizes: variants by rising size (:func:`ablations.stats.ladder.sizes`).
+        sizes: variants by rising size (:func:`ablations.analyses.ladder.sizes`).
         run: any run, since all were evaluated on the same items.
     """
     alpha, primary = study.declared.primary.alpha, study.declared.primary.endpoint

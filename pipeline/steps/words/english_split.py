@@ -17,8 +17,8 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.steps.characters import MAXIMUM, mix, table_size
-from pipeline.steps.english_words import DOLLARS, UNITS, vocabulary
+from pipeline.steps.words.characters import MAXIMUM, mix, table_size
+from pipeline.steps.words.english_words import DOLLARS, UNITS, vocabulary
 
 Hashes = npt.NDArray[np.uint64]
 CodePoints = npt.NDArray[np.int32]

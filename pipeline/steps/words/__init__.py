@@ -1,0 +1,1 @@
+"""Words, lines and characters, as the steps count and search them."""
