@@ -33,8 +33,9 @@ from ablations.page.headline import headline, next_step
 from ablations.results import Study
 from ablations.settings import parse, read
 from ablations.table import Row, to_csv
-from winnow import endings, storage
 from winnow.arguments import check_utf8
+from winnow.commands import endings
+from winnow.filesystem import storage
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from ablations.samples.comparison import Asked, Comparison, compare
 from ablations.samples.page import page_data
 from ablations.table import to_csv
 from pipeline import page
-from winnow import storage
+from winnow.filesystem import storage
 
 FURTHER = (
     "output",

@@ -38,7 +38,8 @@ from model.data import tokenizer
 from model.data.arms import BoolArray
 from model.data.corpus import Corpus, open_corpus
 from pipeline.steps.decontamination import n_gram_set, overlaps
-from winnow import command_line, overrides, storage, tables
+from winnow.commands import command_line, overrides
+from winnow.filesystem import storage, tables
 
 N = 13
 """Words of an n-gram: GPT-3's convention."""

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from winnow import endings
-from winnow.hydra_errors import one_line
+from winnow.commands import endings
+from winnow.commands.hydra_errors import one_line
 
 
 @contextlib.contextmanager

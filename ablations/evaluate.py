@@ -32,7 +32,8 @@ from ablations.tasks.task import select
 from ablations.tasks.task_set import TaskSet
 from ablations.tasks.token_model import BATCH_TOKENS, load_model
 from model.training import hardware, processes
-from winnow import command_line, overrides, storage, tables
+from winnow.commands import command_line, overrides
+from winnow.filesystem import storage, tables
 
 FORMAT = 1
 

@@ -23,7 +23,8 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig
 
 from model.data.corpus import Corpus, open_corpus
-from winnow import command_line, overrides, storage, tables
+from winnow.commands import command_line, overrides
+from winnow.filesystem import storage, tables
 from winnow.text.n_grams import Hashes, mixed, n_gram_hashes
 
 IntArray = npt.NDArray[np.int64]

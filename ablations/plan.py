@@ -35,7 +35,7 @@ from ablations.study.jobs import (
 from model import sizes
 from model.accelerators import ACCELERATORS
 from model.data.corpus import Corpus
-from winnow import overrides
+from winnow.commands import overrides
 
 OWN = "filtered"
 """The arm that ``model/prepare.py`` makes of the pipeline's decision."""

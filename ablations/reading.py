@@ -39,7 +39,7 @@ from ablations.results import (
 from ablations.swarms import Swarm
 from ablations.tasks.task import FEW, shots_of
 from model.training.outcome import HELDOUT, HELDOUT_SCHEMA, bits_per_byte
-from winnow import storage, tables
+from winnow.filesystem import storage, tables
 
 
 def read_study(path: str) -> Study:

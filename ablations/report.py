@@ -22,8 +22,9 @@ from ablations.results import Study
 from ablations.settings import parse, read
 from ablations.table import to_csv
 from pipeline import page
-from winnow import endings, storage
 from winnow.arguments import check_utf8
+from winnow.commands import endings
+from winnow.filesystem import storage
 
 PAGE = "report.html"
 FIGURES = "figures"

@@ -38,7 +38,7 @@ import yaml
 from ablations.choices import Compare, Settled
 from ablations.swarms import Swarm
 from model.training.outcome import HELDOUT, HELDOUT_SCHEMA
-from winnow import storage, tables
+from winnow.filesystem import storage, tables
 
 FORMAT = 1
 

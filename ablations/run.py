@@ -24,7 +24,9 @@ from ablations.study import in_bucket, interruption, opening, progress
 from ablations.study.closing import close_study
 from ablations.study.execute import execute
 from ablations.study.jobs import expand, first_batch, job_of, needed, slots_of, threads_of
-from winnow import endings, overrides, run_log, storage
+from winnow import run_log
+from winnow.commands import endings, overrides
+from winnow.filesystem import storage
 
 _held, _watched = contextlib.ExitStack(), contextlib.ExitStack()
 """The lock and the mirror of the study's folder, and the progress report. Not fields of the

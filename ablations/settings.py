@@ -56,7 +56,7 @@ def value(setting: str) -> Any:
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
 
-    from winnow import overrides
+    from winnow.commands import overrides
 
     try:
         (quoted,) = overrides.quoted([setting])

@@ -197,7 +197,7 @@ def texts() -> list[str]:
     """Real texts, in an order that is always the same."""
     from pipeline.core.plan import plan_tasks
     from pipeline.readers import FieldMap, read_batches
-    from winnow.storage import open_input
+    from winnow.filesystem.storage import open_input
 
     return [
         text

@@ -38,7 +38,7 @@ from pipeline.core.plan import plan_tasks
 from pipeline.near_duplicates import components, minhash
 from pipeline.near_duplicates.settings import Settings
 from pipeline.readers import FieldMap, read_batches
-from winnow.storage import open_input
+from winnow.filesystem.storage import open_input
 
 FINEWEB = Settings(bands=14, rows=8, words=5)
 FAMILIES = 32

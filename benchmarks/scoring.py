@@ -38,7 +38,7 @@ from quality_classifier.evaluation import splits
 from quality_classifier.features.hashed_features import FeatureConfig, hashed_features
 from quality_classifier.kinds.fasttext_model import FastTextSettings, one_line, train_fasttext
 from quality_classifier.kinds.linear import margins
-from winnow import storage
+from winnow.filesystem import storage
 
 Margins = npt.NDArray[np.float64]
 

@@ -132,7 +132,7 @@ def write_corpus(corpus: Path, size: int, files: int) -> Path:
     """
     from pipeline.core.plan import plan_tasks
     from pipeline.readers import FieldMap, read_batches
-    from winnow.storage import open_input
+    from winnow.filesystem.storage import open_input
 
     if (corpus / "size.txt").exists():
         return corpus
@@ -305,7 +305,7 @@ def _loop(path: Path, model: str, output: str) -> None:
 def _read(path: Path) -> None:
     from pipeline.core.plan import plan_tasks
     from pipeline.readers import FieldMap, read_batches
-    from winnow.storage import open_input
+    from winnow.filesystem.storage import open_input
 
     for task in plan_tasks({"web": [str(path)]}, [], 1 << 40):
         for _ in read_batches(task.input, FieldMap(), open_input=open_input):

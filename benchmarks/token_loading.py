@@ -19,7 +19,7 @@ import torch
 from model.data.corpus import open_corpus
 from model.data.stream import Batch, TokenStream
 from model.training.trainer import Trainer
-from winnow import command_line
+from winnow.commands import command_line
 
 SETTINGS = ["train.tokens=1", "log.peak_tflops=1"]  # neither matters here
 

@@ -15,7 +15,7 @@ python model/export.py checkpoint=run/ output=exported/
 tokenizer needs no code of ours. :func:`model.training.trained.load` reads the folder too.
 """
 
-from winnow import overrides
+from winnow.commands import overrides
 
 if __name__ == "__main__":
     overrides.run("model.exporting", "export")

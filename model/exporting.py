@@ -19,7 +19,8 @@ from model.data import corpus
 from model.data.tokenizer import TextCodec
 from model.training import trained
 from model.training.trained import Stored
-from winnow import command_line, files, storage, telling
+from winnow.commands import command_line, telling
+from winnow.filesystem import files, storage
 
 WRAPPER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "glam", "modeling_glam.py")
 

@@ -5,7 +5,7 @@ python model/generate.py checkpoint=run/ prompt="The harvest" temperature=0.8 to
 
 import sys
 
-from winnow import overrides
+from winnow.commands import overrides
 
 
 def literal(argument: str) -> str:

@@ -16,7 +16,7 @@ from model.training import hardware, processes, trained
 from model.training.company import in_company
 from model.training.train_config import Precision
 from model.training.trained import Trained
-from winnow import command_line, telling
+from winnow.commands import command_line, telling
 
 
 @dataclass

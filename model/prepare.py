@@ -25,7 +25,8 @@ from model.data import encode, scored, tokenizer
 from model.data.corpus import Corpus
 from model.data.scored import Scored
 from model.data.tokenizer import TextCodec
-from winnow import command_line, files, local_copies, mirror, overrides, storage, telling
+from winnow.commands import command_line, overrides, telling
+from winnow.filesystem import files, local_copies, mirror, storage
 
 BEGUN = "begun.json"
 

@@ -22,9 +22,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from model.accelerators import ACCELERATORS, GIB
 from model.glam.config import GLaMConfig
-from winnow import command_line, hydra_errors
 from winnow.arguments import Parser
 from winnow.cli import program
+from winnow.commands import command_line, hydra_errors
 from winnow.defaults import CONF
 
 

@@ -24,7 +24,7 @@ torchrun --nproc-per-node 8 model/train.py model=glam_1b7_64e … train.expert_p
 """
 
 from model.training import allocator
-from winnow import overrides
+from winnow.commands import overrides
 
 if __name__ == "__main__":
     allocator.tune()

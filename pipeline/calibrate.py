@@ -7,9 +7,9 @@ python pipeline/calibrate.py --scored scored/ --positive curated --negative samp
 import argparse
 from collections.abc import Sequence
 
-from winnow import endings, starting
 from winnow.arguments import Parser
 from winnow.cli import EXIT_CODES, program
+from winnow.commands import endings, starting
 
 
 def parser() -> Parser:

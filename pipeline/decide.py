@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from pipeline.beam import cloud_clients
 from pipeline.settings import flags
-from winnow import endings, starting
+from winnow.commands import endings, starting
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -7,9 +7,9 @@ python pipeline/fit_steps.py --source de='good/de/*.jsonl.gz' --source th=good/t
 import argparse
 from collections.abc import Sequence
 
-from winnow import endings, starting
 from winnow.arguments import Parser
 from winnow.cli import EXIT_CODES, program
+from winnow.commands import endings, starting
 
 TAIL = 0.01
 

@@ -5,9 +5,9 @@ python pipeline/push.py scored/ hf://datasets/USER/NAME
 
 from collections.abc import Sequence
 
-from winnow import endings, telling
 from winnow.arguments import Parser, check_utf8
 from winnow.cli import program
+from winnow.commands import endings, telling
 
 
 def parser() -> Parser:
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             check_utf8([options.output, options.repository])
         with telling.doing(f"reading {options.output}") as say:
             from pipeline.output import hub
-            from winnow import storage
+            from winnow.filesystem import storage
 
             with endings.usage():
                 repo = hub.repository(options.repository)

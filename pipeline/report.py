@@ -7,9 +7,9 @@ python pipeline/report.py scored/
 
 from collections.abc import Sequence
 
-from winnow import endings, telling
 from winnow.arguments import Parser, check_utf8
 from winnow.cli import program
+from winnow.commands import endings, telling
 
 
 def parser() -> Parser:
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             from pipeline.output.manifest import read_manifest
             from pipeline.page import eu_summary, reading_test, registered_data
             from pipeline.page.render import next_step, print_summary, write_report
-            from winnow import storage
+            from winnow.filesystem import storage
             from winnow.text import registered_domains
 
             if beam_flags:

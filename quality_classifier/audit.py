@@ -26,7 +26,8 @@ from quality_classifier.evaluation.within import (
     Within,
     share_near_constant,
 )
-from winnow import command_line, overrides, storage, tables
+from winnow.commands import command_line, overrides
+from winnow.filesystem import storage, tables
 from winnow.text.groups import NONE, grouped
 
 

@@ -10,8 +10,9 @@ import pyarrow as pa
 
 from quality_classifier import artifact, fingerprints
 from quality_classifier.kinds.contract import Scorer
-from winnow import own_code, storage
+from winnow import own_code
 from winnow.cli import command
+from winnow.filesystem import storage
 from winnow.sorted_keys import among
 
 

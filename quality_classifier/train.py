@@ -7,7 +7,7 @@ Every default is in ``conf/classifier/train.yaml``. Text and features are held i
 bytes for a byte of text: give a sample of a crawl, not the crawl.
 """
 
-from winnow import overrides
+from winnow.commands import overrides
 
 if __name__ == "__main__":
     overrides.run("quality_classifier.training", "classifier/train")

@@ -26,8 +26,9 @@ from pipeline.readers import (
 from pipeline.readers.documents import document_schema
 from pipeline.readers.languages import language_field
 from quality_classifier.evaluation.splits import CLASSES
-from winnow import inputs, storage, telling
+from winnow.commands import telling
 from winnow.defaults import SPLIT_BYTES
+from winnow.filesystem import inputs, storage
 
 FIELDS = ("text", "id", "url", "language")
 

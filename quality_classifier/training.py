@@ -22,7 +22,7 @@ from quality_classifier.kinds.contract import Labelled, Model
 from quality_classifier.kinds.fitting import fit_calibration
 from quality_classifier.train_config import TrainConfig
 from quality_classifier.training_steps import provenance, read_documents, say, whole
-from winnow import command_line, telling
+from winnow.commands import command_line, telling
 from winnow.version import code_version
 
 LEAST = 10

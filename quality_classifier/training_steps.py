@@ -12,7 +12,8 @@ from pipeline.readers import ReadOptions
 from quality_classifier.kinds import KINDS
 from quality_classifier.train_config import TrainConfig
 from quality_classifier.train_input import Input, Source, find_sources, read
-from winnow import inputs, telling
+from winnow.commands import telling
+from winnow.filesystem import inputs
 
 INPUTS = ("positive", "negative", "labels", "pairs")
 

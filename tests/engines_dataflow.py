@@ -30,7 +30,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from engines_services import job_service, worker_pool
 
-from winnow import storage
+from winnow.filesystem import storage
 
 
 class Dataflow:

@@ -12,7 +12,7 @@ from pipeline.output.summary import TaskSummary
 from pipeline.readers import InputRange
 from pipeline.rules.decision import keep_draw
 from pipeline.rules.groups import to_json
-from winnow import storage
+from winnow.filesystem import storage
 from winnow.text.counts import measure
 
 CARD = {

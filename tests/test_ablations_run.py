@@ -18,7 +18,7 @@ from tokens_scored import documents, make_corpus
 
 from ablations.reading import read_study
 from ablations.study import execute, job_process
-from winnow import storage
+from winnow.filesystem import storage
 
 pytestmark = pytest.mark.slow
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 import model.training.train_config  # noqa: F401 registers its configs
-from winnow import hydra_errors, hydra_help, overrides
+from winnow.commands import hydra_errors, hydra_help, overrides
 
 ROOT = Path(__file__).resolve().parent.parent
 PARSER = OverridesParser.create()

@@ -17,7 +17,7 @@ from model.exporting import ExportConfig, export
 from model.training import checkpoint, optim, processes, trained
 from model.training.background import Writer
 from model.training.train_config import OptimizerName, Schedule
-from winnow import storage
+from winnow.filesystem import storage
 
 pytestmark = pytest.mark.slow
 

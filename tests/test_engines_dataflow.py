@@ -29,7 +29,7 @@ from pipeline import run
 from pipeline.beam import engine, staging
 from pipeline.settings.flags import parser
 from quality_classifier.scoring import load_classifier
-from winnow import storage
+from winnow.filesystem import storage
 
 pytestmark = pytest.mark.slow
 

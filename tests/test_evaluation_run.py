@@ -27,7 +27,7 @@ from ablations.tasks.evaluation import Asked, gather
 from ablations.tasks.scores import scores
 from ablations.tasks.task import load
 from model.data.corpus import open_corpus
-from winnow import files
+from winnow.filesystem import files
 
 pytestmark = pytest.mark.slow
 

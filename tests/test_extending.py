@@ -43,7 +43,7 @@ from quality_classifier.kinds import KINDS
 from quality_classifier.kinds.calibration import Calibration
 from quality_classifier.kinds.contract import Model
 from quality_classifier.scoring import load_classifier
-from winnow import tables
+from winnow.filesystem import tables
 
 STEP = """
 from dataclasses import dataclass, field

@@ -28,7 +28,7 @@ from pipeline.runs.scoring_run import describe, own_code_of
 from quality_classifier.kinds.calibration import Calibration
 from quality_classifier.kinds.own import OwnScorer
 from quality_classifier.scoring import load_classifier
-from winnow import tables
+from winnow.filesystem import tables
 
 PAGE = (Path(__file__).parent.parent / "docs" / "extending.md").read_text()
 FILES = dict(re.findall(r"^```\w+ ([\w/.]+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))

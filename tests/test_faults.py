@@ -18,7 +18,7 @@ from faults.scene import MODES, ROOT, Scene
 from pipeline import run
 from pipeline.beam import worker
 from pipeline.output import output_folder
-from winnow import storage
+from winnow.filesystem import storage
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ from store_servers import Faulty, at_random
 from pipeline import push as command
 from pipeline.output import hub as pushing
 from pipeline.rules.decision import Rule
-from winnow import storage
+from winnow.filesystem import storage
 
 URL = "hf://datasets/me/crawl"
 PAGES = {"report.html", "README.md", "manifest.json"}

@@ -8,8 +8,8 @@ import pytest
 import store_memory
 import xxhash
 
-from winnow import local_copies
-from winnow.local_copies import Wanted
+from winnow.filesystem import local_copies
+from winnow.filesystem.local_copies import Wanted
 
 CONTENTS = {"manifest.json": b"{}", "shards/a": bytes(300), "shards/b": b"b" * 500}
 

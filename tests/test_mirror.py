@@ -10,7 +10,7 @@ import shutil
 import pytest
 import store_memory
 
-from winnow import mirror
+from winnow.filesystem import mirror
 from winnow.object_stores import lease
 
 OUTPUT = "s3://bucket/runs/one"

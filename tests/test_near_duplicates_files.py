@@ -20,8 +20,8 @@ from pipeline.output import schema
 from pipeline.output.records import Record, Task
 from pipeline.output.shards import Shard
 from pipeline.readers import InputRange
-from winnow import tables
 from winnow.dealt import Dealt
+from winnow.filesystem import tables
 
 SETTINGS = Settings(bands=3, rows=2, words=2)
 

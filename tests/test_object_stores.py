@@ -18,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from store_servers import Faulty, at_random, flags, serving
 
-from winnow import heartbeat, storage
+from winnow import heartbeat
+from winnow.filesystem import storage
 from winnow.object_stores import lease, object_store, store_gcs, store_s3
 
 pytestmark = pytest.mark.slow

@@ -28,7 +28,7 @@ from pipeline.beam import graph
 from pipeline.config import load
 from pipeline.runs import scoring_run
 from quality_classifier.audit import AuditConfig, audit_run
-from winnow import storage
+from winnow.filesystem import storage
 from winnow.object_stores import lease, object_store, store_gcs, store_s3
 
 pytestmark = pytest.mark.slow

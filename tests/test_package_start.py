@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.beam.cloud_clients import goes_beyond
-from winnow import starting
+from winnow.commands import starting
 
 ROOT = Path(__file__).resolve().parent.parent
 

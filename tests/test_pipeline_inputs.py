@@ -20,7 +20,8 @@ from quality_classifier import train_input
 from quality_classifier.scoring import load_classifier
 from quality_classifier.train_config import TrainConfig
 from quality_classifier.train_input import Input, Source, find_sources
-from winnow import globs, inputs, storage
+from winnow import globs
+from winnow.filesystem import inputs, storage
 
 LINE = '{"text": "one two three"}\n'
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from pipeline.output import output_folder, shards
 from pipeline.output.shards import ShardWriter
-from winnow import storage, tables
+from winnow.filesystem import storage, tables
 
 SCHEMA = pa.schema([("text", pa.large_string())])
 

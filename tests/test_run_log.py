@@ -6,7 +6,8 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from winnow import run_log, storage
+from winnow import run_log
+from winnow.filesystem import storage
 
 
 @pytest.fixture

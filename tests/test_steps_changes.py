@@ -22,7 +22,7 @@ from pipeline.rules.decision import Rule
 from pipeline.runs.scoring_run import describe
 from pipeline.steps import c4
 from pipeline.steps.pii import find_emails, find_ips, mask
-from winnow import tables
+from winnow.filesystem import tables
 
 EMAILS = ["email@example.com", "firstname.lastname@example.org"]
 IPS = ["22.214.171.124", "126.96.36.199"]

@@ -23,7 +23,7 @@ from ablations.study.jobs import declaration, expand, first_batch, needed, train
 from model.training import training_run
 from model.training.optim import learning_rate
 from model.training.train_config import Schedule, TrainConfig
-from winnow import command_line
+from winnow.commands import command_line
 from winnow.defaults import CONF
 
 TOY = [

@@ -16,8 +16,8 @@ from ablations.reading import read_study
 from ablations.study import execute, interruption
 from ablations.study.jobs import expand
 from model.training.trainer import Trainer
-from winnow import mirror, storage
 from winnow.defaults import CONF
+from winnow.filesystem import mirror, storage
 from winnow.object_stores import lease
 
 pytestmark = pytest.mark.slow

@@ -21,7 +21,7 @@ from model.data import encode, scored, tokenizer
 from model.data.corpus import open_corpus, write_arm
 from model.prepare import _prepare_and_tell as prepare_and_tell
 from model.prepare import prepare, sample_texts
-from winnow import files
+from winnow.filesystem import files
 
 SHARDS = [documents(45, seed=0), documents(30, seed=1), documents(1, seed=2)]
 ROWS = [row for shard in SHARDS for row in shard]

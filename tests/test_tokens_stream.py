@@ -26,7 +26,7 @@ from model.data.order import (
     order_keys,
 )
 from model.data.stream import TokenStream
-from winnow import storage
+from winnow.filesystem import storage
 
 MASK = 2**64 - 1
 SHARDS = [documents(70, seed=3, sources=("web", "wiki", "books")), documents(50, seed=4)]

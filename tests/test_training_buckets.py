@@ -27,8 +27,9 @@ from model.data.corpus import open_corpus, write_arm
 from model.exporting import ExportConfig, export
 from model.training import processes, trained
 from model.training.trainer import Trainer
-from winnow import command_line, local_copies, mirror, storage
+from winnow.commands import command_line
 from winnow.defaults import CONF
+from winnow.filesystem import local_copies, mirror, storage
 
 pytestmark = pytest.mark.slow
 

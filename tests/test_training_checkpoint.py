@@ -15,7 +15,7 @@ import torch
 from model.training import checkpoint
 from model.training.background import Writer
 from model.training.checkpoint import MANIFEST
-from winnow import files, storage
+from winnow.filesystem import files, storage
 
 pytestmark = pytest.mark.slow
 

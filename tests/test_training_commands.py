@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from training_runs import composed
 
-from winnow import command_line, endings
+from winnow.commands import command_line, endings
 
 pytestmark = pytest.mark.slow
 

@@ -23,7 +23,7 @@ from model.exporting import ExportConfig, export
 from model.generation import GenerateConfig, generate, generate_text
 from model.training import trained
 from model.training.train_config import Precision
-from winnow import storage
+from winnow.filesystem import storage
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from store_servers import Faulty, at_random, flags, serving
 
 from model.training import trained
-from winnow import storage
+from winnow.filesystem import storage
 from winnow.object_stores import lease, store_s3
 
 pytestmark = pytest.mark.slow

@@ -30,7 +30,7 @@ from model.glam.transformer import GLaM
 from model.training import checkpoint, metrics_log, trained
 from model.training.train_config import differing
 from model.training.trainer import Trainer, TrainingFailedError
-from winnow import files
+from winnow.filesystem import files
 
 pytestmark = pytest.mark.slow
 

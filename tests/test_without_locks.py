@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from ablations.study import job_process
-from winnow import files, owners
+from winnow.filesystem import files, owners
 
 FORK = multiprocessing.get_context("fork")
 

@@ -19,8 +19,8 @@ from numba import njit
 from numba.core import caching, event
 from numba.core.dispatcher import Dispatcher
 
-from winnow import telling
 from winnow.cli import command
+from winnow.commands import telling
 
 SECONDS = 40
 """About what all kernels take, on one core."""

@@ -10,8 +10,8 @@ import threading
 from datetime import datetime
 from typing import Any, TextIO, cast
 
-from winnow import storage
 from winnow.cli import program
+from winnow.filesystem import storage
 
 NAME = "run.log"
 

@@ -14,7 +14,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from winnow import cli, endings, starting, telling
+from winnow import cli
+from winnow.commands import endings, starting, telling
 
 PARTS = {"pipeline.runs.warming": "pyarrow", "model.ops.warming": "torch"}
 """Modules whose ``use_kernels(folder)`` calls each kernel, and what each needs to be installed."""

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ablations.results import CURVE, FloatArray, JobKey
-from winnow import storage
+from winnow.filesystem import storage
 
 LAST = 0.25
 """The part at the end of a run whose lines the loads are means of."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from ablations.samples.scores import FloatArray, Score, score
 from ablations.tasks.passages import clusters, passages_of
-from winnow import storage
+from winnow.filesystem import storage
 
 _DATE = r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?"
 _RESULTS = re.compile(rf"(?:[^/]*_)?({_DATE})\.json")

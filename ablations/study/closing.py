@@ -8,7 +8,7 @@ from ablations.contrasts import best
 from ablations.reading import read_study
 from ablations.report import PAGE, write_report
 from ablations.results import FAILURE
-from winnow import storage
+from winnow.filesystem import storage
 
 
 def close_study(folder: str, shown: str) -> bool:

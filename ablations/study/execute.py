@@ -36,7 +36,8 @@ from model.training import outcome as outcomes
 from model.training.metrics_log import METRICS
 from model.training.outcome import HELDOUT, HELDOUT_SCHEMA, Outcome, bits_per_byte
 from model.training.train_config import differing
-from winnow import overrides, storage, tables
+from winnow.commands import overrides
+from winnow.filesystem import storage, tables
 
 SCORING_FLOPS = 10.0
 """FLOPs per scored byte: hashing and looking up two n-grams per word, rounded up. A filtered arm

@@ -1,9 +1,9 @@
 """Studies in a bucket: run in a local folder, from which what is whole is uploaded.
 
 Jobs lock, append to and map files of a disk, so the study's folder is one on this machine. It is
-mirrored (:mod:`winnow.mirror`): checkpoints as they are made, each job's result after its tables.
-Another machine fetches what the study needs to go on, which is not the checkpoints of finished
-jobs.
+mirrored (:mod:`winnow.filesystem.mirror`): checkpoints as they are made, each job's result after
+its tables. Another machine fetches what the study needs to go on, which is not the checkpoints of
+finished jobs.
 """
 
 import re
@@ -12,7 +12,8 @@ from contextlib import ExitStack
 from omegaconf import DictConfig, OmegaConf, flag_override
 
 from ablations.results import DECLARATION, FAILURE, RESULT, TRUNK
-from winnow import mirror, overrides, storage
+from winnow.commands import overrides
+from winnow.filesystem import mirror, storage
 
 _JOB = r"[^/]+/seed_\d+"
 _RESULT = re.escape(RESULT)

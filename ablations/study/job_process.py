@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import BinaryIO
 
 from ablations.study import interruption
-from winnow import owners
 from winnow.defaults import CONF
+from winnow.filesystem import owners
 
 ROOT = os.path.dirname(CONF)
 

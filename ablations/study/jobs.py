@@ -27,7 +27,7 @@ from ablations.tasks.task import is_harness
 from model.data.corpus import Corpus
 from model.glam.config import GLaMConfig
 from model.training.train_config import DataConfig, TrainConfig, flatten
-from winnow import command_line
+from winnow.commands import command_line
 
 if TYPE_CHECKING:
     from model.data.stream import TokenStream

@@ -33,7 +33,7 @@ from ablations.tasks.task_set import TaskSet
 from model.data.arms import Arm
 from model.data.corpus import Corpus, IntArray, open_corpus, tally
 from model.data.order import FEWEST
-from winnow import storage
+from winnow.filesystem import storage
 
 if TYPE_CHECKING:
     from model.data.stream import TokenStream

@@ -17,7 +17,7 @@ from ablations.study.jobs import Job
 from ablations.study.trunk import IDENTITY
 from model.training.metrics_log import METRICS
 from winnow import run_log
-from winnow.telling import REFRESH, REPEAT, duration
+from winnow.commands.telling import REFRESH, REPEAT, duration
 
 TAIL_BYTES = 1 << 18
 """More than the longest line of metrics.jsonl."""

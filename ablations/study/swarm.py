@@ -22,7 +22,7 @@ from ablations.study.jobs import Job
 from ablations.swarms import Swarm
 from model.data import components
 from model.data.corpus import Corpus
-from winnow import storage
+from winnow.filesystem import storage
 
 NATURAL, UNIFORM, PROPOSED = "0", "1", "proposed"
 """Members that are not drawn, and the one that a swarm proposes."""

@@ -19,7 +19,7 @@ from typing import Any
 from ablations.results import RESULT, TRUNK, JobKey, config_hash
 from ablations.study.config import AblationConfig
 from model.training.train_config import Schedule
-from winnow import storage
+from winnow.filesystem import storage
 
 IDENTITY = "identity.json"
 """In a job's folder: what its result depends on (:func:`ablations.study.jobs.identity`)."""

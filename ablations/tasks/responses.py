@@ -12,7 +12,7 @@ import pyarrow as pa
 from ablations.tasks.items import Item
 from ablations.tasks.language_model import LanguageModel, LogLikelihoods
 from ablations.tasks.task import Form, Task
-from winnow.tables import required
+from winnow.filesystem.tables import required
 
 BEAMS = 4
 """GLaM's beam width."""

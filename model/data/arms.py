@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from winnow import files, storage
+from winnow.filesystem import files, storage
 
 BoolArray = npt.NDArray[np.bool_]
 Choice = BoolArray | npt.NDArray[np.int32]

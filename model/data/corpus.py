@@ -26,8 +26,8 @@ import pyarrow as pa
 
 from model.data import arms, scored
 from model.data.arms import Arm, BoolArray, Choice
-from winnow import local_copies, storage
-from winnow.local_copies import Wanted
+from winnow.filesystem import local_copies, storage
+from winnow.filesystem.local_copies import Wanted
 
 FORMAT = 2
 MANIFEST = "manifest.json"
@@ -234,8 +234,9 @@ class Corpus:
 def open_corpus(folder: str) -> Corpus:
     """Open a finished corpus, comparing the sizes of its files (:meth:`Corpus.verify`: all bytes).
 
-    Of one in a bucket tokens and tokenizer are copied first (:mod:`winnow.local_copies`, which
-    compares all bytes); arms are read and written where they are.
+    Of one in a bucket tokens and tokenizer are copied first
+    (:mod:`winnow.filesystem.local_copies`, which compares all bytes); arms are read and
+    written where they are.
 
     Raises:
         ValueError: it is unfinished, of another format, or a file has changed.

@@ -21,7 +21,7 @@ import xxhash
 from model.data import corpus, scored, tokenizer
 from model.data.scored import ScoredShard
 from model.data.tokenizer import TextCodec
-from winnow import files, storage, tables
+from winnow.filesystem import files, storage, tables
 
 
 def encode_shards(

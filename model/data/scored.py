@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from winnow import storage, tables
+from winnow.filesystem import storage, tables
 
 ID = "id"
 SOURCE = "source"

@@ -15,7 +15,7 @@ import torch
 from model.data.controls import Controls, Damage
 from model.data.corpus import Corpus, IntArray
 from model.data.order import DocumentSequence, Interleaving, mixture_groups
-from winnow import files
+from winnow.filesystem import files
 
 
 class Batch(NamedTuple):

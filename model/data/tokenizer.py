@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from winnow import files, storage
+from winnow.filesystem import files, storage
 
 SMALLEST = 257
 """The 256 bytes and the boundary."""

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 
-from winnow import files
+from winnow.filesystem import files
 
 
 class Weight(nn.Module):

@@ -36,7 +36,7 @@ from torch.distributed.checkpoint.state_dict_loader import load as load_tensors
 from torch.distributed.checkpoint.state_dict_saver import save as save_tensors
 
 from model.training import processes
-from winnow import files, storage
+from winnow.filesystem import files, storage
 
 FORMAT = 2
 FOLDER = "checkpoints"

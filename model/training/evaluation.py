@@ -21,7 +21,7 @@ from model.glam.parameter import copies
 from model.glam.transformer import GLaM
 from model.training import processes
 from model.training.outcome import HELDOUT_SCHEMA
-from winnow import telling
+from winnow.commands import telling
 
 
 def held_out_sets(

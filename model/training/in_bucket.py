@@ -12,8 +12,8 @@ import xxhash
 
 from model.data import corpus
 from model.training import checkpoint, processes
-from winnow import files, local_copies, mirror, storage
-from winnow.local_copies import Wanted
+from winnow.filesystem import files, local_copies, mirror, storage
+from winnow.filesystem.local_copies import Wanted
 
 LAYOUT = mirror.Layout(
     ours=re.compile(

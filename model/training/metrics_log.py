@@ -15,8 +15,8 @@ import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO, Protocol
 
-from winnow import files
-from winnow.telling import StatusLine, duration
+from winnow.commands.telling import StatusLine, duration
+from winnow.filesystem import files
 
 METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"

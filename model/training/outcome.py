@@ -7,8 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from winnow import files, storage
-from winnow.tables import required
+from winnow.filesystem import files, storage
+from winnow.filesystem.tables import required
 
 OUTCOME = "outcome.json"
 HELDOUT = "heldout.arrow"

@@ -20,7 +20,7 @@ from model.glam.config import GLaMConfig
 from model.training import checkpoint, in_bucket
 from model.training.checkpoint import MANIFEST, Checkpoint
 from model.training.train_config import TrainConfig
-from winnow import files
+from winnow.filesystem import files
 
 TRAINED_WITH = frozenset(
     [

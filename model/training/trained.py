@@ -18,7 +18,7 @@ from model.glam import parameter
 from model.glam.config import GLaMConfig
 from model.glam.transformer import GLaM
 from model.training import checkpoint, in_bucket, parallel, processes
-from winnow import files
+from winnow.filesystem import files
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"

@@ -31,7 +31,7 @@ from model.training.progress import Progress
 from model.training.readback import Readback
 from model.training.start import Start, load_start
 from model.training.train_config import TrainConfig, check_same_run, flatten
-from winnow import files, tables
+from winnow.filesystem import files, tables
 
 
 class TrainingFailedError(RuntimeError):

@@ -15,8 +15,10 @@ from model.training.metrics_log import MetricsLog, ProgressLine, without_table
 from model.training.outcome import Outcome
 from model.training.train_config import TrainConfig
 from model.training.trainer import Trainer, TrainingFailedError
-from winnow import command_line, endings, files, run_log, telling
-from winnow.telling import duration
+from winnow import run_log
+from winnow.commands import command_line, endings, telling
+from winnow.commands.telling import duration
+from winnow.filesystem import files
 
 
 def train(config: TrainConfig) -> Outcome:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 
-from winnow import starting
+from winnow.commands import starting
 
 CLIENTS = (
     "absl",

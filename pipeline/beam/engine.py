@@ -35,8 +35,9 @@ from apache_beam.transforms.environments import (
 from pipeline.beam import job_server, progress, staging, worker
 from pipeline.readers import InputRange
 from pipeline.settings import flags as ours
-from winnow import endings, heartbeat, run_log
+from winnow import heartbeat, run_log
 from winnow.arguments import check_utf8, nearest
+from winnow.commands import endings
 
 _LOCAL = "FnApiRunner"
 _LOCAL_RUNNERS = (None, "DirectRunner", _LOCAL)
@@ -299,7 +300,7 @@ def _except_hook(args: threading.ExceptHookArgs) -> None:
 
 
 def exit_clearly(main: Callable[[Sequence[str]], None]) -> None:
-    """Run a command line, with its log, and exit as :mod:`winnow.endings` defines."""
+    """Run a command line, with its log, and exit as :mod:`winnow.commands.endings` defines."""
     run_log.begin()
     logging.basicConfig(level=logging.WARNING, force=True, format="%(levelname)s %(message)s")
     for handler in logging.getLogger().handlers:

@@ -42,7 +42,8 @@ from pipeline.settings.group_settings import (
     grouped,
 )
 from pipeline.steps.host_lines import NAME as HOST_LINES
-from winnow import heartbeat, storage
+from winnow import heartbeat
+from winnow.filesystem import storage
 
 Marked = tuple[Record, npt.NDArray[np.int64]]
 """A scored task, and its rows (ascending) whose text an earlier document has."""

@@ -10,7 +10,8 @@ import grpc  # type: ignore[import-untyped]
 from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions
 from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
 
-from winnow import storage, telling
+from winnow.commands import telling
+from winnow.filesystem import storage
 
 _SECONDS = 30
 

@@ -22,8 +22,9 @@ from pipeline.near_duplicates import choice, components, files, in_files
 from pipeline.near_duplicates.choice import Found, Members, Rows, Stays
 from pipeline.near_duplicates.components import Edges, Nodes, home
 from pipeline.output.records import Record
-from winnow import heartbeat, storage, tables
+from winnow import heartbeat
 from winnow.dealt import split
+from winnow.filesystem import storage, tables
 
 Clustered = tuple[Rows, Nodes]
 """Rows (int64 [n]) and clusters (uint64 [n]) of documents of one task."""

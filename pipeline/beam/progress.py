@@ -13,7 +13,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from winnow import heartbeat, storage, telling
+from winnow import heartbeat
+from winnow.commands import telling
+from winnow.filesystem import storage
 
 
 def folder(work: str) -> str | None:

@@ -6,7 +6,8 @@ from typing import Any, ParamSpec, TypeVar
 
 from apache_beam.runners.worker import statesampler
 
-from winnow import heartbeat, storage
+from winnow import heartbeat
+from winnow.filesystem import storage
 
 P = ParamSpec("P")
 R = TypeVar("R")

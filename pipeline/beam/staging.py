@@ -25,7 +25,8 @@ from apache_beam.options.pipeline_options import (
 from apache_beam.runners.portability.stager import SKIP_REQUIREMENTS_CACHE
 
 from quality_classifier.scoring import is_own
-from winnow import own_code, storage
+from winnow import own_code
+from winnow.filesystem import storage
 
 ROOT = Path(__file__).resolve().parents[2]
 PINS = ROOT / "requirements" / "data.txt"

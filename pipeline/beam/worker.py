@@ -19,7 +19,9 @@ import time
 from pathlib import Path
 
 from pipeline.beam import cloud_clients
-from winnow import heartbeat, owners, starting
+from winnow import heartbeat
+from winnow.commands import starting
+from winnow.filesystem import owners
 
 LOCK = "lock"
 LOCAL = "local"

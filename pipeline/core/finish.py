@@ -10,7 +10,7 @@ from pipeline.output.manifest import FORMAT, NAME, accounting
 from pipeline.output.records import Record
 from pipeline.output.summary import check_accounting
 from pipeline.page.render import write_report
-from winnow import storage
+from winnow.filesystem import storage
 
 
 def write_output(

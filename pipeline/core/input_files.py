@@ -10,7 +10,7 @@ import xxhash
 from pipeline.output import records
 from pipeline.output.records import Task
 from pipeline.readers import Quarantined
-from winnow import storage
+from winnow.filesystem import storage
 from winnow.heartbeat import beat
 
 

@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from pipeline.joins.tables import Table, keys_of, lookup
 from pipeline.output.records import Record
-from winnow import heartbeat, storage, tables
+from winnow import heartbeat
+from winnow.filesystem import storage, tables
 
 MET = pa.schema([pa.field("join", pa.string()), pa.field("row", pa.int64())])
 

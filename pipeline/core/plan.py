@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from pipeline.output.records import Task
 from pipeline.readers import FieldMap, ReadOptions, plan_ranges
-from winnow import inputs, storage
+from winnow.filesystem import inputs, storage
 
 
 def plan_tasks(

@@ -16,8 +16,9 @@ from pipeline.near_duplicates.components import home
 from pipeline.output.records import Task
 from pipeline.readers import FieldMap, ReadOptions, read_batches
 from pipeline.steps.words.folded_lines import BLANK, Keys, line_keys
-from winnow import heartbeat, storage, tables
+from winnow import heartbeat
 from winnow.dealt import Dealt, split
+from winnow.filesystem import storage, tables
 from winnow.sorted_keys import among
 from winnow.text.hashing import xxh3_64
 

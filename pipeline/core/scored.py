@@ -11,7 +11,7 @@ from pipeline.near_duplicates.choice import drop_near
 from pipeline.near_duplicates.files import Marks
 from pipeline.output.records import Record
 from pipeline.output.schema import DUPLICATE, QUALITY
-from winnow import storage, tables
+from winnow.filesystem import storage, tables
 from winnow.sorted_keys import among
 
 Flags = npt.NDArray[np.bool_]

@@ -20,7 +20,7 @@ from quality_classifier.combining import Combination, names_in
 from quality_classifier.kinds.calibration import Calibration, log_odds
 from quality_classifier.scoring import Classifier, load_classifier
 from quality_classifier.several import Several
-from winnow import files, storage, tables
+from winnow.filesystem import files, storage, tables
 
 Scores = npt.NDArray[np.float32]
 

@@ -11,7 +11,7 @@ from pipeline.output import records, schema, shards, summary_files
 from pipeline.output.records import Task
 from pipeline.output.summary import TaskSummary
 from pipeline.rules.groups import AnyRule
-from winnow import storage
+from winnow.filesystem import storage
 
 
 @dataclass(frozen=True)

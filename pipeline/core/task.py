@@ -42,7 +42,7 @@ from pipeline.rules.groups import AnyRule, to_json
 from pipeline.steps.host_lines import NAME as HOST_LINES
 from quality_classifier.scoring import Classifier
 from quality_classifier.several import Several
-from winnow import files, storage, tables
+from winnow.filesystem import files, storage, tables
 from winnow.text.counts import measure
 from winnow.text.hashing import xxh3_64
 

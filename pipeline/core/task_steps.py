@@ -12,7 +12,7 @@ from pipeline.steps import AnyStep, apply, build_steps
 from pipeline.steps.by_language import ByLanguage
 from pipeline.steps.host_lines import HostLines
 from pipeline.steps.words.folded_lines import Keys
-from winnow import tables
+from winnow.filesystem import tables
 
 
 class TaskSteps:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.output.schema import TOKENS
-from winnow import storage, tables
+from winnow.filesystem import storage, tables
 
 
 @functools.lru_cache(maxsize=2)

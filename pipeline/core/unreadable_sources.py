@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.output import records
 from pipeline.readers.contract import ADVICE
-from winnow import storage
+from winnow.filesystem import storage
 
 _FILES = 32
 _LOOKED_AT = 1 << 20  # bytes of each quarantine file to read; a record has some kilobytes

@@ -26,8 +26,9 @@ from pipeline.joins.tables import (
     read_about,
 )
 from pipeline.readers.columnar.value_text import text_octets
-from winnow import files, heartbeat, storage, tables
+from winnow import heartbeat
 from winnow.dealt import MOST, DealtBatches
+from winnow.filesystem import files, storage, tables
 
 BUCKET_BYTES = 32 << 20
 """Of rows that make a bucket, as long as :data:`MOST` will do. Sorting takes some times as much."""

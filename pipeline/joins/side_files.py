@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 
 from pipeline.readers.decoders import compression_of
 from pipeline.readers.inflate import Damage, inflate
-from winnow import heartbeat, storage
+from winnow import heartbeat
+from winnow.filesystem import storage
 
 PIECE_BYTES = 16 << 20
 """JSON lines, or rows of CSV, that are parsed together."""

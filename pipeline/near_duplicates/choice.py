@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from pipeline.near_duplicates.components import Nodes
 from pipeline.output.records import Task
 from pipeline.output.schema import NEAR_DUPLICATE, QUALITY
-from winnow import tables
+from winnow.filesystem import tables
 from winnow.text.n_grams import mixed
 
 Rows = npt.NDArray[np.int64]

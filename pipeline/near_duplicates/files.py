@@ -16,7 +16,8 @@ from pipeline.near_duplicates.choice import Found, Rows
 from pipeline.near_duplicates.components import Nodes
 from pipeline.near_duplicates.minhash import band_hashes
 from pipeline.near_duplicates.settings import Settings
-from winnow import heartbeat, storage, tables
+from winnow import heartbeat
+from winnow.filesystem import storage, tables
 
 NEAR = pa.schema(
     tables.required(

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.output import manifest, schema
-from winnow import storage
+from winnow.filesystem import storage
 
 COMMIT_FILES = 100
 COMMIT_BYTES = 5 << 30

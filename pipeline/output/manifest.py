@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from pipeline.output import output_folder, records
 from pipeline.output.records import Record
-from winnow import storage
+from winnow.filesystem import storage
 
 NAME = output_folder.MANIFEST
 FORMAT = 1

@@ -11,7 +11,8 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any
 
 from pipeline.output import records, schema
-from winnow import files, heartbeat, run_log, storage
+from winnow import heartbeat, run_log
+from winnow.filesystem import files, storage
 
 MANIFEST = "manifest.json"
 RECORD = f"{records.WORK}/run.json"

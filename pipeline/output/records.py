@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from pipeline.output.shards import Shard
 from pipeline.readers import InputRange
-from winnow import heartbeat, storage, tables
+from winnow import heartbeat
+from winnow.filesystem import storage, tables
 
 WORK = "_work"
 SCORED = f"{WORK}/scored"

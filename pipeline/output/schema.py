@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from winnow.tables import required
+from winnow.filesystem.tables import required
 
 QUALITY = "quality"
 """Drop reason of a document that reached the keep decision and was not drawn."""

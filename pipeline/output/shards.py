@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from winnow import storage
+from winnow.filesystem import storage
 
 ROW_GROUP_BYTES = 32_000_000
 """Text of a Parquet row group, the unit that readers decode whole."""

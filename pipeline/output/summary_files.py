@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 
 from pipeline.output import schema
 from pipeline.output.summary import Summary, add_up, keys_of, merge
-from winnow import heartbeat, storage, tables
+from winnow import heartbeat
+from winnow.filesystem import storage, tables
 
 BATCH_ROWS = 1 << 14
 ROW_GROUP_ROWS = 1 << 17

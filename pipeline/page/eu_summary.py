@@ -20,8 +20,8 @@ from pipeline.page import registered_data, render
 from pipeline.page.data_card import markdown_table
 from pipeline.page.totals import megabytes, share
 from pipeline.steps import STEP_OF
-from winnow import storage
-from winnow.tables import required
+from winnow.filesystem import storage
+from winnow.filesystem.tables import required
 from winnow.text.groups import NONE
 
 FILES = ("eu_summary.md", "eu_summary.json", "eu_summary_domains.csv")

@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 
 from pipeline.output import schema
 from pipeline.rules.decision import keep_draw
-from winnow import storage, tables
-from winnow.tables import required
+from winnow.filesystem import storage, tables
+from winnow.filesystem.tables import required
 from winnow.text.hashing import xxh3_64
 
 EDGES = (0.01, 0.1, 0.3, 0.6)

@@ -19,7 +19,7 @@ from pipeline.output.summary import Summary
 from pipeline.page.reading_pairs import EDGES, draw_pairs
 from pipeline.page.totals import clip
 from quality_classifier.evaluation.metrics import wilson
-from winnow import storage, tables
+from winnow.filesystem import storage, tables
 
 FOLDER = "reading"
 MOST_PAIRS = 200

@@ -18,7 +18,8 @@ from pipeline.page.reading_test import ReadingTest
 from pipeline.page.report_data import page_data
 from pipeline.page.totals import headline, megabytes, share
 from pipeline.steps import STEP_OF
-from winnow import storage, tables, telling
+from winnow.commands import telling
+from winnow.filesystem import storage, tables
 
 PAGE = "report.html"
 CARD = "README.md"

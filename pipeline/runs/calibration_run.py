@@ -15,7 +15,8 @@ from pipeline.output import manifest
 from pipeline.settings.classifier_settings import missing_in, with_joined
 from quality_classifier.kinds.calibration import Calibration, log_odds
 from quality_classifier.kinds.fitting import calibrated_loss, fit_calibration
-from winnow import storage, tables, telling
+from winnow.commands import telling
+from winnow.filesystem import storage, tables
 
 _LEAST = 2.0**-24
 """How near to 0 and 1 a score is taken to be in the fit, where log odds must be finite."""

@@ -18,7 +18,9 @@ from pipeline.settings import flags, group_settings
 from pipeline.settings.classifier_settings import combined_again
 from pipeline.settings.group_settings import AnyDecision
 from pipeline.settings.settings_file import as_json
-from winnow import endings, files, starting, storage, version
+from winnow import version
+from winnow.commands import endings, starting
+from winnow.filesystem import files, storage
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -16,7 +16,8 @@ from pipeline.runs.input_fields import FieldSetting
 from pipeline.runs.scoring_run import describe, own_code_of, planned, reachable
 from pipeline.settings.group_settings import grouped
 from pipeline.steps import input_files
-from winnow import endings, storage
+from winnow.commands import endings
+from winnow.filesystem import storage
 
 
 def main(arguments: Sequence[str], given: argparse.Namespace) -> None:

@@ -12,7 +12,8 @@ from pipeline.config import DecideConfig, PipelineConfig
 from pipeline.output import manifest, output_folder, records
 from pipeline.output.records import Task
 from pipeline.page.render import print_summary
-from winnow import run_log, storage
+from winnow import run_log
+from winnow.filesystem import storage
 
 
 def execute(

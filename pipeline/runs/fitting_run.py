@@ -11,8 +11,10 @@ from pipeline.core.plan import plan_tasks
 from pipeline.readers import FieldMap, Quarantined, ReadOptions, read_batches
 from pipeline.settings.step_settings import resolve_steps
 from pipeline.steps import fitting
-from winnow import defaults, endings, storage, telling
+from winnow import defaults
 from winnow.cli import command
+from winnow.commands import endings, telling
+from winnow.filesystem import storage
 
 STEPS = ("gopher", "gopher_repetition", "fineweb")
 MOST_BYTES = 64 << 20

@@ -25,7 +25,7 @@ from pipeline.readers.documents import document_schema
 from pipeline.readers.languages import language_field
 from pipeline.readers.web import warc
 from pipeline.steps import step_class
-from winnow import storage
+from winnow.filesystem import storage
 
 _FILES = 32
 """How many files of a source are looked into before a run."""

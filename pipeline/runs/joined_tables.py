@@ -8,7 +8,8 @@ from pipeline.core.task import Job
 from pipeline.joins.build import build
 from pipeline.output import output_folder
 from pipeline.settings import group_settings
-from winnow import inputs, telling
+from winnow.commands import telling
+from winnow.filesystem import inputs
 
 
 def files_of(config: PipelineConfig, say: Callable[[str], None]) -> dict[str, list[str]]:

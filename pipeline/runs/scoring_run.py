@@ -29,7 +29,9 @@ from pipeline.settings.group_settings import grouped
 from pipeline.settings.settings_file import as_json
 from pipeline.steps import build_steps, input_files, own_modules
 from quality_classifier.scoring import is_own
-from winnow import endings, files, own_code, starting, storage, telling, version
+from winnow import own_code, version
+from winnow.commands import endings, starting, telling
+from winnow.filesystem import files, storage
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -29,7 +29,7 @@ from quality_classifier.features.hashed_features import FeatureConfig, hashed_fe
 from quality_classifier.kinds.calibration import Calibration
 from quality_classifier.kinds.fasttext_model import FastTextModel
 from quality_classifier.kinds.linear import HashedLinear
-from winnow import storage
+from winnow.filesystem import storage
 from winnow.text import n_grams
 
 LINE = "The river has many arms, one of the longest… It's 2,500 km long.\n- Übersetzung: 日本の川\n"

@@ -8,7 +8,7 @@ from pipeline.core.scores import Combined, Named
 from pipeline.settings import flags
 from quality_classifier.combining import check_name
 from quality_classifier.scoring import load_classifier
-from winnow import storage
+from winnow.filesystem import storage
 
 
 def one_or_named(flag: str, values: Sequence[str]) -> str | dict[str, str]:

@@ -28,7 +28,7 @@ from pipeline.rules.groups import ANY, AnyRule, GroupRules, Groups, Path, label
 from pipeline.rules.solve import Band, Places, Sketch
 from pipeline.settings import flags, settings_file
 from pipeline.settings.decision_settings import BUCKETS, Decision, stays, weights
-from winnow import storage
+from winnow.filesystem import storage
 
 NAMES = (*(field.name for field in fields(Decision)), "rules", "rules_by")
 """The settings that make a decision."""

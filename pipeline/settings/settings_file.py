@@ -7,7 +7,7 @@ from typing import Any, get_args, get_origin
 
 import yaml
 
-from winnow import storage
+from winnow.filesystem import storage
 
 _WORDS = {
     str: "text",

@@ -19,7 +19,8 @@ from pipeline.settings import settings_file
 from pipeline.steps import defaults as step_defaults
 from pipeline.steps import step_class
 from pipeline.steps.by_language import KEY, check_name
-from winnow import defaults, storage
+from winnow import defaults
+from winnow.filesystem import storage
 
 STEPS_FILE: Final = os.path.join(defaults.CONF, "pipeline", "steps.yaml")
 LANGUAGES_FILE: Final = os.path.join(defaults.CONF, "pipeline", "languages.yaml")

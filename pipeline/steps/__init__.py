@@ -26,7 +26,8 @@ from pipeline.steps.language import Language
 from pipeline.steps.pii import Pii
 from pipeline.steps.repetition import GopherRepetition
 from pipeline.steps.urls import UrlBlocklist
-from winnow import own_code, storage
+from winnow import own_code
+from winnow.filesystem import storage
 
 __all__ = [
     "STEPS",

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.steps.contract import Counts
-from winnow import tables
+from winnow.filesystem import tables
 from winnow.text.counts import measure
 
 REMOVED_BYTES: Final = "removed_bytes"

@@ -34,7 +34,7 @@ from pipeline.steps.words.characters import (
     mix,
     table_size,
 )
-from winnow import inputs, storage
+from winnow.filesystem import inputs, storage
 from winnow.text.buffers import Octets, Offsets, string_buffers
 
 Hashes = npt.NDArray[np.uint64]

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from pipeline.readers.columnar.source import DAMAGE
 from pipeline.readers.decoders import compression_of
 from pipeline.readers.inflate import Damage, inflate
-from winnow import storage
+from winnow.filesystem import storage
 
 _BOMS = (  # UTF-32 first: its mark begins with that of UTF-16
     (codecs.BOM_UTF32_LE, "utf-32"),

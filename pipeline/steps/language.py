@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 from pipeline.steps.contract import Codes, Step, first_failing
 from quality_classifier.kinds.fasttext_binding import fasttext_module
 from quality_classifier.kinds.fasttext_model import read_file
-from winnow import storage, tables
+from winnow.filesystem import storage, tables
 
 LID_176 = Path(__file__).with_name("lid.176.ftz")
 _SHA256 = "8f3472cfe8738a7b6099e8e999c3cbfae0dcd15696aac7d7738a8039db603e83"

@@ -1,11 +1,11 @@
 """The repetition rules of MassiveText: Rae et al. 2021 (Gopher), appendix A1.1 and table A1.
 
 Lines, paragraphs and words are those of :mod:`pipeline.steps.words.characters`. Where the paper is
-vague we follow datatrove: of a repeated line, paragraph or n-gram all but the first count; n-grams are
-read from left to right, and after one that repeats an earlier one the reading goes on behind it, so
-no character counts twice. Shares are of all characters of the document. The most frequent n-gram
-counts as often as it occurs, with single spaces between its words; of equally frequent ones the
-first counts, also where all occur once, so very short documents fail these rules.
+vague we follow datatrove: of a repeated line, paragraph or n-gram all but the first count; n-grams
+are read from left to right, and after one that repeats an earlier one the reading goes on behind
+it, so no character counts twice. Shares are of all characters of the document. The most frequent
+n-gram counts as often as it occurs, with single spaces between its words; of equally frequent ones
+the first counts, also where all occur once, so very short documents fail these rules.
 
 N-grams are *named*: the name of one is the place where it first occurs. A pair of words is known by
 the hashes of both, a longer n-gram at place p by the names of the (n - 1)-grams at p and p + 1. It

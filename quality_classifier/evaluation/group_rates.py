@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from quality_classifier.evaluation.metrics import expected_keep_rate, wilson
-from winnow.tables import required
+from winnow.filesystem.tables import required
 from winnow.text.groups import LENGTHS, NONE, domain, length
 
 FloatArray = npt.NDArray[np.float64]

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from quality_classifier.evaluation.graded import spearman
 from quality_classifier.evaluation.group_rates import values
 from quality_classifier.evaluation.metrics import BINS, bin_of, wilson
-from winnow.tables import required
+from winnow.filesystem.tables import required
 
 FloatArray = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]

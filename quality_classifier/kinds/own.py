@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from quality_classifier.kinds.calibration import log_odds
 from quality_classifier.kinds.contract import Scorer
-from winnow import own_code, storage
+from winnow import own_code
+from winnow.filesystem import storage
 
 
 class OwnScorer(Scorer):

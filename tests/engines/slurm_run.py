@@ -23,7 +23,7 @@ from sharded_asking import write_tasks
 from tokens_scored import documents, make_corpus
 
 from ablations.results import TASKS_FILE
-from winnow import tables
+from winnow.filesystem import tables
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TASKS = 2

@@ -4,7 +4,7 @@ import ipaddress
 import re
 from collections.abc import Iterator, Sequence
 
-from winnow import storage
+from winnow.filesystem import storage
 from winnow.text.hosts import normal_host
 
 _HOSTS_FILE = re.compile(r"(?P<address>[0-9a-fA-F.:]+)(?:%\w+)?\s+(?P<names>.+)")

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, TextIO
 
 import xxhash
 
-from winnow import owners
+from winnow.filesystem import owners
 
 TEMPORARY = ".tmp-"
 """Prefix of the names of unfinished files; a killed writer leaves them behind."""

@@ -5,7 +5,8 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 
-from winnow import globs, storage
+from winnow import globs
+from winnow.filesystem import storage
 
 _NO_DATA = re.compile(
     r"[._].*|.*\.(crc|md5|sha1|sha256|sha512|tmp|temp|part|partial|crdownload)"
@@ -23,7 +24,7 @@ def find(pattern: str, say: Callable[[str], None]) -> list[str]:
     folder in an object store is a path that ends in a slash.
 
     Raises:
-        ValueError: see :func:`winnow.storage.find`; or a folder holds no data.
+        ValueError: see :func:`winnow.filesystem.storage.find`; or a folder holds no data.
         OSError: a folder cannot be read.
     """
     is_local = storage.scheme(pattern) is None

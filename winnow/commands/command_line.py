@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from winnow import endings
 from winnow.arguments import advice
+from winnow.commands import endings
 from winnow.defaults import CONF
 
 
@@ -28,7 +28,7 @@ def run(
 ) -> None:
     """Call ``act`` with the config as an instance of its dataclass.
 
-    :func:`winnow.endings.clear` handles its errors and explains the arguments.
+    :func:`winnow.commands.endings.clear` handles its errors and explains the arguments.
     """
     if os.environ.get("WORLD_SIZE", "1") == "1":
         # Not in a distributed run: a process that waits in a collective does not handle signals.

@@ -29,7 +29,8 @@ from dataclasses import dataclass, field
 
 import xxhash
 
-from winnow import files, local_copies, storage, telling
+from winnow.commands import telling
+from winnow.filesystem import files, local_copies, storage
 
 MANIFEST = "manifest.json"
 """Makes a unit of a :class:`Layout` whole."""

@@ -19,9 +19,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from winnow import endings, hydra_help, starting
 from winnow.arguments import check_utf8
-from winnow.hydra_errors import one_line
+from winnow.commands import endings, hydra_help, starting
+from winnow.commands.hydra_errors import one_line
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 """The environment variable that turns Hydra's tracebacks on."""

@@ -24,8 +24,10 @@ from typing import IO
 import xxhash
 import yaml
 
-from winnow import files, heartbeat, owners, storage, telling
+from winnow import heartbeat
+from winnow.commands import telling
 from winnow.defaults import CONF
+from winnow.filesystem import files, owners, storage
 
 THREADS = 8
 """Files that are fetched or compared at a time."""

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from importlib.abc import MetaPathFinder
 
-from winnow import telling
+from winnow.commands import telling
 
 
 @contextlib.contextmanager

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from winnow import heartbeat, storage
+from winnow import heartbeat
+from winnow.filesystem import storage
 
 
 def required(**columns: pa.DataType) -> list[pa.Field]:

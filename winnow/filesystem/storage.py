@@ -20,8 +20,9 @@ from typing import Any, BinaryIO, cast
 
 import xxhash
 
-from winnow import files, globs, heartbeat
+from winnow import globs, heartbeat
 from winnow.arguments import is_utf8, printable
+from winnow.filesystem import files
 
 _SCHEME = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]+)://")
 _GIVEN = re.compile(r"/dev/(stdin|fd/)|/proc/[^/]+/(task/\d+/)?fd/")

@@ -1,0 +1,1 @@
+"""How commands start, parse, report and end."""
