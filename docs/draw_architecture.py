@@ -17,7 +17,7 @@ LAYERS = ("winnow", "pipeline.readers", "quality_classifier", "pipeline", "model
 """Packages from low to high: each may import those before it. The pipeline's readers come before
 the classifier, which reads its training text through them."""
 
-WIDTH, LEFT, ROW, BOX, GAP = 1180, 170, 62, 34, 10  # pixels
+WIDTH, LEFT, ROW, BOX, GAP = 1320, 170, 62, 34, 10  # pixels
 STYLE = """
   text { font: 13px system-ui, sans-serif; fill: #1f2933 } .name { font-weight: 600 }
   .layer { fill: #f4f5f7; stroke: #d5d9e0 } .box { fill: #fff; stroke: #9aa5b1 }
@@ -119,7 +119,7 @@ def draw() -> str:
         x = LEFT
         for box in boxes[i]:
             short = box.partition(".")[2]
-            width = 18 + 8 * len(short)
+            width = 20 + 8 * len(short)
             out.append(
                 f'<rect class="box" x="{x}" y="{y + 9}" width="{width}" height="{BOX}" rx="4"/>'
                 f'<text x="{x + 9}" y="{y + 31}">{html.escape(short)}</text>'
