@@ -65,8 +65,16 @@ def test_the_verdict_comes_first(chromium, study):
         seeds = [float(row["difference"]) for row in rows(study, "seeds")]
         assert f"−{abs(np.mean(seeds)):.4f}" in tiles
         assert page.locator("#seeds svg .mark").count() == 1 + len(seeds)
-        shown = [page.locator(f"#{box}").bounding_box() for box in ("next", "tiles", "heldout svg")]
-        assert all(box["y"] + box["height"] < 900 for box in shown)  # on the first screen
+        assert page.inner_text("#question") == (
+            "Is filtered (Pareto, α = 9) better than unfiltered (every document) on curated text?"
+        )
+        assert f"−{abs(np.mean(seeds)):.4f} bits per byte (95 % interval" in page.inner_text(
+            "#answer"
+        )
+        story = ("question", "headline", "answer", "reach", "heldout svg", "tiles")
+        boxes = [page.locator(f"#{box}").bounding_box() for box in story]
+        assert all(a["y"] + a["height"] <= b["y"] for a, b in itertools.pairwise(boxes))
+        assert boxes[-2]["y"] + boxes[-2]["height"] < 900  # the plot is on the first screen
         assert not re.search(r"kwh|electricity|\bWh\b", page.inner_text("#tiles"), re.I)
 
 

@@ -16,7 +16,7 @@ from ablations.choices import standing
 from ablations.contrasts import endpoints
 from ablations.contrasts.pairing import sample
 from ablations.page import curves, groups, provenance, routers, sweep, trunk
-from ablations.page.headline import beside, headline, next_step, reach
+from ablations.page.headline import beside, headline, next_step, question, reach
 from ablations.page.training_log import TrainingLog
 from ablations.results import TRUNK, JobKey, Study
 from ablations.stats import inference
@@ -144,6 +144,7 @@ def verdict(study: Study, found: Comparison | ValueError) -> Json:
         if found.mixture and not found.mixture.confirmed:
             primary = None  # its contrast is none that was asked about
     return {
+        "question": question(study, found),
         "headline": headline(study, found),
         "next": next_step(study, found),
         "reach": reach(study),

@@ -1,4 +1,4 @@
-"""The top of a study's page: the finding in one line, further findings, and the next step."""
+"""The top of a study's page: the question, the finding in one line, more of it, the next step."""
 
 import math
 from collections.abc import Sequence
@@ -7,8 +7,24 @@ from ablations.analyses.comparison import Comparison
 from ablations.choices import At
 from ablations.contrasts import credible, endpoints
 from ablations.contrasts.verdict import number
+from ablations.page import provenance
 from ablations.results import Study
 from ablations.stats.power import shortfall
+
+
+def question(study: Study, found: Comparison | ValueError) -> str:
+    """What was asked, before any run."""
+    if not isinstance(found, ValueError) and found.calibration:
+        return "Can the instrument say no, and does it see what is there?"
+    if not isinstance(found, ValueError) and found.mixture and not found.mixture.confirmed:
+        return "Which mixture of sources makes the best model?"
+    primary = study.declared.primary
+    arms = (primary.treatment, primary.baseline)
+    rules = [provenance.rule(study, arm) for arm in arms]
+    told = all(rules) and rules[0] != rules[1]
+    names = [f"{arm} ({rule})" if told else arm for arm, rule in zip(arms, rules, strict=True)]
+    on = endpoints.in_a_sentence(primary.endpoint)
+    return f"Is {names[0]} better than {names[1]} on {on}?"
 
 
 def headline(study: Study, found: Comparison | ValueError) -> str:

@@ -127,6 +127,12 @@ def _co2e(run: Run) -> float:
     return run.result.kwh * (CO2E_KG_PER_KWH if stated is None else float(stated))
 
 
+def rule(study: Study, arm: str) -> str | None:
+    """How an arm chose its documents, in words; None if no result says so."""
+    about = _first_provenance(study, arm).get("arm")
+    return rule_words.rule(about["definition"]) if about else None
+
+
 def _first_provenance(study: Study, arm: str) -> Mapping[str, Any]:
     run: Run | None = next(iter(study.seeds(arm).values()), None)
     return run.result.provenance if run else {}

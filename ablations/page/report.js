@@ -20,6 +20,7 @@ const state = {
 
 function drawHead() {
   put("study", `study ${data.study}`);
+  put("question", data.question);
   put("headline", data.headline);
   put("next", el("b", {}, "Next: "), data.next);
   put("reach", data.reach ?? "");
@@ -33,6 +34,12 @@ function drawHead() {
   const more = el("details", {}, el("summary", {}, `${number(rest.length)} more`), el("ul", {}, rest));
   put("notes", items, rest.length ? el("li", {}, more) : []);
   const { primary, jobs } = data;
+  if (primary)
+    put(
+      "answer",
+      el("b", {}, `${digits(primary.value, true)} ${primary.unit}`),
+      ` (${percentage} interval ${between(primary)}): ${declared.treatment} minus ${declared.baseline}, ${better}.`,
+    );
   put(
     "tiles",
     primary

@@ -6,7 +6,7 @@ from typing import Any
 
 def in_words(about: Mapping[str, Any]) -> str:
     """Such as ``Pareto, α = 9``, of an arm by its ``arms/NAME.json``."""
-    parts = [_rule(about["definition"])]
+    parts = [rule(about["definition"])]
     controls = about.get("controls", {})
     if controls.get("half") is not None:
         parts.append("a random half of them with each seed")
@@ -19,9 +19,10 @@ def in_words(about: Mapping[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def _rule(definition: Mapping[str, Any]) -> str:
-    rule, parameter = definition.get("rule"), definition.get("parameter")
-    match rule:
+def rule(definition: Mapping[str, Any]) -> str:
+    """How an arm chose, without what was then done with its documents: ``Pareto, α = 9``."""
+    name, parameter = definition.get("rule"), definition.get("parameter")
+    match name:
         case "all":
             return "every document"
         case "pareto":
@@ -33,4 +34,4 @@ def _rule(definition: Mapping[str, Any]) -> str:
         case "groups":
             return "a rule for each group"
         case _:
-            return str(rule or "not said")
+            return str(name or "not said")
