@@ -9,6 +9,7 @@ from test_compare_study import declare, write_run
 
 from ablations import results
 from ablations.analyses.comparison import compare
+from ablations.page.headline import reach
 from ablations.reading import read_study
 from ablations.stats.crossover import crossing
 
@@ -106,6 +107,7 @@ def test_a_study_of_passes_says_who_overtakes_whom(study):
     rows = result.tables["crossover"]
     assert [row["at"] for row in rows] == [1, 2, 8]
     assert [np.sign(row["difference"]) for row in rows] == [-1, -1, 1]
+    assert reach(study).endswith("under Along the sweep.")
 
 
 def test_without_a_change_of_sign_it_says_so_and_other_studies_say_nothing(study):

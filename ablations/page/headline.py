@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from ablations.analyses.comparison import Comparison
 from ablations.choices import At
 from ablations.contrasts import credible, endpoints
+from ablations.contrasts.axis import axis_of
 from ablations.contrasts.verdict import number
 from ablations.page import provenance
 from ablations.results import Study
@@ -157,6 +158,9 @@ def reach(study: Study) -> str | None:
     if before := study.declared.budget.get("trunk_tokens"):
         after = f"the last {tokens:,} of {before + tokens:,} tokens"
     said = f"The verdict is about models of {models} active parameters after {after}."
+    axis = axis_of(study.declared.variants)
+    if axis and axis[0] == "passes":
+        return f"{said} What more passes over less text do to it stands under Along the sweep."
     repeats = study.declared.repeats_from
     arm = study.declared.primary.treatment
     if arm not in repeats:
