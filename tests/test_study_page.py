@@ -97,6 +97,9 @@ def test_one_seed_cannot_tell(tmp_path):
     )
     assert "three seeds" in found["next"]
     assert found["primary"]["seed_low"] is None
+    tests = records(found, "secondary")
+    assert min(row["p_holm"] for row in tests) < 0.05
+    assert {row["outcome"] for row in tests} == {"not shown"}
     assert all(row["low"] is None for row in records(found, "bands"))
 
 

@@ -206,7 +206,8 @@ def secondary(study: Study, found: Contrast) -> list[Row]:
     for (row, of), holm in zip(measured, adjusted, strict=True):
         row |= {"p_holm": holm.p, "family_low": holm.low, "family_high": holm.high}
         gained = endpoints.gain(row["endpoint"]) * of.value > 0
-        row["outcome"] = ("better" if gained else "worse") if holm.rejected else "not shown"
+        shown = holm.rejected and of.seeds > 1  # one seed cannot tell an arm from its luck
+        row["outcome"] = ("better" if gained else "worse") if shown else "not shown"
         if of.seeds < len(declared.seeds):
             row["outcome"] = "interim"
     return rows

@@ -86,8 +86,9 @@ class Controls:
             wanted = share * self.unique_tokens
             if ends[-1] < wanted:
                 raise ValueError(
-                    f"an arm has {ends[-1]:,} tokens of a source, fewer than the {wanted:,.0f} that"
-                    " it is to read of it in one pass: train on fewer tokens (train.tokens="
+                    f"an arm has {ends[-1]:,} tokens of {_source(corpus, documents)}, fewer than"
+                    f" the {wanted:,.0f} that it is to read of it in one pass: train on fewer"
+                    " tokens (train.tokens="
                     f"{int(self.unique_tokens * ends[-1] / wanted):_}), or start with more passes"
                 )
             documents = documents[order[: np.searchsorted(ends, wanted) + 1]]
@@ -102,16 +103,17 @@ class Controls:
         wanted = share * (self.pool_tokens or 0)
         if ends[-1] < wanted:
             raise ValueError(
-                f"the pool has {ends[-1]:,} tokens of a source, fewer than the {wanted:,.0f} that"
-                " one pass is to read of it: train on fewer tokens (train.tokens="
+                f"the pool has {ends[-1]:,} tokens of {_source(corpus, documents)}, fewer than"
+                f" the {wanted:,.0f} that one pass is to read of it: train on fewer tokens"
+                " (train.tokens="
                 f"{int((self.pool_tokens or 0) * ends[-1] / wanted):_}), or start with more passes"
             )
         part = pool[order[: np.searchsorted(ends, wanted) + 1]]
         kept = documents[np.isin(documents, part)]
         if not len(kept):
             raise ValueError(
-                f"an arm keeps none of the {len(part):,} documents of a source that are left of the"
-                " pool: take fewer passes (data.pool_passes), or more tokens"
+                f"an arm keeps none of the {len(part):,} documents of {_source(corpus, documents)}"
+                " that are left of the pool: take fewer passes (data.pool_passes), or more tokens"
             )
         return kept
 
@@ -120,6 +122,10 @@ class Controls:
         if not self.shuffled:
             return np.zeros(len(documents), np.bool_)
         return draws(corpus, documents, f"shuffled {seed}") < self.shuffled
+
+
+def _source(corpus: Corpus, documents: IntArray) -> str:
+    return repr(corpus.sources[corpus.source_index[documents[0]]])
 
 
 def mixed(id_hash: npt.NDArray[np.uint64], purpose: str) -> npt.NDArray[np.uint64]:
