@@ -1,7 +1,7 @@
 """Flink and Spark on three machines, one process of which is killed, frozen or cut off.
 
 sudo python tests/engines/clusters_faults.py --engine flink kill=worker:20 kill=driver:20
-sudo python tests/engines/clusters_faults.py --engine flink --restart freeze=10 cut=10
+sudo python tests/engines/clusters_faults.py --engine flink freeze=10 cut=10
 sudo python tests/engines/clusters_faults.py --engine spark --speculate freeze=10
 
 - kill=WHAT  kill -9 of a worker of the engine, a pool with its Python, one Python of it (python),
@@ -13,8 +13,12 @@ sudo python tests/engines/clusters_faults.py --engine spark --speculate freeze=1
              Python goes on all the while
 
 Input: every format, intact and damaged, in some 60 tasks, with a known rule and with a solved one
-and exact duplicates by turns. What has not ended well is resumed on the engine, and a copy of it
-by DirectRunner; both are compared with an undisturbed run of DirectRunner, byte by byte.
+and exact duplicates by turns; each batch sleeps for --pause, so that work lasts and costs nothing.
+Flink is told to do lost work again by itself in every other pair of kills (seeds 2 and 3 of 4), and
+in every freeze and cut. What has not ended well is resumed on the engine, and a copy of it by
+DirectRunner; both are compared with an undisturbed run of DirectRunner, byte by byte, and once more
+at the end of all trials, for what is written late. After a driver's death the copy is taken when
+its job has been cancelled by hand; else --resume cancels the job, and there is no copy.
 """
 
 import argparse
@@ -27,11 +31,13 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).parent.parent))
 import engines_clusters
+import preloaded
+import slow_step
 from engines_machines import Machine, in_own_network, machines
 from engines_services import ROOT
 from engines_usage import members
@@ -40,8 +46,10 @@ from faults.scene import MODES, Run, Scene, phase, problems
 STARTS = {"flink": engines_clusters.flink, "spark": engines_clusters.spark}
 KILLED = ("worker", "pool", "python", "job_server", "driver")
 PHASES = ("", "scoring", "scoring", "deciding", "writing the end")
-SECONDS = 420
+SECONDS = 1500
 HEARTBEAT = 8.0
+AGAIN = ["--number_of_execution_retries=5", "--execution_retry_delay=1000"]
+SCORING = 10.0  # seconds that it takes at least
 
 
 @dataclass
@@ -56,7 +64,8 @@ class Stage:
 
     def start(self, mode: str, output: Path, *more: str) -> Run:
         """A run on the cluster."""
-        return Run(self.scene, mode, output, *self.cluster.flags, *self.more, *more)
+        flags = [*self.cluster.flags, *self.more, *more]
+        return Run(self.scene, mode, output, *flags, python=self.scene.python)
 
     def pythons(self, number: int) -> list[int]:
         """The Python workers that a machine's pool has started."""
@@ -79,32 +88,38 @@ def kill(stage: Stage, what: str, output: Path, seed: int) -> tuple[str, list[st
     """Kill -9; what was hit, and what was wrong afterwards."""
     rng = random.Random(f"{what}-{seed}")
     mode = list(MODES)[seed % 2]
-    run = stage.start(mode, output)
+    again = AGAIN if stage.engine == "flink" and seed % 4 > 1 else []
+    run = stage.start(mode, output, *again)
     _wait(run, mode, rng)
-    victim, hit = f"{what}_{rng.randrange(2)}", phase(output, mode)
+    at_work = [i for i in range(2) if stage.pythons(i)]
+    number, hit = rng.choice(at_work or [0, 1]), phase(output, mode)
+    by_hand = what == "job_server" or (what == "driver" and rng.random() < 0.5)
     if what == "driver":
-        run.kill()  # and --resume cancels the job
+        run.kill()
     elif what == "python":
-        for process in stage.pythons(rng.randrange(2)):
+        for process in stage.pythons(number):
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
     else:
-        victim = what if what == "job_server" else victim
+        victim = what if what == "job_server" else f"{what}_{number}"
         stage.cluster.kill(victim)
         time.sleep(rng.random() * 2)
         stage.cluster.again(victim)
     code = run.finish(SECONDS)
-    if what == "job_server":
+    if by_hand:
         stage.end_jobs()
     ended, wrong = _ending(run, code, by_us=what == "driver")
-    return f"{mode}, {hit}: {ended}", wrong or _resumed(stage, mode, output, code)
+    copied = by_hand or what != "driver"
+    hit = f"{mode}, {hit}{'' if at_work else ', no Python'}{', retried' if again else ''}: {ended}"
+    hit += "" if copied else ", its job left"
+    return hit, wrong or _resumed(stage, mode, output, code, copied)
 
 
 def freeze(stage: Stage, output: Path, seed: int) -> tuple[str, list[str]]:
     """Stop a machine's Python, and on Flink its task manager; continue them later."""
     rng = random.Random(f"freeze-{seed}")
     mode = list(MODES)[seed % 2]
-    run = stage.start(mode, output)
+    run = stage.start(mode, output, *(AGAIN if stage.engine == "flink" else []))
     run.wait_for(lambda: phase(output, mode) != "starting")
     number = rng.randrange(2)
     run.wait_for(lambda: bool(stage.pythons(number)))
@@ -134,7 +149,7 @@ def cut(stage: Stage, output: Path, seed: int) -> tuple[str, list[str]]:
     """Take a machine's link down, and up again."""
     rng = random.Random(f"cut-{seed}")
     mode = list(MODES)[seed % 2]
-    run = stage.start(mode, output)
+    run = stage.start(mode, output, *(AGAIN if stage.engine == "flink" else []))
     run.wait_for(lambda: phase(output, mode) != "starting")
     time.sleep(rng.random() * 2)
     hit, machine = phase(output, mode), rng.choice(stage.others)
@@ -151,7 +166,7 @@ def _wait(run: Run, mode: str, rng: random.Random) -> None:
     """Until a moment of the run that the seed chooses, or its end."""
     target = rng.choice(PHASES)
     run.wait_for(lambda: not target or phase(run.output, mode) == target)
-    time.sleep(rng.random() * (4 if target in ("", "scoring") else 0.3))
+    time.sleep(rng.random() * (SCORING if target in ("", "scoring") else 0.3))
 
 
 def _ending(run: Run, code: int | None, by_us: bool = False) -> tuple[str, list[str]]:
@@ -167,24 +182,24 @@ def _ending(run: Run, code: int | None, by_us: bool = False) -> tuple[str, list[
     return "error", [] if clear else [f"no clear error: {run.said()[-1500:]}"]
 
 
-def _resumed(stage: Stage, mode: str, output: Path, code: int | None) -> list[str]:
-    """Resume on the engine and by DirectRunner; what is wrong with the outputs."""
+def _resumed(
+    stage: Stage, mode: str, output: Path, code: int | None, copied: bool = True
+) -> list[str]:
+    """Resume on the engine and, if ``copied``, by DirectRunner; what is wrong with the outputs."""
     if code == 0:
         return problems(stage.scene, mode, output)
     copy = output.with_name(f"{output.name}-copy")
-    if output.exists():
+    if copied and output.exists():
         shutil.copytree(output, copy)
     wrong = []
-    runs = {
-        stage.engine: stage.start(mode, output, "--resume"),
-        "DirectRunner": Run(stage.scene, mode, copy, "--resume"),
-    }
+    runs = {stage.engine: stage.start(mode, output, "--resume")}
+    if copied:
+        here = Run(stage.scene, mode, copy, "--resume", python=stage.scene.python)
+        runs["DirectRunner"] = here
     for name, run in runs.items():
         code = run.finish(SECONDS)
         found = problems(stage.scene, mode, run.output) if code == 0 else [run.said()[-1500:]]
         wrong += [f"resumed by {name} ({code}): {one}" for one in found]
-    if not wrong:
-        shutil.rmtree(copy)
     return wrong
 
 
@@ -201,59 +216,71 @@ def main() -> None:
     )
     parser.add_argument("faults", nargs="+", metavar="FAULT=TIMES", help="see above")
     parser.add_argument("--engine", choices=STARTS, required=True)
-    parser.add_argument("--restart", action="store_true", help="Flink does lost work again")
     parser.add_argument("--speculate", action="store_true", help="Spark does slow work twice")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--pause", type=float, default=0.3, help="seconds (default: 0.3)")
+    parser.add_argument("--seed", type=int, default=0, help="of the first trial (default: 0)")
     parser.add_argument("--folder", type=Path, required=True)
     flags = parser.parse_args()
     if reason := engines_clusters.missing(flags.engine):
         sys.exit(reason)
     in_own_network()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # leave no cluster behind
     os.environ |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GIT_DIR": os.devnull}
+    os.environ[slow_step.PAUSE] = str(flags.pause)
+    os.environ["JAVA_TOOL_OPTIONS"] = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"  # starts quickly
     settings: dict[str, object] = {}
     if flags.engine == "flink":
         # A slot to spare on each, and work for both.
         settings = {"cluster.evenly-spread-out-slots": "true"}
         settings |= {"heartbeat.timeout": int(HEARTBEAT * 1000), "heartbeat.interval": 1000}
-    if flags.restart:
-        settings |= {"restart-strategy.type": "fixed-delay"}
-        settings |= {"restart-strategy.fixed-delay.attempts": 5}
     if flags.speculate:
         settings = {"spark.speculation": "true", "spark.speculation.multiplier": 1.1}
         settings |= {"spark.speculation.quantile": 0.1, "spark.speculation.minTaskRuntime": "1s"}
-    bad = 0
+    shutil.rmtree(flags.folder / "scene", ignore_errors=True)
+    scene = Scene.build(flags.folder / "scene", 40)
+    config = scene.folder / "slow.yaml"
+    config.write_text('{"steps": {"tests.engines.slow_step.Slow": {}}}')
     with (
+        preloaded.running(flags.folder / "preloaded") as python,
         machines(2) as places,
         STARTS[flags.engine](flags.folder / "cluster", 2, places, settings) as cluster,
     ):
         more = ["--parallelism=2"] if flags.engine == "flink" else []
-        shutil.rmtree(flags.folder / "scene", ignore_errors=True)
-        scene = Scene.build(flags.folder / "scene")
+        scene = replace(scene, python=python, more=(f"--config={config}",))
         stage = Stage(flags.engine, cluster, places[1:], scene, more)
-        for one in flags.faults:
-            bad += _try(stage, one, flags.seed, flags.folder)
+        bad = _try_all(stage, flags.faults, flags.seed, flags.folder)
     sys.exit(bool(bad))
 
 
-def _try(stage: Stage, asked: str, first: int, folder: Path) -> int:
-    name, _, times = asked.partition("=")
-    what, _, number = times.rpartition(":")
-    hits: Counter[str] = Counter()
-    bad = 0
-    for seed in range(first, first + int(number)):
-        output = folder / f"{name}-{what}" / str(seed)
-        hit, wrong = (
-            kill(stage, what, output, seed) if name == "kill" else FAULTS[name](stage, output, seed)
-        )
-        hits[hit] += 1
-        bad += bool(wrong)
-        print(f"{asked} {seed}: {hit}: {'; '.join(wrong) or 'byte-equal'}", flush=True)
-        if not wrong:
-            shutil.rmtree(output)
-    print(f"{stage.engine}, {asked}: {int(number) - bad} byte-equal", flush=True)
-    for hit, count in sorted(hits.items()):
-        print(f"    {count:4} {hit}", flush=True)
-    return bad
+def _try_all(stage: Stage, faults: list[str], first: int, folder: Path) -> int:
+    """Seed by seed; how many trials went wrong."""
+    hits: dict[str, Counter[str]] = {}
+    ended: list[tuple[str, str, Path]] = []
+    asked = [(one.rpartition(":" if "kill" in one else "=")) for one in faults]
+    for seed in range(first, first + max(int(times) for *_, times in asked)):
+        for name, _, times in asked:
+            if seed >= first + int(times):
+                continue
+            output = folder / name / str(seed)
+            fault, _, what = name.partition("=")
+            hit, wrong = (
+                kill(stage, what, output, seed) if what else FAULTS[fault](stage, output, seed)
+            )
+            word = "; ".join(wrong) or "byte-equal"
+            print(f"{time.strftime('%X')} {name} {seed}: {hit}: {word}", flush=True)
+            hits.setdefault(name, Counter())[f"{hit}: {'WRONG' if wrong else 'byte-equal'}"] += 1
+            if not wrong:
+                ended.append((name, list(MODES)[seed % 2], output))
+    late = [(name, output, problems(stage.scene, mode, output)) for name, mode, output in ended]
+    for name, output, wrong in late:
+        if wrong:
+            print(f"{name}, {output}, in the end: {'; '.join(wrong)}", flush=True)
+    for name, found in hits.items():
+        print(f"{stage.engine}, {name}: {found.total()} trials", flush=True)
+        for hit, count in sorted(found.items()):
+            print(f"    {count:4} {hit}", flush=True)
+    missed = sum(n for found in hits.values() for hit, n in found.items() if "WRONG" in hit)
+    return missed + sum(bool(wrong) for *_, wrong in late)
 
 
 if __name__ == "__main__":

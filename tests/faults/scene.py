@@ -45,6 +45,8 @@ class Scene:
     folder: Path
     python: str | Path = sys.executable
     """What starts the runs that nothing disturbs."""
+    more: tuple[str, ...] = ()
+    """Further flags of every run."""
 
     @classmethod
     def build(cls, folder: Path, n: int = 120) -> "Scene":
@@ -73,6 +75,7 @@ class Scene:
             "--seed=5",
             "--split-bytes=10000",  # many tasks
             *_FLAGS[mode],
+            *self.more,
         ]
 
     def undisturbed(self, mode: str) -> Path:
