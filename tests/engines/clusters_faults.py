@@ -39,7 +39,7 @@ import engines_clusters
 import preloaded
 import slow_step
 from engines_machines import Machine, in_own_network, machines
-from engines_services import ROOT
+from engines_services import ROOT, listens
 from engines_usage import members
 from faults.scene import MODES, Run, Scene, phase, problems
 
@@ -72,8 +72,32 @@ class Stage:
         pool = self.cluster.processes[f"pool_{number}"].pid
         return [one for _, one, _ in members({pool: "pool"}) if one != pool]
 
+    def at_work(self) -> list[int]:
+        """The machines that have Python workers."""
+        return [number for number in range(len(self.others)) if self.pythons(number)]
+
+    def until_at_work(self, run: Run) -> None:
+        """Wait until a run has Python workers, or its end."""
+        while run.process.poll() is None and not self.at_work():
+            time.sleep(0.1)
+
+    def done_twice(self) -> int:
+        """How many second tries Spark's last job began while the first still ran."""
+        logs = (self.cluster.folder / "events").iterdir()
+        lines = max(logs, key=lambda log: log.stat().st_mtime).read_text().splitlines()
+        return sum("SparkListenerTaskStart" in one and '"Speculative":true' in one for one in lines)
+
+    def job_server_again(self) -> None:
+        """Start the job server once more, and wait until it answers."""
+        port = int(self.cluster.flags[1].rpartition(":")[2])
+        self.cluster.again("job_server")
+        self.cluster.until(lambda: listens(port), "the job server")
+
     def end_jobs(self) -> None:
-        """Cancel on Flink what outlives its job server, as docs/engines.md says."""
+        """Cancel what a driver or job server has left, as docs/engines.md says."""
+        if self.engine == "spark":  # they end with it
+            self.cluster.kill("job_server")
+            self.job_server_again()
         for job in self.cluster.ask("jobs").get("jobs", []):
             if job["status"] not in ("FINISHED", "FAILED", "CANCELED"):
                 self.cluster.ask(f"jobs/{job['id']}/yarn-cancel")  # a GET that cancels
@@ -90,10 +114,12 @@ def kill(stage: Stage, what: str, output: Path, seed: int) -> tuple[str, list[st
     mode = list(MODES)[seed % 2]
     again = AGAIN if stage.engine == "flink" and seed % 4 > 1 else []
     run = stage.start(mode, output, *again)
-    _wait(run, mode, rng)
-    at_work = [i for i in range(2) if stage.pythons(i)]
-    number, hit = rng.choice(at_work or [0, 1]), phase(output, mode)
-    by_hand = what == "job_server" or (what == "driver" and rng.random() < 0.5)
+    _wait(stage, run, mode, rng)
+    at_work, hit = stage.at_work(), phase(output, mode)
+    number = rng.choice(at_work or [0, 1])
+    by_hand = (what, stage.engine) == ("job_server", "flink") or (
+        what == "driver" and rng.random() < 0.5
+    )
     if what == "driver":
         run.kill()
     elif what == "python":
@@ -104,7 +130,7 @@ def kill(stage: Stage, what: str, output: Path, seed: int) -> tuple[str, list[st
         victim = what if what == "job_server" else f"{what}_{number}"
         stage.cluster.kill(victim)
         time.sleep(rng.random() * 2)
-        stage.cluster.again(victim)
+        stage.job_server_again() if what == "job_server" else stage.cluster.again(victim)
     code = run.finish(SECONDS)
     if by_hand:
         stage.end_jobs()
@@ -120,10 +146,9 @@ def freeze(stage: Stage, output: Path, seed: int) -> tuple[str, list[str]]:
     rng = random.Random(f"freeze-{seed}")
     mode = list(MODES)[seed % 2]
     run = stage.start(mode, output, *(AGAIN if stage.engine == "flink" else []))
-    run.wait_for(lambda: phase(output, mode) != "starting")
-    number = rng.randrange(2)
-    run.wait_for(lambda: bool(stage.pythons(number)))
-    time.sleep(rng.random() * 2)
+    stage.until_at_work(run)
+    time.sleep(rng.random() * SCORING / 2)
+    number = rng.choice(stage.at_work() or [0, 1])
     hit, stopped = phase(output, mode), stage.pythons(number)
     if stage.engine == "flink":
         stopped.append(stage.cluster.processes[f"worker_{number}"].pid)
@@ -142,6 +167,8 @@ def freeze(stage: Stage, output: Path, seed: int) -> tuple[str, list[str]]:
     time.sleep(10)  # for what writes late
     ended, wrong = _ending(run, code)
     hit = f"{mode}, {hit}, continued {'after' if late else 'before'} the end: {ended}"
+    if stage.engine == "spark":
+        hit += f", {'some' if stage.done_twice() else 'no'} tasks tried twice at once"
     return hit, wrong or _resumed(stage, mode, output, code)
 
 
@@ -150,9 +177,9 @@ def cut(stage: Stage, output: Path, seed: int) -> tuple[str, list[str]]:
     rng = random.Random(f"cut-{seed}")
     mode = list(MODES)[seed % 2]
     run = stage.start(mode, output, *(AGAIN if stage.engine == "flink" else []))
-    run.wait_for(lambda: phase(output, mode) != "starting")
-    time.sleep(rng.random() * 2)
-    hit, machine = phase(output, mode), rng.choice(stage.others)
+    stage.until_at_work(run)
+    time.sleep(rng.random() * SCORING / 2)
+    hit, machine = phase(output, mode), stage.others[rng.choice(stage.at_work() or [0, 1])]
     machine.link("down")
     time.sleep(HEARTBEAT * (1.2 + rng.random()))
     machine.link("up")
@@ -162,10 +189,13 @@ def cut(stage: Stage, output: Path, seed: int) -> tuple[str, list[str]]:
     return f"{mode}, {hit}: {ended}", wrong or _resumed(stage, mode, output, code)
 
 
-def _wait(run: Run, mode: str, rng: random.Random) -> None:
+def _wait(stage: Stage, run: Run, mode: str, rng: random.Random) -> None:
     """Until a moment of the run that the seed chooses, or its end."""
     target = rng.choice(PHASES)
-    run.wait_for(lambda: not target or phase(run.output, mode) == target)
+    if target == "scoring":  # it begins long after its folder is there
+        stage.until_at_work(run)
+    else:
+        run.wait_for(lambda: not target or phase(run.output, mode) == target)
     time.sleep(rng.random() * (SCORING if target in ("", "scoring") else 0.3))
 
 
@@ -189,8 +219,11 @@ def _resumed(
     if code == 0:
         return problems(stage.scene, mode, output)
     copy = output.with_name(f"{output.name}-copy")
-    if copied and output.exists():
-        shutil.copytree(output, copy)
+    while copied and output.exists():  # tasks that have lost their engine may still write
+        with suppress(shutil.Error):
+            shutil.copytree(output, copy)
+            break
+        shutil.rmtree(copy)
     wrong = []
     runs = {stage.engine: stage.start(mode, output, "--resume")}
     if copied:
@@ -236,6 +269,9 @@ def main() -> None:
     if flags.speculate:
         settings = {"spark.speculation": "true", "spark.speculation.multiplier": 1.1}
         settings |= {"spark.speculation.quantile": 0.1, "spark.speculation.minTaskRuntime": "1s"}
+        events = flags.folder / "cluster" / "events"
+        events.mkdir(parents=True, exist_ok=True)
+        settings |= {"spark.eventLog.enabled": "true", "spark.eventLog.dir": str(events)}
     shutil.rmtree(flags.folder / "scene", ignore_errors=True)
     scene = Scene.build(flags.folder / "scene", 40)
     config = scene.folder / "slow.yaml"
