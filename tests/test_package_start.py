@@ -54,8 +54,8 @@ def test_a_local_run_imports_no_clients_and_nothing_that_draws_or_fits():
         "import sys\n"
         "from pipeline.beam import cloud_clients\n"
         "with cloud_clients.left_out_if_local(['--source=web=a.jsonl']):\n"
-        "    from pipeline import scoring_run\n"
-        "from winnow import starting\n"
+        "    from pipeline.runs import scoring_run\n"
+        "from winnow.commands import starting\n"
         "starting.no_pandas_nor_scipy()\n"
         "import pyarrow as pa\n"
         "pa.array(['a word'])\n"
@@ -67,9 +67,38 @@ def test_a_local_run_imports_no_clients_and_nothing_that_draws_or_fits():
     *loaded, nulls = done.stdout.split()
     assert nulls == "1"
     assert {"apache_beam", "numba.np.arraymath", "pyarrow"} <= set(loaded)
-    needless = {"boto3", "google.cloud.storage", "matplotlib", "pandas", "pymongo", "requests"}
+    needless = {"beartype", "cffi", "dill", "fastavro", "httplib2", "proto"}
+    needless |= {"boto3", "google.cloud.storage", "matplotlib", "pandas", "pymongo", "requests"}
     assert needless.isdisjoint(loaded)
     assert {"scipy.linalg", "scipy.sparse", "sklearn", "torch", "datasets"}.isdisjoint(loaded)
+
+
+def test_what_is_wanted_later_is_imported_when_it_is_called(tmp_path):
+    (tmp_path / "slow").mkdir()
+    package = "print('imported')\nclass Wrong(Exception): pass"
+    (tmp_path / "slow" / "__init__.py").write_text(package)
+    (tmp_path / "slow" / "parts.py").write_text("def half(n): return n / 2")
+    (tmp_path / "user.py").write_text(
+        "import slow\n"
+        "from slow.parts import half\n"
+        "def f(n):\n"
+        "    try:\n"
+        "        return isinstance(n, slow.Wrong) or half(n)\n"
+        "    except slow.Wrong:\n"
+        "        pass\n"
+    )
+    done = python(
+        "import sys\n"
+        "from winnow.commands import starting\n"
+        "with starting.later('slow'):\n"
+        "    import user\n"
+        "print('slow' in sys.modules, user.f(5), 'slow' in sys.modules)\n"
+        "import slow.parts\n"
+        "print(slow.parts.half is sys.modules['slow.parts'].half, slow.Wrong.__module__)\n",
+        PYTHONPATH=f"{ROOT}{os.pathsep}{tmp_path}",
+    )
+    assert done.stderr == ""
+    assert done.stdout.split("\n")[:3] == ["imported", "False 2.5 True", "True slow"]
 
 
 def test_garbage_is_collected_again_after_imports():
@@ -94,6 +123,7 @@ def test_garbage_is_collected_again_after_imports():
         ("--runner=FlinkRunner", True),
         ("--source web=gs://bucket/a", True),
         ("--classifier s3://bucket/a", True),
+        ("--pickle_library=dill", True),
         ("--config local.yaml", False),
         ("--config=store.yaml", True),
         ("--config missing.yaml", True),

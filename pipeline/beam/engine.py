@@ -4,6 +4,7 @@ import argparse
 import builtins
 import concurrent.futures
 import copy
+import functools
 import importlib
 import logging
 import math
@@ -27,6 +28,7 @@ from apache_beam.options.pipeline_options import (
 )
 from apache_beam.runners.dataflow.dataflow_runner import DataflowRuntimeException
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.transforms import userstate
 from apache_beam.transforms.environments import (
     EmbeddedPythonGrpcEnvironment,
     SubprocessSDKEnvironment,
@@ -52,6 +54,9 @@ _HOLDS_HTML = re.compile(r"\.(?:warc|arc|x?html?)(?:\.\w+)?$", re.IGNORECASE)
 _MUCH_HTML = 128 << 20
 """Stored bytes; a process takes some seconds of CPU time to start."""
 
+# Beam asks each step some seven times for its state, and looks at all of its methods each time.
+userstate.get_dofn_specs = functools.cache(userstate.get_dofn_specs)
+
 _WORKER_DIED = "Channel closed prematurely."  # Beam's whole message
 
 # How Beam reports our exceptions from a worker.
@@ -61,6 +66,12 @@ _WORKER_ERROR = re.compile(
 
 _WHERE = re.compile(r" \[while running .*\]$")
 _NESTED = re.compile(r"(\w+(?:Error|Exception)): (.*)")
+
+
+class _LocalOptions(PipelineOptions):
+    """Beam's options that keep their views: a run asks for some 100 of 15 kinds."""
+
+    view_as = functools.cache(PipelineOptions.view_as)
 
 
 def options(flags: Sequence[str], stall_minutes: float | None = None) -> PipelineOptions:
@@ -127,10 +138,12 @@ def options(flags: Sequence[str], stall_minutes: float | None = None) -> Pipelin
             "runner": _LOCAL,
             "direct_num_workers": workers,
             "pipeline_type_check": False,  # the graph is ours; tests build it
+            "disable_beartype": True,
             "direct_running_mode": parsed.direct_running_mode
             if "--direct_running_mode" in given
             else ("in_memory" if workers == 1 else "multi_threading"),
         }
+        return _LocalOptions(list(flags), **defaults)
     return PipelineOptions(list(flags), **defaults)
 
 

@@ -60,7 +60,10 @@ def configure(options: PipelineOptions) -> None:
 
 def shared_options() -> dict[str, Any]:
     """The options of this process without secrets, for :func:`reach` on other machines."""
-    options = _options().get_all_options(drop_default=True)
+    if _OPTIONS in os.environ:
+        options = json.loads(os.environ[_OPTIONS])
+    else:
+        options = _options().get_all_options(drop_default=True)
     return {name: options[name] for name in _NO_SECRETS if name in options}
 
 
