@@ -75,7 +75,8 @@ def check(weights: FloatArray) -> None:
     if n < p + SPARE:
         raise ValueError(
             f"{n} runs are too few for the {p} coefficients of {weights.shape[1]} components: take"
-            f" swarm.runs={2 * p} or more, or fewer components (swarm.buckets=1)"
+            f" swarm.runs={2 * p} or more, or fewer components (fewer sources, or smaller"
+            " swarm.buckets)"
         )
     if np.linalg.matrix_rank(terms) < p:
         raise ValueError(
