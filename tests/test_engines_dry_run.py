@@ -7,8 +7,6 @@ import socket
 import pytest
 from apache_beam.runners.worker import statesampler
 from engines_services import ROOT, write_inputs
-from google.cloud import dataflow_v1beta3
-from google.protobuf import json_format
 
 from pipeline import run
 from pipeline.beam import engine
@@ -174,6 +172,9 @@ def test_dataflow_ends_what_stalls_unless_told_otherwise():
 
 def test_the_flex_template_is_as_googles_schema_has_it():
     """Parsed strictly into the protocol buffer of the service, which names what is required."""
+    from google.cloud import dataflow_v1beta3  # here, since it takes long
+    from google.protobuf import json_format
+
     specification = json.loads((ROOT / "deploy" / "flex_template.json").read_text())
     found = dataflow_v1beta3.TemplateMetadata.pb()()
     json_format.ParseDict(specification, found)

@@ -181,7 +181,10 @@ def test_any_bytes_are_text(label, pieces):
     assert lookup(label).decode(b"".join(pieces)).encode() is not None
 
 
-@pytest.mark.parametrize("label", ["", "none", "utf", "utf-7", "rot13", "zlib", "cp037", "é", "\0"])
+OF_PYTHON = ["utf-7", "rot13", "zlib", "cp037", "idna", "unicode_escape", "punycode"]
+
+
+@pytest.mark.parametrize("label", [*OF_PYTHON, "", "none", "utf", "é", "\0"])
 def test_no_labels(label):
     assert lookup(label) is None
 
