@@ -9,7 +9,6 @@ The busiest device's experts get ``--imbalance`` times an even share of the rows
 """
 
 import argparse
-import math
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -41,6 +40,9 @@ def parser() -> Parser:
     out.add_argument("--devices", type=sizes.whole, required=True)
     out.add_argument(
         "--expert-parallel", type=sizes.whole, help="default: as many as can share the experts"
+    )
+    out.add_argument(
+        "--tensor-parallel", type=sizes.whole, default=1, help="as train.tensor_parallel"
     )
     out.add_argument(
         "--rows", type=sizes.whole, default=8, help="of a device at a time (default: 8)"
@@ -131,14 +133,13 @@ def describe(found: "Plan", config: GLaMConfig, options: argparse.Namespace) -> 
         yield f"  {name:<26}{traffic.received / GIB:>10.2f}  in {traffic.calls:.0f} calls"
     took = seconds(
         found, config, machines(options), tokens=tokens, sequence=options.sequence,
-        expert_parallel=options.expert_parallel
-        or (math.gcd(options.devices, config.experts) if config.sparse else 1),
         recompute=options.recompute, imbalance=options.imbalance,
     )  # fmt: skip
     yield "seconds of that pass"
     for name, value in (
         (f"work at {options.utilisation:.0%} of the peak", took.work),
         ("all-to-all", took.exchange),
+        ("tensor parallelism", took.tensor),
         ("gathers and reductions", took.gather),
         ("  of which not hidden", took.exposed),
         ("all", took.all),
@@ -154,15 +155,21 @@ def compare(found: Sequence["Layout"], options: argparse.Namespace) -> Iterator[
         f"layouts of {options.devices} devices for steps of {options.recommend:,} rows, with"
         f" {options.imbalance:g} times an even share on the busiest; the fastest first"
     )
-    yield "  experts over  rows at once  recompute     GiB  s a step    work  all-to-all  exposed"
+    yield (
+        "  tensor  experts over  rows at once  recompute     GiB  s a step    work  all-to-all"
+        "  tensor  exposed"
+    )
     for of in found:
         passes = of.step / of.seconds.all
-        parts = (of.seconds.work, of.seconds.exchange, of.seconds.exposed)
-        work, exchange, exposed = (passes * part for part in parts)
+        took = of.seconds
+        work, exchange, tensor, exposed = (
+            passes * part for part in (took.work, took.exchange, took.tensor, took.exposed)
+        )
+        again = "yes" if of.recompute else "no"
         yield (
-            f"  {of.expert_parallel:>12}  {of.rows:>12}  {'yes' if of.recompute else 'no':>9}"
+            f"  {of.tensor_parallel:>6}  {of.expert_parallel:>12}  {of.rows:>12}  {again:>9}"
             f"  {of.plan.peak / GIB:>6.1f}  {of.step:>8.3g}  {work:>6.3g}  {exchange:>10.3g}"
-            f"  {exposed:>7.3g}"
+            f"  {tensor:>6.3g}  {exposed:>7.3g}"
         )
     best = settings(found[0])
     yield "recommended: " + " ".join(f"{key}={value}" for key, value in best.items())
@@ -196,6 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             config,
             devices=options.devices,
             expert_parallel=options.expert_parallel,
+            tensor_parallel=options.tensor_parallel,
             rows=options.rows,
             sequence=options.sequence,
             optimizer=options.optimizer,

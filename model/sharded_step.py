@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -27,7 +27,10 @@ from model.glam.experts import ExpertInputs
 from model.glam.transformer import Experts, GLaM
 from model.sizes import OPTIMIZER_BYTES
 from model.training import parallel
-from model.training.parallel import AllToAll
+from model.training.all_to_all import AllToAll, Counts
+
+TENSOR = "tensor"
+"""The exchanges of tensor parallelism, among the kinds of traffic."""
 
 COLLECTIVES = {
     "_allgather_base_": "all-gather",
@@ -37,6 +40,13 @@ COLLECTIVES = {
 }
 
 
+class Group(NamedTuple):
+    """How many processes a collective joins, and how far apart they are."""
+
+    size: int
+    stride: int
+
+
 @dataclass
 class Traffic:
     """What one kind of collective carries for one device in one forward and backward pass."""
@@ -44,8 +54,8 @@ class Traffic:
     calls: float = 0
     received: float = 0.0
     """Bytes."""
-    by_group: dict[int, float] = field(default_factory=dict)
-    """The same by the size of the group of processes."""
+    by_group: dict[Group, float] = field(default_factory=dict)
+    """The same by the processes."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,7 @@ def plan(
     rows: int,
     sequence: int,
     optimizer: str,
+    tensor_parallel: int = 1,
     recompute: bool = False,
     imbalance: float = 1.0,
 ) -> Plan:
@@ -83,6 +94,7 @@ def plan(
         rows: of one device at a time.
         sequence: tokens of a row.
         optimizer: a key of :data:`model.sizes.OPTIMIZER_BYTES`.
+        tensor_parallel: how many share every head and hidden width.
         recompute: whether layers are computed again on the way back.
         imbalance: rows that the experts of this device get, of an even share.
 
@@ -98,13 +110,13 @@ def plan(
                 recompute=recompute,
                 expert_backend="grouped",
             )
-        parallel.shard(model, parallel.make_grid(config, "cpu", expert_parallel))
+        parallel.shard(model, parallel.make_grid(config, "cpu", expert_parallel, tensor_parallel))
         for module in model.modules():
             if isinstance(module, Experts):
                 assert isinstance(module.compute, AllToAll)
                 module.compute = _Shares(module.compute, imbalance)
         fake = FakeTensorMode(allow_non_fake_inputs=True)
-        with _loss_as_on_cuda(), fake, _Trace() as trace:
+        with _loss_as_on_cuda(), fake, _Trace(tensor_parallel) as trace:
             model.to_empty(device="cpu")
             tokens_BS = torch.zeros(rows, sequence, dtype=torch.int64)
             for _ in range(2):
@@ -198,7 +210,7 @@ class _Shares(AllToAll):
     """
 
     def __init__(self, real: AllToAll, imbalance: float) -> None:
-        super().__init__(real.compute, real.group)
+        super().__init__(real.compute, real.group, real.tensor)
         self.rows = 0
         self.imbalance = imbalance
 
@@ -206,19 +218,21 @@ class _Shares(AllToAll):
         self.rows = len(of.x_RM)
         return super().__call__(of)
 
-    def exchange_counts(self, counts_PF: Tensor) -> tuple[Tensor, list[int], list[int]]:
-        processes = self.group.size()
+    def exchange_counts(self, counts_PF: Tensor) -> Counts:
+        processes, parts = self.group.size(), self.tensor.size()
         share, more = divmod(self.rows, processes)
         sent = [share + (process < more) for process in range(processes)]
         received = round(self.imbalance * sent[0]) if processes > 1 else sent[0]
-        return torch.empty_like(counts_PF), sent, [received] * processes
+        there_QF = torch.empty_like(counts_PF).repeat(parts, 1)
+        return Counts(there_QF, sent, [received] * processes, [received * processes] * parts)
 
 
 class _Trace(TorchDispatchMode):
     """Counts live bytes after each operation, and what collectives carry."""
 
-    def __init__(self) -> None:
+    def __init__(self, tensor_parallel: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.tensor = Group(tensor_parallel, 1)
         self.bytes: weakref.WeakKeyDictionary[Any, list[int]] = weakref.WeakKeyDictionary()
         self.live = 0
         self.peak = 0
@@ -271,7 +285,6 @@ class _Trace(TorchDispatchMode):
     def _count(self, name: str, args: Any) -> None:
         if name not in COLLECTIVES:
             raise AssertionError(f"collective {name} is not counted")
-        traffic = self.traffic.setdefault(COLLECTIVES[name], Traffic())
         first, second, third = args[:3]
         group = dist.ProcessGroup.unbox(second if name == "allreduce_" else third)
         if name == "alltoall_base_":
@@ -281,10 +294,13 @@ class _Trace(TorchDispatchMode):
             received = 2.0 * sum(tensor.nbytes for tensor in first)
         else:
             received = abs(first.nbytes - second.nbytes)
+        ranks = dist.get_process_group_ranks(group)
+        joined = Group(len(ranks), ranks[1] - ranks[0] if len(ranks) > 1 else 1)
+        within = name == "alltoall_base_" and joined == self.tensor != Group(1, 1)
+        traffic = self.traffic.setdefault(TENSOR if within else COLLECTIVES[name], Traffic())
         traffic.calls += 1
         traffic.received += received
-        size = group.size()
-        traffic.by_group[size] = traffic.by_group.get(size, 0.0) + received
+        traffic.by_group[joined] = traffic.by_group.get(joined, 0.0) + received
 
 
 @contextmanager

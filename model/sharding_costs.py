@@ -1,18 +1,20 @@
 """How long a sharded step takes and which layout is the fastest, by a trace and the links' speeds.
 
-Processes lie in nodes in order. A row of the grid, which all-to-all joins, is processes next to one
-another; a column, over which experts' weights are gathered, takes one of every row. Work is the
+Processes lie in nodes in order, those of tensor parallelism next to one another. Work is the
 model's FLOPs, on the device whose experts are the busiest. Gathers and reductions run in rings, one
-through each network port, and hide behind a part of the work; all-to-all does not.
+through each network port, and hide behind a part of the work; what activations wait for does not.
 """
 
+import contextlib
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from model import sizes
 from model.accelerators import Accelerator
 from model.glam.config import GLaMConfig
-from model.sharded_step import Plan, Traffic, estimate
+from model.sharded_step import TENSOR, Plan, Traffic, estimate
+from model.training.parallel import grid_shape
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class Seconds:
     work: float
     exchange: float
     """All-to-all."""
+    tensor: float
+    """Gathers and sums of activations, of tensor parallelism."""
     gather: float
     """Gathers and reductions, hidden or not."""
     exposed: float
@@ -48,13 +52,14 @@ class Seconds:
     @property
     def all(self) -> float:
         """The whole pass."""
-        return self.work + self.exchange + self.exposed
+        return self.work + self.exchange + self.tensor + self.exposed
 
 
 @dataclass(frozen=True)
 class Layout:
     """A way to share a model, what it holds, and how long a step's passes take."""
 
+    tensor_parallel: int
     expert_parallel: int
     rows: int
     recompute: bool
@@ -68,7 +73,6 @@ def seconds(
     config: GLaMConfig,
     machines: Machines,
     *,
-    expert_parallel: int,
     tokens: int,
     sequence: int,
     recompute: bool,
@@ -82,28 +86,21 @@ def seconds(
     flops += (imbalance - 1) * experts if config.sparse else 0.0
     flops *= 4 / 3 if recompute else 1
     work = tokens * flops / (machines.accelerator.flops * machines.utilisation)
-    exchange = gather = 0.0
+    took = dict.fromkeys(("all-to-all", TENSOR, "others"), 0.0)
     for name, traffic in found.traffic.items():
-        took = _transfer(name, traffic, machines, expert_parallel)
-        if name == "all-to-all":
-            exchange += took
-        else:
-            gather += took
-    exposed = max(0.0, gather - machines.overlap * work)
-    return Seconds(work, exchange, gather, exposed)
+        took[name if name in took else "others"] += _transfer(name, traffic, machines)
+    exposed = max(0.0, took["others"] - machines.overlap * work)
+    return Seconds(work, took["all-to-all"], took[TENSOR], took["others"], exposed)
 
 
-def _transfer(name: str, traffic: Traffic, machines: Machines, columns: int) -> float:
+def _transfer(name: str, traffic: Traffic, machines: Machines) -> float:
     """The seconds of one kind of collective."""
     total = 0.0
-    for size, received in traffic.by_group.items():
-        if name == "all-to-all" or size == machines.devices:
-            near = min(size, machines.node)
-        else:  # one process of each row
-            near = min(size, max(1, machines.node // columns))
+    for (size, stride), received in traffic.by_group.items():
+        near = min(size, max(1, machines.node // stride))
         if size <= near:
             total += received / machines.nvlink
-        elif name == "all-to-all":
+        elif name in ("all-to-all", TENSOR):
             away = (size - near) / (size - 1)
             total += max(
                 received * away / machines.network, received * (1 - away) / machines.nvlink
@@ -123,7 +120,7 @@ def layouts(
     imbalance: float,
     memory: float,
 ) -> Iterator[Layout]:
-    """Of each number of processes that can share the experts, the fastest ways that fit.
+    """Of each grid, with tensor parallelism within a node, the fastest ways that fit.
 
     The most rows at a time that the memory (bytes) has room for, since fewer would gather the same
     weights more often; and recomputing layers, where that makes room for more.
@@ -135,13 +132,7 @@ def layouts(
     if batch_rows % devices:
         raise ValueError(f"a batch of {batch_rows} rows can't be shared by {devices} devices")
     own = batch_rows // devices
-    for columns in _divisors(devices) if config.sparse else [1]:
-        if config.sparse and (
-            config.experts % columns
-            or config.width % (devices // columns)
-            or config.hidden % (devices // columns)
-        ):
-            continue
+    for parts, columns in _grids(config, machines):
         fitting = 0  # rows at a time that fit without recomputing, which is then in vain
         for recompute in (False, True):
             for rows in reversed([rows for rows in _divisors(own) if rows > fitting]):
@@ -149,6 +140,7 @@ def layouts(
                     config,
                     devices=devices,
                     expert_parallel=columns,
+                    tensor_parallel=parts,
                     rows=rows,
                     sequence=sequence,
                     optimizer=optimizer,
@@ -161,15 +153,23 @@ def layouts(
                     found,
                     config,
                     machines,
-                    expert_parallel=columns,
                     tokens=rows * sequence,
                     sequence=sequence,
                     recompute=recompute,
                     imbalance=imbalance,
                 )
-                yield Layout(columns, rows, recompute, found, took, own / rows * took.all)
+                yield Layout(parts, columns, rows, recompute, found, took, own / rows * took.all)
                 fitting = rows
                 break
+
+
+def _grids(config: GLaMConfig, machines: Machines) -> Iterator[tuple[int, int]]:
+    """The degrees of tensor parallelism and of expert parallelism that can be."""
+    for parts in _divisors(math.gcd(machines.devices, machines.node)):
+        for columns in _divisors(machines.devices // parts) if config.sparse else [1]:
+            with contextlib.suppress(ValueError):
+                grid_shape(config, machines.devices, columns, parts)
+                yield parts, columns
 
 
 def _divisors(number: int) -> list[int]:
@@ -179,6 +179,7 @@ def _divisors(number: int) -> list[int]:
 def settings(layout: Layout) -> Mapping[str, object]:
     """The settings of ``model/train.py`` that make this layout."""
     return {
+        "train.tensor_parallel": layout.tensor_parallel,
         "train.expert_parallel": layout.expert_parallel,
         "train.micro_rows": layout.rows,
         "train.recompute": str(layout.recompute).lower(),

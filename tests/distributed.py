@@ -54,7 +54,11 @@ def _process(rank: int, world: int, folder: Path, calls: dict[str, Callable[[], 
 
 
 def make_model(
-    config: GLaMConfig, expert_parallel: int | None, dtype: torch.dtype, recompute: bool = False
+    config: GLaMConfig,
+    expert_parallel: int | None,
+    dtype: torch.dtype,
+    recompute: bool = False,
+    tensor_parallel: int = 1,
 ) -> GLaM:
     return parallel.build(
         config,
@@ -62,6 +66,7 @@ def make_model(
         compute_dtype=dtype,
         seed=3,
         expert_parallel=expert_parallel if processes.count() > 1 else None,
+        tensor_parallel=tensor_parallel if processes.count() > 1 else 1,
         recompute=recompute,
     )
 

@@ -40,8 +40,8 @@ STATE = {
 }
 
 
-def fresh(name, columns):
-    model = make_model(CONFIG, columns, torch.float32)
+def fresh(name, columns, parts=1):
+    model = make_model(CONFIG, columns, torch.float32, tensor_parallel=parts)
     return model, OPTIMIZERS[name](model)
 
 
@@ -59,9 +59,9 @@ def all_steps(columns=None):
     return out
 
 
-def write(folder, columns=None):
+def write(folder, columns=None, parts=1):
     for name in OPTIMIZERS:
-        model, optimizer = fresh(name, columns)
+        model, optimizer = fresh(name, columns, parts)
         learn(model, optimizer, range(3))
         checkpoint.save(f"{folder}/{name}", 3, checkpoint.tensors(model, optimizer), STATE)
 
@@ -77,11 +77,11 @@ def write_few_experts(folder):
     return folder / "exported"
 
 
-def read(folder, columns=None):
+def read(folder, columns=None, parts=1):
     """As :func:`all_steps`, but the first steps were another's."""
     out = {}
     for name in OPTIMIZERS:
-        model, optimizer = fresh(name, columns)
+        model, optimizer = fresh(name, columns, parts)
         checkpoint.materialise(model, optimizer)
         content = checkpoint.tensors(model, optimizer)
         checkpoint.load(checkpoint.resolve(f"{folder}/{name}"), content)
@@ -169,7 +169,9 @@ def results(tmp_path_factory):
     }
     calls |= {f"asked {name}": ask for name, ask in sharded.items()}
     out |= distributed.run(2, two, calls | {"damage": call(damage_of_one, two)})
-    calls = {"writes": call(write, four, 2), "2-4": call(read, two, 2), "1-4": call(read, one)}
+    # Written by processes of which two share every head and hidden width, and read by such ones.
+    calls = {"writes": call(write, four, 1, 2), "2-4": call(read, two, 2)}
+    calls |= {"1-4": call(read, one, 2, 2)}
     calls |= {"compared": call(compared, four), "of two": call(compared, two)}
     calls |= {"asked": call(asked, exported, tasks, likely)}
     calls |= {"background": call(in_background, four, 2)}

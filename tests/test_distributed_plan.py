@@ -8,7 +8,7 @@ import torch
 from model import sharded_step, sharding_costs, sizes
 from model.glam.config import GLaMConfig
 from model.plan_sharding import main
-from model.sharded_step import Plan, Traffic, plan
+from model.sharded_step import Group, Plan, Traffic, plan
 from model.sharding_costs import Machines, seconds
 
 pytestmark = pytest.mark.slow
@@ -53,6 +53,29 @@ def test_traffic_follows_from_the_grid(traced):
     assert traced.traffic["all-gather"].received == pytest.approx(gathered, rel=0.02)
 
 
+def test_traffic_of_layers_in_parts(traced):
+    parts = 2
+    cut = plan(CONFIG, devices=16, expert_parallel=4, optimizer="adamw", tensor_parallel=2, **SHAPE)
+    M, H, L, inner = CONFIG.width, CONFIG.hidden, CONFIG.layers, CONFIG.heads * CONFIG.head_width
+    moe, tokens = len(CONFIG.moe_layers), ROWS * LENGTH
+    assert cut.weights == traced.weights
+    assert cut.traffic["all-to-all"].received == traced.traffic["all-to-all"].received
+    # Rows of the other process come in and partial sums of own rows come back, in bfloat16, on both
+    # ways: one for each token in attention and dense layers, two at the experts. Documents once.
+    rows = tokens * (2 * L - moe) + 2 * tokens * moe
+    assert cut.traffic["tensor"].received == 4 * rows * M * 2 + 2 * tokens * 4
+    assert set(cut.traffic["tensor"].by_group) == {Group(parts, 1)}
+    assert set(cut.traffic["all-to-all"].by_group) == {Group(4, parts)}
+    assert set(cut.traffic["all-gather"].by_group) == {Group(16, 1), Group(8, 2), Group(2, 8)}
+    # Half of each matrix, gathered over half as many.
+    layers = (L * 4 * M * inner + (L - moe) * 3 * M * H) / parts * 7 / 8
+    experts = moe * 2 * CONFIG.experts // 4 * M * H / parts * 1 / 2
+    root = CONFIG.vocabulary * M + (2 * L + 1) * M + moe * M * CONFIG.experts
+    biases = L * CONFIG.heads * CONFIG.bias_buckets
+    reduced = 4 * (layers + experts + (root + biases) * 15 / 16)
+    assert cut.traffic["reduce-scatter"].received == pytest.approx(reduced, rel=0.02)
+
+
 def test_a_busy_device_receives_more(traced):
     busy = plan(CONFIG, devices=16, expert_parallel=4, optimizer="adamw", imbalance=2.0, **SHAPE)
     # Of four exchanges two bring rows of others to these experts, two bring rows back.
@@ -65,8 +88,8 @@ def test_a_busy_device_receives_more(traced):
 def test_groups_make_up_the_traffic(traced):
     for traffic in traced.traffic.values():
         assert sum(traffic.by_group.values()) == pytest.approx(traffic.received)
-    assert set(traced.traffic["all-to-all"].by_group) == {4}
-    assert {16, 4} == set(traced.traffic["all-gather"].by_group)
+    assert set(traced.traffic["all-to-all"].by_group) == {Group(4, 1)}
+    assert set(traced.traffic["all-gather"].by_group) == {Group(16, 1), Group(4, 4)}
 
 
 def test_a_deep_model_from_few_layers():
@@ -87,27 +110,30 @@ MACHINES = Machines(
 
 
 @pytest.mark.parametrize(
-    ("name", "group", "columns", "expected"),
+    ("name", "size", "stride", "expected"),
     [
-        ("all-to-all", 4, 4, 1200 / 100),  # within a node
-        ("all-to-all", 16, 16, 1200 * 12 / 15 / 10),  # 12 of 15 others are elsewhere
-        ("all-gather", 16, 4, 1200 / 40),  # four ports of a node at once
+        ("all-to-all", 4, 1, 1200 / 100),  # within a node
+        ("all-to-all", 16, 1, 1200 * 12 / 15 / 10),  # 12 of 15 others are elsewhere
+        ("all-to-all", 4, 4, 1200 / 10),  # all of them
+        ("tensor", 4, 1, 1200 / 100),
+        ("all-gather", 16, 1, 1200 / 40),  # four ports of a node at once
         ("all-gather", 4, 4, 1200 / 10),  # one device of each node
         ("all-gather", 8, 2, 1200 / 20),  # two of each
         ("reduce-scatter", 2, 8, 1200 / 10),
     ],
 )
-def test_seconds_by_links(name, group, columns, expected):
-    traffic = {name: Traffic(1, 1200.0, {group: 1200.0})}
+def test_seconds_by_links(name, size, stride, expected):
+    traffic = {name: Traffic(1, 1200.0, {Group(size, stride): 1200.0})}
     found = seconds(
-        Plan(0, 0, 0, 0, traffic), CONFIG, MACHINES, expert_parallel=columns, tokens=1,
-        sequence=LENGTH, recompute=False, imbalance=1.0,
+        Plan(0, 0, 0, 0, traffic), CONFIG, MACHINES, tokens=1, sequence=LENGTH, recompute=False,
+        imbalance=1.0,
     )  # fmt: skip
-    assert found.exchange + found.gather == pytest.approx(expected)
+    assert found.exchange + found.tensor + found.gather == pytest.approx(expected)
+    assert found.all >= found.exchange + found.tensor
 
 
 def test_work_of_a_busy_device_and_what_it_hides():
-    traffic = {"all-gather": Traffic(1, 4e9, {16: 4e9})}
+    traffic = {"all-gather": Traffic(1, 4e9, {Group(16, 1): 4e9})}
     machines = dataclasses.replace(MACHINES, network=1e9)
 
     def took(imbalance, recompute):
@@ -115,7 +141,6 @@ def test_work_of_a_busy_device_and_what_it_hides():
             Plan(0, 0, 0, 0, traffic),
             CONFIG,
             machines,
-            expert_parallel=4,
             tokens=10**9,
             sequence=LENGTH,
             recompute=recompute,
@@ -128,7 +153,7 @@ def test_work_of_a_busy_device_and_what_it_hides():
     assert again.work == pytest.approx(even.work * 4 / 3)
     for of in (even, busy, again):
         assert of.exposed == pytest.approx(max(0.0, of.gather - 0.5 * of.work))
-        assert of.all == of.work + of.exchange + of.exposed
+        assert of.all == of.work + of.exchange + of.tensor + of.exposed
 
 
 def test_peak(traced):
@@ -163,14 +188,17 @@ def test_command(capsys):
 
 
 def test_the_fastest_layout_is_recommended(capsys):
-    main(["model=glam_1m_8e", "model.layers=2", "--devices", "2", "--recommend", "4"])
+    model = ["model=glam_1m_8e", "model.layers=2", "model.heads=6", "model.head_width=16"]
+    main([*model, "--devices", "2", "--recommend", "4"])
     head, _, *rows, last = capsys.readouterr().out.splitlines()
     assert "steps of 4 rows, with 1.6 times" in head
-    steps = [float(row.split()[4]) for row in rows]
+    steps = [float(row.split()[5]) for row in rows]
     assert steps == sorted(steps)
     # All rows fit at once, and then recomputing is in vain.
-    assert sorted(row.split()[:3] for row in rows) == [["1", "2", "no"], ["2", "2", "no"]]
-    expected = f"train.expert_parallel={rows[0].split()[0]} train.micro_rows=2"
+    grids = [["1", "1"], ["1", "2"], ["2", "1"]]
+    assert sorted(row.split()[:4] for row in rows) == [[*grid, "2", "no"] for grid in grids]
+    parts, columns, *_ = rows[0].split()
+    expected = f"train.tensor_parallel={parts} train.expert_parallel={columns} train.micro_rows=2"
     assert last == f"recommended: {expected} train.recompute=false"
 
 
@@ -198,8 +226,10 @@ def test_recomputing_makes_room(monkeypatch):
         )
 
 
-@pytest.mark.parametrize(("name", "devices"), [("glam_1b7_64e", 64), ("glam_64b_64e", 1024)])
-def test_large_sizes_fit(name, devices):
+@pytest.mark.parametrize(
+    ("name", "devices", "parts"), [("glam_1b7_64e", 64, 1), ("glam_64b_64e", 1024, 8)]
+)
+def test_large_sizes_fit(name, devices, parts):
     """Two and four layers of each are traced; the others need what the second pair adds."""
     config = sizes.load([name])[name]
     two, four = (
@@ -207,6 +237,7 @@ def test_large_sizes_fit(name, devices):
             dataclasses.replace(config, layers=layers),
             devices=devices,
             expert_parallel=64,
+            tensor_parallel=parts,
             rows=8,
             sequence=128,
             optimizer="adafactor",

@@ -53,10 +53,13 @@ def assert_alike(value, expected):
 
 
 def test_two_and_then_one(torchrun, corpus, tmp_path):
-    """Two get a SIGTERM, end at one step and save it; one goes on from there."""
+    """Two, of which each has a part of every layer, get a SIGTERM, end at one step and save it; one
+    goes on from there.
+    """
     alone, output = tmp_path / "alone", tmp_path / "several"
     never = ["checkpoint.every=1_000_000", "evaluate.every=0", "log.expert_load_every=1"]
-    halfway = torchrun(output, "train.tokens=64_000_000", *never)
+    parts = "train.tensor_parallel=2"
+    halfway = torchrun(output, "train.tokens=64_000_000", parts, *never)
     log = output / "metrics.jsonl"
     while halfway.poll() is None and not (log.exists() and log.stat().st_size):
         time.sleep(0.01)

@@ -14,7 +14,8 @@ from training_runs import optimizer_settings
 
 from model.glam.experts import BACKENDS
 from model.glam.transformer import Experts
-from model.training import optim, parallel, processes
+from model.training import evaluation, optim, parallel, processes
+from model.training.all_to_all import AllToAll
 from model.training.train_config import Schedule
 
 pytestmark = pytest.mark.slow
@@ -88,6 +89,38 @@ def adafactor_one_by_one():
     return learn(model, OneByOne(model.parameters(), 0.01), range(3))
 
 
+def in_parts():
+    """Heads and hidden widths cut in two, by grid: losses and gradients, layers computed twice;
+    then likelihoods, which leave gathered weights behind; then Adafactor.
+    """
+    found = {}
+    for columns in (1, 2):
+        if 2 * columns <= processes.count() or processes.count() == 1:
+            model = make_model(CONFIG, columns, torch.float32, True, tensor_parallel=2)
+            history = learn(model, make_optimizer(model), range(3))
+            found[columns] = history, nats(model)
+            parallel.reshard(model)
+            history += learn(model, optim.build_optimizer(ADAFACTOR, model), range(3, 5))
+    return found
+
+
+@torch.no_grad()
+def nats(model):
+    """The mean over all processes of minus the logarithm of the targets' probabilities."""
+    tokens, targets, segments = distributed.batch(7)
+    hidden, _ = model.eval().hidden(tokens, segments)
+    of_each = evaluation.token_nats(model, hidden.flatten(0, 1), targets.flatten())
+    model.train()
+    return float(processes.mean({"nats": of_each.mean()})["nats"])
+
+
+def part_too_large():
+    """The norm of the first gradients if FSDP divided those of parts by its own group alone."""
+    model = make_model(CONFIG, 2, torch.float32, tensor_parallel=2)
+    model.layers[1].feed_forward.set_gradient_divide_factor(processes.count() // 2)
+    return learn(model, make_optimizer(model), range(1))[0][2]
+
+
 class CountingCollectives(TorchDispatchMode):
     def __init__(self):
         super().__init__()
@@ -148,7 +181,8 @@ def exchanged_counts():
     """What process r has for expert f of process p is 100 r + 10 p + f."""
     world = processes.count()
     counts = 100 * processes.rank() + 10 * torch.arange(world)[:, None] + torch.arange(3)
-    found = parallel.AllToAll(BACKENDS["cpu"], dist.group.WORLD).exchange_counts(counts)
+    alone, _ = dist.new_subgroups(1)
+    found = AllToAll(BACKENDS["cpu"], dist.group.WORLD, alone).exchange_counts(counts)
     return type(found[0]).__name__, *found
 
 
@@ -164,6 +198,9 @@ def impossible_grids():
     return [
         message(ValueError, lambda: parallel.make_grid(CONFIG, "cpu", 3)),
         message(ValueError, lambda: parallel.make_grid(six, "cpu", 4)),
+        message(ValueError, lambda: parallel.make_grid(CONFIG, "cpu", 1, 3)),
+        message(ValueError, lambda: parallel.make_grid(CONFIG, "cpu", 1, 4)),
+        message(ValueError, lambda: parallel.make_grid(CONFIG, "cpu", 4, 2)),
     ]
 
 
@@ -190,6 +227,7 @@ SAME = by_name(
     adafactor,
     adafactor_one_by_one,
     clipped,
+    in_parts,
     all_to_first,
     first_weights,
 )
@@ -209,7 +247,7 @@ def two(tmp_path_factory):
 @pytest.fixture(scope="module")
 def four(tmp_path_factory):
     # The last one leaves a collective half done.
-    traps = by_name(*OWN, impossible_grids, own_divisor)
+    traps = by_name(*OWN, impossible_grids, part_too_large, own_divisor)
     return distributed.run(4, tmp_path_factory.mktemp("four"), SAME | traps)
 
 
@@ -257,6 +295,18 @@ def test_adafactor_in_a_batch(one, several):
         assert collectives == (2 if columns in (1, world) else 3)
 
 
+def test_heads_and_hidden_widths_in_parts(one, several):
+    (expected, expected_nats), *_ = one["in_parts"].values()
+    assert len(expected) == 5
+    for history, nats in several["in_parts"].values():
+        assert_same(history, expected, 1e-5)
+        assert nats == pytest.approx(expected_nats, rel=1e-5)
+
+
+def test_scale_of_gradients_of_parts(one, four):
+    assert four["part_too_large"] > one["in_parts"][1][0][0][2] * 1.01
+
+
 def test_clipping_by_the_norm_of_all(one, several):
     assert float(one["clipped"][1]) == pytest.approx(0.25, rel=1e-4)
     assert float(one["clipped"][0]) > 1
@@ -285,12 +335,13 @@ def test_scale_of_experts_gradients(one, two, four):
 
 
 def test_counts_are_there_when_they_are_read(several):
-    kind, there, sent, received = several["exchanged_counts"]
+    kind, there, sent, received, shared = several["exchanged_counts"]
     world = len(there)
     assert kind == "Tensor"
     assert there.tolist() == [[100 * r + f for f in range(3)] for r in range(world)]
     assert sent == [30 * p + 3 for p in range(world)]
     assert received == [300 * r + 3 for r in range(world)]
+    assert shared == [sum(received)]
     # Where this fails, functional collectives have come to give plain tensors.
     kind, pointer, counts = several["functional_counts"]
     assert kind == "AsyncCollectiveTensor"
@@ -303,6 +354,12 @@ def test_torch_cannot_combine_norms_over_meshes(two):
 
 
 def test_impossible_grids(four):
-    by_processes, by_experts = four["impossible_grids"]
-    assert "expert_parallel=3 must divide the 4 processes" in by_processes
-    assert "experts=6 can't be shared by 4" in by_experts
+    said = [
+        "expert_parallel=3 must divide the 4 processes",
+        "experts=6 can't be shared by 4",
+        "tensor_parallel=3 must divide the 4 processes",
+        "heads=2 can't be cut into train.tensor_parallel=4",
+        "expert_parallel=4 must divide the 4 processes, 2 for each part",
+    ]
+    for expected, found in zip(said, four["impossible_grids"], strict=True):
+        assert expected in found

@@ -630,6 +630,7 @@ def test_a_corpus_that_changed_is_refused(corpus, tmp_path):
         (["train.attention=flex"], "on CUDA only"),
         (["train.expert_parallel=0"], "train.expert_parallel must be at least 1"),
         (["train.expert_parallel=2"], "must divide the 1 processes"),
+        (["train.tensor_parallel=2"], "must divide the 1 processes"),
         (["data.sequence_length=0"], "data.sequence_length must be at least 1"),
         (["train.device=meta"], "only cpu and cuda"),
         (["train.device=gpu"], "device=gpu"),

@@ -11,6 +11,8 @@ Suffixes of tensors name their shape:
     V vocabulary   L MoE layers
 """
 
+import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -57,14 +59,14 @@ class Attention(nn.Module):
         self.output = Weight(N * D, M, std=(N * D) ** -0.5)
         U = config.bias_buckets
         self.bias = Weight(N, U, std=(N * U) ** -0.5, decay=False)
-        self.heads = N
+        self.head_width = D
         self.far = config.bias_distance
 
     def forward(self, x_BSM: Tensor, mask: Mask, layer: int, cache: Cache | None) -> Tensor:
         """[B, S, M] to the same. The type of the mask selects the implementation."""
         dtype = x_BSM.dtype
         q, k, v = (
-            (x_BSM @ weight(dtype)).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            (x_BSM @ weight(dtype)).unflatten(-1, (-1, self.head_width)).transpose(1, 2)
             for weight in (self.query, self.key, self.value)
         )
         if cache is not None:
@@ -205,7 +207,9 @@ class GLaM(nn.Module):
         super().__init__()
         self.config = config
         self.compute_dtype = compute_dtype
-        self.attention = attention
+        self.mask: Callable[..., Mask] = functools.partial(
+            attention_mask, dtype=compute_dtype, far=config.bias_distance, backend=attention
+        )
         self.recompute = recompute
         self.embedding = Weight(config.vocabulary, config.width, std=1.0)
         self.layers = nn.ModuleList(Layer(config, i, expert_backend) for i in range(config.layers))
@@ -258,8 +262,7 @@ class GLaM(nn.Module):
         if segments_BS is None:
             segments_BS = torch.zeros_like(tokens_BS, dtype=torch.int32)
         segments_BK = cache.extend_segments(segments_BS) if cache else segments_BS
-        far = self.config.bias_distance
-        mask = attention_mask(segments_BS, segments_BK, self.compute_dtype, far, self.attention)
+        mask = self.mask(segments_BS, segments_BK)
         x_BSM = F.embedding(tokens_BS, self.embedding(torch.float32)).to(self.compute_dtype)
         # All draws come before the layers, so that a recomputed layer routes as before.
         uniforms_LT: Tensor | list[None] = [None] * self.config.layers

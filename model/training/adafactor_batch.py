@@ -2,9 +2,10 @@
 
 On a GPU small operations cost the host more than the device, and between processes each reduction
 waits for all. So weights of one shape, cut up in one way, are stacked and take each operation
-together, and what must be summed over processes travels packed: the columns' sums in one reduction
-for each way of cutting, then all tensors' sums of squares in one more. Nothing is synchronised with
-the host. Until the step is done the updates take as much memory as the gradients.
+together, and what must be summed over processes travels packed: the rows' sums in one reduction for
+each way of cutting rows, then the columns' sums likewise, then all tensors' sums of squares in one.
+Nothing is synchronised with the host. Until the step is done the updates take as much memory as the
+gradients.
 
 Shapes: L weights of a stack, of R rows and C columns or of N numbers: [L, ..., R, C] or [L, N].
 """
@@ -43,14 +44,14 @@ def update(members: Iterable[Member], rate: float, found_inf: Tensor | None = No
     """Make the step of all these weights; where ``found_inf`` is above 0, nothing changes.
 
     Weights are all plain, or all sharded evenly or not over all processes, by one mesh or another,
-    in any dimension of a vector and any but the last of a matrix. Every process calls this with the
-    same weights in the same order.
+    in any dimension. Every process calls this with the same weights in the same order.
     """
     skip = None if found_inf is None else found_inf > 0
     stacks = [_Stack(alike, rate, skip) for alike in _alike(members)]
+    _reduce(stacks, -1)
     for stack in stacks:
         stack.average_rows()
-    _sum_columns(stacks)
+    _reduce(stacks, -2)
     for stack in stacks:
         stack.make_update()
     sharded = [stack for stack in stacks if isinstance(stack.whole, DTensor)]
@@ -93,31 +94,34 @@ class _Stack:
         self.parameters = [_local(member.parameter) for member in members]
         self.grads = [_local(member.grad) for member in members]
         self.matrices = self.whole.ndim > 1
-        self.cut_into: tuple[dist.ProcessGroup, ...] = ()
-        """The processes that hold the other rows of a matrix."""
-        if self.matrices and isinstance(self.whole, DTensor):
-            mesh, placements = self.whole.device_mesh, self.whole.placements
-            assert not any(placement.is_shard(self.whole.ndim - 1) for placement in placements)
-            self.cut_into = tuple(
-                mesh.get_group(i)
-                for i, placement in enumerate(placements)
-                if placement.is_shard(self.whole.ndim - 2) and mesh.size(i) > 1
-            )
         self.sums: list[Tensor] = []
-        """Of a matrix's columns, here and then everywhere: the gradient's squares [L, ..., 1, C],
-        and the rows' averages [L, ..., 1, 1]."""
+        """Here and then everywhere: of the gradient's squares in each row of a matrix, [L, ..., R,
+        1]; then in each column, [L, ..., 1, C], and of the rows' averages, [L, ..., 1, 1]."""
+        if self.matrices:
+            grad = _stacked(self.grads)
+            self.sums, self.of_columns = [_square_sum(grad, -1)], _square_sum(grad, -2)
         self.squares: Tensor
         """Sums of squares, here and then everywhere, of the weights and of their updates: [2, L]"""
 
+    def cut_over(self, dim: int) -> tuple[dist.ProcessGroup, ...]:
+        """The groups of processes over which this dimension of a matrix, -1 or -2, is cut."""
+        if not (self.matrices and isinstance(self.whole, DTensor)):
+            return ()
+        mesh, cuts = self.whole.device_mesh, self.whole.placements
+        return tuple(
+            mesh.get_group(i)
+            for i, cut in enumerate(cuts)
+            if cut.is_shard(self.whole.ndim + dim) and mesh.size(i) > 1
+        )
+
     def average_rows(self) -> None:
-        """What is known without other processes; all of a vector's averages."""
-        grad = _stacked(self.grads)
+        """The averages of a matrix's rows, and all of a vector's."""
         if self.matrices:
-            mean = _square_sum(grad, -1) / grad.shape[-1]
+            mean = self.sums[0] / self.whole.shape[-1]
             self.row = self._average("row_var", mean, self.whole.ndim - 1)
-            self.sums = [_square_sum(grad, -2), self.row.sum(-2, keepdim=True)]
+            self.sums = [self.of_columns, self.row.sum(-2, keepdim=True)]
         else:
-            self.variance = self._average("variance", grad.square())
+            self.variance = self._average("variance", _stacked(self.grads).square())
 
     def make_update(self) -> None:
         """The updates [L, ...], of an RMS that is not clipped yet."""
@@ -178,16 +182,16 @@ class _Stack:
         )
 
 
-def _sum_columns(stacks: Sequence[_Stack]) -> None:
-    """Sum the stacks' ``sums`` over processes: one reduction for each way of cutting."""
+def _reduce(stacks: Sequence[_Stack], dim: int) -> None:
+    """Sum the stacks' ``sums`` over the processes that cut a dimension, each way at once."""
     ways: dict[tuple[str, ...], list[_Stack]] = {}
     for stack in stacks:
-        if stack.cut_into:
-            ways.setdefault(tuple(g.group_name for g in stack.cut_into), []).append(stack)
+        if groups := stack.cut_over(dim):
+            ways.setdefault(tuple(g.group_name for g in groups), []).append(stack)
     for alike in ways.values():
         parts = [part for stack in alike for part in stack.sums]
         flat = torch.cat([part.reshape(-1) for part in parts])
-        for group in alike[0].cut_into:
+        for group in alike[0].cut_over(dim):
             dist.all_reduce(flat, group=group)
         pieces = iter(flat.split([part.numel() for part in parts]))
         for stack in alike:

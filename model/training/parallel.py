@@ -1,27 +1,27 @@
-"""One model on many processes, one per device: expert parallelism, and FSDP2 for all other weights.
+"""One model on many processes, one per device: expert and tensor parallelism, FSDP2 for the rest.
 
-Processes form a grid, ``experts_fsdp`` x ``experts``. A row of the grid holds all experts, each
-process E / columns of them; tokens travel to their experts and back by all-to-all within the row.
-The processes of a column hold the same experts, each a slice of every matrix, which FSDP gathers
-when needed. FSDP shards all other weights over all processes. The same code runs with NCCL on GPUs
-and with gloo on CPUs, under ``torchrun``; a single process does none of this.
+Processes form a grid, ``experts_fsdp`` x ``experts`` x ``tensor``. Along ``experts`` each process
+has E / columns of the experts; tokens travel to their experts and back by all-to-all. Along
+``tensor``, neighbours, each has its part of every head and hidden width: as in Megatron (Shoeybi et
+al. 2019, arXiv 1909.08053) matrices into a layer are cut by columns, those out of it by rows, and
+:mod:`model.training.all_to_all` gathers rows of activations before and sums them after. What is
+still held by several processes FSDP cuts once more, and gathers when needed: experts along
+``experts_fsdp``, attention and dense layers along it and ``experts``, all other weights over all
+processes. Each process reads rows of its own, whatever the grid. The same code runs with NCCL on
+GPUs and with gloo on CPUs, under ``torchrun``; a single process does none of this.
 
 Workarounds for torch 2.13, each with a test: gloo refuses a custom gradient divisor unless the
 reduction is forced to a sum, and then a group of one process divides twice; ``torch.nn.utils``
 cannot combine norms of gradients on different meshes.
-
-Shapes as in :mod:`model.glam.experts`, and P processes of a row, F = E / P experts of one process.
 """
 
 import functools
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import (
     FSDPModule,
@@ -33,9 +33,16 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from model.glam.config import AttentionBackend, GLaMConfig
 from model.glam.dense import DenseFeedForward
-from model.glam.experts import ExpertBackend, ExpertInputs, dispatch
+from model.glam.parameter import Weight
 from model.glam.transformer import Attention, Experts, GLaM
 from model.training import processes
+from model.training.all_to_all import AllToAll, gather, scatter
+
+TENSOR = "tensor"
+"""The dimension of the grid along which every head and hidden width is cut."""
+
+OUT_OF_LAYER = {"output", "down", "w_out"}
+"""The matrices from heads or a hidden width back to the residual stream."""
 
 
 def build(
@@ -45,6 +52,7 @@ def build(
     compute_dtype: torch.dtype,
     seed: int,
     expert_parallel: int | None = None,
+    tensor_parallel: int = 1,
     recompute: bool = False,
     attention: AttentionBackend = AttentionBackend.plain,
 ) -> GLaM:
@@ -56,6 +64,7 @@ def build(
         compute_dtype: as of :class:`model.glam.transformer.GLaM`.
         seed: as of :class:`model.glam.transformer.GLaM`.
         expert_parallel: processes that share the experts; None for as many as possible.
+        tensor_parallel: processes that share every head and hidden width.
         recompute: as of :class:`model.glam.transformer.GLaM`.
         attention: as of :class:`model.glam.transformer.GLaM`.
 
@@ -66,9 +75,9 @@ def build(
         GLaM, config, compute_dtype=compute_dtype, recompute=recompute, attention=attention
     )
     if processes.count() == 1:
-        _columns(config, expert_parallel)
+        grid_shape(config, 1, expert_parallel, tensor_parallel)
         return make(seed=seed).to(device)
-    model = _empty(make, device, expert_parallel)
+    model = _empty(make, device, expert_parallel, tensor_parallel)
     model.initialise(seed)
     return model
 
@@ -79,26 +88,64 @@ def empty(config: GLaMConfig, device: torch.device, compute_dtype: torch.dtype) 
     Raises:
         ValueError: the processes can't share the model.
     """
-    return _empty(functools.partial(GLaM, config, compute_dtype=compute_dtype), device, None)
+    return _empty(functools.partial(GLaM, config, compute_dtype=compute_dtype), device)
 
 
-def _empty(make: Callable[[], GLaM], device: torch.device, expert_parallel: int | None) -> GLaM:
+def _empty(
+    make: Callable[[], GLaM],
+    device: torch.device,
+    expert_parallel: int | None = None,
+    tensor_parallel: int = 1,
+) -> GLaM:
     with torch.device("meta"):
         model = make()
-    shard(model, make_grid(model.config, device.type, expert_parallel))
+    shard(model, make_grid(model.config, device.type, expert_parallel, tensor_parallel))
     return model.to_empty(device=device)
 
 
 def make_grid(
-    config: GLaMConfig, device_type: str, expert_parallel: int | None = None
+    config: GLaMConfig,
+    device_type: str,
+    expert_parallel: int | None = None,
+    tensor_parallel: int = 1,
 ) -> DeviceMesh:
-    """All processes as a grid of ``experts_fsdp`` x ``experts``.
+    """All processes as a grid of ``experts_fsdp`` x ``experts`` x ``tensor``.
 
     Raises:
-        ValueError: the experts or their matrices can't be divided that way.
+        ValueError: the model can't be divided that way.
     """
-    world, columns = processes.count(), _columns(config, expert_parallel)
-    rows = world // columns
+    shape = grid_shape(config, processes.count(), expert_parallel, tensor_parallel)
+    return init_device_mesh(device_type, shape, mesh_dim_names=("experts_fsdp", "experts", TENSOR))
+
+
+def grid_shape(
+    config: GLaMConfig, world: int, expert_parallel: int | None = None, tensor_parallel: int = 1
+) -> tuple[int, int, int]:
+    """The shape of :func:`make_grid` for so many processes.
+
+    Raises:
+        ValueError: the model can't be divided that way.
+    """
+    if world % tensor_parallel:
+        raise ValueError(
+            f"train.tensor_parallel={tensor_parallel} must divide the {world} processes: change one"
+            " of them"
+        )
+    for name in ("heads", "hidden"):
+        if getattr(config, name) % tensor_parallel:
+            raise ValueError(
+                f"model.{name}={getattr(config, name)} can't be cut into"
+                f" train.tensor_parallel={tensor_parallel} parts: choose one that divides it"
+            )
+    others = world // tensor_parallel
+    columns = expert_parallel or (math.gcd(others, config.experts) if config.sparse else 1)
+    if others % columns:
+        each = f", {tensor_parallel} for each part" if tensor_parallel > 1 else ""
+        raise ValueError(
+            f"train.expert_parallel={columns} must divide the {world} processes{each}: change one"
+            " of them"
+        )
+    rows = others // columns
     if config.sparse and config.experts % columns:
         raise ValueError(
             f"model.experts={config.experts} can't be shared by {columns} processes: choose a"
@@ -109,20 +156,12 @@ def make_grid(
             f"model.width={config.width} and model.hidden={config.hidden} must be multiples of"
             f" {rows}, the processes that share one expert: raise train.expert_parallel"
         )
-    return init_device_mesh(
-        device_type, (rows, columns), mesh_dim_names=("experts_fsdp", "experts")
-    )
-
-
-def _columns(config: GLaMConfig, expert_parallel: int | None) -> int:
-    """How many processes share the experts: the given number, or as many as possible."""
-    world = processes.count()
-    columns = expert_parallel or (math.gcd(world, config.experts) if config.sparse else 1)
-    if world % columns:
+    if tensor_parallel > 1 and config.width % others:
         raise ValueError(
-            f"train.expert_parallel={columns} must divide the {world} processes: change one of them"
+            f"model.width={config.width} must be a multiple of {others}, the processes that share"
+            " one part of a layer: raise train.tensor_parallel"
         )
-    return columns
+    return rows, columns, tensor_parallel
 
 
 def shard(model: GLaM, grid: DeviceMesh) -> None:
@@ -141,97 +180,79 @@ def shard(model: GLaM, grid: DeviceMesh) -> None:
         module.bias for module in model.modules() if isinstance(module, Attention)
     ]
     fully_shard(biases, mesh=everyone, reshard_after_forward=False)
+    parts = grid[TENSOR].size()
+    if parts > 1:
+        shape = grid.size() // parts, parts
+        layers = init_device_mesh(grid.device_type, shape, mesh_dim_names=("fsdp", TENSOR))
+        _gather_mask(model, layers.get_group(TENSOR))
     for module in model.modules():
         if isinstance(module, Experts):
-            _shard_experts(module, grid, policy)
-        elif isinstance(module, Attention | DenseFeedForward):
+            experts, tensor = grid.get_group("experts"), grid.get_group(TENSOR)
+            module.compute = AllToAll(module.compute, experts, tensor)
+            _cut(module, grid["experts", TENSOR], [Shard(0)])
+            _shard_parts(module, grid["experts_fsdp"], policy)
+        elif not isinstance(module, Attention | DenseFeedForward):
+            continue
+        elif parts == 1:
             fully_shard(module, mesh=everyone, mp_policy=policy)
+        else:
+            _cut(module, layers[TENSOR])
+            _compute_part(module, layers.get_group(TENSOR))
+            _shard_parts(module, layers["fsdp"], policy)
     fully_shard(model, mesh=everyone)
     # GLaM.loss and evaluation call it; FSDP hooks only ``forward`` by default.
     register_fsdp_forward_method(model, "hidden")
 
 
-def _shard_experts(experts: Experts, grid: DeviceMesh, policy: MixedPrecisionPolicy) -> None:
-    row = grid["experts"]
-    for weight in (experts.w_in, experts.w_out):
-        weight.weight = nn.Parameter(distribute_tensor(weight.weight, row, [Shard(0)]))
-    experts.compute = AllToAll(experts.compute, row.get_group())
-    column = grid["experts_fsdp"]
-    fully_shard(experts, mesh=column, shard_placement_fn=lambda _: Shard(1), mp_policy=policy)
-    assert isinstance(experts, FSDPModule)
-    # An expert's gradient sums over tokens of all processes, and each process's loss is a mean
-    # over its own tokens.
-    experts.set_gradient_divide_factor(grid.size())
-    if grid.device_type == "cpu" and column.size() > 1:
-        # gloo can't scale while it reduces. A group of one process would divide twice.
-        experts.set_force_sum_reduction_for_comms(True)
+def _cut(
+    module: Attention | DenseFeedForward | Experts, mesh: DeviceMesh, outer: Sequence[Shard] = ()
+) -> None:
+    """Give each process its columns of the matrices into a layer, its rows of those out of it.
 
-
-class AllToAll:
-    """Experts distributed over processes, F each: rows go to their expert's process and back.
-
-    It is an :data:`model.glam.experts.ExpertBackend`, and calls another one with the rows here.
+    ``outer`` says how the mesh's other dimensions, which come first, cut them.
     """
-
-    def __init__(self, compute: ExpertBackend, group: dist.ProcessGroup) -> None:
-        self.compute = compute
-        self.group = group
-
-    def __call__(self, of: ExpertInputs) -> Tensor:
-        """An :data:`model.glam.experts.ExpertBackend` of weights sharded over ``group``."""
-        x_RM, ends_E, w_in_EMH, w_out_EHM, activation, may_drop = of
-        assert isinstance(w_in_EMH, DTensor)
-        assert isinstance(w_out_EHM, DTensor)
-        w_in_FMH, w_out_FHM = w_in_EMH.to_local(), w_out_EHM.to_local()
-        counts_PF = ends_E.diff(prepend=ends_E.new_zeros(1)).view(self.group.size(), -1)
-        there_PF, sent, received = self.exchange_counts(counts_PF)
-
-        x_XM = _Exchange.apply(x_RM[: sum(sent)], sent, received, self.group)
-        # Rows arrive by sender and then by expert: sort them by expert.
-        expert_PF = torch.arange(there_PF.shape[1], device=x_RM.device).expand_as(there_PF)
-        expert_X = expert_PF.flatten().repeat_interleave(
-            there_PF.flatten(), output_size=sum(received)
-        )
-        order_X = expert_X.argsort(stable=True)
-        place_X = torch.empty_like(order_X)
-        place_X[order_X] = torch.arange(len(order_X), device=order_X.device)
-        ends_F = there_PF.sum(0).cumsum(0).to(torch.int32)
-        rows_XM = dispatch(x_XM, order_X, place_X[None])
-        y_XM = self.compute(
-            ExpertInputs(rows_XM, ends_F, w_in_FMH, w_out_FHM, activation, may_drop=False)
-        )
-        y_RM = _Exchange.apply(dispatch(y_XM, place_X, order_X[None]), received, sent, self.group)
-        return F.pad(y_RM, (0, 0, 0, len(x_RM) - sum(sent))) if may_drop else y_RM
-
-    def exchange_counts(self, counts_PF: Tensor) -> tuple[Tensor, list[int], list[int]]:
-        """Exchange the numbers of rows per expert with the others: the only host sync.
-
-        Returns:
-            Rows for each expert here, by sender [P, F]; the numbers of rows sent to, and received
-            from, each process.
-        """
-        there_PF = torch.empty_like(counts_PF)
-        dist.all_to_all_single(there_PF, counts_PF.contiguous(), group=self.group)
-        sent, received = torch.stack([counts_PF.sum(1), there_PF.sum(1)]).tolist()
-        return there_PF, sent, received
+    for name, weight in module.named_children():
+        if name != "bias":
+            assert isinstance(weight, Weight)
+            whole = weight.weight
+            dim = whole.ndim - (2 if name in OUT_OF_LAYER else 1)
+            weight.weight = nn.Parameter(distribute_tensor(whole, mesh, [*outer, Shard(dim)]))
 
 
-class _Exchange(torch.autograd.Function):
-    """Exchanges rows with the other processes; gradients travel in reverse."""
+def _compute_part(module: Attention | DenseFeedForward, group: dist.ProcessGroup) -> None:
+    """Have a layer gather the group's rows, use this process's parts, and sum what all made."""
+    for name, weight in module.named_children():
+        if name == "bias":
+            weight.register_forward_hook(lambda _, __, x: x.chunk(group.size())[group.rank()])
+        else:
+            weight.register_forward_hook(lambda _, __, x: x.to_local())
+    module.register_forward_pre_hook(lambda _, inputs: (gather(inputs[0], group), *inputs[1:]))
+    module.register_forward_hook(lambda _, __, y: scatter(y, group))
 
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, sent: list[int], received: list[int], group: dist.ProcessGroup
-    ) -> Tensor:
-        ctx.sent, ctx.received, ctx.group = sent, received, group
-        out = x.new_empty(sum(received), x.shape[1])
-        dist.all_to_all_single(out, x.contiguous(), received, sent, group=group)
-        return out
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
-        grad = _Exchange.apply(grads[0], ctx.received, ctx.sent, ctx.group)
-        return grad, None, None, None
+def _gather_mask(model: GLaM, group: dist.ProcessGroup) -> None:
+    """Mask the group's rows, which attention gathers."""
+    mask = model.mask
+    model.mask = lambda *segments: mask(*(gather(x, group) for x in segments))
+
+
+def _shard_parts(module: nn.Module, mesh: DeviceMesh, policy: MixedPrecisionPolicy) -> None:
+    """Let FSDP cut matrices that are cut already: in the dimension that is still whole."""
+
+    def whole_dimension(weight: nn.Parameter) -> Shard:
+        assert isinstance(weight, DTensor)
+        by_columns = weight.placements[-1] == Shard(weight.ndim - 1)
+        parts = weight.device_mesh[TENSOR].size()
+        return Shard(weight.ndim - (2 if by_columns or parts == 1 else 1))
+
+    fully_shard(module, mesh=mesh, shard_placement_fn=whole_dimension, mp_policy=policy)
+    assert isinstance(module, FSDPModule)
+    # A part's gradient sums over tokens of all processes, and each process's loss is a mean
+    # over its own tokens.
+    module.set_gradient_divide_factor(processes.count())
+    if mesh.device_type == "cpu" and mesh.size() > 1:
+        # gloo can't scale while it reduces. A group of one process would divide twice.
+        module.set_force_sum_reduction_for_comms(True)
 
 
 def reshard(model: GLaM) -> None:

@@ -100,6 +100,7 @@ class RunConfig:
     batch_rows: int = MISSING
     micro_rows: int | None = MISSING
     expert_parallel: int | None = MISSING
+    tensor_parallel: int = MISSING
     recompute: bool = MISSING
     attention: AttentionBackend = MISSING
     precision: Precision = MISSING
@@ -109,7 +110,7 @@ class RunConfig:
     patience: float = MISSING
 
     def __post_init__(self) -> None:
-        for name in ("tokens", "batch_rows", "skips_in_a_row"):
+        for name in ("tokens", "batch_rows", "tensor_parallel", "skips_in_a_row"):
             require(getattr(self, name) >= 1, f"train.{name} must be at least 1")
         require(
             self.expert_parallel is None or self.expert_parallel >= 1,
@@ -227,6 +228,7 @@ class TrainConfig:
 OF_THE_MACHINE = (
     "device",
     "expert_parallel",
+    "tensor_parallel",
     "micro_rows",
     "recompute",
     "attention",

@@ -107,6 +107,7 @@ class Trainer:
             compute_dtype=self.dtype,
             seed=config.seed,
             expert_parallel=train.expert_parallel,
+            tensor_parallel=train.tensor_parallel,
             recompute=train.recompute,
             attention=train.attention,
         )
