@@ -32,6 +32,9 @@ from model.training.all_to_all import AllToAll, Counts
 TENSOR = "tensor"
 """The exchanges of tensor parallelism, among the kinds of traffic."""
 
+TO_LOSS, BACK, AFTER_LAYERS = range(3)
+"""The phases of a pass that have a peak each."""
+
 COLLECTIVES = {
     "_allgather_base_": "all-gather",
     "_reduce_scatter_base_": "reduce-scatter",
@@ -62,15 +65,21 @@ class Traffic:
 class Plan:
     """What one device holds, in bytes, and receives.
 
-    ``weights``, ``gradients`` and ``optimizer`` are float32 shards that stay. ``peak`` is all that
-    is live at the worst moment, these three included.
+    ``weights``, ``gradients`` and ``optimizer`` are float32 shards that stay. ``peaks`` are all
+    that is live at the worst moments, these three included: up to the loss, on the way back through
+    the layers, after it, and in the optimizer's step.
     """
 
     weights: float
     gradients: float
     optimizer: float
-    peak: float
+    peaks: tuple[float, ...]
     traffic: dict[str, Traffic]
+
+    @property
+    def peak(self) -> float:
+        """The worst moment of all."""
+        return max(self.peaks)
 
 
 def plan(
@@ -119,9 +128,13 @@ def plan(
         with _loss_as_on_cuda(), fake, _Trace(tensor_parallel) as trace:
             model.to_empty(device="cpu")
             tokens_BS = torch.zeros(rows, sequence, dtype=torch.int64)
+            model.layers[0].register_forward_pre_hook(trace.watch_gradient)
             for _ in range(2):
                 trace.traffic.clear()
-                model.loss(tokens_BS, tokens_BS).total.backward()
+                trace.enter(TO_LOSS)
+                total = model.loss(tokens_BS, tokens_BS).total
+                trace.enter(BACK)
+                total.backward()
         shards = [_local(parameter) for parameter in model.parameters()]
         gradients = [_local(p.grad) for p in model.parameters() if p.grad is not None]
     assert len(gradients) == len(shards)
@@ -133,7 +146,7 @@ def plan(
         weights=weights,
         gradients=sum(gradient.nbytes for gradient in gradients),
         optimizer=state,
-        peak=max(trace.peak, 2 * weights + updates) + state,
+        peaks=tuple(peak + state for peak in (*trace.peaks, 2 * weights + updates)),
         traffic=dict(trace.traffic),
     )
 
@@ -173,9 +186,11 @@ def estimate(config: GLaMConfig, **options: Any) -> Plan:
         }
         calls = extended(less.calls, more.calls)
         traffic[name] = Traffic(calls, extended(less.received, more.received), groups)
-    names = ("weights", "gradients", "optimizer", "peak")
+    names = ("weights", "gradients", "optimizer")
     values = {name: extended(getattr(two, name), getattr(four, name)) for name in names}
-    return Plan(**values, traffic=traffic)
+    # One by one: activations of many layers outgrow what a few have at another moment.
+    peaks = tuple(extended(a, b) for a, b in zip(two.peaks, four.peaks, strict=True))
+    return Plan(**values, peaks=peaks, traffic=traffic)
 
 
 @contextmanager
@@ -235,7 +250,8 @@ class _Trace(TorchDispatchMode):
         self.tensor = Group(tensor_parallel, 1)
         self.bytes: weakref.WeakKeyDictionary[Any, list[int]] = weakref.WeakKeyDictionary()
         self.live = 0
-        self.peak = 0
+        self.peaks = [0, 0, 0]
+        self.phase = TO_LOSS
         self.traffic: dict[str, Traffic] = {}
         self._resize = torch.UntypedStorage.resize_
 
@@ -268,6 +284,15 @@ class _Trace(TorchDispatchMode):
             self._count(func._opname, args)
         return out
 
+    def enter(self, phase: int) -> None:
+        """Count what is live towards this phase's peak, from now on."""
+        self.phase = phase
+        self.peaks[phase] = max(self.peaks[phase], self.live)
+
+    def watch_gradient(self, _: Any, inputs: tuple[Tensor, ...]) -> None:
+        """Of the first layer's input: the way back through the layers ends with it."""
+        inputs[0].register_hook(lambda _: self.enter(AFTER_LAYERS))
+
     def _watch(self, storage: Any) -> None:
         """Take note of a storage's size, and of its end."""
         if storage not in self.bytes:
@@ -277,7 +302,7 @@ class _Trace(TorchDispatchMode):
         size = storage.nbytes()
         self.live += size - cell[0]
         cell[0] = size
-        self.peak = max(self.peak, self.live)
+        self.enter(self.phase)
 
     def _forget(self, cell: list[int]) -> None:
         self.live -= cell[0]

@@ -93,10 +93,12 @@ def test_groups_make_up_the_traffic(traced):
 
 
 def test_a_deep_model_from_few_layers():
+    """Each moment by itself: with many layers another one is the worst than with few."""
     config = dataclasses.replace(CONFIG, layers=8)
     options = {"devices": 8, "expert_parallel": 4, "optimizer": "adafactor", **SHAPE}
     whole, found = plan(config, **options), sharded_step.estimate(config, **options)
-    assert found.peak == pytest.approx(whole.peak, rel=0.01)
+    assert found.peaks == pytest.approx(whole.peaks, rel=0.02)
+    assert len(set(found.peaks)) == 4
     assert found.weights == pytest.approx(whole.weights)
     for name, traffic in whole.traffic.items():
         assert found.traffic[name].received == pytest.approx(traffic.received, rel=0.01)
@@ -125,7 +127,7 @@ MACHINES = Machines(
 def test_seconds_by_links(name, size, stride, expected):
     traffic = {name: Traffic(1, 1200.0, {Group(size, stride): 1200.0})}
     found = seconds(
-        Plan(0, 0, 0, 0, traffic), CONFIG, MACHINES, tokens=1, sequence=LENGTH, recompute=False,
+        Plan(0, 0, 0, (0,), traffic), CONFIG, MACHINES, tokens=1, sequence=LENGTH, recompute=False,
         imbalance=1.0,
     )  # fmt: skip
     assert found.exchange + found.tensor + found.gather == pytest.approx(expected)
@@ -138,7 +140,7 @@ def test_work_of_a_busy_device_and_what_it_hides():
 
     def took(imbalance, recompute):
         return seconds(
-            Plan(0, 0, 0, 0, traffic),
+            Plan(0, 0, 0, (0,), traffic),
             CONFIG,
             machines,
             tokens=10**9,
@@ -208,7 +210,7 @@ def test_recomputing_makes_room(monkeypatch):
 
     def estimate(config, *, rows, recompute, **options):
         calls.append((rows, recompute))
-        return Plan(0, 0, 0, rows * (2 if recompute else 10), {})
+        return Plan(0, 0, 0, (rows * (2 if recompute else 10),), {})
 
     monkeypatch.setattr(sharding_costs, "estimate", estimate)
     machines = dataclasses.replace(MACHINES, devices=1)
