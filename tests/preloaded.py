@@ -4,8 +4,8 @@ A command of ours spends most of its time on the import of torch or Beam. ``runn
 process that imports them, and none of our own modules, or finds the one that another process of
 the same test run has started. It gives a program to call like Python: a script or one of
 ``MODULES`` is run in a fork of that process, as is each that such a command starts by
-``sys.executable``; anything else is left to Python. Signals are passed on, and a command whose
-caller is gone is killed.
+``sys.executable``; anything else is left to Python. Signals are passed on, both ways, and a command
+whose caller is gone is killed.
 
 This file is run by the client too, for each command, so it imports little at its top.
 """
@@ -96,6 +96,7 @@ def call(address, *arguments):
     if not is_script and not (arguments[:1] == ("-m",) and arguments[1] in MODULES):
         os.execv(sys.executable, [sys.executable, *arguments])
     import json
+    import struct
 
     with socket.socket(socket.AF_UNIX) as link:
         link.connect(address)
@@ -104,7 +105,12 @@ def call(address, *arguments):
         request = json.dumps([arguments, os.getcwd(), dict(os.environ)]).encode()
         socket.send_fds(link, [len(request).to_bytes(8, "big")], [0, 1, 2])
         link.sendall(request)
-        return link.recv(1)[0]
+        (code,) = struct.unpack(">h", link.recv(2))
+    if code < 0:  # a signal ended it
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    return code
 
 
 def serve(address, program, lock):
@@ -148,6 +154,7 @@ def _attend(link):
     """Run a command and pass signals on to it; tell its exit code."""
     import multiprocessing
     import select
+    import struct
 
     size, files, *_ = socket.recv_fds(link, 8, 3)
     request = link.recv(int.from_bytes(size, "big"), socket.MSG_WAITALL)
@@ -161,9 +168,8 @@ def _attend(link):
         if not number:
             return
     process.join()
-    code = process.exitcode
     with suppress(BrokenPipeError):
-        link.send(bytes([code if code >= 0 else 128 - code]))
+        link.send(struct.pack(">h", process.exitcode))
 
 
 def _become(request, files):

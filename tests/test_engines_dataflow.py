@@ -12,7 +12,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -73,10 +72,10 @@ def dataflow(inputs, folder):
         yield service
 
 
-def submit(dataflow, *flags):
+def submit(python, dataflow, *flags):
     return subprocess.run(
         [
-            sys.executable,
+            python,
             str(ROOT / "pipeline" / "run.py"),
             *dataflow.flags,
             "--runner=DataflowRunner",
@@ -104,11 +103,11 @@ def without_moment(job):
 
 
 @pytest.fixture(scope="module")
-def submitted(dataflow):
+def submitted(quick_python, dataflow):
     """A run from the command line to its end: what it printed, its job and its graph."""
     machines = ["--machine_type=n2-standard-8", "--max_num_workers=40"]
     before = set(dataflow.jobs)  # of other tests
-    done = submit(dataflow, f"--output={BUCKET}/scored", "--alpha=2", *machines)
+    done = submit(quick_python, dataflow, f"--output={BUCKET}/scored", "--alpha=2", *machines)
     assert done.returncode == 0, done.stderr
     (job,) = (job for name, job in dataflow.jobs.items() if name not in before)
     return done.stdout, job, pipeline_of(job)
@@ -169,11 +168,12 @@ def test_our_wheel_the_pinned_versions_and_the_classifier_are_staged(inputs, sub
         assert fingerprints(Path(copy)) == fingerprints(local)
 
 
-def test_a_template_is_made_and_not_waited_for(dataflow):
+def test_a_template_is_made_and_not_waited_for(quick_python, dataflow):
     before = dict(dataflow.jobs)
     storage.write_bytes(f"{BUCKET}/run.yaml", b"alpha: 2\n")
     place = f"{BUCKET}/template/job_object"
     done = submit(
+        quick_python,
         dataflow,
         f"--config={BUCKET}/run.yaml",
         f"--output={BUCKET}/made",
@@ -196,14 +196,16 @@ def test_the_parameters_of_the_flex_template_are_flags_that_take_a_value():
     assert {*vars(known[0]), *beams} == set(names)
 
 
-def test_an_image_has_it_all_and_a_failed_job_says_why(dataflow, monkeypatch, tmp_path):
+def test_an_image_has_it_all_and_a_failed_job_says_why(
+    quick_python, dataflow, monkeypatch, tmp_path
+):
     def fail(job):
         raise RuntimeError("Traceback ...\nValueError: the disk is full [while running 'Score']")
 
     monkeypatch.setattr(dataflow, "run", fail)
     image = "europe-docker.pkg.dev/p/winnow:1"
     flags = [f"--output={BUCKET}/failed", f"--sdk_container_image={image}"]
-    done = submit(dataflow, *flags)
+    done = submit(quick_python, dataflow, *flags)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].endswith("error: the disk is full")
     job = list(dataflow.jobs.values())[-1]
@@ -213,7 +215,7 @@ def test_an_image_has_it_all_and_a_failed_job_says_why(dataflow, monkeypatch, tm
 
     # A dry run has made the same job.
     planned = tmp_path / "job.json"
-    done = submit(dataflow, *flags, "--dry-run", f"--dataflow_job_file={planned}")
+    done = submit(quick_python, dataflow, *flags, "--dry-run", f"--dataflow_job_file={planned}")
     assert done.returncode == 0, done.stderr
     assert without_moment(json.loads(planned.read_text())) == without_moment(job)
 

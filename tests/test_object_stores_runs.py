@@ -9,7 +9,6 @@ import random
 import re
 import signal
 import subprocess
-import sys
 import threading
 import uuid
 from pathlib import Path
@@ -41,7 +40,7 @@ REQUESTS = 150
 """A run here makes some more."""
 
 ROOT = Path(__file__).resolve().parent.parent
-RUN = [sys.executable, str(ROOT / "pipeline" / "run.py")]
+RUN = ROOT / "pipeline" / "run.py"
 RULE = ["--filter=web", "--alpha=2", "--seed=5", "--direct_num_workers=2"]
 
 
@@ -156,7 +155,7 @@ def test_options_reach_workers_and_secrets_reach_nobody_else(
     more = ["--direct_running_mode=multi_processing", "--s3_session_token=tokenfortests"]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("AWS")}
     done = subprocess.run(
-        [quick_python, RUN[1], *command(), *more],
+        [quick_python, RUN, *command(), *more],
         capture_output=True,
         text=True,
         env=environment | {"AWS_EC2_METADATA_DISABLED": "true"},
@@ -182,7 +181,7 @@ def test_what_is_refused_is_said_without_secrets(quick_python, store, command):
 
     with Faulty(store[1], forbidden) as proxy:
         done = subprocess.run(
-            [quick_python, RUN[1], *command(proxy.port)], capture_output=True, text=True
+            [quick_python, RUN, *command(proxy.port)], capture_output=True, text=True
         )
     assert done.returncode == 1
     assert "error: s3://bucket/in" in done.stderr
@@ -212,7 +211,7 @@ def test_a_faulty_store_gives_the_same_bytes_or_an_error_and_a_resume(
 
 
 @pytest.mark.parametrize("moment", random.Random(7).sample(range(REQUESTS), TRIALS))
-def test_killed_at_any_request_and_resumed(here, store, command, tmp_path, moment):
+def test_killed_at_any_request_and_resumed(quick_python, here, store, command, tmp_path, moment):
     command, output = command
     child = None
 
@@ -223,7 +222,9 @@ def test_killed_at_any_request_and_resumed(here, store, command, tmp_path, momen
         return None
 
     with Faulty(store[1], fault) as proxy:
-        child = subprocess.Popen([*RUN, *command(proxy.port)], stderr=subprocess.DEVNULL)
+        child = subprocess.Popen(
+            [quick_python, RUN, *command(proxy.port)], stderr=subprocess.DEVNULL
+        )
         assert child.wait() == -signal.SIGKILL
     command()
     run.main([*command(), "--resume"])

@@ -38,7 +38,7 @@ from quality_classifier.scoring import load_classifier
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parent.parent
-RUN = [sys.executable, str(ROOT / "pipeline" / "run.py")]
+RUN = ROOT / "pipeline" / "run.py"
 
 
 @pytest.fixture(scope="module")
@@ -319,15 +319,15 @@ def test_exact_duplicates_are_dropped_but_for_the_first(tmp_path):
     assert kept == round(0.3 * (len(texts) - 1))
 
 
-@pytest.mark.parametrize("moment", range(3))
-def test_killed_at_any_moment_and_resumed_gives_the_same_bytes(here, moment, tmp_path):
+def test_killed_and_resumed_gives_the_same_bytes(here, tmp_path):
+    """At some moment; at many more in tests/faults/run.py."""
     output = tmp_path / "killed"
-    command = [*RUN, *flags(here), f"--output={output}"]
+    command = [sys.executable, RUN, *flags(here), f"--output={output}"]
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     # Wait until the run has begun to write, then some more.
     while child.poll() is None and not (output / "_work").exists():
         time.sleep(0.005)
-    time.sleep(random.Random(moment).random() * 0.5)
+    time.sleep(random.Random(0).random() * 0.5)
     child.send_signal(signal.SIGKILL)
     child.wait()
     if not (output / "manifest.json").exists():
@@ -598,13 +598,13 @@ def _fail(*arguments, **named):
 
 
 def test_a_full_disk_is_an_error_that_leaves_no_half_file(here, tmp_path):
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-
-    command = [*RUN, *flags(here), f"--output={tmp_path}/scored"]
-    result = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit, check=False)
-    assert result.returncode == 1
-    assert "File too large" in result.stderr
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limit[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            run.main([*flags(here), f"--output={tmp_path}/scored"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert not (tmp_path / "scored" / "manifest.json").exists()
     assert not list((tmp_path / "scored").rglob(".tmp-*"))
     run.main([*flags(here), "--resume", f"--output={tmp_path}/scored"])
@@ -727,7 +727,7 @@ def test_a_finished_run_is_not_overwritten_and_two_runs_do_not_mix(quick_python,
     with pytest.raises(ValueError, match="finished run"):
         run.main([*flags(here), f"--output={here}/scored"])
     run.main([*flags(here), "--resume", f"--output={here}/scored"])  # complete: nothing to do
-    commands = [[quick_python, RUN[1], *flags(here), f"--output={tmp_path}/scored"]] * 2
+    commands = [[quick_python, RUN, *flags(here), f"--output={tmp_path}/scored"]] * 2
     children = [subprocess.Popen(c, stderr=subprocess.PIPE, text=True) for c in commands]
     ends = [(child.communicate()[1], child.returncode) for child in children]
     assert sorted(code for _, code in ends) == [0, 1]

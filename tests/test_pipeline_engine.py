@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import apache_beam as beam
 import pytest
@@ -16,6 +17,8 @@ from pipeline.readers import InputRange
 from winnow import heartbeat
 
 pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 class Slow:
@@ -118,9 +121,13 @@ engine.exit_clearly(main)
 """
 
 
-def start(work):
-    command = [sys.executable, "-c", COMMAND.format(work=work), "--direct_num_workers=2"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def start(folder, work, python=sys.executable):
+    script = folder / "command.py"
+    script.write_text(COMMAND.format(work=work))
+    command = [python, script, "--direct_num_workers=2"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, env=environment, text=True, **pipes)
 
 
 @pytest.mark.parametrize(
@@ -130,15 +137,15 @@ def start(work):
         ("PyDLL", "line 9 in hang"),  # it holds Python's lock: nobody is left to say more
     ],
 )
-def test_a_thread_that_hangs_ends_the_run(library, message):
-    with start(f"hang(ctypes.{library})") as process:
+def test_a_thread_that_hangs_ends_the_run(quick_python, tmp_path, library, message):
+    with start(tmp_path, f"hang(ctypes.{library})", quick_python) as process:
         _, said = process.communicate(timeout=300)
     assert process.returncode == 1
     assert message in said
 
 
-def test_a_run_that_is_suspended_goes_on_however_long_it_was():
-    with start("slow()") as process:
+def test_a_run_that_is_suspended_goes_on_however_long_it_was(tmp_path):
+    with start(tmp_path, "slow()") as process:
         assert process.stdout.readline() == "begun\n"
         time.sleep(1)
         process.send_signal(signal.SIGTSTP)

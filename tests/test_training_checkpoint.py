@@ -192,15 +192,15 @@ except OSError as error:
 """
 
 
-def test_no_room_leaves_older_checkpoints_and_nothing_half_written(tmp_path):
+def test_no_room_leaves_older_checkpoints_and_nothing_half_written(quick_python, tmp_path):
     """A limit on the size of files, since a full disk takes a file system of one's own."""
-    run = subprocess.run(
-        [sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=True
-    )
+    script, folder = tmp_path / "full.py", tmp_path / "checkpoints"
+    script.write_text(FULL)
+    run = subprocess.run([quick_python, script, folder], capture_output=True, text=True, check=True)
     assert "step 2 can't be written" in run.stdout
     assert "older checkpoints are intact" in run.stdout
-    assert os.listdir(tmp_path) == ["step_000000001"]
-    checkpoint.verify(str(tmp_path / "step_000000001"))
+    assert os.listdir(folder) == ["step_000000001"]
+    checkpoint.verify(str(folder / "step_000000001"))
 
 
 CHANGES = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}

@@ -67,8 +67,8 @@ def _changes(scene: Scene, mode: str) -> list[str]:
 def _run(scene: Scene, mode: str, output: Path, before: int) -> Run:
     output.parent.mkdir(parents=True, exist_ok=True)
     hook = _HOOK.format(before=before, log=str(_log(output)), output=str(output))
-    # One thread, so that the order of changes is always the same.
-    return Run(scene, mode, output, "--direct_num_workers=1", prelude=hook)
+    one = "--direct_num_workers=1"  # so that the order of changes is always the same
+    return Run(scene, mode, output, one, prelude=hook, python=scene.python)
 
 
 def _log(output: Path) -> Path:

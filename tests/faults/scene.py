@@ -105,7 +105,7 @@ class Run:
         log: where what it says goes; beside the output if None.
         terminal: let it believe that it writes to a terminal, where it shows its progress.
         prelude: Python code to run first, in the same process.
-        python: what to start it with.
+        python: what to start it with; a worker or a driver that is killed needs one of its own.
     """
 
     def __init__(
@@ -122,13 +122,16 @@ class Run:
         self.output = output
         self._log = log or output.with_name(f"{output.name}.log")
         self._log.parent.mkdir(parents=True, exist_ok=True)
-        script = str(ROOT / "pipeline" / "run.py")
-        program = ["-c", prelude + _START.format(script=script)] if prelude else [script]
+        script = ROOT / "pipeline" / "run.py"
+        if prelude:
+            code = prelude + _START.format(script=str(script))
+            script = self._log.with_suffix(".py")
+            script.write_text(code)
         flags = [*scene.flags(mode), f"--output={output}", *more]
         with open(self._log, "wb") as file, contextlib.ExitStack() as stack:
             stderr = stack.enter_context(_terminal(self._log)) if terminal else file
             self.process = subprocess.Popen(
-                [python, *program, *flags],
+                [python, script, *flags],
                 stdout=file,
                 stderr=stderr,
                 env=os.environ

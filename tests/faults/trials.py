@@ -377,7 +377,7 @@ def clock(scene: Scene, output: Path, seed: int) -> Trial:
     for at, path in enumerate(sorted((scene.folder / "web").iterdir())):
         os.utime(path, (0, 0) if (at + seed) % 2 else (2**33, 2**33))
     jumps = _JUMP_AT_START if seed % 4 == 3 else _JUMPS.format(seed=seed)
-    run = Run(scene, mode, output, STALL, prelude=jumps)
+    run = Run(scene, mode, output, STALL, prelude=jumps, python=scene.python)
     if run.finish() == 0:
         return Trial("nobody noticed", None, True, problems(scene, mode, output))
     said = run.error()
