@@ -17,6 +17,10 @@ if not os.environ.get("EXPLORE"):
     settings.load_profile("same")
 
 
+# A commit meanwhile would be another version of the code in what later runs write.
+os.environ["GIT_DIR"] = os.devnull
+
+
 @pytest.fixture(scope="session")
 def quick_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A program like Python for commands of ours: it has imported the libraries already.

@@ -19,6 +19,7 @@ from ablations.study.jobs import declaration, expand, identity, threads_of, trai
 from ablations.study.progress import Standing, summary, time_left
 from model import sizes
 from winnow.defaults import CONF
+from winnow.version import code_version
 
 pytestmark = pytest.mark.slow
 
@@ -306,3 +307,8 @@ def test_the_time_left_is_what_jobs_like_these_have_taken():
     failed = Standing("d", 10.0, failed=True, begun=0.0, ended=1.0)
     said = summary([done, half, waiting, failed], 100.0, 2)
     assert said == "4 jobs: 1 done, 1 running, 1 failed, about 1:45 left"
+
+
+def test_results_and_output_name_the_commit_where_git_knows_it(monkeypatch):
+    monkeypatch.delenv("GIT_DIR")
+    assert ("+" in code_version()) == (execute.commit() is not None)

@@ -40,14 +40,6 @@ def inputs(tmp_path_factory):
     return write_inputs(tmp_path_factory.mktemp("inputs"))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def no_commit():
-    """Versions without the commit: somebody may make one between two runs."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GIT_DIR", os.devnull)
-        yield
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("dataflow")
@@ -120,7 +112,7 @@ def test_workers_with_nothing_but_what_was_staged_write_what_the_direct_runner_d
     with storage.local_copy(f"{BUCKET}/scored") as copy:
         assert fingerprints(Path(copy)) == fingerprints(tmp_path / "direct")
     assert started(folder / "1" / "pool" / "log.txt") == 2
-    where = [str(folder / "1" / "environment" / "bin" / "python"), "-c"]
+    where = [str(folder / "1" / "environment" / "bin" / "python"), "-E", "-c"]
     found = subprocess.run(
         [*where, "import pipeline; print(pipeline.__file__)"],
         capture_output=True,
