@@ -31,7 +31,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).parent.parent))
@@ -61,9 +61,12 @@ class Stage:
     others: list[Machine]
     scene: Scene
     more: list[str]
+    earlier: set[int] = field(default_factory=set)
+    """Python workers of earlier runs: engines keep them for a while."""
 
     def start(self, mode: str, output: Path, *more: str) -> Run:
         """A run on the cluster."""
+        self.earlier = {one for number in range(len(self.others)) for one in self.pythons(number)}
         flags = [*self.cluster.flags, *self.more, *more]
         return Run(self.scene, mode, output, *flags, python=self.scene.python)
 
@@ -73,8 +76,9 @@ class Stage:
         return [one for _, one, _ in members({pool: "pool"}) if one != pool]
 
     def at_work(self) -> list[int]:
-        """The machines that have Python workers."""
-        return [number for number in range(len(self.others)) if self.pythons(number)]
+        """The machines that have Python workers of the last run."""
+        new = [set(self.pythons(number)) - self.earlier for number in range(len(self.others))]
+        return [number for number, own in enumerate(new) if own]
 
     def until_at_work(self, run: Run) -> None:
         """Wait until a run has Python workers, or its end."""
