@@ -29,7 +29,6 @@ FETCHED = ROOT / "cache" / "engines"
 JAVA = shutil.which("java")
 START_SECONDS = 240
 POOL_PORT = 50000
-LAUNCHER = Path(__file__).parent / "engines" / "Launcher.java"
 HERE = Machine()
 
 # What Flink 1.19 and Spark 3.5 need of a Java newer than they are, as their own scripts have it.
@@ -172,8 +171,8 @@ def flink(
         lines = "".join(f"{name}: {value}\n" for name, value in settings.items())
         (folder / "config.yaml").write_text(lines)
         configured = ["--configDir", str(folder)]
-        archives = [FETCHED / "flink" / part for part in ("distribution/lib", "job_server")]
-        java = [str(JAVA), *_OPENS, "-cp", ":".join(f"{place}/*" for place in archives)]
+        library = FETCHED / "flink" / "distribution" / "lib"
+        java = [str(JAVA), *_OPENS, "-cp", f"{library}/*"]
         runtime = "org.apache.flink.runtime"
         cluster.start(
             "job_manager",
@@ -191,11 +190,8 @@ def flink(
             return cluster.ask("overview").get("taskmanagers") == len(others or [here])
 
         cluster.until(registered, "Flink")
-        # With its archives on the cluster's class path, none need to be sent with each job.
-        launched = ["-cp", "none", str(LAUNCHER), ":".join(map(str, archives))]
         driver = "org.apache.beam.runners.flink.FlinkJobServerDriver"
-        where = [f"--flink-master={here.address}:{port}"]
-        _job_server(cluster, [*launched, driver, *where], jobs)
+        _job_server(cluster, "flink", driver, [f"--flink-master={here.address}:{port}"], jobs)
         cluster.flags = ["--runner=PortableRunner", f"--job_endpoint=localhost:{jobs}"]
         cluster.flags += [f"--parallelism={slots * len(others or [here])}"]
         _pools(cluster, others)
@@ -266,20 +262,29 @@ def spark(
         driver = "org.apache.beam.runners.spark.SparkJobServerDriver"
         cluster.env["SPARK_LOCAL_IP"] = here.address
         given = [f"-D{name}={value}" for name, value in (more or {}).items()]
-        classes = ["-cp", f"{FETCHED}/spark/job_server/*:{home}/jars/*"]
         where = [f"--spark-master-url=spark://{here.address}:{port}"]
-        _job_server(cluster, [*given, *classes, driver, *where], jobs)
+        _job_server(cluster, "spark", driver, where, jobs, given)
         cluster.flags = ["--runner=PortableRunner", f"--job_endpoint=localhost:{jobs}"]
         _pools(cluster, others)
         yield cluster
 
 
-def _job_server(cluster: Cluster, program: list[str], port: int) -> None:
+def _job_server(
+    cluster: Cluster,
+    engine: str,
+    driver: str,
+    arguments: list[str],
+    port: int,
+    java: Sequence[str] = (),
+) -> None:
     """Start Beam's job server for an engine and wait until it listens."""
+    place = FETCHED / engine
+    library = "lib" if engine == "flink" else "jars"
+    classes = f"{place}/job_server/*:{place}/distribution/{library}/*"
     cluster.start(
         "job_server",
         [
-            *(str(JAVA), "-Xmx768m", *_OPENS, *program),
+            *(str(JAVA), "-Xmx768m", *java, *_OPENS, "-cp", classes, driver, *arguments),
             *("--job-host=localhost", f"--job-port={port}", "--artifact-port=0"),
             *("--expansion-port=-1", f"--artifacts-dir={cluster.folder}/artifacts"),
         ],
