@@ -1,7 +1,7 @@
 """Flink and Spark on three machines, one process of which is killed, frozen or cut off.
 
 sudo python tests/engines/clusters_faults.py --engine flink kill=worker:20 kill=driver:20
-sudo python tests/engines/clusters_faults.py --engine flink freeze=10 cut=10
+sudo python tests/engines/clusters_faults.py --engine flink --restart freeze=10 cut=10
 sudo python tests/engines/clusters_faults.py --engine spark --speculate freeze=10
 
 - kill=WHAT  kill -9 of a worker of the engine, a pool with its Python, one Python of it (python),
@@ -14,11 +14,10 @@ sudo python tests/engines/clusters_faults.py --engine spark --speculate freeze=1
 
 Input: every format, intact and damaged, in some 60 tasks, with a known rule and with a solved one
 and exact duplicates by turns; each batch sleeps for --pause, so that work lasts and costs nothing.
-Flink is told to do lost work again by itself in every other pair of kills (seeds 2 and 3 of 4), and
-in every freeze and cut. What has not ended well is resumed on the engine, and a copy of it by
-DirectRunner; both are compared with an undisturbed run of DirectRunner, byte by byte, and once more
-at the end of all trials, for what is written late. After a driver's death the copy is taken when
-its job has been cancelled by hand; else --resume cancels the job, and there is no copy.
+What has not ended well is resumed on the engine, and a copy of it by DirectRunner; both are
+compared with an undisturbed run of DirectRunner, byte by byte, and once more at the end of all
+trials, for what is written late. After a driver's death the copy is taken when its job has been
+cancelled by hand; in every other trial --resume cancels the job, and there is no copy.
 """
 
 import argparse
@@ -48,7 +47,6 @@ KILLED = ("worker", "pool", "python", "job_server", "driver")
 PHASES = ("", "scoring", "scoring", "deciding", "writing the end")
 SECONDS = 1500
 HEARTBEAT = 8.0
-AGAIN = ["--number_of_execution_retries=5", "--execution_retry_delay=1000"]
 SCORING = 10.0  # seconds that it takes at least
 
 
@@ -116,8 +114,7 @@ def kill(stage: Stage, what: str, output: Path, seed: int) -> tuple[str, list[st
     """Kill -9; what was hit, and what was wrong afterwards."""
     rng = random.Random(f"{what}-{seed}")
     mode = list(MODES)[seed % 2]
-    again = AGAIN if stage.engine == "flink" and seed % 4 > 1 else []
-    run = stage.start(mode, output, *again)
+    run = stage.start(mode, output)
     _wait(stage, run, mode, rng)
     at_work, hit = stage.at_work(), phase(output, mode)
     number = rng.choice(at_work or [0, 1])
@@ -140,7 +137,7 @@ def kill(stage: Stage, what: str, output: Path, seed: int) -> tuple[str, list[st
         stage.end_jobs()
     ended, wrong = _ending(run, code, by_us=what == "driver")
     copied = by_hand or what != "driver"
-    hit = f"{mode}, {hit}{'' if at_work else ', no Python'}{', retried' if again else ''}: {ended}"
+    hit = f"{mode}, {hit}{'' if at_work else ', no Python'}: {ended}"
     hit += "" if copied else ", its job left"
     return hit, wrong or _resumed(stage, mode, output, code, copied)
 
@@ -149,7 +146,7 @@ def freeze(stage: Stage, output: Path, seed: int) -> tuple[str, list[str]]:
     """Stop a machine's Python, and on Flink its task manager; continue them later."""
     rng = random.Random(f"freeze-{seed}")
     mode = list(MODES)[seed % 2]
-    run = stage.start(mode, output, *(AGAIN if stage.engine == "flink" else []))
+    run = stage.start(mode, output)
     stage.until_at_work(run)
     time.sleep(rng.random() * SCORING / 2)
     number = rng.choice(stage.at_work() or [0, 1])
@@ -180,7 +177,7 @@ def cut(stage: Stage, output: Path, seed: int) -> tuple[str, list[str]]:
     """Take a machine's link down, and up again."""
     rng = random.Random(f"cut-{seed}")
     mode = list(MODES)[seed % 2]
-    run = stage.start(mode, output, *(AGAIN if stage.engine == "flink" else []))
+    run = stage.start(mode, output)
     stage.until_at_work(run)
     time.sleep(rng.random() * SCORING / 2)
     hit, machine = phase(output, mode), stage.others[rng.choice(stage.at_work() or [0, 1])]
@@ -254,6 +251,7 @@ def main() -> None:
     parser.add_argument("faults", nargs="+", metavar="FAULT=TIMES", help="see above")
     parser.add_argument("--engine", choices=STARTS, required=True)
     parser.add_argument("--speculate", action="store_true", help="Spark does slow work twice")
+    parser.add_argument("--restart", action="store_true", help="Flink does lost work again")
     parser.add_argument("--pause", type=float, default=0.3, help="seconds (default: 0.3)")
     parser.add_argument("--seed", type=int, default=0, help="of the first trial (default: 0)")
     parser.add_argument("--folder", type=Path, required=True)
@@ -270,6 +268,9 @@ def main() -> None:
         # A slot to spare on each, and work for both.
         settings = {"cluster.evenly-spread-out-slots": "true"}
         settings |= {"heartbeat.timeout": int(HEARTBEAT * 1000), "heartbeat.interval": 1000}
+    if flags.restart:  # Beam's --number_of_execution_retries does not reach a batch job
+        settings |= {"restart-strategy.type": "fixed-delay"}
+        settings |= {"restart-strategy.fixed-delay.attempts": 5}
     if flags.speculate:
         settings = {"spark.speculation": "true", "spark.speculation.multiplier": 1.1}
         settings |= {"spark.speculation.quantile": 0.1, "spark.speculation.minTaskRuntime": "1s"}
