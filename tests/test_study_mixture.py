@@ -13,7 +13,7 @@ from tokens_scored import documents, make_corpus
 from ablations import compare as command
 from ablations import report, results
 from ablations.analyses.comparison import compare
-from ablations.page.headline import headline, next_step
+from ablations.page.headline import headline, next_step, reach
 from ablations.reading import read_declaration, read_study
 from ablations.stats import mixtures
 from ablations.study import opening
@@ -162,6 +162,8 @@ def test_from_the_swarm_to_the_verdict(corpus, members, confirming, tmp_path, mo
     found = compare(study)
     assert found.verdict.outcome == "interim"
     assert headline(study, found).startswith("Proposed: ")
+    assert reach(study).startswith("The proposal is about models of ")
+    assert "mix_1" not in reach(study)
     assert "experiment=mixture_confirmation" in next_step(study, found)
     rows = {row["component"]: row for row in found.tables["mixture"]}
     of_runs = [truth(mixture) for mixture in study.declared.swarm.mixtures.values()]
