@@ -31,7 +31,8 @@ from ablations.tasks.scores import Score
 from ablations.tasks.task import select
 from ablations.tasks.task_set import TaskSet
 from ablations.tasks.token_model import BATCH_TOKENS, load_model
-from model.training import hardware, processes
+from model.training import hardware
+from model.training.distributed import processes
 from winnow.commands import command_line, overrides
 from winnow.filesystem import storage, tables
 

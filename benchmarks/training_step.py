@@ -45,7 +45,7 @@ from model.glam.config import GLaMConfig
 from model.glam.parameter import copies
 from model.glam.transformer import GLaM
 from model.training import allocator, hardware
-from model.training.adafactor import Adafactor
+from model.training.optimizers.adafactor import Adafactor
 
 PARTS = {
     "products of weights": ("aten::mm", "aten::addmm", "aten::_grouped_mm"),

@@ -12,7 +12,8 @@ python model/export.py checkpoint=run/ output=exported/
 
 ``AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)`` then gives the same logits,
 ``generate`` the same text as ``model/generate.py``, and batches may be padded on either side. The
-tokenizer needs no code of ours. :func:`model.training.trained.load` reads the folder too.
+tokenizer needs no code of ours. :func:`model.training.checkpoints.trained.load` reads the folder
+too.
 """
 
 from winnow.commands import overrides

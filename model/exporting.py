@@ -17,8 +17,8 @@ from torch import Tensor
 from model import weights_file
 from model.data import corpus
 from model.data.tokenizer import TextCodec
-from model.training import trained
-from model.training.trained import Stored
+from model.training.checkpoints import trained
+from model.training.checkpoints.trained import Stored
 from winnow.commands import command_line, telling
 from winnow.filesystem import files, storage
 

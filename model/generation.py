@@ -12,10 +12,12 @@ from torch import Tensor
 from model.glam.attention import Cache
 from model.glam.parameter import copies
 from model.glam.transformer import GLaM
-from model.training import hardware, processes, trained
-from model.training.company import in_company
+from model.training import hardware
+from model.training.checkpoints import trained
+from model.training.checkpoints.trained import Trained
+from model.training.distributed import processes
+from model.training.distributed.company import in_company
 from model.training.train_config import Precision
-from model.training.trained import Trained
 from winnow.commands import command_line, telling
 
 

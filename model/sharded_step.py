@@ -1,9 +1,9 @@
 """The trace of a sharded training step: what one device holds and what collectives carry.
 
-The real model is sharded by :mod:`model.training.parallel` over a fake process group of the real
-size, and the code that trains it runs forward and backward, twice as when gradients add up, with
-tensors that have shapes but no numbers. What is live at the worst moment and what collectives carry
-is counted on the first process, whose shares are the largest.
+The real model is sharded by :mod:`model.training.distributed.parallel` over a fake process group of
+the real size, and the code that trains it runs forward and backward, twice as when gradients add
+up, with tensors that have shapes but no numbers. What is live at the worst moment and what
+collectives carry is counted on the first process, whose shares are the largest.
 """
 
 import dataclasses
@@ -26,8 +26,8 @@ from model.glam.config import GLaMConfig
 from model.glam.experts import ExpertInputs
 from model.glam.transformer import Experts, GLaM
 from model.sizes import OPTIMIZER_BYTES
-from model.training import parallel
-from model.training.all_to_all import AllToAll, Counts
+from model.training.distributed import parallel
+from model.training.distributed.all_to_all import AllToAll, Counts
 
 TENSOR = "tensor"
 """The exchanges of tensor parallelism, among the kinds of traffic."""

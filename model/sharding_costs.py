@@ -14,7 +14,7 @@ from model import sizes
 from model.accelerators import Accelerator
 from model.glam.config import GLaMConfig
 from model.sharded_step import TENSOR, Plan, Traffic, estimate
-from model.training.parallel import grid_shape
+from model.training.distributed.parallel import grid_shape
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ python model/train.py model=glam_3m_16e data.corpus=corpus/ data.arm=filtered se
 
 Every default is in ``conf/train.yaml``. Stopped at any moment, the same command goes on from the
 last checkpoint; on CPU it comes to the same weights, bit for bit, as if it had not been stopped.
-Over several devices (see :mod:`model.training.parallel`), the number of which may change on the
-way:
+Over several devices (see :mod:`model.training.distributed.parallel`), the number of which may
+change on the way:
 
 torchrun --nproc-per-node 8 model/train.py model=glam_1b7_64e … train.expert_parallel=8
 
@@ -17,7 +17,7 @@ torchrun --nproc-per-node 8 model/train.py model=glam_1b7_64e … train.expert_p
       tokenizer.json       the corpus's, so that the folder is enough to generate text
       metrics.jsonl        a line for each logged step (:func:`step_row`, :func:`held_out_row`)
       tensorboard/         the same; so is wandb/, where log.wandb asks for it
-      checkpoints/step_…/  see :mod:`model.training.checkpoint`
+      checkpoints/step_…/  see :mod:`model.training.checkpoints.checkpoint`
       heldout.arrow        bits of every held-out document under the final model
       run.log              what the command said, with times
       outcome.json         :class:`model.training.outcome.Outcome`, written last

@@ -1,5 +1,5 @@
 """Adafactor weight after weight, with torch's own operations on sharded tensors: what
-:mod:`model.training.adafactor_batch` is held against.
+:mod:`model.training.optimizers.adafactor_batch` is held against.
 """
 
 import math
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Replicate
 
-from model.training import processes
-from model.training.adafactor_batch import CLIP, DECAY, LEAST, LEAST_SCALE
+from model.training.distributed import processes
+from model.training.optimizers.adafactor_batch import CLIP, DECAY, LEAST, LEAST_SCALE
 
 
 class OneByOne(torch.optim.Optimizer):

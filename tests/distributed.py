@@ -11,12 +11,16 @@ import torch.distributed as dist
 
 from model.glam.config import GLaMConfig
 from model.glam.transformer import GLaM
-from model.training import parallel, processes
+from model.training.distributed import parallel, processes
 
 # One interpreter imports torch, the processes are forked from it before it has any thread.
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["model.training.parallel", "model.training.checkpoint", "model.training.optim"]
+    [
+        "model.training.distributed.parallel",
+        "model.training.checkpoints.checkpoint",
+        "model.training.optimizers.optim",
+    ]
 )
 
 CONFIG = GLaMConfig(

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models
 from ablations.evaluate import EvaluateConfig, evaluate
 from ablations.tasks.token_model import load_model
 from model.generation import GenerateConfig, generate_text
-from model.training import processes
+from model.training.distributed import processes
 from model.training.train_config import Precision
 
 QUESTIONS = ["the wind", "a grain of wind", "who?", "why did it fall so far", "42"]

@@ -14,8 +14,10 @@ from sharded_asking import asked, write_tasks, write_tokenizer
 from training_runs import optimizer_settings
 
 from model.exporting import ExportConfig, export
-from model.training import checkpoint, optim, processes, trained
-from model.training.background import Writer
+from model.training.checkpoints import checkpoint, trained
+from model.training.checkpoints.background import Writer
+from model.training.distributed import processes
+from model.training.optimizers import optim
 from model.training.train_config import OptimizerName, Schedule
 from winnow.filesystem import storage
 

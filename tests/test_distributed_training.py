@@ -14,8 +14,10 @@ from training_runs import optimizer_settings
 
 from model.glam.experts import BACKENDS
 from model.glam.transformer import Experts
-from model.training import evaluation, optim, parallel, processes
-from model.training.all_to_all import AllToAll
+from model.training import evaluation
+from model.training.distributed import parallel, processes
+from model.training.distributed.all_to_all import AllToAll
+from model.training.optimizers import optim
 from model.training.train_config import Schedule
 
 pytestmark = pytest.mark.slow

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 import model.training.train_config  # noqa: F401 registers its configs
 from model import sizes
 from model.glam.config import GLaMConfig
-from model.training.optim import learning_rate
+from model.training.optimizers.optim import learning_rate
 
 GOOD = GLaMConfig()
 

@@ -21,7 +21,7 @@ from ablations.results import TRUNK, JobKey
 from ablations.study import execute, opening, trunk
 from ablations.study.jobs import declaration, expand, first_batch, needed, training_config
 from model.training import training_run
-from model.training.optim import learning_rate
+from model.training.optimizers.optim import learning_rate
 from model.training.train_config import Schedule, TrainConfig
 from winnow.commands import command_line
 from winnow.defaults import CONF

@@ -25,7 +25,8 @@ from model import prepare
 from model.data import encode
 from model.data.corpus import open_corpus, write_arm
 from model.exporting import ExportConfig, export
-from model.training import processes, trained
+from model.training.checkpoints import trained
+from model.training.distributed import processes
 from model.training.trainer import Trainer
 from winnow.commands import command_line
 from winnow.defaults import CONF

@@ -12,9 +12,9 @@ import distributed
 import pytest
 import torch
 
-from model.training import checkpoint
-from model.training.background import Writer
-from model.training.checkpoint import MANIFEST
+from model.training.checkpoints import checkpoint
+from model.training.checkpoints.background import Writer
+from model.training.checkpoints.checkpoint import MANIFEST
 from winnow.filesystem import files, storage
 
 pytestmark = pytest.mark.slow

@@ -21,7 +21,7 @@ from training_runs import corpus_folder, train
 from model import weights_file
 from model.exporting import ExportConfig, export
 from model.generation import GenerateConfig, generate, generate_text
-from model.training import trained
+from model.training.checkpoints import trained
 from model.training.train_config import Precision
 from winnow.filesystem import storage
 

@@ -19,7 +19,7 @@ from model.generate import literal
 from model.generation import GenerateConfig, choose, generate, generate_text
 from model.glam.config import GLaMConfig
 from model.glam.transformer import GLaM
-from model.training import trained
+from model.training.checkpoints import trained
 from model.training.train_config import Precision
 
 pytestmark = pytest.mark.slow

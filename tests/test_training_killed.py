@@ -11,7 +11,7 @@ import training_runs
 from apache_beam.options.pipeline_options import PipelineOptions
 from store_servers import Faulty, at_random, flags, serving
 
-from model.training import trained
+from model.training.checkpoints import trained
 from winnow.filesystem import storage
 from winnow.object_stores import lease, store_s3
 

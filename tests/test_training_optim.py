@@ -17,8 +17,8 @@ from training_runs import optimizer_settings
 from model.glam.config import GLaMConfig
 from model.glam.parameter import Weight
 from model.glam.transformer import GLaM
-from model.training import adafactor, adafactor_batch
-from model.training.optim import (
+from model.training.optimizers import adafactor, adafactor_batch
+from model.training.optimizers.optim import (
     build_optimizer,
     clip,
     finite,
@@ -369,7 +369,7 @@ def test_adamw_clips_by_default_and_adafactor_does_not():
 
 
 def on_device(optimizer, finite):
-    """As :func:`model.training.optim.step` does where the host must not wait."""
+    """As :func:`model.training.optimizers.optim.step` does where the host must not wait."""
     optimizer.found_inf = torch.tensor(float(not finite))
     if isinstance(optimizer, adafactor.Adafactor):
         members = [

@@ -27,7 +27,8 @@ from training_runs import TINY, composed, config, corpus_folder, rows, train
 from model.data.corpus import open_corpus
 from model.glam.parameter import Weight
 from model.glam.transformer import GLaM
-from model.training import checkpoint, metrics_log, trained
+from model.training import metrics_log
+from model.training.checkpoints import checkpoint, trained
 from model.training.train_config import differing
 from model.training.trainer import Trainer, TrainingFailedError
 from winnow.filesystem import files

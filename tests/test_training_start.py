@@ -8,7 +8,8 @@ import torch
 from training_runs import config, corpus_folder, rows, train
 
 from model.data.corpus import open_corpus
-from model.training import checkpoint, outcome, trained
+from model.training import outcome
+from model.training.checkpoints import checkpoint, trained
 from model.training.trainer import Trainer
 
 pytestmark = pytest.mark.slow

@@ -314,8 +314,8 @@ def identity(
 @functools.cache
 def _content(start: str) -> str:
     """What names the checkpoint that every job begins from."""
-    from model.training import checkpoint  # torch
-    from model.training.start import content
+    from model.training.checkpoints import checkpoint  # torch
+    from model.training.checkpoints.start import content
 
     return content(checkpoint.resolve(start).path)
 

@@ -57,7 +57,7 @@ class HarnessTaskSet(TaskSet):
     def answers(self, model: LanguageModel) -> Answers:
         """Answer the harness's requests, and let it score them."""
         # Imported here because it needs torch, which processes that only start jobs do without.
-        from model.training import processes
+        from model.training.distributed import processes
 
         known = [item for item in self.items if any(item.correct)]
         pairs = [

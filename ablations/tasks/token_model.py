@@ -13,8 +13,10 @@ from ablations.tasks.language_model import LogLikelihoods
 from model.data.tokenizer import TextCodec
 from model.glam.parameter import copies
 from model.glam.transformer import GLaM
-from model.training import hardware, processes, trained
-from model.training.company import in_company
+from model.training import hardware
+from model.training.checkpoints import trained
+from model.training.distributed import processes
+from model.training.distributed.company import in_company
 from model.training.train_config import Precision
 
 BATCH_TOKENS = 8192
@@ -197,7 +199,7 @@ def load_model(
 ) -> TokenModel:
     """A trained model, ready to be evaluated; see ``conf/evaluate.yaml`` for the arguments.
 
-    Processes that have joined (:func:`model.training.processes.join`) share it.
+    Processes that have joined (:func:`model.training.distributed.processes.join`) share it.
 
     Raises:
         ValueError: there is no complete checkpoint, or no such device or precision.

@@ -26,8 +26,10 @@ from model.glam.loss import IGNORE, vocabulary_loss
 from model.glam.parameter import copies
 from model.glam.routing import route_top2
 from model.glam.transformer import GLaM
-from model.training import checkpoint, optim, parallel
-from model.training.adafactor import Adafactor
+from model.training.checkpoints import checkpoint
+from model.training.distributed import parallel
+from model.training.optimizers import optim
+from model.training.optimizers.adafactor import Adafactor
 
 CPU = torch.device("cpu")
 BF16, FP32, FP64 = torch.bfloat16, torch.float32, torch.float64

@@ -15,7 +15,7 @@ from model.accelerators import ACCELERATORS
 from model.glam.config import AttentionBackend, GLaMConfig
 from model.glam.parameter import copies
 from model.glam.transformer import GLaM
-from model.training.adafactor import Adafactor
+from model.training.optimizers.adafactor import Adafactor
 
 BF16 = torch.bfloat16
 PEAK = ACCELERATORS["h100"].flops

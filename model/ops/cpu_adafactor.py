@@ -1,4 +1,4 @@
-"""Adafactor's three passes over a weight on a CPU; :mod:`model.training.adafactor` calls them.
+"""Adafactor's passes over a weight on a CPU, for :mod:`model.training.optimizers.adafactor`.
 
 Sums are made in an order that does not depend on the number of threads.
 

@@ -19,7 +19,7 @@ from model.data.held_out import HeldOut
 from model.glam.loss import IGNORE, chunk_tokens
 from model.glam.parameter import copies
 from model.glam.transformer import GLaM
-from model.training import processes
+from model.training.distributed import processes
 from model.training.outcome import HELDOUT_SCHEMA
 from winnow.commands import telling
 

@@ -27,8 +27,9 @@ class Outcome:
     corpus once, and ``epochs`` is their ratio. ``flops`` covers training only
     (:func:`model.sizes.training_flops`). ``heldout`` is bits per byte by source. ``wall_seconds``
     excludes work that was lost in a kill. ``peak_flops`` is the sum over all devices, configured or
-    measured. ``start`` is what the run began from (:class:`model.training.start.Start`), None for
-    new weights; tokens, FLOPs and seconds of that are not counted here.
+    measured. ``start`` is what the run began from
+    (:class:`model.training.checkpoints.start.Start`), None for new weights; tokens, FLOPs and
+    seconds of that are not counted here.
     """
 
     steps: int

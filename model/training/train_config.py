@@ -24,7 +24,7 @@ class OptimizerName(StrEnum):
 
 
 class Schedule(StrEnum):
-    """The learning-rate schedules; see :func:`model.training.optim.learning_rate`."""
+    """The learning-rate schedules; see :func:`model.training.optimizers.optim.learning_rate`."""
 
     inverse_sqrt = "inverse_sqrt"
     constant = "constant"
@@ -205,10 +205,10 @@ class TrainConfig:
 
         If the learning rate does not depend on the length of the run, neither do the weights of a
         step, so such a run may be resumed with more tokens. Of ``train.start`` the weights count,
-        not the path (:class:`model.training.start.Start`). What fits a run to a machine does not
-        count, as the number of processes does not. With ``model.group_rows=null`` the balance loss
-        and capacity are over the rows at a time, so weights depend on ``train.micro_rows`` a
-        little; with ``group_rows`` set, only by rounding.
+        not the path (:class:`model.training.checkpoints.start.Start`). What fits a run to a machine
+        does not count, as the number of processes does not. With ``model.group_rows=null`` the
+        balance loss and capacity are over the rows at a time, so weights depend on
+        ``train.micro_rows`` a little; with ``group_rows`` set, only by rounding.
         """
         whole: Any = OmegaConf.to_container(OmegaConf.structured(self), enum_to_str=True)
         for name in ("output", "evaluate", "checkpoint", "log"):

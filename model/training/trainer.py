@@ -21,15 +21,18 @@ from model.data.corpus import Corpus
 from model.data.held_out import HeldOut
 from model.data.stream import TokenStream
 from model.glam.parameter import copies, keyed_generator
-from model.training import checkpoint, evaluation, hardware, optim, outcome, parallel, processes
-from model.training.background import Writer
+from model.training import evaluation, hardware, outcome
 from model.training.batches import Batches
-from model.training.checkpoint import Checkpoint
+from model.training.checkpoints import checkpoint
+from model.training.checkpoints.background import Writer
+from model.training.checkpoints.checkpoint import Checkpoint
+from model.training.checkpoints.start import Start, load_start
+from model.training.distributed import parallel, processes
 from model.training.metrics_log import TENSORBOARD, WANDB
+from model.training.optimizers import optim
 from model.training.outcome import Outcome
 from model.training.progress import Progress
 from model.training.readback import Readback
-from model.training.start import Start, load_start
 from model.training.train_config import TrainConfig, check_same_run, flatten
 from winnow.filesystem import files, tables
 

@@ -10,7 +10,9 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from model.data.corpus import open_corpus
-from model.training import checkpoint, hardware, in_bucket, processes
+from model.training import hardware
+from model.training.checkpoints import checkpoint, in_bucket
+from model.training.distributed import processes
 from model.training.metrics_log import MetricsLog, ProgressLine, without_table
 from model.training.outcome import Outcome
 from model.training.train_config import TrainConfig

@@ -17,7 +17,8 @@ from model.data.tokenizer import TextCodec
 from model.glam import parameter
 from model.glam.config import GLaMConfig
 from model.glam.transformer import GLaM
-from model.training import checkpoint, in_bucket, parallel, processes
+from model.training.checkpoints import checkpoint, in_bucket
+from model.training.distributed import parallel, processes
 from winnow.filesystem import files
 
 WEIGHTS = "model.safetensors"
@@ -55,7 +56,7 @@ class Stored:
 def load(path: str, device: torch.device, dtype: torch.dtype) -> Trained:
     """The newest checkpoint of a training run, a given checkpoint, or an exported model.
 
-    Several processes share the model as in training (:mod:`model.training.parallel`).
+    Several processes share the model as in training (:mod:`model.training.distributed.parallel`).
 
     Args:
         path: the output folder of ``model/train.py``, one of its ``checkpoints/step_…``, or the

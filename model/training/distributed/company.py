@@ -14,7 +14,7 @@ import torch
 from torch.distributed.fsdp import FSDPModule
 
 from model.glam.transformer import GLaM
-from model.training import processes
+from model.training.distributed import processes
 
 
 @contextlib.contextmanager

@@ -7,8 +7,9 @@ squares of its rows and of its columns; of stacked matrices each has its own, an
 State (names and shapes) and results are those of ``torch.optim.Adafactor``, but torch's version
 refuses sharded weights (2.13: it squares a norm in place that is not reduced yet), synchronises
 with the device twice per weight, and makes some ten passes over each weight on a CPU. Matrices on a
-CPU take compiled passes here; all else goes through :mod:`model.training.adafactor_batch`, which
-has the bounds too. Both ours and torch's differ from the lingvo code that trained GLaM:
+CPU take compiled passes here; all else goes through
+:mod:`model.training.optimizers.adafactor_batch`, which has the bounds too. Both ours and torch's
+differ from the lingvo code that trained GLaM:
 
 - lingvo factors only dimensions of 128 or more; here the last two are factored at any size.
 - lingvo adds 1e-30 to squared gradients; here the second moment is bounded below by the square of
@@ -28,8 +29,8 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from model.ops import cpu_adafactor, cpu_kernels
-from model.training import adafactor_batch
-from model.training.adafactor_batch import CLIP, DECAY, LEAST, LEAST_SCALE, Member
+from model.training.optimizers import adafactor_batch
+from model.training.optimizers.adafactor_batch import CLIP, DECAY, LEAST, LEAST_SCALE, Member
 
 
 class Adafactor(torch.optim.Optimizer):

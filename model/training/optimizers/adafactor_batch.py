@@ -1,4 +1,4 @@
-"""Adafactor's step for many weights at once; :mod:`model.training.adafactor` calls it.
+"""Adafactor's step for many weights at once; :mod:`model.training.optimizers.adafactor` calls it.
 
 On a GPU small operations cost the host more than the device, and between processes each reduction
 waits for all. So weights of one shape, cut up in one way, are stacked and take each operation

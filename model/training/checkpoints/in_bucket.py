@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import xxhash
 
 from model.data import corpus
-from model.training import checkpoint, processes
+from model.training.checkpoints import checkpoint
+from model.training.distributed import processes
 from winnow.filesystem import files, local_copies, mirror, storage
 from winnow.filesystem.local_copies import Wanted
 

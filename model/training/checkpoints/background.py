@@ -18,7 +18,8 @@ from typing import Any
 import torch.distributed as dist
 from torch import Tensor
 
-from model.training import checkpoint, processes
+from model.training.checkpoints import checkpoint
+from model.training.distributed import processes
 from model.training.train_config import CheckpointConfig
 
 

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from model.glam.parameter import Weight
-from model.training import processes
-from model.training.adafactor import Adafactor
+from model.training.distributed import processes
+from model.training.optimizers.adafactor import Adafactor
 from model.training.train_config import OptimizerConfig, OptimizerName, Schedule
 
 

@@ -4,8 +4,8 @@ Processes form a grid, ``experts_fsdp`` x ``experts`` x ``tensor``. Along ``expe
 has E / columns of the experts; tokens travel to their experts and back by all-to-all. Along
 ``tensor``, neighbours, each has its part of every head and hidden width: as in Megatron (Shoeybi et
 al. 2019, arXiv 1909.08053) matrices into a layer are cut by columns, those out of it by rows, and
-:mod:`model.training.all_to_all` gathers rows of activations before and sums them after. What is
-still held by several processes FSDP cuts once more, and gathers when needed: experts along
+:mod:`model.training.distributed.all_to_all` gathers rows of activations before and sums them after.
+What is still held by several processes FSDP cuts once more, and gathers when needed: experts along
 ``experts_fsdp``, attention and dense layers along it and ``experts``, all other weights over all
 processes. Each process reads rows of its own, whatever the grid. The same code runs with NCCL on
 GPUs and with gloo on CPUs, under ``torchrun``; a single process does none of this.
@@ -35,8 +35,8 @@ from model.glam.config import AttentionBackend, GLaMConfig
 from model.glam.dense import DenseFeedForward
 from model.glam.parameter import Weight
 from model.glam.transformer import Attention, Experts, GLaM
-from model.training import processes
-from model.training.all_to_all import AllToAll, gather, scatter
+from model.training.distributed import processes
+from model.training.distributed.all_to_all import AllToAll, gather, scatter
 
 TENSOR = "tensor"
 """The dimension of the grid along which every head and hidden width is cut."""

@@ -17,8 +17,8 @@ from torch import nn
 from model.data import corpus as corpora
 from model.data.corpus import Corpus
 from model.glam.config import GLaMConfig
-from model.training import checkpoint, in_bucket
-from model.training.checkpoint import MANIFEST, Checkpoint
+from model.training.checkpoints import checkpoint, in_bucket
+from model.training.checkpoints.checkpoint import MANIFEST, Checkpoint
 from model.training.train_config import TrainConfig
 from winnow.filesystem import files
 

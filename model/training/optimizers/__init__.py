@@ -1,0 +1,1 @@
+"""Adafactor, AdamW and the learning-rate schedule."""
