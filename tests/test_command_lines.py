@@ -242,7 +242,7 @@ def test_a_wrong_setting_ends_a_command_with_one_line(quick_python):
 
 HELP = """
 import sys
-from winnow import overrides
+from winnow.commands import overrides
 sys.argv = ["train.py", "--help"]
 overrides.run("model.training.training_run", "train")
 assert sys.modules.keys().isdisjoint({"torch", "model.training.training_run"})

@@ -270,7 +270,7 @@ def test_what_cannot_be_read_again_is_named_at_once(tree, kind):
 @pytest.mark.parametrize("given", ["/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"])
 @pytest.mark.parametrize("kind", [subprocess.PIPE, "file", subprocess.DEVNULL])
 def test_what_the_shell_gives_one_process_is_named_at_once(tree, given, kind):
-    code = "import sys; from winnow import storage; storage.find(sys.argv[1])"
+    code = "import sys; from winnow.filesystem import storage; storage.find(sys.argv[1])"
     with open("c.x") as file:
         done = subprocess.Popen(
             [sys.executable, "-c", code, given],

@@ -114,7 +114,7 @@ def test_a_folder_that_cannot_be_read_is_not_passed_over(tmp_path, pattern):
         (tmp_path / folder / "a.gz").touch()
         (tmp_path / folder).chmod(0)
     (tmp_path / "open" / "a.gz").touch()
-    code = "import sys; from winnow import storage; print(storage.find(sys.argv[1]))"
+    code = "import sys; from winnow.filesystem import storage; print(storage.find(sys.argv[1]))"
     try:
         done = subprocess.run(
             [sys.executable, "-c", code, f"{tmp_path}/{pattern}"],

@@ -53,7 +53,7 @@ def test_two_at_once_into_one_folder_are_refused_and_a_killed_one_blocks_nothing
     scored_folder = Path(made.folder).parent / "scored"
     output = tmp_path / "corpus"
     other = (
-        "import sys, time; from winnow import files\n"
+        "import sys, time; from winnow.filesystem import files\n"
         "with files.lock(sys.argv[1]):\n    print(flush=True)\n    time.sleep(600)"
     )
     command = [sys.executable, "-c", other, str(output)]

@@ -180,7 +180,7 @@ def test_an_index_that_takes_other_attributes_is_refused(name):
 
 FULL = """
 import resource, signal, sys, torch
-from model.training import checkpoint
+from model.training.checkpoints import checkpoint
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 folder = sys.argv[1]
 checkpoint.save(folder, 1, {"a": torch.zeros(1000)}, {})

@@ -110,7 +110,7 @@ def test_torchrun_is_told(capsys, monkeypatch, tmp_path):
 WAITS = """
 import time
 from omegaconf import OmegaConf
-from winnow import command_line
+from winnow.commands import command_line
 
 def act(_):
     try:
