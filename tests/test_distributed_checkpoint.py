@@ -52,20 +52,15 @@ def weights(model):
     return {n: p.detach() if alone else p.full_tensor() for n, p in model.named_parameters()}
 
 
-def all_steps(columns=None):
+def write(folder, columns=None, parts=1, end=3):
     """Of each optimizer, the history of the steps after the checkpoint, and the last weights."""
     out = {}
-    for name in OPTIMIZERS:
-        model, optimizer = fresh(name, columns)
-        out[name] = learn(model, optimizer, range(6))[3:], weights(model)
-    return out
-
-
-def write(folder, columns=None, parts=1):
     for name in OPTIMIZERS:
         model, optimizer = fresh(name, columns, parts)
         learn(model, optimizer, range(3))
         checkpoint.save(f"{folder}/{name}", 3, checkpoint.tensors(model, optimizer), STATE)
+        out[name] = learn(model, optimizer, range(3, end)), weights(model)
+    return out
 
 
 def write_few_experts(folder):
@@ -80,7 +75,7 @@ def write_few_experts(folder):
 
 
 def read(folder, columns=None, parts=1):
-    """As :func:`all_steps`, but the first steps were another's."""
+    """As :func:`write`, but the first steps were another's."""
     out = {}
     for name in OPTIMIZERS:
         model, optimizer = fresh(name, columns, parts)
@@ -153,17 +148,16 @@ def failure_of_one():
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """The undisturbed runs of one and of two processes, and what each read of another's."""
+    """The whole runs of one and of two processes, and what each read of another's."""
     one, two, four = (tmp_path_factory.mktemp(name) for name in ("one", "two", "four"))
-    out = {"1": all_steps()}
-    write(one)
+    out = {"1": write(one, end=6)}
     few, tasks = (tmp_path_factory.mktemp(name) for name in ("few", "tasks"))
     write_tasks(tasks)
     exported = write_few_experts(few)
     likely, written = ["piqa"], ["piqa", "natural_questions"]
     out["of export"] = {1: asked(exported, tasks, likely)}
     call = functools.partial
-    calls = {"2": all_steps, "writes": call(write, two), "2-2": call(read, two)}
+    calls = {"2": call(write, two, end=6), "2-2": call(read, two)}
     write_tokenizer(two)
     sharded = {
         name: call(asked, two / "sgd", tasks, names, name)
