@@ -598,13 +598,13 @@ def _fail(*arguments, **named):
 
 
 def test_a_full_disk_is_an_error_that_leaves_no_half_file(here, tmp_path):
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limit[1]))
-    try:
-        with pytest.raises(OSError, match="File too large"):
-            run.main([*flags(here), f"--output={tmp_path}/scored"])
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    command = [sys.executable, RUN, *flags(here), f"--output={tmp_path}/scored"]
+    result = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit, check=False)
+    assert result.returncode == 1
+    assert "File too large" in result.stderr
     assert not (tmp_path / "scored" / "manifest.json").exists()
     assert not list((tmp_path / "scored").rglob(".tmp-*"))
     run.main([*flags(here), "--resume", f"--output={tmp_path}/scored"])

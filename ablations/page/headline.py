@@ -157,12 +157,11 @@ def reach(study: Study) -> str | None:
     after = f"{tokens:,} tokens"
     if before := study.declared.budget.get("trunk_tokens"):
         after = f"the last {tokens:,} of {before + tokens:,} tokens"
+    of = f"is about models of {models} active parameters after {after}."
     swarm = study.declared.swarm
-    proposes = swarm is not None and not swarm.confirms
-    of = "proposal" if proposes else "verdict"
-    said = f"The {of} is about models of {models} active parameters after {after}."
-    if proposes:
-        return said  # swarm.repeats bounds how often a mixture repeats text
+    if swarm and not swarm.confirms:
+        return f"The proposal {of}"  # swarm.repeats bounds how often a mixture repeats text
+    said = f"The verdict {of}"
     axis = axis_of(study.declared.variants)
     if axis and axis[0] == "passes":
         return f"{said} What more passes over less text do to it stands under Along the sweep."

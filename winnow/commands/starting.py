@@ -5,6 +5,7 @@ import gc
 import importlib.util
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -47,14 +48,18 @@ class _Missing:
 
 
 @contextlib.contextmanager
-def without(*names: str) -> Iterator[None]:
-    """The block cannot import these modules, unless they are imported already."""
-    finder = _Missing(names)
+def _asked_first(finder: "_Missing | _Later") -> Iterator[None]:
+    """What the block imports is looked for by this finder before all others."""
     sys.meta_path.insert(0, finder)
     try:
         yield
     finally:
         sys.meta_path.remove(finder)
+
+
+def without(*names: str) -> AbstractContextManager[None]:
+    """The block cannot import these modules, unless they are imported already."""
+    return _asked_first(_Missing(names))
 
 
 class _StandIn(ModuleType):
@@ -78,8 +83,7 @@ class _Later:
 
     def find_spec(self, name: str, *_: object) -> ModuleSpec | None:
         """A stand-in, if it is of those packages."""
-        ours = name.partition(".")[0] in self._packages
-        if not ours:
+        if name.partition(".")[0] not in self._packages:
             return None
         # Its base class would be importlib.abc.Loader, which takes 20 ms to import.
         return ModuleSpec(name, self, is_package=True)  # type: ignore[arg-type]
@@ -98,12 +102,10 @@ def later(*packages: str) -> Iterator[None]:
 
     For packages of which it only calls functions and classes, and those seldom.
     """
-    finder = _Later(packages)
-    sys.meta_path.insert(0, finder)
     try:
-        yield
+        with _asked_first(_Later(packages)):
+            yield
     finally:
-        sys.meta_path.remove(finder)
         for name in [name for name, module in sys.modules.items() if type(module) is _StandIn]:
             del sys.modules[name]
 
