@@ -28,8 +28,8 @@ DENSE = dataclasses.replace(CONFIG, experts=0)
 ADAFACTOR = optimizer_settings("adafactor", schedule=Schedule.constant)
 
 
-def train(config, expert_parallel=None, dtype=torch.float32):
-    model = make_model(config, expert_parallel, dtype)
+def train(config, expert_parallel=None, dtype=torch.float32, parts=1):
+    model = make_model(config, expert_parallel, dtype, tensor_parallel=parts)
     return learn(model, make_optimizer(model), STEPS)
 
 
@@ -47,7 +47,8 @@ def dense():
 
 
 def bfloat16():
-    return train(CONFIG, dtype=torch.bfloat16)
+    """By the number of parts that heads and hidden widths are cut into."""
+    return {parts: train(CONFIG, None, torch.bfloat16, parts) for parts in (1, 2)}
 
 
 def recompute():
@@ -77,13 +78,19 @@ def adafactor():
 
 
 def clipped():
-    """Norms of the gradients before and after, and of each weight's."""
-    model = make_model(CONFIG, 2, torch.float32)
-    model.loss(*distributed.batch(0)).total.backward()
-    before = optim.gradient_norm(model)
-    optim.clip(model, before, 0.25)
-    norms = [processes.total_norm([parameter.grad]) for parameter in model.parameters()]
-    return torch.stack([before, optim.gradient_norm(model), *norms])
+    """By grid, norms of the gradients before and after, and of each weight's."""
+    found = {}
+    for columns, parts in ((2, 1), (1, 2), (2, 2)):
+        if columns * parts <= processes.count() or processes.count() == 1:
+            model = make_model(CONFIG, columns, torch.float32, tensor_parallel=parts)
+            model.loss(*distributed.batch(0)).total.backward()
+            before = optim.gradient_norm(model)
+            optim.clip(model, before, 0.25)
+            norms = [processes.total_norm([parameter.grad]) for parameter in model.parameters()]
+            found[f"{columns} x {parts}"] = torch.stack(
+                [before, optim.gradient_norm(model), *norms]
+            )
+    return found
 
 
 def adafactor_one_by_one():
@@ -310,9 +317,12 @@ def test_scale_of_gradients_of_parts(one, four):
 
 
 def test_clipping_by_the_norm_of_all(one, several):
-    assert float(one["clipped"][1]) == pytest.approx(0.25, rel=1e-4)
-    assert float(one["clipped"][0]) > 1
-    assert_same(several["clipped"], one["clipped"])
+    expected, *_ = one["clipped"].values()
+    assert float(expected[1]) == pytest.approx(0.25, rel=1e-4)
+    assert float(expected[0]) > 1
+    assert {"2 x 1", "1 x 2"} <= several["clipped"].keys()
+    for norms in several["clipped"].values():
+        assert_same(norms, expected)
 
 
 def test_a_process_without_rows(one, several):
@@ -323,9 +333,11 @@ def test_bfloat16(one, several):
     """What is gathered is what one process casts: the first loss is the same to float32's last
     digits, and gradients differ as their sums are rounded in other places.
     """
-    assert several["bfloat16"][0][0] == pytest.approx(one["bfloat16"][0][0], rel=1e-5)
-    assert several["bfloat16"][0][0] != pytest.approx(one["dropless"][1][0][0], rel=1e-5)
-    assert_same(several["bfloat16"], one["bfloat16"], 2e-2)
+    expected, in_float32 = one["bfloat16"][1], one["dropless"][1]
+    assert several["bfloat16"][1][0][0] == pytest.approx(expected[0][0], rel=1e-5)
+    assert several["bfloat16"][1][0][0] != pytest.approx(in_float32[0][0], rel=1e-5)
+    for history in several["bfloat16"].values():
+        assert_same(history, expected, 2e-2)
 
 
 def test_scale_of_experts_gradients(one, two, four):
