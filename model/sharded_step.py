@@ -321,7 +321,9 @@ class _Trace(TorchDispatchMode):
             received = abs(first.nbytes - second.nbytes)
         ranks = dist.get_process_group_ranks(group)
         joined = Group(len(ranks), ranks[1] - ranks[0] if len(ranks) > 1 else 1)
-        within = name == "alltoall_base_" and joined == self.tensor != Group(1, 1)
+        # Activations keep their shape, while FSDP gathers flat buffers, perhaps in the same group.
+        activations = name in ("alltoall_base_", "_allgather_base_") and first.ndim > 1
+        within = activations and joined == self.tensor != Group(1, 1)
         traffic = self.traffic.setdefault(TENSOR if within else COLLECTIVES[name], Traffic())
         traffic.calls += 1
         traffic.received += received

@@ -16,7 +16,7 @@ from model.glam.experts import BACKENDS
 from model.glam.transformer import Experts
 from model.training import evaluation
 from model.training.distributed import parallel, processes
-from model.training.distributed.all_to_all import AllToAll
+from model.training.distributed.all_to_all import AllToAll, gather, scatter
 from model.training.optimizers import optim
 from model.training.train_config import Schedule
 
@@ -195,6 +195,18 @@ def exchanged_counts():
     return type(found[0]).__name__, *found
 
 
+def uneven_rows():
+    """Process r has r rows of r: gathered, their gradient where each process multiplies all rows by
+    r + 1, and the sums of what all have for these rows. By process.
+    """
+    world, rank = processes.count(), processes.rank()
+    rows = torch.full((rank, 2), float(rank), requires_grad=True)
+    every = gather(rows, dist.group.WORLD, range(world))
+    (every * (rank + 1)).sum().backward()
+    sums = scatter(every * (rank + 1), dist.group.WORLD, range(world))
+    return processes.together(lambda: [x.tolist() for x in (every, rows.grad, sums)])
+
+
 def functional_counts():
     counts = torch.arange(2 * processes.count())
     found = functional_collectives.all_to_all_single(counts, None, None, dist.group.WORLD)
@@ -225,7 +237,7 @@ def by_name(*functions):
     return {function.__name__: function for function in functions}
 
 
-OWN = (exchanged_counts, functional_counts)
+OWN = (exchanged_counts, functional_counts, uneven_rows)
 SAME = by_name(
     dropless,
     dropping,
@@ -361,6 +373,15 @@ def test_counts_are_there_when_they_are_read(several):
     assert kind == "AsyncCollectiveTensor"
     assert pointer == 0
     assert counts == [0, 1] * world
+
+
+def test_processes_with_unequal_numbers_of_rows(several):
+    world = len(several["uneven_rows"])
+    factors = world * (world + 1) / 2
+    for rank, (every, gradient, sums) in enumerate(several["uneven_rows"]):
+        assert every == [[r, r] for r in range(world) for _ in range(r)]
+        assert gradient == [[factors, factors]] * rank
+        assert sums == [[factors * rank, factors * rank]] * rank
 
 
 def test_torch_cannot_combine_norms_over_meshes(two):

@@ -94,18 +94,53 @@ def gather(x: Tensor, group: dist.ProcessGroup, rows: Sequence[int] | None = Non
     size = group.size()
     if size == 1:
         return x
-    copies = x.repeat(size, *[1] * (x.ndim - 1))
-    return exchange(copies, [len(x)] * size, rows or [len(x)] * size, group)
+    out: Tensor = _Gather.apply(x, [*(rows or [len(x)] * size)], group)
+    return out
 
 
 def scatter(y: Tensor, group: dist.ProcessGroup, rows: Sequence[int] | None = None) -> Tensor:
-    """The sums over a group of what each process has for this one's rows: [Y, ...] to [X, ...]."""
+    """The sums over a group of what each process has for this one's rows: [Y, ...] to [X, ...].
+
+    Each sum is rounded once: a reduction of NCCL's would round it at every process it passes.
+    """
     size = group.size()
     if size == 1:
         return y
-    rows = rows or [len(y) // size] * size
-    own = rows[group.rank()]
-    return exchange(y, rows, [own] * size, group).view(size, own, *y.shape[1:]).sum(0)
+    out: Tensor = _Scatter.apply(y, [*(rows or [len(y) // size] * size)], group)
+    return out
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rows: list[int], group: dist.ProcessGroup) -> Tensor:
+        ctx.rows, ctx.group = rows, group
+        x = x.contiguous()
+        out = x.new_empty(sum(rows), *x.shape[1:])
+        if len(set(rows)) == 1:
+            dist.all_gather_single(out, x, group)
+            return out
+        # gloo gathers equal parts only; NCCL makes broadcasts of others itself.
+        for source, part in enumerate(out.split(rows)):
+            if source == group.rank():
+                part.copy_(x)
+            dist.broadcast(part, group=group, group_src=source)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        return scatter(grads[0], ctx.group, ctx.rows), None, None
+
+
+class _Scatter(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, rows: list[int], group: dist.ProcessGroup) -> Tensor:
+        ctx.rows, ctx.group = rows, group
+        size, own = group.size(), rows[group.rank()]
+        return exchange(y, rows, [own] * size, group).view(size, own, *y.shape[1:]).sum(0)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        return gather(grads[0], ctx.group, ctx.rows), None, None
 
 
 def exchange(
