@@ -37,7 +37,10 @@ def read(path: str, data: bytes) -> tuple[int, list[str], int]:
 
 
 def bomb(name: str) -> bytes:
-    """A small file of which something takes a gibibyte once it is unpacked."""
+    """A small file of which something takes a gibibyte once it is unpacked.
+
+    Of newlines it is a quarter of that, for where each begins and ends.
+    """
     good = b'{"text": "x"}\n'
     head = b"WARC/1.0\r\nWARC-Type: conversion\r\nContent-Length: %d\r\n\r\n"
     record = head % 1 + b"x\r\n\r\n"
@@ -47,7 +50,7 @@ def bomb(name: str) -> bytes:
         case "line.jsonl.zst":
             return _packed(zstd.compress, b'{"text": "', b"a", b'"}\n' + good)
         case "newlines.jsonl.gz":
-            return gzip.compress(good + b"\n" * (64 << 20))
+            return gzip.compress(good + b"\n" * (16 << 20))
         case "window.jsonl.zst":  # wants that much memory, and twice, for what it looks back to
             packer = zstd.ZstdCompressor(options={zstd.CompressionParameter.window_log: 31})
             return packer.compress(good) + packer.flush() + zstd.compress(good)
@@ -63,12 +66,15 @@ def _packed(pack, head: bytes, unit: bytes, tail: bytes) -> bytes:
     return pack(head) + 16 * pack(unit * (64 << 20)) + pack(tail)
 
 
+ROWS = 200
+
+
 def columnar_bomb(name: str) -> bytes:
-    """A small file whose columns, decoded at once, would take four gigabytes."""
+    """A small file whose columns, decoded at once, would take two gigabytes."""
     sink = pa.BufferOutputStream()
     text = pa.array(["a" * (10 << 20), "b"])
-    rows = pa.DictionaryArray.from_arrays(pa.array(np.zeros(400, np.int32)), text)
-    plain = pa.array(["x"] * 400)
+    rows = pa.DictionaryArray.from_arrays(pa.array(np.zeros(ROWS, np.int32)), text)
+    plain = pa.array(["x"] * ROWS)
     match name:
         case "dictionary.parquet":
             table = pa.table({"text": rows, "id": plain})
@@ -86,9 +92,9 @@ def columnar_bomb(name: str) -> bytes:
                 writer.write_table(table)
         case "views.arrow":
             # Each view is its length, the first four bytes, and where all of them are.
-            views = struct.pack("<i4sii", 10 << 20, b"aaaa", 0, 0) * 400
+            views = struct.pack("<i4sii", 10 << 20, b"aaaa", 0, 0) * ROWS
             buffers = [None, pa.py_buffer(views), pa.py_buffer(b"a" * (10 << 20))]
-            table = pa.table({"text": pa.Array.from_buffers(pa.string_view(), 400, buffers)})
+            table = pa.table({"text": pa.Array.from_buffers(pa.string_view(), ROWS, buffers)})
             with pa.ipc.new_file(sink, table.schema) as writer:
                 writer.write_table(table)
     return sink.getvalue().to_pybytes()
@@ -110,25 +116,29 @@ def packed_batch(form: str, compression: str) -> bytes:
 
 
 def read_page(name: str) -> tuple[int, list[str], int]:
-    """As :func:`read`, of a web page."""
-    page = PAGES[name]()
+    """As :func:`read`, of one of the pages."""
+    return read("x.warc", crawled(PAGES[name]()))
+
+
+def crawled(page: bytes) -> bytes:
+    """A WARC file of one web page."""
     message = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n" + page
     head = b"WARC/1.0\r\nWARC-Type: response\r\nContent-Length: %d\r\n\r\n" % len(message)
-    return read("x.warc", head + message + b"\r\n\r\n")
+    return head + message + b"\r\n\r\n"
 
 
 PAGES: dict[str, Callable[[], bytes]] = {
-    "text": lambda: b"<p>" + b"words and words " * (50 << 16),
-    "paragraphs": lambda: b"<p>words</p>" * (1 << 20),
-    "attributes": lambda: b"<p " + b"a=b " * (4 << 20) + b">x</p>",
-    "attribute": lambda: b"<p class='" + b"x " * (8 << 20) + b"'>x</p>",
-    "entities": lambda: b"<p>" + b"&amp;" * (4 << 20),
-    "comment": lambda: b"<!--" + b"-" * (16 << 20),
-    "open tag": lambda: b"<p " * (4 << 20),
-    "less than": lambda: b"<" * (16 << 20),
-    "charset": lambda: b"<meta " * (2 << 20),
+    "text": lambda: b"<p>" + b"words and words " * (1 << 20),
+    "paragraphs": lambda: b"<p>words</p>" * (1 << 18),
+    "attributes": lambda: b"<p " + b"a=b " * (1 << 20) + b">x</p>",
+    "attribute": lambda: b"<p class='" + b"x " * (2 << 20) + b"'>x</p>",
+    "entities": lambda: b"<p>" + b"&amp;" * (1 << 20),
+    "comment": lambda: b"<!--" + b"-" * (4 << 20),
+    "open tag": lambda: b"<p " * (1 << 20),
+    "less than": lambda: b"<" * (4 << 20),
+    "charset": lambda: b"<meta " * (1 << 19),
     **{
-        f"nested {tag}": (lambda tag=tag: f"<{tag}>".encode() * 1_000_000 + b"deep")
+        f"nested {tag}": (lambda tag=tag: f"<{tag}>".encode() * (1 << 18) + b"deep")
         for tag in ("div", "b", "span", "font", "table", "ul", "a", "blockquote", "section",
                     "article", "svg", "i", "p", "form", "template", "select")
     },

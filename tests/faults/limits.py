@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["faults.hostile"])  # imported once, not by every process
+CONTEXT.set_forkserver_preload(["faults.ready"])  # once, not by every process
 
 
 def limit_memory(spare_bytes: int) -> None:
