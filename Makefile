@@ -3,7 +3,7 @@
 # make test    style, types and all tests
 # make check    style, types and the fast tests, for those who are changing something
 # make pictures    the pictures in the README, from the two demos
-# make engines    fetch Prism, Flink and Spark, as far as they can be had, for tests/test_engines_*.py
+# make engines    fetch Prism, Flink and Spark, as far as they can be had, for tests/engines
 # make architecture    the picture in docs/architecture.md, from the imports
 # make lock    compute the pinned dependencies anew from pyproject.toml
 # make clean    remove what the demos wrote

@@ -27,7 +27,7 @@ so the lower bound is the lowest over j in P[b] of those on the first difference
 the highest over k in P[t] of those on the second (the other way round where less is better). On an
 endpoint that did not make the choice nothing is known of the order of candidates, and the bounds
 are the outermost of all pairs in P. The bests are in P but for a share ``SPENT`` of alpha, and the
-bounds have the rest (Bonferroni). Simulated in ``tests/test_compare_best.py``.
+bounds have the rest (Bonferroni). Simulated in ``tests/compare/test_compare_best.py``.
 """
 
 from collections.abc import Sequence

@@ -12,7 +12,7 @@
 - small    as many files as asked, of 5 documents each: the same as for formats
 
 A machine is a network namespace: a master with the job server and the driver, and two with a worker
-of the engine and a pool for our Python each (tests/engines_machines.py). CPU seconds only: all
+of the engine and a pool for our Python each (`engines_machines`). CPU seconds only: all
 share the cores of one real machine. Memory is the peak of the largest process of its kind.
 """
 
@@ -26,15 +26,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parent.parent))
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+sys.path.extend(
+    str(Path(__file__).resolve().parents[2] / folder)
+    for folder in ("", "tests", "tests/helpers", "benchmarks")
+)
 import engines
 import engines_clusters
 from engines_machines import Machine, in_own_network, machines
-from engines_services import ROOT
 from engines_usage import Usage, watched
 from throughput import classifier
 
+ROOT = Path(__file__).resolve().parents[2]
 STARTS = {"flink": engines_clusters.flink, "spark": engines_clusters.spark}
 
 

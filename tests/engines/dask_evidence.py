@@ -18,7 +18,10 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.dask.dask_runner import DaskRunner
 from distributed import Client
 
-sys.path.append(str(Path(__file__).parent.parent))  # last, for it too holds a "distributed"
+# Last, for tests/ too holds a "distributed".
+sys.path.extend(
+    str(Path(__file__).resolve().parents[2] / folder) for folder in ("", "tests", "tests/helpers")
+)
 from corpora import fingerprints
 from engines_services import process, write_inputs
 

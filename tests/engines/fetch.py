@@ -1,4 +1,4 @@
-"""Fetches the engines that tests/test_engines_*.py run, into cache/engines (`make engines`).
+"""Fetches the engines that the tests here run, into cache/engines (`make engines`).
 
     python tests/engines/fetch.py             all three
     python tests/engines/fetch.py flink

@@ -31,10 +31,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
-sys.path.append(str(Path(__file__).parent.parent))
+sys.path.extend(
+    str(Path(__file__).resolve().parents[2] / folder) for folder in ("", "tests", "tests/helpers")
+)
 from training_runs import TINY, corpus_folder
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 STEPS, CUT_AT, PATIENCE = 120, 30, 20
 LONGEST, GRACE = 600, 30  # seconds that a run may take, and that a node may outlive the other
 NAMES = [f"winnow{node}-{os.getpid()}" for node in range(2)]

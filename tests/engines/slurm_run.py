@@ -18,14 +18,16 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parent.parent))
+sys.path.extend(
+    str(Path(__file__).resolve().parents[2] / folder) for folder in ("", "tests", "tests/helpers")
+)
 from sharded_asking import write_tasks
 from tokens_scored import documents, make_corpus
 
 from ablations.results import TASKS_FILE
 from winnow.filesystem import tables
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 TASKS = 2
 
 
