@@ -30,9 +30,9 @@ from ablations.contrasts import best, endpoints
 from ablations.contrasts.verdict import number
 from ablations.page import text_tables
 from ablations.page.headline import headline, next_step
-from ablations.results import Study
 from ablations.settings import parse, read
-from ablations.table import Row, to_csv
+from ablations.study_files.results import Study
+from ablations.study_files.table import Row, to_csv
 from winnow.arguments import check_utf8
 from winnow.commands import endings
 from winnow.filesystem import storage

@@ -12,7 +12,7 @@ from ablations import settings
 from ablations.samples import log, pairing, text
 from ablations.samples.comparison import Asked, Comparison, compare
 from ablations.samples.page import page_data
-from ablations.table import to_csv
+from ablations.study_files.table import to_csv
 from pipeline import page
 from winnow.filesystem import storage
 

@@ -6,7 +6,8 @@ As in GPT-3 (and FLAN, whose method GLaM is said to use), an item is dirty if an
 13-grams (lower case, letters and digits only) occurs in the arm's documents. Dirty items are
 reported, not removed. Items with fewer than 13 words can't be checked. ``output`` gets
 
-- ``contamination.arrow``: a row per item and arm (:data:`ablations.results.CONTAMINATION`)
+- ``contamination.arrow``: a row per item and arm, as in
+  :data:`ablations.study_files.results.CONTAMINATION`
 - ``contamination.json``: counts per task and arm, and the scores of all, clean and dirty items
 
 A study measures this for its own tasks (:func:`of_study`).
@@ -29,9 +30,9 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig
 
 from ablations.analyses import contamination_scores
-from ablations.results import CONTAMINATION, CONTAMINATION_FILE, TASKS_FILE
+from ablations.evaluation.evaluation import Asked, gather
+from ablations.study_files.results import CONTAMINATION, CONTAMINATION_FILE, TASKS_FILE
 from ablations.tasks.data_sources import CACHE, DataSources
-from ablations.tasks.evaluation import Asked, gather
 from ablations.tasks.task import select
 from ablations.tasks.task_set import TaskSet
 from model.data import tokenizer
@@ -52,7 +53,7 @@ ABOUT = "contamination.json"
 def measure(
     corpus: Corpus, arms: Mapping[str, BoolArray], sets: Sequence[TaskSet], n: int
 ) -> pa.Table:
-    """Which items occur in which arm: :data:`ablations.results.CONTAMINATION`.
+    """Which items occur in which arm: :data:`ablations.study_files.results.CONTAMINATION`.
 
     The pool is read once, for the few documents that share an n-gram with any item; items are then
     compared with those documents of each arm.

@@ -7,7 +7,7 @@ Every default is in ``conf/evaluate.yaml``. Into the run's folder (or ``output``
 
     logprobs.arrow      every choice's log-probability (:data:`ablations.tasks.responses.LOGPROBS`)
     generations.arrow   every written answer (:data:`ablations.tasks.responses.GENERATIONS`)
-    tasks.arrow         every item's scores (:data:`ablations.results.TASKS`)
+    tasks.arrow         every item's scores (:data:`ablations.study_files.results.TASKS`)
     evaluation.json     what was asked, where the data were from, scores with intervals, and which
                         tasks were not run and why; written last
 """
@@ -24,13 +24,13 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig
 
-from ablations.results import EVALUATION
+from ablations.evaluation.evaluation import Asked, Evaluation, ask, gather
+from ablations.evaluation.token_model import BATCH_TOKENS, load_model
+from ablations.study_files.results import EVALUATION
 from ablations.tasks.data_sources import CACHE, DataSources
-from ablations.tasks.evaluation import Asked, Evaluation, ask, gather
 from ablations.tasks.scores import Score
 from ablations.tasks.task import select
 from ablations.tasks.task_set import TaskSet
-from ablations.tasks.token_model import BATCH_TOKENS, load_model
 from model.training import hardware
 from model.training.distributed import processes
 from winnow.commands import command_line, overrides

@@ -14,8 +14,8 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 
-from ablations.tasks.harness_requests import Request, answer
-from ablations.tasks.token_model import TokenModel, load_model
+from ablations.evaluation.harness_requests import Request, answer
+from ablations.evaluation.token_model import TokenModel, load_model
 
 
 @register_model("winnow")

@@ -19,9 +19,9 @@ from omegaconf import DictConfig
 
 from ablations.errors import exit_on_error
 from ablations.page import rule_words
-from ablations.results import TRUNK, Declaration
-from ablations.study import held_out_groups, opening, outlook, speed
-from ablations.study.jobs import (
+from ablations.study import opening, outlook, speed
+from ablations.study.design import held_out_groups
+from ablations.study.design.jobs import (
     Job,
     declaration,
     expand,
@@ -32,6 +32,7 @@ from ablations.study.jobs import (
     threads_of,
     training_config,
 )
+from ablations.study_files.results import TRUNK, Declaration
 from model import sizes
 from model.accelerators import ACCELERATORS
 from model.data.corpus import Corpus

@@ -1,4 +1,4 @@
-"""Reads a whole study eagerly and validates it against :mod:`ablations.results`.
+"""Reads a whole study eagerly and validates it against :mod:`ablations.study_files.results`.
 
 Incomplete jobs (failed, unfinished, never begun) are listed, never dropped. An invalid file is an
 error that names the file and the remedy.
@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
-from ablations.choices import Compare
-from ablations.results import (
+from ablations.study_files.choices import Compare
+from ablations.study_files.results import (
     CONTAMINATION,
     CONTAMINATION_FILE,
     CURVE,
@@ -36,7 +36,7 @@ from ablations.results import (
     Run,
     Study,
 )
-from ablations.swarms import Swarm
+from ablations.study_files.swarms import Swarm
 from ablations.tasks.task import FEW, shots_of
 from model.training.outcome import HELDOUT, HELDOUT_SCHEMA, bits_per_byte
 from winnow.filesystem import storage, tables
@@ -170,7 +170,7 @@ def _read_curve(path: str) -> Curve | None:
         return Curve(tokens, unique_tokens, flops, heldout)
     except KeyError as error:
         raise ValueError(
-            f"{path}: an evaluation without {error}; see ablations/results.py"
+            f"{path}: an evaluation without {error}; see ablations/study_files/results.py"
         ) from None
 
 

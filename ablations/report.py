@@ -18,9 +18,9 @@ from ablations.contrasts import best
 from ablations.page.data import Json, page_data
 from ablations.page.training_log import read_log
 from ablations.reading import read_study
-from ablations.results import Study
 from ablations.settings import parse, read
-from ablations.table import to_csv
+from ablations.study_files.results import Study
+from ablations.study_files.table import to_csv
 from pipeline import page
 from winnow.arguments import check_utf8
 from winnow.commands import endings
@@ -52,9 +52,9 @@ def write_report(path: str, learning_rate: str | None = None, claims: Sequence[s
         claims: folders of further studies that test claims of GLaM's.
 
     Raises:
-        ValueError: a file of the study breaks the contract (:mod:`ablations.results`), or the
-            study of learning rates does not go with it. A study of which nothing can be compared
-            yet is no error: its page says so.
+        ValueError: a file of the study breaks the contract (``ablations.study_files.results``), or
+            the study of learning rates does not go with it. A study of which nothing can be
+            compared yet is no error: its page says so.
     """
     data = gather(path, *read(path, learning_rate), [read_study(other) for other in claims])
     for old in storage.listing(storage.join(path, FIGURES)):

@@ -6,9 +6,9 @@ python ablations/run.py experiment=data_quality corpus=DIR scale=paper hydra.lau
 
 Studies are ``conf/experiment/*.yaml``; ``conf/ablation.yaml`` explains the settings;
 ``ablations/plan.py`` with the same arguments says beforehand what it will take. Everything goes to
-``runs/STUDY`` (``output=…``, also in a bucket), see :mod:`ablations.results`. The same command
-again runs jobs that are missing, interrupted or failed. Exit code 1: a job failed, or nothing could
-be compared.
+``runs/STUDY`` (``output=…``, also in a bucket), see :mod:`ablations.study_files.results`. The same
+command again runs jobs that are missing, interrupted or failed. Exit code 1: a job failed, or
+nothing could be compared.
 """
 
 import contextlib
@@ -22,8 +22,8 @@ from omegaconf import DictConfig, flag_override
 from ablations.errors import exit_on_error
 from ablations.study import in_bucket, interruption, opening, progress
 from ablations.study.closing import close_study
+from ablations.study.design.jobs import expand, first_batch, job_of, needed, slots_of, threads_of
 from ablations.study.execute import execute
-from ablations.study.jobs import expand, first_batch, job_of, needed, slots_of, threads_of
 from winnow import run_log
 from winnow.commands import endings, overrides
 from winnow.filesystem import storage

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ablations.reading import read_study
-from ablations.results import Study
+from ablations.study_files.results import Study
 
 
 def parse(
@@ -72,6 +72,6 @@ def read(study: str, learning_rate: str | None = None) -> tuple[Study, Study | N
     """A study, and the one of its learning rates if there is one.
 
     Raises:
-        ValueError: a file of either breaks the contract (:mod:`ablations.results`).
+        ValueError: a file of either breaks the contract (:mod:`ablations.study_files.results`).
     """
     return read_study(study), read_study(learning_rate) if learning_rate else None

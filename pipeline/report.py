@@ -56,7 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             check_utf8([options.output, *options.reading])
         with telling.doing(f"reading {options.output}"):
             from pipeline.output.manifest import read_manifest
-            from pipeline.page import eu_summary, reading_test, registered_data
+            from pipeline.page import eu_summary, reading_test
+            from pipeline.page.data import registered_data
             from pipeline.page.render import next_step, print_summary, write_report
             from winnow.filesystem import storage
             from winnow.text import registered_domains

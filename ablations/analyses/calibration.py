@@ -17,10 +17,10 @@ from ablations.contrasts import endpoints
 from ablations.contrasts.axis import axis_of
 from ablations.contrasts.pairing import contrast, sample
 from ablations.contrasts.verdict import judge
-from ablations.results import Run, Study
 from ablations.stats import inference
 from ablations.stats.inference import Sample
-from ablations.table import Row
+from ablations.study_files.results import Run, Study
+from ablations.study_files.table import Row
 
 MOST_SWAPS = 512
 """Swapped studies that are looked at; of more, this many are drawn."""

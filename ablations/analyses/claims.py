@@ -22,11 +22,11 @@ from ablations.contrasts.averages import AVERAGES
 from ablations.contrasts.axis import axis_of
 from ablations.contrasts.pairing import of_bests
 from ablations.contrasts.verdict import number
-from ablations.metrics import GOLD_BITS
-from ablations.results import Curve, Result, Run, Study
 from ablations.stats import inference, power
 from ablations.stats.inference import Estimate, Sample
-from ablations.table import Row
+from ablations.study_files.metrics import GOLD_BITS
+from ablations.study_files.results import Curve, Result, Run, Study
+from ablations.study_files.table import Row
 
 FILTERED = "Filtered text makes a better model"
 SPARSE = "A mixture of experts is better than a dense model of equal FLOPs"

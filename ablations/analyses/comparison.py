@@ -21,9 +21,9 @@ from ablations.analyses import (
 from ablations.analyses.calibration import Calibration
 from ablations.contrasts import best, credible, endpoints, verdict
 from ablations.contrasts.pairing import Contrast, between
-from ablations.results import Study
 from ablations.stats import inference
-from ablations.table import Row
+from ablations.study_files.results import Study
+from ablations.study_files.table import Row
 
 FORMAT = 1
 

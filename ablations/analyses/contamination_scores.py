@@ -32,8 +32,8 @@ def split_scores(tasks: pa.Table, contamination: pa.Table, arm: str) -> list[dic
     Items that are too short count as clean. A metric without items of a kind has None there.
 
     Args:
-        tasks: the run's :data:`ablations.results.TASKS`.
-        contamination: :data:`ablations.results.CONTAMINATION`.
+        tasks: the run's :data:`ablations.study_files.results.TASKS`.
+        contamination: :data:`ablations.study_files.results.CONTAMINATION`.
         arm: whose.
     """
     dirty = contamination.filter((pc.field("arm") == arm) & pc.field("dirty"))

@@ -12,9 +12,9 @@ import numpy as np
 
 from ablations.contrasts import credible, endpoints, verdict
 from ablations.contrasts.pairing import contrast, sample
-from ablations.results import FloatArray, Study
 from ablations.stats import decisions, inference, scaling
-from ablations.table import Row
+from ablations.study_files.results import FloatArray, Study
+from ablations.study_files.table import Row
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ in the same way (:mod:`ablations.contrasts.best`).
 import dataclasses
 from dataclasses import dataclass, field
 
-from ablations.choices import Compare
 from ablations.contrasts import best, credible, verdict
 from ablations.contrasts.pairing import between
-from ablations.results import JobKey, Study
-from ablations.table import Row
+from ablations.study_files.choices import Compare
+from ablations.study_files.results import JobKey, Study
+from ablations.study_files.table import Row
 
 DOCUMENT = ["source", "document", "bytes"]
 

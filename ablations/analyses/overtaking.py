@@ -8,10 +8,10 @@ from ablations.contrasts import endpoints
 from ablations.contrasts.axis import axis_of
 from ablations.contrasts.pairing import sample
 from ablations.contrasts.verdict import number
-from ablations.results import Primary, Study
 from ablations.stats import inference
 from ablations.stats.crossover import Crossover, crossing
-from ablations.table import Row
+from ablations.study_files.results import Primary, Study
+from ablations.study_files.table import Row
 
 AXES = {"passes": "passes", "tokens": "tokens"}
 """Names of variants (``passes=4.0``) along which compute grows or text gets scarce, in words."""

@@ -10,10 +10,10 @@ import numpy as np
 from ablations.contrasts import endpoints
 from ablations.contrasts.pairing import Contrast, sample
 from ablations.contrasts.verdict import number
-from ablations.results import FloatArray, Study
 from ablations.stats import inference, mixtures, simplex
 from ablations.stats.mixtures import Proposal, Surface
-from ablations.table import Row
+from ablations.study_files.results import FloatArray, Study
+from ablations.study_files.table import Row
 
 TABLES = ("mixture", "mixture_runs", "mixture_coefficients")
 CANDIDATES = 1000

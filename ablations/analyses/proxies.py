@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 from ablations.analyses import ladder
 from ablations.contrasts import endpoints
-from ablations.metrics import BITS_PER_BYTE, GOLD_BITS, GOLD_PROBABILITY
-from ablations.results import Run, Study
 from ablations.stats import decisions
-from ablations.table import Row
+from ablations.study_files.metrics import BITS_PER_BYTE, GOLD_BITS, GOLD_PROBABILITY
+from ablations.study_files.results import Run, Study
+from ablations.study_files.table import Row
 
 KINDS = {
     endpoints.GOLD: "loss of right answers",

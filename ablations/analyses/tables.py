@@ -6,13 +6,13 @@ was declared (:mod:`ablations.analyses.comparison`).
 
 import numpy as np
 
-from ablations import metrics
 from ablations.analyses import contamination_scores
 from ablations.contrasts import budgets, endpoints
 from ablations.contrasts.pairing import between, sample
-from ablations.results import Run, Study
 from ablations.stats import inference
-from ablations.table import Row
+from ablations.study_files import metrics
+from ablations.study_files.results import Run, Study
+from ablations.study_files.table import Row
 from ablations.tasks import scores
 from ablations.tasks.task import shots_of
 

@@ -1,5 +1,5 @@
 """Settles which run of each arm is compared, where a study compares arms elsewhere than at its main
-variant (:mod:`ablations.choices`).
+variant (:mod:`ablations.study_files.choices`).
 
 **Each arm at its best.** The candidates of an arm are the variants of its model: learning rates,
 numbers of passes, or both. The one with the best mean over seeds stands for it. The mean is that of
@@ -15,12 +15,12 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from ablations.choices import At, Choice, Settled
 from ablations.contrasts import endpoints
 from ablations.contrasts.pairing import contrast, sample
-from ablations.results import JobKey, Result, Run, Study
 from ablations.stats import candidates, inference
-from ablations.table import Row
+from ablations.study_files.choices import At, Choice, Settled
+from ablations.study_files.results import JobKey, Result, Run, Study
+from ablations.study_files.table import Row
 from model.data.arms import BoolArray
 
 FEWEST = 2

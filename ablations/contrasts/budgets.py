@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from ablations.results import Curve, FloatArray
+from ablations.study_files.results import Curve, FloatArray
 
 AXES = {
     "tokens": "equal tokens",

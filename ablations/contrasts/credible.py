@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ablations.results import Run, Study
+from ablations.study_files.results import Run, Study
 
 SEEDS = 3
 """The fewest: with two, t has one degree of freedom."""

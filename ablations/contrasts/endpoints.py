@@ -15,11 +15,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ablations import metrics
 from ablations.contrasts.averages import AVERAGES, Row, split_rows
-from ablations.metrics import GOLD_BITS
-from ablations.results import Run
 from ablations.stats.inference import Sample, Stratum
+from ablations.study_files import metrics
+from ablations.study_files.metrics import GOLD_BITS
+from ablations.study_files.results import Run
 from ablations.tasks.task import FEW, is_harness, shots_of
 
 GOLD = "gold"

@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ablations.contrasts import endpoints
-from ablations.results import Run, Study
 from ablations.stats import candidates, inference
 from ablations.stats.inference import Estimate, Sample
+from ablations.study_files.results import Run, Study
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ablations.contrasts import endpoints
-from ablations.results import Primary
 from ablations.stats.inference import Estimate
 from ablations.stats.power import detectable, minimum_detectable_effect, shortfall
+from ablations.study_files.results import Primary
 
 Finding = Literal["better", "worse", "differs slightly", "no difference", "underpowered", "interim"]
 

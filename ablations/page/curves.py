@@ -12,9 +12,9 @@ import numpy as np
 from ablations.analyses import ladder
 from ablations.contrasts import budgets
 from ablations.page.training_log import TrainingLog, smooth, thin
-from ablations.results import Curve, FloatArray, JobKey, Run, Study
 from ablations.stats import inference
-from ablations.table import Row
+from ablations.study_files.results import Curve, FloatArray, JobKey, Run, Study
+from ablations.study_files.table import Row
 
 POINTS = 60
 LOSS_POINTS = 150

@@ -12,15 +12,15 @@ import numpy as np
 
 from ablations.analyses import ladder, proposals, tables
 from ablations.analyses.comparison import Comparison
-from ablations.choices import standing
 from ablations.contrasts import endpoints
 from ablations.contrasts.pairing import sample
 from ablations.page import curves, groups, provenance, routers, sweep, trunk
 from ablations.page.headline import beside, headline, next_step, question, reach
 from ablations.page.training_log import TrainingLog
-from ablations.results import TRUNK, JobKey, Study
 from ablations.stats import inference
-from ablations.table import Row, columns
+from ablations.study_files.choices import standing
+from ablations.study_files.results import TRUNK, JobKey, Study
+from ablations.study_files.table import Row, columns
 from pipeline.page import Panel, panel_data
 
 Json = dict[str, Any]

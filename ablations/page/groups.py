@@ -1,8 +1,8 @@
 """The groups of held-out text, and what a reader may conclude from each."""
 
 from ablations.contrasts import endpoints
-from ablations.results import Study
-from ablations.table import Row
+from ablations.study_files.results import Study
+from ablations.study_files.table import Row
 
 CONCLUSIONS = {
     "unseen": "Neither the classifier nor any arm has seen these sources. A gain here says that the"

@@ -4,13 +4,13 @@ import math
 from collections.abc import Sequence
 
 from ablations.analyses.comparison import Comparison
-from ablations.choices import At
 from ablations.contrasts import credible, endpoints
 from ablations.contrasts.axis import axis_of
 from ablations.contrasts.verdict import number
 from ablations.page import provenance
-from ablations.results import Study
 from ablations.stats.power import shortfall
+from ablations.study_files.choices import At
+from ablations.study_files.results import Study
 
 
 def question(study: Study, found: Comparison | ValueError) -> str:

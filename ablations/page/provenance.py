@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ablations.page import rule_words
-from ablations.results import Run, Study
-from ablations.table import Row
+from ablations.study_files.results import Run, Study
+from ablations.study_files.table import Row
 
 Json = dict[str, Any]
 

@@ -7,8 +7,8 @@ import numpy as np
 
 from ablations.page.curves import POINTS
 from ablations.page.training_log import Routers, TrainingLog, last_lines, smooth
-from ablations.results import FloatArray, JobKey
-from ablations.table import Row
+from ablations.study_files.results import FloatArray, JobKey
+from ablations.study_files.table import Row
 
 Logs = Mapping[JobKey, TrainingLog]
 

@@ -7,9 +7,9 @@ variant is a line; if variants are (``rate=0.5``), each arm.
 from ablations.contrasts.axis import axis_of
 from ablations.contrasts.pairing import contrast, sample
 from ablations.page.curves import interval
-from ablations.results import Study
 from ablations.stats import inference
-from ablations.table import Row
+from ablations.study_files.results import Study
+from ablations.study_files.table import Row
 
 
 def swept(study: Study) -> list[Row]:

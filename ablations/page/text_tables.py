@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ablations.choices import standing
 from ablations.contrasts import endpoints
 from ablations.contrasts.verdict import number
-from ablations.table import Row
+from ablations.study_files.choices import standing
+from ablations.study_files.table import Row
 
 WIDTH = 80
 BEST = 12

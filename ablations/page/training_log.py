@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ablations.results import CURVE, FloatArray, JobKey
+from ablations.study_files.results import CURVE, FloatArray, JobKey
 from winnow.filesystem import storage
 
 LAST = 0.25
@@ -47,7 +47,7 @@ class TrainingLog:
 
 
 def read_log(study: str, job: JobKey) -> TrainingLog | None:
-    """The log of a complete job that :mod:`ablations.reading` took; None without one."""
+    """The log of a complete job, as ``ablations.reading`` took it; None without one."""
     path = storage.join(job.folder(study), CURVE)
     if not storage.exists(path):
         return None

@@ -7,9 +7,9 @@ import numpy as np
 from ablations.contrasts import endpoints
 from ablations.contrasts.pairing import sample
 from ablations.page.curves import interval
-from ablations.results import Run, Study
 from ablations.stats import inference
-from ablations.table import Row
+from ablations.study_files.results import Run, Study
+from ablations.study_files.table import Row
 
 
 def gains(study: Study) -> list[Row]:

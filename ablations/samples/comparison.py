@@ -32,7 +32,7 @@ from ablations.samples.pairing import POINTS, Measure, Paired
 from ablations.stats import inference
 from ablations.stats.inference import Estimate
 from ablations.stats.mcnemar import mid_p
-from ablations.table import Row
+from ablations.study_files.table import Row
 
 FORMAT = 1
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from ablations.samples.comparison import Comparison
 from ablations.samples.pairing import Arms, Paired
-from ablations.table import Row, columns
+from ablations.study_files.table import Row, columns
 
 SHOWN = ("tests", "runs_of_primary", "scores", "runs", "left_out")
 """Tables on the page; the items that differ go to their file alone."""

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ablations.metrics import GUESSED
 from ablations.samples.log import Evaluation, TaskLog
 from ablations.samples.scores import Score
 from ablations.stats.inference import Stratum
-from ablations.table import Row
+from ablations.study_files.metrics import GUESSED
+from ablations.study_files.table import Row
 
 POINTS = "points"
 

@@ -8,7 +8,7 @@ from ablations.samples.endpoints import AVERAGE, Endpoint, difference, of_task
 from ablations.samples.pairing import Measure, Paired
 from ablations.samples.scores import FloatArray, Score, mean_of
 from ablations.stats import inference
-from ablations.table import Row
+from ablations.study_files.table import Row
 from ablations.tasks.scores import against_chance
 
 

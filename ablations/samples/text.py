@@ -14,7 +14,7 @@ from ablations.page.text_tables import (
 )
 from ablations.samples.comparison import Comparison
 from ablations.samples.pairing import Paired
-from ablations.table import Row
+from ablations.study_files.table import Row
 
 TABLES = {
     "runs_of_primary": (

@@ -35,9 +35,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from ablations.results import FloatArray
 from ablations.stats import decisions
 from ablations.stats.inference import Estimate, estimate, half_width, quantile
+from ablations.study_files.results import FloatArray
 
 SPENT = 0.2
 """The part of alpha that the choice takes."""

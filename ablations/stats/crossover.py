@@ -21,8 +21,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ablations.results import FloatArray
 from ablations.stats.inference import Estimate, estimate, over_seeds
+from ablations.study_files.results import FloatArray
 
 STEPS = 100
 """Places looked at between the ends; bounds lie between two of them, linear in log x."""

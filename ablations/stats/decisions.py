@@ -49,7 +49,7 @@ from itertools import combinations, pairwise
 import numpy as np
 from scipy import stats
 
-from ablations.results import FloatArray
+from ablations.study_files.results import FloatArray
 
 ROUNDING = 1e-12
 """A noise below this share of the scores is none: float64 sums of equal runs differ by as much."""

@@ -26,8 +26,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from ablations.results import FloatArray
 from ablations.stats.inference import quantile
+from ablations.study_files.results import FloatArray
 
 DRAWS = 2000
 SPARE = 3

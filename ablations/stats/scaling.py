@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from ablations.results import FloatArray
+from ablations.study_files.results import FloatArray
 
 EXPONENTS = np.geomspace(0.005, 2.0, 2000)
 RESAMPLES = 1000

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ablations.results import FloatArray
+from ablations.study_files.results import FloatArray
 
 
 def draw(natural: FloatArray, most: FloatArray, count: int, seed: int) -> FloatArray:

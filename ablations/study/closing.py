@@ -7,7 +7,7 @@ from ablations.analyses.comparison import compare as compare_study
 from ablations.contrasts import best
 from ablations.reading import read_study
 from ablations.report import PAGE, write_report
-from ablations.results import FAILURE
+from ablations.study_files.results import FAILURE
 from winnow.filesystem import storage
 
 

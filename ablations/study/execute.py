@@ -7,7 +7,7 @@
       training/       output of model/train.py; an interrupted job resumes from its checkpoints
       tasks/          output of ablations/evaluate.py by shots; absent without tasks
       *.log           output of both processes
-      result.json …   the contract of :mod:`ablations.results`
+      result.json …   the contract of :mod:`ablations.study_files.results`
 
 No job trains in the launching process, so jobs share no state.
 """
@@ -23,13 +23,15 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
-from ablations import near_duplicates, results
+from ablations import near_duplicates
 from ablations.reading import read_declaration
-from ablations.results import Result
-from ablations.study import held_out_groups, interruption, study_tasks, trunk
+from ablations.study import interruption
+from ablations.study.design import held_out_groups, study_tasks, trunk
+from ablations.study.design.jobs import Job, identity, training_config, uses_scores
+from ablations.study.design.trunk import IDENTITY
 from ablations.study.job_process import ROOT, JobFailedError, log_of, run_python
-from ablations.study.jobs import Job, identity, training_config, uses_scores
-from ablations.study.trunk import IDENTITY
+from ablations.study_files import results
+from ablations.study_files.results import Result
 from model.data import corpus as corpora
 from model.data.corpus import Corpus, open_corpus
 from model.training import outcome as outcomes

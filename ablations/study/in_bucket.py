@@ -11,7 +11,7 @@ from contextlib import ExitStack
 
 from omegaconf import DictConfig, OmegaConf, flag_override
 
-from ablations.results import DECLARATION, FAILURE, RESULT, TRUNK
+from ablations.study_files.results import DECLARATION, FAILURE, RESULT, TRUNK
 from winnow.commands import overrides
 from winnow.filesystem import mirror, storage
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ablations import contamination, near_duplicates, results
+from ablations import contamination, near_duplicates
 from ablations.contrasts.pairing import contrast
 from ablations.near_duplicates import NearDuplicates
 from ablations.reading import read_declaration, read_study
-from ablations.results import TRUNK, Declaration, config_hash
 from ablations.stats import power
-from ablations.study import (
+from ablations.study import unigram
+from ablations.study.design import (
     advice,
     arms,
     fairness,
@@ -24,11 +24,12 @@ from ablations.study import (
     study_tasks,
     swarm,
     trunk,
-    unigram,
 )
-from ablations.study.config import AblationConfig
+from ablations.study.design.config import AblationConfig
+from ablations.study.design.jobs import Job, declaration, identity, stream_of, training_config
 from ablations.study.execute import check_identity
-from ablations.study.jobs import Job, declaration, identity, stream_of, training_config
+from ablations.study_files import results
+from ablations.study_files.results import TRUNK, Declaration, config_hash
 from ablations.tasks.task_set import TaskSet
 from model.data.arms import Arm
 from model.data.corpus import Corpus, IntArray, open_corpus, tally

@@ -9,11 +9,11 @@ from ablations.contrasts import endpoints
 from ablations.contrasts.pairing import contrast
 from ablations.contrasts.verdict import number
 from ablations.reading import read_study
-from ablations.results import Declaration, Primary, Study
 from ablations.stats import power
 from ablations.study import opening
-from ablations.study.config import AblationConfig
-from ablations.table import Row
+from ablations.study.design.config import AblationConfig
+from ablations.study_files.results import Declaration, Primary, Study
+from ablations.study_files.table import Row
 
 HEAD = "From small to large: "
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Any, TextIO
 
-from ablations.results import FAILURE, RESULT
 from ablations.study import interruption
-from ablations.study.jobs import Job
-from ablations.study.trunk import IDENTITY
+from ablations.study.design.jobs import Job
+from ablations.study.design.trunk import IDENTITY
+from ablations.study_files.results import FAILURE, RESULT
 from model.training.metrics_log import METRICS
 from winnow import run_log
 from winnow.commands.telling import REFRESH, REPEAT, duration

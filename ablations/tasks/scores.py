@@ -1,6 +1,6 @@
 """Scores a model's answers: ``tasks.arrow``, and a summary of it for people.
 
-Every score is a ratio of two sums over items (:data:`ablations.results.TASKS`).
+Every score is a ratio of two sums over items (:data:`ablations.study_files.results.TASKS`).
 """
 
 import functools
@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ablations.metrics import GOLD_BITS, GOLD_PROBABILITY
-from ablations.results import TASKS
+from ablations.study_files.metrics import GOLD_BITS, GOLD_PROBABILITY
+from ablations.study_files.results import TASKS
 from ablations.tasks import answers, choices
 from ablations.tasks.choices import Choices, FloatArray
 from ablations.tasks.task import Form, Task
@@ -87,7 +87,7 @@ METRICS: dict[str, Metric] = {
 def scores(
     tasks: Iterable[Task], logprobs: pa.Table, generations: pa.Table | None = None
 ) -> pa.Table:
-    """All metrics of all tasks in the tables: :data:`ablations.results.TASKS`.
+    """All metrics of all tasks in the tables: :data:`ablations.study_files.results.TASKS`.
 
     Args:
         tasks: the tasks to score; others in the tables are ignored.

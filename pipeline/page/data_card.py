@@ -16,11 +16,11 @@ import yaml
 from pipeline.output import schema
 from pipeline.output.score_counts import COUNTS
 from pipeline.output.summary import Summary
-from pipeline.page import laws
-from pipeline.page.changed_texts import counted
-from pipeline.page.join_data import joined_columns
+from pipeline.page.data import laws
+from pipeline.page.data.changed_texts import counted
+from pipeline.page.data.join_data import joined_columns
+from pipeline.page.data.totals import DAMAGE, account, damage, headline, megabytes, share
 from pipeline.page.reading_test import agreement_rows
-from pipeline.page.totals import DAMAGE, account, damage, headline, megabytes, share
 
 _COLUMNS = {
     "id": "the record's own id, or a hash of source, URL and text",

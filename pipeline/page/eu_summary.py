@@ -16,9 +16,10 @@ from pyarrow import csv
 
 from pipeline.output import schema
 from pipeline.output.summary import Summary, Tally
-from pipeline.page import registered_data, render
+from pipeline.page import render
+from pipeline.page.data import registered_data
+from pipeline.page.data.totals import megabytes, share
 from pipeline.page.data_card import markdown_table
-from pipeline.page.totals import megabytes, share
 from pipeline.steps import STEP_OF
 from winnow.filesystem import storage
 from winnow.filesystem.tables import required

@@ -16,8 +16,8 @@ import pyarrow as pa
 import xxhash
 
 from pipeline.output.summary import Summary
+from pipeline.page.data.totals import clip
 from pipeline.page.reading_pairs import EDGES, draw_pairs
-from pipeline.page.totals import clip
 from quality_classifier.evaluation.metrics import wilson
 from winnow.filesystem import storage, tables
 

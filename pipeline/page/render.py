@@ -11,12 +11,13 @@ import pyarrow.parquet as pq
 from pipeline import page
 from pipeline.output.score_counts import COUNTS
 from pipeline.output.summary import Summary
-from pipeline.page import laws, reading_test, registered_data
+from pipeline.page import reading_test
+from pipeline.page.data import laws, registered_data
+from pipeline.page.data.group_data import rule_rows
+from pipeline.page.data.totals import headline, megabytes, share
 from pipeline.page.data_card import data_card
-from pipeline.page.group_data import rule_rows
 from pipeline.page.reading_test import ReadingTest
 from pipeline.page.report_data import page_data
-from pipeline.page.totals import headline, megabytes, share
 from pipeline.steps import STEP_OF
 from winnow.commands import telling
 from winnow.filesystem import storage, tables

@@ -20,22 +20,22 @@ from pipeline.output.score_counts import COUNTS, KEPT_COUNTS, PARETO_GRID, THRES
 from pipeline.output.summary import EXAMPLE_CHARACTERS, Summary
 from pipeline.output.unchecked import unchecked_rows
 from pipeline.page import Panel, embed_json, panel_data
-from pipeline.page.changed_texts import by_source, change_rows
-from pipeline.page.classifier_data import (
+from pipeline.page.data.changed_texts import by_source, change_rows
+from pipeline.page.data.classifier_data import (
     agreement_rows,
     classifier_entry,
     keeper_rows,
     scatter,
 )
-from pipeline.page.cluster_data import give_clusters
-from pipeline.page.group_data import give_groups, rule_rows
-from pipeline.page.join_data import bins_in_order, join_rows
-from pipeline.page.laws import ties
-from pipeline.page.provenance import FILES_SHOWN, bounded, provenance
+from pipeline.page.data.cluster_data import give_clusters
+from pipeline.page.data.group_data import give_groups, rule_rows
+from pipeline.page.data.join_data import bins_in_order, join_rows
+from pipeline.page.data.laws import ties
+from pipeline.page.data.provenance import FILES_SHOWN, bounded, provenance
+from pipeline.page.data.registered_data import registered_rows
+from pipeline.page.data.spread_data import spread_rows
+from pipeline.page.data.totals import account, clip, damage, headline
 from pipeline.page.reading_test import agreement_rows as reading_rows
-from pipeline.page.registered_data import registered_rows
-from pipeline.page.spread_data import spread_rows
-from pipeline.page.totals import account, clip, damage, headline
 from quality_classifier.evaluation.metrics import wilson
 from quality_classifier.evaluation.titles import GRADED, PAIRED
 from quality_classifier.evaluation.within import NEAR_CONSTANT

@@ -14,7 +14,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from pipeline.output import schema
 from pipeline.output.summary import TaskSummary
-from pipeline.page.spread_data import spread_rows
+from pipeline.page.data.spread_data import spread_rows
 from pipeline.rules.decision import Rule
 from quality_classifier import labels
 from quality_classifier.audit import AuditConfig, audit_run, within_table

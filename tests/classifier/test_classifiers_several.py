@@ -18,7 +18,7 @@ from pipeline.core.task import decide_batch
 from pipeline.output import schema
 from pipeline.output.classifier_counts import SAMPLE
 from pipeline.output.summary import TaskSummary, merge
-from pipeline.page.classifier_data import agreement_rows, keeper_rows, spearman
+from pipeline.page.data.classifier_data import agreement_rows, keeper_rows, spearman
 from pipeline.rules.decision import Rule, keep_draw
 from pipeline.runs import calibration_run
 from pipeline.settings.classifier_settings import combined_again, one_or_named

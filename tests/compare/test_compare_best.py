@@ -8,9 +8,8 @@ import pyarrow as pa
 import pytest
 from written_study import declare, write_run
 
-from ablations import report, results
+from ablations import report
 from ablations.analyses.comparison import compare
-from ablations.choices import Choice, Compare
 from ablations.contrasts import best
 from ablations.contrasts.pairing import between
 from ablations.page.headline import headline
@@ -18,6 +17,8 @@ from ablations.reading import read_declaration, read_study
 from ablations.stats import candidates
 from ablations.stats.candidates import difference_of_bests, first_and_possible
 from ablations.stats.inference import estimate, over_seeds
+from ablations.study_files import results
+from ablations.study_files.choices import Choice, Compare
 from model.training.outcome import HELDOUT_SCHEMA
 
 ALPHA = 0.05

@@ -4,9 +4,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ablations import results
 from ablations.analyses import claims
-from ablations.results import Curve, JobKey, Run, Study
+from ablations.study_files import results
+from ablations.study_files.results import Curve, JobKey, Run, Study
 from model.training.outcome import HELDOUT_SCHEMA, bits_per_byte
 
 PAIR = ("unfiltered", "pareto")

@@ -7,11 +7,11 @@ import pytest
 from scipy import stats
 from written_study import declare, write_run
 
-from ablations import results
 from ablations.analyses.comparison import compare
 from ablations.page.headline import reach
 from ablations.reading import read_study
 from ablations.stats.crossover import crossing
+from ablations.study_files import results
 
 X = np.array([1.0, 2.0, 4.0, 8.0])
 

@@ -11,12 +11,12 @@ from scipy import stats
 from study_run import ARMS, EFFECTS, declare, write_study
 
 from ablations import compare as command
-from ablations import results
 from ablations.analyses import proxies
 from ablations.analyses.comparison import compare
 from ablations.reading import read_study
 from ablations.stats import decisions
 from ablations.study import outlook
+from ablations.study_files import results
 
 SIZES = ["small", "medium", "large"]
 

@@ -9,7 +9,6 @@ from scipy import stats
 from statsmodels.stats.power import TTestPower
 
 from ablations.contrasts.verdict import judge, number
-from ablations.results import Primary
 from ablations.stats.inference import estimate, over_seeds
 from ablations.stats.power import (
     assurance,
@@ -17,6 +16,7 @@ from ablations.stats.power import (
     minimum_detectable_effect,
     seeds_needed,
 )
+from ablations.study_files.results import Primary
 from ablations.tasks.scores import against_chance
 
 

@@ -5,8 +5,8 @@ import pytest
 from scipy import optimize
 
 from ablations.contrasts import budgets
-from ablations.results import Curve
 from ablations.stats import scaling
+from ablations.study_files.results import Curve
 
 START = 1e15
 

@@ -21,7 +21,6 @@ from written_study import (
 )
 
 from ablations import compare as command
-from ablations import results
 from ablations.analyses import learning_rate
 from ablations.analyses.comparison import compare
 from ablations.contrasts.endpoints import sample
@@ -29,6 +28,7 @@ from ablations.contrasts.verdict import number
 from ablations.page.headline import next_step
 from ablations.reading import read_study
 from ablations.stats.inference import endpoint
+from ablations.study_files import results
 from model.training.outcome import bits_per_byte
 
 LENIENT = results.Primary("heldout/curated", "unfiltered", "filtered", 0.5)

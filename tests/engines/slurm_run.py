@@ -24,7 +24,7 @@ sys.path.extend(
 from sharded_asking import write_tasks
 from tokens_scored import documents, make_corpus
 
-from ablations.results import TASKS_FILE
+from ablations.study_files.results import TASKS_FILE
 from winnow.filesystem import tables
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,11 +13,12 @@ import torch
 import yaml
 from tokens_scored import WORDS
 
-from ablations.study import opening, study_tasks
-from ablations.study.config import TasksConfig
+from ablations.evaluation.evaluation import Asked, ask, gather
+from ablations.evaluation.token_model import TokenModel
+from ablations.study import opening
+from ablations.study.design import study_tasks
+from ablations.study.design.config import TasksConfig
 from ablations.tasks.data_sources import DataSources
-from ablations.tasks.evaluation import Asked, ask, gather
-from ablations.tasks.token_model import TokenModel
 from model.data import tokenizer
 from model.glam.config import GLaMConfig
 from model.glam.transformer import GLaM
@@ -29,8 +30,8 @@ from lm_eval.api.instance import Instance
 from lm_eval.evaluator import simple_evaluate
 from lm_eval.tasks import TaskManager
 
+from ablations.evaluation import harness_tasks
 from ablations.harness import HarnessModel
-from ablations.tasks import harness_tasks
 
 pytestmark = pytest.mark.slow
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from ablations.tasks.beam import ALPHA, Hypothesis, _Search, beam_search, length_penalty
-from ablations.tasks.token_model import TokenModel
+from ablations.evaluation.beam import ALPHA, Hypothesis, _Search, beam_search, length_penalty
+from ablations.evaluation.token_model import TokenModel
 from model.data import tokenizer
 from model.glam.config import GLaMConfig
 from model.glam.transformer import GLaM

@@ -5,12 +5,12 @@ import importlib.util
 import numpy as np
 import pytest
 
-from ablations import metrics
 from ablations.contrasts import endpoints
-from ablations.study import study_tasks
-from ablations.study.config import TasksConfig
-from ablations.tasks import harness_requests, harness_tasks
-from ablations.tasks.harness_requests import Request, writing
+from ablations.evaluation import harness_requests, harness_tasks
+from ablations.evaluation.harness_requests import Request, writing
+from ablations.study.design import study_tasks
+from ablations.study.design.config import TasksConfig
+from ablations.study_files import metrics
 from ablations.tasks.language_model import LogLikelihoods
 from ablations.tasks.task import NO_SHOTS, select, shots_of
 

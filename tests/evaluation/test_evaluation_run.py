@@ -21,10 +21,10 @@ from tokens_scored import documents, make_corpus
 from ablations import contamination, near_duplicates
 from ablations.analyses import contamination_scores
 from ablations.evaluate import evaluate, select, table
-from ablations.results import CONTAMINATION, TASKS
+from ablations.evaluation.evaluation import Asked, gather
+from ablations.study_files.results import CONTAMINATION, TASKS
 from ablations.tasks import data_sources, responses
 from ablations.tasks.data_sources import DataSources
-from ablations.tasks.evaluation import Asked, gather
 from ablations.tasks.scores import scores
 from ablations.tasks.task import load
 from model.data.corpus import open_corpus

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ablations.results import TASKS
+from ablations.study_files.results import TASKS
 from ablations.tasks import answers, choices
 from ablations.tasks import task as tasks
 from ablations.tasks.choices import Choices

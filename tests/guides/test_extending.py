@@ -15,13 +15,13 @@ from report_run import invented
 from report_run import write_run as write_report
 
 from ablations.analyses.comparison import compare
+from ablations.evaluation.evaluation import Asked, ask, gather
 from ablations.page import data as study_page
 from ablations.reading import read_study
 from ablations.report import gather as page_of
 from ablations.tasks import scores
 from ablations.tasks import task as tasks
 from ablations.tasks.data_sources import DataSources
-from ablations.tasks.evaluation import Asked, ask, gather
 from ablations.tasks.language_model import LogLikelihoods
 from ablations.tasks.task import select
 from model import sizes

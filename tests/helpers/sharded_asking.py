@@ -7,7 +7,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models
 
 from ablations.evaluate import EvaluateConfig, evaluate
-from ablations.tasks.token_model import load_model
+from ablations.evaluation.token_model import load_model
 from model.generation import GenerateConfig, generate_text
 from model.training.distributed import processes
 from model.training.train_config import Precision

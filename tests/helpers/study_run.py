@@ -8,7 +8,7 @@ import json
 import numpy as np
 from written_study import GROUPS, SOURCES, heldout_table, tasks_table
 
-from ablations import results
+from ablations.study_files import results
 from model.training.outcome import bits_per_byte
 
 ARMS = ["unfiltered", "filtered", "threshold", "random"]

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pyarrow as pa
 
-from ablations import results
+from ablations.study_files import results
 from model.training.outcome import HELDOUT_SCHEMA, bits_per_byte
 
 SOURCES = {"wiki": 1.0, "books": 1.2, "web": 1.4}

@@ -21,9 +21,9 @@ from pipeline.core.task import decide_batch
 from pipeline.output import schema
 from pipeline.output.summary import COUNTS, TaskSummary, merge
 from pipeline.page import embed_json, render
+from pipeline.page.data.totals import share
 from pipeline.page.data_card import data_card
 from pipeline.page.report_data import DOMAINS_SHOWN, SOURCES_SHOWN, page_data
-from pipeline.page.totals import share
 from pipeline.rules.decision import Rule
 
 FILTERED = {"web", "mail"}

@@ -17,7 +17,7 @@ from pipeline import config as pipeline_config
 from pipeline.core.plan import plan_tasks
 from pipeline.core.task import decide_task, run_task
 from pipeline.output import schema
-from pipeline.page.changed_texts import by_source, changes, sentence
+from pipeline.page.data.changed_texts import by_source, changes, sentence
 from pipeline.rules.decision import Rule
 from pipeline.runs.scoring_run import describe
 from pipeline.steps import c4

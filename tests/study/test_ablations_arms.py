@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokens_scored import documents, make_corpus
 
-from ablations.study import arms
-from ablations.study.config import DataChoice, DataRule
+from ablations.study.design import arms
+from ablations.study.design.config import DataChoice, DataRule
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,13 @@ from omegaconf import OmegaConf
 from tokens_scored import documents, make_corpus
 
 from ablations import plan
-from ablations.choices import Compare
-from ablations.results import config_hash, write_declaration
 from ablations.stats.power import minimum_detectable_effect
-from ablations.study import arms, execute, opening
-from ablations.study.jobs import declaration, expand, identity, threads_of, training_config
+from ablations.study import execute, opening
+from ablations.study.design import arms
+from ablations.study.design.jobs import declaration, expand, identity, threads_of, training_config
 from ablations.study.progress import Standing, summary, time_left
+from ablations.study_files.choices import Compare
+from ablations.study_files.results import config_hash, write_declaration
 from model import sizes
 from winnow.defaults import CONF
 from winnow.version import code_version
@@ -69,8 +70,8 @@ def test_data_quality_is_every_arm_with_every_seed_and_seeds_come_first():
     ("asked", "threads"), [(None, 4), ("1", 1), ("3", 3), ("16", 4), ("0", 4), ("many", 4)]
 )
 def test_a_job_has_its_share_of_the_cores_or_fewer_threads_as_asked(monkeypatch, asked, threads):
-    monkeypatch.setattr("ablations.study.jobs._cores", lambda: 8)
-    monkeypatch.setattr("ablations.study.jobs.slots_of", lambda _: 2)
+    monkeypatch.setattr("ablations.study.design.jobs._cores", lambda: 8)
+    monkeypatch.setattr("ablations.study.design.jobs.slots_of", lambda _: 2)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if asked is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", asked)

@@ -17,9 +17,10 @@ from ablations import report
 from ablations.page import trunk as trunk_page
 from ablations.plan import costs, render
 from ablations.reading import read_study
-from ablations.results import TRUNK, JobKey
-from ablations.study import execute, opening, trunk
-from ablations.study.jobs import declaration, expand, first_batch, needed, training_config
+from ablations.study import execute, opening
+from ablations.study.design import trunk
+from ablations.study.design.jobs import declaration, expand, first_batch, needed, training_config
+from ablations.study_files.results import TRUNK, JobKey
 from model.training import training_run
 from model.training.optimizers.optim import learning_rate
 from model.training.train_config import Schedule, TrainConfig

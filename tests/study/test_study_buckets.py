@@ -14,7 +14,7 @@ from training_runs import rows
 from ablations import run
 from ablations.reading import read_study
 from ablations.study import execute, interruption
-from ablations.study.jobs import expand
+from ablations.study.design.jobs import expand
 from model.training.trainer import Trainer
 from winnow.defaults import CONF
 from winnow.filesystem import mirror, storage

@@ -7,15 +7,16 @@ import pytest
 from tokens_scored import documents, make_corpus
 from written_study import declare, write_run
 
-from ablations import results
 from ablations.analyses import calibration
 from ablations.analyses.comparison import compare
 from ablations.page.headline import headline, next_step, reach
 from ablations.reading import read_study
 from ablations.stats import inference
 from ablations.stats.inference import Stratum
-from ablations.study import arms, opening
-from ablations.study.config import DataChoice, DataRule
+from ablations.study import opening
+from ablations.study.design import arms
+from ablations.study.design.config import DataChoice, DataRule
+from ablations.study_files import results
 from model.data import tokenizer
 from model.data.controls import Controls, Damage, shuffled_words, word_starts
 from model.data.stream import TokenStream

@@ -11,8 +11,9 @@ from written_study import declare, write_study
 from ablations.analyses.comparison import compare
 from ablations.page.headline import headline
 from ablations.reading import read_study
-from ablations.study import arms, fairness, held_out_groups, opening
-from ablations.study.jobs import declaration
+from ablations.study import opening
+from ablations.study.design import arms, fairness, held_out_groups
+from ablations.study.design.jobs import declaration
 from model.data import scored
 from winnow.defaults import CONF
 

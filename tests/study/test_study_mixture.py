@@ -11,13 +11,14 @@ from tokens_scored import documents, make_corpus
 from written_study import write_run
 
 from ablations import compare as command
-from ablations import report, results
+from ablations import report
 from ablations.analyses.comparison import compare
 from ablations.page.headline import headline, next_step, reach
 from ablations.reading import read_declaration, read_study
 from ablations.stats import mixtures
 from ablations.study import opening
-from ablations.study.jobs import expand, stream_of, training_config
+from ablations.study.design.jobs import expand, stream_of, training_config
+from ablations.study_files import results
 from model.data import components
 from winnow.defaults import CONF
 

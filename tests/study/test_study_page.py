@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 from scipy import stats
 from study_run import ARMS, EXPERTS, LAYERS, POOL, declare, write_run, write_study
 
-from ablations import report, results
+from ablations import report
 from ablations.compare import main as run_compare
 from ablations.page import curves, training_log
 from ablations.page import data as page_data
 from ablations.page.sweep import axis_of
 from ablations.reading import read_study
+from ablations.study_files import results
 
 
 def records(data, name):

@@ -13,8 +13,9 @@ from browser import CONTRAST, HACK, browser, needs_browser, opened
 from study_run import ARMS, EXPERTS, LAYERS, declare, write_study
 from written_study import few_shot_table
 
-from ablations import report, results
+from ablations import report
 from ablations.reading import read_study
+from ablations.study_files import results
 from pipeline import page as shell
 
 pytestmark = [needs_browser, pytest.mark.slow]

@@ -12,9 +12,10 @@ from test_ablations_sweep import jobs_of
 from tokens_scored import documents, make_corpus
 
 from ablations import near_duplicates
-from ablations.results import CONTAMINATION, TASKS
-from ablations.study import execute, held_out_groups, opening, study_tasks
-from ablations.study.config import TasksConfig
+from ablations.study import execute, opening
+from ablations.study.design import held_out_groups, study_tasks
+from ablations.study.design.config import TasksConfig
+from ablations.study_files.results import CONTAMINATION, TASKS
 from ablations.tasks.task import load
 from model.training.outcome import HELDOUT_SCHEMA
 from winnow.defaults import CONF

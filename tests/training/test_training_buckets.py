@@ -20,7 +20,7 @@ from training_runs import rows, train
 from ablations import compare, report
 from ablations.evaluate import evaluate
 from ablations.study import opening
-from ablations.study.jobs import Job
+from ablations.study.design.jobs import Job
 from model import prepare
 from model.data import encode
 from model.data.corpus import open_corpus, write_arm

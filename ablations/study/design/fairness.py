@@ -6,10 +6,10 @@ looks better than it is, whatever the documents.
 
 from collections.abc import Sequence
 
-from ablations.results import Declaration
-from ablations.study import advice
-from ablations.study.held_out_groups import filtered_sources
-from ablations.study.jobs import Job, chosen_by_score
+from ablations.study.design import advice
+from ablations.study.design.held_out_groups import filtered_sources
+from ablations.study.design.jobs import Job, chosen_by_score
+from ablations.study_files.results import Declaration
 from model.data.components import parse
 from model.data.corpus import Corpus
 from model.data.order import FEWEST, held_out_documents

@@ -11,8 +11,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from ablations.results import TASKS
-from ablations.tasks import data_sources, harness_tasks, responses
+from ablations.evaluation import harness_tasks
+from ablations.study_files.results import TASKS
+from ablations.tasks import data_sources, responses
 from ablations.tasks import task as definitions
 from ablations.tasks.data_sources import DataSources, Record, UnavailableError
 from ablations.tasks.items import items_of, with_demonstrations

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from pipeline.output.score_counts import COUNTS
 from pipeline.output.summary import Summary
-from pipeline.page import laws
+from pipeline.page.data import laws
 from pipeline.rules.groups import rules_of
 
 Json = dict[str, Any]

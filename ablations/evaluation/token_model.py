@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ablations.tasks.beam import Hypothesis, beam_search
+from ablations.evaluation.beam import Hypothesis, beam_search
 from ablations.tasks.language_model import LogLikelihoods
 from model.data.tokenizer import TextCodec
 from model.glam.parameter import copies

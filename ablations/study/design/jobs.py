@@ -19,10 +19,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, flag_override
 
-from ablations.choices import At, Compare
-from ablations.results import Declaration, JobKey, Primary
-from ablations.study import trunk
-from ablations.study.config import AblationConfig, DataRule
+from ablations.study.design import trunk
+from ablations.study.design.config import AblationConfig, DataRule
+from ablations.study_files.choices import At, Compare
+from ablations.study_files.results import Declaration, JobKey, Primary
 from ablations.tasks.task import is_harness
 from model.data.corpus import Corpus
 from model.glam.config import GLaMConfig
@@ -286,7 +286,7 @@ def identity(
     """Everything but the seed that a job's result depends on, flat; paths are not part of it.
 
     ``trunk_hash`` names the settings of the trunk that an arm begins from, ``harness`` what
-    identifies tasks of lm-evaluation-harness (:attr:`ablations.results.Declaration.harness`).
+    identifies tasks of lm-evaluation-harness (``Declaration.harness`` of the study).
 
     The training part is what ``model/train.py`` compares before it resumes a run, and the token
     budget: a run may resume with more tokens, but then it has another result.

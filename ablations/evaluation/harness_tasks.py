@@ -21,10 +21,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ablations.tasks import harness_requests, harness_scores, responses
+from ablations.evaluation import harness_requests, harness_scores
+from ablations.evaluation.harness_requests import GENERATION, Request, Response, writing
+from ablations.evaluation.harness_scores import Judge
+from ablations.tasks import responses
 from ablations.tasks.data_sources import UnavailableError
-from ablations.tasks.harness_requests import GENERATION, Request, Response, writing
-from ablations.tasks.harness_scores import Judge
 from ablations.tasks.items import Item
 from ablations.tasks.language_model import LanguageModel
 from ablations.tasks.passages import clusters, passages_of

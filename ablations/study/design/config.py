@@ -12,14 +12,14 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from ablations.choices import At
+from ablations.study_files.choices import At
 from ablations.tasks.data_sources import CACHE
 from model.accelerators import ACCELERATORS
 from model.training.train_config import DataConfig, TrainConfig
 
 
 class DataRule(StrEnum):
-    """How an arm chooses among documents of filtered sources; see :mod:`ablations.study.arms`."""
+    """How an arm chooses among documents of filtered sources; ``arms.py`` does it."""
 
     stored = "stored"
     all = "all"
@@ -36,7 +36,7 @@ class DataChoice(DataConfig):
     ``half``, ``shuffled`` and ``passes`` are controls (:mod:`model.data.controls`): with ``passes``
     the arm reads so little text that ``train.tokens`` are that many passes over it, with
     ``pool_passes`` every arm chooses from so little of the pool that they are over that.
-    ``member`` is which mixture of a swarm it reads (:mod:`ablations.study.swarm`).
+    ``member`` is which mixture of a swarm it reads (:mod:`ablations.study.design.swarm`).
     """
 
     name: str = MISSING
@@ -54,7 +54,7 @@ class DataChoice(DataConfig):
 
 @dataclass
 class PrimaryConfig:
-    """What the verdict will be about; see :class:`ablations.results.Primary`."""
+    """What the verdict will be about; see :class:`ablations.study_files.results.Primary`."""
 
     endpoint: str | None = MISSING
     baseline: str = MISSING
@@ -67,7 +67,7 @@ class PrimaryConfig:
 
 @dataclass
 class CompareConfig:
-    """Where arms are compared; see :class:`ablations.choices.Compare`."""
+    """Where arms are compared; see :class:`ablations.study_files.choices.Compare`."""
 
     at: At = MISSING
     selection: float = MISSING
@@ -75,7 +75,7 @@ class CompareConfig:
 
 @dataclass
 class SwarmConfig:
-    """The mixtures of ``experiment=mixture``; see :mod:`ablations.study.swarm`."""
+    """The mixtures of ``experiment=mixture``; see :mod:`ablations.study.design.swarm`."""
 
     runs: int = MISSING
     buckets: int = MISSING

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from pipeline.output import schema
 from pipeline.output.score_counts import COUNTS, KEPT_COUNTS
 from pipeline.output.summary import Summary, Tally
-from pipeline.page.totals import clip, share
+from pipeline.page.data.totals import clip, share
 from winnow.filesystem import storage, tables
 from winnow.text.groups import NONE
 from winnow.text.registered_domains import registered_domains

@@ -5,7 +5,7 @@ from typing import Any
 
 from pipeline.joins.tables import decoded
 from pipeline.output.summary import Summary
-from pipeline.page.totals import share
+from pipeline.page.data.totals import share
 from winnow.text.groups import names_between
 
 

@@ -35,8 +35,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import yaml
 
-from ablations.choices import Compare, Settled
-from ablations.swarms import Swarm
+from ablations.study_files.choices import Compare, Settled
+from ablations.study_files.swarms import Swarm
 from model.training.outcome import HELDOUT, HELDOUT_SCHEMA
 from winnow.filesystem import storage, tables
 
@@ -73,11 +73,11 @@ TASKS = pa.schema(
 - ``f1a`` (MultiRC): 2·TP over 2·TP + FP + FN, so that the ratio of sums is the F1 of all answers.
 - ``gold_bits_per_byte``: bits of the right answer over its bytes.
 - ``gold_probability``: probability of the right choice among the choices over 1.
-- of a task of lm-evaluation-harness: its own metrics (:mod:`ablations.tasks.harness_scores`).
+- of a task of lm-evaluation-harness: its own metrics (:mod:`ablations.evaluation.harness_scores`).
 
 ``cluster`` is the passage that an item shares with others, else the item. ``chance`` is the
 expected numerator under guessing, null where guessing has no meaning. (task, shots, metric, item)
-is unique. :mod:`ablations.metrics` says of which metrics less is better."""
+is unique. :mod:`ablations.study_files.metrics` says of which metrics less is better."""
 
 CONTAMINATION = pa.schema(
     [

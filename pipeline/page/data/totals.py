@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.output.score_counts import COUNTS
-from pipeline.page.changed_texts import sentence
-from pipeline.page.laws import law
+from pipeline.page.data.changed_texts import sentence
+from pipeline.page.data.laws import law
 
 NAME_CHARACTERS = 300
 

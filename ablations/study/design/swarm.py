@@ -15,11 +15,11 @@ import numpy as np
 
 from ablations.analyses import proposals
 from ablations.reading import read_declaration, read_study
-from ablations.results import DECLARATION, Declaration, FloatArray
 from ablations.stats import mixtures, simplex
-from ablations.study.config import AblationConfig
-from ablations.study.jobs import Job
-from ablations.swarms import Swarm
+from ablations.study.design.config import AblationConfig
+from ablations.study.design.jobs import Job
+from ablations.study_files.results import DECLARATION, Declaration, FloatArray
+from ablations.study_files.swarms import Swarm
 from model.data import components
 from model.data.corpus import Corpus
 from winnow.filesystem import storage

@@ -4,7 +4,7 @@ A metric of the harness is compared if its figure is the mean of its items, or b
 is a ratio of sums over them; one that is a figure of all items at once (corpus BLEU, F1 over all
 answers) is not. It goes by the harness's own name, and that of the filter of the answers where
 there is one: ``acc_norm``, ``exact_match:strict-match``. Names of metrics of which less is better
-say so (:mod:`ablations.metrics`).
+say so (:mod:`ablations.study_files.metrics`).
 
 Beside them stand our own two, where the task says which answer is right and judges by the harness's
 usual rules: ``gold_bits_per_byte`` and, of choices, ``gold_probability``.
@@ -17,11 +17,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from ablations.metrics import BITS_PER_BYTE, GOLD_BITS, GOLD_PROBABILITY, GUESSED, LESS, gain
-from ablations.results import TASKS
+from ablations.evaluation.harness_requests import GENERATION, LIKELIHOOD, ROLLING, Request, Response
+from ablations.study_files.metrics import (
+    BITS_PER_BYTE,
+    GOLD_BITS,
+    GOLD_PROBABILITY,
+    GUESSED,
+    LESS,
+    gain,
+)
+from ablations.study_files.results import TASKS
 from ablations.tasks import choices
 from ablations.tasks.choices import Choices
-from ablations.tasks.harness_requests import GENERATION, LIKELIHOOD, ROLLING, Request, Response
 from ablations.tasks.items import Item
 from ablations.tasks.scores import Parts, Rows
 
@@ -173,7 +180,7 @@ def table(
     values: Mapping[str, Sequence[Value]],
     likely: pa.Table,
 ) -> pa.Table:
-    """All metrics of a task: :data:`ablations.results.TASKS`.
+    """All metrics of a task: :data:`ablations.study_files.results.TASKS`.
 
     Args:
         task: its name.

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ablations.study.config import DataChoice, DataRule
+from ablations.study.design.config import DataChoice, DataRule
 from model.data import scored
 from model.data.arms import Arm, BoolArray
 from model.data.controls import Controls

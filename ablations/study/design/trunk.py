@@ -16,13 +16,13 @@ import json
 import os
 from typing import Any
 
-from ablations.results import RESULT, TRUNK, JobKey, config_hash
-from ablations.study.config import AblationConfig
+from ablations.study.design.config import AblationConfig
+from ablations.study_files.results import RESULT, TRUNK, JobKey, config_hash
 from model.training.train_config import Schedule
 from winnow.filesystem import storage
 
 IDENTITY = "identity.json"
-"""In a job's folder: what its result depends on (:func:`ablations.study.jobs.identity`)."""
+"""In a job's folder: what its result depends on (:func:`ablations.study.design.jobs.identity`)."""
 
 SEED_OFFSET = 1_000_000
 """Added to a trunk's seed, so that the arms do not read again, in one order, what it began with."""

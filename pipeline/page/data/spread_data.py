@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.output.summary import Summary
-from pipeline.page.totals import clip
+from pipeline.page.data.totals import clip
 from quality_classifier.evaluation.within import LEAST_DOCUMENTS, near_constant, score_quantiles
 
 ROWS = 200

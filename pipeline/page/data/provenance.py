@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.page.totals import clip
+from pipeline.page.data.totals import clip
 
 FILES_SHOWN = 200
 SETTINGS_BYTES = 100_000

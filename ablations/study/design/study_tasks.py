@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ablations.study.config import TasksConfig
+from ablations.evaluation.evaluation import Asked, gather
+from ablations.study.design.config import TasksConfig
 from ablations.tasks.data_sources import DataSources
-from ablations.tasks.evaluation import Asked, gather
 from ablations.tasks.task import FEW, is_harness, select, shots_of
 from ablations.tasks.task_set import TaskSet
 

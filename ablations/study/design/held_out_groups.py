@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ablations.near_duplicates import NearDuplicates
-from ablations.study import arms
+from ablations.study.design import arms
 from model.data.arms import BoolArray
 from model.data.corpus import Corpus, IntArray
 from model.data.order import FEWEST, held_out_documents

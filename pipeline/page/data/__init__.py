@@ -1,0 +1,1 @@
+"""What the page of a run shows, panel by panel, as plain values."""
