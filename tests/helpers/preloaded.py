@@ -76,7 +76,7 @@ def _start(place):
     os.mkfifo(pipe)
     reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     held = os.open(pipe, os.O_WRONLY)
-    path = os.path.dirname(os.path.dirname(here))
+    path = os.path.dirname(os.path.dirname(os.path.dirname(here)))
     server = subprocess.Popen(
         [sys.executable, here, "serve", address, program, f"{place}.lock"],
         env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
