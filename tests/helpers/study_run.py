@@ -1,6 +1,6 @@
 """A study for tests of its page: runs made here by the contract, with logs as training writes them.
 
-Documents and task items are those of ``test_compare_study``.
+Documents and task items are those of ``written_study``.
 """
 
 import json

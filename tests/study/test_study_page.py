@@ -472,7 +472,7 @@ def test_a_loss_that_was_not_finite_is_passed_over(tmp_path):
 
 def test_learning_rates_of_another_study_are_refused(tmp_path, monkeypatch):
     path = write_study(tmp_path / "s", declare(arms=ARMS[:2], seeds=[1, 2]), tasks=False)
-    monkeypatch.setattr("test_compare_study.DOCUMENTS", 30)
+    monkeypatch.setattr("written_study.DOCUMENTS", 30)
     other = write_study(tmp_path / "o", declare(arms=ARMS[:2], seeds=[1, 2]), tasks=False)
     with pytest.raises(ValueError, match="evaluated on other held-out documents"):
         report.write_report(path, other)
