@@ -206,7 +206,7 @@ STEPS = ["url_blocklist", "gopher", "gopher_repetition", "c4", "fineweb", "decon
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*STEPS, "language"])
 def test_every_step_ends_on_lines_of_2_megabytes(name, tmp_path):
-    """Each takes hundredths of a second; a step that is quadratic in the length would take hours."""
+    """Hundredths of a second each; a step that is quadratic in the length would take hours."""
     (tmp_path / "list").write_text("badword\nbad.example\n")
     evaluation = json.dumps({"text": "one of the sentences that models are tested on " * 3})
     (tmp_path / "evaluation.jsonl").write_text(evaluation + "\n")
