@@ -33,11 +33,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from pipeline.readers import ReadOptions
-from quality_classifier import train_input
 from quality_classifier.evaluation import splits
 from quality_classifier.features.hashed_features import FeatureConfig, hashed_features
 from quality_classifier.kinds.fasttext_model import FastTextSettings, one_line, train_fasttext
 from quality_classifier.kinds.linear import margins
+from quality_classifier.training import documents as train_documents
 from winnow.filesystem import storage
 
 Margins = npt.NDArray[np.float64]
@@ -98,14 +98,14 @@ def main() -> None:
 
 def read(positive: list[str], negative: list[str]) -> Documents:
     """All documents of the files, exact duplicates removed."""
-    sources = train_input.find_sources(
+    sources = train_documents.find_sources(
         {"positive": positive, "negative": negative},
         {"text": "text"},
         storage.find,
         print,
     )
-    how = train_input.Input(ReadOptions(), metadata=())
-    table, _ = train_input.read(sources, how, print)
+    how = train_documents.Input(ReadOptions(), metadata=())
+    table, _ = train_documents.read(sources, how, print)
     table = splits.deduplicate(table).documents.combine_chunks()
     text = table["text"].combine_chunks()
     return Documents(

@@ -10,4 +10,4 @@ bytes for a byte of text: give a sample of a crawl, not the crawl.
 from winnow.commands import overrides
 
 if __name__ == "__main__":
-    overrides.run("quality_classifier.training", "classifier/train")
+    overrides.run("quality_classifier.training.classes", "classifier/train")

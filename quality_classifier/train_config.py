@@ -13,7 +13,7 @@ from quality_classifier.kinds.fitting import METHODS
 from winnow.defaults import HTML_EXTRACTOR, MAX_DOCUMENT_BYTES, PLAIN_TEXT, TEXT_DOCUMENT
 
 RESERVED = frozenset({"label", "group", "worse"})
-"""Columns of :mod:`quality_classifier.train_input` that no metadata may be named like."""
+"""Columns of :mod:`quality_classifier.training.documents` that no metadata may be named like."""
 
 
 @dataclass

@@ -19,7 +19,7 @@ from quality_classifier.kinds.calibration import Calibration
 from quality_classifier.kinds.graded_fitting import fit_curves, fit_ordinal, fit_squared, log_loss
 from quality_classifier.kinds.grades import Grades, likelihoods
 from quality_classifier.kinds.pair_fitting import fit_pairs, pair_loss
-from quality_classifier.pair_training import linked_pairs
+from quality_classifier.training.pairs import linked_pairs
 
 
 def column(*words):

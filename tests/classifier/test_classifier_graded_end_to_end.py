@@ -14,8 +14,9 @@ from omegaconf import OmegaConf
 from scipy.stats import spearmanr
 
 from pipeline import decide, run
-from quality_classifier import artifact, training
+from quality_classifier import artifact
 from quality_classifier.scoring import load_classifier
+from quality_classifier.training import classes as training
 
 pytestmark = pytest.mark.slow
 

@@ -15,8 +15,9 @@ from omegaconf import OmegaConf
 from sklearn.metrics import roc_auc_score
 
 from pipeline.core.identity import content_hashes
-from quality_classifier import artifact, training
+from quality_classifier import artifact
 from quality_classifier.scoring import load_classifier
+from quality_classifier.training import classes as training
 
 pytestmark = pytest.mark.slow
 

@@ -16,10 +16,10 @@ from pipeline.core.plan import plan_tasks
 from pipeline.readers import ReadOptions
 from pipeline.steps.decontamination import Decontamination
 from pipeline.steps.words.lists import read_lists
-from quality_classifier import train_input
 from quality_classifier.scoring import load_classifier
 from quality_classifier.train_config import TrainConfig
-from quality_classifier.train_input import Input, Source, find_sources
+from quality_classifier.training import documents as train_documents
+from quality_classifier.training.documents import Input, Source, find_sources
 from winnow import globs
 from winnow.filesystem import inputs, storage
 
@@ -178,7 +178,7 @@ def test_training_input_is_read_by_the_options_of_the_settings(tmp_path):
     (tmp_path / "a.txt").write_text("one\ntwo\nthree words here\n")
     sources = [Source("positive", "a", (str(tmp_path / "a.txt"),), {"text": "text"})]
     read = [
-        train_input.read(sources, Input(options, ()), lambda line: None)
+        train_documents.read(sources, Input(options, ()), lambda line: None)
         for options in (
             ReadOptions(),
             ReadOptions(text_document="line"),

@@ -18,7 +18,7 @@ from quality_classifier.kinds.graded_fitting import GRADED, Graded, fit_curves
 from quality_classifier.kinds.grades import Grades
 from quality_classifier.labels import LabelledDocuments, Scale
 from quality_classifier.train_config import TrainConfig
-from quality_classifier.training_steps import check_kind, provenance, read_documents, say, whole
+from quality_classifier.training.shared import check_kind, provenance, read_documents, say, whole
 from winnow.commands import telling
 from winnow.version import code_version
 

@@ -18,7 +18,7 @@ from quality_classifier.evaluation.splits import SPLITS
 from quality_classifier.kinds.fitting import fit_calibration
 from quality_classifier.kinds.pair_fitting import PAIRED, Pairs
 from quality_classifier.train_config import TrainConfig
-from quality_classifier.training_steps import check_kind, provenance, read_documents, say, whole
+from quality_classifier.training.shared import check_kind, provenance, read_documents, say, whole
 from winnow.commands import telling
 from winnow.version import code_version
 

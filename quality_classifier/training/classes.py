@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from omegaconf import DictConfig
 
-from quality_classifier import artifact, fingerprints, graded_training, pair_training
+from quality_classifier import artifact, fingerprints
 from quality_classifier.evaluation import card, held_out, leave_one_out, splits
 from quality_classifier.evaluation.leave_one_out import Unseen
 from quality_classifier.evaluation.splits import CLASSES
@@ -21,7 +21,8 @@ from quality_classifier.kinds.calibration import Calibration
 from quality_classifier.kinds.contract import Labelled, Model
 from quality_classifier.kinds.fitting import fit_calibration
 from quality_classifier.train_config import TrainConfig
-from quality_classifier.training_steps import provenance, read_documents, say, whole
+from quality_classifier.training import grades, pairs
+from quality_classifier.training.shared import provenance, read_documents, say, whole
 from winnow.commands import command_line, telling
 from winnow.version import code_version
 
@@ -36,9 +37,9 @@ def train(config: TrainConfig) -> None:
         ValueError: the input is too little or can't be read as told; the output is there already.
     """
     if config.labels is not None:
-        graded_training.train(config)
+        grades.train(config)
     elif config.pairs is not None:
-        pair_training.train(config)
+        pairs.train(config)
     else:
         train_classes(config)
     print(f"time:        {telling.duration(telling.elapsed())}")

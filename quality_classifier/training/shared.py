@@ -11,7 +11,7 @@ import pyarrow as pa
 from pipeline.readers import ReadOptions
 from quality_classifier.kinds import KINDS
 from quality_classifier.train_config import TrainConfig
-from quality_classifier.train_input import Input, Source, find_sources, read
+from quality_classifier.training.documents import Input, Source, find_sources, read
 from winnow.commands import telling
 from winnow.filesystem import inputs
 

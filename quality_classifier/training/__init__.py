@@ -1,0 +1,1 @@
+"""Trains a classifier: from classes, from grades or from pairs of documents."""
