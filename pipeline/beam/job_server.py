@@ -14,9 +14,13 @@ from winnow.commands import telling
 from winnow.filesystem import storage
 
 _SECONDS = 30
+_HISTORY_SECONDS = 5
 
 _STATES = beam_job_api_pb2.JobState
 _OVER = (_STATES.DONE, _STATES.FAILED, _STATES.CANCELLED, _STATES.STOPPED, _STATES.DRAINED)
+
+_MESSAGE = beam_job_api_pb2.JobMessage
+_OF_FAILURES = (_MESSAGE.JOB_MESSAGE_DEBUG, _MESSAGE.JOB_MESSAGE_ERROR)
 
 # How a job server reports a failed job; the Java exception behind it goes on for pages.
 _FAILED = re.compile(r"Pipeline \S+ failed in state [A-Z]+: (.*)")
@@ -118,7 +122,7 @@ def end_earlier(note: str) -> None:
         server = beam_job_api_pb2_grpc.JobServiceStub(channel)
         state = beam_job_api_pb2.GetJobStateRequest(job_id=job)
         try:
-            if server.GetState(state, timeout=_SECONDS).state in _OVER:
+            if server.GetState(state, timeout=_SECONDS).state in _OVER or _failed(server, job):
                 return
             telling.say(f"cancelling the job that the earlier run left on the engine ({job})")
             server.Cancel(beam_job_api_pb2.CancelJobRequest(job_id=job), timeout=_SECONDS)
@@ -132,3 +136,21 @@ def end_earlier(note: str) -> None:
                 f"the job server at {endpoint} no longer knows the earlier run's job {job}"
                 f" ({error.code().name}): if its engine still runs it, cancel it there"
             )
+
+
+def _failed(server: Any, job: str) -> bool:
+    """Whether a job has failed that its server still takes for running.
+
+    Beam's Java servers tell a driver of the failure before they note it. With a driver that is gone
+    they stop there, so the state stays RUNNING and nothing cancels it; but the messages are kept,
+    the first one the stack trace at DEBUG. They send no others. (JobInvocation of Beam 2.62)
+    """
+    request = beam_job_api_pb2.JobMessagesRequest(job_id=job)
+    try:
+        for one in server.GetMessageStream(request, timeout=_HISTORY_SECONDS):
+            if one.message_response.importance in _OF_FAILURES:
+                return True
+    except grpc.RpcError as error:  # earlier messages come at once, and then it waits for new ones
+        if error.code() != grpc.StatusCode.DEADLINE_EXCEEDED:
+            raise
+    return False

@@ -1,6 +1,7 @@
 """Jobs that outlive their driver: a real gRPC server that keeps the states of some."""
 
 import concurrent.futures
+import time
 
 import grpc
 import pytest
@@ -20,6 +21,7 @@ class Service(beam_job_api_pb2_grpc.JobServiceServicer):
 
     def __init__(self):
         self.states = {"one": RUNNING, "other": RUNNING, "done": DONE}
+        self.messages = {}
 
     def GetState(self, request, context=None):
         if request.job_id not in self.states:
@@ -30,11 +32,20 @@ class Service(beam_job_api_pb2_grpc.JobServiceServicer):
         self.states[request.job_id] = CANCELLED
         return beam_job_api_pb2.CancelJobResponse(state=CANCELLED)
 
+    def GetMessageStream(self, request, context=None):
+        state = beam_job_api_pb2.JobStateEvent(state=self.states[request.job_id])
+        yield beam_job_api_pb2.JobMessagesResponse(state_response=state)
+        for importance, text in self.messages.get(request.job_id, []):
+            message = beam_job_api_pb2.JobMessage(message_text=text, importance=importance)
+            yield beam_job_api_pb2.JobMessagesResponse(message_response=message)
+        while context.is_active():  # as the real one, until the job is over
+            time.sleep(0.01)
+
 
 @pytest.fixture
 def service():
     """A service, and its address."""
-    service, server = Service(), grpc.server(concurrent.futures.ThreadPoolExecutor(1))
+    service, server = Service(), grpc.server(concurrent.futures.ThreadPoolExecutor(2))
     beam_job_api_pb2_grpc.add_JobServiceServicer_to_server(service, server)
     port = server.add_insecure_port("localhost:0")
     server.start()
@@ -69,6 +80,23 @@ def test_the_job_of_a_killed_driver_is_cancelled_before_the_run_goes_on(service,
         assert service.states == {"one": CANCELLED, "other": RUNNING, "done": DONE}
     said = capsys.readouterr().err
     assert said == "cancelling the job that the earlier run left on the engine (one)\n"
+
+
+@pytest.mark.parametrize(("importance", "cancelled"), [("DEBUG", False), ("BASIC", True)])
+def test_a_job_that_failed_after_its_driver_died_is_over(
+    service, tmp_path, capsys, monkeypatch, importance, cancelled
+):
+    """Beam's Java server leaves such a job RUNNING, whoever cancels it."""
+    service, address = service
+    monkeypatch.setattr(job_server, "_HISTORY_SECONDS", 1)
+    kind = f"JOB_MESSAGE_{importance}"
+    service.messages["one"] = [(kind, "java.lang.RuntimeException: a task manager is lost")]
+    note = str(tmp_path / "job.json")
+    with pytest.raises(SystemExit):
+        follow(address, "one", note, SystemExit)
+    job_server.end_earlier(note)
+    assert (service.states["one"] == CANCELLED) is cancelled
+    assert ("cancelling" in capsys.readouterr().err) is cancelled
 
 
 def test_a_job_that_ended_leaves_no_note(service, tmp_path):
