@@ -48,9 +48,9 @@ ROOT = Path(__file__).resolve().parents[2]
 STARTS = {"flink": engines_clusters.flink, "spark": engines_clusters.spark}
 KILLED = ("worker", "pool", "python", "job_server", "driver")
 PHASES = ("", "scoring", "scoring", "deciding", "writing the end")
-SECONDS = 1500
-HEARTBEAT = 8.0
-SCORING = 10.0  # seconds that it takes at least
+SECONDS = 600
+HEARTBEAT = 20.0
+SCORING = 6.0  # seconds that it takes at least
 
 
 @dataclass
@@ -212,6 +212,7 @@ def _ending(run: Run, code: int | None, by_us: bool = False) -> tuple[str, list[
     if code is None:
         return "hung", ["it hung"]
     said = run.error()
+    print(f"    {said}", flush=True)
     clear = said.endswith("--resume") and "Traceback" not in run.said()
     return "error", [] if clear else [f"no clear error: {run.said()[-1500:]}"]
 
@@ -255,7 +256,7 @@ def main() -> None:
     parser.add_argument("--engine", choices=STARTS, required=True)
     parser.add_argument("--speculate", action="store_true", help="Spark does slow work twice")
     parser.add_argument("--restart", action="store_true", help="Flink does lost work again")
-    parser.add_argument("--pause", type=float, default=0.3, help="seconds (default: 0.3)")
+    parser.add_argument("--pause", type=float, default=0.2, help="seconds (default: 0.2)")
     parser.add_argument("--seed", type=int, default=0, help="of the first trial (default: 0)")
     parser.add_argument("--folder", type=Path, required=True)
     flags = parser.parse_args()
@@ -287,7 +288,7 @@ def main() -> None:
     with (
         preloaded.running(flags.folder / "preloaded") as python,
         machines(2) as places,
-        STARTS[flags.engine](flags.folder / "cluster", 2, places, settings) as cluster,
+        STARTS[flags.engine](flags.folder / "cluster", 2, places, settings, quick=True) as cluster,
     ):
         more = ["--parallelism=2"] if flags.engine == "flink" else []
         scene = replace(scene, python=python, more=(f"--config={config}",))
@@ -307,11 +308,13 @@ def _try_all(stage: Stage, faults: list[str], first: int, folder: Path) -> int:
                 continue
             output = folder / name / str(seed)
             fault, _, what = name.partition("=")
+            begun = time.monotonic()
             hit, wrong = (
                 kill(stage, what, output, seed) if what else FAULTS[fault](stage, output, seed)
             )
             word = "; ".join(wrong) or "byte-equal"
-            print(f"{time.strftime('%X')} {name} {seed}: {hit}: {word}", flush=True)
+            took = f"{time.strftime('%X')}, {time.monotonic() - begun:.0f} s"
+            print(f"{took}, {name} {seed}: {hit}: {word}", flush=True)
             hits.setdefault(name, Counter())[f"{hit}: {'WRONG' if wrong else 'byte-equal'}"] += 1
             if not wrong:
                 ended.append((name, list(MODES)[seed % 2], output))

@@ -4,6 +4,10 @@ A cluster has a master, workers that can be killed one by one, and Beam's job se
 All are on this machine's loopback; or, where there are others (:mod:`engines_machines`), each
 worker is on one of its own, with a pool for its Python. Each process writes its log beside the
 cluster's files.
+
+A cluster that is ``quick`` saves CPU time at each job: Beam's archives are on its own class path,
+so that its job server sends none (:file:`engines/Archives.java`), and its Python workers are forks
+(:file:`engines/forking_pool.py`).
 """
 
 import contextlib
@@ -27,6 +31,7 @@ from engines_services import POOL, ROOT, free_port, listens, path_to
 
 FETCHED = ROOT / "cache" / "engines"
 JAVA = shutil.which("java")
+PROGRAMS = ROOT / "tests" / "engines"
 START_SECONDS = 240
 POOL_PORT = 50000
 HERE = Machine()
@@ -122,10 +127,11 @@ def _cluster(folder: Path) -> Iterator[Cluster]:
             cluster.kill(name)
 
 
-def _pools(cluster: Cluster, others: Sequence[Machine]) -> None:
+def _pools(cluster: Cluster, others: Sequence[Machine], quick: bool) -> None:
     """A pool on every other machine, all at the same port of its loopback."""
+    pool = [str(PROGRAMS / "forking_pool.py")] if quick else ["-m", POOL]
     for number, machine in enumerate(others):
-        command = [sys.executable, "-m", POOL, f"--service_port={POOL_PORT}"]
+        command = [sys.executable, *pool, f"--service_port={POOL_PORT}"]
         cluster.start(f"pool_{number}", command, machine)
     if others:
         where = f"--environment_config=localhost:{POOL_PORT}"
@@ -138,6 +144,7 @@ def flink(
     slots: int = 2,
     machines: Sequence[Machine] = (HERE,),
     more: Mapping[str, object] | None = None,
+    quick: bool = False,
 ) -> Iterator[Cluster]:
     """A Flink session cluster: a job manager, task managers of so many slots, Beam's job server.
 
@@ -147,6 +154,7 @@ def flink(
         machines: the job manager's, then one for each task manager. There is one task manager if
             it is the only machine, and its pool is the caller's.
         more: further settings of Flink.
+        quick: see above; not with a pool of the caller's.
     """
     with _cluster(folder) as cluster:
         port, jobs = free_port(), free_port()
@@ -171,8 +179,7 @@ def flink(
         lines = "".join(f"{name}: {value}\n" for name, value in settings.items())
         (folder / "config.yaml").write_text(lines)
         configured = ["--configDir", str(folder)]
-        library = FETCHED / "flink" / "distribution" / "lib"
-        java = [str(JAVA), *_OPENS, "-cp", f"{library}/*"]
+        java = [str(JAVA), *_OPENS, "-cp", _class_path(_archives("flink", quick))]
         runtime = "org.apache.flink.runtime"
         cluster.start(
             "job_manager",
@@ -191,10 +198,12 @@ def flink(
 
         cluster.until(registered, "Flink")
         driver = "org.apache.beam.runners.flink.FlinkJobServerDriver"
-        _job_server(cluster, "flink", driver, [f"--flink-master={here.address}:{port}"], jobs)
+        _job_server(
+            cluster, "flink", driver, [f"--flink-master={here.address}:{port}"], jobs, quick
+        )
         cluster.flags = ["--runner=PortableRunner", f"--job_endpoint=localhost:{jobs}"]
         cluster.flags += [f"--parallelism={slots * len(others or [here])}"]
-        _pools(cluster, others)
+        _pools(cluster, others, quick)
         yield cluster
 
 
@@ -234,6 +243,7 @@ def spark(
     slots: int = 2,
     machines: Sequence[Machine] = (HERE,),
     more: Mapping[str, object] | None = None,
+    quick: bool = False,
 ) -> Iterator[Cluster]:
     """A stand-alone Spark cluster: a master, workers of so many cores, Beam's job server.
 
@@ -261,12 +271,26 @@ def spark(
         cluster.until(registered, "Spark")
         driver = "org.apache.beam.runners.spark.SparkJobServerDriver"
         cluster.env["SPARK_LOCAL_IP"] = here.address
-        given = [f"-D{name}={value}" for name, value in (more or {}).items()]
+        settings = dict(more or {})
+        if quick:
+            settings["spark.executor.extraClassPath"] = f"{FETCHED}/spark/job_server/*"
+        given = [f"-D{name}={value}" for name, value in settings.items()]
         where = [f"--spark-master-url=spark://{here.address}:{port}"]
-        _job_server(cluster, "spark", driver, where, jobs, given)
+        _job_server(cluster, "spark", driver, where, jobs, quick, given)
         cluster.flags = ["--runner=PortableRunner", f"--job_endpoint=localhost:{jobs}"]
-        _pools(cluster, others)
+        _pools(cluster, others, quick)
         yield cluster
+
+
+def _archives(engine: str, with_beam: bool) -> list[str]:
+    """Folders of an engine's archives, and of Beam's for it."""
+    place = FETCHED / engine
+    own = place / "distribution" / ("lib" if engine == "flink" else "jars")
+    return [str(own), str(place / "job_server")] if with_beam else [str(own)]
+
+
+def _class_path(folders: Sequence[str]) -> str:
+    return ":".join(f"{folder}/*" for folder in folders)
 
 
 def _job_server(
@@ -275,16 +299,23 @@ def _job_server(
     driver: str,
     arguments: list[str],
     port: int,
+    quick: bool,
     java: Sequence[str] = (),
 ) -> None:
     """Start Beam's job server for an engine and wait until it listens."""
-    place = FETCHED / engine
-    library = "lib" if engine == "flink" else "jars"
-    classes = f"{place}/job_server/*:{place}/distribution/{library}/*"
+    archives = _archives(engine, with_beam=True)[::-1]
+    classes = ["-cp", _class_path(archives)]
+    if quick:
+        compiled, own = cluster.folder / "classes", cluster.folder / "own.jar"  # it is sent
+        source = PROGRAMS / "Archives.java"
+        subprocess.run(["javac", "-d", str(compiled), str(source)], check=True)
+        subprocess.run(["jar", "-cf", str(own), "-C", str(compiled), "."], check=True)
+        classes = ["-cp", str(own), "-Djava.system.class.loader=Archives"]
+        classes += [f"-Darchives={':'.join(archives)}"]
     cluster.start(
         "job_server",
         [
-            *(str(JAVA), "-Xmx768m", *java, *_OPENS, "-cp", classes, driver, *arguments),
+            *(str(JAVA), "-Xmx768m", *java, *_OPENS, *classes, driver, *arguments),
             *("--job-host=localhost", f"--job-port={port}", "--artifact-port=0"),
             *("--expansion-port=-1", f"--artifacts-dir={cluster.folder}/artifacts"),
         ],
