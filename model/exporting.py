@@ -37,9 +37,14 @@ def export(config: ExportConfig) -> None:
     """Write the folder; ``config.json`` comes last. Nothing is left if that fails.
 
     Raises:
-        ValueError: there is no such model, or the output is not empty.
+        ValueError: there is no such model, the output is not empty, or there are several processes.
         OSError: a bucket can't be read or written.
     """
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise ValueError(
+            "one process exports a model of any size, one tensor at a time: start it without"
+            " torchrun"
+        )
     if next(iter(storage.tree(config.output)), None) is not None:
         raise ValueError(f"{config.output} is not empty: choose another output")
     if storage.scheme(config.output) is None:

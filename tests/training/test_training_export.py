@@ -280,6 +280,13 @@ def test_a_full_folder_and_an_unfinished_export_are_refused(folders, tmp_path):
         trained.load(str(tmp_path), CPU, torch.float32)
 
 
+def test_an_export_by_several_processes_is_refused(folders, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="without torchrun"):
+        export(ExportConfig(str(folders[0]), str(tmp_path / "exported")))
+    assert not (tmp_path / "exported").exists()
+
+
 def test_a_failed_export_leaves_nothing(folders, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
