@@ -1,4 +1,4 @@
-"""Text that a trained model goes on with, token by token."""
+"""Text generation with a trained model, token by token."""
 
 import sys
 from collections.abc import Iterator, Sequence

@@ -1,8 +1,9 @@
-"""How long a sharded step takes and which layout is the fastest, by a trace and the links' speeds.
+"""How long a sharded step takes and which layout is fastest, from a trace and the links' speeds.
 
-Processes lie in nodes in order, those of tensor parallelism next to one another. Work is the
-model's FLOPs, on the device whose experts are the busiest. Gathers and reductions run in rings, one
-through each network port, and hide behind a part of the work; what activations wait for does not.
+Ranks fill one node after another; the trace knows the distance between the ranks of each group.
+Work is the model's FLOPs, on the device whose experts are the busiest. Gathers and reductions run
+in rings, one through each network port, and hide behind a part of the work; exchanges of
+activations do not.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""How big a model is, what a token of training costs, and what a run would take where.
+"""How big a model is, what training costs a token, and what a run takes on given hardware.
 
 ::
 
@@ -183,7 +183,7 @@ def split(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def whole(text: str) -> int:
-    """A command line's count of something.
+    """A count from the command line.
 
     Raises:
         argparse.ArgumentTypeError: it is not a whole number of at least 1.
@@ -192,7 +192,7 @@ def whole(text: str) -> int:
 
 
 def positive(text: str) -> float:
-    """A command line's measure of something.
+    """A positive number from the command line.
 
     Raises:
         argparse.ArgumentTypeError: it is not a finite number above 0.
@@ -201,10 +201,10 @@ def positive(text: str) -> float:
 
 
 def share(text: str) -> float:
-    """A command line's share: above 0, at most 1.
+    """A share from the command line: above 0, at most 1.
 
     Raises:
-        argparse.ArgumentTypeError: it is none.
+        argparse.ArgumentTypeError: it is not such a number.
     """
     return _number(float, text, lambda x: 0 < x <= 1, "a number above 0, at most 1")
 

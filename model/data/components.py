@@ -1,4 +1,4 @@
-"""What the weights of a mixture are of: whole sources, or parts of one by quality score.
+"""The components of a mixture: whole sources, or parts of a source by quality score.
 
 ``web`` is a source, ``web@50-100`` the half of its tokens with the highest scores. Percentiles are
 of the source's raw pool, so a part holds the same documents whatever the arm.
@@ -22,7 +22,7 @@ def part_name(source: str, low: int, high: int) -> str:
 
 
 def parse(name: str, sources: Iterable[str]) -> tuple[str, int, int]:
-    """The source of a component, and from which percentile to which it goes."""
+    """A component's source, and the percentiles where it begins and ends."""
     match = _PART.match(name)
     if name in sources or match is None:
         return name, 0, 100
@@ -30,7 +30,7 @@ def parse(name: str, sources: Iterable[str]) -> tuple[str, int, int]:
 
 
 def split(corpus: Corpus, documents: IntArray, names: Iterable[str]) -> dict[str, IntArray]:
-    """Those of n documents of the pool that are of each component; may be none.
+    """The documents of each component, among n of the pool; a component may have none.
 
     Args:
         corpus: the corpus.
@@ -65,10 +65,10 @@ def split(corpus: Corpus, documents: IntArray, names: Iterable[str]) -> dict[str
 
 
 def percentiles(corpus: Corpus, source: str) -> npt.NDArray[np.float64]:
-    """Where each document of a source's pool stands by score: float64 [documents] in (0, 100).
+    """The percentile by score of each document of a source's pool: float64 [documents].
 
-    By tokens, at the document's middle; equal scores are in the order of ids' hashes. NaN for
-    documents that are not of that pool.
+    In (0, 100), by tokens, at the document's middle; ties go by the hashes of ids. NaN for
+    documents outside that pool.
     """
     ours = corpus.pool & (corpus.source_index == corpus.sources.index(source))
     pool = np.flatnonzero(ours)

@@ -1,4 +1,4 @@
-"""What an arm's controls change about reading: a random half, less text, shuffled words.
+"""Controls of an arm: a random half of its documents, less text, or shuffled words.
 
 :class:`Controls` are part of an arm (``arms/NAME.json``). Every training seed draws anew, so the
 spread over seeds includes the luck of the draw: the two halves of a pool are exchangeable.

@@ -1,15 +1,15 @@
-"""In which order documents are read: keyed by their ids, so that arms read nested streams.
+"""The order in which documents are read: keyed by their ids, so that arms read nested streams.
 
-For a seed and an epoch every document of the raw pool has a key, a mixed hash of its id. An arm
-reads its documents in the order of their keys. So the order of any arm is the order of the whole
-pool with what the arm lacks left out: two arms differ by their documents and by nothing else. Each
-epoch has other keys. Under a mixture this holds for each component of it (a source, or a part of
-one), and which row comes from which depends on the weights alone.
+For a seed and an epoch every document of the raw pool has a key, a mixed hash of its id, and an arm
+reads its documents in the order of their keys. So an arm's order is that of the whole pool without
+the documents that the arm lacks: two arms differ in their documents and in nothing else. Each epoch
+has other keys. With a mixture this holds for each of its components (a source, or a part of one),
+and which component a row comes from depends on the weights alone.
 
-A document of several copies (``copies`` of the pipeline) has a key for each, and is there as often
-in each epoch; its first copy stands where it would stand alone.
+A document of several copies (``copies`` of the pipeline) has a key for each and is read that often
+in every epoch; its first copy has the place that it would have alone.
 
-Documents stand in one endless sequence, a boundary before each:
+Documents form one endless sequence, a boundary before each:
 
     B a a a B b b B c c c c B …
 
@@ -155,7 +155,7 @@ class DocumentSequence:
         return read[self._first(read)]
 
     def _first(self, documents: IntArray) -> IntArray:
-        """Where each of some documents, in any order, is for the first time: int64 [distinct]."""
+        """The first place of each distinct document in a list: int64 [distinct]."""
         if not self._copies.any():
             return np.arange(len(documents))
         return np.sort(np.unique(documents, return_index=True)[1])
@@ -168,10 +168,10 @@ class DocumentSequence:
 
 
 class Interleaving:
-    """Which of some groups each row comes from, at all times as near to the weights as can be.
+    """Which group each row comes from: at every row as close to the weights as possible.
 
-    In each cycle of rows a group has its share, spread evenly: every group gains its share per
-    row and the one that is owed most comes next. With one group the cycle is one row.
+    In each cycle of rows a group has its share, spread evenly: at every row each group is owed its
+    share more, and the one that is owed most comes next. With one group the cycle is one row.
     """
 
     def __init__(self, weights: Sequence[float]) -> None:

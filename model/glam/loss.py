@@ -1,9 +1,9 @@
-"""The vocabulary's cross-entropy, a chunk of tokens at a time.
+"""Cross-entropy over the vocabulary, a chunk of tokens at a time.
 
-The logits, tokens times vocabulary, are the largest array of a small model's step, and are never
-materialised here: each chunk of them is computed and reduced, in float32, to the loss and, if
-needed, to the gradients of hidden states and embedding. Only one chunk is in memory at a time, and
-none is computed twice, as activation checkpointing would.
+The logits, tokens times vocabulary, would be the largest array of a small model's step. They are
+never all in memory: each chunk is computed and reduced in float32 to its loss and, if needed, to
+the gradients of hidden states and embedding. Unlike with activation checkpointing, none is computed
+twice.
 
 ``torch.nn.functional.linear_cross_entropy`` is not accurate enough: in bfloat16 it is off by some
 percent (torch 2.13; a test shows it).

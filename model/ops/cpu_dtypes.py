@@ -1,8 +1,8 @@
-"""Numbers inside compiled loops: as arrays hold them, and functions of them.
+"""Scalar functions of the compiled loops: loads and stores of two dtypes, exp, GELU.
 
-Values are float32. Arrays hold float32, or bfloat16 as uint16, of which numba knows nothing.
-:func:`load` and :func:`store` exist in compiled code alone: what they do depends on the type of
-their arguments, so numba compiles one of the bodies given by ``overload`` in place of their own.
+Loops compute in float32. Arrays hold float32, or bfloat16 as uint16 since numba has no bfloat16.
+:func:`load` and :func:`store` exist in compiled code only: numba compiles one of the bodies given
+by ``overload`` in place of theirs, depending on the type of the argument.
 """
 
 from typing import Any
@@ -38,7 +38,7 @@ def load(number: Any) -> Any:
 
 
 def store(x: Any, like: Any) -> Any:
-    """What an array of such numbers holds of a float32; bfloat16 is rounded to the nearest.
+    """A float32 as an array of such numbers holds it; bfloat16 is rounded to the nearest.
 
     In compiled code only.
     """

@@ -1,15 +1,15 @@
-"""Experts on a CPU, one after the other, all that belongs to one while it is in the cache.
+"""Experts on a CPU, one after another, so that what one works on stays in the cache.
 
-Three things make it faster there than a product of stacked weights, forward and backward, each
-measured by ``benchmarks/training_step.py``:
+Three things make this faster than a product of stacked weights, forward and backward, each measured
+by ``benchmarks/training_step.py``:
 
-- A float32 weight is cast for the product that reads it, and its gradient from it, an expert at a
-  time. So neither a copy of all weights nor one of all gradients goes to memory and back.
-- bfloat16 products come in few sizes. oneDNN, which makes them, compiles a kernel for each size it
-  meets, which takes as long as the product, and routing gives new sizes with every step. So an
-  expert takes rows up to a multiple of :data:`STEP`, the last ones being its neighbour's: their
-  results are overwritten by the neighbour's own, and their gradient is put to zero.
-- The hidden layer's activation is computed twice and kept not at all.
+- Float32 weights are cast one expert at a time, just before the product that reads them, and
+  gradients are cast back likewise. No copy of all weights or gradients goes through memory.
+- bfloat16 products come in few sizes. oneDNN compiles a kernel for each new size, which takes as
+  long as the product, and routing gives new sizes at every step. So the rows of an expert are
+  rounded up to a multiple of :data:`STEP` with rows of the next expert, whose own results overwrite
+  these and whose gradient there is zeroed.
+- The activation of the hidden layer is recomputed on the way back instead of kept.
 
 Shapes as in :mod:`model.glam.experts`.
 """
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 STEP = 16
-"""Rows of a bfloat16 product come in multiples of it."""
+"""The rows of a bfloat16 product are a multiple of this."""
 
 
 def expert_products(

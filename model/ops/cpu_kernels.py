@@ -1,13 +1,13 @@
-"""Rows that torch would pass over many times on a CPU, once: softmax, loss, RMSNorm, GEGLU.
+"""Fused kernels for a CPU: attention's softmax, cross-entropy, RMSNorm and GEGLU.
 
-Between a small model's products lies elementwise work, each operation of which goes through memory
-and, in bfloat16, casts on the way in and out. Compiled here into one loop over a row, which stays
-in the cache, it takes between a half and a tenth of the time. Values are float32 inside the loops,
-float32 or bfloat16 outside. Threads are torch's number of them; each row is the work of one, so
-their number changes no bit.
+Between its matrix products a small model does elementwise work. In torch each operation of it goes
+through memory and, in bfloat16, casts on the way in and out. Compiled into one loop over a row,
+which stays in the cache, it takes a tenth to a half of the time. Loops compute in float32; tensors
+are float32 or bfloat16. There are as many threads as torch has, and each row is computed by one of
+them, so their number does not change a bit.
 
-Suffixes as in :mod:`model.glam.transformer`; besides P = B * N, pairs of a row and a head, Q
-queries, W the width of a row.
+Suffixes as in :mod:`model.glam.transformer`, and P = B * N pairs of a row and a head, Q queries, W
+the width of a row.
 """
 
 import functools
@@ -40,7 +40,7 @@ from model.ops.cpu_dtypes import (
 
 Array = npt.NDArray[Any]
 
-# Sums may be made in any order: that of the vectors, which is the same for the same length.
+# Sums may be reassociated for vector instructions: always alike for the same length.
 compiled = njit(
     nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"}
 )

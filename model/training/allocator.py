@@ -1,4 +1,4 @@
-"""How the process's memory is kept. Nothing heavy is imported: the process is started again."""
+"""Settings of glibc's allocator. Nothing heavy is imported here: the process starts anew."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""The batches of a run on its device, made ahead where the host has time for that."""
+"""The batches of a run on its device; for a GPU they are made ahead, in a thread."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor

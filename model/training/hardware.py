@@ -67,14 +67,14 @@ def check_attention(backend: AttentionBackend, device: torch.device) -> None:
 def check_grouped_products(
     device: torch.device, compute: ExpertBackend = BACKENDS["grouped"]
 ) -> None:
-    """Check them for experts without rows and for rows without an expert, forward and backward.
+    """Check ``grouped_mm`` with experts that have no rows and rows that have no expert.
 
     On Blackwell gradients of experts without rows were not zero (pytorch/pytorch issue 172439).
-    What is past the last expert is left as the memory was, so that is filled with NaN before.
+    Results past the last expert are uninitialised memory, which is filled with NaN beforehand.
 
     Args:
-        device: that makes them, in bfloat16.
-        compute: the backend that uses them.
+        device: to check, in bfloat16.
+        compute: the backend that uses grouped products.
 
     Raises:
         ValueError: a result is wrong.

@@ -1,4 +1,4 @@
-"""Numbers on their way from a device to the host, which does not wait for them meanwhile."""
+"""Copies of numbers from the device, which the host waits for only when it reads them."""
 
 from collections.abc import Mapping
 from typing import Any

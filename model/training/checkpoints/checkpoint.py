@@ -211,7 +211,7 @@ def _verify(path: str) -> Checkpoint:
 
 
 def _writer(name: str) -> int:
-    """The process that wrote a file; as many processes read again what they wrote, most of it."""
+    """The process that wrote a file: with as many processes, each reads most of its own again."""
     found = _TENSORS.match(name)
     return int(found[1]) if found else 0
 

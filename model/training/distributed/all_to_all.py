@@ -1,10 +1,10 @@
-"""What processes that share a layer send one another: rows of activations.
+"""Exchanges of activations between processes that share a layer.
 
-Experts are spread over the processes of one group; each row travels to its expert's process and
-back. Where the processes of a second group, the tensor's, share one expert's hidden width (or one
-layer's), each needs the rows of all of them, and gives each the sum of what all make of its rows:
-Megatron's sequence parallelism (Korthikanti et al. 2022, arXiv 2205.05198), by rows instead of
-positions.
+Experts are spread over one group of processes; an all-to-all sends each row to its expert's process
+and the result back. A second group, the tensor's, shares the hidden width of each expert, or of a
+whole layer: its processes gather one another's rows before the layer and sum the partial results
+after it. That is Megatron's sequence parallelism (Korthikanti et al. 2022, arXiv 2205.05198), by
+rows instead of positions.
 
 Shapes as in :mod:`model.glam.experts`, and P processes of the experts' group with F = E / P experts
 each, T of the tensor's group, Q = T * P senders, X rows that came here, Y rows of T processes.
@@ -23,8 +23,8 @@ from model.glam.experts import ExpertBackend, ExpertInputs, dispatch
 
 
 class Counts(NamedTuple):
-    """Rows for each expert here by sender, [Q, F]; those sent to and received from each process of
-    the experts' group; and those of each process of the tensor's group.
+    """Numbers of rows: for each expert here, by sender; sent to and received from each process of
+    the experts' group; and then held by each process of the tensor's group.
     """
 
     there_QF: Tensor
@@ -34,9 +34,9 @@ class Counts(NamedTuple):
 
 
 class AllToAll:
-    """Experts distributed over processes, F each: rows go to their expert's process and back.
+    """Expert parallelism, F experts a process: rows go to their expert's process and back.
 
-    It is an :data:`model.glam.experts.ExpertBackend`, and calls another one with the rows here.
+    It is an :data:`model.glam.experts.ExpertBackend` that calls another one with the rows here.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
-"""Sharded models outside training, where each process has calls of its own to make.
+"""Sharded models outside training, where processes make different numbers of calls.
 
-A sharded model answers only when all its processes call it together: they gather its weights from
-one another and send tokens to each other's experts. Evaluation and generation give one process more
-to ask than another, and answers of different lengths. So before its layers a process says that it
-calls, and one that has nothing left to ask calls along, with one token, until it hears nothing.
+A sharded model computes only when all its processes call it together: they gather its weights from
+one another and send tokens to each other's experts. In evaluation and generation one process has
+more questions than another, and longer answers. So each process announces its calls, and one that
+has none left joins the others' calls, with one token, until nobody announces any.
 """
 
 import contextlib

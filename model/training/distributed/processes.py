@@ -1,6 +1,6 @@
-"""The processes that train together, one for each device: joining them, and sums over all of them.
+"""The processes that train together, one for each device: joining them, and sums over all.
 
-``torchrun`` starts them; alone, one process is all there are.
+``torchrun`` starts them. Without it there is one process, and all of this does nothing.
 """
 
 import math
