@@ -147,7 +147,7 @@ def failure_of_one():
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
+def results(quick_python, tmp_path_factory):
     """The whole runs of one and of two processes, and what each read of another's."""
     one, two, four = (tmp_path_factory.mktemp(name) for name in ("one", "two", "four"))
     out = {"1": write(one, end=6)}
@@ -164,20 +164,20 @@ def results(tmp_path_factory):
         for name, names in {"fp32": written, "bf16": likely}.items()
     }
     calls |= {f"asked {name}": ask for name, ask in sharded.items()}
-    out |= distributed.run(2, two, calls | {"damage": call(damage_of_one, two)})
+    out |= distributed.run(quick_python, 2, two, calls | {"damage": call(damage_of_one, two)})
     # Written by processes of which two share every head and hidden width, and read by such ones.
     calls = {"writes": call(write, four, 1, 2), "2-4": call(read, two, 2)}
     calls |= {"1-4": call(read, one, 2, 2)}
     calls |= {"compared": call(compared, four), "of two": call(compared, two)}
     calls |= {"asked": call(asked, exported, tasks, likely)}
     calls |= {"background": call(in_background, four, 2)}
-    out |= distributed.run(4, four, calls | {"failure": failure_of_one})
+    out |= distributed.run(quick_python, 4, four, calls | {"failure": failure_of_one})
     out["of export"][4] = out["asked"]
     out["of checkpoint"] = {name: (ask(), out[f"asked {name}"]) for name, ask in sharded.items()}
     export(ExportConfig(str(two / "sgd"), str(two / "exported")))
     out["exported"] = trained.load(str(two / "sgd"), torch.device("cpu"), torch.float32).model, two
     again = tmp_path_factory.mktemp("two-again")
-    out |= distributed.run(2, again, {"4-2": call(read, four)})
+    out |= distributed.run(quick_python, 2, again, {"4-2": call(read, four)})
     return out | {"2-1": read(two), "4-1": read(four)}
 
 

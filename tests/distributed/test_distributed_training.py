@@ -22,7 +22,7 @@ from model.training.train_config import Schedule
 
 pytestmark = pytest.mark.slow
 
-STEPS = range(4)
+STEPS = range(3)
 DROPPING = dataclasses.replace(CONFIG, capacity_factor=1.0)
 DENSE = dataclasses.replace(CONFIG, experts=0)
 ADAFACTOR = optimizer_settings("adafactor", schedule=Schedule.constant)
@@ -260,16 +260,16 @@ def one():
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory):
+def two(quick_python, tmp_path_factory):
     traps = by_name(default_divisor, divided_twice, norm_by_torch, *OWN)
-    return distributed.run(2, tmp_path_factory.mktemp("two"), SAME | traps)
+    return distributed.run(quick_python, 2, tmp_path_factory.mktemp("two"), SAME | traps)
 
 
 @pytest.fixture(scope="module")
-def four(tmp_path_factory):
+def four(quick_python, tmp_path_factory):
     # The last one leaves a collective half done.
     traps = by_name(*OWN, impossible_grids, part_too_large, own_divisor)
-    return distributed.run(4, tmp_path_factory.mktemp("four"), SAME | traps)
+    return distributed.run(quick_python, 4, tmp_path_factory.mktemp("four"), SAME | traps)
 
 
 @pytest.fixture(params=["two", "four"])

@@ -1,7 +1,9 @@
 """Runs functions in several gloo processes and gives back what the first one returned."""
 
-import multiprocessing
 import os
+import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,47 +15,50 @@ from model.glam.config import GLaMConfig
 from model.glam.transformer import GLaM
 from model.training.distributed import parallel, processes
 
-# One interpreter imports torch, the processes are forked from it before it has any thread.
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(
-    [
-        "model.training.distributed.parallel",
-        "model.training.checkpoints.checkpoint",
-        "model.training.optimizers.optim",
-    ]
-)
-
 CONFIG = GLaMConfig(
     vocabulary=97, layers=4, width=16, hidden=32, heads=2, head_width=8, experts=8, group_rows=1
 )
 ROWS, LENGTH = 8, 12
 
 
-def run(world: int, folder: Path, calls: dict[str, Callable[[], Any]]) -> dict[str, Any]:
-    """One call after the other in each of ``world`` processes; the results, by name."""
-    processes = [
-        CONTEXT.Process(target=_process, args=(rank, world, folder, calls)) for rank in range(world)
+def run(
+    python: Path, world: int, folder: Path, calls: dict[str, Callable[[], Any]]
+) -> dict[str, Any]:
+    """One call after the other in each of ``world`` processes; the results, by name.
+
+    Args:
+        python: what runs this file in a process; the ``quick_python`` has torch imported.
+        world: how many processes.
+        folder: an empty one, for what they exchange.
+        calls: partial functions of modules.
+    """
+    (folder / "calls").write_bytes(pickle.dumps(calls))
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    started = [
+        subprocess.Popen([python, __file__, folder, str(world), str(rank)], env=environment)
+        for rank in range(world)
     ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(300)
-    codes = [process.exitcode for process in processes]
-    for process in processes:
-        process.kill()
+    try:
+        codes = [process.wait(300) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
     assert codes == [0] * world, f"exit codes {codes}"
     return torch.load(folder / "results.pt", weights_only=True)
 
 
-def _process(rank: int, world: int, folder: Path, calls: dict[str, Callable[[], Any]]) -> None:
+def _process(folder: str, world: int, rank: int) -> None:
     torch.set_num_threads(1)
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world
     )
+    sys.path[:0] = os.environ["PYTHONPATH"].split(os.pathsep)
+    calls = pickle.loads(Path(folder, "calls").read_bytes())
     results = {name: call() for name, call in calls.items()}
     if rank == 0:
-        torch.save(results, folder / "results.pt")
+        torch.save(results, f"{folder}/results.pt")
     dist.destroy_process_group()
 
 
@@ -103,3 +108,7 @@ def learn(model: GLaM, optimizer: torch.optim.Optimizer, steps: range) -> list[l
         optimizer.step()
         optimizer.zero_grad()
     return history
+
+
+if __name__ == "__main__":
+    _process(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
