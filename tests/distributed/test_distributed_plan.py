@@ -65,8 +65,9 @@ def test_traffic_of_layers_in_parts(traced):
     rows = tokens * (2 * L - moe) + 2 * tokens * moe
     assert cut.traffic["tensor"].received == 4 * rows * M * 2 + 2 * tokens * 4
     assert set(cut.traffic["tensor"].by_group) == {Group(parts, 1)}
-    assert set(cut.traffic["all-to-all"].by_group) == {Group(4, parts)}
-    assert set(cut.traffic["all-gather"].by_group) == {Group(16, 1), Group(8, 2), Group(2, 8)}
+    # From the nearest: parts of a layer, then of an expert, then the experts.
+    assert set(cut.traffic["all-to-all"].by_group) == {Group(4, 2 * parts)}
+    assert set(cut.traffic["all-gather"].by_group) == {Group(16, 1), Group(8, 2), Group(2, parts)}
     # Half of each matrix, gathered over half as many.
     layers = (L * 4 * M * inner + (L - moe) * 3 * M * H) / parts * 7 / 8
     experts = moe * 2 * CONFIG.experts // 4 * M * H / parts * 1 / 2
@@ -88,8 +89,8 @@ def test_a_busy_device_receives_more(traced):
 def test_groups_make_up_the_traffic(traced):
     for traffic in traced.traffic.values():
         assert sum(traffic.by_group.values()) == pytest.approx(traffic.received)
-    assert set(traced.traffic["all-to-all"].by_group) == {Group(4, 1)}
-    assert set(traced.traffic["all-gather"].by_group) == {Group(16, 1), Group(4, 4)}
+    assert set(traced.traffic["all-to-all"].by_group) == {Group(4, 4)}
+    assert set(traced.traffic["all-gather"].by_group) == {Group(16, 1), Group(4, 1)}
 
 
 def test_a_deep_model_from_few_layers():

@@ -1,14 +1,24 @@
 """One model on many processes, one per device: expert and tensor parallelism, FSDP2 for the rest.
 
-Processes form a grid, ``experts_fsdp`` x ``experts`` x ``tensor``. Along ``experts`` each process
-has E / columns of the experts; tokens travel to their experts and back by all-to-all. Along
-``tensor``, neighbours, each has its part of every head and hidden width: as in Megatron (Shoeybi et
-al. 2019, arXiv 1909.08053) matrices into a layer are cut by columns, those out of it by rows, and
-:mod:`model.training.distributed.all_to_all` gathers rows of activations before and sums them after.
-What is still held by several processes FSDP cuts once more, and gathers when needed: experts along
-``experts_fsdp``, attention and dense layers along it and ``experts``, all other weights over all
-processes. Each process reads rows of its own, whatever the grid. The same code runs with NCCL on
-GPUs and with gloo on CPUs, under ``torchrun``; a single process does none of this.
+Processes form a grid, ``experts`` x ``experts_fsdp`` x ``tensor``:
+
+- along ``experts`` each process has E / columns of the experts, and an all-to-all sends tokens to
+  their experts and back;
+- along ``experts_fsdp`` processes have the same experts, which FSDP shards over them;
+- along ``tensor`` each process has its part of every head and hidden width, as in Megatron (Shoeybi
+  et al. 2019, arXiv 1909.08053): matrices into a layer are cut by columns, those out of it by rows,
+  and :mod:`model.training.distributed.all_to_all` gathers rows of activations before the layer and
+  sums them after it.
+
+FSDP shards attention and dense layers over ``experts`` and ``experts_fsdp``, all other weights over
+all processes. Each process reads rows of its own, whatever the grid.
+
+Ranks count along ``tensor`` first, then ``experts_fsdp``, and launchers fill one node after
+another. So activations of a layer and weights of an expert, which are most of what large models
+send, stay within a node as far as they can, and tokens travel between nodes.
+
+The same code runs with NCCL on GPUs and with gloo on CPUs, under ``torchrun``; a single process
+does none of this.
 
 Workarounds for torch 2.13, each with a test: gloo refuses a custom gradient divisor unless the
 reduction is forced to a sum, and then a group of one process divides twice; ``torch.nn.utils``
@@ -109,13 +119,13 @@ def make_grid(
     expert_parallel: int | None = None,
     tensor_parallel: int = 1,
 ) -> DeviceMesh:
-    """All processes as a grid of ``experts_fsdp`` x ``experts`` x ``tensor``.
+    """All processes as a grid of ``experts`` x ``experts_fsdp`` x ``tensor``.
 
     Raises:
         ValueError: the model can't be divided that way.
     """
     shape = grid_shape(config, processes.count(), expert_parallel, tensor_parallel)
-    return init_device_mesh(device_type, shape, mesh_dim_names=("experts_fsdp", "experts", TENSOR))
+    return init_device_mesh(device_type, shape, mesh_dim_names=("experts", "experts_fsdp", TENSOR))
 
 
 def grid_shape(
@@ -161,7 +171,7 @@ def grid_shape(
             f"model.width={config.width} must be a multiple of {others}, the processes that share"
             " one part of a layer: raise train.tensor_parallel"
         )
-    return rows, columns, tensor_parallel
+    return columns, rows, tensor_parallel
 
 
 def shard(model: GLaM, grid: DeviceMesh) -> None:
