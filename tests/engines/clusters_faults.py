@@ -25,6 +25,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -49,6 +50,7 @@ STARTS = {"flink": engines_clusters.flink, "spark": engines_clusters.spark}
 KILLED = ("worker", "pool", "python", "job_server", "driver")
 PHASES = ("", "scoring", "scoring", "deciding", "writing the end")
 SECONDS = 600
+PATIENCE = 120  # seconds until a user takes a run that has lost something for hanging
 HEARTBEAT = 20.0
 SCORING = 6.0  # seconds that it takes at least
 
@@ -106,9 +108,10 @@ class Stage:
         for job in self.cluster.ask("jobs").get("jobs", []):
             if job["status"] not in ("FINISHED", "FAILED", "CANCELED"):
                 self.cluster.ask(f"jobs/{job['id']}/yarn-cancel")  # a GET that cancels
-        self.cluster.until(self._idle, "no job")
+        self.cluster.until(self.idle, "no job")
 
-    def _idle(self) -> bool:
+    def idle(self) -> bool:
+        """Whether no job runs; of Spark this is not known."""
         over = ("FINISHED", "FAILED", "CANCELED")
         return all(job["status"] in over for job in self.cluster.ask("jobs").get("jobs", []))
 
@@ -135,10 +138,12 @@ def kill(stage: Stage, what: str, output: Path, seed: int) -> tuple[str, list[st
         stage.cluster.kill(victim)
         time.sleep(rng.random() * 2)
         stage.job_server_again() if what == "job_server" else stage.cluster.again(victim)
+    interrupted = _interrupted(run)
     code = run.finish(SECONDS)
     if by_hand:
         stage.end_jobs()
-    ended, wrong = _ending(run, code, by_us=what == "driver")
+    ended, wrong = _ending(run, code, by_us=what == "driver" or interrupted)
+    ended = "hung, interrupted" if interrupted else ended
     copied = by_hand or what != "driver"
     hit = f"{mode}, {hit}{'' if at_work else ', no Python'}: {ended}"
     hit += "" if copied else ", its job left"
@@ -203,6 +208,16 @@ def _wait(stage: Stage, run: Run, mode: str, rng: random.Random) -> None:
     time.sleep(rng.random() * (SCORING if target in ("", "scoring") else 0.3))
 
 
+def _interrupted(run: Run) -> bool:
+    """Whether a run hung, so that a user lost patience and interrupted it."""
+    try:
+        run.process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        run.process.send_signal(signal.SIGINT)
+        return True
+    return False
+
+
 def _ending(run: Run, code: int | None, by_us: bool = False) -> tuple[str, list[str]]:
     """How it ended, in a word, and what is wrong with that."""
     if code == 0:
@@ -238,7 +253,7 @@ def _resumed(
         code = run.finish(SECONDS)
         found = problems(stage.scene, mode, run.output) if code == 0 else [run.said()[-1500:]]
         wrong += [f"resumed by {name} ({code}): {one}" for one in found]
-    return wrong
+    return wrong if stage.idle() else [*wrong, "a job is left on the engine"]
 
 
 FAULTS: dict[str, Callable[[Stage, Path, int], tuple[str, list[str]]]] = {
@@ -263,6 +278,7 @@ def main() -> None:
     if reason := engines_clusters.missing(flags.engine):
         sys.exit(reason)
     in_own_network()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # leave no cluster behind
     os.environ |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GIT_DIR": os.devnull}
     os.environ[slow_step.PAUSE] = str(flags.pause)
