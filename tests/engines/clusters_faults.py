@@ -309,6 +309,8 @@ def main() -> None:
         more = ["--parallelism=2"] if flags.engine == "flink" else []
         scene = replace(scene, python=python, more=(f"--config={config}",))
         stage = Stage(flags.engine, cluster, places[1:], scene, more)
+        # Or the first run takes what the pools themselves start for its own Python.
+        cluster.until(lambda: all(stage.pythons(number) for number in range(2)), "the pools")
         bad = _try_all(stage, flags.faults, flags.seed, flags.folder)
     sys.exit(bool(bad))
 
