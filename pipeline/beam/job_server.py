@@ -25,6 +25,7 @@ _OF_FAILURES = (_MESSAGE.JOB_MESSAGE_DEBUG, _MESSAGE.JOB_MESSAGE_ERROR)
 # How a job server reports a failed job; the Java exception behind it goes on for pages.
 _FAILED = re.compile(r"Pipeline \S+ failed in state [A-Z]+: (.*)")
 _CAUSE = re.compile(r"^\s*Caused by: (.*)$", re.MULTILINE)
+_TWICE = re.compile(r"\b([\w.$]+: )\1+")  # Flink names an exception before its own message
 
 
 def options(endpoint: str) -> set[str]:
@@ -51,7 +52,8 @@ def failure(message: str) -> str | None:
     found = _FAILED.match(message)
     if found is None:
         return None
-    first, *causes = (text.strip().rstrip(".") for text in (found[1], *_CAUSE.findall(message)))
+    said = (found[1], *_CAUSE.findall(message))
+    first, *causes = (_TWICE.sub(r"\1", text).strip().rstrip(".") for text in said)
     return first if not causes or causes[-1] == first else f"{first} ({causes[-1]})"
 
 

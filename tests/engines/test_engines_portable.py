@@ -127,4 +127,8 @@ def test_why_a_job_failed_is_one_line():
         "org.apache.flink.runtime.JobException: Recovery is suppressed"
         " (java.io.IOException: lost TaskManager)"
     )
+    flink = "io.grpc.StatusRuntimeException: io.grpc.StatusRuntimeException: CANCELLED: client gone"
+    assert job_server.failure(f"Pipeline job failed in state FAILED: {flink}") == (
+        "io.grpc.StatusRuntimeException: CANCELLED: client gone"
+    )
     assert job_server.failure("ZeroDivisionError: integer division") is None
