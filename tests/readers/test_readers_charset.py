@@ -6,9 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.readers.contract import Unreadable
+from pipeline.readers.web import charset as charsets
 from pipeline.readers.web import html_text
-from pipeline.readers.web.charset import decode
 from pipeline.readers.web.http_response import parse_response
+
+
+def decode(page: bytes, charset: str | None) -> str:
+    decoded = charsets.decode(page, charset)
+    assert decoded.utf_8 == decoded.text.encode("utf-8")
+    return decoded.text
+
 
 MAX_BYTES = 1 << 20
 RUSSIAN = "Съешь же ещё этих мягких французских булок, да выпей чаю"

@@ -13,6 +13,7 @@ from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.html import HTMLTree
 
 from pipeline.readers.contract import Unreadable
+from pipeline.readers.web.charset import Decoded
 from pipeline.readers.web.html_kernel import scan
 from pipeline.readers.web.html_rewrite import rewrite
 from pipeline.readers.web.html_text import extract, page_text
@@ -22,7 +23,9 @@ PROSE = "Some words that stand in the body of a page, so that it has a main cont
 
 
 def text_of(body):
-    return extract(f"<html><body><p>{PROSE}</p><div>{body}</div></body></html>", "resiliparse")
+    return extract(
+        Decoded(f"<html><body><p>{PROSE}</p><div>{body}</div></body></html>"), "resiliparse"
+    )
 
 
 def visible(text):
@@ -101,7 +104,7 @@ def test_places_of_lone_characters(body, text):
 
 @pytest.mark.parametrize("page", ["—", "—<b>x</b>", "<b>x</b>—", "<b>x</b>—</b"])
 def test_a_lone_character_at_an_end_of_the_page(page):
-    assert extract(page, "resiliparse") == re.sub("</?b>?", "", page)
+    assert extract(Decoded(page), "resiliparse") == re.sub("</?b>?", "", page)
 
 
 scripts = st.one_of(
@@ -155,7 +158,7 @@ def test_texts_stay_as_long_as_they_are(parts):
 def test_a_page_of_every_control_character_is_reported():
     page = "".join(map(chr, range(1, 128))).replace("<", "")
     with pytest.raises(Unreadable, match="bad_html"):
-        extract(page + "<b>—</b>", "resiliparse")
+        extract(Decoded(page + "<b>—</b>"), "resiliparse")
 
 
 def test_the_page_of_a_response():
@@ -296,19 +299,21 @@ def test_words_around_what_is_left_out_stay_apart(body):
 )
 def test_texts_that_touch_by_trafilatura(body, text):
     page = f"<html><body><p>{PROSE}</p><div>{body}</div></body></html>"
-    assert extract(page, "trafilatura").removeprefix(PROSE.strip()).split() == text.split()
+    assert extract(Decoded(page), "trafilatura").removeprefix(PROSE.strip()).split() == text.split()
 
 
 def test_words_that_the_page_has_stay_whole_by_trafilatura():
     page = f"<html><body><p>{PROSE} into</p><div>in<address>to</address></div></body></html>"
-    assert extract(page, "trafilatura").split()[-1] == "into"
+    assert extract(Decoded(page), "trafilatura").split()[-1] == "into"
 
 
 @settings(deadline=None)
 @given(elements((KEPT + LEFT_OUT).split(), ["", *ATTRIBUTES]))
 def test_words_stay_apart_by_trafilatura(body):
     body, words = number(body)
-    text = extract(f"<html><body><p>{PROSE}</p><div>{body}</div></body></html>", "trafilatura")
+    text = extract(
+        Decoded(f"<html><body><p>{PROSE}</p><div>{body}</div></body></html>"), "trafilatura"
+    )
     assert not [pair for pair in itertools.pairwise(words) if "".join(pair) in text]
 
 
@@ -319,6 +324,6 @@ def test_no_visible_character_is_lost_by_trafilatura(parts):
     expected = "".join(text for _, text in parts)
     assume(expected.isprintable())  # it deletes others, such as what this Python does not know
     page = f"<html><body><p>{PROSE}</p><p>({body})</p><p>{PROSE[::-1]}</p></body></html>"
-    text = extract(page, "trafilatura")
+    text = extract(Decoded(page), "trafilatura")
     text = text[text.index("(") : text.rindex(")") + 1]
     assert visible(text) == f"({visible(expected)})"

@@ -10,8 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.readers.contract import Unreadable
-from pipeline.readers.web.charset import decode
+from pipeline.readers.web import charset as charsets
 from pipeline.readers.web.web_codecs import lookup, the
+
+
+def decode(page: bytes, charset: str | None) -> str:
+    decoded = charsets.decode(page, charset)
+    assert decoded.utf_8 == decoded.text.encode("utf-8")
+    return decoded.text
+
 
 LABELS = sorted(webencodings.LABELS)
 NAMES = sorted({name for name in webencodings.LABELS.values() if name != "replacement"})

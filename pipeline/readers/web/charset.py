@@ -7,6 +7,7 @@ first 1,024 bytes; and a charset that does not fit most of the page is ignored.
 
 import codecs
 import re
+from typing import NamedTuple
 
 from resiliparse.parse.encoding import detect_encoding
 
@@ -62,7 +63,19 @@ _NO_MARKUP = {
 """Elements whose content is not markup, and the end of each."""
 
 
-def decode(page: bytes, charset: str | None) -> str:
+class Decoded(NamedTuple):
+    """A page, and its bytes if they are UTF-8 already."""
+
+    text: str
+    stored: bytes | None = None
+
+    @property
+    def utf_8(self) -> bytes:
+        """The page in UTF-8."""
+        return self.text.encode() if self.stored is None else self.stored
+
+
+def decode(page: bytes, charset: str | None) -> Decoded:
     """Decode a page.
 
     The charset is that of the byte order mark; else UTF-8 if the page is valid UTF-8; else the one
@@ -76,9 +89,9 @@ def decode(page: bytes, charset: str | None) -> str:
         if page.startswith(mark):
             page, charset = page[len(mark) :], name
             if name in _UTF_16:
-                return the(name).decode(page)
+                return Decoded(the(name).decode(page))
     utf_8 = _valid_utf_8(page)
-    if utf_8 is not None and len(page) - len(utf_8) >= _SURE:
+    if utf_8 is not None and len(page) - len(utf_8.text) >= _SURE:
         return utf_8
     declared = _declared(page, charset)
     if utf_8 is not None and (declared is None or not declared.is_multibyte):
@@ -86,13 +99,13 @@ def decode(page: bytes, charset: str | None) -> str:
     text = (declared or _UTF_8).decode(page)
     wrong = text.count("\ufffd")
     if utf_8 is not None:
-        return utf_8 if wrong else text
+        return utf_8 if wrong else Decoded(text)
     if declared is not _UTF_8 and _is_nearly_utf_8(page):
-        return _UTF_8.decode(page)
+        return Decoded(_UTF_8.decode(page))
     if 2 * wrong <= _not_ascii(text):
-        return text  # misfits are the exception
+        return Decoded(text)  # misfits are the exception
     guess = _detected(page).decode(page)
-    return guess if guess.count("\ufffd") < wrong else text
+    return Decoded(guess if guess.count("\ufffd") < wrong else text)
 
 
 def _not_ascii(text: str) -> int:
@@ -106,15 +119,15 @@ def _is_nearly_utf_8(page: bytes) -> bool:
     return _not_ascii(text) - wrong >= max(_SURE, 20 * wrong)
 
 
-def _valid_utf_8(page: bytes) -> str | None:
+def _valid_utf_8(page: bytes) -> Decoded | None:
     """The page if it is UTF-8, except perhaps for a truncated last character."""
     try:
         text, used = codecs.utf_8_decode(page, "strict", False)
     except UnicodeDecodeError:
         return None
     if used == len(page):
-        return text
-    return None if text.isascii() else text + "\ufffd"
+        return Decoded(text, page)
+    return None if text.isascii() else Decoded(text + "\ufffd")
 
 
 def _declared(page: bytes, charset: str | None) -> Charset | None:

@@ -46,18 +46,25 @@ class Rewritten(NamedTuple):
 
     page: str
     characters: dict[str, str]
+    split: str
     character: str
     space: str
     newline: str
 
     def restore(self, text: str) -> str:
         """The text of the page as it was, from the text of :attr:`page`."""
-        if not self.characters:
+        if not self.space:
             return text
+        text = text.replace(self.split, "")
         text = re.sub(self.character, lambda token: self.characters[token[0]], text)
         if self.newline in text:  # or the pattern gets slow
             text = re.sub(f"( *){self.newline}+( *)", _restored_newline, text)
-        return re.sub(f"(\n?){self.space}+( *)", _restored_space, text)
+        pieces, at = [], 0
+        for token in re.finditer(f"{self.space}{self.space}*( *)", text):
+            start = token.start() - text.startswith("\n", max(token.start() - 1, 0))
+            pieces += [text[at:start], _restored_space(text, start, token)]
+            at = token.end()
+        return "".join([*pieces, text[at:]])
 
 
 class _Edit(NamedTuple):
@@ -81,7 +88,7 @@ def rewrite(page: str, data: bytes, marks: Integers) -> Rewritten:
     """
     edits = sorted(set(_edits(data, marks)))
     if not edits:
-        return Rewritten(page, {}, "", "", "")
+        return Rewritten(page, {}, "", "", "", "")
     control, space, newline = _unused_controls(data)
     split = f"<!--{control}-->"  # is text where tags are, as in <xmp>
     written = {
@@ -103,8 +110,7 @@ def rewrite(page: str, data: bytes, marks: Integers) -> Rewritten:
         pieces += [data[at:start], encoded[new]]
         at = end
     page = b"".join([*pieces, data[at:]]).decode()
-    pattern = f"{split}|{control}.{{{width}}}"
-    return Rewritten(page, {split: "", **tokens}, pattern, space, newline)
+    return Rewritten(page, tokens, split, f"{control}.{{{width}}}", space, newline)
 
 
 def _unused_controls(page: bytes) -> list[str]:
@@ -179,10 +185,10 @@ def _restored_newline(token: re.Match[str]) -> str:
     return "\n"
 
 
-def _restored_space(token: re.Match[str]) -> str:
-    start, end = token.span()
-    newline, white = token.groups()
-    before, after = newline or _around(token.string, start - 1), _around(token.string, end)
+def _restored_space(text: str, start: int, token: re.Match[str]) -> str:
+    """What replaces the token and the newline before it, if any, which are at ``start``."""
+    newline, white = text[start : token.start()], token[1]
+    before, after = newline or _around(text, start - 1), _around(text, token.end())
     if before in ("", "\n"):
         # Without the token, white space would have gone, and the line where there is nothing else.
         return newline if after not in ("", "\n") else ""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from resiliparse.extract.html2text import extract_plain_text
 
 from pipeline.readers.contract import Unreadable
-from pipeline.readers.web.charset import decode
+from pipeline.readers.web.charset import Decoded, decode
 from pipeline.readers.web.html_kernel import scan
 from pipeline.readers.web.html_rewrite import rewrite
 from pipeline.readers.web.html_words import take_apart
@@ -56,7 +56,7 @@ def page_text(
             return None, "not_html"
         return _plain_text(response) if plain_text else (None, "plain_text")
     page = decode(response.body, response.charset)
-    if _is_binary(page[:_HEAD_BYTES]):
+    if _is_binary(page.text[:_HEAD_BYTES]):
         raise Unreadable("not_html")
     text = extract(page, extractor)
     return (text, "html") if text else (None, "no_text")
@@ -64,7 +64,7 @@ def page_text(
 
 def _plain_text(response: Response) -> tuple[str | None, str]:
     """Servers declare files of unknown type as plain text, so browsers check, and we do too."""
-    text = decode(response.body, response.charset)
+    text = decode(response.body, response.charset).text
     if _CONTROLS.search(text[:_HEAD_BYTES]):
         return None, "binary"
     text = text.replace("\r\n", "\n").strip()
@@ -78,7 +78,7 @@ def _is_binary(head: str) -> bool:
     return not head.lstrip().startswith("<") or 20 * len(_CONTROLS.findall(head)) > len(head)
 
 
-def extract(page: str, extractor: str) -> str:
+def extract(page: Decoded, extractor: str) -> str:
     """The text of a page by one of :data:`EXTRACTORS`; empty if there is none."""
     try:
         text = EXTRACTORS[extractor](page)
@@ -90,19 +90,19 @@ def extract(page: str, extractor: str) -> str:
     return text.encode("utf-8", "replace").decode().strip()
 
 
-def _resiliparse(page: str) -> str:
-    data = page.encode()
+def _resiliparse(page: Decoded) -> str:
+    data = page.utf_8
     marks, depth = scan(data)
     # resiliparse takes time quadratic in the depth to find the main content.
     if depth > _MAX_NESTED:
         raise Unreadable("bad_html")
-    rewritten = rewrite(page, data, marks)
+    rewritten = rewrite(page.text, data, marks)
     return rewritten.restore(
         extract_plain_text(rewritten.page, preserve_formatting=True, main_content=True)
     )
 
 
-def _trafilatura(page: str) -> str:
+def _trafilatura(page: Decoded) -> str:
     try:
         import trafilatura
     except ImportError:
@@ -110,11 +110,11 @@ def _trafilatura(page: str) -> str:
             "--html-extractor trafilatura needs: pip install 'winnow-lm[trafilatura]'"
         ) from None
     # Favouring recall is also faster, as it tries fewer other extractors.
-    text = trafilatura.extract(page, favor_recall=True) or ""
-    return take_apart(text, page)
+    text = trafilatura.extract(page.text, favor_recall=True) or ""
+    return take_apart(text, page.text)
 
 
-EXTRACTORS: dict[str, Callable[[str], str]] = {
+EXTRACTORS: dict[str, Callable[[Decoded], str]] = {
     "resiliparse": _resiliparse,
     "trafilatura": _trafilatura,
 }

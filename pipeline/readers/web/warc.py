@@ -27,6 +27,7 @@ from pipeline.readers.web.record_source import Framing, Record, RecordSource, ne
 from winnow.text.buffers import Octets
 
 _MAX_ROWS = 1 << 12
+_PLAIN_HEAD = 1 << 10  # bytes of a record in which a crawler has written its type
 _HEADER = re.compile(rb"WARC/\d{1,2}\.\d{1,2}[ \t]*\r?\n(.*?\n|)\r?\n", re.DOTALL)
 _NEXT_RECORD = re.compile(rb"\n(?=WARC/\d{1,2}\.\d{1,2}[ \t]*\r?\n)")
 _RECORD_END = b"\r\n\r\n"
@@ -176,6 +177,9 @@ class _PlainRecords:
 
     def read(self, source: RecordSource) -> pa.RecordBatch | None:
         """The next plain records, about one batch; None if the next record is not plain."""
+        source.read_ahead(_PLAIN_HEAD)
+        if b"conversion" not in source.data[:_PLAIN_HEAD]:
+            return None  # of pages, a batch would be copied in memory again and again
         source.read_ahead(BATCH_BYTES)
         if source.damage:
             return None
