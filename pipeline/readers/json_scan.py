@@ -6,8 +6,8 @@ Every text must end in a newline, which stops every scan; see :mod:`pipeline.rea
 import numpy as np
 from numba import njit
 
-from pipeline.readers.vectors import BLOCK, copy_block, store_u8, string_stops, trailing_zeros
 from winnow.text.buffers import Octets, load_u8, load_u32
+from winnow.text.vectors import BLOCK, copy_block, store_u8, string_stops, trailing_zeros
 
 MAX_DEPTH = 1024
 """Deeper nesting is not data of ours; Python's own parser gives up near this depth too."""

@@ -17,7 +17,7 @@ from pipeline.readers import jsonl_kernel
 from pipeline.readers.contract import FieldMap, Quarantine, Reason
 from pipeline.readers.documents import document_schema
 from pipeline.readers.inflate import Damage
-from pipeline.readers.vectors import BLOCK as SPARE
+from winnow.text.vectors import BLOCK as SPARE
 
 _READ_BYTES = 1 << 20
 _BLOCK_BYTES = 4 << 20

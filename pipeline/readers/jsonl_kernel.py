@@ -24,8 +24,8 @@ from pipeline.readers.json_scan import (
     value_end,
 )
 from pipeline.readers.utf8 import is_utf8
-from pipeline.readers.vectors import BLOCK, copy_block, store_u8
 from winnow.text.buffers import Octets, load_u8
+from winnow.text.vectors import BLOCK, copy_block, store_u8
 
 Integers = npt.NDArray[np.int64]
 

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pyarrow as pa
 from numba import njit
 
-from pipeline.readers.vectors import BLOCK, not_ascii, trailing_zeros
 from winnow.text.buffers import Octets, Offsets, load_u8, string_buffers
+from winnow.text.vectors import BLOCK, not_ascii, trailing_zeros
 
 
 def utf8_rows(values: pa.Array) -> npt.NDArray[np.bool_]:

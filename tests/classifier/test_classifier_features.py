@@ -74,6 +74,7 @@ ASCII = st.text(st.characters(max_codepoint=127), max_size=80)
 @settings(max_examples=120, deadline=None)
 @given(texts=st.lists(ANYTHING | MIXED | ASCII, max_size=5), bigrams=st.booleans())
 @example(texts=["", "\0", " ", "a", "abcdefgh", "abcdefghi", "abcdefg é", "ABCDEFG"], bigrams=True)
+@example(texts=[f"{'aB9' * 11:.{n}}{c}{'z' * 9} -" for n in range(34) for c in " .é"], bigrams=True)
 @example(texts=["a" * 64, "\u00ad" * 9, "a\u00adb", "é" * 9, "don’t stop", "x\u0301"], bigrams=True)
 def test_features_equal_the_reference(texts: list[str], bigrams: bool) -> None:
     config = FeatureConfig(log2_buckets=18, max_ngram=2 if bigrams else 1)

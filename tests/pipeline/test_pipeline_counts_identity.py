@@ -14,9 +14,10 @@ texts = st.lists(
 )
 
 
-@given(texts, st.integers(0, 3))
+@given(texts, st.integers(0, 3), st.integers(1, 9))
 @settings(deadline=None)
-def test_counts_are_those_of_str(values, skip):
+def test_counts_are_those_of_str(values, skip, times):
+    values = [value * times for value in values]  # long ones are counted by the block
     array = pa.array(values, pa.large_string())[skip:]
     values = values[skip:]
     octets, characters, words = measure(array)
@@ -34,6 +35,8 @@ def test_every_white_space_character_and_its_neighbours_are_told_apart():
         if 0 <= ord(c) + d < 0xD800
     }
     values = [f"a{c}b" for c in sorted(near)]
+    # Within a block of bytes that are counted at once, and across its end.
+    values += [f"{'x' * n}{c}b{'y' * 70}" for c in sorted(near) for n in range(28, 33)]
     words = measure(pa.array(values, pa.large_string()))[2]
     assert words.tolist() == [len(v.split()) for v in values]
 

@@ -5,12 +5,19 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from winnow.text.buffers import Offsets, load_u64, string_buffers
+from winnow.text.buffers import Offsets, string_buffers
+from winnow.text.vectors import (
+    BLOCK,
+    continuing,
+    may_be_space,
+    ones,
+    trailing_zeros,
+    white_space,
+)
 
 Counts = npt.NDArray[np.int64]
 
-_ONES = np.uint64(0x0101010101010101)
-_HIGH = np.uint64(0x8080808080808080)
+_ALL = np.uint32(0xFFFFFFFF)
 
 
 def measure(text: pa.Array) -> tuple[Counts, Counts, Counts]:
@@ -37,52 +44,33 @@ def _measure(
         end = offsets[i + 1]
         at = offsets[i]
         n_characters = 0
-        n_words = np.int64(0)
-        after_space = True
+        n_words = 0
+        after_space = np.uint32(1)
         while at < end:
-            if end - at >= 8:
-                eight = load_u64(base + at)
-                if eight & _HIGH == 0:
-                    starts, after_space = _word_starts(eight, after_space)
-                    n_characters += 8
-                    n_words += np.int64(starts)
-                    at += 8
-                    continue
-            # Up to eight bytes one by one, then try eight at once again.
-            stop = min(at + 8, end)
-            while at < stop:
-                byte = octets[at]
+            ahead = trailing_zeros(may_be_space(base + at)) if end - at >= BLOCK else 0
+            if ahead > 0:
+                inside = _ALL >> np.uint32(BLOCK - ahead)
+                spaces = white_space(base + at)
+                n_characters += ones(inside & ~continuing(base + at))
+                n_words += ones(inside & ~spaces & (spaces << np.uint32(1) | after_space))
+                after_space = spaces >> np.uint32(ahead - 1) & np.uint32(1)
+                at += ahead
+                continue
+            byte = octets[at]
+            if 0x80 <= byte < 0xC0:  # the rest of a character that a block has counted
+                at += 1
+                continue
+            if byte < 0x80:
+                space = byte == 32 or 9 <= byte <= 13 or 28 <= byte <= 31
                 width = 1
-                if byte < 0x80:
-                    space = byte == 32 or 9 <= byte <= 13 or 28 <= byte <= 31
-                else:
-                    space, width = _wide(octets, at)
-                n_characters += 1
-                n_words += after_space and not space
-                after_space = space
-                at += width
+            else:
+                space, width = _wide(octets, at)
+            n_characters += 1
+            n_words += int(after_space != 0 and not space)
+            after_space = np.uint32(space)
+            at += width
         characters[i] = n_characters
         words[i] = n_words
-
-
-@nb.njit(nogil=True, cache=True, inline="always")
-def _word_starts(eight: np.uint64, after_space: bool) -> tuple[np.uint64, bool]:
-    """How many of eight ASCII bytes start a word, and whether the last one is white space.
-
-    The high bit of each byte says what holds for it: no sum below carries into the next byte.
-    """
-    space = (_at_least(eight, 9) & ~_at_least(eight, 14)) | (
-        _at_least(eight, 28) & ~_at_least(eight, 33)
-    )
-    before = (space << np.uint64(8)) | (np.uint64(0x80) if after_space else np.uint64(0))
-    starts = ~space & before & _HIGH
-    count = ((starts >> np.uint64(7)) * _ONES) >> np.uint64(56)
-    return count, bool(space >> np.uint64(63) != 0)
-
-
-@nb.njit(nogil=True, cache=True, inline="always")
-def _at_least(eight: np.uint64, lowest: int) -> np.uint64:
-    return (eight + np.uint64(128 - lowest) * _ONES) & _HIGH
 
 
 @nb.njit(nogil=True, cache=True, inline="always")

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from pipeline.readers.vectors import BLOCK
 from pipeline.readers.web.html_scan import (
     alt,
     end_of_raw,
@@ -28,6 +27,7 @@ from pipeline.readers.web.html_scan import (
     trim,
 )
 from winnow.text.buffers import Octets
+from winnow.text.vectors import BLOCK
 
 Integers = npt.NDArray[np.int64]
 

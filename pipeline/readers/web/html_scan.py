@@ -3,8 +3,8 @@
 import numpy as np
 from numba import njit
 
-from pipeline.readers.vectors import BLOCK, equal, trailing_zeros
 from winnow.text.buffers import Octets
+from winnow.text.vectors import BLOCK, equal, trailing_zeros
 
 _LESS, _GREATER, _AND, _SLASH, _EXCLAMATION, _QUESTION, _EQUALS = (ord(c) for c in "<>&/!?=")
 _QUOTE, _APOSTROPHE, _SEMICOLON, _HASH, _DASH, _ZERO, _NINE, _A, _Z = (ord(c) for c in "\"';#-09az")

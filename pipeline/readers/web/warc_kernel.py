@@ -9,8 +9,8 @@ import numpy.typing as npt
 from numba import njit
 
 from pipeline.readers.utf8 import is_utf8
-from pipeline.readers.vectors import BLOCK
 from winnow.text.buffers import Octets
+from winnow.text.vectors import BLOCK
 
 Integers = npt.NDArray[np.int64]
 

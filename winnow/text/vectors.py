@@ -16,6 +16,9 @@ from numba.extending import intrinsic
 BLOCK = 32
 """Bytes that each operation reads: buffers need so many to spare at their end."""
 
+WORD = 16
+"""Bytes that :func:`letters_and_digits` looks at: few words are longer."""
+
 _BYTES = ir.VectorType(ir.IntType(8), BLOCK)
 _MASK = ir.IntType(BLOCK)
 
@@ -24,8 +27,12 @@ def _load(builder: Any, address: Any) -> Any:
     return builder.load(builder.inttoptr(address, _BYTES.as_pointer()), align=1)
 
 
+def _constant(kind: Any, value: int) -> Any:
+    return ir.Constant(kind, [ir.Constant(ir.IntType(8), value)] * kind.count)
+
+
 def _all(value: int) -> Any:
-    return ir.Constant(_BYTES, [ir.Constant(ir.IntType(8), value)] * BLOCK)
+    return _constant(_BYTES, value)
 
 
 def _string_stops(typing_context: Any, address: Any) -> Any:
@@ -59,6 +66,54 @@ def _not_ascii(typing_context: Any, address: Any) -> Any:
     return types.uint32(types.int64), generate
 
 
+def _letters_and_digits(typing_context: Any, address: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = ir.VectorType(ir.IntType(8), WORD)
+
+        def between(octets: Any, first: str, last: str) -> Any:
+            from_first = builder.sub(octets, _constant(kind, ord(first)))
+            return builder.icmp_unsigned("<=", from_first, _constant(kind, ord(last) - ord(first)))
+
+        octets = builder.load(builder.inttoptr(arguments[0], kind.as_pointer()), align=1)
+        letters = between(builder.or_(octets, _constant(kind, 0x20)), "a", "z")
+        found = builder.or_(letters, between(octets, "0", "9"))
+        return builder.zext(builder.bitcast(found, ir.IntType(WORD)), ir.IntType(32))
+
+    return types.uint32(types.int64), generate
+
+
+def _continuing(typing_context: Any, address: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        # As signed numbers they are the smallest.
+        low = builder.icmp_signed("<", _load(builder, arguments[0]), _all(0xC0))
+        return builder.bitcast(low, _MASK)
+
+    return types.uint32(types.int64), generate
+
+
+def _any_of(*wanted: int) -> Any:
+    """An intrinsic: bit i is set where byte i is one of these."""
+
+    def find(typing_context: Any, address: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            block = _load(builder, arguments[0])
+            found = builder.icmp_unsigned("==", block, _all(wanted[0]))
+            for byte in wanted[1:]:
+                found = builder.or_(found, builder.icmp_unsigned("==", block, _all(byte)))
+            return builder.bitcast(found, _MASK)
+
+        return types.uint32(types.int64), generate
+
+    return intrinsic(find)
+
+
+def _ones(typing_context: Any, mask: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.zext(builder.ctpop(arguments[0]), ir.IntType(64))
+
+    return types.int64(types.uint32), generate
+
+
 def _copy_block(typing_context: Any, target: Any, source: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = builder.inttoptr(arguments[0], _BYTES.as_pointer())
@@ -79,9 +134,9 @@ def _store_u8(typing_context: Any, target: Any, value: Any) -> Any:
 def _trailing_zeros(typing_context: Any, mask: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         count = builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
-        return builder.zext(count, ir.IntType(64))
+        return builder.zext(count, ir.IntType(64)) if mask.bitwidth < 64 else count
 
-    return types.int64(types.uint32), generate
+    return types.int64(mask), generate
 
 
 string_stops = cast(Callable[[int], int], intrinsic(_string_stops))
@@ -93,11 +148,26 @@ equal = cast(Callable[[int, int], int], intrinsic(_equal))
 not_ascii = cast(Callable[[int], int], intrinsic(_not_ascii))
 """Bit i is set where byte i is 0x80 or above."""
 
+letters_and_digits = cast(Callable[[int], np.uint32], intrinsic(_letters_and_digits))
+"""Bit i is set where byte i of 16 is a letter or digit of ASCII."""
+
+white_space = cast(Callable[[int], np.uint32], _any_of(*b"\t\n\v\f\r\x1c\x1d\x1e\x1f "))
+"""Bit i is set where byte i is white space of ASCII, as ``str.split`` has it."""
+
+may_be_space = cast(Callable[[int], np.uint32], _any_of(0xC2, 0xE1, 0xE2, 0xE3))
+"""Bit i is set where byte i begins characters of which some are white space beyond ASCII."""
+
+continuing = cast(Callable[[int], np.uint32], intrinsic(_continuing))
+"""Bit i is set where byte i is 0x80 to 0xBF: a character's second byte or a later one."""
+
+ones = cast(Callable[[Any], int], intrinsic(_ones))
+"""How many bits are set in a 32-bit mask."""
+
 copy_block = cast(Callable[[int, int], None], intrinsic(_copy_block))
 """Copy 32 bytes to the first address from the second."""
 
 store_u8 = cast(Callable[[int, np.uint8], None], intrinsic(_store_u8))
 """Write one byte at an address."""
 
-trailing_zeros = cast(Callable[[int], int], intrinsic(_trailing_zeros))
-"""The index of the lowest bit that is set in a 32-bit mask; 32 if none is."""
+trailing_zeros = cast(Callable[[Any], int], intrinsic(_trailing_zeros))
+"""The index of the lowest bit that is set in an unsigned number; its width if none is."""
