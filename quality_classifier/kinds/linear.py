@@ -17,7 +17,7 @@ from quality_classifier.features.hashed_features import FeatureConfig, hashed_fe
 from quality_classifier.features.ngrams import NO_WORD, bucket, next_word, prefetch
 from quality_classifier.kinds.contract import Labelled, Model
 from winnow.text.buffers import Octets, Offsets, string_buffers
-from winnow.text.words import TABLE, Table, nfc
+from winnow.text.words import TABLE, Table, suspects_in_nfc
 
 _WAITING = 64
 
@@ -135,11 +135,16 @@ def _sums(
     text: pa.Array, weights: npt.NDArray[np.float32], config: FeatureConfig
 ) -> npt.NDArray[np.float64]:
     """``hashed_features(text, config) @ weights`` for float32 [buckets, k]: float64 [n, k]."""
-    data, offsets = string_buffers(nfc(text))
-    sums: npt.NDArray[np.float64] = _sum_weights(
-        data, offsets, TABLE, weights, np.uint64(64 - config.log2_buckets), config.max_ngram == 2
-    )
-    return sums
+    shift, bigrams = np.uint64(64 - config.log2_buckets), config.max_ngram == 2
+
+    def sums(text: pa.Array) -> npt.NDArray[np.float64]:
+        return _sum_weights(*string_buffers(text), TABLE, weights, shift, bigrams)
+
+    # Few texts are not normal: rather sum these again than copy all.
+    suspects, normal = suspects_in_nfc(text)
+    found = sums(text)
+    found[suspects.to_numpy(zero_copy_only=False)] = sums(normal)
+    return found
 
 
 @njit(nogil=True, cache=True)

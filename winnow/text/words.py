@@ -51,17 +51,21 @@ TABLE: Table = _unpack()
 
 
 def nfc(text: pa.Array) -> pa.Array:
-    """The text in Unicode's normal form C: the array itself if nothing can change.
+    """The text in Unicode's normal form C: the array itself if nothing can change."""
+    suspects, normal = suspects_in_nfc(text)
+    return pc.replace_with_mask(text, suspects, normal) if len(normal) else text
+
+
+def suspects_in_nfc(text: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """Which of n texts may differ from their normal form C (bool [n]), and that form of these.
 
     Only documents with a code point that NFC may change, or with marks out of order, become Python
     strings and are normalised; finding them costs little compared with scoring. (Arrow's own
     ``utf8_normalize`` does not compose in version 25: its NFC is NFD.)
     """
     suspects = pa.array(_suspects(*string_buffers(text), TABLE))
-    if suspects.true_count == 0:
-        return text
     normal = [unicodedata.normalize("NFC", value) for value in text.filter(suspects).to_pylist()]
-    return pc.replace_with_mask(text, suspects, pa.array(normal, text.type))
+    return suspects, pa.array(normal, text.type)
 
 
 @njit(nogil=True, cache=True)
