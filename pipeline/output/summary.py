@@ -6,7 +6,7 @@ merging is associative to the bit and the result does not depend on workers, ord
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -105,9 +105,8 @@ class TaskSummary:
         for column, value in told_apart.items():
             name = pa.repeat(column, len(batch))
             self._groups.add([source, name, value.fill_null(NONE), *counts])
-        self._examples = [
-            _best([*self._examples, *_examples(batch, decided, self._rule, self._filtered)])
-        ]
+        examples = _examples(batch, decided, self._rule, self._filtered)
+        self._examples = [_best([*self._examples, examples])]
 
     def tables(self) -> Summary:
         """The tables of what has been counted so far."""
@@ -251,48 +250,54 @@ class Tally:
 
 def _examples(
     batch: pa.RecordBatch, decided: npt.NDArray[np.bool_], rule: AnyRule, filtered: bool
-) -> Iterable[pa.Table]:
-    """The candidates of one batch for each level that has any, one small table per level."""
+) -> pa.Table:
+    """The candidates of one batch for each level that has any."""
     score = batch["quality_score"].to_numpy()
     kept = batch["kept"].to_numpy(zero_copy_only=False)
     fair = keep_draw(batch["id"], _EXAMPLE_SEED)
     fifth = np.minimum((score * 5).astype(np.int64), 4)
-    for i in range(5):
-        for side in (kept, ~kept):
-            level = f"{i / 5:.1f}-{(i + 1) / 5:.1f}"
-            yield from _example_rows(batch, decided & side & (fifth == i), level, fair)
+    candidates = [
+        (decided & side & (fifth == i), f"{i / 5:.1f}-{(i + 1) / 5:.1f}", fair)
+        for i in range(5)
+        for side in (kept, ~kept)
+    ]
     if filtered and rule != Rule("all"):
         if isinstance(rule, GroupRules):
             distance = rule.distance(batch)
         else:
             distance = rule.distance(score, batch["keep_draw"].to_numpy())
-        for side in (kept, ~kept):
-            near = decided & side & np.isfinite(distance)
-            yield from _example_rows(batch, near, "decision", distance)
+        near = decided & np.isfinite(distance)
+        candidates += [(near & side, "decision", distance) for side in (kept, ~kept)]
     if not decided.all():
         reason = batch["drop_reason"].dictionary_encode()
         codes = reason.indices.fill_null(-1).to_numpy()
-        for code, name in enumerate(reason.dictionary.to_pylist()):
-            if name != schema.QUALITY:
-                yield from _example_rows(batch, codes == code, f"dropped: {name}", fair)
+        candidates += [
+            (codes == code, f"dropped: {name}", fair)
+            for code, name in enumerate(reason.dictionary.to_pylist())
+            if name != schema.QUALITY
+        ]
+    return _example_rows(batch, candidates)
 
 
 def _example_rows(
-    batch: pa.RecordBatch, candidates: npt.NDArray[np.bool_], level: str, rank: FloatArray
-) -> Iterable[pa.Table]:
-    rows = np.flatnonzero(candidates)
-    if not len(rows):
-        return
-    rows = rows[np.argsort(rank[rows], kind="stable")[:EXAMPLES_PER_KIND]]
-    chosen = batch.take(rows)
+    batch: pa.RecordBatch, candidates: Sequence[tuple[npt.NDArray[np.bool_], str, FloatArray]]
+) -> pa.Table:
+    """Of each (documents, level, rank) the documents of smallest rank."""
+    best = [
+        (rows[np.argsort(rank[rows], kind="stable")[:EXAMPLES_PER_KIND]], level, rank)
+        for among, level, rank in candidates
+        for rows in [np.flatnonzero(among)]
+    ]
+    names = [name for name in schema.EXAMPLES.names if name in batch.schema.names]
+    chosen = batch.select(names).take(np.concatenate([rows for rows, _, _ in best]))
     text = pc.utf8_slice_codeunits(chosen["text"], 0, EXAMPLE_CHARACTERS).cast(pa.string())
     columns = {
-        **{name: chosen[name] for name in schema.EXAMPLES.names if name in batch.schema.names},
-        "level": pa.array([level] * len(rows), pa.string()),
-        "rank": rank[rows],
+        **{name: chosen[name] for name in names},
+        "level": pa.array([level for rows, level, _ in best for _ in rows], pa.string()),
+        "rank": np.concatenate([rank[rows] for rows, _, rank in best]),
         "text": text,
     }
-    yield pa.table(columns, schema=schema.EXAMPLES)
+    return pa.table(columns, schema=schema.EXAMPLES)
 
 
 def _best(tables: list[pa.Table]) -> pa.Table:
