@@ -16,7 +16,7 @@ from model.training import hardware
 from model.training.checkpoints import trained
 from model.training.checkpoints.trained import Trained
 from model.training.distributed import processes
-from model.training.distributed.company import in_company
+from model.training.distributed.joint_calls import joint_calls
 from model.training.train_config import Precision
 from winnow.commands import command_line, telling
 
@@ -124,7 +124,7 @@ def generate_text(config: GenerateConfig) -> Iterator[str]:
 
 
 def _first_pieces(loaded: Trained, config: GenerateConfig) -> Iterator[str]:
-    with in_company(loaded.model):
+    with joint_calls(loaded.model):
         if processes.is_first():
             yield from _pieces(loaded, config)
 

@@ -30,7 +30,7 @@ from winnow.defaults import CONF
 
 @dataclass(frozen=True)
 class Counts:
-    """Parameters of a model: all, those that one token meets, and the embedding's."""
+    """Parameters of a model: all, those active for a token, and the embedding's."""
 
     total: int
     active: int

@@ -16,7 +16,7 @@ from model.glam.transformer import GLaM
 from model.training import hardware
 from model.training.checkpoints import trained
 from model.training.distributed import processes
-from model.training.distributed.company import in_company
+from model.training.distributed.joint_calls import joint_calls
 from model.training.train_config import Precision
 
 BATCH_TOKENS = 8192
@@ -114,7 +114,7 @@ class TokenModel:
         prompts = [[boundary, *tokens][-room:] for tokens in self._encode([*contexts])]
         batches = list(self._batches([beams * (len(p) + max_tokens) for p in prompts]))
         written: dict[int, str] = {}
-        with copies(self.model), in_company(self.model):
+        with copies(self.model), joint_calls(self.model):
             for batch in processes.share(batches):
                 found = beam_search(
                     self.model,
@@ -158,7 +158,7 @@ class TokenModel:
         """Log-probability and greediness of each pair, in batches: [n] each."""
         batches = list(self._batches([len(p.context) + len(p.continuation) - 1 for p in pairs]))
         found_2N = torch.zeros(2, len(pairs), dtype=torch.float64)
-        with copies(self.model), in_company(self.model):
+        with copies(self.model), joint_calls(self.model):
             for batch in processes.share(batches):
                 found = self._score([pairs[i] for i in batch])
                 found_2N[:, batch] = torch.tensor(found, dtype=torch.float64).T

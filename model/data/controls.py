@@ -52,7 +52,7 @@ class Controls:
     def to_json(self) -> dict[str, Any]:
         """What goes into ``arms/NAME.json``; empty where nothing is changed."""
         told = {} if self == Controls() else asdict(self)
-        if self.pool_tokens is None:  # arms of before have no such key, and their fingerprints
+        if self.pool_tokens is None:  # earlier arms have no such key, and keep their fingerprints
             told.pop("pool_tokens", None)
         return told
 
@@ -180,7 +180,7 @@ class Damage:
     def of(
         cls, controls: Controls, corpus: Corpus, documents: IntArray, seed: int
     ) -> "Damage | None":
-        """What is shuffled of some documents; None for nothing."""
+        """Which of these documents are shuffled; None if none can be."""
         if not controls.shuffled:
             return None
         chosen = controls.damaged(corpus, documents, seed)

@@ -96,7 +96,7 @@ class Corpus:
         return np.concatenate(parts)
 
     def ids(self, documents: IntArray) -> list[str]:
-        """The ids of some documents."""
+        """The ids of these documents."""
         place = np.searchsorted(self._first_row, documents, side="right") - 1
         rows = documents - self._first_row[place]
         pairs = zip(place.tolist(), rows.tolist(), strict=True)

@@ -1,4 +1,4 @@
-"""Scored shards to token shards, one at a time in each of some processes.
+"""Encodes scored shards into token shards, in parallel processes, one shard each at a time.
 
 A token shard is encoded document by document, so neither the number of workers nor resuming
 changes a byte. Its Arrow metadata names the scored shard and the tokenizer that it comes from; a

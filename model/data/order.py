@@ -56,7 +56,7 @@ def copy_numbers(documents: IntArray) -> IntArray:
 
 
 class DocumentSequence:
-    """The endless sequence of some documents of a corpus, epoch after epoch, for one seed.
+    """The endless sequence of a set of documents, epoch after epoch, for one seed.
 
     ``documents`` (int64 [n]) are sorted, and each is there as often as an epoch reads it.
     ``damage`` are documents whose words are shuffled, None for none.

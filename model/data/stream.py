@@ -120,7 +120,7 @@ class TokenStream:
         return Batch(*map(torch.from_numpy, (tokens, targets, segments)))
 
     def check(self, fingerprint: str) -> None:
-        """See that a checkpoint's stream, by its fingerprint, is this one; ranks may differ.
+        """Check that a checkpoint's stream, by its fingerprint, is this one; ranks may differ.
 
         Raises:
             ValueError: it is of another corpus, arm, seed, mixture or batch shape.

@@ -46,13 +46,13 @@ class TextCodec:
         return np.fromiter(ids, self.dtype, count=int(offsets[-1])), offsets
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of some tokens; bytes that are not UTF-8 become U+FFFD."""
+        """The text of these tokens; bytes that are not UTF-8 become U+FFFD."""
         return self.tokenizer.decode(list(tokens), skip_special_tokens=False)
 
     def first_change(self, texts: Sequence[str]) -> tuple[str, str] | None:
-        """A text that decoding does not give back and what it gives; None if there is none.
+        """The first text that decoding changes, and what it becomes; None if all survive.
 
-        Both from shortly before they differ to shortly after.
+        Only the parts around the first difference.
         """
         tokens, offsets = self.encode(texts)
         for text, (start, stop) in zip(texts, itertools.pairwise(offsets), strict=True):

@@ -276,7 +276,7 @@ def document_runs(segments_BS: Tensor, segments_BK: Tensor, far: int) -> Runs:
 def attend_triton(
     q_BNSD: Tensor, k_BNKD: Tensor, v_BNKD: Tensor, bias_NK: Tensor, runs: Runs
 ) -> Tensor:
-    """:func:`attend` by kernels of ours for CUDA, whose gradients are the same bits every time.
+    """:func:`attend` by our Triton kernels, whose gradients are the same bits every time.
 
     The bias that all far distances share is subtracted from every bias, which softmax ignores; so
     its gradient is minus the sum of the others'.

@@ -26,7 +26,7 @@ class SecondExpert(StrEnum):
 class AttentionBackend(StrEnum):
     """Who computes attention; it is no property of a model.
 
-    ``plain`` is torch's operations, on a CPU a kernel of ours between them. The others are for
+    ``plain`` uses torch's operations, on a CPU with our own softmax kernel. The others are for
     CUDA: ``flex`` is FlexAttention, ``triton`` is :mod:`model.ops.triton_attention`.
     """
 

@@ -92,7 +92,7 @@ def attend(
     return y_BNSD
 
 
-# As operators of torch they are not traced by torch.compile, which runs them as they are.
+# Custom operators, so that torch.compile calls them without tracing into them.
 
 
 @torch.library.custom_op("winnow::attention", mutates_args=())

@@ -14,7 +14,7 @@ from model.training.train_config import Precision
 
 
 def find_device(name: str) -> torch.device:
-    """The device for ``auto``, or for a name of torch's.
+    """The device for ``auto``, or for a name that torch knows.
 
     Raises:
         ValueError: there is no such device.

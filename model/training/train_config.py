@@ -237,7 +237,7 @@ OF_THE_MACHINE = (
 """Settings of ``train`` that fit a run to a machine: another one may resume with others."""
 
 FORMER = {"train.flex_attention", "train.micro_rows"}
-"""What was part of an identity once."""
+"""Settings that were part of an identity in earlier versions."""
 
 
 def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -246,7 +246,7 @@ def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def check_same_run(path: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """See that the identity in a checkpoint at ``path`` is that of the run that resumes.
+    """Check that the identity in a checkpoint at ``path`` is that of the run that resumes.
 
     Raises:
         ValueError: it is of another run.

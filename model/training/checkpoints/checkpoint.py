@@ -211,7 +211,7 @@ def _verify(path: str) -> Checkpoint:
 
 
 def _writer(name: str) -> int:
-    """The process that wrote a file: with as many processes, each reads most of its own again."""
+    """The rank that wrote a file; in a group of the same size it reads most of it again."""
     found = _TENSORS.match(name)
     return int(found[1]) if found else 0
 

@@ -70,7 +70,7 @@ class Start:
                 changed since.
         """
         if (value := state.get("start")) is None or config.train.start is None:
-            return None  # the identities differ where it is one of both
+            return None  # if only one of them is None, the identities differ
         start = cls(**value)
         now = start.checkpoint
         if config.train.start != start.given:
@@ -118,7 +118,7 @@ def load_start(
 
 
 def check(found: Checkpoint, config: TrainConfig, corpus: Corpus) -> None:
-    """See that a run can begin from a checkpoint.
+    """Check that a run can begin from a checkpoint.
 
     Raises:
         ValueError: its model has another shape, its text was cut by another tokenizer, or its

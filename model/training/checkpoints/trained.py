@@ -49,7 +49,7 @@ class Stored:
 
     @property
     def shapes(self) -> dict[str, torch.Size]:
-        """Of the weights, by name."""
+        """The shapes of the weights, by name."""
         return _shapes(self.config)
 
 

@@ -39,7 +39,7 @@ class Adafactor(torch.optim.Optimizer):
     def __init__(self, parameters: Iterable[Tensor], lr: float) -> None:
         super().__init__(parameters, {"lr": lr})
         self.found_inf: Tensor | None = None
-        """As of torch's fused optimizers: float32, above 0 for a step that must change nothing."""
+        """As in torch's fused optimizers: float32, above 0 for a step that must change nothing."""
         self._counted: list[Tensor] = []
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:

@@ -18,12 +18,13 @@ from model.training.distributed import processes
 
 
 @contextlib.contextmanager
-def in_company(model: GLaM) -> Iterator[None]:
+def joint_calls(model: GLaM) -> Iterator[None]:
     """Within the block each process calls ``model.hidden`` as often as it likes, without gradients.
 
-    ``model.forward`` would do the same twice as far as FSDP knows, and lose the root's weights.
-    All enter it together and leave it together. A process whose block raises does not wait for the
-    others, which can't go on without it. Alone, a process is not affected.
+    Not ``model.forward``: FSDP hooks it as well as ``hidden`` within it, takes them for two calls,
+    and loses the root's weights. All processes enter and leave the block together. One whose block
+    raises does not wait for the others, which can't continue without it. With a single process
+    nothing changes.
     """
     if processes.count() == 1:
         yield
