@@ -34,7 +34,7 @@ else ifneq ($(shell $(BIN)/python -c 'print("runs")' 2>&-),runs)
 STALE := yes
 endif
 
-.PHONY: demo ablation-demo test check lint kernels engines pictures architecture lock clean environment
+.PHONY: demo ablation-demo test check lint kernels asserts engines pictures architecture lock clean environment
 
 demo: .venv/data.stamp $(TEXT)/input/news.jsonl.gz
 	rm -rf demo
@@ -53,11 +53,11 @@ ablation-demo: .venv/dev.stamp demo
 	$(BIN)/python ablations/run.py experiment=demo corpus=demo/corpus output=demo/study
 
 test: .venv/dev.stamp
-	$(MAKE) --no-print-directory --jobs 2 lint kernels
+	$(MAKE) --no-print-directory --jobs 2 kernels lint asserts
 	$(PYTEST) -n 4 -m "not engines and not clusters" --durations=10  # more than a small machine's cores, since many tests wait
 
 check: .venv/dev.stamp
-	$(MAKE) --no-print-directory --jobs 2 lint kernels
+	$(MAKE) --no-print-directory --jobs 2 kernels lint asserts
 	$(PYTEST) -n 2 -m "not slow"
 
 lint: .venv/dev.stamp
@@ -68,6 +68,10 @@ lint: .venv/dev.stamp
 # Else several processes of pytest compile the same ones.
 kernels: .venv/dev.stamp
 	$(BIN)/python -m winnow warm-up
+
+# Else each of them rewrites the asserts of all files. What it can't collect, they tell.
+asserts: .venv/dev.stamp
+	-@$(BIN)/python -m pytest --collect-only -qq > /dev/null
 
 engines: .venv/dev.stamp
 	$(BIN)/python tests/engines/fetch.py
