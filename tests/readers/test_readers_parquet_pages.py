@@ -33,10 +33,10 @@ from pipeline.readers.columnar import parquet_pages as pages_module
 from pipeline.readers.columnar.parquet_footer import Column, Compact, read_footer
 from pipeline.readers.columnar.parquet_pages import Leaf, Pages, TooMuchError, read_header
 
-SPARE_BYTES = 1400 << 20
-SECONDS = 120
+SPARE_BYTES = 700 << 20
+SECONDS = 30
 LONG = 10 << 20
-ROWS = 160
+ROWS = 80
 
 
 def index_page(rows: int) -> bytes:
