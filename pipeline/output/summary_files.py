@@ -19,7 +19,9 @@ from pipeline.output.summary import Summary, add_up, keys_of, merge
 from winnow import heartbeat
 from winnow.filesystem import storage, tables
 
-BATCH_ROWS = 1 << 14
+BATCH_ROWS = 1 << 12
+"""Domains that are read and merged at once, of each of up to 64 files."""
+
 ROW_GROUP_ROWS = 1 << 17
 
 _SMALL = [name for name in schema.TABLES if name != "domains"]
