@@ -64,6 +64,8 @@ class Stage:
     others: list[Machine]
     scene: Scene
     more: list[str]
+    only_scoring: bool = False
+    """Kill while Python workers are there, not at any moment."""
     earlier: set[int] = field(default_factory=set)
     """Python workers of earlier runs: engines keep them for a while."""
 
@@ -200,7 +202,9 @@ def cut(stage: Stage, output: Path, seed: int) -> tuple[str, list[str]]:
 
 def _wait(stage: Stage, run: Run, mode: str, rng: random.Random) -> None:
     """Until a moment of the run that the seed chooses, or its end."""
-    target = rng.choice(PHASES)
+    target = rng.choice(("scoring",) if stage.only_scoring else PHASES)
+    if target == "deciding" and mode == "known rule":  # it decides as it scores
+        target = "scoring"
     if target == "scoring":  # it begins long after its folder is there
         stage.until_at_work(run)
     else:
@@ -271,6 +275,7 @@ def main() -> None:
     parser.add_argument("--engine", choices=STARTS, required=True)
     parser.add_argument("--speculate", action="store_true", help="Spark does slow work twice")
     parser.add_argument("--restart", action="store_true", help="Flink does lost work again")
+    parser.add_argument("--scoring", action="store_true", help="kill while documents are scored")
     parser.add_argument("--pause", type=float, default=0.2, help="seconds (default: 0.2)")
     parser.add_argument("--seed", type=int, default=0, help="of the first trial (default: 0)")
     parser.add_argument("--folder", type=Path, required=True)
@@ -308,7 +313,7 @@ def main() -> None:
     ):
         more = ["--parallelism=2"] if flags.engine == "flink" else []
         scene = replace(scene, python=python, more=(f"--config={config}",))
-        stage = Stage(flags.engine, cluster, places[1:], scene, more)
+        stage = Stage(flags.engine, cluster, places[1:], scene, more, flags.scoring)
         # Or the first run takes what the pools themselves start for its own Python.
         cluster.until(lambda: all(stage.pythons(number) for number in range(2)), "the pools")
         bad = _try_all(stage, flags.faults, flags.seed, flags.folder)
