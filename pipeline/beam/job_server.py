@@ -26,6 +26,8 @@ _OF_FAILURES = (_MESSAGE.JOB_MESSAGE_DEBUG, _MESSAGE.JOB_MESSAGE_ERROR)
 _FAILED = re.compile(r"Pipeline \S+ failed in state [A-Z]+: (.*)")
 _CAUSE = re.compile(r"^\s*Caused by: (.*)$", re.MULTILINE)
 _TWICE = re.compile(r"\b([\w.$]+: )\1+")  # Flink names an exception before its own message
+# gRPC's word to the engine when one of our Python workers is gone.
+_LOST = "StatusRuntimeException: CANCELLED"
 
 
 def options(endpoint: str) -> set[str]:
@@ -54,7 +56,8 @@ def failure(message: str) -> str | None:
         return None
     said = (found[1], *_CAUSE.findall(message))
     first, *causes = (_TWICE.sub(r"\1", text).strip().rstrip(".") for text in said)
-    return first if not causes or causes[-1] == first else f"{first} ({causes[-1]})"
+    why = first if not causes or causes[-1] == first else f"{first} ({causes[-1]})"
+    return f"it lost a Python worker: {why}" if _LOST in why else why
 
 
 @contextlib.contextmanager

@@ -129,6 +129,6 @@ def test_why_a_job_failed_is_one_line():
     )
     flink = "io.grpc.StatusRuntimeException: io.grpc.StatusRuntimeException: CANCELLED: client gone"
     assert job_server.failure(f"Pipeline job failed in state FAILED: {flink}") == (
-        "io.grpc.StatusRuntimeException: CANCELLED: client gone"
+        "it lost a Python worker: io.grpc.StatusRuntimeException: CANCELLED: client gone"
     )
     assert job_server.failure("ZeroDivisionError: integer division") is None
