@@ -230,6 +230,17 @@ def test_fields_of_structs(tmp_path, form):
 
 
 @pytest.mark.parametrize("form", FORMATS)
+def test_a_name_with_dots_comes_before_a_field_of_that_path(tmp_path, form):
+    rows = [{"doc.text": f"column {i}", "doc": {"text": f"field {i}", "n": i}} for i in range(9)]
+    path = write(pa.Table.from_pylist(rows), tmp_path / "x", form)
+    found, bad = read(path, FieldMap(text="doc.text", id="doc.n"), split_bytes=1)
+    assert not bad
+    assert [(row["text"], row["id"]) for row in found] == [
+        (f"column {i}", str(i)) for i in range(9)
+    ]
+
+
+@pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("kind", [pa.list_(pa.string()), pa.large_list(pa.large_binary())])
 def test_a_list_of_strings_is_a_text_on_request(tmp_path, form, kind):
     texts = [["a", "é"], [], None, ["b", None], ["c"] * 500]
@@ -414,9 +425,9 @@ def test_footers_are_read_as_pyarrow_reads_them(rows, size, dictionary, compress
         ends = [a + c.total_compressed_size for a, c in zip(starts, chunks, strict=True)]
         assert group.rows == theirs.row_group(i).num_rows
         assert (group.start, group.end) == (min(starts), max(ends))
-        sizes = {name: column.size for name, column in group.columns.items()}
+        sizes = {column.path: column.size for column in group.columns}
         assert sizes == {c.path_in_schema: c.total_uncompressed_size for c in chunks}
-        stored = {name: column.stored for name, column in group.columns.items()}
+        stored = {column.path: column.stored for column in group.columns}
         assert stored == {c.path_in_schema: c.total_compressed_size for c in chunks}
 
 

@@ -249,7 +249,7 @@ def test_headers_are_those_of_the_file(kind, texts, options):
     _, data = written(texts, kind, options)
     theirs = pq.read_metadata(io.BytesIO(data))
     for i, group in enumerate(read_footer(io.BytesIO(data)).groups):
-        for j, column in enumerate(group.columns.values()):
+        for j, column in enumerate(group.columns):
             chunk = theirs.row_group(i).column(j)
             at, size, values = column.start, 0, 0
             while at < column.start + column.stored:
@@ -286,7 +286,7 @@ def test_numbers_that_others_would_cut_off_are_refused(number, value):
 
 def test_two_columns_in_one_place_and_reads_elsewhere_are_refused():
     leaf = Leaf(0, 0, None)
-    first, second = Column(4, 100, 100, 0), Column(103, 100, 100, 0)
+    first, second = Column("a", 4, 100, 100, 0), Column("b", 103, 100, 100, 0)
     with pytest.raises(ValueError, match="two columns"):
         Pages([(second, leaf), (first, leaf)], 1)
     pages = Pages([(first, leaf)], 1)
@@ -298,7 +298,7 @@ def test_pages_of_one_piece_add_up_and_those_of_the_next_start_anew(monkeypatch)
     monkeypatch.setattr(pages_module, "PIECE_BYTES", 1000)
     page = data_page(1, PLAIN, plain(b"x" * 400))
     start = 4
-    pages = Pages([(Column(start, 10 * len(page), 0, 6), Leaf(0, 0, None))], rows=2)
+    pages = Pages([(Column("text", start, 10 * len(page), 0, 6), Leaf(0, 0, None))], rows=2)
     for _ in range(4):
         pages.see(start, page)
         pages.see(start + len(page), page)
@@ -326,7 +326,7 @@ def test_rows_are_as_many_as_the_pages_say_not_the_footer(monkeypatch):
     """One page of honest size may hold far more than a piece."""
     monkeypatch.setattr(pages_module, "PIECE_BYTES", 1000)
     page = data_page(10, PLAIN, plain(*[random.Random(i).randbytes(300) for i in range(10)]))
-    column = Column(4, len(page), 0, 6)
+    column = Column("text", 4, len(page), 0, 6)
     with pytest.raises(TooMuchError) as caught:
         Pages([(column, Leaf(0, 0, None))], rows=8).see(4, page)
     assert (caught.value.rows, caught.value.careful) == (3, False)

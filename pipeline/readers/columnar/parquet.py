@@ -1,5 +1,6 @@
 """Parquet files, read by row groups; also several of them concatenated."""
 
+import itertools
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple, cast
 
@@ -158,8 +159,8 @@ def _tables(
     """
     columns = list(_columns(file, group, names))
     rows = _MAX_ROWS
-    for path, column in group.columns.items():
-        if _is_part(path, fields.text):
+    for column in group.columns:
+        if _is_part(column.path, fields.text):
             rows = min(rows, group.rows * BATCH_BYTES // max(column.size, 1))
     widest = max((leaf.width or 1 for _, leaf in columns), default=1)
     rows = min(max(rows, 1), PIECE_BYTES // widest)
@@ -198,14 +199,14 @@ def _columns(
     Raises:
         ValueError: the schema has no such column, or its values are huge.
     """
-    leaves = {leaf.path: leaf for leaf in (file.schema.column(i) for i in range(len(file.schema)))}
-    for path, column in group.columns.items():
+    leaves = [file.schema.column(i) for i in range(len(file.schema))]
+    for column, leaf in itertools.zip_longest(group.columns, leaves):
+        path = column.path if column else leaf.path
         if any(_is_part(path, name) for name in names):
-            if path not in leaves:
-                raise ValueError(f"a column {path!r} that the schema does not have")
+            if column is None or leaf is None or leaf.path != path:
+                raise ValueError(f"the columns of a row group are not the schema's: {path!r}")
             if column.encrypted:
                 raise _EncryptedError(f"column {path!r} is encrypted")
-            leaf = leaves[path]
             width = _WIDTHS.get(leaf.physical_type, leaf.length or None)
             if width and width > PIECE_BYTES:
                 raise ValueError(f"column {path!r} is of values of {width:,} bytes")

@@ -20,8 +20,11 @@ Value = int | bytes | list["Value"] | dict[int, "Value"]
 class Column(NamedTuple):
     """A column of a row group: the start of its first page, the stored and the unpacked bytes of
     all its pages, and the number of their codec.
+
+    The path of the field ``b`` of a struct ``a`` is that of a column ``a.b`` too.
     """
 
+    path: str
     start: int
     stored: int
     size: int
@@ -30,12 +33,12 @@ class Column(NamedTuple):
 
 
 class RowGroup(NamedTuple):
-    """A row group; ``[start, end)`` are its stored bytes."""
+    """A row group; ``[start, end)`` are its stored bytes, and columns are in the schema's order."""
 
     rows: int
     start: int
     end: int
-    columns: dict[str, Column]
+    columns: list[Column]
 
 
 class Footer(NamedTuple):
@@ -127,21 +130,24 @@ def _indices(chunk: Value) -> int:
 
 
 def _row_group(group: Value) -> RowGroup:
-    columns = {}
+    columns = []
     for chunk in _list(group, 1):
         column = structure(chunk)[3]
         # The dictionary page comes first; 0 means that there is none.
         pages = [at for at in (integer(column, 9), integer(column, 11, 0)) if at > 0]
-        name = b".".join(part for part in _list(column, 3) if isinstance(part, bytes))
-        columns[name.decode()] = Column(
-            min(pages, default=0),
-            integer(column, 7),
-            integer(column, 6),
-            integer(column, 4),
-            encrypted=8 in structure(chunk),
+        path = b".".join(part for part in _list(column, 3) if isinstance(part, bytes))
+        columns.append(
+            Column(
+                path.decode(),
+                min(pages, default=0),
+                integer(column, 7),
+                integer(column, 6),
+                integer(column, 4),
+                encrypted=8 in structure(chunk),
+            )
         )
-    start = min((column.start for column in columns.values()), default=0)
-    end = max((column.start + column.stored for column in columns.values()), default=0)
+    start = min((column.start for column in columns), default=0)
+    end = max((column.start + column.stored for column in columns), default=0)
     return RowGroup(integer(group, 3), start, end, columns)
 
 
