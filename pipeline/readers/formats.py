@@ -30,7 +30,7 @@ from pipeline.readers.contract import (
 )
 from pipeline.readers.decoders import Compression, compression_of
 from pipeline.readers.inflate import Damage, inflate
-from pipeline.readers.json_array import array_lines
+from pipeline.readers.json_values import value_lines
 from pipeline.readers.jsonl import after_first_newline, range_pieces, read_jsonl
 from pipeline.readers.own import own_format
 from pipeline.readers.text_files import read_file, read_lines
@@ -51,8 +51,8 @@ def _json_lines(pieces: Iterator[bytes | Damage], offset: int, to: Reading) -> B
     return read_jsonl(pieces, offset, to.fields, to.quarantine, to.options.max_document_bytes)
 
 
-def _json_array(pieces: Iterator[bytes | Damage], offset: int, to: Reading) -> Batches:
-    return _json_lines(array_lines(pieces, to.quarantine), offset, to)
+def _json_values(pieces: Iterator[bytes | Damage], offset: int, to: Reading) -> Batches:
+    return _json_lines(value_lines(pieces, to.quarantine), offset, to)
 
 
 def _text(pieces: Iterator[bytes | Damage], offset: int, to: Reading) -> Batches:
@@ -91,17 +91,18 @@ FORMATS: list[Format] = [
     ),
     _ARROW,
     replace(_ARROW, name="arrow stream", magic=(b"\xff\xff\xff\xff",), endings=()),
-    StreamFormat("jsonl", rb"\{", _json_lines, ("json", "jsonl", "ndjson"), lines=True),
+    # Arrays of objects (others may be a line of JSON lines), and objects of several lines.
+    StreamFormat("json", rb"\[\s*[{\]]|\{(?:[^\n]*[,{\[])?[ \t\r]*\n\s*\"", _json_values),
+    StreamFormat("jsonl", rb"\{\s*[\"}]", _json_lines, ("json", "jsonl", "ndjson"), lines=True),
     StreamFormat("warc", rb"WARC/", _whole(read_warc), ("warc", "wet"), own_places=True),
     StreamFormat("arc", re.escape(MAGIC), _whole(read_arc), ("arc",), own_places=True),
-    # An array of objects: other arrays may be a line of JSON lines.
-    StreamFormat("json array", rb"\[\s*[{\]]", _json_array),
     StreamFormat("csv", None, _whole(read_csv), ("csv", "tsv")),
     StreamFormat("text", None, _text, ("txt", "text"), own_places=True),
     _PAGE,
 ]
 """All formats, in the order in which a file is matched against them."""
 
+_UTF_16 = rb"\xff\xfe|\xfe\xff|[{\[]\0[\"\s{]\0"
 _HTML = rb"(?i)\s*<(?:!doctype|html|\?xml)"
 _FOREIGN: dict[bytes, str] = {
     rb"PK\x03\x04": "zip: unpack it",
@@ -112,9 +113,12 @@ _FOREIGN: dict[bytes, str] = {
     rb"SQLite format 3\0": "SQLite: export its table to JSON lines",
     rb"\x89HDF\r\n": "HDF5: convert it to Parquet",
     rb"version https://git-lfs": "a Git LFS pointer: fetch the file with git lfs pull",
+    rb"\x02\x21\x4c\x18": "lz4's legacy format: unpack it with lz4 -d",
+    rb"\x5d\0\0[\0-\x80]": "lzma, the predecessor of xz: unpack it with xz -d",
+    rb"\x1f\x9d": "from compress: unpack it with gzip -d",
     _HTML: "HTML or XML, maybe of a failed download: fetch it again,"
     " or name it .html if it is a document",
-    rb"\xff\xfe|\xfe\xff|[{\[]\0[\"\s{]\0": "UTF-16: convert it to UTF-8",
+    _UTF_16: "UTF-16: convert it to UTF-8",
 }
 """First bytes of formats that are not supported, and what to do about each."""
 
@@ -349,7 +353,7 @@ def _recognise(stream: BinaryIO, path: str, open_input: OpenInput, options: Read
     ending = stem.rpartition(".")[2] if packed in _PACKED else packed
     for start, advice in _FOREIGN.items():
         if re.match(start, head):
-            if start == _HTML and ending in _PAGE.endings:
+            if start in (_HTML, _UTF_16) and ending in _PAGE.endings:
                 return _File(_PAGE, compression, size)
             raise ValueError(f"{path} is {advice}")
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()

@@ -1,4 +1,4 @@
-r"""Turns JSON arrays of objects, ``[{"text": "a"}, {"text": "b"}]``, into JSON lines.
+r"""Turns JSON arrays (``[{"text": "a"}, …]``) and objects of several lines into JSON lines.
 
 Every byte keeps its offset, so reported offsets are right: the brackets of the array and newlines
 within a value become blanks, commas between values become newlines.
@@ -16,24 +16,24 @@ from winnow.text.buffers import Octets
 
 State = npt.NDArray[np.int64]
 
-_DEPTH, _STRING, _ESCAPE, _MIDDLE = range(4)
+_DEPTH, _STRING, _ESCAPE, _MIDDLE, _ARRAY = range(5)
 """How many brackets are open, the array's own included; whether a string is, and a backslash was
-before; whether, outside an array, the line has begun."""
+before; whether, outside a value, the line has begun; whether the outermost bracket is square."""
 
 _QUOTE, _BACKSLASH, _NEWLINE, _BLANK, _COMMA = (ord(c) for c in '"\\\n ,')
 _OPEN, _CLOSE, _LIST, _END_LIST = (ord(c) for c in "{}[]")
 _BOM = 0xEF, 0xBB, 0xBF
 
 
-def array_lines(
+def value_lines(
     pieces: Iterator[bytes | Damage], quarantine: Quarantine
 ) -> Iterator[bytes | Damage]:
-    """The bytes of a stream, with each value of its arrays on a line of its own.
+    """The bytes of a stream, with each value of its arrays and each of its objects on one line.
 
-    Bytes outside an array do not change: other lines, and concatenated arrays. After damage it is
+    Bytes outside these do not change: other lines, and concatenated arrays. After damage it is
     unknown where a value starts, so the rest of the file is lost.
     """
-    state = np.zeros(4, np.int64)
+    state = np.zeros(5, np.int64)
     size = 0
     for piece in pieces:
         if isinstance(piece, Damage):
@@ -46,12 +46,12 @@ def array_lines(
         size += len(piece)
         yield data.tobytes()
     if state[_DEPTH]:
-        quarantine.add(size, "byte", "bad_json", "the file ends within an array")
+        quarantine.add(size, "byte", "bad_json", "the file ends within an array or object")
 
 
 @njit(nogil=True, cache=True)
 def _unwrap(data: Octets, state: State) -> None:
-    depth, string, escape, middle = state[0], state[1], state[2], state[3]
+    depth, string, escape, middle, array = state[0], state[1], state[2], state[3], state[4]
     for i in range(len(data)):
         octet = data[i]
         if string:
@@ -66,7 +66,10 @@ def _unwrap(data: Octets, state: State) -> None:
                 middle = 0
             elif octet == _LIST and not middle:
                 data[i] = _BLANK
-                depth = 1
+                depth = array = 1
+            elif octet == _OPEN and not middle:
+                depth = middle = 1
+                array = 0
             elif octet > _BLANK and octet not in _BOM:
                 middle = 1
         elif octet == _QUOTE:
@@ -75,11 +78,11 @@ def _unwrap(data: Octets, state: State) -> None:
             data[i] = _BLANK
         elif octet in (_OPEN, _LIST):
             depth += 1
-        elif octet == _COMMA and depth == 1:
+        elif octet == _COMMA and depth == 1 and array:
             data[i] = _NEWLINE
         elif octet in (_CLOSE, _END_LIST):
             depth -= 1
-            if depth == 0:
+            if depth == 0 and array:
                 data[i] = _NEWLINE
                 middle = 0
-    state[0], state[1], state[2], state[3] = depth, string, escape, middle
+    state[0], state[1], state[2], state[3], state[4] = depth, string, escape, middle, array

@@ -147,6 +147,8 @@ def test_an_unknown_format_is_refused(tmp_path, content):
         (jsonl().decode().encode("utf-16-le"), "UTF-16: convert it to UTF-8"),
         (b"\xfe\xff" + jsonl().decode().encode("utf-16-be"), "UTF-16: convert it to UTF-8"),
         (gzip.compress(jsonl().decode().encode("utf-16")), "UTF-16: convert it to UTF-8"),
+        (lzma.compress(jsonl(), lzma.FORMAT_ALONE), "lzma, the predecessor of xz: unpack it"),
+        (b"\x02\x21\x4c\x18\x0b\0\0\0", "lz4's legacy format: unpack it"),
     ],
 )
 @pytest.mark.parametrize("name", ["x.jsonl", "x.dat", "x.parquet", "x.warc.gz"])

@@ -1,4 +1,4 @@
-"""JSON arrays: the documents of the same objects as JSON lines, wherever the bytes are cut."""
+"""JSON arrays and pretty-printed objects: the documents of the same objects as JSON lines."""
 
 import gzip
 import io
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.readers import FieldMap, InputRange, plan_ranges, read_batches
 from pipeline.readers.contract import Quarantine
-from pipeline.readers.json_array import array_lines
+from pipeline.readers.json_values import value_lines
 
 LETTERS = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 STRINGS = st.sampled_from(["", "a", '"', "\\", "\n", "[", "]", "{", "}", ",", "é\n[{,"]) | LETTERS
@@ -62,6 +62,18 @@ def test_an_array_has_the_documents_of_its_lines(arrays, indent, ascii_only, bet
                 assert json.loads(row["id"]) == identifier
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.lists(OBJECTS, min_size=1, max_size=4), st.integers(0, 3), st.booleans())
+def test_pretty_printed_objects(objects, indent, ascii_only):
+    text = "\n".join(json.dumps(o, indent=indent, ensure_ascii=ascii_only) for o in objects)
+    rows, bad = read(text.encode())
+    assert (texts(rows), bad) == (texts(objects), [])
+    # The last one is cut: all others are read.
+    rows, bad = read(text.rstrip("}").encode())
+    assert texts(rows) == texts(objects[:-1])
+    assert ("bad_json", len(text.rstrip("}").encode())) in bad
+
+
 @settings(max_examples=80, deadline=None)
 @given(st.lists(OBJECTS, max_size=4), st.lists(st.integers(1, 9), max_size=30))
 def test_pieces_may_be_cut_anywhere(objects, sizes):
@@ -72,11 +84,16 @@ def test_pieces_may_be_cut_anywhere(objects, sizes):
         at += size
     bad = []
     quarantine = Quarantine("x", bad.append)
-    once = b"".join(array_lines(iter([data]), quarantine))
-    assert b"".join(array_lines(iter([*pieces, data[at:]]), quarantine)) == once
+    once = b"".join(value_lines(iter([data]), quarantine))
+    assert b"".join(value_lines(iter([*pieces, data[at:]]), quarantine)) == once
     assert len(once) == len(data)
     assert [json.loads(line) for line in once.split(b"\n") if line.strip()] == objects
     assert not bad
+
+
+def test_a_first_line_that_is_cut_does_not_make_lines_one_object():
+    rows, bad = read(b'{"id": "1",\n{"text": "a"}\n{"text": "b"}\n', "x.jsonl")
+    assert (texts(rows), bad) == (["a", "b"], [("bad_json", 0)])
 
 
 def test_bad_values_are_named_by_their_place():

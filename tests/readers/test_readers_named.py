@@ -134,6 +134,11 @@ def test_bad_lines_and_files_of_text(tmp_path):
     assert bad[0][1:] == ("compressed byte", "truncated_gzip")
 
 
+def test_a_text_that_starts_with_a_brace(tmp_path):
+    rows, bad, _ = read(tmp_path / "x.txt", b"{braces} are text")
+    assert (texts(rows), bad) == (["{braces} are text"], [])
+
+
 def test_a_text_document_is_a_file_or_a_line():
     with pytest.raises(ValueError, match="'file' or 'line', not 'page'"):
         ReadOptions(text_document="page")
@@ -144,6 +149,8 @@ def test_an_html_file_is_a_page(tmp_path):
     assert (texts(rows), bad, report.kinds) == (["Größe & more of it."], [], {"html": 1})
     rows, bad, report = read(tmp_path / "x.htm.gz", gzip.compress(b"<p>"))
     assert (rows, bad, report.skipped) == ([], [], {"no_text": 1})
+    rows, bad, _ = read(tmp_path / "wide.html", PAGE.encode("utf-16"))
+    assert (texts(rows), bad) == (["Größe & more of it."], [])
     with pytest.raises(ValueError, match=r"maybe of a failed download.*name it \.html"):
         read(tmp_path / "x.jsonl", PAGE.encode())
 
