@@ -1,6 +1,7 @@
 """The page, the data card and the table of a finished run, from its manifest and statistics."""
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -70,13 +71,22 @@ def print_summary(
 ) -> None:
     """Print a finished run's row accounting, its rule, its speed and where its page is.
 
+    Documents of web archives and HTML files are counted by what they were made from.
+
     ``seconds`` is how long its ``engine`` took for all of it, if that is known.
     """
     sources = read_statistics(output, "sources")
     print(table(sources))
     if manifest["rule"]["name"] == "groups":
         print("\n" + "\n".join(groups_table(manifest, read_statistics(output, "rule_groups"))))
-    print(f"\nrule:   {rule_line(manifest)}")
+    kinds = Counter[str]()
+    for task in manifest["tasks"]:
+        kinds.update(task["kinds"])
+    print()
+    if kinds:
+        counts = (f"{count:,} {kind.replace('_', ' ')}" for kind, count in kinds.most_common())
+        print(f"kinds:  {', '.join(counts)}")
+    print(f"rule:   {rule_line(manifest)}")
     if seconds is not None:
         read = sources.filter(pc.equal(sources["outcome"], "read"))
         documents, size = (pc.sum(read[name]).as_py() for name in ("documents", "bytes"))

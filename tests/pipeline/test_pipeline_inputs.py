@@ -67,16 +67,21 @@ def test_globs_match_what_pythons_own_do_by_the_same_names(tree):
 def test_a_folder_means_its_data_files_and_the_rest_is_named(tree):
     for name in ("_SUCCESS", "a/.part-0.crc", "a/c.x.md5", "b/d.x.tmp", "SHA256SUMS", "README.md"):
         (tree / name).write_text("no data")
+    for folder in ("_temporary/0", "_a=1"):
+        (tree / folder).mkdir(parents=True)
+        (tree / folder / "part.x").write_text("data of a failed job, of a partition")
     said = []
     for folder in (".", str(tree), f"{tree}/"):
         found = inputs.find(folder, said.append)
         assert [os.path.relpath(path, tree) for path in found] == sorted(
-            ["a/b/c.x", "a/c.x", "b/d.x", "b1/a/b/e.x", "c.x"]
+            ["_a=1/part.x", "a/b/c.x", "a/c.x", "b/d.x", "b1/a/b/e.x", "c.x"]
         )
     # Hidden: .c.x, .h and .part-0.crc, and a/b/.h.
-    assert said[0] == ".: left out, as no data by name: .c.x, .h, .h and 6 more"
+    assert said[0] == ".: left out, as no data by name: .c.x, .h, .h and 7 more"
     assert inputs.find("a/c.x", said.append) == ["a/c.x"]
     assert len(said) == 3
+    # Names above the folder do not matter.
+    assert inputs.find("_temporary/0", said.append) == ["_temporary/0/part.x"]
     (tree / "empty").mkdir()
     with pytest.raises(ValueError, match="nothing matches"):
         inputs.find("empty", said.append)

@@ -225,8 +225,30 @@ def test_fields_of_structs(tmp_path, form):
         for row in rows
         if row["doc"]
     ]
-    with pytest.raises(ValueError, match=r"no column 'doc\.text'"):
+    with pytest.raises(ValueError, match=r"no column 'doc\.text'; it has \['doc', 'doc\.body'"):
         read(path, FieldMap(text="doc.text"))
+    path = write(pa.Table.from_pylist([{"doc": [{"text": "a"}]}]), tmp_path / "y", form)
+    with pytest.raises(ValueError, match=r"\('doc' is list<.*struct<text: string>>, no struct\)"):
+        read(path, FieldMap(text="doc.text"))
+
+
+@pytest.mark.parametrize("form", ["arrow", "stream"])
+def test_fields_of_structs_that_are_encoded(tmp_path, form):
+    metas = pa.array([{"url": "u"}, None, {"url": None}, {"url": "v"}])
+    texts = pa.array([{"body": "s"}, {"body": "t"}, None])
+    table = pa.table(
+        {
+            "meta": pa.DictionaryArray.from_arrays(pa.array([3, 0, None, 1, 2, 0, 3]), metas),
+            "doc": pa.RunEndEncodedArray.from_arrays(pa.array([2, 6, 7], pa.int32()), texts),
+        }
+    )
+    for part in (table, table.slice(1)):
+        path = write(part, tmp_path / "x", form)
+        rows, bad = read(path, FieldMap(text="doc.body", url="meta.url"))
+        assert [row["text"] for row in rows] == list("sstttt")[-len(rows) :]
+        assert [row["url"] for row in rows] == ["v", "u", None, None, None, "u"][-len(rows) :]
+        assert [(b.position, b.reason) for b in bad] == [(len(rows), "missing_text")]
+        assert len(rows) == len(part) - 1
 
 
 @pytest.mark.parametrize("form", FORMATS)

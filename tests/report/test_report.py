@@ -282,8 +282,14 @@ def test_the_same_run_gives_the_same_bytes(run):
 
 def test_the_table_of_the_terminal(run, capsys):
     output, batches, _ = run
-    render.print_summary(str(output), run[2])
+    tasks = [
+        task | {"kinds": {"html": 900, "plain_text": n}} for n, task in enumerate(run[2]["tasks"])
+    ]
+    render.print_summary(str(output), run[2] | {"tasks": tasks})
     lines = capsys.readouterr().out.splitlines()
+    count = len(tasks)
+    plain = f", {count * (count - 1) // 2} plain text" if count else ""
+    assert f"kinds:  {900 * count:,} html{plain}" in lines
     end = lines.index("")
     cells = {line.split()[0]: line.split() for line in lines[:end]}
     sums = {}

@@ -9,10 +9,13 @@ from winnow import globs
 from winnow.filesystem import storage
 
 _NO_DATA = re.compile(
-    r"[._].*|.*\.(crc|md5|sha1|sha256|sha512|tmp|temp|part|partial|crdownload)"
+    r"[._].*|.*~|.*\.(crc|md5|sha1|sha256|sha512|tmp|temp|part|partial|crdownload|inprogress|swp)"
     r"|(?i:md5sums|sha\d*sums|checksums?|readme)(\..*)?"
 )
 """Names of what lies beside data: hidden files, Hadoop's ``_SUCCESS``, checksums, half files."""
+
+_NO_DATA_FOLDER = re.compile(r"_[^=]*")
+"""Hadoop's ``_temporary``, which failed jobs leave, and the like, but no partition ``_a=1``."""
 
 _NAMED = 3
 
@@ -31,7 +34,9 @@ def find(pattern: str, say: Callable[[str], None]) -> list[str]:
     if not (os.path.isdir(pattern) if is_local else pattern.endswith("/")):
         return storage.find(pattern)
     found = storage.find(storage.join(pattern, "**"))
-    left_out = [path for path in found if _NO_DATA.fullmatch(path.rsplit("/", 1)[-1])]
+    left_out = [
+        path for path in found if not _is_data(path.removeprefix(storage.join(pattern, "")))
+    ]
     kept = sorted(set(found) - set(left_out))
     if is_local:
         left_out += [
@@ -47,6 +52,12 @@ def find(pattern: str, say: Callable[[str], None]) -> list[str]:
     if not kept:
         raise ValueError(f"the folder {pattern} holds no data: check the path")
     return kept
+
+
+def _is_data(path: str) -> bool:
+    """Whether the names in a path, from the folder that was given, are those of data."""
+    *folders, name = path.split("/")
+    return not (_NO_DATA.fullmatch(name) or any(map(_NO_DATA_FOLDER.fullmatch, folders)))
 
 
 def spellings(paths: Iterable[str]) -> list[list[str]]:

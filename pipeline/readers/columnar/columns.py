@@ -11,6 +11,8 @@ from pipeline.readers.columnar.value_text import (
     is_text,
     is_text_list,
     joined_octets,
+    plain_type,
+    struct_field,
     text_octets,
     text_sizes,
 )
@@ -33,17 +35,15 @@ def wanted_columns(schema: pa.Schema, path: str, fields: FieldMap) -> list[str]:
     text = _path(schema, fields.text)
     if text is None:
         raise ValueError(
-            f"{path} has no column {fields.text!r}; it has {schema.names}: "
-            "name the one that holds the text with --field text=COLUMN"
+            f"{path} has no column {fields.text!r}{_obstacle(schema, fields.text)}; it has "
+            f"{all_names(schema)}: name the one that holds the text with --field text=COLUMN"
         )
     paths = {name: _path(schema, name) for name in dict.fromkeys(fields.inputs)}
     wanted = [name for name, found in paths.items() if found]
     heads = dict.fromkeys(found[0] for found in paths.values() if found)
     if twice := [head for head in heads if schema.names.count(head) > 1]:
         raise ValueError(f"{path} has several columns named {twice}: rename all but one of each")
-    kind = schema.field(text[0]).type
-    for part in text[1:]:
-        kind = kind.field(part).type
+    kind = _type(schema, text)
     # Tables without any text are often written with a null type.
     if is_text(kind) or pa.types.is_null(kind):
         return wanted
@@ -73,7 +73,7 @@ def pick(table: pa.RecordBatch, names: Sequence[str]) -> pa.RecordBatch:
         column = table[path[0]]
         for part in path[1:]:
             column.validate()
-            column = pc.struct_field(column, part)
+            column = struct_field(column, part)
         columns.append(column)
     return pa.RecordBatch.from_arrays(columns, names=list(names))
 
@@ -83,8 +83,9 @@ def all_names(schema: pa.Schema) -> list[str]:
     names = []
     for field in schema:
         names.append(field.name)
-        if pa.types.is_struct(field.type):
-            names += [f"{field.name}.{name}" for name in all_names(pa.schema(list(field.type)))]
+        kind = plain_type(field.type)
+        if pa.types.is_struct(kind):
+            names += [f"{field.name}.{name}" for name in all_names(pa.schema(list(kind)))]
     return names
 
 
@@ -95,12 +96,31 @@ def _path(schema: pa.Schema, name: str) -> list[str] | None:
     head, *rest = path = name.split(".")
     if not rest or head not in schema.names:
         return None
-    kind = schema.field(schema.names.index(head)).type
+    kind = plain_type(schema.field(schema.names.index(head)).type)
     for part in rest:
         if not pa.types.is_struct(kind) or kind.get_field_index(part) < 0:
             return None
-        kind = kind.field(part).type
+        kind = plain_type(kind.field(part).type)
     return path
+
+
+def _obstacle(schema: pa.Schema, name: str) -> str:
+    """The field on the way to ``name`` that is no struct, for a message; empty if there is none."""
+    outer = name
+    while "." in outer:
+        outer = outer.rpartition(".")[0]
+        if path := _path(schema, outer):
+            kind = _type(schema, path)
+            return "" if pa.types.is_struct(kind) else f" ({outer!r} is {kind}, no struct)"
+    return ""
+
+
+def _type(schema: pa.Schema, path: Sequence[str]) -> pa.DataType:
+    """The type of the field at ``path``, within plain structs."""
+    kind = schema.field(path[0]).type
+    for part in path[1:]:
+        kind = plain_type(kind).field(part).type
+    return plain_type(kind)
 
 
 def check_end(piece: InputRange, count: int) -> int:

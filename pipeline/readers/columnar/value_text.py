@@ -31,13 +31,13 @@ _UUID_DASHES = (8, 13, 18, 23)
 
 def is_text(kind: pa.DataType) -> bool:
     """Whether values of a type are strings, or bytes that may be."""
-    kind = _plain_type(kind)
+    kind = plain_type(kind)
     return _is_string(kind) or _is_binary(kind)
 
 
 def is_text_list(kind: pa.DataType) -> bool:
     """Whether values of a type are lists of strings."""
-    kind = _plain_type(kind)
+    kind = plain_type(kind)
     return _is_list(kind) and is_text(kind.value_type)
 
 
@@ -121,12 +121,28 @@ def _is_list(kind: pa.DataType) -> bool:
     )
 
 
-def _plain_type(kind: pa.DataType) -> pa.DataType:
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """The type of the same values without dictionary, run-end and extension types."""
     if isinstance(kind, pa.BaseExtensionType):
-        return _plain_type(kind.storage_type)
+        return plain_type(kind.storage_type)
     if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
-        return _plain_type(kind.value_type)
+        return plain_type(kind.value_type)
     return kind
+
+
+def struct_field(column: pa.Array, name: str) -> pa.Array:
+    """A field of n structs, encoded as these are; null where the struct is null."""
+    kind = column.type
+    if isinstance(kind, pa.BaseExtensionType):
+        return struct_field(column.storage, name)
+    if pa.types.is_dictionary(kind):
+        fields = struct_field(column.dictionary, name)
+        return pa.DictionaryArray.from_arrays(column.indices, fields)
+    if pa.types.is_run_end_encoded(kind):
+        fields = struct_field(column.values, name)
+        whole = pa.RunEndEncodedArray.from_arrays(column.run_ends, fields)
+        return whole.slice(column.offset, len(column))
+    return pc.struct_field(column, name)
 
 
 def _plain(column: pa.Array) -> pa.Array:
