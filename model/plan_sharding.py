@@ -183,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     room = ROOM * ACCELERATORS[options.accelerator].memory
     # After the arguments are read: these load torch.
     from model.sharded_step import plan
-    from model.sharding_costs import layouts
+    from model.sharding_costs import layouts, preference
 
     try:
         if len(chosen) != 1:
@@ -194,8 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 config, machines(options), batch_rows=options.recommend, sequence=options.sequence,
                 optimizer=options.optimizer, imbalance=options.imbalance, memory=room,
             )  # fmt: skip
-            # Of those that are equally fast, the one that sends the least comes first.
-            fastest = sorted(found_layouts, key=lambda of: (round(of.step, 6), of.seconds.gather))
+            fastest = sorted(found_layouts, key=preference)
             if not fastest:
                 raise ValueError("no layout fits: take more devices or more memory")
             print("\n".join(compare(fastest, options)))

@@ -177,6 +177,14 @@ def _divisors(number: int) -> list[int]:
     return [n for n in range(1, number + 1) if number % n == 0]
 
 
+def preference(layout: Layout) -> tuple[float, float]:
+    """The key of layouts from the best on: seconds a step to three digits, then those of gathers.
+
+    Traces of equally fast layouts differ by the rounding of rows.
+    """
+    return float(f"{layout.step:.3g}"), layout.seconds.gather
+
+
 def settings(layout: Layout) -> Mapping[str, object]:
     """The settings of ``model/train.py`` that make this layout."""
     return {

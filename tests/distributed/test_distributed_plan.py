@@ -9,7 +9,7 @@ from model import sharded_step, sharding_costs, sizes
 from model.glam.config import GLaMConfig
 from model.plan_sharding import main
 from model.sharded_step import Group, Plan, Traffic, plan
-from model.sharding_costs import Machines, seconds
+from model.sharding_costs import Layout, Machines, Seconds, preference, seconds
 
 pytestmark = pytest.mark.slow
 
@@ -203,6 +203,17 @@ def test_the_fastest_layout_is_recommended(capsys):
     parts, columns, *_ = rows[0].split()
     expected = f"train.tensor_parallel={parts} train.expert_parallel={columns} train.micro_rows=2"
     assert last == f"recommended: {expected} train.recompute=false"
+
+
+def test_of_equally_fast_layouts_the_one_that_gathers_least_comes_first():
+    def layout(step, gather):
+        found = Plan(0, 0, 0, (0,), {})
+        return Layout(1, 1, 1, False, found, Seconds(step, 0, 0, gather, 0), step)
+
+    fastest, much, least, slow = (
+        layout(*of) for of in ((0.6, 9.0), (0.62638, 0.143), (0.62641, 0.042), (0.63, 0.0))
+    )
+    assert sorted([much, slow, least, fastest], key=preference) == [fastest, least, much, slow]
 
 
 def test_recomputing_makes_room(monkeypatch):
