@@ -151,7 +151,10 @@ PANELS: dict[str, Panel] = {
         " found better, without knowing the scores, has the higher score: of those of which the"
         " reader could tell, with Wilson's interval of 95 %.",
     ),
-    "kinds": Panel("Documents of WARC files, by kind", lambda run, _: _records("kinds", run)),
+    "kinds": Panel(
+        "Documents of web archives and HTML files, by kind",
+        lambda run, _: _records("kinds", run),
+    ),
     "skipped": Panel(
         "Records without text",
         lambda run, _: _records("skipped", run),

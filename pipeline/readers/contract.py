@@ -182,9 +182,9 @@ class ReadReport:
     Kinds are the WARC record types without text (``request``, ``warcinfo``, …), and for responses
     and resources ``not_http`` (``text/dns``), ``http_status`` (not a success), ``not_html``
     (another media type), ``binary`` (declared as plain text), ``plain_text`` (if not wanted) and
-    ``no_text`` (only menus, forms and scripts). ``kinds`` counts the documents of WARC files by
-    origin: ``html``, ``plain_text`` or ``conversion``. ``truncated`` counts documents that were
-    truncated when they were crawled or stored; what is left of them is read.
+    ``no_text`` (only menus, forms and scripts). ``kinds`` counts the documents of web archives and
+    HTML files by origin: ``html``, ``plain_text`` or ``conversion``. ``truncated`` counts documents
+    that were truncated when they were crawled or stored; what is left of them is read.
     """
 
     skipped: Counter[str] = field(default_factory=Counter)

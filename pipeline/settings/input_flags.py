@@ -15,7 +15,7 @@ def add(group: argparse._ArgumentGroup) -> None:
         metavar="NAME=GLOB",
         help="an input; may be repeated,"
         " also for one name. WET, WARC, ARC, JSON, Parquet, Arrow by content; CSV, TSV, text, HTML"
-        " by name; a folder means its files",
+        " by name; packed by gzip, zstd, bzip2, xz or lz4, or not; a folder means its files",
     )
     flag(
         group,
