@@ -1,23 +1,23 @@
-"""Compares the arms of a finished study: the verdict first, then its tables.
+"""Compare the arms of a finished study: the verdict first, then its tables.
 
 python ablations/compare.py study=runs/data_quality
 
-Writes ``comparison.json`` and one CSV per table to ``comparison/`` in the study (``output=DIR`` for
-elsewhere). ``learning_rate=DIR`` names a study of the same arms at several learning rates; with it
-the verdict is checked at each arm's best one. Exit code 1 means that nothing could be compared.
+Writes ``comparison.json`` and one CSV per table to ``comparison/`` in the study (or to
+``output=DIR``). ``learning_rate=DIR`` names a study of the same arms at several learning rates; it
+checks the verdict at each arm's best one. Exit code 1: nothing could be compared.
 
 python ablations/compare.py samples='{base: [a1, a2], tuned: [b1, b2]}' output=comparison
 
-compares any models by what lm-evaluation-harness logged of them (--log_samples): folders of results
-and samples, one for each run (training seed) of a model. The first model is the baseline. Items are
+compares any models by their logs of lm-evaluation-harness (--log_samples): folders of results and
+samples, one for each run (training seed) of a model. The first model is the baseline. Items are
 paired, and runs by their order. Further settings:
 
-  tasks=[…]              those to compare; without, all that every run has
-  metrics=[acc_norm,…]   what a task is tested by: the first that it has; without, lm-eval's first
-  primary=TASK           what the verdict is about; without, the mean over tasks
-  smallest_difference=…  that matters: 1 point, 0.01 bits per byte
+  tasks=[…]              tasks to compare; default: all that every run has
+  metrics=[acc_norm,…]   metrics in order of preference; default: lm-eval's first of each task
+  primary=TASK           the task that the verdict is about; default: the mean over tasks
+  smallest_difference=…  of interest; default: 1 point, 0.01 bits per byte
   alpha=0.05 power=0.8   of tests
-  allow_different_prompts=true  pair models that were asked in different words (chat templates)
+  allow_different_prompts=true  pair models whose prompts differ (chat templates)
 """
 
 import sys
@@ -40,11 +40,11 @@ from winnow.filesystem import storage
 
 def main(arguments: Sequence[str]) -> None:
     """Read, compare, print, write; see ``--help``."""
-    given = {argument.partition("=")[0] for argument in arguments}
-    if "samples" in given:
+    names = {argument.partition("=")[0] for argument in arguments}
+    if "samples" in names:
         compare_samples.main(arguments, __doc__)
         return
-    if given & compare_samples.OWN or not given:
+    if names & compare_samples.SAMPLES_ONLY or not names:
         raise ValueError(
             "give samples='{baseline: [DIR, …], treatment: [DIR, …]}', folders that lm-eval wrote"
             " with --log_samples, or study=DIR, the folder that ablations/run.py wrote"
@@ -60,14 +60,14 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def write(result: Comparison, output: str) -> None:
-    """Write the tables, then ``comparison.json``; each file appears whole."""
+    """Write the tables, then ``comparison.json``, each file atomically."""
     for name, rows in result.tables.items():
         storage.write_bytes(storage.join(output, f"{name}.csv"), to_csv(rows).encode())
     storage.write_json(storage.join(output, "comparison.json"), result.to_json())
 
 
 def render(study: Study, result: Comparison) -> str:
-    """The comparison as plain text: what was found and what next, notes, tables."""
+    """The comparison as plain text: finding, next step, notes, tables."""
     lines = [
         f"Study {result.study}",
         "",
@@ -89,7 +89,7 @@ def render(study: Study, result: Comparison) -> str:
 
 
 def _errors(primary: Row) -> list[str]:
-    """The parts of the primary estimate's error, and what it could have detected."""
+    """The parts of the primary estimate's error."""
     error = primary["seed_error"]
     parts = f"{'unknown' if error is None else number(error)} between seeds"
     return [

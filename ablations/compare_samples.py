@@ -1,4 +1,4 @@
-"""Compares any models by what lm-evaluation-harness logged of them; ``winnow compare samples=…``.
+"""Compare any models by their lm-evaluation-harness logs; ``winnow compare samples=…``.
 
 The first arm is the baseline. Writes ``comparison.json``, a CSV per table and ``report.html``.
 """
@@ -10,13 +10,13 @@ from typing import Any
 
 from ablations import settings
 from ablations.samples import log, pairing, text
-from ablations.samples.comparison import Asked, Comparison, compare
+from ablations.samples.comparison import Comparison, Criteria, compare
 from ablations.samples.page import page_data
 from ablations.study_files.table import to_csv
 from pipeline import page
 from winnow.filesystem import storage
 
-FURTHER = (
+OPTIONAL = (
     "output",
     "tasks",
     "metrics",
@@ -28,8 +28,8 @@ FURTHER = (
 )
 """Settings beside ``samples``."""
 
-OWN = {"samples", *FURTHER} - {"output"}
-"""Settings that a study has not."""
+SAMPLES_ONLY = {"samples", *OPTIONAL} - {"output"}
+"""Settings that the comparison of a study does not have."""
 
 OUTPUT = "comparison"
 PAGE = "report.html"
@@ -38,26 +38,26 @@ SCRIPTS = ("marks.js", "plots.js")
 
 def main(arguments: Sequence[str], description: str | None) -> None:
     """Read, pair, compare, print, write."""
-    usage = " ".join(["samples='{ARM: [DIR, …], …}'", *(f"[{name}=…]" for name in FURTHER)])
-    given = settings.parse(arguments, description, FURTHER, "samples", usage)
-    found = {name: settings.value(f"{name}={value}") for name, value in given.items()}
+    usage = " ".join(["samples='{ARM: [DIR, …], …}'", *(f"[{name}=…]" for name in OPTIONAL)])
+    texts = settings.parse(arguments, description, OPTIONAL, "samples", usage)
+    values = {name: settings.value(f"{name}={value}") for name, value in texts.items()}
     arms = {
-        arm: [log.read(place) for place in places]
-        for arm, places in _places(found["samples"]).items()
+        arm: [log.read(folder) for folder in folders]
+        for arm, folders in _folders(values["samples"]).items()
     }
-    any_prompts = found.get("allow_different_prompts", False)
+    any_prompts = values.get("allow_different_prompts", False)
     if not isinstance(any_prompts, bool):
         raise ValueError("allow_different_prompts is true or false")
-    paired = pairing.pair(arms, _names(found, "tasks"), any_prompts)
-    result = compare(paired, _asked(found))
-    output = given.get("output", OUTPUT)
+    paired = pairing.pair(arms, _names(values, "tasks"), any_prompts)
+    result = compare(paired, _criteria(values))
+    output = texts.get("output", OUTPUT)
     write(result, paired, arms, output)
     print(text.render(result, paired))
     print(f"\nFiles: {output}/{PAGE}, comparison.json and a CSV per table")
 
 
 def write(result: Comparison, paired: pairing.Paired, arms: pairing.Arms, output: str) -> None:
-    """Write tables, page and ``comparison.json``, which comes last; each file appears whole."""
+    """Write tables, page and, last, ``comparison.json``, each file atomically."""
     for name, rows in result.tables.items():
         storage.write_bytes(storage.join(output, f"{name}.csv"), to_csv(rows).encode())
     storage.write_bytes(storage.join(output, PAGE), render_page(result, paired, arms).encode())
@@ -65,7 +65,7 @@ def write(result: Comparison, paired: pairing.Paired, arms: pairing.Arms, output
 
 
 def render_page(result: Comparison, paired: pairing.Paired, arms: pairing.Arms) -> str:
-    """The page: HTML that needs no other file. The same data give the same text."""
+    """The page as one self-contained, deterministic HTML file."""
     data = page_data(result, paired, arms)
     shared = [files("ablations.page").joinpath(name).read_text("utf-8") for name in SCRIPTS]
     own = files("ablations.samples")
@@ -79,31 +79,31 @@ def render_page(result: Comparison, paired: pairing.Paired, arms: pairing.Arms) 
     )
 
 
-def _places(value: Any) -> dict[str, list[str]]:
+def _folders(value: Any) -> dict[str, list[str]]:
     """The folders of each arm."""
     how = "write samples='{baseline: [DIR, …], treatment: [DIR, …]}', a folder for each run"
     if not isinstance(value, Mapping) or len(value) < 2:
-        raise ValueError(f"samples must name two arms or more: {how}")
-    places = {str(arm): of if isinstance(of, list) else [of] for arm, of in value.items()}
-    for arm, of in places.items():
-        if not of or not all(isinstance(place, str) and place for place in of):
+        raise ValueError(f"samples must name at least two arms: {how}")
+    folders = {str(arm): v if isinstance(v, list) else [v] for arm, v in value.items()}
+    for arm, paths in folders.items():
+        if not paths or not all(isinstance(path, str) and path for path in paths):
             raise ValueError(f"samples has no folders for {arm}: {how}")
-    every = [place.rstrip("/") for of in places.values() for place in of]
-    if twice := next((place for place in every if every.count(place) > 1), None):
-        raise ValueError(f"samples names {twice} twice, and a run differs from itself in nothing")
-    return places
+    every = [path.rstrip("/") for paths in folders.values() for path in paths]
+    if repeated := next((path for path in every if every.count(path) > 1), None):
+        raise ValueError(f"samples names {repeated} twice: give each run once")
+    return folders
 
 
-def _names(found: Mapping[str, Any], name: str) -> list[str]:
-    value = found.get(name, [])
+def _names(values: Mapping[str, Any], name: str) -> list[str]:
+    value = values.get(name, [])
     return [str(item) for item in (value if isinstance(value, list) else [value])]
 
 
-def _asked(found: Mapping[str, Any]) -> Asked:
+def _criteria(values: Mapping[str, Any]) -> Criteria:
     numbers = {}
     for name in ("smallest_difference", "alpha", "power"):
-        if name in found:
-            if isinstance(found[name], bool) or not isinstance(found[name], int | float):
-                raise ValueError(f"{name} is a number, not {json.dumps(found[name])}")
-            numbers[name] = float(found[name])
-    return Asked(_names(found, "metrics"), str(found.get("primary", "")), **numbers)
+        if name in values:
+            if isinstance(values[name], bool) or not isinstance(values[name], int | float):
+                raise ValueError(f"{name} is a number, not {json.dumps(values[name])}")
+            numbers[name] = float(values[name])
+    return Criteria(_names(values, "metrics"), str(values.get("primary", "")), **numbers)

@@ -13,7 +13,7 @@ reported, not removed. Items with fewer than 13 words can't be checked. ``output
 A study measures this for its own tasks (:func:`of_study`).
 
 Documents are decoded from the corpus's tokens, so the tokenizer must be lossless. The n-grams are
-those of the pipeline's decontamination step, which can drop such documents beforehand.
+those of the pipeline's decontamination step, which can drop such documents.
 """
 
 import json
@@ -30,7 +30,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig
 
 from ablations.analyses import contamination_scores
-from ablations.evaluation.evaluation import Asked, gather
+from ablations.evaluation.evaluation import EvaluationRequest, gather
 from ablations.study_files.results import CONTAMINATION, CONTAMINATION_FILE, TASKS_FILE
 from ablations.tasks.data_sources import CACHE, DataSources
 from ablations.tasks.task import select
@@ -55,44 +55,44 @@ def measure(
 ) -> pa.Table:
     """Which items occur in which arm: :data:`ablations.study_files.results.CONTAMINATION`.
 
-    The pool is read once, for the few documents that share an n-gram with any item; items are then
-    compared with those documents of each arm.
+    One pass over the pool finds the few documents that share an n-gram with any item; then items
+    are compared with those documents of each arm.
 
     Raises:
         ValueError: the corpus's tokenizer changes text.
     """
     texts = [pa.array([item.text for item in each.items], pa.large_string()) for each in sets]
     try:
-        known = n_gram_set(pa.concat_arrays(texts), n)
+        item_n_grams = n_gram_set(pa.concat_arrays(texts), n)
     except ValueError:  # no item has n words
         return pa.concat_tables(_rows(each, arm, None) for arm in arms for each in sets)
     hits: list[int] = []
-    words: list[str] = []
-    anywhere = np.flatnonzero(np.any(list(arms.values()), axis=0))
-    for documents, batch in _texts(corpus, anywhere):
-        there = np.flatnonzero(overlaps(batch, known, n))
-        hits += documents[there].tolist()
-        words += batch.take(pa.array(there)).to_pylist()
+    hit_texts: list[str] = []
+    in_any_arm = np.flatnonzero(np.any(list(arms.values()), axis=0))
+    for documents, batch in _texts(corpus, in_any_arm):
+        matches = np.flatnonzero(overlaps(batch, item_n_grams, n))
+        hits += documents[matches].tolist()
+        hit_texts += batch.take(pa.array(matches)).to_pylist()
     parts = []
     for arm, mask in arms.items():
-        held = [text for document, text in zip(hits, words, strict=True) if mask[document]]
+        held = [text for document, text in zip(hits, hit_texts, strict=True) if mask[document]]
         seen = n_gram_set(pa.array(held, pa.large_string()), n) if held else None
         for each, text in zip(sets, texts, strict=True):
             dirty = np.zeros(len(text), np.bool_) if seen is None else overlaps(text, seen, n)
-            parts.append(_rows(each, arm, pa.array(dirty, mask=~overlaps(text, known, n))))
+            parts.append(_rows(each, arm, pa.array(dirty, mask=~overlaps(text, item_n_grams, n))))
     return pa.concat_tables(parts)
 
 
 def of_study(
     corpus: Corpus, arms: Mapping[str, str], sets: Sequence[TaskSet], folder: str
 ) -> pa.Table:
-    """The result of :func:`measure` for a study, computed once and kept in its folder.
+    """The result of :func:`measure` for a study, computed once and stored in its folder.
 
     Args:
-        corpus: of the study.
-        arms: the study's arms, and the name of each in the corpus.
+        corpus: the study's corpus.
+        arms: the corpus's name for each arm of the study.
         sets: the items of its tasks, without demonstrations.
-        folder: of the study.
+        folder: the study's folder.
     """
     about = {
         "n": N,
@@ -100,11 +100,11 @@ def of_study(
         "arms": {name: corpus.arm(arm).fingerprint for name, arm in arms.items()},
         "tasks": {each.name: each.about["items"] for each in sets},
     }
-    table, said = (storage.join(folder, name) for name in (CONTAMINATION_FILE, ABOUT))
-    if not storage.exists(said) or json.loads(storage.read_bytes(said)) != about:
+    table, described = (storage.join(folder, name) for name in (CONTAMINATION_FILE, ABOUT))
+    if not storage.exists(described) or json.loads(storage.read_bytes(described)) != about:
         masks = {name: corpus.arm(arm).mask for name, arm in arms.items()}
         tables.write(table, measure(corpus, masks, sets, N))
-        storage.write_json(said, about)
+        storage.write_json(described, about)
     return _read(table)
 
 
@@ -122,7 +122,7 @@ def _rows(each: TaskSet, arm: str, dirty: pa.Array | None) -> pa.Table:
 def _texts(
     corpus: Corpus, documents: npt.NDArray[np.int64]
 ) -> Iterator[tuple[npt.NDArray[np.int64], pa.Array]]:
-    """Documents in batches of some megabytes: their numbers, and their texts as large_string."""
+    """Batches of documents, a few megabytes each: their numbers and texts (large_string)."""
     codec = tokenizer.load(corpus.tokenizer_path, corpus.manifest["tokenizer"]["boundary"])
     batch = np.cumsum(corpus.bytes[documents]) // BATCH_BYTES
     for part in np.split(documents, np.flatnonzero(np.diff(batch)) + 1):
@@ -139,7 +139,7 @@ def _texts(
 
 @dataclass
 class ContaminationConfig:
-    """What the command is told; ``conf/contamination.yaml`` explains the fields."""
+    """Settings of the command, explained in ``conf/contamination.yaml``."""
 
     corpus: str = MISSING
     output: str = MISSING
@@ -156,29 +156,29 @@ def report(config: ContaminationConfig) -> dict[str, Any]:
     """Measure, write both files, and return the content of ``contamination.json``.
 
     Raises:
-        ValueError: a named arm, run or task is missing or does not fit.
+        ValueError: a named arm, run or task is missing or does not match.
     """
     corpus = open_corpus(config.corpus)
     names = corpus.arms() if config.arms is None else config.arms
-    if strangers := sorted(config.runs.keys() - set(names)):
-        raise ValueError(f"runs names the arms {strangers}, which are not among {names}")
+    if unknown := sorted(config.runs.keys() - set(names)):
+        raise ValueError(f"runs names the arms {unknown}, which are not among {names}")
     local = Path(config.local) if config.local is not None else None
     where = DataSources(config.places, local, Path(config.cache))
-    sets, not_run = gather(Asked(select(config.tasks)), where)
+    sets, not_run = gather(EvaluationRequest(select(config.tasks)), where)
     if not sets:
         raise ValueError(f"none of the tasks has data: {not_run}")
-    found = measure(corpus, {name: corpus.arm(name).mask for name in names}, sets, config.n)
+    table = measure(corpus, {name: corpus.arm(name).mask for name in names}, sets, config.n)
     about = {
         "n": config.n,
         "corpus": corpus.fingerprint,
-        "counts": contamination_scores.counts(found),
+        "counts": contamination_scores.counts(table),
         "not_run": not_run,
         "scores": {
-            arm: contamination_scores.split_scores(_read(storage.join(run, TASKS_FILE)), found, arm)
+            arm: contamination_scores.split_scores(_read(storage.join(run, TASKS_FILE)), table, arm)
             for arm, run in config.runs.items()
         },
     }
-    tables.write(storage.join(config.output, CONTAMINATION_FILE), found)
+    tables.write(storage.join(config.output, CONTAMINATION_FILE), table)
     storage.write_json(storage.join(config.output, ABOUT), about)
     return about
 

@@ -1,4 +1,4 @@
-"""Ends an entry point of a study at an error."""
+"""Exit on errors in entry points of a study."""
 
 import contextlib
 import sys
@@ -14,7 +14,7 @@ from winnow.commands.hydra_errors import one_line
 
 @contextlib.contextmanager
 def exit_on_error() -> Iterator[None]:
-    """Exit at an error; in a callback, Hydra would only warn and go on."""
+    """Exit on an error; from a callback, Hydra would only warn and continue."""
     try:
         yield
     except HydraException as error:

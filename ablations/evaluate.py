@@ -1,15 +1,15 @@
-r"""A trained model in; its answers to evaluation tasks out, and every score that follows from them.
+r"""Evaluate a trained model on tasks; write its answers and their scores.
 
 python ablations/evaluate.py run=run/ tasks=[arc_e,piqa,blimp] shots=0 local=DIR
-torchrun --nproc-per-node 8 ablations/evaluate.py run=run/    # a model that no one GPU holds
+torchrun --nproc-per-node 8 ablations/evaluate.py run=run/    # for a model larger than one GPU
 
-Every default is in ``conf/evaluate.yaml``. Into the run's folder (or ``output``) go:
+Defaults are in ``conf/evaluate.yaml``. Writes to the run's folder (or ``output``):
 
     logprobs.arrow      every choice's log-probability (:data:`ablations.tasks.responses.LOGPROBS`)
-    generations.arrow   every written answer (:data:`ablations.tasks.responses.GENERATIONS`)
+    generations.arrow   every generated answer (:data:`ablations.tasks.responses.GENERATIONS`)
     tasks.arrow         every item's scores (:data:`ablations.study_files.results.TASKS`)
-    evaluation.json     what was asked, where the data were from, scores with intervals, and which
-                        tasks were not run and why; written last
+    evaluation.json     the request, sources of the data, scores with intervals, and tasks that were
+                        not run, with reasons; written last
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig
 
-from ablations.evaluation.evaluation import Asked, Evaluation, ask, gather
+from ablations.evaluation.evaluation import Evaluation, EvaluationRequest, evaluate_sets, gather
 from ablations.evaluation.token_model import BATCH_TOKENS, load_model
 from ablations.study_files.results import EVALUATION
 from ablations.tasks.data_sources import CACHE, DataSources
@@ -41,7 +41,7 @@ FORMAT = 1
 
 @dataclass
 class EvaluateConfig:
-    """What ``ablations/evaluate.py`` is told; ``conf/evaluate.yaml`` explains the fields."""
+    """Settings of ``ablations/evaluate.py``, explained in ``conf/evaluate.yaml``."""
 
     run: str = MISSING
     output: str | None = None
@@ -60,31 +60,30 @@ class EvaluateConfig:
 
 
 def evaluate(config: EvaluateConfig) -> Evaluation:
-    """Ask a run's model what the config says, and write the answers.
+    """Evaluate a run's model on the configured tasks, and write the answers.
 
-    Processes that ``torchrun`` started share the model; the first one reads the tasks' data and
-    writes.
+    Processes of ``torchrun`` share the model; the first one reads the tasks' data and writes.
 
     Raises:
-        ValueError: a task, a place of data, or the run is not there or not what it should be.
+        ValueError: a task, a data source or the run is missing or malformed.
     """
-    asked = Asked(select(config.tasks), config.shots, config.limit, config.seed)
+    request = EvaluationRequest(select(config.tasks), config.shots, config.limit, config.seed)
     local = Path(config.local) if config.local is not None else None
     where = DataSources(config.places, local, Path(config.cache))
     device = processes.join(hardware.find_device(config.device), config.patience)
     model = load_model(
         config.run, str(device), config.precision, config.batch_tokens, config.length
     )
-    sets, not_run = processes.from_first(lambda: gather(asked, where))
-    evaluation = ask(model, sets, not_run, progress=_progress)
-    about = {"asked": dataclasses.asdict(asked), "run": config.run}
+    sets, not_run = processes.from_first(lambda: gather(request, where))
+    evaluation = evaluate_sets(model, sets, not_run, progress=_progress)
+    about = {"asked": dataclasses.asdict(request), "run": config.run}
     if processes.is_first():
         write(config.output or config.run, evaluation, about)
     return evaluation
 
 
 def write(folder: str, evaluation: Evaluation, about: dict[str, Any]) -> None:
-    """Write the tables, then what they are."""
+    """Write the tables, then their description."""
     for name in ("logprobs", "generations", "tasks"):
         tables.write(storage.join(folder, f"{name}.arrow"), getattr(evaluation, name))
     value = {"format": FORMAT, **about, **evaluation.about}
@@ -92,7 +91,7 @@ def write(folder: str, evaluation: Evaluation, about: dict[str, Any]) -> None:
 
 
 def table(scores: Sequence[Score], not_run: dict[str, str]) -> str:
-    """Scores and what was not run, for a terminal."""
+    """Scores, and tasks not run, for a terminal."""
     lines = [f"{'task':18} {'shots':>5} {'metric':22} {'items':>6} {'score':>7}  95 % interval"]
     for score in scores:
         line = f"{score.task:18} {score.shots:>5} {score.metric:22} {score.items:>6}"
@@ -107,16 +106,16 @@ def table(scores: Sequence[Score], not_run: dict[str, str]) -> str:
 
 
 def _progress(sets: Sequence[TaskSet]) -> Iterator[TaskSet]:
-    """Says on a terminal which task is being asked."""
+    """Show on a terminal which task is running."""
     shows = sys.stderr.isatty() and processes.is_first()
     for number, each in enumerate(sets, 1):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         if shows:
             print(f"{number}/{len(sets)} {each.name}: {len(each.items)} items", end=" ",
                   file=sys.stderr, flush=True)  # fmt: skip
         yield each
         if shows:
-            print(f"in {time.perf_counter() - begun:.0f} s", file=sys.stderr)
+            print(f"in {time.perf_counter() - start:.0f} s", file=sys.stderr)
 
 
 ConfigStore.instance().store(name="evaluate_schema", node=EvaluateConfig)
@@ -137,7 +136,7 @@ def _evaluate_and_print(config: EvaluateConfig) -> None:
     print(table(evaluation.summary, evaluation.about["not_run"]))
     for name, about in evaluation.about["tasks"].items():
         if about["truncated_contexts"]:
-            print(f"{name:18} {about['truncated_contexts']} contexts lost their start: too long")
+            print(f"{name:18} {about['truncated_contexts']} contexts were truncated at the start")
 
 
 if __name__ == "__main__":

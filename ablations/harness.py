@@ -1,10 +1,10 @@
-r"""Our checkpoints for lm-evaluation-harness: its command, with one more kind of model.
+r"""lm-evaluation-harness with our checkpoints: its command, with a model type ``winnow``.
 
 python ablations/harness.py run --model winnow --model_args run=run/ --device cpu --tasks piqa
 
 Everything else is lm-evaluation-harness's own (``pip install 'winnow-lm[harness]'``): tasks, data
-from the hub, rules, and the device that it takes if it is told none, cuda:0. Requests go through
-the same code as those of ``ablations/evaluate.py``.
+from the hub, rules, and the default device, cuda:0. Requests run through the same code as those of
+``ablations/evaluate.py``.
 """
 
 from typing import Any
@@ -20,15 +20,15 @@ from ablations.evaluation.token_model import TokenModel, load_model
 
 @register_model("winnow")
 class HarnessModel(LM):
-    """A trained model as the harness asks it.
+    """A trained model behind the interface of the harness.
 
     Args:
         run: a folder of ``model/train.py``, or one of its checkpoints.
-        model: instead of it, a model in memory.
-        device: as in ``conf/evaluate.yaml``, and so are the next two.
+        model: a model in memory, instead of ``run``.
+        device: as in ``conf/evaluate.yaml``, like the next two.
         precision: of activations.
-        length: tokens of a sequence at most.
-        **_: what the harness tells every model (batch size and the like) and ours has no use for.
+        length: maximum tokens of a sequence.
+        **_: arguments that the harness passes to every model (batch size …), unused here.
     """
 
     def __init__(
@@ -42,22 +42,22 @@ class HarnessModel(LM):
     ) -> None:
         super().__init__()
         if (run is None) == (model is None):
-            raise ValueError("give --model_args run=FOLDER, where model/train.py left a model")
+            raise ValueError("give --model_args run=FOLDER, a folder of model/train.py")
         self.model = model or load_model(str(run), device or "auto", precision, length=length)
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        """Log-probability of each continuation, and whether it is greedy decoding's."""
+        """Log-probability of each continuation, and whether greedy decoding would produce it."""
         return self._answers(requests)
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
-        """Log-probability of each whole text."""
+        """Log-probability of each text."""
         return self._answers(requests)
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """Greedy text, or beam search's where a task asks for ``num_beams``.
 
         Raises:
-            ValueError: a task wants samples.
+            ValueError: a task asks for sampling.
         """
         return self._answers(requests)
 

@@ -1,14 +1,14 @@
-r"""Held-out documents that training text all but holds, found by n-grams of tokens, and left out.
+r"""Find held-out documents that are near-duplicates of training text, by token n-grams.
 
 python ablations/near_duplicates.py corpus=corpus/
 
-Exact copies never straddle the split (it goes by content hash); this finds the rest: mirrored
-pages, quotations, templates. A held-out document is a near-duplicate if at least half of its
-13-grams of tokens stand in the raw pool. The pool, not an arm: all arms are then evaluated on the
-same documents. The same words give the same tokens, so token n-grams find what word n-grams do,
-and they are read from the mapped corpus as they lie there. Their hashes are those of the pipeline's
-near-duplicates (:mod:`winnow.text.n_grams`); the question is another one: what share of a document
-the pool has (containment), not how alike two documents are (Jaccard similarity).
+Exact copies never straddle the split, which is by content hash; this finds the rest: mirrored
+pages, quotations, templates. A held-out document is a near-duplicate if at least half of its token
+13-grams occur in the raw pool. The pool, not an arm, so that all arms are evaluated on the same
+documents. The same words give the same tokens, so token n-grams find what word n-grams would, and
+they are read straight from the mapped corpus. Hashes are those of the pipeline's near-duplicates
+(:mod:`winnow.text.n_grams`), but the measure is containment, the share of a document found in the
+pool, not the Jaccard similarity of two documents.
 """
 
 from collections.abc import Iterator
@@ -31,17 +31,17 @@ IntArray = npt.NDArray[np.int64]
 
 N = 13
 THRESHOLD = 0.5
-"""What studies take: the length of n-grams (GPT-3's), and what share of them is too much (ours)."""
+"""Defaults: the n-gram length of GPT-3, and our threshold on the share of them in the pool."""
 
 BATCH_TOKENS = 1 << 20
 
 
 @dataclass(frozen=True)
 class NearDuplicates:
-    """Which held-out documents stand in the pool, and by how much.
+    """How much of each held-out document occurs in the pool.
 
-    ``documents`` int64 [n] are all held-out ones, as numbers of the corpus; ``share`` float64 [n]
-    is the part of their n-grams that the pool has, 0 for what is shorter than an n-gram.
+    ``documents`` int64 [n] are all held-out ones, by number in the corpus; ``share`` float64 [n] is
+    the share of their n-grams that occur in the pool, 0 for documents shorter than an n-gram.
     """
 
     documents: IntArray
@@ -49,13 +49,13 @@ class NearDuplicates:
     threshold: float
 
     @property
-    def found(self) -> IntArray:
+    def duplicates(self) -> IntArray:
         """The documents to leave out."""
         return self.documents[self.share >= self.threshold]
 
 
 def of_study(corpus: Corpus, folder: str) -> NearDuplicates:
-    """What :func:`find` finds; looked for once, where :func:`keep` has kept it for a study."""
+    """The stored result of a study (:func:`save`), else that of :func:`find`."""
     path = _path(corpus, folder)
     if not storage.exists(path):
         return find(corpus)
@@ -63,8 +63,8 @@ def of_study(corpus: Corpus, folder: str) -> NearDuplicates:
     return NearDuplicates(table["document"].to_numpy(), table["share"].to_numpy(), THRESHOLD)
 
 
-def keep(near: NearDuplicates, corpus: Corpus, folder: str) -> None:
-    """Write what was found to a study's folder."""
+def save(near: NearDuplicates, corpus: Corpus, folder: str) -> None:
+    """Store near-duplicates in a study's folder."""
     table = pa.table({"document": near.documents, "share": near.share})
     tables.write(_path(corpus, folder), table)
 
@@ -74,13 +74,13 @@ def _path(corpus: Corpus, folder: str) -> str:
 
 
 def find(corpus: Corpus, n: int = N, threshold: float = THRESHOLD) -> NearDuplicates:
-    """Compare every held-out document with the whole raw pool.
+    """Compare every held-out document with the raw pool.
 
-    Two passes over tokens. What is remembered is the held-out documents' n-grams, 8 bytes each;
-    two n-grams of one 64-bit hash count as one.
+    Two passes over tokens. Memory: 8 bytes for each n-gram of a held-out document; n-grams with
+    the same 64-bit hash count as one.
 
     Raises:
-        ValueError: n or threshold make no sense.
+        ValueError: n or threshold is out of range.
     """
     if n < 1 or not 0 < threshold <= 1:
         raise ValueError(f"n={n} must be at least 1 and threshold={threshold} in (0, 1]")
@@ -88,40 +88,40 @@ def find(corpus: Corpus, n: int = N, threshold: float = THRESHOLD) -> NearDuplic
     parts = [(hashes, owner) for hashes, owner in _n_grams(corpus, documents, n)]
     hashes = np.concatenate([np.empty(0, np.uint64), *(part for part, _ in parts)])
     owner = np.concatenate([np.empty(0, np.int64), *(part for _, part in parts)])
-    known, place = np.unique(hashes, return_inverse=True)
-    seen = np.zeros(len(known), np.bool_)
-    if len(known):
-        for of_pool, _ in _n_grams(corpus, np.flatnonzero(corpus.pool), n):
-            at = np.minimum(np.searchsorted(known, of_pool), len(known) - 1)
-            seen[at[known[at] == of_pool]] = True
+    unique, index = np.unique(hashes, return_inverse=True)
+    seen = np.zeros(len(unique), np.bool_)
+    if len(unique):
+        for pool_hashes, _ in _n_grams(corpus, np.flatnonzero(corpus.pool), n):
+            at = np.minimum(np.searchsorted(unique, pool_hashes), len(unique) - 1)
+            seen[at[unique[at] == pool_hashes]] = True
     total = np.bincount(owner, minlength=len(documents))
-    there = np.bincount(owner[seen[place]], minlength=len(documents))
-    return NearDuplicates(documents, there / np.maximum(total, 1), threshold)
+    shared = np.bincount(owner[seen[index]], minlength=len(documents))
+    return NearDuplicates(documents, shared / np.maximum(total, 1), threshold)
 
 
 def remove(heldout: pa.Table, corpus: Corpus, near: NearDuplicates) -> pa.Table:
-    """Held-out documents (:data:`model.training.outcome.HELDOUT_SCHEMA`) without what was found."""
-    ids = pa.array(corpus.ids(near.found), pa.string())
-    index = pa.array(corpus.source_index[near.found])
+    """Held-out documents (HELDOUT_SCHEMA of :mod:`model.training.outcome`) less near-duplicates."""
+    ids = pa.array(corpus.ids(near.duplicates), pa.string())
+    index = pa.array(corpus.source_index[near.duplicates])
     sources = pa.array(corpus.sources, pa.string()).take(index)
-    # A pair of columns as one key: neither holds this separator, which no text file can.
-    found = pc.binary_join_element_wise(sources, ids, "\0")
+    # Two columns as one key: NUL occurs in neither.
+    duplicates = pc.binary_join_element_wise(sources, ids, "\0")
     keys = pc.binary_join_element_wise(heldout["source"], heldout["document"], "\0")
-    return heldout.filter(pc.invert(pc.is_in(keys, value_set=found)))
+    return heldout.filter(pc.invert(pc.is_in(keys, value_set=duplicates)))
 
 
 def by_source(corpus: Corpus, near: NearDuplicates) -> dict[str, dict[str, int]]:
-    """How many held-out documents each source has, and how many of them are near-duplicates."""
-    everything = np.bincount(corpus.source_index[near.documents], minlength=len(corpus.sources))
-    found = np.bincount(corpus.source_index[near.found], minlength=len(corpus.sources))
+    """Held-out documents of each source, and near-duplicates among them."""
+    held_out = np.bincount(corpus.source_index[near.documents], minlength=len(corpus.sources))
+    duplicates = np.bincount(corpus.source_index[near.duplicates], minlength=len(corpus.sources))
     return {
-        source: {"held_out": int(everything[i]), "near_duplicates": int(found[i])}
+        source: {"held_out": int(held_out[i]), "near_duplicates": int(duplicates[i])}
         for i, source in enumerate(corpus.sources)
     }
 
 
 def _n_grams(corpus: Corpus, documents: IntArray, n: int) -> Iterator[tuple[Hashes, IntArray]]:
-    """Hashes of the n-grams of some documents, and whose they are (places in ``documents``)."""
+    """Hashes of the n-grams of documents, and the index in ``documents`` of each."""
     lengths = corpus.lengths[documents]
     batch = (np.cumsum(lengths) - 1) // BATCH_TOKENS
     for rows in np.split(np.arange(len(documents)), np.flatnonzero(np.diff(batch)) + 1):
@@ -136,7 +136,7 @@ def _n_grams(corpus: Corpus, documents: IntArray, n: int) -> Iterator[tuple[Hash
 
 @dataclass
 class NearDuplicatesConfig:
-    """What the command is told; ``conf/near_duplicates.yaml`` explains the fields."""
+    """Settings of the command, explained in ``conf/near_duplicates.yaml``."""
 
     corpus: str = MISSING
     n: int = N

@@ -1,11 +1,11 @@
-"""Says what a study costs and what it can detect, before anything runs.
+"""Plan a study: what it costs and what it can detect.
 
 python ablations/plan.py experiment=data_quality corpus=DIR
 python ablations/plan.py experiment=data_quality scale=paper
 
-Takes the arguments of ``ablations/run.py``; without a corpus it omits what depends on one. Time is
-measured on this machine with a few steps of each model, or estimated from the published speed of
-``hardware.accelerator``. Exit code 1: the study would be refused.
+Takes the arguments of ``ablations/run.py``; without a corpus, figures that depend on it are
+omitted. Time is measured on this machine with a few steps of each model, or estimated from the
+published speed of ``hardware.accelerator``. Exit code 1: the study would be refused.
 """
 
 import sys
@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 
 from ablations.errors import exit_on_error
 from ablations.page import rule_words
-from ablations.study import opening, outlook, speed
+from ablations.study import forecast, preflight, speed
 from ablations.study.design import held_out_groups
 from ablations.study.design.jobs import (
     Job,
@@ -38,11 +38,11 @@ from model.accelerators import ACCELERATORS
 from model.data.corpus import Corpus
 from winnow.commands import overrides
 
-OWN = "filtered"
-"""The arm that ``model/prepare.py`` makes of the pipeline's decision."""
+PIPELINE_ARM = "filtered"
+"""The arm that ``model/prepare.py`` writes from the pipeline's decision."""
 
 REPEATS = 4.0
-"""Up to four passes over a text are nearly as good as new text (Muennighoff et al. 2023, arXiv
+"""Up to four passes over text are nearly as good as new text (Muennighoff et al. 2023, arXiv
 2305.16264)."""
 
 HEADINGS = [
@@ -56,7 +56,7 @@ class Cost:
     """The cost of each job of one arm and variant. None: unknown without a corpus.
 
     ``repeats`` has the passes over sources read more than :data:`REPEATS` times. ``memory`` is in
-    bytes per device, ``available`` what a device has (None for this machine).
+    bytes per device, ``available`` the memory of a device (None for this machine).
     """
 
     arm: str
@@ -77,7 +77,7 @@ class Cost:
 
     @property
     def fits(self) -> bool:
-        """Whether the memory is enough, as far as is known."""
+        """Whether the memory suffices, as far as known."""
         return self.memory is None or self.available is None or self.memory < self.available
 
 
@@ -90,7 +90,7 @@ def costs(
         groups.setdefault(job.key[:2], []).append(job)
     speeds: dict[str, speed.Speed] = {}
     mixtures = {arm: declared.mixture_of(arm) if declared else {} for arm, _ in groups}
-    return [_cost(of, corpus, mixtures[key[0]], speeds) for key, of in groups.items()]
+    return [_cost(group, corpus, mixtures[key[0]], speeds) for key, group in groups.items()]
 
 
 def _cost(
@@ -106,7 +106,7 @@ def _cost(
     flops = tokens * sizes.training_flops(config.model, counts, config.data.sequence_length)
     unique, repeats = None, {}
     if corpus is not None:
-        opening.ensure_arm(job, corpus)
+        preflight.ensure_arm(job, corpus)
         read = stream_of(training, corpus).consumed(config.steps)
         unique = sum(int(source["unique_targets"]) for source in read.values())
         repeats = {name: s["epochs"] for name, s in read.items() if s["epochs"] > REPEATS}
@@ -158,16 +158,16 @@ def _seconds_and_memory(
         print(f"measuring {job.model} …", file=sys.stderr)
         slots, threads = slots_of(config), threads_of(config)
         speeds[model] = speed.measure(training, corpus, slots, threads)
-    found = speeds[model]
+    measured = speeds[model]
     evaluated = speed.evaluated_bytes(corpus, training["evaluate"], config.steps)
-    return found.seconds(config.steps, evaluated), found.memory, None
+    return measured.seconds(config.steps, evaluated), measured.memory, None
 
 
 def render(jobs: Sequence[Job], declared: Declaration, table: Sequence[Cost]) -> str:
     """The plan as plain text."""
     config, primary = jobs[0].config, declared.primary
-    seed_sd, item_error, source = opening.expected_noise(config)
-    found = opening.detectable(config, declared)
+    seed_sd, item_error, source = preflight.expected_noise(config)
+    effect = preflight.detectable(config, declared)
     estimated = config.hardware.accelerator is not None
     slots = 1 if estimated else slots_of(config)
     lines = [
@@ -181,86 +181,90 @@ def render(jobs: Sequence[Job], declared: Declaration, table: Sequence[Cost]) ->
     if all(cost.seconds is not None for cost in table):
         seconds = sum(cost.seeds * (cost.seconds or 0) for cost in table)
         kwh = sum(cost.seeds * (cost.kwh or 0) for cost in table)
-        how = "estimated from published speed" if estimated else "measured here"
-        side = "one job after the other" if slots == 1 else f"{slots} jobs at once"
-        lines.append(f"Time: {duration(seconds / slots)} ({how}, {side})")
+        source_of_time = "estimated from published speed" if estimated else "measured here"
+        parallel = "one job after the other" if slots == 1 else f"{slots} jobs at once"
+        lines.append(f"Time: {duration(seconds / slots)} ({source_of_time}, {parallel})")
         if estimated:
-            hours, of = seconds / 3600 * config.hardware.devices, config.hardware.accelerator
-            lines.append(f"Devices: {config.hardware.devices} x {of}, {hours:,.0f} device hours")
+            devices, accelerator = config.hardware.devices, config.hardware.accelerator
+            hours = seconds / 3600 * devices
+            lines.append(f"Devices: {devices} x {accelerator}, {hours:,.0f} device hours")
         watts = f"{config.hardware.watts:,g} W a job, stated"
         lines.append(f"Energy: {kwh:,.3g} kWh ({watts}; PUE {config.hardware.pue:g})")
     else:
-        lines.append("Time and energy: not measured (they need corpus=DIR, and no refusal)")
+        lines.append("Time and energy: not measured (needs corpus=DIR and an accepted study)")
     compute = sum(c.seeds * c.flops for c in table)
     lines.append(f"Compute: {compute:.3g} FLOPs")
     if trunks := {cost.variant: cost for cost in table if cost.arm == TRUNK}:
-        whole = sum(c.seeds * (c.flops + trunks[c.variant].flops) for c in table if c.arm != TRUNK)
-        lines[-1] += f" (whole runs of every arm: {whole:.3g})"
+        full = sum(c.seeds * (c.flops + trunks[c.variant].flops) for c in table if c.arm != TRUNK)
+        lines[-1] += f" (full runs of every arm: {full:.3g})"
     lines.append(
-        f"Minimum detectable effect: {found:.4g} at power {primary.power:.0%} with"
+        f"Minimum detectable effect: {effect:.4g} at power {primary.power:.0%} with"
         f" {len(declared.seeds)} seeds (seed SD {seed_sd:g}, item error {item_error:g}, {source});"
         f" smallest difference of interest: {primary.smallest_difference:g}"
     )
-    lines += outlook.lines(config, declared, _compute_of_sizes(table))
+    lines += forecast.forecast(config, declared, _flops_by_size(table))
     for arm, at in declared.repeats_from.items():
         steps = max(job.config.steps * job.config.step_tokens for job in jobs if job.is_arm)
-        said = f"within its {steps:,}" if at < steps else f"so not within its {steps:,}"
-        lines.append(f"Repeats: {arm} reads some text again from {at:,} tokens on, {said}")
+        budget = f"within its {steps:,}" if at < steps else f"beyond its {steps:,}"
+        lines.append(f"Repeats: {arm} starts to repeat text after {at:,} tokens, {budget}")
     for cost in table:
         name = f"{cost.arm}@{cost.variant}" if cost.variant else cost.arm
         for text, times in cost.repeats.items():
             lines.append(
                 f"WARNING: {name} reads its {text} {times:.1f} times; beyond {REPEATS:g} a repeat"
-                " is worth much less than new text: train on fewer tokens, or get more text"
+                " is worth much less than new text: train on fewer tokens, or add text"
             )
         if not cost.fits:
             lines.append(
-                f"WARNING: {name} needs {_gigabytes(cost.memory)} a device, and there are"
-                f" {_gigabytes(cost.available)}: take more hardware.devices"
+                f"WARNING: {name} needs {_gigabytes(cost.memory)} a device, which has"
+                f" {_gigabytes(cost.available)}: use more hardware.devices"
             )
     return "\n".join(lines)
 
 
 def _and_trunks(jobs: Sequence[Job]) -> str:
-    """``, from 5 trunks`` of a study whose arms begin from some."""
+    """``, from 5 trunks`` if the study has trunks."""
     trunks = sum(not job.is_arm for job in jobs)
     return f", from {trunks} trunk{'s' * (trunks > 1)}" if trunks else ""
 
 
-def _compute_of_sizes(table: Sequence[Cost]) -> list[float]:
-    """FLOPs of a job of each size: variants whose arms are other models."""
+def _flops_by_size(table: Sequence[Cost]) -> list[float]:
+    """FLOPs of the largest job of each size; variants of the same models are one size."""
     models: dict[str, set[str]] = {}
     flops: dict[str, float] = {}
     for cost in table:
         models.setdefault(cost.variant, set()).add(cost.model)
         flops[cost.variant] = max(cost.flops, flops.get(cost.variant, 0.0))
-    return list({frozenset(of): flops[variant] for variant, of in models.items()}.values())
+    return list({frozenset(names): flops[v] for v, names in models.items()}.values())
 
 
-def text_of(study: opening.Checked) -> list[str]:
-    """What each arm holds of each filtered source, the corpus's own decision first; and notes."""
+def text_of_arms(study: preflight.CheckedStudy) -> list[str]:
+    """A table of each arm's share of each filtered source, the pipeline's first; and notes."""
     corpus = study.corpus
     filtered = [s for s in held_out_groups.filtered_sources(corpus) if study.pool[s]["documents"]]
-    whole = [s for s in corpus.sources if s not in filtered]
-    own = corpus.arm(OWN)
-    others = {name: arm for name, arm in study.arms.items() if arm.name != own.name}
+    unfiltered = [s for s in corpus.sources if s not in filtered]
+    pipeline_arm = corpus.arm(PIPELINE_ARM)
+    others = {name: arm for name, arm in study.arms.items() if arm.name != pipeline_arm.name}
     rows = [["arm", "rule", "source", "documents", "tokens", "of the pool"]]
-    for name, arm in {OWN: own, **others}.items():
-        about = [name, rule_words.in_words(arm.about)]
+    for name, arm in {PIPELINE_ARM: pipeline_arm, **others}.items():
+        head = [name, rule_words.in_words(arm.about)]
         for source in filtered:
-            kept, of = arm.about["sources"][source], study.pool[source]
-            share = f"{kept['targets'] / of['targets']:.1%}"
-            rows.append([*about, source, f"{kept['documents']:,}", f"{kept['targets']:,}", share])
-            about = ["", ""]
-    lines = [f"Text of the arms ({OWN} is the corpus's own decision):", *_grid(rows)]
-    if whole:
-        lines.append(f"Whole in every arm: {', '.join(whole)}")
-    decided = rule_words.in_words(own.about)
+            kept, pool = arm.about["sources"][source], study.pool[source]
+            share = f"{kept['targets'] / pool['targets']:.1%}"
+            rows.append([*head, source, f"{kept['documents']:,}", f"{kept['targets']:,}", share])
+            head = ["", ""]
+    lines = [f"Text of the arms ({PIPELINE_ARM} is the pipeline's decision):", *_grid(rows)]
+    if unfiltered:
+        lines.append(f"Unfiltered in every arm: {', '.join(unfiltered)}")
+    decided = rule_words.in_words(pipeline_arm.about)
     for name, arm in others.items():
-        if arm.about["definition"]["rule"] == "pareto" and arm.fingerprint != own.fingerprint:
+        if (
+            arm.about["definition"]["rule"] == "pareto"
+            and arm.fingerprint != pipeline_arm.fingerprint
+        ):
             lines.append(
-                f"note: {name} decides anew, by {rule_words.in_words(arm.about)},"
-                f" where the corpus was decided by {decided} (data={OWN} is that arm)"
+                f"note: {name} is decided again, by {rule_words.in_words(arm.about)};"
+                f" the pipeline decided by {decided} (data={PIPELINE_ARM} is that arm)"
             )
     return [*lines, *(f"note: {note}" for note in study.declared.notes), ""]
 
@@ -306,18 +310,18 @@ class PlanCallback(Callback):
         """Plan and exit."""
         with exit_on_error():
             expanded = expand(config, kwargs["config_name"])
-            first_batch(expanded)
+            first_batch(expanded)  # checks their order
             jobs = needed(expanded)
             first = jobs[0].config
             declared = declaration(jobs, first.heldout)
-            refusal = opening.underpowered(first, declared)
+            refusal = preflight.underpowered(first, declared)
             if refusal or not first.corpus:
                 print(render(jobs, declared, costs(jobs, None)))
             if refusal:
                 raise ValueError(refusal)
             if first.corpus:
-                study = opening.check(jobs)
-                print("\n".join(text_of(study)), flush=True)
+                study = preflight.check(jobs)
+                print("\n".join(text_of_arms(study)), flush=True)
                 table = costs(jobs, study.corpus, study.declared)
                 print(render(jobs, study.declared, table))
             sys.exit(0)

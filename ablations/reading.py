@@ -1,7 +1,7 @@
-"""Reads a whole study eagerly and validates it against :mod:`ablations.study_files.results`.
+"""Read a study eagerly and validate it against :mod:`ablations.study_files.results`.
 
-Incomplete jobs (failed, unfinished, never begun) are listed, never dropped. An invalid file is an
-error that names the file and the remedy.
+Incomplete jobs (failed, unfinished, missing) are listed, never dropped. An invalid file is an error
+that names the file and the remedy.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ from winnow.filesystem import storage, tables
 
 
 def read_study(path: str) -> Study:
-    """Read and validate a whole study.
+    """Read and validate a study.
 
     Raises:
         ValueError: a file is invalid, seeds of an arm differ in config, or runs were evaluated on
@@ -62,7 +62,7 @@ def read_study(path: str) -> Study:
                     runs[job] = _read_run(folder, job)
                 elif storage.exists(storage.join(folder, FAILURE)):
                     failed[job] = _read_failure(folder)
-                elif _is_begun(folder):
+                elif _is_started(folder):
                     unfinished.append(job)
                 else:
                     missing.append(job)
@@ -92,24 +92,24 @@ def read_declaration(path: str) -> Declaration:
     if not isinstance(value.get("primary"), dict):
         raise ValueError(f"{file} declares no primary contrast")
     primary: Primary = _build(Primary, value["primary"], f"{file}: primary")
-    known = {**value, "primary": primary}
+    fields = {**value, "primary": primary}
     if isinstance(value.get("compare"), dict):
-        known["compare"] = _build(Compare, value["compare"], f"{file}: compare")
+        fields["compare"] = _build(Compare, value["compare"], f"{file}: compare")
     if isinstance(value.get("swarm"), dict):
-        known["swarm"] = _build(Swarm, value["swarm"], f"{file}: swarm")
-    declared: Declaration = _build(Declaration, known, file, versioned=True)
+        fields["swarm"] = _build(Swarm, value["swarm"], f"{file}: swarm")
+    declared: Declaration = _build(Declaration, fields, file, versioned=True)
     return declared
 
 
-def _is_begun(folder: str) -> bool:
-    """Whether a job's folder is there; in a bucket, whether there is anything in it."""
+def _is_started(folder: str) -> bool:
+    """Whether a job's folder exists; in a bucket, whether it holds any file."""
     if storage.scheme(folder) is None:
         return os.path.isdir(folder)
     return next(iter(storage.tree(folder)), None) is not None
 
 
 def _read_trunks(path: str, declared: Declaration, failed: dict[JobKey, str]) -> dict[JobKey, Run]:
-    """The complete trunks of a study that has some; those that failed are added to ``failed``."""
+    """The complete trunks of a study, if any; failed ones are added to ``failed``."""
     if "trunk_tokens" not in declared.budget:
         return {}
     trunks = {}
@@ -130,7 +130,7 @@ def _read_run(folder: str, job: JobKey) -> Run:
     path = storage.join(folder, RESULT)
     result: Result = _build(Result, _read_json(path), path, versioned=True)
     if result.key != job:
-        raise ValueError(f"{path} is of {result.key.name}: moved?")
+        raise ValueError(f"{path} is of {result.key.name}: was the folder moved?")
     heldout = _read_table(storage.join(folder, HELDOUT), HELDOUT_SCHEMA, ["source", "document"])
     measured = bits_per_byte(heldout)
     if measured.keys() != result.heldout.keys() or any(
@@ -180,17 +180,17 @@ def _read_table(path: str, schema: pa.Schema, keys: Sequence[str]) -> pa.Table:
     table = tables.read(path)
     if not table.schema.equals(schema):
         raise ValueError(
-            f"{path} has columns {table.schema.names}, wanted {schema.names}, as typed"
+            f"{path} has columns {table.schema.names}, expected {schema.names}, with their types"
         )
     for field in schema:
         if (
             pa.types.is_floating(field.type)
             and not pc.all(pc.is_finite(table[field.name]), min_count=0).as_py()
         ):
-            raise ValueError(f"{path} has a {field.name} that is not finite: mend and run again")
+            raise ValueError(f"{path} has a {field.name} that is not finite: run the job again")
     table = table.sort_by([(key, "ascending") for key in keys])
     if table.group_by(keys).aggregate([]).num_rows != table.num_rows:
-        raise ValueError(f"{path} has two rows of one ({', '.join(keys)})")
+        raise ValueError(f"{path} has two rows with the same ({', '.join(keys)})")
     return table
 
 
@@ -206,18 +206,18 @@ def _build(kind: Any, value: Mapping[str, Any], where: str, versioned: bool = Fa
     if versioned and value.get("format") != FORMAT:
         raise ValueError(f"{where} has format {value.get('format')}, this code reads {FORMAT}")
     fields = {f.name: f for f in dataclasses.fields(kind)}
-    given = {k: v for k, v in value.items() if not (versioned and k == "format")}
-    if strangers := sorted(given.keys() - fields.keys()):
-        raise ValueError(f"{where}: unknown {', '.join(strangers)}; known: {', '.join(fields)}")
-    needed = {
+    values = {k: v for k, v in value.items() if not (versioned and k == "format")}
+    if unknown := sorted(values.keys() - fields.keys()):
+        raise ValueError(f"{where}: unknown {', '.join(unknown)}; known: {', '.join(fields)}")
+    required = {
         name
         for name, f in fields.items()
         if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
     }
-    if absent := sorted(needed - given.keys()):
+    if absent := sorted(required - values.keys()):
         raise ValueError(f"{where}: {', '.join(absent)} is missing")
     try:
-        return kind(**given)
+        return kind(**values)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: {error}") from None
 
@@ -225,8 +225,8 @@ def _build(kind: Any, value: Mapping[str, Any], where: str, versioned: bool = Fa
 def _check_configs(runs: Mapping[JobKey, Run]) -> None:
     first: dict[str, tuple[int, str]] = {}
     for job, run in runs.items():
-        other, wanted = first.setdefault(job.arm_name, (job.seed, run.result.config_hash))
-        if run.result.config_hash != wanted:
+        other, expected = first.setdefault(job.arm_name, (job.seed, run.result.config_hash))
+        if run.result.config_hash != expected:
             raise ValueError(
                 f"seeds {other} and {job.seed} of {job.arm_name} were run with"
                 " different configs: run the arm again, or move the old seeds away"
@@ -256,7 +256,7 @@ def _check_same_items(path: str, runs: Mapping[JobKey, Run]) -> None:
 
 
 def _check_shots(path: str, declared: Declaration, runs: Mapping[JobKey, Run]) -> None:
-    """Check that the shots of every answer are declared, so that pages omit none."""
+    """Check that the shots of all answers are declared, so that pages omit none."""
     for job, run in runs.items():
         for task, _, shots in run.scores:
             numbers = [int(column) for column in declared.shots if column != FEW]

@@ -1,11 +1,11 @@
-"""The page of a study: one HTML file that opens offline, verdict first, and a CSV per figure.
+"""Write the page of a study: one offline HTML file, verdict first, and a CSV per figure.
 
 python ablations/report.py study=runs/data_quality
 
 Writes ``report.html`` and ``figures/*.csv`` into the study, which may be unfinished.
 ``learning_rate=DIR`` names a study of the same arms at several learning rates, as for
-``ablations/compare.py``; ``claims=DIR,DIR`` further studies of this corpus (other sizes, experts, a
-dense twin), with which the page answers GLaM's claims one by one.
+``ablations/compare.py``; ``claims=DIR,DIR`` names further studies of this corpus (other sizes,
+experts, a dense twin), with which the page answers GLaM's claims one by one.
 """
 
 import re
@@ -33,11 +33,11 @@ SCRIPTS = (
     *("curves.js", "sizes.js", "details.js"),
 )
 EVALUATION = re.compile(r"[^/]+/evaluation\.json")
-"""What ``ablations/evaluate.py`` says of its work, in the folder ``tasks`` of a job."""
+"""The report of ``ablations/evaluate.py``, in the folder ``tasks`` of a job."""
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Write the page and say where it is."""
+    """Write the page and print its path."""
     settings = parse(arguments, __doc__, ["learning_rate", "claims"])
     claims = [path for path in settings.get("claims", "").split(",") if path]
     print(write_report(settings["study"], settings.get("learning_rate"), claims))
@@ -52,9 +52,9 @@ def write_report(path: str, learning_rate: str | None = None, claims: Sequence[s
         claims: folders of further studies that test claims of GLaM's.
 
     Raises:
-        ValueError: a file of the study breaks the contract (``ablations.study_files.results``), or
-            the study of learning rates does not go with it. A study of which nothing can be
-            compared yet is no error: its page says so.
+        ValueError: a file of the study is invalid (``ablations.study_files.results``), or the
+            study of learning rates does not match. If nothing can be compared yet, the page says
+            so.
     """
     data = gather(path, *read(path, learning_rate), [read_study(other) for other in claims])
     for old in storage.listing(storage.join(path, FIGURES)):
@@ -72,32 +72,32 @@ def write_report(path: str, learning_rate: str | None = None, claims: Sequence[s
 def gather(
     path: str, study: Study, learning_rate: Study | None, others: Sequence[Study] = ()
 ) -> Json:
-    """What the page shows, of a study that lies at ``path``."""
-    found: Comparison | ValueError
+    """The data of the page of the study at ``path``."""
+    result: Comparison | ValueError
     try:
         study = best.settle(study)
-        found = compare(study, others=others)
+        result = compare(study, others=others)
     except ValueError as error:
-        found = error  # for the page to say
+        result = error  # shown on the page
     if learning_rate is not None:
-        found = compare(study, learning_rate, others)
+        result = compare(study, learning_rate, others)
     logs = {job: log for job in study.runs if (log := read_log(path, job)) is not None}
-    return page_data(study, found, logs, not_run(path, study))
+    return page_data(study, result, logs, not_run(path, study))
 
 
 def not_run(path: str, study: Study) -> dict[str, str]:
-    """Tasks that an evaluation was asked for and could not run, and why."""
-    found: dict[str, str] = {}
+    """Tasks that an evaluation could not run, with reasons."""
+    reasons: dict[str, str] = {}
     for job in study.runs:
         tasks = storage.join(job.folder(path), "tasks")
         for name in sorted(storage.tree(tasks)):
             if EVALUATION.fullmatch(name):
-                found |= storage.read_json(storage.join(tasks, name))["not_run"]
-    return found
+                reasons |= storage.read_json(storage.join(tasks, name))["not_run"]
+    return reasons
 
 
 def render(data: Json) -> str:
-    """The page: HTML that needs no other file. The same data give the same text."""
+    """The page as one self-contained, deterministic HTML file."""
     scripts = [_read(name) for name in SCRIPTS]
     title = f"Winnow: {data['headline']} ({data['study']})"
     return page.assemble(title, _read("report.html"), scripts, data, _read("report.css"))

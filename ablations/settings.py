@@ -1,4 +1,4 @@
-"""The ``name=value`` command line of programs that read a study."""
+"""The ``name=value`` command line of commands that read a study."""
 
 import argparse
 from collections.abc import Sequence
@@ -11,24 +11,24 @@ from ablations.study_files.results import Study
 def parse(
     arguments: Sequence[str],
     description: str | None,
-    further: Sequence[str],
-    first: str = "study",
+    optional: Sequence[str],
+    required: str = "study",
     usage: str | None = None,
 ) -> dict[str, str]:
-    """The settings given as ``name=value``: ``first``, which must be there, and ``further`` ones.
+    """Parse ``name=value`` arguments.
 
     Args:
         arguments: of the command line.
-        description: what ``--help`` says.
-        further: names of settings that may be left out.
-        first: the name of the setting that may not.
-        usage: what to show of the settings, if they are not all folders.
+        description: the text of ``--help``.
+        optional: names of optional settings.
+        required: the name of the required setting.
+        usage: the usage line, if not all settings are folders.
 
     Raises:
-        ValueError: an unknown setting, or ``first`` is missing.
+        ValueError: a setting is unknown, or ``required`` is missing.
     """
-    names = (first, *further)
-    usage = usage or " ".join([f"{first}=DIR", *(f"[{name}=DIR]" for name in further)])
+    names = (required, *optional)
+    usage = usage or " ".join([f"{required}=DIR", *(f"[{name}=DIR]" for name in optional)])
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -39,19 +39,19 @@ def parse(
         if name not in names or not value:
             raise ValueError(f"unknown setting {setting!r}: give {'=…, '.join(names)}=…")
         settings[name] = value
-    if first not in settings:
-        what = "the folder that ablations/run.py wrote" if first == "study" else "see --help"
-        raise ValueError(f"give {first}=DIR, {what}")
+    if required not in settings:
+        what = "the folder that ablations/run.py wrote" if required == "study" else "see --help"
+        raise ValueError(f"give {required}=DIR, {what}")
     return settings
 
 
 def value(setting: str) -> Any:
-    """What a setting ``name=value`` means in Hydra's grammar: a list, mapping, number or text.
+    """The value of ``name=value`` in Hydra's grammar: a list, mapping, number or string.
 
     Raises:
         ValueError: it is none of these.
     """
-    # Hydra is loaded only where there is more to read than a folder.
+    # Imported here: commands that take only folders need no Hydra.
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
@@ -61,17 +61,17 @@ def value(setting: str) -> Any:
     try:
         (quoted,) = overrides.quoted([setting])
         parsed = OverridesParser.create().parse_override(quoted)
-        found = OmegaConf.to_container(OmegaConf.create({"value": parsed.value()}))
+        container = OmegaConf.to_container(OmegaConf.create({"value": parsed.value()}))
     except HydraException:
-        raise ValueError(f"{setting!r} is not written as Hydra does: check its brackets") from None
-    assert isinstance(found, dict)
-    return found["value"]
+        raise ValueError(f"{setting!r} is not in Hydra's syntax: check its brackets") from None
+    assert isinstance(container, dict)
+    return container["value"]
 
 
 def read(study: str, learning_rate: str | None = None) -> tuple[Study, Study | None]:
-    """A study, and the one of its learning rates if there is one.
+    """A study, and the study of its learning rates, if any.
 
     Raises:
-        ValueError: a file of either breaks the contract (:mod:`ablations.study_files.results`).
+        ValueError: a file of either is invalid (:mod:`ablations.study_files.results`).
     """
     return read_study(study), read_study(learning_rate) if learning_rate else None

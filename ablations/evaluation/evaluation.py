@@ -1,6 +1,6 @@
-"""Evaluates a model on tasks: data, demonstrations, answers, scores, and what was not run.
+"""Evaluate a model on tasks: data, demonstrations, answers, scores.
 
-The files of a run are read and written by :mod:`ablations.evaluate`.
+:mod:`ablations.evaluate` reads and writes the files.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from ablations.evaluation import harness_tasks
 from ablations.study_files.results import TASKS
 from ablations.tasks import data_sources, responses
 from ablations.tasks import task as definitions
-from ablations.tasks.data_sources import DataSources, Record, UnavailableError
+from ablations.tasks.data_sources import DataSources, UnavailableError
 from ablations.tasks.items import items_of, with_demonstrations
 from ablations.tasks.language_model import LanguageModel
 from ablations.tasks.scores import Score, scores, summarise
@@ -24,9 +24,9 @@ from ablations.tasks.task_set import Answers, TaskSet, sample
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What to evaluate: task names, shots (a number, or ``few`` for GLaM's own), and the most items
-    per task, which are sampled by their ids. ``seed`` draws the demonstrations.
+class EvaluationRequest:
+    """What to evaluate: task names, shots (a number, or ``few`` for GLaM's own), and the limit of
+    items per task, sampled by id. ``seed`` draws the demonstrations.
     """
 
     tasks: Sequence[str]
@@ -38,7 +38,7 @@ class Asked:
         if not (self.shots == FEW or (isinstance(self.shots, int) and self.shots >= 0)):
             raise ValueError(f"shots is {self.shots!r}: give a number, or {FEW!r}")
         if self.limit is not None and self.limit < 1:
-            raise ValueError(f"limit is {self.limit}: leave it out, or ask for 1 or more")
+            raise ValueError(f"limit is {self.limit}: leave it out, or give 1 or more")
 
     def shots_of(self, task: Task) -> int:
         """The number of demonstrations of a task."""
@@ -46,18 +46,18 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class OwnTaskSet(TaskSet):
-    """The items of a task as the model gets them."""
+class WinnowTaskSet(TaskSet):
+    """The items of one of our tasks, as prompted."""
 
     task: Task
 
     def answers(self, model: LanguageModel) -> Answers:
-        """Ask for the likelihood of every choice, and for what is to be written."""
-        likely = responses.logprobs(self.task, self.items, self.shots, model)
-        written = responses.GENERATIONS.empty_table()
+        """Score every choice, and generate the answers."""
+        logprobs = responses.logprobs(self.task, self.items, self.shots, model)
+        generated = responses.GENERATIONS.empty_table()
         if self.task.form == Form.answer:
-            written = responses.generations(self.task, self.items, self.shots, model)
-        return Answers(likely, written, scores([self.task], likely, written))
+            generated = responses.generations(self.task, self.items, self.shots, model)
+        return Answers(logprobs, generated, scores([self.task], logprobs, generated))
 
 
 @dataclass(frozen=True)
@@ -71,24 +71,24 @@ class Evaluation:
 
     @property
     def summary(self) -> list[Score]:
-        """The table for people."""
+        """Scores with intervals."""
         return summarise(self.tasks)
 
 
-def gather(asked: Asked, where: DataSources) -> tuple[list[TaskSet], dict[str, str]]:
+def gather(request: EvaluationRequest, where: DataSources) -> tuple[list[TaskSet], dict[str, str]]:
     """The items of all tasks that have data, and the reason for each task that has none.
 
     Raises:
-        ValueError: an unknown task, or records that do not fit theirs.
+        ValueError: a task is unknown, or records do not fit it.
     """
     sets: list[TaskSet] = []
     not_run: dict[str, str] = {}
-    for name in asked.tasks:
+    for name in request.tasks:
         try:
             if definitions.is_harness(name):
-                sets += harness_tasks.task_sets(name, asked.shots, asked.limit, asked.seed)
+                sets += harness_tasks.task_sets(name, request.shots, request.limit, request.seed)
             else:
-                sets.append(_task_set(definitions.load(name), asked, where))
+                sets.append(_task_set(definitions.load(name), request, where))
         except UnavailableError as error:
             not_run[name] = str(error)
     repeated = [name for name, n in Counter(each.name for each in sets).items() if n > 1]
@@ -97,7 +97,7 @@ def gather(asked: Asked, where: DataSources) -> tuple[list[TaskSet], dict[str, s
     return sets, not_run
 
 
-def ask(
+def evaluate_sets(
     model: LanguageModel,
     sets: Sequence[TaskSet],
     not_run: dict[str, str],
@@ -108,17 +108,17 @@ def ask(
     Args:
         model: the model.
         sets: from :func:`gather`.
-        not_run: from :func:`gather`; goes to ``about`` as it is.
+        not_run: from :func:`gather`; copied to ``about``.
         progress: wraps the loop over tasks, to show progress.
     """
-    found, about = [], {}
+    answered, about = [], {}
     for each in progress(sets):
         answers = each.answers(model)
-        found.append(answers)
+        answered.append(answers)
         truncated = sum(answers.logprobs["truncated"].to_pylist())
         about[each.name] = {**each.about, "truncated_contexts": truncated}
     logprobs, generations, table = (
-        pa.concat_tables([schema.empty_table(), *(answers[i] for answers in found)])
+        pa.concat_tables([schema.empty_table(), *(answers[i] for answers in answered)])
         for i, schema in enumerate((responses.LOGPROBS, responses.GENERATIONS, TASKS))
     )
     summary = [dataclasses.asdict(score) for score in summarise(table)]
@@ -130,31 +130,27 @@ def ask(
     )
 
 
-def _task_set(task: Task, asked: Asked, where: DataSources) -> TaskSet:
+def _task_set(task: Task, request: EvaluationRequest, where: DataSources) -> TaskSet:
     kind = next((k for k in where.kinds if k in task.data and where.has(k, task.data[k])), None)
     if kind is None:
-        known = {name: place.path for name, place in task.data.items()}
+        known = {name: source.path for name, source in task.data.items()}
         raise UnavailableError(f"no data in {list(where.kinds)}; it could be in {known}")
-    place = task.data[kind]
-    shots = asked.shots_of(task)
-    everything = items_of(task, place, data_sources.records(place, kind, where), shots)
-    items = [everything[i] for i in sample([item.id for item in everything], asked.limit)]
-    train = _training(task, kind, where) if shots else None
-    pool = everything if train is None else items_of(task, place, train, shots)
+    source = task.data[kind]
+    shots = request.shots_of(task)
+    all_items = items_of(task, source, data_sources.records(source, kind, where), shots)
+    items = [all_items[i] for i in sample([item.id for item in all_items], request.limit)]
+    train = data_sources.training_records(source, kind, where) if shots else None
+    pool = all_items if train is None else items_of(task, source, train, shots)
     about = {
         "title": task.title,
         "place": kind,
-        "path": place.path,
+        "path": source.path,
         "items": len(items),
-        "whole": not place.part and len(items) == len(everything),
+        "whole": not source.part and len(items) == len(all_items),
         "shots": shots,
         "demonstrations": None if not shots else ("the set itself" if train is None else "train"),
         "definition": definitions.describe(task),
     }
-    asked_items = with_demonstrations(items, pool, shots, asked.seed, same=train is None)
+    prompted = with_demonstrations(items, pool, shots, request.seed, same=train is None)
     longest = task.max_tokens if task.form == Form.answer else 0
-    return OwnTaskSet(task.name, shots, asked_items, about, longest, task)
-
-
-def _training(task: Task, kind: str, where: DataSources) -> Sequence[Record] | None:
-    return data_sources.training_records(task.data[kind], kind, where)
+    return WinnowTaskSet(task.name, shots, prompted, about, longest, task)

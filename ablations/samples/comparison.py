@@ -41,8 +41,8 @@ SMALLEST = {POINTS: 1.0, "bits per byte": 0.01}
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is asked of a comparison. ``primary`` is a task, or empty for the mean over tasks."""
+class Criteria:
+    """What is criteria of a comparison. ``primary`` is a task, or empty for the mean over tasks."""
 
     metrics: Sequence[str] = ()
     primary: str = ""
@@ -77,18 +77,18 @@ class Comparison:
         return dict(_finite(value))
 
 
-def compare(paired: Paired, asked: Asked) -> Comparison:
+def compare(paired: Paired, criteria: Criteria) -> Comparison:
     """Compare the arms with the first of them, and judge the second.
 
     Raises:
         ValueError: the primary endpoint is no task, or its unit has no smallest difference of
-            interest and none was asked for.
+            interest and none was criteria for.
     """
-    main = [main_of(of, asked.metrics) for of in by_task(paired.measures)]
-    primary, notes = primary_of(main, asked.primary)
+    main = [main_of(of, criteria.metrics) for of in by_task(paired.measures)]
+    primary, notes = primary_of(main, criteria.primary)
     baseline, treatment = paired.arms[:2]
-    of = difference(primary, treatment, baseline, paired.runs, asked.alpha)
-    smallest = asked.smallest_difference or SMALLEST.get(primary.unit)
+    of = difference(primary, treatment, baseline, paired.runs, criteria.alpha)
+    smallest = criteria.smallest_difference or SMALLEST.get(primary.unit)
     if smallest is None:
         raise ValueError(
             f"say what difference on {primary.label} matters (in {primary.unit}):"
@@ -101,13 +101,13 @@ def compare(paired: Paired, asked: Asked) -> Comparison:
         unit=primary.unit,
         gain=primary.gain,
         smallest_difference=smallest,
-        alpha=asked.alpha,
-        power=asked.power,
+        alpha=criteria.alpha,
+        power=criteria.power,
         items="items",
         of_runs=paired.runs == 1,
     )
-    base = inference.mean(primary.samples(baseline, paired.runs), asked.alpha)
-    ours = inference.mean(primary.samples(treatment, paired.runs), asked.alpha)
+    base = inference.mean(primary.samples(baseline, paired.runs), criteria.alpha)
+    ours = inference.mean(primary.samples(treatment, paired.runs), criteria.alpha)
     doubts = _doubts(primary, paired, (of, ours, base), question)
     judged = verdict.answer(of, base.value, question, doubts)
     if paired.runs == 1:
@@ -130,9 +130,9 @@ def compare(paired: Paired, asked: Asked) -> Comparison:
         paired={"tasks": len(main), "items": sum(len(of.documents) for of in main)},
         notes=[*notes, *paired.notes],
         tables={
-            "tests": _tests(main, primary, paired, asked),
+            "tests": _tests(main, primary, paired, criteria),
             "runs_of_primary": tables.by_run(primary, paired),
-            "scores": tables.scores(paired, primary, main, asked.alpha),
+            "scores": tables.scores(paired, primary, main, criteria.alpha),
             "runs": tables.runs(paired),
             "items": tables.items(main, paired),
             "left_out": list(paired.left_out),
@@ -188,7 +188,9 @@ def _headline(judged: Verdict, of: Estimate, base: float, question: Question) ->
             return f"Not known yet: these items cannot tell {ours} from {theirs} on {on}"
 
 
-def _tests(main: Sequence[Measure], primary: Endpoint, paired: Paired, asked: Asked) -> list[Row]:
+def _tests(
+    main: Sequence[Measure], primary: Endpoint, paired: Paired, criteria: Criteria
+) -> list[Row]:
     """The family of tests; intervals and what could be seen hold for all of them at once."""
     baseline, treatment, *others = paired.arms
     ends = [of_task(of) for of in main]
@@ -199,12 +201,12 @@ def _tests(main: Sequence[Measure], primary: Endpoint, paired: Paired, asked: As
         for arm in (treatment, *others)
         if (arm, end.name) != (treatment, primary.name)
     ]
-    found = [difference(end, arm, baseline, paired.runs, asked.alpha) for arm, end in family]
-    adjusted = inference.holm(found, asked.alpha)
+    found = [difference(end, arm, baseline, paired.runs, criteria.alpha) for arm, end in family]
+    adjusted = inference.holm(found, criteria.alpha)
     rows: list[Row] = []
     for (arm, end), of, holm in zip(family, found, adjusted, strict=True):
         counts = discordant(end, arm, baseline, paired.runs)
-        base = inference.mean(end.samples(baseline, paired.runs), asked.alpha)
+        base = inference.mean(end.samples(baseline, paired.runs), criteria.alpha)
         word = "better" if end.gain * of.value > 0 else "worse"
         rows.append(
             {
@@ -227,7 +229,7 @@ def _tests(main: Sequence[Measure], primary: Endpoint, paired: Paired, asked: As
                 "family_high": holm.high,
                 "detectable": None
                 if _alike(of)
-                else verdict.least_seen(of, asked.alpha / len(family), asked.power),
+                else verdict.least_seen(of, criteria.alpha / len(family), criteria.power),
                 "only_arm_right": None if counts is None else counts[0],
                 "only_baseline_right": None if counts is None else counts[1],
                 "p_mcnemar": None if counts is None else mid_p(*counts),

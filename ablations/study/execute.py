@@ -1,4 +1,4 @@
-"""Runs one job: training and evaluation, each in its own process, then its results.
+"""Run one job: training and evaluation, each in its own process, then its results.
 
 ::
 
@@ -7,7 +7,7 @@
       training/       output of model/train.py; an interrupted job resumes from its checkpoints
       tasks/          output of ablations/evaluate.py by shots; absent without tasks
       *.log           output of both processes
-      result.json …   the contract of :mod:`ablations.study_files.results`
+      result.json …   files of :mod:`ablations.study_files.results`
 
 No job trains in the launching process, so jobs share no state.
 """
@@ -42,39 +42,39 @@ from winnow.commands import overrides
 from winnow.filesystem import storage, tables
 
 SCORING_FLOPS = 10.0
-"""FLOPs per scored byte: hashing and looking up two n-grams per word, rounded up. A filtered arm
-pays for the whole pool."""
+"""FLOPs per scored byte: hashing and looking up two n-grams per word, rounded up. A filtered arm is
+charged for the whole pool."""
 
 
 def execute(job: Job, threads: int) -> None:
-    """Run what is missing of a job, unless the study is stopping; write a failure record on error.
+    """Run what is left of a job, unless the study is stopping; write a failure record on error.
 
     Args:
         job: the job.
         threads: threads per process.
     """
-    if trunk.is_spare(job.config) or interruption.wished(job.config.output):
+    if trunk.is_spare(job.config) or interruption.stop_requested(job.config.output):
         return
     corpus = open_corpus(job.config.corpus)
     declared = read_declaration(job.config.output)
     training = training_config(job, declared.mixture_of(job.config.arm))
     try:
-        of_trunk = trunk.finished_hash(job.config)
+        trunk_hash = trunk.finished_hash(job.config)
     except ValueError as error:
         results.write_failure(job.config.output, job.key, str(error), traceback.format_exc())
         return
-    about = identity(job, training, corpus, of_trunk, declared.harness)
-    check_identity(job, about)
+    job_identity = identity(job, training, corpus, trunk_hash, declared.harness)
+    check_identity(job, job_identity)
     if is_complete(job):
         return
-    interruption.deafen()
+    interruption.ignore_signals()
     rank = join_processes()
     try:
-        begin(job, training, about)
+        write_config(job, training, job_identity)
         train(job.folder, threads, rank, job.config.output)
-        tasks = ask_tasks(job, threads, rank, declared.harness) if job.is_arm else None
+        tasks = evaluate_tasks(job, threads, rank, declared.harness) if job.is_arm else None
         if rank == 0:
-            finish(job, corpus, results.config_hash(about), tasks)
+            write_results(job, corpus, results.config_hash(job_identity), tasks)
     except interruption.StoppedError:
         return
     except Exception as error:
@@ -82,8 +82,8 @@ def execute(job: Job, threads: int) -> None:
         results.write_failure(job.config.output, job.key, str(error), log)
 
 
-def check_identity(job: Job, about: Mapping[str, Any]) -> None:
-    """Check that a job's folder is new or its own.
+def check_identity(job: Job, current: Mapping[str, Any]) -> None:
+    """Check that a job's folder is new or holds the same job.
 
     Raises:
         ValueError: it holds a run with other settings.
@@ -92,7 +92,7 @@ def check_identity(job: Job, about: Mapping[str, Any]) -> None:
     if not storage.exists(path):
         return
     old = json.loads(storage.read_bytes(path))
-    new = json.loads(json.dumps(about))
+    new = json.loads(json.dumps(current))
     if different := differing(old, new):
         changes = "; ".join(f"{k}: {old.get(k)} then, {new.get(k)} now" for k in different)
         raise ValueError(
@@ -111,8 +111,8 @@ def is_complete(job: Job) -> bool:
 def join_processes() -> int:
     """The rank of this process; with several Slurm tasks, set torch's environment as torchrun does.
 
-    Every task runs the job for its part of the training and of the evaluation, which share the
-    model; rank 0 does the rest alone.
+    Every task takes its part of training and evaluation, which share the model; rank 0 does the
+    rest.
     """
     if os.environ.get("SLURM_NTASKS", "1") == "1":
         return 0
@@ -121,13 +121,13 @@ def join_processes() -> int:
     return int(TorchDistributedEnvironment().export(set_cuda_visible_devices=False).rank)
 
 
-def begin(job: Job, training: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+def write_config(job: Job, training: Mapping[str, Any], job_identity: Mapping[str, Any]) -> None:
     """Write the job's config and identity, and remove an earlier failure record."""
     failure = storage.join(job.folder, results.FAILURE)
     if storage.exists(failure):
         storage.remove(failure)
     write_training_file(job.folder, training)
-    storage.write_json(storage.join(job.folder, IDENTITY), about)
+    storage.write_json(storage.join(job.folder, IDENTITY), job_identity)
 
 
 def write_training_file(folder: str, training: Mapping[str, Any]) -> None:
@@ -140,45 +140,47 @@ def write_training_file(folder: str, training: Mapping[str, Any]) -> None:
 
 
 def train(folder: str, threads: int, rank: int = 0, study: str | None = None) -> None:
-    """Train, or resume, by the folder's ``training.yaml``; as one of several processes."""
+    """Train or resume with the folder's ``training.yaml``, as one of several processes."""
     config = ["--config-dir", os.path.abspath(folder), "--config-name", "training"]
     run_python("model/train.py", config, log_of(folder, "training", rank), threads, study)
 
 
 @contextlib.contextmanager
-def meeting_elsewhere(number: int) -> Iterator[None]:
-    """Let the processes of a job meet so many ports further on, where they meet at all.
+def offset_master_port(offset: int) -> Iterator[None]:
+    """Shift ``MASTER_PORT``, if set, for the processes of the next step of a job.
 
-    At the same port those that are early would meet the processes before, of which one still runs.
+    On the same port, early ones could connect to a process of the step before that still runs.
     """
     port = os.environ.get("MASTER_PORT")
     if port is None:
         yield
         return
-    os.environ["MASTER_PORT"] = str(int(port) + number)
+    os.environ["MASTER_PORT"] = str(int(port) + offset)
     try:
         yield
     finally:
         os.environ["MASTER_PORT"] = port
 
 
-def ask_tasks(
+def evaluate_tasks(
     job: Job, threads: int, rank: int = 0, harness: Mapping[str, Any] | None = None
 ) -> pa.Table | None:
     """Evaluate the trained model on the study's tasks, as one of several processes.
 
-    ``harness`` identifies tasks of lm-evaluation-harness as they were declared.
+    ``harness`` identifies tasks of lm-evaluation-harness as declared.
 
     Returns:
         The scores, on rank 0; None without tasks.
 
     Raises:
-        ValueError: a task has changed since the study began.
+        ValueError: a task has changed since the study started.
     """
     tasks = job.config.tasks
-    found = []
+    scores = []
     log = log_of(job.folder, "evaluation", rank)
-    columns = [(shots, names) for shots, names in study_tasks.asked(tasks).items() if names]
+    columns = [
+        (shots, names) for shots, names in study_tasks.tasks_by_shots(tasks).items() if names
+    ]
     for number, (shots, names) in enumerate(columns, 1):
         output = os.path.join(job.folder, "tasks", f"shots_{shots}")
         settings = {
@@ -193,32 +195,32 @@ def ask_tasks(
             "device": job.config.train.device,
         }
         arguments = [f"{name}={_quote(value)}" for name, value in settings.items()]
-        with meeting_elsewhere(number):
+        with offset_master_port(number):
             run_python("ablations/evaluate.py", arguments, log, threads, job.config.output)
         if rank == 0:
             if harness:
                 about = json.loads(storage.read_bytes(os.path.join(output, results.EVALUATION)))
-                study_tasks.check_asked(about["tasks"], harness)
-            found.append(tables.read(os.path.join(output, results.TASKS_FILE)))
-    return pa.concat_tables(found) if found else None
+                study_tasks.check_unchanged(about["tasks"], harness)
+            scores.append(tables.read(os.path.join(output, results.TASKS_FILE)))
+    return pa.concat_tables(scores) if scores else None
 
 
-def finish(job: Job, corpus: Corpus, config_hash: str, tasks: pa.Table | None) -> Result:
+def write_results(job: Job, corpus: Corpus, config_hash: str, tasks: pa.Table | None) -> Result:
     """Write the results of a trained job."""
     folder = os.path.join(job.folder, "training")
-    outcome = finished(folder)
+    outcome = read_outcome(folder)
     near = near_duplicates.of_study(corpus, job.config.output)
     evaluated = tables.read(os.path.join(folder, HELDOUT)).cast(HELDOUT_SCHEMA)
-    heldout = held_out_groups.with_enough(
+    heldout = held_out_groups.drop_small_sources(
         held_out_groups.with_junk(near_duplicates.remove(evaluated, corpus, near), corpus)
     )
-    before = scoring_flops(job, corpus) + trunk.flops(job.config)
-    copy_metrics(folder, job.folder, before)
+    earlier_flops = scoring_flops(job, corpus) + trunk.flops(job.config)
+    copy_metrics(folder, job.folder, earlier_flops)
     result = Result(
         *job.key,
         config_hash=config_hash,
         model=job.model,
-        flops=outcome.flops + before,
+        flops=outcome.flops + earlier_flops,
         kwh=job.config.hardware.kwh(outcome.wall_seconds),
         kwh_basis="estimated",
         heldout=bits_per_byte(heldout),
@@ -236,11 +238,11 @@ def finish(job: Job, corpus: Corpus, config_hash: str, tasks: pa.Table | None) -
     return result
 
 
-def finished(folder: str) -> Outcome:
+def read_outcome(folder: str) -> Outcome:
     """The outcome of a finished training run.
 
     Raises:
-        ValueError: there is none, although its process succeeded.
+        ValueError: it is missing, although the process succeeded.
     """
     outcome = outcomes.read(folder)
     if outcome is None:
@@ -255,16 +257,16 @@ def scoring_flops(job: Job, corpus: Corpus) -> float:
     return SCORING_FLOPS * float(corpus.bytes[corpus.pool & corpus.filterable].sum())
 
 
-def copy_metrics(training: str, folder: str, before: float) -> None:
-    """Copy the training curve, with what was spent before it added to its FLOPs."""
+def copy_metrics(training: str, folder: str, earlier_flops: float) -> None:
+    """Copy the training curve, with the FLOPs spent before training added."""
     with open(os.path.join(training, METRICS), "rb") as file:
         rows = [json.loads(line) for line in file]
-    lines = [json.dumps(row | {"flops": row["flops"] + before}) + "\n" for row in rows]
+    lines = [json.dumps(row | {"flops": row["flops"] + earlier_flops}) + "\n" for row in rows]
     storage.write_bytes(storage.join(folder, results.CURVE), "".join(lines).encode())
 
 
 def provenance(job: Job, corpus: Corpus, outcome: Outcome) -> dict[str, Any]:
-    """Where a result came from."""
+    """The provenance of a result."""
     manifest = corpus.manifest
     return {
         "commit": commit(),

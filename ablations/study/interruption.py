@@ -1,7 +1,7 @@
-"""How a study is stopped: what runs saves first, what has not begun does not begin.
+"""Graceful stop of a study: running jobs save a checkpoint, pending jobs do not start.
 
-Jobs run in other processes, perhaps on other machines, so the wish to stop is a file in the study's
-folder. Ctrl-C reaches the process that began the study alone: the others would die of it.
+Jobs run in other processes, perhaps on other machines, so a stop request is a file in the study's
+folder. Ctrl-C reaches only the launching process: it would kill the others.
 """
 
 import contextlib
@@ -16,49 +16,49 @@ from joblib.externals.loky.backend import (  # type: ignore[import-untyped]
 
 STOP = ".stop"
 
-_heard: list[int] = []
+_received: list[int] = []
 
 
 class StoppedError(Exception):
-    """A job was stopped before its end."""
+    """A job was stopped before it finished."""
 
 
-def listen(folder: str) -> None:
-    """Take Ctrl-C, SIGTERM and a closed terminal for the wish to stop; a second one ends at once.
+def handle_signals(folder: str) -> None:
+    """Turn Ctrl-C, SIGTERM and SIGHUP into a stop request; a second one exits at once.
 
-    Call it in the main thread, with another thread there already: that one takes what is blocked
-    here, and in every process that is started from here.
+    Call it in the main thread once another thread runs: that thread receives the signals that are
+    blocked here and in child processes.
     """
     path = os.path.join(folder, STOP)
     with contextlib.suppress(FileNotFoundError):
         os.remove(path)
 
     def stop(number: int, _: Any) -> None:
-        if _heard:
+        if _received:
             raise KeyboardInterrupt(number)
-        _heard.append(number)
+        _received.append(number)
         open(path, "w").close()
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # by nohup
             signal.signal(number, stop)
     for tracker in (resource_tracker, loky_tracker):
-        tracker.ensure_running()  # unblocks signals when it is started, so before they are blocked
+        tracker.ensure_running()  # its start unblocks signals, so start it before they are blocked
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGHUP])
 
 
-def deafen() -> None:
-    """In a process of a job: leave signals to the process that began the study."""
+def ignore_signals() -> None:
+    """In a job's process: leave signals to the launching process."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, lambda *_: None)
 
 
-def wished(folder: str) -> bool:
-    """Whether a study is to stop."""
+def stop_requested(folder: str) -> bool:
+    """Whether a study has been asked to stop."""
     return os.path.exists(os.path.join(folder, STOP))
 
 
-def heard() -> int | None:
-    """The signal that this process was told to stop by."""
-    return _heard[0] if _heard else None
+def received_signal() -> int | None:
+    """The number of the signal that asked this process to stop; None without one."""
+    return _received[0] if _received else None

@@ -1,4 +1,4 @@
-"""Runs a command of ours in a process of a job, with a log that it holds while it lives."""
+"""Run an entry point in a child process that holds a lock on its log while it lives."""
 
 import contextlib
 import fcntl
@@ -22,7 +22,7 @@ TAIL = 4000
 
 
 class JobFailedError(RuntimeError):
-    """A process of a job failed; ``log`` is the end of its output."""
+    """A job's process failed; ``log`` is the end of its output."""
 
     def __init__(self, message: str, log: str) -> None:
         super().__init__(message)
@@ -30,26 +30,26 @@ class JobFailedError(RuntimeError):
 
 
 def log_of(folder: str, name: str, rank: int) -> str:
-    """The log of a process of a job."""
+    """The path of the log of a job's process."""
     return os.path.join(folder, f"{name}_{rank}.log" if rank else f"{name}.log")
 
 
 def run_python(
     script: str, arguments: Sequence[str], log: str, threads: int, study: str | None = None
 ) -> None:
-    """Run one of our entry points and append its output to a log.
+    """Run an entry point and append its output to a log.
 
-    The process holds a lock on the log for as long as it lives, which may be longer than ours. It
-    is detached from the terminal, and terminated when the ``study`` in this folder stops.
+    The process holds a lock on the log while it lives, which may be longer than ours. With
+    ``study`` it is detached from the terminal and terminated when that study stops.
 
     Raises:
-        ValueError: an earlier process still runs.
+        ValueError: a process of an earlier run is still alive.
         JobFailedError: it failed.
         StoppedError: the study is stopping.
     """
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     os.makedirs(os.path.dirname(log), exist_ok=True)
-    with open(log, "ab") as file, _held(file, script) as claim:
+    with open(log, "ab") as file, _lock(file, script) as claim:
         process = subprocess.Popen(
             [sys.executable, os.path.join(ROOT, script), *arguments],
             stdin=subprocess.DEVNULL,
@@ -63,14 +63,14 @@ def run_python(
         code = _wait(process, study)
     if code:
         with open(log, "rb") as written:
-            said = written.read().decode(errors="replace")
-        lines = said.strip().splitlines() or [""]
+            output = written.read().decode(errors="replace")
+        lines = output.strip().splitlines() or [""]
         end = f"signal {-code}" if code < 0 else lines[-1]
-        raise JobFailedError(f"{script} failed: {end.rpartition(': error: ')[2]}", said[-TAIL:])
+        raise JobFailedError(f"{script} failed: {end.rpartition(': error: ')[2]}", output[-TAIL:])
 
 
-def _held(log: BinaryIO, script: str) -> contextlib.AbstractContextManager[owners.Claim | None]:
-    """The lock on a log, which every process that writes to it holds, or else a claim to it.
+def _lock(log: BinaryIO, script: str) -> contextlib.AbstractContextManager[owners.Claim | None]:
+    """Lock a log for the process that writes to it; without file locks, claim it.
 
     Raises:
         ValueError: an earlier process holds it.
@@ -79,8 +79,8 @@ def _held(log: BinaryIO, script: str) -> contextlib.AbstractContextManager[owner
         fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise ValueError(
-            f"the {script} of an earlier run that was killed still writes to {log.name}: wait until"
-            " it has ended, or end it, and run the same command again"
+            f"the {script} of an earlier run that was killed still writes to {log.name}: wait for"
+            " it to exit, or kill it, and run the same command again"
         ) from None
     except OSError as error:
         if error.errno in owners.WITHOUT_LOCKS:
@@ -91,17 +91,17 @@ def _held(log: BinaryIO, script: str) -> contextlib.AbstractContextManager[owner
 
 def _wait(process: "subprocess.Popen[bytes]", study: str | None) -> int:
     """The exit code of a process, terminated once its study stops."""
-    told = False
+    terminated = False
     try:
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 code = process.wait(POLL)
-                if told and code:
+                if terminated and code:
                     raise interruption.StoppedError
                 return code
-            if study is not None and not told and interruption.wished(study):
+            if study is not None and not terminated and interruption.stop_requested(study):
                 process.terminate()
-                told = True
+                terminated = True
     except KeyboardInterrupt:
         process.kill()
         raise

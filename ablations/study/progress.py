@@ -1,4 +1,4 @@
-"""The progress of a study, read from its folder: jobs done, running, failed, and the time left."""
+"""Progress of a study, read from its folder: jobs done, running and failed, and the time left."""
 
 import json
 import os
@@ -22,79 +22,79 @@ from winnow.commands.telling import REFRESH, REPEAT, duration
 TAIL_BYTES = 1 << 18
 """More than the longest line of metrics.jsonl."""
 
-SETTLED = 10.0
-"""Seconds of training before its speed counts for an estimate."""
+MIN_TRAINED = 10.0
+"""Seconds of training before its speed is used for an estimate."""
 
 
 @dataclass(frozen=True)
-class Standing:
+class JobState:
     """The state of a job.
 
-    ``begun`` and ``ended`` are in seconds since the epoch, None if they did not happen in this
-    session. ``fraction`` of the steps are done, in ``trained`` seconds.
+    ``started`` and ``ended`` are in seconds since the epoch, None if before this session or not
+    yet. ``fraction`` of the steps are done, in ``trained`` seconds.
     """
 
     name: str
     flops: float
     complete: bool = False
     failed: bool = False
-    begun: float | None = None
+    started: float | None = None
     ended: float | None = None
     fraction: float = 0.0
     trained: float = 0.0
-    said: str = ""
+    message: str = ""
 
     @property
     def running(self) -> bool:
         """Whether it is running."""
-        return self.begun is not None and not self.complete and not self.failed
+        return self.started is not None and not self.complete and not self.failed
 
     def seconds(self, now: float) -> float | None:
         """Estimated seconds from start to end; None if unknown."""
-        if self.begun is None or self.failed:
+        if self.started is None or self.failed:
             return None
         if self.ended is not None:
-            return self.ended - self.begun
-        if self.trained < SETTLED:
+            return self.ended - self.started
+        if self.trained < MIN_TRAINED:
             return None
-        return max(self.trained, now - self.begun) + self.trained * (1 / self.fraction - 1)
+        return max(self.trained, now - self.started) + self.trained * (1 / self.fraction - 1)
 
 
-def time_left(standings: Sequence[Standing], now: float, slots: int) -> float | None:
+def time_left(states: Sequence[JobState], now: float, slots: int) -> float | None:
     """Seconds until all jobs are done, ``slots`` at a time; None while unknown.
 
-    A job that has not begun is assumed to take as long per FLOP as the others.
+    A pending job is assumed to take as long per FLOP as the others.
     """
-    known = [(s, seconds) for s in standings if (seconds := s.seconds(now)) is not None]
+    known = [(s, seconds) for s in states if (seconds := s.seconds(now)) is not None]
     if not known:
         return None
     rate = mean(seconds / s.flops for s, seconds in known)
     left = 0.0
-    for s in standings:
-        if s.running and s.trained >= SETTLED:
+    for s in states:
+        if s.running and s.trained >= MIN_TRAINED:
             left += s.trained * (1 / s.fraction - 1)
         elif not s.complete and not s.failed:
-            left += max(0.0, rate * s.flops - (now - s.begun if s.begun else 0.0))
+            left += max(0.0, rate * s.flops - (now - s.started if s.started else 0.0))
     return left / slots
 
 
-def summary(standings: Sequence[Standing], now: float, slots: int) -> str:
-    """One line on all jobs."""
+def summary(states: Sequence[JobState], now: float, slots: int) -> str:
+    """One line about all jobs."""
     counts = {
-        "done": sum(s.complete for s in standings),
-        "running": sum(s.running for s in standings),
-        "failed": sum(s.failed for s in standings),
+        "done": sum(s.complete for s in states),
+        "running": sum(s.running for s in states),
+        "failed": sum(s.failed for s in states),
     }
     parts = [f"{n} {what}" for what, n in counts.items() if n or what != "failed"]
-    left = time_left(standings, now, slots)
-    parts.append("time left not known yet" if left is None else f"about {duration(left)} left")
-    return f"{len(standings)} jobs: {', '.join(parts)}"
+    left = time_left(states, now, slots)
+    parts.append("time left unknown" if left is None else f"about {duration(left)} left")
+    return f"{len(states)} jobs: {', '.join(parts)}"
 
 
 class Watch(threading.Thread):
     """Reports progress on standard error, and each finished job on standard output.
 
-    On a terminal it redraws a block of lines, elsewhere it prints lines every half minute.
+    On a terminal it redraws a block of lines; elsewhere it prints lines every half minute.
     """
 
     def __init__(self, jobs: Sequence[Job], slots: int) -> None:
@@ -106,44 +106,44 @@ class Watch(threading.Thread):
         self._terminal = sys.stderr.isatty()
         self._lines = 0
         self._ended = threading.Event()
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
 
     def run(self) -> None:
         """Report until stopped."""
         estimated, stopping, shown = False, False, time.monotonic()
         while not self._ended.wait(REFRESH):
-            if interruption.heard() and not stopping:
+            if interruption.received_signal() and not stopping:
                 stopping = True
-                self._print("stopping: what runs is saved first (again to end at once)", sys.stderr)
+                self._print("stopping: saving running jobs (again to exit at once)", sys.stderr)
             now = time.time()
-            standings = self._look()
-            self._tell_ends(standings)
-            left = time_left(standings, now, self._slots)
+            states = self._states()
+            self._report_ends(states)
+            left = time_left(states, now, self._slots)
             if left is not None and not estimated:
                 estimated = True
-                jobs = sum(not s.complete for s in standings)
+                jobs = sum(not s.complete for s in states)
                 self._print(f"{jobs} jobs, about {duration(left)} on this machine")
             if self._terminal or time.monotonic() - shown >= REPEAT:
                 shown = time.monotonic()
-                running = [f"  {s.name}: {s.said}" for s in standings if s.running]
-                self._show([summary(standings, now, self._slots), *running])
+                running = [f"  {s.name}: {s.message}" for s in states if s.running]
+                self._show([summary(states, now, self._slots), *running])
 
     def stop(self) -> None:
         """Clear the block and report the last finished jobs."""
         self._ended.set()
         self.join()
-        self._tell_ends(self._look())
+        self._report_ends(self._states())
         self._wipe()
 
-    def _look(self) -> list[Standing]:
+    def _states(self) -> list[JobState]:
         pairs = zip(self._jobs, self._flops, strict=True)
-        return [look(job, flops, self._since) for job, flops in pairs]
+        return [job_state(job, flops, self._since) for job, flops in pairs]
 
-    def _tell_ends(self, standings: Sequence[Standing]) -> None:
-        for s in standings:
-            if s.ended is not None and s.name not in self._told:
-                self._told.add(s.name)
-                self._print(f"{s.name}: {s.said}")
+    def _report_ends(self, states: Sequence[JobState]) -> None:
+        for s in states:
+            if s.ended is not None and s.name not in self._reported:
+                self._reported.add(s.name)
+                self._print(f"{s.name}: {s.message}")
 
     def _print(self, text: str, file: TextIO | None = None) -> None:
         self._wipe()
@@ -167,47 +167,52 @@ class Watch(threading.Thread):
             self._lines = 0
 
 
-def opening_line(jobs: Sequence[Job], slots: int, output: str) -> str:
-    """The first line of a run. The time on this machine is estimated after the first steps."""
+def first_line(jobs: Sequence[Job], slots: int, output: str) -> str:
+    """The first line of a run; the time on this machine is known after the first steps."""
     config = jobs[0].config
     seconds = config.hardware.published_seconds(sum(map(_flops, jobs)))
     if seconds is None:
         return f"{len(jobs)} jobs, {slots} at once: {output}"
     return (
-        f"{len(jobs)} jobs, about {duration(seconds)} one after the other by the published speed of"
+        f"{len(jobs)} jobs, about {duration(seconds)} one after the other at the published speed of"
         f" {config.hardware.devices} x {config.hardware.accelerator}: {output}"
     )
 
 
-def look(job: Job, flops: float, since: float) -> Standing:
-    """The state of a job, for a session begun at ``since`` (seconds since the epoch)."""
+def job_state(job: Job, flops: float, since: float) -> JobState:
+    """The state of a job; the session started at ``since`` (seconds since the epoch)."""
     result, failure = (os.path.join(job.folder, name) for name in (RESULT, FAILURE))
-    begun = _changed(os.path.join(job.folder, IDENTITY), since)
+    started = _changed(os.path.join(job.folder, IDENTITY), since)
     ended, failed = _changed(result, since), _changed(failure, since)
     if os.path.exists(result):
-        if begun is None or ended is None:
-            return Standing(job.name, flops, complete=True, fraction=1.0)
+        if started is None or ended is None:
+            return JobState(job.name, flops, complete=True, fraction=1.0)
         heldout = _read(result)["heldout"]
-        said = ", ".join(f"{name} {bits:.4f}" for name, bits in heldout.items())
-        said += f" bits per byte, {duration(ended - begun)}"
-        return Standing(job.name, flops, True, False, begun, ended, 1.0, said=said)
+        message = ", ".join(f"{name} {bits:.4f}" for name, bits in heldout.items())
+        message += f" bits per byte, {duration(ended - started)}"
+        return JobState(job.name, flops, True, False, started, ended, 1.0, message=message)
     if failed is not None:
-        said = f"FAILED: {_read(failure)['error']}"
-        return Standing(job.name, flops, False, True, begun, failed, said=said)
-    if begun is None:
-        return Standing(job.name, flops)
-    row = _last_row(os.path.join(job.folder, "training", METRICS), begun)
+        message = f"FAILED: {_read(failure)['error']}"
+        return JobState(job.name, flops, False, True, started, failed, message=message)
+    if started is None:
+        return JobState(job.name, flops)
+    row = _last_row(os.path.join(job.folder, "training", METRICS), started)
     if row is None:
-        return Standing(job.name, flops, begun=begun, said="starting")
+        return JobState(job.name, flops, started=started, message="starting")
     step, steps = row["step"], job.config.steps
-    said = f"step {step:,} of {steps:,}" if step < steps else "evaluating"
-    return Standing(
-        job.name, flops, begun=begun, fraction=step / steps, trained=row["seconds"], said=said
+    message = f"step {step:,} of {steps:,}" if step < steps else "evaluating"
+    return JobState(
+        job.name,
+        flops,
+        started=started,
+        fraction=step / steps,
+        trained=row["seconds"],
+        message=message,
     )
 
 
 def _flops(job: Job) -> float:
-    from model import sizes  # torch, which is for the process that began the study alone
+    from model import sizes  # needs torch, which only the launching process loads
 
     config = job.config
     counts = sizes.count(config.model)
@@ -216,7 +221,7 @@ def _flops(job: Job) -> float:
 
 
 def _changed(path: str, since: float) -> float | None:
-    """The modification time of a file, if in this session."""
+    """The modification time of a file, if not before ``since``."""
     try:
         changed = os.stat(path).st_mtime
     except FileNotFoundError:
@@ -229,9 +234,9 @@ def _read(path: str) -> Any:
         return json.load(file)
 
 
-def _last_row(path: str, begun: float) -> dict[str, Any] | None:
+def _last_row(path: str, started: float) -> dict[str, Any] | None:
     """The last complete line of metrics.jsonl, if written since the job began."""
-    if _changed(path, begun) is None:
+    if _changed(path, started) is None:
         return None
     with open(path, "rb") as file:
         file.seek(max(0, os.path.getsize(path) - TAIL_BYTES))

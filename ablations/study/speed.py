@@ -1,4 +1,4 @@
-"""Measures this machine's training speed with a few steps of ``model/train.py`` in all slots."""
+"""Benchmark this machine with a few training steps of ``model/train.py`` in all slots."""
 
 import itertools
 import json
@@ -16,14 +16,14 @@ from model.data.corpus import Corpus
 from model.training.metrics_log import METRICS
 
 STEPS = 6
-"""Steps measured; the first one warms up and does not count."""
+"""Steps to measure; the first is warm-up and does not count."""
 
 
 @dataclass(frozen=True)
 class Speed:
     """Seconds of a job's parts, and its peak memory in bytes.
 
-    ``start`` ends with the first step; ``evaluated_byte`` is the time per held-out byte.
+    ``start`` includes the first step; ``evaluated_byte`` is the time per held-out byte.
     """
 
     start: float
@@ -32,7 +32,7 @@ class Speed:
     memory: float
 
     def seconds(self, steps: int, evaluated_bytes: float) -> float:
-        """Seconds of a whole job."""
+        """Seconds of a job."""
         return self.start + steps * self.step + evaluated_bytes * self.evaluated_byte
 
 
@@ -49,13 +49,13 @@ def measure(training: Mapping[str, Any], corpus: Corpus, slots: int, threads: in
     with tempfile.TemporaryDirectory() as parent:
         folders = [os.path.join(parent, str(slot)) for slot in range(slots)]
         with ThreadPoolExecutor(slots) as pool:
-            found = list(pool.map(lambda folder: _measure_one(short, folder, threads), folders))
+            measured = list(pool.map(lambda folder: _measure_one(short, folder, threads), folders))
     final = heldout_bytes(corpus, evaluate["bytes"])
     return Speed(
-        start=mean(each["start"] for each in found),
-        step=mean(each["step"] for each in found),
-        evaluated_byte=mean(each["evaluation"] for each in found) / final,
-        memory=max(each["memory"] for each in found),
+        start=mean(each["start"] for each in measured),
+        step=mean(each["step"] for each in measured),
+        evaluated_byte=mean(each["evaluation"] for each in measured) / final,
+        memory=max(each["memory"] for each in measured),
     )
 
 
@@ -79,10 +79,10 @@ def evaluated_bytes(corpus: Corpus, evaluate: Mapping[str, Any], steps: int) -> 
 def _measure_one(training: Mapping[str, Any], folder: str, threads: int) -> dict[str, float]:
     output = os.path.join(folder, "training")
     execute.write_training_file(folder, {**training, "output": output})
-    begun = time.perf_counter()
+    start = time.perf_counter()
     execute.train(folder, threads)
-    seconds = time.perf_counter() - begun
-    outcome = execute.finished(output)
+    seconds = time.perf_counter() - start
+    outcome = execute.read_outcome(output)
     with open(os.path.join(output, METRICS), "rb") as file:
         clock = [json.loads(line)["seconds"] for line in file]
     return {

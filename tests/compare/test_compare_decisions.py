@@ -15,7 +15,7 @@ from ablations.analyses import proxies
 from ablations.analyses.comparison import compare
 from ablations.reading import read_study
 from ablations.stats import decisions
-from ablations.study import outlook
+from ablations.study import forecast
 from ablations.study_files import results
 
 SIZES = ["small", "medium", "large"]
@@ -205,28 +205,26 @@ def plan(pilot, flops, seeds=(1, 2, 3, 4, 5)):
     noise = SimpleNamespace(pilot=pilot, seed_sd=0.005, item_error=0.002)
     primary = SimpleNamespace(endpoint=None, treatment="filtered", baseline="unfiltered")
     config = SimpleNamespace(noise=noise, primary=primary)
-    return "\n".join(outlook.lines(config, declared, flops))
+    return "\n".join(forecast.forecast(config, declared, flops))
 
 
 def test_a_plan_says_what_a_ladder_lets_it_expect(study, folder):
     said = plan(folder, [1e13])
-    assert "filtered against unfiltered has one sign at 3 of 3 sizes" in said
+    assert "filtered against unfiltered has the same sign at 3 of 3 sizes" in said
     row = compare(study).tables["orders"][-1]
     assert f"{row['decision_right']} of 12 pairs of arms" in said
     assert f"interval {row['decision_low']:.0%} to 100%" in said
     assert "0.2 times the compute of the largest there." in said
     assert "Expected verdict: 100% better, 0% worse, 0% neither" in said
     # A step there is 4 times the compute.
-    assert "less sure" not in plan(folder, [1.9e14])
-    assert "a longer step than any there (at most 4 times): less sure than that." in plan(
-        folder, [2.1e14]
-    )
+    assert "less certain" not in plan(folder, [1.9e14])
+    assert "a longer step than any there (at most 4 times): less certain." in plan(folder, [2.1e14])
     assert "Expected" not in plan(folder, [1e13], seeds=[1])
 
 
-def test_a_plan_says_what_cannot_be_known(tmp_path):
-    assert "it cannot be known beforehand" in plan(None, [1e13])
-    assert "own 3 sizes will show it" in plan(None, [1e13, 1e14, 1e15])
+def test_a_plan_says_when_there_is_no_forecast(tmp_path):
+    assert "no forecast of whether the verdict holds" in plan(None, [1e13])
+    assert "The 3 sizes of this study will show it" in plan(None, [1e13, 1e14, 1e15])
     path = write_study(tmp_path / "s", declare(arms=ARMS[:2]), tasks=False, routers=False)
     said = plan(path, [1e13])
     assert f"since {path} ran one size" in said

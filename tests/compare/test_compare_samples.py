@@ -15,7 +15,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 
 from ablations import compare
 from ablations.samples import comparison, log, pairing
-from ablations.samples.comparison import Asked
+from ablations.samples.comparison import Criteria
 from ablations.stats.mcnemar import mid_p
 
 ALL = ("piqa", "boolq", "gsm8k", "wikitext", "wmt")
@@ -36,7 +36,7 @@ def compared(folders, tasks=(), runs=1, **asked):
         arm: [log.read(str(folders / f"{arm}{run}")) for run in range(runs)]
         for arm in ("base", "tuned")
     }
-    return comparison.compare(pairing.pair(arms, tasks), Asked(**asked))
+    return comparison.compare(pairing.pair(arms, tasks), Criteria(**asked))
 
 
 def test_a_paired_difference_has_the_interval_of_a_paired_t_test(folders):
@@ -114,7 +114,7 @@ def test_models_alike_on_few_items_are_not_called_alike(tmp_path):
         arm: [log.read(write(tmp_path / arm, 0.3, tasks=("piqa", "boolq")))]
         for arm in ("base", "tuned")
     }
-    result = comparison.compare(pairing.pair(arms), Asked())
+    result = comparison.compare(pairing.pair(arms), Criteria())
     assert result.verdict.outcome == "underpowered"
     # Of one of two tasks, which has 20 passages; were twice 6.96 % other, one in twenty shows none.
     assert stats.binom.pmf(0, 20, 2 * 0.0696) == pytest.approx(0.05, rel=0.01)
@@ -238,10 +238,10 @@ def test_rows_before_0_4_8_have_the_filters_in_order(folders, tmp_path):
     [
         ([], "give samples=.* or study=DIR"),
         (["tasks=[piqa]"], "give samples=.* or study=DIR"),
-        (["samples={base: [a]}"], "two arms or more"),
+        (["samples={base: [a]}"], "at least two arms"),
         (["samples={base: [a], tuned: []}"], "no folders for tuned"),
         (["samples={base: [a], tuned: [a]}"], "names a twice"),
-        (["samples={base: [a"], "two arms or more"),
+        (["samples={base: [a"], "at least two arms"),
         (["samples={base: [a], tuned: [b]}", "tasks=[a,,b]"], "check its brackets"),
         (["samples={base: [a], tuned: [b]}", "study=c"], "unknown setting 'study=c'"),
         (["samples={base: [BASE], tuned: [TUNED, OTHER]}"], "base has 1, tuned has 2"),

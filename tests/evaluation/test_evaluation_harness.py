@@ -13,9 +13,9 @@ import torch
 import yaml
 from tokens_scored import WORDS
 
-from ablations.evaluation.evaluation import Asked, ask, gather
+from ablations.evaluation.evaluation import EvaluationRequest, evaluate_sets, gather
 from ablations.evaluation.token_model import TokenModel
-from ablations.study import opening
+from ablations.study import preflight
 from ablations.study.design import study_tasks
 from ablations.study.design.config import TasksConfig
 from ablations.tasks.data_sources import DataSources
@@ -155,8 +155,10 @@ def theirs(model, path, shots=0):
 
 
 def ours(model, folder, *names, **asked):
-    sets, not_run = gather(Asked(names, **asked), DataSources(["local"], folder, folder))
-    return sets, ask(model, sets, not_run)
+    sets, not_run = gather(
+        EvaluationRequest(names, **asked), DataSources(["local"], folder, folder)
+    )
+    return sets, evaluate_sets(model, sets, not_run)
 
 
 def column(evaluation, metric, name="numerator"):
@@ -349,12 +351,12 @@ def test_a_study_opens_its_tasks_with_all_numbers_of_shots(file):
     assert two == none | {"fingerprint": two["fingerprint"]}
     assert none["fingerprint"] != two["fingerprint"]
     assert (none["version"], none["seed"], none["items"]) == ("3.0", 0, 30)
-    with pytest.raises(ValueError, match="can be asked with none of"):
+    with pytest.raises(ValueError, match="can be run with none of"):
         study_tasks.gather_all(TasksConfig(names=[name], shots=["few"]))
     long = study_tasks.gather_all(TasksConfig(names=[f"lm_eval:{file('written')}"]))
     job = SimpleNamespace(config=SimpleNamespace(data=SimpleNamespace(sequence_length=4)))
     with pytest.raises(ValueError, match="up to 4 tokens, and sequences have 4"):
-        opening._check_room([job], long.sets)
+        preflight._check_room([job], long.sets)
 
 
 def test_a_group_stands_for_its_tasks(model, file, tmp_path, monkeypatch):

@@ -71,7 +71,7 @@ def test_the_harness_is_asked_for_where_it_is_named(monkeypatch):
 
 def test_glam_had_no_such_task():
     assert (shots_of(NAME, "few"), shots_of(NAME, "3")) == (NO_SHOTS, 3)
-    found = study_tasks.asked(TasksConfig(names=[NAME, "triviaqa"], shots=[0, "few"]))
+    found = study_tasks.tasks_by_shots(TasksConfig(names=[NAME, "triviaqa"], shots=[0, "few"]))
     assert found == {0: [NAME, "triviaqa"], "few": ["triviaqa"]}
 
 
@@ -96,10 +96,10 @@ def test_a_task_that_has_changed_since_a_study_began_is_refused():
     about = {"title": NAME, "shots": 1, "version": "1.0", "lm_eval": "0.4.13", "seed": 0}
     about |= {"items": 9, "fingerprint": "a", "path": "anywhere"}
     declared = {f"{NAME}, 1 shot": {key: about[key] for key in study_tasks.IDENTITY}}
-    study_tasks.check_asked({NAME: about, "piqa": {"shots": 1}}, declared)
+    study_tasks.check_unchanged({NAME: about, "piqa": {"shots": 1}}, declared)
     for changed in ({"fingerprint": "b"}, {"shots": 2}):
         with pytest.raises(ValueError, match="no longer what it was"):
-            study_tasks.check_asked({NAME: about | changed}, declared)
+            study_tasks.check_unchanged({NAME: about | changed}, declared)
     told = study_tasks.provenance(declared)["tasks"][f"{NAME}, 1 shot"]
     assert told == "version 1.0 (lm-eval 0.4.13), 9 items, seed 0, fingerprint a"
     assert study_tasks.provenance({}) == {}

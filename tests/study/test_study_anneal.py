@@ -1,4 +1,4 @@
-"""A study whose arms begin from one trunk: how its schedule is cut, in which order its jobs go."""
+"""A study whose arms start from one trunk: how its schedule is split, in which order jobs run."""
 
 import dataclasses
 import json
@@ -17,7 +17,7 @@ from ablations import report
 from ablations.page import trunk as trunk_page
 from ablations.plan import costs, render
 from ablations.reading import read_study
-from ablations.study import execute, opening
+from ablations.study import execute, preflight
 from ablations.study.design import trunk
 from ablations.study.design.jobs import declaration, expand, first_batch, needed, training_config
 from ablations.study_files.results import TRUNK, JobKey
@@ -115,7 +115,7 @@ def test_one_trunk_for_all_seeds(all_jobs):
     assert starts == {"runs/anneal/trunk/seed_2/training"}
     (said,) = declaration(kept, {"all": ["web"]}).notes
     assert "the verdict is about this trunk" in said
-    with pytest.raises(ValueError, match="none of the seeds"):
+    with pytest.raises(ValueError, match="not one of the seeds"):
         first_batch(changed(all_jobs, trunk_seed=3))
 
 
@@ -128,22 +128,22 @@ def test_the_plan_counts_the_trunk_once(all_jobs):
     each = {cost.arm: cost.flops for cost in table}
     whole = 4 * (each[TRUNK] + each["filtered"])
     spent = 2 * each[TRUNK] + 4 * each["filtered"]
-    assert f"Compute: {spent:.3g} FLOPs (whole runs of every arm: {whole:.3g})" in plan
+    assert f"Compute: {spent:.3g} FLOPs (full runs of every arm: {whole:.3g})" in plan
     assert "from 600 tokens on, so not within its 512\n" in plan + "\n"
 
 
 @pytest.mark.parametrize(
     ("part", "changes", "said"),
     [
-        ("optimizer", {"schedule": Schedule.cosine}, "take optimizer.schedule=wsd"),
+        ("optimizer", {"schedule": Schedule.cosine}, "use optimizer.schedule=wsd"),
         ("train", {"start": "elsewhere"}, "leave train.start out"),
-        ("optimizer", {"decay_share": 0.01}, "the last 0 are the arms'"),
+        ("optimizer", {"decay_share": 0.01}, "the arms train the last 0"),
     ],
 )
 def test_what_can_not_be_cut_is_refused(whole, part, changes, said):
     changed = dataclasses.replace(getattr(whole, part), **changes)
     with pytest.raises(ValueError, match=said):
-        trunk.divided(dataclasses.replace(whole, **{part: changed}))
+        trunk.split_schedule(dataclasses.replace(whole, **{part: changed}))
 
 
 def in_process(script, arguments, log, threads, study=None):
@@ -168,8 +168,8 @@ def test_from_the_trunk_to_the_page(all_jobs, corpus_folder, tmp_path, monkeypat
             [plain], data=dataclasses.replace(plain.config.data, corpus=corpus_folder)
         )
     ]
-    study = opening.check(jobs)
-    opening.write(jobs, study)
+    study = preflight.check(jobs)
+    preflight.write(jobs, study)
     trunks, arms = ([j for j in jobs if j.is_arm is kind] for kind in (False, True))
 
     execute.execute(arms[0], 1)  # too early

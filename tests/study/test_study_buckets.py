@@ -41,8 +41,8 @@ def trained(monkeypatch):
 
     folders: list[str] = []
     monkeypatch.setattr(execute, "run_python", train)
-    monkeypatch.setattr(interruption, "listen", lambda folder: None)
-    monkeypatch.setattr(interruption, "deafen", lambda: None)
+    monkeypatch.setattr(interruption, "handle_signals", lambda folder: None)
+    monkeypatch.setattr(interruption, "ignore_signals", lambda: None)
     return folders
 
 

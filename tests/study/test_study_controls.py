@@ -13,7 +13,7 @@ from ablations.page.headline import headline, next_step, reach
 from ablations.reading import read_study
 from ablations.stats import inference
 from ablations.stats.inference import Stratum
-from ablations.study import opening
+from ablations.study import preflight
 from ablations.study.design import arms
 from ablations.study.design.config import DataChoice, DataRule
 from ablations.study_files import results
@@ -232,13 +232,13 @@ def test_seeds_that_were_added_after_a_look_are_told(tmp_path):
     first = declare(seeds=[1, 2])
     results.write_declaration(str(tmp_path), first)
     grown = declare(seeds=[1, 2, 3])
-    assert opening._first_seeds(str(tmp_path), grown) is None  # nobody has looked
+    assert preflight._first_seeds(str(tmp_path), grown) is None  # nobody has looked
     (tmp_path / "comparison").mkdir()
     (tmp_path / "comparison" / "comparison.json").write_text("{}")
-    assert opening._first_seeds(str(tmp_path), first) is None
-    assert opening._first_seeds(str(tmp_path), grown) == 2
+    assert preflight._first_seeds(str(tmp_path), first) is None
+    assert preflight._first_seeds(str(tmp_path), grown) == 2
     results.write_declaration(str(tmp_path), declare(seeds=[1, 2, 3], first_seeds=2))
-    assert opening._first_seeds(str(tmp_path), grown) == 2
+    assert preflight._first_seeds(str(tmp_path), grown) == 2
 
 
 def test_text_repeats_from_the_token_that_the_stream_says(corpus):

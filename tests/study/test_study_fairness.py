@@ -11,7 +11,7 @@ from written_study import declare, write_study
 from ablations.analyses.comparison import compare
 from ablations.page.headline import headline
 from ablations.reading import read_study
-from ablations.study import opening
+from ablations.study import preflight
 from ablations.study.design import arms, fairness, held_out_groups
 from ablations.study.design.jobs import declaration
 from model.data import scored
@@ -36,7 +36,7 @@ def hydra():
 
 def checked(corpus, *overrides):
     jobs = jobs_of("data=filtered,unfiltered", "seed=1,2", f"corpus={corpus.folder}", *overrides)
-    declared = declaration(jobs, opening.groups_of(jobs[0].config, corpus))
+    declared = declaration(jobs, preflight.groups_of(jobs[0].config, corpus))
     return declared, fairness.check(jobs, declared, corpus)
 
 
@@ -53,7 +53,7 @@ def test_the_verdict_is_about_unseen_sources_where_there_are_any(corpus):
 
 
 def test_a_study_of_a_filter_on_known_sources_is_refused_with_the_command_that_would_run(corpus):
-    with pytest.raises(ValueError, match="heldout/known is no fair endpoint") as refused:
+    with pytest.raises(ValueError, match="heldout/known is not a fair endpoint") as refused:
         checked(corpus)
     said = str(refused.value)
     assert "unseen=[books]" in said
@@ -61,17 +61,17 @@ def test_a_study_of_a_filter_on_known_sources_is_refused_with_the_command_that_w
     assert "allow_known_sources=true" in said
     declared, known = checked(corpus, "allow_known_sources=true")
     assert (declared.primary.endpoint, known) == ("heldout/known", True)
-    with pytest.raises(ValueError, match="heldout/web is no fair endpoint"):
+    with pytest.raises(ValueError, match="heldout/web is not a fair endpoint"):
         checked(corpus, "unseen=[books]", "primary.endpoint=heldout/web")
 
 
 def test_arms_that_no_score_chose_may_be_judged_on_any_source(corpus):
     common = ["seed=1,2", f"corpus={corpus.folder}", "primary.treatment=random", "data.alpha=1"]
     jobs = jobs_of("data=random,unfiltered", *common)
-    declared = declaration(jobs, opening.groups_of(jobs[0].config, corpus))
+    declared = declaration(jobs, preflight.groups_of(jobs[0].config, corpus))
     assert not fairness.check(jobs, declared, corpus)
     jobs = jobs_of("experiment=experts", f"corpus={corpus.folder}")
-    declared = declaration(jobs, opening.groups_of(jobs[0].config, corpus))
+    declared = declaration(jobs, preflight.groups_of(jobs[0].config, corpus))
     assert not fairness.check(jobs, declared, corpus)
 
 
@@ -114,7 +114,7 @@ def test_no_arm_reads_an_unseen_source(corpus):
     weights, notes = arms.common_shares(corpus, both, ["books"])
     assert weights["books"] == 0
     assert min(weights["web"], weights["wiki"]) > 0
-    assert notes == ["books is for evaluation alone: no arm trains on it."]
+    assert notes == ["books is for evaluation only: no arm trains on it."]
     assert "unseen" not in held_out_groups.heldout_groups(corpus)
 
 

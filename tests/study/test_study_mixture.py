@@ -16,7 +16,7 @@ from ablations.analyses.comparison import compare
 from ablations.page.headline import headline, next_step, reach
 from ablations.reading import read_declaration, read_study
 from ablations.stats import mixtures
-from ablations.study import opening
+from ablations.study import preflight
 from ablations.study.design.jobs import expand, stream_of, training_config
 from ablations.study_files import results
 from model.data import components
@@ -102,7 +102,7 @@ def finish(study, corpus, swarm=None):
 
 
 def test_members_are_mixtures_within_their_bounds_and_errors_independent(corpus, members, tmp_path):
-    study = opening.check(moved(members, corpus, tmp_path / "swarm", repeats=2.0, tokens=6000))
+    study = preflight.check(moved(members, corpus, tmp_path / "swarm", repeats=2.0, tokens=6000))
     declared = study.declared
     swarm = declared.swarm
     assert list(swarm.natural) == COMPONENTS
@@ -128,7 +128,7 @@ def test_members_are_mixtures_within_their_bounds_and_errors_independent(corpus,
         share = sum(w for n, w in weights.items() if n.startswith(source))
         assert read[source]["targets"] / 2048 == pytest.approx(share, abs=0.04)
     more = [member(members[0], 14)]
-    grown = opening.check(
+    grown = preflight.check(
         moved([*members, *more], corpus, tmp_path / "s", repeats=2.0, tokens=6000)
     )
     assert {**grown.declared.swarm.mixtures, **swarm.mixtures} == grown.declared.swarm.mixtures
@@ -140,24 +140,24 @@ def test_members_are_mixtures_within_their_bounds_and_errors_independent(corpus,
         ({}, 8, "8 runs are too few for the 6 coefficients of 3 components"),
         ({"tokens": 900_000}, 10, r"900,000 tokens of the natural mixture of .* already read some"),
         ({"buckets": 0}, 10, r"swarm\.buckets is 1 or more"),
-        ({"buckets": 100}, 10, "has no text: take fewer parts"),
+        ({"buckets": 100}, 10, "has no text: use fewer parts"),
     ],
 )
 def test_what_can_not_be_a_swarm_is_refused_before_it_runs(
     corpus, members, tmp_path, settings, kept, said
 ):
     with pytest.raises(ValueError, match=said):
-        opening.check(moved(members[:kept], corpus, tmp_path / "swarm", **settings))
+        preflight.check(moved(members[:kept], corpus, tmp_path / "swarm", **settings))
 
 
 def test_from_the_swarm_to_the_verdict(corpus, members, confirming, tmp_path, monkeypatch):
     monkeypatch.setattr(mixtures, "DRAWS", 300)
     swarm, confirmation = str(tmp_path / "swarm"), str(tmp_path / "confirmation")
     jobs = moved(members, corpus, swarm)
-    opening.write(jobs, opening.check(jobs))
+    preflight.write(jobs, preflight.check(jobs))
     second = moved(confirming, corpus, confirmation, folder=swarm)
     with pytest.raises(ValueError, match=r"is not finished: run it again"):
-        opening.check(second)
+        preflight.check(second)
     finish(swarm, corpus)
     study = read_study(swarm)
     found = compare(study)
@@ -178,7 +178,7 @@ def test_from_the_swarm_to_the_verdict(corpus, members, confirming, tmp_path, mo
     page = Path(report.write_report(swarm)).read_text()
     assert "Every run of the swarm" in page
 
-    opening.write(second, opening.check(second))
+    preflight.write(second, preflight.check(second))
     declared = read_declaration(confirmation)
     proposed = declared.mixture_of("proposed")
     assert proposed["books"] == 0
@@ -201,6 +201,6 @@ def test_from_the_swarm_to_the_verdict(corpus, members, confirming, tmp_path, mo
     changed = dict(declared.swarm.mixtures) | {"proposed": proposed | {"wiki": 0.4321}}
     kept = dataclasses.replace(declared.swarm, mixtures=changed)
     results.write_declaration(confirmation, dataclasses.replace(declared, swarm=kept))
-    assert opening.check(second).declared.mixture_of("proposed")["wiki"] == 0.4321
+    assert preflight.check(second).declared.mixture_of("proposed")["wiki"] == 0.4321
     with pytest.raises(ValueError, match=r"has swarm\.buckets 2, not 3"):
-        opening.check(moved(confirming, corpus, confirmation, folder=swarm, buckets=3))
+        preflight.check(moved(confirming, corpus, confirmation, folder=swarm, buckets=3))

@@ -12,7 +12,7 @@ from test_ablations_sweep import jobs_of
 from tokens_scored import documents, make_corpus
 
 from ablations import near_duplicates
-from ablations.study import execute, opening
+from ablations.study import execute, preflight
 from ablations.study.design import held_out_groups, study_tasks
 from ablations.study.design.config import TasksConfig
 from ablations.study_files.results import CONTAMINATION, TASKS
@@ -51,20 +51,20 @@ def study(corpus, data, output, *overrides):
 
 
 def open_study(jobs):
-    checked = opening.check(jobs)
-    opening.write(jobs, checked)
+    checked = preflight.check(jobs)
+    preflight.write(jobs, checked)
     return checked
 
 
 def test_each_task_is_asked_once_with_each_number_of_shots():
     names = ["piqa", "triviaqa", "blimp"]
-    found = study_tasks.asked(TasksConfig(names=names, shots=[0, 1, "few"]))
+    found = study_tasks.tasks_by_shots(TasksConfig(names=names, shots=[0, 1, "few"]))
     # TriviaQA's own number is 1 and BLiMP's is 0: both are asked with these anyway.
     assert (load("triviaqa").few, load("blimp").few) == (1, 0)
     assert found == {0: names, 1: names, "few": ["piqa"]}
-    alone = study_tasks.asked(TasksConfig(names=names, shots=["few"]))
+    alone = study_tasks.tasks_by_shots(TasksConfig(names=names, shots=["few"]))
     assert alone == {"few": names}
-    assert study_tasks.asked(TasksConfig(names=[], shots=[0])) == {0: []}
+    assert study_tasks.tasks_by_shots(TasksConfig(names=[], shots=[0])) == {0: []}
 
 
 def test_answers_of_all_columns_lie_in_one_table(corpus, data, tmp_path, monkeypatch):
@@ -82,19 +82,19 @@ def test_answers_of_all_columns_lie_in_one_table(corpus, data, tmp_path, monkeyp
     asked, meetings = [], []
     monkeypatch.setattr(execute, "run_python", answer)
     (job, *_) = study(corpus, data, tmp_path / "s", "tasks.shots=[0,1]", "seed=1")
-    table = execute.ask_tasks(job, 1)
+    table = execute.evaluate_tasks(job, 1)
     assert table["shots"].to_pylist() == [0, 1]
     assert asked[:2] == [("0", "['piqa','copa']"), ("1", "['piqa','copa']")]
     # Two tasks of Slurm evaluate together, and never where an earlier process may still listen.
     monkeypatch.setenv("MASTER_PORT", "20000")
     for rank in (0, 1):
-        table = execute.ask_tasks(job, 1, rank)
+        table = execute.evaluate_tasks(job, 1, rank)
         assert (table is None) == (rank == 1)
     alone = [("evaluation.log", port) for port in (None, None, "20001", "20002")]
     assert meetings == [*alone, ("evaluation_1.log", "20001"), ("evaluation_1.log", "20002")]
     assert os.environ["MASTER_PORT"] == "20000"
     (none, *_) = study(corpus, data, tmp_path / "s", "tasks.names=[]", "seed=1")
-    assert execute.ask_tasks(none, 1) is None
+    assert execute.evaluate_tasks(none, 1) is None
 
 
 def test_opening_a_study_finds_what_of_its_tasks_stands_in_each_arm(corpus, data, tmp_path):
@@ -147,6 +147,6 @@ def test_the_documents_to_be_evaluated_are_counted_as_they_will_be(corpus):
     assert sizes == {**Counter(sources), "junk_of_web": junk}
     near = near_duplicates.NearDuplicates(held, (np.arange(len(held)) % 3 == 0) * 1.0, 0.5)
     fewer = held_out_groups.documents_of(corpus, None, near)
-    assert len(fewer["web"]) + len(fewer["wiki"]) == len(held) - len(near.found)
+    assert len(fewer["web"]) + len(fewer["wiki"]) == len(held) - len(near.duplicates)
     table = pa.table([["web"], ["?"], [1.0], [1]], schema=HELDOUT_SCHEMA)
     assert len(held_out_groups.with_junk(table, corpus)) == 1

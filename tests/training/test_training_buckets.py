@@ -19,7 +19,7 @@ from training_runs import rows, train
 
 from ablations import compare, report
 from ablations.evaluate import evaluate
-from ablations.study import opening
+from ablations.study import preflight
 from ablations.study.design.jobs import Job
 from model import prepare
 from model.data import encode
@@ -318,7 +318,7 @@ def test_a_study_of_a_corpus_in_a_bucket_is_that_of_one_on_a_disk(here, there, t
                 (CORPUS, tmp_path / "two"),
             )
         )
-    one, two = opening.check(local), opening.check(remote)
+    one, two = preflight.check(local), preflight.check(remote)
     assert one.declared == two.declared
     (name,) = {n for n in two.corpus.arms() if n.startswith("threshold")}
     for ending in ("npy", "json"):

@@ -1,11 +1,11 @@
-"""Makes the arms of a corpus from the scores and draws stored with its documents.
+"""Build the arms of a corpus from the scores and draws stored with its documents.
 
-A rule selects documents of the filtered sources; the other sources stay whole, as in GLaM. Draws
-are the pipeline's, so arms are nested in alpha, and ``random`` overlaps with ``pareto`` as far as
-possible.
+A rule selects documents of the filtered sources; other sources pass through unfiltered, as in GLaM.
+Draws are the pipeline's, so arms are nested in alpha, and ``random`` overlaps with ``pareto`` as
+far as possible.
 
-A threshold or rate left null is solved to keep as many tokens as ``pareto`` at ``alpha``, so that
-arms differ in which text they hold, not in how much.
+A null threshold or rate is solved to keep as many tokens as ``pareto`` at ``alpha``, so that arms
+differ in which text they hold, not in how much.
 """
 
 import math
@@ -25,7 +25,7 @@ from pipeline.rules.solve import sketch, solve
 
 
 def ensure(corpus: Corpus, choice: DataChoice, tokens: int = 0) -> Arm:
-    """The arm of a choice, written to the corpus unless it is there.
+    """The arm of a choice; written to the corpus if missing.
 
     Args:
         corpus: the corpus.
@@ -48,14 +48,14 @@ def ensure(corpus: Corpus, choice: DataChoice, tokens: int = 0) -> Arm:
         rule = find_rule(corpus, choice)
         score, draw = corpus.column(scored.QUALITY_SCORE), corpus.column(scored.KEEP_DRAW)
         chosen = corpus.pool & (rule.keep(score, draw) | ~corpus.filterable)
-        # Spelt as model/prepare.py spells the arm that it writes.
+        # Spelled like the arm that model/prepare.py writes.
         definition = {"rule": rule.name}
         definition |= {} if rule.name == "all" else {"parameter": rule.parameter}
     return write_arm(corpus, choice.arm, chosen, definition, controls)
 
 
 def find_rule(corpus: Corpus, choice: DataChoice) -> Rule:
-    """The rule with its parameter, solved for if left out.
+    """The rule with its parameter, solved for if null.
 
     Raises:
         ValueError: no parameter and no alpha to solve for, or no document to select.
@@ -66,12 +66,12 @@ def find_rule(corpus: Corpus, choice: DataChoice) -> Rule:
         case DataRule.pareto:
             return Rule("pareto", _alpha(choice))
         case DataRule.threshold:
-            given = choice.threshold
+            parameter = choice.threshold
         case _:
-            given = choice.rate
-    if given is not None:
-        return Rule("threshold" if choice.rule == DataRule.threshold else "random", given)
-    score, draw, tokens = choosable(corpus)
+            parameter = choice.rate
+    if parameter is not None:
+        return Rule("threshold" if choice.rule == DataRule.threshold else "random", parameter)
+    score, draw, tokens = candidates(corpus)
     goal = int(tokens[Rule("pareto", _alpha(choice)).keep(score, draw)].sum())
     if choice.rule == DataRule.threshold:
         total = sketch("threshold", score, draw, tokens)
@@ -79,7 +79,7 @@ def find_rule(corpus: Corpus, choice: DataChoice) -> Rule:
     return Rule("random", rate_for(draw, tokens, goal))
 
 
-def choosable(corpus: Corpus) -> tuple[npt.NDArray[np.float32], FloatArray, IntArray]:
+def candidates(corpus: Corpus) -> tuple[npt.NDArray[np.float32], FloatArray, IntArray]:
     """Scores, draws and targets of the n documents that a rule selects from: [n] each.
 
     Raises:
@@ -113,11 +113,11 @@ def pool_shares(corpus: Corpus) -> dict[str, float]:
 def common_shares(
     corpus: Corpus, arms: Mapping[str, Arm], unseen: Sequence[str] = ()
 ) -> tuple[dict[str, float], list[str]]:
-    """The mixture of a study: the pool's shares of sources that all arms hold, 0 for the others.
+    """The mixture of a study: the pool's shares of sources that all arms have, 0 for the others.
 
     Args:
         corpus: the corpus.
-        arms: its arms, by their names in the study.
+        arms: the arms, by their names in the study.
         unseen: sources that no arm may train on.
 
     Returns:
@@ -128,14 +128,14 @@ def common_shares(
     """
     shares = pool_shares(corpus)
     weights, notes = dict(shares), []
-    if apart := [source for source in shares if source in unseen]:
-        weights |= dict.fromkeys(apart, 0.0)
-        many = ("is", "it") if len(apart) == 1 else ("are", "them")
+    if reserved := [source for source in shares if source in unseen]:
+        weights |= dict.fromkeys(reserved, 0.0)
+        many = ("is", "it") if len(reserved) == 1 else ("are", "them")
         notes.append(
-            f"{' and '.join(apart)} {many[0]} for evaluation alone: no arm trains on {many[1]}."
+            f"{' and '.join(reserved)} {many[0]} for evaluation only: no arm trains on {many[1]}."
         )
     for source, share in shares.items():
-        if source in apart:
+        if source in reserved:
             continue
         ours = corpus.source_index == corpus.sources.index(source)
         if without := [name for name, arm in arms.items() if not (arm.mask & ours).any()]:
@@ -150,13 +150,13 @@ def common_shares(
         weights[source] = 0.0
         notes.append(
             f"{source} ({shares[source]:.2g} of the pool's tokens) is left out of every arm's"
-            f" text: it is less than a row in {CYCLE:,}."
+            f" text: it is less than one row in {CYCLE:,}."
         )
     filtered = set(corpus.manifest["filtered_sources"])
     if not any(weights[source] for source in filtered & weights.keys()):
         raise ValueError(
-            f"of each filtered source ({', '.join(sorted(filtered))}) some arm has no document, so"
-            f" all arms would read the same text. {' '.join(notes)} Take a weaker rule"
+            f"no filtered source ({', '.join(sorted(filtered))}) has documents in every arm, so"
+            f" all arms would read the same text. {' '.join(notes)} Use a weaker rule"
         )
     return weights, notes
 

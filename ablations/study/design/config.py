@@ -1,8 +1,8 @@
-"""What ``ablations/run.py`` and ``ablations/plan.py`` are told about one job, checked.
+"""Settings of one job, for ``ablations/run.py`` and ``ablations/plan.py``.
 
-A job's config is that of ``model/train.py`` (:class:`model.training.train_config.TrainConfig`),
-whose keys mean here what they mean there, and beside them what a study needs to know. A sweep makes
-one such config for each job. Defaults and their reasons: ``conf/ablation.yaml``.
+A job's config extends that of ``model/train.py``
+(:class:`model.training.train_config.TrainConfig`) with the settings of the study. A sweep makes one
+such config for each job. Defaults and their reasons: ``conf/ablation.yaml``.
 """
 
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ from model.training.train_config import DataConfig, TrainConfig
 
 
 class DataRule(StrEnum):
-    """How an arm chooses among documents of filtered sources; ``arms.py`` does it."""
+    """How an arm selects documents of filtered sources (``arms.py``)."""
 
     stored = "stored"
     all = "all"
@@ -30,13 +30,13 @@ class DataRule(StrEnum):
 
 @dataclass
 class DataChoice(DataConfig):
-    """An arm's text. ``name`` is what tables call it; ``arm`` is its name in the corpus.
+    """An arm's text. ``name`` is its name in tables, ``arm`` its name in the corpus.
 
-    ``threshold`` and ``rate`` left null are solved for the yield of ``pareto`` at ``alpha``.
-    ``half``, ``shuffled`` and ``passes`` are controls (:mod:`model.data.controls`): with ``passes``
-    the arm reads so little text that ``train.tokens`` are that many passes over it, with
-    ``pool_passes`` every arm chooses from so little of the pool that they are over that.
-    ``member`` is which mixture of a swarm it reads (:mod:`ablations.study.design.swarm`).
+    A null ``threshold`` or ``rate`` is solved for the yield of ``pareto`` at ``alpha``.
+    ``half``, ``shuffled`` and ``passes`` are controls (:mod:`model.data.controls`): ``passes``
+    limits the arm's text so that ``train.tokens`` are that many passes over it, ``pool_passes`` the
+    pool that every arm selects from. ``member`` is the mixture of a swarm that it reads
+    (:mod:`ablations.study.design.swarm`).
     """
 
     name: str = MISSING
@@ -54,7 +54,7 @@ class DataChoice(DataConfig):
 
 @dataclass
 class PrimaryConfig:
-    """What the verdict will be about; see :class:`ablations.study_files.results.Primary`."""
+    """The primary contrast; see :class:`ablations.study_files.results.Primary`."""
 
     endpoint: str | None = MISSING
     baseline: str = MISSING
@@ -87,7 +87,7 @@ class SwarmConfig:
 
 @dataclass
 class NoiseConfig:
-    """The noise that a contrast is expected to have: stated, or read off a pilot study."""
+    """The expected noise of a contrast: stated, or measured in a pilot study."""
 
     seed_sd: float = MISSING
     item_error: float = MISSING
@@ -96,7 +96,7 @@ class NoiseConfig:
 
 @dataclass
 class TasksConfig:
-    """Evaluation tasks, asked with each of ``shots``; see ``conf/evaluate.yaml``."""
+    """Evaluation tasks, run with each of ``shots``; see ``conf/evaluate.yaml``."""
 
     names: list[str] = field(default_factory=list)
     shots: list[Any] = field(default_factory=lambda: [0])
@@ -108,7 +108,7 @@ class TasksConfig:
 
 @dataclass
 class HardwareConfig:
-    """What one job runs on. ``accelerator`` null: this machine, measured before it is planned."""
+    """Hardware of one job. ``accelerator`` null: this machine, which the plan benchmarks."""
 
     accelerator: str | None = MISSING
     devices: int = MISSING
@@ -127,19 +127,19 @@ class HardwareConfig:
             raise ValueError("hardware.co2e_kg_per_kwh must be 0 or more")
 
     def published_seconds(self, flops: float) -> float | None:
-        """What so many FLOPs take by the accelerator's published speed; None for this machine."""
+        """Seconds for ``flops`` at the accelerator's published speed; None for this machine."""
         if self.accelerator is None:
             return None
         return flops / (self.devices * ACCELERATORS[self.accelerator].flops * self.mfu)
 
     def kwh(self, seconds: float) -> float:
-        """Kilowatt hours that a job takes in so many seconds, those of the building included."""
+        """Kilowatt hours of a job of ``seconds``, the data center's overhead (PUE) included."""
         return seconds * self.watts * self.pue / 3.6e6
 
 
 @dataclass
 class LadderConfig:
-    """What the size dial means for studies that vary the model: see ``conf/scale``."""
+    """Models of each scale for studies that vary the model; see ``conf/scale``."""
 
     dense: str = MISSING
     sparse: str = MISSING

@@ -1,14 +1,14 @@
-"""Whether a filter is judged on sources that its classifier does not know.
+"""Check that a filter is judged on sources its classifier was not trained on.
 
-A classifier picks text that is like what it learned from. Judged on the same sources, any filter
-looks better than it is, whatever the documents.
+A classifier selects text like its training data. Judged on the same sources, any filter looks
+better than it is, whatever the documents.
 """
 
 from collections.abc import Sequence
 
-from ablations.study.design import advice
 from ablations.study.design.held_out_groups import filtered_sources
-from ablations.study.design.jobs import Job, chosen_by_score
+from ablations.study.design.jobs import Job, differ_by_score
+from ablations.study.design.suggested_command import suggested_command
 from ablations.study_files.results import Declaration
 from model.data.components import parse
 from model.data.corpus import Corpus
@@ -19,16 +19,16 @@ def check(jobs: Sequence[Job], declared: Declaration, corpus: Corpus) -> bool:
     """Check the unseen sources, and the primary endpoint of a study of filters.
 
     Returns:
-        Whether the endpoint is text of sources that the classifier may know.
+        Whether the endpoint's sources may have trained the classifier.
 
     Raises:
         ValueError: a source is not unseen, an arm would train on it, or the endpoint is of known
-            sources and nobody said that it may be.
+            sources without ``allow_known_sources``.
     """
     config = jobs[0].config
     for source in config.unseen:
-        if why := _known(source, corpus):
-            raise ValueError(f"unseen={source}: {why}")
+        if reason := _known(source, corpus):
+            raise ValueError(f"unseen={source}: {reason}")
     for job in jobs:
         data = job.config.data
         if read := [s for s in config.unseen if _reads(job, s, corpus)]:
@@ -39,7 +39,7 @@ def check(jobs: Sequence[Job], declared: Declaration, corpus: Corpus) -> bool:
             )
     kind, _, name = declared.primary.endpoint.partition("/")
     sources = set(declared.heldout.get(name, [name]))
-    if kind != "heldout" or not chosen_by_score(jobs) or sources <= set(config.unseen):
+    if kind != "heldout" or not differ_by_score(jobs) or sources <= set(config.unseen):
         return False
     if not config.allow_known_sources:
         raise ValueError(_refusal(declared, corpus))
@@ -47,12 +47,12 @@ def check(jobs: Sequence[Job], declared: Declaration, corpus: Corpus) -> bool:
 
 
 def _known(source: str, corpus: Corpus) -> str | None:
-    """Why a source can't be an unseen one; None if it can."""
+    """Why a source can't count as unseen; None if it can."""
     learned = corpus.manifest.get("learned", {})
     if source not in corpus.sources:
         return f"{corpus.folder} has no such source; it has {', '.join(corpus.sources)}"
     if source in filtered_sources(corpus):
-        return "it was filtered; name a curated source, which the pipeline took whole"
+        return "it was filtered; name a curated source, which the pipeline did not filter"
     if share := learned.get("shares", {}).get(source):
         return f"the classifier was trained on {share:.1%} of its documents; name another source"
     if source in (learned.get("sources") or ()):
@@ -75,30 +75,30 @@ def _refusal(declared: Declaration, corpus: Corpus) -> str:
         if _known(source, corpus) is None and len(held_out_documents(corpus, source)) >= FEWEST
     ]
     lines = [
-        f"{declared.primary.endpoint} is no fair endpoint: a filter looks better on sources that"
-        " its classifier learned from.",
+        f"{declared.primary.endpoint} is not a fair endpoint: a filter looks better on sources that"
+        " trained its classifier.",
     ]
     if candidates:
         lines += [
-            "Name a curated source that it did not learn from; no arm will train on it:",
-            *("  " + _with(declared, f"unseen=[{source}]") for source in candidates),
+            "Name a curated source that it was not trained on; no arm will train on it:",
+            *("  " + _with_unseen(declared, f"unseen=[{source}]") for source in candidates),
         ]
     else:
         lines += [
-            "The corpus has no curated source that it did not learn from. Score one more with the"
-            " rest, which is neither filtered nor positive=… of the classifier, and prepare again:",
+            "The corpus has no curated source that it was not trained on. Score another one with"
+            " the rest, neither filtered nor positive=… of the classifier, and prepare again:",
             "  winnow run … --source books='books/*.jsonl.gz'",
         ]
     lines += [
         "Or judge on known sources, which the page will say first:",
-        "  " + advice.command("allow_known_sources=true"),
+        "  " + suggested_command("allow_known_sources=true"),
     ]
     return "\n".join(lines)
 
 
-def _with(declared: Declaration, unseen: str) -> str:
-    """The command with an unseen source, and an endpoint of its own given up for it."""
-    given = (
+def _with_unseen(declared: Declaration, unseen: str) -> str:
+    """The command with an unseen source, as the endpoint in place of any other."""
+    endpoint = (
         ["primary.endpoint=heldout/unseen"] if declared.primary.endpoint != "heldout/known" else []
     )
-    return advice.command(unseen, *given)
+    return suggested_command(unseen, *endpoint)

@@ -14,7 +14,7 @@ from model.data.order import FEWEST, held_out_documents
 from model.training.outcome import HELDOUT_SCHEMA
 
 JUNK_SHARE = 0.2
-"""The share of a filtered source's held-out documents, those of lowest score, called junk."""
+"""The share of a filtered source's held-out documents, lowest scores first, called junk."""
 
 
 def heldout_groups(corpus: Corpus, unseen: Sequence[str] = ()) -> dict[str, list[str]]:
@@ -30,7 +30,7 @@ def heldout_groups(corpus: Corpus, unseen: Sequence[str] = ()) -> dict[str, list
 
 
 def filtered_sources(corpus: Corpus) -> list[str]:
-    """The sources that the keep rule applies to."""
+    """The sources that the filter applies to."""
     return [name for name in corpus.manifest["filtered_sources"] if name in corpus.sources]
 
 
@@ -40,7 +40,7 @@ def junk_name(source: str) -> str:
 
 
 def with_junk(heldout: pa.Table, corpus: Corpus) -> pa.Table:
-    """Held-out rows (HELDOUT_SCHEMA), those of low score repeated as source ``junk_of_…``."""
+    """Held-out rows (HELDOUT_SCHEMA), with low-score ones repeated as source ``junk_of_…``."""
     tables = [heldout]
     for source, junk in _junk(corpus).items():
         ids = pa.array(corpus.ids(np.flatnonzero(junk)))
@@ -51,11 +51,11 @@ def with_junk(heldout: pa.Table, corpus: Corpus) -> pa.Table:
     return pa.concat_tables(tables)
 
 
-def with_enough(heldout: pa.Table) -> pa.Table:
+def drop_small_sources(heldout: pa.Table) -> pa.Table:
     """The rows of sources with at least :data:`FEWEST` documents."""
     counts = pc.value_counts(heldout["source"])
-    enough = counts.field("values").filter(pc.greater_equal(counts.field("counts"), FEWEST))
-    return heldout.filter(pc.is_in(heldout["source"], enough))
+    large = counts.field("values").filter(pc.greater_equal(counts.field("counts"), FEWEST))
+    return heldout.filter(pc.is_in(heldout["source"], large))
 
 
 def documents_of(corpus: Corpus, limit: int | None, near: NearDuplicates) -> dict[str, IntArray]:
@@ -64,23 +64,23 @@ def documents_of(corpus: Corpus, limit: int | None, near: NearDuplicates) -> dic
     Args:
         corpus: the corpus.
         limit: bytes per source, ``evaluate.final_bytes``.
-        near: near-duplicates of training text, which are left out.
+        near: near-duplicates of training text, to leave out.
     """
-    found = {source: np.empty(0, np.int64) for source in corpus.sources}
+    by_source = {source: np.empty(0, np.int64) for source in corpus.sources}
     for source in corpus.evaluated_sources:
         documents = held_out_documents(corpus, source, limit)
-        found[source] = documents[~np.isin(documents, near.found)]
+        by_source[source] = documents[~np.isin(documents, near.duplicates)]
     for source, junk in _junk(corpus).items():
-        found[junk_name(source)] = found[source][junk[found[source]]]
-    return found
+        by_source[junk_name(source)] = by_source[source][junk[by_source[source]]]
+    return by_source
 
 
-def enough(
+def large_enough(
     groups: Mapping[str, Sequence[str]], documents: Mapping[str, IntArray]
 ) -> dict[str, list[str]]:
-    """The groups without sources of fewer than :data:`FEWEST` documents; empty groups go.
+    """The groups without sources of fewer than :data:`FEWEST` documents; empty groups are dropped.
 
-    Unknown sources stay, so that a later check can name them.
+    Unknown sources are kept, so that a later check can name them.
     """
     left = {
         group: [s for s in sources if s not in documents or len(documents[s]) >= FEWEST]
@@ -91,7 +91,7 @@ def enough(
 
 def notes(documents: Mapping[str, IntArray]) -> list[str]:
     """A sentence on sources with too few documents to evaluate on, if any."""
-    small = [f"{name} ({len(of)})" for name, of in documents.items() if len(of) < FEWEST]
+    small = [f"{name} ({len(ids)})" for name, ids in documents.items() if len(ids) < FEWEST]
     if not small:
         return []
     return [

@@ -1,7 +1,7 @@
 """The jobs of a sweep: one validated config each, and what identifies a job.
 
-Hydra expands the swept values and launches the jobs. This module expands them beforehand, with
-Hydra's own code, so that every config is checked, planned and declared before anything runs.
+Hydra expands the sweep and launches the jobs. This module expands it beforehand, with Hydra's own
+code, so that every config is checked, planned and declared before anything runs.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 SEED = "seed="
 
 SEEDS_OF_MEMBER = 1_000_000
-"""Between the seeds of two members of a swarm, and those of the study that confirms it."""
+"""Offset between the seeds of two members of a swarm, and of the study that confirms it."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,12 @@ class Job:
 
     @property
     def name(self) -> str:
-        """Its name for people."""
+        """The name in messages."""
         return self.key.name
 
     @property
     def folder(self) -> str:
-        """Where its files go."""
+        """The folder of its files."""
         return self.key.folder(self.config.output)
 
     @property
@@ -73,11 +73,11 @@ def job_of(config: DictConfig) -> Job:
         ValueError: a setting is missing, unknown or out of range.
     """
     hydra = HydraConfig.get()
-    settings: AblationConfig = trunk.divided(command_line.checked(config))
-    return Job(settings, in_words(hydra.runtime.choices["model"], settings.model))
+    settings: AblationConfig = trunk.split_schedule(command_line.checked(config))
+    return Job(settings, describe(hydra.runtime.choices["model"], settings.model))
 
 
-def in_words(name: str, model: GLaMConfig) -> str:
+def describe(name: str, model: GLaMConfig) -> str:
     """A model as its name in ``conf/model`` with up to two changes; else its shape."""
     named = vars(_named(name))
     changes = {key: value for key, value in vars(model).items() if value != named[key]}
@@ -105,31 +105,31 @@ def expand(config: DictConfig, name: str) -> list[Job]:
         ValueError: two jobs would share a folder.
         hydra.errors.HydraException: a key or a value is invalid.
     """
-    swept = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-    overrides = [*swept, *_as_given(config.hydra)]
+    sweep = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    overrides = [*sweep, *_task_overrides(config.hydra)]
     parsed = OverridesParser.create().parse_overrides(overrides)
     current = HydraConfig.instance().cfg
     jobs = []
-    composed: dict[tuple[str, ...], Job] = {}  # composing is slow, and a seed changes nothing else
+    composed: dict[tuple[str, ...], Job] = {}  # composing is slow; seeds share a config
     try:
-        for of_job in BasicSweeper.split_arguments(parsed, None)[0]:
-            key = tuple(override for override in of_job if not override.startswith(SEED))
+        for job_overrides in BasicSweeper.split_arguments(parsed, None)[0]:
+            key = tuple(override for override in job_overrides if not override.startswith(SEED))
             if key not in composed:
-                composed[key] = _compose(name, of_job)
+                composed[key] = _compose(name, job_overrides)
             job = composed[key]
-            seeds = [int(o.removeprefix(SEED)) for o in of_job if o.startswith(SEED)]
+            seeds = [int(o.removeprefix(SEED)) for o in job_overrides if o.startswith(SEED)]
             seeded = dataclasses.replace(job.config, seed=seeds[0]) if seeds else job.config
             jobs.append(dataclasses.replace(job, config=seeded))
     finally:
         HydraConfig.instance().cfg = current
-    _refuse_namesakes(jobs)
+    _check_unique_names(jobs)
     return jobs
 
 
-def _as_given(hydra: Any) -> list[str]:
+def _task_overrides(hydra: Any) -> list[str]:
     """The overrides of a sweep or a job, with interpolations unresolved."""
-    given: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)
-    return list(given)
+    overrides: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)
+    return list(overrides)
 
 
 def _compose(name: str, overrides: list[str]) -> Job:
@@ -141,10 +141,10 @@ def _compose(name: str, overrides: list[str]) -> Job:
 
 
 def first_batch(jobs: Sequence[Job]) -> int | None:
-    """How many jobs must end before the others begin; None where the order does not matter.
+    """The number of jobs (trunks) that must finish before the others start; None without trunks.
 
     Raises:
-        ValueError: jobs that others wait for don't come first.
+        ValueError: trunks don't come first.
     """
     if not jobs[0].config.trunk:
         return None
@@ -155,17 +155,17 @@ def first_batch(jobs: Sequence[Job]) -> int | None:
             " data=trunk first, as in data=trunk,unfiltered,filtered seed=1,2,3"
         )
     if all(trunk.is_spare(job.config) for job in trunks):
-        raise ValueError(f"trunk_seed={jobs[0].config.trunk_seed} is none of the seeds")
+        raise ValueError(f"trunk_seed={jobs[0].config.trunk_seed} is not one of the seeds")
     return len(trunks)
 
 
 def needed(jobs: Sequence[Job]) -> list[Job]:
-    """The jobs that have something to do."""
+    """The jobs that have work to do."""
     return [job for job in jobs if not trunk.is_spare(job.config)]
 
 
 def declaration(jobs: Sequence[Job], heldout: Mapping[str, Sequence[str]]) -> Declaration:
-    """The content of ``study.yaml``, as far as it does not depend on the corpus.
+    """The content of ``study.yaml`` that does not depend on the corpus.
 
     Raises:
         ValueError: an arm of the contrast has no jobs, the grid of arms, variants and seeds has
@@ -176,11 +176,11 @@ def declaration(jobs: Sequence[Job], heldout: Mapping[str, Sequence[str]]) -> De
     first = jobs[0].config
     for job in jobs:
         if (job.config.primary, job.config.output) != (first.primary, first.output):
-            raise ValueError("primary, study and output can't be swept: they are the study's own")
+            raise ValueError("primary, study and output can't be swept: all jobs share them")
     for arm in (first.primary.baseline, first.primary.treatment):
         if arm not in {job.config.arm for job in jobs}:
             raise ValueError(
-                f"no job is of the arm {arm!r}: sweep it too, or name the arms to compare with"
+                f"no job has the arm {arm!r}: sweep it too, or name the arms to compare with"
                 " primary.baseline=… primary.treatment=…"
             )
     axes = [list(dict.fromkeys(values)) for values in zip(*(j.key for j in jobs), strict=True)]
@@ -215,40 +215,40 @@ def comparison_of(config: AblationConfig, variants: int) -> Compare | None:
     """Where arms are compared; None at the main variant.
 
     Raises:
-        ValueError: each arm has one variant, and there is nothing to choose among.
+        ValueError: each arm has one variant, so there is nothing to choose from.
     """
     if config.compare.at == At.main:
         return None
     if variants < 2:
         raise ValueError(
-            f"compare.at={config.compare.at} takes several learning rates or passes of each arm:"
+            f"compare.at={config.compare.at} needs several learning rates or passes of each arm:"
             " sweep over them (experiment=learning_rate)"
         )
     return Compare(config.compare.at.value, config.compare.selection)
 
 
 def endpoint_of(config: AblationConfig) -> str:
-    """The primary endpoint: as given, else the unseen sources, else the known ones."""
+    """The primary endpoint: as configured, else the unseen sources, else the known ones."""
     return config.primary.endpoint or ("heldout/unseen" if config.unseen else "heldout/known")
 
 
 def training_config(job: Job, mixture: Mapping[str, float]) -> dict[str, Any]:
     """The full config of ``model/train.py``; ``mixture`` applies unless the job has its own."""
-    whole: Any = OmegaConf.to_container(OmegaConf.structured(job.config), enum_to_str=True)
-    config = {field.name: whole[field.name] for field in dataclasses.fields(TrainConfig)}
+    values: Any = OmegaConf.to_container(OmegaConf.structured(job.config), enum_to_str=True)
+    config = {field.name: values[field.name] for field in dataclasses.fields(TrainConfig)}
     config["data"] = {
-        field.name: whole["data"][field.name] for field in dataclasses.fields(DataConfig)
+        field.name: values["data"][field.name] for field in dataclasses.fields(DataConfig)
     }
     if not config["data"]["mixture"] and job.config.data.pool_shares:
         config["data"]["mixture"] = dict(mixture)
     config["output"] = os.path.join(job.folder, "training")
     config["seed"] = seed_of(job.config)
-    return trunk.placed(job.config, config)
+    return trunk.with_start(job.config, config)
 
 
 def seed_of(config: AblationConfig) -> int:
-    """The seed that a job trains with: every run of a swarm has its own, so that errors of its
-    regression are independent.
+    """The training seed. Every run of a swarm has its own, so that errors of the regression are
+    independent.
     """
     member = config.data.member
     if member is None or config.swarm.folder is not None:
@@ -262,7 +262,7 @@ def stream_of(training: Mapping[str, Any], corpus: Corpus) -> "TokenStream":
     Raises:
         ValueError: its arm, mixture and batch size are incompatible.
     """
-    # Imported here because it needs torch, which processes that only start jobs do without.
+    # Imported here because it needs torch, which processes that only start jobs don't load.
     from model.data.stream import TokenStream
 
     data = training["data"]
@@ -285,11 +285,11 @@ def identity(
 ) -> dict[str, Any]:
     """Everything but the seed that a job's result depends on, flat; paths are not part of it.
 
-    ``trunk_hash`` names the settings of the trunk that an arm begins from, ``harness`` what
-    identifies tasks of lm-evaluation-harness (``Declaration.harness`` of the study).
+    ``trunk_hash`` is of the settings of the trunk that an arm starts from, ``harness`` identifies
+    tasks of lm-evaluation-harness (``Declaration.harness`` of the study).
 
     The training part is what ``model/train.py`` compares before it resumes a run, and the token
-    budget: a run may resume with more tokens, but then it has another result.
+    budget: a run may resume with more tokens, but its result then differs.
     """
     schema = OmegaConf.structured(TrainConfig)
     config: TrainConfig = OmegaConf.to_object(OmegaConf.merge(schema, training))  # type: ignore[assignment]
@@ -313,14 +313,14 @@ def identity(
 
 @functools.cache
 def _content(start: str) -> str:
-    """What names the checkpoint that every job begins from."""
+    """A content hash of the checkpoint that every job starts from."""
     from model.training.checkpoints import checkpoint  # torch
     from model.training.checkpoints.start import content
 
     return content(checkpoint.resolve(start).path)
 
 
-def chosen_by_score(jobs: Sequence[Job]) -> bool:
+def differ_by_score(jobs: Sequence[Job]) -> bool:
     """Whether the arms of the primary contrast differ in text that a score selected."""
     primary = jobs[0].config.primary
     pair = [job for job in jobs if job.config.arm in (primary.baseline, primary.treatment)]
@@ -329,7 +329,7 @@ def chosen_by_score(jobs: Sequence[Job]) -> bool:
 
 
 def uses_scores(job: Job) -> bool:
-    """Whether selecting the arm needs scores, or weighing its parts."""
+    """Whether selecting the arm's text, or weighting its parts, needs scores."""
     data = job.config.data
     if data.member not in (None, "0") and job.config.swarm.buckets > 1:
         return True
@@ -339,8 +339,8 @@ def uses_scores(job: Job) -> bool:
 def threads_of(config: AblationConfig) -> int:
     """Threads per job: its share of the cores, or fewer if ``OMP_NUM_THREADS`` says so."""
     share = max(1, _cores() // slots_of(config))
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    return min(share, int(asked)) if asked.isdigit() and int(asked) else share
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    return min(share, int(limit)) if limit.isdigit() and int(limit) else share
 
 
 def slots_of(config: AblationConfig) -> int:
@@ -352,7 +352,7 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
-def _refuse_namesakes(jobs: Sequence[Job]) -> None:
+def _check_unique_names(jobs: Sequence[Job]) -> None:
     seen: set[JobKey] = set()
     for job in jobs:
         if job.key in seen:

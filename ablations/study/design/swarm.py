@@ -1,10 +1,10 @@
-"""The mixtures of ``experiment=mixture`` and of the study that confirms the one it proposes.
+"""The mixtures of ``experiment=mixture``, and of the study that confirms its proposal.
 
-Components are the sources that arms read; a filtered one is cut into ``swarm.buckets`` parts of
-equal tokens by quality score. Each arm of the swarm is a mixture of them: 0 the natural one, 1 all
-components alike, the others drawn around the natural one (:mod:`ablations.stats.simplex`). No
-weight is so large that a run of ``swarm.tokens`` would read a component more than ``swarm.repeats``
-times (olmix bounds its mixtures in the same way).
+Components are the sources that arms read; a filtered one is split into ``swarm.buckets`` parts of
+equal tokens by quality score. Each arm of the swarm is a mixture of them: 0 the natural one, 1 the
+uniform one, the others drawn around the natural one (:mod:`ablations.stats.simplex`). Weights are
+bounded so that a run of ``swarm.tokens`` reads no component more than ``swarm.repeats`` times, as
+in olmix.
 """
 
 import dataclasses
@@ -25,10 +25,10 @@ from model.data.corpus import Corpus
 from winnow.filesystem import storage
 
 NATURAL, UNIFORM, PROPOSED = "0", "1", "proposed"
-"""Members that are not drawn, and the one that a swarm proposes."""
+"""Members that are not drawn, and the proposed one."""
 
 DIGITS = 4
-"""Of a weight: finer ones make no difference to an interleaving of rows."""
+"""Decimals of a weight; more make no difference to the interleaving of rows."""
 
 
 def declare(
@@ -37,8 +37,8 @@ def declare(
     """The mixtures of a study's arms, and notes on them; None for a study of other arms.
 
     Raises:
-        ValueError: a component has no text, bounds leave no room, runs are fewer than a regression
-            needs, or the swarm to confirm is another's or not finished.
+        ValueError: a component has no text, bounds leave no room, there are too few runs for the
+            regression, or the swarm to confirm does not match or is not finished.
     """
     members = {job.config.arm: job.config.data.member for job in jobs}
     if all(member is None for member in members.values()):
@@ -56,21 +56,21 @@ def declare(
         swarm = _confirming(config, declared, corpus, wanted)
         notes = [f"The swarm that proposed the mixture was {swarm.of}."]
     else:
-        swarm = _drawn(jobs, declared.mixture, corpus, wanted)
+        swarm = _new(jobs, declared.mixture, corpus, wanted)
         rows = proposals.matrix(list(swarm.natural), list(swarm.mixtures.values()))
         mixtures.check(np.repeat(rows, len(declared.seeds), axis=0))
-        told = ", ".join(
+        components_text = ", ".join(
             f"{name} {share:.1%} of the pool, at most {swarm.most[name]:.0%}"
             for name, share in swarm.natural.items()
         )
-        notes = [f"Components of the mixtures: {told}."]
-    return _as_before(config.output, swarm), notes
+        notes = [f"Components of the mixtures: {components_text}."]
+    return _as_declared(config.output, swarm), notes
 
 
-def _as_before(output: str, swarm: Swarm) -> Swarm:
-    """The swarm with the very mixtures that the study declared before, if it has begun.
+def _as_declared(output: str, swarm: Swarm) -> Swarm:
+    """The swarm with the mixtures that a started study has declared.
 
-    Another version of NumPy may draw others, and another processor round others.
+    Another version of NumPy may draw others, and another processor round differently.
     """
     if not storage.exists(storage.join(output, DECLARATION)):
         return swarm
@@ -79,21 +79,21 @@ def _as_before(output: str, swarm: Swarm) -> Swarm:
         swarm, mixtures={}
     ):
         return swarm
-    kept = {arm: of for arm, of in old.mixtures.items() if arm in swarm.mixtures}
+    kept = {arm: mix for arm, mix in old.mixtures.items() if arm in swarm.mixtures}
     return dataclasses.replace(swarm, mixtures={**swarm.mixtures, **kept})
 
 
-def _drawn(
+def _new(
     jobs: Sequence[Job], shares: Mapping[str, float], corpus: Corpus, members: Mapping[str, str]
 ) -> Swarm:
     config = jobs[0].config
     natural = _natural(corpus, shares, config.swarm.buckets)
     names = list(natural)
-    of = components.split(corpus, np.flatnonzero(corpus.pool), names)
-    available = np.array([float((corpus.lengths[of[name]] + 1).sum()) for name in names])
+    parts = components.split(corpus, np.flatnonzero(corpus.pool), names)
+    available = np.array([float((corpus.lengths[parts[name]] + 1).sum()) for name in names])
     if empty := [name for name, count in zip(names, available, strict=True) if not count]:
         raise ValueError(
-            f"{' and '.join(empty)} of the mixture has no text: take fewer parts (swarm.buckets)"
+            f"{' and '.join(empty)} of the mixture has no text: use fewer parts (swarm.buckets)"
         )
     tokens = max(config.swarm.tokens or 0, *(j.config.steps * j.config.step_tokens for j in jobs))
     most = np.minimum(1.0, config.swarm.repeats * available / tokens)
@@ -102,7 +102,7 @@ def _drawn(
         raise ValueError(
             f"{tokens:,} tokens of the natural mixture of {', '.join(names)} already read some text"
             f" more than swarm.repeats={config.swarm.repeats:g} times, so no other can be tried:"
-            " allow more, or fewer tokens (swarm.tokens, train.tokens)"
+            " raise it, or use fewer tokens (swarm.tokens, train.tokens)"
         )
     numbers = [int(member) for member in members.values() if member.isdigit()]
     if len(numbers) < len(members):
@@ -111,9 +111,9 @@ def _drawn(
     rows = [start, simplex.even(start, most), *drawn]
     apart = dict.fromkeys([name for name, share in shares.items() if not share], 0.0)
     return Swarm(
-        mixtures={arm: _named(names, rows[int(m)]) | apart for arm, m in members.items()},
-        natural=_named(names, rows[0]),
-        most=_named(names, most),
+        mixtures={arm: _by_name(names, rows[int(m)]) | apart for arm, m in members.items()},
+        natural=_by_name(names, rows[0]),
+        most=_by_name(names, most),
         repeats=config.swarm.repeats,
         tokens=tokens,
         buckets=config.swarm.buckets,
@@ -139,12 +139,12 @@ def _natural(corpus: Corpus, shares: Mapping[str, float], buckets: int) -> dict[
             natural[part] = share / total * (high - low) / 100
     if len(natural) < 2:
         raise ValueError(
-            f"{', '.join(natural)} alone is no mixture: take more sources, or swarm.buckets=2"
+            f"{', '.join(natural)} alone is not a mixture: use more sources, or swarm.buckets=2"
         )
     return natural
 
 
-def _named(names: Sequence[str], weights: FloatArray) -> dict[str, float]:
+def _by_name(names: Sequence[str], weights: FloatArray) -> dict[str, float]:
     return dict(zip(names, np.round(weights, DIGITS).tolist(), strict=True))
 
 
@@ -160,7 +160,7 @@ def _confirming(
     study = read_study(folder)
     swarm, found = study.declared.swarm, proposals.find(study)
     if swarm is None or swarm.confirms:
-        raise ValueError(f"{folder} is no swarm: give a folder of experiment=mixture")
+        raise ValueError(f"{folder} is not a swarm: give a folder of experiment=mixture")
     if found is None:
         raise ValueError(
             f"the swarm in {folder} is not finished: run it again (complete jobs are skipped)"
@@ -186,7 +186,7 @@ def _confirming(
                 f"the swarm in {folder} has {what} {theirs}, not {ours}: give the same"
             )
     names = list(swarm.natural)
-    natural, most = (np.array(list(of.values())) for of in (swarm.natural, swarm.most))
+    natural, most = (np.array(list(w.values())) for w in (swarm.natural, swarm.most))
     rows = {
         NATURAL: natural,
         UNIFORM: simplex.even(natural, most),
@@ -196,7 +196,7 @@ def _confirming(
         raise ValueError(f"data.member={other[0]}: a study that confirms a swarm has {list(rows)}")
     return dataclasses.replace(
         swarm,
-        mixtures={arm: _named(names, rows[member]) | apart for arm, member in members.items()},
+        mixtures={arm: _by_name(names, rows[member]) | apart for arm, member in members.items()},
         seen=proposals.seen(study),
         of=f"{len(study.runs)} runs of {first.model} on {first.tokens:,} tokens each",
     )

@@ -1,14 +1,14 @@
-"""The trunk of ``experiment=anneal``: what arms have in common until the learning rate falls.
+"""The trunk of ``experiment=anneal``: the training that arms share until the learning rate decays.
 
-One schedule of warm-up, plateau and decay (``optimizer.schedule=wsd``) is cut in two. The trunk
-(``data=trunk``) is its part up to the plateau's end, trained once; each arm is the decay, begun
-from the trunk's weights and optimizer, on text of its own. So each further arm costs
-``optimizer.decay_share`` of a whole run. Olmo 3 and Marin choose the text of the last part of their
-training so.
+A warmup-stable-decay schedule (``optimizer.schedule=wsd``) is split in two. The trunk
+(``data=trunk``) is warm-up and plateau, trained once; each arm is a decay on its own text, started
+from the trunk's weights and optimizer state. So each further arm costs only
+``optimizer.decay_share`` of a full run. Olmo 3 and Marin choose the text of their last training
+stage this way.
 
 ::
 
-    STUDY/trunk/seed_N/     a job as any other, which is no arm
+    STUDY/trunk/seed_N/     a job like any other, but not an arm
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ IDENTITY = "identity.json"
 """In a job's folder: what its result depends on (:func:`ablations.study.design.jobs.identity`)."""
 
 SEED_OFFSET = 1_000_000
-"""Added to a trunk's seed, so that the arms do not read again, in one order, what it began with."""
+"""Added to a trunk's seed, so that arms do not reread its first text in the same order."""
 
 
 def is_trunk(config: AblationConfig) -> bool:
@@ -33,40 +33,40 @@ def is_trunk(config: AblationConfig) -> bool:
     return config.trunk and config.arm == TRUNK
 
 
-def begins_from_trunk(config: AblationConfig) -> bool:
-    """Whether this job is an arm that begins from one."""
+def starts_from_trunk(config: AblationConfig) -> bool:
+    """Whether this job is an arm that starts from a trunk."""
     return config.trunk and config.arm != TRUNK
 
 
 def is_spare(config: AblationConfig) -> bool:
-    """Whether this job has nothing to do: a trunk of which all arms take another seed's."""
+    """Whether this job has nothing to do: a trunk, but all arms use that of another seed."""
     return is_trunk(config) and config.trunk_seed not in (None, config.seed)
 
 
-def divided(config: AblationConfig) -> AblationConfig:
-    """The config of a job whose ``train.tokens`` and schedule are those of trunk and arm together.
+def split_schedule(config: AblationConfig) -> AblationConfig:
+    """A job's config with its part of the tokens and schedule, which cover trunk and arm.
 
     Raises:
-        ValueError: the schedule has no plateau or no decay of a step, or the run begins elsewhere.
+        ValueError: the schedule lacks a plateau or a decay step, or ``train.start`` is set.
     """
     if not config.trunk:
         return config
     if config.optimizer.schedule != Schedule.wsd:
         raise ValueError(
-            f"trunk=true cuts the schedule where its plateau ends, and optimizer.schedule="
-            f"{config.optimizer.schedule.value} has none: take optimizer.schedule=wsd"
+            f"trunk=true splits the schedule at the end of its plateau, and optimizer.schedule="
+            f"{config.optimizer.schedule.value} has none: use optimizer.schedule=wsd"
         )
     if config.train.start is not None:
         raise ValueError("trunk=true trains its own start: leave train.start out")
-    whole, decay = config.steps, config.optimizer.decay_steps(config.steps)
-    if not config.optimizer.warmup_steps < whole - decay < whole:
+    total, decay = config.steps, config.optimizer.decay_steps(config.steps)
+    if not config.optimizer.warmup_steps < total - decay < total:
         raise ValueError(
-            f"of the {whole:,} steps of train.tokens={config.train.tokens} the last {decay:,} are"
-            " the arms' and the others the trunk's, warm-up and all: change"
+            f"of the {total:,} steps of train.tokens={config.train.tokens} the arms train the last"
+            f" {decay:,}, the trunk the others, which must exceed the warm-up: change"
             " optimizer.decay_share, or train on more tokens"
         )
     if is_trunk(config):
-        steps = whole - decay
+        steps = total - decay
         optimizer = dataclasses.replace(config.optimizer, schedule=Schedule.constant)
     else:
         steps = decay
@@ -76,72 +76,72 @@ def divided(config: AblationConfig) -> AblationConfig:
 
 
 def folder(config: AblationConfig) -> str:
-    """The folder of the trunk that this arm begins from."""
+    """The folder of the trunk that this arm starts from."""
     seed = config.seed if config.trunk_seed is None else config.trunk_seed
     return JobKey(TRUNK, config.variant, seed).folder(config.output)
 
 
-def placed(config: AblationConfig, training: dict[str, Any]) -> dict[str, Any]:
-    """The settings of ``model/train.py`` with the seed of a trunk, or the start of an arm."""
+def with_start(config: AblationConfig, training: dict[str, Any]) -> dict[str, Any]:
+    """The settings of ``model/train.py`` with a trunk's seed, or an arm's starting checkpoint."""
     if is_trunk(config):
         return {**training, "seed": config.seed + SEED_OFFSET}
-    if begins_from_trunk(config):
+    if starts_from_trunk(config):
         start = os.path.join(folder(config), "training")
         return {**training, "train": {**training["train"], "start": start}}
     return training
 
 
 def finished_hash(config: AblationConfig) -> str | None:
-    """What names the settings of the trunk that an arm begins from; None for other jobs.
+    """A hash of the settings of the trunk that an arm starts from; None for other jobs.
 
     Raises:
         ValueError: the trunk is not finished.
     """
-    if not begins_from_trunk(config):
+    if not starts_from_trunk(config):
         return None
     path = folder(config)
     if not storage.exists(storage.join(path, RESULT)):
         raise ValueError(
-            f"the trunk in {path} is not finished, so no arm can begin from it: see"
+            f"the trunk in {path} is not finished, so no arm can start from it: see"
             " failure.json and training.log there, and run the same command again"
         )
     return config_hash(json.loads(storage.read_bytes(storage.join(path, IDENTITY))))
 
 
 def flops(config: AblationConfig) -> float:
-    """FLOPs of the trunk that an arm begins from; 0 for other jobs."""
-    if not begins_from_trunk(config):
+    """FLOPs of the trunk that an arm starts from; 0 for other jobs."""
+    if not starts_from_trunk(config):
         return 0.0
     result = json.loads(storage.read_bytes(storage.join(folder(config), RESULT)))
     return float(result["flops"])
 
 
 def note(arms: AblationConfig, trunk: AblationConfig) -> str:
-    """What a reader must know of where the arms begin.
+    """A note for readers on where the arms start.
 
     Args:
-        arms: of any arm.
-        trunk: of any trunk.
+        arms: the config of any arm.
+        trunk: the config of any trunk.
     """
     before = trunk.steps * trunk.step_tokens
     after = arms.steps * arms.step_tokens
-    said = (
+    note = (
         f"Arms differ in the last {after:,} of {before + after:,} tokens, while the learning rate"
-        f" falls. Until then they are one trunk, trained on {trunk.data.arm} text."
+        f" decays. Until then they are one trunk, trained on {trunk.data.arm} text."
     )
     if arms.trunk_seed is None:
-        return said + (
-            " Each seed has a trunk of its own, so that the spread over seeds holds the luck of its"
-            " initial weights and of both orders of text."
+        return note + (
+            " Each seed has its own trunk, so that the spread over seeds includes the luck of"
+            " initial weights and of both text orders."
         )
-    return said + (
-        f" All seeds begin from one trunk (trunk_seed={arms.trunk_seed}), so that only the order of"
-        " the last text differs between them: the verdict is about this trunk, and another one may"
+    return note + (
+        f" All seeds start from one trunk (trunk_seed={arms.trunk_seed}), so that only the order of"
+        " the last text differs between them: the verdict is about this trunk; another one may"
         " give another."
     )
 
 
 def reading_note(shares: dict[str, float]) -> str:
-    """How much of what each arm reads its trunk has read, of shares of tokens by arm."""
+    """A note on the share of each arm's tokens that its trunk has read."""
     parts = " and ".join(f"{share:.0%} of {arm}" for arm, share in shares.items())
-    return f"The trunk has read some of the arms' text before: {parts}, by tokens."
+    return f"The trunk has already read some of the arms' text: {parts}, by tokens."

@@ -1,4 +1,4 @@
-"""Checks and declares a study before its first job: arms, endpoint, power."""
+"""Check and declare a study before its first job: arms, endpoint, power."""
 
 import dataclasses
 import functools
@@ -15,9 +15,8 @@ from ablations.contrasts.pairing import contrast
 from ablations.near_duplicates import NearDuplicates
 from ablations.reading import read_declaration, read_study
 from ablations.stats import power
-from ablations.study import unigram
+from ablations.study import unigram_baseline
 from ablations.study.design import (
-    advice,
     arms,
     fairness,
     held_out_groups,
@@ -27,6 +26,7 @@ from ablations.study.design import (
 )
 from ablations.study.design.config import AblationConfig
 from ablations.study.design.jobs import Job, declaration, identity, stream_of, training_config
+from ablations.study.design.suggested_command import suggested_command
 from ablations.study.execute import check_identity
 from ablations.study_files import results
 from ablations.study_files.results import TRUNK, Declaration, config_hash
@@ -40,12 +40,12 @@ if TYPE_CHECKING:
     from model.data.stream import TokenStream
 
 ALL = "all"
-"""The held-out group of all sources; exists if the primary endpoint names it."""
+"""The held-out group of all sources; defined only if the primary endpoint names it."""
 
 
 @dataclass(frozen=True)
-class Checked:
-    """A study that may run: its declaration and what it rests on."""
+class CheckedStudy:
+    """A study that passed all checks: its declaration and inputs."""
 
     corpus: Corpus
     declared: Declaration
@@ -59,12 +59,12 @@ class Checked:
         return tally(self.corpus, self.corpus.pool)
 
 
-def check(jobs: Sequence[Job]) -> Checked:
-    """Check a whole study, cheap checks first, and write arms that the corpus lacks.
+def check(jobs: Sequence[Job]) -> CheckedStudy:
+    """Check a study, cheap checks first, and write the arms that the corpus lacks.
 
     Raises:
-        ValueError: settings are missing, inconsistent or differ from the study's declaration, or
-            the study is underpowered or unfair without permission.
+        ValueError: settings are missing, inconsistent or contradict the study's declaration, or the
+            study is underpowered or unfair and that was not allowed.
     """
     config = jobs[0].config
     if not config.corpus:
@@ -73,27 +73,27 @@ def check(jobs: Sequence[Job]) -> Checked:
     declared = declaration(jobs, groups_of(config, corpus))
     if refusal := underpowered(config, declared):
         raise ValueError(refusal)
-    known = fairness.check(jobs, declared, corpus)
+    endpoint_is_known = fairness.check(jobs, declared, corpus)
     _check_endpoint(declared, corpus)
-    asked = study_tasks.gather_all(config.tasks)
-    _check_room(jobs, asked.sets)
-    of_arm = {job.config.arm: ensure_arm(job, corpus) for job in jobs}
-    mixture, notes = _mixture(jobs, corpus, of_arm)
-    declared = dataclasses.replace(declared, mixture=mixture, harness=asked.harness)
-    members, told = swarm.declare(jobs, declared, corpus)
-    declared = dataclasses.replace(declared, swarm=members)
+    tasks = study_tasks.gather_all(config.tasks)
+    _check_answer_length(jobs, tasks.sets)
+    arm_of = {job.config.arm: ensure_arm(job, corpus) for job in jobs}
+    mixture, mixture_notes = _mixture(jobs, corpus, arm_of)
+    declared = dataclasses.replace(declared, mixture=mixture, harness=tasks.harness)
+    mixtures, swarm_notes = swarm.declare(jobs, declared, corpus)
+    declared = dataclasses.replace(declared, swarm=mixtures)
     streams = _check_jobs(jobs, declared, corpus)
-    main = {arm: of for (arm, variant), of in streams.items() if variant == declared.main}
-    notes = [*declared.notes, *told, *reread(jobs, main, corpus), *notes]
+    main = {arm: stream for (arm, variant), stream in streams.items() if variant == declared.main}
+    notes = [*declared.notes, *swarm_notes, *overlap_note(jobs, main, corpus), *mixture_notes]
     differing = _differing(jobs, declared, corpus, main)
-    print("looking for held-out text that training text holds too …", file=sys.stderr)
+    print("looking for near-duplicates of held-out documents in training text …", file=sys.stderr)
     near = near_duplicates.of_study(corpus, config.output)
-    documents = _evaluated(jobs, corpus, near)
+    documents = _evaluated_documents(jobs, corpus, near)
     declared = dataclasses.replace(
         declared,
-        heldout=held_out_groups.enough(declared.heldout, documents),
-        known=known,
-        unigram=unigram.bits_per_byte(corpus, documents),
+        heldout=held_out_groups.large_enough(declared.heldout, documents),
+        known=endpoint_is_known,
+        unigram=unigram_baseline.bits_per_byte(corpus, documents),
         differing=differing,
         repeats_from={arm: main[arm].unique_targets for arm in declared.arms},
         first_seeds=_first_seeds(config.output, declared),
@@ -101,22 +101,22 @@ def check(jobs: Sequence[Job]) -> Checked:
     )
     _check_endpoint(declared, corpus)
     check_declared_before(config.output, declared)
-    return Checked(corpus, declared, of_arm, near, asked.sets)
+    return CheckedStudy(corpus, declared, arm_of, near, tasks.sets)
 
 
-def write(jobs: Sequence[Job], study: Checked) -> None:
+def write(jobs: Sequence[Job], study: CheckedStudy) -> None:
     """Write ``study.yaml`` and the files that all jobs read."""
     config = jobs[0].config
-    near_duplicates.keep(study.near, study.corpus, config.output)
+    near_duplicates.save(study.near, study.corpus, config.output)
     if study.tasks:
         main = [job.config for job in jobs if job.config.variant == study.declared.main]
-        of_corpus = {config.arm: config.data.arm for config in main}
-        contamination.of_study(study.corpus, of_corpus, study.tasks, config.output)
+        corpus_arms = {config.arm: config.data.arm for config in main}
+        contamination.of_study(study.corpus, corpus_arms, study.tasks, config.output)
     results.write_declaration(config.output, study.declared)
 
 
 def groups_of(config: AblationConfig, corpus: Corpus) -> dict[str, list[str]]:
-    """The held-out sources by group, as given or as found in the corpus."""
+    """The held-out sources by group, as configured or else as in the corpus."""
     groups = config.heldout or held_out_groups.heldout_groups(corpus, config.unseen)
     if config.primary.endpoint == f"heldout/{ALL}" and ALL not in groups:
         groups = {ALL: corpus.evaluated_sources, **groups}
@@ -124,17 +124,17 @@ def groups_of(config: AblationConfig, corpus: Corpus) -> dict[str, list[str]]:
 
 
 def ensure_arm(job: Job, corpus: Corpus) -> Arm:
-    """The arm of a job, written to the corpus if it is not there yet."""
+    """The arm of a job; written to the corpus if missing."""
     config = job.config
     return arms.ensure(corpus, config.data, config.steps * config.step_tokens)
 
 
 def _mixture(
-    jobs: Sequence[Job], corpus: Corpus, of_arm: Mapping[str, Arm]
+    jobs: Sequence[Job], corpus: Corpus, arm_of: Mapping[str, Arm]
 ) -> tuple[dict[str, float], list[str]]:
-    """The mixture for jobs that use the pool's shares, and notes on it."""
+    """The mixture of jobs that use the pool's shares, and notes on it."""
     sharing = {
-        job.config.arm: of_arm[job.config.arm]
+        job.config.arm: arm_of[job.config.arm]
         for job in jobs
         if job.config.data.pool_shares and not job.config.data.mixture
     }
@@ -151,28 +151,30 @@ def _check_jobs(
         ValueError: an arm has less text than a batch, or a folder holds another job.
     """
     streams: dict[tuple[str, str], TokenStream] = {}
-    about: dict[tuple[str, str], dict[str, Any]] = {}
+    identities: dict[tuple[str, str], dict[str, Any]] = {}
     for job in jobs:
         if job.key[:2] not in streams:
             training = training_config(job, declared.mixture_of(job.config.arm))
             streams[job.key[:2]] = stream_of(training, corpus)
-            of_trunk = about.get((TRUNK, job.config.variant)) if job.is_arm else None
-            hashed = config_hash(of_trunk) if of_trunk else None
-            about[job.key[:2]] = identity(job, training, corpus, hashed, declared.harness)
-        check_identity(job, about[job.key[:2]])
+            trunk_identity = identities.get((TRUNK, job.config.variant)) if job.is_arm else None
+            trunk_hash = config_hash(trunk_identity) if trunk_identity else None
+            identities[job.key[:2]] = identity(job, training, corpus, trunk_hash, declared.harness)
+        check_identity(job, identities[job.key[:2]])
     return streams
 
 
-def reread(jobs: Sequence[Job], streams: Mapping[str, "TokenStream"], corpus: Corpus) -> list[str]:
-    """A note on how much of what the arms read the trunk has read; none without a trunk."""
+def overlap_note(
+    jobs: Sequence[Job], streams: Mapping[str, "TokenStream"], corpus: Corpus
+) -> list[str]:
+    """A note on how much of each arm's text its trunk has read; empty without a trunk."""
     steps = {job.config.arm: job.config.steps for job in jobs}
     if TRUNK not in streams:
         return []
     read = {arm: stream.documents(steps[arm]) for arm, stream in streams.items()}
     lengths = corpus.lengths
     shares = {
-        arm: float(lengths[np.intersect1d(of, read[TRUNK])].sum() / lengths[of].sum())
-        for arm, of in read.items()
+        arm: float(lengths[np.intersect1d(documents, read[TRUNK])].sum() / lengths[documents].sum())
+        for arm, documents in read.items()
         if arm != TRUNK
     }
     return [trunk.reading_note(shares)]
@@ -190,34 +192,36 @@ def _differing(
     of_main = {job.config.arm: job for job in jobs if job.config.variant == declared.main}
     pair = [of_main[arm] for arm in (primary.treatment, primary.baseline)]
     mixtures = [declared.mixture_of(job.config.arm) for job in pair]
-    about = [
+    identities = [
         identity(job, training_config(job, mixture), corpus)
         for job, mixture in zip(pair, mixtures, strict=True)
     ]
-    text = [_text(of) for of in about]
-    if about[0] != about[1]:
+    texts = [_pop_text(each) for each in identities]
+    if identities[0] != identities[1]:
         return None
-    if text[0] == text[1]:
+    if texts[0] == texts[1]:
         raise ValueError(
             f"arms {primary.treatment!r} and {primary.baseline!r} hold the same documents of"
-            f" {corpus.folder}, so there is nothing to compare: take another rule"
-            " (data=pareto data.alpha=9), or filter a source and keep what is dropped too"
+            f" {corpus.folder}, so there is nothing to compare: choose another"
+            " rule (data=pareto data.alpha=9), or filter a source and keep dropped documents too"
             " (winnow run --filter SOURCE --write all)"
         )
     read = [streams[job.config.arm].texts(job.config.steps) for job in pair]
     parts = (*read, np.intersect1d(read[0], read[1]))
-    tokens = [int(corpus.lengths[texts % len(corpus)].sum()) for texts in parts]
+    tokens = [int(corpus.lengths[part % len(corpus)].sum()) for part in parts]
     return 1 - tokens[2] / max(tokens[:2])
 
 
-def _text(about: dict[str, Any]) -> dict[str, Any]:
-    """What of an identity says which text is read and how often, taken out of it."""
-    del about["data.arm"]
-    text = [name for name in about if name == "arm_fingerprint" or name.startswith("data.mixture")]
-    return {name: about.pop(name) for name in text}
+def _pop_text(identity: dict[str, Any]) -> dict[str, Any]:
+    """Remove and return the entries of an identity that define which text is read, how often."""
+    del identity["data.arm"]
+    text = [n for n in identity if n == "arm_fingerprint" or n.startswith("data.mixture")]
+    return {name: identity.pop(name) for name in text}
 
 
-def _evaluated(jobs: Sequence[Job], corpus: Corpus, near: NearDuplicates) -> dict[str, IntArray]:
+def _evaluated_documents(
+    jobs: Sequence[Job], corpus: Corpus, near: NearDuplicates
+) -> dict[str, IntArray]:
     """The documents of the final evaluation by source, the same for all jobs.
 
     Raises:
@@ -229,17 +233,17 @@ def _evaluated(jobs: Sequence[Job], corpus: Corpus, near: NearDuplicates) -> dic
     return held_out_groups.documents_of(corpus, limits.pop(), near)
 
 
-def _check_room(jobs: Sequence[Job], tasks: Sequence[TaskSet]) -> None:
-    """Check that answers leave room for questions.
+def _check_answer_length(jobs: Sequence[Job], tasks: Sequence[TaskSet]) -> None:
+    """Check that generated answers leave room for their prompts.
 
     Raises:
-        ValueError: a task has longer answers than a model's sequences.
+        ValueError: a task allows answers as long as the model's sequences.
     """
     length = min(job.config.data.sequence_length for job in jobs)
     for each in tasks:
         if each.new_tokens >= length:
             raise ValueError(
-                f"{each.name} lets a model write up to {each.new_tokens} tokens, and sequences have"
+                f"{each.name} lets a model write up to {each.new_tokens} tokens, but sequences have"
                 f" {length} (data.sequence_length): leave it out, or copy its file and set"
                 " generation_kwargs: {max_gen_toks: …}"
             )
@@ -254,26 +258,26 @@ def _check_endpoint(declared: Declaration, corpus: Corpus) -> None:
     kind, _, name = declared.primary.endpoint.partition("/")
     if kind != "heldout":
         return
-    sources = [source for of_group in declared.heldout.values() for source in of_group]
+    sources = [source for group in declared.heldout.values() for source in group]
     known = [*declared.heldout, *(source for source in sources if source not in declared.heldout)]
     if name in known:
         return
     if not known:
         raise ValueError(
             f"the corpus {corpus.folder} holds out too little to evaluate on, with held_out="
-            f"{corpus.manifest['held_out']:g}: make another one with a larger share (winnow prepare"
+            f"{corpus.manifest['held_out']:g}: prepare one with a larger share (winnow prepare"
             " scored=… output=… held_out=0.1)"
         )
     raise ValueError(
         f"{corpus.folder} has no held-out text for primary.endpoint=heldout/{name}, or fewer than"
         f" {FEWEST} documents of it; it has {', '.join(known)}. Hold out more (winnow"
-        " prepare … held_out=0.1), or take another endpoint:\n  "
-        + advice.command(f"primary.endpoint=heldout/{known[0]}")
+        " prepare … held_out=0.1), or choose another endpoint:\n  "
+        + suggested_command(f"primary.endpoint=heldout/{known[0]}")
     )
 
 
 def _first_seeds(output: str, declared: Declaration) -> int | None:
-    """:attr:`Declaration.first_seeds`, set when a study grows after it was compared."""
+    """:attr:`Declaration.first_seeds`, set when a study is extended after it was compared."""
     if not storage.exists(storage.join(output, results.DECLARATION)):
         return None
     old = read_declaration(output)
@@ -284,10 +288,10 @@ def _first_seeds(output: str, declared: Declaration) -> int | None:
 
 
 def check_declared_before(output: str, declared: Declaration) -> None:
-    """Check that a study only grows, by arms, variants or seeds.
+    """Check that a study only gains arms, variants or seeds.
 
     Raises:
-        ValueError: the folder holds a study with another question.
+        ValueError: the folder holds a study that asks something else.
     """
     if not storage.exists(storage.join(output, results.DECLARATION)):
         return
@@ -296,14 +300,14 @@ def check_declared_before(output: str, declared: Declaration) -> None:
         before, now = getattr(old, name), getattr(declared, name)
         if before != now:
             raise ValueError(
-                f"{output} was declared with {name} {before}, not {now}: what a study is about"
-                " can't change once it has begun; choose another output=DIR"
+                f"{output} was declared with {name} {before}, not {now}: a study's"
+                " question can't change once it has started; choose another output=DIR"
             )
     for name in ("arms", "variants", "seeds"):
         if lost := [x for x in getattr(old, name) if x not in getattr(declared, name)]:
             raise ValueError(
-                f"{output} was declared with {name} {lost} too: name them again (what is complete"
-                " is not run again), or choose another output=DIR"
+                f"{output} was declared with {name} {lost} too: include them (complete jobs are not"
+                " run again), or choose another output=DIR"
             )
 
 
@@ -318,13 +322,13 @@ def expected_noise(config: AblationConfig) -> tuple[float, float, str]:
         return noise.seed_sd, noise.item_error, "as stated"
     pilot, primary = read_study(noise.pilot), config.primary
     treatment, baseline = (pilot.seeds(arm) for arm in (primary.treatment, primary.baseline))
-    found = contrast(pilot, treatment, baseline, primary.endpoint)
-    if found is None or found.estimate.seed_sd is None:
+    measured = contrast(pilot, treatment, baseline, primary.endpoint)
+    if measured is None or measured.estimate.seed_sd is None:
         raise ValueError(
-            f"the pilot {noise.pilot} has no two seeds of both {primary.treatment} and"
+            f"the pilot {noise.pilot} lacks two seeds of both {primary.treatment} and"
             f" {primary.baseline}: give noise.seed_sd and noise.item_error instead"
         )
-    return found.estimate.seed_sd, found.estimate.item_error, f"measured in {noise.pilot}"
+    return measured.estimate.seed_sd, measured.estimate.item_error, f"measured in {noise.pilot}"
 
 
 def detectable(config: AblationConfig, declared: Declaration) -> float:
@@ -339,16 +343,16 @@ def detectable(config: AblationConfig, declared: Declaration) -> float:
 
 
 def underpowered(config: AblationConfig, declared: Declaration) -> str | None:
-    """Why the study is refused as underpowered, and the command that would run; else None."""
-    found, wanted = detectable(config, declared), declared.primary.smallest_difference
-    if found <= wanted or config.allow_underpowered:
+    """Why the study is refused as underpowered, with a command that would run; else None."""
+    effect, wanted = detectable(config, declared), declared.primary.smallest_difference
+    if effect <= wanted or config.allow_underpowered:
         return None
     seed_sd, item_error, source = expected_noise(config)
     needed = power.seeds_needed(
         wanted, seed_sd, item_error, declared.primary.alpha, declared.primary.power
     )
     lines = [
-        f"underpowered: {len(declared.seeds)} seeds find a difference of {found:.4g}, and the"
+        f"underpowered: {len(declared.seeds)} seeds detect a difference of {effect:.4g}, and the"
         f" smallest of interest is {wanted:g} (seed SD {seed_sd:g}, item error {item_error:g},"
         f" {source})"
     ]
@@ -356,8 +360,8 @@ def underpowered(config: AblationConfig, declared: Declaration) -> str | None:
         unused = (n for n in itertools.count(1) if n not in declared.seeds)
         seeds = [*declared.seeds, *itertools.islice(unused, needed - len(declared.seeds))]
         listed = ",".join(map(str, seeds))
-        lines += [f"{needed} seeds would do:", "  " + advice.command(f"seed={listed}")]
+        lines += [f"{needed} seeds are enough:", "  " + suggested_command(f"seed={listed}")]
     else:
-        lines.append("no number of seeds would do: hold out more documents")
-    lines += ["Or as it is:", "  " + advice.command("allow_underpowered=true")]
+        lines.append("no number of seeds is enough: hold out more documents")
+    lines += ["To run it anyway:", "  " + suggested_command("allow_underpowered=true")]
     return "\n".join(lines)

@@ -1,9 +1,9 @@
-"""Studies in a bucket: run in a local folder, from which what is whole is uploaded.
+"""Studies in a bucket: run in a local folder that is mirrored there.
 
-Jobs lock, append to and map files of a disk, so the study's folder is one on this machine. It is
-mirrored (:mod:`winnow.filesystem.mirror`): checkpoints as they are made, each job's result after
-its tables. Another machine fetches what the study needs to go on, which is not the checkpoints of
-finished jobs.
+Jobs lock, append to and memory-map files, so the study runs in a folder of this machine. The mirror
+(:mod:`winnow.filesystem.mirror`) uploads each checkpoint when it is complete, and a job's result
+after its tables. A machine that resumes the study downloads all but the checkpoints of finished
+jobs.
 """
 
 import re
@@ -26,20 +26,20 @@ LAYOUT = mirror.Layout(
     units=re.compile(rf"{_JOB}/training/checkpoints/step_\d{{9}}"),
     last=re.compile(rf"{re.escape(DECLARATION)}|{_JOB}/({_RESULT}|{re.escape(FAILURE)})"),
     sign=re.compile(re.escape(DECLARATION)),
-    # Arms begin from the checkpoint of a finished trunk.
+    # Arms start from the checkpoint of a finished trunk.
     settled=re.compile(rf"(?!{TRUNK}[@/]){_JOB}/{_RESULT}"),
 )
 
 
-def place(config: DictConfig, held: ExitStack) -> str:
-    """Let a sweep whose output is in a bucket run in a local folder, mirrored there.
+def use_local_folder(config: DictConfig, stack: ExitStack) -> str:
+    """Redirect a sweep whose output is in a bucket to a local folder, mirrored there.
 
     Args:
-        config: of the whole sweep, with its ``hydra`` node.
-        held: locks the bucket's folder, and uploads what is left when it closes.
+        config: the config of the sweep, with its ``hydra`` node.
+        stack: holds the lock on the bucket's folder; closing it uploads what is left.
 
     Returns:
-        ``output`` as it was given.
+        ``output`` as configured.
 
     Raises:
         ValueError: another run is writing there.
@@ -47,11 +47,11 @@ def place(config: DictConfig, held: ExitStack) -> str:
     """
     output = str(config.output).rstrip("/")
     if storage.scheme(output) is not None:
-        local = held.enter_context(mirror.working_folder(output, LAYOUT))
-        given = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
-        assert isinstance(given, list)
+        local = stack.enter_context(mirror.working_folder(output, LAYOUT))
+        overridden = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+        assert isinstance(overridden, list)
         with flag_override(config, ["readonly", "struct"], False):
             config.output = local
             # Each job composes its own config.
-            config.hydra.overrides.task = [*given, f"output={overrides.literal(local)}"]
+            config.hydra.overrides.task = [*overridden, f"output={overrides.literal(local)}"]
     return output

@@ -1,4 +1,4 @@
-"""A unigram model of the raw pool: the baseline that a trained model must beat to count."""
+"""A unigram model of the raw pool: the baseline that a trained model must beat."""
 
 from collections.abc import Mapping
 
@@ -18,14 +18,14 @@ def bits_per_byte(corpus: Corpus, documents: Mapping[str, IntArray]) -> dict[str
     counts = 1.0 + _counts(corpus, pool)
     bits = -np.log2(counts / counts.sum())
     return {
-        source: float((_counts(corpus, of) * bits).sum() / corpus.bytes[of].sum())
-        for source, of in documents.items()
-        if len(of)
+        source: float((_counts(corpus, numbers) * bits).sum() / corpus.bytes[numbers].sum())
+        for source, numbers in documents.items()
+        if len(numbers)
     }
 
 
 def _counts(corpus: Corpus, documents: IntArray) -> IntArray:
-    """Token counts of some documents, with one boundary each: int64 [vocabulary]."""
+    """Token counts of documents, with one boundary each: int64 [vocabulary]."""
     counts = np.zeros(corpus.vocabulary, np.int64)
     counts[corpus.boundary_id] = len(documents)
     lengths = corpus.lengths[documents]

@@ -1,4 +1,4 @@
-"""Closes a study after its last job: failures, verdict, page."""
+"""Finalize a study after its last job: failures, verdict, page."""
 
 import sys
 
@@ -11,15 +11,15 @@ from ablations.study_files.results import FAILURE
 from winnow.filesystem import storage
 
 
-def close_study(folder: str, shown: str) -> bool:
+def finalize_study(folder: str, shown: str) -> bool:
     """Print failures and the verdict; write the comparison and the page.
 
     Args:
-        folder: where the study is.
-        shown: where people find it.
+        folder: the study's folder.
+        shown: its path in messages; differs for a study in a bucket.
 
     Returns:
-        Whether every job is complete and could be compared.
+        Whether every job is complete and the arms could be compared.
     """
     study = read_study(folder)
     declared, runs = study.declared, study.runs
@@ -31,7 +31,7 @@ def close_study(folder: str, shown: str) -> bool:
     write_report(folder)
     print(f"\nPage: {storage.join(shown, PAGE)}")
     if not study.runs:
-        print("no job is complete: there is nothing to compare", file=sys.stderr)
+        print("no job is complete: nothing to compare", file=sys.stderr)
         return False
     try:
         study = best.settle(study)
