@@ -26,7 +26,7 @@ from collections.abc import Sequence
 
 from ablations import compare_samples
 from ablations.analyses.comparison import Comparison, compare
-from ablations.contrasts import best, endpoints
+from ablations.contrasts import endpoints, variant_selection
 from ablations.contrasts.verdict import number
 from ablations.page import text_tables
 from ablations.page.headline import headline, next_step
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> None:
         )
     settings = parse(arguments, __doc__, ["learning_rate", "output"])
     study, further = read(settings["study"], settings.get("learning_rate"))
-    study = best.settle(study)
+    study = variant_selection.choose(study)
     result = compare(study, further)
     output = settings.get("output", storage.join(settings["study"], "comparison"))
     write(result, output)

@@ -247,7 +247,7 @@ def text_of_arms(study: preflight.CheckedStudy) -> list[str]:
     others = {name: arm for name, arm in study.arms.items() if arm.name != pipeline_arm.name}
     rows = [["arm", "rule", "source", "documents", "tokens", "of the pool"]]
     for name, arm in {PIPELINE_ARM: pipeline_arm, **others}.items():
-        head = [name, rule_words.in_words(arm.about)]
+        head = [name, rule_words.describe(arm.about)]
         for source in filtered:
             kept, pool = arm.about["sources"][source], study.pool[source]
             share = f"{kept['targets'] / pool['targets']:.1%}"
@@ -256,14 +256,14 @@ def text_of_arms(study: preflight.CheckedStudy) -> list[str]:
     lines = [f"Text of the arms ({PIPELINE_ARM} is the pipeline's decision):", *_grid(rows)]
     if unfiltered:
         lines.append(f"Unfiltered in every arm: {', '.join(unfiltered)}")
-    decided = rule_words.in_words(pipeline_arm.about)
+    decided = rule_words.describe(pipeline_arm.about)
     for name, arm in others.items():
         if (
             arm.about["definition"]["rule"] == "pareto"
             and arm.fingerprint != pipeline_arm.fingerprint
         ):
             lines.append(
-                f"note: {name} is decided again, by {rule_words.in_words(arm.about)};"
+                f"note: {name} is decided again, by {rule_words.describe(arm.about)};"
                 f" the pipeline decided by {decided} (data={PIPELINE_ARM} is that arm)"
             )
     return [*lines, *(f"note: {note}" for note in study.declared.notes), ""]

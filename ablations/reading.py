@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
-from ablations.study_files.choices import Compare
 from ablations.study_files.results import (
     CONTAMINATION,
     CONTAMINATION_FILE,
@@ -37,6 +36,7 @@ from ablations.study_files.results import (
     Study,
 )
 from ablations.study_files.swarms import Swarm
+from ablations.study_files.variant_choice import Compare
 from ablations.tasks.task import FEW, shots_of
 from model.training.outcome import HELDOUT, HELDOUT_SCHEMA, bits_per_byte
 from winnow.filesystem import storage, tables

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 
 from ablations.analyses.comparison import Comparison, compare
-from ablations.contrasts import best
+from ablations.contrasts import variant_selection
 from ablations.page.data import Json, page_data
 from ablations.page.training_log import read_log
 from ablations.reading import read_study
@@ -75,7 +75,7 @@ def gather(
     """The data of the page of the study at ``path``."""
     result: Comparison | ValueError
     try:
-        study = best.settle(study)
+        study = variant_selection.choose(study)
         result = compare(study, others=others)
     except ValueError as error:
         result = error  # shown on the page

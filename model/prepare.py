@@ -82,7 +82,7 @@ def prepare(config: PrepareConfig) -> Corpus:
     with mirror.working_folder(config.output, LAYOUT) as local:
         corpus = _prepare(dataclasses.replace(config, output=local), source, key)
         try:  # who trains on this machine need not fetch it
-            local_copies.keep(local, corpora.wanted(local, corpus.manifest))
+            local_copies.add(local, corpora.wanted(local, corpus.manifest))
         except ValueError as error:
             telling.say(f"no copy is kept here: {error}")
     corpus.folder = config.output

@@ -15,11 +15,11 @@ class Parser(argparse.ArgumentParser):
 
     def parse(self, arguments: Sequence[str] | None = None) -> argparse.Namespace:
         """The values of a command line, by default the process's own."""
-        found, strangers = self.parse_known_args(arguments)
-        if strangers:
-            name = strangers[0].partition("=")[0]
+        values, unknown = self.parse_known_args(arguments)
+        if unknown:
+            name = unknown[0].partition("=")[0]
             self.error(f"there is no {name}: {advice(name, self.flags())}")
-        return found
+        return values
 
     def flags(self) -> list[str]:
         """The names of all flags."""
@@ -27,27 +27,27 @@ class Parser(argparse.ArgumentParser):
 
 
 def flag(group: argparse._ArgumentGroup, name: str, **kwargs: Any) -> None:
-    """Add the flag ``--like-this``, which ``--like_this`` means too, as Beam's flags are spelt."""
+    """Add the flag ``--like-this``, also spelled ``--like_this`` like Beam's flags."""
     spellings = dict.fromkeys([f"--{name.replace('_', '-')}", f"--{name}"])
     group.add_argument(*spellings, dest=name, **kwargs)
 
 
-def advice(asked: str, known: Sequence[str]) -> str:
+def advice(name: str, known: Sequence[str]) -> str:
     """A suggestion: the most similar known name, or all of them if none is similar."""
-    near = nearest(asked, known)
+    near = nearest(name, known)
     return f"did you mean {near}?" if near else f"there are {', '.join(known)}"
 
 
-def nearest(asked: str, known: Iterable[str], likeness: float = 0.6) -> str | None:
-    """The most similar known name, or None if none reaches ``likeness`` (0 to 1)."""
+def nearest(name: str, known: Iterable[str], similarity: float = 0.6) -> str | None:
+    """The most similar known name, or None if none reaches ``similarity`` (0 to 1)."""
     import difflib  # imported on errors only, to keep --help fast
 
-    found = difflib.get_close_matches(asked, list(known), n=1, cutoff=likeness)
-    return found[0] if found else None
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=similarity)
+    return matches[0] if matches else None
 
 
 def check_utf8(arguments: Iterable[str]) -> None:
-    """Refuse names that could not be written to our output files.
+    """Refuse names that can't be written to our output files.
 
     Raises:
         ValueError: an argument is not UTF-8.

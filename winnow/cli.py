@@ -22,7 +22,7 @@ COMMANDS = {
         ("run", "pipeline.run", "score, filter and measure raw text"),
         ("report", "pipeline.report", "the table and the page of a run"),
         ("decide", "pipeline.decide", "another keep rule, without model or text"),
-        ("steps fit", "pipeline.fit_steps", "settings of steps for a language, from good text"),
+        ("steps fit", "pipeline.fit_steps", "fit settings of steps to a language, from good text"),
         ("calibrate", "pipeline.calibrate", "the combined score of several classifiers"),
         ("audit", "quality_classifier.audit", "whom does the filter keep?"),
         ("push", "pipeline.push", "a finished run to the Hugging Face hub"),
@@ -42,8 +42,12 @@ COMMANDS = {
         ("study report", "ablations.report", "the page of a study"),
         ("compare", "ablations.compare", "the verdict and its tables"),
         ("evaluate", "ablations.evaluate", "a model on evaluation tasks"),
-        ("contamination", "ablations.contamination", "which task items stand in training text"),
-        ("near-duplicates", "ablations.near_duplicates", "held-out text that training text holds"),
+        ("contamination", "ablations.contamination", "task items that occur in training text"),
+        (
+            "near-duplicates",
+            "ablations.near_duplicates",
+            "held-out text that is in training text",
+        ),
     ],
 }
 
@@ -67,7 +71,7 @@ def main() -> None:
             os.environ[PROGRAM] = sys.argv[0]
             try:
                 runpy.run_module(modules[name], run_name="__main__", alter_sys=True)
-            except KeyboardInterrupt:  # before the command had begun
+            except KeyboardInterrupt:  # before the command started
                 print(f"{sys.argv[0]}: interrupted", file=sys.stderr)
                 sys.exit(130)
             return
@@ -95,8 +99,10 @@ def unknown(arguments: list[str], names: list[str]) -> str:
     if group:
         parts = ", ".join(name.split()[1] for name in group)
         return f"winnow: error: {arguments[0]} needs one of: {parts}"
-    asked = " ".join(arguments[:2] if arguments[1:] and arguments[1].isalpha() else arguments[:1])
-    near = nearest(asked, names) or nearest(arguments[0], names)
+    requested = " ".join(
+        arguments[:2] if arguments[1:] and arguments[1].isalpha() else arguments[:1]
+    )
+    near = nearest(requested, names) or nearest(arguments[0], names)
     advice = f"did you mean winnow {near}?" if near else "see winnow --help"
     return f"winnow: error: there is no command {arguments[0]!r}: {advice}"
 
@@ -107,7 +113,7 @@ def program() -> str:
 
 
 def start() -> str:
-    """How the command that runs is started."""
+    """The start of the running command's own command line."""
     return os.environ.get(PROGRAM) or f"python {program()}"
 
 

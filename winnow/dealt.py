@@ -1,4 +1,4 @@
-"""Rows dealt into buckets, and a file for each bucket where memory would not hold them."""
+"""Rows distributed to buckets, with a file per bucket for rows that exceed memory."""
 
 import contextlib
 import tempfile
@@ -10,20 +10,20 @@ import numpy.typing as npt
 import pyarrow as pa
 
 MOST = 256
-"""Files that one of these may have open; systems allow 1024 for all of a process."""
+"""Limit of open files per instance; systems allow 1024 per process."""
 
 
 def split(buckets: npt.NDArray[np.integer]) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
     """For each bucket that occurs, the indices at which it does, ascending."""
     order = np.argsort(buckets, kind="stable")
-    found, first = np.unique(buckets[order], return_index=True)
-    for number, mine in zip(found, np.split(order, first)[1:], strict=True):
-        yield int(number), mine
+    numbers, first = np.unique(buckets[order], return_index=True)
+    for number, rows in zip(numbers, np.split(order, first)[1:], strict=True):
+        yield int(number), rows
 
 
 class _Files(contextlib.ExitStack):
-    """A file for each of n buckets, in ``$TMPDIR`` and without a name there: the system removes
-    them when this is closed, or the process dies.
+    """An unnamed file in ``$TMPDIR`` for each of n buckets; the system removes them on close or
+    when the process dies.
 
     Raises:
         ValueError: there are more than :data:`MOST` buckets.
@@ -37,7 +37,7 @@ class _Files(contextlib.ExitStack):
         self._files: dict[int, IO[bytes]] = {}
 
     def _file(self, bucket: int) -> IO[bytes]:
-        """The file of a bucket, made when it is asked for."""
+        """The file of a bucket, created on first use."""
         if bucket not in self._files:
             self._files[bucket] = self.enter_context(
                 tempfile.TemporaryFile(prefix="winnow-")  # noqa: SIM115 closed with all
@@ -60,8 +60,8 @@ class Dealt(_Files):
         else:
             for name, column in zip(self._row.names, columns, strict=True):
                 rows[name] = column
-        for number, mine in split(bucket):
-            self._file(number).write(rows[mine].tobytes())
+        for number, chosen in split(bucket):
+            self._file(number).write(rows[chosen].tobytes())
 
     def of(self, bucket: int) -> npt.NDArray[Any]:
         """The rows of a bucket, in the order in which they were added."""
@@ -77,10 +77,10 @@ class DealtBatches(_Files):
 
     def deal(self, bucket: npt.NDArray[np.integer], batch: pa.RecordBatch) -> None:
         """Add the n rows of a batch, each to its bucket (integers [n])."""
-        for number, mine in split(bucket):
-            own = batch if len(mine) == len(batch) else batch.take(pa.array(mine))
+        for number, chosen in split(bucket):
+            part = batch if len(chosen) == len(batch) else batch.take(pa.array(chosen))
             with pa.ipc.new_stream(self._file(number), batch.schema) as writer:
-                writer.write_batch(own)
+                writer.write_batch(part)
 
     def of(self, bucket: int) -> Iterator[pa.RecordBatch]:
         """The batches of a bucket, in the order in which they were added."""

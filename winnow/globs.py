@@ -50,12 +50,12 @@ def _below(folder: str, parts: Sequence[str]) -> Iterator[str]:
         return
     path = os.path.join(folder, first)
     if is_literal(first, _is_there(path)):
-        found = [path] if _is_there(path) else []
+        paths = [path] if _is_there(path) else []
     else:
         hidden = first.startswith(".")
         names = [e.name for e in _entries(folder) if hidden or not e.name.startswith(".")]
-        found = [os.path.join(folder, name) for name in fnmatch.filter(names, first)]
-    for path in found:
+        paths = [os.path.join(folder, name) for name in fnmatch.filter(names, first)]
+    for path in paths:
         if not rest:
             yield path
         elif _is_folder(path):

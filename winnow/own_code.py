@@ -1,7 +1,6 @@
-"""Code of the user's own, by its dotted path: ``my_package.my_module.Name``.
+"""User code by its dotted path: ``my_package.my_module.Name``.
 
-Its package must be where this process and its workers find it: installed, or below a folder of
-``PYTHONPATH``.
+Its package must be importable in this process and its workers: installed, or on ``PYTHONPATH``.
 """
 
 import importlib
@@ -19,14 +18,14 @@ def is_dotted(text: str) -> bool:
 
 
 def load(path: str, what: str) -> Any:
-    """What a dotted path names; its module is imported.
+    """Import the object at a dotted path.
 
     Args:
         path: the dotted path.
-        what: is at it, for the error: ``step``.
+        what: the kind of object, for the error, such as ``step``.
 
     Raises:
-        ValueError: there is none, or its module can't be imported.
+        ValueError: it does not exist, or its module can't be imported.
     """
     module, _, name = path.rpartition(".")
     try:
@@ -47,7 +46,7 @@ def place(package: str) -> Path:
 
 
 def source(path: str) -> str:
-    """The file that defines what a dotted path names."""
+    """The file that defines the object at a dotted path."""
     module = importlib.import_module(path.rpartition(".")[0])
-    found = getattr(module, path.rpartition(".")[2])
-    return inspect.getfile(found if isinstance(found, type) else module)
+    target = getattr(module, path.rpartition(".")[2])
+    return inspect.getfile(target if isinstance(target, type) else module)

@@ -1,8 +1,8 @@
-"""The log of a run: what it says on the terminal, each line with its time, in its output folder.
+"""The log of a run: its terminal output with timestamps, in the output folder.
 
-``OUTPUT/run.log`` grows with each start of the command, so a run that was resumed has all of its
-starts. It is no part of the output, whose bytes depend on input, settings and seed alone: no
-manifest names it, and it is not pushed. In an object store it is written when the command ends.
+``OUTPUT/run.log`` is appended to by each start of the command, so a resumed run has all of its
+starts. It is not part of the output, whose bytes depend only on input, settings and seed: no
+manifest lists it, and it is not pushed. In an object store it is written when the command ends.
 """
 
 import sys
@@ -17,15 +17,15 @@ NAME = "run.log"
 
 
 class RunLog:
-    """Takes the lines of both streams: kept until the output folder is known, then written there.
+    """Captures both streams: buffered until the output folder is known, then written there.
 
-    Lines that are overwritten on a terminal are no lines.
+    Lines that are overwritten on a terminal are not logged.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # a signal may speak while another line is taken
+        self._lock = threading.RLock()  # a signal handler may write while a line is added
         self._lines: list[str] = []
-        self._open: dict[str, str] = {}  # what has no end of line yet, by stream
+        self._open: dict[str, str] = {}  # unfinished line, by stream
         self._file: TextIO | None = None
         self._path: str | None = None
         self._streams = sys.stdout, sys.stderr
@@ -33,7 +33,7 @@ class RunLog:
         sys.stderr = cast(TextIO, _Tee(sys.stderr, "error", self))
 
     def add(self, stream: str, text: str) -> None:
-        """Take what was written to a stream."""
+        """Add text that was written to a stream."""
         with self._lock:
             *lines, rest = (self._open.get(stream, "") + text).split("\n")
             self._open[stream] = _visible(rest)
@@ -41,7 +41,7 @@ class RunLog:
             self._write([f"{now} {line}\n" for line in map(_visible, lines)])
 
     def write_to(self, folder: str) -> None:
-        """Write what there is, and what comes, to the folder's log."""
+        """Write buffered and later lines to the folder's log."""
         with self._lock:
             path = storage.join(folder, NAME)
             if storage.scheme(folder) is None:
@@ -54,7 +54,7 @@ class RunLog:
             self._write(lines)
 
     def close(self) -> None:
-        """Write what is not yet written, and leave the streams alone."""
+        """Write what is left, and restore the streams."""
         sys.stdout, sys.stderr = self._streams
         with self._lock:
             path, self._path = self._path, None
@@ -75,13 +75,13 @@ class RunLog:
         try:
             self._file.writelines(lines)
             self._file.flush()
-        except OSError as error:  # such as a full disk, which ends the log and not the run
+        except OSError as error:  # such as a full disk, which ends the log but not the run
             self._file = self._path = None
             self._streams[1].write(f"{NAME} ends here: {error}\n")
 
 
 class _Tee:
-    """A stream whose text goes to the log too."""
+    """A stream that also writes to the log."""
 
     def __init__(self, stream: TextIO, name: str, log: RunLog) -> None:
         self._stream, self._name, self._log = stream, name, log
@@ -99,26 +99,26 @@ _log: RunLog | None = None
 
 
 def terminal(stream: TextIO) -> TextIO:
-    """A stream for what is to be overwritten, by more than one line, and not to be logged."""
+    """The stream without logging, for output that is overwritten by several lines."""
     tee: object = stream
     return tee._stream if isinstance(tee, _Tee) else stream
 
 
 def begin() -> None:
-    """Keep what this process says from now on."""
+    """Start capturing the output of this process."""
     global _log
     _log = RunLog()
     _log.add("", f"{program()} started\n")  # its flags may hold secrets
 
 
 def write_to(folder: str) -> None:
-    """Write it to the log of a folder that is this run's; nothing if there was no :func:`begin`."""
+    """Write the log to the run's folder; no effect without :func:`begin`."""
     if _log:
         _log.write_to(folder)
 
 
 def close() -> None:
-    """Write what is left of it; the streams are as before."""
+    """Write what is left, and restore the streams."""
     global _log
     if _log:
         _log.close()
@@ -126,5 +126,5 @@ def close() -> None:
 
 
 def _visible(line: str) -> str:
-    """What stays of a line on a terminal."""
+    """The visible part of a line on a terminal."""
     return line.rsplit("\r", 1)[-1].replace("\x1b[K", "")

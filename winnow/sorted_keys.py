@@ -1,4 +1,4 @@
-"""Lookups in keys that are sorted."""
+"""Lookups in sorted keys."""
 
 from typing import Any
 

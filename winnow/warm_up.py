@@ -1,9 +1,9 @@
-"""Compile all kernels, which commands else do when they first need one.
+"""Compile all kernels now, instead of on first use.
 
 winnow warm-up
 
-Once on a machine, for each user who can't write to the folder of the package; after an upgrade
-again. To share what is compiled, set NUMBA_CACHE_DIR to one folder for all.
+Once per machine, or per user who can't write to the package's folder; again after an upgrade. To
+share compiled kernels, set NUMBA_CACHE_DIR to a common folder.
 """
 
 import argparse
@@ -22,7 +22,7 @@ PARTS = {"pipeline.runs.warming": "pyarrow", "model.ops.warming": "torch"}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Compile, and say how many kernels that were, how long it took and where they are."""
+    """Compile, and print the number of kernels, the time and the folder."""
     parser = argparse.ArgumentParser(
         prog=cli.program(),
         description=__doc__,
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def warm_up() -> str:
-    """Call every kernel on a little text; a sentence on what that has compiled."""
+    """Call every kernel on a little text; returns a summary."""
     with starting.importing():
         from winnow import compiling
     compiled: list[str] = []

@@ -1,12 +1,12 @@
-"""GLaM's claims, one by one, as far as studies test them: seen, not seen, or not to be seen.
+"""GLaM's claims, one by one: confirmed by studies, not seen, or out of reach.
 
 The claims are those of Du et al. 2022 (arXiv 2112.06905), sections 6.1 to 6.4: filtered text makes
 better models, on tasks that generate and tasks that understand; a mixture of experts is better than
 a dense model of equal FLOPs; more experts are better at equal FLOPs; and a mixture needs fewer
-tokens. What a study tests is read off its results, not off its name.
+tokens. What a study tests follows from its results, not its name.
 
-The measures of one claim in one study are a family: intervals and findings are adjusted for it
-(Holm, with Bonferroni's intervals), and so is what could have been detected.
+The measures of one claim in one study are a family: findings and intervals are adjusted for it
+(Holm, with Bonferroni intervals), and so are detectable effects.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ablations.contrasts import budgets, credible, endpoints
+from ablations.contrasts import budgets, endpoints, equivalence
 from ablations.contrasts.averages import AVERAGES
 from ablations.contrasts.axis import axis_of
 from ablations.contrasts.pairing import of_bests
@@ -41,8 +41,8 @@ CLAIMS = {
 """Claims, and the named study (``conf/experiment``) that tests each."""
 
 EQUAL_FLOPS = 0.15
-"""Relative difference of FLOPs per token up to which models count as equal; GLaM's own differ by
-11 % (its 1.7B, and the same with 64 experts)."""
+"""Relative difference in FLOPs per token up to which models count as equal; GLaM's 1.7B models,
+dense and with 64 experts, differ by 11 %."""
 
 POINTS_OF_INTEREST = 1.0
 """The smallest difference of interest between scores, in points of 100."""
@@ -56,50 +56,50 @@ SEEN, OPPOSITE, NOT_SEEN, BLIND = "seen", "the opposite was seen", "not seen", "
 
 @dataclass(frozen=True)
 class Measure:
-    """Endpoints of one unit, whose mean is compared; ``name`` is for people."""
+    """Endpoints of one unit, whose mean is compared; ``name`` is its label."""
 
     name: str
-    of: Sequence[str]
+    endpoints: Sequence[str]
 
     @property
     def unit(self) -> str:
         """Their unit."""
-        return endpoints.unit(self.of[0])
+        return endpoints.unit(self.endpoints[0])
 
     @property
     def gain(self) -> int:
         """The sign of an improvement."""
-        return endpoints.gain(self.of[0])
+        return endpoints.gain(self.endpoints[0])
 
     def sample(self, study: Study, run: Run) -> Sample:
         """The strata of all its endpoints in one run; their weights sum to 1."""
         return [
-            dataclasses.replace(stratum, weight=stratum.weight / len(self.of))
-            for name in self.of
+            dataclasses.replace(stratum, weight=stratum.weight / len(self.endpoints))
+            for name in self.endpoints
             for stratum in endpoints.sample(name, run, study.declared.heldout)
         ]
 
     def chance(self, run: Run) -> float | None:
-        """The score of guessing, in points; None for bits per byte. A written answer has 0."""
+        """The chance score, in points; None for bits per byte; 0 for generated answers."""
         if self.unit == endpoints.BITS:
             return None
-        found = []
-        for name in self.of:
+        levels = []
+        for name in self.endpoints:
             kind, *rest = name.split("/")
             shots = rest[-1]
             rows = [(rest[0], rest[1])]
             if kind == "average":
                 rows = list(endpoints.rows_of(rest[0], run, shots)[0])
-            found += [endpoints.chance(run, task, metric, shots) or 0.0 for task, metric in rows]
-        return float(np.mean(found))
+            levels += [endpoints.chance(run, task, metric, shots) or 0.0 for task, metric in rows]
+        return float(np.mean(levels))
 
 
 @dataclass(frozen=True)
-class Tested:
-    """A claim as one study tests it: a weighted sum of arms, positive where more is more.
+class ClaimTest:
+    """A claim as one study tests it: a weighted sum of arms.
 
     A contrast has the weights 1 and -1, a slope those of least squares. ``smallest`` scales the
-    smallest difference of interest, which is of the whole contrast.
+    smallest difference of interest of the contrast.
     """
 
     claim: str
@@ -109,18 +109,17 @@ class Tested:
     smallest: float = 1.0
 
     @property
-    def whole(self) -> bool:
+    def complete(self) -> bool:
         """Whether every declared seed of its arms is complete."""
         seeds = set(self.study.declared.seeds)
         return all(set(self.study.seeds(arm)) == seeds for arm in self.weights)
 
 
 @dataclass(frozen=True)
-class Found:
-    """What one measure shows, and the smallest difference of interest.
+class Measured:
+    """One measure's estimate, and the smallest difference of interest.
 
-    ``guessing`` says that no arm does better than guessing, ``doubt`` why finding nothing would say
-    nothing; None if that is not so.
+    ``guessing`` is set if no arm beats chance, ``doubt`` if a null result would be meaningless.
     """
 
     name: str
@@ -133,20 +132,22 @@ class Found:
 
 
 def answers(studies: Sequence[Study]) -> list[Row]:
-    """A row for each claim, study that tests it, and measure; a claim without a study says so.
+    """A row per claim, study and measure, also for claims without a study.
 
-    Empty where no study tests any claim.
+    Empty if no study tests any claim.
     """
-    found = [tested for study in studies for tested in tests_of(study)]
+    tests = [tested for study in studies for tested in tests_of(study)]
     rows: list[Row] = []
-    for claim, experiment in CLAIMS.items() if found else ():
-        own = [row for tested in found if tested.claim == claim for row in _rows(tested)]
-        rows += own or [{"claim": claim, "answer": f"not tested: experiment={experiment} does"}]
+    for claim, experiment in CLAIMS.items() if tests else ():
+        claim_rows = [row for tested in tests if tested.claim == claim for row in _rows(tested)]
+        rows += claim_rows or [
+            {"claim": claim, "answer": f"not tested: experiment={experiment} does"}
+        ]
     return rows
 
 
-def tests_of(study: Study) -> Iterator[Tested]:
-    """The claims that a study tests at its main variant, by what its runs are."""
+def tests_of(study: Study) -> Iterator[ClaimTest]:
+    """The claims that a study tests at its main variant, derived from its runs."""
     primary = study.declared.primary
     pair = {arm: study.seeds(arm) for arm in (primary.treatment, primary.baseline)}
     if primary.control or not all(pair.values()):
@@ -159,16 +160,16 @@ def tests_of(study: Study) -> Iterator[Tested]:
         if slope := _per_doubling(study, axis[1]):
             yield slope
     elif filters(ours, theirs):
-        yield Tested(FILTERED, study, arms, contrast)
-        yield Tested(TOKENS, study, arms, contrast)
+        yield ClaimTest(FILTERED, study, arms, contrast)
+        yield ClaimTest(TOKENS, study, arms, contrast)
     elif sparse_against_dense(ours, theirs):
-        yield Tested(SPARSE, study, arms, contrast)
-        yield Tested(TOKENS, study, arms, contrast)
+        yield ClaimTest(SPARSE, study, arms, contrast)
+        yield ClaimTest(TOKENS, study, arms, contrast)
 
 
 def filters(ours: Result, theirs: Result) -> bool:
-    """Whether ours is a model on text that a score selected, and theirs its twin on all of it."""
-    arms = [of.provenance.get("arm", {}) for of in (ours, theirs)]
+    """Whether ours is trained on text selected by score, and theirs is its twin on all text."""
+    arms = [result.provenance.get("arm", {}) for result in (ours, theirs)]
     rules = [arm.get("definition", {}).get("rule") for arm in arms]
     return (
         ours.model == theirs.model
@@ -179,8 +180,8 @@ def filters(ours: Result, theirs: Result) -> bool:
 
 
 def sparse_against_dense(ours: Result, theirs: Result) -> bool:
-    """Whether ours has experts that stand idle, theirs none, and both spend equal FLOPs a token."""
-    spent = [of.flops / of.tokens for of in (ours, theirs)]
+    """Whether ours is sparse, theirs dense, at equal FLOPs per token."""
+    spent = [result.flops / result.tokens for result in (ours, theirs)]
     return (
         ours.parameters_total > ours.parameters_active
         and theirs.parameters_total == theirs.parameters_active
@@ -189,42 +190,46 @@ def sparse_against_dense(ours: Result, theirs: Result) -> bool:
 
 
 def measures_of(study: Study, run: Run) -> list[Measure]:
-    """The primary endpoint; by kind of task the right answers' bits and the scores; BLiMP."""
+    """The primary endpoint; bits of right answers and scores by kind of task; BLiMP."""
     primary = study.declared.primary.endpoint
-    found = []
+    measures = []
     for shots in study.declared.shots:
         have = endpoints.rows_with(run, shots)
-        asked = f" ({shots} shots)" if len(study.declared.shots) > 1 else ""
+        suffix = f" ({shots} shots)" if len(study.declared.shots) > 1 else ""
         for kind, word in KINDS.items():
             tasks = {task for task, _ in AVERAGES[kind]}
-            of = [
+            names = [
                 f"task/{task}/{metric}/{shots}"
                 for task, metric in have
                 if task in tasks and metric == GOLD_BITS
             ]
-            if of:
-                found.append(Measure(f"{word}: right answers of {_number_of(len(of))}{asked}", of))
+            if names:
+                measures.append(
+                    Measure(f"{word}: right answers of {_number_of(len(names))}{suffix}", names)
+                )
             if rows := endpoints.rows_of(kind, run, shots)[0]:
                 name = f"average/{kind}/{shots}"
-                found.append(Measure(f"{word}: scores of {_number_of(len(rows))}{asked}", [name]))
+                measures.append(
+                    Measure(f"{word}: scores of {_number_of(len(rows))}{suffix}", [name])
+                )
         if ("blimp", "accuracy") in have:
-            found.append(Measure(f"BLiMP{asked}", [f"task/blimp/accuracy/{shots}"]))
+            measures.append(Measure(f"BLiMP{suffix}", [f"task/blimp/accuracy/{shots}"]))
     first = Measure(endpoints.label(primary), [primary])
-    return [first, *(measure for measure in found if measure.of != first.of)]
+    return [first, *(measure for measure in measures if measure.endpoints != first.endpoints)]
 
 
-def combined(tested: Tested, measure: Measure) -> Estimate | None:
+def combined(tested: ClaimTest, measure: Measure) -> Estimate | None:
     """The weighted sum of a measure over arms, on the seeds that all have; None without any."""
     study = tested.study
     runs = {arm: study.seeds(arm) for arm in tested.weights}
-    seeds = sorted(set.intersection(*(set(of) for of in runs.values())))
+    seeds = sorted(set.intersection(*(set(values_of) for values_of in runs.values())))
     if not seeds:
         return None
-    settled = study.settled
-    if settled and settled.by and list(tested.weights.values()) == [1.0, -1.0]:
+    chosen = study.chosen
+    if chosen and chosen.by and list(tested.weights.values()) == [1.0, -1.0]:
         first, second = tested.weights
-        own_text = list(measure.of) == [settled.by]
-        gain = endpoints.gain(settled.by) if own_text else None
+        own_text = list(measure.endpoints) == [chosen.by]
+        gain = endpoints.gain(chosen.by) if own_text else None
         take = functools.partial(measure.sample, study)
         return of_bests(study, (first, second), seeds, take, gain)
     values = np.zeros(len(seeds))
@@ -232,108 +237,112 @@ def combined(tested: Tested, measure: Measure) -> Estimate | None:
     for arm, weight in tested.weights.items():
         samples = [measure.sample(study, runs[arm][seed]) for seed in seeds]
         values += weight * np.array([inference.endpoint(sample) for sample in samples])
-        own = [weight * np.stack(of) for of in zip(*map(inference.influence, samples), strict=True)]
-        moves = [a + b for a, b in zip(moves, own, strict=True)] if moves else own
+        moved = [
+            weight * np.stack(values_of)
+            for values_of in zip(*map(inference.influence, samples), strict=True)
+        ]
+        moves = [a + b for a, b in zip(moves, moved, strict=True)] if moves else moved
     return inference.estimate(values, moves, study.declared.primary.alpha)
 
 
 def log_tokens(ours: Curve, theirs: Curve, sources: Sequence[str]) -> float:
-    """Log of the tokens that ours needs over those of theirs, to the best level that both reach.
+    """Log ratio of the tokens that ours and theirs need to the best loss that both reach.
 
-    nan where one has passed it before its first evaluation.
+    nan if either passes it before its first evaluation.
     """
     best = [
         np.minimum.accumulate(np.mean([curve.heldout[source] for source in sources], axis=0))
         for curve in (ours, theirs)
     ]
-    level = max(float(of[-1]) for of in best)
+    level = max(float(losses[-1]) for losses in best)
     logs = [
-        budgets.log_tokens_to(curve.tokens, of, level)
-        for curve, of in zip((ours, theirs), best, strict=True)
+        budgets.log_tokens_to(curve.tokens, losses, level)
+        for curve, losses in zip((ours, theirs), best, strict=True)
     ]
     return logs[0] - logs[1]
 
 
-def answer(found: Found, adjusted: inference.Adjusted, family: int, study: Study) -> str:
-    """What a measure says of its claim, one of ``family`` measures."""
-    of, primary, least = found.estimate, study.declared.primary, found.smallest
-    if found.guessing:
-        return f"{BLIND}: {found.guessing}"
-    if of.seed_sd is None:
-        return f"{BLIND}: one seed cannot tell an arm from the luck of its training"
+def answer(measured: Measured, adjusted: inference.Adjusted, family: int, study: Study) -> str:
+    """The answer of a measure to its claim, one of ``family`` measures."""
+    estimate, primary, least = measured.estimate, study.declared.primary, measured.smallest
+    if measured.guessing:
+        return f"{BLIND}: {measured.guessing}"
+    if estimate.seed_sd is None:
+        return f"{BLIND}: one seed cannot tell an effect from training noise"
     if adjusted.rejected:
         inside = -least < adjusted.low and adjusted.high < least
-        word = SEEN if found.gain * of.value > 0 else OPPOSITE
+        word = SEEN if measured.gain * estimate.value > 0 else OPPOSITE
         return f"{word}, but less than matters ({number(least)})" if inside else word
-    if found.doubt:
-        return f"{BLIND}: {found.doubt}"
-    least_seen = power.minimum_detectable_effect(
-        of.seed_sd, of.seeds, of.item_error, primary.alpha / family, primary.power
+    if measured.doubt:
+        return f"{BLIND}: {measured.doubt}"
+    detectable_effect = power.minimum_detectable_effect(
+        estimate.seed_sd, estimate.seeds, estimate.item_error, primary.alpha / family, primary.power
     )
-    if least_seen <= least or (-least < adjusted.low and adjusted.high < least):
+    if detectable_effect <= least or (-least < adjusted.low and adjusted.high < least):
         return NOT_SEEN
-    return f"{BLIND}: less than {number(least_seen)} would be missed, and {number(least)} matters"
+    missed = number(detectable_effect)
+    return f"{BLIND}: less than {missed} would be missed, and {number(least)} matters"
 
 
 def _number_of(tasks: int) -> str:
     return "1 task" if tasks == 1 else f"{tasks} tasks"
 
 
-def _rows(tested: Tested) -> list[Row]:
+def _rows(tested: ClaimTest) -> list[Row]:
     study = tested.study
     run = next(iter(study.seeds(next(iter(tested.weights))).values()))
-    found = list(_tokens(tested) if tested.claim == TOKENS else _measured(tested, run))
+    measured = list(_tokens(tested) if tested.claim == TOKENS else _measured(tested, run))
     models = [next(iter(study.seeds(arm).values())).result.model for arm in tested.weights]
     about: Row = {"claim": tested.claim, "arms": tested.arms}
     about["model"] = ", ".join(dict.fromkeys(models))
-    adjusted = inference.holm([of.estimate for of in found], study.declared.primary.alpha)
+    adjusted = inference.holm([each.estimate for each in measured], study.declared.primary.alpha)
     rows = []
-    for of, holm in zip(found, adjusted, strict=True):
-        row: Row = {**about, "measured_on": of.name, "seeds": of.estimate.seeds}
-        numbers = {"difference": of.estimate.value, "low": holm.low, "high": holm.high}
+    for each, holm in zip(measured, adjusted, strict=True):
+        row: Row = {**about, "measured_on": each.name, "seeds": each.estimate.seeds}
+        numbers = {"difference": each.estimate.value, "low": holm.low, "high": holm.high}
         if tested.claim == TOKENS:
             numbers = {name: math.exp(value) for name, value in numbers.items()}
-        row |= numbers | {"unit": of.unit}
+        row |= numbers | {"unit": each.unit}
         row["answer"] = (
-            answer(of, holm, len(found), study)
-            if tested.whole
+            answer(each, holm, len(measured), study)
+            if tested.complete
             else "interim, no answer: a declared seed is not complete"
         )
         rows.append(row)
     return rows
 
 
-def _measured(tested: Tested, run: Run) -> Iterator[Found]:
+def _measured(tested: ClaimTest, run: Run) -> Iterator[Measured]:
     study, primary = tested.study, tested.study.declared.primary
     runs = [study.seeds(arm) for arm in tested.weights]
-    doubts = credible.doubts(study, runs[0], runs[-1])
+    doubts = equivalence.doubts(study, runs[0], runs[-1])
     for measure in measures_of(study, run):
-        of = combined(tested, measure)
-        if of is None:
+        estimate = combined(tested, measure)
+        if estimate is None:
             continue
         guessing = None
         if (chance := measure.chance(run)) is not None:
-            own = [
+            means = [
                 inference.mean([measure.sample(study, each) for each in seeds.values()])
                 for seeds in runs
             ]
-            if all(each.low <= chance for each in own):
+            if all(each.low <= chance for each in means):
                 guessing = f"every arm is at the level of guessing, {number(chance)}"
         bits = measure.unit == endpoints.BITS
         least = primary.smallest_difference if bits else POINTS_OF_INTEREST
-        yield Found(
+        yield Measured(
             measure.name,
             measure.unit,
             measure.gain,
             least * tested.smallest,
-            of,
+            estimate,
             guessing,
             doubts[0] if doubts else None,
         )
 
 
-def _tokens(tested: Tested) -> Iterator[Found]:
-    """Tokens to the same loss on the primary endpoint, if it is held-out text with curves."""
+def _tokens(tested: ClaimTest) -> Iterator[Measured]:
+    """Tokens to equal loss on the primary endpoint, if it is held-out text with curves."""
     study, declared = tested.study, tested.study.declared
     kind, _, name = declared.primary.endpoint.partition("/")
     ours, theirs = (study.seeds(arm) for arm in tested.weights)
@@ -350,14 +359,14 @@ def _tokens(tested: Tested) -> Iterator[Found]:
         logs.append(log_tokens(one, other, sources))
     if len(logs) < 2 or not np.isfinite(logs).all():
         return
-    of = inference.over_seeds(np.array(logs), declared.primary.alpha)
-    doubts = credible.doubts(study, ours, theirs)
+    estimate = inference.over_seeds(np.array(logs), declared.primary.alpha)
+    doubts = equivalence.doubts(study, ours, theirs)
     label = f"tokens to the same loss on {endpoints.label(declared.primary.endpoint)}"
     doubt = doubts[0] if doubts else None
-    yield Found(label, "times the tokens", -1, TOKENS_OF_INTEREST, of, doubt=doubt)
+    yield Measured(label, "times the tokens", -1, TOKENS_OF_INTEREST, estimate, doubt=doubt)
 
 
-def _per_doubling(study: Study, experts: Mapping[str, float]) -> Tested | None:
+def _per_doubling(study: Study, experts: Mapping[str, float]) -> ClaimTest | None:
     """The least-squares slope over the logarithm of the number of experts."""
     arms = {arm: math.log2(n) for arm, n in experts.items() if n > 0 and study.seeds(arm)}
     if len(set(arms.values())) < 2:
@@ -366,4 +375,4 @@ def _per_doubling(study: Study, experts: Mapping[str, float]) -> Tested | None:
     at = np.array([arms[name] for name in names])
     slope = (at - at.mean()) / ((at - at.mean()) ** 2).sum()
     weights = dict(zip(names, slope.tolist(), strict=True))
-    return Tested(EXPERTS, study, "each doubling of experts", weights, 1 / float(at[0] - at[-1]))
+    return ClaimTest(EXPERTS, study, "each doubling of experts", weights, 1 / float(at[0] - at[-1]))

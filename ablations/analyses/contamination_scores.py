@@ -1,4 +1,4 @@
-"""What contamination did to a run's scores: reductions of tables, no I/O and no model."""
+"""The effect of contamination on a run's scores: reductions of tables, no I/O and no model."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from ablations.tasks.scores import summarise
 
 
 def counts(contamination: pa.Table) -> list[dict[str, Any]]:
-    """Items, dirty ones and those that can't be told, of each task and arm."""
+    """Counts of items, dirty items and items too short to check, by task and arm."""
     table = contamination.append_column("short", pc.is_null(contamination["dirty"]))
     sums = table.group_by(["task", "arm"], use_threads=False).aggregate(
         [("item", "count"), ("dirty", "sum"), ("short", "sum")]
@@ -27,14 +27,14 @@ def counts(contamination: pa.Table) -> list[dict[str, Any]]:
 
 
 def split_scores(tasks: pa.Table, contamination: pa.Table, arm: str) -> list[dict[str, Any]]:
-    """Scores of an arm's run over all items, over those that are clean, and over the dirty ones.
+    """Scores of an arm's run over all, clean and dirty items.
 
-    Items that are too short count as clean. A metric without items of a kind has None there.
+    Items too short to check count as clean. A metric without items of a kind is None there.
 
     Args:
         tasks: the run's :data:`ablations.study_files.results.TASKS`.
         contamination: :data:`ablations.study_files.results.CONTAMINATION`.
-        arm: whose.
+        arm: the run's arm.
     """
     dirty = contamination.filter((pc.field("arm") == arm) & pc.field("dirty"))
     keys = pc.binary_join_element_wise(dirty["task"], dirty["item"], "\0")
@@ -46,14 +46,18 @@ def split_scores(tasks: pa.Table, contamination: pa.Table, arm: str) -> list[dic
         "clean": tasks.filter(pc.invert(is_dirty)),
         "dirty": tasks.filter(is_dirty),
     }
-    found = {
+    by_kind = {
         kind: {(s.task, s.shots, s.metric): s for s in summarise(rows)}
         for kind, rows in kinds.items()
     }
     out = []
-    for key, whole in found["all"].items():
-        row: dict[str, Any] = {"task": whole.task, "shots": whole.shots, "metric": whole.metric}
-        for kind, of_kind in found.items():
+    for key, score_of_all in by_kind["all"].items():
+        row: dict[str, Any] = {
+            "task": score_of_all.task,
+            "shots": score_of_all.shots,
+            "metric": score_of_all.metric,
+        }
+        for kind, of_kind in by_kind.items():
             score = of_kind.get(key)
             row[kind] = None if score is None else score.value
             row[f"{kind}_items"] = 0 if score is None else score.items

@@ -1,7 +1,7 @@
-"""What the sizes of a study say together: the contrast at each, the order of arms, a law.
+"""Comparisons across the sizes of a study: contrasts, order of arms, scaling law.
 
-Sizes are the variants of a study whose arms are different models; of several variants of one size
-(learning rates) the main one counts, else the first declared.
+Sizes are variants with different models; of several variants of one size (learning rates) the main
+one counts, else the first declared.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from itertools import combinations
 
 import numpy as np
 
-from ablations.contrasts import credible, endpoints, verdict
+from ablations.contrasts import endpoints, equivalence, verdict
 from ablations.contrasts.pairing import contrast, sample
 from ablations.stats import decisions, inference, scaling
 from ablations.study_files.results import FloatArray, Study
@@ -19,10 +19,10 @@ from ablations.study_files.table import Row
 
 @dataclass(frozen=True)
 class Signs:
-    """At how many ``sizes`` the primary difference has its sign at the largest one.
+    """At how many ``sizes`` the primary difference has the sign of the largest one.
 
-    ``clear`` counts those of ``kept`` whose interval excludes 0; None where a size has one seed,
-    whose interval leaves out the luck of training.
+    ``clear`` counts those of ``kept`` whose interval excludes 0; None if a size has one seed, whose
+    interval lacks training noise.
     """
 
     kept: int
@@ -31,14 +31,14 @@ class Signs:
 
     @property
     def certainty(self) -> str:
-        """How sure the signs are, as a clause."""
+        """The certainty of the signs, as a clause."""
         if self.clear is None:
             return "one seed cannot say how sure that is"
         return f"at {self.clear} of them the interval excludes 0"
 
     @property
     def sentence(self) -> str:
-        """The same in words."""
+        """In words."""
         return f"Sign kept at {self.kept} of {self.sizes} sizes; {self.certainty}."
 
 
@@ -64,31 +64,31 @@ def contrasts(study: Study, ladder: list[str]) -> list[Row]:
     for variant in ladder:
         baseline = study.seeds(primary.baseline, variant)
         treatment = study.seeds(primary.treatment, variant)
-        found = contrast(study, treatment, baseline)
-        if found is None:
+        result = contrast(study, treatment, baseline)
+        if result is None:
             continue
-        of = found.estimate
-        doubts = credible.doubts(study, treatment, baseline)
+        estimate = result.estimate
+        doubts = equivalence.doubts(study, treatment, baseline)
         rows.append(
             {
                 "variant": variant,
-                "model": baseline[found.seeds[0]].result.model,
-                "flops": baseline[found.seeds[0]].result.flops,
-                "seeds": of.seeds,
-                "baseline_value": found.baseline_value,
-                "difference": of.value,
-                "relative": found.relative,
-                "low": of.low,
-                "high": of.high,
-                "p": of.p,
-                "outcome": verdict.judge(of, found.baseline_value, primary, doubts).outcome,
+                "model": baseline[result.seeds[0]].result.model,
+                "flops": baseline[result.seeds[0]].result.flops,
+                "seeds": estimate.seeds,
+                "baseline_value": result.baseline_value,
+                "difference": estimate.value,
+                "relative": result.relative,
+                "low": estimate.low,
+                "high": estimate.high,
+                "p": estimate.p,
+                "outcome": verdict.judge(estimate, result.baseline_value, primary, doubts).outcome,
             }
         )
     return rows
 
 
 def signs(contrasts: Sequence[Row]) -> Signs | None:
-    """What :func:`contrasts` says of the sign, by rising size; None for fewer than two sizes."""
+    """The sign in :func:`contrasts`, by rising size; None for fewer than two sizes."""
     if len(contrasts) < 2:
         return None
     sign = np.sign(contrasts[-1]["difference"])
@@ -104,23 +104,23 @@ def orders(study: Study, ladder: list[str]) -> list[Row]:
     Of the arms that have runs at all sizes of a row.
     """
     declared = study.declared
-    wanted = [list(pair) for pair in combinations(ladder, 2)]
+    groups = [list(pair) for pair in combinations(ladder, 2)]
     if len(ladder) > 2:
-        wanted.append(ladder)
+        groups.append(ladder)
     rows: list[Row] = []
-    for sizes in wanted:
+    for sizes in groups:
         arms = arms_at(study, sizes)
-        of = [scores(study, size, arms, declared.primary.endpoint) for size in sizes]
-        found = [each for each in of if each is not None]
-        if len(arms) < 2 or len(found) < len(sizes):
+        values = [scores(study, size, arms, declared.primary.endpoint) for size in sizes]
+        known = [each for each in values if each is not None]
+        if len(arms) < 2 or len(known) < len(sizes):
             continue
-        decision = decisions.decide(found, declared.primary.alpha)
+        decision = decisions.decide(known, declared.primary.alpha)
         steps = len(sizes) > 2
         row: Row = {"variant": "each size" if steps else sizes[0]}
         row |= {"target": "the next" if steps else sizes[1], "arms": len(arms)}
-        row["seeds"] = min(each.seeds for each in found)
+        row["seeds"] = min(each.seeds for each in known)
         row |= decision_columns(decision)
-        best = [int(each.means.argmax()) for each in found]
+        best = [int(each.means.argmax()) for each in known]
         rows.append(row | {"best_arm_found": None if steps else best[0] == best[1]})
     return rows
 
@@ -141,30 +141,33 @@ def scores(
         ValueError: a run lacks the endpoint.
     """
     runs = [study.seeds(arm, variant) for arm in arms]
-    shared = sorted(set.intersection(*(set(of) for of in runs))) if runs else []
+    shared = sorted(set.intersection(*(set(by_seed) for by_seed in runs))) if runs else []
     if not shared:
         return None
     values: FloatArray = np.array(
-        [[inference.endpoint(sample(study, of[seed], endpoint)) for of in runs] for seed in shared]
+        [
+            [inference.endpoint(sample(study, by_seed[seed], endpoint)) for by_seed in runs]
+            for seed in shared
+        ]
     )
     return decisions.scores(endpoints.gain(endpoint) * values)
 
 
-def decision_columns(found: decisions.Decision) -> Row:
+def decision_columns(decision: decisions.Decision) -> Row:
     """A decision accuracy as columns of a table."""
     return {
-        "decision_right": found.kept,
-        "decision_of": found.pairs,
-        "decision_accuracy": found.accuracy,
-        "decision_low": found.low,
-        "decision_high": found.high,
+        "decision_right": decision.kept,
+        "decision_of": decision.pairs,
+        "decision_accuracy": decision.accuracy,
+        "decision_low": decision.low,
+        "decision_high": decision.high,
     }
 
 
 def laws(study: Study, ladder: list[str]) -> tuple[list[Row], list[str]]:
-    """A scaling law per arm: its parameters and its band at every size and a decade beyond.
+    """A scaling law per arm: parameters, and the band at every size and a decade beyond.
 
-    Also notes on arms that have none, and why.
+    The notes say which arms have none, and why.
     """
     rows: list[Row] = []
     notes: list[str] = []
@@ -180,15 +183,15 @@ def laws(study: Study, ladder: list[str]) -> tuple[list[Row], list[str]]:
             notes.append(f"No scaling law for {arm}: {error}.")
             continue
         for at in (*sorted(set(compute)), fit.largest * scaling.DECADE):
-            there = fit.forecast(float(at))
+            forecast = fit.forecast(float(at))
             rows.append(
                 {
                     "arm": arm,
                     "flops": float(at),
                     "kind": "forecast" if at > fit.largest else "fitted",
-                    "value": there.value,
-                    "low": there.low,
-                    "high": there.high,
+                    "value": forecast.value,
+                    "low": forecast.low,
+                    "high": forecast.high,
                     "floor": float(fit.law.floor),
                     "exponent": float(fit.law.exponent),
                 }

@@ -1,25 +1,25 @@
-"""Whether the verdict holds when each arm trains at its own best learning rate.
+"""Check whether the verdict holds at each arm's best learning rate.
 
-A learning rate can move a score as much as a filter does, and one that suits an arm may not suit
-the other. A study that declares ``compare.at=best`` has its verdict there; others are checked here,
-in the same way (:mod:`ablations.contrasts.best`).
+A learning rate can move a score as much as a filter does, and the best one may differ by arm. A
+study with ``compare.at=best`` has its verdict there; others are checked here in the same way
+(:mod:`ablations.contrasts.variant_selection`).
 """
 
 import dataclasses
 from dataclasses import dataclass, field
 
-from ablations.contrasts import best, credible, verdict
+from ablations.contrasts import equivalence, variant_selection, verdict
 from ablations.contrasts.pairing import between
-from ablations.study_files.choices import Compare
 from ablations.study_files.results import JobKey, Study
 from ablations.study_files.table import Row
+from ablations.study_files.variant_choice import Compare
 
 DOCUMENT = ["source", "document", "bytes"]
 
 
 @dataclass(frozen=True)
 class Check:
-    """Every rate of every arm, and what a reader of the verdict must know of them."""
+    """All learning rates of all arms, and caveats on the verdict."""
 
     rows: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -28,11 +28,11 @@ class Check:
 def gather(study: Study, further: Study | None) -> Study:
     """A study whose variants are learning rates: the main variant's, and those of other runs.
 
-    Others are the study's own and a ``further`` one's, of the main variant's models; a run of the
-    study itself comes before one of the further study.
+    The others are of this study and the ``further`` one, with the models of the main variant; runs
+    of this study take precedence.
 
     Raises:
-        ValueError: the further study held out other documents.
+        ValueError: the further study was evaluated on other documents.
     """
     main = study.declared.main
     runs = {key: run for key, run in study.runs.items() if key.variant == main}
@@ -58,38 +58,38 @@ def gather(study: Study, further: Study | None) -> Study:
 
 
 def check(study: Study, outcome: verdict.Finding) -> Check:
-    """Compare the arms at their best rates, and say whether ``outcome`` holds there.
+    """Compare the arms at their best rates, and report whether ``outcome`` holds there.
 
     Args:
-        study: one with the runs of all learning rates (:func:`gather`).
-        outcome: of the study's verdict.
+        study: with the runs of all learning rates (:func:`gather`).
+        outcome: the study's verdict.
     """
     primary = study.declared.primary
     pair = (primary.treatment, primary.baseline)
-    if any(len(best.variants_of(study, arm)) < 2 for arm in pair):
+    if any(len(variant_selection.variants_of(study, arm)) < 2 for arm in pair):
         return Check([], ["Learning rates were not checked: each arm was run at one only."])
     try:
-        settled = best.best(study, Compare().selection)
-        found = between(settled, *pair)
+        chosen = variant_selection.best(study, Compare().selection)
+        contrast = between(chosen, *pair)
     except ValueError as error:
         return Check([], [f"Learning rates were not checked: {error}."])
-    assert settled.settled is not None
-    choices, rows = settled.settled.choices, settled.settled.rows
+    assert chosen.chosen is not None
+    choices, rows = chosen.chosen.choices, chosen.chosen.rows
     rows = [row for row in rows if choices[row["arm"]].tried > 1]
-    if found is None:
+    if contrast is None:
         return Check(rows, ["No seed has both arms at their best learning rates."])
-    ours, theirs = (settled.seeds(arm) for arm in pair)
-    doubts = credible.doubts(settled, ours, theirs)
-    judged = verdict.judge(found.estimate, found.baseline_value, primary, doubts)
+    ours, theirs = (chosen.seeds(arm) for arm in pair)
+    doubts = equivalence.doubts(chosen, ours, theirs)
+    judged = verdict.judge(contrast.estimate, contrast.baseline_value, primary, doubts)
     rates = {row["arm"]: row["learning_rate"] for row in rows if row["best"]}
     at = ", ".join(f"{arm} {rates[arm]:g}" for arm in reversed(pair))
     holds = "holds" if judged.outcome == outcome else "does NOT hold"
-    of = found.estimate
-    said = (
+    estimate = contrast.estimate
+    sentence = (
         f"The verdict {holds} at each arm's best learning rate ({at}): {judged.outcome},"
-        f" {verdict.number(of.value, True)} ({verdict.number(of.low, True)} to"
-        f" {verdict.number(of.high, True)}, the uncertainty of the choice included;"
-        f" {of.seeds} seeds, chosen on {Compare().selection:.0%} of the held-out documents and"
+        f" {verdict.number(estimate.value, True)} ({verdict.number(estimate.low, True)} to"
+        f" {verdict.number(estimate.high, True)}, the uncertainty of the choice included;"
+        f" {estimate.seeds} seeds, chosen on {Compare().selection:.0%} of the held-out documents,"
         " compared on the others)."
     )
-    return Check(rows, [said, *settled.settled.notes])
+    return Check(rows, [sentence, *chosen.chosen.notes])

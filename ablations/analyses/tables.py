@@ -1,7 +1,7 @@
 """The descriptive tables of a comparison: every arm on everything that was measured.
 
-They hold intervals and no tests: with so many rows some would stand out by chance. What is tested
-was declared (:mod:`ablations.analyses.comparison`).
+They have intervals but no tests: among so many rows some would stand out by chance. Tests are those
+declared (:mod:`ablations.analyses.comparison`).
 """
 
 import numpy as np
@@ -18,16 +18,16 @@ from ablations.tasks.task import shots_of
 
 
 def heldout(study: Study, run: Run) -> list[Row]:
-    """Every arm on every held-out group, and on the sources that are not all of one.
+    """Every arm on every held-out group, and on sources that are not a group by themselves.
 
-    ``run`` is any: all read the same documents.
+    ``run`` is any run: all have the same documents.
     """
     names = endpoints.heldout_of(run, study.declared.heldout)
     return [row for name in names for row in _over_arms(study, name)]
 
 
 def averages(study: Study, run: Run) -> list[Row]:
-    """GLaM's averages for every arm, in points, with what is missing from them."""
+    """GLaM's averages for every arm, in points, with the missing rows."""
     rows = []
     for name in endpoints.averages_of(run, study.declared.shots):
         _, average, shots = name.split("/")
@@ -51,48 +51,53 @@ def tasks(study: Study, run: Run) -> list[Row]:
             for row in _over_arms(study, f"task/{task}/{metric}/{column}"):
                 low, high = row["value_low"], row["value_high"]
                 word = scores.against_chance(row["value"], low, high, guess)
-                own = {"shots": shots_of(task, column), "chance": guess, "against_chance": word}
-                rows.append(row | own)
+                extra = {"shots": shots_of(task, column), "chance": guess, "against_chance": word}
+                rows.append(row | extra)
     return rows
 
 
 def contamination(study: Study) -> list[Row]:
-    """What of each task stands in each arm's text, and its scores without and with that.
+    """Contamination of each task by arm, and scores on all, clean and dirty items.
 
-    Of the main variant, means over seeds; scores in points, or bits per byte.
+    Means over seeds at the main variant, in points or bits per byte.
     """
     rows = []
-    found = study.contamination
-    for arm in study.declared.arms if len(found) else ():
+    table = study.contamination
+    for arm in study.declared.arms if len(table) else ():
         counts = {
-            row["task"]: row for row in contamination_scores.counts(found) if row["arm"] == arm
+            row["task"]: row for row in contamination_scores.counts(table) if row["arm"] == arm
         }
         runs = list(study.seeds(arm).values())
         seeds = [
             {
                 (row["task"], row["metric"], row["shots"]): row
-                for row in contamination_scores.split_scores(run.tasks, found, arm)
+                for row in contamination_scores.split_scores(run.tasks, table, arm)
             }
             for run in runs
         ]
         for column in study.declared.shots if runs else ():
             for task, metric in endpoints.rows_with(runs[0], column):
-                own = [of[task, metric, shots_of(task, column)] for of in seeds]
+                rows_of_seeds = [
+                    seed_rows[task, metric, shots_of(task, column)] for seed_rows in seeds
+                ]
                 row: Row = {"task": task, "metric": metric, "shots": column, "arm": arm}
                 row |= {name: counts[task][name] for name in ("items", "dirty", "too_short")}
                 points = metrics.scale(metric)
                 for kind in ("all", "clean", "dirty"):
-                    values = [of[kind] for of in own if of[kind] is not None]
+                    values = [
+                        seed_rows[kind]
+                        for seed_rows in rows_of_seeds
+                        if seed_rows[kind] is not None
+                    ]
                     row[f"score_{kind}"] = points * float(np.mean(values)) if values else None
                 rows.append(row)
     return sorted(rows, key=lambda row: (row["shots"], row["task"], row["metric"]))
 
 
 def matched_budgets(study: Study) -> list[Row]:
-    """All arms at equal tokens, unique tokens and compute; none where no curves were written.
+    """All arms at equal tokens, unique tokens and compute; empty without curves.
 
-    Curves hold held-out bits per byte only, so a primary endpoint of another kind has no such
-    table.
+    Curves have held-out bits per byte only, so other primary endpoints have no such table.
     """
     primary = study.declared.primary
     kind, _, group = primary.endpoint.partition("/")
@@ -119,14 +124,14 @@ def matched_budgets(study: Study) -> list[Row]:
                 gaps = np.array([point.values[seed] - base[seed] for seed in shared])
                 row["difference"] = float(gaps.mean())
                 if len(shared) > 1:
-                    of = inference.over_seeds(gaps, primary.alpha)
-                    row |= {"low": of.low, "high": of.high}
+                    estimate = inference.over_seeds(gaps, primary.alpha)
+                    row |= {"low": estimate.low, "high": estimate.high}
             rows.append(row)
     return rows
 
 
 def arms(study: Study) -> list[Row]:
-    """What each arm was and cost, per variant: means over complete seeds, sums where so named."""
+    """Size and cost of each arm, per variant: means over complete seeds, or sums as named."""
     rows = []
     for arm in study.declared.arms:
         for variant in study.declared.variants:
@@ -160,22 +165,22 @@ def jobs(study: Study) -> list[Row]:
 
 
 def _over_arms(study: Study, name: str) -> list[Row]:
-    """One row per arm: its own mean with an interval, and its difference to the baseline."""
+    """One row per arm: its mean with an interval, and its difference from the baseline."""
     primary = study.declared.primary
     rows = []
     for arm in study.declared.arms:
         runs = study.seeds(arm)
         if not runs:
             continue
-        own = inference.mean([sample(study, run, name) for run in runs.values()], primary.alpha)
-        row: Row = {"endpoint": name, "arm": arm, "seeds": own.seeds, "unit": endpoints.unit(name)}
-        row |= {"value": own.value, "value_low": own.low, "value_high": own.high}
+        mean = inference.mean([sample(study, run, name) for run in runs.values()], primary.alpha)
+        row: Row = {"endpoint": name, "arm": arm, "seeds": mean.seeds, "unit": endpoints.unit(name)}
+        row |= {"value": mean.value, "value_low": mean.low, "value_high": mean.high}
         row |= dict.fromkeys(("difference", "relative", "low", "high"))
         if arm != primary.baseline:
-            found = between(study, arm, primary.baseline, name)
-            if found is not None:
-                of = found.estimate
-                row |= {"difference": of.value, "relative": found.relative}
-                row |= {"low": of.low, "high": of.high}
+            contrast = between(study, arm, primary.baseline, name)
+            if contrast is not None:
+                estimate = contrast.estimate
+                row |= {"difference": estimate.value, "relative": contrast.relative}
+                row |= {"low": estimate.low, "high": estimate.high}
         rows.append(row)
     return rows

@@ -1,8 +1,8 @@
-"""GLaM's averages: which rows they are means of, and what is said where some are missing.
+"""GLaM's averages over tasks: their rows, and which of them are missing.
 
 GLaM reports 30 rows for its 29 tasks: SQuADv2 counts twice in NLG, as F1 and as exact match. NLG is
 the plain mean of 9 rows, NLU of 21, "All" of the 30. With these rules GPT-3's and GLaM's published
-averages come out of their per-task tables (the test holds them against it).
+averages follow from their per-task tables, as a test checks.
 """
 
 from collections.abc import Iterable
@@ -56,7 +56,7 @@ AVERAGES: dict[str, tuple[Row, ...]] = {"nlg": NLG, "nlu": NLU, "all": NLG + NLU
 
 
 def split_rows(name: str, have: Iterable[Row]) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
-    """The rows of an average that are there, and those that are missing."""
+    """The available and the missing rows of an average."""
     known = set(have)
     rows = AVERAGES[name]
     return tuple(r for r in rows if r in known), tuple(r for r in rows if r not in known)

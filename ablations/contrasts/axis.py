@@ -7,9 +7,9 @@ _POINT = re.compile(r"^(.+)=(-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)$")
 
 
 def axis_of(names: Sequence[str]) -> tuple[str, dict[str, float]] | None:
-    """What names of the form ``name=number`` have in common and their numbers; else None."""
-    found = {name: match.groups() for name in names if (match := _POINT.match(name))}
-    words = {word for word, _ in found.values()}
-    if len(found) < 2 or len(found) < len(names) or len(words) > 1:
+    """The common name and the numbers of names like ``name=number``; None for others."""
+    parsed = {name: match.groups() for name in names if (match := _POINT.match(name))}
+    words = {word for word, _ in parsed.values()}
+    if len(parsed) < 2 or len(parsed) < len(names) or len(words) > 1:
         return None
-    return words.pop(), {name: float(number) for name, (_, number) in found.items()}
+    return words.pop(), {name: float(number) for name, (_, number) in parsed.items()}

@@ -1,12 +1,12 @@
-"""Two arms at equal tokens, at equal unique tokens, at equal total compute: read off their curves.
+"""Arms at equal tokens, unique tokens and total compute, interpolated from their curves.
 
-A filter's arm and its baseline seldom spend the same on all three axes. Equal *tokens* asks what a
-training step gives; equal *unique tokens* what the same amount of distinct text gives, however
-often it was repeated; equal *compute* what a budget gives, the scoring of the pool included.
+A filtered arm and its baseline seldom spend the same on all three axes. Equal *tokens* compares
+training steps; equal *unique tokens* the same amount of distinct text, however often repeated;
+equal *compute* the same budget, including the scoring of the pool.
 
-A point inside a run is a model whose learning rate has not come down yet, so such points compare
-with each other, not with finished runs of that length. Curves hold no documents: intervals are over
-seeds alone.
+A point inside a run is a model whose learning rate has not decayed yet, so such points compare with
+each other, not with finished runs of that length. Curves hold no documents, so intervals are over
+seeds only.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ Status = Literal["measured", "not reached", "before the first evaluation"]
 
 @dataclass(frozen=True)
 class Point:
-    """One arm at one place of an axis: a value per seed, or why there is none."""
+    """One arm at one point of an axis: a value per seed, or why it is missing."""
 
     arm: str
     at: float
@@ -40,10 +40,10 @@ class Point:
 
 
 def read_at(curve: Curve, axis: str, at: float, sources: Sequence[str]) -> float | Status:
-    """Mean bits per byte over ``sources`` at a place of an axis, linear in the axis' logarithm.
+    """Mean bits per byte over ``sources`` at a point of an axis, linear in its logarithm.
 
-    Where the axis stands still (a corpus that repeats has no new unique tokens), the last
-    evaluation counts: what the run made of that text in the end.
+    Where the axis does not advance (a repeated corpus adds no unique tokens), the last evaluation
+    counts.
     """
     x: FloatArray = getattr(curve, axis)
     y = np.mean([curve.heldout[source] for source in sources], axis=0)
@@ -64,33 +64,32 @@ def log_tokens_to(tokens: FloatArray, best: FloatArray, level: float) -> float:
     if after == 0:
         return float(np.log(tokens[0]))
     ends = slice(after - 1, after + 1)
-    # From high to low: np.interp wants them to rise.
+    # Negated, since np.interp needs increasing values.
     return float(np.interp(-level, -best[ends], np.log(tokens[ends])))
 
 
 def places(curves: Mapping[str, Mapping[int, Curve]], axis: str) -> list[float]:
-    """Where arms are compared: the farthest end of any arm and its halves, and each arm's own end.
+    """Points of comparison: the farthest end of any arm, halved repeatedly, and each arm's end.
 
-    ``curves`` is by arm and seed. An arm ends where the first of its seeds does. Of places that lie
-    within 2 % only the first counts: arms that end together, but for what scoring cost, are
-    compared there once.
+    ``curves`` is by arm and seed. An arm ends with its first seed to end. Of points within 2 % only
+    the first counts, so that arms that end together but for scoring cost are compared once.
     """
     ends = {
         arm: min(float(getattr(curve, axis)[-1]) for curve in seeds.values())
         for arm, seeds in curves.items()
     }
     far = max(ends.values())
-    found: list[float] = []
+    places: list[float] = []
     for at in sorted({*ends.values(), *(far / 2**k for k in range(HALVINGS + 1))}):
-        if not found or at > found[-1] * SAME:
-            found.append(at)
-    return found
+        if not places or at > places[-1] * SAME:
+            places.append(at)
+    return places
 
 
 def points(
     curves: Mapping[str, Mapping[int, Curve]], axis: str, sources: Sequence[str]
 ) -> list[Point]:
-    """Every arm at every place of an axis where any is measured: where each of its seeds is."""
+    """Every arm at every point of an axis where any arm is measured."""
     out = []
     for at in places(curves, axis):
         row = []

@@ -1,12 +1,11 @@
-"""What can be compared, by name, and how it is read off a run.
+"""Endpoints by name, and how to compute them from a run.
 
     heldout/GROUP_OR_SOURCE       bits per byte; of a group, the mean over its sources (macro)
     average/nlg/SHOTS             GLaM's averages (nlg, nlu, all) over the rows there are, in points
     average/gold/SHOTS            bits per byte of the right answers, mean over tasks
     task/TASK/METRIC/SHOTS        one task's score, in points (0 to 100) or bits per byte
 
-SHOTS is a number, or ``few`` for as many as GLaM had, task by task: its three columns are 0, 1 and
-few.
+SHOTS is a number, or ``few`` for GLaM's own number per task; its three columns are 0, 1 and few.
 
 An endpoint of a run is a list of strata, the form that :mod:`ablations.stats.inference` works on.
 """
@@ -28,7 +27,7 @@ POINTS = "points"
 
 
 def unit(name: str) -> str:
-    """Bits per byte (less is better), or points of 100 (more is better, but see :func:`gain`)."""
+    """Bits per byte (lower is better) or points of 100 (higher is better, but see :func:`gain`)."""
     kind, rest = _split(name)
     if kind == "heldout" or rest[0] == GOLD or (kind == "task" and metrics.in_bits(rest[1])):
         return BITS
@@ -44,8 +43,8 @@ def label(name: str) -> str:
     number = "1 shot" if shots == "1" else f"{shots} shots"
     if kind == "task":
         task, metric = words
-        own = task if is_harness(task) else task.replace("_", " ")
-        return f"{own} {metric.replace('_', ' ')}, {number}"
+        name_of_task = task if is_harness(task) else task.replace("_", " ")
+        return f"{name_of_task} {metric.replace('_', ' ')}, {number}"
     return f"{_AVERAGE_LABELS[words[0]]}, {number}"
 
 
@@ -65,7 +64,7 @@ _AVERAGE_LABELS = {
 
 
 def gain(name: str) -> int:
-    """The sign of a difference that is an improvement: -1 where less is better, else 1."""
+    """The sign of a difference that is an improvement: -1 if lower is better, else 1."""
     kind, rest = _split(name)
     if kind == "task":
         return metrics.gain(rest[1])
@@ -114,16 +113,16 @@ def averages_of(run: Run, shots: Sequence[str]) -> list[str]:
 
 def heldout_of(run: Run, groups: Mapping[str, Sequence[str]]) -> list[str]:
     """The names of all held-out groups, and of the sources that are not all of one."""
-    alone = {sources[0] for sources in groups.values() if len(sources) == 1}
-    names = [*groups, *(source for source in run.documents if source not in {*groups, *alone})]
+    single = {sources[0] for sources in groups.values() if len(sources) == 1}
+    names = [*groups, *(source for source in run.documents if source not in {*groups, *single})]
     return [f"heldout/{name}" for name in names]
 
 
 def chance(run: Run, task: str, metric: str, shots: str) -> float | None:
     """The score of guessing, in points; None where guessing has no meaning."""
     sums = run.scores[task, metric, shots_of(task, shots)]
-    whole = float(sums.denominator.sum())
-    return None if sums.chance is None or whole == 0 else 100 * sums.chance / whole
+    total = float(sums.denominator.sum())
+    return None if sums.chance is None or total == 0 else 100 * sums.chance / total
 
 
 def _heldout(run: Run, sources: Sequence[str]) -> Sample:

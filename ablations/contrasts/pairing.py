@@ -61,21 +61,23 @@ def contrast(
 def between(
     study: Study, treatment: str, baseline: str, endpoint: str | None = None
 ) -> Contrast | None:
-    """Compare two arms where the study compares them; None if they share no seed there.
+    """Compare two arms at the study's variants of them; None if they share no seed there.
 
-    Where each arm is at its best, the interval holds the uncertainty of the choice.
+    If variants were chosen, the interval includes the uncertainty of the choice.
 
     Raises:
         ValueError: a run lacks the endpoint.
     """
-    found = contrast(study, study.seeds(treatment), study.seeds(baseline), endpoint)
-    settled = study.settled
-    if found is None or settled is None or settled.by is None:
-        return found
+    result = contrast(study, study.seeds(treatment), study.seeds(baseline), endpoint)
+    chosen = study.chosen
+    if result is None or chosen is None or chosen.by is None:
+        return result
     name = endpoint or study.declared.primary.endpoint
-    gain = endpoints.gain(name) if name == settled.by else None
+    gain = endpoints.gain(name) if name == chosen.by else None
     take = functools.partial(sample, study, endpoint=endpoint)
-    return replace(found, estimate=of_bests(study, (treatment, baseline), found.seeds, take, gain))
+    return replace(
+        result, estimate=of_bests(study, (treatment, baseline), result.seeds, take, gain)
+    )
 
 
 def of_bests(
@@ -88,17 +90,17 @@ def of_bests(
     """The first arm minus the second, each at its best, with the uncertainty of the choice.
 
     Args:
-        study: one that has made its choices.
+        study: with its variants chosen.
         arms: two of its arms.
         seeds: those that both have.
-        take: a run's sample of what is compared.
-        gain: the sign of an improvement; None on an endpoint that did not make the choice.
+        take: returns a run's sample of the endpoint.
+        gain: the sign of an improvement; None on an endpoint other than that of the choice.
     """
-    assert study.settled is not None
+    assert study.chosen is not None
     ours, theirs = (
         [
             [take(study.seeds(arm, variant)[seed]) for seed in seeds]
-            for variant in study.settled.choices[arm].possible
+            for variant in study.chosen.choices[arm].possible
         ]
         for arm in arms
     )

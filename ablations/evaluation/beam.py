@@ -1,6 +1,6 @@
-"""Beam search over our models with their key-value cache, several prompts at once.
+"""Batched beam search over our models with their key-value cache.
 
-GPT-3's settings, which GLaM's width of 4 agrees with: a hypothesis of n tokens is ranked by its
+GPT-3's settings, consistent with GLaM's width of 4: a hypothesis of n tokens is ranked by its
 log-probability over ((5 + n) / 6) ** 0.6 (Wu et al. 2016, equation 14, without coverage).
 """
 
@@ -26,7 +26,7 @@ class Hypothesis(NamedTuple):
 
 
 def length_penalty(tokens: int) -> float:
-    """The divisor of the log-probability of so many tokens."""
+    """The divisor of the log-probability of ``tokens`` tokens."""
     return ((5 + tokens) / 6) ** ALPHA
 
 
@@ -45,7 +45,7 @@ def beam_search(
         model: in evaluation mode.
         prompts: tokens, at least one each.
         beams: hypotheses to keep at each step; 1 is greedy decoding.
-        max_tokens: the most tokens to generate.
+        max_tokens: maximum tokens to generate.
         boundary: the token that ends a document, and with it a hypothesis.
         stops: whether a hypothesis ends with these tokens.
     """
@@ -93,8 +93,7 @@ class _Search:
     def advance(self, values: list[list[float]], ids: list[list[int]]) -> list[int]:
         """Extend each beam by its likeliest tokens; return the beam that each new one extends.
 
-        The best 2 * beams extensions are looked at; those that end leave room for the others, so
-        that no beam is empty.
+        Considers the best 2 * beams extensions, so that no beam is empty after some end.
         """
         extensions = sorted(
             (
@@ -122,7 +121,7 @@ class _Search:
         return tokens + [self.boundary] * (self.beams - len(tokens))
 
     def done(self, max_tokens: int) -> bool:
-        """Whether no live beam can beat the best finished hypothesis any more.
+        """Whether no live beam can still beat the best finished hypothesis.
 
         A beam's log-probability can only fall, and the divisor is largest at ``max_tokens``.
         """
@@ -140,7 +139,7 @@ class _Search:
 
 
 def _reorder(cache: Cache, rows_B: Tensor) -> None:
-    """Replace the cache's rows by the given ones of them, in place."""
+    """Reindex the rows of the cache in place."""
     if cache.segments_BK is not None and torch.equal(
         rows_B, torch.arange(len(cache.segments_BK), device=rows_B.device)
     ):

@@ -1,13 +1,13 @@
-"""What lm-evaluation-harness makes of a model's answers, item by item: rows of ``tasks.arrow``.
+"""Scores of lm-evaluation-harness by item: rows of ``tasks.arrow``.
 
-A metric of the harness is compared if its figure is the mean of its items, or bits per byte, which
-is a ratio of sums over them; one that is a figure of all items at once (corpus BLEU, F1 over all
-answers) is not. It goes by the harness's own name, and that of the filter of the answers where
-there is one: ``acc_norm``, ``exact_match:strict-match``. Names of metrics of which less is better
-say so (:mod:`ablations.study_files.metrics`).
+A metric of the harness is compared if its figure is the mean of its items, or bits per byte, a
+ratio of sums over them; figures over all items at once (corpus BLEU, F1 over all answers) are not.
+It keeps the harness's name, with the answer filter if any: ``acc_norm``,
+``exact_match:strict-match``. Names of metrics where lower is better say so
+(:mod:`ablations.study_files.metrics`).
 
-Beside them stand our own two, where the task says which answer is right and judges by the harness's
-usual rules: ``gold_bits_per_byte`` and, of choices, ``gold_probability``.
+Two metrics of ours are added if the task names the right answer and scores by the harness's default
+rules: ``gold_bits_per_byte`` and, for choices, ``gold_probability``.
 """
 
 import math
@@ -45,7 +45,7 @@ class Value(NamedTuple):
 
 
 class Judge:
-    """A task of the harness, with the requests that it made (``instances``)."""
+    """A task of the harness, with its requests (``instances``)."""
 
     def __init__(self, task: Any) -> None:
         from lm_eval.api.task import ConfigurableTask
@@ -56,10 +56,9 @@ class Judge:
         self.usual = not own and task.config.process_results is None
 
     def choices(self, document: Any, requests: Sequence[Request]) -> list[tuple[str, str, bool]]:
-        """Context, continuation and whether it is right, of each choice of a document.
+        """Context, continuation and correctness of each choice of a document.
 
-        Where the harness does not say what is right, none is: a text then stands for what the model
-        is asked.
+        If the harness does not say what is right, none is, and a text stands for the request.
         """
         form = self.task.OUTPUT_TYPE if self.usual else None
         first = requests[0].arguments
@@ -71,10 +70,10 @@ class Judge:
             return [(first[0], first[1], True)]
         if form == GENERATION and (answers := self.answers(document)):
             return [(first[0], self.task.config.target_delimiter + answers[0], True)]
-        return [_asked(request) for request in requests]
+        return [_as_text(request) for request in requests]
 
     def answers(self, document: Any) -> list[str]:
-        """The right answers where the model writes them; none where it can't be known."""
+        """The right answers of a generation task; empty if unknown."""
         if not self.usual or self.task.OUTPUT_TYPE != GENERATION:
             return []
         target = self.task.doc_to_target(document)
@@ -93,15 +92,15 @@ class Judge:
         texts = self._texts(document)
         if isinstance(gold, str):
             return {texts.index(gold)} if gold in texts else set()
-        found = gold if isinstance(gold, list) else [gold]
-        return {i for i in found if isinstance(i, int) and 0 <= i < len(texts)}
+        indices = gold if isinstance(gold, list) else [gold]
+        return {i for i in indices if isinstance(i, int) and 0 <= i < len(texts)}
 
     def metrics(self, items: Sequence[Item]) -> tuple[dict[str, bool], dict[str, str]]:
-        """Whether more is better of each metric that is compared, and why others are not."""
+        """For each compared metric whether higher is better, and why others are not compared."""
         known = [item for item in items if any(item.correct)]
-        found = {GOLD_BITS: False} if known else {}
+        higher_is_better = {GOLD_BITS: False} if known else {}
         if known and min(len(item.correct) for item in known) > 1:
-            found[GOLD_PROBABILITY] = True
+            higher_is_better[GOLD_PROBABILITY] = True
         left_out = {}
         for metric in self.task.aggregation():
             column = self._column(metric)
@@ -109,8 +108,8 @@ class Judge:
                 left_out[metric] = self._reason(metric)
             else:
                 filtered = [_named(column, name) for name in self._filters()]
-                found |= dict.fromkeys(filtered, gain(column) > 0)
-        return found, left_out
+                higher_is_better |= dict.fromkeys(filtered, gain(column) > 0)
+        return higher_is_better, left_out
 
     def _column(self, metric: str) -> str | None:
         """The name of a metric among ours; None if it can't be compared."""
@@ -146,28 +145,28 @@ class Judge:
             responses: n answers.
             owners: the number of each request's item, in order.
         """
-        made = self.instances[: len(responses)]
-        of_item: dict[int, list[Any]] = {}
-        for instance, response, owner in zip(made, responses, owners, strict=False):
+        instances = self.instances[: len(responses)]
+        by_item: dict[int, list[Any]] = {}
+        for instance, response, item_index in zip(instances, responses, owners, strict=False):
             instance.resps = [response] * (instance.repeats or 1)
             instance.filtered_resps = {}
-            of_item.setdefault(owner, []).append(instance)
-        self.task._instances = made
+            by_item.setdefault(item_index, []).append(instance)
+        self.task._instances = instances
         self.task.apply_filters()
         columns = {metric: self._column(metric) for metric in self.task.aggregation()}
-        found: dict[str, list[Value]] = {}
+        values: dict[str, list[Value]] = {}
         for filtered in self._filters():
-            for item, asked in of_item.items():
-                asked.sort(key=lambda instance: instance.idx)
-                results = [instance.filtered_resps[filtered] for instance in asked]
-                for metric, value in self.task.process_results(asked[0].doc, results).items():
+            for item, group in by_item.items():
+                group.sort(key=lambda instance: instance.idx)
+                results = [instance.filtered_resps[filtered] for instance in group]
+                for metric, value in self.task.process_results(group[0].doc, results).items():
                     if (column := columns.get(metric)) is not None:
                         name = _named(column, filtered)
-                        found.setdefault(name, []).append(_value(item, column, value))
-        return found
+                        values.setdefault(name, []).append(_value(item, column, value))
+        return values
 
     def rehearse(self) -> None:
-        """Judge made-up answers to the first item, so that what can't be judged is known early."""
+        """Score made-up answers to the first item, to fail early if scoring fails."""
         first = [i for i in self.instances if i.doc_id == self.instances[0].doc_id]
         kinds: dict[str, Response] = {LIKELIHOOD: (-1.0, False), ROLLING: -1.0, GENERATION: "1"}
         self.values([kinds[instance.request_type] for instance in first], [0] * len(first))
@@ -178,7 +177,7 @@ def table(
     shots: int,
     items: Sequence[Item],
     values: Mapping[str, Sequence[Value]],
-    likely: pa.Table,
+    logprobs: pa.Table,
 ) -> pa.Table:
     """All metrics of a task: :data:`ablations.study_files.results.TASKS`.
 
@@ -187,48 +186,48 @@ def table(
         shots: demonstrations.
         items: all of them.
         values: from :meth:`Judge.values`.
-        likely: the choices of items whose right answer is known.
+        logprobs: the choices of items whose right answer is known.
     """
     parts = [TASKS.empty_table()]
     chance: dict[str, float] = {}
-    if len(likely):
-        found = Choices.of(likely)
-        rows = Rows(likely.take(pa.array(found.starts)))
-        parts.append(rows.metric(GOLD_BITS, Parts(*choices.gold_bits(found))))
-        if found.sizes.min() > 1:
-            guess = choices.accuracy_by_chance(found)
-            right = Parts(choices.gold_probability(found), chance=guess)
+    if len(logprobs):
+        choice_table = Choices.of(logprobs)
+        rows = Rows(logprobs.take(pa.array(choice_table.starts)))
+        parts.append(rows.metric(GOLD_BITS, Parts(*choices.gold_bits(choice_table))))
+        if choice_table.sizes.min() > 1:
+            guess = choices.accuracy_by_chance(choice_table)
+            right = Parts(choices.gold_probability(choice_table), chance=guess)
             parts.append(rows.metric(GOLD_PROBABILITY, right))
             chance = dict(zip(rows.items["item"].to_pylist(), guess.tolist(), strict=True))
-    for name, of in values.items():
-        own = [items[value.item] for value in of]
+    for name, scored in values.items():
+        scored_items = [items[value.item] for value in scored]
         rows = Rows(
             pa.table(
                 {
-                    "task": [task] * len(own),
-                    "shots": pa.array(np.full(len(own), shots, np.int32)),
-                    "item": [item.id for item in own],
-                    "cluster": [item.cluster for item in own],
+                    "task": [task] * len(scored_items),
+                    "shots": pa.array(np.full(len(scored_items), shots, np.int32)),
+                    "item": [item.id for item in scored_items],
+                    "cluster": [item.cluster for item in scored_items],
                 }
             )
         )
-        sums = np.array([value[1:] for value in of], np.float64)
+        sums = np.array([value[1:] for value in scored], np.float64)
         guessed = None
-        if name in GUESSED and all(item.id in chance for item in own):
-            guessed = np.array([chance[item.id] for item in own])
+        if name in GUESSED and all(item.id in chance for item in scored_items):
+            guessed = np.array([chance[item.id] for item in scored_items])
         parts.append(rows.metric(name, Parts(sums[:, 0], sums[:, 1], guessed)))
     return pa.concat_tables(parts)
 
 
-def _asked(request: Request) -> tuple[str, str, bool]:
-    """What a request is about, as text."""
+def _as_text(request: Request) -> tuple[str, str, bool]:
+    """The text of a request."""
     texts = [part for part in request.arguments[:2] if isinstance(part, str)]
     context, text = texts if len(texts) == 2 else ("", texts[0])
     return context, text, False
 
 
 def _named(column: str, filtered: str) -> str:
-    """A metric of answers that went through a filter."""
+    """The name of a metric with its answer filter."""
     return column if filtered == "none" else f"{column}:{filtered}".replace("/", "-")
 
 

@@ -1,8 +1,7 @@
-"""Tasks of lm-evaluation-harness as tasks of ours: ``lm_eval:arc_easy``, ``lm_eval:my_task.yaml``.
+"""Tasks of lm-evaluation-harness: ``lm_eval:arc_easy``, ``lm_eval:my_task.yaml``.
 
-The harness reads the data, writes the prompts, draws the demonstrations and judges the answers, all
-by the task's own file; our model answers as it answers our own tasks. A group or tag stands for all
-of its tasks.
+The harness reads the data, renders prompts, draws demonstrations and scores answers, all by the
+task's own file; our model answers as in our own tasks. A group or tag stands for all of its tasks.
 """
 
 import contextlib
@@ -22,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from ablations.evaluation import harness_requests, harness_scores
-from ablations.evaluation.harness_requests import GENERATION, Request, Response, writing
+from ablations.evaluation.harness_requests import GENERATION, Request, Response, generation_settings
 from ablations.evaluation.harness_scores import Judge
 from ablations.tasks import responses
 from ablations.tasks.data_sources import UnavailableError
@@ -33,18 +32,18 @@ from ablations.tasks.task import FEW, HARNESS
 from ablations.tasks.task_set import Answers, TaskSet, sample
 
 SEEDS = (0, 1234)
-"""Of Python's and NumPy's generators while a task is opened: the harness's own defaults."""
+"""Seeds of Python's and NumPy's generators while a task is loaded: the harness's defaults."""
 
 Document = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class HarnessTaskSet(TaskSet):
-    """A task of the harness, which alone knows what its answers are worth.
+    """A task of the harness, which scores its answers.
 
-    ``requests`` are those of all items, one after the other, and ``owners`` their items by number.
-    The choices of an item are its own where its right answer is known (``correct``).
-    ``judge`` scores; it is None in processes that only answer.
+    ``requests`` are those of all items in order, and ``owners`` the index of the item of each. The
+    choices of an item are real if its right answer is known (``correct``). ``judge`` scores; it is
+    None in processes that only answer.
     """
 
     requests: Sequence[Request]
@@ -52,37 +51,39 @@ class HarnessTaskSet(TaskSet):
     judge: Judge | None
 
     def __getstate__(self) -> dict[str, Any]:
-        """What other processes need: they answer, and the first one scores."""
+        """State for other processes: they answer, the first one scores."""
         return {**self.__dict__, "judge": None}
 
     def answers(self, model: LanguageModel) -> Answers:
         """Answer the harness's requests, and let it score them."""
-        # Imported here because it needs torch, which processes that only start jobs do without.
+        # Imported here because it needs torch, which processes that only start jobs don't load.
         from model.training.distributed import processes
 
         known = [item for item in self.items if any(item.correct)]
         pairs = [
             pair for item in known for pair in zip(item.contexts, item.continuations, strict=True)
         ]
-        found, choices = harness_requests.answer(model, self.requests, pairs)
-        nothing = pa.nulls(len(pairs), pa.float64())
-        likely = responses.choices_table(self.name, known, self.shots, choices, nothing)
-        rows = processes.from_first(lambda: self._scores(found, likely))
-        return Answers(likely, self._written(found), rows)
+        answered, choices = harness_requests.answer(model, self.requests, pairs)
+        unconditional = pa.nulls(len(pairs), pa.float64())
+        logprobs = responses.choices_table(self.name, known, self.shots, choices, unconditional)
+        rows = processes.from_first(lambda: self._scores(answered, logprobs))
+        return Answers(logprobs, self._generations(answered), rows)
 
-    def _written(self, found: Sequence[Response]) -> pa.Table:
-        asked = zip(self.requests, self.owners, found, strict=True)
-        own = [(self.items[i], text) for request, i, text in asked if request.kind == GENERATION]
-        items, texts = [item for item, _ in own], [str(text) for _, text in own]
-        return responses.written_table(self.name, items, self.shots, texts)
+    def _generations(self, answered: Sequence[Response]) -> pa.Table:
+        rows = zip(self.requests, self.owners, answered, strict=True)
+        generated = [
+            (self.items[i], text) for request, i, text in rows if request.kind == GENERATION
+        ]
+        items, texts = [item for item, _ in generated], [str(text) for _, text in generated]
+        return responses.generations_table(self.name, items, self.shots, texts)
 
-    def _scores(self, found: Sequence[Response], likely: pa.Table) -> pa.Table:
+    def _scores(self, answered: Sequence[Response], logprobs: pa.Table) -> pa.Table:
         assert self.judge is not None, "only the first process scores"
         try:
-            values = self.judge.values(found, self.owners)
+            values = self.judge.values(answered, self.owners)
         except Exception as error:
-            raise ValueError(f"{self.name}: its own scoring fails, {_told(error)}") from error
-        return harness_scores.table(self.name, self.shots, self.items, values, likely)
+            raise ValueError(f"{self.name}: its own scoring fails, {_summary(error)}") from error
+        return harness_scores.table(self.name, self.shots, self.items, values, logprobs)
 
 
 def task_sets(name: str, shots: int | str, limit: int | None, seed: int) -> list[TaskSet]:
@@ -90,14 +91,14 @@ def task_sets(name: str, shots: int | str, limit: int | None, seed: int) -> list
 
     Args:
         name: with its prefix ``lm_eval:``.
-        shots: demonstrations, as ``--num_fewshot`` asks for them.
-        limit: the most items, drawn by their numbers.
-        seed: of the draw of demonstrations, as ``--seed`` has it in its last place.
+        shots: demonstrations, as in ``--num_fewshot``.
+        limit: maximum number of items, sampled by number.
+        seed: of the demonstrations, the last one of ``--seed``.
 
     Raises:
-        UnavailableError: the task takes no demonstrations, and some are asked for.
-        ValueError: there is no such task, its data can't be had, or it asks what our models can't
-            answer.
+        UnavailableError: the task takes no demonstrations, but some are requested.
+        ValueError: there is no such task, its data can't be loaded, or our models can't answer its
+            requests.
     """
     if shots == FEW:
         raise ValueError(f"{FEW} is GLaM's number of demonstrations: give {name} its own (shots=5)")
@@ -119,26 +120,26 @@ def version() -> str:
 
 def _open(name: str) -> list[Any]:
     """The harness's tasks of a name, with their data."""
-    known = version()
-    what = name.removeprefix(HARNESS)
-    file = what.endswith((".yaml", ".yml"))
-    if file and not os.path.isfile(what):
-        raise ValueError(f"{name}: there is no file {what}")
+    installed = version()
+    task = name.removeprefix(HARNESS)
+    file = task.endswith((".yaml", ".yml"))
+    if file and not os.path.isfile(task):
+        raise ValueError(f"{name}: there is no file {task}")
     manager = _manager(not file)
-    if not file and what not in manager.task_index:
-        near = difflib.get_close_matches(what, manager.all_tasks)
+    if not file and task not in manager.task_index:
+        near = difflib.get_close_matches(task, manager.all_tasks)
         hint = f": did you mean {', '.join(near)}?" if near else ""
-        raise ValueError(f"lm-eval {known} has no task {what!r}{hint}")
+        raise ValueError(f"lm-eval {installed} has no task {task!r}{hint}")
     try:
         with _seeded():
-            found = manager.load([what])
+            loaded = manager.load([task])
     except Exception as error:
         raise ValueError(
-            f"{name} can't be opened, {_told(error)}. Its data must be on this machine, or on the"
-            " hub and the hub in reach; a copy of its YAML can name a local file (dataset_path:"
+            f"{name} can't be loaded, {_summary(error)}. Its data must be on this machine or on a"
+            " reachable hub; a copy of its YAML can name a local file (dataset_path:"
             " json, dataset_kwargs: {data_files: …})"
         ) from error
-    return list(found["tasks"].values())
+    return list(loaded["tasks"].values())
 
 
 @functools.cache
@@ -165,18 +166,28 @@ def _task_set(task: Any, shots: int, limit: int | None, seed: int) -> TaskSet:
     judge = Judge(task)
     try:
         with _seeded():
-            made = [_instances(task, documents[i], i, shots) for i in numbers]
-            requests = [Request(one.request_type, one.args) for of in made for one in of]
-            longest = [writing(r.arguments[1]).max_tokens for r in requests if r.kind == GENERATION]
-            shared, groups = clusters([passages_of(documents[i]) for i in numbers], numbers)
-            items = [
-                _item(judge, documents[i], str(i), group, of)
-                for i, group, of in zip(numbers, groups, made, strict=True)
+            instances = [_instances(task, documents[i], i, shots) for i in numbers]
+            requests = [
+                Request(instance.request_type, instance.args)
+                for group in instances
+                for instance in group
             ]
-            judge.instances = [one for of in made for one in of]
+            longest = [
+                generation_settings(r.arguments[1]).max_tokens
+                for r in requests
+                if r.kind == GENERATION
+            ]
+            passage_field, cluster_of = clusters(
+                [passages_of(documents[i]) for i in numbers], numbers
+            )
+            items = [
+                _item(judge, documents[i], str(i), cluster, group)
+                for i, cluster, group in zip(numbers, cluster_of, instances, strict=True)
+            ]
+            judge.instances = [instance for group in instances for instance in group]
             judge.rehearse()
     except Exception as error:
-        raise ValueError(f"{name} can't be asked, {_told(error)}") from error
+        raise ValueError(f"{name} can't be asked, {_summary(error)}") from error
     metrics, left_out = judge.metrics(items)
     if not metrics:
         raise ValueError(f"{name} has nothing to compare item by item: {left_out}")
@@ -191,21 +202,21 @@ def _task_set(task: Any, shots: int, limit: int | None, seed: int) -> TaskSet:
         "seed": seed,
         "version": str(task.VERSION),
         "lm_eval": version(),
-        "passages": shared,
+        "passages": passage_field,
         "metrics": metrics,
         "not_compared": left_out,
     }
-    own = [config.metric_list, config.filter_list, [documents[i] for i in numbers]]
-    judged = [(item.id, item.correct, item.answers) for item in items]
-    about["fingerprint"] = _fingerprint([own, judged, requests])
-    owners = [number for number, of in enumerate(made) for _ in of]
+    definition = [config.metric_list, config.filter_list, [documents[i] for i in numbers]]
+    answers_of = [(item.id, item.correct, item.answers) for item in items]
+    about["fingerprint"] = _fingerprint([definition, answers_of, requests])
+    owners = [number for number, group in enumerate(instances) for _ in group]
     return HarnessTaskSet(
         name, shots, items, about, max(longest, default=0), requests, owners, judge
     )
 
 
 def _instances(task: Any, document: Document, number: int, shots: int) -> list[Any]:
-    """The harness's requests about a document, made as by ``build_all_requests`` there."""
+    """The harness's requests for a document, as in its ``build_all_requests``."""
     context = task.fewshot_context(
         document,
         num_fewshot=shots,
@@ -215,19 +226,21 @@ def _instances(task: Any, document: Document, number: int, shots: int) -> list[A
         chat_template=None,
         gen_prefix=task.doc_to_prefix(document),
     )
-    made = task.construct_requests(
+    instances = task.construct_requests(
         doc=document,
         ctx=context,
         metadata=(task.config.task, number, task.config.repeats),
         apply_chat_template=False,
         chat_template=None,
     )
-    return made if isinstance(made, list) else [made]
+    return instances if isinstance(instances, list) else [instances]
 
 
-def _item(judge: Judge, document: Document, name: str, group: str, made: Sequence[Any]) -> Item:
+def _item(
+    judge: Judge, document: Document, name: str, group: str, instances: Sequence[Any]
+) -> Item:
     """A document as an item: its choices, where the harness says which is right; else its text."""
-    choices = judge.choices(document, [Request(one.request_type, one.args) for one in made])
+    choices = judge.choices(document, [Request(one.request_type, one.args) for one in instances])
     return Item(
         id=name,
         cluster=group,
@@ -241,7 +254,7 @@ def _item(judge: Judge, document: Document, name: str, group: str, made: Sequenc
 
 @contextlib.contextmanager
 def _seeded() -> Iterator[None]:
-    """Let tasks that draw while they are opened draw the same each time, and nobody else notice."""
+    """Seed the global generators while a task is loaded, and restore them."""
     before = random.getstate(), np.random.get_state()
     random.seed(SEEDS[0])
     np.random.seed(SEEDS[1])
@@ -253,12 +266,12 @@ def _seeded() -> Iterator[None]:
 
 
 def _fingerprint(value: Any) -> str:
-    """Sixteen hex digits of what is asked and how it is judged; functions count by their names."""
+    """Sixteen hex digits of requests and scoring; functions count by name."""
     text = json.dumps(value, sort_keys=True, default=lambda x: getattr(x, "__qualname__", None))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _told(error: Exception) -> str:
+def _summary(error: Exception) -> str:
     """An error of the harness, of its data or of the task's own code, in one line."""
     first = next(iter(str(error).splitlines()), "")
     return f"{type(error).__name__}: {first}"

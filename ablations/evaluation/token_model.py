@@ -35,10 +35,10 @@ class Pair(NamedTuple):
 class TokenModel:
     """A GLaM model and its tokenizer as a :class:`ablations.tasks.language_model.LanguageModel`.
 
-    Of several processes that share the model, all ask the same: each answers a share of it, and all
-    get the whole.
+    Processes that share the model get the same requests: each answers a share, and all get all the
+    answers.
 
-    ``max_tokens`` is the longest sequence it is given, the length it was trained on;
+    ``max_tokens`` is the longest sequence, the training length;
     ``batch_tokens`` is the size of a padded batch.
     """
 
@@ -48,44 +48,46 @@ class TokenModel:
     batch_tokens: int = BATCH_TOKENS
 
     def pair(self, context: str, continuation: str) -> Pair:
-        """Tokens of a pair: those of the whole text, split after as many as the context alone has.
+        """Tokens of a pair: those of the full text, split after the number that the context has.
 
         Spaces at the end of the context go to the continuation, since tokens start with spaces.
-        Both are lm-evaluation-harness's rules. A context that is too long loses its start.
-        A continuation longer than ``max_tokens`` is kept whole, after one token of context: the
-        model's relative bias takes any length, though it was not trained on it.
+        Both are lm-evaluation-harness's rules. Contexts that are too long lose their
+        start. A continuation longer than ``max_tokens`` is not truncated, after one token of
+        context: the model's relative bias takes any length, though it was not trained on it.
 
         Raises:
             ValueError: the continuation has no tokens.
         """
-        bare = context.rstrip()
-        before, whole = self._encode([bare, context + continuation])
-        after = whole[len(before) :]
-        if not after:
+        stripped = context.rstrip()
+        context_tokens, tokens = self._encode([stripped, context + continuation])
+        continuation_tokens = tokens[len(context_tokens) :]
+        if not continuation_tokens:
             raise ValueError(f"the continuation {continuation!r} adds no token to its context")
-        # The last token is only predicted, so max_tokens + 1 of them fit.
-        sequence = [self.codec.boundary_id, *whole]
-        kept = sequence[-(max(self.max_tokens, len(after)) + 1) :]
-        return Pair(kept[: -len(after)], after, len(kept) < len(sequence))
+        # The last token is only predicted, so max_tokens + 1 fit.
+        sequence = [self.codec.boundary_id, *tokens]
+        kept = sequence[-(max(self.max_tokens, len(continuation_tokens)) + 1) :]
+        return Pair(
+            kept[: -len(continuation_tokens)], continuation_tokens, len(kept) < len(sequence)
+        )
 
     def loglikelihood(
         self, contexts: Sequence[str], continuations: Sequence[str]
     ) -> LogLikelihoods:
         """As in the protocol; equal pairs are scored once, pairs of similar length together."""
-        asked = list(zip(contexts, continuations, strict=True))
-        unique = list(dict.fromkeys(asked))
+        requested = list(zip(contexts, continuations, strict=True))
+        unique = list(dict.fromkeys(requested))
         pairs = [self.pair(*pair) for pair in unique]
         logprob, greedy = self._score_all(pairs)
         tokens = np.array([len(p.continuation) for p in pairs], np.int64)
         truncated = np.array([p.truncated for p in pairs], np.bool_)
         place = {pair: i for i, pair in enumerate(unique)}
-        index = np.array([place[pair] for pair in asked], np.int64)
+        index = np.array([place[pair] for pair in requested], np.int64)
         return LogLikelihoods(logprob[index], tokens[index], greedy[index], truncated[index])
 
     def document_loglikelihood(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
-        """Natural log-probability of each whole text from its start: float64 [n].
+        """Natural log-probability of each text from its start: float64 [n].
 
-        In windows of ``max_tokens``, each of which sees one token before it and no more, as in
+        In windows of ``max_tokens``, each of which sees one token before it, as in
         :mod:`model.data.held_out`; the end of the document is not predicted.
         """
         pairs: list[Pair] = []
@@ -105,7 +107,7 @@ class TokenModel:
     ) -> list[str]:
         """See :class:`LanguageModel`; beam search with GPT-3's length penalty.
 
-        Contexts lose their start where the answer would have no room.
+        Contexts lose their start if the answer would not fit.
         """
         room = self.max_tokens - max_tokens
         if room < 1:
@@ -113,10 +115,10 @@ class TokenModel:
         boundary = self.codec.boundary_id
         prompts = [[boundary, *tokens][-room:] for tokens in self._encode([*contexts])]
         batches = list(self._batches([beams * (len(p) + max_tokens) for p in prompts]))
-        written: dict[int, str] = {}
+        texts_here: dict[int, str] = {}
         with copies(self.model), joint_calls(self.model):
             for batch in processes.share(batches):
-                found = beam_search(
+                hypotheses = beam_search(
                     self.model,
                     [prompts[i] for i in batch],
                     beams=beams,
@@ -124,10 +126,10 @@ class TokenModel:
                     boundary=boundary,
                     stops=lambda tokens: self._ends(tokens, stop),
                 )
-                for i, hypothesis in zip(batch, found, strict=True):
-                    written[i] = self._text(hypothesis, stop)
+                for i, hypothesis in zip(batch, hypotheses, strict=True):
+                    texts_here[i] = self._text(hypothesis, stop)
         texts = {
-            i: text for part in processes.together(lambda: written) for i, text in part.items()
+            i: text for part in processes.together(lambda: texts_here) for i, text in part.items()
         }
         return [texts[i] for i in range(len(prompts))]
 
@@ -160,9 +162,9 @@ class TokenModel:
         found_2N = torch.zeros(2, len(pairs), dtype=torch.float64)
         with copies(self.model), joint_calls(self.model):
             for batch in processes.share(batches):
-                found = self._score([pairs[i] for i in batch])
-                found_2N[:, batch] = torch.tensor(found, dtype=torch.float64).T
-        # Each pair was scored by one process, the others add zeros.
+                scores = self._score([pairs[i] for i in batch])
+                found_2N[:, batch] = torch.tensor(scores, dtype=torch.float64).T
+        # Each pair was scored by one process; the others add zeros.
         logprob, greedy = processes.total(found_2N.to(self.model.embedding.weight.device)).cpu()
         return logprob.numpy(), greedy.numpy() > 0
 
@@ -204,7 +206,7 @@ def load_model(
     Raises:
         ValueError: there is no complete checkpoint, or no such device or precision.
     """
-    place = hardware.find_device(device)
-    dtype = hardware.compute_dtype(Precision(precision), place)
-    found = trained.load(run, place, dtype)
-    return TokenModel(found.model, found.codec, length or found.sequence_length, batch_tokens)
+    target = hardware.find_device(device)
+    dtype = hardware.compute_dtype(Precision(precision), target)
+    loaded = trained.load(run, target, dtype)
+    return TokenModel(loaded.model, loaded.codec, length or loaded.sequence_length, batch_tokens)

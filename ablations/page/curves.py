@@ -1,7 +1,7 @@
 """The curves of a study's page as rows: every run, and the means over seeds.
 
-Bands are pointwise t intervals over seeds, at the token counts that all seeds share. They leave out
-the error of the held-out documents, since a curve holds no documents.
+Bands are pointwise t intervals over seeds, at the token counts that all seeds share. They exclude
+the error of the held-out documents, which a curve does not have.
 """
 
 import functools
@@ -22,10 +22,10 @@ LOSS_POINTS = 150
 
 
 def heldout_names(study: Study) -> list[str]:
-    """Held-out groups, then the sources whose name is not that of a group."""
+    """Held-out groups, then sources that are not named like a group."""
     groups = study.declared.heldout
-    found = [source for run in study.runs.values() for source in run.documents]
-    return [*groups, *(source for source in dict.fromkeys(found) if source not in groups)]
+    sources = [source for run in study.runs.values() for source in run.documents]
+    return [*groups, *(source for source in dict.fromkeys(sources) if source not in groups)]
 
 
 def heldout_curves(study: Study) -> list[Row]:
@@ -53,8 +53,8 @@ def heldout_bands(study: Study) -> list[Row]:
     for arm, variant, runs in _by_arm(study):
         curves = [run.curve for run in runs.values() if run.curve is not None]
         for name in heldout_names(study):
-            found = [_values(study, curve, name) for curve in curves]
-            values = [each for each in found if each is not None]
+            per_curve = [_values(study, curve, name) for curve in curves]
+            values = [each for each in per_curve if each is not None]
             if not values or len(values) < len(curves):
                 continue
             for at, places in _shared([curve.tokens for curve in curves]):
@@ -62,7 +62,7 @@ def heldout_bands(study: Study) -> list[Row]:
                 for axis in budgets.AXES:
                     on_axis = [getattr(c, axis)[i] for c, i in zip(curves, places, strict=True)]
                     row[axis] = at if axis == "tokens" else float(np.mean(on_axis))
-                here = [of[i] for of, i in zip(values, places, strict=True)]
+                here = [curve_values[i] for curve_values, i in zip(values, places, strict=True)]
                 rows.append(row | interval(here, study.declared.primary.alpha))
     return rows
 
@@ -77,7 +77,7 @@ def heldout_gaps(study: Study) -> list[Row]:
             if len(flat) < 2 * len(pairs):
                 continue
             for at, places in _shared([curve.tokens for pair in pairs for curve in pair]):
-                here = [of[i] for of, i in zip(flat, places, strict=True)]
+                here = [curve_values[i] for curve_values, i in zip(flat, places, strict=True)]
                 gaps = [ours - theirs for ours, theirs in zip(here[::2], here[1::2], strict=True)]
                 row: Row = {"arm": arm, "variant": variant, "endpoint": name, "tokens": at}
                 rows.append(row | interval(gaps, study.declared.primary.alpha))
@@ -95,22 +95,24 @@ def efficiency(study: Study) -> list[Row]:
     for arm, variant, pairs in _pairs(study):
         for name in heldout_names(study):
             levels = [[_best(study, curve, name) for curve in pair] for pair in pairs]
-            found = [pair for pair in levels if pair[0] is not None and pair[1] is not None]
-            if len(found) < len(levels):
+            complete = [pair for pair in levels if pair[0] is not None and pair[1] is not None]
+            if len(complete) < len(levels):
                 continue
             for at, places in _shared([theirs.tokens for _, theirs in pairs]):
                 logs = [
-                    budgets.log_tokens_to(ours.tokens, own, base[i]) - np.log(at)
-                    for (ours, _), (own, base), i in zip(pairs, found, places, strict=True)
-                    if own is not None and base is not None
+                    budgets.log_tokens_to(ours.tokens, losses, base[i]) - np.log(at)
+                    for (ours, _), (losses, base), i in zip(pairs, complete, places, strict=True)
+                    if losses is not None and base is not None
                 ]
                 if not all(np.isfinite(logs)):
                     continue
                 row: Row = {"arm": arm, "variant": variant, "endpoint": name, "tokens": at}
-                of = interval(logs, study.declared.primary.alpha)
+                row_of_mean = interval(logs, study.declared.primary.alpha)
                 for key in ("value", "low", "high"):
-                    of[key] = None if of[key] is None else float(np.exp(of[key]))
-                rows.append(row | of)
+                    row_of_mean[key] = (
+                        None if row_of_mean[key] is None else float(np.exp(row_of_mean[key]))
+                    )
+                rows.append(row | row_of_mean)
     return rows
 
 
@@ -131,8 +133,8 @@ def loss_bands(study: Study, logs: Mapping[JobKey, TrainingLog]) -> list[Row]:
     rows = []
     for arm, variant, runs in _by_arm(study):
         jobs = [JobKey(arm, variant, seed) for seed in runs]
-        found = [logs[job] for job in jobs if job in logs]
-        smoothed = [smooth(log.tokens, log.loss, LOSS_POINTS) for log in found]
+        of_seeds = [logs[job] for job in jobs if job in logs]
+        smoothed = [smooth(log.tokens, log.loss, LOSS_POINTS) for log in of_seeds]
         if not smoothed:
             continue
         for at, places in _shared([tokens for tokens, _ in smoothed], LOSS_POINTS):
@@ -170,9 +172,9 @@ def iso_flop(study: Study) -> list[Row]:
                           for run in runs.values() if run.curve]  # fmt: skip
                 numbers = [value for value in values if isinstance(value, float)]
                 if len(numbers) == len(values):
-                    of = next(iter(runs.values())).result
+                    result = next(iter(runs.values())).result
                     row: Row = {"arm": arm, "flops": budget, "variant": variant}
-                    row |= {"model": of.model, "parameters_active": of.parameters_active}
+                    row |= {"model": result.model, "parameters_active": result.parameters_active}
                     here.append(row | interval(numbers, study.declared.primary.alpha))
             rows += here if len(here) > 1 else []
     return rows
@@ -226,6 +228,6 @@ def interval(values: Sequence[float], alpha: float) -> Row:
     """Mean over seeds, and its interval where there are two or more."""
     row: Row = {"seeds": len(values), "value": float(np.mean(values)), "low": None, "high": None}
     if len(values) > 1:
-        of = inference.over_seeds(np.array(values), alpha)
-        row |= {"low": of.low, "high": of.high}
+        estimate = inference.over_seeds(np.array(values), alpha)
+        row |= {"low": estimate.low, "high": estimate.high}
     return row

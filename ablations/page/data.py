@@ -1,7 +1,6 @@
 """The data of a study's page as one JSON value: verdict, figures, and reasons for empty ones.
 
-A figure is ``{"columns": [name], "rows": [[value]]}``, the source of its chart or table and of its
-CSV file.
+A figure is ``{"columns": [name], "rows": [[value]]}``, behind a chart or table and a CSV file.
 """
 
 import math
@@ -10,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from ablations.analyses import ladder, proposals, tables
+from ablations.analyses import ladder, mixture_proposal, tables
 from ablations.analyses.comparison import Comparison
 from ablations.contrasts import endpoints
 from ablations.contrasts.pairing import sample
 from ablations.page import curves, groups, provenance, routers, sweep, trunk
-from ablations.page.headline import beside, headline, next_step, question, reach
+from ablations.page.headline import headline, next_step, question, reach, secondary_findings
 from ablations.page.training_log import TrainingLog
 from ablations.stats import inference
-from ablations.study_files.choices import standing
 from ablations.study_files.results import TRUNK, JobKey, Study
 from ablations.study_files.table import Row, columns
+from ablations.study_files.variant_choice import status_of
 from pipeline.page import Panel, panel_data
 
 Json = dict[str, Any]
@@ -28,21 +27,21 @@ Logs = Mapping[JobKey, TrainingLog]
 
 
 def page_data(
-    study: Study, found: Comparison | ValueError, logs: Logs, not_run: Mapping[str, str]
+    study: Study, result: Comparison | ValueError, logs: Logs, not_run: Mapping[str, str]
 ) -> Json:
     """Everything that ``page/report.js`` draws.
 
     Args:
         study: the study.
-        found: its comparison, or the error that prevented one.
+        result: its comparison, or the error that prevented one.
         logs: training logs of complete jobs.
         not_run: reasons for tasks that were requested but not run.
     """
     declared = study.declared
-    shown = figures(study, found, logs, not_run)
+    shown = figures(study, result, logs, not_run)
     return {
         "study": declared.name,
-        **verdict(study, found),
+        **verdict(study, result),
         "declared": {
             "arms": list(declared.arms),
             "seeds": list(declared.seeds),
@@ -61,21 +60,21 @@ def page_data(
             "groups": {name: list(sources) for name, sources in declared.heldout.items()},
         },
         "conclusions": groups.conclusions(study),
-        "signs": None if isinstance(found, ValueError) else _signs(found),
-        "mixture": _conclusion(found),
+        "signs": None if isinstance(result, ValueError) else _signs(result),
+        "mixture": _conclusion(result),
         "jobs": {"complete": len(study.runs), "declared": len(_declared_jobs(study))},
         "co2e": provenance.carbon(study),
         "figures": {name: figure(rows) for name, rows in shown.items()},
         "labels": labels(study, shown),
-        "empty": reasons(study, found, shown),
-        "panels": panel_data(PANELS, study, found),
+        "empty": reasons(study, result, shown),
+        "panels": panel_data(PANELS, study, result),
         "provenance": provenance.provenance(study),
     }
 
 
-def learning_rates(study: Study, found: Comparison | ValueError) -> Sequence[Row]:
-    """Each arm at the rates, or numbers of passes, that were tried."""
-    rows = [] if isinstance(found, ValueError) else found.tables["learning_rates"]
+def learning_rates(study: Study, result: Comparison | ValueError) -> Sequence[Row]:
+    """Each arm at the learning rates or numbers of passes that were tried."""
+    rows = [] if isinstance(result, ValueError) else result.tables["learning_rates"]
     return [
         {
             "Arm": row["arm"],
@@ -84,15 +83,15 @@ def learning_rates(study: Study, found: Comparison | ValueError) -> Sequence[Row
             "Tokens": row["tokens"],
             "Seeds": row["seeds"],
             endpoints.unit(study.declared.primary.endpoint).capitalize(): row["value"],
-            "": standing(row),
+            "": status_of(row),
         }
         for row in rows
     ]
 
 
-def crossover(study: Study, found: Comparison | ValueError) -> Sequence[Row]:
+def crossover(study: Study, result: Comparison | ValueError) -> Sequence[Row]:
     """The primary difference at each number of passes or tokens."""
-    rows = [] if isinstance(found, ValueError) else found.tables.get("crossover", [])
+    rows = [] if isinstance(result, ValueError) else result.tables.get("crossover", [])
     primary = study.declared.primary
     head = f"{primary.treatment} − {primary.baseline}, {endpoints.unit(primary.endpoint)}"
     return [
@@ -108,7 +107,7 @@ def crossover(study: Study, found: Comparison | ValueError) -> Sequence[Row]:
 
 
 def from_trunk(study: Study, _: Comparison | ValueError) -> Sequence[Row]:
-    """What the last part of training brought each arm."""
+    """Gains of each arm over its trunk."""
     return trunk.gains(study)
 
 
@@ -133,33 +132,33 @@ PANELS: dict[str, Panel] = {
 """Further tables of the page, from the study and its comparison."""
 
 
-def verdict(study: Study, found: Comparison | ValueError) -> Json:
+def verdict(study: Study, result: Comparison | ValueError) -> Json:
     """Headline, verdict, notes and the primary estimate."""
-    if isinstance(found, ValueError):
+    if isinstance(result, ValueError):
         outcome, detectable, notes, primary = None, None, [], None
-        sentence = f"There is no verdict: {found}."
+        sentence = f"There is no verdict: {result}."
     else:
-        outcome, sentence = found.verdict.outcome, found.verdict.sentence
-        detectable, notes, primary = found.verdict.detectable, found.notes, found.primary
-        if found.mixture and not found.mixture.confirmed:
-            primary = None  # its contrast is none that was asked about
+        outcome, sentence = result.verdict.outcome, result.verdict.sentence
+        detectable, notes, primary = result.verdict.detectable, result.notes, result.primary
+        if result.mixture and not result.mixture.confirmed:
+            primary = None  # no contrast was asked for
     return {
-        "question": question(study, found),
-        "headline": headline(study, found),
-        "next": next_step(study, found),
+        "question": question(study, result),
+        "headline": headline(study, result),
+        "next": next_step(study, result),
         "reach": reach(study),
         "outcome": outcome,
         "sentence": sentence,
         "detectable": _number(detectable),
-        "notes": [*beside(found), *notes],
+        "notes": [*secondary_findings(result), *notes],
         "primary": None if primary is None else {k: _number(v) for k, v in primary.items()},
     }
 
 
 def labels(study: Study, shown: Mapping[str, Sequence[Row]]) -> dict[str, str]:
     """Labels of the endpoints in all figures."""
-    found = [row["endpoint"] for name in ENDPOINTS_OF for row in shown[name]]
-    return {name: endpoints.label(name) for name in [study.declared.primary.endpoint, *found]}
+    named = [row["endpoint"] for name in ENDPOINTS_OF for row in shown[name]]
+    return {name: endpoints.label(name) for name in [study.declared.primary.endpoint, *named]}
 
 
 ENDPOINTS_OF = ("secondary", "heldout", "averages", "tasks", "swept", "proxies")
@@ -167,11 +166,11 @@ ENDPOINTS_OF = ("secondary", "heldout", "averages", "tasks", "swept", "proxies")
 
 
 def figures(
-    study: Study, found: Comparison | ValueError, logs: Logs, not_run: Mapping[str, str]
+    study: Study, result: Comparison | ValueError, logs: Logs, not_run: Mapping[str, str]
 ) -> dict[str, list[Row]]:
     """The rows of every figure and table by name; without a comparison, those that need none."""
     shown: dict[str, list[Row]] = {}
-    if isinstance(found, ValueError):
+    if isinstance(result, ValueError):
         names = (
             "calibration",
             "seeds",
@@ -195,10 +194,10 @@ def figures(
         shown |= {"matched": tables.matched_budgets(study), "jobs": tables.jobs(study)}
         arms = tables.arms(study)
     else:
-        shown = {name: [dict(row) for row in rows] for name, rows in found.tables.items()}
+        shown = {name: [dict(row) for row in rows] for name, rows in result.tables.items()}
         arms = shown.pop("arms")
     return {
-        **{name: [] for name in proposals.TABLES},
+        **{name: [] for name in mixture_proposal.TABLES},
         **shown,
         "averages": with_chance(study, shown["averages"]),
         "training_loss": curves.training_loss(study, logs),
@@ -208,8 +207,8 @@ def figures(
         "gaps": _along(curves.heldout_gaps(study)),
         "efficiency": curves.efficiency(study),
         "iso_flop": curves.iso_flop(study),
-        "size_runs": [] if isinstance(found, ValueError) else size_runs(study),
-        "swept": sweep.swept(study),
+        "size_runs": [] if isinstance(result, ValueError) else size_runs(study),
+        "swept": sweep.along_axis(study),
         "yields": provenance.yields(study),
         "expert_load": routers.expert_load(logs),
         "routers": routers.routers(logs),
@@ -220,11 +219,11 @@ def figures(
 
 
 def reasons(
-    study: Study, found: Comparison | ValueError, shown: Mapping[str, Sequence[Row]]
+    study: Study, result: Comparison | ValueError, shown: Mapping[str, Sequence[Row]]
 ) -> dict[str, str]:
     """Reasons for figures without rows."""
     nothing = "No job is complete yet." if not study.runs else None
-    apart = f"There is no comparison: {found}." if isinstance(found, ValueError) else None
+    apart = f"There is no comparison: {result}." if isinstance(result, ValueError) else None
     no_swarm = "This study has no swarm of mixtures (experiment=mixture), or not all of it has run."
     one_size = (
         "All complete jobs are of one size: declare variants of other sizes to see how the"
@@ -233,7 +232,7 @@ def reasons(
     why = {
         "calibration": apart
         or "This study does not calibrate the instrument (experiment=calibration).",
-        **dict.fromkeys(proposals.TABLES, apart or no_swarm),
+        **dict.fromkeys(mixture_proposal.TABLES, apart or no_swarm),
         "seeds": apart or "Runs of a swarm are of different mixtures, and not compared alone.",
         "secondary": apart or "The study declares no secondary endpoint and no third arm.",
         "heldout": "No job of the main variant is complete.",
@@ -345,21 +344,23 @@ def tasks_not_run(study: Study, why: Mapping[str, str]) -> list[Row]:
     return rows + [{"task": task, **blank, "reason": why[task]} for task in rest]
 
 
-def _signs(found: Comparison) -> Json | None:
+def _signs(result: Comparison) -> Json | None:
     """At how many sizes the primary difference kept its sign; None with one size."""
-    if found.signs is None:
+    if result.signs is None:
         return None
-    of = found.signs
-    return {**vars(of), "certainty": of.certainty, "sentence": of.sentence}
+    signs = result.signs
+    return {**vars(signs), "certainty": signs.certainty, "sentence": signs.sentence}
 
 
-def _conclusion(found: Comparison | ValueError) -> str | None:
-    """What a reader may conclude of a swarm of mixtures; None for another study."""
-    return None if isinstance(found, ValueError) or not found.mixture else found.mixture.conclusion
+def _conclusion(result: Comparison | ValueError) -> str | None:
+    """What readers may conclude from a swarm of mixtures; None for other studies."""
+    return (
+        None if isinstance(result, ValueError) or not result.mixture else result.mixture.conclusion
+    )
 
 
 def _along(rows: list[Row]) -> list[Row]:
-    """The rows if there are at least two evaluations; one point is no curve."""
+    """The rows if there are at least two evaluations; one point is not a curve."""
     return rows if len({row["tokens"] for row in rows}) > 1 else []
 
 

@@ -1,4 +1,4 @@
-"""The groups of held-out text, and what a reader may conclude from each."""
+"""The groups of held-out text, and what readers may conclude from each."""
 
 from ablations.contrasts import endpoints
 from ablations.study_files.results import Study

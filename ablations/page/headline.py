@@ -1,46 +1,50 @@
-"""The top of a study's page: the question, the finding in one line, more of it, the next step."""
+"""The top of a study's page: question, finding in one line, details, next step."""
 
 import math
 from collections.abc import Sequence
 
 from ablations.analyses.comparison import Comparison
-from ablations.contrasts import credible, endpoints
+from ablations.contrasts import endpoints, equivalence
 from ablations.contrasts.axis import axis_of
 from ablations.contrasts.verdict import number
 from ablations.page import provenance
 from ablations.stats.power import shortfall
-from ablations.study_files.choices import At
 from ablations.study_files.results import Study
+from ablations.study_files.variant_choice import CompareAt
 
 
-def question(study: Study, found: Comparison | ValueError) -> str:
-    """What was asked, before any run."""
-    if not isinstance(found, ValueError) and found.calibration:
+def question(study: Study, result: Comparison | ValueError) -> str:
+    """The question of the study."""
+    if not isinstance(result, ValueError) and result.calibration:
         return "Can the instrument say no, and does it see what is there?"
-    if not isinstance(found, ValueError) and found.mixture and not found.mixture.confirmed:
+    if not isinstance(result, ValueError) and result.mixture and not result.mixture.confirmed:
         return "Which mixture of sources makes the best model?"
     primary = study.declared.primary
     arms = (primary.treatment, primary.baseline)
     rules = [provenance.rule(study, arm) for arm in arms]
-    told = all(rules) and rules[0] != rules[1]
-    names = [f"{arm} ({rule})" if told else arm for arm, rule in zip(arms, rules, strict=True)]
+    named = all(rules) and rules[0] != rules[1]
+    names = [f"{arm} ({rule})" if named else arm for arm, rule in zip(arms, rules, strict=True)]
     on = endpoints.in_a_sentence(primary.endpoint)
     return f"Is {names[0]} better than {names[1]} on {on}?"
 
 
-def headline(study: Study, found: Comparison | ValueError) -> str:
-    """The finding in one line, with its main caveat first."""
-    if isinstance(found, ValueError):
+def headline(study: Study, result: Comparison | ValueError) -> str:
+    """The finding in one line, main caveat first."""
+    if isinstance(result, ValueError):
         return "Nothing can be compared yet"
-    if found.calibration:
-        return found.calibration.sentence
-    if found.mixture and not found.mixture.confirmed:
-        return found.mixture.headline
-    finding = _finding(study, found)
+    if result.calibration:
+        return result.calibration.sentence
+    if result.mixture and not result.mixture.confirmed:
+        return result.mixture.headline
+    finding = _finding(study, result)
     if where := _at(study):
-        outcome = found.verdict.outcome
-        own = outcome in ("interim", "underpowered", "no difference")  # begins with a word, no arm
-        finding = f"{where}{finding[0].lower() if own else finding[0]}{finding[1:]}"
+        outcome = result.verdict.outcome
+        starts_with_a_word = outcome in (
+            "interim",
+            "underpowered",
+            "no difference",
+        )  # not an arm
+        finding = f"{where}{finding[0].lower() if starts_with_a_word else finding[0]}{finding[1:]}"
     if study.declared.known:
         return f"Judged on sources that the classifier may know: {finding}"
     return finding
@@ -48,84 +52,88 @@ def headline(study: Study, found: Comparison | ValueError) -> str:
 
 def _at(study: Study) -> str:
     """Where the arms are compared, if not at the main variant."""
-    settled = study.settled
-    if settled is None:
+    chosen = study.chosen
+    if chosen is None:
         return ""
-    if settled.at == At.lowest:
-        return f"At the lowest of {settled.tried} learning rates, as a proxy for tuned arms: "
-    return f"Each arm at its best of {settled.tried} {settled.of}: "
+    if chosen.at == CompareAt.lowest:
+        return f"At the lowest of {chosen.tried} learning rates, as a proxy for tuned arms: "
+    return f"Each arm at its best of {chosen.tried} {chosen.of}: "
 
 
-def _finding(study: Study, found: Comparison) -> str:
+def _finding(study: Study, result: Comparison) -> str:
     primary = study.declared.primary
     ours, theirs = primary.treatment, primary.baseline
     on = f"on {endpoints.in_a_sentence(primary.endpoint)}"
-    size = _size(found)
-    match found.verdict.outcome:
+    size = _size(result)
+    match result.verdict.outcome:
         case "interim":
-            complete, all_of = found.primary["seeds"], len(study.declared.seeds)
+            complete, all_of = result.primary["seeds"], len(study.declared.seeds)
             return f"Interim, no verdict: {complete} of {all_of} seeds are complete"
         case "underpowered":
             return f"Not known yet: this study cannot tell {ours} from {theirs} {on}"
         case "no difference":
-            unit = found.primary["unit"]
+            unit = result.primary["unit"]
             least = f"{primary.smallest_difference:g} {unit}"
             return f"No difference of {least} or more found between {ours} and {theirs} {on}"
         case "differs slightly":
-            gained = endpoints.gain(primary.endpoint) * found.primary["value"] > 0
+            gained = endpoints.gain(primary.endpoint) * result.primary["value"] > 0
             word = "slightly better" if gained else "slightly worse"
             return f"{ours} is {word} than {theirs}: {size} {on}"
         case word:
             return f"{ours} is {word} than {theirs}: {size} {on}"
 
 
-def beside(found: Comparison | ValueError) -> list[str]:
+def secondary_findings(result: Comparison | ValueError) -> list[str]:
     """Secondary endpoints on which the treatment is better or worse."""
-    if isinstance(found, ValueError):
+    if isinstance(result, ValueError):
         return []
-    treatment = found.primary["treatment"]
+    treatment = result.primary["treatment"]
     return [
         f"{row['outcome'].capitalize()} on {endpoints.in_a_sentence(row['endpoint'])}:"
         f" {number(row['difference'], True)} {row['unit']} ({number(row['family_low'], True)} to"
         f" {number(row['family_high'], True)})."
-        for row in found.tables["secondary"]
+        for row in result.tables["secondary"]
         if row["arm"] == treatment and row["outcome"] in ("better", "worse")
     ]
 
 
-def next_step(study: Study, found: Comparison | ValueError) -> str:
+def next_step(study: Study, result: Comparison | ValueError) -> str:
     """The next step."""
-    if isinstance(found, ValueError):
+    if isinstance(result, ValueError):
         return "Run the study again: complete jobs are skipped."
-    if found.calibration:
-        if found.calibration.sound:
+    if result.calibration:
+        if result.calibration.sound:
             return "Compare filters on this corpus with models of about this size."
         return (
             "Run it with other seeds, more tokens or more held-out text before you trust a verdict."
         )
-    if found.mixture and found.mixture.conclusion and not found.mixture.confirmed:
+    if result.mixture and result.mixture.conclusion and not result.mixture.confirmed:
         return (
-            "Confirm it with other seeds, beside the natural mixture"
+            "Confirm it with other seeds, against the natural mixture"
             " (experiment=mixture_confirmation swarm.folder=DIR, the folder of this study)."
         )
-    of, primary = found.primary, study.declared.primary
-    outcome = found.verdict.outcome
+    estimate, primary = result.primary, study.declared.primary
+    outcome = result.verdict.outcome
     if outcome == "interim":
         return "Run the study to its last seed: complete jobs are skipped."
-    if found.verdict.doubts:
-        return f"Mend first what speaks against the study: {found.verdict.doubts[0]}."
+    if result.verdict.doubts:
+        return f"Fix this first: {result.verdict.doubts[0]}."
     if outcome == "underpowered":
         runs = [*study.seeds(primary.treatment).values(), *study.seeds(primary.baseline).values()]
-        if unlearned := credible.unlearned(study, runs):
+        if unlearned := equivalence.unlearned(study, runs):
             return f"Train on more tokens: {unlearned[0]}."
-        if of["seed_error"] is None:
+        if estimate["seed_error"] is None:
             return "Run a new study with three seeds or more (seed=1,2,3)."
-        seed_sd = of["seed_error"] * math.sqrt(of["seeds"])
+        seed_sd = estimate["seed_error"] * math.sqrt(estimate["seeds"])
         seeds, items = shortfall(
-            primary.smallest_difference, seed_sd, of["item_error"], primary.alpha, primary.power
+            primary.smallest_difference,
+            seed_sd,
+            estimate["item_error"],
+            primary.alpha,
+            primary.power,
         )
-        if items and seeds is not None and seeds <= of["seeds"]:
-            return "Evaluate on more held-out text: more seeds would not do."
+        if items and seeds is not None and seeds <= estimate["seeds"]:
+            return "Evaluate on more held-out text: more seeds would not help."
         if items:
             return (
                 "Run a new study with more held-out text and more seeds, or with a larger"
@@ -135,20 +143,20 @@ def next_step(study: Study, found: Comparison | ValueError) -> str:
             f"Run a new study with about {seeds} other seeds, and this one as its pilot"
             " (noise.pilot=DIR): adding seeds after a look inflates false findings."
         )
-    if study.settled and study.settled.ends:
+    if study.chosen and study.chosen.ends:
         return (
-            f"Go on with {study.settled.of} beyond those tried, for {_and(study.settled.ends)}: the"
-            " best lies at their end."
+            f"Try {study.chosen.of} beyond those tried, for {_and(study.chosen.ends)}: the"
+            " best lies at the edge."
         )
     if outcome in ("better", "worse"):
-        if not found.tables["learning_rates"]:
+        if not result.tables["learning_rates"]:
             return "Check it at each arm’s best learning rate (experiment=learning_rate)."
         return "Repeat it with a larger model and more tokens (scale=gpu)."
     return "Choose the arm by its cost, or look for a smaller difference with more seeds."
 
 
 def reach(study: Study) -> str | None:
-    """How far the verdict reaches: sizes, tokens, when text repeats; None without runs."""
+    """Scope of the verdict: sizes, tokens, repeated text; None without runs."""
     runs = [run.result for arm in study.declared.arms for run in study.seeds(arm).values()]
     if not runs:
         return None
@@ -157,24 +165,24 @@ def reach(study: Study) -> str | None:
     after = f"{tokens:,} tokens"
     if before := study.declared.budget.get("trunk_tokens"):
         after = f"the last {tokens:,} of {before + tokens:,} tokens"
-    of = f"is about models of {models} active parameters after {after}."
+    about = f"is about models of {models} active parameters after {after}."
     swarm = study.declared.swarm
     if swarm and not swarm.confirms:
-        return f"The proposal {of}"  # swarm.repeats bounds how often a mixture repeats text
-    said = f"The verdict {of}"
+        return f"The proposal {about}"  # swarm.repeats bounds how often a mixture repeats text
+    sentence = f"The verdict {about}"
     axis = axis_of(study.declared.variants)
     if axis and axis[0] == "passes":
-        return f"{said} What more passes over less text do to it stands under Along the sweep."
+        return f"{sentence} For the effect of more passes over less text see Along the sweep."
     repeats = study.declared.repeats_from
     arm = study.declared.primary.treatment
     if arm not in repeats:
-        return said
+        return sentence
     at = repeats[arm]
     if at < tokens:
-        return f"{said} {arm} has read some of its text again from {at:,} tokens on."
+        return f"{sentence} {arm} repeats some of its text after {at:,} tokens."
     return (
-        f"{said} {arm} would read some of its text again from {at:,} tokens on, of which this study"
-        " says nothing (experiment=repetition does)."
+        f"{sentence} {arm} would repeat some of its text after {at:,} tokens, which this study does"
+        " not test (experiment=repetition does)."
     )
 
 
@@ -182,10 +190,10 @@ def _and(names: Sequence[str]) -> str:
     return " and ".join(names)
 
 
-def _size(found: Comparison) -> str:
+def _size(result: Comparison) -> str:
     """The size of the primary difference: ``2.96 % fewer bits per byte``, ``1.20 points more``."""
-    value, relative = found.primary["value"], found.primary["relative"]
-    if found.primary["unit"] == endpoints.BITS:
+    value, relative = result.primary["value"], result.primary["relative"]
+    if result.primary["unit"] == endpoints.BITS:
         much = (
             f"{number(abs(value))}" if relative is None else f"{number(100 * abs(relative))}\u00a0%"
         )

@@ -1,6 +1,6 @@
 """Yields, costs and provenance of a study's runs, for its page.
 
-All of it comes from the results' ``provenance``; what a result lacks is left out.
+All of it comes from the results' ``provenance``; missing entries are omitted.
 """
 
 import json
@@ -14,8 +14,8 @@ from ablations.study_files.table import Row
 Json = dict[str, Any]
 
 CO2E_KG_PER_KWH = 0.445
-"""World average of 2024: IEA, Electricity 2025, "Emissions", for runs whose provenance does not say
-what their own electricity had (``hardware.co2e_kg_per_kwh``); GLaM's had 0.088."""
+"""World average of 2024: IEA, Electricity 2025, "Emissions", for runs that do not state their own
+(``hardware.co2e_kg_per_kwh``); GLaM's was 0.088."""
 
 UNITS = ("documents", "bytes", "targets")
 
@@ -27,8 +27,8 @@ def yields(study: Study) -> list[Row]:
     """What each arm's rule kept of each source, from the results' provenance.
 
     ``provenance["arm"]`` is a corpus's ``arms/NAME.json``; ``sources`` there and ``pool`` in
-    ``provenance["corpus"]`` are {source: {documents, targets, bytes}}, of the arm and of all that
-    it could have read. A target is a token or a boundary.
+    ``provenance["corpus"]`` are {source: {documents, targets, bytes}}, of the arm and of
+    the pool it selects from. A target is a token or a boundary.
     """
     rows = []
     for arm in study.declared.arms:
@@ -37,21 +37,22 @@ def yields(study: Study) -> list[Row]:
             continue
         kept, pool = about["arm"]["sources"], about["corpus"]["pool"]
         total = {
-            name: {kind: sum(of[kind] for of in counts.values()) for kind in UNITS}
-            for name, counts in (("kept", kept), ("pool", pool))
+            name: {kind: sum(counts[kind] for counts in by_source.values()) for kind in UNITS}
+            for name, by_source in (("kept", kept), ("pool", pool))
         }
         places = [
-            (source, kept.get(source, dict.fromkeys(UNITS, 0)), of) for source, of in pool.items()
+            (source, kept.get(source, dict.fromkeys(UNITS, 0)), counts)
+            for source, counts in pool.items()
         ]
-        for source, ours, of in [*places, ("all", total["kept"], total["pool"])]:
+        for source, ours, counts in [*places, ("all", total["kept"], total["pool"])]:
             row: Row = {
                 "arm": arm,
-                "rule": rule_words.in_words(about["arm"]),
+                "rule": rule_words.describe(about["arm"]),
                 "source": source,
             }
             for kind in UNITS:
-                row |= {f"pool_{kind}": of[kind], f"kept_{kind}": ours[kind]}
-                row[f"rate_{kind}"] = ours[kind] / of[kind] if of[kind] else None
+                row |= {f"pool_{kind}": counts[kind], f"kept_{kind}": ours[kind]}
+                row[f"rate_{kind}"] = ours[kind] / counts[kind] if counts[kind] else None
             rows.append(row)
     return rows
 
@@ -66,25 +67,25 @@ def costs(study: Study, arms: Sequence[Row]) -> list[Row]:
 
 
 def provenance(study: Study) -> Json:
-    """Provenance that all runs share, that differs by arm, and that differs by run.
+    """Provenance shared by all runs, by arm, and by run.
 
     Long lists are truncated, with a note.
     """
-    told = {job: flat(run.result.provenance) for job, run in study.runs.items()}
+    flattened = {job: flat(run.result.provenance) for job, run in study.runs.items()}
     shared: Json = {}
     by_arm: dict[str, Json] = {}
     runs = {
         job: {"arm": job.arm_name, "seed": job.seed, "config_hash": run.result.config_hash}
         for job, run in study.runs.items()
     }
-    for key in dict.fromkeys(key for about in told.values() for key in about):
-        values = {job: about.get(key) for job, about in told.items()}
+    for key in dict.fromkeys(key for about in flattened.values() for key in about):
+        values = {job: about.get(key) for job, about in flattened.items()}
         arms: dict[str, set[str]] = {}
         for job, value in values.items():
             arms.setdefault(job.arm_name, set()).add(json.dumps(value, sort_keys=True))
         if len(set.union(*arms.values())) == 1:
             shared[key] = _clip(next(iter(values.values())))
-        elif all(len(found) == 1 for found in arms.values()):
+        elif all(len(values_of_arm) == 1 for values_of_arm in arms.values()):
             for job, value in values.items():
                 by_arm.setdefault(job.arm_name, {})[key] = _clip(value)
         else:
@@ -99,11 +100,15 @@ def provenance(study: Study) -> Json:
 
 
 def flat(value: Mapping[str, Any]) -> Json:
-    """One level of nested mappings taken out: {"a": {"b": 1}} as {"a b": 1}."""
+    """Flatten one level of mappings: {"a": {"b": 1}} to {"a b": 1}."""
     out: Json = {}
     for key, item in value.items():
         inner = item if isinstance(item, Mapping) else {}
-        out |= {f"{key} {name}": of for name, of in inner.items()} if inner else {str(key): item}
+        out |= (
+            {f"{key} {name}": value_of for name, value_of in inner.items()}
+            if inner
+            else {str(key): item}
+        )
     return out
 
 
@@ -128,7 +133,7 @@ def _co2e(run: Run) -> float:
 
 
 def rule(study: Study, arm: str) -> str | None:
-    """How an arm chose its documents, in words; None if no result says so."""
+    """The rule of an arm in words; None if no result has it."""
     about = _first_provenance(study, arm).get("arm")
     return rule_words.rule(about["definition"]) if about else None
 
@@ -139,7 +144,7 @@ def _first_provenance(study: Study, arm: str) -> Mapping[str, Any]:
 
 
 def _clip(value: Any) -> Any:
-    """The same value with long lists and texts cut."""
+    """The value with long lists and strings truncated."""
     if isinstance(value, Mapping):
         return {str(key): _clip(item) for key, item in value.items()}
     if isinstance(value, str):

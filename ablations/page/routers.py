@@ -21,8 +21,8 @@ def expert_load(logs: Logs) -> list[Row]:
     """
     rows = []
     for (arm, variant), group in _by_arm(logs).items():
-        seed, of = next(iter(group.items()))
-        for source, load in {"training": of.load, **of.load_by_source}.items():
+        seed, router = next(iter(group.items()))
+        for source, load in {"training": router.load, **router.load_by_source}.items():
             rows += [
                 {"arm": arm, "variant": variant, "seed": seed, "source": source}
                 | {"layer": layer, "expert": expert}
@@ -40,11 +40,11 @@ def routers(logs: Logs) -> list[Row]:
     """
     rows = []
     for (arm, variant, seed), log in logs.items():
-        if (of := log.routers) is None:
+        if (router := log.routers) is None:
             continue
-        even = math.log(of.load.shape[1])
-        tokens, entropy = smooth(of.tokens, of.entropy.mean(axis=1) / even, POINTS)
-        _, dropped = smooth(of.tokens, of.dropped.mean(axis=1), POINTS)
+        even = math.log(router.load.shape[1])
+        tokens, entropy = smooth(router.tokens, router.entropy.mean(axis=1) / even, POINTS)
+        _, dropped = smooth(router.tokens, router.dropped.mean(axis=1), POINTS)
         rows += [
             {"arm": arm, "variant": variant, "seed": seed, "tokens": at}
             | {"entropy": _short(spread), "dropped": _short(lost)}
@@ -62,8 +62,8 @@ def router_layers(logs: Logs) -> list[Row]:
     rows = []
     for (arm, variant), group in _by_arm(logs).items():
         layers, experts = next(iter(group.values())).load.shape
-        found = [_layers(log) for log in group.values()]
-        means = {name: np.mean([of[name] for of in found], axis=0) for name in found[0]}
+        columns = [_layers(log) for log in group.values()]
+        means = {name: np.mean([each[name] for each in columns], axis=0) for name in columns[0]}
         rows += [
             {"arm": arm, "variant": variant, "seeds": len(group), "layer": layer}
             | {"experts": experts}

@@ -1,11 +1,11 @@
-"""How an arm chose and read its documents, in words: for the plan and for the page."""
+"""An arm's rule and controls in words, for the plan and the page."""
 
 from collections.abc import Mapping
 from typing import Any
 
 
-def in_words(about: Mapping[str, Any]) -> str:
-    """Such as ``Pareto, α = 9``, of an arm by its ``arms/NAME.json``."""
+def describe(about: Mapping[str, Any]) -> str:
+    """An arm in words, from its ``arms/NAME.json``."""
     parts = [rule(about["definition"])]
     controls = about.get("controls", {})
     if controls.get("half") is not None:
@@ -20,7 +20,7 @@ def in_words(about: Mapping[str, Any]) -> str:
 
 
 def rule(definition: Mapping[str, Any]) -> str:
-    """How an arm chose, without what was then done with its documents: ``Pareto, α = 9``."""
+    """The rule alone, without controls: ``Pareto, α = 9``."""
     name, parameter = definition.get("rule"), definition.get("parameter")
     match name:
         case "all":
@@ -34,4 +34,4 @@ def rule(definition: Mapping[str, Any]) -> str:
         case "groups":
             return "a rule for each group"
         case _:
-            return str(name or "not said")
+            return str(name or "unknown")

@@ -12,8 +12,8 @@ from ablations.study_files.results import Study
 from ablations.study_files.table import Row
 
 
-def swept(study: Study) -> list[Row]:
-    """The primary endpoint and every held-out group at each point, and the difference to the
+def along_axis(study: Study) -> list[Row]:
+    """The primary endpoint and every held-out group at each point, and the difference from the
     baseline, with intervals over seeds.
     """
     declared = study.declared
@@ -37,10 +37,10 @@ def swept(study: Study) -> list[Row]:
                 row |= {"line": line, "arm": arm, "variant": variant}
                 row |= interval(values, declared.primary.alpha)
                 row |= dict.fromkeys(("difference", "difference_low", "difference_high"))
-                found = contrast(study, runs, baseline, endpoint)
-                if arm != declared.primary.baseline and found:
-                    of = found.estimate
-                    row |= {"difference": of.value, "difference_low": of.seed_low}
-                    row |= {"difference_high": of.seed_high}
+                result = contrast(study, runs, baseline, endpoint)
+                if arm != declared.primary.baseline and result:
+                    estimate = result.estimate
+                    row |= {"difference": estimate.value, "difference_low": estimate.seed_low}
+                    row |= {"difference_high": estimate.seed_high}
                 rows.append(row)
     return sorted(rows, key=lambda row: (row["endpoint"], row["line"], row["at"]))

@@ -9,8 +9,8 @@ from typing import Any
 
 from ablations.contrasts import endpoints
 from ablations.contrasts.verdict import number
-from ablations.study_files.choices import standing
 from ablations.study_files.table import Row
+from ablations.study_files.variant_choice import status_of
 
 WIDTH = 80
 BEST = 12
@@ -64,8 +64,8 @@ def right(name: str, head: str) -> Column:
     """A column of right decisions, of how many."""
 
     def cell(row: Row) -> str:
-        of = row[f"{name}_of"]
-        return "–" if of is None else f"{row[f'{name}_right']} of {of}"
+        total = row[f"{name}_of"]
+        return "–" if total is None else f"{row[f'{name}_right']} of {total}"
 
     return Column(head, cell)
 
@@ -182,7 +182,7 @@ TABLES: Mapping[str, tuple[str, Sequence[Column]]] = {
             Column("passes", lambda row: f"{row['passes']:.3g}"),
             Column("seeds", lambda row: str(row["seeds"])),
             figure("value"),
-            Column("", standing, text=True),
+            Column("", status_of, text=True),
         ],
     ),
     "crossover": (

@@ -1,4 +1,4 @@
-"""What a page shows of a run's ``metrics.jsonl`` beside its held-out curve: loss and routers.
+"""Training loss and router statistics of a run, from ``metrics.jsonl``.
 
 Lines are those of ``model/train.py``: ``tokens`` and ``loss`` in each; of a model with experts also
 ``router_entropy`` [L] and ``dropped`` [L], and in some or, of earlier runs, in all ``expert_load``
@@ -18,7 +18,7 @@ from ablations.study_files.results import CURVE, FloatArray, JobKey
 from winnow.filesystem import storage
 
 LAST = 0.25
-"""The part at the end of a run whose lines the loads are means of."""
+"""The final share of a run over which loads are averaged."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def last_lines(lines: int) -> int:
 
 
 def thin(values: FloatArray, points: int) -> npt.NDArray[np.int64]:
-    """Where to look at a long array: at most ``points`` indices, evenly spread, both ends too."""
+    """At most ``points`` evenly spaced indices of an array, both ends included."""
     return np.unique(np.linspace(0, len(values) - 1, min(points, len(values))).round().astype(int))
 
 

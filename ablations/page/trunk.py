@@ -1,4 +1,4 @@
-"""What the last part of training brought each arm, beside the trunk that it began from."""
+"""Gains of each arm over the trunk that it started from."""
 
 from collections.abc import Mapping
 
@@ -13,10 +13,10 @@ from ablations.study_files.table import Row
 
 
 def gains(study: Study) -> list[Row]:
-    """Every arm on every held-out group: its trunk before, the arm after, and the change.
+    """Every arm on every held-out group: its trunk, the arm, and the change.
 
-    Means over seeds. The interval of the change is over seeds; where all share one trunk, over the
-    orders of the last text alone.
+    Means over seeds. The interval of the change is over seeds; with one shared trunk, over the text
+    orders of the last stage only.
     """
     rows: list[Row] = []
     for group in study.declared.heldout if study.trunks else ():

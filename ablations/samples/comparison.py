@@ -1,12 +1,12 @@
-"""Compares models on what was logged of them: the verdict, and its tables. No I/O.
+"""Compare models by their logged samples: verdict and tables. No I/O.
 
-Each task is tested by one metric, its *main* one: the first that is preferred, or else the first
-that lm-eval lists. The primary endpoint is the mean of these over the tasks, each of the same
-weight. The family of further tests, with Holm's adjustment, has every arm on every task, and the
-arms after the second on the primary endpoint. Other metrics have intervals and no tests.
+Each task is tested by its *main* metric: the first preferred one, else the first that lm-eval
+lists. The primary endpoint is their unweighted mean over tasks. The family of further tests, with
+Holm's adjustment, has every arm on every task, and the arms after the second on the primary
+endpoint. Other metrics have intervals but no tests.
 
-With one run of each arm all is about these very models; with several (training seeds) it is about
-other seeds too, as in a study (:mod:`ablations.stats.inference`).
+With one run per arm the results are about these models; with several (training seeds) they are
+about other seeds too, as in a study (:mod:`ablations.stats.inference`).
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ablations.contrasts import credible, verdict
+from ablations.contrasts import equivalence, verdict
 from ablations.contrasts.verdict import Question, Verdict, number
 from ablations.samples import tables
 from ablations.samples.endpoints import (
@@ -37,12 +37,12 @@ from ablations.study_files.table import Row
 FORMAT = 1
 
 SMALLEST = {POINTS: 1.0, "bits per byte": 0.01}
-"""The smallest difference of interest, where none is given: that of a study in bits per byte."""
+"""The default smallest difference of interest; in bits per byte, that of a study."""
 
 
 @dataclass(frozen=True)
 class Criteria:
-    """What is criteria of a comparison. ``primary`` is a task, or empty for the mean over tasks."""
+    """Settings of a comparison. ``primary`` is a task, or empty for the mean over tasks."""
 
     metrics: Sequence[str] = ()
     primary: str = ""
@@ -81,17 +81,17 @@ def compare(paired: Paired, criteria: Criteria) -> Comparison:
     """Compare the arms with the first of them, and judge the second.
 
     Raises:
-        ValueError: the primary endpoint is no task, or its unit has no smallest difference of
-            interest and none was criteria for.
+        ValueError: the primary endpoint is not a task, or its unit has no default smallest
+            difference and none was given.
     """
-    main = [main_of(of, criteria.metrics) for of in by_task(paired.measures)]
+    main = [main_of(measures, criteria.metrics) for measures in by_task(paired.measures)]
     primary, notes = primary_of(main, criteria.primary)
     baseline, treatment = paired.arms[:2]
-    of = difference(primary, treatment, baseline, paired.runs, criteria.alpha)
+    estimate = difference(primary, treatment, baseline, paired.runs, criteria.alpha)
     smallest = criteria.smallest_difference or SMALLEST.get(primary.unit)
     if smallest is None:
         raise ValueError(
-            f"say what difference on {primary.label} matters (in {primary.unit}):"
+            f"give the smallest difference on {primary.label} that matters (in {primary.unit}):"
             " smallest_difference=…"
         )
     question = Question(
@@ -108,15 +108,15 @@ def compare(paired: Paired, criteria: Criteria) -> Comparison:
     )
     base = inference.mean(primary.samples(baseline, paired.runs), criteria.alpha)
     ours = inference.mean(primary.samples(treatment, paired.runs), criteria.alpha)
-    doubts = _doubts(primary, paired, (of, ours, base), question)
-    judged = verdict.answer(of, base.value, question, doubts)
+    doubts = _doubts(primary, paired, (estimate, ours, base), question)
+    judged = verdict.answer(estimate, base.value, question, doubts)
     if paired.runs == 1:
         about = " This is about these two models; another training run of either may differ."
         judged = dataclasses.replace(judged, sentence=judged.sentence + about)
     elif paired.runs == 2:
-        notes.append("Two runs know their own spread badly, and the interval is wide for that.")
+        notes.append("Two runs estimate their spread poorly, hence the wide interval.")
     return Comparison(
-        headline=_headline(judged, of, base.value, question),
+        headline=_headline(judged, estimate, base.value, question),
         verdict=judged,
         primary={
             **asdict(question),
@@ -124,10 +124,10 @@ def compare(paired: Paired, criteria: Criteria) -> Comparison:
             "tasks": len(primary.measures),
             "items": primary.items,
             "baseline_value": base.value,
-            "relative": of.value / base.value if base.value else None,
-            **asdict(of),
+            "relative": estimate.value / base.value if base.value else None,
+            **asdict(estimate),
         },
-        paired={"tasks": len(main), "items": sum(len(of.documents) for of in main)},
+        paired={"tasks": len(main), "items": sum(len(measure.documents) for measure in main)},
         notes=[*notes, *paired.notes],
         tables={
             "tests": _tests(main, primary, paired, criteria),
@@ -143,43 +143,45 @@ def compare(paired: Paired, criteria: Criteria) -> Comparison:
 def _doubts(
     primary: Endpoint,
     paired: Paired,
-    found: tuple[Estimate, Estimate, Estimate],
+    estimates: tuple[Estimate, Estimate, Estimate],
     question: Question,
 ) -> list[str]:
-    """Reasons not to say that two models are alike."""
-    of, ours, base = found
-    said = []
-    if 1 < paired.runs < credible.SEEDS:
-        said.append(f"there are {paired.runs} runs of each, and it takes {credible.SEEDS}")
+    """Reasons not to claim that two models are equivalent."""
+    gap, ours, base = estimates
+    doubts = []
+    if 1 < paired.runs < equivalence.MIN_SEEDS:
+        doubts.append(
+            f"there are {paired.runs} runs of each, and {equivalence.MIN_SEEDS} are needed"
+        )
     guess = primary.chance
     if guess is not None and all(one.low <= guess <= one.high for one in (ours, base)):
-        said.append(f"neither is told from guessing ({number(guess)} {primary.unit})")
-    if _alike(of) and all(measure.binary for measure in primary.measures):
-        # The largest share of items (or passages) that differ of which none is seen, at this level.
+        doubts.append(f"neither is distinguishable from guessing ({number(guess)} {primary.unit})")
+    if _identical(gap) and all(measure.binary for measure in primary.measures):
+        # Upper bound at this level on the share of differing items (or passages), if none is seen.
         fewest = min(int(measure.clusters.max()) + 1 for measure in primary.measures)
         unseen = 100 * (1 - question.alpha ** (1 / fewest)) / len(primary.measures)
         if unseen > question.smallest_difference:
-            said.append(
+            doubts.append(
                 f"no item is answered differently, but {primary.items} items could hide"
                 f" {number(unseen)} {primary.unit}"
             )
-    return said
+    return doubts
 
 
-def _alike(of: Estimate) -> bool:
-    """Whether the arms have every item alike. Its error is then 0, and says nothing."""
-    return of.value == 0 and of.error == 0
+def _identical(estimate: Estimate) -> bool:
+    """Whether the arms agree on every item; the error is then 0 and meaningless."""
+    return estimate.value == 0 and estimate.error == 0
 
 
-def _headline(judged: Verdict, of: Estimate, base: float, question: Question) -> str:
+def _headline(judged: Verdict, estimate: Estimate, base: float, question: Question) -> str:
     ours, theirs, on = question.treatment, question.baseline, question.on
-    more = "less" if of.value < 0 else "more"
-    size = f"{number(abs(of.value))} {question.unit} {more}"
+    more = "less" if estimate.value < 0 else "more"
+    size = f"{number(abs(estimate.value))} {question.unit} {more}"
     match judged.outcome:
         case "better" | "worse":
             return f"{ours} is {judged.outcome} than {theirs}: {size} on {on}"
         case "differs slightly":
-            word = "better" if question.gain * of.value > 0 else "worse"
+            word = "better" if question.gain * estimate.value > 0 else "worse"
             return f"{ours} is slightly {word} than {theirs}: {size} on {on}"
         case "no difference":
             least = f"{question.smallest_difference:g} {question.unit}"
@@ -191,9 +193,9 @@ def _headline(judged: Verdict, of: Estimate, base: float, question: Question) ->
 def _tests(
     main: Sequence[Measure], primary: Endpoint, paired: Paired, criteria: Criteria
 ) -> list[Row]:
-    """The family of tests; intervals and what could be seen hold for all of them at once."""
+    """The family of tests; intervals and detectable effects hold for all of them at once."""
     baseline, treatment, *others = paired.arms
-    ends = [of_task(of) for of in main]
+    ends = [of_task(measure) for measure in main]
     family = [(arm, primary) for arm in others if primary.name == AVERAGE]
     family += [
         (arm, end)
@@ -201,35 +203,41 @@ def _tests(
         for arm in (treatment, *others)
         if (arm, end.name) != (treatment, primary.name)
     ]
-    found = [difference(end, arm, baseline, paired.runs, criteria.alpha) for arm, end in family]
-    adjusted = inference.holm(found, criteria.alpha)
+    estimates = [difference(end, arm, baseline, paired.runs, criteria.alpha) for arm, end in family]
+    adjusted = inference.holm(estimates, criteria.alpha)
     rows: list[Row] = []
-    for (arm, end), of, holm in zip(family, found, adjusted, strict=True):
+    for (arm, end), estimate, holm in zip(family, estimates, adjusted, strict=True):
         counts = discordant(end, arm, baseline, paired.runs)
         base = inference.mean(end.samples(baseline, paired.runs), criteria.alpha)
-        word = "better" if end.gain * of.value > 0 else "worse"
+        word = "better" if end.gain * estimate.value > 0 else "worse"
         rows.append(
             {
                 "arm": arm,
                 "against": baseline,
                 "endpoint": end.name,
                 "label": end.label,
-                "outcome": "all alike" if _alike(of) else word if holm.rejected else "not shown",
+                "outcome": "all alike"
+                if _identical(estimate)
+                else word
+                if holm.rejected
+                else "not shown",
                 "unit": end.unit,
                 "items": end.items,
                 "baseline_value": base.value,
-                "difference": of.value,
-                "relative": of.value / base.value if base.value else None,
-                "low": of.low,
-                "high": of.high,
-                "error": of.error,
-                "p": of.p,
+                "difference": estimate.value,
+                "relative": estimate.value / base.value if base.value else None,
+                "low": estimate.low,
+                "high": estimate.high,
+                "error": estimate.error,
+                "p": estimate.p,
                 "p_holm": holm.p,
                 "family_low": holm.low,
                 "family_high": holm.high,
                 "detectable": None
-                if _alike(of)
-                else verdict.least_seen(of, criteria.alpha / len(family), criteria.power),
+                if _identical(estimate)
+                else verdict.detectable_effect(
+                    estimate, criteria.alpha / len(family), criteria.power
+                ),
                 "only_arm_right": None if counts is None else counts[0],
                 "only_baseline_right": None if counts is None else counts[1],
                 "p_mcnemar": None if counts is None else mid_p(*counts),

@@ -1,4 +1,4 @@
-"""What is compared: a metric of a task, or the mean of several; and its paired difference."""
+"""Endpoints (a metric of a task, or the mean of several) and their paired differences."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ class Endpoint:
 
     @property
     def unit(self) -> str:
-        """Of its value."""
+        """The unit of its value."""
         return self.measures[0].unit
 
     @property
@@ -34,33 +34,41 @@ class Endpoint:
     @property
     def items(self) -> int:
         """Items paired."""
-        return sum(len(of.documents) for of in self.measures)
+        return sum(len(measure.documents) for measure in self.measures)
 
     @property
     def chance(self) -> float | None:
-        """The score of guessing; None unless it is known of every measure."""
-        known = [of.chance for of in self.measures if of.chance is not None]
+        """The chance score; None unless known for every measure."""
+        known = [measure.chance for measure in self.measures if measure.chance is not None]
         return sum(known) / len(known) if len(known) == len(self.measures) else None
 
     def samples(self, arm: str, runs: int) -> list[list[Stratum]]:
-        """What each run of an arm shows."""
+        """The sample of each run of an arm."""
         weight = 1 / len(self.measures)
-        return [[of.stratum(arm, run, weight) for of in self.measures] for run in range(runs)]
+        return [
+            [measure.stratum(arm, run, weight) for measure in self.measures] for run in range(runs)
+        ]
 
 
 def difference(endpoint: Endpoint, arm: str, baseline: str, runs: int, alpha: float) -> Estimate:
     """Arm minus baseline, paired by run, and by passage or item.
 
-    Where each arm has one run and items are right or wrong and on their own, p is never smaller
-    than McNemar's: a t test errs where few items differ.
+    With one run per arm and independent items that are right or wrong, p is at least McNemar's: a t
+    test is off where few items differ.
     """
-    of = inference.difference(endpoint.samples(arm, runs), endpoint.samples(baseline, runs), alpha)
+    estimate = inference.difference(
+        endpoint.samples(arm, runs), endpoint.samples(baseline, runs), alpha
+    )
     counts = discordant(endpoint, arm, baseline, runs)
-    return of if counts is None else dataclasses.replace(of, p=max(of.p, mid_p(*counts)))
+    return (
+        estimate
+        if counts is None
+        else dataclasses.replace(estimate, p=max(estimate.p, mid_p(*counts)))
+    )
 
 
 def discordant(endpoint: Endpoint, arm: str, baseline: str, runs: int) -> tuple[int, int] | None:
-    """Items that one of two models alone has right; None where McNemar's test does not apply."""
+    """Items that only one of two models has right; None where McNemar's test does not apply."""
     if runs > 1 or len(endpoint.measures) > 1:
         return None
     (measure,) = endpoint.measures
@@ -70,28 +78,30 @@ def discordant(endpoint: Endpoint, arm: str, baseline: str, runs: int) -> tuple[
     return int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
 
 
-def main_of(of_task: Sequence[Measure], preferred: Sequence[str]) -> Measure:
-    """The metric that a task is tested by; ``metric`` or ``metric,filter`` is preferred."""
+def main_of(measures: Sequence[Measure], preferred: Sequence[str]) -> Measure:
+    """The main metric of a task: the first preferred ``metric`` or ``metric,filter``."""
     for name in preferred:
-        for of in of_task:
-            if name in (of.metric, f"{of.metric},{of.filter}"):
-                return of
-    return of_task[0]
+        for measure in measures:
+            if name in (measure.metric, f"{measure.metric},{measure.filter}"):
+                return measure
+    return measures[0]
 
 
 def primary_of(main: Sequence[Measure], task: str) -> tuple[Endpoint, list[str]]:
-    """What the verdict is about, and what is to say of it."""
+    """The primary endpoint, and notes on it."""
     if task:
-        if (found := next((of for of in main if of.task == task), None)) is None:
-            known = ", ".join(of.task for of in main)
-            raise ValueError(f"primary={task} is no task that can be compared: there are {known}")
-        return of_task(found), []
+        if (wanted := next((measure for measure in main if measure.task == task), None)) is None:
+            known = ", ".join(measure.task for measure in main)
+            raise ValueError(
+                f"primary={task} is not a task that can be compared: choose from {known}"
+            )
+        return of_task(wanted), []
     if len(main) == 1:
         return of_task(main[0]), []
-    kinds = dict.fromkeys((of.unit, of.gain) for of in main)
+    kinds = dict.fromkeys((measure.unit, measure.gain) for measure in main)
     kind = (POINTS, 1) if (POINTS, 1) in kinds else next(iter(kinds))
-    chosen = [of for of in main if (of.unit, of.gain) == kind]
-    rest = [of.label for of in main if of not in chosen]
+    chosen = [measure for measure in main if (measure.unit, measure.gain) == kind]
+    rest = [measure.label for measure in main if measure not in chosen]
     notes = []
     if rest:
         notes.append(
@@ -103,8 +113,8 @@ def primary_of(main: Sequence[Measure], task: str) -> tuple[Endpoint, list[str]]
 
 
 def by_task(measures: Sequence[Measure]) -> list[list[Measure]]:
-    tasks = dict.fromkeys(of.task for of in measures)
-    return [[of for of in measures if of.task == task] for task in tasks]
+    tasks = dict.fromkeys(measure.task for measure in measures)
+    return [[measure for measure in measures if measure.task == task] for task in tasks]
 
 
 def of_task(measure: Measure) -> Endpoint:

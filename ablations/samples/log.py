@@ -1,4 +1,4 @@
-"""Reads what lm-evaluation-harness (0.4.3 and later) wrote with ``--log_samples``.
+"""Read logs of lm-evaluation-harness (0.4.3 and later, ``--log_samples``).
 
 A folder has ``results_DATE.json`` and beside it ``samples_TASK_DATE.jsonl``, a line for each item
 and filter: ``doc_id``, ``doc``, ``doc_hash``, ``prompt_hash``, ``target_hash``, ``filtered_resps``,
@@ -31,7 +31,7 @@ Metric = tuple[str, str]
 class TaskLog:
     """The items of a task that a model answered, in the order of their numbers in the data set.
 
-    ``scores`` has each metric, or why it cannot be compared. ``reported`` are the harness's own
+    ``scores`` has each metric, or why it cannot be compared. ``reported`` are the harness's
     figures. ``clusters`` names the passage of each item, by the field ``passages`` of the data set
     (None: each item is its own). ``chance`` is the expected score under guessing, None if that has
     no meaning.
@@ -53,7 +53,7 @@ class TaskLog:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model answered. ``prompting`` is what shaped its prompts, by name."""
+    """A model's answers. ``prompting`` has the settings that shape prompts, by name."""
 
     place: str
     model: str
@@ -62,67 +62,66 @@ class Evaluation:
     tasks: Mapping[str, TaskLog]
 
 
-def read(place: str) -> Evaluation:
+def read(path: str) -> Evaluation:
     """Read an evaluation.
 
     Args:
-        place: the folder that ``--output_path`` named, the model's folder in it, or one
+        path: the folder that ``--output_path`` named, the model's folder in it, or one
             ``results_DATE.json`` where a folder has several evaluations of a task.
 
     Raises:
-        ValueError: there is none, more than one could be meant, or a file is damaged or does not go
-            with the others. The message names the file.
+        ValueError: there is none or more than one, or a file is damaged or does not match the
+            others. The message names the file.
     """
-    folder, dates = _results(place)
-    found: dict[str, TaskLog] = {}
+    folder, dates = _results(path)
+    tasks: dict[str, TaskLog] = {}
     about: dict[str, Any] = {}
     samples = sorted(
-        (match[1], match[2], path)
-        for path in storage.listing(folder)
-        if (match := _SAMPLES.fullmatch(path.rpartition("/")[2]))
+        (match[1], match[2], sample_path)
+        for sample_path in storage.listing(folder)
+        if (match := _SAMPLES.fullmatch(sample_path.rpartition("/")[2]))
     )
     for date, file in dates.items():
         about = _json(file)
-        for task, _, path in (of for of in samples if of[1] == date):
-            if task in found:
+        for task, _, sample_path in (sample for sample in samples if sample[1] == date):
+            if task in tasks:
                 raise ValueError(
-                    f"{folder} has several evaluations of {task}: name the results_DATE.json that"
-                    " counts"
+                    f"{folder} has several evaluations of {task}: name the results_DATE.json to use"
                 )
-            found[task] = _task(task, path, about, file)
-    if not found:
+            tasks[task] = _task(task, sample_path, about, file)
+    if not tasks:
         raise ValueError(
-            f"{place} has results but no samples_TASK_DATE.jsonl: evaluate with --log_samples"
+            f"{path} has results but no samples_TASK_DATE.jsonl: evaluate with --log_samples"
         )
     names = ("chat_template_sha", "system_instruction_sha", "fewshot_as_multiturn")
     return Evaluation(
-        place,
+        path,
         str(about.get("model_name") or about.get("model_source") or "unknown"),
         str(about.get("lm_eval_version") or "unknown"),
         {name: str(about.get(name)) for name in names},
-        found,
+        tasks,
     )
 
 
-def _results(place: str) -> tuple[str, dict[str, str]]:
+def _results(path: str) -> tuple[str, dict[str, str]]:
     """The folder of an evaluation, and its results files by date."""
-    folder, _, name = place.rstrip("/").rpartition("/")
-    if (match := _RESULTS.fullmatch(name)) and storage.exists(place):
-        return folder or ".", {match[1]: place}
+    folder, _, name = path.rstrip("/").rpartition("/")
+    if (match := _RESULTS.fullmatch(name)) and storage.exists(path):
+        return folder or ".", {match[1]: path}
     by_folder: dict[str, dict[str, str]] = {}
-    for path in storage.tree(place):
-        inner, _, name = path.rpartition("/")
+    for file in storage.tree(path):
+        inner, _, name = file.rpartition("/")
         if match := _RESULTS.fullmatch(name):
-            whole = storage.join(place, inner) if inner else place
-            by_folder.setdefault(whole, {})[match[1]] = storage.join(whole, name)
+            parent = storage.join(path, inner) if inner else path
+            by_folder.setdefault(parent, {})[match[1]] = storage.join(parent, name)
     if not by_folder:
         raise ValueError(
-            f"{place} has no results_DATE.json: give the folder that lm-eval's --output_path named"
+            f"{path} has no results_DATE.json: give the folder that lm-eval's --output_path named"
             " (lm-eval 0.4.3 or later)"
         )
     if len(by_folder) > 1:
         raise ValueError(
-            f"{place} has results of several models: give one of {', '.join(sorted(by_folder))}"
+            f"{path} has results of several models: give one of {', '.join(sorted(by_folder))}"
         )
     ((folder, dates),) = by_folder.items()
     return folder, dict(sorted(dates.items()))
@@ -133,14 +132,14 @@ def _task(task: str, path: str, about: Mapping[str, Any], file: str) -> TaskLog:
     filters = list(dict.fromkeys(name for _, name in figures))
     rows = _by_filter(path, filters)
     documents = sorted(rows[next(iter(rows))])
-    if any(sorted(of) != documents for of in rows.values()):
-        raise ValueError(f"{path} has other items under one filter than under another: cut off?")
+    if any(sorted(by_item) != documents for by_item in rows.values()):
+        raise ValueError(f"{path} has different items under different filters: is it truncated?")
     first = [rows[next(iter(rows))][i] for i in documents]
     counted = about.get("n-samples", {}).get(task, {}).get("effective")
     if counted is not None and counted != len(documents):
         raise ValueError(
-            f"{path} has {len(documents)} items, and {file} says {counted}: a file is cut off, or"
-            " not of this run"
+            f"{path} has {len(documents)} items, and {file} says {counted}: a file is truncated or"
+            " of another run"
         )
     config = about.get("configs", {}).get(task, {})
     means = {
@@ -150,14 +149,14 @@ def _task(task: str, path: str, about: Mapping[str, Any], file: str) -> TaskLog:
     }
     scores: dict[Metric, Score | str] = {}
     for (metric, name), figure in figures.items():
-        of = rows.get(name, {})
-        if any(metric not in row for row in of.values()) or not of:
+        by_item = rows.get(name, {})
+        if any(metric not in row for row in by_item.values()) or not by_item:
             scores[metric, name] = "its items are not in the samples"
             continue
-        found = score(metric, [of[i][metric] for i in documents], figure)
-        if isinstance(found, str) and metric in means and found.startswith("it is not"):
-            raise ValueError(f"{path} does not go with {file}: of {metric}, {found}")
-        scores[metric, name] = found
+        result = score(metric, [by_item[i][metric] for i in documents], figure)
+        if isinstance(result, str) and metric in means and result.startswith("it is not"):
+            raise ValueError(f"{path} does not match {file}: for {metric}, {result}")
+        scores[metric, name] = result
     passages, groups = clusters([row["passages"] for row in first], documents)
     better = about.get("higher_is_better", {}).get(task, {})
     return TaskLog(
@@ -177,14 +176,14 @@ def _task(task: str, path: str, about: Mapping[str, Any], file: str) -> TaskLog:
 
 
 def _figures(about: Mapping[str, Any], task: str, file: str) -> dict[Metric, Any]:
-    """The harness's own figures of a task; keys are ``metric,filter`` in the file."""
+    """The harness's figures of a task; keys are ``metric,filter`` in the file."""
     try:
-        own = about["results"][task]
+        figures = about["results"][task]
     except KeyError:
         raise ValueError(f"{file} has no results of {task}, but there are samples of it") from None
-    parted = {key: key.partition(",") for key in own if "," in key}
+    parted = {key: key.partition(",") for key in figures if "," in key}
     return {
-        (metric, name): own[key]
+        (metric, name): figures[key]
         for key, (metric, _, name) in parted.items()
         if not metric.endswith("_stderr")
     }
@@ -195,7 +194,7 @@ def _by_filter(path: str, filters: Sequence[str]) -> dict[str, dict[int, dict[st
 
     Before 0.4.8 rows do not name their filter; an item's rows are in the order of the filters.
     """
-    found: dict[str, dict[int, dict[str, Any]]] = {}
+    by_filter: dict[str, dict[int, dict[str, Any]]] = {}
     seen: dict[int, int] = {}
     for number, row in _rows(path):
         item = row.get("doc_id")
@@ -207,17 +206,17 @@ def _by_filter(path: str, filters: Sequence[str]) -> dict[str, dict[int, dict[st
             )
         turn = seen[item] = seen.get(item, 0) + 1
         name = row.get("filter") or (filters[turn - 1] if turn <= len(filters) else "none")
-        of = found.setdefault(str(name), {})
-        if item in of:
+        by_item = by_filter.setdefault(str(name), {})
+        if item in by_item:
             raise ValueError(f"{path} has item {item} twice: two runs wrote to one file")
-        of[item] = row
-    if not found:
+        by_item[item] = row
+    if not by_filter:
         raise ValueError(f"{path} is empty: evaluate again")
-    return found
+    return by_filter
 
 
 def _rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows of a file of JSON lines, or of one JSON list; without what the model was asked."""
+    """The rows of a file of JSON lines, or of one JSON list, without prompts."""
     with storage.open_input(path) as file:
         start = file.read(1)
         file.seek(0)
@@ -226,7 +225,9 @@ def _rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
             try:
                 row = line if isinstance(line, dict) else json.loads(line)
             except ValueError:
-                raise ValueError(f"{path}, line {number} is not JSON: cut off?") from None
+                raise ValueError(
+                    f"{path}, line {number} is not JSON: is the file truncated?"
+                ) from None
             doc = row.pop("doc", None)
             row.pop("arguments", None)
             row.pop("resps", None)
@@ -240,7 +241,7 @@ def _chance(config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Flo
         return None
     choices = np.array([row["choices"] for row in rows], np.float64)
     if any("acc_mutual_info" in row for row in rows):
-        choices /= 2  # each choice is asked a second time, without its context
+        choices /= 2  # each choice is scored again without its context
     return 1 / choices if choices.min() >= 2 else None
 
 

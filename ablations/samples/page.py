@@ -9,7 +9,7 @@ from ablations.samples.pairing import Arms, Paired
 from ablations.study_files.table import Row, columns
 
 SHOWN = ("tests", "runs_of_primary", "scores", "runs", "left_out")
-"""Tables on the page; the items that differ go to their file alone."""
+"""Tables on the page; differing items are only in their file."""
 
 
 def page_data(result: Comparison, paired: Paired, arms: Arms) -> dict[str, Any]:
@@ -32,13 +32,13 @@ def page_data(result: Comparison, paired: Paired, arms: Arms) -> dict[str, Any]:
             {
                 "arm": arm,
                 "run": run,
-                "model": of.model,
-                "place": of.place,
-                "lm_eval": of.version,
-                "tasks": len(of.tasks),
+                "model": evaluation.model,
+                "place": evaluation.place,
+                "lm_eval": evaluation.version,
+                "tasks": len(evaluation.tasks),
             }
-            for arm, every in arms.items()
-            for run, of in enumerate(every, 1)
+            for arm, evaluations in arms.items()
+            for run, evaluation in enumerate(evaluations, 1)
         ],
     }
 

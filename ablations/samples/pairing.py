@@ -1,4 +1,4 @@
-"""Pairs the evaluations of several models item by item, or says why that cannot be done."""
+"""Pair the evaluations of several models item by item, or report why they cannot be paired."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from ablations.study_files.table import Row
 POINTS = "points"
 
 LESS_IS_BETTER = ("bits_per_byte", "brier_score", "ter", "wer")
-"""Metrics, beside perplexities, where the harness does not say (``higher_is_better``)."""
+"""Metrics, besides perplexities, used if the harness does not say (``higher_is_better``)."""
 
 Arms = Mapping[str, Sequence[Evaluation]]
 """Evaluations by arm, one per run (training seed), in the order by which they are paired."""
@@ -25,7 +25,7 @@ Arms = Mapping[str, Sequence[Evaluation]]
 class Measure:
     """A metric of a task in all runs. ``clusters`` [items] numbers the passages from 0.
 
-    ``scores`` are in ``unit``; ``reported`` is the harness's own figure of each run, in its own.
+    ``scores`` are in ``unit``; ``reported`` is the harness's figure of each run, in its unit.
     ``gain`` is the sign of a difference that is an improvement. ``chance`` is the score of
     guessing, in ``unit``.
     """
@@ -47,7 +47,7 @@ class Measure:
 
     @property
     def label(self) -> str:
-        """Task and metric; with the filter if there is one, and what a perplexity is given in."""
+        """Task and metric, with the filter if any, and the unit of a perplexity."""
         more = [] if self.filter == "none" else [self.filter]
         if "perplexity" in self.metric:
             more.append(f"in {self.unit}")
@@ -55,17 +55,17 @@ class Measure:
 
     def stratum(self, arm: str, run: int, weight: float = 1.0) -> Stratum:
         """One run's sums over each passage."""
-        of = self.scores[arm][run]
+        score = self.scores[arm][run]
         numerator, denominator = (
             np.bincount(self.clusters, part).astype(np.float64)
-            for part in (of.numerator, of.denominator)
+            for part in (score.numerator, score.denominator)
         )
         return Stratum(self.label, weight, numerator, denominator)
 
 
 @dataclass(frozen=True)
 class Paired:
-    """What can be compared: measures in the order of tasks, and what cannot, with reasons."""
+    """Comparable measures, in the order of tasks, and others with reasons."""
 
     arms: Sequence[str]
     runs: int
@@ -79,21 +79,18 @@ def pair(arms: Arms, tasks: Sequence[str] = (), any_prompts: bool = False) -> Pa
 
     Args:
         arms: at least two.
-        tasks: those to compare; all that every run has, if empty.
-        any_prompts: whether the arms may have been asked in different words.
+        tasks: to compare; if empty, all that every run has.
+        any_prompts: whether prompts may differ between arms.
 
     Raises:
         ValueError: arms have different numbers of runs, no task is shared, or a task was evaluated
             on different items, prompts, shots or versions. The message says what differs.
     """
-    counts = {arm: len(of) for arm, of in arms.items()}
+    counts = {arm: len(evaluations) for arm, evaluations in arms.items()}
     if len(set(counts.values())) > 1:
-        said = ", ".join(f"{arm} has {n}" for arm, n in counts.items())
-        raise ValueError(
-            f"runs are paired in their order, the first of each arm with one another, and {said}:"
-            " give as many of each"
-        )
-    named = [(arm, evaluation) for arm, of in arms.items() for evaluation in of]
+        text = ", ".join(f"{arm} has {n}" for arm, n in counts.items())
+        raise ValueError(f"runs are paired in order, and {text}: give the same number for each")
+    named = [(arm, evaluation) for arm, evaluations in arms.items() for evaluation in evaluations]
     everywhere = [t for t in named[0][1].tasks if all(t in e.tasks for _, e in named)]
     for task in tasks:
         if task not in everywhere:
@@ -114,41 +111,41 @@ def pair(arms: Arms, tasks: Sequence[str] = (), any_prompts: bool = False) -> Pa
     measures: list[Measure] = []
     for task in sorted(chosen):
         _check_same(task, arms, any_prompts)
-        for found in _measures(task, arms):
-            if isinstance(found, Measure):
-                measures.append(found)
+        for measure in _measures(task, arms):
+            if isinstance(measure, Measure):
+                measures.append(measure)
             else:
-                left_out.append(found)
+                left_out.append(measure)
     if not measures:
-        said = "; ".join(f"{r['task']} {r['metric']}: {r['reason']}" for r in left_out)
-        raise ValueError(f"nothing can be compared: {said}")
+        text = "; ".join(f"{r['task']} {r['metric']}: {r['reason']}" for r in left_out)
+        raise ValueError(f"nothing can be compared: {text}")
     return Paired(
         list(arms), len(named) // len(arms), measures, left_out, _notes(named, chosen, any_prompts)
     )
 
 
 def _check_same(task: str, arms: Arms, any_prompts: bool) -> None:
-    runs = [e for of in arms.values() for e in of]
+    runs = [e for evaluations in arms.values() for e in evaluations]
     first, logs = runs[0], [(e, e.tasks[task]) for e in runs]
-    own = first.tasks[task]
+    reference = first.tasks[task]
     for other, log in logs[1:]:
         where = f"{other.place} and {first.place}"
-        for what, mine, theirs in (
-            ("task versions", log.version, own.version),
-            ("numbers of shots", log.shots, own.shots),
+        for attribute, mine, theirs in (
+            ("task versions", log.version, reference.version),
+            ("numbers of shots", log.shots, reference.shots),
         ):
             if mine != theirs:
                 raise ValueError(
-                    f"{task} cannot be paired: {where} have different {what} ({mine} and {theirs}):"
-                    " evaluate both alike, or choose others by tasks=[…]"
+                    f"{task} cannot be paired: {where} have different {attribute} ({mine} and"
+                    f" {theirs}): evaluate both the same way, or choose others with tasks=[…]"
                 )
-        if log.documents != own.documents:
-            raise ValueError(_other_items(task, where, log, own))
-        for name, what in (("doc_hash", "items"), ("target_hash", "right answers")):
-            if (item := _first_other(log, own, name)) is not None:
+        if log.documents != reference.documents:
+            raise ValueError(_other_items(task, where, log, reference))
+        for name, attribute in (("doc_hash", "items"), ("target_hash", "right answers")):
+            if (item := _first_other(log, reference, name)) is not None:
                 raise ValueError(
-                    f"{task} cannot be paired: {where} have different {what} (the {name} of"
-                    f" item {item} differs): evaluate both on the same data, or choose others by"
+                    f"{task} cannot be paired: {where} have different {attribute} (the {name} of"
+                    f" item {item} differs): evaluate both on the same data, or choose others with"
                     " tasks=[…]"
                 )
     if any_prompts:
@@ -161,27 +158,27 @@ def _check_same(task: str, arms: Arms, any_prompts: bool) -> None:
                 raise ValueError(
                     f"{task} cannot be paired: {other.place} and {together[0].place} were asked"
                     f" with different prompts (the prompt_hash of item {item} differs{why}):"
-                    " evaluate both alike, or say allow_different_prompts=true"
+                    " evaluate both the same way, or set allow_different_prompts=true"
                 )
 
 
-def _other_items(task: str, where: str, log: TaskLog, own: TaskLog) -> str:
-    alone = sorted(set(log.documents) ^ set(own.documents))
+def _other_items(task: str, where: str, log: TaskLog, reference: TaskLog) -> str:
+    unshared = sorted(set(log.documents) ^ set(reference.documents))
     return (
         f"{task} cannot be paired: {where} have different items ({len(log.documents)} and"
-        f" {len(own.documents)}; item {alone[0]} is in one alone): give both the same --limit or"
-        " --samples, or choose others by tasks=[…]"
+        f" {len(reference.documents)}; only one has item {unshared[0]}): give both the same --limit"
+        " or --samples, or choose others with tasks=[…]"
     )
 
 
-def _first_other(log: TaskLog, own: TaskLog, name: str) -> int | None:
+def _first_other(log: TaskLog, reference: TaskLog, name: str) -> int | None:
     """The first item that differs."""
-    pairs = zip(log.documents, log.hashes[name], own.hashes[name], strict=True)
+    pairs = zip(log.documents, log.hashes[name], reference.hashes[name], strict=True)
     return next((item for item, mine, theirs in pairs if mine != theirs), None)
 
 
 def _prompting(one: Evaluation, other: Evaluation) -> str:
-    """What is known to differ between two ways of prompting."""
+    """Known differences in prompting."""
     differ = [
         name.removesuffix("_sha").replace("_", " ")
         for name, value in one.prompting.items()
@@ -191,51 +188,51 @@ def _prompting(one: Evaluation, other: Evaluation) -> str:
 
 
 def _measures(task: str, arms: Arms) -> Iterator[Measure | Row]:
-    logs = {arm: [e.tasks[task] for e in of] for arm, of in arms.items()}
-    flat = [log for of in logs.values() for log in of]
-    own = flat[0]
-    _, clusters = np.unique(own.clusters, return_inverse=True)
-    for key in own.scores:
+    logs = {arm: [e.tasks[task] for e in per_arm] for arm, per_arm in arms.items()}
+    flat = [log for per_arm in logs.values() for log in per_arm]
+    reference = flat[0]
+    _, clusters = np.unique(reference.clusters, return_inverse=True)
+    for key in reference.scores:
         metric, name = key
-        found = {arm: [log.scores.get(key) for log in of] for arm, of in logs.items()}
-        every = [score for of in found.values() for score in of]
+        by_arm = {arm: [log.scores.get(key) for log in per_arm] for arm, per_arm in logs.items()}
+        every = [score for per_arm in by_arm.values() for score in per_arm]
         reason = next((s for s in every if isinstance(s, str)), None)
         if any(score is None for score in every):
             reason = "not every run has it"
         elif len({score.unit for score in every if isinstance(score, Score)}) > 1:
             reason = "runs aggregate it in different ways"
         elif clusters.max() < 1:
-            reason = "it has a single item or passage, so its error cannot be known"
+            reason = "it has a single item or passage, so it has no standard error"
         if reason is not None:
             yield _reason(task, metric, name, reason)
             continue
-        scores = {a: [s for s in of if isinstance(s, Score)] for a, of in found.items()}
-        values = np.concatenate([s.numerator for of in scores.values() for s in of])
+        scores = {a: [s for s in per_arm if isinstance(s, Score)] for a, per_arm in by_arm.items()}
+        values = np.concatenate([s.numerator for per_arm in scores.values() for s in per_arm])
         unit = scores[next(iter(arms))][0].unit
         in_points = not unit and values.min() >= 0 and values.max() <= 1
         factor = 100 if in_points else 1
-        up = not unit and own.higher_is_better.get(
+        up = not unit and reference.higher_is_better.get(
             metric, metric not in LESS_IS_BETTER and "perplexity" not in metric
         )
-        guess = own.chance if metric in GUESSED else None
+        guess = reference.chance if metric in GUESSED else None
         yield Measure(
             task=task,
             metric=metric,
             filter=name,
-            shots=own.shots,
-            version=own.version,
+            shots=reference.shots,
+            version=reference.version,
             unit=POINTS if in_points else unit or metric,
             gain=1 if up else -1,
-            documents=own.documents,
+            documents=reference.documents,
             clusters=clusters,
-            passages=own.passages,
+            passages=reference.passages,
             binary=bool(in_points and np.isin(values, (0.0, 1.0)).all()),
             chance=None if guess is None else 100 * float(guess.mean()),
             scores={
-                a: [Score(factor * s.numerator, s.denominator, s.unit) for s in of]
-                for a, of in scores.items()
+                a: [Score(factor * s.numerator, s.denominator, s.unit) for s in per_arm]
+                for a, per_arm in scores.items()
             },
-            reported={a: [log.reported[key] for log in of] for a, of in logs.items()},
+            reported={a: [log.reported[key] for log in per_arm] for a, per_arm in logs.items()},
         )
 
 
@@ -257,8 +254,5 @@ def _notes(
     ]
     prompts = [[e.tasks[t].hashes["prompt_hash"] for t in tasks] for _, e in named]
     if any_prompts and any(other != prompts[0] for other in prompts):
-        notes.append(
-            "Not all models were asked with the same prompts, so that a difference may be one of"
-            " prompts."
-        )
+        notes.append("Prompts differ between models, so a difference may be due to prompts.")
     return notes

@@ -1,8 +1,8 @@
-"""What a metric of lm-evaluation-harness is, found out from its items and its own figure.
+"""Infer how lm-evaluation-harness aggregates a metric, from its items and reported figure.
 
 A task may aggregate its items by any function, so names say little. A metric is compared if one of
-these gives the figure that the harness reports (``lm_eval/api/metrics.py`` there); all are means or
-ratios of sums, whose error the items tell:
+these reproduces the reported figure (``lm_eval/api/metrics.py`` there); all are means or ratios of
+sums, whose standard error follows from the items:
 
 =======================  =====================================  ===========================
 the harness's figure     an item logs                           compared in
@@ -27,7 +27,7 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 
 TOLERANCE = 1e-6
-"""Relative: sums in another order, and figures that were float32."""
+"""Relative; allows for another summation order and float32 figures."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,12 @@ class Score:
 
 
 def score(metric: str, values: Sequence[Any], reported: Any) -> Score | str:
-    """The score of a metric, or why it has none that can be compared.
+    """The score of a metric, or why it cannot be compared.
 
     Args:
         metric: its name.
-        values: what was logged for each item.
-        reported: the harness's own figure.
+        values: logged values by item.
+        reported: the harness's figure.
     """
     figure = _number(reported)
     if figure is None or not math.isfinite(figure):
@@ -99,7 +99,7 @@ def _is_pair(value: Any) -> bool:
 
 
 def _number(value: Any) -> float | None:
-    """A number, also one that NumPy's types made a text of."""
+    """A number, also one that a NumPy type turned into a string."""
     if isinstance(value, bool | int | float):
         return float(value)
     if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""The descriptive tables of a comparison of logged samples. They hold intervals and no tests."""
+"""The descriptive tables of a comparison of logged samples. They have intervals but no tests."""
 
 from collections.abc import Sequence
 
@@ -15,12 +15,12 @@ from ablations.tasks.scores import against_chance
 def scores(paired: Paired, primary: Endpoint, main: Sequence[Measure], alpha: float) -> list[Row]:
     """Every arm on the primary endpoint and on every metric of every task."""
     ends = [primary] if primary.name == AVERAGE else []
-    ends += [of_task(of) for of in paired.measures]
+    ends += [of_task(measure) for measure in paired.measures]
     baseline, rows = paired.arms[0], []
     for end in ends:
         measure = end.measures[0]
         for arm in paired.arms:
-            of = inference.mean(end.samples(arm, paired.runs), alpha)
+            estimate = inference.mean(end.samples(arm, paired.runs), alpha)
             row: Row = {
                 "endpoint": end.name,
                 "label": end.label,
@@ -31,11 +31,13 @@ def scores(paired: Paired, primary: Endpoint, main: Sequence[Measure], alpha: fl
                 "passages": sum(int(m.clusters.max()) + 1 for m in end.measures),
                 "shots": None if end.name == AVERAGE else measure.shots,
                 "version": None if end.name == AVERAGE else measure.version,
-                "value": of.value,
-                "value_low": of.low,
-                "value_high": of.high,
+                "value": estimate.value,
+                "value_low": estimate.low,
+                "value_high": estimate.high,
                 "chance": end.chance,
-                "against_chance": against_chance(of.value, of.low, of.high, end.chance),
+                "against_chance": against_chance(
+                    estimate.value, estimate.low, estimate.high, end.chance
+                ),
                 "difference": None,
                 "low": None,
                 "high": None,
@@ -48,11 +50,11 @@ def scores(paired: Paired, primary: Endpoint, main: Sequence[Measure], alpha: fl
 
 
 def by_run(primary: Endpoint, paired: Paired) -> list[Row]:
-    """The primary contrast run by run; none where there is one."""
+    """The primary contrast run by run; empty for a single run."""
     if paired.runs == 1:
         return []
     ours, theirs = (
-        [inference.endpoint(of) for of in primary.samples(arm, paired.runs)]
+        [inference.endpoint(sample) for sample in primary.samples(arm, paired.runs)]
         for arm in (paired.arms[1], paired.arms[0])
     )
     return [
@@ -65,16 +67,16 @@ def runs(paired: Paired) -> list[Row]:
     """The value of each run, beside the figure that lm-eval reports."""
     return [
         {
-            "task": of.task,
-            "metric": of.metric,
-            "filter": of.filter,
+            "task": measure.task,
+            "metric": measure.metric,
+            "filter": measure.filter,
             "arm": arm,
             "run": run + 1,
-            "value": mean_of(of.scores[arm][run]),
-            "unit": of.unit,
-            "reported": of.reported[arm][run],
+            "value": mean_of(measure.scores[arm][run]),
+            "unit": measure.unit,
+            "reported": measure.reported[arm][run],
         }
-        for of in paired.measures
+        for measure in paired.measures
         for arm in paired.arms
         for run in range(paired.runs)
     ]
@@ -84,12 +86,19 @@ def items(main: Sequence[Measure], paired: Paired) -> list[Row]:
     """The items on which an arm differs from the baseline: means over runs, by the main metric."""
     baseline, *others = paired.arms
     rows = []
-    for of in main:
-        values = {arm: np.mean([_each(s) for s in of.scores[arm]], axis=0) for arm in paired.arms}
+    for measure in main:
+        values = {
+            arm: np.mean([_each(s) for s in measure.scores[arm]], axis=0) for arm in paired.arms
+        }
         for arm in others:
             for k in np.flatnonzero(values[arm] != values[baseline]).tolist():
                 ours, theirs = float(values[arm][k]), float(values[baseline][k])
-                row = {"task": of.task, "metric": of.metric, "item": of.documents[k], "arm": arm}
+                row = {
+                    "task": measure.task,
+                    "metric": measure.metric,
+                    "item": measure.documents[k],
+                    "arm": arm,
+                }
                 row |= {"value": ours, "baseline_value": theirs, "difference": ours - theirs}
                 rows.append(row)
     return rows

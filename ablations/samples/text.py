@@ -58,10 +58,14 @@ TABLES = {
 
 def render(result: Comparison, paired: Paired) -> str:
     """Verdict, notes and tables as lines of a terminal."""
-    of = result.primary
-    arms = {name: str(of[name]) for name in ("treatment", "baseline")}
+    primary = result.primary
+    arms = {name: str(primary[name]) for name in ("treatment", "baseline")}
     runs = f"{paired.runs} run{'s' if paired.runs > 1 else ''} of each model"
-    about = "" if of["tasks"] == result.paired["tasks"] else f"; the verdict is on {_counted(of)}"
+    about = (
+        ""
+        if primary["tasks"] == result.paired["tasks"]
+        else f"; the verdict is on {_counted(primary)}"
+    )
     out = [
         *_wrapped(result.headline),
         "",
@@ -70,9 +74,9 @@ def render(result: Comparison, paired: Paired) -> str:
         *_wrapped(f"{_counted(result.paired)} were paired, in {runs}{about}.", "- "),
         *(line for note in result.notes for line in _wrapped(note, "- ")),
         "",
-        f"{of['treatment']} minus {of['baseline']} on {of['on']}:"
-        f" {number(of['value'], True)} {of['unit']}",
-        f"  standard error {number(of['error'])}, p = {of['p']:.2g}; could see"
+        f"{primary['treatment']} minus {primary['baseline']} on {primary['on']}:"
+        f" {number(primary['value'], True)} {primary['unit']}",
+        f"  standard error {number(primary['error'])}, p = {primary['p']:.2g}; could see"
         f" {number(result.verdict.detectable or 0)}",
     ]
     for name, (title, columns) in TABLES.items():
@@ -82,8 +86,8 @@ def render(result: Comparison, paired: Paired) -> str:
     return "\n".join(out)
 
 
-def _counted(of: Row) -> str:
-    return f"{of['items']} items of {of['tasks']} task{'s' if of['tasks'] > 1 else ''}"
+def _counted(row: Row) -> str:
+    return f"{row['items']} items of {row['tasks']} task{'s' if row['tasks'] > 1 else ''}"
 
 
 def _wrapped(words: str, mark: str = "") -> list[str]:

@@ -1,11 +1,11 @@
-"""Which of several candidates may be an arm's best, and how far apart the bests of two arms are.
+"""Select the best of several candidates per arm, and compare the bests of two arms.
 
 Each arm has K candidates (learning rates, numbers of passes), run with the same S seeds. The *best*
 of an arm is the candidate with the best mean over all seeds and documents that one could have
-drawn. The runs show it with noise, so the choice is an estimate, and the luck that made a candidate
-win would flatter its arm in what follows. Documents are dealt with by choosing on others than those
-of the endpoint (:mod:`ablations.contrasts.best`); the luck of training is in both, so every
-candidate that may be the best counts.
+drawn. Runs are noisy, so the choice is an estimate, and the winner's luck would flatter its arm.
+For documents, the choice is made on others than those of the endpoint
+(:mod:`ablations.contrasts.variant_selection`); training noise is in both, so every candidate that
+may be the best counts.
 
 **May be the best** is a candidate that the first does not beat clearly: multiple comparisons with
 the best (Hsu 1984; Hsu 1996, Multiple Comparisons, chapter 4), one-sided, by Bonferroni:
@@ -40,7 +40,7 @@ from ablations.stats.inference import Estimate, estimate, half_width, quantile
 from ablations.study_files.results import FloatArray
 
 SPENT = 0.2
-"""The part of alpha that the choice takes."""
+"""The share of alpha spent on the choice."""
 
 Paired = tuple[FloatArray, Sequence[FloatArray]]
 """Differences of two candidates and their influences (:func:`ablations.stats.inference.paired`)."""
@@ -67,8 +67,8 @@ def first_and_possible(
     limit = quantile(2 * level / (count - 1), (seeds - 1) * (count - 1))
     possible = [first]
     for k in others:
-        own = float((values[:, first] - values[:, k]).var(ddof=1))
-        squared = max(2 * noise**2, own) / seeds + (0.0 if items is None else items[k] ** 2)
+        variance = float((values[:, first] - values[:, k]).var(ddof=1))
+        squared = max(2 * noise**2, variance) / seeds + (0.0 if items is None else items[k] ** 2)
         if means[first] - means[k] <= limit * np.sqrt(squared):
             possible.append(k)
     return possible
@@ -80,7 +80,7 @@ def difference_of_bests(
     """The difference of two arms' bests; its value is that of their first candidates.
 
     Errors are those of the first pair, widened in proportion to the interval, so that a plan for
-    more seeds reckons with the choice too. ``p`` is to be compared with ``alpha`` alone.
+    more seeds accounts for the choice too. Compare ``p`` with ``alpha`` only.
 
     Args:
         pairs: ``pairs[k][j]`` of the candidates of both arms that may be the best, first ones
@@ -90,28 +90,28 @@ def difference_of_bests(
             candidates were not chosen.
     """
     level = alpha * (1 - SPENT)
-    of = estimate(*pairs[0][0], alpha)
+    first = estimate(*pairs[0][0], alpha)
     ours = [estimate(*_mean(row), level) for row in pairs]
     theirs = [estimate(*_mean(column), level) for column in zip(*pairs, strict=True)]
     lows, highs = (theirs, ours) if gain == 1 else (ours, theirs)
     if gain is None:
         lows = highs = [estimate(*pair, level) for row in pairs for pair in row]
-    low = min(of.value, *(each.low for each in lows))
-    high = max(of.value, *(each.high for each in highs))
+    low = min(first.value, *(each.low for each in lows))
+    high = max(first.value, *(each.high for each in highs))
     above = max(_one_sided(each, 1) for each in lows)
     below = max(_one_sided(each, -1) for each in highs)
-    alone = half_width(of, alpha)
-    wider = max(high - of.value, of.value - low) / alone if alone > 0 else 1.0
+    half = half_width(first, alpha)
+    wider = max(high - first.value, first.value - low) / half if half > 0 else 1.0
     seed_lows = [each.seed_low for each in lows if each.seed_low is not None]
     seed_highs = [each.seed_high for each in highs if each.seed_high is not None]
     return replace(
-        of,
+        first,
         low=low,
         high=high,
         p=min(2 * min(above, below) / (1 - SPENT), 1.0),
-        error=of.error * wider,
-        item_error=of.item_error * wider,
-        seed_error=None if of.seed_error is None else of.seed_error * wider,
+        error=first.error * wider,
+        item_error=first.item_error * wider,
+        seed_error=None if first.seed_error is None else first.seed_error * wider,
         seed_low=min(seed_lows, default=None),
         seed_high=max(seed_highs, default=None),
     )
@@ -124,6 +124,6 @@ def _mean(pairs: Sequence[Paired]) -> Paired:
     return values, [np.mean(stratum, axis=0) for stratum in moves]
 
 
-def _one_sided(of: Estimate, sign: int) -> float:
+def _one_sided(result: Estimate, sign: int) -> float:
     """The p of a test whether the difference has this sign."""
-    return of.p / 2 if sign * of.value > 0 else 1 - of.p / 2
+    return result.p / 2 if sign * result.value > 0 else 1 - result.p / 2

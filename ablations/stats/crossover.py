@@ -25,12 +25,12 @@ from ablations.stats.inference import Estimate, estimate, over_seeds
 from ablations.study_files.results import FloatArray
 
 STEPS = 100
-"""Places looked at between the ends; bounds lie between two of them, linear in log x."""
+"""Grid steps between the ends; bounds are interpolated, linear in log x."""
 
 
 @dataclass(frozen=True)
 class Crossover:
-    """``at`` is where the line is 0, None if its sign is one throughout ``first`` to ``last``.
+    """``at`` is where the line is 0, None if its sign is constant from ``first`` to ``last``.
 
     ``low`` and ``high`` are the interval; None is beyond what was run on that side. ``possible`` is
     whether a crossover within what was run can't be excluded. ``start`` and ``end`` are the line at
@@ -63,11 +63,11 @@ def crossing(
         ValueError: fewer than two places or seeds.
     """
     if len(x) < 2 or values.shape[1] < 2:
-        raise ValueError("a crossover takes two places and two seeds, at least")
+        raise ValueError("a crossover needs at least two points and two seeds")
     log = np.log(x)
     places = np.linspace(log[0], log[-1], STEPS + 1)
     line = [_line(log, place, values, moves, alpha) for place in places]
-    lows, highs = (np.array([getattr(of, name) for of in line]) for name in ("low", "high"))
+    lows, highs = (np.array([getattr(point, name) for point in line]) for name in ("low", "high"))
     may_be = (lows <= 0) & (highs >= 0)
     start, end = line[0], line[-1]
     at = None
@@ -104,7 +104,7 @@ def _line(
 ) -> Estimate:
     """The line at a place, and its interval."""
     weights = _weights(log, place)
-    return estimate(weights @ values, [np.tensordot(weights, of, 1) for of in moves], alpha)
+    return estimate(weights @ values, [np.tensordot(weights, move, 1) for move in moves], alpha)
 
 
 def _bound(
@@ -125,10 +125,10 @@ def _bends(x: FloatArray, values: FloatArray, alpha: float) -> list[float]:
     if len(x) < 3:
         return []
     rest = values - np.stack([_weights(log, place) @ values for place in log])
-    tests = [over_seeds(of, alpha) for of in rest]
+    tests = [over_seeds(test, alpha) for test in rest]
     scale = float(np.abs(values).max())
     return [
         float(place)
-        for place, of in zip(x, tests, strict=True)
-        if of.p * len(x) < alpha and not math.isclose(of.value, 0, abs_tol=1e-9 * scale)
+        for place, test in zip(x, tests, strict=True)
+        if test.p * len(x) < alpha and not math.isclose(test.value, 0, abs_tol=1e-9 * scale)
     ]

@@ -1,4 +1,4 @@
-"""Whether a small size decides between arms as a larger one does, and on which metric best.
+"""Decision accuracy and signal-to-noise: how small sizes predict larger ones.
 
 **Scores.** ``x[s, a]`` is an endpoint of arm a with seed s. A seed fixes the order of the documents
 for all arms, so what it adds to all of them alike says nothing about an arm. The noise of one run
@@ -119,41 +119,43 @@ def decide(sizes: Sequence[Scores], alpha: float = 0.05) -> Decision:
     Raises:
         ValueError: fewer than two sizes or arms, or sizes of different arms.
     """
-    arms = {len(of.means) for of in sizes}
+    arms = {len(size.means) for size in sizes}
     if len(sizes) < 2 or len(arms) > 1 or min(arms) < 2:
-        raise ValueError("decisions are compared at two sizes, or more, of the same arms")
+        raise ValueError("decisions need at least two sizes of the same two or more arms")
     pairs = list(combinations(range(arms.pop()), 2))
     kept = surely_kept = surely_turned = 0
-    for small, large in pairwise([_orders(of, pairs, alpha / len(sizes)) for of in sizes]):
+    for small, large in pairwise([_orders(size, pairs, alpha / len(sizes)) for size in sizes]):
         for (before, sure_before), (after, sure_after) in zip(small, large, strict=True):
             same = before * after > 0
             sure = sure_before and sure_after
             kept += same
             surely_kept += same and sure
             surely_turned += not same and sure
-    of = len(pairs) * (len(sizes) - 1)
-    return Decision(kept, of, surely_kept / of, 1 - surely_turned / of)
+    size = len(pairs) * (len(sizes) - 1)
+    return Decision(kept, size, surely_kept / size, 1 - surely_turned / size)
 
 
-def signal_to_noise(of: Scores, alpha: float = 0.05) -> Ratio | None:
+def signal_to_noise(scores: Scores, alpha: float = 0.05) -> Ratio | None:
     """The ratio; None if the noise is unknown, or no more than what rounding leaves."""
-    mean = abs(float(of.means.mean()))
-    if of.noise is None or of.noise <= ROUNDING * mean:
+    mean = abs(float(scores.means.mean()))
+    if scores.noise is None or scores.noise <= ROUNDING * mean:
         return None
-    signal = float(np.ptp(of.means))
-    by_chance = least_ratio(len(of.means), of.seeds, alpha)
-    return Ratio(signal / mean, of.noise / mean, signal / of.noise, by_chance)
+    signal = float(np.ptp(scores.means))
+    by_chance = least_ratio(len(scores.means), scores.seeds, alpha)
+    return Ratio(signal / mean, scores.noise / mean, signal / scores.noise, by_chance)
 
 
 @functools.cache
 def least_ratio(arms: int, seeds: int, alpha: float) -> float:
-    """What range / noise of equal arms exceeds in a share alpha of cases: q / sqrt(S)."""
+    """The range / noise that equal arms exceed in a share alpha of cases: q / sqrt(S)."""
     df = (seeds - 1) * (arms - 1)
     return float(stats.studentized_range.isf(alpha, arms, df)) / math.sqrt(seeds)
 
 
-def _orders(of: Scores, pairs: Sequence[tuple[int, int]], alpha: float) -> list[tuple[float, bool]]:
+def _orders(
+    scores: Scores, pairs: Sequence[tuple[int, int]], alpha: float
+) -> list[tuple[float, bool]]:
     """The difference of each pair, and whether it is clear."""
-    least = of.least_clear(alpha)
-    gaps = [float(of.means[a] - of.means[b]) for a, b in pairs]
+    least = scores.least_clear(alpha)
+    gaps = [float(scores.means[a] - scores.means[b]) for a, b in pairs]
     return [(gap, abs(gap) > least) for gap in gaps]

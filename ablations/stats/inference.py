@@ -251,12 +251,12 @@ def _interval(
     )
 
 
-def half_width(of: Estimate, alpha: float) -> float:
+def half_width(estimate: Estimate, alpha: float) -> float:
     """Half the width of an estimate's interval of coverage 1 - alpha."""
-    half = of.error * quantile(alpha, of.df)
-    if of.seed_error is None:
+    half = estimate.error * quantile(alpha, estimate.df)
+    if estimate.seed_error is None:
         return half
-    return max(half, of.seed_error * quantile(alpha, of.seeds - 1))
+    return max(half, estimate.seed_error * quantile(alpha, estimate.seeds - 1))
 
 
 def _p(value: float, error: float, df: float) -> float:

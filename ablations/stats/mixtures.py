@@ -1,4 +1,4 @@
-"""The best mixture, from a swarm of small runs of different mixtures, and how sure it is.
+"""The best mixture from a swarm of small runs of different mixtures, with its uncertainty.
 
 **The surface.** The endpoint of n runs is fitted by least squares as a quadratic in the weights w
 of k components, in the canonical form of Scheffé (1958, "Experiments with Mixtures", JRSS B 20):
@@ -31,7 +31,7 @@ from ablations.study_files.results import FloatArray
 
 DRAWS = 2000
 SPARE = 3
-"""Runs beyond the number of coefficients, from which the noise can be known at all."""
+"""Runs required beyond the number of coefficients, to estimate the noise."""
 
 
 def design(weights: FloatArray) -> FloatArray:
@@ -65,22 +65,22 @@ class Surface:
 
 
 def check(weights: FloatArray) -> None:
-    """See that runs of these mixtures [n, k] can be fitted.
+    """Check that runs of these mixtures [n, k] can be fitted.
 
     Raises:
-        ValueError: too few runs, or mixtures that do not tell the components apart.
+        ValueError: too few runs, or mixtures that do not identify the components.
     """
     terms = design(weights)
     n, p = terms.shape
     if n < p + SPARE:
         raise ValueError(
-            f"{n} runs are too few for the {p} coefficients of {weights.shape[1]} components: take"
+            f"{n} runs are too few for the {p} coefficients of {weights.shape[1]} components: use"
             f" swarm.runs={2 * p} or more, or fewer components (fewer sources, or smaller"
             " swarm.buckets)"
         )
     if np.linalg.matrix_rank(terms) < p:
         raise ValueError(
-            "the swarm's mixtures do not tell its components apart: take more runs (swarm.runs), or"
+            "the swarm's mixtures do not identify its components: use more runs (swarm.runs), or"
             " looser bounds (swarm.repeats)"
         )
 
@@ -89,7 +89,7 @@ def fit(weights: FloatArray, values: FloatArray) -> Surface:
     """Fit the surface to runs: weights [n, k], values [n].
 
     Raises:
-        ValueError: too few runs, or mixtures that do not tell the components apart.
+        ValueError: too few runs, or mixtures that do not identify the components.
     """
     check(weights)
     terms = design(weights)
@@ -164,7 +164,7 @@ def propose(
         natural: the mixture to compare with, [k].
         gain: the sign of a change that is an improvement.
         alpha: one minus the coverage.
-        chosen: what was proposed before, if it was: [k].
+        chosen: an earlier proposal, if any: [k].
     """
     terms = design(candidates)
     inside = leverage(surface, candidates) <= surface.leverage.max() * (1 + 1e-9)
@@ -208,8 +208,8 @@ def _largest(surface: Surface, contrasts: FloatArray, moves: FloatArray) -> Floa
     scaled = contrasts @ surface.root
     length = np.linalg.norm(scaled, axis=1)
     some = length > 1e-9 * max(length.max(), 1e-300)
-    found: FloatArray = (contrasts[some] @ moves) / length[some][:, None]
-    return found
+    statistics: FloatArray = (contrasts[some] @ moves) / length[some][:, None]
+    return statistics
 
 
 def effects(
@@ -217,7 +217,7 @@ def effects(
 ) -> tuple[FloatArray, FloatArray]:
     """What ``step`` more of each component changes at the natural mixture, and half-widths: [k].
 
-    The others give way in proportion (Cox 1971, "A Note on Polynomial Response Functions for
+    The others shrink in proportion (Cox 1971, "A Note on Polynomial Response Functions for
     Mixtures", Biometrika 58); by the slope there, each with its own t interval.
     """
     ways = (np.eye(len(natural)) - natural) / (1 - natural)[:, None]

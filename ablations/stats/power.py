@@ -1,9 +1,9 @@
-"""What a study of a given size can find, before it runs: noncentral t.
+"""Power of a planned study, by the noncentral t distribution.
 
 The noise of a paired contrast has two parts (:mod:`ablations.stats.inference`). ``seed_sd`` is the
 standard deviation over seeds of the difference between the arms; it shrinks with more seeds.
-``item_error`` is the standard error that comes from having these held-out documents and no others;
-more seeds do not shrink it.
+``item_error`` is the standard error due to the choice of held-out documents; more seeds do not
+shrink it.
 """
 
 import math
@@ -31,7 +31,7 @@ def detectable(error: float, df: float, alpha: float, power: float) -> float:
         return error * float(stats.norm.isf(alpha / 2) + stats.norm.ppf(power))
 
     def surplus(noncentrality: float) -> float:
-        # The tail on the wrong side is no finding.
+        # The tail on the wrong side does not count.
         return float(stats.nct.sf(critical, df, noncentrality)) - power
 
     critical = high = float(stats.t.isf(alpha / 2, df))
@@ -43,7 +43,7 @@ def detectable(error: float, df: float, alpha: float, power: float) -> float:
 def minimum_detectable_effect(
     seed_sd: float, seeds: int, item_error: float = 0.0, alpha: float = 0.05, power: float = 0.8
 ) -> float:
-    """The true difference that so many paired seeds find with probability ``power``.
+    """The true difference that ``seeds`` paired seeds detect with probability ``power``.
 
     It follows the test's own rule: the difference must stand out both from the combined error
     (Satterthwaite's degrees of freedom) and from the seeds alone, so the larger of the two counts.
@@ -52,10 +52,10 @@ def minimum_detectable_effect(
         ValueError: fewer than two seeds, which say nothing about the noise of training.
     """
     if seeds < 2:
-        raise ValueError("one seed cannot tell an arm from the luck of its seed: plan at least two")
+        raise ValueError("one seed cannot tell an effect from training noise: plan at least two")
     if seed_sd < 0 or item_error < 0:
         raise ValueError("seed_sd and item_error are standard deviations: not negative")
-    return max(detectable(*of, alpha, power) for of in _errors(seed_sd, seeds, item_error))
+    return max(detectable(*errors, alpha, power) for errors in _errors(seed_sd, seeds, item_error))
 
 
 def assurance(
@@ -76,11 +76,13 @@ def assurance(
     """
     quantiles = (np.arange(DRAWS) + 0.5) / DRAWS
     truth = value + error * stats.t.ppf(quantiles, df)
-    found = []
+    probabilities = []
     for sign in (1, -1):
-        powers = [_power(sign * truth, *of, alpha) for of in _errors(seed_sd, seeds, item_error)]
-        found.append(float(np.minimum(*powers).mean()))
-    return found[0], found[1]
+        powers = [
+            _power(sign * truth, *errors, alpha) for errors in _errors(seed_sd, seeds, item_error)
+        ]
+        probabilities.append(float(np.minimum(*powers).mean()))
+    return probabilities[0], probabilities[1]
 
 
 def _power(truth: FloatArray, error: float, df: float, alpha: float) -> FloatArray:
@@ -102,7 +104,7 @@ def _errors(seed_sd: float, seeds: int, item_error: float) -> list[tuple[float, 
 
 
 class Shortfall(NamedTuple):
-    """What finds a difference: ``seeds`` (None: over 1000), and whether more ``items`` too."""
+    """What a difference takes to find: ``seeds`` (None: over 1000), and whether more ``items``."""
 
     seeds: int | None
     items: bool
@@ -113,7 +115,7 @@ def shortfall(
 ) -> Shortfall:
     """What a study needs to find a difference with this probability.
 
-    Where no number of seeds does, ``seeds`` are those that would if all text were held out.
+    If no number of seeds suffices, ``seeds`` are those needed with unlimited held-out text.
     """
     if seeds := seeds_needed(difference, seed_sd, item_error, alpha, power):
         return Shortfall(seeds, False)
@@ -135,8 +137,8 @@ def seeds_needed(
         raise ValueError("the difference to find must be positive")
 
     def enough(seeds: int) -> bool:
-        found = minimum_detectable_effect(seed_sd, seeds, item_error, alpha, power)
-        return found <= difference
+        effect = minimum_detectable_effect(seed_sd, seeds, item_error, alpha, power)
+        return effect <= difference
 
     if not enough(MAX_SEEDS):
         return None

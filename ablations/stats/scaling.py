@@ -4,9 +4,8 @@
 
 For a given exponent this is linear least squares, which has a closed form; so the fit is a search
 over a fine grid of exponents, the same for the data and, in one matrix product, for every bootstrap
-resample. It cannot fail to converge. Whether there is a floor is for the data to say: where the
-best floor is not above 0, there is none. Each resample says so anew, so the band holds that doubt
-too.
+resample. It cannot fail to converge. The data decide whether there is a floor: if the best floor
+is not above 0, there is none. Each resample decides again, so the band includes that uncertainty.
 """
 
 import math
@@ -77,8 +76,8 @@ class Fit:
 def fit(compute: FloatArray, loss: FloatArray, alpha: float = 0.05, seed: int = 0) -> Fit:
     """Fit a law to runs (arrays [runs]: total compute, loss), at least three sizes and five runs.
 
-    The band resamples residuals. They are first widened by sqrt(n / (n - 3)) for what the fit took
-    up, and by Student's t over the normal quantile, since few residuals know their own size badly.
+    The band resamples residuals. They are first widened by sqrt(n / (n - 3)) for the fitted
+    parameters, and by Student's t over the normal quantile, as few residuals estimate it poorly.
 
     Raises:
         ValueError: too few sizes or runs, or the loss does not fall with compute.

@@ -6,11 +6,11 @@ from ablations.study_files.results import FloatArray
 
 
 def draw(natural: FloatArray, most: FloatArray, count: int, seed: int) -> FloatArray:
-    """Random mixtures around a natural one: float64 [count, k]; more of them begin with the same.
+    """Random mixtures around a natural one: float64 [count, k]; a larger count extends a smaller.
 
-    Dirichlet, as spread out as one that is even over all mixtures, with a mean halfway between the
-    natural and the equal weights, so that rare components are tried at weights that matter. One
-    beyond a bound is drawn back to it, towards the natural mixture.
+    Dirichlet with the concentration of the uniform one and a mean halfway between natural and equal
+    weights, so that rare components get weights that matter. Mixtures out of bounds are moved to
+    the bound, towards the natural mixture.
 
     Args:
         natural: weights [k], within the bounds.
@@ -25,13 +25,13 @@ def draw(natural: FloatArray, most: FloatArray, count: int, seed: int) -> FloatA
 
 
 def even(natural: FloatArray, most: FloatArray) -> FloatArray:
-    """All components alike, as far as the bounds allow: all are [k]."""
+    """Equal weights, as far as the bounds allow: all are [k]."""
     return within(np.full(len(natural), 1 / len(natural)), natural, most)
 
 
 def within(weights: FloatArray, natural: FloatArray, most: FloatArray) -> FloatArray:
     """From the natural mixture towards another one, as far as the bounds allow: all are [k]."""
-    way = weights - natural
-    room = (most - natural)[way > 0] / way[way > 0]
-    out: FloatArray = natural + min(1.0, *room) * way
+    direction = weights - natural
+    room = (most - natural)[direction > 0] / direction[direction > 0]
+    out: FloatArray = natural + min(1.0, *room) * direction
     return np.clip(out, 0.0, most)

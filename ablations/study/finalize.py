@@ -4,7 +4,7 @@ import sys
 
 from ablations import compare
 from ablations.analyses.comparison import compare as compare_study
-from ablations.contrasts import best
+from ablations.contrasts import variant_selection
 from ablations.reading import read_study
 from ablations.report import PAGE, write_report
 from ablations.study_files.results import FAILURE
@@ -34,7 +34,7 @@ def finalize_study(folder: str, shown: str) -> bool:
         print("no job is complete: nothing to compare", file=sys.stderr)
         return False
     try:
-        study = best.settle(study)
+        study = variant_selection.choose(study)
         result = compare_study(study)
     except ValueError as error:
         print(f"not compared: {error}", file=sys.stderr)

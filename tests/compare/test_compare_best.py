@@ -10,7 +10,7 @@ from written_study import declare, write_run
 
 from ablations import report
 from ablations.analyses.comparison import compare
-from ablations.contrasts import best
+from ablations.contrasts import variant_selection
 from ablations.contrasts.pairing import between
 from ablations.page.headline import headline
 from ablations.reading import read_declaration, read_study
@@ -18,7 +18,7 @@ from ablations.stats import candidates
 from ablations.stats.candidates import difference_of_bests, first_and_possible
 from ablations.stats.inference import estimate, over_seeds
 from ablations.study_files import results
-from ablations.study_files.choices import Choice, Compare
+from ablations.study_files.variant_choice import Choice, Compare
 from model.training.outcome import HELDOUT_SCHEMA
 
 ALPHA = 0.05
@@ -125,16 +125,16 @@ def test_documents_that_choose_are_apart_and_the_same_in_every_run():
         [["a"] * 20 + ["b"] * 17 + ["c"] * 3, names, [2.0 * n for n in sizes], sizes],
         schema=HELDOUT_SCHEMA,
     )
-    chosen = best.selection(table, ["a", "c"], 0.25)
+    chosen = variant_selection.selection(table, ["a", "c"], 0.25)
     assert chosen[:20].sum() == 5
     assert not chosen[20:].any()  # b does not choose, and c has too few
     same = table.take([*range(39, -1, -1)])
-    assert best.selection(same, ["a", "c"], 0.25)[::-1].tolist() == chosen.tolist()
+    assert variant_selection.selection(same, ["a", "c"], 0.25)[::-1].tolist() == chosen.tolist()
     copies = table.set_column(0, HELDOUT_SCHEMA.field(0), [["a"] * 40])
-    sides = best.selection(copies, ["a"], 0.5)
+    sides = variant_selection.selection(copies, ["a"], 0.5)
     assert (sides[0], sides[1]) == (sides[38], sides[39])
     with pytest.raises(ValueError, match="hold out more"):
-        best.selection(table, ["c"], 0.25)
+        variant_selection.selection(table, ["c"], 0.25)
 
 
 def gains(arm, rate):
@@ -164,22 +164,22 @@ def written(tmp_path_factory):
 def test_a_study_compares_each_arm_at_its_best(written):
     study = read_study(written)
     assert read_declaration(written).compare == Compare("best", 0.25)
-    settled = best.settle(study)
-    assert settled.settled.choices == {
+    chosen = variant_selection.choose(study)
+    assert chosen.chosen.choices == {
         "unfiltered": Choice("lr3", ["lr3"], 3),
         "filtered": Choice("lr2", ["lr2"], 3),
     }
     # Values by a plain reference: means over sources and seeds of the documents that choose.
     run = next(iter(study.runs.values()))
-    rows = best.selection(run.heldout, ["wiki", "books"], 0.25)
-    row = next(r for r in settled.settled.rows if r["best"] and r["arm"] == "filtered")
+    rows = variant_selection.selection(run.heldout, ["wiki", "books"], 0.25)
+    row = next(r for r in chosen.chosen.rows if r["best"] and r["arm"] == "filtered")
     values = []
     for one in study.seeds("filtered", "lr2").values():
         names, bits, sizes = (np.array(one.heldout[k]) for k in ("source", "bits", "bytes"))
         of = [(names == source) & rows for source in ("wiki", "books")]
         values += [bits[mask].sum() / sizes[mask].sum() for mask in of]
     assert row["value"] == pytest.approx(np.mean(values))
-    ends = {k: r.heldout for k, r in settled.runs.items() if k.variant == "lr1"}
+    ends = {k: r.heldout for k, r in chosen.runs.items() if k.variant == "lr1"}
     assert all(
         of.equals(study.runs[key].heldout.filter(pa.array(~rows))) for key, of in ends.items()
     )
@@ -201,7 +201,7 @@ def test_the_page_says_so_in_its_first_sentence_and_warns_of_the_end_of_the_grid
     assert data["headline"].startswith(
         "Each arm at its best of 3 learning rates: filtered is worse than unfiltered: "
     )
-    assert "unfiltered: the best lies at their end" in data["next"]
+    assert "unfiltered: the best lies at the edge" in data["next"]
     notes = " ".join(data["notes"])
     assert "The best learning rate of unfiltered, 0.03, is the highest that was tried" in notes
     assert "learning rate of filtered" not in notes
@@ -218,7 +218,7 @@ def test_without_every_run_there_is_no_verdict(written):
     short = results.Study(study.declared, runs, {}, [], [lost])
     result = compare(short)
     assert result.verdict.outcome == "interim"
-    said = headline(best.settle(short), result)
+    said = headline(variant_selection.choose(short), result)
     assert said.startswith("Each arm at its best of 3 learning rates: interim, no verdict: 2 of 3")
     assert "Seeds [2] of filtered lack a setting" not in result.verdict.sentence
     assert any("lack a setting" in note for note in result.notes)
@@ -228,16 +228,16 @@ def test_at_the_lowest_learning_rate_as_a_proxy(written):
     study = read_study(written)
     declared = declare(**{**vars(study.declared), "compare": Compare("lowest")})
     study = results.Study(declared, study.runs, {}, [], [])
-    settled = best.settle(study)
-    assert settled.variant_of("filtered") == settled.variant_of("unfiltered") == "lr1"
+    chosen = variant_selection.choose(study)
+    assert chosen.variant_of("filtered") == chosen.variant_of("unfiltered") == "lr1"
     data = report.gather(written, study, None)
     assert data["headline"].startswith("At the lowest of 3 learning rates, as a proxy for tuned")
     plain = between(study, "filtered", "unfiltered")
     assert data["primary"]["value"] != plain.estimate.value
     assert any("At the next learning rate, 0.01, the difference has" in n for n in data["notes"])
     one = {key: run for key, run in study.runs.items() if key.variant == "lr1"}
-    with pytest.raises(ValueError, match="takes several"):
-        best.settle(results.Study(declared, one, {}, [], []))
+    with pytest.raises(ValueError, match="needs several"):
+        variant_selection.choose(results.Study(declared, one, {}, [], []))
 
 
 def test_what_is_declared_is_checked():

@@ -74,7 +74,7 @@ def test_a_bend_is_noticed_and_a_line_has_none():
     line = drawn(random, 3.0, noise=0.005)
     assert not crossing(X, line, []).bends
     assert crossing(X, line + np.array([[0], [0.1], [0.1], [0]]), []).bends
-    with pytest.raises(ValueError, match="two places and two seeds"):
+    with pytest.raises(ValueError, match="two points and two seeds"):
         crossing(X, line[:, :1], [])
 
 
@@ -107,7 +107,7 @@ def test_a_study_of_passes_says_who_overtakes_whom(study):
     rows = result.tables["crossover"]
     assert [row["at"] for row in rows] == [1, 2, 8]
     assert [np.sign(row["difference"]) for row in rows] == [-1, -1, 1]
-    assert reach(study).endswith("under Along the sweep.")
+    assert reach(study).endswith("see Along the sweep.")
 
 
 def test_without_a_change_of_sign_it_says_so_and_other_studies_say_nothing(study):
@@ -120,7 +120,7 @@ def test_without_a_change_of_sign_it_says_so_and_other_studies_say_nothing(study
     )
     said = next(note for note in compare(short).notes if "crossover" in note)
     assert said.startswith("No crossover on curated text from 1 to 2 passes: filtered is ahead")
-    assert said.endswith("Beyond what was run nothing is known.")
+    assert said.endswith("Nothing is known beyond the range that was run.")
     one = dataclasses.replace(study.declared, variants=names[:1])
     first = {key: run for key, run in kept.items() if key.variant == names[0]}
     plain = compare(dataclasses.replace(study, declared=one, runs=first))

@@ -11,7 +11,7 @@ from scipy import stats
 from study_run import ARMS, EFFECTS, declare, write_study
 
 from ablations import compare as command
-from ablations.analyses import proxies
+from ablations.analyses import proxy_metrics
 from ablations.analyses.comparison import compare
 from ablations.reading import read_study
 from ablations.stats import decisions
@@ -107,7 +107,7 @@ def test_signal_and_noise_are_shares_of_the_mean_and_their_ratio_is_of_no_unit()
 def test_sizes_of_other_arms_are_refused():
     two, three = (decisions.scores(np.ones((1, arms))) for arms in (2, 3))
     for sizes in ([two], [two, three], [decisions.scores(np.ones((1, 1)))] * 2):
-        with pytest.raises(ValueError, match="two sizes, or more"):
+        with pytest.raises(ValueError, match="at least two sizes"):
             decisions.decide(sizes)
 
 
@@ -157,7 +157,7 @@ def test_metrics_are_ordered_by_signal_to_noise(study):
     assert web["kind"] == "loss on text"
     # All arms were made to answer alike: there is no noise, and no row.
     assert "task/piqa/gold_bits_per_byte/0" not in by_name
-    assert proxies.kind("task/piqa/gold_bits_per_byte/0") == "loss of right answers"
+    assert proxy_metrics.kind("task/piqa/gold_bits_per_byte/0") == "loss of right answers"
     assert by_name["task/piqa/accuracy/0"]["kind"] == "score"
     # Web text gets worse where curated text gets better: the order of the arms turns.
     assert web["own_right"] == 6

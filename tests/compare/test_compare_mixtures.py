@@ -85,7 +85,7 @@ def test_what_can_not_be_fitted_is_explained():
     with pytest.raises(ValueError, match="12 runs are too few for the 10 coefficients of 4"):
         mixtures.fit(swarm(12), np.zeros(12))
     same = np.repeat(NATURAL[None], 20, axis=0)
-    with pytest.raises(ValueError, match="do not tell its components apart"):
+    with pytest.raises(ValueError, match="do not identify its components"):
         mixtures.fit(same, np.zeros(20))
 
 

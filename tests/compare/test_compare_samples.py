@@ -196,13 +196,13 @@ def other_tasks(results, rows):
         (other_document, "different items .the doc_hash of item 7"),
         (other_answer, "different right answers .the target_hash of item 7"),
         (other_prompt, "different prompts .the prompt_hash of item 7 differs; chat template"),
-        (fewer_items, r"different items \(39 and 40; item 39 is in one alone\)"),
+        (fewer_items, r"different items \(39 and 40; only one has item 39\)"),
         (other_shots, r"different numbers of shots \(5 and 0\)"),
         (other_version, "different task versions"),
         (no_hashes, "row 1 has no prompt_hash"),
         (cut_off, "39 items, and .* says 40"),
         (twice, "item 0 twice"),
-        (of_another_run, "does not go with"),
+        (of_another_run, "does not match"),
         (nothing_logged, "evaluate with --log_samples"),
         (other_tasks, "no task was evaluated in every run"),
     ],
@@ -218,7 +218,7 @@ def test_other_prompts_may_be_allowed_and_are_said(tmp_path):
     one = write(tmp_path / "one", 0.0, tasks=["piqa"])
     other = write(tmp_path / "other", 0.5, tasks=["piqa"], change=other_prompt)
     arms = {"base": [log.read(one)], "tuned": [log.read(other)]}
-    assert "may be one of prompts" in pairing.pair(arms, any_prompts=True).notes[0]
+    assert "may be due to prompts" in pairing.pair(arms, any_prompts=True).notes[0]
 
 
 def test_rows_before_0_4_8_have_the_filters_in_order(folders, tmp_path):
@@ -246,7 +246,7 @@ def test_rows_before_0_4_8_have_the_filters_in_order(folders, tmp_path):
         (["samples={base: [a], tuned: [b]}", "study=c"], "unknown setting 'study=c'"),
         (["samples={base: [BASE], tuned: [TUNED, OTHER]}"], "base has 1, tuned has 2"),
         (["samples={base: [BASE], tuned: [TUNED]}", "tasks=[arc]"], "no samples of arc"),
-        (["samples={base: [BASE], tuned: [TUNED]}", "primary=arc"], "primary=arc is no task"),
+        (["samples={base: [BASE], tuned: [TUNED]}", "primary=arc"], "primary=arc is not a task"),
         (["samples={base: [BASE], tuned: [TUNED]}", "alpha=much"], "alpha is a number"),
         (["samples={base: [BASE], tuned: [TUNED]}", "power=2"], "power in"),
     ],

@@ -55,12 +55,12 @@ def test_the_verdict_is_the_truth(tmp_path, effect, outcome):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"seeds": [1, 2], "primary": LENIENT}, "there are 2 seeds of both, and it takes 3"),
+        ({"seeds": [1, 2], "primary": LENIENT}, "there are 2 seeds of both, and 3 are needed"),
         (
             {"unigram": dict.fromkeys(SOURCES, 1.15)},
             "9\\d% of the bits per byte of a unigram model",
         ),
-        ({"unigram": {}}, "not known what a unigram model reaches"),
+        ({"unigram": {}}, "the unigram baseline is unknown"),
         ({"differing": 0.01}, "only 1.0% of the text read differs"),
     ],
 )
@@ -185,9 +185,9 @@ def test_errors_of_the_contract_name_what_is_wrong(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"arms": ["unfiltered", "other"]}, "none of the arms"),
+        ({"arms": ["unfiltered", "other"]}, "not one of the arms"),
         ({"seeds": [1, 1]}, "without repeats"),
-        ({"main": "big"}, "none of the variants"),
+        ({"main": "big"}, "not one of the variants"),
         ({"arms": ["unfiltered", "filtered", "a/b"]}, "cannot name a folder"),
     ],
 )

@@ -327,7 +327,7 @@ def test_what_cannot_be_asked_is_refused(model, file, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="several of the tasks are called lm_eval:local_piqa"):
         ours(model, tmp_path, twice, f"lm_eval:{tmp_path}/../{tmp_path.name}/piqa.yaml")
     lost = {"data_files": {"test": str(tmp_path / "nowhere.jsonl")}}
-    refused(file("piqa", dataset_kwargs=lost), "can't be opened, FileNotFoundError.*data_files")
+    refused(file("piqa", dataset_kwargs=lost), "can't be loaded, FileNotFoundError.*data_files")
     refused(file("piqa", task="a/b"), "has a slash")
     refused(
         file("piqa", metric_list=[{"metric": "f1"}], doc_to_target="goal"), "nothing to compare"

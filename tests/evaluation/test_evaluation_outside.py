@@ -7,7 +7,7 @@ import pytest
 
 from ablations.contrasts import endpoints
 from ablations.evaluation import harness_requests, harness_tasks
-from ablations.evaluation.harness_requests import Request, writing
+from ablations.evaluation.harness_requests import Request
 from ablations.study.design import study_tasks
 from ablations.study.design.config import TasksConfig
 from ablations.study_files import metrics
@@ -59,7 +59,7 @@ def test_requests_of_all_kinds_are_answered_in_their_order():
     with pytest.raises(ValueError, match=r"of the kind \[.score"):
         harness_requests.answer(model, [Request("score", ("q",))])
     with pytest.raises(ValueError, match="does not sample"):
-        writing({"do_sample": True, "temperature": 0.7})
+        harness_requests.generation_settings({"do_sample": True, "temperature": 0.7})
 
 
 def test_the_harness_is_asked_for_where_it_is_named(monkeypatch):

@@ -117,7 +117,7 @@ def test_the_task_of_the_page_is_asked_by_its_path(mine):
     task = tasks.load("mine.tasks.SIZES")
     assert (task.name, task.few) == ("mine.tasks.SIZES", 4)
     assert tasks.shots_of("mine.tasks.SIZES", "few") == 4
-    with pytest.raises(ValueError, match=r"task mine.steps.Shouting: it is no Task"):
+    with pytest.raises(ValueError, match=r"task mine.steps.Shouting: expected a Task"):
         tasks.load("mine.steps.Shouting")
     with pytest.raises(ValueError, match=r"task mine.tasks.NONE: .*no attribute 'NONE'"):
         tasks.select(["mine.tasks.NONE"])

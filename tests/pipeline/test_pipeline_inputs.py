@@ -77,7 +77,7 @@ def test_a_folder_means_its_data_files_and_the_rest_is_named(tree):
             ["_a=1/part.x", "a/b/c.x", "a/c.x", "b/d.x", "b1/a/b/e.x", "c.x"]
         )
     # Hidden: .c.x, .h and .part-0.crc, and a/b/.h.
-    assert said[0] == ".: left out, as no data by name: .c.x, .h, .h and 7 more"
+    assert said[0] == ".: skipped, not data by name: .c.x, .h, .h and 7 more"
     assert inputs.find("a/c.x", said.append) == ["a/c.x"]
     assert len(said) == 3
     # Names above the folder do not matter.

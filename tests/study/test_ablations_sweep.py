@@ -16,8 +16,8 @@ from ablations.study import execute, preflight
 from ablations.study.design import arms
 from ablations.study.design.jobs import declaration, expand, identity, threads_of, training_config
 from ablations.study.progress import JobState, summary, time_left
-from ablations.study_files.choices import Compare
 from ablations.study_files.results import config_hash, write_declaration
+from ablations.study_files.variant_choice import Compare
 from model import sizes
 from winnow.defaults import CONF
 from winnow.version import code_version

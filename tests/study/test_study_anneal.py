@@ -129,7 +129,7 @@ def test_the_plan_counts_the_trunk_once(all_jobs):
     whole = 4 * (each[TRUNK] + each["filtered"])
     spent = 2 * each[TRUNK] + 4 * each["filtered"]
     assert f"Compute: {spent:.3g} FLOPs (full runs of every arm: {whole:.3g})" in plan
-    assert "from 600 tokens on, so not within its 512\n" in plan + "\n"
+    assert "after 600 tokens, beyond its 512\n" in plan + "\n"
 
 
 @pytest.mark.parametrize(

@@ -258,4 +258,4 @@ def test_the_page_says_how_far_the_verdict_reaches(tmp_path):
     write_run(str(tmp_path), "filtered", 1, {}, tasks=False)
     study = read_study(str(tmp_path))
     assert "1M active parameters after 8,000,000 tokens" in reach(study)
-    assert "again from 9,000,000 tokens on, of which this study says nothing" in reach(study)
+    assert "after 9,000,000 tokens, which this study does not test" in reach(study)

@@ -174,7 +174,7 @@ def test_from_the_swarm_to_the_verdict(corpus, members, confirming, tmp_path, mo
     assert rows["web@0-50"]["effect_low"] > 0
     text = command.render(study, found)
     assert "The proposed mixture" in text
-    assert "only the runs" in text
+    assert "it was picked because" in text
     page = Path(report.write_report(swarm)).read_text()
     assert "Every run of the swarm" in page
 

@@ -9,7 +9,7 @@ import store_memory
 import xxhash
 
 from winnow.filesystem import local_copies
-from winnow.filesystem.local_copies import Wanted
+from winnow.filesystem.local_copies import RemoteFile
 
 CONTENTS = {"manifest.json": b"{}", "shards/a": bytes(300), "shards/b": b"b" * 500}
 
@@ -33,7 +33,7 @@ def put(bucket, folder, contents=CONTENTS):
     """Put files into a folder of the bucket; what asks for them there."""
     bucket.objects |= {f"{folder}/{name}": content for name, content in contents.items()}
     return f"s3://bucket/{folder}", {
-        name: Wanted(
+        name: RemoteFile(
             f"s3://bucket/{folder}/{name}", len(content), xxhash.xxh3_128_hexdigest(content)
         )
         for name, content in contents.items()

@@ -89,7 +89,7 @@ def run(last=4):
     one = begun()
     for number in range(max(on_disk(), default=-1) + 1, last):
         make_unit(number)
-        one.upload(whole_only=True)
+        one.upload(complete_only=True)
         yield
     write("done", b"all")
     one.upload()
@@ -183,7 +183,7 @@ def test_what_is_settled_is_not_fetched_by_another_machine_and_stays(bucket, mon
     make_unit(0)
     one.upload()
     write("units/done", b"all")
-    one.upload(whole_only=True)
+    one.upload(complete_only=True)
     other_machine(monkeypatch, tmp_path)
     two = begun(layout=layout)
     assert on_disk() == []

@@ -1,4 +1,4 @@
-"""What all Hydra commands share: typed settings, and errors without a traceback."""
+"""Shared parts of Hydra commands: typed settings, and errors without a traceback."""
 
 import dataclasses
 import os

@@ -48,11 +48,11 @@ def clear(*expected: type[Exception], again: str = "run the same command again")
         expected: such errors, besides ValueError and OSError.
         again: how to continue after an interrupt.
     """
-    mendable: tuple[type[Exception], ...] = (ValueError, OSError, *expected)
+    fixable: tuple[type[Exception], ...] = (ValueError, OSError, *expected)
     try:
         with interruptible(again):
             yield
-    except mendable as error:
+    except fixable as error:
         fail(error)
 
 
@@ -68,37 +68,37 @@ def interruptible(again: str) -> Iterator[None]:
 
 @dataclass
 class Interruption:
-    """The number of the signal that was heard, if any, and left for later."""
+    """The number of the deferred signal, if any."""
 
     number: int | None = None
 
 
 @contextlib.contextmanager
-def deferred(said: str, second_ends: bool = True) -> Iterator[Interruption]:
+def deferred(message: str, second_ends: bool = True) -> Iterator[Interruption]:
     """Defer an interrupt until the block can stop cleanly.
 
     Args:
-        said: the message for the user who interrupts.
-        second_ends: whether a second interrupt is not deferred. One under a launcher may get it
-            twice: from the user or the scheduler, and passed on by the launcher.
+        message: printed on an interrupt.
+        second_ends: whether a second interrupt stops at once. Under a launcher a process may get
+            one interrupt twice: from the user or the scheduler, and from the launcher.
 
     Yields:
-        What was heard. Where stopping is safe, look, and raise KeyboardInterrupt(number).
+        The deferred signal. Where stopping is safe, check it and raise KeyboardInterrupt(number).
     """
-    heard = Interruption()
+    received = Interruption()
 
-    def hear(number: int, _: object) -> None:
-        if heard.number is not None:
+    def handle(number: int, _: object) -> None:
+        if received.number is not None:
             if second_ends:
                 raise KeyboardInterrupt(number)
             return
-        heard.number = number
-        if said:
-            os.write(sys.stderr.fileno(), f"\n{said}\n".encode())  # print is not reentrant
+        received.number = number
+        if message:
+            os.write(sys.stderr.fileno(), f"\n{message}\n".encode())  # print is not reentrant
 
-    before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield heard
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -116,12 +116,12 @@ def fail(error: Exception) -> NoReturn:
 
 def line(error: Exception) -> str:
     """The message for an error: ``COMMAND: error: what is wrong``."""
-    said = str(error)
+    text = str(error)
     if isinstance(error, OSError) and error.filename is not None:
-        said = f"{error.strerror}: {error.filename}"  # without its number
+        text = f"{error.strerror}: {error.filename}"  # without its number
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
-        said += ": make room and run the same command again"
-    return f"{program()}: error: {said}"
+        text += ": make room and run the same command again"
+    return f"{program()}: error: {text}"
 
 
 def code(error: Exception) -> int:

@@ -100,16 +100,16 @@ def literal(text: str) -> str:
 
 
 def _quoted(argument: str, sweeps: bool) -> str:
-    found = _OVERRIDE.fullmatch(argument)
-    if not found:
+    match = _OVERRIDE.fullmatch(argument)
+    if not match:
         return argument
-    key, value = found["key"], found["value"]
+    key, value = match["key"], match["value"]
     parsed = _parse(argument)
     if parsed is not None and _is_meant_as_path(parsed, value, sweeps):
         return key + literal(value)
     if parsed is None or isinstance(parsed.value(), list | dict):
-        mended = key + _mended(value, sweeps)
-        return argument if parsed and parsed.value() == _value(mended) else mended
+        fixed = key + _fixed(value, sweeps)
+        return argument if parsed and parsed.value() == _value(fixed) else fixed
     return argument
 
 
@@ -138,7 +138,7 @@ def _is_meant_as_path(parsed: Override, value: str, sweeps: bool) -> bool:
     return _is_path(value)
 
 
-def _mended(value: str, sweeps: bool) -> str:
+def _fixed(value: str, sweeps: bool) -> str:
     """A value with quotes around what Hydra cannot parse or would misread."""
     if _is_path(value):
         return literal(value)
@@ -146,25 +146,25 @@ def _mended(value: str, sweeps: bool) -> str:
     end = len(bare) - 1
     pairs = _pairs(bare)
     if pairs.get(0) == end and bare[0] == "[":
-        return f"[{_mended_parts(bare[1:-1])}]"
+        return f"[{_fixed_parts(bare[1:-1])}]"
     if pairs.get(0) == end and bare[0] == "{":
-        return "{" + ",".join(map(_mended_entry, _entries(bare[1:-1]))) + "}"
+        return "{" + ",".join(map(_fixed_entry, _entries(bare[1:-1]))) + "}"
     if _parse(f"x={value}") is not None:
         return value
     call = _CALL.match(bare)
     if call and call["name"] in _functions() and pairs.get(call.end() - 1) == end:
-        return f"{call[0]}{_mended_parts(bare[call.end() : -1])})"
+        return f"{call[0]}{_fixed_parts(bare[call.end() : -1])})"
     if sweeps and len(_split(bare)) > 1:
-        return _mended_parts(bare)
+        return _fixed_parts(bare)
     # An unexpanded ~ would become a folder of that name.
     if bare.startswith("~"):
         return value
     return quote(value) if re.search(r"\$\{.*\}", value) else literal(value)
 
 
-def _mended_entry(entry: str) -> str:
+def _fixed_entry(entry: str) -> str:
     key, colon, value = entry.partition(":")
-    return f"{key}{colon}{_mended(value.strip(), False)}" if colon else entry
+    return f"{key}{colon}{_fixed(value.strip(), False)}" if colon else entry
 
 
 def _entries(text: str) -> list[str]:
@@ -178,19 +178,19 @@ def _entries(text: str) -> list[str]:
     return entries
 
 
-def _mended_parts(text: str) -> str:
+def _fixed_parts(text: str) -> str:
     """Comma-separated parts; an existing path with commas is one part."""
     parts = _split(text)
-    mended = []
+    fixed = []
     at = 0
     while at < len(parts):
         for end in range(len(parts), at, -1):
-            whole = ",".join(parts[at:end]).strip()
-            if end == at + 1 or os.path.lexists(whole) or glob.glob(whole):
+            part = ",".join(parts[at:end]).strip()
+            if end == at + 1 or os.path.lexists(part) or glob.glob(part):
                 break
-        mended.append(_mended(whole, False))
+        fixed.append(_fixed(part, False))
         at = end
-    return ",".join(mended)
+    return ",".join(fixed)
 
 
 def _split(text: str) -> list[str]:
@@ -221,8 +221,8 @@ def _pairs(text: str) -> dict[int, int]:
             at += 1
         elif letter in "'\"" and re.search(r"(?:^|[,:\[{(])\s*$", text[:at]):
             closed = re.compile(rf"(?:\\.|[^\\{letter}])*{letter}(?=\s*(?:[,:\]}})]|$))", re.DOTALL)
-            if found := closed.match(text, at + 1):
-                pairs[at] = at = found.end() - 1
+            if end := closed.match(text, at + 1):
+                pairs[at] = at = end.end() - 1
         elif letter in "([{":
             opened.append(at)
         elif letter in _CLOSING:

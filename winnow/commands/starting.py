@@ -1,4 +1,4 @@
-"""What a command imports takes most of its start: without garbage collection and needless parts."""
+"""Faster start of commands: imports without garbage collection and unneeded modules."""
 
 import contextlib
 import gc
@@ -15,9 +15,9 @@ from winnow.commands import telling
 
 @contextlib.contextmanager
 def importing() -> Iterator[None]:
-    """Say "starting" while the block imports what a command needs.
+    """Show "starting" while the block imports what a command needs.
 
-    Modules stay, so nobody looks for garbage among them: not while they are imported, nor later.
+    Modules stay in memory, so they are excluded from garbage collection, now and later.
     """
     known, collecting = len(sys.modules), gc.isenabled()
     gc.disable()
@@ -32,24 +32,24 @@ def importing() -> Iterator[None]:
 
 
 class _Missing:
-    """Finds that some modules are not there."""
+    """A finder that reports some modules as missing."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = names
 
     def find_spec(self, name: str, *_: object) -> None:
-        """Nothing, so that other finders look for it.
+        """None, so that other finders look for it.
 
         Raises:
-            ModuleNotFoundError: it is one of those modules.
+            ModuleNotFoundError: it is one of these modules.
         """
         if name in self._names:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
 @contextlib.contextmanager
-def _asked_first(finder: "_Missing | _Later") -> Iterator[None]:
-    """What the block imports is looked for by this finder before all others."""
+def _finder_first(finder: "_Missing | _Later") -> Iterator[None]:
+    """Imports in the block try this finder before all others."""
     sys.meta_path.insert(0, finder)
     try:
         yield
@@ -58,12 +58,12 @@ def _asked_first(finder: "_Missing | _Later") -> Iterator[None]:
 
 
 def without(*names: str) -> AbstractContextManager[None]:
-    """The block cannot import these modules, unless they are imported already."""
-    return _asked_first(_Missing(names))
+    """Hide these modules from imports in the block, unless already imported."""
+    return _finder_first(_Missing(names))
 
 
 class _StandIn(ModuleType):
-    """Any name of it is a class that no object is of; to call it imports and calls the real one."""
+    """Every attribute is a dummy class; calling it imports and calls the real one."""
 
     def __getattr__(self, name: str) -> type:
         if name.startswith("__"):
@@ -76,13 +76,13 @@ class _StandIn(ModuleType):
 
 
 class _Later:
-    """Finds stand-ins for some packages and all below them."""
+    """A finder that returns stand-ins for some packages and their submodules."""
 
     def __init__(self, packages: Sequence[str]) -> None:
         self._packages = packages
 
     def find_spec(self, name: str, *_: object) -> ModuleSpec | None:
-        """A stand-in, if it is of those packages."""
+        """A stand-in, if it is in one of these packages."""
         if name.partition(".")[0] not in self._packages:
             return None
         # Its base class would be importlib.abc.Loader, which takes 20 ms to import.
@@ -98,12 +98,12 @@ class _Later:
 
 @contextlib.contextmanager
 def later(*packages: str) -> Iterator[None]:
-    """What the block imports gets these packages only when it calls something of theirs.
+    """Defer imports of these packages in the block until something of theirs is called.
 
-    For packages of which it only calls functions and classes, and those seldom.
+    For packages of which only functions and classes are used, and seldom.
     """
     try:
-        with _asked_first(_Later(packages)):
+        with _finder_first(_Later(packages)):
             yield
     finally:
         for name in [name for name, module in sys.modules.items() if type(module) is _StandIn]:
@@ -113,10 +113,10 @@ def later(*packages: str) -> Iterator[None]:
 def no_pandas_nor_scipy() -> None:
     """Keep Arrow from importing pandas, and numba scipy and cffi: 0.2 s and 90 MB.
 
-    Arrow imports pandas with the first array that it makes of numpy's, to know a Series when it
-    meets one; its methods that need pandas import it still. Numba imports scipy with its first
-    kernel, to know whether it could multiply matrices; a kernel that does imports it still. Cffi
-    is for kernels that call C by it. Where others' code runs in this process, leave all as it is.
+    Arrow imports pandas with its first array from numpy, to recognise a Series; methods that need
+    pandas still import it. Numba imports scipy with its first kernel, to check for BLAS; kernels
+    that use it still import it. Cffi is for kernels that call C. Don't use this where user code
+    runs in the process.
     """
     import pyarrow as pa
 

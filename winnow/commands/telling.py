@@ -19,7 +19,7 @@ _STARTED = time.monotonic()
 
 
 class StatusLine:
-    """A line that is overwritten on a terminal; elsewhere a new line from time to time.
+    """A line that is overwritten on a terminal; elsewhere a new line now and then.
 
     Args:
         active: whether this process writes it.
@@ -64,9 +64,9 @@ def doing(what: str, active: bool = True) -> Iterator[Callable[[str], None]]:
     Yields:
         A function that takes the current progress as text.
     """
-    said = [what]
+    messages = [what]
     done = threading.Event()
-    begun = time.monotonic()
+    start = time.monotonic()
 
     def watch() -> None:
         if done.wait(PATIENCE):
@@ -74,14 +74,14 @@ def doing(what: str, active: bool = True) -> Iterator[Callable[[str], None]]:
         line = StatusLine()
         while not done.wait(REFRESH):
             if line.due:
-                line.show(f"{said[-1]} ({duration(time.monotonic() - begun)})")
+                line.show(f"{messages[-1]} ({duration(time.monotonic() - start)})")
         line.close()
 
-    thread = threading.Thread(target=watch, daemon=True, name="telling")
+    thread = threading.Thread(target=watch, daemon=True, name="status")
     if active:
         thread.start()
     try:
-        yield said.append
+        yield messages.append
     finally:
         done.set()
         if active:
@@ -106,7 +106,7 @@ def spent(documents: int, size: int, seconds: float) -> str:
     Args:
         documents: the number of documents.
         size: their bytes.
-        seconds: the time that took, without start-up.
+        seconds: their processing time, without start-up.
     """
     return (
         f"{duration(elapsed())}; {documents:,} documents, {size / 1e6:,.1f} MB of text:"

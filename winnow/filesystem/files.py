@@ -20,7 +20,7 @@ LOCK = ".lock"
 """Name of the lock file in a folder that is being written to."""
 
 OWNER = ".lock-owner"
-"""Name of the file that says by whom, on a file system without locks."""
+"""Name of the file that identifies the owner, on file systems without locks."""
 
 
 @contextlib.contextmanager
@@ -79,7 +79,7 @@ def remove_temporary(folder: str) -> None:
 def lock(folder: str) -> Iterator[None]:
     """Lock an output folder, making it if needed; the kernel releases it if the process dies.
 
-    A folder that was made, and in which nothing was written, is removed again.
+    A folder that it made is removed again if nothing was written to it.
 
     Raises:
         ValueError: another process holds it, or the lock file is not ours.
@@ -98,12 +98,12 @@ def lock(folder: str) -> Iterator[None]:
                     os.remove(path)
     finally:
         if made:
-            with contextlib.suppress(OSError):  # what was written is in it
+            with contextlib.suppress(OSError):  # not empty
                 os.rmdir(folder)
 
 
 def _held(file: TextIO, folder: str) -> contextlib.AbstractContextManager[object]:
-    """The lock on an open lock file, which closing the file ends, or else a claim to end."""
+    """Lock an open lock file until it is closed, or claim it on file systems without locks."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # The other process may have finished and removed the file since it was opened.
@@ -122,7 +122,7 @@ def _held(file: TextIO, folder: str) -> contextlib.AbstractContextManager[object
 
 
 def fingerprint(*parts: Any) -> str:
-    """The xxh3-128 of some JSON values, as hex."""
+    """The xxh3-128 of JSON values, as hex."""
     canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return xxhash.xxh3_128_hexdigest(canonical.encode())
 

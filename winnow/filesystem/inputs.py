@@ -1,4 +1,4 @@
-"""The files that a user means by a glob or a folder, each once, however many paths lead to it."""
+"""The input files of a glob or folder, each once, however many paths lead to it."""
 
 import os
 import re
@@ -12,7 +12,7 @@ _NO_DATA = re.compile(
     r"[._].*|.*~|.*\.(crc|md5|sha1|sha256|sha512|tmp|temp|part|partial|crdownload|inprogress|swp)"
     r"|(?i:md5sums|sha\d*sums|checksums?|readme)(\..*)?"
 )
-"""Names of what lies beside data: hidden files, Hadoop's ``_SUCCESS``, checksums, half files."""
+"""Names of files that are not data: hidden, Hadoop's ``_SUCCESS``, checksums, partial files."""
 
 _NO_DATA_FOLDER = re.compile(r"_[^=]*")
 """Hadoop's ``_temporary``, which failed jobs leave, and the like, but no partition ``_a=1``."""
@@ -23,7 +23,7 @@ _NAMED = 3
 def find(pattern: str, say: Callable[[str], None]) -> list[str]:
     """The files that match a glob, or those of a folder and the folders in it, sorted.
 
-    Files of a folder whose names say that they are not data are left out, and ``say`` is told. A
+    Files of a folder that are not data by their names are skipped and reported by ``say``. A
     folder in an object store is a path that ends in a slash.
 
     Raises:
@@ -33,11 +33,11 @@ def find(pattern: str, say: Callable[[str], None]) -> list[str]:
     is_local = storage.scheme(pattern) is None
     if not (os.path.isdir(pattern) if is_local else pattern.endswith("/")):
         return storage.find(pattern)
-    found = storage.find(storage.join(pattern, "**"))
+    paths = storage.find(storage.join(pattern, "**"))
     left_out = [
-        path for path in found if not _is_data(path.removeprefix(storage.join(pattern, "")))
+        path for path in paths if not _is_data(path.removeprefix(storage.join(pattern, "")))
     ]
-    kept = sorted(set(found) - set(left_out))
+    data = sorted(set(paths) - set(left_out))
     if is_local:
         left_out += [
             os.path.join(folder, name)
@@ -48,10 +48,10 @@ def find(pattern: str, say: Callable[[str], None]) -> list[str]:
     if left_out:
         names = sorted(path.rsplit("/", 1)[-1] for path in left_out)
         more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-        say(f"{pattern}: left out, as no data by name: {', '.join(names[:_NAMED])}{more}")
-    if not kept:
+        say(f"{pattern}: skipped, not data by name: {', '.join(names[:_NAMED])}{more}")
+    if not data:
         raise ValueError(f"the folder {pattern} holds no data: check the path")
-    return kept
+    return data
 
 
 def _is_data(path: str) -> bool:
@@ -71,15 +71,15 @@ def spellings(paths: Iterable[str]) -> list[list[str]]:
 def each_once(title: str, paths: Iterable[str], say: Callable[[str], None]) -> list[str]:
     """One path to each file of a source, sorted; ``say`` gets a warning for files with several.
 
-    Of several paths it is the shortest one, preferably without links.
+    Of several paths the shortest one, preferably without links.
     """
     files = spellings(paths)
-    chosen = [min(same, key=_rank) if len(same) > 1 else same[0] for same in files]
-    repeated = [(path, same) for path, same in zip(chosen, files, strict=True) if len(same) > 1]
+    chosen = [min(names, key=_rank) if len(names) > 1 else names[0] for names in files]
+    repeated = [(path, names) for path, names in zip(chosen, files, strict=True) if len(names) > 1]
     if repeated:
-        path, same = repeated[0]
-        other = min(name for name in same if name != path)
-        count, n = sum(len(same) for _, same in repeated), len(repeated)
+        path, names = repeated[0]
+        other = min(name for name in names if name != path)
+        count, n = sum(len(names) for _, names in repeated), len(repeated)
         say(
             f"warning: {title}: {count} paths lead to {n} file{'s' * (n != 1)}, read once"
             f" ({other} is {path})"

@@ -1,15 +1,15 @@
-"""Local copies of folders in a bucket: shared by processes, compared by checksum, of bounded size.
+"""Local copies of folders in a bucket: shared by processes, verified by checksum, bounded in size.
 
 ::
 
     CACHE/copies/KEY/      files of one state of a folder; KEY is a fingerprint of their checksums
     CACHE/copies/KEY.size  their bytes
-    CACHE/copies/KEY.use   locked by its users; its time is that of the last use
-    CACHE/copies/KEY.fill  locked by the one process that compares and fetches
-    CACHE/copies/.room     locked by the one process that makes room
+    CACHE/copies/KEY.use   locked by its users; mtime is the last use
+    CACHE/copies/KEY.fill  locked by the process that verifies and fetches
+    CACHE/copies/.room     locked by the process that makes room
 
-A file appears when it is whole and its checksum is right. What is there already is compared too,
-each time a process asks for it, and fetched again if it has changed.
+A file appears when it is complete and its checksum matches. Existing files are verified each time a
+process needs them, and fetched again if they have changed.
 """
 
 import contextlib
@@ -30,13 +30,13 @@ from winnow.defaults import CONF
 from winnow.filesystem import files, owners, storage
 
 THREADS = 8
-"""Files that are fetched or compared at a time."""
+"""Files that are fetched or verified at a time."""
 
 _SETTINGS = os.path.join(CONF, "local_copies.yaml")
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RemoteFile:
     """A file in a bucket: its path, its size in bytes, and the xxh3-128 of its content, as hex."""
 
     path: str
@@ -45,29 +45,29 @@ class Wanted:
 
 
 class DamagedError(ValueError):
-    """A file in a bucket is not what its manifest says."""
+    """A file in a bucket does not match its manifest."""
 
 
 def cache() -> str:
-    """The folder of everything that is kept on this machine for buckets."""
+    """The folder of all local data of buckets."""
     return os.path.expanduser(os.environ.get("WINNOW_CACHE") or _default("folder"))
 
 
 def limit() -> int:
-    """Bytes that all copies together may have.
+    """The limit of bytes of all copies.
 
     Raises:
-        ValueError: ``WINNOW_CACHE_BYTES`` is no number.
+        ValueError: ``WINNOW_CACHE_BYTES`` is not a number.
     """
-    given = os.environ.get("WINNOW_CACHE_BYTES") or _default("bytes")
+    text = os.environ.get("WINNOW_CACHE_BYTES") or _default("bytes")
     try:
-        return int(given)
+        return int(text)
     except ValueError:
-        raise ValueError(f"WINNOW_CACHE_BYTES={given} is not a number of bytes") from None
+        raise ValueError(f"WINNOW_CACHE_BYTES={text} is not a number of bytes") from None
 
 
-def folder(source: str, wanted: Mapping[str, Wanted]) -> str:
-    """A local folder with these files of a folder in a bucket, which stays until this process ends.
+def folder(source: str, wanted: Mapping[str, RemoteFile]) -> str:
+    """A local folder with these files of a bucket, kept until this process exits.
 
     Args:
         source: the folder in the bucket, for messages.
@@ -75,7 +75,7 @@ def folder(source: str, wanted: Mapping[str, Wanted]) -> str:
 
     Raises:
         DamagedError: a file of the bucket is not what it should be.
-        ValueError: they are more than the copies may have, or others in use leave too little room.
+        ValueError: they exceed the limit, or leave no room beside other copies in use.
         OSError: they cannot be read or written.
     """
     if any(part in ("", "..") for name in wanted for part in name.split("/")):
@@ -89,7 +89,7 @@ def folder(source: str, wanted: Mapping[str, Wanted]) -> str:
         use = held.enter_context(open(f"{target}.use", "a"))
         _lock(use, fcntl.LOCK_SH)
         os.utime(use.name)
-        comparing = telling.doing(f"comparing the copy of {source}")
+        comparing = telling.doing(f"verifying the copy of {source}")
         with open(f"{target}.fill", "a") as fill, comparing as tell:
             _lock(fill, fcntl.LOCK_EX)
             _fill(source, target, wanted, tell)
@@ -98,11 +98,11 @@ def folder(source: str, wanted: Mapping[str, Wanted]) -> str:
     return target
 
 
-def keep(local: str, wanted: Mapping[str, Wanted]) -> None:
-    """Let files that are to be in a bucket, and are on this machine, be copies: by links.
+def add(local: str, wanted: Mapping[str, RemoteFile]) -> None:
+    """Register local files that will be in a bucket as copies, by hard links.
 
     Args:
-        local: a folder below :func:`cache` with the files; they don't change any more.
+        local: a folder below :func:`cache` with the files, which no longer change.
         wanted: as for :func:`folder`.
 
     Raises:
@@ -121,7 +121,7 @@ def keep(local: str, wanted: Mapping[str, Wanted]) -> None:
                 os.link(os.path.join(local, name), place)
 
 
-def _key(wanted: Mapping[str, Wanted]) -> str:
+def _key(wanted: Mapping[str, RemoteFile]) -> str:
     return files.fingerprint({name: file.checksum for name, file in wanted.items()})
 
 
@@ -129,11 +129,11 @@ _in_use: dict[str, IO[str]] = {}
 """The open, locked files that keep other processes from removing what this one uses."""
 
 
-def fetch(file: Wanted, target: str) -> None:
-    """Copy a file of a bucket to this path, where it appears when it is whole and right.
+def fetch(file: RemoteFile, target: str) -> None:
+    """Copy a file of a bucket to this path, where it appears once verified.
 
     Raises:
-        DamagedError: it is not what it should be, which a second try did not mend.
+        DamagedError: its checksum is wrong, also on a second try.
     """
     for _ in range(2):
         with contextlib.suppress(_DiffersError):
@@ -145,10 +145,10 @@ def fetch(file: Wanted, target: str) -> None:
 
 
 class _DiffersError(Exception):
-    """What was read has another checksum."""
+    """The checksum does not match."""
 
 
-def _copy(file: Wanted, target: str) -> None:
+def _copy(file: RemoteFile, target: str) -> None:
     digest = xxhash.xxh3_128()
     with storage.open_input(file.path) as source, files.open_output(target) as copy:
         while chunk := source.read(8 << 20):
@@ -160,25 +160,25 @@ def _copy(file: Wanted, target: str) -> None:
 
 
 def _fill(
-    source: str, target: str, wanted: Mapping[str, Wanted], tell: Callable[[str], None]
+    source: str, target: str, wanted: Mapping[str, RemoteFile], tell: Callable[[str], None]
 ) -> None:
-    """Fetch what is missing or has changed; one process at a time does so for a folder."""
+    """Fetch files that are missing or have changed; one process per folder at a time."""
     os.makedirs(target, exist_ok=True)
     files.remove_temporary(target)
     with ThreadPoolExecutor(THREADS) as pool:
         places = {name: os.path.join(target, name) for name in wanted}
-        right = pool.map(lambda name: _is_right(places[name], wanted[name]), wanted)
+        right = pool.map(lambda name: _matches(places[name], wanted[name]), wanted)
         absent = [name for name, there in zip(wanted, right, strict=True) if not there]
         if not absent:
             return
         _make_room(source, target, sum(file.size for file in wanted.values()))
         size = sum(wanted[name].size for name in absent)
         tell(f"fetching {size / 1e6:,.1f} MB of {source}")
-        # Of several errors the first is raised, once all have ended.
+        # The first error is raised once all are done.
         list(pool.map(lambda name: fetch(wanted[name], places[name]), absent))
 
 
-def _is_right(path: str, wanted: Wanted) -> bool:
+def _matches(path: str, wanted: RemoteFile) -> bool:
     return (
         os.path.exists(path)
         and os.path.getsize(path) == wanted.size
@@ -187,7 +187,7 @@ def _is_right(path: str, wanted: Wanted) -> bool:
 
 
 def _make_room(source: str, target: str, need: int) -> None:
-    """Note that a folder takes so many bytes, and remove the least recently used for their sake.
+    """Reserve ``need`` bytes for a folder, and evict the least recently used ones.
 
     Raises:
         ValueError: there is no room.
@@ -200,12 +200,12 @@ def _make_room(source: str, target: str, need: int) -> None:
             for other in os.scandir(top)
             if other.name.endswith(".use") and other.path != f"{target}.use"
         ]
-        sizes = {other.path: _noted(other.path) for other in others}
+        sizes = {other.path: _size_of(other.path) for other in others}
         total = need + sum(sizes.values())
         for other in sorted(others, key=lambda other: other.stat().st_mtime_ns):
             if total <= most:
                 break
-            if sizes[other.path] and _removed(other.path):
+            if sizes[other.path] and _evict(other.path):
                 total -= sizes[other.path]
         if total > most:
             raise ValueError(
@@ -217,26 +217,26 @@ def _make_room(source: str, target: str, need: int) -> None:
             file.write(str(need).encode())
 
 
-def _noted(use: str) -> int:
-    """The bytes of the folder to which a file of users belongs."""
-    with contextlib.suppress(FileNotFoundError), open(_beside(use, ".size")) as file:
+def _size_of(use: str) -> int:
+    """The size of a folder, by its ``.use`` file."""
+    with contextlib.suppress(FileNotFoundError), open(_sibling(use, ".size")) as file:
         return int(file.read())
     return 0
 
 
-def _removed(use: str) -> bool:
-    """Remove a folder unless a process uses it."""
+def _evict(use: str) -> bool:
+    """Remove a folder unless it is in use."""
     with open(use, "a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        shutil.rmtree(_beside(use, ""), ignore_errors=True)
-        os.remove(_beside(use, ".size"))
+        shutil.rmtree(_sibling(use, ""), ignore_errors=True)
+        os.remove(_sibling(use, ".size"))
     return True
 
 
-def _beside(use: str, ending: str) -> str:
+def _sibling(use: str, ending: str) -> str:
     return use.removesuffix(".use") + ending
 
 

@@ -1,19 +1,19 @@
-"""Outputs in a bucket of commands that append to files, rename them and map them.
+"""Mirror the output of commands that append to, rename or map files to a bucket.
 
-Such a command works in a folder on a local disk. A thread uploads what is whole there while the
-command goes on, and what says that other files are there comes after them: at any moment the bucket
-holds a folder that can be read, and that another machine can go on with. What the command deletes
-goes from the bucket too, once what replaces it is there.
+Such a command works in a folder on a local disk. A thread uploads complete files while the command
+runs, and manifests after the files that they list: at any moment the bucket holds a readable folder
+from which another machine can resume. What the command deletes is deleted from the bucket too, once
+its replacement is there.
 
-The bucket, not the disk, says how far the output is: what a killed command has left on the disk is
-used only where no other machine has gone on in the bucket since.
+The bucket, not the disk, is the truth: what a killed command left on the disk is used only if no
+other machine has resumed in the bucket since.
 
 ::
 
-    CACHE/outputs/NAME/       the folder to work in; removed when all is uploaded
-    CACHE/outputs/NAME.json   what is known of the bucket
-    CACHE/outputs/NAME.stage/ what is being uploaded, as links and copies
-    OUTPUT/.mirror            names the folder that goes with the bucket; removed in the end too
+    CACHE/outputs/NAME/       the working folder; removed when all is uploaded
+    CACHE/outputs/NAME.json   the known state of the bucket
+    CACHE/outputs/NAME.stage/ files being uploaded, as links and copies
+    OUTPUT/.mirror            identifies the local folder of the bucket; removed at the end too
 """
 
 import contextlib
@@ -33,35 +33,35 @@ from winnow.commands import telling
 from winnow.filesystem import files, local_copies, storage
 
 MANIFEST = "manifest.json"
-"""Makes a unit of a :class:`Layout` whole."""
+"""Completes a unit of a :class:`Layout`."""
 
 POLL = 1.0
-"""Seconds between two looks for something to upload."""
+"""Seconds between checks for something to upload."""
 
 PAUSE = 15.0
-"""Seconds until the next try when a bucket can't be reached, beyond the client's own tries."""
+"""Seconds until the next attempt if a bucket can't be reached, after the client's own retries."""
 
 TURN = ".mirror"
 """An object that a machine replaces before it writes anything else."""
 
 NEVER = re.compile(r"(?!)")
-"""A pattern of no path."""
+"""A pattern that matches no path."""
 
 Stamp = tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """What belongs to an output and when it is whole; all are patterns of paths within its folder.
+    """The files of an output and when they are complete, as patterns of paths in its folder.
 
     Attributes:
-        ours: all of it; what else is in the bucket is left alone.
-        units: folders that are whole once they have a manifest.json, and never change from then on.
-        single: files that are whole when they appear, and never change.
-        last: files that are whole when they appear, and say that others are there.
-        sign: of these one is there where another machine can go on.
-        settled: files that say that their folder is done: units in it stay in the bucket when
-            another machine goes on.
+        ours: all of its files; others in the bucket are left alone.
+        units: folders that are complete, and immutable, once they have a manifest.json.
+        single: files that are complete when they appear, and immutable.
+        last: files that are complete when they appear, uploaded after all others.
+        sign: another machine can resume if one of these exists.
+        settled: files that mark their folder as done: a machine that resumes does not download its
+            units.
     """
 
     ours: re.Pattern[str]
@@ -73,13 +73,13 @@ class Layout:
 
     def unit(self, name: str) -> str | None:
         """The unit that a file is in."""
-        found = self.units.match(name)
-        return found[0] if found and name[found.end() :].startswith("/") else None
+        match = self.units.match(name)
+        return match[0] if match and name[match.end() :].startswith("/") else None
 
 
 @contextlib.contextmanager
 def working_folder(output: str, layout: Layout) -> Iterator[str]:
-    """A local folder for what goes to ``output``, a folder in a bucket, which is locked meanwhile.
+    """A local folder that is mirrored to ``output``, a locked folder in a bucket.
 
     When the block ends, the rest is uploaded, also after an error or an interrupt.
 
@@ -107,7 +107,7 @@ def working_folder(output: str, layout: Layout) -> Iterator[str]:
 
 
 def local_folder(output: str) -> str:
-    """Where an output in a bucket is made on this machine."""
+    """The local folder of an output in a bucket."""
     output = output.rstrip("/")
     name = f"{os.path.basename(output)}-{xxhash.xxh3_64_hexdigest(output.encode())}"
     return os.path.join(local_copies.cache(), "outputs", name)
@@ -115,7 +115,7 @@ def local_folder(output: str) -> str:
 
 @contextlib.contextmanager
 def _in_background(mirror: "_Mirror") -> Iterator[None]:
-    """Upload while the block runs, then the rest; after an error as much as can be."""
+    """Upload while the block runs, then the rest; after an error as much as possible."""
     done = threading.Event()
     thread = threading.Thread(target=_watch, args=(mirror, done), daemon=True, name="mirror")
     thread.start()
@@ -138,11 +138,11 @@ def _in_background(mirror: "_Mirror") -> Iterator[None]:
 
 
 def _watch(mirror: "_Mirror", done: threading.Event) -> None:
-    """Upload what becomes whole. The command goes on while the bucket can't be reached."""
+    """Upload what becomes complete. The command continues while the bucket can't be reached."""
     wait = POLL
     while not done.wait(wait):
         try:
-            mirror.upload(whole_only=True)
+            mirror.upload(complete_only=True)
             wait = POLL
         except OSError as error:
             telling.say(f"not uploaded yet, trying again: {error}")
@@ -151,10 +151,10 @@ def _watch(mirror: "_Mirror", done: threading.Event) -> None:
 
 @dataclass
 class _Known:
-    """What this machine knows of the bucket, kept in a file.
+    """The known state of the bucket, stored in a file.
 
-    ``turn`` is the content of :data:`TURN` while only this machine has written there; ``sent`` has
-    the stamps of local files whose content is there, by name (of a unit: of its manifest).
+    ``turn`` is the content of :data:`TURN` while only this machine writes there; ``sent`` has the
+    stamps of uploaded local files by name (for a unit, of its manifest).
     """
 
     turn: str | None = None
@@ -178,12 +178,12 @@ class _Mirror:
         self._took_over = False
 
     def begin(self) -> None:
-        """Make the local folder hold what the bucket holds, or go on with what follows from it."""
+        """Download the bucket to the local folder, or resume with the local folder."""
         ours = self._layout.ours
         storage.remove_unfinished(self.output, lambda name: ours.fullmatch(name) is not None)
         shutil.rmtree(self._stage, ignore_errors=True)
-        every = set(storage.tree(self.output))
-        others = set(_visible(every))
+        names = set(storage.tree(self.output))
+        others = set(_visible(names))
         self._there = set(filter(ours.fullmatch, others))
         others -= self._there
         if any(part in ("", "..") for name in self._there for part in name.split("/")):
@@ -191,16 +191,16 @@ class _Mirror:
         known = any(map(self._layout.sign.fullmatch, self._there))
         if not known and others:
             raise ValueError(
-                f"{self.output} holds {min(others)}, which is no part of a run: choose another"
+                f"{self.output} holds {min(others)}, which is not part of a run: choose another"
                 " output"
             )
         with contextlib.suppress(FileNotFoundError, ValueError, TypeError, KeyError):
             note = files.read_json(self._note)
             sent = {name: (int(a), int(b)) for name, (a, b) in note["sent"].items()}
             self._known = _Known(note["turn"], sent)
-        turn = storage.join(self.output, TURN) if TURN in every else None
-        mine = turn is not None and storage.read_bytes(turn).decode() == self._known.turn
-        if mine and os.path.isdir(self._local):
+        turn = storage.join(self.output, TURN) if TURN in names else None
+        resumes = turn is not None and storage.read_bytes(turn).decode() == self._known.turn
+        if resumes and os.path.isdir(self._local):
             self._known.sent = {n: s for n, s in self._known.sent.items() if n in self._there}
             self._took_over = True
             return
@@ -217,7 +217,7 @@ class _Mirror:
         settled = {os.path.dirname(n) for n in filter(self._layout.settled.fullmatch, self._there)}
         units = {
             unit
-            for unit in self._whole(self._there)
+            for unit in self._complete(self._there)
             if settled.isdisjoint(unit[: at.start()] for at in re.finditer("/", unit))
         }
         wanted = [n for n in self._there if (u := self._layout.unit(n)) is None or u in units]
@@ -235,11 +235,11 @@ class _Mirror:
             if (unit := self._layout.unit(name)) is None or name == f"{unit}/{MANIFEST}":
                 self._known.sent[name] = _stamp(os.path.join(self._local, name))
 
-    def upload(self, whole_only: bool = False) -> None:
-        """Upload what is new, and delete what is gone.
+    def upload(self, complete_only: bool = False) -> None:
+        """Upload new files, and delete removed ones.
 
         Args:
-            whole_only: only if there is something new that is whole.
+            complete_only: only if something complete is new.
 
         Raises:
             OSError: the bucket can't be written.
@@ -247,17 +247,17 @@ class _Mirror:
         if not self._still_ours():
             return
         names = set(filter(self._is_ours, _visible(storage.tree(self._local))))
-        units = self._whole(names)
+        units = self._complete(names)
         names = {n for n in names if (unit := self._layout.unit(n)) is None or unit in units}
         new_units = [unit for unit in sorted(units) if self._is_new(f"{unit}/{MANIFEST}")]
-        apart = {n for n in names if self._layout.unit(n) is None}
-        single = {n for n in apart if self._layout.single.fullmatch(n)}
+        loose = {n for n in names if self._layout.unit(n) is None}
+        single = {n for n in loose if self._layout.single.fullmatch(n)}
         new_single = [name for name in sorted(single) if self._is_new(name)]
-        last = {n for n in apart if self._layout.last.fullmatch(n)}
-        if whole_only and not new_units and not new_single and not any(map(self._is_new, last)):
+        last = {n for n in loose if self._layout.last.fullmatch(n)}
+        if complete_only and not new_units and not new_single and not any(map(self._is_new, last)):
             return
         try:
-            self._send_copies(apart - single - last)
+            self._send_copies(loose - single - last)
             for name in new_single:
                 self._send(name, os.path.join(self._local, name))
             for unit in new_units:
@@ -269,14 +269,14 @@ class _Mirror:
             self._write_note()
 
     def forget(self) -> None:
-        """Remove the local folder, and what was noted of it."""
+        """Remove the local folder and its notes."""
         shutil.rmtree(self._local)
         if self._took_over:
             self._remove([TURN])
         os.remove(self._note)
 
     def _send_unit(self, unit: str) -> None:
-        """Upload a unit, its manifest last; by links, since it may be deleted here meanwhile."""
+        """Upload a unit, its manifest last; via links, since it may be deleted meanwhile."""
         place, stage = os.path.join(self._local, unit), os.path.join(self._stage, unit)
         shutil.rmtree(stage, ignore_errors=True)
         os.makedirs(stage)
@@ -285,13 +285,13 @@ class _Mirror:
             names = sorted(os.listdir(place))
             for name in names:
                 os.link(os.path.join(place, name), os.path.join(stage, name))
-            # It goes first, so while it is there nothing else had gone.
+            # It is deleted first: while it exists the unit is complete.
             if _stamp(os.path.join(place, MANIFEST)) != stamp:
                 return
         except FileNotFoundError:
             return
         manifest = f"{unit}/{MANIFEST}"
-        if manifest in self._there:  # of a damaged unit, which was made again
+        if manifest in self._there:  # of a damaged unit, which was rewritten
             self._remove([manifest])
         for name in names:
             if name != MANIFEST:
@@ -299,7 +299,7 @@ class _Mirror:
         self._send(manifest, os.path.join(stage, MANIFEST), stamp)
 
     def _send_copies(self, names: Iterable[str]) -> None:
-        """Upload files that may be written to meanwhile, as they are now."""
+        """Upload snapshots of files that may still change."""
         for name in sorted(filter(self._is_new, names)):
             copy = os.path.join(self._stage, "copy")
             os.makedirs(self._stage, exist_ok=True)
@@ -310,7 +310,7 @@ class _Mirror:
                 self._send(name, copy, stamp)
 
     def _send(self, name: str, path: str, stamp: Stamp | None = None) -> None:
-        """Upload a file that does not change."""
+        """Upload an immutable file."""
         if not self._may_write():
             return
         storage.upload(path, storage.join(self.output, name))
@@ -318,9 +318,9 @@ class _Mirror:
         self._known.sent[name] = stamp or _stamp(path)
 
     def _delete(self, names: set[str], replaced: set[str]) -> None:
-        """Delete from the bucket what is gone here, what says that it is there first.
+        """Delete from the bucket what was removed locally, manifests first.
 
-        Units are kept while their folder is not among the ``replaced``, which have a unit here.
+        Units are kept until their folder is ``replaced``, that is, has a local unit.
         """
         gone = {
             name
@@ -341,7 +341,7 @@ class _Mirror:
             self._known.sent.pop(name, None)
 
     def _may_write(self) -> bool:
-        """Whether the bucket is still ours; says there, before the first write, that it is."""
+        """Whether the bucket is still ours; claims it before the first write."""
         if not self._still_ours():
             return False
         if not self._took_over:
@@ -350,7 +350,7 @@ class _Mirror:
             self._took_over = True
         return True
 
-    def _whole(self, names: set[str]) -> set[str]:
+    def _complete(self, names: set[str]) -> set[str]:
         """The units that have their manifest."""
         units = {unit for name in names if (unit := self._layout.unit(name)) is not None}
         return {unit for unit in units if f"{unit}/{MANIFEST}" in names}
@@ -374,7 +374,7 @@ class _Mirror:
 
 
 def _visible(names: Iterable[str]) -> Iterator[str]:
-    """Without locks, temporary files and what is the mirror's own."""
+    """Names without locks, temporary files and the mirror's own."""
     hidden = (files.TEMPORARY, files.LOCK)
     for name in names:
         if name != TURN and not any(part.startswith(hidden) for part in name.split("/")):

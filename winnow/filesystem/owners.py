@@ -1,10 +1,9 @@
-"""Files that say which process a folder or a file belongs to, for file systems without locks.
+"""Owner files: locks for file systems without locks.
 
-The kernel's locks end with their process. Lustre has them only when it is mounted with ``flock``,
-NFS only with its lock service. A file that only one process can create is there on all of them, but
-stays when its process is killed. Then the next one takes it over where it can tell: on the same
-machine, since no such process lives, or in the same Slurm job, since Slurm has started it again.
-Elsewhere a person has to say so, by deleting the file.
+Kernel locks end with their process, but Lustre has them only if mounted with ``flock``, NFS only
+with its lock service. Exclusive file creation works on all of them, but the file outlives a killed
+process. The next one takes it over if it can tell that the owner is dead: on the same machine, or
+in the same Slurm job after a requeue. Otherwise a person has to delete the file.
 """
 
 import contextlib
@@ -19,14 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 WITHOUT_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP})
-"""What ``flock`` fails with where there are no locks."""
+"""Errors of ``flock`` on file systems without locks."""
 
 
 @dataclass(frozen=True)
 class Owner:
-    """A process: its machine and the time (in ticks since the machine started) when it began.
+    """A process: its machine and start time (in ticks since boot).
 
-    ``job`` and ``restart`` are Slurm's, empty and 0 elsewhere; ``token`` is of this claim alone.
+    ``job`` and ``restart`` are Slurm's, empty and 0 elsewhere; ``token`` is unique to this claim.
     """
 
     host: str
@@ -39,7 +38,7 @@ class Owner:
 
     @classmethod
     def of(cls, pid: int) -> "Owner":
-        """Of a process of this machine."""
+        """The owner for a process of this machine."""
         return cls(
             socket.gethostname(),
             _boot(),
@@ -51,7 +50,7 @@ class Owner:
         )
 
     def has_ended(self) -> bool:
-        """Whether it certainly has; not where this process cannot know."""
+        """Whether it has certainly ended; False if unknown."""
         if (self.host, self.boot) == (socket.gethostname(), _boot()):
             return not self.begun or _begun(self.pid) != self.begun
         restart = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
@@ -64,12 +63,12 @@ class Owner:
 
 @dataclass(frozen=True)
 class Claim:
-    """A file that is ours."""
+    """An owner file of ours."""
 
     path: str
 
     def hand_over(self, pid: int) -> None:
-        """Let it belong to another process of this machine, which may outlive this one."""
+        """Transfer it to another process of this machine, which may outlive this one."""
         _replace(self.path, Owner.of(pid))
 
 
@@ -78,7 +77,7 @@ def claim(path: str) -> Iterator[Claim]:
     """Own this file while the block runs.
 
     Raises:
-        ValueError: another process owns it, or did when it was killed.
+        ValueError: another process owns it, or was killed while it did.
     """
     me = Owner.of(os.getpid())
     if not _create(path, me):
@@ -90,8 +89,8 @@ def claim(path: str) -> Iterator[Claim]:
 
 
 def _take_over(path: str, me: Owner) -> None:
-    """Replace an owner that has ended. Of several that find it so, one can: who makes the marker
-    and then still finds the same owner.
+    """Replace an owner that has ended. Of several candidates one wins: it creates the marker and
+    then still finds the same owner.
     """
     owner = _read(path)
     if owner is not None and owner.has_ended():
@@ -111,7 +110,7 @@ def _take_over(path: str, me: Owner) -> None:
 
 
 def _create(path: str, owner: Owner) -> bool:
-    """Whether the file was not there, and now is."""
+    """Create the file; False if it exists."""
     try:
         with open(path, "x", encoding="utf-8") as file:
             json.dump(dataclasses.asdict(owner), file)
@@ -127,14 +126,14 @@ def _replace(path: str, owner: Owner) -> None:
 
 
 def _read(path: str) -> Owner | None:
-    """The owner that the file names; None if it names none, or is gone."""
+    """The owner in the file; None if invalid or gone."""
     with contextlib.suppress(FileNotFoundError, ValueError, TypeError):
         return Owner(**json.loads(Path(path).read_text()))
     return None
 
 
 def _begun(pid: int) -> str:
-    """When a process of this machine began; nothing if there is no such process, or no Linux."""
+    """Start time of a process of this machine; empty if there is none, or not on Linux."""
     with contextlib.suppress(OSError):
         # The name, in parentheses, can hold anything; then come the state and, 19 on, the time.
         values = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

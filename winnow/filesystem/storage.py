@@ -25,7 +25,7 @@ from winnow.arguments import is_utf8, printable
 from winnow.filesystem import files
 
 _SCHEME = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]+)://")
-_GIVEN = re.compile(r"/dev/(stdin|fd/)|/proc/[^/]+/(task/\d+/)?fd/")
+_DESCRIPTOR = re.compile(r"/dev/(stdin|fd/)|/proc/[^/]+/(task/\d+/)?fd/")
 _NO_FILES = {
     stat.S_IFIFO: "a pipe",
     stat.S_IFSOCK: "a socket",
@@ -77,9 +77,9 @@ def find(pattern: str) -> list[str]:
             paths = [path for path in set(globs.find(pattern)) if _is_input(path)]
         case "hf":
             with _hub_errors(pattern):
-                written = "[" in pattern and _hub().isfile(pattern)
-                found = [pattern.partition("://")[2]] if written else _hub().glob(pattern)
-                paths = [f"hf://{path}" for path in found]
+                literal = "[" in pattern and _hub().isfile(pattern)
+                matches = [pattern.partition("://")[2]] if literal else _hub().glob(pattern)
+                paths = [f"hf://{path}" for path in matches]
         case _:
             paths = _objects().find(pattern)
     if not paths:
@@ -120,7 +120,7 @@ def check_is_file(path: str) -> None:
     mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode):
         what = _NO_FILES.get(stat.S_IFMT(mode), "not a file")
-    elif _GIVEN.match(os.path.abspath(path)):
+    elif _DESCRIPTOR.match(os.path.abspath(path)):
         what = "a file descriptor of this process"
     else:
         return
@@ -171,7 +171,7 @@ def open_output(path: str) -> Iterator[BinaryIO]:
 
 
 def read_bytes(path: str) -> bytes:
-    """The whole content of a small file."""
+    """The content of a small file."""
     with open_input(path) as file:
         return file.read()
 

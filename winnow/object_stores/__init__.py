@@ -1,1 +1,1 @@
-"""S3 and Google Cloud Storage as files, and locks that lie there."""
+"""S3 and Google Cloud Storage as files, and locks in them."""

@@ -1,4 +1,4 @@
-"""The interface to an object store, and what its clients share."""
+"""The interface to an object store, and shared parts of its clients."""
 
 import io
 import os
@@ -11,14 +11,14 @@ from winnow import heartbeat
 
 @dataclass(frozen=True)
 class Stat:
-    """Size of an object in bytes, and a name for this very content (etag, generation)."""
+    """Size of an object in bytes, and its version (etag, generation)."""
 
     size: int
     version: str
 
 
 class Bucket(Protocol):
-    """One bucket of a store. Transient faults are retried; what remains is an OSError."""
+    """One bucket of a store. Transient faults are retried; others are an OSError."""
 
     def stat(self, key: str) -> Stat | None:
         """Size and version of an object; None if there is none."""
@@ -27,10 +27,10 @@ class Bucket(Protocol):
         """Bytes ``[start, end)`` of one version of an object; an OSError if it has changed."""
 
     def upload(self, key: str, file: BinaryIO) -> None:
-        """Make an object of a whole local file, in parts if it is large."""
+        """Upload a local file as an object, in parts if it is large."""
 
     def replace(self, key: str, content: bytes, version: str | None) -> str | None:
-        """Write an object if its version is still this one (None: if there is none yet).
+        """Write an object if its version is unchanged (None: if it does not exist).
 
         Returns the new version, or None if another writer was first.
         """
@@ -39,10 +39,10 @@ class Bucket(Protocol):
         """All keys with a prefix, in any order; ``direct``: only those with no further ``/``."""
 
     def delete(self, keys: Sequence[str]) -> None:
-        """Delete objects; those that are not there are no error."""
+        """Delete objects; missing ones are not an error."""
 
     def abort_uploads(self, prefix: str, chosen: Callable[[str], bool]) -> None:
-        """Drop the parts of uploads that were never completed, if their key is chosen."""
+        """Drop parts of incomplete uploads of chosen keys."""
 
 
 class Upload(io.BufferedReader):

@@ -48,12 +48,12 @@ def held(bucket: Bucket, key: str, path: str) -> Iterator[Callable[[], bool]]:
         LostError: another run has taken it, because this process did not renew it in time.
     """
     lease = _Lease(bucket, key)
-    if not lease.taken(path):
+    if not lease.take(path):
         raise ValueError(f"another run is writing to {path}: wait for it, or choose another output")
     done = threading.Event()
-    beating = threading.Thread(target=lease.keep, args=(done,), daemon=True)
-    before = _listen()
-    beating.start()
+    renewal = threading.Thread(target=lease.renew, args=(done,), daemon=True)
+    before = _handle_stop()
+    renewal.start()
     try:
         yield lambda: not lease.lost
     except (KeyboardInterrupt, SystemExit):
@@ -61,7 +61,7 @@ def held(bucket: Bucket, key: str, path: str) -> Iterator[Callable[[], bool]]:
             raise
     finally:
         done.set()
-        beating.join()
+        renewal.join()
         if before is not None:
             signal.signal(_STOP, before)
         if not lease.lost:
@@ -73,14 +73,14 @@ def held(bucket: Bucket, key: str, path: str) -> Iterator[Callable[[], bool]]:
         )
 
 
-def _listen() -> Any:
+def _handle_stop() -> Any:
     """Let :data:`_STOP` interrupt the main thread. Returns the earlier handler; None if not set."""
     if threading.current_thread() is not threading.main_thread():
         return None
     return signal.signal(_STOP, signal.default_int_handler)
 
 
-def _listens() -> bool:
+def _handles_stop() -> bool:
     return signal.getsignal(_STOP) is signal.default_int_handler
 
 
@@ -95,7 +95,7 @@ class _Lease:
         self._beats = 0
         self._version: str | None = None
 
-    def taken(self, path: str) -> bool:
+    def take(self, path: str) -> bool:
         """Take the lease unless another run keeps renewing it."""
         if self._rewrite(None):
             return True
@@ -127,7 +127,7 @@ class _Lease:
             return False
         return isinstance(content, dict) and content.keys() == {"holder", "beat"}
 
-    def keep(self, done: threading.Event) -> None:
+    def renew(self, done: threading.Event) -> None:
         """Renew the lease until ``done``; interrupt the main thread if it is lost."""
         while not done.wait(BEAT):
             try:
@@ -137,7 +137,7 @@ class _Lease:
             if self.lost:
                 main = threading.main_thread().ident
                 assert main is not None
-                signal.pthread_kill(main, _STOP if _listens() else signal.SIGINT)
+                signal.pthread_kill(main, _STOP if _handles_stop() else signal.SIGINT)
                 return
 
     def release(self) -> None:
@@ -154,14 +154,14 @@ class _Lease:
         while (new := self._bucket.replace(self._key, content, version)) is None:
             # An earlier write of ours may have succeeded although its response was lost.
             try:
-                found = self._bucket.stat(self._key)
-                if found is None:
+                current = self._bucket.stat(self._key)
+                if current is None:
                     return False
-                there = self._bucket.read(self._key, 0, found.size, found.version)
+                content_there = self._bucket.read(self._key, 0, current.size, current.version)
             except (FileExistsError, FileNotFoundError):  # its holder has just been at it
                 return False
-            if self._name.encode() not in there:
+            if self._name.encode() not in content_there:
                 return False
-            version = found.version
+            version = current.version
         self._version = new
         return True

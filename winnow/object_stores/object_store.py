@@ -148,7 +148,7 @@ def open_output(path: str) -> Iterator[BinaryIO]:
 
 
 def upload(local: str, path: str) -> None:
-    """Make an object of a local file."""
+    """Upload a local file as an object."""
     bucket, key = locate(path)
     with open(local, "rb") as file:
         bucket.upload(key, file)
@@ -162,20 +162,20 @@ def exists(path: str) -> bool:
 
 def find(pattern: str) -> list[str]:
     """The objects that match a glob, by the rules of :func:`glob.glob` with ``recursive``."""
-    bucket, wanted = locate(pattern)
-    root = pattern[: len(pattern) - len(wanted)]
-    fixed = re.match(r"[^*?\[]*", wanted)
-    assert fixed is not None
-    keys: Iterable[str] = bucket.keys(fixed[0])
-    there: set[str] = set()
-    if "[" in wanted:
+    bucket, glob = locate(pattern)
+    root = pattern[: len(pattern) - len(glob)]
+    literal = re.match(r"[^*?\[]*", glob)
+    assert literal is not None
+    keys: Iterable[str] = bucket.keys(literal[0])
+    existing: set[str] = set()
+    if "[" in glob:
         keys = list(keys)
-        there = {key[: slash.start()] for key in keys for slash in re.finditer("/|$", key)}
-    parts = wanted.split("/")
+        existing = {key[: slash.start()] for key in keys for slash in re.finditer("/|$", key)}
+    parts = glob.split("/")
     return [
         root + key
         for key in keys
-        if not key.endswith("/") and matches(key.split("/"), parts, there)
+        if not key.endswith("/") and matches(key.split("/"), parts, existing)
     ]
 
 
@@ -231,8 +231,8 @@ def tree(folder: str) -> Iterator[str]:
 
 def remove_files(paths: Sequence[str]) -> None:
     """Delete objects of one bucket, ignoring those that do not exist."""
-    found = [locate(path) for path in paths]
-    found[0][0].delete([key for _, key in found])
+    objects = [locate(path) for path in paths]
+    objects[0][0].delete([key for _, key in objects])
 
 
 def remove_unfinished(folder: str, chosen: Callable[[str], bool]) -> None:

@@ -57,10 +57,10 @@ class S3Bucket:
     def stat(self, key: str) -> Stat | None:
         """Size and ETag."""
         try:
-            found = self._call("head_object", key)
+            head = self._call("head_object", key)
         except FileNotFoundError:
             return None
-        return Stat(found["ContentLength"], found["ETag"])
+        return Stat(head["ContentLength"], head["ETag"])
 
     def read(self, key: str, start: int, end: int, version: str) -> bytes:
         """A range of this version; fails if the ETag has changed."""

@@ -12,7 +12,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from ablations.study_files.choices import At
+from ablations.study_files.variant_choice import CompareAt
 from ablations.tasks.data_sources import CACHE
 from model.accelerators import ACCELERATORS
 from model.training.train_config import DataConfig, TrainConfig
@@ -67,9 +67,9 @@ class PrimaryConfig:
 
 @dataclass
 class CompareConfig:
-    """Where arms are compared; see :class:`ablations.study_files.choices.Compare`."""
+    """Where arms are compared; see :class:`ablations.study_files.variant_choice.Compare`."""
 
-    at: At = MISSING
+    at: CompareAt = MISSING
     selection: float = MISSING
 
 

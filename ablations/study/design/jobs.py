@@ -21,8 +21,8 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 
 from ablations.study.design import trunk
 from ablations.study.design.config import AblationConfig, DataRule
-from ablations.study_files.choices import At, Compare
 from ablations.study_files.results import Declaration, JobKey, Primary
+from ablations.study_files.variant_choice import Compare, CompareAt
 from ablations.tasks.task import is_harness
 from model.data.corpus import Corpus
 from model.glam.config import GLaMConfig
@@ -217,7 +217,7 @@ def comparison_of(config: AblationConfig, variants: int) -> Compare | None:
     Raises:
         ValueError: each arm has one variant, so there is nothing to choose from.
     """
-    if config.compare.at == At.main:
+    if config.compare.at == CompareAt.main:
         return None
     if variants < 2:
         raise ValueError(

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ablations.analyses import proposals
+from ablations.analyses import mixture_proposal
 from ablations.reading import read_declaration, read_study
 from ablations.stats import mixtures, simplex
 from ablations.study.design.config import AblationConfig
@@ -57,7 +57,7 @@ def declare(
         notes = [f"The swarm that proposed the mixture was {swarm.of}."]
     else:
         swarm = _new(jobs, declared.mixture, corpus, wanted)
-        rows = proposals.matrix(list(swarm.natural), list(swarm.mixtures.values()))
+        rows = mixture_proposal.matrix(list(swarm.natural), list(swarm.mixtures.values()))
         mixtures.check(np.repeat(rows, len(declared.seeds), axis=0))
         components_text = ", ".join(
             f"{name} {share:.1%} of the pool, at most {swarm.most[name]:.0%}"
@@ -158,7 +158,7 @@ def _confirming(
     """
     folder = str(config.swarm.folder)
     study = read_study(folder)
-    swarm, found = study.declared.swarm, proposals.find(study)
+    swarm, found = study.declared.swarm, mixture_proposal.regress(study)
     if swarm is None or swarm.confirms:
         raise ValueError(f"{folder} is not a swarm: give a folder of experiment=mixture")
     if found is None:
@@ -197,6 +197,6 @@ def _confirming(
     return dataclasses.replace(
         swarm,
         mixtures={arm: _by_name(names, rows[member]) | apart for arm, member in members.items()},
-        seen=proposals.seen(study),
+        seen=mixture_proposal.swarm_runs(study),
         of=f"{len(study.runs)} runs of {first.model} on {first.tokens:,} tokens each",
     )

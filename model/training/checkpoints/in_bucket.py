@@ -14,7 +14,7 @@ from model.data import corpus
 from model.training.checkpoints import checkpoint
 from model.training.distributed import processes
 from winnow.filesystem import files, local_copies, mirror, storage
-from winnow.filesystem.local_copies import Wanted
+from winnow.filesystem.local_copies import RemoteFile
 
 LAYOUT = mirror.Layout(
     ours=re.compile(
@@ -143,9 +143,9 @@ def _copy(run: str, name: str) -> str:
     for file, checksum in sums.items():
         file = os.path.basename(file)
         path = storage.join(run, name, file)
-        wanted[f"{name}/{file}"] = Wanted(path, storage.size(path), checksum)
+        wanted[f"{name}/{file}"] = RemoteFile(path, storage.size(path), checksum)
     return local_copies.folder(run, wanted)
 
 
-def _of_content(path: str, content: bytes) -> Wanted:
-    return Wanted(path, len(content), xxhash.xxh3_128_hexdigest(content))
+def _of_content(path: str, content: bytes) -> RemoteFile:
+    return RemoteFile(path, len(content), xxhash.xxh3_128_hexdigest(content))

@@ -1,8 +1,8 @@
-"""Which metric decides best between the arms of a study? A table of all that was measured.
+"""Proxy metrics: how well each metric decides between the arms of a study.
 
-The signal to noise of each metric at each size (:mod:`ablations.stats.decisions`), and how well its
-order of the arms there foretells two orders at the largest size: its own, and that on the primary
-endpoint, which is what one wants to decide on.
+The signal-to-noise ratio of each metric at each size (:mod:`ablations.stats.decisions`), and how
+well its order of arms predicts two orders at the largest size: its own, and that on the primary
+endpoint.
 """
 
 from collections.abc import Sequence
@@ -26,8 +26,8 @@ KINDS = {
 def table(study: Study, sizes: Sequence[str], run: Run) -> list[Row]:
     """A row for each size and endpoint; at each size, the highest ratio first.
 
-    A row is of the arms that have runs at its size. There is none where the noise is unknown, which
-    takes two arms and two seeds. ``own_…`` and ``primary_…`` are decision accuracies.
+    A row covers the arms with runs at its size. It is missing if the noise is unknown: that needs
+    two arms and two seeds. ``own_…`` and ``primary_…`` are decision accuracies.
 
     Args:
         study: the study.
@@ -41,8 +41,8 @@ def table(study: Study, sizes: Sequence[str], run: Run) -> list[Row]:
         common = ladder.arms_at(study, [size, sizes[-1]])
         here: list[Row] = []
         for name in _measured(study, run):
-            found = ladder.scores(study, size, arms, name)
-            ratio = decisions.signal_to_noise(found, alpha) if found else None
+            scores = ladder.scores(study, size, arms, name)
+            ratio = decisions.signal_to_noise(scores, alpha) if scores else None
             if ratio is None:
                 continue
             row: Row = {"variant": size, "endpoint": name, "kind": kind(name), "arms": len(arms)}
@@ -75,10 +75,15 @@ def _measured(study: Study, run: Run) -> list[str]:
 def _decision(
     study: Study, pair: Sequence[tuple[str, str]], arms: Sequence[str]
 ) -> dict[str, int | float | None]:
-    """How the order at one (size, endpoint) foretells that at another; None if it is the same."""
-    found = [ladder.scores(study, size, arms, name) for size, name in pair]
-    known = [each for each in found if each is not None]
+    """How well the order at one (size, endpoint) predicts another; None if they are the same."""
+    scores = [ladder.scores(study, size, arms, name) for size, name in pair]
+    known = [each for each in scores if each is not None]
     if pair[0] == pair[1] or len(arms) < 2 or len(known) < 2:
         return dict.fromkeys(("right", "of", "low", "high"))
-    of = decisions.decide(known, study.declared.primary.alpha)
-    return {"right": of.kept, "of": of.pairs, "low": of.low, "high": of.high}
+    decision = decisions.decide(known, study.declared.primary.alpha)
+    return {
+        "right": decision.kept,
+        "of": decision.pairs,
+        "low": decision.low,
+        "high": decision.high,
+    }

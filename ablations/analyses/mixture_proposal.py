@@ -1,4 +1,4 @@
-"""What a swarm of mixtures proposes, in rows and words; and what the confirming runs say of it."""
+"""The mixture that a swarm proposes, as rows and text, and the outcome of its confirmation."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ SMALLEST = 0.005
 
 
 @dataclass(frozen=True)
-class Found:
+class SwarmRegression:
     """The regression over a swarm's n runs of mixtures of k components.
 
     ``runs`` has an arm and a seed for each of ``weights`` [n, k] and ``values`` [n].
@@ -37,10 +37,10 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Told:
-    """``headline`` is of a study that is itself a swarm, ``conclusion`` what a reader may conclude.
+class Summary:
+    """``headline`` is of a study that is itself a swarm, ``conclusion`` what readers may conclude.
 
-    ``confirmed`` is whether this study has the runs that confirm it.
+    ``confirmed``: this study has the confirming runs.
     """
 
     headline: str
@@ -55,7 +55,7 @@ def matrix(names: Sequence[str], by_run: Sequence[Mapping[str, float]]) -> Float
     return scaled
 
 
-def seen(study: Study) -> list[dict[str, Any]]:
+def swarm_runs(study: Study) -> list[dict[str, Any]]:
     """The runs of a swarm: arm, seed, weights, and value on the primary endpoint."""
     swarm = study.declared.swarm
     assert swarm is not None
@@ -72,23 +72,25 @@ def seen(study: Study) -> list[dict[str, Any]]:
     ]
 
 
-def find(study: Study) -> Found | None:
-    """The regression of a swarm, or of the one that a study confirms; None before all have run.
+def regress(study: Study) -> SwarmRegression | None:
+    """The regression of a swarm, or of the one that a study confirms; None until all have run.
 
     Raises:
-        ValueError: runs are too few for it.
+        ValueError: there are too few runs.
     """
     declared, swarm = study.declared, study.declared.swarm
     if swarm is None:
         return None
-    runs = seen(study)
+    runs = swarm_runs(study)
     if not swarm.confirms and len(runs) < len(declared.arms) * len(declared.seeds):
         return None
     names = list(swarm.natural)
     weights = matrix(names, [run["weights"] for run in runs])
     values = np.array([run["value"] for run in runs])
     surface = mixtures.fit(weights, values)
-    natural, most = (np.array(list(of.values())) for of in (swarm.natural, swarm.most))
+    natural, most = (
+        np.array(list(weights_by_name.values())) for weights_by_name in (swarm.natural, swarm.most)
+    )
     chosen = swarm.mixtures.get(declared.primary.treatment) if swarm.confirms else None
     proposal = mixtures.propose(
         surface,
@@ -99,39 +101,41 @@ def find(study: Study) -> Found | None:
         None if chosen is None else matrix(names, [chosen])[0],
     )
     where = [(str(run["arm"]), int(run["seed"])) for run in runs]
-    return Found(names, where, weights, values, surface, proposal)
+    return SwarmRegression(names, where, weights, values, surface, proposal)
 
 
-def tables(study: Study, found: Found | None) -> dict[str, list[Row]]:
+def tables(study: Study, regression: SwarmRegression | None) -> dict[str, list[Row]]:
     """The proposal by component, the swarm's runs, and the coefficients."""
     swarm = study.declared.swarm
-    if found is None or swarm is None:
+    if regression is None or swarm is None:
         return {}
-    alpha, of = study.declared.primary.alpha, found.proposal
+    alpha, proposal = study.declared.primary.alpha, regression.proposal
     natural = np.array(list(swarm.natural.values()))
-    effect, half = mixtures.effects(found.surface, natural / natural.sum(), alpha=alpha)
-    term, term_half = mixtures.coefficients(found.surface, alpha)
-    terms = [*found.names, *map(" × ".join, itertools.combinations(found.names, 2))]
+    effect, half = mixtures.effects(regression.surface, natural / natural.sum(), alpha=alpha)
+    term, term_half = mixtures.coefficients(regression.surface, alpha)
+    terms = [*regression.names, *map(" × ".join, itertools.combinations(regression.names, 2))]
     return {
         "mixture": [
             {
                 "component": name,
                 "natural": float(natural[i]),
-                "proposed": float(of.weights[i]),
-                "low": float(of.low[i]),
-                "high": float(of.high[i]),
+                "proposed": float(proposal.weights[i]),
+                "low": float(proposal.low[i]),
+                "high": float(proposal.high[i]),
                 "most": float(swarm.most[name]),
                 "effect": float(effect[i]),
                 "effect_low": float(effect[i] - half[i]),
                 "effect_high": float(effect[i] + half[i]),
             }
-            for i, name in enumerate(found.names)
+            for i, name in enumerate(regression.names)
         ],
         "mixture_runs": [
-            {"arm": arm, "seed": seed, "value": float(found.values[i])}
-            | {"left_out": float(found.surface.left_out[i])}
-            | {f"weight of {n}": float(w) for n, w in zip(found.names, row, strict=True)}
-            for i, ((arm, seed), row) in enumerate(zip(found.runs, found.weights, strict=True))
+            {"arm": arm, "seed": seed, "value": float(regression.values[i])}
+            | {"left_out": float(regression.surface.left_out[i])}
+            | {f"weight of {n}": float(w) for n, w in zip(regression.names, row, strict=True)}
+            for i, ((arm, seed), row) in enumerate(
+                zip(regression.runs, regression.weights, strict=True)
+            )
         ],
         "mixture_coefficients": [
             {"term": name, "value": float(value), "low": float(value - h), "high": float(value + h)}
@@ -140,44 +144,46 @@ def tables(study: Study, found: Found | None) -> dict[str, list[Row]]:
     }
 
 
-def tell(study: Study, found: Found | None, contrast: Contrast, outcome: str) -> Told | None:
-    """What was found, in words; None for a study without mixtures.
+def describe(
+    study: Study, regression: SwarmRegression | None, contrast: Contrast, outcome: str
+) -> Summary | None:
+    """Headline and conclusion; None for a study without mixtures.
 
     Args:
         study: the study.
-        found: its regression.
-        contrast: the primary one.
+        regression: of the swarm.
+        contrast: the primary contrast.
         outcome: of the verdict.
     """
     swarm, primary = study.declared.swarm, study.declared.primary
     if swarm is None:
         return None
-    if found is None:
+    if regression is None:
         runs = len(study.declared.arms) * len(study.declared.seeds)
-        said = (
+        headline = (
             f"Nothing is proposed yet: {len(study.runs)} of {runs} runs of the swarm are complete"
         )
-        return Told(said, "", False)
-    of, unit = found.proposal, endpoints.unit(primary.endpoint)
+        return Summary(headline, "", False)
+    proposal, unit = regression.proposal, endpoints.unit(primary.endpoint)
     expected = (
-        f"{number(of.change, True)} {unit} against the natural mixture, {1 - primary.alpha:.0%}"
-        f" interval {number(of.change_low, True)} to {number(of.change_high, True)} whichever"
-        " mixture is picked"
+        f"{number(proposal.change, True)} {unit} against the natural mixture,"
+        f" {1 - primary.alpha:.0%} interval {number(proposal.change_low, True)} to"
+        f" {number(proposal.change_high, True)} whichever mixture is picked"
     )
-    mixture = in_words(found.names, of.weights)
+    mixture = in_words(regression.names, proposal.weights)
     if not swarm.confirms:
-        sure = of.p < primary.alpha
+        sure = proposal.p < primary.alpha
         headline = (
             f"Proposed: {mixture}; to be confirmed"
             if sure
             else f"No mixture is shown to beat the natural one; the likeliest is {mixture}"
         )
         conclusion = (
-            f"The regression expects {expected} ({_chance(of.p)}). A reader may conclude where to"
-            " look, not that it is better: it was picked because it looks best, and only the runs"
-            " that confirm it can say that it is."
+            f"The regression expects {expected} ({_chance(proposal.p)}). This shows where to look,"
+            " not that the mixture is better: it was picked because it looks best, and only"
+            " confirming runs can show that it is."
         )
-        return Told(headline, conclusion, False)
+        return Summary(headline, conclusion, False)
     estimate = contrast.estimate
     shown = (
         f"The swarm proposed {mixture} and expected {expected}; the runs that confirm it, which had"
@@ -190,7 +196,7 @@ def tell(study: Study, found: Found | None, contrast: Contrast, outcome: str) ->
         "differs slightly": "the two differ, by less than what matters",
         "no difference": "no difference that matters was found",
     }.get(outcome, "nothing is shown either way yet")
-    return Told(
+    return Summary(
         "",
         f"{shown} A reader may conclude that {meaning}, for models of this size after so many"
         " tokens.",
@@ -198,30 +204,31 @@ def tell(study: Study, found: Found | None, contrast: Contrast, outcome: str) ->
     )
 
 
-def notes(found: Found | None, study: Study) -> list[str]:
+def notes(regression: SwarmRegression | None, study: Study) -> list[str]:
     """Caveats of the regression."""
-    if found is None:
+    if regression is None:
         return []
-    of, surface = found.proposal, found.surface
-    left = found.values - surface.left_out
-    spread = ((found.values - found.values.mean()) ** 2).sum()
+    proposal, surface = regression.proposal, regression.surface
+    left = regression.values - surface.left_out
+    spread = ((regression.values - regression.values.mean()) ** 2).sum()
     explained = max(0.0, 1 - float((left**2).sum() / spread))
-    said = [
+    notes = [
         f"The regression is a quadratic with {len(surface.coefficients)} coefficients over"
-        f" {len(found.values)} runs, with a residual standard deviation of {number(surface.sd)}."
+        f" {len(regression.values)} runs, with a residual standard deviation of"
+        f" {number(surface.sd)}."
         f" The other runs predict {explained:.0%} of the variance."
-        f" {of.open:.0%} of the mixtures that were looked at may be the best."
+        f" {proposal.open:.0%} of the candidate mixtures may be the best."
     ]
     if surface.lack_of_fit is not None and surface.lack_of_fit < study.declared.primary.alpha:
-        said.append(
+        notes.append(
             f"A quadratic does not fit the swarm (p = {surface.lack_of_fit:.2g}): its interval is"
             " too narrow; look nearer to the natural mixture, or take more runs."
         )
-    return said
+    return notes
 
 
 def _chance(p: float) -> str:
-    """A p that was simulated."""
+    """A simulated p-value."""
     return f"p < {1 / mixtures.DRAWS:g}" if p == 0 else f"p = {p:.2g}"
 
 

@@ -1,7 +1,7 @@
-"""What a claim of equivalence needs beside its interval.
+"""Preconditions for a claim of equivalence, besides its interval.
 
-Models that have learned nothing, or arms with the same text, show no difference either. So "no
-difference" and "differs slightly" are claimed only if none of these doubts applies.
+Untrained models, or arms with the same text, show no difference either. So "no difference" and
+"differs slightly" are claimed only if none of these doubts applies.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,11 +10,11 @@ import numpy as np
 
 from ablations.study_files.results import Run, Study
 
-SEEDS = 3
-"""The fewest: with two, t has one degree of freedom."""
+MIN_SEEDS = 3
+"""With two, t has one degree of freedom."""
 
 LEARNED = 0.9
-"""A trained model must reach less than this share of a unigram model's bits per byte."""
+"""A trained model must be below this share of a unigram model's bits per byte."""
 
 DIFFERING = 0.05
 """Arms that differ in text alone must differ in at least this share of the tokens read."""
@@ -29,21 +29,21 @@ def doubts(study: Study, treatment: Mapping[int, Run], baseline: Mapping[int, Ru
         baseline: runs of the other arm by seed.
     """
     declared = study.declared
-    said = []
-    if (seeds := len(treatment.keys() & baseline.keys())) < SEEDS:
-        said.append(f"there are {seeds} seeds of both, and it takes {SEEDS}")
-    said += unlearned(study, [*treatment.values(), *baseline.values()])
+    doubts = []
+    if (seeds := len(treatment.keys() & baseline.keys())) < MIN_SEEDS:
+        doubts.append(f"there are {seeds} seeds of both, and {MIN_SEEDS} are needed")
+    doubts += unlearned(study, [*treatment.values(), *baseline.values()])
     if not declared.unigram:
-        said.append("it is not known what a unigram model reaches (study.yaml has no unigram)")
+        doubts.append("the unigram baseline is unknown (study.yaml has no unigram)")
     if declared.differing is not None and declared.differing < DIFFERING:
-        said.append(f"only {declared.differing:.1%} of the text read differs between the arms")
-    return said
+        doubts.append(f"only {declared.differing:.1%} of the text read differs between the arms")
+    return doubts
 
 
 def unlearned(study: Study, runs: Sequence[Run]) -> list[str]:
     """A clause if models hardly beat a unigram model on the primary endpoint's held-out text.
 
-    If the endpoint is a task, on all held-out text.
+    For a task endpoint, on all held-out text.
     """
     kind, _, name = study.declared.primary.endpoint.partition("/")
     unigram = study.declared.unigram

@@ -1,11 +1,10 @@
-"""Settles which run of each arm is compared, where a study compares arms elsewhere than at its main
-variant (:mod:`ablations.study_files.choices`).
+"""Select the variant at which each arm is compared (:mod:`ablations.study_files.variant_choice`).
 
 **Each arm at its best.** The candidates of an arm are the variants of its model: learning rates,
-numbers of passes, or both. The one with the best mean over seeds stands for it. The mean is that of
-a share of the endpoint's held-out documents, of each source, which the endpoint is then without; a
-hash of a document's id says on which side it is, and copies of a text are on one side. The
-uncertainty of the choice is in the interval (:mod:`ablations.stats.candidates`).
+numbers of passes, or both. The one with the best mean over seeds is chosen, on a share of each
+source's held-out documents that the endpoint then excludes. A hash of a document's id decides its
+side, and copies of a text share a side. The interval includes the uncertainty of the choice
+(:mod:`ablations.stats.candidates`).
 """
 
 import dataclasses
@@ -18,51 +17,53 @@ import xxhash
 from ablations.contrasts import endpoints
 from ablations.contrasts.pairing import contrast, sample
 from ablations.stats import candidates, inference
-from ablations.study_files.choices import At, Choice, Settled
 from ablations.study_files.results import JobKey, Result, Run, Study
 from ablations.study_files.table import Row
+from ablations.study_files.variant_choice import Choice, ChosenVariants, CompareAt
 from model.data.arms import BoolArray
 
 FEWEST = 2
-"""Documents of a source on either side; their spread cannot be known from fewer."""
+"""Documents of a source on either side; fewer give no standard error."""
 
 
-def settle(study: Study) -> Study:
-    """The study with its choices made, as it declared; itself if there are none to make.
+def choose(study: Study) -> Study:
+    """The study with the variants chosen as declared; unchanged if there is no choice to make.
 
     Raises:
-        ValueError: there is nothing to choose among, or too little text to choose on.
+        ValueError: there is nothing to choose from, or too little text to choose on.
     """
     declared = study.declared.compare
-    if study.settled is not None or declared is None or declared.at == At.main:
+    if study.chosen is not None or declared is None or declared.at == CompareAt.main:
         return study
-    return lowest(study) if declared.at == At.lowest else best(study, declared.selection)
+    return lowest(study) if declared.at == CompareAt.lowest else best(study, declared.selection)
 
 
 def variants_of(study: Study, arm: str) -> list[str]:
     """The variants at which an arm has runs of the model of its main variant."""
     runs = {v: study.seeds(arm, v) for v in study.declared.variants}
-    models = {v: next(iter(of.values())).result.model for v, of in runs.items() if of}
-    wanted = models.get(study.declared.main, next(iter(models.values()), None))
-    return [variant for variant, model in models.items() if model == wanted]
+    models = {
+        v: next(iter(by_seed.values())).result.model for v, by_seed in runs.items() if by_seed
+    }
+    model_of_main = models.get(study.declared.main, next(iter(models.values()), None))
+    return [variant for variant, model in models.items() if model == model_of_main]
 
 
 def best(study: Study, share: float) -> Study:
-    """Each arm at its best variant; runs are of the seeds that all its variants have.
+    """Each arm at its best variant, on the seeds that all its variants have.
 
     Args:
         study: the study.
-        share: of the endpoint's documents, those that the choice is made on.
+        share: of the endpoint's documents, to make the choice on.
 
     Raises:
-        ValueError: an arm of the contrast has fewer than two variants, or text is too little.
+        ValueError: an arm of the contrast has fewer than two variants, or there is too little text.
     """
     declared = study.declared
     tried = {arm: of for arm in declared.arms if (of := variants_of(study, arm))}
     if any(len(tried.get(arm, ())) < 2 for arm in _contrast(study)):
         raise ValueError(
-            "each arm was run at one setting only, so there is no best to compare: sweep over"
-            " learning rates or passes (experiment=learning_rate compare.at=best)"
+            "each arm was run at one setting only, so there is nothing to choose from: sweep"
+            " over learning rates or passes (experiment=learning_rate compare.at=best)"
         )
     by = _chosen_by(study)
     apart, rest = _split(study, by, share)
@@ -77,23 +78,23 @@ def best(study: Study, share: float) -> Study:
         lost = [JobKey(arm, v, s) for v, of in runs.items() for s in of if s not in shared]
         dropped += lost
         if seeds := sorted({key.seed for key in lost}):
-            notes.append(f"Seeds {seeds} of {arm} lack a setting, and are left out.")
+            notes.append(f"Seeds {seeds} of {arm} lack a setting and are left out.")
         of_shared = [[of[s] for s in shared] for of in runs.values()]
         possible, values = _rank(apart, by, of_shared, level)
         names = [variants[k] for k in possible]
         choices[arm] = Choice(names[0], names, len(variants))
         results = {variant: of[shared[0]].result for variant, of in runs.items()}
         rows += _rows(arm, results, names, values, len(shared))
-        if said := _ends(arm, results, names[0]):
+        if warnings := _ends(arm, results, names[0]):
             ends.append(arm)
-            notes += said
+            notes += warnings
         if len(names) > 1:
             others = " or ".join(in_words(name, results[name]) for name in names[1:])
-            notes.append(f"{arm} may be best at {others} too: the interval allows for it.")
+            notes.append(f"{arm} may be best at {others} too; the interval allows for that.")
         if len(variants) == 1 and declared.compare:
-            notes.append(f"{arm} was run at one setting only, and is compared at that one.")
-    settled = Settled(
-        at=At.best,
+            notes.append(f"{arm} was run at one setting only and is compared there.")
+    chosen = ChosenVariants(
+        at=CompareAt.best,
         choices=choices,
         tried=max(choices[arm].tried for arm in _contrast(study)),
         of=_kind([study.seeds(arm, v) for arm in _contrast(study) for v in tried[arm]]),
@@ -103,7 +104,7 @@ def best(study: Study, share: float) -> Study:
         ends=ends,
     )
     kept = {key: run for key, run in rest.runs.items() if key not in dropped}
-    return dataclasses.replace(rest, runs=kept, settled=settled)
+    return dataclasses.replace(rest, runs=kept, chosen=chosen)
 
 
 def lowest(study: Study) -> Study:
@@ -124,7 +125,7 @@ def lowest(study: Study) -> Study:
         order = sorted(results, key=lambda variant: results[variant].learning_rate)
         if len({result.learning_rate for result in results.values()}) < 2:
             raise ValueError(
-                f"{arm} was run at one learning rate only, and compare.at=lowest takes several"
+                f"{arm} was run at one learning rate only, but compare.at=lowest needs several"
                 " (experiment=learning_rate)"
             )
         by_arm[arm] = order
@@ -132,8 +133,8 @@ def lowest(study: Study) -> Study:
         values = [_value(study, arm, variant) for variant in order]
         ordered = {variant: results[variant] for variant in order}
         rows += _rows(arm, ordered, order[:1], values, len(study.seeds(arm, order[0])))
-    settled = Settled(
-        at=At.lowest,
+    chosen = ChosenVariants(
+        at=CompareAt.lowest,
         choices=choices,
         tried=max(map(len, by_arm.values()), default=0),
         of="learning rates",
@@ -141,7 +142,7 @@ def lowest(study: Study) -> Study:
         rows=rows,
         notes=_steady(study, by_arm),
     )
-    return dataclasses.replace(study, settled=settled)
+    return dataclasses.replace(study, chosen=chosen)
 
 
 def _contrast(study: Study) -> tuple[str, str]:
@@ -150,7 +151,7 @@ def _contrast(study: Study) -> tuple[str, str]:
 
 
 def _chosen_by(study: Study) -> str:
-    """The held-out text that chooses: the endpoint's, or of a task unseen or known text."""
+    """The held-out text to choose on: the endpoint's, or for a task, unseen or known text."""
     declared = study.declared
     if declared.primary.endpoint.startswith("heldout/"):
         return declared.primary.endpoint
@@ -161,7 +162,7 @@ def _chosen_by(study: Study) -> str:
 
 
 def _split(study: Study, by: str, share: float) -> tuple[Study, Study]:
-    """The study on the documents that choose, and on those of the endpoint."""
+    """The study on the documents of the choice, and on those of the endpoint."""
     if by != study.declared.primary.endpoint:
         return study, study
     _, _, group = by.partition("/")
@@ -180,9 +181,9 @@ def _on(study: Study, rows: BoolArray) -> Study:
 
 
 def selection(heldout: pa.Table, sources: Sequence[str], share: float) -> BoolArray:
-    """The rows (HELDOUT_SCHEMA) that choose: bool [rows], the same for every run of a study.
+    """The rows (HELDOUT_SCHEMA) to choose on: bool [rows], the same for all runs of a study.
 
-    A source of fewer than four documents has none.
+    Sources of fewer than four documents have none.
 
     Raises:
         ValueError: no source has enough documents.
@@ -192,7 +193,7 @@ def selection(heldout: pa.Table, sources: Sequence[str], share: float) -> BoolAr
     chosen = np.zeros(len(heldout), np.bool_)
     for source in sources:
         rows = [i for i, name in enumerate(names) if name == source]
-        first: dict[tuple[int, float], str] = {}  # a text's copies have its length and its bits
+        first: dict[tuple[int, float], str] = {}  # copies of a text have its length and bits
         for i in rows:
             text = (int(sizes[i]), round(float(bits[i]), 3))
             first[text] = min(ids[i], first.get(text, ids[i]))
@@ -206,9 +207,9 @@ def selection(heldout: pa.Table, sources: Sequence[str], share: float) -> BoolAr
         if len(rows) < 2 * FEWEST:
             continue
         count = min(max(round(share * len(rows)), FEWEST), len(rows) - FEWEST)
-        taken = keys <= np.sort(keys)[count - 1]
-        if FEWEST <= taken.sum() <= len(rows) - FEWEST:
-            chosen[np.array(rows)[taken]] = True
+        selected = keys <= np.sort(keys)[count - 1]
+        if FEWEST <= selected.sum() <= len(rows) - FEWEST:
+            chosen[np.array(rows)[selected]] = True
     if not chosen.any():
         raise ValueError(
             f"no source of {', '.join(sources)} has {2 * FEWEST} held-out documents, to choose on"
@@ -220,14 +221,14 @@ def selection(heldout: pa.Table, sources: Sequence[str], share: float) -> BoolAr
 def _rank(
     study: Study, by: str, runs: Sequence[Sequence[Run]], level: float
 ) -> tuple[list[int], list[float]]:
-    """Candidates that may be the best, that one first, and the mean of each on what chooses.
+    """Possible best candidates, the leader first, and each candidate's mean on the choice's text.
 
-    ``runs`` are by candidate and seed. A source without documents that choose has no say.
+    ``runs`` are by candidate and seed. Sources without documents to choose on are ignored.
     """
     _, _, group = by.partition("/")
-    wanted = study.declared.heldout.get(group, [group])
-    there = [source for source in wanted if source in runs[0][0].documents]
-    samples = [[endpoints.sample(by, run, {group: there}) for run in of] for of in runs]
+    names = study.declared.heldout.get(group, [group])
+    sources = [source for source in names if source in runs[0][0].documents]
+    samples = [[endpoints.sample(by, run, {group: sources}) for run in of] for of in runs]
     values = np.array([[inference.endpoint(one) for one in of] for of in samples]).T
     better = endpoints.gain(by) * values
     if len(runs) == 1:
@@ -268,23 +269,23 @@ def _rows(
 
 
 def _ends(arm: str, results: Mapping[str, Result], chosen: str) -> list[str]:
-    """Warnings if the best lies at the end of the learning rates or passes tried."""
-    said = []
+    """Warnings if the best lies at the edge of the search."""
+    warnings = []
     rates = sorted({result.learning_rate for result in results.values()})
     if len(rates) > 1 and (rate := results[chosen].learning_rate) in (rates[0], rates[-1]):
-        said.append(
+        warnings.append(
             f"The best learning rate of {arm}, {rate:g}, is the {_end(rate == rates[-1])} that was"
             " tried: a better one may lie beyond."
         )
     passes = sorted({round(result.epochs, 1) for result in results.values()})
     here = round(results[chosen].epochs, 1)
-    at_low_end = here == passes[0] and here > 1  # fewer than one is no other text
+    at_low_end = here == passes[0] and here > 1  # below one pass the text is the same
     if len(passes) > 1 and (here == passes[-1] or at_low_end):
-        said.append(
+        warnings.append(
             f"The best number of passes of {arm}, {here:g}, is the {_end(here == passes[-1])} that"
             " was tried: a better one may lie beyond."
         )
-    return said
+    return warnings
 
 
 def _end(upper: bool) -> str:
@@ -292,13 +293,13 @@ def _end(upper: bool) -> str:
 
 
 def in_words(variant: str, result: Result) -> str:
-    """A setting for people: its name in the study, else its learning rate."""
+    """A setting in words: its name in the study, else its learning rate."""
     return variant or f"learning rate {result.learning_rate:g}"
 
 
 def _kind(runs: Sequence[Mapping[int, Run]]) -> str:
     """What the variants differ in."""
-    results = [next(iter(of.values())).result for of in runs]
+    results = [next(iter(by_seed.values())).result for by_seed in runs]
     rates = len({result.learning_rate for result in results}) > 1
     passes = len({round(result.epochs, 1) for result in results}) > 1
     if rates and passes:
@@ -307,29 +308,33 @@ def _kind(runs: Sequence[Mapping[int, Run]]) -> str:
 
 
 def _counts(study: Study, choices: Mapping[str, Choice]) -> list[str]:
-    """A note if the arms of the contrast were not searched alike."""
+    """A note if the arms of the contrast were not searched equally."""
     tried = {arm: choices[arm].tried for arm in _contrast(study)}
     if len(set(tried.values())) == 1:
         return []
-    of = " and ".join(f"{arm} {count}" for arm, count in tried.items())
-    return [f"The arms were not searched alike ({of} settings): that favours the one with more."]
+    counts = " and ".join(f"{arm} {count}" for arm, count in tried.items())
+    return [
+        f"The arms were not searched equally ({counts} settings): this favours the one with more."
+    ]
 
 
 def _steady(study: Study, by_arm: Mapping[str, Sequence[str]]) -> list[str]:
-    """Whether the next learning rate shows the same sign, and whether the lowest is one rate."""
+    """A note on the sign at the next learning rate; checks that both arms share the lowest."""
     pair = [arm for arm in _contrast(study) if arm in by_arm]
     if len(pair) < 2:
         return []
     runs = [[study.seeds(arm, variant) for variant in by_arm[arm][:2]] for arm in pair]
-    rates = [[next(iter(of.values())).result.learning_rate for of in both] for both in runs]
+    rates = [
+        [next(iter(by_seed.values())).result.learning_rate for by_seed in both] for both in runs
+    ]
     if rates[0][0] != rates[1][0]:
         raise ValueError(
             f"the lowest learning rates of the arms differ ({rates[0][0]:g} and {rates[1][0]:g}):"
             " run both at the same ones"
         )
-    found = [contrast(study, runs[0][at], runs[1][at]) for at in (0, 1)]
-    if found[0] is None or found[1] is None:
+    contrasts = [contrast(study, runs[0][at], runs[1][at]) for at in (0, 1)]
+    if contrasts[0] is None or contrasts[1] is None:
         return []
-    same = found[0].estimate.value * found[1].estimate.value > 0
+    same = contrasts[0].estimate.value * contrasts[1].estimate.value > 0
     word = "the same sign" if same else "the OTHER sign, so the lowest may not be low enough"
     return [f"At the next learning rate, {rates[0][1]:g}, the difference has {word}."]

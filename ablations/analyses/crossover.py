@@ -1,0 +1,96 @@
+"""The crossover in a study over numbers of passes or tokens: rows and notes."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ablations.contrasts import endpoints
+from ablations.contrasts.axis import axis_of
+from ablations.contrasts.pairing import sample
+from ablations.contrasts.verdict import number
+from ablations.stats import inference
+from ablations.stats.crossover import Crossover, crossing
+from ablations.study_files.results import Primary, Study
+from ablations.study_files.table import Row
+
+AXES = {"passes": "passes", "tokens": "tokens"}
+"""Variant axes (``passes=4.0``) along which compute grows or text runs short, and their labels."""
+
+
+def analyse(study: Study) -> tuple[list[Row], list[str]]:
+    """The primary difference along the axis, and notes on where its sign changes.
+
+    Empty for other studies, and before two points have two seeds.
+    """
+    axis = axis_of(study.declared.variants)
+    if axis is None or axis[0] not in AXES:
+        return [], []
+    name, numbers = axis
+    primary = study.declared.primary
+    places = sorted(study.declared.variants, key=numbers.__getitem__)
+    runs = [
+        [study.seeds(arm, place) for arm in (primary.treatment, primary.baseline)]
+        for place in places
+    ]
+    seeds = sorted(set.intersection(*(set(by_seed) for pair in runs for by_seed in pair)))
+    if len(places) < 2 or len(seeds) < 2:
+        return [], ["A crossover needs two points of the axis and two seeds that all arms have."]
+    pairs = [
+        inference.paired(*([sample(study, by_seed[seed]) for seed in seeds] for by_seed in pair))
+        for pair in runs
+    ]
+    x = np.array([numbers[place] for place in places])
+    values = np.stack([by_seed for by_seed, _ in pairs])
+    moves = [np.stack(by_seed) for by_seed in zip(*(by_seed for _, by_seed in pairs), strict=True)]
+    result = crossing(x, values, moves, primary.alpha)
+    rows: list[Row] = []
+    for place, (by_seed, influence) in zip(places, pairs, strict=True):
+        estimate = inference.estimate(by_seed, influence, primary.alpha)
+        row: Row = {"axis": name, "at": numbers[place], "seeds": len(seeds)}
+        rows.append(
+            row | {"difference": estimate.value, "low": estimate.low, "high": estimate.high}
+        )
+    return rows, sentences(result, AXES[name], primary)
+
+
+def sentences(result: Crossover, axis: str, primary: Primary) -> list[str]:
+    """The crossover in words."""
+    gain = endpoints.gain(primary.endpoint)
+    ahead, behind = primary.treatment, primary.baseline
+    if gain * result.start.value < 0:
+        ahead, behind = behind, ahead
+    on = f"on {endpoints.in_a_sentence(primary.endpoint)}"
+    span = f"{_amount(result.first)} to {_amount(result.last)} {axis}"
+    coverage = f"{1 - primary.alpha:.0%} interval"
+    low = "before" if result.low is None else _amount(result.low)
+    high = "beyond" if result.high is None else _amount(result.high)
+    interval = f"{coverage} {low} to {high}"
+    if result.low is None or result.high is None:
+        interval += " what was run"
+    if result.at is not None:
+        sentence = f"{behind} overtakes {ahead} {on} at {_amount(result.at)} {axis} ({interval})."
+    elif result.possible:
+        sentence = (
+            f"No crossover {on} from {span}: by the line {ahead} is ahead throughout, but a"
+            f" crossover is not excluded ({interval}). Nothing is known beyond the range"
+            " that was run."
+        )
+    else:
+        sentence = (
+            f"No crossover {on} from {span}: {ahead} is ahead throughout, by"
+            f" {number(abs(result.start.value))} to {number(abs(result.end.value))}"
+            f" {endpoints.unit(primary.endpoint)}. Nothing is known beyond the range that was run."
+        )
+    return [sentence, *_bent(result.bends, axis)]
+
+
+def _bent(bends: Sequence[float], axis: str) -> list[str]:
+    if not bends:
+        return []
+    at = ", ".join(map(_amount, bends))
+    return [f"The differences leave the line in log {axis} at {at}: read the crossover off them."]
+
+
+def _amount(value: float) -> str:
+    """A whole number from 1,000 on, else three digits."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
