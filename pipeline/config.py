@@ -10,7 +10,7 @@ from pipeline.joins import settings as joins
 from pipeline.joins.settings import Join
 from pipeline.near_duplicates.settings import Settings as NearDuplicates
 from pipeline.output import schema
-from pipeline.readers import FieldMap, ReadOptions, check_extractor, own_format
+from pipeline.readers import FieldMap, ReadOptions, check_extractor, user_format
 from pipeline.settings import flags, group_settings, settings_file, step_settings
 from pipeline.settings.classifier_settings import check_classifiers, one_or_named
 from pipeline.settings.decision_settings import Decision
@@ -27,7 +27,7 @@ A_YEAR = 365 * 24 * 60  # minutes
 
 @dataclass(frozen=True)
 class PipelineConfig:
-    """All settings of ``pipeline/run.py`` but Beam's own."""
+    """All settings of ``pipeline/run.py`` except Beam's."""
 
     source: Mapping[str, Sequence[str]]
     classifier: str | Mapping[str, str]
@@ -69,16 +69,16 @@ class PipelineConfig:
                     f"source name {name!r} is not a plain name: it becomes part of file names, so"
                     " use letters, digits, '_', '-' and '.'"
                 )
-        strangers = set(self.filter) - set(self.source)
-        if strangers:
+        unknown = set(self.filter) - set(self.source)
+        if unknown:
             raise ValueError(
-                f"--filter names {sorted(strangers)}, but the sources are {sorted(self.source)}"
+                f"--filter names {sorted(unknown)}, but the sources are {sorted(self.source)}"
             )
         classifiers = check_classifiers(self)
         check_extractor(self.html_extractor)
         ReadOptions.of(self)
         for reader in self.reader:
-            own_format(reader)
+            user_format(reader)
         _check_positive("max_document_bytes", self.max_document_bytes, LARGEST)
         _check_positive("split_bytes", self.split_bytes, LARGEST)
         if not 0 <= self.seed < 1 << 64:
@@ -92,9 +92,11 @@ class PipelineConfig:
         columns = schema.shard_schema(
             (), self.near_duplicates, copies, classifiers=classifiers
         ).names
-        taken = set(columns) & set(self.metadata)
-        if taken:
-            raise ValueError(f"--metadata {sorted(taken)} would clash with columns of the shards")
+        clashing = set(columns) & set(self.metadata)
+        if clashing:
+            raise ValueError(
+                f"--metadata {sorted(clashing)} would clash with columns of the shards"
+            )
         columns = schema.shard_schema(self.metadata, classifiers=classifiers).names
         # Whether a join has the column is known when its files are read.
         columns += [name for name in groups.by if joins.is_joined(name, self.join)]
@@ -104,7 +106,7 @@ class PipelineConfig:
 
     @property
     def near_settings(self) -> NearDuplicates | None:
-        """How near-duplicates are found, if they are."""
+        """Settings of the near-duplicate search; None if it is off."""
         settings = NearDuplicates(
             self.near_duplicates_bands, self.near_duplicates_rows, self.near_duplicates_words
         )
@@ -112,7 +114,7 @@ class PipelineConfig:
 
 
 def _check_none_given(config: PipelineConfig) -> None:
-    """Raise ValueError if there are settings of near-duplicates, which nobody looks for."""
+    """Raise ValueError for near-duplicate settings if that search is off."""
     fields = [f for c in (PipelineConfig, Decision) for f in dataclasses.fields(c)]
     for field in fields:
         owner = config if hasattr(config, field.name) else config.decision
@@ -131,24 +133,26 @@ def load(arguments: Sequence[str]) -> tuple[PipelineConfig, bool, list[str]]:
         ValueError: a key is unknown or a value wrong; the message names it.
     """
     known, rest = flags.parser().parse_known_args(arguments)
-    given = vars(known)
-    resume = given.pop("resume", False)
+    from_flags = vars(known)
+    resume = from_flags.pop("resume", False)
     for name in ("dry_run", "assume"):  # pipeline.runs.dry_run reads them
-        given.pop(name, None)
+        from_flags.pop(name, None)
     settings = (
-        settings_file.read(given.pop("config"), _settings_types()) if "config" in given else {}
+        settings_file.read(from_flags.pop("config"), _settings_types())
+        if "config" in from_flags
+        else {}
     )
     for name in ("source", "field"):
-        if name in given:
-            given[name] = _pairs(name, given[name])
-    if "join" in given:
-        given["join"] = joins.parse(given["join"])
+        if name in from_flags:
+            from_flags[name] = _pairs(name, from_flags[name])
+    if "join" in from_flags:
+        from_flags["join"] = joins.parse(from_flags["join"])
     for name in ("classifier", "label"):
-        if name in given:
-            given[name] = one_or_named(name, given[name])
-    if "rules" in given:
-        given["rules"] = group_settings.read_rules(given["rules"])
-    settings |= given
+        if name in from_flags:
+            from_flags[name] = one_or_named(name, from_flags[name])
+    if "rules" in from_flags:
+        from_flags["rules"] = group_settings.read_rules(from_flags["rules"])
+    settings |= from_flags
     if "combine" in settings and "join" in settings:  # a joined column may be the score
         settings.setdefault("classifier", {})
     _check_given(("source", "classifier", "output"), settings, rest)
@@ -171,7 +175,7 @@ def _check_given(needed: Iterable[str], given: Container[str], others: Sequence[
 def _settings_types() -> dict[str, Any]:
     """The types of the keys in a file of settings; some may be shorter there than in the config."""
     types = get_type_hints(PipelineConfig) | get_type_hints(Decision)
-    del types["decision"]  # its keys stand among the others
+    del types["decision"]  # its keys are top-level ones
     return types | {
         "source": Mapping[str, str | Sequence[str]],
         "join": Mapping[str, Any],
@@ -186,8 +190,8 @@ def _config(settings: Mapping[str, Any]) -> PipelineConfig:
     decision_names = set(group_settings.NAMES)
     names = {f.name for f in dataclasses.fields(PipelineConfig)} - {"decision"}
     known = decision_names | names | {"languages"}
-    if strangers := set(settings) - known:
-        raise ValueError(f"unknown keys {sorted(strangers)}; known are {sorted(known)}")
+    if unknown := set(settings) - known:
+        raise ValueError(f"unknown keys {sorted(unknown)}; known are {sorted(known)}")
     values = {name: value for name, value in settings.items() if name in names}
     values["source"] = {
         name: [globs] if isinstance(globs, str) else sorted(globs)
@@ -228,7 +232,7 @@ def field_maps(config: PipelineConfig) -> dict[str, FieldMap]:
 
 @dataclass(frozen=True)
 class DecideConfig:
-    """All settings of ``pipeline/decide.py`` but Beam's own."""
+    """All settings of ``pipeline/decide.py`` except Beam's."""
 
     scored: str
     output: str
@@ -248,15 +252,17 @@ class DecideConfig:
 def load_decide(arguments: Sequence[str]) -> tuple[DecideConfig, bool, list[str]]:
     """The config of ``pipeline/decide.py``, whether to resume, and the flags that are for Beam."""
     known, rest = flags.decide_parser().parse_known_args(arguments)
-    given = vars(known)
-    resume = given.pop("resume", False)
-    _check_given(("scored", "output"), given, rest)
-    if "rules" in given:
-        given["rules"] = group_settings.read_rules(given["rules"])
-    decision = decision_of(given)
-    given = {name: value for name, value in given.items() if name not in group_settings.NAMES}
-    _choose_compression(given)
-    return DecideConfig(decision=decision, **given), resume, rest
+    from_flags = vars(known)
+    resume = from_flags.pop("resume", False)
+    _check_given(("scored", "output"), from_flags, rest)
+    if "rules" in from_flags:
+        from_flags["rules"] = group_settings.read_rules(from_flags["rules"])
+    decision = decision_of(from_flags)
+    from_flags = {
+        name: value for name, value in from_flags.items() if name not in group_settings.NAMES
+    }
+    _choose_compression(from_flags)
+    return DecideConfig(decision=decision, **from_flags), resume, rest
 
 
 def _choose_compression(given: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Decides anew which documents to keep, from stored scores and draws. No model, no text scoring.
+"""Decide again which documents to keep, from stored scores and draws, without a model.
 
 python pipeline/decide.py --scored scored/ --rule pareto --alpha 3 --output scored_alpha3/
 """

@@ -49,7 +49,7 @@ def parser() -> Parser:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write page and card of a finished run anew, and print its table."""
+    """Rewrite the page and card of a finished run, and print its table."""
     options, beam_flags = parser().parse_known_args(arguments)
     with endings.clear():
         with endings.usage():

@@ -1,11 +1,11 @@
-"""The folder of a trained classifier: written at once or not at all, checked when read.
+"""The folder of a trained classifier: written atomically, verified when read.
 
     classifier.json      everything but the weights, and a checksum of the file that holds them
     weights.safetensors  the weights, or whatever file the kind has (quality_classifier/kinds)
     trained_on.npy       fingerprints of the documents (:mod:`quality_classifier.fingerprints`)
-    card.md, figures/    for people; written by the training side, not read here
+    card.md, figures/    for readers; written by training, not read here
 
-The fingerprint is a hash of all that changes a score: the weights' checksum, the word rules, the
+The fingerprint hashes everything that affects a score: the weights' checksum, the word rules, the
 label and the calibration. No pickle anywhere.
 """
 
@@ -27,7 +27,7 @@ from quality_classifier.kinds.calibration import Calibration
 from quality_classifier.kinds.contract import Model, Scorer
 from quality_classifier.kinds.fasttext_model import FastTextModel
 from quality_classifier.kinds.grades import Grades
-from quality_classifier.kinds.own import OwnScorer
+from quality_classifier.kinds.user_scorer import UserScorer
 
 FORMAT_VERSION = 1
 DESCRIPTION = "classifier.json"
@@ -43,7 +43,7 @@ class Artifact:
     card: Mapping[str, Any]
     fingerprint: str
     trained_on: Keys = field(default_factory=lambda: np.empty(0, np.uint64))
-    """Nothing is known of classifiers of other makers, and of those made before it was kept."""
+    """Empty for classifiers of other makers, and of versions that did not store it."""
     grades: Grades | None = None
     """Of a classifier that was trained on labels."""
 
@@ -64,7 +64,7 @@ def save(
     (``card.md``, ``figures/roc.svg``). ``grades`` are those of a classifier of labels.
 
     Raises:
-        ValueError: ``folder`` is there and not empty.
+        ValueError: ``folder`` exists and is not empty.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -96,7 +96,7 @@ def load(folder: Path) -> Artifact:
     """Read a folder that :func:`save` wrote, and check it.
 
     Raises:
-        ValueError: the folder is damaged or no classifier; the message names file and problem.
+        ValueError: the folder is damaged or not a classifier; the message names file and problem.
     """
     path = folder / DESCRIPTION
     try:
@@ -144,7 +144,7 @@ def _trained_on(path: Path) -> dict[str, Keys]:
 
 
 def user_model(path: Path, label: str | None) -> Artifact:
-    """A user's own fastText ``.bin`` as a classifier, its probabilities taken at their word.
+    """A user's fastText ``.bin`` as a classifier, with its probabilities as they are.
 
     Raises:
         ValueError: no label or one that the model lacks (the message lists them), or a bad file.
@@ -158,12 +158,12 @@ def user_model(path: Path, label: str | None) -> Artifact:
 
 
 def own(path: str) -> Artifact:
-    """A class of the user's own as a classifier, its scores taken at their word.
+    """A user-defined class as a classifier, with its scores as they are.
 
     Raises:
-        ValueError: there is none of this path, or it is no classifier.
+        ValueError: it does not exist, or is not a classifier.
     """
-    scorer = OwnScorer(path)
+    scorer = UserScorer(path)
     checksums = scorer.checksums()
     card = {"kind": path, "calibrated": False}
     fingerprint = _fingerprint({"kind": path, "checksums": checksums})
@@ -173,7 +173,7 @@ def own(path: str) -> Artifact:
 def _scoring_part(
     model: Model, calibration: Calibration, checksum: str, grades: Grades | None = None
 ) -> dict[str, Any]:
-    """What changes a score, as JSON values."""
+    """Everything that affects a score, as JSON values."""
     return {
         "kind": model.kind,
         **model.rules(),

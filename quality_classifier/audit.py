@@ -1,4 +1,4 @@
-"""Whom the filter keeps: keep rates by source, domain, language, length or any other column.
+"""Audit a filter: keep rates by source, domain, language, length or any other column.
 
 python quality_classifier/audit.py scored=scored/ 'by=[source,domain,language,length]'
 
@@ -20,7 +20,7 @@ from omegaconf import MISSING, DictConfig
 
 from quality_classifier import labels
 from quality_classifier.evaluation.group_rates import OTHER, Audit
-from quality_classifier.evaluation.within import (
+from quality_classifier.evaluation.within_groups import (
     LEAST_DOCUMENTS,
     NEAR_CONSTANT,
     Within,
@@ -53,7 +53,7 @@ def audit_run(config: AuditConfig) -> tuple[pa.Table, pa.Table]:
     """The audit of the documents of a pipeline run that came as far as the keep decision.
 
     Returns the keep rates (:data:`~quality_classifier.evaluation.group_rates.AUDIT`) and what is
-    known of scores within groups (:data:`~quality_classifier.evaluation.within.WITHIN`).
+    known of scores within groups (:data:`~quality_classifier.evaluation.within_groups.WITHIN`).
 
     Raises:
         ValueError: the folder is not a finished run, or one that has not stored what it dropped;
@@ -63,12 +63,12 @@ def audit_run(config: AuditConfig) -> tuple[pa.Table, pa.Table]:
     manifest = _manifest(folder)
     known = sorted(manifest["config"]["source"])
     sources = config.sources or manifest["config"]["filter"] or known
-    if strangers := set(sources) - set(known):
-        raise ValueError(f"no source {sorted(strangers)} in {folder}: there are {known}")
+    if unknown := set(sources) - set(known):
+        raise ValueError(f"no source {sorted(unknown)} in {folder}: there are {known}")
     joined = _joined(manifest)
-    many = [column for column, of in joined.items() if of["by"] == "presence"]
+    many = [column for column, group in joined.items() if group["by"] == "presence"]
     counts = Audit(config.by, config.alpha, config.threshold, bounded=many)
-    but_labels = {column: of for column, of in joined.items() if column != config.label}
+    but_labels = {column: group for column, group in joined.items() if column != config.label}
     within = _within(config)
     columns = [*config.by, *within.by, *([within.label] if within.label else [])]
     names = sorted(shard["name"] for task in manifest["tasks"] for shard in task["shards"])
@@ -123,7 +123,7 @@ def text_table(table: pa.Table, rows: int) -> str:
 
 
 def within_table(table: pa.Table, rows: int) -> str:
-    """What is known of scores within groups as lines for a terminal, at most ``rows`` of them."""
+    """Scores within groups as at most ``rows`` lines for a terminal."""
     has_labels = bool(pc.any(pc.greater(table["labelled"], 0)).as_py())
     has_calibration = table["share"].null_count < len(table)
     head = f"{'scores within':32} {'documents':>9}  {'80 % lie in':16} {'':14}"

@@ -52,7 +52,7 @@ def check_name(name: str) -> None:
 
 
 def names_in(rule: str) -> set[str]:
-    """All names in an expression; none in a rule by name, or in what is no expression."""
+    """All names in an expression; empty for a named rule or an invalid expression."""
     if rule in NAMED or len(rule) > LONGEST:
         return set()
     try:

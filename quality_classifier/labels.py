@@ -142,10 +142,10 @@ def _several(word: str) -> list[str]:
 def _values(words: Sequence[str], scale: Scale | None, target: str) -> dict[str, float]:
     if scale is not None and not scale.numeric:
         known = dict(zip(scale.names, scale.values, strict=True))
-        strangers = [word for word in words if word not in known]
-        if strangers:
+        unknown = [word for word in words if word not in known]
+        if unknown:
             raise ValueError(
-                f"{target} {strangers[0]!r} is out of range: the grades are {', '.join(known)}"
+                f"{target} {unknown[0]!r} is out of range: the grades are {', '.join(known)}"
             )
         return known
     out = {}

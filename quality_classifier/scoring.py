@@ -1,4 +1,4 @@
-"""What the pipeline calls: a classifier by path, and the calibrated score of an Arrow array."""
+"""The pipeline's interface: load a classifier by path, score an Arrow array."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,13 +42,13 @@ class Classifier:
     def of_margins(
         self, margin: npt.NDArray[np.float64]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
-        """The same from n margins of :attr:`model`."""
+        """Scores and grades from n margins of :attr:`model`."""
         grade = None if self.grades is None else self.grades.expected(margin)
         return self._calibration.apply(margin), grade
 
     @property
     def model(self) -> Scorer:
-        """What gives the margins."""
+        """The model behind the scores."""
         return self._model
 
     def learned_from(self, hashes: pa.Array) -> npt.NDArray[np.bool_]:
@@ -61,16 +61,16 @@ class Classifier:
 
 
 def load_classifier(path: str, label: str | None = None) -> Classifier:
-    """The classifier in a folder that ``train.py`` wrote, a fastText ``.bin``, or one's own class.
+    """Load a classifier: a folder of ``train.py``, a fastText ``.bin``, or a user-defined class.
 
     Args:
         path: a folder or a fastText file, on this machine or in an object store (s3://, gs://), or
             a dotted path (:func:`is_own`).
         label: for a ``.bin`` the label of good text (DCLM's is ``__label__hq``); a folder has its
-            own, so there it is left out.
+            own label, so leave it out.
 
     Raises:
-        ValueError: nothing there, damaged, a label that is missing, unknown or out of place.
+        ValueError: it is missing or damaged, or the label is missing, unknown or not allowed.
     """
     if storage.scheme(path) is not None:
         with storage.local_copy(path) as copy:
@@ -79,22 +79,22 @@ def load_classifier(path: str, label: str | None = None) -> Classifier:
         if label is not None:
             raise ValueError(f"{path} is a class and has no labels: leave out {label}")
         return Classifier(artifact.own(path))
-    place = Path(path)
-    if not place.exists():
+    local = Path(path)
+    if not local.exists():
         raise ValueError(
             f"there is no classifier at {path}: train one with"
             f" {command('classifier train', 'positive=GLOB', 'negative=GLOB', f'output={path}')}"
         )
-    if not place.is_dir():
-        return Classifier(artifact.user_model(place, label))
-    loaded = artifact.load(place)
-    own = getattr(loaded.model, "label", None)
-    if label not in (None, own):
+    if not local.is_dir():
+        return Classifier(artifact.user_model(local, label))
+    loaded = artifact.load(local)
+    own_label = getattr(loaded.model, "label", None)
+    if label not in (None, own_label):
         raise ValueError(f"{path} is a trained classifier and has its own label: leave out {label}")
     return Classifier(loaded)
 
 
 def is_own(path: str) -> bool:
-    """Whether a classifier's path is the dotted path of a class: no file, and not named as one."""
+    """Whether a classifier's path is the dotted path of a class, not of a file."""
     named_as_file = path.endswith((".bin", ".ftz"))
     return own_code.is_dotted(path) and not named_as_file and not Path(path).exists()

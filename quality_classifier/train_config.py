@@ -27,7 +27,7 @@ class HashedLinearConfig:
 
 @dataclass
 class GroupsConfig:
-    """What the card's audit compares."""
+    """Settings of the card's audit."""
 
     by: list[str] = MISSING
     alpha: float = MISSING

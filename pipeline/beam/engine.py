@@ -91,21 +91,21 @@ def options(flags: Sequence[str], stall_minutes: float | None = None) -> Pipelin
     known = argparse.ArgumentParser(add_help=False, allow_abbrev=False, conflict_handler="resolve")
     for kind in [PipelineOptions, *PipelineOptions.__subclasses__()]:
         kind._add_argparse_args(known)
-    parsed, strangers = known.parse_known_args(list(flags))
-    if strangers and parsed.job_endpoint:  # an engine may have options that Beam's Python lacks
+    parsed, unknown = known.parse_known_args(list(flags))
+    if unknown and parsed.job_endpoint:  # an engine may have options that Beam's Python lacks
         for name in job_server.options(parsed.job_endpoint):
             if f"--{name}" not in known._option_string_actions:
                 known.add_argument(f"--{name}", nargs="?")
-        parsed, strangers = known.parse_known_args(list(flags))
-    if strangers:
+        parsed, unknown = known.parse_known_args(list(flags))
+    if unknown:
         # Their values may be secrets.
-        names = ours.names_of(strangers) or strangers
+        names = ours.names_of(unknown) or unknown
         options = [name for action in known._actions for name in action.option_strings]
         others = {*ours.names(), *options} - {names[0]}  # that may be one of another command
         near = nearest(names[0], sorted(others), ours.LIKENESS)
         advice = f"did you mean {near}?" if near else "see --help"
         raise ValueError(f"neither Winnow nor Beam has {' '.join(names)}: {advice}")
-    given = set(ours.names_of(flags))
+    arguments_of_beam = set(ours.names_of(flags))
     runner = (parsed.runner or "").rpartition(".")[2]
     if runner == "DaskRunner":
         raise ValueError(
@@ -113,13 +113,13 @@ def options(flags: Sequence[str], stall_minutes: float | None = None) -> Pipelin
             " distribute work (docs/engines.md): choose another"
         )
     for name, master in _MASTERS.items():
-        if runner == name and not {f"--{master}", "--job_endpoint"} & given:
+        if runner == name and not {f"--{master}", "--job_endpoint"} & arguments_of_beam:
             raise ValueError(f"--runner {name} needs --{master} (docs/engines.md)")
     defaults: dict[str, Any] = {}
-    if runner == "PrismRunner" and not {"--prism_location", "--job_endpoint"} & given:
+    if runner == "PrismRunner" and not {"--prism_location", "--job_endpoint"} & arguments_of_beam:
         defaults = {"prism_location": _prism()}
     keeps = runner in ("PortableRunner", *_MASTERS)
-    if keeps and "--environment_cache_millis" not in given:
+    if keeps and "--environment_cache_millis" not in arguments_of_beam:
         defaults = {"environment_cache_millis": _KEPT_MILLISECONDS}
     if runner == "DataflowRunner":
         try:
@@ -132,7 +132,7 @@ def options(flags: Sequence[str], stall_minutes: float | None = None) -> Pipelin
             defaults["element_processing_timeout_minutes"] = math.ceil(stall_minutes)
     if parsed.runner in _LOCAL_RUNNERS:
         workers = parsed.direct_num_workers
-        if "--direct_num_workers" not in given:
+        if "--direct_num_workers" not in arguments_of_beam:
             workers = len(os.sched_getaffinity(0))
         defaults = {
             "runner": _LOCAL,
@@ -140,7 +140,7 @@ def options(flags: Sequence[str], stall_minutes: float | None = None) -> Pipelin
             "pipeline_type_check": False,  # the graph is ours; tests build it
             "disable_beartype": True,
             "direct_running_mode": parsed.direct_running_mode
-            if "--direct_running_mode" in given
+            if "--direct_running_mode" in arguments_of_beam
             else ("in_memory" if workers == 1 else "multi_threading"),
         }
         return _LocalOptions(list(flags), **defaults)
@@ -167,13 +167,13 @@ def _prism() -> str:
     Raises:
         ValueError: it is not on the ``PATH``.
     """
-    found = shutil.which("prism")
-    if found is None:
+    path = shutil.which("prism")
+    if path is None:
         raise ValueError(
             "--runner PrismRunner needs Beam's prism on the PATH, or --prism_location: `go install"
             f" github.com/apache/beam/sdks/v2/go/cmd/prism@v{beam.__version__}` makes it"
         )
-    return found
+    return path
 
 
 def name(options: PipelineOptions) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-from pipeline.beam.reaching import reaching
+from pipeline.beam.worker_setup import on_worker
 from pipeline.core import duplicates
 from pipeline.output import records
 from pipeline.output.records import Record
@@ -29,11 +29,11 @@ def find_duplicates(scored: beam.PCollection, work: str, buckets: int) -> beam.P
         return (
             scored
             | "Together" >> together()
-            | "Repeats" >> beam.FlatMap(reaching(_repeats), work, buckets)
+            | "Repeats" >> beam.FlatMap(on_worker(_repeats), work, buckets)
         )
     return (
         scored
-        | "Keys" >> beam.FlatMap(reaching(_content_keys), work, buckets)
+        | "Keys" >> beam.FlatMap(on_worker(_content_keys), work, buckets)
         | "Meet" >> beam.GroupByKey()
         | "Repeats" >> beam.FlatMap(lambda bucket: _filtered(duplicates.repeats(bucket[1])))
     )
@@ -46,12 +46,12 @@ def count_duplicate_ids(scored: beam.PCollection, work: str, buckets: int) -> be
         return (
             scored
             | "Together" >> together()
-            | "Count" >> beam.Map(reaching(_count_repeated_ids), work, buckets)
+            | "Count" >> beam.Map(on_worker(_count_repeated_ids), work, buckets)
         )
     return (
         scored
         | "Hashes"
-        >> beam.FlatMap(reaching(_id_hashes), work, buckets).with_output_types(tuple[int, bytes])
+        >> beam.FlatMap(on_worker(_id_hashes), work, buckets).with_output_types(tuple[int, bytes])
         | "Meet" >> beam.GroupByKey()
         | "Count" >> beam.Map(lambda bucket: duplicates.count_repeats(bucket[1]))
         | "Sum" >> beam.CombineGlobally(sum)

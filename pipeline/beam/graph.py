@@ -23,10 +23,10 @@ from apache_beam.metrics import Metrics
 
 from pipeline.beam import near_duplicates
 from pipeline.beam.exact_duplicates import count_duplicate_ids, find_duplicates, together
-from pipeline.beam.reaching import reach, reaching
 from pipeline.beam.repeated_lines import find_repeated_lines
+from pipeline.beam.worker_setup import on_worker, set_up
 from pipeline.core import duplicates, finish
-from pipeline.core.scored import reaching_batches
+from pipeline.core.scored_documents import solving_batches
 from pipeline.core.sink import Sink
 from pipeline.core.task import Job, decide_task, run_task
 from pipeline.output import manifest, output_folder, records, schema, summary_files
@@ -72,7 +72,7 @@ def build(
     tasks = (
         pipeline
         | "Work" >> beam.Create([sink.work])
-        | "Tasks" >> beam.FlatMap(reaching(records.load_tasks)).with_output_types(Task)
+        | "Tasks" >> beam.FlatMap(on_worker(records.load_tasks)).with_output_types(Task)
         | "SpreadTasks" >> _spread()
     )
     if HOST_LINES in job.steps:
@@ -107,7 +107,7 @@ def build_decide(
     scored = (
         pipeline
         | "Folder" >> beam.Create([folder])
-        | "Records" >> beam.FlatMap(reaching(manifest.read_records)).with_output_types(Record)
+        | "Records" >> beam.FlatMap(on_worker(manifest.read_records)).with_output_types(Record)
     )
     if sink.clusters:
         mark = near_duplicates.mark(sink, shards_in, decision.stays, n_tasks, first=False)
@@ -144,7 +144,7 @@ class _Counting(beam.DoFn):
 
     def setup(self) -> None:
         """Reach object stores as the driver does."""
-        reach(self._stores)
+        set_up(self._stores)
 
     def _count(self, batch: pa.RecordBatch, input_bytes: int) -> None:
         documents = len(batch)
@@ -236,7 +236,7 @@ def solve_rule(
         return marked.pipeline | beam.Create([known])
     total = (
         marked
-        | "Sketch" >> beam.Map(reaching(_sketch), folder, sink, decision)
+        | "Sketch" >> beam.Map(on_worker(_sketch), folder, sink, decision)
         | "Sum" >> beam.CombineGlobally(_sum_sketches)
     )
     if not decision.has_cuts:
@@ -244,7 +244,7 @@ def solve_rule(
     bands = beam.pvalue.AsSingleton(total | "Bands" >> beam.Map(decision.bands))
     return (
         marked
-        | "Places" >> beam.Map(reaching(_places), folder, sink, decision, bands)
+        | "Places" >> beam.Map(on_worker(_places), folder, sink, decision, bands)
         | "SumPlaces" >> beam.CombineGlobally(_merge_places)
         | "Solve"
         >> beam.Map(
@@ -268,14 +268,14 @@ def _places(
 def _scored(
     marked: Marked, folder: str, sink: Sink, decision: GroupDecision
 ) -> Iterator[pa.RecordBatch]:
-    """What the rule is solved from: documents of filtered sources."""
+    """The documents that the rule is solved from: those of filtered sources."""
     record, repeats = marked
     if not record.task.filtered:
         return iter(())
     combined = sink.combined
     counted = [schema.TOKENS] if schema.TOKENS in sink.counts else []
     needed = [*decision.columns, *counted, *(combined.columns if combined else ())]
-    batches = reaching_batches(record, folder, sink.marks, repeats, needed)
+    batches = solving_batches(record, folder, sink.marks, repeats, needed)
     return map(combined.again, batches) if combined else batches
 
 
@@ -309,11 +309,11 @@ def write(
         decided
         | "Group" >> beam.Map(lambda record: (record.task.order // of_a_group, record))
         | "Groups" >> beam.GroupByKey()
-        | "MergeStatistics" >> beam.Map(reaching(merge_statistics), sink.work)
+        | "MergeStatistics" >> beam.Map(on_worker(merge_statistics), sink.work)
         | "AllGroups" >> together()
         | "WriteOutput"
         >> beam.Map(
-            reaching(_write_output),
+            on_worker(_write_output),
             sink.output,
             about,
             beam.pvalue.AsSingleton(rule),

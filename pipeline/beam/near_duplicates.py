@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.beam.exact_duplicates import is_local, together
-from pipeline.beam.reaching import reaching
+from pipeline.beam.worker_setup import on_worker
 from pipeline.core.scores import Combined
 from pipeline.core.sink import Sink
 from pipeline.near_duplicates import choice, components, files, in_files
@@ -56,7 +56,7 @@ def mark(
             | "Together" >> together()
             | "InFiles"
             >> beam.FlatMap(
-                reaching(_mark_in_files), work, folder, combined, stays, first
+                on_worker(_mark_in_files), work, folder, combined, stays, first
             ).with_output_types(Record)
         )
     by_stem = scored | "ByStem" >> beam.Map(lambda record: (record.task.stem, record))
@@ -67,14 +67,14 @@ def mark(
         joined = by_stem | "Alone" >> beam.Map(lambda pair: (pair[0], ([pair[1]], None)))
     found = (
         joined
-        | "Members" >> beam.FlatMap(reaching(_members), folder, combined, stays, n_buckets)
+        | "Members" >> beam.FlatMap(on_worker(_members), folder, combined, stays, n_buckets)
         | "OfACluster" >> beam.GroupByKey()
         | "Choose" >> beam.FlatMap(_choose, stays)
     )
     return (
         (by_stem, found)
         | "WithFound" >> beam.CoGroupByKey()
-        | "Save" >> beam.Map(reaching(_save), work).with_output_types(Record)
+        | "Save" >> beam.Map(on_worker(_save), work).with_output_types(Record)
     )
 
 
@@ -94,7 +94,7 @@ def find_clusters(scored: beam.PCollection, work: str, buckets: int) -> beam.PCo
         | "Unfinished" >> beam.Map(_unfinished, buckets)
         | "JoinRest" >> beam.CombineGlobally(_join_all)
     )
-    documents = scored | "Documents" >> beam.FlatMap(reaching(_documents), work, buckets)
+    documents = scored | "Documents" >> beam.FlatMap(on_worker(_documents), work, buckets)
     return (
         (edges, documents)
         | "MeetAtHome" >> beam.CoGroupByKey()
@@ -107,7 +107,7 @@ def links(scored: beam.PCollection, work: str, buckets: int) -> beam.PCollection
     """Records in; out (home, edges) of the documents that share a band, joined where they met."""
     return (
         scored
-        | "Bands" >> beam.FlatMap(reaching(_bands), work, buckets)
+        | "Bands" >> beam.FlatMap(on_worker(_bands), work, buckets)
         | "Meet" >> beam.GroupByKey()
         | "Link" >> beam.FlatMap(_link, buckets)
     )

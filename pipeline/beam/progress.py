@@ -101,7 +101,7 @@ class Watch:
 
     def _where(self) -> str:
         if not self._seen:
-            return "(no worker has begun)"
+            return "(no worker has started)"
         found = [
             f"{what} (process {process})"
             for process, beat in self._seen.items()

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 import apache_beam as beam
 
 from pipeline.beam.exact_duplicates import is_local, together
-from pipeline.beam.reaching import reaching
+from pipeline.beam.worker_setup import on_worker
 from pipeline.core import repeated_lines
 from pipeline.core.repeated_lines import Lines
 from pipeline.core.task import Job
@@ -27,25 +27,25 @@ def find_repeated_lines(tasks: beam.PCollection, job: Job, n_tasks: int) -> beam
     Lines of pass-through sources are neither counted nor removed.
     """
     work, most = job.sink.work, job.steps[NAME]["max_documents"]
-    read = tasks | "ReadLines" >> beam.Map(reaching(_read), job).with_output_types(Task)
+    read = tasks | "ReadLines" >> beam.Map(on_worker(_read), job).with_output_types(Task)
     by_stem = read | "ByStem" >> beam.Map(lambda task: (task.stem, task))
     if is_local(tasks):
         found = (
             read
             | "Together" >> together()
-            | "InFiles" >> beam.FlatMap(reaching(_in_files), work, most)
+            | "InFiles" >> beam.FlatMap(on_worker(_in_files), work, most)
         )
     else:
         found = (
             read
-            | "Keys" >> beam.FlatMap(reaching(_in_buckets), work, repeated_lines.buckets(n_tasks))
+            | "Keys" >> beam.FlatMap(on_worker(_in_buckets), work, repeated_lines.buckets(n_tasks))
             | "Meet" >> beam.GroupByKey()
             | "Repeated" >> beam.FlatMap(lambda bucket: repeated_lines.repeated(bucket[1], most))
         )
     return (
         (by_stem, found)
         | "WithRepeated" >> beam.CoGroupByKey()
-        | "Save" >> beam.Map(reaching(_save), work).with_output_types(Task)
+        | "Save" >> beam.Map(on_worker(_save), work).with_output_types(Task)
     )
 
 

@@ -25,7 +25,7 @@ from winnow.filesystem import owners
 
 LOCK = "lock"
 LOCAL = "local"
-"""What a worker is told that needs no clients of cloud services."""
+"""Options of a worker that needs no cloud clients."""
 
 PATIENCE = 30.0
 """Seconds that a run waits for the workers of a killed one."""

@@ -1,4 +1,4 @@
-"""What a task records of its input: unreadable records, and a hash of its bytes."""
+"""A task's record of its input: unreadable records, and a hash of its bytes."""
 
 import contextlib
 import json

@@ -34,7 +34,7 @@ class TaskJoins:
 
     def columns(self, ids: pa.Array, urls: pa.Array) -> dict[str, pa.Array]:
         """The joined columns of n documents, by their names in the shards."""
-        found: dict[str, pa.Array] = {}
+        joined: dict[str, pa.Array] = {}
         for table, rows_of in self._tables:
             keys = keys_of(ids if table.key == "id" else urls, table.key)
             rows = rows_of.find(keys)
@@ -42,8 +42,8 @@ class TaskJoins:
             self._met[table.name].append(met)
             self.counts[table.name]["matched"] += int((rows >= 0).sum())
             self.counts[table.name]["without_key"] += keys.null_count
-            found.update(zip(table.columns.names, rows_of.take(rows), strict=True))
-        return found
+            joined.update(zip(table.columns.names, rows_of.take(rows), strict=True))
+        return joined
 
     def save(self, stem: str) -> None:
         """Write the rows that were matched, each once."""
@@ -61,38 +61,40 @@ class TaskJoins:
 
 
 def about(joins: Iterable[Table]) -> dict[str, Any]:
-    """What the manifest says of joins before any document is matched."""
-    told = {table.name: table.to_json() | {"rows": table.rows} for table in joins}
-    return {name: {n: v for n, v in one.items() if n != "buckets"} for name, one in told.items()}
+    """The manifest's entry for joins before any document is matched."""
+    entries = {table.name: table.to_json() | {"rows": table.rows} for table in joins}
+    return {
+        name: {n: v for n, v in entry.items() if n != "buckets"} for name, entry in entries.items()
+    }
 
 
 def of_manifest(joins: Mapping[str, Mapping[str, Any]]) -> tuple[Table, ...]:
     """The joins of a finished run."""
     unused = ("rows", "matched_rows")
     return tuple(
-        Table(**{n: v for n, v in one.items() if n not in unused}, buckets=(one["rows"],))
-        for one in joins.values()
+        Table(**{n: v for n, v in join.items() if n not in unused}, buckets=(join["rows"],))
+        for join in joins.values()
     )
 
 
 def with_matched_rows(
     joins: Mapping[str, Mapping[str, Any]], tasks: Iterable[Record], work: str
 ) -> dict[str, Any]:
-    """The same once all tasks are done, with ``matched_rows``, the rows that some document matched.
+    """The entry after all tasks, with ``matched_rows``, the rows matched by some document.
 
-    Memory is a bit for each row.
+    Uses one bit of memory per row.
     """
-    met = {name: np.zeros(-(-one["rows"] // 8), np.uint8) for name, one in joins.items()}
+    bitmaps = {name: np.zeros(-(-join["rows"] // 8), np.uint8) for name, join in joins.items()}
     for record in tasks:
         table = tables.read(_path(work, record.task.stem))
         names, rows = table["join"].to_numpy(), table["row"].to_numpy()
-        for name, bits in met.items():
-            mine = rows[names == name]
-            np.bitwise_or.at(bits, mine >> 3, (1 << (mine & 7)).astype(np.uint8))
+        for name, bits in bitmaps.items():
+            matched = rows[names == name]
+            np.bitwise_or.at(bits, matched >> 3, (1 << (matched & 7)).astype(np.uint8))
         heartbeat.beat()
     return {
-        name: {**one, "matched_rows": int(np.bitwise_count(met[name]).sum())}
-        for name, one in joins.items()
+        name: {**join, "matched_rows": int(np.bitwise_count(bitmaps[name]).sum())}
+        for name, join in joins.items()
     }
 
 
@@ -102,7 +104,7 @@ def lines(manifest: Mapping[str, Any]) -> list[str]:
     Raises:
         ValueError: a join has matched nothing.
     """
-    told = []
+    lines = []
     documents = sum(
         counts["read"] - counts.get("quarantined", 0) for counts in manifest["accounting"].values()
     )
@@ -118,11 +120,11 @@ def lines(manifest: Mapping[str, Any]) -> list[str]:
                 f" {'url' if join['key'] == 'id' else 'id'} (the output is complete without it)"
             )
         keyless = f", {without:,} have no {join['key']}" if without else ""
-        told.append(
+        lines.append(
             f"{name}: {matched:,} of {documents:,} documents matched{keyless};"
             f" {join['rows'] - join['matched_rows']:,} of {join['rows']:,} rows matched no document"
         )
-    return told
+    return lines
 
 
 def _path(work: str, stem: str) -> str:

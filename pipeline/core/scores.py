@@ -16,10 +16,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.output import schema
+from quality_classifier.classifier_set import ClassifierSet
 from quality_classifier.combining import Combination, names_in
 from quality_classifier.kinds.calibration import Calibration, log_odds
 from quality_classifier.scoring import Classifier, load_classifier
-from quality_classifier.several import Several
 from winnow.filesystem import files, storage, tables
 
 Scores = npt.NDArray[np.float32]
@@ -81,7 +81,7 @@ class Combined:
         return Calibration.from_json(self.calibration).apply(log_odds(combined))
 
     def again(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Scored documents with ``quality_score`` combined anew."""
+        """Scored documents with ``quality_score`` recombined."""
         scores = {n: batch[schema.score_column(n)].to_numpy() for n in self.names}
         combined = self.of(scores, {n: batch[n] for n in self.joined})
         return tables.replaced(batch, quality_score=combined)
@@ -130,7 +130,7 @@ def joined_in(rule: str, joins: Mapping[str, float]) -> dict[str, float]:
 
 def columns(
     text: pa.Array,
-    scorer: Classifier | Several,
+    scorer: Classifier | ClassifierSet,
     combined: Combined | None,
     joined: Mapping[str, pa.Array],
 ) -> dict[str, Scores]:
@@ -151,11 +151,11 @@ def columns(
 
 
 @functools.lru_cache(maxsize=2)
-def scorer(path: str, label: str | None, several: tuple[Named, ...]) -> Classifier | Several:
-    """The one classifier of a process, or the several, of which there may be none."""
+def scorer(path: str, label: str | None, several: tuple[Named, ...]) -> Classifier | ClassifierSet:
+    """The classifier or classifiers of a process; there may be none."""
     if path:
         return load_classifier(path, label)
-    return Several({one.name: load_classifier(one.path, one.label) for one in several})
+    return ClassifierSet({one.name: load_classifier(one.path, one.label) for one in several})
 
 
 def load_calibration(path: str, rule: str, fingerprints: Mapping[str, str]) -> Mapping[str, Any]:
@@ -186,7 +186,7 @@ def load_calibration(path: str, rule: str, fingerprints: Mapping[str, str]) -> M
 def about(
     several: Sequence[Named], combined: Combined, loaded: Mapping[str, Classifier]
 ) -> dict[str, Any]:
-    """What the manifest says of several classifiers."""
+    """The manifest's entry for several classifiers."""
     parts = {
         one.name: {
             "path": one.path,
@@ -206,7 +206,7 @@ def scale(classifier: Classifier) -> dict[str, Any]:
 
 
 def recombined(classifier: Mapping[str, Any], combined: Combined) -> dict[str, Any]:
-    """What the manifest says of several classifiers that are combined so."""
+    """The manifest's entry for combined classifiers."""
     several = classifier["several"]
     prints = {name: one["fingerprint"] for name, one in several.items()}
     calibration = None if combined.calibration is None else dict(combined.calibration)

@@ -1,4 +1,4 @@
-"""Where a run writes its decided documents, and in which columns."""
+"""The destination of a run's decided documents: folder, columns, format."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ from winnow.filesystem import storage
 
 @dataclass(frozen=True)
 class Sink:
-    """Where and how to write shards. Picklable, as a job is."""
+    """Where and how to write shards. Picklable, like a job."""
 
     output: str
     metadata: tuple[str, ...]
@@ -51,8 +51,10 @@ class Sink:
 
     @property
     def groupings(self) -> dict[str, Any]:
-        """How statistics tell documents apart by each joined column."""
-        return {name: of for table in self.joins for name, of in table.groupings.items()}
+        """The grouping of each joined column in statistics."""
+        return {
+            name: grouping for table in self.joins for name, grouping in table.groupings.items()
+        }
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -66,7 +68,7 @@ class Sink:
 
     @property
     def marks(self) -> str | None:
-        """The folder in which each task has a file that marks near-duplicates, if it has one."""
+        """The folder of the tasks' near-duplicate marks; None without that search."""
         return self.work if self.clusters else None
 
     def writer(self, folder: str, task: Task) -> shards.ShardWriter:
@@ -80,7 +82,7 @@ class Sink:
         return decided.filter(decided["kept"]) if self.write == "kept" else decided
 
     def summary(self, task: Task, rule: AnyRule) -> TaskSummary:
-        """The statistics of a task, where nothing is counted yet."""
+        """Empty statistics of a task."""
         return TaskSummary(task.source, task.filtered, rule, self.names, self.groupings)
 
     def save(self, summary: TaskSummary, task: Task) -> None:

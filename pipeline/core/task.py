@@ -21,7 +21,7 @@ from pipeline.core import repeated_lines, scores, tokens
 from pipeline.core.identity import content_hashes, identify
 from pipeline.core.input_files import InputDigest, Quarantine
 from pipeline.core.joined import TaskJoins
-from pipeline.core.scored import drop_duplicates, scored_batches, shaped
+from pipeline.core.scored_documents import drop_duplicates, scored_batches, with_schema
 from pipeline.core.scores import Named
 from pipeline.core.sink import Sink
 from pipeline.core.task_steps import TaskSteps
@@ -40,8 +40,8 @@ from pipeline.readers import (
 from pipeline.rules.decision import Rule, keep_draw
 from pipeline.rules.groups import AnyRule, to_json
 from pipeline.steps.host_lines import NAME as HOST_LINES
+from quality_classifier.classifier_set import ClassifierSet
 from quality_classifier.scoring import Classifier
-from quality_classifier.several import Several
 from winnow.filesystem import files, storage, tables
 from winnow.text.counts import measure
 from winnow.text.hashing import xxh3_64
@@ -76,7 +76,7 @@ class Job:
     tokenizer: str = ""
 
     @property
-    def scorer(self) -> Classifier | Several:
+    def scorer(self) -> Classifier | ClassifierSet:
         """The classifier, or several: one of a process, shared by its threads."""
         return scores.scorer(self.classifier, self.label, self.several)
 
@@ -215,7 +215,7 @@ def decide_task(
     summary.join(scored.joined)
     with sink.writer(storage.join(sink.output, "shards"), task) as writer:
         for batch, repeats, near in scored_batches(scored, scored_folder, sink.marks, duplicates):
-            batch = shaped(sink.combined.again(batch) if sink.combined else batch, sink.schema)
+            batch = with_schema(sink.combined.again(batch) if sink.combined else batch, sink.schema)
             batch = decide_batch(batch, rule, task.filtered, repeats, near)
             summary.update(batch)
             writer.write(sink.chosen(batch))

@@ -42,7 +42,7 @@ _LONGEST = 100  # characters of a key in a message
 
 @dataclass
 class _Seen:
-    """What is noted while the files are read."""
+    """State while the files are read."""
 
     kinds: dict[str, dict[pa.DataType, None]] = field(default_factory=dict)
     firsts: list[int] = field(default_factory=list)  # the number of each file's first row
@@ -52,7 +52,7 @@ class _Seen:
 
 
 def fingerprint(join: Join, checksums: Mapping[str, str]) -> str:
-    """What the table of a join depends on: its settings, and its files by path and checksum."""
+    """The inputs of a join's table: its settings, and its files by path and checksum."""
     settings = {"key": join.key, "field": join.key_field, "columns": list(join.columns)}
     return files.fingerprint(FORMAT, settings, join.duplicates, dict(checksums))
 
@@ -118,16 +118,16 @@ def _deal(join: Join, batch: pa.RecordBatch, seen: _Seen, spool: DealtBatches) -
     seen.has_key = True
     keys = keys_of(_text(batch[join.key_field]), join.key)
     keys = pc.if_else(pc.equal(keys, ""), pa.scalar(None, pa.string()), keys)
-    there = pc.is_valid(keys)
+    valid = pc.is_valid(keys)
     seen.without_key += keys.null_count
     # A column that is also the key is joined only if it is named.
     chosen = [n for n in names if (n in join.columns if join.columns else n != join.key_field)]
     values = {n: _stored(batch[n]) for n in chosen}
     for name, column in values.items():
         seen.kinds.setdefault(name, {})[column.type] = None
-    keys = keys.filter(there)
-    columns = [pa.array(hashes_of(keys)), keys, pa.array(order).filter(there)]
-    columns += [column.filter(there) for column in values.values()]
+    keys = keys.filter(valid)
+    columns = [pa.array(hashes_of(keys)), keys, pa.array(order).filter(valid)]
+    columns += [column.filter(valid) for column in values.values()]
     rows = pa.RecordBatch.from_arrays(columns, names=[f.name for f in _KEY] + _own(values))
     spool.deal(bucket_of(rows["hash"].to_numpy(), spool.buckets), rows)
 

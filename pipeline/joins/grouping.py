@@ -18,7 +18,7 @@ Grouping = Mapping[str, Any]
 
 
 class Values:
-    """What is seen of a column, a bucket at a time: its values while they are few, its range."""
+    """Observations of a column, a bucket at a time: its values while few, its range."""
 
     def __init__(self, kind: pa.DataType) -> None:
         self._is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind)

@@ -34,7 +34,7 @@ Hashes = npt.NDArray[np.uint64]
 
 @dataclass(frozen=True)
 class Table:
-    """What is known of a table once it is built. All values are JSON.
+    """The description of a built table. All values are JSON.
 
     Attributes:
         name: of the join.
@@ -203,7 +203,7 @@ def lookup(work: str, name: str, fingerprint: str) -> Lookup:
 
 
 def read_about(work: str, name: str) -> Table | None:
-    """What is known of a table, or None if it is not complete."""
+    """The description of a table, or None if it is not complete."""
     path = about_path(work, name)
     return from_json(json.loads(storage.read_bytes(path))) if storage.exists(path) else None
 

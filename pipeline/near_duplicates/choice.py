@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.float64]
 
 RULES = ("best", "first", "longest", "sample", "all")
 COLUMNS = ("quality_score", "bytes", "keep_draw")
-"""What the rules look at."""
+"""Columns that the rules use."""
 
 _ANOTHER = np.uint64(0x6E656172647570)
 
@@ -60,7 +60,7 @@ class Stays:
             )
 
     def merit(self, batch: pa.RecordBatch) -> Floats:
-        """What is highest for the one of n documents that stays: float64 [n]."""
+        """The key whose maximum decides which of n documents stays: float64 [n]."""
         if self.rule in ("first", "all"):
             return np.zeros(len(batch))
         column = "bytes" if self.rule == "longest" else "quality_score"

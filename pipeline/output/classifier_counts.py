@@ -18,7 +18,7 @@ _SEED = 0x736361747465
 
 
 class ClassifierCounts:
-    """What is counted of one source's documents that reached the decision."""
+    """Counts of one source's documents that reached the decision."""
 
     def __init__(self, source: str, filtered: bool, rule: AnyRule, names: Sequence[str]) -> None:
         self._source = source

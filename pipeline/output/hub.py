@@ -27,7 +27,7 @@ COMMIT_BYTES = 5 << 30
 """Of one commit: the hub takes a minute for a commit, and recommends 50 to 100 files."""
 
 FOLDER_FILES = 10_000
-"""What the hub takes in one folder (huggingface.co/docs/hub/storage-limits)."""
+"""The hub's limit per folder (huggingface.co/docs/hub/storage-limits)."""
 
 WAITS = (1.0, 5.0, 20.0)
 """Seconds before it is tried again, after errors in a row that may pass."""
@@ -55,7 +55,7 @@ class File:
 
 @dataclass
 class Sent:
-    """What a push did: ``there`` counts the files that the repository held already."""
+    """The result of a push; ``there`` counts the files that the repository already had."""
 
     files: int = 0
     size: int = 0
@@ -169,27 +169,27 @@ def _commits(api: Any, repo: str, url: str, files: Sequence[File]) -> Iterator[C
     Raises:
         ValueError: it holds something that is no run.
     """
-    there = {
+    remote = {
         entry.path: entry
         for entry in api.list_repo_tree(repo, repo_type="dataset", recursive=True)
         if hasattr(entry, "blob_id")  # not a folder
     }
-    strangers = _strangers(there)
-    if strangers:
+    foreign = _strangers(remote)
+    if foreign:
         raise ValueError(
-            f"{url} holds other files ({strangers[0]}) and no run: give another name, or delete"
+            f"{url} holds other files ({foreign[0]}) and no run: give another name, or delete"
             " them there"
         )
-    wanted = {file.name for file in files}
-    stale = [name for name in sorted(there) if _DATA.fullmatch(name) and name not in wanted]
-    batches = list(_batches(file for file in files if _differs(file, there.get(file.name))))
+    local = {file.name for file in files}
+    stale = [name for name in sorted(remote) if _DATA.fullmatch(name) and name not in local]
+    batches = list(_batches(file for file in files if _differs(file, remote.get(file.name))))
     if stale and not batches:
         batches = [[]]
     for number, batch in enumerate(batches, 1):
         title = f"part {number} of {len(batches)}" if len(batches) > 1 else "the run"
         last = number == len(batches)
         # From the first change on, the manifest of an earlier run is no longer true.
-        untrue = [manifest.NAME] if number == 1 and not last and manifest.NAME in there else []
+        untrue = [manifest.NAME] if number == 1 and not last and manifest.NAME in remote else []
         yield Commit(title, batch, stale if last else untrue)
 
 
@@ -216,14 +216,14 @@ def _batches(files: Iterable[File]) -> Iterator[list[File]]:
         yield batch
 
 
-def _differs(file: File, there: Any) -> bool:
+def _differs(file: File, remote: Any) -> bool:
     """Whether the repository's file, if there is one, is another: by size, then by its hash."""
-    if there is None or there.size != file.size:
+    if remote is None or remote.size != file.size:
         return True
-    if there.lfs:
-        return _sha256(file.path) != there.lfs.sha256
+    if remote.lfs:
+        return _sha256(file.path) != remote.lfs.sha256
     content = storage.read_bytes(file.path)  # small: the hub keeps large files elsewhere
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest() != there.blob_id
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest() != remote.blob_id
 
 
 @functools.cache
@@ -308,9 +308,9 @@ def _told(error: Exception, url: str, endpoint: str) -> str:
 
 
 def _line(error: Exception) -> str:
-    """What the hub or the connection says is wrong, in one line."""
+    """An error of the hub or the connection, in one line."""
     *_, first = _causes(error)
     messages = (getattr(cause, "server_message", None) for cause in _causes(error))
-    said = next(filter(None, messages), str(first))
-    lines = [line.strip().rstrip(".") for line in said.splitlines() if line.strip()]
+    message = next(filter(None, messages), str(first))
+    lines = [line.strip().rstrip(".") for line in message.splitlines() if line.strip()]
     return lines[0] if lines else type(first).__name__

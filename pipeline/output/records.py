@@ -118,7 +118,7 @@ def quarantine_path(output: str, stem: str) -> str:
 
 
 def save_tasks(work: str, tasks: Sequence[Task]) -> None:
-    """Write the tasks of a run, for :func:`load_tasks`: the largest first, to be begun first."""
+    """Write the tasks of a run, for :func:`load_tasks`: the largest first, to start with them."""
     largest_first = sorted(tasks, key=lambda task: -task.input.size)
     storage.write_json(storage.join(work, TASKS), [asdict(task) for task in largest_first])
 

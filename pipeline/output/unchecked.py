@@ -1,4 +1,4 @@
-"""Documents that steps passed for want of settings for their language, from a finished run."""
+"""Documents that steps passed unchecked, lacking settings for their language."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ _SHOWN = 8
 
 
 def unchecked(manifest: Mapping[str, Any]) -> dict[str, Counter[str]]:
-    """How many documents each step of a finished run passed for want of settings, by language."""
+    """How many documents each step passed unchecked, by language."""
     totals: dict[str, Counter[str]] = {}
     for record in manifest["tasks"]:
         for step, languages in record.get("unchecked", {}).items():
@@ -27,7 +27,7 @@ def unchecked_rows(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def notes(manifest: Mapping[str, Any]) -> list[str]:
-    """A line for each step of a finished run that passed documents for want of settings."""
+    """A line for each step of a finished run that passed documents unchecked."""
     lines = []
     for step, languages in unchecked(manifest).items():
         most = sorted(languages.items(), key=lambda item: (-item[1], item[0]))

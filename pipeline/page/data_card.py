@@ -16,7 +16,7 @@ import yaml
 from pipeline.output import schema
 from pipeline.output.score_counts import COUNTS
 from pipeline.output.summary import Summary
-from pipeline.page.data import laws
+from pipeline.page.data import keep_rules
 from pipeline.page.data.changed_texts import counted
 from pipeline.page.data.join_data import joined_columns
 from pipeline.page.data.totals import DAMAGE, account, damage, headline, megabytes, share
@@ -66,7 +66,7 @@ def data_card(manifest: Mapping[str, Any], statistics: Summary) -> str:
             "",
             (
                 "The shards hold every document that was read, kept or not, with its score and the"
-                " decision: filter on `kept`, or decide anew from `quality_score` and `keep_draw`."
+                " decision: filter on `kept`, or decide again from `quality_score` and `keep_draw`."
                 if everything
                 else "The shards hold the kept documents alone."
             ),
@@ -120,7 +120,7 @@ def data_card(manifest: Mapping[str, Any], statistics: Summary) -> str:
                 _columns(
                     config["metadata"],
                     config.get("near_duplicates", False),
-                    laws.has_copies(manifest["rule"]),
+                    keep_rules.has_copies(manifest["rule"]),
                     schema.grade_columns(classifier),
                     counted(manifest),
                     sorted(classifier.get("several", ())),
@@ -150,8 +150,9 @@ _GROUPS = [
 
 def _rule(rule: Mapping[str, Any]) -> str:
     if rule["name"] == "groups":
-        return f"Rules per group: {laws.short(rule)}"
-    return f"Rule `{rule['name']}`, parameter {rule['parameter']:.12g}, ties {laws.ties(rule):.12g}"
+        return f"Rules per group: {keep_rules.short(rule)}"
+    ties = keep_rules.ties(rule)
+    return f"Rule `{rule['name']}`, parameter {rule['parameter']:.12g}, ties {ties:.12g}"
 
 
 def _scored_by(classifier: Mapping[str, Any]) -> list[str]:

@@ -33,7 +33,7 @@ NEIGHBOURS = 16
 """How far apart the documents of a pair may be in the order of length."""
 
 CHARACTERS = 3000
-"""What a reader sees of a text."""
+"""The part of a text that a reader sees."""
 
 _SEED = 0x70616972  # not the keep draw's, whatever the run's seed
 _SIDE = [

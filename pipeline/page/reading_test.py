@@ -99,7 +99,7 @@ def load(output: str, manifest: Mapping[str, Any]) -> ReadingTest | None:
 
 
 def check_number(n: int) -> None:
-    """Raise ValueError if so many pairs are not for a page."""
+    """Raise ValueError if the number of pairs is out of range."""
     if not 1 <= n <= MOST_PAIRS:
         raise ValueError(f"--pairs is from 1 to {MOST_PAIRS}, not {n}")
 
@@ -182,7 +182,7 @@ def _compared(pairs: pa.Table, better: Mapping[int, str], reader: str) -> pa.Tab
 def agreement_rows(_: Mapping[str, Any], statistics: Summary) -> list[Json]:
     """Rows of a table: how often each reader and the score agree, in all and by score distance.
 
-    Pairs of which a reader could not tell count neither way. The interval is Wilson's, of 95 %.
+    Undecided pairs count neither way. The interval is Wilson's, of 95 %.
     """
     if "reading" not in statistics:
         return []

@@ -13,7 +13,7 @@ from pipeline import page
 from pipeline.output.score_counts import COUNTS
 from pipeline.output.summary import Summary
 from pipeline.page import reading_test
-from pipeline.page.data import laws, registered_data
+from pipeline.page.data import keep_rules, registered_data
 from pipeline.page.data.group_data import rule_rows
 from pipeline.page.data.totals import headline, megabytes, share
 from pipeline.page.data_card import data_card
@@ -96,13 +96,15 @@ def print_summary(
 
 
 def next_step(output: str) -> str:
-    """The line that says what may be done with a finished run."""
+    """The line that suggests the next commands."""
     return telling.next_command("prepare", f"scored={output}", "output=corpus")
 
 
 def rule_line(manifest: Mapping[str, Any]) -> str:
     """The keep rule of a finished run, and what its parameter was solved for."""
-    return laws.short(manifest["rule"]) + laws.solved_for(manifest["config"]["decision"])
+    return keep_rules.short(manifest["rule"]) + keep_rules.solved_for(
+        manifest["config"]["decision"]
+    )
 
 
 def table(sources: pa.Table) -> str:
@@ -147,11 +149,13 @@ def table(sources: pa.Table) -> str:
 
 
 def groups_table(manifest: Mapping[str, Any], groups: pa.Table) -> list[str]:
-    """What each group's rule kept, and what is in the training order with copies, for a terminal.
+    """Documents kept by each group's rule, and copies in the training order, for a terminal.
 
     ``groups`` is :data:`pipeline.output.schema.RULE_GROUPS`.
     """
-    words = {group["group"]: laws.short(group["rule"]) for group in manifest["rule"]["groups"]}
+    words = {
+        group["group"]: keep_rules.short(group["rule"]) for group in manifest["rule"]["groups"]
+    }
     columns = ["group", "source", "rule", "bucket", "documents", "kept", "in training"]
     if "source" in manifest["rule"]["by"]:
         columns.remove("source")  # the group says it
@@ -175,7 +179,7 @@ def _row(name: str, filtered: str, outcomes: Mapping[str, Sequence[int]]) -> lis
 
 
 def _by_step(sources: Iterable[Mapping[str, list[int]]]) -> dict[str, tuple[list[int], str]]:
-    """What each step dropped in all sources, and its most frequent reason; the most first."""
+    """Documents dropped by each step in all sources, with its main reason, in descending order."""
     reasons: dict[str, dict[str, list[int]]] = {}
     for reason, n in _add(sources).items():
         if reason not in NOT_DROPPED and n[0]:

@@ -1,4 +1,4 @@
-"""What the page of a run shows, as one JSON value of bounded size, from manifest and statistics.
+"""The data of a run's page, as one JSON value of bounded size, from manifest and statistics.
 
 Whatever the run's size, the page stays small: beyond :data:`SOURCES_SHOWN` the smallest sources are
 added up (counts and curves stay exact), each source shows its largest domains and one row for the
@@ -31,7 +31,7 @@ from pipeline.page.data.classifier_data import (
 from pipeline.page.data.cluster_data import give_clusters
 from pipeline.page.data.group_data import give_groups, rule_rows
 from pipeline.page.data.join_data import bins_in_order, join_rows
-from pipeline.page.data.laws import ties
+from pipeline.page.data.keep_rules import ties
 from pipeline.page.data.provenance import FILES_SHOWN, bounded, provenance
 from pipeline.page.data.registered_data import registered_rows
 from pipeline.page.data.spread_data import spread_rows
@@ -39,7 +39,7 @@ from pipeline.page.data.totals import account, clip, damage, headline
 from pipeline.page.reading_test import agreement_rows as reading_rows
 from quality_classifier.evaluation.metrics import wilson
 from quality_classifier.evaluation.titles import GRADED, PAIRED
-from quality_classifier.evaluation.within import NEAR_CONSTANT
+from quality_classifier.evaluation.within_groups import NEAR_CONSTANT
 from winnow.text.groups import LENGTHS
 
 SOURCES_SHOWN = 50

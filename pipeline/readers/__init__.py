@@ -11,7 +11,7 @@ from pipeline.readers.contract import (
     open_local,
 )
 from pipeline.readers.formats import digest_range, format_of, plan_ranges, read_batches
-from pipeline.readers.own import own_format
+from pipeline.readers.user_formats import user_format
 from pipeline.readers.web.html_text import check_extractor
 
 __all__ = [
@@ -26,7 +26,7 @@ __all__ = [
     "digest_range",
     "format_of",
     "open_local",
-    "own_format",
     "plan_ranges",
     "read_batches",
+    "user_format",
 ]

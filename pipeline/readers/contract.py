@@ -1,4 +1,4 @@
-"""What every reader takes and returns, whatever the format."""
+"""The interface of readers: what they take and return in any format."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -54,7 +54,7 @@ ADVICE: dict[Reason, str] = {
     "zstd_dictionary": "zstd with a dictionary that is not in the file: unpack it with zstd -D",
     "zstd_window": "zstd of a window that memory is too small for: pack it with --long=27 or less",
 }
-"""What a user can do about some of the reasons; ``{source}`` stands for the source's name."""
+"""Advice for some of the reasons; ``{source}`` stands for the source's name."""
 
 Unit = Literal["byte", "compressed byte", "record"]
 """What a position counts: bytes of the decompressed stream, bytes of the file as it is stored, or
@@ -102,7 +102,7 @@ class FieldMap:
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How files are read, whatever the source.
+    """How files of all sources are read.
 
     Longer records than ``max_document_bytes`` are quarantined. ``html_extractor`` takes the text
     from pages, ``plain_text`` says whether plain text in WARC files is read beside them,
@@ -177,7 +177,7 @@ class Digest(Protocol):
 
 @dataclass
 class ReadReport:
-    """What a reader counts besides documents: ``skipped`` counts records that hold none, by kind.
+    """Counts of a reader besides documents: ``skipped`` counts records that hold none, by kind.
 
     Kinds are the WARC record types without text (``request``, ``warcinfo``, …), and for responses
     and resources ``not_http`` (``text/dns``), ``http_status`` (not a success), ``not_html``
@@ -246,7 +246,7 @@ class Quarantine:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a reader gets besides the bytes."""
+    """The input of a reader besides the bytes."""
 
     fields: FieldMap
     quarantine: Quarantine

@@ -32,8 +32,8 @@ from pipeline.readers.decoders import Compression, compression_of
 from pipeline.readers.inflate import Damage, inflate
 from pipeline.readers.json_values import value_lines
 from pipeline.readers.jsonl import after_first_newline, range_pieces, read_jsonl
-from pipeline.readers.own import own_format
 from pipeline.readers.text_files import read_file, read_lines
+from pipeline.readers.user_formats import user_format
 from pipeline.readers.web.arc import MAGIC, read_arc
 from pipeline.readers.web.html_file import read_page
 from pipeline.readers.web.warc import read_warc
@@ -321,7 +321,7 @@ def _recognise(stream: BinaryIO, path: str, open_input: OpenInput, options: Read
     Raises:
         ValueError: neither identifies it, or the format is not supported.
     """
-    formats = [*map(own_format, options.reader), *FORMATS]
+    formats = [*map(user_format, options.reader), *FORMATS]
     size = stream.seek(0, 2)
     stream.seek(0)
     head = stream.read(_HEAD_BYTES)

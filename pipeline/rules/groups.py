@@ -26,7 +26,7 @@ Codes = npt.NDArray[np.int64]
 
 
 def label(path: Path) -> str:
-    """What a group is called in statistics and on pages, as ``web/en``."""
+    """The name of a group in statistics and on pages, such as ``web/en``."""
     return "/".join(path) or ANY
 
 

@@ -111,9 +111,9 @@ def fit(
 def _check_sources(positive: Sequence[str], negative: Sequence[str], known: set[str]) -> None:
     if both := sorted(set(positive) & set(negative)):
         raise ValueError(f"{', '.join(both)} can't be both --positive and --negative")
-    if strangers := sorted({*positive, *negative} - known):
+    if unknown := sorted({*positive, *negative} - known):
         raise ValueError(
-            f"the run has no source {', '.join(strangers)}: it has {', '.join(sorted(known))}"
+            f"the run has no source {', '.join(unknown)}: it has {', '.join(sorted(known))}"
         )
 
 

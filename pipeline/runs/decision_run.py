@@ -35,7 +35,7 @@ def main(arguments: Sequence[str]) -> None:
     if scored["config"]["write"] != "all":
         raise ValueError(
             f"{config.scored} was written with --write kept: only a run that left the dropped"
-            " documents in its shards can be decided anew"
+            " documents in its shards can be decided again"
         )
     config = replace(config, decision=as_it_kept_near_duplicates(config.decision, scored["config"]))
     combined = combined_again(config, scored)

@@ -105,7 +105,7 @@ def _job(planned: dry_run.Planned) -> list[str]:
 
 
 def _use(found: Estimate, work: Work, assumed: dict[str, Any]) -> list[str]:
-    """What the run would use, and the assumptions behind it."""
+    """The resources of the run, and the assumptions behind them."""
 
     def number(value: float) -> str:
         return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,4 +1,4 @@
-"""Finds the files of a run's joins, builds their tables, and checks their columns."""
+"""Find the files of a run's joins, build their tables, and check their columns."""
 
 from collections.abc import Callable
 from dataclasses import replace

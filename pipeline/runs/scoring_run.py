@@ -169,7 +169,7 @@ def describe(
 
 
 def own_code_of(config: PipelineConfig) -> list[str]:
-    """The dotted paths of the user's own steps, readers and classifiers."""
+    """The dotted paths of user-defined steps, readers and classifiers."""
     given = config.classifier
     classifiers = [given] if isinstance(given, str) else given.values()
     return [*own_modules(config.steps), *config.reader, *filter(is_own, classifiers)]

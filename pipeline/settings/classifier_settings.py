@@ -53,9 +53,9 @@ def check_classifiers(config: Any) -> tuple[str, ...]:
     for name in names:
         check_name(name)
     labels = labels_of(config)
-    if strangers := sorted(set(labels) - set(names)):
+    if unknown := sorted(set(labels) - set(names)):
         raise ValueError(
-            f"--label names {', '.join(strangers)}, but the classifiers are {', '.join(names)}"
+            f"--label names {', '.join(unknown)}, but the classifiers are {', '.join(names)}"
         )
     combined = with_joined(names, config.combine, missing_of(config.join))
     if not (names or combined.joined):
@@ -67,7 +67,7 @@ def check_classifiers(config: Any) -> tuple[str, ...]:
 
 
 def missing_of(joins: Mapping[str, Any]) -> dict[str, float]:
-    """What a document without a value counts as, for each join of a config."""
+    """The default of each join of a config for documents without a value."""
     return {name: join.missing for name, join in joins.items()}
 
 
@@ -140,7 +140,7 @@ def combination(
 
 
 def combined_again(config: Any, scored: Mapping[str, Any]) -> Combined | None:
-    """How a decision combines the scores of a finished run, as it did or anew; None for one score.
+    """How a decision combines the scores of a finished run, as before or newly; None for one score.
 
     Args:
         config: what ``winnow decide`` is told.
@@ -150,18 +150,18 @@ def combined_again(config: Any, scored: Mapping[str, Any]) -> Combined | None:
         ValueError: it can't be combined so.
     """
     several = scored["classifier"].get("several")
-    anew = config.combine is not None or config.calibration is not None
+    requested = config.combine is not None or config.calibration is not None
     if several is None:
-        if anew:
+        if requested:
             raise ValueError(
                 "--combine and --calibration need a run of several classifiers, but this one had"
                 " one: run again with --classifier NAME=PATH for each"
             )
         return None
     names = tuple(sorted(several))
-    if not anew:
-        made = scored["classifier"]
-        return with_joined(names, made["combine"], missing_in(scored), made["calibration"])
+    if not requested:
+        original = scored["classifier"]
+        return with_joined(names, original["combine"], missing_in(scored), original["calibration"])
     if scored["config"].get("near_duplicates"):
         raise ValueError(
             "--combine cannot change a run with --near-duplicates, whose scores chose which"

@@ -184,7 +184,7 @@ def stays(keep: str | None, power: float | None) -> Stays:
 
 
 def weights(unit: str, batch: pa.RecordBatch) -> Sketch:
-    """What each of n documents weighs in a unit of targets: int64 [n]."""
+    """The weight of each of n documents in a unit of targets: int64 [n]."""
     if unit == "documents":
         return np.ones(len(batch), np.int64)
     counted = unit == "tokens" and schema.TOKENS in batch.schema.names

@@ -42,7 +42,7 @@ AGAIN = "add --resume to finish the run"
 """How to go on after an interruption."""
 
 LIKENESS = 0.75
-"""How alike a flag must be to one of ours, or of Beam's hundreds, to be what was meant."""
+"""Similarity at which a flag of ours, or one of Beam's hundreds, is suggested."""
 
 
 def names_of(arguments: Iterable[str]) -> list[str]:
@@ -98,7 +98,7 @@ def parser() -> Parser:
 
 def decide_parser() -> Parser:
     """The flags of ``pipeline/decide.py``."""
-    about = "Decides anew from the scores and draws that a run has stored."
+    about = "Decide again from the scores and draws that a run has stored."
     out = _parser(about, "Every other flag goes to Beam.")
     out.add_argument("--scored", metavar="DIR", help="the output folder of a run with --write all")
     _combine_flags(out.add_argument_group("scores"))

@@ -36,7 +36,7 @@ NAMES = (*(field.name for field in fields(Decision)), "rules", "rules_by")
 MOST_GROUPS = 1000
 
 _FOR_ALL = ("deduplicate", "near_duplicates_keep", "near_duplicates_power")
-"""What is decided for all groups together."""
+"""Settings that all groups share."""
 
 _LEAF = tuple(field.name for field in fields(Decision) if field.name not in _FOR_ALL)
 _UNKNOWN_BEFORE = ("keep_probability", "kept", "drop_reason", "copies", "text")
@@ -229,8 +229,8 @@ def _leaves(tree: Any, path: Path, by: tuple[str, ...]) -> Iterator[tuple[Path, 
 
 
 def _leaf(settings: Mapping[str, Any], path: Path) -> Decision:
-    if strangers := [name for name in settings if name not in _LEAF]:
-        raise ValueError(f"{_of(path)}unknown keys {strangers}; a rule has {', '.join(_LEAF)}")
+    if unknown := [name for name in settings if name not in _LEAF]:
+        raise ValueError(f"{_of(path)}unknown keys {unknown}; a rule has {', '.join(_LEAF)}")
     if "rule" not in settings:
         raise ValueError(f"{_of(path)}rule is missing: one of {', '.join(flags.RULES)}")
     types = get_type_hints(Decision)
@@ -282,9 +282,9 @@ def check(decision: AnyDecision, columns: Collection[str], filtered: Collection[
         return
     depth = groups.by.index("source")
     named = {path[depth] if depth < len(path) else ANY for path in groups.paths}
-    if strangers := sorted(named - {ANY, *filtered}):
+    if unknown := sorted(named - {ANY, *filtered}):
         raise ValueError(
-            f"rules names {', '.join(strangers)}, but the filtered sources are"
+            f"rules names {', '.join(unknown)}, but the filtered sources are"
             f" {', '.join(sorted(filtered)) or 'none'} (--filter)"
         )
     if ANY not in named and (without := sorted(set(filtered) - named)):

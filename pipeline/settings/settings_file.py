@@ -40,7 +40,7 @@ def read(path: str, types: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def place(error: yaml.YAMLError) -> str:
-    """What is wrong with a YAML file, and where, in one line."""
+    """An error in a YAML file with its position, in one line."""
     mark = getattr(error, "problem_mark", None)
     if mark is None:
         return str(error).splitlines()[0]

@@ -48,9 +48,9 @@ def resolve_steps(
     with open(STEPS_FILE, encoding="utf-8") as file:
         known: dict[str, Any] = yaml.safe_load(file)
     chosen = wanted if isinstance(wanted, Mapping) else dict.fromkeys(wanted)
-    strangers = [name for name in chosen if name not in known and "." not in name]
-    if strangers:
-        raise ValueError(f"unknown steps {strangers}; known are {list(known)}, or MODULE.CLASS")
+    unknown = [name for name in chosen if name not in known and "." not in name]
+    if unknown:
+        raise ValueError(f"unknown steps {unknown}; known are {list(known)}, or MODULE.CLASS")
     steps = {
         name: {**(known.get(name) or step_defaults(name)), **(settings or {})}
         for name, settings in chosen.items()

@@ -1,4 +1,4 @@
-"""The optional steps before the keep decision: :data:`STEPS`, and classes of the user's own.
+"""The optional steps before the keep decision: :data:`STEPS`, and user-defined classes.
 
 Our steps are named as in ``conf/pipeline/steps.yaml``, which has their defaults. Others are named
 by their class, ``my_package.my_module.MyStep``, and have the defaults of its fields.
@@ -128,7 +128,7 @@ def own_modules(settings: Mapping[str, Any]) -> dict[str, str]:
 def apply(
     name: str, step: AnyStep, batch: pa.RecordBatch
 ) -> tuple[pa.RecordBatch, npt.NDArray[np.integer]]:
-    """What a step gives for n documents: them, and their codes (integers [n]).
+    """The result of a step for n documents: them, and their codes (integers [n]).
 
     Raises:
         RuntimeError: a step that is not ours raised an error, or gave something else.

@@ -1,4 +1,4 @@
-"""One step with settings of its own for each language, within one batch.
+"""One step with different settings per language, within one batch.
 
 A document goes by its column ``language``, which the step ``language`` or a field of the input has
 filled. ``*`` stands for every language that is not named, ``(none)`` for documents without one. A
@@ -28,7 +28,7 @@ UNSUITED: Final = {
 
 
 class ByLanguage:
-    """A step of which each document meets the one with the settings of its language.
+    """A step that treats each document with the settings of its language.
 
     Attributes:
         reasons: every drop reason it can give.

@@ -114,7 +114,7 @@ def line_ends(texts: Iterable[pa.Array]) -> str:
     )
 
 
-def _gopher(texts: Sequence[pa.Array], given: Settings, words: str, tail: float) -> Settings:
+def _gopher(texts: Sequence[pa.Array], values: Settings, words: str, tail: float) -> Settings:
     separate = separator(words)
     chosen = stop_words(texts, words)
     known = StopWords(chosen)
@@ -127,12 +127,12 @@ def _gopher(texts: Sequence[pa.Array], given: Settings, words: str, tail: float)
         stops.append(found.astype(np.float64))
     scale = float(np.median(np.concatenate(lengths))) / ENGLISH_WORD
     shortest, longest = "min_mean_word_characters", "max_mean_word_characters"
-    least = _at_least(given, "min_stop_words", stops, tail)
+    least = _at_least(values, "min_stop_words", stops, tail)
     return {
         "stop_words": chosen,
-        shortest: math.floor(given[shortest] * scale),
-        longest: math.ceil(given[longest] * scale),
-        **_at_least(given, "min_alphabetic_words", alphabetic, tail),
+        shortest: math.floor(values[shortest] * scale),
+        longest: math.ceil(values[longest] * scale),
+        **_at_least(values, "min_alphabetic_words", alphabetic, tail),
         **{name: math.ceil(value) for name, value in least.items()},
     }
 
@@ -158,20 +158,20 @@ def _repetition(
 
 
 def _fineweb(
-    texts: Sequence[pa.Array], given: Settings, separate: Separate | None, tail: float
+    texts: Sequence[pa.Array], values: Settings, separate: Separate | None, tail: float
 ) -> Settings:
-    ends = given["line_ends"] + line_ends(texts)
-    short = given["short_line_characters"]
+    ends = values["line_ends"] + line_ends(texts)
+    short = values["short_line_characters"]
     measured = [fineweb.measure(text, ends, short, separate=separate) for text in texts]
     punctuated = [ratio(s.punctuated_lines, s.lines) for s in measured]
     return {
-        **({"line_ends": ends} if ends != given["line_ends"] else {}),
-        **_at_least(given, "min_punctuated_lines", punctuated, tail),
+        **({"line_ends": ends} if ends != values["line_ends"] else {}),
+        **_at_least(values, "min_punctuated_lines", punctuated, tail),
         **_at_most(
-            given, "max_short_lines", [ratio(s.short_lines, s.lines) for s in measured], tail
+            values, "max_short_lines", [ratio(s.short_lines, s.lines) for s in measured], tail
         ),
         **_at_most(
-            given, "max_newlines_per_word", [ratio(s.newlines, s.words) for s in measured], tail
+            values, "max_newlines_per_word", [ratio(s.newlines, s.words) for s in measured], tail
         ),
     }
 
@@ -203,14 +203,14 @@ def _points(text: pa.Array) -> Points:
 
 
 def _words(text: pa.Array) -> pa.Array:
-    """How often each word stands in the texts: a struct of ``values`` and ``counts``."""
+    """How often each word occurs in the texts: a struct of ``values`` and ``counts``."""
     words = pc.list_flatten(pc.utf8_split_whitespace(pc.utf8_lower(text)))
     bare = pc.replace_substring_regex(words, r"^[^\pL\pM\pN]+|[^\pL\pM\pN]+$", "")
     return bare.filter(pc.match_substring_regex(bare, _WORD)).value_counts()
 
 
 def _letters(text: pa.Array) -> pa.Array:
-    """How often each letter stands in the texts, or three of an alphabet: a struct likewise."""
+    """How often each letter occurs in the texts, or three of an alphabet: a struct likewise."""
     points = _points(text)
     inside = ((TABLE[points] & SOLO) != 0) & _letter_or_mark(points)
     n = 1 if 2 * np.count_nonzero(inside & (points >= _HAN_AND_KANA)) > inside.sum() else 3

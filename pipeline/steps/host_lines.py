@@ -24,14 +24,14 @@ from pipeline.steps.words.folded_lines import Keys, line_keys, without
 from winnow.sorted_keys import among
 
 NAME: Final = "host_lines"
-"""What the step is called in a run's settings."""
+"""The name of the step in a run's settings."""
 
 
 @dataclass
 class HostLines(Step):
     """Removes lines; drops documents of which nothing else is left, with their text as it was.
 
-    It is told by :meth:`knowing` which lines repeat, which takes a pass over all documents
+    It learns from :meth:`knowing` which lines repeat, which takes a pass over all documents
     (:mod:`pipeline.core.repeated_lines`).
     """
 

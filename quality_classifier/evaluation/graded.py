@@ -114,19 +114,19 @@ def by_group(
         values = length(test["bytes"].combine_chunks()) if column == "length" else test[column]
         names = np.array([v if v is not None else "" for v in values.to_pylist()], np.str_)
         for name in LENGTHS if column == "length" else np.unique(names).tolist():
-            own = names == name
-            if own.sum() >= SHOWN:
+            group = names == name
+            if group.sum() >= SHOWN:
                 rows.append(
                     {
                         "column": column,
                         "value": name or NONE,
-                        "documents": int(own.sum()),
-                        "label": float(label[own].mean()),
-                        "expected": float(expected[own].mean()),
-                        "mae": float(np.abs(expected[own] - label[own]).mean()),
-                        "spearman": spearman(expected[own], label[own]),
-                        "positive": float(positive[own].mean()),
-                        "score": float(score[own].mean()),
+                        "documents": int(group.sum()),
+                        "label": float(label[group].mean()),
+                        "expected": float(expected[group].mean()),
+                        "mae": float(np.abs(expected[group] - label[group]).mean()),
+                        "spearman": spearman(expected[group], label[group]),
+                        "positive": float(positive[group].mean()),
+                        "score": float(score[group].mean()),
                     }
                 )
     return rows

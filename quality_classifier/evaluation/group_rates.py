@@ -18,7 +18,7 @@ ALL = "(all)"
 
 MOST_VALUES = 100
 OTHER = "(other: "
-"""Begins the value that stands for all but the most frequent ones, and says how many they are."""
+"""Prefix of the value for all but the most frequent ones, followed by their number."""
 
 RULES = ("pareto", "threshold", "run")
 
@@ -35,7 +35,7 @@ AUDIT = pa.schema(
         ratio=pa.float64(),
     )
 )
-"""What an audit says, a row per value and rule; of a column, the most frequent values come first
+"""An audit, a row per value and rule; of a column, the most frequent values come first
 (lengths from short to long).
 
 ``rule`` is ``pareto`` (``rate`` is the expected keep rate), ``threshold`` or ``run`` (what was

@@ -59,15 +59,17 @@ def evaluate(test: pa.Table, ask: Questions) -> dict[str, Any]:
         "reliability": metrics.reliability(score, positive, weight),
         "yield": [
             {"class": name, **row}
-            for of, name in CLASSES.items()
-            for row in metrics.yields(score[positive == of], size[positive == of], ask.alphas)
+            for label, name in CLASSES.items()
+            for row in metrics.yields(score[positive == label], size[positive == label], ask.alphas)
         ],
         "histograms": histograms(score, positive, source),
         "audit": {
             name: _most_frequent(
-                audit(test.filter(pc.equal(test["positive"], of)), ask.by, ask.alpha, ask.threshold)
+                audit(
+                    test.filter(pc.equal(test["positive"], label)), ask.by, ask.alpha, ask.threshold
+                )
             )
-            for of, name in CLASSES.items()
+            for label, name in CLASSES.items()
         },
     }
 
@@ -81,10 +83,10 @@ def per_source_metrics(
     """
     everything = np.ones(len(score), np.bool_)
     groups: list[tuple[str, str, Flags, Flags]] = [(ALL, ALL, everything, everything)]
-    for of, class_name in CLASSES.items():
-        for name in np.unique(source[positive == of]).tolist():
-            own = (positive == of) & (source == name)
-            groups.append((class_name, name, own, own | (positive != of)))
+    for label, class_name in CLASSES.items():
+        for name in np.unique(source[positive == label]).tolist():
+            own = (positive == label) & (source == name)
+            groups.append((class_name, name, own, own | (positive != label)))
     rows = []
     for class_name, name, own, members in groups:
         weight = balanced_weights(positive[members], source[members], ask.source_weight_limit)
@@ -106,9 +108,9 @@ def per_source_metrics(
 def histograms(score: Scores, positive: Flags, source: Names) -> list[dict[str, Any]]:
     """Documents of each source in HISTOGRAM_BINS equal bins of the score over [0, 1]."""
     rows = []
-    for of, class_name in CLASSES.items():
-        for name in np.unique(source[positive == of]).tolist():
-            own = score[(positive == of) & (source == name)]
+    for label, class_name in CLASSES.items():
+        for name in np.unique(source[positive == label]).tolist():
+            own = score[(positive == label) & (source == name)]
             counts = np.histogram(own, HISTOGRAM_BINS, (0, 1))[0]
             rows.append({"class": class_name, "source": name, "documents": counts.tolist()})
     return rows

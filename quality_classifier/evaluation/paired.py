@@ -32,7 +32,7 @@ def evaluate(
     replicates: int,
     seed: int,
 ) -> dict[str, Any]:
-    """What the card says of n held-out pairs, as JSON values.
+    """The card's figures for n held-out pairs, as JSON values.
 
     Args:
         margin: float64 [t], of the texts.

@@ -1,4 +1,4 @@
-"""What a kind of classifier is: a model that scores text, is fitted, written and read."""
+"""The interface of classifier kinds: models that score text, are fitted, written and read."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping

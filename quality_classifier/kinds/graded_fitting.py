@@ -1,4 +1,4 @@
-"""Fitting to grades: one margin for each document, by whatever kind of classifier.
+"""Fitting to grades: one margin per document, for each kind of classifier.
 
 The loss and the penalty are those under which the grades of the calibration split are the
 likeliest, once the margins are calibrated.

@@ -54,7 +54,7 @@ class Grades:
         return grade.astype(np.float32)
 
     def scale(self) -> dict[str, Any]:
-        """What the score and the expected grade mean, as plain JSON values."""
+        """The meaning of score and expected grade, as plain JSON values."""
         return {
             "names": list(self.names),
             "values": list(self.values),

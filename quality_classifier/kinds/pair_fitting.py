@@ -1,4 +1,4 @@
-"""Fitting to pairs of texts of which one is better: a margin that tells which."""
+"""Fitting to pairs of a better and a worse text: a margin that ranks them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

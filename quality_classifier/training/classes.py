@@ -1,4 +1,4 @@
-"""Read, split, fit, calibrate, evaluate, write: what ``quality_classifier/train.py`` does."""
+"""Train from classes: read, split, fit, calibrate, evaluate, write."""
 
 import tempfile
 from dataclasses import replace
@@ -169,7 +169,7 @@ def unseen_sources(documents: pa.Table, config: TrainConfig, folder: Path) -> Un
 def any_fit(
     text: pa.Array, positive: npt.NDArray[np.bool_], config: TrainConfig, folder: Path
 ) -> leave_one_out.Fit:
-    """Fits of the kind as it is; it has no c."""
+    """Fits of the kind with its only setting; it has no c."""
 
     def fit(
         _: float, rows: leave_one_out.Rows, weight: npt.NDArray[np.float64]

@@ -146,18 +146,18 @@ def _check_fields_there(
     Raises:
         ValueError: no document of the sources that one is asked of has it.
     """
-    asked: dict[tuple[str, str], list[tuple[str, int, int]]] = {}
+    required: dict[tuple[str, str], list[tuple[str, int, int]]] = {}
     named = [*((name, name) for name in how.metadata), *how.further.items()]
     for source, table in zip(sources, tables, strict=True):
         renamed = [(c, name) for c, name in source.field.items() if c not in ("text", name)]
         for column, name in [*renamed, *named]:
             counts = (source.title, table[column].null_count, len(table))
-            asked.setdefault((column, name), []).append(counts)
-    for (_, name), found in asked.items():
-        if 0 < sum(lacking for _, lacking, _ in found) == sum(n for _, _, n in found):
-            titles = " and ".join(title for title, _, _ in found)
+            required.setdefault((column, name), []).append(counts)
+    for (_, name), present in required.items():
+        if 0 < sum(lacking for _, lacking, _ in present) == sum(n for _, _, n in present):
+            titles = " and ".join(title for title, _, _ in present)
             raise ValueError(f"no record of {titles} has anything in {name!r}: correct the name")
-        for title, lacking, n in found:
+        for title, lacking, n in present:
             if lacking:
                 say(f"warning: {lacking:,} of {n:,} documents of {title} have nothing in {name!r}")
 
@@ -212,8 +212,8 @@ def _find_all(
 
 
 def _check_fields(field: Mapping[str, str]) -> None:
-    if strangers := sorted(set(field) - set(FIELDS)):
-        raise ValueError(f"unknown fields {strangers}: known are {', '.join(FIELDS)}")
+    if unknown := sorted(set(field) - set(FIELDS)):
+        raise ValueError(f"unknown fields {unknown}: known are {', '.join(FIELDS)}")
 
 
 def _read_range(piece: InputRange, source: Source, how: Input) -> tuple[pa.Table, Counter[str]]:

@@ -1,4 +1,4 @@
-"""Read labels, split, fit, calibrate, evaluate, write: ``train.py labels=… target=…``."""
+"""Train from labels: read, split, fit, calibrate, evaluate, write (``labels=… target=…``)."""
 
 import tempfile
 from collections import Counter

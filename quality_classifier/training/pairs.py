@@ -1,4 +1,4 @@
-"""Read pairs, split, fit, calibrate, evaluate, write: ``train.py pairs=…``."""
+"""Train from pairs: read, split, fit, calibrate, evaluate, write (``pairs=…``)."""
 
 import tempfile
 from dataclasses import dataclass

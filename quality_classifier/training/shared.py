@@ -1,4 +1,4 @@
-"""What training from classes, labels and pairs has in common."""
+"""Shared parts of training from classes, labels and pairs."""
 
 import functools
 import os
@@ -19,10 +19,10 @@ INPUTS = ("positive", "negative", "labels", "pairs")
 
 
 def check_kind(kind: str, known: Collection[str], role: str) -> None:
-    """Refuse a kind of classifier that can't learn so.
+    """Check that a kind of classifier can learn from such data.
 
     Raises:
-        ValueError: ``kind`` is none of ``known``.
+        ValueError: ``kind`` is not one of ``known``.
     """
     if kind not in known:
         raise ValueError(f"kind={kind} can't learn from {role}: choose one of {', '.join(known)}")
@@ -36,11 +36,10 @@ def read_documents(
 ) -> tuple[pa.Table, list[Source], list[dict[str, Any]]]:
     """The documents of the roles in ``values``, their sources, and what could not be read.
 
-    ``further`` are columns by their own names, with the input field of each; ``text`` is the field
-    of the text, where it is not the one that the settings name.
+    ``further`` maps columns to their input fields; ``text`` overrides the field of the text.
 
     Raises:
-        ValueError: the input can't be read as told, or the output is there already.
+        ValueError: the input can't be read with these settings, or the output exists.
     """
     if os.path.exists(config.output):
         raise ValueError(f"{config.output} exists already: choose another output, or remove it")
@@ -54,7 +53,7 @@ def read_documents(
 
 
 def provenance(config: TrainConfig, sources: Sequence[Source], code: str) -> dict[str, Any]:
-    """How a classifier was made, for ``classifier.json``."""
+    """The provenance of a classifier, for ``classifier.json``."""
     return {
         "code": code,
         "settings": settings(config),

@@ -18,8 +18,8 @@ from pipeline.page.data.spread_data import spread_rows
 from pipeline.rules.decision import Rule
 from quality_classifier import labels
 from quality_classifier.audit import AuditConfig, audit_run, within_table
-from quality_classifier.evaluation import within
-from quality_classifier.evaluation.within import Within, near_constant, score_quantiles
+from quality_classifier.evaluation import within_groups
+from quality_classifier.evaluation.within_groups import Within, near_constant, score_quantiles
 
 NUMBERS = partial(labels.numbers, scale=None, target="grade")
 
@@ -78,7 +78,7 @@ def test_batches_do_not_matter_and_a_sample_is_of_smallest_draws(monkeypatch):
     table = documents()
     whole = counted(table, ["source"], label="grade", size=300)
     assert counted(table, ["source"], label="grade", size=7) == whole
-    monkeypatch.setattr(within, "SAMPLE", 40)
+    monkeypatch.setattr(within_groups, "SAMPLE", 40)
     parts = Within(["source"], "grade", NUMBERS, _limit=50)
     for batch in table.to_batches(max_chunksize=7):
         parts.update(batch)
@@ -117,7 +117,7 @@ def test_intervals_of_the_correlation_cover_it(slope):
         return spearmanr(x, np.round(slope * x + rng.normal(size=n))).statistic  # with ties
 
     truth = draw(200_000)
-    found = [within.spearman_interval(draw(60), 60) for _ in range(400)]
+    found = [within_groups.spearman_interval(draw(60), 60) for _ in range(400)]
     assert 0.92 <= np.mean([low <= truth <= high for low, high in found]) <= 0.98
 
 

@@ -12,7 +12,7 @@ from report_run import scored
 from scipy.stats import spearmanr
 
 from pipeline.config import load
-from pipeline.core.scored import shaped
+from pipeline.core.scored_documents import with_schema
 from pipeline.core.scores import Combined, load_calibration
 from pipeline.core.task import decide_batch
 from pipeline.output import schema
@@ -23,12 +23,12 @@ from pipeline.rules.decision import Rule, keep_draw
 from pipeline.runs import calibration_run
 from pipeline.settings.classifier_settings import combined_again, one_or_named
 from quality_classifier import artifact
+from quality_classifier.classifier_set import ClassifierSet
 from quality_classifier.combining import Combination
 from quality_classifier.features.hashed_features import FeatureConfig
 from quality_classifier.kinds.calibration import Calibration
 from quality_classifier.kinds.linear import HashedLinear
 from quality_classifier.scoring import load_classifier
-from quality_classifier.several import Several
 
 NAMES = ("edu", "quality")
 some_scores = st.lists(
@@ -52,7 +52,7 @@ def classifiers(tmp_path_factory):
 def test_scores_are_to_the_bit_those_of_each_classifier_alone(classifiers):
     rows = documents(200)
     text = pa.array([*(row["text"] for row in rows), "", "one", "long " * 500], pa.large_string())
-    several = Several(classifiers)
+    several = ClassifierSet(classifiers)
     for part in (text, text.slice(7, 60), text.slice(0, 0)):
         found = several.scores(part)
         assert list(found) == list(classifiers)
@@ -65,7 +65,7 @@ def test_scores_are_to_the_bit_those_of_each_classifier_alone(classifiers):
 def test_documents_that_any_has_learned_from_are_counted_once(classifiers):
     texts = [row["text"] for row in documents(9)]
     hashes = scored("web", texts, [None] * 9, [0.5] * 9)["content_hash"]
-    assert Several(classifiers).trained_on(hashes) == 2
+    assert ClassifierSet(classifiers).trained_on(hashes) == 2
 
 
 @given(some_scores)
@@ -135,7 +135,7 @@ def several_of(n, source="web", seed=0):
     rng = np.random.default_rng([seed, len(source)])
     edu, quality = rng.beta(0.7, 1, (2, n)).astype(np.float32)
     batch = scored(source, ["text"] * n, [None] * n, np.zeros(n), seed=seed)
-    batch = shaped(batch, schema.shard_schema(classifiers=NAMES))
+    batch = with_schema(batch, schema.shard_schema(classifiers=NAMES))
     for name, values in zip(NAMES, (edu, quality), strict=True):
         at = batch.schema.get_field_index(schema.score_column(name))
         batch = batch.set_column(at, batch.schema.field(at), pa.array(values))

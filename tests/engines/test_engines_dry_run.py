@@ -11,7 +11,7 @@ from engines_services import ROOT, write_inputs
 from pipeline import run
 from pipeline.beam import engine
 from pipeline.beam.dry_run import Planned
-from pipeline.beam.reaching import reach
+from pipeline.beam.worker_setup import set_up
 from pipeline.runs import dataflow_estimate
 from pipeline.runs.dataflow_estimate import Machine, Work
 from winnow import heartbeat
@@ -146,7 +146,7 @@ def test_the_estimate_in_closed_form():
 def test_a_heartbeat_counts_as_progress_of_the_element_at_hand(monkeypatch):
     """Beam ends a worker whose state does not change, and a task of ours is one element."""
     monkeypatch.setattr(heartbeat, "_listener", None)
-    reach({})
+    set_up({})
     tracker = statesampler.for_test()
     try:
         with tracker.scoped_state("step", "process"):

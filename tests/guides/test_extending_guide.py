@@ -26,7 +26,7 @@ from pipeline.readers import ReadOptions
 from pipeline.rules.decision import Rule
 from pipeline.runs.scoring_run import describe, own_code_of
 from quality_classifier.kinds.calibration import Calibration
-from quality_classifier.kinds.own import OwnScorer
+from quality_classifier.kinds.user_scorer import UserScorer
 from quality_classifier.scoring import load_classifier
 from winnow.filesystem import tables
 
@@ -125,7 +125,7 @@ def test_the_task_of_the_page_is_asked_by_its_path(mine):
 
 @given(arrays.arrays(np.float32, st.integers(0, 9), elements=st.floats(0, 1, width=32)))
 def test_scores_are_taken_to_the_bit(scores):
-    scorer = OwnScorer.__new__(OwnScorer)
+    scorer = UserScorer.__new__(UserScorer)
     scorer._own = type("Given", (), {"score": lambda self, text: scores})()
     margins = scorer.margins(pa.array([""] * len(scores)))
     assert Calibration.identity().apply(margins).tobytes() == (scores + np.float32(0)).tobytes()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from report_run import scored
 
 from pipeline.config import load
-from pipeline.core.scored import shaped
+from pipeline.core.scored_documents import with_schema
 from pipeline.core.task import decide_batch
 from pipeline.output import schema
 from pipeline.output.group_counts import check_groups
@@ -57,7 +57,7 @@ def solved(decision, batches):
 
 
 def decided(rule, batch):
-    return decide_batch(shaped(batch, schema.shard_schema(copies=True)), rule, True)
+    return decide_batch(with_schema(batch, schema.shard_schema(copies=True)), rule, True)
 
 
 def rows_of(batch, language):

@@ -12,7 +12,7 @@ from browser import CONTRAST, HACK, browser, needs_browser, opened
 from report_run import invented, scored, write_run
 from scipy.stats import binomtest
 
-from pipeline.core.scored import shaped
+from pipeline.core.scored_documents import with_schema
 from pipeline.core.task import decide_batch
 from pipeline.output import schema
 from pipeline.page import render
@@ -139,7 +139,7 @@ def in_groups():
     for source, batch in batches().items():
         language = pa.array([("mid", "low")[i % 2] for i in range(len(batch))])
         at = batch.schema.get_field_index("language")
-        out[source] = shaped(batch.set_column(at, field, language), wanted)
+        out[source] = with_schema(batch.set_column(at, field, language), wanted)
     return out
 
 
@@ -200,7 +200,7 @@ def test_documents_are_drawn_by_the_size_of_their_cluster(chromium, run, tmp_pat
     for source, batch in batches().items():
         sizes = rng.choice([0, 1, 2, 3, 4, 7, 40], len(batch)).tolist() if source == "web" else []
         sizes = [size or None for size in sizes] or [None] * len(batch)
-        batch = shaped(batch, schema.shard_schema(clusters=True))
+        batch = with_schema(batch, schema.shard_schema(clusters=True))
         at = batch.schema.get_field_index("cluster_size")
         found[source] = batch.set_column(at, batch.schema.field(at), pa.array(sizes, pa.int64()))
         for size, kept in zip(

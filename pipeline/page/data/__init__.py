@@ -1,1 +1,1 @@
-"""What the page of a run shows, panel by panel, as plain values."""
+"""The data of a run's page, panel by panel, as plain values."""

@@ -66,8 +66,8 @@ def change_rows(_: Mapping[str, Any], statistics: Summary) -> list[dict[str, Any
     ]
 
 
-def _share(part: int, whole: int) -> str:
-    return f"{100 * part / whole:.3g} %".replace("-", "−") if whole else "–"
+def _share(part: int, total: int) -> str:
+    return f"{100 * part / total:.3g} %".replace("-", "−") if total else "–"
 
 
 def sentence(manifest: Mapping[str, Any]) -> list[str]:

@@ -31,8 +31,8 @@ def classifier_entry(classifier: Mapping[str, Any]) -> Json:
         for name, one in classifier["several"].items()
     }
     calibration = classifier["calibration"]
-    told = {"combined by": classifier["combine"], "calibrated anew": calibration is not None}
-    return about | {"card": told | parts}
+    entry = {"combined by": classifier["combine"], "calibrated anew": calibration is not None}
+    return about | {"card": entry | parts}
 
 
 def _plain(card: Any) -> Json:

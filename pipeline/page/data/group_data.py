@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from pipeline.output.score_counts import COUNTS
 from pipeline.output.summary import Summary
-from pipeline.page.data import laws
+from pipeline.page.data import keep_rules
 from pipeline.rules.groups import rules_of
 
 Json = dict[str, Any]
@@ -69,8 +69,8 @@ def give_groups(
             shown[source]["rule_groups"].append(own)
         else:
             outcomes = {**shown[source]["outcomes"], "copied": own["outcomes"]["copied"]}
-            whole = {name: own[name] for name in ("group", "path", "rule", "stops")}
-            shown[source].update(whole, outcomes=outcomes)
+            total = {name: own[name] for name in ("group", "path", "rule", "stops")}
+            shown[source].update(total, outcomes=outcomes)
 
 
 def rule_rows(manifest: Mapping[str, Any], statistics: Summary) -> list[Json]:
@@ -81,13 +81,13 @@ def rule_rows(manifest: Mapping[str, Any], statistics: Summary) -> list[Json]:
     counted = statistics["rule_groups"].to_pylist() if rules else []
     for row in counted:
         rule = rules[row["group"]]["rule"]
-        stated = laws.stated(decision, rules[row["group"]]["path"])
+        stated = keep_rules.stated(decision, rules[row["group"]]["path"])
         buckets = rule["name"] == "buckets"
         rows.append(
             {
                 "group": row["group"],
                 "source": row["source"],
-                "rule": laws.short(rule) + laws.solved_for(stated),
+                "rule": keep_rules.short(rule) + keep_rules.solved_for(stated),
                 **_bucket(rule, row["bucket"] if buckets else None),
                 "documents": row["documents"],
                 "kept": row["kept_documents"],
@@ -102,7 +102,7 @@ def rule_rows(manifest: Mapping[str, Any], statistics: Summary) -> list[Json]:
         for name in rules
         if name not in found
     ]
-    if not laws.has_copies(manifest["rule"]):
+    if not keep_rules.has_copies(manifest["rule"]):
         return [{n: v for n, v in row.items() if n not in ("bucket", "copies")} for row in rows]
     return rows
 

@@ -44,7 +44,7 @@ def write(output: str, manifest: Mapping[str, Any]) -> None:
 
 
 def read(output: str, manifest: Mapping[str, Any]) -> pa.Table | None:
-    """The registered domains of a run; None if nobody asked for them."""
+    """The registered domains of a run; None if not requested."""
     path = _path(output, NAME)
     if not storage.exists(path):
         return None

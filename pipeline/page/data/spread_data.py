@@ -7,7 +7,11 @@ import numpy as np
 
 from pipeline.output.summary import Summary
 from pipeline.page.data.totals import clip
-from quality_classifier.evaluation.within import LEAST_DOCUMENTS, near_constant, score_quantiles
+from quality_classifier.evaluation.within_groups import (
+    LEAST_DOCUMENTS,
+    near_constant,
+    score_quantiles,
+)
 
 ROWS = 200
 
@@ -39,8 +43,8 @@ def spread_rows(_: Mapping[str, Any], statistics: Summary) -> list[dict[str, Any
     known = [flag for flag in flags if flag is not None]
     if len(rows) > 1:
         rows = rows[:ROWS]
-        told = f"{sum(known)} of {len(known)}"
+        text = f"{sum(known)} of {len(known)}"
         rows.append(
-            {"source": f"sources of {LEAST_DOCUMENTS} documents and more", "near constant": told}
+            {"source": f"sources of {LEAST_DOCUMENTS} documents and more", "near constant": text}
         )
     return rows

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from pipeline.output.score_counts import COUNTS
 from pipeline.page.data.changed_texts import sentence
-from pipeline.page.data.laws import law
+from pipeline.page.data.keep_rules import in_words
 
 NAME_CHARACTERS = 300
 
@@ -28,7 +28,7 @@ def account(manifest: Mapping[str, Any], sources: pa.Table) -> list[str]:
     names = {flag: _named(sources, flag) for flag in (True, False)}
     out = []
     if names[True]:
-        out.append(f"Filtered: {names[True]}. There, {law(manifest['rule'])}.")
+        out.append(f"Filtered: {names[True]}. There, {in_words(manifest['rule'])}.")
     if names[False]:
         out.append(f"Pass-through, kept as they are: {names[False]}.")
     quarantined = total(sources, "quarantined")[0]
@@ -69,9 +69,9 @@ def megabytes(n_bytes: int) -> str:
     return f"{n_bytes / 1e6:,.2f}"
 
 
-def share(part: int, whole: int) -> str:
+def share(part: int, total: int) -> str:
     """A percentage with three significant digits, or a dash of nothing."""
-    return f"{100 * part / whole:.3g} %" if whole else "–"
+    return f"{100 * part / total:.3g} %" if total else "–"
 
 
 def _named(sources: pa.Table, filtered: bool) -> str:

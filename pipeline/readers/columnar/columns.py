@@ -147,7 +147,7 @@ def check_whole(piece: InputRange) -> None:
 
 
 def _changed(piece: InputRange) -> ValueError:
-    return ValueError(f"{piece.path} has changed since the run began: start it anew")
+    return ValueError(f"{piece.path} has changed since the run started: run it again")
 
 
 def documents(table: pa.RecordBatch, first_row: int, reading: Reading) -> Iterator[pa.RecordBatch]:

@@ -1,4 +1,4 @@
-"""What a step's setting ``words`` says: whose words it counts."""
+"""The setting ``words`` of steps: which words they count."""
 
 from collections.abc import Callable, Mapping
 from typing import Final

@@ -1,4 +1,4 @@
-"""Gives workers the driver's object-store options, and the engine their heartbeats."""
+"""Set up workers: the driver's object-store options, and heartbeats for the engine."""
 
 import functools
 from collections.abc import Callable
@@ -13,29 +13,29 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def reaching(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, to be called by workers: they then use this process's object-store options."""
+def on_worker(function: Callable[P, R]) -> Callable[P, R]:
+    """Wrap a function for workers, to use this process's object-store options there."""
     stores = storage.shared_options()
 
     @functools.wraps(function)
     def call(*arguments: P.args, **named: P.kwargs) -> R:
-        reach(stores)
+        set_up(stores)
         return function(*arguments, **named)
 
     return call
 
 
-def reach(stores: dict[str, Any]) -> None:
-    """Use the driver's object-store options, and pass heartbeats on to the engine."""
+def set_up(stores: dict[str, Any]) -> None:
+    """Use the driver's object-store options, and report heartbeats to the engine."""
     storage.reach(stores)
-    heartbeat.listen(moved)
+    heartbeat.listen(report_progress)
 
 
-def moved() -> None:
-    """Tell Beam that the current element makes progress.
+def report_progress() -> None:
+    """Report progress of the current element to Beam.
 
     A task is one element, and ``--element_processing_timeout_minutes`` ends a worker whose state
-    has not changed for that long. So this enters a state and leaves it.
+    has not changed for that long. So enter a state and leave it.
     """
     tracker = statesampler.get_current_tracker()
     if tracker is not None:  # a thread of a bundle, not one that uploads

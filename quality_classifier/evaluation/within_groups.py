@@ -1,8 +1,8 @@
-"""How far a score may be believed within groups of documents, such as sources or types of pages.
+"""Reliability of scores within groups of documents, such as sources or types of pages.
 
-A score that tells good sources from bad ones may say nothing within any of them, and then a filter
-keeps sources rather than documents. So, within each group: how far scores spread, whether they
-follow labels where there are some, and on request whether they are calibrated there.
+A score that separates good sources from bad ones may be uninformative within each, and then a
+filter selects sources rather than documents. So, per group: the spread of scores, their correlation
+with labels if there are any, and on request their calibration.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,11 +28,11 @@ by which probabilities of our classifiers are off (their calibration error on he
 that the order of most documents is not to be trusted."""
 
 LEAST_DOCUMENTS = 20
-"""Of fewer documents a spread says nothing, and they count neither way."""
+"""Groups of fewer documents are not judged."""
 
 SCORE_BINS = 100
 SAMPLE = 50_000
-"""Labelled documents of a group that are compared: those of smallest draw, a fair sample."""
+"""Limit of labelled documents per group: those of smallest draw, a fair sample."""
 
 WITHIN = pa.schema(
     [
@@ -91,13 +91,13 @@ def spearman_interval(rho: float, n: int) -> tuple[float, float]:
 
 @dataclass
 class Within:
-    """Adds up scored documents by group, a batch at a time.
+    """Aggregates scored documents by group, a batch at a time.
 
     Attributes:
-        by: the columns whose values together name a group; without any nothing is counted.
+        by: the columns whose values together name a group; nothing is counted without any.
         label: the column with labels, or None.
         numbers: the number of each of k labels, string [k], followed by NaN: float64 [k + 1].
-        at_least: the label from which on a document counts as good, for the calibration.
+        at_least: the label at which a document counts as good, for calibration.
     """
 
     by: Sequence[str]
@@ -123,9 +123,9 @@ class Within:
         score = batch["quality_score"].to_numpy()
         bins = np.minimum((score * SCORE_BINS).astype(np.int64), SCORE_BINS - 1)
         counts = np.bincount(code * SCORE_BINS + bins, minlength=len(names) * SCORE_BINS)
-        for name, own in zip(names, counts.reshape(len(names), SCORE_BINS), strict=True):
+        for name, row in zip(names, counts.reshape(len(names), SCORE_BINS), strict=True):
             self._histograms[name] = (
-                self._histograms.get(name, np.zeros(SCORE_BINS, np.int64)) + own
+                self._histograms.get(name, np.zeros(SCORE_BINS, np.int64)) + row
             )
         if self.label and self.numbers:
             self._add_labelled(batch, group, self.label, self.numbers)
@@ -143,7 +143,7 @@ class Within:
             )
         words = batch[name].cast(pa.string()).dictionary_encode()
         value = numbers(words.dictionary)[words.indices.fill_null(-1)]
-        there = ~np.isnan(value) & words.is_valid().to_numpy(zero_copy_only=False)
+        valid = ~np.isnan(value) & words.is_valid().to_numpy(zero_copy_only=False)
         table = pa.table(
             {
                 "group": group.cast(pa.string()),
@@ -151,7 +151,7 @@ class Within:
                 "score": batch["quality_score"],
                 "label": value,
             }
-        ).filter(pa.array(there))
+        ).filter(pa.array(valid))
         self._labelled.append(table)
         self._rows += len(table)
         if self._rows > self._limit:
@@ -160,7 +160,7 @@ class Within:
             self._limit = 2 * self._rows + 4 * SAMPLE
 
     def table(self) -> pa.Table:
-        """The rows of everything counted so far (:data:`WITHIN`)."""
+        """The rows counted so far (:data:`WITHIN`)."""
         labelled = _smallest(self._labelled) if self._labelled else None
         rows: list[dict[str, Any]] = []
         for name, counts in self._histograms.items():
@@ -178,9 +178,9 @@ class Within:
         rows.sort(key=lambda row: (-row["documents"], row["group"]))
         return pa.Table.from_pylist(rows, WITHIN)
 
-    def _compared(self, own: pa.Table) -> dict[str, Any]:
-        score, label = own["score"].to_numpy().astype(np.float64), own["label"].to_numpy()
-        n = len(own)
+    def _compared(self, table: pa.Table) -> dict[str, Any]:
+        score, label = table["score"].to_numpy().astype(np.float64), table["label"].to_numpy()
+        n = len(table)
         row: dict[str, Any] = {"labelled": n}
         if n > 3 and np.ptp(score) > 0 and np.ptp(label) > 0:
             rho = spearman(score, label)
@@ -197,7 +197,7 @@ class Within:
 
 
 def share_near_constant(table: pa.Table) -> tuple[int, int]:
-    """In how many groups of :data:`WITHIN` scores are near constant, and of how many."""
+    """The number of groups of :data:`WITHIN` with near-constant scores, and of all groups."""
     known = table["near_constant"].drop_null()
     return pc.sum(known).as_py() or 0, len(known)
 

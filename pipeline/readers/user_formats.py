@@ -1,4 +1,4 @@
-"""Formats of the user's own, by their dotted paths (docs/extending.md)."""
+"""User-defined formats, by their dotted paths (docs/extending.md)."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from winnow import own_code
 
 
 @functools.cache
-def own_format(path: str) -> Format:
+def user_format(path: str) -> Format:
     """The format that a dotted path names; its errors name it too.
 
     Raises:

@@ -1,8 +1,8 @@
-"""A classifier of the user's own, by its dotted path: a class with a ``score``.
+"""A user-defined classifier, by its dotted path: a class with a ``score``.
 
-Its class is made without arguments. ``score(text)`` takes a string or large_string array of n
-documents and gives float32 [n], each from 0 to 1; threads may share it. ``input_files``, where it
-has them, are paths of files that its scores depend on.
+The class is instantiated without arguments. ``score(text)`` takes a string or large_string array of
+n documents and returns float32 [n] in [0, 1]; threads may share it. The optional ``input_files``
+are paths of files that its scores depend on.
 """
 
 from typing import Any
@@ -17,17 +17,17 @@ from winnow import own_code
 from winnow.filesystem import storage
 
 
-class OwnScorer(Scorer):
-    """An object of the user's own as the pipeline sees it.
+class UserScorer(Scorer):
+    """Adapter of a user-defined classifier.
 
     Raises:
-        ValueError: there is none of this path, it can't be made, or it has no ``score``.
+        ValueError: it does not exist, can't be instantiated, or has no ``score``.
     """
 
     def __init__(self, path: str) -> None:
-        made = own_code.load(path, "classifier")
+        scorer_class = own_code.load(path, "classifier")
         try:
-            self._own: Any = made()
+            self._own: Any = scorer_class()
         except Exception as error:
             raise ValueError(f"classifier {path}: {type(error).__name__}: {error}") from error
         if not callable(getattr(self._own, "score", None)):
@@ -35,10 +35,10 @@ class OwnScorer(Scorer):
         self._path = path
 
     def margins(self, text: pa.Array) -> npt.NDArray[np.float64]:
-        """The log odds of its scores, which the logistic function takes back to the bit: [n].
+        """The log odds of its scores, which the logistic function inverts exactly: [n].
 
         Raises:
-            RuntimeError: it raised an error, or gave something else than scores.
+            RuntimeError: it raised an error or returned invalid scores.
         """
         try:
             score = self._own.score(text)
@@ -63,7 +63,7 @@ class OwnScorer(Scorer):
         return log_odds(score)
 
     def checksums(self) -> dict[str, str]:
-        """Of the code and of the files that the scores depend on, by name."""
+        """Checksums of the code and files that the scores depend on, by name."""
         files = list(getattr(self._own, "input_files", ()))
         paths = {self._path: own_code.source(self._path)} | {str(path): str(path) for path in files}
         return {name: storage.checksum(path) for name, path in paths.items()}

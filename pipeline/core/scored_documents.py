@@ -1,4 +1,4 @@
-"""Scored documents read back from their shards, duplicates marked, to be decided."""
+"""Reads scored documents back from their shards, with duplicates marked, for the decision."""
 
 from collections.abc import Collection, Iterator
 
@@ -32,7 +32,7 @@ def scored_batches(
         folder: where its shards are.
         marks: the folder of the file that marks near-duplicates; None if none were looked for.
         duplicates: the rows of the task that repeat a text, ascending.
-        columns: those to read; None for all.
+        columns: to read; None for all.
 
     Yields:
         A batch of n documents, whether each repeats a text (bool [n]), and whether it is a
@@ -50,20 +50,20 @@ def scored_batches(
         first = end
 
 
-def reaching_batches(
+def solving_batches(
     scored: Record, folder: str, marks: str | None, duplicates: Rows, columns: Collection[str]
 ) -> Iterator[pa.RecordBatch]:
-    """What a rule is solved from: the batches of a scored task, its duplicates dropped."""
+    """The batches that a rule is solved from: a scored task without its duplicates."""
     for batch, repeats, near in scored_batches(scored, folder, marks, duplicates, columns):
         reason = drop_duplicates(batch["drop_reason"], repeats, near)
         yield tables.replaced(batch, drop_reason=reason)
 
 
 def drop_duplicates(reason: pa.Array, repeats: Flags | None, near: Flags | None) -> pa.Array:
-    """Drop reasons (string [n]) of documents, those that are duplicates dropped as such.
+    """Drop reasons (string [n]) of documents, with duplicates dropped as such.
 
-    Of what no step dropped, ``repeats`` (bool [n]) are exact duplicates and ``near`` (bool [n])
-    near-duplicates. None: nothing is known of them, and the reasons stay.
+    ``repeats`` (bool [n]) marks exact duplicates and ``near`` (bool [n]) near-duplicates among
+    documents that no step dropped. None: unknown, the reasons are unchanged.
     """
     if repeats is not None and repeats.any():
         undecided = pc.fill_null(pc.equal(reason, QUALITY), True)
@@ -71,8 +71,8 @@ def drop_duplicates(reason: pa.Array, repeats: Flags | None, near: Flags | None)
     return reason if near is None else drop_near(reason, near)
 
 
-def shaped(batch: pa.RecordBatch, wanted: pa.Schema) -> pa.RecordBatch:
-    """A scored batch with the wanted columns, those that no decision has filled yet as zeros."""
+def with_schema(batch: pa.RecordBatch, wanted: pa.Schema) -> pa.RecordBatch:
+    """A scored batch with the wanted columns; columns that no decision has filled yet are zeros."""
     if batch.schema.equals(wanted):
         return batch
     columns = [

@@ -15,7 +15,7 @@ def ties(rule: Json) -> float:
 
 
 def short(rule: Json) -> str:
-    """A rule with its parameters, in some words."""
+    """A rule with its parameters, in a few words."""
     match rule["name"]:
         case "buckets":
             copies = rule["copies"]
@@ -29,14 +29,14 @@ def short(rule: Json) -> str:
     return rule["name"] if name is None else f"{rule['name']}, {name} = {rule['parameter']:.6g}"
 
 
-def law(rule: Json) -> str:
+def in_words(rule: Json) -> str:
     """Which documents a rule keeps, as the end of a sentence."""
     if rule["name"] == "groups":
         return (
             f"each of {len(rules_of(rule))} groups, by {' and '.join(rule['by'])}, has a rule of"
             " its own"
             if rule["by"]
-            else law(rules_of(rule)[0]["rule"])
+            else in_words(rules_of(rule)[0]["rule"])
         )
     if rule["name"] == "buckets":
         cuts = ", ".join(f"{cut['parameter']:.4g}" for cut in rule["cuts"])
@@ -59,7 +59,7 @@ def law(rule: Json) -> str:
 
 
 def solved_for(decision: Json) -> str:
-    """What a parameter was solved for, in brackets after a space; nothing if it was given."""
+    """The target of a solved parameter, in brackets after a space; empty if it was given."""
     if decision.get("target_fraction") is None or decision.get("rule") == "random":
         return ""
     unit = decision.get("target_unit", "documents")
@@ -72,8 +72,8 @@ def has_copies(rule: Json) -> bool:
 
 
 def stated(decision: Json, path: Iterable[str]) -> Json:
-    """What the user stated for one group, from the settings that the manifest has."""
-    found: Any = decision.get("rules") or decision
+    """The user's settings of one group, from the manifest."""
+    node: Any = decision.get("rules") or decision
     for value in path:
-        found = found[value]
-    return dict(found)
+        node = node[value]
+    return dict(node)
