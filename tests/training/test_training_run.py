@@ -236,7 +236,7 @@ def test_utilisation_is_of_the_stated_peak(corpus, tmp_path):
         assert row["flops_utilisation"] == pytest.approx(used, abs=1e-4)
 
 
-def test_killed_at_random_moments_it_comes_to_the_same_end(quick_python, corpus, tmp_path):
+def test_killed_at_random_moments_it_comes_to_the_same_end(corpus, tmp_path):
     """A real process and a real SIGKILL, until the run is through.
 
     After the first one checkpoints are written in the background.
@@ -244,7 +244,7 @@ def test_killed_at_random_moments_it_comes_to_the_same_end(quick_python, corpus,
     options = ["train.tokens=3072", "checkpoint.every=3"]
     train(corpus, tmp_path / "whole", *options)
     output = tmp_path / "run"
-    command = [quick_python, "model/train.py", *TINY, *options, f"data.corpus={corpus}"]
+    command = [sys.executable, "model/train.py", *TINY, *options, f"data.corpus={corpus}"]
     command += ["data.arm=unfiltered", f"output={output}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLIBC_TUNABLES": ""}
     draw = random.Random(0)
