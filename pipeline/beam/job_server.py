@@ -54,8 +54,8 @@ def failure(message: str) -> str | None:
     found = _FAILED.match(message)
     if found is None:
         return None
-    said = (found[1], *_CAUSE.findall(message))
-    first, *causes = (_TWICE.sub(r"\1", text).strip().rstrip(".") for text in said)
+    parts = (found[1], *_CAUSE.findall(message))
+    first, *causes = (_TWICE.sub(r"\1", text).strip().rstrip(".") for text in parts)
     why = first if not causes or causes[-1] == first else f"{first} ({causes[-1]})"
     return f"it lost a Python worker: {why}" if _LOST in why else why
 

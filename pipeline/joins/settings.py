@@ -113,8 +113,8 @@ def joins_of(given: Mapping[str, Any]) -> dict[str, Join]:
                 key: [value] if key in ("files", "columns") and isinstance(value, str) else value
                 for key, value in settings.items()
             }
-            if strangers := sorted(lists.keys() - kinds.keys()):
-                raise ValueError(f"it has no setting {', '.join(map(str, strangers))}")
+            if unknown := sorted(lists.keys() - kinds.keys()):
+                raise ValueError(f"it has no setting {', '.join(map(str, unknown))}")
             for key, value in lists.items():
                 _check_kind(key, value)
             values: dict[str, Any] = {**lists, "files": sorted(lists.get("files", ()))}

@@ -31,10 +31,10 @@ def notes(manifest: Mapping[str, Any]) -> list[str]:
     lines = []
     for step, languages in unchecked(manifest).items():
         most = sorted(languages.items(), key=lambda item: (-item[1], item[0]))
-        told = ", ".join(f"{count:,} in {language}" for language, count in most[:_SHOWN])
+        counts = ", ".join(f"{count:,} in {language}" for language, count in most[:_SHOWN])
         more = f" and {len(most) - _SHOWN} more languages" if len(most) > _SHOWN else ""
         lines.append(
             f"{step} passed {sum(languages.values()):,} documents unchecked, as their languages"
-            f' have no settings: {told}{more}; give them some, or "*" for all others'
+            f' have no settings: {counts}{more}; give them some, or "*" for all others'
         )
     return lines

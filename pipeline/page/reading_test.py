@@ -199,13 +199,13 @@ def agreement_rows(_: Mapping[str, Any], statistics: Summary) -> list[Json]:
 
 
 def _agreement(reader: str, distance: str, agrees: Sequence[bool | None]) -> Json:
-    told = [value for value in agrees if value is not None]
+    decided = [value for value in agrees if value is not None]
     row: Json = {"reader": reader, "score distance": distance, "pairs": len(agrees)}
-    row |= {"could not tell": len(agrees) - len(told), "agreed": sum(told)}
-    if not told:
+    row |= {"could not tell": len(agrees) - len(decided), "agreed": sum(decided)}
+    if not decided:
         return row | {"agreement": "–", "interval": "–"}
-    rate = sum(told) / len(told)
-    low, high = wilson(np.array([rate]), np.array([float(len(told))]))
+    rate = sum(decided) / len(decided)
+    low, high = wilson(np.array([rate]), np.array([float(len(decided))]))
     interval = f"{100 * low[0]:.0f} to {100 * high[0]:.0f} %"
     return row | {"agreement": f"{100 * rate:.0f} %", "interval": interval}
 

@@ -169,11 +169,11 @@ stays held out when text is added or the seed changes.{unread}
 
 def unreadable(card: Figures, *where: str) -> str:
     """A sentence on the records that could not be read, by reason and by the columns ``where``."""
-    told = ", ".join(
+    counts = ", ".join(
         f"{row['records']:,} × {row['reason']} in {' '.join(row[name] for name in where)}"
         for row in card["unreadable"]
     )
-    return f" Unreadable records: {told}" if told else ""
+    return f" Unreadable records: {counts}" if counts else ""
 
 
 def _ranking(card: Figures) -> str:

@@ -161,7 +161,7 @@ def linked_pairs(records: pa.Table) -> Linked:
 
 
 def part(found: Linked, split: npt.NDArray[np.int8], name: str) -> Pairs:
-    """The pairs of one split and their texts, numbered anew."""
+    """The pairs of one split and their texts, renumbered."""
     own = split == SPLITS.index(name)
     number = np.cumsum(own) - 1
     pairs = found.pairs
