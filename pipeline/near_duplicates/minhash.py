@@ -133,6 +133,7 @@ def _minima(
     """Fill in the minima of a document; whether it has an n-gram."""
     minima[:] = _LARGEST
     recent = np.zeros(n, np.uint64)  # the last n words, in a ring
+    entries = table.ctypes.data
     position = octets.ctypes.data + np.int64(first)
     end = octets.ctypes.data + np.int64(last)
     state = np.uint64(0)
@@ -140,7 +141,7 @@ def _minima(
     at = 0
     held = 0
     while True:
-        word, position = next_word(position, end, table)
+        word, position = next_word(position, end, entries)
         if word == NO_WORD:
             break
         state = roll(state, word, recent[at], top)
@@ -174,13 +175,14 @@ def _shingles(
     octets: Octets, first: int, last: int, table: Table, n: int, top: np.uint64
 ) -> Hashes:
     recent = np.zeros(n, np.uint64)
+    entries = table.ctypes.data
     position = octets.ctypes.data + np.int64(first)
     end = octets.ctypes.data + np.int64(last)
     out = np.empty(last - first, np.uint64)
     state = np.uint64(0)
     words = 0
     while True:
-        word, position = next_word(position, end, table)
+        word, position = next_word(position, end, entries)
         if word == NO_WORD:
             break
         state = roll(state, word, recent[words % n], top)

@@ -110,7 +110,7 @@ def _list_buckets(
     bounds: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.int32]:
     """The bucket of every n-gram in order; those of document i end at ``bounds[i + 1]``."""
-    base = data.ctypes.data
+    base, entries = data.ctypes.data, table.ctypes.data
     columns = np.empty(2 * np.int64(offsets[-1] - offsets[0]), np.int32)
     size = 0
     for i in range(len(offsets) - 1):
@@ -118,7 +118,7 @@ def _list_buckets(
         end = base + np.int64(offsets[i + 1])
         before = NO_WORD
         while True:
-            word, position = next_word(position, end, table)
+            word, position = next_word(position, end, entries)
             if word == NO_WORD:
                 break
             columns[size] = bucket(NO_WORD, word, shift)

@@ -243,7 +243,7 @@ def one_line(text: pa.Array) -> pa.Array:
 
 @njit(nogil=True, cache=True)
 def _blank_separators(data: Octets, offsets: Offsets, table: Table) -> Octets:
-    base = data.ctypes.data
+    base, entries = data.ctypes.data, table.ctypes.data
     first = np.int64(offsets[0])
     spaced = data[first : np.int64(offsets[-1])].copy()
     for i in range(len(offsets) - 1):
@@ -253,7 +253,7 @@ def _blank_separators(data: Octets, offsets: Offsets, table: Table) -> Octets:
             if position + 8 <= end and _all_plain(load_u64(int(position))):
                 position += 8
                 continue
-            entry, following = next_entry(position, end, table)
+            entry, following = next_entry(position, end, entries)
             if entry & FOLDED == SEPARATOR:
                 spaced[position - base - first : following - base - first] = 32
             position = following

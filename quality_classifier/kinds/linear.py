@@ -156,7 +156,7 @@ def _sum_weights(
     shift: np.uint64,
     bigrams: bool,
 ) -> npt.NDArray[np.float64]:
-    base = data.ctypes.data
+    base, entries = data.ctypes.data, table.ctypes.data
     first_weight = weights.ctypes.data
     k = weights.shape[1]
     row_bytes = 4 * k
@@ -171,7 +171,7 @@ def _sum_weights(
         count = 0
         size = 0
         while True:
-            word, position = next_word(position, end, table)
+            word, position = next_word(position, end, entries)
             if word == NO_WORD:
                 break
             waiting[size] = bucket(NO_WORD, word, shift)

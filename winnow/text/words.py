@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numba import njit
 
-from winnow.text.buffers import Octets, Offsets, load_u8, load_u64, string_buffers
+from winnow.text.buffers import Octets, Offsets, load_u8, load_u32, load_u64, string_buffers
 from winnow.text.unicode_data import PACKED
 
 VERSION = 1
@@ -70,16 +70,16 @@ def suspects_in_nfc(text: pa.Array) -> tuple[pa.Array, pa.Array]:
 
 @njit(nogil=True, cache=True)
 def _suspects(data: Octets, offsets: Offsets, table: Table) -> npt.NDArray[np.bool_]:
-    base = data.ctypes.data
+    base, entries = data.ctypes.data, table.ctypes.data
     found = np.empty(len(offsets) - 1, np.bool_)
     for i in range(len(found)):
         start = base + np.int64(offsets[i])
-        found[i] = _is_suspect(start, base + np.int64(offsets[i + 1]), table)
+        found[i] = _is_suspect(start, base + np.int64(offsets[i + 1]), entries)
     return found
 
 
 @njit(nogil=True, cache=True)
-def _is_suspect(position: int, end: int, table: Table) -> bool:
+def _is_suspect(position: int, end: int, table: int) -> bool:
     before = np.uint32(0)
     while position < end:
         if position + 8 <= end and load_u64(position) & NOT_ASCII == 0:
@@ -95,14 +95,16 @@ def _is_suspect(position: int, end: int, table: Table) -> bool:
 
 
 @njit(nogil=True, cache=True)
-def next_entry(position: int, end: int, table: Table) -> tuple[np.uint32, int]:
+def next_entry(position: int, end: int, table: int) -> tuple[np.uint32, int]:
     """The table entry of the character at an address before ``end``, and the next address.
+
+    ``table`` is the address of :data:`TABLE`.
 
     The text should be UTF-8; other bytes give some entry, but never a read beyond ``end``.
     """
     point = np.uint32(load_u8(position))
     if point < 0x80:
-        return table[point], position + 1
+        return load_u32(int(table + 4 * np.int64(point))), position + 1
     if point < 0xE0:
         length = 2
         point &= np.uint32(0x1F)
@@ -118,4 +120,4 @@ def next_entry(position: int, end: int, table: Table) -> tuple[np.uint32, int]:
         point = point << np.uint32(6) | np.uint32(load_u8(position + k)) & np.uint32(0x3F)
     if point >= 0x110000:
         return np.uint32(0), position + length
-    return table[point], position + length
+    return load_u32(int(table + 4 * np.int64(point))), position + length
