@@ -201,7 +201,7 @@ def test_from_the_trunk_to_the_page(all_jobs, corpus_folder, tmp_path, monkeypat
 
     page = Path(report.write_report(output)).read_text()
     assert "after the last 512 of 2,048 tokens" in page
-    assert "Each seed has a trunk of its own" in page
+    assert "Each seed has its own trunk" in page
     assert "From the trunk" in page
 
     # A trunk of other settings in the same place is not what the arms began from.

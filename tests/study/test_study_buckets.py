@@ -59,7 +59,7 @@ def sweep(corpus, output):
         config = compose("ablation", overrides=overrides, return_hydra_config=True)
         config.hydra.overrides.task = [o for o in overrides if not o.startswith("hydra.")]
         callback = run.StudyCallback()
-        with run._held:
+        with run._study_lock:
             callback.on_multirun_start(config, config_name="ablation")
             for job in expand(config, "ablation"):
                 execute.execute(job, 1)
