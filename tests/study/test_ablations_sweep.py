@@ -237,7 +237,7 @@ def test_a_study_resumes_what_training_would_resume_and_nothing_else(corpus, tmp
         return job, identity(job, training_config(job, mixture), corpus)
 
     job, about = job_and_identity()
-    execute.begin(job, training_config(job, mixture), about)
+    execute.write_config(job, training_config(job, mixture), about)
     for override in ("train.recompute=true", "train.device=cuda", "train.expert_parallel=1"):
         execute.check_identity(*job_and_identity(override))
     for override, said in (
