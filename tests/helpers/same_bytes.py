@@ -1,6 +1,6 @@
 """Do the pipeline's outputs have the bytes that they had at an earlier commit?
 
-    .venv/bin/python tests/same_bytes.py 2d4f3b7
+    .venv/bin/python tests/helpers/same_bytes.py 2d4f3b7
 
 Runs the pipeline of that commit and of this working tree on one small corpus with a source for each
 input format: a known rule, a rule that is solved with exact duplicates dropped, the steps that need
