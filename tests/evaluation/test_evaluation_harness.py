@@ -333,7 +333,7 @@ def test_what_cannot_be_asked_is_refused(model, file, tmp_path, monkeypatch):
         file("piqa", metric_list=[{"metric": "f1"}], doc_to_target="goal"), "nothing to compare"
     )
     wrong = file("piqa", doc_to_text="{{nothing.at_all}}")
-    refused(wrong, "can't be (opened|asked)")
+    refused(wrong, "can't be (loaded|asked)")
     sampled = {"until": ["."], "do_sample": True}
     refused(file("written", generation_kwargs=sampled), "does not sample")
     _, found = ours(model, tmp_path, f"lm_eval:{file('piqa', num_fewshot=0)}", shots=1)
@@ -355,8 +355,8 @@ def test_a_study_opens_its_tasks_with_all_numbers_of_shots(file):
         study_tasks.gather_all(TasksConfig(names=[name], shots=["few"]))
     long = study_tasks.gather_all(TasksConfig(names=[f"lm_eval:{file('written')}"]))
     job = SimpleNamespace(config=SimpleNamespace(data=SimpleNamespace(sequence_length=4)))
-    with pytest.raises(ValueError, match="up to 4 tokens, and sequences have 4"):
-        preflight._check_room([job], long.sets)
+    with pytest.raises(ValueError, match="up to 4 tokens, but sequences have 4"):
+        preflight._check_answer_length([job], long.sets)
 
 
 def test_a_group_stands_for_its_tasks(model, file, tmp_path, monkeypatch):

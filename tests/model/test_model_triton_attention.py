@@ -5,9 +5,9 @@ The interpreter multiplies no bfloat16: float16 stands for it.
 """
 
 import importlib.util
+import multiprocessing
 import os
 
-import distributed
 import pytest
 import torch
 
@@ -112,7 +112,7 @@ def interpret(path):
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     path = tmp_path_factory.mktemp("interpreted") / "found.pt"
-    process = distributed.CONTEXT.Process(target=interpret, args=(path,))
+    process = multiprocessing.get_context("spawn").Process(target=interpret, args=(path,))
     process.start()
     process.join()
     assert process.exitcode == 0

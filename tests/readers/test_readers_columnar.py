@@ -526,7 +526,7 @@ def test_a_file_that_cannot_be_read_in_parts_is_not_read_once_for_every_part(tmp
     assert [row["id"] for row in rows] == ([f"0-{i}" for i in range(30)] if form == "arrow" else [])
     assert len(bad) == 1
     for piece in pieces:
-        with pytest.raises(ValueError, match="changed since the run began"):
+        with pytest.raises(ValueError, match="changed since the run started"):
             list(read_batches(piece, FieldMap(), on_quarantine=bad.append))
 
 

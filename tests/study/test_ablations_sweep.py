@@ -126,7 +126,7 @@ def test_a_model_too_large_for_its_devices_is_said_not_to_fit():
     jobs = jobs_of("experiment=data_quality", "seed=1", *overrides)
     table = plan.costs(jobs, None)
     assert not any(cost.fits for cost in table)
-    assert "take more hardware.devices" in plan.render(jobs, declaration(jobs, HELDOUT), table)
+    assert "use more hardware.devices" in plan.render(jobs, declaration(jobs, HELDOUT), table)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_jobs_that_would_share_a_folder_are_refused():
 
 
 def test_arms_that_are_not_there_and_grids_with_holes_are_refused():
-    with pytest.raises(ValueError, match="no job is of the arm 'filtered'"):
+    with pytest.raises(ValueError, match="no job has the arm 'filtered'"):
         declaration(jobs_of("data=pareto,unfiltered"), HELDOUT)
     jobs = jobs_of("data=filtered,unfiltered", "seed=1,2")
     with pytest.raises(ValueError, match="don't fill the grid"):

@@ -2,13 +2,13 @@
 
 import io
 import itertools
+import multiprocessing
 import os
 import pickle
 import subprocess
 import sys
 import threading
 
-import distributed
 import pytest
 import torch
 
@@ -240,7 +240,9 @@ def write_on_disks_that_stop(folder):
 
 def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(tmp_path):
     """And the next run goes on from there, leaving nothing behind. No error is swallowed."""
-    process = distributed.CONTEXT.Process(target=write_on_disks_that_stop, args=(tmp_path,))
+    process = multiprocessing.get_context("spawn").Process(
+        target=write_on_disks_that_stop, args=(tmp_path,)
+    )
     process.start()
     process.join()
     assert process.exitcode == 0

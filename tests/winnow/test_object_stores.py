@@ -360,7 +360,7 @@ def test_a_living_run_keeps_its_output(reach, impatient):
 def test_the_lock_of_a_killed_run_is_taken_over_by_one(reach, impatient, capsys):
     folder = reach()
     bucket, key = object_store.locate(f"{folder}/.lock")
-    assert lease._Lease(bucket, key).taken(folder)  # and never renewed
+    assert lease._Lease(bucket, key).take(folder)  # and never renewed
     had = []
 
     def take():
