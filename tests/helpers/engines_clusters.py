@@ -271,7 +271,8 @@ def spark(
         cluster.until(registered, "Spark")
         driver = "org.apache.beam.runners.spark.SparkJobServerDriver"
         cluster.env["SPARK_LOCAL_IP"] = here.address
-        settings = dict(more or {})
+        # Else Spark waits 3 s for the machine that holds the list of tasks: one does everything.
+        settings: dict[str, object] = {"spark.locality.wait": "0s", **(more or {})}
         if quick:
             settings["spark.executor.extraClassPath"] = f"{FETCHED}/spark/job_server/*"
         given = [f"-D{name}={value}" for name, value in settings.items()]
