@@ -19,6 +19,7 @@ from model.data import corpus
 from model.data.tokenizer import TextCodec
 from model.training.checkpoints import trained
 from model.training.checkpoints.trained import Stored
+from model.training.distributed import processes
 from winnow.commands import command_line, telling
 from winnow.filesystem import files, storage
 
@@ -40,7 +41,7 @@ def export(config: ExportConfig) -> None:
         ValueError: there is no such model, the output is not empty, or there are several processes.
         OSError: a bucket can't be read or written.
     """
-    if os.environ.get("WORLD_SIZE", "1") != "1":
+    if processes.are_several():
         raise ValueError(
             "one process exports a model of any size, one tensor at a time: start it without"
             " torchrun"

@@ -58,7 +58,7 @@ class Record:
     Attributes:
         key: the fingerprint of everything its output depends on except the bytes of the input.
         input_digest: the xxh3-128 of these bytes.
-        kinds: documents of WARC files by origin.
+        kinds: documents of web archives and HTML files, by what they were made from.
         lacking: documents without a value, by column: ``id``, ``url`` and metadata.
         truncated: documents that were truncated before we read them.
         trained_on: documents that the classifier was trained on.

@@ -33,10 +33,10 @@ sys.path.extend(
 import engines
 import engines_clusters
 from engines_machines import Machine, in_own_network, machines
+from engines_services import ROOT
 from engines_usage import Usage, watched
 from throughput import classifier
 
-ROOT = Path(__file__).resolve().parents[2]
 STARTS = {"flink": engines_clusters.flink, "spark": engines_clusters.spark}
 
 

@@ -41,11 +41,10 @@ import engines_clusters
 import preloaded
 import slow_step
 from engines_machines import Machine, in_own_network, machines
-from engines_services import listens
+from engines_services import ROOT, listens
 from engines_usage import members
 from faults.scene import MODES, Run, Scene, phase, problems
 
-ROOT = Path(__file__).resolve().parents[2]
 STARTS = {"flink": engines_clusters.flink, "spark": engines_clusters.spark}
 KILLED = ("worker", "pool", "python", "job_server", "driver")
 PHASES = ("", "scoring", "scoring", "deciding", "writing the end")

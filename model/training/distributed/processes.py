@@ -21,6 +21,11 @@ T = TypeVar("T")
 FROM_TORCHRUN = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
+def are_several() -> bool:
+    """Whether ``torchrun``, or a launcher like it, started several processes."""
+    return os.environ.get("WORLD_SIZE", "1") != "1"
+
+
 def join(device: torch.device, patience: float) -> torch.device:
     """Join the processes that ``torchrun`` started, if it did; the device of this one.
 
@@ -32,7 +37,7 @@ def join(device: torch.device, patience: float) -> torch.device:
         ValueError: the environment is not one that ``torchrun`` makes, or has too few GPUs.
     """
     environment = os.environ
-    if environment.get("WORLD_SIZE", "1") == "1" or dist.is_initialized():
+    if not are_several() or dist.is_initialized():
         return device
     if absent := [name for name in FROM_TORCHRUN if not environment.get(name)]:
         raise ValueError(

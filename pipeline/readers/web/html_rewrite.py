@@ -60,6 +60,7 @@ class Rewritten(NamedTuple):
         if self.newline in text:  # or the pattern gets slow
             text = re.sub(f"( *){self.newline}+( *)", _restored_newline, text)
         pieces, at = [], 0
+        # Not "+": re finds a pattern that starts with a plain character nine times as fast.
         for token in re.finditer(f"{self.space}{self.space}*( *)", text):
             start = token.start() - text.startswith("\n", max(token.start() - 1, 0))
             pieces += [text[at:start], _restored_space(text, start, token)]
