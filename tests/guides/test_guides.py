@@ -184,11 +184,74 @@ def test_commands_for_clusters_have_flags_that_exist(flags: list[str]) -> None:
     ]  # it refuses flags that nobody knows
 
 
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
 def test_extras_and_links_that_guides_name_exist() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     for path in GUIDES:
         text = path.read_text()
         for names in re.findall(r"(?:winnow-lm|-e '?\.)\[([a-z,]+)\]", text):
             assert set(names.split(",")) <= set(extras["optional-dependencies"]), path
-        for link in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", text):
-            assert link.startswith("http") or (path.parent / link).exists(), f"{path.name}: {link}"
+        for link, anchor in re.findall(r"\]\((?!http)([^)#]*)#?([^)]*)\)", text):
+            page = path.parent / link if link else path
+            assert page.exists(), f"{path.name}: {link}"
+            assert not anchor or anchor in anchors(page), f"{path.name}: {link}#{anchor}"
+
+
+FOLDERS = "ablations benchmarks conf deploy docs model pipeline quality_classifier tests winnow"
+PATHS = {
+    path.relative_to(ROOT).as_posix()
+    for top in FOLDERS.split()
+    for path in (ROOT / top, *(ROOT / top).rglob("*"))
+}
+MADE = {"_work", "comparison", "crawl", "curated", "mine", "quarantine", "sample", "scored/reading"}
+"""Folders that a reader of the guides has or gets."""
+PAGES = [
+    *sorted({*GUIDES, *(ROOT / "docs").rglob("*.md")}),
+    *(ROOT / name for name in ("Makefile", ".ci/run", "deploy/Dockerfile", "pyproject.toml")),
+]
+
+
+def ends(name: str) -> list[str]:
+    """The paths that end with a name."""
+    return [path for path in PATHS if f"/{path}".endswith(f"/{name}")]
+
+
+def missing(text: str) -> set[str]:
+    """The files, names in them and make targets that a text mentions and that do not exist."""
+    top = FOLDERS.replace(" ", "|")
+    text = text.replace("/NAME.py", "").replace("/NAME.yaml", "")
+    paths = set(re.findall(rf"(?<![\w/.-])(?:{top})/[\w/.-]*\w", text)) - PATHS
+    short = re.findall(r"`([\w/]+(?:\.py|/))`", text)
+    paths |= {name for name in short if not ends(name.rstrip("/"))}
+    names = set()
+    for name, file in re.findall(r"`(\w+)` (?:of|in) `([\w/]+\.py)`", text):
+        if not any(name in (ROOT / path).read_text() for path in ends(file)):
+            names.add(f"{name} of {file}")
+    for dotted in re.findall(rf"`((?:{top})(?:\.\w+)+)", text.replace("`model.", "")):
+        path = dotted.replace(".", "/")
+        folder, _, name = path.rpartition("/")
+        files = {f"{folder}.py", f"{folder}/__init__.py"} & PATHS
+        modules = {path, f"{path}.py"} & PATHS
+        if not modules and not any(name in (ROOT / file).read_text() for file in files):
+            names.add(dotted)
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    targets = set(re.findall(r"`make ([\w-]+)`", text)) - set(targets)
+    return {path.rstrip("/") for path in paths} - MADE | names | targets
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_page_names_only_what_exists(page: Path) -> None:
+    assert missing(page.read_text()) == set()
+
+
+def test_a_stale_name_is_noticed() -> None:
+    stale = (
+        "`model/gone.py`, `lost.py`, `gone/`, `GONE` of `pipeline/steps/__init__.py`,"
+        " `pipeline.gone.x`, `pipeline.steps.Gone`, `make missing`"
+    )
+    assert len(missing(stale)) == 7
