@@ -35,7 +35,6 @@ TINY = (
 )
 FEW = f"{TINY} jobs_at_once=1 allow_underpowered=true"
 SMALLER = {
-    "output=classifier\n": "output=classifier hashed_linear.log2_buckets=16\n",
     "tokenizer.vocabulary=8192": "tokenizer.vocabulary=512 held_out=0.2",
     "train.tokens=1_000_000": TINY + " evaluate.every=0",
     "train.tokens=100_000": TINY + " evaluate.every=0",
