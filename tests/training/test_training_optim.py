@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from adafactor_one_by_one import OneByOne
+from counting import CountingOperations
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from training_runs import optimizer_settings
 
 from model.glam.config import GLaMConfig
@@ -142,16 +142,6 @@ def test_more_weights_of_a_shape_cost_few_operations(monkeypatch):
                 optimizer.step()
         counts.append(counting.count)
     assert counts[1] == counts[0]
-
-
-class CountingOperations(TorchDispatchMode):
-    def __init__(self):
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.count += 1
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("rows", [[2], [0, 1, 2, 3]])

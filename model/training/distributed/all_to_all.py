@@ -117,7 +117,9 @@ class _Gather(torch.autograd.Function):
         x = x.contiguous()
         out = x.new_empty(sum(rows), *x.shape[1:])
         if len(set(rows)) == 1:
-            dist.all_gather_single(out, x, group)
+            # Before torch 2.13 it has the second name.
+            collective = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+            collective(out, x, group)
             return out
         # gloo gathers equal parts only; NCCL makes broadcasts of others itself.
         for source, part in enumerate(out.split(rows)):
