@@ -1,12 +1,15 @@
 """The files of an exported model; :mod:`model.export` lists them."""
 
+import contextlib
 import dataclasses
+import json
 import math
 import os
 import shutil
 import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from hydra.core.config_store import ConfigStore
@@ -14,7 +17,6 @@ from omegaconf import MISSING, DictConfig
 from tokenizers import Tokenizer, processors
 from torch import Tensor
 
-from model import weights_file
 from model.data import corpus
 from model.data.tokenizer import TextCodec
 from model.training.checkpoints import trained
@@ -46,39 +48,27 @@ def export(config: ExportConfig) -> None:
             "one process exports a model of any size, one tensor at a time: start it without"
             " torchrun"
         )
-    if next(iter(storage.tree(config.output)), None) is not None:
-        raise ValueError(f"{config.output} is not empty: choose another output")
-    if storage.scheme(config.output) is None:
-        _export(config)
-        return
-    with tempfile.TemporaryDirectory(prefix="winnow-") as folder:
-        _export(dataclasses.replace(config, output=os.path.join(folder, "export")))
-        _upload(os.path.join(folder, "export"), config.output)
-
-
-def _upload(local: str, output: str) -> None:
-    """Copy an export to a bucket; nothing is left there if that fails."""
-    try:
-        for name in sorted(storage.tree(local), key=lambda name: name == trained.CONFIG):
-            with telling.doing(f"uploading {name}"):
-                storage.upload(os.path.join(local, name), storage.join(output, name))
-    except BaseException:
-        storage.remove(output)
-        raise
-
-
-def _export(config: ExportConfig) -> None:
-    """:func:`export` to a local folder."""
+    output = config.output
+    if next(iter(storage.tree(output)), None) is not None:
+        raise ValueError(f"{output} is not empty: choose another output")
     with telling.doing(f"reading {config.checkpoint}"):
         stored = trained.find(config.checkpoint)
     try:
-        _write(config, stored)
+        if storage.scheme(output) is None:
+            _write(stored, output)
+            return
+        with tempfile.TemporaryDirectory(prefix="winnow-") as folder:
+            _write(stored, folder)
+            for name in sorted(storage.tree(folder), key=lambda name: name == trained.CONFIG):
+                with telling.doing(f"uploading {name}"):
+                    storage.upload(os.path.join(folder, name), storage.join(output, name))
     except BaseException:
-        shutil.rmtree(config.output, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):
+            storage.remove(output)
         raise
 
 
-def _write(config: ExportConfig, stored: Stored) -> None:
+def _write(stored: Stored, folder: str) -> None:
     shapes = {f"glam.{name}": shape for name, shape in sorted(stored.shapes.items())}
 
     def read(name: str) -> Tensor:
@@ -88,27 +78,57 @@ def _write(config: ExportConfig, stored: Stored) -> None:
 
     with (
         telling.doing(f"writing {sum(map(math.prod, shapes.values())):,} weights"),
-        files.open_output(os.path.join(config.output, trained.WEIGHTS)) as file,
+        files.open_output(os.path.join(folder, trained.WEIGHTS)) as file,
     ):
-        weights_file.write(file, shapes, read)
-    shutil.copyfile(WRAPPER, os.path.join(config.output, os.path.basename(WRAPPER)))
-    with files.open_output(os.path.join(config.output, corpus.TOKENIZER)) as file:
+        write_safetensors(file, shapes, read)
+    shutil.copyfile(WRAPPER, os.path.join(folder, os.path.basename(WRAPPER)))
+    with files.open_output(os.path.join(folder, corpus.TOKENIZER)) as file:
         file.write(tokenizer_json(stored.codec).encode())
     boundary = stored.codec.boundary
-    storage.write_json(
-        os.path.join(config.output, "tokenizer_config.json"),
-        {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "bos_token": boundary,
-            "eos_token": boundary,
-            "pad_token": boundary,  # masked, so any token would do
-            "padding_side": "left",  # for generation
-            "split_special_tokens": True,  # a text that spells the boundary is text
-            "model_max_length": stored.sequence_length,
-            "clean_up_tokenization_spaces": False,
-        },
-    )
-    storage.write_json(os.path.join(config.output, trained.CONFIG), description(stored))
+    tokenizer_config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": boundary,
+        "eos_token": boundary,
+        "pad_token": boundary,  # masked, so any token would do
+        "padding_side": "left",  # for generation
+        "split_special_tokens": True,  # a text that spells the boundary is text
+        "model_max_length": stored.sequence_length,
+        "clean_up_tokenization_spaces": False,
+    }
+    storage.write_json(os.path.join(folder, "tokenizer_config.json"), tokenizer_config)
+    storage.write_json(os.path.join(folder, trained.CONFIG), description(stored))
+
+
+def write_safetensors(
+    file: BinaryIO, shapes: Mapping[str, Sequence[int]], read: Callable[[str], Tensor]
+) -> None:
+    """Write float32 tensors, of which only one is in memory: the bytes of ``safetensors.save``.
+
+    The length of the header (uint64, little-endian), the header in JSON, padded to 8 bytes, and the
+    numbers of each tensor, little-endian and in row-major order, at the offsets in the header.
+
+    Args:
+        file: to write to.
+        shapes: of the tensors, by name; in the order of their names.
+        read: gives the tensor of a name.
+
+    Raises:
+        ValueError: it gives another one than the shapes announce.
+    """
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, shape in shapes.items():
+        begin, end = end, end + 4 * math.prod(shape)
+        header[name] = {"dtype": "F32", "shape": [*shape], "data_offsets": [begin, end]}
+    content = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    content += b" " * (-len(content) % 8)
+    file.write(len(content).to_bytes(8, "little") + content)
+    for name, shape in shapes.items():
+        values = read(name).numpy()
+        if values.shape != tuple(shape) or values.dtype != "<f4":
+            raise ValueError(f"{name} is {[*values.shape]} of {values.dtype}, not {[*shape]}")
+        file.write(values.data)
+        del values  # before the next one is there
 
 
 def tokenizer_json(codec: TextCodec) -> str:

@@ -1,6 +1,5 @@
 """Text generation with a trained model, token by token."""
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -78,30 +77,18 @@ def generate(
         seed: of the draws.
         cached: keep keys and values of what was seen; False computes all of it for each token.
     """
-    # FSDP can't gather weights in inference mode, which is faster.
-    mode = torch.inference_mode() if processes.count() == 1 else torch.no_grad()
-    tokens: Iterator[int] = mode(_generate)(model, prompt, count, temperature, top_k, seed, cached)
-    return tokens
-
-
-def _generate(
-    model: GLaM,
-    prompt: Sequence[int],
-    count: int,
-    temperature: float,
-    top_k: int | None,
-    seed: int,
-    cached: bool,
-) -> Iterator[int]:
     device = model.embedding.weight.device
+    # FSDP can't gather weights in inference mode, which is faster.
+    mode = torch.inference_mode if processes.count() == 1 else torch.no_grad
     generator = torch.Generator().manual_seed(seed)
     cache = Cache.empty(model.config.layers) if cached else None
     seen = list(prompt)
     new = seen
     with copies(model):
         for _ in range(count):
-            hidden_1SM, _ = model.hidden(torch.tensor([new], device=device), cache=cache)
-            logits_1SV = model.logits(hidden_1SM)
+            with mode():
+                hidden_1SM, _ = model.hidden(torch.tensor([new], device=device), cache=cache)
+                logits_1SV = model.logits(hidden_1SM)
             token = choose(logits_1SV[0, -1], temperature, top_k, generator)
             yield token
             seen.append(token)
@@ -120,36 +107,29 @@ def generate_text(config: GenerateConfig) -> Iterator[str]:
     dtype = hardware.compute_dtype(config.precision, device)
     with telling.doing(f"reading {config.checkpoint}", processes.is_first()):
         loaded = trained.load(config.checkpoint, device, dtype)
-    return _first_pieces(loaded, config)
-
-
-def _first_pieces(loaded: Trained, config: GenerateConfig) -> Iterator[str]:
-    with joint_calls(loaded.model):
-        if processes.is_first():
-            yield from _pieces(loaded, config)
+    return _pieces(loaded, config)
 
 
 def _pieces(loaded: Trained, config: GenerateConfig) -> Iterator[str]:
     codec = loaded.codec
-    seen = codec.encode([config.prompt])[0].tolist()
-    # The prompt is decoded too: some decoders drop the space before the first of their tokens.
-    shown = codec.decode(seen)
-    for token in generate(
-        loaded.model,
-        [codec.boundary_id, *seen],
-        config.tokens,
-        temperature=config.temperature,
-        top_k=config.top_k,
-        seed=config.seed,
-    ):
-        if token == codec.boundary_id:
-            break
-        seen.append(token)
-        text = codec.decode(seen)
-        if not text.endswith("\ufffd"):  # the beginning of a character, perhaps
-            yield text[len(shown) :]
-            shown = text
-    yield codec.decode(seen)[len(shown) :]
+    with joint_calls(loaded.model):
+        if not processes.is_first():
+            return
+        seen = codec.encode([config.prompt])[0].tolist()
+        # The prompt is decoded too: some decoders drop the space before the first of their tokens.
+        shown = codec.decode(seen)
+        for token in generate(
+            loaded.model, [codec.boundary_id, *seen], config.tokens,
+            temperature=config.temperature, top_k=config.top_k, seed=config.seed,
+        ):  # fmt: skip
+            if token == codec.boundary_id:
+                break
+            seen.append(token)
+            text = codec.decode(seen)
+            if not text.endswith("\ufffd"):  # the beginning of a character, perhaps
+                yield text[len(shown) :]
+                shown = text
+        yield codec.decode(seen)[len(shown) :]
 
 
 @command_line.main("generate")
@@ -160,13 +140,11 @@ def main(config: DictConfig) -> None:
 
 def _generate_and_print(config: GenerateConfig) -> None:
     pieces = generate_text(config)
-    if processes.is_first():
-        sys.stdout.write(config.prompt)
+    first = processes.is_first()
+    print(config.prompt if first else "", end="")
     for piece in pieces:
-        sys.stdout.write(piece)
-        sys.stdout.flush()
-    if processes.is_first():
-        print()
+        print(piece, end="", flush=True)
+    print(end="\n" if first else "")
     processes.leave()
 
 

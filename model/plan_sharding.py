@@ -2,10 +2,9 @@
 
 python model/plan_sharding.py model=glam_64b_64e --devices 1024 --expert-parallel 64 --rows 4
 
-The step is traced, not estimated (:mod:`model.sharded_step`); with ``--recommend ROWS``, the rows
-of a step on all devices, layouts are compared (:mod:`model.sharding_costs`). Taken for granted: the
-plain attention (FlexAttention needs less), and a perfect allocator (leave a tenth for a real one).
-The busiest device's experts get ``--imbalance`` times an even share of the rows.
+The step is traced, not estimated (:mod:`model.sharded_step`). ``--recommend`` compares layouts
+(:mod:`model.sharding_costs`). Assumed: plain attention (FlexAttention needs less) and a perfect
+allocator (leave a tenth for a real one).
 """
 
 import argparse
@@ -38,55 +37,26 @@ def parser() -> Parser:
         help="model=NAME picks a config of conf/model; model.KEY=VALUE changes a value in it",
     )
     out.add_argument("--devices", type=sizes.whole, required=True)
-    out.add_argument(
-        "--expert-parallel", type=sizes.whole, help="default: as many as can share the experts"
-    )
-    out.add_argument(
-        "--tensor-parallel", type=sizes.whole, default=1, help="as train.tensor_parallel"
-    )
-    out.add_argument(
-        "--rows", type=sizes.whole, default=8, help="of a device at a time (default: 8)"
-    )
-    out.add_argument(
-        "--sequence", type=sizes.whole, default=1024, help="tokens of a row (default: 1024)"
-    )
+    whole, positive, share = sizes.whole, sizes.positive, sizes.share
+    for flag, kind, default, text in (
+        ("--expert-parallel", whole, None, "default: as many as can share the experts"),
+        ("--tensor-parallel", whole, 1, "as train.tensor_parallel"),
+        ("--rows", whole, 8, "of a device at a time (default: 8)"),
+        ("--sequence", whole, 1024, "tokens of a row (default: 1024)"),
+        ("--imbalance", positive, 1.6, "rows of the busiest experts, of an even share (1.6)"),
+        ("--node", whole, 8, "devices of a node (default: 8)"),
+        ("--nvlink-gb", positive, 450.0, "GB/s from its own node (default: 450, NVLink 4)"),
+        ("--link-gb", positive, 50.0, "GB/s from other nodes (default: 50, a 400 Gbit/s port)"),
+        ("--overlap", share, 0.5, "share of the work that hides gathers and reductions (0.5)"),
+        ("--utilisation", share, 0.5, "share of the peak that products reach (default: 0.5)"),
+    ):
+        out.add_argument(flag, type=kind, default=default, help=text)
     out.add_argument("--optimizer", choices=OPTIMIZER_BYTES, default="adafactor")
     out.add_argument("--recompute", action="store_true", help="as train.recompute=true")
     out.add_argument("--accelerator", choices=ACCELERATORS, default="h100", help="default: h100")
     out.add_argument(
-        "--imbalance",
-        type=sizes.positive,
-        default=1.6,
-        help="rows of the busiest device's experts, of an even share (default: 1.6)",
-    )
-    out.add_argument("--node", type=sizes.whole, default=8, help="devices of a node (default: 8)")
-    out.add_argument(
-        "--nvlink-gb",
-        type=sizes.positive,
-        default=450.0,
-        help="GB/s that a device receives from its own node (default: 450, NVLink 4)",
-    )
-    out.add_argument(
-        "--link-gb",
-        type=sizes.positive,
-        default=50.0,
-        help="GB/s from other nodes (default: 50, a port of 400 Gbit/s for each device)",
-    )
-    out.add_argument(
-        "--overlap",
-        type=sizes.share,
-        default=0.5,
-        help="share of the work behind which gathers and reductions hide (default: 0.5)",
-    )
-    out.add_argument(
-        "--utilisation",
-        type=sizes.share,
-        default=0.5,
-        help="share of the peak that products reach (default: 0.5)",
-    )
-    out.add_argument(
         "--recommend",
-        type=sizes.whole,
+        type=whole,
         metavar="ROWS",
         help="compare layouts for steps of so many rows on all devices; takes minutes",
     )
@@ -98,14 +68,10 @@ def machines(options: argparse.Namespace) -> "Machines":
     from model.sharding_costs import Machines
 
     return Machines(
-        accelerator=ACCELERATORS[options.accelerator],
-        devices=options.devices,
-        node=options.node,
-        nvlink=options.nvlink_gb * 1e9,
-        network=options.link_gb * 1e9,
-        overlap=options.overlap,
+        ACCELERATORS[options.accelerator], devices=options.devices, node=options.node,
+        nvlink=options.nvlink_gb * 1e9, network=options.link_gb * 1e9, overlap=options.overlap,
         utilisation=options.utilisation,
-    )
+    )  # fmt: skip
 
 
 def describe(found: "Plan", config: GLaMConfig, options: argparse.Namespace) -> Iterator[str]:
@@ -160,10 +126,10 @@ def compare(found: Sequence["Layout"], options: argparse.Namespace) -> Iterator[
         "  tensor  exposed"
     )
     for of in found:
-        passes = of.step / of.seconds.all
         took = of.seconds
         work, exchange, tensor, exposed = (
-            passes * part for part in (took.work, took.exchange, took.tensor, took.exposed)
+            of.step / took.all * part
+            for part in (took.work, took.exchange, took.tensor, took.exposed)
         )
         again = "yes" if of.recompute else "no"
         yield (
@@ -190,26 +156,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise ValueError("give one model, as in model=glam_1b7_64e")
         config = sizes.load(chosen, overrides)[chosen[0]]
         if options.recommend is not None:
-            found_layouts = layouts(
+            fitting = layouts(
                 config, machines(options), batch_rows=options.recommend, sequence=options.sequence,
                 optimizer=options.optimizer, imbalance=options.imbalance, memory=room,
             )  # fmt: skip
-            fastest = sorted(found_layouts, key=preference)
+            fastest = sorted(fitting, key=preference)
             if not fastest:
                 raise ValueError("no layout fits: take more devices or more memory")
             print("\n".join(compare(fastest, options)))
             return
         found = plan(
-            config,
-            devices=options.devices,
-            expert_parallel=options.expert_parallel,
-            tensor_parallel=options.tensor_parallel,
-            rows=options.rows,
-            sequence=options.sequence,
-            optimizer=options.optimizer,
-            recompute=options.recompute,
-            imbalance=options.imbalance,
-        )
+            config, devices=options.devices, expert_parallel=options.expert_parallel,
+            tensor_parallel=options.tensor_parallel, rows=options.rows, sequence=options.sequence,
+            optimizer=options.optimizer, recompute=options.recompute, imbalance=options.imbalance,
+        )  # fmt: skip
     except ValueError as error:
         command.error(str(error))
     print("\n".join(describe(found, config, options)))

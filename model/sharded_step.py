@@ -114,10 +114,7 @@ def plan(
         with torch.device("meta"):
             # What GPUs would do, traced on a device that is called cpu.
             model = GLaM(
-                config,
-                compute_dtype=torch.bfloat16,
-                recompute=recompute,
-                expert_backend="grouped",
+                config, compute_dtype=torch.bfloat16, recompute=recompute, expert_backend="grouped"
             )
         parallel.shard(model, parallel.make_grid(config, "cpu", expert_parallel, tensor_parallel))
         for module in model.modules():
@@ -135,23 +132,23 @@ def plan(
                 total = model.loss(tokens_BS, tokens_BS).total
                 trace.enter(BACK)
                 total.backward()
-        shards = [_local(parameter) for parameter in model.parameters()]
-        gradients = [_local(p.grad) for p in model.parameters() if p.grad is not None]
-    assert len(gradients) == len(shards)
+        parameters = list(model.parameters())
+        shards = [_local(p) for p in parameters]
+        gradients = sum(_local(p.grad).nbytes for p in parameters)
     state = sum(_optimizer_bytes(shard, optimizer) for shard in shards)
     weights = sum(shard.nbytes for shard in shards)
     # Adafactor holds its updates, and as much again for one of the largest, once activations went.
     updates = weights + max(shard.nbytes for shard in shards) if optimizer == "adafactor" else 0
     return Plan(
         weights=weights,
-        gradients=sum(gradient.nbytes for gradient in gradients),
+        gradients=gradients,
         optimizer=state,
         peaks=tuple(peak + state for peak in (*trace.peaks, 2 * weights + updates)),
         traffic=dict(trace.traffic),
     )
 
 
-def _local(tensor: Tensor) -> Tensor:
+def _local(tensor: Tensor | None) -> Tensor:
     assert isinstance(tensor, DTensor)
     return tensor.to_local()
 
@@ -180,17 +177,19 @@ def estimate(config: GLaMConfig, **options: Any) -> Plan:
     traffic = {}
     for name, more in four.traffic.items():
         less = two.traffic.get(name, Traffic())
-        groups = {
-            size: extended(less.by_group.get(size, 0.0), value)
-            for size, value in more.by_group.items()
-        }
-        calls = extended(less.calls, more.calls)
-        traffic[name] = Traffic(calls, extended(less.received, more.received), groups)
-    names = ("weights", "gradients", "optimizer")
-    values = {name: extended(getattr(two, name), getattr(four, name)) for name in names}
-    # One by one: activations of many layers outgrow what a few have at another moment.
-    peaks = tuple(extended(a, b) for a, b in zip(two.peaks, four.peaks, strict=True))
-    return Plan(**values, peaks=peaks, traffic=traffic)
+        traffic[name] = Traffic(
+            extended(less.calls, more.calls),
+            extended(less.received, more.received),
+            {of: extended(less.by_group.get(of, 0.0), n) for of, n in more.by_group.items()},
+        )
+    return Plan(
+        extended(two.weights, four.weights),
+        extended(two.gradients, four.gradients),
+        extended(two.optimizer, four.optimizer),
+        # One by one: activations of many layers outgrow what a few have at another moment.
+        tuple(map(extended, two.peaks, four.peaks)),
+        traffic,
+    )
 
 
 @contextmanager
@@ -201,17 +200,11 @@ def _loss_as_on_cuda() -> Iterator[None]:
     def chunk_tokens(embedding_VM: Tensor, chunk_logits: int | None = None) -> int:
         return max(loss.CHUNK_TOKENS_CUDA, loss.CHUNK_LOGITS_CUDA // len(embedding_VM))
 
-    def cross_entropy_(
-        logits_TV: Tensor,
-        targets_T: Tensor,
-        scale: float,
-        z_coefficient: float,
-        with_gradient: bool,
-    ) -> tuple[Tensor, Tensor]:
+    def cross_entropy_(logits_TV: Tensor, targets_T: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
         sums = targets_T.new_zeros(2, len(targets_T), dtype=torch.float32)
         return sums[0], sums[1]
 
-    loss.chunk_tokens, loss.cross_entropy_ = chunk_tokens, cross_entropy_
+    loss.chunk_tokens, loss.cross_entropy_ = chunk_tokens, cross_entropy_  # type: ignore[assignment]
     try:
         yield
     finally:
@@ -226,8 +219,7 @@ class _Shares(AllToAll):
 
     def __init__(self, real: AllToAll, imbalance: float) -> None:
         super().__init__(real.compute, real.group, real.tensor)
-        self.rows = 0
-        self.imbalance = imbalance
+        self.rows, self.imbalance = 0, imbalance
 
     def __call__(self, of: ExpertInputs) -> Tensor:
         self.rows = len(of.x_RM)

@@ -138,27 +138,16 @@ def layouts(
         for recompute in (False, True):
             for rows in reversed([rows for rows in _divisors(own) if rows > fitting]):
                 found = estimate(
-                    config,
-                    devices=devices,
-                    expert_parallel=columns,
-                    tensor_parallel=parts,
-                    rows=rows,
-                    sequence=sequence,
-                    optimizer=optimizer,
-                    recompute=recompute,
+                    config, devices=devices, expert_parallel=columns, tensor_parallel=parts,
+                    rows=rows, sequence=sequence, optimizer=optimizer, recompute=recompute,
                     imbalance=imbalance,
-                )
+                )  # fmt: skip
                 if found.peak > memory:
                     continue
                 took = seconds(
-                    found,
-                    config,
-                    machines,
-                    tokens=rows * sequence,
-                    sequence=sequence,
-                    recompute=recompute,
-                    imbalance=imbalance,
-                )
+                    found, config, machines, tokens=rows * sequence, sequence=sequence,
+                    recompute=recompute, imbalance=imbalance,
+                )  # fmt: skip
                 yield Layout(parts, columns, rows, recompute, found, took, own / rows * took.all)
                 fitting = rows
                 break

@@ -15,6 +15,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
@@ -89,13 +90,9 @@ def count(config: GLaMConfig) -> Counts:
 
     with torch.device("meta"):
         model = GLaM(config)
-    total = sum(parameter.numel() for parameter in model.parameters())
-    in_experts = sum(
-        parameter.numel()
-        for module in model.modules()
-        if isinstance(module, Experts)
-        for parameter in module.parameters()
-    )
+    total = sum(p.numel() for p in model.parameters())
+    experts = [module for module in model.modules() if isinstance(module, Experts)]
+    in_experts = sum(p.numel() for module in experts for p in module.parameters())
     choices = ROUTERS[config.router].choices
     idle = in_experts - in_experts * choices // config.experts if config.sparse else 0
     return Counts(total, total - idle, model.embedding.weight.numel())
@@ -182,47 +179,31 @@ def split(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     return chosen, [text for text in overrides if not text.startswith(start)]
 
 
-def whole(text: str) -> int:
-    """A count from the command line.
-
-    Raises:
-        argparse.ArgumentTypeError: it is not a whole number of at least 1.
-    """
-    return int(_number(int, text, lambda x: x >= 1, "a whole number, 1 or more"))
-
-
-def positive(text: str) -> float:
-    """A positive number from the command line.
-
-    Raises:
-        argparse.ArgumentTypeError: it is not a finite number above 0.
-    """
-    return _number(float, text, lambda x: 0 < x < math.inf, "a number above 0")
-
-
-def share(text: str) -> float:
-    """A share from the command line: above 0, at most 1.
-
-    Raises:
-        argparse.ArgumentTypeError: it is not such a number.
-    """
-    return _number(float, text, lambda x: 0 < x <= 1, "a number above 0, at most 1")
-
-
-def _factor(text: str) -> float:
-    return _number(float, text, lambda x: 1 <= x < math.inf, "a number, 1 or more")
-
-
 def _number(
-    kind: Callable[[str], float], text: str, allowed: Callable[[float], bool], wanted: str
-) -> float:
-    try:
-        number = kind(text)
-    except ValueError:
-        number = math.nan
-    if not allowed(number):
-        raise argparse.ArgumentTypeError(f"must be {wanted}, not {text}")
-    return number
+    kind: Callable[[str], float], allowed: Callable[[float], bool], wanted: str
+) -> Callable[[str], Any]:
+    """An argparse type for the allowed numbers."""
+
+    def parse(text: str) -> float:
+        try:
+            number = kind(text)
+        except ValueError:
+            number = math.nan
+        if not allowed(number):
+            raise argparse.ArgumentTypeError(f"must be {wanted}, not {text}")
+        return number
+
+    return parse
+
+
+whole = _number(int, lambda x: x >= 1, "a whole number, 1 or more")
+positive = _number(float, lambda x: 0 < x < math.inf, "a number above 0")
+share = _number(float, lambda x: 0 < x <= 1, "a number above 0, at most 1")
+factor = _number(float, lambda x: 1 <= x < math.inf, "a number, 1 or more")
+
+
+MFU = """share of the peak that is reached (default: 0.28, which follows from the hours reported for
+GLaM 64B/64E; measure your own)"""
 
 
 def parser() -> Parser:
@@ -250,35 +231,18 @@ def parser() -> Parser:
     group = out.add_argument_group("a run")
     group.add_argument("--devices", type=whole, help="how many; without it no run is estimated")
     group.add_argument("--accelerator", choices=ACCELERATORS, default="h100", help="default: h100")
-    group.add_argument("--peak-tflops", type=positive, help="instead of the accelerator's")
-    group.add_argument("--memory-gb", type=positive, help="instead of the accelerator's")
-    group.add_argument(
-        "--watts", type=positive, help="mean per device, instead of the accelerator's"
-    )
-    group.add_argument(
-        "--mfu",
-        type=share,
-        default=0.28,
-        help="share of the peak that is reached (default: 0.28, which follows from the hours"
-        " reported for GLaM 64B/64E; measure your own)",
-    )
-    group.add_argument("--pue", type=_factor, default=1.11, help="default: 1.11, as GLaM's")
-    group.add_argument(
-        "--batch-tokens", type=positive, default=1e6, help="of one step (default: 1e6, the paper's)"
-    )
-    group.add_argument("--tokens", type=positive, default=600e9, help="of the run (default: 600e9)")
-    group.add_argument(
-        "--expert-parallel",
-        type=whole,
-        default=1,
-        help="devices that share the experts (default: 1)",
-    )
-    group.add_argument(
-        "--device-tokens",
-        type=whole,
-        default=8192,
-        help="tokens on a device at a time, for activations (default: 8192)",
-    )
+    for flag, kind, default, text in (
+        ("--peak-tflops", positive, None, "instead of the accelerator's"),
+        ("--memory-gb", positive, None, "instead of the accelerator's"),
+        ("--watts", positive, None, "mean per device, instead of the accelerator's"),
+        ("--mfu", share, 0.28, MFU),
+        ("--pue", factor, 1.11, "default: 1.11, as GLaM's"),
+        ("--batch-tokens", positive, 1e6, "of one step (default: 1e6, the paper's)"),
+        ("--tokens", positive, 600e9, "of the run (default: 600e9)"),
+        ("--expert-parallel", whole, 1, "devices that share the experts (default: 1)"),
+        ("--device-tokens", whole, 8192, "on a device at a time, for activations (default: 8192)"),
+    ):
+        group.add_argument(flag, type=kind, default=default, help=text)
     group.add_argument(
         "--optimizer", choices=OPTIMIZER_BYTES, default="adafactor", help="default: adafactor"
     )
@@ -316,13 +280,10 @@ def run_table(configs: dict[str, GLaMConfig], options: argparse.Namespace) -> li
     for name, config in configs.items():
         counts = count(config)
         need = memory(
-            config,
-            counts,
-            devices=options.devices,
+            config, counts, devices=options.devices, device_tokens=options.device_tokens,
             expert_parallel=options.expert_parallel if config.sparse else 1,
-            device_tokens=options.device_tokens,
             optimizer=options.optimizer,
-        )
+        )  # fmt: skip
         speed = options.devices * flops * options.mfu
         speed /= training_flops(config, counts, options.sequence)
         seconds = options.tokens / speed

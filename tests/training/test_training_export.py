@@ -18,8 +18,7 @@ from safetensors.torch import save
 from tokenizers import Tokenizer, processors
 from training_runs import corpus_folder, train
 
-from model import weights_file
-from model.exporting import ExportConfig, export
+from model.exporting import ExportConfig, export, write_safetensors
 from model.generation import GenerateConfig, generate, generate_text
 from model.training.checkpoints import trained
 from model.training.train_config import Precision
@@ -265,11 +264,11 @@ def test_no_tensor_outlives_its_turn():
         return copied
 
     file = io.BytesIO()
-    weights_file.write(file, shapes, read)
+    write_safetensors(file, shapes, read)
     assert file.getvalue() == save(values, metadata={"format": "pt"})
     assert len(alive) == 4
     with pytest.raises(ValueError, match=r"e is \[\] of float32, not \[3\]"):
-        weights_file.write(io.BytesIO(), {"e": (3,)}, lambda _: values["a"])
+        write_safetensors(io.BytesIO(), {"e": (3,)}, lambda _: values["a"])
 
 
 def test_a_full_folder_and_an_unfinished_export_are_refused(folders, tmp_path):
