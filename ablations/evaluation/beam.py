@@ -95,17 +95,15 @@ class _Search:
 
         Considers the best 2 * beams extensions, so that no beam is empty after some end.
         """
-        extensions = sorted(
-            (
-                (total + value, origin, token)
-                for origin, (total, _) in enumerate(self.live)
-                for value, token in zip(values[origin], ids[origin], strict=True)
-            ),
-            key=lambda extension: -extension[0],
-        )[: 2 * self.beams]
+        extensions = [
+            (total + value, origin, token)
+            for origin, (total, _) in enumerate(self.live)
+            for value, token in zip(values[origin], ids[origin], strict=True)
+        ]
+        extensions.sort(key=lambda extension: -extension[0])
         live: list[tuple[float, list[int]]] = []
         origins: list[int] = []
-        for total, origin, token in extensions:
+        for total, origin, token in extensions[: 2 * self.beams]:
             tokens = [*self.live[origin][1], token]
             if token == self.boundary or self.stops(tokens):
                 self.finished.append(Hypothesis(tokens, total / length_penalty(len(tokens))))

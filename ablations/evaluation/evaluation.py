@@ -40,10 +40,6 @@ class EvaluationRequest:
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit is {self.limit}: leave it out, or give 1 or more")
 
-    def shots_of(self, task: Task) -> int:
-        """The number of demonstrations of a task."""
-        return task.few if self.shots == FEW else int(self.shots)
-
 
 @dataclass(frozen=True)
 class WinnowTaskSet(TaskSet):
@@ -91,8 +87,7 @@ def gather(request: EvaluationRequest, where: DataSources) -> tuple[list[TaskSet
                 sets.append(_task_set(definitions.load(name), request, where))
         except UnavailableError as error:
             not_run[name] = str(error)
-    repeated = [name for name, n in Counter(each.name for each in sets).items() if n > 1]
-    if repeated:
+    if repeated := [name for name, n in Counter(each.name for each in sets).items() if n > 1]:
         raise ValueError(f"several of the tasks are called {', '.join(repeated)}: name each once")
     return sets, not_run
 
@@ -122,12 +117,8 @@ def evaluate_sets(
         for i, schema in enumerate((responses.LOGPROBS, responses.GENERATIONS, TASKS))
     )
     summary = [dataclasses.asdict(score) for score in summarise(table)]
-    return Evaluation(
-        logprobs,
-        generations,
-        table,
-        {"tasks": about, "not_run": dict(not_run), "scores": summary},
-    )
+    described = {"tasks": about, "not_run": dict(not_run), "scores": summary}
+    return Evaluation(logprobs, generations, table, described)
 
 
 def _task_set(task: Task, request: EvaluationRequest, where: DataSources) -> TaskSet:
@@ -136,7 +127,7 @@ def _task_set(task: Task, request: EvaluationRequest, where: DataSources) -> Tas
         known = {name: source.path for name, source in task.data.items()}
         raise UnavailableError(f"no data in {list(where.kinds)}; it could be in {known}")
     source = task.data[kind]
-    shots = request.shots_of(task)
+    shots = task.few if request.shots == FEW else int(request.shots)
     all_items = items_of(task, source, data_sources.records(source, kind, where), shots)
     items = [all_items[i] for i in sample([item.id for item in all_items], request.limit)]
     train = data_sources.training_records(source, kind, where) if shots else None
@@ -149,7 +140,7 @@ def _task_set(task: Task, request: EvaluationRequest, where: DataSources) -> Tas
         "whole": not source.part and len(items) == len(all_items),
         "shots": shots,
         "demonstrations": None if not shots else ("the set itself" if train is None else "train"),
-        "definition": definitions.describe(task),
+        "definition": dataclasses.asdict(task) | {"form": task.form.value},
     }
     prompted = with_demonstrations(items, pool, shots, request.seed, same=train is None)
     longest = task.max_tokens if task.form == Form.answer else 0

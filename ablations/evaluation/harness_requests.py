@@ -50,9 +50,7 @@ _LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens")
 
 
 def answer(
-    model: LanguageModel,
-    requests: Sequence[Request],
-    extra: Sequence[tuple[str, str]] = (),
+    model: LanguageModel, requests: Sequence[Request], extra: Sequence[tuple[str, str]] = ()
 ) -> tuple[list[Response], LogLikelihoods]:
     """Answer n requests, grouped by kind, and score extra continuations.
 

@@ -18,19 +18,12 @@ import numpy as np
 import pyarrow as pa
 
 from ablations.evaluation.harness_requests import GENERATION, LIKELIHOOD, ROLLING, Request, Response
-from ablations.study_files.metrics import (
-    BITS_PER_BYTE,
-    GOLD_BITS,
-    GOLD_PROBABILITY,
-    GUESSED,
-    LESS,
-    gain,
-)
+from ablations.study_files import metrics as ours
 from ablations.study_files.results import TASKS
 from ablations.tasks import choices
 from ablations.tasks.choices import Choices
 from ablations.tasks.items import Item
-from ablations.tasks.scores import Parts, Rows
+from ablations.tasks.scores import Parts, metric_rows
 
 CHOICE = "multiple_choice"
 """The form of a task whose requests are the likelihoods of its choices."""
@@ -98,43 +91,34 @@ class Judge:
     def metrics(self, items: Sequence[Item]) -> tuple[dict[str, bool], dict[str, str]]:
         """For each compared metric whether higher is better, and why others are not compared."""
         known = [item for item in items if any(item.correct)]
-        higher_is_better = {GOLD_BITS: False} if known else {}
+        higher_is_better = {ours.GOLD_BITS: False} if known else {}
         if known and min(len(item.correct) for item in known) > 1:
-            higher_is_better[GOLD_PROBABILITY] = True
+            higher_is_better[ours.GOLD_PROBABILITY] = True
         left_out = {}
         for metric in self.task.aggregation():
-            column = self._column(metric)
+            column, reason = self._column(metric)
             if column is None:
-                left_out[metric] = self._reason(metric)
+                left_out[metric] = reason
             else:
-                filtered = [_named(column, name) for name in self._filters()]
-                higher_is_better |= dict.fromkeys(filtered, gain(column) > 0)
+                filtered = [_named(column, each.name) for each in self.task._filters]
+                higher_is_better |= dict.fromkeys(filtered, ours.gain(column) > 0)
         return higher_is_better, left_out
 
-    def _column(self, metric: str) -> str | None:
-        """The name of a metric among ours; None if it can't be compared."""
+    def _column(self, metric: str) -> tuple[str | None, str]:
+        """The name of a metric among ours; else None, and why it can't be compared."""
         from lm_eval.api import metrics
 
         aggregation = self.task.aggregation()[metric]
         if aggregation is metrics.bits_per_byte:
-            return BITS_PER_BYTE
-        more = self.task.higher_is_better().get(metric)
-        if aggregation not in (metrics.mean, np.mean) or more is None:
-            return None
-        return metric if more else metric + LESS
-
-    def _reason(self, metric: str) -> str:
-        from lm_eval.api import metrics
-
-        aggregation = self.task.aggregation()[metric]
-        if aggregation in (metrics.mean, np.mean):
-            return "its file does not say whether more is better (higher_is_better)"
+            return ours.BITS_PER_BYTE, ""
         if aggregation in (metrics.perplexity, metrics.weighted_perplexity):
-            return "bits per byte say the same"
-        return "it is a figure of all items at once"
-
-    def _filters(self) -> list[str]:
-        return [each.name for each in self.task._filters]
+            return None, "bits per byte say the same"
+        if aggregation not in (metrics.mean, np.mean):
+            return None, "it is a figure of all items at once"
+        more = self.task.higher_is_better().get(metric)
+        if more is None:
+            return None, "its file does not say whether more is better (higher_is_better)"
+        return metric if more else metric + ours.LESS, ""
 
     def values(
         self, responses: Sequence[Response], owners: Sequence[int]
@@ -153,9 +137,9 @@ class Judge:
             by_item.setdefault(item_index, []).append(instance)
         self.task._instances = instances
         self.task.apply_filters()
-        columns = {metric: self._column(metric) for metric in self.task.aggregation()}
+        columns = {metric: self._column(metric)[0] for metric in self.task.aggregation()}
         values: dict[str, list[Value]] = {}
-        for filtered in self._filters():
+        for filtered in (each.name for each in self.task._filters):
             for item, group in by_item.items():
                 group.sort(key=lambda instance: instance.idx)
                 results = [instance.filtered_resps[filtered] for instance in group]
@@ -192,30 +176,26 @@ def table(
     chance: dict[str, float] = {}
     if len(logprobs):
         choice_table = Choices.of(logprobs)
-        rows = Rows(logprobs.take(pa.array(choice_table.starts)))
-        parts.append(rows.metric(GOLD_BITS, Parts(*choices.gold_bits(choice_table))))
+        rows = logprobs.take(pa.array(choice_table.starts))
+        parts.append(metric_rows(rows, ours.GOLD_BITS, Parts(*choices.gold_bits(choice_table))))
         if choice_table.sizes.min() > 1:
             guess = choices.accuracy_by_chance(choice_table)
             right = Parts(choices.gold_probability(choice_table), chance=guess)
-            parts.append(rows.metric(GOLD_PROBABILITY, right))
-            chance = dict(zip(rows.items["item"].to_pylist(), guess.tolist(), strict=True))
+            parts.append(metric_rows(rows, ours.GOLD_PROBABILITY, right))
+            chance = dict(zip(rows["item"].to_pylist(), guess.tolist(), strict=True))
     for name, scored in values.items():
         scored_items = [items[value.item] for value in scored]
-        rows = Rows(
-            pa.table(
-                {
-                    "task": [task] * len(scored_items),
-                    "shots": pa.array(np.full(len(scored_items), shots, np.int32)),
-                    "item": [item.id for item in scored_items],
-                    "cluster": [item.cluster for item in scored_items],
-                }
-            )
-        )
+        columns = {
+            "task": [task] * len(scored_items),
+            "shots": np.full(len(scored_items), shots, np.int32),
+            "item": [item.id for item in scored_items],
+            "cluster": [item.cluster for item in scored_items],
+        }
         sums = np.array([value[1:] for value in scored], np.float64)
         guessed = None
-        if name in GUESSED and all(item.id in chance for item in scored_items):
+        if name in ours.GUESSED and all(item.id in chance for item in scored_items):
             guessed = np.array([chance[item.id] for item in scored_items])
-        parts.append(rows.metric(name, Parts(sums[:, 0], sums[:, 1], guessed)))
+        parts.append(metric_rows(pa.table(columns), name, Parts(sums[:, 0], sums[:, 1], guessed)))
     return pa.concat_tables(parts)
 
 
@@ -232,7 +212,7 @@ def _named(column: str, filtered: str) -> str:
 
 
 def _value(item: int, column: str, value: Any) -> Value:
-    if column == BITS_PER_BYTE:
+    if column == ours.BITS_PER_BYTE:
         logprob, size = value
         return Value(item, -float(logprob) / math.log(2), float(size))
     return Value(item, float(value), 1.0)

@@ -60,9 +60,7 @@ class HarnessTaskSet(TaskSet):
         from model.training.distributed import processes
 
         known = [item for item in self.items if any(item.correct)]
-        pairs = [
-            pair for item in known for pair in zip(item.contexts, item.continuations, strict=True)
-        ]
+        pairs = [p for item in known for p in zip(item.contexts, item.continuations, strict=True)]
         answered, choices = harness_requests.answer(model, self.requests, pairs)
         unconditional = pa.nulls(len(pairs), pa.float64())
         logprobs = responses.choices_table(self.name, known, self.shots, choices, unconditional)
@@ -70,11 +68,9 @@ class HarnessTaskSet(TaskSet):
         return Answers(logprobs, self._generations(answered), rows)
 
     def _generations(self, answered: Sequence[Response]) -> pa.Table:
-        rows = zip(self.requests, self.owners, answered, strict=True)
-        generated = [
-            (self.items[i], text) for request, i, text in rows if request.kind == GENERATION
-        ]
-        items, texts = [item for item, _ in generated], [str(text) for _, text in generated]
+        generated = [i for i, request in enumerate(self.requests) if request.kind == GENERATION]
+        items = [self.items[self.owners[i]] for i in generated]
+        texts = [str(answered[i]) for i in generated]
         return responses.generations_table(self.name, items, self.shots, texts)
 
     def _scores(self, answered: Sequence[Response], logprobs: pa.Table) -> pa.Table:
@@ -112,9 +108,8 @@ def version() -> str:
         ValueError: it is not installed.
     """
     if importlib.util.find_spec("lm_eval") is None:
-        raise ValueError(
-            "tasks of lm-evaluation-harness need the extra: pip install 'winnow-lm[harness]'"
-        )
+        extra = "pip install 'winnow-lm[harness]'"
+        raise ValueError(f"tasks of lm-evaluation-harness need the extra: {extra}")
     return importlib.metadata.version("lm_eval")
 
 
@@ -167,24 +162,16 @@ def _task_set(task: Any, shots: int, limit: int | None, seed: int) -> TaskSet:
     try:
         with _seeded():
             instances = [_instances(task, documents[i], i, shots) for i in numbers]
-            requests = [
-                Request(instance.request_type, instance.args)
-                for group in instances
-                for instance in group
-            ]
-            longest = [
-                generation_settings(r.arguments[1]).max_tokens
-                for r in requests
-                if r.kind == GENERATION
-            ]
-            passage_field, cluster_of = clusters(
-                [passages_of(documents[i]) for i in numbers], numbers
-            )
+            judge.instances = [instance for group in instances for instance in group]
+            requests = [Request(each.request_type, each.args) for each in judge.instances]
+            written = [r.arguments[1] for r in requests if r.kind == GENERATION]
+            longest = max((generation_settings(s).max_tokens for s in written), default=0)
+            passages = [passages_of(documents[i]) for i in numbers]
+            passage_field, cluster_of = clusters(passages, numbers)
             items = [
                 _item(judge, documents[i], str(i), cluster, group)
                 for i, cluster, group in zip(numbers, cluster_of, instances, strict=True)
             ]
-            judge.instances = [instance for group in instances for instance in group]
             judge.rehearse()
     except Exception as error:
         raise ValueError(f"{name} can't be asked, {_summary(error)}") from error
@@ -210,9 +197,7 @@ def _task_set(task: Any, shots: int, limit: int | None, seed: int) -> TaskSet:
     answers_of = [(item.id, item.correct, item.answers) for item in items]
     about["fingerprint"] = _fingerprint([definition, answers_of, requests])
     owners = [number for number, group in enumerate(instances) for _ in group]
-    return HarnessTaskSet(
-        name, shots, items, about, max(longest, default=0), requests, owners, judge
-    )
+    return HarnessTaskSet(name, shots, items, about, longest, requests, owners, judge)
 
 
 def _instances(task: Any, document: Document, number: int, shots: int) -> list[Any]:

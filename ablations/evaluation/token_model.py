@@ -65,10 +65,9 @@ class TokenModel:
             raise ValueError(f"the continuation {continuation!r} adds no token to its context")
         # The last token is only predicted, so max_tokens + 1 fit.
         sequence = [self.codec.boundary_id, *tokens]
-        kept = sequence[-(max(self.max_tokens, len(continuation_tokens)) + 1) :]
-        return Pair(
-            kept[: -len(continuation_tokens)], continuation_tokens, len(kept) < len(sequence)
-        )
+        n = len(continuation_tokens)
+        kept = sequence[-(max(self.max_tokens, n) + 1) :]
+        return Pair(kept[:-n], continuation_tokens, len(kept) < len(sequence))
 
     def loglikelihood(
         self, contexts: Sequence[str], continuations: Sequence[str]
@@ -128,9 +127,9 @@ class TokenModel:
                 )
                 for i, hypothesis in zip(batch, hypotheses, strict=True):
                     texts_here[i] = self._text(hypothesis, stop)
-        texts = {
-            i: text for part in processes.together(lambda: texts_here) for i, text in part.items()
-        }
+        texts: dict[int, str] = {}
+        for part in processes.together(lambda: texts_here):
+            texts |= part
         return [texts[i] for i in range(len(prompts))]
 
     def _ends(self, tokens: Sequence[int], stop: Sequence[str]) -> bool:

@@ -75,10 +75,7 @@ def drop(prediction: str, answers: Sequence[Answer]) -> Scores:
     best = (0.0, 0.0)
     for answer in answers:
         spans = [prediction] if len(answer) == 1 else re.split(r", | and ", prediction)
-        predicted, wanted = (
-            [_drop_normalise(s) for s in spans],
-            [_drop_normalise(s) for s in answer],
-        )
+        predicted, wanted = ([_drop_normalise(s) for s in texts] for texts in (spans, answer))
         exact = float(set(predicted) == set(wanted) and len(predicted) == len(wanted))
         scores = np.array([[_drop_f1(p, w) for p in predicted] for w in wanted])
         pairs = linear_sum_assignment(scores, maximize=True)

@@ -41,16 +41,9 @@ class Choices:
     @classmethod
     def of(cls, table: pa.Table) -> "Choices":
         """Read :data:`ablations.tasks.responses.LOGPROBS` of one task and number of shots."""
-        first = table["choice"].to_numpy() == 0
-        return cls(
-            starts=np.flatnonzero(first),
-            logprob=table["logprob"].to_numpy(),
-            tokens=table["tokens"].to_numpy(),
-            bytes=table["bytes"].to_numpy(),
-            unconditional=table["unconditional"].to_numpy(),
-            correct=table["correct"].to_numpy(),
-            greedy=table["greedy"].to_numpy(),
-        )
+        starts = np.flatnonzero(table["choice"].to_numpy() == 0)
+        names = ("logprob", "tokens", "bytes", "unconditional", "correct", "greedy")
+        return cls(starts, **{name: table[name].to_numpy() for name in names})
 
     @property
     def sizes(self) -> IntArray:

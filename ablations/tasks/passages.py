@@ -4,14 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 PASSAGES = (
-    "passage",
-    "article",
-    "context",
-    "story",
-    "paragraph",
-    "background",
-    "source_id",
-    "premise",
+    *("passage", "article", "context", "story", "paragraph"),
+    *("background", "source_id", "premise"),
 )
 """Fields of a document that several items may share: a text, or the id of one."""
 

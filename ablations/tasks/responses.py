@@ -62,8 +62,9 @@ def logprobs(task: Task, items: Sequence[Item], shots: int, model: LanguageModel
     conditional = model.loglikelihood(contexts, continuations)
     unconditional: pa.Array = pa.nulls(len(contexts), pa.float64())
     if task.form == Form.choice and task.unconditional:
-        neutral = [task.unconditional] * len(contexts)
-        unconditional = pa.array(model.loglikelihood(neutral, _spaced(continuations)).logprob)
+        neutral = [task.unconditional] * len(contexts)  # ends without a space
+        spaced = [text if text[:1].isspace() else f" {text}" for text in continuations]
+        unconditional = pa.array(model.loglikelihood(neutral, spaced).logprob)
     return choices_table(task.name, items, shots, conditional, unconditional)
 
 
@@ -114,8 +115,3 @@ def generations_table(
         "answers": [[list(spans) for spans in item.answers] for item in items],
     }
     return pa.table(columns, schema=GENERATIONS)
-
-
-def _spaced(texts: Sequence[str]) -> list[str]:
-    """Continuations with a leading space, since the neutral context ends without one."""
-    return [text if text[:1].isspace() else f" {text}" for text in texts]

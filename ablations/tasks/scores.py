@@ -19,8 +19,6 @@ from ablations.tasks.choices import Choices, FloatArray
 from ablations.tasks.task import Form, Task
 from quality_classifier.evaluation import metrics
 
-AT_CHANCE = "at chance"
-
 BINARY = ("acc", "exact_match")
 """Prefixes of metrics whose items score 0 or 1, so that Wilson's interval applies."""
 
@@ -94,14 +92,14 @@ def scores(
         logprobs: :data:`ablations.tasks.responses.LOGPROBS`.
         generations: :data:`ablations.tasks.responses.GENERATIONS`.
     """
-    parts = []
+    parts = [TASKS.empty_table()]
     for task in tasks:
         for rows in _by_shots(task, logprobs):
             parts += _from_logprobs(task, rows)
         if generations is not None:
             for rows in _by_shots(task, generations):
                 parts += _from_generations(task, rows)
-    return pa.concat_tables(parts) if parts else TASKS.empty_table()
+    return pa.concat_tables(parts)
 
 
 @dataclass(frozen=True)
@@ -131,30 +129,17 @@ def summarise(tasks: pa.Table) -> list[Score]:
     )
     out = []
     for row in sums.to_pylist():
-        if not row["denominator_sum"]:
+        total, chance = row["denominator_sum"], row["chance_sum"]
+        if not total:
             continue  # MultiRC's F1 without true and predicted answers
-        value = row["numerator_sum"] / row["denominator_sum"]
-        chance = row["chance_sum"]
-        if chance is not None:
-            chance /= row["denominator_sum"]
+        value = row["numerator_sum"] / total
+        chance = None if chance is None else chance / total
         low = high = at_chance = None
         if row["metric"].startswith(BINARY):
             low, high = wilson(row["numerator_sum"], row["item_count"])
-            word = against_chance(value, low, high, chance)
-            at_chance = None if word is None else word == AT_CHANCE
-        out.append(
-            Score(
-                row["task"],
-                row["shots"],
-                row["metric"],
-                row["item_count"],
-                value,
-                low,
-                high,
-                chance,
-                at_chance,
-            )
-        )
+            at_chance = None if chance is None else low <= chance <= high
+        task, shots, metric, items = (row[name] for name in (*keys, "item_count"))
+        out.append(Score(task, shots, metric, items, value, low, high, chance, at_chance))
     return out
 
 
@@ -166,28 +151,24 @@ def wilson(right: float, items: int) -> tuple[float, float]:
 
 def _from_logprobs(task: Task, rows: pa.Table) -> list[pa.Table]:
     options = Choices.of(rows)
-    table = Rows(rows.take(pa.array(options.starts)))
+    items = rows.take(pa.array(options.starts))
     parts = {name: metric(task, options) for name, metric in METRICS.items()}
-    return [table.metric(name, part) for name, part in parts.items() if part is not None]
+    return [metric_rows(items, name, part) for name, part in parts.items() if part is not None]
 
 
 def _from_generations(task: Task, rows: pa.Table) -> list[pa.Table]:
     rule = answers.RULES[task.rule]
-    answer_scores = [
-        rule(_unanswered(task, text), [[_unanswered(task, s) for s in a] for a in accepted])
-        for text, accepted in zip(
-            rows["text"].to_pylist(), rows["answers"].to_pylist(), strict=True
+    found = [
+        rule(
+            _unanswered(task, row["text"]),
+            [[_unanswered(task, span) for span in answer] for answer in row["answers"]],
         )
+        for row in rows.select(["text", "answers"]).to_pylist()
     ]
-    counted = np.flatnonzero([score is not None for score in answer_scores])
-    pairs = np.array([score for score in answer_scores if score is not None], np.float64).reshape(
-        -1, 2
-    )
-    table = Rows(rows.take(pa.array(counted)))
-    return [
-        table.metric("exact_match", Parts(pairs[:, 0])),
-        table.metric("f1", Parts(pairs[:, 1])),
-    ]
+    items = rows.filter(pa.array([score is not None for score in found], pa.bool_()))
+    scored = [score for score in found if score is not None]
+    exact, f1 = np.array(scored, np.float64).reshape(-1, 2).T
+    return [metric_rows(items, "exact_match", Parts(exact)), metric_rows(items, "f1", Parts(f1))]
 
 
 def _unanswered(task: Task, text: str) -> str:
@@ -197,22 +178,17 @@ def _unanswered(task: Task, text: str) -> str:
     return text
 
 
-class Rows:
-    """Makes rows of :data:`TASKS` for the items of a table."""
-
-    def __init__(self, items: pa.Table) -> None:
-        self.items = items
-
-    def metric(self, name: str, parts: Parts) -> pa.Table:
-        n = len(self.items)
-        columns = {
-            **{key: self.items[key] for key in ("task", "shots", "item", "cluster")},
-            "metric": pa.array([name] * n, pa.string()),
-            "numerator": parts.numerator,
-            "denominator": np.ones(n) if parts.denominator is None else parts.denominator,
-            "chance": pa.nulls(n, pa.float64()) if parts.chance is None else parts.chance,
-        }
-        return pa.table([columns[field.name] for field in TASKS], schema=TASKS)
+def metric_rows(items: pa.Table, metric: str, parts: Parts) -> pa.Table:
+    """:data:`TASKS` of one metric; ``items`` has the columns task, shots, item and cluster."""
+    n = len(items)
+    columns = {
+        **{key: items[key] for key in ("task", "shots", "item", "cluster")},
+        "metric": pa.array([metric] * n, pa.string()),
+        "numerator": parts.numerator,
+        "denominator": np.ones(n) if parts.denominator is None else parts.denominator,
+        "chance": pa.nulls(n, pa.float64()) if parts.chance is None else parts.chance,
+    }
+    return pa.table([columns[field.name] for field in TASKS], schema=TASKS)
 
 
 def _by_shots(task: Task, table: pa.Table) -> Sequence[pa.Table]:
@@ -225,5 +201,5 @@ def against_chance(value: float, low: float, high: float, chance: float | None) 
     if chance is None:
         return None
     if low <= chance <= high:
-        return AT_CHANCE
+        return "at chance"
     return "above chance" if value > chance else "below chance"

@@ -15,7 +15,6 @@ import functools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -133,9 +132,8 @@ def load(name: str) -> Task:
     if own_code.is_dotted(name):
         imported = own_code.load(name, "task")
         if not isinstance(imported, Task):
-            raise ValueError(
-                f"task {name}: expected a Task of ablations.tasks.task, got {type(imported)}"
-            )
+            expected = "expected a Task of ablations.tasks.task"
+            raise ValueError(f"task {name}: {expected}, got {type(imported)}")
         return dataclasses.replace(imported, name=name)
     files = _files()
     if name not in files:
@@ -200,10 +198,3 @@ def select(requested: Sequence[str]) -> list[str]:
                 f" {HARNESS}TASK of lm-evaluation-harness, or MODULE.NAME of your own"
             )
     return list(out)
-
-
-def describe(task: Task) -> dict[str, Any]:
-    """A task as JSON, for the record of an evaluation."""
-    value = dataclasses.asdict(task)
-    value["form"] = task.form.value
-    return value

@@ -6,11 +6,13 @@ never an empty string.
 
 import functools
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from jinja2 import StrictUndefined, TemplateError, Undefined
 from jinja2.sandbox import SandboxedEnvironment
+
+_ERRORS = (TemplateError, TypeError, KeyError, IndexError, ValueError)
 
 
 class ExpressionError(ValueError):
@@ -25,7 +27,7 @@ def render(template: str, values: Mapping[str, Any]) -> str:
     """
     try:
         return _template(template).render(**values)
-    except (TemplateError, TypeError, KeyError, IndexError, ValueError) as error:
+    except _ERRORS as error:
         raise ExpressionError(f"{template!r}: {error}") from None
 
 
@@ -37,7 +39,7 @@ def evaluate(expression: str, values: Mapping[str, Any]) -> Any:
     """
     try:
         value = _expression(expression)(**values)
-    except (TemplateError, TypeError, KeyError, IndexError, ValueError) as error:
+    except _ERRORS as error:
         raise ExpressionError(f"{expression!r}: {error}") from None
     if isinstance(value, Undefined):
         raise ExpressionError(f"{expression!r} names a field that the record lacks")
@@ -78,15 +80,11 @@ _FILTERS: Mapping[str, Callable[..., Any]] = {
 }
 
 
-def _pairs(*columns: Iterable[Any]) -> Sequence[tuple[Any, ...]]:
-    return list(zip(*columns, strict=True))
-
-
 @functools.cache
 def _environment() -> SandboxedEnvironment:
     environment = SandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
     environment.filters.update(_FILTERS)
-    environment.globals["pairs"] = _pairs
+    environment.globals["pairs"] = lambda *columns: list(zip(*columns, strict=True))
     return environment
 
 
