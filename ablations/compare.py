@@ -20,7 +20,6 @@ paired, and runs by their order. Further settings:
   allow_different_prompts=true  pair models whose prompts differ (chat templates)
 """
 
-import sys
 import textwrap
 from collections.abc import Sequence
 
@@ -30,11 +29,10 @@ from ablations.contrasts import endpoints, variant_selection
 from ablations.contrasts.verdict import number
 from ablations.page import text_tables
 from ablations.page.headline import headline, next_step
-from ablations.settings import parse, read
+from ablations.reading import read_study
+from ablations.settings import parse, run
 from ablations.study_files.results import Study
-from ablations.study_files.table import Row, to_csv
-from winnow.arguments import check_utf8
-from winnow.commands import endings
+from ablations.study_files.table import Row, write_csv
 from winnow.filesystem import storage
 
 
@@ -50,9 +48,9 @@ def main(arguments: Sequence[str]) -> None:
             " with --log_samples, or study=DIR, the folder that ablations/run.py wrote"
         )
     settings = parse(arguments, __doc__, ["learning_rate", "output"])
-    study, further = read(settings["study"], settings.get("learning_rate"))
-    study = variant_selection.choose(study)
-    result = compare(study, further)
+    study = variant_selection.choose(read_study(settings["study"]))
+    rates = settings.get("learning_rate")
+    result = compare(study, read_study(rates) if rates else None)
     output = settings.get("output", storage.join(settings["study"], "comparison"))
     write(result, output)
     print(render(study, result))
@@ -61,8 +59,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def write(result: Comparison, output: str) -> None:
     """Write the tables, then ``comparison.json``, each file atomically."""
-    for name, rows in result.tables.items():
-        storage.write_bytes(storage.join(output, f"{name}.csv"), to_csv(rows).encode())
+    write_csv(output, result.tables)
     storage.write_json(storage.join(output, "comparison.json"), result.to_json())
 
 
@@ -109,7 +106,4 @@ def _wrapped(text: str, mark: str = "") -> list[str]:
 
 
 if __name__ == "__main__":
-    with endings.clear():
-        with endings.usage():
-            check_utf8(sys.argv[1:])
-        main(sys.argv[1:])
+    run(main)

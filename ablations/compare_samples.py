@@ -12,18 +12,12 @@ from ablations import settings
 from ablations.samples import log, pairing, text
 from ablations.samples.comparison import Comparison, Criteria, compare
 from ablations.samples.page import page_data
-from ablations.study_files.table import to_csv
+from ablations.study_files.table import write_csv
 from pipeline import page
 from winnow.filesystem import storage
 
 OPTIONAL = (
-    "output",
-    "tasks",
-    "metrics",
-    "primary",
-    "smallest_difference",
-    "alpha",
-    "power",
+    *("output", "tasks", "metrics", "primary", "smallest_difference", "alpha", "power"),
     "allow_different_prompts",
 )
 """Settings beside ``samples``."""
@@ -58,8 +52,7 @@ def main(arguments: Sequence[str], description: str | None) -> None:
 
 def write(result: Comparison, paired: pairing.Paired, arms: pairing.Arms, output: str) -> None:
     """Write tables, page and, last, ``comparison.json``, each file atomically."""
-    for name, rows in result.tables.items():
-        storage.write_bytes(storage.join(output, f"{name}.csv"), to_csv(rows).encode())
+    write_csv(output, result.tables)
     storage.write_bytes(storage.join(output, PAGE), render_page(result, paired, arms).encode())
     storage.write_json(storage.join(output, "comparison.json"), result.to_json())
 

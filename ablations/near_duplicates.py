@@ -85,7 +85,7 @@ def find(corpus: Corpus, n: int = N, threshold: float = THRESHOLD) -> NearDuplic
     if n < 1 or not 0 < threshold <= 1:
         raise ValueError(f"n={n} must be at least 1 and threshold={threshold} in (0, 1]")
     documents = np.flatnonzero(corpus.evaluated)
-    parts = [(hashes, owner) for hashes, owner in _n_grams(corpus, documents, n)]
+    parts = list(_n_grams(corpus, documents, n))
     hashes = np.concatenate([np.empty(0, np.uint64), *(part for part, _ in parts)])
     owner = np.concatenate([np.empty(0, np.int64), *(part for _, part in parts)])
     unique, index = np.unique(hashes, return_inverse=True)
@@ -122,16 +122,23 @@ def by_source(corpus: Corpus, near: NearDuplicates) -> dict[str, dict[str, int]]
 
 def _n_grams(corpus: Corpus, documents: IntArray, n: int) -> Iterator[tuple[Hashes, IntArray]]:
     """Hashes of the n-grams of documents, and the index in ``documents`` of each."""
-    lengths = corpus.lengths[documents]
-    batch = (np.cumsum(lengths) - 1) // BATCH_TOKENS
-    for rows in np.split(np.arange(len(documents)), np.flatnonzero(np.diff(batch)) + 1):
-        ends = np.cumsum(lengths[rows])
-        if not len(ends):
-            continue
-        tokens = np.empty(ends[-1], np.int64)
-        corpus.copy_tokens(documents[rows], ends - lengths[rows], tokens)
-        hashes, counts = n_gram_hashes(mixed(tokens), lengths[rows], n)
+    for rows, tokens in token_batches(corpus, documents, BATCH_TOKENS):
+        hashes, counts = n_gram_hashes(mixed(tokens), corpus.lengths[documents[rows]], n)
         yield hashes, np.repeat(rows, counts)
+
+
+def token_batches(
+    corpus: Corpus, documents: IntArray, size: int
+) -> Iterator[tuple[IntArray, IntArray]]:
+    """Batches of about ``size`` tokens: indices into ``documents``, and all of their tokens."""
+    lengths = corpus.lengths[documents]
+    batch = (np.cumsum(lengths) - 1) // size
+    for rows in np.split(np.arange(len(documents)), np.flatnonzero(np.diff(batch)) + 1):
+        if len(rows):
+            ends = np.cumsum(lengths[rows])
+            tokens = np.empty(ends[-1], np.int64)
+            corpus.copy_tokens(documents[rows], ends - lengths[rows], tokens)
+            yield rows, tokens
 
 
 @dataclass

@@ -4,7 +4,8 @@ Incomplete jobs (failed, unfinished, missing) are listed, never dropped. An inva
 that names the file and the remedy.
 """
 
-import dataclasses
+import inspect
+import itertools
 import json
 import math
 import os
@@ -37,9 +38,12 @@ from ablations.study_files.results import (
 )
 from ablations.study_files.swarms import Swarm
 from ablations.study_files.variant_choice import Compare
-from ablations.tasks.task import FEW, shots_of
+from ablations.tasks.task import shots_of
 from model.training.outcome import HELDOUT, HELDOUT_SCHEMA, bits_per_byte
 from winnow.filesystem import storage, tables
+
+TASK_ITEM = ["task", "shots", "metric", "item"]
+"""The columns that identify a row of ``tasks.arrow``."""
 
 
 def read_study(path: str) -> Study:
@@ -51,21 +55,20 @@ def read_study(path: str) -> Study:
     """
     declared = read_declaration(path)
     runs: dict[JobKey, Run] = {}
+    trunks: dict[JobKey, Run] = {}
     failed: dict[JobKey, str] = {}
-    unfinished, missing = [], []
-    for arm in declared.arms:
-        for variant in declared.variants:
-            for seed in declared.seeds:
-                job = JobKey(arm, variant, seed)
-                folder = job.folder(path)
-                if storage.exists(storage.join(folder, RESULT)):
-                    runs[job] = _read_run(folder, job)
-                elif storage.exists(storage.join(folder, FAILURE)):
-                    failed[job] = _read_failure(folder)
-                elif _is_started(folder):
-                    unfinished.append(job)
-                else:
-                    missing.append(job)
+    unfinished: list[JobKey] = []
+    missing: list[JobKey] = []
+    names = [*declared.arms, *([TRUNK] if "trunk_tokens" in declared.budget else [])]
+    keys = itertools.product(names, declared.variants, declared.seeds)
+    for job in itertools.starmap(JobKey, keys):
+        folder = job.folder(path)
+        if storage.exists(storage.join(folder, RESULT)):
+            (trunks if job.arm == TRUNK else runs)[job] = _read_run(folder, job)
+        elif storage.exists(storage.join(folder, FAILURE)):
+            failed[job] = str(_read_json(storage.join(folder, FAILURE))["error"])
+        elif job.arm != TRUNK:
+            (unfinished if _is_started(folder) else missing).append(job)
     _check_configs(runs)
     _check_same_items(path, runs)
     _check_shots(path, declared, runs)
@@ -73,7 +76,6 @@ def read_study(path: str) -> Study:
     file = storage.join(path, CONTAMINATION_FILE)
     if storage.exists(file):
         contamination = _read_table(file, CONTAMINATION, ["task", "item", "arm"])
-    trunks = _read_trunks(path, declared, failed)
     return Study(declared, runs, failed, unfinished, missing, contamination, trunks=trunks)
 
 
@@ -91,13 +93,10 @@ def read_declaration(path: str) -> Declaration:
         raise ValueError(f"{file} is not a mapping of keys to values")
     if not isinstance(value.get("primary"), dict):
         raise ValueError(f"{file} declares no primary contrast")
-    primary: Primary = _build(Primary, value["primary"], f"{file}: primary")
-    fields = {**value, "primary": primary}
-    if isinstance(value.get("compare"), dict):
-        fields["compare"] = _build(Compare, value["compare"], f"{file}: compare")
-    if isinstance(value.get("swarm"), dict):
-        fields["swarm"] = _build(Swarm, value["swarm"], f"{file}: swarm")
-    declared: Declaration = _build(Declaration, fields, file, versioned=True)
+    for name, kind in {"primary": Primary, "compare": Compare, "swarm": Swarm}.items():
+        if isinstance(value.get(name), dict):
+            value[name] = _build(kind, value[name], f"{file}: {name}")
+    declared: Declaration = _build(Declaration, value, file, versioned=True)
     return declared
 
 
@@ -106,24 +105,6 @@ def _is_started(folder: str) -> bool:
     if storage.scheme(folder) is None:
         return os.path.isdir(folder)
     return next(iter(storage.tree(folder)), None) is not None
-
-
-def _read_trunks(path: str, declared: Declaration, failed: dict[JobKey, str]) -> dict[JobKey, Run]:
-    """The complete trunks of a study, if any; failed ones are added to ``failed``."""
-    if "trunk_tokens" not in declared.budget:
-        return {}
-    trunks = {}
-    for job in [JobKey(TRUNK, v, seed) for v in declared.variants for seed in declared.seeds]:
-        folder = job.folder(path)
-        if storage.exists(storage.join(folder, RESULT)):
-            trunks[job] = _read_run(folder, job)
-        elif storage.exists(storage.join(folder, FAILURE)):
-            failed[job] = _read_failure(folder)
-    return trunks
-
-
-def _read_failure(folder: str) -> str:
-    return str(_read_json(storage.join(folder, FAILURE))["error"])
 
 
 def _read_run(folder: str, job: JobKey) -> Run:
@@ -137,11 +118,9 @@ def _read_run(folder: str, job: JobKey) -> Run:
         not math.isclose(measured[s], result.heldout[s], rel_tol=1e-9) for s in measured
     ):
         raise ValueError(f"{path} and heldout.arrow disagree on bits per byte: run the job again")
-    tasks = TASKS.empty_table()
-    if storage.exists(storage.join(folder, TASKS_FILE)):
-        tasks = _read_table(
-            storage.join(folder, TASKS_FILE), TASKS, ["task", "shots", "metric", "item"]
-        )
+    tasks, file = TASKS.empty_table(), storage.join(folder, TASKS_FILE)
+    if storage.exists(file):
+        tasks = _read_table(file, TASKS, TASK_ITEM)
     return Run(result, heldout, tasks, _read_curve(storage.join(folder, CURVE)))
 
 
@@ -169,9 +148,8 @@ def _read_curve(path: str) -> Curve | None:
         }
         return Curve(tokens, unique_tokens, flops, heldout)
     except KeyError as error:
-        raise ValueError(
-            f"{path}: an evaluation without {error}; see ablations/study_files/results.py"
-        ) from None
+        see = "see ablations/study_files/results.py"
+        raise ValueError(f"{path}: an evaluation without {error}; {see}") from None
 
 
 def _read_table(path: str, schema: pa.Schema, keys: Sequence[str]) -> pa.Table:
@@ -182,11 +160,8 @@ def _read_table(path: str, schema: pa.Schema, keys: Sequence[str]) -> pa.Table:
         raise ValueError(
             f"{path} has columns {table.schema.names}, expected {schema.names}, with their types"
         )
-    for field in schema:
-        if (
-            pa.types.is_floating(field.type)
-            and not pc.all(pc.is_finite(table[field.name]), min_count=0).as_py()
-        ):
+    for field in filter(lambda field: pa.types.is_floating(field.type), schema):
+        if not pc.all(pc.is_finite(table[field.name]), min_count=0).as_py():
             raise ValueError(f"{path} has a {field.name} that is not finite: run the job again")
     table = table.sort_by([(key, "ascending") for key in keys])
     if table.group_by(keys).aggregate([]).num_rows != table.num_rows:
@@ -205,15 +180,11 @@ def _build(kind: Any, value: Mapping[str, Any], where: str, versioned: bool = Fa
     """A dataclass from a mapping; errors name the file and the key."""
     if versioned and value.get("format") != FORMAT:
         raise ValueError(f"{where} has format {value.get('format')}, this code reads {FORMAT}")
-    fields = {f.name: f for f in dataclasses.fields(kind)}
+    fields = inspect.signature(kind).parameters
     values = {k: v for k, v in value.items() if not (versioned and k == "format")}
     if unknown := sorted(values.keys() - fields.keys()):
         raise ValueError(f"{where}: unknown {', '.join(unknown)}; known: {', '.join(fields)}")
-    required = {
-        name
-        for name, f in fields.items()
-        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    }
+    required = {name for name, f in fields.items() if f.default is f.empty}
     if absent := sorted(required - values.keys()):
         raise ValueError(f"{where}: {', '.join(absent)} is missing")
     try:
@@ -234,24 +205,16 @@ def _check_configs(runs: Mapping[JobKey, Run]) -> None:
 
 
 def _check_same_items(path: str, runs: Mapping[JobKey, Run]) -> None:
-    reference: tuple[str, Run] | None = None
     for job, run in runs.items():
-        folder = job.folder(path)
-        if reference is None:
-            reference = folder, run
-        for name, table, other, keys in (
-            ("documents", run.heldout, reference[1].heldout, ["source", "document", "bytes"]),
-            (
-                "task items",
-                run.tasks,
-                reference[1].tasks,
-                ["task", "shots", "metric", "item", "cluster"],
-            ),
+        first, reference = next(iter(runs.items()))
+        for what, table, other, keys in (
+            ("documents", run.heldout, reference.heldout, ["source", "document", "bytes"]),
+            ("task items", run.tasks, reference.tasks, [*TASK_ITEM, "cluster"]),
         ):
             if not table.select(keys).equals(other.select(keys)):
                 raise ValueError(
-                    f"{folder} and {reference[0]} were evaluated on different {name}:"
-                    " evaluate both again on the same"
+                    f"{job.folder(path)} and {first.folder(path)} were evaluated on different"
+                    f" {what}: evaluate both again on the same"
                 )
 
 
@@ -259,10 +222,7 @@ def _check_shots(path: str, declared: Declaration, runs: Mapping[JobKey, Run]) -
     """Check that the shots of all answers are declared, so that pages omit none."""
     for job, run in runs.items():
         for task, _, shots in run.scores:
-            numbers = [int(column) for column in declared.shots if column != FEW]
-            if shots not in numbers and not (
-                FEW in declared.shots and shots_of(task, FEW) == shots
-            ):
+            if not any(shots_of(task, column) == shots for column in declared.shots):
                 raise ValueError(
                     f"{job.folder(path)} has answers of {task} with {shots} shots, which is"
                     f" none of the columns {list(declared.shots)} in study.yaml: add it to shots"

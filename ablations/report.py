@@ -9,7 +9,6 @@ experts, a dense twin), with which the page answers GLaM's claims one by one.
 """
 
 import re
-import sys
 from collections.abc import Sequence
 from importlib.resources import files
 
@@ -18,12 +17,10 @@ from ablations.contrasts import variant_selection
 from ablations.page.data import Json, page_data
 from ablations.page.training_log import read_log
 from ablations.reading import read_study
-from ablations.settings import parse, read
+from ablations.settings import parse, run
 from ablations.study_files.results import Study
-from ablations.study_files.table import to_csv
+from ablations.study_files.table import write_csv
 from pipeline import page
-from winnow.arguments import check_utf8
-from winnow.commands import endings
 from winnow.filesystem import storage
 
 PAGE = "report.html"
@@ -56,14 +53,17 @@ def write_report(path: str, learning_rate: str | None = None, claims: Sequence[s
             study of learning rates does not match. If nothing can be compared yet, the page says
             so.
     """
-    data = gather(path, *read(path, learning_rate), [read_study(other) for other in claims])
+    rates = read_study(learning_rate) if learning_rate else None
+    data = gather(path, read_study(path), rates, [read_study(other) for other in claims])
     for old in storage.listing(storage.join(path, FIGURES)):
         if old.endswith(".csv"):
             storage.remove(old)
-    for name, figure in data["figures"].items():
-        rows = [dict(zip(figure["columns"], row, strict=True)) for row in figure["rows"]]
-        if rows:
-            storage.write_bytes(storage.join(path, FIGURES, f"{name}.csv"), to_csv(rows).encode())
+    figures = {
+        name: [dict(zip(figure["columns"], row, strict=True)) for row in figure["rows"]]
+        for name, figure in data["figures"].items()
+        if figure["rows"]
+    }
+    write_csv(storage.join(path, FIGURES), figures)
     target = storage.join(path, PAGE)
     storage.write_bytes(target, render(data).encode())
     return target
@@ -108,7 +108,4 @@ def _read(name: str) -> str:
 
 
 if __name__ == "__main__":
-    with endings.clear():
-        with endings.usage():
-            check_utf8(sys.argv[1:])
-        main(sys.argv[1:])
+    run(main)

@@ -19,11 +19,15 @@ import hydra
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, flag_override
 
+from ablations import compare, report
+from ablations.analyses import comparison
+from ablations.contrasts import variant_selection
 from ablations.errors import exit_on_error
+from ablations.reading import read_study
 from ablations.study import bucket_mirror, interruption, preflight, progress
 from ablations.study.design.jobs import expand, first_batch, job_of, needed, slots_of, threads_of
 from ablations.study.execute import execute
-from ablations.study.finalize import finalize_study
+from ablations.study_files.results import FAILURE
 from winnow import run_log
 from winnow.commands import endings, overrides
 from winnow.filesystem import storage
@@ -73,9 +77,42 @@ class StudyCallback(Callback):
         with exit_on_error():
             _progress_report.close()
             end_if_interrupted()
-            if not finalize_study(config.output, self.output):
+            if not finalize(config.output, self.output):
                 sys.exit(1)
             _study_lock.close()
+
+
+def finalize(folder: str, shown: str) -> bool:
+    """Print failures and the verdict; write the comparison and the page.
+
+    Args:
+        folder: the study's folder.
+        shown: its path in messages; differs for a study in a bucket.
+
+    Returns:
+        Whether every job is complete and the arms could be compared.
+    """
+    study = read_study(folder)
+    declared, complete = study.declared, len(study.runs)
+    for key, error in study.failed.items():
+        record = storage.join(key.folder(shown), FAILURE)
+        print(f"FAILED {key.name}: {error} (traceback in {record})", file=sys.stderr)
+    for key in [*study.unfinished, *study.missing]:
+        print(f"NOT RUN {key.name}", file=sys.stderr)
+    report.write_report(folder)
+    print(f"\nPage: {storage.join(shown, report.PAGE)}")
+    if not study.runs:
+        print("no job is complete: nothing to compare", file=sys.stderr)
+        return False
+    try:
+        study = variant_selection.choose(study)
+        result = comparison.compare(study)
+    except ValueError as error:
+        print(f"not compared: {error}", file=sys.stderr)
+        return False
+    compare.write(result, storage.join(folder, "comparison"))
+    print(f"Tables: {storage.join(shown, 'comparison')}\n\n{compare.render(study, result)}")
+    return complete == len(declared.arms) * len(declared.variants) * len(declared.seeds)
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="ablation")

@@ -1,11 +1,12 @@
 """The ``name=value`` command line of commands that read a study."""
 
 import argparse
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from ablations.reading import read_study
-from ablations.study_files.results import Study
+from winnow.arguments import check_utf8
+from winnow.commands import endings
 
 
 def parse(
@@ -29,9 +30,8 @@ def parse(
     """
     names = (required, *optional)
     usage = usage or " ".join([f"{required}=DIR", *(f"[{name}=DIR]" for name in optional)])
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawTextHelpFormatter
-    )
+    raw = argparse.RawTextHelpFormatter
+    parser = argparse.ArgumentParser(description=description, formatter_class=raw)
     parser.add_argument("settings", nargs="*", metavar=usage)
     settings = {}
     for setting in parser.parse_args(list(arguments)).settings:
@@ -68,10 +68,9 @@ def value(setting: str) -> Any:
     return container["value"]
 
 
-def read(study: str, learning_rate: str | None = None) -> tuple[Study, Study | None]:
-    """A study, and the study of its learning rates, if any.
-
-    Raises:
-        ValueError: a file of either is invalid (:mod:`ablations.study_files.results`).
-    """
-    return read_study(study), read_study(learning_rate) if learning_rate else None
+def run(main: Callable[[Sequence[str]], None]) -> None:
+    """Call a command with the arguments of this process; an error exits with one line."""
+    with endings.clear():
+        with endings.usage():
+            check_utf8(sys.argv[1:])
+        main(sys.argv[1:])

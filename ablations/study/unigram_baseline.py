@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ablations.near_duplicates import token_batches
 from model.data.corpus import Corpus, IntArray
 
 BATCH_TOKENS = 1 << 22
@@ -28,11 +29,6 @@ def _counts(corpus: Corpus, documents: IntArray) -> IntArray:
     """Token counts of documents, with one boundary each: int64 [vocabulary]."""
     counts = np.zeros(corpus.vocabulary, np.int64)
     counts[corpus.boundary_id] = len(documents)
-    lengths = corpus.lengths[documents]
-    batch = np.cumsum(lengths) // BATCH_TOKENS
-    for rows in np.split(np.arange(len(documents)), np.flatnonzero(np.diff(batch)) + 1):
-        ends = np.cumsum(lengths[rows])
-        tokens = np.empty(int(ends[-1]) if len(ends) else 0, np.int64)
-        corpus.copy_tokens(documents[rows], ends - lengths[rows], tokens)
+    for _, tokens in token_batches(corpus, documents, BATCH_TOKENS):
         counts += np.bincount(tokens, minlength=corpus.vocabulary)
     return counts

@@ -25,7 +25,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -55,13 +55,9 @@ FloatArray = npt.NDArray[np.float64]
 
 TASKS = pa.schema(
     [
-        pa.field("task", pa.string(), nullable=False),
-        pa.field("shots", pa.int32(), nullable=False),
-        pa.field("metric", pa.string(), nullable=False),
-        pa.field("item", pa.string(), nullable=False),
-        pa.field("cluster", pa.string(), nullable=False),
-        pa.field("numerator", pa.float64(), nullable=False),
-        pa.field("denominator", pa.float64(), nullable=False),
+        *tables.required(task=pa.string(), shots=pa.int32(), metric=pa.string()),
+        *tables.required(item=pa.string(), cluster=pa.string()),
+        *tables.required(numerator=pa.float64(), denominator=pa.float64()),
         pa.field("chance", pa.float64()),
     ]
 )
@@ -80,9 +76,7 @@ is unique. :mod:`ablations.study_files.metrics` says for which metrics lower is 
 
 CONTAMINATION = pa.schema(
     [
-        pa.field("task", pa.string(), nullable=False),
-        pa.field("item", pa.string(), nullable=False),
-        pa.field("arm", pa.string(), nullable=False),
+        *tables.required(task=pa.string(), item=pa.string(), arm=pa.string()),
         pa.field("dirty", pa.bool_()),
     ]
 )
@@ -194,13 +188,10 @@ class Declaration:
             raise ValueError(f"{TRUNK!r} is what arms start from (trunk=true), not an arm")
         for arm in filter(None, (primary.baseline, primary.treatment, primary.control)):
             if arm not in self.arms:
-                raise ValueError(
-                    f"the primary contrast names {arm!r}, which is not one of the arms"
-                )
+                raise ValueError(f"the primary contrast names {arm!r}, not one of the arms")
         if self.main not in self.variants:
-            raise ValueError(
-                f"main: {self.main!r} is not one of the variants {list(self.variants)}"
-            )
+            known = list(self.variants)
+            raise ValueError(f"main: {self.main!r} is not one of the variants {known}")
 
     def mixture_of(self, arm: str) -> Mapping[str, float]:
         """The weights by which an arm reads its sources."""
@@ -349,7 +340,8 @@ def write_declaration(study: str, declared: Declaration) -> None:
     value = {"format": FORMAT, **dataclasses.asdict(declared)}
     absent = [name for name in ("compare", "harness", "swarm") if not getattr(declared, name)]
     present = {key: item for key, item in value.items() if key not in absent}
-    text = yaml.safe_dump(_plain(present), sort_keys=False, allow_unicode=True)
+    plain = json.loads(json.dumps(present))  # YAML's lists and mappings alone
+    text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
     storage.write_bytes(storage.join(study, DECLARATION), text.encode())
 
 
@@ -361,21 +353,11 @@ def write_run(study: str, result: Result, heldout: pa.Table, tasks: pa.Table | N
             tables.write(storage.join(folder, name), table.cast(schema))
     if storage.exists(storage.join(folder, FAILURE)):
         storage.remove(storage.join(folder, FAILURE))
-    storage.write_json(
-        storage.join(folder, RESULT), {"format": FORMAT, **dataclasses.asdict(result)}
-    )
+    value = {"format": FORMAT, **dataclasses.asdict(result)}
+    storage.write_json(storage.join(folder, RESULT), value)
 
 
 def write_failure(study: str, job: JobKey, error: str, trace: str) -> None:
     """Write a job's failure record."""
     path = storage.join(job.folder(study), FAILURE)
     storage.write_json(path, {"format": FORMAT, "error": error, "traceback": trace})
-
-
-def _plain(value: Any) -> Any:
-    """Convert collections to the lists and mappings of YAML and JSON."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, Iterable) and not isinstance(value, str):
-        return [_plain(item) for item in value]
-    return value

@@ -5,6 +5,8 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from winnow.filesystem import storage
+
 Row = dict[str, Any]
 """A row; None where there is no value."""
 
@@ -16,6 +18,12 @@ def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+def write_csv(folder: str, tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Write each table to ``NAME.csv``."""
+    for name, rows in tables.items():
+        storage.write_bytes(storage.join(folder, f"{name}.csv"), to_csv(rows).encode())
 
 
 def columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
