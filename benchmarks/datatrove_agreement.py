@@ -3,9 +3,9 @@
     python -m venv cache/peers && cache/peers/bin/pip install 'datatrove[io,processing]==0.10.1'
     python benchmarks/datatrove_agreement.py 'corpus/*.jsonl.gz'
 
-Both see the same English documents: JSON lines with a ``text`` and, if any has one, a ``lang`` of
-``en``. Prints for each step the share of documents that both keep or both drop, counted by
-white space and as datatrove counts; ``--show 3`` prints documents on which they differ.
+Both read the same English documents: JSON lines with a ``text``, and a ``lang`` of ``en`` if they
+have one. Prints for each step the share of documents that both keep or both drop, with words
+counted by white space and as datatrove counts them; ``--show 3`` prints documents that differ.
 """
 
 import argparse
@@ -13,15 +13,13 @@ import glob
 import gzip
 import json
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from throughput import HERE, PEERS
 
 from pipeline.settings.step_settings import resolve_steps
 from pipeline.steps import build_steps
-
-HERE = Path(__file__).resolve().parent
 
 LINE_ENDS = ".?!\"'"
 """Of FineWeb; newer versions of datatrove have another default."""
@@ -47,9 +45,7 @@ def main() -> None:
     parser.add_argument("corpus", nargs="+", help="JSON lines, plain or gzip; globs")
     parser.add_argument("--each", type=int, default=150, help="documents of a file: default 150")
     parser.add_argument("--show", type=int, default=0, help="documents to print for each step")
-    parser.add_argument(
-        "--peers", default=str(HERE.parent / "cache/peers/bin/python"), help="has datatrove"
-    )
+    parser.add_argument("--peers", default=str(PEERS), help="has datatrove")
     arguments = parser.parse_args()
     paths = sorted(path for pattern in arguments.corpus for path in glob.glob(pattern))
     texts = [text for path in paths for text in read(path, arguments.each)]
@@ -60,11 +56,8 @@ def main() -> None:
         cells = []
         for words in ("whitespace", "datatrove"):
             ours = reasons(step, {**settings, "words": words}, texts)
-            differ = [
-                i
-                for i, pair in enumerate(zip(ours, theirs[name], strict=True))
-                if None in pair and pair != (None, None)
-            ]
+            pairs = zip(ours, theirs[name], strict=True)
+            differ = [i for i, (a, b) in enumerate(pairs) if (a is None) != (b is None)]
             cells.append(f"{100 - 100 * len(differ) / len(texts):.2f} %")
         print(f"| {TITLES.get(name, f'`{name}`')} | {' | '.join(cells)} |")
         for i in differ[: arguments.show]:

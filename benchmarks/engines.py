@@ -10,10 +10,10 @@
 - slots    how 1, 2 and 4 slots share these 64 files: what each did, how long it waited at the end
 - small    as many files as asked, of 5 documents each: time and memory, the manifest
 
-Real text (benchmarks/real_text.py), repeated with ids and hosts of its own. Every run is a process
-of its own, start and imports included, in a network namespace of its own where this may make one
-(as root): what goes over its loopback is what engine and workers send each other, each byte counted
-once. Memory is the peak of the largest process.
+The input is real text (benchmarks/real_text.py), repeated with other ids and hosts. Every run is a
+new process, start-up and imports included; as root, in a network namespace of its own, whose
+loopback counts once each byte that engine and workers send each other. Memory is the peak of the
+largest process.
 """
 
 import argparse
@@ -23,19 +23,20 @@ import gzip
 import hashlib
 import html
 import io
+import itertools
 import json
 import lzma
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import lz4.frame
 import pyarrow as pa
 import pyarrow.parquet as pq
-from throughput import ROOT, Measurement, classifier, measure, real_text
+from throughput import ROOT, Measurement, classifier, measure, read_texts
 
 from pipeline.readers.decoders import zstd
 from winnow import run_log
@@ -55,9 +56,8 @@ def main() -> None:
     if sys.argv[1:2] == ["--inside"]:
         _inside(Path(sys.argv[2]), sys.argv[3:])
         return
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("what", choices=["formats", "slots", "small"])
     parser.add_argument("--megabytes", type=int, default=200, help="of text (default: 200)")
     parser.add_argument("--files", type=int, default=10_000, help="for small (default: 10000)")
@@ -79,21 +79,32 @@ def engines(flags: argparse.Namespace) -> dict[str, list[str]]:
 
 
 def formats(flags: argparse.Namespace) -> None:
-    """Every rule on every engine, round by round."""
+    """Uneven files of all formats."""
     corpus = write_formats(flags.work / f"formats_{flags.megabytes}", flags.megabytes * 10**6)
-    print("| rule | engine | wall s | CPU s | peak MB | MB over the network | files, digest |")
-    print("|" + "---|" * 7)
+    compare(flags, corpus)
+
+
+def small(flags: argparse.Namespace) -> None:
+    """Many small inputs."""
+    compare(flags, write_small(flags.work / f"small_{flags.files}", flags.files))
+
+
+def compare(flags: argparse.Namespace, corpus: Path) -> None:
+    """Every rule on every engine, round by round."""
+    columns = "wall s | CPU s | peak MB | MB over the network | manifest kB | files, digest"
+    print(f"| rule | engine | {columns} |\n|" + "---|" * 8)
+    output = flags.work / "engine_output"
     for rule, said in RULES.items():
         for _ in range(flags.rounds):
             digests = set()
             for engine, own in engines(flags).items():
-                output = flags.work / "engine_output"
                 one, sent = run(flags, corpus, output, [*said, *own])
                 count, digest = digest_of(output)
                 digests.add(digest)
+                manifest = (output / "manifest.json").stat().st_size / 1e3
                 print(
-                    f"| {rule} | {engine} | {one.wall:.1f} | {one.cpu:.1f}"
-                    f" | {one.memory / 1e6:.0f} | {sent} | {count}, {digest[:12]} |",
+                    f"| {rule} | {engine} | {one.wall:.1f} | {one.cpu:.1f} |"
+                    f" {one.memory / 1e6:.0f} | {sent} | {manifest:.0f} | {count}, {digest[:12]} |",
                     flush=True,
                 )
             if len(digests) > 1:
@@ -103,16 +114,13 @@ def formats(flags: argparse.Namespace) -> None:
 def slots(flags: argparse.Namespace) -> None:
     """How the slots of each engine share uneven tasks."""
     corpus = write_formats(flags.work / f"formats_{flags.megabytes}", flags.megabytes * 10**6)
+    modes = {"threads": "multi_threading", "processes": "multi_processing"}
     ways = {
-        f"DirectRunner, {number} {kind}": [
-            f"--direct_num_workers={number}",
-            f"--direct_running_mode={mode}",
-        ]
-        for kind, mode in (("threads", "multi_threading"), ("processes", "multi_processing"))
-        for number in (1, 2, 4)
+        f"DirectRunner, {n} {kind}": [f"--direct_num_workers={n}", f"--direct_running_mode={mode}"]
+        for kind, mode in modes.items()
+        for n in (1, 2, 4)
     }
-    if os.path.exists(flags.prism):
-        ways["PrismRunner"] = ["--runner=PrismRunner", f"--prism_location={flags.prism}"]
+    ways |= {name: own for name, own in engines(flags).items() if name != "DirectRunner"}
     print("| engine | slots at work | share of the text of each | s at work | waited at the end |")
     print("|" + "---|" * 5)
     for name, own in ways.items():
@@ -140,22 +148,6 @@ def slots(flags: argparse.Namespace) -> None:
         )
 
 
-def small(flags: argparse.Namespace) -> None:
-    """Many small inputs."""
-    corpus = write_small(flags.work / f"small_{flags.files}", flags.files)
-    print("| rule | engine | wall s | CPU s | peak MB | MB over the network | manifest kB |")
-    print("|" + "---|" * 7)
-    for rule, said in RULES.items():
-        for engine, own in engines(flags).items():
-            output = flags.work / "engine_output"
-            one, sent = run(flags, corpus, output, [*said, *own])
-            print(
-                f"| {rule} | {engine} | {one.wall:.1f} | {one.cpu:.1f} | {one.memory / 1e6:.0f}"
-                f" | {sent} | {(output / 'manifest.json').stat().st_size / 1e3:.0f} |",
-                flush=True,
-            )
-
-
 def run(
     flags: argparse.Namespace, corpus: Path, output: Path, own: list[str]
 ) -> tuple[Measurement, str]:
@@ -174,7 +166,7 @@ def run(
 
 
 def _inside(sent: Path, command: list[str]) -> None:
-    """Run a command in a network of its own, and note what went over its loopback."""
+    """Run a command in this network namespace, and note what went over its loopback."""
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     code = subprocess.run(command, check=False).returncode
     (line,) = (x for x in Path("/proc/net/dev").read_text().splitlines() if x.strip()[:3] == "lo:")
@@ -193,63 +185,54 @@ def digest_of(folder: Path) -> tuple[int, str]:
     return len(paths), found.hexdigest()
 
 
-def texts() -> list[str]:
-    """Real texts, in an order that is always the same."""
-    from pipeline.core.plan import plan_tasks
-    from pipeline.readers import FieldMap, read_batches
-    from winnow.filesystem.storage import open_input
-
-    return [
-        text
-        for task in plan_tasks({"all": [f"{real_text()}/input/*"]}, [], 1 << 40)
-        for batch in read_batches(task.input, FieldMap(), open_input=open_input)
-        for text in batch["text"].to_pylist()
-    ]
-
-
 def write_formats(folder: Path, size: int) -> Path:
     """``size`` bytes of text in 64 files of uneven size, format after format."""
-    if not folder.exists():
-        partial = folder.with_suffix(".partial")
-        shutil.rmtree(partial, ignore_errors=True)
+
+    def files() -> Iterator[tuple[str, bytes]]:
         weights = [LARGEST ** (i * 37 % FILES / (FILES - 1)) for i in range(FILES)]
-        source = _documents(texts())
+        source = _documents()
         for number, weight in enumerate(weights):
             name, write = list(FORMATS.items())[number % len(FORMATS)]
             rows, held = [], 0
             while held < size * weight / sum(weights):
                 rows.append(next(source))
                 held += len(rows[-1]["text"].encode())
-            place = partial / "files" / f"{number:02d}.{name}"
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(write(rows))
-        partial.rename(folder)
-    return folder
+            yield f"files/{number:02d}.{name}", write(rows)
+
+    return _write(folder, files())
 
 
-def write_small(folder: Path, files: int) -> Path:
+def write_small(folder: Path, count: int) -> Path:
     """Files of 5 documents each, a hundred to a folder."""
+
+    def files() -> Iterator[tuple[str, bytes]]:
+        source = _documents()
+        for number in range(count):
+            rows = list(itertools.islice(source, 5))
+            yield f"{number // 100:04d}/{number:06d}.jsonl.gz", gzip.compress(_lines(rows), 1)
+
+    return _write(folder, files())
+
+
+def _write(folder: Path, files: Iterator[tuple[str, bytes]]) -> Path:
+    """Write files to a folder, unless it is there."""
     if not folder.exists():
         partial = folder.with_suffix(".partial")
         shutil.rmtree(partial, ignore_errors=True)
-        source = _documents(texts())
-        for number in range(files):
-            place = partial / f"{number // 100:04d}" / f"{number:06d}.jsonl.gz"
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(gzip.compress(_lines([next(source) for _ in range(5)]), 1))
+        for name, content in files:
+            (partial / name).parent.mkdir(parents=True, exist_ok=True)
+            (partial / name).write_bytes(content)
         partial.rename(folder)
     return folder
 
 
-def _documents(texts: list[str]) -> Iterator[dict[str, str]]:
-    """The texts without end; the second time on with words of its own, but for every tenth."""
-    number = 0
-    while True:
-        for i, text in enumerate(texts):
-            round_ = number // len(texts)
-            own = f"{text}\n{number}" if round_ and i % 10 else text
-            yield {"id": f"d{number}", "url": f"https://h{number}.example/", "text": own}
-            number += 1
+def _documents() -> Iterator[dict[str, str]]:
+    """Real texts without end; repeats of nine in ten end with another number."""
+    texts = read_texts()
+    for number in itertools.count():
+        repeat, i = divmod(number, len(texts))
+        text = f"{texts[i]}\n{number}" if repeat and i % 10 else texts[i]
+        yield {"id": f"d{number}", "url": f"https://h{number}.example/", "text": text}
 
 
 def _lines(rows: Rows) -> bytes:
@@ -257,7 +240,7 @@ def _lines(rows: Rows) -> bytes:
 
 
 def _warc(kind: str, media: str, rows: Rows, block: Callable[[dict[str, str]], bytes]) -> bytes:
-    """Records, each a gzip member of its own."""
+    """Records, each in its own gzip member."""
     out = []
     for row in rows:
         body = block(row)
@@ -309,7 +292,7 @@ def _arrow(rows: Rows, new: Callable[..., pa.ipc.RecordBatchFileWriter]) -> byte
     return bytes(sink.getvalue())
 
 
-def _text(rows: Iterable[dict[str, str]]) -> bytes:
+def _text(rows: Rows) -> bytes:
     """One document."""
     return "\n\n".join(row["text"] for row in rows).encode()
 
@@ -322,9 +305,7 @@ FORMATS: dict[str, Callable[[Rows], bytes]] = {
     "jsonl.xz": lambda rows: lzma.compress(_lines(rows), preset=1),
     "jsonl.lz4": lambda rows: lz4.frame.compress(_lines(rows)),
     "json": lambda rows: json.dumps(rows, ensure_ascii=False).encode(),
-    "warc.wet.gz": lambda rows: _warc(
-        "conversion", "text/plain", rows, lambda row: row["text"].encode()
-    ),
+    "warc.wet.gz": lambda rows: _warc("conversion", "text/plain", rows, lambda r: _text([r])),
     "warc.gz": lambda rows: _warc("response", "application/http", rows, _response),
     "arc.gz": _arc,
     "parquet": _parquet,

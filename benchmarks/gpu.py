@@ -3,11 +3,11 @@
     python benchmarks/gpu.py --out DIR                      where a GPU is
     python benchmarks/gpu.py --device cpu --tiny --out DIR  a rehearsal without one
 
-A part that fails is written down, and the next one begins. ``DIR/gpu.json`` is written after each.
-Nothing begins once ``--seconds`` are over. Utilisation is of the published peak (``of the peak``),
-and beside it of a matrix product measured here. It needs torch (2.11 or later), hydra-core, xxhash
-and, for the peers, transformers; no network, and neither numba nor pyarrow unless a ``--corpus`` is
-given. Exit code 1: a check or a part failed.
+A part that fails is recorded, and the next one starts. ``DIR/gpu.json`` is written after each part;
+none starts once ``--seconds`` are over. Utilisation is a share of the published peak (``of the
+peak``) and of a matrix product measured here. Needs torch (2.11 or later), hydra-core, xxhash and,
+for the peers, transformers; no network, and numba and pyarrow only with ``--corpus``. Exit code 1:
+a check or a part failed.
 """
 
 import argparse
@@ -68,12 +68,9 @@ def table(results: dict[str, Any]) -> str:
     """The results as Markdown, for docs/gpu.md."""
     about, checks = results["about"], results["checks"]
     bad = [name for name, check in checks.items() if not check["good"]]
-    lines = [
-        "",
-        ", ".join(f"{name} {value}" for name, value in about.items()),
-        f"{len(checks) - len(bad)} of {len(checks)} checks passed"
-        + (f"; failed: {', '.join(bad)}" if bad else ""),
-    ]
+    lines = ["", ", ".join(f"{name} {value}" for name, value in about.items())]
+    failed = f"; failed: {', '.join(bad)}" if bad else ""
+    lines.append(f"{len(checks) - len(bad)} of {len(checks)} checks passed{failed}")
     if errors := results.get("errors"):
         lines.append(f"parts that failed: {', '.join(errors)}")
     if left_out := results.get("left_out"):
@@ -90,7 +87,7 @@ def table(results: dict[str, Any]) -> str:
 
 
 def _do_without_numba() -> None:
-    """Where numba is not installed, take torch's operations for the kernels of the CPU."""
+    """Without numba, replace the CPU's kernels by torch's operations."""
     if importlib.util.find_spec("numba"):
         return
     print("numba is not installed: the CPU computes by torch's operations")
@@ -110,9 +107,8 @@ def _commit() -> str:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--device", default="cuda", help="cuda, or cpu for a rehearsal")
     parser.add_argument("--tiny", action="store_true", help="small shapes; times mean nothing")
     parser.add_argument("--seconds", type=float, default=480, help="default: 480")

@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python benchmarks/html_pages.py --warc crawl.warc.gz
 
-All read the file from its start, in one process and in turns; reported is the least CPU time of the
-rounds. Then what each step of our reader takes.
+All read the file from its start, in one process and in turns. Prints the least CPU time of the
+rounds, then the time of each step of our reader.
 """
 
 import argparse
@@ -43,16 +43,13 @@ def main(warc: str, rounds: int) -> None:
         stored = file.read()
     pages = len(list(_pages(stored)))
     whole = partial(extract_plain_text, preserve_formatting=True, main_content=False)
+    extract = trafilatura.extract
     peers = {
         "our reader": partial(_ours, warc),
         "FastWARC, resiliparse: main content": partial(_by, _main_content, stored),
         "FastWARC, resiliparse: all text": partial(_by, whole, stored),
-        f"FastWARC, trafilatura {trafilatura.__version__}": partial(
-            _by, trafilatura.extract, stored
-        ),
-        "FastWARC, trafilatura, fast": partial(
-            _by, partial(trafilatura.extract, fast=True), stored
-        ),
+        f"FastWARC, trafilatura {trafilatura.__version__}": partial(_by, extract, stored),
+        "FastWARC, trafilatura, fast": partial(_by, partial(extract, fast=True), stored),
     }
     least = _least(peers, rounds)
     print(f"{pages:,} pages of {len(igzip.decompress(stored)) / pages / 1e3:.0f} kB in {warc}")
@@ -89,9 +86,8 @@ def _steps(stored: bytes, rounds: int) -> dict[str, float]:
     for _ in range(rounds):
         spent = dict.fromkeys(_STEPS, 0.0)
         at = [time.process_time()]
-        for record in ArchiveIterator(
-            io.BytesIO(stored), parse_http=False, record_types=WarcRecordType.response
-        ):
+        responses = WarcRecordType.response
+        for record in ArchiveIterator(io.BytesIO(stored), responses, parse_http=False):
             message = record.reader.read()
             at.append(time.process_time())
             response = parse_response(message, _MAX_BYTES)
@@ -128,9 +124,8 @@ def _least(peers: Mapping[str, Callable[[], None]], rounds: int) -> dict[str, fl
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--warc", required=True, help="a .warc.gz file of pages")
     parser.add_argument("--rounds", type=int, default=5)
     flags = parser.parse_args()

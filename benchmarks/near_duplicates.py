@@ -5,14 +5,14 @@
     python benchmarks/near_duplicates.py speed --megabytes 100 --rounds 3
     python benchmarks/near_duplicates.py quality
 
-``speed`` times, one after the other and round by round, pipeline/run.py with --near-duplicates and
-without, and datatrove's four stages (signatures, buckets, clusters, filter), on real text: every
-time that a text comes again, a share of its words (0, 1, 3 or 30 %) is replaced.
+``speed`` times, in turns and round by round, pipeline/run.py with --near-duplicates and without,
+and datatrove's four stages (signatures, buckets, clusters, filter), on real text; in each repeat of
+a text, a share of its words (0, 1, 3 or 30 %) is replaced.
 
-``quality`` compares all pairs of real documents by their exact Jaccard similarity. Pairs of one
-page's copies are not independent, so the share that is found is measured with 32 families of hash
-functions, each 14 bands of 8, and its interval is over families. Clusters are compared with those
-of datatrove, and, as a yardstick, between families.
+``quality`` compares all pairs of real documents by their exact Jaccard similarity. Pairs of copies
+of one page are not independent, so recall is measured with 32 families of hash functions, each 14
+bands of 8, and its interval is over families. Clusters are compared with datatrove's, and between
+families as a yardstick.
 """
 
 import argparse
@@ -32,13 +32,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import scipy.sparse as sp
-from throughput import HERE, ROOT, Measurement, classifier, measure, pipeline, real_text
+from throughput import HERE, PEERS, ROOT, Measurement, classifier, measure, pipeline, read_texts
 
-from pipeline.core.plan import plan_tasks
 from pipeline.near_duplicates import components, minhash
 from pipeline.near_duplicates.settings import Settings
-from pipeline.readers import FieldMap, read_batches
-from winnow.filesystem.storage import open_input
 
 FINEWEB = Settings(bands=14, rows=8, words=5)
 FAMILIES = 32
@@ -50,9 +47,8 @@ Pairs = npt.NDArray[np.int64]
 
 def main() -> None:
     """Measure what the flags say."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("what", choices=("speed", "quality"))
     parser.add_argument("--text", help="a glob of documents (default: real_text.py's)")
     parser.add_argument("--megabytes", type=int, default=100, help="of text (default: 100)")
@@ -60,22 +56,10 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="cores for each (default: 1)")
     parser.add_argument("--classifier", type=Path, help="(default: one of real text)")
     parser.add_argument("--work", type=Path, default=ROOT / "cache" / "near_duplicates")
-    parser.add_argument(
-        "--peers", type=Path, default=ROOT / "cache/peers/bin/python", help="has datatrove"
-    )
+    parser.add_argument("--peers", type=Path, default=PEERS, help="has datatrove")
     flags = parser.parse_args()
-    texts = read(flags.text or f"{real_text()}/input/*")
+    texts = read_texts(flags.text)
     speed(flags, texts) if flags.what == "speed" else quality(flags, texts)
-
-
-def read(glob: str) -> list[str]:
-    """The texts of all documents."""
-    return [
-        text
-        for task in plan_tasks({"all": [glob]}, [], 1 << 40)
-        for batch in read_batches(task.input, FieldMap(), open_input=open_input)
-        for text in batch["text"].to_pylist()
-    ]
 
 
 def write(folder: Path, texts: list[str]) -> Path:
@@ -96,11 +80,10 @@ def speed(flags: argparse.Namespace, texts: list[str]) -> None:
     corpus = write(flags.work / "corpus", list(_again(texts, flags.megabytes * 10**6)))
     output = flags.work / "output"
     plain = pipeline(corpus, model, flags.workers, output)
-    peer = [flags.peers, HERE / "peer_datatrove_minhash.py", corpus, output, flags.workers]
     contenders = {
         "winnow": plain,
         "winnow, near-duplicates": [*plain, "--near-duplicates"],
-        "datatrove": [*map(str, peer)],
+        "datatrove": peer(flags, corpus, output),
     }
     runs: dict[str, list[Measurement]] = {name: [] for name in contenders}
     for number, (name, command) in itertools.product(range(flags.rounds), contenders.items()):
@@ -111,9 +94,8 @@ def speed(flags: argparse.Namespace, texts: list[str]) -> None:
     base = medians["winnow, near-duplicates"]
     more = base - medians["winnow"]
     print(f"{flags.megabytes} MB of text, {flags.workers} workers, load {os.getloadavg()[0]:.1f}\n")
-    print(
-        "| contender | CPU s | wall s | peak MB | CPU, near-duplicates = 1 |\n|---|---|---|---|---|"
-    )
+    print("| contender | CPU s | wall s | peak MB | CPU, near-duplicates = 1 |")
+    print("|---" * 5 + "|")
     for name, found in runs.items():
         wall = statistics.median(run.wall for run in found)
         peak = max(run.memory for run in found) / 1e6
@@ -121,6 +103,12 @@ def speed(flags: argparse.Namespace, texts: list[str]) -> None:
         print(f"| {name} | {cpu:.1f} | {wall:.1f} | {peak:.0f} | {cpu / base:.2f} |")
     times = medians["datatrove"] / more
     print(f"\nnear-duplicates alone: {more:.1f} CPU s; datatrove takes {times:.0f} times as long")
+
+
+def peer(flags: argparse.Namespace, corpus: Path, output: Path) -> list[str]:
+    """Datatrove's command line."""
+    script = HERE / "peer_datatrove_minhash.py"
+    return [*map(str, [flags.peers, script, corpus, output, flags.workers])]
 
 
 def _again(texts: list[str], size: int) -> Iterator[str]:
@@ -166,8 +154,7 @@ def quality(flags: argparse.Namespace, texts: list[str]) -> None:
     corpus = write(flags.work / "quality", texts)
     output = flags.work / "output"
     shutil.rmtree(output, ignore_errors=True)
-    peer = [flags.peers, HERE / "peer_datatrove_minhash.py", corpus, output, flags.workers]
-    subprocess.run([*map(str, peer)], check=True, capture_output=True)
+    subprocess.run(peer(flags, corpus, output), check=True, capture_output=True)
     theirs = read_clusters(output / "clusters", len(texts))
     between = [agreement(a, b) for a, b in itertools.pairwise(ours)]
     beside = [agreement(a, theirs) for a in ours]

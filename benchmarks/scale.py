@@ -2,11 +2,10 @@
 
     python benchmarks/scale.py --megabytes 10 100 1000 10000 --workers 1 2
 
-Real text (benchmarks/real_text.py), repeated with ids and hosts of its own, is cut into JSONL.gz
-files of 50 MB of text, a third of what a Common Crawl WET file holds. Every document has a host
-that no other has, which is the worst case for the statistics. Each size is run as a process of its
-own with each number of workers, on as many cores, start and imports included. Memory is the peak of
-the largest process. MB are of uncompressed text.
+Real text (benchmarks/real_text.py), repeated with other ids and hosts, is split into JSONL.gz files
+of 50 MB of text, a third of a Common Crawl WET file. No two documents share a host: the worst case
+for the statistics. Each size runs in a new process with each number of workers, on as many cores;
+start-up and imports count. Memory is the peak of the largest process. MB are of uncompressed text.
 """
 
 import argparse
@@ -23,9 +22,8 @@ FILE_BYTES = 50_000_000
 
 def main() -> None:
     """Make the inputs, run every size, print the table as it grows."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--megabytes", type=int, nargs="+", default=[10, 100, 1000, 10000])
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--work", type=Path, default=ROOT / "cache" / "benchmark")

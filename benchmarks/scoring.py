@@ -2,17 +2,18 @@
 
     python benchmarks/scoring.py --positive 'curated/*.jsonl.gz' --negative 'web/*.jsonl.gz'
 
-Takes files of any format that the pipeline reads. Half of the documents, by a hash of their text,
-train each contender, unweighted; the other half gives its ROC-AUC, once with every document alike
-and once with classes and sources balanced. Then all contenders score all documents, one after the
-other, round by round; times are CPU seconds of scoring alone, from text in memory to margins:
-Arrow arrays for Winnow, Python strings on one line each, made beforehand, for the others. Each
-figure is the median of the rounds; the ratio is that of the speeds within a round.
+Reads any format of the pipeline. Half of the documents, by a hash of their text, train each
+contender, unweighted; the other half gives its ROC-AUC, unweighted and with classes and sources
+balanced. Then all contenders score all documents, in turns and round by round. Times are CPU
+seconds of scoring alone, from text in memory to margins: Arrow arrays for Winnow, Python strings of
+one line, made beforehand, for the others. Figures are medians over rounds, ratios are of speeds
+within a round.
 
-The last lines tell how far word order counts: documents with their words shuffled.
+The last lines show how much word order counts: documents with their words shuffled.
 """
 
 import argparse
+import itertools
 import os
 import platform
 import random
@@ -58,13 +59,8 @@ class Documents:
 
     def part(self, chosen: npt.NDArray[np.bool_]) -> "Documents":
         """Those where ``chosen`` (bool [n]) is true."""
-        rows = np.flatnonzero(chosen)
-        return Documents(
-            self.text.filter(pa.array(chosen)),
-            [self.lines[row] for row in rows],
-            self.positive[rows],
-            self.source[rows],
-        )
+        text, lines = self.text.filter(pa.array(chosen)), itertools.compress(self.lines, chosen)
+        return Documents(text, list(lines), self.positive[chosen], self.source[chosen])
 
 
 Scorer = Callable[[Documents], Margins]
@@ -72,9 +68,8 @@ Scorer = Callable[[Documents], Margins]
 
 def main() -> None:
     """Train, time and compare."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--positive", nargs="+", required=True, metavar="GLOB")
     parser.add_argument("--negative", nargs="+", required=True, metavar="GLOB")
     parser.add_argument("--rounds", type=int, default=5)
@@ -98,22 +93,14 @@ def main() -> None:
 
 def read(positive: list[str], negative: list[str]) -> Documents:
     """All documents of the files, exact duplicates removed."""
-    sources = train_documents.find_sources(
-        {"positive": positive, "negative": negative},
-        {"text": "text"},
-        storage.find,
-        print,
-    )
+    globs = {"positive": positive, "negative": negative}
+    sources = train_documents.find_sources(globs, {"text": "text"}, storage.find, print)
     how = train_documents.Input(ReadOptions(), metadata=())
     table, _ = train_documents.read(sources, how, print)
     table = splits.deduplicate(table).documents.combine_chunks()
     text = table["text"].combine_chunks()
-    return Documents(
-        text,
-        one_line(text).to_pylist(),
-        table["positive"].to_numpy(),
-        np.array(table["source"].to_pylist()),
-    )
+    source = np.array(table["source"].to_pylist())
+    return Documents(text, one_line(text).to_pylist(), table["positive"].to_numpy(), source)
 
 
 def winnow(train: Documents, config: FeatureConfig) -> Scorer:

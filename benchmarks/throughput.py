@@ -4,9 +4,8 @@
     pip install orjson
     python benchmarks/throughput.py --megabytes 200 --rounds 3 --workers 1
 
-Real text (benchmarks/real_text.py), repeated with ids and URLs of its own until it is as long as
-asked, is written as JSONL.gz once. Then every contender goes through it, as a process of its own,
-one after the other, round by round:
+Real text (benchmarks/real_text.py), repeated with other ids and URLs up to the size asked for, is
+written as JSONL.gz once. Then every contender reads it in a new process, in turns, round by round:
 
 - winnow     pipeline/run.py: score, decide, write Arrow shards, statistics and the page
 - winnow-fasttext  the same with the fastText model of the peers
@@ -31,14 +30,20 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
+PEERS = ROOT / "cache/peers/bin/python"
+"""An interpreter that has datatrove."""
+
 FILES = 16
 
 
@@ -67,17 +72,14 @@ def main() -> None:
     if sys.argv[1:2] == ["--contender"]:
         _run_inside(*sys.argv[2:])
         return
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--megabytes", type=int, default=200, help="of text (default: 200)")
     parser.add_argument("--rounds", type=int, default=3, help="(default: 3)")
     parser.add_argument("--workers", type=int, default=1, help="cores for each (default: 1)")
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--work", type=Path, default=ROOT / "cache" / "benchmark")
-    parser.add_argument(
-        "--peers", type=Path, default=ROOT / "cache/peers/bin/python", help="has datatrove"
-    )
+    parser.add_argument("--peers", type=Path, default=PEERS, help="has datatrove")
     flags = parser.parse_args()
     setup = prepare(flags.work, flags.megabytes, flags.peers, flags.workers)
     text, documents = map(int, (setup.corpus / "size.txt").read_text().split())
@@ -86,19 +88,17 @@ def main() -> None:
         for name in flags.only:
             output = flags.work / "output"
             shutil.rmtree(output, ignore_errors=True)
-            runs[name].append(measure(CONTENDERS[name](setup, output), setup.workers))
+            runs[name].append(measure(_contender(name, setup, output), setup.workers))
             print(f"round {round_ + 1} {name}: {runs[name][-1].wall:.1f} s", file=sys.stderr)
     print(report(runs, text, documents, setup.workers))
 
 
 def prepare(work: Path, megabytes: int, peers: Path, workers: int) -> Setup:
     """Corpus, classifier and fastText model, made unless they are there."""
-    hashed_linear, fasttext = (
-        classifier(work, "hashed_linear"),
-        classifier(work, "fasttext", *FASTTEXT),
-    )
+    hashed_linear = classifier(work, "hashed_linear")
+    fasttext = classifier(work, "fasttext", *FASTTEXT) / "model.bin"
     corpus = write_corpus(work / f"corpus_{megabytes}", megabytes * 10**6, FILES)
-    return Setup(corpus, hashed_linear, fasttext / "model.bin", peers, workers)
+    return Setup(corpus, hashed_linear, fasttext, peers, workers)
 
 
 def classifier(work: Path, kind: str, *settings: str) -> Path:
@@ -124,26 +124,32 @@ def real_text() -> Path:
     return text
 
 
-def write_corpus(corpus: Path, size: int, files: int) -> Path:
-    """Real documents, again and again, each with its own id and host, until they hold ``size``.
-
-    They lie in ``files`` JSONL.gz files of about the same size, and ``size.txt`` holds their bytes
-    of text and their number. Nothing is done if that is there already.
-    """
+def batches_of(pattern: str) -> "Iterator[pa.RecordBatch]":
+    """The documents of a glob, by our reader."""
     from pipeline.core.plan import plan_tasks
     from pipeline.readers import FieldMap, read_batches
     from winnow.filesystem.storage import open_input
 
+    for task in plan_tasks({"all": [pattern]}, [], 1 << 40):
+        yield from read_batches(task.input, FieldMap(), open_input=open_input)
+
+
+def read_texts(pattern: str | None = None) -> list[str]:
+    """The texts of a glob's documents; by default real text."""
+    batches = batches_of(pattern or f"{real_text()}/input/*")
+    return [text for batch in batches for text in batch["text"].to_pylist()]
+
+
+def write_corpus(corpus: Path, size: int, files: int) -> Path:
+    """``size`` bytes of real text, repeated with other ids and hosts, unless it is there.
+
+    Writes ``files`` JSONL.gz files of about the same size, and ``size.txt`` with the bytes of text
+    and the number of documents.
+    """
     if (corpus / "size.txt").exists():
         return corpus
-    texts = [
-        text
-        for task in plan_tasks({"all": [f"{real_text()}/input/*"]}, [], 1 << 40)
-        for batch in read_batches(task.input, FieldMap(), open_input=open_input)
-        for text in batch["text"].to_pylist()
-    ]
     corpus.mkdir(parents=True, exist_ok=True)
-    with multiprocessing.Pool(os.cpu_count(), _share, [texts]) as pool:
+    with multiprocessing.Pool(os.cpu_count(), _share, [read_texts()]) as pool:
         jobs = [(corpus, file, size // files) for file in range(files)]
         written = pool.starmap(_write_file, jobs, chunksize=1)
     text, documents = map(sum, zip(*written, strict=True))
@@ -172,16 +178,6 @@ def _write_file(corpus: Path, file: int, size: int) -> tuple[int, int]:
     return written, documents
 
 
-def winnow(setup: Setup, output: Path) -> list[str]:
-    """Winnow's command line."""
-    return pipeline(setup.corpus, setup.classifier, setup.workers, output)
-
-
-def winnow_fasttext(setup: Setup, output: Path) -> list[str]:
-    """The same with the peers' fastText model."""
-    return pipeline(setup.corpus, setup.fasttext.parent, setup.workers, output)
-
-
 def pipeline(corpus: Path, classifier: Path, workers: int, output: Path) -> list[str]:
     """The command line of ``pipeline/run.py``."""
     command = [sys.executable, str(ROOT / "pipeline" / "run.py"), "--filter", "web"]
@@ -189,29 +185,18 @@ def pipeline(corpus: Path, classifier: Path, workers: int, output: Path) -> list
     return [*command, "--classifier", str(classifier), "--direct_num_workers", str(workers)]
 
 
-def datatrove(setup: Setup, output: Path) -> list[str]:
-    """The script and the interpreter that has datatrove."""
-    paths = [setup.corpus, setup.fasttext, output]
-    return [*map(str, [setup.peers, HERE / "peer_datatrove.py", *paths]), str(setup.workers)]
+def _contender(name: str, setup: Setup, output: Path) -> list[str]:
+    """The command line of a contender."""
+    if name.startswith("winnow"):
+        model = setup.classifier if name == "winnow" else setup.fasttext.parent
+        return pipeline(setup.corpus, model, setup.workers, output)
+    command = [sys.executable, __file__, "--contender", name]
+    if name == "datatrove":
+        command = [str(setup.peers), str(HERE / "peer_datatrove.py")]
+    return [*command, *map(str, [setup.corpus, setup.fasttext, output, setup.workers])]
 
 
-def _inside(name: str) -> Callable[[Setup, Path], list[str]]:
-    def command(setup: Setup, output: Path) -> list[str]:
-        paths = [setup.corpus, setup.fasttext, output]
-        command = [sys.executable, __file__, "--contender", name]
-        return [*command, *map(str, paths), str(setup.workers)]
-
-    return command
-
-
-CONTENDERS: dict[str, Callable[[Setup, Path], list[str]]] = {
-    "winnow": winnow,
-    "winnow-fasttext": winnow_fasttext,
-    "datatrove": datatrove,
-    "loop": _inside("loop"),
-    "read": _inside("read"),
-    "orjson": _inside("orjson"),
-}
+CONTENDERS = ("winnow", "winnow-fasttext", "datatrove", "loop", "read", "orjson")
 
 
 def measure(command: Sequence[str], workers: int) -> Measurement:
@@ -292,10 +277,8 @@ def _fasttext(model: str) -> Any:
 
 def _loop(path: Path, model: str, output: str) -> None:
     predict = _fasttext(model).predict
-    with (
-        gzip.open(path) as source,
-        gzip.open(Path(output) / path.name, "wb", compresslevel=6) as sink,
-    ):
+    target = Path(output) / path.name
+    with gzip.open(path) as source, gzip.open(target, "wb", compresslevel=6) as sink:
         for line in source:
             labels, scores = predict(json.loads(line)["text"].replace("\n", " "), k=-1)
             if dict(zip(labels, scores, strict=True))["__label__curated"] >= 0.5:
@@ -303,13 +286,8 @@ def _loop(path: Path, model: str, output: str) -> None:
 
 
 def _read(path: Path) -> None:
-    from pipeline.core.plan import plan_tasks
-    from pipeline.readers import FieldMap, read_batches
-    from winnow.filesystem.storage import open_input
-
-    for task in plan_tasks({"web": [str(path)]}, [], 1 << 40):
-        for _ in read_batches(task.input, FieldMap(), open_input=open_input):
-            pass
+    for _ in batches_of(str(path)):
+        pass
 
 
 def _orjson(path: Path) -> None:

@@ -1,10 +1,10 @@
-"""How fast training batches are made of a corpus, against how fast the smallest model takes them.
+"""How fast training batches load, against how fast the smallest model trains on them.
 
     OMP_NUM_THREADS=1 python benchmarks/token_loading.py --corpus demo/corpus
 
-Rounds of two parts: all batches of a whole epoch (a new permutation of the documents included), and
-one step of training. The ratio is the median of those within a round, of CPU seconds; batches are
-made on one thread in either part, and a step's own batch is taken from its time.
+Each round loads all batches of an epoch (including a new permutation of the documents) on one
+thread, and makes one training step on a batch loaded before. The ratio is the median over rounds,
+of CPU seconds.
 """
 
 import argparse
@@ -27,10 +27,8 @@ SETTINGS = ["train.tokens=1", "log.peak_tflops=1"]  # neither matters here
 def main(corpus_folder: str, model: str, rounds: int) -> None:
     """Measure and print."""
     corpus = open_corpus(corpus_folder)
-    with (
-        tempfile.TemporaryDirectory() as output,
-        hydra.initialize("../conf", version_base="1.3"),
-    ):
+    composing = hydra.initialize("../conf", version_base="1.3")
+    with tempfile.TemporaryDirectory() as output, composing:
         paths = [f"data.corpus={corpus_folder}", "data.arm=unfiltered", f"output={output}"]
         sizes = [f"model={model}", f"model.vocabulary={corpus.vocabulary}"]
         config = command_line.checked(hydra.compose("train", [*paths, *sizes, *SETTINGS]))
@@ -72,9 +70,8 @@ class _Ready(TokenStream):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    raw = argparse.RawTextHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--corpus", required=True, help="a folder of model/prepare.py")
     parser.add_argument("--model", default="glam_1m", help="of conf/model; default: the smallest")
     parser.add_argument("--rounds", type=int, default=7)

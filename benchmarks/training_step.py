@@ -37,6 +37,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from gpu_parts.bench import dense_twin, peer_model
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
@@ -98,34 +99,7 @@ def theirs(
     name: str, experts: str, config: GLaMConfig, dtype: torch.dtype, length: int
 ) -> Contender:
     """Mixtral or OLMoE of the shape of a GLaM whose every layer is MoE."""
-    import transformers
-
-    shape: Any = {
-        "vocab_size": config.vocabulary,
-        "hidden_size": config.width,
-        "intermediate_size": config.hidden * 2 // 3,
-        "num_hidden_layers": config.layers,
-        "num_attention_heads": config.heads,
-        "num_key_value_heads": config.heads,
-        "num_experts_per_tok": 2,
-        "output_router_logits": True,
-        "tie_word_embeddings": True,
-        "bos_token_id": None,
-        "eos_token_id": None,
-        "pad_token_id": None,
-    }
-    kind, settings = {
-        "Mixtral": (
-            transformers.MixtralForCausalLM,
-            transformers.MixtralConfig(**shape, num_local_experts=config.experts),
-        ),
-        "OLMoE": (
-            transformers.OlmoeForCausalLM,
-            transformers.OlmoeConfig(**shape, num_experts=config.experts),
-        ),
-    }[name]
-    settings._experts_implementation = experts
-    model = kind(settings).train()
+    model = peer_model(name, config, experts)
     autocast = dtype != torch.float32
 
     def learn(tokens: Tensor, targets: Tensor) -> None:
@@ -137,15 +111,6 @@ def theirs(
     flops = sizes.training_flops(config, sizes.count(config), length)
     optimizer = torch.optim.Adafactor(model.parameters(), lr=0.01)
     return Contender(model, learn, optimizer, numbers, flops)
-
-
-def dense_twin(config: GLaMConfig) -> GLaMConfig:
-    """Of equal active parameters, to what multiples of 8 allow."""
-    wanted = sizes.count(config).active
-    dense = dataclasses.replace(config, experts=0)
-    spare = wanted - sizes.count(dense).active
-    more = spare / (3 * config.width * config.layers)
-    return dataclasses.replace(dense, hidden=config.hidden + round(more / 8) * 8)
 
 
 def contenders(options: argparse.Namespace) -> dict[str, Callable[[], Contender]]:

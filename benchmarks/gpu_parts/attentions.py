@@ -1,5 +1,6 @@
 """Attention by each backend: against float64 with its gradients, twice, in a model, and timed."""
 
+import functools
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -117,29 +118,28 @@ def attention_speed(bench: Bench) -> None:
     dtype = BF16 if bench.cuda else FP32
     for name, shape in shapes.items():
         problem = Problem.random(*shape)
-        direction = problem.direction.to(bench.device, dtype)
         for backend in AttentionBackend:
             if backend == AttentionBackend.flex and not bench.cuda:
                 continue
-
-            def measure(
-                named: str = f"attention ms, {name}, {backend}",
-                backend: AttentionBackend = backend,
-                problem: Problem = problem,
-                direction: Tensor = direction,
-            ) -> None:
-                leaves = problem.leaves(bench.device, dtype)
-
-                def forward() -> Tensor:
-                    return problem.attend(backend, leaves)
-
-                def both() -> None:
-                    torch.autograd.grad(forward(), leaves, direction)
-
-                bench.forget()
-                for what, call in (("forward", forward), ("with gradients", both)):
-                    timed: Callable[[], object] = call
-                    bench.number(f"{named}, {what}", bench.milliseconds(timed, seconds=1.0))
-                bench.number(f"{named}, GiB", bench.peak_gib())
-
+            named = f"attention ms, {name}, {backend}"
+            measure = functools.partial(_speed, bench, named, problem, backend, dtype)
             bench.attempt(f"attention_speed {name} {backend}", measure)
+
+
+def _speed(
+    bench: Bench, name: str, problem: Problem, backend: AttentionBackend, dtype: torch.dtype
+) -> None:
+    leaves = problem.leaves(bench.device, dtype)
+    direction = problem.direction.to(bench.device, dtype)
+
+    def forward() -> Tensor:
+        return problem.attend(backend, leaves)
+
+    def both() -> None:
+        torch.autograd.grad(forward(), leaves, direction)
+
+    calls: dict[str, Callable[[], object]] = {"forward": forward, "with gradients": both}
+    bench.forget()
+    for what, call in calls.items():
+        bench.number(f"{name}, {what}", bench.milliseconds(call, seconds=1.0))
+    bench.number(f"{name}, GiB", bench.peak_gib())

@@ -52,9 +52,8 @@ class Bench:
         """A number that must not pass its bound; NaN never passes."""
         good = bool(value <= bound)
         self.results["checks"][name] = {"value": value, "bound": bound, "good": good}
-        print(
-            f"   {'ok  ' if good else 'FAIL'} {name}: {value:.3g} (at most {bound:.3g})", flush=True
-        )
+        word = "ok  " if good else "FAIL"
+        print(f"   {word} {name}: {value:.3g} (at most {bound:.3g})", flush=True)
 
     def number(self, name: str, value: float) -> None:
         """A measurement."""
@@ -76,6 +75,14 @@ class Bench:
             self.results.setdefault("errors", {})[name] = error
             print(error, flush=True)
 
+    def attempt_in_time(self, name: str, function: Callable[[], Any]) -> None:
+        """:meth:`attempt` with the peak of memory reset; left out once the time is over."""
+        if self.over:
+            self.results.setdefault("left_out", []).append(name)
+        else:
+            self.forget()
+            self.attempt(name, function)
+
     def synchronise(self) -> None:
         """Wait for the device."""
         if self.cuda:
@@ -89,10 +96,9 @@ class Bench:
             function()
         self.synchronise()
         times: list[float] = []
-        end = time.monotonic() + (0.0 if self.tiny else seconds)
-        while len(times) < (1 if self.tiny else least) or (
-            time.monotonic() < end and len(times) < most
-        ):
+        least, seconds = (1, 0.0) if self.tiny else (least, seconds)
+        end = time.monotonic() + seconds
+        while len(times) < least or (time.monotonic() < end and len(times) < most):
             times.append(self._once(function))
         return statistics.median(times)
 
@@ -153,6 +159,33 @@ def learned(
         losses.total.backward()
     found = {n: p.grad.cpu() for n, p in model.named_parameters() if p.grad is not None}
     return float(losses.total.detach()), found
+
+
+def peer_model(name: str, config: GLaMConfig, experts: str) -> Any:
+    """Transformers' Mixtral or OLMoE of the shape of a GLaM with an MoE in every layer.
+
+    ``experts`` is transformers' implementation of them.
+    """
+    import transformers
+
+    shape: dict[str, Any] = {
+        "vocab_size": config.vocabulary,
+        "hidden_size": config.width,
+        "intermediate_size": round(config.hidden / 12) * 8,  # of three matrices, ours are two
+        "num_hidden_layers": config.layers,
+        **dict.fromkeys(["num_attention_heads", "num_key_value_heads"], config.heads),
+        "num_experts_per_tok": 2,
+        **dict.fromkeys(["output_router_logits", "tie_word_embeddings"], True),
+        **dict.fromkeys(["bos_token_id", "eos_token_id", "pad_token_id"]),
+    }
+    if name == "Mixtral":
+        settings: Any = transformers.MixtralConfig(**shape, num_local_experts=config.experts)
+        kind: Any = transformers.MixtralForCausalLM
+    else:
+        settings = transformers.OlmoeConfig(**shape, num_experts=config.experts)
+        kind = transformers.OlmoeForCausalLM
+    settings._experts_implementation = experts
+    return kind(settings).train()
 
 
 def dense_twin(config: GLaMConfig) -> GLaMConfig:

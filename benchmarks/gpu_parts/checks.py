@@ -73,30 +73,30 @@ def experts(bench: Bench) -> None:
         w_in = torch.randn(8, M, H, generator=generator) / 8
         w_out = torch.randn(8, H, M, generator=generator) / 11
         direction = torch.randn(x.shape, generator=generator)
-        rounded = [t.to(BF16) for t in (x, w_in, w_out)]
-
-        def run(
-            backend: str,
-            device: torch.device,
-            dtype: torch.dtype,
-            rounded: Sequence[Tensor] = rounded,
-            ends: Tensor = ends,
-            direction: Tensor = direction,
-            tail: int = tail,
-        ) -> list[Tensor]:
-            leaves = [t.to(device, dtype, copy=True).requires_grad_() for t in rounded]
-            activation = next(iter(ACTIVATIONS.values()))
-            x, w_in, w_out = leaves
-            given = ExpertInputs(x, ends.to(device), w_in, w_out, activation, tail > 0)
-            y = BACKENDS[backend](given)
-            return [y, *torch.autograd.grad(y, leaves, direction.to(device, dtype))]
-
-        expected = run("loop", CPU, FP64)
+        given = [t.to(BF16) for t in (x, w_in, w_out)], ends, direction, tail > 0
+        expected = _experts(*given, "loop", CPU, FP64)
         with _poisoned_memory():
-            found = run("grouped", bench.device, BF16)
+            found = _experts(*given, "grouped", bench.device, BF16)
         for what, a, b in zip(("y", "x", "w_in", "w_out"), found, expected, strict=True):
             if b.numel():
                 bench.check(f"experts {name} {what}", distance(a, b), 1e-2)
+
+
+def _experts(
+    inputs: Sequence[Tensor],
+    ends: Tensor,
+    direction: Tensor,
+    tail: bool,
+    backend: str,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> list[Tensor]:
+    """The result of a backend, and all gradients."""
+    leaves = [t.to(device, dtype, copy=True).requires_grad_() for t in inputs]
+    x, w_in, w_out = leaves
+    activation = next(iter(ACTIVATIONS.values()))
+    y = BACKENDS[backend](ExpertInputs(x, ends.to(device), w_in, w_out, activation, tail))
+    return [y, *torch.autograd.grad(y, leaves, direction.to(device, dtype))]
 
 
 @contextmanager
@@ -122,18 +122,11 @@ def loss(bench: Bench) -> None:
     exact = F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum")
     expected = [exact, *torch.autograd.grad(exact, leaves)]
     for dtype, bound in ((FP32, 1e-5), (BF16, 1e-2)):
-        leaves = [
-            hidden.to(bench.device, dtype).requires_grad_(),
-            table.to(bench.device).requires_grad_(),
-        ]
-        found = vocabulary_loss(
-            leaves[0],
-            leaves[1],
-            targets.to(bench.device),
-            scale=1 / 8,
-            denominator=1.0,
-            chunk_logits=999 * 100,
-        ).objective
+        moved = hidden.to(bench.device, dtype), table.to(bench.device)
+        leaves = [t.requires_grad_() for t in moved]
+        how: dict[str, Any] = {"scale": 1 / 8, "denominator": 1.0, "chunk_logits": 999 * 100}
+        x, w = leaves
+        found = vocabulary_loss(x, w, targets.to(bench.device), **how).objective
         both = [found, *torch.autograd.grad(found, leaves)]
         for what, a, b in zip(("value", "hidden", "table"), both, expected, strict=True):
             bench.check(f"loss {dtype} {what}", distance(a, b), bound)
@@ -297,15 +290,9 @@ def training(bench: Bench) -> None:
         run = f"{folder}/run"
         common = [
             f"model={'glam_1m_16e' if bench.tiny else 'glam_30m_16e'}",
-            f"data.corpus={bench.corpus}",
-            "data.arm=unfiltered",
-            "data.sequence_length=64",
-            "train.batch_rows=8",
-            "train.precision=fp32",
-            "evaluate.every=0",
-            "evaluate.final_bytes=20000",
-            "checkpoint.every=10",
-            f"output={run}",
+            *(f"data.corpus={bench.corpus}", "data.arm=unfiltered", "data.sequence_length=64"),
+            *("train.batch_rows=8", "train.precision=fp32", "checkpoint.every=10"),
+            *("evaluate.every=0", "evaluate.final_bytes=20000", f"output={run}"),
         ]
         for device, steps in (("cpu", 10), (bench.device.type, 20), (bench.device.type, 40)):
             here = [f"train.device={device}", f"train.tokens={steps * 512}"]
@@ -320,30 +307,14 @@ def training(bench: Bench) -> None:
 
 def _command(script: str, *settings: str) -> int:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
-    done = subprocess.run(
-        [sys.executable, script, *settings],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, script, *settings]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     if done.returncode:
         print(done.stderr[-2000:])
     return done.returncode
 
 
 CHECKS = (
-    routing,
-    experts,
-    attentions,
-    triton_attention,
-    loss,
-    model,
-    optimizers,
-    sharded,
-    checkpoints,
-    generation,
-    waits,
-    training,
+    *(routing, experts, attentions, triton_attention, loss, model, optimizers, sharded),
+    *(checkpoints, generation, waits, training),
 )

@@ -1,6 +1,8 @@
 """How fast a device is: ceilings of single products, whole steps of our models and of others'."""
 
 import dataclasses
+import functools
+import itertools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from gpu_parts.attentions import attention_speed
-from gpu_parts.bench import SMALL, Bench, batch, dense_twin
+from gpu_parts.bench import SMALL, Bench, batch, dense_twin, peer_model
 from model import sizes
 from model.accelerators import ACCELERATORS
 from model.glam.config import AttentionBackend, GLaMConfig
@@ -54,21 +56,9 @@ def grouped_ceilings(bench: Bench) -> None:
                 bench.number(f"grouped TFLOP/s, {experts} experts, {rows} rows, {name}", rate)
 
 
-def contender(
-    bench: Bench,
-    name: str,
-    config: GLaMConfig,
-    rows: int,
-    length: int,
-    compiled: bool = False,
-    **how: Any,
-) -> None:
+def contender(bench: Bench, name: str, *given: Any, **how: Any) -> None:
     """Forward and backward, the update, the host's share, and what they hold."""
-    if bench.over:
-        bench.results.setdefault("left_out", []).append(name)
-        return
-    bench.forget()
-    bench.attempt(name, lambda: _contend(bench, name, config, rows, length, compiled, **how))
+    bench.attempt_in_time(name, functools.partial(_contend, bench, name, *given, **how))
 
 
 def _contend(
@@ -77,7 +67,7 @@ def _contend(
     config: GLaMConfig,
     rows: int,
     length: int,
-    compiled: bool,
+    compiled: bool = False,
     **how: Any,
 ) -> None:
     with torch.device("meta"):
@@ -182,54 +172,31 @@ def ours(bench: Bench) -> None:
 
 def theirs(bench: Bench) -> None:
     """Transformers' Mixtral and OLMoE of the shape of 100m_16e with an MoE in every layer."""
-    import transformers
-
     config = SMALL if bench.tiny else sizes.load(["glam_100m_16e"])["glam_100m_16e"]
     config = dataclasses.replace(config, moe_period=1)
     rows, length = (2, 64) if bench.tiny else (16, 1024)
     flex: dict[str, Any] = {"attention": AttentionBackend.flex} if bench.cuda else {}
     contender(bench, "100m_16e, all MoE", config, rows, length, **flex)
-    shape: dict[str, Any] = {
-        "vocab_size": config.vocabulary,
-        "hidden_size": config.width,
-        "intermediate_size": round(config.hidden / 12) * 8,  # of three matrices, ours are two
-        "num_hidden_layers": config.layers,
-        "num_attention_heads": config.heads,
-        "num_key_value_heads": config.heads,
-        "num_experts_per_tok": 2,
-        "output_router_logits": True,
-        "tie_word_embeddings": True,
-        "bos_token_id": None,
-        "eos_token_id": None,
-        "pad_token_id": None,
-    }
-    mixtral = transformers.MixtralConfig(**shape, num_local_experts=config.experts)
-    olmoe = transformers.OlmoeConfig(**shape, num_experts=config.experts)
-    peers: tuple[tuple[str, Any, Any], ...] = (
-        ("Mixtral", transformers.MixtralForCausalLM, mixtral),
-        ("OLMoE", transformers.OlmoeForCausalLM, olmoe),
-    )
-    for name, kind, settings in peers:
-        for way in ("grouped_mm", "eager"):
-            if bench.over:
-                bench.results.setdefault("left_out", []).append(f"{name}, {way}")
-                continue
-            bench.forget()
-            settings._experts_implementation = way
-            model: Any = kind(settings).train().to(bench.device)
-            tokens = batch(config, rows, length, bench.device)[0]
+    for peer, way in itertools.product(("Mixtral", "OLMoE"), ("grouped_mm", "eager")):
+        name = f"{peer}, {way}"
+        contend = functools.partial(_contend_peer, bench, name, peer, way, config, rows, length)
+        bench.attempt_in_time(name, contend)
 
-            def learn(model: Any = model, tokens: Any = tokens) -> None:
-                with torch.autocast(bench.device.type, BF16):
-                    loss = model(input_ids=tokens, labels=tokens).loss
-                loss.backward()
-                model.zero_grad(set_to_none=False)
 
-            def measured(name: str = f"{name}, {way}", learn: Callable[[], None] = learn) -> None:
-                learn_ms = bench.milliseconds(learn, least=3, most=10, seconds=2)
-                bench.row(name, _row(bench, config, rows, length, learn_ms))
+def _contend_peer(
+    bench: Bench, name: str, peer: str, way: str, config: GLaMConfig, rows: int, length: int
+) -> None:
+    model = peer_model(peer, config, way).to(bench.device)
+    tokens = batch(config, rows, length, bench.device)[0]
 
-            bench.attempt(f"{name}, {way}", measured)
+    def learn() -> None:
+        with torch.autocast(bench.device.type, BF16):
+            loss = model(input_ids=tokens, labels=tokens).loss
+        loss.backward()
+        model.zero_grad(set_to_none=False)
+
+    learn_ms = bench.milliseconds(learn, least=3, most=10, seconds=2)
+    bench.row(name, _row(bench, config, rows, length, learn_ms))
 
 
 MEASUREMENTS = (ceilings, grouped_ceilings, attention_speed, ours, theirs)
