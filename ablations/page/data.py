@@ -3,7 +3,6 @@
 A figure is ``{"columns": [name], "rows": [[value]]}``, behind a chart or table and a CSV file.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,17 +12,37 @@ from ablations.analyses import ladder, mixture_proposal, tables
 from ablations.analyses.comparison import Comparison
 from ablations.contrasts import endpoints
 from ablations.contrasts.pairing import sample
-from ablations.page import curves, groups, provenance, routers, sweep, trunk
+from ablations.page import curves, provenance, routers, sweep
 from ablations.page.headline import headline, next_step, question, reach, secondary_findings
+from ablations.page.panels import PANELS
 from ablations.page.training_log import TrainingLog
 from ablations.stats import inference
-from ablations.study_files.results import TRUNK, JobKey, Study
-from ablations.study_files.table import Row, columns
-from ablations.study_files.variant_choice import status_of
-from pipeline.page import Panel, panel_data
+from ablations.study_files.results import TRUNK, JobKey, Run, Study
+from ablations.study_files.table import Row, figure, finite
+from pipeline.page import panel_data
 
 Json = dict[str, Any]
 Logs = Mapping[JobKey, TrainingLog]
+
+ENDPOINTS_OF = ("secondary", "heldout", "averages", "tasks", "swept", "proxies")
+"""Figures whose rows name an endpoint in full."""
+
+NEED_COMPARISON = ("calibration", "seeds", "secondary", "sizes", "orders", "proxies", "scaling",
+                   "learning_rates", "claims", *mixture_proposal.TABLES)  # fmt: skip
+"""Figures that are empty without a comparison."""
+
+CONCLUSIONS = {
+    "unseen": "Neither the classifier nor any arm has seen these sources. A gain here means that"
+    " the filter helps on good text in general, as far as these sources represent it.",
+    "known": "The classifier may have learned from these sources, and a filter prefers text like"
+    " them. A gain here is partly built in and does not show that the filter helps elsewhere.",
+    "web": "Unfiltered web text. A loss here is the price of filtering: the model knows less of the"
+    " web at large.",
+    "junk": "The fifth of the raw text with the lowest scores. A filter is meant to lose here; a"
+    " gain means that it missed its aim.",
+    "all": "Every source counts the same, so this mixes what the groups show one by one.",
+}
+"""What readers may conclude from the groups of held-out text."""
 
 
 def page_data(
@@ -39,6 +58,10 @@ def page_data(
     """
     declared = study.declared
     shown = figures(study, result, logs, not_run)
+    jobs = [*study.runs, *study.failed, *study.unfinished, *study.missing]
+    signs = mixture = None
+    if not isinstance(result, ValueError):
+        signs, mixture = result.signs, result.mixture
     return {
         "study": declared.name,
         **verdict(study, result),
@@ -59,10 +82,20 @@ def page_data(
             "heldout": curves.heldout_names(study),
             "groups": {name: list(sources) for name, sources in declared.heldout.items()},
         },
-        "conclusions": groups.conclusions(study),
-        "signs": None if isinstance(result, ValueError) else _signs(result),
-        "mixture": _conclusion(result),
-        "jobs": {"complete": len(study.runs), "declared": len(_declared_jobs(study))},
+        "conclusions": [
+            {
+                "group": group,
+                "label": endpoints.label(f"heldout/{group}"),
+                "sources": list(sources),
+                "conclusion": CONCLUSIONS[group],
+            }
+            for group, sources in declared.heldout.items()
+            if group in CONCLUSIONS
+        ],
+        "signs": signs
+        and {**vars(signs), "certainty": signs.certainty, "sentence": signs.sentence},
+        "mixture": mixture and mixture.conclusion,
+        "jobs": {"complete": len(study.runs), "declared": sum(job.arm != TRUNK for job in jobs)},
         "co2e": provenance.carbon(study),
         "figures": {name: figure(rows) for name, rows in shown.items()},
         "labels": labels(study, shown),
@@ -70,66 +103,6 @@ def page_data(
         "panels": panel_data(PANELS, study, result),
         "provenance": provenance.provenance(study),
     }
-
-
-def learning_rates(study: Study, result: Comparison | ValueError) -> Sequence[Row]:
-    """Each arm at the learning rates or numbers of passes that were tried."""
-    rows = [] if isinstance(result, ValueError) else result.tables["learning_rates"]
-    return [
-        {
-            "Arm": row["arm"],
-            "Learning rate": row["learning_rate"],
-            "Passes": round(row["passes"], 2),
-            "Tokens": row["tokens"],
-            "Seeds": row["seeds"],
-            endpoints.unit(study.declared.primary.endpoint).capitalize(): row["value"],
-            "": status_of(row),
-        }
-        for row in rows
-    ]
-
-
-def crossover(study: Study, result: Comparison | ValueError) -> Sequence[Row]:
-    """The primary difference at each number of passes or tokens."""
-    rows = [] if isinstance(result, ValueError) else result.tables.get("crossover", [])
-    primary = study.declared.primary
-    head = f"{primary.treatment} − {primary.baseline}, {endpoints.unit(primary.endpoint)}"
-    return [
-        {
-            row["axis"].capitalize(): row["at"],
-            "Seeds": row["seeds"],
-            head: row["difference"],
-            "Low": row["low"],
-            "High": row["high"],
-        }
-        for row in rows
-    ]
-
-
-def from_trunk(study: Study, _: Comparison | ValueError) -> Sequence[Row]:
-    """Gains of each arm over its trunk."""
-    return trunk.gains(study)
-
-
-PANELS: dict[str, Panel] = {
-    "trunk": Panel(
-        "From the trunk",
-        from_trunk,
-        "Bits per byte where the learning rate began to fall, after it, and the change.",
-    ),
-    "learning_rates": Panel(
-        "What was tried of each arm",
-        learning_rates,
-        "Mean over seeds on the text that the choice was made on.",
-    ),
-    "crossover": Panel(
-        "Crossover",
-        crossover,
-        "The crossover is where a line in the logarithm, fitted to these differences, is 0. Each"
-        " interval is for itself.",
-    ),
-}
-"""Further tables of the page, from the study and its comparison."""
 
 
 def verdict(study: Study, result: Comparison | ValueError) -> Json:
@@ -149,9 +122,9 @@ def verdict(study: Study, result: Comparison | ValueError) -> Json:
         "reach": reach(study),
         "outcome": outcome,
         "sentence": sentence,
-        "detectable": _number(detectable),
+        "detectable": finite(detectable),
         "notes": [*secondary_findings(result), *notes],
-        "primary": None if primary is None else {k: _number(v) for k, v in primary.items()},
+        "primary": finite(primary),
     }
 
 
@@ -161,35 +134,16 @@ def labels(study: Study, shown: Mapping[str, Sequence[Row]]) -> dict[str, str]:
     return {name: endpoints.label(name) for name in [study.declared.primary.endpoint, *named]}
 
 
-ENDPOINTS_OF = ("secondary", "heldout", "averages", "tasks", "swept", "proxies")
-"""Figures whose rows name an endpoint in full."""
-
-
 def figures(
     study: Study, result: Comparison | ValueError, logs: Logs, not_run: Mapping[str, str]
 ) -> dict[str, list[Row]]:
     """The rows of every figure and table by name; without a comparison, those that need none."""
-    shown: dict[str, list[Row]] = {}
+    shown: dict[str, list[Row]]
     if isinstance(result, ValueError):
-        names = (
-            "calibration",
-            "seeds",
-            "secondary",
-            "sizes",
-            "orders",
-            "proxies",
-            "scaling",
-            "learning_rates",
-            "claims",
-        )
-        shown = {name: [] for name in names}
-        run = next((run for arm in study.declared.arms for run in study.seeds(arm).values()), None)
-        for name, make in (
-            ("heldout", tables.heldout),
-            ("averages", tables.averages),
-            ("tasks", tables.tasks),
-        ):
-            shown[name] = make(study, run) if run else []
+        run = _any_run(study)
+        of_run = {"heldout": tables.heldout, "averages": tables.averages, "tasks": tables.tasks}
+        shown = {name: [] for name in NEED_COMPARISON}
+        shown |= {name: make(study, run) if run else [] for name, make in of_run.items()}
         shown["contamination"] = tables.contamination(study)
         shown |= {"matched": tables.matched_budgets(study), "jobs": tables.jobs(study)}
         arms = tables.arms(study)
@@ -224,98 +178,77 @@ def reasons(
     """Reasons for figures without rows."""
     nothing = "No job is complete yet." if not study.runs else None
     apart = f"There is no comparison: {result}." if isinstance(result, ValueError) else None
-    no_swarm = "This study has no swarm of mixtures (experiment=mixture), or not all of it has run."
-    one_size = (
-        "All complete jobs are of one size: declare variants of other sizes to see how the"
-        " difference goes with it."
-    )
+    no_swarm = "This study has no swarm of mixtures (experiment=mixture), or has not run all of it."
+    one_size = "All complete jobs are of one size: declare variants of other sizes to compare them."
+    no_losses = "No complete job has a metrics.jsonl with training losses."
+    no_routers = "No complete job logged router statistics."
     why = {
-        "calibration": apart
-        or "This study does not calibrate the instrument (experiment=calibration).",
         **dict.fromkeys(mixture_proposal.TABLES, apart or no_swarm),
-        "seeds": apart or "Runs of a swarm are of different mixtures, and not compared alone.",
+        **dict.fromkeys(("training_loss", "loss_bands"), no_losses),
+        **dict.fromkeys(("routers", "router_layers"), no_routers),
+        "calibration": apart
+        or "This study does not calibrate the method (experiment=calibration).",
+        "seeds": apart or "Each run of a swarm has another mixture, so single runs do not compare.",
         "secondary": apart or "The study declares no secondary endpoint and no third arm.",
         "heldout": "No job of the main variant is complete.",
-        "training_loss": "No complete job has a metrics.jsonl with training losses.",
-        "loss_bands": "No complete job has a metrics.jsonl with training losses.",
-        "curves": "No complete job evaluated twice or more along its training (evaluate.every), so"
-        " there are no curves on held-out text.",
-        "bands": "There are no curves of which all seeds have the same evaluations.",
+        "curves": "Curves on held-out text need two evaluations during training (evaluate.every).",
+        "bands": "Bands need curves with the same evaluations for all seeds.",
         "gaps": "No seed has curves of both an arm and the baseline.",
-        "efficiency": "No arm has, with each seed, curves that reach a level of the baseline's.",
-        "matched": "Arms can be compared at equal budgets where jobs evaluate along their training"
-        " and the primary endpoint is of held-out text.",
+        "efficiency": "No arm reaches a level of the baseline's curve with every seed.",
+        "matched": "A comparison at equal budgets needs evaluations during training and held-out"
+        " text as the primary endpoint.",
         "sizes": one_size,
         "size_runs": apart or one_size,
-        "orders": "Sizes can be compared where two arms have runs at two of them.",
-        "proxies": apart or "Signal to noise takes two arms that share two seeds.",
-        "scaling": "A law needs three sizes and five runs per arm.",
-        "iso_flop": "No two sizes of an arm reached the same total compute with held-out"
-        " evaluations along their training.",
+        "orders": "To compare the order of arms, two arms need runs at two sizes.",
+        "proxies": apart or "Signal to noise needs two arms that share two seeds.",
+        "scaling": "A scaling law needs three sizes and five runs per arm.",
+        "iso_flop": "No two sizes of an arm reached the same total compute with evaluations on"
+        " held-out text.",
         "averages": "No job answered any of the 29 tasks.",
         "tasks": "No job answered any task.",
         "swept": "Neither arms nor variants of this study are points of an axis (name=number).",
-        "contamination": "No task was asked, or its items were not held against training text.",
+        "contamination": "No task was run, or its items were not checked against training text.",
         "yields": "No result says what its arm kept (arm and corpus in its provenance).",
         "expert_load": "No complete job has experts, or none logged their load.",
-        "routers": "No complete job logged what its routers did.",
-        "router_layers": "No complete job logged what its routers did.",
-        "learning_rates": "Learning rates were not checked: each arm was run at one only.",
+        "learning_rates": "Learning rates were not checked: each arm was run at only one.",
         "claims": apart or "This study tests none of GLaM’s claims.",
         "jobs": "Every declared job is complete.",
         "not_run": "No task was left out.",
     }
-    needs_no_run = ("jobs", "costs")
     return {
-        name: (nothing if nothing and name not in needs_no_run else why[name])
+        name: why[name] if name == "jobs" else nothing or why[name]
         for name, rows in shown.items()
         if not rows and name in why
-    }
-
-
-def figure(rows: Sequence[Row]) -> Json:
-    """Rows as column names and lists of values; non-finite values become None."""
-    names = columns(rows)
-    return {
-        "columns": names,
-        "rows": [[_number(row.get(name)) for name in names] for row in rows],
     }
 
 
 def with_chance(study: Study, averages: Sequence[Row]) -> list[Row]:
     """GLaM's averages; NLU, whose tasks are choices, with the score of guessing.
 
-    It is a mean over the rows where guessing has a meaning; ``chance_rows`` says how many these
-    are.
+    That is a mean over the rows where guessing has a meaning, ``chance_rows`` of them.
     """
-    run = next((run for arm in study.declared.arms for run in study.seeds(arm).values()), None)
-    out = []
+    run = _any_run(study)
+    out: list[Row] = []
     for row in averages:
-        assert run is not None  # its rows were made from it
+        assert run is not None  # which the averages are of
         _, average, shots = row["endpoint"].split("/")
         have, _ = endpoints.rows_of(average, run, shots)
         levels = [endpoints.chance(run, task, metric, shots) for task, metric in have]
         known = [level for level in levels if level is not None and average == "nlu"]
-        out.append(
-            row
-            | {"average": average, "shots": shots}
-            | {"chance": float(np.mean(known)) if known else None, "chance_rows": len(known)}
-        )
+        chance = float(np.mean(known)) if known else None
+        extra = {"average": average, "shots": shots, "chance": chance, "chance_rows": len(known)}
+        out.append(row | extra)
     return out
 
 
 def size_runs(study: Study) -> list[Row]:
     """Every run of every size: total compute, parameters and the primary endpoint."""
     sizes = ladder.sizes(study)
+    columns = ("model", "parameters_total", "parameters_active", "flops")
     return [
         {
-            "arm": arm,
-            "variant": variant,
-            "seed": seed,
-            "model": run.result.model,
-            "parameters_total": run.result.parameters_total,
-            "parameters_active": run.result.parameters_active,
-            "flops": run.result.flops,
+            **{"arm": arm, "variant": variant, "seed": seed},
+            **{name: getattr(run.result, name) for name in columns},
             "value": inference.endpoint(sample(study, run)),
         }
         for (arm, variant, seed), run in study.runs.items()
@@ -325,50 +258,25 @@ def size_runs(study: Study) -> list[Row]:
 
 def tasks_not_run(study: Study, why: Mapping[str, str]) -> list[Row]:
     """Rows of GLaM's averages that a number of shots lacks, and tasks that had no data."""
-    run = next((run for arm in study.declared.arms for run in study.seeds(arm).values()), None)
+    run = _any_run(study)
     rows: list[Row] = []
-    named = set()
     for name in endpoints.averages_of(run, study.declared.shots) if run else ():
         _, average, shots = name.split("/")
-        if average == "all":
-            continue
-        for task, metric in endpoints.rows_of(average, run, shots)[1] if run else ():
-            named.add(task)
-            reason = why.get(task, "not asked for")
-            rows.append(
+        if run and average != "all":
+            rows += [
                 {"task": task, "metric": metric, "average": average, "shots": shots}
-                | {"reason": reason}
-            )
-    rest = [task for task in why if task not in named]
+                | {"reason": why.get(task, "not asked for")}
+                for task, metric in endpoints.rows_of(average, run, shots)[1]
+            ]
     blank = {"metric": None, "average": None, "shots": None}
-    return rows + [{"task": task, **blank, "reason": why[task]} for task in rest]
+    rest = why.keys() - {row["task"] for row in rows}
+    return rows + [{"task": task, **blank, "reason": why[task]} for task in why if task in rest]
 
 
-def _signs(result: Comparison) -> Json | None:
-    """At how many sizes the primary difference kept its sign; None with one size."""
-    if result.signs is None:
-        return None
-    signs = result.signs
-    return {**vars(signs), "certainty": signs.certainty, "sentence": signs.sentence}
-
-
-def _conclusion(result: Comparison | ValueError) -> str | None:
-    """What readers may conclude from a swarm of mixtures; None for other studies."""
-    return (
-        None if isinstance(result, ValueError) or not result.mixture else result.mixture.conclusion
-    )
+def _any_run(study: Study) -> Run | None:
+    return next((run for arm in study.declared.arms for run in study.seeds(arm).values()), None)
 
 
 def _along(rows: list[Row]) -> list[Row]:
     """The rows if there are at least two evaluations; one point is not a curve."""
     return rows if len({row["tokens"] for row in rows}) > 1 else []
-
-
-def _declared_jobs(study: Study) -> list[JobKey]:
-    jobs = [*study.runs, *study.failed, *study.unfinished, *study.missing]
-    return [job for job in jobs if job.arm != TRUNK]
-
-
-def _number(value: Any) -> Any:
-    """The value, or None if it is a non-finite float."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -32,7 +32,7 @@ from ablations.samples.pairing import POINTS, Measure, Paired
 from ablations.stats import inference
 from ablations.stats.inference import Estimate
 from ablations.stats.mcnemar import mid_p
-from ablations.study_files.table import Row
+from ablations.study_files.table import Row, finite
 
 FORMAT = 1
 
@@ -72,9 +72,8 @@ class Comparison:
     tables: dict[str, list[Row]]
 
     def to_json(self) -> dict[str, Any]:
-        """The same as plain JSON values; degrees of freedom that are infinite are null."""
-        value = {"format": FORMAT, **asdict(self)}
-        return dict(_finite(value))
+        """The same as plain JSON values; infinite degrees of freedom are null."""
+        return dict(finite({"format": FORMAT, **asdict(self)}))
 
 
 def compare(paired: Paired, criteria: Criteria) -> Comparison:
@@ -244,11 +243,3 @@ def _tests(
             }
         )
     return rows
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,3 +30,18 @@ def write_csv(folder: str, tables: Mapping[str, Sequence[Mapping[str, Any]]]) ->
 def columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Every column of some rows, in order of appearance."""
     return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def figure(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Rows as JSON values, ``{"columns": [name], "rows": [[value]]}``, with finite numbers only."""
+    names = columns(rows)
+    return {"columns": names, "rows": [[finite(row.get(name)) for name in names] for row in rows]}
+
+
+def finite(value: Any) -> Any:
+    """A plain value in which numbers that are not finite, at any depth, are None."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -24,7 +24,7 @@ from pipeline.page.reading_test import agreement_rows
 
 _COLUMNS = {
     "id": "the record's own id, or a hash of source, URL and text",
-    "source": "which input it came from",
+    "source": "the input it came from",
     "url": "where the text was found",
     "text": "the document",
     "bytes": "length of the text in UTF-8 bytes",
@@ -34,14 +34,14 @@ _COLUMNS = {
     "language": "language code, where a language step ran",
     "language_score": "that step's confidence",
     "quality_score": "calibrated probability of being curated text",
-    "keep_draw": "uniform in [0, 1), from id and seed alone",
-    "keep_probability": "the chance the rule gave this document; 0 if a step dropped it before",
+    "keep_draw": "uniform in [0, 1), from id and seed only",
+    "keep_probability": "probability of being kept under the rule; 0 if a step dropped it",
     "kept": "the decision",
-    "copies": "how often it is in the training order, 0 if it was dropped",
-    "drop_reason": "why not kept: `quality` (the rule), or the step's reason",
-    "cluster": "which near-duplicates it belongs to; alone in it if `cluster_size` is 1",
-    "cluster_size": "how many documents of the run are in its cluster; null if not compared",
-    "removed_bytes": "bytes that steps removed from the text, which are not in `bytes`",
+    "copies": "number of copies in the training order, 0 if it was dropped",
+    "drop_reason": "why it was dropped: `quality` (the rule), or the step's reason",
+    "cluster": "cluster of near-duplicates; it has no others if `cluster_size` is 1",
+    "cluster_size": "number of documents in its cluster; null if not compared",
+    "removed_bytes": "bytes that steps removed from the text, not included in `bytes`",
     "removed_lines": "lines that steps removed for repeating across a host",
     "tokens": "tokens of the text, by the run's tokenizer",
     "masked_emails": "e-mail addresses that were replaced in the text",
@@ -54,98 +54,56 @@ def data_card(manifest: Mapping[str, Any], statistics: Summary) -> str:
     sources, groups = statistics["sources"], statistics["groups"]
     config, classifier = manifest["config"], manifest["classifier"]
     everything, form = config["write"] == "all", _form(manifest)
-    return "\n".join(
-        [
-            "---",
-            yaml.safe_dump(_front_matter(manifest), sort_keys=False, allow_unicode=True).rstrip(),
-            "---",
-            "",
-            "# Scored and filtered web text",
-            "",
-            f"{headline(sources)}. {' '.join(account(manifest, sources))}",
-            "",
-            (
-                "The shards hold every document that was read, kept or not, with its score and the"
-                " decision: filter on `kept`, or decide again from `quality_score` and `keep_draw`."
-                if everything
-                else "The shards hold the kept documents alone."
-            ),
-            "",
-            "```python",
-            "from datasets import load_dataset",
-            "",
-            f'documents = load_dataset("{form}", data_files="shards/*.{form}", split="train")',
-            *(['kept = documents.filter(lambda row: row["kept"])'] if everything else []),
-            "```",
-            "",
-            "## Accounting",
-            "",
-            "Per source, read = kept + dropped for each reason + quarantined.",
-            "",
-            *markdown_table(
-                ["source", "outcome", "documents", "MB of text", "words", "share of read"],
-                _accounting(sources),
-            ),
-            "",
-            "## Damaged text",
-            "",
-            "Documents, of all that were read, with mojibake (UTF-8 that was once decoded as"
-            " windows-1252 or -1251), with U+FFFD (bytes without meaning), and cut short when they"
-            " were crawled or stored.",
-            "",
-            *markdown_table(["source", *DAMAGE], _damage(manifest, sources, groups)),
-            "",
-            "## Keep rule",
-            "",
-            f"{_rule(manifest['rule'])}, seed {config['seed']}."
-            " With s = `quality_score` and u = `keep_draw`:",
-            "",
-            "- `pareto`: kept if u < (2 − s)^−α (GPT-3, GLaM);",
-            "- `threshold`: kept if s > the threshold, or s = the threshold and u < ties;",
-            "- `random`: kept if u < the rate;",
-            "- `all`: always kept.",
-            *(_GROUPS if manifest["rule"]["name"] == "groups" else []),
-            "",
-            "Sources that are not filtered pass through: all of their documents are kept.",
-            "",
-            "## Classifier",
-            "",
-            *_scored_by(classifier),
-            "",
-            *_reading(manifest, statistics),
-            "## Columns",
-            "",
-            *markdown_table(
-                ["column", "type", "meaning"],
-                _columns(
-                    config["metadata"],
-                    config.get("near_duplicates", False),
-                    keep_rules.has_copies(manifest["rule"]),
-                    schema.grade_columns(classifier),
-                    counted(manifest),
-                    sorted(classifier.get("several", ())),
-                )
-                + joined_columns(manifest),
-            ),
-            "",
-            "## Provenance",
-            "",
-            f"Made by Winnow {manifest['code']}; run key `{manifest['key']}`. Inputs, shards and"
-            " their checksums are in `manifest.json`. The configuration:",
-            "",
-            "```json",
-            json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False),
-            "```",
-            "",
-        ]
-    )
+    front = yaml.safe_dump(_front_matter(manifest), sort_keys=False, allow_unicode=True)
+    example = f'documents = load_dataset("{form}", data_files="shards/*.{form}", split="train")'
+    if everything:
+        example += '\nkept = documents.filter(lambda row: row["kept"])'
+    blocks = [
+        f"---\n{front.rstrip()}\n---",
+        "# Scored and filtered web text",
+        f"{headline(sources)}. {' '.join(account(manifest, sources))}",
+        (
+            "The shards hold every document that was read, kept or not, with its score and the"
+            " decision: filter on `kept`, or decide again from `quality_score` and `keep_draw`."
+            if everything
+            else "The shards hold only the kept documents."
+        ),
+        f"```python\nfrom datasets import load_dataset\n\n{example}\n```",
+        "## Accounting",
+        "Per source, read = kept + dropped for each reason + quarantined.",
+        markdown_table(
+            ["source", "outcome", "documents", "MB of text", "words", "share of read"],
+            _accounting(sources),
+        ),
+        "## Damaged text",
+        "Of all documents read: those with mojibake (UTF-8 decoded as windows-1252 or -1251), with"
+        " U+FFFD (invalid bytes), and those cut short when they were crawled or stored.",
+        markdown_table(["source", *DAMAGE], _damage(manifest, sources, groups)),
+        "## Keep rule",
+        f"{_rule(manifest['rule'])}, seed {config['seed']}."
+        " With s = `quality_score` and u = `keep_draw`:",
+        "- `pareto`: kept if u < (2 − s)^−α (GPT-3, GLaM);\n"
+        "- `threshold`: kept if s > the threshold, or s = the threshold and u < ties;\n"
+        "- `random`: kept if u < the rate;\n"
+        "- `all`: always kept." + (_GROUPS if manifest["rule"]["name"] == "groups" else ""),
+        "Sources that are not filtered pass through: all of their documents are kept.",
+        "## Classifier",
+        *_scored_by(classifier),
+        *_reading(manifest, statistics),
+        "## Columns",
+        markdown_table(["column", "type", "meaning"], _columns(manifest)),
+        "## Provenance",
+        f"Made by Winnow {manifest['code']}; run key `{manifest['key']}`. Inputs, shards and"
+        " their checksums are in `manifest.json`. The configuration:",
+        f"```json\n{json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False)}\n```\n",
+    ]
+    return "\n\n".join(blocks)
 
 
-_GROUPS = [
-    "- `buckets`: s and u are cut at thresholds, and each bucket has its own number of `copies`.",
-    "",
-    "`manifest.json` has the rule of each group, `statistics/rule_groups.parquet` what it kept.",
-]
+_GROUPS = (
+    "\n- `buckets`: s and u are cut at thresholds, and each bucket has a number of `copies`.\n\n"
+    "`manifest.json` has the rule of each group, `statistics/rule_groups.parquet` what it kept."
+)
 
 
 def _rule(rule: Mapping[str, Any]) -> str:
@@ -159,7 +117,7 @@ def _scored_by(classifier: Mapping[str, Any]) -> list[str]:
     if "several" not in classifier:
         return [
             f"`quality_score` is by the classifier with fingerprint `{classifier['fingerprint']}`."
-            " Its own card and figures are in `manifest.json` and `report.html`."
+            " Its card and figures are in `manifest.json` and `report.html`."
         ]
     anew = ", calibrated anew" if classifier["calibration"] else ""
     what = "those of several classifiers"
@@ -169,9 +127,8 @@ def _scored_by(classifier: Mapping[str, Any]) -> list[str]:
         what += " and joined columns"
     return [
         f"`quality_score` combines {what} by `{classifier['combine']}`{anew}."
-        " Their own cards are in `manifest.json` and `report.html`.",
-        "",
-        *markdown_table(
+        " Their cards are in `manifest.json` and `report.html`.",
+        markdown_table(
             ["classifier", "fingerprint"],
             [[name, f"`{one['fingerprint']}`"] for name, one in classifier["several"].items()],
         ),
@@ -179,19 +136,16 @@ def _scored_by(classifier: Mapping[str, Any]) -> list[str]:
 
 
 def _reading(manifest: Mapping[str, Any], statistics: Summary) -> list[str]:
-    """What readers found who compared documents without their scores; nothing if none did."""
+    """What readers found in the blind reading test; nothing if there were none."""
     rows = agreement_rows(manifest, statistics)
     if not rows:
         return []
     return [
         "## Blind reading test",
-        "",
         "Readers saw pairs of documents of one source and of similar length, without their scores,"
         " and said which is better. Agreement is how often that is the one with the higher score,"
-        " of the pairs of which they could tell, with Wilson's interval of 95 %.",
-        "",
-        *markdown_table([*rows[0]], [[str(value) for value in row.values()] for row in rows]),
-        "",
+        " among the pairs that they could decide, with Wilson's 95 % interval.",
+        markdown_table([*rows[0]], [[str(value) for value in row.values()] for row in rows]),
     ]
 
 
@@ -230,10 +184,10 @@ def _form(manifest: Mapping[str, Any]) -> str:
 def _size_category(rows: int) -> str:
     """The hub's name for this many rows."""
     names = ["1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T"]
-    for power, name in enumerate(names):
-        if rows < 10 ** (power + 3):
-            return f"n<{name}" if power == 0 else f"{names[power - 1]}<n<{name}"
-    return "n>1T"
+    place = max(0, len(str(rows)) - 3)
+    if place == 0:
+        return "n<1K"
+    return "n>1T" if place >= len(names) else f"{names[place - 1]}<n<{names[place]}"
 
 
 def _accounting(sources: pa.Table) -> list[list[str]]:
@@ -263,14 +217,9 @@ def _damage(manifest: Mapping[str, Any], sources: pa.Table, groups: pa.Table) ->
     ]
 
 
-def _columns(
-    metadata: list[str],
-    clusters: bool,
-    copies: bool,
-    grades: Mapping[str, Mapping[str, Any]],
-    counts: list[str],
-    classifiers: list[str],
-) -> list[list[str]]:
+def _columns(manifest: Mapping[str, Any]) -> list[list[str]]:
+    config, classifier = manifest["config"], manifest["classifier"]
+    classifiers, grades = sorted(classifier.get("several", ())), schema.grade_columns(classifier)
     meanings = _COLUMNS | {
         schema.score_column(name): f"the score of the classifier {name}" for name in classifiers
     }
@@ -278,16 +227,22 @@ def _columns(
         own = f"score{column.removeprefix(schema.grade_column())}"
         score = own if classifiers else "quality_score"
         meanings[score] = f"calibrated probability of grade {scale['at_least']} or more"
-        meanings[column] = f"what its grade is expected to be, of {', '.join(scale['names'])}"
-    columns = schema.shard_schema(metadata, clusters, copies, [*grades], counts, classifiers)
-    return [
-        [f"`{field.name}`", str(field.type), meanings.get(field.name, "carried from the input")]
-        for field in columns
-    ]
+        meanings[column] = f"its expected grade, of {', '.join(scale['names'])}"
+    columns = schema.shard_schema(
+        config["metadata"],
+        config.get("near_duplicates", False),
+        keep_rules.has_copies(manifest["rule"]),
+        [*grades],
+        counted(manifest),
+        classifiers,
+    )
+    carried = "carried from the input"
+    rows = [[f"`{f.name}`", str(f.type), meanings.get(f.name, carried)] for f in columns]
+    return rows + joined_columns(manifest)
 
 
-def markdown_table(head: list[str], rows: list[list[str]]) -> list[str]:
-    """The lines of a table; ``|`` in cells is escaped."""
+def markdown_table(head: list[str], rows: list[list[str]]) -> str:
+    """A table in Markdown; ``|`` in cells is escaped."""
     escaped = [[cell.replace("|", "\\|") for cell in row] for row in [head, *rows]]
     lines = [f"| {' | '.join(row)} |" for row in escaped]
-    return [lines[0], "|" + "---|" * len(head), *lines[1:]]
+    return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])

@@ -2,14 +2,14 @@
 
 The sections are those of the template of the European Commission's AI Office (24 July 2025, adopted
 as C(2025) 8311; Regulation (EU) 2024/1689, article 53(1)(d)). A run knows sizes, languages, domains
-and what was removed; the rest is marked for the provider to fill in. Its one modality is text.
+and what was removed; the rest is marked for the provider to fill in. The only modality is text.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
@@ -28,7 +28,7 @@ from winnow.text.groups import NONE
 FILES = ("eu_summary.md", "eu_summary.json", "eu_summary_domains.csv")
 
 TOP_SHARE, TOP_SHARE_SME, MOST_SME = 0.1, 0.05, 1000
-"""Of the domain names, by the size of their content: what has to be named, and by small and medium
+"""The share of domains, by size of content, that has to be named, and by small and medium
 enterprises (the lower of share and number)."""
 
 TOKEN_RANGES = (
@@ -41,7 +41,7 @@ TO_SAY = "*To be filled in by the provider.*"
 SHOWN = 50
 
 DOMAINS = pa.schema(required(domain=pa.string(), documents=pa.int64(), bytes=pa.int64()))
-"""What training text there is of a domain; the largest first."""
+"""Training text by domain, the largest first."""
 
 Json = dict[str, Any]
 
@@ -93,7 +93,6 @@ def summary(manifest: Mapping[str, Any], statistics: Summary, domains: pa.Table)
     total = {unit: sum(row[unit] for row in kept) for unit in ("documents", "bytes", "words")}
     least = [_range(total["words"]), _range(total["bytes"])]
     patterns = manifest["config"]["source"]
-    n = len(domains)
     return {
         "template": "AI Office, 24 July 2025: Regulation (EU) 2024/1689, article 53(1)(d)",
         "run": manifest["key"],
@@ -114,9 +113,9 @@ def summary(manifest: Mapping[str, Any], statistics: Summary, domains: pa.Table)
             if "kept" in by
         ],
         "2.3": {
-            "domains": n,
-            "named": int(np.ceil(TOP_SHARE * n)),
-            "named_sme": min(MOST_SME, int(np.ceil(TOP_SHARE_SME * n))),
+            "domains": (n := len(domains)),
+            "named": math.ceil(TOP_SHARE * n),
+            "named_sme": min(MOST_SME, math.ceil(TOP_SHARE_SME * n)),
         },
         "3": {
             "steps": list(manifest["config"].get("steps") or ()),
@@ -135,15 +134,10 @@ def _languages(groups: pa.Table) -> list[Json]:
     found = groups.filter(pc.equal(groups["column"], "language"))
     sums = [(f"kept_{unit}", "sum") for unit in ("documents", "bytes")]
     found = found.group_by("value").aggregate(sums)
-    rows = [
-        {"language": v, "documents": n, "bytes": size}
-        for v, n, size in zip(
-            *(found[c].to_pylist() for c in ("value", "kept_documents_sum", "kept_bytes_sum")),
-            strict=True,
-        )
-        if n
-    ]
-    return sorted(rows, key=lambda row: (-row["bytes"], row["language"]))
+    names = {"value": "language", "kept_documents_sum": "documents", "kept_bytes_sum": "bytes"}
+    rows = found.select([*names]).rename_columns([*names.values()]).to_pylist()
+    kept = [row for row in rows if row["documents"]]
+    return sorted(kept, key=lambda row: (-row["bytes"], row["language"]))
 
 
 def _removed(rows: Sequence[Json]) -> list[Json]:
@@ -152,12 +146,9 @@ def _removed(rows: Sequence[Json]) -> list[Json]:
     for row in rows:
         if row["outcome"] not in ("read", "kept", "copied", "quarantined"):
             counts[row["outcome"]] += row["documents"]
+    by = {**STEP_OF, schema.QUALITY: "keep rule"}
     found = [
-        {
-            "step": STEP_OF.get(reason, "keep rule" if reason == schema.QUALITY else reason),
-            "reason": reason,
-            "documents": n,
-        }
+        {"step": by.get(reason, reason), "reason": reason, "documents": n}
         for reason, n in counts.items()
         if n
     ]
@@ -166,50 +157,39 @@ def _removed(rows: Sequence[Json]) -> list[Json]:
 
 def markdown(about: Json, domains: pa.Table, registered: bool) -> str:
     """The summary in the order and with the headings of the template, to be completed by hand."""
-    lines = [
+    blocks = [
         "# Public summary of training content",
-        "",
         f"Drawn up from the text that the run `{about['run']}` kept, after all filters. Where it"
         f" says *to be filled in*, the run cannot know. Template: {about['template']}.",
-        "",
         "## 1. General information",
-        "",
         *_to_say("1.1 Provider identification", "1.2 Model identification"),
         *_characteristics(about["1.3"]),
-        "",
         "## 2. List of data sources",
-        "",
         "Assign each source to one of the sections 2.1 to 2.6, and complete that section.",
-        "",
-        *_sources(about["2"]),
-        "",
+        _sources(about["2"]),
         *_to_say(
             "2.1 Publicly available datasets",
             "2.2 Private non-publicly available datasets obtained from third parties",
         ),
         *_crawled(about["2.3"], domains, "registered domains" if registered else "host names"),
-        "",
         *_to_say("2.4 User data", "2.5 Synthetic data", "2.6 Other sources of data"),
         "## 3. Data processing aspects",
-        "",
         *_to_say(
             "3.1 Respect of reservation of rights from the text and data mining exception or"
             " limitation",
             "3.2 Removal of illegal content",
         ),
         *_processing(about["3"]["removed"]),
-        "",
     ]
-    return "\n".join(lines)
+    return "\n\n".join(blocks) + "\n"
 
 
 def _to_say(*headings: str) -> list[str]:
-    return [line for heading in headings for line in (f"### {heading}", "", TO_SAY, "")]
+    return [block for heading in headings for block in (f"### {heading}", TO_SAY)]
 
 
 def _characteristics(about: Json) -> list[str]:
     size, languages = about["size"], about["languages"]
-    rows = [["Text", about["tokens"], TO_SAY]]
     spoken = [
         [
             row["language"],
@@ -219,29 +199,27 @@ def _characteristics(about: Json) -> list[str]:
         ]
         for row in languages[:SHOWN]
     ]
-    unknown = "The run did not identify languages (`--steps language`, `--field language=…`). "
     return [
         "### 1.3 Modalities, overall training data size and other characteristics",
-        "",
-        *markdown_table(["Modality", "Training data size", "Types of content"], rows),
-        "",
+        markdown_table(
+            ["Modality", "Training data size", "Types of content"],
+            [["Text", about["tokens"], TO_SAY]],
+        ),
         f"{size['documents']:,} documents, {megabytes(size['bytes'])} MB of UTF-8 text,"
         f" {size['words']:,} words between white space. The range holds for any tokenizer that"
         " makes no fewer tokens than words and no more than bytes.",
-        "",
         f"**Latest date of data acquisition:** {TO_SAY}",
-        "",
         "**Linguistic characteristics of the overall training data:**",
-        "",
-        *(
+        (
             markdown_table(["Language", "Documents", "MB", "Share of text"], spoken)
             if {row["language"] for row in languages} - {NONE}
-            else [unknown + TO_SAY]
+            else "The run did not identify languages (`--steps language`, `--field language=…`)."
+            f" {TO_SAY}"
         ),
     ]
 
 
-def _sources(sources: Sequence[Json]) -> list[str]:
+def _sources(sources: Sequence[Json]) -> str:
     head = ["Source", "Section", "Documents", "MB", "Share of text", "Read from"]
     rows = [
         [
@@ -262,24 +240,19 @@ def _crawled(web: Json, domains: pa.Table, names: str) -> list[str]:
     rows = [[row["domain"], f"{row['documents']:,}", megabytes(row["bytes"])] for row in shown]
     return [
         "### 2.3 Data crawled and scraped from online sources",
-        "",
         f"Crawlers, their purposes and behaviour, period of collection: {TO_SAY}",
-        "",
         f"The kept text comes from {web['domains']:,} {names}. The largest {web['named']:,} of"
         " them, 10 % by size of content, are to be named; small and medium enterprises name"
         f" {web['named_sme']:,} (5 %, at most {MOST_SME:,}). `{FILES[2]}` has the former, the"
         f" largest first{'; the first of them:' if shown else '.'}",
-        "",
-        *(markdown_table(["Domain", "Documents", "MB"], rows) if rows else []),
+        *([markdown_table(["Domain", "Documents", "MB"], rows)] if rows else []),
     ]
 
 
 def _processing(removed: Sequence[Json]) -> list[str]:
     rows = [[row["step"], row["reason"], f"{row['documents']:,}"] for row in removed]
-    return [
-        "### 3.3 Other information about data processing",
-        "",
-        "Documents that the run left out:" if rows else "The run left no document out.",
-        "",
-        *(markdown_table(["By", "Reason", "Documents"], rows) if rows else []),
-    ]
+    head = "### 3.3 Other information about data processing"
+    if not rows:
+        return [head, "The run left no document out."]
+    table = markdown_table(["By", "Reason", "Documents"], rows)
+    return [head, "Documents that the run left out:", table]

@@ -1,9 +1,9 @@
 """Pairs of documents for a blind reading test: one source, similar length, different score.
 
-A pair's two documents are of one source, so the reader cannot tell them by where they come from,
-and neither is more than :data:`LENGTH_RATIO` times as long as the other. No document is in two
-pairs, so that pairs are independent trials. Pairs are spread evenly over :data:`EDGES` of the score
-distance and, within these, over the sources: most random pairs would have nearly equal scores.
+The documents of a pair are of one source, so the source gives nothing away, and neither is more
+than :data:`LENGTH_RATIO` times as long as the other. No document is in two pairs, so pairs are
+independent trials. Pairs are spread evenly over :data:`EDGES` of the score distance and, within
+these, over the sources: most random pairs would have nearly equal scores.
 """
 
 from collections import deque
@@ -22,12 +22,11 @@ from winnow.filesystem.tables import required
 from winnow.text.hashing import xxh3_64
 
 EDGES = (0.01, 0.1, 0.3, 0.6)
-"""Least score distances of the strata. Documents that differ by less than the first one make no
-pair: a calibrated probability is not that exact."""
+"""Least score distances of the strata; scores are not exact enough for smaller distances."""
 
 LENGTH_RATIO = 1.25
 SAMPLE = 4000
-"""Documents of a source that pairs are made from."""
+"""Documents of a source to make pairs from."""
 
 NEIGHBOURS = 16
 """How far apart the documents of a pair may be in the order of length."""
@@ -36,17 +35,15 @@ CHARACTERS = 3000
 """The part of a text that a reader sees."""
 
 _SEED = 0x70616972  # not the keep draw's, whatever the run's seed
-_SIDE = [
-    *required(id=pa.string(), score=pa.float32(), text=pa.string(), cut=pa.bool_()),
-]
+_SIDE = required(id=pa.string(), score=pa.float32(), text=pa.string(), cut=pa.bool_())
 PAIRS = pa.schema(
     [
         *required(source=pa.string()),
         *(field.with_name(f"{side}_{field.name}") for side in ("left", "right") for field in _SIDE),
     ]
 )
-"""The pairs of a reading test in the order in which they are read; ``cut`` says that the text goes
-on. Which document is on the left is by hash."""
+"""The pairs of a reading test in reading order; ``cut``: the text goes on. A hash decides which
+document is on the left."""
 
 _NEEDED = {"id", "bytes", "quality_score", "kept", "drop_reason", "content_hash"}
 
@@ -56,8 +53,8 @@ IntArray = npt.NDArray[np.int64]
 def draw_pairs(folder: str, manifest: Mapping[str, Any], n: int) -> pa.Table:
     """At most n pairs (:data:`PAIRS`) of a finished run, the same whenever they are drawn.
 
-    From the filtered sources, or from all where none is; of documents that came as far as the keep
-    decision. Reads scores of all shards, and texts of the pairs alone.
+    From the filtered sources, or from all if none is; of documents that reached the keep decision.
+    Reads the scores of all shards, and only the texts of the pairs.
 
     Raises:
         ValueError: no two documents make a pair.
@@ -95,9 +92,8 @@ def draw_pairs(folder: str, manifest: Mapping[str, Any], n: int) -> pa.Table:
 def pair_up(sample: pa.Table, n: int) -> IntArray:
     """Rows of at most n pairs: int64 [m, 2].
 
-    ``sample`` has ``source``, ``score``, ``bytes`` and ``rank`` (uniform, a different one for each
-    document). Within a stratum and source, pairs come in the order of the larger of their two
-    ranks, so that they are a fair sample of the pairs that are possible.
+    ``sample`` has ``source``, ``score``, ``bytes`` and ``rank`` (uniform, unique). Within a stratum
+    and source, pairs are in the order of the larger of their ranks: a fair sample of all pairs.
     """
     names = sorted(sample["source"].unique().to_pylist())
     source = sample["source"].combine_chunks()
@@ -106,7 +102,7 @@ def pair_up(sample: pa.Table, n: int) -> IntArray:
         rows = np.flatnonzero(pc.equal(source, name).to_numpy(zero_copy_only=False))
         for queue, pairs in zip(queues, _possible(sample.take(rows), rows), strict=True):
             queue.append(iter(pairs))
-    for place, queue in enumerate(queues):  # with more sources than pairs each gets some
+    for place, queue in enumerate(queues):  # strata start at different sources
         queue.rotate(-(place * len(names) // len(queues)))
     chosen: list[tuple[int, int]] = []
     used: set[int] = set()
@@ -120,7 +116,7 @@ def pair_up(sample: pa.Table, n: int) -> IntArray:
 
 
 def _next(queue: deque[Iterator[tuple[int, int]]], used: set[int]) -> tuple[int, int] | None:
-    """The next pair of unused documents, of the sources in turn."""
+    """The next pair of unused documents; sources take turns."""
     while queue:
         pairs = queue.popleft()
         for pair in pairs:
@@ -131,7 +127,7 @@ def _next(queue: deque[Iterator[tuple[int, int]]], used: set[int]) -> tuple[int,
 
 
 def _possible(sample: pa.Table, rows: IntArray) -> list[list[tuple[int, int]]]:
-    """The possible pairs of one source in each stratum, as the ``rows`` of its documents."""
+    """The pairs of one source in each stratum, as ``rows`` of its documents."""
     score = sample["score"].to_numpy().astype(np.float64)
     size, rank = sample["bytes"].to_numpy(), sample["rank"].to_numpy()
     order = np.lexsort((rank, size))
@@ -148,7 +144,7 @@ def _possible(sample: pa.Table, rows: IntArray) -> list[list[tuple[int, int]]]:
 
 
 def _presented(ids: pa.ChunkedArray, rows: IntArray, seed: int) -> IntArray:
-    """The pairs [m, 2] in the order in which they are read, the left one first: both by hash."""
+    """The pairs [m, 2] in reading order, the left document first: both by hash."""
     one, other = (ids.take(own).combine_chunks() for own in rows.T)
     hashed = xxh3_64(pc.binary_join_element_wise(one, other, "\n"), seed)
     swap = (hashed & np.uint64(1)).astype(np.bool_)
@@ -157,7 +153,7 @@ def _presented(ids: pa.ChunkedArray, rows: IntArray, seed: int) -> IntArray:
 
 
 def _sample(paths: Sequence[str], shards: Sequence[tuple[int, str]], seed: int) -> pa.Table | None:
-    """Of each source the SAMPLE documents of smallest rank, a hash of the id; equal texts once.
+    """The SAMPLE documents of each source of smallest rank (a hash of the id), equal texts once.
 
     None if there is no shard.
     """
@@ -165,8 +161,6 @@ def _sample(paths: Sequence[str], shards: Sequence[tuple[int, str]], seed: int) 
     for place, source in shards:
         start = 0
         for batch in tables.batches(paths[place], _NEEDED):
-            row = pa.array(np.arange(start, start + len(batch)))
-            start += len(batch)
             part = pa.table(
                 {
                     "id": batch["id"],
@@ -175,13 +169,14 @@ def _sample(paths: Sequence[str], shards: Sequence[tuple[int, str]], seed: int) 
                     "content": batch["content_hash"],
                     "rank": keep_draw(batch["id"], seed),
                     "shard": pa.repeat(pa.scalar(place, pa.int64()), len(batch)),
-                    "row": row,
+                    "row": np.arange(start, start + len(batch)),
                 }
             )
+            start += len(batch)
             by_rule = pc.fill_null(pc.equal(batch["drop_reason"], schema.QUALITY), False)
             part = part.filter(pc.or_(batch["kept"], by_rule))
-            before = [best[source]] if source in best else []
-            best[source] = _smallest(pa.concat_tables([*before, part]))
+            before = best.get(source, part.slice(0, 0))
+            best[source] = _smallest(pa.concat_tables([before, part]))
     found = [
         table.append_column("source", pa.repeat(source, len(table)))
         for source, table in sorted(best.items())

@@ -1,14 +1,14 @@
-"""A blind reading test: its pairs and answers beside a run, and how often reader and score agree.
+"""A blind reading test: its pairs and answers, and how often reader and score agree.
 
-``reading/pairs.arrow`` holds what is to be read, ``reading/answers-….json`` what readers answered.
-Both name the run that they belong to; those of another run are as good as not there.
+``reading/pairs.arrow`` holds the pairs, ``reading/answers-….json`` the answers. Both name the run
+that they belong to; those of another run are ignored.
 """
 
 import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,8 +33,8 @@ ANSWERS = pa.schema(
         pa.field("agrees", pa.bool_()),
     ]
 )
-"""What readers answered: ``distance`` of the two scores, ``agrees`` if the better document is the
-one with the higher score, null if the reader could not tell."""
+"""Answers of readers: ``distance`` of the two scores, ``agrees`` if the better document has the
+higher score, null if the reader could not tell."""
 
 _FILE = re.compile(r"answers-[0-9a-f]{16}\.json")
 _RUN = b"run"
@@ -52,13 +52,12 @@ class ReadingTest:
 
     @property
     def fingerprint(self) -> str:
-        """Tells these pairs from all others: a hash of the run and of all ids in their order."""
+        """Identifies these pairs: a hash of the run and of all ids in their order."""
         columns = [self.pairs[f"{side}_id"].to_pylist() for side in ("left", "right")]
         return xxhash.xxh3_128_hexdigest(json.dumps([self.run, *columns]).encode())
 
     def page_data(self) -> Json:
         """What ``reading_test.js`` shows."""
-        rows = self.pairs.to_pylist()
         return {
             "format": FORMAT,
             "run": self.run,
@@ -71,13 +70,13 @@ class ReadingTest:
                     "cut": [row["left_cut"], row["right_cut"]],
                     "scores": [row["left_score"], row["right_score"]],
                 }
-                for row in rows
+                for row in self.pairs.to_pylist()
             ],
         }
 
 
 def load(output: str, manifest: Mapping[str, Any]) -> ReadingTest | None:
-    """The reading test of a run with the answers that were taken up; None if none was drawn.
+    """The reading test of a run with its answers; None if no pairs were drawn.
 
     Raises:
         ValueError: a file of it is damaged.
@@ -90,12 +89,13 @@ def load(output: str, manifest: Mapping[str, Any]) -> ReadingTest | None:
         return None
     test = ReadingTest(manifest["key"], pairs, ANSWERS.empty_table())
     files = sorted(storage.listing(storage.join(output, FOLDER)))
-    found = [
-        read_answers(path, test)
-        for path in files
-        if _FILE.fullmatch(path.rsplit("/", 1)[-1]) and _run_of(path) == test.run
-    ]
-    return ReadingTest(test.run, pairs, pa.concat_tables([test.answers, *found]))
+    found = []
+    for path in files:
+        if _FILE.fullmatch(path.rsplit("/", 1)[-1]):
+            value = _json(path)
+            if isinstance(value, dict) and value.get("run") == test.run:
+                found.append(read_answers(path, test))
+    return replace(test, answers=pa.concat_tables([test.answers, *found]))
 
 
 def check_number(n: int) -> None:
@@ -105,7 +105,7 @@ def check_number(n: int) -> None:
 
 
 def prepare(output: str, manifest: Mapping[str, Any], n: int) -> None:
-    """Draw at most n pairs of a finished run and keep them beside it.
+    """Draw at most n pairs of a finished run and store them with it.
 
     Raises:
         ValueError: there are no pairs, or answers to others would be lost.
@@ -122,7 +122,7 @@ def prepare(output: str, manifest: Mapping[str, Any], n: int) -> None:
 
 
 def take_up(output: str, manifest: Mapping[str, Any], path: str) -> None:
-    """Check a file of answers and copy it beside the run; the same file twice counts once.
+    """Check a file of answers and copy it to the run; the same file twice counts once.
 
     Raises:
         ValueError: it does not belong to this run, or is not a file that the page wrote.
@@ -180,9 +180,9 @@ def _compared(pairs: pa.Table, better: Mapping[int, str], reader: str) -> pa.Tab
 
 
 def agreement_rows(_: Mapping[str, Any], statistics: Summary) -> list[Json]:
-    """Rows of a table: how often each reader and the score agree, in all and by score distance.
+    """How often each reader and the score agree: a row for all pairs and each score distance.
 
-    Undecided pairs count neither way. The interval is Wilson's, of 95 %.
+    Undecided pairs do not count. The interval is Wilson's, of 95 %.
     """
     if "reading" not in statistics:
         return []
@@ -192,9 +192,10 @@ def agreement_rows(_: Mapping[str, Any], statistics: Summary) -> list[Json]:
         own = [row for row in answers if row["reader"] == reader]
         stratum = np.searchsorted(EDGES, [row["distance"] for row in own], "right") - 1
         rows.append(_agreement(reader, "all", [row["agrees"] for row in own]))
-        for i, name in enumerate(distances()):
+        for i, (low, high) in enumerate(itertools.pairwise([*EDGES, 1])):
             found = [row["agrees"] for row, at in zip(own, stratum, strict=True) if at == i]
-            rows += [_agreement(reader, name, found)] if found else []
+            if found:
+                rows.append(_agreement(reader, f"{low:g} to {high:g}", found))
     return rows
 
 
@@ -210,35 +211,19 @@ def _agreement(reader: str, distance: str, agrees: Sequence[bool | None]) -> Jso
     return row | {"agreement": f"{100 * rate:.0f} %", "interval": interval}
 
 
-def distances() -> list[str]:
-    """The names of the strata of score distances."""
-    ends = [*EDGES, 1]
-    return [f"{low:g} to {high:g}" for low, high in itertools.pairwise(ends)]
-
-
 def told(test: ReadingTest) -> list[str]:
     """Lines for a terminal: how many pairs the page has, and what each reader found."""
+    rows = agreement_rows({}, {"reading": test.answers})
     return [
         f"pairs:  {len(test.pairs)} to read, in the blind reading test on the page",
         *(
-            _told(row)
-            for row in agreement_rows({}, {"reading": test.answers})
+            f"reader: {row['reader']} and the score agree in {row['agreed']} of"
+            f" {row['pairs'] - row['could not tell']} pairs ({row['agreement']}, 95 % interval"
+            f" {row['interval']}); could not tell in {row['could not tell']}"
+            for row in rows
             if row["score distance"] == "all"
         ),
     ]
-
-
-def _told(row: Json) -> str:
-    return (
-        f"reader: {row['reader']} and the score agree in {row['agreed']} of"
-        f" {row['pairs'] - row['could not tell']} pairs ({row['agreement']}, 95 % interval"
-        f" {row['interval']}); could not tell in {row['could not tell']}"
-    )
-
-
-def _run_of(path: str) -> Any:
-    value = _json(path)
-    return value.get("run") if isinstance(value, dict) else None
 
 
 def _json(path: str) -> Any:

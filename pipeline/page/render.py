@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import page
@@ -15,7 +14,7 @@ from pipeline.output.summary import Summary
 from pipeline.page import reading_test
 from pipeline.page.data import keep_rules, registered_data
 from pipeline.page.data.group_data import rule_rows
-from pipeline.page.data.totals import headline, megabytes, share
+from pipeline.page.data.totals import headline, megabytes, share, total
 from pipeline.page.data_card import data_card
 from pipeline.page.reading_test import ReadingTest
 from pipeline.page.report_data import page_data
@@ -71,25 +70,21 @@ def print_summary(
 ) -> None:
     """Print a finished run's row accounting, its rule, its speed and where its page is.
 
-    Documents of web archives and HTML files are counted by what they were made from.
-
-    ``seconds`` is how long its ``engine`` took for all of it, if that is known.
+    ``seconds`` is how long its ``engine`` took, if that is known.
     """
     sources = read_statistics(output, "sources")
     print(table(sources))
     if manifest["rule"]["name"] == "groups":
         print("\n" + "\n".join(groups_table(manifest, read_statistics(output, "rule_groups"))))
-    kinds = Counter[str]()
-    for task in manifest["tasks"]:
-        kinds.update(task["kinds"])
+    kinds = sum((Counter(task["kinds"]) for task in manifest["tasks"]), Counter[str]())
     print()
     if kinds:
         counts = (f"{count:,} {kind.replace('_', ' ')}" for kind, count in kinds.most_common())
         print(f"kinds:  {', '.join(counts)}")
-    print(f"rule:   {rule_line(manifest)}")
+    rule, decision = manifest["rule"], manifest["config"]["decision"]
+    print(f"rule:   {keep_rules.short(rule)}{keep_rules.solved_for(decision)}")
     if seconds is not None:
-        read = sources.filter(pc.equal(sources["outcome"], "read"))
-        documents, size = (pc.sum(read[name]).as_py() for name in ("documents", "bytes"))
+        documents, size, _ = total(sources, "read")
         print(f"engine: {engine}")
         print(f"time:   {telling.spent(documents, size, seconds)}")
     print(f"report: {storage.join(output, PAGE)}")
@@ -98,13 +93,6 @@ def print_summary(
 def next_step(output: str) -> str:
     """The line that suggests the next commands."""
     return telling.next_command("prepare", f"scored={output}", "output=corpus")
-
-
-def rule_line(manifest: Mapping[str, Any]) -> str:
-    """The keep rule of a finished run, and what its parameter was solved for."""
-    return keep_rules.short(manifest["rule"]) + keep_rules.solved_for(
-        manifest["config"]["decision"]
-    )
 
 
 def table(sources: pa.Table) -> str:
@@ -135,16 +123,10 @@ def table(sources: pa.Table) -> str:
         lines += ["", *_align([head, *steps], left=1, rules=(1,))]
     for name, outcomes in counts.items():
         if outcomes.get("quarantined", [0])[0] == outcomes["read"][0] > 0:
-            lines += [
-                "",
-                f"No record of {name} could be read: quarantine/ says why.",
-            ]
+            lines += ["", f"No record of {name} could be read: quarantine/ says why."]
     if "yes" not in filtered.values():
-        lines += [
-            "",
-            "No source is filtered, so every document that can be read stays: name those that the"
-            " rule is for, as --filter web",
-        ]
+        note = "No source is filtered, so every document is kept: name sources with --filter web"
+        lines += ["", note]
     return "\n".join(lines)
 
 
@@ -153,7 +135,7 @@ def groups_table(manifest: Mapping[str, Any], groups: pa.Table) -> list[str]:
 
     ``groups`` is :data:`pipeline.output.schema.RULE_GROUPS`.
     """
-    words = {
+    rules = {
         group["group"]: keep_rules.short(group["rule"]) for group in manifest["rule"]["groups"]
     }
     columns = ["group", "source", "rule", "bucket", "documents", "kept", "in training"]
@@ -161,25 +143,25 @@ def groups_table(manifest: Mapping[str, Any], groups: pa.Table) -> list[str]:
         columns.remove("source")  # the group says it
     rows = []
     for row in rule_rows(manifest, {"rule_groups": groups}):
-        named = {"group": row["group"], "source": row["source"] or "–", "rule": words[row["group"]]}
-        counts = {name: f"{row.get(name, 0):,}" for name in columns[-3:]}
-        shown = {**named, "bucket": row.get("bucket") or "", **counts}
+        shown = {"group": row["group"], "source": row["source"] or "–", "rule": rules[row["group"]]}
+        shown |= {"bucket": row.get("bucket") or ""}
+        shown |= {name: f"{row.get(name, 0):,}" for name in columns[-3:]}
         rows.append([shown[name] for name in columns])
     return _align([columns, *rows], left=len(columns) - 3, rules=(1,))
 
 
 def _row(name: str, filtered: str, outcomes: Mapping[str, Sequence[int]]) -> list[str]:
-    nothing = [0, 0, 0]
-    read, kept = outcomes.get("read", nothing), outcomes.get("kept", nothing)
+    read, kept, quarantined = (
+        outcomes.get(outcome, [0, 0, 0]) for outcome in ("read", "kept", "quarantined")
+    )
     dropped = sum(n[0] for reason, n in outcomes.items() if reason not in NOT_DROPPED)
-    return [
-        *(name, filtered, f"{read[0]:,}", megabytes(read[1]), f"{kept[0]:,}", megabytes(kept[1])),
-        *(share(kept[0], read[0]), f"{dropped:,}", f"{outcomes.get('quarantined', nothing)[0]:,}"),
-    ]
+    sizes = [f"{read[0]:,}", megabytes(read[1]), f"{kept[0]:,}", megabytes(kept[1])]
+    rest = [share(kept[0], read[0]), f"{dropped:,}", f"{quarantined[0]:,}"]
+    return [name, filtered, *sizes, *rest]
 
 
 def _by_step(sources: Iterable[Mapping[str, list[int]]]) -> dict[str, tuple[list[int], str]]:
-    """Documents dropped by each step in all sources, with its main reason, in descending order."""
+    """Counts dropped by each step in all sources, with its main reason, in descending order."""
     reasons: dict[str, dict[str, list[int]]] = {}
     for reason, n in _add(sources).items():
         if reason not in NOT_DROPPED and n[0]:
@@ -208,20 +190,13 @@ def _align(rows: Sequence[Sequence[str]], left: int, rules: Sequence[int]) -> li
     for i, row in enumerate(rows):
         if i in rules:
             lines.append("─" * (sum(widths) + 2 * (len(widths) - 1)))
-        cells = [
-            cell.ljust(width) if place < left else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
+        cells = [f"{row[k]:{'<' if k < left else '>'}{width}}" for k, width in enumerate(widths)]
         lines.append("  ".join(cells).rstrip())
     return lines
 
 
 def read_statistics(output: str, name: str) -> pa.Table:
-    """One of the statistics of a finished run.
-
-    Raises:
-        ValueError: there is none.
-    """
+    """One of the statistics of a finished run, as :func:`open_statistics` finds it."""
     with open_statistics(output, name) as file:
         return file.read()
 
@@ -231,7 +206,7 @@ def open_statistics(output: str, name: str) -> Iterator[pq.ParquetFile]:
     """One of the statistics of a finished run, to be read in parts.
 
     Raises:
-        ValueError: there is none.
+        ValueError: the file is missing.
     """
     path = storage.join(output, "statistics", f"{name}.parquet")
     if not storage.exists(path):

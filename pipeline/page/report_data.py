@@ -1,15 +1,15 @@
 """The data of a run's page, as one JSON value of bounded size, from manifest and statistics.
 
-Whatever the run's size, the page stays small: beyond :data:`SOURCES_SHOWN` the smallest sources are
+The page stays small whatever the run's size: beyond :data:`SOURCES_SHOWN` the smallest sources are
 added up (counts and curves stay exact), each source shows its largest domains and one row for the
-others, domains and example texts share a budget, and long lists are cut. The page says what was
-left out.
+others, domains and example texts share a budget, and long lists are cut. The page says what it
+leaves out.
 """
 
 import math
 import re
 from bisect import bisect_left
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -28,8 +28,7 @@ from pipeline.page.data.classifier_data import (
     keeper_rows,
     scatter,
 )
-from pipeline.page.data.cluster_data import give_clusters
-from pipeline.page.data.group_data import give_groups, rule_rows
+from pipeline.page.data.group_data import counts_of, give_clusters, give_groups, rule_rows
 from pipeline.page.data.join_data import bins_in_order, join_rows
 from pipeline.page.data.keep_rules import ties
 from pipeline.page.data.provenance import FILES_SHOWN, bounded, provenance
@@ -56,10 +55,10 @@ def page_data(
 ) -> Json:
     """Everything that ``page/report.js`` draws.
 
-    ``domains`` may be many, so they come in parts (:data:`pipeline.output.schema.DOMAINS`).
-    Counts come in threes: documents, bytes, words. ``stops`` are the positions of the control for
-    each rule: the grid of the stored keep curves and, where it lies between, the run's own
-    parameter (the count there is what the run kept).
+    ``domains`` may be large, so they come in parts (:data:`pipeline.output.schema.DOMAINS`).
+    Counts are lists: documents, bytes, words. ``stops`` are the positions of the control for each
+    rule: the grid of the stored keep curves and the run's own parameter (the count there is what
+    the run kept).
     """
     rule = manifest["rule"]
     classifier = classifier_entry(manifest["classifier"])
@@ -100,12 +99,12 @@ def page_data(
 
 
 def _records(column: str, manifest: Mapping[str, Any]) -> list[Json]:
-    """What tasks count by kind under ``column``, added up by source, the most frequent first."""
-    found: dict[tuple[str, str], int] = defaultdict(int)
+    """What tasks count by kind under ``column``, by source, the most frequent first."""
+    total: Counter[tuple[str, str]] = Counter()
     for task in manifest["tasks"]:
-        for kind, count in task[column].items():
-            found[clip(task["task"]["source"]), clip(kind)] += count
-    most = sorted(found.items(), key=lambda item: (-item[1], item[0]))[:FILES_SHOWN]
+        source = clip(task["task"]["source"])
+        total.update({(source, clip(kind)): count for kind, count in task[column].items()})
+    most = sorted(total.items(), key=lambda item: (-item[1], item[0]))[:FILES_SHOWN]
     return [{"source": s, "kind": kind, "records": count} for (s, kind), count in most]
 
 
@@ -113,14 +112,14 @@ PANELS: dict[str, Panel] = {
     "rules": Panel(
         "Rules per group",
         rule_rows,
-        "Documents that reached the keep decision. Those in training are counted as often as they"
-        " are in the training order.",
+        "Documents that reached the keep decision. “In training” counts every copy in the training"
+        " order.",
     ),
     "keepers": Panel(
         "Which classifier keeps what",
         keeper_rows,
-        "Documents that reached the keep decision, by the classifiers by whose score alone this"
-        " run's rule, with its parameters, would keep them.",
+        "Documents that reached the keep decision, by the classifiers whose score alone would keep"
+        " them under this run's rule.",
     ),
     "agreement": Panel(
         "How much classifiers agree",
@@ -130,42 +129,40 @@ PANELS: dict[str, Panel] = {
     "joins": Panel(
         "Joined columns",
         join_rows,
-        "Documents that were read and met a row of the joined files by their id or URL. How the"
-        " values are distributed in a source, and which are kept, is among its groups.",
+        "Documents whose id or URL is in the joined files. The groups of a source show how the"
+        " joined values are distributed, and how many documents of each are kept.",
     ),
     "spread": Panel(
         "How far scores spread within sources",
         spread_rows,
-        f"A filter by scores that are near constant within a source, 80 % of them within"
-        f" {NEAR_CONSTANT}, keeps sources rather than documents.",
+        f"Where 80 % of a source's scores lie within {NEAR_CONSTANT}, a filter selects sources"
+        " rather than documents.",
     ),
     "registered": Panel(
         "Largest registered domains",
         registered_rows,
-        "Hosts added up by the name that is registered, by the public suffix list.",
+        "Sums over hosts, by the public suffix list.",
     ),
     "reading": Panel(
         "What readers found",
         reading_rows,
-        "Of pairs of documents of one source and of similar length, how often the one that a reader"
-        " found better, without knowing the scores, has the higher score: of those of which the"
-        " reader could tell, with Wilson's interval of 95 %.",
+        "Readers compared pairs of documents of one source and similar length without seeing the"
+        " scores. Agreement is how often the better document has the higher score, among pairs that"
+        " the reader could decide, with Wilson's 95 % interval.",
     ),
     "kinds": Panel(
-        "Documents of web archives and HTML files, by kind",
-        lambda run, _: _records("kinds", run),
+        "Documents of web archives and HTML files, by kind", lambda run, _: _records("kinds", run)
     ),
     "skipped": Panel(
         "Records without text",
         lambda run, _: _records("skipped", run),
-        "Records of WARC files that are not pages, failed requests, other media types, and pages of"
-        " nothing but menus and scripts. They count as neither read nor dropped.",
+        "WARC records that are not pages, failed requests, other media types, and pages with only"
+        " menus and scripts. They count as neither read nor dropped.",
     ),
     "changes": Panel(
         "Texts that steps changed",
         change_rows,
-        "Documents that were read, kept or not, and by how much their texts are shorter (negative:"
-        " longer), as a share of what was read.",
+        "All documents read, kept or not. Bytes removed are negative where texts became longer.",
     ),
     "changed": Panel("What steps changed", lambda run, _: by_source(run)),
     "unchecked": Panel(
@@ -181,29 +178,12 @@ def _sources(statistics: Summary) -> list[Json]:
     """One entry per source, largest first."""
     found: dict[str, Json] = {}
     for row in statistics["sources"].to_pylist():
-        entry = found.setdefault(
-            row["source"],
-            {
-                "name": row["source"],
-                "names": [row["source"]],
-                "filtered": row["filtered"],
-                "outcomes": {},
-            },
-        )
+        new = {"name": row["source"], "names": [row["source"]], "filtered": row["filtered"]}
+        entry = found.setdefault(row["source"], {**new, "outcomes": {}})
         entry["outcomes"][row["outcome"]] = [row[name] for name in COUNTS]
     for name, entry in found.items():
-        bins = _of(statistics["score_histogram"], name).sort_by("score_low")
-        entry["histogram"] = bins["documents"].to_pylist()
-        entry["kept_histogram"] = bins["kept_documents"].to_pylist()
-        if entry["filtered"]:
-            curves = _of(statistics["keep_curves"], name).sort_by("parameter")
-            entry["curves"] = {
-                rule: [
-                    curves.filter(pc.equal(curves["rule"], rule))[unit].to_pylist()
-                    for unit in COUNTS
-                ]
-                for rule in ("pareto", "threshold")
-            }
+        bins, curves = (_of(statistics[t], name) for t in ("score_histogram", "keep_curves"))
+        entry |= counts_of(bins, curves, ("pareto", "threshold") if entry["filtered"] else ())
     return sorted(found.values(), key=lambda entry: (-entry["outcomes"]["read"][0], entry["name"]))
 
 
@@ -251,13 +231,13 @@ def _insert_own_stop(
     if grid is None or (rule["parameter"] in grid and ties(rule) == 1):
         return
     place = bisect_left(grid, rule["parameter"])
-    taken = rule["parameter"] in grid  # by a stop that keeps all ties, and gives way
-    grid[place : place + taken] = [rule["parameter"]]
+    end = place + (rule["parameter"] in grid)  # replaces a stop that keeps all ties
+    grid[place:end] = [rule["parameter"]]
     for source in sources:
         if source["filtered"]:
             kept = source["outcomes"].get("kept", [0, 0, 0])
             for counts, own in zip(source["curves"][rule["name"]], kept, strict=True):
-                counts[place : place + taken] = [own]
+                counts[place:end] = [own]
 
 
 def _largest_domains(
@@ -307,14 +287,14 @@ def _groups(names: Sequence[str], groups: pa.Table, bins: Mapping[tuple[str, str
 
 
 def _mean(histogram: Sequence[int]) -> Json | None:
-    """The mean score with its interval of 95 %, from bins; None if nothing was scored.
+    """The mean score with its 95 % interval, from bins; None if nothing was scored.
 
-    One document alone says nothing of the others: its interval is all of 0 to 1.
+    The interval of a single document is 0 to 1.
     """
     n = sum(histogram)
     if not n:
         return None
-    # In whole numbers of half a bin: the order of a sum, which is the processor's, has no part.
+    # Integers, in units of half a bin: their sum does not depend on the order.
     halves = range(1, 2 * len(histogram), 2)
     first = sum(count * half for count, half in zip(histogram, halves, strict=True))
     second = sum(count * half**2 for count, half in zip(histogram, halves, strict=True))
@@ -325,18 +305,16 @@ def _mean(histogram: Sequence[int]) -> Json | None:
 
 
 def _with_titles(card: Any) -> Any:
-    """A classifier's card whose rows of metrics are named in words, each with its interval."""
+    """A classifier's card with its rows of metrics under their titles, each with its interval."""
     if not isinstance(card, Mapping):
         return card
-    return {
-        name: [_titled(row) if isinstance(row, Mapping) else row for row in value]
-        if isinstance(value, list)
-        else value
-        for name, value in card.items()
-    }
+    lists = {name: list(map(_titled, rows)) for name, rows in card.items() if type(rows) is list}
+    return {**card, **lists}
 
 
-def _titled(row: Mapping[str, Any]) -> Json:
+def _titled(row: Any) -> Any:
+    if not isinstance(row, Mapping):
+        return row
     titles = GRADED | PAIRED
     out = {key: value for key, value in row.items() if key.removesuffix("_95") not in titles}
     for key, title in titles.items():
@@ -352,31 +330,29 @@ def _length_rank(value: str) -> int:
 
 
 def _give_examples(sources: Sequence[Json], examples: pa.Table) -> None:
-    """Put its examples into every source that is shown by itself, texts within the budget."""
-    chosen = [s for s in sources if len(s["names"]) == 1]
-    tables = [_of(examples, source["names"][0]) for source in chosen]
-    limit = EXAMPLES_BYTES // max(1, sum(table.num_rows for table in tables))
+    """Put examples into every source that is shown by itself, texts within the budget."""
+    names = [source["names"][0] for source in sources if len(source["names"]) == 1]
+    rows = {name: _of(examples, name).to_pylist() for name in names}
+    limit = EXAMPLES_BYTES // max(1, sum(map(len, rows.values())))
     for source in sources:
-        source["examples"] = []
-    for source, table in zip(chosen, tables, strict=True):
-        for row in table.to_pylist():
-            source["examples"].append(
-                {
-                    "level": clip(row["level"]),
-                    "id": clip(row["id"]),
-                    "url": row["url"] and clip(row["url"]),
-                    "score": row["quality_score"],
-                    "draw": row["keep_draw"],
-                    "probability": row["keep_probability"],
-                    "kept": row["kept"],
-                    "text": (text := _fit(row["text"], limit)),
-                    "cut": len(text) < len(row["text"]) or len(text) >= EXAMPLE_CHARACTERS,
-                }
-            )
+        source["examples"] = [
+            {
+                "level": clip(row["level"]),
+                "id": clip(row["id"]),
+                "url": row["url"] and clip(row["url"]),
+                "score": row["quality_score"],
+                "draw": row["keep_draw"],
+                "probability": row["keep_probability"],
+                "kept": row["kept"],
+                "text": (text := _fit(row["text"], limit)),
+                "cut": len(text) < len(row["text"]) or len(text) >= EXAMPLE_CHARACTERS,
+            }
+            for row in rows.get(source["names"][0], [])
+        ]
 
 
 def _fit(text: str, limit: int) -> str:
-    """The longest simple cut of ``text`` that takes at most ``limit`` bytes as embedded JSON."""
+    """``text``, cut so that it takes at most ``limit`` bytes as embedded JSON."""
     while (size := len(embed_json(text).encode())) > max(limit, 2):
         text = text[: len(text) * limit // size]
     return text

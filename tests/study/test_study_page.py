@@ -19,10 +19,9 @@ from study_run import ARMS, EXPERTS, LAYERS, POOL, declare, write_run, write_stu
 from ablations import report
 from ablations.compare import main as run_compare
 from ablations.page import curves, training_log
-from ablations.page import data as page_data
 from ablations.page.sweep import axis_of
 from ablations.reading import read_study
-from ablations.study_files import results
+from ablations.study_files import results, table
 
 
 def records(data, name):
@@ -456,7 +455,7 @@ def test_the_same_study_gives_the_same_bytes(study):
 
 def test_what_json_has_no_word_for_becomes_null():
     rows = [{"a": math.inf, "b": math.nan, "c": 1.5}, {"d": "x"}]
-    found = page_data.figure(rows)
+    found = table.figure(rows)
     assert found == {"columns": ["a", "b", "c", "d"],
                      "rows": [[None, None, 1.5, None], [None, None, None, "x"]]}  # fmt: skip
 

@@ -15,14 +15,13 @@ _TITLES = {
 }
 
 
-def changes(manifest: Mapping[str, Any], source: str | None = None) -> Counter[str]:
-    """What steps changed in the texts of a source, or of all, by the column that counts it."""
+def _changes(manifest: Mapping[str, Any], source: str | None = None) -> dict[str, int]:
+    """What steps changed in the texts of a source, or of all, by title."""
     total: Counter[str] = Counter()
     for task in manifest["tasks"]:
         if source in (None, task["task"]["source"]):
             total.update(task.get("changed", {}))
-    total.pop(TOKENS, None)  # which is a property of the text
-    return total
+    return {_TITLES.get(name, name): n for name, n in total.items() if name != TOKENS}
 
 
 def counted(manifest: Mapping[str, Any]) -> list[str]:
@@ -33,12 +32,8 @@ def counted(manifest: Mapping[str, Any]) -> list[str]:
 def by_source(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A row for each source with a changed text."""
     names = sorted({task["task"]["source"] for task in manifest["tasks"]})
-    found = [(name, changes(manifest, name)) for name in names]
-    return [
-        {"source": name, **{_TITLES.get(column, column): n for column, n in counts.items()}}
-        for name, counts in found
-        if any(counts.values())
-    ]
+    found = {name: _changes(manifest, name) for name in names}
+    return [{"source": name, **n} for name, n in found.items() if any(n.values())]
 
 
 def change_rows(_: Mapping[str, Any], statistics: Summary) -> list[dict[str, Any]]:
@@ -46,23 +41,22 @@ def change_rows(_: Mapping[str, Any], statistics: Summary) -> list[dict[str, Any
     if "changes" not in statistics:
         return []
     outcomes = statistics["sources"].to_pylist()
-    written = {row["source"]: row for row in outcomes if row["outcome"] == "read"}
+    read = {row["source"]: row for row in outcomes if row["outcome"] == "read"}
     rows = statistics["changes"].to_pylist()
     removed: Counter[str] = Counter()
     for row in rows:
         removed[row["source"]] += row["removed_bytes"]
     return [
         {
-            "source": row["source"],
+            "source": source,
             "step": row["step"],
             "documents": row["documents"],
-            "of read": _share(row["documents"], written[row["source"]]["documents"]),
+            "of read": _share(row["documents"], read[source]["documents"]),
             "bytes removed": row["removed_bytes"],
-            "of bytes read": _share(
-                row["removed_bytes"], written[row["source"]]["bytes"] + removed[row["source"]]
-            ),
+            "of bytes read": _share(row["removed_bytes"], read[source]["bytes"] + removed[source]),
         }
         for row in rows
+        for source in [row["source"]]
     ]
 
 
@@ -71,6 +65,6 @@ def _share(part: int, total: int) -> str:
 
 
 def sentence(manifest: Mapping[str, Any]) -> list[str]:
-    """What was changed in all, as a sentence, or nothing."""
-    parts = [f"{n:,} {_TITLES.get(name, name)}" for name, n in changes(manifest).items() if n]
+    """What steps changed in all sources, as a sentence, or nothing."""
+    parts = [f"{n:,} {title}" for title, n in _changes(manifest).items() if n]
     return [f"Steps changed texts after they were scored: {', '.join(parts)}."] if parts else []

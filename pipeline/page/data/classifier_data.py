@@ -15,10 +15,8 @@ from quality_classifier.evaluation.metrics import spearman
 
 Json = dict[str, Any]
 
-POINTS = 400
-"""Points of a source's scatter plot."""
-
-ALL_POINTS = 6000
+POINTS, ALL_POINTS = 400, 6000
+"""Points in the scatter plot of one source, and of all sources."""
 
 
 def classifier_entry(classifier: Mapping[str, Any]) -> Json:
@@ -26,32 +24,29 @@ def classifier_entry(classifier: Mapping[str, Any]) -> Json:
     about = {name: classifier[name] for name in ("path", "fingerprint", "card")}
     if "several" not in classifier:
         return about
-    parts = {
-        name: {"path": one["path"], "fingerprint": one["fingerprint"], **_plain(one["card"])}
-        for name, one in classifier["several"].items()
+    card = {
+        "combined by": classifier["combine"],
+        "calibrated anew": classifier["calibration"] is not None,
     }
-    calibration = classifier["calibration"]
-    entry = {"combined by": classifier["combine"], "calibrated anew": calibration is not None}
-    return about | {"card": entry | parts}
-
-
-def _plain(card: Any) -> Json:
-    return dict(card) if isinstance(card, Mapping) else {"card": card}
+    for name, one in classifier["several"].items():
+        own = one["card"] if isinstance(one["card"], Mapping) else {"card": one["card"]}
+        card[name] = {"path": one["path"], "fingerprint": one["fingerprint"], **own}
+    return about | {"card": card}
 
 
 def keeper_rows(manifest: Mapping[str, Any], statistics: Summary) -> list[Json]:
-    """Rows of a table: which classifiers alone would keep how many documents of a source."""
+    """A row for each source and set of classifiers: documents that those alone would keep."""
     if "classifier_keeps" not in statistics:
         return []
     rows = statistics["classifier_keeps"].to_pylist()
     reached: Counter[str] = Counter()
     for row in rows:
         reached[row["source"]] += row["documents"]
-    everyone = sorted(manifest["classifier"]["several"])
+    classifiers = len(manifest["classifier"]["several"])
     return [
         {
             "source": row["source"],
-            "would keep": _keepers(row["keepers"].split(), everyone),
+            "would keep": _keepers(row["keepers"].split(), classifiers),
             "documents": row["documents"],
             "share": f"{100 * row['documents'] / reached[row['source']]:.3g} %",
             "MB": round(row["bytes"] / 1e6, 3),
@@ -61,35 +56,34 @@ def keeper_rows(manifest: Mapping[str, Any], statistics: Summary) -> list[Json]:
     ]
 
 
-def _keepers(names: Sequence[str], everyone: Sequence[str]) -> str:
+def _keepers(names: Sequence[str], classifiers: int) -> str:
     if not names:
         return "none of them"
-    if len(names) == len(everyone):
+    if len(names) == classifiers:
         return "all of them" if len(names) > 2 else "both"
     return f"{' and '.join(names)} alone"
 
 
 def agreement_rows(_: Mapping[str, Any], statistics: Summary) -> list[Json]:
-    """Rows of a table: Spearman's rank correlation of two classifiers' scores, by source.
+    """A row for each source and pair of classifiers: Spearman's rank correlation of their scores.
 
     The interval of 95 % is Fisher's, with the standard error ``1.03 / sqrt(n - 3)`` (Fieller,
     Hartley and Pearson 1957).
     """
     rows = []
-    for source, scores, _kept in _samples(statistics):
+    for source, (scores, _kept) in _samples(statistics).items():
         for one, other in itertools.combinations(sorted(scores), 2):
-            n = len(scores[one])
-            found = spearman(scores[one], scores[other])
+            n, found = len(scores[one]), spearman(scores[one], scores[other])
             if found is None:
                 continue
-            row: Json = {"source": source, "classifiers": f"{one} and {other}"}
-            row["rank correlation"] = round(found, 3)
-            row["interval"] = "–"
+            interval = "–"
             if n > 3 and abs(found) < 1:
                 half = 1.96 * 1.03 / np.sqrt(n - 3)
                 low, high = np.tanh(np.arctanh(found) + np.array([-half, half]))
-                row["interval"] = f"{low:.3f} to {high:.3f}"
-            rows.append(row | {"documents": n})
+                interval = f"{low:.3f} to {high:.3f}"
+            row: Json = {"source": source, "classifiers": f"{one} and {other}"}
+            row |= {"rank correlation": round(found, 3), "interval": interval, "documents": n}
+            rows.append(row)
     return rows
 
 
@@ -99,9 +93,7 @@ def scatter(shown: Sequence[str], statistics: Summary) -> Json | None:
     ``sources`` has by name the scores of each classifier in the order of ``names``, and which of
     the documents the run kept.
     """
-    found = {
-        source: (scores, kept) for source, scores, kept in _samples(statistics) if source in shown
-    }
+    found = {source: of for source, of in _samples(statistics).items() if source in shown}
     if not found:
         return None
     points = min(POINTS, ALL_POINTS // len(found))
@@ -120,12 +112,11 @@ def scatter(shown: Sequence[str], statistics: Summary) -> Json | None:
 
 def _samples(
     statistics: Summary,
-) -> list[tuple[str, dict[str, npt.NDArray[np.float32]], npt.NDArray[np.bool_]]]:
-    """For each source the scores [n] of each classifier and the decisions [n], in one order."""
+) -> dict[str, tuple[dict[str, npt.NDArray[np.float32]], npt.NDArray[np.bool_]]]:
+    """By source, the scores [n] of each classifier and the decisions [n], in one order."""
     if "classifier_sample" not in statistics:
-        return []
-    sample = statistics["classifier_sample"]
-    out = []
+        return {}
+    sample, out = statistics["classifier_sample"], {}
     for source in sorted(sample["source"].unique().to_pylist()):
         own = sample.filter(pc.equal(sample["source"], source))
         parts: dict[str, pa.Table] = {
@@ -135,6 +126,5 @@ def _samples(
             for name in own["classifier"].unique().to_pylist()
         }
         scores = {name: part["score"].to_numpy() for name, part in parts.items()}
-        kept = next(iter(parts.values()))["kept"].to_numpy()
-        out.append((source, scores, kept))
+        out[source] = scores, next(iter(parts.values()))["kept"].to_numpy()
     return out

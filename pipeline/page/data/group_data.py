@@ -1,6 +1,6 @@
-"""Rules per group, and buckets, on the page of a run."""
+"""Rules per group, buckets and clusters on the page of a run."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -14,7 +14,37 @@ from pipeline.rules.groups import rules_of
 Json = dict[str, Any]
 
 GROUPS_SHOWN = 100
-"""Groups of sources with a control: each takes some kilobytes of the page."""
+"""Each takes some kilobytes of the page."""
+
+
+def counts_of(bins: pa.Table, curves: pa.Table, laws: Iterable[str]) -> Json:
+    """Histograms and, for each of ``laws``, the keep curve (in each unit) of a source or group."""
+    bins, curves = bins.sort_by("score_low"), curves.sort_by("parameter")
+    out: Json = {
+        "histogram": bins["documents"].to_pylist(),
+        "kept_histogram": bins["kept_documents"].to_pylist(),
+    }
+    by_law = {law: curves.filter(pc.equal(curves["rule"], law)) for law in laws}
+    if by_law:
+        out["curves"] = {law: [of[n].to_pylist() for n in COUNTS] for law, of in by_law.items()}
+    return out
+
+
+def give_clusters(sources: Sequence[Json], statistics: Summary) -> None:
+    """Put into every source ``clusters``: documents by the size of their cluster.
+
+    Rows ``[least, documents, kept documents]``, of clusters of ``least`` to less than twice as many
+    documents, the smallest first; none if nothing was compared.
+    """
+    names = ["documents", "kept_documents"]
+    for source in sources:
+        source["clusters"] = []
+        if "cluster_sizes" in statistics:
+            table = statistics["cluster_sizes"]
+            own = table.filter(pc.is_in(table["source"], pa.array(source["names"], pa.string())))
+            total = own.group_by("least").aggregate([(name, "sum") for name in names])
+            rows = total.sort_by("least").select(["least", *(f"{name}_sum" for name in names)])
+            source["clusters"] = [list(row.values()) for row in rows.to_pylist()]
 
 
 def give_groups(
@@ -24,10 +54,10 @@ def give_groups(
     insert_own_stop: Callable[..., None],
     grids: Mapping[str, Sequence[float]],
 ) -> None:
-    """Put its groups into every source that is shown by itself, the largest groups only.
+    """Put the largest groups into every source that is shown by itself.
 
-    A group is as a source (``outcomes``, ``histogram``, ``curves``, …), with its ``rule`` and, if
-    that stands at none of the common stops, ``stops`` of its own. Where buckets are the one rule of
+    A group has the keys of a source (``outcomes``, ``histogram``, ``curves``, …), its ``rule`` and,
+    if its parameter is none of the common stops, its own ``stops``. If buckets are the one rule of
     all documents, the source is the group.
     """
     rule = manifest["rule"]
@@ -37,11 +67,9 @@ def give_groups(
         return
     rules = {group["group"]: group for group in rules_of(rule)}
     shown = {source["names"][0]: source for source in sources if len(source["names"]) == 1}
-    tables = {name: statistics[name] for name in ("rule_group_histogram", "rule_group_curves")}
+    bins, curves = statistics["rule_group_histogram"], statistics["rule_group_curves"]
     for row in _largest(statistics["rule_groups"], set(shown)):
         source, name = row["source"], row["group"]
-        bins, curves = (_of(table, source, name) for table in tables.values())
-        bins, curves = bins.sort_by("score_low"), curves.sort_by("parameter")
         own = {
             "name": name,
             "group": name,
@@ -52,15 +80,7 @@ def give_groups(
                 outcome: [row[f"{kind}{unit}_sum"] for unit in COUNTS]
                 for outcome, kind in (("read", ""), ("kept", "kept_"), ("copied", "copied_"))
             },
-            "histogram": bins["documents"].to_pylist(),
-            "kept_histogram": bins["kept_documents"].to_pylist(),
-            "curves": {
-                law: [
-                    curves.filter(pc.equal(curves["rule"], law))[unit].to_pylist()
-                    for unit in COUNTS
-                ]
-                for law in grids
-            },
+            **counts_of(_of(bins, source, name), _of(curves, source, name), grids),
         }
         stops = {law: list(grid) for law, grid in grids.items()}
         insert_own_stop(own["rule"], stops, [own])
@@ -74,7 +94,7 @@ def give_groups(
 
 
 def rule_rows(manifest: Mapping[str, Any], statistics: Summary) -> list[Json]:
-    """Rows of a table: what every group's rule is, and what became of its documents."""
+    """A row for each group (and bucket): its rule, and what became of its documents."""
     rows = []
     decision = manifest["config"]["decision"]
     rules = {group["group"]: group for group in rules_of(manifest["rule"])}
@@ -82,13 +102,12 @@ def rule_rows(manifest: Mapping[str, Any], statistics: Summary) -> list[Json]:
     for row in counted:
         rule = rules[row["group"]]["rule"]
         stated = keep_rules.stated(decision, rules[row["group"]]["path"])
-        buckets = rule["name"] == "buckets"
         rows.append(
             {
                 "group": row["group"],
                 "source": row["source"],
                 "rule": keep_rules.short(rule) + keep_rules.solved_for(stated),
-                **_bucket(rule, row["bucket"] if buckets else None),
+                **_bucket(rule, row["bucket"]),
                 "documents": row["documents"],
                 "kept": row["kept_documents"],
                 "kept share": f"{100 * row['kept_documents'] / row['documents']:.3g} %",
@@ -107,8 +126,8 @@ def rule_rows(manifest: Mapping[str, Any], statistics: Summary) -> list[Json]:
     return rows
 
 
-def _bucket(rule: Mapping[str, Any], bucket: int | None) -> Json:
-    if bucket is None:
+def _bucket(rule: Mapping[str, Any], bucket: int) -> Json:
+    if rule["name"] != "buckets":
         return {"bucket": None, "copies": None}
     bounds = [0.0, *(cut["parameter"] for cut in rule["cuts"]), 1.0]
     scores = f"{bounds[bucket]:.4g} to {bounds[bucket + 1]:.4g}"

@@ -10,24 +10,24 @@ from winnow.text.groups import names_between
 
 
 def join_rows(manifest: Mapping[str, Any], statistics: Summary) -> list[dict[str, Any]]:
-    """Rows of a table: how many documents of each source met a row, and how many rows met none."""
+    """A row for each join and source: how many documents met a row, and how many rows met none."""
     if "joins" not in statistics:
         return []
     ordered = statistics["joins"].sort_by([("join", "ascending"), ("source", "ascending")])
-    joins = manifest["joins"]
     return [
         {
             "join": row["join"],
-            "by": joins[row["join"]]["key"],
+            "by": join["key"],
             "source": row["source"],
             "documents": row["documents"],
             "matched": row["matched"],
             "share": share(row["matched"], row["documents"]),
             "without a key": row["without_key"],
-            "rows": joins[row["join"]]["rows"],
-            "rows of no document": joins[row["join"]]["rows"] - joins[row["join"]]["matched_rows"],
+            "rows": join["rows"],
+            "rows of no document": join["rows"] - join["matched_rows"],
         }
         for row in ordered.to_pylist()
+        for join in [manifest["joins"][row["join"]]]
     ]
 
 

@@ -32,12 +32,10 @@ def short(rule: Json) -> str:
 def in_words(rule: Json) -> str:
     """Which documents a rule keeps, as the end of a sentence."""
     if rule["name"] == "groups":
-        return (
-            f"each of {len(rules_of(rule))} groups, by {' and '.join(rule['by'])}, has a rule of"
-            " its own"
-            if rule["by"]
-            else in_words(rules_of(rule)[0]["rule"])
-        )
+        groups, by = rules_of(rule), " and ".join(rule["by"])
+        if not by:
+            return in_words(groups[0]["rule"])
+        return f"each of {len(groups)} groups, by {by}, has a rule of its own"
     if rule["name"] == "buckets":
         cuts = ", ".join(f"{cut['parameter']:.4g}" for cut in rule["cuts"])
         return f"documents are cut by their score, at {cuts or 'no score'}, into {short(rule)}"

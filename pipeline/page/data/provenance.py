@@ -11,25 +11,24 @@ SETTINGS_BYTES = 100_000
 
 
 def bounded(value: Any) -> Any:
-    """``value`` itself, or a note in its place if it is too long for the page."""
+    """``value``, or a note if it is too long for the page."""
     if len(json.dumps(value)) <= SETTINGS_BYTES:
         return value
     return "(too long for this page: see manifest.json)"
 
 
 def provenance(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Code, configuration, inputs, shards and statistics; of long lists no more than is shown."""
+    """Code, configuration, inputs, shards and statistics; long lists are cut."""
     tasks = manifest["tasks"]
     inputs = [
         [
             task["task"]["source"],
-            clip(task["task"]["input"]["path"]),
-            task["task"]["input"]["start"],
-            task["task"]["input"]["end"],
-            task["task"]["input"]["size"],
+            clip(part["path"]),
+            *(part[name] for name in ("start", "end", "size")),
             task["input_digest"],
         ]
         for task in tasks
+        for part in [task["task"]["input"]]
     ]
     shards = [
         [clip(shard["name"]), shard["rows"], shard["bytes"], shard["checksum"]]

@@ -1,4 +1,4 @@
-"""Registered domains of a finished run: added up from its hosts, beside its statistics."""
+"""Registered domains of a finished run: sums over its hosts, stored with its statistics."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -35,7 +35,7 @@ def add_up(domains: Iterable[pa.Table]) -> pa.Table:
 
 
 def write(output: str, manifest: Mapping[str, Any]) -> None:
-    """Add up the registered domains of a finished run, and write them."""
+    """Write the registered domains of a finished run."""
     with tables.open_mapped(_path(output, "domains")) as source, pq.ParquetFile(source) as file:
         table = add_up(file.read_row_group(i) for i in range(file.num_row_groups))
     table = table.replace_schema_metadata({_RUN: manifest["key"]})
@@ -54,15 +54,13 @@ def read(output: str, manifest: Mapping[str, Any]) -> pa.Table | None:
 
 
 def registered_rows(_: Mapping[str, Any], statistics: Summary) -> list[dict[str, Any]]:
-    """Rows of a table: the registered domains with the most documents, of all sources."""
+    """A row for each of the registered domains with the most documents, of all sources."""
     if NAME not in statistics:
         return []
     table = statistics[NAME].sort_by(
         [("documents", "descending"), ("source", "ascending"), ("registered_domain", "ascending")]
     )
-    named = [
-        row for row in table.slice(0, ROWS + 1).to_pylist() if row["registered_domain"] != NONE
-    ]
+    named = [r for r in table.slice(0, ROWS + 1).to_pylist() if r["registered_domain"] != NONE]
     return [
         {
             "source": clip(row["source"]),

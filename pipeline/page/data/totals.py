@@ -24,29 +24,27 @@ def headline(sources: pa.Table) -> str:
 
 
 def account(manifest: Mapping[str, Any], sources: pa.Table) -> list[str]:
-    """What was filtered, by which law, and what was lost: a few sentences."""
-    names = {flag: _named(sources, flag) for flag in (True, False)}
+    """Sentences: what was filtered, by which rule, and what was lost."""
     out = []
-    if names[True]:
-        out.append(f"Filtered: {names[True]}. There, {in_words(manifest['rule'])}.")
-    if names[False]:
-        out.append(f"Pass-through, kept as they are: {names[False]}.")
+    if filtered := _named(sources, True):
+        out.append(f"Filtered: {filtered}. There, {in_words(manifest['rule'])}.")
+    if unfiltered := _named(sources, False):
+        out.append(f"Pass-through, kept as they are: {unfiltered}.")
     quarantined = total(sources, "quarantined")[0]
     out.append(
         f"{quarantined:,} records could not be read; they are in quarantine/ with their reasons."
         if quarantined
         else "Every record could be read."
     )
-    out += sentence(manifest)
-    return out
+    return out + sentence(manifest)
 
 
 DAMAGE = ("mojibake", "U+FFFD", "cut short")
-"""Texts that a wrong charset went through, that bytes are missing from, or that lack their end."""
+"""Text decoded with the wrong charset, with invalid bytes, or truncated."""
 
 
 def damage(manifest: Mapping[str, Any], groups: pa.Table) -> defaultdict[str, list[int]]:
-    """Of each source, how many of its documents have each kind of :data:`DAMAGE`."""
+    """By source, the number of documents with each kind of :data:`DAMAGE`."""
     found: defaultdict[str, list[int]] = defaultdict(lambda: [0] * len(DAMAGE))
     decoding = groups.filter(pc.equal(groups["column"], "decoding"))
     for row in decoding.to_pylist():
