@@ -1,7 +1,7 @@
 """The curves of a study's page as rows: every run, and the means over seeds.
 
 Bands are pointwise t intervals over seeds, at the token counts that all seeds share. They exclude
-the error of the held-out documents, which a curve does not have.
+the error of the held-out documents, since curves hold no documents.
 """
 
 import functools
@@ -32,18 +32,15 @@ def heldout_curves(study: Study) -> list[Row]:
     """Held-out bits per byte of every run, at each of its evaluations."""
     rows = []
     for (arm, variant, seed), run in study.runs.items():
-        if run.curve is None:
-            continue
         curve = run.curve
-        for name in heldout_names(study):
-            if (values := _values(study, curve, name)) is None:
-                continue
-            rows += [
-                {"arm": arm, "variant": variant, "seed": seed, "endpoint": name}
-                | {axis: getattr(curve, axis)[i] for axis in budgets.AXES}
-                | {"value": values[i]}
-                for i in thin(values, POINTS)
-            ]
+        for name in heldout_names(study) if curve else ():
+            for values in _along(study, [curve], name) if curve else ():
+                rows += [
+                    {"arm": arm, "variant": variant, "seed": seed, "endpoint": name}
+                    | {axis: getattr(curve, axis)[i] for axis in budgets.AXES}
+                    | {"value": values[i]}
+                    for i in thin(values, POINTS)
+                ]
     return rows
 
 
@@ -53,16 +50,13 @@ def heldout_bands(study: Study) -> list[Row]:
     for arm, variant, runs in _by_arm(study):
         curves = [run.curve for run in runs.values() if run.curve is not None]
         for name in heldout_names(study):
-            per_curve = [_values(study, curve, name) for curve in curves]
-            values = [each for each in per_curve if each is not None]
-            if not values or len(values) < len(curves):
-                continue
-            for at, places in _shared([curve.tokens for curve in curves]):
+            values = _along(study, curves, name)
+            for at, places in _shared([curve.tokens for curve in curves]) if values else ():
                 row: Row = {"arm": arm, "variant": variant, "endpoint": name}
                 for axis in budgets.AXES:
                     on_axis = [getattr(c, axis)[i] for c, i in zip(curves, places, strict=True)]
                     row[axis] = at if axis == "tokens" else float(np.mean(on_axis))
-                here = [curve_values[i] for curve_values, i in zip(values, places, strict=True)]
+                here = [of_curve[i] for of_curve, i in zip(values, places, strict=True)]
                 rows.append(row | interval(here, study.declared.primary.alpha))
     return rows
 
@@ -71,14 +65,12 @@ def heldout_gaps(study: Study) -> list[Row]:
     """Every arm's difference to the baseline at equal tokens, paired by seed."""
     rows = []
     for arm, variant, pairs in _pairs(study):
+        curves = [curve for pair in pairs for curve in pair]
         for name in heldout_names(study):
-            values = [[_values(study, curve, name) for curve in pair] for pair in pairs]
-            flat = [each for pair in values for each in pair if each is not None]
-            if len(flat) < 2 * len(pairs):
-                continue
-            for at, places in _shared([curve.tokens for pair in pairs for curve in pair]):
-                here = [curve_values[i] for curve_values, i in zip(flat, places, strict=True)]
-                gaps = [ours - theirs for ours, theirs in zip(here[::2], here[1::2], strict=True)]
+            values = _along(study, curves, name)
+            for at, places in _shared([curve.tokens for curve in curves]) if values else ():
+                here = [of_curve[i] for of_curve, i in zip(values, places, strict=True)]
+                gaps = np.subtract(here[::2], here[1::2])
                 row: Row = {"arm": arm, "variant": variant, "endpoint": name, "tokens": at}
                 rows.append(row | interval(gaps, study.declared.primary.alpha))
     return rows
@@ -93,26 +85,22 @@ def efficiency(study: Study) -> list[Row]:
     """
     rows = []
     for arm, variant, pairs in _pairs(study):
+        curves = [curve for pair in pairs for curve in pair]
         for name in heldout_names(study):
-            levels = [[_best(study, curve, name) for curve in pair] for pair in pairs]
-            complete = [pair for pair in levels if pair[0] is not None and pair[1] is not None]
-            if len(complete) < len(levels):
-                continue
-            for at, places in _shared([theirs.tokens for _, theirs in pairs]):
+            best = [np.minimum.accumulate(values) for values in _along(study, curves, name)]
+            for at, places in _shared([curve.tokens for curve in curves[1::2]]) if best else ():
+                each = zip(curves[::2], best[::2], best[1::2], places, strict=True)
                 logs = [
-                    budgets.log_tokens_to(ours.tokens, losses, base[i]) - np.log(at)
-                    for (ours, _), (losses, base), i in zip(pairs, complete, places, strict=True)
-                    if losses is not None and base is not None
+                    budgets.log_tokens_to(curve.tokens, losses, base[i]) - np.log(at)
+                    for curve, losses, base, i in each
                 ]
                 if not all(np.isfinite(logs)):
                     continue
                 row: Row = {"arm": arm, "variant": variant, "endpoint": name, "tokens": at}
-                row_of_mean = interval(logs, study.declared.primary.alpha)
+                row |= interval(logs, study.declared.primary.alpha)
                 for key in ("value", "low", "high"):
-                    row_of_mean[key] = (
-                        None if row_of_mean[key] is None else float(np.exp(row_of_mean[key]))
-                    )
-                rows.append(row | row_of_mean)
+                    row[key] = None if row[key] is None else float(np.exp(row[key]))
+                rows.append(row)
     return rows
 
 
@@ -133,11 +121,11 @@ def loss_bands(study: Study, logs: Mapping[JobKey, TrainingLog]) -> list[Row]:
     rows = []
     for arm, variant, runs in _by_arm(study):
         jobs = [JobKey(arm, variant, seed) for seed in runs]
-        of_seeds = [logs[job] for job in jobs if job in logs]
-        smoothed = [smooth(log.tokens, log.loss, LOSS_POINTS) for log in of_seeds]
-        if not smoothed:
-            continue
-        for at, places in _shared([tokens for tokens, _ in smoothed], LOSS_POINTS):
+        smoothed = [
+            smooth(logs[job].tokens, logs[job].loss, LOSS_POINTS) for job in jobs if job in logs
+        ]
+        shared = _shared([tokens for tokens, _ in smoothed], LOSS_POINTS)
+        for at, places in shared if smoothed else ():
             here = [loss[i] for (_, loss), i in zip(smoothed, places, strict=True)]
             row: Row = {"arm": arm, "variant": variant, "tokens": at}
             rows.append(row | interval(here, study.declared.primary.alpha))
@@ -147,8 +135,8 @@ def loss_bands(study: Study, logs: Mapping[JobKey, TrainingLog]) -> list[Row]:
 def iso_flop(study: Study) -> list[Row]:
     """The primary endpoint of each size at equal total compute, mean over seeds.
 
-    Budgets are the total compute of each size; one is shown if two sizes or more reached it. The
-    size whose runs end there has its learning rate decayed, which flatters it.
+    Budgets are the total compute of each size, if two sizes or more reached it. The size whose runs
+    end there has the advantage of a decayed learning rate.
     """
     kind, _, name = study.declared.primary.endpoint.partition("/")
     sizes = ladder.sizes(study)
@@ -157,22 +145,16 @@ def iso_flop(study: Study) -> list[Row]:
     sources = study.declared.heldout.get(name, [name])
     rows: list[Row] = []
     for arm in study.declared.arms:
-        by_size = {variant: study.seeds(arm, variant) for variant in sizes}
-        by_size = {
-            variant: runs
-            for variant, runs in by_size.items()
-            if runs and all(run.curve is not None for run in runs.values())
-        }
-        ends = [min(run.curve.flops[-1] for run in runs.values() if run.curve)
-                for runs in by_size.values()]  # fmt: skip
-        for budget in sorted(set(ends)):
+        runs = {variant: list(study.seeds(arm, variant).values()) for variant in sizes}
+        curves = {v: [run.curve for run in of if run.curve] for v, of in runs.items()}
+        curves = {v: of for v, of in curves.items() if of and len(of) == len(runs[v])}
+        for budget in sorted({min(curve.flops[-1] for curve in of) for of in curves.values()}):
             here = []
-            for variant, runs in by_size.items():
-                values = [budgets.read_at(run.curve, "flops", budget, sources)
-                          for run in runs.values() if run.curve]  # fmt: skip
+            for variant, of in curves.items():
+                values = [budgets.read_at(curve, "flops", budget, sources) for curve in of]
                 numbers = [value for value in values if isinstance(value, float)]
                 if len(numbers) == len(values):
-                    result = next(iter(runs.values())).result
+                    result = runs[variant][0].result
                     row: Row = {"arm": arm, "flops": budget, "variant": variant}
                     row |= {"model": result.model, "parameters_active": result.parameters_active}
                     here.append(row | interval(numbers, study.declared.primary.alpha))
@@ -201,18 +183,12 @@ def _pairs(study: Study) -> Iterator[tuple[str, str, list[tuple[Curve, Curve]]]]
             yield arm, variant, pairs
 
 
-def _best(study: Study, curve: Curve, name: str) -> FloatArray | None:
-    """The running minimum of a curve; None if the curve lacks a source."""
-    values = _values(study, curve, name)
-    return None if values is None else np.minimum.accumulate(values)
-
-
-def _values(study: Study, curve: Curve, name: str) -> FloatArray | None:
-    """A held-out group or source along a curve; None if the curve lacks a source of it."""
+def _along(study: Study, curves: Sequence[Curve], name: str) -> list[FloatArray]:
+    """A held-out group or source along each curve; empty if a curve lacks a source of it."""
     sources = study.declared.heldout.get(name, [name])
-    if any(source not in curve.heldout for source in sources):
-        return None
-    return np.mean([curve.heldout[source] for source in sources], axis=0)
+    if any(source not in curve.heldout for curve in curves for source in sources):
+        return []
+    return [np.mean([curve.heldout[source] for source in sources], axis=0) for curve in curves]
 
 
 def _shared(
@@ -224,7 +200,7 @@ def _shared(
         yield float(at), [int(np.searchsorted(each, at)) for each in tokens]
 
 
-def interval(values: Sequence[float], alpha: float) -> Row:
+def interval(values: Sequence[float] | FloatArray, alpha: float) -> Row:
     """Mean over seeds, and its interval where there are two or more."""
     row: Row = {"seeds": len(values), "value": float(np.mean(values)), "low": None, "high": None}
     if len(values) > 1:

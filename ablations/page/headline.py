@@ -1,7 +1,6 @@
 """The top of a study's page: question, finding in one line, details, next step."""
 
 import math
-from collections.abc import Sequence
 
 from ablations.analyses.comparison import Comparison
 from ablations.contrasts import endpoints, equivalence
@@ -15,10 +14,11 @@ from ablations.study_files.variant_choice import CompareAt
 
 def question(study: Study, result: Comparison | ValueError) -> str:
     """The question of the study."""
-    if not isinstance(result, ValueError) and result.calibration:
-        return "Can the instrument say no, and does it see what is there?"
-    if not isinstance(result, ValueError) and result.mixture and not result.mixture.confirmed:
-        return "Which mixture of sources makes the best model?"
+    if not isinstance(result, ValueError):
+        if result.calibration:
+            return "Does the method raise false alarms, and does it find an effect that is there?"
+        if result.mixture and not result.mixture.confirmed:
+            return "Which mixture of sources makes the best model?"
     primary = study.declared.primary
     arms = (primary.treatment, primary.baseline)
     rules = [provenance.rule(study, arm) for arm in arms]
@@ -38,13 +38,9 @@ def headline(study: Study, result: Comparison | ValueError) -> str:
         return result.mixture.headline
     finding = _finding(study, result)
     if where := _at(study):
-        outcome = result.verdict.outcome
-        starts_with_a_word = outcome in (
-            "interim",
-            "underpowered",
-            "no difference",
-        )  # not an arm
-        finding = f"{where}{finding[0].lower() if starts_with_a_word else finding[0]}{finding[1:]}"
+        if result.verdict.outcome in ("interim", "underpowered", "no difference"):
+            finding = finding[0].lower() + finding[1:]  # others start with the name of an arm
+        finding = where + finding
     if study.declared.known:
         return f"Judged on sources that the classifier may know: {finding}"
     return finding
@@ -72,15 +68,14 @@ def _finding(study: Study, result: Comparison) -> str:
         case "underpowered":
             return f"Not known yet: this study cannot tell {ours} from {theirs} {on}"
         case "no difference":
-            unit = result.primary["unit"]
-            least = f"{primary.smallest_difference:g} {unit}"
+            least = f"{primary.smallest_difference:g} {result.primary['unit']}"
             return f"No difference of {least} or more found between {ours} and {theirs} {on}"
         case "differs slightly":
             gained = endpoints.gain(primary.endpoint) * result.primary["value"] > 0
             word = "slightly better" if gained else "slightly worse"
-            return f"{ours} is {word} than {theirs}: {size} {on}"
-        case word:
-            return f"{ours} is {word} than {theirs}: {size} {on}"
+        case outcome:
+            word = outcome
+    return f"{ours} is {word} than {theirs}: {size} {on}"
 
 
 def secondary_findings(result: Comparison | ValueError) -> list[str]:
@@ -104,9 +99,7 @@ def next_step(study: Study, result: Comparison | ValueError) -> str:
     if result.calibration:
         if result.calibration.sound:
             return "Compare filters on this corpus with models of about this size."
-        return (
-            "Run it with other seeds, more tokens or more held-out text before you trust a verdict."
-        )
+        return "Before you trust a verdict, use other seeds, more tokens or more held-out text."
     if result.mixture and result.mixture.conclusion and not result.mixture.confirmed:
         return (
             "Confirm it with other seeds, against the natural mixture"
@@ -125,13 +118,8 @@ def next_step(study: Study, result: Comparison | ValueError) -> str:
         if estimate["seed_error"] is None:
             return "Run a new study with three seeds or more (seed=1,2,3)."
         seed_sd = estimate["seed_error"] * math.sqrt(estimate["seeds"])
-        seeds, items = shortfall(
-            primary.smallest_difference,
-            seed_sd,
-            estimate["item_error"],
-            primary.alpha,
-            primary.power,
-        )
+        least, item_error = primary.smallest_difference, estimate["item_error"]
+        seeds, items = shortfall(least, seed_sd, item_error, primary.alpha, primary.power)
         if items and seeds is not None and seeds <= estimate["seeds"]:
             return "Evaluate on more held-out text: more seeds would not help."
         if items:
@@ -144,10 +132,8 @@ def next_step(study: Study, result: Comparison | ValueError) -> str:
             " (noise.pilot=DIR): adding seeds after a look inflates false findings."
         )
     if study.chosen and study.chosen.ends:
-        return (
-            f"Try {study.chosen.of} beyond those tried, for {_and(study.chosen.ends)}: the"
-            " best lies at the edge."
-        )
+        arms = " and ".join(study.chosen.ends)
+        return f"Try {study.chosen.of} beyond those tried, for {arms}: the best lies at the edge."
     if outcome in ("better", "worse"):
         if not result.tables["learning_rates"]:
             return "Check it at each arm’s best learning rate (experiment=learning_rate)."
@@ -172,12 +158,10 @@ def reach(study: Study) -> str | None:
     sentence = f"The verdict {about}"
     axis = axis_of(study.declared.variants)
     if axis and axis[0] == "passes":
-        return f"{sentence} For the effect of more passes over less text see Along the sweep."
-    repeats = study.declared.repeats_from
+        return f"{sentence} “Along the sweep” shows the effect of more passes over less text."
     arm = study.declared.primary.treatment
-    if arm not in repeats:
+    if (at := study.declared.repeats_from.get(arm)) is None:
         return sentence
-    at = repeats[arm]
     if at < tokens:
         return f"{sentence} {arm} repeats some of its text after {at:,} tokens."
     return (
@@ -186,16 +170,10 @@ def reach(study: Study) -> str | None:
     )
 
 
-def _and(names: Sequence[str]) -> str:
-    return " and ".join(names)
-
-
 def _size(result: Comparison) -> str:
     """The size of the primary difference: ``2.96 % fewer bits per byte``, ``1.20 points more``."""
     value, relative = result.primary["value"], result.primary["relative"]
     if result.primary["unit"] == endpoints.BITS:
-        much = (
-            f"{number(abs(value))}" if relative is None else f"{number(100 * abs(relative))}\u00a0%"
-        )
+        much = number(abs(value)) if relative is None else f"{number(100 * abs(relative))}\u00a0%"
         return f"{much} {'fewer' if value < 0 else 'more'} bits per byte"
     return f"{number(abs(value))} points {'less' if value < 0 else 'more'}"

@@ -1,7 +1,4 @@
-"""Yields, costs and provenance of a study's runs, for its page.
-
-All of it comes from the results' ``provenance``; missing entries are omitted.
-"""
+"""Yields, costs and provenance of a study's runs, from the results' ``provenance``."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,7 +11,7 @@ from ablations.study_files.table import Row
 Json = dict[str, Any]
 
 CO2E_KG_PER_KWH = 0.445
-"""World average of 2024: IEA, Electricity 2025, "Emissions", for runs that do not state their own
+"""World average of 2024 (IEA, Electricity 2025, "Emissions"), for runs that state none
 (``hardware.co2e_kg_per_kwh``); GLaM's was 0.088."""
 
 UNITS = ("documents", "bytes", "targets")
@@ -36,23 +33,16 @@ def yields(study: Study) -> list[Row]:
         if "arm" not in about or "corpus" not in about:
             continue
         kept, pool = about["arm"]["sources"], about["corpus"]["pool"]
-        total = {
-            name: {kind: sum(counts[kind] for counts in by_source.values()) for kind in UNITS}
-            for name, by_source in (("kept", kept), ("pool", pool))
-        }
-        places = [
-            (source, kept.get(source, dict.fromkeys(UNITS, 0)), counts)
-            for source, counts in pool.items()
+        none = dict.fromkeys(UNITS, 0)
+        places = [(source, kept.get(source, none), counts) for source, counts in pool.items()]
+        totals = [
+            {unit: sum(of[unit] for of in by.values()) for unit in UNITS} for by in (kept, pool)
         ]
-        for source, ours, counts in [*places, ("all", total["kept"], total["pool"])]:
-            row: Row = {
-                "arm": arm,
-                "rule": rule_words.describe(about["arm"]),
-                "source": source,
-            }
-            for kind in UNITS:
-                row |= {f"pool_{kind}": counts[kind], f"kept_{kind}": ours[kind]}
-                row[f"rate_{kind}"] = ours[kind] / counts[kind] if counts[kind] else None
+        for source, ours, counts in [*places, ("all", *totals)]:
+            row: Row = {"arm": arm, "rule": rule_words.describe(about["arm"]), "source": source}
+            for unit in UNITS:
+                row |= {f"pool_{unit}": counts[unit], f"kept_{unit}": ours[unit]}
+                row[f"rate_{unit}"] = ours[unit] / counts[unit] if counts[unit] else None
             rows.append(row)
     return rows
 
@@ -67,10 +57,7 @@ def costs(study: Study, arms: Sequence[Row]) -> list[Row]:
 
 
 def provenance(study: Study) -> Json:
-    """Provenance shared by all runs, by arm, and by run.
-
-    Long lists are truncated, with a note.
-    """
+    """Provenance shared by all runs, by arm, and by run; long lists are truncated, with a note."""
     flattened = {job: flat(run.result.provenance) for job, run in study.runs.items()}
     shared: Json = {}
     by_arm: dict[str, Json] = {}
@@ -103,11 +90,9 @@ def flat(value: Mapping[str, Any]) -> Json:
     """Flatten one level of mappings: {"a": {"b": 1}} to {"a b": 1}."""
     out: Json = {}
     for key, item in value.items():
-        inner = item if isinstance(item, Mapping) else {}
+        nested = isinstance(item, Mapping) and item
         out |= (
-            {f"{key} {name}": value_of for name, value_of in inner.items()}
-            if inner
-            else {str(key): item}
+            {f"{key} {name}": inner for name, inner in item.items()} if nested else {str(key): item}
         )
     return out
 
@@ -120,8 +105,8 @@ def carbon(study: Study) -> Json:
     if stated == {None}:
         return {"kg_per_kwh": CO2E_KG_PER_KWH, "source": average}
     if len(stated) == 1:
-        return {"kg_per_kwh": stated.pop(), "source": "as was stated for it"}
-    mixed = f"the mean of what was stated for each job, or is {average}"
+        return {"kg_per_kwh": stated.pop(), "source": "as stated by its runs"}
+    mixed = f"the mean over jobs of what each states, or of {average}"
     kwh = sum(run.result.kwh for run in runs)
     return {"kg_per_kwh": sum(map(_co2e, runs)) / kwh, "source": mixed}
 

@@ -13,8 +13,9 @@ from ablations.study_files.table import Row
 
 
 def along_axis(study: Study) -> list[Row]:
-    """The primary endpoint and every held-out group at each point, and the difference from the
-    baseline, with intervals over seeds.
+    """Primary endpoint and held-out groups at each point, with differences from the baseline.
+
+    Intervals are over seeds.
     """
     declared = study.declared
     arms = [arm for arm in declared.arms if arm != declared.primary.control]

@@ -19,14 +19,29 @@ BEST = 12
 
 @dataclass(frozen=True)
 class Column:
-    """A column. ``text`` is left-aligned and cut where a line is too long; with ``once``, a value
-    that repeats the line above is left blank.
+    """A column. ``text`` is left-aligned and cut if a line is too long; with ``once``, a value that
+    repeats the line above is blank.
     """
 
     head: str
     cell: Callable[[Row], str]
     text: bool = False
     once: bool = False
+
+
+def amount(value: float) -> str:
+    """A count to three digits: 950, 131K, 2.72M, 1.2B."""
+    for size, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
+        if value >= 0.9995 * size:
+            return f"{value / size:.3g}{suffix}"
+    return f"{value:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """A time: 45 s, 12 min, 3.2 h."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def text(name: str, head: str = "", once: bool = False) -> Column:
@@ -36,12 +51,12 @@ def text(name: str, head: str = "", once: bool = False) -> Column:
 
 def figure(name: str, head: str = "", signed: bool = False) -> Column:
     """A column of numbers to three digits."""
-    return Column(head or name, lambda row: _figure(row[name], signed))
+    return _known(name, head, lambda value: number(value, signed))
 
 
 def count(name: str, head: str = "") -> Column:
     """A column of counts with their suffix."""
-    return Column(head or name, lambda row: amount(row.get(name)))
+    return _known(name, head, amount)
 
 
 def interval(low: str = "low", high: str = "high", signed: bool = True) -> Column:
@@ -57,7 +72,7 @@ def interval(low: str = "low", high: str = "high", signed: bool = True) -> Colum
 
 def chance(name: str) -> Column:
     """A column of p-values."""
-    return Column("p", lambda row: "–" if row.get(name) is None else f"{row[name]:.2g}")
+    return _known(name, "p", lambda value: f"{value:.2g}")
 
 
 def right(name: str, head: str) -> Column:
@@ -70,17 +85,28 @@ def right(name: str, head: str) -> Column:
     return Column(head, cell)
 
 
-ON = Column("measured on", lambda row: endpoints.label(row["endpoint"]), text=True, once=True)
-ARM = text("arm")
-DIFFERENCE = figure("difference", signed=True)
-FLOPS = Column("FLOPs", lambda row: _power(row.get("flops")))
+def _known(name: str, head: str, shown: Callable[[Any], str]) -> Column:
+    """A column of ``shown`` values; those that are unknown are a dash."""
+    return Column(
+        head or name, lambda row: "–" if (value := row.get(name)) is None else shown(value)
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}"
+
+
+MEASURED_ON = Column("measured on", lambda row: endpoints.label(row["endpoint"]), text=True)
+ON = replace(MEASURED_ON, once=True)
+ARM, VALUE, DIFFERENCE = text("arm"), figure("value"), figure("difference", signed=True)
+FLOPS = _known("flops", "FLOPs", lambda value: f"{value:.1e}".replace("e+", "e"))
 
 TABLES: Mapping[str, tuple[str, Sequence[Column]]] = {
     "calibration": (
-        "Checks of the instrument",
+        "Checks of the method",
         [
             text("check"),
-            Column("difference", lambda row: _figure(row.get("difference"), True)),
+            DIFFERENCE,
             interval(),
             text("outcome"),
         ],
@@ -89,10 +115,10 @@ TABLES: Mapping[str, tuple[str, Sequence[Column]]] = {
         "The proposed mixture, in percent; the effect of ten points more at the natural one",
         [
             text("component"),
-            Column("natural", lambda row: _percent(row["natural"])),
-            Column("proposed", lambda row: _percent(row["proposed"])),
+            _known("natural", "", _percent),
+            _known("proposed", "", _percent),
             Column("may be best", lambda row: f"{_percent(row['low'])} to {_percent(row['high'])}"),
-            Column("at most", lambda row: _percent(row["most"])),
+            _known("most", "at most", _percent),
             figure("effect", signed=True),
             interval("effect_low", "effect_high"),
         ],
@@ -105,8 +131,8 @@ TABLES: Mapping[str, tuple[str, Sequence[Column]]] = {
         "Secondary tests, with Holm's adjustment over all of them",
         [
             ARM,
-            Column("measured on", lambda row: endpoints.label(row["endpoint"]), text=True),
-            Column("difference", lambda row: _figure(row.get("difference"), True)),
+            MEASURED_ON,
+            DIFFERENCE,
             interval("family_low", "family_high"),
             chance("p_holm"),
             text("outcome"),
@@ -114,14 +140,14 @@ TABLES: Mapping[str, tuple[str, Sequence[Column]]] = {
     ),
     "heldout": (
         "Held-out bits per byte (less is better); intervals are no tests",
-        [ON, ARM, figure("value"), DIFFERENCE, interval()],
+        [ON, ARM, VALUE, DIFFERENCE, interval()],
     ),
     "averages": (
         "Averages of tasks",
         [
             ON,
             ARM,
-            figure("value"),
+            VALUE,
             DIFFERENCE,
             interval(),
             Column("rows", lambda row: f"{row['rows']} of {row['of']}"),
@@ -133,7 +159,7 @@ TABLES: Mapping[str, tuple[str, Sequence[Column]]] = {
             Column("equal", lambda row: row["matched"].removeprefix("equal "), True, True),
             count("at"),
             ARM,
-            figure("value"),
+            VALUE,
             DIFFERENCE,
             interval(),
         ],
@@ -148,14 +174,16 @@ TABLES: Mapping[str, tuple[str, Sequence[Column]]] = {
             text("variant", "size"),
             text("target", "larger"),
             right("decision", "kept"),
-            Column("interval", lambda row: _shares(row["decision_low"], row["decision_high"])),
-            Column("best arm", lambda row: _found(row["best_arm_found"])),
+            Column(
+                "interval", lambda row: f"{row['decision_low']:.0%} to {row['decision_high']:.0%}"
+            ),
+            _known("best_arm_found", "best arm", lambda found: "found" if found else "missed"),
         ],
     ),
     "proxies": (
         "Which metric decides best? Signal to noise at the smallest size",
         [
-            Column("measured on", lambda row: endpoints.label(row["endpoint"]), text=True),
+            MEASURED_ON,
             figure("ratio"),
             figure("by_chance", "by chance"),
             right("own", "kept"),
@@ -168,20 +196,20 @@ TABLES: Mapping[str, tuple[str, Sequence[Column]]] = {
             text("arm", once=True),
             FLOPS,
             text("kind"),
-            figure("value"),
+            VALUE,
             interval(signed=False),
             figure("floor"),
             figure("exponent"),
         ],
     ),
     "learning_rates": (
-        "What was tried of each arm",
+        "Settings tried for each arm",
         [
             text("arm", once=True),
-            Column("learning rate", lambda row: f"{row['learning_rate']:g}"),
-            Column("passes", lambda row: f"{row['passes']:.3g}"),
-            Column("seeds", lambda row: str(row["seeds"])),
-            figure("value"),
+            _known("learning_rate", "learning rate", "{:g}".format),
+            _known("passes", "", "{:.3g}".format),
+            _known("seeds", "", str),
+            VALUE,
             Column("", status_of, text=True),
         ],
     ),
@@ -199,12 +227,12 @@ TABLES: Mapping[str, tuple[str, Sequence[Column]]] = {
             text("arm", once=True),
             text("variant"),
             Column("runs", lambda row: f"{row['complete']} of {row['declared']}"),
-            Column("model", lambda row: str(row.get("model", "–")), text=True),
+            replace(_known("model", "", str), text=True),
             count("parameters_total", "params"),
             count("parameters_active", "active"),
             count("tokens"),
             FLOPS,
-            Column("time", lambda row: duration(row.get("wall_seconds_sum"))),
+            _known("wall_seconds_sum", "time", duration),
         ],
     ),
     "jobs": (
@@ -212,7 +240,7 @@ TABLES: Mapping[str, tuple[str, Sequence[Column]]] = {
         [
             text("arm"),
             text("variant"),
-            Column("seed", lambda row: str(row["seed"])),
+            _known("seed", "", str),
             text("state"),
             text("error"),
         ],
@@ -235,22 +263,18 @@ def lines(
 
     ``heads`` replaces headings. Columns without values are left out.
     """
-    columns = [
-        replace(column, head=(heads or {}).get(column.head, column.head)) for column in columns
-    ]
+    names = heads or {}
+    columns = [replace(column, head=names.get(column.head, column.head)) for column in columns]
+    columns = [of for of in columns if any(of.cell(row) not in ("", "–") for row in rows)]
     cells = [[column.cell(row) for column in columns] for row in rows]
-    shown = [i for i in range(len(columns)) if any(row[i] not in ("", "–") for row in cells)]
-    columns = [columns[i] for i in shown]
-    cells = [[row[i] for i in shown] for row in cells]
-    widths = [
-        max(map(len, [column.head, *(row[i] for row in cells)])) for i, column in enumerate(columns)
-    ]
+    heading = [column.head for column in columns]
+    widths = [max(map(len, column)) for column in zip(heading, *cells, strict=True)]
     while sum(widths) + 2 * len(widths) > WIDTH:
         cuttable = [i for i, column in enumerate(columns) if column.text and widths[i] > 8]
         if not cuttable:
             break
         widths[max(cuttable, key=widths.__getitem__)] -= 1
-    out = [_line([column.head for column in columns], columns, widths)]
+    out = [_line(heading, columns, widths)]
     for k, row in enumerate(cells):
         before = cells[k - 1] if k else [None] * len(row)
         here = [
@@ -261,48 +285,9 @@ def lines(
     return out
 
 
-def amount(value: float | None) -> str:
-    """A count to three digits: 950, 131K, 2.72M, 1.2B."""
-    if value is None:
-        return "–"
-    for size, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
-        if value >= 0.9995 * size:
-            return f"{value / size:.3g}{suffix}"
-    return f"{value:.3g}"
-
-
-def duration(seconds: float | None) -> str:
-    """A time: 45 s, 12 min, 3.2 h."""
-    if seconds is None:
-        return "–"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
 def _line(cells: Sequence[str], columns: Sequence[Column], widths: Sequence[int]) -> str:
     placed = []
     for cell, column, width in zip(cells, columns, widths, strict=True):
         cut = cell if len(cell) <= width else f"{cell[: width - 1]}…"
         placed.append(cut.ljust(width) if column.text else cut.rjust(width))
     return ("  " + "  ".join(placed)).rstrip()
-
-
-def _figure(value: Any, signed: bool = False) -> str:
-    return "–" if value is None else number(value, signed)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f}"
-
-
-def _shares(low: float, high: float) -> str:
-    return f"{low:.0%} to {high:.0%}"
-
-
-def _found(value: bool | None) -> str:
-    return "–" if value is None else "found" if value else "missed"
-
-
-def _power(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1e}".replace("e+", "e")

@@ -107,7 +107,7 @@ def test_a_study_of_passes_says_who_overtakes_whom(study):
     rows = result.tables["crossover"]
     assert [row["at"] for row in rows] == [1, 2, 8]
     assert [np.sign(row["difference"]) for row in rows] == [-1, -1, 1]
-    assert reach(study).endswith("see Along the sweep.")
+    assert "“Along the sweep” shows" in reach(study)
 
 
 def test_without_a_change_of_sign_it_says_so_and_other_studies_say_nothing(study):

@@ -262,7 +262,7 @@ def test_carbon_is_by_what_each_run_says_of_its_electricity(tmp_path):
     path = write_study(tmp_path / "s", declared, tasks=False, provenance={"co2e_kg_per_kwh": 0.1})
     own = page_of(path)
     assert [row["co2e_kg_sum"] for row in records(own, "costs")] == pytest.approx([0.002, 0.002])
-    assert own["co2e"] == {"kg_per_kwh": 0.1, "source": "as was stated for it"}
+    assert own["co2e"] == {"kg_per_kwh": 0.1, "source": "as stated by its runs"}
     write_run(path, ARMS[0], "", 2, tasks=False)
     mixed = page_of(path)
     first, second = records(mixed, "costs")
