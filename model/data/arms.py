@@ -80,10 +80,10 @@ def save(
     corpus: str,
     name: str,
     chosen: Choice,
-    told: Mapping[str, Any],
+    content: Mapping[str, Any],
     controls: Mapping[str, Any] | None,
 ) -> Arm:
-    """Write an arm; one of these very documents may be there, and then says what it is ``told``.
+    """Write an arm; one of these very documents may be there; its JSON then gets this ``content``.
 
     Raises:
         ValueError: a bad name, or another arm of that name.
@@ -92,7 +92,7 @@ def save(
         raise ValueError(f"arm name {name!r}: use letters, digits, '_', '-', '=' and '.'")
     mask_path, about_path = _paths(folder, name)
     fingerprint = _fingerprint(corpus, chosen, controls)
-    about = {"name": name, "fingerprint": fingerprint, **told}
+    about = {"name": name, "fingerprint": fingerprint, **content}
     if controls:
         about["controls"] = dict(controls)
     before = storage.read_json(about_path) if storage.exists(about_path) else None

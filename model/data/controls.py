@@ -51,10 +51,10 @@ class Controls:
 
     def to_json(self) -> dict[str, Any]:
         """What goes into ``arms/NAME.json``; empty where nothing is changed."""
-        told = {} if self == Controls() else asdict(self)
+        content = {} if self == Controls() else asdict(self)
         if self.pool_tokens is None:  # earlier arms have no such key, and keep their fingerprints
-            told.pop("pool_tokens", None)
-        return told
+            content.pop("pool_tokens", None)
+        return content
 
     def documents(
         self, corpus: Corpus, documents: IntArray, seed: int, share: float = 1.0
@@ -76,52 +76,48 @@ class Controls:
     def _different(self, corpus: Corpus, documents: IntArray, seed: int, share: float) -> IntArray:
         """:meth:`documents` without copies."""
         if self.pool_tokens is not None:
-            documents = self._in_part(corpus, documents, seed, share)
-        if self.half is not None and len(documents) > 1:
-            order = np.argsort(draws(corpus, documents, f"half {seed}"), kind="stable")
-            documents = documents[order[self.half :: 2]]
-        if self.unique_tokens is not None:
-            order = np.argsort(draws(corpus, documents, f"unique {seed}"), kind="stable")
-            ends = np.cumsum(corpus.lengths[documents[order]] + 1)
-            wanted = share * self.unique_tokens
-            if ends[-1] < wanted:
+            part = self._pool(corpus, documents, seed, share, self.pool_tokens)
+            kept = documents[np.isin(documents, part)]
+            if not len(kept):
+                source = _source(corpus, documents)
                 raise ValueError(
-                    f"an arm has {ends[-1]:,} tokens of {_source(corpus, documents)}, fewer than"
-                    f" the {wanted:,.0f} that it is to read of it in one pass: train on fewer"
-                    " tokens (train.tokens="
-                    f"{int(self.unique_tokens * ends[-1] / wanted):_}), or start with more passes"
+                    f"an arm keeps none of the {len(part):,} documents of {source} that are left"
+                    " of the pool: take fewer passes (data.pool_passes), or more tokens"
                 )
-            documents = documents[order[: np.searchsorted(ends, wanted) + 1]]
+            documents = kept
+        if self.half is not None and len(documents) > 1:
+            documents = _shuffled(corpus, documents, f"half {seed}")[self.half :: 2]
+        if self.unique_tokens is not None:
+            order = _shuffled(corpus, documents, f"unique {seed}")
+            documents = _first_tokens(corpus, order, share, self.unique_tokens, "an arm")
         return documents
 
-    def _in_part(self, corpus: Corpus, documents: IntArray, seed: int, share: float) -> IntArray:
-        """Those of n documents that are in the seed's part of the pool of their sources."""
+    def _pool(
+        self, corpus: Corpus, documents: IntArray, seed: int, share: float, tokens: int
+    ) -> IntArray:
+        """The seed's part of the pool of these documents' sources."""
         sources = np.unique(corpus.source_index[documents])
         pool = np.flatnonzero(corpus.pool & np.isin(corpus.source_index, sources))
-        order = np.argsort(draws(corpus, pool, f"pool {seed}"), kind="stable")
-        ends = np.cumsum(corpus.lengths[pool[order]] + 1)
-        wanted = share * (self.pool_tokens or 0)
-        if ends[-1] < wanted:
-            raise ValueError(
-                f"the pool has {ends[-1]:,} tokens of {_source(corpus, documents)}, fewer than"
-                f" the {wanted:,.0f} that one pass is to read of it: train on fewer tokens"
-                " (train.tokens="
-                f"{int((self.pool_tokens or 0) * ends[-1] / wanted):_}), or start with more passes"
-            )
-        part = pool[order[: np.searchsorted(ends, wanted) + 1]]
-        kept = documents[np.isin(documents, part)]
-        if not len(kept):
-            raise ValueError(
-                f"an arm keeps none of the {len(part):,} documents of {_source(corpus, documents)}"
-                " that are left of the pool: take fewer passes (data.pool_passes), or more tokens"
-            )
-        return kept
+        order = _shuffled(corpus, pool, f"pool {seed}")
+        return _first_tokens(corpus, order, share, tokens, "the pool")
 
-    def damaged(self, corpus: Corpus, documents: IntArray, seed: int) -> BoolArray:
-        """Which of n documents have their words shuffled: bool [n], nested in the share."""
-        if not self.shuffled:
-            return np.zeros(len(documents), np.bool_)
-        return draws(corpus, documents, f"shuffled {seed}") < self.shuffled
+
+def _shuffled(corpus: Corpus, documents: IntArray, purpose: str) -> IntArray:
+    return documents[np.argsort(draws(corpus, documents, purpose), kind="stable")]
+
+
+def _first_tokens(
+    corpus: Corpus, documents: IntArray, share: float, tokens: int, of: str
+) -> IntArray:
+    """The first documents that hold about ``share`` of so many tokens."""
+    ends, wanted = np.cumsum(corpus.lengths[documents] + 1), share * tokens
+    if ends[-1] < wanted:
+        raise ValueError(
+            f"{of} has {ends[-1]:,} tokens of {_source(corpus, documents)}, fewer than the"
+            f" {wanted:,.0f} that one pass is to read of it: train on fewer tokens"
+            f" (train.tokens={int(tokens * ends[-1] / wanted):_}), or start with more passes"
+        )
+    return documents[: np.searchsorted(ends, wanted) + 1]
 
 
 def _source(corpus: Corpus, documents: IntArray) -> str:
@@ -145,17 +141,13 @@ def draws(corpus: Corpus, documents: IntArray, purpose: str) -> npt.NDArray[np.f
     return (keys >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-def word_starts(corpus: Corpus) -> BoolArray:
-    """Which tokens begin with white space, and so a word: bool [vocabulary].
+@functools.cache
+def word_starts(path: str, vocabulary: int) -> BoolArray:
+    """Which tokens of a tokenizer.json begin with white space, and so a word: bool [vocabulary].
 
     Raises:
         ValueError: the tokenizer marks no words.
     """
-    return _word_starts(corpus.tokenizer_path, corpus.vocabulary)
-
-
-@functools.cache
-def _word_starts(path: str, vocabulary: int) -> BoolArray:
     tokenizer = Tokenizer.from_file(path)
     starts = np.zeros(vocabulary, np.bool_)
     for token, index in tokenizer.get_vocab(with_added_tokens=False).items():
@@ -177,18 +169,16 @@ class Damage:
     seed: int
 
     @classmethod
-    def of(
-        cls, controls: Controls, corpus: Corpus, documents: IntArray, seed: int
-    ) -> "Damage | None":
-        """Which of these documents are shuffled; None if none can be."""
+    def of(cls, controls: Controls, corpus: Corpus, documents: IntArray, seed: int) -> Self | None:
+        """Those of these documents whose draw is below the share; None if none can be."""
         if not controls.shuffled:
             return None
-        chosen = controls.damaged(corpus, documents, seed)
+        chosen = draws(corpus, documents, f"shuffled {seed}") < controls.shuffled
         return cls(corpus, np.sort(documents[chosen]), seed)
 
     def apply(self, documents: IntArray, places: IntArray, out: IntArray) -> None:
         """Put the shuffled tokens where :meth:`Corpus.copy_tokens` put those of the documents."""
-        starts = word_starts(self.corpus)
+        starts = word_starts(self.corpus.tokenizer_path, self.corpus.vocabulary)
         for index in np.flatnonzero(np.isin(documents, self.documents)).tolist():
             document, place = int(documents[index]), int(places[index])
             key = (self.seed, int(self.corpus.id_hash[document]))

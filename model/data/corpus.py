@@ -92,8 +92,7 @@ class Corpus:
 
     def column(self, name: str) -> npt.NDArray[Any]:
         """A fixed-width column over all documents: [documents]."""
-        parts = [batch[name].to_numpy(zero_copy_only=False) for batch in self._batches]
-        return np.concatenate(parts)
+        return np.concatenate([b[name].to_numpy(zero_copy_only=False) for b in self._batches])
 
     def ids(self, documents: IntArray) -> list[str]:
         """The ids of these documents."""
@@ -130,10 +129,7 @@ class Corpus:
     @functools.cached_property
     def filterable(self) -> BoolArray:
         """Documents whose source the keep rule may drop from: bool [documents]."""
-        names = self.manifest["filtered_sources"]
-        return np.isin(
-            self.source_index, [self.sources.index(n) for n in names if n in self.sources]
-        )
+        return np.isin(self.sources, self.manifest["filtered_sources"])[self.source_index]
 
     @functools.cached_property
     def held_out(self) -> BoolArray:
@@ -256,11 +252,8 @@ def open_corpus(folder: str) -> Corpus:
     local = folder
     if storage.scheme(folder) is not None:
         local = local_copies.folder(folder, wanted(folder, manifest))
-    tokenizer = os.path.join(local, TOKENIZER)
-    if (
-        not os.path.exists(tokenizer)
-        or storage.checksum(tokenizer) != manifest["tokenizer"]["file"]
-    ):
+    path = os.path.join(local, TOKENIZER)
+    if not os.path.exists(path) or storage.checksum(path) != manifest["tokenizer"]["file"]:
         raise _changed(folder, TOKENIZER)
     return Corpus(folder, manifest, local)
 
@@ -309,8 +302,8 @@ def write_arm(
             f"arm {name!r} would hold documents that are held out or were dropped before the keep"
             " decision: take `mask & corpus.pool`"
         )
-    told = {"definition": dict(definition), "sources": tally(corpus, chosen)}
-    return arms.save(corpus.folder, corpus.fingerprint, name, chosen, told, controls)
+    content = {"definition": dict(definition), "sources": tally(corpus, chosen)}
+    return arms.save(corpus.folder, corpus.fingerprint, name, chosen, content, controls)
 
 
 def tally(corpus: Corpus, chosen: Choice) -> dict[str, dict[str, int]]:

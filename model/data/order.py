@@ -50,11 +50,6 @@ class Epoch:
     starts: IntArray
 
 
-def copy_numbers(documents: IntArray) -> IntArray:
-    """Which copy each entry of a sorted list of documents is: int64 [n], 0 for the first."""
-    return np.arange(len(documents)) - np.searchsorted(documents, documents, side="left")
-
-
 class DocumentSequence:
     """The endless sequence of a set of documents, epoch after epoch, for one seed.
 
@@ -70,8 +65,9 @@ class DocumentSequence:
         self._corpus = corpus
         self._documents = documents
         self._seed = seed
-        # A hash of its own for every further copy: odd multiples of the golden ratio's bits.
-        self._copies = copy_numbers(documents)
+        # Which copy each entry is, 0 for the first. Every further one has a hash of its own: odd
+        # multiples of the golden ratio's bits.
+        self._copies = np.arange(len(documents)) - np.searchsorted(documents, documents)
         self._hashes = corpus.id_hash[documents] + self._copies.astype(np.uint64) * _GOLDEN
         self._epochs: dict[int, Epoch] = {}
         self.length = int((corpus.lengths[documents] + 1).sum())
@@ -100,9 +96,8 @@ class DocumentSequence:
             number, offset = divmod(start + done, self.length)
             size = min(count - done, self.length - offset)
             piece = slice(done, done + size)
-            first_ordinal = number * len(self._documents)
             self._read_epoch(self.epoch(number), offset, entries[piece], ordinals[piece])
-            ordinals[piece] += first_ordinal
+            ordinals[piece] += number * len(self._documents)
             done += size
         return entries, ordinals
 
@@ -131,19 +126,18 @@ class DocumentSequence:
         read = np.diff(np.minimum(epoch.starts[: begun + 1], offset))
         part = self._count(epoch.documents[:begun], read)
         first = self._first(self._documents if epochs else epoch.documents[:begun])
+        once = self._documents[first]
         unique = (
-            self._count(self._documents[first], self._corpus.lengths[self._documents[first]] + 1)
+            self._count(once, self._corpus.lengths[once] + 1)
             if epochs
             else self._count(epoch.documents[first], read[first])
         )
-        out = {}
-        for index, source in enumerate(self._corpus.sources):
-            counts = {}
+        out: dict[str, dict[str, int]] = {}
+        for index in np.flatnonzero(whole["documents"]).tolist():
+            counts = out.setdefault(self._corpus.sources[index], {})
             for unit in ("targets", "documents"):
                 counts[unit] = int(epochs * whole[unit][index] + part[unit][index])
                 counts[f"unique_{unit}"] = int(unique[unit][index])
-            if whole["documents"][index]:
-                out[source] = counts
         return out
 
     def begun(self, position: int) -> IntArray:
@@ -238,8 +232,7 @@ def mixture_groups(
         )
     if not weights:
         raise ValueError("every weight of the mixture is 0")
-    small = [n for n, w in weights.items() if w / sum(weights.values()) * CYCLE < 1]
-    if small:
+    if small := [n for n, w in weights.items() if w / sum(weights.values()) * CYCLE < 1]:
         raise ValueError(
             f"weights of {', '.join(small)} in data.mixture are under 1/{CYCLE} of the sum: set"
             " them to 0"

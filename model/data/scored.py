@@ -5,8 +5,8 @@ nothing from the pipeline.
 """
 
 import contextlib
-import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -114,7 +114,7 @@ def open_scored(folder: str) -> Scored:
             f"{folder} has no manifest.json: it is not an output of pipeline/run.py, or that run"
             " did not finish (run it again with --resume)"
         )
-    manifest = json.loads(storage.read_bytes(path))
+    manifest = storage.read_json(path)
     shards = tuple(
         ScoredShard(storage.join(folder, "shards", shard["name"]), shard["checksum"])
         for task in manifest["tasks"]
@@ -147,11 +147,10 @@ def _classifier_sources(classifier: Mapping[str, Any]) -> tuple[str, ...] | None
 
 def learned_share(folder: str) -> dict[str, float]:
     """The share of each source's documents that the classifier has learned from, if any."""
-    manifest = json.loads(storage.read_bytes(storage.join(folder, "manifest.json")))
-    learned: dict[str, int] = {}
+    manifest = storage.read_json(storage.join(folder, "manifest.json"))
+    learned: Counter[str] = Counter()
     for task in manifest["tasks"]:
-        source = task["task"]["source"]
-        learned[source] = learned.get(source, 0) + task.get("trained_on", 0)
+        learned[task["task"]["source"]] += task.get("trained_on", 0)
     return {s: n / manifest["accounting"][s]["read"] for s, n in sorted(learned.items()) if n}
 
 

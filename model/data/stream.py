@@ -66,10 +66,12 @@ class TokenStream:
         groups = mixture_groups(corpus, chosen, mixture)
         self._interleaving = Interleaving([weight for weight, _ in groups.values()])
         controls = Controls.of(chosen.about)
-        parts = self._interleaving.shares / self._interleaving.shares.sum()
+        self._shares: list[float] = (
+            self._interleaving.shares / self._interleaving.shares.sum()
+        ).tolist()
         read = [
-            controls.documents(corpus, documents, seed, float(part))
-            for (_, documents), part in zip(groups.values(), parts, strict=True)
+            controls.documents(corpus, documents, seed, share)
+            for (_, documents), share in zip(groups.values(), self._shares, strict=True)
         ]
         self._damage = Damage.of(controls, corpus, np.concatenate(read), seed)
         self._sequences = [DocumentSequence(corpus, docs, seed, self._damage) for docs in read]
@@ -97,10 +99,8 @@ class TokenStream:
         """
         size, length = self._rank_rows, self.sequence_length
         first_row = step * self.batch_size + self._rank * size
-        groups, before = (
-            self._interleaving.groups(first_row, size),
-            self._interleaving.before(first_row),
-        )
+        groups = self._interleaving.groups(first_row, size)
+        before = self._interleaving.before(first_row)
         tokens, targets = (np.empty((size, length), np.int64) for _ in range(2))
         segments = np.empty((size, length), np.int32)
         for group in np.unique(groups).tolist():
@@ -134,8 +134,7 @@ class TokenStream:
     @property
     def unique_targets(self) -> int:
         """Targets after which some component of the mixture begins to repeat."""
-        shares = self._interleaving.shares / self._interleaving.shares.sum()
-        pairs = zip(self._sequences, shares.tolist(), strict=True)
+        pairs = zip(self._sequences, self._shares, strict=True)
         return int(min(sequence.length / share for sequence, share in pairs))
 
     def documents(self, step: int) -> IntArray:
@@ -179,8 +178,5 @@ class TokenStream:
         counts = self.consumed(step).values()
         total = sum(int(count["targets"]) for count in counts)
         unique = sum(int(count["unique_targets"]) for count in counts)
-        return {
-            "unique_tokens": unique,
-            "repeated_tokens": total - unique,
-            "epochs": total / unique,
-        }
+        repeated = total - unique
+        return {"unique_tokens": unique, "repeated_tokens": repeated, "epochs": total / unique}

@@ -68,13 +68,13 @@ class Weight(nn.Module):
         Stacked matrices, which may not fit into memory together, are drawn one at a time, and only
         those that this process holds a part of.
         """
-        local = self.weight.to_local() if isinstance(self.weight, DTensor) else self.weight
-        if local.ndim < 3:
+        here = local(self.weight)
+        if here.ndim < 3:
             write(self.weight, self._draw(self.weight.shape, *key))
             return
-        first, *others = (_indices_here(self.weight, dim) for dim in range(local.ndim))
-        for here, index in enumerate(first.tolist()):
-            local[here] = _part(self._draw(self.weight.shape[1:], *key, index), *others)
+        first, *others = (_indices_here(self.weight, dim) for dim in range(here.ndim))
+        for place, index in enumerate(first.tolist()):
+            here[place] = _part(self._draw(self.weight.shape[1:], *key, index), *others)
 
     def _draw(self, shape: torch.Size, *key: object) -> Tensor:
         """Draws on the CPU, whose generator gives the same values on every machine."""
@@ -94,10 +94,15 @@ def keyed_generator(device: torch.device, *key: object) -> torch.Generator:
     return torch.Generator(device).manual_seed(int(files.fingerprint(*key), 16) % (1 << 63))
 
 
+def local(x: Tensor) -> Tensor:
+    """The part of a sharded tensor that this process holds; a plain tensor itself."""
+    return x.to_local() if isinstance(x, DTensor) else x
+
+
 def write(weight: Tensor, whole: Tensor) -> None:
     """Copy a whole tensor into one of its shape, or the part of it that this process holds."""
-    local = weight.to_local() if isinstance(weight, DTensor) else weight
-    local.copy_(_part(whole, *(_indices_here(weight, dim) for dim in range(whole.ndim))))
+    indices = (_indices_here(weight, dim) for dim in range(whole.ndim))
+    local(weight).copy_(_part(whole, *indices))
 
 
 def _indices_here(weight: Tensor, dim: int) -> Tensor:

@@ -22,12 +22,11 @@ from torch.utils.checkpoint import checkpoint
 
 from model.glam.attention import Cache, Mask, attend, attention_mask, bias_of_distance
 from model.glam.config import AttentionBackend, GLaMConfig, SecondExpert, require
-from model.glam.dense import DenseFeedForward
 from model.glam.experts import ACTIVATIONS, BACKENDS, ExpertInputs, combine, dispatch
 from model.glam.loss import vocabulary_loss
-from model.glam.norm import RMSNorm
 from model.glam.parameter import Weight
 from model.glam.routing import ROUTERS, RouterMetrics, Routing, group_capacity
+from model.ops import cpu_kernels
 
 
 class Losses(NamedTuple):
@@ -44,6 +43,25 @@ class Losses(NamedTuple):
     balance: Tensor
     router_z: Tensor
     routers: RouterMetrics | None
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x^2) + epsilon) * scale (Zhang & Sennrich 2019), in the input's dtype.
+
+    Sums are float32 for activations of any dtype.
+    """
+
+    def __init__(self, width: int, epsilon: float) -> None:
+        super().__init__()
+        self.scale = Weight(width, constant=1.0, decay=False)
+        self.epsilon = epsilon
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalises the last dimension, the width, of a tensor of any shape."""
+        scale_M = self.scale(torch.float32)
+        if cpu_kernels.can_read(x):
+            return cpu_kernels.rms_norm(x, scale_M, self.epsilon)
+        return F.rms_norm(x.float(), scale_M.shape, scale_M, self.epsilon).to(x.dtype)
 
 
 class Attention(nn.Module):
@@ -147,6 +165,29 @@ class MoEFeedForward(nn.Module):
         y_RM = self.experts(x_RM, routing.ends_E, routing.may_drop)
         y_TM = combine(y_RM, routing.gates_CT, routing.order_R, routing.place_CT)
         return y_TM.view_as(x_BSM), routing
+
+
+class DenseFeedForward(nn.Module):
+    """GEGLU (Shazeer 2020) with the approximate GELU: down(gelu(gate(x)) * up(x))."""
+
+    def __init__(self, config: GLaMConfig) -> None:
+        super().__init__()
+        M, H = config.width, config.hidden
+        self.gate = Weight(M, H, fan_in=M)
+        self.up = Weight(M, H, fan_in=M)
+        self.down = Weight(H, M, fan_in=H)
+
+    def forward(self, x_BSM: Tensor) -> Tensor:
+        """[B, S, M] to the same."""
+        dtype = x_BSM.dtype
+        return geglu(x_BSM @ self.gate(dtype), x_BSM @ self.up(dtype)) @ self.down(dtype)
+
+
+def geglu(gate: Tensor, up: Tensor) -> Tensor:
+    """gelu(gate) * up, of any shape."""
+    if cpu_kernels.can_read(gate):
+        return cpu_kernels.geglu(gate, up)
+    return F.gelu(gate, approximate="tanh") * up
 
 
 class Layer(nn.Module):

@@ -204,31 +204,41 @@ def _cross_entropy(
                 row[v] = store(work[v] * factor, row[v])
 
 
-def rms_norm(x: Tensor, scale_W: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    """RMSNorm: x / sqrt(mean(x^2) + epsilon) * scale, like x, and the inverse root, float32 [T].
+def rms_norm(x: Tensor, scale_W: Tensor, epsilon: float) -> Tensor:
+    """Rows of W as x / sqrt(mean(x^2) + epsilon) * scale, like x; the scale is float32 [W]."""
+    y: Tensor = _RMSNorm.apply(x, scale_W, epsilon)
+    return y
 
-    Args:
-        x: contiguous, T rows of W.
-        scale_W: float32.
-        epsilon: added to the mean.
-    """
-    y, inverse_T = torch.empty_like(x), torch.empty(_count(x))
-    in_threads(
-        _rms_norm, len(inverse_T), rows(x), scale_W.numpy(), np.float32(epsilon), rows(y),
-        inverse_T.numpy(),
-    )  # fmt: skip
-    return y, inverse_T
+
+class _RMSNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale_W: Tensor, epsilon: float) -> Tensor:
+        x = x.contiguous()
+        scale_W = scale_W.clone()  # FSDP cannot free a tensor that numpy has a view of
+        y, inverse_T = torch.empty_like(x), torch.empty(_count(x))
+        in_threads(
+            _rms_norm, len(inverse_T), rows(x), scale_W.numpy(), np.float32(epsilon), rows(y),
+            inverse_T.numpy(),
+        )  # fmt: skip
+        ctx.save_for_backward(x, inverse_T, scale_W)
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, inverse_T, scale_W = ctx.saved_tensors
+        parts = -(-len(inverse_T) // PART)
+        grad_x, grad_scale = torch.empty_like(x), torch.zeros(parts, len(scale_W))
+        in_threads(
+            _rms_norm_backward, parts, rows(grads[0].contiguous()), rows(x), inverse_T.numpy(),
+            scale_W.numpy(), rows(grad_x), grad_scale.numpy(),
+        )  # fmt: skip
+        return grad_x, grad_scale.sum(0), None
 
 
 @compiled
 def _rms_norm(
-    start: int,
-    stop: int,
-    xs: Array,
-    scale: Array,
-    epsilon: np.float32,
-    ys: Array,
-    inverses: Array,
+    start: int, stop: int, xs: Array, scale: Array, epsilon: np.float32, ys: Array, inverses: Array
 ) -> None:
     width = xs.shape[1]
     for t in range(start, stop):
@@ -244,26 +254,6 @@ def _rms_norm(
 
 PART = 64
 """Rows whose gradients of a norm's scale are added up in one go: a fixed order of the sums."""
-
-
-def rms_norm_backward(
-    grad: Tensor, x: Tensor, inverse_T: Tensor, scale_W: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The gradients of x, like x, and of the scale, float32 [W].
-
-    Args:
-        grad: contiguous, like x.
-        x: as it was given.
-        inverse_T: what :func:`rms_norm` returned.
-        scale_W: as it was given.
-    """
-    parts = -(-len(inverse_T) // PART)
-    grad_x, grad_scale = torch.empty_like(x), torch.zeros(parts, len(scale_W))
-    in_threads(
-        _rms_norm_backward, parts, rows(grad), rows(x), inverse_T.numpy(), scale_W.numpy(),
-        rows(grad_x), grad_scale.numpy(),
-    )  # fmt: skip
-    return grad_x, grad_scale.sum(0)
 
 
 @compiled
@@ -293,15 +283,30 @@ def _rms_norm_backward(
 
 
 def geglu(gate: Tensor, up: Tensor) -> Tensor:
-    """The approximate GELU of the gate, times ``up``, like them.
-
-    Args:
-        gate: contiguous, rows of W.
-        up: contiguous, of the same shape and dtype.
-    """
-    y = torch.empty_like(gate)
-    in_threads(_geglu, _count(gate), rows(gate), rows(up), rows(y))
+    """The approximate GELU of the gate, times ``up``, of the same shape and dtype."""
+    y: Tensor = _GEGLU.apply(gate, up)
     return y
+
+
+class _GEGLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        gate, up = gate.contiguous(), up.contiguous()
+        ctx.save_for_backward(gate, up)
+        y = torch.empty_like(gate)
+        in_threads(_geglu, _count(gate), rows(gate), rows(up), rows(y))
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        gate, up = ctx.saved_tensors
+        grad_gate, grad_up = torch.empty_like(gate), torch.empty_like(up)
+        in_threads(
+            _geglu_backward, _count(gate), rows(grads[0].contiguous()), rows(gate), rows(up),
+            rows(grad_gate), rows(grad_up),
+        )  # fmt: skip
+        return grad_gate, grad_up
 
 
 @compiled
@@ -311,22 +316,6 @@ def _geglu(start: int, stop: int, gates: Array, ups: Array, ys: Array) -> None:
         for w in range(len(gate)):
             x = load(gate[w])
             y[w] = store(x * gelu_share(x) * load(up[w]), y[w])
-
-
-def geglu_backward(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradients of the gate and of ``up``, like them.
-
-    Args:
-        grad: contiguous, like them.
-        gate: as it was given.
-        up: as it was given.
-    """
-    grad_gate, grad_up = torch.empty_like(gate), torch.empty_like(up)
-    in_threads(
-        _geglu_backward, _count(gate), rows(grad), rows(gate), rows(up), rows(grad_gate),
-        rows(grad_up),
-    )  # fmt: skip
-    return grad_gate, grad_up
 
 
 @compiled

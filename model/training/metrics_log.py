@@ -13,7 +13,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 from winnow.commands.telling import StatusLine, duration
 from winnow.filesystem import files
@@ -26,16 +26,6 @@ WANDB_PATIENCE = 300.0
 """Seconds that the end of a run waits for Weights & Biases to upload the rest."""
 
 
-class Board(Protocol):
-    """A further destination for a step's scalars, besides ``metrics.jsonl``."""
-
-    def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Write the scalars of a step."""
-
-    def close(self) -> None:
-        """Close it."""
-
-
 class MetricsLog:
     """Writes the metrics of each logged step.
 
@@ -45,6 +35,7 @@ class MetricsLog:
         tensorboard: whether to write event files for TensorBoard.
         wandb: a project of Weights & Biases to log to, or None.
         settings: of the run, for that project.
+        active: whether to write at all, as the first process does.
 
     Raises:
         ValueError: Weights & Biases refuses.
@@ -62,7 +53,7 @@ class MetricsLog:
         self._active = active
         if not active:
             return
-        self._boards: list[Board] = []
+        self._boards: list[WandbRun | EventFile] = []
         if wandb is not None:  # first, because it may fail
             self._boards.append(WandbRun(folder, wandb, settings or {}))
         if tensorboard:
@@ -226,14 +217,10 @@ def _flatten(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
     """The numbers in nested lists and mappings, with names such as ``heldout/web``."""
     if value is None:
         return
-    if isinstance(value, Mapping):
-        items: Any = value.items()
-    elif isinstance(value, list):
-        items = enumerate(value)
-    else:
+    if not isinstance(value, Mapping | list):
         yield name, float(value)
         return
-    for key, item in items:
+    for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
         yield from _flatten(item, f"{name}/{key}" if name else str(key))
 
 

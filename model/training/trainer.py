@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import time
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -22,7 +23,6 @@ from model.data.held_out import HeldOut
 from model.data.stream import TokenStream
 from model.glam.parameter import copies, keyed_generator
 from model.training import evaluation, hardware, outcome
-from model.training.batches import Batches
 from model.training.checkpoints import checkpoint
 from model.training.checkpoints.background import Writer
 from model.training.checkpoints.checkpoint import Checkpoint
@@ -31,9 +31,8 @@ from model.training.distributed import parallel, processes
 from model.training.metrics_log import TENSORBOARD, WANDB
 from model.training.optimizers import optim
 from model.training.outcome import Outcome
-from model.training.progress import Progress
-from model.training.readback import Readback
 from model.training.train_config import TrainConfig, check_same_run, flatten
+from model.training.transfers import Batches, Readback
 from winnow.filesystem import files, tables
 
 
@@ -43,6 +42,22 @@ class TrainingFailedError(RuntimeError):
 
 ENDS = "ends"
 """Share of the processes that were asked to end, among the numbers of a step."""
+
+
+@dataclass
+class Progress:
+    """A run's counters: what a checkpoint holds besides tensors and the stream's position.
+
+    ``step`` counts batches read; ``updates`` counts the updates behind the current weights, which
+    are fewer if steps were skipped or rolled back.
+    """
+
+    step: int = 0
+    updates: int = 0
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    fallbacks: int = 0
+    seconds: float = 0.0
 
 
 class Pending(NamedTuple):
@@ -69,7 +84,8 @@ class Trainer:
         self.config = config
         self.corpus = corpus
         self.checkpoints = os.path.join(config.output, checkpoint.FOLDER)
-        self.writer = Writer.of(config.checkpoint, self.checkpoints, config.train.patience)
+        saving, patience = config.checkpoint, config.train.patience
+        self.writer = Writer(self.checkpoints, saving.keep, saving.background, patience)
         self.progress = Progress()
         self.start: Start | None = None  # once it is loaded
         self.saved_step = 0
@@ -83,15 +99,9 @@ class Trainer:
         self.wants_end = False  # whether this process was asked to end …
         self.ends = False  # … and whether one of all was, as all know since the same step
         self.stream = TokenStream(
-            corpus,
-            data.arm,
-            config.seed,
-            data.sequence_length,
-            train.batch_rows,
-            data.mixture,
-            processes.rank(),
-            processes.count(),
-        )
+            corpus, data.arm, config.seed, data.sequence_length, train.batch_rows, data.mixture,
+            processes.rank(), processes.count(),
+        )  # fmt: skip
         self.batches = Batches(self.stream.batch, device, config.steps)
         self.rows = train.batch_rows // processes.count()
         self.micro_rows = train.micro_rows or self.rows
@@ -100,28 +110,21 @@ class Trainer:
                 f"train.micro_rows={self.micro_rows} must divide the {self.rows} rows of one of"
                 f" {processes.count()} processes"
             )
-        hardware.check_attention(train.attention, self.device)
-        self.dtype = hardware.compute_dtype(train.precision, self.device)
+        hardware.check_attention(train.attention, device)
+        self.dtype = hardware.compute_dtype(train.precision, device)
         if config.model.sparse and device.type == "cuda" and self.dtype == torch.bfloat16:
-            hardware.check_grouped_products(self.device)
+            hardware.check_grouped_products(device)
         self.model = parallel.build(
-            config.model,
-            self.device,
-            compute_dtype=self.dtype,
-            seed=config.seed,
-            expert_parallel=train.expert_parallel,
-            tensor_parallel=train.tensor_parallel,
-            recompute=train.recompute,
-            attention=train.attention,
-        )
+            config.model, device, compute_dtype=self.dtype, seed=config.seed,
+            expert_parallel=train.expert_parallel, tensor_parallel=train.tensor_parallel,
+            recompute=train.recompute, attention=train.attention,
+        )  # fmt: skip
         self.optimizer = optim.build_optimizer(config.optimizer, self.model)
         self.counts = sizes.count(config.model)
         self.token_flops = sizes.training_flops(config.model, self.counts, data.sequence_length)
-        self.peak_flops = processes.count() * (
-            hardware.measure_peak(self.device, self.dtype)
-            if config.log.peak_tflops is None
-            else config.log.peak_tflops * 1e12
-        )
+        stated = config.log.peak_tflops
+        one = stated * 1e12 if stated else hardware.measure_peak(device, self.dtype)
+        self.peak_flops = processes.count() * one
 
     def begin(self) -> None:
         """Write the files of the output folder that never change; load ``train.start``."""
@@ -218,6 +221,7 @@ class Trainer:
         now = time.perf_counter()
         seconds, self.begun = now - self.begun, now
         progress.seconds += seconds
+        speed = config.step_tokens / seconds
         return {
             "step": step,
             "tokens": step * config.step_tokens,
@@ -225,16 +229,9 @@ class Trainer:
             **metrics,
             "learning_rate": rate,
             "skipped_steps": progress.skipped,
-            **self.speeds(seconds),
-            "seconds": round(progress.seconds, 3),
-        }
-
-    def speeds(self, seconds: float) -> dict[str, float]:
-        """Of a step that took so long."""
-        speed = self.config.step_tokens / seconds
-        return {
             "tokens_per_second": round(speed, 1),
             "flops_utilisation": round(speed * self.token_flops / self.peak_flops, 4),
+            "seconds": round(progress.seconds, 3),
         }
 
     def accumulate_gradients(self, step: int) -> dict[str, Tensor]:
@@ -258,9 +255,8 @@ class Trainer:
                     "output_z": losses.output_z,
                 }
                 if losses.routers is not None:
-                    values["expert_load"] = losses.routers.load_E
-                    values["router_entropy"] = losses.routers.entropy
-                    values["dropped"] = losses.routers.dropped
+                    load_E, entropy, dropped = losses.routers
+                    values |= {"expert_load": load_E, "router_entropy": entropy, "dropped": dropped}
                 for name, value in values.items():
                     sums[name] = sums[name] + value if name in sums else value
         if processes.count() > 1:
@@ -283,10 +279,8 @@ class Trainer:
         advice = "lower optimizer.learning_rate, in a new output"
         if self.dtype != torch.float32:
             advice += ", or try train.precision=fp32 there"
-        if progress.fallbacks == train.fallbacks:
-            raise TrainingFailedError(
-                f"{what}, after {progress.fallbacks} returns to a checkpoint: {advice}"
-            )
+        if (returns := progress.fallbacks) == train.fallbacks:
+            raise TrainingFailedError(f"{what}, after {returns} returns to a checkpoint: {advice}")
         self.writer.wait()
         if self.returned_to is not None:
             checkpoint.remove(self.returned_to)

@@ -6,7 +6,6 @@ import signal
 import threading
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 
 from model.data.corpus import open_corpus
@@ -33,22 +32,19 @@ def train(config: TrainConfig) -> Outcome:
         OSError: a checkpoint can't be written; those before it are intact. Or a bucket can't be.
     """
     device = processes.join(hardware.find_device(config.train.device), config.train.patience)
+    first = processes.is_first()
     with in_bucket.output_on_disk(config.output) as output:
-        return _train_on_disk(dataclasses.replace(config, output=output), device, config.output)
-
-
-def _train_on_disk(config: TrainConfig, device: torch.device, destination: str) -> Outcome:
-    """:func:`train` into a local folder, which may be mirrored to a ``destination`` in a bucket."""
-    with telling.doing("building the model", processes.is_first()):
-        trainer = Trainer(config, open_corpus(config.data.corpus), device)
-    # One process writes for all.
-    with files.lock(config.output) if processes.is_first() else contextlib.nullcontext():
-        if processes.is_first():
-            run_log.write_to(config.output)
-        try:
-            return _train(config, trainer, destination)
-        finally:
-            trainer.writer.close()
+        local = dataclasses.replace(config, output=output)
+        with telling.doing("building the model", first):
+            trainer = Trainer(local, open_corpus(config.data.corpus), device)
+        # One process writes for all.
+        with files.lock(output) if first else contextlib.nullcontext():
+            if first:
+                run_log.write_to(output)
+            try:
+                return _train(local, trainer, config.output)
+            finally:
+                trainer.writer.close()
 
 
 def _train(config: TrainConfig, trainer: Trainer, destination: str) -> Outcome:
@@ -64,13 +60,9 @@ def _train(config: TrainConfig, trainer: Trainer, destination: str) -> Outcome:
     trainer.write_config(destination)
     settings: Any = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
     log = MetricsLog(
-        config.output,
-        trainer.progress.step,
-        config.log.tensorboard,
-        config.log.wandb,
-        settings,
+        config.output, trainer.progress.step, config.log.tensorboard, config.log.wandb, settings,
         processes.is_first(),
-    )
+    )  # fmt: skip
     line = ProgressLine(config.steps, trainer.progress.step, processes.is_first())
 
     def note(row: dict[str, Any] | None) -> None:
@@ -85,14 +77,14 @@ def _train(config: TrainConfig, trainer: Trainer, destination: str) -> Outcome:
     try:
         with _interruption() as heard:
             while trainer.progress.step < config.steps:
-                trainer.wants_end = heard.number is not None or trainer.writer.failed
+                trainer.wants_end = heard.number is not None or trainer.writer.error is not None
                 with telling.doing("the first step: compiling kernels", line.fresh):
                     row = trainer.step()
                 step = trainer.progress.step
                 evaluates = bool(held_out) and step % config.evaluate.every == 0
                 saves = step % config.checkpoint.every == 0
                 # Processes that train together end at one step, which they agree on.
-                asked = heard.number is not None or trainer.writer.failed
+                asked = heard.number is not None or trainer.writer.error is not None
                 ends = trainer.ends if processes.count() > 1 else asked
                 if trainer.pending and (evaluates or saves or ends or step == config.steps):
                     note(row)

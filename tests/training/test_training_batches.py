@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from model.data.stream import Batch
-from model.training.batches import Batches
+from model.training.transfers import Batches
 
 CPU = torch.device("cpu")
 

@@ -20,7 +20,6 @@ from torch import Tensor
 
 from model.training.checkpoints import checkpoint
 from model.training.distributed import processes
-from model.training.train_config import CheckpointConfig
 
 
 class Writer:
@@ -34,21 +33,14 @@ class Writer:
     """
 
     def __init__(self, folder: str, keep: int, background: bool, patience: float) -> None:
-        self.folder = folder
-        self.keep = keep
-        self.background = background
+        self.folder, self.keep, self.background = folder, keep, background
         self.group = (
             dist.new_group(backend="gloo", timeout=timedelta(seconds=patience))
             if background and processes.count() > 1
             else None
         )
         self.thread: threading.Thread | None = None
-        self.error: Exception | None = None
-
-    @classmethod
-    def of(cls, config: CheckpointConfig, folder: str, patience: float) -> "Writer":
-        """The one of a run with these settings."""
-        return cls(folder, config.keep, config.background, patience)
+        self.error: Exception | None = None  # that wait() raises
 
     def save(self, step: int, content: dict[str, Tensor], state: Mapping[str, Any]) -> None:
         """Write a checkpoint, or begin to; the tensors may change afterwards.
@@ -60,7 +52,8 @@ class Writer:
             self._write(step, content, state)
             return
         self.wait()
-        copied = {name: _in_host_memory(value) for name, value in content.items()}
+        # Of what this process holds.
+        copied = {name: value.detach().to("cpu", copy=True) for name, value in content.items()}
 
         def write() -> None:
             try:
@@ -72,11 +65,6 @@ class Writer:
         self.thread = threading.Thread(target=write, name=f"checkpoint of step {step}")
         self.thread.start()
 
-    @property
-    def failed(self) -> bool:
-        """Whether there is an error that :meth:`wait` raises."""
-        return self.error is not None
-
     def wait(self) -> None:
         """Wait for the checkpoint that is being written, if one is.
 
@@ -86,8 +74,8 @@ class Writer:
         if self.thread is not None:
             self.thread.join()
             self.thread = None
-        if self.error is not None:
-            error, self.error = self.error, None
+        error, self.error = self.error, None
+        if error is not None:
             raise error
 
     def close(self) -> None:
@@ -99,10 +87,4 @@ class Writer:
 
     def _write(self, step: int, content: dict[str, Tensor], state: Mapping[str, Any]) -> None:
         checkpoint.save(self.folder, step, content, state, self.group)
-        # Together, so that none goes on alone after an error of the one that deletes.
-        processes.together(lambda: checkpoint.prune(self.folder, self.keep), self.group)
-
-
-def _in_host_memory(value: Tensor) -> Tensor:
-    """A copy, of what this process holds of it."""
-    return value.detach().to("cpu", copy=True)
+        processes.from_first(lambda: checkpoint.prune(self.folder, self.keep), self.group)

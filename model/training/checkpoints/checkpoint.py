@@ -125,13 +125,13 @@ def save(
         _sync(folder)
 
     try:
-        processes.together(prepare if processes.is_first() else _nothing, group)
+        processes.from_first(prepare, group)
         with _no_warning_of_one_process():
             writer = FileSystemWriter(temporary)
             save_tensors(content, storage_writer=writer, process_group=group)
         own = processes.together(lambda: _sums(temporary, f"__{processes.rank()}_"), group)
         sums = {name: value for found in own for name, value in found.items()}
-        processes.together(finish if processes.is_first() else _nothing, group)
+        processes.from_first(finish, group)
     except (OSError, CheckpointException) as error:
         if processes.is_first():
             shutil.rmtree(temporary, ignore_errors=True)
@@ -145,10 +145,6 @@ def _sums(folder: str, prefix: str) -> dict[str, str]:
     """The checksums of the files whose names begin so."""
     names = [name for name in os.listdir(folder) if name.startswith(prefix)]
     return {name: storage.checksum(os.path.join(folder, name)) for name in names}
-
-
-def _nothing() -> None:
-    """What the other processes do while the first one works."""
 
 
 def load(checkpoint: Checkpoint, content: dict[str, Tensor]) -> None:
@@ -257,8 +253,6 @@ def resolve(path: str) -> Checkpoint:
 
 def prune(folder: str, keep: int) -> None:
     """Delete all but the newest checkpoints, and the leftovers of killed writers."""
-    if not processes.is_first():
-        return
     for path in _paths(folder)[:-keep]:
         _remove(path)
     for name in os.listdir(folder):
@@ -268,7 +262,7 @@ def prune(folder: str, keep: int) -> None:
 
 def remove(found: Checkpoint) -> None:
     """Delete a checkpoint."""
-    processes.together(lambda: _remove(found.path) if processes.is_first() else None)
+    processes.from_first(lambda: _remove(found.path))
 
 
 def _remove(path: str) -> None:

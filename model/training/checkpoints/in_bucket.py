@@ -57,17 +57,13 @@ def output_on_disk(output: str) -> Iterator[str]:
 
 def _is_shared(folder: str) -> bool:
     """Whether all processes see the first one's folder, which may have namesakes elsewhere."""
-    name = os.path.join(folder, f"{files.TEMPORARY}{uuid.uuid4().hex}")
-    name = processes.from_first(lambda: _made(name))
+    drawn = processes.from_first(lambda: uuid.uuid4().hex)
+    name = os.path.join(folder, f"{files.TEMPORARY}{drawn}")
+    processes.from_first(lambda: open(name, "w").close())
     seen = processes.together(lambda: os.path.exists(name))
     if processes.is_first():
         os.remove(name)
     return all(seen)
-
-
-def _made(name: str) -> str:
-    open(name, "w").close()
-    return name
 
 
 def model_on_disk(path: str, weights: str | None = None) -> str:
@@ -89,13 +85,9 @@ def model_on_disk(path: str, weights: str | None = None) -> str:
     path = path.rstrip("/")
     if weights is not None and storage.exists(storage.join(path, weights)):
         return _exports.enter_context(storage.local_copy(path))
-    for last in (False, True):
-        try:
-            return _checkpoint_on_disk(path)
-        except FileNotFoundError:  # a run that goes on has just deleted it
-            if last:
-                raise
-    raise AssertionError("the last try returns or raises")
+    with contextlib.suppress(FileNotFoundError):  # a run that goes on has just deleted it
+        return _checkpoint_on_disk(path)
+    return _checkpoint_on_disk(path)
 
 
 def _checkpoint_on_disk(path: str) -> str:

@@ -6,6 +6,7 @@ written into its own checkpoints, so that it resumes although the other run has 
 """
 
 import dataclasses
+import filecmp
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,12 +23,10 @@ from model.training.checkpoints.checkpoint import MANIFEST, Checkpoint
 from model.training.train_config import TrainConfig
 from winnow.filesystem import files
 
-TRAINED_WITH = frozenset(
-    [
-        *("second_expert", "capacity_factor", "group_rows"),
-        *("balance_coefficient", "router_z_coefficient", "output_z_coefficient"),
-    ]
-)
+TRAINED_WITH = {
+    *("second_expert", "capacity_factor", "group_rows"),
+    *("balance_coefficient", "router_z_coefficient", "output_z_coefficient"),
+}
 """Settings of a model that say how it is trained, not what its weights mean: these may change."""
 
 
@@ -51,15 +50,11 @@ class Start:
         about, earlier = found.state["identity"], found.state.get("start") or {}
         step_tokens = about["train.batch_rows"] * about["data.sequence_length"]
         progress = found.state["progress"]
+        tokens = progress["step"] * step_tokens + earlier.get("tokens", 0)
         updates = progress["updates"] + earlier.get("updates", 0)
-        assert config.train.start is not None
-        return cls(
-            given=config.train.start,
-            checkpoint=os.path.abspath(found.path),
-            content=content(found.path),
-            tokens=progress["step"] * step_tokens + earlier.get("tokens", 0),
-            updates=updates if config.train.start_optimizer else 0,
-        )
+        given, taken = str(config.train.start), config.train.start_optimizer
+        path = os.path.abspath(found.path)
+        return cls(given, path, content(path), tokens, updates if taken else 0)
 
     @classmethod
     def resumed(cls, state: Mapping[str, Any], config: TrainConfig) -> Self | None:
@@ -138,7 +133,8 @@ def check(found: Checkpoint, config: TrainConfig, corpus: Corpus) -> None:
     if not os.path.exists(tokenizer):
         raise ValueError(f"{folder} has no {corpora.TOKENIZER}: copy that of its corpus there")
     boundary = corpus.manifest["tokenizer"]["boundary"]
-    if found.state["boundary"] != boundary or not _same(tokenizer, corpus.tokenizer_path):
+    same = filecmp.cmp(tokenizer, corpus.tokenizer_path, shallow=False)
+    if found.state["boundary"] != boundary or not same:
         raise ValueError(
             f"train.start={config.train.start} was trained with another tokenizer than"
             f" {corpus.folder} has: make the corpus with its own (winnow prepare … tokenizer.file="
@@ -151,8 +147,3 @@ def check(found: Checkpoint, config: TrainConfig, corpus: Corpus) -> None:
             f" with {config.optimizer.name}: give train.start_optimizer=false to take the weights"
             " alone"
         )
-
-
-def _same(path: str, other: str) -> bool:
-    with open(path, "rb") as one, open(other, "rb") as two:
-        return one.read() == two.read()

@@ -18,7 +18,7 @@ from model.glam import parameter
 from model.glam.config import GLaMConfig
 from model.glam.transformer import GLaM
 from model.training.checkpoints import checkpoint, in_bucket
-from model.training.distributed import parallel, processes
+from model.training.distributed import parallel
 from winnow.filesystem import files
 
 WEIGHTS = "model.safetensors"
@@ -69,12 +69,7 @@ def load(path: str, device: torch.device, dtype: torch.dtype) -> Trained:
             can't share it.
     """
     stored = find(path)
-    if processes.count() > 1:
-        model = parallel.empty(stored.config, device, dtype)
-    else:
-        with torch.device("meta"):
-            model = GLaM(stored.config, compute_dtype=dtype)
-        model = model.to_empty(device=device)
+    model = parallel.empty(stored.config, device, dtype)
     stored.fill({name: p.detach() for name, p in model.named_parameters()})
     return Trained(model.eval(), stored.codec, stored.sequence_length)
 

@@ -25,9 +25,8 @@ reduction is forced to a sum, and then a group of one process divides twice; ``t
 cannot combine norms of gradients on different meshes.
 """
 
-import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
@@ -42,9 +41,8 @@ from torch.distributed.fsdp import (
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from model.glam.config import AttentionBackend, GLaMConfig
-from model.glam.dense import DenseFeedForward
 from model.glam.parameter import Weight
-from model.glam.transformer import Attention, Experts, GLaM
+from model.glam.transformer import Attention, DenseFeedForward, Experts, GLaM
 from model.training.distributed import processes
 from model.training.distributed.all_to_all import AllToAll, gather, scatter
 
@@ -68,26 +66,16 @@ def build(
 ) -> GLaM:
     """The model with its initial weights, which do not depend on the number of processes.
 
-    Args:
-        config: shape and architecture.
-        device: of this process.
-        compute_dtype: as of :class:`model.glam.transformer.GLaM`.
-        seed: as of :class:`model.glam.transformer.GLaM`.
-        expert_parallel: processes that share the experts; None for as many as possible.
-        tensor_parallel: processes that share every head and hidden width.
-        recompute: as of :class:`model.glam.transformer.GLaM`.
-        attention: as of :class:`model.glam.transformer.GLaM`.
+    ``expert_parallel`` processes share the experts, None for as many as possible;
+    ``tensor_parallel`` share every head and hidden width. All else is as of
+    :class:`model.glam.transformer.GLaM`.
 
     Raises:
         ValueError: the processes can't share the model that way.
     """
-    make = functools.partial(
-        GLaM, config, compute_dtype=compute_dtype, recompute=recompute, attention=attention
-    )
-    if processes.count() == 1:
-        grid_shape(config, 1, expert_parallel, tensor_parallel)
-        return make(seed=seed).to(device)
-    model = _empty(make, device, expert_parallel, tensor_parallel)
+    with torch.device("meta"):
+        model = GLaM(config, compute_dtype=compute_dtype, recompute=recompute, attention=attention)
+    model = _share(model, device, expert_parallel, tensor_parallel)
     model.initialise(seed)
     return model
 
@@ -98,18 +86,19 @@ def empty(config: GLaMConfig, device: torch.device, compute_dtype: torch.dtype) 
     Raises:
         ValueError: the processes can't share the model.
     """
-    return _empty(functools.partial(GLaM, config, compute_dtype=compute_dtype), device)
-
-
-def _empty(
-    make: Callable[[], GLaM],
-    device: torch.device,
-    expert_parallel: int | None = None,
-    tensor_parallel: int = 1,
-) -> GLaM:
     with torch.device("meta"):
-        model = make()
-    shard(model, make_grid(model.config, device.type, expert_parallel, tensor_parallel))
+        model = GLaM(config, compute_dtype=compute_dtype)
+    return _share(model, device, None, 1)
+
+
+def _share(
+    model: GLaM, device: torch.device, expert_parallel: int | None, tensor_parallel: int
+) -> GLaM:
+    """Put this process's part of a model on ``meta`` on its device, with undefined weights."""
+    if processes.count() > 1:
+        shard(model, make_grid(model.config, device.type, expert_parallel, tensor_parallel))
+    else:
+        grid_shape(model.config, 1, expert_parallel, tensor_parallel)
     return model.to_empty(device=device)
 
 

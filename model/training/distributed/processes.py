@@ -106,14 +106,16 @@ def together(call: Callable[[], T], group: dist.ProcessGroup | None = None) -> l
         error = raised
     every: list[tuple[T, Exception | None]] = [(None, None)] * count()  # type: ignore[list-item]
     dist.all_gather_object(every, (result, error), group)
-    for (_, other), here in zip(every, range(count()), strict=True):
+    for here, (_, other) in enumerate(every):
         if other is not None:
             raise error if here == rank() and error is not None else other
     return [value for value, _ in every]
 
 
-def from_first(call: Callable[[], T]) -> T:
+def from_first(call: Callable[[], T], group: dist.ProcessGroup | None = None) -> T:
     """What the first process, which alone makes the call, returns: on all of them.
+
+    ``group`` is one of all processes, None for the default one.
 
     Raises:
         Exception: what it raised there, on all of them.
@@ -126,7 +128,7 @@ def from_first(call: Callable[[], T]) -> T:
             outcome[0] = call()
         except Exception as error:
             outcome[1] = error
-    dist.broadcast_object_list(outcome, 0)
+    dist.broadcast_object_list(outcome, 0, group)
     if outcome[1] is not None:
         raise outcome[1]
     result: T = outcome[0]

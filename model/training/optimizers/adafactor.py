@@ -64,34 +64,26 @@ class Adafactor(torch.optim.Optimizer):
             return
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
+            if not parameters:
+                continue
             states = [self.state[parameter] for parameter in parameters]
             for state in states:
                 if not state:
                     state["step"] = torch.tensor(0.0)  # on the host, for any device
-            self._counted += [state["step"] for state in states]
+            counts = [state["step"] for state in states]
+            torch._foreach_add_(counts, 1)
+            self._counted += counts
+            steps = torch.stack(counts).tolist()
             others = []
-            for parameter, state, step in zip(parameters, states, _next(states), strict=True):
-                member = Member(parameter, parameter.grad, state, step)
-                if _can_compile(member.grad):
+            for parameter, state, step in zip(parameters, states, steps, strict=True):
+                grad = parameter.grad
+                member = Member(parameter, grad, state, step)
+                compiled = cpu_kernels.can_read(grad) and not isinstance(grad, DTensor)
+                if compiled and grad.ndim > 1:
                     _update_compiled(member, group["lr"])
                 else:
                     others.append(member)
             adafactor_batch.update(others, group["lr"], self.found_inf)
-
-
-def _next(states: list[dict[str, Any]]) -> list[float]:
-    """Count this step in each state; its numbers."""
-    if not states:
-        return []
-    steps = [state["step"] for state in states]
-    torch._foreach_add_(steps, 1)
-    numbers: list[float] = torch.stack(steps).tolist()
-    return numbers
-
-
-def _can_compile(grad: Tensor) -> bool:
-    """Whether a CPU's kernels can make the step of this gradient's weight."""
-    return grad.ndim > 1 and cpu_kernels.can_read(grad) and not isinstance(grad, DTensor)
 
 
 def _update_compiled(member: Member, rate: float) -> None:

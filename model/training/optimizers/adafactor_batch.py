@@ -18,6 +18,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Placement, Replicate
 
+from model.glam.parameter import local
+
 LEAST = 2e-19
 """Bound of the root of the second moment."""
 LEAST_SCALE = 1e-3
@@ -91,8 +93,8 @@ class _Stack:
         self.whole, _, _, step = members[0]
         self.share = step**DECAY
         self.rate = min(rate, step**-0.5)
-        self.parameters = [_local(member.parameter) for member in members]
-        self.grads = [_local(member.grad) for member in members]
+        self.parameters = [local(member.parameter) for member in members]
+        self.grads = [local(member.grad) for member in members]
         self.matrices = self.whole.ndim > 1
         self.sums: list[Tensor] = []
         """Here and then everywhere: of the gradient's squares in each row of a matrix, [L, ..., R,
@@ -157,7 +159,7 @@ class _Stack:
         for member, one in zip(self.members, value.unbind(), strict=True):
             if name not in member.state:
                 member.state[name] = self._as_whole(torch.zeros_like(one), reduced)
-        averages = [_local(member.state[name]) for member in self.members]
+        averages = [local(member.state[name]) for member in self.members]
         if self.skip is not None:
             value = torch.where(self.skip, _stacked(averages), value)
         torch._foreach_lerp_(averages, list(value.unbind()), self.share)
@@ -206,8 +208,3 @@ def _square_sum(x: Tensor, dim: int) -> Tensor:
 def _stacked(tensors: Sequence[Tensor]) -> Tensor:
     """The tensors along a new first dimension; a single one is not copied."""
     return torch.stack(list(tensors)) if len(tensors) > 1 else tensors[0][None]
-
-
-def _local(x: Tensor) -> Tensor:
-    """The shard of a tensor that this process holds."""
-    return x.to_local() if isinstance(x, DTensor) else x

@@ -4,9 +4,8 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
-from model.glam.parameter import Weight
+from model.glam.parameter import Weight, local
 from model.training.distributed import processes
 from model.training.optimizers.adafactor import Adafactor
 from model.training.train_config import OptimizerConfig, OptimizerName, Schedule
@@ -87,7 +86,7 @@ def clip(model: nn.Module, norm: Tensor, limit: float | None) -> None:
         return
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     # Each process scales its shards.
-    torch._foreach_mul_([g.to_local() if isinstance(g, DTensor) else g for g in gradients], factor)
+    torch._foreach_mul_([local(gradient) for gradient in gradients], factor)
 
 
 def step(optimizer: torch.optim.Optimizer, finite: Tensor) -> None:
