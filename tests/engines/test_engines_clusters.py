@@ -10,51 +10,28 @@ import engines_clusters
 import engines_services
 import pytest
 from corpora import fingerprints
-from engines_services import start_run, worker_pool, write_inputs
+from engines_services import RULES, start_run, worker_pool
 
 from pipeline.beam import engine
 from pipeline.beam.progress import Watch
 
 pytestmark = [pytest.mark.slow, pytest.mark.clusters]
-RULES = {
-    "known": ["--alpha=2"],
-    "solved": ["--target-fraction=0.3", "--deduplicate", "--near-duplicates"],
-}
 ended = functools.partial(engines_services.ended, seconds=600)
 STARTS = {"flink": engines_clusters.flink, "spark": engines_clusters.spark}
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory):
-    return write_inputs(tmp_path_factory.mktemp("inputs"))
-
-
-@pytest.fixture(scope="module")
-def direct(inputs, tmp_path_factory):
-    """What the DirectRunner writes, by rule."""
-    found = {}
-    for name, rule in RULES.items():
-        output = tmp_path_factory.mktemp("direct") / name
-        code, _, errors = ended(start_run(*inputs, *rule, f"--output={output}"))
-        assert code == 0, errors
-        found[name] = fingerprints(output)
-    return found
 
 
 @pytest.fixture(scope="module", params=STARTS)
 def cluster(request, tmp_path_factory):
     """A cluster of one worker with two slots, and the pool that starts our Python for it.
 
-    One, because each executor numbers the Pythons that it asks for from 1, and Beam's pool knows
-    them by that number alone: of two executors with one pool, each would stop the other's.
+    One, because executors number their Python workers from 1, and a pool knows them by that number:
+    two executors with one pool would stop each other's.
     """
     if reason := engines_clusters.missing(request.param):
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp(request.param)
-    with (
-        STARTS[request.param](folder / "cluster") as cluster,
-        worker_pool(folder / "pool.txt") as pool,
-    ):
+    starting = STARTS[request.param](folder / "cluster")
+    with starting as cluster, worker_pool(folder / "pool.txt") as pool:
         cluster.flags += ["--environment_type=EXTERNAL", f"--environment_config={pool}"]
         yield cluster
 
@@ -66,9 +43,8 @@ def wait_for_a_shard(process, output):
 
 @pytest.mark.parametrize("rule", RULES)
 def test_a_cluster_writes_what_the_direct_runner_does(inputs, direct, cluster, tmp_path, rule):
-    code, _, errors = ended(
-        start_run(*inputs, *RULES[rule], *cluster.flags, f"--output={tmp_path}/a")
-    )
+    run = start_run(*inputs, *RULES[rule], *cluster.flags, f"--output={tmp_path}/a")
+    code, _, errors = ended(run)
     assert code == 0, errors
     assert fingerprints(tmp_path / "a") == direct[rule]
 
@@ -82,7 +58,7 @@ def test_the_message_of_a_failing_worker_arrives(cluster):
 
 
 @pytest.mark.parametrize("killed", ["worker_0", "driver"])
-def test_a_run_that_loses_a_process_goes_on(inputs, direct, cluster, tmp_path, killed):
+def test_a_run_that_loses_a_process_is_resumed(inputs, direct, cluster, tmp_path, killed):
     flags = [*RULES["solved"], f"--output={tmp_path}/a"]
     one = start_run(*inputs, *flags, *cluster.flags)
     wait_for_a_shard(one, tmp_path / "a")
@@ -96,7 +72,7 @@ def test_a_run_that_loses_a_process_goes_on(inputs, direct, cluster, tmp_path, k
         cluster.again(killed)
     code, _, errors = ended(one)
     if killed != "driver":
-        # The engine may have done the lost work again by itself.
+        # The engine may have repeated the lost work.
         assert code == 0 or errors.splitlines()[-1].endswith("--resume"), errors
     copy = shutil.copytree(tmp_path / "a", tmp_path / "b")
     code, _, errors = ended(start_run(*inputs, *flags, *cluster.flags, "--resume"))

@@ -1,11 +1,11 @@
 """``--runner=DataflowRunner`` against stand-ins for Dataflow and its storage on this machine.
 
-The job that would be submitted is checked, and run from what was staged alone: what is not shown is
-in docs/engines.md. The workers' environment borrows others' packages from this one; with
+The submitted job is checked, and run from what was staged alone; docs/engines.md says what that
+does not show. The workers' environment borrows third-party packages from this one; with
 
     WINNOW_EMPTY_ENVIRONMENT=1 pytest tests/engines/test_engines_dataflow.py
 
-they are installed as a container of Beam's does it, by hash from the package index (minutes).
+they are installed by hash from the package index, as Beam's container does it (minutes).
 """
 
 import json
@@ -21,7 +21,7 @@ from apache_beam.io.gcp.gcsio import create_storage_client
 from apache_beam.options.pipeline_options import PipelineOptions
 from corpora import fingerprints
 from engines_dataflow import fetch_staged, pipeline_of, serving
-from engines_services import ROOT, started, write_inputs
+from engines_services import ROOT, started
 from store_servers import serving as store
 
 from pipeline import run
@@ -33,11 +33,6 @@ from winnow.filesystem import storage
 pytestmark = pytest.mark.slow
 
 BUCKET = "gs://dataflow-test"
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory):
-    return write_inputs(tmp_path_factory.mktemp("inputs"))
 
 
 @pytest.fixture(scope="module")
@@ -65,26 +60,14 @@ def dataflow(inputs, folder):
 
 
 def submit(python, dataflow, *flags):
-    return subprocess.run(
-        [
-            python,
-            str(ROOT / "pipeline" / "run.py"),
-            *dataflow.flags,
-            "--runner=DataflowRunner",
-            "--project=p",
-            "--region=europe-west1",
-            f"--temp_location={BUCKET}/temp",
-            f"--dataflow_endpoint={dataflow.endpoint}",
-            *flags,
-        ],
-        capture_output=True,
-        text=True,
-        cwd="/",
-    )
+    command = [python, str(ROOT / "pipeline" / "run.py"), *dataflow.flags]
+    command += ["--runner=DataflowRunner", "--project=p", "--region=europe-west1"]
+    command += [f"--temp_location={BUCKET}/temp", f"--dataflow_endpoint={dataflow.endpoint}"]
+    return subprocess.run([*command, *flags], capture_output=True, text=True, cwd="/")
 
 
 def without_moment(job):
-    """A job without what differs from one moment to the next, and where it was written."""
+    """A job without time stamps, names made from them, and where it was written."""
     own = {"pipelineProtoHash", "dataflow_job_file"}
     found = job["environment"]["sdkPipelineOptions"]
     shown = [item for item in found["display_data"] if item["key"] not in own]
@@ -112,13 +95,9 @@ def test_workers_with_nothing_but_what_was_staged_write_what_the_direct_runner_d
     with storage.local_copy(f"{BUCKET}/scored") as copy:
         assert fingerprints(Path(copy)) == fingerprints(tmp_path / "direct")
     assert started(folder / "1" / "pool" / "log.txt") == 2
-    where = [str(folder / "1" / "environment" / "bin" / "python"), "-E", "-c"]
-    found = subprocess.run(
-        [*where, "import pipeline; print(pipeline.__file__)"],
-        capture_output=True,
-        text=True,
-        cwd="/",
-    )
+    python = str(folder / "1" / "environment" / "bin" / "python")
+    command = [python, "-E", "-c", "import pipeline; print(pipeline.__file__)"]
+    found = subprocess.run(command, capture_output=True, text=True, cwd="/")
     assert found.stdout.startswith(str(folder / "1" / "environment"))
     printed, *_ = submitted
     assert "gs://dataflow-test/scored/report.html" in printed
@@ -146,13 +125,9 @@ def test_our_wheel_the_pinned_versions_and_the_classifier_are_staged(inputs, sub
         name for name in zipfile.ZipFile(tmp_path / wheel).namelist() if ".dist-info/" not in name
     }
     ours = ("ablations", "conf", "model", "pipeline", "quality_classifier", "winnow")
-    tracked = subprocess.run(
-        ["find", *ours, "-type", "f", "-not", "-path", "*/__pycache__/*"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert in_wheel == set(tracked.stdout.split())
+    files = (path for name in ours for path in (ROOT / name).rglob("*") if path.is_file())
+    known = {path.relative_to(ROOT).as_posix() for path in files if "__pycache__" not in path.parts}
+    assert in_wheel == known
 
     local = Path(inputs[-1].removeprefix("--classifier="))
     fingerprint = load_classifier(str(local)).fingerprint
@@ -164,14 +139,9 @@ def test_a_template_is_made_and_not_waited_for(quick_python, dataflow):
     before = dict(dataflow.jobs)
     storage.write_bytes(f"{BUCKET}/run.yaml", b"alpha: 2\n")
     place = f"{BUCKET}/template/job_object"
-    done = submit(
-        quick_python,
-        dataflow,
-        f"--config={BUCKET}/run.yaml",
-        f"--output={BUCKET}/made",
-        f"--template_location={place}",
-        "--sdk_container_image=image",
-    )
+    flags = [f"--config={BUCKET}/run.yaml", f"--output={BUCKET}/made"]
+    flags += [f"--template_location={place}", "--sdk_container_image=image"]
+    done = submit(quick_python, dataflow, *flags)
     assert done.returncode == 0, done.stderr
     assert "gs://dataflow-test/made is complete once it has a manifest.json" in done.stdout
     assert dataflow.jobs == before
@@ -227,20 +197,15 @@ def test_what_workers_could_not_reach_is_refused(dataflow, inputs, flags, messag
     blocked.write_text("evil.example\n")
     (local / "steps.yaml").write_text(f"steps: {{url_blocklist: {{domains: [{blocked}]}}}}")
     before = dict(dataflow.jobs)
+    own = [flag.format(inputs=local) for flag in flags]
+    runner = ["--runner=DataflowRunner", f"--output={BUCKET}/refused"]
     with pytest.raises(ValueError, match=message):
-        run.main(
-            [
-                *dataflow.flags,
-                "--runner=DataflowRunner",
-                f"--output={BUCKET}/refused",
-                *(flag.format(inputs=local) for flag in flags),
-            ]
-        )
+        run.main([*dataflow.flags, *runner, *own])
     assert dataflow.jobs == before
     assert storage.listing(f"{BUCKET}/refused/shards") == []
 
 
-def test_other_runners_and_other_ways_to_bring_code_are_left_alone(tmp_path):
+def test_nothing_is_staged_for_other_runners_images_and_setup_files(tmp_path):
     for flags in (
         [],
         ["--runner=PortableRunner", "--job_endpoint=localhost:1"],

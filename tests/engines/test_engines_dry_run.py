@@ -1,12 +1,13 @@
-"""``winnow run --dry-run``, what it reckons, and the Flex Template against Google's own schema."""
+"""``winnow run --dry-run``, its estimate, and the Flex Template against Google's schema."""
 
 import json
 import re
 import socket
+from pathlib import Path
 
 import pytest
 from apache_beam.runners.worker import statesampler
-from engines_services import ROOT, write_inputs
+from engines_services import ROOT
 
 from pipeline import run
 from pipeline.beam import engine
@@ -24,11 +25,9 @@ FLAGS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def classifier(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("inputs")
-    write_inputs(folder)
-    return folder / "classifier"
+@pytest.fixture
+def classifier(inputs):
+    return Path(inputs[-1].partition("=")[2])
 
 
 @pytest.fixture
@@ -47,22 +46,16 @@ def no_network(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_network")
 def test_a_dry_run_says_what_would_be_staged_started_and_used(classifier, tmp_path, capsys):
-    run.main(
-        [
-            *FLAGS,
-            f"--classifier={classifier}",
-            *("--machine_type=n2-standard-8", "--max_num_workers=40", "--stall-minutes=2.5"),
-            *("--assume=input_bytes=1e12", "--dataflow_service_options=a_service_option"),
-            f"--dataflow_job_file={tmp_path}/job.json",
-        ]
-    )
+    flags = [f"--classifier={classifier}", "--machine_type=n2-standard-8", "--max_num_workers=40"]
+    flags += ["--stall-minutes=2.5", "--assume=input_bytes=1e12"]
+    flags += ["--dataflow_service_options=a_service_option"]
+    run.main([*FLAGS, *flags, f"--dataflow_job_file={tmp_path}/job.json"])
     printed = capsys.readouterr().out
     job = json.loads((tmp_path / "job.json").read_text())
     options = job["environment"]["sdkPipelineOptions"]["options"]
     assert options["element_processing_timeout_minutes"] == 3
     assert "use_runner_v2" in job["environment"]["experiments"]
-    assert "dry_run" not in {name for name, value in options.items() if value}
-    assert "no_auth" not in {name for name, value in options.items() if value}
+    assert not {"dry_run", "no_auth"} & {name for name, value in options.items() if value}
     assert re.search(r"^workers .*n2-standard-8, up to 40;", printed, re.MULTILINE)
     assert re.search(r"^container +image$", printed, re.MULTILINE)
     assert re.search(r"^service options +a_service_option$", printed, re.MULTILINE)
@@ -71,7 +64,7 @@ def test_a_dry_run_says_what_would_be_staged_started_and_used(classifier, tmp_pa
     for path in classifier.rglob("*"):
         assert places[path.name] == str(path.stat().st_size)
     assert {"pipeline.pb", "submission_environment_dependencies.txt"} <= places.keys()
-    # 2.2 TB of text at 65 MB/s a core, half as much again, in 320 cores; four minutes to start.
+    # 2.2 TB of text at 65 MB/s a core, half as much again, on 320 cores; four minutes to start.
     hours = 2.2e12 / 65e6 / 3600 * 1.5
     cores = hours + 320 * 4 / 60
     used = dict(re.findall(r"^(cores|memory|time) +([\d.]+)", printed, re.MULTILINE))
@@ -112,16 +105,12 @@ def test_machines_are_known_by_their_names():
 
 
 def test_the_estimate_in_closed_form():
-    assumed = dataflow_estimate.assumptions(
-        [
-            *("text_per_input_byte=2", "text_bytes_per_document=1000", "overhead=1"),
-            *("text_bytes_per_core_second=1e6", "late=2", "start_minutes=6"),
-            *("shuffle_bytes_per_task=1000", "shuffle_bytes_per_solved_task=5000"),
-            *("shuffle_bytes_per_document=8", "shuffle_bytes_per_deduplicated=24"),
-            "shuffle_bytes_per_band=16",
-            *("price_vcpu_hour=1", "price_gib_hour=10", "price_disk_gb_hour=100"),
-        ]
-    )
+    given = "text_per_input_byte=2 text_bytes_per_document=1000 overhead=1 late=2 start_minutes=6"
+    given += " text_bytes_per_core_second=1e6 shuffle_bytes_per_task=1000"
+    given += " shuffle_bytes_per_solved_task=5000 shuffle_bytes_per_document=8"
+    given += " shuffle_bytes_per_deduplicated=24 shuffle_bytes_per_band=16"
+    given += " price_vcpu_hour=1 price_gib_hour=10 price_disk_gb_hour=100"
+    assumed = dataflow_estimate.assumptions(given.split())
     # An hour of one core, doubled for the second pass; 3 tasks keep two machines of 2 cores busy.
     work = Work(1.8e9, 3, solved=True, deduplicate=True, bands=14)
     worker = Machine(2, 8.0, 50.0)
@@ -144,7 +133,7 @@ def test_the_estimate_in_closed_form():
 
 
 def test_a_heartbeat_counts_as_progress_of_the_element_at_hand(monkeypatch):
-    """Beam ends a worker whose state does not change, and a task of ours is one element."""
+    """Beam ends a worker whose state does not change; a task is one element."""
     monkeypatch.setattr(heartbeat, "_listener", None)
     set_up({})
     tracker = statesampler.for_test()
@@ -157,7 +146,7 @@ def test_a_heartbeat_counts_as_progress_of_the_element_at_hand(monkeypatch):
             assert tracker.current_state() is state
     finally:
         statesampler.set_current_tracker(None)
-    heartbeat.beat()  # of a thread that Beam does not watch
+    heartbeat.beat()  # in a thread that Beam does not watch
 
 
 def test_dataflow_ends_what_stalls_unless_told_otherwise():
@@ -171,7 +160,7 @@ def test_dataflow_ends_what_stalls_unless_told_otherwise():
 
 
 def test_the_flex_template_is_as_googles_schema_has_it():
-    """Parsed strictly into the protocol buffer of the service, which names what is required."""
+    """Parsed strictly into the service's protocol buffer."""
     from google.cloud import dataflow_v1beta3  # here, since it takes long
     from google.protobuf import json_format
 

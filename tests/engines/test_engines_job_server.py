@@ -1,4 +1,4 @@
-"""Jobs that outlive their driver: a real gRPC server that keeps the states of some."""
+"""Jobs that outlive their driver, on a gRPC server that knows the states of some."""
 
 import concurrent.futures
 import time
@@ -54,7 +54,7 @@ def service():
 
 
 def follow(address, job, note, ending=None):
-    """Follow a job of Beam's own kind until a block ends."""
+    """Follow a job until ``ending`` is raised."""
     stub = beam_job_api_pb2_grpc.JobServiceStub(grpc.insecure_channel(address))
     result = portable_runner.PipelineResult(stub, job, iter(()), iter(()))
     options = PipelineOptions([f"--job_endpoint={address}"])

@@ -19,27 +19,22 @@ from winnow.defaults import CONF
 
 pytestmark = pytest.mark.slow
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def launch(python: Path, node: int, port: int, *overrides: str) -> subprocess.Popen:
-    """The launcher of one node with one process, at a loopback address of its own."""
-    return subprocess.Popen(
-        [
-            *(python, "-m", "torch.distributed.run"),
-            *("--nnodes=2", "--nproc-per-node=1", f"--node-rank={node}", "--rdzv-id=winnow"),
-            *("--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}"),
-            *(f"--local-addr=127.0.0.{node + 1}", f"--rdzv-conf=is_host={int(node == 0)}"),
-            *("model/train.py", *overrides),
-        ],
-        cwd=ROOT,
-        env=os.environ
-        | {"PYTHONPATH": ROOT, "OMP_NUM_THREADS": "1", "GLIBC_TUNABLES": ""}
-        | {"GLOO_SOCKET_IFNAME": "lo"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    """The launcher of one node with one process; each node has another loopback address."""
+    command = [
+        *(python, "-m", "torch.distributed.run"),
+        *("--nnodes=2", "--nproc-per-node=1", f"--node-rank={node}", "--rdzv-id=winnow"),
+        *("--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}"),
+        *(f"--local-addr=127.0.0.{node + 1}", f"--rdzv-conf=is_host={int(node == 0)}"),
+        *("model/train.py", *overrides),
+    ]
+    own = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GLIBC_TUNABLES": ""}
+    own |= {"GLOO_SOCKET_IFNAME": "lo"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, env=os.environ | own, **pipes)
 
 
 def test_two_launchers_that_meet_over_tcp_train_as_one_process(quick_python, tmp_path):
@@ -95,15 +90,10 @@ def test_the_script_for_slurm_asks_for_the_machines_of_the_paper(tmp_path, monke
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     with initialize_config_dir(CONF, version_base="1.3"):
-        config = compose(
-            "ablation",
-            [
-                *("experiment=data_quality", "scale=paper", "corpus=corpus"),
-                *("hydra.launcher.partition=gpus", "hydra.launcher.account=us"),
-                f"hydra.sweep.dir={tmp_path}/sweep",
-            ],
-            return_hydra_config=True,
-        )
+        overrides = ["experiment=data_quality", "scale=paper", "corpus=corpus"]
+        overrides += ["hydra.launcher.partition=gpus", "hydra.launcher.account=us"]
+        overrides += [f"hydra.sweep.dir={tmp_path}/sweep"]
+        config = compose("ablation", overrides, return_hydra_config=True)
         launcher = instantiate(config.hydra.launcher)
         launcher.setup(hydra_context=None, task_function=run.main, config=config)
         with pytest.raises(FailedJobError):
@@ -120,9 +110,9 @@ def test_the_script_for_slurm_asks_for_the_machines_of_the_paper(tmp_path, monke
         "account": "us",
         "time": "2880",
         "array": "0-11%4",
-        "open-mode": "append",  # a job that is submitted again goes on in its log
+        "open-mode": "append",  # a requeued job continues its log
     }.items() <= asked.items()
-    assert re.match(r"USR\d@\d+", asked["signal"])  # the job is told before its time is over
+    assert re.match(r"USR\d@\d+", asked["signal"])  # a signal before the time is over
     (command,) = (line for line in text.splitlines() if line.startswith("srun"))
     assert f"{sys.executable} -u -m submitit.core._submit {tmp_path}/sweep" in command
     subprocess.run(["bash", "-n", str(script)], check=True)

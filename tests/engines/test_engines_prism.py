@@ -1,4 +1,4 @@
-"""Beam's Prism, a real engine in a process of its own. `make engines` builds it."""
+"""Beam's Prism, an engine in another process. `make engines` builds it."""
 
 import os
 import shutil
@@ -9,38 +9,19 @@ from pathlib import Path
 
 import pytest
 from corpora import fingerprints
-from engines_services import ROOT, ended, start_run, started, worker_pool, write_inputs
+from engines_services import ROOT, RULES, ended, start_run, started, worker_pool
 
 from pipeline.beam import engine
 
 BUILT = ROOT / "cache" / "engines" / "prism"
 PRISM = str(BUILT) if BUILT.exists() else shutil.which("prism")
 NEEDS_PRISM = pytest.mark.skipif(PRISM is None, reason="prism is not here: make engines builds it")
-RULES = (["--alpha=2"], ["--target-fraction=0.3", "--deduplicate", "--near-duplicates"])
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory):
-    return write_inputs(tmp_path_factory.mktemp("inputs"))
-
-
-@pytest.fixture(scope="module")
-def direct(inputs, tmp_path_factory):
-    """What the DirectRunner writes, by rule."""
-    found = {}
-    for number, rule in enumerate(RULES):
-        output = tmp_path_factory.mktemp("direct") / str(number)
-        code, _, errors = ended(start_run(*inputs, *rule, f"--output={output}"))
-        assert code == 0, errors
-        found[str(rule)] = fingerprints(output)
-    return found
 
 
 def children(process):
     """The Prisms that a run has started and not ended."""
-    found = subprocess.run(
-        ["pgrep", "-P", str(process.pid), "-x", "prism"], capture_output=True, text=True
-    )
+    command = ["pgrep", "-P", str(process.pid), "-x", "prism"]
+    found = subprocess.run(command, capture_output=True, text=True)
     return [int(child) for child in found.stdout.split()]
 
 
@@ -49,11 +30,12 @@ def children(process):
 @pytest.mark.parametrize("rule", RULES)
 def test_prism_writes_what_the_direct_runner_does(inputs, direct, tmp_path, rule):
     prism = ["--runner=PrismRunner", f"--prism_location={PRISM}"]
-    code, output, errors = ended(start_run(*inputs, *rule, *prism, f"--output={tmp_path}/a"))
+    run = start_run(*inputs, *RULES[rule], *prism, f"--output={tmp_path}/a")
+    code, output, errors = ended(run)
     assert code == 0, errors
     assert "engine: PrismRunner\n" in output
     assert errors == ""
-    assert fingerprints(tmp_path / "a") == direct[str(rule)]
+    assert fingerprints(tmp_path / "a") == direct[rule]
 
 
 @NEEDS_PRISM
@@ -62,17 +44,17 @@ def test_a_worker_of_a_pool_does_the_work_for_prism(inputs, direct, tmp_path):
     log = tmp_path / "log.txt"
     with worker_pool(log) as pool:
         flags = ["--runner=PrismRunner", f"--prism_location={PRISM}", "--environment_type=EXTERNAL"]
-        flags += [*RULES[0], f"--environment_config={pool}", f"--output={tmp_path}/a"]
+        flags += [*RULES["known"], f"--environment_config={pool}", f"--output={tmp_path}/a"]
         code, _, errors = ended(start_run(*inputs, *flags))
         assert code == 0, errors
     assert started(log) == 1
-    assert fingerprints(tmp_path / "a") == direct[str(RULES[0])]
+    assert fingerprints(tmp_path / "a") == direct["known"]
 
 
 @NEEDS_PRISM
 @pytest.mark.slow
-def test_a_run_whose_prism_is_killed_goes_on_elsewhere(inputs, direct, tmp_path):
-    flags = [*RULES[1], f"--output={tmp_path}/a"]
+def test_a_run_whose_prism_is_killed_is_resumed_elsewhere(inputs, direct, tmp_path):
+    flags = [*RULES["solved"], f"--output={tmp_path}/a"]
     one = start_run(*inputs, *flags, "--runner=PrismRunner", f"--prism_location={PRISM}")
     while one.poll() is None and not list(Path(tmp_path / "a").glob("shards/*")):
         time.sleep(0.01)
@@ -84,7 +66,7 @@ def test_a_run_whose_prism_is_killed_goes_on_elsewhere(inputs, direct, tmp_path)
         assert errors.splitlines()[-1].endswith("Start the run again with --resume")
         assert "Traceback" not in errors
     assert ended(start_run(*inputs, *flags, "--resume"))[0] == 0
-    assert fingerprints(tmp_path / "a") == direct[str(RULES[1])]
+    assert fingerprints(tmp_path / "a") == direct["solved"]
 
 
 def test_without_prism_a_run_says_how_to_get_it(monkeypatch):
@@ -94,9 +76,8 @@ def test_without_prism_a_run_says_how_to_get_it(monkeypatch):
 
 
 def test_the_engine_is_named():
-    assert engine.name(engine.options(["--runner=PrismRunner", "--prism_location=/p"])) == (
-        "PrismRunner"
-    )
+    prism = ["--runner=PrismRunner", "--prism_location=/p"]
+    assert engine.name(engine.options(prism)) == "PrismRunner"
     assert engine.name(engine.options(["--direct_num_workers=1"])) == (
         "DirectRunner (Beam's FnApiRunner), 1 thread"
     )

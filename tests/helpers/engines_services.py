@@ -19,6 +19,10 @@ from corpora import documents, write_classifier, write_jsonl
 
 ROOT = Path(__file__).resolve().parents[2]
 POOL = "apache_beam.runners.worker.worker_pool_main"
+RULES = {
+    "known": ["--alpha=2"],
+    "solved": ["--target-fraction=0.3", "--deduplicate", "--near-duplicates"],
+}
 
 
 def write_inputs(folder: Path) -> list[str]:
