@@ -23,7 +23,7 @@ import pyarrow as pa
 from numba import njit
 
 from pipeline.near_duplicates.settings import Settings
-from quality_classifier.features.ngrams import NO_WORD, next_word
+from quality_classifier.features.ngrams import MOST_WORDS, next_words
 from winnow.text.buffers import Octets, Offsets, string_buffers
 from winnow.text.n_grams import Hashes, mix, roll, top
 from winnow.text.words import SEPARATOR, SOLO, TABLE, Table, nfc
@@ -134,26 +134,27 @@ def _minima(
     minima[:] = _LARGEST
     recent = np.zeros(n, np.uint64)  # the last n words, in a ring
     entries = table.ctypes.data
+    block = np.empty(MOST_WORDS, np.uint64)
+    address = block.ctypes.data
     position = octets.ctypes.data + np.int64(first)
     end = octets.ctypes.data + np.int64(last)
     state = np.uint64(0)
     words = 0
     at = 0
     held = 0
-    while True:
-        word, position = next_word(position, end, entries)
-        if word == NO_WORD:
-            break
-        state = roll(state, word, recent[at], top)
-        recent[at] = word
-        at = at + 1 if at + 1 < n else 0
-        words += 1
-        if words >= n:
-            room[held] = np.uint32(mix(state) >> np.uint64(32))
-            held += 1
-            if held == len(room):
-                _lower(room, factors, shifts, minima)
-                held = 0
+    while position < end:
+        found, position = next_words(position, end, entries, address, False)
+        for word in block[:found]:
+            state = roll(state, word, recent[at], top)
+            recent[at] = word
+            at = at + 1 if at + 1 < n else 0
+            words += 1
+            if words >= n:
+                room[held] = np.uint32(mix(state) >> np.uint64(32))
+                held += 1
+                if held == len(room):
+                    _lower(room, factors, shifts, minima)
+                    held = 0
     _lower(room[:held], factors, shifts, minima)
     return words >= n
 
@@ -176,18 +177,19 @@ def _shingles(
 ) -> Hashes:
     recent = np.zeros(n, np.uint64)
     entries = table.ctypes.data
+    block = np.empty(MOST_WORDS, np.uint64)
+    address = block.ctypes.data
     position = octets.ctypes.data + np.int64(first)
     end = octets.ctypes.data + np.int64(last)
     out = np.empty(last - first, np.uint64)
     state = np.uint64(0)
     words = 0
-    while True:
-        word, position = next_word(position, end, entries)
-        if word == NO_WORD:
-            break
-        state = roll(state, word, recent[words % n], top)
-        recent[words % n] = word
-        words += 1
-        if words >= n:
-            out[words - n] = mix(state)
+    while position < end:
+        found, position = next_words(position, end, entries, address, False)
+        for word in block[:found]:
+            state = roll(state, word, recent[words % n], top)
+            recent[words % n] = word
+            words += 1
+            if words >= n:
+                out[words - n] = mix(state)
     return out[: max(words - n + 1, 0)].copy()

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from numba import njit
 
-from quality_classifier.features.ngrams import NO_WORD, bucket, next_word
+from quality_classifier.features.ngrams import MOST_WORDS, NO_WORD, bucket, next_words
 from winnow.text.buffers import Octets, Offsets, string_buffers
 from winnow.text.words import TABLE, VERSION, Table, nfc
 
@@ -112,20 +112,20 @@ def _list_buckets(
     """The bucket of every n-gram in order; those of document i end at ``bounds[i + 1]``."""
     base, entries = data.ctypes.data, table.ctypes.data
     columns = np.empty(2 * np.int64(offsets[-1] - offsets[0]), np.int32)
+    words = np.empty(MOST_WORDS, np.uint64)
     size = 0
     for i in range(len(offsets) - 1):
         position = base + np.int64(offsets[i])
         end = base + np.int64(offsets[i + 1])
         before = NO_WORD
-        while True:
-            word, position = next_word(position, end, entries)
-            if word == NO_WORD:
-                break
-            columns[size] = bucket(NO_WORD, word, shift)
-            size += 1
-            if bigrams and before != NO_WORD:
-                columns[size] = bucket(before, word, shift)
+        while position < end:
+            n, position = next_words(position, end, entries, words.ctypes.data, True)
+            for word in words[:n]:
+                columns[size] = bucket(NO_WORD, word, shift)
                 size += 1
-            before = word
+                if bigrams and before != NO_WORD:
+                    columns[size] = bucket(before, word, shift)
+                    size += 1
+                before = word
         bounds[i + 1] = size
     return columns[:size].copy()

@@ -11,7 +11,7 @@ modulo 2**64)::
 The bucket of a word after another (``before``, which is 0 for the word alone) is the upper
 ``log2_buckets`` bits of ``(before * FACTOR + h) * FACTOR``.
 
-Words of up to 15 ASCII letters and digits, which is most of them, are hashed without a branch that
+Words of ASCII, which is most of them, are found 32 bytes at a time and hashed without a branch that
 depends on their length; any other goes through the table, character by character, to the same hash.
 """
 
@@ -19,12 +19,21 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
 from winnow.text.buffers import load_u8, load_u64
-from winnow.text.vectors import WORD, letters_and_digits, trailing_zeros
+from winnow.text.vectors import (
+    BLOCK,
+    leading_zeros,
+    letters_and_digits,
+    not_ascii,
+    store_u64,
+    trailing_zeros,
+    visible,
+)
 from winnow.text.words import FOLDED, IGNORED, SEPARATOR, SOLO, next_entry
 
 FACTOR = np.uint64(0x9E3779B97F4A7C15)
@@ -40,23 +49,83 @@ def bucket(before: np.uint64, word: np.uint64, shift: np.uint64) -> np.int64:
     return np.int64((before * FACTOR + word) * FACTOR >> shift)
 
 
-@njit(nogil=True, cache=True, forceinline=True)
-def next_word(position: int, end: int, table: int) -> tuple[np.uint64, int]:
-    """The hash of the first word from an address on, or ``NO_WORD``, and where to go on.
+MOST_WORDS = BLOCK
+"""Words that :func:`next_words` finds at most."""
 
-    ``table`` is an address too: numba would count references to an array at every word, which takes
-    as long as the rest.
+_ONE = np.uint32(1)
+_ALL = np.uint64(0xFFFFFFFF)
+
+
+def _word_masks() -> npt.NDArray[np.uint64]:
+    """What makes words of 0 to 16 letters lower case, and their first and second 8 bytes."""
+    masks = [
+        [int(_LOWER_CASE), (1 << 8 * min(n, 8)) - 1, (1 << 8 * max(n - 8, 0)) - 1]
+        for n in range(1, 17)
+    ]
+    return np.array([[0, 0xFF, 0], *masks], np.uint64)  # 0 letters: a sign, one byte
+
+
+_MASKS = _word_masks()
+
+
+@njit(nogil=True, cache=True, forceinline=True)
+def next_words(position: int, end: int, table: int, words: int, signs: bool) -> tuple[int, int]:
+    """How many words come next, none only at the end, and where to go on.
+
+    Their hashes are written (uint64) to the address ``words``, which has room for ``MOST_WORDS``.
+    ``table`` is an address too: numba would count references to an array at every call. ``signs``
+    says whether punctuation marks and symbols are words in it, else they separate.
     """
+    found = 0
+    while found == 0 and position < end:
+        size = 0
+        if load_u8(position) < 0x80 and position + BLOCK + 16 <= end:
+            letters = letters_and_digits(position)
+            ascii_bytes = trailing_zeros(not_ascii(position))
+            # A word that goes on beyond the block, or beyond ASCII, is left for the next call.
+            cut = leading_zeros(~np.uint32(np.uint64(letters) << np.uint64(BLOCK - ascii_bytes)))
+            size = ascii_bytes - min(cut, ascii_bytes)
+            starts = (visible(position) if signs else letters) & ~(letters & letters << _ONE)
+            starts &= ~np.uint32(_ALL << np.uint64(size))
+            while starts:
+                start = trailing_zeros(starts)
+                length = trailing_zeros(~(letters >> np.uint32(start)))
+                store_u64(words + 8 * found, _hash_ascii(position + start, length))
+                starts &= starts - _ONE
+                found += 1
+        if size == 0:
+            word, position = _next_word(position, end, table)
+            store_u64(words, word)
+            found = int(word != NO_WORD)
+            size = int(position < end and load_u8(position) == _SPACE)
+        position += size
+    return found, position
+
+
+@njit(nogil=True, cache=True, forceinline=True)
+def _hash_ascii(start: int, length: int) -> np.uint64:
+    """The hash of a word of ``length`` ASCII letters and digits; of a sign if that is 0."""
+    if length > 16:
+        return _hash_long(start, length)
+    masks = _MASKS[np.uint64(length)]
+    word = _absorb(NO_WORD, (load_u64(start) | masks[0]) & masks[1])
+    return _absorb(word, (load_u64(start + 8) | _LOWER_CASE) & masks[2]) if length > 8 else word
+
+
+@njit(nogil=True, cache=True)
+def _hash_long(start: int, length: int) -> np.uint64:
+    word = NO_WORD
+    for at in range(0, length, 8):
+        masks = _MASKS[np.uint64(min(length - at, 8))]
+        word = _absorb(word, (load_u64(start + at) | _LOWER_CASE) & masks[1])
+    return word
+
+
+@njit(nogil=True, cache=True)
+def _next_word(position: int, end: int, table: int) -> tuple[np.uint64, int]:
+    """The hash of the next word in any script, or ``NO_WORD``, and where to go on."""
     while position < end:
         start = position
-        if position + WORD < end:
-            length = trailing_zeros(~letters_and_digits(position))
-            following = load_u8(position + length)
-            if 0 < length < WORD and following < 0x80:
-                position += length
-                word = _absorb(NO_WORD, _lower(start, min(length, 8)))
-                longer = _absorb(word, _lower(start + 8, length - 8))
-                return longer if length > 8 else word, position + (following == _SPACE)
         entry, position = next_entry(start, end, table)
         value = entry & FOLDED
         if value != SEPARATOR and value != IGNORED:
@@ -67,15 +136,8 @@ def next_word(position: int, end: int, table: int) -> tuple[np.uint64, int]:
 
 
 @njit(nogil=True, cache=True)
-def _lower(start: int, length: int) -> np.uint64:
-    """The first 1 to 8 bytes at an address, of a word of ASCII, in lower case."""
-    shift = np.uint64(64 - 8 * length) & np.uint64(63)
-    return (load_u64(start) | _LOWER_CASE) & (~np.uint64(0) >> shift)
-
-
-@njit(nogil=True, cache=True)
 def _any_word(position: int, end: int, table: int) -> tuple[np.uint64, int]:
-    """The same for the word that starts here, in whatever script."""
+    """The same for the word that starts here."""
     word = NO_WORD
     octets = np.uint64(0)
     filled = np.uint64(0)  # bits of octets

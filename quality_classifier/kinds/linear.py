@@ -14,7 +14,7 @@ import safetensors.numpy
 from numba import njit
 
 from quality_classifier.features.hashed_features import FeatureConfig, hashed_features
-from quality_classifier.features.ngrams import NO_WORD, bucket, next_word, prefetch
+from quality_classifier.features.ngrams import MOST_WORDS, NO_WORD, bucket, next_words, prefetch
 from quality_classifier.kinds.contract import Labelled, Model
 from winnow.text.buffers import Octets, Offsets, string_buffers
 from winnow.text.words import TABLE, Table, suspects_in_nfc
@@ -162,7 +162,9 @@ def _sum_weights(
     row_bytes = 4 * k
     # Weights lie scattered over megabytes. Asked for early and added later, their way from memory
     # overlaps with the words that follow.
-    waiting = np.empty(_WAITING + 1, np.int64)
+    waiting = np.empty(_WAITING + 2 * MOST_WORDS, np.int64)
+    words = np.empty(MOST_WORDS, np.uint64)
+    found = words.ctypes.data
     sums = np.zeros((len(offsets) - 1, k), np.float64)
     for i in range(len(sums)):
         position = base + np.int64(offsets[i])
@@ -170,18 +172,18 @@ def _sum_weights(
         before = NO_WORD
         count = 0
         size = 0
-        while True:
-            word, position = next_word(position, end, entries)
-            if word == NO_WORD:
-                break
-            waiting[size] = bucket(NO_WORD, word, shift)
-            prefetch(first_weight + row_bytes * waiting[size])
-            size += 1
-            if bigrams and before != NO_WORD:
-                waiting[size] = bucket(before, word, shift)
+        while position < end:
+            n, position = next_words(position, end, entries, found, True)
+            for j in range(n):
+                word = words[j]
+                waiting[size] = bucket(NO_WORD, word, shift)
                 prefetch(first_weight + row_bytes * waiting[size])
                 size += 1
-            before = word
+                if bigrams and before != NO_WORD:
+                    waiting[size] = bucket(before, word, shift)
+                    prefetch(first_weight + row_bytes * waiting[size])
+                    size += 1
+                before = word
             if size >= _WAITING:
                 _add(sums, i, weights, waiting, size)
                 count += size

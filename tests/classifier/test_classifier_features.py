@@ -69,10 +69,11 @@ MIXED = st.text(
     )
 )
 ASCII = st.text(st.characters(max_codepoint=127), max_size=80)
+LONG = st.text(st.sampled_from("aZ9bcdefgh  ,.-\n\0é’Ж漢"), min_size=60, max_size=300)
 
 
 @settings(max_examples=120, deadline=None)
-@given(texts=st.lists(ANYTHING | MIXED | ASCII, max_size=5), bigrams=st.booleans())
+@given(texts=st.lists(ANYTHING | MIXED | ASCII | LONG, max_size=5), bigrams=st.booleans())
 @example(texts=["", "\0", " ", "a", "abcdefgh", "abcdefghi", "abcdefg é", "ABCDEFG"], bigrams=True)
 @example(texts=[f"{'aB9' * 11:.{n}}{c}{'z' * 9} -" for n in range(34) for c in " .é"], bigrams=True)
 @example(texts=["a" * 64, "\u00ad" * 9, "a\u00adb", "é" * 9, "don’t stop", "x\u0301"], bigrams=True)
@@ -82,7 +83,7 @@ def test_features_equal_the_reference(texts: list[str], bigrams: bool) -> None:
 
 
 @settings(max_examples=120, deadline=None)
-@given(texts=st.lists(ANYTHING | MIXED | ASCII, max_size=5), seed=st.integers(0, 1000))
+@given(texts=st.lists(ANYTHING | MIXED | ASCII | LONG, max_size=5), seed=st.integers(0, 1000))
 @example(texts=["one two three " * 30, "a " * 32, "a " * 33, "one é, " * 500], seed=0)
 def test_margins_equal_features_times_weights(texts: list[str], seed: int) -> None:
     weights = np.random.default_rng(seed).standard_normal(SMALL.buckets).astype(np.float32)

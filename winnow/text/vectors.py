@@ -16,9 +16,6 @@ from numba.extending import intrinsic
 BLOCK = 32
 """Bytes that each operation reads: buffers need so many to spare at their end."""
 
-WORD = 16
-"""Bytes that :func:`letters_and_digits` looks at: few words are longer."""
-
 _BYTES = ir.VectorType(ir.IntType(8), BLOCK)
 _MASK = ir.IntType(BLOCK)
 
@@ -66,18 +63,25 @@ def _not_ascii(typing_context: Any, address: Any) -> Any:
     return types.uint32(types.int64), generate
 
 
+def _between(builder: Any, octets: Any, first: int, last: int) -> Any:
+    from_first = builder.sub(octets, _all(first))
+    return builder.icmp_unsigned("<=", from_first, _all(last - first))
+
+
 def _letters_and_digits(typing_context: Any, address: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kind = ir.VectorType(ir.IntType(8), WORD)
+        block = _load(builder, arguments[0])
+        letters = _between(builder, builder.or_(block, _all(0x20)), ord("a"), ord("z"))
+        found = builder.or_(letters, _between(builder, block, ord("0"), ord("9")))
+        return builder.bitcast(found, _MASK)
 
-        def between(octets: Any, first: str, last: str) -> Any:
-            from_first = builder.sub(octets, _constant(kind, ord(first)))
-            return builder.icmp_unsigned("<=", from_first, _constant(kind, ord(last) - ord(first)))
+    return types.uint32(types.int64), generate
 
-        octets = builder.load(builder.inttoptr(arguments[0], kind.as_pointer()), align=1)
-        letters = between(builder.or_(octets, _constant(kind, 0x20)), "a", "z")
-        found = builder.or_(letters, between(octets, "0", "9"))
-        return builder.zext(builder.bitcast(found, ir.IntType(WORD)), ir.IntType(32))
+
+def _visible(typing_context: Any, address: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        found = _between(builder, _load(builder, arguments[0]), ord("!"), ord("~"))
+        return builder.bitcast(found, _MASK)
 
     return types.uint32(types.int64), generate
 
@@ -131,6 +135,23 @@ def _store_u8(typing_context: Any, target: Any, value: Any) -> Any:
     return types.void(types.int64, types.uint8), generate
 
 
+def _store_u64(typing_context: Any, target: Any, value: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        builder.store(arguments[1], pointer, align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.uint64), generate
+
+
+def _leading_zeros(typing_context: Any, mask: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        count = builder.ctlz(arguments[0], ir.Constant(ir.IntType(1), 0))
+        return builder.zext(count, ir.IntType(64))
+
+    return types.int64(types.uint32), generate
+
+
 def _trailing_zeros(typing_context: Any, mask: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         count = builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
@@ -149,7 +170,10 @@ not_ascii = cast(Callable[[int], int], intrinsic(_not_ascii))
 """Bit i is set where byte i is 0x80 or above."""
 
 letters_and_digits = cast(Callable[[int], np.uint32], intrinsic(_letters_and_digits))
-"""Bit i is set where byte i of 16 is a letter or digit of ASCII."""
+"""Bit i is set where byte i is a letter or digit of ASCII."""
+
+visible = cast(Callable[[int], np.uint32], intrinsic(_visible))
+"""Bit i is set where byte i is ASCII but neither white space nor a control character."""
 
 white_space = cast(Callable[[int], np.uint32], _any_of(*b"\t\n\v\f\r\x1c\x1d\x1e\x1f "))
 """Bit i is set where byte i is white space of ASCII, as ``str.split`` has it."""
@@ -168,6 +192,12 @@ copy_block = cast(Callable[[int, int], None], intrinsic(_copy_block))
 
 store_u8 = cast(Callable[[int, np.uint8], None], intrinsic(_store_u8))
 """Write one byte at an address."""
+
+store_u64 = cast(Callable[[int, np.uint64], None], intrinsic(_store_u64))
+"""Write eight bytes, the lowest first, at an address."""
+
+leading_zeros = cast(Callable[[np.uint32], int], intrinsic(_leading_zeros))
+"""How many bits above the highest one set in a 32-bit mask are not; 32 if none is set."""
 
 trailing_zeros = cast(Callable[[Any], int], intrinsic(_trailing_zeros))
 """The index of the lowest bit that is set in an unsigned number; its width if none is."""
