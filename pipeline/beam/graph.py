@@ -22,9 +22,8 @@ import pyarrow.compute as pc
 from apache_beam.metrics import Metrics
 
 from pipeline.beam import near_duplicates
-from pipeline.beam.exact_duplicates import count_duplicate_ids, find_duplicates, together
-from pipeline.beam.repeated_lines import find_repeated_lines
-from pipeline.beam.worker_setup import on_worker, set_up
+from pipeline.beam.duplicates import count_duplicate_ids, find_duplicates, find_repeated_lines
+from pipeline.beam.transforms import on_worker, set_up, together
 from pipeline.core import duplicates, finish
 from pipeline.core.scored_documents import solving_batches
 from pipeline.core.sink import Sink
@@ -317,7 +316,7 @@ def write(
             sink.output,
             about,
             beam.pvalue.AsSingleton(rule),
-            beam.pvalue.AsSingleton(duplicate_ids),
+            beam.pvalue.AsIter(duplicate_ids),
         )
     )
 
@@ -337,7 +336,7 @@ def _write_output(
     output: str,
     about: Mapping[str, Any],
     rule: AnyRule,
-    duplicate_ids: int,
+    duplicate_ids: Iterable[int],
 ) -> None:
     if storage.exists(storage.join(output, manifest.NAME)):
         return  # an engine has retried a finished bundle, whose inputs are gone
@@ -347,6 +346,6 @@ def _write_output(
             rule=to_json(rule),
             tasks=[record for _, tasks in groups for record in tasks],
             summaries=sorted(path for path, _ in groups),
-            duplicate_ids=duplicate_ids,
+            duplicate_ids=sum(duplicate_ids),
             **about,
         )

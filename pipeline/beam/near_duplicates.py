@@ -3,34 +3,36 @@
     Bands -> Meet -> Link -> [Meet -> Join] * ROUNDS -> Clusters -> Members -> Choose -> Mark
 
 No step reads text. See :mod:`pipeline.near_duplicates.components` for the rounds. Beam's local
-engine groups in memory, some 300 bytes a document, so there one step does the same through files
-(:mod:`pipeline.near_duplicates.in_files`).
+engine groups in memory, some 300 bytes a document, so there one step does the same through files.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import apache_beam as beam
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.beam.exact_duplicates import is_local, together
-from pipeline.beam.worker_setup import on_worker
+from pipeline.beam.transforms import is_local, on_worker, together
 from pipeline.core.scores import Combined
 from pipeline.core.sink import Sink
-from pipeline.near_duplicates import choice, components, files, in_files
+from pipeline.near_duplicates import choice, components, files
 from pipeline.near_duplicates.choice import Found, Members, Rows, Stays
 from pipeline.near_duplicates.components import Edges, Nodes, home
 from pipeline.output.records import Record
 from winnow import heartbeat
-from winnow.dealt import split
 from winnow.filesystem import storage, tables
+from winnow.spool import FILES, Spool, grouped, split
 
 Clustered = tuple[Rows, Nodes]
 """Rows (int64 [n]) and clusters (uint64 [n]) of documents of one task."""
 
 Documents = tuple[str, Rows, Nodes]
 """A task's stem, rows and nodes."""
+
+IN_FILES = 8192
+"""Documents for which there is another bucket on one machine: 1.8 MB of bands by default."""
 
 
 def buckets(n_tasks: int) -> int:
@@ -221,18 +223,36 @@ def _mark_in_files(
     stays: Stays,
     first: bool,
 ) -> Sequence[Record]:
-    """What :class:`Mark` does, in the memory of one task or file."""
-    tasks = {record.task.order: record for record in found}
-
-    def paths(record: Record) -> list[str]:
-        return [storage.join(folder, shard.name) for shard in record.shards]
-
+    """What :func:`mark` does, in the memory of one task or file."""
+    records = {record.task.stem: record for record in found}
+    documents = sum(shard.rows for record in found for shard in record.shards)
+    buckets = max(1, min(FILES, documents // IN_FILES))
+    joined: Iterable[tuple[str, Any]] = ((stem, ([one], None)) for stem, one in records.items())
+    if first:
+        clusters = grouped(_clusters_in_files(found, work, buckets))
+        joined = ((stem, ([records[stem]], parts)) for stem, parts in clusters)
     with heartbeat.working_on("the near-duplicates"):
-        if first:
-            clustered = in_files.clusters(tasks, work)
-        else:
-            clustered = ((record, *files.clusters_of(paths(record))) for record in found)
-        in_files.mark(
-            tasks, clustered, lambda record: _batches(paths(record), combined), work, stays
-        )
+        members = (m for one in joined for m in _members(one, folder, combined, stays, buckets))
+        chosen = (pair for bucket in grouped(members) for pair in _choose(bucket, stays))
+        left = set(records)
+        for stem, parts in grouped(chosen):
+            files.save_marks(work, stem, parts)
+            left.remove(stem)
+        for stem in left:
+            files.save_marks(work, stem, [])
     return found
+
+
+def _clusters_in_files(
+    found: Sequence[Record], work: str, buckets: int
+) -> Iterator[tuple[str, Clustered]]:
+    """What :func:`find_clusters` does, likewise."""
+    bands = (pair for record in found for pair in _bands(record, work, buckets))
+    edges = (pair for bucket in grouped(bands) for pair in _link(bucket, buckets))
+    for _ in range(components.ROUNDS):
+        edges = (pair for bucket in grouped(edges) for pair in _contract(bucket, buckets))
+    documents = (pair for record in found for pair in _documents(record, work, buckets))
+    with Spool(edges) as linked, Spool(documents) as here:
+        rest = _join_all(_unfinished(bucket, buckets) for bucket in linked)
+        for number in range(buckets):
+            yield from _name((number, (linked.of(number), here.of(number))), buckets, rest)

@@ -17,15 +17,10 @@ from pipeline.output.records import Task
 from pipeline.readers import FieldMap, ReadOptions, read_batches
 from pipeline.steps.words.folded_lines import BLANK, Keys, line_keys
 from winnow import heartbeat
-from winnow.dealt import Dealt, split
 from winnow.filesystem import storage, tables
 from winnow.sorted_keys import among
+from winnow.spool import split
 from winnow.text.hashing import xxh3_64
-
-FILES = 64
-"""On one machine: 20 MB each for a million documents with 50 lines."""
-
-_STORED = np.dtype([("key", np.uint64), ("text", np.uint64), ("order", np.int64)])
 
 
 @dataclass(frozen=True)
@@ -84,8 +79,6 @@ def repeated(bucket: Iterable[Lines], max_documents: int) -> Iterator[tuple[str,
     """
     heartbeat.beat()
     parts = list(bucket)
-    if not parts:
-        return
     every = [np.concatenate([getattr(part, name) for part in parts]) for name in ("keys", "texts")]
     keys, texts = np.unique(_distinct(*every)[0], return_counts=True)
     often = keys[texts > max_documents]
@@ -93,25 +86,6 @@ def repeated(bucket: Iterable[Lines], max_documents: int) -> Iterator[tuple[str,
         mine = among(often, part.keys)
         if mine.any():
             yield part.stem, np.unique(part.keys[mine])
-
-
-def repeated_in_files(tasks: Iterable[Lines], max_documents: int) -> Iterator[tuple[str, Keys]]:
-    """What :func:`repeated` gives for all lines, in the memory of one task or file.
-
-    The pairs are dealt into files below ``$TMPDIR``: 24 bytes a pair.
-    """
-    stems: list[str] = []
-    with Dealt(FILES, _STORED) as dealt:
-        for lines in tasks:
-            dealt.deal(home(lines.keys, FILES), lines.keys, lines.texts, len(stems))
-            stems.append(lines.stem)
-        for file in range(FILES):
-            stored = dealt.of(file)
-            parts = [
-                Lines(stems[order], stored["key"][mine], stored["text"][mine])
-                for order, mine in split(stored["order"])
-            ]
-            yield from repeated(parts, max_documents)
 
 
 def save_repeated(work: str, stem: str, parts: Iterable[Keys]) -> None:

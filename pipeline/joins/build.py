@@ -27,14 +27,17 @@ from pipeline.joins.tables import (
 )
 from pipeline.readers.columnar.value_text import text_octets
 from winnow import heartbeat
-from winnow.dealt import MOST, DealtBatches
 from winnow.filesystem import files, storage, tables
+from winnow.spool import FILES, Spool, split
 
 BUCKET_BYTES = 32 << 20
-"""Of rows that make a bucket, as long as :data:`MOST` will do. Sorting takes some times as much."""
+"""Of rows in a bucket, unless there are too many. Sorting takes some times as much."""
 
 FORMAT = 1
 """Bump it when the same files give another table."""
+
+Rows = Spool[int, pa.RecordBatch]
+"""Rows by bucket."""
 
 _KEY = [pa.field("hash", pa.uint64()), pa.field("key", pa.string()), pa.field("order", pa.int64())]
 _LONGEST = 100  # characters of a key in a message
@@ -44,6 +47,7 @@ _LONGEST = 100  # characters of a key in a message
 class _Seen:
     """State while the files are read."""
 
+    buckets: int
     kinds: dict[str, dict[pa.DataType, None]] = field(default_factory=dict)
     firsts: list[int] = field(default_factory=list)  # the number of each file's first row
     rows: int = 0
@@ -77,11 +81,12 @@ def build(name: str, join: Join, checksums: Mapping[str, str], work: str) -> Tab
     paths = list(checksums)
     size = sum(map(decoded_bytes, paths))
     buckets = 1
-    while buckets < MOST and buckets * BUCKET_BYTES < size:
+    while buckets < FILES and buckets * BUCKET_BYTES < size:
         buckets *= 2
+    seen = _Seen(buckets)
     try:
-        with DealtBatches(buckets) as spool:
-            seen = _read(join, paths, spool)
+        with Rows() as spool:
+            _read(join, paths, seen, spool)
             table = _sorted(name, join, paths, spool, seen, work, key)
     except ValueError as error:
         raise ValueError(f"--join {name}: {error}") from error
@@ -89,9 +94,8 @@ def build(name: str, join: Join, checksums: Mapping[str, str], work: str) -> Tab
     return table
 
 
-def _read(join: Join, paths: Sequence[str], spool: DealtBatches) -> _Seen:
+def _read(join: Join, paths: Sequence[str], seen: _Seen, spool: Rows) -> None:
     """Deal the rows of all files."""
-    seen = _Seen()
     wanted = list(dict.fromkeys([join.key_field, *join.columns])) if join.columns else None
     for path in paths:
         seen.firsts.append(seen.rows)
@@ -105,10 +109,9 @@ def _read(join: Join, paths: Sequence[str], spool: DealtBatches) -> _Seen:
         raise ValueError(f"no record has {', '.join(lacking)}: correct the name")
     if not seen.kinds:
         raise ValueError(f"the files have no column besides {join.key_field!r}")
-    return seen
 
 
-def _deal(join: Join, batch: pa.RecordBatch, seen: _Seen, spool: DealtBatches) -> None:
+def _deal(join: Join, batch: pa.RecordBatch, seen: _Seen, spool: Rows) -> None:
     names = batch.schema.names
     order = np.arange(seen.rows, seen.rows + len(batch))
     seen.rows += len(batch)
@@ -129,7 +132,8 @@ def _deal(join: Join, batch: pa.RecordBatch, seen: _Seen, spool: DealtBatches) -
     columns = [pa.array(hashes_of(keys)), keys, pa.array(order).filter(valid)]
     columns += [column.filter(valid) for column in values.values()]
     rows = pa.RecordBatch.from_arrays(columns, names=[f.name for f in _KEY] + _own(values))
-    spool.deal(bucket_of(rows["hash"].to_numpy(), spool.buckets), rows)
+    for bucket, mine in split(bucket_of(rows["hash"].to_numpy(), seen.buckets)):
+        spool.add(bucket, rows.take(pa.array(mine)))
 
 
 def _own(values: Mapping[str, Any]) -> list[str]:
@@ -164,7 +168,7 @@ def _sorted(
     name: str,
     join: Join,
     paths: Sequence[str],
-    spool: DealtBatches,
+    spool: Rows,
     seen: _Seen,
     work: str,
     key: str,
@@ -178,7 +182,7 @@ def _sorted(
     stored = pa.schema([*_KEY, *columns])
     values = {field.name: Values(field.type) for field in columns}
     counts, duplicates = [], 0
-    for number in range(spool.buckets):
+    for number in range(seen.buckets):
         parts = [_shaped(batch, chosen, stored) for batch in spool.of(number) if len(batch)] or [
             stored.empty_table()
         ]

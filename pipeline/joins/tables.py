@@ -21,9 +21,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from winnow.dealt import split
 from winnow.filesystem import storage
 from winnow.sorted_keys import find
+from winnow.spool import split
 from winnow.text.hashing import xxh3_64
 from winnow.text.hosts import hosts
 from winnow.text.urls import canonical

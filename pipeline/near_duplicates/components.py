@@ -23,8 +23,8 @@ import numpy.typing as npt
 from numba import njit
 
 from winnow import compiling  # noqa: F401 tells of what is compiled
-from winnow.dealt import split
 from winnow.sorted_keys import among, find
+from winnow.spool import split
 
 Nodes = npt.NDArray[np.uint64]
 

@@ -12,7 +12,7 @@ from engines_services import ROOT
 from pipeline import run
 from pipeline.beam import engine
 from pipeline.beam.dry_run import Planned
-from pipeline.beam.worker_setup import set_up
+from pipeline.beam.transforms import set_up
 from pipeline.runs import dataflow_estimate
 from pipeline.runs.dataflow_estimate import Machine, Work
 from winnow import heartbeat

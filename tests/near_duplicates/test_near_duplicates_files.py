@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from pipeline.beam import near_duplicates
 from pipeline.core.identity import content_hashes, hexadecimal
 from pipeline.core.scores import Combined
-from pipeline.near_duplicates import choice, files, in_files, minhash
+from pipeline.near_duplicates import choice, files, minhash
 from pipeline.near_duplicates.choice import Found, Stays, choose
 from pipeline.near_duplicates.settings import Settings
 from pipeline.output import schema
 from pipeline.output.records import Record, Task
 from pipeline.output.shards import Shard
 from pipeline.readers import InputRange
-from winnow.dealt import Dealt
-from winnow.filesystem import tables
+from winnow.filesystem import storage, tables
+from winnow.spool import FILES, Spool, grouped
 
 SETTINGS = Settings(bands=3, rows=2, words=2)
 
@@ -143,7 +143,7 @@ def test_in_files_is_what_walking_and_choosing_among_all_gives(tmp_path_factory,
     for order, size in enumerate(sizes):
         place = InputRange("x", 0, None, 1)
         task = Task("web", bool(order), place, order, len(sizes), order)
-        tasks[order] = Record(task, "", "", (), 0, None)
+        tasks[order] = Record(task, "", "", (Shard(f"{order}.arrow", size, 0, ""),), 0, None)
         rows = np.flatnonzero(rng.random(size) < 0.8)
         nodes = rng.integers(0, 2**64, 40, np.uint64)[rng.integers(0, 40, len(rows))]
         bands = (rng.integers(0, 60, (40, 3)).astype(np.uint64) << np.uint64(7))[nodes % 40]
@@ -156,6 +156,7 @@ def test_in_files_is_what_walking_and_choosing_among_all_gives(tmp_path_factory,
             "keep_draw": rng.random(size),
         }
         scored[order] = [pa.RecordBatch.from_pydict(columns)]
+        tables.write(storage.join(work, f"{order}.arrow"), pa.Table.from_batches(scored[order]))
         documents += [(order, row, n, set(b)) for row, n, b in zip(rows, nodes, bands, strict=True)]
 
     # Whoever shares a node or a band with one of a group is in it.
@@ -175,9 +176,8 @@ def test_in_files_is_what_walking_and_choosing_among_all_gives(tmp_path_factory,
         parts.append(choice.members(record.task, scored[order], rows, cluster, stays))
     expected = dict(choose(parts, stays))
 
-    with mock.patch.object(in_files, "BUCKETS", 5):
-        clustered = in_files.clusters(tasks, work)
-        in_files.mark(tasks, clustered, lambda record: scored[record.task.order], work, stays)
+    with mock.patch.object(near_duplicates, "IN_FILES", 20):
+        near_duplicates._mark_in_files(list(tasks.values()), work, work, None, stays, True)
     for record in tasks.values():
         found = files.Marks.load(work, record.task.stem)._found
         wanted = expected[record.task.stem]
@@ -185,17 +185,15 @@ def test_in_files_is_what_walking_and_choosing_among_all_gives(tmp_path_factory,
             assert getattr(found, name).tolist() == getattr(wanted, name).tolist()
 
 
-def test_rows_that_are_dealt_come_back_by_bucket_and_leave_no_names(tmp_path, monkeypatch):
+def test_values_come_back_by_key_in_their_order_and_leave_no_names(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    pair = np.dtype([("a", np.int64), ("b", np.float64)])
-    with Dealt(4, pair) as dealt:
-        dealt.deal(np.array([2, 0, 2]), np.array([1, 2, 3]), 0.5)
-        dealt.deal(np.array([2]), 4, np.array([0.25]))
-        assert dealt.of(2).tolist() == [(1, 0.5), (3, 0.5), (4, 0.25)]
-        assert dealt.of(0).tolist() == [(2, 0.5)]
-        dealt.deal(np.array([0]), 5, 1.0)
-        assert dealt.of(0).tolist() == [(2, 0.5), (5, 1.0)]
-        assert len(dealt.of(1)) == 0
+    keys = [i % (FILES + 9) for i in range(1000)]  # more keys than files
+    with Spool(zip(keys, range(1000), strict=True)) as spool:
+        expected = {key: [i for i in range(1000) if keys[i] == key] for key in keys}
+        assert dict(spool) == expected
+        spool.add(7, -1)
+        assert spool.of(7) == [*expected[7], -1]
+        assert dict(spool) == expected | {7: [*expected[7], -1]}
+        assert spool.of("none") == []
         assert list(tmp_path.iterdir()) == []
-    with pytest.raises(ValueError, match="257 buckets are more than 256 open files"):
-        Dealt(257, pair)
+    assert dict(grouped(zip("aba", [1, 2, 3], strict=True))) == {"a": [1, 3], "b": [2]}

@@ -18,6 +18,7 @@ from pipeline.core import repeated_lines
 from pipeline.core.repeated_lines import Lines
 from pipeline.steps.host_lines import HostLines
 from pipeline.steps.words.folded_lines import line_keys, without
+from winnow.spool import grouped
 
 CHARACTERS = "aAbß1٣ éE\u0301İıςΣ.,¿‘-_§€\u200b\u3000\t\r\x85가ﷺﬁ漢🙂"
 
@@ -87,19 +88,14 @@ def test_a_line_repeats_if_more_texts_have_it_than_may(tasks, most, buckets, rng
         for i, pairs in enumerate(tasks)
     ]
     rng.shuffle(parts)  # workers finish in any order
-    met = defaultdict(list)
-    for part in parts:
-        for bucket, mine in repeated_lines.in_buckets(part, buckets):
-            met[bucket].append(mine)
-    shuffled = [found for b in met.values() for found in repeated_lines.repeated(b, most)]
-    in_files = repeated_lines.repeated_in_files(parts, most)
-    for found in (shuffled, in_files):
-        keys = {stem: [] for stem in expected}
-        for stem, some in found:
-            keys[stem] += some.tolist()
-        assert {stem: sorted(some) for stem, some in keys.items()} == {
-            stem: sorted(some) for stem, some in expected.items()
-        }
+    pairs = (pair for part in parts for pair in repeated_lines.in_buckets(part, buckets))
+    keys = {stem: [] for stem in expected}
+    for _, bucket in grouped(pairs):
+        for stem, found in repeated_lines.repeated(bucket, most):
+            keys[stem] += found.tolist()
+    assert {stem: sorted(some) for stem, some in keys.items()} == {
+        stem: sorted(some) for stem, some in expected.items()
+    }
 
 
 def test_a_limit_below_one_is_refused():
