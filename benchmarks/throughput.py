@@ -8,7 +8,8 @@ Real text (benchmarks/real_text.py), repeated with other ids and URLs up to the 
 written as JSONL.gz once. Then every contender reads it in a new process, in turns, round by round:
 
 - winnow     pipeline/run.py: score, decide, write Arrow shards, statistics and the page
-- winnow-fasttext  the same with the fastText model of the peers
+- winnow-kept      the same with `--write kept`: dropped documents are not written, as by the peers
+- winnow-fasttext  winnow with the fastText model of the peers
 - datatrove  its reader, fastText filter and JSONL writer
 - loop       a plain Python loop: gzip, json, fastText, write JSONL.gz
 - read       Winnow's own reader alone: decompress and parse to Arrow

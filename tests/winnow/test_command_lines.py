@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 import model.training.train_config  # noqa: F401 registers its configs
-from winnow.commands import hydra_errors, hydra_help, overrides
+from winnow.commands import hydra_errors, hydra_help, overrides, telling
 
 ROOT = Path(__file__).resolve().parents[2]
 PARSER = OverridesParser.create()
@@ -292,3 +292,8 @@ def test_help_has_meanings_and_examples_and_fits_a_screen(settings):
     assert len([line for line in lines if line.startswith("  ") and "=" in line]) >= 3
     examples = lines[lines.index("examples:") + 1 : -3]
     assert len(examples) == 2
+
+
+@pytest.mark.parametrize(("seconds", "rate"), [(8.0, "125"), (12.5, "80"), (4000.0, "0.25")])
+def test_throughput_is_a_plain_number(seconds, rate):
+    assert telling.spent(10, 10**9, seconds).endswith(f" {rate} MB/s")

@@ -108,9 +108,11 @@ def spent(documents: int, size: int, seconds: float) -> str:
         size: their bytes.
         seconds: their processing time, without start-up.
     """
+    rate = size / 1e6 / seconds
+    megabytes = f"{rate:.2g}" if rate < 100 else f"{rate:,.0f}"
     return (
         f"{duration(elapsed())}; {documents:,} documents, {size / 1e6:,.1f} MB of text:"
-        f" {documents / seconds:,.0f} documents/s, {size / 1e6 / seconds:.2g} MB/s"
+        f" {documents / seconds:,.0f} documents/s, {megabytes} MB/s"
     )
 
 
