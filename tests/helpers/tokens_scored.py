@@ -101,3 +101,16 @@ def make_corpus(folder, shards, **options):
     """A corpus of these rows below ``folder``."""
     scored = write_scored(folder / "scored", shards)
     return prepare(settings(scored, folder / "corpus", **options))
+
+
+SHARDS = [documents(70, seed=3, sources=("web", "wiki", "books")), documents(50, seed=4)]
+
+
+def key_of(corpus, document, seed, epoch):
+    """SplitMix64's finaliser in Python integers."""
+    row_id = corpus.ids(np.array([document]))[0]
+    x = xxhash.xxh3_64_intdigest(row_id.encode())
+    x ^= xxhash.xxh3_64_intdigest(f"order {seed} {epoch}".encode())
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EB % 2**64
+    return x ^ (x >> 31)

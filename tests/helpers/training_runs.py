@@ -5,11 +5,15 @@ import json
 from pathlib import Path
 
 import hydra
+import torch
 from omegaconf import OmegaConf
 from tokens_scored import documents, make_corpus
 
 import model.training.training_run  # registers its configs
+from model.data.corpus import open_corpus
+from model.training.checkpoints import trained
 from model.training.train_config import OptimizerConfig
+from model.training.trainer import Trainer
 
 TINY = [
     "model.vocabulary=300",
@@ -74,3 +78,47 @@ def rows(output):
 
 def train(corpus, output, *overrides):
     return model.training.training_run.train(config(corpus, output, *overrides))
+
+
+def trainer_of(corpus, output, *overrides):
+    settings = config(corpus, output, *overrides)
+    return Trainer(settings, open_corpus(str(corpus)), torch.device("cpu"))
+
+
+def weights(output):
+    return trained.load(str(output), torch.device("cpu"), torch.float32).model.state_dict()
+
+
+def assert_same_weights(found, expected):
+    for (name, one), (_, other) in zip(found.items(), expected.items(), strict=True):
+        assert torch.equal(one, other), name
+
+
+def assert_same_run(output, other):
+    assert rows(output) == rows(other)
+    assert (output / "heldout.arrow").read_bytes() == (other / "heldout.arrow").read_bytes()
+    assert_same_weights(weights(output), weights(other))
+
+
+def after_steps(monkeypatch, call):
+    """Have each step followed by ``call(trainer, step)``."""
+    step = Trainer.step
+
+    def followed(self):
+        row = step(self)
+        call(self, self.progress.step)
+        return row
+
+    monkeypatch.setattr(Trainer, "step", followed)
+
+
+def break_off_before(monkeypatch, number):
+    """Have a run interrupted before it makes this step, from 1."""
+    step = Trainer.step
+
+    def breaks(self):
+        if self.progress.step == number - 1:
+            raise KeyboardInterrupt
+        return step(self)
+
+    monkeypatch.setattr(Trainer, "step", breaks)

@@ -2,12 +2,9 @@
 
 import hashlib
 import json
-import multiprocessing
 import shutil
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +14,7 @@ import xxhash
 from tokenizers import Tokenizer, normalizers
 from tokens_scored import documents, make_corpus, settings, to_batch, write_scored
 
-from model.data import encode, scored, tokenizer
+from model.data import scored, tokenizer
 from model.data.corpus import open_corpus, write_arm
 from model.prepare import _prepare_and_tell as prepare_and_tell
 from model.prepare import prepare, sample_texts
@@ -42,6 +39,12 @@ def folders(made, tmp_path):
 
 def place(row):
     return xxhash.xxh3_128_intdigest(row["text"].encode()) / 2**128
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
 
 
 def digests(folder):
@@ -76,8 +79,7 @@ def test_every_document_is_there_in_order_and_reads_back(made):
     assert made.bytes.tolist() == [len(row["text"].encode()) for row in ROWS]
     assert made.lengths.tolist() == [len(made.tokens(i)) for i in range(len(ROWS))]
     assert [made.sources[i] for i in made.source_index] == [row["source"] for row in ROWS]
-    hashes = [xxhash.xxh3_64_intdigest(row["id"].encode()) for row in ROWS]
-    assert made.id_hash.tolist() == hashes
+    assert made.id_hash.tolist() == [xxhash.xxh3_64_intdigest(r["id"].encode()) for r in ROWS]
     assert np.allclose(made.column("quality_score"), [row["quality_score"] for row in ROWS])
 
 
@@ -156,12 +158,7 @@ def test_a_shard_whose_text_is_no_text_is_named(folders, tmp_path):
     """Where the tokenizer is trained, before shards are held against their checksums."""
     source, _ = folders
     shard = sorted((source / "shards").iterdir())[0]
-    content = bytearray(shard.read_bytes())
-    position = content.find(b"winnow")
-    while position >= 0:
-        content[position] = 0xBC
-        position = content.find(b"winnow")
-    shard.write_bytes(content)
+    shard.write_bytes(shard.read_bytes().replace(b"winnow", b"\xbcinnow"))
     with pytest.raises(ValueError, match=f"{shard} is missing or has changed since"):
         prepare(settings(source, tmp_path / "new"))
 
@@ -169,9 +166,7 @@ def test_a_shard_whose_text_is_no_text_is_named(folders, tmp_path):
 def test_a_changed_scored_folder_is_refused(folders, tmp_path):
     source, output = folders
     shard = next((source / "shards").iterdir())
-    content = bytearray(shard.read_bytes())
-    content[len(content) // 2] ^= 1
-    shard.write_bytes(content)
+    flip_a_bit(shard)
     with pytest.raises(ValueError, match="changed since the pipeline wrote it"):
         prepare(settings(source, tmp_path / "new"))
     assert not (tmp_path / "new" / "manifest.json").exists()
@@ -187,12 +182,10 @@ def test_a_changed_corpus_is_refused(folders):
     _, output = folders
     corpus = open_corpus(str(output))
     shard = output / "shards" / corpus.manifest["shards"][0]["name"]
-    content = bytearray(shard.read_bytes())
-    content[len(content) // 2] ^= 1
-    shard.write_bytes(content)
+    flip_a_bit(shard)
     with pytest.raises(ValueError, match="has changed since it was made"):
         open_corpus(str(output)).verify()
-    shard.write_bytes(content[:-1])
+    shard.write_bytes(shard.read_bytes()[:-1])
     with pytest.raises(ValueError, match="has changed since it was made"):
         open_corpus(str(output))
     with open(output / "tokenizer.json", "a") as file:
@@ -211,16 +204,15 @@ def test_arms_are_written_once_and_checked(folders):
     assert open_corpus(str(folders[1])).arm("threshold=0.5").fingerprint == made.fingerprint
     assert corpus.arms() == ["filtered", "threshold=0.5", "unfiltered"]
     write_arm(corpus, "threshold=0.5", mask, {"rule": "threshold", "threshold": 0.5})
-    with pytest.raises(ValueError, match="has another arm"):
-        write_arm(corpus, "threshold=0.5", corpus.pool, {"rule": "all"})
-    with pytest.raises(ValueError, match="would hold no documents"):
-        write_arm(corpus, "empty", corpus.pool & False, {})
-    with pytest.raises(ValueError, match="held out"):
-        write_arm(corpus, "leak", corpus.held_out, {})
-    with pytest.raises(ValueError, match="one bool for each"):
-        write_arm(corpus, "short", mask[:-1], {})
-    with pytest.raises(ValueError, match="arm name"):
-        write_arm(corpus, "../x", mask, {})
+    for name, chosen, said in (
+        ("threshold=0.5", corpus.pool, "has another arm"),
+        ("empty", corpus.pool & False, "would hold no documents"),
+        ("leak", corpus.held_out, "held out"),
+        ("short", mask[:-1], "one bool for each"),
+        ("../x", mask, "arm name"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            write_arm(corpus, name, chosen, {})
     with pytest.raises(ValueError, match="no arm 'none'"):
         corpus.arm("none")
     np.save(folders[1] / "arms" / "filtered.npy", corpus.pool)
@@ -255,50 +247,6 @@ def test_processes_share_the_check_of_a_corpus(folders):
     corpus.verify(0, 2)
     with pytest.raises(ValueError, match="has changed since it was made"):
         corpus.verify(1, 2)
-
-
-WORKERS = """
-import os, sys, time
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
-from model.data import encode
-
-if __name__ == "__main__":
-    pool = ProcessPoolExecutor(
-        1, mp_context=get_context("spawn"), initializer=encode._begin_worker, initargs=(1,)
-    )
-    print(pool.submit(os.getpid).result(), flush=True)
-    time.sleep(600)
-"""
-
-
-def test_a_worker_that_dies_is_no_riddle(folders, tmp_path):
-    source, _ = folders
-
-    def kill():
-        while not (workers := multiprocessing.active_children()):
-            time.sleep(0.001)
-        workers[0].kill()
-
-    killer = threading.Thread(target=kill)
-    killer.start()
-    with pytest.raises(ChildProcessError, match="run the same command again"):
-        prepare(settings(source, tmp_path / "other"))
-    killer.join()
-    assert prepare(settings(source, tmp_path / "other")).fingerprint
-
-
-def test_workers_end_when_their_parent_is_killed(tmp_path):
-    (tmp_path / "main.py").write_text(WORKERS)
-    command = [sys.executable, str(tmp_path / "main.py")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        worker = Path("/proc") / process.stdout.readline().strip()
-        assert worker.exists()
-        process.kill()
-    patience = time.monotonic() + 30
-    while worker.exists() and "State:\tZ" not in (worker / "status").read_text():
-        assert time.monotonic() < patience, "it waits for work that nobody will give"
-        time.sleep(0.05)
 
 
 def test_a_filter_that_keeps_nothing_is_an_error(tmp_path):
@@ -387,19 +335,6 @@ def test_a_given_tokenizer_is_used_as_it_is(made, tmp_path, capsys):
     with pytest.raises(ValueError, match="must be 257 or more"):
         prepare(settings(source, other, vocabulary=100))
     assert not other.exists()
-
-
-def test_a_failed_shard_leaves_nothing_behind(made, folders, tmp_path, monkeypatch):
-    source, _ = folders
-    shard = scored.open_scored(str(source)).shards[0]
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(encode, "encode_batch", full)
-    with pytest.raises(OSError, match="No space left"):
-        encode.encode_shard(shard, str(tmp_path / "out"), made.tokenizer_path, "<eos>")
-    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_the_command_line(quick_python, made, tmp_path):

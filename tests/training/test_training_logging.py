@@ -1,20 +1,16 @@
-"""The logger that is optional: a stand-in for wandb keeps what it is given, as its server would."""
+"""The terminal, TensorBoard, and Weights & Biases, whose stand-in keeps what it gets."""
 
 import importlib.machinery
 import json
+import resource
 import sys
 import types
 
 import pytest
-from training_runs import config, corpus_folder, train
+from training_runs import break_off_before, config, rows, train
 
+from model.training import metrics_log
 from model.training.metrics_log import METRICS, MetricsLog
-from model.training.trainer import Trainer
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    return corpus_folder(tmp_path_factory.mktemp("corpus"))
 
 
 class Server(types.ModuleType):
@@ -74,16 +70,9 @@ def numbers(output):
 
 
 def breaks_off(monkeypatch, corpus, output, step, *options):
-    """Train up to where this step would be taken, and there it ends."""
-    whole = Trainer.step
-
-    def breaks(self):
-        if self.progress.step == step - 1:
-            raise KeyboardInterrupt
-        return whole(self)
-
+    """Train up to where this step would be made, and there it ends."""
     with monkeypatch.context() as context:
-        context.setattr(Trainer, "step", breaks)
+        break_off_before(context, step)
         with pytest.raises(KeyboardInterrupt):
             train(corpus, output, *options)
 
@@ -163,3 +152,79 @@ def test_a_refusal_comes_before_the_first_step(wandb, corpus, tmp_path, monkeypa
         train(corpus, tmp_path, "log.wandb=study")
     assert not (tmp_path / METRICS).exists()
     train(corpus, tmp_path, "train.tokens=64")  # the folder was not spoilt
+
+
+def test_a_log_file_gets_a_line_every_half_minute(monkeypatch, capsys):
+    now = 0.0
+    monkeypatch.setattr(metrics_log.time, "monotonic", lambda: now)
+    line = metrics_log.ProgressLine(steps=20, step=0)
+    for step in range(1, 7):
+        now += 20.0
+        line.update({"step": step, "loss": 1.0, "tokens_per_second": 1234.0})
+    line.close()
+    assert capsys.readouterr().err.splitlines() == [
+        f"step {step} of 20  loss 1.000  1,234 tokens/s  {left} left"
+        for step, left in ((2, "6:00"), (4, "5:20"), (6, "4:40"))
+    ]
+
+
+def test_a_terminal_gets_one_line_written_over(monkeypatch, capsys):
+    now = 0.0
+    monkeypatch.setattr(metrics_log.time, "monotonic", lambda: now)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    line = metrics_log.ProgressLine(steps=20, step=4)  # resumed
+    for step in (5, 6, 7):
+        now += 0.3
+        line.update({"step": step, "loss": 1.0, "tokens_per_second": 1234.0})
+    line.close()
+    said = capsys.readouterr().err.split("\r\x1b[K")
+    assert [text[:12] for text in said[1:]] == ["step 5 of 20", "step 7 of 20", ""]
+    assert said[2].endswith("0:03 left")  # 13 steps of 0.3 s
+
+
+def test_tensorboard_shows_the_same_numbers(corpus, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(corpus, tmp_path, "log.tensorboard=true", "train.tokens=256")
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    shown = [event.value for event in events.Scalars("loss")]
+    assert shown == pytest.approx([row["loss"] for row in rows(tmp_path)])
+    assert "heldout/web" in events.Tags()["scalars"]
+
+
+def test_tensorboard_shows_each_step_once_after_a_kill(tmp_path, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder = tmp_path / "tensorboard"
+    first = metrics_log.EventFile(str(folder), 0)
+    for step in range(1, 8):
+        first.write(step, {"loss": float(step)})
+    first.close()
+    (path,) = folder.iterdir()
+    path.write_bytes(path.read_bytes()[:-3])
+    monkeypatch.setattr(metrics_log.time, "time", lambda: 4e9)  # another second: another name
+    second = metrics_log.EventFile(str(folder), 4)
+    for step in range(5, 9):
+        second.write(step, {"loss": -float(step)})
+    second.close()
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    shown = [(event.step, event.value) for event in events.Scalars("loss")]
+    assert shown == [(step, step if step < 5 else -step) for step in range(1, 9)]
+
+
+@pytest.mark.parametrize(("tensorboard", "name"), [(True, "events.out.tfev"), (False, "metrics")])
+def test_a_full_disk_is_named_with_the_file(tmp_path, tensorboard, name):
+    """A limit on the size of files, since a full disk takes a file system of one's own."""
+    log = metrics_log.MetricsLog(str(tmp_path), 0, tensorboard)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    size = 5000  # the file for TensorBoard is the first to be larger
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limit[1]))
+    try:
+        with pytest.raises(OSError, match=name):
+            for step in range(1, 1000):
+                log.write({"step": step, "loss": 1.0})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        log.close()

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from training_runs import config, corpus_folder, rows, train
+from training_runs import config, rows, train, trainer_of
 
 from model.data.corpus import open_corpus
 from model.training import outcome
@@ -15,11 +15,6 @@ from model.training.trainer import Trainer
 pytestmark = pytest.mark.slow
 
 DECAY = ["train.tokens=256", "seed=9", "optimizer.schedule=wsd", "optimizer.decay_share=1"]
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    return corpus_folder(tmp_path_factory.mktemp("corpus"))
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +33,7 @@ def decayed(corpus, trunk, tmp_path_factory):
 def begun(corpus, output, *overrides):
     """A trainer that has made no step yet."""
     output.mkdir(exist_ok=True)
-    settings = config(corpus, output, *overrides)
-    trainer = Trainer(settings, open_corpus(str(corpus)), torch.device("cpu"))
+    trainer = trainer_of(corpus, output, *overrides)
     trainer.begin()
     return trainer
 
