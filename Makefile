@@ -1,32 +1,30 @@
-# make demo    train a classifier and run the pipeline on real text, end at a page to look at
-# make ablation-demo    then train on filtered and unfiltered text, compare, end at a page
-# make test    style, types and all tests
-# make check    style, types and the fast tests, for those who are changing something
-# make pictures    the pictures in the README, from the two demos
-# make engines    fetch Prism, Flink and Spark, as far as they can be had, for tests/engines
-# make architecture    the picture in docs/architecture.md, from the imports
-# make lock    compute the pinned dependencies anew from pyproject.toml
-# make clean    remove what the demos wrote
+# make demo             train a classifier, filter real text, and write a page
+# make ablation-demo    then train on filtered and unfiltered text, compare, and write a page
+# make test             style, types and all tests but those on engines
+# make check            style, types and the fast tests
+# make pictures         the README's pictures, from the two demos
+# make engines          fetch Prism, Flink and Spark for tests/engines
+# make architecture     the picture in docs/architecture.md, from the imports
+# make lock             pin the dependencies of pyproject.toml anew
+# make clean            remove what the demos wrote
 #
-# The environment .venv is made with the first Python that works out of PYTHONS; PYTHON=… names
-# another one.
+# The environment .venv uses the first Python of PYTHONS that works; PYTHON=… names another.
 
 PYTHONS := python3.11 python3.12 python3.13 python3.14 python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TEXT := cache/real_text
-# A thread per process; a process takes file after file, in the order of tests/conftest.py.
+# A thread per process; each process takes file after file, in the order of tests/conftest.py.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 
-# Python keeps what it compiled: tests start hundreds of processes.
+# Tests start hundreds of processes, so Python must keep compiled files.
 unexport PYTHONDONTWRITEBYTECODE
 
-# Debian's Python has venv without ensurepip unless python3-venv is installed.
+# Without python3-venv, Debian's Python has venv but no ensurepip.
 WORKS := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 PYTHON ?= $(firstword $(foreach python,$(PYTHONS),$(shell $(python) -c '$(WORKS)' 2>&- && echo $(python))))
 
-# An environment holds absolute paths: one of a clone that was moved, or whose Python is gone, is
-# made again.
+# An environment holds absolute paths: make it again if the clone was moved or its Python is gone.
 MADE_IN := $(shell cat .venv/made_in 2>&-)
 ifneq ($(MADE_IN),$(CURDIR))
 STALE := yes
@@ -54,7 +52,7 @@ ablation-demo: .venv/dev.stamp demo
 
 test: .venv/dev.stamp
 	$(MAKE) --no-print-directory --jobs 2 kernels lint asserts
-	$(PYTEST) -n 4 -m "not engines and not clusters" --durations=10  # more than a small machine's cores, since many tests wait
+	$(PYTEST) -n 4 -m "not engines and not clusters" --durations=10  # more than the cores of a small machine: many tests wait
 
 check: .venv/dev.stamp
 	$(MAKE) --no-print-directory --jobs 2 kernels lint asserts
@@ -65,11 +63,11 @@ lint: .venv/dev.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy pipeline quality_classifier model ablations benchmarks winnow
 
-# Else several processes of pytest compile the same ones.
+# Else several processes of pytest compile the same kernels.
 kernels: .venv/dev.stamp
 	$(BIN)/python -m winnow warm-up
 
-# Else each of them rewrites the asserts of all files. What it can't collect, they tell.
+# Else each of them rewrites the asserts of all files; they also report what can't be collected.
 asserts: .venv/dev.stamp
 	-@$(BIN)/python -m pytest --collect-only -qq > /dev/null
 
@@ -92,20 +90,20 @@ environment:
 	$(PYTHON) -m venv --clear .venv
 	echo $(CURDIR) > .venv/made_in
 
-# What the data side needs, and no more; torch is for those who train models.
+# Only what the data side needs: torch is for training.
 .venv/data.stamp: requirements/data.txt pyproject.toml .venv/made_in
 	$(PIP) --require-hashes -r requirements/data.txt
 	$(PIP) --no-deps -e .
 	touch $@
 
-# As constraints too: an older pip does not see that google-auth[pyopenssl] is pinned by google-auth.
+# Also as constraints: older pips do not see that google-auth pins google-auth[pyopenssl].
 .venv/dev.stamp: requirements/dev.txt requirements/torch.txt pyproject.toml .venv/made_in
 	$(PIP) --require-hashes -r requirements/dev.txt -c requirements/dev.txt
 	$(PIP) -r requirements/torch.txt
 	$(PIP) --no-deps -e .
 	touch $@ .venv/data.stamp
 
-# Each lock holds for every Python from 3.11 on; the environment stays as it is.
+# Each lock is for every Python from 3.11 on; the environment does not change.
 lock: .venv/made_in
 	$(PIP) uv
 	$(COMPILE) $(addprefix --extra ,dev demo trafilatura model ablations) \

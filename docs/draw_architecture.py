@@ -1,21 +1,22 @@
-"""Draws docs/architecture.svg from the imports of the code: ``make architecture``.
+"""Draws docs/architecture.svg from the imports: ``make architecture``.
 
-A box is a package or, within it, a sub-package; an arrow says that something in one imports
-something in the other. The lowest packages, which import none of the others, are at the bottom.
+A row is a package, a box in it a sub-package. An arrow means that something in one package imports
+something in another; the packages that import none of the others are at the bottom.
 """
 
 import ast
 import html
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PICTURE = Path(__file__).with_name("architecture.svg")
 
 LAYERS = ("winnow", "pipeline.readers", "quality_classifier", "pipeline", "model", "ablations")
-"""Packages from low to high: each may import those before it. The pipeline's readers come before
-the classifier, which reads its training text through them."""
+"""Packages from low to high; each may import those before it. The classifier reads its training text
+through the pipeline's readers."""
 
 WIDTH, LEFT, ROW, BOX, GAP = 1320, 170, 62, 34, 10  # pixels
 STYLE = """
@@ -36,7 +37,7 @@ def modules() -> dict[str, Path]:
 
 
 def imports(known: Mapping[str, Path]) -> dict[str, set[str]]:
-    """The modules of ours that each module imports, anywhere in it."""
+    """The modules of ours that each module imports, at any level."""
     found: dict[str, set[str]] = {}
     for name, path in known.items():
         nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
@@ -52,38 +53,27 @@ def imports(known: Mapping[str, Path]) -> dict[str, set[str]]:
 
 
 def layer(module: str) -> int:
-    """The place in ``LAYERS`` of a module's package."""
+    """The index in ``LAYERS`` of a module's package."""
     fits = [i for i, name in enumerate(LAYERS) if f"{module}.".startswith(f"{name}.")]
     return max(fits, key=lambda i: len(LAYERS[i]))
 
 
 def unit(module: str) -> str:
-    """The sub-package that a module is in, or itself where it lies directly in its package."""
+    """The sub-package of a module, or a module that is directly in its package."""
     return ".".join(module.split(".")[:2])
 
 
 def circle(graph: Mapping[str, Iterable[str]]) -> list[str]:
     """Some nodes of a graph that lead to one another, in order; empty if there are none."""
-    done: set[str] = set()
-    trail: list[str] = []
-
-    def visit(node: str) -> list[str]:
-        if node in trail:
-            return [*trail[trail.index(node) :], node]
-        if node in done:
-            return []
-        trail.append(node)
-        for other in sorted(graph.get(node, ())):
-            if found := visit(other):
-                return found
-        done.add(trail.pop())
-        return []
-
-    return next(filter(None, map(visit, sorted(graph))), [])
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(reversed(error.args[1]))  # it lists what is imported first
+    return []
 
 
 def units(graph: Mapping[str, Iterable[str]]) -> dict[str, set[str]]:
-    """The graph of sub-packages and modules beside them that a graph of modules makes."""
+    """The graph of sub-packages, from one of modules."""
     merged: dict[str, set[str]] = defaultdict(set)
     for module, others in graph.items():
         merged[unit(module)] |= {unit(other) for other in others} - {unit(module)}

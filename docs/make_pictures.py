@@ -17,7 +17,7 @@ WIDTH, HEIGHT = 1280, 900  # pixels
 
 
 def main() -> None:
-    """Write ``docs/pictures/NAME.png``: the first screen of each page, on a light ground."""
+    """Write ``docs/pictures/NAME.png``: the first screen of each page, in light colours."""
     folder = ROOT / "docs" / "pictures"
     folder.mkdir(exist_ok=True)
     with sync_playwright() as playwright:
