@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 PICTURE = Path(__file__).with_name("architecture.svg")
 
 LAYERS = ("winnow", "pipeline.readers", "quality_classifier", "pipeline", "model", "ablations")
-"""Packages from low to high; each may import those before it. The classifier reads its training text
+"""Packages from low to high; each may import those before it. The classifier reads training text
 through the pipeline's readers."""
 
 WIDTH, LEFT, ROW, BOX, GAP = 1320, 170, 62, 34, 10  # pixels
