@@ -5,9 +5,9 @@ import java.util.ArrayList;
 import java.util.List;
 
 /**
- * The system class loader of a job server that is not to send its archives with every job: it finds
- * them in the folders of the property "archives" and does not tell which they are. The cluster has
- * the same ones on its own class path. As the system's, it also reads what Flink answers.
+ * The system class loader of a job server that must not send its archives with every job: it loads
+ * classes from the folders of the property "archives" but lists no URLs. The cluster has the same
+ * archives on its class path.
  *
  * <p>java -Djava.system.class.loader=Archives -Darchives=FOLDER:FOLDER CLASS
  */

@@ -6,14 +6,14 @@
     sudo python tests/engines/clusters_compare.py small --engine flink --files 10000
 
 - formats  64 files of uneven size in every format, with a known rule, a solved one, and one with
-           exact duplicates: are all files byte-equal; CPU time and memory of each process; bytes
-           between the machines, and between an engine and our Python
-- slots    how 1, 2 and 4 slots share these 64 files: what share of the text each had
-- small    as many files as asked, of 5 documents each: the same as for formats
+           exact duplicates: whether all files are byte-equal, CPU time and memory of each kind of
+           process, bytes between the machines, and between an engine and our Python
+- slots    the share of the text of these 64 files that each of 1, 2 and 4 slots does
+- small    the measurements of formats over --files files of 5 documents each
 
-A machine is a network namespace: a master with the job server and the driver, and two with a worker
-of the engine and a pool for our Python each (`engines_machines`). CPU seconds only: all
-share the cores of one real machine. Memory is the peak of the largest process of its kind.
+A machine is a network namespace (`engines_machines`): one for the master, the job server and the
+driver, and two for a worker of the engine and a pool for our Python each. Times are CPU seconds,
+since all share the cores of one real machine; memory is the peak of the largest process of a kind.
 """
 
 import argparse
@@ -41,7 +41,7 @@ STARTS = {"flink": engines_clusters.flink, "spark": engines_clusters.spark}
 
 
 def main() -> None:
-    """Run one of the three."""
+    """Run one of the three measurements."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -76,10 +76,10 @@ def compare(flags: argparse.Namespace) -> None:
             said = engines.RULES[rule]
             direct, output = flags.work / f"direct_{rule}", flags.work / f"{flags.engine}_output"
             usage = run(flags, corpus, direct, [*said, "--direct_num_workers=2"])
-            print(f"{rule}, DirectRunner: {told(usage)}", flush=True)
+            print(f"{rule}, DirectRunner: {described(usage)}", flush=True)
             before = [place.received() for place in places]
             usage = run(flags, corpus, output, [*said, *engine.flags], engine)
-            print(f"{rule}, {flags.engine}: {told(usage)}", flush=True)
+            print(f"{rule}, {flags.engine}: {described(usage)}", flush=True)
             for number, place in enumerate(places):
                 grown = {
                     name: f"{(n - before[number].get(name, 0)) / 1e6:.1f}"
@@ -91,14 +91,14 @@ def compare(flags: argparse.Namespace) -> None:
                 print(f"  {shuffled} between the engine's steps", flush=True)
             count, digest = engines.digest_of(direct)
             same = engines.digest_of(output) == (count, digest)
-            print(f"  {count} files: {'byte-equal' if same else 'NOT EQUAL'}", flush=True)
             if not same:
                 sys.exit(f"{direct} and {output} differ")
+            print(f"  {count} files: byte-equal", flush=True)
             shutil.rmtree(direct)
 
 
 def slots(flags: argparse.Namespace) -> None:
-    """How many slots share the files, and how."""
+    """What share of the text each slot does."""
     place = flags.work / f"formats_{flags.megabytes}"
     corpus = engines.write_formats(place, flags.megabytes * 10**6)
     folder = flags.work / "slots"
@@ -126,13 +126,10 @@ def slots(flags: argparse.Namespace) -> None:
 def cluster(
     flags: argparse.Namespace, slots: int, workers: int
 ) -> Iterator[tuple[engines_clusters.Cluster, list[Machine]]]:
-    """A cluster on as many machines as it has workers, and one more."""
+    """A cluster on a machine for each worker, and one more."""
     folder = flags.work / "cluster"
     shutil.rmtree(folder, ignore_errors=True)
-    with (
-        machines(workers) as places,
-        STARTS[flags.engine](folder, slots, places) as engine,
-    ):
+    with machines(workers) as places, STARTS[flags.engine](folder, slots, places) as engine:
         yield engine, places
 
 
@@ -160,7 +157,7 @@ def run(
 
 
 def exchanged(engine: engines_clusters.Cluster) -> str:
-    """What the steps of Flink's last job sent each other, as it says itself."""
+    """What the steps of Flink's last job sent each other, as Flink reports it."""
     jobs = engine.ask("jobs/overview").get("jobs", [])
     if not jobs:
         return ""
@@ -170,7 +167,7 @@ def exchanged(engine: engines_clusters.Cluster) -> str:
     return f"{records} records, {size / 1e6:.2f} MB"
 
 
-def told(usage: Usage) -> str:
+def described(usage: Usage) -> str:
     """CPU time and memory of each kind of process."""
     whole = sum(usage.cpu(name) for name in usage.names())
     each = [

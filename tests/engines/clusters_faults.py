@@ -1,28 +1,27 @@
 """Flink and Spark on three machines, one process of which is killed, frozen or cut off.
 
-sudo python tests/engines/clusters_faults.py --engine flink kill=worker:20 kill=driver:20
-sudo python tests/engines/clusters_faults.py --engine flink --restart freeze=10 cut=10
-sudo python tests/engines/clusters_faults.py --engine spark --speculate freeze=10
+    sudo python tests/engines/clusters_faults.py --engine flink kill=worker:20 kill=driver:20
+    sudo python tests/engines/clusters_faults.py --engine flink --restart freeze=10 cut=10
+    sudo python tests/engines/clusters_faults.py --engine spark --speculate freeze=10
 
-- kill=WHAT  kill -9 of a worker of the engine, a pool with its Python, one Python of it (python),
-             the job_server or the driver, at a moment drawn from the seed; it is started again
-- freeze     stop the Python of one machine; with Spark's speculation, or Flink's heartbeat (its
-             task manager is stopped as well), its tasks are done elsewhere meanwhile; continue it
-             before the run has ended or after
-- cut        take one machine's link down for longer than the heartbeat may stay away, then up; its
-             Python goes on all the while
+- kill=WHAT  kill -9 of the engine's worker, a pool with its Python, a Python worker (python), the
+             job_server or the driver, at a moment drawn from the seed, and start it again
+- freeze     stop the Python of one machine, on Flink its task manager too, and continue it before
+             the run has ended or after; Spark's speculation or Flink's heartbeat moves its tasks
+- cut        take one machine's link down for longer than Flink's heartbeat.timeout, then up
 
 Input: every format, intact and damaged, in some 60 tasks, with a known rule and with a solved one
 and exact duplicates by turns; each batch sleeps for --pause, so that work lasts and costs nothing.
-What has not ended well is resumed on the engine, and a copy of it by DirectRunner; both are
-compared with an undisturbed run of DirectRunner, byte by byte, and once more at the end of all
-trials, for what is written late. After a driver's death the copy is taken when its job has been
-cancelled by hand; in every other trial --resume cancels the job, and there is no copy.
+A run that fails is resumed on the engine, and a copy of it by DirectRunner; both are compared byte
+by byte with an undisturbed run of DirectRunner, and once more after all trials, in case something
+was written late. After a driver's death its job is cancelled by hand before the copy is made, or,
+in every other trial, by --resume, without a copy.
 """
 
 import argparse
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -32,6 +31,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 sys.path.extend(
@@ -49,9 +49,9 @@ STARTS = {"flink": engines_clusters.flink, "spark": engines_clusters.spark}
 KILLED = ("worker", "pool", "python", "job_server", "driver")
 PHASES = ("", "scoring", "scoring", "deciding", "writing the end")
 SECONDS = 600
-PATIENCE = 120  # seconds until a user takes a run that has lost something for hanging
+PATIENCE = 120  # seconds after which a user interrupts a run that has lost something
 HEARTBEAT = 20.0
-SCORING = 6.0  # seconds that it takes at least
+SCORING = 6.0  # seconds, at least
 
 
 @dataclass
@@ -64,9 +64,9 @@ class Stage:
     scene: Scene
     more: list[str]
     only_scoring: bool = False
-    """Kill while Python workers are there, not at any moment."""
+    """Kill only while Python workers run."""
     earlier: set[int] = field(default_factory=set)
-    """Python workers of earlier runs: engines keep them for a while."""
+    """Python workers of earlier runs, which engines keep for a while."""
 
     def start(self, mode: str, output: Path, *more: str) -> Run:
         """A run on the cluster."""
@@ -80,29 +80,29 @@ class Stage:
         return [one for _, one, _ in members({pool: "pool"}) if one != pool]
 
     def at_work(self) -> list[int]:
-        """The machines that have Python workers of the last run."""
+        """The machines with Python workers of the last run."""
         new = [set(self.pythons(number)) - self.earlier for number in range(len(self.others))]
         return [number for number, own in enumerate(new) if own]
 
     def until_at_work(self, run: Run) -> None:
-        """Wait until a run has Python workers, or its end."""
+        """Wait until a run has Python workers, or ends."""
         while run.process.poll() is None and not self.at_work():
             time.sleep(0.1)
 
     def done_twice(self) -> int:
-        """How many second tries Spark's last job began while the first still ran."""
+        """How many speculative attempts Spark's last job started."""
         logs = (self.cluster.folder / "events").iterdir()
         lines = max(logs, key=lambda log: log.stat().st_mtime).read_text().splitlines()
         return sum("SparkListenerTaskStart" in one and '"Speculative":true' in one for one in lines)
 
     def job_server_again(self) -> None:
-        """Start the job server once more, and wait until it answers."""
+        """Restart the job server, and wait until it answers."""
         port = int(self.cluster.flags[1].rpartition(":")[2])
         self.cluster.again("job_server")
         self.cluster.until(lambda: listens(port), "the job server")
 
     def end_jobs(self) -> None:
-        """Cancel what a driver or job server has left, as docs/engines.md says."""
+        """Cancel the jobs that a driver or job server has left, as docs/engines.md says."""
         if self.engine == "spark":  # they end with it
             self.cluster.kill("job_server")
             self.job_server_again()
@@ -112,13 +112,13 @@ class Stage:
         self.cluster.until(self.idle, "no job")
 
     def idle(self) -> bool:
-        """Whether no job runs; of Spark this is not known."""
+        """Whether no job runs; always True on Spark, which does not tell."""
         over = ("FINISHED", "FAILED", "CANCELED")
         return all(job["status"] in over for job in self.cluster.ask("jobs").get("jobs", []))
 
 
-def kill(stage: Stage, what: str, output: Path, seed: int) -> tuple[str, list[str]]:
-    """Kill -9; what was hit, and what was wrong afterwards."""
+def kill(what: str, stage: Stage, output: Path, seed: int) -> tuple[str, list[str]]:
+    """Kill -9: what was hit, and what was wrong afterwards."""
     rng = random.Random(f"{what}-{seed}")
     mode = list(MODES)[seed % 2]
     run = stage.start(mode, output)
@@ -200,11 +200,11 @@ def cut(stage: Stage, output: Path, seed: int) -> tuple[str, list[str]]:
 
 
 def _wait(stage: Stage, run: Run, mode: str, rng: random.Random) -> None:
-    """Until a moment of the run that the seed chooses, or its end."""
+    """Wait for a moment of the run that the seed chooses, or its end."""
     target = rng.choice(("scoring",) if stage.only_scoring else PHASES)
     if target == "deciding" and mode == "known rule":  # it decides as it scores
         target = "scoring"
-    if target == "scoring":  # it begins long after its folder is there
+    if target == "scoring":  # begins long after its folder exists
         stage.until_at_work(run)
     else:
         run.wait_for(lambda: not target or phase(run.output, mode) == target)
@@ -212,7 +212,7 @@ def _wait(stage: Stage, run: Run, mode: str, rng: random.Random) -> None:
 
 
 def _interrupted(run: Run) -> bool:
-    """Whether a run hung, so that a user lost patience and interrupted it."""
+    """Whether a run hung, and was interrupted."""
     try:
         run.process.wait(PATIENCE)
     except subprocess.TimeoutExpired:
@@ -222,7 +222,7 @@ def _interrupted(run: Run) -> bool:
 
 
 def _ending(run: Run, code: int | None, by_us: bool = False) -> tuple[str, list[str]]:
-    """How it ended, in a word, and what is wrong with that."""
+    """How a run ended, in a word, and what is wrong with that."""
     if code == 0:
         return "ended well", []
     if by_us:
@@ -262,34 +262,41 @@ def _resumed(
 FAULTS: dict[str, Callable[[Stage, Path, int], tuple[str, list[str]]]] = {
     "freeze": freeze,
     "cut": cut,
+    **{f"kill={what}": partial(kill, what) for what in KILLED},
 }
 
 
 def main() -> None:
-    """Try what is asked for."""
+    """Run the trials."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("faults", nargs="+", metavar="FAULT=TIMES", help="see above")
+    parser.add_argument("faults", nargs="+", metavar="FAULT=TIMES", help=", ".join(FAULTS))
     parser.add_argument("--engine", choices=STARTS, required=True)
-    parser.add_argument("--speculate", action="store_true", help="Spark does slow work twice")
-    parser.add_argument("--restart", action="store_true", help="Flink does lost work again")
+    parser.add_argument("--speculate", action="store_true", help="Spark repeats slow work")
+    parser.add_argument("--restart", action="store_true", help="Flink repeats lost work")
     parser.add_argument("--scoring", action="store_true", help="kill while documents are scored")
     parser.add_argument("--pause", type=float, default=0.2, help="seconds (default: 0.2)")
     parser.add_argument("--seed", type=int, default=0, help="of the first trial (default: 0)")
     parser.add_argument("--folder", type=Path, required=True)
     flags = parser.parse_args()
+    faults = {}
+    for one in flags.faults:
+        name, times = re.fullmatch(r"(.+)[:=](\d+)", one).groups()
+        if name not in FAULTS:
+            parser.error(f"no fault {name}")
+        faults[name] = int(times)
     if reason := engines_clusters.missing(flags.engine):
         sys.exit(reason)
     in_own_network()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # leave no cluster behind
     os.environ |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GIT_DIR": os.devnull}
     os.environ[slow_step.PAUSE] = str(flags.pause)
     os.environ["JAVA_TOOL_OPTIONS"] = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"  # starts quickly
     settings: dict[str, object] = {}
     if flags.engine == "flink":
-        # A slot to spare on each, and work for both.
+        # A spare slot on each machine, and work for both.
         settings = {"cluster.evenly-spread-out-slots": "true"}
         settings |= {"heartbeat.timeout": int(HEARTBEAT * 1000), "heartbeat.interval": 1000}
     if flags.restart:  # Beam's --number_of_execution_retries does not reach a batch job
@@ -313,43 +320,38 @@ def main() -> None:
         more = ["--parallelism=2"] if flags.engine == "flink" else []
         scene = replace(scene, python=python, more=(f"--config={config}",))
         stage = Stage(flags.engine, cluster, places[1:], scene, more, flags.scoring)
-        # Or the first run takes what the pools themselves start for its own Python.
+        # Else the first run counts the pools' helpers as its Python workers.
         cluster.until(lambda: all(stage.pythons(number) for number in range(2)), "the pools")
-        bad = _try_all(stage, flags.faults, flags.seed, flags.folder)
+        bad = _try_all(stage, faults, flags.seed, flags.folder)
     sys.exit(bool(bad))
 
 
-def _try_all(stage: Stage, faults: list[str], first: int, folder: Path) -> int:
+def _try_all(stage: Stage, faults: dict[str, int], first: int, folder: Path) -> int:
     """Seed by seed; how many trials went wrong."""
-    hits: dict[str, Counter[str]] = {}
+    hits: dict[str, Counter[str]] = {name: Counter() for name in faults}
     ended: list[tuple[str, str, Path]] = []
-    asked = [(one.rpartition(":" if "kill" in one else "=")) for one in faults]
-    for seed in range(first, first + max(int(times) for *_, times in asked)):
-        for name, _, times in asked:
-            if seed >= first + int(times):
+    for seed in range(first, first + max(faults.values())):
+        for name, times in faults.items():
+            if seed >= first + times:
                 continue
             output = folder / name / str(seed)
-            fault, _, what = name.partition("=")
             begun = time.monotonic()
-            hit, wrong = (
-                kill(stage, what, output, seed) if what else FAULTS[fault](stage, output, seed)
-            )
-            word = "; ".join(wrong) or "byte-equal"
+            hit, wrong = FAULTS[name](stage, output, seed)
             took = f"{time.strftime('%X')}, {time.monotonic() - begun:.0f} s"
-            print(f"{took}, {name} {seed}: {hit}: {word}", flush=True)
-            hits.setdefault(name, Counter())[f"{hit}: {'WRONG' if wrong else 'byte-equal'}"] += 1
+            print(f"{took}, {name} {seed}: {hit}: {'; '.join(wrong) or 'byte-equal'}", flush=True)
+            hits[name][f"{hit}: {'WRONG' if wrong else 'byte-equal'}"] += 1
             if not wrong:
                 ended.append((name, list(MODES)[seed % 2], output))
-    late = [(name, output, problems(stage.scene, mode, output)) for name, mode, output in ended]
-    for name, output, wrong in late:
-        if wrong:
+    late = 0
+    for name, mode, output in ended:
+        if wrong := problems(stage.scene, mode, output):
+            late += 1
             print(f"{name}, {output}, in the end: {'; '.join(wrong)}", flush=True)
     for name, found in hits.items():
         print(f"{stage.engine}, {name}: {found.total()} trials", flush=True)
         for hit, count in sorted(found.items()):
             print(f"    {count:4} {hit}", flush=True)
-    missed = sum(n for found in hits.values() for hit, n in found.items() if "WRONG" in hit)
-    return missed + sum(bool(wrong) for *_, wrong in late)
+    return late + sum(n for found in hits.values() for hit, n in found.items() if "WRONG" in hit)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What Beam's DaskRunner lacks: a scheduler and two worker processes over TCP, and what they do.
+"""What Beam's DaskRunner gets wrong, on a scheduler and two worker processes over TCP.
 
 pip install 'apache-beam[dask]==2.77.0'
 python tests/engines/dask_evidence.py
@@ -18,7 +18,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.dask.dask_runner import DaskRunner
 from distributed import Client
 
-# Last, for tests/ too holds a "distributed".
+# Last, because tests/ has a "distributed" too.
 sys.path.extend(
     str(Path(__file__).resolve().parents[2] / folder) for folder in ("", "tests", "tests/helpers")
 )
@@ -34,26 +34,21 @@ from pipeline.runs import execution, scoring_run
 
 @contextlib.contextmanager
 def cluster(folder: Path) -> Iterator[str]:
-    """A scheduler and two workers; gives its address."""
-    command = [sys.executable, "-m", "distributed.cli"]
-    file = folder / "scheduler.json"
-    flags = {"--no-dashboard": None, "--scheduler-file": str(file)}
+    """A scheduler and two workers; yields its address."""
+    flags = ["--no-dashboard", f"--scheduler-file={folder / 'scheduler.json'}"]
+    worker = [sys.executable, "-m", "distributed.cli.dask_worker", "--nthreads=1"]
+    scheduler = [sys.executable, "-m", "distributed.cli.dask_scheduler"]
     quiet = {"stderr": (folder / "log.txt").open("w"), "cwd": folder}
-    place = [part for flag in flags.items() for part in flag if part]
     with contextlib.ExitStack() as stack:
-        stack.enter_context(process(*command[:2], f"{command[2]}.dask_scheduler", *place, **quiet))
-        for _ in range(2):
-            worker = ["--nthreads=1", "--no-dashboard", f"--scheduler-file={file}"]
-            stack.enter_context(
-                process(*command[:2], f"{command[2]}.dask_worker", *worker, **quiet)
-            )
-        with Client(scheduler_file=str(file), timeout="60s") as client:
+        for command in (scheduler, worker, worker):
+            stack.enter_context(process(*command, *flags, **quiet))
+        with Client(scheduler_file=str(folder / "scheduler.json"), timeout="60s") as client:
             client.wait_for_workers(2, timeout=60)
             yield client.scheduler.address
 
 
 def attempt(name: str, address: str, build: Callable[[beam.Pipeline], None]) -> None:
-    """Run a pipeline to its end and say how it ended."""
+    """Run a pipeline and print how it ended."""
     options = PipelineOptions([f"--dask_client_address={address}", "--dask_partition_size=1"])
     pipeline = beam.Pipeline(DaskRunner(), options)
     build(pipeline)
@@ -138,7 +133,7 @@ def main() -> None:
 
 
 def compare(flags: list[str], folder: Path, address: str) -> None:
-    """Run our graph by DirectRunner and by Dask, and say which files differ."""
+    """Run our graph by DirectRunner and by Dask, and print which files differ."""
     with contextlib.redirect_stdout(io.StringIO()):
         scoring_run.main([*flags, f"--output={folder}/direct"])
     config, resume, _ = load([*flags, f"--output={folder}/dask"])

@@ -3,11 +3,11 @@
     python tests/engines/fetch.py             all three
     python tests/engines/fetch.py flink
 
-- prism  Beam's engine in Go, in the version of our Beam; needs go, which checks its sum
+- prism  Beam's engine in Go, in the version of our Beam; needs go, which checks its hash
 - flink  Flink's distribution from PyPI (by hash), Beam's job server from Maven Central; needs Java
 - spark  Spark's distribution from PyPI (by hash), Beam's job server from Maven Central; needs Java
 
-Says which could not be had, and why. Exit code 1: none.
+Prints which could not be fetched, and why; exit code 1 if none could.
 """
 
 import argparse
@@ -24,8 +24,8 @@ import apache_beam
 
 ENGINES = Path(__file__).resolve().parent.parent.parent / "cache" / "engines"
 
-# The newest release of Beam's Java side of which Maven Central's mirrors had all parts for both
-# engines. Its job servers take the jobs of newer Python SDKs: the protocol between them is stable.
+# The newest Java release of Beam that Maven Central's mirrors had in full for both engines. Its job
+# servers accept jobs of newer Python SDKs: the protocol between them is stable.
 BEAM_JAVA = "2.62.0"
 RUNNERS = {"flink": "beam-runners-flink-1.19", "spark": "beam-runners-spark-3"}
 DISTRIBUTIONS = {
@@ -57,13 +57,14 @@ POM = """\
 
 
 def main() -> None:
-    """Fetch what is asked for and not here."""
+    """Fetch the engines that are missing."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("engines", nargs="*", help="prism, flink, spark (default: all)")
-    engines = parser.parse_args().engines or ["prism", "flink", "spark"]
-    if unknown := set(engines) - {"prism", "flink", "spark"}:
+    known = ("prism", "flink", "spark")
+    parser.add_argument("engines", nargs="*", default=known, help=f"{', '.join(known)}")
+    engines = parser.parse_args().engines
+    if unknown := set(engines) - set(known):
         parser.error(f"no engine is called {', '.join(sorted(unknown))}")
     here = 0
     for engine in engines:
@@ -71,7 +72,7 @@ def main() -> None:
         try:
             fetch(ENGINES / engine)
         except (OSError, RuntimeError) as error:
-            print(f"{engine}: could not be had: {error}", file=sys.stderr)
+            print(f"{engine}: not fetched: {error}", file=sys.stderr)
         else:
             here += 1
             print(f"{engine}: {ENGINES / engine}")
@@ -79,16 +80,16 @@ def main() -> None:
 
 
 def prism(place: Path) -> None:
-    """Build Prism; Go keeps what it has built before."""
+    """Build Prism, unless Go has it in its cache."""
     package = f"github.com/apache/beam/sdks/v2/go/cmd/prism@v{apache_beam.__version__}"
     _run("go", "install", package, env={"GOBIN": str(place.parent)})
 
 
 def clusters(place: Path) -> None:
-    """Fetch an engine's distribution and Beam's job server for it; each appears whole."""
+    """Fetch an engine's distribution and Beam's job server for it, each atomically."""
     engine = place.name
     if shutil.which("java") is None:
-        raise FileNotFoundError("java is not here")
+        raise FileNotFoundError("java is missing")
     place.mkdir(parents=True, exist_ok=True)
     for part, fetch in (("distribution", _distribution), ("job_server", _job_server)):
         if not (place / part).is_dir():
@@ -120,18 +121,17 @@ def _job_server(engine: str, folder: Path) -> Path:
 
 
 def _run(program: str, *arguments: str, env: dict[str, str] | None = None) -> None:
-    """Run a command to its end.
+    """Run a command.
 
     Raises:
         FileNotFoundError: there is no such program.
-        RuntimeError: it failed; the message is its first line that speaks of an error.
+        RuntimeError: it failed; the message is its first line with "error".
     """
     if shutil.which(program) is None:
-        raise FileNotFoundError(f"{program} is not here")
+        raise FileNotFoundError(f"{program} is missing")
     command = [program, *arguments]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, **(env or {})}
-    )
+    environment = os.environ | (env or {})
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         lines = f"{done.stdout}\n{done.stderr}".strip().splitlines()
         spoken = [line for line in lines if "error" in line.lower()]

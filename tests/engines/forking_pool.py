@@ -1,7 +1,7 @@
-"""Beam's worker pool, whose workers are forks of a process that has imported what they need.
+"""Beam's worker pool, with workers that are forks of a process that has imported everything.
 
-A worker costs some five seconds of CPU time less to start. All are in the pool's session, and so
-end with it.
+A worker takes some five seconds of CPU time less to start. All are in the pool's session and end
+with it.
 
     python tests/engines/forking_pool.py --service_port=50000
 """
@@ -18,7 +18,7 @@ from apache_beam.runners.worker import worker_pool_main
 
 
 class Fork:
-    """What the pool takes for a process that it has started."""
+    """Stands in for ``subprocess.Popen`` in the pool."""
 
     link: socket.socket
 
@@ -56,20 +56,20 @@ class Fork:
 
 
 def serve(link: socket.socket) -> None:
-    """Fork for each piece of code that comes, and tell the number of the process."""
+    """Fork for each piece of code that arrives, and send back the process id."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while code := link.recv(1 << 16):
-        number = os.fork()
-        if not number:
+        pid = os.fork()
+        if not pid:
             link.close()
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             exec(code, {"__name__": "__main__"})
             os._exit(0)
-        link.send(str(number).encode())
+        link.send(str(pid).encode())
 
 
 def main() -> None:
-    """Serve forks in this process, and the pool in another, which has threads."""
+    """Fork in this process, and run the pool, which has threads, in another."""
     importlib.import_module("pipeline.runs.scoring_run")
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if os.fork():

@@ -1,19 +1,15 @@
 """Training on two nodes that meet over a network, one of them cut off in the middle.
 
-python tests/engines/nodes_run.py               network namespaces: needs root, on Linux
-python tests/engines/nodes_run.py --loopback    two loopback addresses; a node is killed instead
+    sudo python tests/engines/nodes_run.py
 
-Each node is a network namespace with an address of its own, joined by a pair of virtual Ethernet
-devices, and runs ``torchrun`` with one process; they share a disk. Then
+Each node is a network namespace and runs ``torchrun`` with one process; they share a disk.
 
-1. both nodes train to the end,
-2. the link goes down in the middle. The nodes were started with ``--nnodes=1:2 --max-restarts=3``:
-   the one with the rendezvous goes on by itself from the last checkpoint, alone,
-3. likewise, but with ``--nnodes=2``: both end, and a third command goes on from the last checkpoint
-   with one process.
+- whole  both nodes train to the end
+- 1:2    the second node's link goes down in the middle. With ``--nnodes=1:2 --max-restarts=3`` the
+         first, which has the rendezvous, continues alone from the last checkpoint
+- 2      the same with ``--nnodes=2``: both end, and one process continues from the last checkpoint
 
-Compared are losses and held-out bits with those of one process that trained undisturbed. Takes some
-four minutes.
+Losses and held-out bits are compared with those of one undisturbed process. Takes four minutes.
 """
 
 import argparse
@@ -21,12 +17,10 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -34,53 +28,22 @@ import pyarrow as pa
 sys.path.extend(
     str(Path(__file__).resolve().parents[2] / folder) for folder in ("", "tests", "tests/helpers")
 )
+from engines_machines import Machine, in_own_network, machines
+from engines_services import ROOT, free_port
 from training_runs import TINY, corpus_folder
 
-ROOT = Path(__file__).resolve().parents[2]
 STEPS, CUT_AT, PATIENCE = 120, 30, 20
 LONGEST, GRACE = 600, 30  # seconds that a run may take, and that a node may outlive the other
-NAMES = [f"winnow{node}-{os.getpid()}" for node in range(2)]
-ADDRESSES = {False: ["10.77.0.1", "10.77.0.2"], True: ["127.0.0.1", "127.0.0.2"]}
-DEVICES = {False: "veth{}", True: "lo"}
-
-
-def ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True)
-
-
-@contextlib.contextmanager
-def network(loopback: bool) -> Iterator[None]:
-    """Two namespaces that reach each other and nothing else."""
-    if loopback:
-        yield
-        return
-    with contextlib.ExitStack() as stack:
-        for name in NAMES:
-            ip("netns", "add", name)
-            stack.callback(ip, "netns", "del", name)
-        ends = ["veth0", "netns", NAMES[0], "type", "veth"]
-        ip("link", "add", *ends, "peer", "name", "veth1", "netns", NAMES[1])
-        for node, (name, address) in enumerate(zip(NAMES, ADDRESSES[False], strict=True)):
-            ip("-n", name, "address", "add", f"{address}/24", "dev", f"veth{node}")
-            ip("-n", name, "link", "set", f"veth{node}", "up")
-            ip("-n", name, "link", "set", "lo", "up")
-        yield
-
-
-def cut_off(nodes: list[subprocess.Popen[str]], loopback: bool) -> None:
-    """Take the second node's link down; nobody is told. Without a network, kill it."""
-    if loopback:
-        os.killpg(nodes[1].pid, signal.SIGKILL)
-    else:
-        ip("-n", NAMES[1], "link", "set", "veth1", "down")
+CASES = ("whole", "1:2", "2")
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "eth0"}
 
 
 class Trial:
-    """A training run in a folder of its own."""
+    """A training run in its own folder."""
 
-    def __init__(self, corpus: Path, output: Path, loopback: bool) -> None:
+    def __init__(self, corpus: Path, output: Path) -> None:
         self.output = output
-        self._loopback = loopback
+        self._log = output.with_suffix(".log")
         self._overrides = [
             *TINY,
             f"train.tokens={STEPS * 64}",
@@ -92,50 +55,49 @@ class Trial:
             f"output={output}",
         ]
 
-    def start(self, node: int, port: int, nnodes: str) -> subprocess.Popen[str]:
-        """The launcher of one node with one process."""
-        host, own = ADDRESSES[self._loopback][0], ADDRESSES[self._loopback][node]
-        enter = [] if self._loopback else ["ip", "netns", "exec", NAMES[node]]
-        command = [
-            *(sys.executable, "-m", "torch.distributed.run", f"--nnodes={nnodes}"),
-            *("--nproc-per-node=1", "--rdzv-backend=c10d", "--rdzv-id=winnow"),
-            *(f"--rdzv-endpoint={host}:{port}", f"--local-addr={own}", "--max-restarts=3"),
-            f"--rdzv-conf=is_host={int(node == 0)},last_call_timeout=5,join_timeout=60",
-            *("model/train.py", *self._overrides),
-        ]
-        device = DEVICES[self._loopback].format(node)
-        return subprocess.Popen(
-            [*enter, *command],
-            cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": device},
-            stdout=subprocess.DEVNULL,
-            stderr=self._log(node).open("a"),
-            text=True,
-            start_new_session=True,
-        )
-
-    def _log(self, node: int) -> Path:
-        return self.output.with_name(f"{self.output.name}-{node}.log")
+    def start(self, nodes: list[Machine], nnodes: str) -> list[subprocess.Popen[str]]:
+        """A launcher with one process on each node; the first has the rendezvous."""
+        endpoint = f"{nodes[0].address}:{free_port()}"
+        launchers = []
+        for node in nodes:
+            command = [
+                *(sys.executable, "-m", "torch.distributed.run", f"--nnodes={nnodes}"),
+                *("--nproc-per-node=1", "--rdzv-backend=c10d", "--rdzv-id=winnow"),
+                *(f"--rdzv-endpoint={endpoint}", f"--local-addr={node.address}"),
+                f"--rdzv-conf=is_host={int(not launchers)},last_call_timeout=5,join_timeout=60",
+                *("--max-restarts=3", "model/train.py", *self._overrides),
+            ]
+            launcher = subprocess.Popen(
+                node.command(*command),
+                cwd=ROOT,
+                env=ENVIRONMENT,
+                stdout=subprocess.DEVNULL,
+                stderr=self._log.open("a"),
+                text=True,
+                start_new_session=True,
+            )
+            launchers.append(launcher)
+        return launchers
 
     def alone(self) -> None:
         """Train with one process, to the end."""
         command = [sys.executable, "model/train.py", *self._overrides]
-        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        with self._log.open("a") as log:
+            subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, check=True, stdout=log, stderr=log)
 
     def step(self) -> int:
-        """The last step that is in the log."""
+        """The last step in the metrics."""
         path = self.output / "metrics.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
         return json.loads(lines[-1])["step"] if lines else 0
 
-    def checkpoints(self) -> list[int]:
-        """The steps of its checkpoints, ascending."""
-        return sorted(int(path.name[5:]) for path in self.output.glob("checkpoints/step_*"))
+    def last_checkpoint(self) -> int:
+        """The step of the newest checkpoint."""
+        return max(int(path.name[5:]) for path in self.output.glob("checkpoints/step_*"))
 
-    def said(self) -> str:
+    def errors(self) -> str:
         """The last lines of both launchers."""
-        logs = [self._log(node).read_text().splitlines()[-30:] for node in range(2)]
-        return "\n".join(line for log in logs for line in log)
+        return "\n".join(self._log.read_text().splitlines()[-60:])
 
     def results(self) -> tuple[dict[int, float], list[float]]:
         """The losses by step, and the held-out bits of each document."""
@@ -144,41 +106,19 @@ class Trial:
         return {row["step"]: row["loss"] for row in rows}, table["bits"].to_pylist()
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-def trains(node: int) -> bool:
-    """Whether a process trains in a node's namespace, beside its launcher."""
-    found = subprocess.run(["ip", "netns", "pids", NAMES[node]], capture_output=True, text=True)
-    lines = [Path(f"/proc/{pid}/cmdline") for pid in found.stdout.split()]
-    commands = [path.read_bytes() for path in lines if path.exists()]
-    return any(b"model/train.py" in c and b"torch.distributed.run" not in c for c in commands)
-
-
-def ended(nodes: list[subprocess.Popen[str]], loopback: bool) -> list[int | None]:
-    """Exit codes; None for one that still runs some time after the first, and is killed."""
+def exit_codes(launchers: list[subprocess.Popen[str]]) -> list[int | None]:
+    """Exit codes; None for one that still runs some time after the first ends, and is killed."""
     until = time.monotonic() + LONGEST
-    while time.monotonic() < until and any(node.poll() is None for node in nodes):
-        if nodes[0].poll() is not None:
+    while time.monotonic() < until and any(launcher.poll() is None for launcher in launchers):
+        if launchers[0].poll() is not None:
             until = min(until, time.monotonic() + GRACE)
         time.sleep(0.2)
-    codes = [node.poll() for node in nodes]
-    if codes[1] is None and not loopback:
-        print(f"  a process trains on the second node: {trains(1)}", flush=True)
-    for node in nodes:
+    codes = [launcher.poll() for launcher in launchers]
+    for launcher in launchers:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(node.pid, signal.SIGKILL)
-        node.wait()
+            os.killpg(launcher.pid, signal.SIGKILL)
+        launcher.wait()
     return codes
-
-
-def until_step(trial: Trial, nodes: list[subprocess.Popen[str]]) -> None:
-    while trial.step() < CUT_AT:
-        assert all(node.poll() is None for node in nodes), trial.said()
-        time.sleep(0.05)
 
 
 def compare(trial: Trial, expected: Trial) -> str:
@@ -191,49 +131,48 @@ def compare(trial: Trial, expected: Trial) -> str:
     return f"loss within {loss:.1e}, held-out bits within {document:.1e} of one process"
 
 
+def cut_off(trial: Trial, nodes: list[Machine], nnodes: str) -> None:
+    """Take the second node's link down in the middle, and wait for the end."""
+    launchers = trial.start(nodes, nnodes)
+    while trial.step() < CUT_AT:
+        assert all(launcher.poll() is None for launcher in launchers), trial.errors()
+        time.sleep(0.05)
+    nodes[1].link("down")
+    begun, saved, step = time.monotonic(), trial.last_checkpoint(), trial.step()
+    codes = exit_codes(launchers)
+    nodes[1].link("up")
+    print(f"--nnodes={nnodes}, cut off at step {step} (checkpoint {saved}):", flush=True)
+    print(f"  exit codes {codes} after {time.monotonic() - begun:.0f} s", flush=True)
+    assert codes[1] != 0, (codes, trial.errors())
+    assert (codes[0] == 0) == (nnodes == "1:2"), (codes, trial.errors())
+    if nnodes == "2":
+        trial.alone()
+        print("  one process continued from the last checkpoint", flush=True)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Two nodes, one cut off.")
-    parser.add_argument("--loopback", action="store_true", help="no namespaces: needs no root")
-    parser.add_argument("--only", choices=["whole", "1:2", "2"], help="one of the three")
-    flags = parser.parse_args()
-    loopback = flags.loopback
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("cases", nargs="*", default=CASES, help=f"{', '.join(CASES)}; default: all")
+    cases = parser.parse_args().cases
+    if unknown := set(cases) - set(CASES):
+        parser.error(f"no case {', '.join(sorted(unknown))}")
+    in_own_network()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # leave no namespace behind
-    with tempfile.TemporaryDirectory() as name, network(loopback):
-        folder = Path(name)
-        corpus = corpus_folder(folder)
-        expected = Trial(corpus, folder / "alone", loopback)
+    with tempfile.TemporaryDirectory() as name, machines(2) as (_, *nodes):
+        corpus = corpus_folder(Path(name))
+        expected = Trial(corpus, Path(name, "alone"))
         expected.alone()
-
-        if flags.only in (None, "whole"):
-            trial = Trial(corpus, folder / "whole", loopback)
-            port = free_port()
-            codes = ended([trial.start(node, port, "2") for node in range(2)], loopback)
-            assert codes == [0, 0], (codes, trial.said())
-            print(f"two nodes to the end: {compare(trial, expected)}", flush=True)
-
-        for nnodes in [flags.only] if flags.only else ["1:2", "2"]:
-            if nnodes == "whole":
-                break
-            trial = Trial(corpus, folder / f"cut-{nnodes[0]}", loopback)
-            port = free_port()
-            nodes = [trial.start(node, port, nnodes) for node in range(2)]
-            until_step(trial, nodes)
-            cut_off(nodes, loopback)
-            begun, saved, step = time.monotonic(), trial.checkpoints()[-1], trial.step()
-            codes = ended(nodes, loopback)
-            seconds = time.monotonic() - begun
-            print(f"--nnodes={nnodes}, cut off at step {step} (checkpoint {saved}):", flush=True)
-            print(f"  the nodes ended with {codes} after {seconds:.0f} s", flush=True)
-            if nnodes == "2":
-                assert 0 not in codes, (codes, trial.said())
-                trial.alone()
-                print("  and one process went on from the last checkpoint", flush=True)
+        for case in cases:
+            trial = Trial(corpus, Path(name, f"case-{case[0]}"))
+            if case == "whole":
+                codes = exit_codes(trial.start(nodes, "2"))
+                assert codes == [0, 0], (codes, trial.errors())
+                print("two nodes to the end:", flush=True)
             else:
-                assert codes[0] == 0, (codes, trial.said())
-                assert codes[1] != 0, (codes, trial.said())
+                cut_off(trial, nodes, case)
             print(f"  {compare(trial, expected)}", flush=True)
-            if not loopback:
-                ip("-n", NAMES[1], "link", "set", "veth1", "up")
 
 
 if __name__ == "__main__":

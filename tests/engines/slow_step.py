@@ -1,4 +1,4 @@
-"""A step that drops nothing and takes its time, for clusters_faults.py: work that costs nothing."""
+"""A step that only sleeps, so that clusters_faults.py has runs that last and cost nothing."""
 
 import os
 import time
@@ -14,7 +14,7 @@ PAUSE = "WINNOW_SLOW_STEP"
 
 @dataclass
 class Slow(Step):
-    """Sleeps for as many seconds as the environment says, once for each batch."""
+    """Sleeps once per batch, for the seconds in the environment variable ``PAUSE``."""
 
     reasons = ()
 

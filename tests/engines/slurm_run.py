@@ -1,18 +1,16 @@
-"""A sweep through Slurm's commands, which here are a few lines that start processes.
+"""A sweep through stand-ins for Slurm's commands, compared with a sweep without Slurm.
 
-python tests/engines/slurm_run.py
+    python tests/engines/slurm_run.py
 
-``sbatch`` runs the script that it is given once for each job of the array, ``srun`` starts two
-tasks, as on a node with two devices. Everything else, from Hydra's launcher to the process group of
-the two, is the real thing; compared are each job's losses and answers with those of a sweep without
-Slurm.
+``sbatch`` runs its script once per job of the array, ``srun`` starts two tasks, as on a node with
+two devices. The rest, from Hydra's launcher to the process group of the two, is real. Each job's
+losses and answers are compared.
 """
 
 import json
 import math
 import os
 import re
-import stat
 import subprocess
 import sys
 import tempfile
@@ -32,7 +30,7 @@ TASKS = 2
 
 
 def sbatch(folder: Path, script: str) -> None:
-    """Run every job of the array, one after the other; leave what ``sacct`` says of them."""
+    """Run the jobs of the array, one after the other; write their states for ``sacct``."""
     first, last = map(int, re.search(r"--array=(\d+)-(\d+)", Path(script).read_text()).groups())
     states = folder / "states"
     states.write_text("".join(f"1_{i}|RUNNING|localhost\n" for i in range(first, last + 1)))
@@ -60,7 +58,7 @@ def sbatch(folder: Path, script: str) -> None:
 
 
 def srun(*arguments: str) -> int:
-    """Start the tasks of a job; the worst of their exit codes."""
+    """Start the tasks of a job; the largest of their exit codes."""
     command = list(arguments)
     names = {}
     while command[0].startswith("--"):
@@ -74,7 +72,7 @@ def srun(*arguments: str) -> int:
             name.replace("%A", "1").replace("%a", array).replace("%t", str(i))
             for name in names.values()
         ]
-        Path(paths[0]).parent.mkdir(exist_ok=True)  # else made a moment after sbatch has ended
+        Path(paths[0]).parent.mkdir(exist_ok=True)  # made a moment after sbatch ends
         out, err = (open(path, "a") for path in paths)  # noqa: SIM115
         env = os.environ | {"SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)}
         tasks.append(subprocess.Popen(command, env=env, stdout=out, stderr=err))
@@ -82,21 +80,17 @@ def srun(*arguments: str) -> int:
 
 
 def losses(study: Path) -> dict[str, list[float]]:
-    """The training loss of every job, step by step."""
+    """The training losses of every job."""
     return {
-        str(path.parent.relative_to(study)): [
-            json.loads(line)["loss"] for line in path.read_text().splitlines()
-        ]
+        str(path.relative_to(study)): [json.loads(line)["loss"] for line in path.open()]
         for path in sorted(study.glob("*/seed_*/metrics.jsonl"))
     }
 
 
-def scores(study: Path) -> dict[str, list[dict]]:
-    """The scores of every job, item by item."""
-    return {
-        str(path.parent.relative_to(study)): tables.read(str(path)).to_pylist()
-        for path in sorted(study.glob(f"*/seed_*/{TASKS_FILE}"))
-    }
+def scores(study: Path) -> list[dict]:
+    """The scores of all jobs, item by item."""
+    paths = sorted(study.glob(f"*/seed_*/{TASKS_FILE}"))
+    return [row for path in paths for row in tables.read(str(path)).to_pylist()]
 
 
 def main() -> None:
@@ -105,14 +99,13 @@ def main() -> None:
         for command in ("sbatch", "srun", "sacct", "scontrol"):
             path = folder / "bin" / command
             path.parent.mkdir(exist_ok=True)
-            path.write_text(
-                f'#!/bin/sh\nexec {sys.executable} {__file__} {folder} {command} "$@"\n'
-            )
-            path.chmod(path.stat().st_mode | stat.S_IXUSR)
+            program = f"{sys.executable} {__file__} {folder} {command}"
+            path.write_text(f'#!/bin/sh\nexec {program} "$@"\n')
+            path.chmod(0o755)
         corpus = make_corpus(folder / "corpus", [documents(400, seed=0)])
         common = ["experiment=smoke", f"corpus={corpus.folder}", "train.tokens=1024"]
         common += ["train.batch_rows=4", "data.sequence_length=64", "model.group_rows=1", "seed=1"]
-        # Two tasks add up in another order than one; bfloat16 makes 2e-4 of it.
+        # Two tasks sum in another order than one, which bfloat16 turns into 2e-4.
         common += ["train.precision=fp32"]
         write_tasks(folder)
         common += ["tasks.names=[piqa,natural_questions]", f"tasks.local={folder}"]
@@ -124,25 +117,21 @@ def main() -> None:
             "GLOO_SOCKET_IFNAME": "lo",
         }
         for study, more in {"slurm": slurm, "alone": []}.items():
-            done = subprocess.run(
-                [sys.executable, "ablations/run.py", *common, f"output={folder}/{study}", *more],
-                cwd=ROOT,
-                env=env,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            print(f"{study}: exit code {done.returncode}")
-            print(done.stdout[-600:], done.stderr[-3000:])
+            command = [
+                sys.executable,
+                "ablations/run.py",
+                *common,
+                f"output={folder}/{study}",
+                *more,
+            ]
+            subprocess.run(command, cwd=ROOT, env=env, check=True)
         found, alone = losses(folder / "slurm"), losses(folder / "alone")
         assert found.keys() == alone.keys()
         assert len(alone) == 2
         worst = max(
             abs(a / b - 1) for job in alone for a, b in zip(found[job], alone[job], strict=True)
         )
-        found, alone = scores(folder / "slurm"), scores(folder / "alone")
-        assert found.keys() == alone.keys()
-        rows = [pair for job in alone for pair in zip(found[job], alone[job], strict=True)]
+        rows = list(zip(scores(folder / "slurm"), scores(folder / "alone"), strict=True))
         for row, other in rows:
             values = row.pop("numerator"), other.pop("numerator")
             assert row == other
