@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             from pipeline.page.data import registered_data
             from pipeline.page.render import next_step, print_summary, write_report
             from winnow.filesystem import storage
-            from winnow.text import registered_domains
+            from winnow.text import hosts
 
             if beam_flags:
                 from pipeline.beam import engine  # imports Beam, which local folders do without
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     storage.configure(engine.options(beam_flags))
             written = read_manifest(options.output)
             if options.registered_domains:
-                registered_domains.check_installed()
+                hosts.check_installed()
                 registered_data.write(options.output, written)
             if options.pairs is not None:
                 with endings.usage():

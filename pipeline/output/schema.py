@@ -222,8 +222,8 @@ REGISTERED_DOMAINS = pa.schema(
     [*required(source=pa.string(), registered_domain=pa.string(), hosts=pa.int64()), *_KEPT_COUNTS]
 )
 """``statistics/registered_domains.parquet``: domains added up by the name that is registered
-(:mod:`winnow.text.registered_domains`), with their number of hosts. Only where a report was asked
-for it; its metadata name the run."""
+(:func:`winnow.text.hosts.registered_domains`), with their number of hosts. Only where a report was
+asked for it; its metadata name the run."""
 
 CHANGES = pa.schema(
     required(source=pa.string(), step=pa.string(), documents=pa.int64(), removed_bytes=pa.int64())

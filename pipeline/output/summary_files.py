@@ -67,7 +67,7 @@ def opened(paths: Sequence[str]) -> Iterator[tuple[Summary, Iterator[pa.Table]]]
     with contextlib.ExitStack() as stack:
         small, domains = [], []
         for path in paths:
-            source = stack.enter_context(tables.open_unmapped(path))
+            source = stack.enter_context(tables.open_file(path, mapped=False))
             own: Summary = {}
             reader = pa.ipc.open_stream(source)
             while (name := reader.schema.metadata[_NAME]) != b"domains":

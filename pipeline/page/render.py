@@ -213,5 +213,5 @@ def open_statistics(output: str, name: str) -> Iterator[pq.ParquetFile]:
         raise ValueError(
             f"{path} is missing: {output} is not an output of a finished pipeline/run.py"
         )
-    with tables.open_mapped(path) as source, pq.ParquetFile(source) as file:
+    with tables.open_file(path) as source, pq.ParquetFile(source) as file:
         yield file

@@ -15,16 +15,14 @@ Words of ASCII, which is most of them, are found 32 bytes at a time and hashed w
 depends on their length; any other goes through the table, character by character, to the same hash.
 """
 
-from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from llvmlite import ir
 from numba import njit, types
-from numba.extending import intrinsic
 
-from winnow.text.buffers import load_u8, load_u64
+from winnow.text.buffers import llvm, load_u8, load_u64
 from winnow.text.vectors import (
     BLOCK,
     leading_zeros,
@@ -167,18 +165,12 @@ def _absorb(word: np.uint64, octets: np.uint64) -> np.uint64:
     return mixed ^ mixed >> np.uint64(32)
 
 
-def _prefetch(typing_context: Any, address: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
-        number = ir.IntType(32)
-        shape = ir.FunctionType(ir.VoidType(), [pointer.type, number, number, number])
-        instruction = builder.module.declare_intrinsic("llvm.prefetch.p0", (), shape)
-        read, keep, not_code = (ir.Constant(number, value) for value in (0, 3, 1))
-        builder.call(instruction, [pointer, read, keep, not_code])
-        return context.get_dummy_value()
-
-    return types.void(types.int64), generate
-
-
-prefetch = cast(Callable[[int], None], intrinsic(_prefetch))
-"""Ask for the cache line at an address, which need not be valid, without waiting for it."""
+@llvm(types.void, types.int64)
+def prefetch(builder: Any, address: Any) -> None:
+    """Ask for the cache line at an address, which need not be valid, without waiting for it."""
+    pointer = builder.inttoptr(address, ir.IntType(8).as_pointer())
+    number = ir.IntType(32)
+    shape = ir.FunctionType(ir.VoidType(), [pointer.type, number, number, number])
+    instruction = builder.module.declare_intrinsic("llvm.prefetch.p0", (), shape)
+    read, keep, not_code = (ir.Constant(number, value) for value in (0, 3, 1))
+    builder.call(instruction, [pointer, read, keep, not_code])

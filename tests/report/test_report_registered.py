@@ -11,7 +11,7 @@ from report_run import invented, write_run
 from pipeline import report
 from pipeline.output.score_counts import COUNTS, KEPT_COUNTS
 from pipeline.rules.decision import Rule
-from winnow.text import registered_domains
+from winnow.text import hosts as of_hosts
 
 # From https://raw.githubusercontent.com/publicsuffix/list/main/tests/test_psl.txt (public domain),
 # names of registries alone; where there is no registered domain the host stays as it is.
@@ -36,16 +36,16 @@ EXAMPLES = {
 def test_the_lists_own_examples():
     pytest.importorskip("tld")
     hosts = pa.array([*EXAMPLES, *EXAMPLES, None])
-    found = registered_domains.registered_domains(hosts).to_pylist()
+    found = of_hosts.registered_domains(hosts).to_pylist()
     assert found == [*EXAMPLES.values(), *EXAMPLES.values(), None]
     chunked = pa.chunked_array([hosts.slice(0, 9), hosts.slice(9)])
-    assert registered_domains.registered_domains(chunked).to_pylist() == found
+    assert of_hosts.registered_domains(chunked).to_pylist() == found
 
 
 def test_a_host_is_looked_up_once(monkeypatch):
     looked_up = []
-    monkeypatch.setattr(registered_domains, "_registered", lambda h: looked_up.append(h) or h)
-    registered_domains.registered_domains(pa.array(["a.com", "b.com"] * 50))
+    monkeypatch.setattr(of_hosts, "_registered", lambda h: looked_up.append(h) or h)
+    of_hosts.registered_domains(pa.array(["a.com", "b.com"] * 50))
     assert looked_up == ["a.com", "b.com"]
 
 
@@ -86,7 +86,7 @@ def test_without_the_list_it_says_what_to_install(tmp_path, capsys, monkeypatch)
     write_run(
         tmp_path, {"web": invented("web", 30, np.random.default_rng(0))}, Rule("all"), {"web"}
     )
-    monkeypatch.setattr(registered_domains.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(of_hosts.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SystemExit) as left:
         report.main([str(tmp_path), "--registered-domains"])
     assert left.value.code == 1

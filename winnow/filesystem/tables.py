@@ -41,7 +41,7 @@ def batches(path: str, columns: Collection[str] | None = None) -> Iterator[pa.Re
     if path.endswith(".parquet"):
         yield from _parquet_batches(path, columns)
         return
-    with open_mapped(path) as source:
+    with open_file(path) as source:
         try:
             reader = pa.ipc.open_file(source)
             if columns is not None:
@@ -56,7 +56,7 @@ def batches(path: str, columns: Collection[str] | None = None) -> Iterator[pa.Re
 
 
 def _parquet_batches(path: str, columns: Collection[str] | None) -> Iterator[pa.RecordBatch]:
-    with open_unmapped(path) as source:
+    with open_file(path, mapped=False) as source:
         try:
             file = pq.ParquetFile(source, memory_map=False)
             names = file.schema_arrow.names
@@ -80,10 +80,10 @@ def replaced(batch: pa.RecordBatch, **columns: Any) -> pa.RecordBatch:
 def along(
     batches: Iterable[pa.RecordBatch], rows: npt.NDArray[np.int64]
 ) -> Iterator[tuple[pa.RecordBatch, npt.NDArray[np.int64], slice]]:
-    """Each batch with those of ``rows``, ascending and counted over all batches, that it holds.
+    """Each batch with those of ``rows`` (ascending, counted over all batches) that it holds.
 
     Yields:
-        The batch, its rows counted from its own first one, and where these stand in ``rows``.
+        The batch, those rows counted within the batch, and their slice of ``rows``.
     """
     first = 0
     for batch in batches:
@@ -94,25 +94,20 @@ def along(
 
 def column_names(path: str) -> list[str]:
     """The columns of a file that :func:`batches` reads."""
-    names: list[str]
-    with open_mapped(path) as source:
+    with open_file(path) as source:
         if path.endswith(".parquet"):
-            names = pq.read_schema(source).names
-        else:
-            names = pa.ipc.open_file(source).schema.names
-    return names
+            return list(pq.read_schema(source).names)
+        return list(pa.ipc.open_file(source).schema.names)
 
 
-def open_unmapped(path: str) -> pa.NativeFile:
-    """A file to read with pyarrow, of which only what is in use counts as this process's memory."""
-    local = storage.scheme(path) is None
-    return pa.OSFile(path) if local else pa.PythonFile(storage.open_input(path), mode="r")
+def open_file(path: str, mapped: bool = True) -> pa.NativeFile:
+    """A file to read with pyarrow, by default memory-mapped if it is local.
 
-
-def open_mapped(path: str) -> pa.NativeFile:
-    """A file to read with pyarrow, memory-mapped if it is local."""
-    local = storage.scheme(path) is None
-    return pa.memory_map(path) if local else pa.PythonFile(storage.open_input(path), mode="r")
+    Of a file that is not mapped, only what is in use counts as this process's memory.
+    """
+    if storage.scheme(path) is not None:
+        return pa.PythonFile(storage.open_input(path), mode="r")
+    return pa.memory_map(path) if mapped else pa.OSFile(path)
 
 
 def runs_of_equal(table: pa.Table, keys: Sequence[str]) -> list[tuple[tuple[Any, ...], pa.Table]]:
@@ -129,12 +124,8 @@ def runs_of_equal(table: pa.Table, keys: Sequence[str]) -> list[tuple[tuple[Any,
         first[1:] |= np.asarray(pc.not_equal(column[1:], column[:-1]))
     starts = np.flatnonzero(first)
     sizes = np.diff(np.append(starts, len(table)))
+    rows = table.select(keys).take(starts).to_pylist()
     return [
         (tuple(row.values()), table.slice(start, size))
-        for row, start, size in zip(
-            table.select(keys).take(starts).to_pylist(),
-            starts.tolist(),
-            sizes.tolist(),
-            strict=True,
-        )
+        for row, start, size in zip(rows, starts.tolist(), sizes.tolist(), strict=True)
     ]

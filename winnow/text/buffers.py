@@ -6,6 +6,7 @@ words at an address (``data.ctypes.data + index``) without bounds checks: those 
 kernel.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -58,17 +59,38 @@ def large_strings(data: Octets, offsets: npt.NDArray[np.int64]) -> pa.Array:
     )
 
 
+def llvm(result: Any, *arguments: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Turn a function that emits LLVM instructions into one that kernels call.
+
+    It takes LLVM's builder and the value of each argument, and returns the result's value, or None.
+
+    Args:
+        result: its numba type.
+        arguments: their numba types.
+    """
+
+    def compiled(emit: Callable[..., Any]) -> Any:
+        @functools.wraps(emit)  # numba asks for the number of arguments
+        def typed(typing_context: Any, *_: Any) -> Any:
+            def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+                value = emit(builder, *values)
+                return context.get_dummy_value() if value is None else value
+
+            return result(*arguments), generate
+
+        return intrinsic(typed)
+
+    return compiled
+
+
 def _loader(kind: Any) -> Callable[[int], Any]:
     """A load for kernels: the integer of this type at an address of any alignment."""
 
-    def load(typing_context: Any, address: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            pointer = builder.inttoptr(arguments[0], ir.IntType(kind.bitwidth).as_pointer())
-            return builder.load(pointer, align=1)
+    def load(builder: Any, address: Any) -> Any:
+        pointer = builder.inttoptr(address, ir.IntType(kind.bitwidth).as_pointer())
+        return builder.load(pointer, align=1)
 
-        return kind(types.int64), generate
-
-    return cast(Callable[[int], Any], intrinsic(load))
+    return cast(Callable[[int], Any], llvm(kind, types.int64)(load))
 
 
 load_u8: Callable[[int], np.uint8] = _loader(types.uint8)
@@ -76,15 +98,9 @@ load_u32: Callable[[int], np.uint32] = _loader(types.uint32)
 load_u64: Callable[[int], np.uint64] = _loader(types.uint64)
 
 
-def _multiply_high(typing_context: Any, a: Any, b: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        wide = ir.IntType(128)
-        product = builder.mul(*(builder.zext(argument, wide) for argument in arguments))
-        high = builder.lshr(product, ir.Constant(wide, 64))
-        return builder.trunc(high, ir.IntType(64))
-
-    return types.uint64(types.uint64, types.uint64), generate
-
-
-multiply_high = cast(Callable[[np.uint64, np.uint64], np.uint64], intrinsic(_multiply_high))
-"""The upper half of the 128-bit product of two uint64: numba has no 128-bit integer."""
+@llvm(types.uint64, types.uint64, types.uint64)
+def multiply_high(builder: Any, a: Any, b: Any) -> Any:
+    """The upper half of the 128-bit product of two uint64: numba has no 128-bit integer."""
+    wide = ir.IntType(128)
+    product = builder.mul(builder.zext(a, wide), builder.zext(b, wide))
+    return builder.trunc(builder.lshr(product, ir.Constant(wide, 64)), ir.IntType(64))

@@ -6,14 +6,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from winnow.text.buffers import Offsets, string_buffers
-from winnow.text.vectors import (
-    BLOCK,
-    continuing,
-    may_be_space,
-    ones,
-    trailing_zeros,
-    white_space,
-)
+from winnow.text.vectors import BLOCK, continuing, may_be_space, ones, trailing_zeros, white_space
 
 Counts = npt.NDArray[np.int64]
 

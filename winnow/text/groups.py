@@ -36,10 +36,8 @@ SOME = "(some)"
 def grouped(column: pa.Array, grouping: Mapping[str, Any]) -> pa.Array:
     """The groups (string [n]) of documents with these values, null where they have none.
 
-    Args:
-        column: the values.
-        grouping: ``{"by": "value"}``, ``{"by": "edges", "edges": […]}`` (:func:`between`), or
-            ``{"by": "presence"}``.
+    A grouping is ``{"by": "value"}``, ``{"by": "edges", "edges": […]}`` (:func:`between`), or
+    ``{"by": "presence"}``.
     """
     match grouping["by"]:
         case "value":

@@ -189,10 +189,8 @@ def _short_128(start: int, length: int, secret: int) -> Pair:
         high = multiply_high(factor, _P64_1)
         high += last + (last & _LOW_32) * (_P32_2 - np.uint64(1))
         low ^= _swap_64(high)
-        return (
-            _avalanche(multiply_high(low, _P64_2) + high * _P64_2),
-            _avalanche(low * _P64_2),
-        )
+        high = multiply_high(low, _P64_2) + high * _P64_2
+        return _avalanche(high), _avalanche(low * _P64_2)
     if length >= 4:
         first = np.uint64(load_u32(start))
         last = np.uint64(load_u32(start + length - 4))
@@ -213,10 +211,9 @@ def _short_128(start: int, length: int, secret: int) -> Pair:
         low ^= np.uint64(load_u32(secret) ^ load_u32(secret + 4))
         high ^= np.uint64(load_u32(secret + 8) ^ load_u32(secret + 12))
         return _avalanche_xxh64(high), _avalanche_xxh64(low)
-    return (
-        _avalanche_xxh64(load_u64(secret + 80) ^ load_u64(secret + 88)),
-        _avalanche_xxh64(load_u64(secret + 64) ^ load_u64(secret + 72)),
-    )
+    high = load_u64(secret + 80) ^ load_u64(secret + 88)
+    low = load_u64(secret + 64) ^ load_u64(secret + 72)
+    return _avalanche_xxh64(high), _avalanche_xxh64(low)
 
 
 @njit(nogil=True, cache=True)

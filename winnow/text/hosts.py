@@ -10,6 +10,7 @@ Nearly all URLs are simple, and one regular expression in Arrow parses them. Pyt
 rest, each distinct URL once.
 """
 
+import importlib.util
 import ipaddress
 import re
 import unicodedata
@@ -131,3 +132,46 @@ def _ipv4(name: str) -> str | None:
         return None
     value = sum(number << (24 - 8 * i) for i, number in enumerate(first)) + rest
     return str(ipaddress.IPv4Address(value))
+
+
+def check_installed() -> None:
+    """Raise ValueError if the public suffix list is not there."""
+    if importlib.util.find_spec("tld") is None:
+        raise ValueError(
+            "registered domains need the public suffix list of the package tld: install it with"
+            " pip install 'winnow-lm[domains]'"
+        )
+
+
+def registered_domains(host: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """The registered domains of n hosts (string [n], as :func:`hosts` gives them).
+
+    A registered domain is a name below a public suffix: ``bbc.co.uk`` of ``a.bbc.co.uk``. The
+    suffixes are those of registries, from the public suffix list (https://publicsuffix.org) as the
+    package ``tld`` ships it, offline: of ``a.github.io`` the domain is ``github.io``, whose owner
+    is the one to ask. Addresses, public suffixes and names under none of them stay as they are.
+    Each distinct host is looked up once.
+    """
+    codes = host.dictionary_encode()
+    codes = codes.combine_chunks() if isinstance(codes, pa.ChunkedArray) else codes
+    names = pa.array([_registered(name) for name in codes.dictionary.to_pylist()], pa.string())
+    return names.take(codes.indices)
+
+
+def _registered(host: str) -> str:
+    from tld import get_fld
+
+    labels = host.split(".")
+    readable = ".".join(map(_readable, labels))
+    found = get_fld(f"https://{readable}", fail_silently=True, search_private=False)
+    return ".".join(labels[-(found.count(".") + 1) :]) if found else host
+
+
+def _readable(label: str) -> str:
+    """A label in the script that the list is written in."""
+    if not label.startswith("xn--"):
+        return label
+    try:
+        return idna.decode(label)
+    except (idna.IDNAError, UnicodeError):
+        return label

@@ -1,23 +1,21 @@
-"""Write ``unicode_data.py``: what each code point means to the word rules, at one Unicode version.
+"""Write ``unicode.xz``: what each code point means to the word rules, at one Unicode version.
 
-    python winnow/text/make_unicode_data.py > winnow/text/unicode_data.py
+    python winnow/text/make_unicode_data.py
 
 Run it for a new version of the normaliser only: another table gives other features, so every
-trained classifier would score differently. Frozen, because ``unicodedata`` grows with Python.
+trained classifier would score differently. Frozen (at Unicode 14.0.0), because ``unicodedata``
+grows with Python.
 """
 
-import base64
 import lzma
-import textwrap
 import unicodedata
+from pathlib import Path
 
 import numpy as np
 
-SEPARATOR = 0
-IGNORED = 1
+SEPARATOR, IGNORED = 0, 1
 FOLDED_BITS = 21
-UNSTABLE = 1 << 30
-SOLO = 1 << 31
+UNSTABLE, SOLO = 1 << 30, 1 << 31
 
 # Scripts written without spaces: every character is a word, so that bigrams do the rest.
 UNSPACED = (
@@ -78,16 +76,11 @@ def entry(point: int, seconds: set[int]) -> int:
 
 
 def main() -> None:
-    """Print the module."""
+    """Write the table."""
     seconds = seconds_of_compositions()
     table = np.array([entry(point, seconds) for point in range(0x110000)], "<u4")
     steps = np.diff(table, prepend=np.uint32(0))
-    packed = base64.b85encode(lzma.compress(steps.tobytes(), preset=9)).decode()
-    print(f'"""Made by make_unicode_data.py from Unicode {unicodedata.unidata_version}."""\n')
-    print("# Differences of neighbours in the table of words.py: uint32 [0x110000], xz, base 85.")
-    print('PACKED = """')
-    print("\n".join(textwrap.wrap(packed, 100)))
-    print('"""')
+    Path(__file__).with_name("unicode.xz").write_bytes(lzma.compress(steps.tobytes(), preset=9))
 
 
 if __name__ == "__main__":

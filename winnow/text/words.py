@@ -10,12 +10,12 @@ Version 1, the same in training and serving:
 * Format characters (soft hyphen, zero-width joiners, byte order mark) and variation selectors are
   ignored: they neither separate words nor change them.
 * All else separates words: white space, control characters, NUL, unassigned and private code
-points.
+  points.
 """
 
-import base64
 import lzma
 import unicodedata
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,6 @@ import pyarrow.compute as pc
 from numba import njit
 
 from winnow.text.buffers import Octets, Offsets, load_u8, load_u32, load_u64, string_buffers
-from winnow.text.unicode_data import PACKED
 
 VERSION = 1
 
@@ -42,12 +41,10 @@ NOT_ASCII = np.uint64(0x8080808080808080)
 Table = npt.NDArray[np.uint32]
 
 
-def _unpack() -> Table:
-    steps = lzma.decompress(base64.b85decode("".join(PACKED.split())))
-    return np.frombuffer(steps, "<u4").cumsum(dtype=np.uint32)
+UNICODE = Path(__file__).with_name("unicode.xz")
+"""Differences of neighbours in the table: uint32 [0x110000], written by make_unicode_data.py."""
 
-
-TABLE: Table = _unpack()
+TABLE: Table = np.frombuffer(lzma.decompress(UNICODE.read_bytes()), "<u4").cumsum(dtype=np.uint32)
 
 
 def nfc(text: pa.Array) -> pa.Array:
@@ -98,9 +95,8 @@ def _is_suspect(position: int, end: int, table: int) -> bool:
 def next_entry(position: int, end: int, table: int) -> tuple[np.uint32, int]:
     """The table entry of the character at an address before ``end``, and the next address.
 
-    ``table`` is the address of :data:`TABLE`.
-
-    The text should be UTF-8; other bytes give some entry, but never a read beyond ``end``.
+    ``table`` is the address of :data:`TABLE`. The text should be UTF-8; other bytes give some
+    entry, but never a read beyond ``end``.
     """
     point = np.uint32(load_u8(position))
     if point < 0x80:

@@ -13,7 +13,7 @@ from pipeline.output.summary import Summary, Tally
 from pipeline.page.data.totals import clip, share
 from winnow.filesystem import storage, tables
 from winnow.text.groups import NONE
-from winnow.text.registered_domains import registered_domains
+from winnow.text.hosts import registered_domains
 
 NAME = "registered_domains"
 ROWS = 100
@@ -36,7 +36,7 @@ def add_up(domains: Iterable[pa.Table]) -> pa.Table:
 
 def write(output: str, manifest: Mapping[str, Any]) -> None:
     """Write the registered domains of a finished run."""
-    with tables.open_mapped(_path(output, "domains")) as source, pq.ParquetFile(source) as file:
+    with tables.open_file(_path(output, "domains")) as source, pq.ParquetFile(source) as file:
         table = add_up(file.read_row_group(i) for i in range(file.num_row_groups))
     table = table.replace_schema_metadata({_RUN: manifest["key"]})
     with storage.open_output(_path(output, NAME)) as out:
@@ -48,7 +48,7 @@ def read(output: str, manifest: Mapping[str, Any]) -> pa.Table | None:
     path = _path(output, NAME)
     if not storage.exists(path):
         return None
-    with tables.open_mapped(path) as source:
+    with tables.open_file(path) as source:
         table = pq.read_table(source)
     return table if (table.schema.metadata or {}).get(_RUN) == manifest["key"].encode() else None
 
