@@ -97,7 +97,7 @@ def _prepare(config: PrepareConfig, source: Scored, key: str) -> Corpus:
         codec = _tokenizer(config, source)
         entries = _encode(config, source, codec)
         storage.write_json(manifest, _manifest(config, key, source, codec, entries))
-    elif files.read_json(manifest)["key"] != key:
+    elif storage.read_json(manifest)["key"] != key:
         raise ValueError(
             f"{config.output} holds a corpus of other scored shards or settings: choose another"
             " output, or delete that folder"
@@ -137,7 +137,7 @@ def _begin(output: str, key: str) -> None:
         if not {files.LOCK, files.OWNER}.issuperset(os.listdir(output)):
             raise ValueError(f"{output} is not empty and no corpus: choose another output")
         storage.write_json(path, {"key": key})
-    elif files.read_json(path)["key"] != key:
+    elif storage.read_json(path)["key"] != key:
         raise ValueError(
             f"{output} holds the beginning of another corpus (the scored folder or the settings"
             " have changed since): delete it, or choose another output"

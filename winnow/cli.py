@@ -1,7 +1,7 @@
 """The command ``winnow``, which runs every other command by name.
 
-A command is a module, run as ``python -m`` would run it. None is imported here, so that
-``winnow --help`` takes no longer than Python's own start.
+A command is a module, run as ``python -m`` would run it. None is imported here, to keep
+``winnow --help`` fast.
 """
 
 import os
@@ -85,12 +85,8 @@ def overview() -> str:
     for stage, commands in COMMANDS.items():
         lines.append(f"{stage}:")
         lines += [f"  {name:<18}{about}" for name, _, about in commands]
-    lines += [
-        "",
-        "From raw text to a verdict: classifier train, run, prepare, study plan, study run.",
-        f"Exit codes: {EXIT_CODES}.",
-    ]
-    return "\n".join(lines)
+    stages = "From raw text to a verdict: classifier train, run, prepare, study plan, study run."
+    return "\n".join([*lines, "", stages, f"Exit codes: {EXIT_CODES}."])
 
 
 def unknown(arguments: list[str], names: list[str]) -> str:
@@ -99,9 +95,8 @@ def unknown(arguments: list[str], names: list[str]) -> str:
     if group:
         parts = ", ".join(name.split()[1] for name in group)
         return f"winnow: error: {arguments[0]} needs one of: {parts}"
-    requested = " ".join(
-        arguments[:2] if arguments[1:] and arguments[1].isalpha() else arguments[:1]
-    )
+    words = 2 if arguments[1:] and arguments[1].isalpha() else 1
+    requested = " ".join(arguments[:words])
     near = nearest(requested, names) or nearest(arguments[0], names)
     advice = f"did you mean winnow {near}?" if near else "see winnow --help"
     return f"winnow: error: there is no command {arguments[0]!r}: {advice}"

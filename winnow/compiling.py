@@ -1,11 +1,10 @@
-"""Compiled kernels: numba compiles one when it is first called, and keeps it on disk.
+"""Compiled kernels: numba compiles one when it is first called, and caches it on disk.
 
-It keeps them in ``NUMBA_CACHE_DIR``, else in ``__pycache__`` beside their source, or, where that
-can't be written to, in the user's cache folder. What numba has kept it loads, unless the source,
-numba or the processor is another. By itself it would look at the source of the outermost kernel
-only, and go on with what other modules held before an upgrade, so :func:`_stamp` makes it look at
-the sources of all. The modules that kernels are made of import this one, for that and so that
-whoever waits for numba is told.
+The cache is ``NUMBA_CACHE_DIR``, else ``__pycache__`` beside the source, else the user's cache
+folder. An entry is valid for one source, version of numba and processor. By itself numba checks the
+source of the outermost kernel alone, and misses changes in the kernels that it calls, so
+:func:`_stamp` makes it check all sources. Every module of kernels imports this one, for that and to
+report compilation.
 """
 
 import functools
@@ -13,7 +12,7 @@ import hashlib
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from numba import njit
 from numba.core import caching, event
@@ -31,27 +30,26 @@ PACKAGES = ("winnow", "pipeline", "quality_classifier", "model")
 ROOT = Path(__file__).resolve().parent.parent
 
 Watcher = Callable[[str], None]
-"""Is told the name of a kernel that is about to be compiled."""
+"""Called with the name of a kernel that is about to be compiled."""
 
 
 class _Listener(event.Listener):
-    """Passes on that a kernel is being compiled: one that will be kept, not a user's own."""
+    """Reports the compilation of kernels that will be cached, so not a user's own."""
 
     def __init__(self) -> None:
         self.tell: Watcher = _announce
 
     def on_start(self, event: Any) -> None:
-        """Numba found nothing that it has kept."""
         kernel = event.data["dispatcher"]
         if folder(kernel) is not None:
             self.tell(f"{kernel.py_func.__module__}.{kernel.py_func.__name__}")
 
     def on_end(self, event: Any) -> None:
-        """Nothing to do."""
+        pass
 
 
 def _announce(_: str) -> None:
-    """Say so, once in a process."""
+    """Say so, once per process."""
     _listener.tell = lambda _: None
     telling.say(
         f"compiling kernels, once on this machine (about {SECONDS} s for all);"
@@ -60,7 +58,7 @@ def _announce(_: str) -> None:
 
 
 def watch(tell: Watcher) -> None:
-    """Tell this function of each kernel from now on, in place of the one line."""
+    """Call this function for each kernel from now on, instead of announcing the first."""
     _listener.tell = tell
 
 
@@ -74,9 +72,8 @@ def kernels() -> Iterator[Any]:
 
 
 def folder(kernel: Any) -> str | None:
-    """Where numba keeps a kernel; None if it does not."""
-    kept: str | None = kernel._cache.cache_path
-    return kept
+    """The folder in which numba caches a kernel; None if it does not."""
+    return cast(str | None, kernel._cache.cache_path)
 
 
 @functools.cache
@@ -95,7 +92,7 @@ _own_stamp = caching._SourceFileBackedLocatorMixin.get_source_stamp
 
 
 def _stamp(locator: Any) -> Any:
-    """What numba compares with that of a kernel on disk; for kernels of others its own stamp."""
+    """What numba compares with the stamp of a cached kernel; for others' kernels its own stamp."""
     own = _own_stamp(locator)
     path = Path(locator._py_file).resolve()
     ours = any(path.is_relative_to(ROOT / package) for package in PACKAGES)
@@ -103,11 +100,7 @@ def _stamp(locator: Any) -> Any:
 
 
 def _check_folder() -> None:
-    """Say what to do where numba finds no folder that it can write to.
-
-    Raises:
-        OSError: it finds none.
-    """
+    """Raise OSError if numba finds no writable folder for its cache."""
     try:
         njit(cache=True)(_check_folder)
     except RuntimeError as error:

@@ -12,7 +12,7 @@ import glob
 import os
 import stat
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 _NOTHING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
@@ -94,19 +94,18 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
 
 
 def _is_there(path: str) -> bool:
-    try:
-        os.lstat(path)
-    except OSError as error:
-        if error.errno not in _NOTHING:
-            raise
-        return False
-    return True
+    return _status(os.lstat, path) is not None
 
 
 def _is_folder(path: str) -> bool:
+    status = _status(os.stat, path)
+    return status is not None and stat.S_ISDIR(status.st_mode)
+
+
+def _status(look: Callable[[str], os.stat_result], path: str) -> os.stat_result | None:
     try:
-        return stat.S_ISDIR(os.stat(path).st_mode)
+        return look(path)
     except OSError as error:
         if error.errno not in _NOTHING:
             raise
-        return False
+        return None

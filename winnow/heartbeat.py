@@ -52,7 +52,7 @@ def listen(listener: Callable[[], None]) -> None:
 
 
 def beat() -> None:
-    """Record one unit of progress: a batch, a block of a file, a part of an upload."""
+    """Report one unit of progress: a batch, a block of a file, a part of an upload."""
     with _lock:
         _state.beats += 1
         _write(now=False)

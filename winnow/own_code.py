@@ -1,4 +1,4 @@
-"""User code by its dotted path: ``my_package.my_module.Name``.
+"""User code by its dotted path, ``my_package.my_module.Name``.
 
 Its package must be importable in this process and its workers: installed, or on ``PYTHONPATH``.
 """
@@ -18,11 +18,7 @@ def is_dotted(text: str) -> bool:
 
 
 def load(path: str, what: str) -> Any:
-    """Import the object at a dotted path.
-
-    Args:
-        path: the dotted path.
-        what: the kind of object, for the error, such as ``step``.
+    """Import the object at a dotted path; ``what`` is its kind, for the error, such as ``step``.
 
     Raises:
         ValueError: it does not exist, or its module can't be imported.

@@ -1,8 +1,8 @@
-"""The log of a run: its terminal output with timestamps, in the output folder.
+"""The log of a run, ``OUTPUT/run.log``: its terminal output with timestamps.
 
-``OUTPUT/run.log`` is appended to by each start of the command, so a resumed run has all of its
-starts. It is not part of the output, whose bytes depend only on input, settings and seed: no
-manifest lists it, and it is not pushed. In an object store it is written when the command ends.
+Each start of the command appends to it. It is not part of the output, whose bytes depend only on
+input, settings and seed: no manifest lists it, and it is not pushed. In an object store it is
+written when the command ends.
 """
 
 import sys
@@ -16,11 +16,8 @@ from winnow.filesystem import storage
 NAME = "run.log"
 
 
-class RunLog:
-    """Captures both streams: buffered until the output folder is known, then written there.
-
-    Lines that are overwritten on a terminal are not logged.
-    """
+class _RunLog:
+    """Captures both streams, except overwritten lines; buffers until the folder is known."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()  # a signal handler may write while a line is added
@@ -33,7 +30,6 @@ class RunLog:
         sys.stderr = cast(TextIO, _Tee(sys.stderr, "error", self))
 
     def add(self, stream: str, text: str) -> None:
-        """Add text that was written to a stream."""
         with self._lock:
             *lines, rest = (self._open.get(stream, "") + text).split("\n")
             self._open[stream] = _visible(rest)
@@ -41,7 +37,6 @@ class RunLog:
             self._write([f"{now} {line}\n" for line in map(_visible, lines)])
 
     def write_to(self, folder: str) -> None:
-        """Write buffered and later lines to the folder's log."""
         with self._lock:
             path = storage.join(folder, NAME)
             if storage.scheme(folder) is None:
@@ -54,7 +49,6 @@ class RunLog:
             self._write(lines)
 
     def close(self) -> None:
-        """Write what is left, and restore the streams."""
         sys.stdout, sys.stderr = self._streams
         with self._lock:
             path, self._path = self._path, None
@@ -62,8 +56,8 @@ class RunLog:
                 self._file.close()
                 self._file = None
             elif path:
+                text = "".join(self._lines).encode(errors="backslashreplace")
                 try:
-                    text = "".join(self._lines).encode(errors="backslashreplace")
                     storage.write_bytes(path, text)
                 except OSError as error:
                     self._streams[1].write(f"{NAME} could not be written: {error}\n")
@@ -83,7 +77,7 @@ class RunLog:
 class _Tee:
     """A stream that also writes to the log."""
 
-    def __init__(self, stream: TextIO, name: str, log: RunLog) -> None:
+    def __init__(self, stream: TextIO, name: str, log: _RunLog) -> None:
         self._stream, self._name, self._log = stream, name, log
 
     def write(self, text: str) -> int:
@@ -95,7 +89,7 @@ class _Tee:
         return getattr(self._stream, name)
 
 
-_log: RunLog | None = None
+_log: _RunLog | None = None
 
 
 def terminal(stream: TextIO) -> TextIO:
@@ -107,7 +101,7 @@ def terminal(stream: TextIO) -> TextIO:
 def begin() -> None:
     """Start capturing the output of this process."""
     global _log
-    _log = RunLog()
+    _log = _RunLog()
     _log.add("", f"{program()} started\n")  # its flags may hold secrets
 
 

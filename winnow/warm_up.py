@@ -55,10 +55,8 @@ def warm_up() -> str:
     place = os.path.commonpath(filter(None, map(compiling.folder, compiling.kernels())))
     if not compiled:
         return f"all kernels are compiled already, below {place}"
-    return (
-        f"compiled {len(compiled)} kernels in {telling.duration(telling.elapsed())}, kept below"
-        f" {place}"
-    )
+    time = telling.duration(telling.elapsed())
+    return f"compiled {len(compiled)} kernels in {time}, kept below {place}"
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def run_python(
             start_new_session=study is not None,
         )
         if claim is not None:
-            claim.hand_over(process.pid)
+            owners.hand_over(claim, process.pid)
         code = _wait(process, study)
     if code:
         with open(log, "rb") as written:
@@ -69,7 +69,7 @@ def run_python(
         raise JobFailedError(f"{script} failed: {end.rpartition(': error: ')[2]}", output[-TAIL:])
 
 
-def _lock(log: BinaryIO, script: str) -> contextlib.AbstractContextManager[owners.Claim | None]:
+def _lock(log: BinaryIO, script: str) -> contextlib.AbstractContextManager[str | None]:
     """Lock a log for the process that writes to it; without file locks, claim it.
 
     Raises:

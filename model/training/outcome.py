@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from winnow.filesystem import files, storage
+from winnow.filesystem import storage
 from winnow.filesystem.tables import required
 
 OUTCOME = "outcome.json"
@@ -57,7 +57,7 @@ class Outcome:
 def read(folder: str) -> Outcome | None:
     """The outcome in a run's folder; None if the run has not finished."""
     path = os.path.join(folder, OUTCOME)
-    return Outcome(**files.read_json(path)) if os.path.exists(path) else None
+    return Outcome(**storage.read_json(path)) if os.path.exists(path) else None
 
 
 def write(folder: str, outcome: Outcome) -> None:

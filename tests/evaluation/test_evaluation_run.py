@@ -28,7 +28,7 @@ from ablations.tasks.data_sources import DataSources
 from ablations.tasks.scores import scores
 from ablations.tasks.task import load
 from model.data.corpus import open_corpus
-from winnow.filesystem import files
+from winnow.filesystem import storage
 
 pytestmark = pytest.mark.slow
 
@@ -291,7 +291,7 @@ def test_the_report_of_contamination(run, data, tmp_path):
     about = contamination.report(settings)
     assert {row["arm"] for row in about["counts"]} == {"filtered", "unfiltered"}
     assert "cb" in about["not_run"]
-    assert about == files.read_json(tmp_path / "contamination.json")
+    assert about == storage.read_json(tmp_path / "contamination.json")
     whole = {(s["task"], s["metric"]): s for s in about["scores"]["filtered"]}
     row = whole["piqa", "accuracy"]
     assert row["all_items"] == row["clean_items"] + row["dirty_items"] == 4

@@ -138,7 +138,7 @@ def test_a_process_that_outlived_its_run_is_not_disturbed(tmp_path):
     log = tmp_path / "training.log"
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as orphan:
         with owners.claim(f"{log}.owner") as claim:
-            claim.hand_over(orphan.pid)
+            owners.hand_over(claim, orphan.pid)
             left = (tmp_path / "training.log.owner").read_text()
         (tmp_path / "training.log.owner").write_text(left)  # ours was killed
         with pytest.raises(ValueError, match=f"process {orphan.pid} on"):

@@ -26,10 +26,7 @@ def run(
     *expected: type[Exception],
     again: str = "run the same command again",
 ) -> None:
-    """Call ``act`` with the config as an instance of its dataclass.
-
-    :func:`winnow.commands.endings.clear` handles its errors and explains the arguments.
-    """
+    """Call ``act`` with the config as its dataclass; see :func:`winnow.commands.endings.clear`."""
     if os.environ.get("WORLD_SIZE", "1") == "1":
         # Not in a distributed run: a process that waits in a collective does not handle signals.
         signal.signal(signal.SIGTERM, _interrupt)

@@ -1,11 +1,7 @@
-"""How commands end: one form of message, one exit code for each kind of end.
+"""How commands end: with one line for an error or interrupt, and an exit code.
 
-====  ==================================================================
-0     done
-1     failed: the message says what is wrong, and what to do
-2     wrong usage: an invalid flag, setting or value
-130   interrupted (143: by SIGTERM)
-====  ==================================================================
+The codes are 0 (done), 1 (failed), 2 (wrong usage: an invalid flag, setting or value) and 130
+(interrupted; 143 by SIGTERM).
 """
 
 import contextlib
@@ -21,8 +17,7 @@ from typing import NoReturn
 
 from winnow.cli import program
 
-FAILED = 1
-WRONG_USAGE = 2
+FAILED, WRONG_USAGE = 1, 2
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
@@ -75,12 +70,10 @@ class Interruption:
 
 @contextlib.contextmanager
 def deferred(message: str, second_ends: bool = True) -> Iterator[Interruption]:
-    """Defer an interrupt until the block can stop cleanly.
+    """Defer an interrupt, and print ``message``, until the block can stop cleanly.
 
-    Args:
-        message: printed on an interrupt.
-        second_ends: whether a second interrupt stops at once. Under a launcher a process may get
-            one interrupt twice: from the user or the scheduler, and from the launcher.
+    A second interrupt stops at once if ``second_ends``. Under a launcher a process may get one
+    interrupt twice: from the user or the scheduler, and from the launcher.
 
     Yields:
         The deferred signal. Where stopping is safe, check it and raise KeyboardInterrupt(number).

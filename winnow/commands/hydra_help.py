@@ -1,8 +1,8 @@
 """``--help`` of Hydra commands, generated from their file in ``conf/`` without importing Hydra.
 
-A comment there that begins with ``#:`` is the help text of a setting, or of a group in the defaults
-list. ``hydra.help`` has a ``header`` (what the command does) and a
-``footer`` (examples, a line each, without the command).
+A comment ``#: …`` there is the help text of a setting, or of a group in the defaults list.
+``hydra.help`` has a ``header`` (what the command does) and a ``footer`` (examples, a line each,
+without the command).
 """
 
 import os
@@ -80,9 +80,8 @@ def _choices(folder: str, group: str) -> list[str]:
 def _entry(name: str, meaning: str) -> list[str]:
     """One entry of a list, its meaning in a column of its own."""
     indent = " " * _NAME
-    lines = textwrap.wrap(
-        meaning, _WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
-    )
+    wrap = textwrap.TextWrapper(_WIDTH, indent, indent, break_on_hyphens=False)
+    lines = wrap.wrap(meaning)
     head = f"  {name}"
     if len(head) < _NAME:
         lines[0] = head.ljust(_NAME) + lines[0][_NAME:]

@@ -5,7 +5,6 @@ import gc
 import importlib.util
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -31,39 +30,20 @@ def importing() -> Iterator[None]:
             gc.enable()
 
 
-class _Missing:
-    """A finder that reports some modules as missing."""
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self._names = names
-
-    def find_spec(self, name: str, *_: object) -> None:
-        """None, so that other finders look for it.
-
-        Raises:
-            ModuleNotFoundError: it is one of these modules.
-        """
-        if name in self._names:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-
 @contextlib.contextmanager
-def _finder_first(finder: "_Missing | _Later") -> Iterator[None]:
-    """Imports in the block try this finder before all others."""
-    sys.meta_path.insert(0, finder)
+def without(*names: str) -> Iterator[None]:
+    """Hide these modules from imports in the block, unless already imported."""
+    hidden = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # importing None raises
     try:
         yield
     finally:
-        sys.meta_path.remove(finder)
-
-
-def without(*names: str) -> AbstractContextManager[None]:
-    """Hide these modules from imports in the block, unless already imported."""
-    return _finder_first(_Missing(names))
+        for name in hidden:
+            del sys.modules[name]
 
 
 class _StandIn(ModuleType):
-    """Every attribute is a dummy class; calling it imports and calls the real one."""
+    """A module whose attributes are dummy classes; calling one imports and calls the real one."""
 
     def __getattr__(self, name: str) -> type:
         if name.startswith("__"):
@@ -76,36 +56,36 @@ class _StandIn(ModuleType):
 
 
 class _Later:
-    """A finder that returns stand-ins for some packages and their submodules."""
+    """Finds and loads stand-ins for some packages and their submodules."""
 
     def __init__(self, packages: Sequence[str]) -> None:
         self._packages = packages
 
     def find_spec(self, name: str, *_: object) -> ModuleSpec | None:
-        """A stand-in, if it is in one of these packages."""
         if name.partition(".")[0] not in self._packages:
             return None
-        # Its base class would be importlib.abc.Loader, which takes 20 ms to import.
+        # The base class would be importlib.abc.Loader, which takes 20 ms to import.
         return ModuleSpec(name, self, is_package=True)  # type: ignore[arg-type]
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        """The stand-in."""
         return _StandIn(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Nothing to do."""
+        pass
 
 
 @contextlib.contextmanager
 def later(*packages: str) -> Iterator[None]:
-    """Defer imports of these packages in the block until something of theirs is called.
+    """Defer imports of these packages in the block until one of their functions is called.
 
     For packages of which only functions and classes are used, and seldom.
     """
+    finder = _Later(packages)
+    sys.meta_path.insert(0, finder)
     try:
-        with _finder_first(_Later(packages)):
-            yield
+        yield
     finally:
+        sys.meta_path.remove(finder)
         for name in [name for name, module in sys.modules.items() if type(module) is _StandIn]:
             del sys.modules[name]
 

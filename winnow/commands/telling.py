@@ -21,8 +21,7 @@ _STARTED = time.monotonic()
 class StatusLine:
     """A line that is overwritten on a terminal; elsewhere a new line now and then.
 
-    Args:
-        active: whether this process writes it.
+    It writes nothing unless ``active``.
     """
 
     def __init__(self, active: bool = True) -> None:
@@ -103,10 +102,7 @@ def elapsed() -> float:
 def spent(documents: int, size: int, seconds: float) -> str:
     """The time since the command started, and its throughput.
 
-    Args:
-        documents: the number of documents.
-        size: their bytes.
-        seconds: their processing time, without start-up.
+    ``size`` is in bytes; ``seconds`` is the processing time, without start-up.
     """
     rate = size / 1e6 / seconds
     megabytes = f"{rate:.2g}" if rate < 100 else f"{rate:,.0f}"

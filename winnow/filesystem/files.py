@@ -56,19 +56,6 @@ def naming(path: str) -> Iterator[None]:
         raise
 
 
-def read_json(path: str) -> Any:
-    """The value of a JSON file.
-
-    Raises:
-        ValueError: it is damaged.
-    """
-    with open(path, "rb") as file:
-        try:
-            return json.load(file)
-        except ValueError as error:
-            raise ValueError(f"{path} is damaged: it is not JSON ({error})") from error
-
-
 def remove_temporary(folder: str) -> None:
     """Delete the temporary files of killed writers in a folder and below."""
     for path in glob.glob(os.path.join(glob.escape(folder), "**", f"{TEMPORARY}*"), recursive=True):

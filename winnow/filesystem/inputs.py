@@ -2,7 +2,6 @@
 
 import os
 import re
-import sys
 from collections.abc import Callable, Iterable
 
 from winnow import globs
@@ -88,14 +87,7 @@ def each_once(title: str, paths: Iterable[str], say: Callable[[str], None]) -> l
 
 
 def check_disjoint(files: Iterable[tuple[str, str]]) -> None:
-    """Refuse a file in two sources.
-
-    Args:
-        files: for each file of each source, its path and the source's title.
-
-    Raises:
-        ValueError: two sources have the same file.
-    """
+    """Raise ValueError if two sources have the same file; ``files`` are paths and titles."""
     owners: dict[object, tuple[str, str]] = {}
     for path, title in files:
         other, owner = owners.setdefault(storage.identity(path), (path, title))
@@ -104,13 +96,6 @@ def check_disjoint(files: Iterable[tuple[str, str]]) -> None:
             raise ValueError(f"{path} is in two sources, {owner}{spelled} and {title}")
 
 
-def warn(line: str) -> None:
-    """Print a warning to standard error."""
-    print(line, file=sys.stderr)
-
-
 def _rank(path: str) -> tuple[bool, int, str]:
-    through_links = storage.scheme(path) is None and (
-        os.path.realpath(path) != os.path.abspath(path)
-    )
-    return through_links, len(path), path
+    local = storage.scheme(path) is None
+    return local and os.path.realpath(path) != os.path.abspath(path), len(path), path

@@ -1,4 +1,4 @@
-"""Local copies of folders in a bucket: shared by processes, verified by checksum, bounded in size.
+"""Local copies of folders in a bucket: shared by processes, verified, limited in size.
 
 ::
 
@@ -8,8 +8,8 @@
     CACHE/copies/KEY.fill  locked by the process that verifies and fetches
     CACHE/copies/.room     locked by the process that makes room
 
-A file appears when it is complete and its checksum matches. Existing files are verified each time a
-process needs them, and fetched again if they have changed.
+A file appears once it is complete and verified by its checksum. Existing files are verified each
+time a process needs them, and fetched again if they have changed.
 """
 
 import contextlib
@@ -31,8 +31,6 @@ from winnow.filesystem import files, owners, storage
 
 THREADS = 8
 """Files that are fetched or verified at a time."""
-
-_SETTINGS = os.path.join(CONF, "local_copies.yaml")
 
 
 @dataclass(frozen=True)
@@ -69,9 +67,8 @@ def limit() -> int:
 def folder(source: str, wanted: Mapping[str, RemoteFile]) -> str:
     """A local folder with these files of a bucket, kept until this process exits.
 
-    Args:
-        source: the folder in the bucket, for messages.
-        wanted: the files, by their paths within the local folder.
+    ``source`` is the folder in the bucket, for messages; ``wanted`` are the files, by their paths
+    in the local folder.
 
     Raises:
         DamagedError: a file of the bucket is not what it should be.
@@ -89,8 +86,8 @@ def folder(source: str, wanted: Mapping[str, RemoteFile]) -> str:
         use = held.enter_context(open(f"{target}.use", "a"))
         _lock(use, fcntl.LOCK_SH)
         os.utime(use.name)
-        comparing = telling.doing(f"verifying the copy of {source}")
-        with open(f"{target}.fill", "a") as fill, comparing as tell:
+        verifying = telling.doing(f"verifying the copy of {source}")
+        with open(f"{target}.fill", "a") as fill, verifying as tell:
             _lock(fill, fcntl.LOCK_EX)
             _fill(source, target, wanted, tell)
         held.pop_all()
@@ -101,9 +98,8 @@ def folder(source: str, wanted: Mapping[str, RemoteFile]) -> str:
 def add(local: str, wanted: Mapping[str, RemoteFile]) -> None:
     """Register local files that will be in a bucket as copies, by hard links.
 
-    Args:
-        local: a folder below :func:`cache` with the files, which no longer change.
-        wanted: as for :func:`folder`.
+    ``local`` is a folder below :func:`cache` whose files no longer change; ``wanted`` is as for
+    :func:`folder`.
 
     Raises:
         ValueError: there is no room.
@@ -126,7 +122,7 @@ def _key(wanted: Mapping[str, RemoteFile]) -> str:
 
 
 _in_use: dict[str, IO[str]] = {}
-"""The open, locked files that keep other processes from removing what this one uses."""
+"""The open ``.use`` files, whose locks keep other processes from evicting what this one uses."""
 
 
 def fetch(file: RemoteFile, target: str) -> None:
@@ -135,17 +131,10 @@ def fetch(file: RemoteFile, target: str) -> None:
     Raises:
         DamagedError: its checksum is wrong, also on a second try.
     """
-    for _ in range(2):
-        with contextlib.suppress(_DiffersError):
-            _copy(file, target)
-            return
-    raise DamagedError(
-        f"{file.path} is not what was written there: it was overwritten or damaged in the store"
-    )
-
-
-class _DiffersError(Exception):
-    """The checksum does not match."""
+    try:
+        _copy(file, target)
+    except DamagedError:
+        _copy(file, target)
 
 
 def _copy(file: RemoteFile, target: str) -> None:
@@ -156,7 +145,10 @@ def _copy(file: RemoteFile, target: str) -> None:
             copy.write(chunk)
             heartbeat.beat()
         if digest.hexdigest() != file.checksum:
-            raise _DiffersError
+            raise DamagedError(
+                f"{file.path} is not what was written there: it was overwritten or damaged in the"
+                " store"
+            )
 
 
 def _fill(
@@ -195,11 +187,8 @@ def _make_room(source: str, target: str, need: int) -> None:
     top, most = os.path.dirname(target), limit()
     with open(os.path.join(top, ".room"), "a") as room:
         _lock(room, fcntl.LOCK_EX)
-        others = [
-            other
-            for other in os.scandir(top)
-            if other.name.endswith(".use") and other.path != f"{target}.use"
-        ]
+        used = (entry for entry in os.scandir(top) if entry.name.endswith(".use"))
+        others = [entry for entry in used if entry.path != f"{target}.use"]
         sizes = {other.path: _size_of(other.path) for other in others}
         total = need + sum(sizes.values())
         for other in sorted(others, key=lambda other: other.stat().st_mtime_ns):
@@ -253,5 +242,5 @@ def _lock(file: IO[str], how: int) -> None:
 
 
 def _default(name: str) -> str:
-    with open(_SETTINGS, encoding="utf-8") as file:
+    with open(os.path.join(CONF, "local_copies.yaml"), encoding="utf-8") as file:
         return str(yaml.safe_load(file)[name])

@@ -1,12 +1,11 @@
 """Mirror the output of commands that append to, rename or map files to a bucket.
 
-Such a command works in a folder on a local disk. A thread uploads complete files while the command
-runs, and manifests after the files that they list: at any moment the bucket holds a readable folder
-from which another machine can resume. What the command deletes is deleted from the bucket too, once
-its replacement is there.
+The command works in a local folder. A thread uploads complete files while it runs, manifests after
+the files that they list, so the bucket always holds a readable folder from which another machine
+can resume. Deleted files are deleted from the bucket too, once their replacement is there.
 
-The bucket, not the disk, is the truth: what a killed command left on the disk is used only if no
-other machine has resumed in the bucket since.
+The bucket is authoritative: what a killed command left on the disk is used only if no other machine
+has resumed in the bucket since.
 
 ::
 
@@ -17,7 +16,6 @@ other machine has resumed in the bucket since.
 """
 
 import contextlib
-import json
 import os
 import re
 import shutil
@@ -25,7 +23,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import xxhash
 
@@ -115,10 +113,21 @@ def local_folder(output: str) -> str:
 
 @contextlib.contextmanager
 def _in_background(mirror: "_Mirror") -> Iterator[None]:
-    """Upload while the block runs, then the rest; after an error as much as possible."""
+    """Upload while the block runs, even if the bucket is out of reach for a while, then the rest.
+
+    After an error in the block, an upload that fails is only reported.
+    """
     done = threading.Event()
-    thread = threading.Thread(target=_watch, args=(mirror, done), daemon=True, name="mirror")
-    thread.start()
+
+    def watch() -> None:
+        wait = POLL
+        while not done.wait(wait):
+            try:
+                mirror.upload(complete_only=True)
+                wait = POLL
+            except OSError as error:
+                telling.say(f"not uploaded yet, trying again: {error}")
+                wait = PAUSE
 
     def end() -> None:
         done.set()
@@ -126,6 +135,8 @@ def _in_background(mirror: "_Mirror") -> Iterator[None]:
             thread.join()
             mirror.upload()
 
+    thread = threading.Thread(target=watch, daemon=True, name="mirror")
+    thread.start()
     try:
         yield
     except BaseException:
@@ -137,32 +148,13 @@ def _in_background(mirror: "_Mirror") -> Iterator[None]:
     end()
 
 
-def _watch(mirror: "_Mirror", done: threading.Event) -> None:
-    """Upload what becomes complete. The command continues while the bucket can't be reached."""
-    wait = POLL
-    while not done.wait(wait):
-        try:
-            mirror.upload(complete_only=True)
-            wait = POLL
-        except OSError as error:
-            telling.say(f"not uploaded yet, trying again: {error}")
-            wait = PAUSE
-
-
-@dataclass
-class _Known:
-    """The known state of the bucket, stored in a file.
-
-    ``turn`` is the content of :data:`TURN` while only this machine writes there; ``sent`` has the
-    stamps of uploaded local files by name (for a unit, of its manifest).
-    """
-
-    turn: str | None = None
-    sent: dict[str, Stamp] = field(default_factory=dict)
-
-
 class _Mirror:
-    """A local folder and its copy in a bucket. ``upload`` is called by one thread at a time."""
+    """A local folder and its copy in a bucket. ``upload`` is called by one thread at a time.
+
+    The known state of the bucket is stored in a file: ``turn`` is the content of :data:`TURN` while
+    only this machine writes there; ``sent`` has the stamps of uploaded local files by name (for a
+    unit, of its manifest).
+    """
 
     def __init__(
         self, output: str, local: str, layout: Layout, still_ours: Callable[[], bool]
@@ -173,7 +165,8 @@ class _Mirror:
         self._still_ours = still_ours
         self._note = f"{local}.json"
         self._stage = f"{local}.stage"
-        self._known = _Known()
+        self._turn = ""
+        self._sent: dict[str, Stamp] = {}
         self._there: set[str] = set()
         self._took_over = False
 
@@ -190,27 +183,26 @@ class _Mirror:
             raise ValueError(f"{self.output} holds names that are not valid paths")
         known = any(map(self._layout.sign.fullmatch, self._there))
         if not known and others:
+            other = min(others)
             raise ValueError(
-                f"{self.output} holds {min(others)}, which is not part of a run: choose another"
-                " output"
+                f"{self.output} holds {other}, which is not part of a run: choose another output"
             )
         with contextlib.suppress(FileNotFoundError, ValueError, TypeError, KeyError):
-            note = files.read_json(self._note)
-            sent = {name: (int(a), int(b)) for name, (a, b) in note["sent"].items()}
-            self._known = _Known(note["turn"], sent)
-        turn = storage.join(self.output, TURN) if TURN in names else None
-        resumes = turn is not None and storage.read_bytes(turn).decode() == self._known.turn
-        if resumes and os.path.isdir(self._local):
-            self._known.sent = {n: s for n, s in self._known.sent.items() if n in self._there}
+            note = storage.read_json(self._note)
+            self._sent = {name: (int(a), int(b)) for name, (a, b) in note["sent"].items()}
+            self._turn = note["turn"] or ""
+        turn = storage.read_bytes(storage.join(self.output, TURN)) if TURN in names else b""
+        if turn and turn.decode() == self._turn and os.path.isdir(self._local):
+            self._sent = {n: s for n, s in self._sent.items() if n in self._there}
             self._took_over = True
             return
-        self._known = _Known()
+        self._turn, self._sent = "", {}
         self._write_note()
         shutil.rmtree(self._local, ignore_errors=True)
         os.makedirs(self._local)
         if known:
             self._download()
-        self._known.turn = uuid.uuid4().hex
+        self._turn = uuid.uuid4().hex
         self._write_note()
 
     def _download(self) -> None:
@@ -233,13 +225,10 @@ class _Mirror:
             list(pool.map(get, wanted))
         for name in wanted:
             if (unit := self._layout.unit(name)) is None or name == f"{unit}/{MANIFEST}":
-                self._known.sent[name] = _stamp(os.path.join(self._local, name))
+                self._sent[name] = _stamp(os.path.join(self._local, name))
 
     def upload(self, complete_only: bool = False) -> None:
-        """Upload new files, and delete removed ones.
-
-        Args:
-            complete_only: only if something complete is new.
+        """Upload new files, delete removed ones; if ``complete_only``, once something is complete.
 
         Raises:
             OSError: the bucket can't be written.
@@ -248,9 +237,9 @@ class _Mirror:
             return
         names = set(filter(self._is_ours, _visible(storage.tree(self._local))))
         units = self._complete(names)
-        names = {n for n in names if (unit := self._layout.unit(n)) is None or unit in units}
         new_units = [unit for unit in sorted(units) if self._is_new(f"{unit}/{MANIFEST}")]
         loose = {n for n in names if self._layout.unit(n) is None}
+        names = loose | {n for n in names if self._layout.unit(n) in units}
         single = {n for n in loose if self._layout.single.fullmatch(n)}
         new_single = [name for name in sorted(single) if self._is_new(name)]
         last = {n for n in loose if self._layout.last.fullmatch(n)}
@@ -315,12 +304,12 @@ class _Mirror:
             return
         storage.upload(path, storage.join(self.output, name))
         self._there.add(name)
-        self._known.sent[name] = stamp or _stamp(path)
+        self._sent[name] = stamp or _stamp(path)
 
     def _delete(self, names: set[str], replaced: set[str]) -> None:
         """Delete from the bucket what was removed locally, manifests first.
 
-        Units are kept until their folder is ``replaced``, that is, has a local unit.
+        Units are kept until a local unit in the same folder has ``replaced`` them.
         """
         gone = {
             name
@@ -338,15 +327,14 @@ class _Mirror:
         storage.remove_files([storage.join(self.output, name) for name in names])
         self._there.difference_update(names)
         for name in names:
-            self._known.sent.pop(name, None)
+            self._sent.pop(name, None)
 
     def _may_write(self) -> bool:
         """Whether the bucket is still ours; claims it before the first write."""
         if not self._still_ours():
             return False
         if not self._took_over:
-            assert self._known.turn is not None
-            storage.write_bytes(storage.join(self.output, TURN), self._known.turn.encode())
+            storage.write_bytes(storage.join(self.output, TURN), self._turn.encode())
             self._took_over = True
         return True
 
@@ -363,14 +351,12 @@ class _Mirror:
 
     def _is_new(self, name: str) -> bool:
         try:
-            return self._known.sent.get(name) != _stamp(os.path.join(self._local, name))
+            return self._sent.get(name) != _stamp(os.path.join(self._local, name))
         except FileNotFoundError:
             return False
 
     def _write_note(self) -> None:
-        note = {"turn": self._known.turn, "sent": self._known.sent}
-        with files.open_output(self._note) as file:
-            file.write(json.dumps(note).encode())
+        storage.write_json(self._note, {"turn": self._turn, "sent": self._sent})
 
 
 def _visible(names: Iterable[str]) -> Iterator[str]:

@@ -54,27 +54,18 @@ class Owner:
         if (self.host, self.boot) == (socket.gethostname(), _boot()):
             return not self.begun or _begun(self.pid) != self.begun
         restart = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-        return (
-            bool(self.job)
-            and self.job == os.environ.get("SLURM_JOB_ID")
-            and (self.restart < restart)
-        )
+        same_job = bool(self.job) and self.job == os.environ.get("SLURM_JOB_ID")
+        return same_job and self.restart < restart
 
 
-@dataclass(frozen=True)
-class Claim:
-    """An owner file of ours."""
-
-    path: str
-
-    def hand_over(self, pid: int) -> None:
-        """Transfer it to another process of this machine, which may outlive this one."""
-        _replace(self.path, Owner.of(pid))
+def hand_over(path: str, pid: int) -> None:
+    """Transfer an owner file of ours to another process of this machine, which may outlive us."""
+    _replace(path, Owner.of(pid))
 
 
 @contextlib.contextmanager
-def claim(path: str) -> Iterator[Claim]:
-    """Own this file while the block runs.
+def claim(path: str) -> Iterator[str]:
+    """Own this file while the block runs; yields the path.
 
     Raises:
         ValueError: another process owns it, or was killed while it did.
@@ -83,7 +74,7 @@ def claim(path: str) -> Iterator[Claim]:
     if not _create(path, me):
         _take_over(path, me)
     try:
-        yield Claim(path)
+        yield path
     finally:
         os.remove(path)
 

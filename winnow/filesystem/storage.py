@@ -1,8 +1,8 @@
 """Files on any storage: local paths, s3:// and gs://, and read-only hf://.
 
-Local writes appear atomically (temporary name, fsync, rename). Object stores need no rename: an
-object appears when its upload is complete (:mod:`winnow.object_stores.object_store`). Temporary
-names start with ``.tmp-``, so that the leftovers of a killed run can be recognised and removed.
+Writes are atomic: local ones by a temporary name, fsync and rename
+(:mod:`winnow.filesystem.files`); an object appears when its upload is complete
+(:mod:`winnow.object_stores.object_store`).
 """
 
 import contextlib
@@ -31,7 +31,6 @@ _NO_FILES = {
     stat.S_IFSOCK: "a socket",
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
-    stat.S_IFDIR: "a directory",
 }
 _HUB_MAIN = re.compile("@main(?=/)")  # the default revision
 
@@ -99,35 +98,23 @@ def _is_input(path: str) -> bool:
     """Whether a local path is a file; a glob may also match folders.
 
     Raises:
-        ValueError: its name is not UTF-8, as the output requires, or it is not a regular file.
-        OSError: it cannot be examined.
-    """
-    if os.path.isdir(path):
-        return False
-    check_is_file(path)
-    if not is_utf8(path):
-        raise ValueError(f"the file name {printable(path)} is not UTF-8: rename it")
-    return True
-
-
-def check_is_file(path: str) -> None:
-    """Refuse paths that cannot be read twice, or by another process.
-
-    Raises:
-        ValueError: it is a pipe, a device, or a file descriptor of this process.
+        ValueError: it cannot be read twice and by other processes, or its name is not UTF-8.
         OSError: it cannot be examined.
     """
     mode = os.stat(path).st_mode
-    if not stat.S_ISREG(mode):
-        what = _NO_FILES.get(stat.S_IFMT(mode), "not a file")
-    elif _DESCRIPTOR.match(os.path.abspath(path)):
-        what = "a file descriptor of this process"
-    else:
-        return
-    raise ValueError(
-        f"{path} is {what}, but an input is read more than once, by several processes: write it to"
-        " a file and name that"
-    )
+    if stat.S_ISDIR(mode):
+        return False
+    what = None if stat.S_ISREG(mode) else _NO_FILES.get(stat.S_IFMT(mode), "not a file")
+    if _DESCRIPTOR.match(os.path.abspath(path)):
+        what = what or "a file descriptor of this process"
+    if what:
+        raise ValueError(
+            f"{path} is {what}, but an input is read more than once, by several processes: write it"
+            " to a file and name that"
+        )
+    if not is_utf8(path):
+        raise ValueError(f"the file name {printable(path)} is not UTF-8: rename it")
+    return True
 
 
 def identity(path: str) -> tuple[object, ...]:
@@ -155,19 +142,13 @@ def open_input(path: str) -> BinaryIO:
             return _objects().open_input(path)
 
 
-@contextlib.contextmanager
-def open_output(path: str) -> Iterator[BinaryIO]:
+def open_output(path: str) -> contextlib.AbstractContextManager[BinaryIO]:
     """Write a file atomically: it appears when the block ends, and not at all if it raises.
 
-    A local file is written under a temporary name in the same folder, which is made if needed,
-    synced, and renamed. If the block raises, the temporary file is removed.
+    The folder of a local file is made if needed.
     """
-    if scheme(path) is not None:
-        with _objects().open_output(path) as stream:
-            yield stream
-        return
-    with files.open_output(path) as file:
-        yield file
+    writer = files if scheme(path) is None else _objects()
+    return cast(contextlib.AbstractContextManager[BinaryIO], writer.open_output(path))
 
 
 def read_bytes(path: str) -> bytes:
@@ -309,19 +290,18 @@ def lock(folder: str) -> Iterator[Callable[[], bool]]:
     """Lock the output folder for one run.
 
     The kernel releases a local lock when the process dies. In an object store it is a lease
-    (:mod:`winnow.object_stores.lease`): the next run after a killed one waits a minute for it.
+    (:mod:`winnow.object_stores.lease`), for which the next run after a killed one waits a minute.
 
     Yields:
-        A function that says whether the lock is still ours, which a lease may cease to be.
+        A function that says whether the lock is still ours: a lease can be lost.
 
     Raises:
         ValueError: another run holds it, or the lock file is not ours.
     """
-    path = join(folder, ".lock")
     if scheme(folder) is not None:
         from winnow.object_stores import lease
 
-        bucket, key = _objects().locate(path)
+        bucket, key = _objects().locate(join(folder, files.LOCK))
         with lease.held(bucket, key, folder) as still_held:
             yield still_held
         return

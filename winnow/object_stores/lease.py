@@ -1,9 +1,8 @@
 """A lease on an output folder, held in an object: stores have no locks, but conditional writes.
 
-The holder renews it by rewriting the object every few seconds, on condition that nobody else has.
-A second run that finds the object watches it for longer than that: if it changes, the holder is
-alive; if not, the second run takes the lease by a rewrite under the same condition. No two clocks
-are compared.
+The holder renews it by rewriting the object every few seconds, provided nobody else has. A second
+run watches the object for longer than that: if it changes, the holder is alive; if not, the second
+run takes the lease by a rewrite under the same condition. No two clocks are compared.
 """
 
 import contextlib
@@ -26,10 +25,8 @@ BEAT = 10.0
 PATIENCE = 60.0
 """Seconds without a renewal after which the holder counts as dead."""
 
-
 _STOP = signal.SIGUSR1
-"""Stops a run that has lost its lease. Not SIGINT: processes that a script starts with ``&`` ignore
-it."""
+"""Stops a run that has lost its lease. Processes that a script starts with ``&`` ignore SIGINT."""
 
 
 class LostError(RuntimeError):
@@ -78,10 +75,6 @@ def _handle_stop() -> Any:
     if threading.current_thread() is not threading.main_thread():
         return None
     return signal.signal(_STOP, signal.default_int_handler)
-
-
-def _handles_stop() -> bool:
-    return signal.getsignal(_STOP) is signal.default_int_handler
 
 
 class _Lease:
@@ -137,7 +130,8 @@ class _Lease:
             if self.lost:
                 main = threading.main_thread().ident
                 assert main is not None
-                signal.pthread_kill(main, _STOP if _handles_stop() else signal.SIGINT)
+                handled = signal.getsignal(_STOP) is signal.default_int_handler
+                signal.pthread_kill(main, _STOP if handled else signal.SIGINT)
                 return
 
     def release(self) -> None:
@@ -158,7 +152,7 @@ class _Lease:
                 if current is None:
                     return False
                 content_there = self._bucket.read(self._key, 0, current.size, current.version)
-            except (FileExistsError, FileNotFoundError):  # its holder has just been at it
+            except (FileExistsError, FileNotFoundError):  # its holder has just rewritten it
                 return False
             if self._name.encode() not in content_there:
                 return False

@@ -1,12 +1,10 @@
 """Objects in a bucket as files: the code that s3:// and gs:// share.
 
-Object stores have no rename and need none: an object exists once its upload is complete. A file is
-therefore written to an unnamed local one first (in ``$TMPDIR``) and uploaded when its writer is
-done; after an error or a kill there is no object.
+An object exists once its upload is complete, so a file is written to an unnamed local one first (in
+``$TMPDIR``) and uploaded when its writer is done; after an error or a kill there is no object.
 
-We use the vendors' own clients, with the options and credentials of Beam's filesystems. Those
-filesystems themselves make a client for every call, and complete the upload of a failed writer when
-its stream is garbage-collected.
+We use the vendors' clients, with the options and credentials of Beam's filesystems, because those
+make a client for every call and complete the upload of a failed writer on garbage collection.
 """
 
 import contextlib
@@ -70,8 +68,8 @@ def shared_options() -> dict[str, Any]:
 def reach(shared: dict[str, Any]) -> None:
     """Use another process's options, unless this one has its own.
 
-    Workers that were started by hand (``worker_pool_main``) have none: Beam sends them only the
-    steps of the pipeline. Their credentials are those of their machine.
+    Workers that were started by hand (``worker_pool_main``) have none, since Beam sends them only
+    the steps of the pipeline. Their credentials are those of their machine.
     """
     global _shared
     if shared != _shared:
@@ -184,11 +182,8 @@ def matches(
 ) -> bool:
     """Whether the parts of a path match the parts of a glob; ``**`` matches any folders.
 
-    Args:
-        names: the parts of the path.
-        patterns: the parts of the glob.
-        there: existing objects and folders, which a glob of exactly that name means.
-        above: the folder that the names are in, with its slash.
+    ``there`` are existing objects and folders, which a glob of exactly that name means, and
+    ``above`` is the folder that the names are in, with its slash.
     """
     if not patterns:
         return not names
@@ -282,7 +277,6 @@ class _Ranges(io.RawIOBase):
         self._ahead = FIRST_READ
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer, perhaps only its beginning."""
         start = self._position
         end = min(start + min(len(buffer), self._ahead), self._stat.size)
         if start >= end:
@@ -298,7 +292,6 @@ class _Ranges(io.RawIOBase):
         return b"".join(iter(lambda: self.read(LARGEST_READ), b""))
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a position; past the end nothing is read."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._stat.size}[whence]
         position = base + offset
         if position < 0:
@@ -309,13 +302,10 @@ class _Ranges(io.RawIOBase):
         return position
 
     def tell(self) -> int:
-        """The position."""
         return self._position
 
     def readable(self) -> bool:
-        """True."""
         return True
 
     def seekable(self) -> bool:
-        """True."""
         return True

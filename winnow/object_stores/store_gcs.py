@@ -9,7 +9,6 @@ from typing import BinaryIO
 
 import google.auth
 import requests.adapters
-import requests.exceptions
 from apache_beam.io.gcp.gcsio import create_storage_client
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
 from google.api_core.exceptions import (
@@ -23,12 +22,19 @@ from google.api_core.exceptions import (
 from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
 from google.cloud.storage.exceptions import DataCorruption
 from google.cloud.storage.retry import DEFAULT_RETRY
+from requests.exceptions import RequestException
 
 from winnow.object_stores.bucket import Stat, Upload
 
 RETRY = DEFAULT_RETRY.with_delay(initial=0.5, multiplier=2, maximum=15).with_timeout(120)
 """The client's own policy: retry 408, 429, 5xx and broken connections for two minutes."""
 
+_ERRORS = (DataCorruption, GoogleAPICallError, GoogleAuthError, RetryError, RequestException)
+_KINDS = (
+    (NotFound, FileNotFoundError),
+    ((Forbidden, Unauthorized), PermissionError),
+    (PreconditionFailed, FileExistsError),
+)
 _CONNECTIONS = 64
 _PART = 16 << 20  # the client would hold parts of 100 MB
 
@@ -110,31 +116,14 @@ class GcsBucket:
         """Turn what the client raises after its retries into OSError."""
         try:
             yield
-        except (
-            DataCorruption,
-            GoogleAPICallError,
-            GoogleAuthError,
-            RetryError,
-            requests.exceptions.RequestException,
-        ) as error:
-            kind: type[OSError] = OSError
-            match error:
-                case NotFound():
-                    kind = FileNotFoundError
-                case Forbidden() | Unauthorized():
-                    kind = PermissionError
-                case PreconditionFailed():
-                    kind = FileExistsError
+        except _ERRORS as error:
+            kind = next((ours for theirs, ours in _KINDS if isinstance(error, theirs)), OSError)
             raise kind(f"gs://{self._name}/{key}: {error}") from error
 
 
 def _check_credentials(bucket: str, scopes: Sequence[str]) -> None:
-    """Refuse to go on without credentials: Beam looks for them five times, then does without.
-
-    Raises:
-        PermissionError: there are none.
-    """
-    logging.getLogger("google.auth").setLevel(logging.ERROR)  # it tells of each place it looks at
+    """Raise PermissionError without credentials; Beam would look five times, then do without."""
+    logging.getLogger("google.auth").setLevel(logging.ERROR)  # it logs each place it looks at
     try:
         google.auth.default(scopes=scopes)
     except DefaultCredentialsError as error:

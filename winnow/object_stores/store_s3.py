@@ -31,11 +31,9 @@ _TRANSIENT = (
     faults.ResponseStreamingError,
 )
 _ERRORS: dict[int, type[OSError]] = {
-    401: PermissionError,
-    403: PermissionError,
+    **dict.fromkeys((401, 403), PermissionError),
     404: FileNotFoundError,
-    409: FileExistsError,
-    412: FileExistsError,
+    **dict.fromkeys((409, 412), FileExistsError),
 }
 
 _NO_CREDENTIALS = (
@@ -66,11 +64,8 @@ class S3Bucket:
         """A range of this version; fails if the ETag has changed."""
 
         def read() -> bytes:
-            span = f"bytes={start}-{end - 1}"
-            answer = self._client.get_object(
-                Bucket=self._name, Key=key, Range=span, IfMatch=version
-            )
-            return answer["Body"].read()
+            where = {"Bucket": self._name, "Key": key, "Range": f"bytes={start}-{end - 1}"}
+            return self._client.get_object(**where, IfMatch=version)["Body"].read()
 
         return self._tried(key, read)
 
@@ -119,10 +114,7 @@ class S3Bucket:
                     self._call("abort_multipart_upload", upload["Key"], UploadId=upload["UploadId"])
             if not page["IsTruncated"]:
                 return
-            more = {
-                "KeyMarker": page["NextKeyMarker"],
-                "UploadIdMarker": page["NextUploadIdMarker"],
-            }
+            more = {name: page[f"Next{name}"] for name in ("KeyMarker", "UploadIdMarker")}
 
     def _call(self, name: str, key: str | None, **arguments: Any) -> Any:
         where = {"Bucket": self._name} | ({} if key is None else {"Key": key})

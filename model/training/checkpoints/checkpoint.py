@@ -186,7 +186,7 @@ def _verify(path: str) -> Checkpoint:
     """:func:`verify` for the files that are this process's to compare."""
     manifest_path = os.path.join(path, MANIFEST)
     try:
-        manifest = files.read_json(manifest_path)
+        manifest = storage.read_json(manifest_path)
         sums: dict[str, str] = manifest["files"]
         form, state = manifest["format"], manifest["state"]
     except FileNotFoundError as error:

@@ -21,7 +21,7 @@ from model.glam.config import GLaMConfig
 from model.training.checkpoints import checkpoint, in_bucket
 from model.training.checkpoints.checkpoint import MANIFEST, Checkpoint
 from model.training.train_config import TrainConfig
-from winnow.filesystem import files
+from winnow.filesystem import files, storage
 
 TRAINED_WITH = {
     *("second_expert", "capacity_factor", "group_rows"),
@@ -84,7 +84,7 @@ class Start:
 
 def content(path: str) -> str:
     """A hash of the checksums of a checkpoint's files, which its manifest lists."""
-    sums = files.read_json(os.path.join(path, MANIFEST))["files"]
+    sums = storage.read_json(os.path.join(path, MANIFEST))["files"]
     return files.fingerprint(sorted(sums.items()))
 
 

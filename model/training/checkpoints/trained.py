@@ -19,7 +19,7 @@ from model.glam.config import GLaMConfig
 from model.glam.transformer import GLaM
 from model.training.checkpoints import checkpoint, in_bucket
 from model.training.distributed import parallel
-from winnow.filesystem import files
+from winnow.filesystem import storage
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -101,7 +101,7 @@ def find(path: str) -> Stored:
 def _exported(path: str) -> Stored:
     if not os.path.exists(os.path.join(path, CONFIG)):
         raise ValueError(f"{path} is not a finished export: it has no {CONFIG}")
-    about = files.read_json(os.path.join(path, CONFIG))
+    about = storage.read_json(os.path.join(path, CONFIG))
     with _naming_damage(path):
         config = _config(about["glam"])
         boundary, length = about["boundary"], about["sequence_length"]
