@@ -34,10 +34,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from pipeline.readers import ReadOptions
-from quality_classifier.evaluation import splits
+from quality_classifier import splits
 from quality_classifier.features.hashed_features import FeatureConfig, hashed_features
 from quality_classifier.kinds.fasttext_model import FastTextSettings, one_line, train_fasttext
-from quality_classifier.kinds.linear import margins
+from quality_classifier.kinds.linear import HashedLinear
 from quality_classifier.training import documents as train_documents
 from winnow.filesystem import storage
 
@@ -106,7 +106,8 @@ def read(positive: list[str], negative: list[str]) -> Documents:
 def winnow(train: Documents, config: FeatureConfig) -> Scorer:
     """Our kernel, with weights by logistic regression."""
     weights, bias = fit(hashed_features(train.text, config), train.positive)
-    return lambda documents: margins(documents.text, weights, bias, config)
+    model = HashedLinear(config, weights, bias)
+    return lambda documents: model.margins(documents.text)
 
 
 def fasttext(train: Documents, settings: FastTextSettings, folder: Path) -> Scorer:

@@ -5,8 +5,8 @@
     trained_on.npy       fingerprints of the documents (:mod:`quality_classifier.fingerprints`)
     card.md, figures/    for readers; written by training, not read here
 
-The fingerprint hashes everything that affects a score: the weights' checksum, the word rules, the
-label and the calibration. No pickle anywhere.
+The fingerprint is a hash of everything that affects a score: the weights' checksum, the word rules,
+the label and the calibration. No pickle anywhere.
 """
 
 import hashlib
@@ -23,14 +23,14 @@ import numpy as np
 from quality_classifier import fingerprints
 from quality_classifier.fingerprints import Keys
 from quality_classifier.kinds import KINDS
-from quality_classifier.kinds.calibration import Calibration
+from quality_classifier.kinds.calibration import Calibration, Grades
 from quality_classifier.kinds.contract import Model, Scorer
 from quality_classifier.kinds.fasttext_model import FastTextModel
-from quality_classifier.kinds.grades import Grades
 from quality_classifier.kinds.user_scorer import UserScorer
 
 FORMAT_VERSION = 1
 DESCRIPTION = "classifier.json"
+NO_KEYS: Keys = np.empty(0, np.uint64)
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class Artifact:
     provenance: Mapping[str, Any]
     card: Mapping[str, Any]
     fingerprint: str
-    trained_on: Keys = field(default_factory=lambda: np.empty(0, np.uint64))
-    """Empty for classifiers of other makers, and of versions that did not store it."""
+    trained_on: Keys = field(default_factory=lambda: NO_KEYS)
+    """Empty for users' classifiers, and of versions that did not store it."""
     grades: Grades | None = None
-    """Of a classifier that was trained on labels."""
+    """Of a classifier of labels."""
 
 
 def save(
@@ -57,11 +57,11 @@ def save(
     files: Mapping[str, bytes],
     grades: Grades | None = None,
 ) -> str:
-    """Write the folder under a temporary name beside it, rename it, return the fingerprint.
+    """Write the folder under a temporary name, rename it, and return the fingerprint.
 
     An empty folder of that name is replaced. ``provenance`` says how it was trained and ``card``
-    sums up the evaluation, both as small JSON values; ``files`` are further files by relative name
-    (``card.md``, ``figures/roc.svg``). ``grades`` are those of a classifier of labels.
+    summarises the evaluation, both as small JSON values; ``files`` are more files by relative name
+    (``card.md``, ``figures/roc.svg``).
 
     Raises:
         ValueError: ``folder`` exists and is not empty.
@@ -76,13 +76,8 @@ def save(
         model.save(weights)
         scoring = _scoring_part(model, calibration, _checksum(weights), grades)
         fingerprint = _fingerprint(scoring)
-        description = {
-            "format": FORMAT_VERSION,
-            **scoring,
-            "fingerprint": fingerprint,
-            "provenance": dict(provenance),
-            "card": dict(card),
-        }
+        description = {"format": FORMAT_VERSION, **scoring, "fingerprint": fingerprint}
+        description |= {"provenance": dict(provenance), "card": dict(card)}
         text = json.dumps(description, indent=2, allow_nan=False) + "\n"
         for name, content in {**files, DESCRIPTION: text.encode()}.items():
             path = draft / name
@@ -118,19 +113,14 @@ def load(folder: Path) -> Artifact:
         scoring = _scoring_part(model, calibration, description["weights_sha256"], grades)
         if _fingerprint(scoring) != description["fingerprint"]:
             raise ValueError("the fingerprint does not match the contents: the file was edited")
-        return Artifact(
-            model=model,
-            calibration=calibration,
-            provenance=dict(description["provenance"]),
-            card=dict(description["card"]),
-            fingerprint=description["fingerprint"],
-            grades=grades,
-            **_trained_on(folder / fingerprints.NAME),
-        )
+        keys = folder / fingerprints.NAME
+        trained_on = np.load(keys, allow_pickle=False) if keys.exists() else NO_KEYS
+        provenance, card = dict(description["provenance"]), dict(description["card"])
+        fingerprint = description["fingerprint"]
+        return Artifact(model, calibration, provenance, card, fingerprint, trained_on, grades)
     except FileNotFoundError as error:
-        raise ValueError(
-            f"{folder} is not a trained classifier: {error.filename} is missing"
-        ) from error
+        missing = f"{error.filename} is missing"
+        raise ValueError(f"{folder} is not a trained classifier: {missing}") from error
     except OSError as error:
         raise ValueError(f"cannot read {error.filename}: {error.strerror}") from error
     except KeyError as error:
@@ -139,12 +129,8 @@ def load(folder: Path) -> Artifact:
         raise ValueError(f"damaged classifier, {path}: {error}") from error
 
 
-def _trained_on(path: Path) -> dict[str, Keys]:
-    return {"trained_on": np.load(path, allow_pickle=False)} if path.exists() else {}
-
-
 def user_model(path: Path, label: str | None) -> Artifact:
-    """A user's fastText ``.bin`` as a classifier, with its probabilities as they are.
+    """A user's fastText ``.bin`` as a classifier, with unchanged probabilities.
 
     Raises:
         ValueError: no label or one that the model lacks (the message lists them), or a bad file.
@@ -158,7 +144,7 @@ def user_model(path: Path, label: str | None) -> Artifact:
 
 
 def own(path: str) -> Artifact:
-    """A user-defined class as a classifier, with its scores as they are.
+    """A user-defined class as a classifier, with unchanged scores.
 
     Raises:
         ValueError: it does not exist, or is not a classifier.

@@ -6,8 +6,7 @@ reads the shards of a pipeline run, and also says how far scores spread within g
 they follow labels there (``label=COLUMN``). Every default is in ``conf/classifier/audit.yaml``.
 """
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -57,37 +56,44 @@ def audit_run(config: AuditConfig) -> tuple[pa.Table, pa.Table]:
 
     Raises:
         ValueError: the folder is not a finished run, or one that has not stored what it dropped;
-            or a label is none.
+            or a label is invalid.
     """
     folder = config.scored
-    manifest = _manifest(folder)
+    path = storage.join(folder, "manifest.json")
+    if not storage.exists(path):
+        raise ValueError(
+            f"{folder} has no manifest.json: name the --output of a finished pipeline run"
+        )
+    manifest = storage.read_json(path)
+    if manifest["config"]["write"] != "all":
+        raise ValueError(
+            f"{folder} was written with --write kept, so what it dropped cannot be audited"
+        )
     known = sorted(manifest["config"]["source"])
     sources = config.sources or manifest["config"]["filter"] or known
     if unknown := set(sources) - set(known):
         raise ValueError(f"no source {sorted(unknown)} in {folder}: there are {known}")
-    joined = _joined(manifest)
+    joins = manifest.get("joins", {}).values()
+    joined = {column: group for join in joins for column, group in join["groupings"].items()}
     many = [column for column, group in joined.items() if group["by"] == "presence"]
     counts = Audit(config.by, config.alpha, config.threshold, bounded=many)
     but_labels = {column: group for column, group in joined.items() if column != config.label}
     within = _within(config)
-    columns = [*config.by, *within.by, *([within.label] if within.label else [])]
+    columns = {"source", "url", "bytes", "quality_score", "keep_draw", "kept", "drop_reason"}
+    columns |= {*config.by, *within.by, *([within.label] if within.label else [])}
     names = sorted(shard["name"] for task in manifest["tasks"] for shard in task["shards"])
     for name in names:
-        for batch in _batches(storage.join(folder, "shards", name), columns):
+        for batch in tables.batches(storage.join(folder, "shards", name), columns):
             reached = pc.fill_null(pc.equal(batch["drop_reason"], "quality"), True)
             chosen = pc.is_in(batch["source"], pa.array(sources, pa.string()))
             batch = batch.filter(pc.and_(reached, chosen))
-            counts.update(_told_apart(batch, joined))
-            within.update(_told_apart(batch, but_labels))
+            counts.update(_binned(batch, joined))
+            within.update(_binned(batch, but_labels))
     return counts.table(), within.table()
 
 
 def _within(config: AuditConfig) -> Within:
-    """What to count within groups.
-
-    Raises:
-        ValueError: settings need another one, or the grades are none.
-    """
+    """What to count within groups."""
     scale = labels.declared(config.grades) if config.grades else None
     for name in ("grades", "calibration"):
         if getattr(config, name) not in (None, []) and not config.label:
@@ -127,19 +133,18 @@ def within_table(table: pa.Table, rows: int) -> str:
     has_labels = bool(pc.any(pc.greater(table["labelled"], 0)).as_py())
     has_calibration = table["share"].null_count < len(table)
     head = f"{'scores within':32} {'documents':>9}  {'80 % lie in':16} {'':14}"
-    head += f" {'labelled':>8} {'Spearman':>8} {'95 % interval':16}" if has_labels else ""
-    head += (
-        f" {'score':>6} {'label':>6} {'95 % interval':16} {'error':>6}" if has_calibration else ""
-    )
+    if has_labels:
+        head += f" {'labelled':>8} {'Spearman':>8} {'95 % interval':16}"
+    if has_calibration:
+        head += f" {'score':>6} {'label':>6} {'95 % interval':16} {'error':>6}"
     lines = [head.rstrip()]
     for row in table.slice(0, rows).to_pylist():
         ends = f"{row['low']:.3f} to {row['high']:.3f}"
         line = f"{row['group']:32.32} {row['documents']:9,}  {ends:16}"
         line += f" {'near constant' if row['near_constant'] else '':14}"
         if has_labels:
-            line += (
-                f" {row['labelled']:8,} {_figure(row['spearman']):>8} {_ends(row, 'spearman'):16}"
-            )
+            line += f" {row['labelled']:8,} {_figure(row['spearman']):>8}"
+            line += f" {_ends(row, 'spearman'):16}"
         if has_calibration:
             line += f" {_figure(row['mean_score']):>6} {_figure(row['share']):>6}"
             line += f" {_ends(row, 'share'):16} {_figure(row['calibration_error']):>6}"
@@ -162,41 +167,13 @@ def _ends(row: dict[str, Any], name: str) -> str:
     return "" if row[name] is None else f"{low} to {high}"
 
 
-def _manifest(folder: str) -> dict[str, Any]:
-    path = storage.join(folder, "manifest.json")
-    if not storage.exists(path):
-        raise ValueError(
-            f"{folder} has no manifest.json: name the --output of a finished pipeline run"
-        )
-    manifest: dict[str, Any] = json.loads(storage.read_bytes(path))
-    if manifest["config"]["write"] != "all":
-        raise ValueError(
-            f"{folder} was written with --write kept, so what it dropped cannot be audited"
-        )
-    return manifest
-
-
-def _joined(manifest: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """How a run's statistics tell documents apart by each joined column."""
-    joins = manifest.get("joins", {}).values()
-    return {column: of for join in joins for column, of in join["groupings"].items()}
-
-
-def _told_apart(batch: pa.RecordBatch, joined: Mapping[str, Mapping[str, Any]]) -> pa.RecordBatch:
-    """The batch with bins in place of joined numbers, and lists by whether there is one."""
+def _binned(batch: pa.RecordBatch, joined: Mapping[str, Mapping[str, Any]]) -> pa.RecordBatch:
+    """The batch with bins in place of joined numbers, and presence in place of lists."""
     for at, name in enumerate(batch.schema.names):
-        of = joined.get(name)
-        if of and (of["by"] == "edges" or pa.types.is_nested(batch[name].type)):
-            batch = batch.set_column(at, name, grouped(batch[name], of))
+        group = joined.get(name)
+        if group and (group["by"] == "edges" or pa.types.is_nested(batch[name].type)):
+            batch = batch.set_column(at, name, grouped(batch[name], group))
     return batch
-
-
-def _batches(path: str, by: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """The batches of a shard, memory-mapped, with no more columns than an audit needs."""
-    return tables.batches(
-        path,
-        {"source", "url", "bytes", "quality_score", "keep_draw", "kept", "drop_reason", *by},
-    )
 
 
 ConfigStore.instance().store(name="audit_schema", node=AuditConfig)

@@ -1,7 +1,7 @@
 """Several classifiers' scores as one: by a named rule, or by an expression over their names.
 
-An expression is arithmetic of names and numbers, ``0.7 * quality + 0.3 * edu``. It is read with
-``ast`` and computed here, node by node: nothing else that Python knows has a meaning in it.
+An expression is arithmetic of names and numbers, ``0.7 * quality + 0.3 * edu``. It is parsed with
+``ast`` and evaluated here, node by node; nothing else of Python is allowed.
 """
 
 import ast
@@ -24,6 +24,8 @@ NAMED: Mapping[str, Callable[[FloatArray], FloatArray]] = {
     "product": lambda scores: scores.prod(axis=0),
 }
 """Rules by name: from float64 [classifiers, n] to float64 [n]."""
+
+_INVALID = (SyntaxError, ValueError, RecursionError, MemoryError)
 
 LONGEST = 1000
 """Characters of an expression."""
@@ -57,18 +59,17 @@ def names_in(rule: str) -> set[str]:
         return set()
     try:
         tree = ast.parse(rule.strip(), mode="eval")
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    except _INVALID:
         return set()
     return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
 
 
 @dataclass(frozen=True)
 class Combination:
-    """How the scores of some classifiers become one.
+    """How the scores of classifiers become one.
 
-    Attributes:
-        rule: one of :data:`NAMED`, or an expression.
-        names: the classifiers, and for an expression other numbers of a document.
+    ``rule`` is one of :data:`NAMED`, or an expression of ``names``: the classifiers and, in an
+    expression, other numbers of a document.
 
     Raises:
         ValueError: the rule is neither, or names something else.
@@ -79,13 +80,12 @@ class Combination:
 
     def __post_init__(self) -> None:
         if self.rule not in NAMED:
-            self._parsed()
+            _parse(self.rule, self.names)
 
     def apply(self, scores: Mapping[str, npt.NDArray[np.floating[Any]]]) -> npt.NDArray[np.float32]:
-        """The combined scores of n documents: float32 [n], clipped to [0, 1].
+        """The combined scores of n documents, from float32 or float64 [n] by name.
 
-        Args:
-            scores: float32 or float64 [n] by name.
+        Returns float32 [n], clipped to [0, 1].
 
         Raises:
             ValueError: the expression gives no number for a document.
@@ -95,16 +95,13 @@ class Combination:
             if self.rule in NAMED:
                 combined = NAMED[self.rule](np.stack(list(exact.values())))
             else:
-                combined = _compute(self._parsed(), exact)
+                combined = _compute(_parse(self.rule, self.names), exact)
         if np.isnan(combined).any():
             raise ValueError(
                 f"--combine {self.rule!r} gives no number for some documents: does it divide by a"
                 " score of 0?"
             )
         return np.clip(combined, 0, 1).astype(np.float32)
-
-    def _parsed(self) -> ast.expr:
-        return _parse(self.rule, self.names)
 
 
 @functools.lru_cache(maxsize=16)
@@ -113,19 +110,18 @@ def _parse(text: str, names: tuple[str, ...]) -> ast.expr:
         raise ValueError(f"--combine is an expression of up to {LONGEST} characters")
     try:
         tree = ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+    except _INVALID as error:
         raise ValueError(
             f"--combine {text!r} is not an expression: give {', '.join(NAMED)}, or one as"
             f" 0.7 * {names[0]} + 0.3 * {names[-1]}"
         ) from error
-    used = set(_names(tree, names))
-    if not used:
+    if not _names(tree, names):
         raise ValueError(f"--combine {text!r} names no classifier: there are {', '.join(names)}")
     return tree
 
 
 def _names(node: ast.expr, known: Collection[str]) -> list[str]:
-    """The classifiers that an expression names; ValueError for what may not stand in one."""
+    """The classifiers that an expression names; ValueError for anything not allowed in one."""
     match node:
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
             return _names(left, known) + _names(right, known)

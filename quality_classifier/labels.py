@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from quality_classifier.evaluation.splits import content_hashes
+from quality_classifier.splits import ordered_by_text
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -20,9 +20,7 @@ MOST_GRADES = 20
 
 @dataclass(frozen=True)
 class Scale:
-    """K grades from the lowest to the highest: their names, and values that rise (0, 1, … if the
-    grades are not numbers).
-    """
+    """K grades, lowest first: names, and rising values (0, 1, … if grades are not numbers)."""
 
     names: tuple[str, ...]
     values: tuple[float, ...]
@@ -40,9 +38,9 @@ class Scale:
         """
         name = f"{at_least:g}" if isinstance(at_least, int | float) else str(at_least)
         if name not in self.names[1:]:
-            above = ", ".join(self.names[1:])
             raise ValueError(
-                f"at_least={at_least} is not above the lowest grade: set at_least to one of {above}"
+                f"at_least={at_least} is not above the lowest grade: set at_least to one of"
+                f" {', '.join(self.names[1:])}"
             )
         return self.names.index(name)
 
@@ -85,9 +83,8 @@ def read_labels(
 ) -> tuple[npt.NDArray[np.int64], FloatArray, Scale]:
     """The labels in a column of n strings without nulls; a JSON list holds several.
 
-    Returns:
-        For each label the row that has it, int64, and its value, float64; and the scale, which is
-        the whole numbers that occur where none is given.
+    Returns the row of each label (int64), its value (float64), and the scale: by default the whole
+    numbers that occur.
 
     Raises:
         ValueError: a label is not a number or none of the named grades, or is out of their range.
@@ -103,19 +100,13 @@ def read_labels(
             f"{target} {out[0]!r} is out of range: the grades are {', '.join(scale.names)}"
             " (grades=[…] sets others)"
         )
-    sizes = np.array([len(several) for several in lists])
-    flat = np.array([value[word] for several in lists for word in several])
-    starts = np.cumsum(sizes) - sizes
-    codes = coded.indices.to_numpy()
-    rows = np.repeat(np.arange(len(codes)), sizes[codes])
-    first = np.cumsum(sizes[codes]) - sizes[codes]
-    return rows, flat[starts[codes][rows] + np.arange(len(rows)) - first[rows]], scale
+    values = pa.array([[value[word] for word in several] for several in lists]).take(coded.indices)
+    rows = pc.list_parent_indices(values).to_numpy().astype(np.int64)
+    return rows, values.flatten().to_numpy(), scale
 
 
 def numbers(words: pa.Array, scale: Scale | None, target: str) -> FloatArray:
-    """The mean label that each of k words holds, and NaN for the empty one: float64 [k + 1].
-
-    The last is NaN, so that an index of -1 means no label.
+    """The mean label of each of k words, NaN for the empty one, and a NaN for index -1: [k + 1].
 
     Raises:
         ValueError: a label is not a number or none of the named grades.
@@ -142,11 +133,9 @@ def _several(word: str) -> list[str]:
 def _values(words: Sequence[str], scale: Scale | None, target: str) -> dict[str, float]:
     if scale is not None and not scale.numeric:
         known = dict(zip(scale.names, scale.values, strict=True))
-        unknown = [word for word in words if word not in known]
-        if unknown:
-            raise ValueError(
-                f"{target} {unknown[0]!r} is out of range: the grades are {', '.join(known)}"
-            )
+        if unknown := [word for word in words if word not in known]:
+            grades = ", ".join(known)
+            raise ValueError(f"{target} {unknown[0]!r} is out of range: the grades are {grades}")
         return known
     out = {}
     for word in words:
@@ -165,8 +154,8 @@ def _values(words: Sequence[str], scale: Scale | None, target: str) -> dict[str,
 def at_or_above(value: FloatArray, scale: Scale) -> FloatArray:
     """How far each of n labels reaches each grade but the lowest: float64 [n, K - 1].
 
-    1 at and above the grade, 0 at and below the one before it, linear between the two. Their mean
-    over the labels of a document is the share of its labels that reach the grade.
+    1 at and above the grade, 0 at and below the one before it, linear between the two. The mean
+    over a document's labels is the share of them that reach the grade.
     """
     low, high = np.array(scale.values[:-1]), np.array(scale.values[1:])
     return np.clip((value[:, None] - low) / (high - low), 0, 1)
@@ -196,23 +185,15 @@ def by_text(
 ) -> LabelledDocuments:
     """Bring the labels of equal texts together, so that none is both trained on and held out.
 
-    Args:
-        documents: a row per record with ``text`` and ``source``. Of equal texts the first by source
-            and the further columns stays.
-        rows: int64 [m], the record of each label.
-        value: float64 [m], the label.
-        scale: of the labels.
+    ``documents`` has a row per record with ``text`` and ``source``; of equal texts the first by
+    source and the further columns stays. Label i has the value ``value[i]`` (float64 [m]) and is of
+    record ``rows[i]`` (int64 [m]).
     """
     documents = documents.combine_chunks()
-    content = content_hashes(documents["text"])
-    keys = {"high": content[:, 0], "low": content[:, 1]}
-    keys |= {name: documents[name] for name in documents.schema.names if name != "text"}
-    table = pa.table(keys)
-    order = pc.sort_indices(table, [(name, "ascending") for name in table.schema.names]).to_numpy()
-    new = np.ones(len(order), np.bool_)
-    new[1:] = (content[order][1:] != content[order][:-1]).any(axis=1)
+    keys = [name for name in documents.schema.names if name != "text"]
+    order, repeated = ordered_by_text(documents, keys)
     text_of = np.empty(len(order), np.int64)
-    text_of[order] = np.cumsum(new) - 1
+    text_of[order] = np.cumsum(~repeated) - 1
 
     sort = np.lexsort((value, text_of[rows]))
     text, value = text_of[rows][sort], value[sort]
@@ -220,5 +201,5 @@ def by_text(
     starts = np.cumsum(count) - count
     target = np.add.reduceat(at_or_above(value, scale), starts, axis=0) / count[:, None]
     label = np.add.reduceat(value, starts) / count
-    repeated = len(order) - int(new.sum())
-    return LabelledDocuments(documents.take(order[new]), target, label, (text, value), repeated)
+    documents = documents.take(order[~repeated])
+    return LabelledDocuments(documents, target, label, (text, value), int(repeated.sum()))

@@ -9,47 +9,42 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from quality_classifier import artifact, fingerprints
-from quality_classifier.kinds.contract import Scorer
+from quality_classifier.features.hashed_features import FeatureConfig
+from quality_classifier.kinds.linear import HashedLinear, LinearGroup
 from winnow import own_code
 from winnow.cli import command
 from winnow.filesystem import storage
 from winnow.sorted_keys import among
 
+Scores = npt.NDArray[np.float32]
+
 
 class Classifier:
-    """Scores text: P(curated) in [0, 1], or P(grade or more) if it has grades. Threads may share
-    one.
+    """Scores text: P(curated) in [0, 1], or P(grade or more) if it has grades.
+
+    Threads may share one.
     """
 
     def __init__(self, trained: artifact.Artifact) -> None:
         self.fingerprint: str = trained.fingerprint
         self.card: Mapping[str, Any] = trained.card
-        self._model = trained.model
+        self.model = trained.model
+        self.grades = trained.grades
         self._calibration = trained.calibration
         self._trained_on = trained.trained_on
-        self.grades = trained.grades
 
-    def score(self, text: pa.Array) -> npt.NDArray[np.float32]:
+    def score(self, text: pa.Array) -> Scores:
         """Calibrated P(curated) of n documents, a string or large_string array: float32 [n]."""
-        return self._calibration.apply(self._model.margins(text))
+        return self._calibration.apply(self.model.margins(text))
 
-    def score_and_grade(
-        self, text: pa.Array
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
+    def score_and_grade(self, text: pa.Array) -> tuple[Scores, Scores | None]:
         """The scores of n documents, and their expected grades if it has grades: float32 [n]."""
-        return self.of_margins(self._model.margins(text))
+        return self.of_margins(self.model.margins(text))
 
-    def of_margins(
-        self, margin: npt.NDArray[np.float64]
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
-        """Scores and grades from n margins of :attr:`model`."""
+    def of_margins(self, margin: npt.NDArray[np.float64]) -> tuple[Scores, Scores | None]:
+        """Scores and grades from n margins of the model."""
         grade = None if self.grades is None else self.grades.expected(margin)
         return self._calibration.apply(margin), grade
-
-    @property
-    def model(self) -> Scorer:
-        """The model behind the scores."""
-        return self._model
 
     def learned_from(self, hashes: pa.Array) -> npt.NDArray[np.bool_]:
         """Which of n documents, by the hashes of their content, it has learned from: bool [n]."""
@@ -60,14 +55,54 @@ class Classifier:
         return int(self.learned_from(hashes).sum())
 
 
+class ClassifierSet:
+    """Classifiers by name, over the same text. Threads may share one.
+
+    Words are hashed once for all classifiers with the same features.
+    """
+
+    def __init__(self, classifiers: Mapping[str, Classifier]) -> None:
+        self._classifiers = dict(classifiers)
+        by_features: dict[FeatureConfig, dict[str, HashedLinear]] = {}
+        for name, classifier in classifiers.items():
+            if isinstance(model := classifier.model, HashedLinear):
+                by_features.setdefault(model.config, {})[name] = model
+        self._groups = [
+            (list(models), LinearGroup(list(models.values())))
+            for models in by_features.values()
+            if len(models) > 1
+        ]
+
+    def scores(self, text: pa.Array) -> dict[str, Scores]:
+        """The calibrated scores of n documents, float32 [n], by name, as each gives alone."""
+        return {name: score for name, (score, _) in self.scores_and_grades(text).items()}
+
+    def scores_and_grades(self, text: pa.Array) -> dict[str, tuple[Scores, Scores | None]]:
+        """The scores, each with expected grades (float32 [n]) if the classifier has grades."""
+        scored = {}
+        for names, group in self._groups:
+            margins = group.margins(text)
+            for name, margin in zip(names, margins.T, strict=True):
+                scored[name] = self._classifiers[name].of_margins(np.ascontiguousarray(margin))
+        return {
+            name: scored[name] if name in scored else classifier.score_and_grade(text)
+            for name, classifier in self._classifiers.items()
+        }
+
+    def trained_on(self, hashes: pa.Array) -> int:
+        """How many of n documents, by their content's hashes, some classifier was trained on."""
+        learned = np.zeros(len(hashes), np.bool_)
+        for classifier in self._classifiers.values():
+            learned |= classifier.learned_from(hashes)
+        return int(learned.sum())
+
+
 def load_classifier(path: str, label: str | None = None) -> Classifier:
     """Load a classifier: a folder of ``train.py``, a fastText ``.bin``, or a user-defined class.
 
     Args:
-        path: a folder or a fastText file, on this machine or in an object store (s3://, gs://), or
-            a dotted path (:func:`is_own`).
-        label: for a ``.bin`` the label of good text (DCLM's is ``__label__hq``); a folder has its
-            own label, so leave it out.
+        path: a folder or a fastText file, local or in an object store, or a dotted path.
+        label: of good text in a ``.bin`` (DCLM's is ``__label__hq``); leave it out for others.
 
     Raises:
         ValueError: it is missing or damaged, or the label is missing, unknown or not allowed.

@@ -38,8 +38,6 @@ class GroupsConfig:
 class TrainConfig:
     """The settings; defaults and their meaning are in ``train.yaml``.
 
-    How pages are read is the pipeline's to say, since it must be the same when scoring.
-
     Raises:
         ValueError: a value is out of range.
     """

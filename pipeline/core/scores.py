@@ -16,10 +16,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.output import schema
-from quality_classifier.classifier_set import ClassifierSet
 from quality_classifier.combining import Combination, names_in
 from quality_classifier.kinds.calibration import Calibration, log_odds
-from quality_classifier.scoring import Classifier, load_classifier
+from quality_classifier.scoring import Classifier, ClassifierSet, load_classifier
 from winnow.filesystem import files, storage, tables
 
 Scores = npt.NDArray[np.float32]

@@ -40,8 +40,7 @@ from pipeline.readers import (
 from pipeline.rules.decision import Rule, keep_draw
 from pipeline.rules.groups import AnyRule, to_json
 from pipeline.steps.host_lines import NAME as HOST_LINES
-from quality_classifier.classifier_set import ClassifierSet
-from quality_classifier.scoring import Classifier
+from quality_classifier.scoring import Classifier, ClassifierSet
 from winnow.filesystem import files, storage, tables
 from winnow.text.counts import measure
 from winnow.text.hashing import xxh3_64

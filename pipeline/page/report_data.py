@@ -36,8 +36,7 @@ from pipeline.page.data.registered_data import registered_rows
 from pipeline.page.data.spread_data import spread_rows
 from pipeline.page.data.totals import account, clip, damage, headline
 from pipeline.page.reading_test import agreement_rows as reading_rows
-from quality_classifier.evaluation.metrics import wilson
-from quality_classifier.evaluation.titles import GRADED, PAIRED
+from quality_classifier.evaluation.metrics import GRADED, PAIRED, wilson
 from quality_classifier.evaluation.within_groups import NEAR_CONSTANT
 from winnow.text.groups import LENGTHS
 

@@ -23,8 +23,7 @@ from pipeline.runs import execution, scoring_run
 from pipeline.settings.step_settings import STEPS_FILE, resolve_steps
 from pipeline.steps import build_steps
 from pipeline.steps.words.word_kinds import CHARACTERS, DATATROVE
-from quality_classifier import artifact, fingerprints
-from quality_classifier.evaluation import splits
+from quality_classifier import artifact, fingerprints, splits
 from quality_classifier.features.hashed_features import FeatureConfig, hashed_features
 from quality_classifier.kinds.calibration import Calibration
 from quality_classifier.kinds.fasttext_model import FastTextModel

@@ -21,8 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.steps.contract import Codes, Step, first_failing
-from quality_classifier.kinds.fasttext_binding import fasttext_module
-from quality_classifier.kinds.fasttext_model import read_file
+from quality_classifier.kinds.fasttext_model import fasttext_module, read_file
 from winnow.filesystem import storage, tables
 
 LID_176 = Path(__file__).with_name("lid.176.ftz")

@@ -1,19 +1,16 @@
 """The card of a classifier: its evaluation as ``card.md`` for people and as JSON for programs."""
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from quality_classifier.evaluation import figures, metrics
+from quality_classifier.evaluation import figures, metrics, sections
 from quality_classifier.evaluation.held_out import AUDITED_DOCUMENTS, AUDITED_VALUES
-from quality_classifier.evaluation.markup import cell, estimate, fill, table
-from quality_classifier.evaluation.splits import SPLITS, balanced_weights
-from quality_classifier.evaluation.titles import TITLES
-
-Figures = Mapping[str, Any]
+from quality_classifier.evaluation.metrics import TITLES
+from quality_classifier.evaluation.sections import Figures, cell, estimate, fill, flat, table
+from quality_classifier.splits import SPLITS, balanced_weights
 
 
 def summary(card: Figures) -> dict[str, Any]:
@@ -41,18 +38,6 @@ def summary(card: Figures) -> dict[str, Any]:
     }
 
 
-def flat(row: Figures) -> dict[str, Any]:
-    """A row of figures, each interval as text in a column of its own."""
-    out: dict[str, Any] = {}
-    for name, value in row.items():
-        if isinstance(value, Mapping):
-            out[name] = round(value["value"], 4)
-            out[f"{name}_95"] = f"{value['low']:.3f} to {value['high']:.3f}"
-        else:
-            out[name] = round(value, 4) if isinstance(value, float) else value
-    return out
-
-
 def files(card: Figures, test: pa.Table) -> dict[str, bytes]:
     """``card.md``, ``card.json`` and the figures, by name.
 
@@ -67,8 +52,7 @@ def files(card: Figures, test: pa.Table) -> dict[str, bytes]:
     overall = card["metrics"][0]
     title = f"Negatives under the Pareto rule, α = {card['alpha']:g}"
     return {
-        "card.md": markdown(card).encode(),
-        "card.json": (json.dumps(card, indent=1, sort_keys=True) + "\n").encode(),
+        **sections.files(card, markdown(card)),
         "figures/ranking.png": figures.ranking(curves, overall),
         "figures/reliability.png": figures.reliability(card["reliability"], overall),
         "figures/yield.png": figures.keep_curve(card["yield"]),
@@ -114,19 +98,9 @@ def _mean_unseen(card: Figures) -> float:
 
 def markdown(card: Figures) -> str:
     """The text of ``card.md``."""
-    sections = [
-        _introduction(card),
-        _data(card),
-        _ranking(card),
-        *([_unseen(card)] if card["unseen"] else []),
-        _calibration(card),
-        _yield(card),
-        _scores(),
-        _audit(card),
-        _limits(card),
-        making(card),
-    ]
-    return "\n\n".join(sections) + "\n"
+    parts = [_introduction, _data, _ranking, *([_unseen] if card["unseen"] else [])]
+    parts += [_calibration, _yield, _audit, _limits, sections.making]
+    return "\n\n".join(part(card) for part in parts) + "\n"
 
 
 def _introduction(card: Figures) -> str:
@@ -157,7 +131,7 @@ def _data(card: Figures) -> str:
     rows = [[cell(row[name]) for name in columns] for row in card["documents"]]
     totals = [sum(row[name] for row in card["documents"]) for name in columns[2:]]
     rows.append(["", "total", *map(cell, totals)])
-    unread = unreadable(card, "class", "source") or " Every record could be read."
+    unread = sections.unreadable(card, "class", "source") or " Every record could be read."
     return f"""## Documents
 
 A text that repeats an earlier one of its class is a duplicate and is left out; a text that occurs
@@ -167,24 +141,10 @@ stays held out when text is added or the seed changes.{unread}
 {table(titles, rows)}"""
 
 
-def unreadable(card: Figures, *where: str) -> str:
-    """A sentence on the records that could not be read, by reason and by the columns ``where``."""
-    counts = ", ".join(
-        f"{row['records']:,} × {row['reason']} in {' '.join(row[name] for name in where)}"
-        for row in card["unreadable"]
-    )
-    return f" Unreadable records: {counts}" if counts else ""
-
-
 def _ranking(card: Figures) -> str:
     rows = [
-        [
-            row["class"],
-            row["source"],
-            f"{row['documents']:,}",
-            f"{row['mean_score']:.3f}",
-            *(estimate(row[name]) for name in metrics.METRICS),
-        ]
+        [row["class"], row["source"], cell(row["documents"]), f"{row['mean_score']:.3f}"]
+        + [estimate(row[name]) for name in metrics.METRICS]
         for row in card["metrics"]
     ]
     titles = ["class", "source", "documents", "mean score", *TITLES.values()]
@@ -203,18 +163,10 @@ def _unseen(card: Figures) -> str:
     rows = []
     for row in card["unseen"]:
         known = seen.get((row["class"], row["source"]))
-        rows.append(
-            [
-                row["class"],
-                row["source"],
-                cell(row["documents"]),
-                f"{row['roc_auc']:.3f}",
-                f"{known['roc_auc']['value']:.3f}" if known else "",
-                f"{row['mean_score']:.3f}",
-                f"{known['mean_score']:.3f}" if known else "",
-                f"{row['keep_rate']:.1%}",
-            ]
-        )
+        line = [row["class"], row["source"], cell(row["documents"]), f"{row['roc_auc']:.3f}"]
+        line += [f"{known['roc_auc']['value']:.3f}" if known else "", f"{row['mean_score']:.3f}"]
+        line += [f"{known['mean_score']:.3f}" if known else "", f"{row['keep_rate']:.1%}"]
+        rows.append(line)
     titles = ["class", "source", "documents", "ROC-AUC unseen", "seen", "mean score unseen", "seen"]
     return f"""## How well it does on sources that it has not seen
 
@@ -259,27 +211,16 @@ Expected share of the held-out documents, unweighted: the mean of (2 − score)^
 
 {table(titles, rows)}
 
-![Share kept as α grows](figures/yield.png)"""
+![Share kept as α grows](figures/yield.png)
 
-
-def _scores() -> str:
-    return """## Scores by source
+## Scores by source
 
 ![Histograms of scores, by source](figures/scores.png)"""
 
 
 def _audit(card: Figures) -> str:
     rows = {
-        name: [
-            [
-                row["column"],
-                row["value"],
-                f"{row['documents']:,}",
-                f"{row['mean_score']:.3f}",
-                *_rates(row, threshold),
-            ]
-            for row, threshold in _pairs(card["audit"][name])
-        ]
+        name: [_audited(*pair) for pair in _pairs(card["audit"][name])]
         for name in ("negative", "positive")
     }
     titles = ["by", "value", "documents", "mean score", f"Pareto, α = {card['alpha']:g}", "ratio"]
@@ -308,89 +249,30 @@ def _pairs(audit: Sequence[Figures]) -> Iterable[tuple[Figures, Figures]]:
     return zip(pareto, threshold, strict=True)
 
 
-def _rates(pareto: Figures, threshold: Figures) -> list[str]:
-    return [
-        cell
-        for row in (pareto, threshold)
-        for cell in (
-            f"{row['rate']:.1%} ({row['low']:.1%} to {row['high']:.1%})",
-            f"{row['ratio']:.2f}",
-        )
-    ]
+def _audited(pareto: Figures, threshold: Figures) -> list[str]:
+    cells = [pareto["column"], pareto["value"], cell(pareto["documents"])]
+    cells.append(f"{pareto['mean_score']:.3f}")
+    for row in (pareto, threshold):
+        cells.append(f"{row['rate']:.1%} ({row['low']:.1%} to {row['high']:.1%})")
+        cells.append(f"{row['ratio']:.2f}")
+    return cells
 
 
 def _limits(card: Figures) -> str:
-    limits = [
-        shuffled_limit(card["shuffled"]),
+    on_new_sources = (
+        "the table above says how much."
+        if card["unseen"]
+        else "how much worse is measured if a class has several (`unseen_sources`)."
+    )
+    return sections.limits(
+        sections.shuffled_limit(card["shuffled"]),
         """**It recognises sources, not quality.** "Positive" means similar to the positive
         sources, also in topic and register: good text on other topics, or in other languages or
         dialects, may score low. The audit shows this only for groups that the input names.""",
-        """**It was trained on every source.** Documents are held out, sources are not, and pieces
-        of one work may be on both sides. On new sources it will do worse; """
-        + (
-            "the table above says how much."
-            if card["unseen"]
-            else "how much worse is measured if a class has several (`unseen_sources`)."
-        ),
+        f"""**It was trained on every source.** Documents are held out, sources are not, and pieces
+        of one work may be on both sides. On new sources it will do worse; {on_new_sources}""",
         """**Its probabilities assume equal classes** made up of these sources. In raw text, where
         curated text is rare, fewer of the documents with a given score are like the curated
         ones.""",
-        """**Near-duplicates** are not removed, and text can be written to score high.""",
-    ]
-    return "## Known limits\n\n" + "\n".join(fill(f"- {limit}", "  ") for limit in limits)
-
-
-def shuffled_limit(shuffled: Figures) -> str:
-    """The limit that all kinds share: word order (:func:`held_out.shuffled_words`)."""
-    change = ", ".join(
-        f"{name}s from {row['before']:.3f} to {row['after']:.3f}"
-        for name, row in shuffled["mean_score"].items()
-    )
-    return f"""**It does not read.** It sees which words and word pairs a text has, not whether they
-        make sense. When the words of {shuffled["documents"]:,} held-out documents were shuffled,
-        the mean score moved for {change}; scores moved by {shuffled["mean_change"]:.3f} on average,
-        and original and shuffled scores correlate at {shuffled["correlation"]:.3f}. By score alone,
-        originals are separated from their shuffled copies with a ROC-AUC of {shuffled["auc"]:.2f}
-        (0.5: not at all)."""
-
-
-def making(card: Figures) -> str:
-    """How it was fitted, and whether that is reproducible."""
-    lines = [f"Code {card['code']}, seed {card['seed']}."]
-    fitted = card["fitted"]
-    if "trials" in fitted:
-        lines.append(_chosen(fitted["trials"], card.get("unseen_trials", [])))
-        lines.append("The same text, settings and seed give the same bytes.")
-    elif fitted["repeatable"]:
-        lines.append(
-            "fastText on one thread: the same text, settings and seed give the same bytes."
-        )
-    else:
-        lines.append(
-            "**Not reproducible**: fastText was trained on all cores, so another run gives another"
-            " model. Set fasttext.repeatable=true for one that is."
-        )
-    lines.append("The figures of this card are in `card.json`, the settings in `classifier.json`.")
-    return "## How it was made\n\n" + fill(" ".join(lines))
-
-
-def _chosen(trials: Sequence[Figures], unseen: Sequence[Figures]) -> str:
-    """Which fit was chosen, and why."""
-    if unseen:
-        tried = ", ".join(f"{trial['c']:g}: {trial['roc_auc']:.4f}" for trial in unseen)
-        return (
-            "Logistic regression (L-BFGS) with an L2 penalty of 1 / c, chosen by the mean ROC-AUC"
-            f" on sources left out: c = {trials[0]['c']:g} of {{{tried}}}."
-        )
-    best = min(trials, key=lambda trial: trial["log_loss"])
-    if "loss" in best:
-        tried = ", ".join(f"{t['loss']} {t['c']:g}: {t['log_loss']:.4f}" for t in trials)
-        return (
-            f"The {best['loss']} loss with an L2 penalty of 1 / c, c = {best['c']:g}, chosen by the"
-            f" log loss of the grades of the calibration split, of {{{tried}}}."
-        )
-    tried = ", ".join(f"{trial['c']:g}: {trial['log_loss']:.4f}" for trial in trials)
-    return (
-        "Logistic regression (L-BFGS) with an L2 penalty of 1 / c, chosen by the log loss of the"
-        f" calibration split: c = {best['c']:g} of {{{tried}}}."
+        sections.NEAR_DUPLICATES,
     )

@@ -1,4 +1,4 @@
-"""The figures of a classifier's card, as PNG files with the same bytes every time."""
+"""The figures of the cards, as PNG files with the same bytes every time."""
 
 import io
 from collections.abc import Callable, Mapping, Sequence
@@ -11,9 +11,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from quality_classifier.evaluation.held_out import HISTOGRAM_BINS
+from quality_classifier.evaluation.sections import estimate
+
+Rows = Sequence[Mapping[str, Any]]
 
 COLORS = {"positive": "#2b6cb0", "negative": "#c05621"}
 INK, MUTED = "#1a202c", "#a0aec0"
+_DOTTED: dict[str, Any] = {"color": MUTED, "linestyle": ":", "linewidth": 1}
+_UNIT = (-0.02, 1.02)
 
 _STYLE: dict[Any, Any] = {
     "axes.edgecolor": MUTED,
@@ -33,7 +38,7 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def png(width: float, height: float, draw: Callable[[Figure], None]) -> bytes:
+def _png(width: float, height: float, draw: Callable[[Figure], None]) -> bytes:
     """A figure of this size in inches, independent of this machine's matplotlib settings."""
     with mpl.rc_context():
         mpl.rcdefaults()
@@ -53,31 +58,30 @@ def ranking(curves: Mapping[str, npt.NDArray[np.float64]], overall: Mapping[str,
         # Lines from the corner (0, 0), where no document is above the threshold.
         recall = np.append(0.0, curves["recall"])
         roc.plot(np.append(0.0, curves["false_positive_rate"]), recall, color=COLORS["positive"])
-        roc.plot([0, 1], [0, 1], color=MUTED, linestyle=":", linewidth=1)
-        roc.set_title(f"ROC: area {_with_interval(overall['roc_auc'])}")
+        roc.plot([0, 1], [0, 1], **_DOTTED)
+        roc.set_title(f"ROC: area {estimate(overall['roc_auc'])}")
         roc.set_xlabel("negatives above the threshold")
         roc.set_ylabel("positives above the threshold")
         precision = np.append(curves["precision"][0], curves["precision"])
         pr.plot(recall, precision, color=COLORS["positive"], drawstyle="steps-pre")
-        pr.axhline(0.5, color=MUTED, linestyle=":", linewidth=1)
-        area = _with_interval(overall["average_precision"])
+        pr.axhline(0.5, **_DOTTED)
+        area = estimate(overall["average_precision"])
         pr.set_title(f"Precision-recall: average precision {area}")
         pr.set_xlabel("positives above the threshold (recall)")
         pr.set_ylabel("precision, classes of equal weight")
-        for axes in (roc, pr):
-            unit_limits(axes.set_xlim)
-            unit_limits(axes.set_ylim)
+        _unit_limits(roc)
+        _unit_limits(pr)
 
-    return png(9, 4.2, draw)
+    return _png(9, 4.2, draw)
 
 
-def reliability(bins: Sequence[Mapping[str, Any]], overall: Mapping[str, Any]) -> bytes:
+def reliability(bins: Rows, overall: Mapping[str, Any]) -> bytes:
     """Share of positives against mean score, and the weight of each bin."""
 
     def draw(figure: Figure) -> None:
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-        reliability_line(top, bins)
-        top.set_title(f"Calibration error (ECE) {_with_interval(overall['ece'])}")
+        _reliability_line(top, bins)
+        top.set_title(f"Calibration error (ECE) {estimate(overall['ece'])}")
         top.set_ylabel("positives, classes of equal weight")
         low = [row["low"] for row in bins]
         width = [row["high"] - row["low"] for row in bins]
@@ -85,31 +89,27 @@ def reliability(bins: Sequence[Mapping[str, Any]], overall: Mapping[str, Any]) -
         bottom.bar(low, share, width, align="edge", color=MUTED, edgecolor="white")
         bottom.set_xlabel("score")
         bottom.set_ylabel("share of weight")
-        unit_limits(top.set_xlim)
-        unit_limits(top.set_ylim)
 
-    return png(5.5, 6, draw)
+    return _png(5.5, 6, draw)
 
 
-def reliability_line(axes: Axes, points: Sequence[Mapping[str, Any]]) -> None:
+def _reliability_line(axes: Axes, points: Rows) -> None:
     """Shares with their intervals, against the diagonal."""
-    axes.plot([0, 1], [0, 1], color=MUTED, linestyle=":", linewidth=1)
+    axes.plot([0, 1], [0, 1], **_DOTTED)
+    _unit_limits(axes)
     share = np.array([point["positive"] for point in points])
     ends = np.array([[p["positive_low"], p["positive_high"]] for p in points]).T
-    axes.errorbar(
-        [point["score"] for point in points],
-        share,
-        np.maximum(np.abs(ends - share), 0),
-        color=COLORS["positive"],
-        marker="o",
-        markersize=4,
-        linewidth=1.5,
-        elinewidth=1,
-        capsize=2,
-    )
+    style: dict[str, Any] = {
+        "color": COLORS["positive"],
+        "marker": "o",
+        "markersize": 4,
+        "linewidth": 1.5,
+    }
+    score = [point["score"] for point in points]
+    axes.errorbar(score, share, np.abs(ends - share), elinewidth=1, capsize=2, **style)
 
 
-def keep_curve(rows: Sequence[Mapping[str, Any]]) -> bytes:
+def keep_curve(rows: Rows) -> bytes:
     """What the Pareto rule would keep of each class as alpha grows."""
 
     def draw(figure: Figure) -> None:
@@ -124,44 +124,34 @@ def keep_curve(rows: Sequence[Mapping[str, Any]]) -> bytes:
         axes.set_title("Expected share kept: mean of (2 − score)^−α")
         axes.set_xlabel("α")
         axes.set_ylabel("share kept")
-        unit_limits(axes.set_ylim)
+        axes.set_ylim(*_UNIT)
         axes.legend()
 
-    return png(6, 4, draw)
+    return _png(6, 4, draw)
 
 
-def score_histograms(rows: Sequence[Mapping[str, Any]]) -> bytes:
+def score_histograms(rows: Rows) -> bytes:
     """The scores of each source, as shares of its documents: one small panel a source."""
-    columns = min(4, len(rows))
-    lines = -(-len(rows) // columns)
+    edges = np.linspace(0, 1, HISTOGRAM_BINS + 1)
 
-    def draw(figure: Figure) -> None:
-        grid = figure.subplots(lines, columns, sharex=True, squeeze=False).ravel()
-        edges = np.linspace(0, 1, HISTOGRAM_BINS + 1)
-        for axes, row in zip(grid, rows, strict=False):
-            share = np.array(row["documents"]) / max(sum(row["documents"]), 1)
-            axes.bar(edges[:-1], share, np.diff(edges), align="edge", color=COLORS[row["class"]])
-            axes.set_title(f"{row['source'][:24]}\n{sum(row['documents']):,} {row['class']}")
-            axes.set_xlim(0, 1)
-            axes.tick_params(labelbottom=True)
-        for axes in grid[len(rows) :]:
-            axes.set_axis_off()
-        figure.supxlabel("score", fontsize=9)
-        figure.supylabel("share of the source's documents", fontsize=9)
+    def draw(axes: Axes, row: Mapping[str, Any]) -> None:
+        share = np.array(row["documents"]) / max(sum(row["documents"]), 1)
+        axes.bar(edges[:-1], share, np.diff(edges), align="edge", color=COLORS[row["class"]])
+        axes.set_title(f"{row['source'][:24]}\n{sum(row['documents']):,} {row['class']}")
+        axes.set_xlim(0, 1)
 
-    return png(0.5 + 2.4 * columns, 0.5 + 1.9 * lines, draw)
+    labels = "score", "share of the source's documents"
+    return _panels(rows, draw, labels, margin=0.5, height=1.9)
 
 
-def audit(rows: Sequence[Mapping[str, Any]], title: str) -> bytes:
+def audit(rows: Rows, title: str) -> bytes:
     """Expected keep rates with their intervals, a line per group."""
     shown = [row for row in rows if row["rule"] == "pareto"]
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         y = np.arange(len(shown))
-        rate = np.array([row["rate"] for row in shown])
-        low = np.array([row["low"] for row in shown])
-        high = np.array([row["high"] for row in shown])
+        rate, low, high = ([row[name] for row in shown] for name in ("rate", "low", "high"))
         axes.hlines(y, low, high, color=MUTED, linewidth=2)
         axes.plot(rate, y, "o", color=COLORS["positive"], markersize=4)
         axes.axvline(rate[0], color=INK, linestyle=":", linewidth=1)
@@ -172,13 +162,86 @@ def audit(rows: Sequence[Mapping[str, Any]], title: str) -> bytes:
         axes.set_title(title)
         axes.set_xlabel("expected keep rate with its 95 % interval; dotted: all documents")
 
-    return png(8, 1.2 + 0.19 * len(shown), draw)
+    return _png(8, 1.2 + 0.19 * len(shown), draw)
 
 
-def unit_limits(set_limits: Callable[[float, float], Any]) -> None:
-    """An axis from 0 to 1, with room for the points at its ends."""
-    set_limits(-0.02, 1.02)
+def confusion(counts: Sequence[Sequence[int]], names: Sequence[str]) -> bytes:
+    """Documents by label and by expected grade; colour is the share of the label's documents."""
+    number = np.array(counts)
+    share = number / np.maximum(number.sum(axis=1, keepdims=True), 1)
+    size = len(names)
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        axes.imshow(share, cmap="Blues", vmin=0, vmax=1, origin="lower")
+        for row in range(size):
+            for column in range(size):
+                color = "white" if share[row, column] > 0.6 else INK
+                text = f"{number[row, column]:,}\n{share[row, column]:.0%}"
+                axes.text(column, row, text, ha="center", va="center", color=color, fontsize=8)
+        axes.set_xticks(range(size), names)
+        axes.set_yticks(range(size), names)
+        axes.grid(visible=False)
+        axes.set_xlabel("grade nearest to the expected one")
+        axes.set_ylabel("grade nearest to the label")
+        axes.set_title("Held-out documents, and their share of the row")
+
+    return _png(1.8 + 0.75 * size, 1.5 + 0.7 * size, draw)
 
 
-def _with_interval(estimate: Mapping[str, float]) -> str:
-    return f"{estimate['value']:.3f} ({estimate['low']:.3f} to {estimate['high']:.3f})"
+def graded_reliability(curves: Sequence[Rows], names: Sequence[str], at_least: str) -> bytes:
+    """For each grade above the lowest: the share of documents that reach it, by its probability."""
+
+    def draw(axes: Axes, curve: tuple[Rows, str]) -> None:
+        points, name = curve
+        _reliability_line(axes, points)
+        axes.set_title(f"{name} or more" + (" (the score)" if name == at_least else ""))
+
+    labels = "probability, mean of the bin", "share of labels that reach it"
+    named = list(zip(curves, names[1:], strict=True))
+    return _panels(named, draw, labels, margin=0.6, height=2.4, sharey=True)
+
+
+def pair_reliability(points: Rows) -> bytes:
+    """How often the first of a pair is the better one, by the probability that it is."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        _reliability_line(axes, points)
+        axes.set_title("Does the score tell how often a text wins?")
+        axes.set_xlabel("score, mean of the bin")
+        axes.set_ylabel("share of its pairs that a text wins")
+
+    return _png(5.5, 4.5, draw)
+
+
+def _panels(
+    items: Sequence[Any],
+    draw: Callable[[Axes, Any], None],
+    labels: tuple[str, str],
+    *,
+    margin: float,
+    height: float,
+    sharey: bool = False,
+) -> bytes:
+    """A small panel for each item, up to four in a line."""
+    columns = min(4, len(items))
+    lines = -(-len(items) // columns)
+
+    def draw_all(figure: Figure) -> None:
+        grid = figure.subplots(lines, columns, sharex=True, sharey=sharey, squeeze=False).ravel()
+        for axes, item in zip(grid, items, strict=False):
+            draw(axes, item)
+            axes.tick_params(labelbottom=True)
+        for axes in grid[len(items) :]:
+            axes.set_axis_off()
+        figure.supxlabel(labels[0], fontsize=9)
+        figure.supylabel(labels[1], fontsize=9)
+
+    return _png(margin + 2.4 * columns, margin + height * lines, draw_all)
+
+
+def _unit_limits(axes: Axes) -> None:
+    """Both axes from 0 to 1, with room for the points at their ends."""
+    axes.set_xlim(*_UNIT)
+    axes.set_ylim(*_UNIT)

@@ -1,6 +1,6 @@
-"""How well grades are predicted: rank correlation, error, confusion, and how well labels agree.
+"""How well grades are predicted: rank correlation, error, confusion, and agreement of labels.
 
-All documents count the same: the labelled sample is assumed to be like the text to be scored.
+All documents weigh the same: the labelled sample is assumed to be like the text to be scored.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from quality_classifier.evaluation import metrics
-from quality_classifier.evaluation.metrics import CONFIDENCE, Estimate
+from quality_classifier.evaluation.metrics import Estimate
 from winnow.text.groups import LENGTHS, NONE, length
 
 FloatArray = npt.NDArray[np.float64]
@@ -32,40 +32,30 @@ def interval(
 ) -> Estimate:
     """A statistic of n rows, with a bootstrap interval.
 
-    Args:
-        figure: takes the rows, with repeats.
-        n: how many there are.
-        replicates: how many samples.
-        seed: of the bootstrap.
-        group: int64 [n]; rows of a group are drawn together.
+    ``figure`` takes the rows of a sample, with repeats. Rows of one ``group`` (int64 [n]) are drawn
+    together.
     """
     rng = np.random.default_rng(seed)
-    members = np.arange(n)[:, None] if group is None else None
     groups = n if group is None else int(group.max()) + 1
-    lists = [] if group is None else [np.flatnonzero(group == g) for g in range(groups)]
+    members = [np.flatnonzero(group == g) for g in range(groups)] if group is not None else None
     drawn = []
     for _ in range(replicates):
-        some = rng.integers(groups, size=groups)
-        rows = members[some, 0] if members is not None else np.concatenate([lists[g] for g in some])
-        drawn.append(figure(rows))
-    tails = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(drawn, [tails, 1 - tails])
-    return Estimate(figure(np.arange(n)), float(low), float(high))
+        rows = rng.integers(groups, size=groups)
+        drawn.append(figure(np.concatenate([members[g] for g in rows]) if members else rows))
+    return Estimate.of(figure(np.arange(n)), drawn)
 
 
 def agreement(
     label: FloatArray, expected: FloatArray, replicates: int, seed: int
 ) -> dict[str, dict[str, float]]:
     """Spearman's correlation and the mean absolute error of n expected grades, with intervals."""
+    figures: dict[str, Callable[[Rows], float]] = {
+        "spearman": lambda r: spearman(expected[r], label[r]),
+        "mae": lambda r: float(np.abs(expected[r] - label[r]).mean()),
+    }
     return {
-        "spearman": asdict(
-            interval(lambda r: spearman(expected[r], label[r]), len(label), replicates, seed)
-        ),
-        "mae": asdict(
-            interval(
-                lambda r: float(np.abs(expected[r] - label[r]).mean()), len(label), replicates, seed
-            )
-        ),
+        name: asdict(interval(figure, len(label), replicates, seed))
+        for name, figure in figures.items()
     }
 
 
@@ -83,11 +73,10 @@ def confusion(label: FloatArray, expected: FloatArray, values: Sequence[float]) 
 
 
 def reliability(reached: FloatArray, target: FloatArray) -> list[list[dict[str, float]]]:
-    """For each grade but the lowest the points of a reliability diagram.
+    """The points of a reliability diagram for each grade but the lowest.
 
-    Args:
-        reached: P(grade k or more), float64 [n, K - 1].
-        target: how far labels reach it; from a half on they do.
+    ``reached`` is P(grade k or more), float64 [n, K - 1], and ``target`` how far labels reach the
+    grade: from a half on they do.
     """
     ones = np.ones(len(reached))
     return [
@@ -101,10 +90,9 @@ def by_group(
 ) -> list[dict[str, Any]]:
     """Agreement by source, length and further columns, for values of SHOWN documents or more.
 
-    Args:
-        test: ``label``, ``expected_grade``, ``quality_score``, ``bytes``, and the columns.
-        columns: to group by; ``length`` is derived from ``bytes``.
-        positive: bool [n], whether the label reaches the grade of the score.
+    ``test`` has ``label``, ``expected_grade``, ``quality_score``, ``bytes`` (from which ``length``
+    is derived) and the columns; ``positive`` (bool [n]) says which labels reach the grade of the
+    score.
     """
     label = test["label"].to_numpy()
     expected = test["expected_grade"].to_numpy().astype(np.float64)
@@ -115,20 +103,16 @@ def by_group(
         names = np.array([v if v is not None else "" for v in values.to_pylist()], np.str_)
         for name in LENGTHS if column == "length" else np.unique(names).tolist():
             group = names == name
-            if group.sum() >= SHOWN:
-                rows.append(
-                    {
-                        "column": column,
-                        "value": name or NONE,
-                        "documents": int(group.sum()),
-                        "label": float(label[group].mean()),
-                        "expected": float(expected[group].mean()),
-                        "mae": float(np.abs(expected[group] - label[group]).mean()),
-                        "spearman": spearman(expected[group], label[group]),
-                        "positive": float(positive[group].mean()),
-                        "score": float(score[group].mean()),
-                    }
-                )
+            if group.sum() < SHOWN:
+                continue
+            row = {"column": column, "value": name or NONE, "documents": int(group.sum())}
+            row["label"] = float(label[group].mean())
+            row["expected"] = float(expected[group].mean())
+            row["mae"] = float(np.abs(expected[group] - label[group]).mean())
+            row["spearman"] = spearman(expected[group], label[group])
+            row["positive"] = float(positive[group].mean())
+            row["score"] = float(score[group].mean())
+            rows.append(row)
     return rows
 
 
@@ -139,10 +123,10 @@ def sizes(size: FloatArray) -> dict[str, int]:
 
 
 def label_noise(text: Rows, value: FloatArray, expected: FloatArray) -> dict[str, Any] | None:
-    """How two labels of a document agree, beside how one of them agrees with the classifier.
+    """How two labels of a document agree, and how one of them agrees with the classifier.
 
-    Every ordered pair of labels of a document counts, documents with many labels as much as those
-    with two. None if no document has two.
+    All ordered pairs of labels of a document count; each document weighs the same. None if no
+    document has two.
 
     Args:
         text: the document of each of m labels, ascending: int64 [m].

@@ -1,16 +1,11 @@
 """The card of a classifier of grades, for people (``card.md``) and programs."""
 
-import json
-from collections.abc import Mapping
 from typing import Any
 
-from quality_classifier.evaluation import figures, graded_figures
-from quality_classifier.evaluation.card import flat, making, shuffled_limit, unreadable
-from quality_classifier.evaluation.markup import estimate, fill, table
-from quality_classifier.evaluation.splits import CLASSES, SPLITS
-from quality_classifier.evaluation.titles import GRADED
-
-Figures = Mapping[str, Any]
+from quality_classifier.evaluation import figures, sections
+from quality_classifier.evaluation.metrics import GRADED
+from quality_classifier.evaluation.sections import Figures, cell, estimate, fill, flat, table
+from quality_classifier.splits import CLASSES, SPLITS
 
 
 def summary(card: Figures) -> dict[str, Any]:
@@ -36,10 +31,9 @@ def files(card: Figures) -> dict[str, bytes]:
     """``card.md``, ``card.json`` and the figures, by name."""
     names = card["grades"]
     return {
-        "card.md": markdown(card).encode(),
-        "card.json": (json.dumps(card, indent=1, sort_keys=True) + "\n").encode(),
-        "figures/confusion.png": graded_figures.confusion(card["confusion"], names),
-        "figures/reliability.png": graded_figures.reliability(
+        **sections.files(card, markdown(card)),
+        "figures/confusion.png": figures.confusion(card["confusion"], names),
+        "figures/reliability.png": figures.graded_reliability(
             card["reliability"], names, card["at_least"]
         ),
         "figures/scores.png": figures.score_histograms(card["histograms"]),
@@ -64,22 +58,8 @@ def terminal_table(card: Figures) -> str:
 
 def markdown(card: Figures) -> str:
     """The text of ``card.md``."""
-    return (
-        "\n\n".join(
-            [
-                _introduction(card),
-                _data(card),
-                _grades(card),
-                _noise(card),
-                _reliability(card),
-                _groups(card),
-                _yield(card),
-                _limits(card),
-                making(card),
-            ]
-        ).replace("\n\n\n", "\n\n")
-        + "\n"
-    )
+    parts = [_introduction, _data, _noise, _reliability, _groups, _yield, _limits, sections.making]
+    return "\n\n".join(part(card) for part in parts).replace("\n\n\n", "\n\n") + "\n"
 
 
 def _introduction(card: Figures) -> str:
@@ -91,20 +71,19 @@ def _introduction(card: Figures) -> str:
     among the labelled documents."""
     below = f"""All figures are for {card["tested"]:,} documents that were used for neither training
     nor calibration. From ROC-AUC on they are about the score."""
-    held_out = table(["", "held out (95 % interval)"], rows)
-    return f"# Quality classifier ({card['kind']}, graded)\n\n{fill(text)}\n\n{fill(below)}\n\n" + (
-        held_out
-    )
+    return f"""# Quality classifier ({card["kind"]}, graded)
+
+{fill(text)}
+
+{fill(below)}
+
+{table(["", "held out (95 % interval)"], rows)}"""
 
 
 def _data(card: Figures) -> str:
-    rows = [
-        [row["source"], *(f"{row[name]:,}" for name in ("read", "unlabelled", "repeated", *SPLITS))]
-        for row in card["documents"]
-    ]
-    by_grade = [
-        [row["grade"], *(f"{row[name]:,}" for name in SPLITS)] for row in card["grade_counts"]
-    ]
+    columns = ["source", "read", "unlabelled", "repeated", *SPLITS]
+    rows = [[cell(row[name]) for name in columns] for row in card["documents"]]
+    by_grade = [[cell(row[name]) for name in ("grade", *SPLITS)] for row in card["grade_counts"]]
     group = (
         f"Records with the same `{card['group']}` go to the same split."
         if card["group"]
@@ -112,15 +91,17 @@ def _data(card: Figures) -> str:
     )
     text = f"""Records with the same text are one document, labelled with the mean of their labels.
     The split is by a hash of the content alone, so no text is on both sides. {group}
-    {unreadable(card, "source")}"""
+    {sections.unreadable(card, "source")}"""
     titles = ["source", "read", "without label", "repeated text", *SPLITS]
-    return f"## Documents\n\n{fill(text)}\n\n{table(titles, rows)}\n\n" + table(
-        ["grade nearest to the label", *SPLITS], by_grade
-    )
+    return f"""## Documents
 
+{fill(text)}
 
-def _grades(card: Figures) -> str:
-    return """## Grades
+{table(titles, rows)}
+
+{table(["grade nearest to the label", *SPLITS], by_grade)}
+
+## Grades
 
 ![Confusion by grade](figures/confusion.png)"""
 
@@ -157,14 +138,9 @@ def _reliability(card: Figures) -> str:
 
 def _groups(card: Figures) -> str:
     rows = [
-        [
-            row["column"],
-            row["value"],
-            f"{row['documents']:,}",
-            *(f"{row[name]:.2f}" for name in ("label", "expected", "mae", "spearman")),
-            f"{row['positive']:.1%}",
-            f"{row['score']:.1%}",
-        ]
+        [row["column"], row["value"], cell(row["documents"])]
+        + [f"{row[name]:.2f}" for name in ("label", "expected", "mae", "spearman")]
+        + [f"{row[name]:.1%}" for name in ("positive", "score")]
         for row in card["groups"]
     ]
     titles = ["by", "value", "documents", "mean label", "expected", "MAE", "Spearman"]
@@ -188,18 +164,10 @@ Expected share of the held-out documents: the mean of (2 − score)^−α.
 
 
 def _limits(card: Figures) -> str:
-    limits = [
-        shuffled_limit(card["shuffled"]),
-        length_limit(card["sizes"]),
+    return sections.limits(
+        sections.shuffled_limit(card["shuffled"]),
+        sections.length_limit(card["sizes"]),
         """**It has learned these labels of these documents.** It was not tested on other sources,
         topics or languages: the table above shows only sources that it was trained on.""",
-        """**Near-duplicates** are not removed, and text can be written to score high.""",
-    ]
-    return "## Known limits\n\n" + "\n".join(fill(f"- {limit}", "  ") for limit in limits)
-
-
-def length_limit(sizes: Figures) -> str:
-    """The limit that comes from the lengths of the training texts."""
-    return f"""**It has seen one range of lengths.** 90 % of its texts have {sizes["low"]:,} to
-        {sizes["high"]:,} bytes (median {sizes["median"]:,}). The evidence of words adds up, so much
-        longer text gets scores near 0 or 1 that nobody has checked."""
+        sections.NEAR_DUPLICATES,
+    )

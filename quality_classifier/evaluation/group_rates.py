@@ -23,17 +23,11 @@ OTHER = "(other: "
 RULES = ("pareto", "threshold", "run")
 
 AUDIT = pa.schema(
-    required(
-        column=pa.string(),
-        value=pa.string(),
-        documents=pa.int64(),
-        mean_score=pa.float64(),
-        rule=pa.string(),
-        rate=pa.float64(),
-        low=pa.float64(),
-        high=pa.float64(),
-        ratio=pa.float64(),
-    )
+    [
+        *required(column=pa.string(), value=pa.string(), documents=pa.int64()),
+        *required(mean_score=pa.float64(), rule=pa.string(), rate=pa.float64()),
+        *required(low=pa.float64(), high=pa.float64(), ratio=pa.float64()),
+    ]
 )
 """An audit, a row per value and rule; of a column, the most frequent values come first
 (lengths from short to long).
@@ -49,11 +43,11 @@ class Audit:
     """Adds up scored documents, a batch at a time; memory grows with the distinct values alone.
 
     Args:
-        by: columns to group by. ``domain`` (of ``url``) and ``length`` (of ``bytes``) are derived
-            where the documents have no such column.
+        by: columns to group by. ``domain`` and ``length`` are derived from ``url`` and ``bytes`` if
+            there is no such column.
         alpha: of the Pareto rule.
         threshold: of the threshold rule.
-        bounded: columns of which :data:`MOST_VALUES` values are told apart.
+        bounded: columns of which only :data:`MOST_VALUES` values have rows.
     """
 
     def __init__(
@@ -74,10 +68,11 @@ class Audit:
         """
         self._has_run = "kept" in batch.schema.names
         score = batch["quality_score"].to_numpy()
+        exact = score.astype(np.float64)
         numbers = {
             "documents": np.ones(len(batch)),
-            "score": score.astype(np.float64),
-            "threshold": (score.astype(np.float64) >= self._threshold).astype(np.float64),
+            "score": exact,
+            "threshold": (exact >= self._threshold).astype(np.float64),
             "expected": expected_keep_rate(score, self._alpha),
             "run": batch["kept"].cast(pa.float64()) if self._has_run else np.zeros(len(batch)),
         }
@@ -105,23 +100,12 @@ class Audit:
             else:
                 low, high = wilson(rate, n)
             ratio = rate / rate[overall] if rate[overall] > 0 else np.zeros(len(rate))
-            columns = {
-                "column": total["column"],
-                "value": total["value"],
-                "documents": n.astype(np.int64),
-                "mean_score": total["score"].to_numpy() / n,
-                "rule": pa.array([rule] * len(n), pa.string()),
-                "rate": rate,
-                "low": low,
-                "high": high,
-                "ratio": ratio,
-            }
-            pieces.append(pa.table(columns, schema=AUDIT))
+            columns = [total["column"], total["value"], n.astype(np.int64)]
+            columns += [total["score"].to_numpy() / n, pa.array([rule] * len(n), pa.string())]
+            pieces.append(pa.table([*columns, rate, low, high, ratio], schema=AUDIT))
         rows = pa.concat_tables(pieces)
-        keys = zip(
-            *(rows[name].to_pylist() for name in ("column", "value", "documents")), strict=True
-        )
-        ranks = [self._rank(*key) for key in keys]
+        keys = rows.select(["column", "value", "documents"]).to_pylist()
+        ranks = [self._rank(**key) for key in keys]
         # Sorting is stable, so the rules of a value keep their order.
         return rows.take(sorted(range(len(rows)), key=ranks.__getitem__))
 
@@ -144,10 +128,10 @@ def expected_rate_interval(
 ) -> tuple[FloatArray, FloatArray]:
     """The interval of each mean of n chances to be kept under the Pareto rule.
 
-    Chances lie between that of a score of 0 and 1, and vary no more than if each were one of the
-    two. So Wilson's interval for a share, stretched to that range, covers at least as often as it
-    says. Intervals from the variance of the chances are narrower, but often miss: the rare
-    document of high score that makes most of the mean is not in a small sample.
+    Chances lie between those of scores 0 and 1, and vary no more than if each were one of the two.
+    So Wilson's interval for a share, scaled to that range, covers at least as often as it says.
+    Intervals from the variance of the chances are narrower but often miss, since small samples lack
+    the rare document of high score that makes up most of the mean.
     """
     least = 2.0**-alpha
     if least == 1:

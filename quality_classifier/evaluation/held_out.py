@@ -1,7 +1,7 @@
 """The figures of a classifier's card, computed from scored held-out documents."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,12 @@ import pyarrow.compute as pc
 
 from quality_classifier.evaluation import metrics
 from quality_classifier.evaluation.group_rates import ALL, audit
-from quality_classifier.evaluation.splits import CLASSES, SPLITS, balanced_weights
+from quality_classifier.splits import CLASSES, SPLITS, balanced_weights
+from quality_classifier.train_config import TrainConfig
 
 Flags = npt.NDArray[np.bool_]
 Names = npt.NDArray[np.str_]
 Scores = npt.NDArray[np.float32]
-ScoreText = Callable[[pa.Array], Scores]
 
 HISTOGRAM_BINS = 20
 
@@ -28,54 +28,39 @@ AUDITED_DOCUMENTS = 10
 """The card shows at most this many values of a column, and only those of so many documents."""
 
 
-@dataclass(frozen=True)
-class Questions:
-    """The settings of the evaluation; see ``conf/classifier/train.yaml``."""
-
-    seed: int
-    bootstrap: int
-    source_weight_limit: float
-    alphas: Sequence[float]
-    by: Sequence[str]
-    alpha: float
-    threshold: float
-
-
-def evaluate(test: pa.Table, ask: Questions) -> dict[str, Any]:
+def evaluate(test: pa.Table, config: TrainConfig) -> dict[str, Any]:
     """Everything the card says of held-out documents, as JSON values.
 
-    Args:
-        test: a row per document: ``positive``, ``source``, ``bytes``, ``quality_score``, and the
-            columns to audit by (:class:`quality_classifier.evaluation.group_rates.Audit`).
-        ask: what to compute.
+    ``test`` has ``positive``, ``source``, ``bytes``, ``quality_score``, and the columns to audit by
+    (:class:`quality_classifier.evaluation.group_rates.Audit`).
     """
+    by, alpha = [*config.audit.by, *config.metadata], config.audit.alpha
+    threshold = config.audit.threshold
     positive = test["positive"].to_numpy()
     source = np.asarray(test["source"].to_pylist(), np.str_)
     score = test["quality_score"].to_numpy()
     size = test["bytes"].to_numpy()
-    weight = balanced_weights(positive, source, ask.source_weight_limit)
+    weight = balanced_weights(positive, source, config.source_weight_limit)
     return {
-        "metrics": per_source_metrics(score, positive, source, ask),
+        "metrics": per_source_metrics(score, positive, source, config),
         "reliability": metrics.reliability(score, positive, weight),
         "yield": [
             {"class": name, **row}
             for label, name in CLASSES.items()
-            for row in metrics.yields(score[positive == label], size[positive == label], ask.alphas)
+            for row in metrics.yields(
+                score[positive == label], size[positive == label], config.alphas
+            )
         ],
         "histograms": histograms(score, positive, source),
         "audit": {
-            name: _most_frequent(
-                audit(
-                    test.filter(pc.equal(test["positive"], label)), ask.by, ask.alpha, ask.threshold
-                )
-            )
+            name: _most_frequent(audit(test.filter(positive == label), by, alpha, threshold))
             for label, name in CLASSES.items()
         },
     }
 
 
 def per_source_metrics(
-    score: Scores, positive: Flags, source: Names, ask: Questions
+    score: Scores, positive: Flags, source: Names, config: TrainConfig
 ) -> list[dict[str, Any]]:
     """The metrics of all documents, then of each source against the whole opposite class.
 
@@ -89,9 +74,10 @@ def per_source_metrics(
             groups.append((class_name, name, own, own | (positive != label)))
     rows = []
     for class_name, name, own, members in groups:
-        weight = balanced_weights(positive[members], source[members], ask.source_weight_limit)
+        chosen, sources = positive[members], source[members]
+        weight = balanced_weights(chosen, sources, config.source_weight_limit)
         figures = metrics.evaluate(
-            score[members], positive[members], weight, source[members], ask.bootstrap, ask.seed
+            score[members], chosen, weight, sources, config.bootstrap, config.seed
         )
         rows.append(
             {
@@ -106,27 +92,29 @@ def per_source_metrics(
 
 
 def histograms(score: Scores, positive: Flags, source: Names) -> list[dict[str, Any]]:
-    """Documents of each source in HISTOGRAM_BINS equal bins of the score over [0, 1]."""
+    """Histograms of the scores of each source."""
     rows = []
     for label, class_name in CLASSES.items():
         for name in np.unique(source[positive == label]).tolist():
-            own = score[(positive == label) & (source == name)]
-            counts = np.histogram(own, HISTOGRAM_BINS, (0, 1))[0]
-            rows.append({"class": class_name, "source": name, "documents": counts.tolist()})
+            counts = histogram(score[(positive == label) & (source == name)])
+            rows.append({"class": class_name, "source": name, "documents": counts})
     return rows
 
 
-def shuffled_words(test: pa.Table, score_text: ScoreText, seed: int) -> dict[str, Any]:
+def histogram(score: Scores) -> list[int]:
+    """Documents in HISTOGRAM_BINS equal bins of the score over [0, 1]."""
+    return np.histogram(score, HISTOGRAM_BINS, (0, 1))[0].tolist()
+
+
+def shuffled_words(
+    test: pa.Table, score_text: Callable[[pa.Array], Scores], seed: int
+) -> dict[str, Any]:
     """How much scores change when the words of a document are shuffled.
 
-    A bag of words does not see it, a bag of word pairs hardly does: this says how much. ``auc`` is
-    the ROC-AUC of originals against their shuffled copies, 0.5 if scores can't tell them apart.
-
-    Args:
-        test: the held-out documents with ``text``, ``positive`` and ``quality_score``, in an order
-            that has nothing to do with what they are; the first SHUFFLED are taken.
-        score_text: the classifier.
-        seed: of the shuffles.
+    A bag of words does not change, a bag of word pairs hardly does. ``auc`` is the ROC-AUC of
+    originals against their shuffled copies, 0.5 if scores can't tell them apart. Of ``test``
+    (``text``, ``positive`` and ``quality_score``), whose order must not depend on what documents
+    are, the first SHUFFLED are used.
     """
     some = test.slice(0, SHUFFLED)
     rng = np.random.default_rng(seed)
@@ -156,7 +144,7 @@ def document_counts(duplicates: pa.Table, documents: pa.Table) -> list[dict[str,
     """Documents of each class and source: as read, removed, and in each split.
 
     Args:
-        duplicates: the counts of :func:`quality_classifier.evaluation.splits.deduplicate`.
+        duplicates: the counts of :func:`quality_classifier.splits.deduplicate`.
         documents: what it left, with a column ``split``.
     """
     rows = []

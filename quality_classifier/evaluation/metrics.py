@@ -14,7 +14,21 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
-METRICS = ("roc_auc", "average_precision", "brier", "log_loss", "ece")
+TITLES = {
+    "roc_auc": "ROC-AUC",
+    "average_precision": "Average precision",
+    "brier": "Brier score",
+    "log_loss": "Log loss",
+    "ece": "Calibration error (ECE)",
+}
+METRICS = tuple(TITLES)
+GRADED = {"spearman": "Spearman, expected grade and label", "mae": "Mean absolute error", **TITLES}
+PAIRED = {
+    "accuracy": "Pairs in the right order",
+    "longer": "If the longer text were the better one",
+    "gain": "The difference",
+}
+"""The metrics of classes, of grades and of pairs by name, each with its title."""
 
 BINS = 10
 """Equal bins of the score over [0, 1], for the calibration error and the reliability diagram."""
@@ -37,6 +51,13 @@ class Estimate:
     low: float
     high: float
 
+    @classmethod
+    def of(cls, value: float, drawn: Sequence[float] | FloatArray) -> "Estimate":
+        """With the interval from a statistic's values on bootstrap samples."""
+        tails = (1 - CONFIDENCE) / 2
+        low, high = np.quantile(drawn, [tails, 1 - tails])
+        return cls(float(value), float(low), float(high))
+
 
 def evaluate(
     score: npt.NDArray[np.float32],
@@ -53,7 +74,7 @@ def evaluate(
         positive: bool [n].
         weight: float64 [n], above 0.
         source: n names; the bootstrap draws within each source of each class.
-        replicates: how many bootstrap samples.
+        replicates: the number of bootstrap samples.
         seed: of the bootstrap.
     """
     order = np.argsort(-score, kind="stable")
@@ -66,24 +87,18 @@ def evaluate(
         weighted_metrics(exact, positive, counts * weight)
         for counts in _resample(strata, replicates, np.random.default_rng(seed))
     ]
-    tails = (1 - CONFIDENCE) / 2
-    out = {}
-    for name in METRICS:
-        drawn = np.concatenate([draw[name] for draw in draws])
-        low, high = np.quantile(drawn, [tails, 1 - tails])
-        out[name] = Estimate(float(point[name][0]), float(low), float(high))
-    return out
+    return {
+        name: Estimate.of(point[name][0], np.concatenate([draw[name] for draw in draws]))
+        for name in METRICS
+    }
 
 
 def weighted_metrics(
     score: FloatArray, positive: Flags, weights: FloatArray
 ) -> dict[str, FloatArray]:
-    """Each of METRICS under each of r sets of weights: float64 [r].
+    """Each of METRICS under each of r sets of weights (float64 [r, n], at least 0): float64 [r].
 
-    Args:
-        score: float64 [n], from high to low.
-        positive: bool [n], the class of each.
-        weights: float64 [r, n], at least 0.
+    ``score`` is float64 [n], descending, and ``positive`` bool [n].
     """
     mass = weights.sum(axis=1)
     clipped = np.clip(score, _CLIP, 1 - _CLIP)
@@ -207,13 +222,8 @@ def yields(
     rows = []
     for alpha in alphas:
         kept = expected_keep_rate(score, alpha)
-        rows.append(
-            {
-                "alpha": float(alpha),
-                "documents": float(kept.mean()),
-                "bytes": float(kept @ size / size.sum()),
-            }
-        )
+        shares = {"documents": float(kept.mean()), "bytes": float(kept @ size / size.sum())}
+        rows.append({"alpha": float(alpha), **shares})
     return rows
 
 

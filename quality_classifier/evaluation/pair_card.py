@@ -1,17 +1,11 @@
 """The card of a classifier of pairs, for people (``card.md``) and programs."""
 
-import json
-from collections.abc import Mapping
 from typing import Any
 
-from quality_classifier.evaluation import graded_figures
-from quality_classifier.evaluation.card import flat, making, unreadable
-from quality_classifier.evaluation.graded_card import length_limit
-from quality_classifier.evaluation.markup import estimate, fill, table
-from quality_classifier.evaluation.splits import SPLITS
-from quality_classifier.evaluation.titles import PAIRED
-
-Figures = Mapping[str, Any]
+from quality_classifier.evaluation import figures, sections
+from quality_classifier.evaluation.metrics import PAIRED
+from quality_classifier.evaluation.sections import Figures, cell, estimate, fill, flat, table
+from quality_classifier.splits import SPLITS
 
 
 def summary(card: Figures) -> dict[str, Any]:
@@ -30,9 +24,8 @@ def summary(card: Figures) -> dict[str, Any]:
 def files(card: Figures) -> dict[str, bytes]:
     """``card.md``, ``card.json`` and the figure, by name."""
     return {
-        "card.md": markdown(card).encode(),
-        "card.json": (json.dumps(card, indent=1, sort_keys=True) + "\n").encode(),
-        "figures/reliability.png": graded_figures.pair_reliability(card["reliability"]),
+        **sections.files(card, markdown(card)),
+        "figures/reliability.png": figures.pair_reliability(card["reliability"]),
     }
 
 
@@ -46,15 +39,9 @@ def terminal_table(card: Figures) -> str:
 
 def markdown(card: Figures) -> str:
     """The text of ``card.md``."""
-    sections = [
-        _introduction(card),
-        _data(card),
-        _groups(card),
-        _reliability(),
-        "## Known limits\n\n" + fill(f"- {length_limit(card['sizes'])}", "  "),
-        making(card),
-    ]
-    return "\n\n".join(sections) + "\n"
+    limits = sections.limits(sections.length_limit(card["sizes"]))
+    parts = [_introduction(card), _data(card), _groups(card), limits, sections.making(card)]
+    return "\n\n".join(parts) + "\n"
 
 
 def _introduction(card: Figures) -> str:
@@ -63,10 +50,13 @@ def _introduction(card: Figures) -> str:
     below = f"""All figures are for {card["tested"]:,} pairs whose texts were used for neither
     training nor calibration. Intervals are from a bootstrap over {card["drawn"]}."""
     rows = [[title, estimate(card[name])] for name, title in PAIRED.items()]
-    held_out = table(["", "held out (95 % interval)"], rows)
-    return f"# Quality classifier ({card['kind']}, pairs)\n\n{fill(text)}\n\n{fill(below)}\n\n" + (
-        held_out
-    )
+    return f"""# Quality classifier ({card["kind"]}, pairs)
+
+{fill(text)}
+
+{fill(below)}
+
+{table(["", "held out (95 % interval)"], rows)}"""
 
 
 def _data(card: Figures) -> str:
@@ -74,7 +64,7 @@ def _data(card: Figures) -> str:
     text = f"""{card["read"]:,} pairs were read. {card["incomplete"]:,} without `worse` and
     {card["equal"]:,} of two equal texts were left out. Pairs that share a text{together} go to the
     same split: {card["all_sets"]:,} sets."""
-    text += unreadable(card, "source")
+    text += sections.unreadable(card, "source")
     if noise := card["noise"]:
         text += f""" Of {noise["pairs"]:,} held-out pairs that were judged several times,
         {noise["agreement"]:.1%} of the judgements agree with the majority: no classifier can do
@@ -82,7 +72,7 @@ def _data(card: Figures) -> str:
     else:
         text += """ No held-out pair was judged twice, so it is not known how well judgements agree
         with each other."""
-    rows = [[f"{card['pairs'][split]:,}" for split in SPLITS]]
+    rows = [[cell(card["pairs"][split]) for split in SPLITS]]
     return f"## Pairs\n\n{fill(text)}\n\n{table(SPLITS, rows)}"
 
 
@@ -92,10 +82,10 @@ def _groups(card: Figures) -> str:
         for row in card["groups"]
     ]
     titles = ["by", "value", "pairs", "in the right order"]
-    return f"## Agreement by source and length\n\n{table(titles, rows)}"
+    return f"""## Agreement by source and length
 
+{table(titles, rows)}
 
-def _reliability() -> str:
-    return """## Calibration
+## Calibration
 
 ![Share of pairs that a text wins, by its score](figures/reliability.png)"""

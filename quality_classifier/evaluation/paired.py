@@ -1,13 +1,11 @@
 """How often the better text of a pair scores higher, and the baseline of picking the longer one."""
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from quality_classifier.evaluation import metrics
 from quality_classifier.evaluation.graded import SHOWN, Rows, interval
 from quality_classifier.kinds.pair_fitting import pair_loss
 
@@ -32,17 +30,11 @@ def evaluate(
     replicates: int,
     seed: int,
 ) -> dict[str, Any]:
-    """The card's figures for n held-out pairs, as JSON values.
+    """The card's figures for n held-out pairs of t texts, as JSON values.
 
-    Args:
-        margin: float64 [t], of the texts.
-        size: their bytes, float64 [t].
-        better: int64 [n], which of the texts is the better one.
-        worse: int64 [n].
-        linked: int64 [n], 0, 1, …: the set of pairs that share texts or a group.
-        source: n names.
-        replicates: samples of the bootstrap.
-        seed: of the bootstrap.
+    Of the texts, ``margin`` and ``size`` (in bytes) are float64 [t]. Of the pairs, ``better`` and
+    ``worse`` name their texts and ``linked`` (0, 1, …) their set of pairs that share texts or a
+    group: int64 [n]; ``source`` is n names. The bootstrap draws ``replicates`` samples.
     """
     right = in_order(margin[better], margin[worse])
     longer = in_order(size[better], size[worse])
@@ -56,10 +48,8 @@ def evaluate(
 
     rows = [("all", "(all)", np.ones(len(right), np.bool_))]
     rows += [("source", name, source == name) for name in np.unique(source).tolist()]
-    rows += [
-        ("length", "the better one is longer", longer == 1),
-        ("length", "the better one is not longer", longer < 1),
-    ]
+    rows.append(("length", "the better one is longer", longer == 1))
+    rows.append(("length", "the better one is not longer", longer < 1))
     return {
         "tested": len(right),
         "sets": sets,
@@ -88,11 +78,9 @@ def noise(better: Rows, worse: Rows) -> dict[str, Any] | None:
     ``agreement`` is the share of judgements that agree with the majority, an upper bound for any
     classifier on these pairs.
     """
-    low, high = np.minimum(better, worse), np.maximum(better, worse)
-    _, which, count = np.unique(
-        np.stack([low, high], axis=1), axis=0, return_inverse=True, return_counts=True
-    )
-    wins = np.bincount(which.ravel(), better == low)
+    texts = np.sort(np.stack([better, worse], axis=1))
+    _, which, count = np.unique(texts, axis=0, return_inverse=True, return_counts=True)
+    wins = np.bincount(which.ravel(), better < worse)
     twice = count > 1
     if not twice.any():
         return None
@@ -102,10 +90,3 @@ def noise(better: Rows, worse: Rows) -> dict[str, Any] | None:
         "judgements": int(count[twice].sum()),
         "agreement": float(majority.sum() / count[twice].sum()),
     }
-
-
-def reliability(
-    score: npt.NDArray[np.float32], rows: Rows, won: npt.NDArray[np.bool_]
-) -> Sequence[dict[str, float]]:
-    """How often texts win by their score; ``rows`` and ``won`` as in ``Pairs.won``."""
-    return metrics.reliability(score[rows], won, np.ones(len(rows)))

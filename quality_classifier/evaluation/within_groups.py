@@ -21,11 +21,12 @@ from winnow.filesystem.tables import required
 
 FloatArray = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
+Numbers = Callable[[pa.Array], FloatArray]
 
 NEAR_CONSTANT = 0.05
-"""Scores are near constant if 80 % of them lie within this: closer together than the 0.02 to 0.05
-by which probabilities of our classifiers are off (their calibration error on held-out text), so
-that the order of most documents is not to be trusted."""
+"""Scores are near constant if 80 % of them lie within this: closer together than the calibration
+error of our classifiers on held-out text, 0.02 to 0.05, so the order of most documents is
+unreliable."""
 
 LEAST_DOCUMENTS = 20
 """Groups of fewer documents are not judged."""
@@ -56,7 +57,7 @@ expected calibration error (in ten bins). Ends of intervals are of 95 %."""
 def score_quantiles(counts: Counts, shares: Sequence[float] = (0.1, 0.5, 0.9)) -> list[float]:
     """Scores that these shares of documents lie below, from a histogram with equal bins in [0, 1].
 
-    Within a bin documents are taken as spread evenly. ``counts`` is int64 [bins], not all 0.
+    Documents are assumed to be spread evenly in a bin. ``counts`` is int64 [bins], not all 0.
     """
     below = np.cumsum(counts)
     out = []
@@ -102,7 +103,7 @@ class Within:
 
     by: Sequence[str]
     label: str | None = None
-    numbers: Callable[[pa.Array], FloatArray] | None = None
+    numbers: Numbers | None = None
     at_least: float | None = None
     _histograms: dict[str, Counts] = field(default_factory=dict)
     _labelled: list[pa.Table] = field(default_factory=list)
@@ -124,18 +125,12 @@ class Within:
         bins = np.minimum((score * SCORE_BINS).astype(np.int64), SCORE_BINS - 1)
         counts = np.bincount(code * SCORE_BINS + bins, minlength=len(names) * SCORE_BINS)
         for name, row in zip(names, counts.reshape(len(names), SCORE_BINS), strict=True):
-            self._histograms[name] = (
-                self._histograms.get(name, np.zeros(SCORE_BINS, np.int64)) + row
-            )
+            self._histograms[name] = self._histograms.get(name, 0) + row
         if self.label and self.numbers:
-            self._add_labelled(batch, group, self.label, self.numbers)
+            self._add_labelled(batch, group.cast(pa.string()), self.label, self.numbers)
 
     def _add_labelled(
-        self,
-        batch: pa.RecordBatch,
-        group: pa.DictionaryArray,
-        name: str,
-        numbers: Callable[[pa.Array], FloatArray],
+        self, batch: pa.RecordBatch, group: pa.Array, name: str, numbers: Numbers
     ) -> None:
         if name not in batch.schema.names:
             raise ValueError(
@@ -144,14 +139,8 @@ class Within:
         words = batch[name].cast(pa.string()).dictionary_encode()
         value = numbers(words.dictionary)[words.indices.fill_null(-1)]
         valid = ~np.isnan(value) & words.is_valid().to_numpy(zero_copy_only=False)
-        table = pa.table(
-            {
-                "group": group.cast(pa.string()),
-                "draw": batch["keep_draw"],
-                "score": batch["quality_score"],
-                "label": value,
-            }
-        ).filter(pa.array(valid))
+        columns = [group, batch["keep_draw"], batch["quality_score"], value]
+        table = pa.table(columns, ["group", "draw", "score", "label"]).filter(pa.array(valid))
         self._labelled.append(table)
         self._rows += len(table)
         if self._rows > self._limit:
@@ -165,13 +154,9 @@ class Within:
         rows: list[dict[str, Any]] = []
         for name, counts in self._histograms.items():
             low, median, high = score_quantiles(counts)
-            row: dict[str, Any] = {
-                "group": name,
-                "documents": int(counts.sum()),
-                "low": low,
-                "median": median,
-            }
-            row |= {"high": high, "near_constant": near_constant(counts), "labelled": 0}
+            row: dict[str, Any] = {"group": name, "documents": int(counts.sum()), "labelled": 0}
+            row |= {"low": low, "median": median, "high": high}
+            row["near_constant"] = near_constant(counts)
             if labelled is not None:
                 row |= self._compared(labelled.filter(pc.equal(labelled["group"], name)))
             rows.append(row)

@@ -1,9 +1,9 @@
 """Hashed word n-grams of every document, as a sparse matrix for training.
 
 Each of a document's N n-grams (words, and pairs of neighbouring words; ``words.py`` says what a
-word is) adds ``1 / sqrt(N)`` to its bucket. Divided so, a score needs no state beyond one sum, long
-documents speak with more confidence than short ones but not without bound, and the held-out ROC-AUC
-was that of L2-normalised counts or higher; a plain mean (``1 / N``) was far worse.
+word is) adds ``1 / sqrt(N)`` to its bucket. So a score needs only one running sum, long documents
+get more extreme scores than short ones, and the held-out ROC-AUC was that of L2-normalised counts
+or higher; a plain mean (``1 / N``) was far worse.
 """
 
 from __future__ import annotations  # scipy is imported by those who train, not for scoring
@@ -73,17 +73,11 @@ def hashed_features(text: pa.Array, config: FeatureConfig) -> sp.csr_array:
     import scipy.sparse as sp
 
     data, offsets = string_buffers(nfc(text))
-    parts = [
-        _chunk(data, offsets[first : last + 1], config) for first, last in _chunk_ranges(offsets)
-    ]
-    return sp.csr_array(sp.vstack(parts, format="csr"))
-
-
-def _chunk_ranges(offsets: Offsets) -> list[tuple[int, int]]:
-    """Ranges of whole documents of about ``_CHUNK_BYTES``; at least one, which may be empty."""
     numbers = (offsets[:-1] - offsets[0]) // _CHUNK_BYTES
-    cuts = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(numbers)]
-    return list(itertools.pairwise(cuts))
+    cuts = [0, *(np.flatnonzero(np.diff(numbers)) + 1), len(numbers)]
+    chunks = (offsets[first : last + 1] for first, last in itertools.pairwise(cuts))
+    parts = [_chunk(data, chunk, config) for chunk in chunks]
+    return sp.csr_array(sp.vstack(parts, format="csr"))
 
 
 def _chunk(data: Octets, offsets: Offsets, config: FeatureConfig) -> sp.csr_array:

@@ -1,4 +1,4 @@
-"""From a model's margin to a calibrated probability. The fitting is in ``fitting.py``.
+"""From a model's margin to a calibrated score, and to grades. ``fitting.py`` fits them.
 
 The calibrated score is P(positive | text) for classes of equal weight. That prior is a choice, and
 an important one: the Pareto rule keeps a document with probability (2 - score) ** -alpha, so the
@@ -6,19 +6,21 @@ absolute score is the keep rate.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+FloatArray = npt.NDArray[np.float64]
 
-def log_odds(score: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
+
+def log_odds(score: npt.NDArray[np.floating[Any]]) -> FloatArray:
     """``ln(s / (1 - s))`` of n scores, infinite at 0 and 1: float64 [n]."""
     exact = score.astype(np.float64)
     with np.errstate(divide="ignore"):
-        odds: npt.NDArray[np.float64] = np.log(exact) - np.log1p(-exact)
+        odds: FloatArray = np.log(exact) - np.log1p(-exact)
     return odds
 
 
@@ -53,7 +55,7 @@ class Calibration:
 
     @classmethod
     def identity(cls) -> "Calibration":
-        """The margin is taken at its word, as log odds: the plain logistic function."""
+        """The logistic function: the margin is the log odds."""
         return cls()
 
     @property
@@ -63,7 +65,7 @@ class Calibration:
             return "isotonic"
         return "identity" if self == Calibration.identity() else "sigmoid"
 
-    def apply(self, margin: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    def apply(self, margin: FloatArray) -> npt.NDArray[np.float32]:
         """The scores of n margins: float32 [n] in [0, 1] from float64 [n], infinities allowed."""
         if self.knots:
             margins, scores = np.array(self.knots, np.float64).T
@@ -73,7 +75,7 @@ class Calibration:
         return scores.astype(np.float32)
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values; :meth:`from_json` is the inverse, to the last bit."""
+        """As JSON values; :meth:`from_json` is the exact inverse."""
         if self.knots:
             return {"method": self.method, "knots": [list(knot) for knot in self.knots]}
         return {"method": self.method, "slope": self.slope, "intercept": self.intercept}
@@ -90,12 +92,84 @@ class Calibration:
                 case "identity" | "sigmoid":
                     return cls(float(value["slope"]), float(value["intercept"]))
                 case "isotonic" if value["knots"]:
-                    return cls(knots=tuple(_knot(knot) for knot in value["knots"]))
+                    return cls(knots=tuple((float(m), float(score)) for m, score in value["knots"]))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"damaged calibration {dict(value)!r:.200}: {error}") from error
         raise ValueError(f"unknown calibration {dict(value)!r:.200}")
 
 
-def _knot(pair: Sequence[float]) -> tuple[float, float]:
-    margin, score = pair
-    return float(margin), float(score)
+@dataclass(frozen=True)
+class Grades:
+    """K grades of a classifier of labels, and how likely each but the lowest is reached.
+
+    Attributes:
+        names: of the grades, from the lowest.
+        values: their numbers, ascending.
+        at_least: the grade whose probability is the score, 1 … K - 1.
+        curves: K - 1 calibrations, from the margin to P(grade k or more) for k = 1 … K - 1.
+
+    Raises:
+        ValueError: the numbers of names, values and curves don't fit, or values don't rise.
+    """
+
+    names: tuple[str, ...]
+    values: tuple[float, ...]
+    at_least: int
+    curves: tuple[Calibration, ...]
+
+    def __post_init__(self) -> None:
+        fits = len(self.names) == len(self.values) == len(self.curves) + 1 > self.at_least > 0
+        if not fits or not (np.diff(self.values) > 0).all():
+            raise ValueError("names, values and curves of the grades don't fit each other")
+
+    @property
+    def score(self) -> Calibration:
+        """From the margin to the score, P(``at_least`` or more)."""
+        return self.curves[self.at_least - 1]
+
+    def reached(self, margin: FloatArray) -> FloatArray:
+        """P(grade k or more) for k = 1 … K - 1: float64 [n, K - 1] from float64 [n]."""
+        return np.stack([c.apply(margin).astype(np.float64) for c in self.curves], axis=1)
+
+    def expected(self, margin: FloatArray) -> npt.NDArray[np.float32]:
+        """The expected grade of n documents: float32 [n] from float64 [n].
+
+        The sum over k of (value k - value k - 1) P(grade k or more), above the lowest value.
+        """
+        grade = self.values[0] + self.reached(margin) @ np.diff(self.values)
+        return grade.astype(np.float32)
+
+    def scale(self) -> dict[str, Any]:
+        """The meaning of score and expected grade, as plain JSON values."""
+        return {
+            "names": list(self.names),
+            "values": list(self.values),
+            "at_least": self.names[self.at_least],
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values; :meth:`from_json` is the inverse."""
+        return {**self.scale(), "curves": [curve.to_json() for curve in self.curves]}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Grades":
+        """What :meth:`to_json` wrote.
+
+        Raises:
+            ValueError: the value is damaged.
+        """
+        try:
+            names = tuple(map(str, value["names"]))
+            return cls(
+                names,
+                tuple(map(float, value["values"])),
+                names.index(value["at_least"]),
+                tuple(map(Calibration.from_json, value["curves"])),
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"damaged grades {dict(value)!r:.200}: {error}") from error
+
+
+def likelihoods(reached: FloatArray) -> FloatArray:
+    """The probability of each of K grades: float64 [n, K] from P(grade k or more), [n, K - 1]."""
+    return -np.diff(reached, axis=1, prepend=1.0, append=0.0)

@@ -22,8 +22,22 @@ class Labelled:
     weight: npt.NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class Fitting:
+    """How a model is fitted: with the settings of its kind and the method of calibration.
+
+    Files may go to ``folder``, which outlives the model; ``say`` reports progress.
+    """
+
+    settings: Any
+    method: str
+    seed: int
+    folder: Path
+    say: Callable[[str], None]
+
+
 class Scorer(ABC):
-    """What gives margins. Threads may share one."""
+    """Gives margins. Threads may share one."""
 
     @abstractmethod
     def margins(self, text: pa.Array) -> npt.NDArray[np.float64]:
@@ -43,7 +57,7 @@ class Model(Scorer):
 
     @abstractmethod
     def rules(self) -> dict[str, Any]:
-        """What changes a score beside the weights, as JSON values."""
+        """What changes a score besides the weights, as JSON values."""
 
     @abstractmethod
     def save(self, path: Path) -> None:
@@ -61,24 +75,9 @@ class Model(Scorer):
     @classmethod
     @abstractmethod
     def fit(
-        cls,
-        train: Labelled,
-        calibration: Labelled,
-        settings: Any,
-        *,
-        method: str,
-        seed: int,
-        folder: Path,
-        say: Callable[[str], None],
+        cls, train: Labelled, calibration: Labelled, how: Fitting
     ) -> tuple[Self, dict[str, Any]]:
         """A model of the training split, and what its card says of the fitting (JSON values).
 
-        Args:
-            train: the split to learn from.
-            calibration: the split by which settings are chosen.
-            settings: the kind's own, of :class:`quality_classifier.train_config.TrainConfig`.
-            method: of calibration.
-            seed: of what is random.
-            folder: a place for files, which outlives the model.
-            say: is told what is being done.
+        The ``calibration`` split chooses among settings.
         """

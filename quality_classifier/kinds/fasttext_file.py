@@ -1,4 +1,4 @@
-"""A fastText ``.bin`` read from its bytes: settings, dictionary, and where the matrices lie.
+"""The settings and dictionary of a fastText ``.bin``, and where its matrices are.
 
 The layout is that of fastText 0.9 (``args.cc``, ``dictionary.cc``, ``densematrix.cc``): a magic
 number and a version; the settings; the words, then the labels, each ended by a NUL and followed by
@@ -28,7 +28,7 @@ _WORD, _LABEL = 0, 1
 
 @dataclass(frozen=True)
 class FastTextFile:
-    """What decides how a supervised model scores, but for its dense matrices.
+    """Everything that decides how a supervised model scores, except its dense matrices.
 
     Attributes:
         words: the bytes of all words, one after the other (uint8).
@@ -55,10 +55,9 @@ class FastTextFile:
 
     def output(self) -> npt.NDArray[np.float32]:
         """The output matrix: float32 [labels, dim]."""
-        shape = len(self.labels), self.dim
-        return np.fromfile(
-            self.path, "<f4", count=shape[0] * shape[1], offset=self.output_at
-        ).reshape(shape)
+        count = len(self.labels) * self.dim
+        values = np.fromfile(self.path, "<f4", count=count, offset=self.output_at)
+        return values.reshape(len(self.labels), self.dim)
 
 
 def read(path: Path) -> FastTextFile:
@@ -71,10 +70,7 @@ def read(path: Path) -> FastTextFile:
     size = path.stat().st_size
     if size < _HEAD.size:
         raise ValueError(f"{path} is not a fastText model")
-    return _parse(path, np.asarray(np.memmap(path, np.uint8, "r")), size)
-
-
-def _parse(path: Path, data: Octets, size: int) -> FastTextFile:
+    data: Octets = np.asarray(np.memmap(path, np.uint8, "r"))
     fields = _HEAD.unpack(data[: _HEAD.size].tobytes())
     magic, version, dim, _, _, _, _, word_ngrams, loss, kind, buckets, least, most = fields[:13]
     entries, n_words, n_labels, _, pruned = fields[15:]
@@ -109,28 +105,17 @@ def _parse(path: Path, data: Octets, size: int) -> FastTextFile:
         whole = columns == dim and input_at + 4 * rows * dim + 17 == output_at
         if not whole or rows < n_words + (buckets if word_ngrams > 1 or most > 0 else 0):
             raise damaged
-    if version == 11:  # of before 2017, whose classifiers had no parts of words
+    if version == 11:  # before 2017: classifiers had no parts of words
         most = 0
-    return FastTextFile(
-        path,
-        dim,
-        word_ngrams,
-        loss,
-        buckets,
-        least,
-        most,
-        _gather(data, spans, offsets),
-        offsets,
-        labels,
-        input_at if pruned < 0 else None,
-        output_at,
-        rows,
-    )
+    settings = dim, word_ngrams, loss, buckets, least, most
+    words = _gather(data, spans, offsets)
+    input_at = input_at if pruned < 0 else None
+    return FastTextFile(path, *settings, words, offsets, labels, input_at, output_at, rows)
 
 
 @njit(nogil=True, cache=True)
 def _entries(data: Octets, at: int, count: int) -> tuple[npt.NDArray[np.int64], int]:
-    """Start and end of each entry's name [count, 2], and the place after them, or -1 if cut off."""
+    """Start and end of each entry's name [count, 2], and the end of all, or -1 if cut off."""
     bounds = np.zeros((min(count, len(data)), 2), np.int64)
     for i in range(count):
         bounds[i, 0] = at

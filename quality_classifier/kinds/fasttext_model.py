@@ -1,23 +1,25 @@
-"""fastText as the second kind of classifier: training and prediction behind the same interface.
+"""The fastText kind: training and prediction.
 
 Made for the ``fasttext-numpy2`` wheel; any build of the ``fasttext`` module that passes the probe
-at load time will do. fastText's traps that are dealt with here: it scores the first line of a text
-only, a word ``</s>`` ends a text, ``__label__`` inside a text is read as its label, probabilities
-can pass 1, training leaves most of its matrix as it finds the memory (the cause of "Encountered
-NaN"), and several builds give wrong or no numbers under numpy 2. The binding holds the GIL: use
-processes, not threads.
+at load time will do. fastText's traps that are handled here: it scores only the first line of a
+text, a word ``</s>`` ends a text, ``__label__`` inside a text is read as its label, probabilities
+can pass 1, training leaves most of its matrix uninitialised (the cause of "Encountered NaN"), and
+several builds give wrong or no numbers under numpy 2. The binding holds the GIL: use processes, not
+threads.
 """
 
 import functools
+import importlib.metadata
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,20 +29,11 @@ import pyarrow.compute as pc
 from numba import njit
 
 from quality_classifier.kinds import fasttext_file
-from quality_classifier.kinds.contract import Labelled, Model
-from quality_classifier.kinds.fasttext_binding import fasttext_module
+from quality_classifier.kinds.contract import Fitting, Labelled, Model
 from quality_classifier.kinds.fasttext_file import FastTextFile
 from quality_classifier.kinds.fasttext_table import table
 from winnow.text.buffers import Octets, Offsets, load_u64, string_buffers
-from winnow.text.words import (
-    FOLDED,
-    NOT_ASCII,
-    SEPARATOR,
-    TABLE,
-    VERSION,
-    Table,
-    next_entry,
-)
+from winnow.text.words import FOLDED, NOT_ASCII, SEPARATOR, TABLE, VERSION, Table, next_entry
 
 CURATED = "__label__curated"
 OTHER = "__label__other"
@@ -50,11 +43,35 @@ _SMALLEST = 1e-5
 
 _ONES = np.uint64(0x0101010101010101)
 
-
 _TRAIN = """
 import fasttext, json, sys
 fasttext.train_supervised(**json.load(sys.stdin)).save_model(sys.argv[1])
 """
+
+
+@functools.cache
+def fasttext_module() -> ModuleType:
+    """The module ``fasttext``, imported when it is first needed.
+
+    Several distributions install a module of that name; ``fasttext-predict``, for one, cannot
+    train.
+
+    Raises:
+        ValueError: it is missing or another package's; the message says how to fix it.
+    """
+    install = "pip install --force-reinstall --no-deps fasttext-numpy2"
+    try:
+        import fasttext
+    except ImportError as error:
+        raise ValueError(f"the module fasttext can't be imported ({error}): {install}") from error
+    if not hasattr(fasttext, "train_supervised") or not hasattr(fasttext, "FastText"):
+        owners = importlib.metadata.packages_distributions().get("fasttext", [])
+        others = sorted(set(owners) - {"fasttext-numpy2"})
+        remove = f"pip uninstall {' '.join(others)}, then " if others else ""
+        raise ValueError(
+            f"the module fasttext ({fasttext.__file__}) is not fasttext-numpy2's: {remove}{install}"
+        )
+    return fasttext
 
 
 @dataclass
@@ -94,11 +111,11 @@ class FastTextModel(Model):
         self.label: str = label
         self._table = table(file, label)
         if self._table is None:
-            _ = self._library  # what is wrong with it is said now
+            _ = self._library  # to raise its errors now
 
     @functools.cached_property
     def _library(self) -> Any:
-        """The model in fastText's own code, which has shown that it predicts soundly."""
+        """The model in fastText's own code, probed."""
         model = fasttext_module().load_model(str(self.path))
         _probe(model, model.get_labels(), self.path)
         return model
@@ -142,24 +159,17 @@ class FastTextModel(Model):
 
     @classmethod
     def fit(
-        cls,
-        train: Labelled,
-        calibration: Labelled,
-        settings: Any,
-        *,
-        method: str,
-        seed: int,
-        folder: Path,
-        say: Callable[[str], None],
+        cls, train: Labelled, calibration: Labelled, how: Fitting
     ) -> tuple["FastTextModel", dict[str, Any]]:
-        """FastText knows no weights, so documents are repeated in their proportion."""
-        say(f"training fastText on {len(train.text):,} documents")
-        rows = np.repeat(np.arange(len(train.text)), repeats(train.weight, seed))
+        """FastText has no weights, so documents are repeated in proportion to theirs."""
+        how.say(f"training fastText on {len(train.text):,} documents")
+        rows = np.repeat(np.arange(len(train.text)), repeats(train.weight, how.seed))
         text, positive = train.text.take(rows), train.positive[rows]
+        path = how.folder / cls.weights_file
         model = train_fasttext(
-            text.filter(positive), text.filter(~positive), folder / cls.weights_file, settings, seed
+            text.filter(positive), text.filter(~positive), path, how.settings, how.seed
         )
-        return model, {"repeatable": settings.repeatable, "documents_with_repeats": len(rows)}
+        return model, {"repeatable": how.settings.repeatable, "documents_with_repeats": len(rows)}
 
 
 def repeats(weight: npt.NDArray[np.float64], seed: int) -> npt.NDArray[np.int64]:
@@ -175,18 +185,14 @@ def repeats(weight: npt.NDArray[np.float64], seed: int) -> npt.NDArray[np.int64]
 
 
 def train_fasttext(
-    positive: pa.Array,
-    negative: pa.Array,
-    output: Path,
-    settings: FastTextSettings,
-    seed: int,
+    positive: pa.Array, negative: pa.Array, output: Path, settings: FastTextSettings, seed: int
 ) -> FastTextModel:
     """Train on two string arrays and write the model file ``output``; its label is ``CURATED``.
 
     Raises:
         ValueError: fastText cannot train on these texts with these settings.
     """
-    fasttext_module()  # what is wrong with it is said here, not by the process below
+    fasttext_module()  # to raise its errors here, not in the process below
     lines = [f"{CURATED} {line}\n" for line in one_line(positive).to_pylist()]
     lines += [f"{OTHER} {line}\n" for line in one_line(negative).to_pylist()]
     order = np.random.default_rng(seed).permutation(len(lines))
@@ -205,8 +211,8 @@ def train_fasttext(
             "thread": 1 if settings.repeatable else os.cpu_count(),
             "verbose": 0,
         }
-        # A process of its own, whose memory starts as zeros: fastText relies on that without
-        # seeing to it. 255 makes glibc fill what it allocates with 255 ^ 255.
+        # In another process, whose memory is zeroed, as fastText expects but does not ensure: 255
+        # makes glibc fill what it allocates with 255 ^ 255.
         trained = subprocess.run(
             [sys.executable, "-c", _TRAIN, str(output)],
             input=json.dumps(options),
@@ -269,7 +275,7 @@ def _all_plain(octets: np.uint64) -> bool:
 
 
 def read_file(path: Path) -> FastTextFile:
-    """The model's settings and words. What is damaged fastText would load as garbage, or forever.
+    """The model's settings and words. fastText itself loads damaged files as garbage, or hangs.
 
     Raises:
         ValueError: the file can't be read, or is not a whole fastText model with labels.

@@ -1,9 +1,9 @@
-"""fastText's softmax without its vectors: one number for a word or n-gram, and label.
+"""fastText's softmax without its vectors: one number for each word or n-gram and label.
 
 fastText averages the vectors of a text's words and n-grams, and multiplies the mean by a vector for
-each label. The product of a mean is the mean of the products. So each vector is multiplied once,
-when the model is loaded: of ``dim`` numbers as many remain as there are other labels, and a score
-is a sum over a small table. The kernels are in :mod:`quality_classifier.kinds.fasttext_kernel`.
+each label. The product of a mean is the mean of the products, so each vector is multiplied once,
+when the model is loaded, and a score is a sum over a small table. The kernels are in
+:mod:`quality_classifier.kinds.fasttext_kernel`.
 """
 
 from dataclasses import dataclass
@@ -46,23 +46,13 @@ class FastTextTable:
     rules: kernel.Rules
 
     def probabilities(self, lines: pa.Array) -> npt.NDArray[np.float64]:
-        """P(label) + 1e-5, as fastText has it, of n lines: float64 [n]; 0 where nothing is known.
+        """P(label) + 1e-5, as fastText has it, of n lines: float64 [n]; 0 if no word is known.
 
         Args:
-            lines: string or large_string [n]; what is no space in them is part of a word.
+            lines: string or large_string [n], in which spaces alone separate words.
         """
-        data, offsets = string_buffers(lines)
-        found: npt.NDArray[np.float64] = kernel.probabilities(
-            data,
-            offsets,
-            self.rows,
-            self.counts,
-            self.slots,
-            self.words,
-            self.offsets,
-            self.end,
-            self.rules,
-        )
+        model = (self.rows, self.counts, self.slots, self.words, self.offsets, self.end, self.rules)
+        found: npt.NDArray[np.float64] = kernel.probabilities(*string_buffers(lines), *model)
         return found
 
 

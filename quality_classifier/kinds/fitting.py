@@ -63,15 +63,15 @@ def fit_calibration(
 ) -> Calibration:
     """The calibration of a frozen model, from the margins of documents it was not trained on.
 
-    ``sigmoid`` (Platt 1999) has two parameters and keeps the order of documents, so thresholds
-    cut where they should and small calibration splits suffice. ``isotonic`` follows any rising
-    curve, but maps whole ranges of margins to one score. It is held off 0 and 1 by what a
-    document more of the other class would do (Laplace), because a score of 1 is kept always.
+    ``sigmoid`` (Platt 1999) has two parameters and keeps the order of documents, so thresholds keep
+    their meaning and small calibration splits suffice. ``isotonic`` follows any rising curve, but
+    maps whole ranges of margins to one score. It is held off 0 and 1 by the effect of one more
+    document of the other class (Laplace), because a score of 1 is always kept.
 
     Args:
         margin: float64 [n].
         positive: bool [n], both classes among them.
-        weight: float64 [n] with mean 1; under it the classes are balanced.
+        weight: float64 [n] with mean 1, which balances the classes.
         method: one of METHODS.
     """
     assert method in METHODS

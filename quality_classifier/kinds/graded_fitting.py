@@ -6,7 +6,6 @@ likeliest, once the margins are calibrated.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,15 +18,13 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from quality_classifier.features.hashed_features import FeatureConfig, hashed_features
-from quality_classifier.kinds.calibration import Calibration
-from quality_classifier.kinds.contract import Labelled, Model
+from quality_classifier.kinds.calibration import Calibration, likelihoods
+from quality_classifier.kinds.contract import Fitting, Labelled, Model
 from quality_classifier.kinds.fasttext_model import FastTextModel
 from quality_classifier.kinds.fitting import isotonic
-from quality_classifier.kinds.grades import likelihoods
 from quality_classifier.kinds.linear import HashedLinear
 
 FloatArray = npt.NDArray[np.float64]
-Say = Callable[[str], None]
 
 _LEAST = 2.0**-24
 """Probabilities are held this far off 0, as in the metrics."""
@@ -46,14 +43,10 @@ class Graded:
 def fit_ordinal(features: sp.csr_array, target: FloatArray, c: float) -> FloatArray:
     """The weights of an ordinal logistic regression: float64 [columns].
 
-    P(grade k or more) = sigmoid(margin - threshold k). Minimised is the mean over thresholds of
-    the logistic loss, summed over documents ("all-threshold", Rennie and Srebro 2005), with an L2
-    penalty of 1 / c. With two grades it is logistic regression. L-BFGS from zero.
-
-    Args:
-        features: float32 [n, columns].
-        target: float64 [n, K - 1].
-        c: inverse strength of the penalty.
+    P(grade k or more) = sigmoid(margin - threshold k). The loss is the mean over thresholds of the
+    logistic loss, summed over documents ("all-threshold", Rennie and Srebro 2005), with an L2
+    penalty of 1 / c; of two grades, that is logistic regression. L-BFGS from zero. ``features`` are
+    float32 [n, columns], the target float64 [n, K - 1].
     """
     columns, (n, steps) = features.shape[1], target.shape
     transposed = features.T.tocsr()
@@ -100,13 +93,9 @@ def fit_curves(margin: FloatArray, target: FloatArray, method: str) -> tuple[Cal
     """P(grade k or more) as rising functions of the margin that never cross: K - 1 of them.
 
     ``sigmoid`` has one slope and a threshold for each grade (McCullagh 1980), with Platt's targets.
-    ``isotonic`` is a regression for each; those of higher grades stay below by themselves, since
-    the regression rises with its target.
-
-    Args:
-        margin: float64 [n], of documents that the model has not learned from.
-        target: float64 [n, K - 1].
-        method: one of :data:`quality_classifier.kinds.fitting.METHODS`.
+    ``isotonic`` is a regression for each grade; they cannot cross, since the regression rises with
+    its target. Margins (float64 [n], targets [n, K - 1]) are of documents not in the training
+    split.
 
     Raises:
         ValueError: higher margins don't mean higher grades.
@@ -140,33 +129,27 @@ def log_loss(curves: Sequence[Calibration], margin: FloatArray, target: FloatArr
 
 
 def fit_hashed_linear(
-    train: Graded,
-    calibration: Graded,
-    settings: Any,
-    *,
-    method: str,
-    seed: int,
-    folder: Path,
-    say: Say,
+    train: Graded, calibration: Graded, how: Fitting
 ) -> tuple[Model, dict[str, Any]]:
     """Both of LOSSES with each of ``settings.c``; the calibration split chooses.
 
     Raises:
         ValueError: with none of them do higher margins mean higher grades.
     """
+    settings = how.settings
     config = FeatureConfig(settings.log2_buckets, settings.max_ngram)
     learnt, chosen = (hashed_features(split.text, config) for split in (train, calibration))
     compact, columns = used_columns(learnt)
     best: tuple[float, npt.NDArray[np.float32]] | None = None
     trials = []
     for loss, fit in LOSSES.items():
-        say(f"fitting {len(train.text):,} documents, {loss} loss, c = {list(settings.c)}")
+        how.say(f"fitting {len(train.text):,} documents, {loss} loss, c = {list(settings.c)}")
         for c in sorted(settings.c):
             weights = spread(fit(compact, train.target, c), columns, config.buckets)
             margin = chosen @ weights.astype(np.float64)
             try:
-                curves = fit_curves(margin, calibration.target, method)
-            except ValueError:  # a worthless fit; the others may do
+                curves = fit_curves(margin, calibration.target, how.method)
+            except ValueError:  # a useless fit; others may be better
                 continue
             surprise = log_loss(curves, margin, calibration.target)
             trials.append({"loss": loss, "c": float(c), "log_loss": surprise})
@@ -197,38 +180,22 @@ def spread(
     return table
 
 
-def fit_fasttext(
-    train: Graded,
-    calibration: Graded,
-    settings: Any,
-    *,
-    method: str,
-    seed: int,
-    folder: Path,
-    say: Say,
-) -> tuple[Model, dict[str, Any]]:
-    """FastText knows neither loss: it is shown a document once for each grade above the lowest.
+def fit_fasttext(train: Graded, calibration: Graded, how: Fitting) -> tuple[Model, dict[str, Any]]:
+    """FastText has neither loss: it sees a document once for each grade above the lowest.
 
     As good where the document reaches the grade, else as bad. So it learns the logistic regression
     of the mean of the target, with as many examples in all as ``settings.epochs`` ask for.
     """
     steps = train.target.shape[1]
-    draw = np.random.default_rng(seed).random(len(train.text))
+    draw = np.random.default_rng(how.seed).random(len(train.text))
     times = np.floor(train.target.sum(axis=1) + draw).astype(np.int64)  # right on average
     positive = (np.arange(steps) < times[:, None]).ravel()
     rows = np.repeat(np.arange(len(train.text)), steps)
     text = train.text.take(pa.array(rows))
     shown = Labelled(text, positive, np.ones(len(rows)))
-    epochs = -(-settings.epochs // steps)
-    model, fitted = FastTextModel.fit(
-        shown,
-        shown,
-        replace(settings, epochs=epochs),
-        method=method,
-        seed=seed,
-        folder=folder,
-        say=say,
-    )
+    epochs = -(-how.settings.epochs // steps)
+    settings = replace(how.settings, epochs=epochs)
+    model, fitted = FastTextModel.fit(shown, shown, replace(how, settings=settings))
     return model, fitted | {"epochs": epochs}
 
 

@@ -1,7 +1,7 @@
 """The hashed-linear scorer: one float32 weight per bucket, one pass over Arrow's buffers."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,7 +15,7 @@ from numba import njit
 
 from quality_classifier.features.hashed_features import FeatureConfig, hashed_features
 from quality_classifier.features.ngrams import MOST_WORDS, NO_WORD, bucket, next_words, prefetch
-from quality_classifier.kinds.contract import Labelled, Model
+from quality_classifier.kinds.contract import Fitting, Labelled, Model
 from winnow.text.buffers import Octets, Offsets, string_buffers
 from winnow.text.words import TABLE, Table, suspects_in_nfc
 
@@ -40,13 +40,22 @@ class HashedLinear(Model):
     weights_file: ClassVar[str] = "weights.safetensors"
 
     def __post_init__(self) -> None:
-        _check(self.weights, self.config)
+        buckets = self.config.buckets
+        if self.weights.shape != (buckets,) or self.weights.dtype != np.float32:
+            raise ValueError(
+                f"{buckets} buckets need as many float32 weights,"
+                f" not {self.weights.dtype} {list(self.weights.shape)}"
+            )
         if not (np.isfinite(self.weights).all() and math.isfinite(self.bias)):
             raise ValueError("the weights or the bias hold NaN or infinity")
 
     def margins(self, text: pa.Array) -> npt.NDArray[np.float64]:
-        """Log odds before calibration of n documents: float64 [n]."""
-        return margins(text, self.weights, self.bias, self.config)
+        """``hashed_features(text, config) @ weights + bias`` without the matrix: float64 [n].
+
+        Raises:
+            ValueError: ``text`` is not a string or large_string array, or has a null.
+        """
+        return _sums(text, self.weights[:, None], self.config)[:, 0] + self.bias
 
     def rules(self) -> dict[str, Any]:
         """How words become buckets."""
@@ -69,41 +78,22 @@ class HashedLinear(Model):
 
     @classmethod
     def fit(
-        cls,
-        train: Labelled,
-        calibration: Labelled,
-        settings: Any,
-        *,
-        method: str,
-        seed: int,
-        folder: Path,
-        say: Callable[[str], None],
+        cls, train: Labelled, calibration: Labelled, how: Fitting
     ) -> tuple["HashedLinear", dict[str, Any]]:
         """Logistic regression; the calibration split chooses its penalty from ``settings.c``."""
         # Scoring does without scikit-learn.
         from quality_classifier.kinds.fitting import Examples, fit_linear
 
+        settings = how.settings
         features = FeatureConfig(settings.log2_buckets, settings.max_ngram)
-        say(f"hashing the words of {len(train.text) + len(calibration.text):,} documents")
+        how.say(f"hashing the words of {len(train.text) + len(calibration.text):,} documents")
         learnt, chosen = (
             Examples(hashed_features(split.text, features), split.positive, split.weight)
             for split in (train, calibration)
         )
-        say(f"fitting {len(train.text):,} documents, c = {list(settings.c)}")
-        weights, bias, trials = fit_linear(learnt, chosen, settings.c, method)
+        how.say(f"fitting {len(train.text):,} documents, c = {list(settings.c)}")
+        weights, bias, trials = fit_linear(learnt, chosen, settings.c, how.method)
         return cls(features, weights, bias), {"trials": trials}
-
-
-def margins(
-    text: pa.Array, weights: npt.NDArray[np.float32], bias: float, config: FeatureConfig
-) -> npt.NDArray[np.float64]:
-    """``hashed_features(text, config) @ weights + bias`` without the matrix: float64 [n].
-
-    Raises:
-        ValueError: ``weights`` is not float32 [config.buckets], or ``text`` holds no text.
-    """
-    _check(weights, config)
-    return _sums(text, weights[:, None], config)[:, 0] + bias
 
 
 class LinearGroup:
@@ -121,14 +111,6 @@ class LinearGroup:
         To the bit those that each model gives alone: the same numbers are added in the same order.
         """
         return _sums(text, self._weights, self._config) + self._bias
-
-
-def _check(weights: npt.NDArray[np.float32], config: FeatureConfig) -> None:
-    if weights.shape != (config.buckets,) or weights.dtype != np.float32:
-        raise ValueError(
-            f"{config.buckets} buckets need as many float32 weights,"
-            f" not {weights.dtype} {list(weights.shape)}"
-        )
 
 
 def _sums(

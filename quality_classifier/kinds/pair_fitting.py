@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from quality_classifier.features.hashed_features import FeatureConfig, hashed_features
-from quality_classifier.kinds.contract import Labelled, Model
+from quality_classifier.kinds.contract import Fitting, Labelled, Model
 from quality_classifier.kinds.fasttext_model import FastTextModel
 from quality_classifier.kinds.graded_fitting import spread, used_columns
 from quality_classifier.kinds.linear import HashedLinear
@@ -67,17 +66,18 @@ def pair_loss(difference: FloatArray) -> float | None:
 
 
 def fit_hashed_linear(
-    train: Pairs, calibration: Pairs, settings: Any, *, seed: int, folder: Path, say: Any
+    train: Pairs, calibration: Pairs, how: Fitting
 ) -> tuple[Model, dict[str, Any]]:
     """Logistic regression on differences; the calibration pairs choose from ``settings.c``.
 
     Raises:
         ValueError: with none of them have better texts the higher margins.
     """
+    settings = how.settings
     config = FeatureConfig(settings.log2_buckets, settings.max_ngram)
     compact, columns = used_columns(hashed_features(train.text, config))
     chosen = hashed_features(calibration.text, config)
-    say(f"fitting {len(train.better):,} pairs, c = {list(settings.c)}")
+    how.say(f"fitting {len(train.better):,} pairs, c = {list(settings.c)}")
     best: tuple[float, npt.NDArray[np.float32]] | None = None
     trials = []
     for c in sorted(settings.c):
@@ -97,13 +97,11 @@ def fit_hashed_linear(
     return HashedLinear(config, best[1], 0.0), {"trials": trials}
 
 
-def fit_fasttext(
-    train: Pairs, calibration: Pairs, settings: Any, *, seed: int, folder: Path, say: Any
-) -> tuple[Model, dict[str, Any]]:
-    """FastText knows no pairs: each text is shown as good where it is better, else as bad."""
+def fit_fasttext(train: Pairs, calibration: Pairs, how: Fitting) -> tuple[Model, dict[str, Any]]:
+    """FastText has no pairs: it sees each text as good where it is better, else as bad."""
     rows, won = train.won()
     shown = Labelled(train.text.take(pa.array(rows)), won, np.ones(len(rows)))
-    return FastTextModel.fit(shown, shown, settings, method="", seed=seed, folder=folder, say=say)
+    return FastTextModel.fit(shown, shown, how)
 
 
 PAIRED: dict[str, Callable[..., tuple[Model, dict[str, Any]]]] = {

@@ -2,7 +2,6 @@
 
 import tempfile
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,30 +10,29 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from omegaconf import DictConfig
 
-from quality_classifier import artifact, fingerprints
-from quality_classifier.evaluation import card, held_out, leave_one_out, splits
-from quality_classifier.evaluation.leave_one_out import Unseen
-from quality_classifier.evaluation.splits import CLASSES
+from quality_classifier import splits
+from quality_classifier.evaluation import card, held_out
 from quality_classifier.features.hashed_features import FeatureConfig, hashed_features
 from quality_classifier.kinds import KINDS
 from quality_classifier.kinds.calibration import Calibration
-from quality_classifier.kinds.contract import Labelled, Model
+from quality_classifier.kinds.contract import Fitting, Labelled, Model
 from quality_classifier.kinds.fitting import fit_calibration
+from quality_classifier.splits import CLASSES
 from quality_classifier.train_config import TrainConfig
-from quality_classifier.training import grades, pairs
-from quality_classifier.training.shared import provenance, read_documents, say, whole
+from quality_classifier.training import grades, leave_one_out, pairs
+from quality_classifier.training.leave_one_out import Unseen
+from quality_classifier.training.shared import fitting, origin, read_documents, save, say, whole
 from winnow.commands import command_line, telling
-from winnow.version import code_version
 
 LEAST = 10
 """Documents of each class that each split must hold; a useful classifier needs hundreds."""
 
 
 def train(config: TrainConfig) -> None:
-    """Learn from classes, labels or pairs, as the config says, and print what came of it.
+    """Learn from classes, labels or pairs, as the config says, and print a summary.
 
     Raises:
-        ValueError: the input is too little or can't be read as told; the output is there already.
+        ValueError: there is too little input, it can't be read, or the output exists.
     """
     if config.labels is not None:
         grades.train(config)
@@ -59,10 +57,10 @@ def train_classes(config: TrainConfig) -> None:
     counts = held_out.document_counts(unique.counts, documents)
     check_enough(counts)
 
-    # fastText knows models as files only.
     with tempfile.TemporaryDirectory() as folder, telling.doing("fitting") as tell:
-        unseen = unseen_sources(documents, config, Path(folder))
-        model, calibration, fitted = fit(documents, config, unseen, Path(folder))
+        how = fitting(config, folder)
+        unseen = unseen_sources(documents, config, how)
+        model, calibration, fitted = fit(documents, config, unseen, how)
 
         def score(text: pa.Array) -> npt.NDArray[np.float32]:
             return calibration.apply(model.margins(text))
@@ -72,9 +70,7 @@ def train_classes(config: TrainConfig) -> None:
         tell("evaluating")
         test = test.append_column("quality_score", pa.array(score(whole(test["text"]))))
         figures = {
-            "kind": config.kind,
-            "seed": config.seed,
-            "code": code_version(),
+            **origin(config),
             "documents": counts,
             "unreadable": unreadable,
             "fitted": fitted,
@@ -82,56 +78,39 @@ def train_classes(config: TrainConfig) -> None:
             "source_weight_limit": config.source_weight_limit,
             "alpha": config.audit.alpha,
             "threshold": config.audit.threshold,
-            **held_out.evaluate(test, questions(config)),
+            **held_out.evaluate(test, config),
             "unseen": unseen.rows if unseen else [],
             "unseen_trials": unseen.trials if unseen else [],
             "shuffled": held_out.shuffled_words(test, score, config.seed),
         }
         tested = pc.equal(documents["split"], splits.SPLITS.index("test"))
-        learned = fingerprints.of_texts(documents["text"].filter(pc.invert(tested)))
-        artifact.save(
-            Path(config.output),
-            model,
-            calibration,
-            provenance(config, sources, figures["code"]),
-            card.summary(figures),
-            {**card.files(figures, test), fingerprints.NAME: fingerprints.dumps(learned)},
-        )
+        learned = documents["text"].filter(pc.invert(tested))
+        summary, files = card.summary(figures), card.files(figures, test)
+        save(config, sources, model, calibration, summary, files, learned)
     print(card.terminal_table(figures))
     print(f"\nelsewhere:   {card.elsewhere(figures)}")
 
 
 def fit(
-    documents: pa.Table, config: TrainConfig, unseen: Unseen | None, folder: Path
+    documents: pa.Table, config: TrainConfig, unseen: Unseen | None, how: Fitting
 ) -> tuple[Model, Calibration, dict[str, Any]]:
-    """The model, from the training split, its calibration, from its own, and what the card says.
+    """The model, from the training split, its calibration, from that split, and what the card says.
 
-    ``unseen`` has chosen the penalty, where there is one. ``folder`` is a place for the kind's
-    files.
+    If sources were left out in turn, ``unseen`` has the best penalty.
     """
     train, calibration = (
         Labelled(whole(rows["text"]), rows["positive"].to_numpy(), balanced(rows, config))
         for rows in (part(documents, "train"), part(documents, "calibration"))
     )
-    own = getattr(config, config.kind)
-    model, fitted = KINDS[config.kind].fit(
-        train,
-        calibration,
-        replace(own, c=[unseen.c]) if unseen and config.kind == "hashed_linear" else own,
-        method=config.calibration,
-        seed=config.seed,
-        folder=folder,
-        say=say,
-    )
+    if unseen and config.kind == "hashed_linear":
+        how = replace(how, settings=replace(how.settings, c=[unseen.c]))
+    model, fitted = KINDS[config.kind].fit(train, calibration, how)
     margin = model.margins(calibration.text)
-    return (
-        model,
-        fit_calibration(margin, calibration.positive, calibration.weight, config.calibration),
-        fitted,
-    )
+    calibrated = fit_calibration(margin, calibration.positive, calibration.weight, how.method)
+    return model, calibrated, fitted
 
 
-def unseen_sources(documents: pa.Table, config: TrainConfig, folder: Path) -> Unseen | None:
+def unseen_sources(documents: pa.Table, config: TrainConfig, how: Fitting) -> Unseen | None:
     """How the kind does on sources left out of training, by fits on a sample of the documents."""
     positive = documents["positive"].to_numpy()
     source = np.array(documents["source"].to_pylist(), np.str_)
@@ -150,7 +129,7 @@ def unseen_sources(documents: pa.Table, config: TrainConfig, folder: Path) -> Un
         fit, cs = leave_one_out.linear_fit(features, positive, scale), own.c
         most = leave_one_out.GROUPS
     else:
-        fit, cs = any_fit(text, positive, config, folder), [1.0]
+        fit, cs = any_fit(text, positive, config.kind, how), [1.0]
         most = leave_one_out.COSTLY_GROUPS
     return leave_one_out.leave_sources_out(
         fit,
@@ -167,34 +146,22 @@ def unseen_sources(documents: pa.Table, config: TrainConfig, folder: Path) -> Un
 
 
 def any_fit(
-    text: pa.Array, positive: npt.NDArray[np.bool_], config: TrainConfig, folder: Path
+    text: pa.Array, positive: npt.NDArray[np.bool_], kind: str, how: Fitting
 ) -> leave_one_out.Fit:
-    """Fits of the kind with its only setting; it has no c."""
+    """Silent fits of a kind that has no c."""
 
     def fit(
         _: float, rows: leave_one_out.Rows, weight: npt.NDArray[np.float64]
     ) -> npt.NDArray[np.float64]:
         learnt = Labelled(text.take(pa.array(rows)), positive[rows], weight)
-        model, _fitted = KINDS[config.kind].fit(
-            learnt,
-            learnt,
-            getattr(config, config.kind),
-            method=config.calibration,
-            seed=config.seed,
-            folder=folder,
-            say=lambda line: None,
-        )
+        model, _fitted = KINDS[kind].fit(learnt, learnt, replace(how, say=lambda line: None))
         return model.margins(text)
 
     return fit
 
 
 def check_enough(counts: list[dict[str, Any]]) -> None:
-    """Refuse to train on next to nothing.
-
-    Raises:
-        ValueError: a split holds fewer than LEAST documents of a class.
-    """
+    """Raise ValueError if a split holds fewer than LEAST documents of a class."""
     for name in CLASSES.values():
         for split in splits.SPLITS:
             found = sum(row[split] for row in counts if row["class"] == name)
@@ -204,19 +171,6 @@ def check_enough(counts: list[dict[str, Any]]) -> None:
                     f"too few {name} documents: {total} without duplicates, of which {found} fall"
                     f" to the {split} split, which needs {LEAST}. Give some hundreds at least"
                 )
-
-
-def questions(config: TrainConfig) -> held_out.Questions:
-    """What the card is to answer."""
-    return held_out.Questions(
-        seed=config.seed,
-        bootstrap=config.bootstrap,
-        source_weight_limit=config.source_weight_limit,
-        alphas=config.alphas,
-        by=[*config.audit.by, *config.metadata],
-        alpha=config.audit.alpha,
-        threshold=config.audit.threshold,
-    )
 
 
 def part(documents: pa.Table, split: str) -> pa.Table:

@@ -25,7 +25,7 @@ from pipeline.readers import (
 )
 from pipeline.readers.documents import document_schema
 from pipeline.readers.languages import language_field
-from quality_classifier.evaluation.splits import CLASSES
+from quality_classifier.splits import CLASSES
 from winnow.commands import telling
 from winnow.defaults import SPLIT_BYTES
 from winnow.filesystem import inputs, storage
@@ -53,8 +53,9 @@ class Source:
 
 @dataclass(frozen=True)
 class Input:
-    """How files are read, whatever the source: as the pipeline does, plus ``metadata`` columns and
-    ``further`` ones by their own names (the input field of each).
+    """How files are read: as in the pipeline, with ``metadata`` and ``further`` columns.
+
+    ``further`` maps the names of columns to input fields.
     """
 
     options: ReadOptions
@@ -76,7 +77,7 @@ def find_sources(
             or a mapping from source names to globs or to ``{glob: …, text: …, id: …}``.
         field: the input fields of FIELDS where a source names none of its own.
         find: the files that match a glob.
-        say: is told of files that the globs of a source lead to by several paths.
+        say: warns of files that a source's globs lead to by several paths.
 
     Raises:
         ValueError: a glob matches nothing, a file is in two sources, or the description is wrong.
@@ -94,13 +95,13 @@ def find_sources(
 def read(
     sources: Sequence[Source], how: Input, say: Callable[[str], None]
 ) -> tuple[pa.Table, list[dict[str, Any]]]:
-    """All documents, and how many records of which source could not be read and why.
+    """All documents, and the counts of unreadable records by source and reason.
 
     The table has ``text``, ``positive``, ``source``, ``url``, ``id``, ``language``, ``bytes``, the
-    metadata columns and the further ones. ``say`` is told of every source.
+    metadata columns and the further ones. ``say`` reports every source.
 
     Raises:
-        ValueError: no document has anything in a field that was asked for.
+        ValueError: no document has a requested field.
     """
     tables = []
     unreadable = []
@@ -117,34 +118,26 @@ def read(
             table = pa.concat_tables([part for part, _ in parts])
             reasons = sum((bad for _, bad in parts), Counter[str]())
             tables.append(table)
+            of_source = {"class": source.role, "source": source.name}
             unreadable += [
-                {
-                    "class": source.role,
-                    "source": source.name,
-                    "reason": reason,
-                    "records": count,
-                }
+                {**of_source, "reason": reason, "records": count}
                 for reason, count in sorted(reasons.items())
             ]
             size = pc.sum(table["bytes"]).as_py() or 0
             bad = f", {reasons.total():,} unreadable records" if reasons else ""
             say(f"read {source.title}: {len(table):,} documents, {size / 1e6:,.1f} MB{bad}")
     _check_fields_there(sources, tables, how, say)
-    _tell_languages(sources, tables, how.options, say)
+    _suggest_languages(sources, tables, how.options, say)
     return pa.concat_tables(tables), unreadable
 
 
 def _check_fields_there(
-    sources: Sequence[Source],
-    tables: Sequence[pa.Table],
-    how: Input,
-    say: Callable[[str], None],
+    sources: Sequence[Source], tables: Sequence[pa.Table], how: Input, say: Callable[[str], None]
 ) -> None:
-    """Say what documents lack of the fields that are asked for: what ``how`` names, and FIELDS by
-    new names.
+    """Warn of documents without a requested field: one that ``how`` names, or a renamed one.
 
     Raises:
-        ValueError: no document of the sources that one is asked of has it.
+        ValueError: no document of the sources with such a field has it.
     """
     required: dict[tuple[str, str], list[tuple[str, int, int]]] = {}
     named = [*((name, name) for name in how.metadata), *how.further.items()]
@@ -162,18 +155,17 @@ def _check_fields_there(
                 say(f"warning: {lacking:,} of {n:,} documents of {title} have nothing in {name!r}")
 
 
-def _tell_languages(
+def _suggest_languages(
     sources: Sequence[Source],
     tables: Sequence[pa.Table],
     options: ReadOptions,
     say: Callable[[str], None],
 ) -> None:
-    """Say which sources have languages in a field that is not read: the card compares them."""
+    """Name fields with languages that are not read, since the card compares languages."""
     for source, table in zip(sources, tables, strict=True):
         if 0 < table["language"].null_count == len(table):
-            found = language_field(
-                source.paths[0], FieldMap(text=source.field["text"]), storage.open_input, options
-            )
+            field = FieldMap(text=source.field["text"])
+            found = language_field(source.paths[0], field, storage.open_input, options)
             if found is not None:
                 say(
                     f"warning: {source.title} has nothing in {source.field['language']!r}, but in"

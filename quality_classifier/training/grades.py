@@ -2,7 +2,6 @@
 
 import tempfile
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,17 +9,24 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from quality_classifier import artifact, fingerprints, labels
-from quality_classifier.evaluation import graded, graded_card, held_out, metrics, splits
-from quality_classifier.evaluation.splits import SPLITS
+from quality_classifier import labels, splits
+from quality_classifier.evaluation import graded, graded_card, held_out, metrics
+from quality_classifier.kinds.calibration import Grades
 from quality_classifier.kinds.contract import Model
 from quality_classifier.kinds.graded_fitting import GRADED, Graded, fit_curves
-from quality_classifier.kinds.grades import Grades
 from quality_classifier.labels import LabelledDocuments, Scale
+from quality_classifier.splits import SPLITS
 from quality_classifier.train_config import TrainConfig
-from quality_classifier.training.shared import check_kind, provenance, read_documents, say, whole
+from quality_classifier.training.shared import (
+    check_kind,
+    fitting,
+    origin,
+    read_documents,
+    save,
+    say,
+    whole,
+)
 from winnow.commands import telling
-from winnow.version import code_version
 
 LEAST = 5
 """Documents of each grade that each split must hold; a useful classifier needs hundreds."""
@@ -30,13 +36,13 @@ def train(config: TrainConfig) -> None:
     """Read, split, fit, calibrate, evaluate, write, and print the figures.
 
     Raises:
-        ValueError: the labels are not as told or too few, or the output is there already.
+        ValueError: labels are invalid or too few, or the output exists.
     """
     assert config.target is not None
     check_kind(config.kind, GRADED, "labels")
     scale = None if config.grades is None else labels.declared(config.grades)
     if scale:
-        scale.position(config.at_least)  # said before anything is read
+        scale.position(config.at_least)  # to raise its errors before reading
     further = {"label": config.target} | ({"group": config.group} if config.group else {})
     documents, sources, unreadable = read_documents(config, {"labels": config.labels}, further)
     read = sources_of(documents)
@@ -57,27 +63,16 @@ def train(config: TrainConfig) -> None:
         text = whole(found.documents["text"].filter(pa.array(chosen)))
         return Graded(text, found.target[chosen])
 
-    # fastText knows models as files only.
     with tempfile.TemporaryDirectory() as folder, telling.doing("fitting") as tell:
         learnt, chosen = part("train"), part("calibration")
-        model, fitted = GRADED[config.kind](
-            learnt,
-            chosen,
-            getattr(config, config.kind),
-            method=config.calibration,
-            seed=config.seed,
-            folder=Path(folder),
-            say=say,
-        )
+        model, fitted = GRADED[config.kind](learnt, chosen, fitting(config, folder))
         curves = fit_curves(model.margins(chosen.text), chosen.target, config.calibration)
         grades = Grades(scale.names, scale.values, at_least, curves)
         tested = split == SPLITS.index("test")
         say(f"evaluating on {tested.sum():,} held-out documents")
         tell("evaluating")
         figures = {
-            "kind": config.kind,
-            "seed": config.seed,
-            "code": code_version(),
+            **origin(config),
             "target": config.target,
             "group": config.group,
             "calibration": config.calibration,
@@ -88,16 +83,9 @@ def train(config: TrainConfig) -> None:
             "sizes": graded.sizes(found.documents["bytes"].to_numpy()),
             **evaluate(found, tested, model, grades, config),
         }
-        learned = fingerprints.of_texts(found.documents["text"].filter(pa.array(~tested)))
-        artifact.save(
-            Path(config.output),
-            model,
-            grades.score,
-            provenance(config, sources, figures["code"]),
-            graded_card.summary(figures),
-            {**graded_card.files(figures), fingerprints.NAME: fingerprints.dumps(learned)},
-            grades,
-        )
+        learned = found.documents["text"].filter(pa.array(~tested))
+        summary, files = graded_card.summary(figures), graded_card.files(figures)
+        save(config, sources, model, grades.score, summary, files, learned, grades)
     print(graded_card.terminal_table(figures) + "\n")
 
 
@@ -127,11 +115,7 @@ def counts_of(
 
 
 def check_enough(counts: list[dict[str, Any]], group: str | None) -> None:
-    """Refuse to train on next to nothing.
-
-    Raises:
-        ValueError: one grade alone has documents, or a split holds fewer than LEAST of one.
-    """
+    """Raise ValueError if only one grade has documents, or a split fewer than LEAST of one."""
     totals = {row["grade"]: sum(row[split] for split in SPLITS) for row in counts}
     present = [grade for grade, total in totals.items() if total]
     if len(present) == 1:
@@ -162,15 +146,9 @@ def document_counts(
     rows = []
     for name, n in read.items():
         used = np.bincount(split[source == name], minlength=len(SPLITS)).tolist()
-        rows.append(
-            {
-                "source": name,
-                "read": n,
-                "unlabelled": unlabelled[name],
-                "repeated": n - unlabelled[name] - sum(used),
-                **dict(zip(SPLITS, used, strict=True)),
-            }
-        )
+        row = {"source": name, "read": n, "unlabelled": unlabelled[name]}
+        row["repeated"] = n - unlabelled[name] - sum(used)
+        rows.append(row | dict(zip(SPLITS, used, strict=True)))
     return rows
 
 
@@ -181,28 +159,29 @@ def evaluate(
     grades: Grades,
     config: TrainConfig,
 ) -> dict[str, Any]:
-    """Everything the card says of the held-out documents, as JSON values."""
+    """Everything the card says of held-out documents, as JSON values."""
     test = found.documents.filter(pa.array(tested))
     target, label = found.target[tested], found.label[tested]
     margin = model.margins(whole(test["text"]))
     score, expected = grades.score.apply(margin), grades.expected(margin)
     positive = target[:, grades.at_least - 1] >= 0.5
-    columns = {
-        "label": label,
-        "expected_grade": expected,
-        "quality_score": score,
-        "positive": positive,
-    }
-    for name, column in columns.items():
+    columns = {"label": label, "expected_grade": expected, "quality_score": score}
+    for name, column in {**columns, "positive": positive}.items():
         test = test.append_column(name, pa.array(column))
     n = len(test)
     ones, one_source = np.ones(n), np.zeros(n, np.str_)
     exact = expected.astype(np.float64)
     about_score = metrics.evaluate(score, positive, ones, one_source, config.bootstrap, config.seed)
-    # Of all documents the expected grade is asked for; of their labels those held out.
-    place = np.cumsum(tested) - 1
-    of_tested = tested[found.labels[0]]
+    document, value = found.labels
+    of_tested = tested[document]
+    place = np.cumsum(tested) - 1  # among the tested documents
     grade = graded.nearest(label, grades.values)
+
+    def kept(alpha: float) -> dict[str, float]:
+        rate = metrics.expected_keep_rate(score, alpha)
+        classes = splits.CLASSES.items()
+        return {f"{name}_documents": float(rate[positive == of].mean()) for of, name in classes}
+
     return {
         "tested": n,
         "grades": list(grades.names),
@@ -213,29 +192,14 @@ def evaluate(
         },
         "confusion": graded.confusion(label, exact, grades.values),
         "reliability": graded.reliability(grades.reached(margin), target),
-        "noise": graded.label_noise(
-            place[found.labels[0][of_tested]], found.labels[1][of_tested], exact
-        ),
+        "noise": graded.label_noise(place[document[of_tested]], value[of_tested], exact),
         "groups": graded.by_group(test, ["source", "length", *config.metadata], positive),
-        "yield": [
-            {
-                "alpha": float(alpha),
-                **{
-                    f"{name}_documents": float(
-                        metrics.expected_keep_rate(score[positive == of], alpha).mean()
-                    )
-                    for of, name in splits.CLASSES.items()
-                },
-            }
-            for alpha in config.alphas
-        ],
+        "yield": [{"alpha": float(alpha), **kept(alpha)} for alpha in config.alphas],
         "histograms": [
             {
                 "class": splits.CLASSES[k >= grades.at_least],
                 "source": f"grade {name}",
-                "documents": np.histogram(score[grade == k], held_out.HISTOGRAM_BINS, (0, 1))[
-                    0
-                ].tolist(),
+                "documents": held_out.histogram(score[grade == k]),
             }
             for k, name in enumerate(grades.names)
         ],

@@ -2,7 +2,6 @@
 
 import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,15 +11,22 @@ import pyarrow.compute as pc
 import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 
-from quality_classifier import artifact, fingerprints
-from quality_classifier.evaluation import graded, pair_card, paired, splits
-from quality_classifier.evaluation.splits import SPLITS
+from quality_classifier import splits
+from quality_classifier.evaluation import graded, metrics, pair_card, paired
 from quality_classifier.kinds.fitting import fit_calibration
 from quality_classifier.kinds.pair_fitting import PAIRED, Pairs
+from quality_classifier.splits import SPLITS
 from quality_classifier.train_config import TrainConfig
-from quality_classifier.training.shared import check_kind, provenance, read_documents, say, whole
+from quality_classifier.training.shared import (
+    check_kind,
+    fitting,
+    origin,
+    read_documents,
+    save,
+    say,
+    whole,
+)
 from winnow.commands import telling
-from winnow.version import code_version
 
 LEAST = 10
 """Pairs that each split must hold; a useful classifier needs hundreds."""
@@ -30,12 +36,12 @@ Rows = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Linked:
-    """n pairs of t different texts, which are in an order that depends on their content alone.
+    """n pairs of t different texts, in an order that depends on their content alone.
 
     Attributes:
         pairs: the texts, and which are the better and the worse one of each pair.
-        linked: int64 [t], a set for each text; texts of a pair, or of a group, are in the same.
-        source: the source of each pair, n names.
+        linked: int64 [t], the set of each text; texts of a pair or of a group are in one set.
+        source: n names.
         equal: pairs of two equal texts, which were left out.
     """
 
@@ -49,7 +55,7 @@ def train(config: TrainConfig) -> None:
     """Read, split, fit, calibrate, evaluate, write, and print the figures.
 
     Raises:
-        ValueError: the pairs are not as told or too few, or the output is there already.
+        ValueError: pairs are invalid or too few, or the output exists.
     """
     check_kind(config.kind, PAIRED, "pairs")
     further = {"worse": "worse"} | ({"group": config.group} if config.group else {})
@@ -62,7 +68,7 @@ def train(config: TrainConfig) -> None:
     if found.equal:
         say(f"warning: left out {found.equal:,} pairs of two equal texts")
     text = found.pairs.text
-    # A set is where its first text is: by content alone, whatever else is read.
+    # A set goes to the split of its first text, which depends on content alone.
     first = np.unique(found.linked, return_index=True)[1]
     of_text = splits.assign(pa.chunked_array([text]), config.calibration_share, config.test_share)
     split = of_text[first][found.linked]
@@ -70,14 +76,7 @@ def train(config: TrainConfig) -> None:
     check_enough(counts, len(first))
     learnt, chosen, held = (part(found, split, name) for name in SPLITS)
     with tempfile.TemporaryDirectory() as folder, telling.doing("fitting") as tell:
-        model, fitted = PAIRED[config.kind](
-            learnt,
-            chosen,
-            getattr(config, config.kind),
-            seed=config.seed,
-            folder=Path(folder),
-            say=say,
-        )
+        model, fitted = PAIRED[config.kind](learnt, chosen, fitting(config, folder))
         rows, won = chosen.won()
         margin = model.margins(chosen.text)[rows]
         calibration = fit_calibration(margin, won, np.ones(len(rows)), config.calibration)
@@ -85,10 +84,9 @@ def train(config: TrainConfig) -> None:
         tell("evaluating")
         margin = model.margins(held.text)
         own = split == SPLITS.index("test")
+        held_rows, held_won = held.won()
         figures: dict[str, Any] = {
-            "kind": config.kind,
-            "seed": config.seed,
-            "code": code_version(),
+            **origin(config),
             "group": config.group,
             "calibration": config.calibration,
             "fitted": fitted,
@@ -109,22 +107,18 @@ def train(config: TrainConfig) -> None:
                 config.bootstrap,
                 config.seed,
             ),
-            "reliability": paired.reliability(calibration.apply(margin), *held.won()),
+            "reliability": metrics.reliability(
+                calibration.apply(margin)[held_rows], held_won, np.ones(len(held_rows))
+            ),
         }
-        learned = fingerprints.of_texts(pa.chunked_array([text.filter(pa.array(~own))]))
-        artifact.save(
-            Path(config.output),
-            model,
-            calibration,
-            provenance(config, sources, figures["code"]),
-            pair_card.summary(figures),
-            {**pair_card.files(figures), fingerprints.NAME: fingerprints.dumps(learned)},
-        )
+        learned = pa.chunked_array([text.filter(pa.array(~own))])
+        summary, files = pair_card.summary(figures), pair_card.files(figures)
+        save(config, sources, model, calibration, summary, files, learned)
     print(pair_card.terminal_table(figures) + "\n")
 
 
 def linked_pairs(records: pa.Table) -> Linked:
-    """Number the texts of pairs, and find which hang together.
+    """Number the texts of pairs, and link those that share a pair or a group.
 
     Args:
         records: ``text`` (the better one), ``worse``, ``source`` and perhaps ``group``, without
@@ -171,11 +165,7 @@ def part(found: Linked, split: npt.NDArray[np.int8], name: str) -> Pairs:
 
 
 def check_enough(counts: dict[str, int], sets: int) -> None:
-    """Refuse to train on next to nothing.
-
-    Raises:
-        ValueError: a split holds fewer than LEAST pairs.
-    """
+    """Raise ValueError if a split holds fewer than LEAST pairs."""
     for name, found in counts.items():
         if found < LEAST:
             raise ValueError(

@@ -4,16 +4,21 @@ import functools
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from pipeline.readers import ReadOptions
+from quality_classifier import artifact, fingerprints
 from quality_classifier.kinds import KINDS
+from quality_classifier.kinds.calibration import Calibration, Grades
+from quality_classifier.kinds.contract import Fitting, Model
 from quality_classifier.train_config import TrainConfig
 from quality_classifier.training.documents import Input, Source, find_sources, read
 from winnow.commands import telling
 from winnow.filesystem import inputs
+from winnow.version import code_version
 
 INPUTS = ("positive", "negative", "labels", "pairs")
 
@@ -46,16 +51,39 @@ def read_documents(
     find = functools.partial(inputs.find, say=say)
     field = config.field if text is None else config.field | {"text": text}
     sources = find_sources(values, field, find, say)
-    options = ReadOptions.of(config)
-    how = Input(options, tuple(config.metadata), config.list_separator, further)
+    metadata = tuple(config.metadata)
+    how = Input(ReadOptions.of(config), metadata, config.list_separator, further)
     documents, unreadable = read(sources, how, say)
     return documents, sources, unreadable
 
 
-def provenance(config: TrainConfig, sources: Sequence[Source], code: str) -> dict[str, Any]:
-    """The provenance of a classifier, for ``classifier.json``."""
-    return {
-        "code": code,
+def fitting(config: TrainConfig, folder: str) -> Fitting:
+    """How the config says to fit a model. fastText needs ``folder``: it knows models as files."""
+    settings = getattr(config, config.kind)
+    return Fitting(settings, config.calibration, config.seed, Path(folder), say)
+
+
+def origin(config: TrainConfig) -> dict[str, Any]:
+    """The kind, seed and code of a classifier, for its card."""
+    return {"kind": config.kind, "seed": config.seed, "code": code_version()}
+
+
+def save(
+    config: TrainConfig,
+    sources: Sequence[Source],
+    model: Model,
+    calibration: Calibration,
+    card: Mapping[str, Any],
+    files: Mapping[str, bytes],
+    learned: pa.ChunkedArray,
+    grades: Grades | None = None,
+) -> None:
+    """Write the folder of a classifier; see :func:`artifact.save`.
+
+    ``learned`` are the texts by which it was trained or calibrated.
+    """
+    provenance = {
+        "code": card["code"],
         "settings": settings(config),
         "sources": {
             role: {s.name: list(s.paths) for s in sources if s.role == role}
@@ -63,6 +91,8 @@ def provenance(config: TrainConfig, sources: Sequence[Source], code: str) -> dic
             if getattr(config, role) is not None
         },
     }
+    files = {**files, fingerprints.NAME: fingerprints.dumps(fingerprints.of_texts(learned))}
+    artifact.save(Path(config.output), model, calibration, provenance, card, files, grades)
 
 
 def settings(config: TrainConfig) -> dict[str, Any]:
@@ -84,5 +114,5 @@ def whole(text: pa.ChunkedArray) -> pa.Array:
 
 
 def say(line: str) -> None:
-    """Tell how far the training is, with the seconds since its start."""
+    """Report progress, with the seconds since the start."""
     telling.say(f"{telling.elapsed():6.1f} s  {line}")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from plain_features import words_of
 
 from quality_classifier.features.hashed_features import FeatureConfig, _chunk, hashed_features
-from quality_classifier.kinds.linear import margins
+from quality_classifier.kinds.linear import HashedLinear
 from winnow.text.buffers import string_buffers
 from winnow.text.words import nfc
 
@@ -89,7 +89,8 @@ def test_margins_equal_features_times_weights(texts: list[str], seed: int) -> No
     weights = np.random.default_rng(seed).standard_normal(SMALL.buckets).astype(np.float32)
     text = pa.array(texts, pa.large_string())
     expected = hashed_features(text, SMALL).astype(np.float64) @ weights.astype(np.float64) + 0.25
-    np.testing.assert_allclose(margins(text, weights, 0.25, SMALL), expected, rtol=0, atol=1e-5)
+    found = HashedLinear(SMALL, weights, 0.25).margins(text)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -208,4 +209,4 @@ def test_what_holds_no_text_is_refused() -> None:
         with pytest.raises(ValueError, match=r"large_string|null"):
             hashed_features(wrong, SMALL)
     with pytest.raises(ValueError, match="float32 weights"):
-        margins(pa.array(["a"]), np.zeros(5, np.float32), 0.0, SMALL)
+        HashedLinear(SMALL, np.zeros(5, np.float32), 0.0)

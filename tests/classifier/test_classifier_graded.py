@@ -15,9 +15,8 @@ from sklearn.metrics import confusion_matrix
 
 from quality_classifier import labels
 from quality_classifier.evaluation import graded, paired
-from quality_classifier.kinds.calibration import Calibration
+from quality_classifier.kinds.calibration import Calibration, Grades, likelihoods
 from quality_classifier.kinds.graded_fitting import fit_curves, fit_ordinal, fit_squared, log_loss
-from quality_classifier.kinds.grades import Grades, likelihoods
 from quality_classifier.kinds.pair_fitting import fit_pairs, pair_loss
 from quality_classifier.training.pairs import linked_pairs
 

@@ -15,7 +15,7 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 
-from quality_classifier.evaluation import splits
+from quality_classifier import splits
 from quality_classifier.kinds.calibration import Calibration
 from quality_classifier.kinds.fasttext_model import repeats
 from quality_classifier.kinds.fitting import Examples, calibrated_loss, fit_calibration, fit_linear

@@ -18,6 +18,7 @@ from pipeline.core.identity import content_hashes
 from quality_classifier import artifact
 from quality_classifier.scoring import load_classifier
 from quality_classifier.training import classes as training
+from quality_classifier.training import shared
 
 pytestmark = pytest.mark.slow
 
@@ -52,7 +53,7 @@ def write_lines(path, documents):
 def fixed_code_version():
     """The commit is part of a card, and may change while these tests run."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "code_version", lambda: "1.2.3")
+        patch.setattr(shared, "code_version", lambda: "1.2.3")
         yield
 
 

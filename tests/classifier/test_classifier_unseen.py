@@ -6,7 +6,8 @@ import scipy.sparse as sp
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from quality_classifier.evaluation import leave_one_out, metrics
+from quality_classifier.evaluation import metrics
+from quality_classifier.training import leave_one_out
 
 
 def test_the_short_cut_gives_the_margins_of_the_whole_regression():

@@ -23,12 +23,11 @@ from pipeline.rules.decision import Rule, keep_draw
 from pipeline.runs import calibration_run
 from pipeline.settings.classifier_settings import combined_again, one_or_named
 from quality_classifier import artifact
-from quality_classifier.classifier_set import ClassifierSet
 from quality_classifier.combining import Combination
 from quality_classifier.features.hashed_features import FeatureConfig
 from quality_classifier.kinds.calibration import Calibration
 from quality_classifier.kinds.linear import HashedLinear
-from quality_classifier.scoring import load_classifier
+from quality_classifier.scoring import ClassifierSet, load_classifier
 
 NAMES = ("edu", "quality")
 some_scores = st.lists(

@@ -92,7 +92,7 @@ class Length(Model):
         return cls(float(path.read_text()))
 
     @classmethod
-    def fit(cls, train, calibration, settings, **more):
+    def fit(cls, train, calibration, how):
         raise NotImplementedError
 
 

@@ -26,7 +26,7 @@ from pipeline.steps.decontamination import n_gram_set, overlaps
 from pipeline.steps.evaluation_files import read_evaluation_file
 from pipeline.steps.urls import host_hashes, on_hosts
 from quality_classifier.kinds import fasttext_model
-from quality_classifier.kinds.fasttext_binding import fasttext_module
+from quality_classifier.kinds.fasttext_model import fasttext_module
 from winnow.text.groups import domain
 from winnow.text.hosts import normal_host
 

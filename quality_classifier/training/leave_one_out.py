@@ -1,7 +1,7 @@
 """How well a classifier does on unseen sources: fits that leave each source out, on a sample.
 
-Held-out documents of the training sources flatter a classifier. Here each source is left out in
-turn, and settings are chosen by how well its documents are ranked.
+Metrics on held-out documents of the training sources are too optimistic. Here each source is left
+out in turn, and settings are chosen by how well its documents are ranked.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,8 +15,8 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from quality_classifier.evaluation import metrics
-from quality_classifier.evaluation.splits import CLASSES, SPLITS, Flags, balanced_weights
 from quality_classifier.kinds.fitting import fit_calibration
+from quality_classifier.splits import CLASSES, SPLITS, Flags, balanced_weights
 
 TRAIN, CALIBRATION, TEST = range(len(SPLITS))
 
@@ -60,9 +60,9 @@ def even_sample(
 ) -> Rows:
     """Sorted rows of about ``most`` of n documents: the first ones of each source in each split.
 
-    Sources have equal shares, as far as they have documents. Half of the sample trains; a quarter
-    each calibrates and tests, which is more than their share, since the figures come from these.
-    The order of documents must not depend on what they are.
+    Sources have equal shares, if they have enough documents. Half of the sample trains; a quarter
+    each calibrates and tests, more than their share, because the figures come from these. The order
+    of documents must not depend on what they are.
     """
     key = np.unique(source, return_inverse=True)[1] * 2 + positive
     chosen = []
@@ -97,12 +97,8 @@ def linear_fit(features: sp.csr_array, positive: Flags, scale: float) -> Fit:
 
     With G = X X' = L L' (Cholesky), the rows of L are n points with the same inner products as
     those of X. Weights under an L2 penalty are a sum of documents (the representer theorem,
-    Schölkopf, Herbrich and Smola 2001), so margins depend on inner products alone.
-
-    Args:
-        features: X, float32 [n, buckets].
-        positive: bool [n].
-        scale: multiplies ``c``: how many documents each of the n stands for.
+    Schölkopf, Herbrich and Smola 2001), so margins depend on inner products alone. ``features`` is
+    X, float32 [n, buckets]; ``scale``, the documents that each of the n represents, multiplies c.
     """
     with threadpool_limits(1):
         gram = (features @ features.T).toarray().astype(np.float64)
@@ -135,20 +131,14 @@ def leave_sources_out(
     """Train and calibrate without some sources, then score them; each source is left out once.
 
     All its documents are scored, since none was seen, and ranked against held-out documents of the
-    opposite class: those of the test split for the reported figures, those of the calibration
-    split (and without its own test documents) for the choice of ``c``.
+    opposite class: those of the test split for the reported figures, those of the calibration split
+    (and without its own test documents) for the choice among ``cs``.
 
-    Args:
-        fit: see :data:`Fit`.
-        cs: inverse strengths of the penalty to try.
-        positive: bool [n].
-        source: n names.
-        split: int8 [n], as :func:`quality_classifier.evaluation.splits.assign` gives it.
-        least: sources that a class needs, so that one is left out.
-        most: fits of a class, for each of ``cs``.
-        method: of calibration.
-        source_weight_limit: see :func:`quality_classifier.evaluation.splits.balanced_weights`.
-        alpha: of the Pareto rule, for the expected keep rate.
+    Documents have a class (``positive``, bool [n]), a ``source`` (n names) and a ``split`` (int8
+    [n], see :func:`quality_classifier.splits.assign`). A class needs ``least`` sources, and has at
+    most ``most`` fits for each c. ``method`` is that of calibration, ``alpha`` that of the Pareto
+    rule for the expected keep rate, and :func:`quality_classifier.splits.balanced_weights` explains
+    ``source_weight_limit``.
 
     Returns:
         None if no class has that many sources, or none can be left out.
@@ -158,11 +148,7 @@ def leave_sources_out(
         rest = (positive == of) & ~np.isin(source, names)
         return bool((rest & (split == TRAIN)).any() and (rest & (split == CALIBRATION)).any())
 
-    groups = [
-        group
-        for group in groups_to_leave_out(source, positive, least, most)
-        if can_be_spared(*group)
-    ]
+    groups = [g for g in groups_to_leave_out(source, positive, least, most) if can_be_spared(*g)]
     if not groups:
         return None
 
@@ -174,7 +160,8 @@ def leave_sources_out(
 
     trials, found = [], {}
     for c in sorted(cs):
-        choice, rows = [], []
+        choice: list[float] = []
+        rows: list[dict[str, Any]] = []
         for of, names in groups:
             out = (positive == of) & np.isin(source, names)
             learnt, chosen = (np.flatnonzero(~out & (split == s)) for s in (TRAIN, CALIBRATION))
@@ -188,16 +175,11 @@ def leave_sources_out(
                     tried |= seen & (split == CALIBRATION)
                     choice.append(auc(margin, np.flatnonzero(tried)))
                 score = calibration.apply(margin[own])
-                rows.append(
-                    {
-                        "class": CLASSES[of],
-                        "source": name,
-                        "documents": len(score),
-                        "roc_auc": auc(margin, np.flatnonzero(own | (seen & (split == TEST)))),
-                        "mean_score": float(score.mean(dtype=np.float64)),
-                        "keep_rate": float(metrics.expected_keep_rate(score, alpha).mean()),
-                    }
-                )
+                row = {"class": CLASSES[of], "source": name, "documents": len(score)}
+                row["roc_auc"] = auc(margin, np.flatnonzero(own | (seen & (split == TEST))))
+                row["mean_score"] = float(score.mean(dtype=np.float64))
+                row["keep_rate"] = float(metrics.expected_keep_rate(score, alpha).mean())
+                rows.append(row)
         if not choice:
             return None
         trials.append({"c": float(c), "roc_auc": float(np.mean(choice))})

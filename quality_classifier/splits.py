@@ -1,9 +1,10 @@
-"""Which documents train, calibrate and test a classifier, and their weights.
+"""The classes and splits of documents, without duplicates, and their weights.
 
-The splits depend on the text of a document alone, not on the order of reading or a seed: a held-out
+The split of a document depends on its text alone, not on the order of reading or a seed: a held-out
 document stays held out when text is added or the seed changes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,7 @@ _SPLIT_KEY = 0x73706C6974  # "split": other uses of content hashes must not depe
 _DUPLICATE_COUNTS = ("read", "repeated", "in_both_classes")
 
 Flags = npt.NDArray[np.bool_]
+Integers = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
 
@@ -40,22 +42,14 @@ class Deduplicated:
 def deduplicate(documents: pa.Table) -> Deduplicated:
     """Remove exact duplicates of a text, within a class and across the two.
 
-    Args:
-        documents: a row per document with ``text`` (large_string), ``positive`` (bool), ``source``
-            (string) and any further columns that can be sorted. Of equal texts in one class, the
-            first row by source and the further columns stays.
+    ``documents`` has ``text`` (large_string), ``positive`` (bool), ``source`` (string) and any
+    further columns that can be sorted. Of equal texts in one class, the first row by source and the
+    further columns stays.
     """
     documents = documents.combine_chunks()
-    content = content_hashes(documents["text"])
     further = [name for name in documents.schema.names if name not in ("text", "positive")]
-    columns = {"high": content[:, 0], "low": content[:, 1]}
-    keys = pa.table(columns | {name: documents[name] for name in ("positive", *further)})
-    order = pc.sort_indices(keys, [(name, "ascending") for name in keys.schema.names]).to_numpy()
-
-    content = content[order]
+    order, same_text = ordered_by_text(documents, ["positive", *further])
     positive = documents["positive"].to_numpy()[order]
-    same_text = np.zeros(len(order), np.bool_)
-    same_text[1:] = (content[1:] == content[:-1]).all(axis=1)
     group = np.cumsum(~same_text) - 1
     size = np.bincount(group)
     positives = np.bincount(group, positive)
@@ -84,10 +78,7 @@ def deduplicate(documents: pa.Table) -> Deduplicated:
 def assign(text: pa.ChunkedArray, calibration: float, test: float) -> npt.NDArray[np.int8]:
     """The split of each of n texts, by a hash of its content: int8 [n], indices into SPLITS.
 
-    Args:
-        text: string or large_string [n].
-        calibration: the share of documents that calibrate, in (0, 1).
-        test: the share that tests; the rest trains.
+    ``calibration`` and ``test`` are the shares of these splits, in (0, 1); the rest trains.
     """
     chunks = [xxh3_64(chunk, _SPLIT_KEY) for chunk in text.chunks]
     draw = np.concatenate([np.empty(0, np.uint64), *chunks]) * 2.0**-64
@@ -95,18 +86,11 @@ def assign(text: pa.ChunkedArray, calibration: float, test: float) -> npt.NDArra
 
 
 def balanced_weights(positive: Flags, source: npt.NDArray[np.str_], most: float) -> FloatArray:
-    """Weights that balance the two classes, and the sources within each class.
+    """Weights that balance the two classes, and the sources in each: float64 [n] with mean 1.
 
-    No document weighs more than ``most`` times what it would without balancing its class, so that
-    a handful of documents never stands for a tenth of the class.
-
-    Args:
-        positive: the class of n documents.
-        source: their source names.
-        most: the bound, at least 1; 1 balances the classes alone.
-
-    Returns:
-        float64 [n] with mean 1.
+    No document weighs more than ``most`` (at least 1, which balances the classes alone) times what
+    it would if only classes were balanced, so that a handful of documents never makes up a tenth of
+    the class.
     """
     weight = np.empty(len(positive), np.float64)
     names = np.unique(source, return_inverse=True)[1]
@@ -116,6 +100,23 @@ def balanced_weights(positive: Flags, source: npt.NDArray[np.str_], most: float)
         weight[members] = np.minimum(fair, most)[names[members]]
         weight[members] *= len(positive) / (2 * weight[members].sum())
     return weight
+
+
+def ordered_by_text(documents: pa.Table, keys: Sequence[str]) -> tuple[Integers, Flags]:
+    """An order of n documents by the hash of their ``text``, then by the columns ``keys``.
+
+    Returns:
+        The rows in order (int64 [n]), and which have the text of the row before (bool [n]).
+    """
+    content = content_hashes(documents["text"])
+    columns = {"high": content[:, 0], "low": content[:, 1]}
+    columns |= {name: documents[name] for name in keys}
+    by = [(name, "ascending") for name in columns]
+    order = pc.sort_indices(pa.table(columns), by).to_numpy().astype(np.int64)
+    content = content[order]
+    same = np.zeros(len(order), np.bool_)
+    same[1:] = (content[1:] == content[:-1]).all(axis=1)
+    return order, same
 
 
 def content_hashes(text: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
