@@ -7,6 +7,7 @@ The interpreter multiplies no bfloat16: float16 stands for it.
 import importlib.util
 import multiprocessing
 import os
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 import torch
@@ -112,10 +113,8 @@ def interpret(path):
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     path = tmp_path_factory.mktemp("interpreted") / "found.pt"
-    process = multiprocessing.get_context("spawn").Process(target=interpret, args=(path,))
-    process.start()
-    process.join()
-    assert process.exitcode == 0
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        pool.submit(interpret, path).result()
     return torch.load(path, weights_only=True)
 
 

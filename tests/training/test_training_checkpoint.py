@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 import threading
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 import torch
@@ -240,12 +241,8 @@ def write_on_disks_that_stop(folder):
 
 def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(tmp_path):
     """And the next run goes on from there, leaving nothing behind. No error is swallowed."""
-    process = multiprocessing.get_context("spawn").Process(
-        target=write_on_disks_that_stop, args=(tmp_path,)
-    )
-    process.start()
-    process.join()
-    assert process.exitcode == 0
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        pool.submit(write_on_disks_that_stop, tmp_path).result()
     newest = []
     for number in range(len(os.listdir(tmp_path))):
         folder = str(tmp_path / str(number))

@@ -2,12 +2,10 @@
 
 import contextlib
 import gc
-import glob
 import io
 import os
 import random
 import signal
-import sys
 import threading
 import time
 import uuid
@@ -67,19 +65,19 @@ def test_what_is_written_is_what_is_read(reach, size):
     assert storage.read_bytes(path) == content
 
 
-def test_a_long_transfer_gives_signs_of_life(reach, monkeypatch):
-    signs = []
-    monkeypatch.setattr(heartbeat, "beat", lambda: signs.append(time.monotonic()))
+def test_a_long_transfer_is_many_heartbeats(reach, monkeypatch):
+    beats = []
+    monkeypatch.setattr(heartbeat, "beat", lambda: beats.append(time.monotonic()))
     path = f"{reach()}/file"
     with storage.open_output(path) as file:
         file.write(bytes(50 << 20))
-        assert not signs
-    assert len(signs) >= 4  # 16 MiB each
-    signs.clear()
+        assert not beats
+    assert len(beats) >= 4  # 16 MiB each
+    beats.clear()
     with storage.open_input(path) as file:
         while file.read(1 << 20):
             pass
-    assert len(signs) >= 7  # 8 MiB each
+    assert len(beats) >= 7  # 8 MiB each
 
 
 def test_seeking_and_reading_is_that_of_a_file_in_memory(reach, monkeypatch):
@@ -222,37 +220,6 @@ def test_what_is_not_there(reach, scheme):
             storage.exists(wrong)
     with pytest.raises(ValueError, match="hdfs:// is not known"):
         storage.exists("hdfs://name/file")
-
-
-@pytest.mark.parametrize(("module", "extra"), [("store_s3", "aws"), ("store_gcs", "gcp")])
-def test_an_extra_that_is_missing_is_named(monkeypatch, module, extra):
-    object_store._bucket.cache_clear()
-    monkeypatch.setitem(sys.modules, f"winnow.object_stores.{module}", None)
-    scheme = {"aws": "s3", "gcp": "gs"}[extra]
-    with pytest.raises(ValueError, match=rf"winnow-lm\[{extra}\]"):
-        storage.exists(f"{scheme}://bucket/file")
-
-
-NAMES = st.sampled_from(["a", "b", "ab", ".a", "a.b", "b.b"])
-GLOBS = st.sampled_from(["a", "*", "**", "?", "a*", "*b", "[!a]*", ".*", "*.b", "**b"])
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.sets(st.lists(NAMES, min_size=1, max_size=4).map("/".join)), st.data())
-def test_globs_mean_what_they_mean_on_a_local_disk(tmp_path_factory, paths, data):
-    folder = tmp_path_factory.mktemp("glob")
-    for path in sorted(paths, reverse=True):  # what is a folder here is not a file as well
-        if not (folder / path).exists():
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            with contextlib.suppress(NotADirectoryError, FileExistsError):
-                (folder / path).write_bytes(b"")
-    files = [str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()]
-    pattern = "/".join(data.draw(st.lists(GLOBS, min_size=1, max_size=4)))
-    local = glob.glob(pattern, root_dir=folder, recursive=True)
-    # A file's name with a slash after it is what glob makes of a/** where a is a file.
-    expected = {path for path in local if (folder / path).is_file() and path[-1] != "/"}
-    found = {path for path in files if object_store.matches(path.split("/"), pattern.split("/"))}
-    assert found == expected
 
 
 def test_names_with_brackets_are_found_as_they_are_written(reach):
@@ -408,13 +375,3 @@ def test_the_lock_is_kept_although_answers_are_lost(reach, ports, scheme, impati
         assert proxy.done["unanswered"] > 2
     reach()
     assert storage.listing(folder) == []
-
-
-def test_google_cloud_without_credentials_is_refused_at_once(monkeypatch, tmp_path):
-    for name in ("STORAGE_EMULATOR_HOST", "GOOGLE_APPLICATION_CREDENTIALS", "WINNOW_BEAM_OPTIONS"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
-    monkeypatch.setenv("NO_GCE_CHECK", "true")  # no look for a metadata server
-    with pytest.raises(PermissionError, match=r"gs://b: .* no Google credentials: run `gcloud"):
-        store_gcs.GcsBucket(PipelineOptions(), "b")
-    store_gcs.GcsBucket(PipelineOptions(["--no_auth"]), "b")
