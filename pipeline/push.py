@@ -36,14 +36,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             check_utf8([options.output, options.repository])
         with telling.doing(f"reading {options.output}") as say:
             from pipeline.output import hub
-            from winnow.filesystem import storage
+            from winnow.object_stores import object_store
 
             with endings.usage():
                 repo = hub.repository(options.repository)
                 if beam_flags:
                     from pipeline.beam import engine  # local folders do without Beam
 
-                    storage.configure(engine.options(beam_flags))
+                    object_store.configure(engine.options(beam_flags))
             sent = hub.push(options.output, options.repository, private=not options.public, say=say)
         print(
             f"{options.repository}: {sent.files:,} files ({sent.size / 1e6:,.1f} MB) sent in"

@@ -59,14 +59,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             from pipeline.page import eu_summary, reading_test
             from pipeline.page.data import registered_data
             from pipeline.page.render import next_step, print_summary, write_report
-            from winnow.filesystem import storage
+            from winnow.object_stores import object_store
             from winnow.text import hosts
 
             if beam_flags:
                 from pipeline.beam import engine  # imports Beam, which local folders do without
 
                 with endings.usage():
-                    storage.configure(engine.options(beam_flags))
+                    object_store.configure(engine.options(beam_flags))
             written = read_manifest(options.output)
             if options.registered_domains:
                 hosts.check_installed()

@@ -1,7 +1,7 @@
-"""The classes and splits of documents, without duplicates, and their weights.
+"""The classes, splits and weights of documents without duplicates.
 
-The split of a document depends on its text alone, not on the order of reading or a seed: a held-out
-document stays held out when text is added or the seed changes.
+A split depends on the text of a document alone: a held-out document stays held out when text is
+added or the seed changes.
 """
 
 from collections.abc import Sequence

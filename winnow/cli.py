@@ -1,7 +1,6 @@
 """The command ``winnow``, which runs every other command by name.
 
-A command is a module, run as ``python -m`` would run it. None is imported here, to keep
-``winnow --help`` fast.
+A command is a module, run as by ``python -m``. Importing none here keeps ``winnow --help`` fast.
 """
 
 import os
@@ -43,11 +42,7 @@ COMMANDS = {
         ("compare", "ablations.compare", "the verdict and its tables"),
         ("evaluate", "ablations.evaluate", "a model on evaluation tasks"),
         ("contamination", "ablations.contamination", "task items that occur in training text"),
-        (
-            "near-duplicates",
-            "ablations.near_duplicates",
-            "held-out text that is in training text",
-        ),
+        ("near-duplicates", "ablations.near_duplicates", "held-out text that is in training text"),
     ],
 }
 

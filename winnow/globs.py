@@ -1,9 +1,8 @@
-"""Globs of local files, by the rules of :func:`glob.glob` with ``recursive``, with three
-exceptions.
+"""Globs of local files, by the rules of :func:`glob.glob` with ``recursive``, except for three.
 
-A folder without read permission is an error, not empty. ``**`` enters every folder once, however
-many links lead there, so loops of links end. And a name that exists literally is that file, even if
-its brackets could be a character class: ``part[1].jsonl``.
+A folder without read permission is an error, not empty. ``**`` enters every folder once, so loops
+of links end. A name that exists literally is that file, even if its brackets could be a character
+class: ``part[1].jsonl``.
 """
 
 import errno

@@ -1,8 +1,7 @@
 """The log of a run, ``OUTPUT/run.log``: its terminal output with timestamps.
 
-Each start of the command appends to it. It is not part of the output, whose bytes depend only on
-input, settings and seed: no manifest lists it, and it is not pushed. In an object store it is
-written when the command ends.
+Each start of the command appends to it; in an object store it is written when the command ends. It
+is not part of the output: no manifest lists it, and it is not pushed.
 """
 
 import sys

@@ -43,6 +43,7 @@ from pipeline.settings.group_settings import (
 from pipeline.steps.host_lines import NAME as HOST_LINES
 from winnow import heartbeat
 from winnow.filesystem import storage
+from winnow.object_stores import object_store
 
 Marked = tuple[Record, npt.NDArray[np.int64]]
 """A scored task, and its rows (ascending) whose text an earlier document has."""
@@ -132,7 +133,7 @@ class _Counting(beam.DoFn):
 
     def __init__(self, stage: str) -> None:
         self._stage = stage
-        self._stores = storage.shared_options()
+        self._stores = object_store.shared_options()
         self._documents = Metrics.counter(stage, "documents")
         self._bytes = Metrics.counter(stage, "bytes")
         self._kept = Metrics.counter(stage, "kept")

@@ -9,7 +9,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.worker import statesampler
 
 from winnow import heartbeat
-from winnow.filesystem import storage
+from winnow.object_stores import object_store
 from winnow.spool import grouped
 
 P = ParamSpec("P")
@@ -21,7 +21,7 @@ Merge = Callable[[Iterable[Any]], Iterable[Any]]
 
 def on_worker(function: Callable[P, R]) -> Callable[P, R]:
     """Wrap a function for workers, to use this process's object-store options there."""
-    stores = storage.shared_options()
+    stores = object_store.shared_options()
 
     @functools.wraps(function)
     def call(*arguments: P.args, **named: P.kwargs) -> R:
@@ -33,7 +33,7 @@ def on_worker(function: Callable[P, R]) -> Callable[P, R]:
 
 def set_up(stores: dict[str, Any]) -> None:
     """Use the driver's object-store options, and report heartbeats to the engine."""
-    storage.reach(stores)
+    object_store.reach(stores)
     heartbeat.listen(report_progress)
 
 

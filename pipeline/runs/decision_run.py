@@ -21,6 +21,7 @@ from pipeline.settings.settings_file import as_json
 from winnow import version
 from winnow.commands import endings, starting
 from winnow.filesystem import files, storage
+from winnow.object_stores import object_store
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str]) -> None:
     with endings.usage():
         config, resume, beam_flags = load_decide(arguments)
         options = engine.options(beam_flags, config.stall_minutes)
-    storage.configure(options)
+    object_store.configure(options)
     starting.no_pandas_nor_scipy()
     staging.check_paths(options, [config.scored, config.output])
     scored = manifest.read_manifest(config.scored)

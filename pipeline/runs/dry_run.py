@@ -17,7 +17,7 @@ from pipeline.runs.scoring_run import describe, own_code_of, planned, reachable
 from pipeline.settings.group_settings import grouped
 from pipeline.steps import input_files
 from winnow.commands import endings
-from winnow.filesystem import storage
+from winnow.object_stores import object_store
 
 
 def main(arguments: Sequence[str], given: argparse.Namespace) -> None:
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str], given: argparse.Namespace) -> None:
         worker = None
         if workers.machine_type:
             worker = dataflow_estimate.machine(workers.machine_type, workers.disk_size_gb, assumed)
-    storage.configure(options)
+    object_store.configure(options)
     patterns = [pattern for patterns in config.source.values() for pattern in patterns]
     staging.check_paths(options, [*patterns, config.output, *input_files(config.steps)])
     tasks, input_bytes, n_tasks = _inputs(config, wanted, assumed)

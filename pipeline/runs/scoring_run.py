@@ -32,6 +32,7 @@ from quality_classifier.scoring import is_own
 from winnow import own_code, version
 from winnow.commands import endings, starting, telling
 from winnow.filesystem import files, storage
+from winnow.object_stores import object_store
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str]) -> None:
         config, resume, beam_flags = load(arguments)
         options = engine.options(beam_flags, config.stall_minutes)
         wanted = input_fields.field_settings(config)
-    storage.configure(options)
+    object_store.configure(options)
     own = own_code_of(config)
     if not own:
         starting.no_pandas_nor_scipy()

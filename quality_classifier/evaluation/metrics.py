@@ -135,8 +135,7 @@ def reliability(
     """The points of a reliability diagram: one row per bin that holds a document.
 
     ``score`` is the mean score in the bin, ``positive`` the share of positives with the ends of
-    its interval, and ``weight`` the bin's share of all. The first two agree where the scores are
-    calibrated.
+    its interval, and ``weight`` the bin's share. Calibrated scores agree with ``positive``.
     """
     exact = score.astype(np.float64)
     bins = bin_of(exact)

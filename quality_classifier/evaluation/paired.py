@@ -75,8 +75,7 @@ def evaluate(
 def noise(better: Rows, worse: Rows) -> dict[str, Any] | None:
     """How often judgements of the same two texts agree; None if no two texts were judged twice.
 
-    ``agreement`` is the share of judgements that agree with the majority, an upper bound for any
-    classifier on these pairs.
+    ``agreement`` is the share that agree with the majority, an upper bound for any classifier.
     """
     texts = np.sort(np.stack([better, worse], axis=1))
     _, which, count = np.unique(texts, axis=0, return_inverse=True, return_counts=True)

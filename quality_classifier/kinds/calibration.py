@@ -1,8 +1,7 @@
 """From a model's margin to a calibrated score, and to grades. ``fitting.py`` fits them.
 
-The calibrated score is P(positive | text) for classes of equal weight. That prior is a choice, and
-an important one: the Pareto rule keeps a document with probability (2 - score) ** -alpha, so the
-absolute score is the keep rate.
+The calibrated score is P(positive | text) for classes of equal weight. That prior matters: the
+Pareto rule keeps a document with probability (2 - score) ** -alpha.
 """
 
 import math
@@ -29,8 +28,7 @@ class Calibration:
     """A rising function from margins (log odds, any real number) to scores in [0, 1].
 
     Without ``knots`` it is Platt's sigmoid, ``1 / (1 + exp(-(slope * margin + intercept)))``. With
-    knots, ``(margin, score)`` pairs from isotonic regression, it is linear between them and flat
-    outside.
+    knots, ``(margin, score)`` from isotonic regression, it is linear between and flat outside.
 
     Raises:
         ValueError: the parameters are no such function.

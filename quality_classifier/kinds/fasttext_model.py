@@ -4,8 +4,7 @@ Made for the ``fasttext-numpy2`` wheel; any build of the ``fasttext`` module tha
 at load time will do. fastText's traps that are handled here: it scores only the first line of a
 text, a word ``</s>`` ends a text, ``__label__`` inside a text is read as its label, probabilities
 can pass 1, training leaves most of its matrix uninitialised (the cause of "Encountered NaN"), and
-several builds give wrong or no numbers under numpy 2. The binding holds the GIL: use processes, not
-threads.
+several builds give wrong or no numbers under numpy 2. The binding holds the GIL.
 """
 
 import functools
@@ -53,8 +52,7 @@ fasttext.train_supervised(**json.load(sys.stdin)).save_model(sys.argv[1])
 def fasttext_module() -> ModuleType:
     """The module ``fasttext``, imported when it is first needed.
 
-    Several distributions install a module of that name; ``fasttext-predict``, for one, cannot
-    train.
+    Several distributions install a module of that name; ``fasttext-predict`` cannot train.
 
     Raises:
         ValueError: it is missing or another package's; the message says how to fix it.

@@ -37,8 +37,7 @@ class Pairs:
 def fit_pairs(better: sp.csr_array, worse: sp.csr_array, c: float) -> FloatArray:
     """The weights under which P(better wins) = sigmoid(its margin - the other's): [columns].
 
-    Logistic regression on differences (Bradley and Terry 1952), each pair in both orders, so that
-    there is no bias.
+    Logistic regression on differences (Bradley and Terry 1952), of each pair in both orders.
     """
     difference = sp.vstack([better - worse, worse - better], format="csr")
     won = np.repeat([True, False], better.shape[0])

@@ -31,6 +31,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from engines_services import job_service, worker_pool
 
 from winnow.filesystem import storage
+from winnow.object_stores import object_store
 
 
 class Dataflow:
@@ -221,7 +222,7 @@ def serving(folder: Path, store: int, dependencies: bool = False) -> Iterator[Da
         "STORAGE_EMULATOR_HOST": f"http://localhost:{store}",
         "GOOGLE_APPLICATION_CREDENTIALS": str(folder / "account.json"),
     }
-    storage.configure(PipelineOptions([]))  # forget the stores of before
+    object_store.configure(PipelineOptions([]))  # forget the stores of before
     try:
         yield service
     finally:

@@ -13,7 +13,7 @@ from store_servers import Faulty, at_random, flags, serving
 
 from model.training.checkpoints import trained
 from winnow.filesystem import storage
-from winnow.object_stores import lease, store_s3
+from winnow.object_stores import lease, object_store, store_s3
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +33,7 @@ def test_killed_between_a_checkpoint_and_its_manifest(quick_python, tmp_path, mo
     run, killed, child = "s3://bucket/run", [], None
 
     def reach(port):
-        storage.configure(PipelineOptions(flags("s3", port, monkeypatch.setenv)))
+        object_store.configure(PipelineOptions(flags("s3", port, monkeypatch.setenv)))
 
     def fault(number, method, path):
         if method == "PUT" and path.endswith("step_000000008/manifest.json"):

@@ -43,7 +43,7 @@ def reach(ports, scheme, monkeypatch):
     folder = f"{scheme}://bucket/{uuid.uuid4().hex}"
 
     def reach(port=ports[scheme]):
-        storage.configure(PipelineOptions(flags(scheme, port, monkeypatch.setenv)))
+        object_store.configure(PipelineOptions(flags(scheme, port, monkeypatch.setenv)))
         return folder
 
     monkeypatch.setattr(store_s3, "WAITS", (0.05, 0.1, 0.2, 0.2, 0.2, 0.2))

@@ -74,7 +74,7 @@ def inputs(folder):
 def store(request, here):
     """A store with the inputs in it: its scheme and port."""
     with serving(request.param) as port, pytest.MonkeyPatch.context() as patch:
-        storage.configure(PipelineOptions(flags(request.param, port, patch.setenv)))
+        object_store.configure(PipelineOptions(flags(request.param, port, patch.setenv)))
         for path in (here / "in").rglob("*"):
             if path.is_file():
                 name = path.relative_to(here)
@@ -206,7 +206,7 @@ def test_a_faulty_store_gives_the_same_bytes_or_an_error_and_a_resume(
                 resume = ["--resume"]
             assert "://bucket/" in said
         assert sum(n for kind, n in proxy.done.items() if kind) > 10
-    storage.configure(PipelineOptions([f for f in command() if f.startswith("--s3")]))
+    object_store.configure(PipelineOptions([f for f in command() if f.startswith("--s3")]))
     same(output, here / "scored", tmp_path / "scored")
 
 
@@ -238,7 +238,7 @@ def test_a_store_that_goes_away_ends_the_run_and_a_resume_completes_it(
     with Faulty(store[1], lambda number, *request: "503" if number > 60 else None) as proxy:
         with pytest.raises((OSError, RuntimeError), match="://bucket/"):
             run.main(command(proxy.port))
-    storage.configure(PipelineOptions([f for f in command() if f.startswith("--s3")]))
+    object_store.configure(PipelineOptions([f for f in command() if f.startswith("--s3")]))
     storage.remove(f"{output}/.lock")  # which could not be done then
     with pytest.raises(ValueError, match="--resume"):
         run.main(command())
@@ -331,7 +331,7 @@ def _unpack(code):
 def test_no_step_of_the_graph_holds_a_secret(here, monkeypatch, tmp_path):
     monkeypatch.delenv("WINNOW_BEAM_OPTIONS", raising=False)
     beam = [*flags("s3", 1, monkeypatch.setenv), "--s3_session_token=tokenfortests"]
-    storage.configure(PipelineOptions(beam))
+    object_store.configure(PipelineOptions(beam))
     config, resume, _ = load([*inputs(here / "in"), *RULE, f"--output={tmp_path}/scored"])
     job, about = scoring_run.describe(config, [], resume)
     made = Pipeline()

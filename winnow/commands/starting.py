@@ -93,10 +93,9 @@ def later(*packages: str) -> Iterator[None]:
 def no_pandas_nor_scipy() -> None:
     """Keep Arrow from importing pandas, and numba scipy and cffi: 0.2 s and 90 MB.
 
-    Arrow imports pandas with its first array from numpy, to recognise a Series; methods that need
-    pandas still import it. Numba imports scipy with its first kernel, to check for BLAS; kernels
-    that use it still import it. Cffi is for kernels that call C. Don't use this where user code
-    runs in the process.
+    Arrow imports pandas with its first array from numpy, to recognise a Series, and numba scipy
+    with its first kernel, to check for BLAS; what needs them still imports them. Cffi is for
+    kernels that call C. Don't use this in a process that runs user code.
     """
     import pyarrow as pa
 

@@ -187,15 +187,14 @@ def _make_room(source: str, target: str, need: int) -> None:
     top, most = os.path.dirname(target), limit()
     with open(os.path.join(top, ".room"), "a") as room:
         _lock(room, fcntl.LOCK_EX)
-        used = (entry for entry in os.scandir(top) if entry.name.endswith(".use"))
-        others = [entry for entry in used if entry.path != f"{target}.use"]
-        sizes = {other.path: _size_of(other.path) for other in others}
+        used = [entry for entry in os.scandir(top) if entry.name.endswith(".use")]
+        used.sort(key=lambda entry: entry.stat().st_mtime_ns)
+        sizes = {copy: _size_of(copy) for copy in (e.path.removesuffix(".use") for e in used)}
+        sizes.pop(target, None)
         total = need + sum(sizes.values())
-        for other in sorted(others, key=lambda other: other.stat().st_mtime_ns):
-            if total <= most:
-                break
-            if sizes[other.path] and _evict(other.path):
-                total -= sizes[other.path]
+        for copy, size in sizes.items():
+            if total > most and size and _evict(copy):
+                total -= size
         if total > most:
             raise ValueError(
                 f"{source} takes {need:,} bytes here, and copies in {top} may have {most:,}, of"
@@ -206,27 +205,22 @@ def _make_room(source: str, target: str, need: int) -> None:
             file.write(str(need).encode())
 
 
-def _size_of(use: str) -> int:
-    """The size of a folder, by its ``.use`` file."""
-    with contextlib.suppress(FileNotFoundError), open(_sibling(use, ".size")) as file:
+def _size_of(copy: str) -> int:
+    with contextlib.suppress(FileNotFoundError), open(f"{copy}.size") as file:
         return int(file.read())
     return 0
 
 
-def _evict(use: str) -> bool:
+def _evict(copy: str) -> bool:
     """Remove a folder unless it is in use."""
-    with open(use, "a") as file:
+    with open(f"{copy}.use", "a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        shutil.rmtree(_sibling(use, ""), ignore_errors=True)
-        os.remove(_sibling(use, ".size"))
+        shutil.rmtree(copy, ignore_errors=True)
+        os.remove(f"{copy}.size")
     return True
-
-
-def _sibling(use: str, ending: str) -> str:
-    return use.removesuffix(".use") + ending
 
 
 def _lock(file: IO[str], how: int) -> None:

@@ -58,8 +58,7 @@ class Layout:
         single: files that are complete when they appear, and immutable.
         last: files that are complete when they appear, uploaded after all others.
         sign: another machine can resume if one of these exists.
-        settled: files that mark their folder as done: a machine that resumes does not download its
-            units.
+        settled: files that mark their folder as done: resuming does not download its units.
     """
 
     ours: re.Pattern[str]

@@ -35,21 +35,6 @@ _NO_FILES = {
 _HUB_MAIN = re.compile("@main(?=/)")  # the default revision
 
 
-def configure(options: Any) -> None:
-    """Access object stores with these Beam options from now on (``--s3_endpoint_url``, …)."""
-    _objects().configure(options)
-
-
-def shared_options() -> dict[str, Any]:
-    """The options of this process for object stores, without secrets."""
-    return cast(dict[str, Any], _objects().shared_options())
-
-
-def reach(shared: dict[str, Any]) -> None:
-    """Access object stores with another process's options, unless this one has its own."""
-    _objects().reach(shared)
-
-
 def scheme(path: str) -> str | None:
     """The scheme of ``path`` (``gs``, ``s3``, ``hf``, …), or None for a local path."""
     match = _SCHEME.match(path)

@@ -50,8 +50,7 @@ def grouped(column: pa.Array, grouping: Mapping[str, Any]) -> pa.Array:
 def between(value: pa.Array, edges: Sequence[float]) -> pa.Array:
     """Names of the bins in which n numbers lie, null where they are: ``0.5 to 1``.
 
-    A bin holds its lower edge; the last one holds both. Numbers beyond all edges, and NaN, have
-    names of their own.
+    A bin holds its lower edge, the last one both. Numbers beyond the edges and NaN have names too.
     """
     numbers = value.cast(pa.float64()).fill_null(np.nan).to_numpy()
     bins = np.searchsorted(edges, numbers, side="right")

@@ -6,8 +6,7 @@ IPv6 addresses compressed and in brackets; and, beyond the standard, without a t
 rest of the URL may be more than a browser accepts: ``<http://host/>`` as wget writes it into
 archives, ``//host``, ``host/path``, spaces, backslashes, a ``view-source:`` prefix.
 
-Nearly all URLs are simple, and one regular expression in Arrow parses them. Python parses only the
-rest, each distinct URL once.
+One regular expression in Arrow parses nearly all URLs, Python the rest, each distinct URL once.
 """
 
 import importlib.util

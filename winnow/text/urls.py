@@ -10,11 +10,9 @@ The form is ``host[:port]/path[?query]``:
   characters outside ASCII are escaped as UTF-8 (RFC 3986, 6.2.2); the same holds for a query;
 - a query without a character goes, ``?`` included.
 
-Case, slashes at the end of a path and the order within a query count, since servers may tell them
-apart.
+Case, slashes at the end of a path and the order within a query count, as they may for servers.
 
-Nearly all URLs are simple, and one regular expression in Arrow parses them. Python parses only the
-rest, each distinct URL once.
+One regular expression in Arrow parses nearly all URLs, Python the rest, each distinct URL once.
 """
 
 import re
