@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from winnow.commands import endings
+from winnow.commands import exits
 from winnow.commands.hydra_errors import one_line
 
 
@@ -18,9 +18,9 @@ def exit_on_error() -> Iterator[None]:
     try:
         yield
     except HydraException as error:
-        endings.fail(endings.UsageError(one_line(error)))
+        exits.fail(exits.UsageError(one_line(error)))
     except (ValueError, OSError, OmegaConfBaseException) as error:
-        endings.fail(error)
+        exits.fail(error)
     except Exception:
         traceback.print_exc()
         sys.exit(1)

@@ -29,7 +29,7 @@ from ablations.study.design.jobs import expand, first_batch, job_of, needed, slo
 from ablations.study.execute import execute
 from ablations.study_files.results import FAILURE
 from winnow import run_log
-from winnow.commands import endings, overrides
+from winnow.commands import exits, overrides
 from winnow.filesystem import storage
 
 _study_lock, _progress_report = contextlib.ExitStack(), contextlib.ExitStack()
@@ -41,7 +41,7 @@ def end_if_interrupted() -> None:
     """Exit with one line if a stop was requested."""
     if number := interruption.received_signal():
         _progress_report.close()
-        print(endings.interruption("run the same command again to resume"), file=sys.stderr)
+        print(exits.interruption("run the same command again to resume"), file=sys.stderr)
         sys.exit(128 + number)
 
 
@@ -124,7 +124,7 @@ def main(config: DictConfig) -> None:
 
 if __name__ == "__main__":
     run_log.begin()
-    with contextlib.closing(run_log), endings.clear(), _study_lock:
+    with contextlib.closing(run_log), exits.clear(), _study_lock:
         try:
             overrides.run(main, "ablation", sweeps=True)
         except Exception:

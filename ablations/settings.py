@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from winnow.arguments import check_utf8
-from winnow.commands import endings
+from winnow.commands import exits
 
 
 def parse(
@@ -70,7 +70,7 @@ def value(setting: str) -> Any:
 
 def run(main: Callable[[Sequence[str]], None]) -> None:
     """Call a command with the arguments of this process; an error exits with one line."""
-    with endings.clear():
-        with endings.usage():
+    with exits.clear():
+        with exits.usage():
             check_utf8(sys.argv[1:])
         main(sys.argv[1:])

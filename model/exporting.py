@@ -22,7 +22,7 @@ from model.data.tokenizer import TextCodec
 from model.training.checkpoints import trained
 from model.training.checkpoints.trained import Stored
 from model.training.distributed import processes
-from winnow.commands import command_line, telling
+from winnow.commands import command_line, console
 from winnow.filesystem import files, storage
 
 WRAPPER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "glam", "modeling_glam.py")
@@ -51,7 +51,7 @@ def export(config: ExportConfig) -> None:
     output = config.output
     if next(iter(storage.tree(output)), None) is not None:
         raise ValueError(f"{output} is not empty: choose another output")
-    with telling.doing(f"reading {config.checkpoint}"):
+    with console.doing(f"reading {config.checkpoint}"):
         stored = trained.find(config.checkpoint)
     try:
         if storage.scheme(output) is None:
@@ -60,7 +60,7 @@ def export(config: ExportConfig) -> None:
         with tempfile.TemporaryDirectory(prefix="winnow-") as folder:
             _write(stored, folder)
             for name in sorted(storage.tree(folder), key=lambda name: name == trained.CONFIG):
-                with telling.doing(f"uploading {name}"):
+                with console.doing(f"uploading {name}"):
                     storage.upload(os.path.join(folder, name), storage.join(output, name))
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
@@ -77,7 +77,7 @@ def _write(stored: Stored, folder: str) -> None:
         return whole
 
     with (
-        telling.doing(f"writing {sum(map(math.prod, shapes.values())):,} weights"),
+        console.doing(f"writing {sum(map(math.prod, shapes.values())):,} weights"),
         files.open_output(os.path.join(folder, trained.WEIGHTS)) as file,
     ):
         write_safetensors(file, shapes, read)
@@ -177,7 +177,7 @@ def main(config: DictConfig) -> None:
 def _export_and_tell(config: ExportConfig) -> None:
     export(config)
     size = sum(map(storage.size, storage.listing(config.output)))
-    print(f"{config.output}: {size / 1e6:,.1f} MB in {telling.duration(telling.elapsed())}")
+    print(f"{config.output}: {size / 1e6:,.1f} MB in {console.duration(console.elapsed())}")
     print(
         f"next: transformers.AutoModelForCausalLM.from_pretrained({config.output!r},"
         " trust_remote_code=True)"

@@ -17,7 +17,7 @@ from model.training.checkpoints.trained import Trained
 from model.training.distributed import processes
 from model.training.distributed.joint_calls import joint_calls
 from model.training.train_config import Precision
-from winnow.commands import command_line, telling
+from winnow.commands import command_line, console
 
 
 @dataclass
@@ -105,7 +105,7 @@ def generate_text(config: GenerateConfig) -> Iterator[str]:
     """
     device = processes.join(hardware.find_device(config.device), config.patience)
     dtype = hardware.compute_dtype(config.precision, device)
-    with telling.doing(f"reading {config.checkpoint}", processes.is_first()):
+    with console.doing(f"reading {config.checkpoint}", processes.is_first()):
         loaded = trained.load(config.checkpoint, device, dtype)
     return _pieces(loaded, config)
 

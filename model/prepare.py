@@ -25,7 +25,7 @@ from model.data import encode, scored, tokenizer
 from model.data.corpus import Corpus
 from model.data.scored import Scored
 from model.data.tokenizer import TextCodec
-from winnow.commands import command_line, overrides, telling
+from winnow.commands import command_line, console, overrides
 from winnow.filesystem import files, local_copies, mirror, storage
 
 BEGUN = "begun.json"
@@ -84,7 +84,7 @@ def prepare(config: PrepareConfig) -> Corpus:
         try:  # who trains on this machine need not fetch it
             local_copies.add(local, corpora.wanted(local, corpus.manifest))
         except ValueError as error:
-            telling.say(f"no copy is kept here: {error}")
+            console.say(f"no copy is kept here: {error}")
     corpus.folder = config.output
     return corpus
 
@@ -153,7 +153,7 @@ def _tokenizer(config: PrepareConfig, source: Scored) -> TextCodec:
                 content = file.read()
         else:
             sample = sample_texts(source, config.held_out, config.tokenizer.sample_bytes)
-            with telling.doing("training the tokenizer"):
+            with console.doing("training the tokenizer"):
                 trained = tokenizer.train(
                     sample, config.tokenizer.vocabulary, config.tokenizer.boundary
                 )
@@ -191,7 +191,7 @@ def _encode(config: PrepareConfig, source: Scored, codec: TextCodec) -> list[dic
     """Tokenise all shards, telling how far it is; their entries in order."""
     entries: dict[int, dict[str, Any]] = {}
     begun, size = time.monotonic(), 0
-    with telling.doing("tokenising") as tell:
+    with console.doing("tokenising") as tell:
         for index, entry in encode.encode_shards(
             source.shards,
             os.path.join(config.output, "shards"),
@@ -205,7 +205,7 @@ def _encode(config: PrepareConfig, source: Scored, codec: TextCodec) -> list[dic
             left = seconds / len(entries) * (len(source.shards) - len(entries))
             tell(
                 f"tokenised {len(entries)} of {len(source.shards)} shards, {size / 1e6:.1f} MB,"
-                f" {size / 1e6 / seconds:.1f} MB/s, {telling.duration(left)} left"
+                f" {size / 1e6 / seconds:.1f} MB/s, {console.duration(left)} left"
             )
     return [entries[index] for index in range(len(source.shards))]
 
@@ -281,10 +281,10 @@ def _prepare_and_tell(config: PrepareConfig) -> None:
             )
     size = sum(shard["bytes"] for shard in corpus.manifest["shards"])
     documents = len(corpus.column(scored.KEPT))
-    print(f"\ntime:    {telling.spent(documents, size, telling.elapsed())}")
+    print(f"\ntime:    {console.spent(documents, size, console.elapsed())}")
     print(f"corpus:  {config.output}, {corpus.vocabulary:,} tokens in the vocabulary")
     settings = ["experiment=data_quality", f"corpus={config.output}", *_unseen(corpus)]
-    print(telling.next_command("study plan", *settings))
+    print(console.next_command("study plan", *settings))
 
 
 def _unseen(corpus: Corpus) -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from winnow.arguments import Parser
 from winnow.cli import EXIT_CODES, program
-from winnow.commands import endings, starting
+from winnow.commands import exits, startup
 
 
 def parser() -> Parser:
@@ -45,8 +45,8 @@ def parser() -> Parser:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Fit, write, and print what it changes."""
     options = parser().parse_args(arguments)
-    with endings.clear():
-        with starting.importing():
+    with exits.clear():
+        with startup.importing():
             from pipeline.runs import calibration_run
         calibration_run.run(
             options.scored,

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 
 from pipeline.beam import cloud_clients
 from pipeline.settings import flags
-from winnow.commands import endings, starting
+from winnow.commands import exits, startup
 
 
 def main(arguments: Sequence[str]) -> None:
     """Decide as the flags say; ``--help`` and wrong values end without Beam."""
     flags.decide_parser().parse_known_args(arguments)
-    with starting.importing(), cloud_clients.left_out_if_local(arguments):
+    with startup.importing(), cloud_clients.left_out_if_local(arguments):
         from pipeline.runs import decision_run
 
     decision_run.main(arguments)
@@ -23,8 +23,8 @@ def main(arguments: Sequence[str]) -> None:
 if __name__ == "__main__":
     flags.decide_parser().parse_known_args()
     with (
-        endings.interruptible(flags.AGAIN),
-        starting.importing(),
+        exits.interruptible(flags.AGAIN),
+        startup.importing(),
         cloud_clients.left_out_if_local(sys.argv[1:]),
     ):
         from pipeline.beam import engine

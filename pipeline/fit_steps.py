@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from winnow.arguments import Parser
 from winnow.cli import EXIT_CODES, program
-from winnow.commands import endings, starting
+from winnow.commands import exits, startup
 
 TAIL = 0.01
 
@@ -47,8 +47,8 @@ def parser() -> Parser:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Fit, write, and print what was found."""
     options = parser().parse_args(arguments)
-    with endings.clear():
-        with starting.importing():
+    with exits.clear():
+        with startup.importing():
             from pipeline.runs import fitting_run
         fitting_run.run(options.source, options.text, options.tail, options.output)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from winnow.arguments import Parser, check_utf8
 from winnow.cli import program
-from winnow.commands import endings, telling
+from winnow.commands import console, exits
 
 
 def parser() -> Parser:
@@ -31,14 +31,14 @@ def parser() -> Parser:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Push a run and say what was sent."""
     options, beam_flags = parser().parse_known_args(arguments)
-    with endings.clear():
-        with endings.usage():
+    with exits.clear():
+        with exits.usage():
             check_utf8([options.output, options.repository])
-        with telling.doing(f"reading {options.output}") as say:
+        with console.doing(f"reading {options.output}") as say:
             from pipeline.output import hub
             from winnow.object_stores import object_store
 
-            with endings.usage():
+            with exits.usage():
                 repo = hub.repository(options.repository)
                 if beam_flags:
                     from pipeline.beam import engine  # local folders do without Beam

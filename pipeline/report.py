@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from winnow.arguments import Parser, check_utf8
 from winnow.cli import program
-from winnow.commands import endings, telling
+from winnow.commands import console, exits
 
 
 def parser() -> Parser:
@@ -51,10 +51,10 @@ def parser() -> Parser:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Rewrite the page and card of a finished run, and print its table."""
     options, beam_flags = parser().parse_known_args(arguments)
-    with endings.clear():
-        with endings.usage():
+    with exits.clear():
+        with exits.usage():
             check_utf8([options.output, *options.reading])
-        with telling.doing(f"reading {options.output}"):
+        with console.doing(f"reading {options.output}"):
             from pipeline.output.manifest import read_manifest
             from pipeline.page import eu_summary, reading_test
             from pipeline.page.data import registered_data
@@ -65,14 +65,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if beam_flags:
                 from pipeline.beam import engine  # imports Beam, which local folders do without
 
-                with endings.usage():
+                with exits.usage():
                     object_store.configure(engine.options(beam_flags))
             written = read_manifest(options.output)
             if options.registered_domains:
                 hosts.check_installed()
                 registered_data.write(options.output, written)
             if options.pairs is not None:
-                with endings.usage():
+                with exits.usage():
                     reading_test.check_number(options.pairs)
                 reading_test.prepare(options.output, written, options.pairs)
             for path in options.reading:

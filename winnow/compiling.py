@@ -19,7 +19,7 @@ from numba.core import caching, event
 from numba.core.dispatcher import Dispatcher
 
 from winnow.cli import command
-from winnow.commands import telling
+from winnow.commands import console
 
 SECONDS = 40
 """About what all kernels take, on one core."""
@@ -51,7 +51,7 @@ class _Listener(event.Listener):
 def _announce(_: str) -> None:
     """Say so, once per process."""
     _listener.tell = lambda _: None
-    telling.say(
+    console.say(
         f"compiling kernels, once on this machine (about {SECONDS} s for all);"
         f" `{command('warm-up')}` does it beforehand"
     )

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from winnow import cli
-from winnow.commands import endings, starting, telling
+from winnow.commands import console, exits, startup
 
 PARTS = {"pipeline.runs.warming": "pyarrow", "model.ops.warming": "torch"}
 """Modules whose ``use_kernels(folder)`` calls each kernel, and what each needs to be installed."""
@@ -30,21 +30,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.parse_args(arguments)
-    with endings.clear():
+    with exits.clear():
         print(warm_up())
 
 
 def warm_up() -> str:
     """Call every kernel on a little text; returns a summary."""
-    with starting.importing():
+    with startup.importing():
         from winnow import compiling
     compiled: list[str] = []
-    line = telling.StatusLine()
+    line = console.StatusLine()
 
     def tell(name: str) -> None:
         compiled.append(name)
         if line.due:
-            line.show(f"compiling {name} ({len(compiled)}, {telling.duration(telling.elapsed())})")
+            line.show(f"compiling {name} ({len(compiled)}, {console.duration(console.elapsed())})")
 
     compiling.watch(tell)
     for module, needed in PARTS.items():
@@ -55,7 +55,7 @@ def warm_up() -> str:
     place = os.path.commonpath(filter(None, map(compiling.folder, compiling.kernels())))
     if not compiled:
         return f"all kernels are compiled already, below {place}"
-    time = telling.duration(telling.elapsed())
+    time = console.duration(console.elapsed())
     return f"compiled {len(compiled)} kernels in {time}, kept below {place}"
 
 

@@ -17,7 +17,7 @@ from ablations.study.design.trunk import IDENTITY
 from ablations.study_files.results import FAILURE, RESULT
 from model.training.metrics_log import METRICS
 from winnow import run_log
-from winnow.commands.telling import REFRESH, REPEAT, duration
+from winnow.commands.console import REFRESH, REPEAT, duration
 
 TAIL_BYTES = 1 << 18
 """More than the longest line of metrics.jsonl."""

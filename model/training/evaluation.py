@@ -21,7 +21,7 @@ from model.glam.parameter import copies
 from model.glam.transformer import GLaM
 from model.training.distributed import processes
 from model.training.outcome import HELDOUT_SCHEMA
-from winnow.commands import telling
+from winnow.commands import console
 
 
 def held_out_sets(
@@ -110,7 +110,7 @@ def held_out_table(model: GLaM, corpus: Corpus, sets: dict[str, HeldOut]) -> pa.
     for source, held_out in sets.items():
         n = len(held_out.documents)
         what = f"evaluating on {n:,} held-out documents of {source}"
-        with telling.doing(what, processes.is_first()):
+        with console.doing(what, processes.is_first()):
             columns = [
                 pa.array([source] * n),
                 pa.array(corpus.ids(held_out.documents)),

@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
-from winnow.commands.telling import StatusLine, duration
+from winnow.commands.console import StatusLine, duration
 from winnow.filesystem import files
 
 METRICS = "metrics.jsonl"

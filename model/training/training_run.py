@@ -17,8 +17,8 @@ from model.training.outcome import Outcome
 from model.training.train_config import TrainConfig
 from model.training.trainer import Trainer, TrainingFailedError
 from winnow import run_log
-from winnow.commands import command_line, endings, telling
-from winnow.commands.telling import duration
+from winnow.commands import command_line, console, exits
+from winnow.commands.console import duration
 from winnow.filesystem import files
 
 
@@ -35,7 +35,7 @@ def train(config: TrainConfig) -> Outcome:
     first = processes.is_first()
     with in_bucket.output_on_disk(config.output) as output:
         local = dataclasses.replace(config, output=output)
-        with telling.doing("building the model", first):
+        with console.doing("building the model", first):
             trainer = Trainer(local, open_corpus(config.data.corpus), device)
         # One process writes for all.
         with files.lock(output) if first else contextlib.nullcontext():
@@ -48,7 +48,7 @@ def train(config: TrainConfig) -> Outcome:
 
 
 def _train(config: TrainConfig, trainer: Trainer, destination: str) -> Outcome:
-    with telling.doing("reading the corpus", processes.is_first()):
+    with console.doing("reading the corpus", processes.is_first()):
         trainer.corpus.verify(processes.rank(), processes.count())
         held_out = trainer.held_out(config.evaluate.bytes) if config.evaluate.every else {}
         final_held_out = trainer.held_out(config.evaluate.final_bytes)  # not after days of training
@@ -78,7 +78,7 @@ def _train(config: TrainConfig, trainer: Trainer, destination: str) -> Outcome:
         with _interruption() as heard:
             while trainer.progress.step < config.steps:
                 trainer.wants_end = heard.number is not None or trainer.writer.error is not None
-                with telling.doing("the first step: compiling kernels", line.fresh):
+                with console.doing("the first step: compiling kernels", line.fresh):
                     row = trainer.step()
                 step = trainer.progress.step
                 evaluates = bool(held_out) and step % config.evaluate.every == 0
@@ -90,7 +90,7 @@ def _train(config: TrainConfig, trainer: Trainer, destination: str) -> Outcome:
                     note(row)
                     row = trainer.settle()
                 if row is not None and evaluates:
-                    with telling.doing("evaluating", processes.is_first()):
+                    with console.doing("evaluating", processes.is_first()):
                         row |= trainer.held_out_row(held_out)
                 note(row)
                 if (saves or ends) and trainer.healthy and trainer.saved_step < step:
@@ -104,14 +104,14 @@ def _train(config: TrainConfig, trainer: Trainer, destination: str) -> Outcome:
     return trainer.finish(final_held_out)
 
 
-def _interruption() -> contextlib.AbstractContextManager[endings.Interruption]:
+def _interruption() -> contextlib.AbstractContextManager[exits.Interruption]:
     """An interrupt, if one comes; never outside the main thread, which alone can hear."""
     if threading.current_thread() is not threading.main_thread():
-        return contextlib.nullcontext(endings.Interruption())
+        return contextlib.nullcontext(exits.Interruption())
     if processes.count() == 1:
-        return endings.deferred("finishing this step, then saving (interrupt again to end at once)")
+        return exits.deferred("finishing this step, then saving (interrupt again to end at once)")
     said = "finishing this step, then saving" if processes.is_first() else ""
-    return endings.deferred(said, second_ends=False)
+    return exits.deferred(said, second_ends=False)
 
 
 @command_line.main("train")
@@ -143,4 +143,4 @@ def _train_and_tell(config: TrainConfig) -> None:
         f"model:   {config.output}, {outcome.parameters_active:,} parameters active of"
         f" {outcome.parameters_total:,}"
     )
-    print(telling.next_command("generate", f"checkpoint={config.output}", "prompt=The"))
+    print(console.next_command("generate", f"checkpoint={config.output}", "prompt=The"))

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 
-from winnow.commands import starting
+from winnow.commands import startup
 
 CLIENTS = (
     "absl",
@@ -48,7 +48,7 @@ def left_out() -> Iterator[None]:
     """Hide the clients from what the block imports. Afterwards they can be imported as ever."""
     logging.disable(logging.WARNING)  # Beam tells what it misses
     try:
-        with starting.without(*CLIENTS), starting.later(*LATER):
+        with startup.without(*CLIENTS), startup.later(*LATER):
             yield
     finally:
         logging.disable(logging.NOTSET)

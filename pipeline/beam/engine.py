@@ -39,7 +39,7 @@ from pipeline.readers import InputRange
 from pipeline.settings import flags as ours
 from winnow import heartbeat, run_log
 from winnow.arguments import check_utf8, nearest
-from winnow.commands import endings
+from winnow.commands import exits
 
 _LOCAL = "FnApiRunner"
 _LOCAL_RUNNERS = (None, "DirectRunner", _LOCAL)
@@ -313,7 +313,7 @@ def _except_hook(args: threading.ExceptHookArgs) -> None:
 
 
 def exit_clearly(main: Callable[[Sequence[str]], None]) -> None:
-    """Run a command line, with its log, and exit as :mod:`winnow.commands.endings` defines."""
+    """Run a command line, with its log, and exit as :mod:`winnow.commands.exits` defines."""
     run_log.begin()
     logging.basicConfig(level=logging.WARNING, force=True, format="%(levelname)s %(message)s")
     for handler in logging.getLogger().handlers:
@@ -322,19 +322,19 @@ def exit_clearly(main: Callable[[Sequence[str]], None]) -> None:
     threading.excepthook = _except_hook
     code = 0
     try:
-        with endings.usage():
+        with exits.usage():
             check_utf8(sys.argv[1:])
         main(sys.argv[1:])
     except (ValueError, OSError) as error:
-        code = endings.code(error)
-        print(endings.line(error), file=sys.stderr)
+        code = exits.code(error)
+        print(exits.line(error), file=sys.stderr)
     except RuntimeError as error:
-        code = endings.FAILED
+        code = exits.FAILED
         traceback.print_exception(error.__cause__ or error)
-        print(endings.line(error), file=sys.stderr)
+        print(exits.line(error), file=sys.stderr)
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
-        print(endings.interruption(ours.AGAIN), file=sys.stderr)
+        print(exits.interruption(ours.AGAIN), file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
     run_log.close()

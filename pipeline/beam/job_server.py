@@ -10,7 +10,7 @@ import grpc  # type: ignore[import-untyped]
 from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions
 from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
 
-from winnow.commands import telling
+from winnow.commands import console
 from winnow.filesystem import storage
 
 _SECONDS = 30
@@ -99,7 +99,7 @@ def followed(result: Any, options: PipelineOptions, note: str | None) -> Iterato
     try:
         yield
     except KeyboardInterrupt:
-        telling.say("cancelling the job on the engine")
+        console.say("cancelling the job on the engine")
         result.cancel()
         raise
     if note and storage.exists(note):  # a quick job may have cleared its folder before
@@ -129,7 +129,7 @@ def end_earlier(note: str) -> None:
         try:
             if server.GetState(state, timeout=_SECONDS).state in _OVER or _failed(server, job):
                 return
-            telling.say(f"cancelling the job that the earlier run left on the engine ({job})")
+            console.say(f"cancelling the job that the earlier run left on the engine ({job})")
             server.Cancel(beam_job_api_pb2.CancelJobRequest(job_id=job), timeout=_SECONDS)
             end = time.monotonic() + _SECONDS
             while server.GetState(state, timeout=_SECONDS).state not in _OVER:
@@ -137,7 +137,7 @@ def end_earlier(note: str) -> None:
                     raise TimeoutError(f"job {job} at {endpoint} does not end: cancel it there")
                 time.sleep(0.2)
         except grpc.RpcError as error:
-            telling.say(
+            console.say(
                 f"the job server at {endpoint} no longer knows the earlier run's job {job}"
                 f" ({error.code().name}): if its engine still runs it, cancel it there"
             )

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from winnow import heartbeat
-from winnow.commands import telling
+from winnow.commands import console
 from winnow.filesystem import storage
 
 
@@ -39,7 +39,7 @@ class Watch:
         self._seen: dict[str, Any] = {}
         self._still = 0
         self._start = time.monotonic()
-        self._line = telling.StatusLine()
+        self._line = console.StatusLine()
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[str]:
@@ -124,7 +124,7 @@ class Watch:
             stage, total = list(totals.items())[-1]
             self._line.show(line(stage, total, seconds, self._input_bytes))
         else:
-            self._line.show(f"starting workers, compiling kernels ({telling.duration(seconds)})")
+            self._line.show(f"starting workers, compiling kernels ({console.duration(seconds)})")
 
 
 def suspend(*_: object) -> None:
@@ -150,5 +150,5 @@ def line(stage: str, counts: dict[str, int], seconds: float, input_bytes: int) -
     ]
     if counts["input_bytes"] and stage == "score":
         left = seconds * max(input_bytes / counts["input_bytes"] - 1, 0)
-        parts.append(f"{telling.duration(left)} left")
+        parts.append(f"{console.duration(left)} left")
     return "  ".join(parts)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from pipeline.beam import cloud_clients
 from winnow import heartbeat
-from winnow.commands import starting
+from winnow.commands import startup
 from winnow.filesystem import owners
 
 LOCK = "lock"
@@ -65,7 +65,7 @@ def main(driver: int, folder: str, local: bool) -> None:
     threading.Thread(target=_end_with, args=(driver,), daemon=True).start()
     heartbeat.report_to(folder)
     heartbeat.beat()
-    with starting.importing(), cloud_clients.left_out() if local else contextlib.nullcontext():
+    with startup.importing(), cloud_clients.left_out() if local else contextlib.nullcontext():
         from apache_beam.runners.worker import sdk_worker_main
     sdk_worker_main.main([])
 

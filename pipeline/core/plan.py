@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from pipeline.output.records import Task
 from pipeline.readers import FieldMap, ReadOptions, plan_ranges
-from winnow.commands import telling
+from winnow.commands import console
 from winnow.filesystem import inputs, storage
 
 
@@ -16,7 +16,7 @@ def plan_tasks(
     split_bytes: int,
     fields: Mapping[str, FieldMap] | None = None,
     options: ReadOptions = ReadOptions(),  # noqa: B008 (it can't change)
-    say: Callable[[str], None] = telling.say,
+    say: Callable[[str], None] = console.say,
 ) -> list[Task]:
     """The tasks of a run: the same list whatever the order of patterns and sources.
 

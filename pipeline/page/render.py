@@ -19,7 +19,7 @@ from pipeline.page.data_card import data_card
 from pipeline.page.reading_test import ReadingTest
 from pipeline.page.report_data import page_data
 from pipeline.steps import STEP_OF
-from winnow.commands import telling
+from winnow.commands import console
 from winnow.filesystem import storage, tables
 
 PAGE = "report.html"
@@ -86,13 +86,13 @@ def print_summary(
     if seconds is not None:
         documents, size, _ = total(sources, "read")
         print(f"engine: {engine}")
-        print(f"time:   {telling.spent(documents, size, seconds)}")
+        print(f"time:   {console.spent(documents, size, seconds)}")
     print(f"report: {storage.join(output, PAGE)}")
 
 
 def next_step(output: str) -> str:
     """The line that suggests the next commands."""
-    return telling.next_command("prepare", f"scored={output}", "output=corpus")
+    return console.next_command("prepare", f"scored={output}", "output=corpus")
 
 
 def table(sources: pa.Table) -> str:

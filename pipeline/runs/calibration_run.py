@@ -15,7 +15,7 @@ from pipeline.output import manifest
 from pipeline.settings.classifier_settings import missing_in, with_joined
 from quality_classifier.kinds.calibration import Calibration, log_odds
 from quality_classifier.kinds.fitting import calibrated_loss, fit_calibration
-from winnow.commands import telling
+from winnow.commands import console
 from winnow.filesystem import storage, tables
 
 _LEAST = 2.0**-24
@@ -49,7 +49,7 @@ def run(
     columns = [field for one in of_manifest(about.get("joins", {})) for field in one.columns]
     combined.check(pa.schema(columns))
     _check_sources(positive, negative, set(about["accounting"]))
-    with telling.doing(f"reading the scores of {scored}"):
+    with console.doing(f"reading the scores of {scored}"):
         good, raw = (
             _combined(scored, about, sources, combined) for sources in (positive, negative)
         )

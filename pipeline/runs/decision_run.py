@@ -19,18 +19,18 @@ from pipeline.settings.classifier_settings import combined_again
 from pipeline.settings.group_settings import AnyDecision
 from pipeline.settings.settings_file import as_json
 from winnow import version
-from winnow.commands import endings, starting
+from winnow.commands import exits, startup
 from winnow.filesystem import files, storage
 from winnow.object_stores import object_store
 
 
 def main(arguments: Sequence[str]) -> None:
     """Decide and report; see ``--help``."""
-    with endings.usage():
+    with exits.usage():
         config, resume, beam_flags = load_decide(arguments)
         options = engine.options(beam_flags, config.stall_minutes)
     object_store.configure(options)
-    starting.no_pandas_nor_scipy()
+    startup.no_pandas_nor_scipy()
     staging.check_paths(options, [config.scored, config.output])
     scored = manifest.read_manifest(config.scored)
     if scored["config"]["write"] != "all":

@@ -16,7 +16,7 @@ from pipeline.runs.input_fields import FieldSetting
 from pipeline.runs.scoring_run import describe, own_code_of, planned, reachable
 from pipeline.settings.group_settings import grouped
 from pipeline.steps import input_files
-from winnow.commands import endings
+from winnow.commands import exits
 from winnow.object_stores import object_store
 
 
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str], given: argparse.Namespace) -> None:
     Raises:
         ValueError: the run would be refused, by us or by Beam's checks for Dataflow.
     """
-    with endings.usage():
+    with exits.usage():
         if "dry_run" not in given:
             raise ValueError("--assume has no meaning without --dry-run: add that")
         config, _, beam_flags = load(arguments)

@@ -13,7 +13,7 @@ from pipeline.settings.step_settings import resolve_steps
 from pipeline.steps import fitting
 from winnow import defaults
 from winnow.cli import command
-from winnow.commands import endings, telling
+from winnow.commands import console, exits
 from winnow.filesystem import storage
 
 STEPS = ("gopher", "gopher_repetition", "fineweb")
@@ -27,7 +27,7 @@ def run(sources: Sequence[str], field: str, tail: float, output: str) -> None:
     Raises:
         ValueError: a language has too little text, or a setting is wrong.
     """
-    with endings.usage():
+    with exits.usage():
         languages = _by_language(sources)
         if not 0 < tail < 0.5:
             raise ValueError(f"--tail is over 0 and below 0.5, not {tail}")
@@ -37,7 +37,7 @@ def run(sources: Sequence[str], field: str, tail: float, output: str) -> None:
     found: dict[str, Any] = {}
     about = [f"# By winnow steps fit, --tail {tail:g}, of"]
     for language, globs in languages.items():
-        with telling.doing(f"reading {language}"):
+        with console.doing(f"reading {language}"):
             bad: list[Quarantined] = []
             texts = list(_texts(globs, field, bad))
         if bad:

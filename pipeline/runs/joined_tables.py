@@ -8,7 +8,7 @@ from pipeline.core.task import Job
 from pipeline.joins.build import build
 from pipeline.output import output_folder
 from pipeline.settings import group_settings
-from winnow.commands import telling
+from winnow.commands import console
 from winnow.filesystem import inputs
 
 
@@ -51,7 +51,7 @@ def _with_tables(job: Job, config: PipelineConfig) -> Job:
     tables = []
     files = files_of(config, lambda _: None)  # it was said before
     for name, join in config.join.items():
-        with telling.doing(f"sorting the rows of join {name}"):
+        with console.doing(f"sorting the rows of join {name}"):
             of = {path: job.step_files[path] for path in files[name]}
             tables.append(build(name, join, of, job.sink.work))
     before = job.sink.schema.names

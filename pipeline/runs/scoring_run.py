@@ -30,21 +30,21 @@ from pipeline.settings.settings_file import as_json
 from pipeline.steps import build_steps, input_files, own_modules
 from quality_classifier.scoring import is_own
 from winnow import own_code, version
-from winnow.commands import endings, starting, telling
+from winnow.commands import console, exits, startup
 from winnow.filesystem import files, storage
 from winnow.object_stores import object_store
 
 
 def main(arguments: Sequence[str]) -> None:
     """Plan, run and report; see ``--help``."""
-    with endings.usage():
+    with exits.usage():
         config, resume, beam_flags = load(arguments)
         options = engine.options(beam_flags, config.stall_minutes)
         wanted = input_fields.field_settings(config)
     object_store.configure(options)
     own = own_code_of(config)
     if not own:
-        starting.no_pandas_nor_scipy()
+        startup.no_pandas_nor_scipy()
     tasks = planned(config, wanted)
     engine.choose_processes(options, beam_flags, [task.input for task in tasks])
     languages = input_fields.language_notes(config, tasks, field_maps(config))
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str]) -> None:
 def planned(config: PipelineConfig, wanted: Sequence[FieldSetting]) -> list[Task]:
     """The tasks of a run, and a ValueError if no input has a field of ``wanted``."""
     maps, reading = field_maps(config), ReadOptions.of(config)
-    with telling.doing("looking at the inputs"):
+    with console.doing("looking at the inputs"):
         tasks = plan_tasks(config.source, config.filter, config.split_bytes, maps, reading)
         input_fields.check_before(wanted, tasks, maps, reading)
     return tasks
@@ -89,7 +89,7 @@ def describe(
     config: PipelineConfig,
     tasks: Sequence[Task],
     resume: bool,
-    say: Callable[[str], None] = telling.say,
+    say: Callable[[str], None] = console.say,
 ) -> tuple[Job, dict[str, Any]]:
     """The job that all tasks share, and the run's entry in the manifest; ``say`` receives notes."""
     several, combined, classifier = classifier_settings.described(config)

@@ -24,8 +24,8 @@ Counts = npt.NDArray[np.int64]
 Numbers = Callable[[pa.Array], FloatArray]
 
 NEAR_CONSTANT = 0.05
-"""Scores are near constant if 80 % of them lie within this. The calibration error of our classifiers
-on held-out text is 0.02 to 0.05, so the order of most documents is then unreliable."""
+"""Scores are near constant if 80 % of them lie within this. The calibration error of classifiers on
+held-out text is 0.02 to 0.05, so the order of most documents is then unreliable."""
 
 LEAST_DOCUMENTS = 20
 """Groups of fewer documents are not judged."""

@@ -22,7 +22,7 @@ from quality_classifier.train_config import TrainConfig
 from quality_classifier.training import grades, leave_one_out, pairs
 from quality_classifier.training.leave_one_out import Unseen
 from quality_classifier.training.shared import fitting, origin, read_documents, save, say, whole
-from winnow.commands import command_line, telling
+from winnow.commands import command_line, console
 
 LEAST = 10
 """Documents of each class that each split must hold; a useful classifier needs hundreds."""
@@ -40,10 +40,10 @@ def train(config: TrainConfig) -> None:
         pairs.train(config)
     else:
         train_classes(config)
-    print(f"time:        {telling.duration(telling.elapsed())}")
+    print(f"time:        {console.duration(console.elapsed())}")
     print(f"classifier:  {config.output}, described in card.md")
     flags = ["--source", "web=GLOB", "--filter", "web", "--classifier", config.output]
-    print(telling.next_command("run", *flags, "--output", "scored"))
+    print(console.next_command("run", *flags, "--output", "scored"))
 
 
 def train_classes(config: TrainConfig) -> None:
@@ -57,7 +57,7 @@ def train_classes(config: TrainConfig) -> None:
     counts = held_out.document_counts(unique.counts, documents)
     check_enough(counts)
 
-    with tempfile.TemporaryDirectory() as folder, telling.doing("fitting") as tell:
+    with tempfile.TemporaryDirectory() as folder, console.doing("fitting") as tell:
         how = fitting(config, folder)
         unseen = unseen_sources(documents, config, how)
         model, calibration, fitted = fit(documents, config, unseen, how)

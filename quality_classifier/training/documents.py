@@ -26,7 +26,7 @@ from pipeline.readers import (
 from pipeline.readers.documents import document_schema
 from pipeline.readers.languages import language_field
 from quality_classifier.splits import CLASSES
-from winnow.commands import telling
+from winnow.commands import console
 from winnow.defaults import SPLIT_BYTES
 from winnow.filesystem import inputs, storage
 
@@ -106,7 +106,7 @@ def read(
     tables = []
     unreadable = []
     workers = len(os.sched_getaffinity(0))
-    with ThreadPoolExecutor(workers) as pool, telling.doing("reading") as tell:
+    with ThreadPoolExecutor(workers) as pool, console.doing("reading") as tell:
         for source in sources:
             tell(f"reading {source.title}")
             ranges = [

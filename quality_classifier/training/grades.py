@@ -26,7 +26,7 @@ from quality_classifier.training.shared import (
     say,
     whole,
 )
-from winnow.commands import telling
+from winnow.commands import console
 
 LEAST = 5
 """Documents of each grade that each split must hold; a useful classifier needs hundreds."""
@@ -63,7 +63,7 @@ def train(config: TrainConfig) -> None:
         text = whole(found.documents["text"].filter(pa.array(chosen)))
         return Graded(text, found.target[chosen])
 
-    with tempfile.TemporaryDirectory() as folder, telling.doing("fitting") as tell:
+    with tempfile.TemporaryDirectory() as folder, console.doing("fitting") as tell:
         learnt, chosen = part("train"), part("calibration")
         model, fitted = GRADED[config.kind](learnt, chosen, fitting(config, folder))
         curves = fit_curves(model.margins(chosen.text), chosen.target, config.calibration)

@@ -26,7 +26,7 @@ from quality_classifier.training.shared import (
     say,
     whole,
 )
-from winnow.commands import telling
+from winnow.commands import console
 
 LEAST = 10
 """Pairs that each split must hold; a useful classifier needs hundreds."""
@@ -75,7 +75,7 @@ def train(config: TrainConfig) -> None:
     counts = {name: int((split[found.pairs.better] == i).sum()) for i, name in enumerate(SPLITS)}
     check_enough(counts, len(first))
     learnt, chosen, held = (part(found, split, name) for name in SPLITS)
-    with tempfile.TemporaryDirectory() as folder, telling.doing("fitting") as tell:
+    with tempfile.TemporaryDirectory() as folder, console.doing("fitting") as tell:
         model, fitted = PAIRED[config.kind](learnt, chosen, fitting(config, folder))
         rows, won = chosen.won()
         margin = model.margins(chosen.text)[rows]

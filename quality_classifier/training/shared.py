@@ -16,7 +16,7 @@ from quality_classifier.kinds.calibration import Calibration, Grades
 from quality_classifier.kinds.contract import Fitting, Model
 from quality_classifier.train_config import TrainConfig
 from quality_classifier.training.documents import Input, Source, find_sources, read
-from winnow.commands import telling
+from winnow.commands import console
 from winnow.filesystem import inputs
 from winnow.version import code_version
 
@@ -115,4 +115,4 @@ def whole(text: pa.ChunkedArray) -> pa.Array:
 
 def say(line: str) -> None:
     """Report progress, with the seconds since the start."""
-    telling.say(f"{telling.elapsed():6.1f} s  {line}")
+    console.say(f"{console.elapsed():6.1f} s  {line}")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from training_runs import composed
 
-from winnow.commands import command_line, endings
+from winnow.commands import command_line, exits
 
 pytestmark = pytest.mark.slow
 
@@ -83,7 +83,7 @@ def test_what_a_user_can_mend_is_one_line(capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/at/home/model/train.py"])
     assert ends(ValueError("no"), capsys) == (1, "model/train.py: error: no\n")
     assert ends(ExpectedError("never"), capsys) == (1, "model/train.py: error: never\n")
-    assert ends(endings.UsageError("no"), capsys) == (2, "model/train.py: error: no\n")
+    assert ends(exits.UsageError("no"), capsys) == (2, "model/train.py: error: no\n")
     monkeypatch.setenv("WINNOW_PROGRAM", "winnow train")
     assert ends(ValueError("no"), capsys) == (1, "winnow train: error: no\n")
     full = OSError(errno.ENOSPC, "No space left on device", "run/file")

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 import model.training.train_config  # noqa: F401 registers its configs
-from winnow.commands import hydra_errors, hydra_help, overrides, telling
+from winnow.commands import console, hydra_errors, hydra_help, overrides
 
 ROOT = Path(__file__).resolve().parents[2]
 PARSER = OverridesParser.create()
@@ -296,4 +296,4 @@ def test_help_has_meanings_and_examples_and_fits_a_screen(settings):
 
 @pytest.mark.parametrize(("seconds", "rate"), [(8.0, "125"), (12.5, "80"), (4000.0, "0.25")])
 def test_throughput_is_a_plain_number(seconds, rate):
-    assert telling.spent(10, 10**9, seconds).endswith(f" {rate} MB/s")
+    assert console.spent(10, 10**9, seconds).endswith(f" {rate} MB/s")

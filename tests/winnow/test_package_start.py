@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.beam.cloud_clients import goes_beyond
-from winnow.commands import starting
+from winnow.commands import startup
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -55,8 +55,8 @@ def test_a_local_run_imports_no_clients_and_nothing_that_draws_or_fits():
         "from pipeline.beam import cloud_clients\n"
         "with cloud_clients.left_out_if_local(['--source=web=a.jsonl']):\n"
         "    from pipeline.runs import scoring_run\n"
-        "from winnow.commands import starting\n"
-        "starting.no_pandas_nor_scipy()\n"
+        "from winnow.commands import startup\n"
+        "startup.no_pandas_nor_scipy()\n"
         "import pyarrow as pa\n"
         "pa.array(['a word'])\n"
         "print(*sys.modules)\n"
@@ -89,8 +89,8 @@ def test_what_is_wanted_later_is_imported_when_it_is_called(tmp_path):
     )
     done = python(
         "import sys\n"
-        "from winnow.commands import starting\n"
-        "with starting.later('slow'):\n"
+        "from winnow.commands import startup\n"
+        "with startup.later('slow'):\n"
         "    import user\n"
         "print('slow' in sys.modules, user.f(5), 'slow' in sys.modules)\n"
         "import slow.parts\n"
@@ -103,11 +103,11 @@ def test_what_is_wanted_later_is_imported_when_it_is_called(tmp_path):
 
 def test_garbage_is_collected_again_after_imports():
     gc.disable()
-    with starting.importing():
+    with startup.importing():
         pass
     assert not gc.isenabled()  # as before
     gc.enable()
-    with starting.importing():
+    with startup.importing():
         assert not gc.isenabled()
     assert gc.isenabled()
 

@@ -10,7 +10,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from winnow.arguments import advice
-from winnow.commands import endings
+from winnow.commands import exits
 from winnow.defaults import CONF
 
 
@@ -26,12 +26,12 @@ def run(
     *expected: type[Exception],
     again: str = "run the same command again",
 ) -> None:
-    """Call ``act`` with the config as its dataclass; see :func:`winnow.commands.endings.clear`."""
+    """Call ``act`` with the config as its dataclass; see :func:`winnow.commands.exits.clear`."""
     if os.environ.get("WORLD_SIZE", "1") == "1":
         # Not in a distributed run: a process that waits in a collective does not handle signals.
         signal.signal(signal.SIGTERM, _interrupt)
-    with endings.clear(*expected, again=again):
-        with endings.usage():
+    with exits.clear(*expected, again=again):
+        with exits.usage():
             settings = checked(config)
         act(settings)
 

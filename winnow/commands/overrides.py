@@ -20,7 +20,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from winnow.arguments import check_utf8
-from winnow.commands import endings, hydra_help, starting
+from winnow.commands import exits, hydra_help, startup
 from winnow.commands.hydra_errors import one_line
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -48,25 +48,25 @@ def run(main: Callable[[], Any] | str, settings: str | None = None, sweeps: bool
     try:
         check_utf8(sys.argv[1:])
     except ValueError as error:
-        endings.fail(endings.UsageError(str(error)))
+        exits.fail(exits.UsageError(str(error)))
     arguments = ["--help" if argument == "--help-all" else argument for argument in sys.argv[1:]]
     sys.argv[1:] = quoted(arguments, sweeps)
     _accept_lazy_help()
     if FULL_ERROR not in os.environ:
         setattr(hydra_utils, "run_and_report", _call)  # noqa: B010 Hydra's prints several lines
     try:
-        with endings.interruptible("run the same command again"):
+        with exits.interruptible("run the same command again"):
             _load(main)()
     except HydraException as error:
         if FULL_ERROR in os.environ:
             raise
-        endings.fail(endings.UsageError(one_line(error)))
+        exits.fail(exits.UsageError(one_line(error)))
 
 
 def _load(main: Callable[[], Any] | str) -> Callable[[], Any]:
     if not isinstance(main, str):
         return main
-    with starting.importing():
+    with startup.importing():
         return cast(Callable[[], Any], importlib.import_module(main).main)
 
 

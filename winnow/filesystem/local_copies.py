@@ -25,7 +25,7 @@ import xxhash
 import yaml
 
 from winnow import heartbeat
-from winnow.commands import telling
+from winnow.commands import console
 from winnow.defaults import CONF
 from winnow.filesystem import files, owners, storage
 
@@ -86,7 +86,7 @@ def folder(source: str, wanted: Mapping[str, RemoteFile]) -> str:
         use = held.enter_context(open(f"{target}.use", "a"))
         _lock(use, fcntl.LOCK_SH)
         os.utime(use.name)
-        verifying = telling.doing(f"verifying the copy of {source}")
+        verifying = console.doing(f"verifying the copy of {source}")
         with open(f"{target}.fill", "a") as fill, verifying as tell:
             _lock(fill, fcntl.LOCK_EX)
             _fill(source, target, wanted, tell)

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 
 import xxhash
 
-from winnow.commands import telling
+from winnow.commands import console
 from winnow.filesystem import files, local_copies, storage
 
 MANIFEST = "manifest.json"
@@ -90,7 +90,7 @@ def working_folder(output: str, layout: Layout) -> Iterator[str]:
     try:
         with storage.lock(output) as still_ours:
             mirror = _Mirror(output, local, layout, still_ours)
-            with telling.doing(f"reading {output}"):
+            with console.doing(f"reading {output}"):
                 mirror.begin()
             with _in_background(mirror):
                 yield local
@@ -125,12 +125,12 @@ def _in_background(mirror: "_Mirror") -> Iterator[None]:
                 mirror.upload(complete_only=True)
                 wait = POLL
             except OSError as error:
-                telling.say(f"not uploaded yet, trying again: {error}")
+                console.say(f"not uploaded yet, trying again: {error}")
                 wait = PAUSE
 
     def end() -> None:
         done.set()
-        with telling.doing(f"uploading to {mirror.output}"):
+        with console.doing(f"uploading to {mirror.output}"):
             thread.join()
             mirror.upload()
 
@@ -142,7 +142,7 @@ def _in_background(mirror: "_Mirror") -> Iterator[None]:
         try:
             end()
         except OSError as error:
-            telling.say(f"not all was uploaded: {error}")
+            console.say(f"not all was uploaded: {error}")
         raise
     end()
 

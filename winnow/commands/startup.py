@@ -9,7 +9,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-from winnow.commands import telling
+from winnow.commands import console
 
 
 @contextlib.contextmanager
@@ -21,7 +21,7 @@ def importing() -> Iterator[None]:
     known, collecting = len(sys.modules), gc.isenabled()
     gc.disable()
     try:
-        with telling.doing("starting"):
+        with console.doing("starting"):
             yield
     finally:
         if len(sys.modules) > known:
