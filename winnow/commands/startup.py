@@ -31,15 +31,29 @@ def importing() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def without(*names: str) -> Iterator[None]:
-    """Hide these modules from imports in the block, unless already imported."""
-    hidden = [name for name in names if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # importing None raises
+def _finder_first(finder: "_Missing | _Later") -> Iterator[None]:
+    """Imports in the block try this finder before all others."""
+    sys.meta_path.insert(0, finder)
     try:
         yield
     finally:
-        for name in hidden:
-            del sys.modules[name]
+        sys.meta_path.remove(finder)
+
+
+class _Missing:
+    """Reports some modules as missing; ``None`` in ``sys.modules`` does not stop Cython."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+
+    def find_spec(self, name: str, *_: object) -> None:
+        if name in self._names:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+def without(*names: str) -> contextlib.AbstractContextManager[None]:
+    """Hide these modules from imports in the block, unless already imported."""
+    return _finder_first(_Missing(names))
 
 
 class _StandIn(ModuleType):
@@ -80,12 +94,10 @@ def later(*packages: str) -> Iterator[None]:
 
     For packages of which only functions and classes are used, and seldom.
     """
-    finder = _Later(packages)
-    sys.meta_path.insert(0, finder)
     try:
-        yield
+        with _finder_first(_Later(packages)):
+            yield
     finally:
-        sys.meta_path.remove(finder)
         for name in [name for name, module in sys.modules.items() if type(module) is _StandIn]:
             del sys.modules[name]
 
