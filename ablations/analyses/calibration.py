@@ -19,11 +19,11 @@ from ablations.contrasts.pairing import contrast, sample
 from ablations.contrasts.verdict import judge
 from ablations.stats import inference
 from ablations.stats.inference import Sample
-from ablations.study_files.results import Run, Study
+from ablations.study_files.results import Study
 from ablations.study_files.table import Row
 
 MOST_SWAPS = 512
-"""Limit of swap patterns; beyond it, this many are sampled."""
+"""With more swap patterns, this many are sampled."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,8 @@ def check(study: Study) -> Calibration | None:
     quiet = first.outcome in ("no difference", "underpowered")
     rows = [_row(f"{primary.control}: same text", control_contrast.estimate, first.outcome, quiet)]
     if (seeds := len(control_contrast.seeds)) > 1:
-        share, swaps = false_alarms(
-            control_contrast.treatment, control_contrast.baseline, primary.alpha
-        )
+        pair = control_contrast.treatment, control_contrast.baseline
+        share, swaps = false_alarms(*pair, primary.alpha)
         rows.append({"check": f"the halves swapped in {swaps:,} ways", "seeds": seeds})
         rows[-1] |= {"outcome": f"{share:.1%} claim a difference, {primary.alpha:.0%} expected"}
     doses = _doses(study)
@@ -71,12 +70,9 @@ def check(study: Study) -> Calibration | None:
 def false_alarms(
     treatment: Sequence[Sample], baseline: Sequence[Sample], alpha: float
 ) -> tuple[float, int]:
-    """The share of swap patterns of seeds under which a difference is claimed.
+    """The share of swap patterns that claim a difference, and the number of patterns.
 
     Swapping all seeds only changes the sign, so the first is never swapped.
-
-    Returns:
-        The share, and the number of patterns.
     """
     free = len(treatment) - 1
     if 2**free <= MOST_SWAPS:
@@ -87,15 +83,13 @@ def false_alarms(
     claimed = 0
     for swaps in patterns:
         sign = np.where([False, *swaps], -1.0, 1.0)
-        estimate = inference.estimate(
-            sign * values, [sign[:, None] * move for move in moves], alpha
-        )
-        claimed += estimate.p < alpha
+        swapped = [sign[:, None] * move for move in moves]
+        claimed += inference.estimate(sign * values, swapped, alpha).p < alpha
     return claimed / len(patterns), len(patterns)
 
 
 def _doses(study: Study) -> dict[str, float]:
-    """Dose of each arm with the known defect."""
+    """The dose of each arm with the known defect."""
     control = study.declared.primary.control
     axis = axis_of([arm for arm in study.declared.arms if arm != control])
     return axis[1] if axis else {}
@@ -103,34 +97,31 @@ def _doses(study: Study) -> dict[str, float]:
 
 def _slope(study: Study, doses: Mapping[str, float]) -> inference.Estimate | None:
     """The primary endpoint by dose: the least-squares slope of each seed, over seeds."""
-    runs: dict[str, Mapping[int, Run]] = {arm: study.seeds(arm) for arm in doses}
-    seeds = sorted(set.intersection(*(set(by_seed) for by_seed in runs.values()))) if runs else []
+    runs = [study.seeds(arm) for arm in doses]
+    seeds = sorted(set.intersection(*map(set, runs))) if runs else []
     if len(seeds) < 2 or len(set(doses.values())) < 2:
         return None
     at = np.array(list(doses.values()))
     weights = (at - at.mean()) / ((at - at.mean()) ** 2).sum()
-    values = [
-        [inference.endpoint(sample(study, by_seed[seed])) for by_seed in runs.values()]
-        for seed in seeds
-    ]
+    values = [[inference.endpoint(sample(study, of[seed])) for of in runs] for seed in seeds]
     return inference.over_seeds(np.array(values) @ weights, study.declared.primary.alpha)
 
 
 def _row(name: str, estimate: inference.Estimate, outcome: str, passed: bool | None) -> Row:
     row: Row = {"check": name, "seeds": estimate.seeds, "difference": estimate.value}
-    row |= {"low": estimate.low, "high": estimate.high, "p": estimate.p, "outcome": outcome}
-    return row | {"passed": passed}
+    row |= {"low": estimate.low, "high": estimate.high, "p": estimate.p}
+    return row | {"outcome": outcome, "passed": passed}
 
 
 def _sentence(quiet: bool, sees: bool) -> str:
-    if quiet and sees:
-        return (
-            "Calibrated: two halves of one pool are not told apart, and shuffled words do harm that"
-            " grows with the dose"
-        )
     if not quiet:
         return (
             "A false alarm: two halves of one pool seem to differ, as in one of twenty runs of a"
-            " sound instrument"
+            " sound method"
+        )
+    if sees:
+        return (
+            "Calibrated: two halves of one pool are not told apart, and shuffled words do harm that"
+            " grows with the dose"
         )
     return "Blind at this size: shuffled words are not shown to do harm that grows with the dose"

@@ -61,16 +61,6 @@ class Measure:
     name: str
     endpoints: Sequence[str]
 
-    @property
-    def unit(self) -> str:
-        """Their unit."""
-        return endpoints.unit(self.endpoints[0])
-
-    @property
-    def gain(self) -> int:
-        """The sign of an improvement."""
-        return endpoints.gain(self.endpoints[0])
-
     def sample(self, study: Study, run: Run) -> Sample:
         """The strata of all its endpoints in one run; their weights sum to 1."""
         return [
@@ -81,7 +71,7 @@ class Measure:
 
     def chance(self, run: Run) -> float | None:
         """The chance score, in points; None for bits per byte; 0 for generated answers."""
-        if self.unit == endpoints.BITS:
+        if endpoints.unit(self.endpoints[0]) == endpoints.BITS:
             return None
         levels = []
         for name in self.endpoints:
@@ -107,12 +97,6 @@ class ClaimTest:
     arms: str
     weights: Mapping[str, float]
     smallest: float = 1.0
-
-    @property
-    def complete(self) -> bool:
-        """Whether every declared seed of its arms is complete."""
-        seeds = set(self.study.declared.seeds)
-        return all(set(self.study.seeds(arm)) == seeds for arm in self.weights)
 
 
 @dataclass(frozen=True)
@@ -159,12 +143,9 @@ def tests_of(study: Study) -> Iterator[ClaimTest]:
     if axis is not None and axis[0] == "experts":
         if slope := _per_doubling(study, axis[1]):
             yield slope
-    elif filters(ours, theirs):
-        yield ClaimTest(FILTERED, study, arms, contrast)
-        yield ClaimTest(TOKENS, study, arms, contrast)
-    elif sparse_against_dense(ours, theirs):
-        yield ClaimTest(SPARSE, study, arms, contrast)
-        yield ClaimTest(TOKENS, study, arms, contrast)
+    elif filters(ours, theirs) or sparse_against_dense(ours, theirs):
+        claim = FILTERED if filters(ours, theirs) else SPARSE
+        yield from (ClaimTest(name, study, arms, contrast) for name in (claim, TOKENS))
 
 
 def filters(ours: Result, theirs: Result) -> bool:
@@ -197,21 +178,17 @@ def measures_of(study: Study, run: Run) -> list[Measure]:
         have = endpoints.rows_with(run, shots)
         suffix = f" ({shots} shots)" if len(study.declared.shots) > 1 else ""
         for kind, word in KINDS.items():
-            tasks = {task for task, _ in AVERAGES[kind]}
-            names = [
-                f"task/{task}/{metric}/{shots}"
-                for task, metric in have
-                if task in tasks and metric == GOLD_BITS
-            ]
-            if names:
-                measures.append(
-                    Measure(f"{word}: right answers of {_number_of(len(names))}{suffix}", names)
-                )
-            if rows := endpoints.rows_of(kind, run, shots)[0]:
-                name = f"average/{kind}/{shots}"
-                measures.append(
-                    Measure(f"{word}: scores of {_number_of(len(rows))}{suffix}", [name])
-                )
+            tasks = [task for task, _ in AVERAGES[kind]]
+            gold = [task for task, metric in have if task in tasks and metric == GOLD_BITS]
+            names = [f"task/{task}/{GOLD_BITS}/{shots}" for task in gold]
+            rows = endpoints.rows_of(kind, run, shots)[0]
+            for what, count, of in (
+                ("right answers", len(names), names),
+                ("scores", len(rows), [f"average/{kind}/{shots}"]),
+            ):
+                tasks_of = "1 task" if count == 1 else f"{count} tasks"
+                if count:
+                    measures.append(Measure(f"{word}: {what} of {tasks_of}{suffix}", of))
         if ("blimp", "accuracy") in have:
             measures.append(Measure(f"BLiMP{suffix}", [f"task/blimp/accuracy/{shots}"]))
     first = Measure(endpoints.label(primary), [primary])
@@ -222,7 +199,7 @@ def combined(tested: ClaimTest, measure: Measure) -> Estimate | None:
     """The weighted sum of a measure over arms, on the seeds that all have; None without any."""
     study = tested.study
     runs = {arm: study.seeds(arm) for arm in tested.weights}
-    seeds = sorted(set.intersection(*(set(values_of) for values_of in runs.values())))
+    seeds = sorted(set.intersection(*map(set, runs.values())))
     if not seeds:
         return None
     chosen = study.chosen
@@ -236,11 +213,9 @@ def combined(tested: ClaimTest, measure: Measure) -> Estimate | None:
     moves: list[inference.FloatArray] = []
     for arm, weight in tested.weights.items():
         samples = [measure.sample(study, runs[arm][seed]) for seed in seeds]
-        values += weight * np.array([inference.endpoint(sample) for sample in samples])
-        moved = [
-            weight * np.stack(values_of)
-            for values_of in zip(*map(inference.influence, samples), strict=True)
-        ]
+        values += weight * np.array(list(map(inference.endpoint, samples)))
+        strata = zip(*map(inference.influence, samples), strict=True)
+        moved = [weight * np.stack(of_seeds) for of_seeds in strata]
         moves = [a + b for a, b in zip(moves, moved, strict=True)] if moves else moved
     return inference.estimate(values, moves, study.declared.primary.alpha)
 
@@ -255,11 +230,11 @@ def log_tokens(ours: Curve, theirs: Curve, sources: Sequence[str]) -> float:
         for curve in (ours, theirs)
     ]
     level = max(float(losses[-1]) for losses in best)
-    logs = [
+    first, second = (
         budgets.log_tokens_to(curve.tokens, losses, level)
         for curve, losses in zip((ours, theirs), best, strict=True)
-    ]
-    return logs[0] - logs[1]
+    )
+    return first - second
 
 
 def answer(measured: Measured, adjusted: inference.Adjusted, family: int, study: Study) -> str:
@@ -284,17 +259,13 @@ def answer(measured: Measured, adjusted: inference.Adjusted, family: int, study:
     return f"{BLIND}: less than {missed} would be missed, and {number(least)} matters"
 
 
-def _number_of(tasks: int) -> str:
-    return "1 task" if tasks == 1 else f"{tasks} tasks"
-
-
 def _rows(tested: ClaimTest) -> list[Row]:
     study = tested.study
-    run = next(iter(study.seeds(next(iter(tested.weights))).values()))
-    measured = list(_tokens(tested) if tested.claim == TOKENS else _measured(tested, run))
-    models = [next(iter(study.seeds(arm).values())).result.model for arm in tested.weights]
-    about: Row = {"claim": tested.claim, "arms": tested.arms}
-    about["model"] = ", ".join(dict.fromkeys(models))
+    runs = [next(iter(study.seeds(arm).values())) for arm in tested.weights]
+    measured = list(_tokens(tested) if tested.claim == TOKENS else _measured(tested, runs[0]))
+    models = ", ".join(dict.fromkeys(run.result.model for run in runs))
+    about: Row = {"claim": tested.claim, "arms": tested.arms, "model": models}
+    complete = all({*study.seeds(arm)} == {*study.declared.seeds} for arm in tested.weights)
     adjusted = inference.holm([each.estimate for each in measured], study.declared.primary.alpha)
     rows = []
     for each, holm in zip(measured, adjusted, strict=True):
@@ -302,13 +273,10 @@ def _rows(tested: ClaimTest) -> list[Row]:
         numbers = {"difference": each.estimate.value, "low": holm.low, "high": holm.high}
         if tested.claim == TOKENS:
             numbers = {name: math.exp(value) for name, value in numbers.items()}
-        row |= numbers | {"unit": each.unit}
-        row["answer"] = (
-            answer(each, holm, len(measured), study)
-            if tested.complete
-            else "interim, no answer: a declared seed is not complete"
-        )
-        rows.append(row)
+        said = answer(each, holm, len(measured), study)
+        if not complete:
+            said = "interim, no answer: a declared seed is not complete"
+        rows.append(row | numbers | {"unit": each.unit, "answer": said})
     return rows
 
 
@@ -322,23 +290,14 @@ def _measured(tested: ClaimTest, run: Run) -> Iterator[Measured]:
             continue
         guessing = None
         if (chance := measure.chance(run)) is not None:
-            means = [
-                inference.mean([measure.sample(study, each) for each in seeds.values()])
-                for seeds in runs
-            ]
-            if all(each.low <= chance for each in means):
+            samples = [[measure.sample(study, one) for one in of.values()] for of in runs]
+            if all(inference.mean(of).low <= chance for of in samples):
                 guessing = f"every arm is at the level of guessing, {number(chance)}"
-        bits = measure.unit == endpoints.BITS
-        least = primary.smallest_difference if bits else POINTS_OF_INTEREST
-        yield Measured(
-            measure.name,
-            measure.unit,
-            measure.gain,
-            least * tested.smallest,
-            estimate,
-            guessing,
-            doubts[0] if doubts else None,
-        )
+        unit, gain = endpoints.unit(measure.endpoints[0]), endpoints.gain(measure.endpoints[0])
+        least = primary.smallest_difference if unit == endpoints.BITS else POINTS_OF_INTEREST
+        least *= tested.smallest
+        doubt = next(iter(doubts), None)
+        yield Measured(measure.name, unit, gain, least, estimate, guessing, doubt)
 
 
 def _tokens(tested: ClaimTest) -> Iterator[Measured]:
@@ -350,19 +309,14 @@ def _tokens(tested: ClaimTest) -> Iterator[Measured]:
     logs = []
     for seed in sorted(ours.keys() & theirs.keys()) if kind == "heldout" else ():
         one, other = ours[seed].curve, theirs[seed].curve
-        if (
-            one is None
-            or other is None
-            or not {*sources} <= one.heldout.keys() & other.heldout.keys()
-        ):
+        if not one or not other or not {*sources} <= one.heldout.keys() & other.heldout.keys():
             return
         logs.append(log_tokens(one, other, sources))
     if len(logs) < 2 or not np.isfinite(logs).all():
         return
     estimate = inference.over_seeds(np.array(logs), declared.primary.alpha)
-    doubts = equivalence.doubts(study, ours, theirs)
+    doubt = next(iter(equivalence.doubts(study, ours, theirs)), None)
     label = f"tokens to the same loss on {endpoints.label(declared.primary.endpoint)}"
-    doubt = doubts[0] if doubts else None
     yield Measured(label, "times the tokens", -1, TOKENS_OF_INTEREST, estimate, doubt=doubt)
 
 

@@ -64,17 +64,16 @@ def compare(
             measured.
     """
     study = variant_selection.choose(study)
-    primary = study.declared.primary
+    primary, seeds = study.declared.primary, len(study.declared.seeds)
     contrast = primary_contrast(study)
+    estimate, base = contrast.estimate, contrast.baseline_value
     treatment, baseline = study.seeds(primary.treatment), study.seeds(primary.baseline)
-    complete = len(contrast.seeds) == len(study.declared.seeds)
+    complete = len(contrast.seeds) == seeds
     if complete:
         doubts = equivalence.doubts(study, treatment, baseline)
-        judged = verdict.judge(contrast.estimate, contrast.baseline_value, primary, doubts)
+        judged = verdict.judge(estimate, base, primary, doubts)
     else:
-        judged = verdict.interim(
-            contrast.estimate, contrast.baseline_value, primary, len(study.declared.seeds)
-        )
+        judged = verdict.interim(estimate, base, primary, seeds)
     swarm = mixture_proposal.regress(study)
     mixture = mixture_proposal.describe(study, swarm, contrast, judged.outcome)
     of_swarm = mixture is not None and not mixture.confirmed
@@ -93,9 +92,9 @@ def compare(
         primary={
             **asdict(primary),
             "unit": endpoints.unit(primary.endpoint),
-            "baseline_value": contrast.baseline_value,
+            "baseline_value": base,
             "relative": contrast.relative,
-            **asdict(contrast.estimate),
+            **asdict(estimate),
         },
         notes=[
             *([mixture.conclusion] if mixture and mixture.confirmed else []),
@@ -171,16 +170,14 @@ def secondary(study: Study, contrast: Contrast) -> list[Row]:
     """The family of secondary tests, with Holm's adjustment.
 
     Its members are every other arm against the baseline on the primary endpoint, and the primary
-    contrast on every secondary endpoint. Endpoints that were not measured have rows
-    but are not members.
+    contrast on every secondary endpoint. Endpoints that were not measured have rows but are not
+    members.
     """
-    declared = study.declared
-    primary = declared.primary
-    baseline = study.seeds(primary.baseline)
-    names = declared.secondary
+    declared, primary, names = study.declared, study.declared.primary, study.declared.secondary
     if names is None:
         groups = [f"heldout/{group}" for group in declared.heldout]
-        names = [*groups, *endpoints.averages_of(baseline[contrast.seeds[0]], declared.shots)]
+        run = study.seeds(primary.baseline)[contrast.seeds[0]]
+        names = [*groups, *endpoints.averages_of(run, declared.shots)]
         names = [name for name in names if name != primary.endpoint]
     others = [a for a in declared.arms if a not in (primary.baseline, primary.treatment)]
     family = [(arm, primary.endpoint) for arm in others]
@@ -198,16 +195,8 @@ def secondary(study: Study, contrast: Contrast) -> list[Row]:
         if result is None:
             row["outcome"] = "not measured: no seed has both arms"
             continue
-        estimate = result.estimate
-        row |= {"unit": endpoints.unit(name), "seeds": estimate.seeds}
-        row |= {"baseline_value": result.baseline_value, "difference": estimate.value}
-        row |= {
-            "relative": result.relative,
-            "low": estimate.low,
-            "high": estimate.high,
-            "p": estimate.p,
-        }
-        measured.append((row, estimate))
+        row |= {"unit": endpoints.unit(name), **result.columns()}
+        measured.append((row, result.estimate))
     adjusted = inference.holm([estimate for _, estimate in measured], primary.alpha)
     for (row, estimate), holm in zip(measured, adjusted, strict=True):
         row |= {"p_holm": holm.p, "family_low": holm.low, "family_high": holm.high}
@@ -220,14 +209,11 @@ def secondary(study: Study, contrast: Contrast) -> list[Row]:
 
 
 def _seeds(contrast: Contrast) -> list[Row]:
-    rows = []
-    for seed, ours, theirs in zip(
-        contrast.seeds, contrast.treatment, contrast.baseline, strict=True
-    ):
-        treatment, baseline = inference.endpoint(ours), inference.endpoint(theirs)
-        rows.append({"seed": seed, "treatment": treatment, "baseline": baseline})
-        rows[-1]["difference"] = treatment - baseline
-    return rows
+    ours, theirs = (map(inference.endpoint, of) for of in (contrast.treatment, contrast.baseline))
+    return [
+        {"seed": seed, "treatment": a, "baseline": b, "difference": a - b}
+        for seed, a, b in zip(contrast.seeds, ours, theirs, strict=True)
+    ]
 
 
 def _caveats(study: Study, contrast: Contrast) -> list[str]:
@@ -255,12 +241,9 @@ def _caveats(study: Study, contrast: Contrast) -> list[str]:
         _, average, shots = name.split("/")
         have, lack = endpoints.rows_of(average, run, shots)
         if lack:
-            notes.append(
-                f"The {endpoints.label(name)}, is partial:"
-                f" {len(have)} of {len(have) + len(lack)} rows; not run: "
-                + ", ".join(f"{task} {metric}" for task, metric in lack)
-                + "."
-            )
+            rows = f"{len(have)} of {len(have) + len(lack)} rows"
+            missing = ", ".join(f"{task} {metric}" for task, metric in lack)
+            notes.append(f"The {endpoints.label(name)}, is partial: {rows}; not run: {missing}.")
     ours, theirs = treatment[contrast.seeds[0]].result, baseline[contrast.seeds[0]].result
     for name in ("model", "tokens", "learning_rate") if study.chosen is None else ("model",):
         a, b = getattr(ours, name), getattr(theirs, name)

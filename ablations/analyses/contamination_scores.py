@@ -15,13 +15,8 @@ def counts(contamination: pa.Table) -> list[dict[str, Any]]:
         [("item", "count"), ("dirty", "sum"), ("short", "sum")]
     )
     return [
-        {
-            "task": row["task"],
-            "arm": row["arm"],
-            "items": row["item_count"],
-            "dirty": row["dirty_sum"] or 0,
-            "too_short": row["short_sum"],
-        }
+        {"task": row["task"], "arm": row["arm"], "items": row["item_count"]}
+        | {"dirty": row["dirty_sum"] or 0, "too_short": row["short_sum"]}
         for row in sums.to_pylist()
     ]
 
@@ -37,26 +32,19 @@ def split_scores(tasks: pa.Table, contamination: pa.Table, arm: str) -> list[dic
         arm: the run's arm.
     """
     dirty = contamination.filter((pc.field("arm") == arm) & pc.field("dirty"))
-    keys = pc.binary_join_element_wise(dirty["task"], dirty["item"], "\0")
-    is_dirty = pc.is_in(
-        pc.binary_join_element_wise(tasks["task"], tasks["item"], "\0"), value_set=keys
+    flagged, all_items = (
+        pc.binary_join_element_wise(table["task"], table["item"], "\0") for table in (dirty, tasks)
     )
-    kinds = {
-        "all": tasks,
-        "clean": tasks.filter(pc.invert(is_dirty)),
-        "dirty": tasks.filter(is_dirty),
-    }
+    is_dirty = pc.is_in(all_items, value_set=flagged)
+    clean = tasks.filter(pc.invert(is_dirty))
+    kinds = {"all": tasks, "clean": clean, "dirty": tasks.filter(is_dirty)}
     by_kind = {
         kind: {(s.task, s.shots, s.metric): s for s in summarise(rows)}
         for kind, rows in kinds.items()
     }
     out = []
-    for key, score_of_all in by_kind["all"].items():
-        row: dict[str, Any] = {
-            "task": score_of_all.task,
-            "shots": score_of_all.shots,
-            "metric": score_of_all.metric,
-        }
+    for key in by_kind["all"]:
+        row: dict[str, Any] = dict(zip(("task", "shots", "metric"), key, strict=True))
         for kind, of_kind in by_kind.items():
             score = of_kind.get(key)
             row[kind] = None if score is None else score.value

@@ -1,7 +1,5 @@
 """The crossover in a study over numbers of passes or tokens: rows and notes."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from ablations.contrasts import endpoints
@@ -13,8 +11,8 @@ from ablations.stats.crossover import Crossover, crossing
 from ablations.study_files.results import Primary, Study
 from ablations.study_files.table import Row
 
-AXES = {"passes": "passes", "tokens": "tokens"}
-"""Variant axes (``passes=4.0``) along which compute grows or text runs short, and their labels."""
+AXES = ("passes", "tokens")
+"""Variant axes (``passes=4.0``) along which compute grows or text runs short."""
 
 
 def analyse(study: Study) -> tuple[list[Row], list[str]]:
@@ -44,13 +42,11 @@ def analyse(study: Study) -> tuple[list[Row], list[str]]:
     moves = [np.stack(by_seed) for by_seed in zip(*(by_seed for _, by_seed in pairs), strict=True)]
     result = crossing(x, values, moves, primary.alpha)
     rows: list[Row] = []
-    for place, (by_seed, influence) in zip(places, pairs, strict=True):
-        estimate = inference.estimate(by_seed, influence, primary.alpha)
+    for place, pair in zip(places, pairs, strict=True):
+        of = inference.estimate(*pair, primary.alpha)
         row: Row = {"axis": name, "at": numbers[place], "seeds": len(seeds)}
-        rows.append(
-            row | {"difference": estimate.value, "low": estimate.low, "high": estimate.high}
-        )
-    return rows, sentences(result, AXES[name], primary)
+        rows.append(row | {"difference": of.value, "low": of.low, "high": of.high})
+    return rows, sentences(result, name, primary)
 
 
 def sentences(result: Crossover, axis: str, primary: Primary) -> list[str]:
@@ -61,10 +57,9 @@ def sentences(result: Crossover, axis: str, primary: Primary) -> list[str]:
         ahead, behind = behind, ahead
     on = f"on {endpoints.in_a_sentence(primary.endpoint)}"
     span = f"{_amount(result.first)} to {_amount(result.last)} {axis}"
-    coverage = f"{1 - primary.alpha:.0%} interval"
     low = "before" if result.low is None else _amount(result.low)
     high = "beyond" if result.high is None else _amount(result.high)
-    interval = f"{coverage} {low} to {high}"
+    interval = f"{1 - primary.alpha:.0%} interval {low} to {high}"
     if result.low is None or result.high is None:
         interval += " what was run"
     if result.at is not None:
@@ -81,14 +76,11 @@ def sentences(result: Crossover, axis: str, primary: Primary) -> list[str]:
             f" {number(abs(result.start.value))} to {number(abs(result.end.value))}"
             f" {endpoints.unit(primary.endpoint)}. Nothing is known beyond the range that was run."
         )
-    return [sentence, *_bent(result.bends, axis)]
-
-
-def _bent(bends: Sequence[float], axis: str) -> list[str]:
-    if not bends:
-        return []
-    at = ", ".join(map(_amount, bends))
-    return [f"The differences leave the line in log {axis} at {at}: read the crossover off them."]
+    if not result.bends:
+        return [sentence]
+    at = ", ".join(map(_amount, result.bends))
+    bent = f"The differences leave the line in log {axis} at {at}: read the crossover off them."
+    return [sentence, bent]
 
 
 def _amount(value: float) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from ablations.contrasts import endpoints, equivalence, verdict
 from ablations.contrasts.pairing import contrast, sample
 from ablations.stats import decisions, inference, scaling
-from ablations.study_files.results import FloatArray, Study
+from ablations.study_files.results import Study
 from ablations.study_files.table import Row
 
 
@@ -64,26 +64,12 @@ def contrasts(study: Study, ladder: list[str]) -> list[Row]:
     for variant in ladder:
         baseline = study.seeds(primary.baseline, variant)
         treatment = study.seeds(primary.treatment, variant)
-        result = contrast(study, treatment, baseline)
-        if result is None:
-            continue
-        estimate = result.estimate
-        doubts = equivalence.doubts(study, treatment, baseline)
-        rows.append(
-            {
-                "variant": variant,
-                "model": baseline[result.seeds[0]].result.model,
-                "flops": baseline[result.seeds[0]].result.flops,
-                "seeds": estimate.seeds,
-                "baseline_value": result.baseline_value,
-                "difference": estimate.value,
-                "relative": result.relative,
-                "low": estimate.low,
-                "high": estimate.high,
-                "p": estimate.p,
-                "outcome": verdict.judge(estimate, result.baseline_value, primary, doubts).outcome,
-            }
-        )
+        if result := contrast(study, treatment, baseline):
+            run = baseline[result.seeds[0]].result
+            doubts = equivalence.doubts(study, treatment, baseline)
+            judged = verdict.judge(result.estimate, result.baseline_value, primary, doubts)
+            row: Row = {"variant": variant, "model": run.model, "flops": run.flops}
+            rows.append({**row, **result.columns(), "outcome": judged.outcome})
     return rows
 
 
@@ -101,7 +87,7 @@ def signs(contrasts: Sequence[Row]) -> Signs | None:
 def orders(study: Study, ladder: list[str]) -> list[Row]:
     """Decision accuracy from each size to each larger one, and from each size to the next.
 
-    Of the arms that have runs at all sizes of a row.
+    A row covers the arms that have runs at all its sizes.
     """
     declared = study.declared
     groups = [list(pair) for pair in combinations(ladder, 2)]
@@ -116,12 +102,21 @@ def orders(study: Study, ladder: list[str]) -> list[Row]:
             continue
         decision = decisions.decide(known, declared.primary.alpha)
         steps = len(sizes) > 2
-        row: Row = {"variant": "each size" if steps else sizes[0]}
-        row |= {"target": "the next" if steps else sizes[1], "arms": len(arms)}
-        row["seeds"] = min(each.seeds for each in known)
-        row |= decision_columns(decision)
         best = [int(each.means.argmax()) for each in known]
-        rows.append(row | {"best_arm_found": None if steps else best[0] == best[1]})
+        rows.append(
+            {
+                "variant": "each size" if steps else sizes[0],
+                "target": "the next" if steps else sizes[1],
+                "arms": len(arms),
+                "seeds": min(each.seeds for each in known),
+                "decision_right": decision.kept,
+                "decision_of": decision.pairs,
+                "decision_accuracy": decision.accuracy,
+                "decision_low": decision.low,
+                "decision_high": decision.high,
+                "best_arm_found": None if steps else best[0] == best[1],
+            }
+        )
     return rows
 
 
@@ -144,36 +139,21 @@ def scores(
     shared = sorted(set.intersection(*(set(by_seed) for by_seed in runs))) if runs else []
     if not shared:
         return None
-    values: FloatArray = np.array(
-        [
-            [inference.endpoint(sample(study, by_seed[seed], endpoint)) for by_seed in runs]
-            for seed in shared
-        ]
-    )
-    return decisions.scores(endpoints.gain(endpoint) * values)
-
-
-def decision_columns(decision: decisions.Decision) -> Row:
-    """A decision accuracy as columns of a table."""
-    return {
-        "decision_right": decision.kept,
-        "decision_of": decision.pairs,
-        "decision_accuracy": decision.accuracy,
-        "decision_low": decision.low,
-        "decision_high": decision.high,
-    }
+    values = [
+        [inference.endpoint(sample(study, by_seed[seed], endpoint)) for by_seed in runs]
+        for seed in shared
+    ]
+    return decisions.scores(endpoints.gain(endpoint) * np.array(values))
 
 
 def laws(study: Study, ladder: list[str]) -> tuple[list[Row], list[str]]:
     """A scaling law per arm: parameters, and the band at every size and a decade beyond.
 
-    The notes say which arms have none, and why.
+    Notes say why an arm has none.
     """
     rows: list[Row] = []
     notes: list[str] = []
-    if len(ladder) < 2:
-        return rows, notes
-    for arm in study.declared.arms:
+    for arm in study.declared.arms if len(ladder) > 1 else ():
         runs = [run for variant in ladder for run in study.seeds(arm, variant).values()]
         compute = np.array([run.result.flops for run in runs])
         loss = np.array([inference.endpoint(sample(study, run)) for run in runs])
@@ -183,17 +163,13 @@ def laws(study: Study, ladder: list[str]) -> tuple[list[Row], list[str]]:
             notes.append(f"No scaling law for {arm}: {error}.")
             continue
         for at in (*sorted(set(compute)), fit.largest * scaling.DECADE):
-            forecast = fit.forecast(float(at))
-            rows.append(
-                {
-                    "arm": arm,
-                    "flops": float(at),
-                    "kind": "forecast" if at > fit.largest else "fitted",
-                    "value": forecast.value,
-                    "low": forecast.low,
-                    "high": forecast.high,
-                    "floor": float(fit.law.floor),
-                    "exponent": float(fit.law.exponent),
-                }
-            )
+            kind = "forecast" if at > fit.largest else "fitted"
+            row: Row = {
+                "arm": arm,
+                "flops": float(at),
+                "kind": kind,
+                **vars(fit.forecast(float(at))),
+            }
+            row |= {"floor": float(fit.law.floor), "exponent": float(fit.law.exponent)}
+            rows.append(row)
     return rows, notes

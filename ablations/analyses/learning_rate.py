@@ -28,8 +28,8 @@ class Check:
 def gather(study: Study, further: Study | None) -> Study:
     """A study whose variants are learning rates: the main variant's, and those of other runs.
 
-    The others are of this study and the ``further`` one, with the models of the main variant; runs
-    of this study take precedence.
+    The others are of this study and the ``further`` one, with the main variant's models; runs of
+    this study take precedence.
 
     Raises:
         ValueError: the further study was evaluated on other documents.
@@ -44,8 +44,8 @@ def gather(study: Study, further: Study | None) -> Study:
         for (arm, _, seed), run in source.runs.items() if source else ():
             if not run.heldout.select(DOCUMENT).equals(reference):
                 raise ValueError(
-                    "the learning-rate study was evaluated on other held-out documents: evaluate it"
-                    " on this study's"
+                    "the learning-rate study was evaluated on other held-out documents: evaluate"
+                    " both on the same ones"
                 )
             rate = run.result.learning_rate
             if (arm, rate) not in known and run.result.model == models.get(arm):
@@ -84,12 +84,11 @@ def check(study: Study, outcome: verdict.Finding) -> Check:
     rates = {row["arm"]: row["learning_rate"] for row in rows if row["best"]}
     at = ", ".join(f"{arm} {rates[arm]:g}" for arm in reversed(pair))
     holds = "holds" if judged.outcome == outcome else "does NOT hold"
-    estimate = contrast.estimate
+    of = contrast.estimate
+    value, low, high = (verdict.number(n, True) for n in (of.value, of.low, of.high))
     sentence = (
-        f"The verdict {holds} at each arm's best learning rate ({at}): {judged.outcome},"
-        f" {verdict.number(estimate.value, True)} ({verdict.number(estimate.low, True)} to"
-        f" {verdict.number(estimate.high, True)}, the uncertainty of the choice included;"
-        f" {estimate.seeds} seeds, chosen on {Compare().selection:.0%} of the held-out documents,"
-        " compared on the others)."
+        f"The verdict {holds} at each arm's best learning rate ({at}): {judged.outcome}, {value}"
+        f" ({low} to {high}, including the uncertainty of the choice; {of.seeds} seeds, chosen on"
+        f" {Compare().selection:.0%} of the held-out documents, compared on the others)."
     )
     return Check(rows, [sentence, *chosen.chosen.notes])

@@ -20,14 +20,14 @@ KINDS = {
     GOLD_PROBABILITY: "probability of right answers",
     BITS_PER_BYTE: "loss on text",
 }
-"""What an average or a task's metric measures; all others are scores."""
+"""What an average or a metric of a task measures; all others are scores."""
 
 
 def table(study: Study, sizes: Sequence[str], run: Run) -> list[Row]:
     """A row for each size and endpoint; at each size, the highest ratio first.
 
-    A row covers the arms with runs at its size. It is missing if the noise is unknown: that needs
-    two arms and two seeds. ``own_…`` and ``primary_…`` are decision accuracies.
+    A row covers the arms with runs at its size. It is missing if the noise is unknown (fewer than
+    two arms or seeds). ``own_…`` and ``primary_…`` are decision accuracies.
 
     Args:
         study: the study.
@@ -66,10 +66,10 @@ def kind(endpoint: str) -> str:
 def _measured(study: Study, run: Run) -> list[str]:
     """Every endpoint of a run: held-out groups and sources, averages, tasks."""
     shots = study.declared.shots
-    tasks = [f"task/{task}/{metric}/{n}" for n in shots
-             for task, metric in endpoints.rows_with(run, n)]  # fmt: skip
-    return [*endpoints.heldout_of(run, study.declared.heldout),
-            *endpoints.averages_of(run, shots), *tasks]  # fmt: skip
+    rows = [(n, *row) for n in shots for row in endpoints.rows_with(run, n)]
+    tasks = [f"task/{task}/{metric}/{n}" for n, task, metric in rows]
+    averages = endpoints.averages_of(run, shots)
+    return [*endpoints.heldout_of(run, study.declared.heldout), *averages, *tasks]
 
 
 def _decision(
@@ -81,9 +81,5 @@ def _decision(
     if pair[0] == pair[1] or len(arms) < 2 or len(known) < 2:
         return dict.fromkeys(("right", "of", "low", "high"))
     decision = decisions.decide(known, study.declared.primary.alpha)
-    return {
-        "right": decision.kept,
-        "of": decision.pairs,
-        "low": decision.low,
-        "high": decision.high,
-    }
+    counts = {"right": decision.kept, "of": decision.pairs}
+    return counts | {"low": decision.low, "high": decision.high}

@@ -59,14 +59,12 @@ def tasks(study: Study, run: Run) -> list[Row]:
 def contamination(study: Study) -> list[Row]:
     """Contamination of each task by arm, and scores on all, clean and dirty items.
 
-    Means over seeds at the main variant, in points or bits per byte.
+    Scores are means over seeds at the main variant, in points or bits per byte.
     """
     rows = []
     table = study.contamination
+    counts = {(row["task"], row["arm"]): row for row in contamination_scores.counts(table)}
     for arm in study.declared.arms if len(table) else ():
-        counts = {
-            row["task"]: row for row in contamination_scores.counts(table) if row["arm"] == arm
-        }
         runs = list(study.seeds(arm).values())
         seeds = [
             {
@@ -77,19 +75,13 @@ def contamination(study: Study) -> list[Row]:
         ]
         for column in study.declared.shots if runs else ():
             for task, metric in endpoints.rows_with(runs[0], column):
-                rows_of_seeds = [
-                    seed_rows[task, metric, shots_of(task, column)] for seed_rows in seeds
-                ]
+                split = [seed[task, metric, shots_of(task, column)] for seed in seeds]
                 row: Row = {"task": task, "metric": metric, "shots": column, "arm": arm}
-                row |= {name: counts[task][name] for name in ("items", "dirty", "too_short")}
-                points = metrics.scale(metric)
+                row |= {n: counts[task, arm][n] for n in ("items", "dirty", "too_short")}
                 for kind in ("all", "clean", "dirty"):
-                    values = [
-                        seed_rows[kind]
-                        for seed_rows in rows_of_seeds
-                        if seed_rows[kind] is not None
-                    ]
-                    row[f"score_{kind}"] = points * float(np.mean(values)) if values else None
+                    values = [of[kind] for of in split if of[kind] is not None]
+                    mean = metrics.scale(metric) * float(np.mean(values)) if values else None
+                    row[f"score_{kind}"] = mean
                 rows.append(row)
     return sorted(rows, key=lambda row: (row["shots"], row["task"], row["metric"]))
 
@@ -153,14 +145,15 @@ def arms(study: Study) -> list[Row]:
 
 def jobs(study: Study) -> list[Row]:
     """Every declared job that is not complete."""
-    states = [
-        *((job, "failed", error) for job, error in study.failed.items()),
-        *((job, "unfinished", None) for job in study.unfinished),
-        *((job, "missing", None) for job in study.missing),
-    ]
+    states = {
+        "failed": study.failed,
+        "unfinished": dict.fromkeys(study.unfinished),
+        "missing": dict.fromkeys(study.missing),
+    }
     return [
         {"arm": arm, "variant": variant, "seed": seed, "state": state, "error": error}
-        for (arm, variant, seed), state, error in states
+        for state, jobs in states.items()
+        for (arm, variant, seed), error in jobs.items()
     ]
 
 
@@ -169,18 +162,16 @@ def _over_arms(study: Study, name: str) -> list[Row]:
     primary = study.declared.primary
     rows = []
     for arm in study.declared.arms:
-        runs = study.seeds(arm)
-        if not runs:
+        samples = [sample(study, run, name) for run in study.seeds(arm).values()]
+        if not samples:
             continue
-        mean = inference.mean([sample(study, run, name) for run in runs.values()], primary.alpha)
+        mean = inference.mean(samples, primary.alpha)
         row: Row = {"endpoint": name, "arm": arm, "seeds": mean.seeds, "unit": endpoints.unit(name)}
         row |= {"value": mean.value, "value_low": mean.low, "value_high": mean.high}
         row |= dict.fromkeys(("difference", "relative", "low", "high"))
-        if arm != primary.baseline:
-            contrast = between(study, arm, primary.baseline, name)
-            if contrast is not None:
-                estimate = contrast.estimate
-                row |= {"difference": estimate.value, "relative": contrast.relative}
-                row |= {"low": estimate.low, "high": estimate.high}
+        contrast = between(study, arm, primary.baseline, name) if arm != primary.baseline else None
+        if contrast:
+            columns = contrast.columns()
+            row |= {n: columns[n] for n in ("difference", "relative", "low", "high")}
         rows.append(row)
     return rows

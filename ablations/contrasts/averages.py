@@ -11,43 +11,18 @@ Row = tuple[str, str]
 """Task and metric, as in ``tasks.arrow``."""
 
 NLG: tuple[Row, ...] = (
-    ("triviaqa", "exact_match"),
-    ("natural_questions", "exact_match"),
-    ("web_questions", "exact_match"),
+    *((task, "exact_match") for task in ("triviaqa", "natural_questions", "web_questions")),
     ("lambada", "accuracy"),
-    ("drop", "f1"),
-    ("coqa", "f1"),
-    ("quac", "f1"),
-    ("squad_v2", "f1"),
+    *((task, "f1") for task in ("drop", "coqa", "quac", "squad_v2")),
     ("squad_v2", "exact_match"),
 )
 
+_BY_ACCURACY = """
+    hellaswag storycloze winograd winogrande race_m race_h piqa arc_e arc_c openbookqa boolq copa
+    rte wic wsc record cb anli_r1 anli_r2 anli_r3
+"""
 NLU: tuple[Row, ...] = (
-    *(
-        (task, "accuracy")
-        for task in (
-            "hellaswag",
-            "storycloze",
-            "winograd",
-            "winogrande",
-            "race_m",
-            "race_h",
-            "piqa",
-            "arc_e",
-            "arc_c",
-            "openbookqa",
-            "boolq",
-            "copa",
-            "rte",
-            "wic",
-            "wsc",
-            "record",
-            "cb",
-            "anli_r1",
-            "anli_r2",
-            "anli_r3",
-        )
-    ),
+    *((task, "accuracy") for task in _BY_ACCURACY.split()),
     ("multirc", "f1a"),
 )
 
@@ -57,6 +32,5 @@ AVERAGES: dict[str, tuple[Row, ...]] = {"nlg": NLG, "nlu": NLU, "all": NLG + NLU
 
 def split_rows(name: str, have: Iterable[Row]) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
     """The available and the missing rows of an average."""
-    known = set(have)
-    rows = AVERAGES[name]
+    known, rows = set(have), AVERAGES[name]
     return tuple(r for r in rows if r in known), tuple(r for r in rows if r not in known)

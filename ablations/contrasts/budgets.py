@@ -4,9 +4,8 @@ A filtered arm and its baseline seldom spend the same on all three axes. Equal *
 training steps; equal *unique tokens* the same amount of distinct text, however often repeated;
 equal *compute* the same budget, including the scoring of the pool.
 
-A point inside a run is a model whose learning rate has not decayed yet, so such points compare with
-each other, not with finished runs of that length. Curves hold no documents, so intervals are over
-seeds only.
+Inside a run the learning rate has not decayed yet, so such points compare with each other, not with
+finished runs of that length. Curves hold no documents, so intervals are over seeds only.
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,8 +41,7 @@ class Point:
 def read_at(curve: Curve, axis: str, at: float, sources: Sequence[str]) -> float | Status:
     """Mean bits per byte over ``sources`` at a point of an axis, linear in its logarithm.
 
-    Where the axis does not advance (a repeated corpus adds no unique tokens), the last evaluation
-    counts.
+    Of points at one place of the axis (a repeated corpus adds no unique tokens), the last counts.
     """
     x: FloatArray = getattr(curve, axis)
     y = np.mean([curve.heldout[source] for source in sources], axis=0)
@@ -71,8 +69,8 @@ def log_tokens_to(tokens: FloatArray, best: FloatArray, level: float) -> float:
 def places(curves: Mapping[str, Mapping[int, Curve]], axis: str) -> list[float]:
     """Points of comparison: the farthest end of any arm, halved repeatedly, and each arm's end.
 
-    ``curves`` is by arm and seed. An arm ends with its first seed to end. Of points within 2 % only
-    the first counts, so that arms that end together but for scoring cost are compared once.
+    ``curves`` is by arm and seed. An arm ends with its first seed to end. Of points within 2 %, as
+    when arms differ only in scoring cost, the first counts.
     """
     ends = {
         arm: min(float(getattr(curve, axis)[-1]) for curve in seeds.values())

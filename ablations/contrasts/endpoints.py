@@ -39,13 +39,11 @@ def label(name: str) -> str:
     kind, rest = _split(name)
     if kind == "heldout":
         return _GROUP_LABELS.get(rest[0], rest[0])
-    *words, shots = rest
-    number = "1 shot" if shots == "1" else f"{shots} shots"
-    if kind == "task":
-        task, metric = words
-        name_of_task = task if is_harness(task) else task.replace("_", " ")
-        return f"{name_of_task} {metric.replace('_', ' ')}, {number}"
-    return f"{_AVERAGE_LABELS[words[0]]}, {number}"
+    number = "1 shot" if rest[-1] == "1" else f"{rest[-1]} shots"
+    if kind == "average":
+        return f"{_AVERAGE_LABELS[rest[0]]}, {number}"
+    task = rest[0] if is_harness(rest[0]) else rest[0].replace("_", " ")
+    return f"{task} {rest[1].replace('_', ' ')}, {number}"
 
 
 def in_a_sentence(name: str) -> str:
@@ -79,7 +77,18 @@ def sample(name: str, run: Run, groups: Mapping[str, Sequence[str]]) -> Sample:
     """
     kind, rest = _split(name)
     if kind == "heldout":
-        return _heldout(run, groups.get(rest[0], [rest[0]]))
+        sources = groups.get(rest[0], [rest[0]])
+        for source in sources:
+            if source not in run.documents:
+                known = ", ".join(run.documents)
+                message = f"no held-out source or group is named {source!r}; there are: {known}"
+                raise ValueError(message)
+        sums = [run.documents[source] for source in sources]
+        weight = 1 / len(sources)
+        return [
+            Stratum(source, weight, of.numerator, of.denominator)
+            for source, of in zip(sources, sums, strict=True)
+        ]
     if kind == "task":
         task, metric, shots = rest
         return [_task(run, [(task, metric)], shots, 1.0)]
@@ -125,24 +134,13 @@ def chance(run: Run, task: str, metric: str, shots: str) -> float | None:
     return None if sums.chance is None or total == 0 else 100 * sums.chance / total
 
 
-def _heldout(run: Run, sources: Sequence[str]) -> Sample:
-    for source in sources:
-        if source not in run.documents:
-            known = ", ".join(run.documents)
-            raise ValueError(f"no held-out source or group is named {source!r}; there are: {known}")
-    return [
-        Stratum(source, 1 / len(sources), sums.numerator, sums.denominator)
-        for source in sources
-        for sums in [run.documents[source]]
-    ]
-
-
 def _task(run: Run, rows: Sequence[Row], shots: str, weight: float) -> Stratum:
     """One task as a stratum; of several metrics on the same items, their mean."""
+    sums = []
     for task, metric in rows:
-        if (task, metric, shots_of(task, shots)) not in run.scores:
+        if (key := (task, metric, shots_of(task, shots))) not in run.scores:
             raise ValueError(f"task {task!r} was not run with {metric!r} and {shots} shots")
-    sums = [run.scores[task, metric, shots_of(task, shots)] for task, metric in rows]
+        sums.append(run.scores[key])
     denominator = sums[0].denominator
     if any(not np.array_equal(denominator, other.denominator) for other in sums[1:]):
         raise ValueError(f"the metrics of {rows[0][0]} are over different items: evaluate it again")

@@ -1,6 +1,6 @@
 """Preconditions for a claim of equivalence, besides its interval.
 
-Untrained models, or arms with the same text, show no difference either. So "no difference" and
+Untrained models, or arms with the same text, show no difference either, so "no difference" and
 "differs slightly" are claimed only if none of these doubts applies.
 """
 
@@ -21,13 +21,7 @@ DIFFERING = 0.05
 
 
 def doubts(study: Study, treatment: Mapping[int, Run], baseline: Mapping[int, Run]) -> list[str]:
-    """Reasons not to claim equivalence, a clause each.
-
-    Args:
-        study: the study.
-        treatment: runs of one arm by seed.
-        baseline: runs of the other arm by seed.
-    """
+    """Reasons not to claim that two arms (runs by seed) are equivalent, a clause each."""
     declared = study.declared
     doubts = []
     if (seeds := len(treatment.keys() & baseline.keys())) < MIN_SEEDS:

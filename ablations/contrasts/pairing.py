@@ -8,6 +8,7 @@ from ablations.contrasts import endpoints
 from ablations.stats import candidates, inference
 from ablations.stats.inference import Estimate, Sample
 from ablations.study_files.results import Run, Study
+from ablations.study_files.table import Row
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,13 @@ class Contrast:
     def relative(self) -> float | None:
         """The difference relative to the baseline."""
         return self.estimate.value / self.baseline_value if self.baseline_value else None
+
+    def columns(self) -> Row:
+        """Seeds, baseline, difference, interval and p as columns of a table."""
+        difference = {"difference": self.estimate.value, "relative": self.relative}
+        interval = {"low": self.estimate.low, "high": self.estimate.high, "p": self.estimate.p}
+        head = {"seeds": self.estimate.seeds, "baseline_value": self.baseline_value}
+        return head | difference | interval
 
 
 def sample(study: Study, run: Run, endpoint: str | None = None) -> Sample:
@@ -48,14 +56,8 @@ def contrast(
         return None
     ours = [sample(study, treatment[seed], endpoint) for seed in seeds]
     theirs = [sample(study, baseline[seed], endpoint) for seed in seeds]
-    alpha = study.declared.primary.alpha
-    return Contrast(
-        seeds=seeds,
-        treatment=ours,
-        baseline=theirs,
-        estimate=inference.difference(ours, theirs, alpha),
-        baseline_value=inference.mean(theirs, alpha).value,
-    )
+    estimate = inference.difference(ours, theirs, study.declared.primary.alpha)
+    return Contrast(seeds, ours, theirs, estimate, inference.mean(theirs).value)
 
 
 def between(
@@ -94,7 +96,7 @@ def of_bests(
         arms: two of its arms.
         seeds: those that both have.
         take: returns a run's sample of the endpoint.
-        gain: the sign of an improvement; None on an endpoint other than that of the choice.
+        gain: the sign of an improvement; None if the choice was not made on this endpoint.
     """
     assert study.chosen is not None
     ours, theirs = (

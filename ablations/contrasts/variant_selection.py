@@ -2,8 +2,8 @@
 
 **Each arm at its best.** The candidates of an arm are the variants of its model: learning rates,
 numbers of passes, or both. The one with the best mean over seeds is chosen, on a share of each
-source's held-out documents that the endpoint then excludes. A hash of a document's id decides its
-side, and copies of a text share a side. The interval includes the uncertainty of the choice
+source's held-out documents that the endpoint then excludes. A hash of the id decides the side of a
+document; copies of a text share a side. The interval includes the uncertainty of the choice
 (:mod:`ablations.stats.candidates`).
 """
 
@@ -51,9 +51,7 @@ def variants_of(study: Study, arm: str) -> list[str]:
 def best(study: Study, share: float) -> Study:
     """Each arm at its best variant, on the seeds that all its variants have.
 
-    Args:
-        study: the study.
-        share: of the endpoint's documents, to make the choice on.
+    The choice is made on a ``share`` of the endpoint's documents.
 
     Raises:
         ValueError: an arm of the contrast has fewer than two variants, or there is too little text.
@@ -72,7 +70,7 @@ def best(study: Study, share: float) -> Study:
     dropped: list[JobKey] = []
     for arm, variants in tried.items():
         runs = {variant: apart.seeds(arm, variant) for variant in variants}
-        shared = sorted(set.intersection(*(set(of) for of in runs.values())))
+        shared = sorted(set.intersection(*map(set, runs.values())))
         if not shared:
             raise ValueError(f"no seed has every setting of {arm}: run the study again")
         lost = [JobKey(arm, v, s) for v, of in runs.items() for s in of if s not in shared]
@@ -116,10 +114,8 @@ def lowest(study: Study) -> Study:
     choices, rows = {}, []
     by_arm: dict[str, list[str]] = {}
     for arm in study.declared.arms:
-        results = {
-            variant: next(iter(study.seeds(arm, variant).values())).result
-            for variant in variants_of(study, arm)
-        }
+        variants = variants_of(study, arm)
+        results = {v: next(iter(study.seeds(arm, v).values())).result for v in variants}
         if not results:
             continue
         order = sorted(results, key=lambda variant: results[variant].learning_rate)
@@ -130,9 +126,11 @@ def lowest(study: Study) -> Study:
             )
         by_arm[arm] = order
         choices[arm] = Choice(order[0], [order[0]], 1)
-        values = [_value(study, arm, variant) for variant in order]
+        runs = [study.seeds(arm, variant).values() for variant in order]
+        each = [[inference.endpoint(sample(study, run)) for run in of] for of in runs]
         ordered = {variant: results[variant] for variant in order}
-        rows += _rows(arm, ordered, order[:1], values, len(study.seeds(arm, order[0])))
+        values = [float(np.mean(of)) for of in each]
+        rows += _rows(arm, ordered, order[:1], values, len(runs[0]))
     chosen = ChosenVariants(
         at=CompareAt.lowest,
         choices=choices,
@@ -172,9 +170,8 @@ def _split(study: Study, by: str, share: float) -> tuple[Study, Study]:
 
 
 def _on(study: Study, rows: BoolArray) -> Study:
-    mask = pa.array(rows)
     runs = {
-        key: dataclasses.replace(run, heldout=run.heldout.filter(mask))
+        key: dataclasses.replace(run, heldout=run.heldout.filter(pa.array(rows)))
         for key, run in study.runs.items()
     }
     return dataclasses.replace(study, runs=runs)
@@ -189,23 +186,18 @@ def selection(heldout: pa.Table, sources: Sequence[str], share: float) -> BoolAr
         ValueError: no source has enough documents.
     """
     names, ids = heldout["source"].to_pylist(), heldout["document"].to_pylist()
-    sizes, bits = heldout["bytes"].to_numpy(), heldout["bits"].to_numpy()
+    bits = [round(value, 3) for value in heldout["bits"].to_pylist()]
+    texts = list(zip(heldout["bytes"].to_pylist(), bits, strict=True))  # equal for copies of a text
     chosen = np.zeros(len(heldout), np.bool_)
     for source in sources:
         rows = [i for i, name in enumerate(names) if name == source]
-        first: dict[tuple[int, float], str] = {}  # copies of a text have its length and bits
-        for i in rows:
-            text = (int(sizes[i]), round(float(bits[i]), 3))
-            first[text] = min(ids[i], first.get(text, ids[i]))
-        keys = np.array(
-            [
-                xxhash.xxh3_64_intdigest(first[int(sizes[i]), round(float(bits[i]), 3)].encode())
-                for i in rows
-            ],
-            np.uint64,
-        )
         if len(rows) < 2 * FEWEST:
             continue
+        first: dict[tuple[int, float], str] = {}
+        for i in rows:
+            first[texts[i]] = min(ids[i], first.get(texts[i], ids[i]))
+        hashes = [xxhash.xxh3_64_intdigest(first[texts[i]].encode()) for i in rows]
+        keys = np.array(hashes, np.uint64)
         count = min(max(round(share * len(rows)), FEWEST), len(rows) - FEWEST)
         selected = keys <= np.sort(keys)[count - 1]
         if FEWEST <= selected.sum() <= len(rows) - FEWEST:
@@ -239,11 +231,6 @@ def _rank(
     return possible, [float(value) for value in values.mean(axis=0)]
 
 
-def _value(study: Study, arm: str, variant: str) -> float:
-    runs = study.seeds(arm, variant).values()
-    return float(np.mean([inference.endpoint(sample(study, run)) for run in runs]))
-
-
 def _rows(
     arm: str,
     results: Mapping[str, Result],
@@ -271,25 +258,19 @@ def _rows(
 def _ends(arm: str, results: Mapping[str, Result], chosen: str) -> list[str]:
     """Warnings if the best lies at the edge of the search."""
     warnings = []
-    rates = sorted({result.learning_rate for result in results.values()})
-    if len(rates) > 1 and (rate := results[chosen].learning_rate) in (rates[0], rates[-1]):
-        warnings.append(
-            f"The best learning rate of {arm}, {rate:g}, is the {_end(rate == rates[-1])} that was"
-            " tried: a better one may lie beyond."
-        )
-    passes = sorted({round(result.epochs, 1) for result in results.values()})
-    here = round(results[chosen].epochs, 1)
-    at_low_end = here == passes[0] and here > 1  # below one pass the text is the same
-    if len(passes) > 1 and (here == passes[-1] or at_low_end):
-        warnings.append(
-            f"The best number of passes of {arm}, {here:g}, is the {_end(here == passes[-1])} that"
-            " was tried: a better one may lie beyond."
-        )
+    rates = {variant: result.learning_rate for variant, result in results.items()}
+    passes = {variant: round(result.epochs, 1) for variant, result in results.items()}
+    for what, tried in (("learning rate", rates), ("number of passes", passes)):
+        low, high, here = min(tried.values()), max(tried.values()), tried[chosen]
+        # Below one pass the text is the same.
+        at_low_end = here == low and (tried is rates or here > 1)
+        if low < high and (here == high or at_low_end):
+            warnings.append(
+                f"The best {what} of {arm}, {here:g}, is the"
+                f" {'highest' if here == high else 'lowest'} that was tried: a better one may lie"
+                " beyond."
+            )
     return warnings
-
-
-def _end(upper: bool) -> str:
-    return "highest" if upper else "lowest"
 
 
 def in_words(variant: str, result: Result) -> str:
