@@ -10,7 +10,7 @@ import numpy as np
 from ablations.contrasts import endpoints
 from ablations.contrasts.pairing import Contrast, sample
 from ablations.contrasts.verdict import number
-from ablations.stats import inference, mixtures, simplex
+from ablations.stats import inference, mixtures
 from ablations.stats.mixtures import Proposal, Surface
 from ablations.study_files.results import FloatArray, Study
 from ablations.study_files.table import Row
@@ -94,7 +94,7 @@ def regress(study: Study) -> SwarmRegression | None:
     chosen = swarm.mixtures.get(declared.primary.treatment) if swarm.confirms else None
     proposal = mixtures.propose(
         surface,
-        np.concatenate([weights, simplex.draw(natural, most, CANDIDATES, 0)]),
+        np.concatenate([weights, mixtures.draw(natural, most, CANDIDATES, 0)]),
         natural / natural.sum(),
         endpoints.gain(declared.primary.endpoint),
         declared.primary.alpha,

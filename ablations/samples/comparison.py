@@ -25,13 +25,13 @@ from ablations.samples.endpoints import (
     difference,
     discordant,
     main_of,
+    mid_p,
     of_task,
     primary_of,
 )
 from ablations.samples.pairing import POINTS, Measure, Paired
 from ablations.stats import inference
 from ablations.stats.inference import Estimate
-from ablations.stats.mcnemar import mid_p
 from ablations.study_files.table import Row, finite
 
 FORMAT = 1
@@ -93,25 +93,17 @@ def compare(paired: Paired, criteria: Criteria) -> Comparison:
             f"give the smallest difference on {primary.label} that matters (in {primary.unit}):"
             " smallest_difference=…"
         )
-    question = Question(
-        treatment=treatment,
-        baseline=baseline,
-        on=primary.label,
-        unit=primary.unit,
-        gain=primary.gain,
-        smallest_difference=smallest,
-        alpha=criteria.alpha,
-        power=criteria.power,
-        items="items",
-        of_runs=paired.runs == 1,
+    about = (treatment, baseline, primary.label, primary.unit, primary.gain, smallest)
+    question = Question(*about, criteria.alpha, criteria.power, "items", of_runs=paired.runs == 1)
+    ours, base = (
+        inference.mean(primary.samples(arm, paired.runs), criteria.alpha)
+        for arm in (treatment, baseline)
     )
-    base = inference.mean(primary.samples(baseline, paired.runs), criteria.alpha)
-    ours = inference.mean(primary.samples(treatment, paired.runs), criteria.alpha)
     doubts = _doubts(primary, paired, (estimate, ours, base), question)
     judged = verdict.answer(estimate, base.value, question, doubts)
     if paired.runs == 1:
-        about = " This is about these two models; another training run of either may differ."
-        judged = dataclasses.replace(judged, sentence=judged.sentence + about)
+        scope = " This is about these two models; another training run of either may differ."
+        judged = dataclasses.replace(judged, sentence=judged.sentence + scope)
     elif paired.runs == 2:
         notes.append("Two runs estimate their spread poorly, hence the wide interval.")
     return Comparison(
@@ -148,15 +140,13 @@ def _doubts(
     """Reasons not to claim that two models are equivalent."""
     gap, ours, base = estimates
     doubts = []
-    if 1 < paired.runs < equivalence.MIN_SEEDS:
-        doubts.append(
-            f"there are {paired.runs} runs of each, and {equivalence.MIN_SEEDS} are needed"
-        )
+    if 1 < paired.runs < (least := equivalence.MIN_SEEDS):
+        doubts.append(f"there are {paired.runs} runs of each, and {least} are needed")
     guess = primary.chance
     if guess is not None and all(one.low <= guess <= one.high for one in (ours, base)):
         doubts.append(f"neither is distinguishable from guessing ({number(guess)} {primary.unit})")
     if _identical(gap) and all(measure.binary for measure in primary.measures):
-        # Upper bound at this level on the share of differing items (or passages), if none is seen.
+        # If none is seen: upper bound at this level on the share of differing items (or passages).
         fewest = min(int(measure.clusters.max()) + 1 for measure in primary.measures)
         unseen = 100 * (1 - question.alpha ** (1 / fewest)) / len(primary.measures)
         if unseen > question.smallest_difference:
@@ -194,11 +184,10 @@ def _tests(
 ) -> list[Row]:
     """The family of tests; intervals and detectable effects hold for all of them at once."""
     baseline, treatment, *others = paired.arms
-    ends = [of_task(measure) for measure in main]
     family = [(arm, primary) for arm in others if primary.name == AVERAGE]
     family += [
         (arm, end)
-        for end in ends
+        for end in map(of_task, main)
         for arm in (treatment, *others)
         if (arm, end.name) != (treatment, primary.name)
     ]
@@ -207,39 +196,20 @@ def _tests(
     rows: list[Row] = []
     for (arm, end), estimate, holm in zip(family, estimates, adjusted, strict=True):
         counts = discordant(end, arm, baseline, paired.runs)
-        base = inference.mean(end.samples(baseline, paired.runs), criteria.alpha)
-        word = "better" if end.gain * estimate.value > 0 else "worse"
-        rows.append(
-            {
-                "arm": arm,
-                "against": baseline,
-                "endpoint": end.name,
-                "label": end.label,
-                "outcome": "all alike"
-                if _identical(estimate)
-                else word
-                if holm.rejected
-                else "not shown",
-                "unit": end.unit,
-                "items": end.items,
-                "baseline_value": base.value,
-                "difference": estimate.value,
-                "relative": estimate.value / base.value if base.value else None,
-                "low": estimate.low,
-                "high": estimate.high,
-                "error": estimate.error,
-                "p": estimate.p,
-                "p_holm": holm.p,
-                "family_low": holm.low,
-                "family_high": holm.high,
-                "detectable": None
-                if _identical(estimate)
-                else verdict.detectable_effect(
-                    estimate, criteria.alpha / len(family), criteria.power
-                ),
-                "only_arm_right": None if counts is None else counts[0],
-                "only_baseline_right": None if counts is None else counts[1],
-                "p_mcnemar": None if counts is None else mid_p(*counts),
-            }
-        )
+        base = inference.mean(end.samples(baseline, paired.runs), criteria.alpha).value
+        outcome, detectable = "all alike", None
+        if not _identical(estimate):
+            word = "better" if end.gain * estimate.value > 0 else "worse"
+            outcome = word if holm.rejected else "not shown"
+            level = criteria.alpha / len(family)
+            detectable = verdict.detectable_effect(estimate, level, criteria.power)
+        row: Row = {"arm": arm, "against": baseline, "endpoint": end.name, "label": end.label}
+        row |= {"outcome": outcome, "unit": end.unit, "items": end.items, "baseline_value": base}
+        row |= {"difference": estimate.value, "relative": estimate.value / base if base else None}
+        row |= {name: getattr(estimate, name) for name in ("low", "high", "error", "p")}
+        row |= {"p_holm": holm.p, "family_low": holm.low, "family_high": holm.high}
+        only_arm, only_baseline = counts or (None, None)
+        row |= {"detectable": detectable, "only_arm_right": only_arm}
+        row |= {"only_baseline_right": only_baseline, "p_mcnemar": counts and mid_p(*counts)}
+        rows.append(row)
     return rows

@@ -4,10 +4,11 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from scipy import stats
+
 from ablations.samples.pairing import POINTS, Measure
 from ablations.stats import inference
 from ablations.stats.inference import Estimate, Stratum
-from ablations.stats.mcnemar import mid_p
 
 AVERAGE = "average"
 """The name of the mean over tasks."""
@@ -54,17 +55,13 @@ def difference(endpoint: Endpoint, arm: str, baseline: str, runs: int, alpha: fl
     """Arm minus baseline, paired by run, and by passage or item.
 
     With one run per arm and independent items that are right or wrong, p is at least McNemar's: a t
-    test is off where few items differ.
+    test is off if few items differ.
     """
-    estimate = inference.difference(
-        endpoint.samples(arm, runs), endpoint.samples(baseline, runs), alpha
-    )
-    counts = discordant(endpoint, arm, baseline, runs)
-    return (
-        estimate
-        if counts is None
-        else dataclasses.replace(estimate, p=max(estimate.p, mid_p(*counts)))
-    )
+    ours, theirs = endpoint.samples(arm, runs), endpoint.samples(baseline, runs)
+    estimate = inference.difference(ours, theirs, alpha)
+    if (counts := discordant(endpoint, arm, baseline, runs)) is None:
+        return estimate
+    return dataclasses.replace(estimate, p=max(estimate.p, mid_p(*counts)))
 
 
 def discordant(endpoint: Endpoint, arm: str, baseline: str, runs: int) -> tuple[int, int] | None:
@@ -76,6 +73,21 @@ def discordant(endpoint: Endpoint, arm: str, baseline: str, runs: int) -> tuple[
         return None
     ours, theirs = (measure.scores[name][0].numerator > 0 for name in (arm, baseline))
     return int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
+
+
+def mid_p(only_one: int, only_other: int) -> float:
+    """The two-sided mid-p value of McNemar's test, of the counts of :func:`discordant`.
+
+    The exact conditional test, with half of the observed outcome: the exact test is conservative,
+    the asymptotic one is off if few items differ (Fagerland, Lydersen and Laake 2013, "The McNemar
+    test for binary matched-pairs data").
+    """
+    differing = only_one + only_other
+    if differing == 0:
+        return 1.0
+    less = min(only_one, only_other)
+    below, at = stats.binom.cdf(less, differing, 0.5), stats.binom.pmf(less, differing, 0.5)
+    return float(1 - at / 2 if only_one == only_other else 2 * below - at)
 
 
 def main_of(measures: Sequence[Measure], preferred: Sequence[str]) -> Measure:
@@ -92,21 +104,15 @@ def primary_of(main: Sequence[Measure], task: str) -> tuple[Endpoint, list[str]]
     if task:
         if (wanted := next((measure for measure in main if measure.task == task), None)) is None:
             known = ", ".join(measure.task for measure in main)
-            raise ValueError(
-                f"primary={task} is not a task that can be compared: choose from {known}"
-            )
+            raise ValueError(f"primary={task} cannot be compared: choose from {known}")
         return of_task(wanted), []
     if len(main) == 1:
         return of_task(main[0]), []
-    kinds = dict.fromkeys((measure.unit, measure.gain) for measure in main)
-    kind = (POINTS, 1) if (POINTS, 1) in kinds else next(iter(kinds))
+    kinds = [(measure.unit, measure.gain) for measure in main]
+    kind = (POINTS, 1) if (POINTS, 1) in kinds else kinds[0]
     chosen = [measure for measure in main if (measure.unit, measure.gain) == kind]
-    rest = [measure.label for measure in main if measure not in chosen]
-    notes = []
-    if rest:
-        notes.append(
-            f"The mean over tasks is in {kind[0]}, and leaves out what is not: {', '.join(rest)}."
-        )
+    rest = ", ".join(measure.label for measure in main if measure not in chosen)
+    notes = [f"The mean over tasks is in {kind[0]}; it leaves out {rest}."] if rest else []
     if len(chosen) == 1:
         return of_task(chosen[0]), notes
     return Endpoint(AVERAGE, f"the mean of {len(chosen)} tasks", chosen), notes

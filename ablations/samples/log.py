@@ -31,10 +31,9 @@ Metric = tuple[str, str]
 class TaskLog:
     """The items of a task that a model answered, in the order of their numbers in the data set.
 
-    ``scores`` has each metric, or why it cannot be compared. ``reported`` are the harness's
-    figures. ``clusters`` names the passage of each item, by the field ``passages`` of the data set
-    (None: each item is its own). ``chance`` is the expected score under guessing, None if that has
-    no meaning.
+    ``scores`` has each metric, or why it cannot be compared; ``reported`` the harness's figures;
+    ``clusters`` the passage of each item, by the field ``passages`` of the data set (None: each
+    item is its own); ``chance`` the expected score of guessing, None if that has no meaning.
     """
 
     place: str
@@ -93,14 +92,11 @@ def read(path: str) -> Evaluation:
         raise ValueError(
             f"{path} has results but no samples_TASK_DATE.jsonl: evaluate with --log_samples"
         )
+    model = str(about.get("model_name") or about.get("model_source") or "unknown")
     names = ("chat_template_sha", "system_instruction_sha", "fewshot_as_multiturn")
-    return Evaluation(
-        path,
-        str(about.get("model_name") or about.get("model_source") or "unknown"),
-        str(about.get("lm_eval_version") or "unknown"),
-        {name: str(about.get(name)) for name in names},
-        tasks,
-    )
+    prompting = {name: str(about.get(name)) for name in names}
+    version = str(about.get("lm_eval_version") or "unknown")
+    return Evaluation(path, model, version, prompting, tasks)
 
 
 def _results(path: str) -> tuple[str, dict[str, str]]:
@@ -181,12 +177,8 @@ def _figures(about: Mapping[str, Any], task: str, file: str) -> dict[Metric, Any
         figures = about["results"][task]
     except KeyError:
         raise ValueError(f"{file} has no results of {task}, but there are samples of it") from None
-    parted = {key: key.partition(",") for key in figures if "," in key}
-    return {
-        (metric, name): figures[key]
-        for key, (metric, _, name) in parted.items()
-        if not metric.endswith("_stderr")
-    }
+    parted = {tuple(key.split(",", 1)): value for key, value in figures.items() if "," in key}
+    return {(m, name): value for (m, name), value in parted.items() if not m.endswith("_stderr")}
 
 
 def _by_filter(path: str, filters: Sequence[str]) -> dict[str, dict[int, dict[str, Any]]]:

@@ -18,7 +18,7 @@ def page_data(result: Comparison, paired: Paired, arms: Arms) -> dict[str, Any]:
         "sentence": result.verdict.sentence,
         "detectable": finite(result.verdict.detectable),
         "notes": list(result.notes),
-        "primary": {name: finite(value) for name, value in result.primary.items()},
+        "primary": finite(result.primary),
         "paired": dict(result.paired),
         "runs": paired.runs,
         "declared": {"arms": list(paired.arms)},
@@ -27,14 +27,8 @@ def page_data(result: Comparison, paired: Paired, arms: Arms) -> dict[str, Any]:
         "empty": {name: "" for name, rows in tables.items() if not rows},
         "panels": [],
         "evaluations": [
-            {
-                "arm": arm,
-                "run": run,
-                "model": evaluation.model,
-                "place": evaluation.place,
-                "lm_eval": evaluation.version,
-                "tasks": len(evaluation.tasks),
-            }
+            {"arm": arm, "run": run, "model": evaluation.model, "place": evaluation.place}
+            | {"lm_eval": evaluation.version, "tasks": len(evaluation.tasks)}
             for arm, evaluations in arms.items()
             for run, evaluation in enumerate(evaluations, 1)
         ],

@@ -97,56 +97,53 @@ def pair(arms: Arms, tasks: Sequence[str] = (), any_prompts: bool = False) -> Pa
             lacking = next((e.place for _, e in named if task not in e.tasks), None)
             raise ValueError(f"{lacking} has no samples of {task}: take it out of tasks=[…]")
     left_out: list[Row] = []
-    if not tasks:
-        some = dict.fromkeys(t for _, e in named for t in e.tasks if t not in everywhere)
-        for task in some:
-            lacking = next(e.place for _, e in named if task not in e.tasks)
-            left_out.append(_reason(task, None, None, f"{lacking} has no samples of it"))
+    some = dict.fromkeys(t for _, e in named for t in e.tasks if t not in everywhere)
+    for task in some if not tasks else ():
+        lacking = next(e.place for _, e in named if task not in e.tasks)
+        left_out.append(_reason(task, None, None, f"{lacking} has no samples of it"))
     chosen = list(tasks) or everywhere
     if not chosen:
-        raise ValueError(
-            "no task was evaluated in every run: "
-            + "; ".join(f"{e.place} has {', '.join(e.tasks)}" for _, e in named)
-        )
+        text = "; ".join(f"{e.place} has {', '.join(e.tasks)}" for _, e in named)
+        raise ValueError(f"no task was evaluated in every run: {text}")
     measures: list[Measure] = []
     for task in sorted(chosen):
         _check_same(task, arms, any_prompts)
-        for measure in _measures(task, arms):
-            if isinstance(measure, Measure):
-                measures.append(measure)
-            else:
-                left_out.append(measure)
+        found = list(_measures(task, arms))
+        measures += [of for of in found if isinstance(of, Measure)]
+        left_out += [of for of in found if not isinstance(of, Measure)]
     if not measures:
         text = "; ".join(f"{r['task']} {r['metric']}: {r['reason']}" for r in left_out)
         raise ValueError(f"nothing can be compared: {text}")
-    return Paired(
-        list(arms), len(named) // len(arms), measures, left_out, _notes(named, chosen, any_prompts)
-    )
+    notes = _notes([evaluation for _, evaluation in named], chosen, any_prompts)
+    return Paired(list(arms), len(named) // len(arms), measures, left_out, notes)
 
 
 def _check_same(task: str, arms: Arms, any_prompts: bool) -> None:
-    runs = [e for evaluations in arms.values() for e in evaluations]
-    first, logs = runs[0], [(e, e.tasks[task]) for e in runs]
+    first, *others = (e for evaluations in arms.values() for e in evaluations)
     reference = first.tasks[task]
-    for other, log in logs[1:]:
-        where = f"{other.place} and {first.place}"
+    for other in others:
+        log = other.tasks[task]
+        differ = f"{task} cannot be paired: {other.place} and {first.place} have different"
+        choose = "or choose others with tasks=[…]"
         for attribute, mine, theirs in (
             ("task versions", log.version, reference.version),
             ("numbers of shots", log.shots, reference.shots),
         ):
             if mine != theirs:
                 raise ValueError(
-                    f"{task} cannot be paired: {where} have different {attribute} ({mine} and"
-                    f" {theirs}): evaluate both the same way, or choose others with tasks=[…]"
+                    f"{differ} {attribute} ({mine} and {theirs}): evaluate both the same way,"
+                    f" {choose}"
                 )
-        if log.documents != reference.documents:
-            raise ValueError(_other_items(task, where, log, reference))
+        if unshared := set(log.documents) ^ set(reference.documents):
+            raise ValueError(
+                f"{differ} items ({len(log.documents)} and {len(reference.documents)}; only one"
+                f" has item {min(unshared)}): give both the same --limit or --samples, {choose}"
+            )
         for name, attribute in (("doc_hash", "items"), ("target_hash", "right answers")):
             if (item := _first_other(log, reference, name)) is not None:
                 raise ValueError(
-                    f"{task} cannot be paired: {where} have different {attribute} (the {name} of"
-                    f" item {item} differs): evaluate both on the same data, or choose others with"
-                    " tasks=[…]"
+                    f"{differ} {attribute} (the {name} of item {item} differs): evaluate both on"
+                    f" the same data, {choose}"
                 )
     if any_prompts:
         return
@@ -160,15 +157,6 @@ def _check_same(task: str, arms: Arms, any_prompts: bool) -> None:
                     f" with different prompts (the prompt_hash of item {item} differs{why}):"
                     " evaluate both the same way, or set allow_different_prompts=true"
                 )
-
-
-def _other_items(task: str, where: str, log: TaskLog, reference: TaskLog) -> str:
-    unshared = sorted(set(log.documents) ^ set(reference.documents))
-    return (
-        f"{task} cannot be paired: {where} have different items ({len(log.documents)} and"
-        f" {len(reference.documents)}; only one has item {unshared[0]}): give both the same --limit"
-        " or --samples, or choose others with tasks=[…]"
-    )
 
 
 def _first_other(log: TaskLog, reference: TaskLog, name: str) -> int | None:
@@ -240,19 +228,17 @@ def _reason(task: str, metric: str | None, name: str | None, reason: str) -> Row
     return {"task": task, "metric": metric, "filter": name, "reason": reason}
 
 
-def _notes(
-    named: Sequence[tuple[str, Evaluation]], tasks: Sequence[str], any_prompts: bool
-) -> list[str]:
+def _notes(runs: Sequence[Evaluation], tasks: Sequence[str], any_prompts: bool) -> list[str]:
     notes = []
-    versions = sorted({e.version for _, e in named})
+    versions = sorted({run.version for run in runs})
     if len(versions) > 1:
         notes.append(f"The runs were evaluated by different versions of lm-eval: {versions}.")
     notes += [
         f"{task} was generated with different settings (generation_kwargs)."
         for task in tasks
-        if len({e.tasks[task].settings for _, e in named}) > 1
+        if len({run.tasks[task].settings for run in runs}) > 1
     ]
-    prompts = [[e.tasks[t].hashes["prompt_hash"] for t in tasks] for _, e in named]
+    prompts = [[run.tasks[task].hashes["prompt_hash"] for task in tasks] for run in runs]
     if any_prompts and any(other != prompts[0] for other in prompts):
         notes.append("Prompts differ between models, so a difference may be due to prompts.")
     return notes

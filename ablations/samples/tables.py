@@ -20,7 +20,7 @@ def scores(paired: Paired, primary: Endpoint, main: Sequence[Measure], alpha: fl
     for end in ends:
         measure = end.measures[0]
         for arm in paired.arms:
-            estimate = inference.mean(end.samples(arm, paired.runs), alpha)
+            of = inference.mean(end.samples(arm, paired.runs), alpha)
             row: Row = {
                 "endpoint": end.name,
                 "label": end.label,
@@ -31,16 +31,12 @@ def scores(paired: Paired, primary: Endpoint, main: Sequence[Measure], alpha: fl
                 "passages": sum(int(m.clusters.max()) + 1 for m in end.measures),
                 "shots": None if end.name == AVERAGE else measure.shots,
                 "version": None if end.name == AVERAGE else measure.version,
-                "value": estimate.value,
-                "value_low": estimate.low,
-                "value_high": estimate.high,
+                "value": of.value,
+                "value_low": of.low,
+                "value_high": of.high,
                 "chance": end.chance,
-                "against_chance": against_chance(
-                    estimate.value, estimate.low, estimate.high, end.chance
-                ),
-                "difference": None,
-                "low": None,
-                "high": None,
+                "against_chance": against_chance(of.value, of.low, of.high, end.chance),
+                **dict.fromkeys(("difference", "low", "high")),
             }
             if arm != baseline:
                 gap = difference(end, arm, baseline, paired.runs, alpha)
@@ -93,14 +89,9 @@ def items(main: Sequence[Measure], paired: Paired) -> list[Row]:
         for arm in others:
             for k in np.flatnonzero(values[arm] != values[baseline]).tolist():
                 ours, theirs = float(values[arm][k]), float(values[baseline][k])
-                row = {
-                    "task": measure.task,
-                    "metric": measure.metric,
-                    "item": measure.documents[k],
-                    "arm": arm,
-                }
-                row |= {"value": ours, "baseline_value": theirs, "difference": ours - theirs}
-                rows.append(row)
+                row: Row = {"task": measure.task, "metric": measure.metric}
+                row |= {"item": measure.documents[k], "arm": arm, "value": ours}
+                rows.append(row | {"baseline_value": theirs, "difference": ours - theirs})
     return rows
 
 

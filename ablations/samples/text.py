@@ -3,15 +3,7 @@
 import textwrap
 
 from ablations.contrasts.verdict import number
-from ablations.page.text_tables import (
-    WIDTH,
-    Column,
-    chance,
-    figure,
-    interval,
-    lines,
-    text,
-)
+from ablations.page.text_tables import WIDTH, Column, chance, figure, interval, lines, text
 from ablations.samples.comparison import Comparison
 from ablations.samples.pairing import Paired
 from ablations.study_files.table import Row
@@ -49,10 +41,7 @@ TABLES = {
             text("against_chance", "guessing"),
         ],
     ),
-    "left_out": (
-        "Not compared",
-        [text("task"), text("metric"), text("filter"), text("reason")],
-    ),
+    "left_out": ("Not compared", [text("task"), text("metric"), text("filter"), text("reason")]),
 }
 
 
@@ -61,11 +50,8 @@ def render(result: Comparison, paired: Paired) -> str:
     primary = result.primary
     arms = {name: str(primary[name]) for name in ("treatment", "baseline")}
     runs = f"{paired.runs} run{'s' if paired.runs > 1 else ''} of each model"
-    about = (
-        ""
-        if primary["tasks"] == result.paired["tasks"]
-        else f"; the verdict is on {_counted(primary)}"
-    )
+    partial = primary["tasks"] != result.paired["tasks"]
+    about = f"; the verdict is on {_counted(primary)}" if partial else ""
     out = [
         *_wrapped(result.headline),
         "",

@@ -229,3 +229,35 @@ def coefficients(surface: Surface, alpha: float = 0.05) -> tuple[FloatArray, Flo
     """The coefficients and their half-widths, [p] each; each with its own t interval."""
     halves = quantile(alpha, surface.df) * surface.errors(np.eye(len(surface.coefficients)))
     return surface.coefficients, halves
+
+
+def draw(natural: FloatArray, most: FloatArray, count: int, seed: int) -> FloatArray:
+    """Random mixtures around a natural one: float64 [count, k]; a larger count extends a smaller.
+
+    Dirichlet with the concentration of the uniform one and a mean halfway between natural and equal
+    weights, so that rare components get weights that matter. Mixtures out of bounds are moved to
+    the bound, towards the natural mixture.
+
+    Args:
+        natural: weights [k], within the bounds.
+        most: the largest weight of each component [k].
+        count: of mixtures.
+        seed: of the draw.
+    """
+    k = len(natural)
+    random = np.random.default_rng(seed)
+    drawn = random.dirichlet(k * (natural + 1 / k) / 2, count)
+    return np.array([within(weights, natural, most) for weights in drawn]).reshape(count, k)
+
+
+def even(natural: FloatArray, most: FloatArray) -> FloatArray:
+    """Equal weights, as far as the bounds allow: all are [k]."""
+    return within(np.full(len(natural), 1 / len(natural)), natural, most)
+
+
+def within(weights: FloatArray, natural: FloatArray, most: FloatArray) -> FloatArray:
+    """From the natural mixture towards another one, as far as the bounds allow: all are [k]."""
+    direction = weights - natural
+    room = (most - natural)[direction > 0] / direction[direction > 0]
+    out: FloatArray = natural + min(1.0, *room) * direction
+    return np.clip(out, 0.0, most)

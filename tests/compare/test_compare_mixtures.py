@@ -8,7 +8,7 @@ from scipy import stats
 from sklearn.linear_model import LinearRegression
 from sklearn.preprocessing import PolynomialFeatures
 
-from ablations.stats import inference, mixtures, simplex
+from ablations.stats import inference, mixtures
 
 NATURAL = np.array([0.5, 0.3, 0.15, 0.05])
 MOST = np.array([1.0, 1.0, 0.5, 0.2])
@@ -16,7 +16,7 @@ NOISE = 0.005  # bits per byte between seeds, as conf/ablation.yaml expects
 
 
 def swarm(count, seed=0):
-    drawn = simplex.draw(NATURAL, MOST, count - 1, seed)
+    drawn = mixtures.draw(NATURAL, MOST, count - 1, seed)
     return np.concatenate([NATURAL[None], drawn])
 
 
@@ -72,13 +72,13 @@ def test_effects_are_slopes_towards_each_component(runs):
 def test_mixtures_sum_to_one_within_their_bounds_and_begin_alike(parts, seed):
     natural = np.array([weight for weight, _ in parts]) / sum(weight for weight, _ in parts)
     most = np.minimum(1, natural * np.array([times for _, times in parts]))
-    drawn = simplex.draw(natural, most, 8, seed)
+    drawn = mixtures.draw(natural, most, 8, seed)
     np.testing.assert_allclose(drawn.sum(axis=1), 1)
     assert (drawn >= 0).all()
     assert (drawn <= most).all()
-    assert simplex.draw(natural, most, 3, seed).tolist() == drawn[:3].tolist()
+    assert mixtures.draw(natural, most, 3, seed).tolist() == drawn[:3].tolist()
     inside = natural + 1e-3 * (drawn - natural)
-    np.testing.assert_allclose([simplex.within(w, natural, most) for w in inside], inside)
+    np.testing.assert_allclose([mixtures.within(w, natural, most) for w in inside], inside)
 
 
 def test_what_can_not_be_fitted_is_explained():
@@ -101,7 +101,7 @@ def data_mixing_law(weights):
 def test_intervals_hold_for_the_mixture_that_was_picked(monkeypatch, truth):
     """Of 100 swarms of 32 runs each."""
     monkeypatch.setattr(mixtures, "DRAWS", 400)
-    weights, others = swarm(32), simplex.draw(NATURAL, MOST, 300, 7)
+    weights, others = swarm(32), mixtures.draw(NATURAL, MOST, 300, 7)
     candidates = np.concatenate([weights, others])
     leverage = mixtures.leverage(mixtures.fit(weights, truth(weights)), candidates)
     inside = candidates[leverage <= leverage[:32].max()]

@@ -16,7 +16,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from ablations import compare
 from ablations.samples import comparison, log, pairing
 from ablations.samples.comparison import Criteria
-from ablations.stats.mcnemar import mid_p
+from ablations.samples.endpoints import mid_p
 
 ALL = ("piqa", "boolq", "gsm8k", "wikitext", "wmt")
 

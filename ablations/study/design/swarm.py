@@ -2,7 +2,7 @@
 
 Components are the sources that arms read; a filtered one is split into ``swarm.buckets`` parts of
 equal tokens by quality score. Each arm of the swarm is a mixture of them: 0 the natural one, 1 the
-uniform one, the others drawn around the natural one (:mod:`ablations.stats.simplex`). Weights are
+uniform one, the others drawn around the natural one (:mod:`ablations.stats.mixtures`). Weights are
 bounded so that a run of ``swarm.tokens`` reads no component more than ``swarm.repeats`` times, as
 in olmix.
 """
@@ -15,7 +15,7 @@ import numpy as np
 
 from ablations.analyses import mixture_proposal
 from ablations.reading import read_declaration, read_study
-from ablations.stats import mixtures, simplex
+from ablations.stats import mixtures
 from ablations.study.design.config import AblationConfig
 from ablations.study.design.jobs import Job
 from ablations.study_files.results import DECLARATION, Declaration, FloatArray
@@ -107,8 +107,8 @@ def _new(
     numbers = [int(member) for member in members.values() if member.isdigit()]
     if len(numbers) < len(members):
         raise ValueError("the arm that a swarm proposes needs swarm.folder=DIR, the swarm's folder")
-    drawn = simplex.draw(start, most, max(0, max(numbers) - 1), config.swarm.seed)
-    rows = [start, simplex.even(start, most), *drawn]
+    drawn = mixtures.draw(start, most, max(0, max(numbers) - 1), config.swarm.seed)
+    rows = [start, mixtures.even(start, most), *drawn]
     apart = dict.fromkeys([name for name, share in shares.items() if not share], 0.0)
     return Swarm(
         mixtures={arm: _by_name(names, rows[int(m)]) | apart for arm, m in members.items()},
@@ -189,7 +189,7 @@ def _confirming(
     natural, most = (np.array(list(w.values())) for w in (swarm.natural, swarm.most))
     rows = {
         NATURAL: natural,
-        UNIFORM: simplex.even(natural, most),
+        UNIFORM: mixtures.even(natural, most),
         PROPOSED: found.proposal.weights,
     }
     if other := sorted(set(members.values()) - set(rows)):
