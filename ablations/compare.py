@@ -20,7 +20,6 @@ paired, and runs by their order. Further settings:
   allow_different_prompts=true  pair models whose prompts differ (chat templates)
 """
 
-import textwrap
 from collections.abc import Sequence
 
 from ablations import compare_samples
@@ -68,13 +67,13 @@ def render(study: Study, result: Comparison) -> str:
     lines = [
         f"Study {result.study}",
         "",
-        *_wrapped(headline(study, result)),
-        *_wrapped(f"Next: {next_step(study, result)}"),
+        *text_tables.wrapped(headline(study, result)),
+        *text_tables.wrapped(f"Next: {next_step(study, result)}"),
         "",
-        *_wrapped(result.verdict.sentence),
-        *(_wrapped(result.signs.sentence) if result.signs else []),
+        *text_tables.wrapped(result.verdict.sentence),
+        *(text_tables.wrapped(result.signs.sentence) if result.signs else []),
         "",
-        *(line for note in result.notes for line in _wrapped(note, "- ")),
+        *(line for note in result.notes for line in text_tables.wrapped(note, "- ")),
         *[""] * bool(result.notes),
         *([] if result.mixture and not result.mixture.confirmed else _errors(result.primary)),
     ]
@@ -97,12 +96,6 @@ def _errors(primary: Row) -> list[str]:
         f" {number(primary['item_error'])} between held-out items",
         f"  {primary['df']:.1f} degrees of freedom, p = {primary['p']:.2g}",
     ]
-
-
-def _wrapped(text: str, mark: str = "") -> list[str]:
-    return textwrap.wrap(
-        text, text_tables.WIDTH, initial_indent=mark, subsequent_indent=" " * len(mark)
-    )
 
 
 if __name__ == "__main__":

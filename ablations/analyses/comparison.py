@@ -54,10 +54,8 @@ def compare(
 ) -> Comparison:
     """Compare the arms of a study.
 
-    Args:
-        study: the study.
-        learning_rates: a study of the arms at several learning rates.
-        others: further studies that test claims of GLaM's.
+    ``learning_rates`` is a study of the arms at several learning rates; ``others`` are further
+    studies that test claims of GLaM's.
 
     Raises:
         ValueError: no seed has both arms of the primary contrast, or the primary endpoint was not

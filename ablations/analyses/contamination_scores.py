@@ -22,14 +22,10 @@ def counts(contamination: pa.Table) -> list[dict[str, Any]]:
 
 
 def split_scores(tasks: pa.Table, contamination: pa.Table, arm: str) -> list[dict[str, Any]]:
-    """Scores of an arm's run over all, clean and dirty items.
+    """Scores of an arm's run over all, clean and dirty items, from ``TASKS`` and ``CONTAMINATION``
+    (:mod:`ablations.study_files.results`).
 
     Items too short to check count as clean. A metric without items of a kind is None there.
-
-    Args:
-        tasks: the run's :data:`ablations.study_files.results.TASKS`.
-        contamination: :data:`ablations.study_files.results.CONTAMINATION`.
-        arm: the run's arm.
     """
     dirty = contamination.filter((pc.field("arm") == arm) & pc.field("dirty"))
     flagged, all_items = (

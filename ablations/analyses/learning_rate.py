@@ -58,11 +58,9 @@ def gather(study: Study, further: Study | None) -> Study:
 
 
 def check(study: Study, outcome: verdict.Finding) -> Check:
-    """Compare the arms at their best rates, and report whether ``outcome`` holds there.
+    """Compare the arms at their best rates, and report whether the verdict's ``outcome`` holds.
 
-    Args:
-        study: with the runs of all learning rates (:func:`gather`).
-        outcome: the study's verdict.
+    ``study`` has the runs of all learning rates (:func:`gather`).
     """
     primary = study.declared.primary
     pair = (primary.treatment, primary.baseline)
@@ -85,10 +83,10 @@ def check(study: Study, outcome: verdict.Finding) -> Check:
     at = ", ".join(f"{arm} {rates[arm]:g}" for arm in reversed(pair))
     holds = "holds" if judged.outcome == outcome else "does NOT hold"
     of = contrast.estimate
-    value, low, high = (verdict.number(n, True) for n in (of.value, of.low, of.high))
     sentence = (
-        f"The verdict {holds} at each arm's best learning rate ({at}): {judged.outcome}, {value}"
-        f" ({low} to {high}, including the uncertainty of the choice; {of.seeds} seeds, chosen on"
-        f" {Compare().selection:.0%} of the held-out documents, compared on the others)."
+        f"The verdict {holds} at each arm's best learning rate ({at}): {judged.outcome},"
+        f" {verdict.number(of.value, True)} ({verdict.interval(of.low, of.high)}, including the"
+        f" uncertainty of the choice; {of.seeds} seeds, chosen on {Compare().selection:.0%} of the"
+        " held-out documents, compared on the others)."
     )
     return Check(rows, [sentence, *chosen.chosen.notes])

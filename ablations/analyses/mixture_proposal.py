@@ -9,7 +9,7 @@ import numpy as np
 
 from ablations.contrasts import endpoints
 from ablations.contrasts.pairing import Contrast, sample
-from ablations.contrasts.verdict import number
+from ablations.contrasts.verdict import interval, number
 from ablations.stats import inference, mixtures
 from ablations.stats.mixtures import Proposal, Surface
 from ablations.study_files.results import FloatArray, Study
@@ -50,9 +50,8 @@ class Summary:
 
 def matrix(names: Sequence[str], by_run: Sequence[Mapping[str, float]]) -> FloatArray:
     """Mixtures as weights that sum to 1: float64 [n, k]."""
-    rows = np.array([[mixture[name] for name in names] for mixture in by_run])
-    scaled: FloatArray = rows / rows.sum(axis=1, keepdims=True)
-    return scaled
+    rows: FloatArray = np.array([[mixture[name] for name in names] for mixture in by_run])
+    return rows / rows.sum(axis=1, keepdims=True)
 
 
 def swarm_runs(study: Study) -> list[dict[str, Any]]:
@@ -62,12 +61,8 @@ def swarm_runs(study: Study) -> list[dict[str, Any]]:
     if swarm.confirms:
         return [dict(run) for run in swarm.seen]
     return [
-        {
-            "arm": key.arm,
-            "seed": key.seed,
-            "value": inference.endpoint(sample(study, run)),
-            "weights": dict(swarm.mixtures[key.arm]),
-        }
+        {"arm": key.arm, "seed": key.seed, "value": inference.endpoint(sample(study, run))}
+        | {"weights": dict(swarm.mixtures[key.arm])}
         for key, run in study.runs.items()
     ]
 
@@ -88,9 +83,7 @@ def regress(study: Study) -> SwarmRegression | None:
     weights = matrix(names, [run["weights"] for run in runs])
     values = np.array([run["value"] for run in runs])
     surface = mixtures.fit(weights, values)
-    natural, most = (
-        np.array(list(weights_by_name.values())) for weights_by_name in (swarm.natural, swarm.most)
-    )
+    natural, most = (np.array([*by_name.values()]) for by_name in (swarm.natural, swarm.most))
     chosen = swarm.mixtures.get(declared.primary.treatment) if swarm.confirms else None
     proposal = mixtures.propose(
         surface,
@@ -113,6 +106,7 @@ def tables(study: Study, regression: SwarmRegression | None) -> dict[str, list[R
     natural = np.array(list(swarm.natural.values()))
     effect, half = mixtures.effects(regression.surface, natural / natural.sum(), alpha=alpha)
     term, term_half = mixtures.coefficients(regression.surface, alpha)
+    weights = regression.weights
     terms = [*regression.names, *map(" × ".join, itertools.combinations(regression.names, 2))]
     return {
         "mixture": [
@@ -133,9 +127,7 @@ def tables(study: Study, regression: SwarmRegression | None) -> dict[str, list[R
             {"arm": arm, "seed": seed, "value": float(regression.values[i])}
             | {"left_out": float(regression.surface.left_out[i])}
             | {f"weight of {n}": float(w) for n, w in zip(regression.names, row, strict=True)}
-            for i, ((arm, seed), row) in enumerate(
-                zip(regression.runs, regression.weights, strict=True)
-            )
+            for i, ((arm, seed), row) in enumerate(zip(regression.runs, weights, strict=True))
         ],
         "mixture_coefficients": [
             {"term": name, "value": float(value), "low": float(value - h), "high": float(value + h)}
@@ -149,59 +141,47 @@ def describe(
 ) -> Summary | None:
     """Headline and conclusion; None for a study without mixtures.
 
-    Args:
-        study: the study.
-        regression: of the swarm.
-        contrast: the primary contrast.
-        outcome: of the verdict.
+    ``contrast`` is the primary one, ``outcome`` that of its verdict.
     """
     swarm, primary = study.declared.swarm, study.declared.primary
     if swarm is None:
         return None
     if regression is None:
         runs = len(study.declared.arms) * len(study.declared.seeds)
-        headline = (
-            f"Nothing is proposed yet: {len(study.runs)} of {runs} runs of the swarm are complete"
-        )
-        return Summary(headline, "", False)
+        complete = f"{len(study.runs)} of {runs} runs of the swarm are complete"
+        return Summary(f"Nothing is proposed yet: {complete}", "", False)
     proposal, unit = regression.proposal, endpoints.unit(primary.endpoint)
     expected = (
         f"{number(proposal.change, True)} {unit} against the natural mixture,"
-        f" {1 - primary.alpha:.0%} interval {number(proposal.change_low, True)} to"
-        f" {number(proposal.change_high, True)} whichever mixture is picked"
+        f" {1 - primary.alpha:.0%} interval {interval(proposal.change_low, proposal.change_high)}"
+        " whichever mixture is picked"
     )
     mixture = in_words(regression.names, proposal.weights)
     if not swarm.confirms:
-        sure = proposal.p < primary.alpha
-        headline = (
-            f"Proposed: {mixture}; to be confirmed"
-            if sure
-            else f"No mixture is shown to beat the natural one; the likeliest is {mixture}"
-        )
+        headline = f"No mixture is shown to beat the natural one; the likeliest is {mixture}"
+        if proposal.p < primary.alpha:
+            headline = f"Proposed: {mixture}; to be confirmed"
+        p = f"< {1 / mixtures.DRAWS:g}" if proposal.p == 0 else f"= {proposal.p:.2g}"  # simulated
         conclusion = (
-            f"The regression expects {expected} ({_chance(proposal.p)}). This shows where to look,"
-            " not that the mixture is better: it was picked because it looks best, and only"
-            " confirming runs can show that it is."
+            f"The regression expects {expected} (p {p}). This shows where to look, not that the"
+            " mixture is better: it was picked because it looks best, and only confirming runs can"
+            " show that it is."
         )
         return Summary(headline, conclusion, False)
-    estimate = contrast.estimate
-    shown = (
-        f"The swarm proposed {mixture} and expected {expected}; the runs that confirm it, which had"
-        f" no part in the choice, show {number(estimate.value, True)} ({number(estimate.low, True)}"
-        f" to {number(estimate.high, True)})."
-    )
+    found = contrast.estimate
     meaning = {
         "better": "it is better than the natural mixture",
         "worse": "it is worse than the natural mixture, and the regression was wrong",
         "differs slightly": "the two differ, by less than what matters",
         "no difference": "no difference that matters was found",
     }.get(outcome, "nothing is shown either way yet")
-    return Summary(
-        "",
-        f"{shown} A reader may conclude that {meaning}, for models of this size after so many"
-        " tokens.",
-        True,
+    conclusion = (
+        f"The swarm proposed {mixture} and expected {expected}; the runs that confirm it, which had"
+        f" no part in the choice, show {number(found.value, True)}"
+        f" ({interval(found.low, found.high)}). A reader may conclude that {meaning},"
+        " for models of this size after so many tokens."
     )
+    return Summary("", conclusion, True)
 
 
 def notes(regression: SwarmRegression | None, study: Study) -> list[str]:
@@ -225,11 +205,6 @@ def notes(regression: SwarmRegression | None, study: Study) -> list[str]:
             " too narrow; look nearer to the natural mixture, or take more runs."
         )
     return notes
-
-
-def _chance(p: float) -> str:
-    """A simulated p-value."""
-    return f"p < {1 / mixtures.DRAWS:g}" if p == 0 else f"p = {p:.2g}"
 
 
 def in_words(names: Sequence[str], weights: FloatArray) -> str:

@@ -29,10 +29,8 @@ def table(study: Study, sizes: Sequence[str], run: Run) -> list[Row]:
     A row covers the arms with runs at its size. It is missing if the noise is unknown (fewer than
     two arms or seeds). ``own_…`` and ``primary_…`` are decision accuracies.
 
-    Args:
-        study: the study.
-        sizes: variants by rising size (:func:`ablations.analyses.ladder.sizes`).
-        run: any run, since all were evaluated on the same items.
+    ``sizes`` are of :func:`ablations.analyses.ladder.sizes`; ``run`` is any run, since all were
+    evaluated on the same items.
     """
     alpha, primary = study.declared.primary.alpha, study.declared.primary.endpoint
     rows: list[Row] = []

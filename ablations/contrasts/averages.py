@@ -21,10 +21,7 @@ _BY_ACCURACY = """
     hellaswag storycloze winograd winogrande race_m race_h piqa arc_e arc_c openbookqa boolq copa
     rte wic wsc record cb anli_r1 anli_r2 anli_r3
 """
-NLU: tuple[Row, ...] = (
-    *((task, "accuracy") for task in _BY_ACCURACY.split()),
-    ("multirc", "f1a"),
-)
+NLU: tuple[Row, ...] = (*((task, "accuracy") for task in _BY_ACCURACY.split()), ("multirc", "f1a"))
 
 AVERAGES: dict[str, tuple[Row, ...]] = {"nlg": NLG, "nlu": NLU, "all": NLG + NLU}
 """Rows of each average, by its name."""

@@ -40,7 +40,7 @@ class Question:
     """The question of a verdict. ``on`` is the endpoint in a sentence, in ``unit``.
 
     ``gain`` is the sign of a difference that is an improvement. With ``of_runs`` a single run of
-    each arm gets a verdict too, which is about these two runs only.
+    each arm gets a verdict too, about these two runs only.
     """
 
     treatment: str
@@ -87,12 +87,11 @@ def answer(
     size = _size(estimate, baseline_value, question)
     arms = f"{question.treatment} against {question.baseline} on {question.on}"
     if estimate.seed_error is None and not question.of_runs:
-        return Verdict(
-            "underpowered",
+        sentence = (
             f"Underpowered: {arms} shows {size}, but one seed cannot tell an effect from"
-            " training noise; this interval includes the error of the held-out documents only.",
-            None,
+            " training noise; this interval includes the error of the held-out documents only."
         )
+        return Verdict("underpowered", sentence, None)
     smallest = question.smallest_difference
     interest = f"the smallest difference of interest ({number(smallest)} {unit})"
     effect = detectable_effect(estimate, question.alpha, question.power)
@@ -108,40 +107,31 @@ def answer(
         if inside:
             sentence = f"Differs slightly: {arms} is {word}, {size}, but by less than {interest}."
             return Verdict("differs slightly", sentence, effect)
-        doubt = (
-            ""
-            if min(abs(estimate.low), abs(estimate.high)) >= smallest
-            else (f" It may be smaller than {interest}.")
-        )
-        return Verdict(word, f"{word.capitalize()}: {arms} shows {size}.{doubt}", effect)
+        sentence = f"{word.capitalize()}: {arms} shows {size}."
+        if min(abs(estimate.low), abs(estimate.high)) < smallest:
+            sentence += f" It may be smaller than {interest}."
+        return Verdict(word, sentence, effect)
     could = (
         f"a true difference of {number(effect)} {unit} would have been found with probability"
         f" {question.power:.0%}"
     )
     if inside or effect <= smallest:
         what = f"; any difference is below {interest}" if inside else ""
-        return Verdict(
-            "no difference", f"No difference found: {arms} shows {size}; {could}{what}.", effect
-        )
-    return Verdict(
-        "underpowered",
+        sentence = f"No difference found: {arms} shows {size}; {could}{what}."
+        return Verdict("no difference", sentence, effect)
+    sentence = (
         f"Underpowered: {arms} shows {size}; only {could}, and {interest} is less than that:"
-        f" {_need(estimate, question)}.",
-        effect,
+        f" {_need(estimate, question)}."
     )
+    return Verdict("underpowered", sentence, effect)
 
 
 def _need(estimate: Estimate, question: Question) -> str:
     """What it takes to find the smallest difference of interest: seeds, items or both."""
     if estimate.seed_sd is None:
         return f"more {question.items} are needed"
-    seeds, items = shortfall(
-        question.smallest_difference,
-        estimate.seed_sd,
-        estimate.item_error,
-        question.alpha,
-        question.power,
-    )
+    smallest, noise = question.smallest_difference, (estimate.seed_sd, estimate.item_error)
+    seeds, items = shortfall(smallest, *noise, question.alpha, question.power)
     if not items:
         return f"about {seeds} seeds would do"
     if seeds is None:
@@ -154,9 +144,8 @@ def detectable_effect(estimate: Estimate, alpha: float, power: float) -> float:
     """The true difference that is detected with ``power``, given the observed noise."""
     if estimate.seed_sd is None:
         return detectable(estimate.error, estimate.df, alpha, power)
-    return minimum_detectable_effect(
-        estimate.seed_sd, estimate.seeds, estimate.item_error, alpha, power
-    )
+    noise = estimate.seed_sd, estimate.seeds, estimate.item_error
+    return minimum_detectable_effect(*noise, alpha, power)
 
 
 def interim(estimate: Estimate, baseline_value: float, declared: Primary, seeds: int) -> Verdict:
@@ -170,7 +159,7 @@ def interim(estimate: Estimate, baseline_value: float, declared: Primary, seeds:
 
 
 ROUNDING = 1e-12
-"""Cancelling sums leave less than this."""
+"""Differences below this are rounding errors."""
 
 
 def number(value: float, signed: bool = False) -> str:
@@ -180,10 +169,15 @@ def number(value: float, signed: bool = False) -> str:
     return f"{value:{'+' if signed else ''}.{digits}f}"
 
 
+def interval(low: float, high: float) -> str:
+    """The ends of an interval of a difference: ``+0.0123 to +0.0456``."""
+    return f"{number(low, True)} to {number(high, True)}"
+
+
 def _size(estimate: Estimate, baseline_value: float, question: Question) -> str:
     percent = f", {abs(estimate.value / baseline_value):.2%}" if baseline_value else ""
     return (
         f"{number(abs(estimate.value))} {question.unit}{percent}"
         f" {'less' if estimate.value < 0 else 'more'} ({1 - question.alpha:.0%} interval of the"
-        f" difference {number(estimate.low, True)} to {number(estimate.high, True)})"
+        f" difference {interval(estimate.low, estimate.high)})"
     )

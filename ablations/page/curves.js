@@ -30,7 +30,7 @@ function meanLines(rows, x) {
 }
 
 function nothingHere() {
-  return el("p", { class: "empty" }, "No complete job of this variant has it.");
+  return el("p", { class: "empty" }, "No complete job of this variant logged this.");
 }
 
 // `lines()` are drawn over `x()`. A band may reach beyond the chart: the lines set its height, and
@@ -237,7 +237,7 @@ function drawSwept() {
   });
   if (!ofArms) armLegend("swept-legend", declared.arms);
   title();
-  put("swept-hint", "Means over seeds, with pointwise intervals over seeds alone.");
+  put("swept-hint", "Means over seeds, with pointwise intervals over seeds.");
 }
 
 drawSwept();

@@ -50,11 +50,8 @@ def page_data(
 ) -> Json:
     """Everything that ``page/report.js`` draws.
 
-    Args:
-        study: the study.
-        result: its comparison, or the error that prevented one.
-        logs: training logs of complete jobs.
-        not_run: reasons for tasks that were requested but not run.
+    ``result`` is the comparison, or the error that prevented one; ``logs`` are those of complete
+    jobs; ``not_run`` has reasons for tasks that were requested but not run.
     """
     declared = study.declared
     shown = figures(study, result, logs, not_run)

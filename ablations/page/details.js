@@ -2,7 +2,7 @@
 
 const AVERAGE_NAMES = { nlg: "NLG", nlu: "NLU", all: "All" };
 
-// An average is held against guessing where guessing has a meaning in each of its rows.
+// An average is compared with guessing if guessing has a meaning in each of its rows.
 const atChance = (row) =>
   row.chance !== null &&
   (row.chance_rows ?? row.rows) === row.rows &&
@@ -63,32 +63,22 @@ function drawTasks() {
     const here = averages.filter((row) => row.shots === now.shots);
     const partial = here.filter((row) => row.partial && row.arm === here[0].arm);
     const gold = here.filter((row) => row.average === "gold");
-    put(
-      "partial",
-      partial.map((row) =>
-        el(
-          "span",
-          {},
-          `${AVERAGE_NAMES[row.average]} is partial, over ${row.rows} of its ${row.of} rows, so it does not compare with GLaM’s. `,
-        ),
-      ),
-      here
-        .filter((row) => row.arm === here[0].arm && 0 < row.chance_rows && row.chance_rows < row.rows)
-        .map((row) =>
-          el(
-            "span",
-            {},
-            `The line of guessing of ${AVERAGE_NAMES[row.average]} is a mean over the ${row.chance_rows} of its ${row.rows} rows where guessing has a meaning. `,
-          ),
-        ),
-      gold.length
-        ? el(
-            "span",
-            {},
-            `Bits per byte of the right answers: ${gold.map((row) => `${row.arm} ${digits(row.value)}`).join(", ")}.`,
-          )
-        : [],
+    const guessed = here.filter(
+      (row) => row.arm === here[0].arm && 0 < row.chance_rows && row.chance_rows < row.rows,
     );
+    const bits = gold.map((row) => `${row.arm} ${digits(row.value)}`).join(", ");
+    const said = [
+      ...partial.map(
+        ({ average, rows, of }) =>
+          `${AVERAGE_NAMES[average]} is partial, over ${rows} of its ${of} rows, so it does not compare with GLaM’s. `,
+      ),
+      ...guessed.map(
+        ({ average, chance_rows, rows }) =>
+          `The chance line of ${AVERAGE_NAMES[average]} is a mean over ${chance_rows} of its ${rows} rows; guessing has no meaning in the others. `,
+      ),
+      gold.length ? `Bits per byte of the right answers: ${bits}.` : "",
+    ];
+    put("partial", said.map((text) => el("span", {}, text)));
   };
   if (!isEmpty("averages") || !isEmpty("tasks")) {
     segments(
@@ -105,7 +95,7 @@ function drawTasks() {
   const drawRows = (rows, axis, label, bars) => (width) =>
     rows().length
       ? forest(width, { rows: rows(), axis: axis(rows()), label, bars })
-      : el("p", { class: "empty" }, "Nothing of this kind was answered with so many shots.");
+      : el("p", { class: "empty" }, "No answers with this number of shots.");
   const inPoints = () => !now.metric.endsWith("bits_per_byte");
   if (!isEmpty("averages")) {
     const rows = () =>
@@ -255,31 +245,19 @@ function drawExperts() {
 
 function drawYields() {
   if (isEmpty("yields")) return;
-  const rate = (part, all) => {
-    const meter = el("span", { class: "meter" }, el("i", {}));
-    meter.firstChild.style.width = `${all ? (100 * part) / all : 0}%`;
-    return el("span", {}, meter, el("span", { class: "portion" }, percent(part, all)));
-  };
   put(
     "yields",
     table(
       [
-        "Arm",
-        "Rule",
-        "Source",
-        "#Documents",
-        "#Keep rate",
-        "#Text",
-        "#Of bytes",
-        "#Tokens",
-        "#Of tokens",
+        ...["Arm", "Rule", "Source", "#Documents", "#Keep rate"],
+        ...["#Text", "#Of bytes", "#Tokens", "#Of tokens"],
       ],
       rowsOf("yields").map((row, i, all) => [
         row.arm === all[i - 1]?.arm ? "" : row.arm,
         row.arm === all[i - 1]?.arm ? "" : el("div", { class: "rule" }, row.rule),
         row.source,
         number(row.kept_documents),
-        rate(row.kept_documents, row.pool_documents),
+        meter(row.kept_documents, row.pool_documents),
         size(row.kept_bytes),
         percent(row.kept_bytes, row.pool_bytes),
         short.format(row.kept_targets),
@@ -292,7 +270,7 @@ function drawYields() {
 function drawCosts() {
   put(
     "cost-hint",
-    `FLOPs follow from the model’s shape, the arm’s share of scoring the raw pool included. CO2e follows from the kWh at ${digits(data.co2e.kg_per_kwh)} kg per kWh, ${data.co2e.source}. What is not summed over seeds is their mean.`,
+    `FLOPs are computed from the model’s shape and include the arm’s share of scoring the raw pool. CO2e is computed from kWh at ${digits(data.co2e.kg_per_kwh)} kg per kWh, ${data.co2e.source}. Rows without “all seeds” are means over seeds.`,
   );
   const rows = rowsOf("costs");
   const time = (seconds) =>
@@ -354,10 +332,6 @@ function drawJobs() {
   );
 }
 
-function fold(title, ...content) {
-  return el("details", { class: "fold" }, el("summary", {}, title), content);
-}
-
 function drawProvenance() {
   const { shared, by_arm, runs, budget } = data.provenance;
   const parts = [
@@ -369,12 +343,12 @@ function drawProvenance() {
     "provenance",
     Object.keys(shared).length
       ? view(shared)
-      : el("p", { class: "empty" }, "The results agree on no provenance, or carry none."),
+      : el("p", { class: "empty" }, "The results share no provenance, or have none."),
     parts.map(([title, value]) => fold(title, view(value))),
   );
 }
 
-// What has nothing to show is not there; why, is said once, at the end.
+// Hides figures without rows and lists the reasons at the end.
 function hideEmpty() {
   for (const box of document.querySelectorAll("figure[data-csv]"))
     box.hidden = isEmpty(box.dataset.csv);
@@ -384,10 +358,7 @@ function hideEmpty() {
   }
   const { jobs, not_run, ...rest } = data.empty;
   const why = unique(Object.values(rest));
-  put(
-    "reasons",
-    why.map((reason) => el("li", {}, reason)),
-  );
+  put("reasons", why.map((reason) => el("li", {}, reason)));
   document.getElementById("left-out").hidden = !why.length;
 }
 

@@ -5,7 +5,7 @@ import math
 from ablations.analyses.comparison import Comparison
 from ablations.contrasts import endpoints, equivalence
 from ablations.contrasts.axis import axis_of
-from ablations.contrasts.verdict import number
+from ablations.contrasts.verdict import interval, number
 from ablations.page import provenance
 from ablations.stats.power import shortfall
 from ablations.study_files.results import Study
@@ -85,8 +85,8 @@ def secondary_findings(result: Comparison | ValueError) -> list[str]:
     treatment = result.primary["treatment"]
     return [
         f"{row['outcome'].capitalize()} on {endpoints.in_a_sentence(row['endpoint'])}:"
-        f" {number(row['difference'], True)} {row['unit']} ({number(row['family_low'], True)} to"
-        f" {number(row['family_high'], True)})."
+        f" {number(row['difference'], True)} {row['unit']}"
+        f" ({interval(row['family_low'], row['family_high'])})."
         for row in result.tables["secondary"]
         if row["arm"] == treatment and row["outcome"] in ("better", "worse")
     ]

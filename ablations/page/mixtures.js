@@ -27,11 +27,7 @@ function drawMixture() {
   if (isEmpty("mixture")) return;
   const [rows, runs] = [rowsOf("mixture"), rowsOf("mixture_runs")];
   const share = (value) => `${Math.round(100 * value)} %`;
-  const bar = (value) => {
-    const meter = el("span", { class: "meter" }, el("i", {}));
-    meter.firstChild.style.width = `${100 * value}%`;
-    return el("span", {}, meter, el("span", { class: "portion" }, share(value)));
-  };
+  const bar = (value) => meter(value, 1, share(value));
   put("mixture-said", data.mixture);
   put(
     "mixture",
@@ -71,7 +67,7 @@ function drawMixture() {
   });
   put(
     "mixture-runs-hint",
-    `Each dot is a run: ${declared.unit} on ${primaryText} (${better}) by the weight of a component, whatever the others are. Upright lines: the proposed weight, and dashed the natural one.`,
+    `Each dot is a run: ${declared.unit} on ${primaryText} (${better}) by the weight of a component. Vertical lines: the proposed weight, and (dashed) the natural one.`,
   );
   const both = around(runs.flatMap((row) => [row.value, row.left_out]), { format: digits });
   chart("mixture-left-out", (width) =>

@@ -85,7 +85,7 @@ function estimateRow(name, arm, of, extra = {}) {
   };
 }
 
-// The edges of an axis of differences hold 0 and what matters.
+// An axis of differences includes 0 and the smallest difference of interest.
 const differenceAxis = (values, smallest = 0) => around([...values, 0, smallest, -smallest]);
 
 function drawPrimary() {
@@ -167,13 +167,13 @@ function someOf(names, most = 6) {
   return rest > 1 ? `${names.slice(0, most).join(", ")} and ${number(rest)} more` : names.join(", ");
 }
 
-// Groups first; the sources that they hold are folded, since there may be many.
+// Groups first; their sources are folded, since there may be many.
 function drawHeldout() {
   if (isEmpty("heldout")) return;
   put("heldout-title", `Bits per byte minus those of ${declared.baseline} (less is better)`);
   put(
     "heldout-hint",
-    `Intervals of ${percentage}, over seeds and documents. Of so many, some exclude 0 by chance: what was tested stands below.`,
+    `${percentage} intervals, over seeds and documents. With so many, some exclude 0 by chance: the tests are below.`,
   );
   put(
     "conclusions",

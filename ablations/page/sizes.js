@@ -23,7 +23,7 @@ function drawContrasts() {
       label: `difference in ${declared.unit} (${better})`,
     }),
   );
-  put("sizes-hint", `${data.signs.sentence} Intervals of ${percentage}, as for the verdict.`);
+  put("sizes-hint", `${data.signs.sentence} ${percentage} intervals, as for the verdict.`);
 }
 
 function drawDecisions() {
@@ -92,10 +92,10 @@ function drawProxies() {
   const at = several ? ` at ${smallest}` : "";
   put(
     "proxies-hint",
-    `${several ? "By size, the" : "The"} ratio of how far the arms lie apart to how far one run strays from its arm: the higher, the fewer runs it takes to tell arms apart. Arms of equal text exceed ${digits(about[0].by_chance)}${at} in 1 of ${Math.round(1 / (1 - declared.coverage))} cases; what is below is grey. Noise: that of one run${at}, as a share of the score. `,
+    `${several ? "By size, the" : "The"} ratio of the spread between arms to the noise of a run: the higher, the fewer runs are needed to tell arms apart. Arms with equal text exceed ${digits(about[0].by_chance)}${at} in 1 of ${Math.round(1 / (1 - declared.coverage))} cases; lower ratios are grey. Noise: standard deviation of a run${at}, as a share of the score. `,
     several
-      ? `Order kept: pairs of arms at ${smallest} whose winner wins at the largest size too; as on the primary: whose winner wins there on ${primaryText}.`
-      : `As on the primary: pairs of arms whose winner wins on ${primaryText} too.`,
+      ? `Order kept: pairs of arms whose winner at ${smallest} also wins at the largest size. As on the primary: whose winner wins there on ${primaryText}.`
+      : `As on the primary: pairs of arms whose winner also wins on ${primaryText}.`,
   );
 }
 

@@ -3,6 +3,7 @@
 Numbers have three significant digits, counts a suffix (131K, 2.72M).
 """
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -87,9 +88,7 @@ def right(name: str, head: str) -> Column:
 
 def _known(name: str, head: str, shown: Callable[[Any], str]) -> Column:
     """A column of ``shown`` values; those that are unknown are a dash."""
-    return Column(
-        head or name, lambda row: "–" if (value := row.get(name)) is None else shown(value)
-    )
+    return Column(head or name, lambda of: "–" if of.get(name) is None else shown(of[name]))
 
 
 def _percent(share: float) -> str:
@@ -99,29 +98,17 @@ def _percent(share: float) -> str:
 MEASURED_ON = Column("measured on", lambda row: endpoints.label(row["endpoint"]), text=True)
 ON = replace(MEASURED_ON, once=True)
 ARM, VALUE, DIFFERENCE = text("arm"), figure("value"), figure("difference", signed=True)
+INTERVAL, OUTCOME = interval(), text("outcome")
 FLOPS = _known("flops", "FLOPs", lambda value: f"{value:.1e}".replace("e+", "e"))
 
 TABLES: Mapping[str, tuple[str, Sequence[Column]]] = {
-    "calibration": (
-        "Checks of the method",
-        [
-            text("check"),
-            DIFFERENCE,
-            interval(),
-            text("outcome"),
-        ],
-    ),
+    "calibration": ("Checks of the method", [text("check"), DIFFERENCE, INTERVAL, OUTCOME]),
     "mixture": (
         "The proposed mixture, in percent; the effect of ten points more at the natural one",
-        [
-            text("component"),
-            _known("natural", "", _percent),
-            _known("proposed", "", _percent),
-            Column("may be best", lambda row: f"{_percent(row['low'])} to {_percent(row['high'])}"),
-            _known("most", "at most", _percent),
-            figure("effect", signed=True),
-            interval("effect_low", "effect_high"),
-        ],
+        [text("component"), _known("natural", "", _percent), _known("proposed", "", _percent),
+         Column("may be best", lambda row: f"{_percent(row['low'])} to {_percent(row['high'])}"),
+         _known("most", "at most", _percent), figure("effect", signed=True),
+         interval("effect_low", "effect_high")],
     ),
     "seeds": (
         "Primary endpoint by seed",
@@ -129,123 +116,66 @@ TABLES: Mapping[str, tuple[str, Sequence[Column]]] = {
     ),
     "secondary": (
         "Secondary tests, with Holm's adjustment over all of them",
-        [
-            ARM,
-            MEASURED_ON,
-            DIFFERENCE,
-            interval("family_low", "family_high"),
-            chance("p_holm"),
-            text("outcome"),
-        ],
+        [ARM, MEASURED_ON, DIFFERENCE, interval("family_low", "family_high"), chance("p_holm"),
+         OUTCOME],
     ),
     "heldout": (
         "Held-out bits per byte (less is better); intervals are no tests",
-        [ON, ARM, VALUE, DIFFERENCE, interval()],
+        [ON, ARM, VALUE, DIFFERENCE, INTERVAL],
     ),
     "averages": (
         "Averages of tasks",
-        [
-            ON,
-            ARM,
-            VALUE,
-            DIFFERENCE,
-            interval(),
-            Column("rows", lambda row: f"{row['rows']} of {row['of']}"),
-        ],
+        [ON, ARM, VALUE, DIFFERENCE, INTERVAL,
+         Column("rows", lambda row: f"{row['rows']} of {row['of']}")],
     ),
     "matched": (
         "At equal budgets; intervals over seeds",
-        [
-            Column("equal", lambda row: row["matched"].removeprefix("equal "), True, True),
-            count("at"),
-            ARM,
-            VALUE,
-            DIFFERENCE,
-            interval(),
-        ],
+        [Column("equal", lambda row: row["matched"].removeprefix("equal "), True, True),
+         count("at"), ARM, VALUE, DIFFERENCE, INTERVAL],
     ),
     "sizes": (
         "Primary contrast by size",
-        [text("variant", "size"), FLOPS, DIFFERENCE, interval(), chance("p"), text("outcome")],
+        [text("variant", "size"), FLOPS, DIFFERENCE, INTERVAL, chance("p"), OUTCOME],
     ),
     "orders": (
         "Pairs of arms that keep their order from a size to a larger one",
-        [
-            text("variant", "size"),
-            text("target", "larger"),
-            right("decision", "kept"),
-            Column(
-                "interval", lambda row: f"{row['decision_low']:.0%} to {row['decision_high']:.0%}"
-            ),
-            _known("best_arm_found", "best arm", lambda found: "found" if found else "missed"),
-        ],
+        [text("variant", "size"), text("target", "larger"), right("decision", "kept"),
+         Column("interval", lambda of: f"{of['decision_low']:.0%} to {of['decision_high']:.0%}"),
+         _known("best_arm_found", "best arm", lambda found: "found" if found else "missed")],
     ),
     "proxies": (
         "Which metric decides best? Signal to noise at the smallest size",
-        [
-            MEASURED_ON,
-            figure("ratio"),
-            figure("by_chance", "by chance"),
-            right("own", "kept"),
-            right("primary", "as primary"),
-        ],
+        [MEASURED_ON, figure("ratio"), figure("by_chance", "by chance"), right("own", "kept"),
+         right("primary", "as primary")],
     ),
     "scaling": (
         "Scaling law of each arm; a forecast goes a decade beyond what was run",
-        [
-            text("arm", once=True),
-            FLOPS,
-            text("kind"),
-            VALUE,
-            interval(signed=False),
-            figure("floor"),
-            figure("exponent"),
-        ],
+        [text("arm", once=True), FLOPS, text("kind"), VALUE, interval(signed=False),
+         figure("floor"), figure("exponent")],
     ),
     "learning_rates": (
         "Settings tried for each arm",
-        [
-            text("arm", once=True),
-            _known("learning_rate", "learning rate", "{:g}".format),
-            _known("passes", "", "{:.3g}".format),
-            _known("seeds", "", str),
-            VALUE,
-            Column("", status_of, text=True),
-        ],
+        [text("arm", once=True), _known("learning_rate", "learning rate", "{:g}".format),
+         _known("passes", "", "{:.3g}".format), _known("seeds", "", str), VALUE,
+         Column("", status_of, text=True)],
     ),
     "crossover": (
         "Primary contrast as compute grows or text gets scarce",
-        [
-            Column("at", lambda row: f"{row['axis']} {row['at']:g}", text=True),
-            DIFFERENCE,
-            interval(),
-        ],
+        [Column("at", lambda row: f"{row['axis']} {row['at']:g}", text=True), DIFFERENCE, INTERVAL],
     ),
     "arms": (
         "Arms and their cost",
-        [
-            text("arm", once=True),
-            text("variant"),
-            Column("runs", lambda row: f"{row['complete']} of {row['declared']}"),
-            replace(_known("model", "", str), text=True),
-            count("parameters_total", "params"),
-            count("parameters_active", "active"),
-            count("tokens"),
-            FLOPS,
-            _known("wall_seconds_sum", "time", duration),
-        ],
+        [text("arm", once=True), text("variant"),
+         Column("runs", lambda row: f"{row['complete']} of {row['declared']}"),
+         replace(_known("model", "", str), text=True), count("parameters_total", "params"),
+         count("parameters_active", "active"), count("tokens"), FLOPS,
+         _known("wall_seconds_sum", "time", duration)],
     ),
     "jobs": (
         "Unfinished runs",
-        [
-            text("arm"),
-            text("variant"),
-            _known("seed", "", str),
-            text("state"),
-            text("error"),
-        ],
+        [text("arm"), text("variant"), _known("seed", "", str), text("state"), text("error")],
     ),
-}
+}  # fmt: skip
 """Title and columns of what is printed; the table of tasks goes to its file only."""
 
 
@@ -283,6 +213,11 @@ def lines(
         ]
         out.append(_line(here, columns, widths))
     return out
+
+
+def wrapped(text: str, mark: str = "") -> list[str]:
+    """A paragraph as lines, ``mark`` before the first."""
+    return textwrap.wrap(text, WIDTH, initial_indent=mark, subsequent_indent=" " * len(mark))
 
 
 def _line(cells: Sequence[str], columns: Sequence[Column], widths: Sequence[int]) -> str:

@@ -1,9 +1,8 @@
 """Training loss and router statistics of a run, from ``metrics.jsonl``.
 
-Lines are those of ``model/train.py``: ``tokens`` and ``loss`` in each; of a model with experts also
-``router_entropy`` [L] and ``dropped`` [L], and in some or, of earlier runs, in all ``expert_load``
-[L, E]. A line with an evaluation may hold ``heldout_expert_load`` = {source: [L, E]} too. L counts
-MoE layers, E experts.
+Lines are those of ``model/train.py``: ``tokens`` and ``loss``; with experts also ``router_entropy``
+[L] and ``dropped`` [L], and in some lines ``expert_load`` [L, E]. A line of an evaluation may have
+``heldout_expert_load`` = {source: [L, E]}. L counts MoE layers, E experts.
 """
 
 import json

@@ -89,8 +89,8 @@ function drawTests() {
   });
   put(
     "forest-hint",
-    `The diamond is the primary endpoint, with its own interval. Shaded: less than the smallest difference of interest. ${
-      isEmpty("tests") ? "" : "The other intervals hold for all of these tests at once."
+    `The diamond is the primary endpoint. Shaded: less than the smallest difference of interest. ${
+      isEmpty("tests") ? "" : "The other intervals are simultaneous over these tests."
     }`,
   );
   if (isEmpty("tests")) return;
@@ -98,15 +98,8 @@ function drawTests() {
     "tests",
     table(
       [
-        "Arm",
-        "Measured on",
-        "Outcome",
-        "#Items",
-        "#Difference",
-        `#${coverage} interval`,
-        "#p, Holm",
-        "#Could see",
-        "#Only one is right",
+        ...["Arm", "Measured on", "Outcome", "#Items", "#Difference", `#${coverage} interval`],
+        ...["#p, Holm", "#Could see", "#Only one is right"],
       ],
       rowsOf("tests").map((row) => [
         row.arm,
@@ -125,9 +118,9 @@ function drawTests() {
   );
   put(
     "tests-hint",
-    `Holm’s adjustment: the chance of any false finding among these tests is at most ${Math.round(100 * primary.alpha)} %. “Could see” is the true difference that such a test finds with ${Math.round(100 * primary.power)} % power. “Only one is right” counts the items that the arm alone, and the baseline alone, has right; ${number(data.differing)} items that differ stand in items.csv.${
+    `Holm’s adjustment: the probability of any false finding among these tests is at most ${Math.round(100 * primary.alpha)} %. “Could see” is the true difference that a test detects with ${Math.round(100 * primary.power)} % power. “Only one is right” counts items that only the arm, and only the baseline, has right. items.csv lists the ${number(data.differing)} items that differ.${
       rowsOf("tests").some((row) => row.outcome === "all alike")
-        ? " “All alike”: no item differs, so that the interval has no width and tells nothing of other items."
+        ? " “All alike”: no item differs, so the interval has no width and says nothing about other items."
         : ""
     }`,
   );
@@ -169,14 +162,8 @@ function drawRuns() {
     table(
       ["Task", "Metric", "Filter", "Arm", "#Run", "#Value", "Unit", "#lm-eval says"],
       rowsOf("runs").map((row) => [
-        row.task,
-        row.metric,
-        row.filter,
-        row.arm,
-        row.run,
-        digits(row.value),
-        row.unit,
-        figure(row.reported),
+        ...[row.task, row.metric, row.filter, row.arm, row.run],
+        ...[digits(row.value), row.unit, figure(row.reported)],
       ]),
     ),
   );

@@ -43,13 +43,7 @@ class Score:
 
 
 def score(metric: str, values: Sequence[Any], reported: Any) -> Score | str:
-    """The score of a metric, or why it cannot be compared.
-
-    Args:
-        metric: its name.
-        values: logged values by item.
-        reported: the harness's figure.
-    """
+    """The score of a metric from its logged ``values`` by item, or why it cannot be compared."""
     figure = _number(reported)
     if figure is None or not math.isfinite(figure):
         return "lm-eval reports no figure for it"
@@ -93,23 +87,18 @@ def _of_pairs(metric: str, pairs: FloatArray, figure: float) -> Score | str:
 
 
 def _is_pair(value: Any) -> bool:
-    return (
-        isinstance(value, list) and len(value) == 2 and all(_number(p) is not None for p in value)
-    )
+    pair = isinstance(value, list) and len(value) == 2
+    return pair and all(_number(part) is not None for part in value)
 
 
 def _number(value: Any) -> float | None:
     """A number, also one that a NumPy type turned into a string."""
-    if isinstance(value, bool | int | float):
-        return float(value)
-    if isinstance(value, str):
-        if value in ("True", "False"):
-            return float(value == "True")
-        try:
-            return float(value)
-        except ValueError:
-            return None
-    return None
+    if value in ("True", "False"):
+        return float(value == "True")
+    try:
+        return float(value) if isinstance(value, bool | int | float | str) else None
+    except ValueError:
+        return None
 
 
 def _same(ours: float, theirs: float) -> bool:

@@ -1,9 +1,8 @@
 """A comparison of logged samples as plain text."""
 
-import textwrap
-
 from ablations.contrasts.verdict import number
-from ablations.page.text_tables import WIDTH, Column, chance, figure, interval, lines, text
+from ablations.page import text_tables
+from ablations.page.text_tables import DIFFERENCE, Column, chance, figure, interval, text
 from ablations.samples.comparison import Comparison
 from ablations.samples.pairing import Paired
 from ablations.study_files.table import Row
@@ -11,38 +10,22 @@ from ablations.study_files.table import Row
 TABLES = {
     "runs_of_primary": (
         "Primary endpoint by run",
-        [
-            Column("run", lambda row: str(row["run"])),
-            figure("treatment"),
-            figure("baseline"),
-            figure("difference", signed=True),
-        ],
+        [Column("run", lambda row: str(row["run"])), figure("treatment"), figure("baseline"),
+         DIFFERENCE],
     ),
     "tests": (
         "Tests, with Holm's adjustment over all of them, and the difference each could see",
-        [
-            text("arm"),
-            text("label", "measured on"),
-            Column("items", lambda row: str(row["items"])),
-            figure("difference", signed=True),
-            interval("family_low", "family_high"),
-            chance("p_holm"),
-            figure("detectable", "sees"),
-            Column("outcome", lambda row: str(row["outcome"])),
-        ],
+        [text("arm"), text("label", "measured on"), Column("items", lambda row: str(row["items"])),
+         DIFFERENCE, interval("family_low", "family_high"), chance("p_holm"),
+         figure("detectable", "sees"), Column("outcome", lambda row: str(row["outcome"]))],
     ),
     "scores": (
         "Scores; intervals are no tests",
-        [
-            text("label", "measured on", once=True),
-            text("arm"),
-            figure("value"),
-            interval("value_low", "value_high", signed=False),
-            text("against_chance", "guessing"),
-        ],
+        [text("label", "measured on", once=True), text("arm"), figure("value"),
+         interval("value_low", "value_high", signed=False), text("against_chance", "guessing")],
     ),
     "left_out": ("Not compared", [text("task"), text("metric"), text("filter"), text("reason")]),
-}
+}  # fmt: skip
 
 
 def render(result: Comparison, paired: Paired) -> str:
@@ -53,12 +36,12 @@ def render(result: Comparison, paired: Paired) -> str:
     partial = primary["tasks"] != result.paired["tasks"]
     about = f"; the verdict is on {_counted(primary)}" if partial else ""
     out = [
-        *_wrapped(result.headline),
+        *text_tables.wrapped(result.headline),
         "",
-        *_wrapped(result.verdict.sentence),
+        *text_tables.wrapped(result.verdict.sentence),
         "",
-        *_wrapped(f"{_counted(result.paired)} were paired, in {runs}{about}.", "- "),
-        *(line for note in result.notes for line in _wrapped(note, "- ")),
+        *text_tables.wrapped(f"{_counted(result.paired)} were paired, in {runs}{about}.", "- "),
+        *(line for note in result.notes for line in text_tables.wrapped(note, "- ")),
         "",
         f"{primary['treatment']} minus {primary['baseline']} on {primary['on']}:"
         f" {number(primary['value'], True)} {primary['unit']}",
@@ -68,13 +51,9 @@ def render(result: Comparison, paired: Paired) -> str:
     for name, (title, columns) in TABLES.items():
         if rows := result.tables[name]:
             shown = columns if name != "tests" or len(paired.arms) > 2 else columns[1:]
-            out += ["", title, *lines(rows, shown, arms)]
+            out += ["", title, *text_tables.lines(rows, shown, arms)]
     return "\n".join(out)
 
 
 def _counted(row: Row) -> str:
     return f"{row['items']} items of {row['tasks']} task{'s' if row['tasks'] > 1 else ''}"
-
-
-def _wrapped(words: str, mark: str = "") -> list[str]:
-    return textwrap.wrap(words, WIDTH, initial_indent=mark, subsequent_indent=" " * len(mark))

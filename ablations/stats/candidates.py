@@ -1,11 +1,10 @@
 """Select the best of several candidates per arm, and compare the bests of two arms.
 
 Each arm has K candidates (learning rates, numbers of passes), run with the same S seeds. The *best*
-of an arm is the candidate with the best mean over all seeds and documents that one could have
-drawn. Runs are noisy, so the choice is an estimate, and the winner's luck would flatter its arm.
-For documents, the choice is made on others than those of the endpoint
-(:mod:`ablations.contrasts.variant_selection`); training noise is in both, so every candidate that
-may be the best counts.
+of an arm has the best mean over all seeds and documents that one could have drawn. Runs are noisy,
+so the choice is an estimate and favours lucky candidates. The documents of the choice are not those
+of the endpoint (:mod:`ablations.contrasts.variant_selection`), but both have the noise of training,
+so every candidate that may be the best counts.
 
 **May be the best** is a candidate that the first does not beat clearly: multiple comparisons with
 the best (Hsu 1984; Hsu 1996, Multiple Comparisons, chapter 4), one-sided, by Bonferroni:
@@ -24,10 +23,10 @@ since no mean of several exceeds their best,
     best t - best b  <=  t[k] - mean over P[b]   for the k that is t's best
 
 so the lower bound is the lowest over j in P[b] of those on the first difference, and the upper one
-the highest over k in P[t] of those on the second (the other way round where less is better). On an
-endpoint that did not make the choice nothing is known of the order of candidates, and the bounds
-are the outermost of all pairs in P. The bests are in P but for a share ``SPENT`` of alpha, and the
-bounds have the rest (Bonferroni). Simulated in ``tests/compare/test_compare_best.py``.
+the highest over k in P[t] of those on the second (reversed if less is better). On an endpoint that
+did not make the choice the order of candidates is unknown, and the bounds are the outermost of all
+pairs in P. A share ``SPENT`` of alpha goes to the choice, the rest to the bounds (Bonferroni).
+Simulated in ``tests/compare/test_compare_best.py``.
 """
 
 from collections.abc import Sequence
@@ -96,14 +95,13 @@ def difference_of_bests(
     lows, highs = (theirs, ours) if gain == 1 else (ours, theirs)
     if gain is None:
         lows = highs = [estimate(*pair, level) for row in pairs for pair in row]
-    low = min(first.value, *(each.low for each in lows))
-    high = max(first.value, *(each.high for each in highs))
-    above = max(_one_sided(each, 1) for each in lows)
-    below = max(_one_sided(each, -1) for each in highs)
+    low = min(first.value, *(of.low for of in lows))
+    high = max(first.value, *(of.high for of in highs))
+    # One-sided p of each sign, the largest over the candidates.
+    above = max(of.p / 2 if of.value > 0 else 1 - of.p / 2 for of in lows)
+    below = max(of.p / 2 if of.value < 0 else 1 - of.p / 2 for of in highs)
     half = half_width(first, alpha)
     wider = max(high - first.value, first.value - low) / half if half > 0 else 1.0
-    seed_lows = [each.seed_low for each in lows if each.seed_low is not None]
-    seed_highs = [each.seed_high for each in highs if each.seed_high is not None]
     return replace(
         first,
         low=low,
@@ -112,8 +110,8 @@ def difference_of_bests(
         error=first.error * wider,
         item_error=first.item_error * wider,
         seed_error=None if first.seed_error is None else first.seed_error * wider,
-        seed_low=min(seed_lows, default=None),
-        seed_high=max(seed_highs, default=None),
+        seed_low=min((of.seed_low for of in lows if of.seed_low is not None), default=None),
+        seed_high=max((of.seed_high for of in highs if of.seed_high is not None), default=None),
     )
 
 
@@ -122,8 +120,3 @@ def _mean(pairs: Sequence[Paired]) -> Paired:
     values = np.mean([values for values, _ in pairs], axis=0)
     moves = zip(*(moves for _, moves in pairs), strict=True)
     return values, [np.mean(stratum, axis=0) for stratum in moves]
-
-
-def _one_sided(result: Estimate, sign: int) -> float:
-    """The p of a test whether the difference has this sign."""
-    return result.p / 2 if sign * result.value > 0 else 1 - result.p / 2

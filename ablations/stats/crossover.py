@@ -68,28 +68,18 @@ def crossing(
     places = np.linspace(log[0], log[-1], STEPS + 1)
     line = [_line(log, place, values, moves, alpha) for place in places]
     lows, highs = (np.array([getattr(point, name) for point in line]) for name in ("low", "high"))
-    may_be = (lows <= 0) & (highs >= 0)
+    inside = np.flatnonzero((lows <= 0) & (highs >= 0)).tolist()
     start, end = line[0], line[-1]
-    at = None
+    at = low = high = None
     if start.value * end.value < 0:
         share = start.value / (start.value - end.value)
         at = float(np.exp(log[0] + share * (log[-1] - log[0])))
-    low = high = None
-    if may_be.any():
-        inside = np.flatnonzero(may_be)
-        low = _bound(places, lows, highs, int(inside[0]), -1)
-        high = _bound(places, lows, highs, int(inside[-1]), 1)
-    return Crossover(
-        first=float(x[0]),
-        last=float(x[-1]),
-        at=at,
-        low=low,
-        high=high,
-        possible=bool(may_be.any()),
-        start=start,
-        end=end,
-        bends=_bends(x, values, alpha),
-    )
+    if inside:
+        low = _bound(places, lows, highs, inside[0], -1)
+        high = _bound(places, lows, highs, inside[-1], 1)
+    bends = _bends(x, values, alpha)
+    ends = float(x[0]), float(x[-1])
+    return Crossover(*ends, at, low, high, bool(inside), start, end, bends)
 
 
 def _weights(log: FloatArray, place: float) -> FloatArray:

@@ -85,7 +85,7 @@ class Decision:
 
     @property
     def accuracy(self) -> float:
-        """Decision accuracy."""
+        """The share kept."""
         return self.kept / self.pairs
 
 

@@ -23,10 +23,9 @@ This is the estimator for two crossed random factors (Cameron, Gelbach and Mille
 inference with multiway clustering", equation 2.11). A ratio enters by its influence on each cluster
 (Taylor linearisation; Cochran 1977, Sampling Techniques, section 6.3; degrees of freedom 5.4).
 
-**Few seeds.** With two seeds Satterthwaite's degrees of freedom are a guess: where the two happen
-to agree, they come out far too high. So the interval is never narrower than that of the seeds
-alone, and p is never smaller. With one seed only the item error can be known, and nothing of the
-luck of training; the estimate says so by ``seed_error`` being None.
+**Few seeds.** With two seeds that happen to agree, Satterthwaite's degrees of freedom are far too
+high. So the interval is never narrower than that of the seeds alone, and p is never smaller. With
+one seed only the item error is known, not the noise of training; ``seed_error`` is then None.
 """
 
 import math
@@ -138,15 +137,8 @@ def paired(
     if len(treatment) != len(baseline) or not treatment:
         raise ValueError("a paired difference needs the same seeds of both arms, at least one")
     values = np.array([endpoint(t) - endpoint(b) for t, b in zip(treatment, baseline, strict=True)])
-    moves = [
-        np.stack(t) - np.stack(b)
-        for t, b in zip(
-            zip(*map(influence, treatment), strict=True),
-            zip(*map(influence, baseline), strict=True),
-            strict=True,
-        )
-    ]
-    return values, moves
+    ours, theirs = (zip(*map(influence, arm), strict=True) for arm in (treatment, baseline))
+    return values, [np.stack(t) - np.stack(b) for t, b in zip(ours, theirs, strict=True)]
 
 
 def estimate(values: FloatArray, moves: Sequence[FloatArray], alpha: float = 0.05) -> Estimate:
@@ -181,29 +173,22 @@ class Adjusted:
 
 
 def holm(family: Sequence[Estimate], alpha: float = 0.05) -> list[Adjusted]:
-    """Holm's step-down adjustment: the chance of any false finding in the family is at most alpha.
+    """Holm's step-down adjustment (1979): P(any false finding in the family) <= alpha.
 
     Bonferroni's intervals are the simple ones that go with it. They are a little wider than Holm's
     tests, so one may hold 0 although its p is below alpha.
     """
     if not family:
         return []
-    adjusted = _holm(np.array([e.p for e in family]))
-    level = alpha / len(family)
-    bounds = [(e.value - h, e.value + h) for e in family for h in [half_width(e, level)]]
-    return [
-        Adjusted(float(p), bool(p <= alpha), low, high)
-        for p, (low, high) in zip(adjusted, bounds, strict=True)
-    ]
-
-
-def _holm(p: FloatArray) -> FloatArray:
-    """The adjusted p of n tests by Holm's step-down (1979): n times the least, and so on."""
+    p = np.array([member.p for member in family])
     order = np.argsort(p, kind="stable")
-    factors = np.arange(len(p), 0, -1)
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(np.maximum.accumulate(factors * p[order]), 1.0)
-    return adjusted
+    stepped = np.maximum.accumulate(np.arange(len(p), 0, -1) * p[order])  # n times the least, …
+    adjusted = np.minimum(stepped, 1.0)[np.argsort(order)].tolist()
+    halves = [half_width(member, alpha / len(family)) for member in family]
+    return [
+        Adjusted(p, p <= alpha, member.value - half, member.value + half)
+        for p, member, half in zip(adjusted, family, halves, strict=True)
+    ]
 
 
 def _between_clusters(moves: Sequence[FloatArray]) -> tuple[float, float]:

@@ -7,6 +7,7 @@ shrink it.
 """
 
 import math
+from bisect import bisect_left
 from typing import NamedTuple
 
 import numpy as np
@@ -74,15 +75,13 @@ def assurance(
     design", equation 2). The planned study has ``seeds`` paired seeds and the noise of
     :func:`minimum_detectable_effect`, and follows the same rule.
     """
-    quantiles = (np.arange(DRAWS) + 0.5) / DRAWS
-    truth = value + error * stats.t.ppf(quantiles, df)
-    probabilities = []
-    for sign in (1, -1):
-        powers = [
-            _power(sign * truth, *errors, alpha) for errors in _errors(seed_sd, seeds, item_error)
-        ]
-        probabilities.append(float(np.minimum(*powers).mean()))
-    return probabilities[0], probabilities[1]
+    truth = value + error * stats.t.ppf((np.arange(DRAWS) + 0.5) / DRAWS, df)
+    combined, of_seeds = _errors(seed_sd, seeds, item_error)
+    positive, negative = (
+        np.minimum(_power(true, *combined, alpha), _power(true, *of_seeds, alpha))
+        for true in (truth, -truth)
+    )
+    return float(positive.mean()), float(negative.mean())
 
 
 def _power(truth: FloatArray, error: float, df: float, alpha: float) -> FloatArray:
@@ -140,10 +139,6 @@ def seeds_needed(
         effect = minimum_detectable_effect(seed_sd, seeds, item_error, alpha, power)
         return effect <= difference
 
-    if not enough(MAX_SEEDS):
-        return None
-    low, high = 1, MAX_SEEDS
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
+    seeds = range(2, MAX_SEEDS + 1)
+    found = bisect_left(seeds, True, key=enough)
+    return seeds[found] if found < len(seeds) else None

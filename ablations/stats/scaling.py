@@ -2,10 +2,10 @@
 
     loss(C) = floor + scale · (C / C0)^-exponent,    floor >= 0, scale > 0
 
-For a given exponent this is linear least squares, which has a closed form; so the fit is a search
-over a fine grid of exponents, the same for the data and, in one matrix product, for every bootstrap
-resample. It cannot fail to converge. The data decide whether there is a floor: if the best floor
-is not above 0, there is none. Each resample decides again, so the band includes that uncertainty.
+For a given exponent this is linear least squares with a closed form, so the fit is a search over a
+fine grid of exponents, for the data and, in one matrix product, for every bootstrap resample. It
+always converges. If the best floor is not above 0, there is none; each resample decides that again,
+so the band includes this uncertainty.
 """
 
 import math

@@ -48,7 +48,7 @@ const clusters = chart("clusters", (width) => {
     some.reduce((sum, [, n]) => sum + n, 0),
   );
   legend("clusters-legend", [
-    ["box dropped", "compared"],
+    ["box dropped", "all compared"],
     ["box kept", "kept by this run"],
     ["", `${number(several)} of ${number(all)} have near-duplicates (${percent(several, all)})`],
   ]);
@@ -58,5 +58,5 @@ const clusters = chart("clusters", (width) => {
 function listenToClusters() {
   if (!data.sources.some((source) => source.clusters.length)) return;
   document.getElementById("clustered").hidden = false;
-  document.getElementById("clusters-log").addEventListener("change", clusters);
+  listen("clusters-log", "change", clusters);
 }

@@ -53,10 +53,7 @@ function figure(value) {
 }
 
 function legend(id, entries) {
-  put(
-    id,
-    entries.map(([kind, text]) => el("span", {}, el("i", { class: kind }), text)),
-  );
+  put(id, entries.map(([kind, text]) => el("span", {}, el("i", { class: kind }), text)));
 }
 
 // A row of choices of which one is on; `choose(index)` is called when another is clicked.
@@ -76,39 +73,39 @@ function segments(id, names, chosen, choose) {
 // starting with "#" are columns of numbers.
 function table(heads, rows, footer) {
   const numeric = heads.map((head) => typeof head === "string" && head.startsWith("#"));
+  const box = (cell, kind, tag) => {
+    if (cell instanceof Node || typeof cell !== "object") return el(tag, { class: kind }, cell);
+    const { text, value, name, title } = cell;
+    return el(tag, { class: kind, "data-value": value, "data-name": name, title }, text);
+  };
   const row = (cells, tag) =>
-    el(
-      "tr",
-      {},
-      cells.map((cell, i) => {
-        const kind = numeric[i] ? "n" : null;
-        if (cell instanceof Node || typeof cell !== "object") return el(tag, { class: kind }, cell);
-        return el(
-          tag,
-          { class: kind, "data-value": cell.value, "data-name": cell.name, title: cell.title },
-          cell.text,
-        );
-      }),
-    );
+    el("tr", {}, cells.map((cell, i) => box(cell, numeric[i] ? "n" : null, tag)));
+  const names = heads.map((head) => (typeof head === "string" ? head.replace(/^#/, "") : head));
+  const body = rows.map((cells) => row(cells, "td"));
   return el(
     "table",
     {},
-    el(
-      "thead",
-      {},
-      row(
-        heads.map((head) => (typeof head === "string" ? head.replace(/^#/, "") : head)),
-        "th",
-      ),
-    ),
-    el(
-      "tbody",
-      {},
-      rows.map((cells) => row(cells, "td")),
-    ),
+    el("thead", {}, row(names, "th")),
+    el("tbody", {}, body),
     footer ? el("tfoot", {}, row(footer, "td")) : null,
   );
 }
+
+// A wide or long table that scrolls by itself.
+const scrolling = (...of) => el("div", { class: "scroll" }, table(...of));
+
+// A bar of a share, and the share in words.
+function meter(part, of, shown = percent(part, of)) {
+  const bar = el("span", { class: "meter" }, el("i", {}));
+  bar.firstChild.style.width = `${of ? (100 * part) / of : 0}%`;
+  return el("span", {}, bar, el("span", { class: "portion" }, shown));
+}
+
+// A part of the page that opens with a click.
+const fold = (title, ...content) =>
+  el("details", { class: "fold" }, el("summary", {}, title), content);
+
+const listen = (id, event, act) => document.getElementById(id).addEventListener(event, act);
 
 // A sorted copy of some items.
 function sorted(items, key, down) {
@@ -146,20 +143,13 @@ function view(value) {
   }
   const entries = Object.entries(value);
   if (!entries.length) return view(null);
-  const [flat, deep] = [
-    entries.filter(([, item]) => isFlat(item)),
-    entries.filter(([, item]) => !isFlat(item)),
-  ];
+  const flat = entries.filter(([, item]) => isFlat(item));
+  const deep = entries.filter(([, item]) => !isFlat(item));
+  const rows = flat.map(([key, item]) => [el("dt", {}, words(key)), el("dd", {}, view(item))]);
   return el(
     "div",
     { class: "view" },
-    flat.length
-      ? el(
-          "dl",
-          {},
-          flat.map(([key, item]) => [el("dt", {}, words(key)), el("dd", {}, view(item))]),
-        )
-      : null,
+    rows.length ? el("dl", {}, rows) : null,
     deep.map(([key, item]) => [el("h4", {}, words(key)), view(item)]),
   );
 }
@@ -173,22 +163,14 @@ function viewList(values) {
       values.map((item) => (typeof item === "number" ? figure(item) : String(item))).join(", "),
     );
   if (values.some((item) => isPlain(item) || Array.isArray(item)))
-    return el(
-      "ul",
-      {},
-      values.map((item) => el("li", {}, view(item))),
-    );
+    return el("ul", {}, values.map((item) => el("li", {}, view(item))));
   const keys = [...new Set(values.flatMap(Object.keys))];
   const numeric = (key) =>
     values.every((item) => typeof (item[key] ?? 0) === "number" || isEstimate(item[key]));
   const columns = [...keys.filter((key) => !numeric(key)), ...keys.filter(numeric)];
-  return el(
-    "div",
-    { class: "scroll" },
-    table(
-      columns.map((key) => `${numeric(key) ? "#" : ""}${words(key)}`),
-      values.map((item) => columns.map((key) => view(item[key]))),
-    ),
+  return scrolling(
+    columns.map((key) => `${numeric(key) ? "#" : ""}${words(key)}`),
+    values.map((item) => columns.map((key) => view(item[key]))),
   );
 }
 

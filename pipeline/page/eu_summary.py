@@ -71,9 +71,7 @@ def write(output: str, manifest: Mapping[str, Any]) -> str:
 def kept_by_domain(parts: Iterable[pa.Table], column: str) -> pa.Table:
     """Kept documents and bytes of each domain over all sources (:data:`DOMAINS`).
 
-    Args:
-        parts: of the statistics by host or by registered domain.
-        column: what names the domain there.
+    ``parts`` are of the statistics by host or registered domain, which ``column`` names.
     """
     tally = Tally(DOMAINS)
     for part in parts:

@@ -1,5 +1,4 @@
-// What the run did, and what another setting would keep.
-// Everything is drawn from the JSON in #data: see report_data.py.
+// What the run did, and what another setting would keep, from the JSON in #data (report_data.py).
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const NONE = [0, 0, 0];
@@ -12,8 +11,8 @@ const NAMES = {
   all: "Keep all",
 };
 const grouped = data.rule.name === "groups";
-// What can be chosen: each source, followed by the groups of it that have rules of their own. A
-// group has what a source has, but for the documents, domains and reasons of the source it is `of`.
+// What can be chosen: each source, followed by its groups with their own rules. A group has the keys
+// of a source, except documents, domains and reasons, which belong to the source it is `of`.
 const units = data.sources.flatMap((source) => [
   source,
   ...source.rule_groups.map((group) => Object.assign(group, { of: source })),
@@ -57,7 +56,7 @@ function ownStop(unit, rule) {
   return rule === own.name ? stops.indexOf(own.parameter) : Math.floor(stops.length / 2);
 }
 
-// The setting that a unit's control stands at; null if it has none.
+// The setting of a unit's control; null if it has none.
 function setting(unit) {
   const at = state.chosen[keyOf(unit)];
   if (!at || (at.rule === ownOf(unit).name && !(at.rule in data.stops))) return ownOf(unit);
@@ -94,7 +93,7 @@ function yieldOf(unit) {
     }, kept);
 }
 
-// The chance that a rule gives to a score.
+// The keep probability of a score.
 function law(rule, score) {
   if (rule.name === "buckets") {
     const above = [1, ...rule.cuts.map((cut) => law({ name: "threshold", ...cut }, score)), 0];
@@ -153,12 +152,12 @@ function drawControl() {
 }
 
 function listenToControl() {
-  document.getElementById("stop").addEventListener("input", (event) => {
+  listen("stop", "input", (event) => {
     const rule = setting(unitNow()).name;
     state.chosen[keyOf(unitNow())] = { rule, stop: Number(event.target.value) };
     update();
   });
-  document.getElementById("value").addEventListener("change", (event) => {
+  listen("value", "change", (event) => {
     const wanted = Number(event.target.value);
     const rule = setting(unitNow()).name;
     const stops = stopsOf(unitNow(), rule);
@@ -167,13 +166,12 @@ function listenToControl() {
     state.chosen[keyOf(unitNow())] = { rule, stop };
     update();
   });
-  document.getElementById("own").addEventListener("click", () => {
+  listen("own", "click", () => {
     delete state.chosen[keyOf(unitNow())];
     update();
   });
-  for (const [id, redraw] of Object.entries({ curve, histogram, rates })) {
-    document.getElementById(`${id}-log`).addEventListener("change", redraw);
-  }
+  for (const [id, redraw] of Object.entries({ curve, histogram, rates }))
+    listen(`${id}-log`, "change", redraw);
   const picker = document.getElementById("source");
   const title = (unit) => (unit.of ? `\u2003${unit.name}` : unit.name);
   picker.append(...units.map((unit, i) => el("option", { value: i }, title(unit))));
@@ -186,11 +184,11 @@ function choose(unit) {
   update();
 }
 
-// Two lines of a cell: a number, and what it is to be held against.
+// Two lines of a cell: a number, and what to compare it with.
 const over = (text, below) => el("span", {}, text, el("span", { class: "interval" }, below));
 
-// A source's scores in half as many bins, as bars of a height of its own: all, kept by this run, and
-// expected at the chosen setting. Square roots, so that rare scores are seen too.
+// A source's scores in half as many bins: all, kept by this run, and expected at the chosen setting.
+// Heights are square roots, relative to the source's highest bar, so that rare scores show.
 function spread(source) {
   const pairs = (counts) =>
     counts.filter((_, i) => i % 2 === 0).map((n, i) => n + counts[2 * i + 1]);
@@ -233,8 +231,6 @@ function drawSources() {
     of === null ? "–" : over(of.value.toFixed(2), `${of.low.toFixed(2)} to ${of.high.toFixed(2)}`);
   const row = (name, scores, average, read, kept, before, copied) => {
     const [low, high] = read[0] ? wilson(kept[0], read[0]) : [0, 0];
-    const meter = el("span", { class: "meter" }, el("i", {}));
-    meter.firstChild.style.width = `${read[0] ? (100 * kept[0]) / read[0] : 0}%`;
     const change = kept[0] - before[0];
     const [kind, sign] = change > 0 ? ["more", "+"] : ["less", "−"];
     const against = change
@@ -247,8 +243,7 @@ function drawSources() {
       el(
         "span",
         {},
-        meter,
-        el("span", { class: "portion" }, percent(kept[0], read[0])),
+        ...meter(kept[0], read[0]).children,
         el("span", { class: "interval" }, read[0] ? `${percent(low, 1).replace(" %", "")} to ${percent(high, 1)}` : ""),
       ),
       {
@@ -277,32 +272,19 @@ function drawSources() {
     null,
     (source) => source.mean_score?.value ?? -1,
     share,
-    (source) => yieldOf(source)[0],
-    (source) => yieldOf(source)[1],
-    (source) => yieldOf(source)[2],
+    ...[0, 1, 2].map((i) => (source) => yieldOf(source)[i]),
   ];
-  const ranked = sorted(data.sources, keys[state.sort.column], state.sort.down).flatMap(
-    (source) => [
-      source,
-      ...sorted(source.rule_groups, keys[state.sort.column], state.sort.down),
-    ],
-  );
+  const inOrder = (of) => sorted(of, keys[state.sort.column], state.sort.down);
+  const ranked = inOrder(data.sources).flatMap((of) => [of, ...inOrder(of.rule_groups)]);
   const names = ["Source", "", "Mean score", "Kept", "Documents", "Text", "Words"];
   const heads = sortHeads(names, state.sort, (sort) => ((state.sort = sort), drawSources()));
   heads[1] = scale;
   const drawn = table(
     heads,
-    ranked.map((unit) =>
-      row(
-        mark(unit),
-        spread(unit),
-        score(unit),
-        read(unit),
-        yieldOf(unit),
-        kept(unit),
-        unit.outcomes.copied,
-      ),
-    ),
+    ranked.map((unit) => {
+      const counts = [read(unit), yieldOf(unit), kept(unit), unit.outcomes.copied];
+      return row(mark(unit), spread(unit), score(unit), ...counts);
+    }),
     data.sources.length > 1 ? row("All", "", "", all(read), all(yieldOf), all(kept)) : null,
   );
   for (const line of drawn.rows)
@@ -331,17 +313,17 @@ function drawSources() {
   put(
     "command",
     data.write !== "all"
-      ? "This run wrote the kept documents alone; a run with --write all can be decided again."
+      ? "This run wrote only the kept documents; after a run with --write all, you can decide again."
       : anyMoved()
         ? [
-            "Decide so: ",
+            "To apply this setting: ",
             el("code", {}, `winnow decide --scored THIS_FOLDER --output NEW_FOLDER ${flags()}`),
           ]
-        : "Move the slider to see what another setting keeps: the counts are exact, by each document’s own draw.",
+        : "Move the slider to see what another setting keeps. The counts are exact: each document has a fixed draw.",
   );
 }
 
-// At which setting the table of sources stands.
+// The setting that the table of sources shows.
 function atWhat() {
   const changed = [...new Set(units.filter(moved).map((unit) => unit.group))];
   if (!grouped || !data.rule.by.length) {

@@ -1,4 +1,4 @@
-// The page's panels, each a table from the rows that Python has made, before the provenance.
+// The page's panels, each a table of the rows from Python, before the provenance.
 
 function drawPanels(panels) {
   const cell = (value) =>
@@ -12,14 +12,7 @@ function drawPanels(panels) {
         { id: `panel-${name}` },
         el("h2", {}, title),
         hint ? el("p", { class: "hint" }, hint) : null,
-        el(
-          "div",
-          { class: "scroll" },
-          table(
-            heads,
-            rows.map((row) => row.map(cell)),
-          ),
-        ),
+        scrolling(heads, rows.map((row) => row.map(cell))),
       ),
     );
   }

@@ -50,7 +50,7 @@ function readingTest(test) {
       el(
         "p",
         { class: "hint" },
-        "Which of the two would you rather have a model learn from? Both are of one source and of similar length. Keys: ← or 1, → or 2, ↓ or 0 if you can’t tell, Backspace to go back.",
+        "Which of the two would you rather have a model learn from? Both are from one source and of similar length. Keys: ← or 1, → or 2, ↓ or 0 if you can’t tell, Backspace to go back.",
       ),
       el(
         "div",
@@ -106,15 +106,11 @@ function readingTest(test) {
       el(
         "p",
         { class: "hint" },
-        "How often the document that you found better has the higher score. At 50 % the score says nothing of what you like; pairs of which you couldn’t tell count neither way.",
+        "How often the document that you found better has the higher score. At 50 % the score does not agree with you more than chance. Pairs that you couldn’t decide do not count.",
       ),
-      el(
-        "div",
-        { class: "scroll" },
-        table(
-          ["Score distance", "#Pairs", "#Couldn’t tell", "#Agreed", "#Agreement", "#95 % interval"],
-          counts().map(cells),
-        ),
+      scrolling(
+        ["Score distance", "#Pairs", "#Couldn’t tell", "#Agreed", "#Agreement", "#95 % interval"],
+        counts().map(cells),
       ),
       el(
         "div",

@@ -28,10 +28,7 @@ CHOICES = ("left", "right", "neither")
 READER_CHARACTERS = 60
 
 ANSWERS = pa.schema(
-    [
-        *tables.required(reader=pa.string(), distance=pa.float64()),
-        pa.field("agrees", pa.bool_()),
-    ]
+    [*tables.required(reader=pa.string(), distance=pa.float64()), pa.field("agrees", pa.bool_())]
 )
 """Answers of readers: ``distance`` of the two scores, ``agrees`` if the better document has the
 higher score, null if the reader could not tell."""

@@ -62,18 +62,14 @@ function drawAccounting() {
       el(
         "p",
         { class: "hint" },
-        "Documents that show a charset that was once taken for another one, bytes without meaning, or that were cut short when they were crawled or stored.",
+        "Documents decoded with the wrong charset, with invalid bytes, or cut short when they were crawled or stored.",
       ),
-      el(
-        "div",
-        { class: "scroll" },
-        table(
-          ["Source", ...kinds.flatMap((kind) => [`#${kind}`, "#Of read"])],
-          damaged.map((source) => [
-            mark(source),
-            ...source.damage.flatMap((n) => [documents(n), percent(n, outcome(source, "read")[0])]),
-          ]),
-        ),
+      scrolling(
+        ["Source", ...kinds.flatMap((kind) => [`#${kind}`, "#Of read"])],
+        damaged.map((source) => [
+          mark(source),
+          ...source.damage.flatMap((n) => [documents(n), percent(n, outcome(source, "read")[0])]),
+        ]),
       ),
     ),
   );
@@ -83,24 +79,10 @@ let sorting = { column: 1, down: true };
 
 function drawDomains() {
   const source = sourceNow();
-  const keys = [
-    (row) => row[0],
-    (row) => row[1],
-    (row) => row[2],
-    (row) => row[3],
-    (row) => row[3] / row[1],
-  ];
-  const rows = sorted(source.domains, keys[sorting.column], sorting.down);
+  const key = (row) => (sorting.column === 4 ? row[3] / row[1] : row[sorting.column]);
+  const rows = sorted(source.domains, key, sorting.down);
   const cells = ([name, n, nBytes, kept]) => {
-    const meter = el("span", { class: "meter" }, el("i", {}));
-    meter.firstChild.style.width = `${(100 * kept) / n}%`;
-    return [
-      name,
-      documents(n),
-      bytes(nBytes),
-      documents(kept),
-      el("span", {}, meter, el("span", { class: "portion" }, percent(kept, n))),
-    ];
+    return [name, documents(n), bytes(nBytes), documents(kept), meter(kept, n)];
   };
   const names = ["Domain", "Documents", "Text", "Kept", "Kept share"];
   const heads = sortHeads(names, sorting, (sort) => ((sorting = sort), drawDomains()));
@@ -129,19 +111,15 @@ function drawGroups() {
   put(
     "groups",
     Object.entries(source.groups).map(([column, rows]) =>
-      el(
-        "div",
-        { class: "scroll" },
-        table([column, "#documents", "#kept", "#interval", "#ratio"], rows.map(row)),
-      ),
+      scrolling([column, "#documents", "#kept", "#interval", "#ratio"], rows.map(row)),
     ),
   );
 }
 
 const STEP = "dropped: ";
-let cards = []; // of the chosen source: [example, where its decision at the chosen setting stands]
+let cards = []; // of the chosen source: [example, element for its decision at the chosen setting]
 
-// Kept beside dropped. The clearest cases are kept ones of high score and dropped ones of low score.
+// Kept and dropped documents. The clearest cases: kept with a high score, dropped with a low one.
 function drawExamples() {
   const source = sourceNow();
   const found = [...new Map(source.examples.map((example) => [example.id, example])).values()];
@@ -215,10 +193,10 @@ function exampleCard(example) {
   );
 }
 
-// Beside each document that the chosen setting decides otherwise than this run did: how.
+// Marks the documents that the chosen setting decides differently from this run.
 function tellExamples() {
   const source = sourceNow();
-  // Of an example's group nothing is known here.
+  // The group of an example is not known here.
   const changed = source.filtered && moved(source);
   for (const [example, place] of cards) {
     const kept = changed && example.draw < law(setting(source), example.score);
@@ -234,10 +212,6 @@ function link(url) {
   if (url === null) return "–";
   if (!/^https?:\/\//i.test(url)) return url;
   return el("a", { href: url, rel: "noopener noreferrer nofollow", target: "_blank" }, url);
-}
-
-function fold(title, ...content) {
-  return el("details", { class: "fold" }, el("summary", {}, title), content);
 }
 
 function drawClassifier() {
@@ -275,61 +249,35 @@ function drawProvenance() {
       : `${number(start)} to ${end === null ? "end" : number(end)}`;
   put(
     "provenance",
-    view({
-      code: about.code,
-      run_key: about.key,
-      seed: about.seed,
-      repeated_ids: about.duplicate_ids,
-    }),
+    view({ code: about.code, run_key: about.key, seed: about.seed, repeated_ids: about.duplicate_ids }),
     fold("Configuration", el("pre", {}, JSON.stringify(about.config, null, 2))),
     fold(
       `Inputs: ${number(about.n_inputs)} ranges, ${size(about.input_bytes)} stored`,
-      el(
-        "div",
-        { class: "scroll" },
-        table(
-          ["Source", "File", "#Range", "#Size", "XXH3-128"],
-          about.inputs.map(([source, file, start, end, n, digest]) => [
-            source,
-            mono(file),
-            range(start, end),
-            bytes(n),
-            mono(digest),
-          ]),
-        ),
+      scrolling(
+        ["Source", "File", "#Range", "#Size", "XXH3-128"],
+        about.inputs.map(([source, file, start, end, n, digest]) => [
+          ...[source, mono(file), range(start, end), bytes(n), mono(digest)],
+        ]),
       ),
       more(about.inputs.length, about.n_inputs),
     ),
     fold(
       `Shards: ${number(about.n_shards)} files, ${size(about.shard_bytes)}`,
-      el(
-        "div",
-        { class: "scroll" },
-        table(
-          ["File", "#Rows", "#Size", "XXH3-128"],
-          about.shards.map(([file, rows, n, checksum]) => [
-            mono(file),
-            documents(rows),
-            bytes(n),
-            mono(checksum),
-          ]),
-        ),
+      scrolling(
+        ["File", "#Rows", "#Size", "XXH3-128"],
+        about.shards.map(([file, rows, n, checksum]) => [
+          ...[mono(file), documents(rows), bytes(n), mono(checksum)],
+        ]),
       ),
       more(about.shards.length, about.n_shards),
     ),
     fold(
       "Statistics",
-      el(
-        "div",
-        { class: "scroll" },
-        table(
-          ["File", "#Rows", "XXH3-128"],
-          Object.entries(about.statistics).map(([name, { rows, checksum }]) => [
-            mono(`statistics/${name}.parquet`),
-            documents(rows),
-            mono(checksum),
-          ]),
-        ),
+      scrolling(
+        ["File", "#Rows", "XXH3-128"],
+        Object.entries(about.statistics).map(([name, { rows, checksum }]) => [
+          ...[mono(`statistics/${name}.parquet`), documents(rows), mono(checksum)],
+        ]),
       ),
     ),
   );

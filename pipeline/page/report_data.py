@@ -138,9 +138,7 @@ PANELS: dict[str, Panel] = {
         " rather than documents.",
     ),
     "registered": Panel(
-        "Largest registered domains",
-        registered_rows,
-        "Sums over hosts, by the public suffix list.",
+        "Largest registered domains", registered_rows, "Sums over hosts, by the public suffix list."
     ),
     "reading": Panel(
         "What readers found",

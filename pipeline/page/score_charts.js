@@ -30,7 +30,7 @@ const curve = chart("curve", (width) => {
     ),
     `Kept share of each filtered ${grouped ? "group" : "source"} against ${SYMBOLS[rule]}`,
   );
-  // Beyond six colours the chosen source stands out of the others.
+  // With more than six lines, only the chosen source has a colour.
   const many = filtered.length > 6;
   const chosen = (source) => source === unitNow();
   const kind = (source, i) => (!many ? `series${i}` : chosen(source) ? "series0" : "other");
@@ -126,7 +126,7 @@ const histogram = chart("histogram", (width) => {
   return frame.root;
 });
 
-// Keep rates in 20 bins: [mean score, kept, documents] of those that are not empty.
+// Keep rates in 20 bins: [mean score, kept, documents] of each that is not empty.
 function rateBins(source) {
   const per = source.histogram.length / 20;
   return Array.from({ length: 20 }, (_, j) => {
@@ -204,19 +204,12 @@ const scatter = chart("scatter", (width) => {
     `Scores of ${sourceNow().name} by ${names[across]} and ${names[up]}`,
   );
   const kept = found ? found.kept : [];
-  // Dropped ones first, so that no kept one is hidden.
+  // Dropped ones first, so that they hide no kept ones.
   for (const wanted of [false, true])
     kept.forEach((is, i) => {
-      if (is !== wanted) return;
-      const [x, y] = [found.scores[across][i], found.scores[up][i]];
-      frame.root.append(
-        svg("circle", {
-          class: is ? "point kept" : "point dropped",
-          cx: frame.toX(x),
-          cy: frame.toY(y),
-          r: 3,
-        }),
-      );
+      const [cx, cy] = [frame.toX(found.scores[across][i]), frame.toY(found.scores[up][i])];
+      const kind = is ? "point kept" : "point dropped";
+      if (is === wanted) frame.root.append(svg("circle", { class: kind, cx, cy, r: 3 }));
     });
   legend("scatter-legend", [
     ["round kept", "kept by this run"],

@@ -15,6 +15,8 @@ from pipeline.rules.groups import to_json
 from winnow.filesystem import storage
 from winnow.text.counts import measure
 
+FILTERED = {"web", "mail"}
+
 CARD = {
     "kind": "hashed_linear",
     "held_out": {"roc_auc": 0.9712, "average_precision": 0.9655, "brier": 0.0621},
@@ -61,6 +63,23 @@ def invented(source, n, rng, hosts=40):
     step = rng.random(n)
     reasons = [None if r > 0.1 else "language" if r > 0.03 else "gopher_words" for r in step]
     return scored(source, texts, urls, rng.beta(0.5, 1.2, n), reasons=reasons)
+
+
+def documents(n=400):
+    """Documents of two sources that a run filters and of one that it does not."""
+    rng = np.random.default_rng(1)
+    return {
+        "web": invented("web", n, rng, hosts=300),
+        "mail": invented("mail", n // 2, rng),
+        "wiki": invented("wiki", n // 4, rng),
+    }
+
+
+def kept_at(batch, rule, filtered=True):
+    """Documents, bytes and words of a source that a rule keeps."""
+    kept = decide_batch(batch, rule, filtered)
+    kept = kept.filter(kept["kept"])
+    return [len(kept), sum(kept["bytes"].to_pylist()), sum(kept["words"].to_pylist())]
 
 
 def write_run(

@@ -8,6 +8,8 @@ import json
 import numpy as np
 from written_study import GROUPS, SOURCES, heldout_table, tasks_table
 
+from ablations import report
+from ablations.reading import read_study
 from ablations.study_files import results
 from model.training.outcome import bits_per_byte
 
@@ -119,6 +121,17 @@ def provenance(arm, seed):
         },
         "stream": f"stream-{arm}-{seed}",
     }
+
+
+def page_of(path):
+    """The data of a study's page."""
+    return report.gather(path, read_study(path), None)
+
+
+def records(data, name):
+    """The rows of one of its figures."""
+    found = data["figures"][name]
+    return [dict(zip(found["columns"], row, strict=True)) for row in found["rows"]]
 
 
 def metrics(result, evaluations, routers, lines=40):

@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pyarrow as pa
 import pytest
-from browser import browser, needs_browser, opened
+from browser import needs_browser, opened
 from report_run import invented, scored, write_run
 from statsmodels.stats.proportion import proportion_confint
 
@@ -219,12 +219,6 @@ def test_page_and_card_cite_answers(run, tmp_path, capsys):
         reading_test.take_up(output, manifest, str(files[0]))
     report.main([output])
     assert (page.read_bytes(), card.read_bytes()) == before
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with browser() as process:
-        yield process
 
 
 @needs_browser

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from tokens_scored import documents, make_corpus
 
 from ablations import report
-from ablations.page import trunk as trunk_page
+from ablations.page.panels import trunk_gains
 from ablations.plan import costs, render
 from ablations.reading import read_study
 from ablations.study import execute, preflight
@@ -194,7 +194,7 @@ def test_from_the_trunk_to_the_page(all_jobs, corpus_folder, tmp_path, monkeypat
         assert (start["tokens"], start["updates"], run.result.tokens) == (1536, 12, 512)
         before = found.trunks[TRUNK, "", key.seed].result.flops
         assert run.result.flops > before > 2 * (run.result.flops - before)
-    rows = trunk_page.gains(found)
+    rows = trunk_gains(found, ValueError())
     for row in rows:
         assert row["Change"] == pytest.approx(row["Arm’s end"] - row["Trunk"])
     assert {row["Arm"] for row in rows} == {"unfiltered", "filtered"}

@@ -11,26 +11,15 @@ import numpy as np
 import pandas
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy import stats
-from study_run import ARMS, EXPERTS, LAYERS, POOL, declare, write_run, write_study
+from study_run import ARMS, POOL, declare, page_of, records, write_run, write_study
 
 from ablations import report
 from ablations.compare import main as run_compare
-from ablations.page import curves, training_log
+from ablations.page import curves
 from ablations.page.sweep import axis_of
 from ablations.reading import read_study
 from ablations.study_files import results, table
-
-
-def records(data, name):
-    found = data["figures"][name]
-    return [dict(zip(found["columns"], row, strict=True)) for row in found["rows"]]
-
-
-def page_of(path):
-    return report.gather(path, read_study(path), None)
 
 
 @pytest.fixture(scope="module")
@@ -121,13 +110,11 @@ def test_gaps_are_paired(study, data):
     ours, theirs = read.seeds("random"), read.seeds("unfiltered")
     found = [r for r in records(data, "gaps") if (r["arm"], r["endpoint"]) == ("random", "curated")]
     for i, row in enumerate(found):
-        curve = {
-            name: [
-                np.mean([runs[s].curve.heldout[x][i] for x in ("wiki", "books")]) for s in (1, 2)
-            ]
-            for name, runs in (("ours", ours), ("theirs", theirs))
-        }
-        test = stats.ttest_rel(curve["ours"], curve["theirs"])
+        curves = [
+            [np.mean([runs[s].curve.heldout[x][i] for x in ("wiki", "books")]) for s in (1, 2)]
+            for runs in (ours, theirs)
+        ]
+        test = stats.ttest_rel(*curves)
         interval = test.confidence_interval(0.95)
         assert row["seeds"] == 2  # the third has no partner
         assert (row["low"], row["high"]) == pytest.approx((interval.low, interval.high), rel=1e-6)
@@ -140,9 +127,8 @@ def curve(tokens, values):
 
 def test_an_arm_that_learns_twice_as_fast_needs_half_the_tokens(tmp_path):
     # bits per byte = 5 - log2(tokens): exactly linear in the logarithm, in which it is read off.
-    path = write_study(
-        tmp_path / "s", declare(arms=ARMS[:2], seeds=[1, 2]), evaluations=0, tasks=False
-    )
+    declared = declare(arms=ARMS[:2], seeds=[1, 2])
+    path = write_study(tmp_path / "s", declared, evaluations=0, tasks=False)
     read = read_study(path)
     tokens = np.array([1.0, 2, 4, 8, 16])
     for (arm, _, seed), run in read.runs.items():
@@ -155,83 +141,6 @@ def test_an_arm_that_learns_twice_as_fast_needs_half_the_tokens(tmp_path):
         assert row["value"] == pytest.approx(2**-1.5)  # the geometric mean of 1/2 and 1/4
         low, high = stats.t.interval(0.95, 1, -1.5, 0.5)
         assert (row["low"], row["high"]) == pytest.approx((2.0**low, 2.0**high))
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.floats(0.5, 3), min_size=1, max_size=300), st.integers(1, 50))
-def test_smoothing_keeps_the_mean_and_the_end(loss, points):
-    tokens, means = training_log.smooth(np.arange(1.0, len(loss) + 1), np.array(loss), points)
-    assert len(tokens) == min(points, len(loss))
-    assert tokens[-1] == len(loss)
-    widths = np.diff([0, *tokens])
-    assert np.isclose((means * widths).sum(), sum(loss))
-    assert means.min() >= min(loss) - 1e-9
-    assert means.max() <= max(loss) + 1e-9
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.integers(1, 500), st.integers(2, 80))
-def test_thinning_keeps_both_ends(n, points):
-    kept = training_log.thin(np.zeros(n), points)
-    assert (kept[0], kept[-1]) == (0, n - 1)
-    assert len(kept) == min(n, points)
-    assert (np.diff(kept) > 0).all()
-
-
-def test_loads_are_of_the_last_quarter(study, data):
-    logged = []
-    for seed in (1, 2, 3):
-        lines = Path(f"{study}/filtered/seed_{seed}/metrics.jsonl").read_text().splitlines()
-        last = [json.loads(line) for line in lines[30:]]
-        logged.append(np.mean([x["expert_load"] for x in last if "expert_load" in x], axis=0))
-    rows = [r for r in records(data, "expert_load") if r["arm"] == "filtered"]
-    assert {r["seed"] for r in rows} == {1}
-    shares = np.array([r["share"] for r in rows]).reshape(LAYERS, EXPERTS)
-    assert np.allclose(shares, logged[0], atol=1e-5)
-    assert np.allclose([r["of_even"] for r in rows], shares.ravel() * EXPERTS, atol=1e-4)
-    layers = [r for r in records(data, "router_layers") if r["arm"] == "filtered"]
-    assert [r["layer"] for r in layers] == [0, 1, 2]
-    busiest = np.mean([load.max(axis=1) for load in logged], axis=0) * EXPERTS
-    assert np.allclose([r["busiest"] for r in layers], busiest, rtol=1e-4)
-    # Entropy falls from ln E by a tenth, drops rise to 5 %; the last quarter is lines 31 to 40.
-    assert layers[0]["entropy"] == pytest.approx(1 - 0.1 * 35.5 / 40, rel=1e-5)
-    assert layers[0]["dropped"] == pytest.approx(0.05 * 35.5 / 40, rel=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("logged", "expected"),
-    [
-        (range(8), 6.5),  # earlier runs, whose lines all have it: the last quarter's
-        ([3, 6], 6.0),
-        ([1, 3], 3.0),  # none in the last quarter: the last one
-        ([], None),
-    ],
-)
-def test_loads_of_lines_that_have_them(tmp_path, logged, expected):
-    lines = [{"tokens": k, "loss": 1.0, "router_entropy": [0.1], "dropped": [0]} for k in range(8)]
-    for k in logged:
-        lines[k]["expert_load"] = [[k, 0]]
-    job = results.JobKey("a", "", 1)
-    folder = Path(job.folder(str(tmp_path)))
-    folder.mkdir(parents=True)
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    routers = training_log.read_log(str(tmp_path), job).routers
-    assert (None if routers is None else routers.load[0, 0]) == expected
-    if routers is not None:
-        assert len(routers.entropy) == 8
-
-
-def test_loads_on_held_out_text_of_each_source(tmp_path):
-    path = write_study(tmp_path / "s", declare(arms=ARMS[:2], seeds=[1]), tasks=False)
-    log = f"{path}/filtered/seed_1/metrics.jsonl"
-    with open(log) as file:
-        lines = [json.loads(line) for line in file]
-    lines[-1]["heldout_expert_load"] = {"wiki": [[1.0] + [0.0] * 15] * 3}
-    with open(log, "w") as file:
-        file.writelines(json.dumps(line) + "\n" for line in lines)
-    rows = [r for r in records(page_of(path), "expert_load") if r["source"] == "wiki"]
-    assert len(rows) == LAYERS * EXPERTS
-    assert {(r["arm"], r["expert"]) for r in rows if r["share"] == 1} == {("filtered", 0)}
 
 
 def test_yields_follow_from_provenance(data):
@@ -284,9 +193,8 @@ def test_the_line_of_guessing_is_over_the_rows_that_have_one(tmp_path):
     for run in read_study(path).runs.values():
         table = run.tasks.to_pandas()
         extra = table[(table.task == "boolq")].assign(task="multirc", metric="f1a", chance=None)
-        tasks = pa.Table.from_pandas(
-            pandas.concat([table, extra]), results.TASKS, preserve_index=False
-        )
+        both = pandas.concat([table, extra])
+        tasks = pa.Table.from_pandas(both, results.TASKS, preserve_index=False)
         results.write_run(path, run.result, run.heldout, tasks)
     rows = {r["average"]: r for r in records(page_of(path), "averages")}
     assert rows["nlu"]["rows"] == 3
@@ -397,10 +305,8 @@ def test_every_empty_figure_says_why(tmp_path):
     assert empty == set(found["empty"])
     assert all(found["empty"].values())
     # A study of one dense model, without logs and tasks.
-    path = write_study(
-        tmp_path / "t", declare(arms=ARMS[:2]), routers=False, tasks=False, evaluations=0,
-        provenance={},
-    )  # fmt: skip
+    nothing = {"routers": False, "tasks": False, "evaluations": 0, "provenance": {}}
+    path = write_study(tmp_path / "t", declare(arms=ARMS[:2]), **nothing)
     found = page_of(path)
     empty = {name for name, of in found["figures"].items() if not of["rows"]}
     assert {"curves", "expert_load", "tasks", "yields", "jobs", "iso_flop"} <= empty
@@ -412,11 +318,8 @@ def test_without_a_pair_what_there_is_is_still_shown(tmp_path):
     found = page_of(path)
     assert found["primary"] is None
     assert found["empty"]["seeds"].startswith("There is no comparison")
-    assert {row["arm"] for row in records(found, "heldout")} == {
-        "unfiltered",
-        "threshold",
-        "random",
-    }
+    arms = {row["arm"] for row in records(found, "heldout")}
+    assert arms == {"unfiltered", "threshold", "random"}
     assert records(found, "curves")
 
 
@@ -458,15 +361,6 @@ def test_what_json_has_no_word_for_becomes_null():
     found = table.figure(rows)
     assert found == {"columns": ["a", "b", "c", "d"],
                      "rows": [[None, None, 1.5, None], [None, None, None, "x"]]}  # fmt: skip
-
-
-def test_a_loss_that_was_not_finite_is_passed_over(tmp_path):
-    path = write_study(tmp_path / "s", declare(arms=ARMS[:2], seeds=[1]), tasks=False)
-    log = Path(f"{path}/filtered/seed_1/metrics.jsonl")
-    lines = log.read_text().splitlines()
-    lines[5] = json.dumps(json.loads(lines[5]) | {"loss": None})
-    log.write_text("\n".join(lines) + "\n")
-    assert len(training_log.read_log(path, results.JobKey("filtered", "", 1)).loss) == 39
 
 
 def test_learning_rates_of_another_study_are_refused(tmp_path, monkeypatch):
