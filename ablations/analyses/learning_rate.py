@@ -65,7 +65,7 @@ def check(study: Study, outcome: verdict.Finding) -> Check:
     primary = study.declared.primary
     pair = (primary.treatment, primary.baseline)
     if any(len(variant_selection.variants_of(study, arm)) < 2 for arm in pair):
-        return Check([], ["Learning rates were not checked: each arm was run at one only."])
+        return Check([], ["Learning rates were not checked: each arm was run at only one."])
     try:
         chosen = variant_selection.best(study, Compare().selection)
         contrast = between(chosen, *pair)

@@ -80,15 +80,14 @@ function drawCurves() {
   );
   document.getElementById("pick-variant").value = declared.variants.indexOf(state.variant);
   armLegend("arms-legend", declared.arms);
-  const means = (signed) => (lines, value) => [
-    ...lines
+  const means = (signed) => (lines, value) =>
+    lines
       .filter((line) => line.of)
       .map((line) => {
         const point = nearest(line.points, value);
         const row = line.of[line.points.indexOf(point)];
         return `${line.arm} at ${amount(point[0])}: ${digits(row.value, signed)} (${between(row, signed)})`;
-      }),
-  ];
+      });
   if (!isEmpty("curves")) {
     segments("pick-axis", AXIS_NAMES, 0, (i) => ((state.axis = Object.keys(AXES)[i]), again()));
     const lines = () => [
@@ -96,28 +95,14 @@ function drawCurves() {
       ...meanLines(rowsOf("bands").filter(chosen), state.axis),
     ];
     const x = () => ({ label: AXES[state.axis] });
-    redraw.push(
-      chart(
-        "curves",
-        lineChart(lines, x, "Held-out bits per byte along the training", means(false)),
-      ),
-    );
+    const label = "Held-out bits per byte during training";
+    redraw.push(chart("curves", lineChart(lines, x, label, means(false))));
   }
   put("gaps-title", `Difference to ${declared.baseline} at equal tokens`);
   if (!isEmpty("gaps")) {
     const lines = () => meanLines(rowsOf("gaps").filter(chosen), "tokens");
-    redraw.push(
-      chart(
-        "gaps",
-        lineChart(
-          lines,
-          () => ({ label: "tokens" }),
-          "Difference along the training",
-          means(true),
-          0,
-        ),
-      ),
-    );
+    const x = () => ({ label: "tokens" });
+    redraw.push(chart("gaps", lineChart(lines, x, "Difference during training", means(true), 0)));
   }
   if (!isEmpty("training_loss")) {
     const here = (name) => rowsOf(name).filter((row) => row.variant === state.variant);
@@ -131,28 +116,15 @@ function drawCurves() {
   put("efficiency-title", `Tokens needed, relative to ${declared.baseline}`);
   if (!isEmpty("efficiency")) {
     const lines = () => meanLines(rowsOf("efficiency").filter(chosen), "tokens");
-    redraw.push(
-      chart(
-        "efficiency",
-        lineChart(
-          lines,
-          () => ({ label: `tokens of ${declared.baseline}` }),
-          "Data efficiency",
-          means(false),
-          1,
-        ),
-      ),
-    );
+    const x = () => ({ label: `tokens of ${declared.baseline}` });
+    redraw.push(chart("efficiency", lineChart(lines, x, "Data efficiency", means(false), 1)));
   }
   drawMatched();
 }
 
 // A row for each budget, a column for each arm.
 function drawMatched() {
-  put(
-    "matched-title",
-    `${primaryName} at equal budgets, and the difference to ${declared.baseline}`,
-  );
+  put("matched-title", `${primaryName} at equal budgets, and the difference to ${declared.baseline}`);
   if (isEmpty("matched")) return;
   const rows = rowsOf("matched");
   const arms = declared.arms.filter((arm) => rows.some((row) => row.arm === arm));

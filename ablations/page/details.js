@@ -136,41 +136,35 @@ function drawTasks() {
     );
   }
   if (!isEmpty("contamination")) {
-    const fields = ["score_all", "score_clean", "score_dirty"];
     redraw.push(() =>
-      put(
+      drawTable(
         "contamination",
-        table(
-          ["Task", "Arm", "#Items", "#Dirty", "#Too short to tell", "#All", "#Clean", "#Dirty"],
-          rowsOf("contamination")
-            .filter((row) => row.shots === now.shots && row.metric === now.metric)
-            .map((row) => [
-              row.task,
-              row.arm,
-              number(row.items),
-              percent(row.dirty, row.items),
-              percent(row.too_short, row.items),
-              ...fields.map((name) => (row[name] === null ? "–" : digits(row[name]))),
-            ]),
+        rowsOf("contamination").filter(
+          (row) => row.shots === now.shots && row.metric === now.metric,
         ),
+        [
+          ["Task", (row) => row.task],
+          ["Arm", (row) => row.arm],
+          ["#Items", (row) => number(row.items)],
+          ["#Dirty", (row) => percent(row.dirty, row.items)],
+          ["#Too short to tell", (row) => percent(row.too_short, row.items)],
+          ...["all", "clean", "dirty"].map((kind) => [
+            `#Score, ${kind}`,
+            (row) => digits(row[`score_${kind}`]),
+          ]),
+        ],
       ),
     );
     redraw.at(-1)();
   }
   if (!isEmpty("not_run"))
-    put(
-      "not_run",
-      table(
-        ["Task", "Metric", "Average", "#Shots", "Reason"],
-        rowsOf("not_run").map((row) => [
-          row.task,
-          words(row.metric ?? "–"),
-          AVERAGE_NAMES[row.average] ?? "–",
-          row.shots ?? "–",
-          row.reason,
-        ]),
-      ),
-    );
+    drawTable("not_run", rowsOf("not_run"), [
+      ["Task", (row) => row.task],
+      ["Metric", (row) => words(row.metric ?? "–")],
+      ["Average", (row) => AVERAGE_NAMES[row.average] ?? "–"],
+      ["#Shots", (row) => row.shots ?? "–"],
+      ["Reason", (row) => row.reason],
+    ]);
 }
 
 function drawExperts() {
@@ -226,45 +220,30 @@ function drawExperts() {
     });
   }
   if (!isEmpty("router_layers"))
-    put(
-      "router_layers",
-      table(
-        ["Arm", "#Layer", "#Entropy", "#Dropped", "#Busiest", "#Idlest", "#Unused"],
-        rowsOf("router_layers").map((row) => [
-          armName(row),
-          row.layer,
-          digits(row.entropy),
-          percent(row.dropped, 1),
-          `${digits(row.busiest)}×`,
-          `${digits(row.idlest)}×`,
-          `${figure(row.unused)} of ${row.experts}`,
-        ]),
-      ),
-    );
+    drawTable("router_layers", rowsOf("router_layers"), [
+      ["Arm", armName],
+      ["#Layer", (row) => row.layer],
+      ["#Entropy", (row) => digits(row.entropy)],
+      ["#Dropped", (row) => percent(row.dropped, 1)],
+      ["#Busiest", (row) => `${digits(row.busiest)}×`],
+      ["#Idlest", (row) => `${digits(row.idlest)}×`],
+      ["#Unused", (row) => `${figure(row.unused)} of ${row.experts}`],
+    ]);
 }
 
 function drawYields() {
   if (isEmpty("yields")) return;
-  put(
-    "yields",
-    table(
-      [
-        ...["Arm", "Rule", "Source", "#Documents", "#Keep rate"],
-        ...["#Text", "#Of bytes", "#Tokens", "#Of tokens"],
-      ],
-      rowsOf("yields").map((row, i, all) => [
-        row.arm === all[i - 1]?.arm ? "" : row.arm,
-        row.arm === all[i - 1]?.arm ? "" : el("div", { class: "rule" }, row.rule),
-        row.source,
-        number(row.kept_documents),
-        meter(row.kept_documents, row.pool_documents),
-        size(row.kept_bytes),
-        percent(row.kept_bytes, row.pool_bytes),
-        short.format(row.kept_targets),
-        percent(row.kept_targets, row.pool_targets),
-      ]),
-    ),
-  );
+  drawTable("yields", rowsOf("yields"), [
+    ["Arm", (row, above) => (row.arm === above?.arm ? "" : row.arm)],
+    ["Rule", (row, above) => (row.arm === above?.arm ? "" : el("div", { class: "rule" }, row.rule))],
+    ["Source", (row) => row.source],
+    ["#Documents", (row) => number(row.kept_documents)],
+    ["#Keep rate", (row) => meter(row.kept_documents, row.pool_documents)],
+    ["#Text", (row) => size(row.kept_bytes)],
+    ["#Of bytes", (row) => percent(row.kept_bytes, row.pool_bytes)],
+    ["#Tokens", (row) => short.format(row.kept_targets)],
+    ["#Of tokens", (row) => percent(row.kept_targets, row.pool_targets)],
+  ]);
 }
 
 function drawCosts() {
@@ -323,13 +302,12 @@ function drawJobs() {
   const { complete, declared: all } = data.jobs;
   put("jobs-title", `${number(complete)} of ${number(all)} jobs are complete`);
   if (isEmpty("jobs")) return;
-  put(
-    "jobs",
-    table(
-      ["Arm", "#Seed", "State", "Error"],
-      rowsOf("jobs").map((row) => [armName(row), row.seed, row.state, row.error ?? "–"]),
-    ),
-  );
+  drawTable("jobs", rowsOf("jobs"), [
+    ["Arm", armName],
+    ["#Seed", (row) => row.seed],
+    ["State", (row) => row.state],
+    ["Error", (row) => row.error ?? "–"],
+  ]);
 }
 
 function drawProvenance() {

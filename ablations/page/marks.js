@@ -12,6 +12,12 @@ function rowsOf(name) {
 
 const isEmpty = (name) => name in data.empty;
 
+// A table of some rows: for each column, its head and the cell of a row.
+function drawTable(id, rows, columns) {
+  const cells = rows.map((row, i) => columns.map(([, cell]) => cell(row, rows[i - 1])));
+  put(id, table(columns.map(([head]) => head), cells));
+}
+
 const DASHES = [null, "7 3", "2 3", "9 3 2 3", "4 2", "12 4"];
 const SHAPES = [
   "M-4.5 0A4.5 4.5 0 1 0 4.5 0A4.5 4.5 0 1 0 -4.5 0Z",

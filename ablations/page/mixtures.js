@@ -29,21 +29,15 @@ function drawMixture() {
   const share = (value) => `${Math.round(100 * value)} %`;
   const bar = (value) => meter(value, 1, share(value));
   put("mixture-said", data.mixture);
-  put(
-    "mixture",
-    table(
-      ["Component", "#Natural", "#Proposed", "#May be best", "#At most", "#Ten points more", `#${percentage} interval`],
-      rows.map((row) => [
-        row.component,
-        bar(row.natural),
-        bar(row.proposed),
-        `${share(row.low)} to ${share(row.high)}`,
-        share(row.most),
-        digits(row.effect, true),
-        between({ low: row.effect_low, high: row.effect_high }),
-      ]),
-    ),
-  );
+  drawTable("mixture", rows, [
+    ["Component", (row) => row.component],
+    ["#Natural", (row) => bar(row.natural)],
+    ["#Proposed", (row) => bar(row.proposed)],
+    ["#May be best", (row) => `${share(row.low)} to ${share(row.high)}`],
+    ["#At most", (row) => share(row.most)],
+    ["#Ten points more", (row) => digits(row.effect, true)],
+    [`#${percentage} interval`, (row) => between({ low: row.effect_low, high: row.effect_high })],
+  ]);
   const words = (row) =>
     rows.map(({ component }) => `${share(row[`weight of ${component}`])} ${component}`).join(", ");
   const y = around(runs.map((row) => row.value), { format: digits });
@@ -82,13 +76,11 @@ function drawMixture() {
       label: "Runs as observed and as predicted by the others",
     }),
   );
-  put(
-    "mixture_coefficients",
-    table(
-      ["Term", "#Coefficient", `#${percentage} interval`],
-      rowsOf("mixture_coefficients").map((row) => [row.term, digits(row.value), between(row, false)]),
-    ),
-  );
+  drawTable("mixture_coefficients", rowsOf("mixture_coefficients"), [
+    ["Term", (row) => row.term],
+    ["#Coefficient", (row) => digits(row.value)],
+    [`#${percentage} interval`, (row) => between(row, false)],
+  ]);
 }
 
 drawMixture();

@@ -127,38 +127,28 @@ function drawPrimary() {
     );
   }
   if (!isEmpty("secondary"))
-    put(
-      "secondary",
-      table(
-        ["Arm", "Measured on", "#Difference", `#${percentage} interval`, "#p, Holm", "Outcome"],
-        rowsOf("secondary").map((row) => [
-          `${row.arm} − ${row.against}`,
-          labelOf(row.endpoint),
-          row.difference === null ? "–" : `${digits(row.difference, true)} ${row.unit}`,
-          between({ low: row.family_low, high: row.family_high }),
-          chanceOf(row.p_holm),
-          row.outcome,
-        ]),
-      ),
-    );
+    drawTable("secondary", rowsOf("secondary"), [
+      ["Arm", (row) => `${row.arm} − ${row.against}`],
+      ["Measured on", (row) => labelOf(row.endpoint)],
+      ["#Difference", (row) => amountOf(row.difference, row.unit)],
+      [`#${percentage} interval`, (row) => between({ low: row.family_low, high: row.family_high })],
+      ["#p, Holm", (row) => chanceOf(row.p_holm)],
+      ["Outcome", (row) => row.outcome],
+    ]);
 }
+
+const amountOf = (value, unit) => (value === null ? "–" : `${digits(value, true)} ${unit}`);
 
 function drawCalibration() {
   if (isEmpty("calibration")) return;
-  put(
-    "calibration",
-    table(
-      ["Check", "#Seeds", "#Difference", `#${percentage} interval`, "#p", "Outcome"],
-      rowsOf("calibration").map((row) => [
-        row.check,
-        String(row.seeds),
-        row.difference === null ? "–" : digits(row.difference, true),
-        row.low === null ? "–" : between(row),
-        row.p === null ? "–" : chanceOf(row.p),
-        row.outcome,
-      ]),
-    ),
-  );
+  drawTable("calibration", rowsOf("calibration"), [
+    ["Check", (row) => row.check],
+    ["#Seeds", (row) => String(row.seeds)],
+    ["#Difference", (row) => digits(row.difference, true)],
+    [`#${percentage} interval`, (row) => (row.low === null ? "–" : between(row))],
+    ["#p", (row) => chanceOf(row.p)],
+    ["Outcome", (row) => row.outcome],
+  ]);
 }
 
 // Names as a list; of many, the first few.

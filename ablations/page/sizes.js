@@ -116,30 +116,15 @@ function drawCompute() {
         const own = runs.filter((row) => row.arm === arm);
         const law = laws.filter((row) => row.arm === arm);
         const points = own.map((row) => [row.flops, row.value]).sort((a, b) => a[0] - b[0]);
-        return [
-          { arm, thin: true, dots: true, points },
-          ...(law.length
-            ? [
-                {
-                  arm,
-                  of: law,
-                  name: `law of ${arm}`,
-                  points: law.map((row) => [row.flops, row.value]),
-                  band: law.map((row) => [row.flops, row.low, row.high]),
-                },
-              ]
-            : []),
-        ].filter((line) => line.points.length);
+        const fitted = {
+          ...{ arm, of: law, name: `law of ${arm}` },
+          points: law.map((row) => [row.flops, row.value]),
+          band: law.map((row) => [row.flops, row.low, row.high]),
+        };
+        return [{ arm, thin: true, dots: true, points }, fitted].filter((line) => line.points.length);
       });
-    chart(
-      "size_runs",
-      lineChart(
-        lines,
-        () => ({ log: true, label: "total FLOPs of a run" }),
-        "Primary endpoint by compute",
-        told,
-      ),
-    );
+    const x = () => ({ log: true, label: "total FLOPs of a run" });
+    chart("size_runs", lineChart(lines, x, "Primary endpoint by compute", told));
   }
   if (!isEmpty("iso_flop")) {
     const rows = rowsOf("iso_flop");
@@ -153,36 +138,23 @@ function drawCompute() {
           return { arm, name: `${arm}, ${amount(flops)} FLOPs`, thin: true, dots: true, points };
         }),
       );
-    chart(
-      "iso_flop",
-      lineChart(
-        lines,
-        () => ({ log: true, label: "active parameters; a line is one budget" }),
-        "Primary endpoint by size at equal compute",
-        told,
-      ),
-    );
+    const x = () => ({ log: true, label: "active parameters; a line is one budget" });
+    chart("iso_flop", lineChart(lines, x, "Primary endpoint by size at equal compute", told));
     armLegend("iso_flop-legend", declared.arms);
   }
 }
 
 function drawLaws() {
   if (isEmpty("scaling")) return;
-  put(
-    "scaling",
-    table(
-      ["Arm", "#FLOPs", "", "#Value", `#${percentage} interval`, "#Floor", "#Exponent"],
-      rowsOf("scaling").map((row) => [
-        row.arm,
-        amount(row.flops),
-        row.kind,
-        digits(row.value),
-        between(row, false),
-        digits(row.floor),
-        digits(row.exponent),
-      ]),
-    ),
-  );
+  drawTable("scaling", rowsOf("scaling"), [
+    ["Arm", (row) => row.arm],
+    ["#FLOPs", (row) => amount(row.flops)],
+    ["", (row) => row.kind],
+    ["#Value", (row) => digits(row.value)],
+    [`#${percentage} interval`, (row) => between(row, false)],
+    ["#Floor", (row) => digits(row.floor)],
+    ["#Exponent", (row) => digits(row.exponent)],
+  ]);
 }
 
 drawContrasts();

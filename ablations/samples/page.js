@@ -11,10 +11,7 @@ function drawHead() {
   put("study", "comparison of lm-eval samples");
   put("headline", data.headline);
   put("reach", data.sentence);
-  put(
-    "notes",
-    data.notes.map((text) => el("li", {}, text)),
-  );
+  put("notes", data.notes.map((text) => el("li", {}, text)));
   put(
     "tiles",
     tile(
@@ -94,28 +91,19 @@ function drawTests() {
     }`,
   );
   if (isEmpty("tests")) return;
-  put(
-    "tests",
-    table(
-      [
-        ...["Arm", "Measured on", "Outcome", "#Items", "#Difference", `#${coverage} interval`],
-        ...["#p, Holm", "#Could see", "#Only one is right"],
-      ],
-      rowsOf("tests").map((row) => [
-        row.arm,
-        row.label,
-        row.outcome,
-        number(row.items),
-        `${digits(row.difference, true)} ${row.unit}`,
-        between({ low: row.family_low, high: row.family_high }),
-        chanceOf(row.p_holm),
-        digits(row.detectable),
-        row.only_arm_right === null
-          ? "–"
-          : `${number(row.only_arm_right)} to ${number(row.only_baseline_right)}`,
-      ]),
-    ),
-  );
+  const alone = ({ only_arm_right: arm, only_baseline_right: base }) =>
+    arm === null ? "–" : `${number(arm)} to ${number(base)}`;
+  drawTable("tests", rowsOf("tests"), [
+    ["Arm", (row) => row.arm],
+    ["Measured on", (row) => row.label],
+    ["Outcome", (row) => row.outcome],
+    ["#Items", (row) => number(row.items)],
+    ["#Difference", (row) => `${digits(row.difference, true)} ${row.unit}`],
+    [`#${coverage} interval`, (row) => between({ low: row.family_low, high: row.family_high })],
+    ["#p, Holm", (row) => chanceOf(row.p_holm)],
+    ["#Could see", (row) => digits(row.detectable)],
+    ["#Only one is right", alone],
+  ]);
   put(
     "tests-hint",
     `Holm’s adjustment: the probability of any false finding among these tests is at most ${Math.round(100 * primary.alpha)} %. “Could see” is the true difference that a test detects with ${Math.round(100 * primary.power)} % power. “Only one is right” counts items that only the arm, and only the baseline, has right. items.csv lists the ${number(data.differing)} items that differ.${
@@ -157,16 +145,16 @@ function drawRuns() {
       }),
     );
   }
-  put(
-    "runs",
-    table(
-      ["Task", "Metric", "Filter", "Arm", "#Run", "#Value", "Unit", "#lm-eval says"],
-      rowsOf("runs").map((row) => [
-        ...[row.task, row.metric, row.filter, row.arm, row.run],
-        ...[digits(row.value), row.unit, figure(row.reported)],
-      ]),
-    ),
-  );
+  drawTable("runs", rowsOf("runs"), [
+    ...["task", "metric", "filter", "arm"].map((name) => [
+      name[0].toUpperCase() + name.slice(1),
+      (row) => row[name],
+    ]),
+    ["#Run", (row) => row.run],
+    ["#Value", (row) => digits(row.value)],
+    ["Unit", (row) => row.unit],
+    ["#lm-eval reports", (row) => figure(row.reported)],
+  ]);
 }
 
 function drawScores() {
@@ -213,18 +201,12 @@ const metricOf = (row) => {
 
 function drawRest() {
   if (!isEmpty("left_out"))
-    put(
-      "left_out",
-      table(
-        ["Task", "Metric", "Filter", "Reason"],
-        rowsOf("left_out").map((row) => [
-          row.task,
-          row.metric ?? "–",
-          row.filter ?? "–",
-          el("div", { class: "rule" }, row.reason),
-        ]),
-      ),
-    );
+    drawTable("left_out", rowsOf("left_out"), [
+      ["Task", (row) => row.task],
+      ["Metric", (row) => row.metric ?? "–"],
+      ["Filter", (row) => row.filter ?? "–"],
+      ["Reason", (row) => el("div", { class: "rule" }, row.reason)],
+    ]);
   put(
     "evaluations",
     table(

@@ -312,6 +312,6 @@ def test_every_column_is_seen_on_a_wide_screen(chromium, written):
             whole, shown = page.locator(f"#{table}").evaluate(width)
             assert whole <= shown, table
         assert page.locator("#tests th", has_text="Outcome").count() == 1
-        page.locator("summary", has_text="Where it comes from").click()
+        page.locator("summary", has_text="Provenance").click()
         assert page.locator("#left_out").get_by_text("<b onclick=alert(2)>").count() == 1
         assert page.locator("#evaluations").get_by_text(HOSTILE).count() == 1
