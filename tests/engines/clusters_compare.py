@@ -1,6 +1,6 @@
 """What Flink and Spark do to a run, as clusters of three machines, beside DirectRunner.
 
-    make engines
+    make demo engines  # fetch the text and the engines
     sudo python tests/engines/clusters_compare.py formats --engine flink --megabytes 200
     sudo python tests/engines/clusters_compare.py slots --engine flink --megabytes 20
     sudo python tests/engines/clusters_compare.py small --engine flink --files 10000
