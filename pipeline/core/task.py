@@ -231,7 +231,7 @@ def _input_digest(task: Task, job: Job) -> str:
 def score_batch(batch: pa.RecordBatch, task: Task, job: Job, joins: TaskJoins) -> pa.RecordBatch:
     """Compute every column that depends on neither the steps nor the keep rule.
 
-    From :func:`pipeline.readers.documents.document_schema` to
+    From :func:`pipeline.readers.document_schema` to
     :func:`pipeline.output.schema.shard_schema`, where nothing is dropped or decided yet.
     """
     n = len(batch)

@@ -1,7 +1,7 @@
 """Every Arrow schema that crosses a boundary of the pipeline, declared once.
 
 What flows between steps is a ``pyarrow.RecordBatch``. It starts as what a reader yields
-(:func:`pipeline.readers.documents.document_schema`), and each step appends its columns until it is
+(:func:`pipeline.readers.document_schema`), and each step appends its columns until it is
 a row of a shard (:func:`shard_schema`). Nothing takes a schema from its first document.
 """
 

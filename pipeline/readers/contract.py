@@ -1,7 +1,7 @@
 """The interface of readers: what they take and return in any format."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, BinaryIO, Literal, Protocol
 
@@ -60,8 +60,19 @@ Unit = Literal["byte", "compressed byte", "record"]
 """What a position counts: bytes of the decompressed stream, bytes of the file as it is stored, or
 records (rows) from the start of the file. All count from 0."""
 
-CONTENT_CHARACTERS = 1000
-"""How much of a quarantined record is kept for people to look at."""
+CONTENT_CHARACTERS = 1000  # how much of a quarantined record is kept for people to look at
+
+
+def document_schema(metadata: Sequence[str] = ()) -> pa.Schema:
+    """The schema of the batches that every reader yields.
+
+    ``id`` and ``url`` are null where the record has none. ``metadata`` names further input fields
+    to carry along, each a nullable string column of the same name.
+    """
+    text = pa.field("text", pa.large_string(), nullable=False)
+    return pa.schema(
+        [("id", pa.string()), ("url", pa.string()), text, *((m, pa.string()) for m in metadata)]
+    )
 
 
 @dataclass(frozen=True)
@@ -82,13 +93,11 @@ class FieldMap:
     url: str = "url"
     metadata: tuple[str, ...] = ()
     list_separator: str | None = None
-    language: str | None = None
-    """The one of ``metadata`` that tells the language, where one does."""
+    language: str | None = None  # the one of ``metadata`` that tells the language, where one does
 
     def __post_init__(self) -> None:
         columns = Counter(["id", "url", "text", *self.metadata])
-        twice = sorted(name for name, count in columns.items() if count > 1)
-        if twice:
+        if twice := sorted(name for name, count in columns.items() if count > 1):
             raise ValueError(
                 f"metadata fields {twice} are given twice: a document has id, url and text anyway,"
                 " and every other field once"
@@ -104,10 +113,10 @@ class FieldMap:
 class ReadOptions:
     """How files of all sources are read.
 
-    Longer records than ``max_document_bytes`` are quarantined. ``html_extractor`` takes the text
-    from pages, ``plain_text`` says whether plain text in WARC files is read beside them,
+    Records longer than ``max_document_bytes`` are quarantined. ``html_extractor`` extracts the text
+    of pages, ``plain_text`` says whether plain text in WARC files is read beside them,
     ``text_document`` whether a document of a text file is the ``file`` or a ``line``, and
-    ``reader`` names formats of the user's own by their dotted paths.
+    ``reader`` names the user's formats by their dotted paths.
 
     Raises:
         ValueError: ``text_document`` is neither.
@@ -159,8 +168,7 @@ class Quarantined:
     content: str
 
 
-OpenInput = Callable[[str], BinaryIO]
-"""Opens the raw bytes of a path for reading, seekable."""
+OpenInput = Callable[[str], BinaryIO]  # opens the raw bytes of a path for reading, seekable
 
 OnQuarantine = Callable[[Quarantined], None]
 
@@ -168,11 +176,8 @@ OnQuarantine = Callable[[Quarantined], None]
 class Digest(Protocol):
     """Takes the raw bytes of an input, as the hashes of ``hashlib`` and ``xxhash`` do."""
 
-    def update(self, data: bytes, /) -> None:
-        """Add the next bytes."""
-
-    def hexdigest(self) -> str:
-        """The hash of all bytes so far."""
+    def update(self, data: bytes, /) -> None: ...
+    def hexdigest(self) -> str: ...
 
 
 @dataclass
@@ -239,9 +244,8 @@ class Quarantine:
             content = head.decode("utf-8", "backslashreplace")
         # A lone surrogate cannot be written to any file.
         text = content[:CONTENT_CHARACTERS].encode("utf-8", "backslashreplace").decode()
-        self.on_quarantine(
-            Quarantined(self.path, position, unit, reason, text[:CONTENT_CHARACTERS])
-        )
+        text = text[:CONTENT_CHARACTERS]
+        self.on_quarantine(Quarantined(self.path, position, unit, reason, text))
 
 
 @dataclass(frozen=True)
@@ -264,7 +268,7 @@ class StreamFormat:
             format that is known by its file names only.
         read: turns pieces of decompressed bytes, with :class:`pipeline.readers.inflate.Damage`
             between them where decoding failed, and the offset of the first into documents
-            (:func:`pipeline.readers.documents.document_schema`).
+            (:func:`pipeline.readers.document_schema`).
         endings: of file names, for files whose first bytes do not identify them.
         lines: whether records are lines, so that a plain file can be split between any two.
         own_places: whether the format itself defines id, url and metadata, so that ``--field`` does

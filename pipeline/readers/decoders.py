@@ -9,7 +9,7 @@ import lzma
 import re
 import sys
 from collections.abc import Callable
-from typing import Literal, NamedTuple, Protocol, cast
+from typing import Any, Literal, NamedTuple, Protocol, cast
 
 import lz4.frame
 from isal import igzip_lib
@@ -68,17 +68,8 @@ class _Bzip2:
     def __init__(self) -> None:
         self._decoder = bz2.BZ2Decompressor()
 
-    @property
-    def eof(self) -> bool:
-        return self._decoder.eof
-
-    @property
-    def needs_input(self) -> bool:
-        return self._decoder.needs_input
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._decoder.unused_data
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._decoder, name)
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
         try:
@@ -113,7 +104,7 @@ CODECS: dict[Compression, Codec] = {
     "bzip2": Codec(
         starts=tuple(b"BZh%d" % level for level in range(1, 10)),
         member=re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)"),
-        new=_Bzip2,
+        new=lambda: cast(Decoder, _Bzip2()),
         error=_Bzip2Error,
         truncated="truncated_bzip2",
         corrupt="corrupt_bzip2",

@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import BinaryIO, cast
 
@@ -32,11 +32,10 @@ from pipeline.readers.decoders import Compression, compression_of
 from pipeline.readers.inflate import Damage, inflate
 from pipeline.readers.json_values import value_lines
 from pipeline.readers.jsonl import after_first_newline, range_pieces, read_jsonl
-from pipeline.readers.text_files import read_file, read_lines
+from pipeline.readers.text_files import read_text
 from pipeline.readers.user_formats import user_format
-from pipeline.readers.web.arc import MAGIC, read_arc
-from pipeline.readers.web.html_file import read_page
-from pipeline.readers.web.warc import read_warc
+from pipeline.readers.web.html_text import read_page
+from pipeline.readers.web.warc import ARC_MAGIC, read_arc, read_warc
 from winnow.defaults import SPLIT_BYTES
 
 Batches = Iterator[pa.RecordBatch]
@@ -45,26 +44,14 @@ _READ_BYTES = 1 << 20
 _HEAD_BYTES = 1 << 16
 _AS_USUAL = ReadOptions()
 _ENOUGH = 1 << 10  # bytes that identify a file
-
-
-def _json_lines(pieces: Iterator[bytes | Damage], offset: int, to: Reading) -> Batches:
-    return read_jsonl(pieces, offset, to.fields, to.quarantine, to.options.max_document_bytes)
-
-
-def _json_values(pieces: Iterator[bytes | Damage], offset: int, to: Reading) -> Batches:
-    return _json_lines(value_lines(pieces, to.quarantine), offset, to)
-
-
-def _text(pieces: Iterator[bytes | Damage], offset: int, to: Reading) -> Batches:
-    read = read_lines if to.options.text_document == "line" else read_file
-    return read(pieces, to)
+_LANGUAGE_FIELDS = ("language", "lang")
 
 
 def _whole(
     read: Callable[[Iterator[bytes | Damage], Reading], Batches],
 ) -> Callable[[Iterator[bytes | Damage], int, Reading], Batches]:
-    """A reader of files that are never cut, so that every stream starts at 0."""
-    return lambda pieces, offset, to: read(pieces, to)
+    """A reader of files that are never split, so that every stream starts at 0."""
+    return lambda pieces, offset, reading: read(pieces, reading)
 
 
 _ARROW = TableFormat(
@@ -92,12 +79,16 @@ FORMATS: list[Format] = [
     _ARROW,
     replace(_ARROW, name="arrow stream", magic=(b"\xff\xff\xff\xff",), endings=()),
     # Arrays of objects (others may be a line of JSON lines), and objects of several lines.
-    StreamFormat("json", rb"\[\s*[{\]]|\{(?:[^\n]*[,{\[])?[ \t\r]*\n\s*\"", _json_values),
-    StreamFormat("jsonl", rb"\{\s*[\"}]", _json_lines, ("json", "jsonl", "ndjson"), lines=True),
+    StreamFormat(
+        "json",
+        rb"\[\s*[{\]]|\{(?:[^\n]*[,{\[])?[ \t\r]*\n\s*\"",
+        lambda pieces, at, to: read_jsonl(value_lines(pieces, to.quarantine), at, to),
+    ),
+    StreamFormat("jsonl", rb"\{\s*[\"}]", read_jsonl, ("json", "jsonl", "ndjson"), lines=True),
     StreamFormat("warc", rb"WARC/", _whole(read_warc), ("warc", "wet"), own_places=True),
-    StreamFormat("arc", re.escape(MAGIC), _whole(read_arc), ("arc",), own_places=True),
+    StreamFormat("arc", re.escape(ARC_MAGIC), _whole(read_arc), ("arc",), own_places=True),
     StreamFormat("csv", None, _whole(read_csv), ("csv", "tsv")),
-    StreamFormat("text", None, _text, ("txt", "text"), own_places=True),
+    StreamFormat("text", None, _whole(read_text), ("txt", "text"), own_places=True),
     _PAGE,
 ]
 """All formats, in the order in which a file is matched against them."""
@@ -166,19 +157,19 @@ def plan_ranges(
     """
     with open_input(path) as stream:
         found = _recognise(stream, path, open_input, options)
-        sizes: list[int] | None = []
+        cuts = []
+        stored: Sequence[int] = range(found.size + 1)  # bytes before each place to split at
         if found.cut_by_lines:
             count = -(-found.size // split_bytes)
             cuts = [found.size * i // count for i in range(count + 1)]
-            sizes = None
         elif isinstance(found.format, TableFormat):
             sizes = found.format.part_sizes(stream, path, fields)
-    if sizes is not None:
-        cuts = _cuts(sizes, split_bytes)
+            stored = [0, *itertools.accumulate(sizes)]
+            cuts = _cuts(sizes, split_bytes)
     if len(cuts) <= 2:
         return [InputRange(path, 0, None, found.size)]
     return [
-        InputRange(path, start, end, end - start if sizes is None else sum(sizes[start:end]))
+        InputRange(path, start, end, stored[end] - stored[start])
         for start, end in itertools.pairwise(cuts)
     ]
 
@@ -194,6 +185,28 @@ def format_of(
     """
     with open_input(path) as stream:
         return _recognise(stream, path, open_input, options).format
+
+
+def language_field(
+    path: str, fields: FieldMap, open_input: OpenInput, options: ReadOptions = _AS_USUAL
+) -> str | None:
+    """The field of a file's first documents that holds their language; None if there is none.
+
+    WARC files never have one: record headers are not fields.
+    """
+    found = format_of(path, open_input, options)
+    if isinstance(found, StreamFormat) and found.own_places:
+        return None
+    batches = read_batches(
+        InputRange(path, 0, None, 0),
+        replace(fields, metadata=_LANGUAGE_FIELDS, language=None),
+        options,
+        on_quarantine=lambda record: None,
+        open_input=open_input,
+    )
+    for first in batches:
+        return next((n for n in _LANGUAGE_FIELDS if first[n].null_count < len(first)), None)
+    return None
 
 
 def _cuts(sizes: list[int], split_bytes: int) -> list[int]:
@@ -231,29 +244,27 @@ def read_batches(
     """
     quarantine = Quarantine(piece.path, on_quarantine)
     digest = digest or xxhash.xxh3_128()
-    to = Reading(fields, quarantine, options, report or ReadReport())
+    reading = Reading(fields, quarantine, options, report or ReadReport())
     with open_input(piece.path) as stream:
         found = _recognise(stream, piece.path, open_input, options)
         if isinstance(found.format, StreamFormat) and not found.cut_by_lines:
-            stream.seek(0)
             raw = cast(BinaryIO, _Fed(stream, digest))
-            yield from found.format.read(
-                inflate(raw, found.compression, piece.path, open_input), 0, to
-            )
+            pieces = inflate(raw, found.compression, piece.path, open_input)
+            yield from found.format.read(pieces, 0, reading)
             return
         stored = _fed(_stored(stream, found, piece), digest)
         if isinstance(found.format, StreamFormat):
             offset = max(piece.start - 1, 0)
             if piece.start:
                 stored, offset = after_first_newline(stored, offset)
-            yield from found.format.read(stored, offset, to)
+            yield from found.format.read(stored, offset, reading)
             return
         for _ in stored:
             pass
         if found.format is None:
             quarantine.add(0, "byte", "empty_file")
         else:
-            yield from found.format.read(stream, piece, to)
+            yield from found.format.read(stream, piece, reading)
 
 
 def digest_range(
@@ -316,7 +327,7 @@ class _Fed:
 def _recognise(stream: BinaryIO, path: str, open_input: OpenInput, options: ReadOptions) -> _File:
     """Recognise a file by its first bytes, or by its name if these are damaged or ambiguous.
 
-    The user's own formats come first.
+    The user's own formats come first. The stream is then at its start.
 
     Raises:
         ValueError: neither identifies it, or the format is not supported.
@@ -333,10 +344,11 @@ def _recognise(stream: BinaryIO, path: str, open_input: OpenInput, options: Read
         for piece in inflate(stream, compression, path, open_input):
             if isinstance(piece, Damage):
                 damaged = True
-            elif piece:
+            else:
                 head += piece
                 if len(head) >= _ENOUGH:
                     break
+        stream.seek(0)
     for known in formats:
         if isinstance(known, TableFormat) and head.startswith(known.magic):
             if compression != "none":

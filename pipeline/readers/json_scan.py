@@ -26,9 +26,11 @@ _HEX = np.full(256, -1, np.int64)
 for _digit in "0123456789abcdefABCDEF":
     _HEX[ord(_digit)] = int(_digit, 16)
 
-_TRUE, _FALS, _NULL_WORD, _INFI = (
-    np.uint32(int.from_bytes(word, "little")) for word in (b"true", b"fals", b"null", b"Infi")
+_TRUE, _FALS, _NULL_WORD, _NAN, _INFI, _NITY = (
+    np.uint32(int.from_bytes(word, "little"))
+    for word in (b"true", b"fals", b"null", b"NaN", b"Infi", b"nity")
 )
+_THREE_BYTES = np.uint32(0xFFFFFF)
 
 
 @njit(nogil=True, cache=True)
@@ -195,50 +197,33 @@ def _write(out: int, code: int) -> int:
 @njit(nogil=True, cache=True)
 def _scalar(at: int) -> int:
     """The end of the number or literal at an address, or 0."""
-    if load_u8(at) == ord("N"):
-        whole = load_u8(at + 1) == ord("a") and load_u8(at + 2) == ord("N")
-        return at + 3 if whole else 0
     word = load_u32(at)
     if word in (_TRUE, _NULL_WORD):
         return at + 4
     if word == _FALS:
         return at + 5 if load_u8(at + 4) == _LOWER_E else 0
+    if word & _THREE_BYTES == _NAN:
+        return at + 3
     if load_u8(at) == _MINUS:
         at += 1
-        word = load_u32(at)
-    if word == _INFI:
-        # "Infinity" ends in "nity", and "Infi" + "nity" share no byte.
-        tail = load_u8(at + 4) == ord("n") and load_u8(at + 5) == ord("i")
-        tail = tail and load_u8(at + 6) == ord("t") and load_u8(at + 7) == ord("y")
-        return at + 8 if tail else 0
-    if load_u8(at) == _ZERO:
-        at += 1
-    else:
-        start = at
-        at = _digits(at)
-        if at == start:
-            return 0
-    if load_u8(at) == _POINT:
-        start = at + 1
-        at = _digits(start)
-        if at == start:
-            return 0
-    if load_u8(at) | _CASE == _LOWER_E:
-        at += 1
-        if load_u8(at) == _MINUS or load_u8(at) == _PLUS:
-            at += 1
-        start = at
-        at = _digits(at)
-        if at == start:
-            return 0
+    if load_u32(at) == _INFI:
+        return at + 8 if load_u32(at + 4) == _NITY else 0
+    at = at + 1 if load_u8(at) == _ZERO else _digits(at)
+    if at != 0 and load_u8(at) == _POINT:
+        at = _digits(at + 1)
+    if at != 0 and load_u8(at) | _CASE == _LOWER_E:
+        signed = load_u8(at + 1) == _MINUS or load_u8(at + 1) == _PLUS
+        at = _digits(at + 1 + signed)
     return at
 
 
 @njit(nogil=True, cache=True)
 def _digits(at: int) -> int:
+    """The end of the digits at an address, or 0 if there are none."""
+    start = at
     while 0x30 <= load_u8(at) <= 0x39:
         at += 1
-    return at
+    return at if at > start else 0
 
 
 @njit(nogil=True, cache=True)

@@ -14,8 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.readers import jsonl_kernel
-from pipeline.readers.contract import FieldMap, Quarantine, Reason
-from pipeline.readers.documents import document_schema
+from pipeline.readers.contract import Quarantine, Reading, Reason, document_schema
 from pipeline.readers.inflate import Damage
 from winnow.text.vectors import BLOCK as SPARE
 
@@ -37,11 +36,7 @@ _REASONS: dict[int, Reason] = {
 
 
 def read_jsonl(
-    pieces: Iterable[bytes | Damage],
-    offset: int,
-    fields: FieldMap,
-    quarantine: Quarantine,
-    max_document_bytes: int,
+    pieces: Iterable[bytes | Damage], offset: int, reading: Reading
 ) -> Iterator[pa.RecordBatch]:
     """The documents of a stream of lines that starts ``offset`` bytes into the file.
 
@@ -51,9 +46,10 @@ def read_jsonl(
     JSON text; null and missing values are null. ``a.b`` is the key ``a.b``, or else the key ``b``
     of the object at ``a``.
     """
-    parser = _Parser(fields, max_document_bytes)
-    for block in line_blocks(pieces, offset, quarantine, max_document_bytes):
-        yield from parser.parse(block, quarantine)
+    parser = _Parser(reading)
+    max_bytes = reading.options.max_document_bytes
+    for block in line_blocks(pieces, offset, reading.quarantine, max_bytes):
+        yield from parser.parse(block)
 
 
 def range_pieces(stream: BinaryIO, start: int, end: int | None) -> Iterator[bytes]:
@@ -89,14 +85,9 @@ def after_first_newline(pieces: Iterable[bytes], offset: int) -> tuple[Iterator[
     for piece in pieces:
         newline = piece.find(b"\n")
         if newline >= 0:
-            return _put_back(piece[newline + 1 :], pieces), offset + newline + 1
+            return itertools.chain([piece[newline + 1 :]], pieces), offset + newline + 1
         offset += len(piece)
     return iter(()), offset
-
-
-def _put_back(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
-    yield first
-    yield from rest
 
 
 @dataclass(frozen=True)
@@ -179,66 +170,57 @@ def _bom(data: bytearray, offset: int) -> int:
 class _Parser:
     """The buffers that the kernel fills, reused for every block."""
 
-    def __init__(self, fields: FieldMap, max_bytes: int) -> None:
+    def __init__(self, reading: Reading) -> None:
+        fields = reading.fields
+        self._quarantine = reading.quarantine
+        self._max_bytes = reading.options.max_document_bytes
         self._schema = document_schema(fields.metadata)
-        self._max_bytes = max_bytes
         # A field may fill several columns; the kernel looks up each key once.
         keys = list(dict.fromkeys(fields.inputs))
         self._column_keys = [keys.index(name) for name in fields.inputs]
-        self._text = keys.index(fields.text)
-        self._names, self._nodes = _tree(keys)
         joins = fields.list_separator is not None
         separator = (fields.list_separator or "").encode()
-        self._separator = np.frombuffer(bytes([joins]) + separator, np.uint8)
+        options = np.frombuffer(bytes([joins]) + separator, np.uint8)
+        self._wanted = jsonl_kernel.Wanted(*_tree(keys), keys.index(fields.text), options)
         # Between two strings of a list are three bytes of JSON or more.
         self._growth = max(1, -(-len(separator) // 3))
-        self._values = np.empty((len(keys) + 1, 0), np.uint8)
-        self._offsets = np.zeros((len(keys), _MAX_ROWS + 1), np.int64)
-        self._valid = np.empty((len(keys), _MAX_ROWS), np.bool_)
+        self._columns = jsonl_kernel.Columns(
+            np.empty((len(keys) + 1, 0), np.uint8),
+            np.zeros((len(keys), _MAX_ROWS + 1), np.int64),
+            np.empty((len(keys), _MAX_ROWS), np.bool_),
+        )
         self._bad = np.empty((_MAX_BAD, 3), np.int64)
 
-    def parse(self, block: Block, quarantine: Quarantine) -> Iterator[pa.RecordBatch]:
+    def parse(self, block: Block) -> Iterator[pa.RecordBatch]:
         # Unescaped text is never longer than its JSON; a block copy may write SPARE more.
-        if self._values.shape[1] < block.stop * self._growth + 2 * SPARE:
+        fields, room = self._columns.values.shape
+        if room < block.stop * self._growth + 2 * SPARE:
             room = len(block.data) * self._growth + 2 * SPARE
-            self._values = np.empty((len(self._values), room), np.uint8)
+            self._columns = self._columns._replace(values=np.empty((fields, room), np.uint8))
         data = np.frombuffer(block.data, np.uint8)
         at = block.start
         while at < block.stop:
             at, rows, bads = jsonl_kernel.parse_lines(
-                data,
-                at,
-                block.stop,
-                self._names,
-                self._nodes,
-                self._text,
-                self._separator,
-                self._max_bytes,
-                self._values,
-                self._offsets,
-                self._valid,
-                self._bad,
+                data, at, block.stop, self._wanted, self._max_bytes, self._columns, self._bad
             )
             for start, end, kind in self._bad[:bads].tolist():
                 content = bytes(block.data[start : min(end, start + _READ_BYTES)])
-                quarantine.add(block.offset + start, "byte", _REASONS[kind], content)
+                self._quarantine.add(block.offset + start, "byte", _REASONS[kind], content)
             if rows:
                 yield self._batch(rows)
 
     def _batch(self, rows: int) -> pa.RecordBatch:
-        columns = [
-            self._column(key, field.type, rows)
-            for key, field in zip(self._column_keys, self._schema, strict=True)
-        ]
+        columns = []
+        for key, field in zip(self._column_keys, self._schema, strict=True):
+            ends = self._columns.offsets[key, : rows + 1]
+            width = np.int64 if pa.types.is_large_string(field.type) else np.int32
+            valid = np.packbits(self._columns.valid[key, :rows], bitorder="little")
+            # Copies: the kernel's buffers are filled again.
+            buffers = [valid, ends.astype(width), self._columns.values[key, : ends[-1]].copy()]
+            columns.append(
+                pa.Array.from_buffers(field.type, rows, list(map(pa.py_buffer, buffers)))
+            )
         return pa.RecordBatch.from_arrays(columns, schema=self._schema)
-
-    def _column(self, key: int, kind: pa.DataType, rows: int) -> pa.Array:
-        ends = self._offsets[key, : rows + 1]
-        width = np.int64 if pa.types.is_large_string(kind) else np.int32
-        validity = np.packbits(self._valid[key, :rows], bitorder="little")
-        # Copies: the kernel's buffers are filled again.
-        buffers = [validity, ends.astype(width), self._values[key, : ends[-1]].copy()]
-        return pa.Array.from_buffers(kind, rows, [pa.py_buffer(buffer) for buffer in buffers])
 
 
 def _tree(keys: list[str]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
@@ -255,7 +237,5 @@ def _tree(keys: list[str]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]
             nodes[scope, last] = [field, nodes.get((scope, last), [-1, 0])[1]]
     names = [name.encode() for _, name in nodes]
     ends = np.cumsum([len(name) for name in names])
-    rows = [
-        [scope, end, *node] for ((scope, _), node), end in zip(nodes.items(), ends, strict=True)
-    ]
+    rows = [(key[0], end, *node) for (key, node), end in zip(nodes.items(), ends, strict=True)]
     return np.frombuffer(b"".join(names) + bytes(SPARE), np.uint8), np.array(rows, np.int64)

@@ -5,11 +5,11 @@ JSON allows no control character in a string, that newline stops every scan, and
 to look for the end. What is accepted is what Python's ``json.loads`` accepts: RFC 8259, and the
 ``NaN`` and ``Infinity`` that ``json.dumps`` writes. Of repeated keys the last wins, as there.
 
-Wanted keys are the nodes of a tree, int64 [nodes, 4], parents first: the object that the key stands
-in (0 is the line itself), where its name ends, the field that its value fills (or -1), and the
-object that its value opens (or 0). So ``metadata.url`` is two nodes; and it is one more at the top,
-since a key may have dots: that one wins.
+Wanted keys form a tree. So ``metadata.url`` is two nodes; and it is one more at the top, since a
+key may have dots: that one wins.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -43,19 +43,47 @@ _QUOTE, _BACKSLASH, _NEWLINE = ord('"'), ord("\\"), ord("\n")
 _OPEN, _CLOSE, _LIST, _END_LIST, _COMMA, _COLON = (ord(c) for c in "{}[],:")
 
 
+class Wanted(NamedTuple):
+    """The keys to look for."""
+
+    names: Octets  # the names of the nodes one after another, and 32 bytes to spare (uint8)
+    nodes: Integers
+    """Parents first: the object that the key stands in (0 is the line itself), where its name ends,
+    the field that its value fills (or -1), the object that its value opens (or 0): int64 [n, 4]."""
+    text_field: int
+    """Which field is the text: a string, or a list of strings if there is a separator."""
+    separator: Octets
+    """1, then what goes between the strings of such a list; or 0 if there is none (uint8)."""
+
+
+class Columns(NamedTuple):
+    """The buffers to fill."""
+
+    values: Octets
+    """uint8 [fields + 1, the lines' bytes + 64, or more if a separator has over three bytes]; the
+    last row is scratch."""
+    offsets: Integers  # int64 [fields, rows + 1]; the first column must be 0
+    valid: npt.NDArray[np.bool_]  # bool [fields, rows]
+
+
+class _State(NamedTuple):
+    """What was found in a line, for each field; the open objects, and room for all brackets."""
+
+    found: Integers
+    lengths: Integers
+    at_top: npt.NDArray[np.bool_]
+    scopes: Integers
+    stack: Octets
+
+
 @njit(nogil=True, cache=True)
 def parse_lines(
     data: Octets,
     start: int,
     stop: int,
-    names: Octets,
-    nodes: Integers,
-    text_field: int,
-    separator: Octets,
+    wanted: Wanted,
     max_bytes: int,
-    values: Octets,
-    offsets: Integers,
-    valid: npt.NDArray[np.bool_],
+    columns: Columns,
     bad: Integers,
 ) -> tuple[int, int, int]:
     """Parse the lines of ``data[start:stop]`` until they, the rows or the room for bad lines end.
@@ -64,49 +92,27 @@ def parse_lines(
         data: uint8, with 32 bytes to spare after ``stop``; ``data[stop - 1]`` is a newline.
         start: the first byte of a line.
         stop: the end of the last line.
-        names: uint8, the names of the nodes one after another, and 32 bytes to spare.
-        nodes: int64 [nodes, 4], the wanted keys.
-        text_field: which field is the text: it must be a string, or a list of strings if there is
-            a separator.
-        separator: uint8, what goes between the strings of such a list; its first byte is 1, or 0 if
-            there is none.
+        wanted: the keys.
         max_bytes: longer lines are bad.
-        values: uint8 [fields + 1, at least stop - start + 64, and more if a separator has over
-            three bytes]: filled with the values' bytes; the last row is scratch.
-        offsets: int64 [fields, rows + 1]: filled; the first column must be 0.
-        valid: bool [fields, rows]: filled.
+        columns: filled.
         bad: int64 [n, 3]: filled with start, end and kind of each bad line.
 
     Returns:
         Where the next line starts, the number of rows, the number of bad lines.
     """
     base = data.ctypes.data
+    offsets, valid = columns.offsets, columns.valid
     fields = len(offsets)
     found = np.empty(fields, np.int64)
     lengths = np.empty(fields, np.int64)
     at_top = np.empty(fields, np.bool_)
-    scopes = np.empty(len(nodes), np.int64)
-    stack = np.empty(MAX_DEPTH, np.uint8)
-    row = 0
-    bads = 0
+    scopes = np.empty(len(wanted.nodes), np.int64)
+    state = _State(found, lengths, at_top, scopes, np.empty(MAX_DEPTH, np.uint8))
+    row = bads = 0
     line = base + start
     end = base + stop
     while line < end and row < valid.shape[1] and bads < len(bad):
-        kind, after = _line(
-            line,
-            names,
-            nodes,
-            text_field,
-            separator,
-            values,
-            offsets,
-            row,
-            found,
-            lengths,
-            at_top,
-            scopes,
-            stack,
-        )
+        kind, after = _line(line, wanted, columns, row, state)
         if kind in (BAD_JSON, NOT_AN_OBJECT):
             after = find_newline(line)
         if after - line > max_bytes and kind != BLANK:
@@ -121,31 +127,18 @@ def parse_lines(
                 offsets[field, row + 1] = offsets[field, row] + length
             row += 1
         elif kind != BLANK:
-            bad[bads, 0] = line - base
-            bad[bads, 1] = after - base
-            bad[bads, 2] = kind
+            bad[bads] = line - base, after - base, kind
             bads += 1
         line = after + 1
     return line - base, row, bads
 
 
 @njit(nogil=True, cache=True)
-def _line(
-    at: int,
-    names: Octets,
-    nodes: Integers,
-    text_field: int,
-    separator: Octets,
-    values: Octets,
-    offsets: Integers,
-    row: int,
-    found: Integers,
-    lengths: Integers,
-    at_top: npt.NDArray[np.bool_],
-    scopes: Integers,
-    stack: Octets,
-) -> tuple[int, int]:
+def _line(at: int, wanted: Wanted, columns: Columns, row: int, state: _State) -> tuple[int, int]:
     """What the line at an address is, and the address of its newline (good and blank lines)."""
+    nodes, text_field, separator = wanted.nodes, wanted.text_field, wanted.separator
+    values = columns.values
+    found, lengths, at_top, scopes, stack = state
     at = after_space(at)
     first = load_u8(at)
     if first == _NEWLINE:
@@ -168,7 +161,7 @@ def _line(
         at = string_end(key)
         if at == 0:
             return BAD_JSON, 0
-        node = _node(key, at - 1, scope, names, nodes, values)
+        node = _node(key, at - 1, scope, wanted, values)
         at = after_space(at)
         if load_u8(at) != _COLON:
             return BAD_JSON, 0
@@ -178,7 +171,7 @@ def _line(
         if opens != 0:
             _forget(opens, nodes, found, at_top)
         if field >= 0 and not (scope != 0 and at_top[field]):
-            target = values.ctypes.data + field * values.shape[1] + offsets[field, row]
+            target = values.ctypes.data + field * values.shape[1] + columns.offsets[field, row]
             if field == text_field and separator[0] and load_u8(at) == _LIST:
                 at, found[field], lengths[field] = _joined(at, target, separator, stack)
             else:
@@ -286,8 +279,9 @@ def _joined(at: int, target: int, separator: Octets, stack: Octets) -> tuple[int
 
 
 @njit(nogil=True, cache=True)
-def _node(key: int, end: int, scope: int, names: Octets, nodes: Integers, values: Octets) -> int:
-    """Which wanted key of an object stands in ``[key, end)``, escapes and all; -1 if none."""
+def _node(key: int, end: int, scope: int, wanted: Wanted, values: Octets) -> int:
+    """Which wanted key of an object is in ``[key, end)``, which may hold escapes; -1 if none."""
+    names, nodes = wanted.names, wanted.nodes
     length = end - key
     for at in range(key, end):
         if load_u8(at) == _BACKSLASH:

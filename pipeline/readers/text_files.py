@@ -18,15 +18,16 @@ _NEWLINE, _RETURN = ord("\n"), ord("\r")
 _BOM = b"\xef\xbb\xbf"
 
 
-def read_file(pieces: Iterable[bytes | Damage], reading: Reading) -> Iterator[pa.RecordBatch]:
-    """The document of a whole file."""
-    text = whole(pieces, reading)
-    if text is not None:
+def read_text(pieces: Iterable[bytes | Damage], reading: Reading) -> Iterator[pa.RecordBatch]:
+    """The document of a file, or one per non-empty line, as ``options.text_document`` says."""
+    if reading.options.text_document == "line":
+        yield from _lines(pieces, reading)
+    elif (text := whole(pieces, reading)) is not None:
         yield from text_documents(pa.array([text.removeprefix(_BOM)], pa.large_binary()), reading)
 
 
-def read_lines(pieces: Iterable[bytes | Damage], reading: Reading) -> Iterator[pa.RecordBatch]:
-    """One document per non-empty line; lines count from 0."""
+def _lines(pieces: Iterable[bytes | Damage], reading: Reading) -> Iterator[pa.RecordBatch]:
+    """A document per line; lines count from 0."""
     quarantine = reading.quarantine
     first = 0
     for block in line_blocks(pieces, 0, quarantine, reading.options.max_document_bytes):

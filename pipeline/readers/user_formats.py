@@ -7,8 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.readers.contract import Format, Reading, StreamFormat, TableFormat
-from pipeline.readers.documents import document_schema
+from pipeline.readers.contract import Format, Reading, StreamFormat, TableFormat, document_schema
 from winnow import own_code
 
 

@@ -18,11 +18,11 @@ from pipeline.readers import (
     ReadOptions,
     StreamFormat,
     TableFormat,
+    document_schema,
     format_of,
+    language_field,
     read_batches,
 )
-from pipeline.readers.documents import document_schema
-from pipeline.readers.languages import language_field
 from pipeline.readers.web import warc
 from pipeline.steps import step_class
 from winnow.filesystem import storage

@@ -20,11 +20,11 @@ from pipeline.readers import (
     InputRange,
     Quarantined,
     ReadOptions,
+    document_schema,
+    language_field,
     plan_ranges,
     read_batches,
 )
-from pipeline.readers.documents import document_schema
-from pipeline.readers.languages import language_field
 from quality_classifier.splits import CLASSES
 from winnow.commands import console
 from winnow.defaults import SPLIT_BYTES

@@ -22,9 +22,15 @@ import xxhash
 from faults.files import every_format
 from faults.limits import CONTEXT, limit_memory, limit_time
 
-from pipeline.readers import FieldMap, ReadReport, digest_range, plan_ranges, read_batches
+from pipeline.readers import (
+    FieldMap,
+    ReadReport,
+    digest_range,
+    document_schema,
+    plan_ranges,
+    read_batches,
+)
 from pipeline.readers.decoders import zstd
-from pipeline.readers.documents import document_schema
 
 SECONDS = 20
 """How long one file, of some kilobytes, may compute. It should take milliseconds."""

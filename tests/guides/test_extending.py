@@ -29,8 +29,14 @@ from model.glam import experts, routing
 from model.glam.config import GLaMConfig
 from model.glam.transformer import GLaM
 from pipeline.page import Panel, report_data
-from pipeline.readers import FieldMap, StreamFormat, formats, plan_ranges, read_batches
-from pipeline.readers.documents import document_schema
+from pipeline.readers import (
+    FieldMap,
+    StreamFormat,
+    document_schema,
+    formats,
+    plan_ranges,
+    read_batches,
+)
 from pipeline.rules.decision import Rule
 from quality_classifier import artifact
 from quality_classifier.kinds import KINDS

@@ -1,10 +1,12 @@
-"""Recognition by content, refusals, and every format under random damage."""
+"""Recognition by content, refusals, digests, quarantine, every format under random damage."""
 
 import bz2
 import gzip
 import json
 import lzma
 import os
+import random
+from collections import Counter
 
 import lz4.frame
 import pyarrow as pa
@@ -202,9 +204,10 @@ def test_no_such_file(tmp_path):
 
 
 @pytest.mark.parametrize("name", CONTENT)
-def test_an_empty_file_of_any_name(tmp_path, name):
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, zstd.compress])
+def test_an_empty_file_of_any_name(tmp_path, name, pack):
     path = tmp_path / name
-    path.write_bytes(b"")
+    path.write_bytes(2 * pack(b""))
     rows, bad, _ = read(path)
     assert not rows
     assert [b.reason for b in bad] == ["empty_file"]
@@ -260,3 +263,69 @@ def test_any_damage_is_survived(tmp_path_factory, name, operations, split_bytes,
         assert len(rows) + len(bad) == sum(
             bool(line.strip(b" \t\r")) for line in octets.split(b"\n")
         )
+
+
+def test_a_range_notices_every_change_that_changes_its_lines(tmp_path):
+    path = tmp_path / "x.jsonl"
+    rng = random.Random(0)
+    lines = [json.dumps({"text": "x" * rng.randrange(30)}) for _ in range(30)]
+    data = "\n".join(lines).encode()
+    path.write_bytes(data)
+    ranges = plan_ranges(str(path), split_bytes=100)
+    assert len(ranges) > 5
+
+    def state():
+        batches = [read_batches(r, FieldMap(), on_quarantine=lambda q: None) for r in ranges]
+        rows = [[row for batch in found for row in batch.to_pylist()] for found in batches]
+        return list(zip(map(digest_range, ranges), rows, strict=True))
+
+    before = state()
+    for at in range(0, len(data), 7):
+        path.write_bytes(
+            data[:at] + (b"\n" if data[at : at + 1] != b"\n" else b" ") + data[at + 1 :]
+        )
+        for (old_digest, old_rows), (digest, rows) in zip(before, state(), strict=True):
+            assert rows == old_rows or digest != old_digest
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zstd.compress])
+def test_damage_cuts_one_line_and_no_more(tmp_path, pack):
+    lines = [json.dumps({"text": f"{i} " + "".join(map(chr, range(200)))}) for i in range(300)]
+    first, second = ("\n".join(half) + "\n" for half in (lines[:150], lines[150:]))
+    whole = pack(first.encode())
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(whole[: len(whole) // 2] + pack(second.encode()))
+    rows, bad, _ = read(path)
+    texts = [row["text"] for row in rows]
+    count = len(texts) - 150
+    assert texts == [json.loads(line)["text"] for line in lines[:count] + lines[150:]]
+    assert len(bad) == 1
+    assert (bad[0].unit, bad[0].path) == ("compressed byte", str(path))
+    assert bad[0].reason.split("_")[0] in ("corrupt", "truncated")
+
+
+def test_a_bad_record_is_an_error_by_default(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b'{"text":"a"}\n{"text":5}\n')
+    with pytest.raises(ValueError, match="byte 13: wrong_type"):
+        list(read_batches(plan_ranges(str(path))[0], FieldMap()))
+
+
+def test_quarantine_says_what_and_where(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b'{"text":"a"}\n{"text":"\xff' + b"y" * 5000 + b'"}\n')
+    _, bad, _ = read(path)
+    assert bad[0].path == str(path)
+    assert (bad[0].position, bad[0].unit, bad[0].reason) == (13, "byte", "invalid_utf8")
+    assert bad[0].content == ('{"text":"\\xff' + "y" * 5000)[:1000]
+
+
+def test_batches_of_json_lines_are_of_some_megabytes(tmp_path):
+    path = tmp_path / "x.jsonl.gz"
+    line = json.dumps({"id": "1", "text": "word " * 400}) + "\n"
+    path.write_bytes(gzip.compress(line.encode() * 10_000, 1))
+    sizes = [b["text"].nbytes for b in read_batches(plan_ranges(str(path))[0], FieldMap())]
+    assert sum(sizes) > 20_000_000
+    assert max(sizes) < 8 << 20
+    assert Counter(size > 1 << 20 for size in sizes)[False] <= 1
+    assert pa.total_allocated_bytes() < 100 << 20

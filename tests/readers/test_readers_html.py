@@ -1,5 +1,6 @@
-"""Text of web pages: no character is lost, in any script."""
+"""Text of web pages: no character is lost, in any script; whatever the page, it ends."""
 
+import contextlib
 import html
 import html.entities
 import itertools
@@ -327,3 +328,40 @@ def test_no_visible_character_is_lost_by_trafilatura(parts):
     text = extract(Decoded(page), "trafilatura")
     text = text[text.index("(") : text.rindex(")") + 1]
     assert visible(text) == f"({visible(expected)})"
+
+
+HTTP = b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n\r\n"
+
+
+@pytest.mark.parametrize("extractor", ["resiliparse", "trafilatura"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "<div>" * 100_000 + "deep",
+        "<table><tr><td>" * 20_000 + "deep",
+        "<ul><li>" * 20_000 + "deep",
+        "<b>" * 20_000 + "deep",
+        "<" * 100_000,
+        "<!--" * 50_000,
+        "<p " + "a=b " * 50_000 + ">x",
+        "&" * 100_000,
+        "<svg><style>" * 10_000,
+        "\0\ud83d" + "<p>x",
+    ],
+)
+def test_pathological_pages_end(extractor, page):
+    pytest.importorskip(extractor)
+    message = HTTP + page.encode("utf-8", "surrogatepass")
+    with contextlib.suppress(Unreadable):
+        text, kind = page_text(parse_response(message, 10 << 20), extractor)
+        assert (text is None) == (kind != "html")
+        assert text is None or text.encode()
+
+
+@settings(max_examples=120, deadline=None)
+@given(st.binary(max_size=80), st.sampled_from(["gzip", "deflate", "br", "zstd", "chunked"]))
+def test_any_message_ends(tail, encoding):
+    encoded = HTTP[:-2] + f"Content-Encoding: {encoding}\r\n\r\n".encode()
+    for message in (tail, b"HTTP/1.1 200" + tail, encoded + tail):
+        with contextlib.suppress(Unreadable):
+            page_text(parse_response(message, 1 << 20), "resiliparse")

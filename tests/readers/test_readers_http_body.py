@@ -1,4 +1,4 @@
-"""HTTP bodies: several members and frames, and what is left of those that were cut short."""
+"""HTTP bodies: every encoding, several members and frames, and those that were cut short."""
 
 import gzip
 import random
@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from pipeline.readers import FieldMap, ReadReport, plan_ranges, read_batches
 from pipeline.readers.contract import Unreadable
 from pipeline.readers.decoders import zstd
-from pipeline.readers.web.http_body import decode_body
-from pipeline.readers.web.http_response import parse_response
+from pipeline.readers.web.http_response import decode_body, parse_response
 
 MAX_BYTES = 1 << 20
 
@@ -23,9 +22,10 @@ def raw_deflate(content):
     return packer.compress(content) + packer.flush()
 
 
-def chunked(content, size=7):
+def chunked(content, size=7, extension=b""):
     pieces = [content[i : i + size] for i in range(0, len(content), size)]
-    return b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+    chunks = [b"%x%s\r\n%s\r\n" % (len(piece), extension, piece) for piece in pieces]
+    return b"".join([*chunks, b"0\r\n\r\n"])
 
 
 def skippable(content):
@@ -75,6 +75,42 @@ def test_all_members_are_read(parts, encoding):
 def test_odd_but_whole(body, encoding):
     """Whatever is declared: the body says what it is."""
     assert decode_body(body, [encoding], MAX_BYTES, True) == (PAGE, False)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.text(max_size=500),
+    st.lists(st.sampled_from(["gzip", "deflate", "raw deflate", "br", "zstd"]), max_size=2),
+    st.booleans(),
+)
+def test_bodies_are_decoded(text, encodings, in_chunks):
+    body = plain = b"<p>" + text.encode()
+    for name in encodings:
+        body = PACKERS[name](body)
+    names = [name.removeprefix("raw ") for name in encodings]
+    if in_chunks:
+        body = chunked(body, extension=b";x=1")
+        names.append("chunked")
+    assert decode_body(body, names, MAX_BYTES, True) == (plain, False)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "identity", "unknown"])
+def test_a_body_decoded_already_is_taken_as_it_is(encoding):
+    assert decode_body(PAGE, [encoding, "chunked"], MAX_BYTES, True).content == PAGE
+
+
+@pytest.mark.parametrize("name", ["gzip", "deflate", "br", "zstd"])
+def test_bombs(name):
+    with pytest.raises(Unreadable, match="too_long"):
+        decode_body(PACKERS[name](bytes(10 << 20)), [name], MAX_BYTES, True)
+
+
+@pytest.mark.parametrize(
+    "body", [b"3\r\nabcdef", b"3\r\nabcde\r\n0\r\n\r\n", b"3\r\nabc\r\nx\r\n", b"3\r\nabc\r\nx"]
+)
+def test_bad_chunks(body):
+    with pytest.raises(Unreadable, match="bad_http"):
+        decode_body(body, ["chunked"], MAX_BYTES, True)
 
 
 @pytest.mark.parametrize("tail", [b"", b"\r\n", bytes(99), b"garbage" * 9, brotli.compress(b"x")])

@@ -1,27 +1,22 @@
 """WARC and WET: framing, HTTP, character sets, damage."""
 
-import contextlib
 import gzip
 import io
 import itertools
 import random
-import zlib
 from collections import Counter
 from dataclasses import replace
 
-import brotli
 import pytest
 from fastwarc.warc import ArchiveIterator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.readers import FieldMap, ReadOptions, ReadReport, plan_ranges, read_batches
-from pipeline.readers.contract import Quarantine, Reading, Unreadable
+from pipeline.readers.contract import Quarantine, Reading
 from pipeline.readers.decoders import zstd
 from pipeline.readers.inflate import Damage, inflate
-from pipeline.readers.web.html_text import page_text
-from pipeline.readers.web.http_response import parse_response
-from pipeline.readers.web.record_source import RecordSource, next_record
+from pipeline.readers.web.record_source import RecordSource
 from pipeline.readers.web.warc import WARC, read_warc
 
 MAX_BYTES = 1 << 20
@@ -52,9 +47,9 @@ def http(body, kind="text/html; charset=utf-8", status="200 OK", **headers):
 
 def records(pieces, quarantine, max_bytes):
     """Every record that can be read, one by one and without the kernel; others are reported."""
-    source = RecordSource(pieces, WARC)
-    while source.at_record(quarantine):
-        if found := next_record(source, quarantine, max_bytes):
+    source = RecordSource(pieces, WARC, quarantine, max_bytes)
+    while source.at_record():
+        if found := source.next_record():
             yield found
 
 
@@ -195,16 +190,13 @@ def test_garbage_between_records(path):
     assert [(b.reason, b.position) for b in bad] == [("bad_warc", len(parts[0]))]
 
 
-def test_a_record_without_payload(path):
-    rows, bad, _ = read(path, wet("", 1) + record("response", b"", 2) + wet("x", 3))
-    assert [row["text"] for row in rows] == ["x"]
-    assert [b.reason for b in bad] == ["missing_text", "bad_http"]
-
-
-def test_text_that_is_no_utf8(path):
-    rows, bad, _ = read(path, record("conversion", b"caf\xe9") + wet("x\0y", 3))
+def test_bad_content_costs_its_record(path):
+    binary = http(bytes(range(256)) * 4, "text/html")
+    parts = [wet("", 1), *(record("response", block) for block in (b"", binary))]
+    parts += [record("conversion", b"caf\xe9"), wet("x\0y", 3)]
+    rows, bad, _ = read(path, b"".join(parts))
     assert [row["text"] for row in rows] == ["x\0y"]
-    assert [b.reason for b in bad] == ["invalid_utf8"]
+    assert [b.reason for b in bad] == ["missing_text", "bad_http", "not_html", "invalid_utf8"]
 
 
 def test_too_long_takes_bounded_memory(path):
@@ -286,104 +278,6 @@ def test_a_wrong_checksum_is_noticed_before_the_record_is_given_out(path, index)
     assert [row["text"] for row in rows] == [f"text {i}" for i in range(3) if i != index]
     assert [b.reason for b in bad] == ["corrupt_gzip"]
     assert f"text {index}" in bad[0].content
-
-
-def chunked(body, size=7, extension=""):
-    chunks = [body[i : i + size] for i in range(0, len(body), size)]
-    return (
-        b"".join(b"%x%s\r\n%s\r\n" % (len(c), extension.encode(), c) for c in chunks) + b"0\r\n\r\n"
-    )
-
-
-def raw_deflate(body):
-    packer = zlib.compressobj(wbits=-15)
-    return packer.compress(body) + packer.flush()
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    st.text(max_size=500),
-    st.lists(st.sampled_from(["gzip", "deflate", "raw", "br", "zstd"]), max_size=2),
-    st.booleans(),
-)
-def test_bodies_are_decoded(text, encodings, in_chunks):
-    body = plain = b"<p>" + text.encode()
-    packers = {
-        "gzip": gzip.compress,
-        "deflate": zlib.compress,
-        "raw": raw_deflate,
-        "br": brotli.compress,
-        "zstd": zstd.compress,
-    }
-    for encoding in encodings:
-        body = packers[encoding](body)
-    names = ", ".join("deflate" if e == "raw" else e for e in encodings)
-    headers = {"Content_Encoding": names}
-    if in_chunks:
-        body = chunked(body, extension=";x=1")
-        headers["Transfer_Encoding"] = "chunked"
-    assert parse_response(http(body, **headers), MAX_BYTES).body == plain
-
-
-@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "identity", "unknown"])
-def test_a_body_decoded_already_is_taken_as_it_is(encoding):
-    message = http(PAGE.encode(), Content_Encoding=encoding, Transfer_Encoding="chunked")
-    assert parse_response(message, MAX_BYTES).body == PAGE.encode()
-
-
-@pytest.mark.parametrize("pack", [gzip.compress, zlib.compress, brotli.compress, zstd.compress])
-def test_bombs(pack):
-    name = {gzip.compress: "gzip", zlib.compress: "deflate", zstd.compress: "zstd"}.get(pack, "br")
-    with pytest.raises(Unreadable, match="too_long"):
-        parse_response(http(pack(bytes(10 << 20)), Content_Encoding=name), MAX_BYTES)
-
-
-@pytest.mark.parametrize(
-    "body", [b"3\r\nabcdef", b"3\r\nabcde\r\n0\r\n\r\n", b"3\r\nabc\r\nx\r\n", b"3\r\nabc\r\nx"]
-)
-def test_bad_chunks(body):
-    with pytest.raises(Unreadable, match="bad_http"):
-        parse_response(http(body, Transfer_Encoding="chunked"), MAX_BYTES)
-
-
-@settings(max_examples=120, deadline=None)
-@given(st.binary(max_size=80), st.sampled_from(["gzip", "deflate", "br", "zstd", "chunked"]))
-def test_any_message_ends(tail, encoding):
-    for message in (tail, b"HTTP/1.1 200" + tail, http(tail, Content_Encoding=encoding)):
-        with contextlib.suppress(Unreadable):
-            page_text(parse_response(message, MAX_BYTES), "resiliparse")
-
-
-def test_binary_said_to_be_html(path):
-    data = record("response", http(bytes(range(256)) * 4, "text/html")) + wet("x")
-    rows, bad, _ = read(path, data)
-    assert len(rows) == 1
-    assert [b.reason for b in bad] == ["not_html"]
-
-
-@pytest.mark.parametrize("extractor", ["resiliparse", "trafilatura"])
-@pytest.mark.parametrize(
-    "page",
-    [
-        "<div>" * 100_000 + "deep",
-        "<table><tr><td>" * 20_000 + "deep",
-        "<ul><li>" * 20_000 + "deep",
-        "<b>" * 20_000 + "deep",
-        "<" * 100_000,
-        "<!--" * 50_000,
-        "<p " + "a=b " * 50_000 + ">x",
-        "&" * 100_000,
-        "<svg><style>" * 10_000,
-        "\0\ud83d" + "<p>x",
-    ],
-)
-def test_pathological_pages_end(extractor, page):
-    pytest.importorskip(extractor)
-    message = http(page.encode("utf-8", "surrogatepass"))
-    with contextlib.suppress(Unreadable):
-        text, kind = page_text(parse_response(message, 10 << 20), extractor)
-        assert (text is None) == (kind != "html")
-        assert text is None or text.encode()
 
 
 def test_an_unknown_extractor_is_refused(path):

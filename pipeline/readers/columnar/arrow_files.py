@@ -22,7 +22,6 @@ from pipeline.readers.columnar.arrow_footer import (
 from pipeline.readers.columnar.columns import (
     all_names,
     check_end,
-    check_whole,
     documents,
     pick,
     wanted_columns,
@@ -31,6 +30,7 @@ from pipeline.readers.columnar.source import DAMAGE, Source
 from pipeline.readers.contract import FieldMap, InputRange, Reading
 
 FEATHER_V1 = b"FEA1"
+_OCTETS = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary()}
 
 
 def read_arrow(stream: BinaryIO, piece: InputRange, reading: Reading) -> Iterator[pa.RecordBatch]:
@@ -49,11 +49,11 @@ def read_arrow(stream: BinaryIO, piece: InputRange, reading: Reading) -> Iterato
     opened = _open(stream, source)
     stream.seek(0)
     if stream.read(len(FEATHER_V1)) == FEATHER_V1:
-        check_whole(piece)
+        check_end(piece, 0)
         quarantine.add(0, "byte", "feather_v1", "Feather version 1, which is not Arrow IPC")
         return
     if opened is None:
-        check_whole(piece)
+        check_end(piece, 0)
         yield from _read_parts(stream, source, piece.path, reading)
         return
     footer, file = opened
@@ -248,10 +248,7 @@ def _sound(table: pa.RecordBatch, columns: list[str]) -> pa.RecordBatch:
     checked = []
     for column in table.columns:
         # UTF-8 is checked row by row later.
-        if pa.types.is_string(column.type):
-            column = column.view(pa.binary())
-        elif pa.types.is_large_string(column.type):
-            column = column.view(pa.large_binary())
-        column.validate(full=True)
-        checked.append(column)
+        octets = _OCTETS.get(column.type)
+        checked.append(column.view(octets) if octets else column)
+        checked[-1].validate(full=True)
     return pa.RecordBatch.from_arrays(checked, names=columns)

@@ -50,7 +50,7 @@ def read_footer(stream: BinaryIO) -> Footer | None:
     data = stream.read(length)
     try:
         root = Table.root(data)
-        footer = Footer(end - length, root.blocks(2), root.blocks(3))
+        footer = Footer(end - length, _blocks(root, 2), _blocks(root, 3))
     except struct.error:
         return None
     blocks = footer.dictionaries + footer.batches
@@ -59,6 +59,11 @@ def read_footer(stream: BinaryIO) -> Footer | None:
         for b in blocks
     )
     return footer if good and _is_of(stream, footer) else None
+
+
+def _blocks(root: "Table", index: int) -> list[Block]:
+    # struct Block { offset: long; metaDataLength: int; bodyLength: long; }
+    return [Block(*values) for values in root.structs(index, "<qi4xq")]
 
 
 def _is_of(stream: BinaryIO, footer: Footer) -> bool:
@@ -74,10 +79,10 @@ def _is_of(stream: BinaryIO, footer: Footer) -> bool:
             end = body + max(schema.number(3, "<q"), 0)
     except struct.error:
         return False
+    if not end <= footer.start <= end + SLACK:
+        return False
     stream.seek(end)
-    return end <= footer.start <= end + SLACK and not stream.read(footer.start - end).strip(
-        b"\0\xff"
-    )
+    return not stream.read(footer.start - end).strip(b"\0\xff")
 
 
 def row_count(stream: BinaryIO, block: Block) -> int:
@@ -135,7 +140,7 @@ def message_at(stream: BinaryIO, at: int) -> tuple["Table", int]:
 def _unpacked(stream: BinaryIO, batch: "Table", body: int) -> int:
     """The unpacked size of a compressed record batch, as its buffers declare it."""
     total = 0
-    for offset, length in batch.pairs(2):
+    for offset, length in batch.structs(2, "<qq"):  # Buffer { offset: long; length: long; }
         if length >= 8:
             stream.seek(body + max(offset, 0))
             total += max(_number(stream.read(8), 0, "<q"), 0)
@@ -169,15 +174,7 @@ class Table(NamedTuple):
         at = self.field(index)
         return Table(self.data, at + _number(self.data, at, "<I")) if at else None
 
-    def blocks(self, index: int) -> list[Block]:
-        # struct Block { offset: long; metaDataLength: int; bodyLength: long; }
-        return [Block(*values) for values in self._structs(index, "<qi4xq")]
-
-    def pairs(self, index: int) -> list[tuple[int, ...]]:
-        # struct Buffer { offset: long; length: long; }
-        return self._structs(index, "<qq")
-
-    def _structs(self, index: int, form: str) -> list[tuple[int, ...]]:
+    def structs(self, index: int, form: str) -> list[tuple[int, ...]]:
         at = self.field(index)
         if not at:
             return []

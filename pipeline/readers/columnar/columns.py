@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -16,12 +15,10 @@ from pipeline.readers.columnar.value_text import (
     text_octets,
     text_sizes,
 )
-from pipeline.readers.contract import FieldMap, InputRange, Reading, Reason
-from pipeline.readers.documents import document_schema
+from pipeline.readers.contract import FieldMap, InputRange, Reading, document_schema
 from pipeline.readers.utf8 import utf8_rows
 
-BATCH_BYTES = 4 << 20
-"""Approximate size of the text of a batch."""
+BATCH_BYTES = 4 << 20  # approximate size of the text of a batch
 
 _MAX_BYTES = 2 * BATCH_BYTES  # of all columns; slightly larger tables are not split
 
@@ -47,17 +44,12 @@ def wanted_columns(schema: pa.Schema, path: str, fields: FieldMap) -> list[str]:
     # Tables without any text are often written with a null type.
     if is_text(kind) or pa.types.is_null(kind):
         return wanted
-    if not is_text_list(kind):
-        raise ValueError(
-            f"{path}: column {fields.text!r} is {kind}, no string: "
-            "name the one that holds the text with --field text=COLUMN"
-        )
-    if fields.list_separator is None:
-        raise ValueError(
-            f"{path}: column {fields.text!r} is {kind}, no string: "
-            r"say what to put between its strings, as in --list-separator '\n'"
-        )
-    return wanted
+    advice = "name the one that holds the text with --field text=COLUMN"
+    if is_text_list(kind):
+        if fields.list_separator is not None:
+            return wanted
+        advice = r"say what to put between its strings, as in --list-separator '\n'"
+    raise ValueError(f"{path}: column {fields.text!r} is {kind}, no string: {advice}")
 
 
 def pick(table: pa.RecordBatch, names: Sequence[str]) -> pa.RecordBatch:
@@ -124,7 +116,7 @@ def _type(schema: pa.Schema, path: Sequence[str]) -> pa.DataType:
 
 
 def check_end(piece: InputRange, count: int) -> int:
-    """The end of a range in a file of ``count`` parts.
+    """The end of a range in a file of ``count`` parts; 0 if it can only be read as a whole.
 
     Raises:
         ValueError: there are fewer parts than when the range was planned.
@@ -132,22 +124,8 @@ def check_end(piece: InputRange, count: int) -> int:
     if piece.end is None:
         return count
     if piece.end > count:
-        raise _changed(piece)
+        raise ValueError(f"{piece.path} has changed since the run started: run it again")
     return piece.end
-
-
-def check_whole(piece: InputRange) -> None:
-    """Refuse a range of a file that can only be read as a whole.
-
-    Raises:
-        ValueError: the range is not the whole file, so it was intact when the range was planned.
-    """
-    if piece.end is not None:
-        raise _changed(piece)
-
-
-def _changed(piece: InputRange) -> ValueError:
-    return ValueError(f"{piece.path} has changed since the run started: run it again")
 
 
 def documents(table: pa.RecordBatch, first_row: int, reading: Reading) -> Iterator[pa.RecordBatch]:
@@ -158,8 +136,7 @@ def documents(table: pa.RecordBatch, first_row: int, reading: Reading) -> Iterat
     """
     for start, end in _by_size(table):
         # A few bytes may encode many rows, so rows are decoded in parts.
-        part = table.slice(start, end - start)
-        batch = _documents(part, first_row + start, reading)
+        batch = _documents(table.slice(start, end - start), first_row + start, reading)
         if len(batch):
             yield batch
 
@@ -167,41 +144,31 @@ def documents(table: pa.RecordBatch, first_row: int, reading: Reading) -> Iterat
 def _documents(table: pa.RecordBatch, first_row: int, reading: Reading) -> pa.RecordBatch:
     fields, max_bytes = reading.fields, reading.options.max_document_bytes
     schema = document_schema(fields.metadata)
-    nothing = pa.nulls(len(table), pa.large_binary())
-    there = set(table.schema.names)
-    octets = {
-        name: text_octets(table[name], hexadecimal=name not in (fields.text, fields.url))
-        if name in there
-        else nothing
-        for name in dict.fromkeys(fields.inputs)
-    }
+    octets = dict.fromkeys(fields.inputs, pa.nulls(len(table), pa.large_binary()))
+    for name in octets.keys() & set(table.schema.names):
+        octets[name] = text_octets(table[name], name not in (fields.text, fields.url))
     separator = fields.list_separator
     if separator is not None and is_text_list(table[fields.text].type):
         octets[fields.text] = joined_octets(table[fields.text], separator.encode())
     text = octets[fields.text]
     # Later reasons win: as for JSON lines, UTF-8 is checked before the content.
-    bad: dict[Reason, npt.NDArray[np.bool_]] = {
-        "missing_text": text.is_null().to_numpy(zero_copy_only=False),
-        "invalid_utf8": ~np.logical_and.reduce(
-            [utf8_rows(pc.fill_null(column, b"")) for column in octets.values()]
-        ),
-        "too_long": np.logical_or.reduce(
-            [pc.fill_null(pc.binary_length(c), 0).to_numpy() > max_bytes for c in octets.values()]
-        ),
-    }
     reasons = np.full(len(table), None, object)
-    for reason, rows in bad.items():
-        reasons[rows] = reason
-    for row in np.flatnonzero(reasons != None):  # noqa: E711
+    reasons[text.is_null().to_numpy(zero_copy_only=False)] = "missing_text"
+    for column in octets.values():
+        reasons[~utf8_rows(pc.fill_null(column, b""))] = "invalid_utf8"
+    for column in octets.values():
+        reasons[pc.fill_null(pc.binary_length(column), 0).to_numpy() > max_bytes] = "too_long"
+    good = reasons == None  # noqa: E711
+    for row in np.flatnonzero(~good).tolist():
         content = text[row].as_buffer()
         head = b"" if content is None else content[: 1 << 20].to_pybytes()
-        reading.quarantine.add(first_row + int(row), "record", reasons[row], head)
-    good = pa.array(reasons == None)  # noqa: E711
-    columns = []
-    for name, field in zip(fields.inputs, schema, strict=True):
-        # The bytes were validated above, so this view is safe.
-        column = octets[name].filter(good).view(pa.large_string())
-        columns.append(column.cast(field.type))
+        reading.quarantine.add(first_row + row, "record", reasons[row], head)
+    # The bytes were validated above, so the view is safe.
+    found = {name: column.filter(pa.array(good)) for name, column in octets.items()}
+    columns = [
+        found[name].view(pa.large_string()).cast(field.type)
+        for name, field in zip(fields.inputs, schema, strict=True)
+    ]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 

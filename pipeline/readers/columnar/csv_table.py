@@ -2,13 +2,13 @@
 
 import csv
 import io
+import itertools
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from pipeline.readers.columnar.columns import documents, wanted_columns
@@ -68,11 +68,14 @@ def read_csv(pieces: Iterable[bytes | Damage], reading: Reading) -> Iterator[pa.
                 include_columns=list(stored), column_types=stored, null_values=[]
             ),
         )
-        for batch, is_last in _with_last(batches):
+        for batch, after in itertools.pairwise(itertools.chain(filter(len, batches), [None])):
             columns = [_octets(column) for column in batch.columns]
             batch = pa.RecordBatch.from_arrays(columns, names=wanted)
-            if is_last and (stream.damage or (stream.quotes % 2 and _has_newline(batch))):
-                rest = batch.slice(len(batch) - 1)
+            rest = batch.slice(len(batch) - 1)
+            newline = stream.quotes % 2 and any(
+                b"\n" in column[0].as_py() for column in rest.columns
+            )
+            if after is None and (stream.damage or newline):
                 batch = batch.slice(0, len(batch) - 1)
                 if not stream.damage:
                     text = rest[fields.text][0].as_py()
@@ -82,7 +85,8 @@ def read_csv(pieces: Iterable[bytes | Damage], reading: Reading) -> Iterator[pa.
             row += len(batch)
     except pa.ArrowInvalid as error:
         quarantine.add(_in_file(row, bad), "record", "bad_csv", f"all from here on: {error}")
-    stream.drain()
+    for _ in stream.pieces:  # the digest covers the whole file
+        pass
     if stream.damage:
         quarantine.add(stream.damage.offset, "compressed byte", stream.damage.reason)
 
@@ -117,30 +121,13 @@ def _in_file(row: int, bad: list[int]) -> int:
     return at
 
 
-def _with_last(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[pa.RecordBatch, bool]]:
-    """Each batch that has rows, and whether it is the last one."""
-    before = None
-    for batch in batches:
-        if len(batch):
-            if before is not None:
-                yield before, False
-            before = batch
-    if before is not None:
-        yield before, True
-
-
-def _has_newline(batch: pa.RecordBatch) -> bool:
-    last = batch.slice(len(batch) - 1)
-    return any(pc.match_substring(column, "\n")[0].as_py() for column in last.columns)
-
-
 class _Stream:
     """The pieces as a file that ends at the first damage; it counts quotes."""
 
     closed = False
 
     def __init__(self, pieces: Iterable[bytes | Damage]) -> None:
-        self._pieces = iter(pieces)
+        self.pieces = iter(pieces)
         self._data = bytearray()
         self.damage: Damage | None = None
         self.quotes = 0
@@ -148,7 +135,7 @@ class _Stream:
     def peek(self, size: int) -> bytes:
         """The first bytes, without consuming them."""
         while len(self._data) < size and self.damage is None:
-            piece = next(self._pieces, None)
+            piece = next(self.pieces, None)
             if piece is None:
                 break
             if isinstance(piece, Damage):
@@ -164,13 +151,7 @@ class _Stream:
         del self._data[:size]
         return data
 
-    def drain(self) -> None:
-        """Read to the end, because the digest covers the whole file."""
-        for _ in self._pieces:
-            pass
-
     def readable(self) -> bool:
         return True
 
-    def close(self) -> None:
-        """Nothing is open."""
+    def close(self) -> None: ...

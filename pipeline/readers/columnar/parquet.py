@@ -12,7 +12,6 @@ from pipeline.readers.columnar.columns import (
     BATCH_BYTES,
     all_names,
     check_end,
-    check_whole,
     documents,
     pick,
     wanted_columns,
@@ -43,7 +42,7 @@ def read_parquet(stream: BinaryIO, piece: InputRange, reading: Reading) -> Itera
     fields, quarantine = reading.fields, reading.quarantine
     parts = _parts(stream)
     if any(part.error for part in parts):
-        check_whole(piece)
+        check_end(piece, 0)
     end = check_end(piece, sum(len(part.groups) for part in parts))
     row = number = 0
     for part in parts:
@@ -72,18 +71,14 @@ def _sound(
     ``about`` holds the group's first and last row in the file, and its number.
     """
     row, last, number = about
-    while True:
-        try:
-            table = next(tables, None)
-        except DAMAGE as error:
-            source.check()
-            message = f"rows {row} to {last} (row group {number}): {error}"
-            quarantine.add(row, "record", _reason(error), message)
-            return
-        if table is None:
-            return
-        yield row, table
-        row += len(table)
+    try:
+        for table in tables:
+            yield row, table
+            row += len(table)
+    except DAMAGE as error:
+        source.check()
+        message = f"rows {row} to {last} (row group {number}): {error}"
+        quarantine.add(row, "record", _reason(error), message)
 
 
 class _EncryptedError(ValueError):

@@ -7,7 +7,7 @@ with the fields of parquet.thrift of Apache Parquet.
 """
 
 import re
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, TypeVar
 
 MAGIC = b"PAR1"
 ENCRYPTED = b"PARE"  # the magic of files with an encrypted footer
@@ -15,6 +15,7 @@ ENCRYPTED = b"PARE"  # the magic of files with an encrypted footer
 _MAX_DEPTH = 16  # FileMetaData needs 6
 
 Value = int | bytes | list["Value"] | dict[int, "Value"]
+_T = TypeVar("_T")
 
 
 class Column(NamedTuple):
@@ -62,10 +63,11 @@ def read_footer(stream: BinaryIO, end: int | None = None) -> Footer | None:
     stream.seek(start)
     try:
         metadata = Compact(stream.read(size - 8 - start)).struct()
-        groups = [_row_group(group) for group in _list(metadata, 4)]
-        indices = (_indices(chunk) for group in _list(metadata, 4) for chunk in _list(group, 1))
+        found = get(metadata, 4, list)
+        groups = [_row_group(group) for group in found]
+        indices = (_indices(chunk) for group in found for chunk in get(group, 1, list))
         told = max((*indices, *(group.end for group in groups)), default=len(MAGIC))
-    except (ValueError, IndexError, KeyError, TypeError):
+    except (ValueError, IndexError, TypeError):
         return None
     good = all(0 <= g.start <= g.end <= start and g.rows >= 0 for g in groups)
     return Footer(start, told, groups) if good else None
@@ -124,61 +126,35 @@ def _ends(stream: BinaryIO, end: int) -> bool:
 
 def _indices(chunk: Value) -> int:
     """The end of a column's page indices and Bloom filter; 0 if it has none."""
-    column = structure(chunk)[3]
+    column = get(chunk, 3, dict)
     parts = ((chunk, 4, 5), (chunk, 6, 7), (column, 14, 15))
-    return max(integer(of, start, 0) + integer(of, length, 0) for of, start, length in parts)
+    return max(get(of, start, int, 0) + get(of, length, int, 0) for of, start, length in parts)
 
 
 def _row_group(group: Value) -> RowGroup:
     columns = []
-    for chunk in _list(group, 1):
-        column = structure(chunk)[3]
+    for chunk in get(group, 1, list):
+        column = get(chunk, 3, dict)
         # The dictionary page comes first; 0 means that there is none.
-        pages = [at for at in (integer(column, 9), integer(column, 11, 0)) if at > 0]
-        path = b".".join(part for part in _list(column, 3) if isinstance(part, bytes))
-        columns.append(
-            Column(
-                path.decode(),
-                min(pages, default=0),
-                integer(column, 7),
-                integer(column, 6),
-                integer(column, 4),
-                encrypted=8 in structure(chunk),
-            )
-        )
+        pages = [at for at in (get(column, 9, int), get(column, 11, int, 0)) if at > 0]
+        path = b".".join(part for part in get(column, 3, list) if isinstance(part, bytes)).decode()
+        stored, size, codec = (get(column, field, int) for field in (7, 6, 4))
+        columns.append(Column(path, min(pages, default=0), stored, size, codec, 8 in chunk))
     start = min((column.start for column in columns), default=0)
     end = max((column.start + column.stored for column in columns), default=0)
-    return RowGroup(integer(group, 3), start, end, columns)
+    return RowGroup(get(group, 3, int), start, end, columns)
 
 
-def structure(value: Value) -> dict[int, Value]:
-    """The fields of a struct.
-
-    Raises:
-        TypeError: the value is not a struct.
-    """
-    if not isinstance(value, dict):
-        raise TypeError("no struct")
-    return value
-
-
-def integer(value: Value, field: int, default: int | None = None) -> int:
-    """An integer field of a struct.
+def get(value: Value, field: int, kind: type[_T], default: _T | None = None) -> _T:
+    """A field of a struct.
 
     Raises:
-        TypeError: the field is missing or not an integer.
+        TypeError: the value is not a struct, or the field is missing or of another type.
     """
-    inner = structure(value).get(field, default)
-    if not isinstance(inner, int):
-        raise TypeError("no number")
-    return inner
-
-
-def _list(value: Value, field: int) -> list[Value]:
-    inner = structure(value)[field]
-    if not isinstance(inner, list):
-        raise TypeError("no list")
-    return inner
+    found = value.get(field, default) if isinstance(value, dict) else None
+    if not isinstance(found, kind):
+        raise TypeError(f"no {kind.__name__} {field}")
+    return found
 
 
 class Compact:

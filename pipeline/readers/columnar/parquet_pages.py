@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.readers.columnar.parquet_footer import Column, Compact, Value, integer, structure
+from pipeline.readers.columnar.parquet_footer import Column, Compact, Value, get
 from winnow.text.buffers import Octets
 
 Integers = npt.NDArray[np.int64]
@@ -39,8 +39,7 @@ _OLD_INDICES, _RLE, _DELTA_LENGTH, _DELTA, _INDICES = 2, 3, 6, 7, 8
 _ENCODINGS = range(10)
 _CODECS = {1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"}
 
-_AHEAD = 4
-"""How much more may be read ahead where that is 16 KiB: at 28,000 to 1 they hold 460 MB."""
+_AHEAD = 4  # how much more may be read ahead where that is 16 KiB: at 28,000 to 1 they hold 460 MB
 
 
 class Leaf(NamedTuple):
@@ -249,7 +248,7 @@ def read_header(data: bytes) -> tuple[Page, int] | None:
         if len(data) >= _MAX_HEADER:
             raise ValueError("a page header that does not end") from None
         return None
-    except (KeyError, TypeError) as error:
+    except TypeError as error:
         raise ValueError(f"a page header that makes no sense: {error}") from error
     sizes = [page.unpacked, page.stored, page.values, *(size or 0 for _, size in page.levels)]
     if not all(0 <= size <= _MAX_NUMBER for size in sizes) or page.encoding not in _ENCODINGS:
@@ -258,22 +257,22 @@ def read_header(data: bytes) -> tuple[Page, int] | None:
 
 
 def _page(header: dict[int, Value]) -> Page:
-    kind, unpacked, stored = (integer(header, field) for field in (1, 2, 3))
+    kind, unpacked, stored = (get(header, field, int) for field in (1, 2, 3))
+    levels: tuple[tuple[int, int | None], ...] = ()
     match kind:
         case 0:  # DataPageHeader
-            about = structure(header[5])
-            told = tuple((integer(about, field), None) for field in (4, 3))
-            return Page(kind, unpacked, stored, integer(about, 1), integer(about, 2), told)
+            about = get(header, 5, dict)
+            levels = tuple((get(about, field, int), None) for field in (4, 3))
         case 2:  # DictionaryPageHeader
-            about = structure(header[7])
-            return Page(kind, unpacked, stored, integer(about, 1), integer(about, 2))
+            about = get(header, 7, dict)
         case 3:  # DataPageHeaderV2
-            about = structure(header[8])
-            levels = tuple((_RLE, integer(about, field)) for field in (6, 5))
-            compressed = about.get(7) is not False
-            values, encoding = integer(about, 1), integer(about, 4)
-            return Page(kind, unpacked, stored, values, encoding, levels, compressed)
-    raise ValueError(f"a page of kind {kind}")
+            about = get(header, 8, dict)
+            levels = tuple((_RLE, get(about, field, int)) for field in (6, 5))
+        case _:
+            raise ValueError(f"a page of kind {kind}")
+    values, encoding = get(about, 1, int), get(about, 4 if kind == 3 else 2, int)
+    compressed = kind != 3 or about.get(7) is not False
+    return Page(kind, unpacked, stored, values, encoding, levels, compressed)
 
 
 def _longest(dictionary: bytes) -> int:

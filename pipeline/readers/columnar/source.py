@@ -19,7 +19,6 @@ class Section:
         self._at = 0
 
     def read(self, size: int = -1) -> bytes:
-        """As of a file."""
         left = max(self._size - self._at, 0)
         self._stream.seek(self._start + self._at)
         data = self._stream.read(left if size < 0 else min(size, left))
@@ -27,12 +26,10 @@ class Section:
         return data
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """As of a file."""
         self._at = max((0, self._at, self._size)[whence] + offset, 0)
         return self._at
 
     def tell(self) -> int:
-        """As of a file."""
         return self._at
 
     def __getattr__(self, name: str) -> Any:
@@ -65,7 +62,6 @@ class Source:
             raise self._error
 
     def read(self, size: int = -1) -> bytes:
-        """As of a file."""
         try:
             position = self._stream.tell()
             data = self._stream.read(size)
@@ -75,10 +71,6 @@ class Source:
         if self.watch:
             self.watch(position, data)
         return data
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """As of a file."""
-        return self._stream.seek(offset, whence)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

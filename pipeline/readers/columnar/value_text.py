@@ -16,7 +16,6 @@ Values inside dictionaries, run-end encoding and extension types are treated the
 
 import binascii
 import json
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,20 +24,23 @@ import pyarrow.compute as pc
 
 from pipeline.readers.utf8 import utf8_rows
 
+_STRINGS = {kind.id for kind in (pa.string(), pa.large_string(), pa.string_view())}
+_BINARIES = {kind.id for kind in (pa.binary(), pa.large_binary(), pa.binary_view())}
+_NESTED = (pa.list_, pa.large_list, pa.list_view, pa.large_list_view)
+_LISTS = {pa.list_(pa.null(), 1).id, *(list_of(pa.null()).id for list_of in _NESTED)}
 _NO_TEXT = b"\xff"  # replaces a value whose strings are not UTF-8, and is not UTF-8 either
 _UUID_DASHES = (8, 13, 18, 23)
 
 
 def is_text(kind: pa.DataType) -> bool:
     """Whether values of a type are strings, or bytes that may be."""
-    kind = plain_type(kind)
-    return _is_string(kind) or _is_binary(kind)
+    return plain_type(kind).id in _STRINGS | _BINARIES
 
 
 def is_text_list(kind: pa.DataType) -> bool:
     """Whether values of a type are lists of strings."""
     kind = plain_type(kind)
-    return _is_list(kind) and is_text(kind.value_type)
+    return kind.id in _LISTS and is_text(kind.value_type)
 
 
 def joined_octets(column: pa.Array, separator: bytes) -> pa.Array:
@@ -57,9 +59,9 @@ def text_octets(column: pa.Array, hexadecimal: bool) -> pa.Array:
     """
     column = _plain(column)
     kind = column.type
-    if _is_string(kind):
+    if kind.id in _STRINGS:
         return column.cast(pa.large_binary())
-    if _is_binary(kind):
+    if kind.id in _BINARIES:
         column = column.cast(pa.large_binary())
         return _readable(column) if hexadecimal else column
     if pa.types.is_fixed_size_binary(kind):
@@ -97,28 +99,6 @@ def text_sizes(column: pa.Array) -> npt.NDArray[np.int64]:
     if not is_text(kind):
         return np.zeros(len(column), np.int64)
     return pc.fill_null(pc.binary_length(column), 0).to_numpy().astype(np.int64)
-
-
-def _is_string(kind: pa.DataType) -> bool:
-    return bool(
-        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-    )
-
-
-def _is_binary(kind: pa.DataType) -> bool:
-    return bool(
-        pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
-    )
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return bool(
-        pa.types.is_list(kind)
-        or pa.types.is_large_list(kind)
-        or pa.types.is_fixed_size_list(kind)
-        or pa.types.is_list_view(kind)
-        or pa.types.is_large_list_view(kind)
-    )
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
@@ -227,25 +207,17 @@ def _floats(column: pa.Array) -> pa.Array:
 
 def _json(column: pa.Array) -> pa.Array:
     column = _json_values(column)
-    try:
-        values = column.to_pylist()
-    except UnicodeDecodeError:
-        values = [_python(value) for value in column]
-    texts = [_dump(value) for value in values]
-    return pa.array(texts, pa.large_binary())
+    return pa.array(map(_dump, column), pa.large_binary())
 
 
-def _python(value: pa.Scalar) -> Any:
+def _dump(value: pa.Scalar) -> bytes | None:
     try:
-        return value.as_py()
+        found = value.as_py()
     except UnicodeDecodeError:
         return _NO_TEXT
-
-
-def _dump(value: Any) -> bytes | None:
-    if value is None or value is _NO_TEXT:
-        return value
-    return json.dumps(value, ensure_ascii=False, default=str).encode()
+    if found is None:
+        return None
+    return json.dumps(found, ensure_ascii=False, default=str).encode()
 
 
 def _json_values(column: pa.Array) -> pa.Array:
@@ -279,10 +251,6 @@ def _is_known(kind: pa.DataType) -> bool:
         return False
     if kind.num_fields and not pa.types.is_run_end_encoded(kind):
         return all(_is_known(kind.field(i).type) for i in range(kind.num_fields))
-    return bool(
-        pa.types.is_null(kind)
-        or pa.types.is_boolean(kind)
-        or pa.types.is_integer(kind)
-        or pa.types.is_floating(kind)
-        or _is_string(kind)
-    )
+    if pa.types.is_null(kind) or pa.types.is_boolean(kind) or kind.id in _STRINGS:
+        return True
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind)

@@ -33,16 +33,10 @@ Integers = npt.NDArray[np.int64]
 
 
 class Mark(IntEnum):
-    """The kinds of marks in a page."""
-
-    TEXT = 0
-    """A text that may have three bytes, not all of them ASCII."""
-    CDATA = 1
-    """Such a text without character references: in a CDATA section, in ``<xmp>``."""
-    SPACE = 2
-    """The start of a text that may touch the previous one, of another element."""
-    NEWLINE = 3
-    """The start of a text that belongs on a new line."""
+    TEXT = 0  # a text that may have three bytes, not all of them ASCII
+    CDATA = 1  # such a text without character references: in a CDATA section, in ``<xmp>``
+    SPACE = 2  # the start of a text that may touch the previous one, of another element
+    NEWLINE = 3  # the start of a text that belongs on a new line
     BARE_SPACE = 4
     """SPACE where no HTML element is allowed: in SVG, MathML, plain text or an attribute."""
     BARE_NEWLINE = 5
@@ -205,7 +199,7 @@ def _scan(page: Octets) -> tuple[Integers, int]:
             # If resiliparse drops it, the text after it touches the one before.
             touching &= kind == _DROPPED or has_attributes(page, attributes, at)
             opened = (opened + 1) % len(blocks)
-            blocks[opened, 0], blocks[opened, 1] = key, touching
+            blocks[opened] = key, int(touching)
             seen = touching = False
         elif kind in (_BOX, _PART, _RAW_BOX):
             gap = max(gap, _SPACE)
@@ -237,11 +231,8 @@ def _scan(page: Octets) -> tuple[Integers, int]:
 @njit(nogil=True, cache=True)
 def _add(marks: Integers, count: int, start: int, end: int, mark: int) -> tuple[Integers, int]:
     if count == len(marks):
-        more = np.empty((2 * count, 3), np.int64)
-        for i in range(count):
-            more[i, 0], more[i, 1], more[i, 2] = marks[i, 0], marks[i, 1], marks[i, 2]
-        marks = more
-    marks[count, 0], marks[count, 1], marks[count, 2] = start, end, mark
+        marks = np.concatenate((marks, np.empty_like(marks)))
+    marks[count] = start, end, mark
     return marks, count + 1
 
 

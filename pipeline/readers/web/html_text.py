@@ -6,11 +6,14 @@ it returns. All visible text would be as fast to take, but half of it is menus a
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
+import pyarrow as pa
 from resiliparse.extract.html2text import extract_plain_text
 
-from pipeline.readers.contract import Unreadable
+from pipeline.readers.contract import Reading, Unreadable
+from pipeline.readers.inflate import Damage
+from pipeline.readers.text_files import text_documents, whole
 from pipeline.readers.web.charset import Decoded, decode
 from pipeline.readers.web.html_kernel import scan
 from pipeline.readers.web.html_rewrite import rewrite
@@ -19,14 +22,12 @@ from pipeline.readers.web.http_response import Response
 from winnow.defaults import PLAIN_TEXT
 
 _PLAIN_TYPE = "text/plain"
-_HTML_TYPES = ("text/html", "application/xhtml+xml")
+_HTML_TYPES = {"text/html", "application/xhtml+xml"}
 _TAGS = r"<(?:!doctype\s+html|html|head|body|title|meta)\b"
 _LOOKS_LIKE_HTML = re.compile(_TAGS.encode(), re.IGNORECASE)
 _IS_A_PAGE = re.compile(rb"\s*<(?:!doctype\s+html|html|head)\b", re.IGNORECASE)
 _HTML_TAG = re.compile(_TAGS, re.IGNORECASE)
-_CONTROLS = re.compile(
-    r"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]"
-)  # signatures of binary formats (MIME Sniffing)
+_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")  # of binary formats (MIME Sniffing)
 _HEAD_BYTES = 1 << 10
 _MAX_NESTED = 512  # as deep as browsers nest
 
@@ -45,16 +46,11 @@ def page_text(
         return None, "http_status"
     head = response.body[:_HEAD_BYTES]
     types = response.content_types
-    is_plain = _PLAIN_TYPE in types
-    if is_plain:
-        is_html = bool(_IS_A_PAGE.match(head))
-    else:
-        is_html = any(kind in _HTML_TYPES for kind in types)
-        is_html |= not types and bool(_LOOKS_LIKE_HTML.search(head))
-    if not is_html:
-        if not is_plain:
-            return None, "not_html"
-        return _plain_text(response) if plain_text else (None, "plain_text")
+    if _PLAIN_TYPE in types:
+        if not _IS_A_PAGE.match(head):
+            return _plain_text(response) if plain_text else (None, "plain_text")
+    elif not (_HTML_TYPES & set(types) if types else _LOOKS_LIKE_HTML.search(head)):
+        return None, "not_html"
     page = decode(response.body, response.charset)
     if _is_binary(page.text[:_HEAD_BYTES]):
         raise Unreadable("not_html")
@@ -97,9 +93,8 @@ def _resiliparse(page: Decoded) -> str:
     if depth > _MAX_NESTED:
         raise Unreadable("bad_html")
     rewritten = rewrite(page.text, data, marks)
-    return rewritten.restore(
-        extract_plain_text(rewritten.page, preserve_formatting=True, main_content=True)
-    )
+    text = extract_plain_text(rewritten.page, preserve_formatting=True, main_content=True)
+    return rewritten.restore(text)
 
 
 def _trafilatura(page: Decoded) -> str:
@@ -128,3 +123,26 @@ def check_extractor(name: str) -> None:
     """
     if name not in EXTRACTORS:
         raise ValueError(f"--html-extractor is one of {', '.join(EXTRACTORS)}, not {name!r}")
+
+
+def read_page(pieces: Iterable[bytes | Damage], reading: Reading) -> Iterator[pa.RecordBatch]:
+    """The document of a file; a page without text is counted as skipped.
+
+    Raises:
+        ValueError: there is no such HTML extractor.
+    """
+    check_extractor(reading.options.html_extractor)
+    body = whole(pieces, reading)
+    if body is None:
+        return
+    response = Response(200, {"content-type": ["text/html"]}, body, truncated=False)
+    try:
+        text, kind = page_text(response, reading.options.html_extractor)
+    except Unreadable as error:
+        reading.quarantine.add(0, "byte", error.reason, body)
+        return
+    if text is None:
+        reading.report.skipped[kind] += 1
+        return
+    reading.report.kinds[kind] += 1
+    yield from text_documents(pa.array([text]), reading)

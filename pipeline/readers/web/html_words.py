@@ -13,18 +13,14 @@ from collections import defaultdict
 _MAX_DISTANCE = 1000  # words that may have been left out between two
 _MAX_PLACES = 1000  # of a word
 _MAX_LENGTH = 2048  # characters that are glued
-_HIDDEN = re.compile(
-    r"<!--.*?(?:-->|\Z)|<(script|style)\b.*?(?:</\1|\Z)", re.IGNORECASE | re.DOTALL
-)
+_HIDDEN = re.compile(r"(?is)<!--.*?(?:-->|\Z)|<(script|style)\b.*?(?:</\1|\Z)")
 _INLINE = re.compile(
     r"</?(?:a|abbr|acronym|b|bdi|bdo|big|cite|code|data|del|dfn|em|font|i|img|ins|kbd|mark|nobr|q|rb"
     r"|rp|rt|ruby|s|samp|small|span|strike|strong|sub|sup|tt|u|var|wbr|[a-z]+-[\w-]*)\b[^<>]*>",
     re.IGNORECASE,
 )
 _TAG = re.compile(r"<[^<>]*>")
-_INVISIBLE = re.compile(
-    "[\xad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]"
-)  # trafilatura drops them
+_INVISIBLE = re.compile("[\xad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")  # as trafilatura
 _STOPS = ".,:;!?…。、，．！？：；،؛؟۔।"
 
 

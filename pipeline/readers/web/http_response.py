@@ -1,18 +1,26 @@
 """Parses stored HTTP responses: status, headers and decoded body.
 
-Follows RFC 9110 and 9112, but tolerates what real servers get wrong.
+Follows RFC 9110 and 9112, but tolerates what real servers get wrong. Some crawlers store the
+decoded body with the headers of the encoded one: it is used as it is. A truncated body gives what
+is there.
 """
 
+import contextlib
+import io
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import brotli
 
 from pipeline.readers.contract import Unreadable
-from pipeline.readers.web.http_body import decode_body
+from pipeline.readers.decoders import compression_of
+from pipeline.readers.inflate import Damage, inflate
 
 _STATUS = re.compile(
-    rb"(?:\xef\xbb\xbf)?\s*(?:HTTP/\d+(?:\.\d+)?|ICY)[ \t]+(\d{3})[^\r\n]*(\r*\n|\r)",
-    re.IGNORECASE,
+    rb"(?i)(?:\xef\xbb\xbf)?\s*(?:HTTP/\d+(?:\.\d+)?|ICY)[ \t]+(\d{3})[^\r\n]*(\r*\n|\r)"
 )
 _HEADERS = re.compile(rb"(|.*?\n)\r*\n", re.DOTALL)
 _HEADERS_OF_OLD_MACS = re.compile(rb"(|.*?\r)\r", re.DOTALL)
@@ -20,6 +28,13 @@ _LINES = re.compile(r"\r*\n|\r")
 _NO_HEAD = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype\s+html|html|head)\b", re.IGNORECASE)
 _CHARSET = re.compile(r"(?:^|[;,\s])charset\s*=\s*[\"']?\s*([^\s\"';,]+)", re.IGNORECASE)
 _MAX_HEAD = 1 << 18
+_MAX_ENCODINGS = 8  # a crafted body can decompress to itself forever
+_EMPTY_LINES = re.compile(rb"[\r\n]*")
+_CHUNK_SIZE = re.compile(rb"[ \t]*([0-9a-fA-F]{1,15})[ \t]*(?:;[^\r\n]*)?\r?\n")
+_CHUNK_END = re.compile(rb"\r?(?:\n|\Z)")
+_CUT_SIZE = re.compile(rb"(?:[ \t]*[0-9a-fA-F]+[ \t]*(?:;[^\n]*)?)?\r?")
+_NO_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
+_SAMPLE = 1 << 10
 
 
 @dataclass(frozen=True)
@@ -37,7 +52,7 @@ class Response:
     @property
     def content_types(self) -> list[str]:
         """The media types, in lower case, without parameters; servers may send several."""
-        return _media_types(self.headers)
+        return [kind for kind in _listed(self.headers, "content-type") if kind]
 
     @property
     def charset(self) -> str | None:
@@ -58,21 +73,21 @@ def parse_response(message: bytes, max_bytes: int) -> Response:
         Unreadable: ``bad_http`` or, decoded, over ``max_bytes``: ``too_long``.
     """
     status, headers, start = _head(message)
-    body = message[start:]
+    response = Response(status, headers, message[start:], truncated=False)
     if not 200 <= status < 300:
-        return Response(status, headers, body, truncated=False)
+        return response
     encodings = _encodings(headers)
-    types = _media_types(headers)
+    types = response.content_types
     is_page = not types or any("html" in kind for kind in types)
-    content, truncated = decode_body(body, encodings, max_bytes, is_page)
+    content, truncated = decode_body(response.body, encodings, max_bytes, is_page)
     if not encodings and (lengths := headers.get("content-length")) and lengths[-1].isdecimal():
-        truncated |= len(body) < int(lengths[-1])
-    return Response(status, headers, content, truncated)
+        truncated |= len(response.body) < int(lengths[-1])
+    return replace(response, body=content, truncated=truncated)
 
 
 def _head(message: bytes) -> tuple[int, dict[str, list[str]], int]:
     """The status and headers of the last response in a message, and where its body starts."""
-    found: tuple[int, dict[str, list[str]], int] | None = None
+    found = None
     start = 0
     while line := _STATUS.match(message, start, start + _MAX_HEAD):
         ends = _HEADERS_OF_OLD_MACS if line.group(2) == b"\r" else _HEADERS
@@ -81,11 +96,11 @@ def _head(message: bytes) -> tuple[int, dict[str, list[str]], int]:
             raise Unreadable("bad_http")
         start = head.end()
         found = int(line.group(1)), _headers(head.group(1)), start
-    if found is None and _NO_HEAD.match(message):
+    if found:
+        return found
+    if _NO_HEAD.match(message):
         return 200, {}, 0
-    if found is None:
-        raise Unreadable("bad_http")
-    return found
+    raise Unreadable("bad_http")
 
 
 def _headers(lines: bytes) -> dict[str, list[str]]:
@@ -102,10 +117,6 @@ def _headers(lines: bytes) -> dict[str, list[str]]:
     return headers
 
 
-def _media_types(headers: Mapping[str, Sequence[str]]) -> list[str]:
-    return [kind for kind in _listed(headers, "content-type") if kind]
-
-
 def _listed(headers: Mapping[str, Sequence[str]], name: str) -> list[str]:
     """The members of a header that is a list, in one line or several, without parameters."""
     members = ",".join(headers.get(name, ())).split(",")
@@ -120,3 +131,140 @@ def _encodings(headers: Mapping[str, Sequence[str]]) -> list[str]:
     others = [token for token in transfer if token != "chunked"]
     encodings = _listed(headers, "content-encoding") + others + chunked
     return [token for token in encodings if token not in ("", "identity")]
+
+
+class Body(NamedTuple):
+    """``truncated``: the data ended before the encoding does."""
+
+    content: bytes
+    truncated: bool = False
+
+
+def decode_body(content: bytes, encodings: Sequence[str], max_bytes: int, is_page: bool) -> Body:
+    """The content of a body that was encoded by ``encodings``, one after the other.
+
+    A page that is still compressed, although no header says so, is decompressed too.
+
+    Raises:
+        Unreadable: ``bad_http``, or ``too_long`` if it is over ``max_bytes``.
+    """
+    if len(encodings) > _MAX_ENCODINGS:
+        raise Unreadable("bad_http")
+    decoders = [_DECODERS[name] for name in reversed(encodings) if name in _DECODERS]
+    truncated = False
+    for decode in decoders + [_unpack] * (_MAX_ENCODINGS * is_page):
+        content, cut = decode(content, max_bytes)
+        truncated |= cut
+    return Body(content, truncated)
+
+
+def _dechunk(body: bytes, max_bytes: int) -> Body:
+    at = _EMPTY_LINES.match(body).end()  # type: ignore[union-attr]
+    if not _CHUNK_SIZE.match(body, at):
+        return Body(body)
+    chunks: list[bytes] = []
+    while size := _CHUNK_SIZE.match(body, at):
+        length = int(size.group(1), 16)
+        if length == 0:
+            return Body(b"".join(chunks))
+        chunks.append(body[size.end() : size.end() + length])
+        end = _CHUNK_END.match(body, size.end() + length)
+        if end is None:
+            raise Unreadable("bad_http")
+        at = end.end()
+    if not _CUT_SIZE.fullmatch(body, at):
+        raise Unreadable("bad_http")
+    return Body(b"".join(chunks), truncated=True)
+
+
+def _unpack(body: bytes, max_bytes: int) -> Body:
+    """All gzip members or zstd frames; anything after them is ignored."""
+    compression = compression_of(body)
+    if compression == "none":
+        return Body(body)
+    pieces: list[bytes] = []
+    size = 0
+    truncated = False
+    for piece in inflate(io.BytesIO(body), compression, "", lambda _: io.BytesIO(body)):
+        if isinstance(piece, Damage):
+            truncated = piece.reason.startswith("truncated_")
+            if not truncated and (piece.produced or not pieces):
+                raise Unreadable("bad_http")
+            break
+        pieces.append(piece)
+        size += len(piece)
+        if size > max_bytes:
+            raise Unreadable("too_long")
+    return Body(b"".join(pieces), truncated)
+
+
+def _inflate(body: bytes, max_bytes: int) -> Body:
+    """Deflate: zlib is meant, but some servers send the bare stream."""
+    head = int.from_bytes(body[:2], "big")
+    is_zlib = head & 0x8F20 == 0x0800 and head % 31 == 0
+    decoder = zlib.decompressobj(15 if is_zlib else -15)
+    content = None
+    with contextlib.suppress(zlib.error):
+        content = decoder.decompress(body, max_bytes + 1)
+    if content is None and not is_zlib:
+        return Body(body)
+    return _checked(body, content, decoder.eof, max_bytes)
+
+
+def _unbrotli(body: bytes, max_bytes: int) -> Body:
+    # The decoder does not say whether it failed after the end: there, any byte is one too many.
+    for pieces in ([body], (body[i : i + 1] for i in range(len(body)))):
+        with contextlib.suppress(brotli.error):
+            content, ended = _from_brotli(pieces, max_bytes)
+            return _checked(body, content, ended, max_bytes)
+    return _checked(body, None, False, max_bytes)
+
+
+def _from_brotli(pieces: Iterable[bytes], max_bytes: int) -> tuple[bytes, bool]:
+    """The decoded pieces, and whether the stream ended."""
+    decoder = brotli.Decompressor()
+    out: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        out.append(decoder.process(piece, output_buffer_limit=max_bytes + 1))
+        size += len(out[-1])
+        if decoder.is_finished() or size > max_bytes:
+            break
+    # It returns the rest of truncated data only when flushed.
+    while out and out[-1] and size <= max_bytes and not decoder.is_finished():
+        out.append(decoder.process(b""))
+        size += len(out[-1])
+    return b"".join(out), decoder.is_finished()
+
+
+def _checked(body: bytes, content: bytes | None, ended: bool, max_bytes: int) -> Body:
+    """``content`` is None if the body is not encoded as declared."""
+    if content is not None and len(content) > max_bytes:
+        raise Unreadable("too_long")
+    if not ended and _is_text(body):
+        return Body(body)
+    if content is None:
+        raise Unreadable("bad_http")
+    return Body(content, truncated=not ended)
+
+
+def _is_text(body: bytes) -> bool:
+    """Whether a body is already decoded: compressed data soon has bytes that text never has."""
+    sample = body[:_SAMPLE]
+    if _NO_TEXT.search(sample):
+        return False
+    try:
+        sample.decode()
+    except UnicodeDecodeError as error:
+        return error.end == len(sample) == _SAMPLE  # cut within a character
+    return True
+
+
+_DECODERS: dict[str, Callable[[bytes, int], Body]] = {
+    "chunked": _dechunk,
+    "gzip": _unpack,
+    "x-gzip": _unpack,
+    "zstd": _unpack,
+    "deflate": _inflate,
+    "br": _unbrotli,
+}

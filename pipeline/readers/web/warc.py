@@ -1,12 +1,13 @@
-"""WARC and WET files: byte stream to records, records to documents.
+"""WARC, WET and ARC files: byte stream to records, records to documents.
 
 We frame records ourselves: FastWARC stops at the first damage, returns truncated records as if they
 were complete, and lets a wrong length swallow the next record (docs/log.md). Here each of these
 costs one record, which is reported with its offset.
 
 Follows WARC 1.1 (ISO 28500:2017), but accepts bare newlines and missing empty lines between
-records, which real files have. Runs of plain text records, nearly all of a WET file, go through a
-compiled kernel.
+records, which real files have; ARC follows the Internet Archive's "Arc File Format" (1996),
+versions 1 and 2. Runs of plain text records, nearly all of a WET file, go through a compiled
+kernel.
 """
 
 import re
@@ -17,23 +18,24 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.readers.columnar.columns import BATCH_BYTES
-from pipeline.readers.contract import Reading, ReadOptions, ReadReport, Unreadable
-from pipeline.readers.documents import document_schema
+from pipeline.readers.contract import Reading, ReadOptions, ReadReport, Unreadable, document_schema
 from pipeline.readers.inflate import Damage
 from pipeline.readers.web import warc_kernel
 from pipeline.readers.web.html_text import check_extractor, page_text
 from pipeline.readers.web.http_response import Response, parse_response
-from pipeline.readers.web.record_source import Framing, Record, RecordSource, next_record
+from pipeline.readers.web.record_source import Framing, Record, RecordSource
 from winnow.text.buffers import Octets
 
 _MAX_ROWS = 1 << 12
 _PLAIN_HEAD = 1 << 10  # bytes of a record in which a crawler has written its type
-_HEADER = re.compile(rb"WARC/\d{1,2}\.\d{1,2}[ \t]*\r?\n(.*?\n|)\r?\n", re.DOTALL)
-_NEXT_RECORD = re.compile(rb"\n(?=WARC/\d{1,2}\.\d{1,2}[ \t]*\r?\n)")
-_RECORD_END = b"\r\n\r\n"
+ARC_MAGIC = b"filedesc://"
+_ARC_LINE = (
+    rb"([A-Za-z][A-Za-z0-9+.-]*:[^\r\n]{1,4000}) ([0-9A-Fa-f.:]{2,45}) (\d{8,14}) ([^ \r\n]+)"
+    rb"(?: [^ \r\n]+ [^ \r\n]+ [^ \r\n]+ [^ \r\n]+ [^ \r\n]+)? (\d{1,18})[ \t]*\r?\n"
+)
+"""URL, IP address, date, media type and, in version 2, five words more; last the length."""
 _HTTP = "application/http"
-TRUNCATED = "warc-truncated"
-"""The header, in lower case, that marks a truncated record."""
+TRUNCATED = "warc-truncated"  # the header, in lower case, that marks a truncated record
 _OTHER_TYPES = ("warcinfo", "request", "metadata", "revisit", "continuation")
 
 
@@ -50,13 +52,45 @@ def _headers(header: re.Match[bytes]) -> dict[str, str]:
     return headers
 
 
-def _may_follow(after: bytes) -> bool:
-    return after.startswith(_RECORD_END) or b"WARC/".startswith(after.lstrip(b"\r\n")[:5])
-
-
 WARC = Framing(
-    _HEADER, _NEXT_RECORD, start_bytes=32, look_ahead=16, headers=_headers, may_follow=_may_follow
+    re.compile(rb"WARC/\d{1,2}\.\d{1,2}[ \t]*\r?\n(.*?\n|)\r?\n", re.DOTALL),
+    re.compile(rb"\n(?=WARC/\d{1,2}\.\d{1,2}[ \t]*\r?\n)"),
+    start_bytes=32,
+    look_ahead=16,
+    headers=_headers,
+    may_follow=lambda after: (
+        after.startswith(b"\r\n\r\n") or b"WARC/".startswith(after.lstrip(b"\r\n")[:5])
+    ),
 )
+
+
+def _arc_headers(line: re.Match[bytes]) -> dict[str, str]:
+    url, address, date, kind, length = (group.decode("utf-8", "replace") for group in line.groups())
+    times = (date[i : i + 2] or "00" for i in range(4, 14, 2))
+    is_http = url.lower().startswith(("http:", "https:"))
+    return {
+        "warc-type": "warcinfo" if url.startswith(ARC_MAGIC.decode()) else "response",
+        "warc-target-uri": url,
+        "warc-ip-address": address,
+        "warc-date": "{}-{}-{}T{}:{}:{}Z".format(date[:4], *times),
+        "content-type": "application/http; msgtype=response" if is_http else kind,
+        "content-length": length,
+    }
+
+
+ARC = Framing(
+    re.compile(_ARC_LINE),
+    re.compile(rb"\n(?=" + _ARC_LINE + rb")"),
+    start_bytes=1 << 12,
+    look_ahead=1,
+    headers=_arc_headers,
+    may_follow=lambda after: after in (b"", b"\r", b"\n"),
+)
+
+
+def read_arc(pieces: Iterator[bytes | Damage], reading: Reading) -> Iterator[pa.RecordBatch]:
+    """The documents of an ARC file: pages and plain text, as :func:`read_warc` reads them."""
+    return read_warc(pieces, reading, ARC)
 
 
 def read_warc(
@@ -77,19 +111,19 @@ def read_warc(
     check_extractor(options.html_extractor)
     schema = document_schema(fields.metadata)
     headers = ["warc-record-id", "warc-target-uri", *(name.lower() for name in fields.metadata)]
-    source = RecordSource(pieces, framing)
+    source = RecordSource(pieces, framing, quarantine, options.max_document_bytes)
     plain = _PlainRecords(headers, schema, options.max_document_bytes, report)
     rows: list[tuple[str | None, ...]] = []
     size = 0
-    while source.at_record(quarantine):
+    while source.at_record():
         batch = plain.read(source)
+        if rows and (batch or size >= BATCH_BYTES or len(rows) == _MAX_ROWS):
+            yield _batch(rows, schema)
+            rows, size = [], 0
         if batch:
-            if rows:
-                yield _batch(rows, schema)
-                rows, size = [], 0
             yield batch
             continue
-        record = next_record(source, quarantine, options.max_document_bytes)
+        record = source.next_record()
         if record is None:
             continue
         try:
@@ -105,9 +139,6 @@ def read_warc(
         )
         rows.append((identifier, url, text, *metadata))
         size += len(text)
-        if size >= BATCH_BYTES or len(rows) == _MAX_ROWS:
-            yield _batch(rows, schema)
-            rows, size = [], 0
     if rows:
         yield _batch(rows, schema)
 
@@ -156,7 +187,7 @@ def _text(
 
 
 class _PlainRecords:
-    """Reads runs of plain text records into a buffer that every batch reuses."""
+    """Reads runs of plain text records; batches reuse its buffer."""
 
     def __init__(
         self, headers: list[str], schema: pa.Schema, max_bytes: int, report: ReadReport

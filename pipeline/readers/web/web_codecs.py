@@ -52,10 +52,7 @@ _OTHER_IN_PYTHON = {
     },
     "shift_jis": dict.fromkeys("\uf8f0\uf8f1\uf8f2\uf8f3", "\ufffd"),
 }
-_SINGLE_BYTES_OTHER_IN_PYTHON = {
-    "koi8-u": {0xAE: "ў", 0xBE: "Ў"},
-    "windows-1255": {0xCA: "\u05ba"},
-}
+_SINGLE_BYTES_OTHER_IN_PYTHON = {"koi8-u": {0xAE: "ў", 0xBE: "Ў"}, "windows-1255": {0xCA: "\u05ba"}}
 
 _PYTHON_NAMES = {
     "big5": "big5hkscs",
@@ -134,14 +131,7 @@ def the(name: str) -> Charset:
 def _decode_several_bytes(name: str, page: bytes) -> str:
     text = page.decode(_PYTHON_NAMES[name], f"winnow.{name}")
     other = _OTHER_IN_PYTHON.get(name)
-    if other is None:
-        return text
-    return _any_of(name).sub(lambda match: other[match[0]], text)
-
-
-@functools.cache
-def _any_of(name: str) -> re.Pattern[str]:
-    return re.compile(f"[{''.join(_OTHER_IN_PYTHON[name])}]")
+    return re.sub(f"[{''.join(other)}]", lambda match: other[match[0]], text) if other else text
 
 
 def _on_error(name: str, error: UnicodeError) -> tuple[str, int]:
@@ -182,11 +172,7 @@ def _decode_iso_2022_jp(page: bytes) -> str:
             case b"(J":
                 out.append(decode(part).replace("\\", "¥").replace("~", "‾"))
             case b"(I":
-                out.append(decode(_KATAKANA.sub(_half_width, part)))
+                out.append(decode(_KATAKANA.sub(lambda m: b"\x8e" + m[0].translate(_HIGH), part)))
             case _:
                 out.append(decode(part.translate(_HIGH)))
     return "".join(out)
-
-
-def _half_width(kana: re.Match[bytes]) -> bytes:
-    return bytes([0x8E, kana[0][0] | 0x80])
