@@ -10,7 +10,7 @@ import yaml
 from pipeline.core.plan import plan_tasks
 from pipeline.readers import FieldMap, Quarantined, ReadOptions, read_batches
 from pipeline.settings.step_settings import resolve_steps
-from pipeline.steps import fitting
+from pipeline.steps.heuristics import fitting
 from winnow import defaults
 from winnow.cli import command
 from winnow.commands import console, exits

@@ -15,32 +15,19 @@ import pyarrow as pa
 
 from pipeline.steps import by_language
 from pipeline.steps.by_language import ByLanguage
-from pipeline.steps.c4 import C4
-from pipeline.steps.contract import Step
+from pipeline.steps.contract import Step as Step
 from pipeline.steps.decontamination import Decontamination
-from pipeline.steps.fineweb import FineWeb
-from pipeline.steps.gopher import GopherQuality
+from pipeline.steps.heuristics.c4 import C4
+from pipeline.steps.heuristics.fineweb import FineWeb
+from pipeline.steps.heuristics.gopher import GopherQuality
+from pipeline.steps.heuristics.repetition import GopherRepetition
 from pipeline.steps.host_lines import NAME as HOST_LINES
 from pipeline.steps.host_lines import HostLines
 from pipeline.steps.language import Language
 from pipeline.steps.pii import Pii
-from pipeline.steps.repetition import GopherRepetition
 from pipeline.steps.urls import UrlBlocklist
 from winnow import own_code
 from winnow.filesystem import storage
-
-__all__ = [
-    "STEPS",
-    "STEP_OF",
-    "AnyStep",
-    "Step",
-    "apply",
-    "build_steps",
-    "defaults",
-    "input_files",
-    "own_modules",
-    "step_class",
-]
 
 STEPS: dict[str, type[Step]] = {
     "url_blocklist": UrlBlocklist,
@@ -99,7 +86,7 @@ def build_steps(settings: Mapping[str, Mapping[str, Any]]) -> list[AnyStep]:
     Raises:
         ValueError: a step or setting is unknown, missing or wrong; the message names the step.
     """
-    return [_build(name, values) for name, values in settings.items()]
+    return [by_language.build(name, values, _build) for name, values in settings.items()]
 
 
 def input_files(settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -157,13 +144,7 @@ def apply(
     return found, codes
 
 
-def _build(name: str, values: Mapping[str, Any]) -> AnyStep:
-    if by_language.KEY in values:
-        return by_language.build(name, values, lambda own: _build_one(name, own))
-    return _build_one(name, values)
-
-
-def _build_one(name: str, values: Mapping[str, Any]) -> Step:
+def _build(name: str, values: Mapping[str, Any]) -> Step:
     kind_of_step = step_class(name)
     hints = get_type_hints(kind_of_step)
     kinds = {f.name: hints[f.name] for f in dataclasses.fields(kind_of_step)}  # type: ignore[arg-type]
@@ -171,11 +152,10 @@ def _build_one(name: str, values: Mapping[str, Any]) -> Step:
         key: _off(value) if kinds.get(key) is int else value for key, value in values.items()
     }
     if values.keys() != kinds.keys():
-        unknown, missing = (
-            sorted(values.keys() - kinds.keys()),
-            sorted(kinds.keys() - values.keys()),
-        )
-        wrong = f"no setting {unknown}" if unknown else f"the settings {missing} are missing"
+        missing = sorted(kinds.keys() - values.keys())
+        wrong = f"the settings {missing} are missing"
+        if unknown := sorted(values.keys() - kinds.keys()):
+            wrong = f"no setting {unknown}"
         raise ValueError(f"step {name}: {wrong}; its settings are {list(kinds)}")
     for key, kind in kinds.items():
         if kind not in _WORDS:

@@ -18,8 +18,7 @@ from pipeline.steps.contract import Step
 from winnow.text.groups import NONE
 
 ANY: Final = "*"
-KEY: Final = "by_language"
-"""The setting of a step that maps languages to the settings they change."""
+KEY: Final = "by_language"  # the setting of a step that maps languages to the settings they change
 
 UNSUITED: Final = {
     "language": "it tells the languages",
@@ -85,14 +84,16 @@ class ByLanguage:
 
 
 def build(
-    name: str, settings: Mapping[str, Any], make: Callable[[Mapping[str, Any]], Step]
-) -> ByLanguage:
-    """A step with the settings of each language, built by ``make`` from settings without languages.
+    name: str, settings: Mapping[str, Any], make: Callable[[str, Mapping[str, Any]], Step]
+) -> Step | ByLanguage:
+    """A step that ``make`` builds from its name and settings, or one for each language if it says.
 
     Raises:
         ValueError: a language's settings are wrong, or the step can't have any; the message names
             the language.
     """
+    if KEY not in settings:
+        return make(name, settings)
     if name in UNSUITED:
         raise ValueError(f"step {name} has no settings by language: {UNSUITED[name]}")
     made: dict[str, Step] = {}
@@ -100,7 +101,7 @@ def build(
     for language, values in variants(settings).items():
         same = json.dumps(values, sort_keys=True, default=str)
         try:
-            steps[language] = made[same] = made.get(same) or make(values)
+            steps[language] = made[same] = made.get(same) or make(name, values)
         except ValueError as error:
             raise ValueError(f"language {language}: {error}") from error
     return ByLanguage(steps)
@@ -128,7 +129,7 @@ def variants(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def check_name(language: Any) -> None:
-    """See that a language is named by text.
+    """Refuse a language that is not named by text.
 
     Raises:
         ValueError: it is not.

@@ -21,28 +21,25 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.steps.contract import Codes, Step
+from pipeline.steps.contract import Codes, Counts, Flags, Step
 from pipeline.steps.evaluation_files import EvaluationFile, read_evaluation_file
 from pipeline.steps.words.characters import (
     ALPHANUMERIC,
     MAXIMUM,
     SPACE,
-    add,
+    Hashes,
     classes,
     decode,
+    hash_set,
     holds,
     mix,
-    table_size,
 )
 from winnow.filesystem import inputs, storage
 from winnow.text.buffers import Octets, Offsets, string_buffers
 
-Hashes = npt.NDArray[np.uint64]
-Counts = npt.NDArray[np.int64]
 CodePoints = npt.NDArray[np.uint32]
 
-LONGEST = 1000
-"""Words of the longest n-gram."""
+LONGEST = 1000  # words of the longest n-gram
 
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 _HANGUL, _HANGUL_END = 0xAC00, 0xD7A4
@@ -71,7 +68,7 @@ class Decontamination(Step):
         self.notes: list[str] = []
         found = inputs.spellings(path for glob in self.files for path in storage.find(glob))
         parts = [self._n_grams(read_evaluation_file(path, self.fields)) for path, *_ in found]
-        self._known = _hash_set(np.concatenate(parts))
+        self._known = hash_set(np.concatenate(parts))
 
     def _n_grams(self, file: EvaluationFile) -> Hashes:
         """The distinct hashes of a file's n-grams, and notes for the user."""
@@ -111,7 +108,7 @@ def n_gram_set(texts: pa.Array, n: int) -> Hashes:
     hashes, _ = n_gram_hashes(texts, n)
     if len(hashes) == 0:
         raise ValueError(f"no evaluation text has {n} words: check files and fields, or lower n")
-    return _hash_set(hashes)
+    return hash_set(hashes)
 
 
 def n_gram_hashes(texts: pa.Array, n: int) -> tuple[Hashes, Counts]:
@@ -119,20 +116,12 @@ def n_gram_hashes(texts: pa.Array, n: int) -> tuple[Hashes, Counts]:
 
     Two arrays: uint64, and int64 [m], whose sum is the length of the first.
     """
-    octets, offsets = string_buffers(texts)
-    return _all_hashes(octets, offsets, _normal(), n)
+    return _all_hashes(*string_buffers(texts), _normal(), n)
 
 
-def _hash_set(hashes: Hashes) -> Hashes:
-    hashes = np.unique(hashes)
-    # At most 3/8 full: nearly every look-up of an unknown n-gram ends at its first slot.
-    return _fill(np.zeros(table_size(2 * len(hashes)), np.uint64), hashes)
-
-
-def overlaps(text: pa.Array, known: Hashes, n: int) -> npt.NDArray[np.bool_]:
+def overlaps(text: pa.Array, known: Hashes, n: int) -> Flags:
     """Which documents (string or large_string [m] without nulls) hold a known n-gram: bool [m]."""
-    octets, offsets = string_buffers(text)
-    return _overlaps(octets, offsets, _normal(), known, n)
+    return _overlaps(*string_buffers(text), _normal(), known, n)
 
 
 @functools.cache
@@ -226,16 +215,7 @@ def _all_hashes(
 
 
 @nb.njit(nogil=True, cache=True)
-def _fill(table: Hashes, hashes: Hashes) -> Hashes:
-    for key in hashes:
-        add(table, len(table) - 1, key)
-    return table
-
-
-@nb.njit(nogil=True, cache=True)
-def _overlaps(
-    octets: Octets, offsets: Offsets, normal: CodePoints, known: Hashes, n: int
-) -> npt.NDArray[np.bool_]:
+def _overlaps(octets: Octets, offsets: Offsets, normal: CodePoints, known: Hashes, n: int) -> Flags:
     hit = np.zeros(len(offsets) - 1, np.bool_)
     words = np.empty(n, np.uint64)
     hashes = np.empty(1024, np.uint64)

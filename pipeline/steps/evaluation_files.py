@@ -6,6 +6,7 @@ the file's name decides.
 """
 
 import codecs
+import contextlib
 import csv
 import io
 import json
@@ -110,11 +111,8 @@ def _records(path: str, fields: Sequence[str]) -> Iterator[Any]:
         yield from _json(path, text)
         return
     if kind not in _SEPARATED_NAMES and text.startswith(("[", '"')):
-        try:
+        with contextlib.suppress(ValueError):  # plain text may start like that
             yield from list(_json(path, text))
-        except ValueError:  # plain text may start like that
-            pass
-        else:
             return
     if kind in _SEPARATED_NAMES or _is_separated(text, fields):
         yield from _separated(path, text, fields)
@@ -186,9 +184,8 @@ def _is_separated(text: str, fields: Sequence[str]) -> bool:
         header = next(rows, [])
         if fields and set(fields) <= set(header):
             return True
-        return (
-            len(header) > 1 and _are_names(header) and all(len(row) == len(header) for row in rows)
-        )
+        width = len(header)
+        return width > 1 and _are_names(header) and all(len(row) == width for row in rows)
     except csv.Error:
         return False
 

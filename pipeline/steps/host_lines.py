@@ -23,8 +23,7 @@ from pipeline.steps.contract import Codes, Step
 from pipeline.steps.words.folded_lines import Keys, line_keys, without
 from winnow.sorted_keys import among
 
-NAME: Final = "host_lines"
-"""The name of the step in a run's settings."""
+NAME: Final = "host_lines"  # of the step in a run's settings
 
 
 @dataclass

@@ -46,7 +46,7 @@ class Language(Step):
     input_files: ClassVar[tuple[str, ...]] = ("model",)
 
     def __post_init__(self) -> None:
-        known = known_languages(self.model)
+        known = sorted(label.removeprefix(_PREFIX) for label in _model(self.model).get_labels())
         for code in self.languages:
             if code not in known:
                 near = [name for name in known if name[:2] == code[:2]] or known[:10]
@@ -88,11 +88,6 @@ def identify(text: pa.Array, max_characters: int, model: str = "") -> tuple[pa.A
     return pa.array(languages, pa.string()), pc.min_element_wise(
         probabilities, pa.scalar(1, pa.float32()), skip_nulls=False
     )
-
-
-def known_languages(model: str = "") -> list[str]:
-    """The codes of the model, sorted."""
-    return sorted(label.removeprefix(_PREFIX) for label in _model(model).get_labels())
 
 
 @functools.lru_cache(maxsize=2)

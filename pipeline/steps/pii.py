@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from pipeline.steps.changes import MASKED_EMAILS, MASKED_IPS, changed
 from pipeline.steps.contract import Codes, Counts, Step
-from pipeline.steps.words.characters import MAXIMUM, decode
+from pipeline.steps.words.characters import MAXIMUM, character_before
 from winnow.text.buffers import Octets, Offsets, large_strings, string_buffers
 
 Places = npt.NDArray[np.int64]
@@ -85,24 +85,19 @@ def find_emails(text: pa.Array) -> Spans:
     """The e-mail addresses in the texts (string or large_string [n] without nulls)."""
     octets, offsets = string_buffers(text)
     most = np.count_nonzero(octets[offsets[0] : offsets[-1]] == _AT)
-    return _find_emails(octets, offsets, _kinds(), _word_characters(), most) if most else _NONE
+    return Spans(*_find_emails(octets, offsets, _kinds(), _word_characters(), most))
 
 
 def find_ips(public_only: bool, text: pa.Array) -> Spans:
     """The IPv4 addresses in the texts (string or large_string [n] without nulls)."""
     octets, offsets = string_buffers(text)
     most = np.count_nonzero(octets[offsets[0] : offsets[-1]] == _DOT) // 3
-    if not most:
-        return _NONE
     found = _find_ips(octets, offsets, most)
     valid = [
         _is_address(octets[start:end].tobytes().decode(), public_only)
-        for start, end in zip(found.starts, found.ends, strict=True)
+        for _, start, end in found.T.tolist()
     ]
-    return Spans(*(places[np.array(valid, np.bool_)] for places in found))
-
-
-_NONE = Spans(*(np.empty(0, np.int64) for _ in range(3)))
+    return Spans(*found.compress(np.array(valid, np.bool_), axis=1))
 
 
 def _is_address(text: str, public_only: bool) -> bool:
@@ -166,12 +161,12 @@ def _replace(
 @nb.njit(nogil=True, cache=True)
 def _find_emails(
     octets: Octets, offsets: Offsets, kinds: Octets, words: npt.NDArray[np.bool_], most: int
-) -> Spans:
-    found = Spans(np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, np.int64))
+) -> Places:
+    """Row, start and end of each: int64 [3, at most ``most``]."""
+    found = np.empty((3, most), np.int64)
     n = 0
-    for i in range(len(offsets) - 1):
-        first = int(offsets[i])
-        end = int(offsets[i + 1])
+    for i in range(len(offsets) - 1) if most else range(0):
+        first, end = int(offsets[i]), int(offsets[i + 1])
         low = first  # the end of the last address
         for at in range(first, end):
             if octets[at] != _AT or at < low:
@@ -181,12 +176,10 @@ def _find_emails(
                 continue
             stop = _host(octets, at + 1, end, kinds)
             if stop > at + 1:
-                found.rows[n] = i
-                found.starts[n] = start
-                found.ends[n] = stop
+                found[:, n] = i, start, stop
                 n += 1
                 low = stop
-    return Spans(found.rows[:n], found.starts[:n], found.ends[:n])
+    return found[:, :n]
 
 
 @nb.njit(nogil=True, cache=True)
@@ -210,19 +203,11 @@ def _local_part(
             break
         start -= 1
     while start < at:
-        before = start > first and words[_character_before(octets, start)]
+        before = start > first and words[character_before(octets, start)]
         if octets[start] != _DOT and words[octets[start]] != before:
             return start
         start += 1
     return at
-
-
-@nb.njit(nogil=True, cache=True)
-def _character_before(octets: Octets, at: int) -> int:
-    at -= 1
-    while octets[at] & 0xC0 == 0x80:
-        at -= 1
-    return decode(octets, at)[0]
 
 
 @nb.njit(nogil=True, cache=True)
@@ -254,23 +239,19 @@ def _host(octets: Octets, start: int, end: int, kinds: Octets) -> int:
 
 
 @nb.njit(nogil=True, cache=True)
-def _find_ips(octets: Octets, offsets: Offsets, most: int) -> Spans:
-    found = Spans(np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, np.int64))
+def _find_ips(octets: Octets, offsets: Offsets, most: int) -> Places:
+    """As :func:`_find_emails`."""
+    found = np.empty((3, most), np.int64)
     n = 0
-    for i in range(len(offsets) - 1):
-        at = int(offsets[i])
-        end = int(offsets[i + 1])
+    for i in range(len(offsets) - 1) if most else range(0):
+        at, end = int(offsets[i]), int(offsets[i + 1])
         while at < end:
             stop = _ip(octets, at, end)
             if stop > at:
-                found.rows[n] = i
-                found.starts[n] = at
-                found.ends[n] = stop
+                found[:, n] = i, at, stop
                 n += 1
-                at = stop
-            else:
-                at += 1
-    return Spans(found.rows[:n], found.starts[:n], found.ends[:n])
+            at = max(stop, at + 1)
+    return found[:, :n]
 
 
 @nb.njit(nogil=True, cache=True)

@@ -3,6 +3,7 @@
 import pyarrow as pa
 from hypothesis import strategies as st
 
+from pipeline.output.schema import shard_schema
 from pipeline.settings.step_settings import resolve_steps
 from pipeline.steps import build_steps
 
@@ -34,6 +35,21 @@ def configured(name, **changes):
     """The step with the settings of conf/pipeline/steps.yaml, but for the changes."""
     (step,) = build_steps(resolve_steps({name: changes}))
     return step
+
+
+def batch(**columns):
+    """A batch of the columns, with their types in shards."""
+    schema = pa.schema([shard_schema().field(name) for name in columns])
+    pairs = zip(columns.values(), schema, strict=True)
+    arrays = [pa.array(values, field.type) for values, field in pairs]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def reasons(step, rows):
+    """The step's batch, and the drop reason of each row, or None."""
+    out, codes = step(rows)
+    assert len(codes) == len(rows)
+    return out, [None if code == 0 else step.reasons[code - 1] for code in codes.tolist()]
 
 
 def verdict(name, text, **changes):

@@ -20,7 +20,7 @@ from pipeline.output import schema
 from pipeline.page.data.changed_texts import by_source, sentence
 from pipeline.rules.decision import Rule
 from pipeline.runs.scoring_run import describe
-from pipeline.steps import c4
+from pipeline.steps.heuristics import c4
 from pipeline.steps.pii import find_emails, find_ips, mask
 from winnow.filesystem import tables
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from step_checks import SENTENCE, array, check, documents, verdict
 
-from pipeline.steps import fineweb, gopher, repetition
+from pipeline.steps.heuristics import fineweb, gopher, repetition
 from pipeline.steps.words.english_tokens import sentences, separate
 
 # What spacy.blank("en") of spaCy 3.8 makes of each piece: "|" is put between its tokens.

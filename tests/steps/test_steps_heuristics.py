@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from step_checks import EDGES, SENTENCE, array, bare, check, documents, verdict
 
 from pipeline.settings.step_settings import resolve_steps
-from pipeline.steps import c4, fineweb, gopher, repetition
+from pipeline.steps.heuristics import c4, fineweb, gopher, repetition
 from pipeline.steps.words.lexicon import contains, lexicon
 
 odd_texts = st.one_of(

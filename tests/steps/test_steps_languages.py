@@ -21,7 +21,8 @@ from step_checks import EDGES, bare, documents
 from model.data import tokenizer
 from pipeline import fit_steps, run
 from pipeline.settings.step_settings import DEFAULT, check, read_languages, resolve_steps
-from pipeline.steps import build_steps, fitting, input_files
+from pipeline.steps import build_steps, input_files
+from pipeline.steps.heuristics import fitting
 from pipeline.steps.words.segmentation import separate
 from pipeline.steps.words.stop_words import StopWords
 

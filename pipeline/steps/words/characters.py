@@ -69,6 +69,15 @@ def decode(octets: Octets, at: int) -> tuple[int, int]:
 
 
 @nb.njit(nogil=True, cache=True)
+def character_before(octets: Octets, at: int) -> int:
+    """The code point that ends before byte ``at`` of valid UTF-8."""
+    at -= 1
+    while octets[at] & 0xC0 == 0x80:
+        at -= 1
+    return decode(octets, at)[0]
+
+
+@nb.njit(nogil=True, cache=True)
 def read_word(octets: Octets, at: int, end: int, classes: Octets) -> tuple[int, int, int, int]:
     """The word that starts at byte ``at``.
 
@@ -172,6 +181,20 @@ def add(table: npt.NDArray[np.uint64], mask: int, key: np.uint64) -> bool:
         slot = (slot + 1) & mask
     table[slot] = key
     return True
+
+
+def hash_set(hashes: Hashes) -> Hashes:
+    """A set for :func:`holds` of hashes other than 0."""
+    hashes = np.unique(hashes)
+    # At most 3/8 full: nearly every look-up of an unknown hash ends at its first slot.
+    return _filled(np.zeros(table_size(2 * len(hashes)), np.uint64), hashes)
+
+
+@nb.njit(nogil=True, cache=True)
+def _filled(table: Hashes, hashes: Hashes) -> Hashes:
+    for key in hashes:
+        add(table, len(table) - 1, key)
+    return table
 
 
 @nb.njit(nogil=True, cache=True)

@@ -105,7 +105,9 @@ def _table(words: Iterable[Sequence[str]]) -> Words:
     table = Words(np.zeros(size, np.uint64), np.zeros(size, np.uint32))
     for word, lengths in parted.items():
         codes = np.array([ord(character) for character in word], np.int32)
-        _enter(table, codes, sum(length << 8 * k for k, length in enumerate(lengths)))
+        slot, key = _slot(table, codes, 0, len(codes))
+        table.keys[slot] = key
+        table.lengths[slot] = sum(length << 8 * k for k, length in enumerate(lengths))
     return table
 
 
@@ -124,13 +126,6 @@ def _slot(table: Words, codes: CodePoints, low: int, high: int) -> tuple[int, np
 
 
 @nb.njit(nogil=True, cache=True)
-def _enter(table: Words, codes: CodePoints, lengths: int) -> None:
-    slot, key = _slot(table, codes, 0, len(codes))
-    table.keys[slot] = key
-    table.lengths[slot] = lengths
-
-
-@nb.njit(nogil=True, cache=True)
 def _look_up(table: Words, codes: CodePoints, low: int, high: int) -> int:
     """The lengths of the parts of a known word, or 0."""
     if high - low > _LONGEST or high <= low:
@@ -140,13 +135,7 @@ def _look_up(table: Words, codes: CodePoints, low: int, high: int) -> int:
 
 
 @nb.njit(nogil=True, cache=True)
-def split(
-    codes: CodePoints,
-    n: int,
-    tables: Tables,
-    ends: CodePoints,
-    rest: CodePoints,
-) -> int:
+def split(codes: CodePoints, n: int, tables: Tables, ends: CodePoints, rest: CodePoints) -> int:
     """Split a piece of n characters; fill ``ends`` with the end of each token; how many there are.
 
     ``rest`` is room for the ends of what is taken off behind, the last one first.
@@ -155,19 +144,13 @@ def split(
     found = behind = 0
     while low < high and not _look_up(tables.known, codes, low, high):
         before = _prefix(codes, low, high, tables)
-        if before and _look_up(tables.known, codes, low + before, high):
-            low += before
-            ends[found] = low
-            found += 1
-            break
-        after = _suffix(codes, low + before, high, tables)
-        if after and _look_up(tables.known, codes, low, high - after):
-            rest[behind] = high
-            behind += 1
-            high -= after
-            break
-        if not before and not after:
-            break
+        after = 0
+        if not before or not _look_up(tables.known, codes, low + before, high):
+            after = _suffix(codes, low + before, high, tables)
+            if after and _look_up(tables.known, codes, low, high - after):
+                before = 0
+            if not before and not after:
+                break
         if before:
             low += before
             ends[found] = low

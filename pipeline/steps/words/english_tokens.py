@@ -45,12 +45,7 @@ def sentences(separated: pa.Array) -> Counts:
 
 @nb.njit(nogil=True, cache=True)
 def _separate(
-    octets: Octets,
-    offsets: Offsets,
-    classes: Octets,
-    tables: Tables,
-    out: Octets,
-    out_ends: Counts,
+    octets: Octets, offsets: Offsets, classes: Octets, tables: Tables, out: Octets, out_ends: Counts
 ) -> None:
     codes = np.empty(64, np.int32)  # of a piece between white space
     starts = np.empty(65, np.int64)  # the byte at which each of them starts
@@ -58,8 +53,7 @@ def _separate(
     rest = np.empty(64, np.int32)
     written = 0
     for i in range(len(offsets) - 1):
-        at = int(offsets[i])
-        end = int(offsets[i + 1])
+        at, end = int(offsets[i]), int(offsets[i + 1])
         while at < end:
             code, width = decode(octets, at)
             if classes[code] & SPACE:
@@ -100,8 +94,7 @@ def _sentences(
     octets: Octets, offsets: Offsets, classes: Octets, kinds: Kinds, counts: Counts
 ) -> None:
     for i in range(len(offsets) - 1):
-        at = int(offsets[i])
-        end = int(offsets[i + 1])
+        at, end = int(offsets[i]), int(offsets[i + 1])
         in_line = ended = False
         while at < end:
             code, width = decode(octets, at)

@@ -25,10 +25,7 @@ _FOLLOWERS = (  # what may follow which words
     (f"you we they {_QUESTIONS} {_THESE}", "'re"),
     (f"{_HE_SHE} {_QUESTIONS} {_THAT}", "'s"),
     ("i", "'m 'm|a"),
-    (
-        "ca could do does did had may might must need ought sha should wo would",
-        "n't n't|'ve",
-    ),
+    ("ca could do does did had may might must need ought sha should wo would", "n't n't|'ve"),
     ("ai are is was were have has dare", "n't"),
     ("could might must should would", "'ve"),
 )
@@ -60,9 +57,9 @@ _EMOTICONS = (
 
 def vocabulary() -> Iterator[Sequence[str]]:
     """Each known word in its parts."""
-    for first, rest in _contractions():
-        for apostrophe in ("'", "’", ""):
-            ending = [part.replace("'", apostrophe) for part in rest]
+    for words, endings in _FOLLOWERS:
+        for first, rest, mark in itertools.product(words.split(), endings.split(), ("'", "’", "")):
+            ending = rest.replace("'", mark).split("|")
             if "".join([first, *ending]) not in _OTHER_WORDS.split():
                 yield [first, *ending]
                 yield [first.title(), *ending]
@@ -75,9 +72,3 @@ def vocabulary() -> Iterator[Sequence[str]]:
         yield [f"{letter}."]
     for hour, half in itertools.product(range(1, 13), ("a.m.", "am", "p.m.", "pm")):
         yield [str(hour), half]
-
-
-def _contractions() -> Iterator[tuple[str, list[str]]]:
-    for words, endings in _FOLLOWERS:
-        for word, ending in itertools.product(words.split(), endings.split()):
-            yield word, ending.split("|")

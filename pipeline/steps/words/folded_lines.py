@@ -17,17 +17,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.steps.contract import Counts, Flags
 from pipeline.steps.words.characters import MAXIMUM, NEWLINE, SPACE, classes, decode, mix
 from winnow.text.buffers import Octets, Offsets, large_strings, string_buffers
 from winnow.text.groups import NONE, domain
 from winnow.text.hashing import xxh3_64
 
 Keys = npt.NDArray[np.uint64]
-Flags = npt.NDArray[np.bool_]
-Counts = npt.NDArray[np.int64]
 
-BLANK = np.uint64(0)
-"""The key of blank lines, and of all lines of documents without a host."""
+BLANK = np.uint64(0)  # the key of blank lines, and of all lines of documents without a host
 
 _BLANK_CHARACTER = np.uint64(ord(" "))
 _CHANGED_BY_FOLDING = (range(0x20000), range(0x2F800, 0x2FA20), range(0xE0000, 0xE0200))

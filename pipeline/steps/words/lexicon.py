@@ -26,16 +26,15 @@ from pipeline.steps.contract import Flags
 from pipeline.steps.words.characters import (
     MAXIMUM,
     SPACE,
-    add,
+    Hashes,
     classes,
     decode,
+    hash_set,
     holds,
     mix,
-    table_size,
 )
 from winnow.text.buffers import Octets, Offsets, string_buffers
 
-Hashes = npt.NDArray[np.uint64]
 CodePoints = npt.NDArray[np.uint32]
 
 _APART: Final = 0
@@ -52,17 +51,14 @@ _UNSPACED = (
 class Lexicon(NamedTuple):
     """Strings to look for: see :func:`lexicon`."""
 
-    nodes: Hashes
-    """The hashes of all prefixes of the strings, as a hash set."""
-    ends: Hashes
-    """The hashes of the strings, as a hash set."""
+    nodes: Hashes  # the hashes of all prefixes of the strings, as a hash set
+    ends: Hashes  # the hashes of the strings, as a hash set
 
 
 def lexicon(strings: Sequence[str]) -> Lexicon:
     """The strings as :func:`contains` takes them."""
-    octets, offsets = string_buffers(_normal(pa.array(strings, pa.large_string())))
-    nodes, ends = _trie(octets, offsets, _folded())
-    return Lexicon(_hash_set(nodes), _hash_set(ends))
+    nodes, ends = _trie(*string_buffers(_normal(pa.array(strings, pa.large_string()))), _folded())
+    return Lexicon(hash_set(nodes), hash_set(ends))
 
 
 def contains(values: pa.Array, wanted: Lexicon, words: bool) -> Flags:
@@ -74,7 +70,7 @@ def contains(values: pa.Array, wanted: Lexicon, words: bool) -> Flags:
         return np.zeros(len(values), np.bool_)
     octets, offsets = string_buffers(_normal(pc.fill_null(values, "")))
     kinds = _kinds() if words else np.empty(0, np.uint8)
-    return _contains(octets, offsets, _folded(), kinds, wanted.nodes, wanted.ends)
+    return _contains(octets, offsets, _folded(), kinds, wanted)
 
 
 def _normal(values: pa.Array) -> pa.Array:
@@ -111,18 +107,6 @@ def _kinds() -> Octets:
     return kinds
 
 
-def _hash_set(hashes: Hashes) -> Hashes:
-    hashes = np.unique(hashes)
-    return _fill(np.zeros(table_size(2 * len(hashes)), np.uint64), hashes)
-
-
-@nb.njit(nogil=True, cache=True)
-def _fill(table: Hashes, hashes: Hashes) -> Hashes:
-    for key in hashes:
-        add(table, len(table) - 1, key)
-    return table
-
-
 @nb.njit(nogil=True, cache=True)
 def _step(state: np.uint64, code: np.uint32) -> np.uint64:
     """The node behind another one; 0 is the root."""
@@ -156,12 +140,7 @@ def _parted(before: int, after: int) -> bool:
 
 @nb.njit(nogil=True, cache=True)
 def _contains(
-    octets: Octets,
-    offsets: Offsets,
-    folded: CodePoints,
-    kinds: Octets,
-    nodes: Hashes,
-    ends: Hashes,
+    octets: Octets, offsets: Offsets, folded: CodePoints, kinds: Octets, wanted: Lexicon
 ) -> Flags:
     """``kinds`` are empty if boundaries do not matter."""
     words = len(kinds) > 0
@@ -173,7 +152,7 @@ def _contains(
             code, width = decode(octets, start)
             kind = int(kinds[code]) if words else _APART
             if not words or _parted(before, kind):
-                hit[i] = _begins(octets, start, end, folded, kinds, nodes, ends)
+                hit[i] = _begins(octets, start, end, folded, kinds, wanted)
             if kind != _MARK:
                 before = kind
             start += width
@@ -182,15 +161,10 @@ def _contains(
 
 @nb.njit(nogil=True, cache=True)
 def _begins(
-    octets: Octets,
-    at: int,
-    end: int,
-    folded: CodePoints,
-    kinds: Octets,
-    nodes: Hashes,
-    ends: Hashes,
+    octets: Octets, at: int, end: int, folded: CodePoints, kinds: Octets, wanted: Lexicon
 ) -> bool:
     """Whether one of the strings begins at byte ``at``."""
+    nodes, ends = wanted
     words = len(kinds) > 0
     state = np.uint64(0)
     last = _APART

@@ -2,7 +2,7 @@
 
 import ipaddress
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from winnow.filesystem import storage
 from winnow.text.hosts import normal_host
@@ -18,13 +18,7 @@ def read_lists(patterns: Sequence[str]) -> list[str]:
     Raises:
         ValueError: a pattern matches no file, or a file holds no entry or is not UTF-8.
     """
-    entries: dict[str, None] = {}
-    for path in (path for pattern in patterns for path in storage.find(pattern)):
-        found = [line for _, line in _lines(path) if not line.startswith("#")]
-        if not found:
-            raise ValueError(f"the list {path} has no entries: fill it or leave it out")
-        entries.update(dict.fromkeys(found))
-    return list(entries)
+    return _read(patterns, lambda line: [] if line.startswith("#") else [line])
 
 
 def read_domains(patterns: Sequence[str]) -> list[str]:
@@ -36,45 +30,45 @@ def read_domains(patterns: Sequence[str]) -> list[str]:
     Raises:
         ValueError: as for :func:`read_lists`, or a line is none of these.
     """
+    return _read(patterns, _hosts)
+
+
+def _read(patterns: Sequence[str], parse: Callable[[str], list[str]]) -> list[str]:
+    """What ``parse`` finds in the lines of list files, without a byte order mark."""
     entries: dict[str, None] = {}
     for path in (path for pattern in patterns for path in storage.find(pattern)):
-        before = len(entries)
-        seen = False
-        for number, line in _lines(path):
-            for name in _names(_COMMENT.sub("", line)):
-                host = normal_host(name)
-                if host is None:
-                    raise ValueError(
-                        f"line {number} of the list {path} is not a domain ({name[:80]}): write it"
-                        " as example.com, or drop it"
-                    )
-                entries[host.removeprefix("www.")] = None
-                seen = True
-        if len(entries) == before and not seen:
+        try:
+            content = storage.read_bytes(path).decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"the list {path} is not UTF-8: convert it") from error
+        found = []
+        for number, line in enumerate(content.splitlines(), 1):
+            try:
+                found += parse(line) if (line := line.strip().strip("\ufeff").strip()) else []
+            except ValueError as error:
+                raise ValueError(f"line {number} of the list {path} {error}") from error
+        if not found:
             raise ValueError(f"the list {path} has no entries: fill it or leave it out")
+        entries.update(dict.fromkeys(found))
     return list(entries)
 
 
-def _lines(path: str) -> Iterator[tuple[int, str]]:
-    """The non-empty lines of a list with their numbers, without a byte order mark."""
-    try:
-        content = storage.read_bytes(path).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"the list {path} is not UTF-8: convert it") from error
-    for number, line in enumerate(content.splitlines(), 1):
-        if line := line.strip().strip("\ufeff").strip():
-            yield number, line
-
-
-def _names(line: str) -> Iterator[str]:
-    """The domains in a line without comments."""
-    entry = _HOSTS_FILE.fullmatch(line.strip())
+def _hosts(line: str) -> list[str]:
+    line = _COMMENT.sub("", line).strip()
+    entry = _HOSTS_FILE.fullmatch(line)
+    names = []
     if entry and _is_address(entry["address"]):
-        for name in entry["names"].split():
-            if name not in _OWN_NAMES and not name.startswith("ip6-"):
-                yield name
-    elif name := line.strip():
-        yield name.removeprefix("||").removesuffix("^").removeprefix("*.").strip(".")
+        names = [name for name in entry["names"].split() if name not in _OWN_NAMES]
+        names = [name for name in names if not name.startswith("ip6-")]
+    elif line:
+        names = [line.removeprefix("||").removesuffix("^").removeprefix("*.").strip(".")]
+    hosts = []
+    for name in names:
+        host = normal_host(name)
+        if host is None:
+            raise ValueError(f"is not a domain ({name[:80]}): write it as example.com, or drop it")
+        hosts.append(host.removeprefix("www."))
+    return hosts
 
 
 def _is_address(text: str) -> bool:

@@ -40,8 +40,7 @@ def _separate(
 ) -> None:
     written = 0
     for i in range(len(offsets) - 1):
-        at = int(offsets[i])
-        end = int(offsets[i + 1])
+        at, end = int(offsets[i]), int(offsets[i + 1])
         begun = alone = False  # of the word: has it a letter or digit, is the last one a word
         while at < end:
             code, width = decode(octets, at)

@@ -16,15 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.steps.contract import Counts
-from pipeline.steps.words.characters import (
-    ALPHANUMERIC,
-    MARK,
-    SPACE,
-    Hashes,
-    classes,
-    decode,
-    mix,
-)
+from pipeline.steps.words.characters import ALPHANUMERIC, MARK, SPACE, Hashes, classes, decode, mix
 from winnow.text.buffers import Octets, Offsets, string_buffers
 from winnow.text.words import FOLDED, IGNORED, TABLE, Table
 
@@ -46,7 +38,8 @@ class StopWords:
         text = pa.array(self._words, pa.large_string())
         hashes = np.zeros((len(text), 1), np.uint64)
         nothing = np.empty(0, np.uint64)
-        _find(*string_buffers(text), _classes(), TABLE, nothing, 0, hashes, _no_counts(text))
+        counts = np.zeros(len(text), np.int64)
+        _find(*string_buffers(text), _classes(), TABLE, nothing, 0, hashes, counts)
         self._hashes = np.unique(hashes)
 
     def count(self, text: pa.Array, enough: int) -> Counts:
@@ -56,7 +49,7 @@ class StopWords:
             text: string or large_string [n] without nulls.
             enough: how many to look for; reading a text ends there.
         """
-        counts = _no_counts(text)
+        counts = np.zeros(len(text), np.int64)
         nothing = np.empty((0, 1), np.uint64)
         tables = (_classes(), TABLE, self._hashes)
         _find(*string_buffers(text), *tables, min(enough, len(self._hashes)), nothing, counts)
@@ -67,14 +60,10 @@ class StopWords:
 
         For scripts without white space between words.
         """
-        counts = _no_counts(text)
+        counts = np.zeros(len(text), np.int64)
         for word in self._words:
             counts += pc.match_substring(text, word, ignore_case=True).to_numpy(False)
         return counts
-
-
-def _no_counts(text: pa.Array) -> Counts:
-    return np.zeros(len(text), np.int64)
 
 
 @functools.cache
@@ -98,8 +87,7 @@ def _find(
     """Count the ``known`` words of each text, or write the hash of its first word to ``first``."""
     seen = np.zeros(len(known), np.bool_)
     for i in range(len(offsets) - 1):
-        at = int(offsets[i])
-        end = int(offsets[i + 1])
+        at, end = int(offsets[i]), int(offsets[i + 1])
         seen[:] = False
         whole = bare = np.uint64(0)  # hashes of the word, to here and to its last letter
         while at <= end:

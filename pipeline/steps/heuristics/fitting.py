@@ -26,8 +26,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.steps import fineweb, gopher, repetition
 from pipeline.steps.contract import ratio
+from pipeline.steps.heuristics import fineweb, gopher, repetition
 from pipeline.steps.words.characters import ALPHANUMERIC, classes
 from pipeline.steps.words.stop_words import StopWords
 from pipeline.steps.words.word_kinds import CHARACTERS, WHITESPACE, Separate, separator
@@ -48,8 +48,7 @@ LEAST_DOCUMENTS: Final = 20
 _LINE_ENDS: Final = "。！？…؟۔।॥։።៕។"
 """Full stops, question and exclamation marks of scripts that have others than ``.?!``."""
 _LINE_END_SHARE: Final = 0.02
-_HAN_AND_KANA: Final = 0x3000
-"""Below are the alphabets of the scripts without spaces."""
+_HAN_AND_KANA: Final = 0x3000  # below are the alphabets of the scripts without spaces
 _WORD: Final = r"^\pL[\pL\pM'’-]*$"
 
 
@@ -143,15 +142,10 @@ def _repetition(
     measured = [repetition.measure(text, separate) for text in texts]
     out = {}
     for name, part in (("max_top_n_gram", "top"), ("max_repeated_n_grams", "repeated")):
-        limits = [
-            _at_most(
-                {name: limit},
-                name,
-                [ratio(getattr(s, part)[k], s.characters) for s in measured],
-                tail,
-            ).get(name, limit)
-            for k, limit in enumerate(given[name])
-        ]
+        limits = []
+        for k, limit in enumerate(given[name]):
+            shares = [ratio(getattr(s, part)[k], s.characters) for s in measured]
+            limits.append(_at_most({name: limit}, name, shares, tail).get(name, limit))
         if limits != given[name]:
             out[name] = limits
     return out
@@ -164,15 +158,13 @@ def _fineweb(
     short = values["short_line_characters"]
     measured = [fineweb.measure(text, ends, short, separate=separate) for text in texts]
     punctuated = [ratio(s.punctuated_lines, s.lines) for s in measured]
+    short_lines = [ratio(s.short_lines, s.lines) for s in measured]
+    newlines = [ratio(s.newlines, s.words) for s in measured]
     return {
         **({"line_ends": ends} if ends != values["line_ends"] else {}),
         **_at_least(values, "min_punctuated_lines", punctuated, tail),
-        **_at_most(
-            values, "max_short_lines", [ratio(s.short_lines, s.lines) for s in measured], tail
-        ),
-        **_at_most(
-            values, "max_newlines_per_word", [ratio(s.newlines, s.words) for s in measured], tail
-        ),
+        **_at_most(values, "max_short_lines", short_lines, tail),
+        **_at_most(values, "max_newlines_per_word", newlines, tail),
     }
 
 
@@ -181,7 +173,9 @@ def _at_least(given: Settings, name: str, shares: Shares, tail: float) -> Settin
     values = np.concatenate(shares)
     if np.mean(values <= given[name]) <= tail:
         return {}
-    limit = _below(float(np.quantile(values, tail, method="lower")))
+    lowest = float(np.quantile(values, tail, method="lower"))
+    # A little less, with three decimals: so what is at a limit passes any rule.
+    limit = math.floor(lowest * 1000 - 1e-6) / 1000
     return {name: limit} if limit < given[name] else {}
 
 
@@ -190,11 +184,6 @@ def _at_most(given: Settings, name: str, shares: Shares, tail: float) -> Setting
     negative = [-values for values in shares]
     found = _at_least({name: -given[name]}, name, negative, tail)
     return {name: -value for name, value in found.items()}
-
-
-def _below(value: float) -> float:
-    """A little less, with three decimals: so what is at a limit passes any rule."""
-    return math.floor(value * 1000 - 1e-6) / 1000
 
 
 def _points(text: pa.Array) -> Points:

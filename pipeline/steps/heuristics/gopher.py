@@ -3,9 +3,8 @@
 Words and lines are those of :mod:`pipeline.steps.words.characters`. Where the paper is vague: a
 bullet point is ``•`` or ``-`` (as in datatrove), an ellipsis is ``...`` or ``…``, and a stop word
 counts without the punctuation at its ends and in any case (``The`` and ``“with”,`` count). Where
-letters are words, stop words count anywhere in the text.
-datatrove's spaCy tokens make words of punctuation marks, so that many more documents fall short of
-its share of alphabetic words.
+letters are words, stop words count anywhere in the text. datatrove's spaCy tokens make words of
+punctuation marks, so that many more documents fall short of its share of alphabetic words.
 """
 
 import math
@@ -52,10 +51,8 @@ class Statistics(NamedTuple):
     """What the rules look at, for n documents: each int64 [n]."""
 
     words: Counts
-    counted_words: Counts
-    """Those that count for the number of words and their mean length."""
-    word_characters: Counts
-    """Of the counted words."""
+    counted_words: Counts  # those that count for the number of words and their mean length
+    word_characters: Counts  # of the counted words
     alphabetic_words: Counts
     stop_words: Counts
     hashes: Counts
@@ -81,16 +78,9 @@ def measure_as_datatrove(text: pa.Array) -> Statistics:
     """
     counts = np.zeros((5, len(text)), np.int64)
     _measure_tokens(*string_buffers(separate(text)), classes(_SYMBOLS), _STOP_CODES, counts)
-    words, counted_words, word_characters, alphabetic_words, stop_words = counts
     lines = pc.count_substring_regex(text, r"\n|[^\n]\z").to_numpy()
-    return measure(text)._replace(
-        words=words,
-        counted_words=counted_words,
-        word_characters=word_characters,
-        alphabetic_words=alphabetic_words,
-        stop_words=stop_words,
-        lines=lines,
-    )
+    of_words = dict(zip(Statistics._fields, counts, strict=False))  # the first five
+    return measure(text)._replace(**of_words, lines=lines)
 
 
 @dataclass
@@ -173,8 +163,7 @@ def _measure(
         lines = bullet_lines = ellipsis_lines = 0
         stop_words = 0  # a bit for each one seen
         in_line = ends_in_ellipsis = False
-        at = int(offsets[i])
-        end = int(offsets[i + 1])
+        at, end = int(offsets[i]), int(offsets[i + 1])
         while at < end:
             code, width = decode(octets, at)
             if classes[code] & SPACE:
@@ -207,16 +196,9 @@ def _measure(
                 for k in range(len(stop_codes)):
                     stop_words |= int(stop_codes[k] == stem) << k
         ellipsis_lines += in_line and ends_in_ellipsis
-        counts[0, i] = words
-        counts[1, i] = words
-        counts[2, i] = word_characters
-        counts[3, i] = alphabetic_words
-        counts[4, i] = _bits(stop_words)
-        counts[5, i] = hashes
-        counts[6, i] = ellipses
-        counts[7, i] = lines
-        counts[8, i] = bullet_lines
-        counts[9, i] = ellipsis_lines
+        of_words = words, words, word_characters, alphabetic_words, _bits(stop_words)
+        of_lines = hashes, ellipses, lines, bullet_lines, ellipsis_lines
+        counts[:, i] = of_words + of_lines
 
 
 @nb.njit(nogil=True, cache=True)
@@ -229,8 +211,7 @@ def _measure_tokens(
 ) -> None:
     for i in range(len(offsets) - 1):
         words = counted_words = word_characters = alphabetic_words = stop_words = 0
-        at = int(offsets[i])
-        end = int(offsets[i + 1])
+        at, end = int(offsets[i]), int(offsets[i + 1])
         while at < end:
             code, width = decode(octets, at)
             if classes[code] & SPACE:
@@ -257,11 +238,8 @@ def _measure_tokens(
                     stem = stem << 8 | int(octets[k])
                 for k in range(len(stop_codes)):
                     stop_words |= int(stop_codes[k] == stem) << k
-        counts[0, i] = words
-        counts[1, i] = counted_words
-        counts[2, i] = word_characters
-        counts[3, i] = alphabetic_words
-        counts[4, i] = _bits(stop_words)
+        stops = _bits(stop_words)
+        counts[:, i] = words, counted_words, word_characters, alphabetic_words, stops
 
 
 @nb.njit(nogil=True, cache=True)

@@ -1,10 +1,11 @@
 r"""The custom rules of FineWeb: Penedo et al. 2024, section 3.6, and their code in datatrove.
 
-The paper has three rules; the fourth (many short lines per word: lists) is in the code that made
-FineWeb only. Lines are those of :mod:`pipeline.steps.words.characters`: datatrove's as well, but
-that white space at the ends of a line is ignored: ``\r\n`` gives the same as ``\n``.
+The paper has three rules; the fourth (newlines per word: lists) is only in the code that made
+FineWeb. Lines are those of :mod:`pipeline.steps.words.characters`, which are datatrove's without
+the white space at their ends: ``\r\n`` gives the same as ``\n``.
 """
 
+import operator
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -38,8 +39,7 @@ class Statistics(NamedTuple):
     punctuated_lines: Counts
     short_lines: Counts
     line_characters: Counts
-    repeated_characters: Counts
-    """Characters of lines that an earlier line of the document equals."""
+    repeated_characters: Counts  # characters of lines that an earlier line of the document equals
 
 
 def measure(
@@ -93,15 +93,14 @@ class FineWeb(Step):
         """The unchanged batch, and the codes."""
         limits = (self.line_ends, self.short_line_characters)
         s = measure(batch["text"], *limits, self._as_datatrove, self._separate)
-        least, most = self.min_punctuated_lines, self.max_short_lines
-        punctuated, short = ratio(s.punctuated_lines, s.lines), ratio(s.short_lines, s.lines)
+        below, above = operator.le, operator.ge  # the paper drops what is at a limit
+        if self._as_datatrove:
+            below, above = operator.lt, operator.gt
         repeated = ratio(s.repeated_characters, s.line_characters)
-        at_limit = not self._as_datatrove  # the paper drops what is at a limit
         return batch, first_failing(
-            (punctuated < least) | (at_limit & (punctuated == least)),
-            (short > most) | (at_limit & (short == most)),
-            (repeated > self.max_repeated_characters)
-            | (at_limit & (repeated == self.max_repeated_characters)),
+            below(ratio(s.punctuated_lines, s.lines), self.min_punctuated_lines),
+            above(ratio(s.short_lines, s.lines), self.max_short_lines),
+            above(repeated, self.max_repeated_characters),
             ratio(s.newlines, s.words) > self.max_newlines_per_word,
         )
 
@@ -119,8 +118,7 @@ def _measure(
     no_ends = np.empty(0, np.int32)
     seen = np.empty(1024, np.uint64)
     for i in range(len(offsets) - 1):
-        start = int(offsets[i])
-        end = int(offsets[i + 1])
+        start, end = int(offsets[i]), int(offsets[i + 1])
         newlines = 0
         for at in range(start, end):
             newlines += octets[at] == NEWLINE
@@ -151,13 +149,8 @@ def _measure(
             line_characters += length
             if not add(seen, size - 1, hash_bytes(octets, first, last)):
                 repeated_characters += length
-        counts[0, i] = words
-        counts[1, i] = newlines
-        counts[2, i] = lines
-        counts[3, i] = punctuated_lines
-        counts[4, i] = short_lines
-        counts[5, i] = line_characters
-        counts[6, i] = repeated_characters
+        of_lines = lines, punctuated_lines, short_lines, line_characters, repeated_characters
+        counts[:, i] = (words, newlines) + of_lines  # noqa: RUF005 (numba has no star here)
 
 
 @nb.njit(nogil=True, cache=True)

@@ -35,6 +35,7 @@ from pipeline.steps.words.characters import (
     MAXIMUM,
     NEWLINE,
     SPACE,
+    character_before,
     classes,
     decode,
     read_word,
@@ -61,13 +62,7 @@ _LOREM_IPSUM, _JAVASCRIPT, _NOTICES = 0b1, 0b10, 0b11111100  # a bit for each of
 
 _STOP = ord(".")
 _TERMINAL, _WIDE_TERMINAL, _CLOSING, _BRACKET = 1, 2, 3, 4
-_MARKS = {
-    _TERMINAL: ".!?",
-    _WIDE_TERMINAL: "。！？｡．",
-    _CLOSING: "\"')]}”’»」』）",
-    _BRACKET: "{",
-}
-
+_MARKS = {_TERMINAL: ".!?", _WIDE_TERMINAL: "。！？｡．", _CLOSING: "\"')]}”’»」』）", _BRACKET: "{"}
 
 Integers = npt.NDArray[np.int64]
 
@@ -76,10 +71,8 @@ class Phrases(NamedTuple):
     """The phrases as the kernel reads them."""
 
     octets: Octets
-    offsets: Integers
-    """Where each phrase starts among the octets (int64 [k + 1])."""
-    pair_at: Integers
-    """Where its rare pair stands in each phrase (int64 [k])."""
+    offsets: Integers  # where each phrase starts among the octets (int64 [k + 1])
+    pair_at: Integers  # where its rare pair stands in each phrase (int64 [k])
     by_pair: Octets
     """Bits of the phrases whose pair this is, by first byte + 256 * second (uint8 [65536])."""
 
@@ -111,11 +104,7 @@ def clean(
 
 
 def _read(
-    text: pa.Array,
-    line_ends: str,
-    min_line_words: int,
-    max_word_characters: int,
-    room: Octets,
+    text: pa.Array, line_ends: str, min_line_words: int, max_word_characters: int, room: Octets
 ) -> tuple[Statistics, Integers]:
     """The statistics, and where each text ends in ``room``; without room none is written."""
     octets, offsets = string_buffers(text)
@@ -222,8 +211,7 @@ def _measure(
     written = 0
     any_end = bool(line_ends.all())
     for i in range(len(offsets) - 1):
-        at = int(offsets[i])
-        end = int(offsets[i + 1])
+        at, end = int(offsets[i]), int(offsets[i + 1])
         lorem_ipsum = bracket_lines = sentences = 0
         first = last = at  # of the line: its first byte and the one behind its last
         words = longest_word = ended = 0  # of the line; ended: sentences with an end
@@ -252,7 +240,7 @@ def _measure(
             if (
                 words >= min_line_words
                 and longest_word <= max_word_characters
-                and line_ends[_last_character(octets, last)]
+                and line_ends[character_before(octets, last)]
                 and (any_end or not _ends_in_dots(octets, first, last))
             ):
                 found = _find(octets, first, last, phrases)
@@ -269,9 +257,7 @@ def _measure(
                             written += last - first
             words = longest_word = ended = 0
             tail = bracket = False
-        counts[0, i] = lorem_ipsum
-        counts[1, i] = bracket_lines
-        counts[2, i] = sentences
+        counts[:, i] = lorem_ipsum, bracket_lines, sentences
         ends[i + 1] = written
 
 
@@ -302,15 +288,6 @@ def _read_marks(
 
 
 @nb.njit(nogil=True, cache=True)
-def _last_character(octets: Octets, end: int) -> int:
-    """The code point before byte ``end``."""
-    at = end - 1
-    while octets[at] & 0xC0 == 0x80:
-        at -= 1
-    return decode(octets, at)[0]
-
-
-@nb.njit(nogil=True, cache=True)
 def _ends_in_dots(octets: Octets, start: int, end: int) -> bool:
     dots = 0
     while dots < 3 and end - dots > start and octets[end - dots - 1] == _STOP:
@@ -324,25 +301,22 @@ def _find(octets: Octets, start: int, end: int, phrases: Phrases) -> int:
     found = 0
     for at in range(start, end - 1):
         candidates = int(phrases.by_pair[int(octets[at]) | int(octets[at + 1]) << 8])
-        if candidates:
-            for k in range(len(phrases.pair_at)):
-                if candidates >> k & 1 and _stands_at(
-                    octets, start, end, at - phrases.pair_at[k], k, phrases
-                ):
-                    found |= 1 << k
+        k = 0
+        while candidates:
+            if candidates & 1 and _is_at(octets, start, end, at - phrases.pair_at[k], k, phrases):
+                found |= 1 << k
+            candidates >>= 1
+            k += 1
     return found
 
 
 @nb.njit(nogil=True, cache=True)
-def _stands_at(octets: Octets, start: int, end: int, at: int, k: int, phrases: Phrases) -> bool:
-    first = phrases.offsets[k]
-    length = phrases.offsets[k + 1] - first
-    if at < start or at + length > end:
+def _is_at(octets: Octets, start: int, end: int, at: int, k: int, phrases: Phrases) -> bool:
+    phrase = phrases.octets[phrases.offsets[k] : phrases.offsets[k + 1]]
+    if at < start or at + len(phrase) > end:
         return False
-    for j in range(length):
+    for j in range(len(phrase)):
         byte = octets[at + j]
-        if 65 <= byte <= 90:
-            byte |= 32
-        if byte != phrases.octets[first + j]:
+        if (byte | 32 if 65 <= byte <= 90 else byte) != phrase[j]:
             return False
     return True

@@ -37,10 +37,8 @@ from pipeline.steps.words.word_kinds import Separate, separator
 from winnow.text.buffers import Octets, Offsets, string_buffers
 from winnow.text.counts import measure as measure_counts
 
-LONGEST_TOP = 4
-"""The most frequent n-gram is looked for from n = 2 to this."""
-LONGEST = 10
-"""Repeated n-grams are looked for from n = LONGEST_TOP + 1 to this."""
+LONGEST_TOP = 4  # the most frequent n-gram is looked for from n = 2 to this
+LONGEST = 10  # repeated n-grams are looked for from n = LONGEST_TOP + 1 to this
 
 _LINE_COUNTS = 6
 
@@ -55,10 +53,8 @@ class Statistics(NamedTuple):
     paragraphs: Counts
     repeated_paragraphs: Counts
     repeated_paragraph_characters: Counts
-    top: Counts
-    """Characters of the most frequent n-gram, times how often it occurs: n = 2, 3, 4."""
-    repeated: Counts
-    """Characters of repeated n-grams: n = 5 … 10."""
+    top: Counts  # characters of the most frequent n-gram, times how often it occurs: n = 2, 3, 4
+    repeated: Counts  # characters of repeated n-grams: n = 5 … 10
 
 
 def measure(text: pa.Array, separate: Separate | None = None) -> Statistics:
@@ -103,29 +99,21 @@ class GopherRepetition(Step):
     )
 
     def __post_init__(self) -> None:
-        for name, wanted in (("max_top_n_gram", "2 to 4"), ("max_repeated_n_grams", "5 to 10")):
-            low, high = (int(n) for n in wanted.split(" to "))
-            if len(getattr(self, name)) != high - low + 1:
-                raise ValueError(f"{name} needs {high - low + 1} values, for n from {wanted}")
+        for name, low, high in (("max_top_n_gram", 2, 4), ("max_repeated_n_grams", 5, 10)):
+            if len(getattr(self, name)) != (n := high - low + 1):
+                raise ValueError(f"{name} needs {n} values, for n from {low} to {high}")
         self._separate = separator(self.words)
 
     def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Codes]:
         """The unchanged batch, and the codes."""
         s = measure(batch["text"], self._separate)
+        parts = [s.repeated_line_characters, s.repeated_paragraph_characters, *s.top, *s.repeated]
+        limits = [self.max_repeated_line_characters, self.max_repeated_paragraph_characters]
+        limits += [*self.max_top_n_gram, *self.max_repeated_n_grams]
         return batch, first_failing(
             ratio(s.repeated_lines, s.lines) > self.max_repeated_lines,
             ratio(s.repeated_paragraphs, s.paragraphs) > self.max_repeated_paragraphs,
-            ratio(s.repeated_line_characters, s.characters) > self.max_repeated_line_characters,
-            ratio(s.repeated_paragraph_characters, s.characters)
-            > self.max_repeated_paragraph_characters,
-            *(
-                ratio(part, s.characters) > limit
-                for part, limit in zip(s.top, self.max_top_n_gram, strict=True)
-            ),
-            *(
-                ratio(part, s.characters) > limit
-                for part, limit in zip(s.repeated, self.max_repeated_n_grams, strict=True)
-            ),
+            *(ratio(part, s.characters) > most for part, most in zip(parts, limits, strict=True)),
         )
 
 
@@ -137,9 +125,7 @@ def _measure(
     words: npt.NDArray[np.int64],
     counts: npt.NDArray[np.int64],
 ) -> None:
-    longest = 0
-    for i in range(len(words)):
-        longest = max(longest, words[i])
+    longest = words.max() if len(words) else 0
     hashes = np.empty(longest, np.uint64)  # of each word
     ends = np.zeros(longest + 1, np.int32)  # characters of all words before each word
     names = np.empty(longest, np.int32)
@@ -149,8 +135,7 @@ def _measure(
     firsts = np.empty(len(keys), np.int32)
     seen = np.empty(1024, np.uint64)
     for i in range(len(offsets) - 1):
-        start = int(offsets[i])
-        end = int(offsets[i + 1])
+        start, end = int(offsets[i]), int(offsets[i + 1])
         newlines = 0
         for at in range(start, end):
             newlines += octets[at] == NEWLINE
@@ -205,12 +190,9 @@ def _scan(
                 repeated_paragraph_characters += paragraph_characters
             paragraph = np.uint64(0)
             paragraph_characters = 0
-    out[0] = lines
-    out[1] = repeated_lines
-    out[2] = repeated_line_characters
-    out[3] = paragraphs
-    out[4] = repeated_paragraphs
-    out[5] = repeated_paragraph_characters
+    of_lines = lines, repeated_lines, repeated_line_characters
+    of_paragraphs = paragraphs, repeated_paragraphs, repeated_paragraph_characters
+    out[:_LINE_COUNTS] = of_lines + of_paragraphs
 
 
 @nb.njit(nogil=True, cache=True)
@@ -237,13 +219,8 @@ def _n_grams(
         keys[:size] = 0
         kept = 0
         for k in range(n_places):
-            if n == 2:
-                place = k
-                second = place + 1 < words
-            else:
-                place = places[k]
-                second = place + 1 < words and names[place + 1] >= 0
-            if not second:
+            place = k if n == 2 else places[k]
+            if place + 1 == words or (n > 2 and names[place + 1] < 0):
                 names[place] = -1
                 continue
             if n == 2:

@@ -1,0 +1,1 @@
+"""Filters by rules of thumb from papers, and their settings for a language."""
