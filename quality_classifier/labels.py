@@ -186,8 +186,8 @@ def by_text(
     """Bring the labels of equal texts together, so that none is both trained on and held out.
 
     ``documents`` has a row per record with ``text`` and ``source``; of equal texts the first by
-    source and the further columns stays. Label i has the value ``value[i]`` (float64 [m]) and is of
-    record ``rows[i]`` (int64 [m]).
+    source and the further columns stays. Label i is ``value[i]`` (float64 [m]), of record
+    ``rows[i]``.
     """
     documents = documents.combine_chunks()
     keys = [name for name in documents.schema.names if name != "text"]

@@ -61,7 +61,7 @@ def beat() -> None:
 
 
 def count(stage: str, documents: int, size: int, kept: int, input_bytes: int) -> None:
-    """Add to this process's counts of a stage. This is a heartbeat too."""
+    """Add to this process's counts of a stage; a heartbeat too."""
     with _lock:
         counts = _state.counts.setdefault(stage, dict.fromkeys(COUNTS, 0))
         for name, more in zip(COUNTS, (documents, size, kept, input_bytes), strict=True):

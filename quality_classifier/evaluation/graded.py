@@ -30,10 +30,9 @@ def spearman(a: FloatArray, b: FloatArray, weight: FloatArray | None = None) -> 
 def interval(
     figure: Callable[[Rows], float], n: int, replicates: int, seed: int, group: Rows | None = None
 ) -> Estimate:
-    """A statistic of n rows, with a bootstrap interval.
+    """A statistic of n rows, with a bootstrap interval; a ``group`` (int64 [n]) is drawn as one.
 
-    ``figure`` takes the rows of a sample, with repeats. Rows of one ``group`` (int64 [n]) are drawn
-    together.
+    ``figure`` takes the rows of a sample, with repeats.
     """
     rng = np.random.default_rng(seed)
     groups = n if group is None else int(group.max()) + 1
@@ -125,13 +124,10 @@ def sizes(size: FloatArray) -> dict[str, int]:
 def label_noise(text: Rows, value: FloatArray, expected: FloatArray) -> dict[str, Any] | None:
     """How two labels of a document agree, and how one of them agrees with the classifier.
 
-    All ordered pairs of labels of a document count; each document weighs the same. None if no
-    document has two.
-
-    Args:
-        text: the document of each of m labels, ascending: int64 [m].
-        value: the labels, float64 [m].
-        expected: the expected grade of each document, float64 [n].
+    All ordered pairs of labels of a document count; each document weighs the same. ``text`` (int64
+    [m], ascending) is the document of each label and ``value`` (float64 [m]) the label;
+    ``expected`` (float64 [n]) are the documents' expected grades. None if no document has two
+    labels.
     """
     first, second, weight = [], [], []
     for members in np.split(np.arange(len(text)), np.flatnonzero(np.diff(text)) + 1):

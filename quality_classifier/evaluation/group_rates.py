@@ -42,12 +42,9 @@ _SUMS = ("documents", "score", "threshold", "expected", "run")
 class Audit:
     """Adds up scored documents, a batch at a time; memory grows with the distinct values alone.
 
-    Args:
-        by: columns to group by. ``domain`` and ``length`` are derived from ``url`` and ``bytes`` if
-            there is no such column.
-        alpha: of the Pareto rule.
-        threshold: of the threshold rule.
-        bounded: columns of which only :data:`MOST_VALUES` values have rows.
+    ``by`` are the columns to group by: ``domain`` and ``length`` are derived from ``url`` and
+    ``bytes`` if there is no such column. ``alpha`` is of the Pareto rule, ``threshold`` of the
+    threshold rule. Of ``bounded`` columns only :data:`MOST_VALUES` values have rows.
     """
 
     def __init__(

@@ -1,5 +1,6 @@
 """The figures of a classifier's card, computed from scored held-out documents."""
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -23,9 +24,8 @@ HISTOGRAM_BINS = 20
 SHUFFLED = 1000
 """Documents whose words are shuffled, at most."""
 
-AUDITED_VALUES = 20
-AUDITED_DOCUMENTS = 10
-"""The card shows at most this many values of a column, and only those of so many documents."""
+AUDITED_VALUES, AUDITED_DOCUMENTS = 20, 10
+"""The card shows at most 20 values of a column, and only those of 10 documents or more."""
 
 
 def evaluate(test: pa.Table, config: TrainConfig) -> dict[str, Any]:
@@ -143,9 +143,8 @@ def shuffled_words(
 def document_counts(duplicates: pa.Table, documents: pa.Table) -> list[dict[str, Any]]:
     """Documents of each class and source: as read, removed, and in each split.
 
-    Args:
-        duplicates: the counts of :func:`quality_classifier.splits.deduplicate`.
-        documents: what it left, with a column ``split``.
+    ``duplicates`` are the counts of :func:`quality_classifier.splits.deduplicate`, ``documents``
+    what it left, with a column ``split``.
     """
     rows = []
     for row in duplicates.to_pylist():
@@ -162,11 +161,10 @@ def document_counts(duplicates: pa.Table, documents: pa.Table) -> list[dict[str,
 def _most_frequent(table: pa.Table) -> list[dict[str, Any]]:
     """The rows of an audit without rare values."""
     frequent = table.filter(pc.greater_equal(table["documents"], AUDITED_DOCUMENTS))
-    seen: dict[str, set[str]] = {}
+    seen: dict[str, set[str]] = defaultdict(set)
     rows = []
     for row in frequent.to_pylist():
-        values = seen.setdefault(row["column"], set())
-        values.add(row["value"])
-        if len(values) <= AUDITED_VALUES:
+        seen[row["column"]].add(row["value"])
+        if len(seen[row["column"]]) <= AUDITED_VALUES:
             rows.append(row)
     return rows

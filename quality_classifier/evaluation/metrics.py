@@ -69,13 +69,8 @@ def evaluate(
 ) -> dict[str, Estimate]:
     """All of METRICS of n scored documents, both classes among them.
 
-    Args:
-        score: float32 [n] in [0, 1].
-        positive: bool [n].
-        weight: float64 [n], above 0.
-        source: n names; the bootstrap draws within each source of each class.
-        replicates: the number of bootstrap samples.
-        seed: of the bootstrap.
+    Scores are float32 [n] in [0, 1], ``positive`` bool [n], weights float64 [n] above 0. The
+    bootstrap draws ``replicates`` samples within each source (n names) of each class.
     """
     order = np.argsort(-score, kind="stable")
     exact = score[order].astype(np.float64)

@@ -33,11 +33,9 @@ def fit_linear(
 ) -> tuple[npt.NDArray[np.float32], float, list[dict[str, float]]]:
     """Logistic regression, its penalty chosen by the calibrated log loss of the calibration split.
 
-    L-BFGS from zero is deterministic, and one BLAS thread makes it so to the bit.
-
-    Returns:
-        The weights float32 [buckets], the bias, and for each of ``cs``, ascending, a trial: ``c``,
-        ``log_loss`` (of the calibration split, calibrated) and ``iterations``.
+    L-BFGS from zero is deterministic, to the bit on one BLAS thread. Returns the weights (float32
+    [buckets]), the bias, and for each of ``cs``, ascending, a trial: ``c``, ``log_loss`` and
+    ``iterations``.
     """
     best: tuple[float, npt.NDArray[np.float32], float] | None = None
     trials = []
@@ -68,11 +66,8 @@ def fit_calibration(
     maps whole ranges of margins to one score. It is held off 0 and 1 by the effect of one more
     document of the other class (Laplace), because a score of 1 is always kept.
 
-    Args:
-        margin: float64 [n].
-        positive: bool [n], both classes among them.
-        weight: float64 [n] with mean 1, which balances the classes.
-        method: one of METHODS.
+    Margins are float64 [n], ``positive`` bool [n] with both classes among them, weights float64 [n]
+    with mean 1, which balance the classes.
     """
     assert method in METHODS
     if method == "isotonic":

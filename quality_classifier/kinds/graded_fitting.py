@@ -94,7 +94,7 @@ def fit_curves(margin: FloatArray, target: FloatArray, method: str) -> tuple[Cal
 
     ``sigmoid`` has one slope and a threshold for each grade (McCullagh 1980), with Platt's targets.
     ``isotonic`` is a regression for each grade; they cannot cross, since the regression rises with
-    its target. Margins (float64 [n], targets [n, K - 1]) are of documents not in the training
+    its target. Margins are float64 [n], targets [n, K - 1], of documents outside the training
     split.
 
     Raises:

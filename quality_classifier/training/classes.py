@@ -51,7 +51,7 @@ def train_classes(config: TrainConfig) -> None:
     values = {"positive": config.positive, "negative": config.negative}
     documents, sources, unreadable = read_documents(config, values, {})
     unique = splits.deduplicate(documents)
-    del documents  # it holds all text once more
+    del documents  # a second copy of all text
     split = splits.assign(unique.documents["text"], config.calibration_share, config.test_share)
     documents = unique.documents.append_column("split", pa.array(split))
     counts = held_out.document_counts(unique.counts, documents)

@@ -53,7 +53,7 @@ def train(config: TrainConfig) -> None:
     unlabelled = {name: n - sources_of(documents).get(name, 0) for name, n in read.items()}
     at_least = scale.position(config.at_least)
     found = labels.by_text(documents.drop_columns(["label", "positive"]), rows, value, scale)
-    del documents  # it holds all text once more
+    del documents  # a second copy of all text
     split = split_of(found.documents, config)
     grade_counts = counts_of(found, split, scale)
     check_enough(grade_counts, config.group)

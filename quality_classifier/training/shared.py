@@ -24,11 +24,7 @@ INPUTS = ("positive", "negative", "labels", "pairs")
 
 
 def check_kind(kind: str, known: Collection[str], role: str) -> None:
-    """Check that a kind of classifier can learn from such data.
-
-    Raises:
-        ValueError: ``kind`` is not one of ``known``.
-    """
+    """Raise ValueError if a kind of classifier can't learn from such data: is not ``known``."""
     if kind not in known:
         raise ValueError(f"kind={kind} can't learn from {role}: choose one of {', '.join(known)}")
 

@@ -8,6 +8,7 @@ without the command).
 import os
 import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 
 import yaml
 
@@ -20,16 +21,14 @@ _NAME = 34
 
 def text(settings: str) -> str:
     """The help of the command whose settings are ``conf/SETTINGS.yaml``."""
-    with open(os.path.join(CONF, f"{settings}.yaml"), encoding="utf-8") as file:
-        content = file.read()
+    content = Path(CONF, f"{settings}.yaml").read_text(encoding="utf-8")
     about = yaml.safe_load(content)["hydra"]["help"]
     lines = [f"{cli.start()} SETTING=VALUE ...", "", *about["header"].splitlines()]
     root = yaml.compose(content)
     marked = [*_marked(root, content)]
     if not marked:  # its settings are those of the first file of its defaults
         settings = yaml.safe_load(content)["defaults"][0]
-        with open(os.path.join(CONF, f"{settings}.yaml"), encoding="utf-8") as file:
-            content = file.read()
+        content = Path(CONF, f"{settings}.yaml").read_text(encoding="utf-8")
         marked = [*_marked(yaml.compose(content), content)]
     folder = os.path.join(CONF, os.path.dirname(settings))
     groups = [(name, value, about) for name, value, about in marked if name.startswith("defaults.")]

@@ -65,10 +65,9 @@ def limit() -> int:
 
 
 def folder(source: str, wanted: Mapping[str, RemoteFile]) -> str:
-    """A local folder with these files of a bucket, kept until this process exits.
+    """A local folder with the ``wanted`` files (by path in it) of a bucket, kept until we exit.
 
-    ``source`` is the folder in the bucket, for messages; ``wanted`` are the files, by their paths
-    in the local folder.
+    ``source`` is the folder in the bucket, for messages.
 
     Raises:
         DamagedError: a file of the bucket is not what it should be.

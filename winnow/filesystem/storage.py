@@ -38,7 +38,7 @@ _HUB_MAIN = re.compile("@main(?=/)")  # the default revision
 def scheme(path: str) -> str | None:
     """The scheme of ``path`` (``gs``, ``s3``, ``hf``, …), or None for a local path."""
     match = _SCHEME.match(path)
-    return match.group(1).lower() if match else None
+    return match[1].lower() if match else None
 
 
 def join(folder: str, *names: str) -> str:
@@ -238,10 +238,7 @@ def remove_if_empty(folder: str) -> bool:
 
 
 def remove_unfinished(folder: str, chosen: Callable[[str], bool]) -> None:
-    """Abort the chosen unfinished uploads below a folder of an object store, by path within it.
-
-    Unfinished local files are visible, and are removed like any others.
-    """
+    """Abort the chosen unfinished uploads below a folder of an object store, by path within it."""
     if scheme(folder) is not None:
         _objects().remove_unfinished(folder, chosen)
 

@@ -64,14 +64,9 @@ class GcsBucket:
     def read(self, key: str, start: int, end: int, version: str) -> bytes:
         """A range of this generation; fails if the object has changed."""
         with self._errors(key):
-            return self._bucket.blob(key).download_as_bytes(
-                start=start,
-                end=end - 1,
-                raw_download=True,
-                if_generation_match=int(version),
-                checksum=None,
-                retry=RETRY,
-            )
+            span = {"start": start, "end": end - 1, "if_generation_match": int(version)}
+            blob = self._bucket.blob(key)
+            return blob.download_as_bytes(**span, raw_download=True, checksum=None, retry=RETRY)
 
     def upload(self, key: str, file: BinaryIO) -> None:
         """One request, or a resumable upload; an unfinished one is invisible and expires."""
