@@ -291,7 +291,6 @@ def digest_range(
 
 
 def _stored(stream: BinaryIO, found: _File, piece: InputRange) -> Iterator[bytes]:
-    """The stored bytes of a range."""
     if found.cut_by_lines:
         yield from range_pieces(stream, piece.start, piece.end)
         return
@@ -328,9 +327,6 @@ def _recognise(stream: BinaryIO, path: str, open_input: OpenInput, options: Read
     """Recognise a file by its first bytes, or by its name if these are damaged or ambiguous.
 
     The user's own formats come first. The stream is then at its start.
-
-    Raises:
-        ValueError: neither identifies it, or the format is not supported.
     """
     formats = [*map(user_format, options.reader), *FORMATS]
     size = stream.seek(0, 2)

@@ -72,11 +72,8 @@ def inflate(
                 # Skip a dictionary's own frame: it holds no text.
                 source.move_to(_next_member(source, codec, start + 9))
             continue
-        used = codec
-        if codec is not plain and _stands_alone(source.data, plain):
-            used = plain
+        used = plain if codec is not plain and _stands_alone(source.data, plain) else codec
         produced = 0
-        failure: Reason | None = None
         try:
             for piece in _decode(source, used.new()):
                 produced += len(piece)
@@ -85,7 +82,7 @@ def inflate(
             failure = codec.truncated
         except codec.error as error:
             failure = _reason(error, codec)
-        if failure is None:
+        else:
             continue
         # By now the first decoder is freed, whose window may take 2 GiB.
         after = _next_member(source, codec, max(start + 1, source.offset - codec.swallowed))
@@ -98,21 +95,13 @@ def inflate(
 
 def _reason(error: Exception, codec: Codec) -> Reason:
     """The reason, from libzstd's message: it has no error codes."""
-    message = str(error)
-    if "Dictionary mismatch" in message:
+    if "Dictionary mismatch" in str(error):
         return "zstd_dictionary"
-    if "memory" in message:
-        return "zstd_window"
-    return codec.corrupt
+    return "zstd_window" if "memory" in str(error) else codec.corrupt
 
 
 def _dictionary(source: "_Input") -> zstd.ZstdDict:
-    """Read the dictionary frame at the current position.
-
-    Raises:
-        ValueError: it is truncated, too large, or not a dictionary.
-        zstd.ZstdError: it is damaged.
-    """
+    """Read the dictionary frame at the current position."""
     size = int.from_bytes(source.data[4:8], "little")
     if size > _MAX_DICTIONARY:
         raise ValueError(f"a dictionary of {size:,} bytes")

@@ -30,11 +30,7 @@ def user_format(path: str) -> Format:
 def _checked(
     path: str, read: Callable[..., Iterator[pa.RecordBatch]]
 ) -> Callable[..., Iterator[pa.RecordBatch]]:
-    """The reader, with errors that name it.
-
-    Raises:
-        RuntimeError: the reader raised an error, or gave something else than documents.
-    """
+    """The reader, with errors that name it."""
 
     def checked(*arguments: Any) -> Iterator[pa.RecordBatch]:
         to: Reading = arguments[-1]

@@ -77,11 +77,7 @@ def defaults(name: str) -> dict[str, Any]:
 
 
 def build_steps(settings: Mapping[str, Mapping[str, Any]]) -> list[AnyStep]:
-    """The steps of a run, in the order given.
-
-    Args:
-        settings: for each step all of its settings, as
-            :mod:`pipeline.settings.step_settings` gives them.
+    """The steps of a run, in order, from all settings of each (of ``pipeline.settings``).
 
     Raises:
         ValueError: a step or setting is unknown, missing or wrong; the message names the step.
@@ -126,7 +122,7 @@ def apply(
         found, codes = step(batch)
     except Exception as error:
         raise RuntimeError(f"step {name}: {type(error).__name__}: {error}") from error
-    n = len(batch)
+    n, most = len(batch), len(step.reasons)
     if not (isinstance(found, pa.RecordBatch) and found.schema.equals(batch.schema)):
         raise RuntimeError(f"step {name}: it must return the batch with the same columns")
     kind = getattr(codes, "dtype", None)
@@ -136,10 +132,10 @@ def apply(
             f"step {name}: for {n} documents it must return {n} documents and integer codes [{n}],"
             f" but returned {len(found)} and {given}"
         )
-    if n and not 0 <= codes.min() <= codes.max() <= len(step.reasons):
+    if n and not 0 <= (low := codes.min()) <= (high := codes.max()) <= most:
         raise RuntimeError(
-            f"step {name}: codes go from 0 to {len(step.reasons)}, its number of reasons, but it"
-            f" returned {codes.min()} to {codes.max()}"
+            f"step {name}: codes go from 0 to {most}, its number of reasons, but it returned"
+            f" {low} to {high}"
         )
     return found, codes
 

@@ -37,18 +37,16 @@ class ByLanguage:
 
     def __init__(self, steps: Mapping[str, Step]) -> None:
         """``steps`` by language; one object may stand for several."""
-        distinct = list({id(step): step for step in steps.values()}.values())
+        self._steps = distinct = list({id(step): step for step in steps.values()}.values())
         numbers = {name: distinct.index(step) for name, step in steps.items()}
-        self._steps = distinct
-        self._names = pa.array([name for name in numbers if name != ANY], pa.string())
         others = numbers.pop(ANY, -1)
+        self._names = pa.array(list(numbers), pa.string())
         self._numbers = np.array([*numbers.values(), others], np.int64)
         self.reasons = distinct[0].reasons
         self.notes = [note for step in distinct for note in step.notes]
         self.counts = sorted({name for step in distinct for name in step.counts})
 
     def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, npt.NDArray[np.integer]]:
-        """The batch, and the code of each document (int64 [n])."""
         which = self._which(batch["language"])
         codes = np.zeros(len(batch), np.int64)
         present = np.unique(which)
@@ -108,9 +106,9 @@ def build(
 
 
 def variants(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """All settings of a step by language: what holds for every one, and what the language changes.
+    """All settings of a step by language: the general ones with that language's changes.
 
-    Without settings by language there is one variant, that of any.
+    Without settings by language, those of any.
 
     Raises:
         ValueError: they are of another form; the message says what to change.

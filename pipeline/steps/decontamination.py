@@ -49,8 +49,8 @@ _HANGUL, _HANGUL_END = 0xAC00, 0xD7A4
 class Decontamination(Step):
     """Drops documents with an n-gram of the evaluation files.
 
-    ``files`` are globs of any files that :mod:`pipeline.steps.evaluation_files` reads; ``fields``
-    names the fields to take of their records (none: all strings of a record, at any depth).
+    ``files`` are globs of files for :mod:`pipeline.steps.evaluation_files`, ``fields`` the fields
+    of their records to protect (none: all strings of a record, at any depth).
     """
 
     files: list[str]
@@ -79,23 +79,18 @@ class Decontamination(Step):
                 " fields, lower n or leave it out"
             )
         hashes = np.unique(hashes)
-        self.notes.append(
-            f"decontamination: {file.path}: {len(hashes):,} {self.n}-grams of {file.records:,}"
-            f" record{'s' * (file.records != 1)}"
-        )
-        short = int((np.bincount(file.owners, counts, file.records) == 0).sum())
+        where, records = f"decontamination: {file.path}:", f"{file.records:,} record"
+        plural = "s" * (file.records != 1)
+        self.notes.append(f"{where} {len(hashes):,} {self.n}-grams of {records}{plural}")
         lacking = {f"no field {name!r}": count for name, count in file.lacking.items()}
-        lacking[f"no text of {self.n} words"] = short
-        self.notes += [
-            f"warning: decontamination: {file.path}: {count:,} of {file.records:,} records have"
-            f" {what}"
-            for what, count in lacking.items()
-            if count
-        ]
+        short = np.bincount(file.owners, counts, file.records) == 0
+        lacking[f"no text of {self.n} words"] = int(short.sum())
+        for what, count in lacking.items():
+            if count:
+                self.notes.append(f"warning: {where} {count:,} of {records}s have {what}")
         return hashes
 
     def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Codes]:
-        """The unchanged batch, and the codes."""
         return batch, overlaps(batch["text"], self._known, self.n).astype(np.int8)
 
 
@@ -112,10 +107,7 @@ def n_gram_set(texts: pa.Array, n: int) -> Hashes:
 
 
 def n_gram_hashes(texts: pa.Array, n: int) -> tuple[Hashes, Counts]:
-    """The hashes of the word n-grams of m texts, concatenated, and how many each text has.
-
-    Two arrays: uint64, and int64 [m], whose sum is the length of the first.
-    """
+    """The hashes of m texts' word n-grams (uint64), and how many each text has (int64 [m])."""
     return _all_hashes(*string_buffers(texts), _normal(), n)
 
 

@@ -23,12 +23,10 @@ from pipeline.readers.decoders import compression_of
 from pipeline.readers.inflate import Damage, inflate
 from winnow.filesystem import storage
 
-_BOMS = (  # UTF-32 first: its mark begins with that of UTF-16
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
+_BOMS = {  # UTF-32 first: its mark begins with that of UTF-16
+    "utf-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
+    "utf-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
+}
 _PARQUET = b"PAR1"
 _ARROW_FILE = b"ARROW1"
 _ARROW_STREAM = b"\xff\xff\xff\xff"
@@ -44,16 +42,11 @@ _BLANK = re.compile(r"[\s\ufeff]*")
 
 @dataclass
 class EvaluationFile:
-    """The texts of a file, and how many of its records lack each field.
-
-    ``owners`` are the records of the ``texts``, by number.
-    """
-
     path: str
     texts: list[str] = field(default_factory=list)
-    owners: list[int] = field(default_factory=list)
+    owners: list[int] = field(default_factory=list)  # the number of each text's record
     records: int = 0
-    lacking: dict[str, int] = field(default_factory=dict)
+    lacking: dict[str, int] = field(default_factory=dict)  # records without each field
 
 
 def read_evaluation_file(path: str, fields: Sequence[str]) -> EvaluationFile:
@@ -70,15 +63,13 @@ def read_evaluation_file(path: str, fields: Sequence[str]) -> EvaluationFile:
     try:
         for record in _records(path, fields):
             found.records += 1
+            if fields and not isinstance(record, dict):
+                number = found.records
+                raise ValueError(f"record {number} of {path} has no fields: set fields to []")
             if fields:
-                if not isinstance(record, dict):
-                    raise ValueError(
-                        f"record {found.records} of {path} has no fields: set fields to []"
-                    )
-                values = {name: list(_named(record, name)) for name in fields}
-                for name in fields:
-                    found.lacking[name] += not values[name]
-                record = values
+                record = {name: list(_named(record, name)) for name in fields}
+                for name, values in record.items():
+                    found.lacking[name] += not values
             found.texts.extend(_strings(record))
             found.owners += [found.records - 1] * (len(found.texts) - len(found.owners))
     except RecursionError as error:
@@ -138,7 +129,7 @@ def _inflated(path: str) -> bytes:
 
 def _decoded(path: str, content: bytes) -> str:
     """The text of a file, stripped of white space and byte order marks."""
-    encoding = next((name for mark, name in _BOMS if content.startswith(mark)), "utf-8")
+    encoding = next((name for name, marks in _BOMS.items() if content.startswith(marks)), "utf-8")
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
@@ -173,8 +164,7 @@ def _json(path: str, text: str) -> Iterator[Any]:
                 f"line {error.lineno} of {path} is not JSON: fix or remove it"
             ) from error
         yield from value if isinstance(value, list) else [value]
-        blank = _BLANK.match(text, end)
-        at = blank.end() if blank else end
+        at = _BLANK.match(text, end).end()  # type: ignore[union-attr]
 
 
 def _is_separated(text: str, fields: Sequence[str]) -> bool:
@@ -213,7 +203,6 @@ def _separated(path: str, text: str, fields: Sequence[str]) -> Iterator[Any]:
 
 
 def _cells(text: str) -> Iterator[list[str]]:
-    """The non-empty rows of separated values."""
     first = text.partition("\n")[0]
     delimiter = max(_DELIMITERS, key=first.count)
     csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
@@ -222,7 +211,6 @@ def _cells(text: str) -> Iterator[list[str]]:
 
 
 def _rows(path: str, content: bytes) -> Iterator[Any]:
-    """The rows of a Parquet file, an Arrow file, or concatenated Arrow streams."""
     for magic, padding in ((_PARQUET, b""), (_ARROW_FILE, b"\0\0")):
         if content.startswith(magic) and magic + magic + padding in content:
             raise ValueError(f"the evaluation file {path} is several files in one: split it")

@@ -52,7 +52,6 @@ class HostLines(Step):
         return told
 
     def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Codes]:
-        """The batch without repeated lines, and the codes."""
         assert self._repeated is not None
         codes = np.zeros(len(batch), np.int8)
         text = batch["text"]

@@ -56,7 +56,6 @@ class Language(Step):
                 )
 
     def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Codes]:
-        """The batch with its language columns filled, and the codes."""
         language, score = identify(batch["text"], self.max_characters, self.model)
         batch = tables.replaced(batch, language=language, language_score=score)
         if not self.languages:
@@ -69,12 +68,8 @@ class Language(Step):
 def identify(text: pa.Array, max_characters: int, model: str = "") -> tuple[pa.Array, pa.Array]:
     """The most likely language of each text and its probability: string and float32 [n].
 
-    Both are null where the model knows no word or n-gram of the text.
-
-    Args:
-        text: string or large_string [n] without nulls.
-        max_characters: how much of each text is read.
-        model: path of a fastText model, or empty for lid.176.
+    Both are null where the model knows no word or n-gram of the text (string or large_string [n]
+    without nulls). ``model`` is the path of a fastText model, or empty for lid.176.
     """
     lines = pc.utf8_slice_codeunits(text, 0, max_characters)
     # fastText reads one line, and ends early at its own end mark. It needs the newline at the end.
@@ -99,11 +94,7 @@ def _model(path: str) -> Any:
 
 @contextlib.contextmanager
 def _local(path: str) -> Iterator[Path]:
-    """A local path of the model, valid within the block.
-
-    Raises:
-        ValueError: the file is missing, or is not the lid.176.ftz we ship.
-    """
+    """A local path of the model, valid within the block."""
     if not path:
         if not LID_176.is_file() or hashlib.sha256(LID_176.read_bytes()).hexdigest() != _SHA256:
             raise ValueError(f"{LID_176} is missing or damaged: install Winnow again")

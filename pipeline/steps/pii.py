@@ -1,13 +1,14 @@
-"""E-mail and IP addresses are masked, as in FineWeb (Penedo et al. 2024, section 3): PIIFormatter.
+"""Masks e-mail and IP addresses, as FineWeb (Penedo et al. 2024, section 3): PIIFormatter.
 
-What is masked is what that formatter of datatrove matches, but for addresses at a literal IPv6
-host, ``name@[1.2.3.tag:]``. IP addresses are those of version 4, and with ``public_ips_only`` only
-such as are reachable from everywhere. The replacements are taken in turn, in each document from
-the first one on, so that a document is masked in the same way wherever it stands.
+It masks what that formatter of datatrove matches, but for addresses at a literal IPv6 host,
+``name@[1.2.3.tag:]``. IP addresses are those of version 4, with ``public_ips_only`` only globally
+reachable ones. Each document uses the replacements in turn, from the first one on, so that it is
+masked in the same way wherever it is.
 """
 
 import functools
 import ipaddress
+import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final, NamedTuple
@@ -53,7 +54,6 @@ class Pii(Step):
         self.counts = (MASKED_EMAILS, MASKED_IPS)
 
     def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Codes]:
-        """The batch with addresses masked, and codes that drop nothing."""
         nothing = np.zeros(len(batch), np.int8)
         text, emails = mask(batch["text"], find_emails, self.emails)
         text, ips = mask(text, functools.partial(find_ips, self.public_ips_only), self.ips)
@@ -112,10 +112,8 @@ def _is_address(text: str, public_only: bool) -> bool:
 def _kinds() -> Octets:
     """The kinds of every byte, as bits (uint8 [256])."""
     kinds = np.zeros(256, np.uint8)
-    for code in range(128):
-        character = chr(code)
-        local = character.isalnum() or character in "!#$%&'*+/=?^_`{|}~-"
-        kinds[code] = _LOCAL * local | _ALPHANUMERIC * character.isalnum()
+    kinds[list(string.ascii_letters.encode() + string.digits.encode())] = _LOCAL | _ALPHANUMERIC
+    kinds[list(b"!#$%&'*+/=?^_`{|}~-")] = _LOCAL
     return kinds
 
 
@@ -143,19 +141,19 @@ def _replace(
         at = int(offsets[i])
         turn = 0
         while k < len(spans.rows) and spans.rows[k] == i:
-            size = spans.starts[k] - at
-            room[written : written + size] = octets[at : spans.starts[k]]
-            written += size
-            first, last = int(new_offsets[turn]), int(new_offsets[turn + 1])
-            room[written : written + last - first] = new[first:last]
-            written += last - first
+            written = _append(room, written, octets[at : spans.starts[k]])
+            written = _append(room, written, new[new_offsets[turn] : new_offsets[turn + 1]])
             turn = (turn + 1) % (len(new_offsets) - 1)
             at = spans.ends[k]
             k += 1
-        size = int(offsets[i + 1]) - at
-        room[written : written + size] = octets[at : int(offsets[i + 1])]
-        written += size
+        written = _append(room, written, octets[at : int(offsets[i + 1])])
         ends[i + 1] = written
+
+
+@nb.njit(nogil=True, cache=True)
+def _append(room: Octets, written: int, piece: Octets) -> int:
+    room[written : written + len(piece)] = piece
+    return written + len(piece)
 
 
 @nb.njit(nogil=True, cache=True)
@@ -240,7 +238,6 @@ def _host(octets: Octets, start: int, end: int, kinds: Octets) -> int:
 
 @nb.njit(nogil=True, cache=True)
 def _find_ips(octets: Octets, offsets: Offsets, most: int) -> Places:
-    """As :func:`_find_emails`."""
     found = np.empty((3, most), np.int64)
     n = 0
     for i in range(len(offsets) - 1) if most else range(0):

@@ -47,7 +47,6 @@ class UrlBlocklist(Step):
         self._substrings = lexicon(_literals(self.substrings))
 
     def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Codes]:
-        """The unchanged batch, and the codes."""
         url = batch["url"]
         return batch, first_failing(
             on_hosts(url, self._hosts),
@@ -57,11 +56,7 @@ class UrlBlocklist(Step):
 
 
 def _literals(files: list[str]) -> list[str]:
-    """The entries of lists of words or substrings.
-
-    Raises:
-        ValueError: as for :func:`read_lists`, or an entry has a wildcard, which matches no URL.
-    """
+    """The entries of lists of words or substrings."""
     entries = read_lists(files)
     for entry in entries:
         if entry.startswith("*") or entry.endswith("*"):

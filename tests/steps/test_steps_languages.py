@@ -23,8 +23,8 @@ from pipeline import fit_steps, run
 from pipeline.settings.step_settings import DEFAULT, check, read_languages, resolve_steps
 from pipeline.steps import build_steps, input_files
 from pipeline.steps.heuristics import fitting
-from pipeline.steps.words.segmentation import separate
 from pipeline.steps.words.stop_words import StopWords
+from pipeline.steps.words.word_kinds import separate_letters
 
 QUALITY = ("gopher", "gopher_repetition", "fineweb")
 UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u4e00-\u9fff"
@@ -167,7 +167,7 @@ MIXED = st.text(st.sampled_from("日本語ですカタ。、「」ที่ก�
 @given(st.lists(MIXED, max_size=5))
 @settings(max_examples=30, deadline=None)
 def test_letters_of_unspaced_scripts_are_words(texts):
-    parted = separate(pa.array(["x", *texts], pa.large_string())[1:]).to_pylist()
+    parted = separate_letters(pa.array(["x", *texts], pa.large_string())[1:]).to_pylist()
     assert [text.split() for text in parted] == [separate_reference(text) for text in texts]
     for before, after in zip(texts, parted, strict=True):
         assert [line.replace(" ", "") for line in after.split("\n")] == [

@@ -29,6 +29,8 @@ from pipeline.readers.columnar.columns import (
 from pipeline.readers.columnar.source import DAMAGE, Source
 from pipeline.readers.contract import FieldMap, InputRange, Reading
 
+Opened = tuple[Footer, pa.ipc.RecordBatchFileReader]
+
 FEATHER_V1 = b"FEA1"
 _OCTETS = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary()}
 
@@ -36,9 +38,8 @@ _OCTETS = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary()}
 def read_arrow(stream: BinaryIO, piece: InputRange, reading: Reading) -> Iterator[pa.RecordBatch]:
     """The documents of some record batches of a file, or of a whole stream.
 
-    A damaged batch of a file is quarantined as one record, and the next one is read. In a stream,
-    in a file without a footer (its writer was killed), and in concatenated streams or files,
-    reading ends at the damage.
+    A damaged batch of a file is quarantined as one record. In a stream, in a file without a footer
+    (its writer was killed), and in concatenated streams or files, reading ends at the damage.
 
     Raises:
         ValueError: the text column is missing, or is not a string.
@@ -76,24 +77,22 @@ def read_arrow(stream: BinaryIO, piece: InputRange, reading: Reading) -> Iterato
             row += len(table)
 
 
-def _open(stream: BinaryIO, source: Source) -> tuple[Footer, pa.ipc.RecordBatchFileReader] | None:
+def _open(stream: BinaryIO, source: Source) -> Opened | None:
     """The footer and reader of a file with random access; None for a stream or a damaged file."""
-    footer = read_footer(stream)
-    if footer is None:
-        return None
-    try:
-        file = pa.ipc.open_file(source.arrow())
-        _ = file.schema.names  # raises if they are not UTF-8
-    except DAMAGE:
-        source.check()
-        return None
-    return (footer, file) if file.num_record_batches == len(footer.batches) else None
+    if footer := read_footer(stream):
+        try:
+            file = pa.ipc.open_file(source.arrow())
+            _ = file.schema.names  # raises if they are not UTF-8
+        except DAMAGE:
+            source.check()
+        else:
+            return (footer, file) if file.num_record_batches == len(footer.batches) else None
+    return None
 
 
 def _read_parts(
     stream: BinaryIO, source: Source, path: str, reading: Reading
 ) -> Iterator[pa.RecordBatch]:
-    """The documents of concatenated streams and files, read sequentially."""
     quarantine = reading.quarantine
     row = part = 0
     while True:
@@ -182,7 +181,7 @@ def _past_footer(stream: BinaryIO, at: int) -> tuple[int, bool]:
     return at, False
 
 
-def _stream_start(source: Source, part: int = 0) -> tuple[pa.NativeFile, int]:
+def _stream_start(source: Source, part: int) -> tuple[pa.NativeFile, int]:
     """The file, positioned at the start of the stream in a part, and that position."""
     file = source.arrow()
     file.seek(part)
@@ -197,6 +196,10 @@ def _open_stream(file: pa.NativeFile) -> pa.ipc.RecordBatchStreamReader:
     return reader
 
 
+def _schema(opened: Opened | None, source: Source) -> pa.Schema:
+    return opened[1].schema if opened else _open_stream(_stream_start(source, 0)[0]).schema
+
+
 def batch_sizes(stream: BinaryIO, path: str, fields: FieldMap | None) -> list[int]:
     """The stored bytes of each record batch; empty if the file can only be read sequentially.
 
@@ -207,7 +210,7 @@ def batch_sizes(stream: BinaryIO, path: str, fields: FieldMap | None) -> list[in
     opened = _open(stream, source)
     if fields:
         try:
-            schema = opened[1].schema if opened else _open_stream(_stream_start(source)[0]).schema
+            schema = _schema(opened, source)
         except DAMAGE:
             source.check()
             return []
@@ -219,9 +222,7 @@ def column_names(stream: BinaryIO) -> list[str] | None:
     """The columns of a file or stream and the fields of its structs; None if it can't be opened."""
     source = Source(stream)
     try:
-        opened = _open(stream, source)
-        reader = opened[1] if opened else _open_stream(_stream_start(source)[0])
-        return all_names(reader.schema)
+        return all_names(_schema(_open(stream, source), source))
     except DAMAGE:
         source.check()
         return None
@@ -239,11 +240,7 @@ def regions(stream: BinaryIO, start: int, end: int) -> list[tuple[int, int]]:
 
 
 def _sound(table: pa.RecordBatch, columns: list[str]) -> pa.RecordBatch:
-    """The wanted columns, after checking that all offsets lie within their buffers.
-
-    Raises:
-        pa.ArrowInvalid: one does not.
-    """
+    """The wanted columns, after checking that all offsets lie within their buffers."""
     table = pick(table, columns)
     checked = []
     for column in table.columns:

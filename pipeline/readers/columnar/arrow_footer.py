@@ -125,11 +125,9 @@ def message_at(stream: BinaryIO, at: int) -> tuple["Table", int]:
     """
     stream.seek(at)
     prefix = stream.read(8)
-    size = _number(prefix, 0, "<i")
-    start = at + 4
+    size, start = _number(prefix, 0, "<i"), at + 4
     if size == -1:  # since Arrow 0.15
-        size = _number(prefix, 4, "<i")
-        start = at + 8
+        size, start = _number(prefix, 4, "<i"), at + 8
     stream.seek(start)
     size = max(size, 0)
     if size > MAX_METADATA:

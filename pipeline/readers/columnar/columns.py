@@ -108,7 +108,6 @@ def _obstacle(schema: pa.Schema, name: str) -> str:
 
 
 def _type(schema: pa.Schema, path: Sequence[str]) -> pa.DataType:
-    """The type of the field at ``path``, within plain structs."""
     kind = schema.field(path[0]).type
     for part in path[1:]:
         kind = plain_type(kind).field(part).type

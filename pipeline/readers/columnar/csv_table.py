@@ -92,7 +92,6 @@ def read_csv(pieces: Iterable[bytes | Damage], reading: Reading) -> Iterator[pa.
 
 
 def _header(head: bytes) -> tuple[list[str], str]:
-    """The names of the columns, and the delimiter."""
     text = head.decode(errors="replace")
     line = text.partition("\n")[0]
     delimiter = next((letter for letter in _DELIMITERS if letter in line), ",")

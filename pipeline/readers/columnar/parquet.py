@@ -19,7 +19,7 @@ from pipeline.readers.columnar.columns import (
 from pipeline.readers.columnar.parquet_footer import ENCRYPTED, Column, RowGroup, read_parts
 from pipeline.readers.columnar.parquet_pages import PIECE_BYTES, Leaf, Pages, TooMuchError
 from pipeline.readers.columnar.source import DAMAGE, Section, Source
-from pipeline.readers.contract import FieldMap, InputRange, Quarantine, Reading, Reason
+from pipeline.readers.contract import FieldMap, InputRange, Reading, Reason
 
 _MAX_ROWS = 1 << 13  # needed because a dictionary-encoded column is smaller than its text
 _READ_BYTES = 1 << 20
@@ -31,9 +31,8 @@ _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "INT64": 8, "DOUBLE": 8, "INT96
 def read_parquet(stream: BinaryIO, piece: InputRange, reading: Reading) -> Iterator[pa.RecordBatch]:
     """The documents of some row groups.
 
-    If a row group is damaged, the rest of it is quarantined as one record, and the next one is
-    read. A file with a damaged footer is quarantined as a whole, since nothing can be located
-    without it.
+    If a row group is damaged, the rest of it is quarantined as one record. A file with a damaged
+    footer is quarantined as a whole, since nothing can be located without it.
 
     Raises:
         ValueError: the text column is missing, or is not a string.
@@ -53,36 +52,29 @@ def read_parquet(stream: BinaryIO, piece: InputRange, reading: Reading) -> Itera
         for index, group in enumerate(part.groups):
             if piece.start <= number < end:
                 tables = _tables(part.source, part.file, index, group, columns, fields)
-                about = (row, row + group.rows - 1, number)
-                for first, table in _sound(tables, part.source, about, quarantine):
+                rows = range(row, row + group.rows)
+                for first, table in _sound(tables, part.source, rows, number, reading):
                     yield from documents(table, first, reading)
             row += group.rows
             number += 1
 
 
 def _sound(
-    tables: Iterator[pa.RecordBatch],
-    source: Source,
-    about: tuple[int, int, int],
-    quarantine: Quarantine,
+    tables: Iterator[pa.RecordBatch], source: Source, rows: range, number: int, reading: Reading
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """The tables of a row group with their first rows, up to any damage, which is quarantined.
-
-    ``about`` holds the group's first and last row in the file, and its number.
-    """
-    row, last, number = about
+    """The tables of a row group with their first rows, up to any damage, which is quarantined."""
+    row = rows.start
     try:
         for table in tables:
             yield row, table
             row += len(table)
     except DAMAGE as error:
         source.check()
-        message = f"rows {row} to {last} (row group {number}): {error}"
-        quarantine.add(row, "record", _reason(error), message)
+        message = f"rows {row} to {rows.stop - 1} (row group {number}): {error}"
+        reading.quarantine.add(row, "record", _reason(error), message)
 
 
-class _EncryptedError(ValueError):
-    """A wanted part of a file is encrypted."""
+class _EncryptedError(ValueError): ...
 
 
 def _reason(error: Exception | None) -> Reason:
@@ -130,13 +122,8 @@ def _is_encrypted(stream: BinaryIO) -> bool:
 def _file(
     source: Source, read_bytes: int, metadata: pq.FileMetaData | None = None
 ) -> pq.ParquetFile:
-    return pq.ParquetFile(
-        source.arrow(),
-        metadata=metadata,
-        pre_buffer=False,
-        buffer_size=read_bytes,
-        page_checksum_verification=True,
-    )
+    options = {"pre_buffer": False, "buffer_size": read_bytes, "page_checksum_verification": True}
+    return pq.ParquetFile(source.arrow(), metadata=metadata, **options)
 
 
 def _tables(
@@ -153,10 +140,8 @@ def _tables(
     the row group is read again from its start, with fewer rows per piece.
     """
     columns = list(_columns(file, group, names))
-    rows = _MAX_ROWS
-    for column in group.columns:
-        if _is_part(column.path, fields.text):
-            rows = min(rows, group.rows * BATCH_BYTES // max(column.size, 1))
+    sizes = [column.size for column in group.columns if _is_part(column.path, fields.text)]
+    rows = min([_MAX_ROWS, *(group.rows * BATCH_BYTES // max(size, 1) for size in sizes)])
     widest = max((leaf.width or 1 for _, leaf in columns), default=1)
     rows = min(max(rows, 1), PIECE_BYTES // widest)
     done = 0
@@ -189,11 +174,7 @@ def _tables(
 def _columns(
     file: pq.ParquetFile, group: RowGroup, names: list[str]
 ) -> Iterator[tuple[Column, Leaf]]:
-    """The stored columns behind some columns of the schema, which may be structs or lists.
-
-    Raises:
-        ValueError: the schema has no such column, or its values are huge.
-    """
+    """The stored columns behind some columns of the schema, which may be structs or lists."""
     leaves = [file.schema.column(i) for i in range(len(file.schema))]
     for column, leaf in itertools.zip_longest(group.columns, leaves):
         path = column.path if column else leaf.path
@@ -209,16 +190,11 @@ def _columns(
 
 
 def _is_part(path: str, name: str) -> bool:
-    """Whether a stored column is, or is within, a column of the schema."""
     return path == name or path.startswith(f"{name}.")
 
 
 def _check_indices(batch: pa.RecordBatch) -> None:
-    """Refuse damage that pyarrow does not detect.
-
-    Raises:
-        ValueError: an index points beyond its dictionary.
-    """
+    """Refuse damage that pyarrow does not detect."""
     for column in batch.columns:
         if pa.types.is_dictionary(column.type):
             ends = pc.min_max(column.indices)

@@ -20,9 +20,8 @@ _T = TypeVar("_T")
 
 class Column(NamedTuple):
     """A column of a row group: the start of its first page, the stored and the unpacked bytes of
-    all its pages, and the number of their codec.
-
-    The path of the field ``b`` of a struct ``a`` is that of a column ``a.b`` too.
+    all its pages, and the number of their codec. A field ``b`` of a struct ``a`` has the path
+    ``a.b``, as a column of that name has.
     """
 
     path: str
@@ -160,8 +159,8 @@ def get(value: Value, field: int, kind: type[_T], default: _T | None = None) -> 
 class Compact:
     """Decodes any Thrift struct at ``at`` into a mapping of field numbers to values.
 
-    Other decoders skip a field of an unexpected type, and use the last of repeated fields. To agree
-    with them, this one refuses repeated fields.
+    Each method returns what is next. Other decoders skip a field of an unexpected type, and use the
+    last of repeated fields. To agree with them, this one refuses repeated fields.
 
     Raises:
         IndexError: by any method: the data ends too early.
@@ -173,7 +172,6 @@ class Compact:
         self.at = at
 
     def struct(self, depth: int = 0) -> dict[int, Value]:
-        """The next struct."""
         out: dict[int, Value] = {}
         field = 0
         while head := self._byte():
@@ -211,14 +209,12 @@ class Compact:
         return self._data[self.at - 1]
 
     def octets(self, count: int) -> bytes:
-        """The next ``count`` bytes."""
         self.at += count
         if self.at > len(self._data):
             raise IndexError("bytes beyond the end")
         return self._data[self.at - count : self.at]
 
     def unsigned(self) -> int:
-        """The next unsigned number."""
         value = shift = 0
         while (byte := self._byte()) & 0x80:
             value |= (byte & 0x7F) << shift
@@ -228,6 +224,5 @@ class Compact:
         return value | byte << shift
 
     def signed(self) -> int:
-        """The next signed number."""
         value = self.unsigned()
         return value >> 1 ^ -(value & 1)

@@ -43,8 +43,8 @@ _AHEAD = 4  # how much more may be read ahead where that is 16 KiB: at 28,000 to
 
 
 class Leaf(NamedTuple):
-    """A column in the schema: the nesting depth of its values in optional fields (or lists) and in
-    lists, and the bytes of each value; None for strings.
+    """A column in the schema: the depth of its values in optional fields or lists, and in lists;
+    the bytes of each value, None for strings.
     """
 
     definition: int
@@ -103,15 +103,12 @@ class Pages:
         self._rows = rows
         self._most = _AHEAD * PIECE_BYTES if careful else PIECE_BYTES
         self._careful = careful
-        self._chunks = sorted(
-            (_Chunk(column, leaf) for column, leaf in columns), key=lambda chunk: chunk.at
-        )
+        self._chunks = sorted(itertools.starmap(_Chunk, columns), key=lambda chunk: chunk.at)
         for before, after in itertools.pairwise(self._chunks):
             if before.at + before.column.stored > after.at:
                 raise ValueError("two columns in one place")
 
     def next_piece(self) -> None:
-        """Start the next piece."""
         for chunk in self._chunks:
             chunk.entered = chunk.cost = 0
 
@@ -208,11 +205,7 @@ class _Chunk:
             yield page, body
 
     def learn(self, page: Page, body: bytes, rows: int) -> int:
-        """The new ``shared``, if ``page`` is the dictionary.
-
-        Raises:
-            Exception: the page is damaged.
-        """
+        """The new ``shared``, if ``page`` is the dictionary."""
         if self.leaf.width is None:
             self.shared = max(page.unpacked, page.stored)
             # Finding the exact length takes a while.
@@ -221,11 +214,7 @@ class _Chunk:
         return self.shared
 
     def unpack(self, page: Page, body: bytes) -> bytes:
-        """The decompressed content after the levels.
-
-        Raises:
-            Exception: it is damaged, or uses a rare codec.
-        """
+        """The decompressed content after the levels; any error if it is damaged."""
         start = sum(size or 0 for _, size in page.levels)
         if self.column.codec == 0 or not page.compressed:
             return body[start:]
@@ -276,7 +265,6 @@ def _page(header: dict[int, Value]) -> Page:
 
 
 def _longest(dictionary: bytes) -> int:
-    """The size of the longest string of a dictionary, where each follows its length."""
     at = longest = 0
     while at < len(dictionary):
         length = int.from_bytes(dictionary[at : at + 4], "little")
@@ -289,11 +277,8 @@ def _lengths(page: Page, content: bytes, leaf: Leaf) -> Integers:
     """The lengths of a page's values if they share prefixes; otherwise empty.
 
     Lengths use the encoding DELTA_BINARY_PACKED (Encodings.md of Apache Parquet): those of the
-    prefixes, in DELTA_BYTE_ARRAY only, and those of the suffixes.
-
-    Raises:
-        ValueError: there are more lengths than values, all of which pyarrow would decode at once,
-            or the page is damaged.
+    prefixes, in DELTA_BYTE_ARRAY only, and those of the suffixes. More lengths than values are
+    refused: pyarrow would decode them all at once.
     """
     at = 0
     for (encoding, size), deep in zip(page.levels, (leaf.repetition, leaf.definition), strict=True):

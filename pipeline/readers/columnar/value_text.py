@@ -126,7 +126,6 @@ def struct_field(column: pa.Array, name: str) -> pa.Array:
 
 
 def _plain(column: pa.Array) -> pa.Array:
-    """The same values without dictionary, run-end and extension types."""
     kind = column.type
     if isinstance(kind, pa.UuidType):
         return _uuids(column.storage)

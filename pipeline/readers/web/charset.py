@@ -18,25 +18,20 @@ _BOMS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16le", codecs.BOM_U
 _UTF_8 = the("utf-8")
 _WINDOWS_1252 = the("windows-1252")
 _UTF_16 = ("utf-16le", "utf-16be")
+# More continuation bytes of UTF-8 than occur by chance in a CJK charset: in GBK, the most similar,
+# fewer than one of six hanzi looks like a UTF-8 character.
 _SURE = 12
-"""More continuation bytes of UTF-8 than occur by chance in a CJK charset: in GBK, the most similar,
-fewer than one of six hanzi looks like a UTF-8 character."""
-
 _ESCAPE = b"\x1b$"  # switches to Chinese, Japanese or Korean; never in a page by chance
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 _ANGLE = re.compile(rb"[<>]")
 _ISO = re.compile(r"^iso(?=\d)")
 _OTHER_NAMES = {"cp949": "euc-kr", "mac-cyrillic": "x-mac-cyrillic"}
 _CONTROLS = re.compile(rb"[\x80-\x9f]")
+# Charsets with printable characters in place of control characters, which pages never contain.
 _OF_WINDOWS = {
-    "iso-8859-2": "windows-1250",
-    "iso-8859-6": "windows-1256",
-    "iso-8859-7": "windows-1253",
-    "iso-8859-8": "windows-1255",
-    "iso-8859-13": "windows-1257",
-    "iso-8859-15": "windows-1252",
+    f"iso-8859-{part}": f"windows-{number}"
+    for part, number in ((2, 1250), (6, 1256), (7, 1253), (8, 1255), (13, 1257), (15, 1252))
 }
-"""Charsets with printable characters in place of control characters, which pages never contain."""
 
 _MIN_HEAD = 1 << 10  # where the standard stops looking for a declaration
 _XML = re.compile(rb"[\t\n\f\r ]*<\?xml[^>]*?[\t\n\f\r ]encoding\s*=\s*[\"']([^\"'>]+)[\"']")
@@ -53,14 +48,10 @@ _CONTENT = re.compile(
     r"charset[\t\n\f\r ]*=[\t\n\f\r ]*(?:\"([^\"]*)\"|'([^']*)'|([^\t\n\f\r ;]+))"
 )
 _IN_HEAD = (b"html", b"head", b"meta", b"title", b"base", b"link", b"script", b"style", b"noscript")
-_NO_MARKUP = {
+_NO_MARKUP = {  # elements whose content is not markup, and the end of each
     name: re.compile(rb"</" + name + rb"[\t\n\f\r />]", re.IGNORECASE)
-    for name in (
-        *(b"script", b"style", b"title", b"textarea"),
-        *(b"xmp", b"iframe", b"noembed", b"noframes"),
-    )
+    for name in b"script style title textarea xmp iframe noembed noframes".split()
 }
-"""Elements whose content is not markup, and the end of each."""
 
 
 class Decoded(NamedTuple):
@@ -71,7 +62,6 @@ class Decoded(NamedTuple):
 
     @property
     def utf_8(self) -> bytes:
-        """The page in UTF-8."""
         return self.text.encode() if self.stored is None else self.stored
 
 
@@ -170,9 +160,7 @@ def _in_meta(page: bytes) -> Charset | None:
         comment, closing, name = found.groups()
         if comment:
             end = _COMMENT_END.search(page, found.start() + 2)
-            if end is None:
-                return None
-            at = end.end()
+            at = end.end() if end else len(page)
         elif name is None:
             at = page.find(b">", found.end())
             if at < 0:
@@ -185,9 +173,7 @@ def _in_meta(page: bytes) -> Charset | None:
             in_head &= name in _IN_HEAD and not (closing and name == b"head")
             if name in _NO_MARKUP and not closing:
                 end = _NO_MARKUP[name].search(page, at)
-                if end is None:
-                    return None
-                at = end.start()
+                at = end.start() if end else len(page)
     return None
 
 

@@ -4,8 +4,6 @@ The page is split into tags and texts by the rules of the HTML standard ("Tokeni
 building a tree. :mod:`pipeline.readers.web.html_rewrite` works around the marked places.
 """
 
-from enum import IntEnum
-
 import numpy as np
 import numpy.typing as npt
 from numba import njit
@@ -32,17 +30,12 @@ from winnow.text.vectors import BLOCK
 Integers = npt.NDArray[np.int64]
 
 
-class Mark(IntEnum):
-    TEXT = 0  # a text that may have three bytes, not all of them ASCII
-    CDATA = 1  # such a text without character references: in a CDATA section, in ``<xmp>``
-    SPACE = 2  # the start of a text that may touch the previous one, of another element
-    NEWLINE = 3  # the start of a text that belongs on a new line
-    BARE_SPACE = 4
-    """SPACE where no HTML element is allowed: in SVG, MathML, plain text or an attribute."""
-    BARE_NEWLINE = 5
-
-
-_TEXT, _CDATA, _SPACE, _NEWLINE, _BARE_SPACE, _BARE_NEWLINE = (int(mark) for mark in Mark)
+# The kinds of marks in a page: a text that may have three bytes, not all of them ASCII; such a text
+# without character references, in a CDATA section or ``<xmp>``; the start of a text that may touch
+# the previous one, of another element; the start of a text that belongs on a new line; and both
+# starts where no HTML element is allowed, in SVG, MathML, plain text or an attribute.
+MARKS = ("TEXT", "CDATA", "SPACE", "NEWLINE", "BARE_SPACE", "BARE_NEWLINE")
+TEXT, CDATA, _SPACE, _NEWLINE, _BARE_SPACE, _BARE_NEWLINE = range(len(MARKS))
 
 # How tags affect the texts around them.
 _SEPARATOR, _BLOCK, _DROPPED, _UNLISTED, _BOX, _IMAGE, _FOREIGN, _PART, _LEAVING = range(1, 10)
@@ -107,7 +100,7 @@ def scan(page: bytes) -> tuple[Integers, int]:
     second time, together with them.
 
     Returns:
-        int64 [n, 3], start, end and :class:`Mark` of each, and the depth.
+        int64 [n, 3], start, end and kind (of :data:`MARKS`) of each, and the depth.
     """
     padded = np.frombuffer(page + bytes(BLOCK), np.uint8)
     return _scan(padded[: len(page)])
@@ -147,9 +140,9 @@ def _scan(page: Octets) -> tuple[Integers, int]:
                 mark = _BARE_SPACE if bare else _SPACE
                 marks, count = _add(marks, count, first, first, mark)
             if may_be_three_bytes(page, first, end):
-                marks, count = _add(marks, count, first, end, _CDATA if raw or section else _TEXT)
+                marks, count = _add(marks, count, first, end, CDATA if raw or section else TEXT)
                 if byte_before >= 0:
-                    marks, count = _add(marks, count, byte_before, end, _TEXT)
+                    marks, count = _add(marks, count, byte_before, end, TEXT)
             byte_before = first if end - first == 1 else -1
             gap = 0
             seen = True

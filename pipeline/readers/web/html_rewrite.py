@@ -21,7 +21,7 @@ from typing import NamedTuple
 from resiliparse.parse.html import HTMLTree
 
 from pipeline.readers.contract import Unreadable
-from pipeline.readers.web.html_kernel import Integers, Mark
+from pipeline.readers.web.html_kernel import CDATA, MARKS, TEXT, Integers
 from pipeline.readers.web.html_words import stand_apart
 
 _DIGITS = string.ascii_letters + string.digits
@@ -37,8 +37,6 @@ _LAST_CHARACTER = re.compile(rb"(?:&#?\w+;?|[\xc2-\xf4][\x80-\xbf]+)\Z")
 _LINK_STARTS = (b"<a ", b"<a\t", b"<a\n", b"<a>")
 _LINK_BYTES = 1 << 10  # that the tag of a link may stand before its text
 _PILCROW = "¶"
-_TEXT, _CDATA = int(Mark.TEXT), int(Mark.CDATA)
-_NAMES = {int(mark): mark.name for mark in Mark}
 
 
 class Rewritten(NamedTuple):
@@ -69,7 +67,7 @@ class Rewritten(NamedTuple):
 
 
 class _Edit(NamedTuple):
-    """Write ``new``, a character or what :func:`_written` names, instead of ``[start, end)``."""
+    """Write ``new``, a character or a name of ``written``, instead of ``[start, end)``."""
 
     start: int
     end: int
@@ -79,10 +77,7 @@ class _Edit(NamedTuple):
 def rewrite(page: str, data: bytes, marks: Integers) -> Rewritten:
     """Rewrite ``page`` so that resiliparse keeps all of its text.
 
-    Args:
-        page: the page.
-        data: the page in UTF-8.
-        marks: of the page, from :func:`pipeline.readers.web.html_kernel.scan`.
+    ``data`` is the page in UTF-8, ``marks`` are from :func:`pipeline.readers.web.html_kernel.scan`.
 
     Raises:
         Unreadable: the page leaves no three control characters for tokens.
@@ -105,8 +100,7 @@ def rewrite(page: str, data: bytes, marks: Integers) -> Rewritten:
     tokens = {control + next(numbers): character for character in characters}
     written |= {character: token for token, character in tokens.items()}
     encoded = {new: form.encode() for new, form in written.items()}
-    pieces = []
-    at = 0
+    pieces, at = [], 0
     for start, end, new in edits:
         pieces += [data[at:start], encoded[new]]
         at = end
@@ -127,17 +121,17 @@ def _unused_controls(page: bytes) -> list[str]:
 
 def _edits(page: bytes, marks: Integers) -> Iterator[_Edit]:
     for start, end, mark in marks.tolist():
-        if mark == _TEXT:
+        if mark == TEXT:
             text = page[start:end]
             edit = _edit(text)
             if edit and not (_parse(text) == _PILCROW and _is_in_link(page, start)):
                 yield _Edit(start + edit.start, start + edit.end, edit.new)
-        elif mark == _CDATA:
-            character = page[start:end].decode()[-1]
-            if _is_deleted(page[start:end].decode()):
-                yield _Edit(end - len(character.encode()), end, character)
+        elif mark == CDATA:
+            plain = page[start:end].decode()
+            if _is_deleted(plain):
+                yield _Edit(end - len(plain[-1].encode()), end, plain[-1])
         else:
-            yield _Edit(end, end, _NAMES[mark])
+            yield _Edit(end, end, MARKS[mark])
 
 
 @lru_cache(1 << 14)
@@ -199,5 +193,4 @@ def _restored_space(text: str, start: int, token: re.Match[str]) -> str:
 
 
 def _around(text: str, at: int) -> str:
-    """The character at ``at``; empty outside of the text."""
     return text[at] if 0 <= at < len(text) else ""

@@ -52,9 +52,7 @@ def take_apart(text: str, page: str) -> str:
 def _part(glued: str, places: dict[str, list[int]]) -> list[str]:
     """The words of the page that make up ``glued``, in order; empty if there are none.
 
-    Args:
-        glued: some words without white space.
-        places: the positions of each word in the page, ascending.
+    ``places`` has the ascending positions of each word in the page.
     """
     # By how much of it was used: the last word, where it may stand, how much was used before it.
     found: dict[int, tuple[str, list[int], int]] = {0: ("", [-1], 0)}
@@ -81,6 +79,5 @@ def _part(glued: str, places: dict[str, list[int]]) -> list[str]:
 
 
 def _follows(places: list[int], place: int) -> bool:
-    """Whether ``place`` comes soon after one of ``places``."""
     before = bisect_right(places, place - 1)
     return before > 0 and place - places[before - 1] <= _MAX_DISTANCE

@@ -134,10 +134,8 @@ def _encodings(headers: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 class Body(NamedTuple):
-    """``truncated``: the data ended before the encoding does."""
-
     content: bytes
-    truncated: bool = False
+    truncated: bool = False  # the data ended before its encoding does
 
 
 def decode_body(content: bytes, encodings: Sequence[str], max_bytes: int, is_page: bool) -> Body:

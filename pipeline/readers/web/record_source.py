@@ -119,7 +119,6 @@ class RecordSource:
         return len(self.data) >= enough
 
     def _header(self) -> re.Match[bytes] | None:
-        """The header that ``data`` starts with."""
         size = 1 << 10
         while True:
             more = self._fill(size)
@@ -161,7 +160,6 @@ class RecordSource:
         self._quarantine.add(at, "byte", reason, content)
 
     def _report_damage(self, content: bytes = b"") -> None:
-        """Report the damage and resume after it."""
         assert self.damage is not None
         self._quarantine.add(self.damage.offset, "compressed byte", self.damage.reason, content)
         self.damage = None

@@ -152,11 +152,7 @@ def _batch(rows: list[tuple[str | None, ...]], schema: pa.Schema) -> pa.RecordBa
 def _text(
     record: Record, options: ReadOptions, report: ReadReport
 ) -> tuple[str | None, str | None]:
-    """The text of a record, or None (counted) if it holds no document; and why it was truncated.
-
-    Raises:
-        Unreadable: it should be a document, but is damaged.
-    """
+    """The text of a record, or None (counted) if it holds no document; and why it was truncated."""
     truncated = record.headers.get(TRUNCATED)
     match record.headers.get("warc-type", "").lower():
         case "conversion":

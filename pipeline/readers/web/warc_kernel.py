@@ -22,6 +22,7 @@ _VERSION = np.frombuffer(b"WARC/1.", np.uint8)
 _LENGTH = np.frombuffer(b"content-length", np.uint8)
 _TYPE = np.frombuffer(b"warc-type", np.uint8)
 _CONVERSION = np.frombuffer(b"conversion", np.uint8)
+_RECORD_END = np.frombuffer(b"\r\n\r\n", np.uint8)
 _CR, _LF, _SPACE, _COLON, _DASH, _ZERO, _NINE = (ord(c) for c in "\r\n :-09")
 
 
@@ -54,14 +55,9 @@ def plain_records(
         end = text + length
         if text < 0 or not 0 < length <= max_bytes or end + BLOCK > stop:
             break
-        if not (data[end] == _CR and data[end + 1] == _LF):
+        if (data[end : end + 4] != _RECORD_END).any() or not is_utf8(base + text, base + end):
             break
-        if not (data[end + 2] == _CR and data[end + 3] == _LF):
-            break
-        if not is_utf8(base + text, base + end):
-            break
-        spans[-1, row, 0] = text
-        spans[-1, row, 1] = end
+        spans[-1, row] = text, end
         start = end + 4
         row += 1
     return start, row
@@ -127,8 +123,7 @@ def _header(
         name = 0
         for field in range(len(name_ends)):
             if _same(data, line, colon, names, name, name_ends[field]):
-                spans[field, 0] = first
-                spans[field, 1] = end
+                spans[field] = first, end
             name = name_ends[field]
 
 

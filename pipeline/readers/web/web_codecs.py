@@ -61,18 +61,16 @@ _PYTHON_NAMES = {
     "gb18030": "gb18030",
     "shift_jis": "cp932",
 }
+# An invalid sequence of several bytes that is one error. ASCII after a lead byte is kept.
 _ONE_ERROR = {
-    name: re.compile(pattern, re.DOTALL)
-    for name, pattern in {
-        "big5": rb"[\x81-\xfe][\x80-\xff]",
-        "euc-jp": rb"\x8f[\xa1-\xfe][\x80-\xff]|[\x8e\x8f\xa1-\xfe][\x80-\xff]",
-        "euc-kr": rb"[\x81-\xfe][\x80-\xff]",
-        "gb18030": rb"[\x81-\xfe](?:[\x80-\xff]|[0-9][\x81-\xfe][0-9]|[0-9][\x81-\xfe]?\Z)",
-        "shift_jis": rb"[\x81-\x9f\xe0-\xfc][\x80-\xff]",
-    }.items()
+    "big5": re.compile(rb"[\x81-\xfe][\x80-\xff]"),
+    "euc-jp": re.compile(rb"\x8f[\xa1-\xfe][\x80-\xff]|[\x8e\x8f\xa1-\xfe][\x80-\xff]"),
+    "euc-kr": re.compile(rb"[\x81-\xfe][\x80-\xff]"),
+    "gb18030": re.compile(rb"[\x81-\xfe](?:[\x80-\xff]|[0-9][\x81-\xfe][0-9]|[0-9][\x81-\xfe]?\Z)"),
+    "shift_jis": re.compile(rb"[\x81-\x9f\xe0-\xfc][\x80-\xff]"),
 }
-"""An invalid sequence of several bytes that is one error. ASCII after a lead byte is kept."""
 
+_UTF_16 = ("utf-16le", "utf-16be")
 _PAIR = re.compile(rb"[\xa1-\xfe]{2}")
 _REFUSED = {"hz-gb-2312": "hz", "iso-2022-kr": "iso2022_kr", "csiso2022kr": "iso2022_kr"}
 _ISO_2022_JP = re.compile(rb"\x1b(\$[@B]|\([BJI])")
@@ -90,8 +88,7 @@ class Charset:
     @property
     def is_multibyte(self) -> bool:
         """Whether it has characters of several bytes, other than UTF-8's."""
-        names = (*_PYTHON_NAMES, *_REFUSED.values(), "iso-2022-jp", "utf-16le", "utf-16be")
-        return self.name in names
+        return self.name in {*_PYTHON_NAMES, *_REFUSED.values(), "iso-2022-jp", *_UTF_16}
 
 
 def lookup(label: str) -> Charset | None:

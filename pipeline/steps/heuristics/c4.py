@@ -107,11 +107,11 @@ def _read(
     text: pa.Array, line_ends: str, min_line_words: int, max_word_characters: int, room: Octets
 ) -> tuple[Statistics, Integers]:
     """The statistics, and where each text ends in ``room``; without room none is written."""
-    octets, offsets = string_buffers(text)
     counts = np.zeros((len(Statistics._fields), len(text)), np.int64)
     ends = np.zeros(len(text) + 1, np.int64)
     tables = (classes("".join(_MARKS.values())), _marks(), _character_set(line_ends), _phrases())
-    _measure(octets, offsets, *tables, min_line_words, max_word_characters, counts, room, ends)
+    limits = min_line_words, max_word_characters
+    _measure(*string_buffers(text), *tables, *limits, counts, room, ends)
     return Statistics(*counts), ends
 
 
@@ -172,7 +172,6 @@ class C4(Step):
         self.counts = (REMOVED_BYTES,) if self.remove_lines else ()
 
     def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Codes]:
-        """The batch, with lines removed where that is wanted, and the codes."""
         text = batch["text"]
         limits = (self.line_ends, self.min_line_words, self.max_word_characters)
         if self.remove_lines or self._as_datatrove:

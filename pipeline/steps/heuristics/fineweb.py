@@ -90,7 +90,6 @@ class FineWeb(Step):
         self._as_datatrove = self.words == DATATROVE
 
     def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Codes]:
-        """The unchanged batch, and the codes."""
         limits = (self.line_ends, self.short_line_characters)
         s = measure(batch["text"], *limits, self._as_datatrove, self._separate)
         below, above = operator.le, operator.ge  # the paper drops what is at a limit

@@ -124,7 +124,6 @@ class GopherQuality(Step):
         self._stop_words = StopWords(self.stop_words) if own else None
 
     def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Codes]:
-        """The unchanged batch, and the codes."""
         s = self._measure(batch["text"])
         length = ratio(s.word_characters, s.counted_words)
         return batch, first_failing(

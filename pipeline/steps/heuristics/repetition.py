@@ -105,7 +105,6 @@ class GopherRepetition(Step):
         self._separate = separator(self.words)
 
     def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Codes]:
-        """The unchanged batch, and the codes."""
         s = measure(batch["text"], self._separate)
         parts = [s.repeated_line_characters, s.repeated_paragraph_characters, *s.top, *s.repeated]
         limits = [self.max_repeated_line_characters, self.max_repeated_paragraph_characters]

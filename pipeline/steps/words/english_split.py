@@ -17,10 +17,9 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.steps.words.characters import MAXIMUM, mix, table_size
+from pipeline.steps.words.characters import MAXIMUM, Hashes, mix, table_size
 from pipeline.steps.words.english_words import DOLLARS, UNITS, vocabulary
 
-Hashes = npt.NDArray[np.uint64]
 CodePoints = npt.NDArray[np.int32]
 Kinds = npt.NDArray[np.uint16]
 
@@ -348,8 +347,7 @@ def _is_host(codes: CodePoints, low: int, high: int, kinds: Kinds) -> bool:
     """Whether a host name starts at ``low``, with a port and a path or nothing behind it."""
     labels = 0
     start = at = low
-    numeric = True  # every label is
-    lower = True  # this label is all lower case letters
+    numeric = lower = True  # is every label numeric, is this one all lower case letters
     while at < high:
         code = codes[at]
         if code == _DOT:

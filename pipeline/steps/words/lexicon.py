@@ -101,9 +101,7 @@ def _kinds() -> Octets:
         (_MARK, r"\pM\p{Cf}ﾞﾟ"),
         (_APART, "\u200b"),  # a zero-width space is one
     ):
-        kinds[pc.match_substring_regex(text, f"[{characters}]").to_numpy(zero_copy_only=False)] = (
-            kind
-        )
+        kinds[pc.match_substring_regex(text, f"[{characters}]").to_numpy(False)] = kind
     return kinds
 
 

@@ -34,7 +34,6 @@ def read_domains(patterns: Sequence[str]) -> list[str]:
 
 
 def _read(patterns: Sequence[str], parse: Callable[[str], list[str]]) -> list[str]:
-    """What ``parse`` finds in the lines of list files, without a byte order mark."""
     entries: dict[str, None] = {}
     for path in (path for pattern in patterns for path in storage.find(pattern)):
         try:
