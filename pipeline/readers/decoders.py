@@ -39,12 +39,10 @@ _WINDOW_LOG = zstd.DecompressionParameter.window_log_max.bounds()[1]  # 2 GiB, o
 
 
 class Decoder(Protocol):
-    @property
-    def eof(self) -> bool: ...
-    @property
-    def needs_input(self) -> bool: ...
-    @property
-    def unused_data(self) -> bytes | None: ...
+    eof: bool
+    needs_input: bool
+    unused_data: bytes | None
+
     def decompress(self, data: bytes, max_length: int) -> bytes: ...
 
 
@@ -87,7 +85,7 @@ CODECS: dict[Compression, Codec] = {
     "gzip": Codec(
         starts=(b"\x1f\x8b\x08",),
         member=re.compile(rb"\x1f\x8b\x08"),
-        new=lambda: igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP),
+        new=lambda: cast(Decoder, igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)),
         error=cast(type[Exception], igzip_lib.IsalError),
         truncated="truncated_gzip",
         corrupt="corrupt_gzip",
@@ -113,7 +111,7 @@ CODECS: dict[Compression, Codec] = {
     "xz": Codec(
         starts=(b"\xfd7zXZ\0",),
         member=re.compile(rb"\xfd7zXZ\0"),
-        new=lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, _XZ_MEMORY),
+        new=lambda: cast(Decoder, lzma.LZMADecompressor(lzma.FORMAT_XZ, _XZ_MEMORY)),
         error=lzma.LZMAError,
         truncated="truncated_xz",
         corrupt="corrupt_xz",

@@ -24,26 +24,22 @@ def user_format(path: str) -> Format:
             f"reader {path}: it is no StreamFormat or TableFormat of pipeline.readers, but"
             f" {type(found).__name__}"
         )
-    return replace(found, read=_checked(path, found.read))
+    return replace(found, read=functools.partial(_checked, path, found.read))
 
 
 def _checked(
-    path: str, read: Callable[..., Iterator[pa.RecordBatch]]
-) -> Callable[..., Iterator[pa.RecordBatch]]:
-    """The reader, with errors that name it."""
-
-    def checked(*arguments: Any) -> Iterator[pa.RecordBatch]:
-        to: Reading = arguments[-1]
-        wanted = document_schema(to.fields.metadata)
-        try:
-            for batch in read(*arguments):
-                if not (isinstance(batch, pa.RecordBatch) and batch.schema.equals(wanted)):
-                    columns = ", ".join(f"{field.name} ({field.type})" for field in wanted)
-                    raise TypeError(f"it must give record batches of {columns}")
-                yield batch
-        except OSError:
-            raise
-        except Exception as error:
-            raise RuntimeError(f"reader {path}: {type(error).__name__}: {error}") from error
-
-    return checked
+    path: str, read: Callable[..., Iterator[pa.RecordBatch]], *arguments: Any
+) -> Iterator[pa.RecordBatch]:
+    """The reader's documents, with errors that name it."""
+    reading: Reading = arguments[-1]
+    wanted = document_schema(reading.fields.metadata)
+    try:
+        for batch in read(*arguments):
+            if not (isinstance(batch, pa.RecordBatch) and batch.schema.equals(wanted)):
+                columns = ", ".join(f"{field.name} ({field.type})" for field in wanted)
+                raise TypeError(f"it must give record batches of {columns}")
+            yield batch
+    except OSError:
+        raise
+    except Exception as error:
+        raise RuntimeError(f"reader {path}: {type(error).__name__}: {error}") from error
