@@ -16,10 +16,8 @@ Documents are decoded from the corpus's tokens, so the tokenizer must be lossles
 those of the pipeline's decontamination step, which can drop such documents.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import hydra
@@ -101,7 +99,7 @@ def of_study(
         "tasks": {each.name: each.about["items"] for each in sets},
     }
     table, described = (storage.join(folder, name) for name in (CONTAMINATION_FILE, ABOUT))
-    if not storage.exists(described) or json.loads(storage.read_bytes(described)) != about:
+    if not storage.exists(described) or storage.read_json(described) != about:
         masks = {name: corpus.arm(arm).mask for name, arm in arms.items()}
         tables.write(table, measure(corpus, masks, sets, N))
         storage.write_json(described, about)
@@ -130,10 +128,8 @@ def _texts(
         texts = codec.tokenizer.decode_batch(tokens, skip_special_tokens=False)
         sizes = np.array([len(text.encode()) for text in texts], np.int64)
         if (sizes != corpus.bytes[part]).any():
-            raise ValueError(
-                f"the tokenizer of {corpus.folder} changes text: to measure contamination, use a"
-                " lossless one"
-            )
+            lossless = "to measure contamination, use a lossless one"
+            raise ValueError(f"the tokenizer of {corpus.folder} changes text: {lossless}")
         yield part, pa.array(texts, pa.large_string())
 
 
@@ -162,8 +158,7 @@ def report(config: ContaminationConfig) -> dict[str, Any]:
     names = corpus.arms() if config.arms is None else config.arms
     if unknown := sorted(config.runs.keys() - set(names)):
         raise ValueError(f"runs names the arms {unknown}, which are not among {names}")
-    local = Path(config.local) if config.local is not None else None
-    where = DataSources(config.places, local, Path(config.cache))
+    where = DataSources(config.places, config.local, config.cache)
     sets, not_run = gather(EvaluationRequest(select(config.tasks)), where)
     if not sets:
         raise ValueError(f"none of the tasks has data: {not_run}")
@@ -202,10 +197,7 @@ def _report_and_print(config: ContaminationConfig) -> None:
     about = report(config)
     print(f"{'task':18} {'arm':16} {'items':>6} {'dirty':>6} too short for {about['n']} words")
     for row in about["counts"]:
-        print(
-            f"{row['task']:18} {row['arm']:16} {row['items']:6} {row['dirty']:6}"
-            f" {row['too_short']:6}"
-        )
+        print("{task:18} {arm:16} {items:6} {dirty:6} {too_short:6}".format(**row))
     for name, reason in about["not_run"].items():
         print(f"{name:18} not run: {reason}")
 

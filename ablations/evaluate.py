@@ -17,7 +17,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import hydra
@@ -68,12 +67,10 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
         ValueError: a task, a data source or the run is missing or malformed.
     """
     request = EvaluationRequest(select(config.tasks), config.shots, config.limit, config.seed)
-    local = Path(config.local) if config.local is not None else None
-    where = DataSources(config.places, local, Path(config.cache))
+    where = DataSources(config.places, config.local, config.cache)
     device = processes.join(hardware.find_device(config.device), config.patience)
-    model = load_model(
-        config.run, str(device), config.precision, config.batch_tokens, config.length
-    )
+    sizes = config.batch_tokens, config.length
+    model = load_model(config.run, str(device), config.precision, *sizes)
     sets, not_run = processes.from_first(lambda: gather(request, where))
     evaluation = evaluate_sets(model, sets, not_run, progress=_progress)
     about = {"asked": dataclasses.asdict(request), "run": config.run}

@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from ablations.errors import exit_on_error
 from ablations.page import rule_words
 from ablations.study import forecast, preflight, speed
-from ablations.study.design import held_out_groups
+from ablations.study.design import arms, held_out_groups
 from ablations.study.design.jobs import (
     Job,
     declaration,
@@ -89,8 +89,10 @@ def costs(
     for job in jobs:
         groups.setdefault(job.key[:2], []).append(job)
     speeds: dict[str, speed.Speed] = {}
-    mixtures = {arm: declared.mixture_of(arm) if declared else {} for arm, _ in groups}
-    return [_cost(group, corpus, mixtures[key[0]], speeds) for key, group in groups.items()]
+    return [
+        _cost(group, corpus, declared.mixture_of(arm) if declared else {}, speeds)
+        for (arm, _), group in groups.items()
+    ]
 
 
 def _cost(
@@ -102,26 +104,24 @@ def _cost(
     job, config = jobs[0], jobs[0].config
     training = training_config(job, mixture)
     counts = sizes.count(config.model)
-    tokens = config.steps * config.step_tokens
-    flops = tokens * sizes.training_flops(config.model, counts, config.data.sequence_length)
     unique, repeats = None, {}
     if corpus is not None:
-        preflight.ensure_arm(job, corpus)
+        arms.ensure(corpus, config.data, job.tokens)
         read = stream_of(training, corpus).consumed(config.steps)
         unique = sum(int(source["unique_targets"]) for source in read.values())
         repeats = {name: s["epochs"] for name, s in read.items() if s["epochs"] > REPEATS}
-    seconds, memory, available = _seconds_and_memory(job, training, corpus, flops, speeds)
+    seconds, memory, available = _seconds_and_memory(job, training, corpus, speeds)
     return Cost(
         *job.key[:2],
         model=job.model,
         seeds=len(jobs),
         parameters_total=counts.total,
         parameters_active=counts.active,
-        tokens=tokens,
+        tokens=job.tokens,
         unique_tokens=unique,
-        epochs=None if unique is None else tokens / unique,
+        epochs=None if unique is None else job.tokens / unique,
         repeats=repeats,
-        flops=flops,
+        flops=job.flops,
         seconds=seconds,
         kwh=None if seconds is None else config.hardware.kwh(seconds),
         memory=memory,
@@ -133,24 +133,22 @@ def _seconds_and_memory(
     job: Job,
     training: Mapping[str, Any],
     corpus: Corpus | None,
-    flops: float,
     speeds: dict[str, speed.Speed],
 ) -> tuple[float | None, float | None, float | None]:
     """Seconds of one job, bytes per device, and the bytes that a device has."""
     config = job.config
     hardware = config.hardware
     if hardware.accelerator is not None:
-        device = ACCELERATORS[hardware.accelerator]
-        counts = sizes.count(config.model)
         need = sizes.memory(
             config.model,
-            counts,
+            sizes.count(config.model),
             devices=hardware.devices,
             expert_parallel=(config.train.expert_parallel or 1) if config.model.sparse else 1,
             device_tokens=min(8192, config.step_tokens // hardware.devices),
             optimizer=config.optimizer.name.value,
         )
-        return hardware.published_seconds(flops), need.total, device.memory
+        available = ACCELERATORS[hardware.accelerator].memory
+        return hardware.published_seconds(job.flops), need.total, available
     if corpus is None:
         return None, None, None
     model = repr(config.model)
@@ -170,9 +168,11 @@ def render(jobs: Sequence[Job], declared: Declaration, table: Sequence[Cost]) ->
     effect = preflight.detectable(config, declared)
     estimated = config.hardware.accelerator is not None
     slots = 1 if estimated else slots_of(config)
+    count = sum(not job.is_arm for job in jobs)
+    from_trunks = f", from {count} trunk{'s' * (count > 1)}" if count else ""
     lines = [
         f"Study {declared.name}: {len(jobs)} jobs, {len(declared.arms)} arms x"
-        f" {len(declared.variants)} variants x {len(declared.seeds)} seeds" + _and_trunks(jobs),
+        f" {len(declared.variants)} variants x {len(declared.seeds)} seeds{from_trunks}",
         f"Primary: {primary.treatment} against {primary.baseline} on {primary.endpoint}",
         "",
         *_cost_rows(table),
@@ -204,8 +204,8 @@ def render(jobs: Sequence[Job], declared: Declaration, table: Sequence[Cost]) ->
     )
     lines += forecast.forecast(config, declared, _flops_by_size(table))
     for arm, at in declared.repeats_from.items():
-        steps = max(job.config.steps * job.config.step_tokens for job in jobs if job.is_arm)
-        budget = f"within its {steps:,}" if at < steps else f"beyond its {steps:,}"
+        tokens = max(job.tokens for job in jobs if job.is_arm)
+        budget = f"{'within' if at < tokens else 'beyond'} its {tokens:,}"
         lines.append(f"Repeats: {arm} starts to repeat text after {at:,} tokens, {budget}")
     for cost in table:
         name = f"{cost.arm}@{cost.variant}" if cost.variant else cost.arm
@@ -220,12 +220,6 @@ def render(jobs: Sequence[Job], declared: Declaration, table: Sequence[Cost]) ->
                 f" {_gigabytes(cost.available)}: use more hardware.devices"
             )
     return "\n".join(lines)
-
-
-def _and_trunks(jobs: Sequence[Job]) -> str:
-    """``, from 5 trunks`` if the study has trunks."""
-    trunks = sum(not job.is_arm for job in jobs)
-    return f", from {trunks} trunk{'s' * (trunks > 1)}" if trunks else ""
 
 
 def _flops_by_size(table: Sequence[Cost]) -> list[float]:
@@ -258,10 +252,8 @@ def text_of_arms(study: preflight.CheckedStudy) -> list[str]:
         lines.append(f"Unfiltered in every arm: {', '.join(unfiltered)}")
     decided = rule_words.describe(pipeline_arm.about)
     for name, arm in others.items():
-        if (
-            arm.about["definition"]["rule"] == "pareto"
-            and arm.fingerprint != pipeline_arm.fingerprint
-        ):
+        pareto = arm.about["definition"]["rule"] == "pareto"
+        if pareto and arm.fingerprint != pipeline_arm.fingerprint:
             lines.append(
                 f"note: {name} is decided again, by {rule_words.describe(arm.about)};"
                 f" the pipeline decided by {decided} (data={PIPELINE_ARM} is that arm)"

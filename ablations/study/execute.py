@@ -65,7 +65,7 @@ def execute(job: Job, threads: int) -> None:
         return
     job_identity = identity(job, training, corpus, trunk_hash, declared.harness)
     check_identity(job, job_identity)
-    if is_complete(job):
+    if all(storage.exists(storage.join(job.folder, name)) for name in (IDENTITY, results.RESULT)):
         return
     interruption.ignore_signals()
     rank = join_processes()
@@ -83,29 +83,17 @@ def execute(job: Job, threads: int) -> None:
 
 
 def check_identity(job: Job, current: Mapping[str, Any]) -> None:
-    """Check that a job's folder is new or holds the same job.
-
-    Raises:
-        ValueError: it holds a run with other settings.
-    """
+    """Raise a ValueError if a job's folder holds a run with other settings."""
     path = storage.join(job.folder, IDENTITY)
     if not storage.exists(path):
         return
-    old = json.loads(storage.read_bytes(path))
-    new = json.loads(json.dumps(current))
+    old, new = storage.read_json(path), json.loads(json.dumps(current))
     if different := differing(old, new):
         changes = "; ".join(f"{k}: {old.get(k)} then, {new.get(k)} now" for k in different)
         raise ValueError(
             f"{job.folder} holds a run with other settings ({changes}): choose another output=DIR,"
             " or delete that folder"
         )
-
-
-def is_complete(job: Job) -> bool:
-    """Whether the job has its result."""
-    return storage.exists(storage.join(job.folder, IDENTITY)) and storage.exists(
-        storage.join(job.folder, results.RESULT)
-    )
 
 
 def join_processes() -> int:
@@ -178,28 +166,18 @@ def evaluate_tasks(
     tasks = job.config.tasks
     scores = []
     log = log_of(job.folder, "evaluation", rank)
-    columns = [
-        (shots, names) for shots, names in study_tasks.tasks_by_shots(tasks).items() if names
-    ]
-    for number, (shots, names) in enumerate(columns, 1):
+    fixed = {name: getattr(tasks, name) for name in ("limit", "local", "places", "cache")}
+    fixed |= {"run": os.path.join(job.folder, "training"), "device": job.config.train.device}
+    columns = {shots: names for shots, names in study_tasks.tasks_by_shots(tasks).items() if names}
+    for number, (shots, names) in enumerate(columns.items(), 1):
         output = os.path.join(job.folder, "tasks", f"shots_{shots}")
-        settings = {
-            "run": os.path.join(job.folder, "training"),
-            "output": output,
-            "tasks": names,
-            "shots": shots,
-            "limit": tasks.limit,
-            "local": tasks.local,
-            "places": tasks.places,
-            "cache": tasks.cache,
-            "device": job.config.train.device,
-        }
+        settings = {**fixed, "output": output, "tasks": names, "shots": shots}
         arguments = [f"{name}={_quote(value)}" for name, value in settings.items()]
         with offset_master_port(number):
             run_python("ablations/evaluate.py", arguments, log, threads, job.config.output)
         if rank == 0:
             if harness:
-                about = json.loads(storage.read_bytes(os.path.join(output, results.EVALUATION)))
+                about = storage.read_json(os.path.join(output, results.EVALUATION))
                 study_tasks.check_unchanged(about["tasks"], harness)
             scores.append(tables.read(os.path.join(output, results.TASKS_FILE)))
     return pa.concat_tables(scores) if scores else None
@@ -211,10 +189,11 @@ def write_results(job: Job, corpus: Corpus, config_hash: str, tasks: pa.Table | 
     outcome = read_outcome(folder)
     near = near_duplicates.of_study(corpus, job.config.output)
     evaluated = tables.read(os.path.join(folder, HELDOUT)).cast(HELDOUT_SCHEMA)
-    heldout = held_out_groups.drop_small_sources(
-        held_out_groups.with_junk(near_duplicates.remove(evaluated, corpus, near), corpus)
-    )
-    earlier_flops = scoring_flops(job, corpus) + trunk.flops(job.config)
+    unseen = near_duplicates.remove(evaluated, corpus, near)
+    heldout = held_out_groups.drop_small_sources(held_out_groups.with_junk(unseen, corpus))
+    earlier_flops = trunk.flops(job.config)
+    if uses_scores(job):
+        earlier_flops += SCORING_FLOPS * float(corpus.bytes[corpus.pool & corpus.filterable].sum())
     copy_metrics(folder, job.folder, earlier_flops)
     result = Result(
         *job.key,
@@ -239,22 +218,10 @@ def write_results(job: Job, corpus: Corpus, config_hash: str, tasks: pa.Table | 
 
 
 def read_outcome(folder: str) -> Outcome:
-    """The outcome of a finished training run.
-
-    Raises:
-        ValueError: it is missing, although the process succeeded.
-    """
-    outcome = outcomes.read(folder)
-    if outcome is None:
+    """The outcome of a training run; a ValueError if it is missing."""
+    if (outcome := outcomes.read(folder)) is None:
         raise ValueError(f"{folder} has no outcome: run the same command again")
     return outcome
-
-
-def scoring_flops(job: Job, corpus: Corpus) -> float:
-    """FLOPs of scoring the pool, for an arm that needs scores."""
-    if not uses_scores(job):
-        return 0.0
-    return SCORING_FLOPS * float(corpus.bytes[corpus.pool & corpus.filterable].sum())
 
 
 def copy_metrics(training: str, folder: str, earlier_flops: float) -> None:
@@ -291,17 +258,16 @@ def provenance(job: Job, corpus: Corpus, outcome: Outcome) -> dict[str, Any]:
 
 def commit() -> str | None:
     """The commit of this code, with ``+changes`` if the tree is dirty; None outside git."""
-    git = ["git", "-C", ROOT]
-    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    if head.returncode:
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", ROOT, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        head = git("rev-parse", "HEAD")
+    except subprocess.CalledProcessError:
         return None
-    status = subprocess.run(
-        [*git, "status", "--porcelain", "--untracked-files=no"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return head.stdout.strip() + ("+changes" if status.stdout else "")
+    return head + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
 
 
 def _quote(value: Any) -> str:

@@ -12,8 +12,7 @@ from ablations.reading import read_study
 from ablations.stats import power
 from ablations.study import preflight
 from ablations.study.design.config import AblationConfig
-from ablations.study_files.results import Declaration, Primary, Study
-from ablations.study_files.table import Row
+from ablations.study_files.results import Declaration, Study
 
 HEAD = "From small to large: "
 
@@ -28,22 +27,17 @@ def forecast(config: AblationConfig, declared: Declaration, flops: Sequence[floa
     """
     if (pilot := config.noise.pilot) is None:
         return [HEAD + _unknown("no earlier study is named (noise.pilot=DIR)", len(flops))]
-    study = _with_contrast(read_study(pilot), config, declared.primary)
-    sizes = ladder.sizes(study)
-    lines = []
-    if len(sizes) < 2:
-        lines.append(HEAD + _unknown(f"{pilot} ran one size", len(flops)))
-    else:
-        lines += _across_sizes(study, pilot, sizes, max(flops))
-    return lines + _expected_verdict(study, pilot, sizes[-1], config, declared)
-
-
-def _with_contrast(study: Study, config: AblationConfig, primary: Primary) -> Study:
-    """An earlier study with the planned contrast, on the planned endpoint if one is named."""
+    study = read_study(pilot)
+    # The planned contrast, on the planned endpoint if one is named.
     endpoint = config.primary.endpoint or study.declared.primary.endpoint
-    contrast = dataclasses.replace(primary, endpoint=endpoint)
-    declared = dataclasses.replace(study.declared, primary=contrast)
-    return dataclasses.replace(study, declared=declared)
+    planned = dataclasses.replace(declared.primary, endpoint=endpoint)
+    earlier = dataclasses.replace(study.declared, primary=planned)
+    study = dataclasses.replace(study, declared=earlier)
+    sizes = ladder.sizes(study)
+    lines = [HEAD + _unknown(f"{pilot} ran one size", len(flops))]
+    if len(sizes) > 1:
+        lines = _across_sizes(study, pilot, sizes, max(flops))
+    return lines + _expected_verdict(study, pilot, sizes[-1], config, declared)
 
 
 def _unknown(why: str, sizes: int) -> str:
@@ -60,7 +54,12 @@ def _across_sizes(study: Study, pilot: str, sizes: list[str], target: float) -> 
     pair = f"{primary.treatment} against {primary.baseline}"
     lines = [f"{HEAD}in {pilot}, {pair} has the same sign at {signs.kept} of {signs.sizes} sizes."]
     if orders := ladder.orders(study, sizes):
-        lines.append(f"  {_decision_accuracy(orders[-1], primary.alpha)}")
+        row = orders[-1]
+        lines.append(
+            f"  {row['decision_right']} of {row['decision_of']} pairs of arms keep their order from"
+            f" one size to the next ({1 - primary.alpha:.0%} interval {row['decision_low']:.0%} to"
+            f" {row['decision_high']:.0%}, for these arms)."
+        )
     compute = [row["flops"] for row in contrasts]
     ratio = target / compute[-1]
     steps = [larger / smaller for smaller, larger in pairwise(compute)]
@@ -74,14 +73,6 @@ def _times(ratio: float) -> str:
     return f"{ratio:,.0f} times" if ratio >= 100 else f"{ratio:.3g} times"
 
 
-def _decision_accuracy(row: Row, alpha: float) -> str:
-    low, high = (f"{row[f'decision_{end}']:.0%}" for end in ("low", "high"))
-    return (
-        f"{row['decision_right']} of {row['decision_of']} pairs of arms keep their order from one"
-        f" size to the next ({1 - alpha:.0%} interval {low} to {high}, for these arms)."
-    )
-
-
 def _expected_verdict(
     study: Study, pilot: str, size: str, config: AblationConfig, declared: Declaration
 ) -> list[str]:
@@ -93,15 +84,8 @@ def _expected_verdict(
         return []
     estimate = measured.estimate
     seed_sd, item_error, _ = preflight.expected_noise(config)
-    probabilities = power.assurance(
-        estimate.value,
-        estimate.error,
-        estimate.df,
-        seed_sd,
-        len(declared.seeds),
-        item_error,
-        primary.alpha,
-    )
+    believed, seeds = (estimate.value, estimate.error, estimate.df), len(declared.seeds)
+    probabilities = power.assurance(*believed, seed_sd, seeds, item_error, primary.alpha)
     better, worse = probabilities[:: endpoints.gain(primary.endpoint)]
     neither = 1 - better - worse
     return [

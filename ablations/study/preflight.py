@@ -16,14 +16,7 @@ from ablations.near_duplicates import NearDuplicates
 from ablations.reading import read_declaration, read_study
 from ablations.stats import power
 from ablations.study import unigram_baseline
-from ablations.study.design import (
-    arms,
-    fairness,
-    held_out_groups,
-    study_tasks,
-    swarm,
-    trunk,
-)
+from ablations.study.design import arms, fairness, held_out_groups, study_tasks, swarm
 from ablations.study.design.config import AblationConfig
 from ablations.study.design.jobs import Job, declaration, identity, stream_of, training_config
 from ablations.study.design.suggested_command import suggested_command
@@ -77,7 +70,7 @@ def check(jobs: Sequence[Job]) -> CheckedStudy:
     _check_endpoint(declared, corpus)
     tasks = study_tasks.gather_all(config.tasks)
     _check_answer_length(jobs, tasks.sets)
-    arm_of = {job.config.arm: ensure_arm(job, corpus) for job in jobs}
+    arm_of = {j.config.arm: arms.ensure(corpus, j.config.data, j.tokens) for j in jobs}
     mixture, mixture_notes = _mixture(jobs, corpus, arm_of)
     declared = dataclasses.replace(declared, mixture=mixture, harness=tasks.harness)
     mixtures, swarm_notes = swarm.declare(jobs, declared, corpus)
@@ -123,12 +116,6 @@ def groups_of(config: AblationConfig, corpus: Corpus) -> dict[str, list[str]]:
     return groups
 
 
-def ensure_arm(job: Job, corpus: Corpus) -> Arm:
-    """The arm of a job; written to the corpus if missing."""
-    config = job.config
-    return arms.ensure(corpus, config.data, config.steps * config.step_tokens)
-
-
 def _mixture(
     jobs: Sequence[Job], corpus: Corpus, arm_of: Mapping[str, Arm]
 ) -> tuple[dict[str, float], list[str]]:
@@ -166,18 +153,18 @@ def _check_jobs(
 def overlap_note(
     jobs: Sequence[Job], streams: Mapping[str, "TokenStream"], corpus: Corpus
 ) -> list[str]:
-    """A note on how much of each arm's text its trunk has read; empty without a trunk."""
-    steps = {job.config.arm: job.config.steps for job in jobs}
+    """A note on the share of each arm's tokens that its trunk has read; none without a trunk."""
     if TRUNK not in streams:
         return []
+    steps = {job.config.arm: job.config.steps for job in jobs}
     read = {arm: stream.documents(steps[arm]) for arm, stream in streams.items()}
-    lengths = corpus.lengths
-    shares = {
-        arm: float(lengths[np.intersect1d(documents, read[TRUNK])].sum() / lengths[documents].sum())
-        for arm, documents in read.items()
-        if arm != TRUNK
-    }
-    return [trunk.reading_note(shares)]
+    by_trunk, lengths = read.pop(TRUNK), corpus.lengths
+    parts = []
+    for arm, documents in read.items():
+        share = lengths[np.intersect1d(documents, by_trunk)].sum() / lengths[documents].sum()
+        parts.append(f"{share:.0%} of {arm}")
+    shares = " and ".join(parts)
+    return [f"The trunk has already read some of the arms' text: {shares}, by tokens."]
 
 
 def _differing(
@@ -191,11 +178,8 @@ def _differing(
     primary = declared.primary
     of_main = {job.config.arm: job for job in jobs if job.config.variant == declared.main}
     pair = [of_main[arm] for arm in (primary.treatment, primary.baseline)]
-    mixtures = [declared.mixture_of(job.config.arm) for job in pair]
-    identities = [
-        identity(job, training_config(job, mixture), corpus)
-        for job, mixture in zip(pair, mixtures, strict=True)
-    ]
+    training = [training_config(job, declared.mixture_of(job.config.arm)) for job in pair]
+    identities = [identity(job, config, corpus) for job, config in zip(pair, training, strict=True)]
     texts = [_pop_text(each) for each in identities]
     if identities[0] != identities[1]:
         return None
@@ -234,11 +218,7 @@ def _evaluated_documents(
 
 
 def _check_answer_length(jobs: Sequence[Job], tasks: Sequence[TaskSet]) -> None:
-    """Check that generated answers leave room for their prompts.
-
-    Raises:
-        ValueError: a task allows answers as long as the model's sequences.
-    """
+    """Raise a ValueError if a task allows answers as long as the model's sequences."""
     length = min(job.config.data.sequence_length for job in jobs)
     for each in tasks:
         if each.new_tokens >= length:
@@ -250,11 +230,7 @@ def _check_answer_length(jobs: Sequence[Job], tasks: Sequence[TaskSet]) -> None:
 
 
 def _check_endpoint(declared: Declaration, corpus: Corpus) -> None:
-    """Check that the primary endpoint has held-out text.
-
-    Raises:
-        ValueError: it has none.
-    """
+    """Raise a ValueError if the primary endpoint has no held-out text."""
     kind, _, name = declared.primary.endpoint.partition("/")
     if kind != "heldout":
         return
@@ -297,8 +273,7 @@ def check_declared_before(output: str, declared: Declaration) -> None:
         return
     old = read_declaration(output)
     for name in ("primary", "compare", "main", "secondary", "heldout", "shots"):
-        before, now = getattr(old, name), getattr(declared, name)
-        if before != now:
+        if (before := getattr(old, name)) != (now := getattr(declared, name)):
             raise ValueError(
                 f"{output} was declared with {name} {before}, not {now}: a study's"
                 " question can't change once it has started; choose another output=DIR"
@@ -336,10 +311,9 @@ def detectable(config: AblationConfig, declared: Declaration) -> float:
     if len(declared.seeds) < 2:
         return float("inf")
     seed_sd, item_error, _ = expected_noise(config)
-    primary = declared.primary
-    return power.minimum_detectable_effect(
-        seed_sd, len(declared.seeds), item_error, primary.alpha, primary.power
-    )
+    seeds, primary = len(declared.seeds), declared.primary
+    rates = primary.alpha, primary.power
+    return power.minimum_detectable_effect(seed_sd, seeds, item_error, *rates)
 
 
 def underpowered(config: AblationConfig, declared: Declaration) -> str | None:
@@ -348,9 +322,8 @@ def underpowered(config: AblationConfig, declared: Declaration) -> str | None:
     if effect <= wanted or config.allow_underpowered:
         return None
     seed_sd, item_error, source = expected_noise(config)
-    needed = power.seeds_needed(
-        wanted, seed_sd, item_error, declared.primary.alpha, declared.primary.power
-    )
+    rates = declared.primary.alpha, declared.primary.power
+    needed = power.seeds_needed(wanted, seed_sd, item_error, *rates)
     lines = [
         f"underpowered: {len(declared.seeds)} seeds detect a difference of {effect:.4g}, and the"
         f" smallest of interest is {wanted:g} (seed SD {seed_sd:g}, item error {item_error:g},"

@@ -1,5 +1,6 @@
 """Progress of a study, read from its folder: jobs done, running and failed, and the time left."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from ablations.study_files.results import FAILURE, RESULT
 from model.training.metrics_log import METRICS
 from winnow import run_log
 from winnow.commands.console import REFRESH, REPEAT, duration
+from winnow.filesystem import storage
 
 TAIL_BYTES = 1 << 18
 """More than the longest line of metrics.jsonl."""
@@ -99,8 +101,7 @@ class Watch(threading.Thread):
 
     def __init__(self, jobs: Sequence[Job], slots: int) -> None:
         super().__init__(daemon=True, name="progress")
-        self._jobs = list(jobs)
-        self._flops = [_flops(job) for job in jobs]
+        self._jobs = [(job, job.flops) for job in jobs]
         self._slots = slots
         self._since = time.time()
         self._terminal = sys.stderr.isatty()
@@ -136,8 +137,7 @@ class Watch(threading.Thread):
         self._wipe()
 
     def _states(self) -> list[JobState]:
-        pairs = zip(self._jobs, self._flops, strict=True)
-        return [job_state(job, flops, self._since) for job, flops in pairs]
+        return [job_state(job, flops, self._since) for job, flops in self._jobs]
 
     def _report_ends(self, states: Sequence[JobState]) -> None:
         for s in states:
@@ -170,7 +170,7 @@ class Watch(threading.Thread):
 def first_line(jobs: Sequence[Job], slots: int, output: str) -> str:
     """The first line of a run; the time on this machine is known after the first steps."""
     config = jobs[0].config
-    seconds = config.hardware.published_seconds(sum(map(_flops, jobs)))
+    seconds = config.hardware.published_seconds(sum(job.flops for job in jobs))
     if seconds is None:
         return f"{len(jobs)} jobs, {slots} at once: {output}"
     return (
@@ -187,12 +187,12 @@ def job_state(job: Job, flops: float, since: float) -> JobState:
     if os.path.exists(result):
         if started is None or ended is None:
             return JobState(job.name, flops, complete=True, fraction=1.0)
-        heldout = _read(result)["heldout"]
+        heldout = storage.read_json(result)["heldout"]
         message = ", ".join(f"{name} {bits:.4f}" for name, bits in heldout.items())
         message += f" bits per byte, {duration(ended - started)}"
         return JobState(job.name, flops, True, False, started, ended, 1.0, message=message)
     if failed is not None:
-        message = f"FAILED: {_read(failure)['error']}"
+        message = f"FAILED: {storage.read_json(failure)['error']}"
         return JobState(job.name, flops, False, True, started, failed, message=message)
     if started is None:
         return JobState(job.name, flops)
@@ -201,23 +201,8 @@ def job_state(job: Job, flops: float, since: float) -> JobState:
         return JobState(job.name, flops, started=started, message="starting")
     step, steps = row["step"], job.config.steps
     message = f"step {step:,} of {steps:,}" if step < steps else "evaluating"
-    return JobState(
-        job.name,
-        flops,
-        started=started,
-        fraction=step / steps,
-        trained=row["seconds"],
-        message=message,
-    )
-
-
-def _flops(job: Job) -> float:
-    from model import sizes  # needs torch, which only the launching process loads
-
-    config = job.config
-    counts = sizes.count(config.model)
-    tokens = config.steps * config.step_tokens
-    return tokens * sizes.training_flops(config.model, counts, config.data.sequence_length)
+    state = JobState(job.name, flops, started=started, message=message)
+    return dataclasses.replace(state, fraction=step / steps, trained=row["seconds"])
 
 
 def _changed(path: str, since: float) -> float | None:
@@ -227,11 +212,6 @@ def _changed(path: str, since: float) -> float | None:
     except FileNotFoundError:
         return None
     return changed if changed >= since else None
-
-
-def _read(path: str) -> Any:
-    with open(path, "rb") as file:
-        return json.load(file)
 
 
 def _last_row(path: str, started: float) -> dict[str, Any] | None:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from statistics import mean, median
 from typing import Any
 
+import numpy as np
+
 from ablations.study import execute
 from model.data.corpus import Corpus
 from model.training.metrics_log import METRICS
@@ -46,27 +48,19 @@ def measure(training: Mapping[str, Any], corpus: Corpus, slots: int, threads: in
         "evaluate": {**evaluate, "every": 0, "final_bytes": evaluate["bytes"]},
         "log": {**training["log"], "every": 1, "tensorboard": False},
     }
-    with tempfile.TemporaryDirectory() as parent:
+    with tempfile.TemporaryDirectory() as parent, ThreadPoolExecutor(slots) as pool:
         folders = [os.path.join(parent, str(slot)) for slot in range(slots)]
-        with ThreadPoolExecutor(slots) as pool:
-            measured = list(pool.map(lambda folder: _measure_one(short, folder, threads), folders))
-    final = heldout_bytes(corpus, evaluate["bytes"])
-    return Speed(
-        start=mean(each["start"] for each in measured),
-        step=mean(each["step"] for each in measured),
-        evaluated_byte=mean(each["evaluation"] for each in measured) / final,
-        memory=max(each["memory"] for each in measured),
-    )
+        measured = list(pool.map(lambda folder: _measure_one(short, folder, threads), folders))
+    starts, steps, evaluations, memory = zip(*measured, strict=True)
+    evaluated_byte = mean(evaluations) / heldout_bytes(corpus, evaluate["bytes"])
+    return Speed(mean(starts), mean(steps), evaluated_byte, max(memory))
 
 
 def heldout_bytes(corpus: Corpus, limit: int | None) -> float:
     """Bytes of one evaluation, with at most ``limit`` per source."""
     held = corpus.evaluated
-    total = 0.0
-    for index in range(len(corpus.sources)):
-        of_source = float(corpus.bytes[held & (corpus.source_index == index)].sum())
-        total += of_source if limit is None else min(of_source, limit)
-    return total
+    sizes = np.bincount(corpus.source_index[held], corpus.bytes[held])
+    return float(sizes.sum() if limit is None else np.minimum(sizes, limit).sum())
 
 
 def evaluated_bytes(corpus: Corpus, evaluate: Mapping[str, Any], steps: int) -> float:
@@ -76,7 +70,10 @@ def evaluated_bytes(corpus: Corpus, evaluate: Mapping[str, Any], steps: int) -> 
     return between * once + heldout_bytes(corpus, evaluate["final_bytes"])
 
 
-def _measure_one(training: Mapping[str, Any], folder: str, threads: int) -> dict[str, float]:
+def _measure_one(
+    training: Mapping[str, Any], folder: str, threads: int
+) -> tuple[float, float, float, float]:
+    """Seconds of the start, of a step and of the evaluation, and bytes of memory."""
     output = os.path.join(folder, "training")
     execute.write_training_file(folder, {**training, "output": output})
     start = time.perf_counter()
@@ -85,9 +82,6 @@ def _measure_one(training: Mapping[str, Any], folder: str, threads: int) -> dict
     outcome = execute.read_outcome(output)
     with open(os.path.join(output, METRICS), "rb") as file:
         clock = [json.loads(line)["seconds"] for line in file]
-    return {
-        "start": seconds - outcome.wall_seconds,
-        "step": median(b - a for a, b in itertools.pairwise(clock)),
-        "evaluation": outcome.wall_seconds - clock[-1],
-        "memory": outcome.peak_memory_bytes,
-    }
+    step = median(b - a for a, b in itertools.pairwise(clock))
+    evaluation = outcome.wall_seconds - clock[-1]
+    return seconds - outcome.wall_seconds, step, evaluation, outcome.peak_memory_bytes

@@ -60,15 +60,11 @@ def find_rule(corpus: Corpus, choice: DataChoice) -> Rule:
     Raises:
         ValueError: no parameter and no alpha to solve for, or no document to select.
     """
-    match choice.rule:
-        case DataRule.all:
-            return Rule("all")
-        case DataRule.pareto:
-            return Rule("pareto", _alpha(choice))
-        case DataRule.threshold:
-            parameter = choice.threshold
-        case _:
-            parameter = choice.rate
+    if choice.rule == DataRule.all:
+        return Rule("all")
+    if choice.rule == DataRule.pareto:
+        return Rule("pareto", _alpha(choice))
+    parameter = choice.threshold if choice.rule == DataRule.threshold else choice.rate
     if parameter is not None:
         return Rule("threshold" if choice.rule == DataRule.threshold else "random", parameter)
     score, draw, tokens = candidates(corpus)

@@ -74,15 +74,16 @@ def _refusal(declared: Declaration, corpus: Corpus) -> str:
         for source in corpus.evaluated_sources
         if _known(source, corpus) is None and len(held_out_documents(corpus, source)) >= FEWEST
     ]
+    endpoint = declared.primary.endpoint
     lines = [
-        f"{declared.primary.endpoint} is not a fair endpoint: a filter looks better on sources that"
-        " trained its classifier.",
+        f"{endpoint} is not a fair endpoint: a filter looks better on sources that trained its"
+        " classifier.",
     ]
     if candidates:
-        lines += [
-            "Name a curated source that it was not trained on; no arm will train on it:",
-            *("  " + _with_unseen(declared, f"unseen=[{source}]") for source in candidates),
-        ]
+        lines.append("Name a curated source that it was not trained on; no arm will train on it:")
+        instead = [] if endpoint == "heldout/known" else ["primary.endpoint=heldout/unseen"]
+        unseen = (f"unseen=[{source}]" for source in candidates)
+        lines += ["  " + suggested_command(setting, *instead) for setting in unseen]
     else:
         lines += [
             "The corpus has no curated source that it was not trained on. Score another one with"
@@ -94,11 +95,3 @@ def _refusal(declared: Declaration, corpus: Corpus) -> str:
         "  " + suggested_command("allow_known_sources=true"),
     ]
     return "\n".join(lines)
-
-
-def _with_unseen(declared: Declaration, unseen: str) -> str:
-    """The command with an unseen source, as the endpoint in place of any other."""
-    endpoint = (
-        ["primary.endpoint=heldout/unseen"] if declared.primary.endpoint != "heldout/known" else []
-    )
-    return suggested_command(unseen, *endpoint)

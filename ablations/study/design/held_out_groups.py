@@ -92,12 +92,10 @@ def large_enough(
 def notes(documents: Mapping[str, IntArray]) -> list[str]:
     """A sentence on sources with too few documents to evaluate on, if any."""
     small = [f"{name} ({len(ids)})" for name, ids in documents.items() if len(ids) < FEWEST]
-    if not small:
-        return []
-    return [
-        f"Left out of the evaluation, with fewer than {FEWEST} held-out documents:"
-        f" {', '.join(small)}. A corpus with a larger held_out has more."
-    ]
+    left_out = f"Left out of the evaluation, with fewer than {FEWEST} held-out documents"
+    return [f"{left_out}: {', '.join(small)}. A corpus with a larger held_out has more."] * bool(
+        small
+    )
 
 
 def _junk(corpus: Corpus) -> dict[str, BoolArray]:

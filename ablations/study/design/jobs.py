@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import os
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -65,6 +66,19 @@ class Job:
         """Whether it is compared; a trunk is not."""
         return not trunk.is_trunk(self.config)
 
+    @property
+    def tokens(self) -> int:
+        """Tokens to train on, in whole steps."""
+        return self.config.steps * self.config.step_tokens
+
+    @property
+    def flops(self) -> float:
+        """FLOPs of its training."""
+        from model import sizes  # needs torch, which processes that only start jobs don't load
+
+        model, length = self.config.model, self.config.data.sequence_length
+        return self.tokens * sizes.training_flops(model, sizes.count(model), length)
+
 
 def job_of(config: DictConfig) -> Job:
     """The job of a composed config, under the current Hydra settings.
@@ -105,8 +119,9 @@ def expand(config: DictConfig, name: str) -> list[Job]:
         ValueError: two jobs would share a folder.
         hydra.errors.HydraException: a key or a value is invalid.
     """
-    sweep = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-    overrides = [*sweep, *_task_overrides(config.hydra)]
+    overrides = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    given: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+    overrides += given
     parsed = OverridesParser.create().parse_overrides(overrides)
     current = HydraConfig.instance().cfg
     jobs = []
@@ -122,14 +137,12 @@ def expand(config: DictConfig, name: str) -> list[Job]:
             jobs.append(dataclasses.replace(job, config=seeded))
     finally:
         HydraConfig.instance().cfg = current
-    _check_unique_names(jobs)
+    for repeated in [key for key, n in Counter(job.key for job in jobs).items() if n > 1]:
+        raise ValueError(
+            f"the sweep has two jobs called {repeated.name}: name what else is swept, as in"
+            " 'variant=experts-${model.experts}'"
+        )
     return jobs
-
-
-def _task_overrides(hydra: Any) -> list[str]:
-    """The overrides of a sweep or a job, with interpolations unresolved."""
-    overrides: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)
-    return list(overrides)
 
 
 def _compose(name: str, overrides: list[str]) -> Job:
@@ -169,7 +182,7 @@ def declaration(jobs: Sequence[Job], heldout: Mapping[str, Sequence[str]]) -> De
 
     Raises:
         ValueError: an arm of the contrast has no jobs, the grid of arms, variants and seeds has
-            holes, or jobs disagree on the contrast.
+            holes, jobs disagree on the contrast, or arms have no variants to choose from.
     """
     trunks = [job.config for job in jobs if not job.is_arm]
     jobs = [job for job in jobs if job.is_arm] or jobs
@@ -190,17 +203,26 @@ def declaration(jobs: Sequence[Job], heldout: Mapping[str, Sequence[str]]) -> De
             f"{len(jobs)} jobs don't fill the grid of arms {arms}, variants {variants} and seeds"
             f" {seeds}: what is swept must show in both arm=… and variant=…"
         )
-    main = first.main if len(variants) > 1 else variants[0]
+    compare = None
+    if first.compare.at != CompareAt.main:
+        if len(variants) < 2:
+            raise ValueError(
+                f"compare.at={first.compare.at} needs several learning rates or passes of each"
+                " arm: sweep over them (experiment=learning_rate)"
+            )
+        compare = Compare(first.compare.at.value, first.compare.selection)
+    unseen = "heldout/unseen" if first.unseen else "heldout/known"
+    contrast = {**vars(first.primary), "endpoint": first.primary.endpoint or unseen}
     return Declaration(
         name=first.study,
         arms=arms,
         seeds=seeds,
-        primary=Primary(**{**vars(first.primary), "endpoint": endpoint_of(first)}),
+        primary=Primary(**contrast),
         heldout={group: list(sources) for group, sources in heldout.items()},
         variants=variants,
-        main=main,
+        main=first.main if len(variants) > 1 else variants[0],
         secondary=first.secondary,
-        compare=comparison_of(first, len(variants)),
+        compare=compare,
         shots=[str(shots) for shots in first.tasks.shots],
         budget={
             "tokens": first.train.tokens,
@@ -211,34 +233,12 @@ def declaration(jobs: Sequence[Job], heldout: Mapping[str, Sequence[str]]) -> De
     )
 
 
-def comparison_of(config: AblationConfig, variants: int) -> Compare | None:
-    """Where arms are compared; None at the main variant.
-
-    Raises:
-        ValueError: each arm has one variant, so there is nothing to choose from.
-    """
-    if config.compare.at == CompareAt.main:
-        return None
-    if variants < 2:
-        raise ValueError(
-            f"compare.at={config.compare.at} needs several learning rates or passes of each arm:"
-            " sweep over them (experiment=learning_rate)"
-        )
-    return Compare(config.compare.at.value, config.compare.selection)
-
-
-def endpoint_of(config: AblationConfig) -> str:
-    """The primary endpoint: as configured, else the unseen sources, else the known ones."""
-    return config.primary.endpoint or ("heldout/unseen" if config.unseen else "heldout/known")
-
-
 def training_config(job: Job, mixture: Mapping[str, float]) -> dict[str, Any]:
     """The full config of ``model/train.py``; ``mixture`` applies unless the job has its own."""
     values: Any = OmegaConf.to_container(OmegaConf.structured(job.config), enum_to_str=True)
     config = {field.name: values[field.name] for field in dataclasses.fields(TrainConfig)}
-    config["data"] = {
-        field.name: values["data"][field.name] for field in dataclasses.fields(DataConfig)
-    }
+    data = values["data"]
+    config["data"] = {field.name: data[field.name] for field in dataclasses.fields(DataConfig)}
     if not config["data"]["mixture"] and job.config.data.pool_shares:
         config["data"]["mixture"] = dict(mixture)
     config["output"] = os.path.join(job.folder, "training")
@@ -265,15 +265,9 @@ def stream_of(training: Mapping[str, Any], corpus: Corpus) -> "TokenStream":
     # Imported here because it needs torch, which processes that only start jobs don't load.
     from model.data.stream import TokenStream
 
-    data = training["data"]
-    return TokenStream(
-        corpus,
-        data["arm"],
-        training["seed"],
-        data["sequence_length"],
-        training["train"]["batch_rows"],
-        data["mixture"],
-    )
+    data, seed, rows = training["data"], training["seed"], training["train"]["batch_rows"]
+    length, mixture = data["sequence_length"], data["mixture"]
+    return TokenStream(corpus, data["arm"], seed, length, rows, mixture)
 
 
 def identity(
@@ -350,14 +344,3 @@ def slots_of(config: AblationConfig) -> int:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-
-
-def _check_unique_names(jobs: Sequence[Job]) -> None:
-    seen: set[JobKey] = set()
-    for job in jobs:
-        if job.key in seen:
-            raise ValueError(
-                f"the sweep has two jobs called {job.name}: name what else is swept, as in"
-                " 'variant=experts-${model.experts}'"
-            )
-        seen.add(job.key)

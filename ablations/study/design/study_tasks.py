@@ -1,7 +1,6 @@
 """The evaluation tasks of a study, their numbers of shots, and their data."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from ablations.evaluation.evaluation import EvaluationRequest, gather
@@ -29,8 +28,8 @@ def tasks_by_shots(tasks: TasksConfig) -> dict[int | str, list[str]]:
 class StudyTasks(NamedTuple):
     """The tasks of a study.
 
-    ``sets`` are the items of all tasks, without demonstrations. ``harness``
-    identifies each task of lm-evaluation-harness, by its :func:`column`.
+    ``sets`` are the items of all tasks, without demonstrations; ``harness`` identifies each task of
+    lm-evaluation-harness, by its :func:`column`.
     """
 
     sets: Sequence[TaskSet]
@@ -54,8 +53,7 @@ def gather_all(tasks: TasksConfig) -> StudyTasks:
             task has data; or a task of the harness fits none of the numbers of shots.
     """
     harness: dict[str, Mapping[str, Any]] = {}
-    local = Path(tasks.local) if tasks.local is not None else None
-    where = DataSources(tasks.places, local, Path(tasks.cache))
+    where = DataSources(tasks.places, tasks.local, tasks.cache)
     gathered = {
         shots: gather(EvaluationRequest(names, shots, tasks.limit), where)
         for shots, names in tasks_by_shots(tasks).items()
@@ -63,9 +61,8 @@ def gather_all(tasks: TasksConfig) -> StudyTasks:
     for each in (each for sets, _ in gathered.values() for each in sets):
         if is_harness(each.name):
             harness[column(each.about)] = {key: each.about[key] for key in IDENTITY}
-    sets, not_run = gathered.get(0) or gather(
-        EvaluationRequest(select(tasks.names), 0, tasks.limit), where
-    )
+    plain = EvaluationRequest(select(tasks.names), 0, tasks.limit)
+    sets, not_run = gathered.get(0) or gather(plain, where)
     if tasks.names and not sets:
         raise ValueError(f"none of the tasks has data: {not_run}")
     for each in sets:
@@ -95,14 +92,11 @@ def provenance(harness: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 def check_unchanged(
     evaluated: Mapping[str, Mapping[str, Any]], declared: Mapping[str, Any]
 ) -> None:
-    """Check that tasks of the harness are as the study declared them.
+    """Raise a ValueError if a task of the harness is no longer as the study declared it.
 
     Args:
         evaluated: what an evaluation reports of each task.
         declared: :attr:`StudyTasks.harness`.
-
-    Raises:
-        ValueError: one has changed.
     """
     for name, about in evaluated.items():
         now = {key: about.get(key) for key in IDENTITY}

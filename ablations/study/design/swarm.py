@@ -44,9 +44,8 @@ def declare(
     if all(member is None for member in members.values()):
         return None, []
     for job in jobs:
-        if job.config.data.member is not None and (
-            job.config.data.mixture or not job.config.data.pool_shares
-        ):
+        data = job.config.data
+        if data.member is not None and (data.mixture or not data.pool_shares):
             raise ValueError(
                 f"{job.name} is a mixture of a swarm: leave data.mixture and data.pool_shares out"
             )
@@ -75,9 +74,7 @@ def _as_declared(output: str, swarm: Swarm) -> Swarm:
     if not storage.exists(storage.join(output, DECLARATION)):
         return swarm
     old = read_declaration(output).swarm
-    if old is None or dataclasses.replace(old, mixtures={}) != dataclasses.replace(
-        swarm, mixtures={}
-    ):
+    if old is None or dataclasses.replace(old, mixtures=swarm.mixtures) != swarm:
         return swarm
     kept = {arm: mix for arm, mix in old.mixtures.items() if arm in swarm.mixtures}
     return dataclasses.replace(swarm, mixtures={**swarm.mixtures, **kept})
@@ -92,10 +89,9 @@ def _new(
     parts = components.split(corpus, np.flatnonzero(corpus.pool), names)
     available = np.array([float((corpus.lengths[parts[name]] + 1).sum()) for name in names])
     if empty := [name for name, count in zip(names, available, strict=True) if not count]:
-        raise ValueError(
-            f"{' and '.join(empty)} of the mixture has no text: use fewer parts (swarm.buckets)"
-        )
-    tokens = max(config.swarm.tokens or 0, *(j.config.steps * j.config.step_tokens for j in jobs))
+        fewer = "use fewer parts (swarm.buckets)"
+        raise ValueError(f"{' and '.join(empty)} of the mixture has no text: {fewer}")
+    tokens = max(config.swarm.tokens or 0, *(job.tokens for job in jobs))
     most = np.minimum(1.0, config.swarm.repeats * available / tokens)
     start = np.array(list(natural.values()))
     if (start >= most).any():
@@ -127,20 +123,17 @@ def _natural(corpus: Corpus, shares: Mapping[str, float], buckets: int) -> dict[
         raise ValueError(f"swarm.buckets is 1 or more, not {buckets}")
     total = sum(shares.values())
     natural = {}
+    edges = [round(100 * i / buckets) for i in range(buckets + 1)]
     for source, share in shares.items():
-        if not share:
-            continue
-        if buckets == 1 or source not in corpus.manifest["filtered_sources"]:
+        if share and (buckets == 1 or source not in corpus.manifest["filtered_sources"]):
             natural[source] = share / total
-            continue
-        edges = [round(100 * i / buckets) for i in range(buckets + 1)]
-        for low, high in itertools.pairwise(edges):
-            part = components.part_name(source, low, high)
-            natural[part] = share / total * (high - low) / 100
+        elif share:
+            for low, high in itertools.pairwise(edges):
+                part = components.part_name(source, low, high)
+                natural[part] = share / total * (high - low) / 100
     if len(natural) < 2:
-        raise ValueError(
-            f"{', '.join(natural)} alone is not a mixture: use more sources, or swarm.buckets=2"
-        )
+        more = "use more sources, or swarm.buckets=2"
+        raise ValueError(f"{', '.join(natural)} alone is not a mixture: {more}")
     return natural
 
 
@@ -162,9 +155,8 @@ def _confirming(
     if swarm is None or swarm.confirms:
         raise ValueError(f"{folder} is not a swarm: give a folder of experiment=mixture")
     if found is None:
-        raise ValueError(
-            f"the swarm in {folder} is not finished: run it again (complete jobs are skipped)"
-        )
+        again = "run it again (complete jobs are skipped)"
+        raise ValueError(f"the swarm in {folder} is not finished: {again}")
     first = next(iter(study.runs.values())).result
     if first.provenance["corpus"]["fingerprint"] != corpus.fingerprint:
         raise ValueError(
@@ -172,14 +164,11 @@ def _confirming(
         )
     any_mixture = next(iter(swarm.mixtures.values()))
     apart = {name: 0.0 for name in any_mixture if name not in swarm.natural}
+    left_out = sorted(name for name, weight in declared.mixture.items() if not weight)
     for what, theirs, ours in (
         ("swarm.buckets", swarm.buckets, config.swarm.buckets),
         ("primary.endpoint", study.declared.primary.endpoint, declared.primary.endpoint),
-        (
-            "sources left out",
-            sorted(apart),
-            sorted(n for n, w in declared.mixture.items() if not w),
-        ),
+        ("sources left out", sorted(apart), left_out),
     ):
         if theirs != ours:
             raise ValueError(
@@ -187,11 +176,8 @@ def _confirming(
             )
     names = list(swarm.natural)
     natural, most = (np.array(list(w.values())) for w in (swarm.natural, swarm.most))
-    rows = {
-        NATURAL: natural,
-        UNIFORM: mixtures.even(natural, most),
-        PROPOSED: found.proposal.weights,
-    }
+    even = mixtures.even(natural, most)
+    rows = {NATURAL: natural, UNIFORM: even, PROPOSED: found.proposal.weights}
     if other := sorted(set(members.values()) - set(rows)):
         raise ValueError(f"data.member={other[0]}: a study that confirms a swarm has {list(rows)}")
     return dataclasses.replace(

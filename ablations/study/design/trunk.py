@@ -12,7 +12,6 @@ stage this way.
 """
 
 import dataclasses
-import json
 import os
 from typing import Any
 
@@ -105,26 +104,19 @@ def finished_hash(config: AblationConfig) -> str | None:
             f"the trunk in {path} is not finished, so no arm can start from it: see"
             " failure.json and training.log there, and run the same command again"
         )
-    return config_hash(json.loads(storage.read_bytes(storage.join(path, IDENTITY))))
+    return config_hash(storage.read_json(storage.join(path, IDENTITY)))
 
 
 def flops(config: AblationConfig) -> float:
     """FLOPs of the trunk that an arm starts from; 0 for other jobs."""
     if not starts_from_trunk(config):
         return 0.0
-    result = json.loads(storage.read_bytes(storage.join(folder(config), RESULT)))
-    return float(result["flops"])
+    return float(storage.read_json(storage.join(folder(config), RESULT))["flops"])
 
 
 def note(arms: AblationConfig, trunk: AblationConfig) -> str:
-    """A note for readers on where the arms start.
-
-    Args:
-        arms: the config of any arm.
-        trunk: the config of any trunk.
-    """
-    before = trunk.steps * trunk.step_tokens
-    after = arms.steps * arms.step_tokens
+    """A note for readers on where the arms start, from the configs of any arm and trunk."""
+    before, after = (config.steps * config.step_tokens for config in (trunk, arms))
     note = (
         f"Arms differ in the last {after:,} of {before + after:,} tokens, while the learning rate"
         f" decays. Until then they are one trunk, trained on {trunk.data.arm} text."
@@ -139,9 +131,3 @@ def note(arms: AblationConfig, trunk: AblationConfig) -> str:
         " the last text differs between them: the verdict is about this trunk; another one may"
         " give another."
     )
-
-
-def reading_note(shares: dict[str, float]) -> str:
-    """A note on the share of each arm's tokens that its trunk has read."""
-    parts = " and ".join(f"{share:.0%} of {arm}" for arm, share in shares.items())
-    return f"The trunk has already read some of the arms' text: {parts}, by tokens."
