@@ -87,12 +87,12 @@ def render(study: Study, result: Comparison) -> str:
 def _errors(primary: Row) -> list[str]:
     """The parts of the primary estimate's error."""
     error = primary["seed_error"]
-    parts = f"{'unknown' if error is None else number(error)} between seeds"
+    seeds = "unknown" if error is None else number(error)
     return [
         f"{primary['treatment']} minus {primary['baseline']} on"
         f" {endpoints.label(primary['endpoint'])}: {number(primary['value'], True)}"
         f" {primary['unit']}",
-        f"  standard error {number(primary['error'])}: {parts},"
+        f"  standard error {number(primary['error'])}: {seeds} between seeds,"
         f" {number(primary['item_error'])} between held-out items",
         f"  {primary['df']:.1f} degrees of freedom, p = {primary['p']:.2g}",
     ]

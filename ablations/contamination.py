@@ -4,13 +4,10 @@ python ablations/contamination.py corpus=corpus/ output=contamination/ runs.filt
 
 As in GPT-3 (and FLAN, whose method GLaM is said to use), an item is dirty if any of its word
 13-grams (lower case, letters and digits only) occurs in the arm's documents. Dirty items are
-reported, not removed. Items with fewer than 13 words can't be checked. ``output`` gets
+reported, not removed; items with fewer than 13 words can't be checked. ``output`` gets
 
-- ``contamination.arrow``: a row per item and arm, as in
-  :data:`ablations.study_files.results.CONTAMINATION`
+- ``contamination.arrow`` (:data:`ablations.study_files.results.CONTAMINATION`)
 - ``contamination.json``: counts per task and arm, and the scores of all, clean and dirty items
-
-A study measures this for its own tasks (:func:`of_study`).
 
 Documents are decoded from the corpus's tokens, so the tokenizer must be lossless. The n-grams are
 those of the pipeline's decontamination step, which can drop such documents.
@@ -63,7 +60,9 @@ def measure(
     try:
         item_n_grams = n_gram_set(pa.concat_arrays(texts), n)
     except ValueError:  # no item has n words
-        return pa.concat_tables(_rows(each, arm, None) for arm in arms for each in sets)
+        unknown = [pa.nulls(len(text), pa.bool_()) for text in texts]
+        pairs = list(zip(sets, unknown, strict=True))
+        return pa.concat_tables(_rows(each, arm, nulls) for arm in arms for each, nulls in pairs)
     hits: list[int] = []
     hit_texts: list[str] = []
     in_any_arm = np.flatnonzero(np.any(list(arms.values()), axis=0))
@@ -106,15 +105,9 @@ def of_study(
     return _read(table)
 
 
-def _rows(each: TaskSet, arm: str, dirty: pa.Array | None) -> pa.Table:
-    n = len(each.items)
-    columns = {
-        "task": [each.name] * n,
-        "item": [item.id for item in each.items],
-        "arm": [arm] * n,
-        "dirty": pa.nulls(n, pa.bool_()) if dirty is None else dirty,
-    }
-    return pa.table(columns, schema=CONTAMINATION)
+def _rows(each: TaskSet, arm: str, dirty: pa.Array) -> pa.Table:
+    ids, n = [item.id for item in each.items], len(each.items)
+    return pa.table([[each.name] * n, ids, [arm] * n, dirty], schema=CONTAMINATION)
 
 
 def _texts(

@@ -2,13 +2,12 @@ r"""Find held-out documents that are near-duplicates of training text, by token 
 
 python ablations/near_duplicates.py corpus=corpus/
 
-Exact copies never straddle the split, which is by content hash; this finds the rest: mirrored
-pages, quotations, templates. A held-out document is a near-duplicate if at least half of its token
-13-grams occur in the raw pool. The pool, not an arm, so that all arms are evaluated on the same
-documents. The same words give the same tokens, so token n-grams find what word n-grams would, and
-they are read straight from the mapped corpus. Hashes are those of the pipeline's near-duplicates
-(:mod:`winnow.text.n_grams`), but the measure is containment, the share of a document found in the
-pool, not the Jaccard similarity of two documents.
+The split is by content hash, so exact copies are never on both sides; this finds mirrored pages,
+quotations, templates. A held-out document is a near-duplicate if the raw pool has at least half of
+its token 13-grams (the pool, not an arm: all arms are evaluated on the same documents). The same
+words give the same tokens, so token n-grams, read from the mapped corpus, serve as word n-grams.
+Hashes are those of :mod:`winnow.text.n_grams`, but the measure is containment in the pool, not the
+Jaccard similarity of two documents.
 """
 
 from collections.abc import Iterator

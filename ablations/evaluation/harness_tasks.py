@@ -226,15 +226,9 @@ def _item(
 ) -> Item:
     """A document as an item: its choices, where the harness says which is right; else its text."""
     choices = judge.choices(document, [Request(one.request_type, one.args) for one in instances])
-    return Item(
-        id=name,
-        cluster=group,
-        contexts=[context for context, _, _ in choices],
-        continuations=[text for _, text, _ in choices],
-        correct=[right for _, _, right in choices],
-        answers=[[text] for text in judge.answers(document)],
-        demonstration="",
-    )
+    contexts, continuations, correct = map(list, zip(*choices, strict=True))
+    answers = [[text] for text in judge.answers(document)]
+    return Item(name, group, contexts, continuations, correct, answers, demonstration="")
 
 
 @contextlib.contextmanager

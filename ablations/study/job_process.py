@@ -47,7 +47,7 @@ def run_python(
         JobFailedError: it failed.
         StoppedError: the study is stopping.
     """
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    environment = os.environ | dict.fromkeys(["OMP_NUM_THREADS", "MKL_NUM_THREADS"], str(threads))
     os.makedirs(os.path.dirname(log), exist_ok=True)
     with open(log, "ab") as file, _lock(file, script) as claim:
         process = subprocess.Popen(
@@ -70,11 +70,7 @@ def run_python(
 
 
 def _lock(log: BinaryIO, script: str) -> contextlib.AbstractContextManager[str | None]:
-    """Lock a log for the process that writes to it; without file locks, claim it.
-
-    Raises:
-        ValueError: an earlier process holds it.
-    """
+    """Lock a log for the process that writes to it; without file locks, claim it."""
     try:
         fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

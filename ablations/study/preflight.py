@@ -25,7 +25,7 @@ from ablations.study_files import results
 from ablations.study_files.results import TRUNK, Declaration, config_hash
 from ablations.tasks.task_set import TaskSet
 from model.data.arms import Arm
-from model.data.corpus import Corpus, IntArray, open_corpus, tally
+from model.data.corpus import Corpus, open_corpus, tally
 from model.data.order import FEWEST
 from winnow.filesystem import storage
 
@@ -71,7 +71,10 @@ def check(jobs: Sequence[Job]) -> CheckedStudy:
     tasks = study_tasks.gather_all(config.tasks)
     _check_answer_length(jobs, tasks.sets)
     arm_of = {j.config.arm: arms.ensure(corpus, j.config.data, j.tokens) for j in jobs}
-    mixture, mixture_notes = _mixture(jobs, corpus, arm_of)
+    pooled = [job.config for job in jobs]
+    pooled = [config for config in pooled if config.data.pool_shares and not config.data.mixture]
+    sharing = {config.arm: arm_of[config.arm] for config in pooled}
+    mixture, mixture_notes = arms.common_shares(corpus, sharing, config.unseen)
     declared = dataclasses.replace(declared, mixture=mixture, harness=tasks.harness)
     mixtures, swarm_notes = swarm.declare(jobs, declared, corpus)
     declared = dataclasses.replace(declared, swarm=mixtures)
@@ -81,7 +84,9 @@ def check(jobs: Sequence[Job]) -> CheckedStudy:
     differing = _differing(jobs, declared, corpus, main)
     print("looking for near-duplicates of held-out documents in training text …", file=sys.stderr)
     near = near_duplicates.of_study(corpus, config.output)
-    documents = _evaluated_documents(jobs, corpus, near)
+    if len(limits := {job.config.evaluate.final_bytes for job in jobs}) > 1:
+        raise ValueError("evaluate.final_bytes can't be swept: all jobs are compared on one text")
+    documents = held_out_groups.documents_of(corpus, limits.pop(), near)
     declared = dataclasses.replace(
         declared,
         heldout=held_out_groups.large_enough(declared.heldout, documents),
@@ -116,27 +121,10 @@ def groups_of(config: AblationConfig, corpus: Corpus) -> dict[str, list[str]]:
     return groups
 
 
-def _mixture(
-    jobs: Sequence[Job], corpus: Corpus, arm_of: Mapping[str, Arm]
-) -> tuple[dict[str, float], list[str]]:
-    """The mixture of jobs that use the pool's shares, and notes on it."""
-    sharing = {
-        job.config.arm: arm_of[job.config.arm]
-        for job in jobs
-        if job.config.data.pool_shares and not job.config.data.mixture
-    }
-    unseen = jobs[0].config.unseen
-    return arms.common_shares(corpus, sharing, unseen) if sharing else ({}, [])
-
-
 def _check_jobs(
     jobs: Sequence[Job], declared: Declaration, corpus: Corpus
 ) -> dict[tuple[str, str], "TokenStream"]:
-    """Check the jobs' token streams and folders; one stream per arm and variant.
-
-    Raises:
-        ValueError: an arm has less text than a batch, or a folder holds another job.
-    """
+    """Check the jobs' token streams and folders; one stream per arm and variant."""
     streams: dict[tuple[str, str], TokenStream] = {}
     identities: dict[tuple[str, str], dict[str, Any]] = {}
     for job in jobs:
@@ -170,11 +158,7 @@ def overlap_note(
 def _differing(
     jobs: Sequence[Job], declared: Declaration, corpus: Corpus, streams: Mapping[str, "TokenStream"]
 ) -> float | None:
-    """:attr:`Declaration.differing`, from the streams of the arms.
-
-    Raises:
-        ValueError: both arms of the contrast read the same text.
-    """
+    """:attr:`Declaration.differing`; a ValueError if both arms read the same text."""
     primary = declared.primary
     of_main = {job.config.arm: job for job in jobs if job.config.variant == declared.main}
     pair = [of_main[arm] for arm in (primary.treatment, primary.baseline)]
@@ -201,20 +185,6 @@ def _pop_text(identity: dict[str, Any]) -> dict[str, Any]:
     del identity["data.arm"]
     text = [n for n in identity if n == "arm_fingerprint" or n.startswith("data.mixture")]
     return {name: identity.pop(name) for name in text}
-
-
-def _evaluated_documents(
-    jobs: Sequence[Job], corpus: Corpus, near: NearDuplicates
-) -> dict[str, IntArray]:
-    """The documents of the final evaluation by source, the same for all jobs.
-
-    Raises:
-        ValueError: ``evaluate.final_bytes`` is swept.
-    """
-    limits = {job.config.evaluate.final_bytes for job in jobs}
-    if len(limits) > 1:
-        raise ValueError("evaluate.final_bytes can't be swept: all jobs are compared on one text")
-    return held_out_groups.documents_of(corpus, limits.pop(), near)
 
 
 def _check_answer_length(jobs: Sequence[Job], tasks: Sequence[TaskSet]) -> None:

@@ -67,10 +67,10 @@ def time_left(states: Sequence[JobState], now: float, slots: int) -> float | Non
 
     A pending job is assumed to take as long per FLOP as the others.
     """
-    known = [(s, seconds) for s in states if (seconds := s.seconds(now)) is not None]
-    if not known:
+    rates = [seconds / s.flops for s in states if (seconds := s.seconds(now)) is not None]
+    if not rates:
         return None
-    rate = mean(seconds / s.flops for s, seconds in known)
+    rate = mean(rates)
     left = 0.0
     for s in states:
         if s.running and s.trained >= MIN_TRAINED:
@@ -82,12 +82,10 @@ def time_left(states: Sequence[JobState], now: float, slots: int) -> float | Non
 
 def summary(states: Sequence[JobState], now: float, slots: int) -> str:
     """One line about all jobs."""
-    counts = {
-        "done": sum(s.complete for s in states),
-        "running": sum(s.running for s in states),
-        "failed": sum(s.failed for s in states),
-    }
-    parts = [f"{n} {what}" for what, n in counts.items() if n or what != "failed"]
+    done, running = sum(s.complete for s in states), sum(s.running for s in states)
+    parts = [f"{done} done", f"{running} running"]
+    if failed := sum(s.failed for s in states):
+        parts.append(f"{failed} failed")
     left = time_left(states, now, slots)
     parts.append("time left unknown" if left is None else f"about {duration(left)} left")
     return f"{len(states)} jobs: {', '.join(parts)}"

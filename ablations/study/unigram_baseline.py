@@ -11,9 +11,8 @@ BATCH_TOKENS = 1 << 22
 
 
 def bits_per_byte(corpus: Corpus, documents: Mapping[str, IntArray]) -> dict[str, float]:
-    """Bits per byte by source under the pool's unigram model, boundaries included.
-
-    Counts have add-one smoothing. Sources without documents are left out.
+    """Bits per byte by source under the pool's unigram model (add-one smoothing), boundaries
+    included. Sources without documents are left out.
     """
     pool = np.flatnonzero(corpus.pool)
     counts = 1.0 + _counts(corpus, pool)

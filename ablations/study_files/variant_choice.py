@@ -50,7 +50,7 @@ class ChosenVariants:
     """The choices of a study by arm, as rows and notes.
 
     ``of`` names what was searched ("learning rates"), ``by`` the endpoint of the choice (None if
-    there was none), ``ends`` the arms whose best lies at the edge of the search.
+    there was none), ``ends`` the arms whose best is at the edge of the search.
     """
 
     at: CompareAt

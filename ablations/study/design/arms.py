@@ -113,7 +113,7 @@ def common_shares(
 
     Args:
         corpus: the corpus.
-        arms: the arms, by their names in the study.
+        arms: the arms, by their names in the study; without any, the mixture is empty.
         unseen: sources that no arm may train on.
 
     Returns:
@@ -122,14 +122,15 @@ def common_shares(
     Raises:
         ValueError: no filtered source is left, so all arms would be equal.
     """
+    if not arms:
+        return {}, []
     shares = pool_shares(corpus)
     weights, notes = dict(shares), []
     if reserved := [source for source in shares if source in unseen]:
         weights |= dict.fromkeys(reserved, 0.0)
-        many = ("is", "it") if len(reserved) == 1 else ("are", "them")
-        notes.append(
-            f"{' and '.join(reserved)} {many[0]} for evaluation only: no arm trains on {many[1]}."
-        )
+        verb, them = ("is", "it") if len(reserved) == 1 else ("are", "them")
+        only = f"{verb} for evaluation only: no arm trains on {them}."
+        notes.append(f"{' and '.join(reserved)} {only}")
     for source, share in shares.items():
         if source in reserved:
             continue

@@ -13,6 +13,9 @@ from model.data.corpus import Corpus, IntArray
 from model.data.order import FEWEST, held_out_documents
 from model.training.outcome import HELDOUT_SCHEMA
 
+JUNK = "junk_of_"
+"""Prefix of the source that holds the junk of a source."""
+
 JUNK_SHARE = 0.2
 """The share of a filtered source's held-out documents, lowest scores first, called junk."""
 
@@ -24,7 +27,7 @@ def heldout_groups(corpus: Corpus, unseen: Sequence[str] = ()) -> dict[str, list
         "unseen": [name for name in sources if name in unseen],
         "known": [name for name in sources if name not in (*filtered, *unseen)],
         "web": [name for name in sources if name in filtered],
-        "junk": [junk_name(name) for name in sources if name in filtered],
+        "junk": [JUNK + name for name in sources if name in filtered],
     }
     return {group: names for group, names in groups.items() if names}
 
@@ -34,11 +37,6 @@ def filtered_sources(corpus: Corpus) -> list[str]:
     return [name for name in corpus.manifest["filtered_sources"] if name in corpus.sources]
 
 
-def junk_name(source: str) -> str:
-    """The name of a source's junk."""
-    return f"junk_of_{source}"
-
-
 def with_junk(heldout: pa.Table, corpus: Corpus) -> pa.Table:
     """Held-out rows (HELDOUT_SCHEMA), with low-score ones repeated as source ``junk_of_…``."""
     tables = [heldout]
@@ -46,7 +44,7 @@ def with_junk(heldout: pa.Table, corpus: Corpus) -> pa.Table:
         ids = pa.array(corpus.ids(np.flatnonzero(junk)))
         of_source = pc.equal(heldout["source"], source)
         rows = heldout.filter(pc.and_(of_source, pc.is_in(heldout["document"], ids)))
-        names = pa.array([junk_name(source)] * len(rows), pa.string())
+        names = pa.array([JUNK + source] * len(rows), pa.string())
         tables.append(rows.set_column(0, HELDOUT_SCHEMA.field("source"), names))
     return pa.concat_tables(tables)
 
@@ -71,7 +69,7 @@ def documents_of(corpus: Corpus, limit: int | None, near: NearDuplicates) -> dic
         documents = held_out_documents(corpus, source, limit)
         by_source[source] = documents[~np.isin(documents, near.duplicates)]
     for source, junk in _junk(corpus).items():
-        by_source[junk_name(source)] = by_source[source][junk[by_source[source]]]
+        by_source[JUNK + source] = by_source[source][junk[by_source[source]]]
     return by_source
 
 
@@ -93,9 +91,8 @@ def notes(documents: Mapping[str, IntArray]) -> list[str]:
     """A sentence on sources with too few documents to evaluate on, if any."""
     small = [f"{name} ({len(ids)})" for name, ids in documents.items() if len(ids) < FEWEST]
     left_out = f"Left out of the evaluation, with fewer than {FEWEST} held-out documents"
-    return [f"{left_out}: {', '.join(small)}. A corpus with a larger held_out has more."] * bool(
-        small
-    )
+    note = f"{left_out}: {', '.join(small)}. A corpus with a larger held_out has more."
+    return [note] if small else []
 
 
 def _junk(corpus: Corpus) -> dict[str, BoolArray]:

@@ -58,11 +58,11 @@ def declare(
         swarm = _new(jobs, declared.mixture, corpus, wanted)
         rows = mixture_proposal.matrix(list(swarm.natural), list(swarm.mixtures.values()))
         mixtures.check(np.repeat(rows, len(declared.seeds), axis=0))
-        components_text = ", ".join(
+        parts = [
             f"{name} {share:.1%} of the pool, at most {swarm.most[name]:.0%}"
             for name, share in swarm.natural.items()
-        )
-        notes = [f"Components of the mixtures: {components_text}."]
+        ]
+        notes = [f"Components of the mixtures: {', '.join(parts)}."]
     return _as_declared(config.output, swarm), notes
 
 
@@ -144,11 +144,7 @@ def _by_name(names: Sequence[str], weights: FloatArray) -> dict[str, float]:
 def _confirming(
     config: AblationConfig, declared: Declaration, corpus: Corpus, members: Mapping[str, str]
 ) -> Swarm:
-    """The natural, the equal and the proposed mixture of a finished swarm.
-
-    Raises:
-        ValueError: it is not finished, or of another corpus, endpoint or number of parts.
-    """
+    """The natural, the uniform and the proposed mixture of a finished swarm."""
     folder = str(config.swarm.folder)
     study = read_study(folder)
     swarm, found = study.declared.swarm, mixture_proposal.regress(study)
