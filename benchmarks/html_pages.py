@@ -112,15 +112,13 @@ def _steps(stored: bytes, rounds: int) -> dict[str, float]:
 
 def _least(peers: Mapping[str, Callable[[], None]], rounds: int) -> dict[str, float]:
     """The least CPU seconds of each, in turns, after a round that warms up."""
-    least: dict[str, float] = {}
-    for number in range(rounds + 1):
+    times: dict[str, list[float]] = {name: [] for name in peers}
+    for _ in range(rounds + 1):
         for name, read in peers.items():
             begun = time.process_time()
             read()
-            seconds = time.process_time() - begun
-            if number:
-                least[name] = min(least.get(name, seconds), seconds)
-    return least
+            times[name].append(time.process_time() - begun)
+    return {name: min(seconds[1:]) for name, seconds in times.items()}
 
 
 if __name__ == "__main__":

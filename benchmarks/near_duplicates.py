@@ -140,16 +140,16 @@ def quality(flags: argparse.Namespace, texts: list[str]) -> None:
           " n-gram\n")  # fmt: skip
     print("| Jaccard | pairs | found | ± 95 % | 1-(1-s^8)^14 |\n|---|---|---|---|---|")
     bins = np.digitize(similarity, EDGES)
-    for k in range(1, len(EDGES)):
+    for k, (low, high) in enumerate(itertools.pairwise(EDGES), 1):
         mine = bins == k
         if mine.any():
-            row(f"{EDGES[k - 1]:g} to {min(EDGES[k], 1):g}", mine.sum(), met[:, mine].mean(axis=1),
-                chance[mine].mean())  # fmt: skip
+            found = met[:, mine].mean(axis=1)
+            row(f"{low:g} to {min(high, 1):g}", mine.sum(), found, chance[mine].mean())
     print("\n| of what is found | pairs | share | ± 95 % | expected |\n|---|---|---|---|---|")
     for least in (0.5, 0.7, 0.8):
-        high = similarity >= least
-        precision = met[:, high].sum(axis=1) / met.sum(axis=1)
-        row(f"s >= {least}", int(met[0].sum()), precision, chance[high].sum() / chance.sum())
+        alike = similarity >= least
+        precision = met[:, alike].sum(axis=1) / met.sum(axis=1)
+        row(f"s >= {least}", int(met[0].sum()), precision, chance[alike].sum() / chance.sum())
     ours = [clusters(family, compared) for family in families]
     corpus = write(flags.work / "quality", texts)
     output = flags.work / "output"
@@ -163,12 +163,11 @@ def quality(flags: argparse.Namespace, texts: list[str]) -> None:
     print(f"pairs in one cluster that are so in both, of those that are so in either: families of"
           f" ours {interval(between)}, ours and datatrove {interval(beside)}")  # fmt: skip
     for least in (0.8, 0.9, 0.95):
-        alike = pairs[similarity >= least]
-        together = [(labels[alike[:, 0]] == labels[alike[:, 1]]).mean() for labels in ours]
-        peer_share = (theirs[alike[:, 0]] == theirs[alike[:, 1]]).mean()
+        a, b = pairs[similarity >= least].T
+        together = [(labels[a] == labels[b]).mean() for labels in ours]
         print(
-            f"of {len(alike):,} pairs with s >= {least}, in one cluster: ours"
-            f" {interval(together)}, datatrove {peer_share:.4f}"
+            f"of {len(a):,} pairs with s >= {least}, in one cluster: ours {interval(together)},"
+            f" datatrove {(theirs[a] == theirs[b]).mean():.4f}"
         )
 
 

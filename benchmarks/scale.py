@@ -31,10 +31,9 @@ def main() -> None:
     scorer = classifier(flags.work, "hashed_linear")
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores")
     print(f"`{' '.join(['python', *sys.argv])}`\n")
-    print(
-        "| text MB | documents | input files | workers | wall s | CPU s | MB/s | documents/s"
-        " | peak MB | shards | output MB | statistics MB | manifest kB |"
-    )
+    counts = "text MB | documents | input files | workers"
+    speeds = "wall s | CPU s | MB/s | documents/s | peak MB"
+    print(f"| {counts} | {speeds} | shards | output MB | statistics MB | manifest kB |")
     print("|" + "---|" * 13)
     output = flags.work / "scale_output"
     for megabytes in flags.megabytes:

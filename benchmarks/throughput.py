@@ -82,7 +82,10 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=ROOT / "cache" / "benchmark")
     parser.add_argument("--peers", type=Path, default=PEERS, help="has datatrove")
     flags = parser.parse_args()
-    setup = prepare(flags.work, flags.megabytes, flags.peers, flags.workers)
+    corpus = write_corpus(flags.work / f"corpus_{flags.megabytes}", flags.megabytes * 10**6, FILES)
+    fasttext = classifier(flags.work, "fasttext", *FASTTEXT) / "model.bin"
+    hashed_linear = classifier(flags.work, "hashed_linear")
+    setup = Setup(corpus, hashed_linear, fasttext, flags.peers, flags.workers)
     text, documents = map(int, (setup.corpus / "size.txt").read_text().split())
     runs: dict[str, list[Measurement]] = {name: [] for name in flags.only}
     for round_ in range(flags.rounds):
@@ -92,14 +95,6 @@ def main() -> None:
             runs[name].append(measure(_contender(name, setup, output), setup.workers))
             print(f"round {round_ + 1} {name}: {runs[name][-1].wall:.1f} s", file=sys.stderr)
     print(report(runs, text, documents, setup.workers))
-
-
-def prepare(work: Path, megabytes: int, peers: Path, workers: int) -> Setup:
-    """Corpus, classifier and fastText model, made unless they are there."""
-    hashed_linear = classifier(work, "hashed_linear")
-    fasttext = classifier(work, "fasttext", *FASTTEXT) / "model.bin"
-    corpus = write_corpus(work / f"corpus_{megabytes}", megabytes * 10**6, FILES)
-    return Setup(corpus, hashed_linear, fasttext, peers, workers)
 
 
 def classifier(work: Path, kind: str, *settings: str) -> Path:
@@ -228,17 +223,12 @@ def measure(command: Sequence[str], workers: int) -> Measurement:
 
 def report(runs: dict[str, list[Measurement]], text: int, documents: int, workers: int) -> str:
     """The table in Markdown: medians, and how many times slower than Winnow each is."""
-    commit = subprocess.run(
-        ["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True
-    ).stdout.strip()
-    medians = {
-        name: Measurement(
-            statistics.median(run.wall for run in found),
-            statistics.median(run.cpu for run in found),
-            max(run.memory for run in found),
-        )
-        for name, found in runs.items()
-    }
+    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
+    medians = {}
+    for name, found in runs.items():
+        wall, cpu = (statistics.median(getattr(run, x) for run in found) for x in ("wall", "cpu"))
+        medians[name] = Measurement(wall, cpu, max(run.memory for run in found))
     base = medians.get("winnow", next(iter(medians.values()))).wall
     lines = [
         f"{platform.processor() or platform.machine()}, {workers} of {os.cpu_count()} cores,"

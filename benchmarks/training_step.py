@@ -2,23 +2,21 @@
 
     OMP_NUM_THREADS=1 python benchmarks/training_step.py
 
-Each contender is a process of its own, made as it is used: ours as ``model/train.py`` starts, with
-its settings of the allocator, transformers' with none. They take turns, a step each, round by
-round and on the same random tokens, at most four of those that are compared at a time (up to 8 GB
-with 64 experts). A ratio is the median of those within a round, of CPU seconds of the process, so
-that what else the machine does counts little; that of wall time stands beside it and is the one to
-read where the machine is quiet, or where more than one thread works. Learning, forward and
-backward, is timed apart from the update by Adafactor: ours for ours, torch's for the others. Random
-tokens route nearly evenly at first, and never twice alike, for the weights do change.
+Each contender is a process, started as in use: ours like ``model/train.py``, with its allocator
+settings, transformers' with the defaults. They take turns, a step each, on the same random tokens,
+at most four at a time (up to 8 GB with 64 experts). A ratio is the median over rounds of CPU
+seconds, which other load changes little; read the ratio of wall time on a quiet machine, or with
+more than one thread. Forward and backward (``learn``) are timed apart from the update by Adafactor:
+ours for ours, torch's for the others. Random tokens route nearly evenly at first.
 
-The dense twin has hidden layers as wide as makes its active parameters, and so its FLOPs, those of
-the MoE models. Mixtral and OLMoE have the shape of ours with an MoE in every layer; their experts
-have three matrices, ours two, so their hidden layers are two thirds as wide: equal parameters and
-FLOPs. They attend with rotary embeddings through their default (fused) path, ours has its trained
-bias. In bfloat16 they run under autocast, their weights being float32 like ours.
+The dense twin has wider hidden layers, for the active parameters and FLOPs of the MoE models.
+Mixtral and OLMoE have the shape of ours with an MoE in every layer; their experts have three
+matrices, ours two, so their hidden layers are two thirds as wide: equal parameters and FLOPs. They
+use rotary embeddings and their default (fused) attention, ours has its trained bias. In bfloat16
+they run under autocast, with float32 weights like ours.
 
-``of product`` is how near a step comes to the speed of a plain product of matrices, by its FLOPs.
-One over it is how much faster than this contender any code could be that makes the same products.
+``of product`` is the speed of a step, by its FLOPs, as a share of that of a plain matrix product:
+the limit for any code that makes the same products.
 """
 
 import argparse
@@ -116,14 +114,9 @@ def theirs(
 def contenders(options: argparse.Namespace) -> dict[str, Callable[[], Contender]]:
     """By name; each is made when it is called."""
     dtype = getattr(torch, options.dtype)
-    base = GLaMConfig(
-        vocabulary=options.vocabulary,
-        layers=options.layers,
-        width=options.width,
-        hidden=3 * options.width,
-        heads=options.width // 32,
-        head_width=32,
-    )
+    width = options.width
+    shape = {"width": width, "hidden": 3 * width, "heads": width // 32, "head_width": 32}
+    base = GLaMConfig(vocabulary=options.vocabulary, layers=options.layers, **shape)
 
     def glam(backend: str = "fastest", **changes: Any) -> Callable[[], Contender]:
         config = dataclasses.replace(base, **changes)
@@ -138,10 +131,9 @@ def contenders(options: argparse.Namespace) -> dict[str, Callable[[], Contender]
         out[f"ours {experts}e, loop"] = glam("loop", experts=experts)
         out[f"ours {experts}e, grouped_mm"] = glam("grouped", experts=experts)
         sparse = dataclasses.replace(base, experts=experts, moe_period=1)
-        out[f"ours {experts}e, all layers MoE"] = glam(experts=experts, moe_period=1)
-        out[f"ours {experts}e, all layers MoE, {DEFAULT_ALLOCATOR}"] = glam(
-            experts=experts, moe_period=1
-        )
+        for allocation in ("", f", {DEFAULT_ALLOCATOR}"):
+            name = f"ours {experts}e, all layers MoE{allocation}"
+            out[name] = glam(experts=experts, moe_period=1)
         for name in ("Mixtral", "OLMoE"):
             for way in ("eager", "grouped_mm", f"grouped_mm, {OUR_ALLOCATOR}"):
                 made = partial(theirs, name, way.split(",")[0], sparse, dtype, options.length)
@@ -228,16 +220,13 @@ class Process:
     """A contender at work."""
 
     def __init__(self, name: str) -> None:
-        environment = dict(os.environ)
         tuned = OUR_ALLOCATOR in name or ("ours" in name and DEFAULT_ALLOCATOR not in name)
-        tuned = tuned or name == "dense twin"
-        environment["GLIBC_TUNABLES"] = allocator.GLIBC_TUNABLES if tuned else ""
+        tunables = allocator.GLIBC_TUNABLES if tuned or name == "dense twin" else ""
+        command = [sys.executable, *sys.argv, "--work", name]
+        environment = os.environ | {"GLIBC_TUNABLES": tunables}
+        pipe = subprocess.PIPE
         self.process = subprocess.Popen(
-            [sys.executable, *sys.argv, "--work", name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
+            command, stdin=pipe, stdout=pipe, text=True, env=environment
         )
 
     def ask(self, command: str) -> dict[str, float]:
@@ -275,10 +264,9 @@ def report(options: argparse.Namespace) -> None:
     print(f"{machine}, {os.cpu_count()} CPUs, torch {torch.__version__}")
     print(f"{platform.system()}, load {os.getloadavg()[0]:.1f}, commit {commit.stdout.strip()}")
     print("command: " + " ".join(["python", *sys.argv]))
-    print(
-        f"{options.rows * options.length} tokens a step, {options.dtype}, {options.rounds} rounds;"
-        " CPU seconds; ratios of learning, of the whole step, and of its wall time"
-    )
+    about = f"{options.rows * options.length} tokens a step, {options.dtype}"
+    ratios = "ratios of learning, of the whole step, and of its wall time"
+    print(f"{about}, {options.rounds} rounds; CPU seconds; {ratios}")
     groups: dict[str, list[str]] = {}
     for name in contenders(options):
         groups.setdefault(reference(name), []).append(name)
@@ -298,11 +286,9 @@ def compare(base: str, others: list[str], first: bool, options: argparse.Namespa
         speeds = []
         for number in range(options.rounds):
             speeds.append(processes[base].ask("product")["speed"])
-            # Not always after the same one, which leaves its traces in the cache.
-            turn = number % len(names)
-            rounds.append(
-                {name: processes[name].ask("step") for name in names[turn:] + names[:turn]}
-            )
+            turn = number % len(names)  # not always after the same one, because of the cache
+            order = names[turn:] + names[:turn]
+            rounds.append({name: processes[name].ask("step") for name in order})
         about = {name: process.ask("about") for name, process in processes.items()}
         profiled = [n for n in names if n.startswith("Mixtral") or (n == base and first)]
         parts = {name: processes[name].ask("shares") for name in profiled}
@@ -311,13 +297,11 @@ def compare(base: str, others: list[str], first: bool, options: argparse.Namespa
         print(f"\nto {base}; a plain product: {speed / 1e9:.0f} GFLOP for a CPU second")
         columns = f"{'weights':>9}{'learn':>8}{'update':>8}{'ratio':>8}{'step':>8}{'wall':>8}"
         print(f"{'':<44}{columns}{'of product':>12}{'MiB':>8}")
+    median = statistics.median
     for name in names if first else others:
-        learn, update = (
-            statistics.median(one[name][what] for one in rounds) for what in ("learn", "update")
-        )
+        learn, update = (median(one[name][x] for one in rounds) for x in ("learn", "update"))
         ratio, step, wall = (
-            statistics.median(one[name][what] / one[base][what] for one in rounds)
-            for what in ("learn", "step", "wall")
+            median(one[name][x] / one[base][x] for one in rounds) for x in ("learn", "step", "wall")
         )
         print(
             f"{name:<44}{about[name]['parameters'] / 1e6:>8.1f}M{learn:>8.2f}{update:>8.2f}"

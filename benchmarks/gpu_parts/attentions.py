@@ -46,11 +46,11 @@ class Problem:
         """The result, which gradients can be taken of."""
         q, k, v, table = leaves
         at = self.segments.to(q.device)
-        mask: attention.Mask = (
-            attention.additive_mask(at, at, q.dtype)  # on a CPU too
-            if backend == AttentionBackend.plain
-            else attention.attention_mask(at, at, q.dtype, FAR, backend)
-        )
+        mask: attention.Mask
+        if backend == AttentionBackend.plain:
+            mask = attention.additive_mask(at, at, q.dtype)  # on a CPU too
+        else:
+            mask = attention.attention_mask(at, at, q.dtype, FAR, backend)
         line = attention.bias_of_distance(table, q.shape[2], FAR)
         return attention.attend(q, k, v, line, mask)
 

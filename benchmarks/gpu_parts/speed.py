@@ -45,11 +45,8 @@ def grouped_ceilings(bench: Bench) -> None:
             x = torch.randn(rows, M, device=bench.device, dtype=BF16)
             w = torch.randn(experts, M, H, device=bench.device, dtype=BF16)
             g = torch.randn(rows, H, device=bench.device, dtype=BF16)
-            for name, left, right in (
-                ("forward", x, w),
-                ("rows", g, w.transpose(1, 2)),
-                ("weights", x.T, g),
-            ):
+            products = ("forward", x, w), ("rows", g, w.transpose(1, 2)), ("weights", x.T, g)
+            for name, left, right in products:
                 # The names of this turn of the loop are used before the next one.
                 time_ms = bench.milliseconds(lambda: F.grouped_mm(left, right, offs=ends))  # noqa: B023
                 rate = 2 * rows * M * H / time_ms / 1e9
@@ -82,13 +79,11 @@ def _contend(
             layer.compile()
     update = Adafactor(model.parameters(), 1e-4)
     data = [batch(config, rows, length, bench.device, seed=i) for i in range(2)]
-    turn = 0
+    turns = itertools.cycle(data)
 
     def learn() -> None:
-        nonlocal turn
-        turn += 1
         with copies(model):
-            model.loss(*data[turn % 2]).total.backward()
+            model.loss(*next(turns)).total.backward()
 
     def whole() -> None:
         learn()
