@@ -85,11 +85,7 @@ def of_study(
 ) -> pa.Table:
     """The result of :func:`measure` for a study, computed once and stored in its folder.
 
-    Args:
-        corpus: the study's corpus.
-        arms: the corpus's name for each arm of the study.
-        sets: the items of its tasks, without demonstrations.
-        folder: the study's folder.
+    ``arms`` has the corpus's name for each arm, ``sets`` the items without demonstrations.
     """
     about = {
         "n": N,

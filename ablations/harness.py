@@ -22,13 +22,9 @@ from ablations.evaluation.token_model import TokenModel, load_model
 class HarnessModel(LM):
     """A trained model behind the interface of the harness.
 
-    Args:
-        run: a folder of ``model/train.py``, or one of its checkpoints.
-        model: a model in memory, instead of ``run``.
-        device: as in ``conf/evaluate.yaml``, like the next two.
-        precision: of activations.
-        length: maximum tokens of a sequence.
-        **_: arguments that the harness passes to every model (batch size …), unused here.
+    From ``run``, a folder of ``model/train.py`` or one of its checkpoints, or a ``model`` in
+    memory. ``conf/evaluate.yaml`` explains the other settings; what else the harness passes to
+    every model (batch size …) is unused.
     """
 
     def __init__(

@@ -121,17 +121,15 @@ def by_source(corpus: Corpus, near: NearDuplicates) -> dict[str, dict[str, int]]
 
 def _n_grams(corpus: Corpus, documents: IntArray, n: int) -> Iterator[tuple[Hashes, IntArray]]:
     """Hashes of the n-grams of documents, and the index in ``documents`` of each."""
-    for rows, tokens in token_batches(corpus, documents, BATCH_TOKENS):
+    for rows, tokens in token_batches(corpus, documents):
         hashes, counts = n_gram_hashes(mixed(tokens), corpus.lengths[documents[rows]], n)
         yield hashes, np.repeat(rows, counts)
 
 
-def token_batches(
-    corpus: Corpus, documents: IntArray, size: int
-) -> Iterator[tuple[IntArray, IntArray]]:
-    """Batches of about ``size`` tokens: indices into ``documents``, and all of their tokens."""
+def token_batches(corpus: Corpus, documents: IntArray) -> Iterator[tuple[IntArray, IntArray]]:
+    """Batches of about a million tokens: indices into ``documents``, and all of their tokens."""
     lengths = corpus.lengths[documents]
-    batch = (np.cumsum(lengths) - 1) // size
+    batch = (np.cumsum(lengths) - 1) // BATCH_TOKENS
     for rows in np.split(np.arange(len(documents)), np.flatnonzero(np.diff(batch)) + 1):
         if len(rows):
             ends = np.cumsum(lengths[rows])

@@ -41,17 +41,14 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def write_report(path: str, learning_rate: str | None = None, claims: Sequence[str] = ()) -> str:
-    """Write a study's page and its figures' CSV files; returns the page's path.
+    """Write the page of the study at ``path`` and its figures' CSV files; returns the page's path.
 
-    Args:
-        path: the study's folder.
-        learning_rate: the folder of a study of its arms at several learning rates.
-        claims: folders of further studies that test claims of GLaM's.
+    ``learning_rate`` is the folder of a study of its arms at several learning rates, ``claims`` are
+    folders of further studies that test claims of GLaM's.
 
     Raises:
-        ValueError: a file of the study is invalid (``ablations.study_files.results``), or the
-            study of learning rates does not match. If nothing can be compared yet, the page says
-            so.
+        ValueError: a study's file is invalid, or the study of learning rates does not match. If
+            nothing can be compared yet, the page says so.
     """
     rates = read_study(learning_rate) if learning_rate else None
     data = gather(path, read_study(path), rates, [read_study(other) for other in claims])

@@ -85,12 +85,8 @@ class StudyCallback(Callback):
 def finalize(folder: str, shown: str) -> bool:
     """Print failures and the verdict; write the comparison and the page.
 
-    Args:
-        folder: the study's folder.
-        shown: its path in messages; differs for a study in a bucket.
-
-    Returns:
-        Whether every job is complete and the arms could be compared.
+    ``shown`` is the folder in messages, another one for a study in a bucket. Returns whether every
+    job is complete and the arms could be compared.
     """
     study = read_study(folder)
     declared, complete = study.declared, len(study.runs)

@@ -16,14 +16,9 @@ def parse(
     required: str = "study",
     usage: str | None = None,
 ) -> dict[str, str]:
-    """Parse ``name=value`` arguments.
+    """Parse ``name=value`` arguments: the required setting, and optional ones.
 
-    Args:
-        arguments: of the command line.
-        description: the text of ``--help``.
-        optional: names of optional settings.
-        required: the name of the required setting.
-        usage: the usage line, if not all settings are folders.
+    ``usage`` is the usage line, if not all settings are folders.
 
     Raises:
         ValueError: a setting is unknown, or ``required`` is missing.

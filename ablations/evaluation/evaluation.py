@@ -98,14 +98,7 @@ def evaluate_sets(
     not_run: dict[str, str],
     progress: Callable[[Sequence[TaskSet]], Iterator[TaskSet]] = iter,
 ) -> Evaluation:
-    """Evaluate a model on all items.
-
-    Args:
-        model: the model.
-        sets: from :func:`gather`.
-        not_run: from :func:`gather`; copied to ``about``.
-        progress: wraps the loop over tasks, to show progress.
-    """
+    """Evaluate a model on all items of :func:`gather`; ``progress`` wraps the loop over tasks."""
     answered, about = [], {}
     for each in progress(sets):
         answers = each.answers(model)

@@ -52,12 +52,9 @@ _LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens")
 def answer(
     model: LanguageModel, requests: Sequence[Request], extra: Sequence[tuple[str, str]] = ()
 ) -> tuple[list[Response], LogLikelihoods]:
-    """Answer n requests, grouped by kind, and score extra continuations.
+    """Answer requests, grouped by kind, and score extra pairs of contexts and continuations.
 
-    Args:
-        model: the model.
-        requests: of any kinds.
-        extra: contexts and continuations; those that a request has too are scored once.
+    Pairs that a request has too are scored once.
 
     Raises:
         ValueError: a request is of a kind that we can't answer.

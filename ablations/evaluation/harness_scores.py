@@ -123,11 +123,9 @@ class Judge:
     def values(
         self, responses: Sequence[Response], owners: Sequence[int]
     ) -> dict[str, list[Value]]:
-        """The score of each item by each metric, from the answers to the first n requests.
+        """The score of each item by each metric, from the answers to the first requests.
 
-        Args:
-            responses: n answers.
-            owners: the number of each request's item, in order.
+        ``owners`` has the number of each request's item, in order.
         """
         instances = self.instances[: len(responses)]
         by_item: dict[int, list[Any]] = {}
@@ -165,12 +163,8 @@ def table(
 ) -> pa.Table:
     """All metrics of a task: :data:`ablations.study_files.results.TASKS`.
 
-    Args:
-        task: its name.
-        shots: demonstrations.
-        items: all of them.
-        values: from :meth:`Judge.values`.
-        logprobs: the choices of items whose right answer is known.
+    ``values`` are from :meth:`Judge.values`, ``logprobs`` the choices of items whose right answer
+    is known.
     """
     parts = [TASKS.empty_table()]
     chance: dict[str, float] = {}

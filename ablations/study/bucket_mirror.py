@@ -34,12 +34,8 @@ LAYOUT = mirror.Layout(
 def use_local_folder(config: DictConfig, stack: ExitStack) -> str:
     """Redirect a sweep whose output is in a bucket to a local folder, mirrored there.
 
-    Args:
-        config: the config of the sweep, with its ``hydra`` node.
-        stack: holds the lock on the bucket's folder; closing it uploads what is left.
-
-    Returns:
-        ``output`` as configured.
+    Returns ``output`` as configured. ``stack`` holds the lock on the bucket's folder; closing it
+    uploads what is left.
 
     Raises:
         ValueError: another run is writing there.

@@ -47,11 +47,9 @@ charged for the whole pool."""
 
 
 def execute(job: Job, threads: int) -> None:
-    """Run what is left of a job, unless the study is stopping; write a failure record on error.
+    """Run what is left of a job, with ``threads`` per process, unless the study is stopping.
 
-    Args:
-        job: the job.
-        threads: threads per process.
+    An error is written to the job's failure record.
     """
     if trunk.is_spare(job.config) or interruption.stop_requested(job.config.output):
         return
@@ -153,15 +151,10 @@ def offset_master_port(offset: int) -> Iterator[None]:
 def evaluate_tasks(
     job: Job, threads: int, rank: int = 0, harness: Mapping[str, Any] | None = None
 ) -> pa.Table | None:
-    """Evaluate the trained model on the study's tasks, as one of several processes.
-
-    ``harness`` identifies tasks of lm-evaluation-harness as declared.
-
-    Returns:
-        The scores, on rank 0; None without tasks.
+    """The scores of the trained model on the study's tasks, on rank 0; None without tasks.
 
     Raises:
-        ValueError: a task has changed since the study started.
+        ValueError: a task of lm-evaluation-harness is not as declared (``harness``).
     """
     tasks = job.config.tasks
     scores = []

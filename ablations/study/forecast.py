@@ -20,10 +20,7 @@ HEAD = "From small to large: "
 def forecast(config: AblationConfig, declared: Declaration, flops: Sequence[float]) -> list[str]:
     """Forecast lines of a plan, from the study that ``noise.pilot`` names.
 
-    Args:
-        config: the config of any job of the planned study.
-        declared: the study's declaration.
-        flops: training compute of one job of each planned size.
+    ``config`` is of any planned job, ``flops`` the compute of one job of each planned size.
     """
     if (pilot := config.noise.pilot) is None:
         return [HEAD + _unknown("no earlier study is named (noise.pilot=DIR)", len(flops))]

@@ -7,8 +7,6 @@ import numpy as np
 from ablations.near_duplicates import token_batches
 from model.data.corpus import Corpus, IntArray
 
-BATCH_TOKENS = 1 << 22
-
 
 def bits_per_byte(corpus: Corpus, documents: Mapping[str, IntArray]) -> dict[str, float]:
     """Bits per byte by source under the pool's unigram model (add-one smoothing), boundaries
@@ -28,6 +26,6 @@ def _counts(corpus: Corpus, documents: IntArray) -> IntArray:
     """Token counts of documents, with one boundary each: int64 [vocabulary]."""
     counts = np.zeros(corpus.vocabulary, np.int64)
     counts[corpus.boundary_id] = len(documents)
-    for _, tokens in token_batches(corpus, documents, BATCH_TOKENS):
+    for _, tokens in token_batches(corpus, documents):
         counts += np.bincount(tokens, minlength=corpus.vocabulary)
     return counts

@@ -47,11 +47,7 @@ def items_of(
 ) -> list[Item]:
     """The items of records, in order. An id is the number of the record, and of its part.
 
-    Args:
-        task: how a record becomes a prompt.
-        place: where the records come from.
-        records: in stored order.
-        shots: the demonstrations that will precede the prompt; templates can use the number.
+    ``shots`` is the number of demonstrations that will precede the prompt, for templates.
 
     Raises:
         ValueError: a record does not fit the task; the message names it.

@@ -23,11 +23,7 @@ def clusters(
     """The field by which items share passages, and the passage of each item.
 
     The first of :data:`PASSAGES` that all items have and some, but not all, share. Without one,
-    each item is its own passage.
-
-    Args:
-        passages: from :func:`passages_of`, by item.
-        items: their numbers.
+    each item is its own passage. ``passages`` are from :func:`passages_of`, ``items`` the numbers.
     """
     for name in PASSAGES:
         texts = [fields.get(name) for fields in passages]

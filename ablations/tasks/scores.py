@@ -85,12 +85,10 @@ METRICS: dict[str, Metric] = {
 def scores(
     tasks: Iterable[Task], logprobs: pa.Table, generations: pa.Table | None = None
 ) -> pa.Table:
-    """All metrics of all tasks in the tables: :data:`ablations.study_files.results.TASKS`.
+    """All metrics of tasks, whose answers are in tables: :data:`TASKS`.
 
-    Args:
-        tasks: the tasks to score; others in the tables are ignored.
-        logprobs: :data:`ablations.tasks.responses.LOGPROBS`.
-        generations: :data:`ablations.tasks.responses.GENERATIONS`.
+    The tables are LOGPROBS and GENERATIONS of :mod:`ablations.tasks.responses`; other tasks in them
+    are ignored.
     """
     parts = [TASKS.empty_table()]
     for task in tasks:

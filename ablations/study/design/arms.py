@@ -27,10 +27,7 @@ from pipeline.rules.solve import sketch, solve
 def ensure(corpus: Corpus, choice: DataChoice, tokens: int = 0) -> Arm:
     """The arm of a choice; written to the corpus if missing.
 
-    Args:
-        corpus: the corpus.
-        choice: the rule and its parameters.
-        tokens: the training budget of a job; only ``passes`` and ``pool_passes`` need it.
+    ``tokens`` is the training budget of a job; only ``passes`` and ``pool_passes`` need it.
 
     Raises:
         ValueError: the choice lacks a parameter, or the corpus has another arm of that name.
@@ -111,13 +108,8 @@ def common_shares(
 ) -> tuple[dict[str, float], list[str]]:
     """The mixture of a study: the pool's shares of sources that all arms have, 0 for the others.
 
-    Args:
-        corpus: the corpus.
-        arms: the arms, by their names in the study; without any, the mixture is empty.
-        unseen: sources that no arm may train on.
-
-    Returns:
-        Weights by source, and a note for each source left out.
+    Returns weights by source, and a note for each source left out. ``arms`` are by their names in
+    the study (without any, the mixture is empty), ``unseen`` the sources that no arm may train on.
 
     Raises:
         ValueError: no filtered source is left, so all arms would be equal.

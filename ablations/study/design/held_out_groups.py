@@ -59,10 +59,7 @@ def drop_small_sources(heldout: pa.Table) -> pa.Table:
 def documents_of(corpus: Corpus, limit: int | None, near: NearDuplicates) -> dict[str, IntArray]:
     """The documents of the final evaluation by source, including junk: int64 [n] each.
 
-    Args:
-        corpus: the corpus.
-        limit: bytes per source, ``evaluate.final_bytes``.
-        near: near-duplicates of training text, to leave out.
+    ``limit`` is in bytes per source (``evaluate.final_bytes``); near-duplicates are left out.
     """
     by_source = {source: np.empty(0, np.int64) for source in corpus.sources}
     for source in corpus.evaluated_sources:

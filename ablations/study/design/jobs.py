@@ -111,9 +111,7 @@ def _named(name: str) -> GLaMConfig:
 def expand(config: DictConfig, name: str) -> list[Job]:
     """All jobs of a sweep in launch order. Hydra must be initialised.
 
-    Args:
-        config: the sweep's config with its ``hydra`` node.
-        name: the name of the config file.
+    ``config`` is the sweep's with its ``hydra`` node, ``name`` that of its file.
 
     Raises:
         ValueError: two jobs would share a folder.
@@ -279,11 +277,9 @@ def identity(
 ) -> dict[str, Any]:
     """Everything but the seed that a job's result depends on, flat; paths are not part of it.
 
-    ``trunk_hash`` is of the settings of the trunk that an arm starts from, ``harness`` identifies
-    tasks of lm-evaluation-harness (``Declaration.harness`` of the study).
-
-    The training part is what ``model/train.py`` compares before it resumes a run, and the token
-    budget: a run may resume with more tokens, but its result then differs.
+    ``trunk_hash`` is of the settings of the trunk that an arm starts from, ``harness`` is
+    ``Declaration.harness``. The training part is what ``model/train.py`` compares before it resumes
+    a run, and the token budget: a run may resume with more tokens, but its result then differs.
     """
     schema = OmegaConf.structured(TrainConfig)
     config: TrainConfig = OmegaConf.to_object(OmegaConf.merge(schema, training))  # type: ignore[assignment]

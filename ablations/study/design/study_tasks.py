@@ -92,11 +92,9 @@ def provenance(harness: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 def check_unchanged(
     evaluated: Mapping[str, Mapping[str, Any]], declared: Mapping[str, Any]
 ) -> None:
-    """Raise a ValueError if a task of the harness is no longer as the study declared it.
+    """Raise a ValueError if a task of the harness is no longer as declared (StudyTasks.harness).
 
-    Args:
-        evaluated: what an evaluation reports of each task.
-        declared: :attr:`StudyTasks.harness`.
+    ``evaluated`` is what an evaluation reports of each task.
     """
     for name, about in evaluated.items():
         now = {key: about.get(key) for key in IDENTITY}
