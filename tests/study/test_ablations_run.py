@@ -33,13 +33,8 @@ def run(quick_python):
 def _run(python, corpus, output, *overrides):
     """The command as people give it, in an empty folder."""
     output.parent.mkdir(exist_ok=True, parents=True)
-    toy = [
-        "jobs_at_once=1",
-        "train.tokens=512",
-        "train.batch_rows=4",
-        "data.sequence_length=32",
-        "evaluate.every=2",
-    ]
+    toy = ["jobs_at_once=1", "train.tokens=512", "train.batch_rows=4", "evaluate.every=2"]
+    toy.append("data.sequence_length=32")
     fixed = ["experiment=smoke", f"corpus={corpus.folder}", f"output={output}", *toy]
     return subprocess.run(
         [python, str(ROOT / "ablations" / "run.py"), *fixed, *overrides],
@@ -211,14 +206,12 @@ def test_a_failed_process_is_quoted(tmp_path):
 def test_a_setting_that_is_not_there_is_refused_by_the_commands_beside_a_study(
     quick_python, corpus
 ):
-    for script, wrong in (
-        ("near_duplicates.py", "+treshold=0.9"),
-        ("contamination.py", "+runz.filtered=a"),
-        ("evaluate.py", "+shotz=1"),
+    for script, *settings in (
+        ("near_duplicates.py", f"corpus={corpus.folder}", "+treshold=0.9"),
+        ("contamination.py", f"corpus={corpus.folder}", "output=a", "+runz.filtered=a"),
+        ("evaluate.py", f"run={corpus.folder}", "+shotz=1"),
     ):
-        needed = {"near_duplicates.py": [], "contamination.py": ["output=a"], "evaluate.py": []}
-        folder = f"run={corpus.folder}" if script == "evaluate.py" else f"corpus={corpus.folder}"
-        command = [quick_python, str(ROOT / "ablations" / script), folder, *needed[script], wrong]
+        command = [quick_python, str(ROOT / "ablations" / script), *settings]
         ended = subprocess.run(command, capture_output=True, text=True, check=False)
         assert ended.returncode == 2
         assert ended.stderr.startswith(f"ablations/{script}: error: there is no setting")
@@ -226,14 +219,5 @@ def test_a_setting_that_is_not_there_is_refused_by_the_commands_beside_a_study(
 
 def test_paths_survive_hydras_command_line():
     parser = OverridesParser.create()
-    for value in [
-        "runs/a=b@c/seed_1",
-        "it's",
-        "back\\slash",
-        "end\\",
-        "a,b",
-        ["x", "y z"],
-        None,
-        3,
-    ]:
+    for value in ["a=b@c/seed_1", "it's", "back\\slash", "end\\", "a,b", ["x", "y z"], None, 3]:
         assert parser.parse_override(f"key={execute._quote(value)}").value() == value

@@ -90,9 +90,8 @@ def killed_in_the_last_job(bucket, monkeypatch, corpus):
 
 
 def results(study):
-    return {
-        key: (made.heldout, made.result.heldout) for key, made in read_study(study).runs.items()
-    }
+    runs = read_study(study).runs
+    return {key: (made.heldout, made.result.heldout) for key, made in runs.items()}
 
 
 def test_another_machine_goes_on_and_comes_to_the_same(
@@ -113,9 +112,8 @@ def test_another_machine_goes_on_and_comes_to_the_same(
         sweep(corpus, STUDY)
         assert f"Page: {STUDY}/report.html" in capsys.readouterr().out
         if machine == "two":
-            assert [os.path.relpath(f, mirror.local_folder(STUDY)) for f in trained] == [
-                "filtered/seed_2"
-            ]
+            (folder,) = trained
+            assert os.path.relpath(folder, mirror.local_folder(STUDY)) == "filtered/seed_2"
         else:
             assert trained == []
             kept = {k: v for k, v in before.items() if "/seed_" in k}
@@ -123,11 +121,8 @@ def test_another_machine_goes_on_and_comes_to_the_same(
         assert not os.path.exists(mirror.local_folder(STUDY))
     assert results(STUDY) == results(str(tmp_path / "study"))
     there = {key.removeprefix(f"{STUDY[12:]}/") for key in bucket.objects}
-    here = {
-        path.relative_to(tmp_path / "study").as_posix()
-        for path in (tmp_path / "study").rglob("*")
-        if path.is_file()
-    }
+    local = tmp_path / "study"
+    here = {p.relative_to(local).as_posix() for p in local.rglob("*") if p.is_file()}
     assert there == here
     copy = tmp_path / "copy"
     copy.mkdir()

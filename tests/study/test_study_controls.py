@@ -38,10 +38,8 @@ def test_the_halves_of_a_seed_are_the_pool_and_share_nothing(corpus, pool):
         assert sorted([*first, *second]) == pool.tolist()
         assert abs(len(first) - len(second)) <= 1
     assert halves[0][0].tolist() != halves[1][0].tolist()
-    assert [Controls(half).documents(corpus, pool[:1], 1).tolist() for half in (0, 1)] == [
-        [pool[0]],
-        [pool[0]],
-    ]
+    for half in (0, 1):
+        assert Controls(half).documents(corpus, pool[:1], 1).tolist() == [pool[0]]
 
 
 def test_less_text_is_as_much_as_asked_for_and_nested_in_the_passes(corpus, pool):
@@ -71,10 +69,9 @@ def test_a_small_pool_is_the_same_for_every_arm_and_a_filter_leaves_less_of_it(c
     assert "pool_tokens" not in Controls(half=1).to_json()
     with pytest.raises(ValueError, match=rf"train\.tokens={total:_}\)"):
         Controls(pool_tokens=2 * total).documents(corpus, one, 3)
+    tiny = Controls(pool_tokens=1)
     with pytest.raises(ValueError, match="take fewer passes"):
-        Controls(pool_tokens=1).documents(
-            corpus, np.setdiff1d(one, Controls(pool_tokens=1).documents(corpus, one, 3)), 3
-        )
+        tiny.documents(corpus, np.setdiff1d(one, tiny.documents(corpus, one, 3)), 3)
 
 
 def test_shares_with_shuffled_words_are_nested_and_as_large_as_they_say(corpus, pool):
@@ -109,14 +106,8 @@ def test_shuffling_keeps_every_word_and_moves_them(corpus, pool):
 def test_a_stream_differs_from_the_intact_one_in_the_damaged_documents_alone(corpus):
     streams = []
     for share in (0.0, 0.3):
-        choice = DataChoice(
-            name="half",
-            arm=f"half_{share}",
-            rule=DataRule.all,
-            sequence_length=16,
-            half=0,
-            shuffled=share,
-        )
+        about = {"name": "half", "arm": f"half_{share}", "rule": DataRule.all}
+        choice = DataChoice(**about, sequence_length=16, half=0, shuffled=share)
         arm = arms.ensure(corpus, choice)
         assert Controls.of(corpus.arm(arm.name).about) == Controls(0, None, share)
         streams.append(TokenStream(corpus, arm.name, 5, 16, 4))
@@ -131,24 +122,17 @@ def test_a_stream_differs_from_the_intact_one_in_the_damaged_documents_alone(cor
         assert ours.segments.equal(theirs.segments)
         changed += int((ours.tokens != theirs.tokens).sum())
     flat = np.concatenate([damaged.batch(step).tokens.numpy().ravel() for step in range(12)])
-    wanted = np.concatenate(
-        [
-            np.append(
-                corpus.boundary_id,
-                shuffled_words(corpus.tokens(d), starts, (5, int(corpus.id_hash[d])))
-                if d in broken
-                else corpus.tokens(d),
-            )
-            for d in order.tolist()
-        ]
-    )
+    wanted = []
+    for document in order.tolist():
+        tokens = corpus.tokens(document)
+        if document in broken:
+            tokens = shuffled_words(tokens, starts, (5, int(corpus.id_hash[document])))
+        wanted += [corpus.boundary_id, *tokens.tolist()]
     assert np.array_equal(flat, wanted[: len(flat)])
     assert changed > 0
-    texts, plain = damaged.texts(12), intact.texts(12)
-    assert {t % len(corpus) for t in texts.tolist()} == set(plain.tolist())
-    assert {t % len(corpus) for t in set(texts.tolist()) - set(plain.tolist())} == broken & set(
-        plain.tolist()
-    )
+    texts, plain = (set(stream.texts(12).tolist()) for stream in (damaged, intact))
+    assert {t % len(corpus) for t in texts} == plain
+    assert {t % len(corpus) for t in texts - plain} == broken & plain
 
 
 def test_false_alarms_are_counted_over_every_way_to_swap_the_halves():
@@ -188,9 +172,8 @@ def test_a_calibration_says_whether_the_instrument_works(tmp_path, effect, other
     for arm, dose in zip(names, (0, 0, 0.2, 0.5), strict=True):
         shift = effect * dose + (other if arm == "another" else 0)
         for seed in declared.seeds:
-            write_run(
-                str(tmp_path), arm, seed, dict.fromkeys(("wiki", "books"), shift), tasks=False
-            )
+            shifts = dict.fromkeys(("wiki", "books"), shift)
+            write_run(str(tmp_path), arm, seed, shifts, tasks=False)
     study = read_study(str(tmp_path))
     found = compare(study)
     assert found.calibration.sound == sound
