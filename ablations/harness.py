@@ -41,25 +41,12 @@ class HarnessModel(LM):
             raise ValueError("give --model_args run=FOLDER, a folder of model/train.py")
         self.model = model or load_model(str(run), device or "auto", precision, length=length)
 
-    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        """Log-probability of each continuation, and whether greedy decoding would produce it."""
-        return self._answers(requests)
-
-    def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
-        """Log-probability of each text."""
-        return self._answers(requests)
-
-    def generate_until(self, requests: list[Instance]) -> list[str]:
-        """Greedy text, or beam search's where a task asks for ``num_beams``.
-
-        Raises:
-            ValueError: a task asks for sampling.
-        """
-        return self._answers(requests)
-
     def _answers(self, requests: list[Instance]) -> list[Any]:
+        """The answers to requests of any kind; a ValueError if one asks for sampling."""
         plain = [Request(request.request_type, request.args) for request in requests]
         return answer(self.model, plain)[0]
+
+    loglikelihood = loglikelihood_rolling = generate_until = _answers
 
 
 if __name__ == "__main__":

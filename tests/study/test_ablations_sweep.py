@@ -5,16 +5,16 @@ import os
 
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from sweeps import composed, jobs_of
 from tokens_scored import documents, make_corpus
 
 from ablations import plan
 from ablations.stats.power import minimum_detectable_effect
 from ablations.study import execute, preflight
 from ablations.study.design import arms
-from ablations.study.design.jobs import declaration, expand, identity, threads_of, training_config
+from ablations.study.design.jobs import declaration, identity, threads_of, training_config
 from ablations.study.progress import JobState, summary, time_left
 from ablations.study_files.results import config_hash, write_declaration
 from ablations.study_files.variant_choice import Compare
@@ -22,7 +22,7 @@ from model import sizes
 from winnow.defaults import CONF
 from winnow.version import code_version
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("hydra")]
 
 HELDOUT = {"curated": ["wiki"], "web": ["web"]}
 STUDIES = sorted(
@@ -35,26 +35,8 @@ def corpus(tmp_path_factory):
     return make_corpus(tmp_path_factory.mktemp("sweep"), [documents(300, seed=0)])
 
 
-@pytest.fixture(scope="module", autouse=True)
-def hydra():
-    with initialize_config_dir(CONF, version_base="1.3"):
-        yield
-
-
 def sweep(*overrides):
     return compose("ablation", overrides=list(overrides), return_hydra_config=True)
-
-
-def jobs_of(*overrides):
-    return expand(with_sweeps(overrides), "ablation")
-
-
-def with_sweeps(overrides):
-    """The config of a sweep as Hydra's own command line makes it: without the swept values."""
-    config = sweep(*(o for o in overrides if "," not in o))
-    OmegaConf.set_readonly(config.hydra, False)
-    config.hydra.overrides.task = list(overrides)
-    return config
 
 
 def test_data_quality_is_every_arm_with_every_seed_and_seeds_come_first():
@@ -278,7 +260,7 @@ def test_the_plan_counts_what_is_read_and_warns_of_repeats(corpus, monkeypatch):
 def test_the_plan_command_says_what_it_takes_or_why_not(capsys):
     from hydra.core.hydra_config import HydraConfig
 
-    config = with_sweeps(["experiment=data_quality", "scale=paper", "seed=1,2"])
+    config = composed(["experiment=data_quality", "scale=paper", "seed=1,2"])
     HydraConfig.instance().set_config(config)
     with pytest.raises(SystemExit, match="1"):
         plan.PlanCallback().on_multirun_start(config, config_name="ablation")

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from omegaconf import OmegaConf
+from sweeps import jobs_of
 from tokens_scored import documents, make_corpus
 
 from ablations import report
@@ -19,13 +20,12 @@ from ablations.plan import costs, render
 from ablations.reading import read_study
 from ablations.study import execute, preflight
 from ablations.study.design import trunk
-from ablations.study.design.jobs import declaration, expand, first_batch, needed, training_config
+from ablations.study.design.jobs import declaration, first_batch, needed, training_config
 from ablations.study_files.results import TRUNK, JobKey
 from model.training import training_run
 from model.training.optimizers.optim import learning_rate
 from model.training.train_config import Schedule, TrainConfig
 from winnow.commands import command_line
-from winnow.defaults import CONF
 
 TOY = [
     "experiment=anneal",
@@ -38,11 +38,7 @@ TOY = [
     "hydra.sweeper.params.seed='1,2'",
 ]
 
-
-@pytest.fixture(scope="module", autouse=True)
-def hydra():
-    with initialize_config_dir(CONF, version_base="1.3"):
-        yield
+pytestmark = pytest.mark.usefixtures("hydra")
 
 
 @pytest.fixture(scope="module")
@@ -52,15 +48,12 @@ def corpus_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def all_jobs():
-    config = compose("ablation", overrides=TOY, return_hydra_config=True)
-    OmegaConf.set_readonly(config.hydra, False)
-    config.hydra.overrides.task = [o for o in TOY if not o.startswith("hydra.")]
-    return expand(config, "ablation")
+def all_jobs(hydra):
+    return jobs_of(*TOY)
 
 
 @pytest.fixture(scope="module")
-def whole():
+def whole(hydra):
     """The settings before they are divided."""
     return command_line.checked(compose("ablation", overrides=TOY[:-1]))
 

@@ -3,8 +3,7 @@
 import dataclasses
 
 import pytest
-from hydra import initialize_config_dir
-from test_ablations_sweep import jobs_of
+from sweeps import jobs_of
 from tokens_scored import documents, make_corpus
 from written_study import declare, write_study
 
@@ -15,9 +14,10 @@ from ablations.study import preflight
 from ablations.study.design import arms, fairness, held_out_groups
 from ablations.study.design.jobs import declaration
 from model.data import scored
-from winnow.defaults import CONF
 
 SOURCES = ("web", "wiki", "books")
+
+pytestmark = pytest.mark.usefixtures("hydra")
 
 
 @pytest.fixture(scope="module")
@@ -26,12 +26,6 @@ def corpus(tmp_path_factory):
     corpus = make_corpus(folder, [documents(240, seed=0, sources=SOURCES)])
     corpus.manifest["learned"] = {"sources": ["wiki"], "shares": {}}
     return corpus
-
-
-@pytest.fixture(scope="module", autouse=True)
-def hydra():
-    with initialize_config_dir(CONF, version_base="1.3"):
-        yield
 
 
 def checked(corpus, *overrides):

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
+from sweeps import jobs_of
 from tokens_scored import documents, make_corpus
 from written_study import write_run
 
@@ -17,10 +16,9 @@ from ablations.page.headline import headline, next_step, reach
 from ablations.reading import read_declaration, read_study
 from ablations.stats import mixtures
 from ablations.study import preflight
-from ablations.study.design.jobs import expand, stream_of, training_config
+from ablations.study.design.jobs import stream_of, training_config
 from ablations.study_files import results
 from model.data import components
-from winnow.defaults import CONF
 
 TOY = [
     *("model.vocabulary=300", "data.sequence_length=32", "train.batch_rows=4"),
@@ -30,25 +28,13 @@ TOY = [
 ]
 COMPONENTS = ["web@0-50", "web@50-100", "wiki"]
 
-
-@pytest.fixture(scope="module", autouse=True)
-def hydra():
-    with initialize_config_dir(CONF, version_base="1.3"):
-        yield
+pytestmark = pytest.mark.usefixtures("hydra")
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     rows = documents(300, seed=0, sources=("web", "wiki", "books"))
     return make_corpus(tmp_path_factory.mktemp("mixture"), [rows])
-
-
-def jobs_of(*overrides):
-    overrides = [*overrides, *TOY]
-    config = compose("ablation", overrides=overrides, return_hydra_config=True)
-    OmegaConf.set_readonly(config.hydra, False)
-    config.hydra.overrides.task = [o for o in overrides if not o.startswith("hydra.")]
-    return expand(config, "ablation")
 
 
 def moved(jobs, corpus, output, **of_swarm):
@@ -64,8 +50,8 @@ def moved(jobs, corpus, output, **of_swarm):
 
 
 @pytest.fixture(scope="module")
-def members():
-    first, second = jobs_of("experiment=mixture", "swarm.runs=2")
+def members(hydra):
+    first, second = jobs_of("experiment=mixture", "swarm.runs=2", *TOY)
     assert [first.config.data.member, second.config.arm] == ["0", "mix_1"]
     return [member(first, n) for n in range(14)]
 
@@ -78,8 +64,8 @@ def member(first, number):
 
 
 @pytest.fixture(scope="module")
-def confirming():
-    return jobs_of("experiment=mixture_confirmation", "allow_underpowered=true")
+def confirming(hydra):
+    return jobs_of("experiment=mixture_confirmation", "allow_underpowered=true", *TOY)
 
 
 def truth(weights):

@@ -7,8 +7,7 @@ from collections import Counter
 import numpy as np
 import pyarrow as pa
 import pytest
-from hydra import initialize_config_dir
-from test_ablations_sweep import jobs_of
+from sweeps import jobs_of
 from tokens_scored import documents, make_corpus
 
 from ablations import near_duplicates
@@ -18,23 +17,18 @@ from ablations.study.design.config import TasksConfig
 from ablations.study_files.results import CONTAMINATION, TASKS
 from ablations.tasks.task import load
 from model.training.outcome import HELDOUT_SCHEMA
-from winnow.defaults import CONF
 
 ROWS = documents(300, seed=0)
 # Two of the training documents as questions, and two that nobody wrote.
 LONG = [row["text"] for row in ROWS if row["source"] == "wiki" and len(row["text"].split()) > 20]
 QUESTIONS = [LONG[0], LONG[1], " ".join(f"word{i}" for i in range(20)), "too short"]
 
+pytestmark = pytest.mark.usefixtures("hydra")
+
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     return make_corpus(tmp_path_factory.mktemp("study"), [ROWS])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def hydra():
-    with initialize_config_dir(CONF, version_base="1.3"):
-        yield
 
 
 @pytest.fixture
