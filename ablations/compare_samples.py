@@ -35,10 +35,7 @@ def main(arguments: Sequence[str], description: str | None) -> None:
     usage = " ".join(["samples='{ARM: [DIR, …], …}'", *(f"[{name}=…]" for name in OPTIONAL)])
     texts = settings.parse(arguments, description, OPTIONAL, "samples", usage)
     values = {name: settings.value(f"{name}={value}") for name, value in texts.items()}
-    arms = {
-        arm: [log.read(folder) for folder in folders]
-        for arm, folders in _folders(values["samples"]).items()
-    }
+    arms = {arm: [*map(log.read, paths)] for arm, paths in _folders(values["samples"]).items()}
     any_prompts = values.get("allow_different_prompts", False)
     if not isinstance(any_prompts, bool):
         raise ValueError("allow_different_prompts is true or false")
@@ -94,9 +91,8 @@ def _names(values: Mapping[str, Any], name: str) -> list[str]:
 
 def _criteria(values: Mapping[str, Any]) -> Criteria:
     numbers = {}
-    for name in ("smallest_difference", "alpha", "power"):
-        if name in values:
-            if isinstance(values[name], bool) or not isinstance(values[name], int | float):
-                raise ValueError(f"{name} is a number, not {json.dumps(values[name])}")
-            numbers[name] = float(values[name])
+    for name in filter(values.__contains__, ("smallest_difference", "alpha", "power")):
+        if isinstance(values[name], bool) or not isinstance(values[name], int | float):
+            raise ValueError(f"{name} is a number, not {json.dumps(values[name])}")
+        numbers[name] = float(values[name])
     return Criteria(_names(values, "metrics"), str(values.get("primary", "")), **numbers)

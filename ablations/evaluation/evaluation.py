@@ -101,9 +101,8 @@ def evaluate_sets(
     """Evaluate a model on all items of :func:`gather`; ``progress`` wraps the loop over tasks."""
     answered, about = [], {}
     for each in progress(sets):
-        answers = each.answers(model)
-        answered.append(answers)
-        truncated = sum(answers.logprobs["truncated"].to_pylist())
+        answered.append(each.answers(model))
+        truncated = sum(answered[-1].logprobs["truncated"].to_pylist())
         about[each.name] = {**each.about, "truncated_contexts": truncated}
     logprobs, generations, table = (
         pa.concat_tables([schema.empty_table(), *(answers[i] for answers in answered)])

@@ -41,7 +41,7 @@ Document = Mapping[str, Any]
 class HarnessTaskSet(TaskSet):
     """A task of the harness, which scores its answers.
 
-    ``requests`` are those of all items in order, and ``owners`` the index of the item of each. The
+    ``requests`` are those of all items in order, ``owners`` the index of the item of each. The
     choices of an item are real if its right answer is known (``correct``). ``judge`` scores; it is
     None in processes that only answer.
     """
@@ -202,22 +202,12 @@ def _task_set(task: Any, shots: int, limit: int | None, seed: int) -> TaskSet:
 
 def _instances(task: Any, document: Document, number: int, shots: int) -> list[Any]:
     """The harness's requests for a document, as in its ``build_all_requests``."""
-    context = task.fewshot_context(
-        document,
-        num_fewshot=shots,
-        system_instruction=None,
-        apply_chat_template=False,
-        fewshot_as_multiturn=False,
-        chat_template=None,
-        gen_prefix=task.doc_to_prefix(document),
-    )
-    instances = task.construct_requests(
-        doc=document,
-        ctx=context,
-        metadata=(task.config.task, number, task.config.repeats),
-        apply_chat_template=False,
-        chat_template=None,
-    )
+    plain = {"apply_chat_template": False, "chat_template": None}
+    how = {**plain, "system_instruction": None, "fewshot_as_multiturn": False}
+    prefix = task.doc_to_prefix(document)
+    context = task.fewshot_context(document, num_fewshot=shots, gen_prefix=prefix, **how)
+    metadata = (task.config.task, number, task.config.repeats)
+    instances = task.construct_requests(doc=document, ctx=context, metadata=metadata, **plain)
     return instances if isinstance(instances, list) else [instances]
 
 

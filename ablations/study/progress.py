@@ -194,13 +194,13 @@ def job_state(job: Job, flops: float, since: float) -> JobState:
         return JobState(job.name, flops, False, True, started, failed, message=message)
     if started is None:
         return JobState(job.name, flops)
-    row = _last_row(os.path.join(job.folder, "training", METRICS), started)
-    if row is None:
-        return JobState(job.name, flops, started=started, message="starting")
-    step, steps = row["step"], job.config.steps
-    message = f"step {step:,} of {steps:,}" if step < steps else "evaluating"
-    state = JobState(job.name, flops, started=started, message=message)
-    return dataclasses.replace(state, fraction=step / steps, trained=row["seconds"])
+    state = JobState(job.name, flops, started=started, message="starting")
+    if row := _last_row(os.path.join(job.folder, "training", METRICS), started):
+        step, steps = row["step"], job.config.steps
+        message = f"step {step:,} of {steps:,}" if step < steps else "evaluating"
+        about = {"fraction": step / steps, "trained": row["seconds"], "message": message}
+        return dataclasses.replace(state, **about)
+    return state
 
 
 def _changed(path: str, since: float) -> float | None:

@@ -66,8 +66,8 @@ def heldout_bytes(corpus: Corpus, limit: int | None) -> float:
 def evaluated_bytes(corpus: Corpus, evaluate: Mapping[str, Any], steps: int) -> float:
     """Bytes of all evaluations of a job."""
     between = steps // evaluate["every"] if evaluate["every"] else 0
-    once = heldout_bytes(corpus, evaluate["bytes"])
-    return between * once + heldout_bytes(corpus, evaluate["final_bytes"])
+    once, final = (heldout_bytes(corpus, evaluate[name]) for name in ("bytes", "final_bytes"))
+    return between * once + final
 
 
 def _measure_one(

