@@ -30,12 +30,7 @@ def parse(name: str, sources: Iterable[str]) -> tuple[str, int, int]:
 
 
 def split(corpus: Corpus, documents: IntArray, names: Iterable[str]) -> dict[str, IntArray]:
-    """The documents of each component, among n of the pool; a component may have none.
-
-    Args:
-        corpus: the corpus.
-        documents: int64 [n].
-        names: of components; parts of a source together make the whole of it.
+    """The documents of each component, among n of the pool (int64 [n]); a component may have none.
 
     Raises:
         ValueError: parts of a source overlap or leave a gap.

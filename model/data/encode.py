@@ -29,12 +29,8 @@ def encode_shards(
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Encode shards into ``folder``; yield each one's index and manifest entry when it is done.
 
-    Args:
-        shards: what to encode.
-        folder: where the token shards go, under the same names.
-        path: the tokenizer.json.
-        boundary: the name of its boundary token.
-        workers: threads in total: one process for each shard, with several threads if fewer.
+    ``path`` is a tokenizer.json, ``boundary`` the name of its boundary token. ``workers`` are
+    threads in total: one process for each shard, with several threads if shards are fewer.
 
     Raises:
         ValueError: a scored shard has changed since the pipeline wrote it.

@@ -79,14 +79,10 @@ def attention_mask(
     far: int,
     backend: AttentionBackend = AttentionBackend.plain,
 ) -> Mask:
-    """The mask that a backend wants, for activations of this dtype and device.
+    """The mask that a backend wants, for queries, keys and values of this dtype.
 
-    Args:
-        segments_BS: int32; the document of each of the last S positions.
-        segments_BK: int32; the document of each of all K.
-        dtype: of queries, keys and values.
-        far: the least distance of the last bucket, or more.
-        backend: who computes.
+    ``segments_BS`` is the document of each of the last S positions, ``segments_BK`` of all K, both
+    int32. All distances from ``far`` on are in the last bucket.
     """
     if backend == AttentionBackend.flex:
         return flex_mask(segments_BS, segments_BK)
@@ -100,12 +96,8 @@ def attention_mask(
 def attend(q_BNSD: Tensor, k_BNKD: Tensor, v_BNKD: Tensor, bias_NK: Tensor, mask: Mask) -> Tensor:
     """softmax(q.k + bias) v for the last S of K positions: [B, N, S, D].
 
-    Args:
-        q_BNSD: queries.
-        k_BNKD: keys, of the same dtype.
-        v_BNKD: values, of the same dtype.
-        bias_NK: float32; the bias by distance, from :func:`bias_of_distance`.
-        mask: from :func:`attention_mask`.
+    Queries, keys and values share a dtype. ``bias_NK`` is float32, from :func:`bias_of_distance`,
+    the mask from :func:`attention_mask`.
     """
     if isinstance(mask, Segments):
         return attend_cpu(q_BNSD, k_BNKD, v_BNKD, bias_NK, mask)

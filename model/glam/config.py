@@ -106,10 +106,10 @@ class GLaMConfig:
     """Epsilon of RMSNorm, whose scale starts at 1 and which has no bias [code]."""
 
     def __post_init__(self) -> None:
-        for name in ("vocabulary", "layers", "width", "hidden", "heads", "head_width"):
-            require(getattr(self, name) >= 1, f"model.{name} must be at least 1")
-        require(self.experts >= 0, "model.experts must be 0 (dense) or more")
-        require(self.moe_period >= 1, "model.moe_period must be at least 1 (every layer is MoE)")
+        shape = ("vocabulary", "layers", "width", "hidden", "heads", "head_width")
+        at_least(1, "model", self, *shape, "moe_period", "group_rows")
+        losses = ("balance_coefficient", "router_z_coefficient", "output_z_coefficient")
+        at_least(0, "model", self, "experts", *losses)
         for name in ("width", "hidden"):
             # Grouped products need rows of a multiple of 16 bytes, which is 8 bfloat16 values.
             require(
@@ -128,12 +128,6 @@ class GLaMConfig:
             f"model.capacity_factor={self.capacity_factor} leaves fewer slots than tokens: use at"
             " least 1 (2 is the mean load of two experts a token), or null to drop nothing",
         )
-        require(
-            self.group_rows is None or self.group_rows >= 1,
-            "model.group_rows must be at least 1 or null",
-        )
-        for name in ("balance_coefficient", "router_z_coefficient", "output_z_coefficient"):
-            require(getattr(self, name) >= 0, f"model.{name} must not be negative")
         require(
             self.bias_buckets >= 2 and self.bias_buckets % 2 == 0,
             "model.bias_buckets must be even, >= 2",
@@ -164,6 +158,17 @@ def require(condition: bool, message: str) -> None:
     """
     if not condition:
         raise ValueError(message)
+
+
+def at_least(least: float, group: str, settings: object, *names: str) -> None:
+    """Check that settings are at least this, or None.
+
+    Raises:
+        ValueError: one is less.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        require(value is None or value >= least, f"{group}.{name} must be at least {least}")
 
 
 ConfigStore.instance().store(group="model", name="base", node=GLaMConfig)

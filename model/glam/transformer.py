@@ -117,15 +117,12 @@ class Router(nn.Module):
                 f"a batch of {B} rows can't be split into groups of model.group_rows={rows}: make"
                 " one a multiple of the other"
             )
-        factor = self.config.capacity_factor if self.training else None
-        return self.route(
-            logits_TE,
-            groups=B // rows,
-            capacity=None
-            if factor is None
-            else group_capacity(rows * S, self.config.experts, factor),
-            uniforms_T=uniforms_T if self.training else None,
-        )
+        capacity = None
+        if self.training and self.config.capacity_factor is not None:
+            factor = self.config.capacity_factor
+            capacity = group_capacity(rows * S, self.config.experts, factor)
+        uniforms_T = uniforms_T if self.training else None
+        return self.route(logits_TE, groups=B // rows, capacity=capacity, uniforms_T=uniforms_T)
 
 
 class Experts(nn.Module):
@@ -199,10 +196,9 @@ class Layer(nn.Module):
         self.attention_norm = RMSNorm(config.width, config.norm_epsilon)
         self.attention = Attention(config)
         self.feed_forward_norm = RMSNorm(config.width, config.norm_epsilon)
+        sparse = index in config.moe_layers
         self.feed_forward: MoEFeedForward | DenseFeedForward = (
-            MoEFeedForward(config, backend)
-            if index in config.moe_layers
-            else DenseFeedForward(config)
+            MoEFeedForward(config, backend) if sparse else DenseFeedForward(config)
         )
 
     def forward(
@@ -227,8 +223,7 @@ class GLaM(nn.Module):
             does not cover grouped products; with :func:`model.glam.parameter.copies` each weight is
             cast once a step.
         expert_backend: of :data:`model.glam.experts.BACKENDS`.
-        attention: who computes attention. The others were compared with the plain one on a CPU
-            (FlexAttention forward only, Triton by its interpreter), but not yet run on a GPU.
+        attention: who computes attention.
         recompute: activation checkpointing: keep only each layer's input and recompute the rest in
             the backward pass. Less memory, a third more work.
         seed: each tensor has its own generator, keyed by the seed and the tensor's name, so models
@@ -334,14 +329,10 @@ class GLaM(nn.Module):
     ) -> Losses:
         """The training objective and its parts.
 
-        Args:
-            tokens_BS: as in :meth:`hidden`.
-            segments_BS: as in :meth:`hidden`.
-            generator: as in :meth:`hidden`.
-            targets_BS: int64, the token that follows, or :data:`model.glam.loss.IGNORE`.
-            denominator: of the sums over tokens. None: B * S, padding included, as in Google's
-                code. The loss of a step in n micro-batches of equal size is the mean of their
-                totals.
+        ``targets_BS`` (int64) are the tokens that follow, or :data:`model.glam.loss.IGNORE`. Sums
+        over tokens are divided by ``denominator``, None for B * S, padding included, as in Google's
+        code; so the loss of a step in n micro-batches of equal size is the mean of their totals.
+        The other arguments are those of :meth:`hidden`.
         """
         hidden_BSM, routings = self.hidden(tokens_BS, segments_BS, None, generator)
         vocabulary = vocabulary_loss(
@@ -355,25 +346,19 @@ class GLaM(nn.Module):
         zero = hidden_BSM.new_zeros((), dtype=torch.float32)
         balance = sum((routing.balance_loss for routing in routings), zero)
         router_z = sum((routing.z_loss for routing in routings), zero)
-        total = (
-            vocabulary.objective
-            + self.config.balance_coefficient * balance
-            + self.config.router_z_coefficient * router_z
-        )
+        total = vocabulary.objective + self.config.balance_coefficient * balance
+        total = total + self.config.router_z_coefficient * router_z
+        metrics = zip(*(routing.metrics for routing in routings), strict=True)
         return Losses(
             total=total,
             cross_entropy=vocabulary.cross_entropy,
             output_z=vocabulary.z_loss,
             balance=balance.detach(),
             router_z=router_z.detach(),
-            routers=_stack([routing.metrics for routing in routings]) if routings else None,
+            routers=RouterMetrics(*map(torch.stack, metrics)) if routings else None,
         )
 
     @property
     def logit_scale(self) -> float:
         """M ** -0.5, since the embedding has a standard deviation of 1."""
         return self.config.width**-0.5
-
-
-def _stack(metrics: list[RouterMetrics]) -> RouterMetrics:
-    return RouterMetrics(*(torch.stack(values) for values in zip(*metrics, strict=True)))

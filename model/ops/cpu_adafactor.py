@@ -66,11 +66,7 @@ def _squares(
 def update_square(grad: Tensor, row: Tensor, column: Tensor, most: float) -> float:
     """The sum of squares of the update, ``grad * min(row * column, most)``.
 
-    Args:
-        grad: the gradient.
-        row: float32 [..., R, 1].
-        column: float32 [..., 1, C].
-        most: a bound.
+    ``row`` is float32 [..., R, 1], ``column`` float32 [..., 1, C].
     """
     of_rows = torch.empty(row.numel())
     in_threads(

@@ -104,12 +104,10 @@ def _biased_softmax(
 
 
 def biased_softmax_backward_(weights_PQK: Tensor, grad_PQK: Tensor, grad_line_PK: Tensor) -> None:
-    """Turns the gradient of the weights into that of the logits, in place.
+    """Turns the gradient of the weights that :func:`biased_softmax_` made into that of the logits.
 
-    Args:
-        weights_PQK: contiguous, what :func:`biased_softmax_` made.
-        grad_PQK: contiguous, of the same dtype.
-        grad_line_PK: float32; the gradient of the bias is added to its last columns.
+    In place, of contiguous tensors of one dtype. The gradient of the bias is added to the last
+    columns of ``grad_line_PK``, float32.
     """
     in_threads(
         _biased_softmax_backward, len(grad_PQK), _array(weights_PQK), _array(grad_PQK),

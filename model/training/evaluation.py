@@ -21,15 +21,14 @@ from model.glam.parameter import copies
 from model.glam.transformer import GLaM
 from model.training.distributed import processes
 from model.training.outcome import HELDOUT_SCHEMA
+from model.training.train_config import TrainConfig
 from winnow.commands import console
 
 
 def held_out_sets(
-    corpus: Corpus, sequence_length: int, rows: int, limit_bytes: int | None
+    corpus: Corpus, config: TrainConfig, limit_bytes: int | None
 ) -> dict[str, HeldOut]:
     """The held-out documents of each source that has any, as this process's share of their rows.
-
-    ``rows`` is the number of rows per batch and process.
 
     Raises:
         ValueError: no source has any.
@@ -40,10 +39,8 @@ def held_out_sets(
             f"the corpus {corpus.folder} holds out no document: make it with a larger held_out"
         )
     rank, world = processes.rank(), processes.count()
-    return {
-        source: HeldOut(corpus, source, sequence_length, rows * world, limit_bytes, rank, world)
-        for source in sources
-    }
+    length, rows = config.data.sequence_length, config.evaluate.rows * world
+    return {s: HeldOut(corpus, s, length, rows, limit_bytes, rank, world) for s in sources}
 
 
 @dataclass(frozen=True)

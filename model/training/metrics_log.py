@@ -102,9 +102,7 @@ class EventFile:
 
     (torch's ``SummaryWriter`` writes from a thread, whose errors are tracebacks.)
 
-    Args:
-        folder: for the run's files, one per start.
-        step: TensorBoard discards later steps of earlier starts.
+    ``folder`` gets one file per start. TensorBoard discards steps of earlier starts after ``step``.
     """
 
     def __init__(self, folder: str, step: int) -> None:
@@ -142,11 +140,6 @@ class WandbRun:
     wandb uploads from a process of its own, with retries while there is no network, and writes to
     the output folder first; ``wandb sync`` uploads what is left there. With
     ``WANDB_MODE=offline`` it only writes there.
-
-    Args:
-        folder: of the run.
-        project: its name there.
-        settings: of the run, shown with it.
 
     Raises:
         ValueError: it can't start.

@@ -13,7 +13,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
-from model.glam.config import AttentionBackend, GLaMConfig, require
+from model.glam.config import AttentionBackend, GLaMConfig, at_least, require
 
 
 class OptimizerName(StrEnum):
@@ -52,7 +52,7 @@ class DataConfig:
     mixture: dict[str, float] = MISSING
 
     def __post_init__(self) -> None:
-        require(self.sequence_length >= 1, "data.sequence_length must be at least 1")
+        at_least(1, "data", self, "sequence_length")
 
 
 @dataclass
@@ -72,18 +72,16 @@ class OptimizerConfig:
     clip: float | None = MISSING
 
     def __post_init__(self) -> None:
-        require(self.learning_rate > 0, "optimizer.learning_rate must be above 0")
-        require(self.multiplier > 0, "optimizer.multiplier must be above 0")
-        require(self.warmup_steps >= 0, "optimizer.warmup_steps must be 0 or more")
+        for name in ("learning_rate", "multiplier", "epsilon", "clip"):
+            value = getattr(self, name)
+            require(value is None or value > 0, f"optimizer.{name} must be above 0")
+        at_least(0, "optimizer", self, "warmup_steps", "weight_decay")
         require(0 <= self.final_share <= 1, "optimizer.final_share must lie in [0, 1]")
         require(0 < self.decay_share <= 1, "optimizer.decay_share must lie in (0, 1]")
         require(
             len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
             "optimizer.betas must be two numbers in [0, 1)",
         )
-        require(self.weight_decay >= 0, "optimizer.weight_decay must be 0 or more")
-        require(self.epsilon > 0, "optimizer.epsilon must be above 0")
-        require(self.clip is None or self.clip > 0, "optimizer.clip must be above 0, or null")
 
     def decay_steps(self, updates: int) -> int:
         """The updates over which ``wsd`` falls, of ``updates`` in all: the nearest whole number."""
@@ -110,17 +108,12 @@ class RunConfig:
     patience: float = MISSING
 
     def __post_init__(self) -> None:
-        for name in ("tokens", "batch_rows", "tensor_parallel", "skips_in_a_row"):
-            require(getattr(self, name) >= 1, f"train.{name} must be at least 1")
-        require(
-            self.expert_parallel is None or self.expert_parallel >= 1,
-            "train.expert_parallel must be at least 1, or null for as many processes as can",
-        )
-        require(self.fallbacks >= 0, "train.fallbacks must be 0 or more")
+        at_least(1, "train", self, "tokens", "batch_rows", "micro_rows", "skips_in_a_row")
+        at_least(1, "train", self, "expert_parallel", "tensor_parallel")
+        at_least(0, "train", self, "fallbacks")
         require(self.patience > 0, "train.patience must be above 0")
         require(
-            self.micro_rows is None
-            or (self.micro_rows >= 1 and self.batch_rows % self.micro_rows == 0),
+            self.batch_rows % (self.micro_rows or 1) == 0,
             f"train.micro_rows={self.micro_rows} must divide train.batch_rows={self.batch_rows}",
         )
 
@@ -135,8 +128,8 @@ class EvaluateConfig:
     rows: int = MISSING
 
     def __post_init__(self) -> None:
-        require(self.every >= 0, "evaluate.every must be 0 (at the end only) or more")
-        require(self.rows >= 1, "evaluate.rows must be at least 1")
+        at_least(0, "evaluate", self, "every")
+        at_least(1, "evaluate", self, "rows")
 
 
 @dataclass
@@ -148,7 +141,7 @@ class CheckpointConfig:
     background: bool = MISSING
 
     def __post_init__(self) -> None:
-        require(self.every >= 1, "checkpoint.every must be at least 1")
+        at_least(1, "checkpoint", self, "every")
         require(self.keep >= 2, "checkpoint.keep must be at least 2, in case the newest is damaged")
 
 
@@ -163,8 +156,7 @@ class LogConfig:
     peak_tflops: float | None = MISSING
 
     def __post_init__(self) -> None:
-        for name in ("every", "expert_load_every"):
-            require(getattr(self, name) >= 1, f"log.{name} must be at least 1")
+        at_least(1, "log", self, "every", "expert_load_every")
         require(
             self.wandb is None or importlib.util.find_spec("wandb") is not None,
             f"log.wandb={self.wandb} needs the extra: pip install 'winnow-lm[wandb]'",
@@ -226,13 +218,8 @@ class TrainConfig:
 
 
 OF_THE_MACHINE = (
-    "device",
-    "expert_parallel",
-    "tensor_parallel",
-    "micro_rows",
-    "recompute",
-    "attention",
-    "patience",
+    *("device", "expert_parallel", "tensor_parallel"),
+    *("micro_rows", "recompute", "attention", "patience"),
 )
 """Settings of ``train`` that fit a run to a machine: another one may resume with others."""
 

@@ -314,11 +314,6 @@ class Trainer:
         self.writer.save(self.progress.step, checkpoint.tensors(self.model, self.optimizer), state)
         self.saved_step = self.progress.step
 
-    def held_out(self, limit_bytes: int | None) -> dict[str, HeldOut]:
-        """The held-out documents to evaluate on, by source."""
-        rows, length = self.config.evaluate.rows, self.config.data.sequence_length
-        return evaluation.held_out_sets(self.corpus, length, rows, limit_bytes)
-
     def held_out_row(self, sets: dict[str, HeldOut]) -> dict[str, Any]:
         """Evaluate; returns values for the step's log row, with expert loads [L, E] by source."""
         begun = time.perf_counter()

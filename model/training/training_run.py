@@ -12,6 +12,7 @@ from model.data.corpus import open_corpus
 from model.training import hardware
 from model.training.checkpoints import checkpoint, in_bucket
 from model.training.distributed import processes
+from model.training.evaluation import held_out_sets
 from model.training.metrics_log import MetricsLog, ProgressLine, without_table
 from model.training.outcome import Outcome
 from model.training.train_config import TrainConfig
@@ -50,8 +51,10 @@ def train(config: TrainConfig) -> Outcome:
 def _train(config: TrainConfig, trainer: Trainer, destination: str) -> Outcome:
     with console.doing("reading the corpus", processes.is_first()):
         trainer.corpus.verify(processes.rank(), processes.count())
-        held_out = trainer.held_out(config.evaluate.bytes) if config.evaluate.every else {}
-        final_held_out = trainer.held_out(config.evaluate.final_bytes)  # not after days of training
+        corpus, wanted = trainer.corpus, config.evaluate
+        held_out = held_out_sets(corpus, config, wanted.bytes) if wanted.every else {}
+        # Now, not after days of training.
+        final_held_out = held_out_sets(corpus, config, wanted.final_bytes)
     found = checkpoint.newest(trainer.checkpoints)
     if found is None:
         trainer.begin()

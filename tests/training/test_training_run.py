@@ -18,6 +18,7 @@ from model.data.corpus import open_corpus
 from model.glam.parameter import Weight
 from model.training import metrics_log
 from model.training.checkpoints import checkpoint, trained
+from model.training.evaluation import held_out_sets
 from model.training.trainer import Trainer
 from winnow.filesystem import files
 
@@ -183,7 +184,7 @@ def test_a_row_is_what_the_model_says_of_the_batch(corpus, tmp_path):
 def test_held_out_load_is_of_first_choices_of_tokens_that_count(corpus, tmp_path):
     trainer = trainer_of(corpus, tmp_path)
     trainer.step()  # before which nothing was consumed
-    (source, held_out), *_ = trainer.held_out(None).items()
+    (source, held_out), *_ = held_out_sets(trainer.corpus, trainer.config, None).items()
     router = trainer.model.layers[0].feed_forward.router
     entered = []
     hook = router.register_forward_pre_hook(lambda module, inputs: entered.append(inputs[0]))

@@ -2,8 +2,7 @@
 
 Training goes on as soon as the copy is made. One checkpoint is written at a time, by a thread of
 each process; they agree on it over a group of their own, since training has exchanges in another.
-An error of a thread ends the training at its next step: the processes agree on that step, and each
-raises what its thread did.
+An error ends the training at its next step, on which the processes agree.
 
 The copy takes as much memory of the host as the checkpoint takes of the disk, each process for its
 share of weights and optimizer state, until it is written. Training waits while it is made.
@@ -23,13 +22,10 @@ from model.training.distributed import processes
 
 
 class Writer:
-    """Writes the checkpoints of a run, and deletes old ones.
+    """Writes the checkpoints of a run into a folder, and deletes all but the newest ``keep``.
 
-    Args:
-        folder: of the checkpoints.
-        keep: how many stay.
-        background: whether to write while training goes on. If not, no copy is made.
-        patience: seconds that a process waits for the others before it fails.
+    In the ``background``, while training goes on; if not, no copy is made. A process waits
+    ``patience`` seconds for the others before it fails.
     """
 
     def __init__(self, folder: str, keep: int, background: bool, patience: float) -> None:

@@ -70,11 +70,7 @@ def model_on_disk(path: str, weights: str | None = None) -> str:
     """The local path of a trained model: a run, one of its checkpoints, or an export.
 
     Of a run in a bucket the newest intact checkpoint is copied, with a warning for each that is
-    damaged.
-
-    Args:
-        path: where it is.
-        weights: the file that an export has; None: an export will not do.
+    damaged. ``weights`` is the file that an export has; None: an export will not do.
 
     Raises:
         ValueError: there is none, or all are damaged.

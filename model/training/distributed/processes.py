@@ -27,11 +27,9 @@ def are_several() -> bool:
 
 
 def join(device: torch.device, patience: float) -> torch.device:
-    """Join the processes that ``torchrun`` started, if it did; the device of this one.
+    """Join the processes that ``torchrun`` started, if any; returns this one's device of a kind.
 
-    Args:
-        device: which kind of device.
-        patience: seconds that one waits for the others, in any exchange, before it fails.
+    One waits ``patience`` seconds for the others, in any exchange, before it fails.
 
     Raises:
         ValueError: the environment is not one that ``torchrun`` makes, or has too few GPUs.
@@ -44,7 +42,7 @@ def join(device: torch.device, patience: float) -> torch.device:
             f"WORLD_SIZE={environment['WORLD_SIZE']} is set, but not {', '.join(absent)}: start"
             " several processes with torchrun, or unset WORLD_SIZE for one"
         )
-    if device.type == "cuda":  # needs GPUs: not run where this was written
+    if device.type == "cuda":
         device = torch.device("cuda", int(environment["LOCAL_RANK"]))
         if device.index >= torch.cuda.device_count():
             raise ValueError(
