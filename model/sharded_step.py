@@ -1,9 +1,9 @@
 """The trace of a sharded training step: what one device holds and what collectives carry.
 
 The real model is sharded by :mod:`model.training.distributed.parallel` over a fake process group of
-the real size, and the code that trains it runs forward and backward, twice as when gradients add
-up, with tensors that have shapes but no numbers. What is live at the worst moment and what
-collectives carry is counted on the first process, whose shares are the largest.
+the real size, and runs forward and backward, twice as when gradients add up, with tensors that have
+shapes but no numbers. What is live and what collectives carry is counted on the first process,
+whose shares are the largest.
 """
 
 import dataclasses

@@ -61,8 +61,7 @@ class Controls:
     ) -> IntArray:
         """What a seed reads of n documents, of which ``share`` of all tokens are to come.
 
-        Copies of a document stay together. Of a single document both halves are that document: no
-        arm can do without a source.
+        Copies of a document stay together. Both halves of a single document are that document.
 
         Raises:
             ValueError: they have fewer than ``unique_tokens``, the pool has fewer than
@@ -191,15 +190,10 @@ class Damage:
 def shuffled_words(
     tokens: npt.NDArray[Any], starts: BoolArray, key: tuple[int, int]
 ) -> npt.NDArray[Any]:
-    """The same tokens with their words in a random order: [n].
+    """The tokens of a document with their words in a random order, drawn by a key: [n].
 
-    A word is a token that ``starts`` one, with those that follow up to the next; its white space
-    goes with it. Only the first word of a text, which has none before it, may be glued to another.
-
-    Args:
-        tokens: of one document.
-        starts: bool [vocabulary].
-        key: of the order.
+    A word is a token that ``starts`` one (bool [vocabulary]) with those that follow up to the next;
+    its white space goes with it. Only the first word of a text may be glued to another.
     """
     if not len(tokens):
         return tokens

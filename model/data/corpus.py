@@ -10,9 +10,8 @@
       arms/<name>.json   what the arm is and holds, written last
 
 Documents are numbered from 0 in corpus order: shards as the manifest lists them, rows in order.
-An arm only chooses documents, unless it has :mod:`model.data.controls`. Held-out ones are chosen by
-their content hash and belong to no arm, so neither a document nor an exact copy of it is both
-trained on and evaluated.
+Held-out ones are chosen by their content hash and belong to no arm, so neither a document nor an
+exact copy of it is both trained on and evaluated.
 """
 
 import functools
@@ -230,9 +229,7 @@ class Corpus:
 def open_corpus(folder: str) -> Corpus:
     """Open a finished corpus, comparing the sizes of its files (:meth:`Corpus.verify`: all bytes).
 
-    Of one in a bucket tokens and tokenizer are copied first
-    (:mod:`winnow.filesystem.local_copies`, which compares all bytes); arms are read and
-    written where they are.
+    Tokens and tokenizer of one in a bucket are copied (:mod:`winnow.filesystem.local_copies`).
 
     Raises:
         ValueError: it is unfinished, of another format, or a file has changed.

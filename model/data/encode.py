@@ -1,8 +1,7 @@
 """Encodes scored shards into token shards, in parallel processes, one shard each at a time.
 
-A token shard is encoded document by document, so neither the number of workers nor resuming
-changes a byte. Its Arrow metadata names the scored shard and the tokenizer that it comes from; a
-shard that is there with the right metadata is complete, because files appear whole.
+Neither the number of workers nor resuming changes a byte. A token shard's Arrow metadata names the
+scored shard and the tokenizer that it comes from; one with the right metadata is complete.
 """
 
 import multiprocessing

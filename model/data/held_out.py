@@ -1,9 +1,8 @@
 """Held-out documents of one source, for bits per byte.
 
 Every token of every document is predicted once, and its end too. A document of more than S targets
-is cut into windows of S, the last one shorter: a window's first entry is the token before it, and
-nothing further back is seen. Windows are packed in order into rows, each a segment of its own, so
-neither packing nor batch size changes a prediction. Bits per byte of a set of documents are
+is cut into windows of S, the last one shorter; a window sees the one token before it. Windows are
+packed in order into rows, each a segment of its own. Bits per byte of a set of documents are
 
     sum over targets of -log2 p(target) / sum of UTF-8 bytes
 """
@@ -36,9 +35,7 @@ class HeldOutBatch(NamedTuple):
 class HeldOut:
     """Batches of a source's held-out documents, always the same ones in the same order.
 
-    Attributes:
-        documents: their numbers in the corpus, int64 [n].
-        bytes: the size of each one's text, int64 [n].
+    ``documents`` are their numbers in the corpus, ``bytes`` the sizes of their texts: int64 [n].
 
     Args:
         corpus: an opened corpus.

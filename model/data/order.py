@@ -1,20 +1,16 @@
 """The order in which documents are read: keyed by their ids, so that arms read nested streams.
 
-For a seed and an epoch every document of the raw pool has a key, a mixed hash of its id, and an arm
-reads its documents in the order of their keys. So an arm's order is that of the whole pool without
-the documents that the arm lacks: two arms differ in their documents and in nothing else. Each epoch
-has other keys. With a mixture this holds for each of its components (a source, or a part of one),
-and which component a row comes from depends on the weights alone.
-
-A document of several copies (``copies`` of the pipeline) has a key for each and is read that often
-in every epoch; its first copy has the place that it would have alone.
+For a seed and an epoch every document of the raw pool has a key, a mixed hash of its id. An arm
+reads its documents in the order of their keys: that of the whole pool without the documents that
+the arm lacks. With a mixture this holds for each of its components (a source, or a part of one);
+which component a row comes from depends on the weights alone. A document of several copies
+(``copies`` of the pipeline) has a key for each, the first of them that of a single copy.
 
 Documents form one endless sequence, a boundary before each:
 
     B a a a B b b B c c c c B …
 
-A position's target is the next entry, so every token is predicted once, the first of a document
-from its boundary and the boundary from its last token. A document of n tokens has n + 1 targets.
+A position's target is the next entry. A document of n tokens has n + 1 targets, the boundary last.
 """
 
 from collections.abc import Mapping, Sequence
@@ -51,10 +47,9 @@ class Epoch:
 
 
 class DocumentSequence:
-    """The endless sequence of a set of documents, epoch after epoch, for one seed.
+    """The endless sequence of documents (int64 [n]), epoch after epoch, for one seed.
 
-    ``documents`` (int64 [n]) are sorted, and each is there as often as an epoch reads it.
-    ``damage`` are documents whose words are shuffled, None for none.
+    They are sorted, and each is there as often as an epoch reads it.
     """
 
     def __init__(
@@ -84,11 +79,9 @@ class DocumentSequence:
         return self._epochs[number]
 
     def read(self, start: int, count: int) -> tuple[IntArray, IntArray]:
-        """A stretch of the sequence.
+        """Entries ``start`` to ``start + count``, and the number of each one's document.
 
-        Returns:
-            The entries ``start`` to ``start + count`` (int64 [count]), and for each the number
-            of its document in the sequence, counted over all epochs (int64 [count]).
+        Both are int64 [count]; documents are counted over all epochs.
         """
         entries, ordinals = np.empty(count, np.int64), np.empty(count, np.int64)
         done = 0
@@ -116,8 +109,7 @@ class DocumentSequence:
     def consumed(self, position: int) -> dict[str, dict[str, int]]:
         """What the first ``position`` targets were, by source.
 
-        ``targets`` and ``documents`` (begun) in all; ``unique_…`` those of each document's first
-        copy in the first pass; the rest are repetitions.
+        ``targets`` and ``documents`` (begun), and ``unique_…`` those read for the first time.
         """
         epochs, offset = divmod(position, self.length)
         whole = self._count(self._documents, self._corpus.lengths[self._documents] + 1)

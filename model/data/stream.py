@@ -2,8 +2,8 @@
 
 Row r of the global stream is a stretch of a document sequence (``model/data/order.py``): S entries
 and, shifted by one, their targets. A document that does not fit goes on in the next row as a
-segment of its own. Every position has a target, so training rows hold no padding. Nothing is drawn:
-any step can be asked for, whatever came before and however many ranks share the batch.
+segment of its own. There is no padding. Any step can be asked for, whatever came before and however
+many ranks share the batch.
 """
 
 from collections.abc import Mapping
@@ -144,10 +144,9 @@ class TokenStream:
         return np.concatenate([s.begun(n * self.sequence_length) for s, n in parts])
 
     def texts(self, step: int) -> IntArray:
-        """Numbers of the different texts that the batches before ``step`` touch: int64 [n].
+        """The different texts that the batches before ``step`` touch: int64 [n].
 
-        Modulo the corpus's size they are documents; those with shuffled words are texts of their
-        own.
+        Modulo the corpus's size they are documents, of which each may have its words shuffled.
         """
         documents = self.documents(step)
         if self._damage is None:
@@ -157,9 +156,8 @@ class TokenStream:
     def consumed(self, step: int) -> dict[str, dict[str, float]]:
         """What the batches before ``step`` held, by source.
 
-        ``targets`` and ``documents`` in all, ``unique_targets`` and ``unique_documents`` of those,
-        and ``epochs``, passes over what the arm has of the source, or of the part of it that is
-        read most often.
+        As :meth:`DocumentSequence.consumed`, and ``epochs``, passes over what the arm has of the
+        source, or of the part of it that is read most often.
         """
         rows = step * self.batch_size
         counts: dict[str, dict[str, float]] = {}

@@ -113,7 +113,6 @@ def attend_cpu(
 ) -> Tensor:
     """:func:`attend` on a CPU: matrix products with a compiled softmax between them.
 
-    Each block of queries attends to the keys up to its end only, which skips most masked work.
     torch's fused kernel falls back to a slow path once the bias requires a gradient.
     """
     y_PSD = _AttendCPU.apply(

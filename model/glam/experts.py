@@ -8,18 +8,16 @@ rows' dtype; weights have that dtype or float32. :data:`BACKENDS` agree up to ro
 
 ============  ==========================================================================
 ``loop``      one product per expert; the reference, for any dtype and any alignment
-``padded``    every expert padded to the fullest one, then batched products
 ``grouped``   ``torch.nn.functional.grouped_mm``: no padding, no loop, no host sync on CUDA
 ``cpu``       :mod:`model.ops.cpu_experts`: a loop that stays in the cache
-``fastest``   ``cpu`` on a CPU, elsewhere ``grouped`` in bfloat16 and ``loop`` in float32, for
-              which torch documents no grouped product
+``fastest``   ``cpu`` on a CPU, elsewhere ``grouped`` in bfloat16 and ``loop`` in float32
 ============  ==========================================================================
 
 Pitfalls that these backends avoid, each with a test: indexing a stacked weight in a loop makes a
 full-size gradient per expert; ``grouped_mm`` leaves rows past the last end uninitialised, requires
 rows of a multiple of 16 bytes, refuses an expanded gradient, and is not covered by autocast.
 
-Shapes: T tokens, C choices, R = C * T routed rows, M width, H hidden, E experts, P padded rows.
+Shapes: T tokens, C choices, R = C * T routed rows, M width, H hidden, E experts.
 """
 
 from collections.abc import Callable
@@ -73,28 +71,6 @@ def loop_experts(of: ExpertInputs) -> Tensor:
     return torch.cat([*outputs, x_RM.new_zeros(len(x_RM) - ends[-1], x_RM.shape[1])])
 
 
-def padded_experts(of: ExpertInputs) -> Tensor:
-    """Batched products over experts padded to the fullest one. Synchronises to get its size."""
-    x_RM, ends_E, w_in_EMH, w_out_EHM, activation, _ = of
-    rows, width = x_RM.shape
-    ends = ends_E.to(torch.int64)
-    counts_E = ends.diff(prepend=ends.new_zeros(1))
-    places = max(int(counts_E.max()), 1)
-    place_P = torch.arange(places, device=x_RM.device)
-    row_EP = (ends - counts_E)[:, None] + place_P
-    # Padding reads an extra row of zeros.
-    row_EP = row_EP.where(place_P < counts_E[:, None], rows)
-    x_EPM = _pad_row(x_RM)[row_EP]
-    hidden_EPH = activation(torch.bmm(x_EPM, w_in_EMH.to(x_EPM.dtype)))
-    y_EPM = torch.bmm(hidden_EPH, w_out_EHM.to(x_EPM.dtype))
-    place_of_row_R = torch.full((rows + 1,), row_EP.numel(), device=x_RM.device)
-    place_of_row_R[row_EP.flatten()] = torch.arange(row_EP.numel(), device=x_RM.device)
-    place_of_row_R = place_of_row_R[:rows].where(
-        torch.arange(rows, device=x_RM.device) < ends[-1], row_EP.numel()
-    )
-    return _pad_row(y_EPM.reshape(-1, width))[place_of_row_R]
-
-
 def grouped_experts(of: ExpertInputs) -> Tensor:
     """Grouped products, on CUDA of bfloat16.
 
@@ -134,7 +110,6 @@ def fastest_experts(of: ExpertInputs) -> Tensor:
 
 BACKENDS: dict[str, ExpertBackend] = {
     "loop": loop_experts,
-    "padded": padded_experts,
     "grouped": grouped_experts,
     "cpu": cpu_experts,
     "fastest": fastest_experts,
@@ -201,7 +176,3 @@ class _Contiguous(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         return grads[0].contiguous()
-
-
-def _pad_row(x_RM: Tensor) -> Tensor:
-    return F.pad(x_RM, (0, 0, 0, 1))

@@ -9,9 +9,8 @@ accumulate on the float32 weight, in float32. A step that accumulates batches th
             model.loss(*batch).total.backward()
     optimizer.step()
 
-The optimizer's step must be outside: a weight's version counter does not detect it, because
-torch's fused optimizers do not increment it. Do not use this under FSDP, whose mixed precision does
-the casting: a weight that already has the wanted dtype is used as it is.
+The optimizer's step must be outside: torch's fused optimizers do not increment a weight's version
+counter. Under FSDP, whose mixed precision does the casting, this changes nothing.
 """
 
 from collections.abc import Iterator
@@ -65,8 +64,7 @@ class Weight(nn.Module):
     def initialise(self, *key: object) -> None:
         """Draws the weight from a generator seeded by a key: the same values under any sharding.
 
-        Stacked matrices, which may not fit into memory together, are drawn one at a time, and only
-        those that this process holds a part of.
+        Stacked matrices are drawn one at a time, and only those that this process has a part of.
         """
         here = local(self.weight)
         if here.ndim < 3:

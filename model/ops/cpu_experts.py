@@ -6,9 +6,8 @@ by ``benchmarks/training_step.py``:
 - Float32 weights are cast one expert at a time, just before the product that reads them, and
   gradients are cast back likewise. No copy of all weights or gradients goes through memory.
 - bfloat16 products come in few sizes. oneDNN compiles a kernel for each new size, which takes as
-  long as the product, and routing gives new sizes at every step. So the rows of an expert are
-  rounded up to a multiple of :data:`STEP` with rows of the next expert, whose own results overwrite
-  these and whose gradient there is zeroed.
+  long as the product. So the rows of an expert are rounded up to a multiple of :data:`STEP` with
+  rows of the next expert, whose own results overwrite these and whose gradient there is zeroed.
 - The activation of the hidden layer is recomputed on the way back instead of kept.
 
 Shapes as in :mod:`model.glam.experts`.

@@ -1,10 +1,9 @@
 """Fused kernels for a CPU: attention's softmax, cross-entropy, RMSNorm and GEGLU.
 
-Between its matrix products a small model does elementwise work. In torch each operation of it goes
-through memory and, in bfloat16, casts on the way in and out. Compiled into one loop over a row,
-which stays in the cache, it takes a tenth to a half of the time. Loops compute in float32; tensors
-are float32 or bfloat16. There are as many threads as torch has, and each row is computed by one of
-them, so their number does not change a bit.
+In torch each elementwise operation goes through memory and, in bfloat16, casts on the way in and
+out. Compiled into one loop over a row, which stays in the cache, they take a tenth to a half of the
+time. Loops compute in float32; tensors are float32 or bfloat16. There are as many threads as torch
+has, and each row is computed by one of them, so their number does not change a bit.
 
 Suffixes as in :mod:`model.glam.transformer`, and P = B * N pairs of a row and a head, Q queries, W
 the width of a row.

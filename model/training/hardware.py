@@ -67,14 +67,10 @@ def check_attention(backend: AttentionBackend, device: torch.device) -> None:
 def check_grouped_products(
     device: torch.device, compute: ExpertBackend = BACKENDS["grouped"]
 ) -> None:
-    """Check ``grouped_mm`` with experts that have no rows and rows that have no expert.
+    """Check a backend's ``grouped_mm`` in bfloat16: experts without rows, rows without expert.
 
     On Blackwell gradients of experts without rows were not zero (pytorch/pytorch issue 172439).
     Results past the last expert are uninitialised memory, which is filled with NaN beforehand.
-
-    Args:
-        device: to check, in bfloat16.
-        compute: the backend that uses grouped products.
 
     Raises:
         ValueError: a result is wrong.

@@ -1,8 +1,7 @@
 """The logs of a run: ``metrics.jsonl`` always, TensorBoard and Weights & Biases on request, and a
 progress line on the terminal.
 
-On resume the files are truncated to the checkpoint's step, so every step occurs once, and the lines
-are the same as without the interruption (except for times).
+On resume the files are truncated to the checkpoint's step, so every step occurs once.
 """
 
 import json
@@ -137,9 +136,8 @@ class EventFile:
 class WandbRun:
     """A run in Weights & Biases that resumes with ours: its id is kept in the output folder.
 
-    wandb uploads from a process of its own, with retries while there is no network, and writes to
-    the output folder first; ``wandb sync`` uploads what is left there. With
-    ``WANDB_MODE=offline`` it only writes there.
+    wandb writes to the output folder and uploads from a process of its own. ``wandb sync`` uploads
+    what is left there; with ``WANDB_MODE=offline`` it only writes.
 
     Raises:
         ValueError: it can't start.

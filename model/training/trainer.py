@@ -1,7 +1,4 @@
-"""The trainer: steps, checkpoints, evaluation and the outcome of a run.
-
-:mod:`model.train` calls them in order.
-"""
+"""The trainer: the steps, checkpoints, evaluation and outcome of a run."""
 
 import dataclasses
 import math
@@ -140,7 +137,7 @@ class Trainer:
     def write_config(self, output: str) -> None:
         """Write the current config, which may ask for more tokens than the run began with.
 
-        ``output`` is where the run goes in the end, for the config to say.
+        ``output`` is where the run goes in the end.
         """
         if processes.is_first():
             asked = OmegaConf.structured(dataclasses.replace(self.config, output=output))
@@ -176,9 +173,8 @@ class Trainer:
     def step(self) -> dict[str, Any] | None:
         """Make one step on the next batch, skipped if its gradient is not finite.
 
-        Whether it is, the device decides; the host reads it with the step's numbers: at once on a
-        CPU, on a GPU when the next step is queued. Returns the log row that is known by then, of
-        this step or of the one before, or None.
+        The host reads a step's numbers at once on a CPU, on a GPU when the next step is queued.
+        Returns the log row that is known by then, of this step or of the one before, or None.
         """
         progress, config = self.progress, self.config
         if self.pending is None:
@@ -237,7 +233,7 @@ class Trainer:
     def accumulate_gradients(self, step: int) -> dict[str, Tensor]:
         """Forward and backward in micro-batches; returns losses, norm and router metrics.
 
-        Nothing here synchronises with the device, but the exchange of tokens between processes.
+        Only the exchange of tokens between processes synchronises with the device.
         """
         parts = self.rows // self.micro_rows
         generator = keyed_generator(self.device, self.config.seed, step, processes.rank())

@@ -1,11 +1,10 @@
 """Checkpoints written in the background, from a copy in host memory.
 
-Training goes on as soon as the copy is made. One checkpoint is written at a time, by a thread of
-each process; they agree on it over a group of their own, since training has exchanges in another.
+One checkpoint is written at a time, by a thread of each process, over a process group of its own.
 An error ends the training at its next step, on which the processes agree.
 
-The copy takes as much memory of the host as the checkpoint takes of the disk, each process for its
-share of weights and optimizer state, until it is written. Training waits while it is made.
+The copy takes as much memory of the host as the checkpoint takes of the disk. Training waits while
+it is made.
 """
 
 import sys

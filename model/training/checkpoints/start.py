@@ -1,8 +1,8 @@
 """A run that begins from the weights of another: ``train.start``.
 
-It is a run of its own, with its own steps, schedule, order of documents and output. What it begins
-from is named by the checksums of that checkpoint's files, which become part of its identity, and is
-written into its own checkpoints, so that it resumes although the other run has gone on or is gone.
+It has steps, schedule, order of documents and output of its own. The checksums of the checkpoint's
+files become part of its identity and are written into its checkpoints, so that it resumes although
+the other run has gone on or is gone.
 """
 
 import dataclasses

@@ -2,9 +2,8 @@
 
 Experts are spread over one group of processes; an all-to-all sends each row to its expert's process
 and the result back. A second group, the tensor's, shares the hidden width of each expert, or of a
-whole layer: its processes gather one another's rows before the layer and sum the partial results
-after it. That is Megatron's sequence parallelism (Korthikanti et al. 2022, arXiv 2205.05198), by
-rows instead of positions.
+whole layer: it gathers rows before the layer and sums partial results after it, as in Megatron's
+sequence parallelism (Korthikanti et al. 2022, arXiv 2205.05198), by rows instead of positions.
 
 Shapes as in :mod:`model.glam.experts`, and P processes of the experts' group with F = E / P experts
 each, T of the tensor's group, Q = T * P senders, X rows that came here, Y rows of T processes.

@@ -1,9 +1,8 @@
 """Sharded models outside training, where processes make different numbers of calls.
 
-A sharded model computes only when all its processes call it together: they gather its weights from
-one another and send tokens to each other's experts. In evaluation and generation one process has
-more questions than another, and longer answers. So each process announces its calls, and one that
-has none left joins the others' calls, with one token, until nobody announces any.
+A sharded model computes only when all its processes call it together. In evaluation and generation
+one process has more questions than another, and longer answers. So each announces its calls, and
+one that has none left joins the others' calls, with one token, until nobody announces any.
 """
 
 import contextlib

@@ -11,14 +11,11 @@ Processes form a grid, ``experts`` x ``experts_fsdp`` x ``tensor``:
   sums them after it.
 
 FSDP shards attention and dense layers over ``experts`` and ``experts_fsdp``, all other weights over
-all processes. Each process reads rows of its own, whatever the grid.
+all processes. Each process reads rows of its own.
 
 Ranks count along ``tensor`` first, then ``experts_fsdp``, and launchers fill one node after
-another. So activations of a layer and weights of an expert, which are most of what large models
-send, stay within a node as far as they can, and tokens travel between nodes.
-
-The same code runs with NCCL on GPUs and with gloo on CPUs, under ``torchrun``; a single process
-does none of this.
+another. So activations of a layer and weights of an expert, the most traffic of large models, stay
+within a node as far as they can.
 
 Workarounds for torch 2.13, each with a test: gloo refuses a custom gradient divisor unless the
 reduction is forced to a sum, and then a group of one process divides twice; ``torch.nn.utils``

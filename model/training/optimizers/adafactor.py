@@ -5,18 +5,15 @@ second moment, clipped to an RMS of 1. The second moment of a matrix is the prod
 squares of its rows and of its columns; of stacked matrices each has its own, and all have one RMS.
 
 State (names and shapes) and results are those of ``torch.optim.Adafactor``, but torch's version
-refuses sharded weights (2.13: it squares a norm in place that is not reduced yet), synchronises
-with the device twice per weight, and makes some ten passes over each weight on a CPU. Matrices on a
-CPU take compiled passes here; all else goes through
-:mod:`model.training.optimizers.adafactor_batch`, which has the bounds too. Both ours and torch's
-differ from the lingvo code that trained GLaM:
+refuses sharded weights (2.13), synchronises with the device twice per weight, and makes some ten
+passes over each weight on a CPU. Matrices on a CPU take compiled passes here; all else goes through
+:mod:`model.training.optimizers.adafactor_batch`. Differences from lingvo, which trained GLaM:
 
 - lingvo factors only dimensions of 128 or more; here the last two are factored at any size.
 - lingvo adds 1e-30 to squared gradients; here the second moment is bounded below by the square of
-  ``LEAST``. The usual 1e-30 would square to 0 in float32, and the first gradient of an expert
-  that got no token would be 0 * infinity. 2e-19 is about the smallest whose square is a normal
-  float32 number. A matrix whose gradients have stayed below an RMS of about 4e-10 since the start
-  is therefore normalised less exactly than lingvo's would be.
+  ``LEAST``, about the smallest number whose square is a normal float32. (1e-30 would square to 0,
+  and the first gradient of an expert without tokens would be 0 * infinity.) A matrix whose
+  gradients stay below an RMS of about 4e-10 is normalised less exactly than lingvo's would be.
 """
 
 import inspect

@@ -1,11 +1,10 @@
 """Adafactor's step for many weights at once; :mod:`model.training.optimizers.adafactor` calls it.
 
-On a GPU small operations cost the host more than the device, and between processes each reduction
-waits for all. So weights of one shape, cut up in one way, are stacked and take each operation
-together, and what must be summed over processes travels packed: the rows' sums in one reduction for
-each way of cutting rows, then the columns' sums likewise, then all tensors' sums of squares in one.
-Nothing is synchronised with the host. Until the step is done the updates take as much memory as the
-gradients.
+On a GPU small operations cost the host more than the device, and each reduction waits for all
+processes. So weights of one shape and sharding are stacked, and sums over processes travel packed:
+the rows' sums in one reduction for each way of cutting rows, then the columns' sums, then all
+tensors' sums of squares. Nothing is synchronised with the host. The updates take as much memory as
+the gradients.
 
 Shapes: L weights of a stack, of R rows and C columns or of N numbers: [L, ..., R, C] or [L, N].
 """
