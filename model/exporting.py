@@ -69,7 +69,9 @@ def export(config: ExportConfig) -> None:
 
 
 def _write(stored: Stored, folder: str) -> None:
-    shapes = {f"glam.{name}": shape for name, shape in sorted(stored.shapes.items())}
+    shapes = {
+        f"glam.{name}": shape for name, shape in sorted(trained.shapes(stored.config).items())
+    }
 
     def read(name: str) -> Tensor:
         whole = torch.empty(shapes[name])

@@ -66,16 +66,11 @@ def generate(
     seed: int = 0,
     cached: bool = True,
 ) -> Iterator[int]:
-    """At most ``count`` tokens that follow, one by one.
+    """At most ``count`` tokens that follow, one by one, from a model in evaluation mode.
 
-    Args:
-        model: in evaluation mode.
-        prompt: tokens, at least one: the boundary that begins a document.
-        count: how many.
-        temperature: see :func:`choose`.
-        top_k: see :func:`choose`.
-        seed: of the draws.
-        cached: keep keys and values of what was seen; False computes all of it for each token.
+    The prompt has at least one token: the boundary that begins a document. ``temperature`` and
+    ``top_k`` are those of :func:`choose`, ``seed`` that of its draws. With ``cached`` the keys and
+    values of what was seen are kept, without it all is computed for each token.
     """
     device = model.embedding.weight.device
     # FSDP can't gather weights in inference mode, which is faster.

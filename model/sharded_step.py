@@ -94,18 +94,12 @@ def plan(
     recompute: bool = False,
     imbalance: float = 1.0,
 ) -> Plan:
-    """Trace a step.
+    """Trace a pass of each of ``devices`` over ``rows`` rows of ``sequence`` tokens.
 
-    Args:
-        config: the model.
-        devices: how many share it.
-        expert_parallel: how many of them share the experts; None for as many as can.
-        rows: of one device at a time.
-        sequence: tokens of a row.
-        optimizer: a key of :data:`model.sizes.OPTIMIZER_BYTES`.
-        tensor_parallel: how many share every head and hidden width.
-        recompute: whether layers are computed again on the way back.
-        imbalance: rows that the experts of this device get, of an even share.
+    ``expert_parallel`` devices share the experts, None for as many as can; ``tensor_parallel``
+    share every head and hidden width. ``optimizer`` is a key of
+    :data:`model.sizes.OPTIMIZER_BYTES`. The experts of the first device get ``imbalance`` times an
+    even share of the rows.
 
     Raises:
         ValueError: the devices can't share the model that way.

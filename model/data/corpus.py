@@ -168,12 +168,9 @@ class Corpus:
         return self._values[chunk][start:end]
 
     def copy_tokens(self, documents: IntArray, places: IntArray, out: IntArray) -> None:
-        """Copy each document's tokens to ``out`` from its place on, clipped to what fits.
+        """Copy the tokens of n documents to ``out`` from their places on, clipped to what fits.
 
-        Args:
-            documents: int64 [n].
-            places: int64 [n], where the first token goes; negative to leave out leading tokens.
-            out: int64 [size].
+        All are int64. A negative place leaves out leading tokens.
         """
         values, size = self._values, len(out)
         for (chunk, start, end), place in zip(self._spans(documents), places.tolist(), strict=True):
@@ -272,16 +269,11 @@ def write_arm(
     definition: Mapping[str, Any],
     controls: Mapping[str, Any] | None = None,
 ) -> Arm:
-    """Add an arm to a corpus; one of these very documents may be there.
+    """Add an arm to a corpus; one of that name with these very documents may be there.
 
-    Args:
-        corpus: where it goes.
-        name: part of file names.
-        chosen: bool [documents], a part of ``corpus.pool``, or how often each is read in an epoch,
-            int32 [documents]. For a rule on filtered sources alone:
-            ``corpus.pool & (rule.keep(score, draw) | ~corpus.filterable)``.
-        definition: JSON that says how the mask was made: ``{"rule": "pareto", "parameter": 9}``.
-        controls: what is changed when it is read, of :mod:`model.data.controls`.
+    ``chosen`` is bool [documents], a part of ``corpus.pool``, or how often each is read in an
+    epoch, int32 [documents]. ``definition`` is JSON that says how it was made: ``{"rule": "pareto",
+    "parameter": 9}``; ``controls`` are those of :mod:`model.data.controls`.
 
     Raises:
         ValueError: a bad name, an empty arm, held-out documents, or another arm of that name.

@@ -37,15 +37,9 @@ class HeldOut:
 
     ``documents`` are their numbers in the corpus, ``bytes`` the sizes of their texts: int64 [n].
 
-    Args:
-        corpus: an opened corpus.
-        source: the name of a source.
-        sequence_length: S.
-        batch_size: rows of a global batch; the last one is filled with padding.
-        limit_bytes: stop before the documents, in the order of their hashes, pass this size, but
-            take :data:`model.data.order.FEWEST` where the source has as many.
-        rank: which share of each batch to read.
-        world: into how many equal shares each batch is cut.
+    A global batch has ``batch_size`` rows of S = ``sequence_length``, the last one padded, of which
+    this one of ``world`` ranks reads an equal share. ``limit_bytes`` is that of
+    :func:`model.data.order.held_out_documents`.
 
     Raises:
         ValueError: nothing of the source is held out.

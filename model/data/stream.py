@@ -33,16 +33,10 @@ class Batch(NamedTuple):
 class TokenStream:
     """Endless batches of one arm of a corpus, by their number.
 
-    Args:
-        corpus: an opened corpus.
-        arm: the name of one of its arms.
-        seed: keys the order of documents.
-        sequence_length: S, entries of a row.
-        batch_size: rows of a global batch, all ranks together.
-        mixture: weight of each source or part of one (:mod:`model.data.components`), or None (or
-            empty) for natural proportions. Rows are then of one component each, dealt out evenly.
-        rank: which share of each batch to read.
-        world: into how many equal shares each batch is cut.
+    The seed keys the order of documents. A row has S = ``sequence_length`` entries, a global batch
+    ``batch_size`` rows, of which this one of ``world`` ranks reads an equal share. ``mixture`` has
+    the weight of each source or part of one (:mod:`model.data.components`); a row is then of one
+    component. None or empty: natural proportions.
 
     Raises:
         ValueError: arm, mixture and sizes do not go together.

@@ -64,13 +64,9 @@ def attend(
 ) -> Tensor:
     """softmax(q.k + bias) v for the last S of K positions: [B, N, S, D], strided as q.
 
-    Args:
-        q_BNSD: queries, bfloat16 or float32.
-        k_BNKD: keys, of the same dtype.
-        v_BNKD: values, of the same dtype.
-        near_NF: float32, the bias of distances 0 .. F - 1; it is 0 at all others.
-        first_BS: int32, the first key that each query sees; the last one is the query's own.
-        last_BK: int32, the last position that sees each key.
+    Queries, keys and values are of one dtype, bfloat16 or float32. ``near_NF`` (float32) is the
+    bias of distances 0 .. F - 1; it is 0 at all others. ``first_BS`` (int32) is the first key that
+    each query sees, the last one is its own; ``last_BK`` (int32) the last position that sees a key.
 
     Raises:
         ValueError: the kernels have no tiles of this head width, or for so many distances.

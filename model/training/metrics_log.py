@@ -26,15 +26,10 @@ WANDB_PATIENCE = 300.0
 
 
 class MetricsLog:
-    """Writes the metrics of each logged step.
+    """Writes the metrics of each logged step, if ``active``, as in the first process.
 
-    Args:
-        folder: of the run.
-        step: the last step to keep; 0 starts over.
-        tensorboard: whether to write event files for TensorBoard.
-        wandb: a project of Weights & Biases to log to, or None.
-        settings: of the run, for that project.
-        active: whether to write at all, as the first process does.
+    ``step`` is the last one to keep, 0 to start over; ``wandb`` a project of Weights & Biases to
+    log to, which shows the ``settings`` of the run.
 
     Raises:
         ValueError: Weights & Biases refuses.

@@ -305,7 +305,7 @@ class Trainer:
             "model": OmegaConf.to_container(OmegaConf.structured(self.config.model)),
             "progress": dataclasses.asdict(self.progress),
             "stream": self.stream.fingerprint,
-            **({"start": self.start.to_json()} if self.start else {}),
+            **({"start": dataclasses.asdict(self.start)} if self.start else {}),
         }
         self.writer.save(self.progress.step, checkpoint.tensors(self.model, self.optimizer), state)
         self.saved_step = self.progress.step
@@ -382,5 +382,5 @@ class Trainer:
             peak_memory_bytes=hardware.peak_memory(self.device),
             corpus=self.corpus.fingerprint,
             stream=self.stream.fingerprint,
-            start=self.start.to_json() if self.start else None,
+            start=dataclasses.asdict(self.start) if self.start else None,
         )

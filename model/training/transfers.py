@@ -16,11 +16,8 @@ class Batches:
     For a GPU a thread makes the next batch while the device works on the one before, in pinned
     memory: from pageable memory even a ``non_blocking`` copy waits.
 
-    Args:
-        make: gives a batch in the host's memory; called in one thread at a time.
-        device: where they are wanted.
-        end: the number of batches; none beyond is made ahead.
-        ahead: whether to make them ahead; None for the device's default.
+    ``make`` gives a batch in the host's memory, in one thread at a time; there are ``end`` batches.
+    ``ahead`` says whether to make them ahead, None for the device's default.
     """
 
     def __init__(

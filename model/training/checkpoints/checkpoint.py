@@ -9,8 +9,7 @@
 
 A checkpoint is written under a temporary name, synced and renamed. Tensors go through
 ``torch.distributed.checkpoint``, so M processes can read what N processes wrote. Its index is a
-pickle: our unpickler knows the few classes that such an index consists of and refuses everything
-else. Other values are JSON, in the manifest.
+pickle: our unpickler refuses all but the few classes that such an index consists of.
 """
 
 import contextlib
@@ -24,7 +23,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
@@ -94,14 +93,9 @@ def save(
     state: Mapping[str, Any],
     group: dist.ProcessGroup | None = None,
 ) -> None:
-    """Write a checkpoint; every process of a group calls this, and hashes what it wrote.
+    """Write the checkpoint of a step; every process of a group (None: the default one) calls this.
 
-    Args:
-        folder: of all checkpoints.
-        step: the number of this one.
-        content: tensors by name, this process's share of each.
-        state: JSON values.
-        group: that the processes agree over; None for the default one.
+    ``content`` are tensors by name, this process's share of each; ``state`` holds JSON values.
 
     Raises:
         OSError: it can't be written, perhaps for lack of space. Nothing of it is left then, and
@@ -292,34 +286,21 @@ class _IndexUnpickler(pickle.Unpickler):
     torch.distributed.checkpoint would unpickle.
     """
 
-    KNOWN = frozenset(
-        [
-            ("pathlib", "PosixPath"),
-            ("torch", "Size"),
-            ("torch", "float32"),
-            ("torch", "bfloat16"),
-            ("torch", "int64"),
-            ("torch.serialization", "_get_layout"),
-            *(
-                ("torch.distributed.checkpoint.metadata", name)
-                for name in (
-                    "ChunkStorageMetadata",
-                    "Metadata",
-                    "MetadataIndex",
-                    "StorageMeta",
-                    "TensorProperties",
-                    "TensorStorageMetadata",
-                    "_MEM_FORMAT_ENCODING",
-                )
-            ),
-            ("torch.distributed.checkpoint.filesystem", "_StorageInfo"),
-        ]
-    )
+    KNOWN: ClassVar = {
+        "pathlib": {"PosixPath"},
+        "torch": {"Size", "float32", "bfloat16", "int64"},
+        "torch.serialization": {"_get_layout"},
+        "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
+        "torch.distributed.checkpoint.metadata": {
+            *("ChunkStorageMetadata", "Metadata", "MetadataIndex", "StorageMeta"),
+            *("TensorProperties", "TensorStorageMetadata", "_MEM_FORMAT_ENCODING"),
+        },
+    }
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("builtins", "getattr"):
             return _member
-        if (module, name) not in self.KNOWN:
+        if name not in self.KNOWN.get(module, ()):
             raise ValueError(f"the checkpoint's index names {module}.{name}: refused")
         return super().find_class(module, name)
 

@@ -5,7 +5,6 @@ files become part of its identity and are written into its checkpoints, so that 
 the other run has gone on or is gone.
 """
 
-import dataclasses
 import filecmp
 import os
 from collections.abc import Mapping
@@ -76,10 +75,6 @@ class Start:
                 " same train.start to resume, or choose another output"
             )
         return start
-
-    def to_json(self) -> dict[str, Any]:
-        """What checkpoints keep of it."""
-        return dataclasses.asdict(self)
 
 
 def content(path: str) -> str:

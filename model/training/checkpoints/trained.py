@@ -47,22 +47,13 @@ class Stored:
     sequence_length: int
     fill: Callable[[Mapping[str, Tensor]], None]
 
-    @property
-    def shapes(self) -> dict[str, torch.Size]:
-        """The shapes of the weights, by name."""
-        return _shapes(self.config)
-
 
 def load(path: str, device: torch.device, dtype: torch.dtype) -> Trained:
     """The newest checkpoint of a training run, a given checkpoint, or an exported model.
 
     Several processes share the model as in training (:mod:`model.training.distributed.parallel`).
-
-    Args:
-        path: the output folder of ``model/train.py``, one of its ``checkpoints/step_…``, or the
-            output folder of ``model/export.py``; also in a bucket.
-        device: where the model goes, or this process's share of it.
-        dtype: of activations and products.
+    ``path`` is the output of ``model/train.py``, one of its ``checkpoints/step_…``, or the output
+    of ``model/export.py``, on disk or in a bucket; ``dtype`` is that of activations and products.
 
     Raises:
         ValueError: there is no model, it is damaged, its tokenizer is missing, or the processes
@@ -107,7 +98,7 @@ def _exported(path: str) -> Stored:
         boundary, length = about["boundary"], about["sequence_length"]
         with safe_open(os.path.join(path, WEIGHTS), "pt") as file:
             names = {name.removeprefix("glam.") for name in file.keys()}  # noqa: SIM118
-        if wrong := names ^ _shapes(config).keys():
+        if wrong := names ^ shapes(config).keys():
             raise KeyError(f"{min(wrong)} is in one of {WEIGHTS} and {CONFIG} only")
     return Stored(config, _codec(path, boundary), length, functools.partial(_read, path))
 
@@ -142,6 +133,7 @@ def _config(stored: Mapping[str, Any]) -> GLaMConfig:
     return cast(GLaMConfig, OmegaConf.to_object(OmegaConf.merge(schema, stored)))
 
 
-def _shapes(config: GLaMConfig) -> dict[str, torch.Size]:
+def shapes(config: GLaMConfig) -> dict[str, torch.Size]:
+    """The shapes of a model's weights, by name."""
     with torch.device("meta"):
         return {name: p.shape for name, p in GLaM(config).named_parameters()}

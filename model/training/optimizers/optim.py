@@ -41,11 +41,7 @@ def learning_rate(config: OptimizerConfig, update: int, updates: int, before: in
     ``warmup_steps`` first and are scaled by ``multiplier``. Adafactor limits its step to
     1 / sqrt(update) for any multiplier; the rate returned, and logged, is the one used.
 
-    Args:
-        config: the optimizer's.
-        update: which one.
-        updates: of the run.
-        before: updates that the optimizer had made when the run began (``train.start``).
+    ``before`` are updates that the optimizer had made when the run began (``train.start``).
     """
     rate = config.learning_rate
     warmup = config.warmup_steps
