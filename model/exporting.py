@@ -172,7 +172,6 @@ def description(stored: Stored) -> dict[str, Any]:
 
 @command_line.main("export")
 def main(config: DictConfig) -> None:
-    """Export."""
     command_line.run(_export_and_tell, config)
 
 

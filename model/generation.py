@@ -9,6 +9,7 @@ from omegaconf import MISSING, DictConfig
 from torch import Tensor
 
 from model.glam.attention import Cache
+from model.glam.config import require
 from model.glam.parameter import copies
 from model.glam.transformer import GLaM
 from model.training import hardware
@@ -35,12 +36,10 @@ class GenerateConfig:
     patience: float = MISSING
 
     def __post_init__(self) -> None:
-        if self.tokens < 1:
-            raise ValueError(f"tokens must be at least 1, not {self.tokens}")
-        if self.temperature < 0:
-            raise ValueError(f"temperature must be 0 or more, not {self.temperature}")
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k must be at least 1, not {self.top_k}")
+        require(self.tokens >= 1, f"tokens must be at least 1, not {self.tokens}")
+        require(self.temperature >= 0, f"temperature must be 0 or more, not {self.temperature}")
+        top_k = 1 if self.top_k is None else self.top_k
+        require(top_k >= 1, f"top_k must be at least 1, not {top_k}")
 
 
 def choose(
@@ -129,7 +128,6 @@ def _pieces(loaded: Trained, config: GenerateConfig) -> Iterator[str]:
 
 @command_line.main("generate")
 def main(config: DictConfig) -> None:
-    """Print the prompt and what follows, as it comes."""
     command_line.run(_generate_and_print, config)
 
 

@@ -28,7 +28,6 @@ ROOM = 0.9
 
 
 def parser() -> Parser:
-    """The command line."""
     out = Parser(prog=program(), description=__doc__.split("\n")[0])
     out.add_argument(
         "overrides",
@@ -64,7 +63,6 @@ def parser() -> Parser:
 
 
 def machines(options: argparse.Namespace) -> "Machines":
-    """What the command line says of them."""
     from model.sharding_costs import Machines
 
     return Machines(

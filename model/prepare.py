@@ -115,7 +115,6 @@ def _prepare(config: PrepareConfig, source: Scored, key: str) -> Corpus:
 
 
 def _key(config: PrepareConfig, source: Scored) -> str:
-    """The fingerprint of everything the corpus depends on."""
     made = OmegaConf.to_container(OmegaConf.structured(config.tokenizer))
     if config.tokenizer.file is not None:
         made = {
@@ -127,11 +126,7 @@ def _key(config: PrepareConfig, source: Scored) -> str:
 
 
 def _begin(output: str, key: str) -> None:
-    """Note what is being made in the folder.
-
-    Raises:
-        ValueError: something else is there.
-    """
+    """Note what is being made in the folder, unless something else is there."""
     path = os.path.join(output, BEGUN)
     if not os.path.exists(path):
         if not {files.LOCK, files.OWNER}.issuperset(os.listdir(output)):
@@ -149,8 +144,7 @@ def _tokenizer(config: PrepareConfig, source: Scored) -> TextCodec:
     path = os.path.join(config.output, corpora.TOKENIZER)
     if not os.path.exists(path):
         if config.tokenizer.file is not None:
-            with open(config.tokenizer.file, "rb") as file:
-                content = file.read()
+            content = storage.read_bytes(config.tokenizer.file)
         else:
             sample = sample_texts(source, config.held_out, config.tokenizer.sample_bytes)
             with console.doing("training the tokenizer"):
@@ -211,11 +205,7 @@ def _encode(config: PrepareConfig, source: Scored, codec: TextCodec) -> list[dic
 
 
 def _manifest(
-    config: PrepareConfig,
-    key: str,
-    source: Scored,
-    codec: TextCodec,
-    entries: list[dict[str, Any]],
+    config: PrepareConfig, key: str, source: Scored, codec: TextCodec, entries: list[dict[str, Any]]
 ) -> dict[str, Any]:
     sample = list(itertools.islice(sample_texts(source, config.held_out, 1 << 20), 256))
     change = codec.first_change(sample)
@@ -247,9 +237,7 @@ def _manifest(
 
 @command_line.main("prepare")
 def main(config: DictConfig) -> None:
-    """Prepare and say what is there."""
-    again = "the same command goes on where it stopped"
-    command_line.run(_prepare_and_tell, config, again=again)
+    command_line.run(_prepare_and_tell, config, again="the same command goes on where it stopped")
 
 
 def _prepare_and_tell(config: PrepareConfig) -> None:

@@ -52,13 +52,14 @@ class Group(NamedTuple):
 
 @dataclass
 class Traffic:
-    """What one kind of collective carries for one device in one forward and backward pass."""
+    """What one kind of collective carries for one device in one forward and backward pass.
+
+    ``received`` are bytes, in all and by the processes that take part.
+    """
 
     calls: float = 0
     received: float = 0.0
-    """Bytes."""
     by_group: dict[Group, float] = field(default_factory=dict)
-    """The same by the processes."""
 
 
 @dataclass(frozen=True)
@@ -280,7 +281,6 @@ class _Trace(TorchDispatchMode):
         inputs[0].register_hook(lambda _: self.enter(AFTER_LAYERS))
 
     def _watch(self, storage: Any) -> None:
-        """Take note of a storage's size, and of its end."""
         if storage not in self.bytes:
             self.bytes[storage] = [0]
             weakref.finalize(storage, self._forget, self.bytes[storage])

@@ -38,21 +38,20 @@ class Machines:
 
 @dataclass(frozen=True)
 class Seconds:
-    """Of one device's forward and backward pass over its rows."""
+    """Of one device's forward and backward pass over its rows.
+
+    ``exchange`` is that of all-to-alls, ``tensor`` that of tensor parallelism, ``gather`` that of
+    gathers and reductions, ``exposed`` the part of it that is not hidden.
+    """
 
     work: float
     exchange: float
-    """All-to-all."""
     tensor: float
-    """Gathers and sums of activations, of tensor parallelism."""
     gather: float
-    """Gathers and reductions, hidden or not."""
     exposed: float
-    """The part of them that is not hidden."""
 
     @property
     def all(self) -> float:
-        """The whole pass."""
         return self.work + self.exchange + self.tensor + self.exposed
 
 
@@ -95,7 +94,6 @@ def seconds(
 
 
 def _transfer(name: str, traffic: Traffic, machines: Machines) -> float:
-    """The seconds of one kind of collective."""
     total = 0.0
     for (size, stride), received in traffic.by_group.items():
         near = min(size, max(1, machines.node // stride))

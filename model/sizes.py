@@ -77,7 +77,6 @@ class Memory:
 
     @property
     def total(self) -> float:
-        """All of them together."""
         return self.state + self.gathered + self.activations
 
 
@@ -207,7 +206,6 @@ GLaM 64B/64E; measure your own)"""
 
 
 def parser() -> Parser:
-    """The command line."""
     out = Parser(
         prog=program(),
         description="Parameters, active parameters and training FLOPs per token of each size;"
@@ -316,7 +314,6 @@ def _print(rows: list[list[str]]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Prints the tables."""
     command = parser()
     options = command.parse(arguments)
     chosen, overrides = split(options.overrides)

@@ -63,8 +63,7 @@ def load(folder: str, corpus: str, name: str) -> Arm:
     if not ours:
         raise ValueError(
             f"arm {name!r} is damaged, or does not belong to the corpus {folder} as it is now:"
-            f" delete {about_path} and write the arm again (model/prepare.py does it for filtered"
-            " and unfiltered)"
+            f" delete {about_path} and write the arm again (or run model/prepare.py)"
         )
     return _arm(name, chosen, about)
 

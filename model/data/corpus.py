@@ -83,7 +83,6 @@ class Corpus:
 
     @property
     def tokenizer_path(self) -> str:
-        """The tokenizer.json that made the tokens."""
         return os.path.join(self._local, TOKENIZER)
 
     def __len__(self) -> int:
@@ -94,7 +93,6 @@ class Corpus:
         return np.concatenate([b[name].to_numpy(zero_copy_only=False) for b in self._batches])
 
     def ids(self, documents: IntArray) -> list[str]:
-        """The ids of these documents."""
         place = np.searchsorted(self._first_row, documents, side="right") - 1
         rows = documents - self._first_row[place]
         pairs = zip(place.tolist(), rows.tolist(), strict=True)
@@ -179,6 +177,12 @@ class Corpus:
             if take > skip:
                 out[place + skip : place + take] = values[chunk][start + skip : start + take]
 
+    def sum_by_source(self, documents: IntArray, values: IntArray) -> IntArray:
+        """The sums of a value of each of n documents: int64 [n] to [sources]."""
+        out = np.zeros(len(self.sources), np.int64)
+        np.add.at(out, self.source_index[documents], values)  # bincount's weights are float64
+        return out
+
     def verify(self, rank: int = 0, world: int = 1) -> None:
         """Read every file and compare checksums; each of ``world`` processes a share of them.
 
@@ -198,7 +202,6 @@ class Corpus:
         return arms.load(self.folder, self.fingerprint, name)
 
     def arms(self) -> list[str]:
-        """The names of the arms there are."""
         return arms.names(self.folder)
 
     @functools.cached_property
@@ -301,22 +304,16 @@ def tally(corpus: Corpus, chosen: Choice) -> dict[str, dict[str, int]]:
     A document counts as often as it is read in an epoch.
     """
     rows = np.flatnonzero(chosen)
-    index, times, n = corpus.source_index[rows], chosen[rows].astype(np.int64), len(corpus.sources)
-    columns = {
-        "documents": _sum_by(index, times, n),
-        "targets": _sum_by(index, times * (corpus.lengths[rows] + 1), n),
-        "bytes": _sum_by(index, times * corpus.bytes[rows], n),
+    times = chosen[rows].astype(np.int64)
+    sums = {
+        "documents": corpus.sum_by_source(rows, times),
+        "targets": corpus.sum_by_source(rows, times * (corpus.lengths[rows] + 1)),
+        "bytes": corpus.sum_by_source(rows, times * corpus.bytes[rows]),
     }
     return {
-        source: {name: int(values[i]) for name, values in columns.items()}
+        source: {name: int(values[i]) for name, values in sums.items()}
         for i, source in enumerate(corpus.sources)
     }
-
-
-def _sum_by(index: npt.NDArray[np.int16], values: IntArray, groups: int) -> IntArray:
-    out = np.zeros(groups, np.int64)
-    np.add.at(out, index, values)  # bincount's weights are float64
-    return out
 
 
 def _map_shard(folder: str, shard: Mapping[str, Any]) -> list[pa.RecordBatch]:

@@ -13,6 +13,7 @@ Documents form one endless sequence, a boundary before each:
 A position's target is the next entry. A document of n tokens has n + 1 targets, the boundary last.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -64,19 +65,16 @@ class DocumentSequence:
         # multiples of the golden ratio's bits.
         self._copies = np.arange(len(documents)) - np.searchsorted(documents, documents)
         self._hashes = corpus.id_hash[documents] + self._copies.astype(np.uint64) * _GOLDEN
-        self._epochs: dict[int, Epoch] = {}
+        # A pass over all documents, by its number.
+        self.epoch = functools.lru_cache(maxsize=2)(self._epoch)
         self.length = int((corpus.lengths[documents] + 1).sum())
 
-    def epoch(self, number: int) -> Epoch:
-        """A pass over all documents; the last two asked for are kept."""
-        if number not in self._epochs:
-            keys = order_keys(self._hashes, self._seed, number)
-            documents = self._documents[np.argsort(keys, kind="stable")]
-            starts = np.zeros(len(documents) + 1, np.int64)
-            np.cumsum(self._corpus.lengths[documents] + 1, out=starts[1:])
-            self._epochs = {n: e for n, e in self._epochs.items() if abs(n - number) == 1}
-            self._epochs[number] = Epoch(documents, starts)
-        return self._epochs[number]
+    def _epoch(self, number: int) -> Epoch:
+        keys = order_keys(self._hashes, self._seed, number)
+        documents = self._documents[np.argsort(keys, kind="stable")]
+        starts = np.zeros(len(documents) + 1, np.int64)
+        np.cumsum(self._corpus.lengths[documents] + 1, out=starts[1:])
+        return Epoch(documents, starts)
 
     def read(self, start: int, count: int) -> tuple[IntArray, IntArray]:
         """Entries ``start`` to ``start + count``, and the number of each one's document.
@@ -147,10 +145,11 @@ class DocumentSequence:
         return np.sort(np.unique(documents, return_index=True)[1])
 
     def _count(self, documents: IntArray, targets: IntArray) -> dict[str, IntArray]:
-        index = self._corpus.source_index[documents]
-        total = np.zeros(len(self._corpus.sources), np.int64)
-        np.add.at(total, index, targets)
-        return {"targets": total, "documents": np.bincount(index, minlength=len(total))}
+        sums = self._corpus.sum_by_source
+        return {
+            "targets": sums(documents, targets),
+            "documents": sums(documents, np.ones_like(documents)),
+        }
 
 
 class Interleaving:

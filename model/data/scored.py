@@ -46,12 +46,10 @@ class ScoredShard:
 
     @property
     def name(self) -> str:
-        """The file's name without its folder."""
         return os.path.basename(self.path)
 
     @property
     def names(self) -> list[str]:
-        """The columns of the file."""
         return tables.column_names(self.path)
 
     def check(self) -> None:

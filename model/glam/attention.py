@@ -128,14 +128,9 @@ class _AttendCPU(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        q_PSD: Tensor,
-        k_PKD: Tensor,
-        v_PKD: Tensor,
-        line_NK: Tensor,
-        of_queries_BS: Tensor,
-        of_keys_BK: Tensor,
-    ) -> Tensor:
+        ctx: Any, q_PSD: Tensor, k_PKD: Tensor, v_PKD: Tensor, line_NK: Tensor,
+        of_queries_BS: Tensor, of_keys_BK: Tensor,
+    ) -> Tensor:  # fmt: skip
         y_PSD = torch.empty_like(q_PSD)
         kept = []
         for start, stop, end in _blocks(q_PSD, k_PKD):

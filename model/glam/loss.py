@@ -102,13 +102,9 @@ def row_sums(logits_TV: Tensor, scale: float) -> tuple[Tensor, Tensor]:
 
 
 def to_gradient_(
-    logits_TV: Tensor,
-    target_T1: Tensor,
-    scale: float,
-    top_T1: Tensor,
-    share_T1: Tensor,
+    logits_TV: Tensor, target_T1: Tensor, scale: float, top_T1: Tensor, share_T1: Tensor,
     weight_T1: Tensor,
-) -> None:
+) -> None:  # fmt: skip
     """Turns logits into ``share * exp(scaled - top) - weight * [target]``, in place."""
     powers_TV = (logits_TV.float() * scale - top_T1).exp()
     is_target_TV = torch.arange(logits_TV.shape[1], device=logits_TV.device) == target_T1
@@ -124,14 +120,9 @@ def _compiled() -> tuple[Any, Any]:
 class _VocabularyLoss(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        hidden_TM: Tensor,
-        embedding_VM: Tensor,
-        targets_T: Tensor,
-        scale: float,
-        z_coefficient: float,
-        chunk: int,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        ctx: Any, hidden_TM: Tensor, embedding_VM: Tensor, targets_T: Tensor, scale: float,
+        z_coefficient: float, chunk: int,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         weight_VM = embedding_VM.to(hidden_TM.dtype)
         loss_sum, z_sum = hidden_TM.new_zeros(2, dtype=torch.float32)
         with_gradient = any(ctx.needs_input_grad)

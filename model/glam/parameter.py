@@ -115,7 +115,6 @@ def _indices_here(weight: Tensor, dim: int) -> Tensor:
 
 
 def _part(whole: Tensor, *indices: Tensor) -> Tensor:
-    """The given indices of each dimension."""
     for dim, index in enumerate(indices):
         if len(index) < whole.shape[dim]:
             whole = whole.index_select(dim, index)

@@ -37,15 +37,9 @@ def squares(parameter: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, float]:
 
 @compiled
 def _squares(
-    start: int,
-    stop: int,
-    parameters: Array,
-    grads: Array,
-    rows: int,
-    of_rows: Array,
-    of_columns: Array,
-    of_parameter: Array,
-) -> None:
+    start: int, stop: int, parameters: Array, grads: Array, rows: int, of_rows: Array,
+    of_columns: Array, of_parameter: Array,
+) -> None:  # fmt: skip
     parts = (rows + PART - 1) // PART
     for part in range(start, stop):
         of_column = of_columns[part]
@@ -103,15 +97,9 @@ def update_(
 
 @compiled
 def _update(
-    start: int,
-    stop: int,
-    parameters: Array,
-    grads: Array,
-    of_row: Array,
-    columns: Array,
-    most: np.float32,
-    rate: np.float32,
-) -> None:
+    start: int, stop: int, parameters: Array, grads: Array, of_row: Array, columns: Array,
+    most: np.float32, rate: np.float32,
+) -> None:  # fmt: skip
     rows = len(grads) // len(columns)
     for r in range(start, stop):
         parameter, grad, column, row = parameters[r], grads[r], columns[r // rows], of_row[r]

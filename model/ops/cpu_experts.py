@@ -59,13 +59,9 @@ def _rows(ends_E: Tensor, dtype: torch.dtype) -> Iterator[_Rows]:
 class _CPUExperts(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        x_RM: Tensor,
-        ends_E: Tensor,
-        w_in_EMH: Tensor,
-        w_out_EHM: Tensor,
+        ctx: Any, x_RM: Tensor, ends_E: Tensor, w_in_EMH: Tensor, w_out_EHM: Tensor,
         activation: Callable[[Tensor], Tensor],
-    ) -> Tensor:
+    ) -> Tensor:  # fmt: skip
         hidden_RH = x_RM.new_empty(len(x_RM), w_in_EMH.shape[2])
         y_RM = torch.empty_like(x_RM)
         y_RM[int(ends_E[-1]) :] = 0

@@ -66,14 +66,9 @@ def biased_softmax_(
 
 @compiled
 def _biased_softmax(
-    start: int,
-    stop: int,
-    logits: Array,
-    line: Array,
-    segments_q: Array,
-    segments_k: Array,
+    start: int, stop: int, logits: Array, line: Array, segments_q: Array, segments_k: Array,
     heads: int,
-) -> None:
+) -> None:  # fmt: skip
     queries, keys = logits.shape[1:]
     work = np.empty(keys, np.float32)
     for pair in range(start, stop):
@@ -158,16 +153,9 @@ def cross_entropy_(
 
 @compiled
 def _cross_entropy(
-    start: int,
-    stop: int,
-    logits: Array,
-    targets: Array,
-    scale: np.float32,
-    z_coefficient: np.float32,
-    with_gradient: bool,
-    losses: Array,
-    logsumexps: Array,
-) -> None:
+    start: int, stop: int, logits: Array, targets: Array, scale: np.float32,
+    z_coefficient: np.float32, with_gradient: bool, losses: Array, logsumexps: Array,
+) -> None:  # fmt: skip
     size = logits.shape[1]
     work = np.empty(size, np.float32)
     for t in range(start, stop):
@@ -255,15 +243,9 @@ PART = 64
 
 @compiled
 def _rms_norm_backward(
-    start: int,
-    stop: int,
-    grads: Array,
-    xs: Array,
-    inverses: Array,
-    scale: Array,
-    grad_xs: Array,
+    start: int, stop: int, grads: Array, xs: Array, inverses: Array, scale: Array, grad_xs: Array,
     grad_scales: Array,
-) -> None:
+) -> None:  # fmt: skip
     width = xs.shape[1]
     for part in range(start, stop):
         of_scale = grad_scales[part]
@@ -317,14 +299,9 @@ def _geglu(start: int, stop: int, gates: Array, ups: Array, ys: Array) -> None:
 
 @compiled
 def _geglu_backward(
-    start: int,
-    stop: int,
-    grads: Array,
-    gates: Array,
-    ups: Array,
-    grad_gates: Array,
+    start: int, stop: int, grads: Array, gates: Array, ups: Array, grad_gates: Array,
     grad_ups: Array,
-) -> None:
+) -> None:  # fmt: skip
     for t in range(start, stop):
         grad, gate, up, grad_gate, grad_up = grads[t], gates[t], ups[t], grad_gates[t], grad_ups[t]
         for w in range(len(gate)):

@@ -117,16 +117,9 @@ def _(
 
 @torch.library.custom_op("winnow::attention_backward", mutates_args=())
 def _attention_backward(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    near_NF: Tensor,
-    first_BS: Tensor,
-    last_BK: Tensor,
-    y: Tensor,
-    log_BNS: Tensor,
-    grad_y: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    q: Tensor, k: Tensor, v: Tensor, near_NF: Tensor, first_BS: Tensor, last_BK: Tensor, y: Tensor,
+    log_BNS: Tensor, grad_y: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """The gradients of q, k, v and the near biases."""
     B, N, S, D = q.shape
     K = k.shape[2]

@@ -57,7 +57,6 @@ class Measured:
 
     @property
     def bits_per_byte(self) -> float:
-        """The bits per byte of all documents together."""
         return float(self.bits.sum() / self.bytes.sum())
 
 

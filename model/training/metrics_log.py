@@ -73,7 +73,6 @@ class MetricsLog:
                 board.write(row["step"], scalars)
 
     def close(self) -> None:
-        """Close the files."""
         if not self._active:
             return
         with files.naming(self._file.name), self._file:
@@ -116,7 +115,6 @@ class EventFile:
         self._append(step=step, summary={"value": values})
 
     def close(self) -> None:
-        """Close the file."""
         with files.naming(self._file.name):
             self._file.close()
 
@@ -164,12 +162,10 @@ class WandbRun:
             self._run.log(dict(scalars), step=step, commit=True)
 
     def close(self) -> None:
-        """Finish the run, as failed if an exception ends it."""
         self._run.finish(exit_code=0 if sys.exception() is None else 1)
 
 
 def _kept_id(path: str) -> str:
-    """The id in a file, created if there is none."""
     if not os.path.exists(path):
         with files.open_output(path) as file:
             file.write(uuid.uuid4().hex.encode())
@@ -236,5 +232,4 @@ class ProgressLine:
         )
 
     def close(self) -> None:
-        """Wipe it."""
         self._line.close()

@@ -61,7 +61,6 @@ def read(folder: str) -> Outcome | None:
 
 
 def write(folder: str, outcome: Outcome) -> None:
-    """Write the outcome to a run's folder."""
     value = dataclasses.asdict(outcome)
     if outcome.start is None:
         del value["start"]

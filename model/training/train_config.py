@@ -17,8 +17,6 @@ from model.glam.config import AttentionBackend, GLaMConfig, at_least, require
 
 
 class OptimizerName(StrEnum):
-    """The optimizers."""
-
     adafactor = "adafactor"
     adamw = "adamw"
 
@@ -184,7 +182,6 @@ class TrainConfig:
 
     @property
     def step_tokens(self) -> int:
-        """Tokens of one step."""
         return self.train.batch_rows * self.data.sequence_length
 
     @property

@@ -158,7 +158,6 @@ class Trainer:
         self.saved_step = self.progress.step
 
     def load(self, found: Checkpoint) -> None:
-        """Load weights and optimizer state from a checkpoint."""
         if not self.optimizer.state:
             checkpoint.materialise(self.model, self.optimizer)
         checkpoint.load(found, checkpoint.tensors(self.model, self.optimizer))
@@ -273,8 +272,7 @@ class Trainer:
         what = f"{progress.skipped_in_a_row} steps in a row, up to step {progress.step}, gave a"
         what += " loss or gradient that is not finite"
         advice = "lower optimizer.learning_rate, in a new output"
-        if self.dtype != torch.float32:
-            advice += ", or try train.precision=fp32 there"
+        advice += ", or try train.precision=fp32 there" if self.dtype != torch.float32 else ""
         if (returns := progress.fallbacks) == train.fallbacks:
             raise TrainingFailedError(f"{what}, after {returns} returns to a checkpoint: {advice}")
         self.writer.wait()

@@ -119,7 +119,6 @@ def _interruption() -> contextlib.AbstractContextManager[exits.Interruption]:
 
 @command_line.main("train")
 def main(config: DictConfig) -> None:
-    """Train and say how it went."""
     again = "the same command goes on where it stopped"
     run_log.begin()
     try:

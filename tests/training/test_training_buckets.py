@@ -215,7 +215,7 @@ def test_settings_of_another_run_are_refused_by_the_name_of_the_bucket(there):
 
 
 def test_machines_that_share_no_disk_are_refused(monkeypatch):
-    monkeypatch.setattr(processes, "together", lambda call: [call(), False])
+    monkeypatch.setattr(processes, "together", lambda call, group=None: [call(), False])
     with pytest.raises(ValueError, match="need a disk that they share"):
         train(CORPUS, RUN)
 

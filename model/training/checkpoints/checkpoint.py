@@ -136,7 +136,6 @@ def save(
 
 
 def _sums(folder: str, prefix: str) -> dict[str, str]:
-    """The checksums of the files whose names begin so."""
     names = [name for name in os.listdir(folder) if name.startswith(prefix)]
     return {name: storage.checksum(os.path.join(folder, name)) for name in names}
 
@@ -255,7 +254,6 @@ def prune(folder: str, keep: int) -> None:
 
 
 def remove(found: Checkpoint) -> None:
-    """Delete a checkpoint."""
     processes.from_first(lambda: _remove(found.path))
 
 

@@ -104,7 +104,6 @@ def _exported(path: str) -> Stored:
 
 
 def _read(path: str, tensors: Mapping[str, Tensor]) -> None:
-    """Fill tensors from an export, one after another."""
     with _naming_damage(path), safe_open(os.path.join(path, WEIGHTS), "pt") as file:
         for name, to in tensors.items():
             whole = file.get_tensor(f"glam.{name}")

@@ -93,8 +93,7 @@ def gather(x: Tensor, group: dist.ProcessGroup, rows: Sequence[int] | None = Non
     size = group.size()
     if size == 1:
         return x
-    out: Tensor = _Gather.apply(x, [*(rows or [len(x)] * size)], group)
-    return out
+    return _Gather.apply(x, [*(rows or [len(x)] * size)], group)
 
 
 def scatter(y: Tensor, group: dist.ProcessGroup, rows: Sequence[int] | None = None) -> Tensor:
@@ -105,8 +104,7 @@ def scatter(y: Tensor, group: dist.ProcessGroup, rows: Sequence[int] | None = No
     size = group.size()
     if size == 1:
         return y
-    out: Tensor = _Scatter.apply(y, [*(rows or [len(y) // size] * size)], group)
-    return out
+    return _Scatter.apply(y, [*(rows or [len(y) // size] * size)], group)
 
 
 class _Gather(torch.autograd.Function):
@@ -151,8 +149,7 @@ def exchange(
 
     ``sent`` and ``received`` count the rows to and from each process, in order.
     """
-    out: Tensor = _Exchange.apply(x, [*sent], [*received], group)
-    return out
+    return _Exchange.apply(x, [*sent], [*received], group)
 
 
 class _Exchange(torch.autograd.Function):

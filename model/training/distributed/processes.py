@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -118,19 +118,7 @@ def from_first(call: Callable[[], T], group: dist.ProcessGroup | None = None) ->
     Raises:
         Exception: what it raised there, on all of them.
     """
-    if count() == 1:
-        return call()
-    outcome: list[Any] = [None, None]
-    if is_first():
-        try:
-            outcome[0] = call()
-        except Exception as error:
-            outcome[1] = error
-    dist.broadcast_object_list(outcome, 0, group)
-    if outcome[1] is not None:
-        raise outcome[1]
-    result: T = outcome[0]
-    return result
+    return together(lambda: call() if is_first() else cast(T, None), group)[0]
 
 
 def share(values: Sequence[T]) -> Sequence[T]:

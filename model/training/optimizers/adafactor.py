@@ -84,7 +84,6 @@ class Adafactor(torch.optim.Optimizer):
 
 
 def _update_compiled(member: Member, rate: float) -> None:
-    """The step of matrices on a CPU."""
     parameter, grad, state, step = member
     assert parameter.is_contiguous()
     grad = grad.contiguous()

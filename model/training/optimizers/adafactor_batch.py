@@ -95,14 +95,13 @@ class _Stack:
         self.parameters = [local(member.parameter) for member in members]
         self.grads = [local(member.grad) for member in members]
         self.matrices = self.whole.ndim > 1
+        # Here and then everywhere: of the gradient's squares in each row of a matrix, [L, ..., R,
+        # 1]; then in each column, [L, ..., 1, C], and of the rows' averages, [L, ..., 1, 1].
         self.sums: list[Tensor] = []
-        """Here and then everywhere: of the gradient's squares in each row of a matrix, [L, ..., R,
-        1]; then in each column, [L, ..., 1, C], and of the rows' averages, [L, ..., 1, 1]."""
         if self.matrices:
             grad = _stacked(self.grads)
             self.sums, self.of_columns = [_square_sum(grad, -1)], _square_sum(grad, -2)
-        self.squares: Tensor
-        """Sums of squares, here and then everywhere, of the weights and of their updates: [2, L]"""
+        self.squares: Tensor  # sums, here and then everywhere, of weights and updates: [2, L]
 
     def cut_over(self, dim: int) -> tuple[dist.ProcessGroup, ...]:
         """The groups of processes over which this dimension of a matrix, -1 or -2, is cut."""

@@ -64,7 +64,6 @@ def learning_rate(config: OptimizerConfig, update: int, updates: int, before: in
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the learning rate of the next step."""
     for group in optimizer.param_groups:
         group["lr"] = rate
 
