@@ -63,21 +63,18 @@ def generate(
     temperature: float = 0.0,
     top_k: int | None = None,
     seed: int = 0,
-    cached: bool = True,
 ) -> Iterator[int]:
     """At most ``count`` tokens that follow, one by one, from a model in evaluation mode.
 
     The prompt has at least one token: the boundary that begins a document. ``temperature`` and
-    ``top_k`` are those of :func:`choose`, ``seed`` that of its draws. With ``cached`` the keys and
-    values of what was seen are kept, without it all is computed for each token.
+    ``top_k`` are those of :func:`choose`, ``seed`` that of its draws.
     """
     device = model.embedding.weight.device
     # FSDP can't gather weights in inference mode, which is faster.
     mode = torch.inference_mode if processes.count() == 1 else torch.no_grad
     generator = torch.Generator().manual_seed(seed)
-    cache = Cache.empty(model.config.layers) if cached else None
-    seen = list(prompt)
-    new = seen
+    cache = Cache.empty(model.config.layers)
+    new = list(prompt)
     with copies(model):
         for _ in range(count):
             with mode():
@@ -85,8 +82,7 @@ def generate(
                 logits_1SV = model.logits(hidden_1SM)
             token = choose(logits_1SV[0, -1], temperature, top_k, generator)
             yield token
-            seen.append(token)
-            new = [token] if cached else seen
+            new = [token]
 
 
 def generate_text(config: GenerateConfig) -> Iterator[str]:

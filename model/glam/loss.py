@@ -44,7 +44,7 @@ def vocabulary_loss(
     targets_T: Tensor,
     *,
     scale: float,
-    denominator: float | Tensor,
+    denominator: float,
     z_coefficient: float = 0.0,
     chunk_logits: int | None = None,
 ) -> VocabularyLoss:
@@ -57,7 +57,7 @@ def vocabulary_loss(
         embedding_VM: float32, or as ``hidden_TM``.
         targets_T: int64, in 0 .. V - 1 or :data:`IGNORE`.
         scale: of the logits.
-        denominator: a number, or a scalar tensor, which is not synchronised.
+        denominator: a number.
         z_coefficient: of the z-loss in the objective.
         chunk_logits: the number of logits in memory at a time; None for the device's default.
     """

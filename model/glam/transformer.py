@@ -324,15 +324,14 @@ class GLaM(nn.Module):
         targets_BS: Tensor,
         segments_BS: Tensor | None = None,
         *,
-        denominator: float | Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Losses:
         """The training objective and its parts.
 
         ``targets_BS`` (int64) are the tokens that follow, or :data:`model.glam.loss.IGNORE`. Sums
-        over tokens are divided by ``denominator``, None for B * S, padding included, as in Google's
-        code; so the loss of a step in n micro-batches of equal size is the mean of their totals.
-        The other arguments are those of :meth:`hidden`.
+        over tokens are divided by B * S, padding included, as in Google's code; so the loss of a
+        step in n micro-batches of equal size is the mean of their totals. The other arguments are
+        those of :meth:`hidden`.
         """
         hidden_BSM, routings = self.hidden(tokens_BS, segments_BS, None, generator)
         vocabulary = vocabulary_loss(
@@ -340,7 +339,7 @@ class GLaM(nn.Module):
             self.embedding(torch.float32),
             targets_BS.flatten(),
             scale=self.logit_scale,
-            denominator=tokens_BS.numel() if denominator is None else denominator,
+            denominator=tokens_BS.numel(),
             z_coefficient=self.config.output_z_coefficient,
         )
         zero = hidden_BSM.new_zeros((), dtype=torch.float32)
