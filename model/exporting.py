@@ -30,7 +30,7 @@ WRAPPER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "glam", "mode
 
 @dataclass
 class ExportConfig:
-    """What ``model/export.py`` is told; ``conf/export.yaml`` explains the fields."""
+    """Settings of ``model/export.py``; ``conf/export.yaml`` explains them."""
 
     checkpoint: str = MISSING
     output: str = MISSING

@@ -9,7 +9,7 @@ from winnow.commands import overrides
 
 
 def literal(argument: str) -> str:
-    """An argument of the command line such that Hydra takes a prompt as it stands.
+    """An argument of the command line, quoted so that Hydra leaves a prompt as it is.
 
     To Hydra ``Hello, world`` is a list and ``it's`` an error.
     """

@@ -23,7 +23,7 @@ from winnow.commands import command_line, console
 
 @dataclass
 class GenerateConfig:
-    """What ``model/generate.py`` is told; ``conf/generate.yaml`` explains the fields."""
+    """Settings of ``model/generate.py``; ``conf/generate.yaml`` explains them."""
 
     checkpoint: str = MISSING
     prompt: str = MISSING

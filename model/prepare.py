@@ -2,7 +2,7 @@ r"""Scored shards in; a training corpus out: tokenizer, tokens, held-out split a
 
 python model/prepare.py scored=scored/ output=corpus/ tokenizer.vocabulary=8192
 
-Run again after an interruption, it goes on where it stopped.
+After an interruption the same command resumes.
 """
 
 import contextlib
@@ -51,7 +51,7 @@ class TokenizerConfig:
 
 @dataclass
 class PrepareConfig:
-    """What ``model/prepare.py`` is told; ``conf/prepare.yaml`` holds defaults and explanations."""
+    """Settings of ``model/prepare.py``; ``conf/prepare.yaml`` has defaults and explanations."""
 
     scored: str = MISSING
     output: str = MISSING

@@ -116,9 +116,9 @@ def _is_complete(path: str, origin: dict[str, str]) -> bool:
 
 
 def _begin_worker(threads: int) -> None:
-    # Whoever interrupts a command from a terminal interrupts all its processes: one will say so.
+    # A terminal interrupts all processes of a command: only the parent reports it.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    # A process whose parent was killed would wait for ever for something to do.
+    # A worker whose parent was killed would wait for ever.
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # Read by the tokenizers library when it first encodes a batch.
     os.environ["RAYON_NUM_THREADS"] = str(threads)

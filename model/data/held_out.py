@@ -102,7 +102,7 @@ class HeldOut:
 
 
 class _Plan(NamedTuple):
-    """Windows in order, each column int64 [windows]: what is predicted, and where it stands."""
+    """Windows in order, each column int64 [windows]: what is predicted, and its place in a row."""
 
     document: IntArray
     start: IntArray

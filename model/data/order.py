@@ -41,7 +41,7 @@ def order_keys(id_hash: npt.NDArray[np.uint64], seed: int, epoch: int) -> npt.ND
 
 @dataclass(frozen=True)
 class Epoch:
-    """One pass: the documents in reading order, and where each one's boundary stands [n + 1]."""
+    """One pass: the documents in reading order, and the place of each one's boundary [n + 1]."""
 
     documents: IntArray
     starts: IntArray

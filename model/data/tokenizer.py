@@ -1,8 +1,7 @@
 """Text to token ids: a byte-level BPE trained on the corpus, or any Hugging Face tokenizer.json.
 
-One special token exists: the boundary. It stands before a document (the first token is predicted
-from it) and is predicted after its last token; there is no padding token and no unknown. Text that
-merely spells the boundary's name is tokenised as ordinary text.
+The only special token is the boundary. It precedes a document and is predicted after its last
+token. Text that merely spells the boundary's name is tokenised as ordinary text.
 """
 
 import itertools

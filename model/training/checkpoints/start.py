@@ -88,9 +88,8 @@ def load_start(
 ) -> Start | None:
     """Load the weights of ``train.start`` into a model; None where there is none.
 
-    With ``train.start_optimizer`` the optimizer's state is loaded too: moments that are not yet
-    known would make the first steps of a run at full rate wander off. Every process of a group
-    calls this, however many wrote the checkpoint.
+    With ``train.start_optimizer`` the optimizer's state is loaded too: without moments the first
+    steps at full rate would diverge. Every process calls this, however many wrote the checkpoint.
 
     Raises:
         ValueError: there is no checkpoint, or a run of these settings can't begin from it.

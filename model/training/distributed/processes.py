@@ -65,7 +65,7 @@ def join(device: torch.device, patience: float) -> torch.device:
 
 
 def leave() -> None:
-    """Part from the other processes; each of them was in step until now."""
+    """Leave the process group, after the last exchange."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
@@ -81,7 +81,7 @@ def rank() -> int:
 
 
 def is_first() -> bool:
-    """Whether this is the one that writes what need be written once."""
+    """Whether this process writes what is written once."""
     return rank() == 0
 
 

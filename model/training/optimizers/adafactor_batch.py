@@ -172,14 +172,11 @@ class _Stack:
         if reduced is not None:
             shape[reduced] = 1
             placements = [Replicate() if p.is_shard(reduced) else p for p in placements]
+        stride = torch.empty(shape, device="meta").stride()
         return DTensor.from_local(
-            local,
-            self.whole.device_mesh,
-            placements,
-            run_check=False,
-            shape=torch.Size(shape),
-            stride=torch.empty(shape, device="meta").stride(),
-        )
+            local, self.whole.device_mesh, placements, run_check=False, shape=torch.Size(shape),
+            stride=stride,
+        )  # fmt: skip
 
 
 def _reduce(stacks: Sequence[_Stack], dim: int) -> None:
