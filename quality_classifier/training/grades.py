@@ -17,15 +17,7 @@ from quality_classifier.kinds.graded_fitting import GRADED, Graded, fit_curves
 from quality_classifier.labels import LabelledDocuments, Scale
 from quality_classifier.splits import SPLITS
 from quality_classifier.train_config import TrainConfig
-from quality_classifier.training.shared import (
-    check_kind,
-    fitting,
-    origin,
-    read_documents,
-    save,
-    say,
-    whole,
-)
+from quality_classifier.training import shared
 from winnow.commands import console
 
 LEAST = 5
@@ -39,12 +31,14 @@ def train(config: TrainConfig) -> None:
         ValueError: labels are invalid or too few, or the output exists.
     """
     assert config.target is not None
-    check_kind(config.kind, GRADED, "labels")
+    shared.check_kind(config.kind, GRADED, "labels")
     scale = None if config.grades is None else labels.declared(config.grades)
     if scale:
         scale.position(config.at_least)  # to raise its errors before reading
     further = {"label": config.target} | ({"group": config.group} if config.group else {})
-    documents, sources, unreadable = read_documents(config, {"labels": config.labels}, further)
+    documents, sources, unreadable = shared.read_documents(
+        config, {"labels": config.labels}, further
+    )
     read = sources_of(documents)
     documents = documents.filter(pc.is_valid(documents["label"]))
     if not len(documents):
@@ -60,19 +54,19 @@ def train(config: TrainConfig) -> None:
 
     def part(name: str) -> Graded:
         chosen = split == SPLITS.index(name)
-        text = whole(found.documents["text"].filter(pa.array(chosen)))
+        text = shared.whole(found.documents["text"].filter(pa.array(chosen)))
         return Graded(text, found.target[chosen])
 
     with tempfile.TemporaryDirectory() as folder, console.doing("fitting") as tell:
         learnt, chosen = part("train"), part("calibration")
-        model, fitted = GRADED[config.kind](learnt, chosen, fitting(config, folder))
+        model, fitted = GRADED[config.kind](learnt, chosen, shared.fitting(config, folder))
         curves = fit_curves(model.margins(chosen.text), chosen.target, config.calibration)
         grades = Grades(scale.names, scale.values, at_least, curves)
         tested = split == SPLITS.index("test")
-        say(f"evaluating on {tested.sum():,} held-out documents")
+        shared.say(f"evaluating on {tested.sum():,} held-out documents")
         tell("evaluating")
         figures = {
-            **origin(config),
+            **shared.origin(config),
             "target": config.target,
             "group": config.group,
             "calibration": config.calibration,
@@ -85,7 +79,7 @@ def train(config: TrainConfig) -> None:
         }
         learned = found.documents["text"].filter(pa.array(~tested))
         summary, files = graded_card.summary(figures), graded_card.files(figures)
-        save(config, sources, model, grades.score, summary, files, learned, grades)
+        shared.save(config, sources, model, grades.score, summary, files, learned, grades)
     print(graded_card.terminal_table(figures) + "\n")
 
 
@@ -162,7 +156,7 @@ def evaluate(
     """Everything the card says of held-out documents, as JSON values."""
     test = found.documents.filter(pa.array(tested))
     target, label = found.target[tested], found.label[tested]
-    margin = model.margins(whole(test["text"]))
+    margin = model.margins(shared.whole(test["text"]))
     score, expected = grades.score.apply(margin), grades.expected(margin)
     positive = target[:, grades.at_least - 1] >= 0.5
     columns = {"label": label, "expected_grade": expected, "quality_score": score}

@@ -17,15 +17,7 @@ from quality_classifier.kinds.fitting import fit_calibration
 from quality_classifier.kinds.pair_fitting import PAIRED, Pairs
 from quality_classifier.splits import SPLITS
 from quality_classifier.train_config import TrainConfig
-from quality_classifier.training.shared import (
-    check_kind,
-    fitting,
-    origin,
-    read_documents,
-    save,
-    say,
-    whole,
-)
+from quality_classifier.training import shared
 from winnow.commands import console
 
 LEAST = 10
@@ -57,16 +49,16 @@ def train(config: TrainConfig) -> None:
     Raises:
         ValueError: pairs are invalid or too few, or the output exists.
     """
-    check_kind(config.kind, PAIRED, "pairs")
+    shared.check_kind(config.kind, PAIRED, "pairs")
     further = {"worse": "worse"} | ({"group": config.group} if config.group else {})
     values = {"pairs": config.pairs}
-    records, sources, unreadable = read_documents(config, values, further, text="better")
+    records, sources, unreadable = shared.read_documents(config, values, further, text="better")
     complete = records.filter(pc.is_valid(records["worse"]))
     if not len(complete):
         raise ValueError("no record has both texts of a pair: give records with better and worse")
     found = linked_pairs(complete)
     if found.equal:
-        say(f"warning: left out {found.equal:,} pairs of two equal texts")
+        shared.say(f"warning: left out {found.equal:,} pairs of two equal texts")
     text = found.pairs.text
     # A set goes to the split of its first text, which depends on content alone.
     first = np.unique(found.linked, return_index=True)[1]
@@ -76,17 +68,17 @@ def train(config: TrainConfig) -> None:
     check_enough(counts, len(first))
     learnt, chosen, held = (part(found, split, name) for name in SPLITS)
     with tempfile.TemporaryDirectory() as folder, console.doing("fitting") as tell:
-        model, fitted = PAIRED[config.kind](learnt, chosen, fitting(config, folder))
+        model, fitted = PAIRED[config.kind](learnt, chosen, shared.fitting(config, folder))
         rows, won = chosen.won()
         margin = model.margins(chosen.text)[rows]
         calibration = fit_calibration(margin, won, np.ones(len(rows)), config.calibration)
-        say(f"evaluating on {counts['test']:,} held-out pairs")
+        shared.say(f"evaluating on {counts['test']:,} held-out pairs")
         tell("evaluating")
         margin = model.margins(held.text)
         own = split == SPLITS.index("test")
         held_rows, held_won = held.won()
         figures: dict[str, Any] = {
-            **origin(config),
+            **shared.origin(config),
             "group": config.group,
             "calibration": config.calibration,
             "fitted": fitted,
@@ -113,7 +105,7 @@ def train(config: TrainConfig) -> None:
         }
         learned = pa.chunked_array([text.filter(pa.array(~own))])
         summary, files = pair_card.summary(figures), pair_card.files(figures)
-        save(config, sources, model, calibration, summary, files, learned)
+        shared.save(config, sources, model, calibration, summary, files, learned)
     print(pair_card.terminal_table(figures) + "\n")
 
 
@@ -150,7 +142,7 @@ def linked_pairs(records: pa.Table) -> Linked:
     source = np.array(records["source"].to_pylist(), np.str_)
     order = np.lexsort((source, worse, better))
     order = order[better[order] != worse[order]]
-    text = whole(both.take(pa.array(first)))
+    text = shared.whole(both.take(pa.array(first)))
     return Linked(Pairs(text, better[order], worse[order]), linked, source[order], n - len(order))
 
 

@@ -11,14 +11,7 @@ import google.auth
 import requests.adapters
 from apache_beam.io.gcp.gcsio import create_storage_client
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
-from google.api_core.exceptions import (
-    Forbidden,
-    GoogleAPICallError,
-    NotFound,
-    PreconditionFailed,
-    RetryError,
-    Unauthorized,
-)
+from google.api_core import exceptions as faults
 from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
 from google.cloud.storage.exceptions import DataCorruption
 from google.cloud.storage.retry import DEFAULT_RETRY
@@ -29,11 +22,11 @@ from winnow.object_stores.bucket import Stat, Upload
 RETRY = DEFAULT_RETRY.with_delay(initial=0.5, multiplier=2, maximum=15).with_timeout(120)
 """The client's own policy: retry 408, 429, 5xx and broken connections for two minutes."""
 
-_ERRORS = (DataCorruption, GoogleAPICallError, GoogleAuthError, RetryError, RequestException)
+_ERRORS = (DataCorruption, faults.GoogleAPIError, GoogleAuthError, RequestException)
 _KINDS = (
-    (NotFound, FileNotFoundError),
-    ((Forbidden, Unauthorized), PermissionError),
-    (PreconditionFailed, FileExistsError),
+    (faults.NotFound, FileNotFoundError),
+    ((faults.Forbidden, faults.Unauthorized), PermissionError),
+    (faults.PreconditionFailed, FileExistsError),
 )
 _CONNECTIONS = 64
 _PART = 16 << 20  # the client would hold parts of 100 MB
