@@ -10,8 +10,8 @@ import apache_beam as beam
 
 from pipeline.beam.transforms import by_bucket, on_worker
 from pipeline.core import duplicates, repeated_lines
+from pipeline.core.job import Job
 from pipeline.core.repeated_lines import Lines
-from pipeline.core.task import Job
 from pipeline.output import records
 from pipeline.output.records import Record, Task
 from pipeline.steps.host_lines import NAME

@@ -25,9 +25,9 @@ from pipeline.beam import near_duplicates
 from pipeline.beam.duplicates import count_duplicate_ids, find_duplicates, find_repeated_lines
 from pipeline.beam.transforms import on_worker, set_up, together
 from pipeline.core import duplicates, finish
+from pipeline.core.job import Job, Sink
 from pipeline.core.scored_documents import solving_batches
-from pipeline.core.sink import Sink
-from pipeline.core.task import Job, decide_task, run_task
+from pipeline.core.task import decide_task, run_task
 from pipeline.output import manifest, output_folder, records, schema, summary_files
 from pipeline.output.records import Record, Task
 from pipeline.rules import solve

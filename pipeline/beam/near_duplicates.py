@@ -15,8 +15,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.beam.transforms import is_local, on_worker, together
+from pipeline.core.job import Sink
 from pipeline.core.scores import Combined
-from pipeline.core.sink import Sink
 from pipeline.near_duplicates import choice, components, files
 from pipeline.near_duplicates.choice import Found, Members, Rows, Stays
 from pipeline.near_duplicates.components import Edges, Nodes, home

@@ -98,34 +98,5 @@ def with_matched_rows(
     }
 
 
-def lines(manifest: Mapping[str, Any]) -> list[str]:
-    """A line on the result of each join of a finished run.
-
-    Raises:
-        ValueError: a join has matched nothing.
-    """
-    lines = []
-    documents = sum(
-        counts["read"] - counts.get("quarantined", 0) for counts in manifest["accounting"].values()
-    )
-    for name, join in manifest.get("joins", {}).items():
-        matched, without = (
-            sum(task["joined"][name][kind] for task in manifest["tasks"])
-            for kind in ("matched", "without_key")
-        )
-        if not matched and documents and join["rows"]:
-            raise ValueError(
-                f"--join {name}: no document has the {join['key']} of any of its"
-                f" {join['rows']:,} rows: name the field that holds it, as :field=NAME, or join by"
-                f" {'url' if join['key'] == 'id' else 'id'} (the output is complete without it)"
-            )
-        keyless = f", {without:,} have no {join['key']}" if without else ""
-        lines.append(
-            f"{name}: {matched:,} of {documents:,} documents matched{keyless};"
-            f" {join['rows'] - join['matched_rows']:,} of {join['rows']:,} rows matched no document"
-        )
-    return lines
-
-
 def _path(work: str, stem: str) -> str:
     return storage.join(work, f"{stem}.joined.arrow")

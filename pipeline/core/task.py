@@ -6,10 +6,12 @@
 (again) from stored scores, without the model and the text.
 """
 
+import contextlib
+import json
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -19,20 +21,15 @@ import xxhash
 
 from pipeline.core import repeated_lines, scores, tokens
 from pipeline.core.identity import content_hashes, identify
-from pipeline.core.input_files import InputDigest, Quarantine
+from pipeline.core.job import Job, Sink
 from pipeline.core.joined import TaskJoins
 from pipeline.core.scored_documents import drop_duplicates, scored_batches, with_schema
-from pipeline.core.scores import Named
-from pipeline.core.sink import Sink
 from pipeline.core.task_steps import TaskSteps
 from pipeline.near_duplicates.files import BandsWriter
-from pipeline.near_duplicates.settings import Settings as NearDuplicates
 from pipeline.output import records, schema
 from pipeline.output.records import Record, Task
 from pipeline.readers import (
-    FieldMap,
     Quarantined,
-    ReadOptions,
     ReadReport,
     digest_range,
     read_batches,
@@ -40,59 +37,13 @@ from pipeline.readers import (
 from pipeline.rules.decision import Rule, keep_draw
 from pipeline.rules.groups import AnyRule, to_json
 from pipeline.steps.host_lines import NAME as HOST_LINES
-from quality_classifier.scoring import Classifier, ClassifierSet
-from winnow.filesystem import files, storage, tables
+from winnow.filesystem import storage, tables
+from winnow.heartbeat import beat
 from winnow.text.counts import measure
 from winnow.text.hashing import xxh3_64
 
-SCHEMA_VERSION = 4
-"""Bump it when the same input and config give other bytes, so that ``--resume`` starts over."""
-
 Progress = Callable[[pa.RecordBatch, int], None]
 """Called after every batch with the decided batch and the raw bytes that were read for it."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """The resolved settings that all tasks of a run share, with paths that workers can reach.
-
-    ``step_files`` maps each file that a step or a join reads, and each step of the user's own, to
-    the checksum of the file or of the step's source; likewise each reader of the user's own.
-    """
-
-    sink: Sink
-    classifier: str
-    classifier_fingerprint: str
-    label: str | None
-    seed: int
-    steps: Mapping[str, Any]
-    step_files: Mapping[str, str]
-    fields: Mapping[str, FieldMap]
-    reading: ReadOptions
-    resume: bool
-    near_duplicates: NearDuplicates | None = None
-    several: tuple[Named, ...] = ()
-    tokenizer: str = ""
-
-    @property
-    def scorer(self) -> Classifier | ClassifierSet:
-        """The classifier, or several: one of a process, shared by its threads."""
-        return scores.scorer(self.classifier, self.label, self.several)
-
-    def key(self, task: Task, *parts: Any) -> str:
-        """The fingerprint of everything a task's output depends on, except its input's bytes."""
-        shared = asdict(self)
-        for name in ("classifier", "several", "resume"):  # the fingerprint says which they are
-            del shared[name]
-        if not self.reading.reader:
-            del shared["reading"]["reader"]
-        del shared["sink"]["output"]
-        if self.sink.combined and not self.sink.combined.joined:
-            del shared["sink"]["combined"]["joined"]
-        # What a run does not use is no part of it.
-        shared["sink"] = _given(shared["sink"], self.sink)
-        shared = _given(shared, self)
-        return files.fingerprint(SCHEMA_VERSION, shared, asdict(task), *parts)
 
 
 def run_task(
@@ -119,7 +70,7 @@ def run_task(
         ):
             return done
 
-    digest = InputDigest()
+    digest = _InputDigest()
     seen = 0
     report = ReadReport()
     lacking: Counter[str] = Counter()
@@ -132,7 +83,7 @@ def run_task(
     keys: list[pa.RecordBatch] = []
     bands = BandsWriter(job.near_duplicates) if job.near_duplicates else None
     with (
-        Quarantine(job.sink.output, task) as quarantine,
+        _Quarantine(job.sink.output, task) as quarantine,
         job.sink.writer(folder, task) as writer,
     ):
 
@@ -225,7 +176,7 @@ def decide_task(
 
 
 def _input_digest(task: Task, job: Job) -> str:
-    return digest_range(task.input, storage.open_input, InputDigest(), job.reading)
+    return digest_range(task.input, storage.open_input, _InputDigest(), job.reading)
 
 
 def score_batch(batch: pa.RecordBatch, task: Task, job: Job, joins: TaskJoins) -> pa.RecordBatch:
@@ -301,12 +252,6 @@ def decide_batch(
     )
 
 
-def _given(settings: Mapping[str, Any], of: Sink | Job) -> dict[str, Any]:
-    """The settings of a dataclass without optional ones that are at their default."""
-    defaults = {field.name: field.default for field in fields(of)}
-    return {name: value for name, value in settings.items() if value != defaults[name]}
-
-
 def _keys(scored: pa.RecordBatch) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(
         [
@@ -316,3 +261,45 @@ def _keys(scored: pa.RecordBatch) -> pa.RecordBatch:
         ],
         schema=records.KEYS,
     )
+
+
+class _Quarantine(contextlib.ExitStack):
+    """Writes a task's unreadable records, if any, to ``quarantine/<stem>.jsonl``."""
+
+    def __init__(self, output: str, task: Task) -> None:
+        super().__init__()
+        self.count = 0
+        self._task = task
+        self._path = records.quarantine_path(output, task.stem)
+        self._file: BinaryIO | None = None
+
+    def add(self, record: Quarantined) -> None:
+        """Append one record as a JSON line."""
+        if self._file is None:
+            self._file = self.enter_context(storage.open_output(self._path))
+        line = {"source": self._task.source, **asdict(record)}
+        self._file.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
+        self.count += 1
+
+    @property
+    def checksum(self) -> str | None:
+        """The xxh3-128 of the closed file; None if nothing was quarantined."""
+        return storage.checksum(self._path) if self.count else None
+
+
+class _InputDigest:
+    """The xxh3-128 and the size of an input's raw bytes; each update is a heartbeat."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._hash = xxhash.xxh3_128()
+
+    def update(self, data: bytes) -> None:
+        """Add the next bytes."""
+        self.size += len(data)
+        self._hash.update(data)
+        beat()
+
+    def hexdigest(self) -> str:
+        """The digest so far."""
+        return self._hash.hexdigest()

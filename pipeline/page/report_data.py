@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.output.run_notes import unchecked_rows
 from pipeline.output.score_counts import COUNTS, KEPT_COUNTS, PARETO_GRID, THRESHOLD_GRID
 from pipeline.output.summary import EXAMPLE_CHARACTERS, Summary
-from pipeline.output.unchecked import unchecked_rows
 from pipeline.page import Panel, embed_json, panel_data
 from pipeline.page.data.changed_texts import by_source, change_rows
 from pipeline.page.data.classifier_data import (

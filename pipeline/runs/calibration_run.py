@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.core import scores, trained_on
+from pipeline.core import scores
 from pipeline.core.joined import of_manifest
 from pipeline.core.scores import Combined
-from pipeline.output import manifest
+from pipeline.output import manifest, run_notes
 from pipeline.settings.classifier_settings import missing_in, with_joined
 from quality_classifier.kinds.calibration import Calibration, log_odds
 from quality_classifier.kinds.fitting import calibrated_loss, fit_calibration
@@ -66,7 +66,7 @@ def run(
         "log_loss": losses,
     }
     storage.write_json(output, value)
-    for note in trained_on.notes(about):
+    for note in run_notes.trained_on(about):
         print(f"warning: {note}", file=sys.stderr)
     print(f"combination:  {combined.rule} of {', '.join(names)}")
     print(f"documents:    {len(good):,} of {', '.join(positive)}, {len(raw):,} of"

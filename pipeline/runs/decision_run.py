@@ -9,8 +9,8 @@ import apache_beam as beam
 from pipeline.beam import engine, graph, staging
 from pipeline.config import load_decide
 from pipeline.core import joined
+from pipeline.core.job import Sink
 from pipeline.core.scores import recombined
-from pipeline.core.sink import Sink
 from pipeline.output import manifest, records, schema
 from pipeline.page.render import next_step
 from pipeline.runs.execution import execute

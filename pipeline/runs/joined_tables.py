@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from pipeline.config import PipelineConfig
-from pipeline.core.task import Job
+from pipeline.core.job import Job
 from pipeline.joins.build import build
 from pipeline.output import output_folder
 from pipeline.settings import group_settings

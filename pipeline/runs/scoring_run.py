@@ -12,12 +12,10 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline.beam import engine, graph, staging
 from pipeline.config import PipelineConfig, field_maps, load
-from pipeline.core import joined, tokens, trained_on
+from pipeline.core import joined, tokens
+from pipeline.core.job import Job, Sink
 from pipeline.core.plan import plan_tasks
-from pipeline.core.sink import Sink
-from pipeline.core.task import Job
-from pipeline.core.unreadable_sources import check_read, empty_sources
-from pipeline.output import records, schema, unchecked
+from pipeline.output import records, run_notes, schema
 from pipeline.output.records import Task
 from pipeline.page.render import next_step
 from pipeline.readers import ReadOptions
@@ -66,13 +64,13 @@ def main(arguments: Sequence[str]) -> None:
     written = execute(options, config, about["key"], tasks, resume, begin, own)
     if written is None:
         return
-    for line in joined.lines(written):
+    for line in run_notes.joins(written):
         print(f"join:   {line}")
     lacking = input_fields.check_after(wanted, written)
-    learned, passed = trained_on.notes(written), unchecked.notes(written)
-    for note in [*empty_sources(written), *lacking, *languages, *learned, *passed]:
+    notes = [*run_notes.empty_sources(written), *lacking, *languages]
+    for note in [*notes, *run_notes.trained_on(written), *run_notes.unchecked(written)]:
         print(f"warning: {note}", file=sys.stderr)
-    check_read(config.output, written)
+    run_notes.check_read(config.output, written)
     print(next_step(config.output))
 
 

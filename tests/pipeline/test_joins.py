@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from pipeline import decide, run
 from pipeline.config import load
-from pipeline.core import joined
 from pipeline.joins import build as building
 from pipeline.joins import tables as joined_tables
 from pipeline.joins.build import build
@@ -21,6 +20,7 @@ from pipeline.joins.grouping import Values, edges
 from pipeline.joins.settings import Join, joins_of, parse
 from pipeline.joins.side_files import batches
 from pipeline.joins.tables import Lookup, decoded, encoded
+from pipeline.output import run_notes
 from quality_classifier.audit import AuditConfig, audit_run
 from winnow.text.groups import grouped
 from winnow.text.urls import canonical
@@ -245,9 +245,9 @@ def test_a_join_that_matches_nothing_is_an_error_that_says_what_to_try():
     manifest = {"accounting": {"web": {"read": 5, "quarantined": 1}}, "tasks": [task, task]}
     manifest["joins"] = {"edu": join}
     with pytest.raises(ValueError, match=r"no document has the url of any of its 3 rows.*by id"):
-        joined.lines(manifest)
+        run_notes.joins(manifest)
     task["joined"]["edu"]["matched"] = 1
-    (line,) = joined.lines(manifest)
+    (line,) = run_notes.joins(manifest)
     assert line == ("edu: 2 of 4 documents matched, 4 have no url; 3 of 3 rows matched no document")
 
 

@@ -10,7 +10,7 @@ from corpora import documents, write_classifier, write_jsonl
 from pipeline_runs import flags, manifest, shards
 
 from pipeline import run
-from pipeline.core.unreadable_sources import check_read
+from pipeline.output.run_notes import check_read
 
 pytestmark = pytest.mark.slow
 

@@ -15,9 +15,8 @@ from pipeline_runs import flags, manifest, shards
 from model.data import scored
 from model.prepare import PrepareConfig, TokenizerConfig, prepare
 from pipeline import calibrate, decide, run
-from pipeline.core import trained_on
 from pipeline.core.scores import log_odds
-from pipeline.output import schema
+from pipeline.output import run_notes, schema
 from pipeline.settings.step_settings import resolve_steps
 from quality_classifier.scoring import load_classifier
 
@@ -272,7 +271,9 @@ def test_documents_that_the_classifier_has_learned_from_are_counted_and_told(her
         source = task["task"]["source"]
         counts[source] = counts.get(source, 0) + task["trained_on"]
     assert counts == {"web": 40, "wiki": 9}
-    (line,) = trained_on.notes(written)  # a source that is taken whole may be what it learned from
+    (line,) = run_notes.trained_on(
+        written
+    )  # a source that is taken whole may be what it learned from
     assert line.startswith("the classifier was trained on 40 of the 700 documents of web")
     assert scored.learned_share(str(here / "scored")) == {"web": 40 / 700, "wiki": 9 / 60}
 

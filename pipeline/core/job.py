@@ -1,17 +1,25 @@
-"""The destination of a run's decided documents: folder, columns, format."""
+"""What all tasks of a run share: its settings, and the destination of its documents."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import pyarrow as pa
 
-from pipeline.core.scores import Combined
+from pipeline.core import scores
+from pipeline.core.scores import Combined, Named
 from pipeline.joins.tables import Table
+from pipeline.near_duplicates.settings import Settings as NearDuplicates
 from pipeline.output import records, schema, shards, summary_files
 from pipeline.output.records import Task
 from pipeline.output.summary import TaskSummary
+from pipeline.readers import FieldMap, ReadOptions
 from pipeline.rules.groups import AnyRule
-from winnow.filesystem import storage
+from quality_classifier.scoring import Classifier, ClassifierSet
+from winnow.filesystem import files, storage
+
+SCHEMA_VERSION = 4
+"""Bump it when the same input and config give other bytes, so that ``--resume`` starts over."""
 
 
 @dataclass(frozen=True)
@@ -88,3 +96,52 @@ class Sink:
     def save(self, summary: TaskSummary, task: Task) -> None:
         """Write the statistics of a decided task."""
         summary_files.write(records.summary_path(self.work, task.stem), summary.tables())
+
+
+@dataclass(frozen=True)
+class Job:
+    """The resolved settings that all tasks of a run share, with paths that workers can reach.
+
+    ``step_files`` maps each file that a step or a join reads, and each step of the user's own, to
+    the checksum of the file or of the step's source; likewise each reader of the user's own.
+    """
+
+    sink: Sink
+    classifier: str
+    classifier_fingerprint: str
+    label: str | None
+    seed: int
+    steps: Mapping[str, Any]
+    step_files: Mapping[str, str]
+    fields: Mapping[str, FieldMap]
+    reading: ReadOptions
+    resume: bool
+    near_duplicates: NearDuplicates | None = None
+    several: tuple[Named, ...] = ()
+    tokenizer: str = ""
+
+    @property
+    def scorer(self) -> Classifier | ClassifierSet:
+        """The classifier, or several: one of a process, shared by its threads."""
+        return scores.scorer(self.classifier, self.label, self.several)
+
+    def key(self, task: Task, *parts: Any) -> str:
+        """The fingerprint of everything a task's output depends on, except its input's bytes."""
+        shared = asdict(self)
+        for name in ("classifier", "several", "resume"):  # the fingerprint says which they are
+            del shared[name]
+        if not self.reading.reader:
+            del shared["reading"]["reader"]
+        del shared["sink"]["output"]
+        if self.sink.combined and not self.sink.combined.joined:
+            del shared["sink"]["combined"]["joined"]
+        # What a run does not use is no part of it.
+        shared["sink"] = _given(shared["sink"], self.sink)
+        shared = _given(shared, self)
+        return files.fingerprint(SCHEMA_VERSION, shared, asdict(task), *parts)
+
+
+def _given(settings: Mapping[str, Any], of: Sink | Job) -> dict[str, Any]:
+    """The settings of a dataclass without optional ones that are at their default."""
+    defaults = {field.name: field.default for field in fields(of)}
+    return {name: value for name, value in settings.items() if value != defaults[name]}
