@@ -26,7 +26,7 @@ class Parser(argparse.ArgumentParser):
         return [name for action in self._actions for name in action.option_strings]
 
 
-def flag(group: argparse._ArgumentGroup, name: str, **kwargs: Any) -> None:
+def flag(group: argparse._ActionsContainer, name: str, **kwargs: Any) -> None:
     """Add the flag ``--like-this``, also spelled ``--like_this`` like Beam's flags."""
     spellings = dict.fromkeys([f"--{name.replace('_', '-')}", f"--{name}"])
     group.add_argument(*spellings, dest=name, **kwargs)

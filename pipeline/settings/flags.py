@@ -4,9 +4,11 @@ Nothing but argparse is imported, so that ``--help`` answers at once.
 """
 
 import argparse
-from collections.abc import Iterable
+from argparse import BooleanOptionalAction
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from pipeline.settings import input_flags
+from winnow import defaults
 from winnow.arguments import Parser, flag, whole_numbers
 from winnow.cli import EXIT_CODES, program
 
@@ -45,6 +47,170 @@ LIKENESS = 0.75
 """Similarity at which a flag of ours, or one of Beam's hundreds, is suggested."""
 
 
+Flags = Mapping[str, tuple[str | None, Any, str]]
+"""For each flag its metavar, its type or action, and its help."""
+
+# fmt: off
+CONFIG: Flags = {"config": ("YAML", str, "a file with any of these flags; flags win")}
+
+INPUT: Flags = {
+    "source": ("NAME=GLOB", "append",
+        "an input; may be repeated, also for one name. WET, WARC, ARC, JSON, Parquet, Arrow by"
+        " content; CSV, TSV, text, HTML by name; packed by gzip, zstd, bzip2, xz or lz4, or not; a"
+        " folder means its files"),
+    "filter": ("NAME", "append",
+        "a source whose documents the steps and the keep rule may drop; the others pass through"),
+    "field": ("[SOURCE.]COLUMN=FIELD", "append",
+        "the input field that holds text, id, url or language, as text=content, web.id=uid or"
+        " url=metadata.url"),
+    "metadata": ("FIELD", "append", "a further input field to carry along as a string column"),
+    "join": ("NAME=FILES[:key=id|url|host]", "append",
+        "columns of other files (Parquet, Arrow, JSON lines, CSV) for the documents with the same"
+        " id, url or host; may be repeated. Further settings: :field=KEY_FIELD,"
+        " :columns=NAME,NAME,…, :duplicates=first (or last), :missing=SCORE"),
+    "list_separator": ("SEP", lambda text: text.replace("\\n", "\n").replace("\\t", "\t"),
+        r"what to put between the strings of a text that is a list, as \n"),
+    "html_extractor": ("NAME", str,
+        f"how text is taken from WARC pages (default: {defaults.HTML_EXTRACTOR})"),
+    "plain_text": (None, BooleanOptionalAction,
+        "read the plain text in WARC files, beside pages (default: yes)"),
+    "text_document": ("WHAT", str,
+        "a document of a .txt file is the file, or each line"
+        f" (default: {defaults.TEXT_DOCUMENT})"),
+    "reader": ("MODULE.NAME", "append", "a format of your own package"),
+    "max_document_bytes": ("N", int,
+        f"longer records are quarantined (default: {defaults.MAX_DOCUMENT_BYTES})"),
+    "split_bytes": ("N", int,
+        "splittable files are cut into ranges of about this size"
+        f" (default: {defaults.SPLIT_BYTES})"),
+}
+
+TOKENS: Flags = {
+    "tokenizer": ("FILE", str,
+        "a Hugging Face tokenizer.json: shards get a column tokens, and targets are of those"),
+}
+
+CLASSIFIER: Flags = {
+    "classifier": ("[NAME=]PATH", "append",
+        "a trained folder, a fastText .bin, or MODULE.CLASS of your own; several by names, as"
+        " quality=DIR and edu=DIR2"),
+    "label": ("[NAME=]LABEL", "append", "for a fastText .bin: the good label, as __label__hq"),
+}
+
+COMBINE: Flags = {
+    "combine": ("RULE", str,
+        "several classifiers: the score is their max, mean, min or product, one of them, or an"
+        f" expression as '0.7 * quality + 0.3 * edu' (default: {DEFAULT_COMBINE})"),
+    "calibration": ("FILE", str,
+        "several classifiers: what winnow calibrate wrote for this combination"),
+}
+
+DECISION: Flags = {
+    "rule": ("RULE", str, f"{', '.join(RULES)} (default: {DEFAULT_RULE})"),
+    "alpha": ("A", float,
+        f"pareto: keep if draw < (2 - score)^-alpha (default: {DEFAULT_ALPHA:g}, GPT-3's)"),
+    "threshold": ("T", float, "threshold: keep if score >= T"),
+    "rate": ("R", float, "random: keep this share, whatever the score"),
+    "target_fraction": ("F", float,
+        "solve for alpha or the threshold so that this share of what reaches the decision is kept"),
+    "target_unit": ("UNIT", str,
+        "the share is of documents, bytes or tokens (white-space words stand for tokens unless a"
+        f" --tokenizer counts them; default: {DEFAULT_TARGET_UNIT})"),
+    "buckets": ("K", int, "buckets: how many quantiles of the score"),
+    "copies": ("N,N,…", whole_numbers,
+        "buckets: how often to repeat the documents of each, the lowest scores first (0 drops, 1"
+        " keeps); each has as many documents, or as much of --target-unit"),
+    "rules": ("YAML", str,
+        "a rule for each group, as '{web: {en: {rule: pareto, alpha: 9}, \"*\": {rule: all}}}', or"
+        " a file of that form"),
+    "rules_by": ("COLUMN", "append",
+        "a column that tells groups apart, for each level of --rules (default:"
+        f" {' and '.join(DEFAULT_RULES_BY)})"),
+}
+
+SEED: Flags = {"seed": ("N", int, f"keys the draws (default: {DEFAULT_SEED})")}
+
+STEPS: Flags = {
+    "steps": ("NAME", "append",
+        "a step of conf/pipeline/steps.yaml to apply, or MODULE.CLASS of your own; in the order"
+        " given"),
+    "languages": ("YAML", str,
+        "settings of steps by language, as '{de: {gopher: {min_stop_words: 1}}}', or a file of that"
+        " form, or 'default' for conf/pipeline/languages.yaml"),
+    "deduplicate": (None, BooleanOptionalAction,
+        "drop exact duplicates of a text within the run (default: no)"),
+}
+
+NEAR_DUPLICATES: Flags = {
+    "near_duplicates": (None, BooleanOptionalAction,
+        "find them by MinHash-LSH, name their clusters, drop all but one (default: no)"),
+}
+
+NEAR_KEEP: Flags = {
+    "near_duplicates_keep": ("RULE", str,
+        "which one of a cluster of near-duplicates stays: best (by score), first, longest, sample"
+        f" (the best, and others at random) or all (default: {DEFAULT_NEAR_KEEP})"),
+    "near_duplicates_power": ("P", float,
+        "sample: each other one of n stays with probability n^-P"
+        f" (default: {DEFAULT_NEAR_POWER:g})"),
+}
+
+NEAR_SEARCH: Flags = {
+    "near_duplicates_bands": ("N", int,
+        "bands of hashes, of which one must agree"
+        f" (default: {DEFAULT_NEAR_BANDS}, FineWeb's)"),
+    "near_duplicates_rows": ("N", int,
+        f"hashes in a band, all of which must agree (default: {DEFAULT_NEAR_ROWS}, FineWeb's)"),
+    "near_duplicates_words": ("N", int,
+        f"words of the n-grams that are compared (default: {DEFAULT_NEAR_WORDS}, FineWeb's)"),
+}
+
+OUTPUT: Flags = {
+    "output": ("DIR", str, "a new folder, local or in s3:// or gs://"),
+    "write": ("WHAT", str,
+        "all: dropped documents stay in the shards, flagged; kept: only kept ones are written"
+        f" (default: {DEFAULT_WRITE})"),
+    "shard_bytes": ("N", int,
+        f"start another shard beyond this size (default: {DEFAULT_SHARD_BYTES})"),
+    "format": ("NAME", str, f"of the shards: {', '.join(FORMATS)} (default: {DEFAULT_FORMAT})"),
+    "compression": ("NAME", str,
+        f"of the shards: {', '.join(COMPRESSIONS)}"
+        f" (default: {', '.join(f'{of} for {name}' for name, of in DEFAULT_COMPRESSION.items())})"),
+    "stall_minutes": ("N", float,
+        "end a run on this machine when nothing has moved for so long: no batch, no block of a file"
+        f" (default: {DEFAULT_STALL_MINUTES:g})"),
+    "resume": (None, "store_true",
+        "finish an interrupted run: skip what is complete, do the rest"),
+}
+
+DRY_RUN: Flags = {
+    "dry_run": (None, "store_true",
+        "with --runner DataflowRunner: build the job, check it, say what would be staged and"
+        " started and about how much it uses; nothing is sent, no credentials are needed"),
+    "assume": ("NAME=VALUE", "append",
+        "for --dry-run: another value of conf/pipeline/dataflow.yaml, as input_bytes=5e12 (inputs"
+        " are not looked at then) or price_vcpu_hour=0.05"),
+}
+# fmt: on
+
+RUN: Mapping[str, Flags] = {
+    "input": INPUT,
+    "tokens": TOKENS,
+    "classifier": {**CLASSIFIER, **COMBINE},
+    "keep decision (filtered sources only)": {**DECISION, **SEED},
+    "steps before the decision (filtered sources only)": STEPS,
+    "near-duplicates (filtered sources only)": {**NEAR_DUPLICATES, **NEAR_KEEP, **NEAR_SEARCH},
+    "output": OUTPUT,
+    "Dataflow without Dataflow": DRY_RUN,
+}
+DECIDE: Mapping[str, Flags] = {
+    "scores": COMBINE,
+    "keep decision (filtered sources only)": DECISION,
+    "near-duplicates (default: as the run kept them)": NEAR_KEEP,
+    "output": OUTPUT,
+}
+
+
 def names_of(arguments: Iterable[str]) -> list[str]:
     """The names of flags on a command line, without their values, which may be secrets."""
     return [text.partition("=")[0] for text in arguments if text.startswith("--")]
@@ -57,257 +223,40 @@ def names() -> list[str]:
 
 def parser() -> Parser:
     """The flags of ``pipeline/run.py``, grouped. Each is also a key of the YAML."""
-    out = _parser(
+    return _parser(
         "Raw web text in; scored, sampled Arrow shards, statistics and a page out.",
         "Every other flag goes to Beam, among them --runner, --direct_num_workers,"
         " --direct_running_mode, --project, --region, --temp_location and --staging_location;"
         " see the Beam documentation of your runner.",
+        CONFIG,
+        RUN,
     )
-    out.add_argument("--config", metavar="YAML", help="a file with any of these flags; flags win")
-    input_flags.add(out.add_argument_group("input"))
-    group = out.add_argument_group("tokens")
-    flag(
-        group,
-        "tokenizer",
-        metavar="FILE",
-        help="a Hugging Face tokenizer.json: shards get a column tokens, and targets are of those",
-    )
-    group = out.add_argument_group("classifier")
-    group.add_argument(
-        "--classifier",
-        action="append",
-        metavar="[NAME=]PATH",
-        help="a trained folder, a fastText .bin, or MODULE.CLASS of your own; several by names, as"
-        " quality=DIR and edu=DIR2",
-    )
-    group.add_argument(
-        "--label",
-        action="append",
-        metavar="[NAME=]LABEL",
-        help="for a fastText .bin: the good label, as __label__hq",
-    )
-    _combine_flags(group)
-    group = out.add_argument_group("keep decision (filtered sources only)")
-    _decision_flags(group)
-    flag(group, "seed", type=int, metavar="N", help=f"keys the draws (default: {DEFAULT_SEED})")
-    _step_flags(out, out.add_argument_group("steps before the decision (filtered sources only)"))
-    _output_flags(out.add_argument_group("output"))
-    _dry_run_flags(out.add_argument_group("Dataflow without Dataflow"))
-    return out
 
 
 def decide_parser() -> Parser:
     """The flags of ``pipeline/decide.py``."""
     about = "Decide again from the scores and draws that a run has stored."
-    out = _parser(about, "Every other flag goes to Beam.")
-    out.add_argument("--scored", metavar="DIR", help="the output folder of a run with --write all")
-    _combine_flags(out.add_argument_group("scores"))
-    _decision_flags(out.add_argument_group("keep decision (filtered sources only)"))
-    _near_flags(out.add_argument_group("near-duplicates (default: as the run kept them)"))
-    _output_flags(out.add_argument_group("output"))
-    return out
+    scored: Flags = {"scored": ("DIR", str, "the output folder of a run with --write all")}
+    return _parser(about, "Every other flag goes to Beam.", scored, DECIDE)
 
 
-def _parser(description: str, others: str) -> Parser:
-    return Parser(
+def _parser(about: str, others: str, first: Flags, groups: Mapping[str, Flags]) -> Parser:
+    out = Parser(
         prog=program(),
-        description=description,
+        description=about,
         epilog=f"{others} Flags may be spelled with - or _.\n\nExit codes: {EXIT_CODES}.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )
+    _add(out, first)
+    for title, flags in groups.items():
+        _add(out.add_argument_group(title), flags)
+    return out
 
 
-def _combine_flags(group: argparse._ArgumentGroup) -> None:
-    flag(
-        group,
-        "combine",
-        metavar="RULE",
-        help="several classifiers: the score is their max, mean, min or product, one of them, or an"
-        f" expression as '0.7 * quality + 0.3 * edu' (default: {DEFAULT_COMBINE})",
-    )
-    flag(
-        group,
-        "calibration",
-        metavar="FILE",
-        help="several classifiers: what winnow calibrate wrote for this combination",
-    )
-
-
-def _decision_flags(group: argparse._ArgumentGroup) -> None:
-    flag(group, "rule", metavar="RULE", help=f"{', '.join(RULES)} (default: {DEFAULT_RULE})")
-    flag(
-        group,
-        "alpha",
-        type=float,
-        metavar="A",
-        help=f"pareto: keep if draw < (2 - score)^-alpha (default: {DEFAULT_ALPHA:g}, GPT-3's)",
-    )
-    flag(group, "threshold", type=float, metavar="T", help="threshold: keep if score >= T")
-    flag(group, "rate", type=float, metavar="R", help="random: keep this share, whatever the score")
-    flag(
-        group,
-        "target_fraction",
-        type=float,
-        metavar="F",
-        help="solve for alpha or the threshold"
-        " so that this share of what reaches the decision is kept",
-    )
-    flag(
-        group,
-        "target_unit",
-        metavar="UNIT",
-        help="the share is of documents, bytes or tokens"
-        " (white-space words stand for tokens unless a --tokenizer counts them; default:"
-        f" {DEFAULT_TARGET_UNIT})",
-    )
-    flag(group, "buckets", type=int, metavar="K", help="buckets: how many quantiles of the score")
-    flag(
-        group,
-        "copies",
-        type=whole_numbers,
-        metavar="N,N,…",
-        help="buckets: how often to repeat the documents of each, the lowest scores first (0 drops,"
-        " 1 keeps); each has as many documents, or as much of --target-unit",
-    )
-    flag(
-        group,
-        "rules",
-        metavar="YAML",
-        help="a rule for each group, as '{web: {en: {rule: pareto, alpha: 9}, \"*\": {rule: all}}}'"
-        ", or a file of that form",
-    )
-    flag(
-        group,
-        "rules_by",
-        action="append",
-        metavar="COLUMN",
-        help="a column that tells groups apart, for each level of --rules (default:"
-        f" {' and '.join(DEFAULT_RULES_BY)})",
-    )
-
-
-def _step_flags(out: Parser, group: argparse._ArgumentGroup) -> None:
-    flag(
-        group,
-        "steps",
-        action="append",
-        metavar="NAME",
-        help="a step of conf/pipeline/steps.yaml to apply, or MODULE.CLASS of your own; in the"
-        " order given",
-    )
-    flag(
-        group,
-        "languages",
-        metavar="YAML",
-        help="settings of steps by language, as '{de: {gopher: {min_stop_words: 1}}}', or a file of"
-        " that form, or 'default' for conf/pipeline/languages.yaml",
-    )
-    group.add_argument(
-        "--deduplicate",
-        action=argparse.BooleanOptionalAction,
-        help="drop exact duplicates of a text within the run (default: no)",
-    )
-    group = out.add_argument_group("near-duplicates (filtered sources only)")
-    group.add_argument(
-        "--near-duplicates",
-        "--near_duplicates",
-        dest="near_duplicates",
-        action=argparse.BooleanOptionalAction,
-        help="find them by MinHash-LSH, name their clusters, drop all but one (default: no)",
-    )
-    _near_flags(group)
-    for name, default, what in (
-        ("bands", DEFAULT_NEAR_BANDS, "bands of hashes, of which one must agree"),
-        ("rows", DEFAULT_NEAR_ROWS, "hashes in a band, all of which must agree"),
-        ("words", DEFAULT_NEAR_WORDS, "words of the n-grams that are compared"),
-    ):
-        flag(
-            group,
-            f"near_duplicates_{name}",
-            type=int,
-            metavar="N",
-            help=f"{what} (default: {default}, FineWeb's)",
-        )
-
-
-def _near_flags(group: argparse._ArgumentGroup) -> None:
-    """Which near-duplicates stay; the flags of both commands."""
-    flag(
-        group,
-        "near_duplicates_keep",
-        metavar="RULE",
-        help="which one of a cluster of near-duplicates stays: best (by score), first, longest,"
-        f" sample (the best, and others at random) or all (default: {DEFAULT_NEAR_KEEP})",
-    )
-    flag(
-        group,
-        "near_duplicates_power",
-        type=float,
-        metavar="P",
-        help="sample: each other one of n stays with probability n^-P"
-        f" (default: {DEFAULT_NEAR_POWER:g})",
-    )
-
-
-def _output_flags(group: argparse._ArgumentGroup) -> None:
-    flag(group, "output", metavar="DIR", help="a new folder, local or in s3:// or gs://")
-    flag(
-        group,
-        "write",
-        metavar="WHAT",
-        help="all: dropped documents stay in the shards, flagged;"
-        f" kept: only kept ones are written (default: {DEFAULT_WRITE})",
-    )
-    flag(
-        group,
-        "shard_bytes",
-        type=int,
-        metavar="N",
-        help=f"start another shard beyond this size (default: {DEFAULT_SHARD_BYTES})",
-    )
-    flag(
-        group,
-        "format",
-        metavar="NAME",
-        help=f"of the shards: {', '.join(FORMATS)} (default: {DEFAULT_FORMAT})",
-    )
-    flag(
-        group,
-        "compression",
-        metavar="NAME",
-        help=f"of the shards: {', '.join(COMPRESSIONS)}"
-        f" (default: {', '.join(f'{of} for {name}' for name, of in DEFAULT_COMPRESSION.items())})",
-    )
-    flag(
-        group,
-        "stall_minutes",
-        type=float,
-        metavar="N",
-        help="end a run on this machine when nothing has moved for so long: no batch, no block of a"
-        f" file (default: {DEFAULT_STALL_MINUTES:g})",
-    )
-    group.add_argument(
-        "--resume",
-        action="store_true",
-        help="finish an interrupted run: skip what is complete, do the rest",
-    )
-
-
-def _dry_run_flags(group: argparse._ArgumentGroup) -> None:
-    flag(
-        group,
-        "dry_run",
-        action="store_true",
-        help="with --runner DataflowRunner: build the job, check it, say what would be staged and"
-        " started and about how much it uses; nothing is sent, no credentials are needed",
-    )
-    flag(
-        group,
-        "assume",
-        action="append",
-        metavar="NAME=VALUE",
-        help="for --dry-run: another value of conf/pipeline/dataflow.yaml, as input_bytes=5e12"
-        " (inputs are not looked at then) or price_vcpu_hour=0.05",
-    )
+def _add(group: argparse._ActionsContainer, flags: Flags) -> None:
+    for name, (metavar, kind, text) in flags.items():
+        is_action = isinstance(kind, str) or kind is BooleanOptionalAction
+        how = {"action" if is_action else "type": kind}
+        flag(group, name, help=text, **how, **({"metavar": metavar} if metavar else {}))
