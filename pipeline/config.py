@@ -16,11 +16,9 @@ from pipeline.settings.classifier_settings import check_classifiers, one_or_name
 from pipeline.settings.decision_settings import Decision
 from pipeline.settings.group_settings import AnyDecision, decision_of
 from winnow import defaults
-from winnow.arguments import nearest
+from winnow.arguments import Parser, nearest
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-
-
 LARGEST = (1 << 63) - 1
 A_YEAR = 365 * 24 * 60  # minutes
 
@@ -69,8 +67,7 @@ class PipelineConfig:
                     f"source name {name!r} is not a plain name: it becomes part of file names, so"
                     " use letters, digits, '_', '-' and '.'"
                 )
-        unknown = set(self.filter) - set(self.source)
-        if unknown:
+        if unknown := set(self.filter) - set(self.source):
             raise ValueError(
                 f"--filter names {sorted(unknown)}, but the sources are {sorted(self.source)}"
             )
@@ -88,18 +85,13 @@ class PipelineConfig:
             _check_none_given(self)
         _ = self.near_settings  # it checks them
         decision = group_settings.grouped(self.decision)
-        groups, copies = decision.groups, decision.has_copies
-        columns = schema.shard_schema(
-            (), self.near_duplicates, copies, classifiers=classifiers
-        ).names
-        clashing = set(columns) & set(self.metadata)
-        if clashing:
-            raise ValueError(
-                f"--metadata {sorted(clashing)} would clash with columns of the shards"
-            )
+        clusters, copies = self.near_duplicates, decision.has_copies
+        ours = schema.shard_schema((), clusters, copies, classifiers=classifiers).names
+        if clashing := sorted(set(ours) & set(self.metadata)):
+            raise ValueError(f"--metadata {clashing} would clash with columns of the shards")
         columns = schema.shard_schema(self.metadata, classifiers=classifiers).names
         # Whether a join has the column is known when its files are read.
-        columns += [name for name in groups.by if joins.is_joined(name, self.join)]
+        columns += [name for name in decision.groups.by if joins.is_joined(name, self.join)]
         group_settings.check(self.decision, columns, self.filter)
         maps = field_maps(self)
         step_settings.check(self.steps, all(maps[source].language for source in self.filter))
@@ -115,13 +107,9 @@ class PipelineConfig:
 
 def _check_none_given(config: PipelineConfig) -> None:
     """Raise ValueError for near-duplicate settings if that search is off."""
-    fields = [f for c in (PipelineConfig, Decision) for f in dataclasses.fields(c)]
-    for field in fields:
-        owner = config if hasattr(config, field.name) else config.decision
-        if (
-            field.name.startswith("near_duplicates_")
-            and getattr(owner, field.name) != field.default
-        ):
+    given = vars(config.decision) | vars(config)
+    for field in (*dataclasses.fields(PipelineConfig), *dataclasses.fields(Decision)):
+        if field.name.startswith("near_duplicates_") and given[field.name] != field.default:
             flag = field.name.replace("_", "-")
             raise ValueError(f"--{flag} has no meaning without --near-duplicates: add that")
 
@@ -132,31 +120,33 @@ def load(arguments: Sequence[str]) -> tuple[PipelineConfig, bool, list[str]]:
     Raises:
         ValueError: a key is unknown or a value wrong; the message names it.
     """
-    known, rest = flags.parser().parse_known_args(arguments)
-    from_flags = vars(known)
-    resume = from_flags.pop("resume", False)
+    given, resume, rest = _parsed(flags.parser(), arguments)
     for name in ("dry_run", "assume"):  # pipeline.runs.dry_run reads them
-        from_flags.pop(name, None)
-    settings = (
-        settings_file.read(from_flags.pop("config"), _settings_types())
-        if "config" in from_flags
-        else {}
-    )
+        given.pop(name, None)
+    file = given.pop("config", None)
+    settings = settings_file.read(file, _settings_types()) if file is not None else {}
     for name in ("source", "field"):
-        if name in from_flags:
-            from_flags[name] = _pairs(name, from_flags[name])
-    if "join" in from_flags:
-        from_flags["join"] = joins.parse(from_flags["join"])
+        if name in given:
+            given[name] = _pairs(name, given[name])
+    if "join" in given:
+        given["join"] = joins.parse(given["join"])
     for name in ("classifier", "label"):
-        if name in from_flags:
-            from_flags[name] = one_or_named(name, from_flags[name])
-    if "rules" in from_flags:
-        from_flags["rules"] = group_settings.read_rules(from_flags["rules"])
-    settings |= from_flags
+        if name in given:
+            given[name] = one_or_named(name, given[name])
+    settings |= given
     if "combine" in settings and "join" in settings:  # a joined column may be the score
         settings.setdefault("classifier", {})
     _check_given(("source", "classifier", "output"), settings, rest)
     return _config(settings), resume, rest
+
+
+def _parsed(parser: Parser, arguments: Sequence[str]) -> tuple[dict[str, Any], bool, list[str]]:
+    """The flags that are ours, whether to resume, and the flags that are for Beam."""
+    known, rest = parser.parse_known_args(arguments)
+    given = vars(known)
+    if "rules" in given:
+        given["rules"] = group_settings.read_rules(given["rules"])
+    return given, given.pop("resume", False), rest
 
 
 def _check_given(needed: Iterable[str], given: Container[str], others: Sequence[str]) -> None:
@@ -187,9 +177,8 @@ def _settings_types() -> dict[str, Any]:
 
 
 def _config(settings: Mapping[str, Any]) -> PipelineConfig:
-    decision_names = set(group_settings.NAMES)
     names = {f.name for f in dataclasses.fields(PipelineConfig)} - {"decision"}
-    known = decision_names | names | {"languages"}
+    known = names | {*group_settings.NAMES, "languages"}
     if unknown := set(settings) - known:
         raise ValueError(f"unknown keys {sorted(unknown)}; known are {sorted(known)}")
     values = {name: value for name, value in settings.items() if name in names}
@@ -251,18 +240,11 @@ class DecideConfig:
 
 def load_decide(arguments: Sequence[str]) -> tuple[DecideConfig, bool, list[str]]:
     """The config of ``pipeline/decide.py``, whether to resume, and the flags that are for Beam."""
-    known, rest = flags.decide_parser().parse_known_args(arguments)
-    from_flags = vars(known)
-    resume = from_flags.pop("resume", False)
-    _check_given(("scored", "output"), from_flags, rest)
-    if "rules" in from_flags:
-        from_flags["rules"] = group_settings.read_rules(from_flags["rules"])
-    decision = decision_of(from_flags)
-    from_flags = {
-        name: value for name, value in from_flags.items() if name not in group_settings.NAMES
-    }
-    _choose_compression(from_flags)
-    return DecideConfig(decision=decision, **from_flags), resume, rest
+    given, resume, rest = _parsed(flags.decide_parser(), arguments)
+    _check_given(("scored", "output"), given, rest)
+    others = {name: value for name, value in given.items() if name not in group_settings.NAMES}
+    _choose_compression(others)
+    return DecideConfig(decision=decision_of(given), **others), resume, rest
 
 
 def _choose_compression(given: dict[str, Any]) -> None:

@@ -42,7 +42,6 @@ from winnow.arguments import check_utf8, nearest
 from winnow.commands import exits
 
 _LOCAL = "FnApiRunner"
-_LOCAL_RUNNERS = (None, "DirectRunner", _LOCAL)
 
 _MASTERS = {"FlinkRunner": "flink_master", "SparkRunner": "spark_master_url"}
 """The flags that locate a cluster; without them Beam downloads one."""
@@ -117,34 +116,33 @@ def options(flags: Sequence[str], stall_minutes: float | None = None) -> Pipelin
             raise ValueError(f"--runner {name} needs --{master} (docs/engines.md)")
     defaults: dict[str, Any] = {}
     if runner == "PrismRunner" and not {"--prism_location", "--job_endpoint"} & arguments_of_beam:
-        defaults = {"prism_location": _prism()}
-    keeps = runner in ("PortableRunner", *_MASTERS)
-    if keeps and "--environment_cache_millis" not in arguments_of_beam:
-        defaults = {"environment_cache_millis": _KEPT_MILLISECONDS}
+        defaults["prism_location"] = _prism()
+    if runner in ("PortableRunner", *_MASTERS) and not parsed.environment_cache_millis:
+        defaults["environment_cache_millis"] = _KEPT_MILLISECONDS
     if runner == "DataflowRunner":
         try:
             importlib.import_module("apache_beam.runners.dataflow.internal.apiclient")
         except ImportError:
             raise ValueError("Dataflow needs the extra: pip install 'winnow-lm[gcp]'") from None
         threads = parsed.number_of_worker_harness_threads or 1
-        defaults = {"number_of_worker_harness_threads": threads}
+        defaults["number_of_worker_harness_threads"] = threads
         if stall_minutes and not parsed.element_processing_timeout_minutes:
             defaults["element_processing_timeout_minutes"] = math.ceil(stall_minutes)
-    if parsed.runner in _LOCAL_RUNNERS:
-        workers = parsed.direct_num_workers
-        if "--direct_num_workers" not in arguments_of_beam:
-            workers = len(os.sched_getaffinity(0))
-        defaults = {
-            "runner": _LOCAL,
-            "direct_num_workers": workers,
-            "pipeline_type_check": False,  # the graph is ours; tests build it
-            "disable_beartype": True,
-            "direct_running_mode": parsed.direct_running_mode
-            if "--direct_running_mode" in arguments_of_beam
-            else ("in_memory" if workers == 1 else "multi_threading"),
-        }
-        return _LocalOptions(list(flags), **defaults)
-    return PipelineOptions(list(flags), **defaults)
+    if parsed.runner not in (None, "DirectRunner", _LOCAL):
+        return PipelineOptions(list(flags), **defaults)
+    workers, mode = parsed.direct_num_workers, parsed.direct_running_mode
+    if "--direct_num_workers" not in arguments_of_beam:
+        workers = len(os.sched_getaffinity(0))
+    if "--direct_running_mode" not in arguments_of_beam:
+        mode = "in_memory" if workers == 1 else "multi_threading"
+    return _LocalOptions(
+        list(flags),
+        runner=_LOCAL,
+        direct_num_workers=workers,
+        direct_running_mode=mode,
+        pipeline_type_check=False,  # the graph is ours; tests build it
+        disable_beartype=True,
+    )
 
 
 def choose_processes(
@@ -162,11 +160,7 @@ def choose_processes(
 
 
 def _prism() -> str:
-    """Where Prism is. Beam would look for it on GitHub.
-
-    Raises:
-        ValueError: it is not on the ``PATH``.
-    """
+    """Where Prism is on the ``PATH``. Beam would look for it on GitHub."""
     path = shutil.which("prism")
     if path is None:
         raise ValueError(
@@ -236,22 +230,21 @@ def run(
             f"the engine's job server no longer answers{code}. Start the run again with --resume"
         ) from error
     except (RuntimeError, DataflowRuntimeException) as error:
-        found = _WORKER_ERROR.findall(str(error))
-        if str(error) == _WORKER_DIED:
-            raise RuntimeError(
-                "a worker process died (out of memory?): start the run again with --resume"
-            ) from error
-        if found:
-            raise _raised(*found[-1]) from error
-        if failed := job_server.failure(str(error)):
-            raise OSError(
-                f"the engine gave up: {failed}. Start the run again with --resume"
-            ) from error
-        raise RuntimeError(str(error)) from error
+        raise _raised(str(error)) from error
 
 
-def _raised(kind: str, message: str) -> Exception:
-    """The exception of a worker, which Beam reports as ``RuntimeError: OSError: …``."""
+def _raised(said: str) -> Exception:
+    """What Beam reports of a worker (``RuntimeError: OSError: …``) or an engine, as our error."""
+    if said == _WORKER_DIED:
+        return RuntimeError(
+            "a worker process died (out of memory?): start the run again with --resume"
+        )
+    found = _WORKER_ERROR.findall(said)
+    if not found:
+        failed = job_server.failure(said)
+        again = f"the engine gave up: {failed}. Start the run again with --resume"
+        return OSError(again) if failed else RuntimeError(said)
+    kind, message = found[-1]
     while nested := _NESTED.fullmatch(message):
         kind, message = nested.groups()
     raised = getattr(builtins, kind, RuntimeError)
@@ -294,7 +287,6 @@ def _embedded_runner(options: PipelineOptions, folder: str) -> FnApiRunner:
     Threads send what they have every second, even half of an element that is just being encoded,
     which the receiver then decodes as garbage (Beam 2.77, TimeBasedBufferingClosableOutputStream).
     So they are told to wait for the end of the bundle. Processes leave their signs in ``folder``.
-    The mode is taken out of ``options``.
     """
     direct = options.view_as(DirectOptions)
     environment = None

@@ -66,9 +66,7 @@ def build(
     rule = None if late else wanted.known_rule()
     sink = job.sink
     buckets = duplicates.buckets(n_tasks)
-    staged = (
-        storage.join(sink.output, "shards") if rule else storage.join(sink.output, records.SCORED)
-    )
+    staged = storage.join(sink.output, "shards" if rule else records.SCORED)
     tasks = (
         pipeline
         | "Work" >> beam.Create([sink.work])
@@ -134,11 +132,8 @@ class _Counting(beam.DoFn):
     def __init__(self, stage: str) -> None:
         self._stage = stage
         self._stores = object_store.shared_options()
-        self._documents = Metrics.counter(stage, "documents")
-        self._bytes = Metrics.counter(stage, "bytes")
-        self._kept = Metrics.counter(stage, "kept")
-        self._quarantined = Metrics.counter(stage, "quarantined")
-        self._tasks = Metrics.counter(stage, "tasks")
+        names = ("documents", "bytes", "kept", "quarantined", "tasks")
+        self._counters = {name: Metrics.counter(stage, name) for name in names}
         self._batch_documents = Metrics.distribution(stage, "batch_documents")
         self._batch_bytes = Metrics.distribution(stage, "batch_bytes")
 
@@ -147,19 +142,17 @@ class _Counting(beam.DoFn):
         set_up(self._stores)
 
     def _count(self, batch: pa.RecordBatch, input_bytes: int) -> None:
-        documents = len(batch)
-        size = pc.sum(batch["bytes"]).as_py()
+        documents, size = len(batch), pc.sum(batch["bytes"]).as_py()
         kept = batch["kept"].true_count
-        self._documents.inc(documents)
-        self._bytes.inc(size)
-        self._kept.inc(kept)
+        for name, value in (("documents", documents), ("bytes", size), ("kept", kept)):
+            self._counters[name].inc(value)
         self._batch_documents.update(documents)
         self._batch_bytes.update(size)
         heartbeat.count(self._stage, documents, size, kept, input_bytes)
 
     def _finished(self, record: Record) -> None:
-        self._tasks.inc()
-        self._quarantined.inc(record.quarantined)
+        self._counters["tasks"].inc()
+        self._counters["quarantined"].inc(record.quarantined)
 
 
 class ScoreTask(_Counting):
@@ -207,10 +200,8 @@ def _solve_and_decide(
 ) -> tuple[beam.PCollection, beam.PCollection]:
     """The decided records and the one rule, for scored tasks and the (stem, rows) that repeat."""
     if repeats is None:
-        none: list[tuple[str, Any]] = []
-        repeats = scored.pipeline | "NoDuplicates" >> beam.Create(none).with_output_types(
-            tuple[str, Any]
-        )
+        none = beam.Create([]).with_output_types(tuple[str, Any])
+        repeats = scored.pipeline | "NoDuplicates" >> none
     by_stem = scored | "ByStem" >> beam.Map(lambda record: (record.task.stem, record))
     marked = (
         (by_stem, repeats) | "WithRepeats" >> beam.CoGroupByKey() | "Order" >> beam.Map(_in_order)
@@ -244,7 +235,7 @@ def solve_rule(
     bands = beam.pvalue.AsSingleton(total | "Bands" >> beam.Map(decision.bands))
     return (
         marked
-        | "Places" >> beam.Map(on_worker(_places), folder, sink, decision, bands)
+        | "Places" >> beam.Map(on_worker(_places), bands, folder, sink, decision)
         | "SumPlaces" >> beam.CombineGlobally(_merge_places)
         | "Solve"
         >> beam.Map(
@@ -260,7 +251,7 @@ def _sketch(marked: Marked, folder: str, sink: Sink, decision: GroupDecision) ->
 
 
 def _places(
-    marked: Marked, folder: str, sink: Sink, decision: GroupDecision, bands: Bands
+    marked: Marked, bands: Bands, folder: str, sink: Sink, decision: GroupDecision
 ) -> PlacesOfGroups:
     return decision.places(_scored(marked, folder, sink, decision), bands)
 

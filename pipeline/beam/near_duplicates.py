@@ -53,14 +53,8 @@ def mark(
     """
     work, combined, n_buckets = sink.work, sink.combined, buckets(n_tasks)
     if is_local(scored):
-        return (
-            scored
-            | "Together" >> together()
-            | "InFiles"
-            >> beam.FlatMap(
-                on_worker(_mark_in_files), work, folder, combined, stays, first
-            ).with_output_types(Record)
-        )
+        in_files = beam.FlatMap(on_worker(_mark_in_files), work, folder, combined, stays, first)
+        return scored | "Together" >> together() | "InFiles" >> in_files.with_output_types(Record)
     by_stem = scored | "ByStem" >> beam.Map(lambda record: (record.task.stem, record))
     if first:
         clusters = scored | "Clusters" >> find_clusters(work, n_buckets)
@@ -83,7 +77,12 @@ def mark(
 @beam.ptransform_fn
 def find_clusters(scored: beam.PCollection, work: str, buckets: int) -> beam.PCollection:
     """Records in; out (stem, rows and clusters) of all documents that are in one with others."""
-    edges = scored | "Edges" >> links(work, buckets)
+    edges = (
+        scored
+        | "Bands" >> beam.FlatMap(on_worker(_bands), work, buckets)
+        | "Meet" >> beam.GroupByKey()
+        | "Link" >> beam.FlatMap(_link, buckets)
+    )
     for number in range(1, components.ROUNDS + 1):
         edges = (
             edges
@@ -101,17 +100,6 @@ def find_clusters(scored: beam.PCollection, work: str, buckets: int) -> beam.PCo
         (edges, documents)
         | "MeetAtHome" >> beam.CoGroupByKey()
         | "Name" >> beam.FlatMap(_name, buckets, beam.pvalue.AsSingleton(rest))
-    )
-
-
-@beam.ptransform_fn
-def links(scored: beam.PCollection, work: str, buckets: int) -> beam.PCollection:
-    """Records in; out (home, edges) of the documents that share a band, joined where they met."""
-    return (
-        scored
-        | "Bands" >> beam.FlatMap(on_worker(_bands), work, buckets)
-        | "Meet" >> beam.GroupByKey()
-        | "Link" >> beam.FlatMap(_link, buckets)
     )
 
 
@@ -136,13 +124,11 @@ def _link(
 
 def _contract(element: tuple[int, Iterable[Edges]], buckets: int) -> Iterator[tuple[int, Edges]]:
     heartbeat.beat()
-    bucket, parts = element
-    return components.contract(bucket, parts, buckets)
+    return components.contract(*element, buckets)
 
 
 def _unfinished(element: tuple[int, Iterable[Edges]], buckets: int) -> Edges:
-    bucket, parts = element
-    return components.unfinished(bucket, parts, buckets)
+    return components.unfinished(*element, buckets)
 
 
 def _documents(record: Record, work: str, buckets: int) -> Iterator[tuple[int, Documents]]:

@@ -10,7 +10,8 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from winnow import heartbeat
@@ -113,12 +114,10 @@ class Watch:
         return f"while working on {', '.join(found[:3])}{more}"
 
     def _show(self) -> None:
-        totals: dict[str, dict[str, int]] = {}
+        totals: dict[str, Counter[str]] = {}
         for beat in self._seen.values():
             for stage, counts in beat["counts"].items():
-                total = totals.setdefault(stage, dict.fromkeys(heartbeat.COUNTS, 0))
-                for name in heartbeat.COUNTS:
-                    total[name] += counts[name]
+                totals.setdefault(stage, Counter()).update(counts)
         seconds = time.monotonic() - self._start
         if totals:
             stage, total = list(totals.items())[-1]
@@ -133,7 +132,7 @@ def suspend(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
-def line(stage: str, counts: dict[str, int], seconds: float, input_bytes: int) -> str:
+def line(stage: str, counts: Mapping[str, int], seconds: float, input_bytes: int) -> str:
     """One line of progress.
 
     For example:
