@@ -145,7 +145,7 @@ def _parsed(parser: Parser, arguments: Sequence[str]) -> tuple[dict[str, Any], b
     known, rest = parser.parse_known_args(arguments)
     given = vars(known)
     if "rules" in given:
-        given["rules"] = group_settings.read_rules(given["rules"])
+        given["rules"] = settings_file.read_given("rules", given["rules"])
     return given, given.pop("resume", False), rest
 
 

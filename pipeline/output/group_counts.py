@@ -34,11 +34,9 @@ class GroupCounts:
             own, drawn, weight = score[rows], draw[rows], weights[:, rows]
             copies = repeats(rule, own, drawn)
             self._scores.setdefault(number, ScoreCounts(True)).add(own, drawn, weight, copies > 0)
-            bucket = (
-                rule.bucket(own, drawn)
-                if isinstance(rule, Buckets)
-                else np.zeros(len(rows), np.int64)
-            )
+            bucket = np.zeros(len(rows), np.int64)
+            if isinstance(rule, Buckets):
+                bucket = rule.bucket(own, drawn)
             for place in np.unique(bucket).tolist():
                 inside = bucket == place
                 counts = [weight, weight * (copies > 0), weight * copies]
@@ -48,27 +46,21 @@ class GroupCounts:
 
     def tables(self) -> dict[str, pa.Table]:
         """The tables :data:`pipeline.output.schema.GROUP_STATISTICS` of what was counted."""
-        names = {n: label(path) for n, path in enumerate(self._rule.groups.paths)}
-        source = self._source
-        buckets: list[dict[str, Any]] = [
-            {
-                "source": source,
-                "group": names[number],
-                "bucket": bucket,
-                **named(COUNTS + KEPT_COUNTS + COPIED_COUNTS, counts),
-            }
-            for (number, bucket), counts in self._buckets.items()
+        groups = [
+            {"source": self._source, "group": label(path)} for path in self._rule.groups.paths
         ]
-        scores = self._scores.items()
-        rows = {
-            "rule_groups": buckets,
-            "rule_group_histogram": [
-                row for n, of in scores for row in of.histogram(source=source, group=names[n])
+        names = COUNTS + KEPT_COUNTS + COPIED_COUNTS
+        rows: dict[str, list[dict[str, Any]]] = {
+            "rule_groups": [
+                {**groups[number], "bucket": bucket, **named(names, counts)}
+                for (number, bucket), counts in self._buckets.items()
             ],
-            "rule_group_curves": [
-                row for n, of in scores for row in of.curves(source=source, group=names[n])
-            ],
+            "rule_group_histogram": [],
+            "rule_group_curves": [],
         }
+        for number, scores in self._scores.items():
+            rows["rule_group_histogram"] += scores.histogram(**groups[number])
+            rows["rule_group_curves"] += scores.curves(**groups[number])
         return {
             name: pa.Table.from_pylist(rows[name], table_schema)
             for name, table_schema in schema.GROUP_STATISTICS.items()

@@ -182,10 +182,8 @@ def _commits(api: Any, repo: str, url: str, files: Sequence[File]) -> Iterator[C
         )
     local = {file.name for file in files}
     stale = [name for name in sorted(remote) if _DATA.fullmatch(name) and name not in local]
-    batches = list(_batches(file for file in files if _differs(file, remote.get(file.name))))
-    if stale and not batches:
-        batches = [[]]
-    for number, batch in enumerate(batches, 1):
+    batches = _batches(file for file in files if _differs(file, remote.get(file.name)))
+    for number, batch in enumerate(batches or [[]] * bool(stale), 1):
         title = f"part {number} of {len(batches)}" if len(batches) > 1 else "the run"
         last = number == len(batches)
         # From the first change on, the manifest of an earlier run is no longer true.
@@ -204,16 +202,19 @@ def _strangers(there: Iterable[str]) -> list[str]:
     return [name for name in names if not any(fnmatch.fnmatch(name, n) for n in _NEUTRAL)]
 
 
-def _batches(files: Iterable[File]) -> Iterator[list[File]]:
-    batch: list[File] = []
+def _batches(files: Iterable[File]) -> list[list[File]]:
+    batches: list[list[File]] = []
     for file in files:
-        if len(batch) == COMMIT_FILES or sum(f.size for f in [*batch, file]) > COMMIT_BYTES:
-            if batch:
-                yield batch
-            batch = []
-        batch.append(file)
-    if batch:
-        yield batch
+        last = batches[-1] if batches else []
+        if (
+            last
+            and len(last) < COMMIT_FILES
+            and sum(f.size for f in last) + file.size <= COMMIT_BYTES
+        ):
+            last.append(file)
+        else:
+            batches.append([file])
+    return batches
 
 
 def _differs(file: File, remote: Any) -> bool:

@@ -89,8 +89,8 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values; :func:`from_json` is the inverse."""
-        counts = {name: dict(getattr(self, name)) for name in ("skipped", "lacking", "kinds")}
-        value = asdict(self) | counts | {"changed": dict(self.changed)}
+        counts = ("skipped", "lacking", "kinds", "changed")
+        value = asdict(self) | {name: dict(getattr(self, name)) for name in counts}
         for name in ("changed", "by_step", "joined", "unchecked"):
             if not value[name]:
                 del value[name]
@@ -99,13 +99,8 @@ class Record:
 
 def from_json(value: Mapping[str, Any]) -> Record:
     """The record that :meth:`Record.to_json` wrote."""
-    return Record(
-        **{
-            **value,
-            "task": _task(value["task"]),
-            "shards": tuple(Shard(**shard) for shard in value["shards"]),
-        }
-    )
+    shards = tuple(Shard(**shard) for shard in value["shards"])
+    return Record(**{**value, "task": _task(value["task"]), "shards": shards})
 
 
 def _task(value: Mapping[str, Any]) -> Task:

@@ -18,7 +18,6 @@ QUALITY = "quality"
 DUPLICATE = "duplicate"
 """Drop reason of a document whose text another kept document of the run has."""
 
-
 NEAR_DUPLICATE = "near_duplicate"
 """Drop reason of a document of whose cluster of near-duplicates another one stays."""
 
@@ -73,33 +72,28 @@ def shard_schema(
     texts among them. Both are null where a document was not compared. ``grades`` are the columns of
     expected grades (:func:`grade_column`), float32.
 
-    ``counts`` are the columns in which steps count what they changed in the text (and
-    ``tokens``, with a tokenizer), ``joined`` those
-    of joins (:mod:`pipeline.joins`), null where a document met no row.
+    ``counts`` are the columns in which steps count what they changed in the text (and ``tokens``,
+    with a tokenizer), ``joined`` those of joins (:mod:`pipeline.joins`), null where a document met
+    no row.
     """
     return pa.schema(
         [
-            pa.field("id", pa.string(), nullable=False),
-            pa.field("source", pa.string(), nullable=False),
+            *required(id=pa.string(), source=pa.string()),
             pa.field("url", pa.string()),
-            pa.field("text", pa.large_string(), nullable=False),
-            pa.field("bytes", pa.int64(), nullable=False),
-            pa.field("characters", pa.int64(), nullable=False),
-            pa.field("words", pa.int64(), nullable=False),
-            pa.field("content_hash", pa.binary(16), nullable=False),
+            *required(text=pa.large_string()),
+            *required(bytes=pa.int64(), characters=pa.int64(), words=pa.int64()),
+            *required(content_hash=pa.binary(16)),
             pa.field("language", pa.string()),
             pa.field("language_score", pa.float32()),
-            pa.field("quality_score", pa.float32(), nullable=False),
-            pa.field("keep_draw", pa.float64(), nullable=False),
-            pa.field("keep_probability", pa.float32(), nullable=False),
-            pa.field("kept", pa.bool_(), nullable=False),
+            *required(quality_score=pa.float32(), keep_draw=pa.float64()),
+            *required(keep_probability=pa.float32(), kept=pa.bool_()),
             pa.field("drop_reason", pa.string()),
-            *(pa.field(name, pa.float32(), nullable=False) for name in grades),
+            *required(**dict.fromkeys(grades, pa.float32())),
             *(_CLUSTERS if clusters else ()),
             *([COPIES] if copies else []),
-            *(pa.field(score_column(n), pa.float32(), nullable=False) for n in classifiers),
+            *required(**dict.fromkeys(map(score_column, classifiers), pa.float32())),
             *(pa.field(name, pa.string()) for name in metadata),
-            *(pa.field(name, pa.int64(), nullable=False) for name in counts),
+            *required(**dict.fromkeys(counts, pa.int64())),
             *joined,
         ]
     )
@@ -149,13 +143,8 @@ EXAMPLES = pa.schema(
     [
         *required(source=pa.string(), level=pa.string(), rank=pa.float64(), id=pa.string()),
         pa.field("url", pa.string()),
-        *required(
-            quality_score=pa.float32(),
-            keep_draw=pa.float64(),
-            keep_probability=pa.float32(),
-            kept=pa.bool_(),
-            text=pa.string(),
-        ),
+        *required(quality_score=pa.float32(), keep_draw=pa.float64()),
+        *required(keep_probability=pa.float32(), kept=pa.bool_(), text=pa.string()),
     ]
 )
 """``statistics/examples.parquet``: documents of smallest ``rank`` in their kind, text clipped.
@@ -199,15 +188,10 @@ classifiers (names, separated by spaces) by whose score alone the run's rule wou
 ``kept_…`` counts what the run kept, by their combination."""
 
 CLASSIFIER_SAMPLE = pa.schema(
-    required(
-        source=pa.string(),
-        rank=pa.float64(),
-        id=pa.string(),
-        classifier=pa.string(),
-        score=pa.float32(),
-        quality_score=pa.float32(),
-        kept=pa.bool_(),
-    )
+    [
+        *required(source=pa.string(), rank=pa.float64(), id=pa.string(), classifier=pa.string()),
+        *required(score=pa.float32(), quality_score=pa.float32(), kept=pa.bool_()),
+    ]
 )
 """``statistics/classifier_sample.parquet``: all scores of a fair sample of documents of each
 source, those of smallest ``rank``, a hash of the id."""
@@ -232,13 +216,10 @@ CHANGES = pa.schema(
 bytes they are shorter (negative: longer). Only of runs with a step that may change texts."""
 
 JOINS = pa.schema(
-    required(
-        source=pa.string(),
-        join=pa.string(),
-        documents=pa.int64(),
-        matched=pa.int64(),
-        without_key=pa.int64(),
-    )
+    [
+        *required(source=pa.string(), join=pa.string(), documents=pa.int64()),
+        *required(matched=pa.int64(), without_key=pa.int64()),
+    ]
 )
 """``statistics/joins.parquet``: documents that were read, those that met a row of a join, and those
 without an id or URL to meet one by. Only of runs with joins."""
@@ -248,11 +229,13 @@ CLUSTER_SIZES = pa.schema([*required(source=pa.string(), least=pa.uint64()), *_K
 of their cluster of near-duplicates: ``least`` (1, 2, 4, 8, …) to less than twice as many documents,
 those of other sources among them. Only of runs that looked for near-duplicates."""
 
-TABLES = (
-    STATISTICS
-    | GROUP_STATISTICS
-    | CLASSIFIER_STATISTICS
-    | {"changes": CHANGES, "cluster_sizes": CLUSTER_SIZES, "joins": JOINS}
-    | {"registered_domains": REGISTERED_DOMAINS}
-)
+TABLES = {
+    **STATISTICS,
+    **GROUP_STATISTICS,
+    **CLASSIFIER_STATISTICS,
+    "changes": CHANGES,
+    "cluster_sizes": CLUSTER_SIZES,
+    "joins": JOINS,
+    "registered_domains": REGISTERED_DOMAINS,
+}
 """All tables that ``statistics/`` may hold, by file stem."""

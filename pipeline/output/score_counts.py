@@ -1,5 +1,6 @@
 """Score histograms, and what every stop of the page's control would keep."""
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -48,14 +49,10 @@ class ScoreCounts:
     def histogram(self, **keys: str) -> list[dict[str, Any]]:
         """Rows of a score histogram, one for each bin; ``keys`` are their first columns."""
         edges = np.arange(HISTOGRAM_BINS + 1) / HISTOGRAM_BINS
+        names = COUNTS + KEPT_COUNTS
         return [
-            {
-                **keys,
-                "score_low": edges[i],
-                "score_high": edges[i + 1],
-                **named(COUNTS + KEPT_COUNTS, row),
-            }
-            for i, row in enumerate(self._histogram)
+            {**keys, "score_low": low, "score_high": high, **named(names, row)}
+            for (low, high), row in zip(pairwise(edges), self._histogram, strict=True)
         ]
 
     def curves(self, **keys: str) -> list[dict[str, Any]]:

@@ -117,19 +117,15 @@ class TaskSummary:
         ]
         # Nothing is in these twice, so they are not added up: with many small tasks that counts.
         own = {
-            "sources": pa.Table.from_pylist(outcomes, schema.SOURCES),
-            "score_histogram": pa.Table.from_pylist(
-                self._scores.histogram(source=source), schema.SCORE_HISTOGRAM
-            ),
-            "keep_curves": pa.Table.from_pylist(
-                self._scores.curves(source=source), schema.KEEP_CURVES
-            ),
+            "sources": outcomes,
+            "score_histogram": self._scores.histogram(source=source),
+            "keep_curves": self._scores.curves(source=source),
         }
         further: Summary = {}
         if self._changes:
             further["changes"] = pa.Table.from_pylist(self._changes, schema.CHANGES)
         if self._joins:
-            further["joins"] = self._joined()
+            further["joins"] = pa.Table.from_pylist(self._joined(), schema.JOINS)
         if self._cluster_sizes:
             further["cluster_sizes"] = self._cluster_sizes.total()
         if self._by_group:
@@ -137,20 +133,19 @@ class TaskSummary:
         if self._by_classifier:
             further |= self._by_classifier.tables()
         return {
-            **{name: _in_order(table, schema.TABLES[name]) for name, table in own.items()},
+            **{name: _sorted(rows, schema.TABLES[name]) for name, rows in own.items()},
             "domains": self._domains.total(),
             "groups": self._groups.total(),
             "examples": _best(self._examples),
             **merge([further]),
         }
 
-    def _joined(self) -> pa.Table:
+    def _joined(self) -> list[dict[str, Any]]:
         read = self._outcomes["read"] - self._outcomes.get("quarantined", np.zeros(3, np.int64))
-        rows = [
+        return [
             {"source": self._source, "join": name, "documents": int(read[0]), **counts}
             for name, counts in self._joins.items()
         ]
-        return pa.Table.from_pylist(rows, schema.JOINS)
 
     def _add_clusters(self, size: pa.Array, counts: Sequence[Counts]) -> None:
         """Count documents by the power of two that their cluster's size (int64 [n]) reaches."""
@@ -195,16 +190,15 @@ def add_up(tables: Sequence[pa.Table], table_schema: pa.Schema) -> pa.Table:
     keys = keys_of(table_schema)
     sums = [name for name in table_schema.names if name not in keys]
     grouped = pa.concat_tables(tables).group_by(keys).aggregate([(name, "sum") for name in sums])
-    ordered = _in_order(grouped, table_schema)
-    return pa.table(
-        [ordered[key] for key in keys] + [ordered[f"{name}_sum"] for name in sums],
-        schema=table_schema,
-    )
+    ordered = grouped.sort_by([(key, "ascending") for key in keys])
+    columns = [ordered[key] for key in keys] + [ordered[f"{name}_sum"] for name in sums]
+    return pa.table(columns, schema=table_schema)
 
 
-def _in_order(table: pa.Table, table_schema: pa.Schema) -> pa.Table:
-    """The rows sorted by key."""
-    return table.sort_by([(key, "ascending") for key in keys_of(table_schema)])
+def _sorted(rows: list[dict[str, Any]], table_schema: pa.Schema) -> pa.Table:
+    """A table of rows, sorted by key."""
+    order = [(key, "ascending") for key in keys_of(table_schema)]
+    return pa.Table.from_pylist(rows, table_schema).sort_by(order)
 
 
 def keys_of(table_schema: pa.Schema) -> list[str]:

@@ -1,9 +1,8 @@
 """Statistics on disk: a file per task, merged as streams, so memory does not grow with the run.
 
 A file holds the tables of a summary as Arrow IPC streams, one after the other, each with its name
-in the metadata of its schema. The domains come
-last: there may be millions of them, so they are read and merged a batch at a time. All other tables
-are small whatever the run's size.
+in the metadata of its schema. The domains come last: there may be millions of them, so they are
+read and merged a batch at a time. All other tables are small whatever the run's size.
 """
 
 import contextlib

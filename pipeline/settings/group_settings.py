@@ -18,7 +18,6 @@ from typing import Any, get_type_hints
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import yaml
 
 from pipeline.near_duplicates.choice import Stays
 from pipeline.output import schema
@@ -28,7 +27,6 @@ from pipeline.rules.groups import ANY, AnyRule, GroupRules, Groups, Path, label
 from pipeline.rules.solve import Band, Places, Sketch
 from pipeline.settings import flags, settings_file
 from pipeline.settings.decision_settings import BUCKETS, Decision, stays, weights
-from winnow.filesystem import storage
 
 NAMES = (*(field.name for field in fields(Decision)), "rules", "rules_by")
 """The settings that make a decision."""
@@ -83,8 +81,7 @@ class GroupDecision:
     def known_rule(self) -> AnyRule | None:
         """The rule, unless a parameter of it is to be solved for from the scores."""
         rules = [decision.known_rule() for decision in self.decisions]
-        known = tuple(rule for rule in rules if rule is not None)
-        return self._rule(known) if len(known) == len(rules) else None
+        return None if None in rules else self._rule(rules)
 
     @property
     def has_cuts(self) -> bool:
@@ -95,8 +92,8 @@ class GroupDecision:
     def columns(self) -> list[str]:
         """The columns of scored documents that the rule is solved from."""
         units = [solve.COLUMN.get(decision.target_unit) for decision in self.decisions]
-        names = ["drop_reason", "quality_score", "keep_draw", *self.groups.by]
-        return list(dict.fromkeys([*names, *(unit for unit in units if unit)]))
+        names = ["drop_reason", "quality_score", "keep_draw", *self.groups.by, *units]
+        return list(dict.fromkeys(filter(None, names)))
 
     def sketch(self, batches: Iterable[pa.RecordBatch]) -> Sketches:
         """What :meth:`solve`, or :meth:`bands`, needs of scored documents, for each group."""
@@ -130,25 +127,24 @@ class GroupDecision:
         Raises:
             ValueError: the one rule of all documents has none, or a target can't be met.
         """
-        nothing = tuple(() for _ in self.decisions)
-        total, bands, places = total or self.sketch(()), bands or nothing, places or nothing
+        total = total or self.sketch(())
+        nothing = tuple(() for _ in total)
+        bands, places = bands or nothing, places or nothing
         rules: list[Any] = []
-        for path, decision, sketch, own, found in zip(
-            self.groups.paths, self.decisions, total, bands, places, strict=True
-        ):
+        each = zip(self.groups.paths, self.decisions, total, strict=True)
+        for (path, decision, sketch), *cuts in zip(each, bands, places, strict=True):
             known = decision.known_rule()
             if known is None and self.rules is not None and not sketch.any():
                 known = Rule("all")
             try:
-                rules.append(known or decision.solve(sketch, list(zip(own, found, strict=True))))
+                rules.append(known or decision.solve(sketch, list(zip(*cuts, strict=True))))
             except ValueError as error:
                 raise ValueError(f"{_of(path)}{error}" if path else str(error)) from error
         return self._rule(rules)
 
     def _rule(self, rules: Sequence[Any]) -> AnyRule:
         if self.rules is None and not self.has_copies:
-            only: Rule = rules[0]
-            return only
+            return rules[0]
         return GroupRules(self.groups, tuple(rules))
 
     def _reaching(self, batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, Any, Any, Any]]:
@@ -243,25 +239,6 @@ def _leaf(settings: Mapping[str, Any], path: Path) -> Decision:
         return Decision(**settings)
     except ValueError as error:
         raise ValueError(f"{_of(path)}{error}") from error
-
-
-def read_rules(text: str) -> Any:
-    """What ``--rules`` gives: YAML text that begins with a brace, or the path of a YAML file.
-
-    Raises:
-        ValueError: it is not YAML.
-        OSError: there is no such file.
-    """
-    if text.lstrip().startswith("{"):
-        try:
-            return yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ValueError(f"--rules is not YAML: {settings_file.place(error)}") from error
-    if not storage.exists(text):
-        raise ValueError(
-            f"--rules: there is no file {text}, and it is not YAML that begins with {{"
-        )
-    return settings_file.read(text, {})
 
 
 def check(decision: AnyDecision, columns: Collection[str], filtered: Collection[str]) -> None:

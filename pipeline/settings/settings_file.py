@@ -39,6 +39,31 @@ def read(path: str, types: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
+def read_given(flag: str, text: str, default: str | None = None) -> Any:
+    """What a flag gives: YAML text that begins with a brace, or the path of a YAML file.
+
+    Args:
+        flag: its name, for messages.
+        text: its value.
+        default: the file that the value ``default`` stands for; None: it stands for none.
+
+    Raises:
+        ValueError: it is not YAML, or there is no such file.
+    """
+    if text.lstrip().startswith("{"):
+        try:
+            return yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ValueError(f"--{flag} is not YAML: {place(error)}") from error
+    path = default if default and text == "default" else text
+    if not storage.exists(path):
+        others = "neither 'default' nor YAML" if default else "not YAML"
+        raise ValueError(
+            f"--{flag}: there is no file {path}, and it is {others} that begins with {{"
+        )
+    return read(path, {})
+
+
 def place(error: yaml.YAMLError) -> str:
     """An error in a YAML file with its position, in one line."""
     mark = getattr(error, "problem_mark", None)

@@ -20,12 +20,9 @@ from pipeline.steps import defaults as step_defaults
 from pipeline.steps import step_class
 from pipeline.steps.by_language import KEY, check_name
 from winnow import defaults
-from winnow.filesystem import storage
 
 STEPS_FILE: Final = os.path.join(defaults.CONF, "pipeline", "steps.yaml")
 LANGUAGES_FILE: Final = os.path.join(defaults.CONF, "pipeline", "languages.yaml")
-DEFAULT: Final = "default"
-"""Names :data:`LANGUAGES_FILE`."""
 
 
 def resolve_steps(
@@ -75,10 +72,12 @@ def read_languages(given: str | Mapping[str, Any] | None) -> Mapping[str, Any] |
     """
     if given is None:
         return None
-    path = "languages"
+    path, found = "languages", given
     if isinstance(given, str):
-        given, path = _read(given)
-    for language, steps in given.items():
+        path = "--languages" if given.lstrip().startswith("{") else given
+        found = settings_file.read_given("languages", given, LANGUAGES_FILE)
+    assert not isinstance(found, str)
+    for language, steps in found.items():
         try:
             check_name(language)
             if not isinstance(steps, Mapping) or not steps:
@@ -87,23 +86,7 @@ def read_languages(given: str | Mapping[str, Any] | None) -> Mapping[str, Any] |
                 step_class(step)
         except ValueError as error:
             raise ValueError(f"{path}: language {language}: {error}") from error
-    return given
-
-
-def _read(text: str) -> tuple[Mapping[str, Any], str]:
-    """The settings, and what to call the place that has them."""
-    if text.lstrip().startswith("{"):
-        try:
-            return yaml.safe_load(text), "--languages"
-        except yaml.YAMLError as error:
-            raise ValueError(f"--languages is not YAML: {settings_file.place(error)}") from error
-    path = LANGUAGES_FILE if text == DEFAULT else text
-    if not storage.exists(path):
-        raise ValueError(
-            f"--languages: there is no file {path}, and it is neither {DEFAULT!r} nor YAML that"
-            " begins with {"
-        )
-    return settings_file.read(path, {}), path
+    return found
 
 
 def check(steps: Mapping[str, Mapping[str, Any]], has_field: bool) -> None:

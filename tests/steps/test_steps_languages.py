@@ -20,7 +20,7 @@ from step_checks import EDGES, bare, documents
 
 from model.data import tokenizer
 from pipeline import fit_steps, run
-from pipeline.settings.step_settings import DEFAULT, check, read_languages, resolve_steps
+from pipeline.settings.step_settings import check, read_languages, resolve_steps
 from pipeline.steps import build_steps, input_files
 from pipeline.steps.heuristics import fitting
 from pipeline.steps.words.stop_words import StopWords
@@ -206,7 +206,7 @@ def test_eight_scripts_pass_with_the_settings_of_their_languages(articles):
     batch = batch_of(*zip(*rows, strict=True))
     general, own = (
         [step(batch)[1] for step in build_steps(resolve_steps([*QUALITY], languages))]
-        for languages in (None, read_languages(DEFAULT))
+        for languages in (None, read_languages("default"))
     )
     dropped = collections.Counter(
         language for k, (_, language) in enumerate(rows) if any(codes[k] for codes in general)
@@ -225,7 +225,7 @@ def letters(word):
 
 def test_what_is_no_prose_is_dropped_in_every_language(articles):
     """Words without their stop words, a line again and again, numbers, and another language's."""
-    languages = read_languages(DEFAULT)
+    languages = read_languages("default")
     gopher, repetition, _ = build_steps(resolve_steps([*QUALITY], languages))
     for language, texts in articles.items():
         text = " ".join(texts[:8])
