@@ -100,8 +100,8 @@ class Combined:
             if name not in columns.names:
                 raise ValueError(f"--combine names {name}: joined are {', '.join(columns.names)}")
             kind = columns.field(name).type
-            is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
-            if not (is_number or pa.types.is_boolean(kind)):
+            checks = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
+            if not any(check(kind) for check in checks):
                 raise ValueError(f"--combine names {name}, which is {kind} and not a number")
 
     def _numbers(self, columns: Mapping[str, pa.Array]) -> dict[str, npt.NDArray[np.float64]]:
@@ -187,21 +187,16 @@ def about(
 ) -> dict[str, Any]:
     """The manifest's entry for several classifiers."""
     parts = {
-        one.name: {
-            "path": one.path,
-            "label": one.label,
-            "fingerprint": one.fingerprint,
-            "card": dict(loaded[one.name].card),
-            **scale(loaded[one.name]),
-        }
-        for one in several
+        one.name: {"label": one.label} | about_one(one.path, loaded[one.name]) for one in several
     }
     return recombined({"several": parts}, combined)
 
 
-def scale(classifier: Classifier) -> dict[str, Any]:
-    """The grades of a classifier as the manifest has them; nothing if it has none."""
-    return {"grades": classifier.grades.scale()} if classifier.grades else {}
+def about_one(path: str, classifier: Classifier) -> dict[str, Any]:
+    """The manifest's entry for a classifier, with its grades if it has some."""
+    grades = {"grades": classifier.grades.scale()} if classifier.grades else {}
+    about = {"path": path, "fingerprint": classifier.fingerprint, "card": dict(classifier.card)}
+    return about | grades
 
 
 def recombined(classifier: Mapping[str, Any], combined: Combined) -> dict[str, Any]:

@@ -59,29 +59,25 @@ def main(arguments: Sequence[str]) -> None:
     names = schema.shard_schema(sink.metadata, classifiers=sink.names, joined=sink.joined).names
     group_settings.check(config.decision, names, scored["config"]["filter"])
     decision = as_json(config.decision.as_settings())
-    # What the run dropped as a duplicate stays dropped.
-    deduplicated = {"deduplicate": scored["config"]["decision"]["deduplicate"]}
-    classifier = scored["classifier"]
-    scores_anew = []
-    if combined:
-        classifier = recombined(classifier, combined)
-        if classifier != scored["classifier"]:
-            scores_anew = [classifier["fingerprint"]]
-            made = {"combine": combined.rule, "calibration": config.calibration}
-            scored["config"] = scored["config"] | made
-    scored["config"].pop("format", None)
+    settings = scored["config"]
+    classifier = recombined(scored["classifier"], combined) if combined else scored["classifier"]
+    differs = [config.write]
+    settings.pop("format", None)
     form = {} if config.format == flags.DEFAULT_FORMAT else {"format": config.format}
+    differs += form.values()
+    if combined and classifier != scored["classifier"]:
+        differs.append(classifier["fingerprint"])
+        settings |= {"combine": combined.rule, "calibration": config.calibration}
+    # What the run dropped as a duplicate stays dropped.
+    deduplicated = {"deduplicate": settings["decision"]["deduplicate"]}
+    settings |= {"decision": decision | deduplicated, "write": config.write}
+    settings |= {"compression": config.compression, **form}
+    settings |= {"scored": {"path": config.scored, "key": scored["key"]}}
     about = {
         "code": version.code_version(),
-        "config": scored["config"]
-        | {"decision": decision | deduplicated}
-        | {"write": config.write, "compression": config.compression}
-        | form
-        | {"scored": {"path": config.scored, "key": scored["key"]}},
+        "config": settings,
         "classifier": classifier,
-        "key": files.fingerprint(
-            scored["key"], decision, config.write, *form.values(), *scores_anew
-        ),
+        "key": files.fingerprint(scored["key"], decision, *differs),
     }
     if sink.joins:
         about["joins"] = scored["joins"]

@@ -1,6 +1,7 @@
 """The classifiers of a run: one by its path, or several by name."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pipeline.core import scores
@@ -52,23 +53,17 @@ def check_classifiers(config: Any) -> tuple[str, ...]:
     names = tuple(sorted(config.classifier))
     for name in names:
         check_name(name)
-    labels = labels_of(config)
-    if unknown := sorted(set(labels) - set(names)):
+    if unknown := sorted(set(_labels(config)) - set(names)):
         raise ValueError(
             f"--label names {', '.join(unknown)}, but the classifiers are {', '.join(names)}"
         )
-    combined = with_joined(names, config.combine, missing_of(config.join))
+    combined = with_joined(names, config.combine, _missing(config))
     if not (names or combined.joined):
         raise ValueError(
             "no classifier: give --classifier, or --combine with a joined column, as"
             " --join edu=FILES --combine 'edu_score / 5'"
         )
     return names
-
-
-def missing_of(joins: Mapping[str, Any]) -> dict[str, float]:
-    """The default of each join of a config for documents without a value."""
-    return {name: join.missing for name, join in joins.items()}
 
 
 def with_joined(
@@ -86,8 +81,12 @@ def with_joined(
     return Combined(names, rule, calibration, scores.joined_in(rule, missing))
 
 
-def labels_of(config: Any) -> Mapping[str, str]:
-    """The labels of several classifiers, by name."""
+def _missing(config: Any) -> dict[str, float]:
+    """What a document without a value counts as, for each join."""
+    return {name: join.missing for name, join in config.join.items()}
+
+
+def _labels(config: Any) -> Mapping[str, str]:
     if isinstance(config.label, str):
         raise ValueError(f"--label {config.label}: name its classifier, as NAME={config.label}")
     return config.label or {}
@@ -101,14 +100,8 @@ def described(config: Any) -> tuple[tuple[Named, ...], Combined | None, dict[str
     """
     if not isinstance(config.classifier, Mapping):
         one = load_classifier(config.classifier, config.label)
-        about = {
-            "path": config.classifier,
-            "fingerprint": one.fingerprint,
-            "card": dict(one.card),
-            **scores.scale(one),
-        }
-        return (), None, about
-    labels = labels_of(config)
+        return (), None, scores.about_one(config.classifier, one)
+    labels = _labels(config)
     # Whatever the order in which they are given: sums of scores depend on theirs.
     paths = sorted(config.classifier.items())
     loaded = {name: load_classifier(path, labels.get(name)) for name, path in paths}
@@ -116,27 +109,24 @@ def described(config: Any) -> tuple[tuple[Named, ...], Combined | None, dict[str
         Named(name, path, loaded[name].fingerprint, labels.get(name)) for name, path in paths
     )
     prints = {one.name: one.fingerprint for one in several}
-    combined = combination(config, tuple(prints), prints, missing_of(config.join))
+    combined = _combination(config, prints, _missing(config))
     return several, combined, scores.about(several, combined, loaded)
 
 
-def combination(
-    config: Any,
-    names: tuple[str, ...],
-    fingerprints: Mapping[str, str],
-    missing: Mapping[str, float],
+def _combination(
+    config: Any, fingerprints: Mapping[str, str], missing: Mapping[str, float]
 ) -> Combined:
-    """How a config combines the scores of classifiers, and joined columns (:func:`missing_of`).
+    """How a config combines the scores of classifiers, and joined columns.
 
     Raises:
         ValueError: the rule or the calibration does not fit them.
     """
     rule = config.combine or flags.DEFAULT_COMBINE
-    combined = with_joined(names, rule, missing)
+    combined = with_joined(tuple(fingerprints), rule, missing)
     if config.calibration is None:
         return combined
     calibration = scores.load_calibration(config.calibration, rule, fingerprints)
-    return with_joined(names, rule, missing, calibration)
+    return replace(combined, calibration=calibration)
 
 
 def combined_again(config: Any, scored: Mapping[str, Any]) -> Combined | None:
@@ -158,19 +148,19 @@ def combined_again(config: Any, scored: Mapping[str, Any]) -> Combined | None:
                 " one: run again with --classifier NAME=PATH for each"
             )
         return None
-    names = tuple(sorted(several))
+    missing = missing_in(scored)
     if not requested:
-        original = scored["classifier"]
-        return with_joined(names, original["combine"], missing_in(scored), original["calibration"])
+        rule, calibration = (scored["classifier"][name] for name in ("combine", "calibration"))
+        return with_joined(tuple(sorted(several)), rule, missing, calibration)
     if scored["config"].get("near_duplicates"):
         raise ValueError(
             "--combine cannot change a run with --near-duplicates, whose scores chose which"
             " documents stay: run again with this --combine"
         )
-    prints = {n: several[n]["fingerprint"] for n in names}
-    return combination(config, names, prints, missing_in(scored))
+    prints = {name: one["fingerprint"] for name, one in sorted(several.items())}
+    return _combination(config, prints, missing)
 
 
 def missing_in(scored: Mapping[str, Any]) -> dict[str, float]:
-    """What :func:`missing_of` gave for a finished run, by its manifest."""
+    """What a document without a value counted as in a finished run, for each join."""
     return {name: join["missing"] for name, join in scored["config"].get("join", {}).items()}
