@@ -49,23 +49,19 @@ class TaskJoins:
         """Write the rows that were matched, each once."""
         if not self._tables:
             return
-        parts = {
-            name: np.unique(np.concatenate([np.empty(0, np.int64), *rows]))
-            for name, rows in self._met.items()
-        }
-        names = pa.array(
-            np.repeat(list(parts), [len(rows) for rows in parts.values()]), pa.string()
-        )
-        table = pa.table([names, np.concatenate(list(parts.values()))], schema=MET)
-        tables.write(_path(self._work, stem), table)
+        parts = []
+        for name, met in self._met.items():
+            rows = np.unique(np.concatenate([np.empty(0, np.int64), *met]))
+            parts.append(pa.table([pa.repeat(name, len(rows)), rows], schema=MET))
+        tables.write(_path(self._work, stem), pa.concat_tables(parts).combine_chunks())
 
 
 def about(joins: Iterable[Table]) -> dict[str, Any]:
     """The manifest's entry for joins before any document is matched."""
     entries = {table.name: table.to_json() | {"rows": table.rows} for table in joins}
-    return {
-        name: {n: v for n, v in entry.items() if n != "buckets"} for name, entry in entries.items()
-    }
+    for entry in entries.values():
+        del entry["buckets"]
+    return entries
 
 
 def of_manifest(joins: Mapping[str, Mapping[str, Any]]) -> tuple[Table, ...]:

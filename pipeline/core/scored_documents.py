@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.near_duplicates.choice import drop_near
-from pipeline.near_duplicates.files import Marks
+from pipeline.near_duplicates.files import load_marks, marked
 from pipeline.output.records import Record
 from pipeline.output.schema import DUPLICATE, QUALITY
 from winnow.filesystem import storage, tables
@@ -40,11 +40,11 @@ def scored_batches(
     """
     paths = [storage.join(folder, shard.name) for shard in scored.shards]
     batches = (batch for path in paths for batch in tables.batches(path, columns))
-    marked: Iterator[tuple[pa.RecordBatch, Flags | None]] = ((batch, None) for batch in batches)
+    pairs: Iterator[tuple[pa.RecordBatch, Flags | None]] = ((batch, None) for batch in batches)
     if marks:
-        marked = Marks.load(marks, scored.task.stem).over(batches)
+        pairs = marked(load_marks(marks, scored.task.stem), batches)
     first = 0
-    for batch, near in marked:
+    for batch, near in pairs:
         end = first + len(batch)
         yield batch, among(duplicates, np.arange(first, end)), near
         first = end

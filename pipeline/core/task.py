@@ -55,20 +55,13 @@ def run_task(
     step dropped is marked as kept, until :func:`decide_task` decides. With ``job.resume`` complete
     tasks are skipped: those with the same key, the same hash of the input, and intact outputs.
     """
-    repeated = None
+    repeated, known = None, []
     if HOST_LINES in job.steps and task.filtered:
         repeated = repeated_lines.load_repeated(job.sink.work, task.stem)
-    known = [] if repeated is None else [xxhash.xxh3_128_hexdigest(repeated.tobytes())]
+        known = [xxhash.xxh3_128_hexdigest(repeated.tobytes())]
     key = job.key(task, None if rule is None else to_json(rule), *known)
-    if job.resume:
-        done = records.load(job.sink.work, task)
-        if (
-            done is not None
-            and done.key == key
-            and done.input_digest == _input_digest(task, job)
-            and records.intact(done, folder, job.sink.output)
-        ):
-            return done
+    if job.resume and (done := _done(task, job, key, folder)):
+        return done
 
     digest = _InputDigest()
     seen = 0
@@ -175,8 +168,14 @@ def decide_task(
     return replace(scored, shards=tuple(writer.shards))
 
 
-def _input_digest(task: Task, job: Job) -> str:
-    return digest_range(task.input, storage.open_input, _InputDigest(), job.reading)
+def _done(task: Task, job: Job, key: str, folder: str) -> Record | None:
+    """The record of a task whose output is complete, and that of this key and input."""
+    done = records.load(job.sink.work, task)
+    if done is None or done.key != key:
+        return None
+    digest = digest_range(task.input, storage.open_input, _InputDigest(), job.reading)
+    same = done.input_digest == digest and records.intact(done, folder, job.sink.output)
+    return done if same else None
 
 
 def score_batch(batch: pa.RecordBatch, task: Task, job: Job, joins: TaskJoins) -> pa.RecordBatch:
@@ -253,14 +252,9 @@ def decide_batch(
 
 
 def _keys(scored: pa.RecordBatch) -> pa.RecordBatch:
-    return pa.RecordBatch.from_arrays(
-        [
-            pa.array(xxh3_64(scored["id"])),
-            scored["content_hash"],
-            pc.is_null(scored["drop_reason"]),
-        ],
-        schema=records.KEYS,
-    )
+    ids, candidates = pa.array(xxh3_64(scored["id"])), pc.is_null(scored["drop_reason"])
+    columns = [ids, scored["content_hash"], candidates]
+    return pa.RecordBatch.from_arrays(columns, schema=records.KEYS)
 
 
 class _Quarantine(contextlib.ExitStack):

@@ -4,7 +4,7 @@ Memory is that of a piece of a file or of a bucket, however long the files are; 
 through ``$TMPDIR`` once.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,6 @@ from pipeline.joins.tables import (
     bucket_of,
     bucket_path,
     encoded,
-    hashes_of,
     keys_of,
     read_about,
 )
@@ -29,6 +28,7 @@ from pipeline.readers.columnar.value_text import text_octets
 from winnow import heartbeat
 from winnow.filesystem import files, storage, tables
 from winnow.spool import FILES, Spool, split
+from winnow.text.hashing import xxh3_64
 
 BUCKET_BYTES = 32 << 20
 """Of rows in a bucket, unless there are too many. Sorting takes some times as much."""
@@ -129,14 +129,14 @@ def _deal(join: Join, batch: pa.RecordBatch, seen: _Seen, spool: Rows) -> None:
     for name, column in values.items():
         seen.kinds.setdefault(name, {})[column.type] = None
     keys = keys.filter(valid)
-    columns = [pa.array(hashes_of(keys)), keys, pa.array(order).filter(valid)]
+    columns = [pa.array(xxh3_64(keys)), keys, pa.array(order).filter(valid)]
     columns += [column.filter(valid) for column in values.values()]
     rows = pa.RecordBatch.from_arrays(columns, names=[f.name for f in _KEY] + _own(values))
     for bucket, mine in split(bucket_of(rows["hash"].to_numpy(), seen.buckets)):
         spool.add(bucket, rows.take(pa.array(mine)))
 
 
-def _own(values: Mapping[str, Any]) -> list[str]:
+def _own(values: Iterable[str]) -> list[str]:
     return [f"value {name}" for name in values]
 
 
@@ -157,11 +157,9 @@ def _stored(column: pa.Array) -> pa.Array:
         return _stored(column.dictionary_decode())
     if pa.types.is_run_end_encoded(kind):
         return _stored(pc.run_end_decode(column))
-    if pa.types.is_string_view(kind) or pa.types.is_large_string(kind):
-        return column.cast(pa.string())
-    if pa.types.is_binary_view(kind) or pa.types.is_large_binary(kind):
-        return column.cast(pa.binary())
-    return column
+    plain = {pa.string_view(): pa.string(), pa.large_string(): pa.string()}
+    plain |= {pa.binary_view(): pa.binary(), pa.large_binary(): pa.binary()}
+    return column.cast(plain[kind]) if kind in plain else column
 
 
 def _sorted(
@@ -203,25 +201,21 @@ def _sorted(
         tables.write(bucket_path(work, name, number), rows)
         heartbeat.beat()
     groupings = {column: known.grouping() for column, known in values.items()}
+    schema = encoded(columns)
     return Table(
-        name,
-        join.key,
-        key,
-        tuple(counts),
-        encoded(columns),
-        groupings,
-        duplicates,
-        seen.without_key,
+        name, join.key, key, tuple(counts), schema, groupings, duplicates, seen.without_key
     )
 
 
 def _shaped(batch: pa.RecordBatch, chosen: Sequence[str], stored: pa.Schema) -> pa.Table:
     """Rows as they are stored: columns that a file lacks are null, whole numbers may be numbers."""
-    names = batch.schema.names
-    columns = [batch[name] for name in ("hash", "key", "order")]
-    for own, wanted in zip(_own(dict.fromkeys(chosen)), list(stored)[len(_KEY) :], strict=True):
-        there = own in names
-        columns.append(batch[own].cast(wanted.type) if there else pa.nulls(len(batch), wanted.type))
+    names = [*(field.name for field in _KEY), *_own(chosen)]
+    columns = [
+        batch[own].cast(field.type)
+        if own in batch.schema.names
+        else pa.nulls(len(batch), field.type)
+        for own, field in zip(names, stored, strict=True)
+    ]
     return pa.table(columns, schema=stored)
 
 

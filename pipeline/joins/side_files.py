@@ -228,16 +228,14 @@ def _csv_text(
         heartbeat.beat()
 
 
-class _Stream:
+class _Stream(io.RawIOBase):
     """Pieces of bytes as a file to read from front to back."""
-
-    closed = False
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces = pieces
         self._held = bytearray()
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int = -1) -> bytes:
         """The next ``size`` bytes, or fewer at the end."""
         while len(self._held) < size and (piece := next(self._pieces, None)) is not None:
             self._held += piece
@@ -246,8 +244,4 @@ class _Stream:
         return data
 
     def readable(self) -> bool:
-        """It is."""
         return True
-
-    def close(self) -> None:
-        """Nothing is open."""

@@ -8,7 +8,6 @@ store's each process holds a copy in ``$TMPDIR``. Keys are compared whole, not b
 
 import base64
 import functools
-import json
 import mmap
 import shutil
 import tempfile
@@ -107,11 +106,6 @@ def _forwards(values: pa.Array) -> pa.Array:
     return pc.replace_with_mask(values, turned.fill_null(False), pa.array(forwards, pa.string()))
 
 
-def hashes_of(keys: pa.Array) -> Hashes:
-    """The hashes of n keys without nulls."""
-    return xxh3_64(keys)
-
-
 def bucket_of(hashes: Hashes, buckets: int) -> Rows:
     """The buckets of n hashes: their first bits, so that buckets follow one another in order."""
     bits = buckets.bit_length() - 1
@@ -142,7 +136,7 @@ class Lookup:
         found = np.full(len(keys), -1)
         asked = np.flatnonzero(keys.is_valid().to_numpy(zero_copy_only=False))
         wanted = keys.take(pa.array(asked))
-        hashes = hashes_of(wanted)
+        hashes = xxh3_64(wanted)
         for number, mine in split(bucket_of(hashes, len(self._table.buckets))):
             if self._table.buckets[number]:
                 rows = _rows(self._bucket(number), hashes[mine], wanted.take(pa.array(mine)))
@@ -205,7 +199,7 @@ def lookup(work: str, name: str, fingerprint: str) -> Lookup:
 def read_about(work: str, name: str) -> Table | None:
     """The description of a table, or None if it is not complete."""
     path = about_path(work, name)
-    return from_json(json.loads(storage.read_bytes(path))) if storage.exists(path) else None
+    return from_json(storage.read_json(path)) if storage.exists(path) else None
 
 
 def _mapped(path: str) -> mmap.mmap:

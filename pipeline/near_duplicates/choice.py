@@ -116,9 +116,10 @@ def choose(parts: Iterable[Members], stays: Stays) -> Iterator[tuple[str, Found]
     """For each task its documents, given all documents of some clusters."""
     tasks = sorted(parts, key=lambda part: part.order)
     counts = [len(part.rows) for part in tasks]
-    cluster = np.concatenate([part.cluster for part in tasks])
-    merit = np.concatenate([part.merit for part in tasks])
-    draw = np.concatenate([part.draw for part in tasks])
+    cluster, merit, draw = (
+        np.concatenate([getattr(part, name) for part in tasks])
+        for name in ("cluster", "merit", "draw")
+    )
     filtered = np.repeat([part.filtered for part in tasks], counts)
     # Stable: of equals the first one in the order of tasks and rows comes first.
     order = np.lexsort((-merit, filtered, cluster))

@@ -53,18 +53,13 @@ class BandsWriter:
 
     def save(self, work: str, stem: str) -> None:
         """Write the file of a task."""
-        none = np.empty(0, np.uint64).reshape(0, self._settings.bands)
-        rows = np.concatenate([np.empty(0, np.int64), *(rows for rows, _, _ in self._columns)])
-        nodes = np.concatenate([np.empty(0, np.uint64), *(nodes for _, nodes, _ in self._columns)])
-        bands = np.concatenate([none, *(bands for _, _, bands in self._columns)])
-        table = pa.table(
-            {
-                "row": rows,
-                "node": nodes,
-                "bands": pa.FixedSizeListArray.from_arrays(bands.ravel(), self._settings.bands),
-            }
+        width = self._settings.bands
+        none = (np.empty(0, np.int64), np.empty(0, np.uint64), np.empty((0, width), np.uint64))
+        rows, nodes, bands = map(np.concatenate, zip(none, *self._columns, strict=True))
+        lists = pa.FixedSizeListArray.from_arrays(bands.ravel(), width)
+        tables.write(
+            _bands_path(work, stem), pa.table({"row": rows, "node": nodes, "bands": lists})
         )
-        tables.write(_bands_path(work, stem), table)
 
 
 @dataclass(frozen=True)
@@ -90,36 +85,28 @@ def load_bands(work: str, stem: str) -> Bands:
     return Bands(table["row"].to_numpy(), table["node"].to_numpy(), bands.reshape(-1, width))
 
 
-class Marks:
-    """The clusters of a task's documents, and who of them is dropped."""
+def load_marks(work: str, stem: str) -> Found:
+    """What :func:`save_marks` wrote for a task."""
+    table = tables.read(_near_path(work, stem))
+    return Found(*(table[name].to_numpy() for name in NEAR.names))
 
-    def __init__(self, found: Found) -> None:
-        self._found = found
 
-    @staticmethod
-    def load(work: str, stem: str) -> "Marks":
-        """What :func:`save_marks` wrote for a task."""
-        table = tables.read(_near_path(work, stem))
-        columns = [table[name].to_numpy() for name in NEAR.names]
-        return Marks(Found(*columns))
-
-    def over(
-        self, batches: Iterable[pa.RecordBatch]
-    ) -> Iterator[tuple[pa.RecordBatch, npt.NDArray[np.bool_]]]:
-        """Each of all the task's batches, in order, with its ``cluster`` and ``cluster_size`` where
-        it has them, and which of its documents are to be dropped (bool [n]).
-        """
-        found = self._found
-        for batch, mine, span in tables.along(batches, found.rows):
-            dropped = np.zeros(len(batch), np.bool_)
-            dropped[mine] = found.dropped[span]
-            if "cluster" in batch.schema.names and len(mine):
-                batch = tables.replaced(
-                    batch,
-                    cluster=_put(batch["cluster"], mine, found.cluster[span]),
-                    cluster_size=_put(batch["cluster_size"], mine, found.size[span]),
-                )
-            yield batch, dropped
+def marked(
+    found: Found, batches: Iterable[pa.RecordBatch]
+) -> Iterator[tuple[pa.RecordBatch, npt.NDArray[np.bool_]]]:
+    """Each of all the task's batches, in order, with its ``cluster`` and ``cluster_size`` where it
+    has them, and which of its documents are to be dropped (bool [n]).
+    """
+    for batch, mine, span in tables.along(batches, found.rows):
+        dropped = np.zeros(len(batch), np.bool_)
+        dropped[mine] = found.dropped[span]
+        if "cluster" in batch.schema.names and len(mine):
+            batch = tables.replaced(
+                batch,
+                cluster=_put(batch["cluster"], mine, found.cluster[span]),
+                cluster_size=_put(batch["cluster_size"], mine, found.size[span]),
+            )
+        yield batch, dropped
 
 
 def clusters_of(paths: Iterable[str]) -> tuple[Rows, Nodes]:

@@ -23,11 +23,9 @@ class Settings:
     words: int
 
     def __post_init__(self) -> None:
-        for name in ("bands", "rows"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"--near-duplicates-{name} must be at least 1, not {getattr(self, name)}"
-                )
+        for name, value in (("bands", self.bands), ("rows", self.rows)):
+            if value < 1:
+                raise ValueError(f"--near-duplicates-{name} must be at least 1, not {value}")
         if self.bands * self.rows > MOST:
             raise ValueError(
                 f"--near-duplicates-bands {self.bands} of --near-duplicates-rows {self.rows} are"

@@ -121,12 +121,8 @@ def _combined(
     scored: str, about: Mapping[str, Any], sources: Sequence[str], combined: Combined
 ) -> npt.NDArray[np.float32]:
     """The combined scores of some sources' documents, in the order of the shards' names."""
-    names = sorted(
-        shard["name"]
-        for task in about["tasks"]
-        if task["task"]["source"] in sources
-        for shard in task["shards"]
-    )
+    tasks = [task for task in about["tasks"] if task["task"]["source"] in sources]
+    names = sorted(shard["name"] for task in tasks for shard in task["shards"])
     parts = [np.empty(0, np.float32)]
     needed = ["quality_score", *combined.columns]
     for name in names:

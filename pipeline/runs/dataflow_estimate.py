@@ -7,7 +7,7 @@ import math
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import yaml
@@ -131,20 +131,16 @@ def estimate(
     a_task = assumed["shuffle_bytes_per_task"]
     a_task += assumed["shuffle_bytes_per_solved_task"] if work.solved else 0
     shuffled = work.tasks * a_task + documents * a_document
+    found = Estimate(text / 1e9, documents, core_hours, shuffled / 1e9)
     if worker is None:
-        return Estimate(text / 1e9, documents, core_hours, shuffled / 1e9)
+        return found
     started = max(1, min(workers or 1, math.ceil(work.tasks / worker.vcpus)))
-    machine_hours = core_hours / worker.vcpus + started * assumed["start_minutes"] / 60
-    return Estimate(
-        text / 1e9,
-        documents,
-        machine_hours * worker.vcpus,
-        shuffled / 1e9,
-        machine_hours * worker.gib,
-        machine_hours * worker.disk_gb,
-        started if workers else None,
-        machine_hours / started if workers else None,
-    )
+    hours = core_hours / worker.vcpus + started * assumed["start_minutes"] / 60
+    found = replace(
+        found, vcpu_hours=hours * worker.vcpus, gib_hours=hours * worker.gib,
+        disk_gb_hours=hours * worker.disk_gb,
+    )  # fmt: skip
+    return replace(found, workers=started, hours=hours / started) if workers else found
 
 
 def cost(found: Estimate, assumed: Mapping[str, Any]) -> float | None:

@@ -76,19 +76,16 @@ def prepare(output: str, key: str, tasks: Iterable[Task], resume: bool) -> bool:
             output_folder.remove_work(output, output_folder.parts_of(finished["tasks"]))
             return True
         raise ValueError(f"{output} holds a finished run already: choose another --output")
+    another = "choose another --output"
     if storage.exists(storage.join(output, manifest.NAME)):
-        raise ValueError(
-            f"{output} holds another program's {manifest.NAME}: choose another --output"
-        )
+        raise ValueError(f"{output} holds another program's {manifest.NAME}: {another}")
     if begun is None and (stranger := output_folder.stranger(output)) is not None:
         raise ValueError(
-            f"{output} is not an unfinished run, and not empty (it holds {stranger}): choose"
-            " another --output"
+            f"{output} is not an unfinished run, and not empty (it holds {stranger}): {another}"
         )
     if begun is not None and not resume:
         raise ValueError(
-            f"{output} holds an unfinished run: add --resume to finish it, or choose another"
-            " --output"
+            f"{output} holds an unfinished run: add --resume to finish it, or {another}"
         )
     parts = frozenset((task.source, task.of) for task in tasks)
     output_folder.begin(output, key, parts | (begun or frozenset()))

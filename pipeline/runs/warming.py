@@ -49,16 +49,9 @@ def use_kernels(folder: Path) -> None:
     model = HashedLinear(FeatureConfig(), np.zeros(FeatureConfig().buckets, np.float32), 0.0)
     artifact.save(folder / "classifier", model, Calibration.identity(), {}, {}, {})
     (folder / "run.yaml").write_text(json.dumps({"steps": _steps(folder)}))
-    config, resume, _ = load(
-        [
-            f"--source=web={inputs}/*",
-            "--filter=web",
-            "--near-duplicates",
-            f"--classifier={folder}/classifier",
-            f"--output={folder}/output",
-            f"--config={folder}/run.yaml",
-        ]
-    )
+    flags = [f"--source=web={inputs}/*", "--filter=web", "--near-duplicates"]
+    flags += [f"--classifier={folder}/classifier", f"--output={folder}/output"]
+    config, resume, _ = load([*flags, f"--config={folder}/run.yaml"])
     tasks = plan_tasks(config.source, config.filter, config.split_bytes)
     job, about = scoring_run.describe(config, tasks, resume, say=lambda _: None)
     execution.prepare(config.output, about["key"], tasks, resume)
@@ -149,13 +142,10 @@ def _steps(folder: Path) -> dict[str, Any]:
         path[name] = [str(folder / f"{name}.txt")]
     with open(STEPS_FILE, encoding="utf-8") as file:
         steps: dict[str, Any] = dict.fromkeys(yaml.safe_load(file))
+    words = path["words"]
     return steps | {
-        "url_blocklist": {
-            "domains": path["domains"],
-            "words": path["words"],
-            "substrings": path["words"],
-        },
-        "c4": {"bad_words": path["words"]},
+        "url_blocklist": {"domains": path["domains"], "words": words, "substrings": words},
+        "c4": {"bad_words": words},
         "decontamination": {"files": path["held_out"]},
         "language": {"languages": []},
     }

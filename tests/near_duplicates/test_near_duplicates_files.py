@@ -79,13 +79,13 @@ def test_marks_come_back_in_the_batches_of_their_rows(tmp_path):
     files.save_marks(str(tmp_path), "a", parts)
     texts = [["a b", "c d"], ["e f"], ["g h", "i j"]]
     batches = [batch(part, [None] * len(part)) for part in texts]
-    marked = list(files.Marks.load(str(tmp_path), "a").over(batches))
+    marked = list(files.marked(files.load_marks(str(tmp_path), "a"), batches))
     assert [dropped.tolist() for _, dropped in marked] == [[False, False], [True], [False, True]]
     table = pa.Table.from_batches([each for each, _ in marked])
     assert table["cluster"].to_pylist() == [None, 7, 7, None, 7]
     assert table["cluster_size"].to_pylist() == [None, 3, 3, None, 3]
     files.save_marks(str(tmp_path), "a", [])
-    (again,) = files.Marks.load(str(tmp_path), "a").over([batch(["x"], [None])])
+    (again,) = files.marked(files.load_marks(str(tmp_path), "a"), [batch(["x"], [None])])
     assert not again[1].any()
 
 
@@ -179,7 +179,7 @@ def test_in_files_is_what_walking_and_choosing_among_all_gives(tmp_path_factory,
     with mock.patch.object(near_duplicates, "IN_FILES", 20):
         near_duplicates._mark_in_files(list(tasks.values()), work, work, None, stays, True)
     for record in tasks.values():
-        found = files.Marks.load(work, record.task.stem)._found
+        found = files.load_marks(work, record.task.stem)
         wanted = expected[record.task.stem]
         for name in ("rows", "cluster", "size", "dropped"):
             assert getattr(found, name).tolist() == getattr(wanted, name).tolist()

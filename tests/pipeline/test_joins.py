@@ -56,8 +56,8 @@ def test_a_lookup_is_that_of_a_dictionary_even_if_hashes_collide(
             lengths = np.array([hash(key) % alike for key in keys.to_pylist()], np.uint64)
             return lengths << np.uint64(60)
 
-        monkeypatch.setattr(building, "hashes_of", few)
-        monkeypatch.setattr(joined_tables, "hashes_of", few)
+        monkeypatch.setattr(building, "xxh3_64", few)
+        monkeypatch.setattr(joined_tables, "xxh3_64", few)
     rng = np.random.default_rng(3)
     keys = [f"k{i}" for i in rng.permutation(500)]
     rows = pa.table({"id": keys, "n": range(500), "l": [[key] for key in keys]})
