@@ -150,11 +150,7 @@ def _parsed(parser: Parser, arguments: Sequence[str]) -> tuple[dict[str, Any], b
 
 
 def _check_given(needed: Iterable[str], given: Container[str], others: Sequence[str]) -> None:
-    """Refuse a command line that lacks a flag; ``others`` are the flags that are not ours.
-
-    Raises:
-        ValueError: a needed flag was not given; the message names one that may have been meant.
-    """
+    """Raise ValueError if a flag is missing; it names one of ``others`` that may be meant."""
     for name in needed:
         if name not in given:
             near = nearest(f"--{name}", flags.names_of(others), flags.LIKENESS)

@@ -82,7 +82,10 @@ def plan(
         build(pipeline)
         job = pipeline.run().job
         job.options.view_as(TestOptions).dry_run = False
-        client = _without_credentials(Offline, job)
+        cloud = job.options.view_as(GoogleCloudOptions)
+        before, cloud.no_auth = cloud.no_auth, True  # the client asks for no credentials
+        client = Offline(job.options, job.root_staging_location)
+        cloud.no_auth = before
         client.create_job_description(job)
     found.job = json.loads(job.json())
     found.graph_bytes = len(job.proto_pipeline.SerializeToString())
@@ -90,13 +93,3 @@ def plan(
         with open(place, "w", encoding="utf-8") as file:
             json.dump(found.job, file, indent=1)
     return found
-
-
-def _without_credentials(client: Any, job: Any) -> Any:
-    """A client of the service that has none; the job keeps its option."""
-    cloud = job.options.view_as(GoogleCloudOptions)
-    before, cloud.no_auth = cloud.no_auth, True
-    try:
-        return client(job.options, job.root_staging_location)
-    finally:
-        cloud.no_auth = before

@@ -68,30 +68,23 @@ def stopping(runner: Any) -> Iterator[None]:
     it from doing.
     """
     make = getattr(runner, "default_job_server", None)
-    started: list[Any] = []
+    with contextlib.ExitStack() as stack:
 
-    def remembered(options: Any) -> Any:
-        assert make is not None
-        started.append(make(options))
-        return started[-1]
+        def remembered(options: Any) -> Any:
+            assert make is not None
+            server = make(options)
+            stack.callback(server.stop)
+            return server
 
-    if make is not None:
-        runner.default_job_server = remembered
-    try:
+        if make is not None:
+            runner.default_job_server = remembered
         yield
-    finally:
-        for server in started:
-            server.stop()
 
 
 @contextlib.contextmanager
 def followed(result: Any, options: PipelineOptions, note: str | None) -> Iterator[None]:
-    """Cancel a job if the block is interrupted; for :func:`end_earlier`, write down which it is.
-
-    Args:
-        result: Beam's, of the job.
-        options: of the job.
-        note: the file for it.
+    """Cancel the job of Beam's ``result`` if the block is interrupted; note which it is in the file
+    ``note``, for :func:`end_earlier`.
     """
     endpoint, job = options.view_as(PortableOptions).job_endpoint, getattr(result, "_job_id", None)
     if note and endpoint and job:
@@ -118,11 +111,8 @@ def end_earlier(note: str) -> None:
     """
     if not storage.exists(note):
         return
-    match storage.read_json(note):
-        case {"endpoint": str(endpoint), "job": str(job)}:
-            pass
-        case _:
-            return
+    noted = storage.read_json(note)
+    endpoint, job = noted["endpoint"], noted["job"]
     with grpc.insecure_channel(endpoint) as channel:
         server = beam_job_api_pb2_grpc.JobServiceStub(channel)
         state = beam_job_api_pb2.GetJobStateRequest(job_id=job)

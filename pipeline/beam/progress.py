@@ -103,11 +103,8 @@ class Watch:
     def _where(self) -> str:
         if not self._seen:
             return "(no worker has started)"
-        found = [
-            f"{what} (process {process})"
-            for process, beat in self._seen.items()
-            for what in beat["working_on"]
-        ]
+        beats = self._seen.items()
+        found = [f"{what} (process {pid})" for pid, beat in beats for what in beat["working_on"]]
         if not found:
             return "(between two tasks)"
         more = f" and {len(found) - 3} more" if len(found) > 3 else ""

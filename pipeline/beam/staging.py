@@ -46,8 +46,8 @@ def check_paths(options: PipelineOptions, paths: Iterable[str]) -> None:
     Raises:
         ValueError: a path is on this machine and the workers are not.
     """
-    for path in paths:
-        if on_dataflow(options) and storage.scheme(path) is None:
+    for path in paths if on_dataflow(options) else ():
+        if storage.scheme(path) is None:
             raise ValueError(
                 f"{path} is on this machine, where workers of Dataflow cannot reach it: copy it to"
                 " a bucket and name it as gs://…"
@@ -163,12 +163,8 @@ def build_wheel(folder: Path) -> str:
     for file in (project, ROOT / "README.md", ROOT / "LICENSE"):
         shutil.copy(file, source)
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]
-    done = subprocess.run(
-        [*command, "--check-build-dependencies", f"--wheel-dir={folder}", str(source)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command += ["--check-build-dependencies", f"--wheel-dir={folder}", str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"building the wheel for workers failed:\n{done.stderr}")
     (wheel,) = folder.glob("*.whl")

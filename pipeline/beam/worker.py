@@ -34,10 +34,8 @@ _PR_SET_PDEATHSIG = 1
 
 
 def command(folder: str) -> str:
-    """The shell command that starts a worker of this process.
-
-    Args:
-        folder: local; for its heartbeat (:class:`pipeline.beam.progress.Watch`) and its lock.
+    """The shell command that starts a worker of this process; ``folder`` is for its heartbeat
+    (:class:`pipeline.beam.progress.Watch`) and its lock.
     """
     words = [sys.executable, "-m", "pipeline.beam.worker", str(os.getpid()), folder]
     words += [LOCAL] if cloud_clients.are_left_out() else []
@@ -46,12 +44,9 @@ def command(folder: str) -> str:
 
 
 def main(driver: int, folder: str, local: bool) -> None:
-    """Work for the process ``driver`` until it has no more work or is gone.
+    """Work for the process of number ``driver`` until it has no more work or is gone.
 
-    Args:
-        driver: its number.
-        folder: as in :func:`command`.
-        local: whether it needs no clients of cloud services.
+    ``folder`` is that of :func:`command`; a ``local`` worker needs no clients of cloud services.
     """
     # Lock first, then check the driver: a worker that finds it alive already holds the lock.
     lock = os.open(os.path.join(folder, LOCK), os.O_RDWR | os.O_CREAT, 0o666)

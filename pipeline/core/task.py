@@ -35,7 +35,7 @@ from pipeline.readers import (
     read_batches,
 )
 from pipeline.rules.decision import Rule, keep_draw
-from pipeline.rules.groups import AnyRule, to_json
+from pipeline.rules.groups import AnyRule, decide, to_json
 from pipeline.steps.host_lines import NAME as HOST_LINES
 from winnow.filesystem import storage, tables
 from winnow.heartbeat import beat
@@ -237,13 +237,8 @@ def decide_batch(
     reason = pc.if_else(pc.equal(reason, schema.QUALITY), pa.scalar(None, pa.string()), reason)
     reason = drop_duplicates(reason, repeated, near)
     reaches = pc.is_null(reason).to_numpy(zero_copy_only=False)
-    if isinstance(rule, Rule):
-        kept = reaches & rule.keep(score, batch["keep_draw"].to_numpy())
-        probability = np.where(reaches, rule.probability(score), np.float32(0))
-        copies = kept.astype(np.int32)
-    else:
-        copies, probability = rule.decide(batch, score, reaches)
-        kept = copies > 0
+    copies, probability = decide(rule, batch, score, reaches)
+    kept = copies > 0
     reason = pc.if_else(pa.array(reaches & ~kept), schema.QUALITY, reason)
     counted = {"copies": copies} if "copies" in batch.schema.names else {}
     return tables.replaced(

@@ -8,8 +8,8 @@ import pyarrow as pa
 
 from pipeline.output import schema
 from pipeline.output.score_counts import COUNTS, KEPT_COUNTS, Counts, named
-from pipeline.rules.decision import Rule, keep_draw
-from pipeline.rules.groups import AnyRule
+from pipeline.rules.decision import keep_draw
+from pipeline.rules.groups import AnyRule, decide
 
 SAMPLE = 1000
 """Documents of a source in the sample: a rank correlation of 0.5 is known to 0.05."""
@@ -60,10 +60,7 @@ class ClassifierCounts:
     ) -> None:
         keepers = np.zeros(len(batch), np.int64)
         for place, score in enumerate(scores.values()):
-            if isinstance(self._rule, Rule):
-                keeps = self._rule.keep(score, batch["keep_draw"].to_numpy())
-            else:
-                keeps = self._rule.decide(batch, score, decided)[0] > 0
+            keeps = decide(self._rule, batch, score, decided)[0] > 0
             keepers |= keeps.astype(np.int64) << place
         kept = batch["kept"].to_numpy(zero_copy_only=False)
         for code in np.unique(keepers[decided]).tolist():

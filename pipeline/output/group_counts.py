@@ -9,7 +9,7 @@ import pyarrow as pa
 from pipeline.output import schema
 from pipeline.output.score_counts import COUNTS, KEPT_COUNTS, Counts, ScoreCounts, named
 from pipeline.rules.buckets import Buckets
-from pipeline.rules.groups import GroupRules, label, repeats
+from pipeline.rules.groups import GroupRules, label
 
 COPIED_COUNTS = [f"copied_{name}" for name in COUNTS]
 
@@ -32,7 +32,7 @@ class GroupCounts:
             if not len(rows):
                 continue
             own, drawn, weight = score[rows], draw[rows], weights[:, rows]
-            copies = repeats(rule, own, drawn)
+            copies = rule.repeats(own, drawn)
             self._scores.setdefault(number, ScoreCounts(True)).add(own, drawn, weight, copies > 0)
             bucket = np.zeros(len(rows), np.int64)
             if isinstance(rule, Buckets):

@@ -164,11 +164,7 @@ class Commit:
 
 
 def _commits(api: Any, repo: str, url: str, files: Sequence[File]) -> Iterator[Commit]:
-    """What makes the repository hold the files, given what it holds now.
-
-    Raises:
-        ValueError: it holds something that is no run.
-    """
+    """What makes the repository hold the files; ValueError if it holds something that is no run."""
     remote = {
         entry.path: entry
         for entry in api.list_repo_tree(repo, repo_type="dataset", recursive=True)
@@ -237,11 +233,7 @@ def _sha256(path: str) -> str:
 
 
 def _api(url: str) -> Any:
-    """The hub's client, with the token of the ecosystem's usual places.
-
-    Raises:
-        ValueError: it is not installed, or there is no token.
-    """
+    """The hub's client, with the user's token; ValueError if either is missing."""
     try:
         import huggingface_hub
     except ImportError:
@@ -257,20 +249,21 @@ def _api(url: str) -> Any:
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
     """An error and what it was raised from: the client wraps those of uploads."""
-    cause: BaseException | None = error
-    while cause is not None:
-        yield cause
-        cause = cause.__cause__
+    yield error
+    if error.__cause__ is not None:
+        yield from _causes(error.__cause__)
 
 
 def _of_the_hub(error: Exception) -> bool:
     """Whether the hub or the connection to it is to blame."""
     from huggingface_hub import errors
 
+    if isinstance(error, errors.OfflineModeIsEnabled):  # the user's own setting
+        return False
     # The client raises RuntimeError where an upload fails, and leaves JSON to its reader.
-    kinds = (errors.HTTPError, ConnectionError, RuntimeError, json.JSONDecodeError)
-    offline = errors.OfflineModeIsEnabled  # the user's own setting
-    return isinstance(error, kinds) and not isinstance(error, offline)
+    return isinstance(
+        error, errors.HTTPError | ConnectionError | RuntimeError | json.JSONDecodeError
+    )
 
 
 def _answer(error: Exception) -> Any:

@@ -1,9 +1,10 @@
 """Shards, Arrow IPC or Parquet: written atomically, bounded in size, checksummed."""
 
 import contextlib
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -110,8 +111,7 @@ class ShardWriter:
 
     def _take_group(self) -> pa.RecordBatch:
         group = pa.concat_batches(self._group)
-        self._group = []
-        self._group_bytes = 0
+        self._group, self._group_bytes = [], 0
         return group
 
     def _open(self) -> None:
@@ -161,17 +161,15 @@ def _new_parquet(file: "_ChecksumFile", schema: pa.Schema, compression: str) -> 
     )
 
 
-class _ChecksumFile:
-    """A file that counts and hashes what is written to it."""
-
-    closed = False
+class _ChecksumFile(io.RawIOBase):
+    """A file that counts and hashes what is written to it; its owner closes the one beneath."""
 
     def __init__(self, raw: BinaryIO) -> None:
         self._raw = raw
         self._digest = xxhash.xxh3_128()
         self._size = 0
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: Any) -> int:
         view = memoryview(data)
         self._raw.write(view)
         self._digest.update(view)
@@ -184,17 +182,5 @@ class _ChecksumFile:
     def checksum(self) -> str:
         return self._digest.hexdigest()
 
-    def flush(self) -> None:
-        self._raw.flush()
-
-    def close(self) -> None:
-        """The owner closes the file beneath."""
-
     def writable(self) -> bool:
         return True
-
-    def readable(self) -> bool:
-        return False
-
-    def seekable(self) -> bool:
-        return False

@@ -21,7 +21,7 @@ from pipeline.output.classifier_counts import ClassifierCounts, smallest
 from pipeline.output.group_counts import GroupCounts
 from pipeline.output.score_counts import COUNTS, Counts, ScoreCounts, named
 from pipeline.rules.decision import FloatArray, Rule, keep_draw
-from pipeline.rules.groups import AnyRule, GroupRules
+from pipeline.rules.groups import AnyRule, GroupRules, distance
 from winnow.text.groups import NONE, domain, grouped, length
 from winnow.text.mojibake import faults
 
@@ -256,12 +256,9 @@ def _examples(
         for side in (kept, ~kept)
     ]
     if filtered and rule != Rule("all"):
-        if isinstance(rule, GroupRules):
-            distance = rule.distance(batch)
-        else:
-            distance = rule.distance(score, batch["keep_draw"].to_numpy())
-        near = decided & np.isfinite(distance)
-        candidates += [(near & side, "decision", distance) for side in (kept, ~kept)]
+        far = distance(rule, batch)
+        near = decided & np.isfinite(far)
+        candidates += [(near & side, "decision", far) for side in (kept, ~kept)]
     if not decided.all():
         reason = batch["drop_reason"].dictionary_encode()
         codes = reason.indices.fill_null(-1).to_numpy()

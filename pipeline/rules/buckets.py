@@ -35,10 +35,6 @@ class Buckets:
         """How many copies of each of n documents are trained on: int32 [n]."""
         return np.array(self.copies, np.int32)[self.bucket(score, draw)]
 
-    def keep(self, score: npt.NDArray[np.float32], draw: FloatArray) -> npt.NDArray[np.bool_]:
-        """Which of n documents have a copy: bool [n]."""
-        return self.repeats(score, draw) > 0
-
     def probability(self, score: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """The chance of each of n documents before its draw: float32 [n].
 

@@ -85,6 +85,10 @@ class Rule:
             case "all":
                 return np.ones(len(score), np.float32)
 
+    def repeats(self, score: npt.NDArray[np.float32], draw: FloatArray) -> npt.NDArray[np.int32]:
+        """How many copies of each of n documents are trained on, 0 or 1: int32 [n]."""
+        return self.keep(score, draw).astype(np.int32)
+
     def distance(self, score: npt.NDArray[np.float32], draw: FloatArray) -> FloatArray:
         """How far each of n documents is from the other decision, if there is one: float64 [n]."""
         if self.name == "all":

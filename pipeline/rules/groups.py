@@ -94,56 +94,53 @@ class GroupRules:
     groups: Groups
     rules: tuple[Rule | Buckets, ...]
 
-    @property
-    def has_copies(self) -> bool:
-        """Whether any group is cut into buckets."""
-        return any(isinstance(rule, Buckets) for rule in self.rules)
-
-    def decide(
-        self, batch: pa.RecordBatch, score: npt.NDArray[np.float32], reaches: npt.NDArray[np.bool_]
-    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-        """Copies (int32 [n]) and keep probability (float32 [n]) of n documents; 0 for the others.
-
-        Args:
-            batch: the documents, with the columns that tell groups apart and ``keep_draw``.
-            score: float32 [n], by which to decide.
-            reaches: bool [n], those that reach the decision.
-
-        Raises:
-            ValueError: a document that reaches the decision is of no group.
-        """
-        draw = batch["keep_draw"].to_numpy()
-        copies, probability = np.zeros(len(batch), np.int32), np.zeros(len(batch), np.float32)
-        codes = self.groups.of(batch)
-        self.groups.check(batch, codes, reaches)
-        for number, rule in enumerate(self.rules):
-            rows = np.flatnonzero(reaches & (codes == number))
-            if len(rows):
-                copies[rows] = repeats(rule, score[rows], draw[rows])
-                probability[rows] = rule.probability(score[rows])
-        return copies, probability
-
-    def distance(self, batch: pa.RecordBatch) -> FloatArray:
-        """How far each of n documents is from the other decision: float64 [n], inf for no group."""
-        score, draw = batch["quality_score"].to_numpy(), batch["keep_draw"].to_numpy()
-        far = np.full(len(batch), np.inf)
-        codes = self.groups.of(batch)
-        for number, rule in enumerate(self.rules):
-            rows = codes == number
-            far[rows] = rule.distance(score[rows], draw[rows])
-        return far
-
 
 AnyRule = Rule | GroupRules
 
 
-def repeats(
-    rule: Rule | Buckets, score: npt.NDArray[np.float32], draw: FloatArray
-) -> npt.NDArray[np.int32]:
-    """How many copies of each of n documents are trained on: int32 [n]."""
-    if isinstance(rule, Buckets):
-        return rule.repeats(score, draw)
-    return rule.keep(score, draw).astype(np.int32)
+def decide(
+    rule: AnyRule,
+    batch: pa.RecordBatch,
+    score: npt.NDArray[np.float32],
+    reaches: npt.NDArray[np.bool_],
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+    """Copies (int32 [n]) and keep probability (float32 [n]) of n documents; 0 for the others.
+
+    Args:
+        rule: of all documents, or one for each group.
+        batch: the documents, with the columns that tell groups apart and ``keep_draw``.
+        score: float32 [n], by which to decide.
+        reaches: bool [n], those that reach the decision.
+
+    Raises:
+        ValueError: a document that reaches the decision is of no group.
+    """
+    draw = batch["keep_draw"].to_numpy()
+    if isinstance(rule, Rule):
+        copies = rule.repeats(score, draw) * reaches
+        return copies, np.where(reaches, rule.probability(score), np.float32(0))
+    copies, probability = np.zeros(len(batch), np.int32), np.zeros(len(batch), np.float32)
+    codes = rule.groups.of(batch)
+    rule.groups.check(batch, codes, reaches)
+    for number, own in enumerate(rule.rules):
+        rows = np.flatnonzero(reaches & (codes == number))
+        if len(rows):
+            copies[rows] = own.repeats(score[rows], draw[rows])
+            probability[rows] = own.probability(score[rows])
+    return copies, probability
+
+
+def distance(rule: AnyRule, batch: pa.RecordBatch) -> FloatArray:
+    """How far each of n documents is from the other decision: float64 [n], inf for no group."""
+    score, draw = batch["quality_score"].to_numpy(), batch["keep_draw"].to_numpy()
+    if isinstance(rule, Rule):
+        return rule.distance(score, draw)
+    far = np.full(len(batch), np.inf)
+    codes = rule.groups.of(batch)
+    for number, own in enumerate(rule.rules):
+        rows = codes == number
+        far[rows] = own.distance(score[rows], draw[rows])
+    return far
 
 
 def to_json(rule: AnyRule) -> dict[str, Any]:

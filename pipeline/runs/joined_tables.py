@@ -30,10 +30,6 @@ def files_of(config: PipelineConfig, say: Callable[[str], None]) -> dict[str, li
 def with_tables(job: Job, config: PipelineConfig) -> Job:
     """The job with the tables of its joins, which are made in its work folder.
 
-    Args:
-        job: without them; it has the checksums of the files.
-        config: of the run.
-
     Raises:
         ValueError: a table can't be made, or its columns are not as the run needs them.
     """

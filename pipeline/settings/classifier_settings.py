@@ -116,11 +116,7 @@ def described(config: Any) -> tuple[tuple[Named, ...], Combined | None, dict[str
 def _combination(
     config: Any, fingerprints: Mapping[str, str], missing: Mapping[str, float]
 ) -> Combined:
-    """How a config combines the scores of classifiers, and joined columns.
-
-    Raises:
-        ValueError: the rule or the calibration does not fit them.
-    """
+    """How a config combines the scores of classifiers, and joined columns."""
     rule = config.combine or flags.DEFAULT_COMBINE
     combined = with_joined(tuple(fingerprints), rule, missing)
     if config.calibration is None:
@@ -130,11 +126,8 @@ def _combination(
 
 
 def combined_again(config: Any, scored: Mapping[str, Any]) -> Combined | None:
-    """How a decision combines the scores of a finished run, as before or newly; None for one score.
-
-    Args:
-        config: what ``winnow decide`` is told.
-        scored: the run's manifest.
+    """How the config of ``winnow decide`` combines the scores of a finished run, of which
+    ``scored`` is the manifest: as before or newly; None for one score.
 
     Raises:
         ValueError: it can't be combined so.
