@@ -48,14 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with exits.clear():
         with startup.importing():
             from pipeline.runs import calibration_run
-        calibration_run.run(
-            options.scored,
-            options.positive,
-            options.negative,
-            options.combine,
-            options.method,
-            options.output,
-        )
+        calibration_run.run(**vars(options))
 
 
 if __name__ == "__main__":

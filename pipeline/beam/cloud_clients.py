@@ -16,21 +16,9 @@ from contextlib import AbstractContextManager
 from winnow.commands import startup
 
 CLIENTS = (
-    "absl",
-    "apache_beam.io.gcp.bigquery",
-    "apitools",
-    "boto3",
-    "botocore",
-    "bson",
-    "dill",
-    "google.api_core",
-    "google.auth",
-    "google.cloud",
-    "pandas",
-    "pymongo",
-    "requests",
-)
-
+    "absl", "apache_beam.io.gcp.bigquery", "apitools", "boto3", "botocore", "bson", "dill",
+    "google.api_core", "google.auth", "google.cloud", "pandas", "pymongo", "requests",
+)  # fmt: skip
 LATER = ("beartype", "cryptography", "fastavro", "httplib2", "proto")
 
 _CONFIG = re.compile(r"--config[= ](\S+)")

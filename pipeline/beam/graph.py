@@ -102,11 +102,8 @@ def build_decide(
 ) -> None:
     """Add the graph that decides again from the finished run in ``folder``."""
     shards_in = storage.join(folder, "shards")
-    scored = (
-        pipeline
-        | "Folder" >> beam.Create([folder])
-        | "Records" >> beam.FlatMap(on_worker(manifest.read_records)).with_output_types(Record)
-    )
+    read = beam.FlatMap(on_worker(manifest.read_records)).with_output_types(Record)
+    scored = pipeline | "Folder" >> beam.Create([folder]) | "Records" >> read
     if sink.clusters:
         mark = near_duplicates.mark(sink, shards_in, decision.stays, n_tasks, first=False)
         scored = scored | "NearDuplicates" >> mark
@@ -232,18 +229,15 @@ def solve_rule(
     )
     if not decision.has_cuts:
         return total | "Solve" >> beam.Map(lambda total: decision.solve(total))
+    sketches = beam.pvalue.AsSingleton(total)
     bands = beam.pvalue.AsSingleton(total | "Bands" >> beam.Map(decision.bands))
-    return (
+    places = (
         marked
         | "Places" >> beam.Map(on_worker(_places), bands, folder, sink, decision)
         | "SumPlaces" >> beam.CombineGlobally(_merge_places)
-        | "Solve"
-        >> beam.Map(
-            lambda found, total, bands: decision.solve(total, bands, found),
-            beam.pvalue.AsSingleton(total),
-            bands,
-        )
     )
+    solved = beam.Map(lambda found, total, at: decision.solve(total, at, found), sketches, bands)
+    return places | "Solve" >> solved
 
 
 def _sketch(marked: Marked, folder: str, sink: Sink, decision: GroupDecision) -> Sketches:
@@ -296,20 +290,14 @@ def write(
 ) -> None:
     """Merge the statistics, first group by group, then all. Write the rest, the manifest last."""
     of_a_group = max(MERGED_TOGETHER, math.isqrt(n_tasks) + 1)
+    found = beam.pvalue.AsSingleton(rule), beam.pvalue.AsIter(duplicate_ids)
     _ = (
         decided
         | "Group" >> beam.Map(lambda record: (record.task.order // of_a_group, record))
         | "Groups" >> beam.GroupByKey()
         | "MergeStatistics" >> beam.Map(on_worker(merge_statistics), sink.work)
         | "AllGroups" >> together()
-        | "WriteOutput"
-        >> beam.Map(
-            on_worker(_write_output),
-            sink.output,
-            about,
-            beam.pvalue.AsSingleton(rule),
-            beam.pvalue.AsIter(duplicate_ids),
-        )
+        | "WriteOutput" >> beam.Map(on_worker(_write_output), sink.output, about, *found)
     )
 
 

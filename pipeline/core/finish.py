@@ -43,24 +43,15 @@ def write_output(
     check_accounting(small["sources"])
     if "rule_groups" in small:
         check_groups(small["rule_groups"], small["sources"])
-    value = {
-        "format": FORMAT,
-        "key": key,
-        "code": code,
-        "config": config,
-        "rule": rule,
-        "classifier": classifier,
-        "accounting": accounting(small["sources"]),
-        "duplicate_ids": duplicate_ids,
-        "statistics": {
-            name: {
-                "rows": rows[name],
-                "checksum": storage.checksum(storage.join(folder, f"{name}.parquet")),
-            }
-            for name in rows
-        },
-        "tasks": [record.to_json() for record in tasks],
+    paths = {name: storage.join(folder, f"{name}.parquet") for name in rows}
+    value: dict[str, Any] = {"format": FORMAT, "key": key, "code": code, "config": config}
+    value |= {"rule": rule, "classifier": classifier, "duplicate_ids": duplicate_ids}
+    value["accounting"] = accounting(small["sources"])
+    value["statistics"] = {
+        name: {"rows": rows[name], "checksum": storage.checksum(path)}
+        for name, path in paths.items()
     }
+    value["tasks"] = [record.to_json() for record in tasks]
     if joins:
         work = storage.join(output, records.WORK)
         known = all("matched_rows" in join for join in joins.values())

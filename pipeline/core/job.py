@@ -42,15 +42,8 @@ class Sink:
     @property
     def schema(self) -> pa.Schema:
         """The columns of the shards."""
-        return schema.shard_schema(
-            self.metadata,
-            self.clusters,
-            self.copies,
-            self.grades,
-            self.counts,
-            self.names,
-            self.joined,
-        )
+        chosen = (self.metadata, self.clusters, self.copies, self.grades, self.counts)
+        return schema.shard_schema(*chosen, self.names, self.joined)
 
     @property
     def joined(self) -> pa.Schema:

@@ -85,14 +85,9 @@ def run_task(
             summary.quarantine()
 
         batches = read_batches(
-            task.input,
-            job.fields[task.source],
-            job.reading,
-            on_quarantine=on_quarantine,
-            open_input=storage.open_input,
-            digest=digest,
-            report=report,
-        )
+            task.input, job.fields[task.source], job.reading, on_quarantine=on_quarantine,
+            open_input=storage.open_input, digest=digest, report=report,
+        )  # fmt: skip
         for batch in batches:
             lacking.update({c: batch[c].null_count for c in batch.schema.names})
             batch = steps.apply(score_batch(batch, task, job, joins))
@@ -110,23 +105,12 @@ def run_task(
             if progress:
                 progress(batch, digest.size - seen)
                 seen = digest.size
+    lacking = Counter({column: count for column, count in lacking.items() if count})
     record = Record(
-        task,
-        key,
-        digest.hexdigest(),
-        tuple(writer.shards),
-        quarantine.count,
-        quarantine.checksum,
-        report.skipped,
-        {column: count for column, count in lacking.items() if count},
-        report.truncated,
-        report.kinds,
-        learned,
-        changed,
-        steps.changed,
-        joins.counts,
-        steps.unchecked,
-    )
+        task, key, digest.hexdigest(), tuple(writer.shards), quarantine.count, quarantine.checksum,
+        report.skipped, lacking, report.truncated, report.kinds, learned, changed, steps.changed,
+        joins.counts, steps.unchecked,
+    )  # fmt: skip
     joins.save(task.stem)
     if bands:
         bands.save(job.sink.work, task.stem)

@@ -37,8 +37,7 @@ def stranger(output: str) -> str | None:
 
 def begun(output: str) -> Parts | None:
     """The parts in the run record of a folder; None without a valid one."""
-    record = _json(storage.join(output, RECORD))
-    match record:
+    match _json(storage.join(output, RECORD)):
         case {"key": str(), "sources": list(pairs)}:
             if all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
                 return frozenset((str(source), int(of)) for source, of in pairs)

@@ -40,20 +40,15 @@ def main(arguments: Sequence[str]) -> None:
         )
     config = replace(config, decision=as_it_kept_near_duplicates(config.decision, scored["config"]))
     combined = combined_again(config, scored)
+    clusters = scored["config"].get("near_duplicates", False)
+    copies = group_settings.grouped(config.decision).has_copies
+    grades = tuple(schema.grade_columns(scored["classifier"]))
+    counts = tuple(sorted(scored["tasks"][0].get("changed", ())))
     sink = Sink(
-        config.output,
-        tuple(scored["config"]["metadata"]),
-        config.write,
-        config.shard_bytes,
-        config.compression,
-        scored["config"].get("near_duplicates", False),
-        group_settings.grouped(config.decision).has_copies,
-        tuple(schema.grade_columns(scored["classifier"])),
-        tuple(sorted(scored["tasks"][0].get("changed", ()))),
-        combined,
-        config.format,
+        config.output, tuple(scored["config"]["metadata"]), config.write, config.shard_bytes,
+        config.compression, clusters, copies, grades, counts, combined, config.format,
         joined.of_manifest(scored.get("joins", {})),
-    )
+    )  # fmt: skip
     if combined:
         combined.check(sink.joined)
     names = schema.shard_schema(sink.metadata, classifiers=sink.names, joined=sink.joined).names

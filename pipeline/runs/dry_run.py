@@ -72,9 +72,8 @@ def _inputs(
     try:
         tasks = planned(config, wanted)
     except OSError as error:
-        raise OSError(
-            f"{error} (without access to the inputs, give --assume input_bytes=N)"
-        ) from error
+        advice = "without access to the inputs, give --assume input_bytes=N"
+        raise OSError(f"{error} ({advice})") from error
     return tasks, sum(task.input.size for task in tasks), len(tasks)
 
 
@@ -104,6 +103,12 @@ def _job(planned: dry_run.Planned) -> list[str]:
     return lines + [f"  {size:>12,}  {place}" for place, size in planned.staged.items()]
 
 
+_PRICES = (
+    "multiply by your region's prices: cloud.google.com/dataflow/pricing; --assume"
+    " price_vcpu_hour=… does so"
+)
+
+
 def _use(found: Estimate, work: Work, assumed: dict[str, Any]) -> list[str]:
     """The resources of the run, and the assumptions behind them."""
 
@@ -123,13 +128,7 @@ def _use(found: Estimate, work: Work, assumed: dict[str, Any]) -> list[str]:
         row("disk", found.disk_gb_hours, "GB hours", machine),
         row("shuffle", found.shuffle_gb, "GB", ""),
         row("time", found.hours, f"hours with {found.workers} workers", "add --max_num_workers"),
-        row(
-            "cost",
-            total,
-            "in the currency of the prices",
-            "multiply by your region's prices:"
-            " cloud.google.com/dataflow/pricing; --assume price_vcpu_hour=… does so",
-        ),
+        row("cost", total, "in the currency of the prices", _PRICES),
         "assumed           (conf/pipeline/dataflow.yaml; --assume NAME=VALUE for another)",
     ]
     numbers = {name: value for name, value in assumed.items() if isinstance(value, int | float)}

@@ -57,15 +57,12 @@ def field_settings(config: PipelineConfig) -> list[FieldSetting]:
     for key, field in sorted(config.field.items()):
         owner, _, column = key.rpartition(".")
         title = f"--field {key}={field}"
-        sources = [s for s in config.source if f"{s}.{column}" not in config.field]
-        if owner:
-            sources = [owner]
+        others = tuple(s for s in config.source if f"{s}.{column}" not in config.field)
+        sources = (owner,) if owner else others
         if not sources:
             raise ValueError(f"{title} is never used, each source has its own: leave it out")
-        if column == "language":  # read as a further field
-            found.append(FieldSetting(title, field, field, tuple(sources)))
-        else:
-            found.append(FieldSetting(title, column, field, tuple(sources), mapped=True))
+        mapped = column != "language"  # which is read as a further field
+        found.append(FieldSetting(title, column if mapped else field, field, sources, mapped))
     found.sort(key=lambda setting: setting.column != "text")  # without it nothing is read
     every = tuple(config.source)
     found += [
@@ -76,9 +73,9 @@ def field_settings(config: PipelineConfig) -> list[FieldSetting]:
     for step in (name for name in config.steps if step_class(name).needs_url):
         maps = field_maps(config)
         for url in sorted({maps[source].url for source in config.filter}):
-            sources = [source for source in config.filter if maps[source].url == url]
+            own = tuple(source for source in config.filter if maps[source].url == url)
             advice = "name the one that holds URLs with --field url=FIELD, or leave the step out"
-            found.append(FieldSetting(f"step {step}", "url", url, tuple(sources), advice=advice))
+            found.append(FieldSetting(f"step {step}", "url", url, own, advice=advice))
     return found
 
 
@@ -180,16 +177,12 @@ def _possible(
                 found |= {pair for pair in wanted if names[pair[0]] in there}
             case _:
                 batches = read_batches(
-                    InputRange(path, 0, None, 0),
-                    fields,
-                    options,
+                    InputRange(path, 0, None, 0), fields, options, open_input=storage.open_input,
                     on_quarantine=lambda record: reasons.add(record.reason),
-                    open_input=storage.open_input,
-                )
-                for batch in batches:
+                )  # fmt: skip
+                if (batch := next(batches, None)) is not None:
                     documents = True
                     found |= {p for p in wanted if batch[p[0]].null_count < len(batch)}
-                    break
                 if found != wanted and next(batches, None) is not None:
                     return wanted
         if found == wanted:

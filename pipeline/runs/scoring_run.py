@@ -111,20 +111,13 @@ def describe(
     read |= {name: own_code.source(name) for name in config.reader}
     read |= {config.tokenizer: config.tokenizer} if config.tokenizer else {}
     read |= {path: path for paths in joined_tables.files_of(config, say).values() for path in paths}
+    sink = Sink(
+        config.output, tuple(config.metadata), config.write, config.shard_bytes,
+        config.compression, config.near_duplicates, grouped(config.decision).has_copies, grades,
+        tuple(sorted(counts)), combined, config.format,
+    )  # fmt: skip
     job = Job(
-        sink=Sink(
-            config.output,
-            tuple(config.metadata),
-            config.write,
-            config.shard_bytes,
-            config.compression,
-            config.near_duplicates,
-            grouped(config.decision).has_copies,
-            grades,
-            tuple(sorted(counts)),
-            combined,
-            config.format,
-        ),
+        sink=sink,
         classifier=config.classifier if isinstance(config.classifier, str) else "",
         classifier_fingerprint=classifier["fingerprint"],
         label=config.label if isinstance(config.label, str) else None,
@@ -161,9 +154,7 @@ def describe(
     try:  # fail now, not when the manifest is written
         json.dumps(about, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"the settings, or the classifier's card, are not JSON: {error}"
-        ) from error
+        raise ValueError(f"settings, or the classifier's card, are not JSON: {error}") from error
     return job, about
 
 

@@ -49,11 +49,8 @@ class Decision:
         solve.check_unit(self.target_unit)
         takes = PARAMETERS.get(self.rule)
         for rule, name in PARAMETERS.items():
-            if getattr(self, name) is not None and name != takes:
-                raise ValueError(
-                    f"--{name} has no meaning under --rule {self.rule}: leave it out, or give"
-                    f" --rule {rule}"
-                )
+            if name != takes:
+                self._check_none_of((name,), rule)
         given = takes is not None and getattr(self, takes) is not None
         self._check_buckets()
         if self.target_fraction is not None:
@@ -71,14 +68,17 @@ class Decision:
             raise ValueError(f"--rule {self.rule} needs --{takes} or --target-fraction")
         self.known_rule()
 
+    def _check_none_of(self, names: Sequence[str], rule: str) -> None:
+        for name in names:
+            if getattr(self, name) is not None:
+                raise ValueError(
+                    f"--{name} has no meaning under --rule {self.rule}: leave it out, or give"
+                    f" --rule {rule}"
+                )
+
     def _check_buckets(self) -> None:
         if self.rule != BUCKETS:
-            for name in ("buckets", "copies"):
-                if getattr(self, name) is not None:
-                    raise ValueError(
-                        f"--{name} has no meaning under --rule {self.rule}: leave it out, or give"
-                        f" --rule {BUCKETS}"
-                    )
+            self._check_none_of(("buckets", "copies"), BUCKETS)
             return
         if not self.copies:
             raise ValueError(
