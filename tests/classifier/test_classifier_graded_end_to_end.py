@@ -264,7 +264,7 @@ def test_of_several_classifiers_each_with_grades_has_its_expected_grade(records,
         grades = [name for name in table.schema.names if name.startswith("expected_grade")]
         assert grades == ["expected_grade_edu"]
         card = (tmp_path / output / "README.md").read_text()
-        assert "| `expected_grade_edu` | float | what its grade is expected to be, of" in card
+        assert "| `expected_grade_edu` | float | its expected grade, of" in card
         assert "| `score_edu` | float | calibrated probability of grade 3 or more |" in card
     taken = [*flags, *two, "--metadata=expected_grade_edu", f"--output={tmp_path}/no"]
     with pytest.raises(ValueError, match="expected_grade_edu: the classifier writes that column"):

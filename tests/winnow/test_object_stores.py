@@ -47,9 +47,15 @@ def reach(ports, scheme, monkeypatch):
         return folder
 
     monkeypatch.setattr(store_s3, "WAITS", (0.05, 0.1, 0.2, 0.2, 0.2, 0.2))
-    quick = store_gcs.RETRY.with_delay(initial=0.05, maximum=0.2).with_timeout(4)
+    quick = store_gcs.RETRY.with_delay(initial=0.05, maximum=0.2)
     monkeypatch.setattr(store_gcs, "RETRY", quick)
     return reach
+
+
+@pytest.fixture
+def gives_up(reach, monkeypatch):
+    """The client of Google Cloud Storage gives up after seconds, not minutes."""
+    monkeypatch.setattr(store_gcs, "RETRY", store_gcs.RETRY.with_timeout(4))
 
 
 @pytest.mark.parametrize("size", [0, 1, 70_000, (17 << 20) + 1])
@@ -133,7 +139,7 @@ def test_a_writer_that_fails_leaves_no_object(reach, size):
     assert storage.read_bytes(f"{folder}/old") == b"old"
 
 
-def test_an_upload_that_breaks_off_leaves_nothing(reach, ports, scheme):
+def test_an_upload_that_breaks_off_leaves_nothing(reach, ports, scheme, gives_up):
     folder = reach()
 
     def second_part(number, method, path):
@@ -280,7 +286,7 @@ def test_a_faulty_store_is_read_and_written_as_a_sound_one(reach, ports, scheme,
 
 
 @pytest.mark.parametrize("kind", ["503", "refused"])
-def test_a_store_that_is_down_is_an_error_that_names_the_file(reach, ports, scheme, kind):
+def test_a_store_that_is_down_is_an_error_that_names_the_file(reach, ports, scheme, kind, gives_up):
     folder = reach()
     with Faulty(ports[scheme], lambda *request: kind) as proxy:
         reach(proxy.port)
