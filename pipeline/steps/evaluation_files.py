@@ -11,7 +11,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,27 +90,23 @@ def read_json_records(path: str) -> list[Any]:
     return list(_json(path, _decoded(path, _inflated(path))))
 
 
-def _records(path: str, fields: Sequence[str]) -> Iterator[Any]:
+def _records(path: str, fields: Sequence[str]) -> Iterable[Any]:
     content = _inflated(path)
     if content.startswith((_PARQUET, _ARROW_FILE, _ARROW_STREAM)):
-        yield from _rows(path, content)
-        return
+        return _rows(path, content)
     text = _decoded(path, content)
     name = _NAME.search(path.lower())
     kind = name["kind"] if name else ""
     if kind in _JSON_NAMES or _is_json(text):
-        yield from _json(path, text)
-        return
+        return _json(path, text)
     if kind not in _SEPARATED_NAMES and text.startswith(("[", '"')):
         with contextlib.suppress(ValueError):  # plain text may start like that
-            yield from list(_json(path, text))
-            return
+            return list(_json(path, text))
     if kind in _SEPARATED_NAMES or _is_separated(text, fields):
-        yield from _separated(path, text, fields)
-        return
+        return _separated(path, text, fields)
     if fields:
         raise ValueError(f"{path} is plain text, which has no fields: set fields to []")
-    yield text
+    return [text]
 
 
 def _inflated(path: str) -> bytes:

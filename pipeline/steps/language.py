@@ -31,10 +31,8 @@ _PREFIX = "__label__"
 
 @dataclass(frozen=True)
 class Language(Step):
-    """Labels every document; drops those in another language or with too low a score.
-
-    With empty ``languages`` none is dropped. Only the first ``max_characters`` are read.
-    ``model`` is the path of a fastText model, or empty for lid.176.
+    """Labels every document by its first ``max_characters``; drops those in another language or
+    with too low a score, none if ``languages`` is empty. An empty ``model`` means lid.176.
     """
 
     languages: list[str]

@@ -27,8 +27,7 @@ _MAX_RATIO = 64
 _FEW_BYTES = 1 << 9  # nearly all headers are shorter
 _MAX_HEADER = 1 << 20
 _MAX_NUMBER = (1 << 31) - 1
-_ITEM_BYTES = 16
-"""Minimum memory of an entry of a dictionary or list, or of a length that is decoded early."""
+_ITEM_BYTES = 16  # at least, of an entry of a dictionary or list, or a length decoded early
 
 _AT_ONCE = 1 << 12
 _MAX_WIDTH = 32  # bits of a length
@@ -68,13 +67,11 @@ class Page(NamedTuple):
     compressed: bool = True
 
     @property
-    def delta(self) -> bool:
-        """Whether pyarrow decodes all of the page's lengths at once."""
+    def delta(self) -> bool:  # pyarrow decodes all of its lengths at once
         return self.kind != _DICTIONARY and self.encoding in (_DELTA_LENGTH, _DELTA)
 
     @property
-    def indices(self) -> bool:
-        """Whether the values are indices into the dictionary."""
+    def indices(self) -> bool:  # into the dictionary
         return self.kind != _DICTIONARY and self.encoding in (_OLD_INDICES, _INDICES)
 
 

@@ -168,11 +168,14 @@ def _digits(column: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int
 
 
 def _hexadecimal(column: pa.Array) -> pa.Array:
-    present = column.is_valid()
     digits, ends = _digits(column.drop_null())
     buffers = [None, pa.py_buffer(ends), pa.py_buffer(digits)]
-    texts = pa.Array.from_buffers(pa.large_binary(), len(ends) - 1, buffers)
-    return pc.replace_with_mask(pa.nulls(len(column), texts.type), present, texts)
+    return _spread(column, pa.Array.from_buffers(pa.large_binary(), len(ends) - 1, buffers))
+
+
+def _spread(column: pa.Array, texts: pa.Array) -> pa.Array:
+    """The texts of the values that are not null, and null elsewhere."""
+    return pc.replace_with_mask(pa.nulls(len(column), texts.type), column.is_valid(), texts)
 
 
 def _readable(column: pa.Array) -> pa.Array:
@@ -184,24 +187,20 @@ def _readable(column: pa.Array) -> pa.Array:
 
 
 def _uuids(column: pa.Array) -> pa.Array:
-    present = column.is_valid()
     digits = _digits(column.drop_null())[0].reshape(-1, 32)
     texts = np.insert(digits, [place - i for i, place in enumerate(_UUID_DASHES)], ord("-"), axis=1)
     buffers = [None, pa.py_buffer(np.ascontiguousarray(texts))]
     fixed = pa.Array.from_buffers(pa.binary(36), len(texts), buffers)
-    strings = fixed.cast(pa.large_binary()).cast(pa.large_string())
-    return pc.replace_with_mask(pa.nulls(len(column), strings.type), present, strings)
+    return _spread(column, fixed.cast(pa.large_binary()).cast(pa.large_string()))
 
 
 def _floats(column: pa.Array) -> pa.Array:
-    present = column.is_valid()
     values = column.drop_null().to_numpy()
     texts = values.astype("U32")
     for value, text in ((np.inf, "Infinity"), (-np.inf, "-Infinity")):
         texts[values == value] = text
     texts[np.isnan(values)] = "NaN"
-    octets = pa.array(texts, pa.large_string()).cast(pa.large_binary())
-    return pc.replace_with_mask(pa.nulls(len(column), octets.type), present, octets)
+    return _spread(column, pa.array(texts, pa.large_string()).cast(pa.large_binary()))
 
 
 def _json(column: pa.Array) -> pa.Array:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from numba import njit
 
 from pipeline.readers.utf8 import is_utf8
-from winnow.text.buffers import Octets
+from winnow.text.buffers import Octets, load_u32
 from winnow.text.vectors import BLOCK
 
 Integers = npt.NDArray[np.int64]
@@ -22,7 +22,7 @@ _VERSION = np.frombuffer(b"WARC/1.", np.uint8)
 _LENGTH = np.frombuffer(b"content-length", np.uint8)
 _TYPE = np.frombuffer(b"warc-type", np.uint8)
 _CONVERSION = np.frombuffer(b"conversion", np.uint8)
-_RECORD_END = np.frombuffer(b"\r\n\r\n", np.uint8)
+_RECORD_END = np.uint32(int.from_bytes(b"\r\n\r\n", "little"))
 _CR, _LF, _SPACE, _COLON, _DASH, _ZERO, _NINE = (ord(c) for c in "\r\n :-09")
 
 
@@ -55,7 +55,7 @@ def plain_records(
         end = text + length
         if text < 0 or not 0 < length <= max_bytes or end + BLOCK > stop:
             break
-        if (data[end : end + 4] != _RECORD_END).any() or not is_utf8(base + text, base + end):
+        if load_u32(base + end) != _RECORD_END or not is_utf8(base + text, base + end):
             break
         spans[-1, row] = text, end
         start = end + 4

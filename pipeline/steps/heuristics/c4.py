@@ -7,14 +7,14 @@ privacy notice. A document is dropped if one of the other lines holds ``lorem ip
 code, also where ``javascript`` is in the line) or ``{`` (also beside a notice), or if they have too
 few sentences.
 
-By default the text stays as it is, and the lines that C4 would remove count for nothing. With
-``remove_lines`` they are removed from the documents that pass, and so are citation marks such as
-``[1]`` and the white space at both ends of a line, as in C4.
+By default the text stays as it is, and the lines that C4 would remove do not count. With
+``remove_lines`` they are removed from the documents that pass, with citation marks such as ``[1]``
+and the white space at both ends of a line, as in C4.
 
-A sentence ends at ``.``, ``!`` or ``?`` before white space (closing quotes and brackets may stand
-between), at the full-width marks of Chinese and Japanese anywhere, and at the end of its line. So
-an abbreviation such as ``Mr.`` ends one. With ``words: datatrove`` spaCy's rules split sentences,
-which know common abbreviations, and citation marks are ignored.
+A sentence ends at ``.``, ``!`` or ``?`` before white space (perhaps after closing quotes and
+brackets), at the full-width marks of Chinese and Japanese, and at the end of its line; so ``Mr.``
+ends one. With ``words: datatrove`` spaCy's rules split sentences, which know common abbreviations,
+and citation marks are ignored.
 """
 
 import functools
