@@ -27,12 +27,8 @@ def scored_batches(
 ) -> Iterator[tuple[pa.RecordBatch, Flags, Flags | None]]:
     """The batches of a scored task, and which of their documents to drop as duplicates.
 
-    Args:
-        scored: the task.
-        folder: where its shards are.
-        marks: the folder of the file that marks near-duplicates; None if none were looked for.
-        duplicates: the rows of the task that repeat a text, ascending.
-        columns: to read; None for all.
+    ``folder`` has its shards, and ``marks`` the file that marks near-duplicates (None: none were
+    looked for). ``duplicates`` are the rows of the task that repeat a text, ascending.
 
     Yields:
         A batch of n documents, whether each repeats a text (bool [n]), and whether it is a

@@ -67,11 +67,8 @@ class Combined:
     def of(
         self, scores: Mapping[str, Scores], columns: Mapping[str, pa.Array] = MappingProxyType({})
     ) -> Scores:
-        """The one score of n documents, float32 [n].
-
-        Args:
-            scores: those of each classifier, float32 [n].
-            columns: the joined ones, numbers or truth values [n] with nulls.
+        """The one score of n documents (float32 [n]), from those of each classifier (float32 [n])
+        and the joined columns (numbers or truth values [n] with nulls).
         """
         numbers: dict[str, npt.NDArray[Any]] = {**scores, **self._numbers(columns)}
         combined = self._combination.apply(numbers)
@@ -91,7 +88,7 @@ class Combined:
         return [*map(schema.score_column, self.names), *self.joined]
 
     def check(self, columns: pa.Schema) -> None:
-        """See that the joined columns that the rule names are there, and are numbers.
+        """Check that the joined columns that the rule names are there, and are numbers.
 
         Raises:
             ValueError: they are not.
@@ -113,11 +110,8 @@ class Combined:
 
 
 def joined_in(rule: str, joins: Mapping[str, float]) -> dict[str, float]:
-    """The joined columns that a rule names, and what a document without a value counts as.
-
-    Args:
-        rule: see :class:`Combined`.
-        joins: that number for each join.
+    """The joined columns that a rule names, and what a document without a value counts as, which
+    ``joins`` has for each join.
     """
     found = {}
     for column in sorted(names_in(rule)):
@@ -206,12 +200,10 @@ def recombined(classifier: Mapping[str, Any], combined: Combined) -> dict[str, A
     calibration = None if combined.calibration is None else dict(combined.calibration)
     joined = [dict(combined.joined)] if combined.joined else []
     paths = [f"{name}={one['path']}" for name, one in several.items()]
-    return {
+    about: dict[str, Any] = {
         "path": ", ".join([*paths, *combined.joined]),
         "fingerprint": files.fingerprint(prints, combined.rule, calibration, *joined),
         "card": {},
-        "several": several,
-        "combine": combined.rule,
-        "calibration": calibration,
-        **({"joined": joined[0]} if joined else {}),
     }
+    about |= {"several": several, "combine": combined.rule, "calibration": calibration}
+    return about | ({"joined": joined[0]} if joined else {})

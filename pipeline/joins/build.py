@@ -62,13 +62,9 @@ def fingerprint(join: Join, checksums: Mapping[str, str]) -> str:
 
 
 def build(name: str, join: Join, checksums: Mapping[str, str], work: str) -> Table:
-    """The table of a join in the work folder, made unless it is there already.
+    """The table of the join ``name`` in the work folder, made unless it is there already.
 
-    Args:
-        name: of the join.
-        join: its settings.
-        checksums: of its files, in the order of their names, by path.
-        work: the folder.
+    ``checksums`` are those of its files, in the order of their names, by path.
 
     Raises:
         ValueError: a file or column is missing or damaged, a column has values of several types, or

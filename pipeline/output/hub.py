@@ -101,13 +101,7 @@ def files_of(folder: str) -> list[File]:
 
 
 def push(folder: str, url: str, *, private: bool, say: Say) -> Sent:
-    """Make the repository hold the run; one that does not exist yet is made.
-
-    Args:
-        folder: of a finished run.
-        url: as :func:`repository` takes it.
-        private: whether a repository that is made is private.
-        say: is told what is being done.
+    """Make the repository hold the run in ``folder``; one that does not exist yet is made.
 
     Raises:
         ValueError: there is no finished run, no token, or the repository holds something else.

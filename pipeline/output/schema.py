@@ -41,10 +41,8 @@ def grade_column(classifier: str | None = None) -> str:
 
 
 def grade_columns(classifier: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The columns of expected grades of a run, each with its scale of grades.
-
-    Args:
-        classifier: what the manifest says of the run's classifier, or of several.
+    """The columns of expected grades of a run, each with its scale of grades, by what the manifest
+    says of the run's ``classifier``, or of several.
     """
     if "grades" in classifier:
         return {grade_column(): classifier["grades"]}

@@ -62,7 +62,7 @@ class Groups:
         return np.array([self.find(row) for row in rows], np.int64)[inverse]
 
     def check(self, batch: pa.RecordBatch, codes: Codes, reaches: npt.NDArray[np.bool_]) -> None:
-        """See that every document that ``reaches`` the decision has a rule.
+        """Check that every document that ``reaches`` the decision has a rule.
 
         Raises:
             ValueError: one has none; the message names its values.
@@ -152,15 +152,11 @@ def to_json(rule: AnyRule) -> dict[str, Any]:
     """
     if isinstance(rule, Rule):
         return asdict(rule)
-    pairs = zip(rule.groups.paths, rule.rules, strict=True)
-    return {
-        "name": "groups",
-        "by": list(rule.groups.by),
-        "groups": [
-            {"group": label(path), "path": list(path), "rule": _one_to_json(own)}
-            for path, own in pairs
-        ],
-    }
+    groups = [
+        {"group": label(path), "path": list(path), "rule": _one_to_json(own)}
+        for path, own in zip(rule.groups.paths, rule.rules, strict=True)
+    ]
+    return {"name": "groups", "by": list(rule.groups.by), "groups": groups}
 
 
 def _one_to_json(rule: Rule | Buckets) -> dict[str, Any]:

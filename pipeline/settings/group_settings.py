@@ -242,7 +242,7 @@ def _leaf(settings: Mapping[str, Any], path: Path) -> Decision:
 
 
 def check(decision: AnyDecision, columns: Collection[str], filtered: Collection[str]) -> None:
-    """See that a run's documents have the columns, and its filtered sources rules.
+    """Check that a run's documents have the columns, and its filtered sources rules.
 
     Raises:
         ValueError: they don't; the message says what to do.

@@ -10,14 +10,9 @@ import yaml
 from winnow.filesystem import storage
 
 _WORDS = {
-    str: "text",
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    NoneType: "nothing",
-    Sequence: "a list",
-    Mapping: "names with values",
-}
+    str: "text", int: "a whole number", float: "a number", bool: "true or false",
+    NoneType: "nothing", Sequence: "a list", Mapping: "names with values",
+}  # fmt: skip
 
 
 def read(path: str, types: Mapping[str, Any]) -> dict[str, Any]:
@@ -40,12 +35,9 @@ def read(path: str, types: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_given(flag: str, text: str, default: str | None = None) -> Any:
-    """What a flag gives: YAML text that begins with a brace, or the path of a YAML file.
+    """The settings in the value of a flag: YAML that begins with a brace, or a YAML file's path.
 
-    Args:
-        flag: its name, for messages.
-        text: its value.
-        default: the file that the value ``default`` stands for; None: it stands for none.
+    ``default`` is the file that the value ``default`` names, if it names one.
 
     Raises:
         ValueError: it is not YAML, or there is no such file.

@@ -60,15 +60,12 @@ def resolve_steps(
 
 
 def read_languages(given: str | Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """The settings of steps by language that a run is told, or None.
+    """The settings of steps by language; None if none are ``given``.
 
-    Args:
-        given: the settings, or as text: YAML that begins with a brace, the path of a YAML file, or
-            ``default``.
+    As text they are YAML that begins with a brace, the path of a YAML file, or ``default``.
 
     Raises:
-        ValueError: it is of another form, or names a step that there is none of.
-        OSError: there is no such file.
+        ValueError: they have another form, name a step that does not exist, or there is no file.
     """
     if given is None:
         return None
@@ -90,11 +87,10 @@ def read_languages(given: str | Mapping[str, Any] | None) -> Mapping[str, Any] |
 
 
 def check(steps: Mapping[str, Mapping[str, Any]], has_field: bool) -> None:
-    """See that steps with settings by language know the language of documents.
+    """Check that steps with settings by language know the language of documents.
 
-    Args:
-        steps: as :func:`resolve_steps` gives them.
-        has_field: whether a field tells the language of all filtered documents.
+    ``steps`` are those of :func:`resolve_steps`; with ``has_field`` a field has the language of all
+    filtered documents.
 
     Raises:
         ValueError: they don't; the message says what to do.
