@@ -75,11 +75,9 @@ class Measure:
             return None
         levels = []
         for name in self.endpoints:
-            kind, *rest = name.split("/")
-            shots = rest[-1]
-            rows = [(rest[0], rest[1])]
-            if kind == "average":
-                rows = list(endpoints.rows_of(rest[0], run, shots)[0])
+            kind, *rest, shots = name.split("/")
+            average = kind == "average"
+            rows = endpoints.rows_of(rest[0], run, shots)[0] if average else [(rest[0], rest[1])]
             levels += [endpoints.chance(run, task, metric, shots) or 0.0 for task, metric in rows]
         return float(np.mean(levels))
 
@@ -152,22 +150,15 @@ def filters(ours: Result, theirs: Result) -> bool:
     """Whether ours is trained on text selected by score, and theirs is its twin on all text."""
     arms = [result.provenance.get("arm", {}) for result in (ours, theirs)]
     rules = [arm.get("definition", {}).get("rule") for arm in arms]
-    return (
-        ours.model == theirs.model
-        and arms[0].get("controls") == arms[1].get("controls")
-        and rules[1] == "all"
-        and rules[0] not in (None, "all", "random")
-    )
+    twins = ours.model == theirs.model and arms[0].get("controls") == arms[1].get("controls")
+    return twins and rules[1] == "all" and rules[0] not in (None, "all", "random")
 
 
 def sparse_against_dense(ours: Result, theirs: Result) -> bool:
     """Whether ours is sparse, theirs dense, at equal FLOPs per token."""
+    sparse = [result.parameters_total > result.parameters_active for result in (ours, theirs)]
     spent = [result.flops / result.tokens for result in (ours, theirs)]
-    return (
-        ours.parameters_total > ours.parameters_active
-        and theirs.parameters_total == theirs.parameters_active
-        and abs(spent[0] / spent[1] - 1) <= EQUAL_FLOPS
-    )
+    return sparse == [True, False] and abs(spent[0] / spent[1] - 1) <= EQUAL_FLOPS
 
 
 def measures_of(study: Study, run: Run) -> list[Measure]:
@@ -244,19 +235,17 @@ def answer(measured: Measured, adjusted: inference.Adjusted, family: int, study:
         return f"{BLIND}: {measured.guessing}"
     if estimate.seed_sd is None:
         return f"{BLIND}: one seed cannot tell an effect from training noise"
+    inside = -least < adjusted.low and adjusted.high < least
     if adjusted.rejected:
-        inside = -least < adjusted.low and adjusted.high < least
         word = SEEN if measured.gain * estimate.value > 0 else OPPOSITE
         return f"{word}, but less than matters ({number(least)})" if inside else word
     if measured.doubt:
         return f"{BLIND}: {measured.doubt}"
-    detectable_effect = power.minimum_detectable_effect(
-        estimate.seed_sd, estimate.seeds, estimate.item_error, primary.alpha / family, primary.power
-    )
-    if detectable_effect <= least or (-least < adjusted.low and adjusted.high < least):
+    noise = estimate.seed_sd, estimate.seeds, estimate.item_error
+    effect = power.minimum_detectable_effect(*noise, primary.alpha / family, primary.power)
+    if effect <= least or inside:
         return NOT_SEEN
-    missed = number(detectable_effect)
-    return f"{BLIND}: less than {missed} would be missed, and {number(least)} matters"
+    return f"{BLIND}: less than {number(effect)} would be missed, and {number(least)} matters"
 
 
 def _rows(tested: ClaimTest) -> list[Row]:

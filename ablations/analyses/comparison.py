@@ -30,7 +30,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Comparison:
-    """The result of :func:`compare`. ``notes`` are caveats of the verdict, as sentences.
+    """The result of :func:`compare`. ``notes`` are caveats of the verdict.
 
     ``signs`` is None for a study of one size, ``mixture`` for one without a swarm of mixtures.
     """
@@ -151,15 +151,15 @@ def primary_contrast(study: Study) -> Contrast:
     arms = (primary.treatment, primary.baseline)
     contrast = between(study, primary.treatment, primary.baseline)
     if contrast is None:
-        states = [
+        states = "; ".join(
             f"{row['arm']} seed {row['seed']} {row['state']}"
             + (f" ({row['error']})" if row["error"] else "")
             for row in tables.jobs(study)
             if row["arm"] in arms and (study.chosen or row["variant"] == study.declared.main)
-        ]
+        )
         raise ValueError(
-            f"no seed has both {' and '.join(arms)}, so there is nothing to compare:"
-            f" {'; '.join(states)}. Run the study again: complete jobs are skipped"
+            f"no seed has both {' and '.join(arms)}, so there is nothing to compare: {states}. Run"
+            " the study again: complete jobs are skipped"
         )
     return contrast
 

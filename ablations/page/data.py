@@ -12,7 +12,7 @@ from ablations.analyses import ladder, mixture_proposal, tables
 from ablations.analyses.comparison import Comparison
 from ablations.contrasts import endpoints
 from ablations.contrasts.pairing import sample
-from ablations.page import curves, provenance, routers, sweep
+from ablations.page import curves, provenance, routers
 from ablations.page.headline import headline, next_step, question, reach, secondary_findings
 from ablations.page.panels import PANELS
 from ablations.page.training_log import TrainingLog
@@ -159,7 +159,7 @@ def figures(
         "efficiency": curves.efficiency(study),
         "iso_flop": curves.iso_flop(study),
         "size_runs": [] if isinstance(result, ValueError) else size_runs(study),
-        "swept": sweep.along_axis(study),
+        "swept": curves.along_axis(study),
         "yields": provenance.yields(study),
         "expert_load": routers.expert_load(logs),
         "routers": routers.routers(logs),

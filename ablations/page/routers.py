@@ -87,8 +87,7 @@ def _layers(log: Routers) -> dict[str, FloatArray]:
 
 def _end(values: FloatArray) -> FloatArray:
     """The mean over the last lines: [lines, L] to [L]."""
-    mean: FloatArray = values[-last_lines(len(values)) :].mean(axis=0)
-    return mean
+    return np.mean(values[-last_lines(len(values)) :], axis=0)
 
 
 def _by_arm(logs: Logs) -> dict[tuple[str, str], dict[int, Routers]]:

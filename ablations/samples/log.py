@@ -116,9 +116,8 @@ def _results(path: str) -> tuple[str, dict[str, str]]:
             " (lm-eval 0.4.3 or later)"
         )
     if len(by_folder) > 1:
-        raise ValueError(
-            f"{path} has results of several models: give one of {', '.join(sorted(by_folder))}"
-        )
+        folders = ", ".join(sorted(by_folder))
+        raise ValueError(f"{path} has results of several models: give one of {folders}")
     ((folder, dates),) = by_folder.items()
     return folder, dict(sorted(dates.items()))
 
@@ -138,11 +137,8 @@ def _task(task: str, path: str, about: Mapping[str, Any], file: str) -> TaskLog:
             " of another run"
         )
     config = about.get("configs", {}).get(task, {})
-    means = {
-        metric.get("metric")
-        for metric in config.get("metric_list") or ()
-        if metric.get("aggregation") == "mean"
-    }
+    metrics = config.get("metric_list") or ()
+    means = {of.get("metric") for of in metrics if of.get("aggregation") == "mean"}
     scores: dict[Metric, Score | str] = {}
     for (metric, name), figure in figures.items():
         by_item = rows.get(name, {})
@@ -217,9 +213,8 @@ def _rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
             try:
                 row = line if isinstance(line, dict) else json.loads(line)
             except ValueError:
-                raise ValueError(
-                    f"{path}, line {number} is not JSON: is the file truncated?"
-                ) from None
+                message = f"{path}, line {number} is not JSON: is the file truncated?"
+                raise ValueError(message) from None
             doc = row.pop("doc", None)
             row.pop("arguments", None)
             row.pop("resps", None)

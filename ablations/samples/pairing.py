@@ -145,15 +145,13 @@ def _check_same(task: str, arms: Arms, any_prompts: bool) -> None:
                     f"{differ} {attribute} (the {name} of item {item} differs): evaluate both on"
                     f" the same data, {choose}"
                 )
-    if any_prompts:
-        return
-    for together in zip(*arms.values(), strict=True):
-        for other in together[1:]:
-            item = _first_other(other.tasks[task], together[0].tasks[task], "prompt_hash")
+    for first, *others in zip(*arms.values(), strict=True) if not any_prompts else ():
+        for other in others:
+            item = _first_other(other.tasks[task], first.tasks[task], "prompt_hash")
             if item is not None:
-                why = _prompting(other, together[0])
+                why = _prompting(other, first)
                 raise ValueError(
-                    f"{task} cannot be paired: {other.place} and {together[0].place} were asked"
+                    f"{task} cannot be paired: {other.place} and {first.place} were asked"
                     f" with different prompts (the prompt_hash of item {item} differs{why}):"
                     " evaluate both the same way, or set allow_different_prompts=true"
                 )

@@ -64,13 +64,10 @@ def first_and_possible(
     if noise is None:
         return [first, *others]
     limit = quantile(2 * level / (count - 1), (seeds - 1) * (count - 1))
-    possible = [first]
-    for k in others:
-        variance = float((values[:, first] - values[:, k]).var(ddof=1))
-        squared = max(2 * noise**2, variance) / seeds + (0.0 if items is None else items[k] ** 2)
-        if means[first] - means[k] <= limit * np.sqrt(squared):
-            possible.append(k)
-    return possible
+    spread = np.maximum(2 * noise**2, (values[:, [first]] - values).var(axis=0, ddof=1))
+    squared = spread / seeds + (0.0 if items is None else np.square(items))
+    behind = means[first] - means
+    return [first, *(k for k in others if behind[k] <= limit * np.sqrt(squared[k]))]
 
 
 def difference_of_bests(

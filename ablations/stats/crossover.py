@@ -5,14 +5,11 @@ with the same n seeds and the same documents. It is fitted by least squares as a
 
     d(x) = sum over j of w[j](x) · d[j],   w[j](x) = 1/m + (log x - mean) · (log x[j] - mean) / Sxx
 
-and the crossover is where the line is 0. Since the line at x is a weighted sum of differences that
-are paired by seed and by document, its interval is that of :mod:`ablations.stats.inference`: seeds
-are the replicates, and the error of the documents is in it. The interval of the crossover is every
-x at which the line may be 0 (Fieller 1954, Some Problems in Interval Estimation; the same test,
-inverted), and ends at what was run: beyond that, nothing is claimed.
-
-A line is a model. Where the measured differences leave it, by a t test at each place with
-Bonferroni's correction, the result says so.
+and the crossover is where the line is 0. The line at x is a weighted sum of differences that are
+paired by seed and by document, so its interval is that of :mod:`ablations.stats.inference`. The
+interval of the crossover is every x within what was run at which the line may be 0 (Fieller 1954,
+Some Problems in Interval Estimation). The result names the places whose differences leave the line,
+by a t test with Bonferroni's correction.
 """
 
 import math

@@ -13,12 +13,11 @@ arms whose winner at the small size wins at the larger one too:
 
     sum over pairs a < b of [(small[a] - small[b]) · (large[a] - large[b]) > 0] / pairs
 
-**Its interval.** Pairs share arms, so they are no independent trials, and a binomial interval over
-them is wrong. Resampling the seeds of all arms at once keeps that dependence, but adds the noise of
-the resamples to that of the runs: a pair that the runs cannot tell apart becomes a coin toss, and
-many of them average to one half, whatever the truth (docs/log.md has the coverage). So the interval
-counts what is known. The order of a pair is *clear* at a size if the difference exceeds Tukey's
-honestly significant one (Tukey 1949; Hsu 1996, Multiple Comparisons, section 5.1),
+**Its interval.** Pairs share arms, so a binomial interval over them is wrong. Resampling the seeds
+of all arms at once turns pairs that the runs cannot tell apart into coin tosses, so the share tends
+to one half, whatever the truth (docs/log.md has the coverage). Instead, the order of a pair is
+*clear* at a size if the difference exceeds Tukey's honestly significant one (Tukey 1949; Hsu 1996,
+Multiple Comparisons, section 5.1),
 
     |mean[a] - mean[b]| > q · noise / sqrt(S),   q: quantile 1 - alpha/K of the studentised range
 
@@ -27,17 +26,15 @@ arm. Pairs that are clear at both sizes are right or wrong for certain; any othe
 
     low = clear and kept / pairs,   high = 1 - clear and turned / pairs
 
-The interval is about other seeds of these arms on these held-out documents. It says nothing about
-arms that were not run.
+The interval is about other seeds of these arms on these held-out documents, not about other arms.
 
 **Signal to noise** (Heineman et al. 2025, Signal and Noise, arXiv 2508.13144) is how far the arms
 lie apart, over how far a run strays:
 
     signal = max over a, b of |mean[a] - mean[b]| / |mean|,   noise / |mean|,   their ratio
 
-There, the noise is the spread over a run's last checkpoints; here it is that between seeds, which
-those stand in for. Arms of equal text have a ratio above 0 too: in a share alpha of cases it
-exceeds q / sqrt(S).
+There, the noise is the spread over a run's last checkpoints, a proxy for that between seeds, which
+is used here. The ratio of arms of equal text exceeds q / sqrt(S) in a share alpha of cases.
 """
 
 import functools
@@ -52,7 +49,7 @@ from scipy import stats
 from ablations.study_files.results import FloatArray
 
 ROUNDING = 1e-12
-"""A noise below this share of the scores is none: float64 sums of equal runs differ by as much."""
+"""A noise below this share of the scores is rounding error."""
 
 
 @dataclass(frozen=True)

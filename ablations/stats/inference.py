@@ -9,11 +9,10 @@ could have held out.
 
     d[s, c] = delta + seed[s] + cluster[c] + rest[s, c]
 
-so the mean over n seeds and m clusters has three parts of variance, var(seed)/n + var(cluster)/m +
-var(rest)/(nm). The sample variance of the n seed differences, over n, holds the first and the
-third, but not the second: all seeds are measured on the same documents. The spread over clusters of
-the differences averaged over seeds holds the second and the third. Their plain sum would count the
-third twice; so it is estimated from what is left after removing both means, and taken off once:
+so the mean over n seeds and m clusters has the variance var(seed)/n + var(cluster)/m +
+var(rest)/(nm). The sample variance of the n seed differences, over n, includes the first and third
+part; the spread over clusters of the differences averaged over seeds the second and third. The
+third, estimated from what is left after removing both means, is subtracted once from their sum:
 
     seeds    = s²(seed differences) / n                             n - 1 degrees of freedom
     items    = max(between clusters - rest, 0)                      Cochran's, over strata

@@ -6,19 +6,17 @@ of k components, in the canonical form of Scheffé (1958, "Experiments with Mixt
     f(w) = sum over i of b[i] w[i]  +  sum over i < j of b[i, j] w[i] w[j]
 
 It has k (k + 1) / 2 coefficients and no intercept, since weights sum to 1. Data Mixing Laws (Ye et
-al. 2024, arXiv 2403.16952) and olmix fit the exponential of a linear form instead, whose best
-mixture always lies at a bound; a quadratic has an optimum inside where there is one. Every run has
-a seed of its own, so their errors are independent and the residuals hold the luck of training.
+al. 2024, arXiv 2403.16952) and olmix fit the exponential of a linear form, whose best mixture is
+always at a bound; a quadratic can have its optimum inside. Every run has its own seed, so errors
+are independent and the residuals include the noise of training.
 
-**The proposal** is the mean of the best mixtures of many surfaces that the data allow. Mixtures are
-looked for among candidates, and only where the swarm has been: none has a higher leverage than a
-run of the swarm.
+**The proposal** is the mean of the best mixtures of many surfaces that the data allow, among
+candidates with no higher leverage than a run of the swarm.
 
-**How sure.** The best of many predictions looks better than it is (the winner's curse), and a
-plain t interval at the mixture that was picked covers too seldom. So intervals hold for every
-candidate at once: their critical value is the quantile of the largest ``|t|`` over all candidates,
-simulated with the residual degrees of freedom (Liu 2010, Simultaneous Inference in Regression).
-They are about these held-out documents, other seeds, and a surface that is a quadratic.
+**How sure.** A plain t interval at the picked mixture covers too seldom (the winner's curse). So
+intervals are simultaneous over all candidates: their critical value is the quantile of the largest
+``|t|`` over these, simulated with the residual degrees of freedom (Liu 2010, Simultaneous Inference
+in Regression). They are about these held-out documents, other seeds, and a quadratic surface.
 """
 
 from dataclasses import dataclass
@@ -75,8 +73,7 @@ def check(weights: FloatArray) -> None:
     if n < p + SPARE:
         raise ValueError(
             f"{n} runs are too few for the {p} coefficients of {weights.shape[1]} components: use"
-            f" swarm.runs={2 * p} or more, or fewer components (fewer sources, or smaller"
-            " swarm.buckets)"
+            f" swarm.runs={2 * p} or more, or fewer sources, or smaller swarm.buckets"
         )
     if np.linalg.matrix_rank(terms) < p:
         raise ValueError(
@@ -122,7 +119,7 @@ def _lack_of_fit(
 
 
 def leverage(surface: Surface, weights: FloatArray) -> FloatArray:
-    """How far mixtures [m, k] lie from those that were run, in units of their spread: [m]."""
+    """Distance of mixtures [m, k] from those that were run, in units of their spread: [m]."""
     norms: FloatArray = np.linalg.norm(design(weights) @ surface.root, axis=1) ** 2
     return norms
 

@@ -16,8 +16,8 @@ from study_run import ARMS, POOL, declare, page_of, records, write_run, write_st
 
 from ablations import report
 from ablations.compare import main as run_compare
+from ablations.contrasts.axis import axis_of
 from ablations.page import curves
-from ablations.page.sweep import axis_of
 from ablations.reading import read_study
 from ablations.study_files import results, table
 
