@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from pyarrow import csv
 
 from pipeline.output import schema
+from pipeline.output.score_counts import COUNTS
 from pipeline.output.summary import Summary, Tally
 from pipeline.page import render
 from pipeline.page.data import registered_data
@@ -88,7 +89,7 @@ def summary(manifest: Mapping[str, Any], statistics: Summary, domains: pa.Table)
     for row in rows:
         outcomes.setdefault(row["source"], {})[row["outcome"]] = row
     kept = [by["kept"] for by in outcomes.values() if "kept" in by]
-    total = {unit: sum(row[unit] for row in kept) for unit in ("documents", "bytes", "words")}
+    total = {unit: sum(row[unit] for row in kept) for unit in COUNTS}
     least = [_range(total["words"]), _range(total["bytes"])]
     patterns = manifest["config"]["source"]
     return {

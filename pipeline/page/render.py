@@ -14,7 +14,7 @@ from pipeline.output.summary import Summary
 from pipeline.page import reading_test
 from pipeline.page.data import keep_rules, registered_data
 from pipeline.page.data.group_data import rule_rows
-from pipeline.page.data.totals import headline, megabytes, share, total
+from pipeline.page.data.totals import add_up, headline, megabytes, share, total
 from pipeline.page.data_card import data_card
 from pipeline.page.reading_test import ReadingTest
 from pipeline.page.report_data import page_data
@@ -108,16 +108,16 @@ def table(sources: pa.Table) -> str:
         counts.setdefault(row["source"], {})[row["outcome"]] = [row[name] for name in COUNTS]
     counts = dict(sorted(counts.items()))
     body = [_row(name, filtered[name], outcomes) for name, outcomes in counts.items()]
-    body.append(_row("total", "", _add(counts.values())))
+    summed = add_up([*counts.values()])
+    body.append(_row("total", "", summed))
     head = ["source", "filtered", "read", "MB", "kept", "MB", "share", "dropped", "quarantined"]
     lines = _align([head, *body], left=2, rules=(1, len(body)))
 
-    dropped = _by_step(counts.values())
-    if dropped:
+    if dropped := _by_step(summed):
         read = sum(outcomes["read"][0] for n, outcomes in counts.items() if filtered[n] == "yes")
         steps = [
             [step, f"{n[0]:,}", megabytes(n[1]), share(n[0], read), often if often != step else ""]
-            for step, (n, often) in dropped.items()
+            for step, n, often in dropped
         ]
         head = ["dropped by", "documents", "MB", "of filtered", "most often for"]
         lines += ["", *_align([head, *steps], left=1, rules=(1,))]
@@ -160,27 +160,16 @@ def _row(name: str, filtered: str, outcomes: Mapping[str, Sequence[int]]) -> lis
     return [name, filtered, *sizes, *rest]
 
 
-def _by_step(sources: Iterable[Mapping[str, list[int]]]) -> dict[str, tuple[list[int], str]]:
-    """Counts dropped by each step in all sources, with its main reason, in descending order."""
+def _by_step(outcomes: Mapping[str, list[int]]) -> list[tuple[str, list[int], str]]:
+    """Each step, the counts that it dropped, and its main reason; in descending order."""
     reasons: dict[str, dict[str, list[int]]] = {}
-    for reason, n in _add(sources).items():
+    for reason, n in outcomes.items():
         if reason not in NOT_DROPPED and n[0]:
             reasons.setdefault(STEP_OF.get(reason, reason), {})[reason] = n
-    found = [(step, _sum(of.values()), max(of, key=of.__getitem__)) for step, of in reasons.items()]
-    found.sort(key=lambda row: (-row[1][0], row[0]))
-    return {step: (n, often) for step, n, often in found}
-
-
-def _sum(counts: Iterable[list[int]]) -> list[int]:
-    return [sum(column) for column in zip(*counts, strict=True)]
-
-
-def _add(sources: Any) -> dict[str, list[int]]:
-    out: dict[str, list[int]] = {}
-    for outcomes in sources:
-        for outcome, n in outcomes.items():
-            out[outcome] = _sum([out.get(outcome, [0, 0, 0]), n])
-    return out
+    found = [
+        (step, add_up([*of.values()]), max(of, key=of.__getitem__)) for step, of in reasons.items()
+    ]
+    return sorted(found, key=lambda row: (-row[1][0], row[0]))
 
 
 def _align(rows: Sequence[Sequence[str]], left: int, rules: Sequence[int]) -> list[str]:

@@ -34,7 +34,7 @@ from pipeline.page.data.keep_rules import ties
 from pipeline.page.data.provenance import FILES_SHOWN, bounded, provenance
 from pipeline.page.data.registered_data import registered_rows
 from pipeline.page.data.spread_data import spread_rows
-from pipeline.page.data.totals import account, clip, damage, headline
+from pipeline.page.data.totals import account, add_up, clip, damage, headline
 from pipeline.page.reading_test import agreement_rows as reading_rows
 from quality_classifier.evaluation.metrics import GRADED, PAIRED, wilson
 from quality_classifier.evaluation.within_groups import NEAR_CONSTANT
@@ -77,7 +77,7 @@ def page_data(
     _give_examples(sources, statistics["examples"])
     damaged = damage(manifest, statistics["groups"])
     for source in sources:
-        source["damage"] = _sum([damaged[name] for name in source.pop("names")])
+        source["damage"] = add_up([damaged[name] for name in source.pop("names")])
     return {
         "rule": dict(rule),
         "rules": manifest["config"]["decision"].get("rules"),
@@ -199,7 +199,7 @@ def _fold(sources: list[Json]) -> list[Json]:
             kind = "filtered sources" if filtered else "pass-through sources"
             out.append(
                 {
-                    **{key: _sum([s[key] for s in rest]) for key in rest[0] if key in _SUMMED},
+                    **{key: add_up([s[key] for s in rest]) for key in rest[0] if key in _SUMMED},
                     "name": f"({len(rest)} smaller {kind})",
                     "names": [s["name"] for s in rest],
                     "filtered": filtered,
@@ -209,16 +209,6 @@ def _fold(sources: list[Json]) -> list[Json]:
 
 
 _SUMMED = ("outcomes", "histogram", "kept_histogram", "curves")
-
-
-def _sum(values: Sequence[Any]) -> Any:
-    """Add numbers, lists by place and mappings by key."""
-    if isinstance(values[0], list):
-        return [_sum(column) for column in zip(*values, strict=True)]
-    if isinstance(values[0], dict):
-        keys = dict.fromkeys(key for value in values for key in value)
-        return {key: _sum([value[key] for value in values if key in value]) for key in keys}
-    return sum(values)
 
 
 def _insert_own_stop(

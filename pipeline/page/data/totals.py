@@ -1,7 +1,7 @@
 """The totals of a run in words and numbers, as its page, its card and the terminal show them."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -60,6 +60,16 @@ def total(sources: pa.Table, outcome: str) -> list[int]:
     """Documents, bytes and words of one outcome over all sources."""
     rows = sources.filter(pc.equal(sources["outcome"], outcome))
     return [pc.sum(rows[name]).as_py() or 0 for name in COUNTS]
+
+
+def add_up(values: Sequence[Any]) -> Any:
+    """The sum of numbers, of lists by place and of mappings by key."""
+    if isinstance(values[0], list):
+        return [add_up(column) for column in zip(*values, strict=True)]
+    if isinstance(values[0], dict):
+        keys = dict.fromkeys(key for value in values for key in value)
+        return {key: add_up([value[key] for value in values if key in value]) for key in keys}
+    return sum(values)
 
 
 def megabytes(n_bytes: int) -> str:
