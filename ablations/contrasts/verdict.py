@@ -158,6 +158,21 @@ def interim(estimate: Estimate, baseline_value: float, declared: Primary, seeds:
     return Verdict("interim", sentence, None)
 
 
+def finding(outcome: Finding, question: Question, value: float, size: str) -> str:
+    """The finding in one line, of a difference of ``value``, in words ``size``."""
+    ours, theirs, on = question.treatment, question.baseline, question.on
+    word = "better" if question.gain * value > 0 else "worse"
+    if outcome == "no difference":
+        least = f"{question.smallest_difference:g} {question.unit}"
+        return f"No difference of {least} or more found between {ours} and {theirs} on {on}"
+    if outcome == "differs slightly":
+        word = f"slightly {word}"
+    elif outcome not in ("better", "worse"):
+        what = "these items" if question.items == "items" else "this study"
+        return f"Not known yet: {what} cannot tell {ours} from {theirs} on {on}"
+    return f"{ours} is {word} than {theirs}: {size} on {on}"
+
+
 ROUNDING = 1e-12
 """Differences below this are rounding errors."""
 

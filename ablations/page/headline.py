@@ -3,7 +3,7 @@
 import math
 
 from ablations.analyses.comparison import Comparison
-from ablations.contrasts import endpoints, equivalence
+from ablations.contrasts import endpoints, equivalence, verdict
 from ablations.contrasts.axis import axis_of
 from ablations.contrasts.verdict import interval, number
 from ablations.page import provenance
@@ -57,25 +57,11 @@ def _at(study: Study) -> str:
 
 
 def _finding(study: Study, result: Comparison) -> str:
-    primary = study.declared.primary
-    ours, theirs = primary.treatment, primary.baseline
-    on = f"on {endpoints.in_a_sentence(primary.endpoint)}"
-    size = _size(result)
-    match result.verdict.outcome:
-        case "interim":
-            complete, all_of = result.primary["seeds"], len(study.declared.seeds)
-            return f"Interim, no verdict: {complete} of {all_of} seeds are complete"
-        case "underpowered":
-            return f"Not known yet: this study cannot tell {ours} from {theirs} {on}"
-        case "no difference":
-            least = f"{primary.smallest_difference:g} {result.primary['unit']}"
-            return f"No difference of {least} or more found between {ours} and {theirs} {on}"
-        case "differs slightly":
-            gained = endpoints.gain(primary.endpoint) * result.primary["value"] > 0
-            word = "slightly better" if gained else "slightly worse"
-        case outcome:
-            word = outcome
-    return f"{ours} is {word} than {theirs}: {size} {on}"
+    seeds, outcome = len(study.declared.seeds), result.verdict.outcome
+    if outcome == "interim":
+        return f"Interim, no verdict: {result.primary['seeds']} of {seeds} seeds are complete"
+    asked = verdict.question(study.declared.primary)
+    return verdict.finding(outcome, asked, result.primary["value"], _size(result))
 
 
 def secondary_findings(result: Comparison | ValueError) -> list[str]:

@@ -106,8 +106,10 @@ def compare(paired: Paired, criteria: Criteria) -> Comparison:
         judged = dataclasses.replace(judged, sentence=judged.sentence + scope)
     elif paired.runs == 2:
         notes.append("Two runs estimate their spread poorly, hence the wide interval.")
+    more = "less" if estimate.value < 0 else "more"
+    size = f"{number(abs(estimate.value))} {question.unit} {more}"
     return Comparison(
-        headline=_headline(judged, estimate, base.value, question),
+        headline=verdict.finding(judged.outcome, question, estimate.value, size),
         verdict=judged,
         primary={
             **asdict(question),
@@ -160,23 +162,6 @@ def _doubts(
 def _identical(estimate: Estimate) -> bool:
     """Whether the arms agree on every item; the error is then 0 and meaningless."""
     return estimate.value == 0 and estimate.error == 0
-
-
-def _headline(judged: Verdict, estimate: Estimate, base: float, question: Question) -> str:
-    ours, theirs, on = question.treatment, question.baseline, question.on
-    more = "less" if estimate.value < 0 else "more"
-    size = f"{number(abs(estimate.value))} {question.unit} {more}"
-    match judged.outcome:
-        case "better" | "worse":
-            return f"{ours} is {judged.outcome} than {theirs}: {size} on {on}"
-        case "differs slightly":
-            word = "better" if question.gain * estimate.value > 0 else "worse"
-            return f"{ours} is slightly {word} than {theirs}: {size} on {on}"
-        case "no difference":
-            least = f"{question.smallest_difference:g} {question.unit}"
-            return f"No difference of {least} or more found between {ours} and {theirs} on {on}"
-        case _:
-            return f"Not known yet: these items cannot tell {ours} from {theirs} on {on}"
 
 
 def _tests(
