@@ -91,12 +91,8 @@ def of_bests(
 ) -> Estimate:
     """The first arm minus the second, each at its best, with the uncertainty of the choice.
 
-    Args:
-        study: with its variants chosen.
-        arms: two of its arms.
-        seeds: those that both have.
-        take: returns a run's sample of the endpoint.
-        gain: the sign of an improvement; None if the choice was not made on this endpoint.
+    Both have the ``seeds``. ``take`` returns a run's sample of the endpoint. ``gain`` is the sign
+    of an improvement; None if the choice was not made on this endpoint.
     """
     assert study.chosen is not None
     ours, theirs = (

@@ -142,16 +142,34 @@ def paired(
 
 def estimate(values: FloatArray, moves: Sequence[FloatArray], alpha: float = 0.05) -> Estimate:
     """The mean of ``values`` [seeds], with influences ``moves``: [seeds, clusters] per stratum."""
-    seeds = len(values)
+    seeds, value = len(values), float(values.mean())
     between, items_df = _between_clusters([move.mean(axis=0) for move in moves])
-    if seeds == 1:
-        return _interval(float(values[0]), 1, None, between, between, items_df, alpha)
-    of_seeds = float(values.var(ddof=1)) / seeds
-    rest = sum(float(((move - move.mean(axis=0)) ** 2).sum()) for move in moves)
-    of_items = max(between - rest / (seeds * (seeds - 1)), 0.0)
-    df = _satterthwaite([(of_seeds, seeds - 1), (of_items, items_df)])
-    combined = of_seeds + of_items
-    return _interval(float(values.mean()), seeds, of_seeds, of_items, combined, df, alpha)
+    of_seeds, of_items, df = 0.0, between, items_df
+    if seeds > 1:
+        of_seeds = float(values.var(ddof=1)) / seeds
+        rest = sum(float(((move - move.mean(axis=0)) ** 2).sum()) for move in moves)
+        of_items = max(between - rest / (seeds * (seeds - 1)), 0.0)
+        df = _satterthwaite([(of_seeds, seeds - 1), (of_items, items_df)])
+    error = math.sqrt(of_seeds + of_items)
+    p, half = _p(value, error, df), error * quantile(alpha, df)
+    seed_error = seed_half = None
+    if seeds > 1:
+        seed_error = math.sqrt(of_seeds)
+        seed_half = seed_error * quantile(alpha, seeds - 1)
+        p, half = max(p, _p(value, seed_error, seeds - 1)), max(half, seed_half)
+    return Estimate(
+        value=value,
+        seeds=seeds,
+        seed_error=seed_error,
+        item_error=math.sqrt(of_items),
+        error=error,
+        df=df,
+        low=value - half,
+        high=value + half,
+        p=p,
+        seed_low=None if seed_half is None else value - seed_half,
+        seed_high=None if seed_half is None else value + seed_half,
+    )
 
 
 def over_seeds(values: FloatArray, alpha: float = 0.05) -> Estimate:
@@ -201,38 +219,6 @@ def _satterthwaite(parts: Sequence[tuple[float, float]]) -> float:
     total = sum(variance for variance, _ in parts)
     below = sum(variance**2 / df for variance, df in parts)
     return total**2 / below if below > 0 else math.inf
-
-
-def _interval(
-    value: float,
-    seeds: int,
-    of_seeds: float | None,
-    of_items: float,
-    combined: float,
-    df: float,
-    alpha: float,
-) -> Estimate:
-    seed_error = None if of_seeds is None else math.sqrt(of_seeds)
-    error = math.sqrt(combined)
-    p = _p(value, error, df)
-    seed_half = None
-    if seed_error is not None:
-        p = max(p, _p(value, seed_error, seeds - 1))
-        seed_half = seed_error * quantile(alpha, seeds - 1)
-    half = max(error * quantile(alpha, df), seed_half or 0.0)
-    return Estimate(
-        value=value,
-        seeds=seeds,
-        seed_error=seed_error,
-        item_error=math.sqrt(of_items),
-        error=error,
-        df=df,
-        low=value - half,
-        high=value + half,
-        p=p,
-        seed_low=None if seed_half is None else value - seed_half,
-        seed_high=None if seed_half is None else value + seed_half,
-    )
 
 
 def half_width(estimate: Estimate, alpha: float) -> float:
