@@ -122,9 +122,8 @@ def answers(studies: Sequence[Study]) -> list[Row]:
     rows: list[Row] = []
     for claim, experiment in CLAIMS.items() if tests else ():
         claim_rows = [row for tested in tests if tested.claim == claim for row in _rows(tested)]
-        rows += claim_rows or [
-            {"claim": claim, "answer": f"not tested: experiment={experiment} does"}
-        ]
+        untested: Row = {"claim": claim, "answer": f"not tested: experiment={experiment} does"}
+        rows += claim_rows or [untested]
     return rows
 
 

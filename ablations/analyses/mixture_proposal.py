@@ -50,7 +50,7 @@ class Summary:
 
 def matrix(names: Sequence[str], by_run: Sequence[Mapping[str, float]]) -> FloatArray:
     """Mixtures as weights that sum to 1: float64 [n, k]."""
-    rows: FloatArray = np.array([[mixture[name] for name in names] for mixture in by_run])
+    rows = np.array([[mixture[name] for name in names] for mixture in by_run])
     return rows / rows.sum(axis=1, keepdims=True)
 
 

@@ -33,12 +33,16 @@ def table(study: Study, sizes: Sequence[str], run: Run) -> list[Row]:
     evaluated on the same items.
     """
     alpha, primary = study.declared.primary.alpha, study.declared.primary.endpoint
+    shots = study.declared.shots
+    tasks = [f"task/{t}/{metric}/{n}" for n in shots for t, metric in endpoints.rows_with(run, n)]
+    names = [*endpoints.heldout_of(run, study.declared.heldout)]
+    names += [*endpoints.averages_of(run, shots), *tasks]
     rows: list[Row] = []
     for size in sizes:
         arms = ladder.arms_at(study, [size])
         common = ladder.arms_at(study, [size, sizes[-1]])
         here: list[Row] = []
-        for name in _measured(study, run):
+        for name in names:
             scores = ladder.scores(study, size, arms, name)
             ratio = decisions.signal_to_noise(scores, alpha) if scores else None
             if ratio is None:
@@ -59,15 +63,6 @@ def kind(endpoint: str) -> str:
     if first == "heldout":
         return "loss on text"
     return next((KINDS[word] for word in rest if word in KINDS), "score")
-
-
-def _measured(study: Study, run: Run) -> list[str]:
-    """Every endpoint of a run: held-out groups and sources, averages, tasks."""
-    shots = study.declared.shots
-    rows = [(n, *row) for n in shots for row in endpoints.rows_with(run, n)]
-    tasks = [f"task/{task}/{metric}/{n}" for n, task, metric in rows]
-    averages = endpoints.averages_of(run, shots)
-    return [*endpoints.heldout_of(run, study.declared.heldout), *averages, *tasks]
 
 
 def _decision(

@@ -41,9 +41,7 @@ def choose(study: Study) -> Study:
 def variants_of(study: Study, arm: str) -> list[str]:
     """The variants at which an arm has runs of the model of its main variant."""
     runs = {v: study.seeds(arm, v) for v in study.declared.variants}
-    models = {
-        v: next(iter(by_seed.values())).result.model for v, by_seed in runs.items() if by_seed
-    }
+    models = {v: next(iter(of.values())).result.model for v, of in runs.items() if of}
     model_of_main = models.get(study.declared.main, next(iter(models.values()), None))
     return [variant for variant, model in models.items() if model == model_of_main]
 
@@ -305,9 +303,7 @@ def _steady(study: Study, by_arm: Mapping[str, Sequence[str]]) -> list[str]:
     if len(pair) < 2:
         return []
     runs = [[study.seeds(arm, variant) for variant in by_arm[arm][:2]] for arm in pair]
-    rates = [
-        [next(iter(by_seed.values())).result.learning_rate for by_seed in both] for both in runs
-    ]
+    rates = [[next(iter(of.values())).result.learning_rate for of in both] for both in runs]
     if rates[0][0] != rates[1][0]:
         raise ValueError(
             f"the lowest learning rates of the arms differ ({rates[0][0]:g} and {rates[1][0]:g}):"

@@ -55,6 +55,7 @@ def page_data(
     """
     declared = study.declared
     shown = figures(study, result, logs, not_run)
+    named = [row["endpoint"] for name in ENDPOINTS_OF for row in shown[name]]
     jobs = [*study.runs, *study.failed, *study.unfinished, *study.missing]
     signs = mixture = None
     if not isinstance(result, ValueError):
@@ -95,7 +96,7 @@ def page_data(
         "jobs": {"complete": len(study.runs), "declared": sum(job.arm != TRUNK for job in jobs)},
         "co2e": provenance.carbon(study),
         "figures": {name: figure(rows) for name, rows in shown.items()},
-        "labels": labels(study, shown),
+        "labels": {name: endpoints.label(name) for name in [declared.primary.endpoint, *named]},
         "empty": reasons(study, result, shown),
         "panels": panel_data(PANELS, study, result),
         "provenance": provenance.provenance(study),
@@ -123,12 +124,6 @@ def verdict(study: Study, result: Comparison | ValueError) -> Json:
         "notes": [*secondary_findings(result), *notes],
         "primary": finite(primary),
     }
-
-
-def labels(study: Study, shown: Mapping[str, Sequence[Row]]) -> dict[str, str]:
-    """Labels of the endpoints in all figures."""
-    named = [row["endpoint"] for name in ENDPOINTS_OF for row in shown[name]]
-    return {name: endpoints.label(name) for name in [study.declared.primary.endpoint, *named]}
 
 
 def figures(

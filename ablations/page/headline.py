@@ -37,23 +37,16 @@ def headline(study: Study, result: Comparison | ValueError) -> str:
     if result.mixture and not result.mixture.confirmed:
         return result.mixture.headline
     finding = _finding(study, result)
-    if where := _at(study):
+    if chosen := study.chosen:
         if result.verdict.outcome in ("interim", "underpowered", "no difference"):
             finding = finding[0].lower() + finding[1:]  # others start with the name of an arm
-        finding = where + finding
+        where = f"Each arm at its best of {chosen.tried} {chosen.of}"
+        if chosen.at == CompareAt.lowest:
+            where = f"At the lowest of {chosen.tried} learning rates, as a proxy for tuned arms"
+        finding = f"{where}: {finding}"
     if study.declared.known:
         return f"Judged on sources that the classifier may know: {finding}"
     return finding
-
-
-def _at(study: Study) -> str:
-    """Where the arms are compared, if not at the main variant."""
-    chosen = study.chosen
-    if chosen is None:
-        return ""
-    if chosen.at == CompareAt.lowest:
-        return f"At the lowest of {chosen.tried} learning rates, as a proxy for tuned arms: "
-    return f"Each arm at its best of {chosen.tried} {chosen.of}: "
 
 
 def _finding(study: Study, result: Comparison) -> str:

@@ -71,8 +71,7 @@ def smooth(tokens: FloatArray, loss: FloatArray, points: int) -> tuple[FloatArra
     if not len(tokens):
         return tokens, loss
     edges = np.linspace(0, len(tokens), min(points, len(tokens)) + 1).round().astype(int)
-    means = np.add.reduceat(loss, edges[:-1]) / np.diff(edges)
-    return tokens[edges[1:] - 1], means
+    return tokens[edges[1:] - 1], np.add.reduceat(loss, edges[:-1]) / np.diff(edges)
 
 
 def _routers(rows: Sequence[Mapping[str, Any]]) -> Routers | None:

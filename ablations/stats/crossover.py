@@ -82,8 +82,7 @@ def crossing(
 def _weights(log: FloatArray, place: float) -> FloatArray:
     centred = log - log.mean()
     slope = (place - log.mean()) / float((centred**2).sum())
-    weights: FloatArray = 1 / len(log) + slope * centred
-    return weights
+    return 1 / len(log) + slope * centred
 
 
 def _line(

@@ -58,8 +58,7 @@ class Surface:
 
     def errors(self, contrasts: FloatArray) -> FloatArray:
         """Standard errors of contrasts of the coefficients: [m, p] to [m]."""
-        norms: FloatArray = np.linalg.norm(contrasts @ self.root, axis=1)
-        return self.sd * norms
+        return self.sd * np.linalg.norm(contrasts @ self.root, axis=1)
 
 
 def check(weights: FloatArray) -> None:
@@ -120,8 +119,7 @@ def _lack_of_fit(
 
 def leverage(surface: Surface, weights: FloatArray) -> FloatArray:
     """Distance of mixtures [m, k] from those that were run, in units of their spread: [m]."""
-    norms: FloatArray = np.linalg.norm(design(weights) @ surface.root, axis=1) ** 2
-    return norms
+    return np.linalg.norm(design(weights) @ surface.root, axis=1) ** 2
 
 
 @dataclass(frozen=True)
@@ -205,8 +203,7 @@ def _largest(surface: Surface, contrasts: FloatArray, moves: FloatArray) -> Floa
     scaled = contrasts @ surface.root
     length = np.linalg.norm(scaled, axis=1)
     some = length > 1e-9 * max(length.max(), 1e-300)
-    statistics: FloatArray = (contrasts[some] @ moves) / length[some][:, None]
-    return statistics
+    return (contrasts[some] @ moves) / length[some][:, None]
 
 
 def effects(

@@ -136,8 +136,7 @@ def seeds_needed(
         raise ValueError("the difference to find must be positive")
 
     def enough(seeds: int) -> bool:
-        effect = minimum_detectable_effect(seed_sd, seeds, item_error, alpha, power)
-        return effect <= difference
+        return minimum_detectable_effect(seed_sd, seeds, item_error, alpha, power) <= difference
 
     seeds = range(2, MAX_SEEDS + 1)
     found = bisect_left(seeds, True, key=enough)

@@ -45,6 +45,7 @@ DOMAINS_SHOWN = 100
 ALL_DOMAINS_SHOWN = 2000
 GROUPS_SHOWN = 15
 EXAMPLES_BYTES = 1_000_000
+_SUMMED = ("outcomes", "histogram", "kept_histogram", "curves")
 
 Json = dict[str, Any]
 
@@ -206,9 +207,6 @@ def _fold(sources: list[Json]) -> list[Json]:
                 }
             )
     return out
-
-
-_SUMMED = ("outcomes", "histogram", "kept_histogram", "curves")
 
 
 def _insert_own_stop(
