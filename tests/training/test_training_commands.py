@@ -52,7 +52,7 @@ def test_help_says_what_the_command_does_and_where_settings_are_explained(
         [quick_python, command, flag], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     assert said.startswith(f"python {command} SETTING=VALUE")
-    (path,) = re.findall(r"conf/\w+\.yaml(?= say)", said)
+    (path,) = re.findall(r"conf/\w+\.yaml(?= explain)", said)
     assert path == f"conf/{settings}"
     assert (ROOT / path).exists()
     assert "classifier" not in said  # the groups of other commands
