@@ -8,8 +8,8 @@ Defaults are in ``conf/evaluate.yaml``. Writes to the run's folder (or ``output`
     logprobs.arrow      every choice's log-probability (:data:`ablations.tasks.responses.LOGPROBS`)
     generations.arrow   every generated answer (:data:`ablations.tasks.responses.GENERATIONS`)
     tasks.arrow         every item's scores (:data:`ablations.study_files.results.TASKS`)
-    evaluation.json     the request, sources of the data, scores with intervals, and tasks that were
-                        not run, with reasons; written last
+    evaluation.json     request, data sources, scores with intervals, and tasks not run, with
+                        reasons; written last
 """
 
 import dataclasses
@@ -61,7 +61,7 @@ class EvaluateConfig:
 def evaluate(config: EvaluateConfig) -> Evaluation:
     """Evaluate a run's model on the configured tasks, and write the answers.
 
-    Processes of ``torchrun`` share the model; the first one reads the tasks' data and writes.
+    Processes of ``torchrun`` share the model; the first one reads data and writes.
 
     Raises:
         ValueError: a task, a data source or the run is missing or malformed.

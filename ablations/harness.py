@@ -2,9 +2,8 @@ r"""lm-evaluation-harness with our checkpoints: its command, with a model type `
 
 python ablations/harness.py run --model winnow --model_args run=run/ --device cpu --tasks piqa
 
-Everything else is lm-evaluation-harness's own (``pip install 'winnow-lm[harness]'``): tasks, data
-from the hub, rules, and the default device, cuda:0. Requests run through the same code as those of
-``ablations/evaluate.py``.
+The rest is lm-evaluation-harness's (``pip install 'winnow-lm[harness]'``): tasks, data from the
+hub, rules, and the default device, cuda:0. Requests run through the code of ``ablations/evaluate.py``.
 """
 
 from typing import Any
@@ -22,9 +21,9 @@ from ablations.evaluation.token_model import TokenModel, load_model
 class HarnessModel(LM):
     """A trained model behind the interface of the harness.
 
-    From ``run``, a folder of ``model/train.py`` or one of its checkpoints, or a ``model`` in
-    memory. ``conf/evaluate.yaml`` explains the other settings; what else the harness passes to
-    every model (batch size …) is unused.
+    Give ``run``, a folder of ``model/train.py`` or a checkpoint, or a ``model`` in memory.
+    ``conf/evaluate.yaml`` explains the other settings; the harness's others (batch size …) are
+    unused.
     """
 
     def __init__(
@@ -42,7 +41,7 @@ class HarnessModel(LM):
         self.model = model or load_model(str(run), device or "auto", precision, length=length)
 
     def _answers(self, requests: list[Instance]) -> list[Any]:
-        """The answers to requests of any kind; a ValueError if one asks for sampling."""
+        """The answers to requests of any kind; a ValueError if one asks to sample."""
         plain = [Request(request.request_type, request.args) for request in requests]
         return answer(self.model, plain)[0]
 

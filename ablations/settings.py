@@ -1,4 +1,4 @@
-"""The ``name=value`` command line of commands that read a study."""
+"""Parses the ``name=value`` arguments of commands that read a study."""
 
 import argparse
 import sys
@@ -16,9 +16,7 @@ def parse(
     required: str = "study",
     usage: str | None = None,
 ) -> dict[str, str]:
-    """Parse ``name=value`` arguments: the required setting, and optional ones.
-
-    ``usage`` is the usage line, if not all settings are folders.
+    """Parse ``name=value`` arguments; ``usage`` is the usage line if not all of them are folders.
 
     Raises:
         ValueError: a setting is unknown, or ``required`` is missing.
@@ -41,11 +39,7 @@ def parse(
 
 
 def value(setting: str) -> Any:
-    """The value of ``name=value`` in Hydra's grammar: a list, mapping, number or string.
-
-    Raises:
-        ValueError: it is none of these.
-    """
+    """The value of ``name=value`` in Hydra's grammar; a ValueError on a syntax error."""
     # Imported here: commands that take only folders need no Hydra.
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException

@@ -1,1 +1,1 @@
-"""Two arms compared on one endpoint: what can be compared, pairs of runs by seed, the verdict."""
+"""Compares two arms on one endpoint: endpoints, pairs of runs by seed, the verdict."""

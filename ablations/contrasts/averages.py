@@ -1,8 +1,8 @@
-"""GLaM's averages over tasks: their rows, and which of them are missing.
+"""GLaM's averages over tasks.
 
 GLaM reports 30 rows for its 29 tasks: SQuADv2 counts twice in NLG, as F1 and as exact match. NLG is
-the plain mean of 9 rows, NLU of 21, "All" of the 30. With these rules GPT-3's and GLaM's published
-averages follow from their per-task tables, as a test checks.
+the plain mean of 9 rows, NLU of 21, "All" of the 30. A test derives GPT-3's and GLaM's published
+averages from their per-task tables by these rules.
 """
 
 from collections.abc import Iterable

@@ -7,7 +7,7 @@ _POINT = re.compile(r"^(.+)=(-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)$")
 
 
 def axis_of(names: Sequence[str]) -> tuple[str, dict[str, float]] | None:
-    """The common name and the numbers of names like ``name=number``; None for others."""
+    """The common name and the numbers, by ``name=number``; None for other names."""
     parsed = {name: match.groups() for name in names if (match := _POINT.match(name))}
     words = {word for word, _ in parsed.values()}
     if len(parsed) < 2 or len(parsed) < len(names) or len(words) > 1:

@@ -1,11 +1,10 @@
 """Arms at equal tokens, unique tokens and total compute, interpolated from their curves.
 
-A filtered arm and its baseline seldom spend the same on all three axes. Equal *tokens* compares
-training steps; equal *unique tokens* the same amount of distinct text, however often repeated;
-equal *compute* the same budget, including the scoring of the pool.
+Equal *tokens* compares training steps; equal *unique tokens* the same amount of distinct text,
+however often repeated; equal *compute* the same budget, including the scoring of the pool.
 
 Inside a run the learning rate has not decayed yet, so such points compare with each other, not with
-finished runs of that length. Curves hold no documents, so intervals are over seeds only.
+finished runs of that length. Curves have no documents, so intervals are over seeds only.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,7 +40,7 @@ class Point:
 def read_at(curve: Curve, axis: str, at: float, sources: Sequence[str]) -> float | Status:
     """Mean bits per byte over ``sources`` at a point of an axis, linear in its logarithm.
 
-    Of points at one place of the axis (a repeated corpus adds no unique tokens), the last counts.
+    Where several points share a place (a repeated corpus adds no unique tokens), the last counts.
     """
     x: FloatArray = getattr(curve, axis)
     y = np.mean([curve.heldout[source] for source in sources], axis=0)
@@ -69,8 +68,8 @@ def log_tokens_to(tokens: FloatArray, best: FloatArray, level: float) -> float:
 def places(curves: Mapping[str, Mapping[int, Curve]], axis: str) -> list[float]:
     """Points of comparison: the farthest end of any arm, halved repeatedly, and each arm's end.
 
-    ``curves`` is by arm and seed. An arm ends with its first seed to end. Of points within 2 %, as
-    when arms differ only in scoring cost, the first counts.
+    An arm ends where its first seed does. Of points within 2 %, as when arms differ only in scoring
+    cost, the first counts.
     """
     ends = {
         arm: min(float(getattr(curve, axis)[-1]) for curve in seeds.values())

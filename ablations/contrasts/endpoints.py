@@ -1,13 +1,13 @@
 """Endpoints by name, and how to compute them from a run.
 
     heldout/GROUP_OR_SOURCE       bits per byte; of a group, the mean over its sources (macro)
-    average/nlg/SHOTS             GLaM's averages (nlg, nlu, all) over the rows there are, in points
+    average/nlg/SHOTS             GLaM's averages (nlg, nlu, all) over available rows, in points
     average/gold/SHOTS            bits per byte of the right answers, mean over tasks
     task/TASK/METRIC/SHOTS        one task's score, in points (0 to 100) or bits per byte
 
-SHOTS is a number, or ``few`` for GLaM's own number per task; its three columns are 0, 1 and few.
+SHOTS is a number, or ``few`` for GLaM's number per task; GLaM's three columns are 0, 1 and few.
 
-An endpoint of a run is a list of strata, the form that :mod:`ablations.stats.inference` works on.
+An endpoint of a run is a list of strata, as in :mod:`ablations.stats.inference`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ POINTS = "points"
 
 
 def unit(name: str) -> str:
-    """Bits per byte (lower is better) or points of 100 (higher is better, but see :func:`gain`)."""
+    """Bits per byte, or points of 100."""
     kind, rest = _split(name)
     if kind == "heldout" or rest[0] == GOLD or (kind == "task" and metrics.in_bits(rest[1])):
         return BITS
@@ -73,7 +73,7 @@ def sample(name: str, run: Run, groups: Mapping[str, Sequence[str]]) -> Sample:
     """The strata of an endpoint in one run.
 
     Raises:
-        ValueError: no such endpoint, or the run was not evaluated on what it needs.
+        ValueError: no such endpoint, or the run was not evaluated on it.
     """
     kind, rest = _split(name)
     if kind == "heldout":
@@ -115,13 +115,13 @@ def rows_of(average: str, run: Run, shots: str) -> tuple[Sequence[Row], Sequence
 
 
 def averages_of(run: Run, shots: Sequence[str]) -> list[str]:
-    """The names of all averages that a run has at least one row of."""
+    """The names of all averages with at least one row in a run."""
     names = [(average, n) for n in shots for average in (*AVERAGES, GOLD)]
     return [f"average/{average}/{n}" for average, n in names if rows_of(average, run, n)[0]]
 
 
 def heldout_of(run: Run, groups: Mapping[str, Sequence[str]]) -> list[str]:
-    """The names of all held-out groups, and of the sources that are not all of one."""
+    """The names of all held-out groups, and of the sources that are not a group by themselves."""
     single = {sources[0] for sources in groups.values() if len(sources) == 1}
     names = [*groups, *(source for source in run.documents if source not in {*groups, *single})]
     return [f"heldout/{name}" for name in names]
@@ -135,7 +135,7 @@ def chance(run: Run, task: str, metric: str, shots: str) -> float | None:
 
 
 def _task(run: Run, rows: Sequence[Row], shots: str, weight: float) -> Stratum:
-    """One task as a stratum; of several metrics on the same items, their mean."""
+    """One task as a stratum; several metrics on the same items are averaged."""
     sums = []
     for task, metric in rows:
         if (key := (task, metric, shots_of(task, shots))) not in run.scores:

@@ -35,9 +35,8 @@ def doubts(study: Study, treatment: Mapping[int, Run], baseline: Mapping[int, Ru
 
 
 def unlearned(study: Study, runs: Sequence[Run]) -> list[str]:
-    """A clause if models hardly beat a unigram model on the primary endpoint's held-out text.
-
-    For a task endpoint, on all held-out text.
+    """A clause if models hardly beat a unigram model on the primary endpoint's held-out text (for
+    a task endpoint, on all of it).
     """
     kind, _, name = study.declared.primary.endpoint.partition("/")
     unigram = study.declared.unigram

@@ -1,4 +1,4 @@
-"""Compares two arms on one endpoint over the seeds that both have."""
+"""Compares two arms on one endpoint over their common seeds."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -46,7 +46,7 @@ def contrast(
     baseline: Mapping[int, Run],
     endpoint: str | None = None,
 ) -> Contrast | None:
-    """Compare two arms, each a mapping from seed to run; None if they share no seed.
+    """Compare two arms (runs by seed) on their common seeds; None if there are none.
 
     Raises:
         ValueError: a run lacks the endpoint.
@@ -63,12 +63,9 @@ def contrast(
 def between(
     study: Study, treatment: str, baseline: str, endpoint: str | None = None
 ) -> Contrast | None:
-    """Compare two arms at the study's variants of them; None if they share no seed there.
+    """Like :func:`contrast`, at the study's variants of both arms.
 
     If variants were chosen, the interval includes the uncertainty of the choice.
-
-    Raises:
-        ValueError: a run lacks the endpoint.
     """
     result = contrast(study, study.seeds(treatment), study.seeds(baseline), endpoint)
     chosen = study.chosen
@@ -91,8 +88,8 @@ def of_bests(
 ) -> Estimate:
     """The first arm minus the second, each at its best, with the uncertainty of the choice.
 
-    Both have the ``seeds``. ``take`` returns a run's sample of the endpoint. ``gain`` is the sign
-    of an improvement; None if the choice was not made on this endpoint.
+    ``take`` returns a run's sample of the endpoint. ``gain`` is the sign of an improvement; None if
+    the choice was not made on this endpoint.
     """
     assert study.chosen is not None
     ours, theirs = (

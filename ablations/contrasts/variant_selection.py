@@ -1,10 +1,9 @@
 """Select the variant at which each arm is compared (:mod:`ablations.study_files.variant_choice`).
 
 **Each arm at its best.** The candidates of an arm are the variants of its model: learning rates,
-numbers of passes, or both. The one with the best mean over seeds is chosen, on a share of each
-source's held-out documents that the endpoint then excludes. A hash of the id decides the side of a
-document; copies of a text share a side. The interval includes the uncertainty of the choice
-(:mod:`ablations.stats.candidates`).
+numbers of passes, or both. The best mean over seeds is chosen on a share of each source's held-out
+documents, selected by hash with copies of a text together; the endpoint excludes them. The interval
+includes the uncertainty of the choice (:mod:`ablations.stats.candidates`).
 """
 
 import dataclasses
@@ -23,7 +22,7 @@ from ablations.study_files.variant_choice import Choice, ChosenVariants, Compare
 from model.data.arms import BoolArray
 
 FEWEST = 2
-"""Documents of a source on either side; fewer give no standard error."""
+"""Documents of a source on either side; one gives no standard error."""
 
 
 def choose(study: Study) -> Study:
@@ -39,7 +38,7 @@ def choose(study: Study) -> Study:
 
 
 def variants_of(study: Study, arm: str) -> list[str]:
-    """The variants at which an arm has runs of the model of its main variant."""
+    """The variants of an arm that were run with the model of the main variant."""
     runs = {v: study.seeds(arm, v) for v in study.declared.variants}
     models = {v: next(iter(of.values())).result.model for v, of in runs.items() if of}
     model_of_main = models.get(study.declared.main, next(iter(models.values()), None))
@@ -49,7 +48,7 @@ def variants_of(study: Study, arm: str) -> list[str]:
 def best(study: Study, share: float) -> Study:
     """Each arm at its best variant, on the seeds that all its variants have.
 
-    The choice is made on a ``share`` of the endpoint's documents.
+    The choice uses a ``share`` of the endpoint's documents.
 
     Raises:
         ValueError: an arm of the contrast has fewer than two variants, or there is too little text.
@@ -211,7 +210,7 @@ def selection(heldout: pa.Table, sources: Sequence[str], share: float) -> BoolAr
 def _rank(
     study: Study, by: str, runs: Sequence[Sequence[Run]], level: float
 ) -> tuple[list[int], list[float]]:
-    """Possible best candidates, the leader first, and each candidate's mean on the choice's text.
+    """Candidates that may be the best, the leader first, and each candidate's mean.
 
     ``runs`` are by candidate and seed. Sources without documents to choose on are ignored.
     """

@@ -1,4 +1,4 @@
-"""The verdict on an interval, in words. There are six outcomes; "the filter hurts" is one.
+"""The verdict on an interval, in words, with six outcomes:
 
 better, worse     the interval excludes 0, and the difference may be of interest
 differs slightly  the interval excludes 0 and lies below the smallest difference of interest
@@ -39,8 +39,8 @@ class Verdict:
 class Question:
     """The question of a verdict. ``on`` is the endpoint in a sentence, in ``unit``.
 
-    ``gain`` is the sign of a difference that is an improvement. With ``of_runs`` a single run of
-    each arm gets a verdict too, about these two runs only.
+    ``gain`` is the sign of an improvement. With ``of_runs`` a single run of each arm gets a verdict
+    too, about these two runs only.
     """
 
     treatment: str
@@ -82,7 +82,7 @@ def judge(
 def answer(
     estimate: Estimate, baseline_value: float, question: Question, doubts: Sequence[str] = ()
 ) -> Verdict:
-    """The verdict on a paired difference, as :func:`judge` gives it."""
+    """The verdict on a paired difference, as in :func:`judge`."""
     unit, gain = question.unit, question.gain
     size = _size(estimate, baseline_value, question)
     arms = f"{question.treatment} against {question.baseline} on {question.on}"
@@ -127,7 +127,7 @@ def answer(
 
 
 def _need(estimate: Estimate, question: Question) -> str:
-    """What it takes to find the smallest difference of interest: seeds, items or both."""
+    """What finding the smallest difference of interest takes: seeds, items or both."""
     if estimate.seed_sd is None:
         return f"more {question.items} are needed"
     smallest, noise = question.smallest_difference, (estimate.seed_sd, estimate.item_error)
@@ -141,7 +141,7 @@ def _need(estimate: Estimate, question: Question) -> str:
 
 
 def detectable_effect(estimate: Estimate, alpha: float, power: float) -> float:
-    """The true difference that is detected with ``power``, given the observed noise."""
+    """The true difference detected with ``power``, given the observed noise."""
     if estimate.seed_sd is None:
         return detectable(estimate.error, estimate.df, alpha, power)
     noise = estimate.seed_sd, estimate.seeds, estimate.item_error

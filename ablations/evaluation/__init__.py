@@ -1,1 +1,1 @@
-"""Asks a trained model the questions of tasks, ours and those of lm-evaluation-harness."""
+"""Evaluates a trained model on tasks of ours and of lm-evaluation-harness."""

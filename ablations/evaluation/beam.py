@@ -1,7 +1,7 @@
-"""Batched beam search over our models with their key-value cache.
+"""Batched beam search with a key-value cache.
 
-GPT-3's settings, consistent with GLaM's width of 4: a hypothesis of n tokens is ranked by its
-log-probability over ((5 + n) / 6) ** 0.6 (Wu et al. 2016, equation 14, without coverage).
+GPT-3's settings, with GLaM's width of 4: a hypothesis of n tokens is ranked by its log-probability
+over ((5 + n) / 6) ** 0.6 (Wu et al. 2016, equation 14, without coverage).
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ _PADDING, _TEXT = 0, 1
 
 
 class Hypothesis(NamedTuple):
-    """A generated sequence, with the token that ended it, and its normalised score."""
+    """A generated sequence, including the token that ended it, and its normalised score."""
 
     tokens: list[int]
     score: float
@@ -41,13 +41,8 @@ def beam_search(
 ) -> list[Hypothesis]:
     """The best finished hypothesis for each prompt; if none finishes in time, the best live one.
 
-    Args:
-        model: in evaluation mode.
-        prompts: tokens, at least one each.
-        beams: hypotheses to keep at each step; 1 is greedy decoding.
-        max_tokens: maximum tokens to generate.
-        boundary: the token that ends a document, and with it a hypothesis.
-        stops: whether a hypothesis ends with these tokens.
+    The model is in evaluation mode; each prompt has at least one token. One beam is greedy
+    decoding. A hypothesis ends at ``boundary``, the end of a document, or where ``stops`` says so.
     """
     device = next(model.parameters()).device
     searches = [_Search(beams, boundary, stops) for _ in prompts]
@@ -93,7 +88,7 @@ class _Search:
     def advance(self, values: list[list[float]], ids: list[list[int]]) -> list[int]:
         """Extend each beam by its likeliest tokens; return the beam that each new one extends.
 
-        Considers the best 2 * beams extensions, so that no beam is empty after some end.
+        Considers the best 2 * beams extensions, so that all beams stay full if some end.
         """
         extensions = [
             (total + value, origin, token)
@@ -114,7 +109,7 @@ class _Search:
         return origins + [0] * (self.beams - len(origins))
 
     def last(self) -> list[int]:
-        """The newest token of each beam; padding for a beam that is missing."""
+        """The newest token of each beam; padding for missing beams."""
         tokens = [tokens[-1] for _, tokens in self.live]
         return tokens + [self.boundary] * (self.beams - len(tokens))
 
@@ -129,7 +124,7 @@ class _Search:
         return best >= self.live[0][0] / length_penalty(max_tokens)
 
     def best(self) -> Hypothesis:
-        """The best finished hypothesis, else the best beam."""
+        """The best finished hypothesis, else the best live one."""
         if self.finished:
             return max(self.finished, key=lambda h: h.score)
         total, tokens = self.live[0]

@@ -25,8 +25,8 @@ from ablations.tasks.task_set import Answers, TaskSet, sample
 
 @dataclass(frozen=True)
 class EvaluationRequest:
-    """What to evaluate: task names, shots (a number, or ``few`` for GLaM's own), and the limit of
-    items per task, sampled by id. ``seed`` draws the demonstrations.
+    """What to evaluate: task names, shots (a number, or ``few`` for GLaM's), and the maximum items
+    per task, sampled by id. ``seed`` draws the demonstrations.
     """
 
     tasks: Sequence[str]
@@ -58,7 +58,7 @@ class WinnowTaskSet(TaskSet):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All answers of a model. The tables have the schemas LOGPROBS, GENERATIONS and TASKS."""
+    """A model's answers: tables of the schemas LOGPROBS, GENERATIONS and TASKS."""
 
     logprobs: pa.Table
     generations: pa.Table
@@ -72,7 +72,7 @@ class Evaluation:
 
 
 def gather(request: EvaluationRequest, where: DataSources) -> tuple[list[TaskSet], dict[str, str]]:
-    """The items of all tasks that have data, and the reason for each task that has none.
+    """The items of all tasks that have data, and for the others the reason why not.
 
     Raises:
         ValueError: a task is unknown, or records do not fit it.

@@ -1,4 +1,4 @@
-"""Requests of lm-evaluation-harness as plain values, and our models' answers."""
+"""Requests of lm-evaluation-harness, and our models' answers to them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -6,14 +6,13 @@ from typing import Any, NamedTuple
 from ablations.tasks.language_model import LanguageModel, LogLikelihoods
 
 LIKELIHOOD, ROLLING, GENERATION = "loglikelihood", "loglikelihood_rolling", "generate_until"
-"""The kinds of request: score a continuation, score a text, generate."""
+"""Kinds of request: score a continuation, score a text, generate."""
 
 MAX_TOKENS = 256
 """The default limit of generated tokens."""
 
 Response = tuple[float, bool] | float | str
-"""To a request of each kind: log-probability and whether it is greedy decoding's; log-probability;
-text."""
+"""By kind: log-probability and whether decoding is greedy; log-probability; text."""
 
 
 class Request(NamedTuple):
@@ -52,9 +51,7 @@ _LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens")
 def answer(
     model: LanguageModel, requests: Sequence[Request], extra: Sequence[tuple[str, str]] = ()
 ) -> tuple[list[Response], LogLikelihoods]:
-    """Answer requests, grouped by kind, and score extra pairs of contexts and continuations.
-
-    Pairs that a request has too are scored once.
+    """Answer requests, and score extra pairs of contexts and continuations, each pair once.
 
     Raises:
         ValueError: a request is of a kind that we can't answer.

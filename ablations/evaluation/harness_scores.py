@@ -1,13 +1,12 @@
 """Scores of lm-evaluation-harness by item: rows of ``tasks.arrow``.
 
-A metric of the harness is compared if its figure is the mean of its items, or bits per byte, a
-ratio of sums over them; figures over all items at once (corpus BLEU, F1 over all answers) are not.
-It keeps the harness's name, with the answer filter if any: ``acc_norm``,
-``exact_match:strict-match``. Names of metrics where lower is better say so
+A metric of the harness is compared if it is a mean over items or bits per byte, not if it needs all
+items at once (corpus BLEU). It keeps the harness's name, with the answer filter if any:
+``acc_norm``, ``exact_match:strict-match``. Names of metrics where lower is better say so
 (:mod:`ablations.study_files.metrics`).
 
-Two metrics of ours are added if the task names the right answer and scores by the harness's default
-rules: ``gold_bits_per_byte`` and, for choices, ``gold_probability``.
+If the task names the right answer and scores by the harness's default rules, we add
+``gold_bits_per_byte`` and, for choices, ``gold_probability``.
 """
 
 import math
@@ -30,7 +29,7 @@ CHOICE = "multiple_choice"
 
 
 class Value(NamedTuple):
-    """An item's score by a metric: its number among the items, and the parts of a ratio."""
+    """The score of the item with this index by one metric, as a ratio."""
 
     item: int
     numerator: float
@@ -51,7 +50,7 @@ class Judge:
     def choices(self, document: Any, requests: Sequence[Request]) -> list[tuple[str, str, bool]]:
         """Context, continuation and correctness of each choice of a document.
 
-        If the harness does not say what is right, none is, and a text stands for the request.
+        If the harness does not say what is right, each request is a choice that is not correct.
         """
         form = self.task.OUTPUT_TYPE if self.usual else None
         first = requests[0].arguments
@@ -89,7 +88,7 @@ class Judge:
         return {i for i in indices if isinstance(i, int) and 0 <= i < len(texts)}
 
     def metrics(self, items: Sequence[Item]) -> tuple[dict[str, bool], dict[str, str]]:
-        """For each compared metric whether higher is better, and why others are not compared."""
+        """Whether higher is better, by compared metric; and why the others are not compared."""
         known = [item for item in items if any(item.correct)]
         higher_is_better = {ours.GOLD_BITS: False} if known else {}
         if known and min(len(item.correct) for item in known) > 1:
@@ -105,7 +104,7 @@ class Judge:
         return higher_is_better, left_out
 
     def _column(self, metric: str) -> tuple[str | None, str]:
-        """The name of a metric among ours; else None, and why it can't be compared."""
+        """The name of a metric in our tables; else None, and why it can't be compared."""
         from lm_eval.api import metrics
 
         aggregation = self.task.aggregation()[metric]
@@ -125,7 +124,7 @@ class Judge:
     ) -> dict[str, list[Value]]:
         """The score of each item by each metric, from the answers to the first requests.
 
-        ``owners`` has the number of each request's item, in order.
+        ``owners`` has the index of each request's item.
         """
         instances = self.instances[: len(responses)]
         by_item: dict[int, list[Any]] = {}
@@ -148,7 +147,7 @@ class Judge:
         return values
 
     def rehearse(self) -> None:
-        """Score made-up answers to the first item, to fail early if scoring fails."""
+        """Score made-up answers to the first item, so that a failure shows early."""
         first = [i for i in self.instances if i.doc_id == self.instances[0].doc_id]
         kinds: dict[str, Response] = {LIKELIHOOD: (-1.0, False), ROLLING: -1.0, GENERATION: "1"}
         self.values([kinds[instance.request_type] for instance in first], [0] * len(first))
@@ -194,7 +193,6 @@ def table(
 
 
 def _as_text(request: Request) -> tuple[str, str, bool]:
-    """The text of a request."""
     texts = [part for part in request.arguments[:2] if isinstance(part, str)]
     context, text = texts if len(texts) == 2 else ("", texts[0])
     return context, text, False

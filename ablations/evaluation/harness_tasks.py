@@ -1,7 +1,7 @@
 """Tasks of lm-evaluation-harness: ``lm_eval:arc_easy``, ``lm_eval:my_task.yaml``.
 
-The harness reads the data, renders prompts, draws demonstrations and scores answers, all by the
-task's own file; our model answers as in our own tasks. A group or tag stands for all of its tasks.
+The harness reads the data, renders prompts, draws demonstrations and scores answers; our model
+answers as in our own tasks. A group or tag means all of its tasks.
 """
 
 import contextlib
@@ -41,9 +41,9 @@ Document = Mapping[str, Any]
 class HarnessTaskSet(TaskSet):
     """A task of the harness, which scores its answers.
 
-    ``requests`` are those of all items in order, ``owners`` the index of the item of each. The
-    choices of an item are real if its right answer is known (``correct``). ``judge`` scores; it is
-    None in processes that only answer.
+    ``requests`` are those of all items in order, ``owners`` the index of each request's item. Only
+    items with a known right answer have real choices. ``judge`` is None in processes that only
+    answer.
     """
 
     requests: Sequence[Request]
@@ -78,23 +78,18 @@ class HarnessTaskSet(TaskSet):
         try:
             values = self.judge.values(answered, self.owners)
         except Exception as error:
-            raise ValueError(f"{self.name}: its own scoring fails, {_summary(error)}") from error
+            raise ValueError(f"{self.name}: its scoring fails, {_summary(error)}") from error
         return harness_scores.table(self.name, self.shots, self.items, values, logprobs)
 
 
 def task_sets(name: str, shots: int | str, limit: int | None, seed: int) -> list[TaskSet]:
-    """The items of a task of the harness, or of all tasks of a group.
+    """The items of a task of the harness, or of all tasks of a group, by name with ``lm_eval:``.
 
-    Args:
-        name: with its prefix ``lm_eval:``.
-        shots: demonstrations, as in ``--num_fewshot``.
-        limit: maximum number of items, sampled by number.
-        seed: of the demonstrations, the last one of ``--seed``.
+    ``shots`` are as in ``--num_fewshot``, ``seed`` draws them, as the last one of ``--seed``.
 
     Raises:
         UnavailableError: the task takes no demonstrations, but some are requested.
-        ValueError: there is no such task, its data can't be loaded, or our models can't answer its
-            requests.
+        ValueError: no such task, its data can't be loaded, or our models can't answer its requests.
     """
     if shots == FEW:
         raise ValueError(f"{FEW} is GLaM's number of demonstrations: give {name} its own (shots=5)")
@@ -102,11 +97,7 @@ def task_sets(name: str, shots: int | str, limit: int | None, seed: int) -> list
 
 
 def version() -> str:
-    """The harness's version.
-
-    Raises:
-        ValueError: it is not installed.
-    """
+    """The harness's version; a ValueError if it is not installed."""
     if importlib.util.find_spec("lm_eval") is None:
         extra = "pip install 'winnow-lm[harness]'"
         raise ValueError(f"tasks of lm-evaluation-harness need the extra: {extra}")
@@ -114,7 +105,6 @@ def version() -> str:
 
 
 def _open(name: str) -> list[Any]:
-    """The harness's tasks of a name, with their data."""
     installed = version()
     task = name.removeprefix(HARNESS)
     file = task.endswith((".yaml", ".yml"))
@@ -174,7 +164,7 @@ def _task_set(task: Any, shots: int, limit: int | None, seed: int) -> TaskSet:
             ]
             judge.rehearse()
     except Exception as error:
-        raise ValueError(f"{name} can't be asked, {_summary(error)}") from error
+        raise ValueError(f"{name} can't be run, {_summary(error)}") from error
     metrics, left_out = judge.metrics(items)
     if not metrics:
         raise ValueError(f"{name} has nothing to compare item by item: {left_out}")
@@ -214,7 +204,7 @@ def _instances(task: Any, document: Document, number: int, shots: int) -> list[A
 def _item(
     judge: Judge, document: Document, name: str, group: str, instances: Sequence[Any]
 ) -> Item:
-    """A document as an item: its choices, where the harness says which is right; else its text."""
+    """A document as an item: its choices if the right one is known, else its requests."""
     choices = judge.choices(document, [Request(one.request_type, one.args) for one in instances])
     contexts, continuations, correct = map(list, zip(*choices, strict=True))
     answers = [[text] for text in judge.answers(document)]
@@ -235,12 +225,12 @@ def _seeded() -> Iterator[None]:
 
 
 def _fingerprint(value: Any) -> str:
-    """Sixteen hex digits of requests and scoring; functions count by name."""
+    """Sixteen hex digits of a SHA-256; functions count by name."""
     text = json.dumps(value, sort_keys=True, default=lambda x: getattr(x, "__qualname__", None))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _summary(error: Exception) -> str:
-    """An error of the harness, of its data or of the task's own code, in one line."""
+    """An error of the harness, its data or the task's code, in one line."""
     first = next(iter(str(error).splitlines()), "")
     return f"{type(error).__name__}: {first}"

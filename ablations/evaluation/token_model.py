@@ -35,11 +35,8 @@ class Pair(NamedTuple):
 class TokenModel:
     """A GLaM model and its tokenizer as a :class:`ablations.tasks.language_model.LanguageModel`.
 
-    Processes that share the model get the same requests: each answers a share, and all get all the
-    answers.
-
-    ``max_tokens`` is the longest sequence, the training length;
-    ``batch_tokens`` is the size of a padded batch.
+    Processes that share the model get the same requests; each answers a share, and all get all
+    answers. ``max_tokens`` is the training length, ``batch_tokens`` the size of a padded batch.
     """
 
     model: GLaM
@@ -48,12 +45,12 @@ class TokenModel:
     batch_tokens: int = BATCH_TOKENS
 
     def pair(self, context: str, continuation: str) -> Pair:
-        """Tokens of a pair: those of the full text, split after the number that the context has.
+        """The tokens of the joined text, split after as many tokens as the context alone has.
 
-        Spaces at the end of the context go to the continuation, since tokens start with spaces.
-        Both are lm-evaluation-harness's rules. Contexts that are too long lose their
-        start. A continuation longer than ``max_tokens`` is not truncated, after one token of
-        context: the model's relative bias takes any length, though it was not trained on it.
+        Trailing spaces of the context go to the continuation, since tokens start with spaces.
+        Both are lm-evaluation-harness's rules. Contexts that are too long lose their start. A
+        continuation longer than ``max_tokens`` keeps one token of context and is not truncated: the
+        model's relative bias takes any length, though untrained.
 
         Raises:
             ValueError: the continuation has no tokens.
@@ -72,7 +69,7 @@ class TokenModel:
     def loglikelihood(
         self, contexts: Sequence[str], continuations: Sequence[str]
     ) -> LogLikelihoods:
-        """As in the protocol; equal pairs are scored once, pairs of similar length together."""
+        """As in the protocol; equal pairs are scored once, pairs of similar length batched."""
         requested = list(zip(contexts, continuations, strict=True))
         unique = list(dict.fromkeys(requested))
         pairs = [self.pair(*pair) for pair in unique]
@@ -86,8 +83,8 @@ class TokenModel:
     def document_loglikelihood(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
         """Natural log-probability of each text from its start: float64 [n].
 
-        In windows of ``max_tokens``, each of which sees one token before it, as in
-        :mod:`model.data.held_out`; the end of the document is not predicted.
+        As in :mod:`model.data.held_out`, windows of ``max_tokens`` see one token before them. The
+        end of the document is not predicted.
         """
         pairs: list[Pair] = []
         owner: list[int] = []
@@ -104,10 +101,7 @@ class TokenModel:
     def generate(
         self, contexts: Sequence[str], *, stop: Sequence[str], max_tokens: int, beams: int
     ) -> list[str]:
-        """See :class:`LanguageModel`; beam search with GPT-3's length penalty.
-
-        Contexts lose their start if the answer would not fit.
-        """
+        """Beam search with GPT-3's length penalty; contexts lose their start to fit an answer."""
         room = self.max_tokens - max_tokens
         if room < 1:
             raise ValueError(f"no room for {max_tokens} new tokens in {self.max_tokens}")
@@ -145,7 +139,7 @@ class TokenModel:
         return [part.tolist() for part in np.split(tokens, offsets[1:-1])]
 
     def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
-        """Batches of indices, the longest sequences first: too large a batch fails at once."""
+        """Batches of indices, longest sequences first, so that too large a batch fails early."""
         order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
         while order:
             rows = max(1, self.batch_tokens // lengths[order[0]])
@@ -168,7 +162,7 @@ class TokenModel:
         return logprob.numpy(), greedy.numpy() > 0
 
     def _score(self, pairs: Sequence[Pair]) -> list[tuple[float, bool]]:
-        """Sum of log-probabilities, and whether all were the largest, of each pair."""
+        """Each pair's log-probability, and whether it is greedy decoding's."""
         device = next(self.model.parameters()).device
         width = max(len(p.context) + len(p.continuation) - 1 for p in pairs)
         tokens_BS = torch.full((len(pairs), width), self.codec.boundary_id)
@@ -198,12 +192,10 @@ def load_model(
     batch_tokens: int = BATCH_TOKENS,
     length: int | None = None,
 ) -> TokenModel:
-    """A trained model, ready to be evaluated; see ``conf/evaluate.yaml`` for the arguments.
-
-    Processes that have joined (:func:`model.training.distributed.processes.join`) share it.
+    """A trained model, shared by joined processes; ``conf/evaluate.yaml`` explains the arguments.
 
     Raises:
-        ValueError: there is no complete checkpoint, or no such device or precision.
+        ValueError: no complete checkpoint, or no such device or precision.
     """
     target = hardware.find_device(device)
     dtype = hardware.compute_dtype(Precision(precision), target)

@@ -1,32 +1,32 @@
 """Select the best of several candidates per arm, and compare the bests of two arms.
 
-Each arm has K candidates (learning rates, numbers of passes), run with the same S seeds. The *best*
-of an arm has the best mean over all seeds and documents that one could have drawn. Runs are noisy,
-so the choice is an estimate and favours lucky candidates. The documents of the choice are not those
-of the endpoint (:mod:`ablations.contrasts.variant_selection`), but both have the noise of training,
-so every candidate that may be the best counts.
+Each arm has K candidates (learning rates, numbers of passes), run with the same S seeds. Its *best*
+has the best expected mean over seeds and documents. Runs are noisy, so the candidate that ran best
+may be a lucky one. The choice and the endpoint use different documents
+(:mod:`ablations.contrasts.variant_selection`) but share the noise of training, so every candidate
+that may be the best counts.
 
-**May be the best** is a candidate that the first does not beat clearly: multiple comparisons with
-the best (Hsu 1984; Hsu 1996, Multiple Comparisons, chapter 4), one-sided, by Bonferroni:
+**A candidate may be the best** if the first does not beat it clearly: multiple comparisons with the
+best (Hsu 1984; Hsu 1996, Multiple Comparisons, chapter 4), one-sided, by Bonferroni:
 
     mean[first] - mean[k] <= t(1 - level/(K-1)) · sqrt(v/S + items[k]²)
     v = max(2 · noise², s²[first - k])
 
 ``noise`` is pooled over the arm's candidates, with (S-1)(K-1) degrees of freedom; where two differ
-by more than it allows, their own spread counts. The true best is left out with a probability of at
+by more than it allows, their own spread counts. The true best is excluded with a probability of at
 most ``level``.
 
-**The interval.** With P the candidates that may be the best, t an arm's and b the other's, and
-since no mean of several exceeds their best,
+**The interval.** With P the candidates that may be the best, and arms t and b, since no mean
+exceeds the best,
 
     best t - best b  >=  mean over P[t] - b[j]   for the j that is b's best
     best t - best b  <=  t[k] - mean over P[b]   for the k that is t's best
 
-so the lower bound is the lowest over j in P[b] of those on the first difference, and the upper one
-the highest over k in P[t] of those on the second (reversed if less is better). On an endpoint that
-did not make the choice the order of candidates is unknown, and the bounds are the outermost of all
-pairs in P. A share ``SPENT`` of alpha goes to the choice, the rest to the bounds (Bonferroni).
-Simulated in ``tests/compare/test_compare_best.py``.
+so the lower bound is the lowest over j in P[b] of the first difference's lower bounds, the upper
+one the highest over k in P[t] of the second's (reversed if less is better). On an endpoint that did not
+make the choice the order of candidates is unknown, and the bounds are the outermost of all pairs in
+P. A share ``SPENT`` of alpha goes to the choice, the rest to the bounds (Bonferroni). Simulated in
+``tests/compare/test_compare_best.py``.
 """
 
 from collections.abc import Sequence
@@ -42,19 +42,16 @@ SPENT = 0.2
 """The share of alpha spent on the choice."""
 
 Paired = tuple[FloatArray, Sequence[FloatArray]]
-"""Differences of two candidates and their influences (:func:`ablations.stats.inference.paired`)."""
+"""Differences between two candidates, and influences (:func:`ablations.stats.inference.paired`)."""
 
 
 def first_and_possible(
     values: FloatArray, level: float, items: Sequence[float] | None = None
 ) -> list[int]:
-    """The candidates that may be the best, the one with the best mean first.
+    """The candidates that may be the best, the best mean first; ``values`` [S, K], more is better.
 
-    Args:
-        values: float64 [S, K], more is better.
-        level: the probability of leaving out the true best.
-        items: [K], the standard error that other documents would give the difference of each
-            candidate to the first.
+    ``level`` is the probability of excluding the true best, ``items`` [K] the standard error over
+    documents of each candidate's difference from the first.
     """
     seeds, count = values.shape
     means = values.mean(axis=0)
@@ -73,17 +70,12 @@ def first_and_possible(
 def difference_of_bests(
     pairs: Sequence[Sequence[Paired]], alpha: float, gain: int | None
 ) -> Estimate:
-    """The difference of two arms' bests; its value is that of their first candidates.
+    """The difference between two arms' bests; its value is that of their first candidates.
 
-    Errors are those of the first pair, widened in proportion to the interval, so that a plan for
-    more seeds accounts for the choice too. Compare ``p`` with ``alpha`` only.
-
-    Args:
-        pairs: ``pairs[k][j]`` of the candidates of both arms that may be the best, first ones
-            first.
-        alpha: the interval has coverage 1 - alpha, or more.
-        gain: the sign of a difference that is an improvement; None on an endpoint by which the
-            candidates were not chosen.
+    ``pairs[k][j]`` pairs the candidates of both arms that may be the best. ``gain`` is the sign of
+    an improvement; None on an endpoint that did not make the choice. The interval has coverage
+    1 - alpha or more. Errors are the first pair's, widened in proportion to the interval, so that a
+    plan for more seeds accounts for the choice too. Compare ``p`` with ``alpha`` only.
     """
     level = alpha * (1 - SPENT)
     first = estimate(*pairs[0][0], alpha)

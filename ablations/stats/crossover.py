@@ -7,9 +7,9 @@ with the same n seeds and the same documents. It is fitted by least squares as a
 
 and the crossover is where the line is 0. The line at x is a weighted sum of differences that are
 paired by seed and by document, so its interval is that of :mod:`ablations.stats.inference`. The
-interval of the crossover is every x within what was run at which the line may be 0 (Fieller 1954,
-Some Problems in Interval Estimation). The result names the places whose differences leave the line,
-by a t test with Bonferroni's correction.
+crossover's interval is every x in the range of the runs at which the line may be 0 (Fieller 1954,
+Some Problems in Interval Estimation). The result names the places that depart from the line, by a t
+test with Bonferroni's correction.
 """
 
 import math
@@ -29,9 +29,9 @@ STEPS = 100
 class Crossover:
     """``at`` is where the line is 0, None if its sign is constant from ``first`` to ``last``.
 
-    ``low`` and ``high`` are the interval; None is beyond what was run on that side. ``possible`` is
-    whether a crossover within what was run can't be excluded. ``start`` and ``end`` are the line at
-    the ends, ``bends`` the places that leave it.
+    ``low`` and ``high`` are the interval; None is out of range on that side. ``possible``: a
+    crossover in range can't be excluded. ``start`` and ``end`` are the line at the ends, ``bends``
+    the places that depart from it.
     """
 
     first: float
@@ -48,13 +48,10 @@ class Crossover:
 def crossing(
     x: FloatArray, values: FloatArray, moves: Sequence[FloatArray], alpha: float = 0.05
 ) -> Crossover:
-    """Where the difference between two arms changes its sign.
+    """Where the difference between two arms changes its sign, with coverage 1 - alpha.
 
-    Args:
-        x: float64 [m], positive and rising.
-        values: float64 [m, n], the difference at each place with each seed.
-        moves: influences of the documents, float64 [m, n, clusters] per stratum; may be empty.
-        alpha: the interval has coverage 1 - alpha.
+    ``x`` float64 [m] is positive and rising, ``values`` float64 [m, n] the difference at each place
+    with each seed, ``moves`` the documents' influences, [m, n, clusters] per stratum, if any.
 
     Raises:
         ValueError: fewer than two places or seeds.
@@ -88,7 +85,6 @@ def _weights(log: FloatArray, place: float) -> FloatArray:
 def _line(
     log: FloatArray, place: float, values: FloatArray, moves: Sequence[FloatArray], alpha: float
 ) -> Estimate:
-    """The line at a place, and its interval."""
     weights = _weights(log, place)
     return estimate(weights @ values, [np.tensordot(weights, move, 1) for move in moves], alpha)
 
@@ -96,7 +92,7 @@ def _line(
 def _bound(
     places: FloatArray, lows: FloatArray, highs: FloatArray, last: int, step: int
 ) -> float | None:
-    """Where the interval of the line leaves 0 after its ``last`` place there; None: it does not."""
+    """Where the interval of the line excludes 0 after ``last``; None if nowhere."""
     after = last + step
     if not 0 <= after < len(places):
         return None
@@ -106,7 +102,7 @@ def _bound(
 
 
 def _bends(x: FloatArray, values: FloatArray, alpha: float) -> list[float]:
-    """The places whose differences leave the line of their own seed."""
+    """The places whose differences depart from the line of their seed."""
     log = np.log(x)
     if len(x) < 3:
         return []

@@ -1,8 +1,8 @@
-"""Decision accuracy and signal-to-noise: how small sizes predict larger ones.
+"""Decision accuracy and signal-to-noise: how well small sizes predict larger ones.
 
 **Scores.** ``x[s, a]`` is an endpoint of arm a with seed s. A seed fixes the order of the documents
-for all arms, so what it adds to all of them alike says nothing about an arm. The noise of one run
-is what is left after the means of arms and of seeds (two-way analysis of variance):
+for all arms, and what it adds to all of them says nothing about an arm. The noise of one run is the
+residual after the means of arms and of seeds (two-way analysis of variance):
 
     noise² = sum over s, a of (x[s, a] - mean[s] - mean[a] + mean)² / df,   df = (S - 1)(A - 1)
 
@@ -13,28 +13,28 @@ arms whose winner at the small size wins at the larger one too:
 
     sum over pairs a < b of [(small[a] - small[b]) · (large[a] - large[b]) > 0] / pairs
 
-**Its interval.** Pairs share arms, so a binomial interval over them is wrong. Resampling the seeds
-of all arms at once turns pairs that the runs cannot tell apart into coin tosses, so the share tends
-to one half, whatever the truth (docs/log.md has the coverage). Instead, the order of a pair is
-*clear* at a size if the difference exceeds Tukey's honestly significant one (Tukey 1949; Hsu 1996,
-Multiple Comparisons, section 5.1),
+**Its interval.** Pairs share arms, so a binomial interval over them is wrong. Resampling seeds
+turns pairs that the runs cannot tell apart into coin tosses, so the share tends to one half,
+whatever the truth (docs/log.md has the coverage). Instead, the order of a pair is *clear* at a size
+if the difference exceeds Tukey's honestly significant one (Tukey 1949; Hsu 1996, Multiple Comparisons,
+section 5.1),
 
     |mean[a] - mean[b]| > q · noise / sqrt(S),   q: quantile 1 - alpha/K of the studentised range
 
-which holds for all pairs of K sizes at once with probability 1 - alpha, however many pairs share an
-arm. Pairs that are clear at both sizes are right or wrong for certain; any other may be either:
+which holds for all pairs of K sizes at once with probability 1 - alpha. Pairs that are clear at
+both sizes are certainly right or wrong; any other may be either:
 
     low = clear and kept / pairs,   high = 1 - clear and turned / pairs
 
 The interval is about other seeds of these arms on these held-out documents, not about other arms.
 
-**Signal to noise** (Heineman et al. 2025, Signal and Noise, arXiv 2508.13144) is how far the arms
-lie apart, over how far a run strays:
+**Signal to noise** (Heineman et al. 2025, Signal and Noise, arXiv 2508.13144) is the range of the
+arms over the noise of a run:
 
     signal = max over a, b of |mean[a] - mean[b]| / |mean|,   noise / |mean|,   their ratio
 
-There, the noise is the spread over a run's last checkpoints, a proxy for that between seeds, which
-is used here. The ratio of arms of equal text exceeds q / sqrt(S) in a share alpha of cases.
+The paper takes the spread over a run's last checkpoints as a proxy for that between seeds, used
+here. The ratio of arms with equal text exceeds q / sqrt(S) in a share alpha of cases.
 """
 
 import functools
@@ -49,7 +49,7 @@ from scipy import stats
 from ablations.study_files.results import FloatArray
 
 ROUNDING = 1e-12
-"""A noise below this share of the scores is rounding error."""
+"""Noise below this share of the scores is rounding error."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Scores:
     noise: float | None
 
     def least_clear(self, alpha: float) -> float:
-        """The difference that a clear one exceeds, for all pairs at once; inf without a noise."""
+        """The difference that a clear one exceeds, for all pairs at once; inf if unknown."""
         if self.noise is None:
             return math.inf
         return self.noise * least_ratio(len(self.means), self.seeds, alpha)
@@ -73,7 +73,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Decision:
-    """``kept`` of ``pairs`` have the same winner at both sizes; a share, with its interval."""
+    """``kept`` of ``pairs`` have one winner at both sizes; ``low``, ``high`` bound the share."""
 
     kept: int
     pairs: int
@@ -82,15 +82,15 @@ class Decision:
 
     @property
     def accuracy(self) -> float:
-        """The share kept."""
+        """The share of pairs kept."""
         return self.kept / self.pairs
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """``signal`` and ``noise`` as shares of the mean score, and ``ratio``, one over the other.
+    """``signal`` and ``noise`` as shares of the mean score, and their ``ratio``.
 
-    ``by_chance`` is the ratio that arms of equal text exceed in a share alpha of cases.
+    ``by_chance`` is the ratio that arms with equal text exceed in a share alpha of cases.
     """
 
     signal: float
@@ -100,7 +100,7 @@ class Ratio:
 
 
 def scores(values: FloatArray) -> Scores:
-    """The scores of all arms at one size; ``values`` is float64 [S, A]."""
+    """The scores of all arms at one size, from ``values`` float64 [S, A]."""
     seeds, arms = values.shape
     means: FloatArray = values.mean(axis=0)
     df = (seeds - 1) * (arms - 1)
@@ -133,7 +133,7 @@ def decide(sizes: Sequence[Scores], alpha: float = 0.05) -> Decision:
 
 
 def signal_to_noise(scores: Scores, alpha: float = 0.05) -> Ratio | None:
-    """The ratio; None if the noise is unknown, or no more than what rounding leaves."""
+    """The ratio; None if the noise is unknown or no more than rounding error."""
     mean = abs(float(scores.means.mean()))
     if scores.noise is None or scores.noise <= ROUNDING * mean:
         return None

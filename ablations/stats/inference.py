@@ -1,9 +1,8 @@
 """Intervals and tests for a difference between two arms that share seeds and held-out items.
 
 **The endpoint** is a weighted mean over strata (sources, tasks) of sum(numerator) /
-sum(denominator) over the stratum's clusters (documents, passages). Bits per byte, accuracy, F1a and
-GLaM's averages all have this form. Strata are fixed; clusters are a sample of the documents one
-could have held out.
+sum(denominator) over the stratum's clusters (documents, passages), as are bits per byte, accuracy,
+F1a and GLaM's averages. Strata are fixed; clusters are a sample of the possible documents.
 
 **The model.** The difference that seed s shows on cluster c is
 
@@ -12,7 +11,7 @@ could have held out.
 so the mean over n seeds and m clusters has the variance var(seed)/n + var(cluster)/m +
 var(rest)/(nm). The sample variance of the n seed differences, over n, includes the first and third
 part; the spread over clusters of the differences averaged over seeds the second and third. The
-third, estimated from what is left after removing both means, is subtracted once from their sum:
+third, estimated from the residuals, is subtracted once from their sum:
 
     seeds    = s²(seed differences) / n                             n - 1 degrees of freedom
     items    = max(between clusters - rest, 0)                      Cochran's, over strata
@@ -22,9 +21,9 @@ This is the estimator for two crossed random factors (Cameron, Gelbach and Mille
 inference with multiway clustering", equation 2.11). A ratio enters by its influence on each cluster
 (Taylor linearisation; Cochran 1977, Sampling Techniques, section 6.3; degrees of freedom 5.4).
 
-**Few seeds.** With two seeds that happen to agree, Satterthwaite's degrees of freedom are far too
-high. So the interval is never narrower than that of the seeds alone, and p is never smaller. With
-one seed only the item error is known, not the noise of training; ``seed_error`` is then None.
+**Few seeds.** If two seeds happen to agree, Satterthwaite's degrees of freedom are far too high. So
+the interval is never narrower than that of the seeds alone, and p never smaller. With one seed the
+noise of training is unknown: ``seed_error`` is None.
 """
 
 import math
@@ -40,10 +39,7 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Stratum:
-    """Sums per cluster of one run under one endpoint: float64 [clusters] each.
-
-    ``weight`` is the stratum's part of the endpoint; weights of an endpoint sum to 1.
-    """
+    """A run's sums per cluster, float64 [clusters] each; an endpoint's weights sum to 1."""
 
     name: str
     weight: float
@@ -52,21 +48,21 @@ class Stratum:
 
     @property
     def ratio(self) -> float:
-        """The stratum's own value."""
+        """The stratum's value."""
         return float(self.numerator.sum() / self.denominator.sum())
 
 
 Sample = Sequence[Stratum]
-"""What one run shows under one endpoint."""
+"""One run under one endpoint."""
 
 
 @dataclass(frozen=True)
 class Estimate:
     """A mean over seeds with its interval of coverage 1 - alpha. Errors are standard errors.
 
-    ``seed_error`` and ``seed_low``, ``seed_high`` (seeds alone: these documents, other seeds) are
-    None with one seed. ``item_error`` is what other documents would change, clear of seed noise.
-    ``low``, ``high`` and ``p`` (against 0) are of both together: other seeds and other documents.
+    ``seed_error``, ``seed_low`` and ``seed_high`` are over seeds alone, on these documents; None
+    with one seed. ``item_error`` is over documents alone. ``low``, ``high`` and ``p`` (against 0)
+    are over both.
     """
 
     value: float
@@ -83,7 +79,7 @@ class Estimate:
 
     @property
     def seed_sd(self) -> float | None:
-        """Standard deviation over seeds, what a plan for more seeds starts from."""
+        """Standard deviation over seeds, for planning more seeds."""
         return None if self.seed_error is None else self.seed_error * math.sqrt(self.seeds)
 
 
@@ -95,11 +91,11 @@ def endpoint(sample: Sample) -> float:
 def influence(sample: Sample) -> list[FloatArray]:
     """How much each cluster moves the endpoint: one array [clusters] per stratum.
 
-    They sum to 0 in each stratum, and are scaled so that the sum of their squares estimates the
-    endpoint's sampling variance over clusters.
+    They sum to 0 in each stratum, and their squares sum to an estimate of the endpoint's sampling
+    variance over clusters.
 
     Raises:
-        ValueError: a stratum has a single cluster, so its spread cannot be known.
+        ValueError: a stratum has a single cluster.
     """
     out = []
     for stratum in sample:
@@ -173,7 +169,7 @@ def estimate(values: FloatArray, moves: Sequence[FloatArray], alpha: float = 0.0
 
 
 def over_seeds(values: FloatArray, alpha: float = 0.05) -> Estimate:
-    """Student's t over seeds alone, for values of which no items are known (points of a curve)."""
+    """Student's t over seeds alone, for values without items (points of a curve)."""
     if len(values) < 2:
         raise ValueError("a t interval over seeds needs at least two")
     return estimate(values, [], alpha)
@@ -181,7 +177,7 @@ def over_seeds(values: FloatArray, alpha: float = 0.05) -> Estimate:
 
 @dataclass(frozen=True)
 class Adjusted:
-    """One member of a family of tests. ``low``, ``high`` hold for the whole family (Bonferroni)."""
+    """A member of a family of tests; ``low``, ``high`` hold for the whole family (Bonferroni)."""
 
     p: float
     rejected: bool
@@ -192,8 +188,8 @@ class Adjusted:
 def holm(family: Sequence[Estimate], alpha: float = 0.05) -> list[Adjusted]:
     """Holm's step-down adjustment (1979): P(any false finding in the family) <= alpha.
 
-    Bonferroni's intervals are the simple ones that go with it. They are a little wider than Holm's
-    tests, so one may hold 0 although its p is below alpha.
+    Intervals are Bonferroni's, a little wider than Holm's tests, so one may hold 0 although its p
+    is below alpha.
     """
     if not family:
         return []
@@ -222,7 +218,7 @@ def _satterthwaite(parts: Sequence[tuple[float, float]]) -> float:
 
 
 def half_width(estimate: Estimate, alpha: float) -> float:
-    """Half the width of an estimate's interval of coverage 1 - alpha."""
+    """Half the width of the interval of coverage 1 - alpha."""
     half = estimate.error * quantile(alpha, estimate.df)
     if estimate.seed_error is None:
         return half
@@ -237,5 +233,5 @@ def _p(value: float, error: float, df: float) -> float:
 
 
 def quantile(alpha: float, df: float) -> float:
-    """What a t variable exceeds, to either side, with probability alpha."""
+    """The two-sided critical value of Student's t."""
     return float(special.stdtrit(df, 1 - alpha / 2))

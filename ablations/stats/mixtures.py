@@ -10,13 +10,13 @@ al. 2024, arXiv 2403.16952) and olmix fit the exponential of a linear form, whos
 always at a bound; a quadratic can have its optimum inside. Every run has its own seed, so errors
 are independent and the residuals include the noise of training.
 
-**The proposal** is the mean of the best mixtures of many surfaces that the data allow, among
+**The proposal** is the mean of the best mixtures of many surfaces drawn from the fit, among
 candidates with no higher leverage than a run of the swarm.
 
-**How sure.** A plain t interval at the picked mixture covers too seldom (the winner's curse). So
+**Uncertainty.** A plain t interval at the picked mixture covers too seldom (the winner's curse). So
 intervals are simultaneous over all candidates: their critical value is the quantile of the largest
-``|t|`` over these, simulated with the residual degrees of freedom (Liu 2010, Simultaneous Inference
-in Regression). They are about these held-out documents, other seeds, and a quadratic surface.
+``|t|``, simulated with the residual degrees of freedom (Liu 2010, Simultaneous Inference in
+Regression). They assume a quadratic surface and hold for these held-out documents and other seeds.
 """
 
 from dataclasses import dataclass
@@ -62,11 +62,7 @@ class Surface:
 
 
 def check(weights: FloatArray) -> None:
-    """Check that runs of these mixtures [n, k] can be fitted.
-
-    Raises:
-        ValueError: too few runs, or mixtures that do not identify the components.
-    """
+    """A ValueError if the mixtures [n, k] are too few or do not identify the components."""
     terms = design(weights)
     n, p = terms.shape
     if n < p + SPARE:
@@ -82,11 +78,7 @@ def check(weights: FloatArray) -> None:
 
 
 def fit(weights: FloatArray, values: FloatArray) -> Surface:
-    """Fit the surface to runs: weights [n, k], values [n].
-
-    Raises:
-        ValueError: too few runs, or mixtures that do not identify the components.
-    """
+    """Fit the surface to runs: weights [n, k], values [n]. Errors are those of :func:`check`."""
     check(weights)
     terms = design(weights)
     n, p = terms.shape
@@ -118,19 +110,18 @@ def _lack_of_fit(
 
 
 def leverage(surface: Surface, weights: FloatArray) -> FloatArray:
-    """Distance of mixtures [m, k] from those that were run, in units of their spread: [m]."""
+    """Distance of mixtures [m, k] from those of the runs, in units of their spread: [m]."""
     return np.linalg.norm(design(weights) @ surface.root, axis=1) ** 2
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """The mixture that is proposed: ``weights`` [k].
+    """A proposed mixture: ``weights`` [k].
 
     ``change`` is its predicted endpoint minus that of the natural mixture, with an interval that
     holds whichever candidate is picked; ``p`` is the chance of so clear a gain somewhere if no
-    mixture were better than the natural one. ``low`` and ``high`` [k] are the ends of what may be
-    the best: mixtures that are not shown to be worse than the best prediction, all at once.
-    ``open`` is their share of the candidates.
+    mixture were better than the natural one. ``low`` and ``high`` [k] are the range of the mixtures
+    that may be the best; ``open`` is their share of the candidates.
     """
 
     weights: FloatArray
@@ -151,15 +142,10 @@ def propose(
     alpha: float = 0.05,
     chosen: FloatArray | None = None,
 ) -> Proposal:
-    """The best mixture among candidates [m, k], and how sure it is.
+    """The best of the candidates [m, k], which include the swarm's mixtures, or ``chosen`` [k].
 
-    Args:
-        surface: fitted to the swarm's runs.
-        candidates: mixtures that may be proposed, those of the swarm among them.
-        natural: the mixture to compare with, [k].
-        gain: the sign of a change that is an improvement.
-        alpha: one minus the coverage.
-        chosen: an earlier proposal, if any: [k].
+    It is compared with the ``natural`` mixture [k]. ``gain`` is the sign of an improvement,
+    1 - alpha the coverage.
     """
     terms = design(candidates)
     inside = leverage(surface, candidates) <= surface.leverage.max() * (1 + 1e-9)
@@ -199,7 +185,7 @@ def propose(
 
 
 def _largest(surface: Surface, contrasts: FloatArray, moves: FloatArray) -> FloatArray:
-    """T of every contrast in every draw: [m, draws]; those of no length are left out."""
+    """T of every contrast in every draw: [m, draws]; without contrasts of zero length."""
     scaled = contrasts @ surface.root
     length = np.linalg.norm(scaled, axis=1)
     some = length > 1e-9 * max(length.max(), 1e-300)
@@ -209,10 +195,10 @@ def _largest(surface: Surface, contrasts: FloatArray, moves: FloatArray) -> Floa
 def effects(
     surface: Surface, natural: FloatArray, step: float = 0.1, alpha: float = 0.05
 ) -> tuple[FloatArray, FloatArray]:
-    """What ``step`` more of each component changes at the natural mixture, and half-widths: [k].
+    """The effect of ``step`` more of each component at the natural mixture, and half-widths: [k].
 
-    The others shrink in proportion (Cox 1971, "A Note on Polynomial Response Functions for
-    Mixtures", Biometrika 58); by the slope there, each with its own t interval.
+    By the slope there, with the others shrunk in proportion (Cox 1971, "A Note on Polynomial
+    Response Functions for Mixtures", Biometrika 58) and an interval by t for each.
     """
     ways = (np.eye(len(natural)) - natural) / (1 - natural)[:, None]
     contrasts = step * (design(natural + ways) - design(natural - ways)) / 2
@@ -220,7 +206,7 @@ def effects(
 
 
 def coefficients(surface: Surface, alpha: float = 0.05) -> tuple[FloatArray, FloatArray]:
-    """The coefficients and their half-widths, [p] each; each with its own t interval."""
+    """The coefficients and the half-widths of their t intervals, [p] each."""
     halves = quantile(alpha, surface.df) * surface.errors(np.eye(len(surface.coefficients)))
     return surface.coefficients, halves
 
@@ -229,14 +215,8 @@ def draw(natural: FloatArray, most: FloatArray, count: int, seed: int) -> FloatA
     """Random mixtures around a natural one: float64 [count, k]; a larger count extends a smaller.
 
     Dirichlet with the concentration of the uniform one and a mean halfway between natural and equal
-    weights, so that rare components get weights that matter. Mixtures out of bounds are moved to
-    the bound, towards the natural mixture.
-
-    Args:
-        natural: weights [k], within the bounds.
-        most: the largest weight of each component [k].
-        count: of mixtures.
-        seed: of the draw.
+    weights, so that rare components get weights that matter. Mixtures beyond ``most`` [k], the
+    largest weights, are moved to the bound, towards the natural mixture [k], itself within bounds.
     """
     k = len(natural)
     random = np.random.default_rng(seed)
@@ -245,12 +225,12 @@ def draw(natural: FloatArray, most: FloatArray, count: int, seed: int) -> FloatA
 
 
 def even(natural: FloatArray, most: FloatArray) -> FloatArray:
-    """Equal weights, as far as the bounds allow: all are [k]."""
+    """Equal weights [k], as far as the bounds allow."""
     return within(np.full(len(natural), 1 / len(natural)), natural, most)
 
 
 def within(weights: FloatArray, natural: FloatArray, most: FloatArray) -> FloatArray:
-    """From the natural mixture towards another one, as far as the bounds allow: all are [k]."""
+    """From the natural mixture towards another, as far as the bounds allow: all [k]."""
     direction = weights - natural
     room = (most - natural)[direction > 0] / direction[direction > 0]
     out: FloatArray = natural + min(1.0, *room) * direction

@@ -1,9 +1,8 @@
 """Power of a planned study, by the noncentral t distribution.
 
-The noise of a paired contrast has two parts (:mod:`ablations.stats.inference`). ``seed_sd`` is the
-standard deviation over seeds of the difference between the arms; it shrinks with more seeds.
-``item_error`` is the standard error due to the choice of held-out documents; more seeds do not
-shrink it.
+The noise of a paired contrast has two parts (:mod:`ablations.stats.inference`): ``seed_sd``, the
+standard deviation over seeds of the difference between the arms, and ``item_error``, the standard
+error due to the choice of held-out documents, which more seeds do not shrink.
 """
 
 import math
@@ -22,7 +21,7 @@ DRAWS = 999
 
 
 def detectable(error: float, df: float, alpha: float, power: float) -> float:
-    """The true difference that a two-sided t test finds, in its direction, with ``power``.
+    """The true difference that a two-sided t test finds, with the right sign, with ``power``.
 
     ``error`` is the standard error of the estimate, ``df`` its degrees of freedom (may be inf).
     """
@@ -46,11 +45,11 @@ def minimum_detectable_effect(
 ) -> float:
     """The true difference that ``seeds`` paired seeds detect with probability ``power``.
 
-    It follows the test's own rule: the difference must stand out both from the combined error
-    (Satterthwaite's degrees of freedom) and from the seeds alone, so the larger of the two counts.
+    As in the test, it must be significant both by the combined error (Satterthwaite's degrees of
+    freedom) and over the seeds alone, so the larger of the two counts.
 
     Raises:
-        ValueError: fewer than two seeds, which say nothing about the noise of training.
+        ValueError: fewer than two seeds, or a negative deviation.
     """
     if seeds < 2:
         raise ValueError("one seed cannot tell an effect from training noise: plan at least two")
@@ -70,10 +69,9 @@ def assurance(
 ) -> tuple[float, float]:
     """The probability that a planned study finds a positive difference, and a negative one.
 
-    The true difference is known as far as an earlier study estimates it, value + error · t(df); the
-    power is averaged over that (O'Hagan, Stevens and Campbell 2005, "Assurance in clinical trial
-    design", equation 2). The planned study has ``seeds`` paired seeds and the noise of
-    :func:`minimum_detectable_effect`, and follows the same rule.
+    Power is averaged over an earlier study's estimate of the true difference, value + error · t(df)
+    (O'Hagan, Stevens and Campbell 2005, "Assurance in clinical trial design", equation 2). Noise
+    and rule are those of :func:`minimum_detectable_effect`.
     """
     truth = value + error * stats.t.ppf((np.arange(DRAWS) + 0.5) / DRAWS, df)
     combined, of_seeds = _errors(seed_sd, seeds, item_error)
@@ -95,7 +93,7 @@ def _power(truth: FloatArray, error: float, df: float, alpha: float) -> FloatArr
 
 
 def _errors(seed_sd: float, seeds: int, item_error: float) -> list[tuple[float, float]]:
-    """The standard errors that a difference must stand out from, with their degrees of freedom."""
+    """Standard errors of both tests, combined and over seeds, with their degrees of freedom."""
     of_seeds = seed_sd**2 / seeds
     combined = of_seeds + item_error**2
     df = combined**2 / (of_seeds**2 / (seeds - 1)) if of_seeds else math.inf
@@ -103,7 +101,7 @@ def _errors(seed_sd: float, seeds: int, item_error: float) -> list[tuple[float, 
 
 
 class Shortfall(NamedTuple):
-    """What a difference takes to find: ``seeds`` (None: over 1000), and whether more ``items``."""
+    """The ``seeds`` that a difference takes (None: over 1000), and whether more ``items`` too."""
 
     seeds: int | None
     items: bool
@@ -112,10 +110,7 @@ class Shortfall(NamedTuple):
 def shortfall(
     difference: float, seed_sd: float, item_error: float, alpha: float, power: float
 ) -> Shortfall:
-    """What a study needs to find a difference with this probability.
-
-    If no number of seeds suffices, ``seeds`` are those needed with unlimited held-out text.
-    """
+    """What a study needs to find a difference; with unlimited items if those fall short."""
     if seeds := seeds_needed(difference, seed_sd, item_error, alpha, power):
         return Shortfall(seeds, False)
     return Shortfall(seeds_needed(difference, seed_sd, alpha=alpha, power=power), True)
@@ -130,7 +125,7 @@ def seeds_needed(
 ) -> int | None:
     """The fewest seeds that find ``difference`` with probability ``power``.
 
-    None where no number up to 1000 does: then the held-out set is too small, not the seeds too few.
+    None if 1000 do not suffice: then the held-out set is too small.
     """
     if difference <= 0:
         raise ValueError("the difference to find must be positive")

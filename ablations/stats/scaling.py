@@ -2,10 +2,9 @@
 
     loss(C) = floor + scale · (C / C0)^-exponent,    floor >= 0, scale > 0
 
-For a given exponent this is linear least squares with a closed form, so the fit is a search over a
-fine grid of exponents, for the data and, in one matrix product, for every bootstrap resample. It
-always converges. If the best floor is not above 0, there is none; each resample decides that again,
-so the band includes this uncertainty.
+For a given exponent this is linear least squares, so the fit searches a fine grid of exponents, for
+the data and, in one matrix product, for every bootstrap resample. It always converges. If the best
+floor is not above 0, there is none; each resample decides that again, so the band includes it.
 """
 
 import math
@@ -25,7 +24,7 @@ PARAMETERS = 3
 
 @dataclass(frozen=True)
 class Law:
-    """Parameters of one or many laws: float64 [...] each; a floor of 0 is none."""
+    """Parameters of one or many laws: float64 [...] each."""
 
     floor: FloatArray
     scale: FloatArray
@@ -38,7 +37,7 @@ class Law:
 
 @dataclass(frozen=True)
 class Forecast:
-    """The law's loss at some compute and the band of coverage 1 - alpha around it."""
+    """The loss at some compute, with its band of coverage 1 - alpha."""
 
     value: float
     low: float
@@ -47,7 +46,7 @@ class Forecast:
 
 @dataclass(frozen=True)
 class Fit:
-    """A fitted law, valid up to a decade of compute outside of what was run."""
+    """A fitted law, valid up to a decade of compute beyond the runs."""
 
     law: Law
     resampled: Law
@@ -57,11 +56,7 @@ class Fit:
     alpha: float
 
     def forecast(self, compute: float) -> Forecast:
-        """The expected loss at ``compute``, in the unit of the data.
-
-        Raises:
-            ValueError: it lies more than one decade outside of what was fitted.
-        """
+        """The expected loss at ``compute``; a ValueError if over a decade beyond the runs."""
         if not self.smallest / DECADE <= compute <= self.largest * DECADE * (1 + 1e-9):
             raise ValueError(
                 f"no point forecast at {compute:.3g} FLOPs: the runs span {self.smallest:.3g} to"
@@ -74,10 +69,10 @@ class Fit:
 
 
 def fit(compute: FloatArray, loss: FloatArray, alpha: float = 0.05, seed: int = 0) -> Fit:
-    """Fit a law to runs (arrays [runs]: total compute, loss), at least three sizes and five runs.
+    """Fit a law to the total compute and loss of runs: [runs] each.
 
-    The band resamples residuals. They are first widened by sqrt(n / (n - 3)) for the fitted
-    parameters, and by Student's t over the normal quantile, as few residuals estimate it poorly.
+    The band resamples residuals, widened by sqrt(n / (n - 3)) for the fitted parameters, and by
+    Student's t over the normal quantile, since there are few of them.
 
     Raises:
         ValueError: too few sizes or runs, or the loss does not fall with compute.

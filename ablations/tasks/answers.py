@@ -1,6 +1,6 @@
-"""Exact match and F1 of generated answers, by the rules of each data set's own evaluation script.
+"""Exact match and F1 of generated answers, by the rules of each dataset's evaluation script.
 
-An answer is a list of spans; only DROP has answers of several. Scores lie in [0, 1].
+An answer is a list of spans; only DROP has answers of several. Scores are in [0, 1].
 """
 
 import re
@@ -42,9 +42,9 @@ def squad(prediction: str, answers: Sequence[Answer]) -> Scores:
 
 
 def leave_one_out(prediction: str, answers: Sequence[Answer]) -> Scores:
-    """CoQA's rule: leave out each annotator in turn, take the best over the others, and average.
+    """CoQA's rule: the mean over annotators of the best score against all the others.
 
-    A model is thus compared with as many annotators as a human is.
+    This compares a model with as many annotators as a human.
     """
     if len(answers) == 1:
         return squad(prediction, answers)
@@ -69,8 +69,8 @@ def drop(prediction: str, answers: Sequence[Answer]) -> Scores:
     """DROP's rule: the spans of the prediction, aligned one to one with those of an answer.
 
     F1 is the mean over the larger number of spans, rounded to 2 digits as in DROP's script. A span
-    with none of its partner's numbers scores 0. A prediction is split into spans, at commas and
-    "and", only against answers of several spans, since a single span may contain commas.
+    with none of its partner's numbers scores 0. The prediction is split at commas and "and" only if
+    the answer has several spans, since a single span may contain commas.
     """
     best = (0.0, 0.0)
     for answer in answers:
@@ -85,7 +85,7 @@ def drop(prediction: str, answers: Sequence[Answer]) -> Scores:
 
 
 def _drop_normalise(text: str) -> str:
-    """SQuAD's normalisation, but hyphens split words too, and numbers are written one way."""
+    """SQuAD's normalisation; hyphens also split words, and numbers are written as floats."""
     words = []
     for word in re.split(" |-", text.lower()):
         bare = word if _number(word) is not None else word.translate(_PUNCTUATION)

@@ -1,6 +1,6 @@
-"""Scoring rules for multiple choice: pure reductions of a table of log-probabilities.
+"""Scoring rules for multiple choice, computed from log-probabilities.
 
-The model picks the choice with the highest score, the first of several equal ones:
+The model picks the choice with the highest score; the first choice wins a tie:
 
 - ``sum``: log P(choice | context)
 - ``per_token``: the same per token of the choice. GPT-3's rule for most sets (Brown et al. 2020,
@@ -24,7 +24,7 @@ BoolArray = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Choices:
-    """The choices of all items of one task; those of an item are adjacent.
+    """The choices of all items of one task; the choices of an item are adjacent.
 
     ``starts`` int64 [items] is each item's first choice; the other arrays are [choices].
     ``unconditional`` is NaN where it was not measured.
@@ -66,7 +66,7 @@ RULES: Mapping[str, Callable[[Choices], FloatArray]] = {
 
 
 def chosen(choices: Choices, rule: str) -> IntArray:
-    """The row of the choice that the rule selects for each item: int64 [items]."""
+    """The row of each item's selected choice: int64 [items]."""
     score = RULES[rule](choices)
     return _first(choices, score == np.maximum.reduceat(score, choices.starts)[choices.item])
 
@@ -90,8 +90,8 @@ def accuracy_by_chance(choices: Choices) -> FloatArray:
 def gold_probability(choices: Choices) -> FloatArray:
     """The probability of the correct choices among all choices of an item: float64 [items].
 
-    From ``sum`` scores, whose choices are events of one distribution. Under partial evaluation,
-    the posterior of the correct context with equal priors.
+    By the ``sum`` rule, which treats choices as events of one distribution. Under partial
+    evaluation, it is the posterior of the correct context with equal priors.
     """
     top = np.maximum.reduceat(choices.logprob, choices.starts)[choices.item]
     weight = np.exp(choices.logprob - top)

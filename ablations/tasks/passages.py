@@ -1,4 +1,4 @@
-"""Which items of a data set share a passage, by the names of its fields."""
+"""Finds the items of a dataset that share a passage, by the names of its fields."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ PASSAGES = (
 
 
 def passages_of(doc: Any) -> dict[str, str | int]:
-    """The fields of a document that may be shared."""
+    """The fields of a document that several items may share."""
     if not isinstance(doc, Mapping):
         return {}
     return {name: doc[name] for name in PASSAGES if isinstance(doc.get(name), str | int)}
@@ -22,8 +22,8 @@ def clusters(
 ) -> tuple[str | None, list[str]]:
     """The field by which items share passages, and the passage of each item.
 
-    The first of :data:`PASSAGES` that all items have and some, but not all, share. Without one,
-    each item is its own passage. ``passages`` are from :func:`passages_of`, ``items`` the numbers.
+    It is the first of :data:`PASSAGES` that all items have and some, but not all, share. Without
+    one, each item is its own passage. ``passages`` are from :func:`passages_of`, ``items`` numbers.
     """
     for name in PASSAGES:
         texts = [fields.get(name) for fields in passages]

