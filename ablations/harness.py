@@ -3,7 +3,7 @@ r"""lm-evaluation-harness with our checkpoints: its command, with a model type `
 python ablations/harness.py run --model winnow --model_args run=run/ --device cpu --tasks piqa
 
 The rest is lm-evaluation-harness's (``pip install 'winnow-lm[harness]'``): tasks, data from the
-hub, rules, and the default device, cuda:0. Requests run through the code of ``ablations/evaluate.py``.
+hub, rules, and the default device, cuda:0. The code of ``ablations/evaluate.py`` answers requests.
 """
 
 from typing import Any

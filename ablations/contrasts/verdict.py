@@ -1,4 +1,4 @@
-"""The verdict on an interval, in words, with six outcomes:
+"""The verdict on an interval, in words. There are six outcomes.
 
 better, worse     the interval excludes 0, and the difference may be of interest
 differs slightly  the interval excludes 0 and lies below the smallest difference of interest

@@ -23,10 +23,10 @@ exceeds the best,
     best t - best b  <=  t[k] - mean over P[b]   for the k that is t's best
 
 so the lower bound is the lowest over j in P[b] of the first difference's lower bounds, the upper
-one the highest over k in P[t] of the second's (reversed if less is better). On an endpoint that did not
-make the choice the order of candidates is unknown, and the bounds are the outermost of all pairs in
-P. A share ``SPENT`` of alpha goes to the choice, the rest to the bounds (Bonferroni). Simulated in
-``tests/compare/test_compare_best.py``.
+one the highest over k in P[t] of the second's (reversed if less is better). On an endpoint that did
+not make the choice the order of candidates is unknown, and the bounds are the outermost of all
+pairs in P. A share ``SPENT`` of alpha goes to the choice, the rest to the bounds (Bonferroni).
+Simulated in ``tests/compare/test_compare_best.py``.
 """
 
 from collections.abc import Sequence

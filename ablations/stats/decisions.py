@@ -16,8 +16,8 @@ arms whose winner at the small size wins at the larger one too:
 **Its interval.** Pairs share arms, so a binomial interval over them is wrong. Resampling seeds
 turns pairs that the runs cannot tell apart into coin tosses, so the share tends to one half,
 whatever the truth (docs/log.md has the coverage). Instead, the order of a pair is *clear* at a size
-if the difference exceeds Tukey's honestly significant one (Tukey 1949; Hsu 1996, Multiple Comparisons,
-section 5.1),
+if the difference exceeds Tukey's honestly significant one (Tukey 1949; Hsu 1996, Multiple
+Comparisons, section 5.1),
 
     |mean[a] - mean[b]| > q · noise / sqrt(S),   q: quantile 1 - alpha/K of the studentised range
 
